@@ -1,0 +1,100 @@
+# The main jobs. `make help` lists them. Needs: git, make, and Python 3.11, 3.12 or 3.13 with venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test up down bench faults lock clean
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+LABEL_STUDIO := .venv-label-studio
+UV := $(VENV)/.uv/bin/uv
+HOME_DIR := .headrace
+PYTEST_ARGS ?=
+
+export PYTHONDONTWRITEBYTECODE :=
+unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed $(LABEL_STUDIO)/.installed ## Make the environments (a second run reuses them)
+
+demo: install ## Real data the whole way, on real servers, to a trained model
+	@$(BIN)/python -m infra.demo
+
+test: install ## Lint, types, every test
+	@echo 'ruff' && $(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
+	@echo 'mypy' && $(BIN)/mypy --no-error-summary
+	@echo 'pytest' && $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+up: install ## Start the stack and leave it running; prints every page with user and password
+	@$(BIN)/python -m infra.stack up --home $(HOME_DIR)
+
+down: ## Stop the stack; its data stays
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m infra.stack down --home $(HOME_DIR); fi
+
+bench: install ## Measure against peers
+	@for script in benchmarks/*.py; do echo "$$script" && $(BIN)/python "$$script" || exit 1; done
+
+faults: install ## Kill, cut and corrupt things, and check that nothing is lost
+	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+
+clean: down ## Stop the stack; remove its data and the environments
+	@rm -rf $(HOME_DIR) $(LABEL_STUDIO) $(VENV)
+
+# The environments. A stamp that is newer than its inputs means that there is nothing to do.
+
+# Packages come from where pip is told to look; uv is told the same unless it has settings of its own.
+uv = index=$$($(VENV)/.uv/bin/pip config get global.index-url 2>/dev/null) || index=; \
+	if [ -n "$${PIP_INDEX_URL:-$$index}" ]; then \
+		UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$index}}"; export UV_DEFAULT_INDEX; fi; \
+	$(UV) --quiet
+
+sync = pip sync --require-hashes --compile-bytecode --python
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
+		"$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+			2>/dev/null || continue; \
+		echo "environment $(VENV): $$("$$python" --version)"; \
+		exec "$$python" -m venv --without-pip $(VENV); \
+	done; \
+	echo 'No Python 3.11, 3.12 or 3.13 with venv was found: looked for python3.11, python3.12, python3.13, python3.' >&2; \
+	echo 'Next: install one, or name it: `make install PYTHON=/path/to/python3.12`.' >&2; exit 1
+
+$(UV): requirements/bootstrap.txt | $(BIN)/python
+	@echo 'installing uv'
+	@$(BIN)/python -m venv --clear $(VENV)/.uv
+	@$(VENV)/.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml $(UV)
+	@echo 'installing the packages of requirements/dev.txt'
+	@$(uv) $(sync) $(BIN)/python --build-constraints requirements/dev.txt $<
+	@$(uv) pip install --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+
+$(LABEL_STUDIO)/.installed: requirements/label-studio.txt infra/stack/systems/label_studio.py $(VENV)/.installed
+	@echo 'installing Label Studio, and making its empty database'
+	@[ -x $(LABEL_STUDIO)/bin/python ] || $(BIN)/python -m venv --without-pip $(LABEL_STUDIO)
+	@$(uv) $(sync) $(LABEL_STUDIO)/bin/python $<
+	@log=$$(mktemp) && if $(BIN)/python -m infra.stack.systems.label_studio $(LABEL_STUDIO) >"$$log" 2>&1; \
+		then rm "$$log"; else cat "$$log" >&2; rm "$$log"; exit 1; fi
+	@touch $@
+
+# The locks: by name, version and hash, for every supported Python and platform; no address in them.
+
+compile = pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock'
+
+lock: $(UV) ## Bring requirements/*.txt up to date with pyproject.toml
+	@echo 'locking'
+	@$(uv) $(compile) requirements/bootstrap.in --output-file requirements/bootstrap.txt >/dev/null
+	@$(uv) $(compile) pyproject.toml --extra dev --extra redis --extra stack --no-emit-package headrace \
+		--output-file requirements/dev.txt >/dev/null
+	@$(uv) $(compile) pyproject.toml --extra redis --constraints requirements/dev.txt \
+		--output-file requirements/runtime.txt >/dev/null
+	@$(uv) $(compile) pyproject.toml --extra gpu --constraints requirements/dev.txt \
+		--output-file requirements/gpu.txt >/dev/null
+	@$(uv) $(compile) requirements/label-studio.in --output-file requirements/label-studio.txt >/dev/null
+	@touch $(UV)

@@ -1,0 +1,20 @@
+"""Every entity, view and service of every dataset, for `feast apply`, `feast plan` and `feast serve`.
+
+They are made from the declarations in `pipelines/datasets/`, and each gets a name in this module: Feast registers only
+what it finds under one. Which side is live, and what it holds, comes from the registry: applying by hand switches
+nothing, only `headrace publish` does.
+"""
+
+from pathlib import Path
+
+from pipelines.datasets import NAMES, load
+from pipelines.settings import Settings
+from pipelines.systems.feature_store.definitions import Standing, objects
+from pipelines.systems.feature_store.store import open_store
+
+_store = open_store(Path(__file__).parent, Settings())
+
+for _dataset in map(load, NAMES):
+    if _dataset.features:
+        for _object in objects(_dataset, Standing.of(_store, _dataset)):
+            globals()[f"{_object.name}_{type(_object).__name__.lower()}"] = _object

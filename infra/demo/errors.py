@@ -1,0 +1,7 @@
+"""What the demo says when it cannot go on."""
+
+from pipelines.errors import HeadraceError
+
+
+class DemoError(HeadraceError):
+    """The demo cannot go on."""

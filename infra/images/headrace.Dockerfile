@@ -1,0 +1,50 @@
+# The environment of every Headrace process: Airflow, Dask, DVC, Feast. Two targets: cpu, rapids.
+# Code is not in the image: a process runs what the workspace's commit holds, the same text the memo keys hash.
+FROM python:3.11.14-slim-bookworm AS cpu
+
+# hadolint ignore=DL3008 # Debian keeps only the newest version of a package; the base image's tag fixes the rest
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends curl git \
+    && rm -rf /var/lib/apt/lists/*
+
+ENV PATH=/opt/environment/bin:$PATH \
+    PYTHONUNBUFFERED=1
+
+# Byte-compiled here, once: the user at run time may not write into the environment.
+COPY infra/images/install-lock.sh /usr/local/bin/install-lock
+RUN --mount=type=bind,source=requirements/runtime.txt,target=/tmp/runtime.txt \
+    python -m venv /opt/environment \
+    && install-lock /tmp/runtime.txt
+
+# The checkout that compose.yaml mounts belongs to another user; git reads from it only when told.
+RUN git config --system --add safe.directory /repository \
+    && git config --system --add safe.directory /repository/.git
+
+# User 50000 of group 0: what Airflow's Helm chart and OpenShift expect.
+RUN useradd --uid 50000 --gid 0 --create-home airflow \
+    && install --directory --owner=50000 --group=0 --mode=0770 /opt/airflow /srv/headrace /workspace
+
+COPY infra/images/headrace.sh /usr/local/bin/headrace
+COPY infra/images/open-workspace.sh /usr/local/bin/open-workspace
+COPY infra/images/airflow-healthy.sh /usr/local/bin/airflow-healthy
+COPY infra/images/airflow-init.sh /usr/local/bin/airflow-init
+
+ENV AIRFLOW_HOME=/opt/airflow \
+    HEADRACE_WORKSPACE=/workspace \
+    PYTHONPATH=/workspace
+USER 50000:0
+WORKDIR /workspace
+CMD ["headrace", "--help"]
+
+
+# The same environment plus what cudf-polars needs; the driver comes from the host (NVIDIA Container Toolkit).
+FROM cpu AS rapids
+
+USER 0:0
+RUN --mount=type=bind,source=requirements/gpu.txt,target=/tmp/gpu.txt \
+    install-lock /tmp/gpu.txt
+
+ENV HEADRACE_ENGINE=gpu \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    NVIDIA_VISIBLE_DEVICES=all
+USER 50000:0

@@ -1,0 +1,40 @@
+#!/bin/sh
+# The workspace of the stack: a git clone on a volume in which stages run, moved forward where that loses nothing.
+# Releases are pushed to its `origin`: HEADRACE_GIT_REMOTE, by default a bare repository on a volume, fed from /repository.
+# Killed at any line, the next start finishes the job.
+set -eu
+
+workspace="${HEADRACE_WORKSPACE:?set HEADRACE_WORKSPACE to the folder of the clone}"
+remote="${HEADRACE_GIT_REMOTE:?set HEADRACE_GIT_REMOTE to the git address that releases are pushed to}"
+repository="${HEADRACE_REPOSITORY:-/repository}"
+branch=main
+
+case "$remote" in
+/*) # ours: take in the checkout's HEAD when that is a step forward
+    git -C "$repository" rev-parse --verify --quiet HEAD >/dev/null || {
+        echo "$repository: expected a git checkout with a commit, seen none; mount one there, then start again" >&2
+        exit 1
+    }
+    [ -e "$remote/HEAD" ] || git init --quiet --bare --initial-branch "$branch" "$remote"
+    git -C "$remote" fetch --quiet --update-shallow "$repository" +HEAD:refs/headrace/checkout
+    theirs=refs/headrace/checkout ours="refs/heads/$branch"
+    if ! git -C "$remote" rev-parse --verify --quiet "$ours" >/dev/null || git -C "$remote" merge-base --is-ancestor "$ours" "$theirs"; then
+        git -C "$remote" update-ref "$ours" "$theirs"
+    elif ! git -C "$remote" merge-base --is-ancestor "$theirs" "$ours"; then
+        echo "$remote: left as it is, it and $repository have gone separate ways; join them, or set HEADRACE_GIT_REMOTE"
+    fi
+    ;;
+esac
+
+if [ ! -e "$workspace/.git" ]; then
+    rm -rf "$workspace/.clone"
+    git clone --quiet --no-checkout --branch "$branch" "$remote" "$workspace/.clone"
+    mv "$workspace/.clone/.git" "$workspace/.git"
+    rmdir "$workspace/.clone"
+fi
+# The index is written last: without one, the files are not all there yet.
+[ -e "$workspace/.git/index" ] || git -C "$workspace" reset --quiet --hard
+
+git -C "$workspace" pull --quiet --ff-only --tags origin "$branch" ||
+    echo "$workspace: left as it is, its origin is not a step forward from it; look with git status"
+echo "$workspace: at $(git -C "$workspace" rev-parse --short HEAD), releases go to $remote"

@@ -1,0 +1,1 @@
+"""Headrace: raw → validated → features → labels → release → served features, one verb a module."""

@@ -1,0 +1,46 @@
+"""The command line: a verb a command, in the order data flows. Each imports what it needs when it is asked for."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from pipelines.cli import data, labels, look, serve
+from pipelines.errors import HeadraceError
+
+app = typer.Typer(
+    name="headrace",
+    help="Carry raw data and labels to versioned releases, features and training tables.\n\n"
+    "A dataset flows through its verbs: ingest → validate → transform → version → publish → retrieve. Each does work "
+    "only for what changed, and is safe to run again.",
+    epilog="Begin with: make demo; then: headrace status flights",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data.add_to(app)
+app.add_typer(labels.app, name="label")
+serve.add_to(app)
+look.add_to(app)
+
+
+@app.callback()
+def options(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ["HEADRACE_DEBUG"] = "1"
+
+
+def run() -> None:
+    """Run the command line; a known error is a message and exit code 1, never a stack trace (unless `--debug`)."""
+    try:
+        app()
+    except HeadraceError as error:
+        if os.environ.get("HEADRACE_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,99 @@
+"""The verbs that make tables and releases: ingest, validate, transform, version; `run` is the first three."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.show import DatasetArgument, JsonOption, TableOption, progress, report, result
+
+if TYPE_CHECKING:
+    from pipelines.engine import Ran
+    from pipelines.ingest import Ingested
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (ingest, validate, transform, run, version):
+        app.command()(command)
+
+
+def ingest(
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    *,
+    full: Annotated[bool, typer.Option(help="Read every partition of database tables again.")] = False,
+    allow_empty: Annotated[bool, typer.Option(help="Believe a source that lists nothing at all.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Source → raw: read new and changed objects and rows, as they come."""
+    found = _ingest(dataset, table, full=full, allow_empty=allow_empty)
+    result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
+
+
+def validate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
+    """Raw → validated: hold rows to their contract; a bad row is kept with the checks it failed."""
+    report(_run(dataset, "validate", table), as_json=as_json)
+
+
+def transform(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
+    """Validated → features: compute the days whose inputs or code changed."""
+    report(_run(dataset, "transform", table), as_json=as_json)
+
+
+def run(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
+    """Ingest, validate and transform, without Airflow."""
+    found = _ingest(dataset, None, full=False, allow_empty=False)
+    if not as_json:
+        typer.echo("\n".join(str(item) for item in found))
+    report([*_run(dataset, "validate", None), *_run(dataset, "transform", None)], as_json=as_json)
+
+
+def version(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
+    """Tables → release: audit, push the bytes, read them back, then commit, tag and push in one step."""
+    from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.table import Lake  # noqa: PLC0415
+    from pipelines.version import version as release  # noqa: PLC0415
+
+    made = release(load(dataset), Lake.at(Settings().workspace))
+    head = f"{made.name} {'released' if made.is_new else 'stands: nothing changed since'} ({made.commit[:10]})"
+    lines = [
+        f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
+        *(f"  {table}: {difference}" for table, difference in made.differences.items()),
+    ]
+    content = {**vars(made), "pushed": vars(made.pushed)}
+    content["differences"] = {table: vars(difference) for table, difference in made.differences.items()}
+    result(content, lines, as_json=as_json)
+
+
+def _ingest(dataset: str, tables: list[str] | None, *, full: bool, allow_empty: bool) -> "list[Ingested]":
+    from pipelines import ingest as verb  # noqa: PLC0415
+    from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.table import Lake  # noqa: PLC0415
+
+    settings = Settings()
+    with progress() as tell:
+        return verb.ingest(
+            load(dataset),
+            Lake.at(settings.workspace),
+            settings,
+            sources=tables,
+            full=full,
+            allow_empty=allow_empty,
+            progress=tell,
+        )
+
+
+def _run(dataset: str, verb: str, tables: list[str] | None) -> "list[Ran]":
+    from pipelines import engine, graph  # noqa: PLC0415
+    from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.systems.dask import Executor  # noqa: PLC0415
+    from pipelines.table import Lake  # noqa: PLC0415
+
+    settings = Settings()
+    lake = Lake.at(settings.workspace)
+    with progress() as tell:
+        execute = Executor(settings, tell)
+        return [engine.run(stage, lake, execute) for stage in graph.of_verb(load(dataset), verb, tables or ())]

@@ -1,0 +1,65 @@
+"""The verbs that serve a release: publish, retrieve."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.show import DatasetArgument, JsonOption, result
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (publish, retrieve):
+        app.command()(command)
+
+
+def publish(
+    dataset: DatasetArgument,
+    *,
+    release: Annotated[
+        str | None, typer.Option(help="A release, for example flights/3; by default the last one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Release → online store: bring the standby to it, prove it, switch to it."""
+    from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.publish import publish as put_online  # noqa: PLC0415
+    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.table import Lake  # noqa: PLC0415
+    from pipelines.version import newest  # noqa: PLC0415
+
+    settings = Settings()
+    lake = Lake.at(settings.workspace)
+    made = put_online(load(dataset), lake, settings, release or newest(lake, dataset))
+    head = f"{made.service} serves {made.release} from side {made.side}" + (
+        "" if made.switched else ", as it did before"
+    )
+    loads = (
+        f"  {table}: {load.written:,} keys written, {load.deleted:,} deleted, {load.kept:,} as they were"
+        for table, load in made.loads.items()
+    )
+    result(made.to_dict(), [head, *loads, *(f"  {proof}" for proof in made.proofs)], as_json=as_json)
+
+
+def retrieve(
+    dataset: DatasetArgument,
+    requests: Annotated[Path, typer.Option(help="Parquet file of keys and `event_timestamp`, a row a request.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write: the requests with their features.")],
+    feature: Annotated[list[str] | None, typer.Option(help="Only this feature, `table:feature`; repeatable.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Requests → training rows: the features of each row as they were known at its time."""
+    from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.retrieve import retrieve as answer  # noqa: PLC0415
+    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.table import Lake  # noqa: PLC0415
+
+    settings = Settings()
+    found = answer(load(dataset), Lake.at(settings.workspace), settings, requests, out, feature or ())
+    lines = [
+        f"{found.rows:,} rows in, {found.rows:,} rows out, of {found.release or 'the workspace'}: {found.path}",
+        *(f"  {table}: {rows:,} rows answered" for table, rows in found.answered.items()),
+    ]
+    result(vars(found), lines, as_json=as_json)

@@ -1,0 +1,327 @@
+"""raw → validated: which rows of a partition meet the contract of its source.
+
+Rows in = rows accepted + rows rejected, and a rejected row keeps its text and the name of every check that it
+failed. A pure function of the rows, the contract and the partition's name: it reads no clock and no file.
+
+What a contract is: a `pandera.polars.DataFrameSchema` of the raw columns. Beyond Pandera's own checks,
+- a value that does not parse as its column's type fails `dtype(...)`, a time without a zone fails `zone`;
+- NaN and infinities fail `finite`, unless the column's metadata says `{"finite": False}`;
+- a time outside its column's `{"within": Within(...)}` fails `not_before(...)` or `before(...)`;
+- of several rows with one key, the first in file order stays and the others fail `unique(...)`;
+- `strict=True` refuses columns that it does not name, anything else leaves them behind.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandera.polars as pa
+import polars as pl
+from pandera.errors import SchemaErrors
+
+from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Source
+from pipelines.errors import HeadraceError
+
+ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
+ISO_WITHOUT_ZONE = "%Y-%m-%dT%H:%M:%S%.f"
+ROW, CHECK, CHECKS = "row", "check", "checks"
+
+
+class SchemaChangedError(HeadraceError):
+    """The columns of a raw partition are not the contract's."""
+
+
+class RetypedColumnError(HeadraceError):
+    """No value of a column is of the type that the contract names."""
+
+
+class NaiveTimeError(HeadraceError):
+    """A column of times names no zone."""
+
+
+class ContractFaultError(HeadraceError):
+    """The contract itself cannot be applied: a check or the tidying is wrong, not the data."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """What times a column may hold: from `first`, up to and without `last`.
+
+    A duration counts from the start (UTC) of the partition's day; a source of one partition gives times.
+    """
+
+    first: timedelta | datetime
+    last: timedelta | datetime
+
+    def bounds(self, partition: str) -> tuple[datetime, datetime]:
+        """Both ends for one partition, in UTC."""
+        return _instant(self.first, partition), _instant(self.last, partition)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a partition's rows.
+
+    Attributes:
+        accepted: Tidy rows, in file order.
+        rejected: Every raw column as text, `row` (counted from 1) and `checks`, the names of those it failed.
+        kept: The accepted rows as they came: raw columns as text and `row`, in the order of `accepted`.
+    """
+
+    accepted: pl.DataFrame
+    rejected: pl.DataFrame
+    kept: pl.DataFrame
+
+    @property
+    def rows_in(self) -> int:
+        """Rows of the raw partition."""
+        return self.accepted.height + self.rejected.height
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Check → rows that failed it, most frequent first."""
+        checks = self.rejected.get_column(CHECKS).explode(empty_as_null=False)
+        counted = checks.value_counts(name="rows").sort(["rows", CHECKS], descending=[True, False])
+        return dict(counted.iter_rows())
+
+    def reject(self, failed: pl.Series, check: str) -> "Verdict":
+        """The verdict after the accepted rows where `failed` is true have failed `check` too."""
+        more = self.kept.filter(failed).with_columns(pl.lit([check], pl.List(pl.String)).alias(CHECKS))
+        rejected = pl.concat([self.rejected, more]).sort(ROW)
+        return Verdict(self.accepted.filter(~failed), rejected, self.kept.filter(~failed))
+
+
+def split(frame: pl.DataFrame, source: Source, partition: str) -> Verdict:
+    """Decides for each row of a raw partition whether it meets the contract.
+
+    Raises:
+        SchemaChangedError: A column is missing, renamed or added.
+        RetypedColumnError: No value of a column parses as its type.
+        NaiveTimeError: A column of times has no zone.
+    """
+    schema: pa.DataFrameSchema = source.contract
+    where = f"{source.name} {partition}"
+    _check_columns(where, frame.columns, schema)
+    raw = frame.select(*schema.columns).rechunk()
+    typed, unparsed = _parsed(where, raw, schema)
+    failures = pl.concat([unparsed, _broken(where, typed, schema, unparsed), _outside(typed, schema, partition)])
+    checks = failures.group_by(ROW, maintain_order=True).agg(pl.col(CHECK).unique(maintain_order=True))
+    text = raw.select(pl.all().cast(pl.String)).with_row_index(ROW, offset=1)
+    rejected = text.join(checks.rename({CHECK: CHECKS}), on=ROW, how="inner", maintain_order="left")
+    good = ~text.get_column(ROW).is_in(rejected.get_column(ROW).implode())
+    verdict = Verdict(_tidied(where, source, typed.filter(good)), rejected, text.filter(good))
+    return verdict.reject(~first_of_key(verdict.accepted, source.key), unique_check(source.key))
+
+
+def unique_check(key: Sequence[str]) -> str:
+    """The name of the check that a key stands once in the whole table."""
+    return f"unique({', '.join(key)})"
+
+
+def first_of_key(tidy: pl.DataFrame, key: Sequence[str]) -> pl.Series:
+    """True for the first row of each key, in file order."""
+    return tidy.select(pl.struct(key).is_first_distinct()).to_series()
+
+
+def duplicates(tidy: pl.DataFrame, earlier: pl.LazyFrame, key: Sequence[str]) -> pl.Series:
+    """True for each row of `tidy` whose key stands in `earlier` already: rows of other partitions.
+
+    `verdict.reject(duplicates(verdict.accepted, earlier, key), unique_check(key))` makes a key unique over the
+    table: the earliest partition that holds it keeps it.
+    """
+    known = earlier.select(key).unique().with_columns(pl.lit(value=True).alias("is_known"))
+    joined = tidy.lazy().select(key).join(known, on=list(key), how="left", maintain_order="left")
+    return joined.select(pl.col("is_known").fill_null(value=False)).collect().to_series()
+
+
+def judge(source: Source, partition: str, files: Mapping[str, Path]) -> tuple[Verdict, list[Any] | None]:
+    """Judge one partition against its contract and the keys of other partitions.
+
+    Args:
+        source: The source.
+        partition: The partition to judge.
+        files: Raw files of that partition and of the earlier ones that may hold its keys.
+
+    Returns:
+        The verdict, and the first and last value of the leading key column, as far as its own contract goes.
+    """
+    verdict = split(source.read(files[partition]), source, partition)
+    span = _span(verdict.accepted.get_column(source.key[0]))
+    others = [split(source.read(path), source, name).accepted for name, path in files.items() if name != partition]
+    if others:
+        earlier = pl.concat(frame.select(source.key) for frame in others).lazy()
+        verdict = verdict.reject(duplicates(verdict.accepted, earlier, source.key), unique_check(source.key))
+    return verdict, span
+
+
+def _span(values: pl.Series) -> list[Any] | None:
+    ends = (values.min(), values.max()) if len(values) else ()
+    return [end.isoformat() if isinstance(end, datetime) else end for end in ends] or None
+
+
+def _check_columns(where: str, seen: Sequence[str], schema: pa.DataFrameSchema) -> None:
+    missing = [name for name in schema.columns if name not in seen]
+    added = [name for name in seen if name not in schema.columns]
+    if not missing and (not added or schema.strict is not True):
+        return
+    findings = [f"missing {', '.join(missing)}"] * bool(missing) + [f"new {', '.join(added)}"] * bool(added)
+    hint = f" Renamed: new {added[0]}, missing {missing[0]}?" if missing and added else ""
+    raise SchemaChangedError(
+        f"{where}: the columns changed: {'; '.join(findings)}. Expected {', '.join(schema.columns)}.{hint}"
+        " Nothing of this partition was accepted. Fix the source, or name the column in its contract, then run"
+        " `headrace validate` again."
+    )
+
+
+def _parsed(where: str, raw: pl.DataFrame, schema: pa.DataFrameSchema) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The typed frame, and (row, check) of every value that could not be parsed."""
+    columns, failures = [], [_failures(raw.height, {})]
+    for name, column in schema.columns.items():
+        series, wanted = raw.get_column(name), column.dtype.type
+        parsed = _typed(where, series, wanted)
+        failed = series.is_not_null() & parsed.is_null()
+        if failed.any():
+            failures.append(_unparsed(where, series, wanted, failed))
+        columns.append(parsed)
+    return pl.DataFrame(columns), pl.concat(failures)
+
+
+def _typed(where: str, series: pl.Series, wanted: pl.DataType) -> pl.Series:
+    """`series` as the wanted type, null where a value does not fit."""
+    seen = series.dtype
+    if isinstance(wanted, pl.Datetime):
+        return _timed(where, series)
+    if seen in (wanted, pl.Null) or (seen == pl.String and wanted.is_numeric()):
+        return series.cast(wanted, strict=False)
+    if seen.is_numeric() and wanted.is_numeric():
+        number = series.cast(wanted, strict=False)
+        lossless = number.cast(pl.Float64) == series.cast(pl.Float64)
+        return number if wanted.is_float() else number.set(~lossless, None)
+    raise _retyped(where, series, wanted)
+
+
+def _timed(where: str, series: pl.Series) -> pl.Series:
+    """Times as UTC microseconds."""
+    if series.dtype == pl.Null:
+        return series.cast(UTC_MICROSECONDS)
+    if series.dtype == pl.String:
+        return series.str.to_datetime(ISO_WITH_ZONE, time_unit="us", time_zone="UTC", strict=False)
+    if not isinstance(series.dtype, pl.Datetime):
+        raise _retyped(where, series, UTC_MICROSECONDS)
+    if series.dtype.time_zone is None:
+        raise _naive(where, series)
+    return series.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
+
+
+def _unparsed(where: str, series: pl.Series, wanted: pl.DataType, failed: pl.Series) -> pl.DataFrame:
+    """The failures of one column; if no value at all could be parsed, the column is another one."""
+    naive = pl.repeat(value=False, n=len(series), eager=True)
+    if isinstance(wanted, pl.Datetime):
+        naive = failed & series.str.to_datetime(ISO_WITHOUT_ZONE, strict=False).is_not_null()
+    if failed.sum() == series.count():
+        raise _naive(where, series) if naive.all() else _retyped(where, series, wanted)
+    return _failures(
+        len(series),
+        {f"{series.name}: zone": naive, f"{series.name}: dtype({_type_name(wanted)})": failed & ~naive},
+    )
+
+
+def _broken(where: str, typed: pl.DataFrame, schema: pa.DataFrameSchema, unparsed: pl.DataFrame) -> pl.DataFrame:
+    """(row, check) of everything that Pandera finds, and of numbers that are not finite."""
+    finite = {
+        f"{name}: finite": ~typed.get_column(name).is_finite().fill_null(value=True)
+        for name, column in schema.columns.items()
+        if column.dtype.type.is_float() and (column.metadata or {}).get("finite", True)
+    }
+    found = pl.concat([_failures(typed.height, finite), _pandera_failures(where, typed, schema)])
+    blank = unparsed.select(ROW, pl.concat_str(pl.col(CHECK).str.extract("^(.*): "), pl.lit(": not_null")))
+    return found.join(blank.rename({"check": CHECK}), on=[ROW, CHECK], how="anti", maintain_order="left")
+
+
+def _pandera_failures(where: str, typed: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
+    try:
+        schema.validate(typed, lazy=True)
+    except SchemaErrors as error:
+        cases: pl.DataFrame = error.failure_cases
+    else:
+        return _failures(typed.height, {})
+    if cases.get_column("index").null_count():
+        fault = cases.filter(pl.col("index").is_null()).row(0, named=True)
+        raise ContractFaultError(
+            f"{where}: the check {fault['check']!r} could not be applied: {fault['failure_case'].splitlines()[0]}."
+            " The contract is at fault, not the data; mend it, then run `headrace validate` again."
+        )
+    name = pl.col("check").str.replace("^not_nullable$", "not_null")
+    by_column = pl.concat_str("column", name, separator=": ")
+    return cases.select((pl.col("index") + 1).cast(pl.UInt32).alias(ROW), pl.coalesce(by_column, name).alias(CHECK))
+
+
+def _outside(typed: pl.DataFrame, schema: pa.DataFrameSchema, partition: str) -> pl.DataFrame:
+    """(row, check) of every time outside its column's bounds."""
+    failed = {}
+    for name, column in schema.columns.items():
+        within: Within | None = (column.metadata or {}).get("within")
+        if within is not None:
+            times, (first, last) = typed.get_column(name), within.bounds(partition)
+            failed[f"{name}: not_before({_bound_name(within.first)})"] = (times < first).fill_null(value=False)
+            failed[f"{name}: before({_bound_name(within.last)})"] = (times >= last).fill_null(value=False)
+    return _failures(typed.height, failed)
+
+
+def _failures(height: int, failed: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """Check → mask as rows of (row, check)."""
+    rows = pl.int_range(1, height + 1, dtype=pl.UInt32, eager=True)
+    parts = [
+        pl.DataFrame({ROW: rows.filter(mask)}).with_columns(pl.lit(name).alias(CHECK)) for name, mask in failed.items()
+    ]
+    return pl.concat([pl.DataFrame(schema={ROW: pl.UInt32, CHECK: pl.String}), *parts])
+
+
+def _tidied(where: str, source: Source, typed: pl.DataFrame) -> pl.DataFrame:
+    tidy = source.tidy(typed)
+    if tidy.height != typed.height:
+        raise ContractFaultError(
+            f"{where}: tidying made {tidy.height} of {typed.height} rows. It must keep every row and their"
+            " order; what has to go is rejected by a check of the contract."
+        )
+    return tidy
+
+
+def _instant(bound: timedelta | datetime, partition: str) -> datetime:
+    if isinstance(bound, datetime):
+        return bound
+    if partition == WHOLE:
+        raise ContractFaultError("A source of one partition needs fixed times in `Within`, not durations.")
+    return datetime.combine(date.fromisoformat(partition), datetime.min.time(), UTC) + bound
+
+
+def _bound_name(bound: timedelta | datetime) -> str:
+    if isinstance(bound, datetime):
+        return f"{bound:%Y-%m-%d}"
+    return f"day {bound // timedelta(hours=1):+d} h"
+
+
+def _type_name(wanted: pl.DataType) -> str:
+    return "time in UTC" if isinstance(wanted, pl.Datetime) else str(wanted)
+
+
+def _retyped(where: str, series: pl.Series, wanted: pl.DataType) -> RetypedColumnError:
+    return RetypedColumnError(
+        f"{where}: the column {series.name} was retyped: expected {_type_name(wanted)}, but none of its"
+        f" {series.count():,} values is; seen as {series.dtype}: {_examples(series)}. Nothing of this partition"
+        " was accepted. Fix the source or its contract, then run `headrace validate` again."
+    )
+
+
+def _naive(where: str, series: pl.Series) -> NaiveTimeError:
+    return NaiveTimeError(
+        f"{where}: the times of the column {series.name} name no zone: {_examples(series)}. Expected times with"
+        " their zone, as in 2013-01-01T10:00:00Z; none is guessed. Fix the source (for PostgreSQL: `timestamptz`"
+        " columns), then run `headrace ingest` and `headrace validate` again."
+    )
+
+
+def _examples(series: pl.Series) -> str:
+    return ", ".join(repr(str(value)) for value in series.drop_nulls().unique(maintain_order=True).head(3))

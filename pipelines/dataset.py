@@ -1,0 +1,159 @@
+"""What a team declares about a dataset: its sources, contracts, features and labeling, as frozen values.
+
+A declaration holds no behaviour beyond plain functions on Polars frames; every verb reads it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+WHOLE = "all"
+"""The partition of a table that has only one."""
+
+UTC_MICROSECONDS = pl.Datetime("us", "UTC")
+"""The one type of time past the border."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """A source that arrives as objects below a prefix of the bucket.
+
+    Attributes:
+        prefix: What every key begins with, for example `flights/`.
+        partition: Regular expression over the whole key with a group `partition`; a source of one object needs
+            no group and becomes the partition `all`. A key that does not match is reported, never read.
+        suffix: File name ending that the raw partition keeps, for example `.csv.gz`.
+    """
+
+    prefix: str
+    partition: str
+    suffix: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A source that is a database table, read in one snapshot.
+
+    Attributes:
+        table: Name, with its schema where it has one.
+        key: Columns that identify a row.
+        watermark: Column that moves when a row changes; rows at or past the last watermark are read again.
+        partition_by: Column of time whose UTC day is the partition; None puts all rows into `all`.
+        database: Name of the environment variable that holds the SQLAlchemy address.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    watermark: str
+    partition_by: str | None = None
+    database: str = "HEADRACE_DATABASE_URL"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One raw table and the contract that its rows meet to become validated.
+
+    Attributes:
+        name: The table's name in `raw/` and `validated/`.
+        origin: Where it comes from.
+        read: Raw partition file → frame, every column as it came. Raises `UnreadableError` for bytes it cannot read.
+        contract: Pandera model (Polars) of the raw columns and the checks of each row.
+        tidy: Accepted rows → typed columns, times in UTC microseconds.
+        key: Columns of the tidy table that are unique over the *whole* table, the one that orders it in time first.
+        tolerance: Share of a partition's rows that may be rejected before the partition is refused.
+    """
+
+    name: str
+    origin: Objects | Query
+    read: Callable[[Path], pl.DataFrame]
+    contract: Any
+    tidy: Callable[[pl.DataFrame], pl.DataFrame]
+    key: tuple[str, ...]
+    tolerance: float = 0.01
+
+
+@dataclass(frozen=True)
+class Reads:
+    """One table that a feature table is computed from.
+
+    Attributes:
+        table: State and name below the dataset, for example `validated/flights`.
+        lookback: Days before the partition that are read too; a table of one partition is read whole.
+    """
+
+    table: str
+    lookback: int = 0
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """A table of features: one row a (key, event time), known from `known_time` on.
+
+    Attributes:
+        name: The table's name in `features/` and of its Feast view.
+        keys: Join keys of the entity, for example `("carrier",)`.
+        reads: Keyword of the kernel → table; the first decides which partitions there are.
+        kernel: `kernel(day=..., <keyword>=LazyFrame, ...)` → LazyFrame with the keys, `event_time`, `known_time`
+            and the features. A pure function: no clock, no file, no environment.
+        features: Feature → Polars type. What is not named here is not in the table.
+        ttl: How old a value may be and still be served.
+        key_types: Key → Polars type, for keys that are not strings.
+        description: What a reader of the catalogue sees.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    reads: Mapping[str, Reads]
+    kernel: Callable[..., pl.LazyFrame]
+    features: Mapping[str, pl.DataType]
+    ttl: timedelta
+    key_types: Mapping[str, pl.DataType] = field(default_factory=dict)
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """A question that people answer about rows of the dataset, in Label Studio.
+
+    Attributes:
+        name: The labels table's name in `labels/`.
+        title: Project title, 3 to 50 characters.
+        config: Label configuration (XML).
+        control: Name of the control in it whose choice is the label.
+        choices: The labels it may give.
+        reads: Keyword → table that the sample is drawn from and shown with.
+        sample: `sample(params=..., <keyword>=LazyFrame, ...)` → frame with `sample_id`, `event_time`, `why`, the keys
+            and the task's own fields; deterministic.
+        keys: Columns that join a label to its row.
+        task: Sampled row → the task's data as the configuration shows it.
+    """
+
+    name: str
+    title: str
+    config: str
+    control: str
+    choices: tuple[str, ...]
+    reads: Mapping[str, Reads]
+    sample: Callable[..., pl.DataFrame]
+    keys: tuple[str, ...]
+    task: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything declared about one dataset."""
+
+    name: str
+    description: str
+    owner: str
+    sources: tuple[Source, ...]
+    features: tuple[FeatureTable, ...] = ()
+    labels: tuple[Labeling, ...] = ()
+    service: str = ""
+    """Name of the Feast FeatureService that serves all feature tables."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The feature tables of `flights`, one module each."""

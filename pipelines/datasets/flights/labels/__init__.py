@@ -1,0 +1,1 @@
+"""The questions that people answer about `flights`."""

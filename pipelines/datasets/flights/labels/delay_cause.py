@@ -1,0 +1,116 @@
+"""validated → sample: delayed flights whose cause a person is asked for.
+
+The same flights and parameters always give the same sample: of the flights that left `delayed_by_min` late or more,
+the `sample` with the smallest SHA-256 of the seed and their own id. New days change it no more than they must.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+from html import escape
+from typing import Any
+
+import polars as pl
+
+from pipelines.dataset import Labeling, Reads
+
+KEYS = ("scheduled_at", "carrier", "flight", "origin")
+RECORD = {
+    "carrier": "Carrier",
+    "flight": "Flight",
+    "tailnum": "Aircraft",
+    "origin": "From",
+    "dest": "To",
+    "distance_miles": "Distance, miles",
+    "scheduled_at": "Scheduled (UTC)",
+    "departed_at": "Left (UTC)",
+    "dep_delay_min": "Late at departure, min",
+    "arr_delay_min": "Late at arrival, min",
+    "air_time_min": "In the air, min",
+    "temperature_f": "Temperature, °F",
+    "wind_speed_mph": "Wind, mph",
+    "wind_gust_mph": "Gusts, mph",
+    "precipitation_in": "Rain in the hour, inches",
+    "visibility_miles": "Visibility, miles",
+}
+"""Column of the sample → what the annotator reads, in order."""
+
+WEATHER = ("temperature_f", "wind_speed_mph", "wind_gust_mph", "precipitation_in", "visibility_miles")
+
+CONFIG = """<View><View style="display:flex; gap:24px; align-items:flex-start">
+  <View style="flex:1 1 58%">
+    <HyperText name="record" value="$html" inline="true" selectionEnabled="false"/>
+  </View>
+  <View style="flex:1 1 42%">
+    <Header value="What caused this delay?" size="4"/>
+    <Choices name="cause" toName="record" choice="single-radio" required="true"
+             requiredMessage="Pick one cause, or Skip">
+      <Choice value="carrier" hint="crew, maintenance, fuelling, baggage" hotkey="1"/>
+      <Choice value="weather" hint="weather at the airport or on the way" hotkey="2"/>
+      <Choice value="air_traffic" hint="too many flights, airspace closed, control" hotkey="3"/>
+      <Choice value="security" hint="evacuation, screening" hotkey="4"/>
+      <Choice value="late_aircraft" hint="the same aircraft came late" hotkey="5"/>
+      <Choice value="unclear" hint="the record does not say" hotkey="6"/>
+    </Choices>
+    <TextArea name="note" toName="record" placeholder="Note, if you like" rows="2" maxSubmissions="1"
+              editable="true"/>
+  </View>
+</View></View>
+"""
+
+
+def sample(*, params: Mapping[str, int], flights: pl.LazyFrame, weather: pl.LazyFrame) -> pl.DataFrame:
+    """`params["sample"]` delayed flights with the weather at their departure, in order of their id."""
+    late = flights.filter(pl.col("dep_delay_min") >= params["delayed_by_min"]).sort(KEYS).collect()
+    ids = [_sample_id(row) for row in late.select(KEYS).iter_rows(named=True)]
+    lots = [sha256(f"{params['seed']}:{sample_id}".encode()).hexdigest() for sample_id in ids]
+    drawn = late.with_columns(pl.Series("sample_id", ids, pl.String), pl.Series("lot", lots, pl.String))
+    chosen = drawn.sort("lot").head(params["sample"]).lazy()
+    why = pl.format(
+        "left {} min late; drawn by lot (seed {}) from flights {} min late or more",
+        "dep_delay_min",
+        pl.lit(params["seed"]),
+        pl.lit(params["delayed_by_min"]),
+    )
+    observed = weather.select("origin", *WEATHER, hour="time_hour")
+    return (
+        chosen.with_columns(event_time="departed_at", why=why, hour=pl.col("departed_at").dt.truncate("1h"))
+        .join(observed, on=["origin", "hour"], how="left")
+        .select("sample_id", "event_time", "why", *RECORD)
+        .sort("sample_id")
+        .collect()
+    )
+
+
+def task(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What Label Studio holds and shows for one sampled flight: the page as HTML, and the record as plain data."""
+    plain = {name: _plain(value) for name, value in row.items()}
+    lines = [_line(label, plain[name], loud=name.startswith("dep_delay")) for name, label in RECORD.items()]
+    return {**plain, "html": f'<table style="border-spacing:12px 4px">{"".join(lines)}</table>'}
+
+
+def _sample_id(row: Mapping[str, Any]) -> str:
+    return f"{row['carrier']}{row['flight']}-{row['origin']}-{row['scheduled_at']:%Y%m%dT%H%MZ}"
+
+
+def _plain(value: object) -> object:
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else value
+
+
+def _line(label: str, value: object, *, loud: bool) -> str:
+    shown = "not known" if value is None else escape(str(value))
+    shown = f"<b>{shown}</b>" if loud else shown
+    return f'<tr><th style="text-align:left">{escape(label)}</th><td>{shown}</td></tr>'
+
+
+LABELING = Labeling(
+    name="delay_cause",
+    title="What caused this delay?",
+    config=CONFIG,
+    control="cause",
+    choices=("carrier", "weather", "air_traffic", "security", "late_aircraft", "unclear"),
+    reads={"flights": Reads("validated/flights"), "weather": Reads("validated/weather")},
+    sample=sample,
+    keys=KEYS,
+    task=task,
+)

@@ -1,0 +1,169 @@
+"""The engine: plan → execute (on Dask, a partition at a time) → commit (whole or absent).
+
+Cost follows what is new: a partition is computed when its memo key is in no manifest we know; every other one is
+carried over by its md5, whether its bytes lie in the workspace, in the cache or on the remote.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from pipelines import parquet
+from pipelines.code import closure
+from pipelines.errors import HeadraceError
+from pipelines.plan import Plan, Recipe, Stale, plan
+from pipelines.stage import Outcome, Stage
+from pipelines.systems.dvc import load_yaml
+from pipelines.table import Entry, Lake, Manifest
+
+Engine = Literal["cpu", "gpu"]
+Done = Callable[[str, Entry], None]
+"""Called with a partition and its entry, as they are ready, in any order."""
+
+Execute = Callable[[Plan, Lake, Done], None]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of one stage did: partition → why it was computed, and how many were carried over."""
+
+    stage: Stage
+    built: Mapping[str, tuple[str, ...]]
+    kept: int
+    gone: Sequence[str]
+    manifest: Manifest
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Rows in, accepted and rejected of the whole table; a feature table has rows only."""
+        entries = self.manifest.partitions.values()
+        counted = {name: sum(entry.facts.get(name, 0) for entry in entries) for name in ("rows_in", "rejected")}
+        return {"rows": self.manifest.rows, **(counted if self.stage.verb == "validate" else {})}
+
+
+def run(stage: Stage, lake: Lake, execute: Execute) -> Ran:
+    """Bring the stage's tables up to date and show them.
+
+    Raises:
+        TableBusyError: Another run holds the table.
+        HeadraceError: A partition was refused. What else was stale is computed and remembered; nothing is shown.
+    """
+    with lake.lease(stage.table):
+        first = current = plan_stage(stage, lake)
+        built: dict[str, tuple[str, ...]] = {}
+        # A key that turns out to stand in two partitions makes the later one stale once more.
+        while current.stale:
+            built = {item.partition: item.reasons for item in current.stale} | built
+            entries = dict(current.keep)
+
+            def done(partition: str, entry: Entry, entries: dict[str, Entry] = entries) -> None:
+                lake.remember(stage.table, entry)
+                entries[partition] = entry
+
+            execute(current, lake, done)
+            current = plan_stage(stage, lake, current.manifest(entries))
+        _show(current, lake)
+        return Ran(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
+
+
+def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None) -> Plan:
+    """The plan of `stage` in the workspace as it is, or as if it showed the table `shown`."""
+    inputs = {table: lake.manifest(table) for table in stage.reads}
+    known = [shown] if shown else lake.known(stage.table)
+    return plan(stage, inputs, known, recipe(stage, lake.root))
+
+
+def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
+    """The plans of `stages` in order, each as if those before it had run: what they would make counts as changed."""
+    coming: dict[str, Manifest] = {}
+    plans = []
+    for stage in stages:
+        inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}
+        made = plan(stage, inputs, lake.known(stage.table), recipe(stage, lake.root))
+        unknown = {item.partition: Entry(item.memo, f"made by {item.memo}", 0) for item in made.stale}
+        coming[stage.table] = made.manifest({**made.keep, **unknown})
+        plans.append(made)
+    return plans
+
+
+def recipe(stage: Stage, root: Path, code: Path | None = None) -> Recipe:
+    """The recipe of `stage` as the files of the workspace `root` are now; `code` is where the code is, if elsewhere."""
+    return Recipe(
+        closure(stage.modules, code or root),
+        {name: param(root, name) for name in stage.params},
+        {name: version(name) for name in stage.libraries},
+    )
+
+
+def build(stage: Stage, item: Stale, recipe: Recipe, lake: Lake, engine: Engine = "cpu") -> Entry:
+    """Compute one stale partition into the cache.
+
+    Raises:
+        HeadraceError: The stage refuses the partition; the evidence lies in `.headrace/refused/`.
+    """
+    files = {
+        table: {name: lake.cache.fetch(md5) for name, md5 in sorted(names.items())}
+        for table, names in item.inputs.items()
+    }
+    outcome = stage.compute(item.partition, files, recipe.params)
+    if outcome.refusal:
+        raise outcome.refusal(_evidence(lake, outcome, item.partition))
+    beside = {table: _keep(lake, rows, outcome.keys, item.memo) for table, rows in outcome.beside.items()}
+    own = _keep(lake, collect(outcome.rows, engine), outcome.keys, item.memo)
+    return replace(own, inputs=item.inputs, facts=outcome.facts, beside=beside)
+
+
+def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> pl.DataFrame:
+    """The rows of a lazy frame, by Polars or by RAPIDS (which hands what it cannot do back to Polars)."""
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    return frame.collect(engine="gpu" if engine == "gpu" else "auto")
+
+
+def param(root: Path, name: str) -> Any:  # noqa: ANN401  whatever params.yaml holds
+    """The parameter `name` (dotted) of the workspace's `params.yaml`.
+
+    Raises:
+        HeadraceError: There is none.
+    """
+    path = root / "params.yaml"
+    found: Any = _params(path, path.stat().st_mtime_ns) if path.exists() else {}
+    for part in name.split("."):
+        if not isinstance(found, dict) or part not in found:
+            raise HeadraceError(f"{path}: expected the parameter {name}, seen none. Add it, then run again.")
+        found = found[part]
+    return found
+
+
+@cache
+def _params(path: Path, _changed: int) -> dict[str, Any]:
+    return load_yaml(path)
+
+
+def _keep(lake: Lake, rows: pl.DataFrame, keys: Sequence[str], memo: str) -> Entry:
+    ordered = parquet.canonical(rows, [name for name in keys if name in rows.columns])
+    stored = lake.cache.add(lambda path: parquet.write(ordered, path))
+    return Entry(memo, stored.md5, stored.size, rows.height)
+
+
+def _evidence(lake: Lake, outcome: Outcome, partition: str) -> Path:
+    table, rows = next(iter(outcome.beside.items()))
+    path = lake.root / ".headrace" / "refused" / table / f"{partition}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    parquet.write(rows, path)
+    return path
+
+
+def _show(done: Plan, lake: Lake) -> None:
+    """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
+    for table in done.stage.beside:
+        there = {name: entry.beside[table] for name, entry in done.keep.items() if table in entry.beside}
+        lake.commit(replace(done.manifest(there), table=table))
+    lake.commit(done.manifest(done.keep))
+    lake.forget(done.stage.table)

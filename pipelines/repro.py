@@ -1,0 +1,106 @@
+"""The graph as DVC sees it: one stage a table in `dvc.yaml`, its entry in `dvc.lock`, a `.dvc` file for raw tables.
+
+`dvc repro` and Airflow run the same command for a stage. Its dependencies are the manifests of the tables it reads,
+which hold the hash of every partition, and the source files that its code fingerprint follows.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines import graph
+from pipelines.code import closure
+from pipelines.dataset import Dataset
+from pipelines.datasets import NAMES, load
+from pipelines.engine import param
+from pipelines.errors import HeadraceError
+from pipelines.stage import Stage
+from pipelines.systems.dvc import directory_bytes, dump_yaml, load_yaml, md5_of, write_whole
+from pipelines.table import MANIFEST, Lake, Manifest
+
+COMMAND = "python -m pipelines"
+WORDS = {"label": "label aggregate"}
+"""What one types for a verb, where that is more than the verb."""
+
+
+def stage_name(stage: Stage) -> str:
+    """The stage's name in `dvc.yaml`."""
+    return f"{stage.dataset}-{stage.verb}-{stage.name}"
+
+
+def dvc_stage(stage: Stage, root: Path) -> dict[str, Any]:
+    """The stage's entry in `dvc.yaml`."""
+    manifests = (f"data/{table}/{MANIFEST}" for table in stage.reads)
+    entry = {
+        "cmd": f"{COMMAND} {WORDS.get(stage.verb, stage.verb)} {stage.dataset} --table {stage.name}",
+        "deps": sorted((*manifests, *closure(stage.modules, root))),
+        "params": sorted(stage.params),
+        "outs": sorted(f"data/{table}" for table in (stage.table, *stage.beside)),
+    }
+    return {name: value for name, value in entry.items() if value}
+
+
+def dvc_yaml(root: Path) -> dict[str, Any]:
+    """`dvc.yaml` of the workspace: every dataset's stages, and those that people wrote by hand as they are."""
+    written = load_yaml(root / "dvc.yaml") if (root / "dvc.yaml").exists() else {}
+    kept = {
+        name: entry for name, entry in written.get("stages", {}).items() if not str(entry["cmd"]).startswith(COMMAND)
+    }
+    made = {stage_name(stage): dvc_stage(stage, root) for name in NAMES for stage in graph.stages(load(name))}
+    return {**written, "stages": {**made, **kept}}
+
+
+def check(root: Path) -> int:
+    """Stages of `dvc.yaml`.
+
+    Raises:
+        HeadraceError: It is not what the datasets declare.
+    """
+    wanted = dvc_yaml(root)
+    if load_yaml(root / "dvc.yaml") != wanted:
+        raise HeadraceError(
+            f"{root / 'dvc.yaml'} is not what the datasets declare. Run `headrace stages --write` and commit it."
+        )
+    return len(wanted["stages"])
+
+
+def write(root: Path) -> int:
+    """Write what the datasets declare to `dvc.yaml`; returns its stages."""
+    wanted = dvc_yaml(root)
+    write_whole(root / "dvc.yaml", dump_yaml(wanted))
+    return len(wanted["stages"])
+
+
+def lock_entry(stage: Stage, lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The stage's entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
+    declared = dvc_stage(stage, lake.root)
+    entry: dict[str, Any] = {"cmd": declared["cmd"], "deps": [_dep(lake, path) for path in declared["deps"]]}
+    if stage.params:
+        entry["params"] = {"params.yaml": {name: param(lake.root, name) for name in sorted(stage.params)}}
+    return {**entry, "outs": [outs[path] for path in declared["outs"]]}
+
+
+def _dep(lake: Lake, path: str) -> dict[str, Any]:
+    file = lake.root / path
+    return {"path": path, "hash": "md5", "md5": md5_of(file), "size": file.stat().st_size}
+
+
+def out_entry(manifest: Manifest, lake: Lake, path: str) -> dict[str, Any]:
+    """The output entry of a table's folder; its manifest and its list of files go into the cache.
+
+    Args:
+        manifest: The table.
+        lake: The workspace.
+        path: What the entry calls the folder.
+    """
+    text = manifest.to_bytes()
+    files = {name + manifest.suffix: entry.md5 for name, entry in manifest.partitions.items()}
+    files[MANIFEST] = lake.cache.add_bytes(text).md5
+    size = len(text) + sum(entry.size for entry in manifest.partitions.values())
+    folder = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
+    return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
+
+
+def tracked_by_stage(dataset: Dataset) -> set[str]:
+    """Tables that stages make; every other table of the dataset has a `.dvc` file."""
+    return {table for stage in graph.stages(dataset) for table in (stage.table, *stage.beside)}

@@ -1,0 +1,70 @@
+"""A stage: the pure function that makes one table, as `validate` and `transform` build it and the engine runs it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines.errors import HeadraceError
+from pipelines.table import Manifest
+
+Inputs = Mapping[str, Mapping[str, str]]
+"""Table → partition → md5."""
+
+Files = Mapping[str, Mapping[str, Path]]
+"""Table → partition → file with its bytes."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage made of one partition.
+
+    Attributes:
+        rows: The rows of the stage's own table.
+        keys: Columns that the rows are sorted by.
+        facts: What is known about the partition beyond its rows, for the manifest.
+        beside: Table → rows, for the tables beside it; a table of no rows is left out.
+        refusal: The partition must not go on: given the file where the rows that show why lie, the error that says so.
+    """
+
+    rows: pl.LazyFrame | pl.DataFrame
+    keys: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    refusal: Callable[[Path], HeadraceError] | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the graph.
+
+    Attributes:
+        verb: `validate` or `transform`.
+        dataset: Name of the dataset.
+        table: The table it makes, `<state>/<dataset>/<name>`.
+        beside: Tables it makes beside that one.
+        reads: The tables it reads.
+        modules: Where its code begins: the code fingerprint follows their imports.
+        libraries: Distributions that shape its bytes.
+        params: Names in `params.yaml` that it reads.
+        partitions: Manifests of the inputs and of its own table → every partition there should be, and its inputs.
+        compute: Partition, files of the inputs, parameters → outcome. A pure function.
+    """
+
+    verb: str
+    dataset: str
+    table: str
+    reads: tuple[str, ...]
+    modules: tuple[str, ...]
+    partitions: Callable[[Mapping[str, Manifest], Manifest], Iterable[tuple[str, Inputs]]]
+    compute: Callable[[str, Files, Mapping[str, Any]], Outcome]
+    beside: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ("polars", "pyarrow")
+    params: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The table's own name, as the command line and DVC call the stage."""
+        return self.table.rsplit("/", 1)[1]

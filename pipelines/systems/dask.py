@@ -1,0 +1,159 @@
+"""Dask: the stale partitions of a plan, on this process's threads or a cluster's workers; the same bytes either way."""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pipelines import engine, graph
+from pipelines.errors import HeadraceError, NotConfiguredError
+from pipelines.plan import Plan, Stale
+from pipelines.settings import Settings
+from pipelines.table import Entry, Lake
+
+INLINE = 3
+"""So many stale partitions are done in this thread, one after the other: anything else costs more to start."""
+
+RETRIES = 3
+"""How often a partition is tried again when the worker that had it dies."""
+
+CONNECT_SECONDS = 20
+MOST_SHOWN = 5
+"""Refused partitions whose message is shown in full."""
+
+CODE = Path(graph.__file__).resolve().parents[1]
+STARTED = time.time()
+"""When this process loaded the code."""
+
+Made = Entry | HeadraceError
+Tell = Callable[[str, Made], None]
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's table, partitions done, partitions in all."""
+
+
+class PartitionsRefusedError(HeadraceError):
+    """Several partitions did not meet their contract; the message holds each one's."""
+
+
+class WorkerCodeError(HeadraceError):
+    """A worker runs other code than the plan was made with."""
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Computes plans where the settings say."""
+
+    settings: Settings
+    progress: Progress = lambda _table, _done, _total: None
+
+    def __call__(self, plan: Plan, lake: Lake, done: engine.Done) -> None:
+        """Compute every stale partition of `plan`, telling each to `done` as it is ready.
+
+        Raises:
+            HeadraceError: A partition was refused; all the others were computed and told first.
+        """
+        refused: dict[str, HeadraceError] = {}
+        finished = 0
+
+        def tell(partition: str, made: Made) -> None:
+            nonlocal finished
+            finished += 1
+            if isinstance(made, HeadraceError):
+                refused[partition] = made
+            else:
+                done(partition, made)
+            self.progress(plan.stage.table, finished, len(plan.stale))
+
+        self._compute(plan, lake, tell)
+        if refused:
+            raise _together(plan, [refused[name] for name in sorted(refused)])
+
+    def _compute(self, plan: Plan, lake: Lake, tell: Tell) -> None:
+        how = self.settings.engine
+        if len(plan.stale) <= INLINE:
+            for item in plan.stale:
+                tell(item.partition, _make(plan, item, lake, how))
+        elif self.settings.scheduler:
+            _on_cluster(plan, lake, self.settings.scheduler, how, tell)
+        else:
+            _in_threads(plan, lake, self.settings.threads or os.cpu_count() or 1, how, tell)
+
+
+def _make(plan: Plan, item: Stale, lake: Lake, how: engine.Engine) -> Made:
+    try:
+        return engine.build(plan.stage, item, plan.recipe, lake, how)
+    except HeadraceError as error:
+        return error
+
+
+def _in_threads(plan: Plan, lake: Lake, threads: int, how: engine.Engine, tell: Tell) -> None:
+    from dask.callbacks import Callback  # noqa: PLC0415  a small plan does not pay for the import
+    from dask.threaded import get  # noqa: PLC0415
+
+    tasks = {item.partition: (partial(_make, plan, item, lake, how),) for item in plan.stale}
+    with Callback(posttask=lambda key, made, *_: tell(key, made)):
+        get(tasks, list(tasks), num_workers=threads)
+
+
+def _on_cluster(plan: Plan, lake: Lake, address: str, how: engine.Engine, tell: Tell) -> None:
+    from distributed import Client, as_completed  # noqa: PLC0415  only a cluster pays for the import
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except OSError as error:
+        raise NotConfiguredError(
+            f"No Dask scheduler answered at {address} (DASK_SCHEDULER_ADDRESS) within {CONNECT_SECONDS} s: {error}."
+            " Start it, or unset the variable to use this machine's threads."
+        ) from None
+    with client:
+        job = Job(plan.stage.dataset, plan.stage.table, plan.recipe.key, lake.root, how)
+        futures = [client.submit(make_there, item, job, pure=False, retries=RETRIES) for item in plan.stale]
+        partitions = dict(zip((future.key for future in futures), plan.stale, strict=True))
+        for future, made in as_completed(futures, with_results=True):
+            tell(partitions[future.key].partition, made)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know beside the partition: whose stage, by which recipe, in which workspace."""
+
+    dataset: str
+    table: str
+    recipe: str
+    root: Path
+    engine: engine.Engine
+
+
+def make_there(item: Stale, job: Job) -> Made:
+    """Compute one partition on a worker, with the worker's own code.
+
+    Raises:
+        WorkerCodeError: That code, its parameters or libraries are not the ones that the plan was made with.
+    """
+    lake = Lake.at(job.root)
+    stage = graph.stage(job.dataset, job.table)
+    recipe = engine.recipe(stage, lake.root, code=CODE)
+    if recipe.key != job.recipe or _newest(recipe.code) > STARTED:
+        raise WorkerCodeError(
+            f"{job.table} {item.partition}: this Dask worker runs other code, parameters or libraries than the run in"
+            f" {job.root}. Start the workers again, with that workspace's code and lock file, then run again."
+        )
+    try:
+        return engine.build(stage, item, recipe, lake, job.engine)
+    except HeadraceError as error:
+        return error
+
+
+def _newest(files: Iterable[str]) -> float:
+    """When the last of these source files was written: what is newer than the process is not what it runs."""
+    return max((CODE / name).stat().st_mtime for name in files)
+
+
+def _together(plan: Plan, refused: list[HeadraceError]) -> HeadraceError:
+    if len(refused) == 1:
+        return refused[0]
+    shown = "\n".join(f"- {error}" for error in refused[:MOST_SHOWN])
+    more = f"\n… and {len(refused) - MOST_SHOWN} more" if len(refused) > MOST_SHOWN else ""
+    return PartitionsRefusedError(f"{plan.stage.table}: {len(refused)} partitions refused.\n{shown}{more}")

@@ -1,0 +1,129 @@
+"""What Feast knows of a dataset, made from its declaration: entities, views and the service.
+
+Every feature table has two physical views, `<table>__a` and `<table>__b`. The service shows one side under the names
+`<table>`; the other is the standby that the next release is brought to. What holds which release stands in the tags.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import polars as pl
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field
+from feast.errors import FeastObjectNotFoundException
+
+from pipelines.dataset import Dataset, FeatureTable
+from pipelines.systems.feature_store.release import WORKSPACE, table_name
+from pipelines.systems.feature_store.source import TableSource
+from pipelines.systems.feature_store.types import kind_of
+
+SIDES = ("a", "b")
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What one side holds, as its tags say.
+
+    Attributes:
+        side: `a` or `b`.
+        release: Name of the release; empty for tables of the workspace that are no release.
+        digest: What the side was proved to hold; empty while it is being loaded, and before.
+        as_of: The time that its values are the latest at, ISO 8601.
+    """
+
+    side: str
+    release: str = WORKSPACE
+    digest: str = ""
+    as_of: str = ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The holding as tags."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_tags(cls, side: str, tags: dict[str, str]) -> Self:
+        """The holding that the tags of `side` tell of."""
+        return cls(side, tags.get("release", WORKSPACE), tags.get("digest", ""), tags.get("as_of", ""))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the registry says is online for one dataset."""
+
+    live: Holding
+    standby: Holding
+
+    @classmethod
+    def of(cls, store: FeatureStore, dataset: Dataset) -> Self:
+        """Read it from the registry itself, past Feast's cache; before the first publish, side `b` stands by."""
+        try:
+            service = store.registry.get_feature_service(dataset.service, store.project, allow_cache=False)
+            side = service.tags.get("side", SIDES[0])
+        except FeastObjectNotFoundException:
+            side = SIDES[0]
+        other = SIDES[1 - SIDES.index(side)]
+        return cls(cls._holding(store, dataset, side), cls._holding(store, dataset, other))
+
+    @staticmethod
+    def _holding(store: FeatureStore, dataset: Dataset, side: str) -> Holding:
+        """What all views of the side agree on; nothing if they do not."""
+        found = set()
+        for table in dataset.features:
+            try:
+                view = store.registry.get_feature_view(physical(table, side), store.project, allow_cache=False)
+            except FeastObjectNotFoundException:
+                return Holding(side)
+            found.add(Holding.from_tags(side, dict(view.tags)))
+        return found.pop() if len(found) == 1 else Holding(side)
+
+
+def physical(table: FeatureTable, side: str) -> str:
+    """Name of the view that holds `table` on `side`."""
+    return f"{table.name}__{side}"
+
+
+def key_type(table: FeatureTable, key: str) -> pl.DataType:
+    """Polars type of a join key."""
+    return table.key_types.get(key, pl.String())
+
+
+def entities(tables: Iterable[FeatureTable]) -> dict[str, Entity]:
+    """Join key → entity, one for every key of any table."""
+    types = {key: kind_of(key, key_type(table, key)).feast for table in tables for key in table.keys}
+    return {key: Entity(name=key, join_keys=[key], value_type=kind.to_value_type()) for key, kind in types.items()}
+
+
+def view(dataset: Dataset, table: FeatureTable, holding: Holding) -> FeatureView:
+    """The physical view of `table` on the holding's side, reading the table at the holding's release."""
+    columns: dict[str, Any] = {key: key_type(table, key) for key in table.keys} | dict(table.features)
+    name = physical(table, holding.side)
+    known = entities([table])
+    return FeatureView(
+        name=name,
+        entities=[known[key] for key in table.keys],
+        ttl=table.ttl,
+        schema=[Field(name=column, dtype=kind_of(column, kind).feast) for column, kind in columns.items()],
+        source=TableSource(name=name, table=table_name(dataset, table), release=holding.release, owner=dataset.owner),
+        tags={"dataset": dataset.name, **holding.tags},
+        owner=dataset.owner,
+        description=table.description,
+    )
+
+
+def service(dataset: Dataset, holding: Holding) -> FeatureService:
+    """The service with the holding's views under the tables' own names: the alias that a publish switches."""
+    return FeatureService(
+        name=dataset.service,
+        features=[view(dataset, table, holding).with_name(table.name) for table in dataset.features],
+        tags={"dataset": dataset.name, **holding.tags},
+        owner=dataset.owner,
+        description=dataset.description,
+    )
+
+
+def objects(dataset: Dataset, standing: Standing) -> list[Entity | FeatureView | FeatureService]:
+    """Everything of the dataset as it stands, so that applying it by hand switches nothing."""
+    sides = (standing.live, standing.standby)
+    views = [view(dataset, table, holding) for table in dataset.features for holding in sides]
+    return [*entities(dataset.features).values(), *views, service(dataset, standing.live)]

@@ -1,0 +1,171 @@
+"""The feature tables of a release, read through their manifests: only the partitions and columns that can matter."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+import yaml
+
+from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
+from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.systems.dvc import md5_of, read_directory
+from pipelines.systems.feature_store.errors import UnknownReleaseError, UnreadablePartitionError
+from pipelines.table import MANIFEST, Lake, Manifest
+
+WORKSPACE = ""
+"""In place of a release: the tables as the workspace has them now."""
+
+DAY = 86_400_000_000
+
+
+def table_name(dataset: Dataset, table: FeatureTable) -> str:
+    """Name of the table in the lake."""
+    return f"features/{dataset.name}/{table.name}"
+
+
+def manifest(lake: Lake, table: str, release: str = WORKSPACE) -> Manifest:
+    """The manifest of `table` at `release`, wherever its bytes are.
+
+    Raises:
+        UnknownReleaseError: There is no such release, or the table is not in it.
+    """
+    if release == WORKSPACE:
+        return lake.manifest(table)
+    outs = _outs(lake.root, release)
+    folder = outs.get(f"data/{table}")
+    if folder is None:
+        raise UnknownReleaseError(
+            f"Release {release} has no table {table}: its dvc.lock records {', '.join(sorted(outs)) or 'nothing'}."
+        )
+    return Manifest.from_bytes(lake.cache.fetch(read_directory(lake.cache, folder)[MANIFEST]).read_bytes())
+
+
+def _outs(root: Path, release: str) -> dict[str, str]:
+    """Path → md5 of every output that the release records."""
+    shown = subprocess.run(
+        ["git", "-C", root, "cat-file", "blob", f"refs/tags/{release}:dvc.lock"], capture_output=True, check=False
+    )
+    if shown.returncode:
+        raise UnknownReleaseError(
+            f"There is no release {release} in {root}: git says {shown.stderr.decode().strip()!r}."
+            f" `git fetch --tags` brings those of others; `git tag --list '{release.partition('/')[0]}/*'` lists them."
+        )
+    stages = (yaml.load(shown.stdout, Loader=yaml.CSafeLoader) or {}).get("stages", {})
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some partitions of one table.
+
+    Attributes:
+        lake: Where their bytes are.
+        manifest: The table.
+        partitions: The partitions, in order.
+        verify: Whether every file is hashed before it is read.
+    """
+
+    lake: Lake
+    manifest: Manifest
+    partitions: tuple[str, ...]
+    verify: bool = True
+
+    @classmethod
+    def between(
+        cls, lake: Lake, manifest: Manifest, since: int | None, until: int | None, *, verify: bool = True
+    ) -> Self:
+        """The partitions that may hold events from `since` to `until` (microseconds, both included, None for any)."""
+        first = None if since is None else _day(since)
+        last = None if until is None else _day(until)
+        names = (name for name in sorted(manifest.partitions) if _overlaps(name, first, last))
+        return cls(lake, manifest, tuple(names), verify)
+
+    def read(self, columns: Sequence[str]) -> pl.DataFrame:
+        """The rows, in partition order.
+
+        Raises:
+            UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
+        """
+        if not self.partitions:
+            return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
+        paths = [self._path(name) for name in self.partitions]
+        try:
+            return pl.scan_parquet(paths).select(columns).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise self._refuse(columns, error) from error
+
+    def newest_moment(self) -> int | None:
+        """The greatest event time or known time of the rows (microseconds): when all of them are known."""
+        moments = self.read([EVENT_TIME, KNOWN_TIME]).select(pl.max_horizontal(pl.all().max())).to_series()
+        return None if moments.null_count() == len(moments) else int(moments.to_physical()[0])
+
+    def _path(self, name: str) -> Path:
+        entry = self.manifest.partitions[name]
+        path = self.lake.cache.fetch(entry.md5)
+        if self.verify and not _is_whole(path, entry.md5, path.stat().st_mtime_ns):
+            raise UnreadablePartitionError(
+                f"{self.manifest.table} {name}: expected md5 {entry.md5} and {entry.size} bytes, seen others in {path}."
+                " Delete that file, then run the same command again: it is fetched from the remote."
+            )
+        return path
+
+    def _refuse(self, columns: Sequence[str], error: Exception) -> UnreadablePartitionError:
+        for name in self.partitions:
+            path = self._path(name)
+            try:
+                pl.scan_parquet(path).select(columns).collect()
+            except (pl.exceptions.PolarsError, OSError) as own:
+                reason = str(own).splitlines()[0]
+                return UnreadablePartitionError(
+                    f"{self.manifest.table} {name}: expected the columns {', '.join(columns)} in {path}; {reason}."
+                    f" `headrace transform {self.manifest.table.split('/')[1]}` makes the table anew if it is stale."
+                )
+        return UnreadablePartitionError(
+            f"{self.manifest.table}: its partitions {self.partitions[0]} to {self.partitions[-1]} do not fit together:"
+            f" {str(error).splitlines()[0]}. They were made by different declarations; run `headrace transform`."
+        )
+
+
+def digest(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """Lines that are equal when, and only when, the tables' rows are the same files."""
+    for table in manifests:
+        for name, entry in sorted(table.partitions.items()):
+            yield json.dumps([table.table, name, entry.md5])
+
+
+def moment(microseconds: int) -> datetime:
+    """The time that many microseconds after 1970, exactly."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+def microseconds(time: datetime) -> int:
+    """The inverse of `moment`; a time without zone is taken for UTC, as Feast does."""
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def instant(microseconds: int) -> pl.Expr:
+    """That moment as a Polars literal of the one type of time."""
+    return pl.lit(microseconds, dtype=pl.Int64).cast(UTC_MICROSECONDS)
+
+
+def _day(time: int) -> int:
+    return time // DAY
+
+
+def _overlaps(name: str, first: int | None, last: int | None) -> bool:
+    if name == WHOLE:
+        return True
+    day = date.fromisoformat(name).toordinal() - date(1970, 1, 1).toordinal()
+    return (first is None or day >= first) and (last is None or day <= last)
+
+
+@cache
+def _is_whole(path: Path, md5: str, changed: int) -> bool:  # noqa: ARG001  a changed file is hashed again
+    return md5_of(path) == md5

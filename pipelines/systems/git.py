@@ -1,0 +1,121 @@
+"""Git: what is committed, and the one atomic push that makes a release."""
+
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipelines.errors import HeadraceError, NotConfiguredError
+
+REMOTE = "origin"
+FALLBACK_IDENTITY = {"user.name": "Headrace", "user.email": "headrace@localhost"}
+
+
+class GitError(HeadraceError):
+    """Git refused."""
+
+
+class StaleReleaseError(HeadraceError):
+    """Somebody else's commit came first."""
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What `git` prints, run in `root`.
+
+    Raises:
+        GitError: It exited with another code than 0.
+    """
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GitError(f"git {' '.join(arguments)} in {root} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def show(root: Path, revision: str, path: str) -> bytes | None:
+    """A file as it is at `revision`; None if it is not there."""
+    done = subprocess.run(["git", "show", f"{revision}:{path}"], cwd=root, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def files(root: Path, revision: str, folder: str) -> list[str]:
+    """Paths of the files below `folder` at `revision`."""
+    return git(root, "ls-tree", "-r", "--name-only", "-z", revision, "--", folder).split("\0")[:-1]
+
+
+def commit(root: Path, paths: Iterable[str], message: str) -> bool:
+    """Commit these paths; False if nothing in them differs from HEAD."""
+    wanted = sorted(paths)
+    git(root, "add", "--all", "--", *wanted)
+    if not git(root, "diff", "--cached", "--name-only", "--", *wanted):
+        return False
+    git(root, *_identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
+    return True
+
+
+def tag(root: Path, name: str, message: str) -> None:
+    """Tag HEAD, with a note; a tag of that name that was never pushed makes way."""
+    git(root, *_identity(root), "tag", "--force", "--annotate", name, "--message", message)
+
+
+def remote_tags(root: Path, prefix: str) -> list[str]:
+    """Tags below `prefix` on the remote: what is there is released, whatever is here."""
+    lines = git(root, "ls-remote", "--tags", "--refs", REMOTE, f"refs/tags/{prefix}*").splitlines()
+    return [line.split("\t")[1].removeprefix("refs/tags/") for line in lines]
+
+
+def push(root: Path, *tags: str) -> None:
+    """Push HEAD and `tags` in one step that happens whole or not at all.
+
+    Raises:
+        StaleReleaseError: The remote's branch has commits that HEAD does not have.
+    """
+    branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
+    names = [f"refs/tags/{name}" for name in tags]
+    try:
+        git(root, "push", "--quiet", "--atomic", REMOTE, f"HEAD:refs/heads/{branch}", *names)
+    except GitError as error:
+        raise StaleReleaseError(
+            f"{root}: {REMOTE}/{branch} moved on since this run began, so its release was refused; nothing was pushed."
+            f" `git pull --rebase`, then run the same command again. ({error})"
+        ) from None
+
+
+def fetch(root: Path) -> None:
+    """Bring the remote's branches and tags here.
+
+    Raises:
+        NotConfiguredError: The workspace has no remote called `origin`, or it does not answer.
+    """
+    try:
+        git(root, "fetch", "--quiet", "--tags", "--force", REMOTE)
+    except GitError as error:
+        raise NotConfiguredError(
+            f"{root}: releases are pushed to the git remote {REMOTE!r}, and it does not answer."
+            f" Set it with `git remote add {REMOTE} …`. ({error})"
+        ) from None
+
+
+def head(root: Path) -> str:
+    """The commit that is checked out."""
+    return git(root, "rev-parse", "HEAD")
+
+
+def commit_of(root: Path, name: str) -> str:
+    """The commit that a tag or branch names."""
+    return git(root, "rev-parse", f"{name}^{{commit}}")
+
+
+def upstream(root: Path) -> str:
+    """The commit of the remote's branch of this name, as it was last fetched; empty if it has none."""
+    branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
+    return git(root, "for-each-ref", "--format=%(objectname)", f"refs/remotes/{REMOTE}/{branch}")
+
+
+def tags(root: Path, prefix: str) -> list[str]:
+    """Tags below `prefix` that are here."""
+    return git(root, "tag", "--list", f"{prefix}*").splitlines()
+
+
+def _identity(root: Path) -> list[str]:
+    """Options that name an author where git has none."""
+    known = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False).returncode == 0
+    return [] if known else [part for name, value in FALLBACK_IDENTITY.items() for part in ("-c", f"{name}={value}")]

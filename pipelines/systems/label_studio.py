@@ -1,0 +1,304 @@
+"""Label Studio, through the eight calls of its HTTP API that the label verb needs.
+
+A task is known by our `sample_id` in its data. Label Studio does not keep it unique, so this client does: it looks up,
+sends only what is missing, never repeats a write whose outcome it does not know, and looks again until every task
+stands there once. The import has no key of idempotence, its page numbers skip tasks that move, and a page size is no
+promise: tasks are therefore listed by id, past the last one seen.
+"""
+
+import difflib
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+from pipelines.errors import HeadraceError
+from pipelines.systems.label_studio_wire import LabelStudioError, LostAnswerError, Wire
+
+Json = dict[str, Any]
+Item = TypeVar("Item")
+
+IMPORT_BATCH = 250
+"""Tasks a request: one transaction of well under a second on the server, so little hangs on an unknown outcome."""
+LOOKUP_BATCH = 400
+"""Sample ids a look-up; the server cuts addresses at 65 kB."""
+EXPORT_BATCH = 200
+PAGE = 1000
+SEND_ATTEMPTS = 4
+
+
+class LabelConfigDriftError(HeadraceError):
+    """The project on the server asks another question than the declaration."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project of Label Studio.
+
+    Attributes:
+        id: Its number on the server.
+        title: Its title.
+    """
+
+    id: int
+    title: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A task as a listing shows it.
+
+    Attributes:
+        id: Its number on the server, which SQLite gives again to another task once this one is deleted.
+        sample_id: Our id; empty for a task that somebody else put into the project.
+        item: What we sent along under `item`, to know the row again.
+        answers: Annotations that people gave or skipped.
+        updated_at: When it, or an annotation of it, last changed.
+    """
+
+    id: int
+    sample_id: str
+    item: Json
+    answers: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a project holds: tasks, tasks that someone answered or skipped, answers, and tasks with a skip."""
+
+    tasks: int
+    done: int
+    answers: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Outcome of a send: tasks that stood there already, tasks that were missing, extra copies taken away."""
+
+    already: int
+    sent: int
+    copies_removed: int
+
+
+@contextmanager
+def opened(url: str, token: str, *, timeout_s: float = 60, patience_s: float = 20) -> Iterator["LabelStudio"]:
+    """The Label Studio at `url`, as the account of `token`.
+
+    Args:
+        url: Its address.
+        token: A legacy token, or a personal access token.
+        timeout_s: How long one answer may take.
+        patience_s: How long a server that is away, or an import of unknown outcome, is waited for.
+    """
+    wire = Wire(url, token, timeout_s, patience_s)
+    try:
+        yield LabelStudio(wire)
+    finally:
+        wire.close()
+
+
+@dataclass(frozen=True)
+class LabelStudio:
+    """A Label Studio server and an account on it."""
+
+    wire: Wire
+
+    def find_project(self, title: str, config: str) -> Project | None:
+        """The project `title`, after its question was compared with `config`; None if there is none.
+
+        Raises:
+            LabelConfigDriftError: Its label configuration is not `config`.
+            LabelStudioError: Several projects have that title.
+        """
+        found = [item for item in self._projects(title) if item["title"] == title]
+        if not found:
+            return None
+        if len(found) > 1:
+            raise LabelStudioError(
+                f"Label Studio at {self.wire.url}: expected one project {title!r}, seen {len(found)}"
+                f" (ids {', '.join(str(item['id']) for item in found)}). Rename or delete all but the one that people"
+                " work in, then run the same command again."
+            )
+        self._compare(found[0], config)
+        return Project(found[0]["id"], title)
+
+    def project(self, title: str, config: str) -> Project:
+        """The project `title`, made if there is none.
+
+        Raises:
+            LabelConfigDriftError: It is there with another label configuration.
+        """
+        found = self.find_project(title, config)
+        if found:
+            return found
+        made = self.wire.write("POST", "/api/projects", {"title": title, "label_config": config})
+        return Project(made["id"], title)
+
+    def _projects(self, title: str) -> Iterator[Json]:
+        page = 1
+        while True:
+            answer = self.wire.read(
+                "/api/projects", {"title": title, "page": page, "page_size": 100, "include": "id,title,label_config"}
+            )
+            yield from answer["results"]
+            if not answer["next"]:
+                return
+            page += 1
+
+    def _compare(self, found: Json, config: str) -> None:
+        here, there = _lines(config), _lines(found["label_config"])
+        if here == there:
+            return
+        diff = "\n".join(difflib.unified_diff(here, there, "declared", "on the server", lineterm="", n=1))
+        raise LabelConfigDriftError(
+            f"Project {found['title']!r} ({self.wire.url}/projects/{found['id']}) asks another question than its"
+            f" declaration, so nothing was sent or collected:\n{diff}\nPut the declared configuration back under"
+            " Settings > Labeling Interface; or, if the question is to change, give the declaration a new title:"
+            " that starts a new project, and the old answers stay with the old question."
+        )
+
+    def tasks(self, project: Project, *, since: datetime | None = None) -> Iterator[Listed]:
+        """The project's tasks in the order of their ids; with `since`, those that changed at that time or later."""
+        return self._list(
+            project, [_filter("updated_at", "greater_or_equal", "Datetime", _stamp(since))] if since else []
+        )
+
+    def find(self, project: Project, sample_ids: Iterable[str]) -> dict[str, list[Listed]]:
+        """Sample id → its tasks on the server, by id; what is not there is not in it."""
+        found: dict[str, list[Listed]] = {}
+        for batch in _batches(sample_ids, LOOKUP_BATCH):
+            for task in self._list(project, [_filter("data.sample_id", "in_list", "List", batch)]):
+                found.setdefault(task.sample_id, []).append(task)
+        return found
+
+    def totals(self, project: Project) -> Totals:
+        """What the project holds, in three cheap counts."""
+        answered = _filter("total_annotations", "greater", "Number", 0)
+        skipped = _filter("cancelled_annotations", "greater", "Number", 0)
+        everything = self._page(project, [], size=1)
+        return Totals(
+            tasks=everything["total"],
+            done=self._page(project, [answered, skipped], size=1, conjunction="or")["total"],
+            answers=everything["total_annotations"],
+            skipped=self._page(project, [skipped], size=1)["total"],
+        )
+
+    def now(self) -> datetime:
+        """The server's clock, to the second."""
+        return parsedate_to_datetime(self.wire.head("/health", {}).headers["date"]).astimezone(UTC)
+
+    def _list(self, project: Project, filters: Sequence[Json]) -> Iterator[Listed]:
+        last = 0
+        while True:
+            page = self._page(project, [*filters, _filter("id", "greater", "Number", last)], size=PAGE)
+            yield from (_listed(task) for task in page["tasks"])
+            if page["total"] <= len(page["tasks"]):
+                return
+            last = page["tasks"][-1]["id"]
+
+    def _page(self, project: Project, filters: Sequence[Json], *, size: int, conjunction: str = "and") -> Any:  # noqa: ANN401  any JSON
+        query = {"filters": {"conjunction": conjunction, "items": filters}, "ordering": ["tasks:id"]}
+        return self.wire.read(
+            "/api/tasks/",
+            {
+                "project": project.id,
+                "page_size": size,
+                "include": "id,data,updated_at,total_annotations,cancelled_annotations",
+                "query": json.dumps(query),
+            },
+        )
+
+    def send(self, project: Project, tasks: Mapping[str, Json]) -> Delivery:
+        """Bring it about that each of `tasks` (sample id → data) stands in the project exactly once.
+
+        Raises:
+            LabelStudioError: The server refuses a batch, or does not come back. What was stored stays; the same call
+                again sends the rest.
+        """
+        already = len(self.find(project, tasks))
+        for _ in range(SEND_ATTEMPTS):
+            found = self.find(project, tasks)
+            missing = [sample_id for sample_id in tasks if sample_id not in found]
+            if not missing:
+                return Delivery(already, len(tasks) - already, self._remove_copies(project, found))
+            for batch in _batches(missing, IMPORT_BATCH):
+                if not self._import(project, {sample_id: tasks[sample_id] for sample_id in batch}):
+                    break
+        raise LabelStudioError(
+            f"Project {project.title!r} on {self.wire.url}: {len(missing)} of {len(tasks)} tasks are still not there"
+            f" after {SEND_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends only"
+            " those."
+        )
+
+    def _import(self, project: Project, tasks: Mapping[str, Json]) -> bool:
+        """Post one batch, once. False if the answer was lost: the batch may be stored, under way, or never arrive."""
+        body = [{"data": data} for data in tasks.values()]
+        try:
+            self.wire.write("POST", f"/api/projects/{project.id}/import", body)
+        except LostAnswerError:
+            self._settle(project, list(tasks))
+            return False
+        return True
+
+    def _settle(self, project: Project, sample_ids: Sequence[str]) -> None:
+        """Wait until a batch whose answer was lost shows up (a batch is one transaction), or patience ends."""
+        deadline = time.monotonic() + self.wire.patience_s
+        while time.monotonic() < deadline and not self.find(project, sample_ids[:1]):
+            time.sleep(0.5)
+
+    def _remove_copies(self, project: Project, found: Mapping[str, list[Listed]]) -> int:
+        """Delete what stands there twice and nobody touched; the one that someone answered stays, else the first."""
+        extra: list[Listed] = []
+        for copies in found.values():
+            extra += sorted(copies, key=lambda task: (-task.answers, task.id))[1:]
+        return sum(self._remove_untouched(project, task) for task in extra)
+
+    def _remove_untouched(self, project: Project, task: Listed) -> bool:
+        now = self.wire.read(f"/api/tasks/{task.id}/", {"project": project.id})
+        touched = now["annotations"] or now["drafts"] or now["data"].get("sample_id") != task.sample_id
+        if not touched:
+            self.wire.write("DELETE", f"/api/tasks/{task.id}/", None)
+        return not touched
+
+    def export(self, project: Project, task_ids: Sequence[int]) -> Iterator[Json]:
+        """The tasks with all their annotations, skips included, a bounded number a request."""
+        for batch in _batches(task_ids, EXPORT_BATCH):
+            query = [("exportType", "JSON"), ("download_all_tasks", "true"), *(("ids[]", item) for item in batch)]
+            yield from self.wire.read(f"/api/projects/{project.id}/export", query)
+
+
+def _listed(task: Json) -> Listed:
+    return Listed(
+        id=task["id"],
+        sample_id=str(task["data"].get("sample_id") or ""),
+        item=task["data"].get("item") or {},
+        answers=(task["total_annotations"] or 0) + (task["cancelled_annotations"] or 0),
+        updated_at=datetime.fromisoformat(task["updated_at"]).astimezone(UTC),
+    )
+
+
+def _filter(column: str, operator: str, kind: str, value: object) -> Json:
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
+
+
+def _stamp(moment: datetime) -> str:
+    """A time as the server's filter wants it: with microseconds, also when they are zero."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _lines(config: str) -> list[str]:
+    """The lines of a configuration, without indentation and empty lines."""
+    return [" ".join(line.split()) for line in config.splitlines() if line.strip()]
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch

@@ -1,0 +1,182 @@
+"""PostgreSQL: one ADBC connection in a REPEATABLE READ, READ ONLY transaction; rows come by `COPY` as Arrow."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import pyarrow as pa
+from adbc_driver_manager import Error
+from adbc_driver_postgresql import dbapi
+from sqlalchemy import Numeric, Select, Text, and_, cast, extract, func, literal_column, null, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.expression import TableClause
+from stamina import retry_context
+
+from pipelines.systems.sql import DatabaseError, DatabaseUnreachableError, quoted
+
+TYPE = b"POSTGRESQL:type"
+"""Field metadata in which ADBC names the column's type."""
+
+AS_TEXT = {b"headrace": b"text"}
+"""Field metadata of a column that is selected as text."""
+
+LINK = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "tcp_user_timeout": "60000",
+    "application_name": "headrace",
+}
+"""Limits of time on the connection, unless the address sets its own."""
+
+STARTING = ("refused", "starting up", "timeout", "timed out", "could not translate", "closed the connection")
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """One transaction of one connection."""
+
+    connection: Any
+    where: str
+    password: str
+    dialect: Dialect
+
+    def schema(self, source: TableClause, name: str) -> pa.Schema:
+        """As `Server`: what Arrow lacks (numeric, uuid, json, interval, …) comes as PostgreSQL's own text."""
+        nothing: Select[Any] = select(literal_column("*")).select_from(source).limit(0)
+        with self._cursor(name) as cursor:
+            cursor.execute(str(nothing.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})))
+            found = cursor.fetch_arrow_table().schema
+        return pa.schema(
+            [pa.field(field.name, pa.string(), metadata=AS_TEXT) if _foreign(field.type) else field for field in found]
+        )
+
+    def pick(self, field: pa.Field) -> ColumnElement[Any]:
+        """As `Server`."""
+        return cast(quoted(field.name), Text) if field.metadata == AS_TEXT else quoted(field.name)
+
+    def day(self, field: pa.Field) -> ColumnElement[Any]:
+        """As `Server`."""
+        if pa.types.is_timestamp(field.type):
+            return func.to_char(func.timezone(_text("UTC"), quoted(field.name)), _text("YYYY-MM-DD"))
+        if pa.types.is_date(field.type):
+            return func.to_char(quoted(field.name), _text("YYYY-MM-DD"))
+        raise DatabaseError(f"partition_by {field.name}: expected a timestamptz or a date, seen {_type(field)}.")
+
+    def newest(self, field: pa.Field) -> ColumnElement[Any]:
+        """As `Server`."""
+        newest = func.max(quoted(field.name))
+        if pa.types.is_timestamp(field.type):
+            return func.to_char(func.timezone(_text("UTC"), newest), _text('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+        return cast(newest, Text)
+
+    def total(self, field: pa.Field) -> ColumnElement[Any]:
+        """As `Server`: numeric, so it is exact in any order."""
+        if pa.types.is_timestamp(field.type):
+            return cast(func.sum(extract("epoch", quoted(field.name))), Text)
+        if pa.types.is_integer(field.type):
+            return cast(func.sum(cast(quoted(field.name), Numeric)), Text)
+        return null()
+
+    def within(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
+        """As `Server`: a range of the bare column, so that an index on it serves."""
+        ends = (first, last + timedelta(days=1))
+        if pa.types.is_timestamp(field.type):
+            low, high = (_text(datetime.combine(day, time(), UTC).isoformat()) for day in ends)
+        else:
+            low, high = (_text(day.isoformat()) for day in ends)
+        return and_(quoted(field.name) >= low, quoted(field.name) < high)
+
+    def rows(self, statement: str, name: str) -> list[tuple[Any, ...]]:
+        """As `Server`."""
+        with self._cursor(name) as cursor:
+            cursor.execute(statement)
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
+
+    def batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
+        """As `Server`."""
+        with self._cursor(name) as cursor:
+            cursor.execute(statement)
+            for batch in cursor.fetch_record_batch():
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema.remove_metadata())
+
+    @contextmanager
+    def _cursor(self, name: str) -> Iterator[Any]:
+        cursor = self.connection.cursor()
+        try:
+            yield cursor
+        except (Error, pa.ArrowException, OSError) as error:
+            raise self._known(name, error) from None
+        finally:
+            with suppress(Error):
+                cursor.close()
+
+    def _known(self, name: str, error: Exception) -> DatabaseError:
+        state = getattr(error, "sqlstate", None) or ""
+        said = said_without(str(error), self.password)
+        if state == "42P01":
+            return DatabaseError(f"{self.where} has no table {name}. Fix the source's declaration, or make the table.")
+        if state == "42501":
+            return DatabaseError(f"{self.where}: this user may not read {name}. `GRANT SELECT` on it, then run again.")
+        if state[:2] in {"", "08", "40", "57"}:
+            return DatabaseUnreachableError(f"{self.where} went away: {said}")
+        return DatabaseError(f"{self.where}: {name} cannot be read: {said}")
+
+
+@contextmanager
+def connect(url: URL, patience: float) -> Iterator[PostgreSQL]:
+    """Open the connection and its transaction."""
+    where, password = url.render_as_string(hide_password=True), str(url.password or "")
+    target = url.set(drivername="postgresql", query={**LINK, **url.query}).render_as_string(hide_password=False)
+    connection = None
+    try:
+        for attempt in retry_context(on=_may_pass, attempts=None, timeout=patience, wait_initial=0.1, wait_max=5.0):
+            with attempt:
+                connection = dbapi.connect(target)
+    except Error as error:
+        hint = "Check that the server runs (`headrace stack status`) and the address"
+        if "authentication failed" in str(error):
+            hint = "Check user and password"
+        raise DatabaseUnreachableError(
+            f"Cannot open {where}: {said_without(str(error), password)} {hint} in HEADRACE_DATABASE_URL."
+        ) from None
+    if connection is None:
+        raise AssertionError(where)
+    server = PostgreSQL(connection, where, password, postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
+    try:
+        with server._cursor(where) as cursor:  # noqa: SLF001
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+        yield server
+    finally:
+        with suppress(Error):
+            connection.close()
+
+
+def said_without(text: str, password: str) -> str:
+    """The driver's words on one line, less the password if they hold it."""
+    line = " ".join(text.split())
+    return line.replace(password, "***") if password else line
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, Error) and any(word in str(error).lower() for word in STARTING)
+
+
+def _text(value: str) -> ColumnElement[Any]:
+    """A literal of our own making."""
+    return literal_column("'" + value.replace("'", "''") + "'")
+
+
+def _foreign(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_struct(kind):
+        return any(_foreign(kind.field(index).type) for index in range(kind.num_fields))
+    return isinstance(kind, pa.BaseExtensionType) or pa.types.is_interval(kind) or pa.types.is_null(kind)
+
+
+def _type(field: pa.Field) -> str:
+    return str((field.metadata or {}).get(TYPE, str(field.type).encode()), "utf-8")

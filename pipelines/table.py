@@ -1,0 +1,276 @@
+"""Tables: partitions and the manifest that names them, read and written whole or not at all.
+
+A table is the folder `data/<state>/<dataset>/<name>/`. Its bytes are objects of the DVC cache, named by their md5;
+the folder shows them, and `manifest.json` in it says which belong to the table. Readers go through the manifest only,
+so what else may lie in the folder is never read.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines.errors import MissingObjectError, TableBusyError
+from pipelines.systems.dvc import Cache, recorded_objects, write_whole
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One partition of a table.
+
+    Attributes:
+        memo: Memo key: equal key, nothing to do.
+        md5: Hash of the file's bytes, and its name in the cache and on the remote.
+        size: Bytes.
+        rows: Rows in the file; None for raw bytes, which nobody has counted yet.
+        inputs: Table → partition → md5 of everything it was computed from; empty for raw partitions.
+        facts: What else is known: rows in and rejected, the checks that failed, the object or query it came from.
+        beside: Table → entry of what the same computation made for the tables beside this one.
+    """
+
+    memo: str
+    md5: str
+    size: int
+    rows: int | None = None
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, "Entry"] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON keeps of it: nothing that is empty."""
+        found = {**vars(self), "beside": {table: entry.to_dict() for table, entry in self.beside.items()}}
+        return {name: value for name, value in found.items() if value not in (None, {})}
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> "Entry":
+        """The entry that `to_dict` gave."""
+        beside = {table: cls(**entry) for table, entry in found.get("beside", {}).items()}
+        return cls(**{**found, "beside": beside})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The partitions of a table and what made them. It holds no clock: equal tables have equal manifests.
+
+    Attributes:
+        table: `<state>/<dataset>/<name>`.
+        suffix: Ending of the partitions' file names.
+        code: Source file → hash of its code, for everything the stage imports inside `pipelines/`.
+        params: The parameters the stage reads.
+        libraries: Library → version, for those that shape bytes.
+        partitions: Partition → entry.
+    """
+
+    table: str
+    suffix: str = ".parquet"
+    code: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    partitions: Mapping[str, Entry] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON, a partition a line."""
+        head = {name: getattr(self, name) for name in ("table", "suffix", "code", "params", "libraries")}
+        lines = (
+            f"{json.dumps(partition)}:{json.dumps(entry.to_dict(), sort_keys=True)}"
+            for partition, entry in sorted(self.partitions.items())
+        )
+        body = json.dumps(head, sort_keys=True)[:-1]
+        return (body + ', "partitions": {\n' + ",\n".join(lines) + "\n}}\n").encode()
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> "Manifest":
+        """The manifest that `to_bytes` wrote."""
+        found = json.loads(text)
+        partitions = {name: Entry.from_dict(entry) for name, entry in found["partitions"].items()}
+        return cls(**{**found, "partitions": partitions})
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole table."""
+        return sum(entry.rows or 0 for entry in self.partitions.values())
+
+    def with_partitions(self, partitions: Mapping[str, Entry]) -> "Manifest":
+        """The same table with these partitions instead."""
+        return replace(self, partitions=partitions)
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The tables of one workspace.
+
+    Attributes:
+        root: The workspace: a git clone.
+        cache: Where the bytes are: DVC's cache there, and the remote behind it.
+    """
+
+    root: Path
+    cache: Cache
+
+    @classmethod
+    def at(cls, root: Path) -> "Lake":
+        """The lake of the workspace `root`."""
+        return cls(root.resolve(), Cache.of(root.resolve()))
+
+    def folder(self, table: str) -> Path:
+        """Folder that shows the table's partitions."""
+        return self.root / "data" / table
+
+    def manifest(self, table: str) -> Manifest:
+        """What the table holds now: its manifest in the workspace, else the recorded one, else none at all."""
+        path = self.folder(table) / MANIFEST
+        if path.exists():
+            return Manifest.from_bytes(path.read_bytes())
+        return self.recorded(table) or Manifest(table)
+
+    def recorded(self, table: str, revision: str | None = None) -> Manifest | None:
+        """The table as `dvc.lock` (or its `.dvc` file) records it, wherever its bytes are; None if it is in neither.
+
+        Args:
+            table: The table.
+            revision: A git revision, for example a release; by default the workspace's own files.
+        """
+        objects = recorded_objects(self.root, self.cache, f"data/{table}", revision)
+        if MANIFEST not in objects:
+            return None
+        return Manifest.from_bytes(self.cache.fetch(objects[MANIFEST]).read_bytes())
+
+    def known(self, table: str) -> list[Manifest]:
+        """Every manifest that may lend an entry, the one that readers see first.
+
+        What no release records is lent only while the cache still has its bytes.
+        """
+        recorded = self.recorded(table)
+        safe = {entry.memo for entry in recorded.partitions.values()} if recorded else set()
+        path = self.folder(table) / MANIFEST
+        shown = [Manifest.from_bytes(path.read_bytes())] if path.exists() else []
+        mine = [self._there(manifest, safe) for manifest in (*shown, self._remembered(table))]
+        found = [*mine[:-1], *([recorded] if recorded else []), mine[-1]]
+        return found if shown or recorded else [Manifest(table), *found]
+
+    def _there(self, manifest: Manifest, safe: Collection[str]) -> Manifest:
+        """`manifest` less the entries whose bytes are lost."""
+        partitions = manifest.partitions.items()
+        there = {name: entry for name, entry in partitions if entry.memo in safe or self._has(entry)}
+        return manifest.with_partitions(there)
+
+    def _has(self, entry: Entry) -> bool:
+        return all(self.cache.has(part.md5, part.size) for part in (entry, *entry.beside.values()))
+
+    def remember(self, table: str, entry: Entry) -> None:
+        """Note an entry that is computed but not yet shown: a run after a crash need not compute it again."""
+        path = self._journal(table)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as journal:
+            journal.write(json.dumps(entry.to_dict()).encode() + b"\n")
+
+    def forget(self, table: str) -> None:
+        """Drop the notes: the table is shown."""
+        self._journal(table).unlink(missing_ok=True)
+
+    def _remembered(self, table: str) -> Manifest:
+        path = self._journal(table)
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        entries = [Entry.from_dict(json.loads(line)) for line in lines if _is_whole(line)]
+        return Manifest(table, partitions={entry.memo: entry for entry in entries})
+
+    def _journal(self, table: str) -> Path:
+        return self.root / ".headrace" / "journal" / (table.replace("/", ".") + ".jsonl")
+
+    def tables(self, dataset: str) -> tuple[str, ...]:
+        """Every table of `dataset` that the workspace shows."""
+        found = (path.parent for path in (self.root / "data").glob(f"*/{dataset}/*/{MANIFEST}"))
+        return tuple(sorted(path.relative_to(self.root / "data").as_posix() for path in found))
+
+    def paths(self, table: str, partitions: Iterable[str] | None = None) -> dict[str, Path]:
+        """Partition → file with its bytes, fetched from the remote if need be, in partition order.
+
+        Raises:
+            MissingObjectError: The manifest has no such partition, or its bytes are nowhere.
+        """
+        entries = self.manifest(table).partitions
+        wanted = sorted(entries if partitions is None else partitions)
+        for partition in wanted:
+            if partition not in entries:
+                raise MissingObjectError(f"{table} has no partition {partition}: see `headrace status`.")
+        return {partition: self.cache.fetch(entries[partition].md5) for partition in wanted}
+
+    def scan(self, table: str, partitions: Iterable[str] | None = None) -> pl.LazyFrame:
+        """The rows of a Parquet table, in partition order.
+
+        Raises:
+            MissingObjectError: As `paths`; also for a table of no partition, which has no schema.
+        """
+        paths = list(self.paths(table, partitions).values())
+        if not paths:
+            raise MissingObjectError(f"{table} has no partition: `headrace run {table.split('/')[1]}` makes them.")
+        return pl.scan_parquet(paths)
+
+    def commit(self, manifest: Manifest) -> None:
+        """Make the workspace show `manifest`: new files first, then the manifest, then what is gone goes.
+
+        A crash leaves the old manifest or the new one; files it does not name are not read and go next time.
+        """
+        folder = self.folder(manifest.table)
+        folder.mkdir(parents=True, exist_ok=True)
+        shown = self._shown(folder)
+        for partition, entry in manifest.partitions.items():
+            name = partition + manifest.suffix
+            if shown.get(name) != entry.md5:
+                self.cache.copy_to(entry.md5, folder / name)
+        write_whole(folder / MANIFEST, manifest.to_bytes())
+        keep = {partition + manifest.suffix for partition in manifest.partitions} | {MANIFEST}
+        for path in folder.iterdir():
+            if path.name not in keep:
+                path.unlink()
+
+    def _shown(self, folder: Path) -> dict[str, str]:
+        """File name → md5 of the partitions that lie in the folder as its manifest says (by size)."""
+        path = folder / MANIFEST
+        if not path.exists():
+            return {}
+        known = Manifest.from_bytes(path.read_bytes())
+        sizes = {item.name: item.stat().st_size for item in os.scandir(folder)}
+        names = ((partition + known.suffix, entry) for partition, entry in known.partitions.items())
+        return {name: entry.md5 for name, entry in names if sizes.get(name) == entry.size}
+
+    @contextmanager
+    def lease(self, table: str) -> Iterator[None]:
+        """Hold the table for one run.
+
+        Raises:
+            TableBusyError: Another run holds it.
+        """
+        path = self.root / ".headrace" / "locks" / (table.replace("/", ".") + ".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read() or "unknown"
+                raise TableBusyError(
+                    f"{table} is being written by another run (process {holder}) in {self.root}."
+                    " Let it finish, then run the same command again."
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line of the journal was written to its end: a crash may tear one."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

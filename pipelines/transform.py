@@ -1,0 +1,70 @@
+"""validated → features: each feature table's kernel, run for the days whose inputs or code changed, and no others."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipelines import features, parquet
+from pipelines.dataset import WHOLE, Dataset, FeatureTable, Reads
+from pipelines.stage import Files, Inputs, Outcome, Stage
+from pipelines.table import Manifest
+
+
+def stage(dataset: Dataset, table: FeatureTable) -> Stage:
+    """The stage that makes the feature table `table`."""
+    reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.reads.values()}
+    return Stage(
+        verb="transform",
+        dataset=dataset.name,
+        table=f"features/{dataset.name}/{table.name}",
+        reads=tuple(reads),
+        modules=(table.kernel.__module__, features.__name__, parquet.__name__),
+        partitions=partial(partitions, reads),
+        compute=partial(compute, table, dict(zip(table.reads, reads, strict=True))),
+    )
+
+
+def partitions(
+    reads: Mapping[str, Reads], inputs: Mapping[str, Manifest], _own: Manifest
+) -> Iterator[tuple[str, Inputs]]:
+    """Every partition of the first table read, with what lies in each table's lookback before it."""
+    windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
+    driver = next(iter(reads))
+    for partition in sorted(inputs[driver].partitions):
+        yield partition, {table: window.before(partition) for table, window in windows.items()}
+
+
+def compute(
+    table: FeatureTable, names: Mapping[str, str], day: str, files: Files, _params: Mapping[str, Any]
+) -> Outcome:
+    """The rows of one day; `names` maps the kernel's keywords to tables."""
+    paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
+    frame = features.compute(table, day, paths)
+    return Outcome(frame, (*table.keys, features.EVENT_TIME, features.KNOWN_TIME))
+
+
+class _Window:
+    """The partitions of one input that a day reads."""
+
+    def __init__(self, md5s: Mapping[str, str], lookback: int) -> None:
+        self.whole = {WHOLE: md5s[WHOLE]} if WHOLE in md5s else None
+        self.days = sorted(md5s)
+        self.md5s = md5s
+        self.ordinals = [] if self.whole else [date.fromisoformat(day).toordinal() for day in self.days]
+        self.lookback = lookback
+
+    @classmethod
+    def over(cls, manifest: Manifest, lookback: int) -> "_Window":
+        return cls({name: entry.md5 for name, entry in manifest.partitions.items()}, lookback)
+
+    def before(self, day: str) -> dict[str, str]:
+        if self.whole is not None:
+            return self.whole
+        if day == WHOLE:
+            return dict(self.md5s)
+        last = date.fromisoformat(day).toordinal()
+        first = bisect_left(self.ordinals, last - self.lookback)
+        return {name: self.md5s[name] for name in self.days[first : bisect_right(self.ordinals, last)]}

@@ -1,0 +1,190 @@
+"""tables → release: audit, then bytes to the remote and read back, then one atomic push of commit and tag.
+
+In that order, and each step safe to repeat: no git ref points at data that is not on the remote, and what was killed
+anywhere is finished by running it again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines import graph, repro
+from pipelines.dataset import Dataset
+from pipelines.engine import plan_stage
+from pipelines.errors import HeadraceError
+from pipelines.systems import git
+from pipelines.systems.dvc import read_lock, recorded_outs, write_lock, write_pointer
+from pipelines.systems.dvc_remote import Pushed, push_objects
+from pipelines.table import MANIFEST, Lake, Manifest
+
+
+class AuditError(HeadraceError):
+    """The tables are not what a release may hold."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Partitions of one table that a release added, changed and removed."""
+
+    added: Sequence[str]
+    changed: Sequence[str]
+    removed: Sequence[str]
+
+    @classmethod
+    def between(cls, before: Manifest | None, after: Manifest | None) -> "Difference":
+        """What leads from one version of a table to another; None is a table that is not there."""
+        had = before.partitions if before else {}
+        has = after.partitions if after else {}
+        return cls(
+            sorted(has.keys() - had.keys()),
+            sorted(name for name in has.keys() & had.keys() if has[name].md5 != had[name].md5),
+            sorted(had.keys() - has.keys()),
+        )
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.added or self.changed or self.removed)
+
+    def __str__(self) -> str:
+        """Counts, for people: `+1 ~3 -0`."""
+        return f"+{len(self.added)} ~{len(self.changed)} -{len(self.removed)}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version of all tables of a dataset: whole, on the remote, under a git tag.
+
+    Attributes:
+        name: The tag, `<dataset>/<number>`.
+        commit: The commit it names.
+        is_new: Whether this run made it; otherwise nothing had changed since.
+        differences: Table → what changed since the release before it.
+        pushed: What went to the remote.
+    """
+
+    name: str
+    commit: str
+    is_new: bool
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    pushed: Pushed = field(default_factory=Pushed)
+
+
+def version(dataset: Dataset, lake: Lake) -> Release:
+    """Record the tables of `dataset` as they are; make a release of them if they are not the last one's.
+
+    Raises:
+        AuditError: A stage has work to do, or a partition's counts do not add up.
+        StaleReleaseError: Somebody else's commit came first; nothing was pushed.
+    """
+    with lake.lease(f"release/{dataset.name}"):
+        _show_all(dataset, lake)
+        audit(dataset, lake)
+        git.fetch(lake.root)
+        base = git.upstream(lake.root)
+        there = recorded_outs(lake.root, base) if base else {}
+        outs = {**recorded_outs(lake.root), **_outs(dataset, lake)}
+        pushed = push_objects(lake.cache, outs.values(), there.values())
+        last = latest(lake, dataset.name)
+        differences = _differences(dataset, lake, last)
+        if not last or differences:
+            name = f"{dataset.name}/{_number(last) + 1}"
+            _commit(dataset, lake, outs, f"{name}: {_summary(differences)}")
+            git.tag(lake.root, name, _notes(name, differences))
+            git.push(lake.root, name)
+            return Release(name, git.head(lake.root), is_new=True, differences=differences, pushed=pushed)
+        _commit(dataset, lake, outs, f"{last}: recorded again, the tables as they were")
+        git.push(lake.root)
+        return Release(last, git.commit_of(lake.root, last), is_new=False, pushed=pushed)
+
+
+def audit(dataset: Dataset, lake: Lake) -> None:
+    """Check that the tables are what today's code makes of today's inputs, and that every row is accounted for.
+
+    Raises:
+        AuditError: They are not; the message says which command to run.
+    """
+    for stage in graph.stages(dataset):
+        plan = plan_stage(stage, lake)
+        if not plan.is_empty:
+            waiting = [*(item.partition for item in plan.stale), *plan.gone]
+            raise AuditError(
+                f"{stage.table}: expected every partition up to date, seen {len(waiting)} that are not, {waiting[0]}"
+                f" first. `headrace plan {dataset.name}` says why; `headrace run {dataset.name}` mends it."
+            )
+        for name, entry in plan.keep.items() if stage.verb == "validate" else ():
+            if entry.facts["rows_in"] != (entry.rows or 0) + entry.facts["rejected"]:
+                raise AuditError(
+                    f"{stage.table} {name}: {entry.facts['rows_in']:,} rows came in, but {entry.rows:,} accepted and"
+                    f" {entry.facts['rejected']:,} rejected do not add up to that. Nothing was released."
+                )
+
+
+def _show_all(dataset: Dataset, lake: Lake) -> None:
+    """Let the workspace show every table there is a stage for, also those that nothing has arrived in yet."""
+    for stage in graph.stages(dataset):
+        for table in (*stage.reads, stage.table, *stage.beside):
+            if not (lake.folder(table) / MANIFEST).exists():
+                lake.commit(lake.manifest(table))
+
+
+def releases(lake: Lake, dataset: str) -> list[str]:
+    """The released versions of `dataset`, oldest first, as far as the workspace has fetched them."""
+    return sorted(git.tags(lake.root, f"{dataset}/"), key=_number)
+
+
+def newest(lake: Lake, dataset: str) -> str:
+    """The last release that the workspace has fetched.
+
+    Raises:
+        HeadraceError: There is none.
+    """
+    found = releases(lake, dataset)
+    if not found:
+        raise HeadraceError(f"{dataset} has no release in {lake.root}. `headrace version {dataset}` makes the first.")
+    return found[-1]
+
+
+def latest(lake: Lake, dataset: str) -> str:
+    """The last release on the git remote; empty if there is none."""
+    return max(git.remote_tags(lake.root, f"{dataset}/"), key=_number, default="")
+
+
+def _outs(dataset: Dataset, lake: Lake) -> dict[str, dict[str, Any]]:
+    """Path → output entry of each of the dataset's tables, as they are in the workspace."""
+    shown = {*lake.tables(dataset.name), *repro.tracked_by_stage(dataset)}
+    paths = {table: f"data/{table}" for table in sorted(shown)}
+    return {path: repro.out_entry(lake.manifest(table), lake, path) for table, path in paths.items()}
+
+
+def _differences(dataset: Dataset, lake: Lake, last: str) -> dict[str, Difference]:
+    recorded = recorded_outs(lake.root, last) if last else {}
+    tables = {path.removeprefix("data/") for path in recorded if path.split("/")[2:3] == [dataset.name]}
+    found = {
+        table: Difference.between(lake.recorded(table, last) if last else None, lake.manifest(table))
+        for table in sorted({*tables, *lake.tables(dataset.name)})
+    }
+    return {table: difference for table, difference in found.items() if difference}
+
+
+def _commit(dataset: Dataset, lake: Lake, outs: Mapping[str, dict[str, Any]], message: str) -> None:
+    """Commit `dvc.lock` and the `.dvc` files for `outs`."""
+    lock = read_lock(lake.root)
+    made = {repro.stage_name(stage): repro.lock_entry(stage, lake, outs) for stage in graph.stages(dataset)}
+    write_lock(lake.root, {**lock, "stages": {**lock["stages"], **made}})
+    by_stage = repro.tracked_by_stage(dataset)
+    tracked = [table for table in lake.tables(dataset.name) if table not in by_stage]
+    pointers = [write_pointer(lake.root, outs[f"data/{table}"]) for table in tracked]
+    git.commit(lake.root, ["dvc.lock", *pointers], message)
+
+
+def _number(release: str) -> int:
+    return int(release.rsplit("/", 1)[-1] or 0) if release else 0
+
+
+def _summary(differences: Mapping[str, Difference]) -> str:
+    total = sum(len(item.added) + len(item.changed) + len(item.removed) for item in differences.values())
+    return f"{total} partitions of {len(differences)} tables"
+
+
+def _notes(name: str, differences: Mapping[str, Difference]) -> str:
+    return "\n".join((name, "", *(f"{table}: {difference}" for table, difference in differences.items())))

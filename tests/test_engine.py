@@ -1,0 +1,314 @@
+"""The engine: cost follows what is new, same inputs give same bytes, and what is shown is whole.
+
+Every stage of every dataset runs on it; the dataset here is small enough to see through.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import RAW, REJECTED, TOTALS, VALIDATED, bring, sales
+
+from pipelines import engine, graph
+from pipelines.dataset import Dataset
+from pipelines.engine import Ran, plan_all
+from pipelines.errors import HeadraceError, TableBusyError
+from pipelines.plan import Plan, plan
+from pipelines.settings import Settings
+from pipelines.systems.dask import Executor, PartitionsRefusedError
+from pipelines.table import MANIFEST, Entry, Lake, Manifest
+from pipelines.validate import TooManyRejectedError
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """Five days, nothing computed yet."""
+    made = tiny.lake_at(tmp_path)
+    bring(made, sales(1, 2, 3, 4, 5))
+    return made
+
+
+def run(lake: Lake, dataset: Dataset = tiny.DATASET, threads: int = 2) -> dict[str, Ran]:
+    """Table → what was done."""
+    execute = Executor(Settings(workspace=lake.root, threads=threads))
+    return {stage.table: engine.run(stage, lake, execute) for stage in graph.stages(dataset)}
+
+
+def days(*numbers: int) -> list[str]:
+    return [f"2026-01-{number:02}" for number in numbers]
+
+
+def reasons(plans: Sequence[Plan], table: str) -> dict[str, tuple[str, ...]]:
+    return {item.partition: item.reasons for made in plans if made.stage.table == table for item in made.stale}
+
+
+def test_a_second_run_does_nothing(lake: Lake) -> None:
+    run(lake)
+
+    again = run(lake)
+
+    assert all(not ran.built and not ran.gone for ran in again.values())
+
+
+def test_a_new_day_costs_that_day(lake: Lake) -> None:
+    run(lake)
+    bring(lake, sales(6))
+
+    ran = run(lake)
+
+    assert list(ran[VALIDATED].built) == days(6)
+    assert list(ran[TOTALS].built) == days(6)
+
+
+def test_a_correction_makes_the_days_stale_that_look_back_on_it_and_no_others(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {"2026-01-02": tiny.day(2, amount=7)})
+
+    ran = run(lake)
+
+    assert list(ran[VALIDATED].built) == days(2)
+    assert sorted(ran[TOTALS].built) == days(2, 3, 4)
+    assert lake.scan(TOTALS, days(4)).collect()["amount"].to_list() == [9, 9]
+
+
+def test_a_deleted_input_deletes_what_came_of_it_and_changes_what_looked_back_on_it(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {}, drop=("2026-01-02",))
+
+    ran = run(lake)
+
+    assert ran[VALIDATED].gone == ran[TOTALS].gone == days(2)
+    assert sorted(ran[TOTALS].built) == days(3, 4)
+    assert not (lake.folder(VALIDATED) / "2026-01-02.parquet").exists()
+
+
+def test_a_late_day_makes_later_days_stale(tmp_path: Path) -> None:
+    lake = tiny.lake_at(tmp_path)
+    bring(lake, sales(1, 3, 4, 6))
+    run(lake)
+    bring(lake, sales(2))
+
+    assert sorted(run(lake)[TOTALS].built) == days(2, 3, 4)
+
+
+def test_a_correction_that_changes_no_accepted_row_stops_there(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {"2026-01-02": tiny.day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
+
+    ran = run(lake)
+
+    assert list(ran[VALIDATED].built) == days(2)
+    assert not ran[TOTALS].built
+    assert lake.scan(REJECTED).collect()["checks"].to_list() == [["amount: greater_than_or_equal_to(0)"]]
+
+
+def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
+    bring(lake, {"2026-01-02": tiny.day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
+    run(lake)
+    bring(lake, sales(2))
+
+    run(lake)
+
+    assert lake.manifest(REJECTED).partitions == {}
+    assert [path.name for path in lake.folder(REJECTED).iterdir()] == [MANIFEST]
+
+
+def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {"2026-01-02": tiny.day(2, amount=7), **sales(6)}, drop=("2026-01-05",))
+
+    plans = plan_all(graph.stages(tiny.DATASET), lake)
+
+    assert reasons(plans, VALIDATED) == {
+        "2026-01-02": (f"input changed: {RAW}/2026-01-02",),
+        "2026-01-06": ("never built",),
+    }
+    assert reasons(plans, TOTALS)["2026-01-03"] == (f"input changed: {VALIDATED}/2026-01-02",)
+    assert [list(made.gone) for made in plans] == [days(5), days(5)]
+
+
+def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake: Lake) -> None:
+    run(lake)
+    stage = graph.stages(tiny.DATASET)[0]
+    recipe = engine.recipe(stage, lake.root)
+    own, inputs = lake.known(VALIDATED), {RAW: lake.manifest(RAW)}
+
+    other = replace(
+        recipe, code={"pipelines/x.py": "1"}, params={"p": 1}, libraries={**recipe.libraries, "polars": "0"}
+    )
+    (first, *_) = plan(stage, inputs, own, other).stale
+
+    assert first.reasons == ("code changed: pipelines/x.py", "parameter changed: p", "library changed: polars")
+
+
+def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_remembers_it(lake: Lake) -> None:
+    run(lake)
+    before = lake.manifest(TOTALS)
+    bring(lake, {"2026-01-02": tiny.day(2, amount=7)})
+    run(lake)
+    bring(lake, sales(2))
+
+    run(lake)
+
+    assert lake.manifest(TOTALS) == before
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(range(1, 9)), threads=st.sampled_from([1, 2, 5]), cut=st.integers(1, 7))
+def test_neither_order_of_arrival_nor_threads_change_a_byte(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], threads: int, cut: int
+) -> None:
+    one, other = (tiny.lake_at(tmp_path_factory.mktemp("lake")) for _ in range(2))
+    bring(one, sales(*range(1, 9)))
+    run(one)
+
+    bring(other, sales(*order[:cut]))
+    run(other, threads=threads)
+    bring(other, sales(*order[cut:]))
+    run(other, threads=threads)
+
+    for table in (VALIDATED, REJECTED, TOTALS):
+        shown = {path.name: path.read_bytes() for path in one.folder(table).iterdir()}
+        assert shown == {path.name: path.read_bytes() for path in other.folder(table).iterdir()}
+
+
+def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_path: Path) -> None:
+    twice = "2026-01-02T12:00:00Z,east,1\n"
+    late, early = tiny.lake_at(tmp_path / "late"), tiny.lake_at(tmp_path / "early")
+    contents = {**sales(1, 2), "2026-01-03": tiny.day(3) + twice, "2026-01-04": tiny.day(4)}
+    bring(late, {name: contents[name] for name in days(3, 4)})
+    run(late)
+    bring(late, contents)
+    run(late)
+
+    bring(early, contents)
+    ran = run(early)
+
+    for lake in (late, early):
+        assert lake.scan(REJECTED).collect()["checks"].to_list() == [["unique(at, shop)"]]
+        assert list(lake.manifest(REJECTED).partitions) == days(3)
+    assert late.manifest(VALIDATED) == early.manifest(VALIDATED)
+    assert sorted(ran[VALIDATED].built) == days(1, 2, 3, 4)
+
+
+def test_a_partition_whose_earlier_twin_is_deleted_gets_its_row_back(tmp_path: Path) -> None:
+    lake = tiny.lake_at(tmp_path)
+    bring(lake, {**sales(2), "2026-01-03": tiny.day(3) + "2026-01-02T12:00:00Z,east,1\n"})
+    run(lake)
+    bring(lake, {}, drop=("2026-01-02",))
+
+    run(lake)
+
+    assert lake.manifest(REJECTED).partitions == {}
+    assert lake.manifest(VALIDATED).partitions["2026-01-03"].rows == 3
+
+
+def test_a_refused_partition_shows_nothing_names_the_evidence_and_loses_no_other_work(lake: Lake) -> None:
+    run(lake)
+    before = lake.manifest(VALIDATED)
+    bring(lake, {"2026-01-02": "2026-01-02T12:00:00Z,east,-1\n", **sales(6)})
+
+    with pytest.raises(TooManyRejectedError) as refused:
+        run(lake)
+
+    assert "sales 2026-01-02: 100.0% of 1 rows rejected, 50.0% tolerated" in str(refused.value)
+    assert "headrace validate tiny --table sales" in str(refused.value)
+    evidence = lake.root / ".headrace/refused" / REJECTED / "2026-01-02.parquet"
+    assert str(evidence) in str(refused.value)
+    assert evidence.exists()
+    assert lake.manifest(VALIDATED) == before
+    bring(lake, sales(2))
+    assert not run(lake)[VALIDATED].built, "day 6 was remembered, day 2 is as it was"
+
+
+def test_several_refused_partitions_are_told_together(lake: Lake) -> None:
+    bring(lake, {name: f"{name}T12:00:00Z,east,-1\n" for name in days(1, 2, 3, 4)})
+
+    with pytest.raises(PartitionsRefusedError, match=r"4 partitions refused(.|\n)*2026-01-01(.|\n)*2026-01-04"):
+        run(lake)
+
+
+def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake: Lake, tmp_path: Path) -> None:
+    calm = tiny.lake_at(tmp_path / "calm")
+    bring(calm, sales(1, 2, 3, 4, 5))
+    run(calm)
+    stage = graph.stages(tiny.DATASET)[0]
+
+    def dies(made: Plan, where: Lake, done: engine.Done) -> None:
+        for item in made.stale[:2]:
+            done(item.partition, engine.build(stage, item, made.recipe, where))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(stage, lake, dies)
+    assert lake.manifest(VALIDATED).partitions == {}, "readers see the old state whole"
+
+    ran = run(lake)
+
+    assert sorted(ran[VALIDATED].built) == days(3, 4, 5), "two partitions were remembered"
+    assert lake.manifest(VALIDATED) == calm.manifest(VALIDATED)
+
+
+def test_two_runs_of_one_table_at_once_are_refused_with_the_holder(lake: Lake) -> None:
+    with lake.lease(VALIDATED), pytest.raises(TableBusyError, match=r"validated/tiny/sales .*process \d+"):
+        run(lake)
+
+
+def test_readers_see_what_the_manifest_names_and_nothing_else(lake: Lake) -> None:
+    run(lake)
+    rows = lake.scan(VALIDATED).collect().height
+
+    (lake.folder(VALIDATED) / "2026-01-09.parquet").write_bytes(b"left by somebody")
+
+    assert lake.scan(VALIDATED).collect().height == rows
+
+
+def test_a_lost_object_that_no_release_records_is_computed_again(lake: Lake) -> None:
+    run(lake)
+    before = lake.manifest(VALIDATED)
+    lake.cache.path(before.partitions["2026-01-03"].md5).unlink()
+
+    ran = run(lake)
+
+    assert list(ran[VALIDATED].built) == days(3)
+    assert lake.manifest(VALIDATED) == before
+
+
+def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -> None:
+    wrong = replace(tiny.FEATURES, features={"amount": pl.Float64()})
+
+    with pytest.raises(
+        HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel gave .*amount: Int64"
+    ):
+        run(lake, replace(tiny.DATASET, features=(wrong,)))
+
+
+def test_manifests_read_back_as_they_were_written() -> None:
+    side = Entry("m", "s", 1, 1)
+    entry = Entry("m", "a", 10, 2, {"raw/x": {"p": "q"}}, {"rows_in": 3}, {"rejected/x": side})
+    manifest = Manifest("t", ".csv", {"f": "h"}, {"p": [1]}, {"polars": "1"}, {"2026-01-01": entry})
+
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    assert Manifest.from_bytes(Manifest("t").to_bytes()) == Manifest("t")
+
+
+def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> None:
+    other = tiny.lake_at(tmp_path / "other")
+    bring(other, sales(1, 2, 3, 4, 5))
+    run(lake)
+
+    def shuffled(made: Plan, where: Lake, done: engine.Done) -> None:
+        items = list(made.stale)
+        random.Random(7).shuffle(items)  # noqa: S311  an order, no secret
+        Executor(Settings(workspace=other.root))(replace(made, stale=items), where, done)
+
+    for stage in graph.stages(tiny.DATASET):
+        engine.run(stage, other, shuffled)
+
+    assert other.manifest(TOTALS) == lake.manifest(TOTALS)

@@ -1,0 +1,207 @@
+"""Version: a release is whole or absent, its bytes are on the remote before git names them, and DVC agrees with it.
+
+`dvc` itself is the judge: what we write to `dvc.lock`, the `.dvc` files and the remote is what its own commands write.
+"""
+
+import json
+import subprocess
+
+import pytest
+from raw import days
+from workspaces import Workspace, git
+
+from pipelines import version as verb
+from pipelines.systems.dvc import read_lock, recorded_outs
+from pipelines.systems.dvc_remote import NotOnRemoteError
+from pipelines.systems.git import StaleReleaseError
+from pipelines.table import MANIFEST
+from pipelines.version import AuditError, version
+
+DAYS = days(1, 3)
+
+
+@pytest.fixture
+def built(workspace: Workspace) -> Workspace:
+    """Three days, every table built, nothing released."""
+    workspace.raw.arrive(*DAYS)
+    workspace.refresh()
+    return workspace
+
+
+@pytest.fixture
+def released(built: Workspace) -> Workspace:
+    """The same, released."""
+    version(built.dataset, built.lake)
+    return built
+
+
+def test_the_lock_is_what_dvc_itself_would_write(released: Workspace) -> None:
+    ours = read_lock(released.root)
+
+    released.dvc("commit", "--force")
+
+    assert read_lock(released.root) == ours
+    assert git(released.root, "status", "--porcelain") == ""
+
+
+def test_dvc_finds_nothing_changed_after_a_release(released: Workspace) -> None:
+    assert "up to date" in released.dvc("status")
+    assert "in sync" in released.dvc("status", "--cloud")
+
+
+def test_a_fresh_clone_pulls_the_release_and_repro_does_nothing(released: Workspace) -> None:
+    clone = released.clone("colleague")
+
+    clone.dvc("pull")
+    said = clone.dvc("repro")
+
+    assert "Running stage" not in said
+    assert git(clone.root, "status", "--porcelain") == ""
+    for table in released.lake.tables("flights"):
+        assert clone.lake.manifest(table) == released.lake.manifest(table)
+        for path in clone.lake.folder(table).iterdir():
+            assert path.read_bytes() == (released.lake.folder(table) / path.name).read_bytes()
+
+
+def test_a_change_to_one_contract_reruns_that_stage_and_what_depends_on_it(released: Workspace) -> None:
+    clone = released.clone("colleague")
+    clone.dvc("pull")
+    clone.edit("pipelines/datasets/flights/sources/weather.py", "_measured(0, 200)", "_measured(0, 201)")
+
+    said = clone.dvc("repro")
+
+    ran = {line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")}
+    assert ran == {"flights-validate-weather", "flights-transform-origin_weather"}
+
+
+def test_what_repro_makes_after_a_change_is_what_the_command_line_makes(released: Workspace) -> None:
+    clone = released.clone("colleague")
+    clone.dvc("pull")
+    for place in (clone, released):
+        place.edit("pipelines/datasets/flights/sources/weather.py", "_measured(0, 200)", "_measured(0, 24)")
+
+    clone.dvc("repro")
+    released.refresh()
+    version(released.dataset, released.lake)
+
+    assert read_lock(clone.root) == read_lock(released.root)
+    assert clone.lake.manifest("rejected/flights/weather").rows == 1
+
+
+def test_repro_keeps_old_partitions_that_the_checkout_never_had_whole(released: Workspace) -> None:
+    clone = released.clone("colleague")
+    clone.dvc("pull")
+    before = clone.lake.manifest("features/flights/carrier_delays").partitions
+    clone.raw.arrive("2013-01-04")
+    clone.dvc("commit", "--force", "data/raw/flights/flights.dvc", "data/raw/flights/weather.dvc")
+
+    clone.dvc("repro")
+
+    after = clone.lake.manifest("features/flights/carrier_delays").partitions
+    assert {name: after[name] for name in before} == dict(before)
+    assert set(after) - set(before) == {"2013-01-04"}
+
+
+def test_a_second_run_releases_nothing(released: Workspace) -> None:
+    head = git(released.root, "rev-parse", "HEAD")
+
+    again = version(released.dataset, released.lake)
+
+    assert (again.name, again.is_new, again.pushed.objects) == ("flights/1", False, 0)
+    assert git(released.root, "rev-parse", "HEAD") == head
+
+
+def test_the_next_release_says_which_partitions_changed_and_pushes_only_those(released: Workspace) -> None:
+    released.raw.change("2013-01-02", lambda rows: rows.head(600))
+    released.refresh()
+
+    made = version(released.dataset, released.lake)
+
+    assert (made.name, made.is_new) == ("flights/2", True)
+    assert str(made.differences["raw/flights/flights"]) == "+0 ~1 -0"
+    assert list(made.differences["features/flights/carrier_delays"].changed) == ["2013-01-02", "2013-01-03"]
+    assert "validated/flights/weather" not in made.differences
+    changed = sum(len(found.changed) for found in made.differences.values())
+    assert made.pushed.objects == changed + 2 * len(made.differences), "partitions, and a manifest and a list a table"
+
+
+def test_an_audit_refuses_tables_that_are_behind_their_inputs(built: Workspace) -> None:
+    built.raw.arrive("2013-01-04")
+
+    with pytest.raises(
+        AuditError, match=r"validated/flights/flights: .* 1 that are not, 2013-01-04 .*headrace run flights"
+    ):
+        version(built.dataset, built.lake)
+
+    assert not git(built.root, "tag")
+
+
+def test_somebody_elses_commit_makes_the_release_stale_and_nothing_is_pushed(built: Workspace) -> None:
+    other = built.clone("colleague")
+    git(other.root, "commit", "--quiet", "--allow-empty", "--message", "first")
+    git(other.root, "push", "--quiet", "origin", "main")
+
+    with pytest.raises(StaleReleaseError, match="git pull --rebase"):
+        version(built.dataset, built.lake)
+
+    assert not git(built.root, "ls-remote", "--tags", "origin")
+    git(built.root, "pull", "--quiet", "--rebase", "origin", "main")
+    assert version(built.dataset, built.lake).name == "flights/1"
+
+
+def test_a_crash_before_the_push_is_finished_by_the_next_run(built: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr("pipelines.systems.git.push", die)
+        with pytest.raises(KeyboardInterrupt):
+            version(built.dataset, built.lake)
+    assert not git(built.root, "ls-remote", "--tags", "origin")
+
+    made = version(built.dataset, built.lake)
+
+    assert (made.name, made.is_new) == ("flights/1", True)
+    assert made.commit == git(built.root, "ls-remote", "origin", "refs/heads/main").split()[0]
+
+
+def test_git_names_nothing_while_an_object_is_not_on_the_remote(
+    built: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.systems.object_storage.Bucket.write", lambda *_: None)  # a server that forgets
+
+    with pytest.raises(NotOnRemoteError, match=r"s3://.* expected .* bytes with md5"):
+        version(built.dataset, built.lake)
+
+    assert not git(built.root, "tag")
+    assert not (built.root / "dvc.lock").exists()
+
+
+def test_a_manifest_holds_no_clock_so_two_workspaces_record_the_same(built: Workspace) -> None:
+    other = built.clone("colleague")
+    other.raw.arrive(*reversed(DAYS))
+    other.refresh()
+
+    version(built.dataset, built.lake)
+    git(other.root, "pull", "--quiet", "origin", "main")
+    version(other.dataset, other.lake)
+
+    assert recorded_outs(other.root) == recorded_outs(built.root)
+
+
+def test_the_command_line_releases_and_answers_in_json(built: Workspace) -> None:
+    said = json.loads(built.command("headrace", "version", "flights", "--json"))
+
+    assert said["name"] == "flights/1"
+    assert len(said["differences"]["raw/flights/flights"]["added"]) == len(DAYS)
+    shown = subprocess.run(["git", "show", "flights/1"], cwd=built.root, capture_output=True, text=True, check=True)
+    assert "features/flights/carrier_delays: +3 ~0 -0" in shown.stdout
+
+
+def test_a_manifest_is_the_last_file_of_a_table(built: Workspace) -> None:
+    folder = built.lake.folder("validated/flights/flights")
+
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    assert max(times, key=lambda name: times[name]) == MANIFEST
+    assert verb.releases(built.lake, "flights") == []

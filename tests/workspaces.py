@@ -1,0 +1,130 @@
+"""Workspaces for the tests: a clone of the working tree, with an origin and a DVC remote; a pytest plug-in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from raw import Arrivals
+from servers import S3
+
+from pipelines import engine, graph
+from pipelines.dataset import Dataset
+from pipelines.datasets import load
+from pipelines.settings import Settings
+from pipelines.systems.dask import Executor
+from pipelines.table import Lake
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A git clone in which stages run, with data of its own."""
+
+    root: Path
+    remote: S3
+    bucket: str
+
+    @property
+    def lake(self) -> Lake:
+        """Its tables, read afresh."""
+        return Lake.at(self.root)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The worked example."""
+        return load("flights")
+
+    @property
+    def raw(self) -> Arrivals:
+        """Brings raw data."""
+        return Arrivals(self.lake)
+
+    def refresh(self) -> dict[str, engine.Ran]:
+        """Run every stage; table → what was done."""
+        execute = Executor(Settings(workspace=self.root))
+        return {stage.table: engine.run(stage, self.lake, execute) for stage in graph.stages(self.dataset)}
+
+    def clone(self, name: str) -> "Workspace":
+        """A fresh clone of the origin, as somebody else has it: no data, no cache."""
+        root = self.root.with_name(name)
+        git(self.root.parent, "clone", "--quiet", git(self.root, "remote", "get-url", "origin"), str(root))
+        other = Workspace(root, self.remote, self.bucket)
+        other.configure()
+        return other
+
+    def configure(self) -> None:
+        """Tell the clone where its DVC remote is; that is no part of git."""
+        url, endpoint = f"url = s3://{self.bucket}/dvc", f"endpointurl = {self.remote.endpoint}"
+        keys = f"access_key_id = {self.remote.access_key}\nsecret_access_key = {self.remote.secret_key}"
+        (self.root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{endpoint}\n{keys}\n")
+
+    def dvc(self, *arguments: str, fails: bool = False) -> str:
+        """What `dvc` prints; it must succeed, or fail where that is expected."""
+        return self.command("dvc", *arguments, fails=fails)
+
+    def command(self, *command: str, fails: bool = False) -> str:
+        """What a program of this environment prints, run in the workspace."""
+        folder = Path(sys.executable).parent
+        environment = {
+            **os.environ,
+            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+        done = subprocess.run(
+            [folder / command[0], *command[1:]],
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Change a file of the clone."""
+        file = self.root / path
+        text = file.read_text("utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new, 1), "utf-8")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree, as it is now, as the first commit of a repository."""
+    root = tmp_path_factory.mktemp("template") / "repository"
+    root.mkdir()
+    listed = git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    for name in filter(None, listed):
+        if (REPOSITORY / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, root / name)
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "The working tree")
+    return root
+
+
+@pytest.fixture
+def workspace(template: Path, tmp_path: Path, s3: S3) -> Workspace:
+    """A clone with an origin and a DVC remote of its own, and no data yet."""
+    origin, root = tmp_path / "origin.git", tmp_path / "workspace"
+    git(tmp_path, "clone", "--quiet", "--bare", str(template), str(origin))
+    git(tmp_path, "clone", "--quiet", str(origin), str(root))
+    made = Workspace(root, s3, s3.new_bucket().name)
+    made.configure()
+    return made
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git prints."""
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
