@@ -11,7 +11,6 @@ UV := $(VENV)/.uv/bin/uv
 HOME_DIR := .headrace
 PYTEST_ARGS ?=
 
-export PYTHONDONTWRITEBYTECODE :=
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 help: ## List the targets
@@ -74,7 +73,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml $(UV)
 	@$(uv) pip install --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 
-$(LABEL_STUDIO)/.installed: requirements/label-studio.txt infra/stack/systems/label_studio.py $(VENV)/.installed
+$(LABEL_STUDIO)/.installed: requirements/label-studio.txt infra/stack/systems/label_studio.py | $(VENV)/.installed
 	@echo 'installing Label Studio, and making its empty database'
 	@[ -x $(LABEL_STUDIO)/bin/python ] || $(BIN)/python -m venv --without-pip $(LABEL_STUDIO)
 	@$(uv) $(sync) $(LABEL_STUDIO)/bin/python $<

@@ -57,7 +57,7 @@ def flights_labels() -> None:
     send = Command(
         task_id="send",
         task_display_name="Send questions",
-        command="python -m pipelines label send flights --json",
+        command="python -m pipelines label send flights --table delay_cause --json",
         **OVER_NETWORK,
     )
     wait = WaitForAnswers(
@@ -73,7 +73,7 @@ def flights_labels() -> None:
         collect = Command(
             task_id="collect",
             task_display_name="Collect answers",
-            command="python -m pipelines label collect flights --json",
+            command="python -m pipelines label collect flights --table delay_cause --json",
             **OVER_NETWORK,
         )
         version = Command(

@@ -8,11 +8,12 @@ nothing, only `headrace publish` does.
 from pathlib import Path
 
 from pipelines.datasets import NAMES, load
-from pipelines.settings import Settings
+from pipelines.settings import here
 from pipelines.systems.feature_store.definitions import Standing, objects
 from pipelines.systems.feature_store.store import open_store
 
-_store = open_store(Path(__file__).parent, Settings())
+_HERE = Path(__file__).resolve().parent
+_store = open_store(_HERE, here(_HERE.parent))
 
 for _dataset in map(load, NAMES):
     if _dataset.features:

@@ -20,6 +20,8 @@ def main() -> None:
         paths = [str(workspace), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         os.execve(sys.executable, [sys.executable, "-m", "pipelines", *sys.argv[1:]], environment)  # noqa: S606
+    if workspace:
+        os.environ.setdefault("HEADRACE_WORKSPACE", str(workspace))
     from pipelines.cli import run  # noqa: PLC0415  only the code that is to run is imported
 
     run()

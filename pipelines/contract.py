@@ -207,7 +207,7 @@ def _timed(where: str, series: pl.Series) -> pl.Series:
     if series.dtype == pl.Null:
         return series.cast(UTC_MICROSECONDS)
     if series.dtype == pl.String:
-        return series.str.to_datetime(ISO_WITH_ZONE, time_unit="us", time_zone="UTC", strict=False)
+        return _iso(series).str.to_datetime(ISO_WITH_ZONE, time_unit="us", time_zone="UTC", strict=False)
     if not isinstance(series.dtype, pl.Datetime):
         raise _retyped(where, series, UTC_MICROSECONDS)
     if series.dtype.time_zone is None:
@@ -215,11 +215,16 @@ def _timed(where: str, series: pl.Series) -> pl.Series:
     return series.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
 
 
+def _iso(series: pl.Series) -> pl.Series:
+    """Times as text with a T between day and hour, as databases often leave out."""
+    return series.str.replace(" ", "T", literal=True)
+
+
 def _unparsed(where: str, series: pl.Series, wanted: pl.DataType, failed: pl.Series) -> pl.DataFrame:
     """The failures of one column; if no value at all could be parsed, the column is another one."""
     naive = pl.repeat(value=False, n=len(series), eager=True)
     if isinstance(wanted, pl.Datetime):
-        naive = failed & series.str.to_datetime(ISO_WITHOUT_ZONE, strict=False).is_not_null()
+        naive = failed & _iso(series).str.to_datetime(ISO_WITHOUT_ZONE, strict=False).is_not_null()
     if failed.sum() == series.count():
         raise _naive(where, series) if naive.all() else _retyped(where, series, wanted)
     return _failures(

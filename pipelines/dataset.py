@@ -41,7 +41,7 @@ class Query:
     Attributes:
         table: Name, with its schema where it has one.
         key: Columns that identify a row.
-        watermark: Column that moves when a row changes; rows at or past the last watermark are read again.
+        watermark: Column that moves when a row changes; a partition where it moved is read again.
         partition_by: Column of time whose UTC day is the partition; None puts all rows into `all`.
         database: Name of the environment variable that holds the SQLAlchemy address.
     """
@@ -61,7 +61,7 @@ class Source:
         name: The table's name in `raw/` and `validated/`.
         origin: Where it comes from.
         read: Raw partition file → frame, every column as it came. Raises `UnreadableError` for bytes it cannot read.
-        contract: Pandera model (Polars) of the raw columns and the checks of each row.
+        contract: Pandera schema (`pandera.polars.DataFrameSchema`) of the raw columns and the checks of each row.
         tidy: Accepted rows → typed columns, times in UTC microseconds.
         key: Columns of the tidy table that are unique over the *whole* table, the one that orders it in time first.
         tolerance: Share of a partition's rows that may be rejected before the partition is refused.

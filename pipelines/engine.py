@@ -46,15 +46,15 @@ class Ran:
         return {"rows": self.manifest.rows, **(counted if self.stage.verb == "validate" else {})}
 
 
-def run(stage: Stage, lake: Lake, execute: Execute) -> Ran:
-    """Bring the stage's tables up to date and show them.
+def run(stage: Stage, lake: Lake, execute: Execute, only: str | None = None) -> Ran:
+    """Bring the stage's tables, or `only` one partition of them, up to date and show them.
 
     Raises:
         TableBusyError: Another run holds the table.
         HeadraceError: A partition was refused. What else was stale is computed and remembered; nothing is shown.
     """
     with lake.lease(stage.table):
-        first = current = plan_stage(stage, lake)
+        first = current = plan_stage(stage, lake, only=only)
         built: dict[str, tuple[str, ...]] = {}
         # A key that turns out to stand in two partitions makes the later one stale once more.
         while current.stale:
@@ -66,16 +66,16 @@ def run(stage: Stage, lake: Lake, execute: Execute) -> Ran:
                 entries[partition] = entry
 
             execute(current, lake, done)
-            current = plan_stage(stage, lake, current.manifest(entries))
+            current = plan_stage(stage, lake, current.manifest(entries), only)
         _show(current, lake)
         return Ran(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
 
 
-def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None) -> Plan:
-    """The plan of `stage` in the workspace as it is, or as if it showed the table `shown`."""
+def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None, only: str | None = None) -> Plan:
+    """The plan of `stage`, or of `only` one partition, as the workspace is, or as if it showed the table `shown`."""
     inputs = {table: lake.manifest(table) for table in stage.reads}
     known = [shown] if shown else lake.known(stage.table)
-    return plan(stage, inputs, known, recipe(stage, lake.root))
+    return plan(stage, inputs, known, recipe(stage, lake.root), only)
 
 
 def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
@@ -113,8 +113,10 @@ def build(stage: Stage, item: Stale, recipe: Recipe, lake: Lake, engine: Engine 
     outcome = stage.compute(item.partition, files, recipe.params)
     if outcome.refusal:
         raise outcome.refusal(_evidence(lake, outcome, item.partition))
-    beside = {table: _keep(lake, rows, outcome.keys, item.memo) for table, rows in outcome.beside.items()}
-    own = _keep(lake, collect(outcome.rows, engine), outcome.keys, item.memo)
+    rows = collect(outcome.rows, engine)
+    outcome.check(rows)
+    beside = {table: _keep(lake, more, outcome.keys, item.memo) for table, more in outcome.beside.items()}
+    own = _keep(lake, rows, outcome.keys, item.memo)
     return replace(own, inputs=item.inputs, facts=outcome.facts, beside=beside)
 
 

@@ -40,3 +40,24 @@ def compute(table: FeatureTable, day: str, files: Mapping[str, Sequence[Path]]) 
             f" Mend the kernel or the declaration in {table.kernel.__module__}."
         )
     return frame.select(*table.keys, *wanted)
+
+
+def check(table: FeatureTable, day: str, rows: pl.DataFrame) -> None:
+    """Hold the rows of one day to what retrieval counts on.
+
+    Raises:
+        UndeclaredFeatureError: An event time is not of that UTC day, or is null; or a key has two rows of one time.
+    """
+    stray = rows.filter(pl.col(EVENT_TIME).dt.strftime("%Y-%m-%d").ne_missing(day))
+    twice = rows.filter(pl.struct(*table.keys, EVENT_TIME).is_duplicated())
+    where, mend = f"features {table.name} {day}", f"Mend the kernel in {table.kernel.__module__}."
+    if stray.height:
+        raise UndeclaredFeatureError(
+            f"{where}: expected event times of that UTC day, seen {stray.height:,} others, {stray[EVENT_TIME][0]}"
+            f" first. {mend}"
+        )
+    if twice.height:
+        raise UndeclaredFeatureError(
+            f"{where}: expected one row a key and event time, seen {twice.height:,} that share theirs,"
+            f" {twice.select(*table.keys, EVENT_TIME).row(0)} first. {mend}"
+        )

@@ -70,6 +70,16 @@ class Ingested:
     rows: int | None
     size: int
 
+    def __str__(self) -> str:
+        """One line for people, and one for what was left aside."""
+        news = ((len(getattr(self, word)), word) for word in ("new", "changed", "deleted"))
+        what = ", ".join(f"{count} {word}" for count, word in news if count) or "nothing new"
+        rows = "" if self.rows is None else f", {self.rows:,} rows"
+        line = f"{self.table}: {self.listed} listed, {what}; read {self.read}{rows}, {self.size:,} bytes"
+        if not self.unmatched:
+            return line
+        return f"{line}\n  {len(self.unmatched)} keys are no partition and were not read, such as {self.unmatched[0]!a}"
+
 
 @dataclass(frozen=True)
 class Run:

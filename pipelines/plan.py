@@ -65,7 +65,13 @@ class Plan:
         return Manifest(self.stage.table, ".parquet", how.code, how.params, how.libraries, entries)
 
 
-def plan(stage: Stage, inputs: Mapping[str, Manifest], known: Sequence[Manifest], recipe: Recipe) -> Plan:
+def plan(
+    stage: Stage,
+    inputs: Mapping[str, Manifest],
+    known: Sequence[Manifest],
+    recipe: Recipe,
+    only: str | None = None,
+) -> Plan:
     """Decide what is stale.
 
     Args:
@@ -73,6 +79,7 @@ def plan(stage: Stage, inputs: Mapping[str, Manifest], known: Sequence[Manifest]
         inputs: Manifest of every table the stage reads.
         known: Manifests of the stage's own table, the one that readers see first; any may lend an entry.
         recipe: The recipe that would be used.
+        only: The one partition that is asked for; the others stay as they are, stale or not.
     """
     memos = {entry.memo: entry for manifest in reversed(known) for entry in manifest.partitions.values()}
     own = known[0] if known else Manifest(stage.table)
@@ -83,10 +90,14 @@ def plan(stage: Stage, inputs: Mapping[str, Manifest], known: Sequence[Manifest]
         memo = memo_key(base, wanted)
         if memo in memos:
             keep[partition] = memos[memo]
-        else:
+        elif only in (None, partition):
             stale.append(Stale(partition, memo, wanted, reasons(partition, wanted, own, recipe)))
     there = keep.keys() | {item.partition for item in stale}
-    return Plan(stage, recipe, keep, stale, sorted(own.partitions.keys() - there))
+    gone = sorted(own.partitions.keys() - there)
+    if only is not None:
+        keep |= {name: own.partitions[name] for name in gone if name != only}
+        gone = [name for name in gone if name == only]
+    return Plan(stage, recipe, keep, stale, gone)
 
 
 def memo_key(base: str, inputs: Inputs) -> str:

@@ -35,7 +35,7 @@ class Published:
         release: The release; empty for tables of the workspace that are no release.
         side: The side that serves it.
         as_of: The time that its values are the latest at.
-        loads: Feature table → values written, deleted and kept; empty if the release was live already.
+        loads: Feature table → keys written, deleted and kept; empty if the release was live already.
         proofs: What was compared, a view each.
         switched: Whether the service was switched.
     """

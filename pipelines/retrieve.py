@@ -5,7 +5,8 @@ request with a column `<table>__<feature>` for every feature of the dataset's se
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,9 +42,24 @@ class Retrieved:
 
 
 def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
-    dataset: Dataset, lake: Lake, settings: Settings, requests: Path, out: Path, names: Sequence[str] = ()
+    dataset: Dataset,
+    lake: Lake,
+    settings: Settings,
+    requests: Path,
+    out: Path,
+    names: Sequence[str] = (),
+    release: str | None = None,
 ) -> Retrieved:
     """Answer the rows of the Parquet file `requests` into the Parquet file `out`, whole or not at all.
+
+    Args:
+        dataset: Whose features.
+        lake: The workspace.
+        settings: Where the registry is that says which release is published.
+        requests: Rows with keys and times.
+        out: Where the answers go.
+        names: Features, as `<table>:<feature>`; all of the dataset's service if there are none.
+        release: The release to read, published or not; by default the published one.
 
     Raises:
         RequestRefusedError: The requests can not be read, or lack a key or a time.
@@ -51,19 +67,30 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
     """
     if not requests.exists():
         raise RequestRefusedError(f"Expected the requests in {requests}, seen no such file.")
-    from pipelines.systems.feature_store.store import open_store  # noqa: PLC0415  Feast takes seconds to import
-
-    store = open_store(lake.root / "feature_repo", settings)
     given = _read(requests)
-    rows = features(dataset, store, given, names)
+    with _opened(dataset, lake, settings, release) as store:
+        rows = features(dataset, store, given, names)
+        shown = _release(dataset, store)
     _write(rows, out)
-    return Retrieved(rows.height, _release(dataset, store), _answered(dataset, rows), out)
+    return Retrieved(rows.height, shown, _answered(dataset, rows), out)
+
+
+@contextmanager
+def _opened(dataset: Dataset, lake: Lake, settings: Settings, release: str | None) -> Iterator["FeatureStore"]:
+    from pipelines.systems.feature_store.store import open_store  # noqa: PLC0415  Feast takes seconds to import
+    from pipelines.systems.feature_store.tables import tables_of  # noqa: PLC0415
+
+    if release is None:
+        yield open_store(lake.root / "feature_repo", settings)
+    else:
+        with tables_of(dataset, lake, release) as store:
+            yield store
 
 
 def features(
     dataset: Dataset, store: "FeatureStore", requests: pl.DataFrame, names: Sequence[str] = ()
 ) -> pl.DataFrame:
-    """The requests with the features `names` (`<table>__<feature>`), or with all of the dataset's service.
+    """The requests with the features `names` (`<table>:<feature>`), or with all of the dataset's service.
 
     Raises:
         FeatureStoreError: The service is not published, or has no such feature.
@@ -79,14 +106,14 @@ def features(
             f"Expected our own offline store, seen {type(job).__name__}: other stores may lose rows in silence."
             " Set offline_store.type in feature_repo/feature_store.yaml back to what was shipped."
         )
-    rows = job.to_polars().rename({reference.replace(":", "__"): name for name, reference in chosen.items()})
+    rows = job.to_polars().rename({_column(reference): _column(name) for name, reference in chosen.items()})
     if rows.height != requests.height:
         raise AssertionError(f"{requests.height} rows in, {rows.height} rows out")
     return rows
 
 
 def _references(dataset: Dataset, store: "FeatureStore") -> dict[str, str]:
-    """`<table>__<feature>` → how Feast refers to it on the side that is live."""
+    """`<table>:<feature>` → how Feast refers to it on the side that is live."""
     from feast.errors import FeastObjectNotFoundException  # noqa: PLC0415
 
     try:
@@ -98,7 +125,12 @@ def _references(dataset: Dataset, store: "FeatureStore") -> dict[str, str]:
             f" `headrace publish {dataset.name}` puts it there."
         ) from error
     views = service.feature_view_projections
-    return {f"{view.name_to_use()}__{own.name}": f"{view.name}:{own.name}" for view in views for own in view.features}
+    return {f"{view.name_to_use()}:{own.name}": f"{view.name}:{own.name}" for view in views for own in view.features}
+
+
+def _column(reference: str) -> str:
+    """How Feast names the column of a feature."""
+    return reference.replace(":", "__")
 
 
 def _known(name: str, known: Mapping[str, str], dataset: Dataset) -> str:

@@ -1,9 +1,10 @@
-"""Where it runs: the environment, read once, at the edge (`__main__`), and passed in from there.
+"""Where it runs: the environment, read once, at the edge, and passed in from there.
 
-Order, the first that speaks wins: environment variables, `.env`, the file that `headrace stack up` writes.
+Order, the first that speaks wins: environment variables, the workspace's `.env`, what `headrace stack up` wrote there.
 What changes the data is not here but in `params.yaml`; what is true of one dataset, in its declaration.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,11 @@ class Settings(BaseSettings):
     """The environment of one run. Secrets never show in `repr`, nor in an error about another field."""
 
     model_config = SettingsConfigDict(
-        env_file=(STACK_ENV, ".env"),
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
         env_ignore_empty=True,
+        populate_by_name=True,
     )
 
     workspace: Path = Field(Path(), validation_alias="HEADRACE_WORKSPACE")
@@ -56,3 +57,17 @@ class Settings(BaseSettings):
 
     feast_online_store_path: str | None = Field(None, validation_alias="FEAST_ONLINE_STORE_PATH")
     """SQLite file of the online store, relative to `feature_repo/` if not absolute."""
+
+
+def here(workspace: Path | None = None) -> Settings:
+    """The settings of a workspace, by default the one that HEADRACE_WORKSPACE names or one stands in.
+
+    What its files say goes into the environment of this process, where that says nothing: so do the libraries that
+    read it themselves (boto3, DVC, Feast) see the same.
+    """
+    from dotenv import load_dotenv  # noqa: PLC0415  only who reads the files pays for the import
+
+    root = workspace or Path(os.environ.get("HEADRACE_WORKSPACE", ""))
+    for file in (root / ".env", root / STACK_ENV):
+        load_dotenv(file, override=False)
+    return Settings(workspace=root)

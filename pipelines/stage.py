@@ -25,6 +25,7 @@ class Outcome:
         rows: The rows of the stage's own table.
         keys: Columns that the rows are sorted by.
         facts: What is known about the partition beyond its rows, for the manifest.
+        check: Raises a known error if the rows, once computed, are not what they must be.
         beside: Table → rows, for the tables beside it; a table of no rows is left out.
         refusal: The partition must not go on: given the file where the rows that show why lie, the error that says so.
     """
@@ -32,6 +33,7 @@ class Outcome:
     rows: pl.LazyFrame | pl.DataFrame
     keys: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[pl.DataFrame], None] = lambda _rows: None
     beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     refusal: Callable[[Path], HeadraceError] | None = None
 

@@ -43,7 +43,8 @@ def compute(
     """The rows of one day; `names` maps the kernel's keywords to tables."""
     paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
     frame = features.compute(table, day, paths)
-    return Outcome(frame, (*table.keys, features.EVENT_TIME, features.KNOWN_TIME))
+    keys = (*table.keys, features.EVENT_TIME, features.KNOWN_TIME)
+    return Outcome(frame, keys, check=partial(features.check, table, day))
 
 
 class _Window:

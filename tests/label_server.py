@@ -6,11 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from label_campaign import DAYS, Campaign
 
+from infra.stack.annotator import annotator
 from infra.stack.control import running
 from pipelines.settings import Settings
 
@@ -80,16 +83,9 @@ class LabelServer:
     def person(self, name: str) -> Person:
         """The annotator `name`, invited if need be."""
         if name not in self.people:
-            self.people[name] = Person(self.url, self._account(f"{name}@example.com"))
+            token = annotator(self.url, self.token, f"{name}@example.com", f"{name}'s own password")
+            self.people[name] = Person(self.url, token)
         return self.people[name]
-
-    def _account(self, email: str) -> str:
-        invitation = self.http.get("/api/invite").json()["invite_url"]
-        with httpx.Client(base_url=self.url, timeout=30) as browser:
-            browser.get(invitation)
-            form = {"email": email, "password": f"{email} {email}", "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
-            assert browser.post(invitation, data=form, headers={"Referer": self.url}).is_redirect
-            return str(browser.get("/api/current-user/token").json()["token"])
 
     def tasks(self, project: int) -> dict[str, list[int]]:
         """Sample id → task numbers."""
@@ -164,3 +160,23 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServ
         server.http.close()
         for person in server.people.values():
             person.http.close()
+
+
+@pytest.fixture
+def campaign(label_studio: LabelServer, tmp_path: Path, request: pytest.FixtureRequest) -> Campaign:
+    """An own project, rides in the workspace, nothing sent."""
+    made = Campaign(label_studio, tmp_path, request.node.name)
+    made.hold(DAYS)
+    return made
+
+
+@pytest.fixture
+def ann(label_studio: LabelServer) -> Person:
+    """An annotator."""
+    return label_studio.person("ann")
+
+
+@pytest.fixture
+def bob(label_studio: LabelServer) -> Person:
+    """Another one."""
+    return label_studio.person("bob")

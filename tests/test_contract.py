@@ -7,7 +7,7 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import contract
@@ -98,6 +98,7 @@ VALUES = {
 }
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*(st.sampled_from(choices) for choices in VALUES.values())), max_size=12))
 def test_no_row_is_lost_and_none_counts_twice(values: list[tuple[str | None, ...]]) -> None:
     frame = rows(*([GOOD, ("2013-01-09T07:00:00Z", "JFK", "2", "2"), *values]))
@@ -231,6 +232,13 @@ def test_times_in_another_zone_and_unit_become_utc_microseconds() -> None:
     abroad = typed.with_columns(pl.col("at").dt.cast_time_unit("ms").dt.convert_time_zone("America/New_York"))
 
     assert split(abroad, source(), DAY).accepted.equals(typed)
+
+
+@pytest.mark.parametrize("at", ["2013-01-09 06:30:00+00:00", "2013-01-09T01:30:00-0500", "2013-01-09 06:30:00.000Z"])
+def test_a_time_may_be_written_in_any_iso_form_that_names_its_zone(at: str) -> None:
+    verdict = split(rows((at, "EWR", None, None)), source(), DAY)
+
+    assert verdict.accepted["at"].to_list() == [datetime(2013, 1, 9, 6, 30, tzinfo=UTC)]
 
 
 def test_nan_and_infinities_are_refused_unless_the_contract_allows_them() -> None:

@@ -4,8 +4,9 @@ Every stage of every dataset runs on it; the dataset here is small enough to see
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -289,6 +290,30 @@ def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -
         run(lake, replace(tiny.DATASET, features=(wrong,)))
 
 
+def _a_day_late(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    return tiny.totals(day, sales).with_columns(pl.col("event_time") + timedelta(days=1))
+
+
+def _twice(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    return pl.concat([tiny.totals(day, sales), tiny.totals(day, sales)])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        (_a_day_late, r"totals 2026-01-01: expected event times of that UTC day, seen 2 others, 2026-01-02 23:00:00"),
+        (_twice, r"totals 2026-01-01: expected one row a key and event time, seen 4 that share theirs, \('\w+', "),
+    ],
+)
+def test_rows_that_retrieval_would_not_find_or_not_tell_apart_are_refused(
+    lake: Lake, kernel: Callable[..., pl.LazyFrame], message: str
+) -> None:
+    wrong = replace(tiny.FEATURES, kernel=kernel)
+
+    with pytest.raises(HeadraceError, match=message):
+        run(lake, replace(tiny.DATASET, features=(wrong,)))
+
+
 def test_manifests_read_back_as_they_were_written() -> None:
     side = Entry("m", "s", 1, 1)
     entry = Entry("m", "a", 10, 2, {"raw/x": {"p": "q"}}, {"rows_in": 3}, {"rejected/x": side})
@@ -296,6 +321,20 @@ def test_manifests_read_back_as_they_were_written() -> None:
 
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
     assert Manifest.from_bytes(Manifest("t").to_bytes()) == Manifest("t")
+
+
+def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {"2026-01-02": tiny.day(2, amount=7), "2026-01-04": tiny.day(4, amount=7)}, drop=("2026-01-05",))
+    before = lake.manifest(VALIDATED).partitions
+    stage = graph.stages(tiny.DATASET)[0]
+
+    ran = engine.run(stage, lake, Executor(Settings(workspace=lake.root)), "2026-01-02")
+
+    after = lake.manifest(VALIDATED).partitions
+    assert (list(ran.built), ran.gone) == (days(2), [])
+    assert {name for name in before if after[name] != before[name]} == set(days(2))
+    assert list(run(lake)[VALIDATED].built) == days(4)
 
 
 def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import polars as pl
+import real_flights
 import yaml
 
 from pipelines.datasets import load
-from tests import real_flights
 
 (LABELING,) = load("flights").labels
 PARAMS = {"sample": 24, "delayed_by_min": 60, "seed": 7}

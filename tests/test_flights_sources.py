@@ -6,13 +6,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import real_flights
+from real_flights import SOURCES, judged
 
 from pipelines.contract import RetypedColumnError, SchemaChangedError, split
 from pipelines.dataset import WHOLE, Objects
 from pipelines.datasets import load
 from pipelines.reading import UnreadableError
-from tests import real_flights
-from tests.real_flights import SOURCES, judged
 
 FALL_BACK = "2013-11-03"
 SNOW = "2013-02-09"

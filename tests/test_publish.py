@@ -27,6 +27,7 @@ from pipelines.retrieve import features
 from pipelines.systems.feature_store.definitions import Holding, Standing, objects
 from pipelines.systems.feature_store.errors import (
     FeatureStoreError,
+    MisplacedRowError,
     NothingToPublishError,
     OvertakenError,
     ProofFailedError,
@@ -115,6 +116,20 @@ def test_a_value_older_than_its_ttl_is_not_online(lake: Lake) -> None:
     assert answer["temp_c"] == [None]
 
 
+def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: Lake) -> None:
+    fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON - timedelta(days=3), "temp_c": 1.0}])
+
+    done = put(lake)
+
+    store = opened(lake)
+    key = {"origin": "EWR", "tailnum": "N2", "carrier_id": 1}
+    answer = store.get_online_features(
+        store.get_feature_service(DATASET.service), [key], full_feature_names=True
+    ).to_dict()
+    assert (answer["origin_weather__temp_c"], answer["aircraft_history__delay_min"]) == ([None], [-4.0])
+    assert [proof.keys for proof in done.proofs] == [0, 2, 1]
+
+
 def test_the_proof_covers_every_key_and_value_of_every_view(lake: Lake) -> None:
     done = put(lake)
 
@@ -185,13 +200,14 @@ def test_after_the_next_publish_online_is_offline_for_a_row_that_was(
 def test_the_standby_is_brought_to_a_release_by_the_difference_alone(lake: Lake) -> None:
     fill(lake, AIRCRAFT, [*FLOWN, {"tailnum": "N4", "event_time": NOON - HOUR, "delay_min": 1.0}])
     put(lake)
-    fill(lake, AIRCRAFT, [FLOWN[0], {**FLOWN[1], "delay_min": 4.0}])
+    # Side `b`, which is loaded now, holds N2 and N3 as they were first.
+    fill(lake, AIRCRAFT, [FLOWN[0], {**FLOWN[1], "tailnum": "N5"}])
 
     done = put(lake)
 
-    assert vars(done.loads["aircraft_history"]) == {"written": 1, "deleted": 0, "kept": 3}
-    assert vars(done.loads["origin_weather"]) == {"written": 0, "deleted": 0, "kept": 10}
-    assert served(lake, ["N2", "N3", "N4"]) == [-4.0, 4.0, None]
+    assert vars(done.loads["aircraft_history"]) == {"written": 1, "deleted": 1, "kept": 1}
+    assert vars(done.loads["origin_weather"]) == {"written": 0, "deleted": 0, "kept": 2}
+    assert served(lake, ["N2", "N3", "N4", "N5"]) == [-4.0, None, None, 3.0]
 
 
 def test_a_release_can_be_put_back_with_its_deletions_and_without_a_write(lake: Lake) -> None:
@@ -327,6 +343,14 @@ def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(
         put(lake, dataset=little)
 
     assert served(lake, ["N2"]) == [-4.0]
+
+
+def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_time(lake: Lake) -> None:
+    table = lake.manifest("features/little/aircraft_history")
+    lake.commit(table.with_partitions({"2013-01-08": table.partitions["2013-01-09"]}))
+
+    with pytest.raises(MisplacedRowError, match=r"aircraft_history 2013-01-08: expected event times of that UTC day"):
+        put(lake)
 
 
 def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switched(lake: Lake) -> None:

@@ -492,6 +492,22 @@ def test_retrieve_answers_a_file_with_a_file_and_says_what_was_found(lake: Lake,
     assert rows["origin_weather__temp_c"].to_list() == [2.5, None, 2.5]
 
 
+def test_retrieve_at_a_release_needs_no_publish_and_gives_the_same_bytes_however_much_came_since(
+    lake: Lake, tmp_path: Path
+) -> None:
+    first = feature_lake.release(lake, 1)
+    all_keys([NOON]).write_parquet(tmp_path / "requests.parquet")
+    files = [tmp_path / "before.parquet", tmp_path / "after.parquet"]
+
+    for out in files:
+        done = retrieve(DATASET, lake, Settings(), tmp_path / "requests.parquet", out, release=first)
+        fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
+
+    assert done.release == first
+    assert pl.read_parquet(files[0])["aircraft_history__delay_min"].to_list() == [-4.0]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_a_service_that_is_not_published_is_named_with_the_command_that_publishes(lake: Lake) -> None:
     store = open_store(lake.root / "feature_repo", feature_lake.settings(lake.root / "other"))
 
@@ -500,18 +516,17 @@ def test_a_service_that_is_not_published_is_named_with_the_command_that_publishe
 
 
 def test_chosen_features_come_alone_under_the_names_of_their_tables(store: FeatureStore) -> None:
-    names = ["route_traffic__temp_c", "origin_weather__sky"]
+    names = ["route_traffic:temp_c", "origin_weather:sky"]
 
     rows = features(DATASET, store, all_keys([NOON]), names)
 
-    assert rows.select(names).row(0) == (7.0, "clear")
-    assert rows.columns[-2:] == names
-    assert rows.width == all_keys([]).width + 2
+    assert rows.columns == [*all_keys([]).columns, "route_traffic__temp_c", "origin_weather__sky"]
+    assert rows.row(0)[-2:] == (7.0, "clear")
 
 
 def test_a_feature_that_does_not_exist_is_named_beside_those_like_it(store: FeatureStore) -> None:
-    with pytest.raises(FeatureStoreError, match=r"no feature origin_weather__temp_f; there is origin_weather__temp_c"):
-        features(DATASET, store, all_keys([NOON]), ["origin_weather__temp_f"])
+    with pytest.raises(FeatureStoreError, match=r"no feature origin_weather:temp_f; there is origin_weather:temp_c"):
+        features(DATASET, store, all_keys([NOON]), ["origin_weather:temp_f"])
 
 
 def test_requests_that_are_no_parquet_file_are_refused_by_name(lake: Lake, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
-import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
+import psutil
 import psycopg
 import pytest
 

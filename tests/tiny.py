@@ -30,8 +30,8 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def totals(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
-    """Each shop's sales of the three days up to `day`, one row at the end of the day."""
-    end = pl.lit(day).str.to_datetime(time_unit="us", time_zone="UTC") + timedelta(days=1)
+    """Each shop's sales of the three days up to `day`, one row at its last hour."""
+    end = pl.lit(day).str.to_datetime(time_unit="us", time_zone="UTC") + timedelta(hours=23)
     summed = sales.group_by("shop").agg(pl.col("amount").sum().alias("amount"))
     return summed.with_columns(event_time=end, known_time=end)
 

@@ -4,7 +4,8 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -18,7 +19,8 @@ from infra.demo.screen import Screen
 from infra.demo.story import Teller
 from infra.stack import control
 from infra.stack import screen as stack_screen
-from infra.stack.home import DEFAULT
+from infra.stack.home import DEFAULT, REPOSITORY
+from infra.stack.state import Event, read_state
 from pipelines.errors import HeadraceError
 
 HOME = DEFAULT / "demo"
@@ -27,13 +29,16 @@ INTERRUPTED = 130
 
 def main(
     home: Annotated[Path, typer.Option(help="Folder of the demo; an earlier demo in it is removed.")] = HOME,
+    screenshots: Annotated[
+        bool, typer.Option("--screenshots", help="Take the README's pictures, with Chromium.")
+    ] = False,
 ) -> None:
     """Carry real data the whole way, under a real scheduler."""
     console = Console()
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     try:
-        _demo(Screen(console), home.resolve())
+        _demo(Screen(console), home.resolve(), screenshots=screenshots)
         console.print(f"Done in {time.monotonic() - began:.0f} s; nothing is left running.")
     except KeyboardInterrupt:
         console.print(f"\nInterrupted after {time.monotonic() - began:.0f} s; nothing is left running.")
@@ -44,15 +49,39 @@ def main(
         sys.exit(1)
 
 
-def _demo(screen: Screen, home: Path) -> None:
+def _demo(screen: Screen, home: Path, *, screenshots: bool) -> None:
     with ExitStack() as stack:
         with screen.chapter("The stack: S3, PostgreSQL, Label Studio, Dask, Airflow"):
             _clear(home)
-            with stack_screen.progress(screen.console) as watch:
-                env = stack.enter_context(control.running(home, watch=watch))
+            env = stack.enter_context(_stack(screen, home))
         story = Teller.of(screen, env, home / "logs").tell()
+        if screenshots:
+            _take_pictures(screen, home)
         screen.console.print(summary.of(story, screen.took, home))
         screen.console.print("\nstopping the servers", style="dim")
+
+
+def _take_pictures(screen: Screen, home: Path) -> None:
+    from infra.demo.screenshots import take  # noqa: PLC0415  needs a browser, which the demo itself does not
+
+    state = read_state(control.locate(home))
+    for picture in take(state, REPOSITORY / "docs" / "images") if state else ():
+        screen.say(f"picture: {picture}")
+
+
+@contextmanager
+def _stack(screen: Screen, home: Path) -> Iterator[control.Env]:
+    """The servers, shown as they come up; that they stop is no news."""
+    with ExitStack() as shown:
+        watch = shown.enter_context(stack_screen.progress(screen.console))
+
+        def starting(event: Event) -> None:
+            if event.state not in stack_screen.STOPPING:
+                watch(event)
+
+        with control.running(home, watch=starting) as env:
+            shown.close()
+            yield env
 
 
 def _clear(home: Path) -> None:

@@ -16,6 +16,7 @@ BROKEN = ("failed", "upstream_failed", "up_for_retry")
 POLL_S = 0.5
 PARSE_S = 120
 RUN_S = 600
+LAST_LINES = 25
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ class Airflow:
     def _why(self, run: Run, task: Task) -> str:
         log = self._folder(run) / f"task_id={task.id}" / f"attempt={max(task.attempt, 1)}.log"
         shown = self._get(f"dags/{run.dag}/dagRuns/{run.id}/taskInstances/{task.id}/logs/{max(task.attempt, 1)}")
-        lines = [str(item.get("event", "")) for item in shown["content"] if isinstance(item, dict)]
-        ending = "\n".join(f"  | {line}" for line in lines[-25:])
+        lines = [line for item in shown["content"] for line in _said(item)]
+        ending = "\n".join(f"  | {line}" for line in lines[-LAST_LINES:])
         return f"{run.dag}: the task {task.id} ({task.title}) failed. The end of its log:\n{ending}\nThe log: {log}"
 
     def _get(self, path: str, **query: Any) -> Json:  # noqa: ANN401  httpx's own
@@ -168,3 +169,10 @@ class Airflow:
             )
         content: Json = answer.json()
         return content
+
+
+def _said(item: Json) -> list[str]:
+    """An entry of a task's log, with the error that it tells of; marks that fold lines in the UI are left out."""
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in item.get("error_detail") or ()]
+    lines = [str(item.get("event", "")), *errors]
+    return [line for line in lines if not line.startswith("::")]

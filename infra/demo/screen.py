@@ -1,12 +1,13 @@
 """What a person sees while the demo runs: chapters with their time, and each task as it stands."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.rule import Rule
 from rich.spinner import Spinner
 from rich.table import Table
@@ -91,11 +92,13 @@ def word(task: Task) -> str:
     return f"{task.seconds:.1f} s" if task.state == "success" else WORDS.get(task.state, task.state)
 
 
-def table(title: str, columns: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> Table:
-    """A table for the summary; column → how it is justified."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    for name, side in columns.items():
-        made.add_column(name, justify="right" if side == "right" else "left", header_style="dim", overflow="fold")
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], *, numbers: bool = True
+) -> RenderableType:
+    """A table for the summary: a name a row, then numbers (or text)."""
+    made = Table(box=None, padding=(0, 2, 0, 0), show_header=numbers)
+    for place, name in enumerate(columns):
+        made.add_column(name, justify="right" if numbers and place else "left", header_style="dim", no_wrap=not numbers)
     for row in rows:
         made.add_row(*row)
-    return made
+    return Group(Text(title, style="bold"), Padding(made, (0, 0, 0, 2)))

@@ -109,7 +109,8 @@ class Teller:
         run = self.airflow.trigger("flights_refresh")
         with self.screen.run("flights_refresh, triggered") as show:
             self.airflow.follow(run, show)
-        self.story.refreshes[title] = self._found(run)
+        self.story.refreshes[title] = found = self._found(run)
+        self.screen.say(f"  {found['version']['name']} released, and served from side {found['publish']['side']}")
 
     def _arrived(self, line: str) -> None:
         self.story.arrived.append(line)

@@ -1,6 +1,5 @@
 """What the demo did, on a page: what arrived, what ran, what was rejected, what was released, what it is worth."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,29 +8,28 @@ from typing import Any
 import polars as pl
 from rich.console import Group, RenderableType
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from infra.demo.screen import table
 from infra.demo.story import Story
 
 Json = Mapping[str, Any]
-EXAMPLE_COLUMNS = 5
 
 
 def of(story: Story, took: Mapping[str, float], home: Path) -> RenderableType:
     """The page."""
-    workspace = home / "workspace"
+    shown = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
     parts = (
         _lines("What arrived", story.arrived),
         _stages(story),
-        _lines("Rejected, and why", [*_rejected(story, workspace)] or ["nothing"]),
-        _lines("Released", [*_releases(story)]),
-        _lines("Online", [*_online(story)]),
+        _lines("Rejected, and why (the rows are kept)", [*_rejected(story, home / "workspace")] or ["nothing"]),
+        _releases(story),
+        _lines("Online, and proved", [*_online(story)]),
         _lines("Labels", [*_labels(story)]),
-        _lines("Model: will it leave 15 minutes late?", [*_metrics(story.metrics)]),
-        _lines("Look again", _where(home)),
+        _model(story.metrics),
+        _lines("What the assets told", [*_events(story)]),
         _times(took),
+        _where(shown),
     )
     return Group(Rule("Summary", align="left", style="cyan"), *(line for part in parts for line in (part, "")))
 
@@ -40,101 +38,126 @@ def _lines(title: str, lines: list[str]) -> RenderableType:
     return Group(Text(title, style="bold"), *(Text(f"  {line}") for line in lines))
 
 
-def _stages(story: Story) -> Table:
-    """Partitions computed (or read) by each refresh, and those carried over by the last one."""
+def _stages(story: Story) -> RenderableType:
+    """Partitions read or computed by each refresh, and those carried over by the last one."""
     runs = list(story.refreshes.values())
-    last = [*_partitions(runs[-1])]
-    counts = [{name: computed for name, computed, _, _, _ in _partitions(run)} for run in runs]
+    counts = [{name: computed for name, computed, *_ in _partitions(run)} for run in runs]
     rows = [
-        (name, *(str(count.get(name, 0)) for count in counts), str(kept), str(gone), rows)
-        for name, _, kept, gone, rows in last
+        (name, *(str(count.get(name, 0)) for count in counts), str(kept), str(gone), total)
+        for name, _, kept, gone, total in _partitions(runs[-1])
     ]
-    columns = {"table": "left", **dict.fromkeys(story.refreshes, "right"), "carried over": "right", "gone": "right"}
-    return table("What ran: partitions computed by each refresh", {**columns, "rows": "right"}, rows)
+    refreshes = [f"refresh {number}" for number in range(1, len(runs) + 1)]
+    columns = ("table", *refreshes, "carried over", "gone", "rows")
+    return table("What ran: partitions read or computed", columns, rows)
 
 
 def _partitions(run: Json) -> Iterator[tuple[str, int, int, int, str]]:
     """Table, partitions computed, carried over and gone, rows; in the order of the flow."""
     for item in run["ingest"]["ingested"]:
-        yield item["table"], item["read"], item["listed"] - item["read"], len(item["deleted"]), ""
+        yield _short(item["table"]), item["read"], item["listed"] - item["read"], len(item["deleted"]), ""
     for stage in (*run["validate"]["stages"], *run["transform"]["stages"]):
         rows = f"{stage['totals']['rows']:,}"
-        yield stage["table"], len(stage["built"]), stage["kept"], len(stage["gone"]), rows
+        yield _short(stage["table"]), len(stage["built"]), stage["kept"], len(stage["gone"]), rows
+
+
+def _short(name: str) -> str:
+    """A table without its dataset: there is only one here."""
+    return name.replace("/flights/", " ", 1)
 
 
 def _rejected(story: Story, workspace: Path) -> Iterator[str]:
     for stage in [*story.refreshes.values()][-1]["validate"]["stages"]:
-        folder = workspace / "data" / stage["table"].replace("validated/", "rejected/", 1)
+        name = stage["table"].replace("validated/", "rejected/", 1)
         for check, rows in stage["checks"].items():
-            share = f"{rows:,} of {stage['totals']['rows_in']:,} rows"
-            yield f"{stage['table']}: {share} by `{check}`{_example(folder, check)}"
+            example = _example(workspace / "data" / name, check)
+            yield f"{_short(name)}: {rows:,} of {stage['totals']['rows_in']:,} by {check}{example}"
 
 
 def _example(folder: Path, check: str) -> str:
-    """One row that failed the check, as it is kept."""
+    """One row that failed the check, as it is kept: its first column, and those that the check names."""
     for file in sorted(folder.glob("*.parquet")):
-        rows = pl.read_parquet(file)
-        named = [name for name in rows.columns if name in re.findall(r"\w+", check)]
-        failed = rows.filter(pl.col("checks").list.contains(check))
+        failed = pl.read_parquet(file).filter(pl.col("checks").list.contains(check))
         if failed.height:
-            shown = {name: failed[name][0] for name in dict.fromkeys([*_first(rows), *named])}
-            return ", for example " + ", ".join(f"{name} {value}" for name, value in shown.items())
+            data = [name for name in failed.columns if name not in ("row", "checks")]
+            named = [name for name in data if name in re.findall(r"\w+", check)]
+            return f" ({', '.join(f'{name} {failed[name][0]}' for name in dict.fromkeys([data[0], *named]))})"
     return ""
 
 
-def _first(rows: pl.DataFrame) -> list[str]:
-    return [name for name in rows.columns if name not in ("row", "checks")][:EXAMPLE_COLUMNS]
+def _releases(story: Story) -> RenderableType:
+    """Partitions of each table that a release added, changed and removed."""
+    made = [run["version"] for run in (*story.refreshes.values(), story.labels)]
+    changed = {name for release in made for name in release["differences"]}
+    rows = [
+        (_short(name), *(_change(release["differences"].get(name)) for release in made))
+        for name in sorted(changed, key=_place)
+    ]
+    sent = ("bytes sent and read back", *(f"{release['pushed']['size']:,}" for release in made))
+    columns = ("table", *(release["name"] for release in made))
+    return table("Released: partitions added (+), changed (~), removed (-)", columns, [*rows, sent])
 
 
-def _releases(story: Story) -> Iterator[str]:
-    titles = {title: run["version"] for title, run in story.refreshes.items()}
-    for title, made in {**titles, "with the labels": story.labels["version"]}.items():
-        changes = [f"{name} {_change(change)}" for name, change in made["differences"].items()]
-        pushed = f"{made['pushed']['objects']} objects, {made['pushed']['size']:,} bytes pushed and read back"
-        yield f"{made['name']} ({title}): {pushed}"
-        yield f"    {'; '.join(changes) or 'no table changed'}"
+def _place(name: str) -> tuple[int, str]:
+    """Tables in the order of the flow."""
+    states = ("raw", "validated", "rejected", "features", "annotations", "labels")
+    return states.index(name.split("/", maxsplit=1)[0]), name
 
 
-def _change(change: Json) -> str:
-    return f"+{len(change['added'])} ~{len(change['changed'])} -{len(change['removed'])}"
+def _change(change: Json | None) -> str:
+    counts = {"+": change["added"], "~": change["changed"], "-": change["removed"]} if change else {}
+    return " ".join(f"{sign}{len(names)}" for sign, names in counts.items() if names)
 
 
 def _online(story: Story) -> Iterator[str]:
-    for title, run in story.refreshes.items():
+    for run in story.refreshes.values():
         found = run["publish"]
         written, deleted, kept = (
             sum(load[name] for load in found["loads"].values()) for name in ("written", "deleted", "kept")
         )
         keys = sum(proof["keys"] for proof in found["proofs"])
-        yield (
-            f"{found['release'] or title}: {written:,} values written, {deleted:,} deleted, {kept:,} right already;"
-            f" {keys:,} keys read back and equal"
-        )
+        loaded = f"{written:,} keys written, {deleted:,} deleted, {kept:,} as they were"
+        yield f"{found['release']} on side {found['side']}: {loaded}; {keys:,} read back and equal to the release"
 
 
 def _labels(story: Story) -> Iterator[str]:
     sent, collected = story.labels["send"], story.labels["collect"]
-    yield f"{sent['sent']} questions sent, all answered by a simulated annotator (an account of its own)"
     skipped = collected["events"].get("skipped", 0)
+    yield f"{sent['sent']} questions sent; answered by a simulated annotator, through an account of its own"
     yield f"{collected['labels']} labels, {skipped} skipped, {collected['rejected']} set aside"
 
 
-def _metrics(metrics: Json) -> Iterator[str]:
-    for name, value in metrics.items():
-        yield f"{name}: {json.dumps(value)}"
+def _model(metrics: Json) -> RenderableType:
+    """The model against predicting the base rate for every flight."""
+    model, base, size = metrics["model"], metrics["base_rate"], metrics["rows"]
+    rows = [(name.replace("_", " "), f"{model[name]:.4f}", f"{base[name]:.4f}") for name in sorted(model, key=_rank)]
+    trained = f"trained on {size['train']:,} flights, tested on {size['test']:,} from {metrics['first_test_day']} on"
+    title = f"Will it leave 15 minutes late? {metrics['release']}: {trained}"
+    verdict = f"{metrics['gain']['log_loss_share']:.1%} less log loss than predicting the base rate"
+    return Group(table(title, ("score", "model", "base rate"), rows), Text(f"  {verdict}", style="green"))
 
 
-def _where(home: Path) -> list[str]:
-    shown = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
-    workspace = shown / "workspace"
-    return [
-        f"make up HOME_DIR={shown}       the same stack with all of this in it; prints pages and passwords",
-        f"cd {workspace} && git log    releases are tags; `dvc metrics show`, `headrace status flights`",
-        f"{workspace}/data     the tables, a manifest.json with each",
-        f"{shown}/logs               one log per server; tasks in airflow/",
-    ]
+def _rank(score: str) -> tuple[bool, str]:
+    return score != "log_loss", score
 
 
-def _times(took: Mapping[str, float]) -> Table:
+def _events(story: Story) -> Iterator[str]:
+    told: dict[str, list[str]] = {}
+    for event in story.events:
+        told.setdefault(event["name"], []).append(event["extra"].get("name") or event["extra"]["release"])
+    for asset, releases in told.items():
+        yield f"{asset}: {', '.join(releases)}"
+
+
+def _times(took: Mapping[str, float]) -> RenderableType:
     rows = [(title, f"{seconds:.1f} s") for title, seconds in took.items()]
-    return table("Time", {"chapter": "left", "took": "right"}, rows)
+    return table("Time", ("chapter", "took"), rows)
+
+
+def _where(home: Path) -> RenderableType:
+    rows = [
+        (f"make up HOME_DIR={home}", "the same servers with all of this in them, and the way in"),
+        (f"cd {home}/workspace", "then: git log, dvc metrics show, headrace status flights"),
+        (f"{home}/workspace/data", "the tables, a manifest.json with each"),
+        (f"{home}/logs", "one log per server; those of the tasks in airflow/"),
+    ]
+    return table("Look again", ("", " "), rows, numbers=False)

@@ -37,7 +37,8 @@ def up(
     with screen.progress(err) as watch:
         found = control.up(home, names, watch)
     _out().print(screen.pages(found))
-    err.print("Stop it with `headrace stack down`; look at it with `headrace stack status`.")
+    where = "" if home == DEFAULT else f" --home {home}"
+    err.print(f"Stop it with `headrace stack down{where}`; look at it with `headrace stack status{where}`.")
 
 
 def _hold(home: Path, names: list[str], err: Console) -> None:

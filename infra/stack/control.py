@@ -16,13 +16,12 @@ from pathlib import Path
 from infra.stack import process
 from infra.stack.errors import StackError, StartFailedError
 from infra.stack.home import DEFAULT, REPOSITORY, Home, load_site
-from infra.stack.state import READY, Event, ServerState, State, log_of, read_state, tail
+from infra.stack.state import EXIT_BUSY, READY, Event, ServerState, State, log_of, read_state, tail
 from infra.stack.systems import chosen, describe
 
 STOP_S = 45.0
 START_S = 600.0
 POLL_S = 0.2
-EXIT_BUSY = 3
 
 Env = dict[str, str]
 Watch = Callable[[Event], None]

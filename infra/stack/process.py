@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
+import psutil
 
 SAME_START_SECONDS = 0.05
 

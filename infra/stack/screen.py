@@ -75,7 +75,7 @@ def pages(found: Status) -> Table:
     """Where each system is, and how to get in."""
     table = Table(title=f"The stack in {found.home}", title_justify="left", box=box.SIMPLE)
     for column in ("page", "address", "user", "password"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "address")
     for page in found.whole.pages if found.whole else ():
         table.add_row(page.name, page.address, page.user, page.password)
     return table

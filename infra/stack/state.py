@@ -11,6 +11,8 @@ from infra.stack.process import Identity
 from infra.stack.server import Page
 
 READY = "ready"
+EXIT_BUSY = 3
+"""The supervisor's answer when another one holds the home."""
 
 
 @dataclass(frozen=True)

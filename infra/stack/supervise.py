@@ -24,13 +24,12 @@ from typing import IO
 from infra.stack import launch, process
 from infra.stack.crew import Crew
 from infra.stack.home import Home, open_site, write_private
-from infra.stack.state import Event, State, read_state
+from infra.stack.state import EXIT_BUSY, Event, State, read_state
 from infra.stack.systems import describe, exports, ports_of
 from pipelines.errors import HeadraceError
 
 PR_SET_CHILD_SUBREAPER = 36
 KEEPER_GRACE_S = 6.0
-EXIT_BUSY = 3
 
 
 def main() -> None:
@@ -102,7 +101,11 @@ def sweep(heads: list[process.Identity]) -> None:
 async def supervise(home: Home, names: tuple[str, ...], keeper: process.Identity) -> int:
     """Start, hold, and stop everything when told to, when the owner goes, or when a server dies."""
     site = open_site(home, ports_of(names))
-    systems = describe(site, names)
+    try:
+        systems = describe(site, names)
+    except HeadraceError as error:  # a package is missing
+        tell(Event("failed", detail=str(error)))
+        return 1
     shared = exports(systems)
     write_private(home.env, "".join(f"{key}={value}\n" for key, value in shared.items()))
     state = State(keeper=keeper, systems=list(names), pages=[page for system in systems for page in system.pages])

@@ -2,15 +2,42 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipelines.cli import data, labels, look, serve
+from pipelines.cli.show import keep_stdout_for_results
 from pipelines.errors import HeadraceError
+
+ORDER = (
+    "ingest",
+    "validate",
+    "transform",
+    "label",
+    "version",
+    "publish",
+    "retrieve",
+    "run",
+    "plan",
+    "status",
+    "doctor",
+)
+
+
+class InOrder(TyperGroup):
+    """Commands in the order data flows, then those that look, then the rest."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  a type that Typer keeps to itself
+        """Names of the commands, as help lists them."""
+        rest = [name for name in super().list_commands(ctx) if name not in ORDER]
+        return [*ORDER, *rest]
+
 
 app = typer.Typer(
     name="headrace",
+    cls=InOrder,
     help="Carry raw data and labels to versioned releases, features and training tables.\n\n"
     "A dataset flows through its verbs: ingest → validate → transform → version → publish → retrieve. Each does work "
     "only for what changed, and is safe to run again.",
@@ -37,8 +64,10 @@ def options(
 
 def run() -> None:
     """Run the command line; a known error is a message and exit code 1, never a stack trace (unless `--debug`)."""
+    if "--json" in sys.argv:
+        keep_stdout_for_results()
     try:
-        app()
+        app(prog_name="headrace")
     except HeadraceError as error:
         if os.environ.get("HEADRACE_DEBUG"):
             raise

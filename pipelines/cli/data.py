@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.show import DatasetArgument, JsonOption, TableOption, progress, report, result
+from pipelines.cli.show import DatasetArgument, JsonOption, PartitionOption, TableOption, progress, report, result
 
 if TYPE_CHECKING:
     from pipelines.engine import Ran
@@ -17,45 +17,58 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def ingest(
+def ingest(  # noqa: PLR0913  each is an option of the command
     dataset: DatasetArgument,
     table: TableOption = None,
+    partition: PartitionOption = None,
     *,
     full: Annotated[bool, typer.Option(help="Read every partition of database tables again.")] = False,
     allow_empty: Annotated[bool, typer.Option(help="Believe a source that lists nothing at all.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Source → raw: read new and changed objects and rows, as they come."""
-    found = _ingest(dataset, table, full=full, allow_empty=allow_empty)
+    found = _ingest(dataset, table, partition, full=full, allow_empty=allow_empty)
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
 
-def validate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
+def validate(
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    partition: PartitionOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Raw → validated: hold rows to their contract; a bad row is kept with the checks it failed."""
-    report(_run(dataset, "validate", table), as_json=as_json)
+    report(_run(dataset, "validate", table, partition), as_json=as_json)
 
 
-def transform(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
+def transform(
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    partition: PartitionOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Validated → features: compute the days whose inputs or code changed."""
-    report(_run(dataset, "transform", table), as_json=as_json)
+    report(_run(dataset, "transform", table, partition), as_json=as_json)
 
 
 def run(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Ingest, validate and transform, without Airflow."""
-    found = _ingest(dataset, None, full=False, allow_empty=False)
+    found = _ingest(dataset, None, None, full=False, allow_empty=False)
     if not as_json:
         typer.echo("\n".join(str(item) for item in found))
-    report([*_run(dataset, "validate", None), *_run(dataset, "transform", None)], as_json=as_json)
+    report([*_run(dataset, "validate"), *_run(dataset, "transform")], as_json=as_json)
 
 
 def version(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Tables → release: audit, push the bytes, read them back, then commit, tag and push in one step."""
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.version import version as release  # noqa: PLC0415
 
-    made = release(load(dataset), Lake.at(Settings().workspace))
+    made = release(load(dataset), Lake.at(here().workspace))
     head = f"{made.name} {'released' if made.is_new else 'stands: nothing changed since'} ({made.commit[:10]})"
     lines = [
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
@@ -66,34 +79,38 @@ def version(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     result(content, lines, as_json=as_json)
 
 
-def _ingest(dataset: str, tables: list[str] | None, *, full: bool, allow_empty: bool) -> "list[Ingested]":
+def _ingest(
+    dataset: str, tables: list[str] | None, partition: str | None, *, full: bool, allow_empty: bool
+) -> "list[Ingested]":
     from pipelines import ingest as verb  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = Settings()
+    settings = here()
     with progress() as tell:
         return verb.ingest(
             load(dataset),
             Lake.at(settings.workspace),
             settings,
             sources=tables,
+            partition=partition,
             full=full,
             allow_empty=allow_empty,
             progress=tell,
         )
 
 
-def _run(dataset: str, verb: str, tables: list[str] | None) -> "list[Ran]":
+def _run(dataset: str, verb: str, tables: list[str] | None = None, partition: str | None = None) -> "list[Ran]":
     from pipelines import engine, graph  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = Settings()
+    settings = here()
     lake = Lake.at(settings.workspace)
     with progress() as tell:
         execute = Executor(settings, tell)
-        return [engine.run(stage, lake, execute) for stage in graph.of_verb(load(dataset), verb, tables or ())]
+        stages = graph.of_verb(load(dataset), verb, tables or ())
+        return [engine.run(stage, lake, execute, partition) for stage in stages]

@@ -20,10 +20,10 @@ app = typer.Typer(
 def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Have every sampled row stand in its project as one task, whatever happened before."""
     from pipelines import engine, label  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = Settings()
+    settings = here()
     lake = Lake.at(settings.workspace)
     for declared, labeling in _labelings(dataset, table):
         params = engine.param(lake.root, f"{dataset}.{labeling.name}")
@@ -36,10 +36,10 @@ def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOp
 def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Say how many tasks somebody has answered or skipped."""
     from pipelines import label  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
 
     for _, labeling in _labelings(dataset, table):
-        done, tasks = label.progress(labeling, Settings())
+        done, tasks = label.progress(labeling, here())
         content = {"labeling": labeling.name, "done": done, "tasks": tasks}
         result(content, [f"{labeling.name}: {done} of {tasks} tasks done"], as_json=as_json)
 
@@ -54,10 +54,10 @@ def collect(
 ) -> None:
     """Add what people did since the last time to the history, and bring the labels up to date."""
     from pipelines import label  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = Settings()
+    settings = here()
     for declared, labeling in _labelings(dataset, table):
         found = label.collect(declared, labeling, Lake.at(settings.workspace), settings, allow_empty=allow_empty)
         events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
@@ -69,11 +69,11 @@ def collect(
 def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Annotations → labels: decide each item by its newest answers; `collect` does this too."""
     from pipelines import engine, label  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = Settings()
+    settings = here()
     lake = Lake.at(settings.workspace)
     with progress() as tell:
         found = [label.stage(declared, labeling) for declared, labeling in _labelings(dataset, table)]

@@ -24,10 +24,10 @@ def plan(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Say which partitions are stale in which stage, and why. Reads manifests only."""
     from pipelines import engine, graph  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
 
-    lake = Lake.at(Settings().workspace)
+    lake = Lake.at(here().workspace)
     plans = engine.plan_all(graph.stages(load(dataset)), lake)
     sizes = {
         table: {name: entry.size for name, entry in lake.manifest(table).partitions.items()}
@@ -66,11 +66,11 @@ def _bytes(made: "Plan", sizes: dict[str, dict[str, int]]) -> int:
 
 def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Show the tables of a dataset: partitions, rows, rejected rows, and what the last release holds of them."""
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.version import Difference, releases  # noqa: PLC0415
 
-    lake = Lake.at(Settings().workspace)
+    lake = Lake.at(here().workspace)
     last = next(reversed(releases(lake, dataset)), "")
     tables = {}
     for table in lake.tables(dataset):
@@ -97,9 +97,9 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
 def doctor(*, as_json: JsonOption = False) -> None:
     """Check that this machine and workspace can do the work, and say what to mend where they cannot."""
     from pipelines.doctor import examine  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
 
-    found = examine(Settings())
+    found = examine(here())
     lines = [f"{'ok  ' if item.is_well else 'FAIL'} {item.name}: {item.seen}" for item in found]
     result({"checks": [vars(item) for item in found]}, lines, as_json=as_json)
     if not all(item.is_well for item in found):
@@ -111,7 +111,7 @@ def stages(
 ) -> None:
     """Hold `dvc.yaml` against what the datasets declare."""
     from pipelines import repro  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
 
-    root = Settings().workspace
+    root = here().workspace
     typer.echo(f"dvc.yaml: {repro.write(root) if write else repro.check(root)} stages")

@@ -25,11 +25,11 @@ def publish(
     """Release → online store: bring the standby to it, prove it, switch to it."""
     from pipelines.datasets import load  # noqa: PLC0415
     from pipelines.publish import publish as put_online  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.version import newest  # noqa: PLC0415
 
-    settings = Settings()
+    settings = here()
     lake = Lake.at(settings.workspace)
     made = put_online(load(dataset), lake, settings, release or newest(lake, dataset))
     head = f"{made.service} serves {made.release} from side {made.side}" + (
@@ -53,10 +53,10 @@ def retrieve(
     """Requests → training rows: the features of each row as they were known at its time."""
     from pipelines.datasets import load  # noqa: PLC0415
     from pipelines.retrieve import retrieve as answer  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = Settings()
+    settings = here()
     found = answer(load(dataset), Lake.at(settings.workspace), settings, requests, out, feature or ())
     lines = [
         f"{found.rows:,} rows in, {found.rows:,} rows out, of {found.release or 'the workspace'}: {found.path}",

@@ -22,7 +22,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 def result(content: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     """Print what a command found: `content` for machines, or `lines` for people."""
-    typer.echo(json.dumps(content, indent=2, default=str) if as_json else "\n".join(lines))
+    text = json.dumps(content, indent=2, default=str) if as_json else "\n".join(lines)
+    typer.echo(text, file=sys.__stdout__ if sys.stdout is sys.stderr else None)
+
+
+def keep_stdout_for_results() -> None:
+    """From here on, what a library prints (a retry, a hint) goes to standard error, and a result stays good JSON."""
+    sys.stdout = sys.stderr
 
 
 @contextmanager

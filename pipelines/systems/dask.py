@@ -111,7 +111,7 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: engine.Engine, tell: 
         job = Job(plan.stage.dataset, plan.stage.table, plan.recipe.key, lake.root, how)
         futures = [client.submit(make_there, item, job, pure=False, retries=RETRIES) for item in plan.stale]
         partitions = dict(zip((future.key for future in futures), plan.stale, strict=True))
-        for future, made in as_completed(futures, with_results=True):
+        for future, made in as_completed(futures, loop=client.loop, with_results=True):
             tell(partitions[future.key].partition, made)
 
 

@@ -6,6 +6,7 @@ ADBC for PostgreSQL (`COPY` straight to Arrow), Python's own driver for SQLite, 
 therefore checked here. A password is in no message.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from sqlalchemy.sql.expression import TableClause
 from pipelines.dataset import WHOLE, Query
 from pipelines.errors import NotConfiguredError
 from pipelines.systems.sql import DatabaseError, DatabaseUnreachableError, NoPartitionError, Server, ZonelessTimeError
+
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,11 @@ class Snapshot:
         schema = self._schema(query)
         groups = {}
         for day, rows, watermark, total in self.server.rows(self._listing(query, schema), query.table):
-            if rows and day is None:
+            if rows and query.partition_by and not DAY.fullmatch(day or ""):
                 raise NoPartitionError(
-                    f"{query.table}: {rows} rows have no UTC day in {query.partition_by} (it is null, infinite or no"
-                    " time), so they belong to no partition. Fix them, or declare a view that leaves them out."
+                    f"{query.table}: {rows} rows have no UTC day in {query.partition_by} (seen {day}: null, infinite or"
+                    " no day of the years 1 to 9999), so they belong to no partition. Fix them, or declare a view that"
+                    " leaves them out."
                 )
             if rows:
                 groups[day] = Group(rows, watermark, total)

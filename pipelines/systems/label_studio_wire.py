@@ -11,9 +11,9 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 import httpx
-import stamina
 
 from pipelines.errors import HeadraceError
+from pipelines.systems.retries import retry_context
 
 PASSING = frozenset({429, 502, 503, 504})
 """Answers of a server or proxy that is busy or starting. A 500 is a bug or a bad request, and no retry mends it."""
@@ -69,11 +69,18 @@ class Wire:
         Raises:
             LabelStudioError: The server stays away, or refuses.
         """
-        return self.head(path, query).json()
+        answer = self.head(path, query)
+        try:
+            return answer.json()
+        except ValueError:
+            raise LabelStudioError(
+                f"{self.url}{path}: expected JSON from Label Studio, seen {_reason(answer)}. Give LABEL_STUDIO_URL the"
+                " address of Label Studio itself, then run the same command again."
+            ) from None
 
     def head(self, path: str, query: Query) -> httpx.Response:
         """As `read`, with the answer's headers."""
-        asking = stamina.retry_context(
+        asking = retry_context(
             on=LostAnswerError, attempts=None, timeout=self.patience_s, wait_initial=0.2, wait_max=2.0
         )
         for attempt in asking:
@@ -142,7 +149,7 @@ def _reason(answer: httpx.Response) -> str:
     try:
         found = answer.json()
     except ValueError:
-        return f"a page of {len(answer.content)} bytes instead of JSON"
+        return f"a page of {len(answer.content):,} bytes that is no JSON"
     said = (
         {key: found[key] for key in ("detail", "validation_errors") if found.get(key)}
         if isinstance(found, dict)

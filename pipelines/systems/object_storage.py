@@ -252,12 +252,13 @@ class Bucket:
 
     def _ask(self, doing: str, call: Callable[[], T]) -> T:
         """Call, again and again while that may help, and turn what remains into a known error."""
-        import stamina  # noqa: PLC0415
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        from pipelines.systems.retries import retry_context  # noqa: PLC0415
 
         began = time.monotonic()
         try:
-            for attempt in stamina.retry_context(
+            for attempt in retry_context(
                 on=_may_pass, attempts=None, timeout=self.patience, wait_initial=0.1, wait_max=5.0
             ):
                 with attempt:

@@ -14,8 +14,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TableClause
-from stamina import retry_context
 
+from pipelines.systems.retries import retry_context
 from pipelines.systems.sql import DatabaseError, DatabaseUnreachableError, quoted
 
 TYPE = b"POSTGRESQL:type"

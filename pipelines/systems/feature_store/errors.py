@@ -11,6 +11,10 @@ class UnreadablePartitionError(HeadraceError):
     """A partition of a feature table is missing, or its bytes are not what its manifest says."""
 
 
+class MisplacedRowError(HeadraceError):
+    """A row lies in the partition of another day."""
+
+
 class UnknownReleaseError(HeadraceError):
     """There is no release of that name in this workspace."""
 

@@ -29,7 +29,7 @@ KEY_VERSION = 3
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load changed: values written, values deleted, values that were right already."""
+    """What a load changed: keys written (new, or a value differed), deleted, and right already."""
 
     written: int
     deleted: int
@@ -85,7 +85,8 @@ class Shelf:
             )
             database.executemany(f"DELETE FROM {self.name} WHERE entity_key = ? AND feature_name = ?", gone)  # noqa: S608
             database.execute("COMMIT")
-        return Loaded(len(write), len(gone), len(cells) - len(write))
+        changed = {key for key, _ in write} | ({key for key, _ in gone} & {key for key, _ in cells})
+        return Loaded(len(changed), len({key for key, _ in gone} - changed), wanted.height - len(changed))
 
     def read(self) -> pl.DataFrame:
         """Everything the view holds: keys and features, in the table's own types, through Feast's own decoding."""

@@ -56,6 +56,17 @@ class Proof:
     sampled: int
     mismatches: tuple[Mismatch, ...]
 
+    def __str__(self) -> str:
+        """One line for people."""
+        if self.mismatches:
+            return (
+                f"{self.view}: {len(self.mismatches):,} of {self.values:,} values differ; first: {self.mismatches[0]}"
+            )
+        return (
+            f"{self.view}: {self.values:,} values of {self.keys:,} keys are equal online, offline and for a request"
+            f" at that time; {self.sampled:,} keys read through get_online_features too"
+        )
+
 
 def prove(store: FeatureStore, table: FeatureTable, side: str, latest: pl.DataFrame, now: datetime) -> Proof:
     """Compare what `side` serves for `table` with `latest`, its rows offline at `now`."""

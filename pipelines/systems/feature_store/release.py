@@ -1,21 +1,20 @@
 """The feature tables of a release, read through their manifests: only the partitions and columns that can matter."""
 
 import json
-import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Self
 
 import polars as pl
-import yaml
 
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
 from pipelines.features import EVENT_TIME, KNOWN_TIME
-from pipelines.systems.dvc import md5_of, read_directory
-from pipelines.systems.feature_store.errors import UnknownReleaseError, UnreadablePartitionError
+from pipelines.systems import git
+from pipelines.systems.dvc import md5_of, read_directory, read_lock
+from pipelines.systems.feature_store.errors import MisplacedRowError, UnknownReleaseError, UnreadablePartitionError
 from pipelines.table import MANIFEST, Lake, Manifest
 
 WORKSPACE = ""
@@ -48,15 +47,12 @@ def manifest(lake: Lake, table: str, release: str = WORKSPACE) -> Manifest:
 
 def _outs(root: Path, release: str) -> dict[str, str]:
     """Path → md5 of every output that the release records."""
-    shown = subprocess.run(
-        ["git", "-C", root, "cat-file", "blob", f"refs/tags/{release}:dvc.lock"], capture_output=True, check=False
-    )
-    if shown.returncode:
+    if release not in git.tags(root, release):
         raise UnknownReleaseError(
-            f"There is no release {release} in {root}: git says {shown.stderr.decode().strip()!r}."
-            f" `git fetch --tags` brings those of others; `git tag --list '{release.partition('/')[0]}/*'` lists them."
+            f"There is no release {release} in {root}. `git fetch --tags` brings those of others;"
+            f" `git tag --list '{release.partition('/')[0]}/*'` lists them."
         )
-    stages = (yaml.load(shown.stdout, Loader=yaml.CSafeLoader) or {}).get("stages", {})
+    stages = read_lock(root, f"refs/tags/{release}")["stages"]
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
 
 
@@ -93,7 +89,10 @@ class Rows:
             UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
         """
         if not self.partitions:
-            return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
+            some = sorted(self.manifest.partitions)[:1]
+            if not some:
+                return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
+            return replace(self, partitions=tuple(some)).read(columns).clear()
         paths = [self._path(name) for name in self.partitions]
         try:
             return pl.scan_parquet(paths).select(columns).collect()
@@ -101,9 +100,28 @@ class Rows:
             raise self._refuse(columns, error) from error
 
     def newest_moment(self) -> int | None:
-        """The greatest event time or known time of the rows (microseconds): when all of them are known."""
-        moments = self.read([EVENT_TIME, KNOWN_TIME]).select(pl.max_horizontal(pl.all().max())).to_series()
-        return None if moments.null_count() == len(moments) else int(moments.to_physical()[0])
+        """The greatest event time or known time of the rows (microseconds): when all of them are known.
+
+        Raises:
+            MisplacedRowError: A row's event time is not in the day of its partition, where nobody would look for it.
+        """
+        names = {str(self._path(name)): name for name in self.partitions}
+        rows = pl.scan_parquet(list(names), include_file_paths="file").select("file", EVENT_TIME, KNOWN_TIME)
+        first, last = pl.col(EVENT_TIME).min().alias("first"), pl.col(EVENT_TIME).max().alias("last")
+        files = rows.group_by("file").agg(first, last, known=pl.col(KNOWN_TIME).max()).drop_nulls().collect()
+        for file, earliest, latest in files.select("file", "first", "last").iter_rows():
+            self._check_day(names[file], earliest, latest)
+        newest = files.select(pl.max_horizontal("last", "known").max()).to_series()
+        return int(newest.to_physical()[0]) if files.height else None
+
+    def _check_day(self, name: str, earliest: datetime, latest: datetime) -> None:
+        for time in (earliest, latest):
+            if name not in {WHOLE, str(time.date())}:
+                raise MisplacedRowError(
+                    f"{self.manifest.table} {name}: expected event times of that UTC day, seen {time.isoformat()}."
+                    f" Retrieval would not find the row there; mend the kernel, then run `headrace transform"
+                    f" {self.manifest.table.split('/')[1]}`."
+                )
 
     def _path(self, name: str) -> Path:
         entry = self.manifest.partitions[name]

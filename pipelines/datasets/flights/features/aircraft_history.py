@@ -15,7 +15,7 @@ from pipelines.datasets.flights.windows import share, start_of, trailing
 
 PERIODS = ("24h", "7d")
 LOOKBACK = 10
-"""Days of flights before a day: 7 in the window, 1 for the longest delay, 1 for the longest way to the gate, and 30 h
+"""Days of flights before a day: 7 in the window, 1 for the longest delay, 1 for the longest way to the gate, and 29 h
 from the start of a day in UTC to the last departure of New York's day."""
 KNOWN_WITHIN = timedelta(days=2)
 """After its schedule, a flight has left and arrived, if it does: less than 24 h late and less than 24 h on its way."""

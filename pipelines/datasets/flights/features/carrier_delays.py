@@ -15,7 +15,7 @@ from pipelines.datasets.flights.windows import hourly, share
 PERIODS = ("3h", "24h", "7d")
 TOTALS = ("departed", "late", "delay_min", "cancelled")
 LOOKBACK = 9
-"""Days of flights before a day: 7 in the window, 1 for the longest delay, and 30 h from the start of a day in UTC to
+"""Days of flights before a day: 7 in the window, 1 for the longest delay, and 29 h from the start of a day in UTC to
 the last departure of New York's day."""
 
 FEATURES: dict[str, pl.DataType] = {

@@ -16,7 +16,7 @@ from pipelines.datasets.flights.windows import full_hour_after, full_hours, hour
 PERIODS = ("3h", "24h")
 TOTALS = ("scheduled", "departed", "late", "delay_min", "cancelled")
 LOOKBACK = 3
-"""Days of flights before a day: 1 in the window, 1 for the longest delay, and 30 h from the start of a day in UTC to
+"""Days of flights before a day: 1 in the window, 1 for the longest delay, and 29 h from the start of a day in UTC to
 the last departure of New York's day."""
 
 FEATURES: dict[str, pl.DataType] = {

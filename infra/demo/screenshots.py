@@ -1,0 +1,80 @@
+"""Pictures for the README, of the demo's own pages: the refresh in Airflow, a question in Label Studio."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from infra.demo.errors import DemoError
+from infra.stack.server import Page as StackPage
+from infra.stack.state import State
+
+WIDTH, HEIGHT = 1400, 620
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+SETTLED_MS = 8_000
+"""A page goes on drawing for a while after it has loaded."""
+
+Shot = Callable[[Page, StackPage], None]
+
+
+def take(state: State, folder: Path) -> list[Path]:
+    """Take every picture of a running stack in which the demo has run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {page.name: page for page in state.pages}
+    made = []
+    for name, (system, show) in SHOTS.items():
+        with _browser() as browser:
+            show(browser, pages[system])
+            browser.wait_for_timeout(SETTLED_MS)
+            made.append(folder / f"{name}.png")
+            browser.screenshot(path=made[-1])
+    return made
+
+
+@contextmanager
+def _browser() -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        raise DemoError("The pictures need a browser: expected chromium or google-chrome on the PATH, seen neither.")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
+        try:
+            yield browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        finally:
+            browser.close()
+
+
+def _refresh(browser: Page, airflow: StackPage) -> None:
+    """The last refresh as a graph, its groups open."""
+    browser.goto(f"{airflow.address}/auth/login")
+    _log_in(browser, "username", airflow)
+    browser.wait_for_url(f"{airflow.address}/")
+    browser.evaluate("localStorage.setItem('default_dag_view', '\"graph\"')")
+    browser.goto(f"{airflow.address}/dags/flights_refresh/")
+    browser.click("a[href*='/runs/manual']")
+    for button in ("Expand all task groups", "Collapse Details Panel", "Fit View"):
+        browser.wait_for_timeout(SETTLED_MS / 4)
+        browser.click(f"[aria-label='{button}'], [title='{button}']")
+
+
+def _question(browser: Page, label_studio: StackPage) -> None:
+    """One question with its answer."""
+    browser.goto(f"{label_studio.address}/user/login/")
+    _log_in(browser, "email", label_studio)
+    browser.goto(f"{label_studio.address}/projects/1/data?task=3")
+    browser.wait_for_selector("text=What caused this delay?")
+
+
+def _log_in(browser: Page, name: str, page: StackPage) -> None:
+    browser.fill(f"input[name={name}]", page.user)
+    browser.fill("input[name=password]", page.password)
+    browser.keyboard.press("Enter")
+    browser.wait_for_load_state()
+
+
+SHOTS: Mapping[str, tuple[str, Shot]] = {
+    "airflow-refresh": ("Airflow", _refresh),
+    "label-studio-question": ("Label Studio", _question),
+}

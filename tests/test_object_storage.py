@@ -1,0 +1,105 @@
+"""Object storage: a read gives the object that was listed, whole, or an error; what may pass is tried again for a time.
+
+What can hold of both servers is tested on both: rclone checks signatures and ignores `If-Match`, moto does the reverse.
+"""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from servers import S3, free_port
+
+from pipelines.systems import object_storage
+from pipelines.systems.object_storage import (
+    Bucket,
+    ObjectChangedError,
+    StorageRefusedError,
+    StorageUnreachableError,
+)
+
+
+@pytest.fixture(params=["s3", "moto_s3"])
+def any_s3(request: pytest.FixtureRequest) -> S3:
+    found: S3 = request.getfixturevalue(request.param)
+    return found
+
+
+def test_more_objects_than_a_page_holds_are_all_listed(s3: S3) -> None:
+    bucket = s3.new_bucket()
+    for number in range(1005):
+        bucket.write(f"many/{number:04}", b"x")
+
+    keys = [found.key for found in bucket.list("many/")]
+
+    assert keys == [f"many/{number:04}" for number in range(1005)]
+
+
+def test_an_object_replaced_between_listing_and_reading_is_never_read_as_the_listed_one(any_s3: S3) -> None:
+    bucket = any_s3.new_bucket()
+    bucket.write("a", b"first")
+    (listed,) = bucket.list("a")
+    bucket.write("a", b"other")
+
+    with pytest.raises(ObjectChangedError, match="replaced"):
+        bucket.read(listed)
+
+
+def test_a_server_that_obeys_if_match_refuses_the_read_itself(moto_s3: S3) -> None:
+    bucket = moto_s3.new_bucket()
+    bucket.write("a", b"first")
+    (listed,) = bucket.list("a")
+    bucket.write("a", b"other")
+
+    with pytest.raises(ObjectChangedError, match="PreconditionFailed"):
+        bucket.read(listed)
+
+
+def test_an_object_deleted_between_listing_and_reading_is_a_changed_object(any_s3: S3) -> None:
+    bucket = any_s3.new_bucket()
+    bucket.write("a", b"first")
+    (listed,) = bucket.list("a")
+    bucket.delete("a")
+
+    with pytest.raises(ObjectChangedError, match="replaced or deleted"):
+        bucket.read(listed)
+    assert bucket.head("a") is None
+
+
+def test_missing_credentials_are_an_error_that_names_the_variables(s3: S3) -> None:
+    bucket = Bucket("any", endpoint=s3.endpoint)
+
+    with pytest.raises(StorageRefusedError, match=r"no credentials found\. Set AWS_ACCESS_KEY_ID"):
+        list(bucket.list(""))
+
+
+def test_a_server_that_is_down_is_tried_for_the_time_allowed_and_named(s3: S3) -> None:
+    port = free_port()
+    bucket = replace(s3.new_bucket(), endpoint=f"http://127.0.0.1:{port}", patience=0.5)
+
+    with pytest.raises(StorageUnreachableError, match=rf"at http://127.0.0.1:{port}: tried for \d+ s.*stack status"):
+        list(bucket.list("days/"))
+
+
+def test_a_large_object_is_written_in_parts_and_listed_with_the_mark_that_reads_give(
+    any_s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_storage, "MULTIPART_FROM", 5 * object_storage.MIB)
+    monkeypatch.setattr(object_storage, "PART", 5 * object_storage.MIB)
+    bucket, path = any_s3.new_bucket(), tmp_path / "large"
+    path.write_bytes(b"0123456789abcdef" * (700 * 1024))
+
+    written = bucket.write("large", path)
+    (listed,) = bucket.list("large")
+    got = bucket.download(listed, tmp_path / "got")
+
+    assert written.size == listed.size == 16 * 700 * 1024
+    assert got.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_deleting_what_is_not_there_is_no_error(any_s3: S3) -> None:
+    any_s3.new_bucket().delete("nothing")
+
+
+def test_secrets_are_not_in_the_repr_of_a_bucket() -> None:
+    assert "canary" not in repr(Bucket("b", access_key="canary-key", secret_key="canary-secret"))  # noqa: S106
