@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from pipelines import faults
 from pipelines.errors import MissingObjectError, TableBusyError
 from pipelines.systems.dvc import Cache, recorded_objects, write_whole
 
@@ -169,11 +170,14 @@ class Lake:
         """Note an entry that is computed but not yet shown: a run after a crash need not compute it again."""
         path = self._journal(table)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as journal:
-            journal.write(json.dumps(entry.to_dict()).encode() + b"\n")
+        line = json.dumps(entry.to_dict()).encode() + b"\n"
+        with path.open("ab", buffering=0) as journal:
+            faults.point("line of the journal", lambda: journal.write(line[: len(line) // 2]))
+            journal.write(line)
 
     def forget(self, table: str) -> None:
         """Drop the notes: the table is shown."""
+        faults.point("end of the journal")
         self._journal(table).unlink(missing_ok=True)
 
     def _remembered(self, table: str) -> Manifest:
@@ -230,6 +234,7 @@ class Lake:
         keep = {partition + manifest.suffix for partition in manifest.partitions} | {MANIFEST}
         for path in folder.iterdir():
             if path.name not in keep:
+                faults.point("file that is gone")
                 path.unlink()
 
     def _shown(self, folder: Path) -> dict[str, str]:

@@ -22,6 +22,8 @@ VERBS = (
     "run",
     "plan",
     "status",
+    "lineage",
+    "diff",
     "doctor",
 )
 HEAVY = ("polars", "pandas", "pyarrow", "dask", "feast", "boto3", "dvc", "label_studio_sdk", "sqlalchemy", "pandera")

@@ -68,7 +68,8 @@ def version(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.version import version as release  # noqa: PLC0415
 
-    made = release(load(dataset), Lake.at(here().workspace))
+    lake = Lake.at(here().workspace)
+    made = release(load(dataset), lake)
     head = f"{made.name} {'released' if made.is_new else 'stands: nothing changed since'} ({made.commit[:10]})"
     lines = [
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
@@ -76,6 +77,7 @@ def version(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     ]
     content = {**vars(made), "pushed": vars(made.pushed)}
     content["differences"] = {table: vars(difference) for table, difference in made.differences.items()}
+    content["rows"] = {table: lake.manifest(table).rows for table in lake.tables(dataset)}
     result(content, lines, as_json=as_json)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from pipelines import faults
 from pipelines.errors import MissingObjectError, NotConfiguredError
 from pipelines.systems import git
 from pipelines.systems.object_storage import Bucket
@@ -81,6 +82,7 @@ class Cache:
         size = temporary.stat().st_size
         target = self.path(md5)
         if not self.has(md5, size):
+            faults.point("object into the cache", lambda: os.truncate(temporary, size // 2))
             _sync(temporary)
             temporary.chmod(READ_ONLY)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,9 @@ class Cache:
     def copy_to(self, md5: str, path: Path) -> None:
         """Put the object's bytes at `path`, whole or not at all, as a file of the reader's own."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        faults.point("copy into the workspace", lambda: temporary.write_bytes(b"half"))
         shutil.copyfile(self.fetch(md5), temporary)
+        faults.point("file of the workspace")
         temporary.replace(path)
 
     @cached_property
@@ -176,6 +180,11 @@ class Remote:
     def where(self, md5: str) -> str:
         """Address of the object, for people."""
         return f"s3://{self.bucket.name}/{self.key(md5)}"
+
+    def write(self, md5: str, path: Path) -> None:
+        """Put the object there."""
+        faults.point(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}")
+        self.bucket.write(self.key(md5), path)
 
     def read(self, md5: str) -> bytes:
         """Bytes of the object.
@@ -273,11 +282,23 @@ def _pointers(root: Path, revision: str | None) -> Iterator[tuple[str, bytes]]:
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a reader sees the old bytes or the new, whatever dies."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    faults.point(f"write {path.name}", lambda: temporary.write_bytes(content[: len(content) // 2]))
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    faults.point(f"rename {path.name}")
     temporary.replace(path)
+    _sweep(path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of `path` that died left beside it."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        try:
+            os.kill(int(left.suffixes[-2][1:]), 0)
+        except (ProcessLookupError, ValueError):
+            left.unlink(missing_ok=True)
 
 
 def dump_yaml(content: Mapping[str, Any]) -> bytes:

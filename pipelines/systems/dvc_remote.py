@@ -57,7 +57,7 @@ def _push(cache: Cache, md5: str) -> int:
     size = path.stat().st_size
     if _seen(remote, md5) == (size, md5.removesuffix(".dir")):
         return 0
-    remote.bucket.write(remote.key(md5), path)
+    remote.write(md5, path)
     if (seen := _seen(remote, md5)) != (size, md5.removesuffix(".dir")):
         raise NotOnRemoteError(
             f"{remote.where(md5)}: expected {size:,} bytes with md5 {md5} after writing them, seen {seen}."

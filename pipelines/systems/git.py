@@ -1,9 +1,10 @@
 """Git: what is committed, and the one atomic push that makes a release."""
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pipelines import faults
 from pipelines.errors import HeadraceError, NotConfiguredError
 
 REMOTE = "origin"
@@ -41,18 +42,47 @@ def files(root: Path, revision: str, folder: str) -> list[str]:
     return git(root, "ls-tree", "-r", "--name-only", "-z", revision, "--", folder).split("\0")[:-1]
 
 
+def refs(root: Path, *below: str) -> dict[str, str]:
+    """Full name → commit of the refs below these prefixes, or of all, newest first; what names no commit is left out."""
+    form = "%(refname) %(if)%(*objectname)%(then)%(*objecttype) %(*objectname)%(else)%(objecttype) %(objectname)%(end)"
+    lines = git(root, "for-each-ref", "--sort=-creatordate", f"--format={form}", *below).splitlines()
+    found = (line.split(" ") for line in lines)
+    return {name: commit for name, kind, commit in found if kind == "commit"}
+
+
+def tree(root: Path, revision: str, *paths: str) -> dict[str, str]:
+    """Path → blob of the files at and below `paths` at `revision`."""
+    lines = git(root, "ls-tree", "-r", "-z", revision, "--", *paths).split("\0")
+    return {line.split("\t")[1]: line.split("\t")[0].split(" ")[2] for line in lines if line}
+
+
+def blobs(root: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """The bytes of each blob, by one process of git."""
+    wanted = "".join(f"{name}\n" for name in names).encode()
+    done = subprocess.run(["git", "cat-file", "--batch"], cwd=root, input=wanted, capture_output=True, check=True)
+    at = 0
+    while at < len(done.stdout):
+        begin = done.stdout.index(b"\n", at) + 1
+        name, _, size = done.stdout[at : begin - 1].decode().split(" ")
+        at = begin + int(size) + 1
+        yield name, done.stdout[begin : at - 1]
+
+
 def commit(root: Path, paths: Iterable[str], message: str) -> bool:
     """Commit these paths; False if nothing in them differs from HEAD."""
     wanted = sorted(paths)
+    faults.point("git add")
     git(root, "add", "--all", "--", *wanted)
     if not git(root, "diff", "--cached", "--name-only", "--", *wanted):
         return False
+    faults.point("git commit")
     git(root, *_identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
     return True
 
 
 def tag(root: Path, name: str, message: str) -> None:
     """Tag HEAD, with a note; a tag of that name that was never pushed makes way."""
+    faults.point("git tag")
     git(root, *_identity(root), "tag", "--force", "--annotate", name, "--message", message)
 
 
@@ -70,6 +100,7 @@ def push(root: Path, *tags: str) -> None:
     """
     branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
     names = [f"refs/tags/{name}" for name in tags]
+    faults.point("git push")
     try:
         git(root, "push", "--quiet", "--atomic", REMOTE, f"HEAD:refs/heads/{branch}", *names)
     except GitError as error:
@@ -77,6 +108,7 @@ def push(root: Path, *tags: str) -> None:
             f"{root}: {REMOTE}/{branch} moved on since this run began, so its release was refused; nothing was pushed."
             f" `git pull --rebase`, then run the same command again. ({error})"
         ) from None
+    faults.point("after the push")
 
 
 def fetch(root: Path) -> None:
