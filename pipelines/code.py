@@ -13,14 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = "pipelines"
+RUNNING = Path(__file__).resolve().parents[1]
+"""Where the code of this process came from."""
 
 
-def closure(modules: Iterable[str], root: Path) -> dict[str, str]:
+def closure(modules: Iterable[str], root: Path = RUNNING) -> dict[str, str]:
     """Source file (relative to `root`) → hash, for `modules` and all they import inside `pipelines/`, sorted.
 
     Args:
         modules: Dotted names below `pipelines`.
-        root: The workspace whose `pipelines/` is meant.
+        root: The clone whose `pipelines/` is meant; by default what runs, wherever the data is.
     """
     found: dict[str, str] = {}
     waiting = list(modules)

@@ -18,7 +18,7 @@ from pipelines.code import closure
 from pipelines.errors import HeadraceError
 from pipelines.plan import Plan, Recipe, Stale, plan
 from pipelines.stage import Outcome, Stage
-from pipelines.systems.dvc import load_yaml
+from pipelines.systems.dvc import Cache, load_yaml
 from pipelines.table import Entry, Lake, Manifest
 
 Engine = Literal["cpu", "gpu"]
@@ -91,13 +91,15 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
     return plans
 
 
-def recipe(stage: Stage, root: Path, code: Path | None = None) -> Recipe:
-    """The recipe of `stage` as the files of the workspace `root` are now; `code` is where the code is, if elsewhere."""
-    return Recipe(
-        closure(stage.modules, code or root),
-        {name: param(root, name) for name in stage.params},
-        {name: version(name) for name in stage.libraries},
-    )
+def recipe(stage: Stage, root: Path) -> Recipe:
+    """The recipe of `stage`: the code that runs here, and the parameters of the workspace `root`."""
+    code, libraries = code_and_libraries(stage)
+    return Recipe(code, {name: param(root, name) for name in stage.params}, libraries)
+
+
+def code_and_libraries(stage: Stage) -> tuple[dict[str, str], dict[str, str]]:
+    """File → hash of the stage's code, and library → version, as they run here."""
+    return closure(stage.modules), {name: version(name) for name in stage.libraries}
 
 
 def build(stage: Stage, item: Stale, recipe: Recipe, lake: Lake, engine: Engine = "cpu") -> Entry:
@@ -106,17 +108,16 @@ def build(stage: Stage, item: Stale, recipe: Recipe, lake: Lake, engine: Engine 
     Raises:
         HeadraceError: The stage refuses the partition; the evidence lies in `.headrace/refused/`.
     """
-    files = {
-        table: {name: lake.cache.fetch(md5) for name, md5 in sorted(names.items())}
-        for table, names in item.inputs.items()
-    }
-    outcome = stage.compute(item.partition, files, recipe.params)
-    if outcome.refusal:
-        raise outcome.refusal(_evidence(lake, outcome, item.partition))
-    rows = collect(outcome.rows, engine)
-    outcome.check(rows)
-    beside = {table: _keep(lake, more, outcome.keys, item.memo) for table, more in outcome.beside.items()}
-    own = _keep(lake, rows, outcome.keys, item.memo)
+    with lake.cache.scratch() as cache:
+        inputs = item.inputs.items()
+        files = {table: {name: cache.fetch(md5) for name, md5 in sorted(names.items())} for table, names in inputs}
+        outcome = stage.compute(item.partition, files, recipe.params)
+        if outcome.refusal:
+            raise outcome.refusal(_evidence(lake, outcome, item.partition))
+        rows = collect(outcome.rows, engine)
+        outcome.check(rows)
+        beside = {table: _keep(cache, more, outcome.keys, item.memo) for table, more in outcome.beside.items()}
+        own = _keep(cache, rows, outcome.keys, item.memo)
     return replace(own, inputs=item.inputs, facts=outcome.facts, beside=beside)
 
 
@@ -147,19 +148,22 @@ def _params(path: Path, _changed: int) -> dict[str, Any]:
     return load_yaml(path)
 
 
-def _keep(lake: Lake, rows: pl.DataFrame, keys: Sequence[str], memo: str) -> Entry:
+def _keep(cache: Cache, rows: pl.DataFrame, keys: Sequence[str], memo: str) -> Entry:
     ordered = parquet.canonical(rows, [name for name in keys if name in rows.columns])
-    stored = lake.cache.add(lambda path: parquet.write(ordered, path))
+    stored = cache.add(lambda path: parquet.write(ordered, path))
     return Entry(memo, stored.md5, stored.size, rows.height)
 
 
-def _evidence(lake: Lake, outcome: Outcome, partition: str) -> Path:
+def _evidence(lake: Lake, outcome: Outcome, partition: str) -> str:
+    """Where the rows lie that show why a partition is refused."""
     table, rows = next(iter(outcome.beside.items()))
+    if lake.cache.passes_on:
+        return lake.cache.where(lake.cache.add(lambda path: parquet.write(rows, path)).md5)
     path = lake.root / ".headrace" / "refused" / table / f"{partition}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     parquet.write(rows, path)
-    return path
+    return str(path)
 
 
 def _show(done: Plan, lake: Lake) -> None:

@@ -13,5 +13,9 @@ class TableBusyError(HeadraceError):
     """Another run holds the table."""
 
 
+class StaleAttemptError(HeadraceError):
+    """A run went on after it had lost its lease."""
+
+
 class MissingObjectError(HeadraceError):
     """Bytes that a manifest names are neither in the cache nor on the remote."""

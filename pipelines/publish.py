@@ -9,6 +9,7 @@ release has one latest value for each key, whenever it is published.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,8 @@ def publish(dataset: Dataset, lake: Lake, settings: Settings, release: str | Non
 
     with lake.lease(f"online/{dataset.name}"):
         snapshot = Snapshot.of(dataset, lake, release or "")
-        sides = Sides.open(snapshot, lake.root / "feature_repo", settings)
-        return _confirm(sides) or _replace(sides)
+        with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
+            return _confirm(sides) or _replace(sides)
 
 
 def _confirm(sides: "Sides") -> Published | None:

@@ -101,6 +101,13 @@ def out_entry(manifest: Manifest, lake: Lake, path: str) -> dict[str, Any]:
     return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
 
 
+def kept_in_git(root: Path) -> set[str]:
+    """Metrics, plots and other outputs that git keeps instead of DVC (`cache: false`)."""
+    stages = load_yaml(root / "dvc.yaml").get("stages", {}).values() if (root / "dvc.yaml").exists() else ()
+    outs = (out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, ()))
+    return {path for out in outs if isinstance(out, dict) for path, how in out.items() if how.get("cache") is False}
+
+
 def tracked_by_stage(dataset: Dataset) -> set[str]:
     """Tables that stages make; every other table of the dataset has a `.dvc` file."""
     return {table for stage in graph.stages(dataset) for table in (stage.table, *stage.beside)}

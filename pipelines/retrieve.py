@@ -77,11 +77,15 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
 
 @contextmanager
 def _opened(dataset: Dataset, lake: Lake, settings: Settings, release: str | None) -> Iterator["FeatureStore"]:
-    from pipelines.systems.feature_store.store import open_store  # noqa: PLC0415  Feast takes seconds to import
+    from pipelines.systems.feature_store.store import close_store, open_store  # noqa: PLC0415  Feast takes seconds to import
     from pipelines.systems.feature_store.tables import tables_of  # noqa: PLC0415
 
     if release is None:
-        yield open_store(lake.root / "feature_repo", settings)
+        store = open_store(lake.root / "feature_repo", settings)
+        try:
+            yield store
+        finally:
+            close_store(store)
     else:
         with tables_of(dataset, lake, release) as store:
             yield store

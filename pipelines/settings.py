@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     scheduler: str | None = Field(None, validation_alias="DASK_SCHEDULER_ADDRESS")
     """Address of a running Dask scheduler (`tcp://host:port`); without one, threads of this process."""
 
+    commit: Literal["local", "remote"] = Field("local", validation_alias="HEADRACE_COMMIT")
+    """Where partitions are kept: in the workspace, or straight on the DVC remote, with manifests alone here."""
+
     threads: int | None = Field(None, gt=0, validation_alias="HEADRACE_THREADS")
     """Partitions worked on at once in this process (default: one a core)."""
 

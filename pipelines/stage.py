@@ -27,7 +27,7 @@ class Outcome:
         facts: What is known about the partition beyond its rows, for the manifest.
         check: Raises a known error if the rows, once computed, are not what they must be.
         beside: Table → rows, for the tables beside it; a table of no rows is left out.
-        refusal: The partition must not go on: given the file where the rows that show why lie, the error that says so.
+        refusal: The partition must not go on: given where the rows lie that show why, the error that says so.
     """
 
     rows: pl.LazyFrame | pl.DataFrame
@@ -35,7 +35,7 @@ class Outcome:
     facts: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[pl.DataFrame], None] = lambda _rows: None
     beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
-    refusal: Callable[[Path], HeadraceError] | None = None
+    refusal: Callable[[str], HeadraceError] | None = None
 
 
 @dataclass(frozen=True)

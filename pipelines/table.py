@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from pipelines import faults
-from pipelines.errors import MissingObjectError, TableBusyError
+from pipelines.errors import MissingObjectError, StaleAttemptError, TableBusyError
 from pipelines.systems.dvc import Cache, recorded_objects, write_whole
 
 MANIFEST = "manifest.json"
@@ -111,15 +111,17 @@ class Lake:
     Attributes:
         root: The workspace: a git clone.
         cache: Where the bytes are: DVC's cache there, and the remote behind it.
+        held: Lock file → inode of the leases that this run holds.
     """
 
     root: Path
     cache: Cache
+    held: dict[Path, int] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def at(cls, root: Path) -> "Lake":
-        """The lake of the workspace `root`."""
-        return cls(root.resolve(), Cache.of(root.resolve()))
+    def at(cls, root: Path, *, passes_on: bool = False) -> "Lake":
+        """The lake of the workspace `root`; one that passes partitions on to the remote shows manifests alone."""
+        return cls(root.resolve(), Cache.of(root.resolve(), passes_on=passes_on))
 
     def folder(self, table: str) -> Path:
         """Folder that shows the table's partitions."""
@@ -164,7 +166,8 @@ class Lake:
         return manifest.with_partitions(there)
 
     def _has(self, entry: Entry) -> bool:
-        return all(self.cache.has(part.md5, part.size) for part in (entry, *entry.beside.values()))
+        where = self.cache.remote if self.cache.passes_on else self.cache
+        return all(where.has(part.md5, part.size) for part in (entry, *entry.beside.values()))
 
     def remember(self, table: str, entry: Entry) -> None:
         """Note an entry that is computed but not yet shown: a run after a crash need not compute it again."""
@@ -222,18 +225,24 @@ class Lake:
         """Make the workspace show `manifest`: new files first, then the manifest, then what is gone goes.
 
         A crash leaves the old manifest or the new one; files it does not name are not read and go next time.
+
+        Raises:
+            StaleAttemptError: A lease of this run was taken away.
         """
+        self._fence(manifest.table)
         folder = self.folder(manifest.table)
         folder.mkdir(parents=True, exist_ok=True)
+        wanted = (
+            {} if self.cache.passes_on else {name + manifest.suffix: e.md5 for name, e in manifest.partitions.items()}
+        )
         shown = self._shown(folder)
-        for partition, entry in manifest.partitions.items():
-            name = partition + manifest.suffix
-            if shown.get(name) != entry.md5:
-                self.cache.copy_to(entry.md5, folder / name)
+        for name, md5 in wanted.items():
+            if shown.get(name) != md5:
+                self.cache.copy_to(md5, folder / name)
+        self._fence(manifest.table)
         write_whole(folder / MANIFEST, manifest.to_bytes())
-        keep = {partition + manifest.suffix for partition in manifest.partitions} | {MANIFEST}
         for path in folder.iterdir():
-            if path.name not in keep:
+            if path.name not in (*wanted, MANIFEST):
                 faults.point("file that is gone")
                 path.unlink()
 
@@ -249,7 +258,7 @@ class Lake:
 
     @contextmanager
     def lease(self, table: str) -> Iterator[None]:
-        """Hold the table for one run.
+        """Hold the table for one run, until the block or the process ends.
 
         Raises:
             TableBusyError: Another run holds it.
@@ -264,12 +273,25 @@ class Lake:
                 holder = lock.read() or "unknown"
                 raise TableBusyError(
                     f"{table} is being written by another run (process {holder}) in {self.root}."
-                    " Let it finish, then run the same command again."
+                    " Let it finish, or stop it if it hangs, then run the same command again."
                 ) from None
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            yield
+            self.held[path] = os.fstat(lock.fileno()).st_ino
+            try:
+                yield
+            finally:
+                del self.held[path]
+
+    def _fence(self, table: str) -> None:
+        """Refuse to go on if a lease of this run was taken away, so that another run may have come and gone since."""
+        for path, inode in self.held.items():
+            if not path.exists() or path.stat().st_ino != inode:
+                raise StaleAttemptError(
+                    f"{table}: this run (process {os.getpid()}) no longer holds {path}; another may have written the"
+                    " table meanwhile. Nothing was shown. Run the same command again."
+                )
 
 
 def _is_whole(line: bytes) -> bool:

@@ -6,7 +6,6 @@ partition: the earliest partition that holds it keeps it, the others reject thei
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pipelines import contract, parquet
@@ -71,7 +70,7 @@ def compute(
     )
 
 
-def too_many(source: Source, dataset: str, name: str, verdict: Verdict, evidence: Path) -> TooManyRejectedError:
+def too_many(source: Source, dataset: str, name: str, verdict: Verdict, evidence: str) -> TooManyRejectedError:
     """The error for a partition over its tolerance."""
     share = verdict.rejected.height / verdict.rows_in
     check, rows = next(iter(verdict.counts.items()))

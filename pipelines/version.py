@@ -83,7 +83,9 @@ def version(dataset: Dataset, lake: Lake) -> Release:
         base = git.upstream(lake.root)
         there = recorded_outs(lake.root, base) if base else {}
         outs = {**recorded_outs(lake.root), **_outs(dataset, lake)}
-        pushed = push_objects(lake.cache, outs.values(), there.values())
+        in_git = repro.kept_in_git(lake.root)
+        kept = [out for path, out in outs.items() if path not in in_git]
+        pushed = push_objects(lake.cache, kept, there.values(), _sizes(dataset, lake))
         last = latest(lake, dataset.name)
         differences = _differences(dataset, lake, last)
         if not last or differences:
@@ -156,6 +158,12 @@ def _outs(dataset: Dataset, lake: Lake) -> dict[str, dict[str, Any]]:
     return {path: repro.out_entry(lake.manifest(table), lake, path) for table, path in paths.items()}
 
 
+def _sizes(dataset: Dataset, lake: Lake) -> dict[str, int]:
+    """md5 → bytes of every partition."""
+    manifests = (lake.manifest(table) for table in lake.tables(dataset.name))
+    return {entry.md5: entry.size for manifest in manifests for entry in manifest.partitions.values()}
+
+
 def _differences(dataset: Dataset, lake: Lake, last: str) -> dict[str, Difference]:
     recorded = recorded_outs(lake.root, last) if last else {}
     tables = {path.removeprefix("data/") for path in recorded if path.split("/")[2:3] == [dataset.name]}
@@ -174,7 +182,8 @@ def _commit(dataset: Dataset, lake: Lake, outs: Mapping[str, dict[str, Any]], me
     by_stage = repro.tracked_by_stage(dataset)
     tracked = [table for table in lake.tables(dataset.name) if table not in by_stage]
     pointers = [write_pointer(lake.root, outs[f"data/{table}"]) for table in tracked]
-    git.commit(lake.root, ["dvc.lock", *pointers], message)
+    metrics = [path for path in repro.kept_in_git(lake.root) if (lake.root / path).exists()]
+    git.commit(lake.root, ["dvc.lock", *pointers, *metrics], message)
 
 
 def _number(release: str) -> int:

@@ -2,20 +2,30 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from feast import FeatureStore
 
 from pipelines import parquet
 from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Reads
 from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.publish import Published, publish
+from pipelines.retrieve import features
 from pipelines.settings import Settings
 from pipelines.systems.dvc import directory_bytes
+from pipelines.systems.feature_store.offline import Retrieval
+from pipelines.systems.feature_store.store import close_store, open_store
 from pipelines.table import MANIFEST, Entry, Lake, Manifest
+
+LARGE = 2**53 + 1
+"""The first whole number that a float can not hold."""
 
 REPO = Path(__file__).parents[1]
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
@@ -84,6 +94,21 @@ def settings(root: Path) -> Settings:
     )
 
 
+_OPENED: list[FeatureStore] = []
+
+
+def opened(lake: Lake) -> FeatureStore:
+    """Feast's store of the workspace, until `close_all`."""
+    _OPENED.append(open_store(lake.root / "feature_repo", settings(lake.root)))
+    return _OPENED[-1]
+
+
+def close_all() -> None:
+    """Close every store that was opened here."""
+    while _OPENED:
+        close_store(_OPENED.pop())
+
+
 def fill(lake: Lake, table: FeatureTable, rows: Sequence[Mapping[str, Any]]) -> None:
     """Make `rows` the table: a partition a UTC day; a feature not given is null, known time is event time."""
     columns = dict.fromkeys(table.keys, pl.String()) | dict(table.key_types)
@@ -146,3 +171,49 @@ def release(lake: Lake, number: int) -> str:
 def _git(root: Path, *words: str) -> None:
     person = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
     subprocess.run(["git", "-C", root, *person, *words], check=True)
+
+
+FLOWN = [
+    {"tailnum": "N2", "event_time": NOON - 2 * HOUR, "delay_min": -4.0},
+    {"tailnum": "N3", "event_time": NOON - HOUR, "delay_min": 3.0},
+]
+
+
+def ask(store: FeatureStore, requests: object, *names: str, **options: Any) -> Retrieval:  # noqa: ANN401
+    job = store.get_historical_features(requests, list(names), **options)
+    assert isinstance(job, Retrieval)
+    return job
+
+
+def weather(origins: Sequence[str | None], times: Sequence[datetime]) -> pl.DataFrame:
+    schema = {"origin": pl.String(), "event_timestamp": UTC_MICROSECONDS}
+    return pl.DataFrame({"origin": origins, "event_timestamp": times}, schema=schema)
+
+
+def all_keys(times: Sequence[datetime]) -> pl.DataFrame:
+    count = len(times)
+    return weather(["EWR"] * count, times).with_columns(tailnum=pl.lit("N2"), carrier_id=pl.lit(LARGE, pl.Int64))
+
+
+def put(lake: Lake, release: str | None = None, dataset: Dataset = DATASET) -> Published:
+    return publish(dataset, lake, settings(lake.root), release)
+
+
+def served(lake: Lake, tailnums: Sequence[str]) -> list[float | None]:
+    store = opened(lake)
+    rows = [{"tailnum": tailnum, "origin": "EWR", "carrier_id": 1} for tailnum in tailnums]
+    service = store.get_feature_service(DATASET.service)
+    answer = store.get_online_features(service, rows, full_feature_names=True).to_dict()
+    return list(answer["aircraft_history__delay_min"])
+
+
+def offline(lake: Lake, tailnums: Sequence[str], at: Published) -> list[float | None]:
+    asked = pl.DataFrame({"tailnum": tailnums}).with_columns(
+        origin=pl.lit("EWR"), carrier_id=pl.lit(1, pl.Int64), event_timestamp=pl.lit(at.as_of)
+    )
+    return features(DATASET, opened(lake), asked)["aircraft_history__delay_min"].to_list()
+
+
+def execute(lake: Lake, statement: str) -> None:
+    with closing(sqlite3.connect(lake.root / "feast" / "online.db")) as database:
+        database.executescript(statement)

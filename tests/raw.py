@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Arrivals:
     def _add(self, table: str, suffix: str, contents: Mapping[str, bytes]) -> None:
         entries = {}
         for name, content in contents.items():
-            stored = self.lake.cache.add_bytes(content)
+            stored = self.lake.cache.add(partial(Path.write_bytes, data=content))
             entries[name] = Entry(stored.md5, stored.md5, stored.size, facts={"object": {"key": f"{table}/{name}"}})
         had = self.lake.manifest(table).partitions
         self.lake.commit(Manifest(table, suffix, partitions={**had, **entries}))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -175,7 +175,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     program = str(Path(sys.executable).with_name("rclone"))
     command = [program, "serve", "s3", str(folder), "--addr", f"{HOST}:{port}", "--config", os.devnull]
     log = tmp_path_factory.mktemp("s3-log") / "log"
-    with running(command, log, lambda: answers(port), RCLONE_AUTH_KEY=keys):
+    with running(command, log, lambda: answers(port), environment={"RCLONE_AUTH_KEY": keys}):
         yield server
 
 
@@ -216,19 +216,19 @@ def postgres() -> Iterator[PostgreSQL]:
 
 
 @contextmanager
-def running(
+def running(  # noqa: PLR0913  a process has that many sides
     command: list[str],
     log: Path,
     healthy: Callable[[], bool],
     *,
     account: str = "-",
     stop: signal.Signals = signal.SIGTERM,
-    **more: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Run a server until the block ends; it is healthy when the block begins. `more` goes to its environment."""
-    environment = {**os.environ, **more}
+    """Run a server until the block ends; it is healthy when the block begins. `environment` is added to ours."""
+    every = {**os.environ, **(environment or {})}
     with log.open("wb") as out:
-        process = subprocess.Popen(_launched(command, account), stdout=out, stderr=out, env=environment, cwd=log.parent)
+        process = subprocess.Popen(_launched(command, account), stdout=out, stderr=out, env=every, cwd=log.parent)
     try:
         until = time.monotonic() + 30
         while not healthy():

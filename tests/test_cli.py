@@ -25,6 +25,7 @@ VERBS = (
     "lineage",
     "diff",
     "doctor",
+    "gc",
 )
 HEAVY = ("polars", "pandas", "pyarrow", "dask", "feast", "boto3", "dvc", "label_studio_sdk", "sqlalchemy", "pandera")
 

@@ -19,7 +19,7 @@ from tiny import RAW, REJECTED, TOTALS, VALIDATED, bring, sales
 from pipelines import engine, graph
 from pipelines.dataset import Dataset
 from pipelines.engine import Ran, plan_all
-from pipelines.errors import HeadraceError, TableBusyError
+from pipelines.errors import HeadraceError, StaleAttemptError, TableBusyError
 from pipelines.plan import Plan, plan
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor, PartitionsRefusedError
@@ -259,6 +259,24 @@ def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake
 def test_two_runs_of_one_table_at_once_are_refused_with_the_holder(lake: Lake) -> None:
     with lake.lease(VALIDATED), pytest.raises(TableBusyError, match=r"validated/tiny/sales .*process \d+"):
         run(lake)
+
+
+def test_an_attempt_that_lost_its_lease_while_it_was_paused_cannot_commit(lake: Lake) -> None:
+    stage = graph.stages(tiny.DATASET)[0]
+    execute = Executor(Settings(workspace=lake.root))
+
+    def is_overtaken(made: Plan, where: Lake, done: engine.Done) -> None:
+        execute(made, where, done)
+        (lock,) = (lake.root / ".headrace/locks").iterdir()
+        lock.unlink()
+        bring(tiny.lake_at(lake.root), sales(6))
+        engine.run(stage, tiny.lake_at(lake.root), execute)
+
+    with pytest.raises(StaleAttemptError, match=r"no longer holds .*Run the same command again"):
+        engine.run(stage, lake, is_overtaken)
+
+    assert list(lake.manifest(VALIDATED).partitions) == days(1, 2, 3, 4, 5, 6), "what the other run showed stands"
+    assert not run(lake)[VALIDATED].built
 
 
 def test_readers_see_what_the_manifest_names_and_nothing_else(lake: Lake) -> None:

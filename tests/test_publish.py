@@ -5,47 +5,40 @@ Real files, Feast's SQL registry and its SQLite online store; what readers see i
 
 import runpy
 import shutil
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import feature_lake
 import polars as pl
 import pytest
-from feast import Entity, FeatureService, FeatureStore, FeatureView
-
-from pipelines.dataset import Dataset
-from pipelines.datasets import NAMES, load
-from pipelines.errors import TableBusyError
-from pipelines.publish import Published, publish
-from pipelines.retrieve import features
-from pipelines.systems.feature_store.definitions import Holding, Standing, objects
-from pipelines.systems.feature_store.errors import (
-    FeatureStoreError,
-    MisplacedRowError,
-    NothingToPublishError,
-    OvertakenError,
-    ProofFailedError,
-    UnknownReleaseError,
-    UnsupportedTypeError,
+from feast import Entity, FeatureService, FeatureView
+from feature_lake import (
+    AIRCRAFT,
+    DATASET,
+    FLOWN,
+    HOUR,
+    NOON,
+    WEATHER,
+    fill,
+    fill_all,
+    offline,
+    opened,
+    put,
+    served,
 )
-from pipelines.systems.feature_store.proof import differences
-from pipelines.systems.feature_store.sides import Sides
-from pipelines.systems.feature_store.snapshot import Snapshot
-from pipelines.systems.feature_store.store import open_store
-from pipelines.table import Lake
-from tests import feature_lake
-from tests.feature_lake import AIRCRAFT, DATASET, HOUR, NOON, WEATHER, fill, fill_all
+from servers import PostgreSQL
 
-FLOWN = [
-    {"tailnum": "N2", "event_time": NOON - 2 * HOUR, "delay_min": -4.0},
-    {"tailnum": "N3", "event_time": NOON - HOUR, "delay_min": 3.0},
-]
+from pipelines.datasets import NAMES, load
+from pipelines.publish import publish
+from pipelines.systems.feature_store.definitions import Standing, objects
+from pipelines.systems.feature_store.snapshot import Snapshot, latest
+from pipelines.systems.feature_store.store import close_store, open_store
+from pipelines.table import Lake
 
 
 @pytest.fixture(scope="module")
@@ -63,32 +56,10 @@ def lake(template: Path, tmp_path: Path) -> Lake:
     return Lake.at(shutil.copytree(template, tmp_path / "workspace"))
 
 
-def put(lake: Lake, release: str | None = None, dataset: Dataset = DATASET) -> Published:
-    return publish(dataset, lake, feature_lake.settings(lake.root), release)
-
-
-def opened(lake: Lake) -> FeatureStore:
-    return open_store(lake.root / "feature_repo", feature_lake.settings(lake.root))
-
-
-def served(lake: Lake, tailnums: Sequence[str]) -> list[float | None]:
-    store = opened(lake)
-    rows = [{"tailnum": tailnum, "origin": "EWR", "carrier_id": 1} for tailnum in tailnums]
-    service = store.get_feature_service(DATASET.service)
-    answer = store.get_online_features(service, rows, full_feature_names=True).to_dict()
-    return list(answer["aircraft_history__delay_min"])
-
-
-def offline(lake: Lake, tailnums: Sequence[str], at: Published) -> list[float | None]:
-    asked = pl.DataFrame({"tailnum": tailnums}).with_columns(
-        origin=pl.lit("EWR"), carrier_id=pl.lit(1, pl.Int64), event_timestamp=pl.lit(at.as_of)
-    )
-    return features(DATASET, opened(lake), asked)["aircraft_history__delay_min"].to_list()
-
-
-def execute(lake: Lake, statement: str) -> None:
-    with closing(sqlite3.connect(lake.root / "feast" / "online.db")) as database:
-        database.executescript(statement)
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    feature_lake.close_all()
 
 
 # --- what is online ---
@@ -149,6 +120,12 @@ def test_now_is_when_all_of_the_release_is_known_and_no_clock(lake: Lake) -> Non
 
     assert done.as_of == NOON + 2 * HOUR
     assert served(lake, ["N3"]) == [8.0]
+
+
+def test_a_row_known_only_later_is_not_the_latest() -> None:
+    rows = pl.DataFrame({"tailnum": ["N2", "N2"], "event_time": [NOON - HOUR, NOON], "known_time": [NOON, NOON + HOUR]})
+
+    assert latest(rows, AIRCRAFT, NOON)["event_time"].to_list() == [NOON - HOUR]
 
 
 def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -> None:
@@ -223,6 +200,25 @@ def test_a_release_can_be_put_back_with_its_deletions_and_without_a_write(lake: 
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
 
+def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> None:
+    grown = replace(WEATHER, features={"temp_c": pl.Float64(), "wind_kt": pl.Int64()})
+    changed = replace(DATASET, features=(grown, *DATASET.features[1:]))
+    fill(lake, grown, [{"origin": "EWR", "event_time": NOON, "temp_c": 4.0, "wind_kt": 12}])
+
+    done = put(lake, dataset=changed)
+
+    store = opened(lake)
+    service = store.get_feature_service(DATASET.service)
+    keys = [{"origin": "EWR", "tailnum": "N2", "carrier_id": 1}]
+    answer = store.get_online_features(service, keys, full_feature_names=True).to_dict()
+    assert {name: answer[name] for name in answer if name.startswith("origin_weather")} == {
+        "origin_weather__temp_c": [4.0],
+        "origin_weather__wind_kt": [12],
+    }
+    assert put(lake, dataset=changed).switched is False
+    assert done.switched
+
+
 def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> None:
     put(lake, feature_lake.release(lake, 1))
     fill(lake, AIRCRAFT, FLOWN[:1])
@@ -234,152 +230,6 @@ def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> 
     assert (standing.live.side, standing.live.as_of) == (done.side, done.as_of.isoformat())
 
 
-# --- what goes wrong ---
-
-
-def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}, FLOWN[1]])
-    opened(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
-    execute(
-        lake,
-        "CREATE TRIGGER fault AFTER INSERT ON \"headrace_aircraft_history__a\" WHEN NEW.feature_name = 'delay_min'"
-        " BEGIN UPDATE \"headrace_aircraft_history__a\" SET value = x'290000000000004940'"
-        " WHERE feature_name = 'delay_min' AND entity_key = NEW.entity_key; END",
-    )
-
-    with pytest.raises(
-        ProofFailedError,
-        match=r"aircraft_history__a tailnum=N2: delay_min is 50.0 in the online store, 10.0 offline.*was not switched",
-    ):
-        put(lake)
-
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
-    execute(lake, "DROP TRIGGER fault")
-    assert put(lake).switched
-    assert served(lake, ["N2", "N3"]) == [10.0, 3.0]
-
-
-def test_a_key_deleted_and_another_added_behind_our_back_is_repaired_by_publishing_again(lake: Lake) -> None:
-    execute(
-        lake,
-        "UPDATE \"headrace_aircraft_history__b\" SET entity_key = CAST(replace(CAST(entity_key AS TEXT), 'N2', 'N9')"
-        " AS BLOB)",
-    )
-    assert served(lake, ["N2", "N9"]) == [None, -4.0]
-
-    done = put(lake)
-
-    assert done.switched
-    assert served(lake, ["N2", "N9"]) == [-4.0, None]
-
-
-def test_differences_are_keys_and_values_and_never_nulls_or_nans_that_agree() -> None:
-    kinds = {"tailnum": pl.String(), "delay_min": pl.Float64(), "flights_7d": pl.Int32()}
-    here = pl.DataFrame([("N1", None, 1), ("N2", float("nan"), 2), ("N3", 1.0, 3)], schema=kinds, orient="row")
-    there = pl.DataFrame([("N1", None, None), ("N2", float("nan"), 2), ("N4", 1.0, 3)], schema=kinds, orient="row")
-
-    found = [str(found) for found in differences(here, there, AIRCRAFT, "view", "online")]
-
-    assert found == [
-        "view tailnum=N3 is 'missing' online, 'there' offline",
-        "view tailnum=N4 is 'there' online, 'missing' offline",
-        "view tailnum=N1: flights_7d is None online, 1 offline",
-    ]
-
-
-def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
-    snapshot = Snapshot.of(DATASET, lake, "")
-    sides = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
-    sides.load(sides.standing.standby.side)
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
-
-    done = put(lake)
-
-    assert done.switched
-    assert {load.written + load.deleted for load in done.loads.values()} == {0}
-    assert served(lake, ["N2", "N3"]) == [10.0, None]
-
-
-def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
-    snapshot = Snapshot.of(DATASET, lake, "")
-    stale = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
-    put(lake)
-
-    with pytest.raises(OvertakenError, match="another publish switched it"):
-        stale.switch(stale.standing.standby.side)
-
-    assert served(lake, ["N2"]) == [10.0]
-
-
-def test_two_publishes_at_once_are_refused(lake: Lake) -> None:
-    with lake.lease("online/little"), pytest.raises(TableBusyError):
-        put(lake)
-
-
-def test_a_release_that_does_not_exist_changes_nothing(lake: Lake) -> None:
-    feature_lake.release(lake, 1)
-
-    with pytest.raises(UnknownReleaseError, match="no release little/7"):
-        put(lake, "little/7")
-
-    assert served(lake, ["N2"]) == [-4.0]
-
-
-def test_a_table_without_a_partition_is_refused_with_the_command_that_makes_one(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [])
-
-    with pytest.raises(NothingToPublishError, match=r"aircraft_history has no partition\. Run `headrace run little`"):
-        put(lake)
-
-
-def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(lake: Lake) -> None:
-    future = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + timedelta(days=900), "delay_min": 1.0}
-    little = replace(DATASET, features=(WEATHER, AIRCRAFT))
-    fill(lake, AIRCRAFT, [future])
-
-    with pytest.raises(NothingToPublishError, match=r"2015-06-28T12:00.*a stamp from the future"):
-        put(lake, dataset=little)
-
-    assert served(lake, ["N2"]) == [-4.0]
-
-
-def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_time(lake: Lake) -> None:
-    table = lake.manifest("features/little/aircraft_history")
-    lake.commit(table.with_partitions({"2013-01-08": table.partitions["2013-01-09"]}))
-
-    with pytest.raises(MisplacedRowError, match=r"aircraft_history 2013-01-08: expected event times of that UTC day"):
-        put(lake)
-
-
-def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switched(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, FLOWN[:1])
-    opened(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
-    execute(
-        lake,
-        'CREATE TRIGGER full BEFORE INSERT ON "headrace_aircraft_history__a"'
-        " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
-    )
-
-    with pytest.raises(FeatureStoreError, match=r"online\.db.*aircraft_history__a.*disk is full.*publish again"):
-        put(lake)
-
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
-
-
-def test_a_feature_whose_type_feast_would_change_is_refused(lake: Lake) -> None:
-    timed = replace(WEATHER, features={"observed_at": pl.Datetime("us", "UTC")})
-
-    with pytest.raises(UnsupportedTypeError, match=r"observed_at is declared Datetime.*count of seconds"):
-        put(lake, dataset=replace(DATASET, features=(timed,)))
-
-
-def test_a_dataset_without_features_has_nothing_to_publish(lake: Lake) -> None:
-    with pytest.raises(NothingToPublishError, match="little declares no features"):
-        put(lake, dataset=replace(DATASET, features=()))
-
-
 # --- what Feast is told ---
 
 
@@ -389,10 +239,12 @@ def test_the_registry_holds_every_entity_view_and_service_that_the_datasets_decl
     monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{tmp_path}/registry.db")
     monkeypatch.setenv("FEAST_ONLINE_STORE_PATH", f"{tmp_path}/online.db")
     found = runpy.run_path(str(feature_lake.REPO / "feature_repo" / "definitions.py"))
+    close_store(found["_store"])
     named: list[Any] = [item for item in found.values() if isinstance(item, Entity | FeatureView | FeatureService)]
     store = open_store(feature_lake.REPO / "feature_repo", feature_lake.settings(tmp_path))
 
     store.apply(named)
+    close_store(store)
 
     tables = [table for name in NAMES for table in load(name).features]
     assert {view.name for view in store.list_feature_views()} == {f"{t.name}__{s}" for t in tables for s in "ab"}
@@ -411,6 +263,22 @@ def test_definitions_applied_by_hand_switch_nothing(lake: Lake) -> None:
     assert Standing.of(store, DATASET) == standing
     assert (standing.live.side, put(lake).switched) == ("b", False)
     assert served(lake, ["N2"]) == [-4.0]
+
+
+def test_a_registry_on_postgresql_holds_the_same(lake: Lake, postgres: PostgreSQL) -> None:
+    settings = feature_lake.settings(lake.root).model_copy(
+        update={"feast_registry_url": postgres.address(postgres.new_database())}
+    )
+    publish(DATASET, lake, settings)
+    fill(lake, AIRCRAFT, FLOWN[:1])
+
+    done = publish(DATASET, lake, settings)
+
+    store = open_store(lake.root / "feature_repo", settings)
+    standing = Standing.of(store, DATASET)
+    close_store(store)
+    assert (standing.live.side, standing.live.digest) == (done.side, Snapshot.of(DATASET, lake, "").digest)
+    assert (done.switched, publish(DATASET, lake, settings).switched) == (True, False)
 
 
 def test_no_other_verb_pays_for_feast() -> None:

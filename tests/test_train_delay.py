@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+import feature_lake
 import polars as pl
 import pytest
+import real_flights
 
 from pipelines import features, parquet
 from pipelines.dataset import WHOLE
 from pipelines.datasets.flights import DATASET
 from pipelines.systems import git
 from pipelines.table import Entry, Lake, Manifest
-from tests import feature_lake, real_flights
 
 DAYS = [f"2013-01-{day:02}" for day in range(1, 10)]
 

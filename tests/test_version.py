@@ -11,8 +11,7 @@ from raw import days
 from workspaces import Workspace, git
 
 from pipelines import version as verb
-from pipelines.systems.dvc import read_lock, recorded_outs
-from pipelines.systems.dvc_remote import NotOnRemoteError
+from pipelines.systems.dvc import NotOnRemoteError, read_lock, recorded_outs
 from pipelines.systems.git import StaleReleaseError
 from pipelines.table import MANIFEST
 from pipelines.version import AuditError, version
@@ -38,14 +37,14 @@ def released(built: Workspace) -> Workspace:
 def test_the_lock_is_what_dvc_itself_would_write(released: Workspace) -> None:
     ours = read_lock(released.root)
 
-    released.dvc("commit", "--force")
+    released.dvc("commit", "--force", *released.stages(), *map(str, released.root.glob("data/*/*/*.dvc")))
 
     assert read_lock(released.root) == ours
     assert git(released.root, "status", "--porcelain") == ""
 
 
 def test_dvc_finds_nothing_changed_after_a_release(released: Workspace) -> None:
-    assert "up to date" in released.dvc("status")
+    assert not released.stale_stages()
     assert "in sync" in released.dvc("status", "--cloud")
 
 
@@ -53,7 +52,7 @@ def test_a_fresh_clone_pulls_the_release_and_repro_does_nothing(released: Worksp
     clone = released.clone("colleague")
 
     clone.dvc("pull")
-    said = clone.dvc("repro")
+    said = clone.dvc("repro", *clone.stages())
 
     assert "Running stage" not in said
     assert git(clone.root, "status", "--porcelain") == ""
@@ -68,7 +67,7 @@ def test_a_change_to_one_contract_reruns_that_stage_and_what_depends_on_it(relea
     clone.dvc("pull")
     clone.edit("pipelines/datasets/flights/sources/weather.py", "_measured(0, 200)", "_measured(0, 201)")
 
-    said = clone.dvc("repro")
+    said = clone.dvc("repro", *clone.stages())
 
     ran = {line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")}
     assert ran == {"flights-validate-weather", "flights-transform-origin_weather"}
@@ -80,9 +79,9 @@ def test_what_repro_makes_after_a_change_is_what_the_command_line_makes(released
     for place in (clone, released):
         place.edit("pipelines/datasets/flights/sources/weather.py", "_measured(0, 200)", "_measured(0, 24)")
 
-    clone.dvc("repro")
-    released.refresh()
-    version(released.dataset, released.lake)
+    clone.dvc("repro", *clone.stages())
+    for verb in ("validate", "transform", "version"):
+        released.command("headrace", verb, "flights")
 
     assert read_lock(clone.root) == read_lock(released.root)
     assert clone.lake.manifest("rejected/flights/weather").rows == 1
@@ -95,11 +94,30 @@ def test_repro_keeps_old_partitions_that_the_checkout_never_had_whole(released: 
     clone.raw.arrive("2013-01-04")
     clone.dvc("commit", "--force", "data/raw/flights/flights.dvc", "data/raw/flights/weather.dvc")
 
-    clone.dvc("repro")
+    clone.dvc("repro", *clone.stages())
 
     after = clone.lake.manifest("features/flights/carrier_delays").partitions
     assert {name: after[name] for name in before} == dict(before)
     assert set(after) - set(before) == {"2013-01-04"}
+
+
+def test_metrics_are_recorded_without_a_new_release_and_then_a_fresh_clone_has_no_work_at_all(
+    workspace: Workspace,
+) -> None:
+    workspace.raw.arrive(*days(1, 6))
+    workspace.refresh()
+    version(workspace.dataset, workspace.lake)
+    workspace.dvc("repro", "flights-train")
+
+    recorded = version(workspace.dataset, workspace.lake)
+
+    clone = workspace.clone("colleague")
+    clone.dvc("pull")
+    assert (recorded.name, recorded.is_new) == ("flights/1", False)
+    assert "Running stage" not in clone.dvc("repro")
+    assert json.loads((clone.root / "metrics/flights.json").read_text())["gain"]["log_loss"] > 0
+    assert "metrics/flights.json" in clone.dvc("metrics", "show")
+    assert git(clone.root, "status", "--porcelain") == ""
 
 
 def test_a_second_run_releases_nothing(released: Workspace) -> None:

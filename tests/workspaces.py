@@ -1,5 +1,6 @@
 """Workspaces for the tests: a clone of the working tree, with an origin and a DVC remote; a pytest plug-in."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from raw import Arrivals
 from servers import S3
 
-from pipelines import engine, graph
+from pipelines import engine, graph, repro
 from pipelines.dataset import Dataset
 from pipelines.datasets import load
 from pipelines.settings import Settings
@@ -88,6 +89,15 @@ class Workspace:
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def stages(self) -> list[str]:
+        """Names in `dvc.yaml` of the stages that make tables."""
+        return [repro.stage_name(stage) for stage in graph.stages(self.dataset)]
+
+    def stale_stages(self) -> dict[str, object]:
+        """What `dvc status` finds changed in tables: stage or pointer → how."""
+        found: dict[str, object] = json.loads(self.dvc("status", "--json").splitlines()[-1])
+        return {name: how for name, how in found.items() if name != "flights-train"}
+
     def edit(self, path: str, old: str, new: str) -> None:
         """Change a file of the clone."""
         file = self.root / path
@@ -115,9 +125,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(template: Path, tmp_path: Path, s3: S3) -> Workspace:
     """A clone with an origin and a DVC remote of its own, and no data yet."""
-    origin, root = tmp_path / "origin.git", tmp_path / "workspace"
-    git(tmp_path, "clone", "--quiet", "--bare", str(template), str(origin))
-    git(tmp_path, "clone", "--quiet", str(origin), str(root))
+    return new_workspace(tmp_path, template, s3)
+
+
+def new_workspace(folder: Path, template: Path, s3: S3) -> Workspace:
+    """The same, in a folder that a fixture of wider scope may give."""
+    origin, root = folder / "origin.git", folder / "workspace"
+    git(folder, "clone", "--quiet", "--bare", str(template), str(origin))
+    git(folder, "clone", "--quiet", str(origin), str(root))
     made = Workspace(root, s3, s3.new_bucket().name)
     made.configure()
     return made

@@ -29,9 +29,7 @@ INTERRUPTED = 130
 
 def main(
     home: Annotated[Path, typer.Option(help="Folder of the demo; an earlier demo in it is removed.")] = HOME,
-    screenshots: Annotated[
-        bool, typer.Option("--screenshots", help="Take the README's pictures, with Chromium.")
-    ] = False,
+    screenshots: Annotated[bool, typer.Option("--screenshots", help="Take the README's pictures (Chromium).")] = False,
 ) -> None:
     """Carry real data the whole way, under a real scheduler."""
     console = Console()

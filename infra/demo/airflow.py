@@ -13,6 +13,7 @@ from infra.demo.errors import DemoError
 Json = dict[str, Any]
 ENDED = ("success", "failed")
 BROKEN = ("failed", "upstream_failed", "up_for_retry")
+"""The servers of the demo are its own: what fails once is told at once, not tried again for minutes."""
 POLL_S = 0.5
 PARSE_S = 120
 RUN_S = 600

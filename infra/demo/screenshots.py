@@ -50,7 +50,6 @@ def _refresh(browser: Page, airflow: StackPage) -> None:
     """The last refresh as a graph, its groups open."""
     browser.goto(f"{airflow.address}/auth/login")
     _log_in(browser, "username", airflow)
-    browser.wait_for_url(f"{airflow.address}/")
     browser.evaluate("localStorage.setItem('default_dag_view', '\"graph\"')")
     browser.goto(f"{airflow.address}/dags/flights_refresh/")
     browser.click("a[href*='/runs/manual']")
@@ -70,8 +69,8 @@ def _question(browser: Page, label_studio: StackPage) -> None:
 def _log_in(browser: Page, name: str, page: StackPage) -> None:
     browser.fill(f"input[name={name}]", page.user)
     browser.fill("input[name=password]", page.password)
-    browser.keyboard.press("Enter")
-    browser.wait_for_load_state()
+    with browser.expect_navigation():
+        browser.keyboard.press("Enter")
 
 
 SHOTS: Mapping[str, tuple[str, Shot]] = {

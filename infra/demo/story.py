@@ -97,7 +97,8 @@ class Teller:
                     self.story.answers = people.answer_all(self.airflow.found(run, "send")["project"])
         self.story.labels = self._found(run)
         told = ", ".join(f"{answer} {count}" for answer, count in sorted(self.story.answers.items()))
-        self.screen.say(f"  simulated answers, from an annotator's own account: {told}")
+        self.screen.say(f"  simulated answers, through an annotator's own account: {told}")
+        self.screen.say("  until they were there, the wait was deferred: it held no worker")
 
     def _training(self) -> None:
         run = self.airflow.next_run("flights_training")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import data, labels, look, serve
+from pipelines.cli import data, keep, labels, look, serve, trace
 from pipelines.cli.show import keep_stdout_for_results
 from pipelines.errors import HeadraceError
 
@@ -22,7 +22,10 @@ ORDER = (
     "run",
     "plan",
     "status",
+    "lineage",
+    "diff",
     "doctor",
+    "gc",
 )
 
 
@@ -50,6 +53,8 @@ data.add_to(app)
 app.add_typer(labels.app, name="label")
 serve.add_to(app)
 look.add_to(app)
+trace.add_to(app)
+keep.add_to(app)
 
 
 @app.callback()

@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.show import DatasetArgument, JsonOption, PartitionOption, TableOption, progress, report, result
+from pipelines.cli.show import (
+    DatasetArgument,
+    JsonOption,
+    PartitionOption,
+    TableOption,
+    progress,
+    report,
+    result,
+    workspace,
+)
 
 if TYPE_CHECKING:
     from pipelines.engine import Ran
@@ -64,11 +73,9 @@ def run(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
 def version(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Tables → release: audit, push the bytes, read them back, then commit, tag and push in one step."""
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.version import version as release  # noqa: PLC0415
 
-    lake = Lake.at(here().workspace)
+    _, lake = workspace()
     made = release(load(dataset), lake)
     head = f"{made.name} {'released' if made.is_new else 'stands: nothing changed since'} ({made.commit[:10]})"
     lines = [
@@ -86,14 +93,12 @@ def _ingest(
 ) -> "list[Ingested]":
     from pipelines import ingest as verb  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = here()
+    settings, lake = workspace()
     with progress() as tell:
         return verb.ingest(
             load(dataset),
-            Lake.at(settings.workspace),
+            lake,
             settings,
             sources=tables,
             partition=partition,
@@ -106,12 +111,9 @@ def _ingest(
 def _run(dataset: str, verb: str, tables: list[str] | None = None, partition: str | None = None) -> "list[Ran]":
     from pipelines import engine, graph  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = here()
-    lake = Lake.at(settings.workspace)
+    settings, lake = workspace()
     with progress() as tell:
         execute = Executor(settings, tell)
         stages = graph.of_verb(load(dataset), verb, tables or ())

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.show import DatasetArgument, JsonOption, TableOption, progress, report, result
+from pipelines.cli.show import DatasetArgument, JsonOption, TableOption, progress, report, result, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +20,8 @@ app = typer.Typer(
 def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Have every sampled row stand in its project as one task, whatever happened before."""
     from pipelines import engine, label  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = here()
-    lake = Lake.at(settings.workspace)
+    settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
         params = engine.param(lake.root, f"{dataset}.{labeling.name}")
         sent = label.send(declared, labeling, lake, settings, params)
@@ -54,12 +51,10 @@ def collect(
 ) -> None:
     """Add what people did since the last time to the history, and bring the labels up to date."""
     from pipelines import label  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = here()
+    settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
-        found = label.collect(declared, labeling, Lake.at(settings.workspace), settings, allow_empty=allow_empty)
+        found = label.collect(declared, labeling, lake, settings, allow_empty=allow_empty)
         events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
         line = f"{labeling.name}: {events}; {found.labels} labels, {found.rejected} answers set aside"
         result({"labeling": labeling.name, **vars(found)}, [line], as_json=as_json)
@@ -69,12 +64,9 @@ def collect(
 def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Annotations → labels: decide each item by its newest answers; `collect` does this too."""
     from pipelines import engine, label  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = here()
-    lake = Lake.at(settings.workspace)
+    settings, lake = workspace()
     with progress() as tell:
         found = [label.stage(declared, labeling) for declared, labeling in _labelings(dataset, table)]
         report([engine.run(stage, lake, Executor(settings, tell)) for stage in found], as_json=as_json)

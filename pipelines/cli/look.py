@@ -1,11 +1,11 @@
-"""The verbs that look and change nothing: plan, status, doctor; and the local stack."""
+"""The verbs that look and change nothing: plan, status; and the local stack."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.show import DatasetArgument, JsonOption, result, some
+from pipelines.cli.show import DatasetArgument, JsonOption, result, some, workspace
 
 if TYPE_CHECKING:
     from pipelines.plan import Plan
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (plan, status, doctor, stages):
+    for command in (plan, status, stages):
         app.command()(command)
     from infra.stack.cli import app as stack  # noqa: PLC0415  the stack is no part of a deployed pipeline
 
@@ -24,10 +24,8 @@ def plan(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Say which partitions are stale in which stage, and why. Reads manifests only."""
     from pipelines import engine, graph  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
-    lake = Lake.at(here().workspace)
+    _, lake = workspace()
     plans = engine.plan_all(graph.stages(load(dataset)), lake)
     sizes = {
         table: {name: entry.size for name, entry in lake.manifest(table).partitions.items()}
@@ -66,11 +64,9 @@ def _bytes(made: "Plan", sizes: dict[str, dict[str, int]]) -> int:
 
 def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Show the tables of a dataset: partitions, rows, rejected rows, and what the last release holds of them."""
-    from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.version import Difference, releases  # noqa: PLC0415
 
-    lake = Lake.at(here().workspace)
+    _, lake = workspace()
     last = next(reversed(releases(lake, dataset)), "")
     tables = {}
     for table in lake.tables(dataset):
@@ -92,18 +88,6 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     ]
     head = f"{dataset}: last release {last or 'none yet'}"
     result({"release": last, "tables": tables}, [head, *lines], as_json=as_json)
-
-
-def doctor(*, as_json: JsonOption = False) -> None:
-    """Check that this machine and workspace can do the work, and say what to mend where they cannot."""
-    from pipelines.doctor import examine  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
-
-    found = examine(here())
-    lines = [f"{'ok  ' if item.is_well else 'FAIL'} {item.name}: {item.seen}" for item in found]
-    result({"checks": [vars(item) for item in found]}, lines, as_json=as_json)
-    if not all(item.is_well for item in found):
-        raise typer.Exit(1)
 
 
 def stages(

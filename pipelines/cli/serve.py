@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.show import DatasetArgument, JsonOption, result
+from pipelines.cli.show import DatasetArgument, JsonOption, result, workspace
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,12 +25,9 @@ def publish(
     """Release → online store: bring the standby to it, prove it, switch to it."""
     from pipelines.datasets import load  # noqa: PLC0415
     from pipelines.publish import publish as put_online  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.version import newest  # noqa: PLC0415
 
-    settings = here()
-    lake = Lake.at(settings.workspace)
+    settings, lake = workspace()
     made = put_online(load(dataset), lake, settings, release or newest(lake, dataset))
     head = f"{made.service} serves {made.release} from side {made.side}" + (
         "" if made.switched else ", as it did before"
@@ -53,11 +50,9 @@ def retrieve(
     """Requests → training rows: the features of each row as they were known at its time."""
     from pipelines.datasets import load  # noqa: PLC0415
     from pipelines.retrieve import retrieve as answer  # noqa: PLC0415
-    from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
-    settings = here()
-    found = answer(load(dataset), Lake.at(settings.workspace), settings, requests, out, feature or ())
+    settings, lake = workspace()
+    found = answer(load(dataset), lake, settings, requests, out, feature or ())
     lines = [
         f"{found.rows:,} rows in, {found.rows:,} rows out, of {found.release or 'the workspace'}: {found.path}",
         *(f"  {table}: {rows:,} rows answered" for table, rows in found.answered.items()),

@@ -11,6 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from pipelines.engine import Ran
+    from pipelines.settings import Settings
+    from pipelines.table import Lake
 
 DatasetArgument = Annotated[str, typer.Argument(help="The dataset, as its folder in pipelines/datasets/ is called.")]
 TableOption = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -18,6 +20,15 @@ PartitionOption = Annotated[
     str | None, typer.Option("--partition", "-p", help="Only this partition, for example 2013-01-09.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def workspace() -> "tuple[Settings, Lake]":
+    """The settings of the workspace one stands in, and its tables."""
+    from pipelines.settings import here  # noqa: PLC0415  only a command that asks for data pays for the imports
+    from pipelines.table import Lake  # noqa: PLC0415
+
+    settings = here()
+    return settings, Lake.at(settings.workspace, passes_on=settings.commit == "remote")
 
 
 def result(content: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:

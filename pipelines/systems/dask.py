@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from pipelines import engine, graph
+from pipelines.code import RUNNING
 from pipelines.errors import HeadraceError, NotConfiguredError
-from pipelines.plan import Plan, Stale
+from pipelines.plan import Plan, Recipe, Stale
 from pipelines.settings import Settings
+from pipelines.systems.dvc import Cache, Remote
 from pipelines.table import Entry, Lake
 
 INLINE = 3
@@ -23,7 +25,6 @@ CONNECT_SECONDS = 20
 MOST_SHOWN = 5
 """Refused partitions whose message is shown in full."""
 
-CODE = Path(graph.__file__).resolve().parents[1]
 STARTED = time.time()
 """When this process loaded the code."""
 
@@ -108,7 +109,7 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: engine.Engine, tell: 
             " Start it, or unset the variable to use this machine's threads."
         ) from None
     with client:
-        job = Job(plan.stage.dataset, plan.stage.table, plan.recipe.key, lake.root, how)
+        job = Job(plan.stage.dataset, plan.stage.table, plan.recipe, Place.of(lake), how)
         futures = [client.submit(make_there, item, job, pure=False, retries=RETRIES) for item in plan.stale]
         partitions = dict(zip((future.key for future in futures), plan.stale, strict=True))
         for future, made in as_completed(futures, loop=client.loop, with_results=True):
@@ -116,13 +117,32 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: engine.Engine, tell: 
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a worker finds inputs and leaves outputs: a workspace on a disk that it shares, or the remote itself."""
+
+    root: Path
+    remote: Remote | None
+
+    @classmethod
+    def of(cls, lake: Lake) -> "Place":
+        """The place of a lake; keys to a remote do not travel, a worker has its own."""
+        return cls(lake.root, lake.cache.remote.without_keys() if lake.cache.passes_on else None)
+
+    def lake(self) -> Lake:
+        """The lake, as a worker sees it."""
+        if self.remote is None:
+            return Lake.at(self.root)
+        return Lake(self.root, Cache(self.root, self.root, passes_on=True, lent=self.remote))
+
+
+@dataclass(frozen=True)
 class Job:
-    """What a worker must know beside the partition: whose stage, by which recipe, in which workspace."""
+    """What a worker must know beside the partition: whose stage, by which recipe, and where."""
 
     dataset: str
     table: str
-    recipe: str
-    root: Path
+    recipe: Recipe
+    place: Place
     engine: engine.Engine
 
 
@@ -130,25 +150,23 @@ def make_there(item: Stale, job: Job) -> Made:
     """Compute one partition on a worker, with the worker's own code.
 
     Raises:
-        WorkerCodeError: That code, its parameters or libraries are not the ones that the plan was made with.
+        WorkerCodeError: That code or its libraries are not the ones that the plan was made with.
     """
-    lake = Lake.at(job.root)
     stage = graph.stage(job.dataset, job.table)
-    recipe = engine.recipe(stage, lake.root, code=CODE)
-    if recipe.key != job.recipe or _newest(recipe.code) > STARTED:
+    if engine.code_and_libraries(stage) != (job.recipe.code, job.recipe.libraries) or _is_newer(job.recipe.code):
         raise WorkerCodeError(
-            f"{job.table} {item.partition}: this Dask worker runs other code, parameters or libraries than the run in"
-            f" {job.root}. Start the workers again, with that workspace's code and lock file, then run again."
+            f"{job.table} {item.partition}: this Dask worker runs other code or libraries than the run in"
+            f" {job.place.root}. Start the workers again, with that workspace's code and lock file, then run again."
         )
     try:
-        return engine.build(stage, item, recipe, lake, job.engine)
+        return engine.build(stage, item, job.recipe, job.place.lake(), job.engine)
     except HeadraceError as error:
         return error
 
 
-def _newest(files: Iterable[str]) -> float:
-    """When the last of these source files was written: what is newer than the process is not what it runs."""
-    return max((CODE / name).stat().st_mtime for name in files)
+def _is_newer(files: Iterable[str]) -> bool:
+    """Whether one of these source files was written after this process began: then that is not what it runs."""
+    return max((RUNNING / name).stat().st_mtime for name in files) > STARTED
 
 
 def _together(plan: Plan, refused: list[HeadraceError]) -> HeadraceError:

@@ -12,17 +12,24 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from pipelines import faults
-from pipelines.errors import MissingObjectError, NotConfiguredError
+from pipelines.errors import HeadraceError, MissingObjectError, NotConfiguredError
 from pipelines.systems import git
 from pipelines.systems.object_storage import Bucket
+
+
+class NotOnRemoteError(HeadraceError):
+    """What was written to the remote is not what the remote has."""
+
 
 READ_ONLY = 0o444
 """DVC takes an object of this mode as complete and unchanged."""
@@ -43,28 +50,42 @@ class Cache:
     Attributes:
         folder: DVC's cache folder.
         root: The workspace, whose `.dvc/config` names the remote.
+        passes_on: Whether partitions go to the remote at once and are not kept here.
+        lent: The remote, where there is no workspace that names it.
     """
 
     folder: Path
     root: Path
+    passes_on: bool = False
+    lent: "Remote | None" = None
 
     @classmethod
-    def of(cls, root: Path) -> "Cache":
+    def of(cls, root: Path, *, passes_on: bool = False) -> "Cache":
         """The cache of the workspace `root`, where its DVC configuration says, by default `.dvc/cache`."""
         directory = _config(root).get("cache", {}).get("dir", "cache")
-        return cls((root / ".dvc" / directory).resolve(), root)
+        return cls((root / ".dvc" / directory).resolve(), root, passes_on)
+
+    @contextmanager
+    def scratch(self) -> Iterator["Cache"]:
+        """A cache for one partition's work: this one, or one that passes everything on and is gone afterwards."""
+        if not self.passes_on:
+            yield self
+            return
+        with TemporaryDirectory(prefix="headrace-") as folder:
+            yield replace(self, folder=Path(folder), lent=self.remote)
 
     def path(self, md5: str) -> Path:
         """Where the object `md5` lies, or would lie."""
         return self.folder / object_key(md5)
 
-    def add(self, write: Callable[[Path], None]) -> Stored:
+    def add(self, write: Callable[[Path], object]) -> Stored:
         """Keep what `write` writes to the path it is given. Whole or absent, and safe to repeat."""
         temporary = self.folder / "tmp" / uuid.uuid4().hex
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(temporary)
-            return self._keep(temporary, md5_of(temporary))
+            keep = self._pass_on if self.passes_on else self._keep
+            return keep(temporary, md5_of(temporary))
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -81,12 +102,17 @@ class Cache:
     def _keep(self, temporary: Path, md5: str) -> Stored:
         size = temporary.stat().st_size
         target = self.path(md5)
-        if not self.has(md5, size):
+        if not target.exists() or target.stat().st_size != size:
             faults.point("object into the cache", lambda: os.truncate(temporary, size // 2))
             _sync(temporary)
             temporary.chmod(READ_ONLY)
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
+        return Stored(md5, size)
+
+    def _pass_on(self, temporary: Path, md5: str) -> Stored:
+        size = temporary.stat().st_size
+        self.remote.ensure(md5, size, temporary)
         return Stored(md5, size)
 
     def has(self, md5: str, size: int | None = None) -> bool:
@@ -116,6 +142,10 @@ class Cache:
         self.add_bytes(content, suffix=".dir" if md5.endswith(".dir") else "")
         return path
 
+    def where(self, md5: str) -> str:
+        """Where a person finds the object."""
+        return self.remote.where(md5) if self.passes_on else str(self.path(md5))
+
     def copy_to(self, md5: str, path: Path) -> None:
         """Put the object's bytes at `path`, whole or not at all, as a file of the reader's own."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -131,7 +161,7 @@ class Cache:
         Raises:
             NotConfiguredError: There is none, or it is not on S3.
         """
-        return Remote.of(self.root)
+        return self.lent or Remote.of(self.root)
 
 
 @dataclass(frozen=True)
@@ -181,10 +211,45 @@ class Remote:
         """Address of the object, for people."""
         return f"s3://{self.bucket.name}/{self.key(md5)}"
 
+    def ensure(self, md5: str, size: int, path: Path) -> int:
+        """Have the object there, looked at again after it was written; bytes written, none if it was there already.
+
+        Raises:
+            NotOnRemoteError: It is not there with its size and hash after it was written.
+        """
+        wanted = (size, md5.removesuffix(".dir"))
+        if self._seen(md5) == wanted:
+            return 0
+        self.write(md5, path)
+        if (seen := self._seen(md5)) != wanted:
+            raise NotOnRemoteError(
+                f"{self.where(md5)}: expected {size:,} bytes with md5 {md5} after writing them, seen {seen}."
+                " Nothing was released. Check the server, then run the same command again."
+            )
+        return size
+
     def write(self, md5: str, path: Path) -> None:
-        """Put the object there."""
+        """Put the object there, whatever is there."""
         faults.point(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}")
         self.bucket.write(self.key(md5), path)
+
+    def has(self, md5: str, size: int) -> bool:
+        """Whether the object is there, with that size and hash."""
+        return self._seen(md5) == (size, md5.removesuffix(".dir"))
+
+    def _seen(self, md5: str) -> tuple[int, str] | None:
+        """Size and md5 of what is there: its ETag where that is the md5, else the hash of the bytes themselves."""
+        found = self.bucket.head(self.key(md5))
+        if found is None:
+            return None
+        if (etag := found.etag.strip('"')) == md5.removesuffix(".dir"):
+            return found.size, etag
+        return found.size, hashlib.md5(self.bucket.read(found), usedforsecurity=False).hexdigest()
+
+    def without_keys(self) -> "Remote":
+        """The same place, for somebody who has keys of their own."""
+        bucket = Bucket(self.bucket.name, endpoint=self.bucket.endpoint, region=self.bucket.region)
+        return replace(self, bucket=bucket)
 
     def read(self, md5: str) -> bytes:
         """Bytes of the object.

@@ -43,11 +43,19 @@ def files(root: Path, revision: str, folder: str) -> list[str]:
 
 
 def refs(root: Path, *below: str) -> dict[str, str]:
-    """Full name → commit of the refs below these prefixes, or of all, newest first; what names no commit is left out."""
+    """Full name → commit of the refs below these prefixes, or of all, newest first, less those that name no commit."""
     form = "%(refname) %(if)%(*objectname)%(then)%(*objecttype) %(*objectname)%(else)%(objecttype) %(objectname)%(end)"
     lines = git(root, "for-each-ref", "--sort=-creatordate", f"--format={form}", *below).splitlines()
     found = (line.split(" ") for line in lines)
     return {name: commit for name, kind, commit in found if kind == "commit"}
+
+
+def stashes(root: Path) -> dict[str, str]:
+    """What was put aside with `git stash`: of each the commit and its parents, which hold the index and new files."""
+    if not git(root, "for-each-ref", "refs/stash"):
+        return {}
+    lines = git(root, "log", "--walk-reflogs", "--format=%H %P", "refs/stash").splitlines()
+    return {f"stash {commit[:10]}": commit for line in lines for commit in line.split()}
 
 
 def tree(root: Path, revision: str, *paths: str) -> dict[str, str]:

@@ -5,12 +5,13 @@ by the ETag and the length of its answer. An ETag is an opaque mark of one versi
 Every request has timeouts, and what may pass is tried again until `patience` is over.
 """
 
+import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -62,12 +63,14 @@ class Object:
         size: Bytes.
         etag: The server's mark of this version, without quotes.
         version: Version id where the bucket keeps versions and the answer tells it (a listing does not).
+        modified: When it was written, by the server's clock, where the answer tells it.
     """
 
     key: str
     size: int
     etag: str
     version: str | None = None
+    modified: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class Bucket:
                 lambda more=more: self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, **more),  # type: ignore[misc]
             )
             for item in page.get("Contents", ()):
-                yield Object(item["Key"], item["Size"], item.get("ETag", "").strip('"'))
+                etag = item.get("ETag", "").strip('"')
+                yield Object(item["Key"], item["Size"], etag, modified=item.get("LastModified"))
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
@@ -131,7 +135,7 @@ class Bucket:
 
         def once() -> bytes:
             into = io.BytesIO()
-            self._receive(found, into)
+            self._receive(found, into.write)
             return into.getvalue()
 
         return self._ask(f"read {self._at(found.key)}", once)
@@ -145,7 +149,21 @@ class Bucket:
 
         def once() -> Received:
             with path.open("wb") as into:
-                return self._receive(found, into)
+                return self._receive(found, into.write)
+
+        return self._ask(f"read {self._at(found.key)}", once)
+
+    def md5(self, found: Object) -> str:
+        """The md5 of the bytes of the object that was listed; they are kept nowhere.
+
+        Raises:
+            ObjectChangedError: It has been replaced or deleted since.
+        """
+
+        def once() -> str:
+            digest = hashlib.md5(usedforsecurity=False)
+            self._receive(found, digest.update)
+            return digest.hexdigest()
 
         return self._ask(f"read {self._at(found.key)}", once)
 
@@ -197,7 +215,7 @@ class Bucket:
     def _at(self, key: str) -> str:
         return f"s3://{self.name}/{ascii(key)[1:-1]}"
 
-    def _receive(self, found: Object, into: IO[bytes]) -> Received:
+    def _receive(self, found: Object, into: Callable[[bytes], object]) -> Received:
         from botocore.exceptions import IncompleteReadError  # noqa: PLC0415
 
         exactly = {"IfMatch": f'"{found.etag}"'} if found.etag else {}
@@ -207,9 +225,9 @@ class Bucket:
         if (found.etag and seen.etag != found.etag) or seen.size != found.size:
             answer["Body"].close()
             raise self._changed(found, f"seen ETag {seen.etag}, {seen.size} bytes")
-        digest, size = sha256(), 0
+        digest, size = hashlib.sha256(), 0
         for chunk in answer["Body"].iter_chunks(CHUNK):
-            into.write(chunk)
+            into(chunk)
             digest.update(chunk)
             size += len(chunk)
         if size != found.size:

@@ -13,7 +13,7 @@ from pipelines.systems.feature_store.errors import OvertakenError
 from pipelines.systems.feature_store.online import Loaded, Shelf
 from pipelines.systems.feature_store.proof import Proof, prove
 from pipelines.systems.feature_store.snapshot import Snapshot
-from pipelines.systems.feature_store.store import open_store
+from pipelines.systems.feature_store.store import close_store, open_store
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Sides:
         """Ask the registry how things stand."""
         store = open_store(repo, settings)
         return cls(store, snapshot, Standing.of(store, snapshot.dataset))
+
+    def close(self) -> None:
+        """Close the connections to the registry and the online store."""
+        close_store(self.store)
 
     def is_live(self) -> bool:
         """Whether the service shows the snapshot already, by what its tags say."""

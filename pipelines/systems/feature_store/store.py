@@ -44,6 +44,18 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
     return store
 
 
+def close_store(store: FeatureStore) -> None:
+    """Close what the store keeps open until the process ends: connections to the registry and to the online store."""
+    for name in ("write_engine", "read_engine"):
+        engine = getattr(store.registry, name, None)
+        if engine is not None:
+            engine.dispose()
+    online: Any = store.provider.online_store  # SQLite's keeps its connection, and has no way to close it
+    if getattr(online, "_conn", None) is not None:
+        online._conn.close()  # noqa: SLF001
+        online._conn = None  # noqa: SLF001
+
+
 def _filled(path: Path, settings: Settings) -> str:
     if not path.exists():
         raise NotConfiguredError(f"Expected Feast's configuration in {path}, seen no such file.")

@@ -13,6 +13,7 @@ from feast import FeatureStore, RepoConfig
 from pipelines.dataset import Dataset
 from pipelines.systems.feature_store.definitions import Holding, entities, service, view
 from pipelines.systems.feature_store.release import WORKSPACE
+from pipelines.systems.feature_store.store import close_store
 from pipelines.table import Lake
 
 
@@ -35,4 +36,7 @@ def tables_of(dataset: Dataset, lake: Lake, release: str = WORKSPACE) -> Iterato
         shown = Holding("a", release)
         views = [view(dataset, table, shown) for table in dataset.features]
         store.apply([*entities(dataset.features).values(), *views, service(dataset, shown)])
-        yield store
+        try:
+            yield store
+        finally:
+            close_store(store)
