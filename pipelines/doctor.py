@@ -9,7 +9,7 @@ import re
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +25,7 @@ from pipelines.systems.dvc import Cache
 from pipelines.table import Lake
 
 PYTHON = ((3, 11), (3, 14))
+REMOTE = "DVC remote"
 OPEN_FILES = 1024
 FREE_BYTES = 1024**3
 ROUNDS = 3
@@ -100,6 +101,11 @@ def care(lake: Lake, *, deep: bool = False, mend: bool = False) -> Care:
     return Care(len(holdings.sizes), len(revisions), list(done.values()), cleared)
 
 
+def can_care(checks: Iterable[Check]) -> bool:
+    """Whether the remote answers: without it there is nothing to compare with."""
+    return all(item.is_well for item in checks if item.name == REMOTE)
+
+
 def _clear(item: Leftover) -> Cleared:
     try:
         item.clear()
@@ -120,7 +126,7 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "workspace", lambda: f"{root.resolve()} at {git.head(root)[:10]}"
     yield "dvc.yaml", lambda: f"{repro.check(root)} stages, as the datasets declare"
     yield "DVC remote verifies what it pulls", lambda: _verifies(settings)
-    yield "DVC remote", lambda: _remote(settings)
+    yield REMOTE, lambda: _remote(settings)
     yield "git remote", lambda: f"{len(git.remote_tags(root, ''))} tags on {git.REMOTE}"
     yield "Feast's configuration", lambda: _feast(settings)
     yield "open files", _open_files

@@ -4,6 +4,7 @@ Cost follows what is new: a partition is computed when its memo key is in no man
 carried over by its md5, whether its bytes lie in the workspace, in the cache or on the remote.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,7 +16,7 @@ import polars as pl
 
 from pipelines import parquet
 from pipelines.code import closure
-from pipelines.errors import HeadraceError
+from pipelines.errors import HeadraceError, NotConfiguredError
 from pipelines.plan import Plan, Recipe, Stale, plan
 from pipelines.stage import Outcome, Stage
 from pipelines.systems.dvc import Cache, load_yaml
@@ -44,6 +45,12 @@ class Ran:
         entries = self.manifest.partitions.values()
         counted = {name: sum(entry.facts.get(name, 0) for entry in entries) for name in ("rows_in", "rejected")}
         return {"rows": self.manifest.rows, **(counted if self.stage.verb == "validate" else {})}
+
+    @property
+    def collected_by(self) -> dict[str, int]:
+        """Engine → partitions of this run that it collected, where a GPU was asked for."""
+        entries = (self.manifest.partitions[name] for name in self.built)
+        return dict(Counter(entry.facts["collected_by"] for entry in entries if "collected_by" in entry.facts))
 
 
 def run(stage: Stage, lake: Lake, execute: Execute, only: str | None = None) -> Ran:
@@ -114,18 +121,34 @@ def build(stage: Stage, item: Stale, recipe: Recipe, lake: Lake, engine: Engine 
         outcome = stage.compute(item.partition, files, recipe.params)
         if outcome.refusal:
             raise outcome.refusal(_evidence(lake, outcome, item.partition))
-        rows = collect(outcome.rows, engine)
+        rows, collected_by = collect(outcome.rows, engine)
         outcome.check(rows)
         beside = {table: _keep(cache, more, outcome.keys, item.memo) for table, more in outcome.beside.items()}
         own = _keep(cache, rows, outcome.keys, item.memo)
-    return replace(own, inputs=item.inputs, facts=outcome.facts, beside=beside)
+    facts = {**outcome.facts, "collected_by": collected_by} if engine == "gpu" else outcome.facts
+    return replace(own, inputs=item.inputs, facts=facts, beside=beside)
 
 
-def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> pl.DataFrame:
-    """The rows of a lazy frame, by Polars or by RAPIDS (which hands what it cannot do back to Polars)."""
+def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.DataFrame, Engine]:
+    """The rows of a frame, and who collected them: Polars, or RAPIDS where it was asked for and can do the query.
+
+    Raises:
+        NotConfiguredError: RAPIDS was asked for and is not installed, or sees no GPU.
+    """
     if isinstance(frame, pl.DataFrame):
-        return frame
-    return frame.collect(engine="gpu" if engine == "gpu" else "auto")
+        return frame, "cpu"
+    if engine == "cpu":
+        return frame.collect(), "cpu"
+    try:
+        return frame.collect(engine=pl.GPUEngine(raise_on_fail=True)), "gpu"
+    except ModuleNotFoundError as error:
+        seen = str(error).splitlines()[0]
+        raise NotConfiguredError(
+            f"HEADRACE_ENGINE=gpu needs RAPIDS, seen: {seen} Install requirements/gpu.txt on a machine with a GPU, or"
+            " unset the variable."
+        ) from None
+    except (pl.exceptions.ComputeError, NotImplementedError):
+        return frame.collect(), "cpu"  # counted: an entry says who collected it
 
 
 def param(root: Path, name: str) -> Any:  # noqa: ANN401  whatever params.yaml holds

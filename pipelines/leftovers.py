@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines import leases
 from pipelines.errors import HeadraceError
 from pipelines.holdings import journal
-from pipelines.systems.uploads import Upload, abandon, unfinished
+from pipelines.systems.uploads import abandon, unfinished
 from pipelines.table import MANIFEST, Lake, Manifest
 
-HOUR = 3600.0
-YOUNG = HOUR
-"""A temporary file of this age may be one that a process is writing."""
+YOUNG = 3600.0
+"""Seconds: a temporary file of this age may be one that somebody is writing without a lease."""
 
 UPLOAD_HOURS = 24
 RWLOCK = Path(".dvc/tmp/rwlock")
@@ -128,39 +128,43 @@ def dvc_kept_out(root: Path) -> Iterator[None]:
 def _journals(lake: Lake) -> Iterator[Leftover]:
     for path in sorted((lake.root / ".headrace/journal").glob("*.jsonl")):
         table = path.stem.replace(".", "/")
-        manifest = lake.folder(table) / MANIFEST
-        shown = Manifest.from_bytes(manifest.read_bytes()).partitions if manifest.exists() else {}
-        memos = {entry.memo for entry in shown.values()}
-        if all(entry.memo in memos for entry in journal(path.read_bytes())):
+        if _is_shown(lake, table, path):
+            clear = partial(_remove, lake, path, [table], partial(_is_shown, lake, table, path))
             where = path.relative_to(lake.root).as_posix()
-            yield Leftover(where, f"notes of a run whose table {table} is shown", _under(lake, [table], path))
+            yield Leftover(where, f"notes of a run whose table {table} is shown", clear)
+
+
+def _is_shown(lake: Lake, table: str, path: Path) -> bool:
+    """Whether the table's manifest has everything that the journal notes."""
+    manifest = lake.folder(table) / MANIFEST
+    shown = Manifest.from_bytes(manifest.read_bytes()).partitions if manifest.exists() else {}
+    memos = {entry.memo for entry in shown.values()}
+    return path.exists() and all(entry.memo in memos for entry in journal(path.read_bytes()))
 
 
 def _temporaries(lake: Lake) -> Iterator[Leftover]:
     patterns = ((lake.root, ".*.tmp"), (lake.root / "data", "**/.*.tmp"), (lake.cache.folder / "tmp", "*"))
     for folder, pattern in (*patterns, (lake.cache.folder / "files/md5", "*/.*.tmp")):
         for path in sorted(folder.glob(pattern)):
-            if path.is_file() and time.time() - path.stat().st_mtime > YOUNG:
+            if _is_old(path):
                 where = path.relative_to(lake.root).as_posix() if path.is_relative_to(lake.root) else str(path)
-                yield Leftover(where, f"{path.stat().st_size:,} bytes half written", _under(lake, None, path))
+                clear = partial(_remove, lake, path, None, partial(_is_old, path))
+                yield Leftover(where, f"{path.stat().st_size:,} bytes half written", clear)
+
+
+def _is_old(path: Path) -> bool:
+    return path.is_file() and time.time() - path.stat().st_mtime > YOUNG
+
+
+def _remove(lake: Lake, path: Path, tables: list[str] | None, is_left: Callable[[], bool]) -> None:
+    """Delete `path` under the leases of `tables`, or of all, if nobody has come to need it meanwhile."""
+    with leases.held(lake, tables):
+        if is_left():
+            path.unlink()
 
 
 def _uploads(lake: Lake) -> Iterator[Leftover]:
     remote = lake.cache.remote
-
-    def clear(upload: Upload) -> Callable[[], None]:
-        return lambda: abandon(remote.bucket, upload)
-
     for upload in unfinished(remote.bucket, remote.key("").rstrip("/"), UPLOAD_HOURS):
         what = f"an upload that began {upload.began:%Y-%m-%d %H:%M} and never ended"
-        yield Leftover(f"s3://{remote.bucket.name}/{upload.key}", what, clear(upload))
-
-
-def _under(lake: Lake, tables: list[str] | None, path: Path) -> Callable[[], None]:
-    """What deletes `path` while no run can need it: under the leases of `tables`, or of all."""
-
-    def clear() -> None:
-        with leases.held(lake, tables):
-            path.unlink(missing_ok=True)
-
-    return clear
+        yield Leftover(f"s3://{remote.bucket.name}/{upload.key}", what, partial(abandon, remote.bucket, upload))

@@ -17,7 +17,7 @@ from workspaces import Workspace
 from pipelines.doctor import care
 from pipelines.repair import ASIDE
 from pipelines.systems.dvc import recorded_outs
-from pipelines.systems.uploads import unfinished
+from pipelines.systems.uploads import abandon, unfinished
 from pipelines.table import MANIFEST
 from pipelines.version import version
 
@@ -254,14 +254,17 @@ def test_notes_of_a_run_that_is_not_shown_yet_stay(released: Workspace) -> None:
     assert care(lake, mend=True).cleared == []
 
 
-def test_uploads_that_never_ended_are_found(s3: S3) -> None:
-    bucket = s3.new_bucket()
-    begun = bucket.client.create_multipart_upload(Bucket=bucket.name, Key="dvc/files/md5/ab/c")
+def test_uploads_that_never_ended_are_found_when_they_are_old_and_given_up(moto_s3: S3) -> None:
+    bucket = moto_s3.new_bucket()
+    bucket.client.create_multipart_upload(Bucket=bucket.name, Key="dvc/files/md5/ab/c")
+    bucket.client.create_multipart_upload(Bucket=bucket.name, Key="elsewhere/c")
 
-    found = list(unfinished(bucket, "dvc", hours=-1))
+    assert list(unfinished(bucket, "dvc/", hours=1)) == []
+    (found,) = unfinished(bucket, "dvc/", hours=-12)
+    abandon(bucket, found)
 
-    assert [item.key for item in found] in ([], ["dvc/files/md5/ab/c"]), begun
-    assert list(unfinished(bucket, "dvc", hours=1)) == []
+    assert found.key == "dvc/files/md5/ab/c"
+    assert list(unfinished(bucket, "dvc/", hours=-12)) == []
 
 
 def test_the_command_line_says_found_mended_left_and_exits_with_1_while_something_is_left(released: Workspace) -> None:

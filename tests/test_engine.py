@@ -141,7 +141,10 @@ def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake
     own, inputs = lake.known(VALIDATED), {RAW: lake.manifest(RAW)}
 
     other = replace(
-        recipe, code={"pipelines/x.py": "1"}, params={"p": 1}, libraries={**recipe.libraries, "polars": "0"}
+        recipe,
+        code={**recipe.code, "pipelines/x.py": "1"},
+        params={"p": 1},
+        libraries={**recipe.libraries, "polars": "0"},
     )
     (first, *_) = plan(stage, inputs, own, other).stale
 

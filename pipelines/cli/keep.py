@@ -27,7 +27,7 @@ def doctor(
     Every object that a release, HEAD or the workspace names is looked for on the remote and in the cache. Exit code 1
     if something is left to mend.
     """
-    from pipelines.doctor import Check, care, examine  # noqa: PLC0415
+    from pipelines.doctor import Check, can_care, care, examine  # noqa: PLC0415
     from pipelines.errors import HeadraceError  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
@@ -35,7 +35,8 @@ def doctor(
     settings = here()
     checks, seen = examine(settings), None
     try:
-        seen = care(Lake.at(settings.workspace), deep=deep, mend=repair)
+        if can_care(checks):
+            seen = care(Lake.at(settings.workspace), deep=deep, mend=repair)
     except HeadraceError as error:
         checks.append(Check("objects", is_well=False, seen=str(error)))
     content = {"checks": [vars(item) for item in checks], **(_content(seen) if seen else {})}

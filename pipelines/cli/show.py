@@ -81,6 +81,7 @@ def _content(ran: "Ran") -> dict[str, Any]:
         "kept": ran.kept,
         "gone": list(ran.gone),
         "totals": ran.totals,
+        "collected_by": ran.collected_by,
         "checks": dict(_checks(ran)),
     }
 
@@ -90,7 +91,8 @@ def _line(ran: "Ran") -> str:
     gone = f", {len(ran.gone)} gone ({some(list(ran.gone))})" if ran.gone else ""
     totals = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ran.totals.items())
     checks = "".join(f"\n  rejected by {check}: {rows:,}" for check, rows in _checks(ran).most_common())
-    return f"{ran.stage.table}: {done}{gone}, {ran.kept} carried over; {totals}{checks}"
+    engines = "".join(f"; {count} collected by {engine}" for engine, count in sorted(ran.collected_by.items()))
+    return f"{ran.stage.table}: {done}{gone}, {ran.kept} carried over; {totals}{engines}{checks}"
 
 
 def _checks(ran: "Ran") -> Counter[str]:

@@ -79,7 +79,8 @@ class Executor:
         elif self.settings.scheduler:
             _on_cluster(plan, lake, self.settings.scheduler, how, tell)
         else:
-            _in_threads(plan, lake, self.settings.threads or os.cpu_count() or 1, how, tell)
+            threads = 1 if how == "gpu" else self.settings.threads or os.cpu_count() or 1
+            _in_threads(plan, lake, threads, how, tell)
 
 
 def _make(plan: Plan, item: Stale, lake: Lake, how: engine.Engine) -> Made:

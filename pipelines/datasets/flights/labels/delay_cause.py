@@ -86,7 +86,7 @@ def task(row: Mapping[str, Any]) -> dict[str, Any]:
     """What Label Studio holds and shows for one sampled flight: the page as HTML, and the record as plain data."""
     plain = {name: _plain(value) for name, value in row.items()}
     lines = [_line(label, plain[name], loud=name.startswith("dep_delay")) for name, label in RECORD.items()]
-    return {**plain, "html": f'<table style="border-spacing:12px 4px">{"".join(lines)}</table>'}
+    return {**plain, "html": f"<table>{''.join(lines)}</table>"}
 
 
 def _sample_id(row: Mapping[str, Any]) -> str:
@@ -98,9 +98,9 @@ def _plain(value: object) -> object:
 
 
 def _line(label: str, value: object, *, loud: bool) -> str:
-    shown = "not known" if value is None else escape(str(value))
+    shown = "not known" if value is None else escape(f"{value:.1f}" if isinstance(value, float) else str(value))
     shown = f"<b>{shown}</b>" if loud else shown
-    return f'<tr><th style="text-align:left">{escape(label)}</th><td>{shown}</td></tr>'
+    return f'<tr><th style="text-align:left;padding:2px 16px 2px 0">{escape(label)}</th><td>{shown}</td></tr>'
 
 
 LABELING = Labeling(
