@@ -80,13 +80,12 @@ def version(dataset: Dataset, lake: Lake) -> Release:
         _show_all(dataset, lake)
         audit(dataset, lake)
         git.fetch(lake.root)
-        base = git.upstream(lake.root)
-        there = recorded_outs(lake.root, base) if base else {}
+        last = latest(lake, dataset.name)
+        there = recorded_outs(lake.root, last) if last else {}
         outs = {**recorded_outs(lake.root), **_outs(dataset, lake)}
         in_git = repro.kept_in_git(lake.root)
         kept = [out for path, out in outs.items() if path not in in_git]
         pushed = push_objects(lake.cache, kept, there.values(), _sizes(dataset, lake))
-        last = latest(lake, dataset.name)
         differences = _differences(dataset, lake, last)
         if not last or differences:
             name = f"{dataset.name}/{_number(last) + 1}"

@@ -3,10 +3,11 @@
 import gzip
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -19,6 +20,7 @@ import pytest
 from servers import S3, PostgreSQL
 from workspaces import git
 
+from infra.demo.airflow import Airflow
 from infra.demo.data import Year
 from infra.demo.load import Sources, key_of
 from infra.stack import control
@@ -184,6 +186,69 @@ def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: 
     assert git(workspace, "status", "--porcelain") == ""
     assert git(workspace, "tag", "--list", "flights/*").split() == ["flights/1", "flights/2", "flights/3"]
     assert pl.read_parquet(workspace / "data/labels/flights/delay_cause/*.parquet").height == 22
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: Finished, tmp_path: Path) -> None:
+    home = finished.repository / ".headrace" / "demo"
+
+    with control.running(home, ["s3"], repository=finished.repository) as env:
+        clone = colleague(home, tmp_path)
+        run(clone, env, "dvc", "pull")
+        said = run(clone, env, "dvc", "repro")
+
+    assert "Running stage" not in said
+    assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finished, tmp_path: Path) -> None:
+    home = finished.repository / ".headrace" / "demo"
+
+    with control.running(home, repository=finished.repository) as env:
+        clone = colleague(home, tmp_path)
+        run(clone, env, "dvc", "pull")
+        contract = clone / "pipelines/datasets/flights/sources/weather.py"
+        contract.write_text(
+            contract.read_text().replace('"wind_speed": _measured(0, 200)', '"wind_speed": _measured(0, 25)')
+        )
+        reran = run(clone, env, "dvc", "repro")
+        run(clone, env, "dvc", "push")
+        git(clone, "commit", "--quiet", "--all", "--message", "Less wind")
+        git(clone, "push", "--quiet", "origin", "main")
+
+        airflow = Airflow.of(env, home / "logs" / "airflow")
+        airflow.wait_for_dags(["flights_refresh"])
+        refresh = airflow.trigger("flights_refresh")
+        airflow.follow(refresh, lambda _tasks: None)
+        found = {
+            task: airflow.found(refresh, task) for task in ("tables.validate", "tables.transform", "release.version")
+        }
+
+    assert "Running stage 'flights-validate-weather'" in reran
+    for task in ("tables.validate", "tables.transform"):
+        assert [stage["table"] for stage in found[task]["stages"] if stage["built"] or stage["gone"]] == []
+    assert found["release.version"]["name"] == "flights/4"
+    assert found["release.version"]["pushed"]["objects"] == 0, "the researcher's bytes were there already"
+
+
+def colleague(home: Path, folder: Path) -> Path:
+    """A fresh clone of the demo's origin, with the keys to its remote."""
+    git(folder, "clone", "--quiet", str(home / "origin.git"), "colleague")
+    shutil.copy(home / "workspace/.dvc/config.local", folder / "colleague/.dvc/config.local")
+    return folder / "colleague"
+
+
+def run(folder: Path, env: Mapping[str, str], program: str, *arguments: str) -> str:
+    """What a program of this environment prints, run in the stack's environment."""
+    tools = Path(sys.executable).parent
+    environment = {**os.environ, **env, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    command = [tools / program, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def push_objects(
     Args:
         cache: Where the bytes are, unless workers have brought them to the remote already.
         outs: Output entries of what is to be recorded.
-        there: Output entries recorded by a commit that was pushed, whose objects were proved then.
+        there: Output entries of a release, whose objects were proved then.
         sizes: Bytes of the objects that need not be in the cache.
 
     Raises:

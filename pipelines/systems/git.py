@@ -144,12 +144,6 @@ def commit_of(root: Path, name: str) -> str:
     return git(root, "rev-parse", f"{name}^{{commit}}")
 
 
-def upstream(root: Path) -> str:
-    """The commit of the remote's branch of this name, as it was last fetched; empty if it has none."""
-    branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
-    return git(root, "for-each-ref", "--format=%(objectname)", f"refs/remotes/{REMOTE}/{branch}")
-
-
 def tags(root: Path, prefix: str) -> list[str]:
     """Tags below `prefix` that are here."""
     return git(root, "tag", "--list", f"{prefix}*").splitlines()
