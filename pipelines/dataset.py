@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -65,6 +65,7 @@ class Source:
         tidy: Accepted rows → typed columns, times in UTC microseconds.
         key: Columns of the tidy table that are unique over the *whole* table, the one that orders it in time first.
         tolerance: Share of a partition's rows that may be rejected before the partition is refused.
+        personal: Tidy columns that tell of a person: no labeling tool gets them unless the labeling says so.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Source:
     tidy: Callable[[pl.DataFrame], pl.DataFrame]
     key: tuple[str, ...]
     tolerance: float = 0.01
+    personal: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,23 @@ class FeatureTable:
     description: str = ""
 
 
+LabelingFunction = Callable[[Mapping[str, Any]], str | None]
+"""A sampled row → the choice it votes for, or None to abstain."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a batch of labels must reach before it may be released; None asks for nothing.
+
+    Attributes:
+        agreement: Krippendorff's alpha of the answers: 1 is perfect, 0 is what chance gives.
+        gold: Share of the labels of gold items that are right.
+    """
+
+    agreement: float | None = None
+    gold: float | None = None
+
+
 @dataclass(frozen=True)
 class Labeling:
     """A question that people answer about rows of the dataset, in Label Studio.
@@ -130,6 +149,16 @@ class Labeling:
             and the task's own fields; deterministic.
         keys: Columns that join a label to its row.
         task: Sampled row → the task's data as the configuration shows it.
+        params: Parameters of the sample, for those that `params.yaml` does not have below `<dataset>.<labeling>`.
+        functions: What suggests an answer to people before they give theirs; none, no suggestion.
+        blind: Share of the items shown without a suggestion: they measure the functions, and how far people follow.
+        opinions: People who answer an item.
+        most_opinions: Where they do not agree, more are asked, one at a time, up to so many.
+        consensus: How answers become a label: by majority, or each person's weighed by how often they are right,
+            which hangs on all answers: any new one makes every day's labels anew, and known no earlier than it.
+        gold: A table with the keys and the true answer in the column `answer`, for some of the items; only measures.
+        thresholds: What the labels must reach to be released.
+        shows_personal: Personal columns that people need to see to answer.
     """
 
     name: str
@@ -141,6 +170,15 @@ class Labeling:
     sample: Callable[..., pl.DataFrame]
     keys: tuple[str, ...]
     task: Callable[[Mapping[str, Any]], dict[str, Any]]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    functions: tuple[LabelingFunction, ...] = ()
+    blind: float = 0.2
+    opinions: int = 1
+    most_opinions: int = 1
+    consensus: Literal["majority", "dawid_skene"] = "majority"
+    gold: Reads | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    shows_personal: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,37 +5,57 @@ no state beside these two that could disagree. The annotations table is only eve
 function of it, so that a relabel changes the partition of its item and no other.
 """
 
+import json
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from pipelines import annotations, engine, history, parquet, votes
-from pipelines.annotations import ItemError
+from pipelines import engine, parquet
 from pipelines.dataset import Dataset, Labeling
 from pipelines.engine import Done
-from pipelines.errors import NotConfiguredError
-from pipelines.history import LabelsWouldVanishError
+from pipelines.errors import NotConfiguredError, TableBusyError
+from pipelines.labeling import consensus, history, review, tasks, votes, weak
+from pipelines.labeling.annotations import ItemError
+from pipelines.labeling.server import connect, project_of
 from pipelines.plan import Plan
 from pipelines.settings import Settings
-from pipelines.stage import Files, Inputs, Outcome, Stage
+from pipelines.stage import Files, Outcome, Stage
+from pipelines.systems.dvc import write_whole
 from pipelines.table import Lake, Manifest
 
-if TYPE_CHECKING:
-    from pipelines.systems.label_studio import LabelStudio, Project
+SENDER_WAIT_S = 600
+"""How long a second sender waits for the first one."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """Outcome of a send: rows sampled, tasks that were there, tasks that were missing, extra copies taken away."""
+    """Outcome of a send.
+
+    Attributes:
+        sampled: Rows of the sample.
+        already: Tasks that were there.
+        sent: Tasks that were missing.
+        copies_removed: Extra copies taken away.
+        refused: Sample id → why Label Studio does not take its task; they are kept in `aside`.
+        suggested: Items that go with a suggestion.
+        model: What suggests, and `why` that.
+        project: Address of the project.
+    """
 
     sampled: int
     already: int
     sent: int
     copies_removed: int
+    refused: Mapping[str, str]
+    aside: str
+    suggested: int
+    model: str
+    why: str
     project: str
 
 
@@ -60,36 +80,28 @@ class Collected:
     foreign: int
 
 
-def annotations_table(dataset: Dataset, labeling: Labeling) -> str:
-    """The table of what people did."""
-    return f"annotations/{dataset.name}/{labeling.name}"
-
-
 def stage(dataset: Dataset, labeling: Labeling) -> Stage:
     """The stage that makes the labels of `labeling` from the annotations."""
-    source = annotations_table(dataset, labeling)
+    source = tasks.annotations_table(dataset, labeling)
     aside = f"rejected/{dataset.name}/{labeling.name}"
+    judging = consensus.of(labeling)
     return Stage(
         verb="label",
         dataset=dataset.name,
         table=f"labels/{dataset.name}/{labeling.name}",
         beside=(aside,),
         reads=(source,),
-        modules=(labeling.sample.__module__, votes.__name__, parquet.__name__),
-        partitions=partial(_partitions, source),
+        modules=(labeling.sample.__module__, votes.__name__, parquet.__name__, *judging.modules),
+        libraries=("polars", "pyarrow", *judging.libraries),
+        partitions=partial(judging.partitions, source),
         compute=partial(_compute, labeling, source, aside),
     )
-
-
-def _partitions(source: str, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
-    for partition, entry in sorted(inputs[source].partitions.items()):
-        yield partition, {source: {partition: entry.md5}}
 
 
 def _compute(
     labeling: Labeling, source: str, aside: str, day: str, files: Files, _params: Mapping[str, Any]
 ) -> Outcome:
-    verdict = votes.decide(pl.read_parquet(files[source][day]), labeling.keys, labeling.choices)
+    verdict = consensus.of(labeling).decide(day, files[source])
     rejected = verdict.rejected
     return Outcome(
         verdict.labels,
@@ -117,58 +129,77 @@ def send(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, p
         LabelStudioError: The server refuses, or stays away.
         LabelConfigDriftError: The project asks another question.
     """
-    tasks = tasks_of(dataset, labeling, lake, params)
-    with lake.lease(f"sent/{dataset.name}/{labeling.name}"), connect(settings) as server:
+    rows = tasks.sampled(dataset, labeling, lake, params)
+    wanted = tasks.contents(dataset, labeling, rows)
+    made = weak.suggest(weak.vote(rows, labeling), labeling, review.answered(dataset, labeling, lake))
+    from pipelines.systems.label_studio_send import Sender  # noqa: PLC0415  no other verb needs an HTTP client
+
+    with _alone(lake, f"sent/{dataset.name}/{labeling.name}"), connect(settings) as server:
         project = server.project(labeling.title, labeling.config)
-        done = server.send(project, tasks)
+        server.set_up(project, opinions=labeling.opinions, model=made.model if labeling.functions else "")
+        done = Sender(server).send(project, wanted, tasks.predictions(labeling, made))
         where = f"{server.wire.url}/projects/{project.id}"
-    return Sent(len(tasks), done.already, done.sent, done.copies_removed, where)
+    aside = _set_aside(dataset, labeling, lake, wanted, done.refused)
+    return Sent(
+        sampled=len(wanted),
+        already=done.already,
+        sent=done.sent,
+        copies_removed=done.copies_removed,
+        refused=done.refused,
+        aside=aside,
+        suggested=len(made.by_item),
+        model=made.model,
+        why=made.why,
+        project=where,
+    )
 
 
 def tasks_of(dataset: Dataset, labeling: Labeling, lake: Lake, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Sample id → data of the task, for every sampled row, in the order of the sample."""
-    frames = {name: lake.scan(_table(dataset, read.table)) for name, read in labeling.reads.items()}
-    sample = labeling.sample(params=params, **frames)
-    _check(dataset, labeling, sample)
-    return {
-        row["sample_id"]: {
-            **labeling.task(row),
-            "sample_id": row["sample_id"],
-            "why": row["why"],
-            "item": annotations.item_of(row, labeling.keys),
-        }
-        for row in sample.iter_rows(named=True)
-    }
+    return tasks.contents(dataset, labeling, tasks.sampled(dataset, labeling, lake, params))
 
 
-def _check(dataset: Dataset, labeling: Labeling, sample: pl.DataFrame) -> None:
-    where = f"sample of {dataset.name} {labeling.name}"
-    mend = f"Mend `sample` in {labeling.sample.__module__}, then run the same command again."
-    missing = {"sample_id", "event_time", "why", *labeling.keys} - set(sample.columns)
-    if missing:
-        raise ItemError(f"{where}: expected the columns {', '.join(sorted(missing))}, seen none. {mend}")
-    ids = sample["sample_id"]
-    if ids.dtype != pl.String or ids.null_count() or ids.n_unique() != ids.len() or (ids == "").any():
-        raise ItemError(
-            f"{where}: expected a text in `sample_id` that no other row has, seen {ids.n_unique():,} values"
-            f" of type {ids.dtype} in {ids.len():,} rows, {ids.null_count():,} of them null. {mend}"
-        )
-    if sample["event_time"].null_count():
-        raise ItemError(f"{where}: {sample['event_time'].null_count():,} rows have no event_time. {mend}")
+@contextmanager
+def _alone(lake: Lake, lease: str) -> Iterator[None]:
+    """Hold a lease, after whoever holds it now."""
+    deadline = time.monotonic() + SENDER_WAIT_S
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lake.lease(lease))
+                break
+            except TableBusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        yield
+
+
+def _set_aside(
+    dataset: Dataset, labeling: Labeling, lake: Lake, wanted: Mapping[str, Any], refused: Mapping[str, str]
+) -> str:
+    """Keep the tasks that the server does not take, each with the reason; where they lie."""
+    path = lake.root / ".headrace" / "refused" / "tasks" / dataset.name / f"{labeling.name}.json"
+    if not refused:
+        path.unlink(missing_ok=True)
+        return ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {name: {"reason": reason, "data": wanted[name]} for name, reason in refused.items()}
+    write_whole(path, json.dumps(kept, indent=2, default=str).encode())
+    return path.relative_to(lake.root).as_posix()
 
 
 # Wait
 
 
 def progress(labeling: Labeling, settings: Settings) -> tuple[int, int]:
-    """Tasks that someone answered or skipped, and all tasks: three small requests, no data read.
+    """Tasks with enough answers or skipped by everyone asked, and all tasks: two small requests, no data read.
 
     Raises:
         LabelStudioError: Nothing was sent yet, or the server stays away.
     """
     with connect(settings) as server:
-        totals = server.totals(_project(server, labeling))
-    return totals.done, totals.tasks
+        return server.progress(project_of(server, labeling))
 
 
 # Collect
@@ -184,11 +215,11 @@ def collect(
         LabelStudioError: The server refuses, or stays away.
         LabelConfigDriftError: The project asks another question.
     """
-    table = annotations_table(dataset, labeling)
+    table = tasks.annotations_table(dataset, labeling)
     secret = _secret(settings)
     with lake.lease(table), connect(settings) as server:
         before = lake.manifest(table)
-        project = _project(server, labeling, holding=history.standing(before))
+        project = project_of(server, labeling, holding=history.standing(before))
         keys = _key_types(dataset, labeling, lake, before)
         reader = history.Reader(server, project, labeling, keys, secret)
         found = history.catch_up(before, lake, reader, allow_empty=allow_empty)
@@ -206,7 +237,7 @@ def _here(plan: Plan, lake: Lake, done: Done) -> None:
 
 def _key_types(dataset: Dataset, labeling: Labeling, lake: Lake, before: Manifest) -> dict[str, pl.DataType]:
     """Types of the key columns, as the history has them, else as the tables do that the sample is drawn from."""
-    tables = [before.table, *(_table(dataset, read.table) for read in labeling.reads.values())]
+    tables = [before.table, *(tasks.table(dataset, read.table) for read in labeling.reads.values())]
     for table in tables:
         for partition in sorted(lake.manifest(table).partitions)[:1]:
             found = pl.read_parquet_schema(lake.paths(table, [partition])[partition])
@@ -218,39 +249,6 @@ def _key_types(dataset: Dataset, labeling: Labeling, lake: Lake, before: Manifes
     )
 
 
-def _project(server: "LabelStudio", labeling: Labeling, *, holding: int = 0) -> "Project":
-    found = server.find_project(labeling.title, labeling.config)
-    if found:
-        return found
-    where = f"Label Studio at {server.wire.url} has no project {labeling.title!r}"
-    if holding:
-        raise LabelsWouldVanishError(
-            f"{where}, but {holding:,} answers were collected from it. Nothing was changed. Restore the server's data,"
-            " or give LABEL_STUDIO_URL the right server, then run the same command again."
-        )
-    raise ItemError(f"{where}: send the tasks first, with `headrace label send`.")
-
-
-# Where it runs
-
-
-def connect(settings: Settings) -> "AbstractContextManager[LabelStudio]":
-    """The Label Studio that the environment names.
-
-    Raises:
-        NotConfiguredError: It names none, or no token.
-    """
-    from pipelines.systems.label_studio import opened  # noqa: PLC0415  no other verb needs an HTTP client
-
-    if not settings.label_studio_url or not settings.label_studio_token:
-        raise NotConfiguredError(
-            "Labels need LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (a token of an account there), seen"
-            f" {settings.label_studio_url or 'no address'} and {'a' if settings.label_studio_token else 'no'} token."
-            " `headrace stack up` starts a server and writes both."
-        )
-    return opened(settings.label_studio_url, settings.label_studio_token.get_secret_value())
-
-
 def _secret(settings: Settings) -> str:
     if not settings.pseudonym_key:
         raise NotConfiguredError(
@@ -258,8 +256,3 @@ def _secret(settings: Settings) -> str:
             " never by name. Set it to a long random text, once, and keep it: with another the same people look new."
         )
     return settings.pseudonym_key.get_secret_value()
-
-
-def _table(dataset: Dataset, name: str) -> str:
-    state, _, table = name.partition("/")
-    return f"{state}/{dataset.name}/{table}"

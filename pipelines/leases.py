@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 
 from pipelines import graph
 from pipelines.datasets import NAMES, load
+from pipelines.ingest import raw_table
+from pipelines.labeling.tasks import annotations_table
 from pipelines.table import Lake
 
 
@@ -26,8 +28,8 @@ def everything(lake: Lake) -> Iterator[str]:
     for name in NAMES:
         dataset = load(name)
         yield f"release/{name}"
-        yield from (f"raw/{name}/{source.name}" for source in dataset.sources)
-        yield from (f"annotations/{name}/{labeling.name}" for labeling in dataset.labels)
+        yield from (raw_table(name, source.name) for source in dataset.sources)
+        yield from (annotations_table(dataset, labeling) for labeling in dataset.labels)
         for stage in graph.stages(dataset):
             yield from (stage.table, *stage.beside)
     for path in (lake.root / ".headrace" / "locks").glob("*.lock"):

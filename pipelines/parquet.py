@@ -4,15 +4,25 @@ Columns in declared order, rows sorted by declared keys, one pinned writer, page
 schema. Only another version of pyarrow may write other bytes, so its version is part of every memo key.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROW_GROUP = 131_072
+
+FORMAT: dict[str, Any] = {
+    "version": "2.6",
+    "compression": "zstd",
+    "compression_level": 1,
+    "data_page_version": "1.0",
+    "write_page_checksum": True,
+    "store_schema": False,
+}
 
 
 def canonical(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
@@ -23,18 +33,51 @@ def canonical(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
 
 def write(frame: pl.DataFrame, path: Path | BinaryIO) -> None:
     """Write `frame` as it stands to `path`, which must not be a file that readers hold."""
-    table: pa.Table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    pq.write_table(
-        table.replace_schema_metadata(None),
-        path,
-        version="2.6",
-        compression="zstd",
-        compression_level=1,
-        row_group_size=ROW_GROUP,
-        data_page_version="1.0",
-        write_page_checksum=True,
-        store_schema=False,
-    )
+    table = _table(frame)
+    with pq.ParquetWriter(path, table.schema, **FORMAT) as file:
+        file.write_table(table, row_group_size=ROW_GROUP)
+
+
+def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:
+    """Write the rows of `frames`, one after the other, to `path`, whole or not at all; how many there were.
+
+    However the rows are cut into frames, the bytes are those that `write` makes of all of them.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        rows = _write_groups(_groups(frames), temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return rows
+
+
+def _write_groups(groups: Iterator[pa.Table], path: Path) -> int:
+    first = next(groups)
+    rows: int = first.num_rows
+    with pq.ParquetWriter(path, first.schema, **FORMAT) as file:
+        file.write_table(first, row_group_size=ROW_GROUP)
+        for table in groups:
+            file.write_table(table, row_group_size=ROW_GROUP)
+            rows += table.num_rows
+    return rows
+
+
+def _groups(frames: Iterator[pl.DataFrame]) -> Iterator[pa.Table]:
+    """The rows in tables of whole row groups, but for the last one; one table at least."""
+    rest = next(frames)
+    for frame in frames:
+        whole = rest.height // ROW_GROUP * ROW_GROUP
+        if whole:
+            yield _table(rest[:whole])
+        rest = pl.concat([rest[whole:], frame])
+    yield _table(rest)
+
+
+def _table(frame: pl.DataFrame) -> pa.Table:
+    return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(None)
 
 
 def verify(path: Path) -> int:

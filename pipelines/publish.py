@@ -8,22 +8,28 @@ publish finishes the job; published again, it proves what is live and writes not
 release has one latest value for each key, whenever it is published.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.dataset import Dataset
 from pipelines.settings import Settings
+from pipelines.systems.dvc import write_whole
 from pipelines.systems.feature_store.errors import NothingToPublishError, ProofFailedError
-from pipelines.systems.feature_store.snapshot import Snapshot
+from pipelines.systems.feature_store.snapshot import Snapshot, Span
 from pipelines.table import Lake
 
 if TYPE_CHECKING:
     from pipelines.systems.feature_store.online import Loaded
     from pipelines.systems.feature_store.proof import Proof
-    from pipelines.systems.feature_store.sides import Sides
+    from pipelines.systems.feature_store.sides import Attempt, Sides
+
+REPORTS = Path("reports")
+"""Folder of the workspace with the last proof of each dataset, `<dataset>/online.json`."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,11 @@ class Published:
         release: The release; empty for tables of the workspace that are no release.
         side: The side that serves it.
         as_of: The time that its values are the latest at.
+        digest: Hash of the release's feature tables and their declarations.
         loads: Feature table → keys written, deleted and kept; empty if the release was live already.
         proofs: What was compared, a view each.
+        newest: Feature table → its newest event time and known time.
+        changes: What changed in the definitions, for people.
         switched: Whether the service was switched.
     """
 
@@ -46,8 +55,11 @@ class Published:
     release: str
     side: str
     as_of: datetime
+    digest: str
     loads: Mapping[str, "Loaded"]
     proofs: Sequence["Proof"]
+    newest: Mapping[str, Span]
+    changes: Sequence[str]
     switched: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,16 +69,45 @@ class Published:
             "as_of": self.as_of.isoformat(),
             "loads": {table: vars(load) for table, load in self.loads.items()},
             "proofs": [{**vars(proof), "mismatches": [*map(str, proof.mismatches)]} for proof in self.proofs],
+            "newest": {
+                table: {"event": span.event.isoformat(), "known": span.known.isoformat()}
+                for table, span in self.newest.items()
+            },
+            "changes": list(self.changes),
         }
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """What is proved, and not what this run did for it: the same for every run that proves it."""
+        return {name: value for name, value in self.to_dict().items() if name not in {"loads", "switched", "changes"}}
 
-def publish(dataset: Dataset, lake: Lake, settings: Settings, release: str | None = None) -> Published:
+
+def publish(  # noqa: PLR0913  what, where, and how far
+    dataset: Dataset,
+    lake: Lake,
+    settings: Settings,
+    release: str | None = None,
+    *,
+    everything: bool = False,
+    allow_changes: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Published:
     """Put `release` online, or the tables as the workspace has them now.
+
+    Args:
+        dataset: What to publish.
+        lake: The workspace.
+        settings: Where the registry and the online store are.
+        release: Name of a release.
+        everything: Compare and prove every key, also those that can not have changed.
+        allow_changes: Let features that are served now go, or become another type.
+        say: Is told what changes in the definitions before anything does.
 
     Raises:
         NothingToPublishError: There is no value to publish.
+        DefinitionChangedError: A feature that is served would be gone or of another type.
         ProofFailedError: The loaded values are not the release's; what was live stays live.
-        OvertakenError: Another publish was faster.
+        OvertakenError: Another publish came later.
         HeadraceError: The registry, the online store or a partition can not be used; what was live stays live.
     """
     if not (dataset.features and dataset.service):
@@ -79,50 +120,105 @@ def publish(dataset: Dataset, lake: Lake, settings: Settings, release: str | Non
     with lake.lease(f"online/{dataset.name}"):
         snapshot = Snapshot.of(dataset, lake, release or "")
         with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
-            return _confirm(sides) or _replace(sides)
+            changes = _changes(sides, allow=allow_changes, say=say)
+            done = _confirm(sides, everything=everything) or _replace(sides, changes, everything=everything)
+        _report(lake, done)
+        return done
 
 
-def _confirm(sides: "Sides") -> Published | None:
+def _changes(sides: "Sides", *, allow: bool, say: Callable[[str], None]) -> list[str]:
+    """What changes in the definitions; refused if it breaks somebody and nobody allowed it."""
+    from pipelines.systems.feature_store.declared import changes, refuse_breaks  # noqa: PLC0415  brings Feast
+
+    found = changes(sides.store, sides.snapshot.dataset, sides.standing)
+    for change in found:
+        say(str(change))
+    if not allow:
+        refuse_breaks(sides.snapshot.dataset, found)
+    return [str(change) for change in found]
+
+
+def _confirm(sides: "Sides", *, everything: bool) -> Published | None:
     """The live side, if it holds the snapshot already and proves it."""
-    if not sides.is_live():
+    live = sides.standing.live
+    if not sides.shows(live):
         return None
-    proofs = sides.prove(sides.standing.live.side)
+    expected = sides.expected(sides.snapshot if live.release and not everything else None)
+    proofs = sides.prove(live.side, expected)
     if any(proof.mismatches for proof in proofs):
         return None
-    return _published(sides, sides.standing.live.side, {}, proofs, switched=False)
+    done = _published(sides, live.side, {}, proofs, (), switched=False)
+    noted = sides.publications.online()
+    if noted is None or noted.proof.get("digest") != done.digest or noted.proof.get("release") != done.release:
+        sides.attempt().note(done.report)
+    return done
 
 
-def _replace(sides: "Sides") -> Published:
+def _replace(sides: "Sides", changes: Sequence[str], *, everything: bool) -> Published:
     """Bring the standby to the snapshot, prove it, switch the service to it."""
-    side = sides.standing.standby.side
-    loads = sides.load(side)
-    proofs = sides.prove(side)
+    attempt = sides.attempt()
+    expected = sides.expected(None if everything else attempt.before())
+    _refuse_empty(sides, any(found.keys.len() for found in expected.values()))
+    loads = attempt.load(expected)
+    proofs = sides.prove(attempt.side, expected)
     wrong = [str(mismatch) for proof in proofs for mismatch in proof.mismatches]
     if wrong:
-        raise ProofFailedError(_refusal(sides, wrong))
-    sides.switch(side)
-    return _published(sides, side, loads, proofs, switched=True)
+        raise ProofFailedError(_refusal(attempt, wrong))
+    done = _published(sides, attempt.side, loads, proofs, changes, switched=True)
+    attempt.switch(done.report)
+    return done
 
 
-def _published(
-    sides: "Sides", side: str, loads: Mapping[str, "Loaded"], proofs: Sequence["Proof"], *, switched: bool
+def _published(  # noqa: PLR0913  what was done, each once
+    sides: "Sides",
+    side: str,
+    loads: Mapping[str, "Loaded"],
+    proofs: Sequence["Proof"],
+    changes: Sequence[str],
+    *,
+    switched: bool,
 ) -> Published:
     snapshot, dataset = sides.snapshot, sides.snapshot.dataset
     return Published(
-        dataset.name, dataset.service, snapshot.release, side, snapshot.now, loads, proofs, switched=switched
+        dataset=dataset.name,
+        service=dataset.service,
+        release=snapshot.release,
+        side=side,
+        as_of=snapshot.now,
+        digest=snapshot.digest,
+        loads=loads,
+        proofs=proofs,
+        newest=snapshot.spans,
+        changes=changes,
+        switched=switched,
     )
 
 
-def _refusal(sides: "Sides", wrong: Sequence[str]) -> str:
-    dataset, live = sides.snapshot.dataset, sides.standing.live
+def _refuse_empty(sides: "Sides", some: bool) -> None:
+    if not some:
+        raise sides.snapshot.nothing()
+
+
+def _report(lake: Lake, done: Published) -> None:
+    """The proof as a file, for who has no access to the registry: the same bytes for the same proof."""
+    path = lake.root / REPORTS / done.dataset / "online.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(done.report, indent=2, sort_keys=True) + "\n"
+    if not path.exists() or path.read_text() != text:
+        write_whole(path, text.encode())
+
+
+def _refusal(attempt: "Attempt", wrong: Sequence[str]) -> str:
+    snapshot, live = attempt.sides.snapshot, attempt.standing.live
     shown = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3:,} more" if wrong[3:] else "")
     serving = (
         f"Side {live.side} with {_named(live.release)} goes on serving" if live.digest else "Nothing is served yet"
     )
+    dataset = snapshot.dataset
     return (
-        f"{dataset.service}: {_named(sides.snapshot.release)} was loaded and is not what is there: {shown}."
+        f"{dataset.service}: {_named(snapshot.release)} was loaded and is not what is there: {shown}."
         f" The service was not switched. {serving}. Find out who else writes to the online store, then run"
-        f" `headrace publish {dataset.name}` again: it repairs what differs."
+        f" `headrace publish {dataset.name} --all` again: it repairs what differs."
     )
 
 

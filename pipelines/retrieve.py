@@ -1,27 +1,51 @@
 """requests → training rows: for each row the features as they were known at its time.
 
 N rows in, N rows out, in order. A request names the keys and a time with a zone (`event_timestamp`); the answer is the
-request with a column `<table>__<feature>` for every feature of the dataset's service, null where there was none.
+request with a column `<table>__<feature>` for every feature of the dataset's service, null where there was none. At a
+release the answer is the same bytes for ever: objects are named by their hashes, and read from the remote if need be.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from pipelines import parquet
 from pipelines.dataset import Dataset
+from pipelines.errors import HeadraceError
+from pipelines.fingerprint import Fingerprint, fingerprint
 from pipelines.settings import Settings
+from pipelines.splits import COLUMN, Leak, Split, leak
 from pipelines.systems.feature_store.errors import FeatureStoreError, RequestRefusedError
+from pipelines.systems.feature_store.release import digest, manifest, table_name
 from pipelines.table import Lake
+from pipelines.training_set import Question, TrainingSet
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+    from pipelines.systems.feature_store.job import Retrieval
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a dataset's features.
+
+    Attributes:
+        names: Features, as `<table>:<feature>`; all of the dataset's service if there are none.
+        release: The release to read, published or not; by default the locked one, else the published one.
+        split: How the rows are split; they get a column `split`.
+        lock: Lock file of the training set: written if there is none, else the answer must be what it says.
+    """
+
+    names: Sequence[str] = ()
+    release: str | None = None
+    split: Split | None = None
+    lock: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -33,50 +57,104 @@ class Retrieved:
         release: The release that was read; empty for the workspace's tables.
         answered: Feature table → rows that got a value of it.
         path: Where the rows are.
+        splits: Split → rows.
+        leaks: Feature table → what the splits have in common by its keys, within its TTL.
+        id: Of the training set, if it is locked.
     """
 
     rows: int
     release: str
     answered: Mapping[str, int]
     path: Path
+    splits: Mapping[str, int] = field(default_factory=dict)
+    leaks: Mapping[str, Leak] = field(default_factory=dict)
+    id: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {**vars(self), "leaks": {table: found.to_dict() for table, found in self.leaks.items()}}
 
 
 def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
-    dataset: Dataset,
-    lake: Lake,
-    settings: Settings,
-    requests: Path,
-    out: Path,
-    names: Sequence[str] = (),
-    release: str | None = None,
+    dataset: Dataset, lake: Lake, settings: Settings, requests: Path, out: Path, asked: Asked | None = None
 ) -> Retrieved:
     """Answer the rows of the Parquet file `requests` into the Parquet file `out`, whole or not at all.
 
-    Args:
-        dataset: Whose features.
-        lake: The workspace.
-        settings: Where the registry is that says which release is published.
-        requests: Rows with keys and times.
-        out: Where the answers go.
-        names: Features, as `<table>:<feature>`; all of the dataset's service if there are none.
-        release: The release to read, published or not; by default the published one.
+    It uses the memory that `feature_store.yaml` sets, however many rows there are.
 
     Raises:
         RequestRefusedError: The requests can not be read, or lack a key or a time.
-        HeadraceError: Nothing is published, or a partition can not be read.
+        TrainingSetDiffersError: The answer is not what the lock file says; nothing was written.
+        HeadraceError: Nothing is published, there is no such release, or a partition can not be read.
     """
     if not requests.exists():
         raise RequestRefusedError(f"Expected the requests in {requests}, seen no such file.")
-    given = _read(requests)
-    with _opened(dataset, lake, settings, release) as store:
-        rows = features(dataset, store, given, names)
-        shown = _release(dataset, store)
-    _write(rows, out)
-    return Retrieved(rows.height, shown, _answered(dataset, rows), out)
+    asked = asked or Asked()
+    locked = TrainingSet.read(asked.lock) if asked.lock else None
+    if locked:
+        names, release = asked.names or locked.question.features, asked.release or locked.question.release
+        asked = Asked(names, release, asked.split, asked.lock)
+    with opened(dataset, lake, settings, asked.release) as store:
+        job = retrieval(dataset, store, _checked(requests), asked.names)
+        shown = str(store.get_feature_service(dataset.service).tags.get("release", ""))
+    answer = _Answer(dataset, lake, job, asked, shown)
+    parquet.write_all(answer.frames(locked), out)
+    made = answer.training_set
+    if made and not locked and asked.lock:
+        made.write(asked.lock)
+    splits, leaks = (_sizes(out), _leaks(dataset, out)) if asked.split else ({}, {})
+    return Retrieved(answer.seen.rows, shown, answer.answered, out, splits, leaks, made.id if made else "")
+
+
+class _Answer:
+    """The rows of one retrieval on their way to the file, counted and hashed as they pass."""
+
+    def __init__(self, dataset: Dataset, lake: Lake, job: "Retrieval", asked: Asked, release: str) -> None:
+        self.dataset, self.lake, self.job, self.asked, self.release = dataset, lake, job, asked, release
+        self.seen = Fingerprint()
+        self.answered: dict[str, int] = {}
+        self.training_set: TrainingSet | None = None
+        if asked.lock and not release:
+            raise HeadraceError(
+                f"{dataset.name}: a lock file names a release, and the workspace's tables are none. Give --release;"
+                f" `git tag --list '{dataset.name}/*'` lists them, `headrace version {dataset.name}` makes one."
+            )
+
+    def frames(self, locked: TrainingSet | None) -> Iterator[pl.DataFrame]:
+        """The rows; after the last one, and before the file is there, they are held to the lock."""
+        for rows in self.job.frames():
+            self._count(rows)
+            split = rows.with_columns(self.asked.split.of(rows).alias(COLUMN)) if self.asked.split else rows
+            if self.asked.lock:
+                self.seen.add(split)
+            else:
+                self.seen.rows += rows.height
+            yield split
+        if self.asked.lock:
+            self.training_set = self._training_set()
+            if locked:
+                locked.check(self.training_set, self.asked.lock)
+
+    def _count(self, rows: pl.DataFrame) -> None:
+        for table in self.dataset.features:
+            mine = [name for name in self.job.answered if name.startswith(f"{table.name}__")]
+            if mine:
+                found = rows.select(pl.any_horizontal(pl.col(mine).is_not_null()).sum()).item()
+                self.answered[table.name] = self.answered.get(table.name, 0) + found
+
+    def _training_set(self) -> TrainingSet:
+        names = [name.replace("__", ":", 1) for name in self.job.answered]
+        split = self.asked.split.to_dict() if self.asked.split else {}
+        question = Question.of(self.dataset, self.release, names, split, as_known=self.job.as_known)
+        tables = [table for table in self.dataset.features if table.name in question.declared]
+        files = {table.name: manifest(self.lake, table_name(self.dataset, table), self.release) for table in tables}
+        hashes = {name: fingerprint(digest([table])) for name, table in files.items()}
+        return TrainingSet(question, hashes, self.seen.of(self.job.given), self.seen.of())
 
 
 @contextmanager
-def _opened(dataset: Dataset, lake: Lake, settings: Settings, release: str | None) -> Iterator["FeatureStore"]:
+def opened(dataset: Dataset, lake: Lake, settings: Settings, release: str | None = None) -> Iterator["FeatureStore"]:
+    """Feast's store with the dataset's service at `release`, or at the published one; a release needs no registry."""
     from pipelines.systems.feature_store.store import close_store, open_store  # noqa: PLC0415  Feast takes seconds to import
     from pipelines.systems.feature_store.tables import tables_of  # noqa: PLC0415
 
@@ -91,16 +169,34 @@ def _opened(dataset: Dataset, lake: Lake, settings: Settings, release: str | Non
             yield store
 
 
+def at_release(dataset: Dataset, lake: Lake, release: str, requests: object, names: Sequence[str] = ()) -> "Retrieval":
+    """The answers to `requests` (a frame, or the path of a Parquet file) at a release, computed when asked for.
+
+    Raises:
+        UnknownReleaseError: There is no such release.
+        RequestRefusedError: A key or the time is missing or of the wrong type.
+    """
+    from pipelines.systems.feature_store.tables import tables_of  # noqa: PLC0415
+
+    with tables_of(dataset, lake, release) as store:
+        return retrieval(dataset, store, requests, names)
+
+
 def features(
     dataset: Dataset, store: "FeatureStore", requests: pl.DataFrame, names: Sequence[str] = ()
 ) -> pl.DataFrame:
-    """The requests with the features `names` (`<table>:<feature>`), or with all of the dataset's service.
+    """The requests with the features `names` (`<table>:<feature>`), or with all of the dataset's service."""
+    return retrieval(dataset, store, requests, names).to_polars()
+
+
+def retrieval(dataset: Dataset, store: "FeatureStore", requests: object, names: Sequence[str] = ()) -> "Retrieval":
+    """The same, computed when its rows are asked for: as Polars, pandas, Arrow batches or a Parquet file.
 
     Raises:
         FeatureStoreError: The service is not published, or has no such feature.
         RequestRefusedError: A key or the time is missing or of the wrong type.
     """
-    from pipelines.systems.feature_store.offline import Retrieval  # noqa: PLC0415
+    from pipelines.systems.feature_store.job import Retrieval  # noqa: PLC0415
 
     known = _references(dataset, store)
     chosen = {name: _known(name, known, dataset) for name in names or known}
@@ -110,10 +206,7 @@ def features(
             f"Expected our own offline store, seen {type(job).__name__}: other stores may lose rows in silence."
             " Set offline_store.type in feature_repo/feature_store.yaml back to what was shipped."
         )
-    rows = job.to_polars().rename({_column(reference): _column(name) for name, reference in chosen.items()})
-    if rows.height != requests.height:
-        raise AssertionError(f"{requests.height} rows in, {rows.height} rows out")
-    return rows
+    return job.renamed({_column(reference): _column(name) for name, reference in chosen.items()})
 
 
 def _references(dataset: Dataset, store: "FeatureStore") -> dict[str, str]:
@@ -147,31 +240,24 @@ def _known(name: str, known: Mapping[str, str], dataset: Dataset) -> str:
     return known[name]
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _checked(path: Path) -> Path:
+    """The path, if a Parquet file is there."""
     try:
-        return pl.read_parquet(path)
+        pl.read_parquet_schema(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise RequestRefusedError(
             f"{path}: expected a Parquet file of requests; {str(error).splitlines()[0]}. Write it again."
         ) from error
+    return path
 
 
-def _write(rows: pl.DataFrame, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        parquet.write(rows, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _sizes(path: Path) -> dict[str, int]:
+    counted = pl.scan_parquet(path).group_by(COLUMN).agg(pl.len()).sort(COLUMN).collect()
+    return dict(counted.iter_rows())
 
 
-def _release(dataset: Dataset, store: "FeatureStore") -> str:
-    return str(store.get_feature_service(dataset.service).tags.get("release", ""))
-
-
-def _answered(dataset: Dataset, rows: pl.DataFrame) -> dict[str, int]:
-    return {
-        table.name: rows.select(pl.any_horizontal(pl.col(f"^{table.name}__.*$").is_not_null()).sum()).item()
-        for table in dataset.features
-        if any(name.startswith(f"{table.name}__") for name in rows.columns)
-    }
+def _leaks(dataset: Dataset, path: Path) -> dict[str, Leak]:
+    rows = pl.scan_parquet(path)
+    there = set(rows.collect_schema())
+    tables = [table for table in dataset.features if {*table.keys, "event_timestamp"} <= there]
+    return {table.name: leak(rows, table.keys, table.ttl) for table in tables}

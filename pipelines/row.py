@@ -12,10 +12,10 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import votes
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE
 from pipelines.errors import HeadraceError
 from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.labeling import votes
 from pipelines.systems.dvc import Cache
 from pipelines.table import Manifest
 

@@ -12,6 +12,7 @@ from pipelines import graph, repro
 from pipelines.dataset import Dataset
 from pipelines.engine import plan_stage
 from pipelines.errors import HeadraceError
+from pipelines.leases import held
 from pipelines.systems import git
 from pipelines.systems.dvc import read_lock, recorded_outs, write_lock, write_pointer
 from pipelines.systems.dvc_remote import Pushed, push_objects
@@ -73,10 +74,11 @@ def version(dataset: Dataset, lake: Lake) -> Release:
     """Record the tables of `dataset` as they are; make a release of them if they are not the last one's.
 
     Raises:
+        TableBusyError: A run holds one of the tables.
         AuditError: A stage has work to do, or a partition's counts do not add up.
         StaleReleaseError: Somebody else's commit came first; nothing was pushed.
     """
-    with lake.lease(f"release/{dataset.name}"):
+    with held(lake, (f"release/{dataset.name}", *_tables(dataset, lake))):
         _show_all(dataset, lake)
         audit(dataset, lake)
         git.fetch(lake.root)
@@ -122,10 +124,16 @@ def audit(dataset: Dataset, lake: Lake) -> None:
 
 def _show_all(dataset: Dataset, lake: Lake) -> None:
     """Let the workspace show every table there is a stage for, also those that nothing has arrived in yet."""
-    for stage in graph.stages(dataset):
-        for table in (*stage.reads, stage.table, *stage.beside):
-            if not (lake.folder(table) / MANIFEST).exists():
-                lake.commit(lake.manifest(table))
+    for table in _tables(dataset, lake):
+        if not (lake.folder(table) / MANIFEST).exists():
+            lake.commit(lake.manifest(table))
+
+
+def _tables(dataset: Dataset, lake: Lake) -> list[str]:
+    """Every table of the dataset: those that the workspace shows, and those that a stage reads or makes."""
+    stages = graph.stages(dataset)
+    declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.beside)}
+    return sorted(declared.union(lake.tables(dataset.name)))
 
 
 def releases(lake: Lake, dataset: str) -> list[str]:
@@ -152,8 +160,7 @@ def latest(lake: Lake, dataset: str) -> str:
 
 def _outs(dataset: Dataset, lake: Lake) -> dict[str, dict[str, Any]]:
     """Path → output entry of each of the dataset's tables, as they are in the workspace."""
-    shown = {*lake.tables(dataset.name), *repro.tracked_by_stage(dataset)}
-    paths = {table: f"data/{table}" for table in sorted(shown)}
+    paths = {table: f"data/{table}" for table in _tables(dataset, lake)}
     return {path: repro.out_entry(lake.manifest(table), lake, path) for table, path in paths.items()}
 
 

@@ -20,7 +20,7 @@ from pipelines.publish import Published, publish
 from pipelines.retrieve import features
 from pipelines.settings import Settings
 from pipelines.systems.dvc import directory_bytes
-from pipelines.systems.feature_store.offline import Retrieval
+from pipelines.systems.feature_store.job import Retrieval
 from pipelines.systems.feature_store.store import close_store, open_store
 from pipelines.table import MANIFEST, Entry, Lake, Manifest
 

@@ -52,14 +52,14 @@ def task(row: Mapping[str, Any]) -> dict[str, Any]:
 class Campaign:
     """A labeling of the dataset `rides` in a workspace, on a project of its own."""
 
-    def __init__(self, server: "LabelServer", root: Path, title: str) -> None:
+    def __init__(self, server: "LabelServer", root: Path, title: str, **declared: Any) -> None:  # noqa: ANN401
         self.server = server
         self.lake = Lake.at(root)
         self.settings = server.settings()
         self.labeling = Labeling(
             name="cause", title=title[-50:], config=CONFIG, control="cause", choices=("carrier", "weather", "security"),
             reads={"rides": Reads("validated/rides")}, sample=sample, keys=("started_at", "car"),
-            task=task,
+            task=task, **declared,
         )  # fmt: skip
         self.dataset = Dataset("rides", "Rides.", "someone", (), labels=(self.labeling,))
 

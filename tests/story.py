@@ -15,8 +15,9 @@ from raw import days
 from servers import S3
 from workspaces import Workspace, new_workspace
 
-from pipelines import annotations, parquet
+from pipelines import parquet
 from pipelines.ingest import ingest
+from pipelines.labeling import annotations
 from pipelines.lineage import Lineage, lineage
 from pipelines.revisions import Tables
 from pipelines.settings import Settings

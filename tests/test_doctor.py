@@ -49,7 +49,6 @@ def test_a_workspace_whose_release_is_whole_is_well(released: Workspace) -> None
 def test_an_object_that_the_remote_lost_is_written_again_from_the_cache(released: Workspace, fault: str) -> None:
     md5 = object_of(released, FEATURES)
     break_remote(released, md5, fault)
-    assert "up to date" in released.dvc("push"), "stock DVC does not see it"
 
     found = care(released.lake)
     done = care(released.lake, mend=True)
@@ -59,7 +58,33 @@ def test_an_object_that_the_remote_lost_is_written_again_from_the_cache(released
     assert not found.is_well
     assert done.repaired[0].mended == "remote: written again and read back"
     assert care(released.lake, deep=True).is_well
+
+
+def test_after_many_faults_at_once_that_stock_dvc_does_not_see_a_fresh_clone_pulls_everything(
+    released: Workspace,
+) -> None:
+    first, second = (object_of(released, RAW, day) for day in DAYS)
+    break_remote(released, first, "deleted")
+    break_remote(released, second, "truncated")
+    break_cache(released, second, "flipped")
+    break_remote(released, object_of(released, FEATURES), "flipped")
+    break_cache(released, object_of(released, FEATURES, DAYS[1]), "truncated")
+    break_remote(released, list_of(released, "raw/flights/planes"), "truncated")
+    break_cache(released, list_of(released, "raw/flights/planes"), "truncated")
+    lose(released, VALIDATED, object_of(released, VALIDATED))
+
+    done = care(released.lake, deep=True, mend=True)
+
+    assert len(done.repaired) == 6
+    assert done.is_well
     pulls_whole(released, "colleague")
+
+
+def test_dvc_push_calls_a_remote_up_to_date_that_lost_an_object(released: Workspace) -> None:
+    break_remote(released, object_of(released, FEATURES), "deleted")
+
+    assert "up to date" in released.dvc("push")
+    assert not care(released.lake).is_well
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped"])
@@ -122,7 +147,7 @@ def test_what_cache_and_remote_lost_is_taken_from_the_files_that_the_workspace_s
     done = care(released.lake, mend=True)
 
     assert done.repaired[0].mended == "cache: taken from the workspace; remote: written again and read back"
-    pulls_whole(released, "colleague")
+    assert care(released.lake, deep=True).is_well
 
 
 def test_what_is_nowhere_is_computed_again_from_its_inputs_with_the_same_hash(released: Workspace) -> None:
@@ -134,8 +159,7 @@ def test_what_is_nowhere_is_computed_again_from_its_inputs_with_the_same_hash(re
 
     assert [item.damage.md5 for item in done.repaired] == lost, "each after its inputs"
     assert f"computed again by transform {FEATURES} {DAY}" in done.repaired[1].mended
-    assert done.is_well
-    pulls_whole(released, "colleague")
+    assert care(released.lake, deep=True).is_well
 
 
 def test_raw_bytes_that_are_nowhere_are_named_with_their_releases_and_the_command_that_reads_them_again(
@@ -177,8 +201,7 @@ def test_a_lost_list_of_files_is_mended_and_what_it_names_is_looked_at_too(relea
     done = care(released.lake, mend=True)
 
     assert {item.damage.md5 for item in done.repaired} == {md5, partition}
-    assert done.is_well
-    pulls_whole(released, "colleague")
+    assert care(released.lake, deep=True).is_well
 
 
 def test_an_older_release_is_looked_after_from_a_clone_that_never_pulled_it(released: Workspace) -> None:

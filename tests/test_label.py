@@ -11,9 +11,10 @@ from label_campaign import CONFIG, LABELS, Campaign, sample
 from label_server import Person, losing_line
 
 from pipelines import label
-from pipelines.annotations import ItemError
 from pipelines.errors import NotConfiguredError
+from pipelines.labeling.annotations import ItemError
 from pipelines.systems.label_studio import LabelConfigDriftError, opened
+from pipelines.systems.label_studio_send import Sender
 from pipelines.systems.label_studio_wire import LabelStudioError
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ def test_a_send_that_died_half_way_is_finished_by_the_next_one(campaign: Campaig
     ):
         project = server.project(campaign.labeling.title, CONFIG)
         with pytest.raises(LabelStudioError, match="run the same command again"):
-            server.send(project, tasks)
+            Sender(server).send(project, tasks)
     stored = len(campaign.tasks())
 
     sent = campaign.send(sample=300)

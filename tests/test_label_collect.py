@@ -11,7 +11,7 @@ from label_server import Person
 
 from pipelines import engine
 from pipelines.errors import HeadraceError, NotConfiguredError
-from pipelines.history import LabelsWouldVanishError
+from pipelines.labeling.history import LabelsWouldVanishError
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def test_an_answer_becomes_a_label_that_joins_back_to_its_row(campaign: Campaign
     assert row == {
         "started_at": datetime(2013, 1, 2, 12, tzinfo=UTC), "car": 4, "sample_id": "ride-4",
         "event_time": datetime(2013, 1, 2, 12, tzinfo=UTC), "known_time": event["updated_at"], "label": "weather",
-        "votes": 1, "agreement": 1.0, "annotation_ids": [event["annotation_id"]],
+        "votes": 1, "agreement": 1.0, "confidence": 1.0, "annotation_ids": [event["annotation_id"]],
     }  # fmt: skip
     assert (event["event"], event["choice"], event["lead_time_s"]) == ("created", "weather", 2.5)
     joined = campaign.lake.scan("validated/rides/rides").join(campaign.lake.scan(LABELS), on=["started_at", "car"])

@@ -41,7 +41,7 @@ from pipelines.systems.feature_store.definitions import Holding, Standing, objec
 from pipelines.systems.feature_store.errors import (
     RequestRefusedError,
 )
-from pipelines.systems.feature_store.offline import Retrieval
+from pipelines.systems.feature_store.job import Retrieval
 from pipelines.systems.feature_store.search import Moments, newest
 from pipelines.systems.feature_store.store import close_store, open_store
 from pipelines.table import Lake

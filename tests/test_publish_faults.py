@@ -32,7 +32,6 @@ from pipelines.systems.feature_store.errors import (
     FeatureStoreError,
     MisplacedRowError,
     NothingToPublishError,
-    OvertakenError,
     ProofFailedError,
     UnknownReleaseError,
     UnsupportedTypeError,
@@ -40,6 +39,7 @@ from pipelines.systems.feature_store.errors import (
 from pipelines.systems.feature_store.proof import differences
 from pipelines.systems.feature_store.sides import Sides
 from pipelines.systems.feature_store.snapshot import Snapshot
+from pipelines.systems.publications import OvertakenError
 from pipelines.table import Lake
 
 
@@ -121,7 +121,7 @@ def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lak
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
     snapshot = Snapshot.of(DATASET, lake, "")
     sides = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
-    sides.load(sides.standing.standby.side)
+    sides.attempt().load(sides.expected(None))
     sides.close()
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
@@ -135,11 +135,14 @@ def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lak
 def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
     snapshot = Snapshot.of(DATASET, lake, "")
     stale = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
+    attempt, expected = stale.attempt(), stale.expected(None)
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
     put(lake)
 
-    with pytest.raises(OvertakenError, match="another publish switched it"):
-        stale.switch(stale.standing.standby.side)
+    with pytest.raises(OvertakenError, match=r"publisher 2 was overtaken by publisher 3|another publish \(3\) came"):
+        attempt.load(expected)
+    with pytest.raises(OvertakenError, match=r"another publish \(3\) came after this one \(2\)"):
+        attempt.switch({})
 
     stale.close()
     assert served(lake, ["N2"]) == [10.0]

@@ -31,7 +31,7 @@ from feature_lake import (
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE
 from pipelines.errors import NotConfiguredError
 from pipelines.publish import publish
-from pipelines.retrieve import features, retrieve
+from pipelines.retrieve import Asked, features, retrieve
 from pipelines.settings import Settings
 from pipelines.systems.feature_store.definitions import Holding, Standing, objects, view
 from pipelines.systems.feature_store.errors import (
@@ -265,7 +265,7 @@ def test_retrieve_at_a_release_needs_no_publish_and_gives_the_same_bytes_however
     files = [tmp_path / "before.parquet", tmp_path / "after.parquet"]
 
     for out in files:
-        done = retrieve(DATASET, lake, Settings(), tmp_path / "requests.parquet", out, release=first)
+        done = retrieve(DATASET, lake, Settings(), tmp_path / "requests.parquet", out, Asked(release=first))
         fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
 
     assert done.release == first

@@ -10,7 +10,8 @@ import pytest
 from raw import days
 from workspaces import Workspace, git
 
-from pipelines import version as verb
+from pipelines import version as release
+from pipelines.errors import TableBusyError
 from pipelines.systems.dvc import NotOnRemoteError, read_lock, recorded_outs
 from pipelines.systems.git import StaleReleaseError
 from pipelines.table import MANIFEST
@@ -154,6 +155,13 @@ def test_an_audit_refuses_tables_that_are_behind_their_inputs(built: Workspace) 
     assert not git(built.root, "tag")
 
 
+def test_a_table_that_is_being_written_is_not_released(built: Workspace) -> None:
+    with built.lake.lease("raw/flights/weather"), pytest.raises(TableBusyError, match="raw/flights/weather is being"):
+        version(built.dataset, built.lake)
+
+    assert not git(built.root, "tag")
+
+
 def test_somebody_elses_commit_makes_the_release_stale_and_nothing_is_pushed(built: Workspace) -> None:
     other = built.clone("colleague")
     git(other.root, "commit", "--quiet", "--allow-empty", "--message", "first")
@@ -222,4 +230,4 @@ def test_a_manifest_is_the_last_file_of_a_table(built: Workspace) -> None:
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
     assert max(times, key=lambda name: times[name]) == MANIFEST
-    assert verb.releases(built.lake, "flights") == []
+    assert release.releases(built.lake, "flights") == []

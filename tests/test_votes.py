@@ -8,8 +8,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import annotations, votes
-from pipelines.votes import Verdict
+from pipelines.labeling import annotations, votes
+from pipelines.labeling.votes import Verdict
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CHOICES = ("carrier", "weather")

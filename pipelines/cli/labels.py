@@ -1,15 +1,17 @@
 """`headrace label`: send questions, see how far people are, collect answers, make labels of them."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.show import DatasetArgument, JsonOption, TableOption, progress, report, result, workspace
+from pipelines.cli.show import DatasetArgument, JsonOption, TableOption, progress, result, workspace
+from pipelines.cli.show import report as report_stages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pipelines.dataset import Dataset, Labeling
+    from pipelines.table import Lake
 
 app = typer.Typer(
     help="Ask people about rows, in Label Studio, and make labels of their answers.", no_args_is_help=True
@@ -19,19 +21,25 @@ app = typer.Typer(
 @app.command()
 def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Have every sampled row stand in its project as one task, whatever happened before."""
-    from pipelines import engine, label  # noqa: PLC0415
+    from pipelines import label  # noqa: PLC0415
 
     settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
-        params = engine.param(lake.root, f"{dataset}.{labeling.name}")
-        sent = label.send(declared, labeling, lake, settings, params)
-        line = f"{labeling.name}: {sent.sent} tasks sent, {sent.already} of {sent.sampled} were there; {sent.project}"
-        result({"labeling": labeling.name, **vars(sent)}, [line], as_json=as_json)
+        sent = label.send(declared, labeling, lake, settings, _params(lake, dataset, labeling))
+        lines = [
+            f"{labeling.name}: {sent.sent} tasks sent, {sent.already} of {sent.sampled} were there; {sent.project}"
+        ]
+        if labeling.functions:
+            lines.append(f"  {sent.suggested} with an answer suggested by {sent.model} ({sent.why})")
+        if sent.refused:
+            item, reason = next(iter(sent.refused.items()))
+            lines.append(f"  {len(sent.refused)} refused and kept in {sent.aside}, such as {item}: {reason}")
+        result({"labeling": labeling.name, **vars(sent)}, lines, as_json=as_json)
 
 
 @app.command(name="progress")
 def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
-    """Say how many tasks somebody has answered or skipped."""
+    """Say how many tasks have enough answers, or were skipped."""
     from pipelines import label  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
 
@@ -61,6 +69,36 @@ def collect(
 
 
 @app.command()
+def report(
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    *,
+    gate: Annotated[bool, typer.Option(help="Fail if the declared thresholds are not reached.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the answers: agreement, each person against gold, labeling functions, who follows suggestions."""
+    from pipelines.labeling import review  # noqa: PLC0415
+
+    _, lake = workspace()
+    for declared, labeling in _labelings(dataset, table):
+        params = _params(lake, dataset, labeling)
+        found = review.report(declared, labeling, lake, params, gate=gate)
+        result({"labeling": labeling.name, **found.content()}, [f"{labeling.name}:", *found.lines()], as_json=as_json)
+
+
+@app.command()
+def again(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
+    """Ask one person more about each item whose answers leave it undecided."""
+    from pipelines.labeling import review  # noqa: PLC0415
+
+    settings, lake = workspace()
+    for declared, labeling in _labelings(dataset, table):
+        items = review.ask_again(declared, labeling, lake, settings)
+        line = f"{labeling.name}: {len(items)} items asked again"
+        result({"labeling": labeling.name, "items": items}, [line], as_json=as_json)
+
+
+@app.command()
 def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Annotations → labels: decide each item by its newest answers; `collect` does this too."""
     from pipelines import engine, label  # noqa: PLC0415
@@ -69,7 +107,20 @@ def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: J
     settings, lake = workspace()
     with progress() as tell:
         found = [label.stage(declared, labeling) for declared, labeling in _labelings(dataset, table)]
-        report([engine.run(stage, lake, Executor(settings, tell)) for stage in found], as_json=as_json)
+        report_stages([engine.run(stage, lake, Executor(settings, tell)) for stage in found], as_json=as_json)
+
+
+def _params(lake: "Lake", dataset: str, labeling: "Labeling") -> "Mapping[str, Any]":
+    """What `params.yaml` says of the sample; where it says nothing, what the declaration has."""
+    from pipelines import engine  # noqa: PLC0415
+    from pipelines.errors import HeadraceError  # noqa: PLC0415
+
+    try:
+        return {**labeling.params, **engine.param(lake.root, f"{dataset}.{labeling.name}")}
+    except HeadraceError:
+        if labeling.params:
+            return labeling.params
+        raise
 
 
 def _labelings(dataset: str, names: list[str] | None) -> "Iterator[tuple[Dataset, Labeling]]":

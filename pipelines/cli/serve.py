@@ -39,22 +39,42 @@ def publish(
     result(made.to_dict(), [head, *loads, *(f"  {proof}" for proof in made.proofs)], as_json=as_json)
 
 
-def retrieve(
+def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     dataset: DatasetArgument,
     requests: Annotated[Path, typer.Option(help="Parquet file of keys and `event_timestamp`, a row a request.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write: the requests with their features.")],
     feature: Annotated[list[str] | None, typer.Option(help="Only this feature, `table:feature`; repeatable.")] = None,
+    release: Annotated[
+        str | None, typer.Option(help="A release, for example flights/3, published or not; by default the live one.")
+    ] = None,
+    lock: Annotated[
+        Path | None, typer.Option(help="Lock file: written if there is none, else the rows must be the locked ones.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train=0.8,test=0.2 of the keys --split-by, or train,test=2013-11-01 by time.")
+    ] = None,
+    split_by: Annotated[list[str] | None, typer.Option(help="Key column of the split; repeatable.")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Requests → training rows: the features of each row as they were known at its time."""
     from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.retrieve import Asked  # noqa: PLC0415
     from pipelines.retrieve import retrieve as answer  # noqa: PLC0415
+    from pipelines.splits import parse  # noqa: PLC0415
 
     settings, lake = workspace()
-    found = answer(load(dataset), lake, settings, requests, out, feature or ())
+    asked = Asked(feature or (), release, parse(split, split_by or ()) if split else None, lock)
+    found = answer(load(dataset), lake, settings, requests, out, asked)
     lines = [
         f"{found.rows:,} rows in, {found.rows:,} rows out, of {found.release or 'the workspace'}: {found.path}",
         *(f"  {table}: {rows:,} rows answered" for table, rows in found.answered.items()),
+        *(f"  {name}: {rows:,} rows" for name, rows in found.splits.items()),
+        *(
+            f"  by the keys of {table}, {leak.keys:,} keys are in several splits, {leak.near:,} times within"
+            f" {leak.within}"
+            for table, leak in found.leaks.items()
+        ),
+        *([f"  training set {found.id}, as {lock} has it"] if found.id else []),
     ]
-    result(vars(found), lines, as_json=as_json)
+    result(found.to_dict(), lines, as_json=as_json)

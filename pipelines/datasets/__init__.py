@@ -5,7 +5,7 @@ from importlib import import_module
 from pipelines.dataset import Dataset
 from pipelines.errors import HeadraceError
 
-NAMES = ("flights",)
+NAMES = ("flights", "digits")
 
 
 def load(name: str) -> Dataset:

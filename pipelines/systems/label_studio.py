@@ -1,14 +1,11 @@
-"""Label Studio, through the eight calls of its HTTP API that the label verb needs.
+"""Label Studio, through the few calls of its HTTP API that the label verb needs.
 
-A task is known by our `sample_id` in its data. Label Studio does not keep it unique, so this client does: it looks up,
-sends only what is missing, never repeats a write whose outcome it does not know, and looks again until every task
-stands there once. The import has no key of idempotence, its page numbers skip tasks that move, and a page size is no
-promise: tasks are therefore listed by id, past the last one seen.
+A task is known by our `sample_id` in its data. Page numbers skip tasks that move, and a page size is no promise: tasks
+are therefore listed by id, past the last one seen.
 """
 
 import difflib
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +15,16 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pipelines.errors import HeadraceError
-from pipelines.systems.label_studio_wire import LabelStudioError, LostAnswerError, Wire
+from pipelines.systems.label_studio_wire import LabelStudioError, Wire
 
 Json = dict[str, Any]
+FIELDS = "id,title,label_config,maximum_annotations,model_version"
 Item = TypeVar("Item")
 
-IMPORT_BATCH = 250
-"""Tasks a request: one transaction of well under a second on the server, so little hangs on an unknown outcome."""
 LOOKUP_BATCH = 400
 """Sample ids a look-up; the server cuts addresses at 65 kB."""
 EXPORT_BATCH = 200
 PAGE = 1000
-SEND_ATTEMPTS = 4
 
 
 class LabelConfigDriftError(HeadraceError):
@@ -43,10 +38,14 @@ class Project:
     Attributes:
         id: Its number on the server.
         title: Its title.
+        opinions: People who answer each task.
+        model: Version of the model whose suggestions are shown.
     """
 
     id: int
     title: str
+    opinions: int = 1
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,6 @@ class Totals:
     done: int
     answers: int
     skipped: int
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """Outcome of a send: tasks that stood there already, tasks that were missing, extra copies taken away."""
-
-    already: int
-    sent: int
-    copies_removed: int
 
 
 @contextmanager
@@ -127,7 +117,7 @@ class LabelStudio:
                 " work in, then run the same command again."
             )
         self._compare(found[0], config)
-        return Project(found[0]["id"], title)
+        return Project(found[0]["id"], title, found[0]["maximum_annotations"], found[0]["model_version"] or "")
 
     def project(self, title: str, config: str) -> Project:
         """The project `title`, made if there is none.
@@ -141,11 +131,40 @@ class LabelStudio:
         made = self.wire.write("POST", "/api/projects", {"title": title, "label_config": config})
         return Project(made["id"], title)
 
+    def set_up(self, project: Project, *, opinions: int, model: str) -> None:
+        """Have so many people answer each task, and the suggestions of `model` shown to them.
+
+        Only what differs is written: to write the number of people again would undo `ask_again`.
+        """
+        changes = {
+            **({"maximum_annotations": opinions} if project.opinions != opinions else {}),
+            **({"model_version": model, "show_collab_predictions": True} if model not in ("", project.model) else {}),
+        }
+        if changes:
+            self.wire.write("PATCH", f"/api/projects/{project.id}/", changes)
+
+    def progress(self, project: Project) -> tuple[int, int]:
+        """Tasks that nobody need answer any more, because enough people did or all who looked skipped; and all."""
+        query = {"ids": project.id, "include": "id,task_number,finished_task_number"}
+        [found] = self.wire.read("/api/projects", query)["results"]
+        skipped = [
+            _filter("cancelled_annotations", "greater", "Number", 0),
+            _filter("total_annotations", "equal", "Number", 0),
+        ]
+        passed_over = self._page(project, skipped, size=1)["total"]
+        return found["finished_task_number"] + passed_over, found["task_number"]
+
+    def ask_again(self, project: Project, opinions: Mapping[str, int]) -> None:
+        """Hand tasks out until so many people have answered: sample id → people, all told."""
+        for sample_id, copies in self.find(project, opinions).items():
+            change = {"overlap": opinions[sample_id], "is_labeled": False}
+            self.wire.write("PATCH", f"/api/tasks/{copies[0].id}/", change)
+
     def _projects(self, title: str) -> Iterator[Json]:
         page = 1
         while True:
             answer = self.wire.read(
-                "/api/projects", {"title": title, "page": page, "page_size": 100, "include": "id,title,label_config"}
+                "/api/projects", {"title": title, "page": page, "page_size": 100, "include": FIELDS}
             )
             yield from answer["results"]
             if not answer["next"]:
@@ -173,7 +192,7 @@ class LabelStudio:
     def find(self, project: Project, sample_ids: Iterable[str]) -> dict[str, list[Listed]]:
         """Sample id → its tasks on the server, by id; what is not there is not in it."""
         found: dict[str, list[Listed]] = {}
-        for batch in _batches(sample_ids, LOOKUP_BATCH):
+        for batch in batches(sample_ids, LOOKUP_BATCH):
             for task in self._list(project, [_filter("data.sample_id", "in_list", "List", batch)]):
                 found.setdefault(task.sample_id, []).append(task)
         return found
@@ -215,61 +234,9 @@ class LabelStudio:
             },
         )
 
-    def send(self, project: Project, tasks: Mapping[str, Json]) -> Delivery:
-        """Bring it about that each of `tasks` (sample id → data) stands in the project exactly once.
-
-        Raises:
-            LabelStudioError: The server refuses a batch, or does not come back. What was stored stays; the same call
-                again sends the rest.
-        """
-        already = len(self.find(project, tasks))
-        for _ in range(SEND_ATTEMPTS):
-            found = self.find(project, tasks)
-            missing = [sample_id for sample_id in tasks if sample_id not in found]
-            if not missing:
-                return Delivery(already, len(tasks) - already, self._remove_copies(project, found))
-            for batch in _batches(missing, IMPORT_BATCH):
-                if not self._import(project, {sample_id: tasks[sample_id] for sample_id in batch}):
-                    break
-        raise LabelStudioError(
-            f"Project {project.title!r} on {self.wire.url}: {len(missing)} of {len(tasks)} tasks are still not there"
-            f" after {SEND_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends only"
-            " those."
-        )
-
-    def _import(self, project: Project, tasks: Mapping[str, Json]) -> bool:
-        """Post one batch, once. False if the answer was lost: the batch may be stored, under way, or never arrive."""
-        body = [{"data": data} for data in tasks.values()]
-        try:
-            self.wire.write("POST", f"/api/projects/{project.id}/import", body)
-        except LostAnswerError:
-            self._settle(project, list(tasks))
-            return False
-        return True
-
-    def _settle(self, project: Project, sample_ids: Sequence[str]) -> None:
-        """Wait until a batch whose answer was lost shows up (a batch is one transaction), or patience ends."""
-        deadline = time.monotonic() + self.wire.patience_s
-        while time.monotonic() < deadline and not self.find(project, sample_ids[:1]):
-            time.sleep(0.5)
-
-    def _remove_copies(self, project: Project, found: Mapping[str, list[Listed]]) -> int:
-        """Delete what stands there twice and nobody touched; the one that someone answered stays, else the first."""
-        extra: list[Listed] = []
-        for copies in found.values():
-            extra += sorted(copies, key=lambda task: (-task.answers, task.id))[1:]
-        return sum(self._remove_untouched(project, task) for task in extra)
-
-    def _remove_untouched(self, project: Project, task: Listed) -> bool:
-        now = self.wire.read(f"/api/tasks/{task.id}/", {"project": project.id})
-        touched = now["annotations"] or now["drafts"] or now["data"].get("sample_id") != task.sample_id
-        if not touched:
-            self.wire.write("DELETE", f"/api/tasks/{task.id}/", None)
-        return not touched
-
     def export(self, project: Project, task_ids: Sequence[int]) -> Iterator[Json]:
         """The tasks with all their annotations, skips included, a bounded number a request."""
-        for batch in _batches(task_ids, EXPORT_BATCH):
+        for batch in batches(task_ids, EXPORT_BATCH):
             query = [("exportType", "JSON"), ("download_all_tasks", "true"), *(("ids[]", item) for item in batch)]
             yield from self.wire.read(f"/api/projects/{project.id}/export", query)
 
@@ -298,7 +265,8 @@ def _lines(config: str) -> list[str]:
     return [" ".join(line.split()) for line in config.splitlines() if line.strip()]
 
 
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """`items` in lists of at most `size`."""
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch

@@ -38,6 +38,14 @@ class LostAnswerError(LabelStudioError):
         )
 
 
+class RefusedError(LabelStudioError):
+    """The server does not do what was asked, and says why."""
+
+    def __init__(self, message: str, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
 @dataclass(frozen=True)
 class Wire:
     """A server and an account on it.
@@ -117,9 +125,11 @@ class Wire:
                 " Account & Settings > Access Token there (`headrace stack env` prints the local stack's), set it, and"
                 " run the same command again."
             )
-        raise LabelStudioError(
+        raise RefusedError(
             f"Label Studio at {self.url} refuses {method} {path} ({said}). Correct what it names, then run the same"
-            " command again: what is stored there is looked up first."
+            " command again: what is stored there is looked up first.",
+            answer.status_code,
+            said,
         )
 
 

@@ -35,5 +35,5 @@ class ProofFailedError(HeadraceError):
     """What was loaded is not what the release says; the service was not switched."""
 
 
-class OvertakenError(HeadraceError):
-    """Another publish switched the service meanwhile."""
+class DefinitionChangedError(HeadraceError):
+    """A feature that is served would be gone, or be of another type, and nobody has said that it may."""

@@ -1,35 +1,57 @@
-"""The online store as a projection: bring a view to exactly these values by the difference, and read it back."""
+"""The online store as a projection: bring a view to exactly these values by the difference, and read it back.
 
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+Each store writes a difference whole or not at all, and refuses a publisher that was overtaken: the generation that the
+publisher was given is compared in the same transaction in which the values are written.
+"""
+
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Self
+from typing import Protocol, Self
 
 import polars as pl
 from feast import FeatureStore
-from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
 
+from pipelines import faults
 from pipelines.dataset import FeatureTable
-from pipelines.features import EVENT_TIME
-from pipelines.systems.feature_store.definitions import key_type, physical
+from pipelines.systems.feature_store.definitions import physical
+from pipelines.systems.feature_store.encoding import KEY, STAMP
 from pipelines.systems.feature_store.errors import FeatureStoreError
-from pipelines.systems.feature_store.types import kind_of
 
-Cells = dict[tuple[bytes, str], tuple[bytes, int]]
-"""Key and feature → value and event time, as the store's own bytes."""
 
-BUSY_SECONDS = 30.0
-KEY_VERSION = 3
+@dataclass(frozen=True)
+class View:
+    """A physical view as the online store knows it."""
+
+    name: str
+    keys: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+class Online(Protocol):
+    """What an online store does for us. Rows have the columns `KEY`, `STAMP` and the features, as Feast's bytes."""
+
+    def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
+        """What the view holds of these keys, by default all of it; a cell that is not there is null."""
+
+    def keys(self, view: View) -> pl.Series:
+        """Every key that the view holds anything of."""
+
+    def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
+        """Write the rows, delete the keys.
+
+        Raises:
+            OvertakenError: A later generation has written to this store.
+        """
+
+    def generation(self) -> int:
+        """The last generation that has written to this store; 0 if there was none."""
+
+    def stamps(self, times: pl.Series) -> pl.Series:
+        """Microseconds → what the store keeps of an event's time."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load changed: keys written (new, or a value differed), deleted, and right already."""
+    """What a load changed: keys written (new, or a value differed), deleted, and right already or not looked at."""
 
     written: int
     deleted: int
@@ -37,127 +59,83 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Change:
+    """What leads from the rows that a view holds to those that it should hold."""
+
+    write: pl.DataFrame
+    delete: pl.Series
+
+    @classmethod
+    def between(cls, held: pl.DataFrame, wanted: pl.DataFrame) -> Self:
+        """Whole rows are written, also where one value differs."""
+        other = {name: f"{name} held" for name in wanted.columns if name != KEY}
+        both = wanted.join(held.rename(other), on=KEY, how="left")
+        same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(was)) for name, was in other.items())
+        gone = held.join(wanted, on=KEY, how="anti")[KEY]
+        return cls(both.filter(~same).select(wanted.columns), gone)
+
+
+@dataclass(frozen=True)
 class Shelf:
-    """The values of one physical view in the SQLite online store.
+    """One physical view in the online store."""
 
-    Attributes:
-        path: The database.
-        name: Its table for the view.
-        table: The feature table.
-    """
-
-    path: Path
-    name: str
-    table: FeatureTable
+    online: Online
+    view: View
 
     @classmethod
     def of(cls, store: FeatureStore, table: FeatureTable, side: str) -> Self:
         """The values of `table` on `side`.
 
         Raises:
-            FeatureStoreError: The online store is not SQLite.
+            FeatureStoreError: There is no publisher for that type of online store.
         """
-        config = store.config
-        if config.online_store.type != "sqlite":
-            raise FeatureStoreError(
-                f"Publishing to an online store of type {config.online_store.type!r} is not built yet: expected sqlite."
-                " Set it in feature_repo/feature_store.yaml."
-            )
-        path = Path(config.repo_path or ".") / config.online_store.path
-        return cls(path, f'"{store.project}_{physical(table, side)}"', table)
+        return cls(online_of(store), View(physical(table, side), table.keys, tuple(table.features)))
 
-    def load(self, wanted: pl.DataFrame) -> Loaded:
-        """Make the view hold `wanted` (keys, event time, features; a row a key) and nothing else, in one transaction.
+    def load(self, wanted: pl.DataFrame, generation: int, among: pl.Series | None = None) -> Loaded:
+        """Make the view hold `wanted` (encoded rows, one a key) and nothing else.
+
+        Args:
+            wanted: The rows.
+            generation: What this publisher was given.
+            among: The only keys that may differ; by default every key is looked at.
 
         Raises:
-            FeatureStoreError: The database can not be written.
+            OvertakenError: A later publisher has written to this store.
+            FeatureStoreError: The store can not be written.
         """
-        cells = self._encode(wanted)
-        with self._database() as database:
-            held = self._cells(database)
-            write = {place: cell for place, cell in cells.items() if held.get(place) != cell}
-            gone = held.keys() - cells.keys()
-            database.execute("BEGIN IMMEDIATE")
-            database.executemany(
-                f"INSERT OR REPLACE INTO {self.name} (entity_key, feature_name, value, event_ts)"  # noqa: S608  our own name
-                " VALUES (?, ?, ?, ?)",
-                ((*place, *cell) for place, cell in write.items()),
-            )
-            database.executemany(f"DELETE FROM {self.name} WHERE entity_key = ? AND feature_name = ?", gone)  # noqa: S608
-            database.execute("COMMIT")
-        changed = {key for key, _ in write} | ({key for key, _ in gone} & {key for key, _ in cells})
-        return Loaded(len(changed), len({key for key, _ in gone} - changed), wanted.height - len(changed))
+        change = Change.between(self.online.rows(self.view, among), self.stamped(wanted))
+        write, delete = change.write, change.delete
+        if write.height or delete.len():
+            some = write.head(max(1, write.height // 2))
+            faults.point("online values", lambda: self.online.change(self.view, some, delete.clear(), generation))
+            self.online.change(self.view, write, delete, generation)
+        return Loaded(write.height, delete.len(), wanted.height - write.height)
 
-    def read(self) -> pl.DataFrame:
-        """Everything the view holds: keys and features, in the table's own types, through Feast's own decoding."""
-        with self._database() as database:
-            cells = self._cells(database)
-        rows: dict[bytes, dict[str, Any]] = {}
-        for (key, feature), (value, _) in cells.items():
-            row = rows.setdefault(key, {})
-            row[feature] = _value(value)
-        return pl.DataFrame([self._keys(key) | row for key, row in rows.items()], schema=self.schema)
-
-    @property
-    def schema(self) -> dict[str, pl.DataType]:
-        """Keys and features with their types."""
-        return {key: key_type(self.table, key) for key in self.table.keys} | dict(self.table.features)
-
-    @staticmethod
-    def _keys(key: bytes) -> dict[str, Any]:
-        found = deserialize_entity_key(key, KEY_VERSION)
-        return {name: _plain(value) for name, value in zip(found.join_keys, found.entity_values, strict=True)}
-
-    def _encode(self, wanted: pl.DataFrame) -> Cells:
-        keys = list(self._entity_keys(wanted))
-        times = [_seconds(time) for time in wanted[EVENT_TIME]]
-        cells: Cells = {}
-        for feature, dtype in self.table.features.items():
-            field = kind_of(feature, dtype).field
-            for key, value, time in zip(keys, wanted[feature], times, strict=True):
-                cells[key, feature] = _bytes(field, value), time
-        return cells
-
-    def _entity_keys(self, wanted: pl.DataFrame) -> Iterator[bytes]:
-        names = list(self.table.keys)
-        fields = [kind_of(name, key_type(self.table, name)).field for name in names]
-        for row in wanted.select(names).iter_rows():
-            values = [Value(**{field: value}) for field, value in zip(fields, row, strict=True)]
-            yield serialize_entity_key(EntityKey(join_keys=names, entity_values=values), KEY_VERSION)
-
-    @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as database:
-                # Readers in other processes go on reading what was there while we write.
-                database.execute("PRAGMA journal_mode = WAL")
-                yield database
-        except sqlite3.Error as error:
-            raise FeatureStoreError(
-                f"The online store {self.path}, table {self.name}: {error}. Nothing of it was changed."
-                " FEAST_ONLINE_STORE_PATH says where it lies; see that it can be written, then publish again."
-            ) from error
-
-    def _cells(self, database: sqlite3.Connection) -> Cells:
-        rows = database.execute(f"SELECT entity_key, feature_name, value, event_ts FROM {self.name}")  # noqa: S608
-        return {(key, feature): (value, time) for key, feature, value, time in rows}
+    def stamped(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows with times as the store keeps them."""
+        return rows.with_columns(self.online.stamps(rows[STAMP]).alias(STAMP))
 
 
-def _bytes(field: str, value: object) -> bytes:
-    fields: Mapping[str, Any] = {} if value is None else {field: value}
-    found: bytes = Value(**fields).SerializeToString()
-    return found
+def online_of(store: FeatureStore) -> Online:
+    """How the online store of `feature_store.yaml` is written.
 
+    Raises:
+        FeatureStoreError: There is no publisher for its type.
+    """
+    kind = str(store.config.online_store.type)
+    if kind == "sqlite":
+        from pipelines.systems.feature_store.online_sqlite import SQLite  # noqa: PLC0415  each brings its own driver
 
-def _value(found: bytes) -> Any:  # noqa: ANN401  whatever the feature holds
-    return _plain(Value.FromString(found))
+        return SQLite.of(store)
+    if kind == "postgres":
+        from pipelines.systems.feature_store.online_postgresql import PostgreSQL  # noqa: PLC0415
 
+        return PostgreSQL.of(store)
+    if kind == "redis":
+        from pipelines.systems.feature_store.online_redis import Redis  # noqa: PLC0415
 
-def _plain(value: Value) -> Any:  # noqa: ANN401
-    field = value.WhichOneof("val")
-    return None if field is None else getattr(value, field)
-
-
-def _seconds(time: datetime) -> int:
-    """How Feast writes a stamp to SQLite and reads it back: UTC without its zone, taken for local time."""
-    return int(time.astimezone(UTC).replace(tzinfo=None).timestamp())
+        return Redis.of(store)
+    raise FeatureStoreError(
+        f"There is no publisher for an online store of type {kind!r}: expected sqlite, postgres or redis. Set one in"
+        " feature_repo/feature_store.yaml, or write one beside pipelines/systems/feature_store/online_redis.py."
+    )

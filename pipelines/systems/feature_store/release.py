@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -14,6 +15,7 @@ from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
 from pipelines.features import EVENT_TIME, KNOWN_TIME
 from pipelines.systems import git
 from pipelines.systems.dvc import md5_of, read_directory, read_lock
+from pipelines.systems.dvc_remote import PARALLEL
 from pipelines.systems.feature_store.errors import MisplacedRowError, UnknownReleaseError, UnreadablePartitionError
 from pipelines.table import MANIFEST, Lake, Manifest
 
@@ -82,8 +84,8 @@ class Rows:
         names = (name for name in sorted(manifest.partitions) if _overlaps(name, first, last))
         return cls(lake, manifest, tuple(names), verify)
 
-    def read(self, columns: Sequence[str]) -> pl.DataFrame:
-        """The rows, in partition order.
+    def read(self, columns: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
+        """The rows, or those `where` something holds, in partition order.
 
         Raises:
             UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
@@ -93,11 +95,19 @@ class Rows:
             if not some:
                 return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
             return replace(self, partitions=tuple(some)).read(columns).clear()
-        paths = [self._path(name) for name in self.partitions]
+        paths = self._paths()
         try:
-            return pl.scan_parquet(paths).select(columns).collect()
+            rows = pl.scan_parquet(paths, glob=False).select(columns)
+            return rows.collect() if where is None else rows.filter(where).collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._refuse(columns, error) from error
+
+    def _paths(self) -> list[Path]:
+        """Files of the partitions; several at a time are fetched and hashed."""
+        if len(self.partitions) == 1:
+            return [self._path(self.partitions[0])]
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            return list(pool.map(self._path, self.partitions))
 
     def newest_moment(self) -> int | None:
         """The greatest event time or known time of the rows (microseconds): when all of them are known.

@@ -1,6 +1,6 @@
-"""The rows that features are asked for: any frame with the join keys and a time with a zone."""
+"""The rows that features are asked for: any frame with the join keys and a time with a zone, or a file of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,24 +10,30 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.systems.feature_store.errors import RequestRefusedError
-from pipelines.systems.feature_store.search import Moments
+from pipelines.systems.feature_store.search import Moments, Window
 
 TIME = "event_timestamp"
 
 
 @dataclass(frozen=True)
 class Requests:
-    """Checked requests.
+    """Checked requests; those of a file stay in it until they are answered.
 
     Attributes:
-        frame: The rows as they were given.
+        rows: The rows as they were given.
+        schema: Their columns.
+        height: How many there are.
         time: Column that says at which time each row asks.
-        moments: Those times.
+        first: The first of these times, in whole microseconds, rounded up; 0 without rows.
+        window: From the first of these times to the last, rounded down; None without rows.
     """
 
-    frame: pl.DataFrame
+    rows: pl.LazyFrame
+    schema: pl.Schema
+    height: int
     time: str
-    moments: Moments
+    first: int
+    window: Window | None
 
     @classmethod
     def of(cls, given: object) -> Self:
@@ -36,26 +42,35 @@ class Requests:
         Raises:
             RequestRefusedError: It is none of these, or its times can not be placed.
         """
-        frame = _frame(given)
-        time = _time_column(frame)
-        kind = frame.schema[time]
-        if not isinstance(kind, pl.Datetime) or kind.time_zone is None:
+        try:
+            rows = _rows(given)
+            schema = rows.collect_schema()
+            time = _time_column(schema)
+            _check_zone(time, schema[time])
+            asked = pl.col(time)
+            facts = rows.select(
+                pl.len(), asked.null_count().alias("nulls"), first=asked.min(), last=asked.max()
+            ).collect()
+        except (pa.ArrowException, pl.exceptions.PolarsError, OSError, TypeError) as error:
             raise RequestRefusedError(
-                f"Column {time} of the requests: expected times with a zone, seen {kind}."
-                " If they are UTC, say so: `.dt.replace_time_zone('UTC')` in Polars, `.dt.tz_localize('UTC')` in"
-                " pandas."
-            )
-        missing = frame[time].null_count()
-        if missing:
-            first = frame[time].is_null().arg_max()
-            raise RequestRefusedError(
-                f"Column {time} of the requests is null in {missing:,} of {frame.height:,} rows, first in row {first}."
-                " A row without a time can not be answered; drop it or give it one."
-            )
-        return cls(frame, time, Moments.of(frame[time]))
+                f"The requests can not be read: {str(error).splitlines()[0]}. Every column needs one type."
+            ) from error
+        height, nulls = facts.item(0, "len"), facts.item(0, "nulls")
+        if nulls:
+            _refuse_nulls(rows, time, nulls, height)
+        if not height:
+            return cls(rows, schema, 0, time, 0, None)
+        first, last = Moments.of(facts["first"]), Moments.of(facts["last"])
+        return cls(rows, schema, height, time, int(first.ceiling[0]), Window(int(first.floor[0]), int(last.floor[0])))
 
-    def keys(self, wanted: Mapping[str, str], types: Mapping[str, pl.DataType], view: str) -> pl.DataFrame:
-        """The request columns that hold the keys of `view`, in the types of its table.
+    def slices(self, most: int) -> Iterator["Slice"]:
+        """The rows in order, at most so many at a time; without rows, one slice that has none."""
+        for offset in range(0, max(self.height, 1), most):
+            rows = self.rows if self.height <= most else self.rows.slice(offset, most)
+            yield Slice(rows.collect(), self.time)
+
+    def keys(self, wanted: Mapping[str, str], types: Mapping[str, pl.DataType], view: str) -> list[pl.Expr]:
+        """The keys of `view`, under the names and in the types of its table, as expressions over the rows.
 
         Args:
             wanted: Key of the table → column of the requests.
@@ -65,53 +80,75 @@ class Requests:
         Raises:
             RequestRefusedError: A column is missing, or of a type that can not be such a key.
         """
-        return self.frame.select(self._key(column, types[key], view) for key, column in wanted.items())
+        return [self._key(column, types[key], view).alias(key) for key, column in wanted.items()]
 
-    def _key(self, column: str, kind: pl.DataType, view: str) -> pl.Series:
-        if column not in self.frame.columns:
+    def _key(self, column: str, kind: pl.DataType, view: str) -> pl.Expr:
+        if column not in self.schema:
             raise RequestRefusedError(
-                f"{view} is joined by {column}: expected that column in the requests, seen"
-                f" {', '.join(self.frame.columns)}."
+                f"{view} is joined by {column}: expected that column in the requests, seen {', '.join(self.schema)}."
             )
-        got = self.frame[column]
-        alike = (kind.is_integer() and got.dtype.is_integer()) or (
-            kind == pl.String and got.dtype in (pl.Categorical, pl.Enum)
-        )
-        if got.dtype in {kind, pl.Null} or alike:
-            return got.cast(kind, strict=False)
+        got = self.schema[column]
+        alike = (kind.is_integer() and got.is_integer()) or (kind == pl.String and got in (pl.Categorical, pl.Enum))
+        if got in {kind, pl.Null} or alike:
+            return pl.col(column).cast(kind, strict=False)
         hint = " An integer column with nulls becomes floats in pandas: use its Int64." if kind.is_integer() else ""
         raise RequestRefusedError(
-            f"{view} is joined by {column}: expected {kind}, seen {got.dtype} in the requests. Convert it first.{hint}"
+            f"{view} is joined by {column}: expected {kind}, seen {got} in the requests. Convert it first.{hint}"
         )
 
 
-def _frame(given: object) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Slice:
+    """Some of the requests, in memory."""
+
+    frame: pl.DataFrame
+    time: str
+
+    @property
+    def moments(self) -> Moments:
+        """When each row asks."""
+        return Moments.of(self.frame[self.time])
+
+
+def _rows(given: object) -> pl.LazyFrame:
     if isinstance(given, pl.DataFrame):
-        return given
-    try:
-        if isinstance(given, pd.DataFrame):
-            return pl.from_pandas(given)
-        if isinstance(given, pa.Table):
-            return pl.DataFrame(given)
-        if isinstance(given, str | Path) and str(given).endswith(".parquet"):
-            return pl.read_parquet(given)
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, TypeError) as error:
-        raise RequestRefusedError(
-            f"The requests can not be read: {str(error).splitlines()[0]}. Every column needs one type."
-        ) from error
+        return given.lazy()
+    if isinstance(given, pd.DataFrame):
+        return pl.from_pandas(given).lazy()
+    if isinstance(given, pa.Table):
+        return pl.DataFrame(given).lazy()
+    if isinstance(given, str | Path) and str(given).endswith(".parquet"):
+        return pl.scan_parquet(given, glob=False)
     raise RequestRefusedError(
         "Expected requests as a pandas, Polars or Arrow table or the path of a .parquet file, seen"
-        f" {type(given).__name__}. Features by date range or SQL are not offered."
+        f" {type(given).__name__}. SQL is not offered; without any requests, start_date and end_date give every row"
+        " between two times."
     )
 
 
-def _time_column(frame: pl.DataFrame) -> str:
-    if TIME in frame.columns:
+def _check_zone(time: str, kind: pl.DataType) -> None:
+    if not isinstance(kind, pl.Datetime) or kind.time_zone is None:
+        raise RequestRefusedError(
+            f"Column {time} of the requests: expected times with a zone, seen {kind}."
+            " If they are UTC, say so: `.dt.replace_time_zone('UTC')` in Polars, `.dt.tz_localize('UTC')` in pandas."
+        )
+
+
+def _refuse_nulls(rows: pl.LazyFrame, time: str, nulls: int, height: int) -> None:
+    first = rows.select(pl.col(time).is_null().arg_max()).collect().item()
+    raise RequestRefusedError(
+        f"Column {time} of the requests is null in {nulls:,} of {height:,} rows, first in row {first}."
+        " A row without a time can not be answered; drop it or give it one."
+    )
+
+
+def _time_column(schema: pl.Schema) -> str:
+    if TIME in schema:
         return TIME
-    times = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    times = [name for name, kind in schema.items() if isinstance(kind, pl.Datetime)]
     if len(times) == 1:
         return times[0]
     raise RequestRefusedError(
         f"Expected a column {TIME} in the requests (or exactly one column of times), seen"
-        f" {', '.join(f'{name}: {kind}' for name, kind in frame.schema.items())}."
+        f" {', '.join(f'{name}: {kind}' for name, kind in schema.items())}."
     )

@@ -3,11 +3,14 @@
 Pure, and exact to the microsecond: of the rows of the request's key with event time and known time at or before its
 time, the one of the newest event time; of equal ones the newest known; of equal ones the last in the table. If that
 row is older than the TTL (both ends included), there is none.
+
+A key becomes a number, a number and a time become one whole number, and one search in sorted order answers everything.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,8 @@ Int64s = npt.NDArray[np.int64]
 
 TICKS = {"ms": 1_000, "us": 1, "ns": -1_000}
 """Unit → microseconds in it; negative: how many of it make one."""
+
+MOST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,141 @@ class Moments:
         return cls(ticks // -factor, -(-ticks // -factor))
 
 
+@dataclass(frozen=True)
+class Window:
+    """The first and the last moment that anything is asked at."""
+
+    first: int
+    last: int
+
+    @property
+    def span(self) -> int:
+        """Moments that are told apart: those of the window, and all before it as one."""
+        return self.last - self.first + 2
+
+    def place(self, times: Int64s) -> Int64s:
+        """Moment → its number; whatever is before the window has the number 0."""
+        found: Int64s = np.maximum(times - (self.first - 1), 0)
+        return found
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Every key that is asked for, and its number."""
+
+    known: pl.DataFrame
+
+    @classmethod
+    def of(cls, keys: pl.LazyFrame) -> Self:
+        """The codes of the keys in the rows of a frame; a null is no key."""
+        if not keys.collect_schema():
+            return cls(pl.DataFrame({"code": [0]}))
+        return cls(keys.drop_nulls().unique().with_row_index("code").collect())
+
+    def of_rows(self, rows: pl.DataFrame, columns: Sequence[str]) -> Int64s:
+        """Number of the key in each row; -1 where nobody asks for it."""
+        names = [name for name in self.known.columns if name != "code"]
+        if not names:
+            return np.zeros(rows.height, np.int64)
+        keys = rows.select(pl.col(column).alias(name) for name, column in zip(names, columns, strict=True))
+        found = keys.join(self.known, on=names, how="left", maintain_order="left")["code"]
+        return _int64s(found.cast(pl.Int64).fill_null(-1))
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Requests by one set of keys: the same for every table that is joined by it."""
+
+    code: Int64s
+    at: Moments
+    window: Window
+
+    @cached_property
+    def _sorted(self) -> tuple[Int64s, Int64s]:
+        return _in_order(self.code * self.window.span + self.window.place(self.at.floor))
+
+    def last_at_or_before(self, code: Int64s, visible: Int64s, keys: int) -> Int64s:
+        """Place of the last row at or before each request, in rows sorted by code and moment; -1 before the first."""
+        if keys * self.window.span < MOST:
+            here = code * self.window.span + self.window.place(visible)
+            there, order = self._sorted
+        else:
+            here, there, order = self._coarse(code, visible)
+        # Searching in sorted order touches memory in order: ten times faster than searching as they come.
+        place: Int64s = np.empty_like(order)
+        place[order] = np.searchsorted(here, there, side="right") - 1
+        return place
+
+    def _coarse(self, code: Int64s, visible: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+        """Code and moment as one number where both together are too large: moments are counted, not measured."""
+        steps = np.unique(visible)
+        span = steps.size + 1
+        asked = np.searchsorted(steps, self.at.floor, side="right")
+        return code * span + np.searchsorted(steps, visible, side="right"), *_in_order(self.code * span + asked)
+
+
+@dataclass(frozen=True)
+class Index:
+    """The rows of a table in the order of the search.
+
+    Attributes:
+        keys: How many keys are told apart.
+        row: Place in the order (key, event, known, table) → index of the row.
+        event: Place in that order → event time.
+        code: Place in the order (key, moment the row is visible) → key.
+        visible: Place in that order → that moment.
+        best: Place in that order → place in the first one of the newest row visible by then; None: the same place.
+    """
+
+    keys: int
+    row: Int64s
+    event: Int64s
+    code: Int64s
+    visible: Int64s
+    best: Int64s | None
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, keys: Sequence[str], codes: Codes, window: Window, *, as_known: bool) -> Self:
+        """The index of a table.
+
+        Args:
+            rows: Its keys, `event_time` and `known_time` (microseconds).
+            keys: Its key columns.
+            codes: The keys that are asked for.
+            window: When they are asked for.
+            as_known: Whether rows known only later are hidden.
+        """
+        code, event, known = codes.of_rows(rows, keys), *(_int64s(rows[name]) for name in (EVENT_TIME, KNOWN_TIME))
+        visible = np.maximum(event, known) if as_known else event
+        used = (code >= 0) & (visible <= window.last)
+        if rows[EVENT_TIME].null_count() or rows[KNOWN_TIME].null_count():
+            used &= (
+                rows.select(pl.col(EVENT_TIME).is_not_null() & pl.col(KNOWN_TIME).is_not_null()).to_series().to_numpy()
+            )
+        row = np.flatnonzero(used)
+        row = row[_by_event(code[row], event[row], known[row])]
+        code, event, visible = code[row], event[row], visible[row]
+        size = codes.known.height
+        if not as_known or bool((visible == event).all()):
+            return cls(size, row, event, code, visible, None)
+        # A row known late is visible late. In the order of visibility, the newest event so far is a running maximum
+        # of places, which never reaches over from one key to the next, because the next key's places are greater.
+        place = np.lexsort((visible, code))
+        return cls(size, row, event, code, visible[place], np.maximum.accumulate(place))
+
+    def find(self, asked: Questions, ttl: int | None) -> pl.Series:
+        """For each request the index of its row, or null; `ttl` is the greatest age in microseconds, None for any."""
+        if not self.row.size:
+            return pl.Series([None] * asked.code.size, dtype=pl.UInt32)
+        place = asked.last_at_or_before(self.code, self.visible, self.keys)
+        found = (asked.code >= 0) & (place >= 0) & (self.code[place] == asked.code)
+        best = place if self.best is None else self.best[place]
+        if ttl is not None:
+            found &= self.event[best] >= asked.at.ceiling - ttl
+        index = pl.Series(self.row[best])
+        return pl.select(pl.when(pl.Series(found)).then(index).cast(pl.UInt32)).to_series()
+
+
 def newest(  # noqa: PLR0913  one search, six facts
     rows: pl.DataFrame,
     requests: pl.DataFrame,
@@ -50,103 +190,35 @@ def newest(  # noqa: PLR0913  one search, six facts
     *,
     as_known: bool = True,
 ) -> pl.Series:
-    """For each request the index of its row in `rows`, or null.
-
-    Args:
-        rows: The table's keys, `event_time` and `known_time` (microseconds).
-        requests: Frame with the request's keys.
-        at: Its times.
-        keys: Key of the table → column of the requests. A null is no key and finds nothing.
-        ttl: Greatest age in microseconds; None for any.
-        as_known: Whether rows known only later are hidden.
-    """
-    codes, asked = _encode(rows, requests, keys)
-    table = _Table.of(rows, codes, as_known=as_known)
-    if not table.row.size:
-        return pl.Series([None] * requests.height, dtype=pl.UInt32)
-    place = table.last_at_or_before(asked, at.floor)
-    found = (asked >= 0) & (place >= 0) & (table.code[place] == asked)
-    best = table.best[place]
-    if ttl is not None:
-        found &= table.event[best] >= at.ceiling - ttl
-    index = np.where(found, table.row[best], -1)
-    return pl.select(pl.when(pl.lit(index) >= 0).then(pl.lit(index)).cast(pl.UInt32)).to_series()
-
-
-def _encode(rows: pl.DataFrame, requests: pl.DataFrame, keys: Mapping[str, str]) -> tuple[Int64s, Int64s]:
-    """A number for every key, in the rows and in the requests; -1 where there is none."""
-    if not keys:
-        return np.zeros(rows.height, np.int64), np.zeros(requests.height, np.int64)
-    known = rows.select(pl.col(name) for name in keys).drop_nulls().unique().with_row_index("code")
+    """For each request the index of its row in `rows`, or null; `keys`: key of the table → column of the requests."""
+    if not requests.height:
+        return pl.Series([], dtype=pl.UInt32)
+    window = Window(int(at.floor.min()), int(at.floor.max()))
     asked = requests.select(pl.col(column).alias(name) for name, column in keys.items())
-    return _codes(rows, known, list(keys)), _codes(asked, known, list(keys))
+    codes = Codes.of(asked.lazy())
+    index = Index.of(rows, list(keys), codes, window, as_known=as_known)
+    return index.find(Questions(codes.of_rows(asked, list(keys)), at, window), ttl)
 
 
-def _codes(frame: pl.DataFrame, known: pl.DataFrame, names: Sequence[str]) -> Int64s:
-    found = frame.select(names).join(known, on=names, how="left", maintain_order="left")["code"]
-    return found.cast(pl.Int64).fill_null(-1).to_numpy()
+def _by_event(code: Int64s, event: Int64s, known: Int64s) -> Int64s:
+    """The order by key, event, known, and then as they stand."""
+    if not code.size:
+        return np.empty(0, np.int64)
+    first = int(event.min())
+    span = int(event.max()) - first + 1
+    if (int(code.max()) + 1) * span < MOST:
+        ordered, order = _in_order(code * span + (event - first))
+        if not bool((ordered[1:] == ordered[:-1]).any()):
+            return order
+    return np.lexsort((known, event, code))
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The rows in the order of the search.
-
-    Attributes:
-        row: Place in the order (key, event, known, file) → index of the row.
-        event: Place in that order → event time.
-        code: Place in the order (key, moment the row is visible) → key.
-        visible: Place in that order → that moment.
-        best: Place in that order → place in the first one of the newest row visible by then.
-    """
-
-    row: Int64s
-    event: Int64s
-    code: Int64s
-    visible: Int64s
-    best: Int64s
-
-    @classmethod
-    def of(cls, rows: pl.DataFrame, codes: Int64s, *, as_known: bool) -> Self:
-        event = pl.col(EVENT_TIME).to_physical()
-        known = pl.col(KNOWN_TIME).to_physical()
-        ordered = (
-            rows.select(event.alias("event"), known.alias("known"))
-            .with_columns(code=pl.Series(codes))
-            .with_row_index("row")
-            .filter(pl.col("code") >= 0)
-            .drop_nulls()
-            .sort("code", "event", "known", maintain_order=True)
-        )
-        row, code, events = (_int64s(ordered[name]) for name in ("row", "code", "event"))
-        if not as_known or bool((ordered["known"] <= ordered["event"]).all()):
-            return cls(row, events, code, events, np.arange(row.size))
-        # A row known late is visible late. In the order of visibility, the newest event so far is a running maximum
-        # of places, which never reaches over from one key to the next, because the next key's places are greater.
-        by_sight = (
-            ordered.select("code", visible=pl.max_horizontal("event", "known"))
-            .with_row_index("place")
-            .sort("code", "visible", "place")
-        )
-        place = np.maximum.accumulate(_int64s(by_sight["place"]))
-        return cls(row, events, code, _int64s(by_sight["visible"]), place)
-
-    def last_at_or_before(self, code: Int64s, time: Int64s) -> Int64s:
-        """Place of the last row that is at or before (code, time) in the order of visibility; -1 if none is."""
-        first, last = int(self.visible.min()), int(self.visible.max())
-        span = last - first + 2
-        visible, asked = self.visible - first + 1, np.clip(time, first - 1, last) - first + 1
-        if (int(self.code[-1]) + 1) * span >= np.iinfo(np.int64).max:
-            steps = np.unique(self.visible)
-            visible = np.searchsorted(steps, self.visible, side="right")
-            asked = np.searchsorted(steps, time, side="right")
-            span = steps.size + 1
-        here, there = self.code * span + visible, code * span + asked
-        # Searching in sorted order touches memory in order: three times faster than searching as they come.
-        order = np.argsort(there, kind="stable")
-        place = np.empty_like(there)
-        place[order] = np.searchsorted(here, there[order], side="right") - 1
-        return place
+def _in_order(values: Int64s) -> tuple[Int64s, Int64s]:
+    """The values sorted, and where each came from; equal ones in any order."""
+    order = np.argsort(values)
+    return values[order], order
 
 
-def _int64s(values: pl.Series) -> npt.NDArray[Any]:
-    return values.cast(pl.Int64).to_numpy()
+def _int64s(values: pl.Series) -> Int64s:
+    found: Int64s = values.to_physical().cast(pl.Int64).fill_null(0).to_numpy()
+    return found

@@ -1,81 +1,179 @@
 """The two sides of a dataset in the online store: load one, prove it, switch the service to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import polars as pl
 from feast import Entity, FeatureService, FeatureStore, FeatureView
 
+from pipelines import faults
+from pipelines.dataset import FeatureTable
+from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
-from pipelines.systems.feature_store.definitions import Holding, Standing, entities, service, view
-from pipelines.systems.feature_store.errors import OvertakenError
-from pipelines.systems.feature_store.online import Loaded, Shelf
-from pipelines.systems.feature_store.proof import Proof, prove
+from pipelines.systems.feature_store.declared import is_other, registered
+from pipelines.systems.feature_store.definitions import Holding, Standing, entities, physical, service, view
+from pipelines.systems.feature_store.encoding import KEY, encode
+from pipelines.systems.feature_store.online import Loaded, Shelf, online_of
+from pipelines.systems.feature_store.proof import Expected, Proof, prove
 from pipelines.systems.feature_store.snapshot import Snapshot
 from pipelines.systems.feature_store.store import close_store, open_store
+from pipelines.systems.publications import Publications
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Both sides, as they stood when they were opened.
+    """Both sides of one dataset.
 
     Attributes:
         store: Feast's store.
         snapshot: What is to be online.
-        standing: Which side is live, and what each holds.
+        publications: Who publishes, and what was written down about it.
     """
 
     store: FeatureStore
     snapshot: Snapshot
-    standing: Standing
+    publications: Publications
 
     @classmethod
     def open(cls, snapshot: Snapshot, repo: Path, settings: Settings) -> Self:
-        """Ask the registry how things stand."""
+        """Connect to the registry."""
         store = open_store(repo, settings)
-        return cls(store, snapshot, Standing.of(store, snapshot.dataset))
+        return cls(store, snapshot, Publications.at(store.config.registry.path, snapshot.dataset.name))
 
     def close(self) -> None:
         """Close the connections to the registry and the online store."""
+        self.publications.close()
         close_store(self.store)
 
-    def is_live(self) -> bool:
-        """Whether the service shows the snapshot already, by what its tags say."""
-        live = self.standing.live
-        return (live.release, live.digest) == (self.snapshot.release, self.snapshot.digest)
+    @property
+    def standing(self) -> Standing:
+        """What the registry says now."""
+        return Standing.of(self.store, self.snapshot.dataset)
 
-    def load(self, side: str) -> dict[str, Loaded]:
-        """Bring a side to the snapshot by the difference; until it is proved, its tags claim nothing."""
+    def shows(self, holding: Holding) -> bool:
+        """Whether the side holds the snapshot, by what its tags say."""
+        return (holding.release, holding.digest) == (self.snapshot.release, self.snapshot.digest)
+
+    def expected(self, before: Snapshot | None) -> dict[str, Expected]:
+        """Feature table → what a side that held `before` must hold; None for a side of which nothing is known."""
+        snapshot = self.snapshot
+        changed = {
+            table.name: None if before is None else snapshot.affected(table, before)
+            for table in snapshot.dataset.features
+        }
+        return {table.name: Expected.of(snapshot, table, changed[table.name]) for table in snapshot.dataset.features}
+
+    def prove(self, side: str, expected: Mapping[str, Expected]) -> list[Proof]:
+        """Compare what a side holds with what it must hold."""
         tables = self.snapshot.dataset.features
-        self._apply([*entities(tables).values(), *self._views(Holding(side, self.snapshot.release))])
-        rows = self.snapshot.latest
-        return {table.name: Shelf.of(self.store, table, side).load(rows[table.name]) for table in tables}
+        return [prove(self.store, table, side, expected[table.name], self.snapshot.now) for table in tables]
 
-    def prove(self, side: str) -> list[Proof]:
-        """Compare everything a side holds with the snapshot."""
-        rows, now = self.snapshot.latest, self.snapshot.now
-        return [prove(self.store, table, side, rows[table.name], now) for table in self.snapshot.dataset.features]
+    def attempt(self) -> "Attempt":
+        """Take the lead: whoever published until now is overtaken."""
+        generation = self.publications.take(online_of(self.store).generation())
+        return Attempt(self, generation, self.standing)
 
-    def switch(self, side: str) -> None:
-        """Record what the side was proved to hold, then show it: one row of the registry, the old or the new.
+
+@dataclass(frozen=True)
+class Attempt:
+    """One publisher's try to bring the standby to the snapshot and to switch to it.
+
+    Attributes:
+        sides: What it works on.
+        generation: What it may write with, until a later attempt takes the lead.
+        standing: How things stood when it began.
+    """
+
+    sides: Sides
+    generation: int
+    standing: Standing
+
+    @property
+    def side(self) -> str:
+        """The side that nobody reads."""
+        return self.standing.standby.side
+
+    def before(self) -> Snapshot | None:
+        """What the standby was proved to hold; None if that can not be said."""
+        holding, new = self.standing.standby, self.sides.snapshot
+        if self.sides.shows(holding):
+            return new
+        if not (holding.release and holding.digest):
+            return None
+        try:
+            found = Snapshot.of(new.dataset, new.lake, holding.release)
+        except HeadraceError:
+            return None
+        return found.known_at(holding.as_of) if found.digest == holding.digest else None
+
+    def load(self, expected: Mapping[str, Expected]) -> dict[str, Loaded]:
+        """Bring the standby to what is expected, by the difference; until it is proved, its tags claim nothing.
 
         Raises:
-            OvertakenError: The service was switched since the sides were opened.
+            OvertakenError: A later attempt has the lead.
         """
-        dataset = self.snapshot.dataset
-        if Standing.of(self.store, dataset).live != self.standing.live:
-            raise OvertakenError(
-                f"{dataset.service}: another publish switched it while this one was loading. Nothing was switched now;"
-                f" if the other one was of an older release, run `headrace publish {dataset.name}` again."
-            )
-        proved = Holding(side, self.snapshot.release, self.snapshot.digest, self.snapshot.now.isoformat())
-        self._apply(self._views(proved))
-        self._apply([service(dataset, proved)])
+        if self.sides.shows(self.standing.standby):
+            kept = {name: found.keys.len() for name, found in expected.items()}
+            return {name: Loaded(0, 0, count) for name, count in kept.items()}
+        self._claim()
+        return {table.name: self._load(table, expected[table.name]) for table in self._tables}
+
+    def switch(self, proof: Mapping[str, Any]) -> None:
+        """Record what the standby was proved to hold, then show it: one row of the registry, the old or the new.
+
+        Raises:
+            OvertakenError: A later attempt has the lead.
+        """
+        snapshot = self.sides.snapshot
+        proved = Holding(self.side, snapshot.release, snapshot.digest, snapshot.now.isoformat())
+        with self.sides.publications.held(self.generation) as database:
+            faults.point("tags of the proved side", lambda: self._apply(self._views(proved)[:1]))
+            self._apply(self._views(proved))
+            faults.point("switch of the service")
+            self._apply([service(snapshot.dataset, proved)])
+            faults.point("note of the proof")
+            self.sides.publications.note(database, dict(proof))
+
+    def note(self, proof: Mapping[str, Any]) -> None:
+        """Write the proof of the live side down; nothing is switched."""
+        with self.sides.publications.held(self.generation) as database:
+            self.sides.publications.note(database, dict(proof))
+
+    def _load(self, table: FeatureTable, expected: Expected) -> Loaded:
+        shelf = Shelf.of(self.sides.store, table, self.side)
+        wanted = encode(expected.rows, table)
+        if expected.changed is None:
+            return shelf.load(wanted, self.generation)
+        among = expected.changed
+        mine = wanted.filter(pl.col(KEY).is_in(among.implode()))
+        made = shelf.load(mine, self.generation, among)
+        return Loaded(made.written, made.deleted, expected.keys.len() - made.written)
+
+    def _claim(self) -> None:
+        """Tell the registry that the standby holds nothing that anybody may count on."""
+        with self.sides.publications.held(self.generation):
+            self._drop_others()
+            faults.point("claim of the standby")
+            claim = Holding(self.side, self.sides.snapshot.release)
+            self._apply([*entities(self._tables).values(), *self._views(claim)])
+
+    def _drop_others(self) -> None:
+        """Views of the standby with other columns: their values go first, as no difference would find them all."""
+        store = self.sides.store
+        for table in self._tables:
+            old = registered(store, physical(table, self.side)) if is_other(store, table, self.side) else None
+            if old is not None:
+                faults.point("values of a view with other columns")
+                store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
+
+    @property
+    def _tables(self) -> tuple[FeatureTable, ...]:
+        return self.sides.snapshot.dataset.features
 
     def _views(self, holding: Holding) -> list[FeatureView]:
-        dataset = self.snapshot.dataset
-        return [view(dataset, table, holding) for table in dataset.features]
+        return [view(self.sides.snapshot.dataset, table, holding) for table in self._tables]
 
     def _apply(self, objects: Sequence[Entity | FeatureView | FeatureService]) -> None:
-        self.store.apply(list(objects))
+        self.sides.store.apply(list(objects))

@@ -1,24 +1,40 @@
 """What a release says every key's value is: its latest row, at the moment at which all of the release is known."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Self
 
 import polars as pl
+import pyarrow.parquet as pq
 
-from pipelines.dataset import Dataset, FeatureTable
+from pipelines.dataset import WHOLE, Dataset, FeatureTable
 from pipelines.features import EVENT_TIME, KNOWN_TIME
-from pipelines.systems.feature_store.errors import NothingToPublishError
-from pipelines.systems.feature_store.release import Rows, digest, manifest, microseconds, moment, table_name
+from pipelines.systems.feature_store.errors import MisplacedRowError, NothingToPublishError
+from pipelines.systems.feature_store.release import Rows, digest, instant, manifest, microseconds, moment, table_name
 from pipelines.table import Lake, Manifest
 
 
 @dataclass(frozen=True)
+class Span:
+    """The newest event time and the newest known time of some rows."""
+
+    event: datetime
+    known: datetime
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """The feature tables of a release."""
+    """The feature tables of a release.
+
+    Attributes:
+        dataset: Whose.
+        lake: The workspace.
+        release: Its name; empty for the tables as the workspace has them.
+        manifests: Feature table → manifest.
+    """
 
     dataset: Dataset
     lake: Lake
@@ -51,8 +67,34 @@ class Snapshot:
     @cached_property
     def now(self) -> datetime:
         """The moment at which all of the release is known."""
-        moments = (Rows.between(self.lake, table, None, None).newest_moment() for table in self.manifests.values())
-        return moment(max((found for found in moments if found is not None), default=0))
+        return max((max(span.event, span.known) for span in self.spans.values()), default=moment(0))
+
+    @cached_property
+    def spans(self) -> dict[str, Span]:
+        """Feature table → its newest times; a table without rows has none.
+
+        Raises:
+            MisplacedRowError: A row's event time is not in the day of its partition, where nobody would look for it.
+        """
+        found = {}
+        for table, made in self.manifests.items():
+            spans = [span for name in made.partitions if (span := self._span(made, name))]
+            if spans:
+                found[table] = Span(max(span.event for span in spans), max(span.known for span in spans))
+        return found
+
+    def _span(self, made: Manifest, name: str) -> Span | None:
+        """From the statistics at the end of the file: no row is read."""
+        footer = pq.read_metadata(self.lake.cache.fetch(made.partitions[name].md5))
+        places = {footer.schema.column(place).name: place for place in range(footer.num_columns)}
+        groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
+        events = [group.column(places[EVENT_TIME]).statistics for group in groups]
+        known = [group.column(places[KNOWN_TIME]).statistics for group in groups]
+        if not footer.num_rows:
+            return None
+        first, last = min(found.min for found in events), max(found.max for found in events)
+        _check_day(made.table, name, first, last)
+        return Span(last, max(found.max for found in known))
 
     @cached_property
     def latest(self) -> dict[str, pl.DataFrame]:
@@ -61,30 +103,98 @@ class Snapshot:
         Raises:
             NothingToPublishError: There is none in any table.
         """
-        found = {table.name: self._latest(table) for table in self.dataset.features}
+        found = {table.name: self.among(table, None) for table in self.dataset.features}
         if all(rows.is_empty() for rows in found.values()):
-            raise NothingToPublishError(
-                f"{self.release or self.dataset.name}: no key of any feature table has a value within its TTL of"
-                f" {self.now.isoformat()}, the newest event or known time of the release."
-                " If that time is wrong, a source gave a stamp from the future; else the TTLs are too short."
-            )
+            raise self.nothing()
         return found
 
-    def _latest(self, table: FeatureTable) -> pl.DataFrame:
-        now = microseconds(self.now)
+    def nothing(self) -> NothingToPublishError:
+        """The error of a release without a single value."""
+        return NothingToPublishError(
+            f"{self.release or self.dataset.name}: no key of any feature table has a value within its TTL of"
+            f" {self.now.isoformat()}, the newest event or known time of the release."
+            " If that time is wrong, a source gave a stamp from the future; else the TTLs are too short."
+        )
+
+    def among(self, table: FeatureTable, keys: pl.DataFrame | None) -> pl.DataFrame:
+        """The latest row of each of these keys, by default of all, that is not older than the TTL."""
+        columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
+        first = table.keys[0]
+        where = None if keys is None else pl.col(first).is_in(keys[first].unique().implode())
+        rows = self._window(table).read(columns, where)
+        return latest(rows if keys is None else rows.join(keys, on=table.keys, how="semi"), table, self.now)
+
+    def keys(self, table: FeatureTable) -> pl.DataFrame:
+        """Every key that has a latest row."""
+        rows = self._window(table).read([*table.keys, EVENT_TIME, KNOWN_TIME], seen(table, self.now))
+        found = rows.select(table.keys).unique().drop_nulls()
+        return found.cast(_key_types(table))
+
+    def affected(self, table: FeatureTable, before: "Snapshot") -> pl.DataFrame:
+        """The only keys whose latest row can be another than in `before`.
+
+        They are in partitions that came, went or differ; or in those between the two ends of the TTL.
+        """
+        had, has = before.manifests[table.name], self.manifests[table.name]
+        names = {*had.partitions, *has.partitions}
+        other = {name for name in names if _md5(had, name) != _md5(has, name)}
+        edge = self._edge(table, before)
+        stale = (_some(self.lake, made, {*other, *edge}) for made in (had, has))
+        parts = [rows.read(table.keys) for rows in stale if rows.partitions]
+        empty = pl.DataFrame(schema=_key_types(table))
+        return pl.concat([empty, *(part.cast(dict(empty.schema)) for part in parts)]).unique().drop_nulls()
+
+    def _edge(self, table: FeatureTable, before: "Snapshot") -> tuple[str, ...]:
+        """Partitions with rows that only one of the two finds too old."""
+        if not table.ttl or before.now == self.now:
+            return ()
+        ends = sorted(microseconds(snapshot.now - table.ttl) for snapshot in (before, self))
+        return Rows.between(self.lake, self.manifests[table.name], *ends).partitions
+
+    def _window(self, table: FeatureTable) -> Rows:
         since = microseconds(self.now - table.ttl) if table.ttl else None
-        rows = Rows.between(self.lake, self.manifests[table.name], since, now)
-        return latest(rows.read([*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]), table, self.now)
+        return Rows.between(self.lake, self.manifests[table.name], since, microseconds(self.now))
+
+    def known_at(self, now: str) -> Self:
+        """The same, `now` having been found before."""
+        known = replace(self)
+        known.__dict__["now"] = datetime.fromisoformat(now)
+        return known
+
+
+def seen(table: FeatureTable, now: datetime) -> pl.Expr:
+    """Whether a row is known at `now` and not older than the TTL."""
+    end = instant(microseconds(now))
+    found = (pl.col(EVENT_TIME) <= end) & (pl.col(KNOWN_TIME) <= end)
+    return found & (pl.col(EVENT_TIME) >= instant(microseconds(now - table.ttl))) if table.ttl else found
 
 
 def latest(rows: pl.DataFrame, table: FeatureTable, now: datetime) -> pl.DataFrame:
     """The newest row of each key at `now`: known by then, and not older than the TTL."""
-    seen = (pl.col(EVENT_TIME) <= now) & (pl.col(KNOWN_TIME) <= now)
-    if table.ttl:
-        seen &= pl.col(EVENT_TIME) >= now - table.ttl
     return (
-        rows.filter(seen)
+        rows.filter(seen(table, now))
         .drop_nulls(list(table.keys))
         .sort(*table.keys, EVENT_TIME, KNOWN_TIME, maintain_order=True)
         .unique(table.keys, keep="last", maintain_order=True)
     )
+
+
+def _md5(made: Manifest, name: str) -> str:
+    return made.partitions[name].md5 if name in made.partitions else ""
+
+
+def _check_day(table: str, name: str, *times: datetime) -> None:
+    for time in times:
+        if name not in {WHOLE, str(time.date())}:
+            raise MisplacedRowError(
+                f"{table} {name}: expected event times of that UTC day, seen {time.isoformat()}. Retrieval would not"
+                f" find the row there; mend the kernel, then run `headrace transform {table.split('/')[1]}`."
+            )
+
+
+def _some(lake: Lake, made: Manifest, names: Collection[str]) -> Rows:
+    return Rows(lake, made, tuple(name for name in sorted(names) if name in made.partitions))
+
+
+def _key_types(table: FeatureTable) -> dict[str, pl.DataType]:
+    return {key: table.key_types.get(key, pl.String()) for key in table.keys}

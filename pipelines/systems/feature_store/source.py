@@ -12,6 +12,7 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
 from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.release import WORKSPACE, Rows, manifest
 from pipelines.table import Lake
 
@@ -91,3 +92,17 @@ class TableSource(DataSource):
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
         """Never asked for: every column of a view is declared."""
         return ValueType.__getitem__
+
+
+def table_of(source: DataSource | None) -> TableSource:
+    """The source of a view, which must be one of our tables.
+
+    Raises:
+        FeatureStoreError: It is not.
+    """
+    if not isinstance(source, TableSource):
+        raise FeatureStoreError(
+            f"Expected a feature table as the source of a view, seen {type(source).__name__}."
+            " Views are made from a dataset's declaration, in feature_repo/definitions.py."
+        )
+    return source

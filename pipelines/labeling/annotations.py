@@ -14,7 +14,7 @@ import polars as pl
 
 from pipelines.dataset import UTC_MICROSECONDS, Labeling
 from pipelines.errors import HeadraceError
-from pipelines.votes import newest
+from pipelines.labeling.votes import newest
 
 Row = dict[str, Any]
 Known = dict[tuple[str, int], dict[str, Row]]

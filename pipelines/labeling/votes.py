@@ -1,16 +1,19 @@
-"""annotations → labels: per item the majority of people's newest answers, known from its newest answer on.
+"""annotations → labels: per item what people's newest answers add up to, known from its newest answer on.
 
 A pure function of the annotations' history. A skip is never an answer; an answer that the question does not offer, and
-every answer of an item without a majority, is set aside with the reason.
+every answer of an item that they leave undecided, is set aside with the reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 
 ANSWER, SKIPPED, DELETED, SUPERSEDED, REJECTED = "accepted", "skipped", "deleted", "superseded", "rejected"
 """What becomes of an annotation; every one becomes exactly one of these."""
+
+UNDECIDED = "no majority: as many people chose another answer"
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,21 @@ class Verdict:
     counts: dict[str, int]
 
 
-def decide(history: pl.DataFrame, keys: Sequence[str], choices: Sequence[str]) -> Verdict:
+Judge = Callable[[pl.DataFrame], pl.DataFrame]
+"""Answers (`sample_id`, `annotator`, `choice`) → `sample_id`, `label`, `confidence` of each item that is decided."""
+
+
+def decide(history: pl.DataFrame, keys: Sequence[str], choices: Sequence[str], judge: Judge | None = None) -> Verdict:
     """The labels that the annotations in `history` add up to.
 
     Args:
         history: Events of annotations, as `annotations.schema` lists them.
         keys: Columns that identify an item's row, carried along.
         choices: The labels that the question offers.
+        judge: How answers become a label; by majority if nothing else is said.
     """
-    sorted_out = _with_ties(_with_status(history, choices))
+    status = _with_status(history, choices)
+    sorted_out = _with_labels(status, (judge or majority)(_answers(status)))
     answers = sorted_out.filter(pl.col("status") == ANSWER)
     item = list(dict.fromkeys([*keys, "sample_id", "event_time"]))
     labels = (
@@ -46,12 +55,13 @@ def decide(history: pl.DataFrame, keys: Sequence[str], choices: Sequence[str]) -
         .agg(
             *(pl.col(name).first() for name in item if name != "sample_id"),
             pl.col("known_time").first(),
-            pl.col("choice").filter(pl.col("wins")).first().alias("label"),
+            pl.col("label").first(),
             pl.len().cast(pl.Int64).alias("votes"),
-            pl.col("wins").mean().alias("agreement"),
+            (pl.col("choice") == pl.col("label")).mean().alias("agreement"),
+            pl.col("confidence").first(),
             pl.col("annotation_id").alias("annotation_ids"),
         )
-        .select(*item, "known_time", "label", "votes", "agreement", "annotation_ids")
+        .select(*item, "known_time", "label", "votes", "agreement", "confidence", "annotation_ids")
     )
     rejected = sorted_out.filter(pl.col("status") == REJECTED)
     seen = [*item, "annotation_id", "annotator", "choice", "result", "updated_at", "reason"]
@@ -101,26 +111,38 @@ def _reason(choices: Sequence[str]) -> pl.Expr:
     )
 
 
-def _with_ties(last: pl.DataFrame) -> pl.DataFrame:
-    """With `wins` (it is the item's majority); the answers of an item where several choices lead are rejected."""
-    counted = pl.col("status") == ANSWER
-    tally = last.filter(counted).group_by("sample_id", "choice").len("given")
-    leading = tally.filter(pl.col("given") == pl.col("given").max().over("sample_id"))
-    tied = leading.group_by("sample_id").len("leaders").filter(pl.col("leaders") > 1)
-    wins = leading.select("sample_id", "choice", wins=pl.lit(value=True))
-    is_tied = counted & pl.col("leaders").is_not_null()
-    return (
-        last.join(wins, on=["sample_id", "choice"], how="left", maintain_order="left")
-        .join(tied, on="sample_id", how="left", maintain_order="left")
-        .with_columns(
-            pl.col("wins").fill_null(value=False),
-            pl.when(is_tied).then(pl.lit(REJECTED)).otherwise("status").alias("status"),
-            pl.when(is_tied)
-            .then(pl.lit("no majority: as many people chose another answer"))
-            .otherwise("reason")
-            .alias("reason"),
-        )
+def answers(history: pl.DataFrame, choices: Sequence[str]) -> pl.DataFrame:
+    """The answers that count: `sample_id`, `annotator`, `choice`; one of each person an item."""
+    return _answers(_with_status(history, choices))
+
+
+def majority(given: pl.DataFrame) -> pl.DataFrame:
+    """As `Judge`: the choice of most people; an item where several choices lead is not decided."""
+    tally = given.group_by("sample_id", label="choice").len("votes")
+    leading = tally.filter(pl.col("votes") == pl.col("votes").max().over("sample_id"))
+    alone = leading.filter(pl.len().over("sample_id") == 1)
+    all_votes = given.group_by("sample_id").len("all")
+    share = (pl.col("votes") / pl.col("all")).alias("confidence")
+    return alone.join(all_votes, on="sample_id").select("sample_id", "label", share).sort("sample_id")
+
+
+def _answers(status: pl.DataFrame) -> pl.DataFrame:
+    return status.filter(pl.col("status") == ANSWER).select("sample_id", "annotator", "choice")
+
+
+def _with_labels(last: pl.DataFrame, decided: pl.DataFrame) -> pl.DataFrame:
+    """With `label` and `confidence` of the item; the answers of an item that is not decided are rejected."""
+    undecided = (pl.col("status") == ANSWER) & pl.col("label").is_null()
+    return last.join(decided, on="sample_id", how="left", maintain_order="left").with_columns(
+        pl.when(undecided).then(pl.lit(REJECTED)).otherwise("status").alias("status"),
+        pl.when(undecided).then(pl.lit(UNDECIDED)).otherwise("reason").alias("reason"),
     )
+
+
+def known_from(history: pl.DataFrame, choices: Sequence[str]) -> datetime | None:
+    """Since when the newest of all labels is what it is."""
+    found: datetime | None = _known_times(history, choices)["known_time"].max()  # type: ignore[assignment]
+    return found
 
 
 def _known_times(history: pl.DataFrame, choices: Sequence[str]) -> pl.DataFrame:

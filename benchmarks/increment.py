@@ -1,0 +1,154 @@
+"""One new day on top of 30, 365 and 3,650 days: what each stage costs, the release's commit and push included.
+
+The days are tiny (24 flights and 6 hours of weather each), so that what grows with their number shows. Raw data is
+ingested for real. Of what came of it, the last days are computed and the ones before stand as if they had been: with
+their memo keys, counts and bytes of their own, in the workspace, in the cache and on the remote. No run reads them,
+which is the claim. A full run over 365 days stands beside it.
+"""
+
+import os
+import shutil
+import sys
+from datetime import date
+from pathlib import Path
+
+from ground import Workspace, servers, workspace
+from measure import Cost, Report, in_turns, middle, once, options, total
+
+SIZES = (30, 365, 3650)
+FLIGHTS_A_DAY = 24
+COMPUTED = {"validate": 28, "transform": 14}
+"""Days at the end that are computed: a feature's day reads the ten before it."""
+VERBS = ("ingest", "validate", "transform", "version")
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = options(__doc__ or "")
+    parser.add_argument("--grow", help="(for itself) bring days FIRST:COUNT of a workspace's sources")
+    parser.add_argument("--stand-in", action="store_true", help="(for itself) make a workspace's history")
+    asked = parser.parse_args()
+    if asked.grow:
+        grow(*map(int, asked.grow.split(":")))
+    elif asked.stand_in:
+        stand_in(Path.cwd())
+    else:
+        compare(Report("increment", as_json=asked.json), asked.repeats)
+
+
+def compare(report: Report, repeats: int) -> None:
+    """Each repeat brings the next day to every size, in turns."""
+    with servers("s3", "postgres") as (folder, env):
+        places = {size: workspace(folder, env, f"days{size}") for size in SIZES}
+        for size, place in places.items():
+            prepare(place, size)
+        runs: dict[int, list[dict[str, Cost]]] = {size: [] for size in SIZES}
+        for turn in range(repeats + 1):
+            for size, place in places.items():
+                once(script(place, "--grow", f"{size + turn}:1"))
+                runs[size].append({verb: once(place.headrace(verb, verb, "flights")) for verb in VERBS})
+        costs = {size: by_stage(found[1:]) for size, found in runs.items()}  # the first run writes bytecode
+        for size in SIZES:
+            report.table(f"one new day on top of {size:,}", costs[size], "total")
+        least, middle_size, most = SIZES
+        for verb in (*VERBS, "total"):
+            ratio = costs[most][verb].cpu_s / costs[least][verb].cpu_s
+            report.target(f"{verb}: t({most:,}) / t({least})", ratio, 1.5)
+        whole = full_run(workspace(folder, env, "full"), middle_size)
+        report.table(f"everything, {middle_size} days", whole, "total")
+        ratio = costs[middle_size]["total"].cpu_s / whole["total"].cpu_s
+        report.target(f"one day / a full run of {middle_size} days", ratio, 0.02)
+    report.end()
+
+
+def by_stage(runs: list[dict[str, Cost]]) -> dict[str, Cost]:
+    """Stage → median, and that of the totals."""
+    stages = {verb: middle(run[verb] for run in runs) for verb in VERBS}
+    return {**stages, "total": middle(total(run.values()) for run in runs)}
+
+
+def full_run(place: Workspace, size: int) -> dict[str, Cost]:
+    """All days, from nothing, once."""
+    once(script(place, "--grow", f"0:{size}"))
+    costs = in_turns([place.headrace(verb, verb, "flights") for verb in VERBS], 1)
+    return {**costs, "total": total(costs.values())}
+
+
+def prepare(place: Workspace, size: int) -> None:
+    """Bring a workspace to where it would be after `size` days."""
+    once(script(place, "--grow", f"0:{size}"))
+    once(place.headrace("ingest", "ingest", "flights"))
+    once(script(place, "--stand-in"))
+
+
+def script(place: Workspace, *arguments: str):  # noqa: ANN201
+    """This script, with the workspace's code."""
+    return place.script("prepare", str(place.root / "benchmarks/increment.py"), *arguments)
+
+
+def grow(first: int, count: int) -> None:
+    """Put days into the sources: files where the S3 server has its bucket, rows into PostgreSQL."""
+    import psycopg  # noqa: PLC0415
+    from synthetic import days, file, flights, packed, planes, weather  # noqa: PLC0415
+
+    from infra.demo.load import PLANES, WEATHER, _create  # noqa: PLC0415
+
+    bucket = Path.cwd().parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
+    (bucket / "flights").mkdir(exist_ok=True)
+    (bucket / "airports").mkdir(exist_ok=True)
+    shutil.copyfile(file("airports.csv"), bucket / "airports/airports.csv")
+    new: list[date] = days(count, first)
+    for day in new:
+        (bucket / f"flights/{day}.csv.gz").write_bytes(packed(flights(day, rows=FLIGHTS_A_DAY)))
+    with psycopg.connect(os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")) as connection:
+        _create(connection, "weather", WEATHER, ("origin", "time_hour"))
+        _create(connection, "planes", PLANES, ("tailnum",))
+        for table, rows in (("weather", weather(new)), ("planes", planes() if not first else ())):
+            with connection.cursor().copy(f"COPY {table} FROM STDIN".encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+
+
+def stand_in(root: Path) -> None:
+    """Make the tables and a release: the last days computed, the others as if they had been."""
+    from pipelines import engine, graph, version  # noqa: PLC0415
+    from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.systems.dvc_remote import Pushed  # noqa: PLC0415
+    from pipelines.table import Lake  # noqa: PLC0415
+
+    lake, dataset = Lake.at(root), load("flights")
+    for stage in graph.stages(dataset):
+        made = engine.plan_stage(stage, lake)
+        entries = {}
+        for item in reversed(made.stale):
+            if len(entries) < COMPUTED[stage.verb]:
+                entries[item.partition] = engine.build(stage, item, made.recipe, lake)
+                model = entries[item.partition]
+            else:
+                entries[item.partition] = _as_if(lake, stage.table, item, model)
+        for table in stage.beside:
+            lake.commit(engine.replace(made.manifest({}), table=table))
+        lake.commit(made.manifest(entries))
+    bucket = root.parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
+
+    def onto_disk(*_: object) -> Pushed:
+        shutil.copytree(lake.cache.folder / "files", bucket / "dvc/files", copy_function=os.link)
+        return Pushed()
+
+    version.push_objects = onto_disk
+    version.version(dataset, lake)
+
+
+def _as_if(lake, table, item, model):  # noqa: ANN001, ANN202
+    """An entry as the engine would have made it, of bytes that nobody reads."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    stored = lake.cache.add_bytes(f"{table} {item.partition}".encode().ljust(model.size))
+    facts = dict(model.facts)
+    if "keys" in facts:
+        facts["keys"] = [item.partition + str(end)[10:] for end in facts["keys"]]
+    return replace(model, memo=item.memo, md5=stored.md5, size=stored.size, inputs=item.inputs, facts=facts, beside={})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

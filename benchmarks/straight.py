@@ -1,0 +1,268 @@
+"""The job of `transform.py` in a straight line, as one would write it with each library alone, without Headrace.
+
+Days of flights as gzipped CSV → typed rows that meet the contract's main conditions, sorted by key, as Parquet; and the
+hourly table of carriers: departures, delays and cancellations known in the last 3 h, 24 h and 7 days. Each prints the
+rows of both and a sum, which must agree with the others'.
+"""
+
+import sys
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+KEY = ["scheduled_at", "carrier", "flight", "origin"]
+HOURS = {"3h": 3, "24h": 24, "7d": 168}
+TOTALS = ["departed", "late", "delay_min", "cancelled"]
+WHOLE = ["year", "month", "day", "dep_time", "sched_dep_time", "dep_delay", "arr_time", "arr_delay", "flight"]
+WHOLE += ["air_time", "distance", "hour", "minute"]
+WORDS = ["carrier", "tailnum", "origin", "dest"]
+
+SQL = """
+CREATE TEMP TABLE typed AS
+SELECT *, time_hour + to_minutes(minute) AS scheduled_at, time_hour + to_minutes(minute + dep_delay) AS departed_at
+FROM read_csv('{raw}/*.csv.gz', nullstr='NA', header=true, columns={{
+  'year': 'BIGINT', 'month': 'BIGINT', 'day': 'BIGINT', 'dep_time': 'BIGINT', 'sched_dep_time': 'BIGINT',
+  'dep_delay': 'BIGINT', 'arr_time': 'BIGINT', 'sched_arr_time': 'BIGINT', 'arr_delay': 'BIGINT',
+  'carrier': 'VARCHAR', 'flight': 'BIGINT', 'tailnum': 'VARCHAR', 'origin': 'VARCHAR', 'dest': 'VARCHAR',
+  'air_time': 'BIGINT', 'distance': 'BIGINT', 'hour': 'BIGINT', 'minute': 'BIGINT', 'time_hour': 'TIMESTAMPTZ'}});
+CREATE TEMP TABLE good AS
+SELECT scheduled_at, carrier, flight, origin, dest, tailnum, departed_at, dep_delay, arr_delay,
+  (arr_time // 100 * 60 + arr_time % 100) % 1440 AS arrival_clock_min, air_time, distance,
+  dep_time IS NULL AS cancelled
+FROM typed
+WHERE sched_dep_time = hour * 100 + minute AND (dep_time IS NULL) = (dep_delay IS NULL)
+  AND coalesce(dep_delay BETWEEN -120 AND 1439, true) AND distance BETWEEN 1 AND 10000
+  AND coalesce(air_time BETWEEN 5 AND 1100, true) AND regexp_full_match(carrier, '[A-Z0-9]{{2}}')
+  AND coalesce(regexp_full_match(tailnum, '[A-Z0-9]{{4,7}}'), true) AND regexp_full_match(dest, '[A-Z]{{3}}')
+  AND year(time_hour) = year AND month(time_hour) = month AND day(time_hour) = day AND hour(time_hour) = hour
+  AND coalesce(hour(departed_at) * 60 + minute(departed_at) = (dep_time // 100 * 60 + dep_time % 100) % 1440, true)
+QUALIFY row_number() OVER (PARTITION BY scheduled_at, carrier, flight, origin) = 1;
+COPY (SELECT * FROM good ORDER BY scheduled_at, carrier, flight, origin)
+  TO '{out}/validated.parquet' (FORMAT parquet, COMPRESSION zstd);
+CREATE TEMP TABLE facts AS
+SELECT carrier, departed_at AS known, 1 AS departed, (dep_delay >= 15)::INT AS late, dep_delay AS delay_min,
+  0 AS cancelled FROM good WHERE departed_at IS NOT NULL
+UNION ALL SELECT carrier, scheduled_at + INTERVAL 24 HOUR, 0, 0, 0, 1 FROM good WHERE cancelled;
+CREATE TEMP TABLE hourly AS
+SELECT carrier, date_trunc('hour', known - INTERVAL 1 MICROSECOND) + INTERVAL 1 HOUR AS event_time, sum(departed) AS
+  departed, sum(late) AS late, sum(delay_min) AS delay_min, sum(cancelled) AS cancelled, max(known) AS known
+FROM facts GROUP BY ALL;
+CREATE TEMP TABLE grid AS
+SELECT carrier, event_time FROM (SELECT DISTINCT carrier FROM hourly),
+  (SELECT unnest(generate_series((SELECT min(event_time) FROM hourly), TIMESTAMPTZ '{last} 23:00:00+00',
+    INTERVAL 1 HOUR)) AS event_time);
+COPY (
+  SELECT * FROM (
+    SELECT carrier, event_time, max(known) OVER w168 AS known_time,
+      sum(departed) OVER w3 AS departed_3h, sum(departed) OVER w24 AS departed_24h, sum(departed) OVER w168 AS
+      departed_7d, sum(delay_min) OVER w3 / nullif(sum(departed) OVER w3, 0) AS dep_delay_mean_3h_min,
+      sum(delay_min) OVER w24 / nullif(sum(departed) OVER w24, 0) AS dep_delay_mean_24h_min,
+      sum(delay_min) OVER w168 / nullif(sum(departed) OVER w168, 0) AS dep_delay_mean_7d_min,
+      sum(late) OVER w3 / nullif(sum(departed) OVER w3, 0) AS late_share_3h,
+      sum(late) OVER w24 / nullif(sum(departed) OVER w24, 0) AS late_share_24h,
+      sum(late) OVER w168 / nullif(sum(departed) OVER w168, 0) AS late_share_7d,
+      sum(cancelled) OVER w24 / nullif(sum(departed + cancelled) OVER w24, 0) AS cancelled_share_24h,
+      sum(cancelled) OVER w168 / nullif(sum(departed + cancelled) OVER w168, 0) AS cancelled_share_7d
+    FROM grid LEFT JOIN hourly USING (carrier, event_time)
+    WINDOW w3 AS (PARTITION BY carrier ORDER BY event_time ROWS 2 PRECEDING),
+      w24 AS (PARTITION BY carrier ORDER BY event_time ROWS 23 PRECEDING),
+      w168 AS (PARTITION BY carrier ORDER BY event_time ROWS 167 PRECEDING)
+  ) WHERE known_time IS NOT NULL ORDER BY carrier, event_time
+) TO '{out}/carriers.parquet' (FORMAT parquet, COMPRESSION zstd);
+"""
+
+
+def polars(raw: Path, out: Path, last: str) -> None:
+    """One lazy query for the flights, one for the carriers."""
+    import polars as pl  # noqa: PLC0415
+
+    kinds = {**dict.fromkeys([*WHOLE, "sched_arr_time"], pl.Int64), **dict.fromkeys(WORDS, pl.String)}
+    hour, clock = pl.col("time_hour"), pl.col("departed_at").dt.convert_time_zone("America/New_York")
+    local = hour.dt.convert_time_zone("America/New_York")
+    shown = pl.col("dep_time") // 100 * 60 + pl.col("dep_time") % 100
+    good = (
+        pl.scan_csv(f"{raw}/*.csv.gz", null_values="NA", schema_overrides={**kinds, "time_hour": pl.String})
+        .with_columns(hour.str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us").dt.replace_time_zone("UTC"))
+        .with_columns(
+            scheduled_at=hour + pl.duration(minutes="minute"),
+            departed_at=hour + pl.duration(minutes=pl.col("minute") + pl.col("dep_delay")),
+        )
+        .filter(
+            pl.col("sched_dep_time") == pl.col("hour") * 100 + pl.col("minute"),
+            pl.col("dep_time").is_null() == pl.col("dep_delay").is_null(),
+            pl.col("dep_delay").is_between(-120, 1439).fill_null(value=True),
+            pl.col("distance").is_between(1, 10000),
+            pl.col("air_time").is_between(5, 1100).fill_null(value=True),
+            pl.col("carrier").str.contains("^[A-Z0-9]{2}$"),
+            pl.col("tailnum").str.contains("^[A-Z0-9]{4,7}$").fill_null(value=True),
+            pl.col("dest").str.contains("^[A-Z]{3}$"),
+            local.dt.year() == pl.col("year"),
+            local.dt.month() == pl.col("month"),
+            local.dt.day() == pl.col("day"),
+            local.dt.hour() == pl.col("hour"),
+            (clock.dt.hour().cast(pl.Int64) * 60 + clock.dt.minute() == shown % 1440).fill_null(value=True),
+        )
+        .select(
+            *KEY, "dest", "tailnum", "departed_at", "dep_delay", "arr_delay", "air_time", "distance",
+            arrival_clock_min=(pl.col("arr_time") // 100 * 60 + pl.col("arr_time") % 100) % 1440,
+            cancelled=pl.col("dep_time").is_null(),
+        )
+        .unique(KEY)
+        .sort(KEY)
+        .collect()
+    )  # fmt: skip
+    good.write_parquet(out / "validated.parquet", compression="zstd", compression_level=1)
+    one, none = pl.lit(1, pl.Int64), pl.lit(0, pl.Int64)
+    left = good.lazy().filter(pl.col("departed_at").is_not_null())
+    left = left.select("carrier", "dep_delay", known="departed_at", departed=one, cancelled=none)
+    never = good.lazy().filter("cancelled")
+    never = never.select(
+        "carrier", known=pl.col("scheduled_at") + pl.duration(hours=24), dep_delay=none, departed=none, cancelled=one
+    )
+    facts = pl.concat([left, never], how="diagonal").with_columns(
+        late=((pl.col("dep_delay") >= 15) & (pl.col("departed") == 1)).cast(pl.Int64),  # noqa: PLR2004
+        delay_min=pl.col("dep_delay"),
+        event_time=(pl.col("known") - pl.duration(microseconds=1)).dt.truncate("1h") + pl.duration(hours=1),
+    )
+    hourly = facts.group_by("carrier", "event_time").agg(pl.col(TOTALS).sum(), pl.col("known").max()).collect()
+    first = hourly["event_time"].min()
+    end = pl.Series([f"{last}T23:00:00Z"]).str.to_datetime(time_unit="us", time_zone="UTC")[0]
+    times = pl.datetime_range(first, end, "1h", time_unit="us", eager=True).alias("event_time").to_frame()  # type: ignore[arg-type]
+    grid = hourly.select("carrier").unique().join(times, how="cross").join(hourly, ["carrier", "event_time"], "left")
+    grid = grid.sort("carrier", "event_time").with_columns(pl.col(TOTALS).fill_null(0))
+    sums = [
+        pl.col(name).rolling_sum(rows, min_samples=1).over("carrier").alias(f"{name}_{period}")
+        for period, rows in HOURS.items()
+        for name in TOTALS
+    ]
+    latest = pl.col("known").dt.epoch("us").rolling_max(168, min_samples=1).over("carrier")
+    rows = grid.lazy().with_columns(*sums, known_time=latest.cast(pl.Datetime("us", "UTC")))
+    rows = rows.filter(pl.col("known_time").is_not_null())
+
+    def share(part: str, whole: pl.Expr) -> pl.Expr:
+        return pl.when(whole > 0).then(pl.col(part) / whole)
+
+    ended = {p: pl.col(f"departed_{p}") + pl.col(f"cancelled_{p}") for p in HOURS}
+    rows.select(
+        "carrier",
+        "event_time",
+        "known_time",
+        *(f"departed_{p}" for p in HOURS),
+        *(share(f"delay_min_{p}", pl.col(f"departed_{p}")).alias(f"dep_delay_mean_{p}_min") for p in HOURS),
+        *(share(f"late_{p}", pl.col(f"departed_{p}")).alias(f"late_share_{p}") for p in HOURS),
+        *(share(f"cancelled_{p}", ended[p]).alias(f"cancelled_share_{p}") for p in ("24h", "7d")),
+    ).collect().write_parquet(out / "carriers.parquet", compression="zstd", compression_level=1)
+
+
+def duckdb(raw: Path, out: Path, last: str) -> None:
+    """SQL."""
+    import duckdb as library  # noqa: PLC0415
+
+    connection = library.connect(str(out / "scratch.db"))
+    connection.execute("SET TimeZone = 'America/New_York'")
+    connection.execute(SQL.format(raw=raw, out=out, last=last))
+
+
+def pandas(raw: Path, out: Path, last: str) -> None:
+    """All days in one frame."""
+    import pandas as pd  # noqa: PLC0415
+
+    files = sorted(glob(f"{raw}/*.csv.gz"))  # noqa: PTH207
+    good = _cleaned(pd.concat([_read(pd, path) for path in files], ignore_index=True))
+    good = good.drop_duplicates(KEY).sort_values(KEY)
+    good.to_parquet(out / "validated.parquet", compression="zstd", index=False)
+    _carriers(_hourly(good), last).to_parquet(out / "carriers.parquet", compression="zstd", index=False)
+
+
+def dask(raw: Path, out: Path, last: str) -> None:
+    """A Dask DataFrame of a partition a file, on threads."""
+    import dask.dataframe as dd  # noqa: PLC0415
+    import pandas as pd  # noqa: PLC0415
+
+    files = sorted(glob(f"{raw}/*.csv.gz"))  # noqa: PTH207
+    good = dd.from_map(lambda path: _cleaned(_read(pd, path)), files).drop_duplicates(KEY).persist(scheduler="threads")
+    good.sort_values(KEY).to_parquet(out / "validated", compression="zstd", write_index=False)
+    hourly = good.map_partitions(_hourly).groupby(["carrier", "event_time"]).agg(dict.fromkeys(TOTALS, "sum") | {"known": "max"})
+    rows = _carriers(hourly.compute(scheduler="threads").reset_index(), last)
+    rows.to_parquet(out / "carriers.parquet", compression="zstd", index=False)
+
+
+def _read(library: Any, path: str) -> Any:  # noqa: ANN401  pandas has no types here
+    kinds = {**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(WORDS, "string[pyarrow]")}
+    return library.read_csv(path, dtype=kinds, parse_dates=["time_hour"], keep_default_na=False, na_values=["NA"])
+
+
+def _cleaned(rows: Any) -> Any:  # noqa: ANN401
+    import pandas as pd  # noqa: PLC0415
+
+    hour = rows["time_hour"]
+    rows["scheduled_at"] = hour + pd.to_timedelta(rows["minute"], "min")
+    rows["departed_at"] = hour + pd.to_timedelta(rows["minute"] + rows["dep_delay"], "min")
+    local, clock = hour.dt.tz_convert("America/New_York"), rows["departed_at"].dt.tz_convert("America/New_York")
+    shown = (rows["dep_time"] // 100 * 60 + rows["dep_time"] % 100) % 1440
+    rows["arrival_clock_min"] = (rows["arr_time"] // 100 * 60 + rows["arr_time"] % 100) % 1440
+    rows["cancelled"] = rows["dep_time"].isna()
+    good = (
+        (rows["sched_dep_time"] == rows["hour"] * 100 + rows["minute"])
+        & (rows["dep_time"].isna() == rows["dep_delay"].isna())
+        & rows["dep_delay"].between(-120, 1439).fillna(value=True)
+        & rows["distance"].between(1, 10000)
+        & rows["air_time"].between(5, 1100).fillna(value=True)
+        & rows["carrier"].str.fullmatch("[A-Z0-9]{2}")
+        & rows["tailnum"].str.fullmatch("[A-Z0-9]{4,7}").fillna(value=True)
+        & rows["dest"].str.fullmatch("[A-Z]{3}")
+        & (local.dt.year == rows["year"])
+        & (local.dt.month == rows["month"])
+        & (local.dt.day == rows["day"])
+        & (local.dt.hour == rows["hour"])
+        & ((clock.dt.hour * 60 + clock.dt.minute == shown) | shown.isna())
+    )
+    kept = [*KEY, "dest", "tailnum", "departed_at", "dep_delay", "arr_delay", "arrival_clock_min", "air_time"]
+    return rows.loc[good.fillna(value=False).astype(bool), [*kept, "distance", "cancelled"]]
+
+
+def _hourly(good: Any) -> Any:  # noqa: ANN401
+    import pandas as pd  # noqa: PLC0415
+
+    left, never = good[good["departed_at"].notna()], good[good["cancelled"]]
+    facts = pd.concat([
+        pd.DataFrame({
+            "carrier": left["carrier"], "known": left["departed_at"], "departed": 1,
+            "late": (left["dep_delay"] >= 15).astype("int64"),  # noqa: PLR2004
+            "delay_min": left["dep_delay"].astype("int64"), "cancelled": 0,
+        }),
+        pd.DataFrame({
+            "carrier": never["carrier"], "known": never["scheduled_at"] + pd.Timedelta(hours=24), "departed": 0,
+            "late": 0, "delay_min": 0, "cancelled": 1,
+        }),
+    ])  # fmt: skip
+    facts["event_time"] = facts["known"].dt.ceil("h")
+    kinds = dict.fromkeys(TOTALS, "sum") | {"known": "max"}
+    return facts.groupby(["carrier", "event_time"]).agg(kinds).reset_index()
+
+
+def _carriers(hourly: Any, last: str) -> Any:  # noqa: ANN401
+    import pandas as pd  # noqa: PLC0415
+
+    times = pd.date_range(hourly["event_time"].min(), f"{last}T23:00:00Z", freq="h")
+    grid = pd.MultiIndex.from_product([sorted(hourly["carrier"].unique()), times], names=["carrier", "event_time"])
+    rows = hourly.set_index(["carrier", "event_time"]).reindex(grid)
+    rows["known"] = rows["known"].astype("int64").where(rows["known"].notna()).astype("float64")
+    rows[TOTALS] = rows[TOTALS].fillna(0)
+    found = {}
+    for period, hours in HOURS.items():
+        sums = rows.groupby(level="carrier", sort=False)[TOTALS].rolling(hours, min_periods=1).sum().droplevel(0)
+        found[f"departed_{period}"] = sums["departed"].astype("int64")
+        found[f"dep_delay_mean_{period}_min"] = sums["delay_min"] / sums["departed"]
+        found[f"late_share_{period}"] = sums["late"] / sums["departed"]
+        if hours > 3:  # noqa: PLR2004
+            found[f"cancelled_share_{period}"] = sums["cancelled"] / (sums["departed"] + sums["cancelled"])
+    known = rows.groupby(level="carrier", sort=False)["known"].rolling(168, min_periods=1).max().droplevel(0)
+    found["known_time"] = pd.to_datetime(known, unit="ns", utc=True)
+    return pd.DataFrame(found).loc[known.notna()].reset_index()
+
+
+if __name__ == "__main__":
+    {"polars": polars, "duckdb": duckdb, "pandas": pandas, "dask": dask}[sys.argv[1]](
+        Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+    )

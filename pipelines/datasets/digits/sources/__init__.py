@@ -1,0 +1,1 @@
+"""Where the raw tables of `digits` come from, and which of their rows are good."""

@@ -1,0 +1,110 @@
+"""declaration, registry → what a publish would change in the definitions, and whether it may."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from feast import FeatureStore, FeatureView
+from feast.errors import FeastObjectNotFoundException
+
+from pipelines.dataset import Dataset, FeatureTable
+from pipelines.systems.feature_store.definitions import Standing, key_type, physical
+from pipelines.systems.feature_store.errors import DefinitionChangedError
+from pipelines.systems.feature_store.types import kind_of
+
+NEW, GONE, OTHER = "+", "-", "~"
+
+
+@dataclass(frozen=True)
+class DefinitionChange:
+    """One thing that is declared otherwise than it is served.
+
+    Attributes:
+        sign: `+` for what is new, `-` for what is gone, `~` for what is other than it was.
+        what: The table and feature, and how they differ.
+        breaks: Whether who asks for it today gets an error or another type.
+    """
+
+    sign: str
+    what: str
+    breaks: bool
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.sign} {self.what}"
+
+
+def changes(store: FeatureStore, dataset: Dataset, standing: Standing) -> tuple[DefinitionChange, ...]:
+    """What differs between the declaration and the side that is live; all is new before the first publish."""
+    return tuple(
+        change
+        for table in dataset.features
+        for change in _of_table(table, registered(store, physical(table, standing.live.side)))
+    ) + tuple(_gone(store, dataset))
+
+
+def refuse_breaks(dataset: Dataset, found: tuple[DefinitionChange, ...]) -> None:
+    """Let nobody lose a feature unasked.
+
+    Raises:
+        DefinitionChangedError: A feature would be gone or of another type.
+    """
+    breaks = [str(change) for change in found if change.breaks]
+    if breaks:
+        raise DefinitionChangedError(
+            f"{dataset.service}: who reads it today would find these gone or of another type: {'; '.join(breaks)}."
+            " Nothing was changed. A feature is best renamed by adding the new name, and dropping the old one when"
+            f" nobody asks for it; to do it at once, run `headrace publish {dataset.name} --allow-changes`."
+        )
+
+
+def is_other(store: FeatureStore, table: FeatureTable, side: str) -> bool:
+    """Whether the view of `side` is registered with other columns than `table` declares."""
+    view = registered(store, physical(table, side))
+    return view is not None and _columns(view) != _declared(table)
+
+
+def registered(store: FeatureStore, name: str) -> FeatureView | None:
+    """The view as the registry has it, past Feast's cache."""
+    try:
+        return store.registry.get_feature_view(name, store.project, allow_cache=False)
+    except FeastObjectNotFoundException:
+        return None
+
+
+def _of_table(table: FeatureTable, view: FeatureView | None) -> Iterator[DefinitionChange]:
+    if view is None:
+        yield DefinitionChange(NEW, f"{table.name}: {', '.join(table.features)}", breaks=False)
+        return
+    had, has = _columns(view), _declared(table)
+    for name in has.keys() - had.keys():
+        yield DefinitionChange(NEW, f"{table.name}.{name} {has[name]}", breaks=name in table.keys)
+    for name in had.keys() - has.keys():
+        yield DefinitionChange(GONE, f"{table.name}.{name} {had[name]}", breaks=True)
+    for name in has.keys() & had.keys():
+        if has[name] != had[name]:
+            yield DefinitionChange(OTHER, f"{table.name}.{name} {had[name]} → {has[name]}", breaks=True)
+    ttl = view.ttl or timedelta(0)
+    if ttl != table.ttl:
+        yield DefinitionChange(OTHER, f"{table.name} ttl {ttl} → {table.ttl}", breaks=False)
+
+
+def _gone(store: FeatureStore, dataset: Dataset) -> Iterator[DefinitionChange]:
+    """Tables that the service shows and nobody declares any more."""
+    try:
+        service = store.registry.get_feature_service(dataset.service, store.project, allow_cache=False)
+    except FeastObjectNotFoundException:
+        return
+    declared = {table.name for table in dataset.features}
+    for projection in service.feature_view_projections:
+        if projection.name_to_use() not in declared:
+            yield DefinitionChange(GONE, projection.name_to_use(), breaks=True)
+
+
+def _columns(view: FeatureView) -> Mapping[str, str]:
+    return {field.name: str(field.dtype) for field in (*view.entity_columns, *view.features)}
+
+
+def _declared(table: FeatureTable) -> Mapping[str, str]:
+    keys = {key: key_type(table, key) for key in table.keys}
+    return {name: str(kind_of(name, kind).feast) for name, kind in {**keys, **table.features}.items()}

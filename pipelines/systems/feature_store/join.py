@@ -1,0 +1,252 @@
+"""requests + feature tables → the requests with their features, slice by slice, within a memory that is set.
+
+Every row of the requests comes out once, in order. What fits is loaded once; what does not is read a slice of the
+requests at a time, and a table that is too large even so, a part of the keys at a time. The answer is the same.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+import polars as pl
+from feast.feature_view import FeatureView
+
+from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.parquet import ROW_GROUP
+from pipelines.systems.feature_store.errors import RequestRefusedError
+from pipelines.systems.feature_store.release import Rows, manifest
+from pipelines.systems.feature_store.requests import Requests, Slice
+from pipelines.systems.feature_store.search import Codes, Index, Questions, Window
+from pipelines.systems.feature_store.source import TableSource, table_of
+from pipelines.systems.feature_store.types import KINDS
+from pipelines.table import Lake
+
+CELL = 16
+"""Bytes that a value takes in memory, about; a text of the usual length among them."""
+
+ROW = 128
+"""Bytes that the search takes for a row, about."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One view as a request asks for it.
+
+    Attributes:
+        name: Name of the view.
+        source: Its table.
+        keys: Key of the table → column of the requests.
+        types: Key and feature → type.
+        ttl: Greatest age in microseconds; None for any.
+        features: Feature → column of the answer.
+    """
+
+    name: str
+    source: TableSource
+    keys: Mapping[str, str]
+    types: Mapping[str, pl.DataType]
+    ttl: int | None
+    features: Mapping[str, str]
+
+    @classmethod
+    def of(cls, view: FeatureView, features: Mapping[str, str]) -> Self:
+        """The lookup of a Feast view."""
+        renamed = view.projection.join_key_map or {}
+        return cls(
+            view.projection.name_to_use(),
+            table_of(view.batch_source),
+            {field.name: renamed.get(field.name, field.name) for field in view.entity_columns},
+            {field.name: _polars(field.dtype) for field in (*view.entity_columns, *view.features)},
+            view.ttl // timedelta(microseconds=1) if view.ttl else None,
+            features,
+        )
+
+    @property
+    def group(self) -> tuple[tuple[str, str], ...]:
+        """Equal for lookups that ask for the same keys in the same columns of the requests."""
+        return tuple((column, str(self.types[key])) for key, column in self.keys.items())
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """Column of the answer → type."""
+        return {column: self.types[name] for name, column in self.features.items()}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A table in memory, ready to be asked; without an index, it has no row in time."""
+
+    index: Index | None
+    values: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Join:
+    """A point-in-time join.
+
+    Attributes:
+        lake: Where the tables are.
+        requests: The requests.
+        lookups: What they are joined with.
+        as_known: Whether a request sees only what was known at its time.
+        verify: Whether every file is hashed before it is read.
+        memory: Bytes that may be used, about.
+    """
+
+    lake: Lake
+    requests: Requests
+    lookups: Sequence[Lookup]
+    as_known: bool = True
+    verify: bool = True
+    memory: int = 4 << 30
+
+    def checked(self) -> Self:
+        """The join, if it can be made.
+
+        Raises:
+            RequestRefusedError: A key is missing or of the wrong type, or two columns would have one name.
+        """
+        names = [name for lookup in self.lookups for name in lookup.features.values()]
+        taken = sorted({name for name in names if name in self.requests.schema or names.count(name) > 1})
+        if taken:
+            raise RequestRefusedError(
+                f"The answer would have two columns {taken[0]}, one of them a feature."
+                " Rename the request's column, or ask with full_feature_names=True."
+            )
+        for lookup in self.lookups:
+            self._keys(lookup)
+        return self
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The requests with their features, in order, a frame a slice; without requests, one without rows.
+
+        Raises:
+            UnreadablePartitionError: A partition is missing or corrupt.
+        """
+        requests, rows = self.requests, self._slice_rows()
+        every = _Scope(self, requests.rows, requests.first, requests.window)
+        keep = sum(self._size(lookup, every) for lookup in self.lookups) <= self.memory // 2 or rows >= requests.height
+        kept = [every.load(lookup) for lookup in self.lookups] if keep else []
+        for part in requests.slices(rows):
+            scope = every if keep else _Scope.of(self, part)
+            asked = _Asked(scope, part)
+            answers = [
+                asked.answer(lookup, kept[place]) if keep else self._once(lookup, part, asked)
+                for place, lookup in enumerate(self.lookups)
+            ]
+            yield part.frame.with_columns(column for answer in answers for column in answer.get_columns())
+
+    def _once(self, lookup: Lookup, part: Slice, asked: "_Asked") -> pl.DataFrame:
+        """The features of one slice, from a table read for it alone: whole, or a part of the keys a time."""
+        parts = -(-self._size(lookup, asked.scope) // max(self.memory // 2, 1))
+        if parts <= 1 or not lookup.keys:
+            return asked.answer(lookup, asked.scope.load(lookup))
+        which = part.frame.select(_share(self._keys(lookup), parts)).to_series()
+        found, places = [], []
+        for number in range(parts):
+            some = Slice(part.frame.filter(which == number), part.time)
+            places.append((which == number).arg_true())
+            if some.frame.height:
+                scope = _Scope.of(self, some)
+                mine = _share([pl.col(key) for key in lookup.keys], parts) == number
+                found.append(_Asked(scope, some).answer(lookup, scope.load(lookup, mine)))
+        return pl.concat(found).select(pl.all().gather(pl.concat(places).arg_sort()))
+
+    def _keys(self, lookup: Lookup) -> list[pl.Expr]:
+        return self.requests.keys(lookup.keys, lookup.types, lookup.name)
+
+    def _slice_rows(self) -> int:
+        """How many requests are answered at a time: all of them if they fit beside the tables."""
+        columns = len(self.requests.schema) + sum(len(lookup.features) for lookup in self.lookups)
+        row, every = CELL * columns + ROW, _Scope(self, self.requests.rows, self.requests.first, self.requests.window)
+        if self.requests.height * row + sum(self._size(lookup, every) for lookup in self.lookups) <= self.memory:
+            return max(self.requests.height, 1)
+        return max(self.memory // 4 // row // ROW_GROUP, 1) * ROW_GROUP
+
+    def _size(self, lookup: Lookup, scope: "_Scope") -> int:
+        """Bytes that the table takes for these requests, about."""
+        rows = scope.rows(lookup)
+        count = sum(rows.manifest.partitions[name].rows or 0 for name in rows.partitions)
+        return count * (ROW + CELL * (len(lookup.features) + len(lookup.keys)))
+
+
+class _Scope:
+    """Keys and moments that tables are loaded for: those of all the requests, or of some."""
+
+    def __init__(self, join: Join, requests: pl.LazyFrame, first: int, window: Window | None) -> None:
+        self.join = join
+        self.requests = requests
+        self.first = first
+        self.window = window
+        self._codes: dict[tuple[tuple[str, str], ...], Codes] = {}
+
+    @classmethod
+    def of(cls, join: Join, part: Slice) -> Self:
+        """The scope of one slice, which has rows."""
+        at = part.moments
+        window = Window(int(at.floor.min()), int(at.floor.max()))
+        return cls(join, part.frame.lazy(), int(at.ceiling.min()), window)
+
+    def codes(self, lookup: Lookup) -> Codes:
+        """The keys that are asked for."""
+        if lookup.group not in self._codes:
+            keys = self.requests.select(self.join._keys(lookup))  # noqa: SLF001  a part of the join
+            self._codes[lookup.group] = Codes.of(keys)
+        return self._codes[lookup.group]
+
+    def rows(self, lookup: Lookup) -> Rows:
+        """The partitions that can matter."""
+        table = manifest(self.join.lake, lookup.source.table, lookup.source.release)
+        if self.window is None:
+            return Rows(self.join.lake, table, ())
+        since = None if lookup.ttl is None else self.first - lookup.ttl
+        return Rows.between(self.join.lake, table, since, self.window.last, verify=self.join.verify)
+
+    def load(self, lookup: Lookup, mine: pl.Expr | None = None) -> Loaded:
+        """The table, or the rows of it that are `mine`."""
+        rows = self.rows(lookup)
+        if not rows.partitions or self.window is None:
+            return Loaded(None, pl.DataFrame())
+        if mine is None:
+            heads = rows.read([*lookup.keys, EVENT_TIME, KNOWN_TIME])
+        else:
+            heads = rows.read([*lookup.keys, EVENT_TIME, KNOWN_TIME, *lookup.features], mine)
+        index = Index.of(heads, list(lookup.keys), self.codes(lookup), self.window, as_known=self.join.as_known)
+        features = list(lookup.features)
+        return Loaded(index, rows.read(features) if mine is None else heads.select(features))
+
+
+class _Asked:
+    """One slice of the requests, asked of one table after the other."""
+
+    def __init__(self, scope: _Scope, part: Slice) -> None:
+        self.scope = scope
+        self.part = part
+        self._questions: dict[tuple[tuple[str, str], ...], Questions] = {}
+
+    def answer(self, lookup: Lookup, table: Loaded) -> pl.DataFrame:
+        """The features of each request."""
+        schema = lookup.schema
+        if table.index is None or self.scope.window is None:
+            size = self.part.frame.height
+            return pl.DataFrame({name: pl.Series([None] * size, dtype=kind) for name, kind in schema.items()})
+        index = table.index.find(self._asked(lookup, self.scope.window), lookup.ttl)
+        found = table.values.select(pl.all().gather(index))
+        return found.rename(dict(lookup.features)).cast(schema)  # type: ignore[arg-type]  # Polars wants a wider mapping
+
+    def _asked(self, lookup: Lookup, window: Window) -> Questions:
+        if lookup.group not in self._questions:
+            keys = self.part.frame.select(self.scope.join._keys(lookup))  # noqa: SLF001  a part of the join
+            code = self.scope.codes(lookup).of_rows(keys, list(lookup.keys))
+            self._questions[lookup.group] = Questions(code, self.part.moments, window)
+        return self._questions[lookup.group]
+
+
+def _share(keys: Sequence[pl.Expr], parts: int) -> pl.Expr:
+    """Which part of the keys a row's key is in."""
+    return pl.struct(keys).hash() % parts
+
+
+def _polars(kind: object) -> pl.DataType:
+    return next(dtype for dtype, known in KINDS.items() if known.feast == kind)

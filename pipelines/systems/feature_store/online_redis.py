@@ -1,0 +1,180 @@
+"""The Redis online store. Feast's own writer ignores a correction at the same event time and can not delete; this can.
+
+All views of an entity share one hash a key. A batch is one script: the fence, then the values, and nobody in between.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import polars as pl
+from feast import FeatureStore
+from feast.infra.key_encoding_utils import serialize_entity_key_prefix
+from feast.infra.online_stores.helpers import _mmh3
+from google.protobuf.timestamp_pb2 import Timestamp
+from redis import RedisError
+
+from pipelines import faults
+from pipelines.systems.feature_store.encoding import KEY, KEY_VERSION, STAMP
+from pipelines.systems.feature_store.errors import FeatureStoreError
+from pipelines.systems.feature_store.online import View
+from pipelines.systems.feature_store.online_sql import overtaken
+
+BATCH = 500
+"""Keys a script: Redis serves nobody else while one runs, about a millisecond."""
+
+MILLION = 1_000_000
+GUARD = """
+local seen = tonumber(redis.call('GET', KEYS[1]) or '0')
+if seen > tonumber(ARGV[1]) then return seen end
+redis.call('SET', KEYS[1], ARGV[1])
+"""
+WRITE = (
+    GUARD
+    + """
+local n = tonumber(ARGV[2])
+for i = 2, #KEYS do
+  local cells = {}
+  for j = 1, n do
+    cells[2 * j - 1] = ARGV[2 + j]
+    cells[2 * j] = ARGV[2 + n + (i - 2) * n + j]
+  end
+  redis.call('HSET', KEYS[i], unpack(cells))
+end
+return 0
+"""
+)
+DELETE = (
+    GUARD
+    + """
+for i = 2, #KEYS do redis.call('HDEL', KEYS[i], unpack(ARGV, 2)) end
+return 0
+"""
+)
+READ = """
+local found = {}
+for i = 1, #KEYS do
+  local cells = redis.call('HMGET', KEYS[i], unpack(ARGV))
+  for j = 1, #cells do found[#found + 1] = cells[j] end
+end
+return found
+"""
+
+
+@dataclass(frozen=True)
+class Redis:
+    """The keys of one project."""
+
+    client: Any
+    project: str
+
+    @classmethod
+    def of(cls, store: FeatureStore) -> Self:
+        """The one of `feature_store.yaml`.
+
+        Raises:
+            FeatureStoreError: It is a cluster, where one script can not reach all keys of a batch.
+        """
+        found = store.config.online_store
+        if found.redis_type == "redis_cluster":
+            raise FeatureStoreError(
+                "Publishing to a Redis cluster is not built: its keys lie on several servers, and a batch is one"
+                " script. Use redis_type redis or redis_sentinel in feature_repo/feature_store.yaml."
+            )
+        return cls(store.provider.online_store._get_client(found), store.project)  # noqa: SLF001  Feast's own options
+
+    def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
+        """As `Online`."""
+        names = [STAMP, *view.features]
+        found: list[bytes | None] = []
+        keys = (self._all(view) if among is None else among).to_list()
+        with self._known(view):
+            for some in _batches(keys):
+                found += self._script(READ, [key + self._project for key in some], self._fields(view))
+        columns = {name: found[place :: len(names)] for place, name in enumerate(names)}
+        frame = pl.DataFrame({KEY: keys, **columns}, schema=dict.fromkeys((KEY, *names), pl.Binary))
+        return frame.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in names))
+
+    def keys(self, view: View) -> pl.Series:
+        """As `Online`."""
+        return self.rows(view)[KEY]
+
+    def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
+        """As `Online`, a batch of keys at once."""
+        fields = self._fields(view)
+        columns = [STAMP, *view.features]
+        with self._known(view):
+            for batch in write.iter_slices(BATCH):
+                keys = [key + self._project for key in batch[KEY].to_list()]
+                values = [value for row in batch.select(columns).iter_rows() for value in row]
+                faults.point("batch of the online values")
+                self._guarded(WRITE, keys, generation, [len(fields), *fields, *values])
+            for some in _batches(delete.to_list()):
+                faults.point("batch of the online deletions")
+                self._guarded(DELETE, [key + self._project for key in some], generation, fields)
+
+    def generation(self) -> int:
+        """As `Online`."""
+        with self._known(None):
+            return int(self.client.get(self._fence) or 0)
+
+    def stamps(self, times: pl.Series) -> pl.Series:
+        """Feast's message of the time."""
+        messages = {found: _message(found) for found in times.unique()}
+        return times.replace_strict(messages, return_dtype=pl.Binary)
+
+    def _guarded(self, script: str, keys: Sequence[bytes], generation: int, rest: Sequence[Any]) -> None:
+        seen = self._script(script, [self._fence, *keys], [generation, *rest])
+        if seen:
+            raise overtaken(self.project, generation, int(seen))
+
+    def _script(self, script: str, keys: Sequence[bytes], rest: Sequence[Any]) -> Any:  # noqa: ANN401  Redis's answer
+        return self.client.eval(script, len(keys), *keys, *rest)
+
+    def _all(self, view: View) -> pl.Series:
+        """Every key of the view's entity, of whatever view."""
+        pattern = _literally(serialize_entity_key_prefix(list(view.keys), KEY_VERSION)) + b"*" + self._project
+        with self._known(view):
+            found = set(self.client.scan_iter(match=pattern, count=10_000))
+        return pl.Series(KEY, sorted(key.removesuffix(self._project) for key in found), dtype=pl.Binary)
+
+    @staticmethod
+    def _fields(view: View) -> list[bytes]:
+        """Names of the view's fields in the hash: the time, then the features."""
+        return [f"_ts:{view.name}".encode(), *(_mmh3(f"{view.name}:{feature}") for feature in view.features)]
+
+    @property
+    def _project(self) -> bytes:
+        return self.project.encode()
+
+    @property
+    def _fence(self) -> bytes:
+        return b"headrace:fence:" + self._project
+
+    @contextmanager
+    def _known(self, view: View | None) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            raise FeatureStoreError(
+                f"The online store, Redis{f', view {view.name}' if view else ''}: {error}. The side that was being"
+                " loaded is not served. See that Redis runs and has memory left, then publish again: it writes what"
+                " is missing."
+            ) from error
+
+
+def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(keys), BATCH):
+        yield keys[start : start + BATCH]
+
+
+def _message(microseconds: int) -> bytes:
+    seconds, rest = divmod(microseconds, MILLION)
+    found: bytes = Timestamp(seconds=seconds, nanos=rest * 1000).SerializeToString()
+    return found
+
+
+def _literally(prefix: bytes) -> bytes:
+    """The bytes as a pattern that stands for themselves."""
+    return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\" else bytes([byte]) for byte in prefix)

@@ -1,0 +1,136 @@
+"""Tasks into Label Studio, each exactly once, though its import has no key of idempotence.
+
+Look up, send only what is missing, never repeat a write whose outcome is not known, and look again until every task
+stands there once. A task that the server does not take is found and set aside; it keeps no other from being sent.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from pipelines.systems.label_studio import Json, LabelStudio, Listed, Project, batches
+from pipelines.systems.label_studio_wire import LabelStudioError, LostAnswerError, RefusedError
+
+IMPORT_BATCH = 250
+"""Tasks a request: one transaction of well under a second on the server, so little hangs on an unknown outcome."""
+SEND_ATTEMPTS = 4
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Outcome of a send.
+
+    Attributes:
+        already: Tasks that stood there.
+        sent: Tasks that were missing.
+        copies_removed: Extra copies taken away.
+        refused: Sample id → why the server does not take its task; the others are there.
+    """
+
+    already: int
+    sent: int
+    copies_removed: int
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Sends tasks to a server."""
+
+    server: LabelStudio
+
+    def send(
+        self, project: Project, tasks: Mapping[str, Json], predictions: Mapping[str, Json] | None = None
+    ) -> Delivery:
+        """Bring it about that each of `tasks` (sample id → data) stands in the project exactly once.
+
+        A batch that is refused for some of its tasks is halved until they are found; the rest is sent.
+
+        Args:
+            project: The project.
+            tasks: Sample id → data.
+            predictions: Sample id → the suggestion that a new task goes with.
+
+        Raises:
+            LabelStudioError: The server refuses all, or does not come back. What was stored stays; the same call
+                again sends the rest.
+        """
+        already = len(self.server.find(project, tasks))
+        refused: dict[str, str] = {}
+        for _ in range(SEND_ATTEMPTS):
+            found = self.server.find(project, tasks)
+            missing = [sample_id for sample_id in tasks if sample_id not in found and sample_id not in refused]
+            if not missing:
+                copies = self._remove_copies(project, found)
+                return Delivery(already, len(tasks) - already - len(refused), copies, refused)
+            for batch in batches(missing, IMPORT_BATCH):
+                bodies = {name: _body(tasks[name], (predictions or {}).get(name)) for name in batch}
+                arrived, errors = self._import(project, bodies)
+                if len(errors) == len(bodies) and not found:
+                    raise errors[batch[0]]
+                refused |= {name: error.reason for name, error in errors.items()}
+                if not arrived:
+                    break
+        raise LabelStudioError(
+            f"Project {project.title!r} on {self.server.wire.url}: {len(missing)} of {len(tasks)} tasks are still not"
+            f" there after {SEND_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends"
+            " only those."
+        )
+
+    def _import(self, project: Project, bodies: Mapping[str, Json]) -> tuple[bool, dict[str, RefusedError]]:
+        """Post one batch; whether all that is good arrived, and what was refused."""
+        arrived, refused, parts = True, dict[str, RefusedError](), [dict(bodies)]
+        while parts:
+            part = parts.pop()
+            try:
+                arrived = self._post(project, part) and arrived
+            except RefusedError as error:
+                if len(part) > 1:
+                    parts += _halves(part)
+                else:
+                    refused |= dict.fromkeys(part, error)
+        return arrived, refused
+
+    def _post(self, project: Project, bodies: Mapping[str, Json]) -> bool:
+        """Post some tasks, once. False if the answer was lost: they may be stored, under way, or never arrive."""
+        try:
+            self.server.wire.write("POST", f"/api/projects/{project.id}/import", list(bodies.values()))
+        except LostAnswerError:
+            self._settle(project, list(bodies))
+            return False
+        return True
+
+    def _settle(self, project: Project, sample_ids: Sequence[str]) -> None:
+        """Wait until a batch whose answer was lost shows up (a batch is one transaction), or patience ends."""
+        deadline = time.monotonic() + self.server.wire.patience_s
+        while time.monotonic() < deadline and not self.server.find(project, sample_ids[:1]):
+            time.sleep(0.5)
+
+    def _remove_copies(self, project: Project, found: Mapping[str, list[Listed]]) -> int:
+        """Delete what stands there twice and nobody touched; the one that someone answered stays, else the first."""
+        extra: list[Listed] = []
+        for copies in found.values():
+            extra += sorted(copies, key=lambda task: (-task.answers, task.id))[1:]
+        return sum(self._remove_untouched(project, task) for task in extra)
+
+    def _remove_untouched(self, project: Project, task: Listed) -> bool:
+        try:
+            now = self.server.wire.read(f"/api/tasks/{task.id}/", {"project": project.id})
+        except RefusedError as error:
+            if error.status == HTTPStatus.NOT_FOUND:  # another sender took it away
+                return False
+            raise
+        touched = now["annotations"] or now["drafts"] or now["data"].get("sample_id") != task.sample_id
+        if not touched:
+            self.server.wire.write("DELETE", f"/api/tasks/{task.id}/", None)
+        return not touched
+
+
+def _body(data: Json, prediction: Json | None) -> Json:
+    return {"data": data, "predictions": [prediction]} if prediction else {"data": data}
+
+
+def _halves(bodies: Mapping[str, Json]) -> list[dict[str, Json]]:
+    items, middle = list(bodies.items()), len(bodies) // 2
+    return [dict(items[middle:]), dict(items[:middle])]
