@@ -1,18 +1,24 @@
-"""**What caused this delay? → labels in a release.** Send, wait for people, collect, version.
+"""**What caused this delay? → labels in a release.** Send, wait for people, collect, accept, version.
 
 Every Monday at 07:00 UTC, after the refresh. A question that was sent is never sent again, an answer that was collected
 is never collected twice: a run may be cleared or started at any time.
 
-The wait holds no worker. It ends when enough is answered, or at its deadline; what is answered later is collected by
-the next run.
+Two people answer each question; where they differ, a third is asked. A wait holds no worker. It ends when enough is
+answered, or at its deadline; what is answered later is collected by the next run. Then the labels are measured: below the
+declared thresholds the run fails, above them a person accepts or refuses them here (Required Actions); a day without an
+answer accepts.
 
 | when it fails | then |
 |---|---|
-| send, collect | is Label Studio reachable, is its token valid, did somebody edit the question there? |
-| wait | Label Studio refuses to show the project: the log says which, and what to check |
+| send, collect, again, collect_again | is Label Studio reachable, its token valid, did somebody edit the question there? |
+| wait, wait_again | Label Studio refuses to show the project: the log says which, and what to check |
+| measure | the labels are not good enough: the log says who differs; ask for more opinions, or talk to people |
 | version | somebody pushed first, or a refresh is under way: it is tried again by itself |
 """
 
+from datetime import timedelta
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import CronTriggerTimetable, Param, TaskGroup, chain, dag
 
 from dags.parts.answers import WaitForAnswers
@@ -54,27 +60,28 @@ MONDAYS_AFTER_REFRESH = CronTriggerTimetable("0 7 * * MON", timezone="UTC")
 )
 def flights_labels() -> None:
     """Commands before and after the wait for people."""
-    send = Command(
-        task_id="send",
-        task_display_name="Send questions",
-        command="python -m pipelines label send flights --table delay_cause --json",
-        **OVER_NETWORK,
-    )
-    wait = WaitForAnswers(
-        task_id="wait",
-        task_display_name="Wait for people",
-        project="{{ ti.xcom_pull(task_ids='send')['project'] }}",
-        share="{{ params.share }}",
-        hours="{{ params.hours }}",
-        poll_s="{{ params.poll_s }}",
-    )
-    with TaskGroup("release", tooltip="answers → labels → release") as release:
-        workspace = at_origin()
-        collect = Command(
-            task_id="collect",
-            task_display_name="Collect answers",
-            command="python -m pipelines label collect flights --table delay_cause --json",
-            **OVER_NETWORK,
+    send = _command("send", "Send questions", "label send")
+    wait = _wait("wait", "Wait for people")
+    with TaskGroup("answers", tooltip="what people answered → labels") as answers:
+        chain(at_origin(), _command("collect", "Collect answers", "label collect"))
+    with TaskGroup("opinions", tooltip="where two differ, a third is asked") as opinions:
+        again = _command("again", "Ask where people differ", "label again")
+        wait_again = _wait("wait_again", "Wait for more opinions")
+        chain(again, wait_again, _command("collect_again", "Collect more answers", "label collect"))
+    with TaskGroup("release", tooltip="labels → release") as release:
+        measure = Command(
+            task_id="measure",
+            task_display_name="Measure the labels",
+            command="python -m pipelines label report flights --table delay_cause --gate --json",
+        )
+        accept = ApprovalOperator(
+            task_id="accept",
+            task_display_name="Accept the labels",
+            subject="Release these labels?",
+            body="{{ ti.xcom_pull(task_ids='release.measure')['summary'] | join('\n\n') }}",
+            defaults="Approve",
+            response_timeout=timedelta(days=1),
+            execution_timeout=None,
         )
         version = Command(
             task_id="version",
@@ -83,8 +90,28 @@ def flights_labels() -> None:
             outlets=[FLIGHTS_RELEASE],
             **OVER_NETWORK,
         )
-        chain(workspace, collect, version)
-    chain(send, wait, release)
+        chain(measure, accept, version)
+    chain(send, wait, answers, opinions, release)
+
+
+def _command(task_id: str, title: str, verb: str) -> Command:
+    return Command(
+        task_id=task_id,
+        task_display_name=title,
+        command=f"python -m pipelines {verb} flights --table delay_cause --json",
+        **OVER_NETWORK,
+    )
+
+
+def _wait(task_id: str, title: str) -> WaitForAnswers:
+    return WaitForAnswers(
+        task_id=task_id,
+        task_display_name=title,
+        project="{{ ti.xcom_pull(task_ids='send')['project'] }}",
+        share="{{ params.share }}",
+        hours="{{ params.hours }}",
+        poll_s="{{ params.poll_s }}",
+    )
 
 
 flights_labels()

@@ -136,8 +136,9 @@ def send(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, p
 
     with _alone(lake, f"sent/{dataset.name}/{labeling.name}"), connect(settings) as server:
         project = server.project(labeling.title, labeling.config)
-        server.set_up(project, opinions=labeling.opinions, model=made.model if labeling.functions else "")
+        server.set_up(project, opinions=labeling.opinions)
         done = Sender(server).send(project, wanted, tasks.predictions(labeling, made))
+        server.show(project, made.model)
         where = f"{server.wire.url}/projects/{project.id}"
     aside = _set_aside(dataset, labeling, lake, wanted, done.refused)
     return Sent(

@@ -18,11 +18,11 @@ from workspaces import Workspace, new_workspace
 from pipelines import parquet
 from pipelines.ingest import ingest
 from pipelines.labeling import annotations
-from pipelines.lineage import Lineage, lineage
-from pipelines.revisions import Tables
 from pipelines.settings import Settings
 from pipelines.systems.object_storage import Bucket
 from pipelines.table import Entry, Lake, Manifest
+from pipelines.trace.lineage import Lineage, lineage
+from pipelines.trace.revisions import Tables
 from pipelines.version import version
 
 DAYS = days(1, 3)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NETWORK = {"workspace", "ingest", "version", "publish", "send", "collect"}
+NETWORK = {"workspace", "ingest", "version", "publish", "send", "collect", "again", "collect_again"}
 PARSE_CPU_S = 1.0
 
 Facts = dict[str, Any]
@@ -94,7 +94,8 @@ def test_the_refresh_goes_from_ingest_to_publish_in_one_line(facts: Facts) -> No
 def test_answers_are_collected_after_the_wait_and_then_released(facts: Facts) -> None:
     order = [task.rsplit(".")[-1] for task in facts["dags"]["flights_labels"]["order"]]
 
-    assert order == ["send", "wait", "workspace", "collect", "version"]
+    assert order[:4] == ["send", "wait", "workspace", "collect"]
+    assert order[4:] == ["again", "wait_again", "collect_again", "measure", "accept", "version"]
 
 
 def test_a_release_starts_the_training_and_the_training_makes_no_release_event(facts: Facts) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 from story import CARRIERS, CORRECTED, DELETED, RAW, Story, entry
 
-from pipelines.diff import between, diff
-from pipelines.revisions import Tables
 from pipelines.table import Lake, Manifest
+from pipelines.trace.diff import between, diff
+from pipelines.trace.revisions import Tables
 
 
 def test_a_diff_names_what_was_added_changed_and_removed_with_rows_before_and_after(story: Story) -> None:

@@ -14,8 +14,8 @@ from raw import days
 from servers import S3
 from workspaces import Workspace
 
-from pipelines.doctor import care
-from pipelines.repair import ASIDE
+from pipelines.care.doctor import care
+from pipelines.care.repair import ASIDE
 from pipelines.systems.dvc import recorded_outs
 from pipelines.systems.uploads import abandon, unfinished
 from pipelines.table import MANIFEST
@@ -114,7 +114,7 @@ def test_a_flip_in_the_cache_is_for_deep_to_find_because_sizes_do_not_show_it(re
 def test_a_flip_on_a_server_whose_etags_are_no_md5s_is_for_deep_to_find(
     released: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.damage._with_other_etags", lambda _listed: set())
+    monkeypatch.setattr("pipelines.care.damage._with_other_etags", lambda _listed: set())
     break_remote(released, object_of(released, FEATURES), "flipped")
 
     assert care(released.lake).is_well

@@ -11,9 +11,9 @@ import pytest
 from raw import days
 from workspaces import Workspace, git
 
-from pipelines.doctor import care
+from pipelines.care.doctor import care
+from pipelines.care.garbage import UnknownHoldingsError, collect
 from pipelines.errors import HeadraceError, TableBusyError
-from pipelines.garbage import UnknownHoldingsError, collect
 from pipelines.systems.dvc import Cache, recorded_outs
 from pipelines.systems.object_storage import Bucket
 from pipelines.version import version

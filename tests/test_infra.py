@@ -41,7 +41,7 @@ OF_A_TOOL = re.compile(
 )
 """Settings that the tools themselves document."""
 
-OPTIONAL = {"AWS_ENDPOINT_URL_S3", "HEADRACE_ENGINE", "HEADRACE_THREADS"}
+OPTIONAL = {"AWS_ENDPOINT_URL_S3", "HEADRACE_COMMIT", "HEADRACE_ENGINE", "HEADRACE_THREADS"}
 """Settings of the pipeline whose default is right in a container."""
 
 

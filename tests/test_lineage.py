@@ -16,9 +16,9 @@ from story import ANSWERED, CARRIERS, CORRECTED, DAYS, DELETED, RAW, VALIDATED, 
 from weather import Weather
 from workspaces import Workspace, git
 
-from pipelines.lineage import Lineage, Node, lineage
-from pipelines.revisions import Tables, UnknownPlaceError
-from pipelines.row import UnknownRowError
+from pipelines.trace.lineage import Lineage, Node, lineage
+from pipelines.trace.revisions import Tables, UnknownPlaceError
+from pipelines.trace.row import UnknownRowError
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ from servers import PostgreSQL
 from pipelines.datasets import NAMES, load
 from pipelines.publish import publish
 from pipelines.systems.feature_store.definitions import Standing, objects
+from pipelines.systems.feature_store.errors import DefinitionChangedError
 from pipelines.systems.feature_store.snapshot import Snapshot, latest
 from pipelines.systems.feature_store.store import close_store, open_store
 from pipelines.table import Lake
@@ -205,7 +206,9 @@ def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> N
     changed = replace(DATASET, features=(grown, *DATASET.features[1:]))
     fill(lake, grown, [{"origin": "EWR", "event_time": NOON, "temp_c": 4.0, "wind_kt": 12}])
 
-    done = put(lake, dataset=changed)
+    with pytest.raises(DefinitionChangedError, match=r"- origin_weather.gusts Int64.*--allow-changes"):
+        put(lake, dataset=changed)
+    done = publish(changed, lake, feature_lake.settings(lake.root), allow_changes=True)
 
     store = opened(lake)
     service = store.get_feature_service(DATASET.service)

@@ -17,6 +17,7 @@ from feature_lake import (
     DATASET,
     FLOWN,
     NOON,
+    ROUTES,
     WEATHER,
     execute,
     fill,
@@ -171,11 +172,11 @@ def test_a_table_without_a_partition_is_refused_with_the_command_that_makes_one(
 
 def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(lake: Lake) -> None:
     future = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + timedelta(days=900), "delay_min": 1.0}
-    little = replace(DATASET, features=(WEATHER, AIRCRAFT))
     fill(lake, AIRCRAFT, [future])
+    fill(lake, ROUTES, [{"carrier_id": None, "origin": "EWR", "event_time": NOON}])
 
     with pytest.raises(NothingToPublishError, match=r"2015-06-28T12:00.*a stamp from the future"):
-        put(lake, dataset=little)
+        put(lake)
 
     assert served(lake, ["N2"]) == [-4.0]
 

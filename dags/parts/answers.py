@@ -27,7 +27,7 @@ class WaitForAnswers(BaseOperator):
 
     Args:
         project: Address of the project; a template.
-        share: Share of its tasks that somebody must have answered or skipped; a template.
+        share: Share of its tasks that must have as many answers as are wanted, or be skipped; a template.
         hours: How long to wait at most; what has been answered by then goes on. A template.
         poll_s: Seconds between two looks; a template.
     """
@@ -97,7 +97,7 @@ class AnswersTrigger(BaseTrigger):
 
 
 async def progress(project: str) -> dict[str, int]:
-    """Tasks of the project that somebody answered or skipped, and all tasks.
+    """Tasks of the project that nobody need answer any more, and all tasks.
 
     Raises:
         ConnectionError: The server is away.
@@ -109,10 +109,10 @@ async def progress(project: str) -> dict[str, int]:
 
     url, _, number = project.rpartition("/projects/")
     auth = Token(os.environ.get("LABEL_STUDIO_API_KEY", ""))
-    given = [_above_zero("total_annotations"), _above_zero("cancelled_annotations")]
     try:
         async with httpx.AsyncClient(base_url=url, auth=auth, timeout=ASK_S) as client:
-            counts = [await _count(client, number, filters) for filters in (given, [])]
+            found = await _counted(client, number)
+            passed_over = await _passed_over(client, number)
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
@@ -123,11 +123,25 @@ async def progress(project: str) -> dict[str, int]:
         ) from None
     except httpx.TransportError as error:
         raise ConnectionError(f"Label Studio at {url} does not answer ({type(error).__name__})") from None
-    return dict(zip(("answered", "tasks"), counts, strict=True))
+    return {"answered": found["finished_task_number"] + passed_over, "tasks": found["task_number"]}
 
 
-async def _count(client: "httpx.AsyncClient", project: str, filters: list[dict[str, Any]]) -> int:
-    query = json.dumps({"filters": {"conjunction": "or", "items": filters}})
+async def _counted(client: "httpx.AsyncClient", project: str) -> dict[str, int]:
+    """All tasks, and those with as many answers as are wanted."""
+    content = {"ids": project, "include": "id,task_number,finished_task_number"}
+    answer = (await client.get("/api/projects", params=content)).raise_for_status().json()["results"]
+    if not answer:
+        raise PermissionError(
+            f"Label Studio has no project {project}: was it deleted? Send again: clear the first task."
+        )
+    found: dict[str, int] = answer[0]
+    return found
+
+
+async def _passed_over(client: "httpx.AsyncClient", project: str) -> int:
+    """Tasks that were skipped and that nobody answered."""
+    items = [_count_of("cancelled_annotations", "greater"), _count_of("total_annotations", "equal")]
+    query = json.dumps({"filters": {"conjunction": "and", "items": items}})
     content: dict[str, str | int] = {"project": project, "page_size": 1, "include": "id", "query": query}
     answer = await client.get("/api/tasks/", params=content)
     return int(answer.raise_for_status().json()["total"])
@@ -137,5 +151,6 @@ def _event(content: dict[str, Any]) -> TriggerEvent:
     return TriggerEvent(content)  # type: ignore[no-untyped-call]
 
 
-def _above_zero(column: str) -> dict[str, Any]:
-    return {"filter": f"filter:tasks:{column}", "operator": "greater", "type": "Number", "value": 0}
+def _count_of(column: str, operator: str) -> dict[str, Any]:
+    """The number in `column` compared with zero."""
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": "Number", "value": 0}

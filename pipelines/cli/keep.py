@@ -7,7 +7,7 @@ import typer
 from pipelines.cli.show import JsonOption, result
 
 if TYPE_CHECKING:
-    from pipelines.doctor import Care, Check
+    from pipelines.care.doctor import Care, Check
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def doctor(
     Every object that a release, HEAD or the workspace names is looked for on the remote and in the cache. Exit code 1
     if something is left to mend.
     """
-    from pipelines.doctor import Check, can_care, care, examine  # noqa: PLC0415
+    from pipelines.care.doctor import Check, can_care, care, examine  # noqa: PLC0415
     from pipelines.errors import HeadraceError  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
@@ -101,8 +101,8 @@ def gc(
 
     It looks only, unless `--yes` is given.
     """
+    from pipelines.care.garbage import collect  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.garbage import collect  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
 

@@ -83,7 +83,8 @@ def report(
     for declared, labeling in _labelings(dataset, table):
         params = _params(lake, dataset, labeling)
         found = review.report(declared, labeling, lake, params, gate=gate)
-        result({"labeling": labeling.name, **found.content()}, [f"{labeling.name}:", *found.lines()], as_json=as_json)
+        content = {"labeling": labeling.name, "summary": found.lines(), **found.content()}
+        result(content, [f"{labeling.name}:", *found.lines()], as_json=as_json)
 
 
 @app.command()

@@ -8,9 +8,9 @@ import typer
 from pipelines.cli.show import DatasetArgument, JsonOption, PartitionOption, result, some
 
 if TYPE_CHECKING:
-    from pipelines.diff import ReleaseDiff, TableDiff
-    from pipelines.lineage import Lineage, Node
-    from pipelines.row import Found
+    from pipelines.trace.diff import ReleaseDiff, TableDiff
+    from pipelines.trace.lineage import Lineage, Node
+    from pipelines.trace.row import Found
 
 ROWS = 3
 """Rows that people are shown; machines get all of them."""
@@ -36,10 +36,10 @@ def lineage(  # noqa: PLR0913  each is an option of the command
     as_json: JsonOption = False,
 ) -> None:
     """Say where a partition or row came from (object, query, annotations), and which tables and releases hold it."""
-    from pipelines import lineage as verb  # noqa: PLC0415
-    from pipelines.revisions import Tables  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
+    from pipelines.trace import lineage as verb  # noqa: PLC0415
+    from pipelines.trace.revisions import Tables  # noqa: PLC0415
 
     wanted = dict(_pair(text) for text in row or ())
     tables = Tables.at(Lake.at(here().workspace), dataset, revision)
@@ -135,9 +135,9 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say what leads from one release to another: partitions, rows and columns, table by table."""
-    from pipelines.diff import diff as compare  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
     from pipelines.table import Lake  # noqa: PLC0415
+    from pipelines.trace.diff import diff as compare  # noqa: PLC0415
 
     found = compare(Lake.at(here().workspace), before, after)
     result(found.to_dict(), list(_diff_lines(found)), as_json=as_json)

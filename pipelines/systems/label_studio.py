@@ -131,17 +131,19 @@ class LabelStudio:
         made = self.wire.write("POST", "/api/projects", {"title": title, "label_config": config})
         return Project(made["id"], title)
 
-    def set_up(self, project: Project, *, opinions: int, model: str) -> None:
-        """Have so many people answer each task, and the suggestions of `model` shown to them.
+    def set_up(self, project: Project, *, opinions: int) -> None:
+        """Have so many people answer each task.
 
-        Only what differs is written: to write the number of people again would undo `ask_again`.
+        Only what differs is written: to write the number again would undo `ask_again`.
         """
-        changes = {
-            **({"maximum_annotations": opinions} if project.opinions != opinions else {}),
-            **({"model_version": model, "show_collab_predictions": True} if model not in ("", project.model) else {}),
-        }
-        if changes:
-            self.wire.write("PATCH", f"/api/projects/{project.id}/", changes)
+        if project.opinions != opinions:
+            self.wire.write("PATCH", f"/api/projects/{project.id}/", {"maximum_annotations": opinions})
+
+    def show(self, project: Project, model: str) -> None:
+        """Show people the suggestions of `model`, if the project has any; those of other models are shown no more."""
+        if model != project.model and model in self.wire.read(f"/api/projects/{project.id}/model-versions/", {}):
+            shown = {"model_version": model, "show_collab_predictions": True}
+            self.wire.write("PATCH", f"/api/projects/{project.id}/", shown)
 
     def progress(self, project: Project) -> tuple[int, int]:
         """Tasks that nobody need answer any more, because enough people did or all who looked skipped; and all."""

@@ -20,9 +20,10 @@ from pipelines.systems.feature_store.online_sql import (
     ASK_FENCE,
     MAKE_FENCE,
     PASS_FENCE,
+    SCHEMA,
+    arrow,
     cells,
     filled,
-    key_table,
     literal,
     overtaken,
     quoted,
@@ -30,7 +31,7 @@ from pipelines.systems.feature_store.online_sql import (
 )
 from pipelines.systems.postgresql import said_without
 
-STAMP_TYPE = {"event_ts": pa.timestamp("us", "UTC")}
+STAMP_TYPE = pa.timestamp("us", "UTC")
 MICROSECONDS = "(extract(epoch FROM event_ts) * 1000000)::bigint AS event_ts"
 COLUMNS = "entity_key, feature_name, value, event_ts"
 OPTIONS = ("sslmode", "sslkey", "sslcert", "sslrootcert")
@@ -66,10 +67,10 @@ class PostgreSQL:
         select = f"SELECT entity_key, feature_name, value, {MICROSECONDS} FROM {self._table(view)}"  # noqa: S608  our own names
         with self._cursor(view) as cursor:
             if among is not None:
-                cursor.adbc_ingest("headrace_keys", key_table(among), mode="create", temporary=True)
+                cursor.adbc_ingest("headrace_keys", _keys(among), mode="create", temporary=True)
                 select += " WHERE entity_key IN (SELECT entity_key FROM headrace_keys)"
             cursor.execute(select)
-            return wide(cursor.fetch_arrow_table(), view)
+            return wide(pl.DataFrame(cursor.fetch_arrow_table()).cast(SCHEMA), view)
 
     def keys(self, view: View) -> pl.Series:
         """As `Online`."""
@@ -83,15 +84,18 @@ class PostgreSQL:
         with self._cursor(view) as cursor:
             self._pass_fence(cursor, generation)
             if write.height:
-                cursor.adbc_ingest("headrace_new", cells(write, view, STAMP_TYPE), mode="create", temporary=True)
+                cursor.adbc_ingest(
+                    "headrace_new", arrow(cells(write, view), event_ts=STAMP_TYPE), mode="create", temporary=True
+                )
                 cursor.execute(
                     f"INSERT INTO {table} ({COLUMNS}) SELECT {COLUMNS} FROM headrace_new"  # noqa: S608
                     " ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = NULL,"
                     " vector_value = NULL, event_ts = excluded.event_ts, created_ts = NULL"
                 )
             if delete.len():
-                cursor.adbc_ingest("headrace_gone", key_table(delete), mode="create", temporary=True)
-                cursor.execute(f"DELETE FROM {table} USING headrace_gone g WHERE {table}.entity_key = g.entity_key")  # noqa: S608
+                cursor.adbc_ingest("headrace_gone", _keys(delete), mode="create", temporary=True)
+                gone = "SELECT entity_key FROM headrace_gone"
+                cursor.execute(f"DELETE FROM {table} WHERE entity_key IN ({gone})")  # noqa: S608
             faults.point("commit of the online values")
             cursor.connection.commit()
 
@@ -138,3 +142,7 @@ class PostgreSQL:
                 f"The online store {where}{table}: {said_without(str(error), str(self.address.password or ''))}."
                 " Nothing of it was changed. See that it runs and that this user may write, then publish again."
             ) from None
+
+
+def _keys(keys: pl.Series) -> pa.Table:
+    return arrow(keys.alias("entity_key").to_frame())

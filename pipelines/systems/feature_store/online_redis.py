@@ -122,7 +122,7 @@ class Redis:
     def stamps(self, times: pl.Series) -> pl.Series:
         """Feast's message of the time."""
         messages = {found: _message(found) for found in times.unique()}
-        return times.replace_strict(messages, return_dtype=pl.Binary)
+        return pl.Series(times.name, [messages[found] for found in times], dtype=pl.Binary)
 
     def _guarded(self, script: str, keys: Sequence[bytes], generation: int, rest: Sequence[Any]) -> None:
         seen = self._script(script, [self._fence, *keys], [generation, *rest])

@@ -98,7 +98,8 @@ class Rows:
         paths = self._paths()
         try:
             rows = pl.scan_parquet(paths, glob=False).select(columns)
-            return rows.collect() if where is None else rows.filter(where).collect(engine="streaming")
+            found = rows.collect() if where is None else rows.filter(where).collect(engine="streaming")
+            return found.rechunk()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._refuse(columns, error) from error
 

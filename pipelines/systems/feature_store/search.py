@@ -168,17 +168,19 @@ class Index:
         place = np.lexsort((visible, code))
         return cls(size, row, event, code, visible[place], np.maximum.accumulate(place))
 
-    def find(self, asked: Questions, ttl: int | None) -> pl.Series:
-        """For each request the index of its row, or null; `ttl` is the greatest age in microseconds, None for any."""
-        if not self.row.size:
-            return pl.Series([None] * asked.code.size, dtype=pl.UInt32)
+    def find(self, asked: Questions, ttl: int | None) -> tuple[pl.Series, pl.Series]:
+        """For each request the index of its row, and whether it has one: if not, the index is that of any row.
+
+        Args:
+            asked: The requests.
+            ttl: Greatest age in microseconds; None for any.
+        """
         place = asked.last_at_or_before(self.code, self.visible, self.keys)
         found = (asked.code >= 0) & (place >= 0) & (self.code[place] == asked.code)
         best = place if self.best is None else self.best[place]
         if ttl is not None:
             found &= self.event[best] >= asked.at.ceiling - ttl
-        index = pl.Series(self.row[best])
-        return pl.select(pl.when(pl.Series(found)).then(index).cast(pl.UInt32)).to_series()
+        return pl.Series(self.row[best]), pl.Series(found)
 
 
 def newest(  # noqa: PLR0913  one search, six facts
@@ -197,7 +199,10 @@ def newest(  # noqa: PLR0913  one search, six facts
     asked = requests.select(pl.col(column).alias(name) for name, column in keys.items())
     codes = Codes.of(asked.lazy())
     index = Index.of(rows, list(keys), codes, window, as_known=as_known)
-    return index.find(Questions(codes.of_rows(asked, list(keys)), at, window), ttl)
+    if not index.row.size:
+        return pl.Series([None] * requests.height, dtype=pl.Int64)
+    place, found = index.find(Questions(codes.of_rows(asked, list(keys)), at, window), ttl)
+    return pl.select(pl.when(found).then(place)).to_series()
 
 
 def _by_event(code: Int64s, event: Int64s, known: Int64s) -> Int64s:
@@ -210,7 +215,8 @@ def _by_event(code: Int64s, event: Int64s, known: Int64s) -> Int64s:
         ordered, order = _in_order(code * span + (event - first))
         if not bool((ordered[1:] == ordered[:-1]).any()):
             return order
-    return np.lexsort((known, event, code))
+    with_ties: Int64s = np.lexsort((known, event, code))
+    return with_ties
 
 
 def _in_order(values: Int64s) -> tuple[Int64s, Int64s]:

@@ -1,18 +1,18 @@
 """validated → sample: delayed flights whose cause a person is asked for.
 
-The same flights and parameters always give the same sample: of the flights that left `delayed_by_min` late or more,
-the `sample` with the smallest SHA-256 of the seed and their own id. New days change it no more than they must.
+The same flights and parameters always give the same sample: `sample` of the flights that left `delayed_by_min` late or
+more, by lot. New days change it no more than they must.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import sha256
 from html import escape
 from typing import Any
 
 import polars as pl
 
 from pipelines.dataset import Labeling, Reads
+from pipelines.labeling.sampling import Random, Stratified, draw
 
 KEYS = ("scheduled_at", "carrier", "flight", "origin")
 RECORD = {
@@ -59,27 +59,42 @@ CONFIG = """<View><View style="display:flex; gap:24px; align-items:flex-start">
 """
 
 
+POLICIES = (Random(0.5), Stratified(0.5, ("carrier",)))
+"""Half tells how often each cause is in the whole; the other half asks about small airlines too."""
+
+STORM_MPH, FOG_MILES, WET_IN = 20.0, 3.0, 0.05
+EVENING = 22
+"""Hour (UTC) from which an aircraft has flown for a day in New York."""
+
+
 def sample(*, params: Mapping[str, int], flights: pl.LazyFrame, weather: pl.LazyFrame) -> pl.DataFrame:
     """`params["sample"]` delayed flights with the weather at their departure, in order of their id."""
     late = flights.filter(pl.col("dep_delay_min") >= params["delayed_by_min"]).sort(KEYS).collect()
     ids = [_sample_id(row) for row in late.select(KEYS).iter_rows(named=True)]
-    lots = [sha256(f"{params['seed']}:{sample_id}".encode()).hexdigest() for sample_id in ids]
-    drawn = late.with_columns(pl.Series("sample_id", ids, pl.String), pl.Series("lot", lots, pl.String))
-    chosen = drawn.sort("lot").head(params["sample"]).lazy()
-    why = pl.format(
-        "left {} min late; drawn by lot (seed {}) from flights {} min late or more",
-        "dep_delay_min",
-        pl.lit(params["seed"]),
-        pl.lit(params["delayed_by_min"]),
-    )
+    population = late.with_columns(pl.Series("sample_id", ids, pl.String))
+    chosen = draw(population, POLICIES, params["sample"], params["seed"]).lazy()
+    told = pl.format("left {} min late; {}", "dep_delay_min", "why")
     observed = weather.select("origin", *WEATHER, hour="time_hour")
     return (
-        chosen.with_columns(event_time="departed_at", why=why, hour=pl.col("departed_at").dt.truncate("1h"))
+        chosen.with_columns(event_time="departed_at", why=told, hour=pl.col("departed_at").dt.truncate("1h"))
         .join(observed, on=["origin", "hour"], how="left")
         .select("sample_id", "event_time", "why", *RECORD)
         .sort("sample_id")
         .collect()
     )
+
+
+def bad_weather(row: Mapping[str, Any]) -> str | None:
+    """Wind, fog or rain at the airport."""
+    windy = (row["wind_speed_mph"] or 0) >= STORM_MPH
+    blind = (row["visibility_miles"] or 10) < FOG_MILES
+    return "weather" if windy or blind or (row["precipitation_in"] or 0) >= WET_IN else None
+
+
+def late_in_the_day(row: Mapping[str, Any]) -> str | None:
+    """Delays add up as an aircraft flies on."""
+    hour = row["scheduled_at"].hour
+    return "late_aircraft" if hour >= EVENING or hour < 4 else None  # noqa: PLR2004  past midnight in UTC
 
 
 def task(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,4 +128,7 @@ LABELING = Labeling(
     sample=sample,
     keys=KEYS,
     task=task,
+    functions=(bad_weather, late_in_the_day),
+    opinions=2,
+    most_opinions=3,
 )

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines import engine, graph
-from pipelines.damage import Damage
+from pipelines.care.damage import Damage
+from pipelines.care.holdings import WORKSPACE
 from pipelines.datasets import NAMES, load
 from pipelines.errors import HeadraceError
-from pipelines.holdings import WORKSPACE
 from pipelines.plan import Stale, memo_key
 from pipelines.stage import Stage
 from pipelines.table import MANIFEST, Entry, Lake

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipelines.holdings import Holdings, Place
+from pipelines.care.holdings import Holdings, Place
 from pipelines.systems.dvc import Cache, Remote, md5_of
 from pipelines.systems.dvc_remote import PARALLEL
 from pipelines.systems.object_storage import Object

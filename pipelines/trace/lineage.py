@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.revisions import Past, Tables, UnknownPlaceError, spoken
-from pipelines.row import Found
 from pipelines.table import Entry, Manifest
+from pipelines.trace.revisions import Past, Tables, UnknownPlaceError, spoken
+from pipelines.trace.row import Found
 
 ORIGINS = ("object", "query")
 """Facts of a raw partition that say where it came from."""

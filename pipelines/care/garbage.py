@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pipelines import leases
-from pipelines.damage import objects
+from pipelines.care.damage import objects
+from pipelines.care.holdings import Holdings
+from pipelines.care.leftovers import dvc_kept_out
+from pipelines.care.repair import write_back
 from pipelines.errors import HeadraceError
-from pipelines.holdings import Holdings
-from pipelines.leftovers import dvc_kept_out
-from pipelines.repair import write_back
 from pipelines.systems import git
 from pipelines.systems.dvc import Cache, Remote
 from pipelines.systems.dvc_remote import PARALLEL

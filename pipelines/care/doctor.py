@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from pipelines import damage, leftovers, repro
+from pipelines import repro
+from pipelines.care import damage, leftovers
+from pipelines.care.holdings import Holdings, releases
+from pipelines.care.leftovers import Leftover
+from pipelines.care.repair import Repaired, repair
 from pipelines.errors import HeadraceError
-from pipelines.holdings import Holdings, releases
-from pipelines.leftovers import Leftover
-from pipelines.repair import Repaired, repair
 from pipelines.settings import Settings
 from pipelines.systems import git
 from pipelines.systems.dvc import Cache

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import leases
+from pipelines.care.holdings import journal
 from pipelines.errors import HeadraceError
-from pipelines.holdings import journal
 from pipelines.systems.uploads import abandon, unfinished
 from pipelines.table import MANIFEST, Lake, Manifest
 

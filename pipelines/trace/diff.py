@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.revisions import Tables, UnknownPlaceError, spoken
 from pipelines.table import Lake, Manifest
+from pipelines.trace.revisions import Tables, UnknownPlaceError, spoken
 from pipelines.version import Difference, releases
 
 RECIPE = {"code": "code", "params": "parameter", "libraries": "library"}

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.damage import GOOD, MISSING, Damage
+from pipelines.care.damage import GOOD, MISSING, Damage
+from pipelines.care.holdings import WORKSPACE
+from pipelines.care.remake import make_again
 from pipelines.errors import HeadraceError
-from pipelines.holdings import WORKSPACE
-from pipelines.remake import make_again
 from pipelines.systems.dvc import Cache, directory_bytes, md5_of
 from pipelines.table import MANIFEST, Lake, Manifest
 

