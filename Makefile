@@ -33,7 +33,7 @@ down: ## Stop the stack; its data stays
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m infra.stack down --home $(HOME_DIR); fi
 
 bench: install ## Measure against peers
-	@for script in benchmarks/*.py; do echo "$$script" && $(BIN)/python "$$script" || exit 1; done
+	@for script in $$(grep -l '^    main(' benchmarks/*.py); do echo "$$script" && $(BIN)/python "$$script" || exit 1; done
 
 faults: install ## Kill, cut and corrupt things, and check that nothing is lost
 	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)

@@ -54,7 +54,8 @@ def workspace(folder: Path, env: Mapping[str, str], name: str) -> Workspace:
     keys = f"access_key_id = {env['AWS_ACCESS_KEY_ID']}\nsecret_access_key = {env['AWS_SECRET_ACCESS_KEY']}"
     remote = f"url = s3://{name}/dvc\nendpointurl = {env['AWS_ENDPOINT_URL']}\n{keys}"
     (root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{remote}\n")
-    own = {**env, "HEADRACE_BUCKET": name, "HEADRACE_WORKSPACE": str(root), "PYTHONPATH": str(root)}
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    own = {**env, "HEADRACE_BUCKET": name, "HEADRACE_WORKSPACE": str(root), "PYTHONPATH": path}
     if "HEADRACE_DATABASE_URL" in env:
         own["HEADRACE_DATABASE_URL"] = new_database(env["HEADRACE_DATABASE_URL"], name)
     return Workspace(root, own, bucket)

@@ -1,7 +1,8 @@
 """The job of `retrieval.py`, one engine a process: requests → three point-in-time joins → one Parquet file.
 
-    python benchmarks/joins.py prepare <folder> <requests> <rows a table> <keys> | flights
+    python benchmarks/joins.py prepare <folder> (<requests> <rows a table> <keys> [<features a table>] | flights)
     python benchmarks/joins.py <engine> <folder> <out> [<most requests>]
+    python benchmarks/joins.py compare <ours> <others>...
 
 Every engine reads the same files, a table a folder with a file a day, and honours a TTL of 7 days. A key has one row a
 time, and every row is known at its time, so that joins on the event time alone, as the hand-written ones do, are right.
@@ -13,6 +14,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ def prepare(folder: Path, *sizes: str) -> None:
     (folder / "tables.json").write_text(json.dumps(keys))
 
 
-def synthetic(requests: int, rows: int, keys: int) -> Any:  # noqa: ANN401  Polars is imported where it is used
+def synthetic(requests: int, rows: int, keys: int, features: int = 5) -> Any:  # noqa: ANN401  Polars is imported where it is used
     """Keys and times drawn evenly; each table has columns of its own."""
     import numpy as np  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
@@ -57,8 +59,10 @@ def synthetic(requests: int, rows: int, keys: int) -> Any:  # noqa: ANN401  Pola
     tables = {}
     for key, name in zip("abc", TABLES, strict=True):
         drawn = pl.DataFrame({key: draw.integers(0, keys, rows), "event_time": times(rows)})
-        values = {f"{name}_{number}": draw.random(rows) for number in range(5)}
-        tables[name] = drawn.with_columns(known_time=pl.col("event_time"), **{n: pl.Series(v) for n, v in values.items()})
+        values = {f"{name}_{number}": draw.random(rows) for number in range(features)}
+        tables[name] = drawn.with_columns(
+            known_time=pl.col("event_time"), **{n: pl.Series(v) for n, v in values.items()}
+        )
     return asked, {name: table.unique(table.columns[:2]) for name, table in tables.items()}
 
 
@@ -76,16 +80,26 @@ def flights() -> Any:  # noqa: ANN401
     asked = year.select("origin", "tailnum", "carrier", event_timestamp=pl.col("time_hour") - timedelta(hours=1))
     weather = pl.read_csv(data / "weather.csv", null_values=["NA"], infer_schema_length=None).with_columns(hour)
     values = ["temp", "dewp", "humid", "wind_speed", "precip", "visib"]
-    tables = {"one": weather.select("origin", event_time="time_hour", known_time="time_hour", **{v: pl.col(v).cast(float) for v in values})}
-    for name, key in (("two", "tailnum"), ("three", "carrier")):
-        days = year.drop_nulls(key).group_by(key, event_time="day").agg(
-            pl.len().cast(float).alias(f"{name}_flights"),
-            pl.col("dep_delay").mean().alias(f"{name}_dep_delay"),
-            pl.col("arr_delay").mean().alias(f"{name}_arr_delay"),
-            pl.col("dep_delay").max().cast(float).alias(f"{name}_max_delay"),
-            pl.col("distance").sum().cast(float).alias(f"{name}_distance"),
+    tables = {
+        "one": weather.select(
+            "origin", event_time="time_hour", known_time="time_hour", **{v: pl.col(v).cast(float) for v in values}
         )
-        tables[name] = days.select(key, "event_time", pl.col("event_time").alias("known_time"), pl.exclude(key, "event_time"))
+    }
+    for name, key in (("two", "tailnum"), ("three", "carrier")):
+        days = (
+            year.drop_nulls(key)
+            .group_by(key, event_time="day")
+            .agg(
+                pl.len().cast(float).alias(f"{name}_flights"),
+                pl.col("dep_delay").mean().alias(f"{name}_dep_delay"),
+                pl.col("arr_delay").mean().alias(f"{name}_arr_delay"),
+                pl.col("dep_delay").max().cast(float).alias(f"{name}_max_delay"),
+                pl.col("distance").sum().cast(float).alias(f"{name}_distance"),
+            )
+        )
+        tables[name] = days.select(
+            key, "event_time", pl.col("event_time").alias("known_time"), pl.exclude(key, "event_time")
+        )
     return asked, {name: table.unique(table.columns[:2]) for name, table in tables.items()}
 
 
@@ -100,7 +114,7 @@ def write(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: ANN401
     entries = {}
     for (day,), part in rows.group_by(pl.col("event_time").dt.date().cast(pl.String)):
         ordered = parquet.canonical(part, [key, "event_time"])
-        stored = lake.cache.add(lambda path, ordered=ordered: parquet.write(ordered, path))
+        stored = lake.cache.add(partial(parquet.write, ordered))
         entries[str(day)] = Entry(stored.md5, stored.md5, stored.size, part.height)
     lake.commit(Manifest(f"features/bench/{name}", partitions=entries))
 
@@ -200,7 +214,7 @@ def feast(kind: str) -> Callable[[Path, Path, int | None], None]:
     """Feast's own store."""
 
     def join(folder: Path, out: Path, most: int | None) -> None:
-        import pandas as pd  # noqa: PLC0415
+        import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
         from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig  # noqa: PLC0415
         from feast.types import Float64  # noqa: PLC0415
         from feast.value_type import ValueType  # noqa: PLC0415
@@ -231,6 +245,23 @@ def feast(kind: str) -> Callable[[Path, Path, int | None], None]:
     return join
 
 
+def compare(ours: Path, *others: str) -> None:
+    """Say in how many features another engine's answers differ, whatever the order of its rows."""
+    import polars as pl  # noqa: PLC0415
+
+    schema = pl.read_parquet_schema(ours)
+    given = [name for name in schema if "__" not in name]
+    features = [name for name in schema if name not in given]
+    # A row's request and one feature, hashed and added up: equal sums, equal answers, but for chance.
+    sums = [pl.struct(*given, name).hash().sum().alias(name) for name in features]
+    mine = pl.scan_parquet(ours).select(pl.len(), *sums).collect()
+    for other in others:
+        theirs = pl.scan_parquet(other).select(list(schema)).cast(schema).select(pl.len(), *sums).collect()  # type: ignore[arg-type]
+        wrong = sum(mine[name].item() != theirs[name].item() for name in features)
+        asked, got = mine["len"].item(), theirs["len"].item()
+        print(f"{Path(other).stem}: {got:,} rows for {asked:,}; {wrong} of {len(features)} features differ from ours")
+
+
 ENGINES: dict[str, Callable[[Path, Path, int | None], None]] = {
     "headrace": headrace,
     "duckdb": duckdb,
@@ -243,5 +274,7 @@ ENGINES: dict[str, Callable[[Path, Path, int | None], None]] = {
 if __name__ == "__main__":
     if sys.argv[1] == "prepare":
         prepare(Path(sys.argv[2]), *sys.argv[3:])
+    elif sys.argv[1] == "compare":
+        compare(Path(sys.argv[2]), *sys.argv[3:])
     else:
         ENGINES[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]) if sys.argv[4:] else None)

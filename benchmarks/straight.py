@@ -125,9 +125,9 @@ def polars(raw: Path, out: Path, last: str) -> None:
         event_time=(pl.col("known") - pl.duration(microseconds=1)).dt.truncate("1h") + pl.duration(hours=1),
     )
     hourly = facts.group_by("carrier", "event_time").agg(pl.col(TOTALS).sum(), pl.col("known").max()).collect()
-    first = hourly["event_time"].min()
+    first: Any = hourly["event_time"].min()
     end = pl.Series([f"{last}T23:00:00Z"]).str.to_datetime(time_unit="us", time_zone="UTC")[0]
-    times = pl.datetime_range(first, end, "1h", time_unit="us", eager=True).alias("event_time").to_frame()  # type: ignore[arg-type]
+    times = pl.datetime_range(first, end, "1h", time_unit="us", eager=True).alias("event_time").to_frame()
     grid = hourly.select("carrier").unique().join(times, how="cross").join(hourly, ["carrier", "event_time"], "left")
     grid = grid.sort("carrier", "event_time").with_columns(pl.col(TOTALS).fill_null(0))
     sums = [
@@ -165,7 +165,7 @@ def duckdb(raw: Path, out: Path, last: str) -> None:
 
 def pandas(raw: Path, out: Path, last: str) -> None:
     """All days in one frame."""
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
 
     files = sorted(glob(f"{raw}/*.csv.gz"))  # noqa: PTH207
     good = _cleaned(pd.concat([_read(pd, path) for path in files], ignore_index=True))

@@ -60,7 +60,7 @@ def compare(report: Report, copies: int, repeats: int) -> None:
             ).stdout
             for name in ("run", *PEERS)
         }
-        report.table(f"{copies} × 336,776 flights", costs, "headrace")
+        report.table(f"{copies} times 336,776 flights", costs, "headrace")
         if len(set(said.values())) > 1:
             sys.exit(f"the results differ: {said}")
         report.note(f"all agree: {json.loads(said['run'])}")
@@ -128,7 +128,9 @@ def check(place: str) -> None:
     first = pl.datetime(2013, 1, 1, time_zone="UTC")
     found = flights.select(pl.len().alias("flights"), pl.col(delay).sum().alias("delay_min")).collect().row(0)
     mean = pl.col("dep_delay_mean_24h_min").fill_nan(None).sum().round(1)
-    row = carriers.filter(pl.col("event_time") >= first).select(pl.len(), pl.col("departed_7d").cast(pl.Int64).sum(), mean)
+    row = carriers.filter(pl.col("event_time") >= first).select(
+        pl.len(), pl.col("departed_7d").cast(pl.Int64).sum(), mean
+    )
     print(json.dumps([int(value) for value in (*found, *row.collect().row(0))]))
 
 

@@ -4,13 +4,13 @@ Every Monday at 07:00 UTC, after the refresh. A question that was sent is never 
 is never collected twice: a run may be cleared or started at any time.
 
 Two people answer each question; where they differ, a third is asked. A wait holds no worker. It ends when enough is
-answered, or at its deadline; what is answered later is collected by the next run. Then the labels are measured: below the
-declared thresholds the run fails, above them a person accepts or refuses them here (Required Actions); a day without an
-answer accepts.
+answered, or at its deadline; what is answered later is collected by the next run. Then the labels are measured: below
+the declared thresholds the run fails, above them a person accepts or refuses them here (Required Actions); a day
+without an answer accepts.
 
 | when it fails | then |
 |---|---|
-| send, collect, again, collect_again | is Label Studio reachable, its token valid, did somebody edit the question there? |
+| send, collect, again, collect_again | is Label Studio reachable, its token valid, the question there as declared? |
 | wait, wait_again | Label Studio refuses to show the project: the log says which, and what to check |
 | measure | the labels are not good enough: the log says who differs; ask for more opinions, or talk to people |
 | version | somebody pushed first, or a refresh is under way: it is tried again by itself |

@@ -33,6 +33,24 @@ REPORTS = Path("reports")
 
 
 @dataclass(frozen=True)
+class How:
+    """How far a publish goes.
+
+    Attributes:
+        everything: Compare and prove every key, also those that can not have changed.
+        allow_changes: Let features that are served now go, or become another type.
+        patient: Wait until no server can still be reading the side that is to be loaded: it follows a switch when its
+            copy of the registry is as old as `cache_ttl_seconds` allows.
+        say: Is told what changes in the definitions before anything does.
+    """
+
+    everything: bool = False
+    allow_changes: bool = False
+    patient: bool = False
+    say: Callable[[str], object] = lambda _: None
+
+
+@dataclass(frozen=True)
 class Published:
     """What a publish did.
 
@@ -78,30 +96,14 @@ class Published:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What is proved, and not what this run did for it: the same for every run that proves it."""
+        """What is proved, and not what was done for it."""
         return {name: value for name, value in self.to_dict().items() if name not in {"loads", "switched", "changes"}}
 
 
-def publish(  # noqa: PLR0913  what, where, and how far
-    dataset: Dataset,
-    lake: Lake,
-    settings: Settings,
-    release: str | None = None,
-    *,
-    everything: bool = False,
-    allow_changes: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+def publish(
+    dataset: Dataset, lake: Lake, settings: Settings, release: str | None = None, how: How | None = None
 ) -> Published:
     """Put `release` online, or the tables as the workspace has them now.
-
-    Args:
-        dataset: What to publish.
-        lake: The workspace.
-        settings: Where the registry and the online store are.
-        release: Name of a release.
-        everything: Compare and prove every key, also those that can not have changed.
-        allow_changes: Let features that are served now go, or become another type.
-        say: Is told what changes in the definitions before anything does.
 
     Raises:
         NothingToPublishError: There is no value to publish.
@@ -120,30 +122,30 @@ def publish(  # noqa: PLR0913  what, where, and how far
     with lake.lease(f"online/{dataset.name}"):
         snapshot = Snapshot.of(dataset, lake, release or "")
         with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
-            changes = _changes(sides, allow=allow_changes, say=say)
-            done = _confirm(sides, everything=everything) or _replace(sides, changes, everything=everything)
-        _report(lake, done)
+            changes = _changes(sides, how or How())
+            done = _confirm(sides, how or How()) or _replace(sides, changes, how or How())
+            _report(lake, sides)
         return done
 
 
-def _changes(sides: "Sides", *, allow: bool, say: Callable[[str], None]) -> list[str]:
+def _changes(sides: "Sides", how: How) -> list[str]:
     """What changes in the definitions; refused if it breaks somebody and nobody allowed it."""
     from pipelines.systems.feature_store.declared import changes, refuse_breaks  # noqa: PLC0415  brings Feast
 
     found = changes(sides.store, sides.snapshot.dataset, sides.standing)
     for change in found:
-        say(str(change))
-    if not allow:
+        how.say(f"{sides.snapshot.dataset.service}: {change}")
+    if not how.allow_changes:
         refuse_breaks(sides.snapshot.dataset, found)
     return [str(change) for change in found]
 
 
-def _confirm(sides: "Sides", *, everything: bool) -> Published | None:
+def _confirm(sides: "Sides", how: How) -> Published | None:
     """The live side, if it holds the snapshot already and proves it."""
     live = sides.standing.live
     if not sides.shows(live):
         return None
-    expected = sides.expected(sides.snapshot if live.release and not everything else None)
+    expected = sides.expected(sides.snapshot if live.release and not how.everything else None)
     proofs = sides.prove(live.side, expected)
     if any(proof.mismatches for proof in proofs):
         return None
@@ -154,12 +156,12 @@ def _confirm(sides: "Sides", *, everything: bool) -> Published | None:
     return done
 
 
-def _replace(sides: "Sides", changes: Sequence[str], *, everything: bool) -> Published:
+def _replace(sides: "Sides", changes: Sequence[str], how: How) -> Published:
     """Bring the standby to the snapshot, prove it, switch the service to it."""
     attempt = sides.attempt()
-    expected = sides.expected(None if everything else attempt.before())
+    expected = sides.expected(None if how.everything else attempt.before())
     _refuse_empty(sides, any(found.keys.len() for found in expected.values()))
-    loads = attempt.load(expected)
+    loads = attempt.load(expected, patient=how.patient, everything=how.everything)
     proofs = sides.prove(attempt.side, expected)
     wrong = [str(mismatch) for proof in proofs for mismatch in proof.mismatches]
     if wrong:
@@ -199,11 +201,12 @@ def _refuse_empty(sides: "Sides", some: bool) -> None:
         raise sides.snapshot.nothing()
 
 
-def _report(lake: Lake, done: Published) -> None:
-    """The proof as a file, for who has no access to the registry: the same bytes for the same proof."""
-    path = lake.root / REPORTS / done.dataset / "online.json"
+def _report(lake: Lake, sides: "Sides") -> None:
+    """The proof that stands beside the registry as a file, for who has no access to that."""
+    noted = sides.publications.online()
+    path = lake.root / REPORTS / sides.snapshot.dataset.name / "online.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(done.report, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(noted.proof if noted else {}, indent=2, sort_keys=True) + "\n"
     if not path.exists() or path.read_text() != text:
         write_whole(path, text.encode())
 

@@ -101,6 +101,11 @@ def out_entry(manifest: Manifest, lake: Lake, path: str) -> dict[str, Any]:
     return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
 
 
+def declared(root: Path) -> set[str]:
+    """Names of the stages in `dvc.yaml`."""
+    return set(load_yaml(root / "dvc.yaml").get("stages", {})) if (root / "dvc.yaml").exists() else set()
+
+
 def kept_in_git(root: Path) -> set[str]:
     """Metrics, plots and other outputs that git keeps instead of DVC (`cache: false`)."""
     stages = load_yaml(root / "dvc.yaml").get("stages", {}).values() if (root / "dvc.yaml").exists() else ()

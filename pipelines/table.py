@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ import polars as pl
 
 from pipelines import faults
 from pipelines.errors import MissingObjectError, StaleAttemptError, TableBusyError
-from pipelines.systems.dvc import Cache, recorded_objects, write_whole
+from pipelines.systems.dvc import Cache, read_directory, recorded_outs, write_whole
 
 MANIFEST = "manifest.json"
+
+_encode = json.JSONEncoder(sort_keys=True).encode
+"""`json.dumps` with sorted keys, without a new encoder for each partition."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,9 @@ class Entry:
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "Entry":
         """The entry that `to_dict` gave."""
-        beside = {table: cls(**entry) for table, entry in found.get("beside", {}).items()}
-        return cls(**{**found, "beside": beside})
+        if "beside" not in found:
+            return cls(**found)
+        return cls(**{**found, "beside": {table: cls(**entry) for table, entry in found["beside"].items()}})
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Manifest:
         """Canonical JSON, a partition a line."""
         head = {name: getattr(self, name) for name in ("table", "suffix", "code", "params", "libraries")}
         lines = (
-            f"{json.dumps(partition)}:{json.dumps(entry.to_dict(), sort_keys=True)}"
+            f"{_encode(partition)}:{_encode(entry.to_dict())}"
             for partition, entry in sorted(self.partitions.items())
         )
         body = json.dumps(head, sort_keys=True)[:-1]
@@ -90,9 +95,7 @@ class Manifest:
     @classmethod
     def from_bytes(cls, text: bytes) -> "Manifest":
         """The manifest that `to_bytes` wrote."""
-        found = json.loads(text)
-        partitions = {name: Entry.from_dict(entry) for name, entry in found["partitions"].items()}
-        return cls(**{**found, "partitions": partitions})
+        return _parsed(text)
 
     @property
     def rows(self) -> int:
@@ -141,7 +144,12 @@ class Lake:
             table: The table.
             revision: A git revision, for example a release; by default the workspace's own files.
         """
-        objects = recorded_objects(self.root, self.cache, f"data/{table}", revision)
+        out = recorded_outs(self.root, revision).get(f"data/{table}")
+        return self.listed(out["md5"]) if out else None
+
+    def listed(self, folder: str) -> Manifest | None:
+        """The table whose list of files is the object `folder`; None if that lists no manifest."""
+        objects = read_directory(self.cache, folder)
         if MANIFEST not in objects:
             return None
         return Manifest.from_bytes(self.cache.fetch(objects[MANIFEST]).read_bytes())
@@ -242,7 +250,7 @@ class Lake:
         self._fence(manifest.table)
         write_whole(folder / MANIFEST, manifest.to_bytes())
         for path in folder.iterdir():
-            if path.name not in (*wanted, MANIFEST):
+            if path.name not in wanted and path.name != MANIFEST:
                 faults.point("file that is gone")
                 path.unlink()
 
@@ -292,6 +300,14 @@ class Lake:
                     f"{table}: this run (process {os.getpid()}) no longer holds {path}; another may have written the"
                     " table meanwhile. Nothing was shown. Run the same command again."
                 )
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: bytes) -> Manifest:
+    """A run meets the same manifest many times: shown, recorded, and as an input of several stages."""
+    found = json.loads(text)
+    partitions = {name: Entry.from_dict(entry) for name, entry in found["partitions"].items()}
+    return Manifest(**{**found, "partitions": partitions})
 
 
 def _is_whole(line: bytes) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines import graph, repro
 from pipelines.dataset import Dataset
+from pipelines.datasets import NAMES, load
 from pipelines.engine import plan_stage
 from pipelines.errors import HeadraceError
 from pipelines.leases import held
@@ -78,24 +79,27 @@ def version(dataset: Dataset, lake: Lake) -> Release:
         AuditError: A stage has work to do, or a partition's counts do not add up.
         StaleReleaseError: Somebody else's commit came first; nothing was pushed.
     """
-    with held(lake, (f"release/{dataset.name}", *_tables(dataset, lake))):
-        _show_all(dataset, lake)
+    every = (dataset, *_never_recorded(dataset, lake))
+    with held(lake, (f"release/{dataset.name}", *(table for one in every for table in _tables(one, lake)))):
+        for one in every:
+            _show_all(one, lake)
         audit(dataset, lake)
         git.fetch(lake.root)
         last = latest(lake, dataset.name)
         there = recorded_outs(lake.root, last) if last else {}
-        outs = {**recorded_outs(lake.root), **_outs(dataset, lake)}
+        outs = recorded_outs(lake.root) | {path: out for one in every for path, out in _outs(one, lake).items()}
         in_git = repro.kept_in_git(lake.root)
         kept = [out for path, out in outs.items() if path not in in_git]
-        pushed = push_objects(lake.cache, kept, there.values(), _sizes(dataset, lake))
-        differences = _differences(dataset, lake, last)
+        sizes = {md5: size for one in every for md5, size in _sizes(one, lake).items()}
+        pushed = push_objects(lake.cache, kept, there.values(), sizes)
+        differences = _differences(dataset, lake, there)
         if not last or differences:
             name = f"{dataset.name}/{_number(last) + 1}"
-            _commit(dataset, lake, outs, f"{name}: {_summary(differences)}")
+            _commit(every, lake, outs, f"{name}: {_summary(differences)}")
             git.tag(lake.root, name, _notes(name, differences))
             git.push(lake.root, name)
             return Release(name, git.head(lake.root), is_new=True, differences=differences, pushed=pushed)
-        _commit(dataset, lake, outs, f"{last}: recorded again, the tables as they were")
+        _commit(every, lake, outs, f"{last}: recorded again, the tables as they were")
         git.push(lake.root)
         return Release(last, git.commit_of(lake.root, last), is_new=False, pushed=pushed)
 
@@ -170,26 +174,39 @@ def _sizes(dataset: Dataset, lake: Lake) -> dict[str, int]:
     return {entry.md5: entry.size for manifest in manifests for entry in manifest.partitions.values()}
 
 
-def _differences(dataset: Dataset, lake: Lake, last: str) -> dict[str, Difference]:
-    recorded = recorded_outs(lake.root, last) if last else {}
-    tables = {path.removeprefix("data/") for path in recorded if path.split("/")[2:3] == [dataset.name]}
+def _differences(dataset: Dataset, lake: Lake, there: Mapping[str, dict[str, Any]]) -> dict[str, Difference]:
+    """Table → what changed since the release whose output entries are `there`."""
+    folders = {path.removeprefix("data/"): out["md5"] for path, out in there.items()}
+    tables = {table for table in folders if table.split("/")[1:2] == [dataset.name]}
     found = {
-        table: Difference.between(lake.recorded(table, last) if last else None, lake.manifest(table))
+        table: Difference.between(lake.listed(folders[table]) if table in folders else None, lake.manifest(table))
         for table in sorted({*tables, *lake.tables(dataset.name)})
     }
     return {table: difference for table, difference in found.items() if difference}
 
 
-def _commit(dataset: Dataset, lake: Lake, outs: Mapping[str, dict[str, Any]], message: str) -> None:
+def _commit(datasets: Sequence[Dataset], lake: Lake, outs: Mapping[str, dict[str, Any]], message: str) -> None:
     """Commit `dvc.lock` and the `.dvc` files for `outs`."""
     lock = read_lock(lake.root)
-    made = {repro.stage_name(stage): repro.lock_entry(stage, lake, outs) for stage in graph.stages(dataset)}
+    stages = [stage for dataset in datasets for stage in graph.stages(dataset)]
+    made = {repro.stage_name(stage): repro.lock_entry(stage, lake, outs) for stage in stages}
     write_lock(lake.root, {**lock, "stages": {**lock["stages"], **made}})
-    by_stage = repro.tracked_by_stage(dataset)
-    tracked = [table for table in lake.tables(dataset.name) if table not in by_stage]
-    pointers = [write_pointer(lake.root, outs[f"data/{table}"]) for table in tracked]
+    by_stage = {table for dataset in datasets for table in repro.tracked_by_stage(dataset)}
+    tables = [table for dataset in datasets for table in lake.tables(dataset.name)]
+    pointers = [write_pointer(lake.root, outs[f"data/{table}"]) for table in tables if table not in by_stage]
     metrics = [path for path in repro.kept_in_git(lake.root) if (lake.root / path).exists()]
     git.commit(lake.root, ["dvc.lock", *pointers, *metrics], message)
+
+
+def _never_recorded(dataset: Dataset, lake: Lake) -> list[Dataset]:
+    """Other datasets with a stage in `dvc.yaml` that `dvc.lock` knows nothing of.
+
+    They are recorded as they are, released or not: `dvc pull` fails over a stage that was never recorded.
+    """
+    known = read_lock(lake.root)["stages"]
+    declared = repro.declared(lake.root) - known.keys()
+    others = [load(name) for name in NAMES if name != dataset.name]
+    return [one for one in others if any(repro.stage_name(stage) in declared for stage in graph.stages(one))]
 
 
 def _number(release: str) -> int:

@@ -24,7 +24,9 @@ def followed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
         file.parent.mkdir(parents=True, exist_ok=True)
         (file.parent / "__init__.py").touch()
         file.write_text(code)
-    workspace.edit("pipelines/datasets/__init__.py", 'NAMES = ("flights",)', 'NAMES = ("flights", "sales")')
+    workspace.edit(
+        "pipelines/datasets/__init__.py", 'NAMES = ("flights", "digits")', 'NAMES = ("flights", "digits", "sales")'
+    )
     bucket = Bucket(
         workspace.bucket,
         endpoint=workspace.remote.endpoint,

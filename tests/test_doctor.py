@@ -27,15 +27,6 @@ DAY = "2013-01-01"
 STAGE = "flights-validate-airports"
 
 
-@pytest.fixture
-def released(workspace: Workspace) -> Workspace:
-    """Two days, built and released."""
-    workspace.raw.arrive(*DAYS)
-    workspace.refresh()
-    version(workspace.dataset, workspace.lake)
-    return workspace
-
-
 def test_a_workspace_whose_release_is_whole_is_well(released: Workspace) -> None:
     for deep in (False, True):
         seen = care(released.lake, deep=deep)

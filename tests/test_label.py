@@ -3,14 +3,17 @@
 Everything runs against a real Label Studio; answers are given by annotators with accounts of their own.
 """
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import polars as pl
 import pytest
-from label_campaign import CONFIG, LABELS, Campaign, sample
+from label_campaign import CONFIG, LABELS, Campaign, sample, task
 from label_server import Person, losing_line
 
 from pipelines import label
+from pipelines.datasets import load
 from pipelines.errors import NotConfiguredError
 from pipelines.labeling.annotations import ItemError
 from pipelines.systems.label_studio import LabelConfigDriftError, opened
@@ -87,8 +90,8 @@ def test_copies_that_two_people_answered_both_stay_and_both_answers_count(
     original = campaign.tasks()["ride-0"]
     data = campaign.server.http.get(f"/api/tasks/{original}/").json()["data"]
     campaign.server.http.post(f"/api/projects/{campaign.project}/import", json=[{"data": data}])
-    for person, task in zip((ann, bob), campaign.server.tasks(campaign.project)["ride-0"], strict=True):
-        person.answers(task, "weather")
+    for person, number in zip((ann, bob), campaign.server.tasks(campaign.project)["ride-0"], strict=True):
+        person.answers(number, "weather")
 
     campaign.send()
     campaign.collect()
@@ -103,6 +106,47 @@ def test_a_sample_with_an_id_twice_is_refused_before_anything_is_sent(campaign: 
     )
 
     with pytest.raises(ItemError, match="seen 1 values of type String in 6 rows"):
+        campaign.send()
+
+
+def test_of_a_batch_with_tasks_that_the_server_does_not_take_the_rest_is_sent_and_those_are_kept_with_the_reason(
+    campaign: Campaign,
+) -> None:
+    campaign.hold({"2013-01-01": 40})
+    bad = {7, 23}
+    campaign.labeling = replace(
+        campaign.labeling, task=lambda row: {"words": "no text"} if row["car"] in bad else task(row)
+    )
+
+    first, second = campaign.send(sample=40), campaign.send(sample=40)
+
+    assert (first.sent, second.already, second.sent, len(campaign.tasks())) == (38, 38, 0, 38)
+    assert set(first.refused) == set(second.refused) == {"ride-7", "ride-23"}
+    kept = json.loads((campaign.lake.root / first.aside).read_text())
+    assert kept["ride-7"]["data"]["words"] == "no text"
+    assert "Error at item 0" in kept["ride-7"]["reason"]
+    campaign.labeling = replace(campaign.labeling, task=task)
+    mended = campaign.send(sample=40)
+    assert (mended.sent, mended.refused, mended.aside) == (2, {}, "")
+
+
+def test_of_two_senders_one_waits_and_each_row_has_one_task(campaign: Campaign) -> None:
+    campaign.hold({"2013-01-01": 300})
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [future.result() for future in [pool.submit(campaign.send, sample=300) for _ in range(2)]]
+
+    assert sorted(sent.sent for sent in done) == [0, 300]
+    assert len(campaign.tasks()) == 300
+
+
+def test_a_personal_column_reaches_the_tool_only_where_the_declaration_says_that_people_need_it(
+    campaign: Campaign,
+) -> None:
+    people = replace(load("flights").sources[0], personal=("late_min",))
+    campaign.dataset = replace(campaign.dataset, sources=(people,))
+
+    with pytest.raises(ItemError, match="its car tells of a person"):
         campaign.send()
 
 

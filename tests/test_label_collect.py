@@ -3,6 +3,7 @@
 Everything runs against a real Label Studio; answers are given by annotators with accounts of their own.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -225,3 +226,23 @@ def test_a_collect_that_died_before_the_labels_is_finished_by_the_next_one(
 def dies(*_: object) -> None:
     """Stand in for a process that is killed."""
     raise HeadraceError("died")
+
+
+def test_where_people_are_weighed_any_answer_makes_every_day_anew_and_known_from_then_on(
+    campaign: Campaign, ann: Person, bob: Person
+) -> None:
+    campaign.labeling = replace(campaign.labeling, consensus="dawid_skene")
+    campaign.send()
+    tasks = campaign.tasks()
+    given = {ride: ann.answers(task, "carrier") for ride, task in tasks.items()}
+    for task in tasks.values():
+        bob.answers(task, "carrier")
+    campaign.collect()
+
+    ann.changes(given["ride-5"], "weather")
+    collected = campaign.collect()
+
+    newest = max(row["updated_at"] for row in campaign.rows(ANNOTATIONS))
+    assert (collected.days, collected.rebuilt) == (("2013-01-02",), ("2013-01-01", "2013-01-02"))
+    assert {row["known_time"] for row in campaign.rows(LABELS)} == {newest}
+    assert all(0.5 < row["confidence"] <= 1 for row in campaign.rows(LABELS))

@@ -3,8 +3,10 @@
 The small tables are real files, read through Feast's own `get_historical_features`; nested loops decide who is right.
 """
 
+import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pit_oracle
 import polars as pl
+import pyarrow as pa
 import pytest
 from feast import FeatureService, FeatureStore, FeatureView, Field
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
@@ -25,6 +28,7 @@ from feature_lake import (
     HOUR,
     LARGE,
     NOON,
+    ROUTES,
     WEATHER,
     all_keys,
     ask,
@@ -37,11 +41,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from pipelines.dataset import UTC_MICROSECONDS, FeatureTable
+from pipelines.systems.feature_store import join
 from pipelines.systems.feature_store.definitions import Holding, Standing, objects, view
-from pipelines.systems.feature_store.errors import (
-    RequestRefusedError,
-)
+from pipelines.systems.feature_store.errors import RequestRefusedError, UnsupportedTypeError
 from pipelines.systems.feature_store.job import Retrieval
+from pipelines.systems.feature_store.join import Lookup
+from pipelines.systems.feature_store.requests import Requests
 from pipelines.systems.feature_store.search import Moments, newest
 from pipelines.systems.feature_store.store import close_store, open_store
 from pipelines.table import Lake
@@ -135,6 +141,73 @@ def test_every_request_gets_the_row_that_nested_loops_find(
 
 def nanoseconds(time: datetime) -> int:
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000
+
+
+ends = st.sampled_from(["EWR", "JFK", "XXX", None])
+routes = st.lists(
+    st.tuples(st.sampled_from([1, LARGE, None]), st.sampled_from(["EWR", "JFK"]), moments, st.sampled_from([0, 1, 5])),
+    max_size=16,
+)
+
+
+@given(
+    rows=table_rows,
+    several=routes,
+    wanted=st.lists(st.tuples(ends, ends, st.sampled_from([1, LARGE, 7, None]), moments), max_size=9),
+    memory=st.sampled_from([1, 3_000, 4 << 30]),
+    group=st.sampled_from([1, 2, 100]),
+    as_known=st.booleans(),
+)
+@examples(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory(  # noqa: PLR0913, PLR0917
+    shared: tuple[Lake, FeatureStore],
+    rows: list[dict[str, Any]],
+    several: list[tuple[int | None, str, datetime, int]],
+    wanted: list[tuple[str | None, str | None, int | None, datetime]],
+    memory: int,
+    group: int,
+    *,
+    as_known: bool,
+) -> None:
+    lake, _ = shared
+    table = [
+        {**row, "known_time": row["event_time"] + row["late"], "temp_c": float(number)}
+        for number, row in enumerate(rows)
+    ]
+    other = [
+        {"carrier_id": key, "origin": end, "event_time": at, "known_time": at + late * HOUR, "temp_c": float(number)}
+        for number, (key, end, at, late) in enumerate(several)
+    ]
+    fill(lake, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
+    fill(lake, ROUTES, other)
+    schema = {"from": pl.String(), "to": pl.String(), "carrier_id": pl.Int64(), "event_timestamp": UTC_MICROSECONDS}
+    frame = pl.DataFrame(wanted, schema=schema, orient="row")
+    lookups = [
+        Lookup.of(seen_from("here", WEATHER, {"origin": "from"}), {"temp_c": "here"}),
+        Lookup.of(seen_from("there", WEATHER, {"origin": "to"}), {"temp_c": "there"}),
+        Lookup.of(seen_from("route", ROUTES, {"origin": "from"}), {"temp_c": "route"}),
+    ]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(join, "ROW_GROUP", group)
+        asked = Requests.of(frame)
+        answer = pl.concat(join.Join(lake, asked, lookups, as_known, memory=memory).checked().frames())
+
+    assert answer.select(frame.columns).equals(frame)
+    for (start, end, carrier, time), got in zip(wanted, answer.select("here", "there", "route").rows(), strict=True):
+        best = [
+            pit_oracle.answer({"origin": key, "at": time}, table, ["origin"], 6 * HOUR, as_known=as_known)  # type: ignore[arg-type]
+            for key in (start, end)
+        ]
+        keys = {"carrier_id": carrier, "origin": start, "at": time}
+        best.append(pit_oracle.answer(keys, other, ["carrier_id", "origin"], None, as_known=as_known))
+        assert got == tuple(None if row is None else row["temp_c"] for row in best)
+
+
+def seen_from(name: str, table: FeatureTable, keys: dict[str, str]) -> FeatureView:
+    physical: FeatureView = view(DATASET, table, Holding("a"))
+    renamed: FeatureView = physical.with_name(name).with_join_key_map(keys)
+    return renamed
 
 
 @given(
@@ -312,6 +385,49 @@ def test_views_that_feast_computes_on_demand_get_their_inputs(store: FeatureStor
     refs = ["origin_weather__a:temp_c", "fahrenheit:temp_f"]
 
     assert ask(store, weather(["EWR"], [NOON]), *refs).to_df()["temp_f"].tolist() == [36.5]
+
+
+def test_arrow_batches_a_file_and_pandas_hold_what_polars_holds(store: FeatureStore, tmp_path: Path) -> None:
+    job = ask(store, all_keys([NOON] * 5), "origin_weather__a:gusts", "route_traffic__a:temp_c")
+    rows = job.to_polars()
+
+    batches = list(job.to_batches(2))
+
+    assert [batch.num_rows for batch in batches] == [2, 2, 1]
+    assert pl.DataFrame(pa.Table.from_batches(batches)).equals(rows)
+    assert pl.read_parquet(job.to_parquet(tmp_path / "rows.parquet")).equals(rows)
+    assert pl.from_pandas(job.to_df()).cast(rows.schema).equals(rows)
+
+
+def test_requests_in_a_file_are_answered_without_being_read_whole(store: FeatureStore, tmp_path: Path) -> None:
+    given = all_keys([NOON + timedelta(seconds=second) for second in range(50)])
+    given.write_parquet(tmp_path / "requests.parquet", row_group_size=7)
+
+    answer = ask(store, tmp_path / "requests.parquet", "origin_weather__a:gusts").to_polars()
+
+    assert answer.equals(ask(store, given, "origin_weather__a:gusts").to_polars())
+
+
+def test_not_a_number_stays_apart_from_null_and_float32_as_narrow_as_declared(lake: Lake, store: FeatureStore) -> None:
+    hour = {"origin": "EWR", "event_time": NOON}
+    fill(lake, WEATHER, [{**hour, "temp_c": math.nan, "humidity": 0.1}, {**hour, "origin": "JFK"}])
+
+    answer = ask(store, weather(["EWR", "JFK"], [NOON] * 2), "origin_weather__a:temp_c", "origin_weather__a:humidity")
+
+    rows = answer.to_polars()
+    assert rows["temp_c"].is_nan().to_list() == [True, None]
+    assert rows["humidity"].to_list() == [np.float32(0.1), None]
+    assert rows.schema["humidity"] == pl.Float32
+
+
+@pytest.mark.parametrize(
+    "kind", [pl.Datetime("us", "UTC"), pl.Datetime("ns"), pl.Date(), pl.UInt64(), pl.Decimal(9, 2)]
+)
+def test_a_type_that_would_change_on_its_way_online_is_refused_when_it_is_defined(kind: pl.DataType) -> None:
+    table = replace(WEATHER, features={"stamp": kind})
+
+    with pytest.raises(UnsupportedTypeError, match=r"stamp is declared .*can not give back as it was"):
+        view(DATASET, table, Holding("a"))
 
 
 def test_a_retrieval_can_be_kept_as_a_file(store: FeatureStore, tmp_path: Path) -> None:

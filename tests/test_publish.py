@@ -3,11 +3,13 @@
 Real files, Feast's SQL registry and its SQLite online store; what readers see is read with Feast's own calls.
 """
 
+import json
 import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -34,11 +36,13 @@ from feature_lake import (
 from servers import PostgreSQL
 
 from pipelines.datasets import NAMES, load
-from pipelines.publish import publish
+from pipelines.freshness import freshness
+from pipelines.publish import How, publish
 from pipelines.systems.feature_store.definitions import Standing, objects
 from pipelines.systems.feature_store.errors import DefinitionChangedError
 from pipelines.systems.feature_store.snapshot import Snapshot, latest
 from pipelines.systems.feature_store.store import close_store, open_store
+from pipelines.systems.publications import Publications
 from pipelines.table import Lake
 
 
@@ -208,7 +212,7 @@ def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> N
 
     with pytest.raises(DefinitionChangedError, match=r"- origin_weather.gusts Int64.*--allow-changes"):
         put(lake, dataset=changed)
-    done = publish(changed, lake, feature_lake.settings(lake.root), allow_changes=True)
+    done = publish(changed, lake, feature_lake.settings(lake.root), how=How(allow_changes=True))
 
     store = opened(lake)
     service = store.get_feature_service(DATASET.service)
@@ -233,6 +237,60 @@ def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> 
     assert (standing.live.side, standing.live.as_of) == (done.side, done.as_of.isoformat())
 
 
+# --- what is told of it ---
+
+
+def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake: Lake) -> None:
+    done = put(lake, feature_lake.release(lake, 1))
+    kept = json.loads((lake.root / "reports/little/online.json").read_text())
+
+    put(lake, "little/1")
+
+    with closing(Publications.at(f"sqlite:///{lake.root}/feast/registry.db", "little")) as publications:
+        noted = publications.online()
+    assert noted is not None
+    assert noted.proof == kept == done.report
+    assert json.loads((lake.root / "reports/little/online.json").read_text()) == kept
+    assert (kept["release"], kept["digest"], kept["side"]) == ("little/1", done.digest, done.side)
+    assert [proof["keys"] for proof in kept["proofs"]] == [2, 2, 1]
+    assert [proof["mismatches"] for proof in kept["proofs"]] == [[], [], []]
+
+
+def test_freshness_is_the_age_of_the_newest_value_of_each_table_and_what_is_not_online_yet(lake: Lake) -> None:
+    put(lake, feature_lake.release(lake, 1))
+
+    online = freshness(feature_lake.settings(lake.root), "little", NOON + 3 * HOUR)
+
+    assert online is not None
+    assert {table: found.age / HOUR for table, found in online.views.items()} == {
+        "origin_weather": 3,
+        "aircraft_history": 4,
+        "route_traffic": 4,
+    }
+    head, first, *_ = online.lines("little/2")
+    assert head.endswith("; little/2 is released and not online")
+    assert first == "  origin_weather: newest event 2013-01-09T12:00:00+00:00, 3 h old, known 0 min later"
+
+
+def test_before_the_first_publish_there_is_no_freshness_and_no_file_is_made(tmp_path: Path) -> None:
+    assert freshness(feature_lake.settings(tmp_path), "little") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_change_of_definitions_is_told_before_it_is_made(lake: Lake) -> None:
+    said: list[str] = []
+    grown = replace(AIRCRAFT, features={**AIRCRAFT.features, "seats": pl.Int32()}, ttl=timedelta(days=9))
+    changed = replace(DATASET, features=(WEATHER, grown, DATASET.features[2]))
+    fill(lake, grown, FLOWN)
+
+    publish(changed, lake, feature_lake.settings(lake.root), how=How(say=said.append))
+
+    assert said == [
+        "little_service: + aircraft_history.seats Int32",
+        "little_service: ~ aircraft_history ttl 7 days, 0:00:00 → 9 days, 0:00:00",
+    ]
+
+
 # --- what Feast is told ---
 
 
@@ -252,7 +310,9 @@ def test_the_registry_holds_every_entity_view_and_service_that_the_datasets_decl
     tables = [table for name in NAMES for table in load(name).features]
     assert {view.name for view in store.list_feature_views()} == {f"{t.name}__{s}" for t in tables for s in "ab"}
     assert {entity.name for entity in store.list_entities()} >= {key for table in tables for key in table.keys}
-    assert {service.name for service in store.list_feature_services()} == {load(name).service for name in NAMES}
+    assert {service.name for service in store.list_feature_services()} == {
+        load(name).service for name in NAMES if load(name).features
+    }
     columns = {view.name: {field.name for field in view.features} for view in store.list_feature_views()}
     assert all(columns[f"{table.name}__a"] == set(table.features) for table in tables)
 

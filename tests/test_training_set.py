@@ -58,6 +58,16 @@ def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_b
     assert now["aircraft_history__delay_min"].to_list() == [77.0, None]
 
 
+def test_one_retrieval_reads_one_version_of_a_table_that_is_written_meanwhile(lake: Lake) -> None:
+    job = at_release(DATASET, lake, "", all_keys([NOON]), ["aircraft_history:delay_min"])
+    before = job.to_polars()
+
+    fill(lake, AIRCRAFT, [LATE])
+
+    assert job.to_polars().equals(before)
+    assert before["aircraft_history__delay_min"].to_list() == [-4.0]
+
+
 def test_a_clone_without_its_bytes_answers_from_the_remote_and_fetches_only_what_can_matter(
     lake: Lake, s3: S3, tmp_path: Path
 ) -> None:

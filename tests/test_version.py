@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from raw import days
-from workspaces import Workspace, git
+from workspaces import DAYS, Workspace, git
 
 from pipelines import version as release
 from pipelines.errors import TableBusyError
@@ -16,23 +16,6 @@ from pipelines.systems.dvc import NotOnRemoteError, read_lock, recorded_outs
 from pipelines.systems.git import StaleReleaseError
 from pipelines.table import MANIFEST
 from pipelines.version import AuditError, version
-
-DAYS = days(1, 3)
-
-
-@pytest.fixture
-def built(workspace: Workspace) -> Workspace:
-    """Three days, every table built, nothing released."""
-    workspace.raw.arrive(*DAYS)
-    workspace.refresh()
-    return workspace
-
-
-@pytest.fixture
-def released(built: Workspace) -> Workspace:
-    """The same, released."""
-    version(built.dataset, built.lake)
-    return built
 
 
 def test_the_lock_is_what_dvc_itself_would_write(released: Workspace) -> None:

@@ -5,21 +5,24 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from raw import Arrivals
+from raw import Arrivals, days
 from servers import S3
 
 from pipelines import engine, graph, repro
 from pipelines.dataset import Dataset
-from pipelines.datasets import load
+from pipelines.datasets import NAMES, load
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
 from pipelines.table import Lake
+from pipelines.version import version
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+DAYS = days(1, 3)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,17 @@ class Workspace:
         other.configure()
         return other
 
+    def copy(self, folder: Path) -> "Workspace":
+        """The same state in another folder, with an origin and a bucket of its own."""
+        shutil.copytree(self.root.parent, folder, dirs_exist_ok=True)
+        other = Workspace(folder / self.root.name, self.remote, self.remote.new_bucket().name)
+        git(other.root, "remote", "set-url", "origin", str(folder / "origin.git"))
+        other.configure()
+        had, has = self.lake.cache.remote.bucket, other.lake.cache.remote.bucket
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda found: has.write(found.key, had.read(found)), had.list("")))
+        return other
+
     def configure(self) -> None:
         """Tell the clone where its DVC remote is; that is no part of git."""
         url, endpoint = f"url = s3://{self.bucket}/dvc", f"endpointurl = {self.remote.endpoint}"
@@ -91,7 +105,7 @@ class Workspace:
 
     def stages(self) -> list[str]:
         """Names in `dvc.yaml` of the stages that make tables."""
-        return [repro.stage_name(stage) for stage in graph.stages(self.dataset)]
+        return [repro.stage_name(stage) for name in NAMES for stage in graph.stages(load(name))]
 
     def stale_stages(self) -> dict[str, object]:
         """What `dvc status` finds changed in tables: stage or pointer → how."""
@@ -120,6 +134,33 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "The working tree")
     return root
+
+
+@pytest.fixture(scope="session")
+def _built(template: Path, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = new_workspace(tmp_path_factory.mktemp("built"), template, s3)
+    made.raw.arrive(*DAYS)
+    made.refresh()
+    return made
+
+
+@pytest.fixture(scope="session")
+def _released(_built: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = _built.copy(tmp_path_factory.mktemp("released"))
+    version(made.dataset, made.lake)
+    return made
+
+
+@pytest.fixture
+def built(_built: Workspace, tmp_path: Path) -> Workspace:
+    """A workspace with every table of three days, nothing released."""
+    return _built.copy(tmp_path)
+
+
+@pytest.fixture
+def released(_released: Workspace, tmp_path: Path) -> Workspace:
+    """The same, released as `flights/1`."""
+    return _released.copy(tmp_path)
 
 
 @pytest.fixture

@@ -144,6 +144,11 @@ class Airflow:
         path = f"dags/{run.dag}/dagRuns/{run.id}/taskInstances/{task}/xcomEntries/return_value"
         return self._get(path, deserialize=True)["value"]
 
+    def approve(self, run: Run, task: str) -> None:
+        """Say yes where a run asks a person."""
+        path = f"dags/{run.dag}/dagRuns/{run.id}/taskInstances/{task}/-1/hitlDetails"
+        self._ask("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
+
     def asset_events(self) -> list[Json]:
         """What the assets have told, oldest first."""
         found: list[Json] = self._get("assets/events", order_by="timestamp", limit=100)["asset_events"]

@@ -1,19 +1,26 @@
-"""The story: two weeks arrive; a day, a correction and a deletion; people label; a model is trained."""
+"""The story: two weeks arrive; a day, a correction and a deletion; people label, pictures too; a model is trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra.demo.airflow import Airflow, Run
+import polars as pl
+
+from infra.demo import digits
+from infra.demo.airflow import Airflow, Run, Task
 from infra.demo.data import Year
 from infra.demo.load import Sources
-from infra.demo.people import SimulatedAnnotator
+from infra.demo.people import Team, cause_of
 from infra.demo.screen import Screen
+from infra.demo.typed import Typed
 
 FIRST_DAYS = tuple(date(2013, 1, day) for day in range(1, 15))
 NEW_DAY, CORRECTED_DAY, DELETED_DAY = date(2013, 1, 15), date(2013, 1, 9), date(2013, 1, 12)
+PICTURES = 60
+WAITING = ("deferred", "awaiting_input")
 DAGS = ("flights_refresh", "flights_labels", "flights_training")
 
 Json = dict[str, Any]
@@ -27,7 +34,9 @@ class Story:
         arrived: What was put into the sources, a line each.
         refreshes: Title → task → what it found.
         labels: Task → what it found.
-        answers: Simulated answer → how often.
+        answers: Simulated annotator → answers given, in each round.
+        quality: Question → what the report says of the answers, its accuracy against the hidden truth, and how many
+            items were asked again.
         metrics: What the training measured.
         events: What the assets told.
     """
@@ -35,7 +44,8 @@ class Story:
     arrived: list[str] = field(default_factory=list)
     refreshes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     labels: Mapping[str, Any] = field(default_factory=dict)
-    answers: Mapping[str, int] = field(default_factory=dict)
+    answers: list[Mapping[str, int]] = field(default_factory=list)
+    quality: dict[str, Json] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     events: Sequence[Json] = ()
 
@@ -48,12 +58,19 @@ class Teller:
     env: Mapping[str, str]
     airflow: Airflow
     sources: Sources
+    typed: Typed
     story: Story = field(default_factory=Story)
 
     @classmethod
     def of(cls, screen: Screen, env: Mapping[str, str], logs: Path) -> "Teller":
         """In the stack whose `stack.env` this is."""
-        return cls(screen, env, Airflow.of(env, logs / "airflow"), Sources.of(env, Year.installed()))
+        sources = Sources.of(env, Year.installed())
+        return cls(screen, env, Airflow.of(env, logs / "airflow"), sources, Typed.of(env, logs.parent / "workspace"))
+
+    @cached_property
+    def team(self) -> Team:
+        """Who labels."""
+        return Team.of(self.env)
 
     def tell(self) -> Story:
         """All chapters."""
@@ -65,6 +82,8 @@ class Teller:
             self._labels()
         with self.screen.chapter("The release starts the training"):
             self._training()
+        with self.screen.chapter("A second dataset: pictures of digits, and the same people"):
+            self._digits()
         self.story.events = self.airflow.asset_events()
         return self.story
 
@@ -87,18 +106,57 @@ class Teller:
 
     def _labels(self) -> None:
         self.airflow.pause("flights_training", paused=False)
-        people = SimulatedAnnotator(self.env)
         run = self.airflow.trigger("flights_labels", poll_s=1)
         with self.screen.run("flights_labels, triggered") as show:
             for tasks in self.airflow.steps(run):
                 show(tasks)
-                waits = any(task.id == "wait" and task.state == "deferred" for task in tasks)
-                if waits and not self.story.answers:
-                    self.story.answers = people.answer_all(self.airflow.found(run, "send")["project"])
+                self._play(run, tasks)
         self.story.labels = self._found(run)
-        told = ", ".join(f"{answer} {count}" for answer, count in sorted(self.story.answers.items()))
-        self.screen.say(f"  simulated answers, through an annotator's own account: {told}")
-        self.screen.say("  until they were there, the wait was deferred: it held no worker")
+        self._measured("delay_cause", "flights", self.story.labels["measure"], self.story.labels["again"])
+        self.screen.say("  until people answered, the waits were deferred: they held no worker")
+        self.screen.say("  a person (here: the demo) accepted the labels before they were released")
+
+    def _play(self, run: Run, tasks: Sequence[Task]) -> None:
+        """Do what people do, when a run waits for them: answer, answer again, accept."""
+        waiting = {task.id.rsplit(".", 1)[-1]: task.id for task in tasks if task.state in WAITING}
+        rounds = ("wait", "wait_again")
+        if len(self.story.answers) < len(rounds) and rounds[len(self.story.answers)] in waiting:
+            project = self.airflow.found(run, "send")["project"]
+            self.story.answers.append(self.team.answer_all(project, cause_of))
+        if "accept" in waiting:
+            self.airflow.approve(run, waiting["accept"])
+
+    def _digits(self) -> None:
+        """The commands that a person would type."""
+        arrived = digits.put(self.sources.storage, self.sources.bucket, PICTURES)
+        self._arrived(f"pictures of handwritten digits: {len(arrived)} PNG objects, and the true digit of some")
+        truth = digits.truth()
+
+        def right(data: Mapping[str, Any]) -> str:
+            return truth[data["sample_id"]]
+
+        for verb in ("ingest", "validate"):
+            self.typed.run(verb, "digits")
+        sent = self.typed.run("label", "send", "digits")
+        suggested = f"{sent['suggested']} with an answer suggested by {sent['model']}"
+        self.screen.say(f"  {sent['sent']} questions sent, {suggested}")
+        self.team.answer_all(sent["project"], right)
+        self.typed.run("label", "collect", "digits")
+        again = self.typed.run("label", "again", "digits")
+        self.team.answer_all(sent["project"], right)
+        self.typed.run("label", "collect", "digits")
+        self._measured("digit", "digits", self.typed.run("label", "report", "digits"), again)
+        released = self.typed.run("version", "digits")
+        self.screen.say(f"  {released['name']} released")
+
+    def _measured(self, labeling: str, dataset: str, report: Json, again: Json) -> None:
+        """Compare the labels with the truth that only the demo knows."""
+        found = pl.read_parquet(self.typed.workspace / "data" / "labels" / dataset / labeling / "*.parquet")
+        pairs = list(found.select("sample_id", "label").iter_rows())
+        right = sum(self.team.truth[item] == label for item, label in pairs) / len(pairs)
+        self.story.quality[labeling] = {**report["quality"], "truth": right, "again": len(again["items"])}
+        asked_again = f"{len(again['items'])} items where two differed were sent back to a third"
+        self.screen.say(f"  {labeling}: {len(pairs)} labels, {right:.1%} right against the hidden truth; {asked_again}")
 
     def _training(self) -> None:
         run = self.airflow.next_run("flights_training")

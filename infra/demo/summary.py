@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.rule import Rule
 from rich.text import Text
 
+from infra.demo.people import ERROR_RATES
 from infra.demo.screen import table
 from infra.demo.story import Story
 
@@ -120,10 +121,16 @@ def _online(story: Story) -> Iterator[str]:
 
 
 def _labels(story: Story) -> Iterator[str]:
-    sent, collected = story.labels["send"], story.labels["collect"]
-    skipped = collected["events"].get("skipped", 0)
-    yield f"{sent['sent']} questions sent; answered by a simulated annotator, through an account of its own"
+    sent, collected = story.labels["send"], story.labels["collect_again"]
+    rates = ", ".join(f"{name} wrong {rate:.0%}" for name, rate in ERROR_RATES.items())
+    yield f"{sent['sent']} questions about flights; answered by three simulated annotators ({rates}) with own accounts"
+    skipped = story.labels["collect"]["events"].get("skipped", 0)
     yield f"{collected['labels']} labels, {skipped} skipped, {collected['rejected']} set aside"
+    for name, found in story.quality.items():
+        gold = f", {found['right']:.1%} right on {found['gold']} gold items" if found["gold"] else ""
+        agreement = f"{found['answers']} answers to {found['items']} items, alpha {found['alpha']:.2f}"
+        yield f"{name}: {agreement}; {found['again']} sent back, {found['undecided']} undecided{gold}"
+        yield f"{name}: labels {found['truth']:.1%} right against the hidden truth"
 
 
 def _model(metrics: Json) -> RenderableType:

@@ -63,10 +63,11 @@ def _bytes(made: "Plan", sizes: dict[str, dict[str, int]]) -> int:
 
 
 def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Show the tables of a dataset: partitions, rows, rejected rows, and what the last release holds of them."""
+    """Show the tables of a dataset: partitions, rows, what the last release holds of them, and what is online."""
+    from pipelines.freshness import freshness  # noqa: PLC0415
     from pipelines.version import Difference, releases  # noqa: PLC0415
 
-    _, lake = workspace()
+    settings, lake = workspace()
     last = next(reversed(releases(lake, dataset)), "")
     tables = {}
     for table in lake.tables(dataset):
@@ -87,7 +88,10 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
         for table, found in tables.items()
     ]
     head = f"{dataset}: last release {last or 'none yet'}"
-    result({"release": last, "tables": tables}, [head, *lines], as_json=as_json)
+    online = freshness(settings, dataset)
+    served = list(online.lines(last)) if online else []
+    content = {"release": last, "tables": tables, "online": online.to_dict() if online else None}
+    result(content, [head, *lines, *served], as_json=as_json)
 
 
 def stages(

@@ -20,15 +20,23 @@ def publish(
     release: Annotated[
         str | None, typer.Option(help="A release, for example flights/3; by default the last one.")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Compare and prove every key, also those that can not have changed.")
+    ] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Let features that are served now go, or become another type.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Release → online store: bring the standby to it, prove it, switch to it."""
     from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.publish import How  # noqa: PLC0415
     from pipelines.publish import publish as put_online  # noqa: PLC0415
     from pipelines.version import newest  # noqa: PLC0415
 
     settings, lake = workspace()
-    made = put_online(load(dataset), lake, settings, release or newest(lake, dataset))
+    how = How(everything, allow_changes, patient=True, say=lambda line: typer.echo(line, err=True))
+    made = put_online(load(dataset), lake, settings, release or newest(lake, dataset), how)
     head = f"{made.service} serves {made.release} from side {made.side}" + (
         "" if made.switched else ", as it did before"
     )

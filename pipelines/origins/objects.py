@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipelines.dataset import WHOLE, Objects
 from pipelines.errors import HeadraceError
@@ -41,7 +42,7 @@ class Keys:
         """As `Origin`: nothing shapes them."""
         return {}
 
-    @property
+    @cached_property
     def offers(self) -> Mapping[str, str]:
         """As `Origin`."""
         return {partition: self._memo(found) for partition, found in self.found.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -43,7 +44,7 @@ class Rows:
         """As `Origin`."""
         return {name: version(name) for name in ("polars", "pyarrow")}
 
-    @property
+    @cached_property
     def offers(self) -> Mapping[str, str]:
         """As `Origin`."""
         shape = [self.listing.columns, self.query.key, dict(self.libraries)]

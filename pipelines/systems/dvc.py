@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -288,12 +288,6 @@ def read_directory(cache: Cache, md5: str) -> dict[str, str]:
     return {item["relpath"]: item["md5"] for item in json.loads(cache.fetch(md5).read_bytes())}
 
 
-def recorded_objects(root: Path, cache: Cache, path: str, revision: str | None = None) -> dict[str, str]:
-    """Relative path → md5 of the folder `path` as the workspace records it; empty if it records none."""
-    out = recorded_outs(root, revision).get(path)
-    return read_directory(cache, out["md5"]) if out else {}
-
-
 def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str, Any]]:
     """Path → output entry (`md5`, `size`, `nfiles`), of `dvc.lock` and of every `.dvc` file below `data/`.
 
@@ -301,21 +295,29 @@ def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str
         root: The workspace.
         revision: A git revision; by default the files as they lie in the workspace.
     """
+    return dict(_outs(_lock_bytes(root, revision), tuple(_pointers(root, revision))))
+
+
+@lru_cache(maxsize=8)
+def _outs(lock: bytes, pointers: tuple[tuple[str, bytes], ...]) -> dict[str, dict[str, Any]]:
+    """The entries in these files; the YAML is parsed once, however many tables a run asks for."""
     outs: dict[str, dict[str, Any]] = {}
-    for stage in read_lock(root, revision)["stages"].values():
+    for stage in parse_yaml(lock).get("stages", {}).values():
         outs |= {out["path"]: out for out in stage.get("outs", ())}
-    for name, text in _pointers(root, revision):
+    for name, text in pointers:
         outs |= {f"{name.rsplit('/', 1)[0]}/{out['path']}": out for out in parse_yaml(text)["outs"]}
     return outs
 
 
 def read_lock(root: Path, revision: str | None = None) -> dict[str, Any]:
     """`dvc.lock`, with no stages where there is none."""
-    if revision is None:
-        text = (root / "dvc.lock").read_bytes() if (root / "dvc.lock").exists() else b""
-    else:
-        text = git.show(root, revision, "dvc.lock") or b""
-    return {"schema": "2.0", "stages": {}, **parse_yaml(text)}
+    return {"schema": "2.0", "stages": {}, **parse_yaml(_lock_bytes(root, revision))}
+
+
+def _lock_bytes(root: Path, revision: str | None) -> bytes:
+    if revision is not None:
+        return git.show(root, revision, "dvc.lock") or b""
+    return (root / "dvc.lock").read_bytes() if (root / "dvc.lock").exists() else b""
 
 
 def write_lock(root: Path, lock: Mapping[str, Any]) -> None:
@@ -339,9 +341,9 @@ def _pointers(root: Path, revision: str | None) -> Iterator[tuple[str, bytes]]:
         for path in sorted((root / "data").glob("*/*/*.dvc")):
             yield path.relative_to(root).as_posix(), path.read_bytes()
         return
-    for name in git.files(root, revision, "data"):
-        if name.endswith(".dvc"):
-            yield name, git.show(root, revision, name) or b""
+    blobs = {name: blob for name, blob in git.tree(root, revision, "data").items() if name.endswith(".dvc")}
+    texts = dict(git.blobs(root, blobs.values()))
+    yield from ((name, texts[blob]) for name, blob in blobs.items())
 
 
 def write_whole(path: Path, content: bytes) -> None:

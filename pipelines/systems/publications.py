@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import (
@@ -117,6 +118,9 @@ class Publications:
 
     def online(self) -> Online | None:
         """What was written down last; None before the first publish."""
+        file = self.engine.url.database or ""
+        if self.engine.dialect.name == "sqlite" and not Path(file).exists():
+            return None
         with self._known(), self.engine.connect() as database:
             if not inspect(database).has_table(TABLE.name):
                 return None

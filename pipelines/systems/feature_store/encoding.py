@@ -27,7 +27,6 @@ STAMP = "event time"
 KEY_VERSION = 3
 PACKED = {"double_val": "<f8", "float_val": "<f4"}
 KEY_PACKED = {"int64_val": "<i8", "int32_val": "<i4"}
-SEVEN_BITS = 7
 LONGEST_VARINT = 10
 
 
@@ -43,7 +42,8 @@ def keys(rows: pl.DataFrame, table: FeatureTable) -> pl.Series:
     parts: list[Any] = []
     for name in sorted(table.keys):
         field = kind_of(name, key_type(table, name)).field
-        code = Value(**{field: "" if field == "string_val" else 0})
+        blank: dict[str, Any] = {field: "" if field == "string_val" else 0}
+        code = Value(**blank)
         body = _binary(rows[name]) if field == "string_val" else _fixed(rows[name], KEY_PACKED[field])
         size = pa.array(pc.binary_length(body).to_numpy(zero_copy_only=False).astype("<u4"))
         parts += [_kind_of_value(code), _bytes_of(size), body]
@@ -84,7 +84,8 @@ def _plain(value: Value) -> Any:  # noqa: ANN401  whatever the message holds
 
 def _tag(field: str) -> int:
     """The byte that says which field of the message follows: its number and how it is written."""
-    found: bytes = Value(**{field: "a" if field == "string_val" else 1}).SerializeToString()
+    some: dict[str, Any] = {field: "a" if field == "string_val" else 1}
+    found: bytes = Value(**some).SerializeToString()
     return found[0]
 
 
@@ -127,9 +128,9 @@ def _varints(numbers: NDArray[np.int64]) -> Any:  # noqa: ANN401
     length = np.ones(len(rest), np.int64)
     for place in range(LONGEST_VARINT):
         groups[:, place] = rest & np.uint64(0x7F)
-        rest = rest >> np.uint64(SEVEN_BITS)
+        rest = rest >> np.uint64(7)
         more = rest > 0
-        groups[:, place] |= more.astype(np.uint8) << SEVEN_BITS
+        groups[more, place] |= np.uint8(0x80)
         length += more
     used = np.arange(LONGEST_VARINT) < length[:, None]
     ends = np.concatenate(([0], np.cumsum(length))).astype(np.int64)

@@ -5,7 +5,7 @@ requests at a time, and a table that is too large even so, a part of the keys at
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
 
@@ -20,7 +20,7 @@ from pipelines.systems.feature_store.requests import Requests, Slice
 from pipelines.systems.feature_store.search import Codes, Index, Questions, Window
 from pipelines.systems.feature_store.source import TableSource, table_of
 from pipelines.systems.feature_store.types import KINDS
-from pipelines.table import Lake
+from pipelines.table import Lake, Manifest
 
 CELL = 16
 """Bytes that a value takes in memory, about; a text of the usual length among them."""
@@ -92,6 +92,8 @@ class Join:
         as_known: Whether a request sees only what was known at its time.
         verify: Whether every file is hashed before it is read.
         memory: Bytes that may be used, about.
+        manifests: Tables as they were when they were first looked at: whatever is written meanwhile, one join reads
+            one version.
     """
 
     lake: Lake
@@ -100,6 +102,7 @@ class Join:
     as_known: bool = True
     verify: bool = True
     memory: int = 4 << 30
+    manifests: dict[tuple[str, str], Manifest] = field(default_factory=dict, compare=False, repr=False)
 
     def checked(self) -> Self:
         """The join, if it can be made.
@@ -117,6 +120,13 @@ class Join:
         for lookup in self.lookups:
             self._keys(lookup)
         return self
+
+    def manifest(self, lookup: Lookup) -> Manifest:
+        """The manifest of the lookup's table, read once."""
+        place = (lookup.source.table, lookup.source.release)
+        if place not in self.manifests:
+            self.manifests[place] = manifest(self.lake, *place)
+        return self.manifests[place]
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The requests with their features, in order, a frame a slice; without requests, one without rows.
@@ -197,7 +207,7 @@ class _Scope:
 
     def rows(self, lookup: Lookup) -> Rows:
         """The partitions that can matter."""
-        table = manifest(self.join.lake, lookup.source.table, lookup.source.release)
+        table = self.join.manifest(lookup)
         if self.window is None:
             return Rows(self.join.lake, table, ())
         since = None if lookup.ttl is None else self.first - lookup.ttl

@@ -70,7 +70,7 @@ class PostgreSQL:
                 cursor.adbc_ingest("headrace_keys", _keys(among), mode="create", temporary=True)
                 select += " WHERE entity_key IN (SELECT entity_key FROM headrace_keys)"
             cursor.execute(select)
-            return wide(pl.DataFrame(cursor.fetch_arrow_table()).cast(SCHEMA), view)
+            return wide(pl.DataFrame(cursor.fetch_arrow_table()).cast(pl.Schema(SCHEMA)), view)
 
     def keys(self, view: View) -> pl.Series:
         """As `Online`."""

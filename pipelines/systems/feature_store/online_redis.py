@@ -12,7 +12,7 @@ import polars as pl
 from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 from redis import RedisError
 
 from pipelines import faults
@@ -82,7 +82,8 @@ class Redis:
                 "Publishing to a Redis cluster is not built: its keys lie on several servers, and a batch is one"
                 " script. Use redis_type redis or redis_sentinel in feature_repo/feature_store.yaml."
             )
-        return cls(store.provider.online_store._get_client(found), store.project)  # noqa: SLF001  Feast's own options
+        server: Any = store.provider.online_store
+        return cls(server._get_client(found), store.project)  # noqa: SLF001  Feast's own options
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""

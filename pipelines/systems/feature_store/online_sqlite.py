@@ -17,23 +17,20 @@ import polars as pl
 from feast import FeatureStore
 
 from pipelines import faults
-from pipelines.systems.feature_store.encoding import KEY
+from pipelines.systems.feature_store.encoding import KEY, STAMP
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import View
 from pipelines.systems.feature_store.online_sql import (
     ASK_FENCE,
     MAKE_FENCE,
     PASS_FENCE,
-    SCHEMA,
-    cells,
     filled,
+    literal,
     overtaken,
     quoted,
-    wide,
 )
 
 BUSY_SECONDS = 30.0
-CELL = ("entity_key", "feature_name", "value", "event_ts")
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,21 @@ class SQLite:
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
-        select = f"SELECT {', '.join(CELL)} FROM {self._table(view)}"  # noqa: S608  our own names
+        # A row a key comes out of SQLite itself: a fifth of the objects that a row a value would be.
+        time_of = "CASE WHEN min(event_ts) = max(event_ts) THEN max(event_ts) END"
+        values = [f"max(CASE feature_name WHEN {literal(name)} THEN value END)" for name in view.features]
+        # CROSS JOIN tells SQLite to look the wanted keys up, and not to walk through all there are.
+        chosen = "wanted CROSS JOIN " if among is not None else ""
+        where = " WHERE t.entity_key = wanted.entity_key" if among is not None else ""
+        select = f"SELECT t.entity_key, {', '.join((time_of, *values))} FROM {chosen}{self._table(view)} t{where}"  # noqa: S608  our own names
         with self._database(view) as database:
             if among is not None:
                 database.execute("CREATE TEMP TABLE wanted (entity_key BLOB PRIMARY KEY) WITHOUT ROWID")
                 database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", zip(among, strict=True))
-                select += " WHERE entity_key IN (SELECT entity_key FROM wanted)"
-            columns = zip(*database.execute(select).fetchall(), strict=True)
-            found = dict(zip(CELL, columns, strict=False)) or dict.fromkeys(CELL, ())
-        return wide(pl.DataFrame(found, schema=SCHEMA), view)
+            found = database.execute(f"{select} GROUP BY t.entity_key").fetchall()
+        kinds = {KEY: pl.Binary, STAMP: pl.Int64, **dict.fromkeys(view.features, pl.Binary)}
+        columns = zip(*found, strict=True) if found else ([] for _ in kinds)
+        return pl.DataFrame(dict(zip(kinds, columns, strict=True)), schema=kinds)
 
     def keys(self, view: View) -> pl.Series:
         """As `Online`."""
@@ -69,14 +72,14 @@ class SQLite:
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, in one transaction."""
-        table, rows = self._table(view), cells(write, view)
+        table = self._table(view)
+        rows = ", ".join(f"(?1, {literal(name)}, ?{place}, ?2)" for place, name in enumerate(view.features, 3))
+        insert = f"INSERT OR REPLACE INTO {table} (entity_key, feature_name, value, event_ts) VALUES {rows}"  # noqa: S608
         with self._database(view) as database:
             database.execute("BEGIN IMMEDIATE")
             self._pass_fence(database, generation)
-            database.executemany(
-                f"INSERT OR REPLACE INTO {table} ({', '.join(CELL)}) VALUES (?, ?, ?, ?)",  # noqa: S608
-                zip(*(rows[name].to_list() for name in CELL), strict=True),
-            )
+            # In order of keys, which is that of the index.
+            database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
             database.executemany(f"DELETE FROM {table} WHERE entity_key = ?", zip(delete, strict=True))  # noqa: S608
             faults.point("commit of the online values")
             database.execute("COMMIT")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
+import pyarrow as pa
 from feast import FeatureStore
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from pipelines.dataset import UTC_MICROSECONDS, FeatureTable
 from pipelines.systems.feature_store.definitions import physical
@@ -200,7 +201,7 @@ def _served(store: FeatureStore, table: FeatureTable, view: str, sample: pl.Data
         return sample
     rows = sample.select(table.keys).to_dicts()
     answer = store.get_online_features(_references(table, view), rows).to_dict()
-    return pl.DataFrame(answer, schema_overrides=dict(sample.schema)).select(sample.columns)
+    return pl.DataFrame(answer, schema_overrides=dict(sample.schema), strict=False).select(sample.columns)
 
 
 def _references(table: FeatureTable, view: str) -> list[str]:
@@ -211,9 +212,9 @@ def _digest(seen: pl.DataFrame) -> str:
     """Equal for two shelves in which the compared keys hold the same bytes, in whatever order they came."""
     found = hashlib.sha256()
     for column in seen.sort(KEY).get_columns():
-        for row in column:
-            found.update(b"-" if row is None else row if isinstance(row, bytes) else str(row).encode())
-            found.update(b"\n")
+        kind = pa.large_binary() if column.dtype == pl.Binary else pa.int64()
+        for buffer in column.rechunk().to_arrow().cast(kind).buffers():
+            found.update(buffer or b"")
     return found.hexdigest()[:32]
 
 

@@ -1,7 +1,9 @@
 """The two sides of a dataset in the online store: load one, prove it, switch the service to it."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,6 +72,15 @@ class Sides:
         tables = self.snapshot.dataset.features
         return [prove(self.store, table, side, expected[table.name], self.snapshot.now) for table in tables]
 
+    def still_read(self) -> float:
+        """Seconds that a server may go on reading the side that was live before the last switch."""
+        noted = self.publications.online()
+        if noted is None:
+            return 0.0
+        since = (datetime.now(UTC) - noted.switched_at).total_seconds()
+        patience = float(self.store.config.registry.cache_ttl_seconds)
+        return max(0.0, patience - since)
+
     def attempt(self) -> "Attempt":
         """Take the lead: whoever published until now is overtaken."""
         generation = self.publications.take(online_of(self.store).generation())
@@ -108,15 +119,23 @@ class Attempt:
             return None
         return found.known_at(holding.as_of) if found.digest == holding.digest else None
 
-    def load(self, expected: Mapping[str, Expected]) -> dict[str, Loaded]:
+    def load(
+        self, expected: Mapping[str, Expected], *, patient: bool = False, everything: bool = False
+    ) -> dict[str, Loaded]:
         """Bring the standby to what is expected, by the difference; until it is proved, its tags claim nothing.
+
+        Args:
+            expected: What it must hold.
+            patient: Wait until no server can still be reading the standby.
+            everything: Compare also what the standby was proved to hold already.
 
         Raises:
             OvertakenError: A later attempt has the lead.
         """
-        if self.sides.shows(self.standing.standby):
-            kept = {name: found.keys.len() for name, found in expected.items()}
-            return {name: Loaded(0, 0, count) for name, count in kept.items()}
+        if self.sides.shows(self.standing.standby) and not everything:
+            return {name: Loaded(0, 0, found.keys.len()) for name, found in expected.items()}
+        if patient:
+            time.sleep(self.sides.still_read())
         self._claim()
         return {table.name: self._load(table, expected[table.name]) for table in self._tables}
 

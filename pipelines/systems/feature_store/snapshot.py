@@ -128,28 +128,36 @@ class Snapshot:
         """Every key that has a latest row."""
         rows = self._window(table).read([*table.keys, EVENT_TIME, KNOWN_TIME], seen(table, self.now))
         found = rows.select(table.keys).unique().drop_nulls()
-        return found.cast(_key_types(table))
+        return found.cast(pl.Schema(_key_types(table)))
 
     def affected(self, table: FeatureTable, before: "Snapshot") -> pl.DataFrame:
         """The only keys whose latest row can be another than in `before`.
 
-        They are in partitions that came, went or differ; or in those between the two ends of the TTL.
+        They have a row that only one of the two has, in a partition that came, went or differs; or one that only one of
+        the two finds too old.
         """
         had, has = before.manifests[table.name], self.manifests[table.name]
-        names = {*had.partitions, *has.partitions}
-        other = {name for name in names if _md5(had, name) != _md5(has, name)}
-        edge = self._edge(table, before)
-        stale = (_some(self.lake, made, {*other, *edge}) for made in (had, has))
-        parts = [rows.read(table.keys) for rows in stale if rows.partitions]
-        empty = pl.DataFrame(schema=_key_types(table))
-        return pl.concat([empty, *(part.cast(dict(empty.schema)) for part in parts)]).unique().drop_nulls()
+        other = {name for name in {*had.partitions, *has.partitions} if _md5(had, name) != _md5(has, name)}
+        columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
+        one, two = (_some(self.lake, made, other).read(columns) for made in (had, has))
+        parts = [two, one]
+        if one.height and two.height:
+            parts = [
+                here.join(there, on=columns, how="anti", nulls_equal=True) for here, there in ((one, two), (two, one))
+            ]
+        parts.append(self._aged(table, before))
+        kinds = _key_types(table)
+        keys = [part.select(pl.col(name).cast(kind) for name, kind in kinds.items()) for part in parts]
+        return pl.concat(keys).unique().drop_nulls()
 
-    def _edge(self, table: FeatureTable, before: "Snapshot") -> tuple[str, ...]:
-        """Partitions with rows that only one of the two finds too old."""
+    def _aged(self, table: FeatureTable, before: "Snapshot") -> pl.DataFrame:
+        """Keys of the rows that only one of the two finds too old."""
         if not table.ttl or before.now == self.now:
-            return ()
-        ends = sorted(microseconds(snapshot.now - table.ttl) for snapshot in (before, self))
-        return Rows.between(self.lake, self.manifests[table.name], *ends).partitions
+            return pl.DataFrame(schema=_key_types(table))
+        first, last = sorted(microseconds(snapshot.now - table.ttl) for snapshot in (before, self))
+        between = pl.col(EVENT_TIME).is_between(instant(first), instant(last))
+        rows = Rows.between(self.lake, self.manifests[table.name], first, last)
+        return rows.read([*table.keys, EVENT_TIME], between).select(table.keys)
 
     def _window(self, table: FeatureTable) -> Rows:
         since = microseconds(self.now - table.ttl) if table.ttl else None

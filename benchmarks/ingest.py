@@ -1,0 +1,193 @@
+"""Source → raw: many small objects, few large ones, and a database table, against the tools that only copy.
+
+Ours lists, reads each object as the version that was listed, hashes it twice (the md5 that names it, the sha256 in the
+manifest) and shows the table. Peers that are not installed are left out, and named.
+"""
+
+import os
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ground import Workspace, servers, workspace
+from measure import Contender, Report, in_turns, once, options
+
+OBJECTS = {"small": (500, 100_000), "large": (3, 100_000_000)}
+FULL_OBJECTS = {"small": (2000, 100_000), "large": (10, 100_000_000)}
+ROWS, FULL_ROWS, DAYS = 1_000_000, 5_000_000, 30
+THREADS = 8
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = options(__doc__ or "")
+    parser.add_argument("--do", nargs="+", help="(for itself)")
+    asked = parser.parse_args()
+    if asked.do:
+        verb, *rest = asked.do
+        globals()[verb](*rest)
+        return
+    report = Report("ingest", as_json=asked.json)
+    with servers("s3", "postgres") as (folder, env):
+        places = {name: workspace(folder, env, name) for name in (*OBJECTS, "rows")}
+        for name, (number, size) in (FULL_OBJECTS if asked.full else OBJECTS).items():
+            copying(report, places[name], number, size, asked.repeats)
+        querying(report, places["rows"], FULL_ROWS if asked.full else ROWS, asked.repeats)
+    report.end()
+
+
+def do(place: Workspace, verb: str, *arguments: object) -> Contender:
+    """A verb of this script, with the workspace's code, into an empty folder."""
+    script = place.script(verb, str(place.root / "benchmarks/ingest.py"), "--do", verb, *map(str, arguments))
+    return Contender(verb, script.command, place.root, place.env, partial(empty, place.root))
+
+
+def empty(root: Path) -> None:
+    """Nothing ingested yet."""
+    for folder in (root / "data/raw", root / ".dvc/cache", root / "out"):
+        shutil.rmtree(folder, ignore_errors=True)
+    (root / "out").mkdir()
+
+
+def copying(report: Report, place: Workspace, number: int, size: int, repeats: int) -> None:
+    """Objects."""
+    (place.bucket / "objects").mkdir()
+    for index in range(number):
+        (place.bucket / f"objects/{index:05}.bin").write_bytes(os.urandom(size))
+    contenders = [do(place, "ours", "objects"), do(place, "boto3_pool"), do(place, "s3fs_get")]
+    peers = dict(place.env)
+    if program := shutil.which("s5cmd") or shutil.which("s5cmd", path=str(Path(sys.executable).parent)):
+        peers |= {"S3_ENDPOINT_URL": place.env["AWS_ENDPOINT_URL"], "AWS_REGION": "us-east-1"}
+        command = [program, "--log", "error", "cp", f"s3://{place.bucket.name}/objects/*", "out/"]
+        contenders.append(Contender("s5cmd", command, place.root, peers, partial(empty, place.root)))
+    if find_spec("obstore"):
+        contenders.append(do(place, "obstore_get"))
+    costs = in_turns(contenders, repeats)
+    report.table(f"{number:,} objects of {size / 1e6:g} MB", costs, "ours")
+    for peer in sorted({"s5cmd", "obstore_get"} - costs.keys()):
+        report.note(f"{peer} is not installed here")
+    best = min((name for name in costs if name != "ours"), key=lambda name: costs[name].cpu_s)
+    against = "s5cmd" if "s5cmd" in costs else best
+    report.target(f"ours / {against}", costs["ours"].cpu_s / costs[against].cpu_s, 1.5)
+
+
+def querying(report: Report, place: Workspace, rows: int, repeats: int) -> None:
+    """A table by day."""
+    once(do(place, "fill_table", rows))
+    contenders = [do(place, "ours", "rows"), do(place, "pandas_sql"), do(place, "adbc_polars")]
+    if find_spec("connectorx"):
+        contenders.append(do(place, "connectorx_polars"))
+    costs = in_turns(contenders, repeats)
+    report.table(f"{rows:,} rows of PostgreSQL", costs, "ours")
+    best = min(cost.cpu_s for name, cost in costs.items() if name != "ours")
+    report.target("ours / the fastest of them", costs["ours"].cpu_s / best, 1.2)
+
+
+def ours(kind: str) -> None:
+    """Headrace."""
+    from pipelines.dataset import Dataset, Objects, Query, Source  # noqa: PLC0415
+    from pipelines.ingest import ingest  # noqa: PLC0415
+    from pipelines.settings import Settings  # noqa: PLC0415
+    from pipelines.table import Lake  # noqa: PLC0415
+
+    origins: dict[str, Objects | Query] = {
+        "objects": Objects("objects/", r"objects/(?P<partition>\d+)\.bin", ".bin"),
+        "rows": Query("events", ("id",), "updated_at", "happened_at"),
+    }
+    unused: Any = None  # raw data meets no contract
+    source = Source("events", origins[kind], unused, unused, unused, ("id",))
+    done = ingest(Dataset("bench", "", "", (source,)), Lake.at(Path.cwd()), Settings(workspace=Path.cwd()))
+    print(*done)
+
+
+def boto3_pool() -> None:
+    """boto3: `get_object` on threads."""
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    client, bucket = boto3.client("s3", config=Config(max_pool_connections=THREADS)), os.environ["HEADRACE_BUCKET"]
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="objects/")
+    keys = [item["Key"] for page in pages for item in page["Contents"]]
+
+    def get(key: str) -> None:
+        with Path("out", Path(key).name).open("wb") as file:
+            file.writelines(client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(1 << 20))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(get, keys))
+
+
+def s3fs_get() -> None:
+    """s3fs: a recursive get."""
+    import s3fs  # noqa: PLC0415
+
+    files = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    files.get(f"{os.environ['HEADRACE_BUCKET']}/objects/", "out/", recursive=True)
+
+
+def obstore_get() -> None:
+    """obstore, on threads."""
+    import obstore  # noqa: PLC0415
+    from obstore.store import S3Store  # noqa: PLC0415
+
+    store = S3Store(
+        os.environ["HEADRACE_BUCKET"], endpoint=os.environ["AWS_ENDPOINT_URL"], region="us-east-1",
+        client_options={"allow_http": True}, virtual_hosted_style_request=False,
+    )  # fmt: skip
+    keys = [item["path"] for page in obstore.list(store, "objects") for item in page]
+
+    def get(key: str) -> None:
+        with Path("out", Path(key).name).open("wb") as file:
+            file.writelines(obstore.get(store, key).stream(min_chunk_size=1 << 20))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(get, keys))
+
+
+def fill_table(rows: str) -> None:
+    """A table of events over 30 days."""
+    import psycopg  # noqa: PLC0415
+
+    with psycopg.connect(os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")) as connection:
+        connection.execute(
+            "CREATE TABLE events AS SELECT id, 'user ' || id % 9973 AS who, random() AS amount, id % 7 AS kind,"  # noqa: S608  a number of our own
+            f" timestamptz '2026-01-01Z' + id * interval '{DAYS} days' / {int(rows)} AS happened_at,"
+            f" timestamptz '2026-02-01Z' AS updated_at FROM generate_series(0::bigint, {int(rows) - 1}) AS id".encode()
+        )
+
+
+def pandas_sql() -> None:
+    """`pandas.read_sql` in chunks, a file each."""
+    import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
+    from sqlalchemy import create_engine  # noqa: PLC0415
+
+    engine = create_engine(os.environ["HEADRACE_DATABASE_URL"])
+    with engine.connect().execution_options(stream_results=True) as connection:
+        for number, chunk in enumerate(pd.read_sql("SELECT * FROM events", connection, chunksize=200_000)):
+            chunk.to_parquet(f"out/{number}.parquet", compression="zstd")
+
+
+def adbc_polars() -> None:
+    """`polars.read_database_uri` over ADBC, one file."""
+    import polars as pl  # noqa: PLC0415
+
+    address = os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")
+    rows = pl.read_database_uri("SELECT * FROM events", address, engine="adbc")
+    rows.write_parquet("out/all.parquet", compression="zstd", compression_level=1)
+
+
+def connectorx_polars() -> None:
+    """`polars.read_database_uri` over ConnectorX, one file."""
+    import polars as pl  # noqa: PLC0415
+
+    address = os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")
+    rows = pl.read_database_uri("SELECT * FROM events", address, engine="connectorx")
+    rows.write_parquet("out/all.parquet", compression="zstd", compression_level=1)
+
+
+if __name__ == "__main__":
+    main()
