@@ -24,7 +24,7 @@ demo: install ## Real data the whole way, on real servers, to a trained model
 test: install ## Lint, types, every test
 	@echo 'ruff' && $(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
 	@echo 'mypy' && $(BIN)/mypy --no-error-summary
-	@echo 'pytest' && $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	@echo 'pytest' && $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 up: install ## Start the stack and leave it running; prints every page with user and password
 	@$(BIN)/python -m infra.stack up --home $(HOME_DIR)

@@ -98,7 +98,7 @@ def reader(store: FeatureStore) -> Callable[[Sequence[int]], dict[str, list[Any]
 def _sqlite(store: FeatureStore, shelf: Shelf) -> Callable[[list[bytes]], dict[tuple[bytes, str], bytes]]:
     import sqlite3  # noqa: PLC0415
 
-    path = Path(store.config.repo_path) / store.config.online_store.path
+    path = Path(store.config.repo_path or ".") / store.config.online_store.path
     database = sqlite3.connect(path)
     table = f'"{store.project}_{shelf.view.name}"'
 

@@ -86,8 +86,7 @@ class Manifest:
         """Canonical JSON, a partition a line."""
         head = {name: getattr(self, name) for name in ("table", "suffix", "code", "params", "libraries")}
         lines = (
-            f"{_encode(partition)}:{_encode(entry.to_dict())}"
-            for partition, entry in sorted(self.partitions.items())
+            f"{_encode(partition)}:{_encode(entry.to_dict())}" for partition, entry in sorted(self.partitions.items())
         )
         body = json.dumps(head, sort_keys=True)[:-1]
         return (body + ', "partitions": {\n' + ",\n".join(lines) + "\n}}\n").encode()

@@ -251,7 +251,7 @@ def run(folder: Path, env: Mapping[str, str], program: str, *arguments: str) -> 
     """What a program of this environment prints, run in the stack's environment."""
     tools = Path(sys.executable).parent
     environment = {**os.environ, **env, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-    command = [tools / program, *arguments]
+    command = [str(tools / program), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

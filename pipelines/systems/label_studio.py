@@ -69,10 +69,8 @@ class Listed:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a project holds: tasks, tasks that someone answered or skipped, answers, and tasks with a skip."""
+    """What a project holds: answers, and tasks with a skip."""
 
-    tasks: int
-    done: int
     answers: int
     skipped: int
 
@@ -200,16 +198,10 @@ class LabelStudio:
         return found
 
     def totals(self, project: Project) -> Totals:
-        """What the project holds, in three cheap counts."""
-        answered = _filter("total_annotations", "greater", "Number", 0)
+        """What the project holds, in two cheap counts."""
         skipped = _filter("cancelled_annotations", "greater", "Number", 0)
-        everything = self._page(project, [], size=1)
-        return Totals(
-            tasks=everything["total"],
-            done=self._page(project, [answered, skipped], size=1, conjunction="or")["total"],
-            answers=everything["total_annotations"],
-            skipped=self._page(project, [skipped], size=1)["total"],
-        )
+        answers = self._page(project, [], size=1)["total_annotations"]
+        return Totals(answers=answers, skipped=self._page(project, [skipped], size=1)["total"])
 
     def now(self) -> datetime:
         """The server's clock, to the second."""
@@ -224,8 +216,8 @@ class LabelStudio:
                 return
             last = page["tasks"][-1]["id"]
 
-    def _page(self, project: Project, filters: Sequence[Json], *, size: int, conjunction: str = "and") -> Any:  # noqa: ANN401  any JSON
-        query = {"filters": {"conjunction": conjunction, "items": filters}, "ordering": ["tasks:id"]}
+    def _page(self, project: Project, filters: Sequence[Json], *, size: int) -> Any:  # noqa: ANN401  any JSON
+        query = {"filters": {"conjunction": "and", "items": filters}, "ordering": ["tasks:id"]}
         return self.wire.read(
             "/api/tasks/",
             {
