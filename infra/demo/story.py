@@ -21,6 +21,8 @@ FIRST_DAYS = tuple(date(2013, 1, day) for day in range(1, 15))
 NEW_DAY, CORRECTED_DAY, DELETED_DAY = date(2013, 1, 15), date(2013, 1, 9), date(2013, 1, 12)
 PICTURES = 60
 WAITING = ("deferred", "awaiting_input")
+ENOUGH = 0.85
+"""Share of tasks that ends a wait: one that somebody has open is handed to nobody else for hours."""
 DAGS = ("flights_refresh", "flights_labels", "flights_training")
 
 Json = dict[str, Any]
@@ -106,7 +108,7 @@ class Teller:
 
     def _labels(self) -> None:
         self.airflow.pause("flights_training", paused=False)
-        run = self.airflow.trigger("flights_labels", poll_s=1)
+        run = self.airflow.trigger("flights_labels", poll_s=1, share=ENOUGH)
         with self.screen.run("flights_labels, triggered") as show:
             for tasks in self.airflow.steps(run):
                 show(tasks)
