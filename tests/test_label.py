@@ -143,11 +143,18 @@ def test_of_two_senders_one_waits_and_each_row_has_one_task(campaign: Campaign) 
 def test_a_personal_column_reaches_the_tool_only_where_the_declaration_says_that_people_need_it(
     campaign: Campaign,
 ) -> None:
-    people = replace(load("flights").sources[0], personal=("late_min",))
-    campaign.dataset = replace(campaign.dataset, sources=(people,))
+    source = load("flights").sources[0]
 
+    campaign.dataset = replace(campaign.dataset, sources=(replace(source, personal=("car",)),))
     with pytest.raises(ItemError, match="its car tells of a person"):
         campaign.send()
+    campaign.dataset = replace(campaign.dataset, sources=(replace(source, personal=("late_min",)),))
+    with pytest.raises(ItemError, match="its task shows late_min, which tells of a person"):
+        campaign.send()
+    campaign.labeling = replace(campaign.labeling, shows_personal=("late_min",))
+    campaign.send()
+
+    assert len(campaign.tasks()) > 0
 
 
 # Wait

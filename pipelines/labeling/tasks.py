@@ -4,8 +4,8 @@ Every sampled row becomes one task, known by its `sample_id`. A column that tell
 declaration says that people need it.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NoReturn
 from xml.etree import ElementTree as ET
 
 import polars as pl
@@ -56,13 +56,29 @@ def contents(dataset: Dataset, labeling: Labeling, rows: pl.DataFrame) -> dict[s
         )
     return {
         row["sample_id"]: {
-            **labeling.task({name: value for name, value in row.items() if name not in hidden}),
+            **labeling.task(_Shown(labeling.name, hidden, row)),
             "sample_id": row["sample_id"],
             "why": row["why"],
             "item": item_of(row, labeling.keys),
         }
         for row in rows.iter_rows(named=True)
     }
+
+
+class _Shown(dict[str, Any]):
+    """What a task may show of a row: asking for a column that tells of a person is an error."""
+
+    def __init__(self, labeling: str, hidden: Collection[str], row: Mapping[str, Any]) -> None:
+        super().__init__({name: value for name, value in row.items() if name not in hidden})
+        self.labeling, self.hidden = labeling, hidden
+
+    def __missing__(self, name: str) -> NoReturn:
+        if name not in self.hidden:
+            raise KeyError(name)
+        raise ItemError(
+            f"labeling {self.labeling}: its task shows {name}, which tells of a person. Leave it out, or name it in"
+            " `shows_personal` if people need it to answer."
+        )
 
 
 def personal(dataset: Dataset) -> set[str]:
