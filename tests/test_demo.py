@@ -248,9 +248,10 @@ def colleague(home: Path, folder: Path) -> Path:
 
 
 def run(folder: Path, env: Mapping[str, str], program: str, *arguments: str) -> str:
-    """What a program of this environment prints, run in the stack's environment."""
+    """What a program of this environment prints, run with the stack's storage, but on this machine's threads."""
     tools = Path(sys.executable).parent
-    environment = {**os.environ, **env, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    ours = {name: value for name, value in env.items() if name != "DASK_SCHEDULER_ADDRESS"}
+    environment = {**os.environ, **ours, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
     command = [str(tools / program), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
