@@ -21,6 +21,7 @@ FIRST_DAYS = tuple(date(2013, 1, day) for day in range(1, 15))
 NEW_DAY, CORRECTED_DAY, DELETED_DAY = date(2013, 1, 15), date(2013, 1, 9), date(2013, 1, 12)
 PICTURES = 60
 WAITING = ("deferred", "awaiting_input")
+DEADLINE_H = 0.05
 ENOUGH = 0.85
 """Share of tasks that ends a wait: one that somebody has open is handed to nobody else for hours."""
 DAGS = ("flights_refresh", "flights_labels", "flights_training")
@@ -108,7 +109,7 @@ class Teller:
 
     def _labels(self) -> None:
         self.airflow.pause("flights_training", paused=False)
-        run = self.airflow.trigger("flights_labels", poll_s=1, share=ENOUGH)
+        run = self.airflow.trigger("flights_labels", poll_s=1, share=ENOUGH, hours=DEADLINE_H)
         with self.screen.run("flights_labels, triggered") as show:
             for tasks in self.airflow.steps(run):
                 show(tasks)
