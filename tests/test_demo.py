@@ -226,12 +226,12 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
         git(clone, "push", "--quiet", "origin", "main")
 
         airflow = Airflow.of(env, home / "logs" / "airflow")
-        airflow.wait_for_dags(["flights_refresh"])
-        refresh = airflow.trigger("flights_refresh")
-        airflow.follow(refresh, lambda _tasks: None)
-        found = {
-            task: airflow.found(refresh, task) for task in ("tables.validate", "tables.transform", "release.version")
-        }
+        with airflow.client:
+            airflow.wait_for_dags(["flights_refresh"])
+            refresh = airflow.trigger("flights_refresh")
+            airflow.follow(refresh, lambda _tasks: None)
+            tasks = ("tables.validate", "tables.transform", "release.version")
+            found = {task: airflow.found(refresh, task) for task in tasks}
 
     assert "Running stage 'flights-validate-weather'" in reran
     for task in ("tables.validate", "tables.transform"):
