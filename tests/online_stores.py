@@ -62,8 +62,6 @@ def new_store(request: pytest.FixtureRequest) -> Callable[[str], OnlineStore]:
             empty(port)
             return OnlineStore(kind, {"connection_string": f"{HOST}:{port}"})
         if kind == "postgres":
-            if find_spec("psycopg_pool") is None:
-                pytest.skip("no psycopg_pool: Feast's PostgreSQL store imports it")
             server: PostgreSQL = request.getfixturevalue("postgres")
             return OnlineStore(
                 kind,
