@@ -21,10 +21,11 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from pit_oracle import answer
 
-from pipelines import parquet
 from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.systems.feature_store.tables import tables_of
-from pipelines.table import Entry, Lake, Manifest
 
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

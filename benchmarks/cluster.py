@@ -21,8 +21,8 @@ from measure import Contender, Report, in_turns, once, options
 from transform import MADE, fresh
 
 if TYPE_CHECKING:
-    from pipelines.stage import Inputs, Outcome
-    from pipelines.table import Manifest
+    from pipelines.engine.manifest import Manifest
+    from pipelines.engine.stage import Inputs, Outcome
 
 SIZES = (10_000, 100_000)
 FULL_SIZES = (10_000, 100_000, 1_000_000)
@@ -108,26 +108,27 @@ def cluster(workers: int) -> Iterator[str]:
 
 def run(address: str = "") -> None:
     """The two stages of `transform.py`."""
-    from pipelines import engine, graph  # noqa: PLC0415
+    from pipelines import graph  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
+    from pipelines.engine.run import run_stage  # noqa: PLC0415
     from pipelines.settings import Settings  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
     from pipelines.systems.dvc import Cache  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
     root = Path("run").resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
     for table in MADE.values():
         settings = Settings(workspace=root, scheduler=address or None)
-        engine.run(graph.stage("flights", table), lake, Executor(settings))
+        run_stage(graph.stage("flights", table), lake, Executor(settings))
 
 
 def plan(size: str) -> None:
     """Plan and record a table of `size` partitions that reads one input."""
-    from pipelines.plan import Recipe  # noqa: PLC0415
-    from pipelines.plan import plan as decide  # noqa: PLC0415
-    from pipelines.stage import Stage  # noqa: PLC0415
+    from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
+    from pipelines.engine.plan import plan as decide  # noqa: PLC0415
+    from pipelines.engine.recipe import Recipe  # noqa: PLC0415
+    from pipelines.engine.stage import Stage  # noqa: PLC0415
     from pipelines.systems.dvc import directory_bytes  # noqa: PLC0415
-    from pipelines.table import Entry, Manifest  # noqa: PLC0415
 
     names = [f"{number:08}" for number in range(int(size))]
     raw = {name: Entry(name, f"{index:032x}", 1) for index, name in enumerate(names)}

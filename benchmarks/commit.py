@@ -111,8 +111,9 @@ def bulk(report: Report, place: Workspace, number: int, size: int, repeats: int)
 def fill(number: int, size: int) -> None:
     """A table of `number` partitions, shown, in the cache and recorded."""
     from pipelines import repro  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
+    from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
     from pipelines.systems.dvc import write_pointer  # noqa: PLC0415
-    from pipelines.table import Entry, Lake, Manifest  # noqa: PLC0415
 
     lake, entries = Lake.at(Path.cwd()), {}
     for name in range(number):
@@ -126,9 +127,10 @@ def fill(number: int, size: int) -> None:
 def append(number: int) -> None:
     """Ours: one more partition, recorded and pushed."""
     from pipelines import repro  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
+    from pipelines.engine.manifest import Entry  # noqa: PLC0415
     from pipelines.systems.dvc import recorded_outs, write_pointer  # noqa: PLC0415
     from pipelines.systems.dvc_remote import push_objects  # noqa: PLC0415
-    from pipelines.table import Entry, Lake  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())
     before, there = lake.manifest(TABLE), recorded_outs(lake.root)
@@ -142,9 +144,9 @@ def append(number: int) -> None:
 
 def push() -> None:
     """Ours: every object of the table."""
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.systems.dvc import recorded_outs  # noqa: PLC0415
     from pipelines.systems.dvc_remote import push_objects  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())
     pushed = push_objects(lake.cache, recorded_outs(lake.root).values(), (), {})

@@ -18,8 +18,9 @@ from ground import Workspace, servers, workspace
 from measure import Contender, Cost, Report, in_turns, middle, once, options, total
 
 if TYPE_CHECKING:
-    from pipelines.plan import Stale
-    from pipelines.table import Entry, Lake
+    from pipelines.engine.lake import Lake
+    from pipelines.engine.manifest import Entry
+    from pipelines.engine.plan import Stale
 
 SIZES = (30, 365, 3650)
 FLIGHTS_A_DAY = 24
@@ -138,18 +139,20 @@ def grow(first: int, count: int) -> None:
 
 def stand_in(root: Path) -> None:
     """Make the tables and a release: the last days computed, the others as if they had been."""
-    from pipelines import engine, graph, version  # noqa: PLC0415
+    from pipelines import graph, version  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.engine.build import build  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
+    from pipelines.engine.run import plan_stage  # noqa: PLC0415
     from pipelines.systems.dvc_remote import Pushed  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
     lake, dataset = Lake.at(root), load("flights")
     for stage in graph.stages(dataset):
-        made = engine.plan_stage(stage, lake)
+        made = plan_stage(stage, lake)
         entries: dict[str, Entry] = {}
         for item in reversed(made.stale):
             if len(entries) < COMPUTED[stage.verb]:
-                entries[item.partition] = engine.build(stage, item, made.recipe, lake)
+                entries[item.partition] = build(stage, item, made.recipe, lake)
                 model = entries[item.partition]
             else:
                 entries[item.partition] = _as_if(lake, stage.table, item, model)

@@ -90,9 +90,9 @@ def querying(report: Report, place: Workspace, rows: int, repeats: int) -> None:
 def ours(kind: str) -> None:
     """Headrace."""
     from pipelines.dataset import Dataset, Objects, Query, Source  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.ingest import ingest  # noqa: PLC0415
     from pipelines.settings import Settings  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
     origins: dict[str, Objects | Query] = {
         "objects": Objects("objects/", r"objects/(?P<partition>\d+)\.bin", ".bin"),

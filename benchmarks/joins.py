@@ -107,8 +107,9 @@ def write(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: ANN401
     """The table, as `headrace transform` writes one: sorted, a file a UTC day, with a manifest."""
     import polars as pl  # noqa: PLC0415
 
-    from pipelines import parquet  # noqa: PLC0415
-    from pipelines.table import Entry, Lake, Manifest  # noqa: PLC0415
+    from pipelines.engine import parquet  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
+    from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
 
     lake = Lake.at(folder)
     entries = {}
@@ -156,9 +157,9 @@ def headrace(folder: Path, out: Path, most: int | None) -> None:
     """Ours, through Feast's API."""
     import polars as pl  # noqa: PLC0415
 
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.systems.feature_store.job import Retrieval  # noqa: PLC0415
     from pipelines.systems.feature_store.tables import tables_of  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
     asked: Any = folder / "requests.parquet"
     if most is not None:

@@ -26,11 +26,13 @@ import httpx
 import polars as pl
 
 from infra.stack.control import running
-from pipelines import label, parquet
+from pipelines import label
 from pipelines.dataset import Dataset, Labeling, Reads
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.labeling import history
 from pipelines.settings import Settings
-from pipelines.table import Entry, Lake, Manifest
 
 Json = dict[str, Any]
 TASKS, BATCH, DAYS = 2000, 250, 20

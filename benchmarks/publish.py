@@ -25,13 +25,14 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConf
 from feast.types import Float64
 from measure import REPOSITORY, Cost, Report, middle, options
 
-from pipelines import parquet
+from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Reads
-from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.publish import publish
 from pipelines.settings import Settings
 from pipelines.systems.dvc import directory_bytes
-from pipelines.table import MANIFEST, Entry, Lake, Manifest
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 DAYS = 10

@@ -87,8 +87,9 @@ def prepare(copies: str) -> None:
     """The raw days."""
     from synthetic import days, flights, packed  # noqa: PLC0415
 
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
+    from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
     from pipelines.systems.dvc import Cache  # noqa: PLC0415
-    from pipelines.table import Entry, Lake, Manifest  # noqa: PLC0415
 
     root = Path("prepared").resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
@@ -101,16 +102,17 @@ def prepare(copies: str) -> None:
 
 def run(place: str) -> None:
     """Headrace: the two stages, as its commands run them."""
-    from pipelines import engine, graph  # noqa: PLC0415
+    from pipelines import graph  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
+    from pipelines.engine.run import run_stage  # noqa: PLC0415
     from pipelines.settings import Settings  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
     from pipelines.systems.dvc import Cache  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
     root = Path(place).resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
     for table in MADE.values():
-        engine.run(graph.stage("flights", table), lake, Executor(Settings(workspace=root)))
+        run_stage(graph.stage("flights", table), lake, Executor(Settings(workspace=root)))
 
 
 def check(place: str) -> None:

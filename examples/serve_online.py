@@ -18,11 +18,11 @@ import polars as pl
 from feast import FeatureStore
 
 from pipelines.datasets.flights import DATASET
+from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
 from pipelines.settings import here
 from pipelines.systems.feature_store.snapshot import Snapshot
 from pipelines.systems.feature_store.store import close_store, open_store
-from pipelines.table import Lake
 
 SIZES = (1, 10, 100)
 

@@ -25,11 +25,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from pipelines.datasets.flights import DATASET
+from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
 from pipelines.settings import here
 from pipelines.systems.feature_store.release import digest, manifest, table_name
 from pipelines.systems.feature_store.tables import tables_of
-from pipelines.table import Lake
 from pipelines.version import releases
 
 LATE_MIN = 15

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pipelines import label, transform, validate
 from pipelines.dataset import Dataset
 from pipelines.datasets import load
+from pipelines.engine.stage import Stage
 from pipelines.errors import HeadraceError
-from pipelines.stage import Stage
 
 
 def stages(dataset: Dataset) -> tuple[Stage, ...]:

@@ -19,6 +19,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pipelines.dataset import Dataset, Objects, Query, Source
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.errors import HeadraceError, NotConfiguredError
 from pipelines.origins import Origin
 from pipelines.origins.objects import Keys
@@ -26,7 +28,6 @@ from pipelines.origins.rows import Rows
 from pipelines.settings import Settings
 from pipelines.systems.database import snapshot
 from pipelines.systems.object_storage import Bucket
-from pipelines.table import Entry, Lake, Manifest
 
 Progress = Callable[[str, int, int], None]
 """Called with source, partitions read, partitions to read."""

@@ -15,18 +15,20 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import engine, parquet
 from pipelines.dataset import Dataset, Labeling
-from pipelines.engine import Done
+from pipelines.engine import parquet
+from pipelines.engine.build import build
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Manifest
+from pipelines.engine.plan import Plan
+from pipelines.engine.run import Done, run_stage
+from pipelines.engine.stage import Files, Outcome, Stage
 from pipelines.errors import NotConfiguredError, TableBusyError
 from pipelines.labeling import consensus, history, review, tasks, votes, weak
 from pipelines.labeling.annotations import ItemError
 from pipelines.labeling.server import connect, project_of
-from pipelines.plan import Plan
 from pipelines.settings import Settings
-from pipelines.stage import Files, Outcome, Stage
 from pipelines.systems.dvc import write_whole
-from pipelines.table import Lake, Manifest
 
 SENDER_WAIT_S = 600
 """How long a second sender waits for the first one."""
@@ -225,7 +227,7 @@ def collect(
         reader = history.Reader(server, project, labeling, keys, secret)
         found = history.catch_up(before, lake, reader, allow_empty=allow_empty)
         lake.commit(found.manifest)
-    ran = engine.run(stage(dataset, labeling), lake, _here)
+    ran = run_stage(stage(dataset, labeling), lake, _here)
     rejected = sum(entry.facts["rejected"] for entry in ran.manifest.partitions.values())
     return Collected(found.events, found.days, tuple(ran.built), ran.manifest.rows, rejected, found.foreign)
 
@@ -233,7 +235,7 @@ def collect(
 def _here(plan: Plan, lake: Lake, done: Done) -> None:
     """A day of answers is small: no cluster for them."""
     for item in plan.stale:
-        done(item.partition, engine.build(plan.stage, item, plan.recipe, lake))
+        done(item.partition, build(plan.stage, item, plan.recipe, lake))
 
 
 def _key_types(dataset: Dataset, labeling: Labeling, lake: Lake, before: Manifest) -> dict[str, pl.DataType]:

@@ -5,9 +5,9 @@ from contextlib import ExitStack, contextmanager
 
 from pipelines import graph
 from pipelines.datasets import NAMES, load
+from pipelines.engine.lake import Lake
 from pipelines.ingest import raw_table
 from pipelines.labeling.tasks import annotations_table
-from pipelines.table import Lake
 
 
 @contextmanager

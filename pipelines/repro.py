@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import graph
-from pipelines.code import closure
 from pipelines.dataset import Dataset
 from pipelines.datasets import NAMES, load
-from pipelines.engine import param
+from pipelines.engine.code import closure
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Manifest
+from pipelines.engine.recipe import param
+from pipelines.engine.stage import Stage
 from pipelines.errors import HeadraceError
-from pipelines.stage import Stage
 from pipelines.systems.dvc import directory_bytes, dump_yaml, load_yaml, md5_of, write_whole
-from pipelines.table import MANIFEST, Lake, Manifest
 
 COMMAND = "python -m pipelines"
 WORDS = {"label": "label aggregate"}

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipelines import parquet
 from pipelines.dataset import Dataset
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
-from pipelines.fingerprint import Fingerprint, fingerprint
 from pipelines.settings import Settings
-from pipelines.splits import COLUMN, Leak, Split, leak
 from pipelines.systems.feature_store.errors import FeatureStoreError, RequestRefusedError
 from pipelines.systems.feature_store.release import digest, manifest, table_name
-from pipelines.table import Lake
-from pipelines.training_set import Question, TrainingSet
+from pipelines.training.fingerprint import Fingerprint, fingerprint
+from pipelines.training.splits import COLUMN, Leak, Split, leak
+from pipelines.training.training_set import Question, TrainingSet
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import features, parquet
+from pipelines.contracts import features
 from pipelines.dataset import WHOLE, Dataset, FeatureTable, Reads
-from pipelines.stage import Files, Inputs, Outcome, Stage
-from pipelines.table import Manifest
+from pipelines.engine import parquet
+from pipelines.engine.manifest import Manifest
+from pipelines.engine.stage import Files, Inputs, Outcome, Stage
 
 
 def stage(dataset: Dataset, table: FeatureTable) -> Stage:

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from pipelines import contract, parquet
-from pipelines.contract import Verdict
+from pipelines.contracts import contract
+from pipelines.contracts.contract import Verdict
 from pipelines.dataset import Dataset, Source
+from pipelines.engine import parquet
+from pipelines.engine.manifest import Entry, Manifest
+from pipelines.engine.stage import Files, Inputs, Outcome, Stage
 from pipelines.errors import HeadraceError
-from pipelines.stage import Files, Inputs, Outcome, Stage
-from pipelines.table import Entry, Manifest
 
 KEYS = "keys"
 """The fact that holds the first and the last value of the leading key column."""

@@ -11,13 +11,14 @@ from typing import Any
 from pipelines import graph, repro
 from pipelines.dataset import Dataset
 from pipelines.datasets import NAMES, load
-from pipelines.engine import plan_stage
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Manifest
+from pipelines.engine.run import plan_stage
 from pipelines.errors import HeadraceError
 from pipelines.leases import held
 from pipelines.systems import git
 from pipelines.systems.dvc import read_lock, recorded_outs, write_lock, write_pointer
 from pipelines.systems.dvc_remote import Pushed, push_objects
-from pipelines.table import MANIFEST, Lake, Manifest
 
 
 class AuditError(HeadraceError):

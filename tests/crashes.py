@@ -19,11 +19,13 @@ import tiny
 from tiny import bring, sales
 from workspaces import git
 
-from pipelines import engine, faults, graph
+from pipelines import faults, graph
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Manifest
+from pipelines.engine.run import run_stage
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
 from pipelines.systems.dvc import Remote, md5_of, object_key, read_directory, recorded_outs
-from pipelines.table import Lake, Manifest
 from pipelines.version import version
 
 TABLES = (tiny.VALIDATED, tiny.REJECTED, tiny.TOTALS)
@@ -64,7 +66,7 @@ class Case:
         lake = self.lake
         execute = Executor(Settings(workspace=self.root))
         for stage in graph.stages(tiny.DATASET):
-            engine.run(stage, lake, execute)
+            run_stage(stage, lake, execute)
         version(tiny.DATASET, lake)
 
     def shown(self) -> dict[str, str]:

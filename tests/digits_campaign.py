@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from servers import S3
 
 from infra.demo import digits
-from pipelines import engine, graph, label
+from pipelines import graph, label
 from pipelines.dataset import Dataset, Labeling
 from pipelines.datasets import load
+from pipelines.engine.lake import Lake
+from pipelines.engine.run import run_stage
 from pipelines.ingest import ingest
 from pipelines.label import Collected, Sent
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
-from pipelines.table import Lake
 
 if TYPE_CHECKING:
     from label_server import LabelServer, Person
@@ -44,7 +45,7 @@ class Digits:
         found = cls(server, Lake.at(root), settings, replace(dataset, labels=(labeling,)), labeling)
         ingest(found.dataset, found.lake, settings)
         for stage in graph.of_verb(found.dataset, "validate"):
-            engine.run(stage, found.lake, Executor(settings, lambda *_: None))
+            run_stage(stage, found.lake, Executor(settings, lambda *_: None))
         return found
 
     def send(self, **params: int) -> Sent:

@@ -13,16 +13,17 @@ from typing import Any
 import polars as pl
 from feast import FeatureStore
 
-from pipelines import parquet
+from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Reads
-from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.publish import Published, publish
 from pipelines.retrieve import features
 from pipelines.settings import Settings
 from pipelines.systems.dvc import directory_bytes
 from pipelines.systems.feature_store.job import Retrieval
 from pipelines.systems.feature_store.store import close_store, open_store
-from pipelines.table import MANIFEST, Entry, Lake, Manifest
 
 LARGE = 2**53 + 1
 """The first whole number that a float can not hold."""

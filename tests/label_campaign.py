@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipelines import label, parquet
+from pipelines import label
 from pipelines.dataset import Dataset, Labeling, Reads
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.label import Collected, Sent
 from pipelines.settings import Settings
-from pipelines.table import Entry, Lake, Manifest
 
 if TYPE_CHECKING:
     from label_server import LabelServer

@@ -22,8 +22,8 @@ from feature_lake import AIRCRAFT, FLOWN, NOON, WEATHER, fill, fill_all, put, se
 from online_stores import OnlineStore, empty
 
 from pipelines import faults
+from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store.online import Shelf
-from pipelines.table import Lake
 
 KEYS = ["N2", "N3", "N4"]
 OLD = [-4.0, 3.0, None]

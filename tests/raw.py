@@ -12,8 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines import parquet
-from pipelines.table import Entry, Lake, Manifest
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 
 FLIGHTS, WEATHER = "raw/flights/flights", "raw/flights/weather"
 

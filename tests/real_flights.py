@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.contract import Verdict, split
+from pipelines.contracts.contract import Verdict, split
 from pipelines.dataset import WHOLE
 from pipelines.datasets.flights import DATASET
 

@@ -15,12 +15,13 @@ from raw import days
 from servers import S3
 from workspaces import Workspace, new_workspace
 
-from pipelines import parquet
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.ingest import ingest
 from pipelines.labeling import annotations
 from pipelines.settings import Settings
 from pipelines.systems.object_storage import Bucket
-from pipelines.table import Entry, Lake, Manifest
 from pipelines.trace.lineage import Lineage, lineage
 from pipelines.trace.revisions import Tables
 from pipelines.version import version

@@ -15,10 +15,12 @@ from raw import Arrivals, days, flights
 from servers import HOST, answers, free_port, running
 from workspaces import Workspace
 
-from pipelines import engine, graph
+from pipelines import graph
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST
+from pipelines.engine.run import Ran, run_stage
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
-from pipelines.table import MANIFEST, Lake
 from pipelines.version import version
 
 pytestmark = pytest.mark.slow
@@ -34,10 +36,10 @@ class Cluster:
     address: str
     workspace: Workspace
 
-    def run(self, table: str) -> engine.Ran:
+    def run(self, table: str) -> Ran:
         """Run the stage of `table` there."""
         stage = graph.stage("flights", table)
-        return engine.run(stage, self.workspace.lake, Executor(self.settings))
+        return run_stage(stage, self.workspace.lake, Executor(self.settings))
 
     @property
     def settings(self) -> Settings:
@@ -97,7 +99,7 @@ def test_a_worker_that_is_killed_costs_its_own_partition_only(cluster: Cluster) 
 
     stage = graph.stage("flights", FLIGHTS)
 
-    ran = engine.run(stage, cluster.workspace.lake, Executor(cluster.settings, kill))
+    ran = run_stage(stage, cluster.workspace.lake, Executor(cluster.settings, kill))
 
     assert killed.is_set()
     assert sorted(ran.built) == DAYS
@@ -125,7 +127,7 @@ def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_dr
     lake = on_the_remote(workspace)
 
     for stage in graph.stages(workspace.dataset):
-        engine.run(stage, lake, Executor(cluster.settings))
+        run_stage(stage, lake, Executor(cluster.settings))
     version(workspace.dataset, lake)
 
     for table in lake.tables("flights"):
@@ -138,7 +140,7 @@ def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_dr
 def test_a_fresh_clone_pulls_what_workers_committed_and_dvc_finds_nothing_changed(cluster: Cluster) -> None:
     lake = on_the_remote(cluster.workspace)
     for stage in graph.stages(cluster.workspace.dataset):
-        engine.run(stage, lake, Executor(cluster.settings))
+        run_stage(stage, lake, Executor(cluster.settings))
     version(cluster.workspace.dataset, lake)
     clone = cluster.workspace.clone("colleague")
 
@@ -154,7 +156,7 @@ def test_a_small_plan_asks_no_cluster(workspace: Workspace) -> None:
     workspace.raw.arrive(*days(1, 3))
     nobody = Settings(workspace=workspace.root, scheduler=f"tcp://{HOST}:{free_port()}")
 
-    ran = engine.run(graph.stage("flights", FLIGHTS), workspace.lake, Executor(nobody))
+    ran = run_stage(graph.stage("flights", FLIGHTS), workspace.lake, Executor(nobody))
 
     assert len(ran.built) == 3
 
@@ -167,7 +169,7 @@ def test_a_scheduler_that_does_not_answer_is_named_with_its_variable(
     address = f"tcp://{HOST}:{free_port()}"
 
     with pytest.raises(Exception, match=rf"{address} \(DASK_SCHEDULER_ADDRESS\) within 0.5 s"):
-        engine.run(
+        run_stage(
             graph.stage("flights", FLIGHTS),
             workspace.lake,
             Executor(Settings(workspace=workspace.root, scheduler=address)),

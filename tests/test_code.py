@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.code import closure, code_hash, fingerprint
+from pipelines.engine.code import closure, code_hash, fingerprint
 
 PLAIN = 'import os\n\n\ndef f(x: int) -> str:\n    return f"{x} # no comment"\n'
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import contract
-from pipelines.contract import Within, split
+from pipelines.contracts import contract
+from pipelines.contracts.contract import Within, split
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Objects, Source
 
 DAY = "2013-01-09"

@@ -6,9 +6,9 @@ import pytest
 from workspaces import REPOSITORY
 
 from pipelines import graph, repro
-from pipelines.code import closure
 from pipelines.dataset import UTC_MICROSECONDS, Dataset, Objects
 from pipelines.datasets import NAMES, load
+from pipelines.engine.code import closure
 from pipelines.errors import HeadraceError
 
 
@@ -67,7 +67,7 @@ def test_code_of_a_stage_is_found_and_no_stage_hangs_on_another_ones_module(data
 
     for table, files in own.items():
         assert any(f"datasets/{dataset.name}/" in name for name in files), table
-        assert not files & {"pipelines/engine.py", "pipelines/settings.py", "pipelines/table.py"}, table
+        assert not files & {"pipelines/engine/run.py", "pipelines/settings.py", "pipelines/engine/lake.py"}, table
 
 
 def test_a_dataset_that_is_not_there_is_named_with_those_that_are() -> None:

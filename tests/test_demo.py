@@ -26,7 +26,7 @@ from infra.demo.load import Sources, key_of
 from infra.stack import control
 from infra.stack.process import Identity
 from infra.stack.state import read_state
-from pipelines.contract import split
+from pipelines.contracts.contract import split
 from pipelines.datasets.flights.sources import flights
 
 DAY = date(2013, 1, 9)

@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 from story import CARRIERS, CORRECTED, DELETED, RAW, Story, entry
 
-from pipelines.table import Lake, Manifest
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Manifest
 from pipelines.trace.diff import between, diff
 from pipelines.trace.revisions import Tables
 

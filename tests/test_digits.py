@@ -13,11 +13,11 @@ from servers import S3
 from workspaces import REPOSITORY, git
 
 from infra.demo import digits
+from pipelines.contracts.reading import UnreadableError
 from pipelines.datasets.digits.sources import images
 from pipelines.errors import HeadraceError
 from pipelines.labeling import review, weak
 from pipelines.labeling.quality import QualityError, gate
-from pipelines.reading import UnreadableError
 
 DATASET = "digits"
 

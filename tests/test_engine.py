@@ -16,14 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import RAW, REJECTED, TOTALS, VALIDATED, bring, sales
 
-from pipelines import engine, graph
+from pipelines import graph
 from pipelines.dataset import Dataset
-from pipelines.engine import Ran, plan_all
+from pipelines.engine.build import build
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Entry, Manifest
+from pipelines.engine.plan import Plan, plan
+from pipelines.engine.recipe import recipe_of
+from pipelines.engine.run import Done, Ran, plan_all, run_stage
 from pipelines.errors import HeadraceError, StaleAttemptError, TableBusyError
-from pipelines.plan import Plan, plan
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor, PartitionsRefusedError
-from pipelines.table import MANIFEST, Entry, Lake, Manifest
 from pipelines.validate import TooManyRejectedError
 
 
@@ -38,7 +41,7 @@ def lake(tmp_path: Path) -> Lake:
 def run(lake: Lake, dataset: Dataset = tiny.DATASET, threads: int = 2) -> dict[str, Ran]:
     """Table → what was done."""
     execute = Executor(Settings(workspace=lake.root, threads=threads))
-    return {stage.table: engine.run(stage, lake, execute) for stage in graph.stages(dataset)}
+    return {stage.table: run_stage(stage, lake, execute) for stage in graph.stages(dataset)}
 
 
 def days(*numbers: int) -> list[str]:
@@ -137,7 +140,7 @@ def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
 def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake: Lake) -> None:
     run(lake)
     stage = graph.stages(tiny.DATASET)[0]
-    recipe = engine.recipe(stage, lake.root)
+    recipe = recipe_of(stage, lake.root)
     own, inputs = lake.known(VALIDATED), {RAW: lake.manifest(RAW)}
 
     other = replace(
@@ -244,13 +247,13 @@ def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake
     run(calm)
     stage = graph.stages(tiny.DATASET)[0]
 
-    def dies(made: Plan, where: Lake, done: engine.Done) -> None:
+    def dies(made: Plan, where: Lake, done: Done) -> None:
         for item in made.stale[:2]:
-            done(item.partition, engine.build(stage, item, made.recipe, where))
+            done(item.partition, build(stage, item, made.recipe, where))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine.run(stage, lake, dies)
+        run_stage(stage, lake, dies)
     assert lake.manifest(VALIDATED).partitions == {}, "readers see the old state whole"
 
     ran = run(lake)
@@ -268,15 +271,15 @@ def test_an_attempt_that_lost_its_lease_while_it_was_paused_cannot_commit(lake: 
     stage = graph.stages(tiny.DATASET)[0]
     execute = Executor(Settings(workspace=lake.root))
 
-    def is_overtaken(made: Plan, where: Lake, done: engine.Done) -> None:
+    def is_overtaken(made: Plan, where: Lake, done: Done) -> None:
         execute(made, where, done)
         (lock,) = (lake.root / ".headrace/locks").iterdir()
         lock.unlink()
         bring(tiny.lake_at(lake.root), sales(6))
-        engine.run(stage, tiny.lake_at(lake.root), execute)
+        run_stage(stage, tiny.lake_at(lake.root), execute)
 
     with pytest.raises(StaleAttemptError, match=r"no longer holds .*Run the same command again"):
-        engine.run(stage, lake, is_overtaken)
+        run_stage(stage, lake, is_overtaken)
 
     assert list(lake.manifest(VALIDATED).partitions) == days(1, 2, 3, 4, 5, 6), "what the other run showed stands"
     assert not run(lake)[VALIDATED].built
@@ -350,7 +353,7 @@ def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(lake: La
     before = lake.manifest(VALIDATED).partitions
     stage = graph.stages(tiny.DATASET)[0]
 
-    ran = engine.run(stage, lake, Executor(Settings(workspace=lake.root)), "2026-01-02")
+    ran = run_stage(stage, lake, Executor(Settings(workspace=lake.root)), "2026-01-02")
 
     after = lake.manifest(VALIDATED).partitions
     assert (list(ran.built), ran.gone) == (days(2), [])
@@ -363,12 +366,12 @@ def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> 
     bring(other, sales(1, 2, 3, 4, 5))
     run(lake)
 
-    def shuffled(made: Plan, where: Lake, done: engine.Done) -> None:
+    def shuffled(made: Plan, where: Lake, done: Done) -> None:
         items = list(made.stale)
         random.Random(7).shuffle(items)  # noqa: S311  an order, no secret
         Executor(Settings(workspace=other.root))(replace(made, stale=items), where, done)
 
     for stage in graph.stages(tiny.DATASET):
-        engine.run(stage, other, shuffled)
+        run_stage(stage, other, shuffled)
 
     assert other.manifest(TOTALS) == lake.manifest(TOTALS)

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines import parquet
-from pipelines.feeds import Feed, FeedRefusedError, to_dask, to_hugging_face, to_torch
+from pipelines.engine import parquet
+from pipelines.training.feeds import Feed, FeedRefusedError, to_dask, to_hugging_face, to_torch
 
 LARGE = 2**53 + 1
 
@@ -96,7 +96,7 @@ def test_only_what_is_asked_for_is_imported() -> None:
         [
             sys.executable,
             "-c",
-            f"import sys, pipelines.feeds, pipelines.splits, pipelines.training_set; print({heavy})",
+            f"import sys; from pipelines.training import feeds, splits, training_set; print({heavy})",
         ],
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ from flights_oracle import EXPECTED, HOUR, TABLES, flights_of
 from polars.testing import assert_frame_equal
 from real_flights import SOURCES, judged
 
-from pipelines.contract import split
+from pipelines.contracts.contract import split
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, FeatureTable
 
 HOURLY = ("carrier_delays", "origin_traffic")

@@ -9,10 +9,10 @@ import pytest
 import real_flights
 from real_flights import SOURCES, judged
 
-from pipelines.contract import RetypedColumnError, SchemaChangedError, split
+from pipelines.contracts.contract import RetypedColumnError, SchemaChangedError, split
+from pipelines.contracts.reading import UnreadableError
 from pipelines.dataset import WHOLE, Objects
 from pipelines.datasets import load
-from pipelines.reading import UnreadableError
 
 FALL_BACK = "2013-11-03"
 SNOW = "2013-02-09"

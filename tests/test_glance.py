@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from pandera.errors import SchemaErrors
 
-from pipelines.glance import all_good
+from pipelines.contracts.glance import all_good
 
 SCHEMA = pa.DataFrameSchema(
     {

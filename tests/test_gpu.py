@@ -14,7 +14,8 @@ from raw import days
 from tiny import bring, sales
 from workspaces import Workspace
 
-from pipelines import engine, graph
+from pipelines import graph
+from pipelines.engine.run import run_stage
 from pipelines.errors import NotConfiguredError
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
@@ -42,7 +43,7 @@ def test_every_feature_table_is_the_same_as_on_the_cpu_within_the_stated_toleran
     other.raw.arrive(*days(1, 5))
     execute = Executor(Settings(workspace=other.root, engine="gpu"))
 
-    ran = {stage.table: engine.run(stage, other.lake, execute) for stage in graph.stages(other.dataset)}
+    ran = {stage.table: run_stage(stage, other.lake, execute) for stage in graph.stages(other.dataset)}
 
     for table, done in ran.items():
         if table.startswith("features/"):
@@ -61,7 +62,7 @@ def test_a_query_that_rapids_cannot_do_falls_back_to_the_cpu_and_is_counted(tmp_
     dataset = replace(tiny.DATASET, features=(replace(tiny.FEATURES, kernel=odd),))
     execute = Executor(Settings(workspace=tmp_path, engine="gpu"))
 
-    ran = [engine.run(stage, lake, execute) for stage in graph.stages(dataset)]
+    ran = [run_stage(stage, lake, execute) for stage in graph.stages(dataset)]
 
     assert ran[-1].collected_by == {"cpu": 2}
 
@@ -72,7 +73,7 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_that_says_what_to_ins
     bring(lake, sales(1))
     execute = Executor(Settings(workspace=tmp_path, engine="gpu"))
     validate, transform = graph.stages(tiny.DATASET)
-    engine.run(validate, lake, execute)
+    run_stage(validate, lake, execute)
 
     with pytest.raises(NotConfiguredError, match=r"HEADRACE_ENGINE=gpu needs RAPIDS.*requirements/gpu.txt"):
-        engine.run(transform, lake, execute)
+        run_stage(transform, lake, execute)

@@ -11,10 +11,10 @@ from feast import FeatureStore
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feature_lake import AIRCRAFT, DATASET, HOUR, NOON, WEATHER, ask, fill, fill_all, opened, weather
 
+from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store.definitions import Holding, Standing, objects
 from pipelines.systems.feature_store.errors import FeatureStoreError, RequestRefusedError
 from pipelines.systems.feature_store.job import Retrieval
-from pipelines.table import Lake
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import pytest
 from servers import S3, Relay
 
 from pipelines.dataset import Dataset, Objects, Source
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Manifest
 from pipelines.ingest import EmptyListingError, Ingested, UnknownSourceError, ingest
 from pipelines.origins.objects import OnePartitionTwoKeysError
 from pipelines.settings import Settings
@@ -25,7 +27,6 @@ from pipelines.systems.object_storage import (
     StorageRefusedError,
     StorageUnreachableError,
 )
-from pipelines.table import Lake, Manifest
 
 TABLE = "raw/trips/days"
 DAYS = Objects("days/", r"days/(?P<partition>\d{4}-\d\d-\d\d)\.csv\.gz", ".csv.gz")

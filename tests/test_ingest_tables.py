@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, fill
 
+from pipelines.engine.lake import Lake
 from pipelines.ingest import EmptyListingError
-from pipelines.table import Lake
 
 
 def test_rows_become_one_file_a_utc_day_in_the_order_of_their_key(weather: Weather) -> None:

@@ -16,11 +16,13 @@ from servers import S3
 
 from infra.demo import digits
 from infra.stack.annotator import annotator
-from pipelines import label, parquet
+from pipelines import label
 from pipelines.dataset import Dataset
 from pipelines.datasets import load
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.settings import Settings
-from pipelines.table import Entry, Lake, Manifest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

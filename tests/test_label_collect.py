@@ -10,7 +10,7 @@ import pytest
 from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign
 from label_server import Person
 
-from pipelines import engine
+from pipelines import label
 from pipelines.errors import HeadraceError, NotConfiguredError
 from pipelines.labeling.history import LabelsWouldVanishError
 
@@ -213,7 +213,7 @@ def test_a_collect_that_died_before_the_labels_is_finished_by_the_next_one(
     campaign.send()
     ann.answers(campaign.tasks()["ride-0"], "weather")
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "run", dies)
+        patch.setattr(label, "run_stage", dies)
         with pytest.raises(HeadraceError, match="died"):
             campaign.collect()
 

@@ -30,6 +30,7 @@ from feature_lake import (
 from online_stores import KINDS, OnlineStore, new_store, redis_port
 
 from pipelines import faults
+from pipelines.engine.lake import Lake
 from pipelines.publish import How, publish
 from pipelines.systems.feature_store.encoding import KEY, STAMP, encode
 from pipelines.systems.feature_store.errors import FeatureStoreError, ProofFailedError
@@ -37,7 +38,6 @@ from pipelines.systems.feature_store.online import Shelf
 from pipelines.systems.feature_store.sides import Sides
 from pipelines.systems.feature_store.snapshot import Snapshot
 from pipelines.systems.publications import OvertakenError
-from pipelines.table import Lake
 
 __all__ = ["new_store", "redis_port"]
 

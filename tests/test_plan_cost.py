@@ -13,12 +13,14 @@ from pathlib import Path
 
 import tiny
 
-from pipelines import engine, graph, repro
+from pipelines import graph, repro
 from pipelines.dataset import Dataset, Reads
-from pipelines.plan import Plan
-from pipelines.stage import Stage
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Entry, Manifest
+from pipelines.engine.plan import Plan
+from pipelines.engine.run import plan_all, plan_stage
+from pipelines.engine.stage import Stage
 from pipelines.systems.dvc import write_lock
-from pipelines.table import MANIFEST, Entry, Lake, Manifest
 
 DAYS = [str(date(2013, 1, 1) + timedelta(days=number)) for number in range(3650)]
 NAMES = [f"sales{number}" for number in range(5)]
@@ -41,7 +43,7 @@ def record(lake: Lake) -> None:
         show(lake, Manifest(f"raw/tiny/{name}", ".csv", partitions={day: entry(name, day) for day in DAYS}))
     outs = []
     for stage in graph.stages(DATASET):
-        plan = engine.plan_stage(stage, lake)
+        plan = plan_stage(stage, lake)
         made = {item.partition: as_made(stage, item.partition, item.memo) for item in plan.stale}
         show(lake, plan.manifest(made))
         outs.append(repro.out_entry(plan.manifest(made), lake, f"data/{stage.table}"))
@@ -63,7 +65,7 @@ def show(lake: Lake, manifest: Manifest) -> None:
 
 
 def plans(root: Path) -> list[Plan]:
-    return engine.plan_all(graph.stages(DATASET), tiny.lake_at(root))
+    return plan_all(graph.stages(DATASET), tiny.lake_at(root))
 
 
 def change(lake: Lake, day: str) -> None:

@@ -42,6 +42,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from pipelines.dataset import UTC_MICROSECONDS, FeatureTable
+from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store import join
 from pipelines.systems.feature_store.definitions import Holding, Standing, objects, view
 from pipelines.systems.feature_store.errors import RequestRefusedError, UnsupportedTypeError
@@ -50,7 +51,6 @@ from pipelines.systems.feature_store.join import Lookup
 from pipelines.systems.feature_store.requests import Requests
 from pipelines.systems.feature_store.search import Moments, newest
 from pipelines.systems.feature_store.store import close_store, open_store
-from pipelines.table import Lake
 
 HOUR_NS = 3_600_000_000_000
 

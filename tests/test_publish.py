@@ -36,14 +36,14 @@ from feature_lake import (
 from servers import PostgreSQL
 
 from pipelines.datasets import NAMES, load
-from pipelines.freshness import freshness
+from pipelines.engine.lake import Lake
 from pipelines.publish import How, publish
 from pipelines.systems.feature_store.definitions import Standing, objects
 from pipelines.systems.feature_store.errors import DefinitionChangedError
 from pipelines.systems.feature_store.snapshot import Snapshot, latest
 from pipelines.systems.feature_store.store import close_store, open_store
 from pipelines.systems.publications import Publications
-from pipelines.table import Lake
+from pipelines.trace.freshness import freshness
 
 
 @pytest.fixture(scope="module")

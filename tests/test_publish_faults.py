@@ -27,6 +27,7 @@ from feature_lake import (
     served,
 )
 
+from pipelines.engine.lake import Lake
 from pipelines.errors import TableBusyError
 from pipelines.systems.feature_store.definitions import Holding, Standing, objects
 from pipelines.systems.feature_store.errors import (
@@ -41,7 +42,6 @@ from pipelines.systems.feature_store.proof import differences
 from pipelines.systems.feature_store.sides import Sides
 from pipelines.systems.feature_store.snapshot import Snapshot
 from pipelines.systems.publications import OvertakenError
-from pipelines.table import Lake
 
 
 @pytest.fixture(scope="module")

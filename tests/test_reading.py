@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.reading import Delimited, UnreadableError, delimited, parquet
+from pipelines.contracts.reading import Delimited, UnreadableError, delimited, parquet
 
 DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"
 

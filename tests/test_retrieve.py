@@ -29,6 +29,7 @@ from feature_lake import (
 )
 
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE
+from pipelines.engine.lake import Lake
 from pipelines.errors import NotConfiguredError
 from pipelines.publish import publish
 from pipelines.retrieve import Asked, features, retrieve
@@ -42,7 +43,6 @@ from pipelines.systems.feature_store.errors import (
 )
 from pipelines.systems.feature_store.offline import HeadraceOfflineStore
 from pipelines.systems.feature_store.store import close_store, open_store
-from pipelines.table import Lake
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from feature_lake import AIRCRAFT, FLOWN, fill, fill_all, put
 from servers import HOST, answers, free_port, running
 
-from pipelines.table import Lake
+from pipelines.engine.lake import Lake
 
 FEAST = Path(sys.executable).with_name("feast")
 ENOUGH = 1_200

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from pipelines.splits import ByKey, ByTime, SplitRefusedError, leak, parse
+from pipelines.training.splits import ByKey, ByTime, SplitRefusedError, leak, parse
 
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -15,11 +15,13 @@ import polars as pl
 import pytest
 import real_flights
 
-from pipelines import features, parquet
+from pipelines.contracts import features
 from pipelines.dataset import WHOLE
 from pipelines.datasets.flights import DATASET
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.systems import git
-from pipelines.table import Entry, Lake, Manifest
 
 DAYS = [f"2013-01-{day:02}" for day in range(1, 10)]
 

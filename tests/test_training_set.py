@@ -15,15 +15,15 @@ from feature_lake import AIRCRAFT, DATASET, HOUR, LARGE, NOON, WEATHER, all_keys
 from servers import S3
 
 from pipelines.dataset import Dataset
+from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError, MissingObjectError
-from pipelines.fingerprint import Fingerprint
 from pipelines.retrieve import Asked, at_release, retrieve
 from pipelines.settings import Settings
-from pipelines.splits import ByKey
 from pipelines.systems.dvc import recorded_outs
 from pipelines.systems.feature_store.errors import UnknownReleaseError
-from pipelines.table import Lake
-from pipelines.training_set import TrainingSet, TrainingSetDiffersError, UnreadableLockError
+from pipelines.training.fingerprint import Fingerprint
+from pipelines.training.splits import ByKey
+from pipelines.training.training_set import TrainingSet, TrainingSetDiffersError, UnreadableLockError
 
 LATE = {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}
 

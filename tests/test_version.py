@@ -11,10 +11,10 @@ from raw import days
 from workspaces import DAYS, Workspace, git
 
 from pipelines import version as release
+from pipelines.engine.manifest import MANIFEST
 from pipelines.errors import TableBusyError
 from pipelines.systems.dvc import NotOnRemoteError, read_lock, recorded_outs
 from pipelines.systems.git import StaleReleaseError
-from pipelines.table import MANIFEST
 from pipelines.version import AuditError, version
 
 

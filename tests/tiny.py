@@ -8,8 +8,9 @@ import pandera.polars as pa
 import polars as pl
 
 from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Objects, Reads, Source
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.systems.dvc import Cache
-from pipelines.table import Entry, Lake, Manifest
 
 RAW, VALIDATED, REJECTED, TOTALS = (
     "raw/tiny/sales",

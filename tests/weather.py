@@ -10,9 +10,9 @@ import pytest
 from servers import PostgreSQL, Relay
 
 from pipelines.dataset import Dataset, Query, Source
+from pipelines.engine.lake import Lake
 from pipelines.ingest import Ingested, Progress, ingest
 from pipelines.settings import Settings
-from pipelines.table import Lake
 
 TABLE = "raw/sky/weather"
 WEATHER = Query("weather", ("origin", "at"), "updated_at", "at")

@@ -13,12 +13,13 @@ import pytest
 from raw import Arrivals, days
 from servers import S3
 
-from pipelines import engine, graph, repro
+from pipelines import graph, repro
 from pipelines.dataset import Dataset
 from pipelines.datasets import NAMES, load
+from pipelines.engine.lake import Lake
+from pipelines.engine.run import Ran, run_stage
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
-from pipelines.table import Lake
 from pipelines.version import version
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -48,10 +49,10 @@ class Workspace:
         """Brings raw data."""
         return Arrivals(self.lake)
 
-    def refresh(self) -> dict[str, engine.Ran]:
+    def refresh(self) -> dict[str, Ran]:
         """Run every stage; table → what was done."""
         execute = Executor(Settings(workspace=self.root))
-        return {stage.table: engine.run(stage, self.lake, execute) for stage in graph.stages(self.dataset)}
+        return {stage.table: run_stage(stage, self.lake, execute) for stage in graph.stages(self.dataset)}
 
     def clone(self, name: str) -> "Workspace":
         """A fresh clone of the origin, as somebody else has it: no data, no cache."""

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipelines.care.holdings import Holdings, Place
+from pipelines.engine.lake import Lake
 from pipelines.systems.dvc import Cache, Remote, md5_of
 from pipelines.systems.dvc_remote import PARALLEL
 from pipelines.systems.object_storage import Object
-from pipelines.table import Lake
 
 GOOD, MISSING = "good", "missing"
 MD5 = re.compile("[0-9a-f]{32}")

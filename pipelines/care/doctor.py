@@ -19,11 +19,11 @@ from pipelines.care import damage, leftovers
 from pipelines.care.holdings import Holdings, releases
 from pipelines.care.leftovers import Leftover
 from pipelines.care.repair import Repaired, repair
+from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
 from pipelines.systems import git
 from pipelines.systems.dvc import Cache
-from pipelines.table import Lake
 
 PYTHON = ((3, 11), (3, 14))
 REMOTE = "DVC remote"

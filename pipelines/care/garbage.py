@@ -15,11 +15,11 @@ from pipelines.care.damage import objects
 from pipelines.care.holdings import Holdings
 from pipelines.care.leftovers import dvc_kept_out
 from pipelines.care.repair import write_back
+from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
 from pipelines.systems import git
 from pipelines.systems.dvc import Cache, Remote
 from pipelines.systems.dvc_remote import PARALLEL
-from pipelines.table import Lake
 
 HOURS = 24.0
 """So old an object must be: longer than any run takes from its first bytes to its release."""

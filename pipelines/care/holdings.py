@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.systems import git
 from pipelines.systems.dvc import Cache, parse_yaml, recorded_outs
 from pipelines.systems.dvc_remote import PARALLEL
-from pipelines.table import MANIFEST, Entry, Lake, Manifest
 
 T = TypeVar("T")
 

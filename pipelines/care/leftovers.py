@@ -12,9 +12,10 @@ from typing import Any
 
 from pipelines import leases
 from pipelines.care.holdings import journal
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.errors import HeadraceError
 from pipelines.systems.uploads import abandon, unfinished
-from pipelines.table import MANIFEST, Lake, Manifest
 
 YOUNG = 3600.0
 """Seconds: a temporary file of this age may be one that somebody is writing without a lease."""

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipelines import engine, graph
+from pipelines import graph
 from pipelines.care.damage import Damage
 from pipelines.care.holdings import WORKSPACE
 from pipelines.datasets import NAMES, load
+from pipelines.engine.build import build
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Entry
+from pipelines.engine.plan import Stale, memo_key
+from pipelines.engine.recipe import recipe_of
+from pipelines.engine.stage import Stage
 from pipelines.errors import HeadraceError
-from pipelines.plan import Stale, memo_key
-from pipelines.stage import Stage
-from pipelines.table import MANIFEST, Entry, Lake
 
 
 class LostError(HeadraceError):
@@ -35,10 +38,10 @@ def make_again(lake: Lake, item: Damage) -> str:
     """
     origins = list(_origins(lake, item))
     for origin in origins:
-        recipe = engine.recipe(origin.stage, lake.root)
+        recipe = recipe_of(origin.stage, lake.root)
         if memo_key(recipe.key, origin.entry.inputs) == origin.entry.memo:
             wanted = Stale(origin.partition, origin.entry.memo, origin.entry.inputs, ("lost",))
-            return _computed(origin, engine.build(origin.stage, wanted, recipe, lake), item)
+            return _computed(origin, build(origin.stage, wanted, recipe, lake), item)
     if origins:
         raise LostError(
             f"{_lost(item)} {origins[0].stage.table} {origins[0].partition} was made by other code, parameters or"

@@ -12,9 +12,10 @@ from pathlib import Path
 from pipelines.care.damage import GOOD, MISSING, Damage
 from pipelines.care.holdings import WORKSPACE
 from pipelines.care.remake import make_again
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.errors import HeadraceError
 from pipelines.systems.dvc import Cache, directory_bytes, md5_of
-from pipelines.table import MANIFEST, Lake, Manifest
 
 ASIDE = Path(".headrace/corrupt")
 """Where corrupt bytes of the cache go, for whoever wants to know what happened to them."""

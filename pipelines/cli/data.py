@@ -16,7 +16,7 @@ from pipelines.cli.show import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.engine import Ran
+    from pipelines.engine.run import Ran
     from pipelines.ingest import Ingested
 
 
@@ -109,12 +109,13 @@ def _ingest(
 
 
 def _run(dataset: str, verb: str, tables: list[str] | None = None, partition: str | None = None) -> "list[Ran]":
-    from pipelines import engine, graph  # noqa: PLC0415
+    from pipelines import graph  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.engine.run import run_stage  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
 
     settings, lake = workspace()
     with progress() as tell:
         execute = Executor(settings, tell)
         stages = graph.of_verb(load(dataset), verb, tables or ())
-        return [engine.run(stage, lake, execute, partition) for stage in stages]
+        return [run_stage(stage, lake, execute, partition) for stage in stages]

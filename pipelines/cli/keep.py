@@ -28,9 +28,9 @@ def doctor(
     if something is left to mend.
     """
     from pipelines.care.doctor import Check, can_care, care, examine  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.errors import HeadraceError  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
     settings = here()
     checks, seen = examine(settings), None
@@ -103,8 +103,8 @@ def gc(
     """
     from pipelines.care.garbage import collect  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
 
     if dataset:
         load(dataset)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pipelines.dataset import Dataset, Labeling
-    from pipelines.table import Lake
+    from pipelines.engine.lake import Lake
 
 app = typer.Typer(
     help="Ask people about rows, in Label Studio, and make labels of their answers.", no_args_is_help=True
@@ -102,22 +102,23 @@ def again(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonO
 @app.command()
 def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Annotations → labels: decide each item by its newest answers; `collect` does this too."""
-    from pipelines import engine, label  # noqa: PLC0415
+    from pipelines import label  # noqa: PLC0415
+    from pipelines.engine.run import run_stage  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
 
     settings, lake = workspace()
     with progress() as tell:
         found = [label.stage(declared, labeling) for declared, labeling in _labelings(dataset, table)]
-        report_stages([engine.run(stage, lake, Executor(settings, tell)) for stage in found], as_json=as_json)
+        report_stages([run_stage(stage, lake, Executor(settings, tell)) for stage in found], as_json=as_json)
 
 
 def _params(lake: "Lake", dataset: str, labeling: "Labeling") -> "Mapping[str, Any]":
     """What `params.yaml` says of the sample; where it says nothing, what the declaration has."""
-    from pipelines import engine  # noqa: PLC0415
+    from pipelines.engine.recipe import param  # noqa: PLC0415
     from pipelines.errors import HeadraceError  # noqa: PLC0415
 
     try:
-        return {**labeling.params, **engine.param(lake.root, f"{dataset}.{labeling.name}")}
+        return {**labeling.params, **param(lake.root, f"{dataset}.{labeling.name}")}
     except HeadraceError:
         if labeling.params:
             return labeling.params

@@ -8,7 +8,7 @@ import typer
 from pipelines.cli.show import DatasetArgument, JsonOption, result, some, workspace
 
 if TYPE_CHECKING:
-    from pipelines.plan import Plan
+    from pipelines.engine.plan import Plan
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,11 +22,12 @@ def add_to(app: typer.Typer) -> None:
 
 def plan(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Say which partitions are stale in which stage, and why. Reads manifests only."""
-    from pipelines import engine, graph  # noqa: PLC0415
+    from pipelines import graph  # noqa: PLC0415
     from pipelines.datasets import load  # noqa: PLC0415
+    from pipelines.engine.run import plan_all  # noqa: PLC0415
 
     _, lake = workspace()
-    plans = engine.plan_all(graph.stages(load(dataset)), lake)
+    plans = plan_all(graph.stages(load(dataset)), lake)
     sizes = {
         table: {name: entry.size for name, entry in lake.manifest(table).partitions.items()}
         for made in plans
@@ -64,7 +65,7 @@ def _bytes(made: "Plan", sizes: dict[str, dict[str, int]]) -> int:
 
 def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Show the tables of a dataset: partitions, rows, what the last release holds of them, and what is online."""
-    from pipelines.freshness import freshness  # noqa: PLC0415
+    from pipelines.trace.freshness import freshness  # noqa: PLC0415
     from pipelines.version import Difference, releases  # noqa: PLC0415
 
     settings, lake = workspace()

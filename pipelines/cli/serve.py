@@ -69,7 +69,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     from pipelines.datasets import load  # noqa: PLC0415
     from pipelines.retrieve import Asked  # noqa: PLC0415
     from pipelines.retrieve import retrieve as answer  # noqa: PLC0415
-    from pipelines.splits import parse  # noqa: PLC0415
+    from pipelines.training.splits import parse  # noqa: PLC0415
 
     settings, lake = workspace()
     asked = Asked(feature or (), release, parse(split, split_by or ()) if split else None, lock)

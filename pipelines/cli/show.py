@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pipelines.engine import Ran
+    from pipelines.engine.lake import Lake
+    from pipelines.engine.run import Ran
     from pipelines.settings import Settings
-    from pipelines.table import Lake
 
 DatasetArgument = Annotated[str, typer.Argument(help="The dataset, as its folder in pipelines/datasets/ is called.")]
 TableOption = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -24,8 +24,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 def workspace() -> "tuple[Settings, Lake]":
     """The settings of the workspace one stands in, and its tables."""
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415  only a command that asks for data pays for the imports
-    from pipelines.table import Lake  # noqa: PLC0415
 
     settings = here()
     return settings, Lake.at(settings.workspace, passes_on=settings.commit == "remote")

@@ -36,8 +36,8 @@ def lineage(  # noqa: PLR0913  each is an option of the command
     as_json: JsonOption = False,
 ) -> None:
     """Say where a partition or row came from (object, query, annotations), and which tables and releases hold it."""
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.trace import lineage as verb  # noqa: PLC0415
     from pipelines.trace.revisions import Tables  # noqa: PLC0415
 
@@ -135,8 +135,8 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say what leads from one release to another: partitions, rows and columns, table by table."""
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.settings import here  # noqa: PLC0415
-    from pipelines.table import Lake  # noqa: PLC0415
     from pipelines.trace.diff import diff as compare  # noqa: PLC0415
 
     found = compare(Lake.at(here().workspace), before, after)

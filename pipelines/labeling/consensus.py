@@ -12,10 +12,10 @@ from typing import Protocol
 import polars as pl
 
 from pipelines.dataset import Labeling
+from pipelines.engine.manifest import Manifest
+from pipelines.engine.stage import Inputs
 from pipelines.labeling import dawid_skene, votes
 from pipelines.labeling.votes import Verdict
-from pipelines.stage import Inputs
-from pipelines.table import Manifest
 
 
 class Consensus(Protocol):

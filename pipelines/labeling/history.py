@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipelines import parquet
 from pipelines.dataset import Labeling
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.errors import HeadraceError
 from pipelines.labeling.annotations import SORT_KEYS, Known, Row, day_of, events, known, moment, schema, seen
 from pipelines.labeling.votes import newest
-from pipelines.table import Entry, Lake, Manifest
 
 if TYPE_CHECKING:
     from pipelines.systems.label_studio import LabelStudio, Listed, Project

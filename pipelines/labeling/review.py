@@ -7,11 +7,11 @@ from typing import Any
 import polars as pl
 
 from pipelines.dataset import Dataset, Labeling
+from pipelines.engine.lake import Lake
 from pipelines.labeling import quality, tasks, votes, weak
 from pipelines.labeling.annotations import ItemError
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
-from pipelines.table import Lake
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 import polars as pl
 
 from pipelines.dataset import Dataset, Labeling
+from pipelines.engine.lake import Lake
 from pipelines.labeling.annotations import ItemError, item_of
 from pipelines.labeling.weak import Suggested
-from pipelines.table import Lake
 
 Json = dict[str, Any]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.code import closure, fingerprint
 from pipelines.dataset import Labeling
+from pipelines.engine.code import closure, fingerprint
 from pipelines.labeling.sampling import falls
 
 ENOUGH_ANSWERS = 50

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Protocol
 
-from pipelines.table import Entry
+from pipelines.engine.manifest import Entry
 
 
 class Origin(Protocol):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipelines.dataset import WHOLE, Objects
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry
 from pipelines.errors import HeadraceError
 from pipelines.origins import memo_key
 from pipelines.systems.object_storage import Bucket, Object, ObjectChangedError, Received
-from pipelines.table import Entry, Lake
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 """What a partition may be called: it becomes a file name."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import parquet
 from pipelines.dataset import Query
+from pipelines.engine import parquet
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry
 from pipelines.origins import memo_key
 from pipelines.systems.database import Listing, Snapshot
-from pipelines.table import Entry, Lake
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipelines import engine, graph
-from pipelines.code import RUNNING
+from pipelines import graph
+from pipelines.engine.build import Engine, build
+from pipelines.engine.code import RUNNING
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry
+from pipelines.engine.plan import Plan, Stale
+from pipelines.engine.recipe import Recipe, code_and_libraries
+from pipelines.engine.run import Done
 from pipelines.errors import HeadraceError, NotConfiguredError
-from pipelines.plan import Plan, Recipe, Stale
 from pipelines.settings import Settings
 from pipelines.systems.dvc import Cache, Remote
-from pipelines.table import Entry, Lake
 
 INLINE = 3
 """So many stale partitions are done in this thread, one after the other: anything else costs more to start."""
@@ -49,7 +53,7 @@ class Executor:
     settings: Settings
     progress: Progress = lambda _table, _done, _total: None
 
-    def __call__(self, plan: Plan, lake: Lake, done: engine.Done) -> None:
+    def __call__(self, plan: Plan, lake: Lake, done: Done) -> None:
         """Compute every stale partition of `plan`, telling each to `done` as it is ready.
 
         Raises:
@@ -83,14 +87,14 @@ class Executor:
             _in_threads(plan, lake, threads, how, tell)
 
 
-def _make(plan: Plan, item: Stale, lake: Lake, how: engine.Engine) -> Made:
+def _make(plan: Plan, item: Stale, lake: Lake, how: Engine) -> Made:
     try:
-        return engine.build(plan.stage, item, plan.recipe, lake, how)
+        return build(plan.stage, item, plan.recipe, lake, how)
     except HeadraceError as error:
         return error
 
 
-def _in_threads(plan: Plan, lake: Lake, threads: int, how: engine.Engine, tell: Tell) -> None:
+def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -> None:
     from dask.callbacks import Callback  # noqa: PLC0415  a small plan does not pay for the import
     from dask.threaded import get  # noqa: PLC0415
 
@@ -99,7 +103,7 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: engine.Engine, tell: 
         get(tasks, list(tasks), num_workers=threads)
 
 
-def _on_cluster(plan: Plan, lake: Lake, address: str, how: engine.Engine, tell: Tell) -> None:
+def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -> None:
     from distributed import Client, as_completed  # noqa: PLC0415  only a cluster pays for the import
 
     try:
@@ -144,7 +148,7 @@ class Job:
     table: str
     recipe: Recipe
     place: Place
-    engine: engine.Engine
+    engine: Engine
 
 
 def make_there(item: Stale, job: Job) -> Made:
@@ -154,13 +158,13 @@ def make_there(item: Stale, job: Job) -> Made:
         WorkerCodeError: That code or its libraries are not the ones that the plan was made with.
     """
     stage = graph.stage(job.dataset, job.table)
-    if engine.code_and_libraries(stage) != (job.recipe.code, job.recipe.libraries) or _is_newer(job.recipe.code):
+    if code_and_libraries(stage) != (job.recipe.code, job.recipe.libraries) or _is_newer(job.recipe.code):
         raise WorkerCodeError(
             f"{job.table} {item.partition}: this Dask worker runs other code or libraries than the run in"
             f" {job.place.root}. Start the workers again, with that workspace's code and lock file, then run again."
         )
     try:
-        return engine.build(stage, item, job.recipe, job.place.lake(), job.engine)
+        return build(stage, item, job.recipe, job.place.lake(), job.engine)
     except HeadraceError as error:
         return error
 

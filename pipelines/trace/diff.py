@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.table import Lake, Manifest
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Manifest
 from pipelines.trace.revisions import Tables, UnknownPlaceError, spoken
 from pipelines.version import Difference, releases
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.table import Entry, Manifest
+from pipelines.engine.manifest import Entry, Manifest
 from pipelines.trace.revisions import Past, Tables, UnknownPlaceError, spoken
 from pipelines.trace.row import Found
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.errors import HeadraceError
 from pipelines.systems import git
 from pipelines.systems.dvc import parse_yaml, read_directory, read_lock, recorded_outs
-from pipelines.table import MANIFEST, Lake, Manifest
 from pipelines.version import releases
 
 

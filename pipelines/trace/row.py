@@ -12,12 +12,12 @@ from typing import Any
 
 import polars as pl
 
+from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE
+from pipelines.engine.manifest import Manifest
 from pipelines.errors import HeadraceError
-from pipelines.features import EVENT_TIME, KNOWN_TIME
 from pipelines.labeling import votes
 from pipelines.systems.dvc import Cache
-from pipelines.table import Manifest
 
 ASKED_AT = "event_timestamp"
 """Column of a training row that says as of when it was answered."""

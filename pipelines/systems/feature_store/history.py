@@ -9,13 +9,13 @@ from datetime import datetime
 
 import polars as pl
 
+from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import UTC_MICROSECONDS
-from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store.errors import RequestRefusedError
 from pipelines.systems.feature_store.join import Lookup
 from pipelines.systems.feature_store.release import Rows, instant, manifest, microseconds
 from pipelines.systems.feature_store.requests import TIME
-from pipelines.table import Lake
 
 
 def history(  # noqa: PLR0913  where, what, from when to when, and how it is read

@@ -12,7 +12,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 
-from pipelines import parquet
+from pipelines.engine import parquet
 
 NULLABLE = {
     pa.int64(): pd.Int64Dtype(),

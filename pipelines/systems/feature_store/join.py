@@ -12,15 +12,16 @@ from typing import Self
 import polars as pl
 from feast.feature_view import FeatureView
 
-from pipelines.features import EVENT_TIME, KNOWN_TIME
-from pipelines.parquet import ROW_GROUP
+from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Manifest
+from pipelines.engine.parquet import ROW_GROUP
 from pipelines.systems.feature_store.errors import RequestRefusedError
 from pipelines.systems.feature_store.release import Rows, manifest
 from pipelines.systems.feature_store.requests import Requests, Slice
 from pipelines.systems.feature_store.search import Codes, Index, Questions, Window
 from pipelines.systems.feature_store.source import TableSource, table_of
 from pipelines.systems.feature_store.types import KINDS
-from pipelines.table import Lake, Manifest
 
 CELL = 16
 """Bytes that a value takes in memory, about; a text of the usual length among them."""

@@ -11,13 +11,14 @@ from typing import Self
 
 import polars as pl
 
+from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
-from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.systems import git
 from pipelines.systems.dvc import md5_of, read_directory, read_lock
 from pipelines.systems.dvc_remote import PARALLEL
 from pipelines.systems.feature_store.errors import MisplacedRowError, UnknownReleaseError, UnreadablePartitionError
-from pipelines.table import MANIFEST, Lake, Manifest
 
 WORKSPACE = ""
 """In place of a release: the tables as the workspace has them now."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 
 Int64s = npt.NDArray[np.int64]
 

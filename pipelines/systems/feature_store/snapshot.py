@@ -10,11 +10,12 @@ from typing import Self
 import polars as pl
 import pyarrow.parquet as pq
 
+from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import WHOLE, Dataset, FeatureTable
-from pipelines.features import EVENT_TIME, KNOWN_TIME
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Manifest
 from pipelines.systems.feature_store.errors import MisplacedRowError, NothingToPublishError
 from pipelines.systems.feature_store.release import Rows, digest, instant, manifest, microseconds, moment, table_name
-from pipelines.table import Lake, Manifest
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import yaml
 from feast import FeatureStore, RepoConfig
 
 from pipelines.dataset import Dataset
+from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store.definitions import Holding, entities, service, view
 from pipelines.systems.feature_store.release import WORKSPACE
 from pipelines.systems.feature_store.store import close_store
-from pipelines.table import Lake
 
 
 @contextmanager

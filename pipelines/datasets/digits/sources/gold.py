@@ -5,8 +5,8 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
+from pipelines.contracts.reading import Delimited, delimited
 from pipelines.dataset import Objects, Source
-from pipelines.reading import Delimited, delimited
 
 
 def read(path: Path) -> pl.DataFrame:

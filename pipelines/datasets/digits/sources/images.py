@@ -17,9 +17,9 @@ import pandera.polars as pa
 import polars as pl
 from PIL import Image, UnidentifiedImageError
 
-from pipelines.contract import Within
+from pipelines.contracts.contract import Within
+from pipelines.contracts.reading import refused
 from pipelines.dataset import UTC_MICROSECONDS, Objects, Source
-from pipelines.reading import refused
 
 SIDE_PX, GRID = 64, 8
 MOST_BYTES = 16 * 1024

@@ -15,9 +15,9 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
+from pipelines.contracts.reading import Delimited, delimited
 from pipelines.dataset import Objects, Source
 from pipelines.datasets.flights.zones import ZONES
-from pipelines.reading import Delimited, delimited
 
 
 def read(path: Path) -> pl.DataFrame:

@@ -22,10 +22,10 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from pipelines.contract import Within
+from pipelines.contracts.contract import Within
+from pipelines.contracts.reading import Delimited, delimited
 from pipelines.dataset import UTC_MICROSECONDS, Objects, Source
 from pipelines.datasets.flights.clock import HOUR_IN_UTC, agrees_with_local, minutes, on_clock
-from pipelines.reading import Delimited, delimited
 
 
 def read(path: Path) -> pl.DataFrame:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from pipelines.contract import Within
+from pipelines.contracts.contract import Within
+from pipelines.contracts.reading import parquet
 from pipelines.dataset import UTC_MICROSECONDS, Query, Source
-from pipelines.reading import parquet
 
 UPDATED = Within(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 

@@ -21,9 +21,9 @@ import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
+from pipelines.contracts.glance import all_good
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Source
 from pipelines.errors import HeadraceError
-from pipelines.glance import all_good
 
 ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
 ISO_WITHOUT_ZONE = "%Y-%m-%dT%H:%M:%S%.f"

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from pipelines.engine.manifest import Manifest
 from pipelines.errors import HeadraceError
-from pipelines.table import Manifest
 
 Inputs = Mapping[str, Mapping[str, str]]
 """Table → partition → md5."""

@@ -1,29 +1,13 @@
 """Plans: which partitions of a stage are stale, and why. Pure functions over manifests; no data file is touched."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.code import fingerprint
-from pipelines.stage import Inputs, Stage
-from pipelines.table import Entry, Manifest
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What, beside the bytes of the inputs, decides the output's: all of it is in every memo key."""
-
-    code: Mapping[str, str]
-    params: Mapping[str, Any]
-    libraries: Mapping[str, str]
-
-    @property
-    def key(self) -> str:
-        """Hash of the recipe."""
-        rest = json.dumps([self.params, self.libraries], sort_keys=True)
-        return hashlib.sha256((fingerprint(self.code) + rest).encode()).hexdigest()
+from pipelines.engine.manifest import Entry, Manifest
+from pipelines.engine.recipe import Recipe
+from pipelines.engine.stage import Inputs, Stage
 
 
 @dataclass(frozen=True)

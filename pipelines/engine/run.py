@@ -1,0 +1,98 @@
+"""The engine: plan → execute (on Dask, a partition at a time) → commit (whole or absent).
+
+Cost follows what is new: a partition is computed when its memo key is in no manifest we know; every other one is
+carried over by its md5, whether its bytes lie in the workspace, in the cache or on the remote.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.engine.lake import Lake
+from pipelines.engine.manifest import Entry, Manifest
+from pipelines.engine.plan import Plan, plan
+from pipelines.engine.recipe import recipe_of
+from pipelines.engine.stage import Stage
+
+Done = Callable[[str, Entry], None]
+"""Called with a partition and its entry, as they are ready, in any order."""
+
+Execute = Callable[[Plan, Lake, Done], None]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of one stage did: partition → why it was computed, and how many were carried over."""
+
+    stage: Stage
+    built: Mapping[str, tuple[str, ...]]
+    kept: int
+    gone: Sequence[str]
+    manifest: Manifest
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Rows in, accepted and rejected of the whole table; a feature table has rows only."""
+        entries = self.manifest.partitions.values()
+        counted = {name: sum(entry.facts.get(name, 0) for entry in entries) for name in ("rows_in", "rejected")}
+        return {"rows": self.manifest.rows, **(counted if self.stage.verb == "validate" else {})}
+
+    @property
+    def collected_by(self) -> dict[str, int]:
+        """Engine → partitions of this run that it collected, where a GPU was asked for."""
+        entries = (self.manifest.partitions[name] for name in self.built)
+        return dict(Counter(entry.facts["collected_by"] for entry in entries if "collected_by" in entry.facts))
+
+
+def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = None) -> Ran:
+    """Bring the stage's tables, or `only` one partition of them, up to date and show them.
+
+    Raises:
+        TableBusyError: Another run holds the table.
+        HeadraceError: A partition was refused. What else was stale is computed and remembered; nothing is shown.
+    """
+    with lake.lease(stage.table):
+        first = current = plan_stage(stage, lake, only=only)
+        built: dict[str, tuple[str, ...]] = {}
+        # A key that turns out to stand in two partitions makes the later one stale once more.
+        while current.stale:
+            built = {item.partition: item.reasons for item in current.stale} | built
+            entries = dict(current.keep)
+
+            def done(partition: str, entry: Entry, entries: dict[str, Entry] = entries) -> None:
+                lake.remember(stage.table, entry)
+                entries[partition] = entry
+
+            execute(current, lake, done)
+            current = plan_stage(stage, lake, current.manifest(entries), only)
+        _show(current, lake)
+        return Ran(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
+
+
+def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None, only: str | None = None) -> Plan:
+    """The plan of `stage`, or of `only` one partition, as the workspace is, or as if it showed the table `shown`."""
+    inputs = {table: lake.manifest(table) for table in stage.reads}
+    known = [shown] if shown else lake.known(stage.table)
+    return plan(stage, inputs, known, recipe_of(stage, lake.root), only)
+
+
+def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
+    """The plans of `stages` in order, each as if those before it had run: what they would make counts as changed."""
+    coming: dict[str, Manifest] = {}
+    plans = []
+    for stage in stages:
+        inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}
+        made = plan(stage, inputs, lake.known(stage.table), recipe_of(stage, lake.root))
+        unknown = {item.partition: Entry(item.memo, f"made by {item.memo}", 0) for item in made.stale}
+        coming[stage.table] = made.manifest({**made.keep, **unknown})
+        plans.append(made)
+    return plans
+
+
+def _show(done: Plan, lake: Lake) -> None:
+    """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
+    for table in done.stage.beside:
+        there = {name: entry.beside[table] for name, entry in done.keep.items() if table in entry.beside}
+        lake.commit(replace(done.manifest(there), table=table))
+    lake.commit(done.manifest(done.keep))
+    lake.forget(done.stage.table)
