@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = "pipelines"
-RUNNING = Path(__file__).resolve().parents[1]
+RUNNING = Path(__file__).resolve().parents[2]
 """Where the code of this process came from."""
 
 
