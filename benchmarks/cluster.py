@@ -113,7 +113,7 @@ def run(address: str = "") -> None:
     from pipelines.engine.run import run_stage  # noqa: PLC0415
     from pipelines.settings import Settings  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
-    from pipelines.systems.dvc import Cache  # noqa: PLC0415
+    from pipelines.systems.dvc.cache import Cache  # noqa: PLC0415
 
     root = Path("run").resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
@@ -128,7 +128,7 @@ def plan(size: str) -> None:
     from pipelines.engine.plan import plan as decide  # noqa: PLC0415
     from pipelines.engine.recipe import Recipe  # noqa: PLC0415
     from pipelines.engine.stage import Stage  # noqa: PLC0415
-    from pipelines.systems.dvc import directory_bytes  # noqa: PLC0415
+    from pipelines.systems.dvc.objects import directory_bytes  # noqa: PLC0415
 
     names = [f"{number:08}" for number in range(int(size))]
     raw = {name: Entry(name, f"{index:032x}", 1) for index, name in enumerate(names)}

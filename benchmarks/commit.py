@@ -113,7 +113,7 @@ def fill(number: int, size: int) -> None:
     from pipelines import repro  # noqa: PLC0415
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
-    from pipelines.systems.dvc import write_pointer  # noqa: PLC0415
+    from pipelines.systems.dvc.lock import write_pointer  # noqa: PLC0415
 
     lake, entries = Lake.at(Path.cwd()), {}
     for name in range(number):
@@ -129,8 +129,8 @@ def append(number: int) -> None:
     from pipelines import repro  # noqa: PLC0415
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.engine.manifest import Entry  # noqa: PLC0415
-    from pipelines.systems.dvc import recorded_outs, write_pointer  # noqa: PLC0415
-    from pipelines.systems.dvc_remote import push_objects  # noqa: PLC0415
+    from pipelines.systems.dvc.lock import recorded_outs, write_pointer  # noqa: PLC0415
+    from pipelines.systems.dvc.push import push_objects  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())
     before, there = lake.manifest(TABLE), recorded_outs(lake.root)
@@ -145,8 +145,8 @@ def append(number: int) -> None:
 def push() -> None:
     """Ours: every object of the table."""
     from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.systems.dvc import recorded_outs  # noqa: PLC0415
-    from pipelines.systems.dvc_remote import push_objects  # noqa: PLC0415
+    from pipelines.systems.dvc.lock import recorded_outs  # noqa: PLC0415
+    from pipelines.systems.dvc.push import push_objects  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())
     pushed = push_objects(lake.cache, recorded_outs(lake.root).values(), (), {})

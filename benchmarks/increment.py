@@ -144,7 +144,7 @@ def stand_in(root: Path) -> None:
     from pipelines.engine.build import build  # noqa: PLC0415
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.engine.run import plan_stage  # noqa: PLC0415
-    from pipelines.systems.dvc_remote import Pushed  # noqa: PLC0415
+    from pipelines.systems.dvc.push import Pushed  # noqa: PLC0415
 
     lake, dataset = Lake.at(root), load("flights")
     for stage in graph.stages(dataset):

@@ -32,7 +32,7 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.publish import publish
 from pipelines.settings import Settings
-from pipelines.systems.dvc import directory_bytes
+from pipelines.systems.dvc.objects import directory_bytes
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 DAYS = 10

@@ -89,7 +89,7 @@ def prepare(copies: str) -> None:
 
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
-    from pipelines.systems.dvc import Cache  # noqa: PLC0415
+    from pipelines.systems.dvc.cache import Cache  # noqa: PLC0415
 
     root = Path("prepared").resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
@@ -107,7 +107,7 @@ def run(place: str) -> None:
     from pipelines.engine.run import run_stage  # noqa: PLC0415
     from pipelines.settings import Settings  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
-    from pipelines.systems.dvc import Cache  # noqa: PLC0415
+    from pipelines.systems.dvc.cache import Cache  # noqa: PLC0415
 
     root = Path(place).resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))

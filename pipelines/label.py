@@ -28,7 +28,7 @@ from pipelines.labeling import consensus, history, review, tasks, votes, weak
 from pipelines.labeling.annotations import ItemError
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
-from pipelines.systems.dvc import write_whole
+from pipelines.systems.dvc.files import write_whole
 
 SENDER_WAIT_S = 600
 """How long a second sender waits for the first one."""

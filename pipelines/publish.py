@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.dataset import Dataset
 from pipelines.engine.lake import Lake
 from pipelines.settings import Settings
-from pipelines.systems.dvc import write_whole
+from pipelines.systems.dvc.files import write_whole
 from pipelines.systems.feature_store.errors import NothingToPublishError, ProofFailedError
 from pipelines.systems.feature_store.snapshot import Snapshot, Span
 

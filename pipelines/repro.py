@@ -17,7 +17,8 @@ from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.engine.recipe import param
 from pipelines.engine.stage import Stage
 from pipelines.errors import HeadraceError
-from pipelines.systems.dvc import directory_bytes, dump_yaml, load_yaml, md5_of, write_whole
+from pipelines.systems.dvc.files import dump_yaml, load_yaml, write_whole
+from pipelines.systems.dvc.objects import directory_bytes, md5_of
 
 COMMAND = "python -m pipelines"
 WORDS = {"label": "label aggregate"}

@@ -17,8 +17,8 @@ from pipelines.engine.run import plan_stage
 from pipelines.errors import HeadraceError
 from pipelines.leases import held
 from pipelines.systems import git
-from pipelines.systems.dvc import read_lock, recorded_outs, write_lock, write_pointer
-from pipelines.systems.dvc_remote import Pushed, push_objects
+from pipelines.systems.dvc.lock import read_lock, recorded_outs, write_lock, write_pointer
+from pipelines.systems.dvc.push import Pushed, push_objects
 
 
 class AuditError(HeadraceError):

@@ -25,7 +25,10 @@ from pipelines.engine.manifest import Manifest
 from pipelines.engine.run import run_stage
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
-from pipelines.systems.dvc import Remote, md5_of, object_key, read_directory, recorded_outs
+from pipelines.systems.dvc.cache import read_directory
+from pipelines.systems.dvc.lock import recorded_outs
+from pipelines.systems.dvc.objects import md5_of, object_key
+from pipelines.systems.dvc.remote import Remote
 from pipelines.version import version
 
 TABLES = (tiny.VALIDATED, tiny.REJECTED, tiny.TOTALS)

@@ -21,7 +21,7 @@ from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.publish import Published, publish
 from pipelines.retrieve import features
 from pipelines.settings import Settings
-from pipelines.systems.dvc import directory_bytes
+from pipelines.systems.dvc.objects import directory_bytes
 from pipelines.systems.feature_store.job import Retrieval
 from pipelines.systems.feature_store.store import close_store, open_store
 

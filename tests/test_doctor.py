@@ -17,7 +17,7 @@ from workspaces import Workspace
 from pipelines.care.doctor import care
 from pipelines.care.repair import ASIDE
 from pipelines.engine.manifest import MANIFEST
-from pipelines.systems.dvc import recorded_outs
+from pipelines.systems.dvc.lock import recorded_outs
 from pipelines.systems.uploads import abandon, unfinished
 from pipelines.version import version
 

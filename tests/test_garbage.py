@@ -14,7 +14,8 @@ from workspaces import Workspace, git
 from pipelines.care.doctor import care
 from pipelines.care.garbage import UnknownHoldingsError, collect
 from pipelines.errors import HeadraceError, TableBusyError
-from pipelines.systems.dvc import Cache, recorded_outs
+from pipelines.systems.dvc.cache import Cache
+from pipelines.systems.dvc.lock import recorded_outs
 from pipelines.systems.object_storage import Bucket
 from pipelines.version import version
 

@@ -20,7 +20,7 @@ from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.engine.plan import Plan
 from pipelines.engine.run import plan_all, plan_stage
 from pipelines.engine.stage import Stage
-from pipelines.systems.dvc import write_lock
+from pipelines.systems.dvc.lock import write_lock
 
 DAYS = [str(date(2013, 1, 1) + timedelta(days=number)) for number in range(3650)]
 NAMES = [f"sales{number}" for number in range(5)]

@@ -19,7 +19,7 @@ from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError, MissingObjectError
 from pipelines.retrieve import Asked, at_release, retrieve
 from pipelines.settings import Settings
-from pipelines.systems.dvc import recorded_outs
+from pipelines.systems.dvc.lock import recorded_outs
 from pipelines.systems.feature_store.errors import UnknownReleaseError
 from pipelines.training.fingerprint import Fingerprint
 from pipelines.training.splits import ByKey

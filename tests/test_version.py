@@ -13,7 +13,8 @@ from workspaces import DAYS, Workspace, git
 from pipelines import version as release
 from pipelines.engine.manifest import MANIFEST
 from pipelines.errors import TableBusyError
-from pipelines.systems.dvc import NotOnRemoteError, read_lock, recorded_outs
+from pipelines.systems.dvc.lock import read_lock, recorded_outs
+from pipelines.systems.dvc.remote import NotOnRemoteError
 from pipelines.systems.git import StaleReleaseError
 from pipelines.version import AuditError, version
 

@@ -10,7 +10,7 @@ import polars as pl
 from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Objects, Reads, Source
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry, Manifest
-from pipelines.systems.dvc import Cache
+from pipelines.systems.dvc.cache import Cache
 
 RAW, VALIDATED, REJECTED, TOTALS = (
     "raw/tiny/sales",

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from pipelines.care.holdings import Holdings, Place
 from pipelines.engine.lake import Lake
-from pipelines.systems.dvc import Cache, Remote, md5_of
-from pipelines.systems.dvc_remote import PARALLEL
+from pipelines.systems.dvc.cache import Cache
+from pipelines.systems.dvc.objects import md5_of
+from pipelines.systems.dvc.push import PARALLEL
+from pipelines.systems.dvc.remote import Remote
 from pipelines.systems.object_storage import Object
 
 GOOD, MISSING = "good", "missing"

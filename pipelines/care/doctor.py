@@ -23,7 +23,7 @@ from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
 from pipelines.systems import git
-from pipelines.systems.dvc import Cache
+from pipelines.systems.dvc.cache import Cache
 
 PYTHON = ((3, 11), (3, 14))
 REMOTE = "DVC remote"

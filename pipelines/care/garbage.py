@@ -18,8 +18,9 @@ from pipelines.care.repair import write_back
 from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
 from pipelines.systems import git
-from pipelines.systems.dvc import Cache, Remote
-from pipelines.systems.dvc_remote import PARALLEL
+from pipelines.systems.dvc.cache import Cache
+from pipelines.systems.dvc.push import PARALLEL
+from pipelines.systems.dvc.remote import Remote
 
 HOURS = 24.0
 """So old an object must be: longer than any run takes from its first bytes to its release."""

@@ -14,8 +14,10 @@ from typing import TypeVar
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.systems import git
-from pipelines.systems.dvc import Cache, parse_yaml, recorded_outs
-from pipelines.systems.dvc_remote import PARALLEL
+from pipelines.systems.dvc.cache import Cache
+from pipelines.systems.dvc.files import parse_yaml
+from pipelines.systems.dvc.lock import recorded_outs
+from pipelines.systems.dvc.push import PARALLEL
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ from pipelines.care.remake import make_again
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.errors import HeadraceError
-from pipelines.systems.dvc import Cache, directory_bytes, md5_of
+from pipelines.systems.dvc.cache import Cache
+from pipelines.systems.dvc.objects import directory_bytes, md5_of
 
 ASIDE = Path(".headrace/corrupt")
 """Where corrupt bytes of the cache go, for whoever wants to know what happened to them."""

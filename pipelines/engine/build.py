@@ -13,7 +13,7 @@ from pipelines.engine.plan import Stale
 from pipelines.engine.recipe import Recipe
 from pipelines.engine.stage import Outcome, Stage
 from pipelines.errors import NotConfiguredError
-from pipelines.systems.dvc import Cache
+from pipelines.systems.dvc.cache import Cache
 
 Engine = Literal["cpu", "gpu"]
 

@@ -18,7 +18,9 @@ import polars as pl
 from pipelines import faults
 from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.errors import MissingObjectError, StaleAttemptError, TableBusyError
-from pipelines.systems.dvc import Cache, read_directory, recorded_outs, write_whole
+from pipelines.systems.dvc.cache import Cache, read_directory
+from pipelines.systems.dvc.files import write_whole
+from pipelines.systems.dvc.lock import recorded_outs
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.engine.code import closure, fingerprint
 from pipelines.engine.stage import Stage
 from pipelines.errors import HeadraceError
-from pipelines.systems.dvc import load_yaml
+from pipelines.systems.dvc.files import load_yaml
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from pipelines.engine.recipe import Recipe, code_and_libraries
 from pipelines.engine.run import Done
 from pipelines.errors import HeadraceError, NotConfiguredError
 from pipelines.settings import Settings
-from pipelines.systems.dvc import Cache, Remote
+from pipelines.systems.dvc.cache import Cache
+from pipelines.systems.dvc.remote import Remote
 
 INLINE = 3
 """So many stale partitions are done in this thread, one after the other: anything else costs more to start."""

@@ -8,7 +8,9 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.errors import HeadraceError
 from pipelines.systems import git
-from pipelines.systems.dvc import parse_yaml, read_directory, read_lock, recorded_outs
+from pipelines.systems.dvc.cache import read_directory
+from pipelines.systems.dvc.files import parse_yaml
+from pipelines.systems.dvc.lock import read_lock, recorded_outs
 from pipelines.version import releases
 
 

@@ -17,7 +17,7 @@ from pipelines.dataset import UTC_MICROSECONDS, WHOLE
 from pipelines.engine.manifest import Manifest
 from pipelines.errors import HeadraceError
 from pipelines.labeling import votes
-from pipelines.systems.dvc import Cache
+from pipelines.systems.dvc.cache import Cache
 
 ASKED_AT = "event_timestamp"
 """Column of a training row that says as of when it was answered."""

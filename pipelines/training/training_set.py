@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from pipelines.dataset import Dataset
 from pipelines.errors import HeadraceError
-from pipelines.systems.dvc import write_whole
+from pipelines.systems.dvc.files import write_whole
 
 DIGITS = 16
 

@@ -16,8 +16,10 @@ from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.systems import git
-from pipelines.systems.dvc import md5_of, read_directory, read_lock
-from pipelines.systems.dvc_remote import PARALLEL
+from pipelines.systems.dvc.cache import read_directory
+from pipelines.systems.dvc.lock import read_lock
+from pipelines.systems.dvc.objects import md5_of
+from pipelines.systems.dvc.push import PARALLEL
 from pipelines.systems.feature_store.errors import MisplacedRowError, UnknownReleaseError, UnreadablePartitionError
 
 WORKSPACE = ""

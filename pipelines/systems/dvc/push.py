@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.systems.dvc import Cache, read_directory
+from pipelines.systems.dvc.cache import Cache, read_directory
 
 PARALLEL = 16
 """Requests at once: more do not help one process."""

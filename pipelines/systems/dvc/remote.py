@@ -1,0 +1,117 @@
+"""The DVC remote: the objects of a cache, below a prefix of a bucket, looked at again after they were written."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipelines import faults
+from pipelines.errors import HeadraceError, MissingObjectError, NotConfiguredError
+from pipelines.systems.dvc.files import read_config
+from pipelines.systems.dvc.objects import object_key
+from pipelines.systems.object_storage import Bucket
+
+
+class NotOnRemoteError(HeadraceError):
+    """What was written to the remote is not what the remote has."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The DVC remote: the same objects below a prefix of a bucket.
+
+    Attributes:
+        bucket: The bucket.
+        prefix: What every key begins with.
+        is_verified: Whether `dvc pull` hashes what it gets (`verify = true`).
+    """
+
+    bucket: Bucket
+    prefix: str
+    is_verified: bool = False
+
+    @classmethod
+    def of(cls, root: Path) -> "Remote":
+        """The default remote of the workspace `root`."""
+        config = read_config(root)
+        name = config.get("core", {}).get("remote", "")
+        remote = config.get(f'remote "{name}"', {})
+        url = remote.get("url", "")
+        if not url.startswith("s3://"):
+            raise NotConfiguredError(
+                f"{root}/.dvc/config: expected a default remote on S3 (url = s3://bucket/prefix), seen"
+                f" remote {name!r} with url {url!r}. `dvc remote add --default storage s3://…` sets one."
+            )
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        return cls(
+            Bucket(
+                bucket,
+                endpoint=remote.get("endpointurl"),
+                access_key=remote.get("access_key_id"),
+                secret_key=remote.get("secret_access_key"),
+                region=remote.get("region"),
+            ),
+            prefix.strip("/"),
+            remote.get("verify") == "true",
+        )
+
+    def key(self, md5: str) -> str:
+        """Key of the object on the bucket."""
+        return f"{self.prefix}/{object_key(md5)}".lstrip("/")
+
+    def where(self, md5: str) -> str:
+        """Address of the object, for people."""
+        return f"s3://{self.bucket.name}/{self.key(md5)}"
+
+    def ensure(self, md5: str, size: int, path: Path) -> int:
+        """Have the object there, looked at again after it was written; bytes written, none if it was there already.
+
+        Raises:
+            NotOnRemoteError: It is not there with its size and hash after it was written.
+        """
+        wanted = (size, md5.removesuffix(".dir"))
+        if self._seen(md5) == wanted:
+            return 0
+        self.write(md5, path)
+        if (seen := self._seen(md5)) != wanted:
+            raise NotOnRemoteError(
+                f"{self.where(md5)}: expected {size:,} bytes with md5 {md5} after writing them, seen {seen}."
+                " Nothing was released. Check the server, then run the same command again."
+            )
+        return size
+
+    def write(self, md5: str, path: Path) -> None:
+        """Put the object there, whatever is there."""
+        faults.point(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}")
+        self.bucket.write(self.key(md5), path)
+
+    def has(self, md5: str, size: int) -> bool:
+        """Whether the object is there, with that size and hash."""
+        return self._seen(md5) == (size, md5.removesuffix(".dir"))
+
+    def _seen(self, md5: str) -> tuple[int, str] | None:
+        """Size and md5 of what is there: its ETag where that is the md5, else the hash of the bytes themselves."""
+        found = self.bucket.head(self.key(md5))
+        if found is None:
+            return None
+        if (etag := found.etag.strip('"')) == md5.removesuffix(".dir"):
+            return found.size, etag
+        return found.size, hashlib.md5(self.bucket.read(found), usedforsecurity=False).hexdigest()
+
+    def without_keys(self) -> "Remote":
+        """The same place, for somebody who has keys of their own."""
+        bucket = Bucket(self.bucket.name, endpoint=self.bucket.endpoint, region=self.bucket.region)
+        return replace(self, bucket=bucket)
+
+    def read(self, md5: str) -> bytes:
+        """Bytes of the object.
+
+        Raises:
+            MissingObjectError: It is not there.
+        """
+        found = self.bucket.head(self.key(md5))
+        if found is None:
+            raise MissingObjectError(
+                f"{self.where(md5)} is not on the remote, nor in this workspace's cache."
+                " Whoever has it can `dvc push`; `headrace doctor` says what else is missing."
+            )
+        return self.bucket.read(found)
