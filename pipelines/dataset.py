@@ -105,6 +105,8 @@ class FeatureTable:
         ttl: How old a value may be and still be served.
         key_types: Key → Polars type, for keys that are not strings.
         description: What a reader of the catalogue sees.
+        span: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `until`, the
+            last of them, and promises that the rows of a day are the same, whatever days are computed with it.
     """
 
     name: str
@@ -115,6 +117,7 @@ class FeatureTable:
     ttl: timedelta
     key_types: Mapping[str, pl.DataType] = field(default_factory=dict)
     description: str = ""
+    span: int = 1
 
 
 LabelingFunction = Callable[[Mapping[str, Any]], str | None]

@@ -1,8 +1,8 @@
 """validated → features: each feature table's kernel, run for the days whose inputs or code changed, and no others."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pipelines.engine.stage import Files, Inputs, Outcome, Stage
 def stage(dataset: Dataset, table: FeatureTable) -> Stage:
     """The stage that makes the feature table `table`."""
     reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.reads.values()}
+    names = dict(zip(table.reads, reads, strict=True))
     return Stage(
         verb="transform",
         dataset=dataset.name,
@@ -24,7 +25,9 @@ def stage(dataset: Dataset, table: FeatureTable) -> Stage:
         reads=tuple(reads),
         modules=(table.kernel.__module__, features.__name__, parquet.__name__),
         partitions=partial(partitions, reads),
-        compute=partial(compute, table, dict(zip(table.reads, reads, strict=True))),
+        compute=partial(compute, table, names),
+        at_once=table.span,
+        together=partial(together, table, names),
     )
 
 
@@ -44,8 +47,40 @@ def compute(
     """The rows of one day; `names` maps the kernel's keywords to tables."""
     paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
     frame = features.compute(table, day, paths)
-    keys = (*table.keys, features.EVENT_TIME, features.KNOWN_TIME)
-    return Outcome(frame, keys, check=partial(features.check, table, day))
+    return Outcome(frame, _keys(table), check=partial(features.check, table, day))
+
+
+def together(
+    table: FeatureTable, names: Mapping[str, str], files: Mapping[str, Files], _params: Mapping[str, Any]
+) -> dict[str, Outcome]:
+    """The rows of many days, those that follow one another computed by one call of the kernel.
+
+    Raises:
+        UndeclaredFeatureError: Rows of some day are not what is declared.
+    """
+    outcomes: dict[str, Outcome] = {}
+    for days in _runs(sorted(files)):
+        read = {name: {part: path for day in days for part, path in files[day][names[name]].items()} for name in names}
+        paths = {name: list(found.values()) for name, found in read.items()}
+        rows = features.compute(table, days[0], paths, days[-1]).collect()
+        features.check(table, days[0], rows, days[-1])
+        outcomes |= {day: Outcome(cut, _keys(table)) for day, cut in features.cut(rows, days).items()}
+    return outcomes
+
+
+def _runs(days: Sequence[str]) -> list[list[str]]:
+    """Days that follow one another, without a gap."""
+    runs: list[list[str]] = []
+    for day in days:
+        if runs and date.fromisoformat(day) - date.fromisoformat(runs[-1][-1]) == timedelta(days=1):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return runs
+
+
+def _keys(table: FeatureTable) -> tuple[str, ...]:
+    return (*table.keys, features.EVENT_TIME, features.KNOWN_TIME)
 
 
 class _Window:

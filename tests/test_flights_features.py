@@ -12,6 +12,7 @@ from flights_oracle import EXPECTED, HOUR, TABLES, flights_of
 from polars.testing import assert_frame_equal
 from real_flights import SOURCES, judged
 
+from pipelines.contracts import features
 from pipelines.contracts.contract import split
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, FeatureTable
 
@@ -137,6 +138,23 @@ def _asked(name: str, day: str, extreme: str | None) -> pl.LazyFrame:
     own = flights_of(name, day).filter(pl.col("scheduled_at") > datetime.fromisoformat(day).replace(tzinfo=UTC))
     frames = [own.lazy(), *([latest_flight(extreme)] if extreme else [])]
     return pl.concat(frames).with_columns(carrier=pl.lit("UA"), origin=pl.lit("EWR"), tailnum=pl.lit("N14228"))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> None:
+    table, days = TABLES[name], ["2013-03-08", "2013-03-09", "2013-03-10", "2013-03-11"]
+    frames = {
+        keyword: real_flights.validated(
+            read.table.partition("/")[2], days[-1], read.lookback + 3 if read.lookback else 0
+        )
+        for keyword, read in table.reads.items()
+    }
+
+    together = table.kernel(day=days[0], until=days[-1], **frames).collect()
+
+    assert table.span > 1
+    for day, rows in features.cut(together, days).items():
+        assert rows.equals(computed(name, day)), day
 
 
 @pytest.mark.parametrize("name", TABLES)

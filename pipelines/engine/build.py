@@ -1,6 +1,6 @@
-"""One partition: its inputs fetched, its rows computed on CPU or GPU, its canonical bytes kept in the cache."""
+"""Partitions: their inputs fetched, their rows computed on CPU or GPU, their canonical bytes kept in the cache."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -11,11 +11,13 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry
 from pipelines.engine.plan import Stale
 from pipelines.engine.recipe import Recipe
-from pipelines.engine.stage import Outcome, Stage
-from pipelines.errors import NotConfiguredError
+from pipelines.engine.stage import Files, Outcome, Stage
+from pipelines.errors import HeadraceError, NotConfiguredError
 from pipelines.systems.dvc.cache import Cache
 
 Engine = Literal["cpu", "gpu"]
+Made = Entry | HeadraceError
+"""A partition, or why it was refused."""
 
 
 def build(stage: Stage, item: Stale, recipe: Recipe, lake: Lake, engine: Engine = "cpu") -> Entry:
@@ -25,17 +27,51 @@ def build(stage: Stage, item: Stale, recipe: Recipe, lake: Lake, engine: Engine 
         HeadraceError: The stage refuses the partition; the evidence lies in `.headrace/refused/`.
     """
     with lake.cache.scratch() as cache:
-        inputs = item.inputs.items()
-        files = {table: {name: cache.fetch(md5) for name, md5 in sorted(names.items())} for table, names in inputs}
-        outcome = stage.compute(item.partition, files, recipe.params)
-        if outcome.refusal:
-            raise outcome.refusal(_evidence(lake, outcome, item.partition))
-        rows, collected_by = collect(outcome.rows, engine)
-        outcome.check(rows)
-        beside = {table: _keep(cache, more, outcome.keys, item.memo) for table, more in outcome.beside.items()}
-        own = _keep(cache, rows, outcome.keys, item.memo)
+        return _kept(item, stage.compute(item.partition, _files(item, cache), recipe.params), lake, cache, engine)
+
+
+def build_all(
+    stage: Stage, items: Sequence[Stale], recipe: Recipe, lake: Lake, engine: Engine = "cpu"
+) -> Iterator[tuple[str, Made]]:
+    """Compute stale partitions into the cache, together where the stage can; each is told as it is ready."""
+    outcomes = _together(stage, items, recipe, lake) if engine == "cpu" and len(items) > 1 else {}
+    for item in items:
+        outcome = outcomes.get(item.partition)
+        made: Made
+        try:
+            if outcome is None:
+                made = build(stage, item, recipe, lake, engine)
+            else:
+                with lake.cache.scratch() as cache:
+                    made = _kept(item, outcome, lake, cache, engine)
+        except HeadraceError as error:
+            made = error
+        yield item.partition, made
+
+
+def _together(stage: Stage, items: Sequence[Stale], recipe: Recipe, lake: Lake) -> Mapping[str, Outcome]:
+    try:
+        with lake.cache.scratch() as cache:
+            return stage.together({item.partition: _files(item, cache) for item in items}, recipe.params)
+    except HeadraceError:
+        return {}  # by itself, each says what is wrong with it
+
+
+def _kept(item: Stale, outcome: Outcome, lake: Lake, cache: Cache, engine: Engine) -> Entry:
+    """The entry of a partition, once its rows are collected, checked and in the cache."""
+    if outcome.refusal:
+        raise outcome.refusal(_evidence(lake, outcome, item.partition))
+    rows, collected_by = collect(outcome.rows, engine)
+    outcome.check(rows)
+    beside = {table: _keep(cache, more, outcome.keys, item.memo) for table, more in outcome.beside.items()}
+    own = _keep(cache, rows, outcome.keys, item.memo)
     facts = {**outcome.facts, "collected_by": collected_by} if engine == "gpu" else outcome.facts
     return replace(own, inputs=item.inputs, facts=facts, beside=beside)
+
+
+def _files(item: Stale, cache: Cache) -> Files:
+    inputs = item.inputs.items()
+    return {table: {name: cache.fetch(md5) for name, md5 in sorted(names.items())} for table, names in inputs}
 
 
 def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.DataFrame, Engine]:

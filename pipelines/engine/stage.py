@@ -53,6 +53,9 @@ class Stage:
         params: Names in `params.yaml` that it reads.
         partitions: Manifests of the inputs and of its own table → every partition there should be, and its inputs.
         compute: Partition, files of the inputs, parameters → outcome. A pure function.
+        at_once: Most partitions that are computed together.
+        together: Partition → files, parameters → the outcomes that `compute` would give, made together, of those
+            partitions of which it can tell; whatever it refuses is left to `compute`.
     """
 
     verb: str
@@ -62,6 +65,8 @@ class Stage:
     modules: tuple[str, ...]
     partitions: Callable[[Mapping[str, Manifest], Manifest], Iterable[tuple[str, Inputs]]]
     compute: Callable[[str, Files, Mapping[str, Any]], Outcome]
+    at_once: int = 1
+    together: Callable[[Mapping[str, Files], Mapping[str, Any]], Mapping[str, Outcome]] = lambda _files, _params: {}
     beside: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ("polars", "pyarrow")
     params: tuple[str, ...] = ()

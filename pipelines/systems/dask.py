@@ -2,16 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pipelines import graph
-from pipelines.engine.build import Engine, build
+from pipelines.engine.build import Engine, Made, build_all
 from pipelines.engine.code import RUNNING
 from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import Entry
 from pipelines.engine.plan import Plan, Stale
 from pipelines.engine.recipe import Recipe, code_and_libraries
 from pipelines.engine.run import Done
@@ -26,6 +25,9 @@ INLINE = 3
 RETRIES = 3
 """How often a partition is tried again when the worker that had it dies."""
 
+GROUP_BYTES = 8 << 20
+"""Partitions are computed together up to so many bytes of inputs, which unpack to ten or twenty times as many."""
+
 CONNECT_SECONDS = 20
 MOST_SHOWN = 5
 """Refused partitions whose message is shown in full."""
@@ -33,7 +35,6 @@ MOST_SHOWN = 5
 STARTED = time.time()
 """When this process loaded the code."""
 
-Made = Entry | HeadraceError
 Tell = Callable[[str, Made], None]
 Progress = Callable[[str, int, int], None]
 """Called with a stage's table, partitions done, partitions in all."""
@@ -79,8 +80,9 @@ class Executor:
     def _compute(self, plan: Plan, lake: Lake, tell: Tell) -> None:
         how = self.settings.engine
         if len(plan.stale) <= INLINE:
-            for item in plan.stale:
-                tell(item.partition, _make(plan, item, lake, how))
+            for items in groups(plan, lake, workers=1):
+                for made in build_all(plan.stage, items, plan.recipe, lake, how):
+                    tell(*made)
         elif self.settings.scheduler:
             _on_cluster(plan, lake, self.settings.scheduler, how, tell)
         else:
@@ -88,19 +90,30 @@ class Executor:
             _in_threads(plan, lake, threads, how, tell)
 
 
-def _make(plan: Plan, item: Stale, lake: Lake, how: Engine) -> Made:
-    try:
-        return build(plan.stage, item, plan.recipe, lake, how)
-    except HeadraceError as error:
-        return error
+def groups(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
+    """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
+    count = len(plan.stale)
+    sizes = {entry.md5: entry.size for table in plan.stage.reads for entry in lake.manifest(table).partitions.values()}
+    read = {md5 for item in plan.stale for names in item.inputs.values() for md5 in names.values()}
+    most = GROUP_BYTES * count // max(1, sum(sizes.get(md5, 0) for md5 in read))
+    size = max(1, min(plan.stage.at_once, most, -(-count // workers)))
+    return [plan.stale[first : first + size] for first in range(0, count, size)]
 
 
 def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -> None:
     from dask.callbacks import Callback  # noqa: PLC0415  a small plan does not pay for the import
     from dask.threaded import get  # noqa: PLC0415
 
-    tasks = {item.partition: (partial(_make, plan, item, lake, how),) for item in plan.stale}
-    with Callback(posttask=lambda key, made, *_: tell(key, made)):
+    def make(items: Sequence[Stale]) -> list[tuple[str, Made]]:
+        return list(build_all(plan.stage, items, plan.recipe, lake, how))
+
+    tasks = {str(number): (partial(make, items),) for number, items in enumerate(groups(plan, lake, threads))}
+
+    def told(_key: str, made: list[tuple[str, Made]], *_: object) -> None:
+        for each in made:
+            tell(*each)
+
+    with Callback(posttask=told):
         get(tasks, list(tasks), num_workers=threads)
 
 
@@ -116,10 +129,11 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
         ) from None
     with client:
         job = Job(plan.stage.dataset, plan.stage.table, plan.recipe, Place.of(lake), how)
-        futures = [client.submit(make_there, item, job, pure=False, retries=RETRIES) for item in plan.stale]
-        partitions = dict(zip((future.key for future in futures), plan.stale, strict=True))
-        for future, made in as_completed(futures, loop=client.loop, with_results=True):
-            tell(partitions[future.key].partition, made)
+        together = groups(plan, lake, max(1, sum(client.nthreads().values())))
+        futures = [client.submit(make_there, items, job, pure=False, retries=RETRIES) for items in together]
+        for _, made in as_completed(futures, loop=client.loop, with_results=True):
+            for each in made:
+                tell(*each)
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker must know beside the partition: whose stage, by which recipe, and where."""
+    """What a worker must know beside the partitions: whose stage, by which recipe, and where."""
 
     dataset: str
     table: str
@@ -152,8 +166,8 @@ class Job:
     engine: Engine
 
 
-def make_there(item: Stale, job: Job) -> Made:
-    """Compute one partition on a worker, with the worker's own code.
+def make_there(items: Sequence[Stale], job: Job) -> list[tuple[str, Made]]:
+    """Compute partitions on a worker, with the worker's own code.
 
     Raises:
         WorkerCodeError: That code or its libraries are not the ones that the plan was made with.
@@ -161,13 +175,10 @@ def make_there(item: Stale, job: Job) -> Made:
     stage = graph.stage(job.dataset, job.table)
     if code_and_libraries(stage) != (job.recipe.code, job.recipe.libraries) or _is_newer(job.recipe.code):
         raise WorkerCodeError(
-            f"{job.table} {item.partition}: this Dask worker runs other code or libraries than the run in"
+            f"{job.table} {items[0].partition}: this Dask worker runs other code or libraries than the run in"
             f" {job.place.root}. Start the workers again, with that workspace's code and lock file, then run again."
         )
-    try:
-        return build(stage, item, job.recipe, job.place.lake(), job.engine)
-    except HeadraceError as error:
-        return error
+    return list(build_all(stage, items, job.recipe, job.place.lake(), job.engine))
 
 
 def _is_newer(files: Iterable[str]) -> bool:

@@ -11,7 +11,7 @@ import polars as pl
 
 from pipelines.dataset import FeatureTable, Reads
 from pipelines.datasets.flights.known import arrivals, departures
-from pipelines.datasets.flights.windows import share, start_of, trailing
+from pipelines.datasets.flights.windows import SPAN, Days, share, trailing
 
 PERIODS = ("24h", "7d")
 LOOKBACK = 10
@@ -35,10 +35,13 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, flights: pl.LazyFrame, planes: pl.LazyFrame, airports: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of one UTC day."""
-    facts = _facts(_in_use(flights, day), airports)
-    rows = trailing(facts, "tailnum", day, PERIODS, _values())
+def kernel(
+    *, day: str, flights: pl.LazyFrame, planes: pl.LazyFrame, airports: pl.LazyFrame, until: str | None = None
+) -> pl.LazyFrame:
+    """The rows of a UTC day, or of the days from it to `until`."""
+    days = Days.of(day, until)
+    facts = _facts(_in_use(flights, days), airports)
+    rows = trailing(facts, "tailnum", days, PERIODS, _values())
     registered = planes.select("tailnum", "built_year", "seats", "engines", "manufacturer", "engine")
     longest = PERIODS[-1]
     dep = [share(f"dep_delay_min_{p}", f"departed_{p}").alias(f"dep_delay_mean_{p}_min") for p in PERIODS]
@@ -57,9 +60,9 @@ def kernel(*, day: str, flights: pl.LazyFrame, planes: pl.LazyFrame, airports: p
     )
 
 
-def _in_use(flights: pl.LazyFrame, day: str) -> pl.LazyFrame:
-    """The flights of aircraft of which anything may become known in the day."""
-    recent = flights.filter(pl.col("scheduled_at") > start_of(day) - KNOWN_WITHIN).select("tailnum").unique()
+def _in_use(flights: pl.LazyFrame, days: Days) -> pl.LazyFrame:
+    """The flights of aircraft of which anything may become known in the days."""
+    recent = flights.filter(pl.col("scheduled_at") > days.start - KNOWN_WITHIN).select("tailnum").unique()
     return flights.join(recent.drop_nulls(), on="tailnum", how="semi")
 
 
@@ -90,6 +93,7 @@ TABLE = FeatureTable(
         "airports": Reads("validated/airports"),
     },
     kernel=kernel,
+    span=SPAN,
     features=FEATURES,
     ttl=timedelta(days=7),
     description="Delays of an aircraft over the last 24 h and 7 days, its last ones, and what the register says.",

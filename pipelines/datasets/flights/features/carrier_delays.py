@@ -10,7 +10,7 @@ import polars as pl
 
 from pipelines.dataset import FeatureTable, Reads
 from pipelines.datasets.flights.known import cancellations, departures
-from pipelines.datasets.flights.windows import hourly, share
+from pipelines.datasets.flights.windows import SPAN, Days, hourly, share
 
 PERIODS = ("3h", "24h", "7d")
 TOTALS = ("departed", "late", "delay_min", "cancelled")
@@ -26,10 +26,10 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, flights: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of one UTC day."""
+def kernel(*, day: str, flights: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
+    """The rows of a UTC day, or of the days from it to `until`."""
     facts = pl.concat([departures(flights, "carrier"), cancellations(flights, "carrier")])
-    rows = hourly(facts, "carrier", day, PERIODS, TOTALS)
+    rows = hourly(facts, "carrier", Days.of(day, until), PERIODS, TOTALS)
     ended = [(pl.col(f"departed_{p}") + pl.col(f"cancelled_{p}")).alias(f"ended_{p}") for p in PERIODS]
     means = [share(f"delay_min_{p}", f"departed_{p}").alias(f"dep_delay_mean_{p}_min") for p in PERIODS]
     late = [share(f"late_{p}", f"departed_{p}").alias(f"late_share_{p}") for p in PERIODS]
@@ -47,6 +47,7 @@ TABLE = FeatureTable(
     keys=("carrier",),
     reads={"flights": Reads("validated/flights", lookback=LOOKBACK)},
     kernel=kernel,
+    span=SPAN,
     features=FEATURES,
     ttl=timedelta(days=2),
     description="Departures, delays and cancellations of a carrier over the last 3 h, 24 h and 7 days.",

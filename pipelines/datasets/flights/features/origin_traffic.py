@@ -11,10 +11,11 @@ import polars as pl
 
 from pipelines.dataset import FeatureTable, Reads
 from pipelines.datasets.flights.known import CANCELLED_AFTER, cancellations, departures
-from pipelines.datasets.flights.windows import full_hour_after, full_hours, hourly, share
+from pipelines.datasets.flights.windows import SPAN, Days, every_hour, full_hour_after, hourly, share
 
 PERIODS = ("3h", "24h")
 TOTALS = ("scheduled", "departed", "late", "delay_min", "cancelled")
+STEPS = {"due": 1, "left": -1}
 LOOKBACK = 3
 """Days of flights before a day: 1 in the window, 1 for the longest delay, and 29 h from the start of a day in UTC to
 the last departure of New York's day."""
@@ -29,29 +30,36 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, flights: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of one UTC day."""
+def kernel(*, day: str, flights: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
+    """The rows of a UTC day, or of the days from it to `until`."""
+    days = Days.of(day, until)
     scheduled = flights.select("origin", known_time="scheduled_at", scheduled=pl.lit(1, pl.Int64))
     ended = [departures(flights, "origin"), cancellations(flights, "origin")]
     facts = pl.concat([scheduled, *ended], how="diagonal")
     means = [share(f"delay_min_{p}", f"departed_{p}").alias(f"dep_delay_mean_{p}_min") for p in PERIODS]
     late = [share(f"late_{p}", f"departed_{p}").alias(f"late_share_{p}") for p in PERIODS]
     return (
-        hourly(facts, "origin", day, PERIODS, TOTALS)
-        .join(waiting(flights, day), on=["origin", "event_time"], how="left")
+        hourly(facts, "origin", days, PERIODS, TOTALS)
+        .join(waiting(flights, days), on=["origin", "event_time"], how="left")
         .with_columns(*means, *late, pl.col("waiting").fill_null(0))
         .select("origin", "event_time", "known_time", *FEATURES)
         .sort("origin", "event_time")
     )
 
 
-def waiting(flights: pl.LazyFrame, day: str) -> pl.LazyFrame:
-    """At each full hour of the day, the flights scheduled by then that had not left; no row where there is none."""
+def waiting(flights: pl.LazyFrame, days: Days) -> pl.LazyFrame:
+    """At each full hour of the days, the flights scheduled by then that had not left.
+
+    Such a flight counts one more from the first full hour after its schedule and one less from the first after it left.
+    """
     gone = pl.col("departed_at").fill_null(pl.col("scheduled_at") + CANCELLED_AFTER)
-    late = flights.select("origin", "scheduled_at", gone=gone).filter(full_hour_after("scheduled_at") < pl.col("gone"))
-    standing = (pl.col("scheduled_at") <= pl.col("event_time")) & (pl.col("event_time") < pl.col("gone"))
-    counted = late.join(full_hours(day), how="cross").filter(standing).group_by("origin", "event_time")
-    return counted.agg(waiting=pl.len().cast(pl.Int64))
+    due = pl.max_horizontal(full_hour_after("scheduled_at"), days.start)
+    left = pl.max_horizontal("due", full_hour_after("gone"))
+    late = flights.select("origin", due=due, gone=gone).select("origin", "due", left=left)
+    steps = [late.select("origin", event_time=name, waiting=pl.lit(step, pl.Int64)) for name, step in STEPS.items()]
+    hours = pl.concat(steps).group_by("origin", "event_time").agg(pl.col("waiting").sum())
+    known = every_hour(hours, "origin", days.hours())
+    return known.with_columns(pl.col("waiting").fill_null(0).cum_sum().over("origin"))
 
 
 TABLE = FeatureTable(
@@ -59,6 +67,7 @@ TABLE = FeatureTable(
     keys=("origin",),
     reads={"flights": Reads("validated/flights", lookback=LOOKBACK)},
     kernel=kernel,
+    span=SPAN,
     features=FEATURES,
     ttl=timedelta(days=1),
     description="Flights scheduled, gone, cancelled and waiting at an airport, over the last 3 h and 24 h.",

@@ -10,7 +10,7 @@ from datetime import timedelta
 import polars as pl
 
 from pipelines.dataset import FeatureTable, Reads
-from pipelines.datasets.flights.windows import share, trailing, within_day
+from pipelines.datasets.flights.windows import SPAN, Days, share, trailing
 
 PERIODS = ("3h", "24h")
 PARTS_PER_INCH = 10_000
@@ -34,8 +34,9 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, weather: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of one UTC day."""
+def kernel(*, day: str, weather: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
+    """The rows of a UTC day, or of the days from it to `until`."""
+    days = Days.of(day, until)
     precipitation = (pl.col("precipitation_in") * PARTS_PER_INCH).round().cast(pl.Int64)
     observed = weather.with_columns(
         event_time="time_hour",
@@ -52,8 +53,8 @@ def kernel(*, day: str, weather: pl.LazyFrame) -> pl.LazyFrame:
         pl.col("known_time").max(),
         pl.col("observed").sum(),
     ]
-    now = observed.filter(within_day(day)).select("origin", "event_time", *NOW)
-    rows = now.join(trailing(observed, "origin", day, PERIODS, values), on=["origin", "event_time"])
+    now = observed.filter(days.hold()).select("origin", "event_time", *NOW)
+    rows = now.join(trailing(observed, "origin", days, PERIODS, values), on=["origin", "event_time"])
     return _named(rows).select("origin", "event_time", "known_time", *FEATURES).sort("origin", "event_time")
 
 
@@ -73,6 +74,7 @@ TABLE = FeatureTable(
     keys=("origin",),
     reads={"weather": Reads("validated/weather", lookback=1)},
     kernel=kernel,
+    span=SPAN,
     features=FEATURES,
     ttl=timedelta(hours=6),
     description="The weather observed at an airport, and rain, sight and wind over the last 3 h and 24 h.",
