@@ -66,6 +66,8 @@ class Source:
         key: Columns of the tidy table that are unique over the *whole* table, the one that orders it in time first.
         tolerance: Share of a partition's rows that may be rejected before the partition is refused.
         personal: Tidy columns that tell of a person: no labeling tool gets them unless the labeling says so.
+        at_once: Most partitions that are judged by one query. Above 1 it is promised that `tidy` and the checks look
+            at each row by itself, so that it is the same, whatever partitions are judged with it.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Source:
     key: tuple[str, ...]
     tolerance: float = 0.01
     personal: tuple[str, ...] = ()
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class FeatureTable:
         ttl: How old a value may be and still be served.
         key_types: Key → Polars type, for keys that are not strings.
         description: What a reader of the catalogue sees.
-        span: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `until`, the
+        at_once: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `until`, the
             last of them, and promises that the rows of a day are the same, whatever days are computed with it.
     """
 
@@ -117,7 +120,7 @@ class FeatureTable:
     ttl: timedelta
     key_types: Mapping[str, pl.DataType] = field(default_factory=dict)
     description: str = ""
-    span: int = 1
+    at_once: int = 1
 
 
 LabelingFunction = Callable[[Mapping[str, Any]], str | None]

@@ -26,7 +26,7 @@ def stage(dataset: Dataset, table: FeatureTable) -> Stage:
         modules=(table.kernel.__module__, features.__name__, parquet.__name__),
         partitions=partial(partitions, reads),
         compute=partial(compute, table, names),
-        at_once=table.span,
+        at_once=table.at_once,
         together=partial(together, table, names),
     )
 

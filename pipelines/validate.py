@@ -4,12 +4,13 @@ For every partition: rows in = rows accepted + rows rejected. A key stands once 
 partition: the earliest partition that holds it keeps it, the others reject their row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from pipelines.contracts import contract
-from pipelines.contracts.contract import Verdict
+from pipelines.contracts.contract import Judged
+from pipelines.contracts.verdict import Verdict
 from pipelines.dataset import Dataset, Source
 from pipelines.engine import parquet
 from pipelines.engine.manifest import Entry, Manifest
@@ -37,6 +38,8 @@ def stage(dataset: Dataset, source: Source) -> Stage:
         libraries=("polars", "pyarrow", "pandera"),
         partitions=partial(partitions, raw),
         compute=partial(compute, source, dataset.name, rejected),
+        at_once=source.at_once,
+        together=partial(together, source, dataset.name, rejected),
     )
 
 
@@ -61,13 +64,29 @@ def compute(
 ) -> Outcome:
     """Judge one partition, given the raw files of it and of the earlier ones that may hold its keys."""
     (paths,) = files.values()
-    verdict, span = contract.judge(source, name, paths)
+    return _outcome(contract.judge(source, name, paths), source, rejected, partial(too_many, source, dataset, name))
+
+
+def together(
+    source: Source, dataset: str, rejected: str, files: Mapping[str, Files], _params: Mapping[str, Any]
+) -> dict[str, Outcome]:
+    """Judge partitions whose keys stand in no other, those of which one look can tell."""
+    own = {name: paths[name] for name, tables in files.items() for paths in tables.values() if len(paths) == 1}
+    judged = contract.judge_together(source, own) if own else {}
+    return {
+        name: _outcome(found, source, rejected, partial(too_many, source, dataset, name))
+        for name, found in judged.items()
+    }
+
+
+def _outcome(judged: Judged, source: Source, rejected: str, refuse: Callable[[Verdict, str], HeadraceError]) -> Outcome:
+    verdict, span = judged
     return Outcome(
         verdict.accepted,
         source.key,
         {"rows_in": verdict.rows_in, "rejected": verdict.rejected.height, "checks": verdict.counts, KEYS: span},
         beside={rejected: verdict.rejected} if verdict.rejected.height else {},
-        refusal=partial(too_many, source, dataset, name, verdict) if _is_refused(verdict, source) else None,
+        refusal=partial(refuse, verdict) if _is_refused(verdict, source) else None,
     )
 
 

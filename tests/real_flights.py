@@ -9,7 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.contracts.contract import Verdict, split
+from pipelines.contracts.contract import split
+from pipelines.contracts.verdict import Verdict
 from pipelines.dataset import WHOLE
 from pipelines.datasets.flights import DATASET
 

@@ -152,7 +152,7 @@ def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> N
 
     together = table.kernel(day=days[0], until=days[-1], **frames).collect()
 
-    assert table.span > 1
+    assert table.at_once > 1
     for day, rows in features.cut(together, days).items():
         assert rows.equals(computed(name, day)), day
 

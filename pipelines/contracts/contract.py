@@ -21,13 +21,13 @@ import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
-from pipelines.contracts.glance import all_good
+from pipelines.contracts.glance import all_good, parsed_time
+from pipelines.contracts.verdict import CHECK, CHECKS, ROW, Verdict, as_text
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Source
 from pipelines.errors import HeadraceError
 
-ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
 ISO_WITHOUT_ZONE = "%Y-%m-%dT%H:%M:%S%.f"
-ROW, CHECK, CHECKS = "row", "check", "checks"
+WHICH = "which partition"
 
 
 class SchemaChangedError(HeadraceError):
@@ -61,39 +61,6 @@ class Within:
         return _instant(self.first, partition), _instant(self.last, partition)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a partition's rows.
-
-    Attributes:
-        accepted: Tidy rows, in file order.
-        rejected: Every raw column as text, `row` (counted from 1) and `checks`, the names of those it failed.
-        kept: The accepted rows as they came: raw columns as text and `row`, in the order of `accepted`.
-    """
-
-    accepted: pl.DataFrame
-    rejected: pl.DataFrame
-    kept: pl.DataFrame
-
-    @property
-    def rows_in(self) -> int:
-        """Rows of the raw partition."""
-        return self.accepted.height + self.rejected.height
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Check → rows that failed it, most frequent first."""
-        checks = self.rejected.get_column(CHECKS).explode(empty_as_null=False)
-        counted = checks.value_counts(name="rows").sort(["rows", CHECKS], descending=[True, False])
-        return dict(counted.iter_rows())
-
-    def reject(self, failed: pl.Series, check: str) -> "Verdict":
-        """The verdict after the accepted rows where `failed` is true have failed `check` too."""
-        more = self.kept.filter(failed).with_columns(pl.lit([check], pl.List(pl.String)).alias(CHECKS))
-        rejected = pl.concat([self.rejected, more]).sort(ROW)
-        return Verdict(self.accepted.filter(~failed), rejected, self.kept.filter(~failed))
-
-
 def split(frame: pl.DataFrame, source: Source, partition: str) -> Verdict:
     """Decides for each row of a raw partition whether it meets the contract.
 
@@ -102,18 +69,52 @@ def split(frame: pl.DataFrame, source: Source, partition: str) -> Verdict:
         RetypedColumnError: No value of a column parses as its type.
         NaiveTimeError: A column of times has no zone.
     """
-    schema: pa.DataFrameSchema = source.contract
     where = f"{source.name} {partition}"
-    _check_columns(where, frame.columns, schema)
-    raw = frame.select(*schema.columns).rechunk()
+    _check_columns(where, frame.columns, source.contract)
+    raw = frame.select(*source.contract.columns).rechunk()
+    typed = all_good(raw, source.contract)
+    if typed is not None and _is_inside(typed, source.contract, partition):
+        verdict = Verdict.of(_tidied(where, source, typed), raw)
+    else:
+        verdict = _sorted_out(where, source, raw, partition)
+    return verdict.reject(~first_of_key(verdict.accepted, source.key), unique_check(source.key))
+
+
+def split_together(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, Verdict]:
+    """What `split` would say of each of these partitions, if every row of them meets the contract; else nothing.
+
+    Raises:
+        SchemaChangedError: A column is missing, renamed or added.
+    """
+    for name, frame in frames.items():
+        _check_columns(f"{source.name} {name}", frame.columns, source.contract)
+    raws = [frame.select(*source.contract.columns) for frame in frames.values()]
+    if any(raw.schema != raws[0].schema for raw in raws):
+        return {}
+    typed = all_good(pl.concat(raws, rechunk=True), source.contract)
+    if typed is None:
+        return {}
+    tidy = _tidied(source.name, source, typed)
+    which = pl.concat(pl.repeat(number, raw.height, dtype=pl.UInt32, eager=True) for number, raw in enumerate(raws))
+    first = first_of_key(tidy.with_columns(which.alias(WHICH)), (WHICH, *source.key))
+    verdicts, start = {}, 0
+    for name, raw in zip(frames, raws, strict=True):
+        here = slice(start, start := start + raw.height)
+        if _is_inside(typed[here], source.contract, name):
+            verdicts[name] = Verdict.of(tidy[here], raw).reject(~first[here], unique_check(source.key))
+    return verdicts
+
+
+def _sorted_out(where: str, source: Source, raw: pl.DataFrame, partition: str) -> Verdict:
+    """The verdict before keys are looked at, with the checks that each bad row failed."""
+    schema: pa.DataFrameSchema = source.contract
     typed, unparsed = _parsed(where, raw, schema)
     failures = pl.concat([unparsed, _broken(where, typed, schema, unparsed), _outside(typed, schema, partition)])
-    checks = failures.group_by(ROW, maintain_order=True).agg(pl.col(CHECK).unique(maintain_order=True))
-    text = raw.select(pl.all().cast(pl.String)).with_row_index(ROW, offset=1)
-    rejected = text.join(checks.rename({CHECK: CHECKS}), on=ROW, how="inner", maintain_order="left")
+    checks = failures.group_by(ROW, maintain_order=True).agg(pl.col(CHECK).unique(maintain_order=True).alias(CHECKS))
+    text = as_text(raw)
+    rejected = text.join(checks, on=ROW, how="inner", maintain_order="left")
     good = ~text.get_column(ROW).is_in(rejected.get_column(ROW).implode())
-    verdict = Verdict(_tidied(where, source, typed.filter(good)), rejected, text.filter(good))
-    return verdict.reject(~first_of_key(verdict.accepted, source.key), unique_check(source.key))
+    return Verdict(_tidied(where, source, typed.filter(good)), rejected, raw, text.get_column(ROW).filter(good))
 
 
 def unique_check(key: Sequence[str]) -> str:
@@ -137,16 +138,28 @@ def duplicates(tidy: pl.DataFrame, earlier: pl.LazyFrame, key: Sequence[str]) ->
     return joined.select(pl.col("is_known").fill_null(value=False)).collect().to_series()
 
 
-def judge(source: Source, partition: str, files: Mapping[str, Path]) -> tuple[Verdict, list[Any] | None]:
+Judged = tuple[Verdict, list[Any] | None]
+"""A verdict, and the first and last value of the leading key column, as far as its own contract goes."""
+
+
+def judge_together(source: Source, files: Mapping[str, Path]) -> dict[str, Judged]:
+    """What `judge` would say of partitions that share no key with others, of those of which one look can tell.
+
+    Args:
+        source: The source.
+        files: Partition → its raw file.
+    """
+    verdicts = split_together({name: source.read(path) for name, path in files.items()}, source)
+    return {name: (verdict, _span(verdict.accepted.get_column(source.key[0]))) for name, verdict in verdicts.items()}
+
+
+def judge(source: Source, partition: str, files: Mapping[str, Path]) -> Judged:
     """Judge one partition against its contract and the keys of other partitions.
 
     Args:
         source: The source.
         partition: The partition to judge.
         files: Raw files of that partition and of the earlier ones that may hold its keys.
-
-    Returns:
-        The verdict, and the first and last value of the leading key column, as far as its own contract goes.
     """
     verdict = split(source.read(files[partition]), source, partition)
     span = _span(verdict.accepted.get_column(source.key[0]))
@@ -208,7 +221,7 @@ def _timed(where: str, series: pl.Series) -> pl.Series:
     if series.dtype == pl.Null:
         return series.cast(UTC_MICROSECONDS)
     if series.dtype == pl.String:
-        return _iso(series).str.to_datetime(ISO_WITH_ZONE, time_unit="us", time_zone="UTC", strict=False)
+        return series.to_frame().select(parsed_time(series.name)).to_series()
     if not isinstance(series.dtype, pl.Datetime):
         raise _retyped(where, series, UTC_MICROSECONDS)
     if series.dtype.time_zone is None:
@@ -216,16 +229,11 @@ def _timed(where: str, series: pl.Series) -> pl.Series:
     return series.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
 
 
-def _iso(series: pl.Series) -> pl.Series:
-    """Times as text with a T between day and hour, as databases often leave out."""
-    return series.str.replace(" ", "T", literal=True)
-
-
 def _unparsed(where: str, series: pl.Series, wanted: pl.DataType, failed: pl.Series) -> pl.DataFrame:
     """The failures of one column; if no value at all could be parsed, the column is another one."""
     naive = pl.repeat(value=False, n=len(series), eager=True)
     if isinstance(wanted, pl.Datetime):
-        naive = failed & _iso(series).str.to_datetime(ISO_WITHOUT_ZONE, strict=False).is_not_null()
+        naive = failed & series.to_frame().select(parsed_time(series.name, ISO_WITHOUT_ZONE)).to_series().is_not_null()
     if failed.sum() == series.count():
         raise _naive(where, series) if naive.all() else _retyped(where, series, wanted)
     return _failures(
@@ -247,8 +255,6 @@ def _broken(where: str, typed: pl.DataFrame, schema: pa.DataFrameSchema, unparse
 
 
 def _pandera_failures(where: str, typed: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
-    if all_good(typed, schema):
-        return _failures(typed.height, {})
     try:
         schema.validate(typed, lazy=True)
     except SchemaErrors as error:
@@ -264,6 +270,17 @@ def _pandera_failures(where: str, typed: pl.DataFrame, schema: pa.DataFrameSchem
     name = pl.col("check").str.replace("^not_nullable$", "not_null")
     by_column = pl.concat_str("column", name, separator=": ")
     return cases.select((pl.col("index") + 1).cast(pl.UInt32).alias(ROW), pl.coalesce(by_column, name).alias(CHECK))
+
+
+def _is_inside(typed: pl.DataFrame, schema: pa.DataFrameSchema, partition: str) -> bool:
+    """Whether every time is within its column's bounds."""
+    for name, column in schema.columns.items():
+        within: Within | None = (column.metadata or {}).get("within")
+        if within is not None:
+            times, (first, last) = typed.get_column(name), within.bounds(partition)
+            if times.count() and not first <= times.min() <= times.max() < last:  # type: ignore[operator]
+                return False
+    return True
 
 
 def _outside(typed: pl.DataFrame, schema: pa.DataFrameSchema, partition: str) -> pl.DataFrame:

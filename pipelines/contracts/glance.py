@@ -1,10 +1,12 @@
-"""A frame and its Pandera schema → whether every row passes, told by one query.
+"""Rows as they came and their schema → the same rows typed, if every one of them is good: told by one query.
 
 Pandera collects each check by itself, tens of milliseconds a frame. Nearly every partition is good in all its rows:
-then one query over the same checks says so. Whatever else it finds, it says no, and Pandera finds which and why.
+then one query over the same checks says so. What a check looks at is heard from the check itself, once a schema.
+Whatever else there is, the answer is no, and the contract finds which row it is and why.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandera.polars as pa
 import polars as pl
@@ -12,40 +14,119 @@ from pandera.api.polars.types import PolarsData
 from pandera.backends.polars import builtin_checks as _registered  # noqa: F401  what `pa.Check.ge` and its like do
 from pandera.backends.polars.checks import PolarsCheckBackend
 
+from pipelines.dataset import UTC_MICROSECONDS
 
-def all_good(typed: pl.DataFrame, schema: pa.DataFrameSchema) -> bool:
-    """Whether Pandera would find nothing; False also where only Pandera can say."""
-    if not _is_plain(typed, schema):
-        return False
+ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
+HELD = "all checks held"
+
+
+class NotTold(Exception):  # noqa: N818  it is no error: Pandera is asked instead
+    """Only Pandera can say."""
+
+
+def all_good(raw: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame | None:
+    """The typed rows, if each value parses and Pandera would find nothing; None also where only Pandera can say."""
     try:
-        return all(found.item() for found in pl.collect_all(list(_verdicts(typed.lazy(), schema))))
-    except Exception:  # noqa: BLE001  a check that can not be applied: Pandera has the words for it
-        return False
+        typed = raw.lazy().select(_parsed(raw, schema)).with_columns(_heard(schema).alias(HELD)).collect()
+    except (NotTold, pl.exceptions.PolarsError):  # a check that can not be applied: Pandera has the words for it
+        return None
+    held = typed.drop_in_place(HELD)
+    return typed if held.all() and not _lost(raw, typed, schema) else None
 
 
-def _is_plain(typed: pl.DataFrame, schema: pa.DataFrameSchema) -> bool:
-    """Whether the schema is types, nulls and checks, and the frame is of these types."""
+def parsed_time(name: str, form: str = ISO_WITH_ZONE) -> pl.Expr:
+    """Times as text, with a T between day and hour or without, as microseconds; null where they do not parse."""
+    text = pl.col(name).str.replace(" ", "T", literal=True)
+    zone = "UTC" if form == ISO_WITH_ZONE else None
+    return text.str.to_datetime(form, time_unit="us", time_zone=zone, strict=False)
+
+
+def _lost(raw: pl.DataFrame, typed: pl.DataFrame, schema: pa.DataFrameSchema) -> bool:
+    """Whether a value did not parse, or is not there and must be."""
+    nulls = {name: typed.get_column(name).null_count() for name in schema.columns}
+    if any(nulls[name] != raw.get_column(name).null_count() for name in nulls):
+        return True
+    return any(nulls[name] for name, column in schema.columns.items() if not column.nullable)
+
+
+def _parsed(raw: pl.DataFrame, schema: pa.DataFrameSchema) -> Iterator[pl.Expr]:
+    """Each column as its type."""
+    for name, column in schema.columns.items():
+        seen, wanted = raw.schema[name], column.dtype.type
+        if seen == wanted:
+            yield pl.col(name)
+        elif seen == pl.String and wanted.is_numeric():
+            yield pl.col(name).cast(wanted, strict=False)
+        elif seen == pl.String and wanted == UTC_MICROSECONDS:
+            yield parsed_time(name)
+        else:
+            raise NotTold
+
+
+_HEARD: dict[int, tuple[pa.DataFrameSchema, pl.Expr]] = {}
+"""Schemas cannot be hashed; each is kept, so that no other one can have its number."""
+
+
+def _heard(schema: pa.DataFrameSchema) -> pl.Expr:
+    """True for a row in which every check holds."""
+    if id(schema) not in _HEARD:
+        _HEARD[id(schema)] = schema, _all_of(schema)
+    return _HEARD[id(schema)][1]
+
+
+def _all_of(schema: pa.DataFrameSchema) -> pl.Expr:
     columns = schema.columns.values()
     beyond = (schema.unique, schema.coerce, schema.ordered, schema.parsers, schema.dtype)
     if any(beyond) or any(column.unique or column.regex or column.coerce or column.parsers for column in columns):
-        return False
-    return typed.schema == {name: column.dtype.type for name, column in schema.columns.items()}
+        raise NotTold
+    lenient, strict = [pl.lit(value=True)], list(_numbers(schema))
+    for key, check in _checks(schema):
+        (lenient if check.ignore_na else strict).append(_asked(check, key))
+    return pl.all_horizontal(
+        pl.all_horizontal(lenient).fill_null(value=True), *(expr.fill_null(value=False) for expr in strict)
+    )
 
 
-def _verdicts(rows: pl.LazyFrame, schema: pa.DataFrameSchema) -> Iterator[pl.LazyFrame]:
-    """One frame of one truth for each check."""
+def _checks(schema: pa.DataFrameSchema) -> Iterator[tuple[str, pa.Check]]:
     for name, column in schema.columns.items():
-        if not column.nullable:
-            missing = pl.col(name).is_null()
-            yield rows.select(~(missing | pl.col(name).is_nan() if column.dtype.type.is_float() else missing).any())
-        for check in column.checks:
-            yield _verdict(rows, check, name)
-    for check in schema.checks:
-        yield _verdict(rows, check, "*")
+        yield from ((name, check) for check in column.checks)
+    yield from (("*", check) for check in schema.checks)
 
 
-def _verdict(rows: pl.LazyFrame, check: pa.Check, key: str) -> pl.LazyFrame:
-    held: pl.LazyFrame | bool = PolarsCheckBackend(check).apply(PolarsData(rows, key))
-    if isinstance(held, bool):
-        return pl.LazyFrame({"held": [held]})
-    return held.select(pl.all().fill_null(bool(check.ignore_na)).all())
+def _numbers(schema: pa.DataFrameSchema) -> Iterator[pl.Expr]:
+    """True where a float is a number, as far as it must be one: to Pandera, NaN is no value."""
+    for name, column in schema.columns.items():
+        if column.dtype.type.is_float():
+            finite = (column.metadata or {}).get("finite", True)
+            if finite or not column.nullable:
+                number = pl.col(name).is_finite() if finite else pl.col(name).is_not_nan()
+                yield number | pl.col(name).is_null()
+
+
+def _asked(check: pa.Check, key: str) -> pl.Expr:
+    """What the check selects of a frame."""
+    if check.element_wise:
+        raise NotTold
+    question: Any = _Question()
+    try:
+        answer = PolarsCheckBackend(check).check_fn(PolarsData(question, key))
+    except Exception as error:  # it does more with a frame than select from it, or it is wrong
+        raise NotTold from error
+    asked: list[pl.Expr] = question.asked
+    if answer is not question or len(asked) != 1:
+        raise NotTold
+    return asked[0]
+
+
+class _Question:
+    """Stands for a frame of which a check may select one column."""
+
+    def __init__(self) -> None:
+        self.asked: list[pl.Expr] = []
+
+    def select(self, *exprs: Any, **named: Any) -> "_Question":  # noqa: ANN401  as Polars takes them
+        found = [*exprs, *named.values()]
+        if not all(isinstance(expr, pl.Expr) for expr in found) or any(e.meta.has_multiple_outputs() for e in found):
+            raise NotTold
+        self.asked += found
+        return self

@@ -24,6 +24,10 @@ FORMAT: dict[str, Any] = {
     "store_schema": False,
 }
 
+SMALL_ROWS = 1024
+SMALL = {"compression": "lz4", "compression_level": None}
+"""How tables of fewer rows are packed: what zstd takes to get ready, once a column, would be most of their cost."""
+
 
 def canonical(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """`frame` sorted by `keys`, nulls first; rows of equal keys by their other columns: no order is left to chance."""
@@ -34,15 +38,20 @@ def canonical(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
 def write(frame: pl.DataFrame, path: Path | BinaryIO) -> None:
     """Write `frame` as it stands to `path`, which must not be a file that readers hold."""
     table = _table(frame)
-    with pq.ParquetWriter(path, table.schema, **FORMAT) as file:
+    how = {**FORMAT, **(SMALL if table.num_rows < SMALL_ROWS else {})}
+    content = pa.BufferOutputStream()
+    with pq.ParquetWriter(content, table.schema, use_dictionary=_text(table), **how) as file:
         file.write_table(table, row_group_size=ROW_GROUP)
+    if isinstance(path, Path):
+        path.write_bytes(content.getvalue())
+    else:
+        path.write(content.getvalue())
 
 
 def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:
     """Write the rows of `frames`, one after the other, to `path`, whole or not at all; how many there were.
 
-    However the rows are cut into frames, the bytes are the same. Rows in no order of their columns gain nothing from
-    dictionaries of numbers, and writing those takes most of the time: only text has one here.
+    However the rows are cut into frames, the bytes are the same.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,8 +67,7 @@ def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:
 def _write_groups(groups: Iterator[pa.Table], path: Path) -> int:
     first = next(groups)
     rows: int = first.num_rows
-    text = [field.name for field in first.schema if pa.types.is_large_string(field.type)]
-    with pq.ParquetWriter(path, first.schema, use_dictionary=text, **FORMAT) as file:
+    with pq.ParquetWriter(path, first.schema, use_dictionary=_text(first), **FORMAT) as file:
         file.write_table(first, row_group_size=ROW_GROUP)
         for table in groups:
             file.write_table(table, row_group_size=ROW_GROUP)
@@ -76,6 +84,11 @@ def _groups(frames: Iterator[pl.DataFrame]) -> Iterator[pa.Table]:
             yield _table(rest[:whole])
         rest = pl.concat([rest[whole:], frame])
     yield _table(rest)
+
+
+def _text(table: pa.Table) -> list[str]:
+    """The columns that have a dictionary: numbers gain little from one, and writing it takes much of the time."""
+    return [field.name for field in table.schema if pa.types.is_large_string(field.type)]
 
 
 def _table(frame: pl.DataFrame) -> pa.Table:

@@ -14,7 +14,7 @@ from pipelines.dataset import UTC_MICROSECONDS
 MICROSECOND = timedelta(microseconds=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-SPAN = 32
+DAYS_AT_ONCE = 32
 """Days that one call of a kernel computes: the days it looks back on are then read once for all of them."""
 
 UNITS = {"h": 1, "d": 24}

@@ -11,7 +11,7 @@ import polars as pl
 
 from pipelines.dataset import FeatureTable, Reads
 from pipelines.datasets.flights.known import arrivals, departures
-from pipelines.datasets.flights.windows import SPAN, Days, share, trailing
+from pipelines.datasets.flights.windows import DAYS_AT_ONCE, Days, share, trailing
 
 PERIODS = ("24h", "7d")
 LOOKBACK = 10
@@ -93,7 +93,7 @@ TABLE = FeatureTable(
         "airports": Reads("validated/airports"),
     },
     kernel=kernel,
-    span=SPAN,
+    at_once=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(days=7),
     description="Delays of an aircraft over the last 24 h and 7 days, its last ones, and what the register says.",

@@ -10,7 +10,7 @@ import polars as pl
 
 from pipelines.dataset import FeatureTable, Reads
 from pipelines.datasets.flights.known import cancellations, departures
-from pipelines.datasets.flights.windows import SPAN, Days, hourly, share
+from pipelines.datasets.flights.windows import DAYS_AT_ONCE, Days, hourly, share
 
 PERIODS = ("3h", "24h", "7d")
 TOTALS = ("departed", "late", "delay_min", "cancelled")
@@ -47,7 +47,7 @@ TABLE = FeatureTable(
     keys=("carrier",),
     reads={"flights": Reads("validated/flights", lookback=LOOKBACK)},
     kernel=kernel,
-    span=SPAN,
+    at_once=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(days=2),
     description="Departures, delays and cancellations of a carrier over the last 3 h, 24 h and 7 days.",

@@ -11,7 +11,7 @@ import polars as pl
 
 from pipelines.dataset import FeatureTable, Reads
 from pipelines.datasets.flights.known import CANCELLED_AFTER, cancellations, departures
-from pipelines.datasets.flights.windows import SPAN, Days, every_hour, full_hour_after, hourly, share
+from pipelines.datasets.flights.windows import DAYS_AT_ONCE, Days, every_hour, full_hour_after, hourly, share
 
 PERIODS = ("3h", "24h")
 TOTALS = ("scheduled", "departed", "late", "delay_min", "cancelled")
@@ -67,7 +67,7 @@ TABLE = FeatureTable(
     keys=("origin",),
     reads={"flights": Reads("validated/flights", lookback=LOOKBACK)},
     kernel=kernel,
-    span=SPAN,
+    at_once=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(days=1),
     description="Flights scheduled, gone, cancelled and waiting at an airport, over the last 3 h and 24 h.",

@@ -10,7 +10,7 @@ from datetime import timedelta
 import polars as pl
 
 from pipelines.dataset import FeatureTable, Reads
-from pipelines.datasets.flights.windows import SPAN, Days, share, trailing
+from pipelines.datasets.flights.windows import DAYS_AT_ONCE, Days, share, trailing
 
 PERIODS = ("3h", "24h")
 PARTS_PER_INCH = 10_000
@@ -74,7 +74,7 @@ TABLE = FeatureTable(
     keys=("origin",),
     reads={"weather": Reads("validated/weather", lookback=1)},
     kernel=kernel,
-    span=SPAN,
+    at_once=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(hours=6),
     description="The weather observed at an airport, and rain, sight and wind over the last 3 h and 24 h.",

@@ -25,7 +25,7 @@ import polars as pl
 from pipelines.contracts.contract import Within
 from pipelines.contracts.reading import Delimited, delimited
 from pipelines.dataset import UTC_MICROSECONDS, Objects, Source
-from pipelines.datasets.flights.clock import HOUR_IN_UTC, agrees_with_local, minutes, on_clock
+from pipelines.datasets.flights.clock import HOUR_IN_UTC, agrees_with_local, local, minutes, on_clock
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -66,7 +66,7 @@ def _departure_whole(data: pa.PolarsData) -> pl.LazyFrame:
 
 
 def _departure_on_clock(data: pa.PolarsData) -> pl.LazyFrame:
-    clock = departed().dt.convert_time_zone("America/New_York")
+    clock = local(departed())
     shown = clock.dt.hour().cast(pl.Int64) * 60 + clock.dt.minute()
     return data.lazyframe.select(shown == minutes("dep_time") % (24 * 60))
 
@@ -118,4 +118,5 @@ SOURCE = Source(
     tidy=tidy,
     key=("scheduled_at", "carrier", "flight", "origin"),
     tolerance=0.01,
+    at_once=16,
 )
