@@ -47,7 +47,7 @@ def compute(
     """The rows of one day; `names` maps the kernel's keywords to tables."""
     paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
     frame = features.compute(table, day, paths)
-    return Outcome(frame, _keys(table), check=partial(features.check, table, day))
+    return Outcome(frame, _keys(table), check=partial(features.check, table, day), is_unique=True)
 
 
 def together(
@@ -64,7 +64,7 @@ def together(
         paths = {name: list(found.values()) for name, found in read.items()}
         rows = features.compute(table, days[0], paths, days[-1]).collect()
         features.check(table, days[0], rows, days[-1])
-        outcomes |= {day: Outcome(cut, _keys(table)) for day, cut in features.cut(rows, days).items()}
+        outcomes |= {day: Outcome(cut, _keys(table), is_unique=True) for day, cut in features.cut(rows, days).items()}
     return outcomes
 
 

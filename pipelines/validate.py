@@ -86,6 +86,7 @@ def _outcome(judged: Judged, source: Source, rejected: str, refuse: Callable[[Ve
         source.key,
         {"rows_in": verdict.rows_in, "rejected": verdict.rejected.height, "checks": verdict.counts, KEYS: span},
         beside={rejected: verdict.rejected} if verdict.rejected.height else {},
+        is_unique=True,
         refusal=partial(refuse, verdict) if _is_refused(verdict, source) else None,
     )
 

@@ -99,9 +99,10 @@ def split_together(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[s
     first = first_of_key(tidy.with_columns(which.alias(WHICH)), (WHICH, *source.key))
     verdicts, start = {}, 0
     for name, raw in zip(frames, raws, strict=True):
-        here = slice(start, start := start + raw.height)
-        if _is_inside(typed[here], source.contract, name):
-            verdicts[name] = Verdict.of(tidy[here], raw).reject(~first[here], unique_check(source.key))
+        if _is_inside(typed.slice(start, raw.height), source.contract, name):
+            accepted, again = tidy.slice(start, raw.height), ~first.slice(start, raw.height)
+            verdicts[name] = Verdict.of(accepted, raw).reject(again, unique_check(source.key))
+        start += raw.height
     return verdicts
 
 

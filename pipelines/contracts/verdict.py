@@ -1,6 +1,7 @@
 """What became of the rows of a partition: accepted, or rejected with the checks that each failed."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import polars as pl
 
@@ -26,9 +27,8 @@ class Verdict:
     @classmethod
     def of(cls, accepted: pl.DataFrame, raw: pl.DataFrame) -> "Verdict":
         """The verdict that accepts every row."""
-        text = dict.fromkeys(raw.columns, pl.String())
-        rejected = pl.DataFrame(schema={ROW: pl.UInt32(), **text, CHECKS: pl.List(pl.String)})
-        return cls(accepted, rejected, raw, pl.int_range(1, raw.height + 1, dtype=pl.UInt32, eager=True))
+        numbers = pl.int_range(1, raw.height + 1, dtype=pl.UInt32, eager=True)
+        return cls(accepted, _no_rows(tuple(raw.columns)), raw, numbers)
 
     @property
     def rows_in(self) -> int:
@@ -52,8 +52,8 @@ class Verdict:
         if not failed.any():
             return self
         more = as_text(self.raw, self.numbers.filter(failed))
-        more = more.with_columns(pl.lit([check], pl.List(pl.String)).alias(CHECKS))
-        rejected = pl.concat([self.rejected, more]).sort(ROW)
+        more.insert_column(more.width, pl.Series(CHECKS, [[check]] * more.height))
+        rejected = pl.concat([self.rejected, more]).sort(ROW) if self.rejected.height else more
         return Verdict(self.accepted.filter(~failed), rejected, self.raw, self.numbers.filter(~failed))
 
 
@@ -63,3 +63,9 @@ def as_text(raw: pl.DataFrame, numbers: pl.Series | None = None) -> pl.DataFrame
         return raw.select(pl.all().cast(pl.String)).with_row_index(ROW, offset=1)
     text = raw[numbers - 1].select(pl.all().cast(pl.String))
     return text.insert_column(0, numbers.alias(ROW))
+
+
+@cache
+def _no_rows(columns: tuple[str, ...]) -> pl.DataFrame:
+    text = dict.fromkeys(columns, pl.String())
+    return pl.DataFrame(schema={ROW: pl.UInt32(), **text, CHECKS: pl.List(pl.String)})

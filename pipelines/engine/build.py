@@ -63,8 +63,11 @@ def _kept(item: Stale, outcome: Outcome, lake: Lake, cache: Cache, engine: Engin
         raise outcome.refusal(_evidence(lake, outcome, item.partition))
     rows, collected_by = collect(outcome.rows, engine)
     outcome.check(rows)
-    beside = {table: _keep(cache, more, outcome.keys, item.memo) for table, more in outcome.beside.items()}
-    own = _keep(cache, rows, outcome.keys, item.memo)
+    beside = {
+        table: _keep(cache, parquet.canonical(more, [name for name in outcome.keys if name in more.columns]), item.memo)
+        for table, more in outcome.beside.items()
+    }
+    own = _keep(cache, parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique), item.memo)
     facts = {**outcome.facts, "collected_by": collected_by} if engine == "gpu" else outcome.facts
     return replace(own, inputs=item.inputs, facts=facts, beside=beside)
 
@@ -96,10 +99,9 @@ def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.Data
         return frame.collect(), "cpu"  # counted: an entry says who collected it
 
 
-def _keep(cache: Cache, rows: pl.DataFrame, keys: Sequence[str], memo: str) -> Entry:
-    ordered = parquet.canonical(rows, [name for name in keys if name in rows.columns])
-    stored = cache.add(lambda path: parquet.write(ordered, path))
-    return Entry(memo, stored.md5, stored.size, rows.height)
+def _keep(cache: Cache, ordered: pl.DataFrame, memo: str) -> Entry:
+    stored = cache.add_bytes(memoryview(parquet.content(ordered)), stays=False)
+    return Entry(memo, stored.md5, stored.size, ordered.height)
 
 
 def _evidence(lake: Lake, outcome: Outcome, partition: str) -> str:

@@ -29,23 +29,33 @@ SMALL = {"compression": "lz4", "compression_level": None}
 """How tables of fewer rows are packed: what zstd takes to get ready, once a column, would be most of their cost."""
 
 
-def canonical(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """`frame` sorted by `keys`, nulls first; rows of equal keys by their other columns: no order is left to chance."""
+def canonical(frame: pl.DataFrame, keys: Sequence[str], *, is_unique: bool = False) -> pl.DataFrame:
+    """`frame` sorted by `keys`, nulls first; rows of equal keys by their other columns: no order is left to chance.
+
+    Keys that are known to be unique leave no such rows.
+    """
+    if is_unique:
+        return frame.sort(keys, nulls_last=False)
     rest = [name for name, kind in frame.schema.items() if name not in keys and not kind.is_nested()]
     return frame.sort([*keys, *rest], nulls_last=False, maintain_order=True)
 
 
 def write(frame: pl.DataFrame, path: Path | BinaryIO) -> None:
     """Write `frame` as it stands to `path`, which must not be a file that readers hold."""
+    if isinstance(path, Path):
+        path.write_bytes(content(frame))
+    else:
+        path.write(content(frame))
+
+
+def content(frame: pl.DataFrame) -> pa.Buffer:
+    """The bytes of `frame` as it stands."""
     table = _table(frame)
     how = {**FORMAT, **(SMALL if table.num_rows < SMALL_ROWS else {})}
-    content = pa.BufferOutputStream()
-    with pq.ParquetWriter(content, table.schema, use_dictionary=_text(table), **how) as file:
+    stream = pa.BufferOutputStream()
+    with pq.ParquetWriter(stream, table.schema, use_dictionary=_text(table), **how) as file:
         file.write_table(table, row_group_size=ROW_GROUP)
-    if isinstance(path, Path):
-        path.write_bytes(content.getvalue())
-    else:
-        path.write(content.getvalue())
+    return stream.getvalue()
 
 
 def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:

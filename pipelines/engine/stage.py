@@ -24,6 +24,7 @@ class Outcome:
     Attributes:
         rows: The rows of the stage's own table.
         keys: Columns that the rows are sorted by.
+        is_unique: Whether no two rows can share their keys.
         facts: What is known about the partition beyond its rows, for the manifest.
         check: Raises a known error if the rows, once computed, are not what they must be.
         beside: Table → rows, for the tables beside it; a table of no rows is left out.
@@ -36,6 +37,7 @@ class Outcome:
     check: Callable[[pl.DataFrame], None] = lambda _rows: None
     beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     refusal: Callable[[str], HeadraceError] | None = None
+    is_unique: bool = False
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,17 @@ class Cache:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def add_bytes(self, content: bytes, *, suffix: str = "") -> Stored:
-        """Keep `content`; `suffix` is `.dir` for a folder's list."""
+    def add_bytes(self, content: bytes | memoryview, *, suffix: str = "", stays: bool = True) -> Stored:
+        """Keep `content`; `suffix` is `.dir` for a folder's list.
+
+        What need not stay here goes to the remote, if that is where partitions are passed on to.
+        """
         temporary = self.folder / "tmp" / uuid.uuid4().hex
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content)
-            return self._keep(temporary, hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix)
+            keep = self._keep if stays or not self.passes_on else self._pass_on
+            return keep(temporary, hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix)
         finally:
             temporary.unlink(missing_ok=True)
 
