@@ -86,6 +86,11 @@ def _by_day() -> dict[tuple[int, int], pl.DataFrame]:
     return {(int(month), int(day)): rows for (month, day), rows in found.items()}
 
 
+@cache
+def _carriers() -> list[str]:
+    return sorted({carrier for frame in _by_day().values() for carrier in frame["carrier"].unique()})
+
+
 def _moved(rows: pl.DataFrame, day: date) -> pl.DataFrame:
     if day.year == FIRST.year:
         return rows
@@ -99,8 +104,9 @@ def _moved(rows: pl.DataFrame, day: date) -> pl.DataFrame:
 def _copied(rows: pl.DataFrame, number: int) -> pl.DataFrame:
     if not number:
         return rows
-    carriers = sorted({carrier for frame in _by_day().values() for carrier in frame["carrier"].unique()})
-    mine = dict(zip(carriers, CODES[number * len(carriers) :], strict=False))
+    carriers = _carriers()
+    free = [code for code in CODES if code not in carriers]
+    mine = dict(zip(carriers, free[(number - 1) * len(carriers) :], strict=False))
     tail = ascii_uppercase[number % 26] + digits[number // 26]
     return rows.with_columns(
         pl.col("carrier").replace_strict(mine),

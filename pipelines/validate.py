@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from pipelines.contracts import contract
-from pipelines.contracts.contract import Judged
+from pipelines.contracts import judge
+from pipelines.contracts.judge import Judged
 from pipelines.contracts.verdict import Verdict
 from pipelines.dataset import Dataset, Source
 from pipelines.engine import parquet
@@ -34,7 +34,7 @@ def stage(dataset: Dataset, source: Source) -> Stage:
         table=f"validated/{dataset.name}/{source.name}",
         beside=(rejected,),
         reads=(raw,),
-        modules=(source.read.__module__, contract.__name__, parquet.__name__),
+        modules=(source.read.__module__, judge.__name__, parquet.__name__),
         libraries=("polars", "pyarrow", "pandera"),
         partitions=partial(partitions, raw),
         compute=partial(compute, source, dataset.name, rejected),
@@ -64,7 +64,7 @@ def compute(
 ) -> Outcome:
     """Judge one partition, given the raw files of it and of the earlier ones that may hold its keys."""
     (paths,) = files.values()
-    return _outcome(contract.judge(source, name, paths), source, rejected, partial(too_many, source, dataset, name))
+    return _outcome(judge.judge(source, name, paths), source, rejected, partial(too_many, source, dataset, name))
 
 
 def together(
@@ -72,7 +72,7 @@ def together(
 ) -> dict[str, Outcome]:
     """Judge partitions whose keys stand in no other, those of which one look can tell."""
     own = {name: paths[name] for name, tables in files.items() for paths in tables.values() if len(paths) == 1}
-    judged = contract.judge_together(source, own) if own else {}
+    judged = judge.judge_together(source, own) if own else {}
     return {
         name: _outcome(found, source, rejected, partial(too_many, source, dataset, name))
         for name, found in judged.items()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.contracts import contract
 from pipelines.contracts.contract import Within, split
+from pipelines.contracts.judge import duplicates
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Objects, Source
 
 DAY = "2013-01-09"
@@ -138,7 +139,7 @@ def test_a_key_that_stands_in_another_partition_is_rejected_like_any_other() -> 
     verdict = split(rows(("2013-01-09T04:00:00Z", "EWR", "1", None), GOOD), source(), DAY)
     earlier = split(rows(GOOD), source(), DAY).accepted.lazy()
 
-    known = contract.duplicates(verdict.accepted, earlier, ("at", "place"))
+    known = duplicates(verdict.accepted, earlier, ("at", "place"))
     judged = verdict.reject(known, contract.unique_check(("at", "place")))
 
     assert known.to_list() == [False, True]

@@ -11,17 +11,15 @@ What a contract is: a `pandera.polars.DataFrameSchema` of the raw columns. Beyon
 - `strict=True` refuses columns that it does not name, anything else leaves them behind.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
-from pipelines.contracts.glance import all_good, parsed_time
+from pipelines.contracts.glance import Look, look, parsed_time
 from pipelines.contracts.verdict import CHECK, CHECKS, ROW, Verdict, as_text
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Source
 from pipelines.errors import HeadraceError
@@ -72,36 +70,52 @@ def split(frame: pl.DataFrame, source: Source, partition: str) -> Verdict:
     where = f"{source.name} {partition}"
     _check_columns(where, frame.columns, source.contract)
     raw = frame.select(*source.contract.columns).rechunk()
-    typed = all_good(raw, source.contract)
-    if typed is not None and _is_inside(typed, source.contract, partition):
-        verdict = Verdict.of(_tidied(where, source, typed), raw)
+    seen = look(raw, source.contract)
+    if seen and _is_fine(seen, partition):
+        verdict = Verdict.of(_tidied(where, source, seen.typed), raw)
     else:
         verdict = _sorted_out(where, source, raw, partition)
     return verdict.reject(~first_of_key(verdict.accepted, source.key), unique_check(source.key))
 
 
 def split_together(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, Verdict]:
-    """What `split` would say of each of these partitions, if every row of them meets the contract; else nothing.
+    """What `split` would say of these partitions, for those of which every row meets the contract.
 
     Raises:
         SchemaChangedError: A column is missing, renamed or added.
     """
     for name, frame in frames.items():
         _check_columns(f"{source.name} {name}", frame.columns, source.contract)
-    raws = [frame.select(*source.contract.columns) for frame in frames.values()]
-    if any(raw.schema != raws[0].schema for raw in raws):
+    raws = {name: frame.select(*source.contract.columns) for name, frame in frames.items()}
+    if len({tuple(raw.schema.items()) for raw in raws.values()}) > 1:
         return {}
-    typed = all_good(pl.concat(raws, rechunk=True), source.contract)
-    if typed is None:
+    seen = look(pl.concat(raws.values(), rechunk=True), source.contract)
+    fine = dict(_fine(seen, raws)) if seen else {}
+    if not seen or not fine:
         return {}
+    typed = seen.typed if len(fine) == len(raws) else pl.concat(fine.values(), rechunk=True)
+    return _all_accepted({name: raws[name] for name in fine}, typed, source)
+
+
+def _fine(seen: Look, raws: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The typed rows of each partition that has no bad one."""
+    start, is_good = 0, seen.is_good
+    for name, raw in raws.items():
+        part = seen.part(start, raw.height)
+        if (is_good or part.is_good) and _is_inside(part.typed, seen.schema, name):
+            yield name, part.typed
+        start += raw.height
+
+
+def _all_accepted(raws: Mapping[str, pl.DataFrame], typed: pl.DataFrame, source: Source) -> dict[str, Verdict]:
+    """The verdicts over partitions whose rows are good, but for keys that stand twice in one."""
     tidy = _tidied(source.name, source, typed)
-    which = pl.concat(pl.repeat(number, raw.height, dtype=pl.UInt32, eager=True) for number, raw in enumerate(raws))
-    first = first_of_key(tidy.with_columns(which.alias(WHICH)), (WHICH, *source.key))
+    parts = (pl.repeat(number, raw.height, dtype=pl.UInt32, eager=True) for number, raw in enumerate(raws.values()))
+    again = ~first_of_key(tidy.with_columns(pl.concat(parts).alias(WHICH)), (WHICH, *source.key))
     verdicts, start = {}, 0
-    for name, raw in zip(frames, raws, strict=True):
-        if _is_inside(typed.slice(start, raw.height), source.contract, name):
-            accepted, again = tidy.slice(start, raw.height), ~first.slice(start, raw.height)
-            verdicts[name] = Verdict.of(accepted, raw).reject(again, unique_check(source.key))
+    for name, raw in raws.items():
+        verdict = Verdict.of(tidy.slice(start, raw.height), raw)
+        verdicts[name] = verdict.reject(again.slice(start, raw.height), unique_check(source.key))
         start += raw.height
     return verdicts
 
@@ -126,54 +140,6 @@ def unique_check(key: Sequence[str]) -> str:
 def first_of_key(tidy: pl.DataFrame, key: Sequence[str]) -> pl.Series:
     """True for the first row of each key, in file order."""
     return tidy.select(pl.struct(key).is_first_distinct()).to_series()
-
-
-def duplicates(tidy: pl.DataFrame, earlier: pl.LazyFrame, key: Sequence[str]) -> pl.Series:
-    """True for each row of `tidy` whose key stands in `earlier` already: rows of other partitions.
-
-    `verdict.reject(duplicates(verdict.accepted, earlier, key), unique_check(key))` makes a key unique over the
-    table: the earliest partition that holds it keeps it.
-    """
-    known = earlier.select(key).unique().with_columns(pl.lit(value=True).alias("is_known"))
-    joined = tidy.lazy().select(key).join(known, on=list(key), how="left", maintain_order="left")
-    return joined.select(pl.col("is_known").fill_null(value=False)).collect().to_series()
-
-
-Judged = tuple[Verdict, list[Any] | None]
-"""A verdict, and the first and last value of the leading key column, as far as its own contract goes."""
-
-
-def judge_together(source: Source, files: Mapping[str, Path]) -> dict[str, Judged]:
-    """What `judge` would say of partitions that share no key with others, of those of which one look can tell.
-
-    Args:
-        source: The source.
-        files: Partition → its raw file.
-    """
-    verdicts = split_together({name: source.read(path) for name, path in files.items()}, source)
-    return {name: (verdict, _span(verdict.accepted.get_column(source.key[0]))) for name, verdict in verdicts.items()}
-
-
-def judge(source: Source, partition: str, files: Mapping[str, Path]) -> Judged:
-    """Judge one partition against its contract and the keys of other partitions.
-
-    Args:
-        source: The source.
-        partition: The partition to judge.
-        files: Raw files of that partition and of the earlier ones that may hold its keys.
-    """
-    verdict = split(source.read(files[partition]), source, partition)
-    span = _span(verdict.accepted.get_column(source.key[0]))
-    others = [split(source.read(path), source, name).accepted for name, path in files.items() if name != partition]
-    if others:
-        earlier = pl.concat(frame.select(source.key) for frame in others).lazy()
-        verdict = verdict.reject(duplicates(verdict.accepted, earlier, source.key), unique_check(source.key))
-    return verdict, span
-
-
-def _span(values: pl.Series) -> list[Any] | None:
-    ends = (values.min(), values.max()) if len(values) else ()
-    return [end.isoformat() if isinstance(end, datetime) else end for end in ends] or None
 
 
 def _check_columns(where: str, seen: Sequence[str], schema: pa.DataFrameSchema) -> None:
@@ -271,6 +237,10 @@ def _pandera_failures(where: str, typed: pl.DataFrame, schema: pa.DataFrameSchem
     name = pl.col("check").str.replace("^not_nullable$", "not_null")
     by_column = pl.concat_str("column", name, separator=": ")
     return cases.select((pl.col("index") + 1).cast(pl.UInt32).alias(ROW), pl.coalesce(by_column, name).alias(CHECK))
+
+
+def _is_fine(seen: Look, partition: str) -> bool:
+    return seen.is_good and _is_inside(seen.typed, seen.schema, partition)
 
 
 def _is_inside(typed: pl.DataFrame, schema: pa.DataFrameSchema, partition: str) -> bool:

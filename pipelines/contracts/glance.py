@@ -6,6 +6,7 @@ Whatever else there is, the answer is no, and the contract finds which row it is
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pandera.polars as pa
@@ -24,14 +25,45 @@ class NotTold(Exception):  # noqa: N818  it is no error: Pandera is asked instea
     """Only Pandera can say."""
 
 
-def all_good(raw: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame | None:
-    """The typed rows, if each value parses and Pandera would find nothing; None also where only Pandera can say."""
+@dataclass(frozen=True)
+class Look:
+    """What one query saw.
+
+    Attributes:
+        raw: The rows as they came.
+        typed: The same rows typed, null where a value does not parse.
+        held: True for a row in which every check holds.
+        schema: Their schema.
+    """
+
+    raw: pl.DataFrame
+    typed: pl.DataFrame
+    held: pl.Series
+    schema: pa.DataFrameSchema
+
+    def part(self, start: int, rows: int) -> "Look":
+        """What was seen of some of the rows."""
+        held = self.held.slice(start, rows)
+        return Look(self.raw.slice(start, rows), self.typed.slice(start, rows), held, self.schema)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every value parses and is there where it must be, and Pandera would find nothing."""
+        return bool(self.held.all()) and not any(self._is_lacking(name) for name in self.schema.columns)
+
+    def _is_lacking(self, name: str) -> bool:
+        nulls = self.typed.get_column(name).null_count()
+        must_be = not self.schema.columns[name].nullable
+        return nulls != self.raw.get_column(name).null_count() or (must_be and nulls > 0)
+
+
+def look(raw: pl.DataFrame, schema: pa.DataFrameSchema) -> Look | None:
+    """One look at the rows; None where only Pandera can say."""
     try:
         typed = raw.lazy().select(_parsed(raw, schema)).with_columns(_heard(schema).alias(HELD)).collect()
     except (NotTold, pl.exceptions.PolarsError):  # a check that can not be applied: Pandera has the words for it
         return None
-    held = typed.drop_in_place(HELD)
-    return typed if held.all() and not _lost(raw, typed, schema) else None
+    return Look(raw, typed, typed.drop_in_place(HELD), schema)
 
 
 def parsed_time(name: str, form: str = ISO_WITH_ZONE) -> pl.Expr:
@@ -39,14 +71,6 @@ def parsed_time(name: str, form: str = ISO_WITH_ZONE) -> pl.Expr:
     text = pl.col(name).str.replace(" ", "T", literal=True)
     zone = "UTC" if form == ISO_WITH_ZONE else None
     return text.str.to_datetime(form, time_unit="us", time_zone=zone, strict=False)
-
-
-def _lost(raw: pl.DataFrame, typed: pl.DataFrame, schema: pa.DataFrameSchema) -> bool:
-    """Whether a value did not parse, or is not there and must be."""
-    nulls = {name: typed.get_column(name).null_count() for name in schema.columns}
-    if any(nulls[name] != raw.get_column(name).null_count() for name in nulls):
-        return True
-    return any(nulls[name] for name, column in schema.columns.items() if not column.nullable)
 
 
 def _parsed(raw: pl.DataFrame, schema: pa.DataFrameSchema) -> Iterator[pl.Expr]:

@@ -1,5 +1,6 @@
 """Dask: the stale partitions of a plan, on this process's threads or a cluster's workers; the same bytes either way."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -103,6 +104,8 @@ def groups(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
 def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -> None:
     from dask.callbacks import Callback  # noqa: PLC0415  a small plan does not pay for the import
     from dask.threaded import get  # noqa: PLC0415
+
+    gc.freeze()  # what is loaded stays: the collector need not go through it for every partition
 
     def make(items: Sequence[Stale]) -> list[tuple[str, Made]]:
         return list(build_all(plan.stage, items, plan.recipe, lake, how))
