@@ -74,5 +74,31 @@ def test_what_only_pandera_can_say_is_left_to_it() -> None:
     assert not all_good(rows, pa.DataFrameSchema({"n": pa.Column(pl.Int64, pa.Check(_broken))}))
 
 
+def test_a_check_that_does_more_than_select_is_left_to_pandera() -> None:
+    rows = pl.DataFrame({"n": [1, 2]})
+    checks = (pa.Check(_filtered), pa.Check(_both), pa.Check(lambda n: n > 0, element_wise=True))
+
+    for check in checks:
+        schema = pa.DataFrameSchema({"n": pa.Column(pl.Int64, check)})
+        assert look(rows, schema) is None
+        assert finds_nothing(rows, schema)
+
+
+def test_what_is_seen_of_a_part_is_what_is_in_it() -> None:
+    seen = look(pl.DataFrame({"n": ["1", "2", "x", "4"]}), pa.DataFrameSchema({"n": pa.Column(pl.Int64)}))
+
+    assert seen
+    assert [seen.is_good, seen.part(0, 2).is_good, seen.part(2, 2).is_good] == [False, True, False]
+    assert seen.part(3, 1).typed["n"].to_list() == [4]
+
+
+def _filtered(data: pa.PolarsData) -> pl.LazyFrame:
+    return data.lazyframe.filter(pl.col("n") > 0).select(pl.col("n") > 0)
+
+
+def _both(data: pa.PolarsData) -> pl.LazyFrame:
+    return data.lazyframe.select(pl.all() > 0)
+
+
 def _broken(data: pa.PolarsData) -> pl.LazyFrame:
     return data.lazyframe.select(pl.col("no such column") > 0)

@@ -2,9 +2,14 @@
 
 import gzip
 from pathlib import Path
+from unittest.mock import patch
 
+import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from pipelines.contracts import reading
 from pipelines.contracts.reading import Delimited, UnreadableError, delimited, parquet
 
 DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"
@@ -14,6 +19,14 @@ def written(folder: Path, content: bytes, name: str = "2013-01-09.csv") -> Path:
     path = folder / name
     path.write_bytes(content)
     return path
+
+
+def outcome_for(path: Path) -> str:
+    """The rows, or why there are none."""
+    try:
+        return str(delimited(path, Delimited()).rows())
+    except (UnreadableError, pl.exceptions.PolarsError) as error:
+        return str(error)
 
 
 def message_for(path: Path, dialect: Delimited | None = None) -> str:
@@ -96,6 +109,26 @@ def test_a_ragged_line_is_refused_by_number(tmp_path: Path, line: bytes, fields:
     message = message_for(written(tmp_path, DAY + line))
 
     assert f"line 4 has not the 3 fields that the header names but {fields} (1 such lines)" in message
+
+
+LINES = st.lists(st.text('a,,,"\r\n\0', max_size=9), max_size=5)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LINES)
+def test_a_look_at_the_bytes_decides_as_a_look_at_each_line_does(tmp_path: Path, lines: list[str]) -> None:
+    path = written(tmp_path, "\n".join(["x,y,z", *lines, ""]).encode())
+
+    quick = outcome_for(path)
+
+    with patch.object(reading, "_is_even", return_value=False):
+        assert quick == outcome_for(path)
+
+
+def test_a_field_too_many_and_one_too_few_do_not_make_up_for_each_other(tmp_path: Path) -> None:
+    path = written(tmp_path, DAY + b"UA,1,x,y\nDL,2\n")
+
+    assert "line 4 has not the 3 fields that the header names but 4 (2 such lines)" in message_for(path)
 
 
 def test_an_unbalanced_quote_is_refused_by_line(tmp_path: Path) -> None:
