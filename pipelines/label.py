@@ -26,6 +26,7 @@ from pipelines.engine.stage import Files, Outcome, Stage
 from pipelines.errors import NotConfiguredError, TableBusyError
 from pipelines.labeling import consensus, history, review, tasks, votes, weak
 from pipelines.labeling.annotations import ItemError
+from pipelines.labeling.ledger import Ledger
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
 from pipelines.systems.dvc.files import write_whole
@@ -225,7 +226,7 @@ def collect(
         project = project_of(server, labeling, holding=history.standing(before))
         keys = _key_types(dataset, labeling, lake, before)
         reader = history.Reader(server, project, labeling, keys, secret)
-        found = history.catch_up(before, lake, reader, allow_empty=allow_empty)
+        found = history.catch_up(Ledger(before, lake, keys), reader, allow_empty=allow_empty)
         lake.commit(found.manifest)
     ran = run_stage(stage(dataset, labeling), lake, _here)
     rejected = sum(entry.facts["rejected"] for entry in ran.manifest.partitions.values())

@@ -169,7 +169,7 @@ def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campai
     ann.answers(tasks["ride-3"], "weather")
     campaign.collect()
 
-    assert campaign.rows(ANNOTATIONS)[0]["updated_at"] == datetime.fromisoformat(cursor)
+    assert campaign.rows(ANNOTATIONS)[0]["task_changed_at"] == datetime.fromisoformat(cursor)
     assert sorted(campaign.labels()) == ["ride-0", "ride-3"]
 
 

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 import httpx
+import orjson
 
 from pipelines.errors import HeadraceError
 from pipelines.systems.retries import retry_context
@@ -79,7 +80,7 @@ class Wire:
         """
         answer = self.head(path, query)
         try:
-            return answer.json()
+            return orjson.loads(answer.content)
         except ValueError:
             raise LabelStudioError(
                 f"{self.url}{path}: expected JSON from Label Studio, seen {_reason(answer)}. Give LABEL_STUDIO_URL the"
