@@ -121,10 +121,6 @@ class LabelStudio:
             item["id"], title, item["maximum_annotations"], item["model_version"] or "", tasks, Totals(answers, skips)
         )
 
-    def task_count(self, project: Project) -> int:
-        """How many tasks it holds, whoever sent them."""
-        return int(self._page(project, [], size=1)["total"])
-
     def project(self, title: str, config: str) -> Project:
         """The project `title`, made if there is none.
 
@@ -151,16 +147,24 @@ class LabelStudio:
             shown = {"model_version": model, "show_collab_predictions": True}
             self.wire.write("PATCH", f"/api/projects/{project.id}/", shown)
 
-    def progress(self, project: Project) -> tuple[int, int]:
-        """Tasks that nobody need answer any more, because enough people did or all who looked skipped; and all."""
+    def counted(self, project: Project) -> Json:
+        """`task_number` and `finished_task_number`: all tasks, and those with as many answers as are wanted.
+
+        Raises:
+            LabelStudioError: There is no such project.
+        """
         query = {"ids": project.id, "include": "id,task_number,finished_task_number"}
-        [found] = self.wire.read("/api/projects", query)["results"]
-        skipped = [
-            _filter("cancelled_annotations", "greater", "Number", 0),
-            _filter("total_annotations", "equal", "Number", 0),
-        ]
-        passed_over = self._page(project, skipped, size=1)["total"]
-        return found["finished_task_number"] + passed_over, found["task_number"]
+        found: list[Json] = self.wire.read("/api/projects", query)["results"]
+        if not found:
+            raise LabelStudioError(
+                f"Label Studio at {self.wire.url} has no project {project.id}: was it deleted? Run `headrace label"
+                " send` again (in Airflow: clear the first task)."
+            )
+        return found[0]
+
+    def people(self) -> int:
+        """How many accounts there are, ours among them."""
+        return len(self.wire.read("/api/users", {}))
 
     def ask_again(self, project: Project, opinions: Mapping[str, int]) -> None:
         """Hand tasks out until so many people have answered: sample id → people, all told."""
@@ -194,7 +198,7 @@ class LabelStudio:
     def changed(self, project: Project, since: datetime | None) -> Iterator[Listed]:
         """The tasks that changed at that time or later, in the order of their ids; without a time, all."""
         return self._listed(
-            project, [_filter("updated_at", "greater_or_equal", "Datetime", _stamp(since))] if since else []
+            project, [only("updated_at", "greater_or_equal", "Datetime", _stamp(since))] if since else []
         )
 
     def between(self, project: Project, ids: tuple[int, int]) -> Iterator[Listed]:
@@ -205,7 +209,7 @@ class LabelStudio:
         """Sample id → its tasks on the server, by id; what is not there is not in it."""
         found: dict[str, list[Listed]] = {}
         for batch in batches(sample_ids, LOOKUP_BATCH):
-            for task in self._listed(project, [_filter("data.sample_id", "in_list", "List", batch)]):
+            for task in self._listed(project, [only("data.sample_id", "in_list", "List", batch)]):
                 found.setdefault(task.sample_id, []).append(task)
         return found
 
@@ -214,10 +218,14 @@ class LabelStudio:
 
         A task that several people skipped is one skip here; in `Project.holds` it is several.
         """
-        ours = [_filter("data.sample_id", "empty", "String", value=False), *([_between(ids)] if ids else [])]
-        skipped = _filter("cancelled_annotations", "greater", "Number", 0)
+        ours = [only("data.sample_id", "empty", "String", value=False), *([_between(ids)] if ids else [])]
+        skipped = only("cancelled_annotations", "greater", "Number", 0)
         answers = self._page(project, ours, size=1)["total_annotations"]
         return Totals(answers, self._page(project, [*ours, skipped], size=1)["total"])
+
+    def count(self, project: Project, filters: Sequence[Json] = ()) -> int:
+        """How many tasks the project holds that pass these filters, whoever sent them."""
+        return int(self._page(project, filters, size=1)["total"])
 
     def newest_change(self, project: Project) -> datetime | None:
         """When a task of the project last changed; None if it has none."""
@@ -230,10 +238,10 @@ class LabelStudio:
 
     def answered(self, project: Project) -> Iterator[Json]:
         """Every task that somebody answered or skipped, with all its annotations."""
-        skipped = _filter("cancelled_annotations", "greater", "Number", 0)
+        skipped = only("cancelled_annotations", "greater", "Number", 0)
         for filters in (
-            [_filter("total_annotations", "greater", "Number", 0)],
-            [_filter("total_annotations", "equal", "Number", 0), skipped],
+            [only("total_annotations", "greater", "Number", 0)],
+            [only("total_annotations", "equal", "Number", 0), skipped],
         ):
             yield from self._listing(project, filters, annotations=True)
 
@@ -249,7 +257,7 @@ class LabelStudio:
     def _listing(self, project: Project, filters: Sequence[Json], *, annotations: bool = False) -> Iterator[Json]:
         last, size = 0, ANSWERED_PAGE if annotations else PAGE
         while True:
-            past = _filter("id", "greater", "Number", last)
+            past = only("id", "greater", "Number", last)
             page = self._page(project, [*filters, past], size=size, annotations=annotations)
             yield from page["tasks"]
             if page["total"] <= len(page["tasks"]):
@@ -295,10 +303,11 @@ def _moment(text: str) -> datetime:
 
 
 def _between(ids: tuple[int, int]) -> Json:
-    return _filter("id", "in", "Number", {"min": ids[0], "max": ids[1]})
+    return only("id", "in", "Number", {"min": ids[0], "max": ids[1]})
 
 
-def _filter(column: str, operator: str, kind: str, value: object) -> Json:
+def only(column: str, operator: str, kind: str, value: object) -> Json:
+    """A filter: tasks whose column is so."""
     return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
 
 

@@ -69,7 +69,7 @@ class Sender:
                 copies = self._remove_copies(project, found)
                 reasons = {name: error.reason for name, error in refused.items()}
                 return Delivery(already, len(tasks) - already - len(refused), copies, reasons)
-            project = replace(project, tasks=self.server.task_count(project))
+            project = replace(project, tasks=self.server.count(project))
             found = self.server.find(project, tasks)
         raise LabelStudioError(
             f"Project {project.title!r} on {self.server.wire.url}: {len(missing)} of {len(tasks)} tasks are still not"
@@ -79,7 +79,7 @@ class Sender:
 
     def _adds_up(self, project: Project, sent: int) -> bool:
         """Whether the project grew by what was acknowledged and nothing else: no other sender, no late arrival."""
-        return not sent or self.server.task_count(project) == project.tasks + sent
+        return not sent or self.server.count(project) == project.tasks + sent
 
     def _import_all(self, project: Project, bodies: Mapping[str, Json]) -> tuple[bool, dict[str, RefusedError]]:
         """Post batch after batch, up to one of unknown outcome; whether all that is good arrived, and what was refused.

@@ -56,7 +56,7 @@ class Wire:
         token: Access token of the account: a legacy token, or a personal access token (which is exchanged for
             short-lived ones). Never shown.
         timeout_s: How long one answer may take.
-        patience_s: How long a server that is away is waited for.
+        patience_s: How long a server that is away is waited for; 0, not at all.
     """
 
     url: str
@@ -89,9 +89,8 @@ class Wire:
 
     def head(self, path: str, query: Query) -> httpx.Response:
         """As `read`, with the answer's headers."""
-        asking = retry_context(
-            on=LostAnswerError, attempts=None, timeout=self.patience_s, wait_initial=0.2, wait_max=2.0
-        )
+        attempts, timeout = (None, self.patience_s) if self.patience_s else (1, None)
+        asking = retry_context(on=LostAnswerError, attempts=attempts, timeout=timeout, wait_initial=0.2, wait_max=2.0)
         for attempt in asking:
             with attempt:
                 return self._once("GET", path, params=query)
