@@ -6,11 +6,15 @@ weights; it takes a second to import and is imported only where this way is aske
 
 import warnings
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
 
 from pipelines.labeling import learned, votes
+
+TIE = 1e-6
+"""Below what a probability is rounded to."""
 
 
 def judge(everyone: pl.DataFrame, items: learned.Items, choices: Sequence[str]) -> pl.DataFrame:
@@ -64,7 +68,7 @@ def _weighed(given: pl.DataFrame, likely: learned.Numbers, choices: Sequence[str
 
     place = pl.col("choice").replace_strict(list(choices), list(range(len(choices))), return_dtype=pl.Float64)
     table = given.with_columns(place).pivot("annotator", index="sample_id", values="choice", sort_columns=True)
-    answers = table.drop("sample_id").to_numpy()
+    answers, likely = table.drop("sample_id").to_numpy(), likely + _lots(table["sample_id"].to_list(), choices)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that people never agree, which the report says
         found = get_label_quality_multiannotator(
@@ -78,3 +82,9 @@ def _weighed(given: pl.DataFrame, likely: learned.Numbers, choices: Sequence[str
         },
         schema_overrides={"label": pl.String},
     )
+
+
+def _lots(names: Sequence[str], choices: Sequence[str]) -> learned.Numbers:
+    """Next to nothing, and another for every item and choice: cleanlab breaks ties by chance, so there must be none."""
+    lots = [[int(sha256(f"{name}:{choice}".encode()).hexdigest()[:8], 16) for choice in choices] for name in names]
+    return np.array(lots) * (TIE / 16**8)
