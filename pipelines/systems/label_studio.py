@@ -22,7 +22,7 @@ Json = dict[str, Any]
 COUNTED = ("task_number", "total_annotations_number", "skipped_annotations_number")
 FIELDS = ",".join(("id", "title", "label_config", "maximum_annotations", "model_version", *COUNTED))
 LISTED = "id,data,updated_at,total_annotations,cancelled_annotations"
-ANSWERED = "id,data,updated_at,annotations,result,completed_by,was_cancelled,lead_time,created_at"
+ANSWERED = "id,data,updated_at,annotations,result,completed_by,was_cancelled,lead_time,created_at,draft_exists"
 """The fields of a task and of its annotations: the server names them in one list."""
 Item = TypeVar("Item")
 
@@ -250,6 +250,17 @@ class LabelStudio:
         for batch in batches(task_ids, ANSWERED_PAGE):
             chosen = {"all": False, "included": batch}
             yield from self._page(project, [], size=len(batch), annotations=True, selectedItems=chosen)["tasks"]
+
+    def untouched(self, project: Project, task_ids: Sequence[int]) -> list[int]:
+        """Those of the tasks that are still there and that nobody answered, skipped or has begun on."""
+        chosen = {"all": False, "included": list(task_ids)}
+        page = self._page(project, [], size=len(task_ids), annotations=True, selectedItems=chosen)
+        return [task["id"] for task in page["tasks"] if not (task["annotations"] or task["draft_exists"])]
+
+    def delete(self, project: Project, task_ids: Sequence[int]) -> None:
+        """Take tasks away, with all that is in them."""
+        chosen = {"all": False, "included": list(task_ids)}
+        self.wire.write("POST", f"/api/dm/actions?id=delete_tasks&project={project.id}", {"selectedItems": chosen})
 
     def _listed(self, project: Project, filters: Sequence[Json]) -> Iterator[Listed]:
         return (_as_listed(task) for task in self._listing(project, filters))

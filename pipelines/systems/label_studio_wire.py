@@ -134,23 +134,31 @@ class Wire:
 
 
 class Token(httpx.Auth):
-    """Sends a legacy token as it is; a personal access token (a JWT) is exchanged for one of five minutes."""
+    """Sends a legacy token as it is; a personal access token (a JWT) is exchanged for one of five minutes.
+
+    When that has run out the request is sent a second time: the server refused it before it did anything.
+    """
 
     requires_response_body = True
 
     def __init__(self, token: str) -> None:
-        self._token = token
+        self._token, self._access = token, ""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Put the header on `request`."""
         if self._token.count(".") != 2:  # noqa: PLR2004  (a JWT has three parts)
             request.headers["Authorization"] = f"Token {self._token}"
-        else:
-            answer = yield httpx.Request(
-                "POST", request.url.copy_with(raw_path=b"/api/token/refresh/"), json={"refresh": self._token}
-            )
-            access = answer.json().get("access", "") if answer.is_success else ""
-            request.headers["Authorization"] = f"Bearer {access}"
+            yield request
+            return
+        if self._access:
+            request.headers["Authorization"] = f"Bearer {self._access}"
+            if (yield request).status_code != HTTPStatus.UNAUTHORIZED:
+                return
+        answer = yield httpx.Request(
+            "POST", request.url.copy_with(raw_path=b"/api/token/refresh/"), json={"refresh": self._token}
+        )
+        self._access = answer.json().get("access", "") if answer.is_success else ""
+        request.headers["Authorization"] = f"Bearer {self._access}"
         yield request
 
 
