@@ -169,7 +169,7 @@ class Labeling:
         most_opinions: Where they do not agree, more are asked, one at a time, up to so many.
         consensus: How answers become a label: by majority; or people are weighed, against each other (`dawid_skene`)
             or against a model of the items too (`crowdlab`, which needs `evidence`). A weight hangs on all answers:
-            any new one makes every day's labels anew, and known no earlier than it.
+            the labels are one partition, and any new answer makes them anew, and known no earlier than it.
         evidence: What that model learns from; with it, the report lists labels that the model doubts.
         gold: A table with the keys and the true answer in the column `answer`, for some of the items; only measures.
         thresholds: What the labels must reach to be released.

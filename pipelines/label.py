@@ -104,11 +104,11 @@ def _compute(
     judging: consensus.Consensus,
     keys: tuple[str, ...],
     aside: str,
-    day: str,
+    _partition: str,
     files: Files,
     _params: Mapping[str, Any],
 ) -> Outcome:
-    verdict = judging.decide(day, files)
+    verdict = judging.decide(files)
     rejected = verdict.rejected
     return Outcome(
         verdict.labels,

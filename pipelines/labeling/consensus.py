@@ -1,17 +1,17 @@
-"""annotations of a day → its labels: by which answers an item is judged, and so what the day hangs on.
+"""annotations → labels: by which answers an item is judged, and so what a partition hangs on.
 
 A majority needs the item's own answers, so a day hangs on its own annotations. Weighing the people needs all answers:
-every day hangs on every other, and its labels are known no earlier than the newest answer there is.
+then the labels are one partition, which hangs on every day, and are known no earlier than the newest answer there is.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
-from pipelines.dataset import Evidence, Labeling
+from pipelines.dataset import WHOLE, Evidence, Labeling
 from pipelines.engine.manifest import Manifest
 from pipelines.engine.stage import Files, Inputs
 from pipelines.errors import HeadraceError
@@ -39,10 +39,10 @@ class Consensus(Protocol):
         """Distributions that shape its numbers."""
 
     def partitions(self, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
-        """Every day, with what it is made of."""
+        """Every partition of the labels, with what it is made of."""
 
-    def decide(self, day: str, files: Files) -> Verdict:
-        """The labels of a day."""
+    def decide(self, files: Files) -> Verdict:
+        """The labels of a partition."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,9 @@ class Majority:
         for day, entry in sorted(inputs[source].partitions.items()):
             yield day, {source: {day: entry.md5}}
 
-    def decide(self, day: str, files: Files) -> Verdict:
+    def decide(self, files: Files) -> Verdict:
         """As `Consensus`."""
-        own = pl.read_parquet(files[self.reads[0]][day])
-        return votes.decide(own, self.labeling.keys, self.labeling.choices)
+        return votes.decide(_whole(files[self.reads[0]]), self.labeling.keys, self.labeling.choices)
 
 
 @dataclass(frozen=True)
@@ -74,25 +73,20 @@ class Weighed:
     reads: tuple[str, ...]
     modules: tuple[str, ...] = (dawid_skene.__name__,)
     libraries: tuple[str, ...] = ("numpy",)
-    _judged: dict[tuple[Path, ...], pl.DataFrame] = field(default_factory=dict, compare=False, repr=False)
-    """Answers → what they add up to: the same for every day."""
 
     def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
         """As `Consensus`."""
         every = {
             table: {name: entry.md5 for name, entry in sorted(inputs[table].partitions.items())} for table in self.reads
         }
-        for day in every[self.reads[0]]:
-            yield day, every
+        if every[self.reads[0]]:
+            yield WHOLE, every
 
-    def decide(self, day: str, files: Files) -> Verdict:
+    def decide(self, files: Files) -> Verdict:
         """As `Consensus`."""
         history = _whole(files[self.reads[0]])
-        place = tuple(path for table in self.reads for _, path in sorted(files[table].items()))
-        if place not in self._judged:
-            self._judged[place] = self.judge(history, files)
-        own = pl.read_parquet(files[self.reads[0]][day])
-        verdict = votes.decide(own, self.labeling.keys, self.labeling.choices, lambda _answers: self._judged[place])
+        judged = self.judge(history, files)
+        verdict = votes.decide(history, self.labeling.keys, self.labeling.choices, lambda _answers: judged)
         known = votes.known_from(history, self.labeling.choices)
         return Verdict(verdict.labels.with_columns(known_time=pl.lit(known)), verdict.rejected, verdict.counts)
 

@@ -19,6 +19,7 @@ from pipelines.systems.retries import retry_context
 PASSING = frozenset({429, 502, 503, 504})
 """Answers of a server or proxy that is busy or starting. A 500 is a bug or a bad request, and no retry mends it."""
 
+NO_TOKEN = "none"  # noqa: S105  what the server refuses, as it should: an empty header is no request at all
 SHOWN_CHARACTERS = 500
 
 Query = Mapping[str, Any] | list[tuple[str, Any]]
@@ -157,7 +158,7 @@ class Token(httpx.Auth):
         answer = yield httpx.Request(
             "POST", request.url.copy_with(raw_path=b"/api/token/refresh/"), json={"refresh": self._token}
         )
-        self._access = answer.json().get("access", "") if answer.is_success else ""
+        self._access = answer.json().get("access", NO_TOKEN) if answer.is_success else NO_TOKEN
         request.headers["Authorization"] = f"Bearer {self._access}"
         yield request
 
