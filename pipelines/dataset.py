@@ -3,7 +3,7 @@
 A declaration holds no behaviour beyond plain functions on Polars frames; every verb reads it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -141,6 +141,19 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What a model may learn an answer from, to weigh people against it and to doubt labels.
+
+    Attributes:
+        table: State and name below the dataset of a table with the labeling's keys, one row an item.
+        numbers: A row of it → as many numbers for every row; a pure function.
+    """
+
+    table: str
+    numbers: Callable[[Mapping[str, Any]], Sequence[float]]
+
+
+@dataclass(frozen=True)
 class Labeling:
     """A question that people answer about rows of the dataset, in Label Studio.
 
@@ -160,8 +173,10 @@ class Labeling:
         blind: Share of the items shown without a suggestion: they measure the functions, and how far people follow.
         opinions: People who answer an item.
         most_opinions: Where they do not agree, more are asked, one at a time, up to so many.
-        consensus: How answers become a label: by majority, or each person's weighed by how often they are right,
-            which hangs on all answers: any new one makes every day's labels anew, and known no earlier than it.
+        consensus: How answers become a label: by majority; or people are weighed, against each other (`dawid_skene`)
+            or against a model of the items too (`crowdlab`, which needs `evidence`). A weight hangs on all answers:
+            the labels are one partition, and any new answer makes them anew, and known no earlier than it.
+        evidence: What that model learns from; with it, the report lists labels that the model doubts.
         gold: A table with the keys and the true answer in the column `answer`, for some of the items; only measures.
         thresholds: What the labels must reach to be released.
         shows_personal: Personal columns that people need to see to answer.
@@ -181,7 +196,8 @@ class Labeling:
     blind: float = 0.2
     opinions: int = 1
     most_opinions: int = 1
-    consensus: Literal["majority", "dawid_skene"] = "majority"
+    consensus: Literal["majority", "dawid_skene", "crowdlab"] = "majority"
+    evidence: Evidence | None = None
     gold: Reads | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     shows_personal: tuple[str, ...] = ()

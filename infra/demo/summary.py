@@ -130,7 +130,10 @@ def _labels(story: Story) -> Iterator[str]:
         gold = f", {found['right']:.1%} right on {found['gold']} gold items" if found["gold"] else ""
         agreement = f"{found['answers']} answers to {found['items']} items, alpha {found['alpha']:.2f}"
         yield f"{name}: {agreement}; {found['again']} sent back, {found['undecided']} undecided{gold}"
-        yield f"{name}: labels {found['truth']:.1%} right against the hidden truth"
+        ways = ", ".join(f"{way} {right:.1%}" for way, right in found["ways"].items() if right is not None)
+        doubts = f"; {len(found['doubtful'])} labels to look at again" if found["doubtful"] else ""
+        on_gold = f"; on gold {ways}" if ways else ""
+        yield f"{name}: labels {found['truth']:.1%} right against the hidden truth{on_gold}{doubts}"
 
 
 def _model(metrics: Json) -> RenderableType:

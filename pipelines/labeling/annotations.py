@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -17,8 +18,22 @@ from pipelines.errors import HeadraceError
 from pipelines.labeling.votes import newest
 
 Row = dict[str, Any]
-Known = dict[tuple[str, int], dict[str, Row]]
-"""Sample id and task → annotation → its last event, for annotations that stand."""
+Place = tuple[str, int]
+"""Sample id and task: where an annotation is."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What we hold of one task.
+
+    Attributes:
+        changed_at: When the task had last changed, at the newest of our looks that brought an event.
+        stands: Annotation → its last event, for those that stand.
+    """
+
+    changed_at: datetime
+    stands: Mapping[str, Row]
+
 
 SORT_KEYS = ("sample_id", "task_id", "annotation_id", "updated_at")
 
@@ -44,6 +59,7 @@ def schema(keys: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
         "lead_time_s": pl.Float64(),
         "created_at": UTC_MICROSECONDS,
         "updated_at": UTC_MICROSECONDS,
+        "task_changed_at": UTC_MICROSECONDS,
         "result": text,
     }
 
@@ -58,22 +74,24 @@ def day_of(item: Mapping[str, Any]) -> str:
     return moment(item["event_time"]).date().isoformat()
 
 
-def known(history: pl.DataFrame) -> Known:
-    """The annotations that stand, by the task they are on."""
-    found: Known = {}
+def known(history: pl.DataFrame) -> dict[Place, Looked]:
+    """What the events say of each task."""
+    stands: dict[Place, dict[str, Row]] = {}
     for row in newest(history).filter(pl.col("event") != "deleted").iter_rows(named=True):
-        found.setdefault((row["sample_id"], row["task_id"]), {})[row["annotation_id"]] = row
-    return found
+        stands.setdefault((row["sample_id"], row["task_id"]), {})[row["annotation_id"]] = row
+    looks = history.group_by("sample_id", "task_id").agg(pl.col("task_changed_at").max())
+    return {(item, task): Looked(changed, stands.get((item, task), {})) for item, task, changed in looks.iter_rows()}
 
 
 def seen(task: Mapping[str, Any], labeling: Labeling, keys: Mapping[str, pl.DataType], secret: str) -> dict[str, Row]:
-    """Annotation → its state, for all annotations of an exported task."""
+    """Annotation → its state, for all annotations of a task as the server shows it."""
     item = task["data"]["item"]
     about = {
         "sample_id": task["data"]["sample_id"],
         "event_time": moment(item["event_time"]),
         **{name: _from_json(item.get(name), kind) for name, kind in keys.items()},
         "task_id": task["id"],
+        "task_changed_at": moment(task["updated_at"]),
     }
     rows = (about | _state(annotation, labeling, secret) for annotation in task["annotations"])
     return {row["annotation_id"]: row for row in rows}
@@ -90,10 +108,10 @@ def events(before: Mapping[str, Row], now: Mapping[str, Row], deleted_at: dateti
     for name, row in now.items():
         if name not in before:
             yield row | {"event": "skipped" if row["was_cancelled"] else "created"}
-        elif any(row[column] != before[name][column] for column in row):
+        elif any(row[column] != before[name][column] for column in row.keys() - {"task_changed_at"}):
             yield row | {"event": "skipped" if row["was_cancelled"] else "changed"}
     for name in before.keys() - now.keys():
-        yield before[name] | {"event": "deleted", "updated_at": deleted_at}
+        yield {**before[name], "event": "deleted", "updated_at": deleted_at, "task_changed_at": deleted_at}
 
 
 def pseudonym(account: object, secret: str) -> str:
@@ -109,14 +127,15 @@ def moment(text: str) -> datetime:
 def _state(annotation: Mapping[str, Any], labeling: Labeling, secret: str) -> Row:
     result = annotation["result"]
     account = annotation["completed_by"]
+    created_at = moment(annotation["created_at"])
     return {
-        "annotation_id": annotation.get("unique_id") or f"{annotation['task']}-{annotation['id']}",
+        "annotation_id": f"{annotation['id']}-{created_at:%Y%m%dT%H%M%S%fZ}",  # SQLite gives numbers again
         "annotator": pseudonym(account["id"] if isinstance(account, dict) else account, secret),
         "choice": _values(result, "choices", labeling.control),
         "note": _values(result, "textarea"),
         "was_cancelled": bool(annotation["was_cancelled"]),
         "lead_time_s": annotation["lead_time"],
-        "created_at": moment(annotation["created_at"]),
+        "created_at": created_at,
         "updated_at": moment(annotation["updated_at"]),
         "result": json.dumps(result, sort_keys=True),
     }

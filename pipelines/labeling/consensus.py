@@ -1,7 +1,7 @@
-"""annotations of a day → its labels: by which answers an item is judged, and so what the day hangs on.
+"""annotations → labels: by which answers an item is judged, and so what a partition hangs on.
 
 A majority needs the item's own answers, so a day hangs on its own annotations. Weighing the people needs all answers:
-every day hangs on every other, and its labels are known no earlier than the newest answer there is.
+then the labels are one partition, which hangs on every day, and are known no earlier than the newest answer there is.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,24 @@ from typing import Protocol
 
 import polars as pl
 
-from pipelines.dataset import Labeling
+from pipelines.dataset import WHOLE, Evidence, Labeling
 from pipelines.engine.manifest import Manifest
-from pipelines.engine.stage import Inputs
-from pipelines.labeling import dawid_skene, votes
+from pipelines.engine.stage import Files, Inputs
+from pipelines.errors import HeadraceError
+from pipelines.labeling import crowdlab, dawid_skene, learned, votes
 from pipelines.labeling.votes import Verdict
 
 
+class ConsensusError(HeadraceError):
+    """The declared way to labels lacks what it needs."""
+
+
 class Consensus(Protocol):
-    """A way that answers become labels. To add one (CROWDLAB, say), give it these five and a word in `of`."""
+    """A way that answers become labels. To add one, give it these five and a word in `of`."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The tables it needs, the annotations first."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -29,11 +38,11 @@ class Consensus(Protocol):
     def libraries(self) -> tuple[str, ...]:
         """Distributions that shape its numbers."""
 
-    def partitions(self, source: str, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
-        """Every day, with the days of annotations that it is made of."""
+    def partitions(self, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
+        """Every partition of the labels, with what it is made of."""
 
-    def decide(self, day: str, files: Mapping[str, Path]) -> Verdict:
-        """The labels of a day."""
+    def decide(self, files: Files) -> Verdict:
+        """The labels of a partition."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +50,19 @@ class Majority:
     """Each item by its own answers."""
 
     labeling: Labeling
+    reads: tuple[str, ...]
     modules: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
 
-    def partitions(self, source: str, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
+    def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
         """As `Consensus`."""
+        [source] = self.reads
         for day, entry in sorted(inputs[source].partitions.items()):
             yield day, {source: {day: entry.md5}}
 
-    def decide(self, day: str, files: Mapping[str, Path]) -> Verdict:
+    def decide(self, files: Files) -> Verdict:
         """As `Consensus`."""
-        return votes.decide(pl.read_parquet(files[day]), self.labeling.keys, self.labeling.choices)
+        return votes.decide(_whole(files[self.reads[0]]), self.labeling.keys, self.labeling.choices)
 
 
 @dataclass(frozen=True)
@@ -59,25 +70,81 @@ class Weighed:
     """Each item by the answers to it, weighed by what all answers tell of the people."""
 
     labeling: Labeling
+    reads: tuple[str, ...]
     modules: tuple[str, ...] = (dawid_skene.__name__,)
     libraries: tuple[str, ...] = ("numpy",)
 
-    def partitions(self, source: str, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
+    def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
         """As `Consensus`."""
-        every = {day: entry.md5 for day, entry in sorted(inputs[source].partitions.items())}
-        for day in every:
-            yield day, {source: every}
+        every = {
+            table: {name: entry.md5 for name, entry in sorted(inputs[table].partitions.items())} for table in self.reads
+        }
+        if every[self.reads[0]]:
+            yield WHOLE, every
 
-    def decide(self, day: str, files: Mapping[str, Path]) -> Verdict:
+    def decide(self, files: Files) -> Verdict:
         """As `Consensus`."""
-        history = pl.concat([pl.read_parquet(path) for _, path in sorted(files.items())])
-        judged = dawid_skene.judge(votes.answers(history, self.labeling.choices), self.labeling.choices)
-        own = pl.read_parquet(files[day])
-        verdict = votes.decide(own, self.labeling.keys, self.labeling.choices, lambda _answers: judged)
+        history = _whole(files[self.reads[0]])
+        judged = self.judge(history, files)
+        verdict = votes.decide(history, self.labeling.keys, self.labeling.choices, lambda _answers: judged)
         known = votes.known_from(history, self.labeling.choices)
         return Verdict(verdict.labels.with_columns(known_time=pl.lit(known)), verdict.rejected, verdict.counts)
 
+    def judge(self, history: pl.DataFrame, _files: Files) -> pl.DataFrame:
+        """What all answers together say of each item."""
+        return dawid_skene.judge(votes.answers(history, self.labeling.choices), self.labeling.choices)
 
-def of(labeling: Labeling) -> Majority | Weighed:
-    """The way that a labeling declares."""
-    return Weighed(labeling) if labeling.consensus == "dawid_skene" else Majority(labeling)
+
+@dataclass(frozen=True)
+class Learned(Weighed):
+    """Each item by the answers to it and a model of the items, weighed by what all answers tell of both."""
+
+    modules: tuple[str, ...] = (crowdlab.__name__,)
+    libraries: tuple[str, ...] = ("numpy", "scikit-learn", "cleanlab")
+
+    def judge(self, history: pl.DataFrame, files: Files) -> pl.DataFrame:
+        """As `Weighed`."""
+        rows = pl.scan_parquet([path for _, path in sorted(files[self.reads[1]].items())])
+        given = votes.answers(history, self.labeling.choices)
+        return crowdlab.judge(given, evidence(self.labeling, history, rows), self.labeling.choices)
+
+
+def _whole(files: Mapping[str, Path]) -> pl.DataFrame:
+    return pl.concat([pl.read_parquet(path) for _, path in sorted(files.items())])
+
+
+def of(labeling: Labeling, dataset: str) -> Consensus:
+    """The way that a labeling of the dataset declares.
+
+    Raises:
+        ConsensusError: It lacks what that way needs.
+    """
+    annotations = f"annotations/{dataset}/{labeling.name}"
+    if labeling.consensus == "majority":
+        return Majority(labeling, (annotations,))
+    if labeling.consensus == "dawid_skene":
+        return Weighed(labeling, (annotations,))
+    return Learned(labeling, (annotations, evidence_table(labeling, dataset)))
+
+
+def evidence_table(labeling: Labeling, dataset: str) -> str:
+    """The table that the model of a labeling learns from."""
+    state, _, name = _declared(labeling).table.partition("/")
+    return f"{state}/{dataset}/{name}"
+
+
+def evidence(labeling: Labeling, items: pl.DataFrame, rows: pl.LazyFrame) -> learned.Items:
+    """Sample id → numbers, of the items (`sample_id` and the keys) that have a row."""
+    wanted = items.select("sample_id", *labeling.keys).unique("sample_id").lazy()
+    found = rows.join(wanted, on=list(dict.fromkeys(labeling.keys))).sort("sample_id").collect()
+    numbers = _declared(labeling).numbers
+    return {row["sample_id"]: numbers(row) for row in found.iter_rows(named=True)}
+
+
+def _declared(labeling: Labeling) -> Evidence:
+    if not labeling.evidence:
+        raise ConsensusError(
+            f"labeling {labeling.name}: its consensus is crowdlab, which needs `evidence`, a table and the numbers of"
+            " a row that a model may learn from. Declare it, or take another consensus."
+        )
+    return labeling.evidence

@@ -1,30 +1,35 @@
 """The annotations table, brought up to what Label Studio holds: read what changed, add what that means.
 
 The cursor is the newest change in the table itself. What no change of a task tells (a task that is gone) shows in the
-server's totals: when they differ from ours, everything is compared.
+server's totals: where they differ from ours, a stretch of tasks at a time, that stretch is compared.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pipelines.dataset import Labeling
-from pipelines.engine import parquet
-from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import Entry, Manifest
+from pipelines.engine.manifest import Manifest
 from pipelines.errors import HeadraceError
-from pipelines.labeling.annotations import SORT_KEYS, Known, Row, day_of, events, known, moment, schema, seen
-from pipelines.labeling.votes import newest
+from pipelines.labeling.annotations import Looked, Place, Row, day_of, events, moment, seen
+from pipelines.labeling.ledger import Ledger
+from pipelines.systems.label_studio_totals import Totals
 
 if TYPE_CHECKING:
-    from pipelines.systems.label_studio import LabelStudio, Listed, Project
+    from pipelines.systems.label_studio import Json, LabelStudio, Listed, Project
 
 OVERLAP = timedelta(minutes=10)
 """Changes this much older than the newest one we hold are looked at again: they may have been under way."""
+
+STRETCH = 1000
+"""Tasks whose totals are compared in one request."""
+
+LAST_ID = 2**62
+"""Beyond any task."""
 
 
 class LabelsWouldVanishError(HeadraceError):
@@ -37,7 +42,7 @@ class Reader:
 
     Attributes:
         server: Label Studio.
-        project: The project there.
+        project: The project there, and what it held a moment ago.
         labeling: The question.
         keys: The items' key columns and their types.
         secret: What annotators' pseudonyms are made with.
@@ -48,6 +53,10 @@ class Reader:
     labeling: Labeling
     keys: Mapping[str, pl.DataType]
     secret: str
+
+    def events(self, task: "Json", before: Mapping[str, Row]) -> Iterator[Row]:
+        """What happened to the annotations of a task since they were `before`."""
+        yield from events(before, seen(task, self.labeling, self.keys, self.secret), moment(task["updated_at"]))
 
 
 @dataclass(frozen=True)
@@ -65,24 +74,69 @@ def standing(manifest: Manifest) -> int:
     return sum(entry.facts["answers"] for entry in manifest.partitions.values())
 
 
-def catch_up(before: Manifest, lake: Lake, reader: Reader, *, allow_empty: bool = False) -> CaughtUp:
-    """Add to the table `before` what happened since; the bytes go into the cache, nothing is shown yet.
+def catch_up(ledger: Ledger, reader: Reader, *, allow_empty: bool = False) -> CaughtUp:
+    """Add to the table what happened since; the bytes go into the cache, nothing is shown yet.
 
     Raises:
         LabelsWouldVanishError: The project holds no answer, and the table does; unless that is allowed.
     """
+    before = ledger.manifest
     if not allow_empty:
         _refuse_to_lose_all(before, reader)
-    manifest, counted, foreign = before, Counter[str](), 0
-    # Twice what changed, because people answer while we read; then everything.
-    for since in (_cursor(before), _cursor(before), None):
-        new, foreign = _news(manifest, lake, reader, since)
-        manifest = manifest.with_partitions({**manifest.partitions, **_added(manifest, lake, reader, new)})
-        counted.update(row["event"] for row in new)
-        if since is None or _adds_up(manifest, reader):
-            break
-    days = tuple(day for day, entry in sorted(manifest.partitions.items()) if before.partitions.get(day) != entry)
-    return CaughtUp(manifest, dict(counted), days, foreign)
+    foreign = _since(ledger, reader) if before.partitions else _everything(ledger, reader)
+    if _sums(ledger.manifest, "skips") != reader.project.holds:
+        foreign = max(foreign, _since(ledger, reader))  # people answer while we read
+        if _sums(ledger.manifest, "skipped") != reader.server.totals(reader.project):
+            _compare(ledger, reader)
+    days = tuple(
+        day for day, entry in sorted(ledger.manifest.partitions.items()) if before.partitions.get(day) != entry
+    )
+    return CaughtUp(ledger.manifest, dict(ledger.counted), days, foreign)
+
+
+def _refuse_to_lose_all(manifest: Manifest, reader: Reader) -> None:
+    held = standing(manifest)
+    if held and not reader.project.holds.answers:
+        raise LabelsWouldVanishError(
+            f"Project {reader.project.title!r} on {reader.server.wire.url} holds no answer, but {held:,} were collected"
+            " from it. Nothing was changed. Restore the server's data, or give LABEL_STUDIO_URL the right server, then"
+            " run the same command again; with `--allow-empty` if they were deleted on purpose."
+        )
+
+
+def _sums(manifest: Manifest, skips: str) -> Totals:
+    """What the table says that the project holds: answers, and skips by that fact."""
+    facts = [entry.facts for entry in manifest.partitions.values()]
+    return Totals(sum(fact["answers"] for fact in facts), sum(fact[skips] for fact in facts))
+
+
+def _everything(ledger: Ledger, reader: Reader) -> int:
+    """Read all annotations into an empty table, a page at a time; how many tasks were met that are not ours.
+
+    What changed after the reading began is for the next time: else the newest change in the table could be newer than
+    one that the reading had already passed by.
+    """
+    horizon, foreign = reader.server.newest_change(reader.project), 0
+    for task in reader.server.answered(reader.project):
+        if not _is_ours(task["data"]):
+            foreign += 1
+        elif horizon and moment(task["updated_at"]) <= horizon:
+            ledger.add(reader.events(task, {}))
+    ledger.flush()
+    return foreign
+
+
+def _is_ours(data: "Json") -> bool:
+    return bool(data.get("sample_id") and data.get("item"))
+
+
+def _since(ledger: Ledger, reader: Reader) -> int:
+    """Add what changed since the newest change in the table; how many tasks were met that are not ours."""
+    listed = list(reader.server.changed(reader.project, _cursor(ledger.manifest)))
+    ours = [task for task in listed if task.sample_id and task.item]
+    held = ledger.held({day_of(task.item) for task in ours}, [task.id for task in ours])
+    _read_again(ledger, reader, [task for task in ours if _is_news(task, held)], held)
+    return len(listed) - len(ours)
 
 
 def _cursor(manifest: Manifest) -> datetime | None:
@@ -91,92 +145,52 @@ def _cursor(manifest: Manifest) -> datetime | None:
     return moment(max(stamps)) - OVERLAP if stamps else None
 
 
-def _adds_up(manifest: Manifest, reader: Reader) -> bool:
-    totals = reader.server.totals(reader.project)
-    skipped = sum(entry.facts["skipped"] for entry in manifest.partitions.values())
-    return (totals.answers, totals.skipped) == (standing(manifest), skipped)
+def _is_news(task: "Listed", held: Mapping[Place, Looked]) -> bool:
+    """Whether a task may have answers that we do not hold, or has lost one that we do."""
+    looked = held.get((task.sample_id, task.id))
+    if not looked:
+        return bool(task.answers)
+    return (looked.changed_at, len(looked.stands)) != (task.updated_at, task.answers)
 
 
-def _news(manifest: Manifest, lake: Lake, reader: Reader, since: datetime | None) -> tuple[list[Row], int]:
-    """New events, and how many tasks were met that are not ours."""
-    tasks = list(reader.server.tasks(reader.project, since=since))
-    ours = [task for task in tasks if task.sample_id and task.item]
-    days = {day_of(task.item) for task in ours} | (set() if since else set(manifest.partitions))
-    held = _held(manifest, lake, days)
-    wanted = [task for task in ours if task.answers or (task.sample_id, task.id) in held]
-    new = list(_changes(reader, wanted, held))
-    if since is None:
-        new += _gone(reader, held, {(task.sample_id, task.id) for task in ours})
-    return new, len(tasks) - len(ours)
-
-
-def _refuse_to_lose_all(manifest: Manifest, reader: Reader) -> None:
-    held = standing(manifest)
-    if held and not reader.server.totals(reader.project).answers:
-        raise LabelsWouldVanishError(
-            f"Project {reader.project.title!r} on {reader.server.wire.url} holds no answer, but {held:,} were collected"
-            " from it. Nothing was changed. Restore the server's data, or give LABEL_STUDIO_URL the right server, then"
-            " run the same command again; with `--allow-empty` if they were deleted on purpose."
-        )
-
-
-def _held(manifest: Manifest, lake: Lake, days: Iterable[str]) -> Known:
-    """The annotations of these days that stand."""
-    held: Known = {}
-    for day in sorted(days & manifest.partitions.keys()):
-        held |= known(pl.read_parquet(lake.cache.fetch(manifest.partitions[day].md5)))
-    return held
-
-
-def _changes(reader: Reader, wanted: list["Listed"], held: Known) -> Iterator[Row]:
-    """What happened on these tasks up to the newest change that was listed; later ones are for the next time.
+def _read_again(ledger: Ledger, reader: Reader, wanted: list["Listed"], held: Mapping[Place, Looked]) -> None:
+    """Add what happened on these tasks up to the newest change that was listed; later ones are for the next time.
 
     So the newest change in the table is never newer than a change that the listing missed.
     """
     horizon = max((task.updated_at for task in wanted), default=None)
-    for task in reader.server.export(reader.project, [task.id for task in wanted]):
-        changed_at = moment(task["updated_at"])
-        if horizon and changed_at <= horizon:
-            now = seen(task, reader.labeling, reader.keys, reader.secret)
-            yield from events(held.get((task["data"]["sample_id"], task["id"]), {}), now, changed_at)
+    for task in reader.server.with_answers(reader.project, [task.id for task in wanted]):
+        if horizon and moment(task["updated_at"]) <= horizon and _is_ours(task["data"]):
+            looked = held.get((task["data"]["sample_id"], task["id"]))
+            ledger.add(reader.events(task, looked.stands if looked else {}))
+    ledger.flush()
 
 
-def _gone(reader: Reader, held: Known, there: set[tuple[str, int]]) -> Iterator[Row]:
-    """The annotations of tasks that are no more: the server keeps no time for that, so it is when we saw it."""
-    gone = held.keys() - there
+def _compare(ledger: Ledger, reader: Reader) -> None:
+    """Find what no change tells: where a stretch of our tasks holds other totals than the table, compare each task."""
+    tasks = ledger.tasks()
+    for ids in _stretches(tasks["task_id"].to_list()):
+        here = tasks.filter(pl.col("task_id").is_between(*ids))
+        ours = Totals(int(here["answers"].sum()), int(here["skipped"].sum()))
+        if ours != reader.server.totals(reader.project, ids):
+            _compare_stretch(ledger, reader, ids, here)
+
+
+def _stretches(task_ids: list[int]) -> Iterable[tuple[int, int]]:
+    """First and last ids of stretches that together hold every task there may be."""
+    firsts = task_ids[STRETCH::STRETCH]
+    return [(low, high - 1) for low, high in pairwise([0, *firsts, LAST_ID])]
+
+
+def _compare_stretch(ledger: Ledger, reader: Reader, ids: tuple[int, int], tasks: pl.DataFrame) -> None:
+    listed = [task for task in reader.server.between(reader.project, ids) if task.sample_id and task.item]
+    held = ledger.held(set(tasks["day"]) | {day_of(task.item) for task in listed}, None)
+    held = {place: looked for place, looked in held.items() if ids[0] <= place[1] <= ids[1]}
+    there = {(task.sample_id, task.id) for task in listed}
+    _read_again(ledger, reader, [task for task in listed if _is_news(task, held)], held)
+    gone = sorted(place for place in held.keys() - there if held[place].stands)
     if gone:
-        deleted_at = reader.server.now()
-        for place in sorted(gone):
-            yield from events(held[place], {}, deleted_at)
-
-
-def _added(manifest: Manifest, lake: Lake, reader: Reader, new: list[Row]) -> dict[str, Entry]:
-    """The days that get events."""
-    columns = schema(reader.keys)
-    by_day: dict[str, list[Row]] = {}
-    for row in new:
-        by_day.setdefault(row["event_time"].date().isoformat(), []).append(row)
-    added = {}
-    for day, rows in by_day.items():
-        frame = pl.DataFrame(rows, schema=columns)
-        if day in manifest.partitions:
-            held = pl.read_parquet(lake.cache.fetch(manifest.partitions[day].md5))
-            frame = pl.concat([held, frame])
-        added[day] = _entry(lake, frame)
-    return added
-
-
-def _entry(lake: Lake, frame: pl.DataFrame) -> Entry:
-    ordered = parquet.canonical(frame, SORT_KEYS)
-    stored = lake.cache.add(lambda path: parquet.write(ordered, path))
-    return Entry(stored.md5, stored.md5, stored.size, frame.height, facts=_facts(ordered))
-
-
-def _facts(frame: pl.DataFrame) -> dict[str, Any]:
-    """What the next collect needs to know without reading the day."""
-    stands = newest(frame).filter(pl.col("event") != "deleted")
-    return {
-        "newest": frame.select(pl.col("updated_at").max().dt.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z")).item(),
-        "answers": stands.filter(~pl.col("was_cancelled")).height,
-        "skipped": stands.filter("was_cancelled")["task_id"].n_unique(),
-    }
+        deleted_at = reader.server.now()  # the server keeps no time for that, so it is when we saw it
+        for place in gone:
+            ledger.add(events(held[place].stands, {}, deleted_at))
+        ledger.flush()

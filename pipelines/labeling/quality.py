@@ -11,7 +11,7 @@ import polars as pl
 
 from pipelines.dataset import Labeling
 from pipelines.errors import HeadraceError
-from pipelines.labeling import dawid_skene, votes
+from pipelines.labeling import crowdlab, dawid_skene, learned, votes
 
 SHOWN = 20
 
@@ -45,7 +45,8 @@ class Quality:
         right: Share of them with the true one, by the way that makes the labels.
         ways: Way to make labels → share right on gold.
         people: Who answered.
-        doubtful: Items whose label is not what weighing the people says: to look at again.
+        doubtful: Items whose label is not what weighing the people says, or that a model of the items doubts: to look
+            at again, the worst first.
     """
 
     items: int
@@ -73,18 +74,22 @@ class Quality:
         return [*head, *people, *([f"  on gold: {ways}"] if self.gold else []), *doubtful]
 
 
-def measure(history: pl.DataFrame, labeling: Labeling, gold: Mapping[str, str]) -> Quality:
+def measure(
+    history: pl.DataFrame, labeling: Labeling, gold: Mapping[str, str], items: learned.Items | None = None
+) -> Quality:
     """The quality of what people did.
 
     Args:
         history: Events of annotations.
         labeling: The question.
         gold: Sample id → true answer.
+        items: What a model of the items may learn from, where the labeling declares it.
     """
     given = votes.answers(history, labeling.choices)
     ways = {"majority": votes.majority(given), "dawid_skene": dawid_skene.judge(given, labeling.choices)}
+    if items:
+        ways["crowdlab"] = crowdlab.judge(given, items, labeling.choices)
     labels = _by_item(ways[labeling.consensus])
-    weighed = _by_item(ways["dawid_skene"])
     right = {way: _right(_by_item(found), gold) for way, found in ways.items()}
     return Quality(
         items=given["sample_id"].n_unique(),
@@ -95,7 +100,7 @@ def measure(history: pl.DataFrame, labeling: Labeling, gold: Mapping[str, str]) 
         right=right[labeling.consensus],
         ways=right,
         people=_people(history, given, gold),
-        doubtful=sorted(item for item, label in labels.items() if weighed.get(item, label) != label)[:SHOWN],
+        doubtful=_doubtful(labels, _by_item(ways["dawid_skene"]), labeling, items)[:SHOWN],
     )
 
 
@@ -135,6 +140,14 @@ def alpha(given: pl.DataFrame) -> float | None:
     each = counts.group_by("choice").agg(pl.col("count").sum())["count"].to_list()
     expected = (total**2 - sum(count**2 for count in each)) / (total * (total - 1))
     return 1 - observed / expected if expected else None
+
+
+def _doubtful(
+    labels: Mapping[str, str], weighed: Mapping[str, str], labeling: Labeling, items: learned.Items | None
+) -> list[str]:
+    doubted = crowdlab.suspects(labels, items, labeling.choices) if items else []
+    differs = sorted(item for item, label in labels.items() if weighed.get(item, label) != label)
+    return list(dict.fromkeys([*doubted, *differs]))
 
 
 def _people(history: pl.DataFrame, given: pl.DataFrame, gold: Mapping[str, str]) -> list[Person]:

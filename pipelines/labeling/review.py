@@ -8,10 +8,13 @@ import polars as pl
 
 from pipelines.dataset import Dataset, Labeling
 from pipelines.engine.lake import Lake
-from pipelines.labeling import quality, tasks, votes, weak
+from pipelines.labeling import consensus, crowdlab, learned, quality, tasks, votes, weak
 from pipelines.labeling.annotations import ItemError
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
+
+SURE = 0.5
+"""A label less likely than this is more likely wrong than right."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ def report(
         QualityError: With `gate`, the labels do not reach the declared thresholds.
     """
     rows = tasks.sampled(dataset, labeling, lake, params)
-    found = quality.measure(_history(dataset, labeling, lake), labeling, _gold(dataset, labeling, lake, rows))
+    history = _history(dataset, labeling, lake)
+    items = _evidence(dataset, labeling, lake, history)
+    found = quality.measure(history, labeling, _gold(dataset, labeling, lake, rows), items)
     if gate:
         quality.gate(found, labeling)
     cast, labels = weak.vote(rows, labeling), answered(dataset, labeling, lake)
@@ -55,16 +60,22 @@ def report(
 
 
 def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings) -> tuple[str, ...]:
-    """Have one person more answer each item whose answers leave it undecided; the items.
+    """Have one person more answer each item that is open; the items.
+
+    Open is an item whose answers are a draw, that has no label, one less sure than `SURE`, or one that a model of the
+    items doubts.
 
     Raises:
         LabelStudioError: The server refuses, or stays away.
     """
-    given = votes.answers(_history(dataset, labeling, lake), labeling.choices)
-    decided = set(answered(dataset, labeling, lake))
+    history = _history(dataset, labeling, lake)
+    given = votes.answers(history, labeling.choices)
     opinions = dict(given.group_by("sample_id").len().iter_rows())
-    open_items = {item: count for item, count in opinions.items() if item not in decided}
-    wanted = {item: count + 1 for item, count in sorted(open_items.items()) if count < labeling.most_opinions}
+    sure = set(votes.majority(given)["sample_id"]) & set(answered(dataset, labeling, lake, at_least=SURE))
+    if items := _evidence(dataset, labeling, lake, history):
+        sure -= set(crowdlab.suspects(answered(dataset, labeling, lake), items, labeling.choices))
+    open_items = {item: count for item, count in sorted(opinions.items()) if item not in sure}
+    wanted = {item: count + 1 for item, count in open_items.items() if count < labeling.most_opinions}
     if wanted:
         with connect(settings) as server:
             server.ask_again(project_of(server, labeling), wanted)
@@ -88,9 +99,17 @@ def _gold(dataset: Dataset, labeling: Labeling, lake: Lake, rows: pl.DataFrame) 
     return dict(rows.join(known, on=labeling.keys).select("sample_id", "answer").iter_rows())
 
 
-def answered(dataset: Dataset, labeling: Labeling, lake: Lake) -> dict[str, str]:
-    """Sample id → label that people gave so far."""
+def _evidence(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.DataFrame) -> learned.Items | None:
+    """What a model of the items may learn from, where the labeling declares it."""
+    if not labeling.evidence:
+        return None
+    return consensus.evidence(labeling, history, lake.scan(consensus.evidence_table(labeling, dataset.name)))
+
+
+def answered(dataset: Dataset, labeling: Labeling, lake: Lake, *, at_least: float = 0.0) -> dict[str, str]:
+    """Sample id → label that people gave so far, with at least that confidence."""
     table = tasks.labels_table(dataset, labeling)
     if not lake.manifest(table).partitions:
         return {}
-    return dict(lake.scan(table).select("sample_id", "label").collect().iter_rows())
+    labels = lake.scan(table).filter(pl.col("confidence") >= at_least)
+    return dict(labels.select("sample_id", "label").collect().iter_rows())

@@ -11,6 +11,7 @@ from hashlib import sha256
 import polars as pl
 
 from pipelines.errors import HeadraceError
+from pipelines.labeling import drift
 
 LOT, PLACE = "lot", "place"
 
@@ -41,17 +42,32 @@ class Stratified:
 
 @dataclass(frozen=True)
 class Highest:
-    """The rows with the highest score: the least certain ones, or those that drifted furthest.
+    """The rows with the highest score: the least certain ones.
 
     Attributes:
         share: Of the sample.
         by: Column of the score; rows without one are not drawn.
-        word: What a high score means, for people: `uncertain`, `drifted`.
+        word: What a high score means, for people.
     """
 
     share: float
     by: str
     word: str = "uncertain"
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """Rows of the strata that are more, or fewer, than they were: the further one moved, the more rows of it.
+
+    Attributes:
+        share: Of the sample.
+        by: Columns whose values make a stratum; numbers are cut into tenths of the reference.
+        reference: Column that is true for the rows to compare with, of an earlier period or release; none is drawn.
+    """
+
+    share: float
+    by: tuple[str, ...]
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class Gold:
     share: float
 
 
-Policy = Random | Stratified | Highest | Gold
+Policy = Random | Stratified | Highest | Drifted | Gold
 
 
 def draw(
@@ -82,12 +98,14 @@ def draw(
     """
     _check(population, policies)
     left = population.with_columns(pl.Series(LOT, [lot(seed, name) for name in population["sample_id"]], pl.String))
-    known = pl.col("sample_id").is_in(list(held_out))
+    known, columns = pl.col("sample_id").is_in(list(held_out)), [*left.columns, "why"]
     drawn: list[pl.DataFrame] = []
     for policy, count in [*zip(policies, quotas(policies, budget), strict=True), (policies[0], budget)]:
         pool = left.filter(known if isinstance(policy, Gold) else ~known)
         missing = budget - sum(part.height for part in drawn)
-        drawn.append(_drawn(policy, pool, seed).head(min(count, missing)))
+        if isinstance(policy, Drifted):
+            pool = _moved(policy, population, pool)
+        drawn.append(_drawn(policy, pool, seed).select(columns).head(min(count, missing)))
         left = left.join(drawn[-1], on="sample_id", how="anti")
     return pl.concat(drawn).drop(LOT).sort("sample_id")
 
@@ -145,9 +163,28 @@ def _highest(policy: Highest, pool: pl.DataFrame, _seed: int) -> pl.DataFrame:
     return scored.with_columns(why=why)
 
 
+def _moved(policy: Drifted, population: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the pool that are not of the reference, with how far their stratum moved in the whole population."""
+    return pool.join(drift.measured(population, policy.by, policy.reference), on="sample_id")
+
+
+def _drifted(_policy: Drifted, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """From each stratum as many as its part of the index says; from one that stayed as it was, none."""
+    turn = pl.int_range(1, pl.len() + 1).over("stratum") / pl.col("moved")
+    why = pl.format(
+        f"drifted: {{}} is {{}} % of the rows now and was {{}} % (stability index {{}}), by lot (seed {seed})",
+        "stratum",
+        (pl.col("now") * 100).round(1),
+        (pl.col("then") * 100).round(1),
+        pl.col("index").round(3),
+    )
+    return pool.filter(pl.col("moved") > 0).with_columns(why=why, **{PLACE: turn}).sort(PLACE, LOT)
+
+
 _ORDERS: dict[type, Callable[..., pl.DataFrame]] = {
     Random: _by_lot,
     Stratified: _stratified,
     Highest: _highest,
+    Drifted: _drifted,
     Gold: _by_lot,
 }

@@ -15,16 +15,20 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pipelines.errors import HeadraceError
+from pipelines.systems.label_studio_totals import NOTHING, Totals
 from pipelines.systems.label_studio_wire import LabelStudioError, Wire
 
 Json = dict[str, Any]
-FIELDS = "id,title,label_config,maximum_annotations,model_version"
+COUNTED = ("task_number", "total_annotations_number", "skipped_annotations_number")
+FIELDS = ",".join(("id", "title", "label_config", "maximum_annotations", "model_version", *COUNTED))
+LISTED = "id,data,updated_at,total_annotations,cancelled_annotations"
+ANSWERED = "id,data,updated_at,annotations,result,completed_by,was_cancelled,lead_time,created_at,draft_exists"
+"""The fields of a task and of its annotations: the server names them in one list."""
 Item = TypeVar("Item")
 
 LOOKUP_BATCH = 400
 """Sample ids a look-up; the server cuts addresses at 65 kB."""
-EXPORT_BATCH = 200
-PAGE = 1000
+PAGE, ANSWERED_PAGE = 1000, 500
 
 
 class LabelConfigDriftError(HeadraceError):
@@ -40,12 +44,16 @@ class Project:
         title: Its title.
         opinions: People who answer each task.
         model: Version of the model whose suggestions are shown.
+        tasks: How many tasks it held when it was looked up.
+        holds: How many answers and skips.
     """
 
     id: int
     title: str
     opinions: int = 1
     model: str = ""
+    tasks: int = 0
+    holds: Totals = NOTHING
 
 
 @dataclass(frozen=True)
@@ -65,14 +73,6 @@ class Listed:
     item: Json
     answers: int
     updated_at: datetime
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What a project holds: answers, and tasks with a skip."""
-
-    answers: int
-    skipped: int
 
 
 @contextmanager
@@ -115,7 +115,11 @@ class LabelStudio:
                 " work in, then run the same command again."
             )
         self._compare(found[0], config)
-        return Project(found[0]["id"], title, found[0]["maximum_annotations"], found[0]["model_version"] or "")
+        item = found[0]
+        tasks, answers, skips = (item[name] or 0 for name in COUNTED)
+        return Project(
+            item["id"], title, item["maximum_annotations"], item["model_version"] or "", tasks, Totals(answers, skips)
+        )
 
     def project(self, title: str, config: str) -> Project:
         """The project `title`, made if there is none.
@@ -143,16 +147,24 @@ class LabelStudio:
             shown = {"model_version": model, "show_collab_predictions": True}
             self.wire.write("PATCH", f"/api/projects/{project.id}/", shown)
 
-    def progress(self, project: Project) -> tuple[int, int]:
-        """Tasks that nobody need answer any more, because enough people did or all who looked skipped; and all."""
+    def counted(self, project: Project) -> Json:
+        """`task_number` and `finished_task_number`: all tasks, and those with as many answers as are wanted.
+
+        Raises:
+            LabelStudioError: There is no such project.
+        """
         query = {"ids": project.id, "include": "id,task_number,finished_task_number"}
-        [found] = self.wire.read("/api/projects", query)["results"]
-        skipped = [
-            _filter("cancelled_annotations", "greater", "Number", 0),
-            _filter("total_annotations", "equal", "Number", 0),
-        ]
-        passed_over = self._page(project, skipped, size=1)["total"]
-        return found["finished_task_number"] + passed_over, found["task_number"]
+        found: list[Json] = self.wire.read("/api/projects", query)["results"]
+        if not found:
+            raise LabelStudioError(
+                f"Label Studio at {self.wire.url} has no project {project.id}: was it deleted? Run `headrace label"
+                " send` again (in Airflow: clear the first task)."
+            )
+        return found[0]
+
+    def people(self) -> int:
+        """How many accounts there are, ours among them."""
+        return len(self.wire.read("/api/users", {}))
 
     def ask_again(self, project: Project, opinions: Mapping[str, int]) -> None:
         """Hand tasks out until so many people have answered: sample id → people, all told."""
@@ -183,69 +195,130 @@ class LabelStudio:
             " that starts a new project, and the old answers stay with the old question."
         )
 
-    def tasks(self, project: Project, *, since: datetime | None = None) -> Iterator[Listed]:
-        """The project's tasks in the order of their ids; with `since`, those that changed at that time or later."""
-        return self._list(
-            project, [_filter("updated_at", "greater_or_equal", "Datetime", _stamp(since))] if since else []
+    def changed(self, project: Project, since: datetime | None) -> Iterator[Listed]:
+        """The tasks that changed at that time or later, in the order of their ids; without a time, all."""
+        return self._listed(
+            project, [only("updated_at", "greater_or_equal", "Datetime", _stamp(since))] if since else []
         )
+
+    def between(self, project: Project, ids: tuple[int, int]) -> Iterator[Listed]:
+        """The tasks with ids from the first to the last of `ids`."""
+        return self._listed(project, [_between(ids)])
 
     def find(self, project: Project, sample_ids: Iterable[str]) -> dict[str, list[Listed]]:
         """Sample id → its tasks on the server, by id; what is not there is not in it."""
         found: dict[str, list[Listed]] = {}
         for batch in batches(sample_ids, LOOKUP_BATCH):
-            for task in self._list(project, [_filter("data.sample_id", "in_list", "List", batch)]):
+            for task in self._listed(project, [only("data.sample_id", "in_list", "List", batch)]):
                 found.setdefault(task.sample_id, []).append(task)
         return found
 
-    def totals(self, project: Project) -> Totals:
-        """What the project holds, in two cheap counts."""
-        skipped = _filter("cancelled_annotations", "greater", "Number", 0)
-        answers = self._page(project, [], size=1)["total_annotations"]
-        return Totals(answers=answers, skipped=self._page(project, [skipped], size=1)["total"])
+    def totals(self, project: Project, ids: tuple[int, int] | None = None) -> Totals:
+        """What the tasks that we sent hold, in two cheap counts; with `ids`, those from the first to the last of them.
+
+        A task that several people skipped is one skip here; in `Project.holds` it is several.
+        """
+        ours = [only("data.sample_id", "empty", "String", value=False), *([_between(ids)] if ids else [])]
+        skipped = only("cancelled_annotations", "greater", "Number", 0)
+        answers = self._page(project, ours, size=1)["total_annotations"]
+        return Totals(answers, self._page(project, [*ours, skipped], size=1)["total"])
+
+    def count(self, project: Project, filters: Sequence[Json] = ()) -> int:
+        """How many tasks the project holds that pass these filters, whoever sent them."""
+        return int(self._page(project, filters, size=1)["total"])
+
+    def newest_change(self, project: Project) -> datetime | None:
+        """When a task of the project last changed; None if it has none."""
+        newest = self._page(project, [], size=1, ordering="-tasks:updated_at")["tasks"]
+        return _moment(newest[0]["updated_at"]) if newest else None
 
     def now(self) -> datetime:
         """The server's clock, to the second."""
         return parsedate_to_datetime(self.wire.head("/health", {}).headers["date"]).astimezone(UTC)
 
-    def _list(self, project: Project, filters: Sequence[Json]) -> Iterator[Listed]:
-        last = 0
+    def answered(self, project: Project) -> Iterator[Json]:
+        """Every task that somebody answered or skipped, with all its annotations."""
+        skipped = only("cancelled_annotations", "greater", "Number", 0)
+        for filters in (
+            [only("total_annotations", "greater", "Number", 0)],
+            [only("total_annotations", "equal", "Number", 0), skipped],
+        ):
+            yield from self._listing(project, filters, annotations=True)
+
+    def with_answers(self, project: Project, task_ids: Iterable[int]) -> Iterator[Json]:
+        """These tasks, with all their annotations; the server's export would leave two files there at each call."""
+        for batch in batches(task_ids, ANSWERED_PAGE):
+            chosen = {"all": False, "included": batch}
+            yield from self._page(project, [], size=len(batch), annotations=True, selectedItems=chosen)["tasks"]
+
+    def untouched(self, project: Project, task_ids: Sequence[int]) -> list[int]:
+        """Those of the tasks that are still there and that nobody answered, skipped or has begun on."""
+        chosen = {"all": False, "included": list(task_ids)}
+        page = self._page(project, [], size=len(task_ids), annotations=True, selectedItems=chosen)
+        return [task["id"] for task in page["tasks"] if not (task["annotations"] or task["draft_exists"])]
+
+    def delete(self, project: Project, task_ids: Sequence[int]) -> None:
+        """Take tasks away, with all that is in them."""
+        chosen = {"all": False, "included": list(task_ids)}
+        self.wire.write("POST", f"/api/dm/actions?id=delete_tasks&project={project.id}", {"selectedItems": chosen})
+
+    def _listed(self, project: Project, filters: Sequence[Json]) -> Iterator[Listed]:
+        return (_as_listed(task) for task in self._listing(project, filters))
+
+    def _listing(self, project: Project, filters: Sequence[Json], *, annotations: bool = False) -> Iterator[Json]:
+        last, size = 0, ANSWERED_PAGE if annotations else PAGE
         while True:
-            page = self._page(project, [*filters, _filter("id", "greater", "Number", last)], size=PAGE)
-            yield from (_listed(task) for task in page["tasks"])
+            past = only("id", "greater", "Number", last)
+            page = self._page(project, [*filters, past], size=size, annotations=annotations)
+            yield from page["tasks"]
             if page["total"] <= len(page["tasks"]):
                 return
             last = page["tasks"][-1]["id"]
 
-    def _page(self, project: Project, filters: Sequence[Json], *, size: int) -> Any:  # noqa: ANN401  any JSON
-        query = {"filters": {"conjunction": "and", "items": filters}, "ordering": ["tasks:id"]}
+    def _page(
+        self,
+        project: Project,
+        filters: Sequence[Json],
+        *,
+        size: int,
+        annotations: bool = False,
+        ordering: str = "tasks:id",
+        **more: Json,
+    ) -> Any:  # noqa: ANN401  any JSON
+        query = {"filters": {"conjunction": "and", "items": filters}, "ordering": [ordering], **more}
         return self.wire.read(
             "/api/tasks/",
             {
                 "project": project.id,
                 "page_size": size,
-                "include": "id,data,updated_at,total_annotations,cancelled_annotations",
+                "include": ANSWERED if annotations else LISTED,
+                **({"fields": "all"} if annotations else {}),
+                "resolve_uri": "false",
                 "query": json.dumps(query),
             },
         )
 
-    def export(self, project: Project, task_ids: Sequence[int]) -> Iterator[Json]:
-        """The tasks with all their annotations, skips included, a bounded number a request."""
-        for batch in batches(task_ids, EXPORT_BATCH):
-            query = [("exportType", "JSON"), ("download_all_tasks", "true"), *(("ids[]", item) for item in batch)]
-            yield from self.wire.read(f"/api/projects/{project.id}/export", query)
 
-
-def _listed(task: Json) -> Listed:
+def _as_listed(task: Json) -> Listed:
     return Listed(
         id=task["id"],
         sample_id=str(task["data"].get("sample_id") or ""),
         item=task["data"].get("item") or {},
         answers=(task["total_annotations"] or 0) + (task["cancelled_annotations"] or 0),
-        updated_at=datetime.fromisoformat(task["updated_at"]).astimezone(UTC),
+        updated_at=_moment(task["updated_at"]),
     )
 
 
-def _filter(column: str, operator: str, kind: str, value: object) -> Json:
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _between(ids: tuple[int, int]) -> Json:
+    return only("id", "in", "Number", {"min": ids[0], "max": ids[1]})
+
+
+def only(column: str, operator: str, kind: str, value: object) -> Json:
+    """A filter: tasks whose column is so."""
     return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
 
 

@@ -6,14 +6,15 @@ stands there once. A task that the server does not take is found and set aside; 
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
+from dataclasses import dataclass, replace
 
 from pipelines.systems.label_studio import Json, LabelStudio, Listed, Project, batches
 from pipelines.systems.label_studio_wire import LabelStudioError, LostAnswerError, RefusedError
 
 IMPORT_BATCH = 250
 """Tasks a request: one transaction of well under a second on the server, so little hangs on an unknown outcome."""
+COPIES_BATCH = 100
+"""Copies that are looked at, then deleted, in one go: nobody should begin on one in between."""
 SEND_ATTEMPTS = 4
 
 
@@ -56,27 +57,45 @@ class Sender:
             LabelStudioError: The server refuses all, or does not come back. What was stored stays; the same call
                 again sends the rest.
         """
-        already = len(self.server.find(project, tasks))
-        refused: dict[str, str] = {}
+        found = self.server.find(project, tasks) if project.tasks else {}
+        already, refused = len(found), dict[str, RefusedError]()
         for _ in range(SEND_ATTEMPTS):
-            found = self.server.find(project, tasks)
-            missing = [sample_id for sample_id in tasks if sample_id not in found and sample_id not in refused]
-            if not missing:
+            missing = [name for name in tasks if name not in found and name not in refused]
+            bodies = {name: _body(tasks[name], (predictions or {}).get(name)) for name in missing}
+            arrived, errors = self._import_all(project, bodies)
+            if not found and len(errors) == len(bodies):
+                raise errors[missing[0]]
+            refused |= errors
+            if arrived and self._adds_up(project, len(missing) - len(errors)):
                 copies = self._remove_copies(project, found)
-                return Delivery(already, len(tasks) - already - len(refused), copies, refused)
-            for batch in batches(missing, IMPORT_BATCH):
-                bodies = {name: _body(tasks[name], (predictions or {}).get(name)) for name in batch}
-                arrived, errors = self._import(project, bodies)
-                if len(errors) == len(bodies) and not found:
-                    raise errors[batch[0]]
-                refused |= {name: error.reason for name, error in errors.items()}
-                if not arrived:
-                    break
+                reasons = {name: error.reason for name, error in refused.items()}
+                return Delivery(already, len(tasks) - already - len(refused), copies, reasons)
+            project = replace(project, tasks=self.server.count(project))
+            found = self.server.find(project, tasks)
         raise LabelStudioError(
             f"Project {project.title!r} on {self.server.wire.url}: {len(missing)} of {len(tasks)} tasks are still not"
             f" there after {SEND_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends"
             " only those."
         )
+
+    def _adds_up(self, project: Project, sent: int) -> bool:
+        """Whether the project grew by what was acknowledged and nothing else: no other sender, no late arrival."""
+        return not sent or self.server.count(project) == project.tasks + sent
+
+    def _import_all(self, project: Project, bodies: Mapping[str, Json]) -> tuple[bool, dict[str, RefusedError]]:
+        """Post batch after batch, up to one of unknown outcome; whether all that is good arrived, and what was refused.
+
+        Where all of the first batch are refused it is not the tasks that are wrong, and the rest is not tried.
+        """
+        refused: dict[str, RefusedError] = {}
+        for batch in batches(bodies, IMPORT_BATCH):
+            arrived, errors = self._import(project, {name: bodies[name] for name in batch})
+            refused |= errors
+            if not arrived:
+                return False, refused
+            if len(refused) == len(batch) and not project.tasks:
+                return True, refused | dict.fromkeys(bodies, errors[batch[0]])
+        return True, refused
 
     def _import(self, project: Project, bodies: Mapping[str, Json]) -> tuple[bool, dict[str, RefusedError]]:
         """Post one batch; whether all that is good arrived, and what was refused."""
@@ -112,19 +131,13 @@ class Sender:
         extra: list[Listed] = []
         for copies in found.values():
             extra += sorted(copies, key=lambda task: (-task.answers, task.id))[1:]
-        return sum(self._remove_untouched(project, task) for task in extra)
-
-    def _remove_untouched(self, project: Project, task: Listed) -> bool:
-        try:
-            now = self.server.wire.read(f"/api/tasks/{task.id}/", {"project": project.id})
-        except RefusedError as error:
-            if error.status == HTTPStatus.NOT_FOUND:  # another sender took it away
-                return False
-            raise
-        touched = now["annotations"] or now["drafts"] or now["data"].get("sample_id") != task.sample_id
-        if not touched:
-            self.server.wire.write("DELETE", f"/api/tasks/{task.id}/", None)
-        return not touched
+        removed = 0
+        for batch in batches([task.id for task in extra], COPIES_BATCH):
+            untouched = self.server.untouched(project, batch)
+            if untouched:
+                self.server.delete(project, untouched)
+            removed += len(untouched)
+        return removed
 
 
 def _body(data: Json, prediction: Json | None) -> Json:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 import httpx
+import orjson
 
 from pipelines.errors import HeadraceError
 from pipelines.systems.retries import retry_context
@@ -18,6 +19,7 @@ from pipelines.systems.retries import retry_context
 PASSING = frozenset({429, 502, 503, 504})
 """Answers of a server or proxy that is busy or starting. A 500 is a bug or a bad request, and no retry mends it."""
 
+NO_TOKEN = "none"  # noqa: S105  what the server refuses, as it should: an empty header is no request at all
 SHOWN_CHARACTERS = 500
 
 Query = Mapping[str, Any] | list[tuple[str, Any]]
@@ -55,7 +57,7 @@ class Wire:
         token: Access token of the account: a legacy token, or a personal access token (which is exchanged for
             short-lived ones). Never shown.
         timeout_s: How long one answer may take.
-        patience_s: How long a server that is away is waited for.
+        patience_s: How long a server that is away is waited for; 0, not at all.
     """
 
     url: str
@@ -79,7 +81,7 @@ class Wire:
         """
         answer = self.head(path, query)
         try:
-            return answer.json()
+            return orjson.loads(answer.content)
         except ValueError:
             raise LabelStudioError(
                 f"{self.url}{path}: expected JSON from Label Studio, seen {_reason(answer)}. Give LABEL_STUDIO_URL the"
@@ -88,9 +90,8 @@ class Wire:
 
     def head(self, path: str, query: Query) -> httpx.Response:
         """As `read`, with the answer's headers."""
-        asking = retry_context(
-            on=LostAnswerError, attempts=None, timeout=self.patience_s, wait_initial=0.2, wait_max=2.0
-        )
+        attempts, timeout = (None, self.patience_s) if self.patience_s else (1, None)
+        asking = retry_context(on=LostAnswerError, attempts=attempts, timeout=timeout, wait_initial=0.2, wait_max=2.0)
         for attempt in asking:
             with attempt:
                 return self._once("GET", path, params=query)
@@ -134,23 +135,31 @@ class Wire:
 
 
 class Token(httpx.Auth):
-    """Sends a legacy token as it is; a personal access token (a JWT) is exchanged for one of five minutes."""
+    """Sends a legacy token as it is; a personal access token (a JWT) is exchanged for one of five minutes.
+
+    When that has run out the request is sent a second time: the server refused it before it did anything.
+    """
 
     requires_response_body = True
 
     def __init__(self, token: str) -> None:
-        self._token = token
+        self._token, self._access = token, ""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Put the header on `request`."""
         if self._token.count(".") != 2:  # noqa: PLR2004  (a JWT has three parts)
             request.headers["Authorization"] = f"Token {self._token}"
-        else:
-            answer = yield httpx.Request(
-                "POST", request.url.copy_with(raw_path=b"/api/token/refresh/"), json={"refresh": self._token}
-            )
-            access = answer.json().get("access", "") if answer.is_success else ""
-            request.headers["Authorization"] = f"Bearer {access}"
+            yield request
+            return
+        if self._access:
+            request.headers["Authorization"] = f"Bearer {self._access}"
+            if (yield request).status_code != HTTPStatus.UNAUTHORIZED:
+                return
+        answer = yield httpx.Request(
+            "POST", request.url.copy_with(raw_path=b"/api/token/refresh/"), json={"refresh": self._token}
+        )
+        self._access = answer.json().get("access", NO_TOKEN) if answer.is_success else NO_TOKEN
+        request.headers["Authorization"] = f"Bearer {self._access}"
         yield request
 
 

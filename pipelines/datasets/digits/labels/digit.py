@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.dataset import Labeling, Reads, Thresholds
+from pipelines.dataset import Evidence, Labeling, Reads, Thresholds
 from pipelines.datasets.digits.labels import strokes
 from pipelines.labeling.sampling import Gold, Highest, Random, draw
 
@@ -49,6 +49,11 @@ def uncertainty(row: Mapping[str, Any]) -> float:
     return 1 - max(Counter(cast).values()) / len(cast) if cast else 1.0
 
 
+def ink(row: Mapping[str, Any]) -> list[float]:
+    """The ink of each cell: what a model may learn a digit from."""
+    return [float(cell) for line in strokes.grid_of(row) for cell in line]
+
+
 def task(row: Mapping[str, Any]) -> dict[str, Any]:
     """What Label Studio holds: the picture itself, and which object it came from."""
     return {"picture": row["picture"], "object": f"digits/{row['image_id']}.png"}
@@ -69,6 +74,8 @@ LABELING = Labeling(
     blind=0.25,
     opinions=2,
     most_opinions=3,
+    consensus="crowdlab",
+    evidence=Evidence("validated/images", ink),
     gold=Reads("validated/gold"),
     thresholds=Thresholds(agreement=0.5, gold=0.8),
 )

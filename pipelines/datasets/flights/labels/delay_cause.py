@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.dataset import Labeling, Reads
+from pipelines.dataset import Labeling, Reads, Thresholds
 from pipelines.labeling.sampling import Random, Stratified, draw
 
 KEYS = ("scheduled_at", "carrier", "flight", "origin")
@@ -131,4 +131,5 @@ LABELING = Labeling(
     functions=(bad_weather, late_in_the_day),
     opinions=2,
     most_opinions=3,
+    thresholds=Thresholds(agreement=0.3),
 )

@@ -1,0 +1,216 @@
+"""The loop under kills, cuts and time-outs: every question stands there once, and no answer is lost.
+
+Everything runs against a real Label Studio. `make faults` runs the large ones.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from label_campaign import CONFIG, Campaign
+from label_server import LabelServer, Person
+from workspaces import REPOSITORY
+
+from infra.stack import control
+from infra.stack.state import read_state
+from pipelines import label
+from pipelines.errors import HeadraceError
+from pipelines.systems.label_studio import LabelStudio, opened
+from pipelines.systems.label_studio_send import Sender
+from pipelines.systems.label_studio_wire import LabelStudioError
+
+pytestmark = pytest.mark.slow
+
+SEND = """
+import sys
+from pathlib import Path
+from label_campaign import Campaign
+from label_server import LabelServer
+url, token, root, title, tasks = sys.argv[1:]
+Campaign(LabelServer(url, token), Path(root), title).send(sample=int(tasks))
+"""
+FIRST_IMPORT_S = 1.5
+"""A process has started to send after that."""
+LIMIT_S = 300
+"""For ten thousand tasks, kills and all; 5 s of it are the server's work when nothing else runs."""
+
+
+def sending(campaign: Campaign, tasks: int) -> subprocess.Popen[bytes]:
+    """A process of its own that sends."""
+    server = campaign.server
+    where = (server.url, server.token, str(campaign.lake.root), campaign.labeling.title, str(tasks))
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
+    return subprocess.Popen([sys.executable, "-c", SEND, *where], env=environment)
+
+
+@pytest.mark.parametrize("tasks", [1500, pytest.param(10_000, marks=pytest.mark.faults)])
+def test_a_sender_killed_again_and_again_leaves_every_task_exactly_once_within_the_time(
+    campaign: Campaign, tasks: int
+) -> None:
+    moments = random.Random(tasks)  # noqa: S311  a moment, no secret
+    campaign.hold({"2013-01-01": tasks})
+    began, killed = time.monotonic(), 0
+
+    for _ in range(tasks // 1000 + 1):
+        process = sending(campaign, tasks)
+        time.sleep(FIRST_IMPORT_S + moments.uniform(0, 1.5))
+        killed += process.poll() is None
+        process.kill()
+        process.wait()
+    sent = campaign.send(sample=tasks)
+
+    assert killed
+    assert sent.already + sent.sent == len(campaign.server.tasks(campaign.project)) == tasks
+    assert campaign.server.count(campaign.project) == tasks
+    assert time.monotonic() - began < LIMIT_S
+
+
+def test_a_client_that_gave_up_waiting_never_sends_again_what_the_server_went_on_to_store(campaign: Campaign) -> None:
+    campaign.hold({"2013-01-01": 600})
+    tasks = label.tasks_of(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 600})
+    with opened(campaign.server.url, campaign.server.token) as patient:
+        project = patient.project(campaign.labeling.title, CONFIG)
+    with (
+        opened(campaign.server.url, campaign.server.token, timeout_s=0.03, patience_s=1) as hasty,
+        pytest.raises(LabelStudioError, match="does not answer"),
+    ):
+        Sender(hasty).send(project, tasks)
+
+    campaign.send(sample=600)
+
+    assert len(campaign.tasks()) == campaign.server.count(campaign.project) == 600
+
+
+def test_two_senders_on_two_machines_leave_one_task_a_row(campaign: Campaign, tmp_path: Path) -> None:
+    other = Campaign(campaign.server, tmp_path / "another machine", campaign.labeling.title)
+    for place in (campaign, other):
+        place.hold({"2013-01-01": 500})
+    campaign.send(sample=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda place: place.send(sample=500), (campaign, other)))
+    campaign.send(sample=500)
+
+    assert len(campaign.tasks()) == campaign.server.count(campaign.project) == 500
+
+
+@pytest.mark.faults
+def test_a_server_killed_in_mid_import_and_started_again_holds_every_task_exactly_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    found = control.up(home, only=("label-studio",))
+    try:
+        env = control.read_env(control.locate(home))
+        campaign = Campaign(LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"]), tmp_path / "w", "Killed")
+        campaign.hold({"2013-01-01": 5000})
+        failed: list[HeadraceError] = []
+        sender = threading.Thread(target=tried, args=(campaign, failed))
+        sender.start()
+        while not (found_tasks := stored(campaign)) or found_tasks < 1000:
+            time.sleep(0.05)
+        kill_server(home)
+        sender.join()
+        control.down(home)
+        control.up(home, only=("label-studio",))
+        env = control.read_env(control.locate(home))
+        campaign.settings = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"]).settings()
+        campaign.server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
+
+        before = stored(campaign)
+        sent = campaign.send(sample=5000)
+
+        assert failed
+        assert 0 < before < 5000
+        assert (sent.already, sent.sent) == (before, 5000 - before)
+        assert len(campaign.tasks()) == campaign.server.count(campaign.project) == 5000
+    finally:
+        control.down(home)
+    assert found
+
+
+def tried(campaign: Campaign, failed: list[HeadraceError]) -> None:
+    """Send; what goes wrong is noted."""
+    try:
+        campaign.send(sample=5000)
+    except HeadraceError as error:
+        failed.append(error)
+
+
+def stored(campaign: Campaign) -> int:
+    """Tasks of the project so far."""
+    found = campaign.server.http.get("/api/projects", params={"title": campaign.labeling.title}).json()["results"]
+    return int(found[0]["task_number"]) if found else 0
+
+
+def kill_server(home: Path) -> None:
+    """As a machine does that runs out of memory."""
+    state = read_state(control.locate(home))
+    assert state
+    [server] = state.servers
+    process = psutil.Process(server.identity.pid)
+    for one in (*process.children(recursive=True), process):
+        one.send_signal(signal.SIGKILL)
+
+
+# Tokens
+
+
+def test_a_token_that_was_taken_back_stops_with_what_to_do_and_a_new_one_goes_on(campaign: Campaign) -> None:
+    person = campaign.server.person("max").http
+    token = person.post("/api/token/", json={}).raise_for_status().json()["token"]
+    campaign.send(campaign.server.settings(LABEL_STUDIO_API_KEY=token), sample=2)
+
+    person.post("/api/token/blacklist/", json={"refresh": token}).raise_for_status()
+    with pytest.raises(LabelStudioError, match=r"refuses the token in LABEL_STUDIO_API_KEY .*set it"):
+        campaign.send(campaign.server.settings(LABEL_STUDIO_API_KEY=token))
+    sent = campaign.send()
+
+    assert (sent.already, sent.sent) == (2, 4)
+
+
+def test_an_access_token_that_ran_out_is_renewed_on_the_way(campaign: Campaign) -> None:
+    person = campaign.server.person("rob").http
+    token = person.post("/api/token/", json={}).raise_for_status().json()["token"]
+    with opened(campaign.server.url, token) as server:
+        project = server.project(campaign.labeling.title, CONFIG)
+        run_out(server)
+        sent = Sender(server).send(project, {"ride-0": {"text": "late", "sample_id": "ride-0"}})
+
+    assert (sent.sent, list(campaign.tasks())) == (1, ["ride-0"])
+
+
+def run_out(server: LabelStudio) -> None:
+    """Let the short-lived token be one that the server knows no more."""
+    auth = server.wire._client.auth  # noqa: SLF001  five minutes are too long to wait
+    auth._access = "run.out.token"  # type: ignore[union-attr]  # noqa: SLF001
+
+
+# Who is left
+
+
+def test_a_task_that_nobody_is_left_to_answer_is_done_though_more_answers_were_wanted(
+    campaign: Campaign, ann: Person, bob: Person
+) -> None:
+    campaign.labeling = campaign.asking(opinions=2)
+    campaign.send(sample=2)
+    first, second = campaign.tasks().values()
+    people = [person for person in campaign.server.http.get("/api/users").json() if person["id"] != 1]
+    ann.answers(first, "weather")
+    bob.answers(second, "weather")
+    ann.answers(second, "carrier")
+    before = campaign.progress()
+
+    for person in people:
+        if person["email"] != "ann@example.com":
+            skip = {"result": [], "was_cancelled": True, "completed_by": person["id"]}
+            campaign.server.http.post(f"/api/tasks/{first}/annotations/", json=skip).raise_for_status()
+
+    assert before == (1, 2)
+    assert campaign.progress() == (2, 2)
