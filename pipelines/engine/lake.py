@@ -98,14 +98,16 @@ class Lake:
         path = self._journal(table)
         path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(entry.to_dict()).encode() + b"\n"
-        with path.open("ab", buffering=0) as journal:
-            faults.point("line of the journal", lambda: journal.write(line[: len(line) // 2]))
+        with (
+            faults.point("line of the journal", lambda: path.open("ab", buffering=0).write(line[: len(line) // 2])),
+            path.open("ab", buffering=0) as journal,
+        ):
             journal.write(line)
 
     def forget(self, table: str) -> None:
         """Drop the notes: the table is shown."""
-        faults.point("end of the journal")
-        self._journal(table).unlink(missing_ok=True)
+        with faults.point("end of the journal"):
+            self._journal(table).unlink(missing_ok=True)
 
     def _remembered(self, table: str) -> Manifest:
         path = self._journal(table)
@@ -167,8 +169,8 @@ class Lake:
         write_whole(folder / MANIFEST, manifest.to_bytes())
         for path in folder.iterdir():
             if path.name not in wanted and path.name != MANIFEST:
-                faults.point("file that is gone")
-                path.unlink()
+                with faults.point("file that is gone"):
+                    path.unlink()
 
     def _shown(self, folder: Path) -> dict[str, str]:
         """File name → md5 of the partitions that lie in the folder as its manifest says (by size)."""

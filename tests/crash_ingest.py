@@ -1,0 +1,111 @@
+"""ingest, of objects and of database tables, after some came, some changed and some went; rehearsed by `crashes.py`."""
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import tiny
+from crashes import Seen
+
+from pipelines.dataset import Query, Source
+from pipelines.engine.lake import Lake
+from pipelines.ingest import ingest
+from pipelines.settings import Settings
+from pipelines.systems.dvc.objects import md5_of
+from pipelines.systems.object_storage import Bucket
+
+DATABASE = "CRASH_DATABASE_URL"
+VISITS = Source(
+    "visits", Query("visits", ("shop", "at"), "updated_at", "at", DATABASE), pl.read_parquet, None, tiny.tidy, ("shop",)
+)
+DATASET = replace(tiny.DATASET, sources=(tiny.SALES, VISITS), features=())
+TABLES = ("raw/tiny/sales", "raw/tiny/visits")
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """One workspace; what it reads from stands still."""
+
+    root: Path
+    bucket: dict[str, Any]
+
+    @property
+    def lake(self) -> Lake:
+        """Its tables, read afresh."""
+        return tiny.lake_at(self.root)
+
+    def run(self) -> None:
+        """As `Case`."""
+        settings = Settings(workspace=self.root, bucket=self.bucket["name"], s3_endpoint=self.bucket["endpoint"])
+        ingest(DATASET, self.lake, settings)
+
+    def seen(self) -> Seen:
+        """As `Case`."""
+        lake = self.lake
+        for table in TABLES:
+            entries = lake.manifest(table).partitions
+            for name, path in lake.paths(table).items():
+                assert md5_of(path) == entries[name].md5, f"{table} {name}"
+        return {table: lake.manifest(table).to_bytes() for table in TABLES}
+
+    def shown(self) -> Seen:
+        """As `Case`."""
+        folders = (self.root / name for name in ("data", ".headrace/journal"))
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.root)): sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@dataclass(frozen=True)
+class Ingests:
+    """Three objects and rows of three days read; then one of each is corrected, one comes, one goes."""
+
+    template: Ingest
+
+    def prepare(self) -> None:
+        """As `Scenario`."""
+        bucket = Bucket(**self.template.bucket)
+        for number in (1, 2, 3):
+            bucket.write(f"sales/2026-01-{number:02}.csv", tiny.day(number).encode())
+        self._execute("CREATE TABLE visits (shop TEXT, at TIMESTAMP, people INT, updated_at TIMESTAMP)")
+        self._execute(*map(_visits, (1, 2, 3)))
+        self.template.run()
+        bucket.write("sales/2026-01-02.csv", tiny.day(2, amount=7).encode())
+        bucket.write("sales/2026-01-04.csv", tiny.day(4).encode())
+        bucket.delete("sales/2026-01-01.csv")
+        later = "UPDATE visits SET people = 9, updated_at = '2026-02-01 00:00:00+00:00' WHERE at LIKE '2026-01-02%'"
+        self._execute(_visits(4), later, "DELETE FROM visits WHERE at LIKE '2026-01-01%'")
+
+    def case(self, name: str) -> Ingest:
+        """As `Scenario`."""
+        root = self.template.root.with_name(name)
+        shutil.copytree(self.template.root, root)
+        return replace(self.template, root=root)
+
+    def over(self, name: str) -> None:
+        """As `Scenario`."""
+        shutil.rmtree(self.template.root.with_name(name))
+
+    def _execute(self, *statements: str) -> None:
+        with closing(sqlite3.connect(self.template.root.with_name("source.db"))) as database, database:
+            for statement in statements:
+                database.execute(statement)
+
+
+def _visits(day: int) -> str:
+    at = f"2026-01-{day:02} 12:00:00+00:00"
+    return f"INSERT INTO visits VALUES ('east', '{at}', 5, '{at}'), ('west', '{at}', 6, '{at}')"  # noqa: S608  our own
+
+
+def scenario(folder: Path, bucket: dict[str, Any]) -> Ingests:
+    """The rehearsal of an ingest."""
+    folder.mkdir()
+    os.environ[DATABASE] = f"sqlite:///{folder}/source.db"
+    os.environ |= {"AWS_ACCESS_KEY_ID": bucket["access_key"], "AWS_SECRET_ACCESS_KEY": bucket["secret_key"]}
+    os.environ["AWS_DEFAULT_REGION"] = bucket["region"]
+    return Ingests(Ingest(folder / "template", bucket))

@@ -1,0 +1,87 @@
+"""publish, of a release with changes in two views, to a real online store; rehearsed by `crashes.py`."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import feature_lake
+from crashes import Seen
+from feature_lake import AIRCRAFT, DATASET, FLOWN, NOON, WEATHER, fill, fill_all, put, served
+from online_stores import OnlineStore, empty
+
+from pipelines.engine.lake import Lake
+from pipelines.publish import REPORTS
+from pipelines.systems.feature_store.online import Shelf
+
+KEYS = ["N2", "N3", "N4"]
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Release 1 is live, release 2 is there."""
+
+    root: Path
+
+    def run(self) -> None:
+        """As `Case`."""
+        put(Lake.at(self.root), "little/2")
+
+    def seen(self) -> Seen:
+        """As `Case`: readers see one release, in every view."""
+        lake = Lake.at(self.root)
+        store = feature_lake.opened(lake)
+        keys = [{"tailnum": "N2", "origin": "EWR", "carrier_id": 1}]
+        answer = store.get_online_features(store.get_feature_service(DATASET.service), keys, full_feature_names=True)
+        return {"online": (served(lake, KEYS), answer.to_dict()["origin_weather__temp_c"])}
+
+    def shown(self) -> Seen:
+        """As `Case`: published again there is nothing to do, and the other side is as proved: it can be switched to."""
+        lake, found = Lake.at(self.root), self.seen()
+        again = put(lake, "little/2")
+        assert not again.switched
+        shelf = Shelf.of(feature_lake.opened(lake), AIRCRAFT, again.side)
+        report = json.loads((self.root / REPORTS / DATASET.name / "online.json").read_text())
+        # Which side it is, and how many keys had to be compared, depends on when the run before died.
+        proof = [report[name] for name in ("release", "digest", "as_of", "newest")]
+        back = put(lake, "little/1")
+        assert back.switched
+        return {**found, "keys": shelf.online.keys(shelf.view).len(), "proof": proof, "back": self.seen()}
+
+
+@dataclass(frozen=True)
+class Publishes:
+    """One workspace and one online store, brought back to release 1 for each case."""
+
+    root: Path
+    store: OnlineStore
+
+    def prepare(self) -> None:
+        """As `Scenario`."""
+        lake = feature_lake.workspace(self.root)
+        self.store.serve(self.root)
+        fill_all(lake)
+        fill(lake, AIRCRAFT, FLOWN)
+        feature_lake.release(lake, 1)
+        fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}, {**FLOWN[0], "tailnum": "N4", "delay_min": 1.0}])
+        fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 30.0}])
+        feature_lake.release(lake, 2)
+
+    def case(self, name: str) -> Publish:  # noqa: ARG002  there is one place only
+        """As `Scenario`."""
+        self.over("what was")
+        put(Lake.at(self.root), "little/1")
+        return Publish(self.root)
+
+    def over(self, name: str) -> None:  # noqa: ARG002
+        """As `Scenario`."""
+        for folder in ("feast", REPORTS):
+            shutil.rmtree(self.root / folder, ignore_errors=True)
+        if self.store.kind == "redis":
+            empty(int(self.store.options["connection_string"].rpartition(":")[2]))
+
+
+def scenario(folder: Path, kind: str, options: dict[str, Any]) -> Publishes:
+    """The rehearsal of a publish."""
+    return Publishes(folder / "workspace", OnlineStore(kind, options))

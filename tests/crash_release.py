@@ -1,0 +1,178 @@
+"""validate, transform and version, on a real git origin and S3 remote; rehearsed by `crashes.py`."""
+
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import tiny
+from crashes import Seen
+from tiny import bring, sales
+from workspaces import git
+
+from pipelines import graph
+from pipelines.engine.lake import Lake
+from pipelines.engine.run import run_stage
+from pipelines.settings import Settings
+from pipelines.systems.dask import Executor
+from pipelines.systems.dvc.cache import read_directory
+from pipelines.systems.dvc.lock import recorded_outs
+from pipelines.systems.dvc.objects import md5_of, object_key
+from pipelines.systems.dvc.remote import Remote
+from pipelines.systems.git import fetch
+from pipelines.systems.object_storage import Object
+from pipelines.version import version
+
+TABLES = (tiny.VALIDATED, tiny.REJECTED, tiny.TOTALS)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One workspace with its origin, and a prefix of the remote of its own.
+
+    Attributes:
+        folder: The two of them.
+        remote: The DVC remote's options; its `url` is the bucket.
+        commit: `local`, or `remote` where partitions go straight to the remote.
+    """
+
+    folder: Path
+    remote: dict[str, str]
+    commit: str = "local"
+
+    @property
+    def root(self) -> Path:
+        """The workspace."""
+        return self.folder / "workspace"
+
+    @property
+    def lake(self) -> Lake:
+        """Its tables, read afresh."""
+        return Lake.at(self.root, passes_on=self.commit == "remote")
+
+    def begin(self) -> None:
+        """An empty workspace and its origin."""
+        self.root.mkdir(parents=True)
+        git(self.folder, "init", "--quiet", "--bare", "--initial-branch", "main", "origin.git")
+        git(self.root, "init", "--quiet", "--initial-branch", "main")
+        git(self.root, "remote", "add", "origin", str(self.folder / "origin.git"))
+        (self.root / ".dvc").mkdir()
+        (self.root / ".dvc/config").write_text("[core]\n    remote = storage\n")
+        (self.root / ".gitignore").write_text(".dvc/\n.headrace/\n/data/*/*/?*\n!/data/*/*/?*.dvc\n")
+        self.configure()
+        git(self.root, "add", "--all")
+        git(self.root, "commit", "--quiet", "--message", "Begin")
+        git(self.root, "push", "--quiet", "origin", "main")
+
+    def configure(self) -> None:
+        """Point the workspace at its prefix of the remote."""
+        lines = "".join(f"{name} = {value}\n" for name, value in self.remote.items() if name != "url")
+        url = f"url = {self.remote['url']}/{self.folder.name}"
+        (self.root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{lines}")
+
+    def copied(self, name: str) -> "Place":
+        """The same state, elsewhere, objects of the remote included."""
+        other = type(self)(self.folder.with_name(name), self.remote, self.commit)
+        shutil.copytree(self.folder, other.folder, symlinks=True)
+        git(other.root, "remote", "set-url", "origin", str(other.folder / "origin.git"))
+        other.configure()
+        bucket = Remote.of(self.root).bucket
+
+        def take(found: Object) -> None:
+            bucket.write(f"{other.folder.name}/{found.key.partition('/')[2]}", bucket.read(found))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(take, bucket.list(f"{self.folder.name}/")))
+        return other
+
+    def build(self) -> None:
+        """Bring every table up to date and release them."""
+        lake = self.lake
+        execute = Executor(Settings(workspace=self.root))
+        for stage in graph.stages(tiny.DATASET):
+            run_stage(stage, lake, execute)
+        version(tiny.DATASET, lake)
+
+    def refs(self) -> str:
+        """What the origin shows to everybody: its branch and tags."""
+        return git(self.root, "ls-remote", "origin")
+
+    def files(self, *folders: str) -> Seen:
+        """File → hash of its bytes."""
+        found = [path for folder in folders for path in (self.root / folder).rglob("*") if path.is_file()]
+        return {path.relative_to(self.root).as_posix(): sha256(path.read_bytes()).hexdigest() for path in found}
+
+    def named(self, revision: str) -> set[str]:
+        """Every object that a release names."""
+        lists = {out["md5"] for out in recorded_outs(self.root, revision).values()}
+        return lists | {name for one in lists for name in read_directory(self.lake.cache, one).values()}
+
+
+@dataclass(frozen=True)
+class Release(Place):
+    """The case of a release."""
+
+    def run(self) -> None:
+        """As `Case`."""
+        self.build()
+
+    def seen(self) -> Seen:
+        """As `Case`: each table is whole, and no tag names what is not on the remote."""
+        lake = self.lake
+        for table in TABLES:
+            entries = lake.manifest(table).partitions
+            for name, path in lake.paths(table).items():
+                assert md5_of(path) == entries[name].md5, f"{table} {name}"
+        fetch(self.root)
+        expect_on_remote(self, git(self.root, "tag", "--list").split())
+        # Whatever commit the release is, it is one step for who looks at the origin.
+        return {table: lake.manifest(table).to_bytes() for table in TABLES} | {"origin": self.released()}
+
+    def shown(self) -> Seen:
+        """As `Case`."""
+        return self.files("data", ".headrace/journal") | {"origin": self.released()}
+
+    def released(self) -> tuple[str, ...]:
+        """Lock and tags that everybody sees."""
+        tags = git(self.root, "ls-remote", "--tags", "--refs", "origin").split()[1::2]
+        return git(self.folder, "--git-dir", "origin.git", "show", "main:dvc.lock"), *tags
+
+
+def expect_on_remote(place: Place, tags: Iterable[str]) -> None:
+    """Every object that a tag names is there."""
+    remote = Remote.of(place.root)
+    wanted = sorted({name for tag in tags for name in place.named(tag)})
+    with ThreadPoolExecutor(8) as pool:
+        there = pool.map(lambda name: remote.bucket.head(remote.key(name)), wanted)
+    lost = [object_key(name) for name, found in zip(wanted, there, strict=True) if found is None]
+    assert not lost, f"tags name what is not on the remote: {lost}"
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Three days released; then one is corrected, one comes, one goes."""
+
+    template: Release
+
+    def prepare(self) -> None:
+        """As `Scenario`."""
+        self.template.begin()
+        bring(self.template.lake, sales(1, 2, 3))
+        self.template.build()
+        more = {"2026-01-02": tiny.day(2, amount=7) + "2026-01-02T13:00:00Z,east,-5\n", **sales(4)}
+        bring(self.template.lake, more, drop=("2026-01-01",))
+
+    def case(self, name: str) -> Place:
+        """As `Scenario`."""
+        return self.template.copied(name)
+
+    def over(self, name: str) -> None:
+        """As `Scenario`."""
+        shutil.rmtree(self.template.folder.with_name(name))
+
+
+def scenario(folder: Path, remote: dict[str, str], commit: str) -> Releases:
+    """The rehearsal of a release."""
+    return Releases(Release(folder / "template", remote, commit))
