@@ -1,7 +1,7 @@
-"""Every side effect in the code stands in a numbered point, where `make faults` lets it die, or in a list with a reason.
+"""Every side effect in the code stands in a numbered point, where `make faults` lets it die, or has a reason why not.
 
-Found in the source, so that one that is new and has no point fails here, whichever system it changes. What a run really
-does is listened to besides, in every rehearsal (tests/side_effects.py).
+Found in the source, so that one that is new and has no point fails here, whichever system it changes. What a run does
+is listened to besides, in every rehearsal (tests/side_effects.py).
 """
 
 import ast
@@ -12,18 +12,17 @@ import pipelines
 
 HOUSE = Path(pipelines.__file__).parent
 
-CHANGES = frozenset(
-    # files
-    ("write_bytes", "write_text", "unlink", "rmtree", "rmdir", "copyfile", "copy2", "copytree", "move", "touch")
-    + ("symlink_to", "hardlink_to", "write_table", "write_parquet", "write_csv", "sink_parquet")
-    # objects
-    + ("put_object", "delete_object", "delete_objects", "upload_part", "upload_file", "upload_fileobj", "put")
-    + ("create_multipart_upload", "complete_multipart_upload", "abort_multipart_upload", "put_async")
-    # databases and Redis
-    + ("executemany", "executescript", "adbc_ingest", "create_all", "drop_all", "eval")
-    # other programs
-    + ("Popen", "check_call", "check_output")
+FILES = (
+    "write_bytes write_text unlink rmtree rmdir copyfile copy2 copytree move touch symlink_to hardlink_to write_table"
+    " write_parquet write_csv sink_parquet"
 )
+OBJECTS = (
+    "put_object delete_object delete_objects upload_part upload_file upload_fileobj put put_async"
+    " create_multipart_upload complete_multipart_upload abort_multipart_upload"
+)
+DATABASES = "executemany executescript adbc_ingest create_all drop_all eval"
+PROGRAMS = "Popen check_call check_output"
+CHANGES = frozenset(" ".join((FILES, OBJECTS, DATABASES, PROGRAMS)).split())
 """Names of methods and functions that change something outside of this process."""
 
 OF = frozenset(("bucket.write", "bucket.delete", "store.apply", "os.rename", "os.replace", "os.truncate", "os.remove"))
@@ -92,7 +91,8 @@ def test_every_change_to_the_world_stands_in_a_point_or_has_a_reason_why_not() -
 
 
 def test_an_unnumbered_change_would_be_seen() -> None:
-    code = "def lose(path, bucket):\n    path.unlink()\n    bucket.delete('x')\n    with faults.point('x'):\n        path.unlink()\n"
+    lines = ("path.unlink()", "bucket.delete('x')", "with faults.point('x'):", "    path.unlink()")
+    code = "\n    ".join(("def lose(path, bucket):", *lines))
 
     assert changes(ast.parse(code)) == {"lose": [2, 3]}
 
