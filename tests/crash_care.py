@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tiny
-from crash_release import TABLES, Place, expect_on_remote
+from crash_release import TABLES, Place, expect_on_remote, run_stages
 from crashes import Seen
 from tiny import bring, sales
 from workspaces import git
 
-from pipelines import graph
 from pipelines.care.damage import objects
 from pipelines.care.doctor import care
 from pipelines.care.garbage import collect
 from pipelines.care.leftovers import RWLOCK
 from pipelines.engine.lake import Lake
-from pipelines.engine.run import run_stage
-from pipelines.settings import Settings
-from pipelines.systems.dask import Executor
 from pipelines.systems.dvc.lock import recorded_outs
 from pipelines.systems.dvc.objects import md5_of
 
@@ -125,11 +121,9 @@ class Collections:
         place.build()
         for amount in (5, 6):
             bring(place.lake, {"2026-01-02": tiny.day(2, amount)})
-            lake, execute = place.lake, Executor(Settings(workspace=place.root))
-            for stage in graph.stages(tiny.DATASET):
-                run_stage(stage, lake, execute)
-            md5 = _md5(lake, tiny.TOTALS, "2026-01-02")
-            lake.cache.remote.write(md5, lake.cache.path(md5))
+            run_stages(place)
+            md5 = _md5(place.lake, tiny.TOTALS, "2026-01-02")
+            place.lake.cache.remote.write(md5, place.lake.cache.path(md5))
         bring(place.lake, {"2026-01-02": tiny.day(2, amount=7)})
         place.build()
 

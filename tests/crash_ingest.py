@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import tiny
+from crash_release import expect_shown, remove_locks
 from crashes import Seen
 
 from pipelines.dataset import Query, Source
@@ -45,6 +46,20 @@ class Ingest:
         settings = Settings(workspace=self.root, bucket=self.bucket["name"], s3_endpoint=self.bucket["endpoint"])
         ingest(DATASET, self.lake, settings)
 
+    def rival(self) -> None:
+        """As `Contested`: the source has moved on, and somebody took the paused run for dead."""
+        remove_locks(self.root)
+        replace(self, bucket={**self.bucket, "name": self.bucket["later"]}).run()
+
+    def settled(self, *, first: bool, second: bool) -> None:  # noqa: ARG002  it may have been done before
+        """As `Contested`: the tables are what the source was last, and so are the files."""
+        assert second
+        sales, _ = TABLES
+        assert [*self.lake.manifest(sales).partitions] == ["2026-01-02", "2026-01-03", "2026-01-05"]
+        assert self.lake.paths(sales)["2026-01-02"].read_bytes() == tiny.day(2, amount=9).encode()
+        for table in TABLES:
+            expect_shown(self.lake, table)
+
     def seen(self) -> Seen:
         """As `Case`."""
         lake = self.lake
@@ -69,7 +84,10 @@ class Ingests:
 
     def prepare(self) -> None:
         """As `Scenario`."""
-        bucket = Bucket(**self.template.bucket)
+        keys = {name: value for name, value in self.template.bucket.items() if name != "later"}
+        bucket, later = Bucket(**keys), Bucket(**{**keys, "name": self.template.bucket["later"]})
+        for number, amount in ((2, 9), (3, 1), (5, 1)):
+            later.write(f"sales/2026-01-{number:02}.csv", tiny.day(number, amount).encode())
         for number in (1, 2, 3):
             bucket.write(f"sales/2026-01-{number:02}.csv", tiny.day(number).encode())
         self._execute("CREATE TABLE visits (shop TEXT, at TIMESTAMP, people INT, updated_at TIMESTAMP)")
@@ -78,8 +96,8 @@ class Ingests:
         bucket.write("sales/2026-01-02.csv", tiny.day(2, amount=7).encode())
         bucket.write("sales/2026-01-04.csv", tiny.day(4).encode())
         bucket.delete("sales/2026-01-01.csv")
-        later = "UPDATE visits SET people = 9, updated_at = '2026-02-01 00:00:00+00:00' WHERE at LIKE '2026-01-02%'"
-        self._execute(_visits(4), later, "DELETE FROM visits WHERE at LIKE '2026-01-01%'")
+        more = "UPDATE visits SET people = 9, updated_at = '2026-02-01 00:00:00+00:00' WHERE at LIKE '2026-01-02%'"
+        self._execute(_visits(4), more, "DELETE FROM visits WHERE at LIKE '2026-01-01%'")
 
     def case(self, name: str) -> Ingest:
         """As `Scenario`."""

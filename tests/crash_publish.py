@@ -12,10 +12,12 @@ from feature_lake import AIRCRAFT, DATASET, FLOWN, NOON, WEATHER, fill, fill_all
 from online_stores import OnlineStore, empty
 
 from pipelines.engine.lake import Lake
-from pipelines.publish import REPORTS
+from pipelines.publish import REPORTS, publish
 from pipelines.systems.feature_store.online import Shelf
 
 KEYS = ["N2", "N3", "N4"]
+RELEASE_2 = ([10.0, None, 1.0], [30.0])
+RELEASE_3 = ([20.0, None, None], [31.0])
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,22 @@ class Publish:
         keys = [{"tailnum": "N2", "origin": "EWR", "carrier_id": 1}]
         answer = store.get_online_features(store.get_feature_service(DATASET.service), keys, full_feature_names=True)
         return {"online": (served(lake, KEYS), answer.to_dict()["origin_weather__temp_c"])}
+
+    def rival(self) -> None:
+        """As `Contested`: release 3 is published from another clone."""
+        publish(DATASET, Lake.at(self.theirs), feature_lake.settings(self.root), "little/3")
+
+    def settled(self, *, first: bool, second: bool) -> None:
+        """As `Contested`: what is served is one release, of one who was not refused."""
+        served_now = self.seen()["online"]
+        assert served_now in [RELEASE_2] * first + [RELEASE_3] * second, served_now
+        self.rival()
+        assert self.seen()["online"] == RELEASE_3
+
+    @property
+    def theirs(self) -> Path:
+        """The other clone; registry and online store are the same."""
+        return self.root.with_name("theirs")
 
     def shown(self) -> Seen:
         """As `Case`: published again there is nothing to do, and the other side is as proved: it can be switched to."""
@@ -67,6 +85,11 @@ class Publishes:
         fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}, {**FLOWN[0], "tailnum": "N4", "delay_min": 1.0}])
         fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 30.0}])
         feature_lake.release(lake, 2)
+        shutil.copytree(self.root, self.root.with_name("theirs"))
+        theirs = Lake.at(self.root.with_name("theirs"))
+        fill(theirs, AIRCRAFT, [{**FLOWN[0], "delay_min": 20.0}])
+        fill(theirs, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 31.0}])
+        feature_lake.release(theirs, 3)
 
     def case(self, name: str) -> Publish:  # noqa: ARG002  there is one place only
         """As `Scenario`."""

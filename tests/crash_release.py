@@ -14,11 +14,12 @@ from workspaces import git
 
 from pipelines import graph
 from pipelines.engine.lake import Lake
-from pipelines.engine.run import run_stage
+from pipelines.engine.manifest import MANIFEST
+from pipelines.engine.run import plan_stage, run_stage
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
 from pipelines.systems.dvc.cache import read_directory
-from pipelines.systems.dvc.lock import recorded_outs
+from pipelines.systems.dvc.lock import read_lock, recorded_outs
 from pipelines.systems.dvc.objects import md5_of, object_key
 from pipelines.systems.dvc.remote import Remote
 from pipelines.systems.git import fetch
@@ -57,9 +58,7 @@ class Place:
         self.root.mkdir(parents=True)
         git(self.folder, "init", "--quiet", "--bare", "--initial-branch", "main", "origin.git")
         git(self.root, "init", "--quiet", "--initial-branch", "main")
-        git(self.root, "remote", "add", "origin", str(self.folder / "origin.git"))
-        (self.root / ".dvc").mkdir()
-        (self.root / ".dvc/config").write_text("[core]\n    remote = storage\n")
+        git(self.root, "remote", "add", "origin", "../origin.git")
         (self.root / ".gitignore").write_text(".dvc/\n.headrace/\n/data/*/*/?*\n!/data/*/*/?*.dvc\n")
         self.configure()
         git(self.root, "add", "--all")
@@ -67,16 +66,18 @@ class Place:
         git(self.root, "push", "--quiet", "origin", "main")
 
     def configure(self) -> None:
-        """Point the workspace at its prefix of the remote."""
+        """Point the workspaces at their prefix of the remote."""
         lines = "".join(f"{name} = {value}\n" for name, value in self.remote.items() if name != "url")
         url = f"url = {self.remote['url']}/{self.folder.name}"
-        (self.root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{lines}")
+        for workspace in self.folder.glob("*/.git"):
+            (workspace.with_name(".dvc")).mkdir(exist_ok=True)
+            text = f"[core]\nremote = storage\n['remote \"storage\"']\n{url}\n{lines}"
+            workspace.with_name(".dvc").joinpath("config").write_text(text)
 
     def copied(self, name: str) -> "Place":
         """The same state, elsewhere, objects of the remote included."""
         other = type(self)(self.folder.with_name(name), self.remote, self.commit)
         shutil.copytree(self.folder, other.folder, symlinks=True)
-        git(other.root, "remote", "set-url", "origin", str(other.folder / "origin.git"))
         other.configure()
         bucket = Remote.of(self.root).bucket
 
@@ -89,11 +90,8 @@ class Place:
 
     def build(self) -> None:
         """Bring every table up to date and release them."""
-        lake = self.lake
-        execute = Executor(Settings(workspace=self.root))
-        for stage in graph.stages(tiny.DATASET):
-            run_stage(stage, lake, execute)
-        version(tiny.DATASET, lake)
+        run_stages(self)
+        version(tiny.DATASET, self.lake)
 
     def refs(self) -> str:
         """What the origin shows to everybody: its branch and tags."""
@@ -139,6 +137,84 @@ class Release(Place):
         tags = git(self.root, "ls-remote", "--tags", "--refs", "origin").split()[1::2]
         return git(self.folder, "--git-dir", "origin.git", "show", "main:dvc.lock"), *tags
 
+    def rival(self) -> None:
+        """As `Contested`: a colleague releases another correction, from a clone."""
+        theirs = self.theirs
+        bring(theirs.lake, {"2026-01-03": tiny.day(3, amount=11)})
+        theirs.build()
+
+    @property
+    def theirs(self) -> "Release":
+        """The colleague's place: another clone, the same origin and remote."""
+        return Theirs(self.folder, self.remote, self.commit)
+
+    def settled(self, *, first: bool, second: bool) -> None:
+        """As `Contested`: the origin has the release of one of them, whole; who was refused can rebase and go on."""
+        assert first != second, "one of them releases, and the other is told that it came late"
+        fetch(self.root)
+        expect_on_remote(self, git(self.root, "tag", "--list").split())
+        late = self.theirs if first else self
+        won = self if first else self.theirs
+        assert self.released()[1:] == ("refs/tags/tiny/1", "refs/tags/tiny/2")
+        assert read_lock(late.root, "tiny/2") == read_lock(won.root, "HEAD")
+        git(late.root, "reset", "--quiet", "--hard", "origin/main")
+        late.build()
+        assert self.released()[-1] == "refs/tags/tiny/3"
+
+
+@dataclass(frozen=True)
+class Stages(Release):
+    """The case of validate and transform in one workspace, out of which somebody removes the locks."""
+
+    def run(self) -> None:
+        """As `Case`."""
+        run_stages(self)
+
+    def rival(self) -> None:
+        """As `Contested`: other raw rows came, and are brought up to date."""
+        remove_locks(self.root)
+        bring(self.lake, {"2026-01-03": tiny.day(3, amount=11)})
+        run_stages(self)
+
+    def settled(self, *, first: bool, second: bool) -> None:  # noqa: ARG002  it may have been done before
+        """As `Contested`: the tables are what today's code makes of today's rows, and so are the files."""
+        lake = self.lake
+        assert second
+        assert all(plan_stage(stage, lake).is_empty for stage in graph.stages(tiny.DATASET))
+        for table in TABLES:
+            expect_shown(lake, table)
+
+
+@dataclass(frozen=True)
+class Theirs(Release):
+    """The same origin and remote, from another clone."""
+
+    @property
+    def root(self) -> Path:
+        """The workspace."""
+        return self.folder / "theirs"
+
+
+def run_stages(place: Place) -> None:
+    """Bring every table up to date."""
+    lake, execute = place.lake, Executor(Settings(workspace=place.root))
+    for stage in graph.stages(tiny.DATASET):
+        run_stage(stage, lake, execute)
+
+
+def remove_locks(root: Path) -> None:
+    """As somebody does who takes a run that is paused for dead."""
+    for lock in (root / ".headrace/locks").iterdir():
+        lock.unlink()
+
+
+def expect_shown(lake: Lake, table: str) -> None:
+    """The files of the table are those that its manifest names."""
+    manifest = lake.manifest(table)
+    files = {path.name: md5_of(path) for path in lake.folder(table).iterdir() if path.name[0] != "."}
+    files.pop(MANIFEST)
+    assert files == {name + manifest.suffix: entry.md5 for name, entry in manifest.partitions.items()}, table
+
 
 def expect_on_remote(place: Place, tags: Iterable[str]) -> None:
     """Every object that a tag names is there."""
@@ -161,6 +237,9 @@ class Releases:
         self.template.begin()
         bring(self.template.lake, sales(1, 2, 3))
         self.template.build()
+        git(self.template.folder, "clone", "--quiet", "origin.git", "theirs")
+        git(self.template.theirs.root, "remote", "set-url", "origin", "../origin.git")
+        self.template.configure()
         more = {"2026-01-02": tiny.day(2, amount=7) + "2026-01-02T13:00:00Z,east,-5\n", **sales(4)}
         bring(self.template.lake, more, drop=("2026-01-01",))
 
@@ -173,6 +252,7 @@ class Releases:
         shutil.rmtree(self.template.folder.with_name(name))
 
 
-def scenario(folder: Path, remote: dict[str, str], commit: str) -> Releases:
-    """The rehearsal of a release."""
-    return Releases(Release(folder / "template", remote, commit))
+def scenario(folder: Path, remote: dict[str, str], commit: str, *, only: str = "") -> Releases:
+    """The rehearsal of a release, or of the stages before it."""
+    kind = Stages if only == "stages" else Release
+    return Releases(kind(folder / "template", remote, commit))

@@ -2,8 +2,9 @@
 
 A process of its own, because it forks for every case: `python crashes.py SCENARIO SETTINGS.json FOLDER HOW COUNT`
 prints a line of JSON a case. SCENARIO is a module `crash_…` beside this one. HOW is `points` (every COUNT-th one:
-before the effect, with half of it done, and after the last) or `kill` (-9, at COUNT seeded moments). The parent never
-computes: Polars' threads do not survive a fork.
+before the effect, with half of it done, and after the last), `kill` (-9, at COUNT seeded moments) or `pause` (stopped
+at every COUNT-th point, until a rival is done, then continued). The parent never computes: Polars' threads do not
+survive a fork.
 """
 
 import json
@@ -23,9 +24,16 @@ from typing import Any, Protocol, TypeVar
 from side_effects import listen
 
 from pipelines import faults
+from pipelines.errors import HeadraceError
 from pipelines.systems import git
 
 T = TypeVar("T")
+REFUSED = 3
+"""Exit code of a process that was told why not."""
+
+PATIENCE_S = 8.0
+"""A rival that takes longer waits for the one that is stopped."""
+
 Seen = dict[str, object]
 
 
@@ -40,6 +48,16 @@ class Case(Protocol):
 
     def shown(self) -> Seen:
         """What the next run leaves, equal to what an undisturbed one does."""
+
+
+class Contested(Case, Protocol):
+    """A case in which somebody else may be at work too."""
+
+    def rival(self) -> object:
+        """What another attempt does meanwhile, to its end; with other inputs, so that one can tell them apart."""
+
+    def settled(self, *, first: bool, second: bool) -> None:
+        """Hold what is there to who said that it succeeded: the paused one, the rival. Raises if one of them lied."""
 
 
 class Scenario(Protocol):
@@ -60,12 +78,15 @@ class FailedError(Exception):
 
 
 def start(work: Callable[[], object]) -> int:
-    """A process that does `work` and exits with 0, or with 1 after its stack trace."""
+    """A process that does `work`, and exits with 0, `REFUSED` after a known error, or 1 after its stack trace."""
     process = os.fork()
     if not process:
         try:
             work()
             os._exit(0)
+        except HeadraceError as error:
+            os.write(2, f"refused: {error}\n".encode())
+            os._exit(REFUSED)
         except BaseException:  # noqa: BLE001  whatever it was, the parent is told
             traceback.print_exc()
             os._exit(1)
@@ -159,6 +180,10 @@ def rehearse(scenario: Scenario, how: str, count: int) -> Iterator[dict[str, obj
         scenario.over(name)
         return {**told, "died": code in (faults.KILLED, -signal.SIGKILL), **after}
 
+    if how == "pause":
+        for at in range(1, len(points) + 1, count):
+            yield contest(scenario, at)
+        return
     if how == "kill":
         chance = random.Random(7)  # noqa: S311  a moment, no secret
         moments = [chance.uniform(0.0, 1.2 * seconds) for _ in range(count)]
@@ -167,6 +192,27 @@ def rehearse(scenario: Scenario, how: str, count: int) -> Iterator[dict[str, obj
     for at, way in plan(points, count):
         name = f"{at}-{way}"
         yield case(name, lambda here, at=at, way=way: wait(start(lambda: dies(here, at, way))), at=at, way=way)  # type: ignore[misc]
+
+
+def contest(scenario: Scenario, at: int) -> dict[str, object]:
+    """A run is stopped at a point, another comes and goes, the first goes on."""
+    here = ask(lambda: scenario.case(f"{at}-pause"))
+    process = start(lambda: dies(here, at, "pause"))
+    _, status = os.waitpid(process, os.WUNTRACED)
+    rival = start(here.rival)  # type: ignore[attr-defined]
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until and not os.waitid(os.P_PID, rival, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.02)
+    os.kill(process, signal.SIGCONT)
+    first, second = wait(process), wait(rival)
+    try:
+        ask(lambda: here.settled(first=first == 0, second=second == 0))  # type: ignore[attr-defined]
+        failed = "" if {first, second} <= {0, REFUSED} else "an error that nobody knows"
+    except FailedError as error:
+        failed = str(error)
+    scenario.over(f"{at}-pause")
+    told = {"at": at, "died": os.WIFSTOPPED(status), "first": first, "second": second}
+    return {**told, "mixed": [], "other": [], "failed": failed}
 
 
 def killed(case: Case, seconds: float) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashes import REFUSED
 from label_campaign import Campaign
 from label_server import Person
 from rehearsal import rehearse
@@ -18,6 +19,12 @@ def remote(s3: S3) -> dict[str, str]:
     """Options of a DVC remote in a bucket of its own."""
     keys = {"endpointurl": s3.endpoint, "access_key_id": s3.access_key, "secret_access_key": s3.secret_key}
     return {"url": f"s3://{s3.new_bucket().name}", "region": "us-east-1", **keys}
+
+
+def source(s3: S3) -> dict[str, str]:
+    """A bucket to read from, and what it is later."""
+    keys = {"endpoint": s3.endpoint, "access_key": s3.access_key, "secret_key": s3.secret_key, "region": "us-east-1"}
+    return {"name": s3.new_bucket().name, "later": s3.new_bucket().name, **keys}
 
 
 def some(count: int, every: pytest.MarkDecorator = pytest.mark.faults) -> list[Any]:
@@ -36,14 +43,40 @@ def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
     assert {"rename manifest.json", "git commit", "git tag", "git push", "object onto the remote"} <= names
 
 
+@pytest.mark.parametrize("count", some(29))
+def test_of_two_releases_from_two_clones_one_is_refused_wherever_the_other_was_paused(
+    tmp_path: Path, s3: S3, count: int
+) -> None:
+    _, *cases = rehearse(tmp_path, "crash_release", {"remote": remote(s3), "commit": "local"}, how="pause", count=count)
+
+    assert {case["second"] for case in cases} >= {0}
+
+
+@pytest.mark.parametrize("count", some(23))
+def test_a_validate_or_transform_that_was_paused_anywhere_can_not_take_back_what_another_showed(
+    tmp_path: Path, s3: S3, count: int
+) -> None:
+    settings = {"remote": remote(s3), "commit": "local", "only": "stages"}
+
+    _, *cases = rehearse(tmp_path, "crash_release", settings, how="pause", count=count)
+
+    assert {case["first"] for case in cases} >= {REFUSED}
+
+
+@pytest.mark.parametrize("count", some(9))
+def test_an_ingest_that_was_paused_anywhere_can_not_take_back_what_another_showed(
+    tmp_path: Path, s3: S3, count: int
+) -> None:
+    _, *cases = rehearse(tmp_path, "crash_ingest", {"bucket": source(s3)}, how="pause", count=count)
+
+    assert {case["first"] for case in cases} >= {REFUSED}
+
+
 @pytest.mark.parametrize("count", some(9))
 def test_an_ingest_that_dies_anywhere_leaves_raw_tables_whole_and_is_finished_by_the_next(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    keys = {"endpoint": s3.endpoint, "access_key": s3.access_key, "secret_key": s3.secret_key}
-    bucket = {"name": s3.new_bucket().name, "region": "us-east-1", **keys}
-
-    calm, *_ = rehearse(tmp_path, "crash_ingest", {"bucket": bucket}, count=count)
+    calm, *_ = rehearse(tmp_path, "crash_ingest", {"bucket": source(s3)}, count=count)
 
     assert {"object into the cache", "line of the journal", "file that is gone"} <= set(calm["points"])
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from crashes import REFUSED
 from online_stores import KINDS, OnlineStore, new_store, redis_port
 from rehearsal import rehearse
 
@@ -47,3 +48,14 @@ def test_kill_9_at_many_moments_on_every_store(tmp_path: Path, new_store: NewSto
     _, *cases = rehearse(tmp_path, "crash_publish", vars(new_store(kind)), how="kill", count=12)
 
     assert sum(case["died"] for case in cases) > len(cases) // 2
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_publish_that_was_paused_anywhere_can_not_take_back_what_another_published(
+    tmp_path: Path, new_store: NewStore, kind: str
+) -> None:
+    _, *cases = rehearse(tmp_path, "crash_publish", vars(new_store(kind)), how="pause")
+
+    assert {case["first"] for case in cases} >= {0, REFUSED}

@@ -22,7 +22,7 @@ OBJECTS = (
 )
 DATABASES = "executemany executescript adbc_ingest create_all drop_all eval"
 PROGRAMS = "Popen check_call check_output"
-CHANGES = frozenset(" ".join((FILES, OBJECTS, DATABASES, PROGRAMS)).split())
+CHANGES = frozenset(f"{FILES} {OBJECTS} {DATABASES} {PROGRAMS}".split())
 """Names of methods and functions that change something outside of this process."""
 
 OF = frozenset(("bucket.write", "bucket.delete", "store.apply", "os.rename", "os.replace", "os.truncate", "os.remove"))

@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -155,8 +156,7 @@ class Lake:
         Raises:
             StaleAttemptError: A lease of this run was taken away.
         """
-        self._fence(manifest.table)
-        folder = self.folder(manifest.table)
+        folder, fence = self.folder(manifest.table), partial(self._fence, manifest.table)
         folder.mkdir(parents=True, exist_ok=True)
         wanted = (
             {} if self.cache.passes_on else {name + manifest.suffix: e.md5 for name, e in manifest.partitions.items()}
@@ -164,12 +164,12 @@ class Lake:
         shown = self._shown(folder)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
-                self.cache.copy_to(md5, folder / name)
-        self._fence(manifest.table)
-        write_whole(folder / MANIFEST, manifest.to_bytes())
+                self.cache.copy_to(md5, folder / name, fence)
+        write_whole(folder / MANIFEST, manifest.to_bytes(), fence)
         for path in folder.iterdir():
             if path.name not in wanted and path.name != MANIFEST:
                 with faults.point("file that is gone"):
+                    fence()
                     path.unlink()
 
     def _shown(self, folder: Path) -> dict[str, str]:

@@ -133,13 +133,17 @@ class Cache:
         """Where a person finds the object."""
         return self.remote.where(md5) if self.passes_on else str(self.path(md5))
 
-    def copy_to(self, md5: str, path: Path) -> None:
-        """Put the object's bytes at `path`, whole or not at all, as a file of the reader's own."""
+    def copy_to(self, md5: str, path: Path, fence: Callable[[], object] = lambda: None) -> None:
+        """Put the object's bytes at `path`, whole or not at all, as a file of the reader's own.
+
+        The last thing before it is seen is `fence`, which raises where this run may not write any more.
+        """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         source = self.fetch(md5)
         with faults.point("copy into the workspace", lambda: temporary.write_bytes(b"half")):
             shutil.copyfile(source, temporary)
         with faults.point("file of the workspace"):
+            fence()
             temporary.replace(path)
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import configparser
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import yaml
 from pipelines import faults
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old bytes or the new, whatever dies."""
+def write_whole(path: Path, content: bytes, fence: Callable[[], object] = lambda: None) -> None:
+    """Write `content` to `path` so that a reader sees the old bytes or the new, whatever dies.
+
+    The last thing before it is seen is `fence`, which raises where this run may not write any more.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with (
         faults.point(f"write {path.name}", lambda: temporary.write_bytes(content[: len(content) // 2])),
@@ -22,6 +25,7 @@ def write_whole(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     with faults.point(f"rename {path.name}"):
+        fence()
         temporary.replace(path)
     _sweep(path)
 
