@@ -27,12 +27,15 @@ def source(s3: S3) -> dict[str, str]:
     return {"name": s3.new_bucket().name, "later": s3.new_bucket().name, **keys}
 
 
-def some(count: int, every: pytest.MarkDecorator = pytest.mark.faults) -> list[Any]:
-    """Each `count`-th point in `make test`, all of them in `make faults`."""
-    return [pytest.param(count, id="some"), pytest.param(1, id="all", marks=[every, pytest.mark.timeout(1800)])]
+def some(count: int, full: int = 1) -> list[Any]:
+    """Each `count`-th point in `make test`, and in `make faults` all of them, or each `full`-th."""
+    return [
+        pytest.param(count, id="some"),
+        pytest.param(full, id="all", marks=[pytest.mark.faults, pytest.mark.timeout(1800)]),
+    ]
 
 
-@pytest.mark.parametrize("count", some(17))
+@pytest.mark.parametrize("count", some(23))
 @pytest.mark.parametrize("commit", ["local", "remote"])
 def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
     tmp_path: Path, s3: S3, commit: str, count: int
@@ -43,7 +46,7 @@ def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
     assert {"rename manifest.json", "git commit", "git tag", "git push", "object onto the remote"} <= names
 
 
-@pytest.mark.parametrize("count", some(29))
+@pytest.mark.parametrize("count", some(33, 2))
 def test_of_two_releases_from_two_clones_one_is_refused_wherever_the_other_was_paused(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
@@ -63,7 +66,7 @@ def test_a_validate_or_transform_that_was_paused_anywhere_can_not_take_back_what
     assert {case["first"] for case in cases} >= {REFUSED}
 
 
-@pytest.mark.parametrize("count", some(9))
+@pytest.mark.parametrize("count", some(13))
 def test_an_ingest_that_was_paused_anywhere_can_not_take_back_what_another_showed(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
@@ -72,7 +75,7 @@ def test_an_ingest_that_was_paused_anywhere_can_not_take_back_what_another_showe
     assert {case["first"] for case in cases} >= {REFUSED}
 
 
-@pytest.mark.parametrize("count", some(9))
+@pytest.mark.parametrize("count", some(13))
 def test_an_ingest_that_dies_anywhere_leaves_raw_tables_whole_and_is_finished_by_the_next(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
@@ -81,7 +84,7 @@ def test_an_ingest_that_dies_anywhere_leaves_raw_tables_whole_and_is_finished_by
     assert {"object into the cache", "line of the journal", "file that is gone"} <= set(calm["points"])
 
 
-@pytest.mark.parametrize("count", some(9))
+@pytest.mark.parametrize("count", some(13))
 def test_a_repair_that_dies_anywhere_makes_nothing_worse_and_is_finished_by_the_next(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
@@ -91,7 +94,7 @@ def test_a_repair_that_dies_anywhere_makes_nothing_worse_and_is_finished_by_the_
     assert wanted <= set(calm["points"])
 
 
-@pytest.mark.parametrize("count", some(9))
+@pytest.mark.parametrize("count", some(13))
 def test_a_garbage_collection_that_dies_anywhere_leaves_every_release_whole(tmp_path: Path, s3: S3, count: int) -> None:
     calm, *_ = rehearse(tmp_path, "crash_care", {"remote": remote(s3), "verb": "gc"}, count=count)
 
