@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import tiny
-from crash_release import TABLES, Place, expect_on_remote, run_stages
+from crash_release import TABLES, Place, Places, expect_on_remote, run_stages
+from crash_state import files
 from crashes import Seen
 from tiny import bring, sales
 from workspaces import git
@@ -39,7 +39,7 @@ class Repair(Place):
         here = {name.replace("remote", "read"): md5 for name, md5 in found.items() if name.startswith("remote")}
         here |= {name.replace("cache", "read"): md5 for name, md5 in found.items() if name.startswith("cache")}
         there = {name: md5 for name, md5 in found.items() if name.startswith("remote")}
-        return {**here, **there, **self.files("data")}
+        return {**here, **there, **files(self.root, "data")}
 
     def shown(self) -> Seen:
         """As `Case`."""
@@ -60,7 +60,7 @@ class Collection(Place):
     def seen(self) -> Seen:
         """As `Case`: every tag is whole on the remote, whatever else there is."""
         expect_on_remote(self, git(self.root, "tag", "--list").split())
-        return {**held(self), **self.files("data")}
+        return {**held(self), **files(self.root, "data")}
 
     def shown(self) -> Seen:
         """As `Case`."""
@@ -75,11 +75,8 @@ def held(place: Place) -> Seen:
     return {**mine, **{f"remote {md5[2:]}": remote.bucket.md5(found) for md5, found in objects(remote)}}
 
 
-@dataclass(frozen=True)
-class Repairs:
+class Repairs(Places):
     """Three days released; then bytes are lost and flipped on both sides, and half attempts lie about."""
-
-    template: Repair
 
     def prepare(self) -> None:
         """As `Scenario`."""
@@ -90,7 +87,6 @@ class Repairs:
         raw, validated, totals = (_md5(lake, table) for table in (tiny.RAW, tiny.VALIDATED, tiny.TOTALS))
         lists = [str(out["md5"]) for path, out in sorted(recorded_outs(lake.root).items())]
         _break_remote(lake, raw, b"")
-        _break_remote(lake, totals, b"half")
         _break_remote(lake, lists[0], b"half")
         _break_cache(lake, lists[1], b"half")
         _break_cache(lake, validated, b"flipped")
@@ -98,20 +94,9 @@ class Repairs:
         _break_cache(lake, totals, b"half")  # taken from the workspace
         _leave_behind(self.template.root, lake)
 
-    def case(self, name: str) -> Place:
-        """As `Scenario`."""
-        return self.template.copied(name)
 
-    def over(self, name: str) -> None:
-        """As `Scenario`."""
-        shutil.rmtree(self.template.folder.with_name(name))
-
-
-@dataclass(frozen=True)
-class Collections:
+class Collections(Places):
     """Two releases; between them and after, attempts that were never released, also on the remote."""
-
-    template: Collection
 
     def prepare(self) -> None:
         """As `Scenario`."""
@@ -126,14 +111,6 @@ class Collections:
             place.lake.cache.remote.write(md5, place.lake.cache.path(md5))
         bring(place.lake, {"2026-01-02": tiny.day(2, amount=7)})
         place.build()
-
-    def case(self, name: str) -> Place:
-        """As `Scenario`."""
-        return self.template.copied(name)
-
-    def over(self, name: str) -> None:
-        """As `Scenario`."""
-        shutil.rmtree(self.template.folder.with_name(name))
 
 
 def _md5(lake: Lake, table: str, partition: str = "2026-01-01") -> str:

@@ -5,20 +5,18 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import tiny
-from crash_release import expect_shown, remove_locks
+from crash_state import VISIBLE, copied, expect_shown, files, remove_locks, whole
 from crashes import Seen
 
 from pipelines.dataset import Query, Source
 from pipelines.engine.lake import Lake
 from pipelines.ingest import ingest
 from pipelines.settings import Settings
-from pipelines.systems.dvc.objects import md5_of
 from pipelines.systems.object_storage import Bucket
 
 DATABASE = "CRASH_DATABASE_URL"
@@ -71,18 +69,11 @@ class Ingest:
 
     def seen(self) -> Seen:
         """As `Case`."""
-        lake = self.lake
-        for table in TABLES:
-            entries = lake.manifest(table).partitions
-            for name, path in lake.paths(table).items():
-                assert md5_of(path) == entries[name].md5, f"{table} {name}"
-        return {table: lake.manifest(table).to_bytes() for table in TABLES}
+        return whole(self.lake, TABLES)
 
     def shown(self) -> Seen:
         """As `Case`."""
-        folders = (self.root / name for name in ("data", ".headrace/journal"))
-        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-        return {str(path.relative_to(self.root)): sha256(path.read_bytes()).hexdigest() for path in files}
+        return files(self.root, *VISIBLE)
 
 
 @dataclass(frozen=True)
@@ -110,9 +101,7 @@ class Ingests:
 
     def case(self, name: str) -> Ingest:
         """As `Scenario`."""
-        root = self.template.root.with_name(name)
-        shutil.copytree(self.template.root, root)
-        return replace(self.template, root=root)
+        return replace(self.template, root=copied(self.template.root, name))
 
     def over(self, name: str) -> None:
         """As `Scenario`."""

@@ -1,15 +1,13 @@
 """label collect, on answers that came, changed and went since the last time; rehearsed by `crashes.py`."""
 
 import shutil
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from crash_state import VISIBLE, copied, files, whole
 from crashes import Seen
 from label_campaign import ANNOTATIONS, LABELS, REJECTED, Campaign
 from label_server import LabelServer
-
-from pipelines.systems.dvc.objects import md5_of
 
 
 @dataclass(frozen=True)
@@ -32,18 +30,11 @@ class Collect:
 
     def seen(self) -> Seen:
         """As `Case`."""
-        lake, tables = self.campaign.lake, (ANNOTATIONS, LABELS, REJECTED)
-        for table in tables:
-            entries = lake.manifest(table).partitions
-            for name, path in lake.paths(table).items():
-                assert md5_of(path) == entries[name].md5, f"{table} {name}"
-        return {table: lake.manifest(table).to_bytes() for table in tables}
+        return whole(self.campaign.lake, (ANNOTATIONS, LABELS, REJECTED))
 
     def shown(self) -> Seen:
         """As `Case`."""
-        folders = (self.root / name for name in ("data", ".headrace/journal"))
-        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-        return {str(path.relative_to(self.root)): sha256(path.read_bytes()).hexdigest() for path in files}
+        return files(self.root, *VISIBLE)
 
 
 @dataclass(frozen=True)
@@ -57,10 +48,7 @@ class Collects:
 
     def case(self, name: str) -> Collect:
         """As `Scenario`."""
-        mine = self.template
-        root = mine.root.with_name(name)
-        shutil.copytree(mine.root, root)
-        return Collect(root, mine.url, mine.token, mine.title)
+        return replace(self.template, root=copied(self.template.root, name))
 
     def over(self, name: str) -> None:
         """As `Scenario`."""

@@ -4,23 +4,22 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import tiny
+from crash_state import VISIBLE, copied, expect_shown, files, remove_locks, whole
 from crashes import Seen
 from tiny import bring, sales
 from workspaces import git
 
 from pipelines import graph
 from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import MANIFEST
 from pipelines.engine.run import plan_stage, run_stage
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
 from pipelines.systems.dvc.cache import read_directory
 from pipelines.systems.dvc.lock import read_lock, recorded_outs
-from pipelines.systems.dvc.objects import md5_of, object_key
+from pipelines.systems.dvc.objects import object_key
 from pipelines.systems.dvc.remote import Remote
 from pipelines.systems.git import fetch
 from pipelines.systems.object_storage import Object
@@ -77,7 +76,7 @@ class Place:
     def copied(self, name: str) -> "Place":
         """The same state, elsewhere, objects of the remote included."""
         other = type(self)(self.folder.with_name(name), self.remote, self.commit)
-        shutil.copytree(self.folder, other.folder, symlinks=True)
+        copied(self.folder, name)
         other.configure()
         bucket = Remote.of(self.root).bucket
 
@@ -92,15 +91,6 @@ class Place:
         """Bring every table up to date and release them."""
         run_stages(self)
         version(tiny.DATASET, self.lake)
-
-    def refs(self) -> str:
-        """What the origin shows to everybody: its branch and tags."""
-        return git(self.root, "ls-remote", "origin")
-
-    def files(self, *folders: str) -> Seen:
-        """File → hash of its bytes."""
-        found = [path for folder in folders for path in (self.root / folder).rglob("*") if path.is_file()]
-        return {path.relative_to(self.root).as_posix(): sha256(path.read_bytes()).hexdigest() for path in found}
 
     def named(self, revision: str) -> set[str]:
         """Every object that a release names."""
@@ -118,19 +108,14 @@ class Release(Place):
 
     def seen(self) -> Seen:
         """As `Case`: each table is whole, and no tag names what is not on the remote."""
-        lake = self.lake
-        for table in TABLES:
-            entries = lake.manifest(table).partitions
-            for name, path in lake.paths(table).items():
-                assert md5_of(path) == entries[name].md5, f"{table} {name}"
         fetch(self.root)
         expect_on_remote(self, git(self.root, "tag", "--list").split())
         # Whatever commit the release is, it is one step for who looks at the origin.
-        return {table: lake.manifest(table).to_bytes() for table in TABLES} | {"origin": self.released()}
+        return whole(self.lake, TABLES) | {"origin": self.released()}
 
     def shown(self) -> Seen:
         """As `Case`."""
-        return self.files("data", ".headrace/journal") | {"origin": self.released()}
+        return files(self.root, *VISIBLE) | {"origin": self.released()}
 
     def released(self) -> tuple[str, ...]:
         """Lock and tags that everybody sees."""
@@ -202,20 +187,6 @@ def run_stages(place: Place) -> None:
         run_stage(stage, lake, execute)
 
 
-def remove_locks(root: Path) -> None:
-    """As somebody does who takes a run that is paused for dead."""
-    for lock in (root / ".headrace/locks").iterdir():
-        lock.unlink()
-
-
-def expect_shown(lake: Lake, table: str) -> None:
-    """The files of the table are those that its manifest names."""
-    manifest = lake.manifest(table)
-    files = {path.name: md5_of(path) for path in lake.folder(table).iterdir() if path.name[0] != "."}
-    files.pop(MANIFEST)
-    assert files == {name + manifest.suffix: entry.md5 for name, entry in manifest.partitions.items()}, table
-
-
 def expect_on_remote(place: Place, tags: Iterable[str]) -> None:
     """Every object that a tag names is there."""
     remote = Remote.of(place.root)
@@ -227,7 +198,22 @@ def expect_on_remote(place: Place, tags: Iterable[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Releases:
+class Places:
+    """A place that is copied for each case."""
+
+    template: Place
+
+    def case(self, name: str) -> Place:
+        """As `Scenario`."""
+        return self.template.copied(name)
+
+    def over(self, name: str) -> None:
+        """As `Scenario`."""
+        shutil.rmtree(self.template.folder.with_name(name))
+
+
+@dataclass(frozen=True)
+class Releases(Places):
     """Three days released; then one is corrected, one comes, one goes."""
 
     template: Release
@@ -242,14 +228,6 @@ class Releases:
         self.template.configure()
         more = {"2026-01-02": tiny.day(2, amount=7) + "2026-01-02T13:00:00Z,east,-5\n", **sales(4)}
         bring(self.template.lake, more, drop=("2026-01-01",))
-
-    def case(self, name: str) -> Place:
-        """As `Scenario`."""
-        return self.template.copied(name)
-
-    def over(self, name: str) -> None:
-        """As `Scenario`."""
-        shutil.rmtree(self.template.folder.with_name(name))
 
 
 def scenario(folder: Path, remote: dict[str, str], commit: str, *, only: str = "") -> Releases:
