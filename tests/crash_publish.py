@@ -63,7 +63,7 @@ class Publish:
         back = put(lake, "little/1")
         assert back.switched
         shelf = Shelf.of(feature_lake.opened(lake), AIRCRAFT, "b" if back.side == "a" else "a")
-        return {**found, "keys": shelf.online.keys(shelf.view).len(), "proof": proof, "back": self.seen()}
+        return {**found, "keys": shelf.online.rows(shelf.view).height, "proof": proof, "back": self.seen()}
 
 
 @dataclass(frozen=True)

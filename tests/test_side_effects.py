@@ -43,22 +43,10 @@ REASONS = {
     "engine/parquet.py write_all": ASKED,
     "systems/dvc/cache.py Cache.add": NOBODY_READS,
     "systems/dvc/cache.py Cache.add_bytes": NOBODY_READS,
-    "systems/feature_store/online_postgresql.py PostgreSQL._cursor": READS,
-    "systems/feature_store/online_postgresql.py PostgreSQL._held": READS,
-    "systems/feature_store/online_postgresql.py PostgreSQL._pass_fence": IN_TRANSACTION,
-    "systems/feature_store/online_postgresql.py PostgreSQL.change": IN_TRANSACTION,
-    "systems/feature_store/online_postgresql.py PostgreSQL.generation": READS,
-    "systems/feature_store/online_postgresql.py PostgreSQL.keys": READS,
-    "systems/feature_store/online_postgresql.py PostgreSQL.rows": READS,
-    "systems/feature_store/online_redis.py Redis._script": ASKED,
-    "systems/feature_store/online_sqlite.py SQLite._database": READS,
-    "systems/feature_store/online_sqlite.py SQLite._held": READS,
-    "systems/feature_store/online_sqlite.py SQLite._pass_fence": IN_TRANSACTION,
-    "systems/feature_store/online_sqlite.py SQLite.change": IN_TRANSACTION,
-    "systems/feature_store/online_sqlite.py SQLite.generation": READS,
-    "systems/feature_store/online_sqlite.py SQLite.keys": READS,
-    "systems/feature_store/online_sqlite.py SQLite.rows": READS,
-    "systems/feature_store/sides.py Attempt._apply": ASKED,
+    "systems/feature_store/online_postgresql.py": IN_TRANSACTION,
+    "systems/feature_store/online_redis.py": "a script, which Redis runs whole; a point stands before each",
+    "systems/feature_store/online_sqlite.py": IN_TRANSACTION,
+    "systems/feature_store/sides.py": "the registry, a row at a time; a point stands before each",
     "systems/feature_store/tables.py tables_of": "a registry in memory",
     "systems/git.py _leave_lock": "what a killed git does, in a rehearsal only",
     "systems/object_storage.py Bucket._part": ASKED,
@@ -72,10 +60,11 @@ REASONS = {
     "systems/postgresql.py connect": "a source, in a transaction that may only read",
     "systems/publications.py Publications._generation": "locks a row, and changes nothing in it",
     "systems/publications.py Publications._make": READS,
+    "systems/publications.py Publications.note": "in the transaction of the switch, before which a point stands",
     "systems/publications.py Publications.online": READS,
     "systems/sqlite.py SQLite._run": "a source, and the statements are SELECTs",
 }
-"""Module and function → why what it does outside of a point needs none."""
+"""Module, and function where it is only one → why what it does outside of a point needs none."""
 
 
 def test_every_change_to_the_world_stands_in_a_point_or_has_a_reason_why_not() -> None:
@@ -85,9 +74,10 @@ def test_every_change_to_the_world_stands_in_a_point_or_has_a_reason_why_not() -
         for name, lines in changes(ast.parse((HOUSE / path).read_text())).items()
     }
 
-    unnumbered = {place: lines for place, lines in found.items() if place not in REASONS}
+    unnumbered = {place: lines for place, lines in found.items() if not {place, place.split(" ")[0]} & REASONS.keys()}
     assert unnumbered == {}, "put each into `with faults.point(...)`, or say in REASONS why it needs none"
-    assert REASONS.keys() <= found.keys(), "a reason for what is not there any more"
+    there = {*found, *(place.split(" ")[0] for place in found)}
+    assert there >= REASONS.keys(), "a reason for what is not there any more"
 
 
 def test_an_unnumbered_change_would_be_seen() -> None:

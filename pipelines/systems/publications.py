@@ -116,8 +116,7 @@ class Publications:
     def note(self, database: Connection, proof: dict[str, Any]) -> None:
         """Write down what is online, in the transaction of `held`."""
         values = {"switched_at": datetime.now(UTC).isoformat(timespec="seconds"), "proof": json.dumps(proof)}
-        with faults.point("note of the proof"):
-            database.execute(update(TABLE).where(self._mine).values(**values))
+        database.execute(update(TABLE).where(self._mine).values(**values))
 
     def online(self) -> Online | None:
         """What was written down last; None before the first publish."""

@@ -81,8 +81,8 @@ class SQLite:
             # In order of keys, which is that of the index.
             database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
             database.executemany(f"DELETE FROM {table} WHERE entity_key = ?", zip(delete, strict=True))  # noqa: S608
-            with faults.point("commit of the online values"):
-                database.execute("COMMIT")
+            faults.point("commit of the online values")
+            database.execute("COMMIT")
 
     def generation(self) -> int:
         """As `Online`."""

@@ -148,10 +148,11 @@ class Attempt:
         snapshot = self.sides.snapshot
         proved = Holding(self.side, snapshot.release, snapshot.digest, snapshot.now.isoformat())
         with self.sides.publications.held(self.generation) as database:
-            with faults.point("tags of the proved side", lambda: self._apply(self._views(proved)[:1])):
-                self._apply(self._views(proved))
-            with faults.point("switch of the service"):
-                self._apply([service(snapshot.dataset, proved)])
+            faults.point("tags of the proved side", lambda: self._apply(self._views(proved)[:1]))
+            self._apply(self._views(proved))
+            faults.point("switch of the service")
+            self._apply([service(snapshot.dataset, proved)])
+            faults.point("note of the proof")
             self.sides.publications.note(database, dict(proof))
 
     def note(self, proof: Mapping[str, Any]) -> None:
@@ -173,9 +174,9 @@ class Attempt:
         """Tell the registry that the standby holds nothing that anybody may count on."""
         with self.sides.publications.held(self.generation):
             self._drop_others()
+            faults.point("claim of the standby")
             claim = Holding(self.side, self.sides.snapshot.release)
-            with faults.point("claim of the standby", lambda: self._apply(self._views(claim)[:1])):
-                self._apply([*entities(self._tables).values(), *self._views(claim)])
+            self._apply([*entities(self._tables).values(), *self._views(claim)])
 
     def _drop_others(self) -> None:
         """Views of the standby with other columns: their values go first, as no difference would find them all."""
@@ -183,8 +184,8 @@ class Attempt:
         for table in self._tables:
             old = registered(store, physical(table, self.side)) if is_other(store, table, self.side) else None
             if old is not None:
-                with faults.point("values of a view with other columns"):
-                    store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
+                faults.point("values of a view with other columns")
+                store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
 
     @property
     def _tables(self) -> tuple[FeatureTable, ...]:
