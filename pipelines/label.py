@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from pipelines import faults
 from pipelines.dataset import Dataset, Labeling
 from pipelines.engine import parquet
 from pipelines.engine.build import build
@@ -189,7 +190,8 @@ def _set_aside(
     """Keep the tasks that the server does not take, each with the reason; where they lie."""
     path = lake.root / ".headrace" / "refused" / "tasks" / dataset.name / f"{labeling.name}.json"
     if not refused:
-        path.unlink(missing_ok=True)
+        with faults.point("no tasks set aside"):
+            path.unlink(missing_ok=True)
         return ""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {name: {"reason": reason, "data": wanted[name]} for name, reason in refused.items()}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from pipelines import faults
 from pipelines.dataset import Dataset
 from pipelines.engine import parquet
 from pipelines.engine.lake import Lake
@@ -98,7 +99,8 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
         job = retrieval(dataset, store, _checked(requests), asked.names)
         shown = str(store.get_feature_service(dataset.service).tags.get("release", ""))
     answer = _Answer(dataset, lake, job, asked, shown)
-    parquet.write_all(answer.frames(locked), out)
+    with faults.point("training rows"):
+        parquet.write_all(answer.frames(locked), out)
     made = answer.training_set
     if made and not locked and asked.lock:
         made.write(asked.lock)

@@ -1,181 +1,236 @@
-"""Lets a run die at its n-th side effect, for n = 1, 2, …, and checks that readers see no mixture and one run heals it.
+"""Lets a run die at its n-th side effect, for n = 1, 2, …; then readers look, and the next run has to heal everything.
 
-A process of its own, because it forks for every case: `python crashes.py FOLDER REMOTE.json [half] [every]` prints one
-line of JSON a case. The run is the whole of it: validate, transform, version, on a real git origin and S3 remote.
+A process of its own, because it forks for every case: `python crashes.py SCENARIO SETTINGS.json FOLDER HOW COUNT`
+prints a line of JSON a case. SCENARIO is a module `crash_…` beside this one. HOW is `points` (every COUNT-th one:
+before the effect, with half of it done, and after the last), `kill` (-9, at COUNT seeded moments) or `pause` (stopped
+at every COUNT-th point, until a rival is done, then continued). The parent never computes: Polars' threads do not
+survive a fork.
 """
 
 import json
 import os
+import pickle
+import random
 import shutil
+import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-import tiny
-from tiny import bring, sales
-from workspaces import git
+from side_effects import listen
 
-from pipelines import faults, graph
-from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import Manifest
-from pipelines.engine.run import run_stage
-from pipelines.settings import Settings
-from pipelines.systems.dask import Executor
-from pipelines.systems.dvc.cache import read_directory
-from pipelines.systems.dvc.lock import recorded_outs
-from pipelines.systems.dvc.objects import md5_of, object_key
-from pipelines.systems.dvc.remote import Remote
-from pipelines.version import version
+from pipelines import faults
+from pipelines.errors import HeadraceError
+from pipelines.systems import git
 
-TABLES = (tiny.VALIDATED, tiny.REJECTED, tiny.TOTALS)
+T = TypeVar("T")
+REFUSED = 3
+"""Exit code of a process that was told why not."""
+
+PATIENCE_S = 8.0
+"""A rival that takes longer waits for the one that is stopped."""
+
+Seen = dict[str, object]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One workspace with its origin, and a prefix of the remote of its own."""
+class Case(Protocol):
+    """The old state, in a place of its own, where a run may die."""
 
-    folder: Path
+    def run(self) -> object:
+        """What leads from the old state to the new, and is run again after a crash."""
 
-    @property
-    def root(self) -> Path:
-        """The workspace."""
-        return self.folder / "workspace"
+    def seen(self) -> Seen:
+        """What readers see; each item must be the old or the new. Raises where it contradicts itself."""
 
-    @property
-    def lake(self) -> Lake:
-        """Its tables, read afresh."""
-        return Lake.at(self.root)
-
-    def copy(self, name: str, remote: dict[str, str]) -> "Case":
-        """The same state, elsewhere."""
-        other = Case(self.folder.with_name(name))
-        shutil.copytree(self.folder, other.folder)
-        git(other.root, "remote", "set-url", "origin", str(other.folder / "origin.git"))
-        other.configure(remote)
-        return other
-
-    def configure(self, remote: dict[str, str]) -> None:
-        """Point the workspace at its prefix of the remote."""
-        lines = "".join(f"{name} = {value}\n" for name, value in remote.items() if name != "url")
-        url = f"url = {remote['url']}/{self.folder.name}"
-        (self.root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{lines}")
-
-    def run(self) -> None:
-        """Bring everything up to date and release it."""
-        lake = self.lake
-        execute = Executor(Settings(workspace=self.root))
-        for stage in graph.stages(tiny.DATASET):
-            run_stage(stage, lake, execute)
-        version(tiny.DATASET, lake)
-
-    def shown(self) -> dict[str, str]:
-        """File → hash of everything that readers may see here or that git holds."""
-        files = [path for path in (self.root / "data").rglob("*") if path.is_file()]
-        found = {path.relative_to(self.root).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
-        lock = git(self.root, "show", "origin/main:dvc.lock")
-        tags = git(self.root, "ls-remote", "--tags", "--refs", "origin").split()[1::2]
-        return {**found, "origin's lock": lock, "tags": " ".join(tags)}
+    def shown(self) -> Seen:
+        """What the next run leaves, equal to what an undisturbed one does."""
 
 
-def first_release(folder: Path, remote: dict[str, str]) -> Case:
-    """Three days released; then one is corrected, one comes, one goes."""
-    case = Case(folder / "template")
-    case.root.mkdir(parents=True)
-    git(case.folder, "init", "--quiet", "--bare", "--initial-branch", "main", "origin.git")
-    git(case.root, "init", "--quiet", "--initial-branch", "main")
-    git(case.root, "remote", "add", "origin", str(case.folder / "origin.git"))
-    (case.root / ".dvc").mkdir()
-    (case.root / ".dvc/config").write_text("[core]\n    remote = storage\n")
-    (case.root / ".gitignore").write_text(".dvc/\n.headrace/\n/data/*/*/?*\n!/data/*/*/?*.dvc\n")
-    case.configure(remote)
-    git(case.root, "add", "--all")
-    git(case.root, "commit", "--quiet", "--message", "Begin")
-    git(case.root, "push", "--quiet", "origin", "main")
-    bring(case.lake, sales(1, 2, 3))
-    case.run()
-    return case
+class Contested(Case, Protocol):
+    """A case in which somebody else may be at work too."""
+
+    def rival(self) -> object:
+        """What another attempt does meanwhile, to its end; with other inputs, so that one can tell them apart."""
+
+    def settled(self, *, first: bool, second: bool) -> None:
+        """Hold what is there to who said that it succeeded: the paused one, the rival. Raises if one of them lied."""
 
 
-def change(case: Case) -> None:
-    """What the run that dies has to deal with."""
-    more = {"2026-01-02": tiny.day(2, amount=7) + "2026-01-02T13:00:00Z,east,-5\n", **sales(4)}
-    bring(case.lake, more, drop=("2026-01-01",))
+class Scenario(Protocol):
+    """How a case comes about."""
+
+    def prepare(self) -> None:
+        """Make the old state, once, and whatever the run has to deal with."""
+
+    def case(self, name: str) -> Case:
+        """The old state, once more."""
+
+    def over(self, name: str) -> None:
+        """The case is not needed any more."""
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Exit code of a process that does `work`: 0, what it died with, or 1 after its stack trace."""
+class FailedError(Exception):
+    """A process of its own failed; its stack trace."""
+
+
+def start(work: Callable[[], object]) -> int:
+    """A process that does `work`, and exits with 0, `REFUSED` after a known error, or 1 after its stack trace."""
     process = os.fork()
     if not process:
         try:
             work()
             os._exit(0)
+        except HeadraceError as error:
+            os.write(2, f"refused: {error}\n".encode())
+            os._exit(REFUSED)
         except BaseException:  # noqa: BLE001  whatever it was, the parent is told
             traceback.print_exc()
             os._exit(1)
+    return process
+
+
+def wait(process: int) -> int:
+    """Exit code of the process."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def dies(case: Case, at: int, *, half: bool) -> None:
-    """Run until the n-th point; leave the name of it behind."""
-    faults.arm(at, half=half)
+def ask(work: Callable[[], T]) -> T:
+    """What a process of its own makes of `work`."""
+    read, write = os.pipe()
+
+    def tell() -> None:
+        os.close(read)
+        with os.fdopen(write, "wb") as out:
+            try:
+                pickle.dump((work(), ""), out)
+            except BaseException:  # noqa: BLE001  whatever it was, the parent is told
+                pickle.dump((None, traceback.format_exc()), out)
+
+    process = start(tell)
+    os.close(write)
+    with os.fdopen(read, "rb") as told:
+        content = told.read()
+    if wait(process) or not content:
+        raise FailedError("it died")
+    answer: tuple[T, str] = pickle.loads(content)  # noqa: S301  our own child
+    if answer[1]:
+        raise FailedError(answer[1])
+    return answer[0]
+
+
+def counted(case: Case) -> tuple[list[tuple[str, bool]], list[str], float]:
+    """The points that an undisturbed run passes, what it did outside of any, and the seconds it took."""
+    outside = listen()
+    began = time.monotonic()
+    faults.arm(faults.NEVER)
+    case.run()
+    return faults.passed(), outside, time.monotonic() - began
+
+
+def dies(case: Case, at: int, way: faults.Way) -> None:
+    """Run until the n-th point."""
+    faults.arm(at, way)
+    case.run()
+
+
+def aftermath(case: Case) -> tuple[Seen, Seen]:
+    """What readers see after a death, and what the next run leaves."""
+    seen = case.seen()
+    case.run()
+    return seen, case.shown()
+
+
+def mixed(seen: Mapping[str, object], old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """What is neither as it was nor as it is to be."""
+    names = sorted({*seen, *old, *new})
+    return [name for name in names if seen.get(name) not in (old.get(name), new.get(name))]
+
+
+def plan(points: list[tuple[str, bool]], every: int) -> list[tuple[int, faults.Way]]:
+    """Where to die: before each point, with half of it done, and after the last: after another is before the next."""
+    numbered = list(enumerate(points, start=1))
+    wanted: list[tuple[int, faults.Way]] = [(at, "before") for at, _ in numbered]
+    wanted += [(at, "half") for at, (_, can_be_half) in numbered if can_be_half]
+    wanted += [(len(points), "after")]
+    return wanted[:: every or 1]
+
+
+def rehearse(scenario: Scenario, how: str, count: int) -> Iterator[dict[str, object]]:
+    """The undisturbed run, then a line for each case."""
+    ask(scenario.prepare)
+    calm = ask(lambda: scenario.case("calm"))
+    old = ask(calm.seen)
+    points, outside, seconds = ask(lambda: counted(calm))
+    new, wanted = ask(calm.seen), ask(calm.shown)
+    scenario.over("calm")
+    yield {"points": [name for name, _ in points], "outside": outside, "differ": mixed(old, new, new)}
+
+    def case(name: str, end: Callable[[Case], int], **told: object) -> dict[str, object]:
+        here = ask(lambda: scenario.case(name))
+        code = end(here)
+        try:
+            seen, shown = ask(lambda: aftermath(here))
+            after = {"mixed": mixed(seen, old, new), "other": mixed(shown, wanted, wanted), "failed": ""}
+        except FailedError as failed:
+            after = {"mixed": [], "other": [], "failed": str(failed)}
+        scenario.over(name)
+        return {**told, "died": code in (faults.KILLED, -signal.SIGKILL), **after}
+
+    if how == "pause":
+        for at in range(1, len(points) + 1, count):
+            yield contest(scenario, at)
+        return
+    if how == "kill":
+        chance = random.Random(7)  # noqa: S311  a moment, no secret
+        moments = [chance.uniform(0.0, 1.2 * seconds) for _ in range(count)]
+        yield from (case(f"moment-{at}", lambda here, s=s: killed(here, s), at=s) for at, s in enumerate(moments))  # type: ignore[misc]
+        return
+    for at, way in plan(points, count):
+        name = f"{at}-{way}"
+        yield case(name, lambda here, at=at, way=way: wait(start(lambda: dies(here, at, way))), at=at, way=way)  # type: ignore[misc]
+
+
+def contest(scenario: Scenario, at: int) -> dict[str, object]:
+    """A run is stopped at a point, another comes and goes, the first goes on."""
+    here = ask(lambda: scenario.case(f"{at}-pause"))
+    process = start(lambda: dies(here, at, "pause"))
+    _, status = os.waitpid(process, os.WUNTRACED)
+    rival = start(here.rival)  # type: ignore[attr-defined]
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until and not os.waitid(os.P_PID, rival, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.02)
+    os.kill(process, signal.SIGCONT)
+    first, second = wait(process), wait(rival)
     try:
-        case.run()
-    finally:
-        faults.arm(0)
+        ask(lambda: here.settled(first=first == 0, second=second == 0))  # type: ignore[attr-defined]
+        failed = "" if {first, second} <= {0, REFUSED} else "an error that nobody knows"
+    except FailedError as error:
+        failed = str(error)
+    scenario.over(f"{at}-pause")
+    told = {"at": at, "died": os.WIFSTOPPED(status), "first": first, "second": second}
+    return {**told, "mixed": [], "other": [], "failed": failed}
 
 
-def check(case: Case, old: dict[str, Manifest], new: dict[str, Manifest]) -> None:
-    """Readers see each table old or new, whole; and no tag names what is not on the remote."""
-    lake = case.lake
-    for table in TABLES:
-        seen = lake.manifest(table)
-        assert seen in (old[table], new[table]), f"{table} is a mixture"
-        for name, path in lake.paths(table).items():
-            assert md5_of(path) == seen.partitions[name].md5, f"{table} {name}"
-    git(case.root, "fetch", "--quiet", "--tags", "--force", "origin")
-    if "refs/tags/tiny/2" in git(case.root, "ls-remote", "--tags", "origin"):
-        remote = Remote.of(case.root)
-        for wanted in objects(lake, "tiny/2") - objects(lake, "tiny/1"):
-            assert remote.bucket.head(remote.key(wanted)), f"{object_key(wanted)} is not on the remote"
+def killed(case: Case, seconds: float) -> int:
+    """Exit code of a run that was killed after that time."""
+    process = start(case.run)
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    return wait(process)
 
 
-def objects(lake: Lake, revision: str) -> set[str]:
-    """Every object that a release names."""
-    lists = {out["md5"] for out in recorded_outs(lake.root, revision).values()}
-    return lists | {name for folder in lists for name in read_directory(lake.cache, folder).values()}
-
-
-def cases(folder: Path, remote: dict[str, str], *, half: bool, every: int) -> Iterator[dict[str, object]]:
-    """Every case in turn, until a run completes."""
-    template = Case(folder / "template")
-    assert in_child(lambda: first_release(folder, remote)) == 0
-    old = {table: template.lake.manifest(table) for table in TABLES}
-    change(template)
-    calm = template.copy("calm", remote)
-    assert in_child(calm.run) == 0
-    new, wanted = {table: calm.lake.manifest(table) for table in TABLES}, calm.shown()
-    for at in count(1, every):
-        case = template.copy(f"case-{at}", remote)
-        code = in_child(lambda case=case, at=at: dies(case, at, half=half))  # type: ignore[misc]
-        if code == 0:
-            return
-        whole = in_child(lambda case=case: check(case, old, new))  # type: ignore[misc]
-        healed = in_child(case.run)
-        seen = case.shown()
-        other = sorted(name for name in seen.keys() | wanted.keys() if seen.get(name) != wanted.get(name))
-        died = code == faults.KILLED
-        yield {"at": at, "died": died, "whole": whole == 0, "healed": healed == 0, "same": not other, "other": other}
-        shutil.rmtree(case.folder)
-
-
-def main(folder: str, remote: str, how: str = "before", every: str = "1") -> None:
+def main(module: str, settings: str, folder: str, how: str, count: str) -> None:
     """Print a line for each case."""
-    for found in cases(Path(folder), json.loads(Path(remote).read_text()), half=how == "half", every=int(every)):
+    git.DEAD_AFTER_S = 0.2
+    told: dict[str, Any] = json.loads(Path(settings).read_text())
+    scenario: Scenario = import_module(module).scenario(Path(folder), **told)
+    for found in rehearse(scenario, how, int(count)):
         print(json.dumps(found), flush=True)  # noqa: T201
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,19 @@ Read from manifests, and one file a side of each table that differs: a clone wit
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
-from story import CARRIERS, CORRECTED, DELETED, RAW, Story, entry
+import pytest
+from story import CARRIERS, CORRECTED, DELETED, RAW, VALIDATED, Story, entry
 
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
 from pipelines.trace.diff import between, diff
 from pipelines.trace.revisions import Tables
+from pipelines.trace.rows import Rows, compared
+
+NAN = float("nan")
 
 
 def test_a_diff_names_what_was_added_changed_and_removed_with_rows_before_and_after(story: Story) -> None:
@@ -52,6 +57,44 @@ def test_a_diff_answers_in_a_clone_without_data_as_text_and_json(story: Story) -
     assert f"{CARRIERS}: +0 ~1 -1" in text
     assert f"  removed: {DELETED}" in text
     assert content == json.loads(json.dumps(diff(story.workspace.lake, "flights/1", "flights/2").to_dict()))
+
+
+def test_rows_are_compared_one_by_one_where_that_is_asked_for(story: Story) -> None:
+    found = {item.table: item for item in diff(story.workspace.lake, "flights/1", "flights/2", every_row=True).tables}
+    before, after = (
+        {day: Tables.at(story.workspace.lake, "flights", name).manifest(VALIDATED).partitions[day].rows for day in days}
+        for name, days in (("flights/1", (CORRECTED, DELETED)), ("flights/2", (CORRECTED,)))
+    )
+
+    gone = (before[CORRECTED] or 0) - (after[CORRECTED] or 0) + (before[DELETED] or 0)
+
+    assert found[VALIDATED].compared == Rows(added=0, changed=0, removed=gone)
+    carriers = found[CARRIERS].compared
+    assert carriers
+    assert carriers.changed > 0
+    assert found[RAW].compared is None
+    assert f"  rows: {carriers}" in story.command("diff", "flights/1", "flights/2", "--rows")
+
+
+@pytest.mark.parametrize(
+    ("new", "rows"),
+    [
+        ({"id": [1, 2, None], "value": [1.0, NAN, None]}, Rows()),
+        ({"id": [None, 2, 1], "value": [None, NAN, 1.0]}, Rows()),
+        ({"id": [1, 2, None], "value": [1.0, 0.0, 3.0]}, Rows(changed=2)),
+        ({"id": [2, 3], "value": [NAN, 1.0]}, Rows(added=1, removed=2)),
+        ({"id": [1, 1, 2, None], "value": [1.0, 9.0, NAN, None]}, Rows(added=1)),
+        ({"id": [1, 2, None]}, Rows(changed=3)),
+        ({"id": [1, 2, None], "value": ["1.0", "NaN", None]}, Rows(changed=3)),
+        ({"name": ["x"]}, Rows(added=1, removed=3)),
+    ],
+)
+def test_rows_are_told_apart_by_key_and_by_the_place_among_those_of_one_key(
+    new: dict[str, list[Any]], rows: Rows
+) -> None:
+    old = pl.DataFrame({"id": [1, 2, None], "value": [1.0, NAN, None]})
+
+    assert compared(old, pl.DataFrame(new), ("id",)) == rows
 
 
 def test_a_diff_with_an_unknown_release_names_those_there_are(story: Story) -> None:

@@ -17,6 +17,7 @@ from workspaces import Workspace
 from pipelines.care.doctor import care
 from pipelines.care.repair import ASIDE
 from pipelines.engine.manifest import MANIFEST
+from pipelines.systems import git
 from pipelines.systems.dvc.lock import recorded_outs
 from pipelines.systems.uploads import abandon, unfinished
 from pipelines.version import version
@@ -71,11 +72,15 @@ def test_after_many_faults_at_once_that_stock_dvc_does_not_see_a_fresh_clone_pul
     pulls_whole(released, "colleague")
 
 
-def test_dvc_push_calls_a_remote_up_to_date_that_lost_an_object(released: Workspace) -> None:
-    break_remote(released, object_of(released, FEATURES), "deleted")
+def test_stock_dvc_calls_everything_up_to_date_while_objects_are_lost_and_corrupt(released: Workspace) -> None:
+    lost, flipped = object_of(released, FEATURES), object_of(released, VALIDATED)
+    break_remote(released, lost, "deleted")
+    break_cache(released, flipped, "flipped")
 
+    assert not released.stale_stages()
     assert "up to date" in released.dvc("push")
-    assert not care(released.lake).is_well
+    assert "up to date" in released.dvc("pull", f"data/{FEATURES}", f"data/{VALIDATED}")
+    assert {item.damage.md5 for item in care(released.lake, deep=True).repaired} == {lost, flipped}
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped"])
@@ -237,6 +242,34 @@ def test_a_lock_whose_process_number_was_given_to_a_later_process_is_dead(releas
     care(released.lake, mend=True)
 
     assert not lock.exists()
+
+
+def test_a_lock_of_git_is_removed_once_no_git_can_hold_it(released: Workspace) -> None:
+    lock, ref = (released.root / ".git" / name for name in ("index.lock", "refs/tags/flights/2.lock"))
+    for path in (lock, ref):
+        path.touch()
+
+    assert care(released.lake).cleared == [], "young: a library may hold it"
+    for path in (lock, ref):
+        os.utime(path, (0, 0))
+    with subprocess.Popen(["git", "cat-file", "--batch"], cwd=released.root, stdin=subprocess.PIPE) as running:
+        assert care(released.lake).cleared == [], "git is at work there"
+        running.kill()
+    done = care(released.lake, mend=True)
+
+    assert {item.leftover.where for item in done.cleared} == {str(lock), str(ref)}
+    assert not lock.exists()
+    assert not ref.exists()
+
+
+def test_a_release_waits_a_dead_lock_of_git_out_and_is_made(built: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git, "DEAD_AFTER_S", 0.1)
+    for name in ("index.lock", "HEAD.lock", "refs/tags/flights/1.lock"):
+        path = built.root / ".git" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    assert version(built.dataset, built.lake).is_new
 
 
 def test_a_torn_lock_that_stops_every_repro_is_removed(released: Workspace) -> None:

@@ -90,6 +90,17 @@ def test_a_correction_leads_from_the_old_release_to_the_old_object_and_from_the_
     assert {node.standing for found in (old, new) for node in found.node.walk()} == {"as read"}
 
 
+def test_any_revision_of_git_is_one_to_look_at(story: Story) -> None:
+    commit = git(story.workspace.root, "rev-parse", "flights/1^{commit}")
+    wanted = story.lineage("features/carrier_delays", DELETED, "flights/1")
+
+    for revision in (commit, commit[:10], "flights/2~1", "main~1"):
+        found = story.lineage("features/carrier_delays", DELETED, revision)
+
+        assert (found.tables.commit, found.node.to_dict()) == (commit, wanted.node.to_dict())
+        assert (found.releases, found.used_by) == (["flights/1"], wanted.used_by)
+
+
 def test_bytes_that_no_release_changed_are_in_all_of_them(story: Story) -> None:
     assert story.lineage("features/carrier_delays", "2013-01-01").releases == ["flights/1", "flights/2"]
 

@@ -1,67 +1,63 @@
 """Publish, killed anywhere: readers see the old release or the new one, whole; the next publish completes it."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from crashes import REFUSED
 from online_stores import KINDS, OnlineStore, new_store, redis_port
+from rehearsal import rehearse
 
 __all__ = ["new_store", "redis_port"]
 
-SCRIPT = Path(__file__).with_name("publish_crashes.py")
-
-
-def rehearse(folder: Path, store: OnlineStore, how: str, every: int) -> list[dict[str, object]]:
-    """A line for each case; none was seen half, and all were healed."""
-    where = folder / "store.json"
-    where.write_text(json.dumps(vars(store)))
-    paths = os.pathsep.join((str(SCRIPT.parent), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")))
-    done = subprocess.run(
-        [sys.executable, SCRIPT, folder, where, how, str(every)],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    bad = [case for case in found if not (case["whole"] and case["healed"])]
-    assert bad == [], done.stderr[-4000:]
-    return found
+NewStore = Callable[[str], OnlineStore]
+POINTS = {"lead of the publisher", "claim of the standby", "tags of the proved side", "switch of the service"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["before", "half"])
-def test_a_publish_that_dies_at_some_points_is_completed_by_the_next(
-    tmp_path: Path, new_store: Callable[[str], OnlineStore], how: str
-) -> None:
-    found = rehearse(tmp_path, new_store("sqlite"), how, every=4)
+def test_a_publish_that_dies_at_some_points_is_completed_by_the_next(tmp_path: Path, new_store: NewStore) -> None:
+    calm, *_ = rehearse(tmp_path, "crash_publish", vars(new_store("sqlite")), count=6)
 
-    assert len(found) >= 2
-    assert all(case["died"] for case in found)
+    assert {*POINTS, "commit of the online values", "note of the proof"} <= set(calm["points"])
 
 
 @pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_readers_whole_and_the_next_publish_completes_it(
-    tmp_path: Path, new_store: Callable[[str], OnlineStore]
+    tmp_path: Path, new_store: NewStore
 ) -> None:
-    found = rehearse(tmp_path, new_store("sqlite"), "kill", every=4)
+    _, *cases = rehearse(tmp_path, "crash_publish", vars(new_store("sqlite")), how="kill", count=3)
 
-    assert any(case["died"] for case in found), "no publish was alive when it was to die"
+    assert any(case["died"] for case in cases), "no publish was alive when it was to die"
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("how", ["before", "half", "kill"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_publish_that_dies_anywhere_at_all_is_completed_by_the_next(
-    tmp_path: Path, new_store: Callable[[str], OnlineStore], kind: str, how: str
+def test_a_publish_that_dies_at_any_point_at_all_is_completed_by_the_next(
+    tmp_path: Path, new_store: NewStore, kind: str
 ) -> None:
-    found = rehearse(tmp_path, new_store(kind), how, every=30 if how == "kill" else 1)
+    calm, *_ = rehearse(tmp_path, "crash_publish", vars(new_store(kind)))
 
-    assert how == "kill" or [case["at"] for case in found] == list(range(1, len(found) + 1))
-    assert len(found) > 5
+    assert set(calm["points"]) >= POINTS
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kill_9_at_many_moments_on_every_store(tmp_path: Path, new_store: NewStore, kind: str) -> None:
+    _, *cases = rehearse(tmp_path, "crash_publish", vars(new_store(kind)), how="kill", count=6)
+
+    assert sum(case["died"] for case in cases) > len(cases) // 2
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_publish_that_was_paused_anywhere_can_not_take_back_what_another_published(
+    tmp_path: Path, new_store: NewStore, kind: str
+) -> None:
+    every = 1 if kind == "sqlite" else 3
+
+    _, *cases = rehearse(tmp_path, "crash_publish", vars(new_store(kind)), how="pause", count=every)
+
+    assert {case["first"] for case in cases} >= {0, REFUSED}

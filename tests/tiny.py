@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pandera.polars as pa
@@ -73,7 +74,7 @@ def bring(lake: Lake, contents: Mapping[str, str], *, drop: tuple[str, ...] = ()
     """Raw partitions arrive, as lines `at,shop,amount`; others vanish."""
     entries = {name: entry for name, entry in lake.manifest(RAW).partitions.items() if name not in drop}
     for name, text in contents.items():
-        stored = lake.cache.add_bytes(f"at,shop,amount\n{text}".encode())
+        stored = lake.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
         entries[name] = Entry(stored.md5, stored.md5, stored.size)
     lake.commit(Manifest(RAW, ".csv", partitions=entries))
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pipelines import leases
+from pipelines import faults, leases
 from pipelines.care.damage import objects
 from pipelines.care.holdings import Holdings
 from pipelines.care.leftovers import dvc_kept_out
@@ -78,7 +78,8 @@ def collect(lake: Lake, *, hours: float = HOURS, remote: bool = False, yes: bool
         _delete_there(lake.cache.remote, found.remote)
         _put_back(lake, found)
         for md5 in found.cache:
-            lake.cache.path(md5).unlink(missing_ok=True)
+            with faults.point("object out of the cache"):
+                lake.cache.path(md5).unlink(missing_ok=True)
         return Garbage(found.cache, found.remote, found.kept, is_gone=True)
 
 
@@ -131,7 +132,12 @@ def _delete_there(remote: Remote, md5s: Iterable[str]) -> None:
     with ThreadPoolExecutor(PARALLEL) as pool:
         for wanted in (True, False):
             some = [md5 for md5 in order if md5.endswith(".dir") is wanted]
-            list(pool.map(lambda md5: remote.bucket.delete(remote.key(md5)), some))
+            list(pool.map(lambda md5: _delete(remote, md5), some))
+
+
+def _delete(remote: Remote, md5: str) -> None:
+    with faults.point("object off the remote"):
+        remote.bucket.delete(remote.key(md5))
 
 
 def _put_back(lake: Lake, found: Garbage) -> None:

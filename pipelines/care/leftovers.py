@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines import leases
+from pipelines import faults, leases
 from pipelines.care.holdings import journal
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.errors import HeadraceError
+from pipelines.systems import git
 from pipelines.systems.uploads import abandon, unfinished
 
 YOUNG = 3600.0
@@ -42,6 +43,7 @@ class Leftover:
 def find(lake: Lake) -> Iterator[Leftover]:
     """Everything that was left behind; what a running process may still need is not among it."""
     yield from _locks(lake)
+    yield from _git_locks(lake)
     yield from _journals(lake)
     yield from _temporaries(lake)
     yield from _uploads(lake)
@@ -62,6 +64,12 @@ def _locks(lake: Lake) -> Iterator[Leftover]:
     if named and not any(_runs(pid, path) for pid in named):
         who = ", ".join(f"{pid} ({command})" for pid, command in named.items())
         yield Leftover(str(RWLOCK), f"names processes that are dead: {who}", lambda: _unlock(path))
+
+
+def _git_locks(lake: Lake) -> Iterator[Leftover]:
+    for path in git.dead_locks(lake.root):
+        what = "a lock of git that no running git holds: git refuses to write over it"
+        yield Leftover(str(path), what, partial(git.unlock, lake.root, path))
 
 
 def _locked_by(path: Path) -> dict[int, str]:
@@ -94,7 +102,8 @@ def _unlock(path: Path) -> None:
         except ValueError:
             torn, named = True, {}
         if torn or not any(_runs(pid, path) for pid in named):
-            path.unlink(missing_ok=True)
+            with faults.point("DVC's lock that is dead"):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -161,7 +170,8 @@ def _remove(lake: Lake, path: Path, tables: list[str] | None, is_left: Callable[
     """Delete `path` under the leases of `tables`, or of all, if nobody has come to need it meanwhile."""
     with leases.held(lake, tables):
         if is_left():
-            path.unlink()
+            with faults.point("what was left behind"):
+                path.unlink()
 
 
 def _uploads(lake: Lake) -> Iterator[Leftover]:

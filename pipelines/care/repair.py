@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines import faults
 from pipelines.care.damage import GOOD, MISSING, Damage
 from pipelines.care.holdings import WORKSPACE
 from pipelines.care.remake import make_again
@@ -66,7 +67,8 @@ def _set_aside(lake: Lake, item: Damage) -> str | None:
         return None
     aside = lake.root / ASIDE / item.md5
     aside.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(path, aside)
+    with faults.point("corrupt bytes set aside"):
+        shutil.move(path, aside)
     return seen
 
 
@@ -140,7 +142,7 @@ def write_back(cache: Cache, md5: str) -> str:
         HeadraceError: It gives something else.
     """
     remote = cache.remote
-    remote.bucket.write(remote.key(md5), cache.path(md5))
+    remote.write(md5, cache.path(md5))
     found = remote.bucket.head(remote.key(md5))
     seen = remote.bucket.md5(found) if found else MISSING
     if seen != md5[:32]:

@@ -132,6 +132,7 @@ def diff(
     before: Annotated[str, typer.Argument(help="A release, for example flights/1.")],
     after: Annotated[str, typer.Argument(help="Another one of the same dataset.")],
     *,
+    rows: Annotated[bool, typer.Option("--rows", help="Compare row by row, by the declared keys.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what leads from one release to another: partitions, rows and columns, table by table."""
@@ -139,7 +140,7 @@ def diff(
     from pipelines.settings import here  # noqa: PLC0415
     from pipelines.trace.diff import diff as compare  # noqa: PLC0415
 
-    found = compare(Lake.at(here().workspace), before, after)
+    found = compare(Lake.at(here().workspace), before, after, every_row=rows)
     result(found.to_dict(), list(_diff_lines(found)), as_json=as_json)
 
 
@@ -150,6 +151,8 @@ def _diff_lines(found: "ReleaseDiff") -> Iterator[str]:
         for word, names in vars(table.partitions).items():
             if names:
                 yield f"  {word}: {some(names)}"
+        if table.compared:
+            yield f"  rows: {table.compared}"
         if told := str(table.columns):
             yield f"  columns: {told}"
         if table.recipe:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import polars as pl
 
+from pipelines import faults
 from pipelines.engine import parquet
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry
@@ -111,6 +112,7 @@ def _evidence(lake: Lake, outcome: Outcome, partition: str) -> str:
         return lake.cache.where(lake.cache.add(lambda path: parquet.write(rows, path)).md5)
     path = lake.root / ".headrace" / "refused" / table / f"{partition}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    parquet.write(rows, path)
+    with faults.point("evidence of a refused partition", lambda: path.write_bytes(b"half")):
+        path.unlink(missing_ok=True)
+        parquet.write(rows, path)
     return str(path)

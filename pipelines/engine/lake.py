@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -98,14 +99,16 @@ class Lake:
         path = self._journal(table)
         path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(entry.to_dict()).encode() + b"\n"
-        with path.open("ab", buffering=0) as journal:
-            faults.point("line of the journal", lambda: journal.write(line[: len(line) // 2]))
+        with (
+            faults.point("line of the journal", lambda: path.open("ab", buffering=0).write(line[: len(line) // 2])),
+            path.open("ab", buffering=0) as journal,
+        ):
             journal.write(line)
 
     def forget(self, table: str) -> None:
         """Drop the notes: the table is shown."""
-        faults.point("end of the journal")
-        self._journal(table).unlink(missing_ok=True)
+        with faults.point("end of the journal"):
+            self._journal(table).unlink(missing_ok=True)
 
     def _remembered(self, table: str) -> Manifest:
         path = self._journal(table)
@@ -153,8 +156,7 @@ class Lake:
         Raises:
             StaleAttemptError: A lease of this run was taken away.
         """
-        self._fence(manifest.table)
-        folder = self.folder(manifest.table)
+        folder, fence = self.folder(manifest.table), partial(self._fence, manifest.table)
         folder.mkdir(parents=True, exist_ok=True)
         wanted = (
             {} if self.cache.passes_on else {name + manifest.suffix: e.md5 for name, e in manifest.partitions.items()}
@@ -162,13 +164,13 @@ class Lake:
         shown = self._shown(folder)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
-                self.cache.copy_to(md5, folder / name)
-        self._fence(manifest.table)
-        write_whole(folder / MANIFEST, manifest.to_bytes())
+                self.cache.copy_to(md5, folder / name, fence)
+        write_whole(folder / MANIFEST, manifest.to_bytes(), fence)
         for path in folder.iterdir():
             if path.name not in wanted and path.name != MANIFEST:
-                faults.point("file that is gone")
-                path.unlink()
+                with faults.point("file that is gone"):
+                    fence()
+                    path.unlink()
 
     def _shown(self, folder: Path) -> dict[str, str]:
         """File name → md5 of the partitions that lie in the folder as its manifest says (by size)."""

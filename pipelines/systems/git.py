@@ -1,7 +1,13 @@
-"""Git: what is committed, and the one atomic push that makes a release."""
+"""Git: what is committed, and the one atomic push that makes a release.
 
+A git that is killed leaves a lock file behind, and later ones refuse to go on: a lock that nobody holds is removed.
+"""
+
+import os
+import re
 import subprocess
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipelines import faults
@@ -9,6 +15,12 @@ from pipelines.errors import HeadraceError, NotConfiguredError
 
 REMOTE = "origin"
 FALLBACK_IDENTITY = {"user.name": "Headrace", "user.email": "headrace@localhost"}
+LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
+TRIES = 4
+"""One git takes several locks in turn."""
+
+DEAD_AFTER_S = 5.0
+"""Seconds after which a lock is dead that no process of git in the repository can hold: a library holds it shortly."""
 
 
 class GitError(HeadraceError):
@@ -25,10 +37,63 @@ def git(root: Path, *arguments: str) -> str:
     Raises:
         GitError: It exited with another code than 0.
     """
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    for _ in range(TRIES):
+        done = _run(root, arguments)
+        lock = LOCKED.search(done.stderr) if done.returncode else None
+        if not (lock and _waited_out(root, Path(lock[1]))):
+            break
     if done.returncode:
         raise GitError(f"git {' '.join(arguments)} in {root} failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout.strip()
+
+
+def _run(root: Path, arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    english = {**os.environ, "LC_ALL": "C"}  # what it says is read here
+    return subprocess.run(["git", *arguments], cwd=root, env=english, capture_output=True, text=True, check=False)
+
+
+def dead_locks(root: Path) -> list[Path]:
+    """Lock files of the repository that no running git can hold, and that are too old to be a library's."""
+    folders = git(root, "rev-parse", "--absolute-git-dir", "--path-format=absolute", "--git-common-dir").splitlines()
+    places = ((Path(folder), pattern) for folder in dict.fromkeys(folders) for pattern in ("*.lock", "refs/**/*.lock"))
+    found = sorted({path for folder, pattern in places for path in folder.glob(pattern)})
+    return [path for path in found if _age(path) > DEAD_AFTER_S] if found and not _at_work(root) else []
+
+
+def unlock(root: Path, lock: Path) -> None:
+    """Remove a lock that is dead, if it still is."""
+    if lock in dead_locks(root):
+        with faults.point("git's lock that is dead"):
+            lock.unlink(missing_ok=True)
+
+
+def _waited_out(root: Path, lock: Path) -> bool:
+    """Whether to try again: the lock was let go of, or found dead and removed; False if somebody goes on holding it."""
+    until = time.monotonic() + 2 * DEAD_AFTER_S
+    while lock.exists() and time.monotonic() < until:
+        unlock(root, lock)
+        time.sleep(DEAD_AFTER_S / 25)
+    return not lock.exists()
+
+
+def _age(path: Path) -> float:
+    """Seconds since the file was written; none for one that is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _at_work(root: Path) -> bool:
+    """Whether a process of git, or one that cannot be looked at, works in the repository."""
+    import psutil  # noqa: PLC0415  DVC brings it; only who meets a lock pays
+
+    for process in psutil.process_iter(["name", "cwd"]):
+        if re.match(r"git(-|$)", process.info["name"] or ""):
+            folder = process.info["cwd"]
+            if folder is None or Path(folder).is_relative_to(root.resolve()):
+                return True
+    return False
 
 
 def show(root: Path, revision: str, path: str) -> bytes | None:
@@ -79,19 +144,19 @@ def blobs(root: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
 def commit(root: Path, paths: Iterable[str], message: str) -> bool:
     """Commit these paths; False if nothing in them differs from HEAD."""
     wanted = sorted(paths)
-    faults.point("git add")
-    git(root, "add", "--all", "--", *wanted)
+    with faults.point("git add", lambda: _leave_lock(root, "index")):
+        git(root, "add", "--all", "--", *wanted)
     if not git(root, "diff", "--cached", "--name-only", "--", *wanted):
         return False
-    faults.point("git commit")
-    git(root, *_identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
+    with faults.point("git commit", lambda: _leave_lock(root, "index", "HEAD")):
+        git(root, *_identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
     return True
 
 
 def tag(root: Path, name: str, message: str) -> None:
     """Tag HEAD, with a note; a tag of that name that was never pushed makes way."""
-    faults.point("git tag")
-    git(root, *_identity(root), "tag", "--force", "--annotate", name, "--message", message)
+    with faults.point("git tag", lambda: _leave_lock(root, f"refs/tags/{name}")):
+        git(root, *_identity(root), "tag", "--force", "--annotate", name, "--message", message)
 
 
 def remote_tags(root: Path, prefix: str) -> list[str]:
@@ -105,18 +170,20 @@ def push(root: Path, *tags: str) -> None:
 
     Raises:
         StaleReleaseError: The remote's branch has commits that HEAD does not have.
+        GitError: The remote does not answer, or does not let us.
     """
     branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
     names = [f"refs/tags/{name}" for name in tags]
-    faults.point("git push")
     try:
-        git(root, "push", "--quiet", "--atomic", REMOTE, f"HEAD:refs/heads/{branch}", *names)
+        with faults.point("git push"):
+            git(root, "push", "--quiet", "--atomic", REMOTE, f"HEAD:refs/heads/{branch}", *names)
     except GitError as error:
+        if "[rejected]" not in str(error):
+            raise
         raise StaleReleaseError(
             f"{root}: {REMOTE}/{branch} moved on since this run began, so its release was refused; nothing was pushed."
             f" `git pull --rebase`, then run the same command again. ({error})"
         ) from None
-    faults.point("after the push")
 
 
 def fetch(root: Path) -> None:
@@ -126,7 +193,8 @@ def fetch(root: Path) -> None:
         NotConfiguredError: The workspace has no remote called `origin`, or it does not answer.
     """
     try:
-        git(root, "fetch", "--quiet", "--tags", "--force", REMOTE)
+        with faults.point("git fetch", lambda: _leave_lock(root, f"refs/remotes/{REMOTE}/main")):
+            git(root, "fetch", "--quiet", "--tags", "--force", REMOTE)
     except GitError as error:
         raise NotConfiguredError(
             f"{root}: releases are pushed to the git remote {REMOTE!r}, and it does not answer."
@@ -147,6 +215,14 @@ def commit_of(root: Path, name: str) -> str:
 def tags(root: Path, prefix: str) -> list[str]:
     """Tags below `prefix` that are here."""
     return git(root, "tag", "--list", f"{prefix}*").splitlines()
+
+
+def _leave_lock(root: Path, *names: str) -> None:
+    """What git leaves when it is killed."""
+    for name in names:
+        lock = Path(root, git(root, "rev-parse", "--git-path", f"{name}.lock"))
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
 
 
 def _identity(root: Path) -> list[str]:

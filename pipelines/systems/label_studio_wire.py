@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import httpx
 import orjson
 
+from pipelines import faults
 from pipelines.errors import HeadraceError
 from pipelines.systems.retries import retry_context
 
@@ -104,7 +105,8 @@ class Wire:
             LostAnswerError: Whether the server did it is not known.
             LabelStudioError: It refuses.
         """
-        answer = self._once(method, path, json=body)
+        with faults.point(f"{method} to Label Studio"):
+            answer = self._once(method, path, json=body)
         return answer.json() if answer.content else None
 
     def _once(self, method: str, path: str, **content: Any) -> httpx.Response:  # noqa: ANN401  httpx's own

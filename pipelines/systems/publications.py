@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from pipelines import faults
 from pipelines.errors import HeadraceError
 
 BUSY_SECONDS = 30
@@ -91,7 +92,8 @@ class Publications:
             with self.engine.begin() as database:
                 held = self._generation(database, lock=True)
                 mine = max(held, at_least) + 1
-                database.execute(update(TABLE).where(self._mine).values(generation=mine))
+                with faults.point("lead of the publisher"):
+                    database.execute(update(TABLE).where(self._mine).values(generation=mine))
             return mine
 
     @contextmanager
@@ -146,11 +148,14 @@ class Publications:
         """The table and the row; two that make them at once both find them made."""
         for _ in range(2):
             try:
-                TABLE.metadata.create_all(self.engine)
+                with faults.point("table of the publishers"):
+                    TABLE.metadata.create_all(self.engine)
                 with self.engine.begin() as database:
                     if database.execute(select(TABLE.c.dataset).where(self._mine)).first():
                         return
-                    database.execute(insert(TABLE).values(dataset=self.dataset, generation=0, switched_at="", proof=""))
+                    new = {"dataset": self.dataset, "generation": 0, "switched_at": "", "proof": ""}
+                    with faults.point("row of the publisher"):
+                        database.execute(insert(TABLE).values(**new))
             except (IntegrityError, DBAPIError):
                 continue
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from pipelines import faults
 from pipelines.systems.object_storage import Bucket, StorageError
 
 
@@ -40,6 +41,7 @@ def abandon(bucket: Bucket, upload: Upload) -> None:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     try:
-        bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=upload.key, UploadId=upload.id)
+        with faults.point("upload that never ended"):
+            bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=upload.key, UploadId=upload.id)
     except (BotoCoreError, ClientError) as error:
         raise StorageError(f"Cannot give up the upload of s3://{bucket.name}/{upload.key}: {error}") from error

@@ -1,17 +1,21 @@
 """release, release → what differs: partitions, rows, columns, and the code, parameters and libraries behind them.
 
-Manifests say it, and of each table that differs the schema of one Parquet file a side.
+Manifests say it, and of each table that differs the schema of one Parquet file a side; the partitions that differ are
+read only where every row is asked for.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
+from pipelines.datasets import load
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
+from pipelines.trace import rows
 from pipelines.trace.revisions import Tables, UnknownPlaceError, spoken
+from pipelines.trace.rows import Rows
 from pipelines.version import Difference, releases
 
 RECIPE = {"code": "code", "params": "parameter", "libraries": "library"}
@@ -54,6 +58,7 @@ class TableDiff:
             whose rows nobody has counted.
         columns: How its schema changed.
         recipe: What it is made with that is not what it was, for people: `code pipelines/…`.
+        compared: Its rows, compared one by one where that was asked for.
     """
 
     table: str
@@ -61,11 +66,14 @@ class TableDiff:
     rows: Mapping[str, tuple[int, int]] | None
     columns: Columns
     recipe: Sequence[str]
+    compared: Rows | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For machines."""
         rows = {name: {"before": one, "after": other} for name, (one, other) in (self.rows or {}).items()}
-        return {**vars(self.partitions), "rows": rows or None, "columns": vars(self.columns), "recipe": self.recipe}
+        compared = {"compared": vars(self.compared)} if self.compared else {}
+        found = {**vars(self.partitions), "rows": rows or None, "columns": vars(self.columns), "recipe": self.recipe}
+        return found | compared
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,14 @@ class ReleaseDiff:
         return {"before": self.before, "after": self.after, "tables": tables, "equal": self.equal}
 
 
-def diff(lake: Lake, before: str, after: str) -> ReleaseDiff:
+def diff(lake: Lake, before: str, after: str, *, every_row: bool = False) -> ReleaseDiff:
     """What leads from the release `before` to the release `after` of the same dataset.
+
+    Args:
+        lake: The workspace.
+        before: A release.
+        after: Another one.
+        every_row: Compare row by row, which reads the partitions that differ.
 
     Raises:
         UnknownPlaceError: One of them is none, or they are of two datasets.
@@ -97,6 +111,11 @@ def diff(lake: Lake, before: str, after: str) -> ReleaseDiff:
     names = sorted({*old.names, *new.names})
     differ = [name for name in names if old.outs.get(name) != new.outs.get(name)]
     found = [between(lake, old.manifest(name), new.manifest(name)) for name in differ]
+    if every_row:
+        declared = load(dataset)
+        sides = ((old.manifest(item.table), new.manifest(item.table)) for item in found)
+        compared = (rows.between(lake, *side, rows.keys_of(declared, side[1].table)) for side in sides)
+        found = [replace(item, compared=seen) for item, seen in zip(found, compared, strict=True)]
     return ReleaseDiff(before, after, found, len(names) - len(differ))
 
 

@@ -94,11 +94,11 @@ class Cache:
         size = temporary.stat().st_size
         target = self.path(md5)
         if not target.exists() or target.stat().st_size != size:
-            faults.point("object into the cache", lambda: os.truncate(temporary, size // 2))
-            _sync(temporary)
-            temporary.chmod(READ_ONLY)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(target)
+            with faults.point("object into the cache", lambda: os.truncate(temporary, size // 2)):
+                _sync(temporary)
+                temporary.chmod(READ_ONLY)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary.replace(target)
         return Stored(md5, size)
 
     def _pass_on(self, temporary: Path, md5: str) -> Stored:
@@ -137,13 +137,18 @@ class Cache:
         """Where a person finds the object."""
         return self.remote.where(md5) if self.passes_on else str(self.path(md5))
 
-    def copy_to(self, md5: str, path: Path) -> None:
-        """Put the object's bytes at `path`, whole or not at all, as a file of the reader's own."""
+    def copy_to(self, md5: str, path: Path, fence: Callable[[], object] = lambda: None) -> None:
+        """Put the object's bytes at `path`, whole or not at all, as a file of the reader's own.
+
+        The last thing before it is seen is `fence`, which raises where this run may not write any more.
+        """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        faults.point("copy into the workspace", lambda: temporary.write_bytes(b"half"))
-        shutil.copyfile(self.fetch(md5), temporary)
-        faults.point("file of the workspace")
-        temporary.replace(path)
+        source = self.fetch(md5)
+        with faults.point("copy into the workspace", lambda: temporary.write_bytes(b"half")):
+            shutil.copyfile(source, temporary)
+        with faults.point("file of the workspace"):
+            fence()
+            temporary.replace(path)
 
     @cached_property
     def remote(self) -> Remote:

@@ -2,7 +2,7 @@
 
 import configparser
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,22 @@ import yaml
 from pipelines import faults
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old bytes or the new, whatever dies."""
+def write_whole(path: Path, content: bytes, fence: Callable[[], object] = lambda: None) -> None:
+    """Write `content` to `path` so that a reader sees the old bytes or the new, whatever dies.
+
+    The last thing before it is seen is `fence`, which raises where this run may not write any more.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    faults.point(f"write {path.name}", lambda: temporary.write_bytes(content[: len(content) // 2]))
-    with temporary.open("wb") as file:
+    with (
+        faults.point(f"write {path.name}", lambda: temporary.write_bytes(content[: len(content) // 2])),
+        temporary.open("wb") as file,
+    ):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    faults.point(f"rename {path.name}")
-    temporary.replace(path)
+    with faults.point(f"rename {path.name}"):
+        fence()
+        temporary.replace(path)
     _sweep(path)
 
 
@@ -30,7 +36,8 @@ def _sweep(path: Path) -> None:
         try:
             os.kill(int(left.suffixes[-2][1:]), 0)
         except (ProcessLookupError, ValueError):
-            left.unlink(missing_ok=True)
+            with faults.point("temporary of a dead writer"):
+                left.unlink(missing_ok=True)
 
 
 def dump_yaml(content: Mapping[str, Any]) -> bytes:

@@ -81,8 +81,8 @@ class Remote:
 
     def write(self, md5: str, path: Path) -> None:
         """Put the object there, whatever is there."""
-        faults.point(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}")
-        self.bucket.write(self.key(md5), path)
+        with faults.point(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}"):
+            self.bucket.write(self.key(md5), path)
 
     def has(self, md5: str, size: int) -> bool:
         """Whether the object is there, with that size and hash."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines import faults
 from pipelines.errors import NotConfiguredError
 from pipelines.settings import Settings
 from pipelines.systems.feature_store.errors import FeatureStoreError
@@ -34,7 +35,8 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
     _make_folders(config)
     store = FeatureStore(config=config)
     try:
-        store.registry  # noqa: B018  Feast connects when it is first asked for
+        with faults.point("tables of Feast's registry"):
+            store.registry  # noqa: B018  Feast connects when it is first asked for, and makes what is not there
     except (SQLAlchemyError, OSError) as error:
         where = make_url(config.registry.path).render_as_string(hide_password=True)
         raise FeatureStoreError(
