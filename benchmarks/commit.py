@@ -135,7 +135,7 @@ def append(number: int) -> None:
     lake = Lake.at(Path.cwd())
     before, there = lake.manifest(TABLE), recorded_outs(lake.root)
     stored = lake.cache.add_bytes(os.urandom(PART))
-    after = before.with_partitions({**before.partitions, f"{number:06}": Entry(stored.md5, stored.md5, stored.size)})
+    after = before.plus({f"{number:06}": Entry(stored.md5, stored.md5, stored.size)})
     lake.commit(after)
     out = repro.out_entry(after, lake, FOLDER)
     push_objects(lake.cache, [out], there.values(), {})

@@ -96,9 +96,8 @@ def out_entry(manifest: Manifest, lake: Lake, path: str) -> dict[str, Any]:
         path: What the entry calls the folder.
     """
     text = manifest.to_bytes()
-    files = {name + manifest.suffix: entry.md5 for name, entry in manifest.partitions.items()}
-    files[MANIFEST] = lake.cache.add_bytes(text).md5
-    size = len(text) + sum(entry.size for entry in manifest.partitions.values())
+    files = {**manifest.files, MANIFEST: lake.cache.add_bytes(text).md5}
+    size = len(text) + sum(manifest.sizes.values())
     folder = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
     return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
 

@@ -34,7 +34,7 @@ def partitions(
     """Every partition of the first table read, with what lies in each table's lookback before it."""
     windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
     driver = next(iter(reads))
-    for partition in sorted(inputs[driver].partitions):
+    for partition in sorted(inputs[driver].lines):
         yield partition, {table: window.before(partition) for table, window in windows.items()}
 
 
@@ -60,7 +60,7 @@ class _Window:
 
     @classmethod
     def over(cls, manifest: Manifest, lookback: int) -> "_Window":
-        return cls({name: entry.md5 for name, entry in manifest.partitions.items()}, lookback)
+        return cls(manifest.md5s, lookback)
 
     def before(self, day: str) -> dict[str, str]:
         if self.whole is not None:

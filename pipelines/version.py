@@ -36,11 +36,11 @@ class Difference:
     @classmethod
     def between(cls, before: Manifest | None, after: Manifest | None) -> "Difference":
         """What leads from one version of a table to another; None is a table that is not there."""
-        had = before.partitions if before else {}
-        has = after.partitions if after else {}
+        had = before.md5s if before else {}
+        has = after.md5s if after else {}
         return cls(
             sorted(has.keys() - had.keys()),
-            sorted(name for name in has.keys() & had.keys() if has[name].md5 != had[name].md5),
+            sorted(name for name in has.keys() & had.keys() if has[name] != had[name]),
             sorted(had.keys() - has.keys()),
         )
 
@@ -172,7 +172,7 @@ def _outs(dataset: Dataset, lake: Lake) -> dict[str, dict[str, Any]]:
 def _sizes(dataset: Dataset, lake: Lake) -> dict[str, int]:
     """md5 → bytes of every partition."""
     manifests = (lake.manifest(table) for table in lake.tables(dataset.name))
-    return {entry.md5: entry.size for manifest in manifests for entry in manifest.partitions.values()}
+    return {md5: size for manifest in manifests for md5, size in manifest.objects.items()}
 
 
 def _differences(dataset: Dataset, lake: Lake, there: Mapping[str, dict[str, Any]]) -> dict[str, Difference]:

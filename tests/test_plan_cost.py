@@ -71,7 +71,7 @@ def plans(root: Path) -> list[Plan]:
 def change(lake: Lake, day: str) -> None:
     """The raw object of one day is another one."""
     had = lake.manifest("raw/tiny/sales0")
-    show(lake, had.with_partitions({**had.partitions, day: Entry("other", "other", 100)}))
+    show(lake, had.plus({day: Entry("other", "other", 100)}))
 
 
 def test_a_plan_reads_no_data_file(tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ so what else may lie in the folder is never read.
 """
 
 import fcntl
-import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import orjson
 import polars as pl
 
 from pipelines import faults
-from pipelines.engine.manifest import MANIFEST, Entry, Manifest
+from pipelines.engine.manifest import MANIFEST, Entry, Manifest, Partitions
 from pipelines.errors import MissingObjectError, StaleAttemptError, TableBusyError
 from pipelines.systems.dvc.cache import Cache, read_directory
 from pipelines.systems.dvc.files import write_whole
@@ -76,18 +76,21 @@ class Lake:
         What no release records is lent only while the cache still has its bytes.
         """
         recorded = self.recorded(table)
-        safe = {entry.memo for entry in recorded.partitions.values()} if recorded else set()
+        safe = recorded.lines if recorded else {}
         path = self.folder(table) / MANIFEST
         shown = [Manifest.from_bytes(path.read_bytes())] if path.exists() else []
         mine = [self._there(manifest, safe) for manifest in (*shown, self._remembered(table))]
         found = [*mine[:-1], *([recorded] if recorded else []), mine[-1]]
         return found if shown or recorded else [Manifest(table), *found]
 
-    def _there(self, manifest: Manifest, safe: Collection[str]) -> Manifest:
-        """`manifest` less the entries whose bytes are lost."""
-        partitions = manifest.partitions.items()
-        there = {name: entry for name, entry in partitions if entry.memo in safe or self._has(entry)}
-        return manifest.with_partitions(there)
+    def _there(self, manifest: Manifest, safe: Mapping[str, str]) -> Manifest:
+        """`manifest` less the partitions whose bytes are lost; `safe` are the lines that a release records."""
+        new = (name for name, line in manifest.lines.items() if safe.get(name) != line)
+        lost = {name for name in new if not self._has(manifest.partitions[name])}
+        if not lost:
+            return manifest
+        there = {name: line for name, line in manifest.lines.items() if name not in lost}
+        return manifest.with_partitions(Partitions(there))
 
     def _has(self, entry: Entry) -> bool:
         where = self.cache.remote if self.cache.passes_on else self.cache
@@ -97,7 +100,7 @@ class Lake:
         """Note an entry that is computed but not yet shown: a run after a crash need not compute it again."""
         path = self._journal(table)
         path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(entry.to_dict()).encode() + b"\n"
+        line = entry.to_line().encode() + b"\n"
         with path.open("ab", buffering=0) as journal:
             faults.point("line of the journal", lambda: journal.write(line[: len(line) // 2]))
             journal.write(line)
@@ -110,7 +113,7 @@ class Lake:
     def _remembered(self, table: str) -> Manifest:
         path = self._journal(table)
         lines = path.read_bytes().splitlines() if path.exists() else []
-        entries = [Entry.from_dict(json.loads(line)) for line in lines if _is_whole(line)]
+        entries = (Entry.from_line(line) for line in lines if _is_whole(line))
         return Manifest(table, partitions={entry.memo: entry for entry in entries})
 
     def _journal(self, table: str) -> Path:
@@ -156,29 +159,25 @@ class Lake:
         self._fence(manifest.table)
         folder = self.folder(manifest.table)
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = (
-            {} if self.cache.passes_on else {name + manifest.suffix: e.md5 for name, e in manifest.partitions.items()}
-        )
-        shown = self._shown(folder)
+        there = {item.name: item.stat().st_size for item in os.scandir(folder)}
+        wanted = {} if self.cache.passes_on else manifest.files
+        shown = self._shown(folder, there)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
                 self.cache.copy_to(md5, folder / name)
         self._fence(manifest.table)
         write_whole(folder / MANIFEST, manifest.to_bytes())
-        for path in folder.iterdir():
-            if path.name not in wanted and path.name != MANIFEST:
-                faults.point("file that is gone")
-                path.unlink()
+        for name in there.keys() - wanted.keys() - {MANIFEST}:
+            faults.point("file that is gone")
+            (folder / name).unlink(missing_ok=True)
 
-    def _shown(self, folder: Path) -> dict[str, str]:
-        """File name → md5 of the partitions that lie in the folder as its manifest says (by size)."""
-        path = folder / MANIFEST
-        if not path.exists():
+    def _shown(self, folder: Path, there: Mapping[str, int]) -> dict[str, str]:
+        """File name → md5 of the partitions that lie in the folder as its manifest says, by their sizes."""
+        if MANIFEST not in there:
             return {}
-        known = Manifest.from_bytes(path.read_bytes())
-        sizes = {item.name: item.stat().st_size for item in os.scandir(folder)}
-        names = ((partition + known.suffix, entry) for partition, entry in known.partitions.items())
-        return {name: entry.md5 for name, entry in names if sizes.get(name) == entry.size}
+        known = Manifest.from_bytes((folder / MANIFEST).read_bytes())
+        sizes = {name + known.suffix: size for name, size in known.sizes.items()}
+        return {name: md5 for name, md5 in known.files.items() if there.get(name) == sizes[name]}
 
     @contextmanager
     def lease(self, table: str) -> Iterator[None]:
@@ -221,7 +220,7 @@ class Lake:
 def _is_whole(line: bytes) -> bool:
     """Whether a line of the journal was written to its end: a crash may tear one."""
     try:
-        json.loads(line)
+        orjson.loads(line)
     except ValueError:
         return False
     return True

@@ -57,14 +57,14 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
         # A key that turns out to stand in two partitions makes the later one stale once more.
         while current.stale:
             built = {item.partition: item.reasons for item in current.stale} | built
-            entries = dict(current.keep)
+            made: dict[str, Entry] = {}
 
-            def done(partition: str, entry: Entry, entries: dict[str, Entry] = entries) -> None:
+            def done(partition: str, entry: Entry, made: dict[str, Entry] = made) -> None:
                 lake.remember(stage.table, entry)
-                entries[partition] = entry
+                made[partition] = entry
 
             execute(current, lake, done)
-            current = plan_stage(stage, lake, current.manifest(entries), only)
+            current = plan_stage(stage, lake, current.manifest(current.keep | made), only)
         _show(current, lake)
         return Ran(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
 
@@ -84,7 +84,7 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
         inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}
         made = plan(stage, inputs, lake.known(stage.table), recipe_of(stage, lake.root))
         unknown = {item.partition: Entry(item.memo, f"made by {item.memo}", 0) for item in made.stale}
-        coming[stage.table] = made.manifest({**made.keep, **unknown})
+        coming[stage.table] = made.manifest(made.keep | unknown)
         plans.append(made)
     return plans
 
@@ -92,7 +92,6 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
 def _show(done: Plan, lake: Lake) -> None:
     """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
     for table in done.stage.beside:
-        there = {name: entry.beside[table] for name, entry in done.keep.items() if table in entry.beside}
-        lake.commit(replace(done.manifest(there), table=table))
+        lake.commit(replace(done.manifest(done.keep.beside(table)), table=table))
     lake.commit(done.manifest(done.keep))
     lake.forget(done.stage.table)

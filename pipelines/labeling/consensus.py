@@ -46,8 +46,8 @@ class Majority:
 
     def partitions(self, source: str, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
         """As `Consensus`."""
-        for day, entry in sorted(inputs[source].partitions.items()):
-            yield day, {source: {day: entry.md5}}
+        for day, md5 in sorted(inputs[source].md5s.items()):
+            yield day, {source: {day: md5}}
 
     def decide(self, day: str, files: Mapping[str, Path]) -> Verdict:
         """As `Consensus`."""
@@ -64,7 +64,7 @@ class Weighed:
 
     def partitions(self, source: str, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
         """As `Consensus`."""
-        every = {day: entry.md5 for day, entry in sorted(inputs[source].partitions.items())}
+        every = dict(sorted(inputs[source].md5s.items()))
         for day in every:
             yield day, {source: every}
 

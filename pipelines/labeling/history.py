@@ -77,7 +77,7 @@ def catch_up(before: Manifest, lake: Lake, reader: Reader, *, allow_empty: bool 
     # Twice what changed, because people answer while we read; then everything.
     for since in (_cursor(before), _cursor(before), None):
         new, foreign = _news(manifest, lake, reader, since)
-        manifest = manifest.with_partitions({**manifest.partitions, **_added(manifest, lake, reader, new)})
+        manifest = manifest.plus(_added(manifest, lake, reader, new))
         counted.update(row["event"] for row in new)
         if since is None or _adds_up(manifest, reader):
             break

@@ -1,7 +1,6 @@
 """The cache: the objects of one workspace, by md5, and the remote behind it."""
 
 import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -11,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import orjson
 
 from pipelines import faults
 from pipelines.errors import MissingObjectError
@@ -153,7 +154,7 @@ class Cache:
 
 def read_directory(cache: Cache, md5: str) -> dict[str, str]:
     """Relative path → md5 of the folder whose `.dir` object is `md5`."""
-    return {item["relpath"]: item["md5"] for item in json.loads(cache.fetch(md5).read_bytes())}
+    return {item["relpath"]: item["md5"] for item in orjson.loads(cache.fetch(md5).read_bytes())}
 
 
 def _sync(path: Path) -> None:
