@@ -4,7 +4,8 @@
 which hold the hash of every partition, and the source files that its code fingerprint follows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.engine.recipe import param
 from pipelines.engine.stage import Stage
 from pipelines.errors import HeadraceError
+from pipelines.systems.dvc.cache import read_directory
 from pipelines.systems.dvc.files import dump_yaml, load_yaml, write_whole
 from pipelines.systems.dvc.objects import directory_bytes, md5_of
 
@@ -73,10 +75,17 @@ def write(root: Path) -> int:
     return len(wanted["stages"])
 
 
-def lock_entry(stage: Stage, lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The stage's entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
+def lock_entries(stages: Iterable[Stage], lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Stage → its entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
+    dep = cache(partial(_dep, lake))  # what many stages read is hashed once
+    return {stage_name(stage): _lock_entry(stage, lake, dep, outs) for stage in stages}
+
+
+def _lock_entry(
+    stage: Stage, lake: Lake, dep: Callable[[str], dict[str, Any]], outs: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
     declared = dvc_stage(stage, lake.root)
-    entry: dict[str, Any] = {"cmd": declared["cmd"], "deps": [_dep(lake, path) for path in declared["deps"]]}
+    entry: dict[str, Any] = {"cmd": declared["cmd"], "deps": [dep(path) for path in declared["deps"]]}
     if stage.params:
         entry["params"] = {"params.yaml": {name: param(lake.root, name) for name in sorted(stage.params)}}
     return {**entry, "outs": [outs[path] for path in declared["outs"]]}
@@ -87,16 +96,23 @@ def _dep(lake: Lake, path: str) -> dict[str, Any]:
     return {"path": path, "hash": "md5", "md5": md5_of(file), "size": file.stat().st_size}
 
 
-def out_entry(manifest: Manifest, lake: Lake, path: str) -> dict[str, Any]:
+def out_entry(
+    manifest: Manifest, lake: Lake, path: str, recorded: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """The output entry of a table's folder; its manifest and its list of files go into the cache.
 
     Args:
         manifest: The table.
         lake: The workspace.
         path: What the entry calls the folder.
+        recorded: Output entries that stand where their tables have not changed.
     """
     text = manifest.to_bytes()
-    files = {**manifest.files, MANIFEST: lake.cache.add_bytes(text).md5}
+    own = lake.cache.add_bytes(text).md5
+    had = (recorded or {}).get(path)
+    if had and read_directory(lake.cache, had["md5"]).get(MANIFEST) == own:
+        return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
+    files = {**manifest.files, MANIFEST: own}
     size = len(text) + sum(manifest.sizes.values())
     folder = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
     return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}

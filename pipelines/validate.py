@@ -37,6 +37,7 @@ def stage(dataset: Dataset, source: Source) -> Stage:
         libraries=("polars", "pyarrow", "pandera"),
         partitions=partial(partitions, raw),
         compute=partial(compute, source, dataset.name, rejected),
+        settles=False,
     )
 
 

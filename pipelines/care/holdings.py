@@ -111,7 +111,7 @@ def releases(lake: Lake) -> dict[str, str]:
 def shown_manifests(lake: Lake) -> Iterator[Manifest]:
     """Manifest of every table that the workspace shows, whichever dataset's."""
     for path in sorted((lake.root / "data").glob(f"*/*/*/{MANIFEST}")):
-        yield Manifest.from_bytes(path.read_bytes())
+        yield Manifest.at(path)
 
 
 def remembered(lake: Lake) -> Iterator[Entry]:

@@ -107,7 +107,7 @@ def _from_workspace(lake: Lake, item: Damage) -> Iterator[Write]:
 
 def _list_of(folder: Path) -> bytes:
     """The list of a table's folder as its manifest says."""
-    shown = Manifest.from_bytes((folder / MANIFEST).read_bytes())
+    shown = Manifest.at(folder / MANIFEST)
     return directory_bytes({**shown.files, MANIFEST: md5_of(folder / MANIFEST)})
 
 

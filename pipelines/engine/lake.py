@@ -50,7 +50,7 @@ class Lake:
         """What the table holds now: its manifest in the workspace, else the recorded one, else none at all."""
         path = self.folder(table) / MANIFEST
         if path.exists():
-            return Manifest.from_bytes(path.read_bytes())
+            return Manifest.at(path)
         return self.recorded(table) or Manifest(table)
 
     def recorded(self, table: str, revision: str | None = None) -> Manifest | None:
@@ -68,7 +68,7 @@ class Lake:
         objects = read_directory(self.cache, folder)
         if MANIFEST not in objects:
             return None
-        return Manifest.from_bytes(self.cache.fetch(objects[MANIFEST]).read_bytes())
+        return Manifest.at(self.cache.fetch(objects[MANIFEST]))
 
     def known(self, table: str) -> list[Manifest]:
         """Every manifest that may lend an entry, the one that readers see first.
@@ -78,7 +78,7 @@ class Lake:
         recorded = self.recorded(table)
         safe = recorded.lines if recorded else {}
         path = self.folder(table) / MANIFEST
-        shown = [Manifest.from_bytes(path.read_bytes())] if path.exists() else []
+        shown = [Manifest.at(path)] if path.exists() else []
         mine = [self._there(manifest, safe) for manifest in (*shown, self._remembered(table))]
         found = [*mine[:-1], *([recorded] if recorded else []), mine[-1]]
         return found if shown or recorded else [Manifest(table), *found]
@@ -166,7 +166,9 @@ class Lake:
             if shown.get(name) != md5:
                 self.cache.copy_to(md5, folder / name)
         self._fence(manifest.table)
-        write_whole(folder / MANIFEST, manifest.to_bytes())
+        text = manifest.to_bytes()
+        if MANIFEST not in there or (folder / MANIFEST).read_bytes() != text:
+            write_whole(folder / MANIFEST, text)
         for name in there.keys() - wanted.keys() - {MANIFEST}:
             faults.point("file that is gone")
             (folder / name).unlink(missing_ok=True)
@@ -175,7 +177,7 @@ class Lake:
         """File name → md5 of the partitions that lie in the folder as its manifest says, by their sizes."""
         if MANIFEST not in there:
             return {}
-        known = Manifest.from_bytes((folder / MANIFEST).read_bytes())
+        known = Manifest.at(folder / MANIFEST)
         sizes = {name + known.suffix: size for name, size in known.sizes.items()}
         return {name: md5 for name, md5 in known.files.items() if there.get(name) == sizes[name]}
 

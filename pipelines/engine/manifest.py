@@ -7,6 +7,7 @@ is, and its hash or memo key is a slice of it.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -141,6 +142,12 @@ class Manifest:
         """The manifest that `to_bytes` wrote."""
         return _parsed(text)
 
+    @classmethod
+    def at(cls, path: Path) -> "Manifest":
+        """The manifest that lies at `path`: a file that is replaced, never written over."""
+        found = path.stat()
+        return _read(path, (found.st_ino, found.st_mtime_ns, found.st_size))
+
     @cached_property
     def lines(self) -> Mapping[str, str]:
         """Partition → line."""
@@ -202,8 +209,14 @@ def _sorted(value: Mapping[str, Any] | str) -> bytes:
 
 
 @lru_cache(maxsize=32)
+def _read(path: Path, _same: tuple[int, int, int]) -> Manifest:
+    """A run meets the same file many times: as what it is to change, and as an input of several stages."""
+    return _parsed(path.read_bytes())
+
+
+@lru_cache(maxsize=32)
 def _parsed(text: bytes) -> Manifest:
-    """A run meets the same manifest many times: shown, recorded, and as an input of several stages."""
+    """What is shown is most often what is recorded."""
     head, begin, body = text.decode().partition(BEGIN)
     if not begin:  # as releases have it that were made before partitions were lines of this shape
         found = orjson.loads(text)

@@ -89,13 +89,13 @@ def by_memo(known: Sequence[Manifest]) -> dict[str, str]:
     return {memo: each.lines[name] for each in reversed(known) for name, memo in each.memos.items()}
 
 
-def memo_key(base: str, inputs: Inputs) -> str:
+def memo_key(base: bytes, inputs: Inputs) -> str:
     """Memo key of a partition: the recipe's key and every input's bytes."""
-    return hashlib.sha256(base.encode() + orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    return hashlib.sha256(base + orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def _compared(
-    wanted: Iterable[tuple[str, Inputs]], own: Manifest, base: str
+    wanted: Iterable[tuple[str, Inputs]], own: Manifest, base: bytes
 ) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]]]:
     """Partition → line of those that stand as they are wanted, and memo key and inputs of the others."""
     keep, missing, lines, memos = {}, {}, own.lines, own.memos

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import Entry, Manifest
+from pipelines.engine.manifest import Entry, Manifest, Partitions
 from pipelines.engine.plan import Plan, plan
 from pipelines.engine.recipe import recipe_of
 from pipelines.engine.stage import Stage
@@ -33,9 +33,20 @@ class Ran:
     @property
     def totals(self) -> dict[str, int]:
         """Rows in, accepted and rejected of the whole table; a feature table has rows only."""
-        entries = self.manifest.partitions.values()
-        counted = {name: sum(entry.facts.get(name, 0) for entry in entries) for name in ("rows_in", "rejected")}
-        return {"rows": self.manifest.rows, **(counted if self.stage.verb == "validate" else {})}
+        rows = {"rows": self.manifest.rows}
+        if self.stage.verb != "validate":
+            return rows
+        facts = [entry.facts for entry in self.manifest.partitions.values()]
+        return rows | {name: sum(found.get(name, 0) for found in facts) for name in ("rows_in", "rejected")}
+
+    @property
+    def checks(self) -> Counter[str]:
+        """Check → rows of the whole table that it rejected."""
+        found: Counter[str] = Counter()
+        for entry in self.manifest.partitions.values() if self.stage.verb == "validate" else ():
+            if checks := entry.facts.get("checks"):
+                found.update(checks)
+        return found
 
     @property
     def collected_by(self) -> dict[str, int]:
@@ -54,19 +65,26 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
     with lake.lease(stage.table):
         first = current = plan_stage(stage, lake, only=only)
         built: dict[str, tuple[str, ...]] = {}
-        # A key that turns out to stand in two partitions makes the later one stale once more.
         while current.stale:
             built = {item.partition: item.reasons for item in current.stale} | built
-            made: dict[str, Entry] = {}
-
-            def done(partition: str, entry: Entry, made: dict[str, Entry] = made) -> None:
-                lake.remember(stage.table, entry)
-                made[partition] = entry
-
-            execute(current, lake, done)
-            current = plan_stage(stage, lake, current.manifest(current.keep | made), only)
+            after = current.manifest(current.keep | _computed(current, lake, execute))
+            # A key that turns out to stand in two partitions makes the later one stale once more.
+            again = plan_stage(stage, lake, after, only) if not stage.settles else None
+            current = again or replace(current, keep=Partitions.of(after.partitions), stale=())
         _show(current, lake)
         return Ran(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
+
+
+def _computed(stale: Plan, lake: Lake, execute: Execute) -> dict[str, Entry]:
+    """Entries of what was stale; each is noted at once, so that a run after a crash need not compute it again."""
+    made: dict[str, Entry] = {}
+
+    def done(partition: str, entry: Entry) -> None:
+        lake.remember(stale.stage.table, entry)
+        made[partition] = entry
+
+    execute(stale, lake, done)
+    return made
 
 
 def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None, only: str | None = None) -> Plan:

@@ -53,6 +53,7 @@ class Stage:
         params: Names in `params.yaml` that it reads.
         partitions: Manifests of the inputs and of its own table → every partition there should be, and its inputs.
         compute: Partition, files of the inputs, parameters → outcome. A pure function.
+        settles: Whether what a run made cannot change which inputs a partition has; else it is planned once more.
     """
 
     verb: str
@@ -62,6 +63,7 @@ class Stage:
     modules: tuple[str, ...]
     partitions: Callable[[Mapping[str, Manifest], Manifest], Iterable[tuple[str, Inputs]]]
     compute: Callable[[str, Files, Mapping[str, Any]], Outcome]
+    settles: bool = True
     beside: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ("polars", "pyarrow")
     params: tuple[str, ...] = ()

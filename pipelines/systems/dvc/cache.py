@@ -4,10 +4,10 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -79,11 +79,14 @@ class Cache:
 
     def add_bytes(self, content: bytes, *, suffix: str = "") -> Stored:
         """Keep `content`; `suffix` is `.dir` for a folder's list."""
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix
+        if self.has(md5, len(content)):
+            return Stored(md5, len(content))
         temporary = self.folder / "tmp" / uuid.uuid4().hex
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content)
-            return self._keep(temporary, hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix)
+            return self._keep(temporary, md5)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -152,9 +155,15 @@ class Cache:
         return self.lent or Remote.of(self.root)
 
 
-def read_directory(cache: Cache, md5: str) -> dict[str, str]:
+def read_directory(cache: Cache, md5: str) -> Mapping[str, str]:
     """Relative path → md5 of the folder whose `.dir` object is `md5`."""
-    return {item["relpath"]: item["md5"] for item in orjson.loads(cache.fetch(md5).read_bytes())}
+    return _listed(cache.fetch(md5).read_bytes())
+
+
+@lru_cache(maxsize=32)
+def _listed(content: bytes) -> Mapping[str, str]:
+    """A release meets the same list several times: as what is recorded, what is to be, and what is there already."""
+    return {item["relpath"]: item["md5"] for item in orjson.loads(content)}
 
 
 def _sync(path: Path) -> None:
