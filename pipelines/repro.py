@@ -14,13 +14,12 @@ from pipelines.dataset import Dataset
 from pipelines.datasets import NAMES, load
 from pipelines.engine.code import closure
 from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import MANIFEST, Manifest
+from pipelines.engine.manifest import MANIFEST
 from pipelines.engine.recipe import param
 from pipelines.engine.stage import Stage
 from pipelines.errors import HeadraceError
-from pipelines.systems.dvc.cache import read_directory
 from pipelines.systems.dvc.files import dump_yaml, load_yaml, write_whole
-from pipelines.systems.dvc.objects import directory_bytes, md5_of
+from pipelines.systems.dvc.objects import md5_of
 
 COMMAND = "python -m pipelines"
 WORDS = {"label": "label aggregate"}
@@ -94,28 +93,6 @@ def _lock_entry(
 def _dep(lake: Lake, path: str) -> dict[str, Any]:
     file = lake.root / path
     return {"path": path, "hash": "md5", "md5": md5_of(file), "size": file.stat().st_size}
-
-
-def out_entry(
-    manifest: Manifest, lake: Lake, path: str, recorded: Mapping[str, dict[str, Any]] | None = None
-) -> dict[str, Any]:
-    """The output entry of a table's folder; its manifest and its list of files go into the cache.
-
-    Args:
-        manifest: The table.
-        lake: The workspace.
-        path: What the entry calls the folder.
-        recorded: Output entries that stand where their tables have not changed.
-    """
-    text = manifest.to_bytes()
-    own = lake.cache.add_bytes(text).md5
-    had = (recorded or {}).get(path)
-    if had and read_directory(lake.cache, had["md5"]).get(MANIFEST) == own:
-        return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
-    files = {**manifest.files, MANIFEST: own}
-    size = len(text) + sum(manifest.sizes.values())
-    folder = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
-    return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
 
 
 def declared(root: Path) -> set[str]:

@@ -166,8 +166,7 @@ def latest(lake: Lake, dataset: str) -> str:
 
 def _outs(dataset: Dataset, lake: Lake, recorded: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Path → output entry of each of the dataset's tables, as they are in the workspace."""
-    paths = {table: f"data/{table}" for table in _tables(dataset, lake)}
-    return {path: repro.out_entry(lake.manifest(table), lake, path, recorded) for table, path in paths.items()}
+    return {f"data/{table}": lake.out(lake.manifest(table), recorded) for table in _tables(dataset, lake)}
 
 
 def _sizes(dataset: Dataset, lake: Lake) -> dict[str, int]:

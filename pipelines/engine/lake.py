@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import polars as pl
 
 from pipelines import faults
 from pipelines.engine.manifest import MANIFEST, Entry, Manifest, Partitions
@@ -21,6 +21,10 @@ from pipelines.errors import MissingObjectError, StaleAttemptError, TableBusyErr
 from pipelines.systems.dvc.cache import Cache, read_directory
 from pipelines.systems.dvc.files import write_whole
 from pipelines.systems.dvc.lock import recorded_outs
+from pipelines.systems.dvc.objects import directory_bytes
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -137,12 +141,14 @@ class Lake:
                 raise MissingObjectError(f"{table} has no partition {partition}: see `headrace status`.")
         return {partition: self.cache.fetch(entries[partition].md5) for partition in wanted}
 
-    def scan(self, table: str, partitions: Iterable[str] | None = None) -> pl.LazyFrame:
+    def scan(self, table: str, partitions: Iterable[str] | None = None) -> "pl.LazyFrame":
         """The rows of a Parquet table, in partition order.
 
         Raises:
             MissingObjectError: As `paths`; also for a table of no partition, which has no schema.
         """
+        import polars as pl  # noqa: PLC0415  who looks at manifests alone does not pay for the import
+
         paths = list(self.paths(table, partitions).values())
         if not paths:
             raise MissingObjectError(f"{table} has no partition: `headrace run {table.split('/')[1]}` makes them.")
@@ -180,6 +186,23 @@ class Lake:
         known = Manifest.at(folder / MANIFEST)
         sizes = {name + known.suffix: size for name, size in known.sizes.items()}
         return {name: md5 for name, md5 in known.files.items() if there.get(name) == sizes[name]}
+
+    def out(self, manifest: Manifest, recorded: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        """The output entry that records a table, with which its manifest and its list of files go into the cache.
+
+        Args:
+            manifest: The table.
+            recorded: Output entries that there are; the table's own stands if it is as it was.
+        """
+        path, text = f"data/{manifest.table}", manifest.to_bytes()
+        own = self.cache.add_bytes(text).md5
+        had = recorded.get(path)
+        if had and read_directory(self.cache, had["md5"]).get(MANIFEST) == own:
+            return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
+        files = {**manifest.files, MANIFEST: own}
+        folder = self.cache.add_bytes(directory_bytes(files), suffix=".dir")
+        size = len(text) + sum(manifest.sizes.values())
+        return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
 
     @contextmanager
     def lease(self, table: str) -> Iterator[None]:

@@ -68,7 +68,6 @@ class Partitions(Mapping[str, Entry]):
 
     def __init__(self, lines: Mapping[str, str]) -> None:
         self.lines = lines
-        self._entries: dict[str, Entry] = {}
 
     @classmethod
     def of(cls, entries: Mapping[str, Entry]) -> "Partitions":
@@ -79,9 +78,7 @@ class Partitions(Mapping[str, Entry]):
 
     def __getitem__(self, partition: str) -> Entry:
         """The entry of a partition."""
-        if partition not in self._entries:
-            self._entries[partition] = Entry.from_line(self.lines[partition])
-        return self._entries[partition]
+        return _entry(self.lines[partition])
 
     def __iter__(self) -> Iterator[str]:
         """The names."""
@@ -134,7 +131,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Canonical JSON, a partition a line."""
         head = ",\n".join(f'"{name}":{_sorted(getattr(self, name)).decode()}' for name in HEAD)
-        lines = ",\n".join([f'"{partition}": {line}' for partition, line in sorted(self.lines.items())])
+        lines = ",\n".join([f'"{partition}": {self.lines[partition]}' for partition in sorted(self.lines)])
         return f"{{{head}{BEGIN}{lines}{END}".encode()
 
     @classmethod
@@ -206,6 +203,12 @@ def _told(line: str, between: tuple[str, str]) -> str:
 
 def _sorted(value: Mapping[str, Any] | str) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+@lru_cache(maxsize=1 << 14)
+def _entry(line: str) -> Entry:
+    """A run asks for the same entry several times: before, while and after it changes the table."""
+    return Entry.from_line(line)
 
 
 @lru_cache(maxsize=32)

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.manifest import Manifest
 from pipelines.errors import HeadraceError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Inputs = Mapping[str, Mapping[str, str]]
 """Table → partition → md5."""
@@ -30,11 +31,11 @@ class Outcome:
         refusal: The partition must not go on: given where the rows lie that show why, the error that says so.
     """
 
-    rows: pl.LazyFrame | pl.DataFrame
+    rows: "pl.LazyFrame | pl.DataFrame"
     keys: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    check: Callable[[pl.DataFrame], None] = lambda _rows: None
-    beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    check: "Callable[[pl.DataFrame], None]" = lambda _rows: None
+    beside: "Mapping[str, pl.DataFrame]" = field(default_factory=dict)
     refusal: Callable[[str], HeadraceError] | None = None
 
 
