@@ -378,10 +378,10 @@ def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> 
     assert other.manifest(TOTALS) == lake.manifest(TOTALS)
 
 
-def test_a_manifest_is_a_line_a_partition_the_file_first_and_older_layouts_are_read_too() -> None:
+def test_a_manifest_is_a_line_a_partition_the_file_first_and_is_read_however_it_is_laid_out() -> None:
     entry = Entry("m", "a", 10, 2, {"raw/x": {"p": "q"}}, {"rows_in": 3})
     manifest = Manifest("t", ".csv", {"f": "h"}, {"p": [1]}, {"polars": "1"}, {"2026-01-01": entry})
-    older = b"""{"code": {"f": "h"}, "libraries": {"polars": "1"}, "params": {"p": [1]}, "suffix": ".csv", "table": "t",
+    other = b"""{"code": {"f": "h"}, "libraries": {"polars": "1"}, "params": {"p": [1]}, "suffix": ".csv", "table": "t",
  "partitions": {
 "2026-01-01":{"facts": {"rows_in": 3}, "inputs": {"raw/x": {"p": "q"}}, "md5": "a", "memo": "m", "rows": 2, "size": 10}
 }}
@@ -391,8 +391,8 @@ def test_a_manifest_is_a_line_a_partition_the_file_first_and_older_layouts_are_r
         '"2026-01-01": {"rows":2,"size":10,"md5":"a","memo":"m","facts":{"rows_in":3},"inputs":{"raw/x":{"p":"q"}}}'
     )
     assert json.loads(manifest.to_bytes())["partitions"]["2026-01-01"]["inputs"] == entry.inputs
-    assert Manifest.from_bytes(older) == manifest
-    assert Manifest.from_bytes(older).to_bytes() == manifest.to_bytes()
+    assert Manifest.from_bytes(other) == manifest
+    assert Manifest.from_bytes(other).to_bytes() == manifest.to_bytes()
 
 
 def test_what_is_told_of_all_partitions_is_what_their_entries_say() -> None:

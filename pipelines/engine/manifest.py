@@ -221,7 +221,7 @@ def _read(path: Path, _same: tuple[int, int, int]) -> Manifest:
 def _parsed(text: bytes) -> Manifest:
     """What is shown is most often what is recorded."""
     head, begin, body = text.decode().partition(BEGIN)
-    if not begin:  # as releases have it that were made before partitions were lines of this shape
+    if not begin:  # the same, laid out by another hand
         found = orjson.loads(text)
         entries = {name: Entry.from_dict(entry) for name, entry in found["partitions"].items()}
         return Manifest(**{**found, "partitions": entries})
