@@ -124,7 +124,7 @@ def run(address: str = "") -> None:
 
 def plan(size: str) -> None:
     """Plan and record a table of `size` partitions that reads one input."""
-    from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
+    from pipelines.engine.manifest import Entry, Manifest, Partitions  # noqa: PLC0415
     from pipelines.engine.plan import plan as decide  # noqa: PLC0415
     from pipelines.engine.recipe import Recipe  # noqa: PLC0415
     from pipelines.engine.stage import Stage  # noqa: PLC0415
@@ -137,19 +137,20 @@ def plan(size: str) -> None:
     first = decide(stage, inputs, [], recipe)
     made = {item.partition: Entry(item.memo, item.memo, 1, 1, item.inputs) for item in first.stale}
     text = first.manifest(made).to_bytes()
-    raw |= {name: Entry("new", "new", 1) for name in names[::1000]}
+    changed = {name: Entry("new", "new", 1) for name in names[::1000]}
+    inputs = {"raw/bench/t": Manifest("raw/bench/t", partitions=Partitions.of(raw) | changed)}
     again = decide(stage, inputs, [Manifest.from_bytes(text)], recipe)
-    made = {**again.keep, **{item.partition: Entry(item.memo, item.memo, 1, 1, item.inputs) for item in again.stale}}
-    after = again.manifest(made)
+    made = {item.partition: Entry(item.memo, item.memo, 1, 1, item.inputs) for item in again.stale}
+    after = again.manifest(again.keep | made)
     Path("manifest.json").write_bytes(after.to_bytes())
-    Path("list.dir").write_bytes(directory_bytes({f"{name}.parquet": entry.md5 for name, entry in made.items()}))
+    Path("list.dir").write_bytes(directory_bytes(after.files))
     if len(again.stale) != len(names[::1000]):
         raise SystemExit(f"{len(again.stale)} stale of {len(names)}: the plan is wrong.")
 
 
 def _each(inputs: "Mapping[str, Manifest]", _own: "Manifest") -> "Iterator[tuple[str, Inputs]]":
-    for name, entry in inputs["raw/bench/t"].partitions.items():
-        yield name, {"raw/bench/t": {name: entry.md5}}
+    for name, md5 in inputs["raw/bench/t"].md5s.items():
+        yield name, {"raw/bench/t": {name: md5}}
 
 
 def _never(*_: object) -> "Outcome":

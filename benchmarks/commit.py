@@ -110,7 +110,6 @@ def bulk(report: Report, place: Workspace, number: int, size: int, repeats: int)
 
 def fill(number: int, size: int) -> None:
     """A table of `number` partitions, shown, in the cache and recorded."""
-    from pipelines import repro  # noqa: PLC0415
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
     from pipelines.systems.dvc.lock import write_pointer  # noqa: PLC0415
@@ -121,12 +120,11 @@ def fill(number: int, size: int) -> None:
         entries[f"{name:06}"] = Entry(stored.md5, stored.md5, stored.size)
     manifest = Manifest(TABLE, ".bin", partitions=entries)
     lake.commit(manifest)
-    write_pointer(lake.root, repro.out_entry(manifest, lake, FOLDER))
+    write_pointer(lake.root, lake.out(manifest, {}))
 
 
 def append(number: int) -> None:
     """Ours: one more partition, recorded and pushed."""
-    from pipelines import repro  # noqa: PLC0415
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.engine.manifest import Entry  # noqa: PLC0415
     from pipelines.systems.dvc.lock import recorded_outs, write_pointer  # noqa: PLC0415
@@ -135,9 +133,9 @@ def append(number: int) -> None:
     lake = Lake.at(Path.cwd())
     before, there = lake.manifest(TABLE), recorded_outs(lake.root)
     stored = lake.cache.add_bytes(os.urandom(PART))
-    after = before.with_partitions({**before.partitions, f"{number:06}": Entry(stored.md5, stored.md5, stored.size)})
+    after = before.plus({f"{number:06}": Entry(stored.md5, stored.md5, stored.size)})
     lake.commit(after)
-    out = repro.out_entry(after, lake, FOLDER)
+    out = lake.out(after, there)
     push_objects(lake.cache, [out], there.values(), {})
     write_pointer(lake.root, out)
 

@@ -1,9 +1,13 @@
 """One new day on top of 30, 365 and 3,650 days: what each stage costs, the release's commit and push included.
 
-The days are tiny (24 flights and 6 hours of weather each), so that what grows with their number shows. Raw data is
-ingested for real. Of what came of it, the last days are computed and the ones before stand as if they had been: with
+The first days are tiny (24 flights and 6 hours of weather each), so that what grows with their number shows. Raw data
+is ingested for real. Of what came of it, the last days are computed and the ones before stand as if they had been: with
 their memo keys, counts and bytes of their own, in the workspace, in the cache and on the remote. No run reads them,
 which is the claim. A full run over 365 days stands beside it.
+
+Of tiny days, what a command takes to start is most of either side. So the share of one day in a year is measured a
+second time on days as large as those of 2013 (336,776 flights), all of them run for real: with the four commands, and
+with `headrace run` and `version`, as one types them.
 """
 
 import os
@@ -27,16 +31,21 @@ FLIGHTS_A_DAY = 24
 COMPUTED = {"validate": 28, "transform": 14}
 """Days at the end that are computed: a feature's day reads the ten before it."""
 VERBS = ("ingest", "validate", "transform", "version")
+RUN = ("run", "version")
+"""The same, as one types it."""
+YEAR = 365
 
 
 def main() -> None:
     """Measure and report."""
     parser = options(__doc__ or "")
     parser.add_argument("--grow", help="(for itself) bring days FIRST:COUNT of a workspace's sources")
+    parser.add_argument("--real", action="store_true", help="(for itself) days as large as those of 2013")
     parser.add_argument("--stand-in", action="store_true", help="(for itself) make a workspace's history")
     asked = parser.parse_args()
     if asked.grow:
-        grow(*map(int, asked.grow.split(":")))
+        first, count = map(int, asked.grow.split(":"))
+        grow(first, count, None if asked.real else FLIGHTS_A_DAY)
     elif asked.stand_in:
         stand_in(Path.cwd())
     else:
@@ -67,7 +76,24 @@ def compare(report: Report, repeats: int) -> None:
         report.table(f"everything, {middle_size} days", whole, "total")
         ratio = costs[middle_size]["total"].cpu_s / whole["total"].cpu_s
         report.target(f"one day / a full run of {middle_size} days", ratio, 0.02)
+        real_size(report, workspace(folder, env, "real"), repeats)
     report.end()
+
+
+def real_size(report: Report, place: Workspace, repeats: int) -> None:
+    """A year of days of real size, and one more day, in both ways."""
+    once(script(place, "--grow", f"0:{YEAR}", "--real"))
+    whole = total(once(place.headrace(verb, verb, "flights")) for verb in RUN)
+    ways: dict[tuple[str, ...], list[Cost]] = {RUN: [], VERBS: []}
+    for turn in range(repeats):
+        for number, (way, costs) in enumerate(ways.items()):
+            once(script(place, "--grow", f"{YEAR + 2 * turn + number}:1", "--real"))
+            costs.append(total(once(place.headrace(verb, verb, "flights")) for verb in way))
+    more = {f"one more: {', '.join(way)}": middle(costs) for way, costs in ways.items()}
+    everything = f"all {YEAR} days: {', '.join(RUN)}"
+    report.table("days of real size, some 920 flights", {everything: whole, **more}, everything)
+    for what, cost in more.items():
+        report.target(f"{what} / {everything}", cost.cpu_s / whole.cpu_s, 0.02)
 
 
 def days(count: int, first: int) -> list[date]:
@@ -109,7 +135,7 @@ def script(place: Workspace, *arguments: str) -> Contender:
     return place.script("prepare", str(place.root / "benchmarks/increment.py"), *arguments)
 
 
-def grow(first: int, count: int) -> None:
+def grow(first: int, count: int, size: int | None) -> None:
     """Put days into the sources: files where the S3 server has its bucket, rows into PostgreSQL."""
     import psycopg  # noqa: PLC0415
     from synthetic import file, flights, packed, planes, weather  # noqa: PLC0415
@@ -119,7 +145,7 @@ def grow(first: int, count: int) -> None:
 
     bucket = Path.cwd().parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
     new: list[date] = days(count, first)
-    objects = {f"flights/{day}.csv.gz": packed(flights(day, rows=FLIGHTS_A_DAY)) for day in new}
+    objects = {f"flights/{day}.csv.gz": packed(flights(day, rows=size)) for day in new}
     if first:  # the server remembers a folder that it has listed: what comes later goes through it
         for key, content in objects.items():
             Bucket(bucket.name, endpoint=os.environ["AWS_ENDPOINT_URL"]).write(key, content)

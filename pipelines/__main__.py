@@ -1,5 +1,6 @@
 """`headrace`, or `python -m pipelines`: the command line, run with the code of the workspace one stands in."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "pipelines", *sys.argv[1:]], environment)  # noqa: S606
     if workspace:
         os.environ.setdefault("HEADRACE_WORKSPACE", str(workspace))
+    gc.set_threshold(50_000, 20, 100)  # what a command imports and reads it keeps: looking for garbage costs a sixth
     from pipelines.cli import run  # noqa: PLC0415  only the code that is to run is imported
 
     run()

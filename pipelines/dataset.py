@@ -217,3 +217,8 @@ class Dataset:
     """Name of the Feast FeatureService that serves all feature tables."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def raw_table(dataset: str, source: str) -> str:
+    """Name of the raw table of a source."""
+    return f"raw/{dataset}/{source}"

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from pipelines.dataset import Dataset, Objects, Query, Source
+from pipelines.dataset import Dataset, Objects, Query, Source, raw_table
 from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import Entry, Manifest
+from pipelines.engine.manifest import Entry, Manifest, Partitions
+from pipelines.engine.plan import by_memo
 from pipelines.errors import HeadraceError, NotConfiguredError
 from pipelines.origins import Origin
 from pipelines.origins.objects import Keys
@@ -158,21 +159,23 @@ def _from_bucket(run: Run, sources: Iterable[Source], settings: Settings) -> dic
 def _bring(run: Run, source: Source, origin: Origin) -> Ingested:
     """Read what is missing and show the table."""
     table = raw_table(run.dataset.name, source.name)
-    had = run.lake.manifest(table).partitions
+    before = run.lake.manifest(table)
+    had = before.md5s
     _refuse_emptiness(run, table, origin, had)
     offers = {name: memo for name, memo in origin.offers.items() if run.wants(name)}
-    kept = _kept(run, table, offers, had)
-    read = _read(run, source, origin, sorted(offers.keys() - kept.keys()))
-    entries = kept | read
-    run.lake.commit(Manifest(table, _suffix(source), libraries=origin.libraries, partitions=entries))
+    kept = _kept(run, before, offers)
+    read = _read(run, source, origin, sorted(offers.keys() - kept.lines.keys()))
+    after = Manifest(table, _suffix(source), libraries=origin.libraries, partitions=kept | read)
+    run.lake.commit(after)
     run.lake.forget(table)
+    has = after.md5s
     return Ingested(
         source=source.name,
         table=table,
         listed=len(offers),
-        new=tuple(sorted(entries.keys() - had.keys())),
-        changed=tuple(sorted(name for name in entries.keys() & had.keys() if entries[name].md5 != had[name].md5)),
-        deleted=tuple(sorted(had.keys() - entries.keys())),
+        new=tuple(sorted(has.keys() - had.keys())),
+        changed=tuple(sorted(name for name in has.keys() & had.keys() if has[name] != had[name])),
+        deleted=tuple(sorted(had.keys() - has.keys())),
         unmatched=origin.unmatched,
         read=len(read),
         rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.origin, Query) else None,
@@ -192,27 +195,20 @@ def _read(run: Run, source: Source, origin: Origin, missing: list[str]) -> dict[
     return read
 
 
-def _kept(run: Run, table: str, offers: Mapping[str, str], had: Mapping[str, Entry]) -> dict[str, Entry]:
+def _kept(run: Run, before: Manifest, offers: Mapping[str, str]) -> Partitions:
     """What need not be read: partitions that the run does not look at, and what we have had by its memo key."""
-    aside = {name: entry for name, entry in had.items() if not run.wants(name)}
-    if run.full:
-        return aside
-    memos = {entry.memo: entry for known in reversed(run.lake.known(table)) for entry in known.partitions.values()}
-    return aside | {name: memos[memo] for name, memo in offers.items() if memo in memos}
+    aside = {name: line for name, line in before.lines.items() if not run.wants(name)}
+    lent = {} if run.full else by_memo(run.lake.known(before.table))
+    return Partitions(aside | {name: lent[memo] for name, memo in offers.items() if memo in lent})
 
 
-def _refuse_emptiness(run: Run, table: str, origin: Origin, had: Mapping[str, Entry]) -> None:
+def _refuse_emptiness(run: Run, table: str, origin: Origin, had: Mapping[str, str]) -> None:
     if had and not origin.offers and not run.allow_empty:
         raise EmptyListingError(
             f"{table} has {len(had)} partitions, but {origin.where} shows none. That is more often a wrong bucket,"
             " prefix or database than the truth, so the table stays as it is. If everything is meant to go, run"
             f" `headrace ingest {run.dataset.name} --allow-empty`."
         )
-
-
-def raw_table(dataset: str, source: str) -> str:
-    """Name of the raw table of a source."""
-    return f"raw/{dataset}/{source}"
 
 
 def _suffix(source: Source) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from pipelines import graph
+from pipelines.dataset import raw_table
 from pipelines.datasets import NAMES, load
 from pipelines.engine.lake import Lake
-from pipelines.ingest import raw_table
 from pipelines.labeling.tasks import annotations_table
 
 

@@ -4,7 +4,8 @@
 which hold the hash of every partition, and the source files that its code fingerprint follows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from pipelines.dataset import Dataset
 from pipelines.datasets import NAMES, load
 from pipelines.engine.code import closure
 from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import MANIFEST, Manifest
+from pipelines.engine.manifest import MANIFEST
 from pipelines.engine.recipe import param
 from pipelines.engine.stage import Stage
 from pipelines.errors import HeadraceError
 from pipelines.systems.dvc.files import dump_yaml, load_yaml, write_whole
-from pipelines.systems.dvc.objects import directory_bytes, md5_of
+from pipelines.systems.dvc.objects import md5_of
 
 COMMAND = "python -m pipelines"
 WORDS = {"label": "label aggregate"}
@@ -73,10 +74,17 @@ def write(root: Path) -> int:
     return len(wanted["stages"])
 
 
-def lock_entry(stage: Stage, lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The stage's entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
+def lock_entries(stages: Iterable[Stage], lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Stage → its entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
+    dep = cache(partial(_dep, lake))  # what many stages read is hashed once
+    return {stage_name(stage): _lock_entry(stage, lake, dep, outs) for stage in stages}
+
+
+def _lock_entry(
+    stage: Stage, lake: Lake, dep: Callable[[str], dict[str, Any]], outs: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
     declared = dvc_stage(stage, lake.root)
-    entry: dict[str, Any] = {"cmd": declared["cmd"], "deps": [_dep(lake, path) for path in declared["deps"]]}
+    entry: dict[str, Any] = {"cmd": declared["cmd"], "deps": [dep(path) for path in declared["deps"]]}
     if stage.params:
         entry["params"] = {"params.yaml": {name: param(lake.root, name) for name in sorted(stage.params)}}
     return {**entry, "outs": [outs[path] for path in declared["outs"]]}
@@ -85,22 +93,6 @@ def lock_entry(stage: Stage, lake: Lake, outs: Mapping[str, dict[str, Any]]) -> 
 def _dep(lake: Lake, path: str) -> dict[str, Any]:
     file = lake.root / path
     return {"path": path, "hash": "md5", "md5": md5_of(file), "size": file.stat().st_size}
-
-
-def out_entry(manifest: Manifest, lake: Lake, path: str) -> dict[str, Any]:
-    """The output entry of a table's folder; its manifest and its list of files go into the cache.
-
-    Args:
-        manifest: The table.
-        lake: The workspace.
-        path: What the entry calls the folder.
-    """
-    text = manifest.to_bytes()
-    files = {name + manifest.suffix: entry.md5 for name, entry in manifest.partitions.items()}
-    files[MANIFEST] = lake.cache.add_bytes(text).md5
-    size = len(text) + sum(entry.size for entry in manifest.partitions.values())
-    folder = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
-    return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
 
 
 def declared(root: Path) -> set[str]:

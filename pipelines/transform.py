@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def partitions(
     """Every partition of the first table read, with what lies in each table's lookback before it."""
     windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
     driver = next(iter(reads))
-    for partition in sorted(inputs[driver].partitions):
+    for partition in sorted(inputs[driver].lines):
         yield partition, {table: window.before(partition) for table, window in windows.items()}
 
 
@@ -88,20 +88,24 @@ class _Window:
 
     def __init__(self, md5s: Mapping[str, str], lookback: int) -> None:
         self.whole = {WHOLE: md5s[WHOLE]} if WHOLE in md5s else None
-        self.days = sorted(md5s)
-        self.md5s = md5s
-        self.ordinals = [] if self.whole else [date.fromisoformat(day).toordinal() for day in self.days]
+        self.days = sorted(md5s.items())
+        self.ordinals = [] if self.whole else [_ordinal(day) for day, _ in self.days]
         self.lookback = lookback
 
     @classmethod
     def over(cls, manifest: Manifest, lookback: int) -> "_Window":
-        return cls({name: entry.md5 for name, entry in manifest.partitions.items()}, lookback)
+        return cls(manifest.md5s, lookback)
 
     def before(self, day: str) -> dict[str, str]:
         if self.whole is not None:
             return self.whole
         if day == WHOLE:
-            return dict(self.md5s)
-        last = date.fromisoformat(day).toordinal()
+            return dict(self.days)
+        last = _ordinal(day)
         first = bisect_left(self.ordinals, last - self.lookback)
-        return {name: self.md5s[name] for name in self.days[first : bisect_right(self.ordinals, last)]}
+        return dict(self.days[first : bisect_right(self.ordinals, last)])
+
+
+@lru_cache(maxsize=1 << 14)
+def _ordinal(day: str) -> int:
+    return date.fromisoformat(day).toordinal()

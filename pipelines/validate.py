@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.contracts import judge
 from pipelines.contracts.judge import Judged
 from pipelines.contracts.verdict import Verdict
-from pipelines.dataset import Dataset, Source
+from pipelines.dataset import Dataset, Source, raw_table
 from pipelines.engine import parquet
 from pipelines.engine.manifest import Entry, Manifest
 from pipelines.engine.stage import Files, Inputs, Outcome, Stage
@@ -27,7 +27,7 @@ class TooManyRejectedError(HeadraceError):
 
 def stage(dataset: Dataset, source: Source) -> Stage:
     """The stage that validates `source`."""
-    raw, rejected = f"raw/{dataset.name}/{source.name}", f"rejected/{dataset.name}/{source.name}"
+    raw, rejected = raw_table(dataset.name, source.name), f"rejected/{dataset.name}/{source.name}"
     return Stage(
         verb="validate",
         dataset=dataset.name,
@@ -40,23 +40,24 @@ def stage(dataset: Dataset, source: Source) -> Stage:
         compute=partial(compute, source, dataset.name, rejected),
         at_once=source.at_once,
         together=partial(together, source, dataset.name, rejected),
+        settles=False,
     )
 
 
 def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
     """Every raw partition, read with the earlier ones whose keys may be its own, as far as they are known."""
-    entries = inputs[raw].partitions
-    spans = {name: _span(own.partitions.get(name)) for name in entries}
+    md5s = inputs[raw].md5s
+    spans = {name: _span(own.partitions.get(name)) for name in md5s}
     earlier: list[str] = []
     latest: Any = None
-    for name in sorted(entries):
+    for name in sorted(md5s):
         shared: list[str] = []
         if span := spans[name]:
             if latest is not None and latest >= span[0]:
                 shared = [other for other in earlier if _overlap(spans[other], span)]
             latest = span[1] if latest is None else max(latest, span[1])
             earlier.append(name)
-        yield name, {raw: {part: entries[part].md5 for part in (*shared, name)}}
+        yield name, {raw: {part: md5s[part] for part in (*shared, name)}}
 
 
 def compute(

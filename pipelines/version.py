@@ -36,11 +36,11 @@ class Difference:
     @classmethod
     def between(cls, before: Manifest | None, after: Manifest | None) -> "Difference":
         """What leads from one version of a table to another; None is a table that is not there."""
-        had = before.partitions if before else {}
-        has = after.partitions if after else {}
+        had = before.md5s if before else {}
+        has = after.md5s if after else {}
         return cls(
             sorted(has.keys() - had.keys()),
-            sorted(name for name in has.keys() & had.keys() if has[name].md5 != had[name].md5),
+            sorted(name for name in has.keys() & had.keys() if has[name] != had[name]),
             sorted(had.keys() - has.keys()),
         )
 
@@ -88,7 +88,8 @@ def version(dataset: Dataset, lake: Lake) -> Release:
         git.fetch(lake.root)
         last = latest(lake, dataset.name)
         there = recorded_outs(lake.root, last) if last else {}
-        outs = recorded_outs(lake.root) | {path: out for one in every for path, out in _outs(one, lake).items()}
+        recorded = recorded_outs(lake.root)
+        outs = recorded | {path: out for one in every for path, out in _outs(one, lake, recorded).items()}
         in_git = repro.kept_in_git(lake.root)
         kept = [out for path, out in outs.items() if path not in in_git]
         sizes = {md5: size for one in every for md5, size in _sizes(one, lake).items()}
@@ -163,16 +164,15 @@ def latest(lake: Lake, dataset: str) -> str:
     return max(git.remote_tags(lake.root, f"{dataset}/"), key=_number, default="")
 
 
-def _outs(dataset: Dataset, lake: Lake) -> dict[str, dict[str, Any]]:
+def _outs(dataset: Dataset, lake: Lake, recorded: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Path → output entry of each of the dataset's tables, as they are in the workspace."""
-    paths = {table: f"data/{table}" for table in _tables(dataset, lake)}
-    return {path: repro.out_entry(lake.manifest(table), lake, path) for table, path in paths.items()}
+    return {f"data/{table}": lake.out(lake.manifest(table), recorded) for table in _tables(dataset, lake)}
 
 
 def _sizes(dataset: Dataset, lake: Lake) -> dict[str, int]:
     """md5 → bytes of every partition."""
     manifests = (lake.manifest(table) for table in lake.tables(dataset.name))
-    return {entry.md5: entry.size for manifest in manifests for entry in manifest.partitions.values()}
+    return {md5: size for manifest in manifests for md5, size in manifest.objects.items()}
 
 
 def _differences(dataset: Dataset, lake: Lake, there: Mapping[str, dict[str, Any]]) -> dict[str, Difference]:
@@ -190,7 +190,7 @@ def _commit(datasets: Sequence[Dataset], lake: Lake, outs: Mapping[str, dict[str
     """Commit `dvc.lock` and the `.dvc` files for `outs`."""
     lock = read_lock(lake.root)
     stages = [stage for dataset in datasets for stage in graph.stages(dataset)]
-    made = {repro.stage_name(stage): repro.lock_entry(stage, lake, outs) for stage in stages}
+    made = repro.lock_entries(stages, lake, outs)
     write_lock(lake.root, {**lock, "stages": {**lock["stages"], **made}})
     by_stage = {table for dataset in datasets for table in repro.tracked_by_stage(dataset)}
     tables = [table for dataset in datasets for table in lake.tables(dataset.name)]

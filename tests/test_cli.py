@@ -58,6 +58,33 @@ def test_help_loads_no_data_library() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_what_a_dataset_declares_is_read_without_pandas_hypothesis_or_the_client_of_any_server() -> None:
+    script = """if True:
+        import sys
+        from pipelines import graph
+        from pipelines.datasets import NAMES, load
+        assert all(graph.stages(load(name)) for name in NAMES)
+        print(sorted(set(sys.modules) & {"pandas", "hypothesis", "boto3", "dvc", "feast", "dask", "sqlalchemy"}))
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_pandera_brings_in_nothing_that_is_missed_later() -> None:
+    script = """if True:
+        from pipelines.datasets import load
+        load("flights")
+        import numpy, pandas, pandera, polars
+        print(polars.DataFrame({"a": [1]}).to_numpy().sum(), polars.DataFrame({"a": [1]}).to_pandas()["a"].sum())
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "1 1\n"
+
+
 def test_a_known_error_is_a_message_on_stderr_with_exit_code_1_and_no_stack_trace() -> None:
     done = run(REPOSITORY, "plan", "nope")
 

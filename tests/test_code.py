@@ -1,10 +1,12 @@
 """Code fingerprints: what Python would run decides them, and no imported file can be forgotten."""
 
+import io
+import tokenize
 from pathlib import Path
 
 import pytest
 
-from pipelines.engine.code import closure, code_hash, fingerprint
+from pipelines.engine.code import STRING_OR_COMMENT, closure, code_hash, fingerprint
 
 PLAIN = 'import os\n\n\ndef f(x: int) -> str:\n    return f"{x} # no comment"\n'
 
@@ -88,3 +90,20 @@ def test_a_change_far_down_changes_the_fingerprint_and_one_beside_does_not(root:
 
 def test_modules_of_others_are_not_ours_to_hash(root: Path) -> None:
     assert closure(["polars", "pipelines_of_others.x"], root) == {}
+
+
+def _by_tokenize(text: str) -> list[tuple[int, int]]:
+    """Where Python's own tokenizer sees a comment begin."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [token.start for token in tokens if token.type == tokenize.COMMENT]
+
+
+def test_what_counts_as_a_comment_is_what_python_takes_for_one() -> None:
+    here = Path(__file__).resolve().parents[1]
+    texts = [path.read_text("utf-8") for folder in ("pipelines", "tests") for path in (here / folder).rglob("*.py")]
+    texts.append('a = \'\\\'# no\' + r"\\" # no" + \'\'\'# no \' # no\'\'\' # yes\nb = """\\""" # no """\n')
+
+    for text in texts:
+        starts = [match.start() for match in STRING_OR_COMMENT.finditer(text) if match["comment"]]
+        lines = [(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at) - 1) for at in starts]
+        assert lines == _by_tokenize(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tiny
 
-from pipelines import graph, repro
+from pipelines import graph
 from pipelines.dataset import Dataset, Reads
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Entry, Manifest
@@ -46,7 +46,7 @@ def record(lake: Lake) -> None:
         plan = plan_stage(stage, lake)
         made = {item.partition: as_made(stage, item.partition, item.memo) for item in plan.stale}
         show(lake, plan.manifest(made))
-        outs.append(repro.out_entry(plan.manifest(made), lake, f"data/{stage.table}"))
+        outs.append(lake.out(plan.manifest(made), {}))
     write_lock(lake.root, {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}})
 
 
@@ -71,7 +71,7 @@ def plans(root: Path) -> list[Plan]:
 def change(lake: Lake, day: str) -> None:
     """The raw object of one day is another one."""
     had = lake.manifest("raw/tiny/sales0")
-    show(lake, had.with_partitions({**had.partitions, day: Entry("other", "other", 100)}))
+    show(lake, had.plus({day: Entry("other", "other", 100)}))
 
 
 def test_a_plan_reads_no_data_file(tmp_path: Path) -> None:

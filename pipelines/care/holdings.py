@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -58,7 +59,7 @@ class Holdings:
         """What `revisions` (name → commit) and the workspace with its journals name."""
         found = cls(_outs(lake, revisions))
         for shown in shown_manifests(lake):
-            found.sizes.update({entry.md5: entry.size for entry in shown.partitions.values()})
+            found.sizes.update(shown.objects)
         for entry in remembered(lake):
             found.sizes.update({part.md5: part.size for part in (entry, *entry.beside.values())})
         for md5, places in found.outs.items():
@@ -82,7 +83,7 @@ class Holdings:
             text = verified(cache, files[MANIFEST]) if MANIFEST in files else None
             if text:
                 self.sizes[files[MANIFEST]] = len(text)
-                self.sizes.update({entry.md5: entry.size for entry in Manifest.from_bytes(text).partitions.values()})
+                self.sizes.update(Manifest.from_bytes(text).objects)
         for name in files.values():
             self.sizes.setdefault(name, None)
 
@@ -94,10 +95,10 @@ class Holdings:
                 if name in found:
                     found[name] += [Place(place.holder, f"{place.path}/{path}") for place in self.outs[md5]]
         for shown in shown_manifests(lake):
-            for name, entry in shown.partitions.items():
-                place = Place(WORKSPACE, f"data/{shown.table}/{name}{shown.suffix}")
-                if entry.md5 in found and place not in found[entry.md5]:
-                    found[entry.md5].append(place)
+            for name, md5 in shown.files.items():
+                place = Place(WORKSPACE, f"data/{shown.table}/{name}")
+                if md5 in found and place not in found[md5]:
+                    found[md5].append(place)
         return found
 
 
@@ -110,7 +111,7 @@ def releases(lake: Lake) -> dict[str, str]:
 def shown_manifests(lake: Lake) -> Iterator[Manifest]:
     """Manifest of every table that the workspace shows, whichever dataset's."""
     for path in sorted((lake.root / "data").glob(f"*/*/*/{MANIFEST}")):
-        yield Manifest.from_bytes(path.read_bytes())
+        yield Manifest.at(path)
 
 
 def remembered(lake: Lake) -> Iterator[Entry]:
@@ -122,11 +123,8 @@ def remembered(lake: Lake) -> Iterator[Entry]:
 def journal(text: bytes) -> Iterator[Entry]:
     """Entries of one journal; a line that a crash tore is none."""
     for line in text.splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        yield Entry.from_dict(found)
+        with suppress(ValueError):
+            yield Entry.from_line(line)
 
 
 def verified(cache: Cache, md5: str) -> bytes | None:

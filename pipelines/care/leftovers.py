@@ -147,8 +147,7 @@ def _journals(lake: Lake) -> Iterator[Leftover]:
 def _is_shown(lake: Lake, table: str, path: Path) -> bool:
     """Whether the table's manifest has everything that the journal notes."""
     manifest = lake.folder(table) / MANIFEST
-    shown = Manifest.from_bytes(manifest.read_bytes()).partitions if manifest.exists() else {}
-    memos = {entry.memo for entry in shown.values()}
+    memos = set(Manifest.at(manifest).memos.values()) if manifest.exists() else set()
     return path.exists() and all(entry.memo in memos for entry in journal(path.read_bytes()))
 
 

@@ -109,9 +109,8 @@ def _from_workspace(lake: Lake, item: Damage) -> Iterator[Write]:
 
 def _list_of(folder: Path) -> bytes:
     """The list of a table's folder as its manifest says."""
-    shown = Manifest.from_bytes((folder / MANIFEST).read_bytes())
-    files = {name + shown.suffix: entry.md5 for name, entry in shown.partitions.items()}
-    return directory_bytes({**files, MANIFEST: md5_of(folder / MANIFEST)})
+    shown = Manifest.at(folder / MANIFEST)
+    return directory_bytes({**shown.files, MANIFEST: md5_of(folder / MANIFEST)})
 
 
 def _adopt(cache: Cache, md5: str, write: Write) -> bool:

@@ -29,13 +29,26 @@ ORDER = (
 )
 
 
+STACK = "stack"
+
+
 class InOrder(TyperGroup):
     """Commands in the order data flows, then those that look, then the rest."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  a type that Typer keeps to itself
         """Names of the commands, as help lists them."""
         rest = [name for name in super().list_commands(ctx) if name not in ORDER]
-        return [*ORDER, *rest]
+        return [*ORDER, *rest, STACK]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
+        """The command of that name; the local stack, which is no part of a deployed pipeline, only for who names it."""
+        if cmd_name != STACK:
+            return super().get_command(ctx, cmd_name)
+        from infra.stack.cli import app as stack  # noqa: PLC0415
+
+        only = typer.Typer()
+        only.add_typer(stack, name=STACK)
+        return typer.main.get_group(only).get_command(ctx, STACK)
 
 
 app = typer.Typer(

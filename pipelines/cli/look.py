@@ -15,9 +15,6 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     for command in (plan, status, stages):
         app.command()(command)
-    from infra.stack.cli import app as stack  # noqa: PLC0415  the stack is no part of a deployed pipeline
-
-    app.add_typer(stack, name="stack")
 
 
 def plan(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
@@ -28,11 +25,7 @@ def plan(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
 
     _, lake = workspace()
     plans = plan_all(graph.stages(load(dataset)), lake)
-    sizes = {
-        table: {name: entry.size for name, entry in lake.manifest(table).partitions.items()}
-        for made in plans
-        for table in made.stage.reads
-    }
+    sizes = {table: lake.manifest(table).sizes for made in plans for table in made.stage.reads}
     content = {"stages": [_plan_content(made, sizes) for made in plans]}
     result(content, [line for made in plans for line in _plan_lines(made, sizes)], as_json=as_json)
 
@@ -73,14 +66,14 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     tables = {}
     for table in lake.tables(dataset):
         manifest = lake.manifest(table)
-        names = sorted(manifest.partitions)
+        names = sorted(manifest.lines)
         since = Difference.between(lake.recorded(table, last) if last else None, manifest)
         tables[table] = {
             "partitions": len(names),
             "first": next(iter(names), None),
             "last": next(reversed(names), None),
             "rows": manifest.rows,
-            "bytes": sum(entry.size for entry in manifest.partitions.values()),
+            "bytes": sum(manifest.sizes.values()),
             "since_release": str(since) if since else "",
         }
     lines = [

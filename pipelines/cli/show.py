@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,7 +81,7 @@ def _content(ran: "Ran") -> dict[str, Any]:
         "gone": list(ran.gone),
         "totals": ran.totals,
         "collected_by": ran.collected_by,
-        "checks": dict(_checks(ran)),
+        "checks": dict(ran.checks),
     }
 
 
@@ -90,13 +89,6 @@ def _line(ran: "Ran") -> str:
     done = f"{len(ran.built)} computed ({some(list(ran.built))})" if ran.built else "nothing to do"
     gone = f", {len(ran.gone)} gone ({some(list(ran.gone))})" if ran.gone else ""
     totals = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ran.totals.items())
-    checks = "".join(f"\n  rejected by {check}: {rows:,}" for check, rows in _checks(ran).most_common())
+    checks = "".join(f"\n  rejected by {check}: {rows:,}" for check, rows in ran.checks.most_common())
     engines = "".join(f"; {count} collected by {engine}" for engine, count in sorted(ran.collected_by.items()))
     return f"{ran.stage.table}: {done}{gone}, {ran.kept} carried over; {totals}{engines}{checks}"
-
-
-def _checks(ran: "Ran") -> Counter[str]:
-    found: Counter[str] = Counter()
-    for entry in ran.manifest.partitions.values():
-        found.update(entry.facts.get("checks", {}))
-    return found

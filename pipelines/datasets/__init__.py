@@ -19,5 +19,6 @@ def load(name: str) -> Dataset:
             f"There is no dataset {name!r}. Declared in pipelines/datasets/: {', '.join(NAMES)}."
             " To add one, see docs/add-your-dataset.md."
         )
+    import_module("pipelines.systems.pandera")  # before a declaration brings it in together with pandas
     dataset: Dataset = import_module(f"pipelines.datasets.{name}").DATASET
     return dataset

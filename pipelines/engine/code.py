@@ -6,13 +6,19 @@ two texts that differ in these alone have one hash, in every supported version o
 
 import ast
 import hashlib
-import io
-import tokenize
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = "pipelines"
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Where a node of the syntax tree holds statements."""
+STRING_OR_COMMENT = re.compile(
+    r'''"""(?:[^"\\]|\\.|"(?!""))*"""|'{3}(?:[^'\\]|\\.|'(?!''))*'{3}'''
+    r"""|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?P<comment>\#[^\n]*)""",
+    re.DOTALL,
+)
 RUNNING = Path(__file__).resolve().parents[2]
 """Where the code of this process came from."""
 
@@ -42,13 +48,14 @@ def fingerprint(files: Mapping[str, str]) -> str:
 
 def code_hash(text: str) -> str:
     """Hash of what Python would run of `text`."""
-    return hashlib.sha256("\n".join(_code_lines(text)).encode()).hexdigest()[:32]
+    return _hash(text, ast.parse(text))
 
 
 @lru_cache(maxsize=1024)
 def _read(path: Path, _changed: int) -> tuple[str, tuple[str, ...]]:
     text = path.read_text("utf-8")
-    return code_hash(text), tuple(_imports(ast.parse(text), path))
+    tree = ast.parse(text)
+    return _hash(text, tree), tuple(_imports(tree, path))
 
 
 def _file(module: str, root: Path) -> Path | None:
@@ -60,13 +67,21 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _imports(tree: ast.Module, path: Path) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = _absolute(node, path)
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and every statement in it; expressions, which hold none, are left out."""
+    yield node
+    for block in BLOCKS:
+        for inner in getattr(node, block, ()):
+            yield from _statements(inner)
 
 
 def _absolute(node: ast.ImportFrom, path: Path) -> str:
@@ -77,18 +92,17 @@ def _absolute(node: ast.ImportFrom, path: Path) -> str:
     return ".".join([*package, *((node.module or "").split(".") if node.module else [])])
 
 
-def _code_lines(text: str) -> Iterator[str]:
-    lines = text.splitlines()
-    for first, last in _docstrings(ast.parse(text)):
+def _hash(text: str, tree: ast.Module) -> str:
+    lines = STRING_OR_COMMENT.sub(lambda found: "" if found["comment"] else found[0], text).splitlines()
+    for first, last in _docstrings(tree):
         lines[first - 1 : last] = [""] * (last - first + 1)
-    for row, column in _comments(text):
-        lines[row - 1] = lines[row - 1][:column]
-    return (line.rstrip() for line in lines if line.strip())
+    code = "\n".join(line.rstrip() for line in lines if line.strip())
+    return hashlib.sha256(code.encode()).hexdigest()[:32]
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
     holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         body = node.body if isinstance(node, holders) else []
         # Beyond a class's first line, a bare string is an attribute's docstring.
         for statement in body if isinstance(node, ast.Module | ast.ClassDef) else body[:1]:
@@ -99,9 +113,3 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
 def _is_text(statement: ast.stmt) -> bool:
     constant = statement.value if isinstance(statement, ast.Expr) else None
     return isinstance(constant, ast.Constant) and isinstance(constant.value, str)
-
-
-def _comments(text: str) -> Iterator[tuple[int, int]]:
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start

@@ -6,22 +6,26 @@ so what else may lie in the folder is never read.
 """
 
 import fcntl
-import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
+import orjson
 
 from pipelines import faults
-from pipelines.engine.manifest import MANIFEST, Entry, Manifest
+from pipelines.engine.manifest import MANIFEST, Entry, Manifest, Partitions
 from pipelines.errors import MissingObjectError, StaleAttemptError, TableBusyError
 from pipelines.systems.dvc.cache import Cache, read_directory
 from pipelines.systems.dvc.files import write_whole
 from pipelines.systems.dvc.lock import recorded_outs
+from pipelines.systems.dvc.objects import directory_bytes
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Lake:
         """What the table holds now: its manifest in the workspace, else the recorded one, else none at all."""
         path = self.folder(table) / MANIFEST
         if path.exists():
-            return Manifest.from_bytes(path.read_bytes())
+            return Manifest.at(path)
         return self.recorded(table) or Manifest(table)
 
     def recorded(self, table: str, revision: str | None = None) -> Manifest | None:
@@ -69,7 +73,7 @@ class Lake:
         objects = read_directory(self.cache, folder)
         if MANIFEST not in objects:
             return None
-        return Manifest.from_bytes(self.cache.fetch(objects[MANIFEST]).read_bytes())
+        return Manifest.at(self.cache.fetch(objects[MANIFEST]))
 
     def known(self, table: str) -> list[Manifest]:
         """Every manifest that may lend an entry, the one that readers see first.
@@ -77,18 +81,21 @@ class Lake:
         What no release records is lent only while the cache still has its bytes.
         """
         recorded = self.recorded(table)
-        safe = {entry.memo for entry in recorded.partitions.values()} if recorded else set()
+        safe = recorded.lines if recorded else {}
         path = self.folder(table) / MANIFEST
-        shown = [Manifest.from_bytes(path.read_bytes())] if path.exists() else []
+        shown = [Manifest.at(path)] if path.exists() else []
         mine = [self._there(manifest, safe) for manifest in (*shown, self._remembered(table))]
         found = [*mine[:-1], *([recorded] if recorded else []), mine[-1]]
         return found if shown or recorded else [Manifest(table), *found]
 
-    def _there(self, manifest: Manifest, safe: Collection[str]) -> Manifest:
-        """`manifest` less the entries whose bytes are lost."""
-        partitions = manifest.partitions.items()
-        there = {name: entry for name, entry in partitions if entry.memo in safe or self._has(entry)}
-        return manifest.with_partitions(there)
+    def _there(self, manifest: Manifest, safe: Mapping[str, str]) -> Manifest:
+        """`manifest` less the partitions whose bytes are lost; `safe` are the lines that a release records."""
+        new = (name for name, line in manifest.lines.items() if safe.get(name) != line)
+        lost = {name for name in new if not self._has(manifest.partitions[name])}
+        if not lost:
+            return manifest
+        there = {name: line for name, line in manifest.lines.items() if name not in lost}
+        return manifest.with_partitions(Partitions(there))
 
     def _has(self, entry: Entry) -> bool:
         where = self.cache.remote if self.cache.passes_on else self.cache
@@ -98,7 +105,7 @@ class Lake:
         """Note an entry that is computed but not yet shown: a run after a crash need not compute it again."""
         path = self._journal(table)
         path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(entry.to_dict()).encode() + b"\n"
+        line = entry.to_line().encode() + b"\n"
         with (
             faults.point("line of the journal", lambda: path.open("ab", buffering=0).write(line[: len(line) // 2])),
             path.open("ab", buffering=0) as journal,
@@ -113,7 +120,7 @@ class Lake:
     def _remembered(self, table: str) -> Manifest:
         path = self._journal(table)
         lines = path.read_bytes().splitlines() if path.exists() else []
-        entries = [Entry.from_dict(json.loads(line)) for line in lines if _is_whole(line)]
+        entries = (Entry.from_line(line) for line in lines if _is_whole(line))
         return Manifest(table, partitions={entry.memo: entry for entry in entries})
 
     def _journal(self, table: str) -> Path:
@@ -137,12 +144,14 @@ class Lake:
                 raise MissingObjectError(f"{table} has no partition {partition}: see `headrace status`.")
         return {partition: self.cache.fetch(entries[partition].md5) for partition in wanted}
 
-    def scan(self, table: str, partitions: Iterable[str] | None = None) -> pl.LazyFrame:
+    def scan(self, table: str, partitions: Iterable[str] | None = None) -> "pl.LazyFrame":
         """The rows of a Parquet table, in partition order.
 
         Raises:
             MissingObjectError: As `paths`; also for a table of no partition, which has no schema.
         """
+        import polars as pl  # noqa: PLC0415  who looks at manifests alone does not pay for the import
+
         paths = list(self.paths(table, partitions).values())
         if not paths:
             raise MissingObjectError(f"{table} has no partition: `headrace run {table.split('/')[1]}` makes them.")
@@ -158,29 +167,44 @@ class Lake:
         """
         folder, fence = self.folder(manifest.table), partial(self._fence, manifest.table)
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = (
-            {} if self.cache.passes_on else {name + manifest.suffix: e.md5 for name, e in manifest.partitions.items()}
-        )
-        shown = self._shown(folder)
+        there = {item.name: item.stat().st_size for item in os.scandir(folder)}
+        wanted = {} if self.cache.passes_on else manifest.files
+        shown = self._shown(folder, there)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
                 self.cache.copy_to(md5, folder / name, fence)
-        write_whole(folder / MANIFEST, manifest.to_bytes(), fence)
-        for path in folder.iterdir():
-            if path.name not in wanted and path.name != MANIFEST:
-                with faults.point("file that is gone"):
-                    fence()
-                    path.unlink()
+        text = manifest.to_bytes()
+        if MANIFEST not in there or (folder / MANIFEST).read_bytes() != text:
+            write_whole(folder / MANIFEST, text, fence)
+        for name in there.keys() - wanted.keys() - {MANIFEST}:
+            with faults.point("file that is gone"):
+                fence()
+                (folder / name).unlink(missing_ok=True)
 
-    def _shown(self, folder: Path) -> dict[str, str]:
-        """File name → md5 of the partitions that lie in the folder as its manifest says (by size)."""
-        path = folder / MANIFEST
-        if not path.exists():
+    def _shown(self, folder: Path, there: Mapping[str, int]) -> dict[str, str]:
+        """File name → md5 of the partitions that lie in the folder as its manifest says, by their sizes."""
+        if MANIFEST not in there:
             return {}
-        known = Manifest.from_bytes(path.read_bytes())
-        sizes = {item.name: item.stat().st_size for item in os.scandir(folder)}
-        names = ((partition + known.suffix, entry) for partition, entry in known.partitions.items())
-        return {name: entry.md5 for name, entry in names if sizes.get(name) == entry.size}
+        known = Manifest.at(folder / MANIFEST)
+        sizes = {name + known.suffix: size for name, size in known.sizes.items()}
+        return {name: md5 for name, md5 in known.files.items() if there.get(name) == sizes[name]}
+
+    def out(self, manifest: Manifest, recorded: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        """The output entry that records a table, with which its manifest and its list of files go into the cache.
+
+        Args:
+            manifest: The table.
+            recorded: Output entries that there are; the table's own stands if it is as it was.
+        """
+        path, text = f"data/{manifest.table}", manifest.to_bytes()
+        own = self.cache.add_bytes(text).md5
+        had = recorded.get(path)
+        if had and read_directory(self.cache, had["md5"]).get(MANIFEST) == own:
+            return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
+        files = {**manifest.files, MANIFEST: own}
+        folder = self.cache.add_bytes(directory_bytes(files), suffix=".dir")
+        size = len(text) + sum(manifest.sizes.values())
+        return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
 
     @contextmanager
     def lease(self, table: str) -> Iterator[None]:
@@ -223,7 +247,7 @@ class Lake:
 def _is_whole(line: bytes) -> bool:
     """Whether a line of the journal was written to its end: a crash may tear one."""
     try:
-        json.loads(line)
+        orjson.loads(line)
     except ValueError:
         return False
     return True

@@ -1,16 +1,18 @@
 """Plans: which partitions of a stage are stale, and why. Pure functions over manifests; no data file is touched."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.engine.manifest import Entry, Manifest
+import orjson
+
+from pipelines.engine.manifest import Entry, Manifest, Partitions
 from pipelines.engine.recipe import Recipe
 from pipelines.engine.stage import Inputs, Stage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stale:
     """A partition that must be computed, from what, and why."""
 
@@ -27,14 +29,14 @@ class Plan:
     Attributes:
         stage: The stage.
         recipe: The recipe that the memo keys are made with.
-        keep: Partition → entry carried over as it is.
+        keep: What is carried over as it is.
         stale: What is to be computed, in partition order.
         gone: Partitions whose inputs are no more.
     """
 
     stage: Stage
     recipe: Recipe
-    keep: Mapping[str, Entry]
+    keep: Partitions
     stale: Sequence[Stale]
     gone: Sequence[str]
 
@@ -43,10 +45,10 @@ class Plan:
         """Whether there is nothing to do."""
         return not self.stale and not self.gone
 
-    def manifest(self, entries: Mapping[str, Entry]) -> Manifest:
-        """The stage's table made of `entries` by this recipe."""
+    def manifest(self, partitions: Mapping[str, Entry]) -> Manifest:
+        """The stage's table made of `partitions` by this recipe."""
         how = self.recipe
-        return Manifest(self.stage.table, ".parquet", how.code, how.params, how.libraries, entries)
+        return Manifest(self.stage.table, ".parquet", how.code, how.params, how.libraries, partitions)
 
 
 def plan(
@@ -65,42 +67,61 @@ def plan(
         recipe: The recipe that would be used.
         only: The one partition that is asked for; the others stay as they are, stale or not.
     """
-    memos = {entry.memo: entry for manifest in reversed(known) for entry in manifest.partitions.values()}
     own = known[0] if known else Manifest(stage.table)
-    keep: dict[str, Entry] = {}
-    stale: list[Stale] = []
-    base = recipe.key
-    for partition, wanted in stage.partitions(inputs, own):
-        memo = memo_key(base, wanted)
-        if memo in memos:
-            keep[partition] = memos[memo]
-        elif only in (None, partition):
-            stale.append(Stale(partition, memo, wanted, reasons(partition, wanted, own, recipe)))
-    there = keep.keys() | {item.partition for item in stale}
-    gone = sorted(own.partitions.keys() - there)
+    keep, missing = _compared(stage.partitions(inputs, own), own, recipe.key)
+    lent = by_memo(known) if missing else {}
+    keep |= {partition: lent[memo] for partition, (memo, _) in missing.items() if memo in lent}
+    otherwise = _recipe_reasons(own, recipe)
+    stale = [
+        Stale(name, memo, wanted, _reasons(name, wanted, own, otherwise))
+        for name, (memo, wanted) in missing.items()
+        if name not in keep and only in (None, name)
+    ]
+    gone = sorted(own.lines.keys() - keep.keys() - {item.partition for item in stale})
     if only is not None:
-        keep |= {name: own.partitions[name] for name in gone if name != only}
+        keep |= {name: own.lines[name] for name in gone if name != only}
         gone = [name for name in gone if name == only]
-    return Plan(stage, recipe, keep, stale, gone)
+    return Plan(stage, recipe, Partitions(keep), stale, gone)
 
 
-def memo_key(base: str, inputs: Inputs) -> str:
+def by_memo(known: Sequence[Manifest]) -> dict[str, str]:
+    """Memo key → line, the first manifest's where several have one."""
+    return {memo: each.lines[name] for each in reversed(known) for name, memo in each.memos.items()}
+
+
+def memo_key(base: bytes, inputs: Inputs) -> str:
     """Memo key of a partition: the recipe's key and every input's bytes."""
-    names = (f"{table}/{name}={md5}" for table in sorted(inputs) for name, md5 in sorted(inputs[table].items()))
-    return hashlib.sha256("\n".join((base, *names)).encode()).hexdigest()[:32]
+    return hashlib.sha256(base + orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def reasons(partition: str, wanted: Inputs, own: Manifest, recipe: Recipe) -> tuple[str, ...]:
+def _compared(
+    wanted: Iterable[tuple[str, Inputs]], own: Manifest, base: bytes
+) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]]]:
+    """Partition → line of those that stand as they are wanted, and memo key and inputs of the others."""
+    keep, missing, lines, memos = {}, {}, own.lines, own.memos
+    for partition, inputs in wanted:
+        memo = memo_key(base, inputs)
+        if memos.get(partition) == memo:
+            keep[partition] = lines[partition]
+        else:
+            missing[partition] = memo, inputs
+    return keep, missing
+
+
+def _reasons(partition: str, wanted: Inputs, own: Manifest, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Why a partition is stale, for people."""
-    if partition not in own.partitions:
+    if partition not in own.lines:
         return ("never built",)
-    changed = (
+    return (*otherwise, *_input_reasons(own.partitions[partition].inputs, wanted)) or ("made by another recipe",)
+
+
+def _recipe_reasons(own: Manifest, recipe: Recipe) -> tuple[str, ...]:
+    """What of the recipe is not as it was."""
+    return (
         *(f"code changed: {name}" for name in _differing(own.code, recipe.code)),
         *(f"parameter changed: {name}" for name in _differing(own.params, recipe.params)),
         *(f"library changed: {name}" for name in _differing(own.libraries, recipe.libraries)),
-        *_input_reasons(own.partitions[partition].inputs, wanted),
     )
-    return changed or ("made by another recipe",)
 
 
 def _input_reasons(had: Inputs, wanted: Inputs) -> Iterator[str]:

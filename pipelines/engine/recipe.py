@@ -24,10 +24,10 @@ class Recipe:
     libraries: Mapping[str, str]
 
     @property
-    def key(self) -> str:
+    def key(self) -> bytes:
         """Hash of the recipe."""
         rest = json.dumps([self.params, self.libraries], sort_keys=True)
-        return hashlib.sha256((fingerprint(self.code) + rest).encode()).hexdigest()
+        return hashlib.sha256((fingerprint(self.code) + rest).encode()).digest()
 
 
 def recipe_of(stage: Stage, root: Path) -> Recipe:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import Entry, Manifest
+from pipelines.engine.manifest import Entry, Manifest, Partitions
 from pipelines.engine.plan import Plan, plan
 from pipelines.engine.recipe import recipe_of
 from pipelines.engine.stage import Stage
@@ -33,9 +33,20 @@ class Ran:
     @property
     def totals(self) -> dict[str, int]:
         """Rows in, accepted and rejected of the whole table; a feature table has rows only."""
-        entries = self.manifest.partitions.values()
-        counted = {name: sum(entry.facts.get(name, 0) for entry in entries) for name in ("rows_in", "rejected")}
-        return {"rows": self.manifest.rows, **(counted if self.stage.verb == "validate" else {})}
+        rows = {"rows": self.manifest.rows}
+        if self.stage.verb != "validate":
+            return rows
+        facts = [entry.facts for entry in self.manifest.partitions.values()]
+        return rows | {name: sum(found.get(name, 0) for found in facts) for name in ("rows_in", "rejected")}
+
+    @property
+    def checks(self) -> Counter[str]:
+        """Check → rows of the whole table that it rejected."""
+        found: Counter[str] = Counter()
+        for entry in self.manifest.partitions.values() if self.stage.verb == "validate" else ():
+            if checks := entry.facts.get("checks"):
+                found.update(checks)
+        return found
 
     @property
     def collected_by(self) -> dict[str, int]:
@@ -54,19 +65,26 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
     with lake.lease(stage.table):
         first = current = plan_stage(stage, lake, only=only)
         built: dict[str, tuple[str, ...]] = {}
-        # A key that turns out to stand in two partitions makes the later one stale once more.
         while current.stale:
             built = {item.partition: item.reasons for item in current.stale} | built
-            entries = dict(current.keep)
-
-            def done(partition: str, entry: Entry, entries: dict[str, Entry] = entries) -> None:
-                lake.remember(stage.table, entry)
-                entries[partition] = entry
-
-            execute(current, lake, done)
-            current = plan_stage(stage, lake, current.manifest(entries), only)
+            after = current.manifest(current.keep | _computed(current, lake, execute))
+            # A key that turns out to stand in two partitions makes the later one stale once more.
+            again = plan_stage(stage, lake, after, only) if not stage.settles else None
+            current = again or replace(current, keep=Partitions.of(after.partitions), stale=())
         _show(current, lake)
         return Ran(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
+
+
+def _computed(stale: Plan, lake: Lake, execute: Execute) -> dict[str, Entry]:
+    """Entries of what was stale; each is noted at once, so that a run after a crash need not compute it again."""
+    made: dict[str, Entry] = {}
+
+    def done(partition: str, entry: Entry) -> None:
+        lake.remember(stale.stage.table, entry)
+        made[partition] = entry
+
+    execute(stale, lake, done)
+    return made
 
 
 def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None, only: str | None = None) -> Plan:
@@ -84,7 +102,7 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
         inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}
         made = plan(stage, inputs, lake.known(stage.table), recipe_of(stage, lake.root))
         unknown = {item.partition: Entry(item.memo, f"made by {item.memo}", 0) for item in made.stale}
-        coming[stage.table] = made.manifest({**made.keep, **unknown})
+        coming[stage.table] = made.manifest(made.keep | unknown)
         plans.append(made)
     return plans
 
@@ -92,7 +110,6 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
 def _show(done: Plan, lake: Lake) -> None:
     """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
     for table in done.stage.beside:
-        there = {name: entry.beside[table] for name, entry in done.keep.items() if table in entry.beside}
-        lake.commit(replace(done.manifest(there), table=table))
+        lake.commit(replace(done.manifest(done.keep.beside(table)), table=table))
     lake.commit(done.manifest(done.keep))
     lake.forget(done.stage.table)

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.manifest import Manifest
 from pipelines.errors import HeadraceError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Inputs = Mapping[str, Mapping[str, str]]
 """Table → partition → md5."""
@@ -31,11 +32,11 @@ class Outcome:
         refusal: The partition must not go on: given where the rows lie that show why, the error that says so.
     """
 
-    rows: pl.LazyFrame | pl.DataFrame
+    rows: "pl.LazyFrame | pl.DataFrame"
     keys: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    check: Callable[[pl.DataFrame], None] = lambda _rows: None
-    beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    check: "Callable[[pl.DataFrame], None]" = lambda _rows: None
+    beside: "Mapping[str, pl.DataFrame]" = field(default_factory=dict)
     refusal: Callable[[str], HeadraceError] | None = None
     is_unique: bool = False
 
@@ -58,6 +59,7 @@ class Stage:
         at_once: Most partitions that are computed together.
         together: Partition → files, parameters → the outcomes that `compute` would give, made together, of those
             partitions of which it can tell; whatever it refuses is left to `compute`.
+        settles: Whether what a run made cannot change which inputs a partition has; else it is planned once more.
     """
 
     verb: str
@@ -69,6 +71,7 @@ class Stage:
     compute: Callable[[str, Files, Mapping[str, Any]], Outcome]
     at_once: int = 1
     together: Callable[[Mapping[str, Files], Mapping[str, Any]], Mapping[str, Outcome]] = lambda _files, _params: {}
+    settles: bool = True
     beside: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ("polars", "pyarrow")
     params: tuple[str, ...] = ()

@@ -57,8 +57,8 @@ class Majority:
     def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
         """As `Consensus`."""
         [source] = self.reads
-        for day, entry in sorted(inputs[source].partitions.items()):
-            yield day, {source: {day: entry.md5}}
+        for day, md5 in sorted(inputs[source].md5s.items()):
+            yield day, {source: {day: md5}}
 
     def decide(self, files: Files) -> Verdict:
         """As `Consensus`."""
@@ -76,9 +76,7 @@ class Weighed:
 
     def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
         """As `Consensus`."""
-        every = {
-            table: {name: entry.md5 for name, entry in sorted(inputs[table].partitions.items())} for table in self.reads
-        }
+        every = {table: dict(sorted(inputs[table].md5s.items())) for table in self.reads}
         if every[self.reads[0]]:
             yield WHOLE, every
 

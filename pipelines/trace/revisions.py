@@ -1,6 +1,6 @@
 """The tables of a dataset at one revision, or as the workspace shows them; and what each release holds of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -111,7 +111,7 @@ class Past:
 
     lake: Lake
     dataset: str
-    _lists: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    _lists: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def releases(self) -> list[str]:
@@ -125,7 +125,7 @@ class Past:
             if any(md5 in (None, seen) for seen in found):
                 yield release
 
-    def _list(self, release: str, table: str) -> dict[str, str]:
+    def _list(self, release: str, table: str) -> Mapping[str, str]:
         md5 = self._recorded(release, table)
         if md5 and md5 not in self._lists:
             self._lists[md5] = read_directory(self.lake.cache, md5)

@@ -1,16 +1,17 @@
 """The cache: the objects of one workspace, by md5, and the remote behind it."""
 
 import hashlib
-import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import orjson
 
 from pipelines import faults
 from pipelines.errors import MissingObjectError
@@ -81,12 +82,15 @@ class Cache:
 
         What need not stay here goes to the remote, if that is where partitions are passed on to.
         """
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix
+        stays = stays or not self.passes_on
+        if stays and self.has(md5, len(content)):
+            return Stored(md5, len(content))
         temporary = self.folder / "tmp" / uuid.uuid4().hex
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content)
-            keep = self._keep if stays or not self.passes_on else self._pass_on
-            return keep(temporary, hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix)
+            return self._keep(temporary, md5) if stays else self._pass_on(temporary, md5)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -160,9 +164,15 @@ class Cache:
         return self.lent or Remote.of(self.root)
 
 
-def read_directory(cache: Cache, md5: str) -> dict[str, str]:
+def read_directory(cache: Cache, md5: str) -> Mapping[str, str]:
     """Relative path → md5 of the folder whose `.dir` object is `md5`."""
-    return {item["relpath"]: item["md5"] for item in json.loads(cache.fetch(md5).read_bytes())}
+    return _listed(cache.fetch(md5).read_bytes())
+
+
+@lru_cache(maxsize=32)
+def _listed(content: bytes) -> Mapping[str, str]:
+    """A release meets the same list several times: as what is recorded, what is to be, and what is there already."""
+    return {item["relpath"]: item["md5"] for item in orjson.loads(content)}
 
 
 def _sync(path: Path) -> None:

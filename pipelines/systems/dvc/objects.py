@@ -23,5 +23,6 @@ def md5_of(path: Path) -> str:
 
 def directory_bytes(files: Mapping[str, str]) -> bytes:
     """The `.dir` object of a folder: relative path → md5, as DVC writes it."""
-    order = sorted(files, key=lambda path: tuple(path.split("/")))
-    return json.dumps([{"md5": files[path], "relpath": path} for path in order], sort_keys=True).encode()
+    order = sorted(files, key=lambda path: path.split("/"))
+    lines = [f'{{"md5": "{files[path]}", "relpath": {json.dumps(path)}}}' for path in order]
+    return f"[{', '.join(lines)}]".encode()
