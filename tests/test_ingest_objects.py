@@ -19,10 +19,9 @@ from pipelines.engine.manifest import Manifest
 from pipelines.ingest import EmptyListingError, Ingested, UnknownSourceError, ingest
 from pipelines.origins.objects import OnePartitionTwoKeysError
 from pipelines.settings import Settings
-from pipelines.systems.object_storage import (
-    Bucket,
+from pipelines.systems.object_storage import Bucket, Object
+from pipelines.systems.s3.failures import (
     BucketMissingError,
-    Object,
     ObjectChangedError,
     StorageRefusedError,
     StorageUnreachableError,

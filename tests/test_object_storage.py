@@ -11,12 +11,9 @@ import pytest
 from servers import S3, free_port
 
 from pipelines.systems import object_storage
-from pipelines.systems.object_storage import (
-    Bucket,
-    ObjectChangedError,
-    StorageRefusedError,
-    StorageUnreachableError,
-)
+from pipelines.systems.object_storage import MIB, Bucket
+from pipelines.systems.s3 import parts
+from pipelines.systems.s3.failures import ObjectChangedError, StorageRefusedError, StorageUnreachableError
 
 
 @pytest.fixture(params=["s3", "moto_s3"])
@@ -84,8 +81,8 @@ def test_a_server_that_is_down_is_tried_for_the_time_allowed_and_named(s3: S3) -
 def test_a_large_object_is_written_in_parts_and_listed_with_the_mark_that_reads_give(
     any_s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_storage, "MULTIPART_FROM", 5 * object_storage.MIB)
-    monkeypatch.setattr(object_storage, "PART", 5 * object_storage.MIB)
+    monkeypatch.setattr(object_storage, "MULTIPART_FROM", 5 * MIB)
+    monkeypatch.setattr(parts, "PART", 5 * MIB)
     bucket, path = any_s3.new_bucket(), tmp_path / "large"
     path.write_bytes(b"0123456789abcdef" * (700 * 1024))
 

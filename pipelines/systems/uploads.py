@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipelines.systems.object_storage import Bucket, StorageError
+from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.failures import StorageError
+from pipelines.systems.s3.wire import Asked, elements
 
 
 @dataclass(frozen=True)
@@ -18,17 +20,24 @@ class Upload:
 
 def unfinished(bucket: Bucket, prefix: str, hours: float) -> Iterator[Upload]:
     """Uploads below `prefix` that began longer ago; none where the server does not answer or list them."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  only who asks a bucket pays
-
     before = datetime.now(UTC) - timedelta(hours=hours)
-    pages = bucket.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket.name, Prefix=prefix)
-    try:
-        for page in pages:
-            for item in page.get("Uploads", ()):
-                if item["Initiated"] < before:
-                    yield Upload(item["Key"], item["UploadId"], item["Initiated"])
-    except (BotoCoreError, ClientError):
-        return
+    query = {"uploads": "", "prefix": prefix}
+    while True:
+        try:
+            page = elements(
+                bucket.ask(f"list the uploads of s3://{bucket.name}/{prefix}", Asked("GET", f"/{bucket.name}", query))
+            )
+        except StorageError:
+            return
+        for item in page.iter("Upload"):
+            told = {field.tag: field.text or "" for field in item}
+            began = datetime.fromisoformat(told["Initiated"])
+            if began < before:
+                yield Upload(told["Key"], told["UploadId"], began)
+        if page.findtext("IsTruncated") != "true":
+            return
+        more = {"key-marker": "NextKeyMarker", "upload-id-marker": "NextUploadIdMarker"}
+        query |= {name: page.findtext(tag) or "" for name, tag in more.items()}
 
 
 def abandon(bucket: Bucket, upload: Upload) -> None:
@@ -37,9 +46,5 @@ def abandon(bucket: Bucket, upload: Upload) -> None:
     Raises:
         StorageError: The server does not let us.
     """
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    try:
-        bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=upload.key, UploadId=upload.id)
-    except (BotoCoreError, ClientError) as error:
-        raise StorageError(f"Cannot give up the upload of s3://{bucket.name}/{upload.key}: {error}") from error
+    where = f"/{bucket.name}/{upload.key}"
+    bucket.ask(f"give up the upload of s3:/{where}", Asked("DELETE", where, {"uploadId": upload.id}))
