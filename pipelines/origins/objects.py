@@ -12,8 +12,9 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry
 from pipelines.errors import HeadraceError
 from pipelines.origins import memo_key
-from pipelines.systems.object_storage import Bucket, Object, Received
+from pipelines.systems.object_storage import Bucket, Received
 from pipelines.systems.s3.failures import ObjectChangedError
+from pipelines.systems.s3.objects import Object
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 """What a partition may be called: it becomes a file name."""

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 from pipelines.systems.object_storage import Bucket
 from pipelines.systems.s3.failures import StorageError
-from pipelines.systems.s3.wire import Asked, elements
 
 
 @dataclass(frozen=True)
@@ -21,23 +20,18 @@ class Upload:
 def unfinished(bucket: Bucket, prefix: str, hours: float) -> Iterator[Upload]:
     """Uploads below `prefix` that began longer ago; none where the server does not answer or list them."""
     before = datetime.now(UTC) - timedelta(hours=hours)
-    query = {"uploads": "", "prefix": prefix}
+    doing, more = f"list the uploads of s3://{bucket.name}/{prefix}", dict[str, str]()
     while True:
         try:
-            page = elements(
-                bucket.ask(f"list the uploads of s3://{bucket.name}/{prefix}", Asked("GET", f"/{bucket.name}", query))
-            )
+            page = bucket.ask(doing, "list_multipart_uploads", Prefix=prefix, **more)
         except StorageError:
             return
-        for item in page.iter("Upload"):
-            told = {field.tag: field.text or "" for field in item}
-            began = datetime.fromisoformat(told["Initiated"])
-            if began < before:
-                yield Upload(told["Key"], told["UploadId"], began)
-        if page.findtext("IsTruncated") != "true":
+        for item in page.get("Uploads", ()):
+            if item["Initiated"] < before:
+                yield Upload(item["Key"], item["UploadId"], item["Initiated"])
+        if not page.get("IsTruncated"):
             return
-        more = {"key-marker": "NextKeyMarker", "upload-id-marker": "NextUploadIdMarker"}
-        query |= {name: page.findtext(tag) or "" for name, tag in more.items()}
+        more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
 def abandon(bucket: Bucket, upload: Upload) -> None:
@@ -46,5 +40,5 @@ def abandon(bucket: Bucket, upload: Upload) -> None:
     Raises:
         StorageError: The server does not let us.
     """
-    where = f"/{bucket.name}/{upload.key}"
-    bucket.ask(f"give up the upload of s3:/{where}", Asked("DELETE", where, {"uploadId": upload.id}))
+    doing = f"give up the upload of s3://{bucket.name}/{upload.key}"
+    bucket.ask(doing, "abort_multipart_upload", Key=upload.key, UploadId=upload.id)
