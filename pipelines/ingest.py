@@ -25,15 +25,14 @@ from pipelines.engine.plan import by_memo
 from pipelines.errors import HeadraceError, NotConfiguredError
 from pipelines.origins import Origin
 from pipelines.origins.objects import Keys
-from pipelines.origins.rows import Rows
 from pipelines.settings import Settings
-from pipelines.systems.database import snapshot
 from pipelines.systems.object_storage import Bucket
 
 Progress = Callable[[str, int, int], None]
 """Called with source, partitions read, partitions to read."""
 
-CONNECTIONS = 8
+AT_ONCE = 16
+"""Objects read at once: with fewer, threads wait for each other more and cost more CPU."""
 
 
 class EmptyListingError(HeadraceError):
@@ -133,8 +132,14 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
 
 
 def _from_databases(run: Run, sources: Iterable[Source], settings: Settings) -> dict[str, Ingested]:
-    done = {}
-    for address, queries in _by_database(sources, settings).items():
+    done: dict[str, Ingested] = {}
+    grouped = _by_database(sources, settings)
+    if not grouped:
+        return done
+    from pipelines.origins.rows import Rows  # noqa: PLC0415  half the imports of a run that has only objects to read
+    from pipelines.systems.database import snapshot  # noqa: PLC0415
+
+    for address, queries in grouped.items():
         with ExitStack() as held:
             # Before the snapshot: else another run could show a later moment first, and this one take it back.
             for source, _ in queries:
@@ -146,13 +151,13 @@ def _from_databases(run: Run, sources: Iterable[Source], settings: Settings) -> 
 
 
 def _from_bucket(run: Run, sources: Iterable[Source], settings: Settings) -> dict[str, Ingested]:
-    threads = settings.threads or CONNECTIONS
-    bucket = Bucket(settings.bucket, endpoint=settings.s3_endpoint, connections=threads)
+    threads = settings.threads or AT_ONCE
+    bucket = Bucket(settings.bucket, endpoint=settings.s3_endpoint)
     done = {}
     for source in sources:
         if isinstance(source.origin, Objects):
             with run.lake.lease(raw_table(run.dataset.name, source.name)):
-                done[source.name] = _bring(run, source, Keys.listed(run.lake, bucket, source.origin))
+                done[source.name] = _bring(run, source, Keys.listed(run.lake, bucket, source.origin, threads))
     return done
 
 

@@ -22,7 +22,7 @@ from pipelines.systems.dvc.lock import read_lock, recorded_outs
 from pipelines.systems.dvc.objects import object_key
 from pipelines.systems.dvc.remote import Remote
 from pipelines.systems.git import fetch
-from pipelines.systems.object_storage import Object
+from pipelines.systems.s3.objects import Object
 from pipelines.version import version
 
 TABLES = (tiny.VALIDATED, tiny.REJECTED, tiny.TOTALS)

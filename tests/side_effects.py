@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import faults
+from pipelines.systems.s3 import transfer
 
 ASIDE = {
     r"/\.dvc/cache/tmp/": "a temporary of the cache, which nobody reads before the point that renames it",
@@ -86,5 +87,6 @@ TELLERS = {
     "os.symlink": _path,
     "subprocess.Popen": _git,
     "http.client.send": _http,
+    transfer.AUDIT: " ".join,
 }
 """Event of the interpreter → what it tells; a new folder is none: it is empty."""

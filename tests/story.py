@@ -63,7 +63,7 @@ def story(template: Path, s3: S3, moto_s3: S3, tmp_path_factory: pytest.TempPath
             made.bucket.write(f"flights/{day}.csv.gz", real_flights.flights_object(day))
         release(made)
         made.bucket.write(f"flights/{CORRECTED}.csv.gz", shorter(CORRECTED))
-        made.bucket.client.delete_object(Bucket=made.bucket.name, Key=f"flights/{DELETED}.csv.gz")
+        made.bucket.delete(f"flights/{DELETED}.csv.gz")
         release(made)
         yield made
 

@@ -313,8 +313,8 @@ def test_notes_of_a_run_that_is_not_shown_yet_stay(released: Workspace) -> None:
 
 def test_uploads_that_never_ended_are_found_when_they_are_old_and_given_up(moto_s3: S3) -> None:
     bucket = moto_s3.new_bucket()
-    bucket.client.create_multipart_upload(Bucket=bucket.name, Key="dvc/files/md5/ab/c")
-    bucket.client.create_multipart_upload(Bucket=bucket.name, Key="elsewhere/c")
+    for key in ("dvc/files/md5/ab/c", "elsewhere/c"):
+        moto_s3.client.create_multipart_upload(Bucket=bucket.name, Key=key)
 
     assert list(unfinished(bucket, "dvc/", hours=1_000_000)) == []  # moto says that all began in 2010
     (found,) = unfinished(bucket, "dvc/", hours=24)

@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 from servers import S3, free_port
 
-from pipelines.systems import object_storage
-from pipelines.systems.object_storage import (
-    Bucket,
-    ObjectChangedError,
-    StorageRefusedError,
-    StorageUnreachableError,
-)
+from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3 import transfer
+from pipelines.systems.s3.failures import ObjectChangedError, StorageRefusedError, StorageUnreachableError
 
 
 @pytest.fixture(params=["s3", "moto_s3"])
@@ -84,8 +80,8 @@ def test_a_server_that_is_down_is_tried_for_the_time_allowed_and_named(s3: S3) -
 def test_a_large_object_is_written_in_parts_and_listed_with_the_mark_that_reads_give(
     any_s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_storage, "MULTIPART_FROM", 5 * object_storage.MIB)
-    monkeypatch.setattr(object_storage, "PART", 5 * object_storage.MIB)
+    monkeypatch.setattr(transfer, "MULTIPART_FROM", 5 * transfer.CHUNK)
+    monkeypatch.setattr(transfer, "PART", 5 * transfer.CHUNK)
     bucket, path = any_s3.new_bucket(), tmp_path / "large"
     path.write_bytes(b"0123456789abcdef" * (700 * 1024))
 
@@ -95,6 +91,32 @@ def test_a_large_object_is_written_in_parts_and_listed_with_the_mark_that_reads_
 
     assert written.size == listed.size == 16 * 700 * 1024
     assert got.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("key", ["a//b", "a/./b", "folder/", "tab\tnew", "a b+c%20#?ü"])
+def test_a_key_of_any_kind_is_listed_read_and_deleted_as_it_is(moto_s3: S3, key: str) -> None:
+    bucket = moto_s3.new_bucket()
+    bucket.write(key, b"odd")
+    bucket.write("plain", b"plain")
+
+    listed = {found.key: found for found in bucket.list("")}
+    read = bucket.read(listed[key])
+    bucket.delete(key)
+
+    assert (sorted(listed), read) == (sorted([key, "plain"]), b"odd")
+    assert [found.key for found in bucket.list("")] == ["plain"]
+
+
+def test_a_folder_of_our_own_is_listed_like_any_other(any_s3: S3) -> None:
+    bucket = any_s3.new_bucket()
+    for key in ("ours/a", "ours/b/c", "other"):
+        bucket.write(key, b"x")
+
+    ours = list(bucket.list_ours("ours/"))
+
+    assert sorted(found.key for found in ours) == ["ours/a", "ours/b/c"]
+    assert set(ours) == set(bucket.list("ours/"))
+    assert list(bucket.list_ours("nothing/")) == []
 
 
 def test_deleting_what_is_not_there_is_no_error(any_s3: S3) -> None:

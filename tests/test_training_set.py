@@ -93,9 +93,7 @@ def test_a_release_whose_object_is_not_on_the_remote_is_refused_and_nothing_is_w
     release = feature_lake.release(lake, 1)
     clone = pushed_clone(lake, s3, tmp_path)
     lost = lake.manifest("features/little/origin_weather").partitions["2013-01-09"].md5
-    clone.cache.remote.bucket.client.delete_object(
-        Bucket=clone.cache.remote.bucket.name, Key=clone.cache.remote.key(lost)
-    )
+    clone.cache.remote.bucket.delete(clone.cache.remote.key(lost))
 
     with pytest.raises(MissingObjectError, match=lost[2:]):
         retrieve(DATASET, clone, Settings(), tmp_path / "requests.parquet", tmp_path / "o.parquet", Asked((), release))

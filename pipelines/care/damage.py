@@ -15,7 +15,7 @@ from pipelines.systems.dvc.cache import Cache
 from pipelines.systems.dvc.objects import md5_of
 from pipelines.systems.dvc.push import PARALLEL
 from pipelines.systems.dvc.remote import Remote
-from pipelines.systems.object_storage import Object
+from pipelines.systems.s3.objects import Object
 
 GOOD, MISSING = "good", "missing"
 MD5 = re.compile("[0-9a-f]{32}")

@@ -5,13 +5,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from pipelines.dataset import WHOLE, Objects
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry
 from pipelines.errors import HeadraceError
 from pipelines.origins import memo_key
-from pipelines.systems.object_storage import Bucket, Object, ObjectChangedError, Received
+from pipelines.systems.object_storage import Bucket, Received
+from pipelines.systems.s3.failures import ObjectChangedError
+from pipelines.systems.s3.objects import Object
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 """What a partition may be called: it becomes a file name."""
@@ -30,13 +33,14 @@ class Keys:
     where: str
     found: Mapping[str, Object]
     unmatched: tuple[str, ...]
+    at_once: int
 
     @classmethod
-    def listed(cls, lake: Lake, bucket: Bucket, origin: Objects) -> "Keys":
+    def listed(cls, lake: Lake, bucket: Bucket, origin: Objects, at_once: int) -> "Keys":
         """List the bucket, once."""
         where = f"s3://{bucket.name}/{origin.prefix}"
         found, unmatched = match(origin, bucket.list(origin.prefix), where)
-        return cls(lake, bucket, where, found, unmatched)
+        return cls(lake, bucket, where, found, unmatched, at_once)
 
     @property
     def libraries(self) -> Mapping[str, str]:
@@ -50,7 +54,7 @@ class Keys:
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, Entry | None]]:
         """As `Origin`: in parallel threads, in the order they arrive."""
-        with ThreadPoolExecutor(self.bucket.connections) as pool:
+        with ThreadPoolExecutor(self.at_once) as pool:
             waiting = {pool.submit(self._keep, self.found[name]): name for name in partitions}
             try:
                 for future in as_completed(waiting):
@@ -61,8 +65,13 @@ class Keys:
     def _keep(self, found: Object, *, again: bool = True) -> Entry | None:
         """Keep the object that was listed; one that was replaced meanwhile is looked up again, once."""
         arrived: list[Received] = []
+
+        def receive(path: Path) -> str:
+            arrived.append(self.bucket.download(found, path))
+            return arrived[0].md5
+
         try:
-            stored = self.lake.cache.add(lambda path: arrived.append(self.bucket.download(found, path)))
+            stored = self.lake.cache.take(receive)
         except ObjectChangedError:
             if not again:
                 raise

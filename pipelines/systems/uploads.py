@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipelines import faults
-from pipelines.systems.object_storage import Bucket, StorageError
+from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.failures import StorageError
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,19 @@ class Upload:
 
 def unfinished(bucket: Bucket, prefix: str, hours: float) -> Iterator[Upload]:
     """Uploads below `prefix` that began longer ago; none where the server does not answer or list them."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  only who asks a bucket pays
-
     before = datetime.now(UTC) - timedelta(hours=hours)
-    pages = bucket.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket.name, Prefix=prefix)
-    try:
-        for page in pages:
-            for item in page.get("Uploads", ()):
-                if item["Initiated"] < before:
-                    yield Upload(item["Key"], item["UploadId"], item["Initiated"])
-    except (BotoCoreError, ClientError):
-        return
+    doing, more = f"list the uploads of s3://{bucket.name}/{prefix}", dict[str, str]()
+    while True:
+        try:
+            page = bucket.ask(doing, "list_multipart_uploads", Prefix=prefix, **more)
+        except StorageError:
+            return
+        for item in page.get("Uploads", ()):
+            if item["Initiated"] < before:
+                yield Upload(item["Key"], item["UploadId"], item["Initiated"])
+        if not page.get("IsTruncated"):
+            return
+        more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
 def abandon(bucket: Bucket, upload: Upload) -> None:
@@ -38,10 +41,6 @@ def abandon(bucket: Bucket, upload: Upload) -> None:
     Raises:
         StorageError: The server does not let us.
     """
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    try:
-        with faults.point("upload that never ended"):
-            bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=upload.key, UploadId=upload.id)
-    except (BotoCoreError, ClientError) as error:
-        raise StorageError(f"Cannot give up the upload of s3://{bucket.name}/{upload.key}: {error}") from error
+    doing = f"give up the upload of s3://{bucket.name}/{upload.key}"
+    with faults.point("upload that never ended"):
+        bucket.ask(doing, "abort_multipart_upload", Key=upload.key, UploadId=upload.id)

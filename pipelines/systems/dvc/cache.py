@@ -68,12 +68,20 @@ class Cache:
 
     def add(self, write: Callable[[Path], object]) -> Stored:
         """Keep what `write` writes to the path it is given. Whole or absent, and safe to repeat."""
+
+        def write_and_hash(path: Path) -> str:
+            write(path)
+            return md5_of(path)
+
+        return self.take(write_and_hash)
+
+    def take(self, write: Callable[[Path], str]) -> Stored:
+        """The same, where `write` says the md5 of what it wrote: the bytes need not be read again."""
         temporary = self.folder / "tmp" / uuid.uuid4().hex
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write(temporary)
-            keep = self._pass_on if self.passes_on else self._keep
-            return keep(temporary, md5_of(temporary))
+            md5 = write(temporary)
+            return self._pass_on(temporary, md5) if self.passes_on else self._keep(temporary, md5)
         finally:
             temporary.unlink(missing_ok=True)
 

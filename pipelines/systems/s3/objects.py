@@ -1,0 +1,77 @@
+"""What both clients speak of: objects, what an answer says, and where they are."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+CONNECT_SECONDS = 5
+READ_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object as a listing shows it.
+
+    Attributes:
+        key: Its name in the bucket.
+        size: Bytes.
+        etag: The server's mark of this version, without quotes.
+        version: Version id where the bucket keeps versions and the answer tells it (a listing does not).
+        modified: When it was written, by the server's clock, where the answer tells it.
+    """
+
+    key: str
+    size: int
+    etag: str
+    version: str | None = None
+    modified: datetime | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a read: the object as the server describes it, and its bytes, a chunk at a time."""
+
+    object: Object
+    chunks: Iterator[Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A bucket of a server, and who asks for it.
+
+    Attributes:
+        bucket: Its name.
+        asked: Address of the server that was asked for; without one, that of the environment, else AWS.
+        access_key: Without one, AWS's usual chain of credentials: environment, profile, container, machine's role.
+        secret_key: As `access_key`.
+        asked_region: Without one, that of the environment, else us-east-1.
+    """
+
+    bucket: str
+    asked: str | None
+    access_key: str | None = field(repr=False)
+    secret_key: str | None = field(repr=False)
+    asked_region: str | None
+
+    @property
+    def own_endpoint(self) -> str | None:
+        """Address of a server that is not AWS."""
+        return self.asked or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the server."""
+        return self.own_endpoint or f"https://s3.{self.region}.amazonaws.com"
+
+    @property
+    def region(self) -> str:
+        """What requests are signed for."""
+        return self.asked_region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def is_plain(key: str) -> bool:
+    """Whether a key is a path of plain names, as obstore wants them: no `//`, `..`, or control character."""
+    parts = key.split("/")
+    return not any(part in {"", ".", ".."} for part in parts) and key.isprintable()
