@@ -150,7 +150,7 @@ class Bucket:
 
         return self._patiently(f"read {self._at(found.key)}", once)
 
-    def write(self, key: str, content: Path | bytes, *, md5: str | None = None) -> Object:
+    def write(self, key: str, content: Path | bytes, md5: str | None = None) -> Object:
         """Write an object, whole or not at all, and say how the bucket lists it.
 
         Args:
