@@ -81,8 +81,8 @@ class Snapshot:
     def read(self, query: Query, listing: Listing, wanted: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
         """The rows of the partitions `wanted`, one partition after the other.
 
-        One statement reads them all, sorted by day, so the server passes over the table once. Memory holds one
-        partition and one batch (16 MiB of PostgreSQL, 20,000 rows of SQLite); what is not partitioned, whole.
+        One statement reads them all, day by day, so the server passes over the table once. Memory holds one partition
+        and one batch (16 MiB of PostgreSQL, 20,000 rows of SQLite); what is not partitioned, whole.
 
         Raises:
             DatabaseUnreachableError: The connection was cut; what was given until then is of the same snapshot.
@@ -93,9 +93,9 @@ class Snapshot:
             return
         statement = self._reading(query, schema, listing, chosen)
         done: list[str] = []
-        batches = self.server.batches(statement, schema.append(pa.field("", pa.string())), query.table)
+        batches = self.server.batches(statement, schema, query.table)
         try:
-            for day, rows in _by_last_column(batches):
+            for day, rows in _by_day(batches, query.partition_by) if query.partition_by else _as_one(batches):
                 _expect(query, day, listing.groups[day].rows, rows.num_rows)
                 done.append(day)
                 yield day, rows
@@ -136,12 +136,12 @@ class Snapshot:
     def _reading(self, query: Query, schema: pa.Schema, listing: Listing, wanted: list[str]) -> str:
         columns = [self.server.pick(field) for field in schema]
         if query.partition_by is None:
-            return self._text(select(*columns, literal_column(f"'{WHOLE}'")).select_from(_source(query)))
+            return self._text(select(*columns).select_from(_source(query)))
         by = schema.field(query.partition_by)
-        statement = select(*columns, self.server.day(by)).select_from(_source(query))
+        statement = select(*columns).select_from(_source(query))
         if len(wanted) < len(listing.groups):
             statement = statement.where(or_(*(self.server.within(by, *ends) for ends in _runs(wanted))))
-        return self._text(statement.order_by(literal_column(str(len(columns) + 1))))
+        return self._text(statement.order_by(self.server.order(by)))
 
     def _text(self, statement: Select[Any]) -> str:
         return str(statement.compile(dialect=self.server.dialect, compile_kwargs={"literal_binds": True}))
@@ -200,21 +200,24 @@ def _runs(days: list[str]) -> list[tuple[date, date]]:
     return runs
 
 
-def _by_last_column(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.Table]]:
-    """Batches sorted by their last column → its value and all its rows, without that column."""
-    now, held = "", list[pa.RecordBatch]()
+def _as_one(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.Table]]:
+    yield WHOLE, pa.Table.from_batches(batches)
+
+
+def _by_day(batches: Iterator[pa.RecordBatch], by: str) -> Iterator[tuple[str, pa.Table]]:
+    """Batches in the order of the UTC days of the column `by` → a day and all its rows."""
+    now, held = None, list[pa.RecordBatch]()
     for batch in batches:
-        runs = pc.run_end_encode(batch.column(batch.num_columns - 1))
-        rows, start = batch.select(list(range(batch.num_columns - 1))), 0
+        runs, start = pc.run_end_encode(pc.cast(batch.column(by), pa.date32())), 0
         for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             if held and day != now:
-                yield now, pa.Table.from_batches(held)
+                yield str(now), pa.Table.from_batches(held)
                 held = []
             now = day
-            held.append(rows.slice(start, end - start))
+            held.append(batch.slice(start, end - start))
             start = end
     if held:
-        yield now, pa.Table.from_batches(held)
+        yield str(now), pa.Table.from_batches(held)
 
 
 def _expect(query: Query, partition: str, counted: int, seen: int) -> None:

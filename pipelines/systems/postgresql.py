@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pyarrow as pa
-from adbc_driver_manager import Error
-from adbc_driver_postgresql import dbapi
+from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement, Error
+from adbc_driver_manager._reader import AdbcRecordBatchReader
+from adbc_driver_postgresql import _driver_path
 from sqlalchemy import Numeric, Select, Text, and_, cast, extract, func, literal_column, null, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Dialect
@@ -47,9 +48,9 @@ class PostgreSQL:
     def schema(self, source: TableClause, name: str) -> pa.Schema:
         """As `Server`: what Arrow lacks (numeric, uuid, json, interval, …) comes as PostgreSQL's own text."""
         nothing: Select[Any] = select(literal_column("*")).select_from(source).limit(0)
-        with self._cursor(name) as cursor:
-            cursor.execute(str(nothing.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})))
-            found = cursor.fetch_arrow_table().schema
+        statement = nothing.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+        with self._answer(str(statement), name) as answer:
+            found = answer.schema
         return pa.schema(
             [pa.field(field.name, pa.string(), metadata=AS_TEXT) if _foreign(field.type) else field for field in found]
         )
@@ -65,6 +66,10 @@ class PostgreSQL:
         if pa.types.is_date(field.type):
             return func.to_char(quoted(field.name), _text("YYYY-MM-DD"))
         raise DatabaseError(f"partition_by {field.name}: expected a timestamptz or a date, seen {_type(field)}.")
+
+    def order(self, field: pa.Field) -> ColumnElement[Any]:
+        """As `Server`: the bare column, which an index may have in that order."""
+        return quoted(field.name)
 
     def newest(self, field: pa.Field) -> ColumnElement[Any]:
         """As `Server`."""
@@ -92,28 +97,30 @@ class PostgreSQL:
 
     def rows(self, statement: str, name: str) -> list[tuple[Any, ...]]:
         """As `Server`."""
-        with self._cursor(name) as cursor:
-            cursor.execute(statement)
-            found: list[tuple[Any, ...]] = cursor.fetchall()
-            return found
+        with self._answer(statement, name) as answer:
+            columns = [column.to_pylist() for column in answer.read_all().columns]
+            return list(zip(*columns, strict=True))
 
     def batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         """As `Server`."""
-        with self._cursor(name) as cursor:
-            cursor.execute(statement)
-            for batch in cursor.fetch_record_batch():
+        with self._answer(statement, name) as answer:
+            for batch in answer:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema.remove_metadata())
 
     @contextmanager
-    def _cursor(self, name: str) -> Iterator[Any]:
-        cursor = self.connection.cursor()
+    def _answer(self, statement: str, name: str) -> Iterator[pa.RecordBatchReader]:
+        """The answer to a statement, as it comes."""
+        query = AdbcStatement(self.connection)
         try:
-            yield cursor
+            query.set_sql_query(statement)
+            stream, _ = query.execute_query()
+            with AdbcRecordBatchReader._import_from_c(stream.address) as answer:  # noqa: SLF001
+                yield answer
         except (Error, pa.ArrowException, OSError) as error:
             raise self._known(name, error) from None
         finally:
             with suppress(Error):
-                cursor.close()
+                query.close()
 
     def _known(self, name: str, error: Exception) -> DatabaseError:
         state = getattr(error, "sqlstate", None) or ""
@@ -132,11 +139,11 @@ def connect(url: URL, patience: float) -> Iterator[PostgreSQL]:
     """Open the connection and its transaction."""
     where, password = url.render_as_string(hide_password=True), str(url.password or "")
     target = url.set(drivername="postgresql", query={**LINK, **url.query}).render_as_string(hide_password=False)
-    connection = None
     try:
         for attempt in retry_context(on=_may_pass, attempts=None, timeout=patience, wait_initial=0.1, wait_max=5.0):
             with attempt:
-                connection = dbapi.connect(target)
+                database = AdbcDatabase(driver=_driver_path(), uri=target)
+                connection = AdbcConnection(database)
     except Error as error:
         hint = "Check that the server runs (`headrace stack status`) and the address"
         if "authentication failed" in str(error):
@@ -144,17 +151,17 @@ def connect(url: URL, patience: float) -> Iterator[PostgreSQL]:
         raise DatabaseUnreachableError(
             f"Cannot open {where}: {said_without(str(error), password)} {hint} in HEADRACE_DATABASE_URL."
         ) from None
-    if connection is None:
-        raise AssertionError(where)
     server = PostgreSQL(connection, where, password, postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
     try:
-        with server._cursor(where) as cursor:  # noqa: SLF001
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+        connection.set_autocommit(False)
+        for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SET LOCAL TIME ZONE 'UTC'"):
+            with server._answer(statement, where):  # noqa: SLF001
+                pass
         yield server
     finally:
         with suppress(Error):
             connection.close()
+            database.close()
 
 
 def said_without(text: str, password: str) -> str:

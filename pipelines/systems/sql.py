@@ -45,6 +45,9 @@ class Server(Protocol):
     def day(self, field: pa.Field) -> ColumnElement[Any]:
         """UTC day of the column, as text; NULL where there is none."""
 
+    def order(self, field: pa.Field) -> ColumnElement[Any]:
+        """What puts rows in the order of the column's UTC days."""
+
     def newest(self, field: pa.Field) -> ColumnElement[Any]:
         """Greatest value of the column, as text."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import Any
 
 from pipelines.systems.dvc.cache import Cache, read_directory
@@ -41,15 +42,33 @@ def push_objects(
     files = sorted((has | {md5 for md5 in new if not md5.endswith(".dir")}) - had)
     lists = sorted(md5 for md5 in new if md5.endswith(".dir"))
     with ThreadPoolExecutor(PARALLEL) as pool:
-        written = [
-            size for md5s in (files, lists) for size in [*pool.map(lambda md5: _push(cache, md5, sizes.get(md5)), md5s)]
-        ]
-    return Pushed(sum(size > 0 for size in written), sum(written))
+        written = [size for md5s in (files, lists) for size in _bring(cache, md5s, sizes, pool)]
+    return Pushed(len(written), sum(written))
 
 
-def _push(cache: Cache, md5: str, size: int | None) -> int:
-    """Bytes written for one object: none if the remote has it already."""
-    if size is not None and not cache.path(md5).exists() and cache.remote.has(md5, size):
-        return 0
-    path = cache.fetch(md5)
-    return cache.remote.ensure(md5, path.stat().st_size, path)
+def _bring(cache: Cache, md5s: Iterable[str], sizes: Mapping[str, int], pool: ThreadPoolExecutor) -> list[int]:
+    """Write what the remote lacks, and prove it by another look; the sizes of what was written."""
+    groups = [list(group) for _, group in groupby(md5s, key=lambda md5: md5[:2])]
+    missing = [*chain(*pool.map(lambda group: _missing(cache, group, sizes), groups))]
+    list(pool.map(lambda md5: cache.remote.write(md5, cache.fetch(md5)), missing))
+    groups = [list(group) for _, group in groupby(missing, key=lambda md5: md5[:2])]
+    return [*chain(*pool.map(lambda group: _proved(cache, group), groups))]
+
+
+def _missing(cache: Cache, md5s: list[str], sizes: Mapping[str, int]) -> list[str]:
+    """Those that the remote has not, or not right; of what is not in the cache its size must do."""
+    remote, there = cache.remote, cache.remote.look(md5s)
+    return [md5 for md5 in md5s if not remote.is_right(md5, _size(cache, md5, sizes), there.get(md5))]
+
+
+def _proved(cache: Cache, md5s: list[str]) -> list[int]:
+    there = cache.remote.look(md5s)
+    wanted = [(md5, cache.path(md5).stat().st_size) for md5 in md5s]
+    for md5, size in wanted:
+        cache.remote.prove(md5, size, there.get(md5))
+    return [size for _, size in wanted]
+
+
+def _size(cache: Cache, md5: str, sizes: Mapping[str, int]) -> int:
+    known = sizes.get(md5)
+    return cache.fetch(md5).stat().st_size if known is None or cache.has(md5) else known

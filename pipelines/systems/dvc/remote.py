@@ -1,6 +1,6 @@
 """The DVC remote: the objects of a cache, below a prefix of a bucket, looked at again after they were written."""
 
-import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +9,10 @@ from pipelines.errors import HeadraceError, MissingObjectError, NotConfiguredErr
 from pipelines.systems.dvc.files import read_config
 from pipelines.systems.dvc.objects import object_key
 from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.objects import Object
+
+PAGE = 1000
+"""Objects that one request lists."""
 
 
 class NotOnRemoteError(HeadraceError):
@@ -63,39 +67,58 @@ class Remote:
         return f"s3://{self.bucket.name}/{self.key(md5)}"
 
     def ensure(self, md5: str, size: int, path: Path) -> int:
-        """Have the object there, looked at again after it was written; bytes written, none if it was there already.
+        """Have the object there; bytes written, none if it was there already.
 
         Raises:
             NotOnRemoteError: It is not there with its size and hash after it was written.
         """
-        wanted = (size, md5.removesuffix(".dir"))
-        if self._seen(md5) == wanted:
+        if self.has(md5, size):
             return 0
-        self.write(md5, path)
-        if (seen := self._seen(md5)) != wanted:
+        self.prove(md5, size, self.write(md5, path))
+        return size
+
+    def write(self, md5: str, path: Path) -> Object:
+        """Put the object there, whatever is there."""
+        with faults.point(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}"):
+            return self.bucket.write(self.key(md5), path)
+
+    def has(self, md5: str, size: int) -> bool:
+        """Whether the object is there, with that size and hash."""
+        return self.is_right(md5, size, self.bucket.head(self.key(md5)))
+
+    def look(self, md5s: Collection[str]) -> dict[str, Object]:
+        """What is there of these objects, which share their first two digits: by a listing, else one by one.
+
+        A listing is read no further than it costs less than to ask for each of them.
+        """
+        keys, found = {self.key(md5): md5 for md5 in md5s}, dict[str, Object]()
+        if len(keys) > 1:
+            most = PAGE * len(keys)
+            listed = list(self.bucket.list_ours(next(iter(keys)).rpartition("/")[0] + "/", most))
+            found = {keys.pop(item.key): item for item in listed if item.key in keys}
+            if len(listed) < most:
+                return found
+        return found | {md5: item for key, md5 in keys.items() if (item := self.bucket.head(key))}
+
+    def is_right(self, md5: str, size: int, found: Object | None) -> bool:
+        """Whether what is there is the object: by its ETag where that is the md5, else by its bytes, read again."""
+        if found is None or found.size != size:
+            return False
+        name = md5.removesuffix(".dir")
+        return found.etag == name or self.bucket.md5(found) == name
+
+    def prove(self, md5: str, size: int, found: Object | None) -> None:
+        """Hold what was found after writing against what was written.
+
+        Raises:
+            NotOnRemoteError: It is something else, or nothing.
+        """
+        if not self.is_right(md5, size, found):
+            seen = f"{found.size:,} bytes with ETag {found.etag}" if found else "nothing"
             raise NotOnRemoteError(
                 f"{self.where(md5)}: expected {size:,} bytes with md5 {md5} after writing them, seen {seen}."
                 " Nothing was released. Check the server, then run the same command again."
             )
-        return size
-
-    def write(self, md5: str, path: Path) -> None:
-        """Put the object there, whatever is there."""
-        with faults.point(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}"):
-            self.bucket.write(self.key(md5), path)
-
-    def has(self, md5: str, size: int) -> bool:
-        """Whether the object is there, with that size and hash."""
-        return self._seen(md5) == (size, md5.removesuffix(".dir"))
-
-    def _seen(self, md5: str) -> tuple[int, str] | None:
-        """Size and md5 of what is there: its ETag where that is the md5, else the hash of the bytes themselves."""
-        found = self.bucket.head(self.key(md5))
-        if found is None:
-            return None
-        if (etag := found.etag.strip('"')) == md5.removesuffix(".dir"):
-            return found.size, etag
-        return found.size, hashlib.md5(self.bucket.read(found), usedforsecurity=False).hexdigest()
 
     def without_keys(self) -> "Remote":
         """The same place, for somebody who has keys of their own."""
