@@ -105,7 +105,8 @@ def heals(root: Path) -> None:
     again = put(lake, "little/2")
     assert not again.switched
     store = feature_lake.opened(lake)
-    assert Shelf.of(store, AIRCRAFT, again.side).online.keys(Shelf.of(store, AIRCRAFT, again.side).view).len() == 2
+    shelf = Shelf.of(store, AIRCRAFT, again.side)
+    assert shelf.online.rows(shelf.view).height == 2
     put(lake, "little/1")
     assert served(lake, KEYS) == OLD
 

@@ -16,7 +16,7 @@ from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.systems import git
-from pipelines.systems.dvc import md5_of, read_directory, read_lock
+from pipelines.systems.dvc import md5_of, parse_yaml, read_directory
 from pipelines.systems.dvc_remote import PARALLEL
 from pipelines.systems.feature_store.errors import MisplacedRowError, UnknownReleaseError, UnreadablePartitionError
 
@@ -37,25 +37,38 @@ def manifest(lake: Lake, table: str, release: str = WORKSPACE) -> Manifest:
     Raises:
         UnknownReleaseError: There is no such release, or the table is not in it.
     """
+    return manifests(lake, [table], release)[table]
+
+
+def manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) -> dict[str, Manifest]:
+    """The manifests of several tables; what git has of the release is read once.
+
+    Raises:
+        UnknownReleaseError: There is no such release, or a table is not in it.
+    """
     if release == WORKSPACE:
-        return lake.manifest(table)
+        return {table: lake.manifest(table) for table in tables}
     outs = _outs(lake.root, release)
-    folder = outs.get(f"data/{table}")
-    if folder is None:
-        raise UnknownReleaseError(
-            f"Release {release} has no table {table}: its dvc.lock records {', '.join(sorted(outs)) or 'nothing'}."
-        )
+    missing = [table for table in tables if f"data/{table}" not in outs]
+    if missing:
+        there = ", ".join(sorted(outs)) or "nothing"
+        raise UnknownReleaseError(f"Release {release} has no table {missing[0]}: its dvc.lock records {there}.")
+    return {table: _recorded(lake, outs[f"data/{table}"]) for table in tables}
+
+
+def _recorded(lake: Lake, folder: str) -> Manifest:
     return Manifest.from_bytes(lake.cache.fetch(read_directory(lake.cache, folder)[MANIFEST]).read_bytes())
 
 
 def _outs(root: Path, release: str) -> dict[str, str]:
     """Path → md5 of every output that the release records."""
-    if release not in git.tags(root, release):
+    lock = git.show(root, f"refs/tags/{release}", "dvc.lock")
+    if lock is None:
         raise UnknownReleaseError(
-            f"There is no release {release} in {root}. `git fetch --tags` brings those of others;"
+            f"There is no release {release} in {root}, or no dvc.lock in it. `git fetch --tags` brings those of others;"
             f" `git tag --list '{release.partition('/')[0]}/*'` lists them."
         )
-    stages = read_lock(root, f"refs/tags/{release}")["stages"]
+    stages = parse_yaml(lock).get("stages", {})
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
 
 
