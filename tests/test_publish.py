@@ -252,7 +252,7 @@ def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake:
     assert noted.proof == kept == done.report
     assert json.loads((lake.root / "reports/little/online.json").read_text()) == kept
     assert (kept["release"], kept["digest"], kept["side"]) == ("little/1", done.digest, done.side)
-    assert [proof["keys"] for proof in kept["proofs"]] == [2, 2, 1]
+    assert [proof["compared"] for proof in kept["proofs"]] == [2, 2, 1]
     assert [proof["mismatches"] for proof in kept["proofs"]] == [[], [], []]
 
 

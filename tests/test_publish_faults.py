@@ -93,7 +93,8 @@ def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lak
 def test_a_key_deleted_and_another_added_behind_our_back_is_repaired_by_publishing_again(lake: Lake) -> None:
     execute(
         lake,
-        "UPDATE headrace_aircraft_history__b SET \"entity key\" = CAST(replace(hex(\"entity key\"), hex('N2'), hex('N9')) AS BLOB)",
+        'UPDATE headrace_aircraft_history__b SET "entity key" = CAST(replace(CAST("entity key" AS TEXT),'
+        " 'N2', 'N9') AS BLOB)",
     )
     assert served(lake, ["N2", "N9"]) == [None, -4.0]
 

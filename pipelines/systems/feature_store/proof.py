@@ -29,7 +29,8 @@ SERVED = 64
 """Keys of each view that are read through `get_online_features`, which costs a hundred times a plain read."""
 
 SAMPLE = 1000
-"""Keys of each view that are compared although nothing says that they changed: so many of the release and of the store."""
+"""Keys of each view that are compared although nothing says that they changed: so many of the release, and as many of
+the store."""
 
 
 @dataclass(frozen=True)

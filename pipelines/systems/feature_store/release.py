@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import polars as pl
 
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
@@ -19,11 +20,15 @@ from pipelines.systems import git
 from pipelines.systems.dvc import md5_of, parse_yaml, read_directory
 from pipelines.systems.dvc_remote import PARALLEL
 from pipelines.systems.feature_store.errors import MisplacedRowError, UnknownReleaseError, UnreadablePartitionError
+from pipelines.systems.feature_store.search import Bools, Int64s
 
 WORKSPACE = ""
 """In place of a release: the tables as the workspace has them now."""
 
 DAY = 86_400_000_000
+
+ROW = "row"
+"""Column of numbered rows: from 0 through all partitions that are read."""
 
 
 def table_name(dataset: Dataset, table: FeatureTable) -> str:
@@ -98,8 +103,8 @@ class Rows:
         names = (name for name in sorted(manifest.partitions) if _overlaps(name, first, last))
         return cls(lake, manifest, tuple(names), verify)
 
-    def read(self, columns: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
-        """The rows, or those `where` something holds, in partition order.
+    def read(self, columns: Sequence[str], where: pl.Expr | None = None, *, numbered: bool = False) -> pl.DataFrame:
+        """The rows, or those `where` something holds, in partition order; `numbered` ones have a column `ROW` first.
 
         Raises:
             UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
@@ -108,14 +113,31 @@ class Rows:
             some = sorted(self.manifest.partitions)[:1]
             if not some:
                 return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
-            return replace(self, partitions=tuple(some)).read(columns).clear()
+            return replace(self, partitions=tuple(some)).read(columns, pl.lit(value=False))
         paths = self._paths()
         try:
-            rows = pl.scan_parquet(paths, glob=False).select(columns)
+            scanned = pl.scan_parquet(paths, glob=False, row_index_name=ROW if numbered else None)
+            rows = scanned.select([ROW, *columns] if numbered else columns)
             found = rows.collect() if where is None else rows.filter(where).collect(engine="streaming")
             return found.rechunk()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._refuse(columns, error) from error
+
+    def gather(self, columns: Sequence[str], row: Int64s, found: Bools) -> pl.DataFrame:
+        """The rows of those numbers, where they were `found`, and any others where not.
+
+        A partition that has none of them is not read.
+
+        Raises:
+            UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
+        """
+        sizes = np.array([self.manifest.partitions[name].rows for name in self.partitions])
+        place = np.searchsorted(sizes.cumsum(), row, side="right")
+        used = np.bincount(place[found], minlength=sizes.size) > 0
+        skipped = np.where(used, 0, sizes).cumsum()
+        part = replace(self, partitions=tuple(name for name, use in zip(self.partitions, used, strict=True) if use))
+        here = pl.Series(np.where(found, row - skipped[place], 0))
+        return part.read(columns).select(pl.all().gather(here))
 
     def _paths(self) -> list[Path]:
         """Files of the partitions; several at a time are fetched and hashed."""

@@ -175,19 +175,30 @@ class Attempt:
     def _claim(self) -> None:
         """Tell the registry that the standby holds nothing that anybody may count on."""
         with self.sides.publications.held(self.generation):
-            self._drop_others()
+            as_declared = self._drop_others()
             faults.point("claim of the standby")
-            claim = Holding(self.side, self.sides.snapshot.release)
-            self.sides.store.apply([*entities(self._tables).values(), *self._views(claim)])
+            views = self._views(Holding(self.side, self.sides.snapshot.release))
+            if as_declared:
+                # What `apply` would do, without its look at all else that is registered.
+                store = self.sides.store
+                store.provider.online_store.update(store.config, [], views, [], [], partial=True)
+                self._register(views)
+            else:
+                self.sides.store.apply([*entities(self._tables).values(), *views])
 
-    def _drop_others(self) -> None:
-        """Views of the standby with other columns: their values go first, as no difference would find them all."""
+    def _drop_others(self) -> bool:
+        """Views of the standby with other columns: their values go first, as no difference would find them all.
+
+        Returns:
+            Whether all views are there, as they are declared.
+        """
         store = self.sides.store
-        for table in self._tables:
-            old = registered(store, physical(table, self.side)) if is_other(store, table, self.side) else None
-            if old is not None:
-                faults.point("values of a view with other columns")
-                store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
+        there = [(registered(store, physical(table, self.side)), table) for table in self._tables]
+        others = [old for old, table in there if old is not None and is_other(old, table)]
+        for old in others:
+            faults.point("values of a view with other columns")
+            store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
+        return not others and all(old is not None for old, _ in there)
 
     @property
     def _tables(self) -> tuple[FeatureTable, ...]:
