@@ -7,6 +7,7 @@ cells are Feast's bytes all the same, and its calls (`get_online_features`, `fea
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from feast import Entity, FeatureView
@@ -90,9 +91,13 @@ class TableOnlineStore(ReadOnlyOnlineStore):
         """Close the connection that reads keep open."""
 
 
+_moment = lru_cache(4096)(moment)
+"""Many keys share few event times."""
+
+
 def _answer(row: Sequence[Any] | None, features: Sequence[str]) -> Answer:
     if row is None:
         return None, None
     time, *cells = row
     parse = Value.FromString
-    return moment(time), {name: parse(cell) for name, cell in zip(features, cells, strict=True) if cell is not None}
+    return _moment(time), {name: parse(cell) for name, cell in zip(features, cells, strict=True) if cell is not None}
