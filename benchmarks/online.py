@@ -1,119 +1,241 @@
-"""Online reads: p50, p99 and CPU of `get_online_features` for 1, 10 and 100 keys, beside the same bytes read by hand.
+"""Online reads: p50, p99 and CPU for 1, 10 and 100 keys, from SQLite, PostgreSQL and Redis, in process and over HTTP.
 
-In process, from SQLite (or the `--store` of `feature_store.yaml`), 100,000 keys, five features. The hand-written read
-asks the store for the keys' bytes and parses each value's message: what any client has to do at least.
+Four ways to the same answer, taken in turns: `get_online_features` on our store (the service from the registry's cache,
+and asked anew each time, as Feast does by default), on Feast's own store of that kind, and by hand: ask the store for
+the keys' bytes and parse each value's message, what any client has to do at least. Over HTTP it is `feast serve`, one
+worker, configured as `docs/serving.md` says; then 1,500 requests one after the other, of which the slowest is told:
+as Feast comes, it replaces its worker at about 1,000. Everything runs with `PYTHONOPTIMIZE=1`: without it, Feast checks
+the type of every argument of every call.
 """
 
-import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import polars as pl
+import httpx
 from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
-from measure import Cost, Report, options
-from publish import FEATURES, TABLE, Ground
+from measure import REPOSITORY, Cost, Report, options
+from publish import DATASET, FEATURES, Ground, materialize, stock
+from stores import HOST, free_port, online, wait_for
 
 from pipelines.systems.feature_store.definitions import Standing
-from pipelines.systems.feature_store.encoding import KEY
-from pipelines.systems.feature_store.online import Shelf
+from pipelines.systems.feature_store.online import online_of
+from pipelines.systems.feature_store.online_redis import Redis
+from pipelines.systems.feature_store.online_table import TableOnlineStore
 from pipelines.systems.feature_store.store import close_store, open_store
 
 SIZES = (1, 10, 100)
 CALLS = 300
+MANY = 1500
+SERVE = ("--max-requests", "0", "--registry_ttl_sec", "10", "--no-access-log")
+
+Read = Callable[[Sequence[int]], dict[str, list[Any]]]
 
 
 def main() -> None:
     """Measure and report."""
     parser = options(__doc__ or "")
-    parser.add_argument("--store", type=json.loads, default={}, help="another online_store of feature_store.yaml, JSON")
-    parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--stores", default="sqlite,postgres,redis", help="of sqlite,postgres,redis (default: all)")
+    parser.add_argument("--keys", type=int, default=20_000)
     asked = parser.parse_args()
+    if __debug__:
+        sys.exit(subprocess.call([sys.executable, "-O", *sys.argv]))
     report = Report("online", as_json=asked.json)
-    with TemporaryDirectory(prefix="headrace-bench-") as folder:
-        ground = Ground(Path(folder) / "ground", asked.keys, asked.store)
-        ground.make()
-        ground.put(1)
-        store = open_store(ground.lake.root / "feature_repo", ground.settings)
-        for size in SIZES:
-            compare(report, store, [number * 7 % asked.keys for number in range(size)])
-        close_store(store)
+    with online(asked.stores.split(",")) as (folder, found):
+        for kind, where in found.items():
+            ground = Ground(folder / f"ground-{kind}", asked.keys, kind, where)
+            ground.make()
+            ground.put(3)  # what Feast's store is given, too
+            theirs = stock(ground)
+            materialize(theirs)
+            in_process(report, ground, theirs)
+            over_http(report, ground)
     report.end()
 
 
-def compare(report: Report, store: FeatureStore, customers: Sequence[int]) -> None:
-    """The two ways, in turns; one more answer is compared."""
-    by_hand = reader(store)
-    ways: dict[str, Callable[[], Any]] = {
-        "get_online_features": lambda: through_feast(store, customers),
-        "by hand": lambda: by_hand(customers),
+def in_process(report: Report, ground: Ground, theirs: FeatureStore) -> None:
+    """The four ways."""
+    store = open_store(ground.lake.root / "feature_repo", ground.settings)
+    ways: dict[str, Read] = {
+        "ours, the service cached": lambda keys: through_feast(store, keys, cached=True),
+        "ours, the service asked anew": lambda keys: through_feast(store, keys, cached=False),
+        "Feast's own store": theirs_of(theirs),
+        "by hand": reader(store),
     }
-    if by_hand(customers) != through_feast(store, customers):
-        raise SystemExit("the two ways give different answers")
+    for size in SIZES:
+        compare(report, f"{ground.kind}: {CALLS} calls for {size} keys", ways, chosen(ground, size))
+    close_store(store)
+
+
+def compare(report: Report, title: str, ways: dict[str, Read], customers: Sequence[int]) -> None:
+    """The ways in turns; all must give one answer."""
+    answers = [way(customers) for way in ways.values()]
+    if any(answer != answers[0] for answer in answers):
+        sys.exit(f"{title}: the ways give different answers")
     times: dict[str, list[float]] = {name: [] for name in ways}
     cpu = dict.fromkeys(ways, 0.0)
     for _ in range(CALLS):
         for name, way in ways.items():
             wall, used = time.perf_counter(), time.process_time()
-            way()
+            way(customers)
             cpu[name] += time.process_time() - used
             times[name].append((time.perf_counter() - wall) * 1000)
     costs = {name: Cost(cpu[name], sum(found) / 1000, 0) for name, found in times.items()}
-    report.table(f"{CALLS} calls for {len(customers)} keys", costs, "by hand")
+    report.table(title, costs, "by hand")
     for name, found in times.items():
-        report.note(f"{name}: p50 {median(found):.2f} ms, p99 {quantiles(found, n=100)[98]:.2f} ms")
+        report.note(f"{name}: {spread(found)}, {cpu[name] / CALLS * 1000:.2f} ms of CPU")
 
 
-def through_feast(store: FeatureStore, customers: Sequence[int]) -> dict[str, list[Any]]:
+def over_http(report: Report, ground: Ground) -> None:
+    """`feast serve`, as we say and, once, as it comes."""
+    with served(ground, *SERVE) as client:
+        for size in SIZES:
+            times = [timed(client, chosen(ground, size)) for _ in range(CALLS)]
+            report.note(f"{ground.kind} over HTTP, {size} keys: {spread(times)}")
+        times = [timed(client, [1]) for _ in range(MANY)]
+        report.note(f"{ground.kind} over HTTP: the slowest of {MANY:,} requests took {max(times) / 1000:.2f} s")
+    if ground.kind == "sqlite":
+        with served(ground) as client:
+            times = [timed(client, [1]) for _ in range(MANY)]
+            report.note(f"as `feast serve` comes: the slowest of {MANY:,} requests took {max(times) / 1000:.2f} s")
+
+
+@contextmanager
+def served(ground: Ground, *arguments: str) -> Iterator[httpx.Client]:
+    """A client of the server of that workspace."""
+    port, settings = free_port(), ground.settings
+    feast = str(Path(sys.executable).with_name("feast"))
+    command = [feast, "-c", str(ground.lake.root / "feature_repo"), "serve", "-p", str(port), *arguments]
+    env = {
+        **os.environ,
+        "FEAST_REGISTRY_URL": str(settings.feast_registry_url),
+        "FEAST_ONLINE_STORE_PATH": str(settings.feast_online_store_path),
+        "FEAST_USAGE": "False",
+        "PYTHONOPTIMIZE": "1",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    try:
+        wait_for(port)
+        with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60) as client:
+            timed(client, [1])
+            yield client
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def timed(client: httpx.Client, customers: Sequence[int]) -> float:
+    """Milliseconds of a request; one whose connection the server drops is asked once more, as a client would."""
+    body = {"feature_service": DATASET.service, "entities": {"customer": list(customers)}}
+    began = time.perf_counter()
+    try:
+        answer = client.post("/get-online-features", json=body)
+    except httpx.TransportError:
+        answer = client.post("/get-online-features", json=body)
+    answer.raise_for_status()
+    return (time.perf_counter() - began) * 1000
+
+
+def chosen(ground: Ground, size: int) -> list[int]:
+    """Keys all over the table."""
+    return [number * 7 % ground.keys for number in range(size)]
+
+
+def spread(times: Sequence[float]) -> str:
+    """The two figures that matter."""
+    return f"p50 {median(times):.2f} ms, p99 {quantiles(times, n=100)[98]:.2f} ms"
+
+
+def through_feast(store: FeatureStore, customers: Sequence[int], *, cached: bool) -> dict[str, list[Any]]:
     """As serving code asks."""
-    service = store.get_feature_service("bench_service")
+    service = store.get_feature_service(DATASET.service, allow_cache=cached)
     answer = store.get_online_features(service, [{"customer": one} for one in customers]).to_dict()
     return {name: answer[name] for name in FEATURES}
 
 
-def reader(store: FeatureStore) -> Callable[[Sequence[int]], dict[str, list[Any]]]:
-    """Reads the live side's bytes and parses them."""
-    from publish import DATASET  # noqa: PLC0415
+def theirs_of(store: FeatureStore) -> Read:
+    """Feast's own store, asked by names: there is no service to look up."""
+    names = [f"history:{name}" for name in FEATURES]
 
-    shelf = Shelf.of(store, TABLE, Standing.of(store, DATASET).live.side)
-    fetch = _sqlite(store, shelf) if store.config.online_store.type == "sqlite" else _any(shelf)
+    def read(customers: Sequence[int]) -> dict[str, list[Any]]:
+        answer = store.get_online_features(names, [{"customer": one} for one in customers]).to_dict()
+        return {name: answer[name] for name in FEATURES}
+
+    return read
+
+
+def reader(store: FeatureStore) -> Read:
+    """Reads the live side's bytes and parses them."""
+    view = f"history__{Standing.of(store, DATASET).live.side}"
+    online_store = store.provider.online_store
+    fetch = _table(store, view) if isinstance(online_store, TableOnlineStore) else _redis(store, view)
 
     def read(customers: Sequence[int]) -> dict[str, list[Any]]:
         keys = [
             serialize_entity_key(EntityKey(join_keys=["customer"], entity_values=[Value(int64_val=one)]), 3)
             for one in customers
         ]
-        cells = fetch(keys)
-        return {name: [Value.FromString(cells[key, name]).double_val for key in keys] for name in FEATURES}
+        rows = fetch(keys)
+        return {name: [Value.FromString(row[place]).double_val for row in rows] for place, name in enumerate(FEATURES)}
 
     return read
 
 
-def _sqlite(store: FeatureStore, shelf: Shelf) -> Callable[[list[bytes]], dict[tuple[bytes, str], bytes]]:
-    import sqlite3  # noqa: PLC0415
+def _table(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Sequence[bytes]]]:
+    """A query on a connection of its own."""
+    columns, table = (
+        ", ".join(["entity key", *FEATURES]).replace("entity key", '"entity key"'),
+        f"{store.project}_{view}",
+    )
+    found = store.config.online_store
+    if hasattr(found, "path"):
+        import sqlite3  # noqa: PLC0415
 
-    path = Path(store.config.repo_path or ".") / store.config.online_store.path
-    database = sqlite3.connect(path)
-    table = f'"{store.project}_{shelf.view.name}"'
+        database: Any = sqlite3.connect(Path(store.config.repo_path or ".") / found.path)
+        query = f'SELECT {columns} FROM "{table}" WHERE "entity key" IN '  # noqa: S608
 
-    def fetch(keys: list[bytes]) -> dict[tuple[bytes, str], bytes]:
-        marks = ",".join("?" * len(keys))
-        query = f"SELECT entity_key, feature_name, value FROM {table} WHERE entity_key IN ({marks})"  # noqa: S608
-        return {(key, name): value for key, name, value in database.execute(query, keys)}
+        def fetch(keys: list[bytes]) -> list[Sequence[bytes]]:
+            rows = {key: row for key, *row in database.execute(f"{query}({','.join('?' * len(keys))})", keys)}
+            return [rows[key] for key in keys]
 
-    return fetch
+        return fetch
+    import psycopg  # noqa: PLC0415
+
+    named = {"host": found.host, "port": found.port, "dbname": found.database, "user": found.user}
+    database = psycopg.connect(**named, password=found.password, autocommit=True)
+    question = f'SELECT {columns} FROM "{table}" WHERE "entity key" = ANY(%b)'  # noqa: S608
+
+    def ask(keys: list[bytes]) -> list[Sequence[bytes]]:
+        with database.cursor(binary=True) as cursor:
+            rows = {key: row for key, *row in cursor.execute(question.encode(), (keys,)).fetchall()}
+        return [rows[key] for key in keys]
+
+    return ask
 
 
-def _any(shelf: Shelf) -> Callable[[list[bytes]], dict[tuple[bytes, str], bytes]]:
-    def fetch(keys: list[bytes]) -> dict[tuple[bytes, str], bytes]:
-        rows = shelf.online.rows(shelf.view, pl.Series(KEY, keys)).to_dicts()
-        return {(row[KEY], name): row[name] for row in rows for name in FEATURES}
+def _redis(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Sequence[bytes]]]:
+    """A pipeline of HMGETs."""
+    from feast.infra.online_stores.helpers import _mmh3  # noqa: PLC0415
+
+    ours = online_of(store)
+    assert isinstance(ours, Redis)  # noqa: S101
+    fields, project = [_mmh3(f"{view}:{name}") for name in FEATURES], store.project.encode()
+
+    def fetch(keys: list[bytes]) -> list[Sequence[bytes]]:
+        pipeline = ours.client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(key + project, fields)
+        return list(pipeline.execute())
 
     return fetch
 

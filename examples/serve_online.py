@@ -58,7 +58,7 @@ def some_flights(lake: Lake, count: int) -> list[dict[str, object]]:
     snapshot = Snapshot.of(DATASET, lake, "")
     keys: dict[str, list[object]] = {}
     for table in DATASET.features:
-        found = snapshot.keys(table).sort(table.keys)
+        found = snapshot.sample(table, count).sort(table.keys)
         for name in table.keys:
             keys.setdefault(name, found[name].to_list())
     return [{name: values[row % len(values)] for name, values in keys.items()} for row in range(count)]

@@ -145,7 +145,7 @@ def _confirm(sides: "Sides", how: How) -> Published | None:
     live = sides.standing.live
     if not sides.shows(live):
         return None
-    expected = sides.expected(sides.snapshot if live.release and not how.everything else None)
+    expected = sides.expected(live.side, sides.snapshot if live.release and not how.everything else None)
     proofs = sides.prove(live.side, expected)
     if any(proof.mismatches for proof in proofs):
         return None
@@ -159,8 +159,8 @@ def _confirm(sides: "Sides", how: How) -> Published | None:
 def _replace(sides: "Sides", changes: Sequence[str], how: How) -> Published:
     """Bring the standby to the snapshot, prove it, switch the service to it."""
     attempt = sides.attempt()
-    expected = sides.expected(None if how.everything else attempt.before())
-    _refuse_empty(sides, any(found.keys.len() for found in expected.values()))
+    expected = sides.expected(attempt.side, None if how.everything else attempt.before())
+    _refuse_empty(sides, any(found.rows.height for found in expected.values()))
     loads = attempt.load(expected, patient=how.patient, everything=how.everything)
     proofs = sides.prove(attempt.side, expected)
     wrong = [str(mismatch) for proof in proofs for mismatch in proof.mismatches]

@@ -12,7 +12,13 @@ import pytest
 import yaml
 from servers import HOST, PostgreSQL, answers, free_port, running
 
-KINDS = ("sqlite", "postgres", "redis")
+OURS = "pipelines.systems.feature_store"
+KINDS = {
+    "sqlite": f"{OURS}.online_sqlite.HeadraceSQLiteOnlineStore",
+    "postgres": f"{OURS}.online_postgresql.HeadracePostgreSQLOnlineStore",
+    "redis": f"{OURS}.online_redis.HeadraceRedisOnlineStore",
+}
+"""Kind → type in `feature_store.yaml`."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class OnlineStore:
         path.chmod(0o644)
         config = yaml.safe_load(path.read_text())
         if self.options:
-            config["online_store"] = {"type": self.kind, **self.options}
+            config["online_store"] = {"type": KINDS[self.kind], **self.options}
         path.write_text(yaml.safe_dump(config))
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -176,3 +177,65 @@ def test_a_pytorch_loader_goes_on_from_its_state_and_then_begins_the_next_epoch(
 
     assert had + rest == every
     assert other.state_dict() == {"epoch": 1, "done": 0}
+
+
+# --- PyTorch itself, where it is: `python -m pip install torch` ---
+
+
+@pytest.fixture
+def loader() -> Any:  # noqa: ANN401  torch has no types here
+    """PyTorch's `DataLoader`."""
+    return pytest.importorskip("torch.utils.data", reason="skipped: no torch").DataLoader
+
+
+def loaded(loader: Any, feed: Feed, workers: int) -> list[int]:  # noqa: ANN401
+    how = {"num_workers": workers, "multiprocessing_context": "spawn"} if workers else {}
+    return [number for batch in loader(to_torch(feed), batch_size=None, **how) for number in batch["n"].tolist()]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_of_pytorch_itself_sees_every_row_once(path: Path, loader: Any, workers: int) -> None:  # noqa: ANN401
+    assert sorted(loaded(loader, Feed(path, rows=4, seed=1), workers)) == list(range(103))
+
+
+def test_ranks_of_pytorch_itself_share_the_rows_and_their_workers_too(
+    path: Path,
+    tmp_path: Path,
+    loader: Any,  # noqa: ANN401
+) -> None:
+    ranks = [
+        subprocess.Popen([sys.executable, __file__, str(path), str(tmp_path / "meet"), str(rank)], text=True, stdout=-1)
+        for rank in range(2)
+    ]
+    found = [[int(number) for number in rank.communicate(timeout=240)[0].split()] for rank in ranks]
+
+    assert loader
+    assert all(found)
+    assert sorted(found[0] + found[1]) == list(range(103))
+
+
+def test_tensors_of_pytorch_itself_and_going_on_from_a_state(path: Path, loader: Any) -> None:  # noqa: ANN401
+    torch = import_module("torch")
+    whole, half = to_torch(Feed(path, rows=4, seed=1)), to_torch(Feed(path, rows=4, seed=1))
+    every = [batch["n"].tolist() for batch in loader(whole, batch_size=None)]
+    begun = iter(half)
+    had = [next(begun) for _ in range(5)]
+    other = to_torch(Feed(path, rows=4, seed=1))
+
+    other.load_state_dict(half.state_dict())
+    rest = [batch["n"].tolist() for batch in loader(other, batch_size=None)]
+
+    assert [batch["n"].tolist() for batch in had] + rest == every
+    assert (had[0]["n"].dtype, had[0]["x"].dtype, had[0]["s"][0]) == (torch.int64, torch.float64, "t")
+
+
+def as_rank(path: str, meet: str, rank: str) -> None:
+    """One of two ranks, with two workers each: prints the rows that it sees."""
+    distributed, loader = import_module("torch.distributed"), import_module("torch.utils.data").DataLoader
+    distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=int(rank), world_size=2)
+    print(*loaded(loader, Feed(Path(path), rows=4, seed=1), 2))  # noqa: T201
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    as_rank(*sys.argv[1:])

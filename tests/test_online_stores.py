@@ -150,8 +150,9 @@ def test_what_has_not_changed_is_neither_read_nor_written(lake: Lake) -> None:
 
     load = done.loads["aircraft_history"]
     proof = done.proofs[1]
-    assert (load.written, load.deleted, load.kept) == (1, 0, 3001)
-    assert (proof.keys, proof.changed, proof.compared) == (3002, 1, 1001)
+    assert (load.written, load.deleted, load.kept) == (1, 0, 0)
+    assert (proof.whole, proof.changed) == (False, 1)
+    assert 1001 <= proof.compared <= 2001
     assert served(lake, ["N2"]) == [6.0]
 
 
@@ -169,7 +170,7 @@ def test_a_value_that_grows_too_old_leaves_although_no_row_of_it_changed(lake: L
     second = put(lake, feature_lake.release(lake, 4))
 
     assert served(lake, ["N8"]) == offline(lake, ["N8"], second) == [None]
-    assert (second.loads["aircraft_history"].deleted, second.proofs[1].keys) == (1, 2)
+    assert second.loads["aircraft_history"].deleted == 1
 
 
 def test_a_release_on_standby_is_put_back_by_the_switch_alone(lake: Lake) -> None:

@@ -103,13 +103,13 @@ def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: L
         store.get_feature_service(DATASET.service), [key], full_feature_names=True
     ).to_dict()
     assert (answer["origin_weather__temp_c"], answer["aircraft_history__delay_min"]) == ([None], [-4.0])
-    assert [proof.keys for proof in done.proofs] == [0, 2, 1]
+    assert [proof.compared for proof in done.proofs] == [0, 2, 1]
 
 
 def test_the_proof_covers_every_key_and_value_of_every_view(lake: Lake) -> None:
     done = put(lake)
 
-    assert [(proof.view, proof.keys, proof.values, proof.sampled) for proof in done.proofs] == [
+    assert [(proof.view, proof.compared, proof.values, proof.sampled) for proof in done.proofs] == [
         ("origin_weather__b", 2, 10, 2),
         ("aircraft_history__b", 2, 4, 2),
         ("route_traffic__b", 1, 1, 1),
@@ -252,7 +252,7 @@ def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake:
     assert noted.proof == kept == done.report
     assert json.loads((lake.root / "reports/little/online.json").read_text()) == kept
     assert (kept["release"], kept["digest"], kept["side"]) == ("little/1", done.digest, done.side)
-    assert [proof["keys"] for proof in kept["proofs"]] == [2, 2, 1]
+    assert [proof["compared"] for proof in kept["proofs"]] == [2, 2, 1]
     assert [proof["mismatches"] for proof in kept["proofs"]] == [[], [], []]
 
 

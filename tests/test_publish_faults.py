@@ -73,9 +73,9 @@ def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lak
     opened(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
     execute(
         lake,
-        "CREATE TRIGGER fault AFTER INSERT ON \"headrace_aircraft_history__a\" WHEN NEW.feature_name = 'delay_min'"
-        " BEGIN UPDATE \"headrace_aircraft_history__a\" SET value = x'290000000000004940'"
-        " WHERE feature_name = 'delay_min' AND entity_key = NEW.entity_key; END",
+        "CREATE TRIGGER fault AFTER INSERT ON headrace_aircraft_history__a"
+        " BEGIN UPDATE headrace_aircraft_history__a SET delay_min = x'290000000000004940'"
+        ' WHERE "entity key" = NEW."entity key"; END',
     )
 
     with pytest.raises(
@@ -93,8 +93,8 @@ def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lak
 def test_a_key_deleted_and_another_added_behind_our_back_is_repaired_by_publishing_again(lake: Lake) -> None:
     execute(
         lake,
-        "UPDATE \"headrace_aircraft_history__b\" SET entity_key = CAST(replace(CAST(entity_key AS TEXT), 'N2', 'N9')"
-        " AS BLOB)",
+        'UPDATE headrace_aircraft_history__b SET "entity key" = CAST(replace(CAST("entity key" AS TEXT),'
+        " 'N2', 'N9') AS BLOB)",
     )
     assert served(lake, ["N2", "N9"]) == [None, -4.0]
 
@@ -122,7 +122,7 @@ def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lak
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
     snapshot = Snapshot.of(DATASET, lake, "")
     sides = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
-    sides.attempt().load(sides.expected(None))
+    sides.attempt().load(sides.expected("a", None))
     sides.close()
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
@@ -136,7 +136,7 @@ def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lak
 def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
     snapshot = Snapshot.of(DATASET, lake, "")
     stale = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
-    attempt, expected = stale.attempt(), stale.expected(None)
+    attempt, expected = stale.attempt(), stale.expected("a", None)
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
     put(lake)
 

@@ -115,17 +115,20 @@ def to_torch(feed: Feed) -> Any:  # noqa: ANN401  PyTorch is not installed here
     """A PyTorch `IterableDataset` of batches: column → tensor, or list of texts and of numbers beside nulls.
 
     Ranks of `torch.distributed` and workers of a `DataLoader` (with `batch_size=None`) each get their share of `feed`.
+    Workers are started, not forked (`multiprocessing_context="forkserver"` or `"spawn"`): Polars' threads do not
+    survive a fork. With workers that do not persist, call `set_epoch`: each epoch begins with new ones.
     `state_dict` and `load_state_dict` are what `torchdata`'s `StatefulDataLoader` calls to go on after a crash.
     """
     data = _imported("torch.utils.data", "a PyTorch dataset")
     return type("HeadraceRows", (_Torch, data.IterableDataset), {})(feed)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Torch:
     """What the PyTorch dataset does."""
 
     feed: Feed
+    is_ranked: bool = field(default=False, init=False)
     _passed: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -135,6 +138,10 @@ class _Torch:
             self._passed += 1
             yield {column.name: _tensor(column) for column in batch.get_columns()}
         self.feed, self._passed = replace(self.feed, epoch=self.feed.epoch + 1, done=0), 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For workers that are started: they make the class anew, and do not know which rank they work for."""
+        return _of_a_rank, (self._ranked(),)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin this epoch; after the last batch of one, the next begins by itself."""
@@ -149,11 +156,22 @@ class _Torch:
         self.feed, self._passed = replace(self.feed, epoch=state["epoch"], done=state["done"]), 0
 
     def _share(self) -> Feed:
-        distributed = import_module("torch.distributed")
-        ready = distributed.is_available() and distributed.is_initialized()
-        feed = self.feed.share(distributed.get_rank(), distributed.get_world_size()) if ready else self.feed
-        worker = import_module("torch.utils.data").get_worker_info()
+        feed, worker = self._ranked(), import_module("torch.utils.data").get_worker_info()
         return feed.share(worker.id, worker.num_workers) if worker else feed
+
+    def _ranked(self) -> Feed:
+        """What this rank sees."""
+        distributed = import_module("torch.distributed")
+        if self.is_ranked or not (distributed.is_available() and distributed.is_initialized()):
+            return self.feed
+        return self.feed.share(distributed.get_rank(), distributed.get_world_size())
+
+
+def _of_a_rank(feed: Feed) -> Any:  # noqa: ANN401
+    """The dataset of what one rank sees."""
+    made = to_torch(feed)
+    made.is_ranked = True
+    return made
 
 
 def _tensor(column: pl.Series) -> Any:  # noqa: ANN401

@@ -58,10 +58,9 @@ def refuse_breaks(dataset: Dataset, found: tuple[DefinitionChange, ...]) -> None
         )
 
 
-def is_other(store: FeatureStore, table: FeatureTable, side: str) -> bool:
-    """Whether the view of `side` is registered with other columns than `table` declares."""
-    view = registered(store, physical(table, side))
-    return view is not None and _columns(view) != _declared(table)
+def is_other(view: FeatureView, table: FeatureTable) -> bool:
+    """Whether the view is registered with other columns than `table` declares."""
+    return _columns(view) != _declared(table)
 
 
 def registered(store: FeatureStore, name: str) -> FeatureView | None:

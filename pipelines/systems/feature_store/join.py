@@ -4,9 +4,10 @@ Every row of the requests comes out once, in order. What fits is loaded once; wh
 requests at a time, and a table that is too large even so, a part of the keys at a time. The answer is the same.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Self
 
 import polars as pl
@@ -17,17 +18,20 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
 from pipelines.engine.parquet import ROW_GROUP
 from pipelines.systems.feature_store.errors import RequestRefusedError
-from pipelines.systems.feature_store.release import Rows, manifest
+from pipelines.systems.feature_store.release import ROW, Rows, manifest
 from pipelines.systems.feature_store.requests import Requests, Slice
-from pipelines.systems.feature_store.search import Codes, Index, Questions, Window
+from pipelines.systems.feature_store.search import Bools, Codes, Index, Int64s, Questions, Window
 from pipelines.systems.feature_store.source import TableSource, table_of
 from pipelines.systems.feature_store.types import KINDS
 
 CELL = 16
 """Bytes that a value takes in memory, about; a text of the usual length among them."""
 
-ROW = 128
+SEARCHED = 128
 """Bytes that the search takes for a row, about."""
+
+FEW = 50
+"""Rows a key from which on rows of keys that nobody asks for are left out before the search."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,15 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A table in memory, ready to be asked; without an index, it has no row in time."""
+    """A table that is ready to be asked.
+
+    Attributes:
+        index: Finds rows by their numbers; None without a row in time.
+        gather: Gives the values of these rows, where they were found.
+    """
 
     index: Index | None
-    values: pl.DataFrame
+    gather: Callable[[Int64s, Bools], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -138,14 +147,14 @@ class Join:
         requests, rows = self.requests, self._slice_rows()
         every = _Scope(self, requests.rows, requests.first, requests.window)
         keep = sum(self._size(lookup, every) for lookup in self.lookups) <= self.memory // 2 or rows >= requests.height
-        kept = [every.load(lookup) for lookup in self.lookups] if keep else []
+        several = rows < requests.height
+        kept = [every.load(lookup) for lookup in self.lookups] if keep and several else []
         for part in requests.slices(rows):
-            scope = every if keep else _Scope.of(self, part)
-            asked = _Asked(scope, part)
-            answers = [
-                asked.answer(lookup, kept[place]) if keep else self._once(lookup, part, asked)
-                for place, lookup in enumerate(self.lookups)
-            ]
+            asked = _Asked(every if keep else _Scope.of(self, part), part)
+            if kept:
+                answers = [asked.answer(lookup, table) for lookup, table in zip(self.lookups, kept, strict=True)]
+            else:
+                answers = [self._once(lookup, part, asked) for lookup in self.lookups]
             yield part.frame.with_columns(column for answer in answers for column in answer.get_columns())
 
     def _once(self, lookup: Lookup, part: Slice, asked: "_Asked") -> pl.DataFrame:
@@ -170,7 +179,10 @@ class Join:
     def _slice_rows(self) -> int:
         """How many requests are answered at a time: all of them if they fit beside the tables."""
         columns = len(self.requests.schema) + sum(len(lookup.features) for lookup in self.lookups)
-        row, every = CELL * columns + ROW, _Scope(self, self.requests.rows, self.requests.first, self.requests.window)
+        row, every = (
+            CELL * columns + SEARCHED,
+            _Scope(self, self.requests.rows, self.requests.first, self.requests.window),
+        )
         if self.requests.height * row + sum(self._size(lookup, every) for lookup in self.lookups) <= self.memory:
             return max(self.requests.height, 1)
         return max(self.memory // 4 // row // ROW_GROUP, 1) * ROW_GROUP
@@ -179,7 +191,7 @@ class Join:
         """Bytes that the table takes for these requests, about."""
         rows = scope.rows(lookup)
         count = sum(rows.manifest.partitions[name].rows or 0 for name in rows.partitions)
-        return count * (ROW + CELL * (len(lookup.features) + len(lookup.keys)))
+        return count * (SEARCHED + CELL * (len(lookup.features) + len(lookup.keys)))
 
 
 class _Scope:
@@ -216,16 +228,29 @@ class _Scope:
 
     def load(self, lookup: Lookup, mine: pl.Expr | None = None) -> Loaded:
         """The table, or the rows of it that are `mine`."""
-        rows = self.rows(lookup)
+        rows, features, heads = self.rows(lookup), list(lookup.features), [*lookup.keys, EVENT_TIME, KNOWN_TIME]
         if not rows.partitions or self.window is None:
-            return Loaded(None, pl.DataFrame())
-        if mine is None:
-            heads = rows.read([*lookup.keys, EVENT_TIME, KNOWN_TIME])
-        else:
-            heads = rows.read([*lookup.keys, EVENT_TIME, KNOWN_TIME, *lookup.features], mine)
-        index = Index.of(heads, list(lookup.keys), self.codes(lookup), self.window, as_known=self.join.as_known)
-        features = list(lookup.features)
-        return Loaded(index, rows.read(features) if mine is None else heads.select(features))
+            return Loaded(None, lambda _row, _found: pl.DataFrame())
+        if mine is not None:
+            read = rows.read([*heads, *features], mine)
+            return Loaded(self._index(lookup, self.window, read), _from(read.select(features)))
+        asked = self._asked_for(lookup, rows)
+        if asked is not None:
+            read = rows.read(heads, asked, numbered=True)
+            return Loaded(self._index(lookup, self.window, read), partial(rows.gather, features))
+        read = rows.read([*heads, *features])
+        return Loaded(self._index(lookup, self.window, read), _from(read.select(features)))
+
+    def _asked_for(self, lookup: Lookup, rows: Rows) -> pl.Expr | None:
+        """Which rows are of keys that are asked for, if those are few: then it costs less to leave the others out."""
+        codes = self.codes(lookup)
+        count = sum(rows.manifest.partitions[name].rows or 0 for name in rows.partitions)
+        few = lookup.keys and codes.size * FEW <= count
+        return codes.asked(next(iter(lookup.keys))) if few else None
+
+    def _index(self, lookup: Lookup, window: Window, heads: pl.DataFrame) -> Index:
+        index = Index.of(heads, list(lookup.keys), self.codes(lookup), window, as_known=self.join.as_known)
+        return index.numbered(heads[ROW]) if ROW in heads.columns else index
 
 
 class _Asked:
@@ -244,7 +269,7 @@ class _Asked:
             return pl.DataFrame({name: pl.Series([None] * size, dtype=kind) for name, kind in schema.items()})
         row, found = table.index.find(self._asked(lookup, self.scope.window), lookup.ttl)
         # Gathering by an index without nulls, and taking away what was not found, costs half of one with nulls.
-        values = table.values.select(pl.all().gather(row)).select(pl.when(found).then(pl.all()))
+        values = table.gather(row, found).select(pl.when(pl.Series(found)).then(pl.all()))
         return values.rename(dict(lookup.features)).cast(schema)  # type: ignore[arg-type]  # Polars wants a wider mapping
 
     def _asked(self, lookup: Lookup, window: Window) -> Questions:
@@ -253,6 +278,10 @@ class _Asked:
             code = self.scope.codes(lookup).of_rows(keys, list(lookup.keys))
             self._questions[lookup.group] = Questions(code, self.part.moments, window)
         return self._questions[lookup.group]
+
+
+def _from(values: pl.DataFrame) -> Callable[[Int64s, Bools], pl.DataFrame]:
+    return lambda row, _found: values.select(pl.all().gather(pl.Series(row)))
 
 
 def _share(keys: Sequence[pl.Expr], parts: int) -> pl.Expr:

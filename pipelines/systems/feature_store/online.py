@@ -5,7 +5,7 @@ publisher was given is compared in the same transaction in which the values are 
 """
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import polars as pl
 from feast import FeatureStore
@@ -32,8 +32,8 @@ class Online(Protocol):
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """What the view holds of these keys, by default all of it; a cell that is not there is null."""
 
-    def keys(self, view: View) -> pl.Series:
-        """Every key that the view holds anything of."""
+    def some(self, view: View, start: bytes, most: int) -> pl.Series:
+        """Keys that the view holds, at most so many and all if it has no more; another `start` gives others."""
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """Write the rows, delete the keys.
@@ -51,7 +51,7 @@ class Online(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load changed: keys written (new, or a value differed), deleted, and right already or not looked at."""
+    """What a load did to the keys it looked at: written (new, or a value differed), deleted, and right already."""
 
     written: int
     deleted: int
@@ -68,6 +68,8 @@ class Change:
     @classmethod
     def between(cls, held: pl.DataFrame, wanted: pl.DataFrame) -> Self:
         """Whole rows are written, also where one value differs."""
+        if held.is_empty():
+            return cls(wanted, held[KEY])
         other = {name: f"{name} held" for name in wanted.columns if name != KEY}
         both = wanted.join(held.rename(other), on=KEY, how="left")
         same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(was)) for name, was in other.items())
@@ -116,26 +118,26 @@ class Shelf:
         return rows.with_columns(self.online.stamps(rows[STAMP]).alias(STAMP))
 
 
+@runtime_checkable
+class Publishable(Protocol):
+    """An online store of Feast's that a publish can write."""
+
+    def publisher(self, store: FeatureStore) -> Online:
+        """How it is written."""
+
+
 def online_of(store: FeatureStore) -> Online:
     """How the online store of `feature_store.yaml` is written.
 
     Raises:
-        FeatureStoreError: There is no publisher for its type.
+        FeatureStoreError: It is not one of ours.
     """
-    kind = str(store.config.online_store.type)
-    if kind == "sqlite":
-        from pipelines.systems.feature_store.online_sqlite import SQLite  # noqa: PLC0415  each brings its own driver
-
-        return SQLite.of(store)
-    if kind == "postgres":
-        from pipelines.systems.feature_store.online_postgresql import PostgreSQL  # noqa: PLC0415
-
-        return PostgreSQL.of(store)
-    if kind == "redis":
-        from pipelines.systems.feature_store.online_redis import Redis  # noqa: PLC0415
-
-        return Redis.of(store)
-    raise FeatureStoreError(
-        f"There is no publisher for an online store of type {kind!r}: expected sqlite, postgres or redis. Set one in"
-        " feature_repo/feature_store.yaml, or write one beside pipelines/systems/feature_store/online_redis.py."
-    )
+    found = store.provider.online_store
+    if not isinstance(found, Publishable):
+        raise FeatureStoreError(
+            f"There is no publisher for an online store of type {store.config.online_store.type!r}: expected"
+            " online_sqlite.HeadraceSQLiteOnlineStore, online_postgresql.HeadracePostgreSQLOnlineStore or"
+            " online_redis.HeadraceRedisOnlineStore of pipelines.systems.feature_store. Set one in"
+            " feature_repo/feature_store.yaml, or write one beside them."
+        )
+    return found.publisher(store)

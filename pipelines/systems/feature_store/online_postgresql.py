@@ -1,54 +1,124 @@
 """The PostgreSQL online store: rows come and go by `COPY`, in transactions that readers never see half of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal
 
 import polars as pl
+import psycopg
 import pyarrow as pa
 from adbc_driver_manager import Error
 from adbc_driver_postgresql import dbapi
 from feast import FeatureStore
+from feast.infra.utils.postgres.connection_utils import _get_conn, _get_connection_pool
+from feast.infra.utils.postgres.postgres_config import ConnectionType, PostgreSQLConfig
+from feast.repo_config import RepoConfig
 from sqlalchemy.engine import URL
 
 from pipelines import faults
-from pipelines.systems.feature_store.encoding import KEY
+from pipelines.systems.feature_store.encoding import KEY, STAMP
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import View
 from pipelines.systems.feature_store.online_sql import (
     ASK_FENCE,
     MAKE_FENCE,
     PASS_FENCE,
-    SCHEMA,
-    arrow,
-    cells,
+    columns,
     filled,
     literal,
     overtaken,
     quoted,
-    wide,
 )
+from pipelines.systems.feature_store.online_table import TableOnlineStore
 from pipelines.systems.postgresql import said_without
 
-STAMP_TYPE = pa.timestamp("us", "UTC")
-MICROSECONDS = "(extract(epoch FROM event_ts) * 1000000)::bigint AS event_ts"
-COLUMNS = "entity_key, feature_name, value, event_ts"
 OPTIONS = ("sslmode", "sslkey", "sslcert", "sslrootcert")
 
 
-@dataclass(frozen=True)
-class PostgreSQL:
-    """The schema of one project."""
+class HeadracePostgreSQLOnlineStoreConfig(PostgreSQLConfig):
+    """The `online_store` of `feature_store.yaml`: Feast's own options of `postgres`."""
 
-    address: URL = field(repr=False)
-    schema: str
-    project: str
+    type: Literal["pipelines.systems.feature_store.online_postgresql.HeadracePostgreSQLOnlineStore"] = (
+        "pipelines.systems.feature_store.online_postgresql.HeadracePostgreSQLOnlineStore"
+    )
 
-    @classmethod
-    def of(cls, store: FeatureStore) -> Self:
-        """The one of `feature_store.yaml`."""
-        found = store.config.online_store
+
+class HeadracePostgreSQLOnlineStore(TableOnlineStore):
+    """Serves what was published to a PostgreSQL schema, over one connection or, with `conn_type: pool`, several."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._pool: Any = None
+
+    def rows_of(
+        self, config: RepoConfig, table: str, features: Sequence[str], keys: Sequence[bytes]
+    ) -> Mapping[bytes, Sequence[Any]]:
+        """As the base class says; a connection that was lost is made anew, once."""
+        found = config.online_store
+        name = f"{quoted(_schema(config))}.{quoted(table)}"
+        query = f"SELECT {columns(features)} FROM {name} WHERE {quoted(KEY)} = ANY(%b)"  # noqa: S608  our own names
+        try:
+            try:
+                rows = self._rows(found, query, keys)
+            except psycopg.OperationalError:
+                self.disconnect()
+                rows = self._rows(found, query, keys)
+        except psycopg.Error as error:
+            raise FeatureStoreError(
+                f"The online store at {found.host}:{found.port}, table {name}:"
+                f" {said_without(str(error), found.password)}. See that it runs, and that the dataset is published."
+            ) from None
+        return {key: row for key, *row in rows}
+
+    def _rows(self, options: PostgreSQLConfig, query: str, keys: Sequence[bytes]) -> list[Sequence[Any]]:
+        with self._connected(options) as connection, connection.cursor(binary=True) as cursor:
+            return list(cursor.execute(query, (list(keys),)).fetchall())
+
+    @contextmanager
+    def _connected(self, options: PostgreSQLConfig) -> Iterator[Any]:
+        if options.conn_type == ConnectionType.pool:
+            if self._pool is None:
+                self._pool = _get_connection_pool(options)
+                self._pool.open()
+            with self._pool.connection() as connection:
+                yield connection
+            return
+        if self._connection is None:
+            self._connection = _get_conn(options)
+            self._connection.set_autocommit(True)
+        yield self._connection
+
+    def make(self, config: RepoConfig, keep: Mapping[str, Sequence[str]], drop: Iterable[str]) -> None:
+        """As the base class says, in one transaction."""
+        schema = quoted(_schema(config))
+        with self.publisher_of(config).cursor() as cursor:
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            for table in drop:
+                cursor.execute(f"DROP TABLE IF EXISTS {schema}.{quoted(table)}")
+            for table, features in keep.items():
+                name, cells = f"{schema}.{quoted(table)}", "".join(f", {quoted(name)} bytea" for name in features)
+                own = f"{quoted(KEY)} bytea PRIMARY KEY, {quoted(STAMP)} bigint"
+                cursor.execute(f"CREATE TABLE IF NOT EXISTS {name} ({own}{cells})")
+                for feature in features:
+                    cursor.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {quoted(feature)} bytea")
+            cursor.connection.commit()
+
+    def disconnect(self) -> None:
+        """As the base class says."""
+        for held in (self._connection, self._pool):
+            if held is not None:
+                held.close()
+        self._connection = self._pool = None
+
+    def publisher(self, store: FeatureStore) -> "PostgreSQL":
+        """How the schema is written."""
+        return self.publisher_of(store.config)
+
+    @staticmethod
+    def publisher_of(config: RepoConfig) -> "PostgreSQL":
+        """The same for a configuration."""
+        found = config.online_store
         files = (found.sslmode, found.sslkey_path, found.sslcert_path, found.sslrootcert_path)
         query = {name: str(value) for name, value in zip(OPTIONS, files, strict=True) if value}
         address = URL.create(
@@ -60,72 +130,69 @@ class PostgreSQL:
             found.database,
             {**query, "connect_timeout": "10", "application_name": "headrace"},
         )
-        return cls(address, found.db_schema or found.user, store.project)
+        return PostgreSQL(address, _schema(config), config.project)
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """The schema of one project."""
+
+    address: URL = field(repr=False)
+    schema: str
+    project: str
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
-        select = f"SELECT entity_key, feature_name, value, {MICROSECONDS} FROM {self._table(view)}"  # noqa: S608  our own names
-        with self._cursor(view) as cursor:
+        select = f"SELECT {columns(view.features)} FROM {self._table(view)}"  # noqa: S608  our own names
+        with self.cursor(view) as cursor:
             if among is not None:
                 cursor.adbc_ingest("headrace_keys", _keys(among), mode="create", temporary=True)
-                select += " WHERE entity_key IN (SELECT entity_key FROM headrace_keys)"
+                select += f" WHERE {quoted(KEY)} IN (SELECT entity_key FROM headrace_keys)"  # noqa: S608
             cursor.execute(select)
-            return wide(pl.DataFrame(cursor.fetch_arrow_table()).cast(pl.Schema(SCHEMA)), view)
+            kinds = {KEY: pl.Binary, STAMP: pl.Int64, **dict.fromkeys(view.features, pl.Binary)}
+            return pl.DataFrame(cursor.fetch_arrow_table()).cast(pl.Schema(kinds))
 
-    def keys(self, view: View) -> pl.Series:
-        """As `Online`."""
-        with self._cursor(view) as cursor:
-            cursor.execute(f"SELECT DISTINCT entity_key FROM {self._table(view)}")  # noqa: S608
-            return pl.DataFrame(cursor.fetch_arrow_table())["entity_key"].cast(pl.Binary).alias(KEY)
+    def some(self, view: View, start: bytes, most: int) -> pl.Series:
+        """As `Online`: the keys that come after `start`, then the first ones."""
+        key, table = quoted(KEY), self._table(view)
+        with self.cursor(view) as cursor:
+            cursor.execute(
+                f"(SELECT {key} FROM {table} WHERE {key} >= '\\x{start.hex()}' ORDER BY {key} LIMIT {most:d})"  # noqa: S608
+                f" UNION (SELECT {key} FROM {table} ORDER BY {key} LIMIT {most:d})"
+            )
+            return pl.DataFrame(cursor.fetch_arrow_table())[KEY].cast(pl.Binary)
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, in one transaction."""
         table = self._table(view)
-        with self._cursor(view) as cursor:
+        with self.cursor(view) as cursor:
             self._pass_fence(cursor, generation)
             if write.height:
-                cursor.adbc_ingest(
-                    "headrace_new", arrow(cells(write, view), event_ts=STAMP_TYPE), mode="create", temporary=True
-                )
+                cursor.adbc_ingest("headrace_new", _arrow(write, view), mode="create", temporary=True)
+                names = columns(view.features)
+                values = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in (STAMP, *view.features))
                 cursor.execute(
-                    f"INSERT INTO {table} ({COLUMNS}) SELECT {COLUMNS} FROM headrace_new"  # noqa: S608
-                    " ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = NULL,"
-                    " vector_value = NULL, event_ts = excluded.event_ts, created_ts = NULL"
+                    f"INSERT INTO {table} ({names}) SELECT {names} FROM headrace_new"  # noqa: S608
+                    f" ON CONFLICT ({quoted(KEY)}) DO UPDATE SET {values}"
                 )
             if delete.len():
                 cursor.adbc_ingest("headrace_gone", _keys(delete), mode="create", temporary=True)
                 gone = "SELECT entity_key FROM headrace_gone"
-                cursor.execute(f"DELETE FROM {table} WHERE entity_key IN ({gone})")  # noqa: S608
+                cursor.execute(f"DELETE FROM {table} WHERE {quoted(KEY)} IN ({gone})")  # noqa: S608
             faults.point("commit of the online values")
             cursor.connection.commit()
 
     def generation(self) -> int:
         """As `Online`."""
-        with self._cursor(None) as cursor:
-            cursor.execute("SELECT to_regclass('headrace_fence') IS NOT NULL")
-            return self._held(cursor) if cursor.fetchall()[0][0] else 0
+        with self.cursor(None) as cursor:
+            return self._held(cursor) if self._has_fence(cursor) else 0
 
     def stamps(self, times: pl.Series) -> pl.Series:
         """As they are."""
         return times
 
-    def _pass_fence(self, cursor: Any, generation: int) -> None:  # noqa: ANN401  ADBC has no types
-        if not self.generation():
-            cursor.execute(MAKE_FENCE)
-        cursor.execute(filled(PASS_FENCE, self.project, generation))
-        seen = self._held(cursor)
-        if seen != generation:
-            raise overtaken(self.project, generation, seen)
-
-    def _held(self, cursor: Any) -> int:  # noqa: ANN401
-        cursor.execute(filled(ASK_FENCE, self.project))
-        return next((int(row[0]) for row in cursor.fetchall()), 0)
-
-    def _table(self, view: View) -> str:
-        return f"{quoted(self.schema)}.{quoted(f'{self.project}_{view.name}')}"
-
     @contextmanager
-    def _cursor(self, view: View | None) -> Iterator[Any]:
+    def cursor(self, view: View | None = None) -> Iterator[Any]:
         """A cursor in a transaction that goes back unless it is committed."""
         try:
             with (
@@ -143,6 +210,37 @@ class PostgreSQL:
                 " Nothing of it was changed. See that it runs and that this user may write, then publish again."
             ) from None
 
+    def _pass_fence(self, cursor: Any, generation: int) -> None:  # noqa: ANN401  ADBC has no types
+        if not self._has_fence(cursor):
+            cursor.execute(MAKE_FENCE)
+        cursor.execute(filled(PASS_FENCE, self.project, generation))
+        seen = self._held(cursor)
+        if seen != generation:
+            raise overtaken(self.project, generation, seen)
+
+    @staticmethod
+    def _has_fence(cursor: Any) -> bool:  # noqa: ANN401
+        cursor.execute("SELECT to_regclass('headrace_fence') IS NOT NULL")
+        return bool(cursor.fetchall()[0][0])
+
+    def _held(self, cursor: Any) -> int:  # noqa: ANN401
+        cursor.execute(filled(ASK_FENCE, self.project))
+        return next((int(row[0]) for row in cursor.fetchall()), 0)
+
+    def _table(self, view: View) -> str:
+        return f"{quoted(self.schema)}.{quoted(f'{self.project}_{view.name}')}"
+
+
+def _schema(config: RepoConfig) -> str:
+    return str(config.online_store.db_schema or config.online_store.user)
+
+
+def _arrow(rows: pl.DataFrame, view: View) -> pa.Table:
+    """The rows as PostgreSQL's driver takes them, in order of keys, which is that of the index."""
+    kinds = {KEY: pa.binary(), STAMP: pa.int64(), **dict.fromkeys(view.features, pa.binary())}
+    return rows.sort(KEY).select(list(kinds)).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.schema(kinds))
+
 
 def _keys(keys: pl.Series) -> pa.Table:
-    return arrow(keys.alias("entity_key").to_frame())
+    found = keys.alias("entity_key").to_frame().to_arrow(compat_level=pl.CompatLevel.oldest())
+    return found.cast(pa.schema({"entity_key": pa.binary()}))

@@ -6,12 +6,13 @@ All views of an entity share one hash a key. A batch is one script: the fence, t
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal
 
 import polars as pl
 from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 from redis import RedisError
 
@@ -20,9 +21,13 @@ from pipelines.systems.feature_store.encoding import KEY, KEY_VERSION, STAMP
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import View
 from pipelines.systems.feature_store.online_sql import overtaken
+from pipelines.systems.feature_store.online_table import ReadOnlyOnlineStore
 
 BATCH = 500
 """Keys a script: Redis serves nobody else while one runs, about a millisecond."""
+
+DRAWS = 2
+"""Keys that are drawn for each that is wanted: other projects and entities have some of them."""
 
 MILLION = 1_000_000
 GUARD = """
@@ -62,16 +67,19 @@ return found
 """
 
 
-@dataclass(frozen=True)
-class Redis:
-    """The keys of one project."""
+class HeadraceRedisOnlineStoreConfig(RedisOnlineStoreConfig):
+    """The `online_store` of `feature_store.yaml`: Feast's own options of `redis`."""
 
-    client: Any
-    project: str
+    type: Literal["pipelines.systems.feature_store.online_redis.HeadraceRedisOnlineStore"] = (
+        "pipelines.systems.feature_store.online_redis.HeadraceRedisOnlineStore"  # type: ignore[assignment]
+    )
 
-    @classmethod
-    def of(cls, store: FeatureStore) -> Self:
-        """The one of `feature_store.yaml`.
+
+class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
+    """Serves what was published to Redis, in Feast's own layout and by its own reader: a pipeline for all views."""
+
+    def publisher(self, store: FeatureStore) -> "Redis":
+        """How its hashes are written.
 
         Raises:
             FeatureStoreError: It is a cluster, where one script can not reach all keys of a batch.
@@ -82,8 +90,15 @@ class Redis:
                 "Publishing to a Redis cluster is not built: its keys lie on several servers, and a batch is one"
                 " script. Use redis_type redis or redis_sentinel in feature_repo/feature_store.yaml."
             )
-        server: Any = store.provider.online_store
-        return cls(server._get_client(found), store.project)  # noqa: SLF001  Feast's own options
+        return Redis(self._get_client(found), store.project)
+
+
+@dataclass(frozen=True)
+class Redis:
+    """The keys of one project."""
+
+    client: Any
+    project: str
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
@@ -97,9 +112,18 @@ class Redis:
         frame = pl.DataFrame({KEY: keys, **columns}, schema=dict.fromkeys((KEY, *names), pl.Binary))
         return frame.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in names))
 
-    def keys(self, view: View) -> pl.Series:
-        """As `Online`."""
-        return self.rows(view)[KEY]
+    def some(self, view: View, start: bytes, most: int) -> pl.Series:  # noqa: ARG002
+        """As `Online`: all of a small database, and of a large one keys that Redis draws; it has them in no order."""
+        with self._known(view):
+            if self.client.dbsize() <= DRAWS * most:
+                return self.rows(view)[KEY].head(most)
+            pipeline = self.client.pipeline(transaction=False)
+            for _ in range(DRAWS * most):
+                pipeline.randomkey()
+            prefix = serialize_entity_key_prefix(list(view.keys), KEY_VERSION)
+            mine = {key for key in pipeline.execute() if key.startswith(prefix) and key.endswith(self._project)}
+        drawn = pl.Series(KEY, [key.removesuffix(self._project) for key in sorted(mine)], dtype=pl.Binary)
+        return self.rows(view, drawn)[KEY].head(most)
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, a batch of keys at once."""

@@ -1,20 +1,19 @@
 """The SQLite online store: one file, one writer at a time, readers undisturbed.
 
-Only through Python's own SQLite, as Feast does: a second copy of the library in one process breaks the first one's
-locks when it closes the file.
+Only through Python's own SQLite: a second copy of the library in one process breaks the first one's locks when it
+closes the file.
 """
 
 import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal
 
 import polars as pl
 from feast import FeatureStore
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from pipelines import faults
 from pipelines.systems.feature_store.encoding import KEY, STAMP
@@ -24,13 +23,77 @@ from pipelines.systems.feature_store.online_sql import (
     ASK_FENCE,
     MAKE_FENCE,
     PASS_FENCE,
+    columns,
     filled,
-    literal,
     overtaken,
     quoted,
 )
+from pipelines.systems.feature_store.online_table import TableOnlineStore
 
 BUSY_SECONDS = 30.0
+VARIABLES = 30_000
+"""Keys a statement may name, at most; SQLite allows a few more."""
+
+
+class HeadraceSQLiteOnlineStoreConfig(FeastConfigBaseModel):
+    """The `online_store` of `feature_store.yaml`.
+
+    Attributes:
+        path: The file, relative to `feature_store.yaml`.
+    """
+
+    type: Literal["pipelines.systems.feature_store.online_sqlite.HeadraceSQLiteOnlineStore"] = (
+        "pipelines.systems.feature_store.online_sqlite.HeadraceSQLiteOnlineStore"
+    )
+    path: str
+
+
+class HeadraceSQLiteOnlineStore(TableOnlineStore):
+    """Serves what was published to an SQLite file."""
+
+    def __init__(self) -> None:
+        self._connection: sqlite3.Connection | None = None
+
+    def rows_of(
+        self, config: RepoConfig, table: str, features: Sequence[str], keys: Sequence[bytes]
+    ) -> Mapping[bytes, Sequence[Any]]:
+        """As the base class says."""
+        with _known(_path(config), table):
+            if self._connection is None:
+                # Threads of a server share it; SQLite lets one of them in at a time.
+                self._connection = sqlite3.connect(_path(config), timeout=BUSY_SECONDS, check_same_thread=False)
+            found: dict[bytes, Sequence[Any]] = {}
+            for start in range(0, len(keys), VARIABLES):
+                some = keys[start : start + VARIABLES]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT {columns(features)} FROM {quoted(table)} WHERE {quoted(KEY)} IN ({marks})"  # noqa: S608  our own names
+                found.update((key, row) for key, *row in self._connection.execute(query, some).fetchall())
+        return found
+
+    def make(self, config: RepoConfig, keep: Mapping[str, Sequence[str]], drop: Iterable[str]) -> None:
+        """As the base class says."""
+        with _database(_path(config)) as database:
+            for table in drop:
+                database.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
+            for table, features in keep.items():
+                cells = "".join(f", {quoted(name)} BLOB" for name in features)
+                database.execute(
+                    f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({quoted(KEY)} BLOB PRIMARY KEY,"
+                    f" {quoted(STAMP)} INTEGER{cells}) WITHOUT ROWID"
+                )
+                there = {row[1] for row in database.execute(f"PRAGMA table_info({quoted(table)})")}
+                for name in sorted(set(features) - there):
+                    database.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} BLOB")
+
+    def disconnect(self) -> None:
+        """As the base class says."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def publisher(self, store: FeatureStore) -> "SQLite":
+        """How the file is written."""
+        return SQLite(_path(store.config), store.project)
 
 
 @dataclass(frozen=True)
@@ -40,47 +103,41 @@ class SQLite:
     path: Path
     project: str
 
-    @classmethod
-    def of(cls, store: FeatureStore) -> Self:
-        """The one of `feature_store.yaml`."""
-        config = store.config
-        return cls(Path(config.repo_path or ".") / config.online_store.path, store.project)
-
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
-        # A row a key comes out of SQLite itself: a fifth of the objects that a row a value would be.
-        time_of = "CASE WHEN min(event_ts) = max(event_ts) THEN max(event_ts) END"
-        values = [f"max(CASE feature_name WHEN {literal(name)} THEN value END)" for name in view.features]
+        names = ", ".join(f"t.{quoted(name)}" for name in (KEY, STAMP, *view.features))
         # CROSS JOIN tells SQLite to look the wanted keys up, and not to walk through all there are.
         chosen = "wanted CROSS JOIN " if among is not None else ""
-        where = " WHERE t.entity_key = wanted.entity_key" if among is not None else ""
-        select = f"SELECT t.entity_key, {', '.join((time_of, *values))} FROM {chosen}{self._table(view)} t{where}"  # noqa: S608  our own names
+        where = f" WHERE t.{quoted(KEY)} = wanted.entity_key" if among is not None else ""
         with self._database(view) as database:
             if among is not None:
                 database.execute("CREATE TEMP TABLE wanted (entity_key BLOB PRIMARY KEY) WITHOUT ROWID")
                 database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", zip(among, strict=True))
-            found = database.execute(f"{select} GROUP BY t.entity_key").fetchall()
+            found = database.execute(f"SELECT {names} FROM {chosen}{self._table(view)} t{where}").fetchall()  # noqa: S608  our own names
         kinds = {KEY: pl.Binary, STAMP: pl.Int64, **dict.fromkeys(view.features, pl.Binary)}
-        columns = zip(*found, strict=True) if found else ([] for _ in kinds)
-        return pl.DataFrame(dict(zip(kinds, columns, strict=True)), schema=kinds)
+        cells = zip(*found, strict=True) if found else ([] for _ in kinds)
+        return pl.DataFrame(dict(zip(kinds, cells, strict=True)), schema=kinds)
 
-    def keys(self, view: View) -> pl.Series:
-        """As `Online`."""
+    def some(self, view: View, start: bytes, most: int) -> pl.Series:
+        """As `Online`: the keys that come after `start`, then the first ones."""
+        key, table = quoted(KEY), self._table(view)
         with self._database(view) as database:
-            found = database.execute(f"SELECT DISTINCT entity_key FROM {self._table(view)}").fetchall()  # noqa: S608
+            found: list[tuple[bytes]] = []
+            for side in (">=", "<"):
+                select = f"SELECT {key} FROM {table} WHERE {key} {side} ? ORDER BY {key} LIMIT ?"  # noqa: S608
+                found += database.execute(select, (start, most - len(found))).fetchall()
         return pl.Series(KEY, [key for (key,) in found], dtype=pl.Binary)
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, in one transaction."""
-        table = self._table(view)
-        rows = ", ".join(f"(?1, {literal(name)}, ?{place}, ?2)" for place, name in enumerate(view.features, 3))
-        insert = f"INSERT OR REPLACE INTO {table} (entity_key, feature_name, value, event_ts) VALUES {rows}"  # noqa: S608
+        table, marks = self._table(view), ", ".join("?" * (len(view.features) + 2))
+        insert = f"INSERT OR REPLACE INTO {table} ({columns(view.features)}) VALUES ({marks})"  # noqa: S608
         with self._database(view) as database:
             database.execute("BEGIN IMMEDIATE")
             self._pass_fence(database, generation)
-            # In order of keys, which is that of the index.
+            # In order of keys, which is that of the table.
             database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
-            database.executemany(f"DELETE FROM {table} WHERE entity_key = ?", zip(delete, strict=True))  # noqa: S608
+            database.executemany(f"DELETE FROM {table} WHERE {quoted(KEY)} = ?", zip(delete, strict=True))  # noqa: S608
             faults.point("commit of the online values")
             database.execute("COMMIT")
 
@@ -91,12 +148,8 @@ class SQLite:
             return self._held(database) if made else 0
 
     def stamps(self, times: pl.Series) -> pl.Series:
-        """Whole seconds. Feast writes UTC without its zone, and reads that as local time: so do we."""
-        seconds = times // 1_000_000
-        if time.timezone == 0 and not time.daylight:
-            return seconds
-        local = {found: _local(found) for found in seconds.unique()}
-        return seconds.replace_strict(local, return_dtype=pl.Int64)
+        """As they are."""
+        return times
 
     def _pass_fence(self, database: sqlite3.Connection, generation: int) -> None:
         database.execute(MAKE_FENCE)
@@ -114,19 +167,33 @@ class SQLite:
 
     @contextmanager
     def _database(self, view: View | None) -> Iterator[sqlite3.Connection]:
-        """A connection; a transaction that is not committed goes back with it."""
-        try:
-            with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as database:
-                # Readers in other processes go on reading what was there while we write.
-                database.execute("PRAGMA journal_mode = WAL")
-                yield database
-        except sqlite3.Error as error:
-            table = f", table {self._table(view)}" if view else ""
-            raise FeatureStoreError(
-                f"The online store {self.path}{table}: {error}. Nothing of it was changed."
-                " FEAST_ONLINE_STORE_PATH says where it lies; see that it can be written, then publish again."
-            ) from error
+        with _database(self.path, self._table(view) if view else "") as database:
+            yield database
 
 
-def _local(seconds: int) -> int:
-    return int(datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).timestamp())
+def _path(config: RepoConfig) -> Path:
+    return Path(config.repo_path or ".") / str(config.online_store.path)
+
+
+@contextmanager
+def _database(path: Path, table: str = "") -> Iterator[sqlite3.Connection]:
+    """A connection; a transaction that is not committed goes back with it."""
+    with (
+        _known(path, table),
+        closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as database,
+    ):
+        # Readers in other processes go on reading what was there while we write.
+        database.execute("PRAGMA journal_mode = WAL")
+        yield database
+
+
+@contextmanager
+def _known(path: Path, table: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        named = f", table {table}" if table else ""
+        raise FeatureStoreError(
+            f"The online store {path}{named}: {error}. Nothing of it was changed."
+            " FEAST_ONLINE_STORE_PATH says where it lies; see that it can be written, then publish again."
+        ) from error

@@ -1,14 +1,17 @@
 """The proof that a side may go live: online = latest offline = what a point-in-time request for now answers.
 
-Key sets are compared whole, always. Values are compared of every key that may have changed and of a sample of the rest
-(or of every key): the online store's own bytes with those of the latest rows. A few keys are read through Feast's own
-call as well, which also proves that our bytes are Feast's.
+Where nothing is known of what a side held, and with `--all`, that is every key and value, and the two sets of keys are
+compared whole. Else it is every key that may have changed, and two samples of the rest: keys that the release has, and
+keys that the online store has. Either way the store's own bytes are compared with those of the latest rows, and a few
+keys are read through Feast's own call as well, which also proves that our bytes are Feast's.
 """
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from typing import Self
 
 import polars as pl
 import pyarrow as pa
@@ -16,8 +19,7 @@ from feast import FeatureStore
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from pipelines.dataset import UTC_MICROSECONDS, FeatureTable
-from pipelines.systems.feature_store.definitions import physical
-from pipelines.systems.feature_store.encoding import KEY, encode, keys, plain_key, plain_value
+from pipelines.systems.feature_store.encoding import KEY, encode, keys, known, plain_key, plain_value
 from pipelines.systems.feature_store.job import Retrieval
 from pipelines.systems.feature_store.online import Shelf
 from pipelines.systems.feature_store.requests import TIME
@@ -27,7 +29,8 @@ SERVED = 64
 """Keys of each view that are read through `get_online_features`, which costs a hundred times a plain read."""
 
 SAMPLE = 1000
-"""Keys of each view whose values are compared although nothing says that they changed."""
+"""Keys of each view that are compared although nothing says that they changed: so many of the release, and as many of
+the store."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ class Proof:
 
     Attributes:
         view: Name of the physical view.
-        keys: Keys that it holds: all of them are the release's, and none of the release's is missing.
         changed: Keys that may have changed since what the side held before; all of them were compared.
-        compared: Keys whose values were compared.
+        compared: Keys that were compared, those among them that must not be there.
+        whole: Whether these are all keys that the view holds and all that the release has.
         values: Values that were compared.
         sampled: Keys that were read through `get_online_features` too.
         digest: Hash of the compared keys, times and values, as the online store holds them.
@@ -72,9 +75,9 @@ class Proof:
     """
 
     view: str
-    keys: int
     changed: int
     compared: int
+    whole: bool
     values: int
     sampled: int
     digest: str
@@ -86,11 +89,10 @@ class Proof:
             return (
                 f"{self.view}: {len(self.mismatches):,} of {self.values:,} values differ; first: {self.mismatches[0]}"
             )
-        rest = "" if self.compared == self.keys else f" ({self.changed:,} may have changed, the others are a sample)"
+        which = "all there are" if self.whole else f"{self.changed:,} may have changed, the others are a sample"
         return (
-            f"{self.view}: the {self.keys:,} keys are the release's; {self.values:,} values of {self.compared:,} keys"
-            f"{rest} are equal online, offline and for a request at that time;"
-            f" {self.sampled:,} keys read through get_online_features too"
+            f"{self.view}: {self.compared:,} keys ({which}) and their {self.values:,} values are equal online, offline"
+            f" and for a request at that time; {self.sampled:,} keys read through get_online_features too"
         )
 
 
@@ -99,53 +101,56 @@ class Expected:
     """What a view must hold.
 
     Attributes:
-        keys: Every key that it must hold, as Feast's bytes.
-        changed: Those that may differ from what it held before; None for all.
-        rows: The latest rows of the keys whose values are compared.
+        table: The feature table.
+        rows: The latest rows of the keys that are compared.
+        among: These keys as Feast's bytes, also those that must not be there; None for all there are.
+        changed: Those of them that may differ from what the view held before; None for all.
     """
 
-    keys: pl.Series
-    changed: pl.Series | None
+    table: FeatureTable
     rows: pl.DataFrame
+    among: pl.Series | None = None
+    changed: pl.Series | None = None
 
     @classmethod
-    def of(cls, snapshot: Snapshot, table: FeatureTable, changed: pl.DataFrame | None) -> "Expected":
-        """All rows; or those of the `changed` keys and of a sample of the rest."""
-        if changed is None:
-            rows = snapshot.latest[table.name]
-            return cls(keys(rows, table), None, rows)
-        every = snapshot.keys(table)
-        rest = every.join(changed, on=table.keys, how="anti").sort(table.keys)
-        sample = rest.gather_every(max(1, rest.height // SAMPLE)).head(SAMPLE)
-        rows = snapshot.among(table, pl.concat([changed, sample]))
-        return cls(keys(every, table), keys(changed, table), rows)
+    def whole(cls, snapshot: Snapshot, table: FeatureTable) -> Self:
+        """All that the release has."""
+        return cls(table, snapshot.latest[table.name])
+
+    @classmethod
+    def difference(cls, snapshot: Snapshot, table: FeatureTable, changed: pl.DataFrame, shelf: Shelf) -> Self:
+        """What may have `changed`, and a sample of the rest: some keys of the release, and some that `shelf` holds."""
+        sample = snapshot.sample(table, SAMPLE)
+        start = keys(sample, table)
+        drawn = shelf.online.some(shelf.view, start[0] if start.len() else b"", SAMPLE)
+        wanted = pl.concat([changed, sample, known(drawn, table)]).unique()
+        among = pl.concat([keys(wanted, table), drawn]).unique()
+        return cls(table, snapshot.among(table, wanted), among, keys(changed, table))
+
+    @cached_property
+    def encoded(self) -> pl.DataFrame:
+        """The rows as Feast's bytes."""
+        return encode(self.rows, self.table)
 
 
-def prove(store: FeatureStore, table: FeatureTable, side: str, expected: Expected, now: datetime) -> Proof:
-    """Compare what `side` serves for `table` with what it must serve at `now`."""
-    name, shelf = physical(table, side), Shelf.of(store, table, side)
+def prove(store: FeatureStore, shelf: Shelf, expected: Expected, now: datetime) -> Proof:
+    """Compare what `shelf` serves with what it must serve at `now`."""
+    table, name = expected.table, shelf.view.name
     offline = expected.rows.select(*table.keys, *table.features)
-    wanted = shelf.stamped(encode(expected.rows, table))
-    there = shelf.online.keys(shelf.view)
-    whole = wanted.height == expected.keys.len()
-    looked_at = (
-        None if whole else pl.concat([wanted[KEY], *([expected.changed] if expected.changed is not None else [])])
-    )
-    seen = shelf.online.rows(shelf.view, looked_at)
-    step = max(1, offline.height // SERVED)
-    sample = offline.sort(table.keys).gather_every(step).head(SERVED)
+    wanted, seen = shelf.stamped(expected.encoded), shelf.online.rows(shelf.view, expected.among)
+    sample = offline.gather_every(max(1, offline.height // SERVED)).head(SERVED)
     found = (
-        *_keys_that_differ(expected.keys, there, name),
+        *_keys_that_differ(wanted[KEY], seen[KEY], name),
         *_bytes_that_differ(wanted, seen, name),
         *differences(offline, _at(store, table, name, offline, now), table, name, "for a request at that time"),
         *differences(sample, _served(store, table, name, sample), table, name, "from get_online_features"),
     )
-    changed = expected.keys if expected.changed is None else expected.changed
+    compared = wanted.height if expected.among is None else expected.among.len()
     return Proof(
         name,
-        expected.keys.len(),
-        changed.len(),
-        offline.height,
+        compared if expected.changed is None else expected.changed.len(),
+        compared,
+        expected.among is None,
         offline.height * len(table.features),
         sample.height,
         _digest(seen),

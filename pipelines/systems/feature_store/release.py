@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import polars as pl
 
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
@@ -17,15 +18,19 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.systems import git
 from pipelines.systems.dvc.cache import read_directory
-from pipelines.systems.dvc.lock import read_lock
+from pipelines.systems.dvc.files import parse_yaml
 from pipelines.systems.dvc.objects import md5_of
 from pipelines.systems.dvc.push import PARALLEL
 from pipelines.systems.feature_store.errors import MisplacedRowError, UnknownReleaseError, UnreadablePartitionError
+from pipelines.systems.feature_store.search import Bools, Int64s
 
 WORKSPACE = ""
 """In place of a release: the tables as the workspace has them now."""
 
 DAY = 86_400_000_000
+
+ROW = "row"
+"""Column of numbered rows: from 0 through all partitions that are read."""
 
 
 def table_name(dataset: Dataset, table: FeatureTable) -> str:
@@ -39,25 +44,38 @@ def manifest(lake: Lake, table: str, release: str = WORKSPACE) -> Manifest:
     Raises:
         UnknownReleaseError: There is no such release, or the table is not in it.
     """
+    return manifests(lake, [table], release)[table]
+
+
+def manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) -> dict[str, Manifest]:
+    """The manifests of several tables; what git has of the release is read once.
+
+    Raises:
+        UnknownReleaseError: There is no such release, or a table is not in it.
+    """
     if release == WORKSPACE:
-        return lake.manifest(table)
+        return {table: lake.manifest(table) for table in tables}
     outs = _outs(lake.root, release)
-    folder = outs.get(f"data/{table}")
-    if folder is None:
-        raise UnknownReleaseError(
-            f"Release {release} has no table {table}: its dvc.lock records {', '.join(sorted(outs)) or 'nothing'}."
-        )
+    missing = [table for table in tables if f"data/{table}" not in outs]
+    if missing:
+        there = ", ".join(sorted(outs)) or "nothing"
+        raise UnknownReleaseError(f"Release {release} has no table {missing[0]}: its dvc.lock records {there}.")
+    return {table: _recorded(lake, outs[f"data/{table}"]) for table in tables}
+
+
+def _recorded(lake: Lake, folder: str) -> Manifest:
     return Manifest.from_bytes(lake.cache.fetch(read_directory(lake.cache, folder)[MANIFEST]).read_bytes())
 
 
 def _outs(root: Path, release: str) -> dict[str, str]:
     """Path → md5 of every output that the release records."""
-    if release not in git.tags(root, release):
+    lock = git.show(root, f"refs/tags/{release}", "dvc.lock")
+    if lock is None:
         raise UnknownReleaseError(
-            f"There is no release {release} in {root}. `git fetch --tags` brings those of others;"
+            f"There is no release {release} in {root}, or no dvc.lock in it. `git fetch --tags` brings those of others;"
             f" `git tag --list '{release.partition('/')[0]}/*'` lists them."
         )
-    stages = read_lock(root, f"refs/tags/{release}")["stages"]
+    stages = parse_yaml(lock).get("stages", {})
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
 
 
@@ -87,8 +105,8 @@ class Rows:
         names = (name for name in sorted(manifest.partitions) if _overlaps(name, first, last))
         return cls(lake, manifest, tuple(names), verify)
 
-    def read(self, columns: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
-        """The rows, or those `where` something holds, in partition order.
+    def read(self, columns: Sequence[str], where: pl.Expr | None = None, *, numbered: bool = False) -> pl.DataFrame:
+        """The rows, or those `where` something holds, in partition order; `numbered` ones have a column `ROW` first.
 
         Raises:
             UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
@@ -97,14 +115,31 @@ class Rows:
             some = sorted(self.manifest.partitions)[:1]
             if not some:
                 return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
-            return replace(self, partitions=tuple(some)).read(columns).clear()
+            return replace(self, partitions=tuple(some)).read(columns, pl.lit(value=False))
         paths = self._paths()
         try:
-            rows = pl.scan_parquet(paths, glob=False).select(columns)
+            scanned = pl.scan_parquet(paths, glob=False, row_index_name=ROW if numbered else None)
+            rows = scanned.select([ROW, *columns] if numbered else columns)
             found = rows.collect() if where is None else rows.filter(where).collect(engine="streaming")
             return found.rechunk()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self._refuse(columns, error) from error
+
+    def gather(self, columns: Sequence[str], row: Int64s, found: Bools) -> pl.DataFrame:
+        """The rows of those numbers, where they were `found`, and any others where not.
+
+        A partition that has none of them is not read.
+
+        Raises:
+            UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
+        """
+        sizes = np.array([self.manifest.partitions[name].rows for name in self.partitions])
+        place = np.searchsorted(sizes.cumsum(), row, side="right")
+        used = np.bincount(place[found], minlength=sizes.size) > 0
+        skipped = np.where(used, 0, sizes).cumsum()
+        part = replace(self, partitions=tuple(name for name, use in zip(self.partitions, used, strict=True) if use))
+        here = pl.Series(np.where(found, row - skipped[place], 0))
+        return part.read(columns).select(pl.all().gather(here))
 
     def _paths(self) -> list[Path]:
         """Files of the partitions; several at a time are fetched and hashed."""

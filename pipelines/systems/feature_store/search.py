@@ -8,7 +8,7 @@ A key becomes a number, a number and a time become one whole number, and one sea
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -19,11 +19,15 @@ import polars as pl
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 
 Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 TICKS = {"ms": 1_000, "us": 1, "ns": -1_000}
 """Unit → microseconds in it; negative: how many of it make one."""
 
 MOST = np.iinfo(np.int64).max
+
+CLOSE = 4
+"""Whole numbers are their own codes where there are at most so many times as many as rows."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +70,50 @@ class Window:
 
 @dataclass(frozen=True)
 class Codes:
-    """Every key that is asked for, and its number."""
+    """A number for every key that is asked for.
 
+    Attributes:
+        size: How many numbers there are.
+        known: Key and `code`; without rows where keys are whole numbers that lie close together, from `first` on.
+        first: The least of these.
+    """
+
+    size: int
     known: pl.DataFrame
+    first: int = 0
 
     @classmethod
     def of(cls, keys: pl.LazyFrame) -> Self:
         """The codes of the keys in the rows of a frame; a null is no key."""
-        if not keys.collect_schema():
-            return cls(pl.DataFrame({"code": [0]}))
-        return cls(keys.drop_nulls().unique().with_row_index("code").collect())
+        schema = keys.collect_schema()
+        if not schema:
+            return cls(1, pl.DataFrame({"code": [0]}))
+        if len(schema) == 1 and schema.dtypes()[0].is_integer():
+            facts = keys.select(pl.len(), pl.all().min().name.suffix(" min"), pl.all().max().name.suffix(" max"))
+            rows, first, last = facts.collect().row(0)
+            if first is not None and last - first < rows * CLOSE:
+                return cls(last - first + 1, pl.DataFrame(schema=schema), first)
+        known = keys.drop_nulls().unique().with_row_index("code").collect()
+        return cls(known.height, known)
 
     def of_rows(self, rows: pl.DataFrame, columns: Sequence[str]) -> Int64s:
         """Number of the key in each row; -1 where nobody asks for it."""
         names = [name for name in self.known.columns if name != "code"]
         if not names:
             return np.zeros(rows.height, np.int64)
+        if "code" not in self.known.columns:
+            key = rows[columns[0]]
+            here = key.is_between(self.first, self.first + self.size - 1).fill_null(value=False).to_numpy()
+            return np.where(here, _int64s(key) - self.first, -1)
         keys = rows.select(pl.col(column).alias(name) for name, column in zip(names, columns, strict=True))
         found = keys.join(self.known, on=names, how="left", maintain_order="left")["code"]
         return _int64s(found.cast(pl.Int64).fill_null(-1))
+
+    def asked(self, column: str) -> pl.Expr:
+        """Whether a key that begins with the value in `column` may be asked for."""
+        if "code" not in self.known.columns:
+            return pl.col(column).is_between(self.first, self.first + self.size - 1)
+        return pl.col(column).is_in(self.known[column].unique().implode())
 
 
 @dataclass(frozen=True)
@@ -157,18 +186,22 @@ class Index:
             used &= (
                 rows.select(pl.col(EVENT_TIME).is_not_null() & pl.col(KNOWN_TIME).is_not_null()).to_series().to_numpy()
             )
-        row = np.flatnonzero(used)
-        row = row[_by_event(code[row], event[row], known[row])]
+        if used.all():
+            row = _by_event(code, event, known)
+        else:
+            row = np.flatnonzero(used)
+            row = row[_by_event(code[row], event[row], known[row])]
+        late = as_known and bool((visible > event).any())
         code, event, visible = code[row], event[row], visible[row]
-        size = codes.known.height
-        if not as_known or bool((visible == event).all()):
+        size = codes.size
+        if not late:
             return cls(size, row, event, code, visible, None)
         # A row known late is visible late. In the order of visibility, the newest event so far is a running maximum
         # of places, which never reaches over from one key to the next, because the next key's places are greater.
         place = np.lexsort((visible, code))
         return cls(size, row, event, code, visible[place], np.maximum.accumulate(place))
 
-    def find(self, asked: Questions, ttl: int | None) -> tuple[pl.Series, pl.Series]:
+    def find(self, asked: Questions, ttl: int | None) -> tuple[Int64s, Bools]:
         """For each request the index of its row, and whether it has one: if not, the index is that of any row.
 
         Args:
@@ -180,7 +213,11 @@ class Index:
         best = place if self.best is None else self.best[place]
         if ttl is not None:
             found &= self.event[best] >= asked.at.ceiling - ttl
-        return pl.Series(self.row[best]), pl.Series(found)
+        return self.row[best], found
+
+    def numbered(self, numbers: pl.Series) -> Self:
+        """The same of rows that are some of others, and have these numbers among them."""
+        return replace(self, row=_int64s(numbers)[self.row])
 
 
 def newest(  # noqa: PLR0913  one search, six facts
@@ -202,7 +239,7 @@ def newest(  # noqa: PLR0913  one search, six facts
     if not index.row.size:
         return pl.Series([None] * requests.height, dtype=pl.Int64)
     place, found = index.find(Questions(codes.of_rows(asked, list(keys)), at, window), ttl)
-    return pl.select(pl.when(found).then(place)).to_series()
+    return pl.select(pl.when(pl.Series(found)).then(pl.Series(place))).to_series()
 
 
 def _by_event(code: Int64s, event: Int64s, known: Int64s) -> Int64s:

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import polars as pl
-from feast import Entity, FeatureService, FeatureStore, FeatureView
+from feast import FeatureStore, FeatureView
 
 from pipelines import faults
 from pipelines.dataset import FeatureTable
@@ -16,7 +15,7 @@ from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
 from pipelines.systems.feature_store.declared import is_other, registered
 from pipelines.systems.feature_store.definitions import Holding, Standing, entities, physical, service, view
-from pipelines.systems.feature_store.encoding import KEY, encode
+from pipelines.systems.feature_store.encoding import KEY
 from pipelines.systems.feature_store.online import Loaded, Shelf, online_of
 from pipelines.systems.feature_store.proof import Expected, Proof, prove
 from pipelines.systems.feature_store.snapshot import Snapshot
@@ -58,19 +57,24 @@ class Sides:
         """Whether the side holds the snapshot, by what its tags say."""
         return (holding.release, holding.digest) == (self.snapshot.release, self.snapshot.digest)
 
-    def expected(self, before: Snapshot | None) -> dict[str, Expected]:
+    def expected(self, side: str, before: Snapshot | None) -> dict[str, Expected]:
         """Feature table → what a side that held `before` must hold; None for a side of which nothing is known."""
         snapshot = self.snapshot
-        changed = {
-            table.name: None if before is None else snapshot.affected(table, before)
+        if before is None:
+            return {table.name: Expected.whole(snapshot, table) for table in snapshot.dataset.features}
+        return {
+            table.name: Expected.difference(
+                snapshot, table, snapshot.affected(table, before), Shelf.of(self.store, table, side)
+            )
             for table in snapshot.dataset.features
         }
-        return {table.name: Expected.of(snapshot, table, changed[table.name]) for table in snapshot.dataset.features}
 
     def prove(self, side: str, expected: Mapping[str, Expected]) -> list[Proof]:
         """Compare what a side holds with what it must hold."""
-        tables = self.snapshot.dataset.features
-        return [prove(self.store, table, side, expected[table.name], self.snapshot.now) for table in tables]
+        return [
+            prove(self.store, Shelf.of(self.store, found.table, side), found, self.snapshot.now)
+            for found in expected.values()
+        ]
 
     def still_read(self) -> float:
         """Seconds that a server may go on reading the side that was live before the last switch."""
@@ -133,11 +137,11 @@ class Attempt:
             OvertakenError: A later attempt has the lead.
         """
         if self.sides.shows(self.standing.standby) and not everything:
-            return {name: Loaded(0, 0, found.keys.len()) for name, found in expected.items()}
+            return dict.fromkeys(expected, Loaded(0, 0, 0))
         if patient:
             time.sleep(self.sides.still_read())
         self._claim()
-        return {table.name: self._load(table, expected[table.name]) for table in self._tables}
+        return {name: self._load(found) for name, found in expected.items()}
 
     def switch(self, proof: Mapping[str, Any]) -> None:
         """Record what the standby was proved to hold, then show it: one row of the registry, the old or the new.
@@ -148,10 +152,10 @@ class Attempt:
         snapshot = self.sides.snapshot
         proved = Holding(self.side, snapshot.release, snapshot.digest, snapshot.now.isoformat())
         with self.sides.publications.held(self.generation) as database:
-            faults.point("tags of the proved side", lambda: self._apply(self._views(proved)[:1]))
-            self._apply(self._views(proved))
+            faults.point("tags of the proved side", lambda: self._register(self._views(proved)[:1]))
+            self._register(self._views(proved))
             faults.point("switch of the service")
-            self._apply([service(snapshot.dataset, proved)])
+            self.sides.store.registry.apply_feature_service(service(snapshot.dataset, proved), self.sides.store.project)
             faults.point("note of the proof")
             self.sides.publications.note(database, dict(proof))
 
@@ -160,32 +164,41 @@ class Attempt:
         with self.sides.publications.held(self.generation) as database:
             self.sides.publications.note(database, dict(proof))
 
-    def _load(self, table: FeatureTable, expected: Expected) -> Loaded:
-        shelf = Shelf.of(self.sides.store, table, self.side)
-        wanted = encode(expected.rows, table)
-        if expected.changed is None:
-            return shelf.load(wanted, self.generation)
-        among = expected.changed
-        mine = wanted.filter(pl.col(KEY).is_in(among.implode()))
-        made = shelf.load(mine, self.generation, among)
-        return Loaded(made.written, made.deleted, expected.keys.len() - made.written)
+    def _load(self, expected: Expected) -> Loaded:
+        shelf = Shelf.of(self.sides.store, expected.table, self.side)
+        changed = expected.changed
+        if changed is None:
+            return shelf.load(expected.encoded, self.generation)
+        mine = expected.encoded.join(changed.alias(KEY).to_frame(), on=KEY, how="semi")
+        return shelf.load(mine, self.generation, changed)
 
     def _claim(self) -> None:
         """Tell the registry that the standby holds nothing that anybody may count on."""
         with self.sides.publications.held(self.generation):
-            self._drop_others()
+            as_declared = self._drop_others()
             faults.point("claim of the standby")
-            claim = Holding(self.side, self.sides.snapshot.release)
-            self._apply([*entities(self._tables).values(), *self._views(claim)])
+            views = self._views(Holding(self.side, self.sides.snapshot.release))
+            if as_declared:
+                # What `apply` would do, without its look at all else that is registered.
+                store = self.sides.store
+                store.provider.online_store.update(store.config, [], views, [], [], partial=True)
+                self._register(views)
+            else:
+                self.sides.store.apply([*entities(self._tables).values(), *views])
 
-    def _drop_others(self) -> None:
-        """Views of the standby with other columns: their values go first, as no difference would find them all."""
+    def _drop_others(self) -> bool:
+        """Views of the standby with other columns: their values go first, as no difference would find them all.
+
+        Returns:
+            Whether all views are there, as they are declared.
+        """
         store = self.sides.store
-        for table in self._tables:
-            old = registered(store, physical(table, self.side)) if is_other(store, table, self.side) else None
-            if old is not None:
-                faults.point("values of a view with other columns")
-                store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
+        there = [(registered(store, physical(table, self.side)), table) for table in self._tables]
+        others = [old for old, table in there if old is not None and is_other(old, table)]
+        for old in others:
+            faults.point("values of a view with other columns")
+            store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
+        return not others and all(old is not None for old, _ in there)
 
     @property
     def _tables(self) -> tuple[FeatureTable, ...]:
@@ -194,5 +207,7 @@ class Attempt:
     def _views(self, holding: Holding) -> list[FeatureView]:
         return [view(self.sides.snapshot.dataset, table, holding) for table in self._tables]
 
-    def _apply(self, objects: Sequence[Entity | FeatureView | FeatureService]) -> None:
-        self.sides.store.apply(list(objects))
+    def _register(self, views: Sequence[FeatureView]) -> None:
+        """Write views that are there already, with other tags: no table of the online store is made or changed."""
+        for one in views:
+            self.sides.store.registry.apply_feature_view(one, self.sides.store.project)

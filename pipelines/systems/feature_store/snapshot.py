@@ -1,10 +1,11 @@
 """What a release says every key's value is: its latest row, at the moment at which all of the release is known."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from random import Random
 from typing import Self
 
 import polars as pl
@@ -15,7 +16,7 @@ from pipelines.dataset import WHOLE, Dataset, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
 from pipelines.systems.feature_store.errors import MisplacedRowError, NothingToPublishError
-from pipelines.systems.feature_store.release import Rows, digest, instant, manifest, microseconds, moment, table_name
+from pipelines.systems.feature_store.release import Rows, digest, instant, manifests, microseconds, moment, table_name
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Snapshot:
         Raises:
             NothingToPublishError: A table has no partition.
         """
-        found = {table.name: manifest(lake, table_name(dataset, table), release) for table in dataset.features}
+        made = manifests(lake, [table_name(dataset, table) for table in dataset.features], release)
+        found = {table.name: made[table_name(dataset, table)] for table in dataset.features}
         empty = [name for name, table in found.items() if not table.partitions]
         if empty:
             raise NothingToPublishError(
@@ -118,18 +120,41 @@ class Snapshot:
         )
 
     def among(self, table: FeatureTable, keys: pl.DataFrame | None) -> pl.DataFrame:
-        """The latest row of each of these keys, by default of all, that is not older than the TTL."""
-        columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
-        first = table.keys[0]
-        where = None if keys is None else pl.col(first).is_in(keys[first].unique().implode())
-        rows = self._window(table).read(columns, where)
-        return latest(rows if keys is None else rows.join(keys, on=table.keys, how="semi"), table, self.now)
+        """The latest row of each of these keys, by default of all, that is not older than the TTL.
 
-    def keys(self, table: FeatureTable) -> pl.DataFrame:
-        """Every key that has a latest row."""
-        rows = self._window(table).read([*table.keys, EVENT_TIME, KNOWN_TIME], seen(table, self.now))
-        found = rows.select(table.keys).unique().drop_nulls()
-        return found.cast(pl.Schema(_key_types(table)))
+        Of some keys, the newest partitions are read first, and older ones only for the keys that are not in them.
+        """
+        columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
+        window, names = self._window(table), list(table.keys)
+        if keys is None:
+            return latest(window.read(columns), table, self.now)
+        found, left = [], keys
+        for part in _newest_first(window):
+            first = left[names[0]].unique().implode()
+            rows = part.read(columns, pl.col(names[0]).is_in(first)).join(left, on=names, how="semi")
+            found.append(latest(rows, table, self.now))
+            left = left.join(found[-1], on=names, how="anti")
+            if left.is_empty():
+                break
+        return pl.concat(found) if found else window.read(columns).clear()
+
+    def sample(self, table: FeatureTable, most: int) -> pl.DataFrame:
+        """Keys that have a latest row: at most so many, and all if there are no more, of partitions drawn by lot.
+
+        The digest draws them, so that the same release has the same sample, and the next one another.
+        """
+        window, names, kinds = self._window(table), list(table.keys), _key_types(table)
+        order = list(window.partitions)
+        Random(f"{self.digest} {table.name}").shuffle(order)  # noqa: S311  a sample, no secret
+        found = pl.DataFrame(schema=kinds)
+        for name in order:
+            part = replace(window, partitions=(name,))
+            rows = part.read([*names, EVENT_TIME, KNOWN_TIME], seen(table, self.now)).select(names).drop_nulls()
+            some = rows.gather_every(max(1, rows.height // most)).cast(pl.Schema(kinds))
+            found = pl.concat([found, some]).unique(maintain_order=True)
+            if found.height >= most:
+                break
+        return found.head(most)
 
     def affected(self, table: FeatureTable, before: "Snapshot") -> pl.DataFrame:
         """The only keys whose latest row can be another than in `before`.
@@ -141,13 +166,8 @@ class Snapshot:
         other = {name for name in {*had.partitions, *has.partitions} if _md5(had, name) != _md5(has, name)}
         columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
         one, two = (_some(self.lake, made, other).read(columns) for made in (had, has))
-        parts = [two, one]
-        if one.height and two.height:
-            parts = [
-                here.join(there, on=columns, how="anti", nulls_equal=True) for here, there in ((one, two), (two, one))
-            ]
-        parts.append(self._aged(table, before))
         kinds = _key_types(table)
+        parts = [*only_in_one(one, two), self._aged(table, before)]
         keys = [part.select(pl.col(name).cast(kind) for name, kind in kinds.items()) for part in parts]
         return pl.concat(keys).unique().drop_nulls()
 
@@ -186,6 +206,29 @@ def latest(rows: pl.DataFrame, table: FeatureTable, now: datetime) -> pl.DataFra
         .sort(*table.keys, EVENT_TIME, KNOWN_TIME, maintain_order=True)
         .unique(table.keys, keep="last", maintain_order=True)
     )
+
+
+def only_in_one(one: pl.DataFrame, two: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Rows of either that the other has not (null equals null, NaN equals NaN)."""
+    if not (one.height and two.height):
+        yield from (one, two)
+        return
+    if one.height == two.height:
+        # Most corrections change values where they stand: those rows are found in one pass, and the others are equal.
+        pairs = zip(one.get_columns(), two.get_columns(), strict=True)
+        other = pl.select(pl.any_horizontal(mine.ne_missing(theirs) for mine, theirs in pairs)).to_series()
+        one, two = one.filter(other), two.filter(other)
+    for here, there in ((one, two), (two, one)):
+        yield here.join(there, on=one.columns, how="anti", nulls_equal=True)
+
+
+def _newest_first(rows: Rows) -> Iterator[Rows]:
+    """The partitions from the newest on: one, then the two before it, the four before those."""
+    names, take = rows.partitions, 1
+    while names:
+        names, part = names[:-take], names[-take:]
+        take *= 2
+        yield replace(rows, partitions=part)
 
 
 def _md5(made: Manifest, name: str) -> str:

@@ -15,6 +15,8 @@ from pipelines import faults
 from pipelines.errors import NotConfiguredError
 from pipelines.settings import Settings
 from pipelines.systems.feature_store.errors import FeatureStoreError
+from pipelines.systems.feature_store.online_sqlite import HeadraceSQLiteOnlineStoreConfig
+from pipelines.systems.feature_store.online_table import TableOnlineStore
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -52,10 +54,9 @@ def close_store(store: FeatureStore) -> None:
         engine = getattr(store.registry, name, None)
         if engine is not None:
             engine.dispose()
-    online: Any = store.provider.online_store  # SQLite's keeps its connection, and has no way to close it
-    if getattr(online, "_conn", None) is not None:
-        online._conn.close()  # noqa: SLF001
-        online._conn = None  # noqa: SLF001
+    online = store.provider.online_store
+    if isinstance(online, TableOnlineStore):
+        online.disconnect()
 
 
 def _filled(path: Path, settings: Settings) -> str:
@@ -95,5 +96,5 @@ def _make_folders(config: Any) -> None:  # noqa: ANN401
     registry = make_url(config.registry.path)
     if registry.get_backend_name() == "sqlite" and registry.database:
         Path(registry.database).parent.mkdir(parents=True, exist_ok=True)
-    if config.online_store.type == "sqlite":
+    if isinstance(config.online_store, HeadraceSQLiteOnlineStoreConfig):
         (config.repo_path / config.online_store.path).parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,8 @@ from pipelines.systems.feature_store.definitions import Holding, entities, servi
 from pipelines.systems.feature_store.release import WORKSPACE
 from pipelines.systems.feature_store.store import close_store
 
+SQLITE = "pipelines.systems.feature_store.online_sqlite.HeadraceSQLiteOnlineStore"
+
 
 @contextmanager
 def tables_of(dataset: Dataset, lake: Lake, release: str = WORKSPACE) -> Iterator[FeatureStore]:
@@ -28,7 +30,7 @@ def tables_of(dataset: Dataset, lake: Lake, release: str = WORKSPACE) -> Iterato
     with TemporaryDirectory() as folder:
         own = {
             "registry": {"registry_type": "file", "path": f"{folder}/registry.db"},
-            "online_store": {"type": "sqlite", "path": f"{folder}/online.db"},
+            "online_store": {"type": SQLITE, "path": f"{folder}/online.db"},
         }
         config = RepoConfig(**{**written, **own})
         config.repo_path = repo

