@@ -166,6 +166,7 @@ class Lake:
             StaleAttemptError: A lease of this run was taken away.
         """
         folder, fence = self.folder(manifest.table), partial(self._fence, manifest.table)
+        fence()
         folder.mkdir(parents=True, exist_ok=True)
         there = {item.name: item.stat().st_size for item in os.scandir(folder)}
         wanted = {} if self.cache.passes_on else manifest.files
