@@ -82,8 +82,8 @@ requests = st.lists(
 
 
 @pytest.fixture(scope="module")
-def shared(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lake, FeatureStore]]:
-    lake = Lake.at(shutil.copytree(template, tmp_path_factory.mktemp("shared") / "workspace"))
+def shared(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lake, FeatureStore]]:
+    lake = Lake.at(shutil.copytree(applied, tmp_path_factory.mktemp("shared") / "workspace"))
     store = open_store(lake.root / "feature_repo", feature_lake.settings(lake.root))
     yield lake, store
     close_store(store)
