@@ -36,7 +36,7 @@ bench: install ## Measure against peers
 	@for script in $$(grep -l '^    main(' benchmarks/*.py); do echo "$$script" && $(BIN)/python "$$script" || exit 1; done
 
 faults: install ## Kill, cut and corrupt things, and check that nothing is lost
-	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults $(PYTEST_ARGS)
 
 clean: down ## Stop the stack; remove its data and the environments
 	@rm -rf $(HOME_DIR) $(LABEL_STUDIO) $(VENV)

@@ -34,12 +34,12 @@ class Repair(Place):
         assert done.is_well, done
 
     def seen(self) -> Seen:
-        """As `Case`: what is read of each object, here and on the remote, is as damaged as it was, or whole."""
+        """As `Case`: each object that is whole, here and on the remote; what was whole may not get lost."""
         found = held(self)
-        here = {name.replace("remote", "read"): md5 for name, md5 in found.items() if name.startswith("remote")}
-        here |= {name.replace("cache", "read"): md5 for name, md5 in found.items() if name.startswith("cache")}
-        there = {name: md5 for name, md5 in found.items() if name.startswith("remote")}
-        return {**here, **there, **files(self.root, "data")}
+        good = {name: md5 for name, md5 in found.items() if name.removesuffix(".dir").endswith(f" {str(md5)[2:]}")}
+        read = {name.replace("cache", "read").replace("remote", "read"): md5 for name, md5 in good.items()}
+        there = {name: md5 for name, md5 in good.items() if name.startswith("remote")}
+        return {**read, **there, **files(self.root, "data")}
 
     def shown(self) -> Seen:
         """As `Case`."""
@@ -64,7 +64,9 @@ class Collection(Place):
 
     def shown(self) -> Seen:
         """As `Case`."""
-        assert care(self.lake, deep=True).is_well
+        done = care(self.lake, deep=True, mend=True)
+        assert not done.repaired, "only locks and the like may be left"
+        assert done.is_well
         return self.seen()
 
 

@@ -179,6 +179,24 @@ FLOWN = [
     {"tailnum": "N3", "event_time": NOON - HOUR, "delay_min": 3.0},
 ]
 
+CHANGES: dict[str, tuple[list[dict[str, Any]], list[float | None]]] = {
+    "corrected at the same time": ([{**FLOWN[0], "delay_min": 99.0}, FLOWN[1]], [99.0, 3.0]),
+    "deleted": ([FLOWN[0]], [-4.0, None]),
+    "late, and newer than what was there": (
+        [*FLOWN, {"tailnum": "N3", "event_time": NOON - HOUR / 2, "known_time": NOON, "delay_min": 5.0}],
+        [-4.0, 5.0],
+    ),
+    "late, and older than what was there": (
+        [*FLOWN, {"tailnum": "N3", "event_time": NOON - 3 * HOUR, "known_time": NOON, "delay_min": 5.0}],
+        [-4.0, 3.0],
+    ),
+    "withdrawn": ([FLOWN[0], {**FLOWN[1], "delay_min": None}], [-4.0, None]),
+    "older than its TTL": ([FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=8)}], [-4.0, None]),
+    "an older event": ([FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=6)}], [-4.0, 3.0]),
+    "a key deleted and one of another value": ([{**FLOWN[0], "tailnum": "N3"}], [None, -4.0]),
+}
+"""What becomes of the aircraft that flew: the rows then, and the latest delays of N2 and N3."""
+
 
 def ask(store: FeatureStore, requests: object, *names: str, **options: Any) -> Retrieval:  # noqa: ANN401
     job = store.get_historical_features(requests, list(names), **options)

@@ -116,6 +116,9 @@ def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
     bob.skips(tasks["ride-5"], "weather")
     place = {"root": str(campaign.lake.root), "url": campaign.server.url, "token": campaign.server.token}
 
-    calm, *_ = rehearse(tmp_path.with_name("crashes"), "crash_labels", {**place, "title": campaign.labeling.title})
+    beside = tmp_path.with_name("rehearsal")
+    beside.mkdir()
+
+    calm, *_ = rehearse(beside, "crash_labels", {**place, "title": campaign.labeling.title})
 
     assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from feature_lake import (
     AIRCRAFT,
+    CHANGES,
     DATASET,
     FLOWN,
     HOUR,
@@ -107,23 +108,10 @@ def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> N
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        pytest.param([{**FLOWN[0], "delay_min": 99.0}, FLOWN[1]], [99.0, 3.0], id="corrected at the same time"),
-        pytest.param([FLOWN[0]], [-4.0, None], id="deleted"),
-        pytest.param(
-            [*FLOWN, {"tailnum": "N3", "event_time": NOON - HOUR / 2, "known_time": NOON, "delay_min": 5.0}],
-            [-4.0, 5.0],
-            id="late, and newer than what was there",
-        ),
-        pytest.param([FLOWN[0], {**FLOWN[1], "delay_min": None}], [-4.0, None], id="withdrawn"),
-        pytest.param([FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=6)}], [-4.0, 3.0], id="older event"),
-        pytest.param([{**FLOWN[0], "tailnum": "N3"}], [None, -4.0], id="a key deleted and one of another value"),
-    ],
+    "change", sorted(CHANGES.keys() - {"older than its TTL", "late, and older than what was there"})
 )
-def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(
-    lake: Lake, rows: Sequence[dict[str, object]], expected: list[float | None]
-) -> None:
+def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(lake: Lake, change: str) -> None:
+    rows, expected = CHANGES[change]
     fill(lake, AIRCRAFT, rows)
     put(lake, feature_lake.release(lake, 2))
     fill(lake, AIRCRAFT, [{**FLOWN[0], "tailnum": "N7"}])

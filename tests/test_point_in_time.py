@@ -18,6 +18,7 @@ import pit_oracle
 import polars as pl
 import pyarrow as pa
 import pytest
+from applied import applied, lake, store
 from feast import FeatureService, FeatureStore, FeatureView, Field
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
@@ -33,7 +34,6 @@ from feature_lake import (
     all_keys,
     ask,
     fill,
-    fill_all,
     opened,
     weather,
 )
@@ -44,7 +44,7 @@ from hypothesis import strategies as st
 from pipelines.dataset import UTC_MICROSECONDS, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store import join
-from pipelines.systems.feature_store.definitions import Holding, Standing, objects, view
+from pipelines.systems.feature_store.definitions import Holding, view
 from pipelines.systems.feature_store.errors import RequestRefusedError, UnsupportedTypeError
 from pipelines.systems.feature_store.job import Retrieval
 from pipelines.systems.feature_store.join import Lookup
@@ -55,30 +55,7 @@ from pipelines.systems.feature_store.store import close_store, open_store
 HOUR_NS = 3_600_000_000_000
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose definitions are applied, to be copied: applying takes a second."""
-    lake = feature_lake.workspace(tmp_path_factory.mktemp("template"))
-    fill_all(lake)
-    opened(lake).apply([*objects(DATASET, Standing(Holding("a"), Holding("b")))])
-    feature_lake.close_all()
-    return lake.root
-
-
-@pytest.fixture
-def lake(template: Path, tmp_path: Path) -> Lake:
-    return Lake.at(shutil.copytree(template, tmp_path / "workspace"))
-
-
-@pytest.fixture
-def store(lake: Lake) -> FeatureStore:
-    return opened(lake)
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    feature_lake.close_all()
+__all__ = ["applied", "lake", "store"]
 
 
 # --- exact ---
@@ -105,8 +82,8 @@ requests = st.lists(
 
 
 @pytest.fixture(scope="module")
-def shared(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lake, FeatureStore]]:
-    lake = Lake.at(shutil.copytree(template, tmp_path_factory.mktemp("shared") / "workspace"))
+def shared(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lake, FeatureStore]]:
+    lake = Lake.at(shutil.copytree(applied, tmp_path_factory.mktemp("shared") / "workspace"))
     store = open_store(lake.root / "feature_repo", feature_lake.settings(lake.root))
     yield lake, store
     close_store(store)

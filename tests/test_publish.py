@@ -5,10 +5,8 @@ Real files, Feast's SQL registry and its SQLite online store; what readers see i
 
 import json
 import runpy
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -21,18 +19,19 @@ import pytest
 from feast import Entity, FeatureService, FeatureView
 from feature_lake import (
     AIRCRAFT,
+    CHANGES,
     DATASET,
     FLOWN,
     HOUR,
     NOON,
     WEATHER,
     fill,
-    fill_all,
     offline,
     opened,
     put,
     served,
 )
+from published import lake, published
 from servers import PostgreSQL
 
 from pipelines.datasets import NAMES, load
@@ -45,26 +44,7 @@ from pipelines.systems.feature_store.store import close_store, open_store
 from pipelines.systems.publications import Publications
 from pipelines.trace.freshness import freshness
 
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose tables are published on side `b`, to be copied."""
-    lake = feature_lake.workspace(tmp_path_factory.mktemp("template"))
-    fill_all(lake)
-    fill(lake, AIRCRAFT, FLOWN)
-    put(lake)
-    return lake.root
-
-
-@pytest.fixture
-def lake(template: Path, tmp_path: Path) -> Lake:
-    return Lake.at(shutil.copytree(template, tmp_path / "workspace"))
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    feature_lake.close_all()
+__all__ = ["lake", "published"]
 
 
 # --- what is online ---
@@ -145,33 +125,9 @@ def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -
 # --- what changes ---
 
 
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        pytest.param([{**FLOWN[0], "delay_min": 99.0}, FLOWN[1]], [99.0, 3.0], id="corrected at the same time"),
-        pytest.param([FLOWN[0]], [-4.0, None], id="deleted"),
-        pytest.param(
-            [*FLOWN, {"tailnum": "N3", "event_time": NOON - HOUR / 2, "known_time": NOON, "delay_min": 5.0}],
-            [-4.0, 5.0],
-            id="late, and newer than what was there",
-        ),
-        pytest.param(
-            [*FLOWN, {"tailnum": "N3", "event_time": NOON - 3 * HOUR, "known_time": NOON, "delay_min": 5.0}],
-            [-4.0, 3.0],
-            id="late, and older than what was there",
-        ),
-        pytest.param([FLOWN[0], {**FLOWN[1], "delay_min": None}], [-4.0, None], id="withdrawn"),
-        pytest.param(
-            [FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=8)}], [-4.0, None], id="older than its TTL"
-        ),
-        pytest.param(
-            [FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=6)}], [-4.0, 3.0], id="an older event"
-        ),
-    ],
-)
-def test_after_the_next_publish_online_is_offline_for_a_row_that_was(
-    lake: Lake, rows: Sequence[dict[str, object]], expected: list[float | None]
-) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_after_the_next_publish_online_is_offline_for_a_row_that_was(lake: Lake, change: str) -> None:
+    rows, expected = CHANGES[change]
     fill(lake, AIRCRAFT, rows)
 
     done = put(lake)

@@ -3,11 +3,8 @@
 Faults are made in the real files and databases, by triggers and by hand.
 """
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import feature_lake
 import polars as pl
@@ -21,11 +18,11 @@ from feature_lake import (
     WEATHER,
     execute,
     fill,
-    fill_all,
     opened,
     put,
     served,
 )
+from published import lake, published
 
 from pipelines.engine.lake import Lake
 from pipelines.errors import TableBusyError
@@ -43,26 +40,7 @@ from pipelines.systems.feature_store.sides import Sides
 from pipelines.systems.feature_store.snapshot import Snapshot
 from pipelines.systems.publications import OvertakenError
 
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose tables are published on side `b`, to be copied."""
-    lake = feature_lake.workspace(tmp_path_factory.mktemp("template"))
-    fill_all(lake)
-    fill(lake, AIRCRAFT, FLOWN)
-    put(lake)
-    return lake.root
-
-
-@pytest.fixture
-def lake(template: Path, tmp_path: Path) -> Lake:
-    return Lake.at(shutil.copytree(template, tmp_path / "workspace"))
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    feature_lake.close_all()
+__all__ = ["lake", "published"]
 
 
 # --- what goes wrong ---

@@ -3,8 +3,7 @@
 The small tables are real files, read through Feast's own `get_historical_features`.
 """
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ import feature_lake
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pytest
+from applied import applied, lake, store
 from feast import FeatureStore
 from feature_lake import (
     AIRCRAFT,
@@ -23,8 +23,6 @@ from feature_lake import (
     all_keys,
     ask,
     fill,
-    fill_all,
-    opened,
     weather,
 )
 
@@ -34,7 +32,7 @@ from pipelines.errors import NotConfiguredError
 from pipelines.publish import publish
 from pipelines.retrieve import Asked, features, retrieve
 from pipelines.settings import Settings
-from pipelines.systems.feature_store.definitions import Holding, Standing, objects, view
+from pipelines.systems.feature_store.definitions import Holding, view
 from pipelines.systems.feature_store.errors import (
     FeatureStoreError,
     RequestRefusedError,
@@ -44,31 +42,7 @@ from pipelines.systems.feature_store.errors import (
 from pipelines.systems.feature_store.offline import HeadraceOfflineStore
 from pipelines.systems.feature_store.store import close_store, open_store
 
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose definitions are applied, to be copied: applying takes a second."""
-    lake = feature_lake.workspace(tmp_path_factory.mktemp("template"))
-    fill_all(lake)
-    opened(lake).apply([*objects(DATASET, Standing(Holding("a"), Holding("b")))])
-    feature_lake.close_all()
-    return lake.root
-
-
-@pytest.fixture
-def lake(template: Path, tmp_path: Path) -> Lake:
-    return Lake.at(shutil.copytree(template, tmp_path / "workspace"))
-
-
-@pytest.fixture
-def store(lake: Lake) -> FeatureStore:
-    return opened(lake)
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    feature_lake.close_all()
+__all__ = ["applied", "lake", "store"]
 
 
 # --- what is read ---

@@ -88,8 +88,8 @@ def _at_work(root: Path) -> bool:
     """Whether a process of git, or one that cannot be looked at, works in the repository."""
     import psutil  # noqa: PLC0415  DVC brings it; only who meets a lock pays
 
-    for process in psutil.process_iter(["name", "cwd"]):
-        if re.match(r"git(-|$)", process.info["name"] or ""):
+    for process in psutil.process_iter(["name", "cwd", "status"]):
+        if re.match(r"git(-|$)", process.info["name"] or "") and process.info["status"] != psutil.STATUS_ZOMBIE:
             folder = process.info["cwd"]
             if folder is None or Path(folder).is_relative_to(root.resolve()):
                 return True
