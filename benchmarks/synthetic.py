@@ -2,6 +2,7 @@
 
 - `copies` of a day: each copy has carriers, flight numbers and tail numbers of its own (the carrier's two characters
   and the tail number's first come from the copy's number), at the same times. Ten million rows are thirty copies.
+  A carrier is not called NA, which means that it is not known.
 - `rows` of a day: its first flights that left and arrived between 8 and 15 o'clock. Days of other years are the days
   of 2013 with that year's clock.
 - Weather: noon and 18 o'clock in UTC, at the three airports.
@@ -105,7 +106,7 @@ def _copied(rows: pl.DataFrame, number: int) -> pl.DataFrame:
     if not number:
         return rows
     carriers = _carriers()
-    free = [code for code in CODES if code not in carriers]
+    free = [code for code in CODES if code not in (*carriers, "NA")]
     mine = dict(zip(carriers, free[(number - 1) * len(carriers) :], strict=False))
     tail = ascii_uppercase[number % 26] + digits[number // 26]
     return rows.with_columns(

@@ -12,6 +12,7 @@ What a contract is: a `pandera.polars.DataFrameSchema` of the raw columns. Beyon
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -79,7 +80,7 @@ def split(frame: pl.DataFrame, source: Source, partition: str) -> Verdict:
 
 
 def split_together(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, Verdict]:
-    """What `split` would say of these partitions, for those of which every row meets the contract.
+    """What `split` would say of these partitions, of all that it would not refuse; nothing where only Pandera can say.
 
     Raises:
         SchemaChangedError: A column is missing, renamed or added.
@@ -91,10 +92,21 @@ def split_together(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[s
         return {}
     seen = look(pl.concat(raws.values(), rechunk=True), source.contract)
     fine = dict(_fine(seen, raws)) if seen else {}
-    if not seen or not fine:
+    if not seen:
         return {}
-    typed = seen.typed if len(fine) == len(raws) else pl.concat(fine.values(), rechunk=True)
-    return _all_accepted({name: raws[name] for name in fine}, typed, source)
+    verdicts = dict(_each_sorted_out({name: raw for name, raw in raws.items() if name not in fine}, source))
+    if fine:
+        typed = seen.typed if len(fine) == len(raws) else pl.concat(fine.values(), rechunk=True)
+        verdicts |= _all_accepted({name: raws[name] for name in fine}, typed, source)
+    return verdicts
+
+
+def _each_sorted_out(raws: Mapping[str, pl.DataFrame], source: Source) -> Iterator[tuple[str, Verdict]]:
+    """The verdicts over partitions with bad rows, but for those that are refused."""
+    for name, raw in raws.items():
+        with suppress(HeadraceError):
+            verdict = _sorted_out(f"{source.name} {name}", source, raw, name)
+            yield name, verdict.reject(~first_of_key(verdict.accepted, source.key), unique_check(source.key))
 
 
 def _fine(seen: Look, raws: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -1,7 +1,9 @@
 """Partitions: their inputs fetched, their rows computed on CPU or GPU, their canonical bytes kept in the cache."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache as once_each
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -28,7 +30,7 @@ def build(stage: Stage, item: Stale, recipe: Recipe, lake: Lake, engine: Engine 
         HeadraceError: The stage refuses the partition; the evidence lies in `.headrace/refused/`.
     """
     with lake.cache.scratch() as cache:
-        return _kept(item, stage.compute(item.partition, _files(item, cache), recipe.params), lake, cache, engine)
+        return _kept(item, stage.compute(item.partition, _files(item, cache.fetch), recipe.params), lake, cache, engine)
 
 
 def build_all(
@@ -53,7 +55,8 @@ def build_all(
 def _together(stage: Stage, items: Sequence[Stale], recipe: Recipe, lake: Lake) -> Mapping[str, Outcome]:
     try:
         with lake.cache.scratch() as cache:
-            return stage.together({item.partition: _files(item, cache) for item in items}, recipe.params)
+            fetch = once_each(cache.fetch)  # neighbours look back on the same days
+            return stage.together({item.partition: _files(item, fetch) for item in items}, recipe.params)
     except HeadraceError:
         return {}  # by itself, each says what is wrong with it
 
@@ -73,9 +76,8 @@ def _kept(item: Stale, outcome: Outcome, lake: Lake, cache: Cache, engine: Engin
     return replace(own, inputs=item.inputs, facts=facts, beside=beside)
 
 
-def _files(item: Stale, cache: Cache) -> Files:
-    inputs = item.inputs.items()
-    return {table: {name: cache.fetch(md5) for name, md5 in sorted(names.items())} for table, names in inputs}
+def _files(item: Stale, fetch: Callable[[str], Path]) -> Files:
+    return {table: {name: fetch(md5) for name, md5 in sorted(names.items())} for table, names in item.inputs.items()}
 
 
 def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.DataFrame, Engine]:

@@ -93,8 +93,8 @@ def hourly(facts: pl.LazyFrame, key: str, days: Days, periods: Sequence[str], to
 
 def every_hour(counted: pl.LazyFrame, key: str, hours: pl.LazyFrame) -> pl.LazyFrame:
     """What was counted of each key at each of the hours, null where nothing was, sorted by key and time."""
-    asked = counted.select(key).unique().sort(key).join(hours, how="cross", maintain_order="left_right")
-    return asked.join(counted, on=[key, "event_time"], how="left", maintain_order="left")
+    asked = counted.select(key).unique().join(hours, how="cross")
+    return asked.join(counted, on=[key, "event_time"], how="left").sort(key, "event_time")
 
 
 def _since(total: str, period: str) -> pl.Expr:
