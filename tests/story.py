@@ -108,7 +108,7 @@ def annotate(lake: Lake, day: str, choices: tuple[str, ...]) -> None:
         for number, choice in enumerate(choices)
     ]
     frame = pl.DataFrame(rows, schema=annotations.schema(keys))
-    facts = {"newest": ANSWERED.isoformat(), "answers": len(choices), "skips": 0, "skipped": 0}
+    facts = {"newest": ANSWERED.isoformat(), "answers": len(choices), "skipped": 0}
     lake.commit(Manifest("annotations/flights/delay_cause", partitions={day: entry(lake, frame, facts)}))
 
 

@@ -139,6 +139,8 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
     last = review.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
 
     assert (first.quality.items, first.quality.answers) == (20, 40)
+    assert 0 < (first.blind or 0) < 0.6
+    assert any("of the suggestions were kept back; people agree" in line for line in first.lines())
     assert sorted(again) == sorted(repeated) == sorted(handed)
     assert set(wrong) <= set(again)
     assert len(again) < 12

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -105,34 +107,39 @@ def test_two_senders_on_two_machines_leave_one_task_a_row(campaign: Campaign, tm
 @pytest.mark.faults
 def test_a_server_killed_in_mid_import_and_started_again_holds_every_task_exactly_once(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    found = control.up(home, only=("label-studio",))
     try:
-        env = control.read_env(control.locate(home))
-        campaign = Campaign(LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"]), tmp_path / "w", "Killed")
-        campaign.hold({"2013-01-01": 5000})
-        failed: list[HeadraceError] = []
-        sender = threading.Thread(target=tried, args=(campaign, failed))
-        sender.start()
-        while not (found_tasks := stored(campaign)) or found_tasks < 1000:
-            time.sleep(0.05)
-        kill_server(home)
-        sender.join()
+        with started(home) as server:
+            campaign = Campaign(server, tmp_path / "workspace", "Killed in mid-import")
+            campaign.hold({"2013-01-01": 5000})
+            failed: list[HeadraceError] = []
+            sender = threading.Thread(target=tried, args=(campaign, failed))
+            sender.start()
+            while stored(campaign) < 1000:
+                time.sleep(0.05)
+            kill_server(home)
+            sender.join()
         control.down(home)
-        control.up(home, only=("label-studio",))
-        env = control.read_env(control.locate(home))
-        campaign.settings = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"]).settings()
-        campaign.server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
+        with started(home) as server:
+            campaign.server, campaign.settings = server, server.settings()
+            before = stored(campaign)
+            sent = campaign.send(sample=5000)
 
-        before = stored(campaign)
-        sent = campaign.send(sample=5000)
-
-        assert failed
-        assert 0 < before < 5000
-        assert (sent.already, sent.sent) == (before, 5000 - before)
-        assert len(campaign.tasks()) == campaign.server.count(campaign.project) == 5000
+            assert failed
+            assert 0 < before < 5000
+            assert (sent.already, sent.sent) == (before, 5000 - before)
+            assert len(campaign.tasks()) == server.count(campaign.project) == 5000
     finally:
         control.down(home)
-    assert found
+
+
+@contextmanager
+def started(home: Path) -> Iterator[LabelServer]:
+    """A Label Studio that stays when the block ends."""
+    control.up(home, only=("label-studio",))
+    env = control.read_env(control.locate(home))
+    server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
+    yield server
+    server.http.close()
 
 
 def tried(campaign: Campaign, failed: list[HeadraceError]) -> None:

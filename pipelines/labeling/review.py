@@ -19,11 +19,19 @@ SURE = 0.5
 
 @dataclass(frozen=True)
 class Report:
-    """Quality of the answers, the labeling functions measured, and how often people follow a suggestion."""
+    """Quality of the answers, the labeling functions measured, and how often people follow a suggestion.
+
+    Attributes:
+        quality: Of the answers.
+        functions: Coverage, conflict and accuracy of each labeling function.
+        anchoring: How often people's label is what was suggested, where it was `shown` and where they were `blind`.
+        blind: Share of the sampled items shown without a suggestion, of those that one could be made for.
+    """
 
     quality: quality.Quality
     functions: list[weak.Function]
     anchoring: Mapping[str, float | None]
+    blind: float | None
 
     def lines(self) -> list[str]:
         """For people."""
@@ -33,7 +41,8 @@ class Report:
             for function in self.functions
         ]
         shown, blind = (quality.share(self.anchoring[name]) for name in ("shown", "blind"))
-        follow = [f"  people agree with the suggestion on {shown} where they saw it, on {blind} where not"]
+        without = f"{quality.share(self.blind)} of the suggestions were kept back"
+        follow = [f"  {without}; people agree with them on {shown} where they saw them, on {blind} where not"]
         return [f"  {self.quality.lines()[0]}", *self.quality.lines()[1:], *functions, *(follow if functions else [])]
 
     def content(self) -> dict[str, Any]:
@@ -56,7 +65,9 @@ def report(
     if gate:
         quality.gate(found, labeling)
     cast, labels = weak.vote(rows, labeling), answered(dataset, labeling, lake)
-    return Report(found, weak.report(cast, labeling, labels), weak.anchoring(cast, labeling, labels))
+    made = [weak.is_blind(item, labeling) for item in weak.majority(cast)]
+    blind = sum(made) / len(made) if made else None
+    return Report(found, weak.report(cast, labeling, labels), weak.anchoring(cast, labeling, labels), blind)
 
 
 def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings) -> tuple[str, ...]:

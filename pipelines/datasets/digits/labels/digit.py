@@ -69,7 +69,7 @@ LABELING = Labeling(
     sample=sample,
     keys=KEYS,
     task=task,
-    params={"sample": 24, "seed": 7},
+    params={"sample": 40, "seed": 7},
     functions=strokes.FUNCTIONS,
     blind=0.25,
     opinions=2,
@@ -77,5 +77,5 @@ LABELING = Labeling(
     consensus="crowdlab",
     evidence=Evidence("validated/images", ink),
     gold=Reads("validated/gold"),
-    thresholds=Thresholds(agreement=0.5, gold=0.8),
+    thresholds=Thresholds(agreement=0.5, gold=0.75),
 )
