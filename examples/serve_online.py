@@ -47,7 +47,7 @@ def main() -> None:
 
 def ask(store: FeatureStore, flights: Sequence[dict[str, object]]) -> dict[str, list[object]]:
     """The features of the flights, a list a feature. This is all that serving code needs."""
-    service = store.get_feature_service(DATASET.service)
+    service = store.get_feature_service(DATASET.service, allow_cache=True)  # else every call asks the registry
     answer = store.get_online_features(service, list(flights), full_feature_names=True)
     found: dict[str, list[object]] = answer.to_dict()
     return found

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from pipelines.datasets import NAMES, load
 from pipelines.settings import here
-from pipelines.systems.feature_store.definitions import Standing, objects
+from pipelines.systems.feature_store.definitions import Standing, objects, refuse_same_names
 from pipelines.systems.feature_store.store import open_store
 
 _HERE = Path(__file__).resolve().parent
 _store = open_store(_HERE, here(_HERE.parent))
 
-for _dataset in map(load, NAMES):
-    if _dataset.features:
-        for _object in objects(_dataset, Standing.of(_store, _dataset)):
-            globals()[f"{_object.name}_{type(_object).__name__.lower()}"] = _object
+_datasets = [_dataset for _dataset in map(load, NAMES) if _dataset.features]
+refuse_same_names(_datasets)
+for _dataset in _datasets:
+    for _object in objects(_dataset, Standing.of(_store, _dataset)):
+        globals()[f"{_object.name}_{type(_object).__name__.lower()}"] = _object

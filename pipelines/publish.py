@@ -108,6 +108,7 @@ def publish(
     Raises:
         NothingToPublishError: There is no value to publish.
         DefinitionChangedError: A feature that is served would be gone or of another type.
+        NameTakenError: Another dataset serves a feature table or a service of that name.
         ProofFailedError: The loaded values are not the release's; what was live stays live.
         OvertakenError: Another publish came later.
         HeadraceError: The registry, the online store or a partition can not be used; what was live stays live.
@@ -130,8 +131,9 @@ def publish(
 
 def _changes(sides: "Sides", how: How) -> list[str]:
     """What changes in the definitions; refused if it breaks somebody and nobody allowed it."""
-    from pipelines.systems.feature_store.declared import changes, refuse_breaks  # noqa: PLC0415  brings Feast
+    from pipelines.systems.feature_store.declared import changes, refuse_breaks, refuse_taken  # noqa: PLC0415  brings Feast
 
+    refuse_taken(sides.store, sides.snapshot.dataset)
     found = changes(sides.store, sides.snapshot.dataset, sides.standing)
     for change in found:
         how.say(f"{sides.snapshot.dataset.service}: {change}")

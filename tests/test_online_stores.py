@@ -107,6 +107,34 @@ def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> N
     assert answer["route_traffic__temp_c"] == [7.0, None, None]
 
 
+AWKWARD: list[dict[str, object]] = [
+    {"temp_c": float("nan"), "gusts": LARGE, "humidity": 0.1, "sky": "", "frozen": False},
+    {"temp_c": -0.0, "gusts": None, "humidity": float("nan"), "sky": None, "frozen": None},
+    {"temp_c": float("-inf"), "gusts": -(2**63), "humidity": 1e-45, "sky": "ä\x00 \U0001f6eb", "frozen": True},
+    {"temp_c": None, "gusts": 0, "humidity": None, "sky": "x" * 300, "frozen": None},
+]
+STAMPS = [NOON, NOON - timedelta(microseconds=1), NOON - timedelta(seconds=1), NOON - timedelta(microseconds=999_999)]
+
+
+def test_awkward_values_and_stamps_are_online_what_they_are_offline_bit_by_bit(lake: Lake) -> None:
+    origins = ["A", "B", "C", "D"]
+    moments = [{"origin": origin, "event_time": time} for origin, time in zip(origins, STAMPS, strict=True)]
+    fill(lake, WEATHER, [{**moment, **values} for moment, values in zip(moments, AWKWARD, strict=True)])
+    done = put(lake, feature_lake.release(lake, 2))
+    feast = opened(lake)
+    asked = feature_lake.weather(origins, [done.as_of] * 4)
+    names = [f"origin_weather__{done.side}:{name}" for name in WEATHER.features]
+
+    answer = feast.get_online_features(names, [{"origin": origin} for origin in origins])
+
+    online, history = answer.to_dict(), feature_lake.ask(feast, asked, *names).to_polars()
+    assert [history.schema[name] for name in WEATHER.features] == [*WEATHER.features.values()]
+    for name in WEATHER.features:
+        assert [*map(repr, online[name])] == [*map(repr, history[name].to_list())], name
+    times = answer.proto.results[-1].event_timestamps
+    assert [time.ToMicroseconds() for time in times] == [round(stamp.timestamp() * 1_000_000) for stamp in STAMPS]
+
+
 @pytest.mark.parametrize(
     "change", sorted(CHANGES.keys() - {"older than its TTL", "late, and older than what was there"})
 )

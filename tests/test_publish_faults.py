@@ -26,10 +26,11 @@ from published import lake, published
 
 from pipelines.engine.lake import Lake
 from pipelines.errors import TableBusyError
-from pipelines.systems.feature_store.definitions import Holding, Standing, objects
+from pipelines.systems.feature_store.definitions import Holding, Standing, objects, refuse_same_names
 from pipelines.systems.feature_store.errors import (
     FeatureStoreError,
     MisplacedRowError,
+    NameTakenError,
     NothingToPublishError,
     ProofFailedError,
     UnknownReleaseError,
@@ -192,3 +193,17 @@ def test_a_feature_whose_type_feast_would_change_is_refused(lake: Lake) -> None:
 def test_a_dataset_without_features_has_nothing_to_publish(lake: Lake) -> None:
     with pytest.raises(NothingToPublishError, match="little declares no features"):
         put(lake, dataset=replace(DATASET, features=()))
+
+
+def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_served_stays(lake: Lake) -> None:
+    other = replace(DATASET, name="other", service="other_service")
+
+    with pytest.raises(NameTakenError, match=r"other calls a feature table or service origin_weather, and so does lit"):
+        refuse_same_names([DATASET, other])
+    lake.commit(replace(lake.manifest("features/little/origin_weather"), table="features/other/origin_weather"))
+    lake.commit(replace(lake.manifest("features/little/aircraft_history"), table="features/other/aircraft_history"))
+    lake.commit(replace(lake.manifest("features/little/route_traffic"), table="features/other/route_traffic"))
+    with pytest.raises(NameTakenError, match=r"other_origin_weather"):
+        put(lake, dataset=other)
+
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -122,3 +123,21 @@ def test_a_split_of_rows_without_its_column_is_refused() -> None:
 
     with pytest.raises(SplitRefusedError, match=r"expected no column split"):
         ByKey(["k"], THREE).of(pl.DataFrame({"k": [1], "split": [1]}))
+
+
+def test_the_leak_report_is_the_same_a_part_of_the_keys_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(7)  # noqa: S311  rows, no secret
+    rows = pl.DataFrame(
+        {
+            "tailnum": [draw.choice("abcdefgh") for _ in range(500)],
+            "event_timestamp": [NOON + timedelta(hours=draw.randrange(2000)) for _ in range(500)],
+            "split": [draw.choice(["train", "test"]) for _ in range(500)],
+        }
+    ).lazy()
+    whole = leak(rows, ["tailnum"], timedelta(hours=1))
+
+    monkeypatch.setattr("pipelines.training.splits.AT_ONCE", 60)
+
+    assert leak(rows, ["tailnum"], timedelta(hours=1)) == whole
+    assert whole.keys == 8
+    assert whole.near > 0

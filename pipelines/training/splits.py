@@ -18,6 +18,9 @@ from pipelines.errors import HeadraceError
 
 COLUMN = "split"
 
+AT_ONCE = 4_000_000
+"""Rows that the leak report looks at a time, about."""
+
 WHOLE = 1 << 64
 
 NEAR = 1e-9
@@ -134,15 +137,27 @@ class Leak:
 def leak(rows: pl.LazyFrame, keys: Sequence[str], within: timedelta, column: str = "event_timestamp") -> Leak:
     """What the splits of `rows` have in common by `keys`: the same key, and the same key at nearly the same time.
 
-    Where any two rows of a key are near and in different splits, two neighbours are.
+    Where any two rows of a key are near and in different splits, two neighbours are. Of many rows, a part of the
+    keys is looked at a time: memory holds about `AT_ONCE` rows of key, time and split, however many there are.
     """
     known = rows.select(*keys, column, COLUMN).drop_nulls(list(keys))
+    parts = -(-rows.select(pl.len()).collect().item() // AT_ONCE)
+    counted = [_leak(_part(known, keys, number, parts), keys, within, column) for number in range(parts)]
+    return Leak(sum(several for several, _ in counted), sum(near for _, near in counted), within)
+
+
+def _part(rows: pl.LazyFrame, keys: Sequence[str], number: int, parts: int) -> pl.DataFrame:
+    """The rows of some keys."""
+    mine = rows if parts == 1 else rows.filter(pl.struct(keys).hash() % parts == number)
+    return mine.collect(engine="streaming")
+
+
+def _leak(known: pl.DataFrame, keys: Sequence[str], within: timedelta, column: str) -> tuple[int, int]:
+    """Keys in several splits, and near neighbours that are not in one."""
     several = known.group_by(keys).agg(pl.col(COLUMN).n_unique()).select((pl.col(COLUMN) > 1).sum())
     before = {name: pl.col(name).shift(1).over(keys, order_by=column) for name in (column, COLUMN)}
     crosses = (pl.col(COLUMN) != before[COLUMN]) & (pl.col(column) - before[column] <= within)
-    near = known.select(crosses.sum())
-    counted = [frame.collect().item() for frame in (several, near)]
-    return Leak(int(counted[0]), int(counted[1]), within)
+    return int(several.item()), int(known.select(crosses.sum()).item())
 
 
 def parse(text: str, by: Sequence[str]) -> Split:

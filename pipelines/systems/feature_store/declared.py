@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from feast import FeatureStore, FeatureView
+from feast import FeatureService, FeatureStore, FeatureView
 from feast.errors import FeastObjectNotFoundException
 
 from pipelines.dataset import Dataset, FeatureTable
-from pipelines.systems.feature_store.definitions import Standing, key_type, physical
+from pipelines.systems.feature_store.definitions import SIDES, Standing, key_type, physical, taken
 from pipelines.systems.feature_store.errors import DefinitionChangedError
 from pipelines.systems.feature_store.types import kind_of
 
@@ -58,6 +58,19 @@ def refuse_breaks(dataset: Dataset, found: tuple[DefinitionChange, ...]) -> None
         )
 
 
+def refuse_taken(store: FeatureStore, dataset: Dataset) -> None:
+    """Let no dataset write over what another one serves.
+
+    Raises:
+        NameTakenError: A view of that name, or the service, is another dataset's.
+    """
+    views = [registered(store, physical(table, side)) for table in dataset.features for side in SIDES]
+    for found in (*views, _service(store, dataset)):
+        owner = found.tags.get("dataset", dataset.name) if found else dataset.name
+        if found and owner != dataset.name:
+            raise taken(found.name.removesuffix("__a").removesuffix("__b"), dataset.name, owner)
+
+
 def is_other(view: FeatureView, table: FeatureTable) -> bool:
     """Whether the view is registered with other columns than `table` declares."""
     return _columns(view) != _declared(table)
@@ -90,14 +103,20 @@ def _of_table(table: FeatureTable, view: FeatureView | None) -> Iterator[Definit
 
 def _gone(store: FeatureStore, dataset: Dataset) -> Iterator[DefinitionChange]:
     """Tables that the service shows and nobody declares any more."""
-    try:
-        service = store.registry.get_feature_service(dataset.service, store.project, allow_cache=False)
-    except FeastObjectNotFoundException:
+    service = _service(store, dataset)
+    if service is None:
         return
     declared = {table.name for table in dataset.features}
     for projection in service.feature_view_projections:
         if projection.name_to_use() not in declared:
             yield DefinitionChange(GONE, projection.name_to_use(), breaks=True)
+
+
+def _service(store: FeatureStore, dataset: Dataset) -> FeatureService | None:
+    try:
+        return store.registry.get_feature_service(dataset.service, store.project, allow_cache=False)
+    except FeastObjectNotFoundException:
+        return None
 
 
 def _columns(view: FeatureView) -> Mapping[str, str]:

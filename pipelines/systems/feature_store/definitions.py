@@ -13,6 +13,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field
 from feast.errors import FeastObjectNotFoundException
 
 from pipelines.dataset import Dataset, FeatureTable
+from pipelines.systems.feature_store.errors import NameTakenError
 from pipelines.systems.feature_store.release import WORKSPACE, table_name
 from pipelines.systems.feature_store.source import TableSource
 from pipelines.systems.feature_store.types import kind_of
@@ -119,6 +120,28 @@ def service(dataset: Dataset, holding: Holding) -> FeatureService:
         tags={"dataset": dataset.name, **holding.tags},
         owner=dataset.owner,
         description=dataset.description,
+    )
+
+
+def refuse_same_names(datasets: Iterable[Dataset]) -> None:
+    """Views and services of all datasets are in one registry, under the names that serving code asks for.
+
+    Raises:
+        NameTakenError: Two datasets call a feature table or a service the same.
+    """
+    owners: dict[str, str] = {}
+    for dataset in datasets:
+        for name in (dataset.service, *(table.name for table in dataset.features)):
+            if owners.setdefault(name, dataset.name) != dataset.name:
+                raise taken(name, dataset.name, owners[name])
+
+
+def taken(name: str, dataset: str, owner: str) -> NameTakenError:
+    """The error of a dataset that comes second."""
+    return NameTakenError(
+        f"{dataset} calls a feature table or service {name}, and so does {owner}: serving code could not tell them"
+        f" apart, and one would write over the other. Nothing was changed. Rename it in"
+        f" pipelines/datasets/{dataset}/, for example to {dataset}_{name}."
     )
 
 

@@ -37,3 +37,7 @@ class ProofFailedError(HeadraceError):
 
 class DefinitionChangedError(HeadraceError):
     """A feature that is served would be gone, or be of another type, and nobody has said that it may."""
+
+
+class NameTakenError(HeadraceError):
+    """Two datasets call a feature table or a service the same."""
