@@ -405,3 +405,28 @@ def test_what_is_told_of_all_partitions_is_what_their_entries_say() -> None:
     assert (manifest.rows, manifest.sizes, manifest.objects) == (2, {"a": 20, "b": 10}, {"y": 20, "x": 10})
     assert manifest.files == {"a.csv": "y", "b.csv": "x"}
     assert manifest.plus({"a": entries["b"]}).memos == {"a": "m1", "b": "m1"}
+
+
+def test_what_is_recorded_of_a_table_stands_until_it_changes_also_where_its_list_was_lost(lake: Lake) -> None:
+    run(lake)
+    first = lake.out(lake.manifest(TOTALS), {})
+    recorded = {first["path"]: {**first, "path": "totals"}}
+
+    assert lake.out(lake.manifest(TOTALS), recorded) == first
+    lake.cache.path(first["md5"]).unlink()
+    assert lake.out(lake.manifest(TOTALS), recorded) == first
+    assert lake.cache.has(first["md5"])
+    bring(lake, sales(6))
+    run(lake)
+    assert lake.out(lake.manifest(TOTALS), recorded)["nfiles"] == first["nfiles"] + 1
+
+
+def test_a_file_that_is_damaged_or_missing_in_the_workspace_is_put_back_though_nothing_is_new(lake: Lake) -> None:
+    run(lake)
+    shown = {path.name: path.read_bytes() for path in lake.folder(TOTALS).iterdir()}
+    (lake.folder(TOTALS) / "2026-01-02.parquet").write_bytes(b"half")
+    (lake.folder(TOTALS) / "2026-01-03.parquet").unlink()
+
+    run(lake)
+
+    assert {path.name: path.read_bytes() for path in lake.folder(TOTALS).iterdir()} == shown

@@ -200,7 +200,7 @@ class Lake:
         path, text = f"data/{manifest.table}", manifest.to_bytes()
         own = self.cache.add_bytes(text).md5
         had = recorded.get(path)
-        if had and read_directory(self.cache, had["md5"]).get(MANIFEST) == own:
+        if had and self.cache.has(had["md5"]) and read_directory(self.cache, had["md5"]).get(MANIFEST) == own:
             return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
         files = {**manifest.files, MANIFEST: own}
         folder = self.cache.add_bytes(directory_bytes(files), suffix=".dir")
