@@ -123,5 +123,41 @@ def test_deleting_what_is_not_there_is_no_error(any_s3: S3) -> None:
     any_s3.new_bucket().delete("nothing")
 
 
+def test_a_prefix_need_not_end_with_a_folder(any_s3: S3) -> None:
+    bucket = any_s3.new_bucket()
+    for key in ("days/2013-01-01", "days/2013-02-01", "days/2014-01-01"):
+        bucket.write(key, b"x")
+
+    assert [found.key for found in bucket.list("days/2013-")] == ["days/2013-01-01", "days/2013-02-01"]
+
+
+def test_the_keys_of_a_profile_are_found_where_the_environment_has_none(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = s3.new_bucket()
+    named.write("a", b"x")
+    credentials = tmp_path / "credentials"
+    credentials.write_text(f"[team]\naws_access_key_id = {s3.access_key}\naws_secret_access_key = {s3.secret_key}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    monkeypatch.setenv("AWS_PROFILE", "team")
+    bucket = Bucket(named.name, endpoint=s3.endpoint)
+
+    (found,) = bucket.list("a")
+
+    assert bucket.read(found) == b"x"
+
+
+def test_half_a_pair_of_keys_is_an_error_that_names_the_variables_and_shows_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    bucket = Bucket("any", endpoint="http://127.0.0.1:9", access_key="canary-one", patience=0.1)
+
+    with pytest.raises(StorageRefusedError, match=r"no credentials found\. Set AWS_ACCESS_KEY_ID") as raised:
+        bucket.head("a")
+
+    assert "canary" not in str(raised.value)
+
+
 def test_secrets_are_not_in_the_repr_of_a_bucket() -> None:
     assert "canary" not in repr(Bucket("b", access_key="canary-key", secret_key="canary-secret"))  # noqa: S106
