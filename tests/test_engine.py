@@ -24,7 +24,7 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Entry, Manifest
 from pipelines.engine.plan import Plan, plan
 from pipelines.engine.recipe import recipe_of
-from pipelines.engine.run import Done, Ran, plan_all, run_stage
+from pipelines.engine.run import Done, Ran, plan_all, plan_stage, run_stage
 from pipelines.errors import HeadraceError, StaleAttemptError, TableBusyError
 from pipelines.settings import Settings
 from pipelines.systems.dask import Executor, PartitionsRefusedError
@@ -122,6 +122,16 @@ def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
 
     assert lake.manifest(REJECTED).partitions == {}
     assert [path.name for path in lake.folder(REJECTED).iterdir()] == [MANIFEST]
+
+
+def test_partitions_of_one_table_that_read_the_same_bytes_are_not_taken_for_one_another(lake: Lake) -> None:
+    stage = graph.stages(tiny.DATASET)[0]
+    every = {RAW: dict(lake.manifest(RAW).md5s)}
+    same = replace(stage, partitions=lambda _inputs, _own: ((day, every) for day in days(1, 2)))
+
+    made = plan_stage(same, lake)
+
+    assert len({item.memo for item in made.stale}) == len(made.stale) == 2
 
 
 def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:

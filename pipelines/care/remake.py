@@ -39,7 +39,7 @@ def make_again(lake: Lake, item: Damage) -> str:
     origins = list(_origins(lake, item))
     for origin in origins:
         recipe = recipe_of(origin.stage, lake.root)
-        if memo_key(recipe.key, origin.entry.inputs) == origin.entry.memo:
+        if memo_key(recipe.key, origin.partition, origin.entry.inputs) == origin.entry.memo:
             wanted = Stale(origin.partition, origin.entry.memo, origin.entry.inputs, ("lost",))
             return _computed(origin, build(origin.stage, wanted, recipe, lake), item)
     if origins:

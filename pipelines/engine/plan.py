@@ -89,9 +89,10 @@ def by_memo(known: Sequence[Manifest]) -> dict[str, str]:
     return {memo: each.lines[name] for each in reversed(known) for name, memo in each.memos.items()}
 
 
-def memo_key(base: bytes, inputs: Inputs) -> str:
-    """Memo key of a partition: the recipe's key and every input's bytes."""
-    return hashlib.sha256(base + orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+def memo_key(base: bytes, partition: str, inputs: Inputs) -> str:
+    """Memo key of a partition: the recipe's key, its name, which the kernel is told, and every input's bytes."""
+    told = orjson.dumps([partition, inputs], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(base + told).hexdigest()[:32]
 
 
 def _compared(
@@ -100,7 +101,7 @@ def _compared(
     """Partition → line of those that stand as they are wanted, and memo key and inputs of the others."""
     keep, missing, lines, memos = {}, {}, own.lines, own.memos
     for partition, inputs in wanted:
-        memo = memo_key(base, inputs)
+        memo = memo_key(base, partition, inputs)
         if memos.get(partition) == memo:
             keep[partition] = lines[partition]
         else:
