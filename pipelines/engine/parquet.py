@@ -7,11 +7,12 @@ schema. Only another version of pyarrow may write other bytes, so its version is
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # who only plans names this module and does not pay for the import
 
 ROW_GROUP = 131_072
 
@@ -48,8 +49,11 @@ def write(frame: pl.DataFrame, path: Path | BinaryIO) -> None:
         path.write(content(frame))
 
 
-def content(frame: pl.DataFrame) -> pa.Buffer:
+def content(frame: pl.DataFrame) -> "pa.Buffer":
     """The bytes of `frame` as it stands."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     table = _table(frame)
     how = {**FORMAT, **(SMALL if table.num_rows < SMALL_ROWS else {})}
     stream = pa.BufferOutputStream()
@@ -74,7 +78,9 @@ def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:
     return rows
 
 
-def _write_groups(groups: Iterator[pa.Table], path: Path) -> int:
+def _write_groups(groups: "Iterator[pa.Table]", path: Path) -> int:
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     first = next(groups)
     rows: int = first.num_rows
     with pq.ParquetWriter(path, first.schema, use_dictionary=_text(first), **FORMAT) as file:
@@ -85,7 +91,7 @@ def _write_groups(groups: Iterator[pa.Table], path: Path) -> int:
     return rows
 
 
-def _groups(frames: Iterator[pl.DataFrame]) -> Iterator[pa.Table]:
+def _groups(frames: Iterator[pl.DataFrame]) -> "Iterator[pa.Table]":
     """The rows in tables of whole row groups, but for the last one; one table at least."""
     rest = next(frames)
     for frame in frames:
@@ -96,12 +102,14 @@ def _groups(frames: Iterator[pl.DataFrame]) -> Iterator[pa.Table]:
     yield _table(rest)
 
 
-def _text(table: pa.Table) -> list[str]:
+def _text(table: "pa.Table") -> list[str]:
     """The columns that have a dictionary: numbers gain little from one, and writing it takes much of the time."""
+    import pyarrow as pa  # noqa: PLC0415
+
     return [field.name for field in table.schema if pa.types.is_large_string(field.type)]
 
 
-def _table(frame: pl.DataFrame) -> pa.Table:
+def _table(frame: pl.DataFrame) -> "pa.Table":
     return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(None)
 
 
@@ -111,4 +119,6 @@ def verify(path: Path) -> int:
     Raises:
         OSError: A page does not match its checksum.
     """
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     return sum(batch.num_rows for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches())
