@@ -56,7 +56,7 @@ class Rows:
         offers = self.offers
         for partition, rows in self.moment.read(self.query, self.listing, partitions):
             frame = parquet.canonical(_frame(pl.from_arrow(rows)), self.query.key)
-            stored = self.lake.cache.add(lambda path, frame=frame: parquet.write(frame, path))  # type: ignore[misc]
+            stored = self.lake.cache.add_bytes(memoryview(parquet.content(frame)), stays=False)
             facts = {"query": self._facts(partition)}
             yield partition, Entry(offers[partition], stored.md5, stored.size, frame.height, facts=facts)
 

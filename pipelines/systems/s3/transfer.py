@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pipelines.systems.s3.failures import NoKeysError, RefusedError, UnreachedError, told
@@ -22,6 +23,8 @@ PART = 16 * CHUNK
 MULTIPART_FROM = 512 * CHUNK
 """Up to here an object is one request: then its ETag is the md5 of its bytes on most servers, which proves them."""
 PARTS_AT_ONCE = 4
+LOADING = Lock()
+"""One thread imports obstore: its submodules are seen before it is whole, and then lacks `get` for the others."""
 AUDIT = "headrace.object"
 """Audit event of each write, with its method and key: the interpreter does not see what obstore does."""
 
@@ -82,9 +85,7 @@ class Transfer:
 
     @cached_property
     def _store(self) -> Any:  # noqa: ANN401  obstore types no more than we say here
-        from obstore.store import S3Store  # noqa: PLC0415  only who talks to a bucket pays
-
-        return S3Store(
+        return _obstore().store.S3Store(
             self.place.bucket,
             config={**_address(self.place), **_keys(self.place)},
             client_options={
@@ -96,6 +97,14 @@ class Transfer:
             retry_config={"max_retries": 0},  # tried again by the bucket, within one limit of time
             **_chain(self.place),
         )
+
+
+def _obstore() -> Any:  # noqa: ANN401
+    """The library, for those alone who talk to a bucket; whole."""
+    with LOADING:
+        import obstore.exceptions  # noqa: PLC0415
+        import obstore.store  # noqa: PLC0415
+    return obstore
 
 
 def _address(place: Place) -> "S3Config":
@@ -143,10 +152,9 @@ def _unquoted(etag: str | None) -> str:
 @contextmanager
 def _in_our_words() -> Iterator[None]:
     """Errors of obstore as ours."""
-    from obstore.exceptions import BaseError  # noqa: PLC0415
-
+    failures: type[Exception] = _obstore().exceptions.BaseError
     try:
         yield
-    except (BaseError, OSError) as error:
+    except (failures, OSError) as error:
         refusal: RefusedError | None = told(str(error))
         raise refusal or UnreachedError(str(error).partition("\n")[0]) from error
