@@ -84,7 +84,7 @@ def _lock_entry(
     stage: Stage, lake: Lake, dep: Callable[[str], dict[str, Any]], outs: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
     declared = dvc_stage(stage, lake.root)
-    entry: dict[str, Any] = {"cmd": declared["cmd"], "deps": [dep(path) for path in declared["deps"]]}
+    entry: dict[str, Any] = {"cmd": declared["cmd"], "deps": [{**dep(path)} for path in declared["deps"]]}
     if stage.params:
         entry["params"] = {"params.yaml": {name: param(lake.root, name) for name in sorted(stage.params)}}
     return {**entry, "outs": [outs[path] for path in declared["outs"]]}
