@@ -7,7 +7,8 @@ which is the claim. A full run over 365 days stands beside it.
 
 Of tiny days, what a command takes to start is most of either side. So the share of one day in a year is measured a
 second time on days as large as those of 2013 (336,776 flights), all of them run for real: with the four commands, and
-with `headrace run` and `version`, as one types them.
+with `headrace run` and `version`, as one types them. A year of such days takes so little that two processes that find
+nothing to do are a tenth of it: the share is told with them and without.
 """
 
 import os
@@ -89,11 +90,14 @@ def real_size(report: Report, place: Workspace, repeats: int) -> None:
         for number, (way, costs) in enumerate(ways.items()):
             once(script(place, "--grow", f"{YEAR + 2 * turn + number}:1", "--real"))
             costs.append(total(once(place.headrace(verb, verb, "flights")) for verb in way))
+    idle = middle(total(once(place.headrace(verb, verb, "flights")) for verb in RUN) for _ in range(repeats))
     more = {f"one more: {', '.join(way)}": middle(costs) for way, costs in ways.items()}
-    everything = f"all {YEAR} days: {', '.join(RUN)}"
-    report.table("days of real size, some 920 flights", {everything: whole, **more}, everything)
+    everything, nothing = f"all {YEAR} days: {', '.join(RUN)}", f"nothing new: {', '.join(RUN)}"
+    report.table("days of real size, some 920 flights", {everything: whole, **more, nothing: idle}, everything)
     for what, cost in more.items():
         report.target(f"{what} / {everything}", cost.cpu_s / whole.cpu_s, 0.02)
+    alone = middle(ways[RUN]).cpu_s - idle.cpu_s
+    report.target(f"one more less nothing new / {everything}", alone / whole.cpu_s, 0.02)
 
 
 def days(count: int, first: int) -> list[date]:

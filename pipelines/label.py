@@ -25,7 +25,7 @@ from pipelines.engine.plan import Plan
 from pipelines.engine.run import Done, run_stage
 from pipelines.engine.stage import Files, Outcome, Stage
 from pipelines.errors import NotConfiguredError, TableBusyError
-from pipelines.labeling import consensus, history, review, tasks, votes, weak
+from pipelines.labeling import consensus, history, tasks, votes, weak
 from pipelines.labeling.annotations import ItemError
 from pipelines.labeling.ledger import Ledger
 from pipelines.labeling.server import connect, project_of
@@ -137,6 +137,8 @@ def send(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, p
         LabelStudioError: The server refuses, or stays away.
         LabelConfigDriftError: The project asks another question.
     """
+    from pipelines.labeling import review  # noqa: PLC0415  a plan need not import NumPy
+
     rows = tasks.sampled(dataset, labeling, lake, params)
     wanted = tasks.contents(dataset, labeling, rows)
     made = weak.suggest(weak.vote(rows, labeling), labeling, review.answered(dataset, labeling, lake))

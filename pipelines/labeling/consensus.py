@@ -7,7 +7,7 @@ then the labels are one partition, which hangs on every day, and are known no ea
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
@@ -15,8 +15,11 @@ from pipelines.dataset import WHOLE, Evidence, Labeling
 from pipelines.engine.manifest import Manifest
 from pipelines.engine.stage import Files, Inputs
 from pipelines.errors import HeadraceError
-from pipelines.labeling import crowdlab, dawid_skene, learned, votes
+from pipelines.labeling import votes
 from pipelines.labeling.votes import Verdict
+
+if TYPE_CHECKING:
+    from pipelines.labeling.learned import Items
 
 
 class ConsensusError(HeadraceError):
@@ -71,7 +74,7 @@ class Weighed:
 
     labeling: Labeling
     reads: tuple[str, ...]
-    modules: tuple[str, ...] = (dawid_skene.__name__,)
+    modules: tuple[str, ...] = ("pipelines.labeling.dawid_skene",)
     libraries: tuple[str, ...] = ("numpy",)
 
     def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
@@ -90,6 +93,8 @@ class Weighed:
 
     def judge(self, history: pl.DataFrame, _files: Files) -> pl.DataFrame:
         """What all answers together say of each item."""
+        from pipelines.labeling import dawid_skene  # noqa: PLC0415  a plan need not import NumPy
+
         return dawid_skene.judge(votes.answers(history, self.labeling.choices), self.labeling.choices)
 
 
@@ -97,11 +102,13 @@ class Weighed:
 class Learned(Weighed):
     """Each item by the answers to it and a model of the items, weighed by what all answers tell of both."""
 
-    modules: tuple[str, ...] = (crowdlab.__name__,)
+    modules: tuple[str, ...] = ("pipelines.labeling.crowdlab",)
     libraries: tuple[str, ...] = ("numpy", "scikit-learn", "cleanlab")
 
     def judge(self, history: pl.DataFrame, files: Files) -> pl.DataFrame:
         """As `Weighed`."""
+        from pipelines.labeling import crowdlab  # noqa: PLC0415  nor scikit-learn
+
         rows = pl.scan_parquet([path for _, path in sorted(files[self.reads[1]].items())])
         given = votes.answers(history, self.labeling.choices)
         return crowdlab.judge(given, evidence(self.labeling, history, rows), self.labeling.choices)
@@ -131,7 +138,7 @@ def evidence_table(labeling: Labeling, dataset: str) -> str:
     return f"{state}/{dataset}/{name}"
 
 
-def evidence(labeling: Labeling, items: pl.DataFrame, rows: pl.LazyFrame) -> learned.Items:
+def evidence(labeling: Labeling, items: pl.DataFrame, rows: pl.LazyFrame) -> "Items":
     """Sample id → numbers, of the items (`sample_id` and the keys) that have a row."""
     wanted = items.select("sample_id", *labeling.keys).unique("sample_id").lazy()
     found = rows.join(wanted, on=list(dict.fromkeys(labeling.keys))).sort("sample_id").collect()
