@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -39,8 +39,6 @@ from label_server import LabelServer
 url, token, root, title, tasks = sys.argv[1:]
 Campaign(LabelServer(url, token), Path(root), title).send(sample=int(tasks))
 """
-FIRST_IMPORT_S = 1.5
-"""A process has started to send after that."""
 LIMIT_S = 300
 """For ten thousand tasks, kills and all; 5 s of it are the server's work when nothing else runs."""
 
@@ -53,6 +51,13 @@ def sending(campaign: Campaign, tasks: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", SEND, *where], env=environment)
 
 
+def so_far(campaign: Campaign) -> int:
+    """Tasks that the server holds; none while there is no project."""
+    with suppress(StopIteration):
+        return campaign.server.count(campaign.project)
+    return 0
+
+
 @pytest.mark.parametrize("tasks", [1500, pytest.param(10_000, marks=pytest.mark.faults)])
 def test_a_sender_killed_again_and_again_leaves_every_task_exactly_once_within_the_time(
     campaign: Campaign, tasks: int
@@ -62,8 +67,10 @@ def test_a_sender_killed_again_and_again_leaves_every_task_exactly_once_within_t
     began, killed = time.monotonic(), 0
 
     for _ in range(tasks // 1000 + 1):
-        process = sending(campaign, tasks)
-        time.sleep(FIRST_IMPORT_S + moments.uniform(0, 1.5))
+        process, before = sending(campaign, tasks), so_far(campaign)
+        while process.poll() is None and so_far(campaign) == before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.1))
         killed += process.poll() is None
         process.kill()
         process.wait()

@@ -5,6 +5,7 @@ Real servers. What readers see is read with Feast's own call; faults are made wi
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -321,7 +322,12 @@ def test_a_store_that_is_gone_is_named_and_what_was_live_stays(lake: Lake, store
 
 def test_points_are_passed_in_the_order_of_the_promise(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[str] = []
-    monkeypatch.setattr(faults, "point", lambda name, half=None: passed.append(name))  # noqa: ARG005
+
+    def point(name: str, _half: object = None) -> AbstractContextManager[None]:
+        passed.append(name)
+        return nullcontext()
+
+    monkeypatch.setattr(faults, "point", point)
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
 
     put(lake, feature_lake.release(lake, 2))

@@ -115,7 +115,7 @@ def _online(story: Story) -> Iterator[str]:
         written, deleted, kept = (
             sum(load[name] for load in found["loads"].values()) for name in ("written", "deleted", "kept")
         )
-        keys = sum(proof["keys"] for proof in found["proofs"])
+        keys = sum(proof["compared"] for proof in found["proofs"])
         loaded = f"{written:,} keys written, {deleted:,} deleted, {kept:,} as they were"
         yield f"{found['release']} on side {found['side']}: {loaded}; {keys:,} read back and equal to the release"
 

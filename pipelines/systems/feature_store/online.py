@@ -109,8 +109,8 @@ class Shelf:
         write, delete = change.write, change.delete
         if write.height or delete.len():
             some = write.head(max(1, write.height // 2))
-            faults.point("online values", lambda: self.online.change(self.view, some, delete.clear(), generation))
-            self.online.change(self.view, write, delete, generation)
+            with faults.point("online values", lambda: self.online.change(self.view, some, delete.clear(), generation)):
+                self.online.change(self.view, write, delete, generation)
         return Loaded(write.height, delete.len(), wanted.height - write.height)
 
     def stamped(self, rows: pl.DataFrame) -> pl.DataFrame:

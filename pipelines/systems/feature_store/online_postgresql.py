@@ -179,8 +179,8 @@ class PostgreSQL:
                 cursor.adbc_ingest("headrace_gone", _keys(delete), mode="create", temporary=True)
                 gone = "SELECT entity_key FROM headrace_gone"
                 cursor.execute(f"DELETE FROM {table} WHERE {quoted(KEY)} IN ({gone})")  # noqa: S608
-            faults.point("commit of the online values")
-            cursor.connection.commit()
+            with faults.point("commit of the online values"):
+                cursor.connection.commit()
 
     def generation(self) -> int:
         """As `Online`."""

@@ -133,11 +133,11 @@ class Redis:
             for batch in write.iter_slices(BATCH):
                 keys = [key + self._project for key in batch[KEY].to_list()]
                 values = [value for row in batch.select(columns).iter_rows() for value in row]
-                faults.point("batch of the online values")
-                self._guarded(WRITE, keys, generation, [len(fields), *fields, *values])
+                with faults.point("batch of the online values"):
+                    self._guarded(WRITE, keys, generation, [len(fields), *fields, *values])
             for some in _batches(delete.to_list()):
-                faults.point("batch of the online deletions")
-                self._guarded(DELETE, [key + self._project for key in some], generation, fields)
+                with faults.point("batch of the online deletions"):
+                    self._guarded(DELETE, [key + self._project for key in some], generation, fields)
 
     def generation(self) -> int:
         """As `Online`."""

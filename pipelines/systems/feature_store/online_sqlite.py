@@ -138,8 +138,8 @@ class SQLite:
             # In order of keys, which is that of the table.
             database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
             database.executemany(f"DELETE FROM {table} WHERE {quoted(KEY)} = ?", zip(delete, strict=True))  # noqa: S608
-            faults.point("commit of the online values")
-            database.execute("COMMIT")
+            with faults.point("commit of the online values"):
+                database.execute("COMMIT")
 
     def generation(self) -> int:
         """As `Online`."""

@@ -152,12 +152,13 @@ class Attempt:
         snapshot = self.sides.snapshot
         proved = Holding(self.side, snapshot.release, snapshot.digest, snapshot.now.isoformat())
         with self.sides.publications.held(self.generation) as database:
-            faults.point("tags of the proved side", lambda: self._register(self._views(proved)[:1]))
-            self._register(self._views(proved))
-            faults.point("switch of the service")
-            self.sides.store.registry.apply_feature_service(service(snapshot.dataset, proved), self.sides.store.project)
-            faults.point("note of the proof")
-            self.sides.publications.note(database, dict(proof))
+            registry, project = self.sides.store.registry, self.sides.store.project
+            with faults.point("tags of the proved side", lambda: self._register(self._views(proved)[:1])):
+                self._register(self._views(proved))
+            with faults.point("switch of the service"):
+                registry.apply_feature_service(service(snapshot.dataset, proved), project)
+            with faults.point("note of the proof"):
+                self.sides.publications.note(database, dict(proof))
 
     def note(self, proof: Mapping[str, Any]) -> None:
         """Write the proof of the live side down; nothing is switched."""
@@ -174,17 +175,16 @@ class Attempt:
 
     def _claim(self) -> None:
         """Tell the registry that the standby holds nothing that anybody may count on."""
+        store, views = self.sides.store, self._views(Holding(self.side, self.sides.snapshot.release))
         with self.sides.publications.held(self.generation):
             as_declared = self._drop_others()
-            faults.point("claim of the standby")
-            views = self._views(Holding(self.side, self.sides.snapshot.release))
-            if as_declared:
-                # What `apply` would do, without its look at all else that is registered.
-                store = self.sides.store
-                store.provider.online_store.update(store.config, [], views, [], [], partial=True)
-                self._register(views)
-            else:
-                self.sides.store.apply([*entities(self._tables).values(), *views])
+            with faults.point("claim of the standby"):
+                if as_declared:
+                    # What `apply` would do, without its look at all else that is registered.
+                    store.provider.online_store.update(store.config, [], views, [], [], partial=True)
+                    self._register(views)
+                else:
+                    store.apply([*entities(self._tables).values(), *views])
 
     def _drop_others(self) -> bool:
         """Views of the standby with other columns: their values go first, as no difference would find them all.
@@ -196,8 +196,8 @@ class Attempt:
         there = [(registered(store, physical(table, self.side)), table) for table in self._tables]
         others = [old for old, table in there if old is not None and is_other(old, table)]
         for old in others:
-            faults.point("values of a view with other columns")
-            store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
+            with faults.point("values of a view with other columns"):
+                store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
         return not others and all(old is not None for old, _ in there)
 
     @property
