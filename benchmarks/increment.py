@@ -145,7 +145,7 @@ def grow(first: int, count: int, size: int | None) -> None:
     from synthetic import file, flights, packed, planes, weather  # noqa: PLC0415
 
     from infra.demo.load import PLANES, WEATHER, _create  # noqa: PLC0415
-    from pipelines.systems.object_storage import Bucket  # noqa: PLC0415
+    from pipelines.systems.s3.bucket import Bucket  # noqa: PLC0415
 
     bucket = Path.cwd().parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
     new: list[date] = days(count, first)

@@ -26,7 +26,7 @@ from pipelines.errors import HeadraceError, NotConfiguredError
 from pipelines.origins import Origin
 from pipelines.origins.objects import Keys
 from pipelines.settings import Settings
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 
 Progress = Callable[[str, int, int], None]
 """Called with source, partitions read, partitions to read."""

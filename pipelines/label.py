@@ -142,7 +142,7 @@ def send(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, p
     rows = tasks.sampled(dataset, labeling, lake, params)
     wanted = tasks.contents(dataset, labeling, rows)
     made = weak.suggest(weak.vote(rows, labeling), labeling, review.answered(dataset, labeling, lake))
-    from pipelines.systems.label_studio_send import Sender  # noqa: PLC0415  no other verb needs an HTTP client
+    from pipelines.systems.label_studio.send import Sender  # noqa: PLC0415  no other verb needs an HTTP client
 
     with _alone(lake, f"sent/{dataset.name}/{labeling.name}"), connect(settings) as server:
         project = server.project(labeling.title, labeling.config)
@@ -210,7 +210,7 @@ def progress(labeling: Labeling, settings: Settings) -> tuple[int, int]:
     Raises:
         LabelStudioError: Nothing was sent yet, or the server stays away.
     """
-    from pipelines.systems.label_studio_progress import progress as counted  # noqa: PLC0415  as in `send`
+    from pipelines.systems.label_studio.progress import progress as counted  # noqa: PLC0415  as in `send`
 
     with connect(settings) as server:
         return counted(server, project_of(server, labeling))

@@ -17,7 +17,7 @@ from pipelines.dataset import Query, Source
 from pipelines.engine.lake import Lake
 from pipelines.ingest import ingest
 from pipelines.settings import Settings
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 
 DATABASE = "CRASH_DATABASE_URL"
 VISITS = Source(

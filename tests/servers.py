@@ -25,7 +25,7 @@ import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 
 HOST = "127.0.0.1"
 LAUNCH = Path(__file__).parents[1] / "infra" / "stack" / "launch.py"

@@ -21,7 +21,7 @@ from pipelines.engine.manifest import Entry, Manifest
 from pipelines.ingest import ingest
 from pipelines.labeling import annotations
 from pipelines.settings import Settings
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 from pipelines.trace.lineage import Lineage, lineage
 from pipelines.trace.revisions import Tables
 from pipelines.version import version

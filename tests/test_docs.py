@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workspaces import REPOSITORY, Workspace
 
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 
 PAGES = sorted((*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("infra/**/*.md")))
 WALK = REPOSITORY / "docs/add-your-dataset.md"

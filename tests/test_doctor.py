@@ -19,7 +19,7 @@ from pipelines.care.repair import ASIDE
 from pipelines.engine.manifest import MANIFEST
 from pipelines.systems import git
 from pipelines.systems.dvc.lock import recorded_outs
-from pipelines.systems.uploads import abandon, unfinished
+from pipelines.systems.s3.uploads import abandon, unfinished
 from pipelines.version import version
 
 DAYS = days(1, 2)

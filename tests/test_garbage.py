@@ -16,7 +16,7 @@ from pipelines.care.garbage import UnknownHoldingsError, collect
 from pipelines.errors import HeadraceError, TableBusyError
 from pipelines.systems.dvc.cache import Cache
 from pipelines.systems.dvc.lock import recorded_outs
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 from pipelines.version import version
 
 DAY = "2013-01-01"

@@ -19,7 +19,7 @@ from pipelines.engine.manifest import Manifest
 from pipelines.ingest import EmptyListingError, Ingested, UnknownSourceError, ingest
 from pipelines.origins.objects import OnePartitionTwoKeysError
 from pipelines.settings import Settings
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 from pipelines.systems.s3.failures import (
     BucketMissingError,
     ObjectChangedError,

@@ -16,9 +16,9 @@ from pipelines import label
 from pipelines.datasets import load
 from pipelines.errors import NotConfiguredError
 from pipelines.labeling.annotations import ItemError
-from pipelines.systems.label_studio import LabelConfigDriftError, opened
-from pipelines.systems.label_studio_send import Sender
-from pipelines.systems.label_studio_wire import LabelStudioError
+from pipelines.systems.label_studio.client import LabelConfigDriftError, opened
+from pipelines.systems.label_studio.send import Sender
+from pipelines.systems.label_studio.wire import LabelStudioError
 
 pytestmark = pytest.mark.slow
 

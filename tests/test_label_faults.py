@@ -25,9 +25,9 @@ from infra.stack import control
 from infra.stack.state import read_state
 from pipelines import label
 from pipelines.errors import HeadraceError
-from pipelines.systems.label_studio import LabelStudio, opened
-from pipelines.systems.label_studio_send import Sender
-from pipelines.systems.label_studio_wire import LabelStudioError
+from pipelines.systems.label_studio.client import LabelStudio, opened
+from pipelines.systems.label_studio.send import Sender
+from pipelines.systems.label_studio.wire import LabelStudioError
 
 pytestmark = pytest.mark.slow
 

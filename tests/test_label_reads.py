@@ -11,7 +11,7 @@ from label_server import Person
 from pipelines.dataset import Evidence
 from pipelines.labeling import consensus, history, ledger
 from pipelines.labeling.consensus import ConsensusError
-from pipelines.systems.label_studio import LabelStudio, Listed, Project
+from pipelines.systems.label_studio.client import LabelStudio, Listed, Project
 
 pytestmark = pytest.mark.slow
 

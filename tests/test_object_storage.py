@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from servers import S3, free_port
 
-from pipelines.systems.object_storage import Bucket
 from pipelines.systems.s3 import transfer
+from pipelines.systems.s3.bucket import Bucket
 from pipelines.systems.s3.failures import ObjectChangedError, StorageRefusedError, StorageUnreachableError
 
 

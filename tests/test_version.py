@@ -178,7 +178,7 @@ def test_a_crash_before_the_push_is_finished_by_the_next_run(built: Workspace, m
 def test_git_names_nothing_while_an_object_is_not_on_the_remote(
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.systems.object_storage.Bucket.write", lambda *_: None)  # a server that forgets
+    monkeypatch.setattr("pipelines.systems.s3.bucket.Bucket.write", lambda *_: None)  # a server that forgets
 
     with pytest.raises(NotOnRemoteError, match=r"s3://.* expected .* bytes with md5"):
         version(built.dataset, built.lake)

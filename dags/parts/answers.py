@@ -106,9 +106,9 @@ async def progress(project: str) -> dict[str, int]:
 
 
 def _counted(project: str) -> dict[str, int]:
-    from pipelines.systems.label_studio import Project, opened  # noqa: PLC0415  DAG files load this module too
-    from pipelines.systems.label_studio_progress import progress as counted  # noqa: PLC0415
-    from pipelines.systems.label_studio_wire import LabelStudioError, LostAnswerError, RefusedError  # noqa: PLC0415
+    from pipelines.systems.label_studio.client import Project, opened  # noqa: PLC0415  DAG files load this module too
+    from pipelines.systems.label_studio.progress import progress as counted  # noqa: PLC0415
+    from pipelines.systems.label_studio.wire import LabelStudioError, LostAnswerError, RefusedError  # noqa: PLC0415
 
     url, _, number = project.rpartition("/projects/")
     try:

@@ -16,7 +16,7 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.errors import HeadraceError
 from pipelines.systems import git
-from pipelines.systems.uploads import abandon, unfinished
+from pipelines.systems.s3.uploads import abandon, unfinished
 
 YOUNG = 3600.0
 """Seconds: a temporary file of this age may be one that somebody is writing without a lease."""

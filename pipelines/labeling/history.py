@@ -17,10 +17,10 @@ from pipelines.engine.manifest import Manifest
 from pipelines.errors import HeadraceError
 from pipelines.labeling.annotations import Looked, Place, Row, day_of, events, moment, seen
 from pipelines.labeling.ledger import Ledger
-from pipelines.systems.label_studio_totals import Totals
+from pipelines.systems.label_studio.totals import Totals
 
 if TYPE_CHECKING:
-    from pipelines.systems.label_studio import Json, LabelStudio, Listed, Project
+    from pipelines.systems.label_studio.client import Json, LabelStudio, Listed, Project
 
 OVERLAP = timedelta(minutes=10)
 """Changes this much older than the newest one we hold are looked at again: they may have been under way."""

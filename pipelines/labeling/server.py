@@ -10,7 +10,7 @@ from pipelines.labeling.history import LabelsWouldVanishError
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.systems.label_studio import LabelStudio, Project
+    from pipelines.systems.label_studio.client import LabelStudio, Project
 
 
 def project_of(server: "LabelStudio", labeling: Labeling, *, holding: int = 0) -> "Project":
@@ -43,7 +43,7 @@ def connect(settings: Settings) -> "AbstractContextManager[LabelStudio]":
     Raises:
         NotConfiguredError: It names none, or no token.
     """
-    from pipelines.systems.label_studio import opened  # noqa: PLC0415  no other verb needs an HTTP client
+    from pipelines.systems.label_studio.client import opened  # noqa: PLC0415  no other verb needs an HTTP client
 
     if not settings.label_studio_url or not settings.label_studio_token:
         raise NotConfiguredError(

@@ -12,7 +12,7 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry
 from pipelines.errors import HeadraceError
 from pipelines.origins import memo_key
-from pipelines.systems.object_storage import Bucket, Received
+from pipelines.systems.s3.bucket import Bucket, Received
 from pipelines.systems.s3.failures import ObjectChangedError
 from pipelines.systems.s3.objects import Object
 

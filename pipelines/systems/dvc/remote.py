@@ -8,7 +8,7 @@ from pipelines import faults
 from pipelines.errors import HeadraceError, MissingObjectError, NotConfiguredError
 from pipelines.systems.dvc.files import read_config
 from pipelines.systems.dvc.objects import object_key
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 from pipelines.systems.s3.objects import Object
 
 PAGE = 1000

@@ -1,1 +1,1 @@
-"""What lies beneath a bucket: obstore for the bytes, boto3 for listings and for names that obstore does not take."""
+"""The S3 API: obstore for the bytes of objects, boto3 for listings and for names that obstore does not take."""

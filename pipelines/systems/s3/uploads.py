@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipelines import faults
-from pipelines.systems.object_storage import Bucket
+from pipelines.systems.s3.bucket import Bucket
 from pipelines.systems.s3.failures import StorageError
 
 

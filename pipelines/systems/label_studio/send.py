@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.systems.label_studio import Json, LabelStudio, Listed, Project, batches
-from pipelines.systems.label_studio_wire import LabelStudioError, LostAnswerError, RefusedError
+from pipelines.systems.label_studio.client import Json, LabelStudio, Listed, Project, batches
+from pipelines.systems.label_studio.wire import LabelStudioError, LostAnswerError, RefusedError
 
 IMPORT_BATCH = 250
 """Tasks a request: one transaction of well under a second on the server, so little hangs on an unknown outcome."""

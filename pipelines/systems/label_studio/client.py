@@ -15,8 +15,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pipelines.errors import HeadraceError
-from pipelines.systems.label_studio_totals import NOTHING, Totals
-from pipelines.systems.label_studio_wire import LabelStudioError, Wire
+from pipelines.systems.label_studio.totals import NOTHING, Totals
+from pipelines.systems.label_studio.wire import LabelStudioError, Wire
 
 Json = dict[str, Any]
 COUNTED = ("task_number", "total_annotations_number", "skipped_annotations_number")

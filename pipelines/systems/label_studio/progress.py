@@ -6,10 +6,10 @@ answer one that every account has answered or skipped, whatever is still wanted 
 
 from typing import TYPE_CHECKING
 
-from pipelines.systems.label_studio import only
+from pipelines.systems.label_studio.client import only
 
 if TYPE_CHECKING:
-    from pipelines.systems.label_studio import Json, LabelStudio, Project
+    from pipelines.systems.label_studio.client import Json, LabelStudio, Project
 
 
 def progress(server: "LabelStudio", project: "Project") -> tuple[int, int]:
