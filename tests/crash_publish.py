@@ -9,7 +9,7 @@ from typing import Any
 import feature_lake
 from crashes import Seen
 from feature_lake import AIRCRAFT, DATASET, FLOWN, NOON, WEATHER, fill, fill_all, put, served
-from online_stores import OnlineStore, empty
+from online_stores import OnlineStore, empty, empty_postgresql
 
 from pipelines.engine.lake import Lake
 from pipelines.publish import REPORTS, publish
@@ -101,6 +101,8 @@ class Publishes:
             shutil.rmtree(self.root / folder, ignore_errors=True)
         if self.store.kind == "redis":
             empty(int(self.store.options["connection_string"].rpartition(":")[2]))
+        elif self.store.kind == "postgres":
+            empty_postgresql(self.store.options)
 
 
 def scenario(folder: Path, kind: str, options: dict[str, Any]) -> Publishes:

@@ -2,12 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 from servers import HOST, PostgreSQL, answers, free_port, running
@@ -91,6 +92,14 @@ def empty(port: int) -> None:
 
     with Redis(HOST, port) as client:
         client.flushall()
+
+
+def empty_postgresql(options: Mapping[str, Any]) -> None:
+    """Forget everything that the PostgreSQL database of a store holds."""
+    where = {"dbname" if name == "database" else name: value for name, value in options.items()}
+    with psycopg.connect(**where, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
 
 
 def wait_until(done: Callable[[], bool], seconds: float = 20) -> None:
