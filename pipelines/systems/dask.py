@@ -26,7 +26,7 @@ INLINE = 3
 RETRIES = 3
 """How often a partition is tried again when the worker that had it dies."""
 
-GROUP_BYTES = 8 << 20
+GROUP_BYTES = 3 << 20
 """Partitions are computed together up to so many bytes of inputs, which unpack to ten or twenty times as many."""
 
 CONNECT_SECONDS = 20
@@ -94,7 +94,7 @@ class Executor:
 def groups(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
     """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
     count = len(plan.stale)
-    sizes = {entry.md5: entry.size for table in plan.stage.reads for entry in lake.manifest(table).partitions.values()}
+    sizes = {md5: size for table in plan.stage.reads for md5, size in lake.manifest(table).objects.items()}
     read = {md5 for item in plan.stale for names in item.inputs.values() for md5 in names.values()}
     most = GROUP_BYTES * count // max(1, sum(sizes.get(md5, 0) for md5 in read))
     size = max(1, min(plan.stage.at_once, most, -(-count // workers)))
