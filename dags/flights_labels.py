@@ -22,7 +22,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import CronTriggerTimetable, Param, TaskGroup, chain, dag
 
 from dags.parts.answers import WaitForAnswers
-from dags.parts.assets import FLIGHTS_RELEASE
+from dags.parts.assets import release as released
 from dags.parts.command import Command
 from dags.parts.policy import DAG_POLICY, OVER_NETWORK
 from dags.parts.workspace import at_origin
@@ -87,7 +87,7 @@ def flights_labels() -> None:
             task_id="version",
             task_display_name="Version",
             command="python -m pipelines version flights --json",
-            outlets=[FLIGHTS_RELEASE],
+            outlets=[released("flights")],
             **OVER_NETWORK,
         )
         chain(measure, accept, version)

@@ -11,7 +11,7 @@ version step records them, so that a researcher's `git pull && dvc repro` finds 
 
 from airflow.sdk import chain, dag
 
-from dags.parts.assets import FLIGHTS_MODEL, FLIGHTS_RELEASE
+from dags.parts.assets import model, release
 from dags.parts.command import Command
 from dags.parts.policy import DAG_POLICY, OVER_NETWORK
 from dags.parts.workspace import at_origin
@@ -20,7 +20,7 @@ from dags.parts.workspace import at_origin
 @dag(
     dag_id="flights_training",
     dag_display_name="Flights: training",
-    schedule=[FLIGHTS_RELEASE],
+    schedule=[release("flights")],
     doc_md=__doc__,
     tags=["flights", "model"],
     **DAG_POLICY,
@@ -33,7 +33,7 @@ def flights_training() -> None:
         task_display_name="Train and measure",
         command="dvc repro --single-item flights-train",
         facts="metrics/flights.json",
-        outlets=[FLIGHTS_MODEL],
+        outlets=[model("flights")],
     )
     version = Command(
         task_id="version",

@@ -37,18 +37,19 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def test_what_a_command_prints_as_json_is_its_result_and_goes_with_the_events() -> None:
-    from dags.parts.assets import FLIGHTS_RELEASE
+    from dags.parts.assets import release
     from dags.parts.command import Command
 
     script = """import json; print(json.dumps({"name": "flights/3", "days": list(range(99))}))"""
-    task = Command(task_id="t", command=f"{sys.executable} -c '{script}' --json", outlets=[FLIGHTS_RELEASE])
-    events = {FLIGHTS_RELEASE: Event()}
+    asset = release("flights")
+    task = Command(task_id="t", command=f"{sys.executable} -c '{script}' --json", outlets=[asset])
+    events = {asset: Event()}
 
     found = task.execute(context(events))
 
     assert found["name"] == "flights/3"
     assert found["days"][-1] == "… 69 more"
-    assert events[FLIGHTS_RELEASE].extra == found
+    assert events[asset].extra == found
 
 
 def test_facts_may_come_from_a_file_that_the_command_wrote() -> None:
@@ -242,7 +243,7 @@ def label_studio(answered: list[int], tasks: int) -> Iterator[str]:
 
 
 def test_the_refresh_runs_when_yesterday_is_over_in_new_york_winter_and_summer() -> None:
-    from dags.flights import FINISHED_DAY
+    from dags.refresh import FINISHED_DAY
 
     assert (FINISHED_DAY.expression, str(FINISHED_DAY.timezone)) == ("0 6 * * *", "UTC")
     for month in (1, 7):

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.datasets import NAMES
+
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK = {"workspace", "ingest", "version", "publish", "send", "collect", "again", "collect_again"}
 PARSE_CPU_S = 1.0
@@ -51,7 +53,7 @@ def commands_of(facts: Facts) -> set[str]:
 
 def test_every_dag_file_imports_without_an_error(facts: Facts) -> None:
     assert facts["errors"] == {}
-    assert set(facts["dags"]) == {"flights_refresh", "flights_labels", "flights_training"}
+    assert set(facts["dags"]) == {*(f"{name}_refresh" for name in NAMES), "flights_labels", "flights_training"}
 
 
 def test_no_dag_file_loads_a_data_library_nor_the_pipelines(facts: Facts) -> None:
@@ -66,7 +68,7 @@ def test_each_dag_says_what_it_does_who_answers_for_it_and_what_to_do_when_it_fa
     for name, dag in facts["dags"].items():
         assert dag["title"] not in ("", name)
         assert "when it fails" in dag["doc"]
-        assert "flights" in dag["tags"]
+        assert name.split("_")[0] in dag["tags"]
         assert {task["owner"] for task in dag["tasks"].values()} == set(dag["links"])
         assert all(task["title"] != task_id.rsplit(".")[-1] for task_id, task in dag["tasks"].items())
 
@@ -89,6 +91,15 @@ def test_the_refresh_goes_from_ingest_to_publish_in_one_line(facts: Facts) -> No
 
     assert order == ["workspace", "ingest", "validate", "transform", "version", "publish"]
     assert [len(task["after"]) for task in refresh["tasks"].values()].count(1) == len(order) - 1
+
+
+def test_a_dataset_that_is_declared_has_a_refresh_with_a_command_for_each_verb_that_has_something_to_make(
+    facts: Facts,
+) -> None:
+    order = [task.rsplit(".")[-1] for task in facts["dags"]["digits_refresh"]["order"]]
+
+    assert order == ["workspace", "ingest", "validate", "version"]
+    assert "| transform |" not in facts["dags"]["digits_refresh"]["doc"]
 
 
 def test_answers_are_collected_after_the_wait_and_then_released(facts: Facts) -> None:
@@ -118,7 +129,7 @@ def test_runs_of_a_dag_never_overlap_and_missed_ones_are_not_made_up_for(facts: 
 def test_a_fresh_stack_starts_no_run_by_itself(facts: Facts) -> None:
     clocked = [dag for dag in facts["dags"].values() if dag["schedule"] == "CronTriggerTimetable"]
 
-    assert len(clocked) == 2
+    assert len(clocked) == len(NAMES) + 1
     assert {dag["start"] for dag in clocked} == {None}
 
 
@@ -130,7 +141,7 @@ def test_every_command_is_one_that_can_be_typed(facts: Facts) -> None:
         words = command.split("{{")[0].split()
         if words[:3] != ["python", "-m", "pipelines"]:
             continue
-        verb = [word for word in words[3:] if not word.startswith("--") and word != "flights"]
+        verb = [word for word in words[3:] if not word.startswith("--") and word not in NAMES]
         asked = subprocess.run(
             [sys.executable, "-m", "pipelines", *verb, "--help"],
             cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"},

@@ -2,15 +2,21 @@
 
 from airflow.sdk import Asset
 
-FLIGHTS_RELEASE = Asset("flights_release", uri="headrace://flights/release", group="flights")
-"""A version of all tables of `flights`. Its events carry the release, and per table what changed.
 
-An event says "look", no more: a run that finds the same release has nothing to do, and one event that is lost or late
-is made good by the next.
-"""
+def release(dataset: str) -> Asset:
+    """A version of all tables of the dataset. Its events carry the release, and per table what changed.
 
-FLIGHTS_ONLINE = Asset("flights_online", uri="headrace://flights/online", group="flights")
-"""The release that the online store answers from."""
+    An event says "look", no more: a run that finds the same release has nothing to do, and one event that is lost or
+    late is made good by the next.
+    """
+    return Asset(f"{dataset}_release", uri=f"headrace://{dataset}/release", group=dataset)
 
-FLIGHTS_MODEL = Asset("flights_model", uri="headrace://flights/model", group="flights")
-"""The baseline model; its events carry the metrics."""
+
+def online(dataset: str) -> Asset:
+    """The release that the online store answers from."""
+    return Asset(f"{dataset}_online", uri=f"headrace://{dataset}/online", group=dataset)
+
+
+def model(dataset: str) -> Asset:
+    """The baseline model; its events carry the metrics."""
+    return Asset(f"{dataset}_model", uri=f"headrace://{dataset}/model", group=dataset)
