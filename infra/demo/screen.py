@@ -92,13 +92,11 @@ def word(task: Task) -> str:
     return f"{task.seconds:.1f} s" if task.state == "success" else WORDS.get(task.state, task.state)
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], *, numbers: bool = True
-) -> RenderableType:
-    """A table for the summary: a name a row, then numbers (or text)."""
-    made = Table(box=None, padding=(0, 2, 0, 0), show_header=numbers)
+def table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> RenderableType:
+    """A table for the summary: a name a row, then numbers."""
+    made = Table(box=None, padding=(0, 2, 0, 0))
     for place, name in enumerate(columns):
-        made.add_column(name, justify="right" if numbers and place else "left", header_style="dim", no_wrap=not numbers)
+        made.add_column(name, justify="right" if place else "left", header_style="dim")
     for row in rows:
         made.add_row(*row)
     return Group(Text(title, style="bold"), Padding(made, (0, 0, 0, 2)))

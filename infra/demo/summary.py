@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
@@ -36,7 +37,7 @@ def of(story: Story, took: Mapping[str, float], home: Path) -> RenderableType:
 
 
 def _lines(title: str, lines: list[str]) -> RenderableType:
-    return Group(Text(title, style="bold"), *(Text(f"  {line}") for line in lines))
+    return Group(Text(title, style="bold"), *(Padding(Text(line), (0, 0, 0, 2)) for line in lines))
 
 
 def _stages(story: Story) -> RenderableType:
@@ -164,10 +165,10 @@ def _times(took: Mapping[str, float]) -> RenderableType:
 
 
 def _where(home: Path) -> RenderableType:
-    rows = [
-        (f"make up HOME_DIR={home}", "the same servers with all of this in them, and the way in"),
-        (f"cd {home}/workspace", "then: git log, dvc metrics show, headrace status flights"),
-        (f"{home}/workspace/data", "the tables, a manifest.json with each"),
-        (f"{home}/logs", "one log per server; those of the tasks in airflow/"),
-    ]
-    return table("Look again", ("", " "), rows, numbers=False)
+    places = {
+        f"make up HOME_DIR={home}": "the same servers with all of this in them, and the way in",
+        f"cd {home}/workspace": "then: git log, dvc metrics show, headrace status flights",
+        f"{home}/workspace/data": "the tables, a manifest.json with each",
+        f"{home}/logs": "one log per server; those of the tasks in airflow/",
+    }
+    return _lines("Look again", [line for place, what in places.items() for line in (place, f"  {what}")])
