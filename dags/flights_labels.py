@@ -5,8 +5,9 @@ is never collected twice: a run may be cleared or started at any time.
 
 Two people answer each question; where they differ, a third is asked. A wait holds no worker. It ends when enough is
 answered, or at its deadline; what is answered later is collected by the next run. Then the labels are measured: below
-the declared thresholds the run fails, above them a person accepts or refuses them here (Required Actions); a day
-without an answer accepts.
+the declared thresholds the run fails, above them a person accepts or refuses the new answers here (Required Actions); a
+day without a word accepts. What is refused is in no label from then on, whoever releases: not until the answer is
+corrected, or accepted with `headrace label accept flights --all`. The rest is released.
 
 | when it fails | then |
 |---|---|
@@ -16,9 +17,10 @@ without an answer accepts.
 | version | somebody pushed first, or a refresh is under way: it is tried again by itself |
 """
 
+import shlex
 from datetime import timedelta
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import CronTriggerTimetable, Param, TaskGroup, chain, dag
 
 from dags.parts.answers import WaitForAnswers
@@ -26,6 +28,16 @@ from dags.parts.assets import release as released
 from dags.parts.command import Command
 from dags.parts.policy import DAG_POLICY, OVER_NETWORK
 from dags.parts.workspace import at_origin
+
+ACCEPT, REFUSE = "Accept", "Refuse"
+DECIDE = """
+{%- set said = ti.xcom_pull(task_ids='release.accept') -%}
+python -m pipelines label {{ 'refuse' if 'Refuse' in said['chosen_options'] else 'accept' }} flights --table delay_cause
+ --until {{ ti.xcom_pull(task_ids='release.measure')['until'] }}
+ --by {{ ((said['responded_by_user'] or {}).get('name') or 'nobody') | quoted }}
+ --reason {{ (said['params_input'].get('reason') or '') | quoted }} --json
+"""
+"""What a person said in Airflow, as one would type it."""
 
 MONDAYS_AFTER_REFRESH = CronTriggerTimetable("0 7 * * MON", timezone="UTC")
 
@@ -56,6 +68,7 @@ MONDAYS_AFTER_REFRESH = CronTriggerTimetable("0 7 * * MON", timezone="UTC")
         ),
         "poll_s": Param(60, type="number", minimum=0.5, title="Seconds between looks", section="Waiting"),
     },
+    user_defined_filters={"quoted": shlex.quote},
     **DAG_POLICY,
 )
 def flights_labels() -> None:
@@ -74,15 +87,18 @@ def flights_labels() -> None:
             task_display_name="Measure the labels",
             command="python -m pipelines label report flights --table delay_cause --gate --json",
         )
-        accept = ApprovalOperator(
+        accept = HITLOperator(
             task_id="accept",
-            task_display_name="Accept the labels",
-            subject="Release these labels?",
+            task_display_name="Accept the answers",
+            subject="Accept these answers?",
             body="{{ ti.xcom_pull(task_ids='release.measure')['summary'] | join('\n\n') }}",
-            defaults="Approve",
+            options=[ACCEPT, REFUSE],
+            defaults=ACCEPT,
+            params={"reason": Param("", type=["string", "null"], title="Why", description="Kept: name nobody.")},
             response_timeout=timedelta(days=1),
             execution_timeout=None,
         )
+        decide = Command(task_id="decide", task_display_name="Keep the decision", command=DECIDE)
         version = Command(
             task_id="version",
             task_display_name="Version",
@@ -90,7 +106,7 @@ def flights_labels() -> None:
             outlets=[released("flights")],
             **OVER_NETWORK,
         )
-        chain(measure, accept, version)
+        chain(measure, accept, decide, version)
     chain(send, wait, answers, opinions, release)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,8 @@ from pipelines.engine.run import Done, run_stage
 from pipelines.engine.stage import Files, Outcome, Stage
 from pipelines.errors import NotConfiguredError, TableBusyError
 from pipelines.labeling import consensus, history, tasks, votes, weak
-from pipelines.labeling.annotations import ItemError
+from pipelines.labeling.annotations import ItemError, pseudonym
+from pipelines.labeling.decisions import Decision
 from pipelines.labeling.ledger import Ledger
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
@@ -82,6 +84,27 @@ class Collected:
     labels: int
     rejected: int
     foreign: int
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Outcome of a person's word on answers.
+
+    Attributes:
+        word: `accepted` or `refused`.
+        by: Who, by the pseudonym that the history keeps.
+        answers: How many answers it is about.
+        days: Partitions of the annotations that got events.
+        rebuilt: Partitions of the labels that were computed.
+        labels: Rows of the whole labels table.
+    """
+
+    word: str
+    by: str
+    answers: int
+    days: tuple[str, ...]
+    rebuilt: tuple[str, ...]
+    labels: int
 
 
 def stage(dataset: Dataset, labeling: Labeling) -> Stage:
@@ -241,6 +264,28 @@ def collect(
     ran = run_stage(stage(dataset, labeling), lake, _here)
     rejected = sum(entry.facts["rejected"] for entry in ran.manifest.partitions.values())
     return Collected(found.events, found.days, tuple(ran.built), ran.manifest.rows, rejected, found.foreign)
+
+
+# Decide
+
+
+def decide(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, decision: Decision) -> Decided:
+    """Note what a person says of answers in the history, and bring the labels up to date.
+
+    Raises:
+        ItemError: Nothing was collected yet.
+    """
+    table = tasks.annotations_table(dataset, labeling)
+    by = pseudonym(f"by {decision.by}", _secret(settings))
+    with _alone(lake, table):
+        before, history = lake.manifest(table), tasks.history(dataset, labeling, lake)
+        ledger = Ledger(before, lake, {name: history.schema[name] for name in labeling.keys})
+        ledger.add(decision.events(history, by, datetime.now(UTC)))
+        ledger.flush()
+        lake.commit(ledger.manifest)
+        ran = run_stage(stage(dataset, labeling), lake, _here)
+    answers = ledger.counted[decision.word]
+    return Decided(decision.word, by, answers, ledger.days_since(before), tuple(ran.built), ran.manifest.rows)
 
 
 def _here(plan: Plan, lake: Lake, done: Done) -> None:

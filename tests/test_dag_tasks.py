@@ -5,6 +5,8 @@
 import asyncio
 import fcntl
 import json
+import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -169,6 +171,53 @@ def test_the_wait_is_handed_to_the_triggerer_without_the_token(monkeypatch: pyte
     assert AnswersTrigger(**stored).serialize() == (path, stored)
     assert "a-secret-token" not in json.dumps(stored)
     assert datetime.fromisoformat(stored["until"]) > datetime.now(UTC) + timedelta(hours=47)
+
+
+# A person's word
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"chosen_options": ["Accept"], "params_input": {}, "responded_by_user": None}, ["accept", "nobody", ""]),
+        (
+            {
+                "chosen_options": ["Refuse"],
+                "params_input": {"reason": "it's wrong; --all"},
+                "responded_by_user": {"id": "7", "name": "Grace Hopper"},
+            },
+            ["refuse", "Grace Hopper", "it's wrong; --all"],
+        ),
+    ],
+)
+def test_what_a_person_said_in_airflow_is_kept_by_the_command_that_one_would_type(
+    said: dict[str, Any], words: list[str]
+) -> None:
+    from dags.flights_labels import flights_labels
+
+    dag: Any = flights_labels()
+    found = {"release.accept": said, "release.measure": {"until": "2013-01-09T12:00:00+00:00"}}
+    task = dag.get_task("release.decide")
+    task.render_template_fields({"ti": Told(found)}, dag.get_template_env())
+
+    command = shlex.split(task.command)
+
+    word, by, reason = words
+    asked = ["label", word, "flights", "--table", "delay_cause", "--until", "2013-01-09T12:00:00+00:00"]
+    assert command == ["python", "-m", "pipelines", *asked, "--by", by, "--reason", reason, "--json"]
+    helped = subprocess.run([sys.executable, *command[1:], "--help"], cwd=ROOT, capture_output=True, check=False)
+    assert helped.returncode == 0, helped.stderr
+
+
+class Told:
+    """What earlier tasks found."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        self.found = found
+
+    def xcom_pull(self, task_ids: str) -> Any:  # noqa: ANN401  any JSON
+        """As Airflow gives it."""
+        return self.found[task_ids]
 
 
 def is_free(lock: Path) -> bool:

@@ -106,7 +106,7 @@ def test_answers_are_collected_after_the_wait_and_then_released(facts: Facts) ->
     order = [task.rsplit(".")[-1] for task in facts["dags"]["flights_labels"]["order"]]
 
     assert order[:4] == ["send", "wait", "workspace", "collect"]
-    assert order[4:] == ["again", "wait_again", "collect_again", "measure", "accept", "version"]
+    assert order[4:] == ["again", "wait_again", "collect_again", "measure", "accept", "decide", "version"]
 
 
 def test_a_release_starts_the_training_and_the_training_makes_no_release_event(facts: Facts) -> None:

@@ -147,7 +147,7 @@ class Airflow:
     def approve(self, run: Run, task: str) -> None:
         """Say yes where a run asks a person."""
         path = f"dags/{run.dag}/dagRuns/{run.id}/taskInstances/{task}/-1/hitlDetails"
-        self._ask("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
+        self._ask("PATCH", path, {"chosen_options": ["Accept"], "params_input": {}})
 
     def asset_events(self) -> list[Json]:
         """What the assets have told, oldest first."""

@@ -117,7 +117,7 @@ class Teller:
         self.story.labels = self._found(run)
         self._measured("delay_cause", "flights", self.story.labels["measure"], self.story.labels["again"])
         self.screen.say("  until people answered, the waits were deferred: they held no worker")
-        self.screen.say("  a person (here: the demo) accepted the labels before they were released")
+        self.screen.say("  a person (here: the demo) accepted the answers before they were released")
 
     def _play(self, run: Run, tasks: Sequence[Task]) -> None:
         """Do what people do, when a run waits for them: answer, answer again, accept."""

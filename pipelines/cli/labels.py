@@ -9,9 +9,23 @@ from pipelines.cli.show import report as report_stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from pipelines.dataset import Dataset, Labeling
     from pipelines.engine.lake import Lake
+    from pipelines.labeling.decisions import Decision
+
+ByOption = Annotated[
+    str | None, typer.Option(help="Who says so, by default the user of this process; a pseudonym of it is kept.")
+]
+ReasonOption = Annotated[str, typer.Option(help="Why; kept as it is, so name nobody.")]
+AnnotatorOption = Annotated[
+    str | None, typer.Option(help="Only answers of this person, by the pseudonym that `label report` shows.")
+]
+EveryOption = Annotated[bool, typer.Option("--all", help="Also answers that somebody spoke about before.")]
+UntilOption = Annotated[
+    str | None, typer.Option(help="Only answers given or changed until then, as `label report --json` tells it.")
+]
 
 app = typer.Typer(
     help="Ask people about rows, in Label Studio, and make labels of their answers.", no_args_is_help=True
@@ -97,6 +111,74 @@ def again(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonO
         items = review.ask_again(declared, labeling, lake, settings)
         line = f"{labeling.name}: {len(items)} items asked again"
         result({"labeling": labeling.name, "items": items}, [line], as_json=as_json)
+
+
+@app.command()
+def accept(  # noqa: PLR0913  whose answers, whose word, and why
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    *,
+    by: ByOption = None,
+    reason: ReasonOption = "",
+    annotator: AnnotatorOption = None,
+    every: EveryOption = False,
+    until: UntilOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accept the answers that nobody spoke about yet: a later `label refuse` leaves them in."""
+    from pipelines.labeling.decisions import Decision  # noqa: PLC0415
+
+    said = Decision("accepted", by or _user(), reason, annotator, every, _moment(until))
+    _decide(dataset, table, said, as_json=as_json)
+
+
+@app.command()
+def refuse(  # noqa: PLR0913  as `accept`
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    *,
+    by: ByOption = None,
+    reason: ReasonOption = "",
+    annotator: AnnotatorOption = None,
+    every: EveryOption = False,
+    until: UntilOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the answers that nobody spoke about yet out of the labels, until they are changed or accepted."""
+    from pipelines.labeling.decisions import Decision  # noqa: PLC0415
+
+    said = Decision("refused", by or _user(), reason, annotator, every, _moment(until))
+    _decide(dataset, table, said, as_json=as_json)
+
+
+def _decide(dataset: str, table: list[str] | None, decision: "Decision", *, as_json: bool) -> None:
+    from pipelines import label  # noqa: PLC0415
+
+    settings, lake = workspace()
+    for declared, labeling in _labelings(dataset, table):
+        done = label.decide(declared, labeling, lake, settings, decision)
+        line = f"{labeling.name}: {done.answers} answers {done.word} by {done.by}; {done.labels} labels"
+        if not done.answers and not decision.every:
+            line += ". Every such answer was spoken about before: `--all` means those too"
+        result({"labeling": labeling.name, **vars(done)}, [line], as_json=as_json)
+
+
+def _moment(text: str | None) -> "datetime | None":
+    from pipelines.errors import HeadraceError  # noqa: PLC0415
+    from pipelines.labeling.annotations import moment  # noqa: PLC0415
+
+    try:
+        return moment(text) if text else None
+    except ValueError:
+        raise HeadraceError(
+            f"label: expected --until to be a time such as 2013-01-09T12:00:00+00:00, seen {text}."
+        ) from None
+
+
+def _user() -> str:
+    from getpass import getuser  # noqa: PLC0415
+
+    return getuser()
 
 
 @app.command()

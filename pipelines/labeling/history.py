@@ -88,10 +88,7 @@ def catch_up(ledger: Ledger, reader: Reader, *, allow_empty: bool = False) -> Ca
         foreign = max(foreign, _since(ledger, reader))  # people answer while we read
         if _sums(ledger.manifest, "skipped") != reader.server.totals(reader.project):
             _compare(ledger, reader)
-    days = tuple(
-        day for day, entry in sorted(ledger.manifest.partitions.items()) if before.partitions.get(day) != entry
-    )
-    return CaughtUp(ledger.manifest, dict(ledger.counted), days, foreign)
+    return CaughtUp(ledger.manifest, dict(ledger.counted), ledger.days_since(before), foreign)
 
 
 def _refuse_to_lose_all(manifest: Manifest, reader: Reader) -> None:

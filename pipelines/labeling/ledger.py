@@ -53,6 +53,11 @@ class Ledger:
         grown = {day: self._grown(day, added) for day, added in by_day.items()}
         self.manifest = self.manifest.with_partitions({**self.manifest.partitions, **grown})
 
+    def days_since(self, before: Manifest) -> tuple[str, ...]:
+        """The days that got events since the table was `before`."""
+        days = sorted(self.manifest.partitions)
+        return tuple(day for day in days if before.lines.get(day) != self.manifest.lines[day])
+
     def held(self, days: Iterable[str], task_ids: Iterable[int] | None) -> dict[Place, Looked]:
         """What the table holds of these tasks, or all, on these days."""
         found: dict[Place, Looked] = {}

@@ -9,7 +9,6 @@ import polars as pl
 from pipelines.dataset import Dataset, Labeling
 from pipelines.engine.lake import Lake
 from pipelines.labeling import consensus, crowdlab, learned, quality, tasks, votes, weak
-from pipelines.labeling.annotations import ItemError
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
 
@@ -26,12 +25,14 @@ class Report:
         functions: Coverage, conflict and accuracy of each labeling function.
         anchoring: How often people's label is what was suggested, where it was `shown` and where they were `blind`.
         blind: Share of the sampled items shown without a suggestion, of those that one could be made for.
+        until: When the newest answer was given or changed.
     """
 
     quality: quality.Quality
     functions: list[weak.Function]
     anchoring: Mapping[str, float | None]
     blind: float | None
+    until: str
 
     def lines(self) -> list[str]:
         """For people."""
@@ -59,7 +60,7 @@ def report(
         QualityError: With `gate`, the labels do not reach the declared thresholds.
     """
     rows = tasks.sampled(dataset, labeling, lake, params)
-    history = _history(dataset, labeling, lake)
+    history = tasks.history(dataset, labeling, lake)
     items = _evidence(dataset, labeling, lake, history)
     found = quality.measure(history, labeling, _gold(dataset, labeling, lake, rows), items)
     if gate:
@@ -67,39 +68,33 @@ def report(
     cast, labels = weak.vote(rows, labeling), answered(dataset, labeling, lake)
     made = [weak.is_blind(item, labeling) for item in weak.majority(cast)]
     blind = sum(made) / len(made) if made else None
-    return Report(found, weak.report(cast, labeling, labels), weak.anchoring(cast, labeling, labels), blind)
+    functions, anchoring = weak.report(cast, labeling, labels), weak.anchoring(cast, labeling, labels)
+    newest = pl.col("updated_at").max().dt.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z")
+    return Report(found, functions, anchoring, blind, votes.newest(history).select(newest).item())
 
 
 def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings) -> tuple[str, ...]:
     """Have one person more answer each item that is open; the items.
 
-    Open is an item whose answers are a draw, that has no label, one less sure than `SURE`, or one that a model of the
-    items doubts.
+    Open is an item whose answers are a draw or were refused, that has no label, one less sure than `SURE`, or one that
+    a model of the items doubts.
 
     Raises:
         LabelStudioError: The server refuses, or stays away.
     """
-    history = _history(dataset, labeling, lake)
+    history = tasks.history(dataset, labeling, lake)
     given = votes.answers(history, labeling.choices)
     opinions = dict(given.group_by("sample_id").len().iter_rows())
+    there = votes.standing(history).group_by("sample_id").len().sort("sample_id")
     sure = set(votes.majority(given)["sample_id"]) & set(answered(dataset, labeling, lake, at_least=SURE))
     if items := _evidence(dataset, labeling, lake, history):
         sure -= set(crowdlab.suspects(answered(dataset, labeling, lake), items, labeling.choices))
-    open_items = {item: count for item, count in sorted(opinions.items()) if item not in sure}
-    wanted = {item: count + 1 for item, count in open_items.items() if count < labeling.most_opinions}
+    open_items = {item: count for item, count in there.iter_rows() if item not in sure}
+    wanted = {item: count + 1 for item, count in open_items.items() if opinions.get(item, 0) < labeling.most_opinions}
     if wanted:
         with connect(settings) as server:
             server.ask_again(project_of(server, labeling), wanted)
     return tuple(wanted)
-
-
-def _history(dataset: Dataset, labeling: Labeling, lake: Lake) -> pl.DataFrame:
-    table = tasks.annotations_table(dataset, labeling)
-    if not lake.manifest(table).partitions:
-        raise ItemError(
-            f"labels {dataset.name} {labeling.name}: nothing was collected yet, run `headrace label collect`."
-        )
-    return lake.scan(table).collect()
 
 
 def _gold(dataset: Dataset, labeling: Labeling, lake: Lake, rows: pl.DataFrame) -> dict[str, str]:

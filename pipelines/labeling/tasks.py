@@ -34,6 +34,20 @@ def labels_table(dataset: Dataset, labeling: Labeling) -> str:
     return f"labels/{dataset.name}/{labeling.name}"
 
 
+def history(dataset: Dataset, labeling: Labeling, lake: Lake) -> pl.DataFrame:
+    """All that people did.
+
+    Raises:
+        ItemError: Nothing was collected yet.
+    """
+    table = annotations_table(dataset, labeling)
+    if not lake.manifest(table).partitions:
+        raise ItemError(
+            f"labels {dataset.name} {labeling.name}: nothing was collected yet, run `headrace label collect`."
+        )
+    return lake.scan(table).collect()
+
+
 def sampled(dataset: Dataset, labeling: Labeling, lake: Lake, params: Mapping[str, Any]) -> pl.DataFrame:
     """The rows that people are asked about, as the declaration draws them.
 

@@ -15,6 +15,9 @@ ANSWER, SKIPPED, DELETED, SUPERSEDED, REJECTED = "accepted", "skipped", "deleted
 
 UNDECIDED = "no majority: as many people chose another answer"
 
+DECISIONS = ("accepted", "refused")
+"""Events that are somebody's word on an answer; every other one is what its annotator did."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -71,15 +74,23 @@ def decide(history: pl.DataFrame, keys: Sequence[str], choices: Sequence[str], j
 
 
 def newest(history: pl.DataFrame) -> pl.DataFrame:
-    """The last event of each annotation."""
-    return history.sort("updated_at", pl.col("event") == "deleted").unique(
+    """The last that was done to each annotation."""
+    done = history.filter(~pl.col("event").is_in(DECISIONS))
+    return done.sort("updated_at", pl.col("event") == "deleted").unique(
         "annotation_id", keep="last", maintain_order=True
     )
 
 
+def standing(history: pl.DataFrame) -> pl.DataFrame:
+    """The last that was done to each annotation that is an answer and was not taken back, refused or not."""
+    return newest(history).filter(~_is_off())
+
+
 def _with_status(history: pl.DataFrame, choices: Sequence[str]) -> pl.DataFrame:
     """The last event of each annotation, with the `status` of its answer and the `reason` of a refusal."""
-    last = newest(history).sort("updated_at", "annotation_id").with_row_index("order").with_columns(_reason(choices))
+    last = newest(history).sort("updated_at", "annotation_id").with_row_index("order")
+    last = last.join(_refusals(history), on=["annotation_id", "updated_at"], how="left", maintain_order="left")
+    last = last.with_columns(_reason(choices))
     valid = ~_is_off() & pl.col("reason").is_null()
     current = pl.col("order") == pl.col("order").filter(valid).max().over("sample_id", "annotator")
     return last.with_columns(
@@ -107,8 +118,25 @@ def _reason(choices: Sequence[str]) -> pl.Expr:
         .then(pl.lit("no choice was made"))
         .when(~pl.col("choice").is_in(list(choices)))
         .then(pl.format(f"{{}} is none of the choices ({offered.replace('{', '{{')})", pl.col("choice")))
+        .otherwise("refused")
         .alias("reason")
     )
+
+
+def _refusals(history: pl.DataFrame) -> pl.DataFrame:
+    """Of each state of an annotation that was ever refused: who `refused` it and why, null if it was accepted later.
+
+    And `decided_at`, when that was last decided.
+    """
+    said = history.filter(pl.col("event").is_in(DECISIONS)).sort("created_at")
+    last = said.group_by("annotation_id", "updated_at", maintain_order=True).agg(
+        pl.col("event", "annotator", "note").last(),
+        ever=(pl.col("event") == "refused").any(),
+        decided_at=pl.col("created_at").last(),
+    )
+    when, why = pl.col("decided_at").dt.strftime("%Y-%m-%d %H:%M UTC"), pl.col("note").fill_null("no reason given")
+    refused = pl.when(pl.col("event") == "refused").then(pl.format("refused by {} on {}: {}", "annotator", when, why))
+    return last.filter("ever").select("annotation_id", "updated_at", "decided_at", refused=refused)
 
 
 def answers(history: pl.DataFrame, choices: Sequence[str]) -> pl.DataFrame:
@@ -148,7 +176,8 @@ def known_from(history: pl.DataFrame, choices: Sequence[str]) -> datetime | None
 def _known_times(history: pl.DataFrame, choices: Sequence[str]) -> pl.DataFrame:
     """Since when an item's label is what it is: the last event of any annotation that ever was an answer.
 
-    Withdrawn answers count too: until they were withdrawn the label may have been another.
+    Withdrawn and refused answers count too: until then the label may have been another.
     """
     was_answer = (~_is_off() & pl.col("choice").is_in(list(choices))).any().over("annotation_id")
-    return history.filter(was_answer).group_by("sample_id").agg(pl.col("updated_at").max().alias("known_time"))
+    found = history.filter(was_answer).join(_refusals(history), on=["annotation_id", "updated_at"], how="left")
+    return found.group_by("sample_id").agg(pl.max_horizontal("updated_at", "decided_at").max().alias("known_time"))
