@@ -5,6 +5,7 @@ Everything runs against a real Label Studio. `make faults` runs the large ones.
 
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -197,6 +199,53 @@ def run_out(server: LabelStudio) -> None:
     """Let the short-lived token be one that the server knows no more."""
     auth = server.wire._client.auth  # noqa: SLF001  five minutes are too long to wait
     auth._access = "run.out.token"  # type: ignore[union-attr]  # noqa: SLF001
+
+
+# Webhooks
+
+
+def test_answers_whose_webhooks_were_cut_off_after_a_second_or_met_nobody_are_all_collected_exactly_once(
+    campaign: Campaign, ann: Person, bob: Person
+) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    with slow_receiver(answers_after_s=1.5) as (url, heard):
+        hook = {"url": url, "project": campaign.project, "send_for_all_actions": True, "send_payload": True}
+        campaign.server.http.post("/api/webhooks/", json=hook).raise_for_status()
+        given = ann.answers(tasks["ride-0"], "weather")
+        bob.answers(tasks["ride-1"], "carrier")
+    told = list(heard)
+    ann.changes(given, "security")
+    bob.answers(tasks["ride-2"], "carrier")
+
+    collected, again = campaign.collect(), campaign.collect()
+
+    assert told == ["cut off", "cut off"] == heard
+    assert (collected.events, again.events) == ({"created": 3}, {})
+    assert campaign.labels() == {"ride-0": "security", "ride-1": "carrier", "ride-2": "carrier"}
+
+
+@contextmanager
+def slow_receiver(answers_after_s: float) -> Iterator[tuple[str, list[str]]]:
+    """Address of a webhook receiver that takes its time, and what became of each call."""
+    heard: list[str] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            gone, *_ = select.select([self.connection], [], [], answers_after_s)
+            heard.append("cut off" if gone and not self.connection.recv(1) else "answered")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        server.daemon_threads = False  # so that the end of the block waits for calls that are under way
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hint", heard
+        finally:
+            server.shutdown()
 
 
 # Who is left

@@ -59,6 +59,7 @@ def settings(site: Site) -> dict[str, str]:
         "LABEL_STUDIO_BASE_DATA_DIR": str(site.folder("label-studio")),
         "LABEL_STUDIO_HOST": site.url("label-studio"),
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "false",  # else it may call nothing on this machine: the bucket, a hook
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",  # read when the organization is made, at the first start
         "LABEL_STUDIO_USERNAME": USER,
         "LABEL_STUDIO_PASSWORD": site.secrets.label_studio,
