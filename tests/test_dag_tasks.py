@@ -273,8 +273,9 @@ def label_studio(answered: list[int], tasks: int) -> Iterator[str]:
             counted = {"task_number": tasks, "finished_task_number": number}
             self.send_response(200 if number >= 0 else -number)
             self.end_headers()
+            accounts = [{"email": "admin@localhost"}, {"email": "ann@example.com"}]
             listed = {"tasks": [], "total": 0, "results": [counted]}
-            self.wfile.write(json.dumps([{"id": 1}, {"id": 2}] if self.path == "/api/users" else listed).encode())
+            self.wfile.write(json.dumps(accounts if self.path == "/api/users" else listed).encode())
 
         def log_message(self, *_: object) -> None:
             pass

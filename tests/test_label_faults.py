@@ -257,16 +257,18 @@ def test_a_task_that_nobody_is_left_to_answer_is_done_though_more_answers_were_w
     campaign.labeling = campaign.asking(opinions=2)
     campaign.send(sample=2)
     first, second = campaign.tasks().values()
-    people = [person for person in campaign.server.http.get("/api/users").json() if person["id"] != 1]
+    campaign.server.person("leaves")
+    accounts = {person["email"]: person["id"] for person in campaign.server.http.get("/api/users").json()}
+    left = accounts.pop("leaves@example.com")
     ann.answers(first, "weather")
     bob.answers(second, "weather")
     ann.answers(second, "carrier")
-    before = campaign.progress()
 
-    for person in people:
-        if person["email"] != "ann@example.com":
-            skip = {"result": [], "was_cancelled": True, "completed_by": person["id"]}
-            campaign.server.http.post(f"/api/tasks/{first}/annotations/", json=skip).raise_for_status()
+    for email in accounts.keys() - {"admin@localhost", "ann@example.com", "Deleted"}:
+        skip = {"result": [], "was_cancelled": True, "completed_by": accounts[email]}
+        campaign.server.http.post(f"/api/tasks/{first}/annotations/", json=skip).raise_for_status()
+    before = campaign.progress()
+    campaign.server.http.delete(f"/api/organizations/1/memberships/{left}/").raise_for_status()
 
     assert before == (1, 2)
     assert campaign.progress() == (2, 2)

@@ -24,6 +24,8 @@ FIELDS = ",".join(("id", "title", "label_config", "maximum_annotations", "model_
 LISTED = "id,data,updated_at,total_annotations,cancelled_annotations"
 ANSWERED = "id,data,updated_at,annotations,result,completed_by,was_cancelled,lead_time,created_at,draft_exists"
 """The fields of a task and of its annotations: the server names them in one list."""
+REMOVED = "Deleted"
+"""What the server tells in place of the address of an account that was removed from the organization."""
 Item = TypeVar("Item")
 
 LOOKUP_BATCH = 400
@@ -163,8 +165,11 @@ class LabelStudio:
         return found[0]
 
     def people(self) -> int:
-        """How many accounts there are, ours among them."""
-        return len(self.wire.read("/api/users", {}))
+        """How many accounts there are, ours among them, those that were removed aside.
+
+        The free edition lets each of them see every project; it does not tell who was switched off by `is_active`.
+        """
+        return sum(account["email"] != REMOVED for account in self.wire.read("/api/users", {}))
 
     def ask_again(self, project: Project, opinions: Mapping[str, int]) -> None:
         """Hand tasks out until so many people have answered: sample id → people, all told."""
