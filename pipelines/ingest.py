@@ -137,7 +137,7 @@ def _from_databases(run: Run, sources: Iterable[Source], settings: Settings) -> 
     if not grouped:
         return done
     from pipelines.origins.rows import Rows  # noqa: PLC0415  half the imports of a run that has only objects to read
-    from pipelines.systems.database import snapshot  # noqa: PLC0415
+    from pipelines.systems.database.snapshot import snapshot  # noqa: PLC0415
 
     for address, queries in grouped.items():
         with ExitStack() as held:

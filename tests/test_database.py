@@ -15,9 +15,14 @@ from pipelines.dataset import Query
 from pipelines.errors import NotConfiguredError
 from pipelines.ingest import ingest
 from pipelines.settings import Settings
-from pipelines.systems.database import snapshot
-from pipelines.systems.postgresql import said_without
-from pipelines.systems.sql import DatabaseError, DatabaseUnreachableError, NoPartitionError, ZonelessTimeError
+from pipelines.systems.database.postgresql import said_without
+from pipelines.systems.database.server import (
+    DatabaseError,
+    DatabaseUnreachableError,
+    NoPartitionError,
+    ZonelessTimeError,
+)
+from pipelines.systems.database.snapshot import snapshot
 
 
 def test_names_that_need_quotes_are_read(weather: Weather) -> None:

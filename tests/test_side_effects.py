@@ -56,7 +56,7 @@ REASONS = {
     "systems/publications.py Publications.note": "in the transaction of the switch, which is a point",
     "systems/publications.py Publications.online": READS,
     "systems/s3/transfer.py Transfer._put": ASKED,
-    "systems/sqlite.py SQLite._run": "a source, and the statements are SELECTs",
+    "systems/database/sqlite.py SQLite._run": "a source, and the statements are SELECTs",
 }
 """Module, and function where it is only one → why what it does outside of a point needs none."""
 

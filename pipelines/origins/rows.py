@@ -13,7 +13,7 @@ from pipelines.engine import parquet
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry
 from pipelines.origins import memo_key
-from pipelines.systems.database import Listing, Snapshot
+from pipelines.systems.database.snapshot import Listing, Snapshot
 
 
 @dataclass(frozen=True)

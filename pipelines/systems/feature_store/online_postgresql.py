@@ -17,6 +17,7 @@ from feast.repo_config import RepoConfig
 from sqlalchemy.engine import URL
 
 from pipelines import faults
+from pipelines.systems.database.postgresql import said_without
 from pipelines.systems.feature_store.encoding import KEY, STAMP
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import View
@@ -31,7 +32,6 @@ from pipelines.systems.feature_store.online_sql import (
     quoted,
 )
 from pipelines.systems.feature_store.online_table import TableOnlineStore
-from pipelines.systems.postgresql import said_without
 
 OPTIONS = ("sslmode", "sslkey", "sslcert", "sslrootcert")
 

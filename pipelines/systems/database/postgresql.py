@@ -16,8 +16,8 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TableClause
 
+from pipelines.systems.database.server import DatabaseError, DatabaseUnreachableError, quoted
 from pipelines.systems.retries import retry_context
-from pipelines.systems.sql import DatabaseError, DatabaseUnreachableError, quoted
 
 TYPE = b"POSTGRESQL:type"
 """Field metadata in which ADBC names the column's type."""

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TableClause
 
-from pipelines.systems.sql import DatabaseError, DatabaseUnreachableError, ZonelessTimeError, quoted
+from pipelines.systems.database.server import DatabaseError, DatabaseUnreachableError, ZonelessTimeError, quoted
 
 DAY = "%Y-%m-%d"
 BATCH = 20_000

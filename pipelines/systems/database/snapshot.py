@@ -23,7 +23,13 @@ from sqlalchemy.sql.expression import TableClause
 
 from pipelines.dataset import WHOLE, Query
 from pipelines.errors import NotConfiguredError
-from pipelines.systems.sql import DatabaseError, DatabaseUnreachableError, NoPartitionError, Server, ZonelessTimeError
+from pipelines.systems.database.server import (
+    DatabaseError,
+    DatabaseUnreachableError,
+    NoPartitionError,
+    Server,
+    ZonelessTimeError,
+)
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -172,11 +178,11 @@ def _url(address: str) -> URL:
 def _server(url: URL, patience: float) -> AbstractContextManager[Server]:
     backend = url.get_backend_name()
     if backend == "postgresql":
-        from pipelines.systems.postgresql import connect  # noqa: PLC0415  only its driver is loaded
+        from pipelines.systems.database.postgresql import connect  # noqa: PLC0415  only its driver is loaded
 
         return connect(url, patience)
     if backend == "sqlite":
-        from pipelines.systems.sqlite import open_file  # noqa: PLC0415
+        from pipelines.systems.database.sqlite import open_file  # noqa: PLC0415
 
         return open_file(url)
     raise NotConfiguredError(
