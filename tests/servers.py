@@ -34,11 +34,12 @@ LAUNCH = Path(__file__).parents[1] / "infra" / "stack" / "launch.py"
 
 @dataclass(frozen=True)
 class S3:
-    """An S3 server and the keys to it."""
+    """An S3 server and the keys to it; where it keeps a bucket as a folder, the folder above."""
 
     port: int
     access_key: str
     secret_key: str
+    folder: Path = Path()
 
     @property
     def endpoint(self) -> str:
@@ -108,12 +109,16 @@ class Relay:
         asked: All bytes that clients sent.
         cut_after: Bytes of one connection's answers after which it is cut; None never.
         cuts: How many connections are still to be cut.
+        at_cut: Called when a connection is cut.
+        pause: Seconds that each long body waits on its way to the server.
     """
 
     def __init__(self, port: int) -> None:
         self.asked = b""
         self.cut_after: int | None = None
         self.cuts = 0
+        self.at_cut: Callable[[], object] = lambda: None
+        self.pause = 0.0
         self._target = port
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
@@ -150,6 +155,7 @@ class Relay:
         with suppress(OSError):
             while data := client.recv(65536):
                 self.asked += data
+                time.sleep(self.pause if len(data) == 65536 else 0)
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
 
@@ -160,6 +166,7 @@ class Relay:
                 brought += len(data)
                 if self.cuts and self.cut_after is not None and brought > self.cut_after:
                     self.cuts -= 1
+                    self.at_cut()
                     client.sendall(data[: len(data) - (brought - self.cut_after)])
                     break
                 client.sendall(data)
@@ -187,7 +194,7 @@ def relay() -> Iterator[Callable[[int], Relay]]:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """`rclone serve s3`: signatures are checked; no versions, and `If-Match` is ignored."""
     folder, port = tmp_path_factory.mktemp("s3"), free_port()
-    server = S3(port, "headrace", secrets.token_hex(12))
+    server = S3(port, "headrace", secrets.token_hex(12), folder)
     keys = f'"{server.access_key},{server.secret_key}"'
     program = str(Path(sys.executable).with_name("rclone"))
     command = [program, "serve", "s3", str(folder), "--addr", f"{HOST}:{port}", "--config", os.devnull]

@@ -4,22 +4,18 @@ Each fault is seeded on a real S3 server, a real cache and a real clone; `dvc pu
 """
 
 import json
-import os
-import subprocess
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from raw import days
-from servers import S3
 from workspaces import Workspace
 
 from pipelines.care.doctor import care
 from pipelines.care.repair import ASIDE
+from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST
-from pipelines.systems import git
 from pipelines.systems.dvc.lock import recorded_outs
-from pipelines.systems.s3.uploads import abandon, unfinished
 from pipelines.version import version
 
 DAYS = days(1, 2)
@@ -81,6 +77,19 @@ def test_stock_dvc_calls_everything_up_to_date_while_objects_are_lost_and_corrup
     assert "up to date" in released.dvc("push")
     assert "up to date" in released.dvc("pull", f"data/{FEATURES}", f"data/{VALIDATED}")
     assert {item.damage.md5 for item in care(released.lake, deep=True).repaired} == {lost, flipped}
+
+
+def test_an_object_whose_bytes_the_server_lost_while_it_still_lists_it_is_written_again(released: Workspace) -> None:
+    md5, lake = object_of(released, FEATURES), impatient(released.lake)
+    remote = lake.cache.remote
+    (released.remote.folder / remote.bucket.name / remote.key(md5)).unlink()
+
+    done = care(lake, deep=True, mend=True)
+
+    (item,) = done.repaired
+    assert (item.damage.md5, item.damage.remote) == (md5, "listed, but its bytes are not given")
+    assert item.mended == "remote: written again and read back"
+    assert care(lake, deep=True).is_well
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped"])
@@ -216,114 +225,6 @@ def test_an_older_release_is_looked_after_from_a_clone_that_never_pulled_it(rele
     assert care(clone.lake, deep=True).is_well
 
 
-def test_a_lock_of_dead_processes_is_removed_and_one_of_a_living_process_stays(released: Workspace) -> None:
-    lock = released.root / ".dvc/tmp/rwlock"
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    lock.parent.mkdir(exist_ok=True)
-    lock.write_text(locked_by(dead.pid))
-
-    removed = care(released.lake, mend=True)
-    assert "names processes that are dead" in removed.cleared[0].leftover.what
-    assert not lock.exists()
-
-    lock.write_text(locked_by(os.getpid()))
-    kept = care(released.lake, mend=True)
-    assert kept.is_well
-    assert lock.exists()
-
-
-def test_a_lock_whose_process_number_was_given_to_a_later_process_is_dead(released: Workspace) -> None:
-    lock = released.root / ".dvc/tmp/rwlock"
-    lock.parent.mkdir(exist_ok=True)
-    lock.write_text(locked_by(os.getpid()))
-    os.utime(lock, (0, 0))
-
-    care(released.lake, mend=True)
-
-    assert not lock.exists()
-
-
-def test_a_lock_of_git_is_removed_once_no_git_can_hold_it(released: Workspace) -> None:
-    lock, ref = (released.root / ".git" / name for name in ("index.lock", "refs/tags/flights/2.lock"))
-    for path in (lock, ref):
-        path.touch()
-
-    assert care(released.lake).cleared == [], "young: a library may hold it"
-    for path in (lock, ref):
-        os.utime(path, (0, 0))
-    with subprocess.Popen(["git", "cat-file", "--batch"], cwd=released.root, stdin=subprocess.PIPE) as running:
-        assert care(released.lake).cleared == [], "git is at work there"
-        running.kill()
-    done = care(released.lake, mend=True)
-
-    assert {item.leftover.where for item in done.cleared} == {str(lock), str(ref)}
-    assert not lock.exists()
-    assert not ref.exists()
-
-
-def test_a_release_waits_a_dead_lock_of_git_out_and_is_made(built: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git, "DEAD_AFTER_S", 0.1)
-    for name in ("index.lock", "HEAD.lock", "refs/tags/flights/1.lock"):
-        path = built.root / ".git" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-    assert version(built.dataset, built.lake).is_new
-
-
-def test_a_torn_lock_that_stops_every_repro_is_removed(released: Workspace) -> None:
-    lock = released.root / ".dvc/tmp/rwlock"
-    lock.parent.mkdir(exist_ok=True)
-    lock.write_text('{"write": {"data/fea')
-    assert "corrupted" in released.dvc("repro", STAGE, fails=True)
-
-    assert "torn" in str(care(released.lake, mend=True).cleared[0].leftover.what)
-
-    released.dvc("repro", STAGE)
-
-
-def test_what_half_attempts_left_is_cleared_once_it_is_old_and_no_run_holds_a_table(released: Workspace) -> None:
-    lake = released.lake
-    old = [lake.folder(FEATURES) / ".x.parquet.1.tmp", released.root / ".dvc.lock.1.tmp", lake.cache.folder / "tmp/abc"]
-    young = lake.cache.folder / "tmp/def"
-    for path in (*old, young):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"half")
-    for path in old:
-        os.utime(path, (time.time() - 7200,) * 2)
-    lake.remember(FEATURES, lake.manifest(FEATURES).partitions[DAY])
-
-    with lake.lease(VALIDATED):
-        held = care(lake, mend=True)
-    done = care(lake, mend=True)
-
-    assert [item.left for item in held.cleared if "being written by another run" not in item.left] == [""]
-    assert {Path(item.leftover.where).name for item in done.cleared} == {path.name for path in old}
-    assert [path.exists() for path in (*old, young)] == [False, False, False, True]
-
-
-def test_notes_of_a_run_that_is_not_shown_yet_stay(released: Workspace) -> None:
-    lake = released.lake
-    entry = lake.manifest(FEATURES).partitions[DAY]
-    lake.remember(FEATURES, type(entry)("another memo", entry.md5, entry.size))
-
-    assert care(lake, mend=True).cleared == []
-
-
-def test_uploads_that_never_ended_are_found_when_they_are_old_and_given_up(moto_s3: S3) -> None:
-    bucket = moto_s3.new_bucket()
-    for key in ("dvc/files/md5/ab/c", "elsewhere/c"):
-        moto_s3.client.create_multipart_upload(Bucket=bucket.name, Key=key)
-
-    assert list(unfinished(bucket, "dvc/", hours=1_000_000)) == []  # moto says that all began in 2010
-    (found,) = unfinished(bucket, "dvc/", hours=24)
-    abandon(bucket, found)
-
-    assert found.key == "dvc/files/md5/ab/c"
-    assert list(unfinished(bucket, "dvc/", hours=24)) == []
-
-
 def test_the_command_line_says_found_mended_left_and_exits_with_1_while_something_is_left(released: Workspace) -> None:
     break_remote(released, object_of(released, FEATURES), "deleted")
 
@@ -349,6 +250,12 @@ def object_of(workspace: Workspace, table: str, partition: str = DAY) -> str:
 
 def list_of(workspace: Workspace, table: str) -> str:
     return str(recorded_outs(workspace.root)[f"data/{table}"]["md5"])
+
+
+def impatient(lake: Lake) -> Lake:
+    """The same, but a request is not tried again for long."""
+    remote = lake.cache.remote
+    return replace(lake, cache=replace(lake.cache, lent=replace(remote, bucket=replace(remote.bucket, patience=0.2))))
 
 
 def broken(content: bytes, fault: str) -> bytes:
@@ -388,10 +295,6 @@ def lose(workspace: Workspace, table: str, md5: str) -> None:
 def remove(path: Path) -> None:
     path.chmod(0o644)
     path.unlink()
-
-
-def locked_by(pid: int) -> str:
-    return json.dumps({"write": {"data/x": {"pid": pid, "cmd": "dvc repro"}}, "read": {}})
 
 
 def pulls_whole(workspace: Workspace, name: str) -> None:

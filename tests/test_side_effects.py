@@ -49,7 +49,7 @@ REASONS = {
     "systems/feature_store/online_sqlite.py": IN_TRANSACTION,
     "systems/feature_store/tables.py tables_of": "a registry in memory",
     "systems/git.py _leave_lock": "what a killed git does, in a rehearsal only",
-    "systems/s3/bucket.py Bucket.download.once": NOBODY_READS,
+    "systems/s3/bucket.py Bucket.download": NOBODY_READS,
     "systems/s3/bucket.py Bucket.write": ASKED,
     "systems/publications.py Publications._generation": "locks a row, and changes nothing in it",
     "systems/publications.py Publications._make": READS,

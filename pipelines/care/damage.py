@@ -15,6 +15,7 @@ from pipelines.systems.dvc.cache import Cache
 from pipelines.systems.dvc.objects import md5_of
 from pipelines.systems.dvc.push import PARALLEL
 from pipelines.systems.dvc.remote import Remote
+from pipelines.systems.s3.failures import ObjectUnreadableError
 from pipelines.systems.s3.objects import Object
 
 GOOD, MISSING = "good", "missing"
@@ -99,7 +100,10 @@ def _of_remote(remote: Remote, holdings: Holdings, *, deep: bool) -> dict[str, s
             return MISSING
         if size is not None and found.size != size:
             return f"{found.size:,} bytes where {size:,} are expected"
-        return _judged(remote.bucket.md5(found), md5) if md5 in doubted else GOOD
+        try:
+            return _judged(remote.bucket.md5(found), md5) if md5 in doubted else GOOD
+        except ObjectUnreadableError:
+            return "listed, but its bytes are not given"
 
     with ThreadPoolExecutor(PARALLEL) as pool:
         return dict(zip(holdings.sizes, pool.map(seen, holdings.sizes), strict=True))

@@ -19,6 +19,7 @@ from pipelines.systems.dvc.cache import Cache
 from pipelines.systems.dvc.files import parse_yaml
 from pipelines.systems.dvc.lock import recorded_outs
 from pipelines.systems.dvc.push import PARALLEL
+from pipelines.systems.s3.failures import ObjectUnreadableError
 
 T = TypeVar("T")
 
@@ -133,8 +134,9 @@ def verified(cache: Cache, md5: str) -> bytes | None:
     if path.exists() and is_named(content := path.read_bytes(), md5):
         return content
     found = cache.remote.bucket.head(cache.remote.key(md5))
-    if found and is_named(content := cache.remote.bucket.read(found), md5):
-        return content
+    with suppress(ObjectUnreadableError):
+        if found and is_named(content := cache.remote.bucket.read(found), md5):
+            return content
     return None
 
 

@@ -6,6 +6,7 @@ believed without hashing it; corrupt bytes of the cache are set aside, so that D
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.errors import HeadraceError
 from pipelines.systems.dvc.cache import Cache
 from pipelines.systems.dvc.objects import directory_bytes, md5_of
+from pipelines.systems.s3.failures import ObjectUnreadableError
 
 ASIDE = Path(".headrace/corrupt")
 """Where corrupt bytes of the cache go, for whoever wants to know what happened to them."""
@@ -118,8 +120,9 @@ def _adopt(cache: Cache, md5: str, write: Write) -> bool:
     temporary = cache.folder / "tmp" / f"{md5}.repair"
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write(temporary)
-        if md5_of(temporary) != md5[:32]:
+        with suppress(ObjectUnreadableError):
+            write(temporary)
+        if not temporary.exists() or md5_of(temporary) != md5[:32]:
             return False
         if md5.endswith(".dir"):
             cache.add_bytes(temporary.read_bytes(), suffix=".dir")

@@ -9,6 +9,7 @@ from pipelines.errors import HeadraceError, MissingObjectError, NotConfiguredErr
 from pipelines.systems.dvc.files import read_config
 from pipelines.systems.dvc.objects import object_key
 from pipelines.systems.s3.bucket import Bucket
+from pipelines.systems.s3.failures import ObjectUnreadableError
 from pipelines.systems.s3.objects import Object
 
 PAGE = 1000
@@ -105,7 +106,10 @@ class Remote:
         if found is None or found.size != size:
             return False
         name = md5.removesuffix(".dir")
-        return found.etag == name or self.bucket.md5(found) == name
+        try:
+            return found.etag == name or self.bucket.md5(found) == name
+        except ObjectUnreadableError:
+            return False
 
     def prove(self, md5: str, size: int, found: Object | None) -> None:
         """Hold what was found after writing against what was written.

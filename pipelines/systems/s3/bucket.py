@@ -2,13 +2,14 @@
 
 A read gives the bytes of the object that was asked for, whole, or raises; a stand-in that ignores `If-Match` is caught
 by the ETag and the length of its answer. An ETag is an opaque mark of one version of an object, never its md5.
-Every request has timeouts, and what may pass is tried again until `patience` is over.
+Every request has timeouts, and what may pass is tried again until `patience` is over. A read that broke off goes on
+from where it was, and is given up when the whole of `patience` brought not a byte.
 """
 
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -17,8 +18,10 @@ from typing import Any, TypeVar
 
 from pipelines.systems.s3.control import Control
 from pipelines.systems.s3.failures import (
+    BrokeOffError,
     NoKeysError,
     ObjectChangedError,
+    ObjectUnreadableError,
     RefusedError,
     UnreachedError,
     known,
@@ -37,6 +40,20 @@ class Received:
     object: Object
     md5: str
     sha256: str
+
+
+@dataclass
+class Arrived:
+    """How much of an object has arrived, and who was given it."""
+
+    into: Iterable[Callable[[Any], object]]
+    size: int = 0
+
+    def take(self, chunk: Any) -> None:  # noqa: ANN401  whatever holds bytes
+        """Give the next chunk to everybody."""
+        for take in self.into:
+            take(chunk)
+        self.size += len(chunk)
 
 
 @dataclass(frozen=True)
@@ -89,13 +106,9 @@ class Bucket:
         Raises:
             ObjectChangedError: It has been replaced or deleted since.
         """
-
-        def once() -> bytes:
-            into = io.BytesIO()
-            self._receive(found, into.write)
-            return into.getvalue()
-
-        return self._patiently(f"read {self._at(found.key)}", once)
+        into = io.BytesIO()
+        self._receive(found, into.write)
+        return into.getvalue()
 
     def download(self, found: Object, path: Path) -> Received:
         """Write the bytes of the object that was listed to `path`, a chunk at a time.
@@ -103,14 +116,10 @@ class Bucket:
         Raises:
             ObjectChangedError: It has been replaced or deleted since.
         """
-
-        def once() -> Received:
-            md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-            with path.open("wb", buffering=0) as into:
-                seen = self._receive(found, into.write, md5.update, sha256.update)
-            return Received(seen, md5.hexdigest(), sha256.hexdigest())
-
-        return self._patiently(f"read {self._at(found.key)}", once)
+        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        with path.open("wb") as into:
+            seen = self._receive(found, into.write, md5.update, sha256.update)
+        return Received(seen, md5.hexdigest(), sha256.hexdigest())
 
     def md5(self, found: Object) -> str:
         """The md5 of the bytes of the object that was listed; they are kept nowhere.
@@ -118,13 +127,9 @@ class Bucket:
         Raises:
             ObjectChangedError: It has been replaced or deleted since.
         """
-
-        def once() -> str:
-            digest = hashlib.md5(usedforsecurity=False)
-            self._receive(found, digest.update)
-            return digest.hexdigest()
-
-        return self._patiently(f"read {self._at(found.key)}", once)
+        digest = hashlib.md5(usedforsecurity=False)
+        self._receive(found, digest.update)
+        return digest.hexdigest()
 
     def write(self, key: str, content: Path | bytes) -> Object:
         """Write an object, whole or not at all, and say how the bucket lists it."""
@@ -164,19 +169,30 @@ class Bucket:
         return f"s3://{self.name}/{ascii(key)[1:-1]}"
 
     def _receive(self, found: Object, *into: Callable[[Any], object]) -> Object:
-        answer = self._client(found.key).get(found)
-        seen, size = answer.object, 0
+        """Give every chunk of the object to `into`, each once and in order; the object as the answer described it."""
+        arrived = Arrived(into)
+        while True:
+            had = arrived.size
+            try:
+                return self._patiently(f"read {self._at(found.key)}", lambda: self._rest(found, arrived))
+            except ObjectUnreadableError:
+                if arrived.size == had:
+                    raise
+
+    def _rest(self, found: Object, arrived: "Arrived") -> Object:
+        """Read on from what has arrived."""
+        rest = self._control.get(found, arrived.size) if arrived.size else None
+        answer = rest or self._client(found.key).get(found)
+        seen = answer.object
         if (found.etag and seen.etag != found.etag) or seen.size != found.size:
             raise self._changed(found, f"seen ETag {seen.etag}, {seen.size} bytes")
         try:
             for chunk in answer.chunks:
-                size += len(chunk)
-                for take in into:
-                    take(chunk)
+                arrived.take(chunk)
         except UnreachedError as error:
-            raise UnreachedError(f"{size:,} of {found.size:,} bytes read, then: {error}") from error
-        if size != found.size:
-            raise UnreachedError(f"{size:,} of {found.size:,} bytes read, then no more.")
+            raise BrokeOffError(f"{arrived.size:,} of {found.size:,} bytes read, then: {error}") from error
+        if arrived.size != found.size:
+            raise BrokeOffError(f"{arrived.size:,} of {found.size:,} bytes read, then no more.")
         return seen
 
     def _patiently(self, doing: str, call: Callable[[], T]) -> T:

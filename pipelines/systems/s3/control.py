@@ -1,4 +1,7 @@
-"""Requests by boto3: listings that show every key as it is, objects with names of any kind, uploads nobody ended."""
+"""Requests by boto3: listings that show every key as it is, objects with names of any kind, uploads nobody ended.
+
+And what is left of an object whose read broke off: rclone answers that with status 200, which obstore does not take.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,11 +34,14 @@ class Control:
         """The object as it is now."""
         return _described(key, self.ask("head_object", Key=key))
 
-    def get(self, found: Object) -> Answer:
-        """The object, if it is still the one that was found."""
+    def get(self, found: Object, start: int = 0) -> Answer:
+        """The object from its byte `start` on, if it is still the one that was found."""
         exactly = {"IfMatch": f'"{found.etag}"'} if found.etag else {}
         exactly |= {"VersionId": found.version} if found.version else {}
+        exactly |= {"Range": f"bytes={start}-"} if start else {}
         answer = self.ask("get_object", Key=found.key, **exactly)
+        if start and "ContentRange" not in answer:
+            raise UnreachedError(f"asked for the bytes from {start:,} on, seen the whole object.")
         return Answer(_described(found.key, answer), _chunks(answer["Body"]))
 
     def put(self, key: str, content: Path | bytes) -> Object:
@@ -98,7 +104,8 @@ def _listed(item: dict[str, Any]) -> Object:
 
 
 def _described(key: str, answer: dict[str, Any]) -> Object:
-    return Object(key, answer["ContentLength"], _unquoted(answer), answer.get("VersionId"), answer.get("LastModified"))
+    size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else answer["ContentLength"]
+    return Object(key, size, _unquoted(answer), answer.get("VersionId"), answer.get("LastModified"))
 
 
 def _unquoted(answer: dict[str, Any]) -> str:

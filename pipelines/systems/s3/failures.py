@@ -14,6 +14,8 @@ ELSEWHERE = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalfo
 STATUS = re.compile(r"status code: (\d{3})")
 CODE = re.compile(r"<Code>([^<]+)</Code>")
 MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+CAUSE = re.compile(r'message: "([^"]+)"|error: (IncompleteBody)|source: (TimedOut)')
+"""The innermost of the causes that obstore lists below its message, which is the same for all of them."""
 
 
 class StorageError(HeadraceError):
@@ -22,6 +24,10 @@ class StorageError(HeadraceError):
 
 class StorageUnreachableError(StorageError):
     """The server did not answer, or not to the end, within our patience."""
+
+
+class ObjectUnreadableError(StorageUnreachableError):
+    """The server says that it has the object, and does not give its bytes."""
 
 
 class StorageRefusedError(StorageError):
@@ -44,6 +50,10 @@ class UnreachedError(Exception):
     """The server is away, or the line is bad."""
 
 
+class BrokeOffError(UnreachedError):
+    """The answer began, and did not come to its end."""
+
+
 class RefusedError(Exception):
     """The server's answer is an error."""
 
@@ -53,13 +63,16 @@ class RefusedError(Exception):
         self.code = code
 
 
-def told(text: str) -> RefusedError | None:
-    """The refusal that obstore tells in its message; None where it tells of no answer."""
+def told(text: str) -> "RefusedError | UnreachedError":
+    """What obstore tells in its message: a refusal, or why there was no answer, or none to the end."""
     status = STATUS.search(text)
-    if status is None:
-        return None
-    code, message = CODE.search(text), MESSAGE.search(text)
-    return RefusedError(int(status[1]), code[1] if code else status[1], message[1] if message else "")
+    if status is not None:
+        code, message = CODE.search(text), MESSAGE.search(text)
+        return RefusedError(int(status[1]), code[1] if code else status[1], message[1] if message else "")
+    said, _, below = text.partition("\n")
+    found = CAUSE.search(below)
+    cause = f" ({next(filter(None, found.groups()))})." if found else ""
+    return (BrokeOffError if "IncompleteBody" in cause else UnreachedError)(said + cause)
 
 
 def may_pass(error: Exception) -> bool:
@@ -77,6 +90,11 @@ def known(error: Exception, doing: str, place: Place, seconds: float) -> Storage
         return StorageRefusedError(f"{where}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     if isinstance(error, RefusedError):
         return _refused(error, where, place, seconds)
+    if isinstance(error, BrokeOffError):
+        return ObjectUnreadableError(
+            f"{where}: tried for {seconds:.0f} s, and the answers broke off; last seen: {error} If other objects can be"
+            " read, the server has lost the bytes of this one: `headrace doctor --repair` mends what a release names."
+        )
     return StorageUnreachableError(
         f"{where}: tried for {seconds:.0f} s, last seen: {error} Check AWS_ENDPOINT_URL and that the server runs"
         " (`headrace stack status`)."

@@ -8,6 +8,10 @@ from typing import Any
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 20
+WRITE_SECONDS = 600
+"""How long a large body may take: its whole way there counts as waiting for the answer."""
+IDLE_SECONDS = 4
+"""A kept connection is used no later than this: less than servers keep one."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,16 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from pipelines.systems.s3.failures import NoKeysError, RefusedError, UnreachedError, told
-from pipelines.systems.s3.objects import CONNECT_SECONDS, READ_SECONDS, Answer, Object, Place
+from pipelines.systems.s3.failures import NoKeysError, UnreachedError, told
+from pipelines.systems.s3.objects import (
+    CONNECT_SECONDS,
+    IDLE_SECONDS,
+    READ_SECONDS,
+    WRITE_SECONDS,
+    Answer,
+    Object,
+    Place,
+)
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -80,18 +88,26 @@ class Transfer:
     def _put(self, key: str, body: Any, size: int, **how: Any) -> Object:  # noqa: ANN401  whatever holds bytes
         sys.audit(AUDIT, "PUT", key)
         with _in_our_words():
-            answer = self._store.put(key, body, **how)
+            answer = (self._store if size <= CHUNK else self._slow_store).put(key, body, **how)
         return Object(key, size, _unquoted(answer["e_tag"]), answer["version"])
 
     @cached_property
     def _store(self) -> Any:  # noqa: ANN401  obstore types no more than we say here
+        return self._connected(READ_SECONDS)
+
+    @cached_property
+    def _slow_store(self) -> Any:  # noqa: ANN401
+        return self._connected(WRITE_SECONDS)
+
+    def _connected(self, seconds: float) -> Any:  # noqa: ANN401
         return _obstore().store.S3Store(
             self.place.bucket,
             config={**_address(self.place), **_keys(self.place)},
             client_options={
                 "allow_http": True,
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-                "read_timeout": timedelta(seconds=READ_SECONDS),
+                "read_timeout": timedelta(seconds=seconds),
+                "pool_idle_timeout": timedelta(seconds=IDLE_SECONDS),
                 "timeout": timedelta(days=1),
             },
             retry_config={"max_retries": 0},  # tried again by the bucket, within one limit of time
@@ -156,5 +172,4 @@ def _in_our_words() -> Iterator[None]:
     try:
         yield
     except (failures, OSError) as error:
-        refusal: RefusedError | None = told(str(error))
-        raise refusal or UnreachedError(str(error).partition("\n")[0]) from error
+        raise told(str(error)) from error
