@@ -11,6 +11,7 @@ from raw import days
 from workspaces import DAYS, Workspace, git
 
 from pipelines import version as release
+from pipelines.cli import data
 from pipelines.engine.manifest import MANIFEST
 from pipelines.errors import TableBusyError
 from pipelines.systems.dvc.lock import read_lock, recorded_outs
@@ -26,6 +27,21 @@ def test_the_lock_is_what_dvc_itself_would_write(released: Workspace) -> None:
 
     assert read_lock(released.root) == ours
     assert git(released.root, "status", "--porcelain") == ""
+
+
+def test_run_makes_the_release_too_where_it_is_told_to(
+    released: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released.raw.arrive("2013-01-04")
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(released.root))
+    monkeypatch.setattr(data, "_ingest", lambda *_arguments, **_options: [])  # the day has arrived already
+
+    data.run("flights", release=True, as_json=True)
+
+    said = json.loads(capsys.readouterr().out)
+    assert {name for stage in said["stages"] for name in stage["built"]} == {"2013-01-04"}
+    assert said["release"]["name"] == release.newest(released.lake, "flights") == "flights/2"
+    assert release.version(released.dataset, released.lake).is_new is False
 
 
 def test_dvc_finds_nothing_changed_after_a_release(released: Workspace) -> None:

@@ -1,6 +1,6 @@
 """The verbs that make tables and releases: ingest, validate, transform, version; `run` is the first three."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from pipelines.cli.show import (
     progress,
     report,
     result,
+    stages,
     workspace,
 )
 
@@ -62,16 +63,32 @@ def transform(
     report(_run(dataset, "transform", table, partition), as_json=as_json)
 
 
-def run(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
+def run(
+    dataset: DatasetArgument,
+    *,
+    release: Annotated[bool, typer.Option(help="Then make a release, as `version` does, in the same process.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Ingest, validate and transform, without Airflow."""
     found = _ingest(dataset, None, None, full=False, allow_empty=False)
     if not as_json:
         typer.echo("\n".join(str(item) for item in found))
-    report([*_run(dataset, "validate"), *_run(dataset, "transform")], as_json=as_json)
+    ran = [*_run(dataset, "validate"), *_run(dataset, "transform")]
+    if not (release and as_json):
+        report(ran, as_json=as_json)
+    if release:
+        content, lines = _release(dataset)
+        result({**stages(ran), "release": content}, lines, as_json=as_json)
 
 
 def version(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Tables → release: audit, push the bytes, read them back, then commit, tag and push in one step."""
+    content, lines = _release(dataset)
+    result(content, lines, as_json=as_json)
+
+
+def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
+    """Make a release; what is said of it, for machines and for people."""
     from pipelines.datasets import load  # noqa: PLC0415
     from pipelines.version import version as release  # noqa: PLC0415
 
@@ -85,7 +102,7 @@ def version(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     content = {**vars(made), "pushed": vars(made.pushed)}
     content["differences"] = {table: vars(difference) for table, difference in made.differences.items()}
     content["rows"] = {table: lake.manifest(table).rows for table in lake.tables(dataset)}
-    result(content, lines, as_json=as_json)
+    return content, lines
 
 
 def _ingest(

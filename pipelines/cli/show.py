@@ -70,7 +70,12 @@ def some(names: Sequence[str], most: int = 4) -> str:
 
 def report(ran: "Sequence[Ran]", *, as_json: bool) -> None:
     """Print what runs of stages did."""
-    result({"stages": [_content(item) for item in ran]}, [_line(item) for item in ran], as_json=as_json)
+    result(stages(ran), [_line(item) for item in ran], as_json=as_json)
+
+
+def stages(ran: "Sequence[Ran]") -> dict[str, Any]:
+    """What runs of stages did, for machines."""
+    return {"stages": [_content(item) for item in ran]}
 
 
 def _content(ran: "Ran") -> dict[str, Any]:

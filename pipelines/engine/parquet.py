@@ -18,16 +18,11 @@ ROW_GROUP = 131_072
 
 FORMAT: dict[str, Any] = {
     "version": "2.6",
-    "compression": "zstd",
-    "compression_level": 1,
+    "compression": "lz4",
     "data_page_version": "1.0",
     "write_page_checksum": True,
     "store_schema": False,
 }
-
-SMALL_ROWS = 1024
-SMALL = {"compression": "lz4", "compression_level": None}
-"""How tables of fewer rows are packed: what zstd takes to get ready, once a column, would be most of their cost."""
 
 
 def canonical(frame: pl.DataFrame, keys: Sequence[str], *, is_unique: bool = False) -> pl.DataFrame:
@@ -55,9 +50,8 @@ def content(frame: pl.DataFrame) -> "pa.Buffer":
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     table = _table(frame)
-    how = {**FORMAT, **(SMALL if table.num_rows < SMALL_ROWS else {})}
     stream = pa.BufferOutputStream()
-    with pq.ParquetWriter(stream, table.schema, use_dictionary=_text(table), **how) as file:
+    with pq.ParquetWriter(stream, table.schema, **_format(table)) as file:
         file.write_table(table, row_group_size=ROW_GROUP)
     return stream.getvalue()
 
@@ -83,7 +77,7 @@ def _write_groups(groups: "Iterator[pa.Table]", path: Path) -> int:
 
     first = next(groups)
     rows: int = first.num_rows
-    with pq.ParquetWriter(path, first.schema, use_dictionary=_text(first), **FORMAT) as file:
+    with pq.ParquetWriter(path, first.schema, **_format(first)) as file:
         file.write_table(first, row_group_size=ROW_GROUP)
         for table in groups:
             file.write_table(table, row_group_size=ROW_GROUP)
@@ -102,11 +96,17 @@ def _groups(frames: Iterator[pl.DataFrame]) -> "Iterator[pa.Table]":
     yield _table(rest)
 
 
-def _text(table: "pa.Table") -> list[str]:
-    """The columns that have a dictionary: numbers gain little from one, and writing it takes much of the time."""
+def _format(table: "pa.Table") -> dict[str, Any]:
+    """How each column is written: text with a dictionary, whole numbers and times as differences.
+
+    Numbers gain little from a dictionary, and writing it takes much of the time.
+    """
     import pyarrow as pa  # noqa: PLC0415
 
-    return [field.name for field in table.schema if pa.types.is_large_string(field.type)]
+    whole = (pa.types.is_int32, pa.types.is_int64, pa.types.is_timestamp)
+    text = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
+    steps = [field.name for field in table.schema if any(is_kind(field.type) for is_kind in whole)]
+    return {**FORMAT, "use_dictionary": text, "column_encoding": dict.fromkeys(steps, "DELTA_BINARY_PACKED")}
 
 
 def _table(frame: pl.DataFrame) -> "pa.Table":
