@@ -193,9 +193,9 @@ def test_the_wait_is_handed_to_the_triggerer_without_the_token(monkeypatch: pyte
 def test_what_a_person_said_in_airflow_is_kept_by_the_command_that_one_would_type(
     said: dict[str, Any], words: list[str]
 ) -> None:
-    from dags.flights_labels import flights_labels
+    from dags.labels import labels
 
-    dag: Any = flights_labels()
+    dag: Any = labels("flights", "delay_cause")
     found = {"release.accept": said, "release.measure": {"until": "2013-01-09T12:00:00+00:00"}}
     task = dag.get_task("release.decide")
     task.render_template_fields({"ti": Told(found)}, dag.get_template_env())

@@ -24,7 +24,7 @@ WAITING = ("deferred", "awaiting_input")
 DEADLINE_H = 0.05
 ENOUGH = 0.85
 """Share of tasks that ends a wait: one that somebody has open is handed to nobody else for hours."""
-DAGS = ("flights_refresh", "flights_labels", "flights_training")
+DAGS = ("flights_refresh", "flights_label_delay_cause", "flights_training")
 
 Json = dict[str, Any]
 
@@ -109,8 +109,8 @@ class Teller:
 
     def _labels(self) -> None:
         self.airflow.pause("flights_training", paused=False)
-        run = self.airflow.trigger("flights_labels", poll_s=1, share=ENOUGH, hours=DEADLINE_H)
-        with self.screen.run("flights_labels, triggered") as show:
+        run = self.airflow.trigger("flights_label_delay_cause", poll_s=1, share=ENOUGH, hours=DEADLINE_H)
+        with self.screen.run("flights_label_delay_cause, triggered") as show:
             for tasks in self.airflow.steps(run):
                 show(tasks)
                 self._play(run, tasks)
