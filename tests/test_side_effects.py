@@ -44,6 +44,7 @@ REASONS = {
     "engine/parquet.py write_all": ASKED,
     "systems/dvc/cache.py Cache.add_bytes": NOBODY_READS,
     "systems/dvc/cache.py Cache.take": NOBODY_READS,
+    "systems/dvc/cache.py _copy": ASKED,
     "systems/feature_store/online_postgresql.py": IN_TRANSACTION,
     "systems/feature_store/online_redis.py": "a script, which Redis runs whole; whoever asks stands in a point",
     "systems/feature_store/online_sqlite.py": IN_TRANSACTION,
