@@ -120,6 +120,7 @@ class Relay:
         self.at_cut: Callable[[], object] = lambda: None
         self.pause = 0.0
         self._target = port
+        self._lock = threading.Lock()
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
         self._open = [self._listener]
@@ -154,7 +155,8 @@ class Relay:
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
-                self.asked += data
+                with self._lock:
+                    self.asked += data
                 time.sleep(self.pause if len(data) == 65536 else 0)
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
