@@ -2,7 +2,7 @@
 
 The peer does what the SDK's documentation shows: `projects.import_tasks` in batches, and one `exports.as_json` of the
 whole project. Both send the same tasks in the same batches to a project of their own, and both are timed in this
-process; CPU is this client's. A server that others use too makes wall times long, so look at the ratios.
+process; CPU is this client's and the server's. Others on the machine make wall times long, so look at the ratios.
 
 A collect looks ten minutes back, and lists what changed in that time. Here all answers are younger than that: the
 overlap is one second here, and one answer is given two seconds after the others, as if the others were older.
@@ -10,26 +10,32 @@ overlap is one second here, and one answer is given two seconds after the others
 The ratio of a collect when 1 % changed to a full one is told twice: as it is, and without what a collect costs when
 nothing changed at all (looking up the project, one empty listing). Neither counts the start of a process.
 
+Memory is the peak of a process that does nothing but collect all into an empty workspace, beside one that exports all.
+
     python benchmarks/labeling.py [tasks | --full]
 """
 
 import json
-import resource
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import httpx
 import polars as pl
+import psutil
 
-from infra.stack.control import running
+from infra.stack.control import locate, running
+from infra.stack.state import read_state
 from pipelines import label
 from pipelines.dataset import Dataset, Labeling, Reads
 from pipelines.engine import parquet
@@ -69,24 +75,49 @@ DATASET = Dataset("rides", "Rides.", "someone", (), labels=(LABELING,))
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock, and of this process's CPU."""
+    """Seconds on the clock, of this process's CPU, and of the server's."""
 
     wall_s: float
     cpu_s: float
+    server_s: float
+
+    @property
+    def all_s(self) -> float:
+        """CPU of both."""
+        return self.cpu_s + self.server_s
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.wall_s:6.2f} s ({self.cpu_s:5.2f} CPU, server {self.server_s:5.2f})"
 
 
-def timed(work: Callable[[], object]) -> Cost:
-    """What `work` costs."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+@dataclass(frozen=True)
+class Clock:
+    """Says what something costs.
+
+    Attributes:
+        server: The processes of the server.
+    """
+
+    server: list[psutil.Process]
+
+    def timed(self, work: Callable[[], object]) -> Cost:
+        """What `work` costs."""
+        wall, cpu, server = time.perf_counter(), time.process_time(), self._server_s()
+        work()
+        return Cost(time.perf_counter() - wall, time.process_time() - cpu, self._server_s() - server)
+
+    def _server_s(self) -> float:
+        return sum(sum(one.cpu_times()[:2]) for one in self.server)
 
 
 @contextmanager
-def stack() -> Iterator[dict[str, str]]:
+def stack() -> Iterator[tuple[dict[str, str], Clock]]:
     """A Label Studio of our own."""
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "home", only=("label-studio",)) as env:
-        yield dict(env)
+        state = read_state(locate(Path(folder) / "home"))
+        heads = [psutil.Process(server.identity.pid) for server in state.servers] if state else []
+        yield dict(env), Clock([one for head in heads for one in (head, *head.children(recursive=True))])
 
 
 def workspace(root: Path, tasks: int) -> Lake:
@@ -119,12 +150,12 @@ def answered(client: httpx.Client, title: str, bodies: list[Json]) -> list[int]:
 def main(tasks: int) -> None:
     """Measure, and print."""
     history.OVERLAP = timedelta(seconds=1)
-    with stack() as env, tempfile.TemporaryDirectory() as folder:
+    with stack() as (env, clock), tempfile.TemporaryDirectory() as folder:
         url, token = env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"]
         settings = Settings.model_validate(
             {"LABEL_STUDIO_URL": url, "LABEL_STUDIO_API_KEY": token, "HEADRACE_PSEUDONYM_KEY": "benchmark"}
         )
-        lake = workspace(Path(folder), tasks)
+        lake, timed = workspace(Path(folder) / "ours", tasks), clock.timed
         send = timed(lambda: label.send(DATASET, LABELING, lake, settings, {"sample": tasks}))
         again = timed(lambda: label.send(DATASET, LABELING, lake, settings, {"sample": tasks}))
         every = label.tasks_of(DATASET, LABELING, lake, {"sample": tasks}).values()
@@ -138,6 +169,8 @@ def main(tasks: int) -> None:
             _change(client, ours[-1:])
             full = timed(lambda: label.collect(DATASET, ANSWERED, lake, settings))
             peer_full = timed(lambda: plain.projects.exports.as_json(project))
+            memory = _peak(_collect_elsewhere, Path(folder) / "elsewhere", tasks, settings)
+            peer_memory = _peak(_export_elsewhere, url, token, project)
             nothing = timed(lambda: label.collect(DATASET, ANSWERED, lake, settings))
             changes = []
             for turn in range(REPEATS):
@@ -158,17 +191,34 @@ def main(tasks: int) -> None:
     ]
     print(f"{tasks} tasks, one answer each")
     for name, mine, theirs in rows:
-        against = (
-            f"; plain SDK {theirs.wall_s:6.2f} s ({theirs.cpu_s:5.2f} CPU), ratio {mine.wall_s / theirs.wall_s:.2f}"
-            if theirs
-            else ""
-        )
-        print(f"{name:28} {mine.wall_s:6.2f} s ({mine.cpu_s:5.2f} CPU), {tasks / mine.wall_s:8.0f} tasks/s{against}")
+        against = f"; plain SDK {theirs}, ratio {mine.wall_s / theirs.wall_s:.2f}" if theirs else ""
+        print(f"{name:28} {mine}, {tasks / mine.wall_s:8.0f} tasks/s{against}")
     net = (changed.wall_s - nothing.wall_s) / full.wall_s
-    print(f"1 % changed costs {changed.wall_s / full.wall_s:.1%} of a full collect, {net:.1%} net; target 5 %")
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"largest memory of this process, the SDK's imports among it: {largest:.0f} MB")
+    share, of_cpu = changed.wall_s / full.wall_s, changed.all_s / full.all_s
+    print(f"1 % changed costs {share:.1%} of a full collect, {of_cpu:.1%} of its CPU, {net:.1%} net; target 5 %")
+    print(f"peak memory: collect {memory:.0f} MB more than its imports, plain SDK {peer_memory:.0f} MB")
     print(json.dumps({name: [mine.wall_s, theirs and theirs.wall_s] for name, mine, theirs in rows}))
+
+
+def _peak(work: Callable[..., None], *args: object) -> float:
+    """MB that `work` takes at most, in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_grown, work, *args).result()
+
+
+def _grown(work: Callable[..., None], *args: object) -> float:
+    before = psutil.Process().memory_info().rss / 2**20
+    work(*args)
+    [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss holds the parent's
+    return int(peak) / 1024 - before
+
+
+def _collect_elsewhere(root: Path, tasks: int, settings: Settings) -> None:
+    label.collect(DATASET, ANSWERED, workspace(root, tasks), settings)
+
+
+def _export_elsewhere(url: str, token: str, project: int) -> None:
+    _sdk(url, token).projects.exports.as_json(project)
 
 
 def _sdk(url: str, token: str) -> Any:  # noqa: ANN401  its own type tells less

@@ -16,6 +16,7 @@ from label_campaign import DAYS, Campaign
 from infra.stack.annotator import annotator
 from infra.stack.control import running
 from pipelines.settings import Settings
+from pipelines.systems.label_studio import client
 
 CONTROL = "cause"
 
@@ -185,3 +186,11 @@ def ann(label_studio: LabelServer) -> Person:
 def bob(label_studio: LabelServer) -> Person:
     """Another one."""
     return label_studio.person("bob")
+
+
+@pytest.fixture(params=["few", "many"])
+def changes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What changed since the last collect counts as few tasks, or as many."""
+    if request.param == "many":
+        monkeypatch.setattr(client, "FEW", 1)
+    return str(request.param)

@@ -65,6 +65,7 @@ def test_collecting_twice_changes_no_byte(campaign: Campaign, ann: Person) -> No
     assert {path: path.read_bytes() for path in sorted((campaign.lake.root / "data").rglob("*.*"))} == before
 
 
+@pytest.mark.usefixtures("changes")
 def test_a_relabel_changes_exactly_the_day_of_its_item_and_keeps_what_was_said_before(
     campaign: Campaign, ann: Person
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign,
     assert (facts["rows_in"], facts["skipped"]) == (1, 1)
 
 
+@pytest.mark.usefixtures("changes")
 def test_a_deleted_annotation_becomes_an_event_and_its_label_goes(campaign: Campaign, ann: Person) -> None:
     campaign.send()
     tasks = campaign.tasks()
@@ -173,6 +175,7 @@ def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campai
     assert sorted(campaign.labels()) == ["ride-0", "ride-3"]
 
 
+@pytest.mark.usefixtures("changes")
 def test_a_history_rebuilt_from_nothing_gives_the_same_labels(campaign: Campaign, ann: Person, bob: Person) -> None:
     campaign.send()
     tasks = campaign.tasks()

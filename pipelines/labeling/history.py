@@ -129,11 +129,29 @@ def _is_ours(data: "Json") -> bool:
 
 def _since(ledger: Ledger, reader: Reader) -> int:
     """Add what changed since the newest change in the table; how many tasks were met that are not ours."""
-    listed = list(reader.server.changed(reader.project, _cursor(ledger.manifest)))
+    since = _cursor(ledger.manifest)
+    if (few := reader.server.changed_if_few(reader.project, since)) is not None:
+        return _few(ledger, reader, few)
+    listed = list(reader.server.changed(reader.project, since))
     ours = [task for task in listed if task.sample_id and task.item]
     held = ledger.held({day_of(task.item) for task in ours}, [task.id for task in ours])
     _read_again(ledger, reader, [task for task in ours if _is_news(task, held)], held)
     return len(listed) - len(ours)
+
+
+def _few(ledger: Ledger, reader: Reader, tasks: list["Json"]) -> int:
+    """Add what happened on these tasks, which were read with their answers; how many are not ours."""
+    ours = [task for task in tasks if _is_ours(task["data"])]
+    held = ledger.held({day_of(task["data"]["item"]) for task in ours}, [task["id"] for task in ours])
+    _add(ledger, reader, ours, held)
+    return len(tasks) - len(ours)
+
+
+def _add(ledger: Ledger, reader: Reader, tasks: Iterable["Json"], held: Mapping[Place, Looked]) -> None:
+    for task in tasks:
+        looked = held.get((task["data"]["sample_id"], task["id"]))
+        ledger.add(reader.events(task, looked.stands if looked else {}))
+    ledger.flush()
 
 
 def _cursor(manifest: Manifest) -> datetime | None:
@@ -156,11 +174,9 @@ def _read_again(ledger: Ledger, reader: Reader, wanted: list["Listed"], held: Ma
     So the newest change in the table is never newer than a change that the listing missed.
     """
     horizon = max((task.updated_at for task in wanted), default=None)
-    for task in reader.server.with_answers(reader.project, [task.id for task in wanted]):
-        if horizon and moment(task["updated_at"]) <= horizon and _is_ours(task["data"]):
-            looked = held.get((task["data"]["sample_id"], task["id"]))
-            ledger.add(reader.events(task, looked.stands if looked else {}))
-    ledger.flush()
+    read = reader.server.with_answers(reader.project, [task.id for task in wanted])
+    seen = (task for task in read if horizon and moment(task["updated_at"]) <= horizon and _is_ours(task["data"]))
+    _add(ledger, reader, seen, held)
 
 
 def _compare(ledger: Ledger, reader: Reader) -> None:
