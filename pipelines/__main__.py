@@ -23,6 +23,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "pipelines", *sys.argv[1:]], environment)  # noqa: S606
     if workspace:
         os.environ.setdefault("HEADRACE_WORKSPACE", str(workspace))
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads what each installed package declares
     gc.set_threshold(50_000, 20, 100)  # what a command imports and reads it keeps: looking for garbage costs a sixth
     from pipelines.cli import run  # noqa: PLC0415  only the code that is to run is imported
 

@@ -206,7 +206,8 @@ def _never_recorded(dataset: Dataset, lake: Lake) -> list[Dataset]:
     """
     known = read_lock(lake.root)["stages"]
     declared = repro.declared(lake.root) - known.keys()
-    others = [load(name) for name in NAMES if name != dataset.name]
+    names = [name for name in NAMES if name != dataset.name and any(one.startswith(f"{name}-") for one in declared)]
+    others = [load(name) for name in names]
     return [one for one in others if any(repro.stage_name(stage) in declared for stage in graph.stages(one))]
 
 

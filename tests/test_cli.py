@@ -72,6 +72,36 @@ def test_what_a_dataset_declares_is_read_without_pandas_pyarrow_hypothesis_or_dv
     assert done.stdout == "[]\n"
 
 
+def test_a_plan_and_a_release_load_no_library_that_they_do_not_use(released: Workspace) -> None:
+    unused = {*HEAVY, "numpy", "pydantic_settings", "PIL", "pipelines.datasets.digits"} - {"polars", "pandera"}
+
+    assert loaded(released, unused, "plan", "flights") == set()
+    assert loaded(released, unused, "version", "flights") == set()
+
+
+def test_small_days_that_one_query_takes_start_no_dask(workspace: Workspace) -> None:
+    workspace.raw.arrive(*days(1, 6))
+
+    assert loaded(workspace, {"dask", "sqlalchemy", "boto3"}, "validate", "flights", "--table", "flights") == set()
+
+    assert sorted(workspace.lake.manifest("validated/flights/flights").lines) == days(1, 6)
+
+
+def loaded(place: Workspace, watched: set[str], *arguments: str) -> set[str]:
+    """Which of these modules a command in this workspace loads."""
+    script = f"""if True:
+        import sys
+        from pipelines.cli import app
+        app({list(arguments)!r}, standalone_mode=False)
+        print(*sorted(set(sys.modules) & {watched!r}), sep="\\n", file=sys.stderr)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(place.root), "HEADRACE_WORKSPACE": str(place.root)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place.root, env=environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.split())
+
+
 def test_pandera_brings_in_nothing_that_is_missed_later() -> None:
     script = """if True:
         from pipelines.datasets import load

@@ -137,7 +137,7 @@ def made(root: Path, at_once: int, threads: int) -> Lake:
     return lake
 
 
-@pytest.mark.parametrize(("at_once", "threads"), [(3, 1), (16, 1), (16, 2)])
+@pytest.mark.parametrize(("at_once", "threads"), [(3, 1), (3, 2), (16, 2)])
 def test_manifests_are_the_same_however_many_partitions_are_computed_together(
     tmp_path: Path, at_once: int, threads: int
 ) -> None:

@@ -21,7 +21,7 @@ from pipelines.systems.dvc.cache import Cache
 from pipelines.systems.dvc.remote import Remote
 
 INLINE = 3
-"""So many stale partitions are done in this thread, one after the other: anything else costs more to start."""
+"""So many stale partitions, or those of one query, are done in this thread: anything else costs more to start."""
 
 RETRIES = 3
 """How often a partition is tried again when the worker that had it dies."""
@@ -79,13 +79,15 @@ class Executor:
             raise _together(plan, [refused[name] for name in sorted(refused)])
 
     def _compute(self, plan: Plan, lake: Lake, tell: Tell) -> None:
-        how = self.settings.engine
-        if len(plan.stale) <= INLINE:
-            for items in groups(plan, lake, workers=1):
+        how, few = self.settings.engine, len(plan.stale) <= INLINE
+        if self.settings.scheduler and not few:
+            _on_cluster(plan, lake, self.settings.scheduler, how, tell)
+            return
+        whole = groups(plan, lake, workers=1)
+        if few or len(whole) == 1:
+            for items in whole:
                 for made in build_all(plan.stage, items, plan.recipe, lake, how):
                     tell(*made)
-        elif self.settings.scheduler:
-            _on_cluster(plan, lake, self.settings.scheduler, how, tell)
         else:
             threads = 1 if how == "gpu" else self.settings.threads or os.cpu_count() or 1
             _in_threads(plan, lake, threads, how, tell)
