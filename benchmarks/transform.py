@@ -11,7 +11,6 @@ Headrace runs without `hypothesis`, which the development environment has and no
 run wrote is put aside, not deleted: ext4 makes whoever creates files in the next seconds look past those that are gone.
 """
 
-import gc
 import json
 import os
 import shutil
@@ -139,14 +138,15 @@ def prepare(size: str) -> None:
 def run(place: str) -> None:
     """Headrace: the two stages, as its commands run them."""
     sys.modules["hypothesis"] = None  # type: ignore[assignment] # as where it is not installed
-    gc.set_threshold(50_000, 20, 100)  # as every command does
     from pipelines import graph  # noqa: PLC0415
+    from pipelines.__main__ import spare_the_collector  # noqa: PLC0415
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.engine.run import run_stage  # noqa: PLC0415
     from pipelines.settings import Settings  # noqa: PLC0415
     from pipelines.systems.dask import Executor  # noqa: PLC0415
     from pipelines.systems.dvc.cache import Cache  # noqa: PLC0415
 
+    spare_the_collector()
     root = Path(place).resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
     for table in MADE.values():

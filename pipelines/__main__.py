@@ -1,5 +1,6 @@
 """`headrace`, or `python -m pipelines`: the command line, run with the code of the workspace one stands in."""
 
+import atexit
 import gc
 import os
 import sys
@@ -14,6 +15,12 @@ def workspace_above(folder: Path) -> Path | None:
     return next((path for path in (folder, *folder.parents) if all((path / mark).exists() for mark in marks)), None)
 
 
+def spare_the_collector() -> None:
+    """Seldom look for garbage, and not at the end: a command keeps what it loads, and looking costs it a sixth."""
+    gc.set_threshold(200_000, 20, 100)
+    atexit.register(gc.freeze)
+
+
 def main() -> None:
     """Run the command line; in a workspace that is another clone than this code, with that clone's code."""
     workspace = workspace_above(Path.cwd())
@@ -24,7 +31,7 @@ def main() -> None:
     if workspace:
         os.environ.setdefault("HEADRACE_WORKSPACE", str(workspace))
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads what each installed package declares
-    gc.set_threshold(50_000, 20, 100)  # what a command imports and reads it keeps: looking for garbage costs a sixth
+    spare_the_collector()
     from pipelines.cli import run  # noqa: PLC0415  only the code that is to run is imported
 
     run()
