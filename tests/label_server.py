@@ -16,7 +16,7 @@ from label_campaign import DAYS, Campaign
 from infra.stack.annotator import annotator
 from infra.stack.control import running
 from pipelines.settings import Settings
-from pipelines.systems.label_studio import client
+from pipelines.systems.label_studio import tasks
 
 CONTROL = "cause"
 
@@ -192,5 +192,5 @@ def bob(label_studio: LabelServer) -> Person:
 def changes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What changed since the last collect counts as few tasks, or as many."""
     if request.param == "many":
-        monkeypatch.setattr(client, "FEW", 1)
+        monkeypatch.setattr(tasks, "FEW", 1)
     return str(request.param)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from label_campaign import ANNOTATIONS, DAYS, Campaign
@@ -11,7 +10,7 @@ from label_server import Person
 from pipelines.dataset import Evidence
 from pipelines.labeling import consensus, history, ledger
 from pipelines.labeling.consensus import ConsensusError
-from pipelines.systems.label_studio.client import LabelStudio, Listed, Project
+from pipelines.systems.label_studio.tasks import Json, Listed, Tasks
 
 pytestmark = pytest.mark.slow
 
@@ -27,19 +26,19 @@ class Reads:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """Notes which tasks are read with their answers, and which stretches are listed."""
-    noted, with_answers, between = Reads([], []), LabelStudio.with_answers, LabelStudio.between
+    noted, with_answers, between = Reads([], []), Tasks.with_answers, Tasks.between
 
-    def noting_answers(server: LabelStudio, project: Project, ids: Iterable[int]) -> Iterator[dict[str, Any]]:
+    def noting_answers(tasks: Tasks, ids: Iterable[int]) -> Iterator[Json]:
         wanted = list(ids)
         noted.answers.extend(wanted)
-        return with_answers(server, project, wanted)
+        return with_answers(tasks, wanted)
 
-    def noting_stretches(server: LabelStudio, project: Project, ids: tuple[int, int]) -> Iterator[Listed]:
+    def noting_stretches(tasks: Tasks, ids: tuple[int, int]) -> Iterator[Listed]:
         noted.stretches.append(ids)
-        return between(server, project, ids)
+        return between(tasks, ids)
 
-    monkeypatch.setattr(LabelStudio, "with_answers", noting_answers)
-    monkeypatch.setattr(LabelStudio, "between", noting_stretches)
+    monkeypatch.setattr(Tasks, "with_answers", noting_answers)
+    monkeypatch.setattr(Tasks, "between", noting_stretches)
     return noted
 
 

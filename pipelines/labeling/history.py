@@ -20,7 +20,8 @@ from pipelines.labeling.ledger import Ledger
 from pipelines.systems.label_studio.totals import Totals
 
 if TYPE_CHECKING:
-    from pipelines.systems.label_studio.client import Json, LabelStudio, Listed, Project
+    from pipelines.systems.label_studio.client import LabelStudio, Project
+    from pipelines.systems.label_studio.tasks import Json, Listed, Tasks
 
 OVERLAP = timedelta(minutes=10)
 """Changes this much older than the newest one we hold are looked at again: they may have been under way."""
@@ -54,6 +55,11 @@ class Reader:
     keys: Mapping[str, pl.DataType]
     secret: str
 
+    @property
+    def tasks(self) -> "Tasks":
+        """The project's tasks."""
+        return self.server.tasks_of(self.project)
+
     def events(self, task: "Json", before: Mapping[str, Row]) -> Iterator[Row]:
         """What happened to the annotations of a task since they were `before`."""
         yield from events(before, seen(task, self.labeling, self.keys, self.secret), moment(task["updated_at"]))
@@ -86,7 +92,7 @@ def catch_up(ledger: Ledger, reader: Reader, *, allow_empty: bool = False) -> Ca
     foreign = _since(ledger, reader) if before.partitions else _everything(ledger, reader)
     if _sums(ledger.manifest, "skips") != reader.project.holds:
         foreign = max(foreign, _since(ledger, reader))  # people answer while we read
-        if _sums(ledger.manifest, "skipped") != reader.server.totals(reader.project):
+        if _sums(ledger.manifest, "skipped") != reader.tasks.totals():
             _compare(ledger, reader)
     return CaughtUp(ledger.manifest, dict(ledger.counted), ledger.days_since(before), foreign)
 
@@ -113,8 +119,8 @@ def _everything(ledger: Ledger, reader: Reader) -> int:
     What changed after the reading began is for the next time: else the newest change in the table could be newer than
     one that the reading had already passed by.
     """
-    horizon, foreign = reader.server.newest_change(reader.project), 0
-    for task in reader.server.answered(reader.project):
+    horizon, foreign = reader.tasks.newest_change(), 0
+    for task in reader.tasks.answered():
         if not _is_ours(task["data"]):
             foreign += 1
         elif horizon and moment(task["updated_at"]) <= horizon:
@@ -130,9 +136,9 @@ def _is_ours(data: "Json") -> bool:
 def _since(ledger: Ledger, reader: Reader) -> int:
     """Add what changed since the newest change in the table; how many tasks were met that are not ours."""
     since = _cursor(ledger.manifest)
-    if (few := reader.server.changed_if_few(reader.project, since)) is not None:
+    if (few := reader.tasks.changed_if_few(since)) is not None:
         return _few(ledger, reader, few)
-    listed = list(reader.server.changed(reader.project, since))
+    listed = list(reader.tasks.changed(since))
     ours = [task for task in listed if task.sample_id and task.item]
     held = ledger.held({day_of(task.item) for task in ours}, [task.id for task in ours])
     _read_again(ledger, reader, [task for task in ours if _is_news(task, held)], held)
@@ -174,7 +180,7 @@ def _read_again(ledger: Ledger, reader: Reader, wanted: list["Listed"], held: Ma
     So the newest change in the table is never newer than a change that the listing missed.
     """
     horizon = max((task.updated_at for task in wanted), default=None)
-    read = reader.server.with_answers(reader.project, [task.id for task in wanted])
+    read = reader.tasks.with_answers([task.id for task in wanted])
     seen = (task for task in read if horizon and moment(task["updated_at"]) <= horizon and _is_ours(task["data"]))
     _add(ledger, reader, seen, held)
 
@@ -185,7 +191,7 @@ def _compare(ledger: Ledger, reader: Reader) -> None:
     for ids in _stretches(tasks["task_id"].to_list()):
         here = tasks.filter(pl.col("task_id").is_between(*ids))
         ours = Totals(int(here["answers"].sum()), int(here["skipped"].sum()))
-        if ours != reader.server.totals(reader.project, ids):
+        if ours != reader.tasks.totals(ids):
             _compare_stretch(ledger, reader, ids, here)
 
 
@@ -196,7 +202,7 @@ def _stretches(task_ids: list[int]) -> Iterable[tuple[int, int]]:
 
 
 def _compare_stretch(ledger: Ledger, reader: Reader, ids: tuple[int, int], tasks: pl.DataFrame) -> None:
-    listed = [task for task in reader.server.between(reader.project, ids) if task.sample_id and task.item]
+    listed = [task for task in reader.tasks.between(ids) if task.sample_id and task.item]
     held = ledger.held(set(tasks["day"]) | {day_of(task.item) for task in listed}, None)
     held = {place: looked for place, looked in held.items() if ids[0] <= place[1] <= ids[1]}
     there = {(task.sample_id, task.id) for task in listed}

@@ -6,10 +6,11 @@ answer one that every account has answered or skipped, whatever is still wanted 
 
 from typing import TYPE_CHECKING
 
-from pipelines.systems.label_studio.client import only
+from pipelines.systems.label_studio.tasks import only
 
 if TYPE_CHECKING:
-    from pipelines.systems.label_studio.client import Json, LabelStudio, Project
+    from pipelines.systems.label_studio.client import LabelStudio, Project
+    from pipelines.systems.label_studio.tasks import Json
 
 
 def progress(server: "LabelStudio", project: "Project") -> tuple[int, int]:
@@ -21,7 +22,7 @@ def progress(server: "LabelStudio", project: "Project") -> tuple[int, int]:
     found = server.counted(project)
     done, tasks = found["finished_task_number"], found["task_number"]
     if done < tasks:
-        done += server.count(project, [_skips("greater", 0), _answers("equal", 0)])
+        done += server.tasks_of(project).count([_skips("greater", 0), _answers("equal", 0)])
     if done < tasks:
         done += _nobody_left(server, project)
     return done, tasks
@@ -29,13 +30,13 @@ def progress(server: "LabelStudio", project: "Project") -> tuple[int, int]:
 
 def _nobody_left(server: "LabelStudio", project: "Project") -> int:
     """Tasks that more answers are wanted of than there are accounts left; our own account does not answer."""
-    people = max(server.people() - 1, 1)
+    people, tasks = max(server.people() - 1, 1), server.tasks_of(project)
     unfinished = only("completed_at", "empty", "Datetime", value=True)
     some = (
-        server.count(project, [unfinished, _answers("equal", answers), _skips("greater", people - answers - 1)])
+        tasks.count([unfinished, _answers("equal", answers), _skips("greater", people - answers - 1)])
         for answers in range(1, people)
     )
-    return sum(some) + server.count(project, [unfinished, _answers("greater", people - 1)])
+    return sum(some) + tasks.count([unfinished, _answers("greater", people - 1)])
 
 
 def _answers(operator: str, number: int) -> "Json":

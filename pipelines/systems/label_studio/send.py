@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.systems.label_studio.client import Json, LabelStudio, Listed, Project, batches
+from pipelines.systems.label_studio.client import LabelStudio, Project
+from pipelines.systems.label_studio.tasks import Json, Listed, batches
 from pipelines.systems.label_studio.wire import LabelStudioError, LostAnswerError, RefusedError
 
 IMPORT_BATCH = 250
@@ -57,7 +58,7 @@ class Sender:
             LabelStudioError: The server refuses all, or does not come back. What was stored stays; the same call
                 again sends the rest.
         """
-        found = self.server.find(project, tasks) if project.tasks else {}
+        found = self.server.tasks_of(project).find(tasks) if project.tasks else {}
         already, refused = len(found), dict[str, RefusedError]()
         for _ in range(SEND_ATTEMPTS):
             missing = [name for name in tasks if name not in found and name not in refused]
@@ -70,8 +71,8 @@ class Sender:
                 copies = self._remove_copies(project, found)
                 reasons = {name: error.reason for name, error in refused.items()}
                 return Delivery(already, len(tasks) - already - len(refused), copies, reasons)
-            project = replace(project, tasks=self.server.count(project))
-            found = self.server.find(project, tasks)
+            project = replace(project, tasks=self.server.tasks_of(project).count())
+            found = self.server.tasks_of(project).find(tasks)
         raise LabelStudioError(
             f"Project {project.title!r} on {self.server.wire.url}: {len(missing)} of {len(tasks)} tasks are still not"
             f" there after {SEND_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends"
@@ -80,7 +81,7 @@ class Sender:
 
     def _adds_up(self, project: Project, sent: int) -> bool:
         """Whether the project grew by what was acknowledged and nothing else: no other sender, no late arrival."""
-        return not sent or self.server.count(project) == project.tasks + sent
+        return not sent or self.server.tasks_of(project).count() == project.tasks + sent
 
     def _import_all(self, project: Project, bodies: Mapping[str, Json]) -> tuple[bool, dict[str, RefusedError]]:
         """Post batch after batch, up to one of unknown outcome; whether all that is good arrived, and what was refused.
@@ -123,7 +124,7 @@ class Sender:
     def _settle(self, project: Project, sample_ids: Sequence[str]) -> None:
         """Wait until a batch whose answer was lost shows up (a batch is one transaction), or patience ends."""
         deadline = time.monotonic() + self.server.wire.patience_s
-        while time.monotonic() < deadline and not self.server.find(project, sample_ids[:1]):
+        while time.monotonic() < deadline and not self.server.tasks_of(project).find(sample_ids[:1]):
             time.sleep(0.5)
 
     def _remove_copies(self, project: Project, found: Mapping[str, list[Listed]]) -> int:
@@ -133,9 +134,9 @@ class Sender:
             extra += sorted(copies, key=lambda task: (-task.answers, task.id))[1:]
         removed = 0
         for batch in batches([task.id for task in extra], COPIES_BATCH):
-            untouched = self.server.untouched(project, batch)
+            untouched = self.server.tasks_of(project).untouched(batch)
             if untouched:
-                self.server.delete(project, untouched)
+                self.server.tasks_of(project).delete(untouched)
             removed += len(untouched)
         return removed
 
