@@ -1,4 +1,4 @@
-"""Pictures for the README, of the demo's own pages: the refresh in Airflow, two questions in Label Studio."""
+"""Pictures for the docs, of the demo's pages: a refresh and a decision in Airflow, two questions in Label Studio."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +53,16 @@ def _browser() -> Iterator[Page]:
             browser.close()
 
 
+def _accept(browser: Page, airflow: StackPage) -> None:
+    """What a person is asked before labels are released, and what was said."""
+    browser.goto(f"{airflow.address}/auth/login")
+    _log_in(browser, "username", airflow)
+    browser.goto(f"{airflow.address}/dags/flights_label_delay_cause/")
+    run = browser.locator("a[href*='/runs/manual']").first.get_attribute("href")
+    browser.goto(f"{airflow.address}{run}/tasks/release.accept/required_actions")
+    browser.wait_for_selector("text=Accept these answers?")
+
+
 def _refresh(browser: Page, airflow: StackPage) -> None:
     """The last refresh as a graph, its groups open."""
     browser.goto(f"{airflow.address}/auth/login")
@@ -93,6 +103,7 @@ def _log_in(browser: Page, name: str, page: StackPage) -> None:
 
 SHOTS: Mapping[str, tuple[str, Shot]] = {
     "airflow-refresh": ("Airflow", _refresh),
+    "airflow-accept": ("Airflow", _accept),
     "label-studio-question": ("Label Studio", _question),
     "label-studio-digit": ("Label Studio", _digit),
 }
