@@ -1,0 +1,75 @@
+"""labels → training rows: a release's labels are the requests, and come back with the features of their time."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from story import entry
+from workspaces import Workspace
+
+from pipelines.datasets import load
+from pipelines.engine.manifest import Manifest
+from pipelines.labeling import annotations
+from pipelines.retrieve import at_release
+from pipelines.version import version
+
+if TYPE_CHECKING:
+    from pipelines.engine.lake import Lake
+
+pytestmark = pytest.mark.slow
+
+DATASET = load("flights")
+KEYS = DATASET.labels[0].keys
+DAY = "2013-01-03"
+FLIGHTS = 5
+
+
+def answer(lake: "Lake") -> pl.DataFrame:
+    """Have somebody answered about some flights of the day; the flights."""
+    late = lake.scan("validated/flights/flights", [DAY]).filter(pl.col("dep_delay_min") >= 60, pl.col("tailnum") != "")
+    flights = late.sort(KEYS).head(FLIGHTS).collect()
+    answered_at = pl.col("departed_at") + timedelta(days=30)
+    frame = flights.select(
+        *KEYS,
+        sample_id=pl.format("{}{}-{}", "carrier", "flight", "origin"),
+        event_time="departed_at",
+        task_id=pl.int_range(pl.len()),
+        annotation_id=pl.format("a{}", pl.int_range(pl.len())),
+        annotator=pl.lit("ann"),
+        event=pl.lit("created"),
+        choice=pl.lit("weather"),
+        was_cancelled=pl.lit(value=False),
+        created_at=answered_at,
+        updated_at=answered_at,
+        task_changed_at=answered_at,
+        result=pl.lit("[]"),
+    )
+    schema = annotations.schema({name: frame.schema[name] for name in KEYS})
+    whole = pl.concat([pl.DataFrame(schema=schema), frame.cast({"task_id": pl.Int64})], how="diagonal")
+    lake.commit(Manifest("annotations/flights/delay_cause", partitions={DAY: entry(lake, whole)}))
+    return flights
+
+
+def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_leads_to_its_annotations(
+    built: Workspace,
+) -> None:
+    flights = answer(built.lake)
+    built.refresh()
+    release = version(DATASET, built.lake).name
+
+    labels = built.lake.scan("labels/flights/delay_cause").collect()
+    requests = labels.join(flights.select(*KEYS, "tailnum"), on=KEYS).rename({"event_time": "event_timestamp"})
+    rows = at_release(DATASET, built.lake, release, requests.drop("annotation_ids")).to_polars()
+
+    asked = rows.select("carrier", "origin", "tailnum", "event_timestamp")
+    plain = at_release(DATASET, built.lake, release, asked).to_polars()
+    row = f"sample_id={rows['sample_id'][0]}"
+    told = built.command("headrace", "lineage", "flights", "--table", "labels/delay_cause", "--row", row)
+    assert rows["sample_id"].to_list() == labels["sample_id"].to_list()
+    assert (rows.height, set(rows["label"])) == (FLIGHTS, {"weather"})
+    assert rows["known_time"].min() > rows["event_timestamp"].max()  # type: ignore[operator]
+    assert plain.equals(rows.select(plain.columns))
+    assert all(rows[name].count() for name in plain.columns if name.startswith("carrier_delays__"))
+    assert any(name.startswith("carrier_delays__") for name in plain.columns)
+    assert labels["annotation_ids"][0][0] in told
