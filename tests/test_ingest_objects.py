@@ -1,6 +1,7 @@
 """source → raw, for objects: the bytes as they came; a run reads what is new or changed and nothing else."""
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from pipelines.engine.lake import Lake
 from pipelines.ingest import ingest
 from pipelines.origins.objects import OnePartitionTwoKeysError
 from pipelines.settings import Settings
+from pipelines.systems.dvc.lock import recorded_outs, write_pointer
+from pipelines.systems.dvc.push import push_objects
 
 
 def test_objects_become_partitions_that_keep_their_bytes_as_they_came(trips: Trips) -> None:
@@ -100,6 +103,20 @@ def test_the_same_objects_give_the_same_manifest_in_another_workspace(trips: Tri
     ingest(dataset(), other, Settings())
 
     assert other.manifest(TABLE).to_bytes() == trips.manifest.to_bytes()
+
+
+def test_a_checkout_without_data_appends_and_reads_no_object_that_is_recorded(trips: Trips) -> None:
+    trips.put(1, 2)
+    trips.ingest()
+    record_and_lose(trips)
+    trips.put(3)
+    reads = trips.reads
+
+    done = trips.ingest()
+
+    assert (done.new, done.changed, done.deleted) == (("2026-01-03",), (), ())
+    assert trips.reads - reads == 1
+    assert [path.read_bytes() for path in trips.lake.paths(TABLE).values()] == [content(day) for day in (1, 2, 3)]
 
 
 def test_full_reads_everything_again(trips: Trips) -> None:
@@ -196,3 +213,15 @@ def test_progress_is_told_of_every_partition_read(trips: Trips) -> None:
     trips.ingest(progress=lambda source, done, total: told.append((source, done, total)))
 
     assert told == [("days", 0, 2), ("days", 1, 2), ("days", 2, 2)]
+
+
+def record_and_lose(trips: Trips) -> None:
+    """Put the table onto the DVC remote, and leave of the workspace what git keeps."""
+    root, bucket = trips.lake.root, trips.bucket
+    keys = f"access_key_id = {bucket.access_key}\nsecret_access_key = {bucket.secret_key}"
+    remote = f"['remote \"storage\"']\nurl = s3://{bucket.name}/dvc\nendpointurl = {bucket.endpoint}\n{keys}\n"
+    (root / ".dvc/config").write_text(f"[core]\nremote = storage\n{remote}")
+    write_pointer(root, trips.lake.out(trips.manifest, {}))
+    push_objects(trips.lake.cache, recorded_outs(root).values(), (), {})
+    for gone in (".dvc/cache", ".headrace", f"data/{TABLE}"):
+        shutil.rmtree(root / gone)
