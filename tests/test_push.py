@@ -45,7 +45,8 @@ class Table:
 
     def good(self, md5: str) -> bool:
         """Whether the remote has these very bytes."""
-        return self.remote.read(md5) == self.cache.path(md5).read_bytes()
+        found = self.remote.bucket.head(self.remote.key(md5))
+        return found is not None and self.remote.bucket.read(found) == self.cache.path(md5).read_bytes()
 
 
 @pytest.fixture

@@ -80,13 +80,9 @@ class Cache:
 
     def take(self, write: Callable[[Path], str]) -> Stored:
         """The same, where `write` says the md5 of what it wrote: the bytes need not be read again."""
-        temporary = self.folder / "tmp" / uuid.uuid4().hex
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with self._temporary() as temporary:
             md5 = write(temporary)
             return self._pass_on(temporary, md5) if self.passes_on else self._keep(temporary, md5)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def add_bytes(self, content: bytes | memoryview, *, suffix: str = "", stays: bool = True) -> Stored:
         """Keep `content`; `suffix` is `.dir` for a folder's list.
@@ -97,13 +93,19 @@ class Cache:
         stays = stays or not self.passes_on
         if stays and self.has(md5, len(content)):
             return Stored(md5, len(content))
-        temporary = self.folder / "tmp" / uuid.uuid4().hex
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with self._temporary() as temporary:
             temporary.write_bytes(content)
             return self._keep(temporary, md5) if stays else self._pass_on(temporary, md5)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """A path that nobody else has, and that is gone afterwards."""
+        path = self.folder / "tmp" / uuid.uuid4().hex
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield path
         finally:
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def _keep(self, temporary: Path, md5: str) -> Stored:
         size = temporary.stat().st_size
@@ -138,14 +140,14 @@ class Cache:
         path = self.path(md5)
         if path.exists():
             return path
-        content = self.remote.read(md5)
-        got = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if got != md5.removesuffix(".dir"):
-            raise MissingObjectError(
-                f"{self.remote.where(md5)} is corrupt: expected md5 {md5}, seen {got}."
-                " Run `headrace doctor` in a workspace that still has it."
-            )
-        self.add_bytes(content, suffix=".dir" if md5.endswith(".dir") else "")
+        with self._temporary() as temporary:
+            got = self.remote.download(md5, temporary)
+            if got != md5.removesuffix(".dir"):
+                raise MissingObjectError(
+                    f"{self.remote.where(md5)} is corrupt: expected md5 {md5}, seen {got}."
+                    " Run `headrace doctor` in a workspace that still has it."
+                )
+            self._keep(temporary, md5)
         return path
 
     def where(self, md5: str) -> str:

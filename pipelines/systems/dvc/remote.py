@@ -129,8 +129,8 @@ class Remote:
         bucket = Bucket(self.bucket.name, endpoint=self.bucket.endpoint, region=self.bucket.region)
         return replace(self, bucket=bucket)
 
-    def read(self, md5: str) -> bytes:
-        """Bytes of the object.
+    def download(self, md5: str, path: Path) -> str:
+        """Write the bytes of the object to `path`, a chunk at a time; their md5.
 
         Raises:
             MissingObjectError: It is not there.
@@ -141,4 +141,4 @@ class Remote:
                 f"{self.where(md5)} is not on the remote, nor in this workspace's cache."
                 " Whoever has it can `dvc push`; `headrace doctor` says what else is missing."
             )
-        return self.bucket.read(found)
+        return self.bucket.download(found, path).md5
