@@ -87,6 +87,20 @@ def test_small_days_that_one_query_takes_start_no_dask(workspace: Workspace) -> 
     assert sorted(workspace.lake.manifest("validated/flights/flights").lines) == days(1, 6)
 
 
+def test_who_finds_no_new_row_loads_neither_retries_nor_arrow_s_functions() -> None:
+    script = """if True:
+        import sys
+        from pipelines import ingest
+        from pipelines.origins import rows
+        from pipelines.systems.database import postgresql, snapshot
+        print(sorted(set(sys.modules) & {"stamina", "tenacity", "pyarrow.compute", "pandas", "pydantic_settings"}))
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
 def loaded(place: Workspace, watched: set[str], *arguments: str) -> set[str]:
     """Which of these modules a command in this workspace loads."""
     script = f"""if True:

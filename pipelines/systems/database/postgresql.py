@@ -17,7 +17,6 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TableClause
 
 from pipelines.systems.database.server import DatabaseError, DatabaseUnreachableError, quoted
-from pipelines.systems.retries import retry_context
 
 TYPE = b"POSTGRESQL:type"
 """Field metadata in which ADBC names the column's type."""
@@ -134,16 +133,33 @@ class PostgreSQL:
         return DatabaseError(f"{self.where}: {name} cannot be read: {said}")
 
 
+def _patiently(target: str, patience: float) -> tuple[AdbcDatabase, AdbcConnection]:
+    """Connect, again and again while that may help."""
+    try:
+        return _opened(target)
+    except Error as error:
+        if not _may_pass(error):
+            raise
+    from pipelines.systems.retries import retry_context  # noqa: PLC0415  only a failure pays for it
+
+    for attempt in retry_context(on=_may_pass, attempts=None, timeout=patience, wait_initial=0.1, wait_max=5.0):
+        with attempt:
+            return _opened(target)
+    raise AssertionError(patience)
+
+
+def _opened(target: str) -> tuple[AdbcDatabase, AdbcConnection]:
+    database = AdbcDatabase(driver=_driver_path(), uri=target)
+    return database, AdbcConnection(database)
+
+
 @contextmanager
 def connect(url: URL, patience: float) -> Iterator[PostgreSQL]:
     """Open the connection and its transaction."""
     where, password = url.render_as_string(hide_password=True), str(url.password or "")
     target = url.set(drivername="postgresql", query={**LINK, **url.query}).render_as_string(hide_password=False)
     try:
-        for attempt in retry_context(on=_may_pass, attempts=None, timeout=patience, wait_initial=0.1, wait_max=5.0):
-            with attempt:
-                database = AdbcDatabase(driver=_driver_path(), uri=target)
-                connection = AdbcConnection(database)
+        database, connection = _patiently(target, patience)
     except Error as error:
         hint = "Check that the server runs (`headrace stack status`) and the address"
         if "authentication failed" in str(error):

@@ -14,7 +14,6 @@ from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlalchemy import Select, func, literal_column, make_url, or_, select, table
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
@@ -212,6 +211,8 @@ def _as_one(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.Table]]
 
 def _by_day(batches: Iterator[pa.RecordBatch], by: str) -> Iterator[tuple[str, pa.Table]]:
     """Batches in the order of the UTC days of the column `by` → a day and all its rows."""
+    import pyarrow.compute as pc  # noqa: PLC0415  who finds nothing new does not pay for the import
+
     now, held = None, list[pa.RecordBatch]()
     for batch in batches:
         runs, start = pc.run_end_encode(pc.cast(batch.column(by), pa.date32())), 0
