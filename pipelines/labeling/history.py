@@ -27,7 +27,7 @@ OVERLAP = timedelta(minutes=10)
 """Changes this much older than the newest one we hold are looked at again: they may have been under way."""
 
 STRETCH = 1000
-"""Tasks whose totals are compared in one request."""
+"""Tasks that are compared, or read again, in one go."""
 
 LAST_ID = 2**62
 """Beyond any task."""
@@ -140,8 +140,11 @@ def _since(ledger: Ledger, reader: Reader) -> int:
         return _few(ledger, reader, few)
     listed = list(reader.tasks.changed(since))
     ours = [task for task in listed if task.sample_id and task.item]
-    held = ledger.held({day_of(task.item) for task in ours}, [task.id for task in ours])
-    _read_again(ledger, reader, [task for task in ours if _is_news(task, held)], held)
+    for start in range(0, len(ours), STRETCH):
+        part = ours[start : start + STRETCH]
+        held = ledger.held({day_of(task.item) for task in part}, [task.id for task in part])
+        _read_again(ledger, reader, part, held)
+    ledger.flush()
     return len(listed) - len(ours)
 
 
@@ -150,6 +153,7 @@ def _few(ledger: Ledger, reader: Reader, tasks: list["Json"]) -> int:
     ours = [task for task in tasks if _is_ours(task["data"])]
     held = ledger.held({day_of(task["data"]["item"]) for task in ours}, [task["id"] for task in ours])
     _add(ledger, reader, ours, held)
+    ledger.flush()
     return len(tasks) - len(ours)
 
 
@@ -157,7 +161,6 @@ def _add(ledger: Ledger, reader: Reader, tasks: Iterable["Json"], held: Mapping[
     for task in tasks:
         looked = held.get((task["data"]["sample_id"], task["id"]))
         ledger.add(reader.events(task, looked.stands if looked else {}))
-    ledger.flush()
 
 
 def _cursor(manifest: Manifest) -> datetime | None:
@@ -174,13 +177,13 @@ def _is_news(task: "Listed", held: Mapping[Place, Looked]) -> bool:
     return (looked.changed_at, len(looked.stands)) != (task.updated_at, task.answers)
 
 
-def _read_again(ledger: Ledger, reader: Reader, wanted: list["Listed"], held: Mapping[Place, Looked]) -> None:
-    """Add what happened on these tasks up to the newest change that was listed; later ones are for the next time.
+def _read_again(ledger: Ledger, reader: Reader, listed: list["Listed"], held: Mapping[Place, Looked]) -> None:
+    """Add what happened on these tasks up to the newest change of those listed; later ones are for the next time.
 
     So the newest change in the table is never newer than a change that the listing missed.
     """
-    horizon = max((task.updated_at for task in wanted), default=None)
-    read = reader.tasks.with_answers([task.id for task in wanted])
+    horizon = max((task.updated_at for task in listed), default=None)
+    read = reader.tasks.with_answers([task.id for task in listed if _is_news(task, held)])
     seen = (task for task in read if horizon and moment(task["updated_at"]) <= horizon and _is_ours(task["data"]))
     _add(ledger, reader, seen, held)
 
@@ -203,13 +206,13 @@ def _stretches(task_ids: list[int]) -> Iterable[tuple[int, int]]:
 
 def _compare_stretch(ledger: Ledger, reader: Reader, ids: tuple[int, int], tasks: pl.DataFrame) -> None:
     listed = [task for task in reader.tasks.between(ids) if task.sample_id and task.item]
-    held = ledger.held(set(tasks["day"]) | {day_of(task.item) for task in listed}, None)
-    held = {place: looked for place, looked in held.items() if ids[0] <= place[1] <= ids[1]}
+    days, ids_here = {*tasks["day"], *(day_of(task.item) for task in listed)}, {task.id for task in listed}
+    held = ledger.held(days, {*tasks["task_id"], *ids_here})
     there = {(task.sample_id, task.id) for task in listed}
-    _read_again(ledger, reader, [task for task in listed if _is_news(task, held)], held)
+    _read_again(ledger, reader, listed, held)
     gone = sorted(place for place in held.keys() - there if held[place].stands)
     if gone:
         deleted_at = reader.server.now()  # the server keeps no time for that, so it is when we saw it
         for place in gone:
             ledger.add(events(held[place].stands, {}, deleted_at))
-        ledger.flush()
+    ledger.flush()

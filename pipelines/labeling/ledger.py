@@ -58,10 +58,10 @@ class Ledger:
         days = sorted(self.manifest.partitions)
         return tuple(day for day in days if before.lines.get(day) != self.manifest.lines[day])
 
-    def held(self, days: Iterable[str], task_ids: Iterable[int] | None) -> dict[Place, Looked]:
-        """What the table holds of these tasks, or all, on these days."""
+    def held(self, days: Iterable[str], task_ids: Iterable[int]) -> dict[Place, Looked]:
+        """What the table holds of these tasks on these days."""
         found: dict[Place, Looked] = {}
-        chosen = pl.lit(value=True) if task_ids is None else pl.col("task_id").is_in(list(task_ids))
+        chosen = pl.col("task_id").is_in(list(task_ids))
         for day in sorted(set(days) & self.manifest.partitions.keys()):
             found |= known(self._day(day).filter(chosen))
         return found
