@@ -26,7 +26,7 @@ from pipelines.engine.plan import Plan
 from pipelines.engine.run import Done, run_stage
 from pipelines.engine.stage import Files, Outcome, Stage
 from pipelines.errors import NotConfiguredError, TableBusyError
-from pipelines.labeling import consensus, history, tasks, votes, weak
+from pipelines.labeling import consensus, history, tables, tasks, votes, weak
 from pipelines.labeling.annotations import ItemError, pseudonym
 from pipelines.labeling.decisions import Decision
 from pipelines.labeling.ledger import Ledger
@@ -252,7 +252,7 @@ def collect(
         LabelStudioError: The server refuses, or stays away.
         LabelConfigDriftError: The project asks another question.
     """
-    table = tasks.annotations_table(dataset, labeling)
+    table = tables.annotations(dataset, labeling)
     secret = _secret(settings)
     with lake.lease(table), connect(settings) as server:
         before = lake.manifest(table)
@@ -275,10 +275,10 @@ def decide(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings,
     Raises:
         ItemError: Nothing was collected yet.
     """
-    table = tasks.annotations_table(dataset, labeling)
+    table = tables.annotations(dataset, labeling)
     by = pseudonym(f"by {decision.by}", _secret(settings))
     with _alone(lake, table):
-        before, history = lake.manifest(table), tasks.history(dataset, labeling, lake)
+        before, history = lake.manifest(table), tables.history(dataset, labeling, lake)
         ledger = Ledger(before, lake, {name: history.schema[name] for name in labeling.keys})
         ledger.add(decision.events(history, by, datetime.now(UTC)))
         ledger.flush()
@@ -296,15 +296,15 @@ def _here(plan: Plan, lake: Lake, done: Done) -> None:
 
 def _key_types(dataset: Dataset, labeling: Labeling, lake: Lake, before: Manifest) -> dict[str, pl.DataType]:
     """Types of the key columns, as the history has them, else as the tables do that the sample is drawn from."""
-    tables = [before.table, *(tasks.table(dataset, read.table) for read in labeling.reads.values())]
-    for table in tables:
+    places = [before.table, *(tables.table(dataset, read.table) for read in labeling.reads.values())]
+    for table in places:
         for partition in sorted(lake.manifest(table).partitions)[:1]:
             found = pl.read_parquet_schema(lake.paths(table, [partition])[partition])
             if all(name in found for name in labeling.keys):
                 return {name: found[name] for name in labeling.keys}
     raise ItemError(
         f"labels {dataset.name} {labeling.name}: expected the keys {', '.join(labeling.keys)} in one of"
-        f" {', '.join(tables[1:])}, seen none there. Run `headrace run {dataset.name}`, or mend the declaration."
+        f" {', '.join(places[1:])}, seen none there. Run `headrace run {dataset.name}`, or mend the declaration."
     )
 
 

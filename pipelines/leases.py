@@ -7,7 +7,7 @@ from pipelines import graph
 from pipelines.dataset import raw_table
 from pipelines.datasets import NAMES, load
 from pipelines.engine.lake import Lake
-from pipelines.labeling.tasks import annotations_table
+from pipelines.labeling import tables as labeling_tables
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def everything(lake: Lake) -> Iterator[str]:
         dataset = load(name)
         yield f"release/{name}"
         yield from (raw_table(name, source.name) for source in dataset.sources)
-        yield from (annotations_table(dataset, labeling) for labeling in dataset.labels)
+        yield from (labeling_tables.annotations(dataset, labeling) for labeling in dataset.labels)
         for stage in graph.stages(dataset):
             yield from (stage.table, *stage.beside)
     for path in (lake.root / ".headrace" / "locks").glob("*.lock"):

@@ -8,7 +8,7 @@ import polars as pl
 
 from pipelines.dataset import Dataset, Labeling
 from pipelines.engine.lake import Lake
-from pipelines.labeling import consensus, crowdlab, learned, quality, tasks, votes, weak
+from pipelines.labeling import consensus, crowdlab, learned, quality, tables, tasks, votes, weak
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
 
@@ -60,7 +60,7 @@ def report(
         QualityError: With `gate`, the labels do not reach the declared thresholds.
     """
     rows = tasks.sampled(dataset, labeling, lake, params)
-    history = tasks.history(dataset, labeling, lake)
+    history = tables.history(dataset, labeling, lake)
     items = _evidence(dataset, labeling, lake, history)
     found = quality.measure(history, labeling, _gold(dataset, labeling, lake, rows), items)
     if gate:
@@ -82,7 +82,7 @@ def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settin
     Raises:
         LabelStudioError: The server refuses, or stays away.
     """
-    history = tasks.history(dataset, labeling, lake)
+    history = tables.history(dataset, labeling, lake)
     given = votes.answers(history, labeling.choices)
     opinions = dict(given.group_by("sample_id").len().iter_rows())
     there = votes.standing(history).group_by("sample_id").len().sort("sample_id")
@@ -101,7 +101,7 @@ def _gold(dataset: Dataset, labeling: Labeling, lake: Lake, rows: pl.DataFrame) 
     """Sample id → true answer, for the sampled items that have one."""
     if not labeling.gold:
         return {}
-    known = lake.scan(tasks.table(dataset, labeling.gold.table)).select(*labeling.keys, "answer").collect()
+    known = lake.scan(tables.table(dataset, labeling.gold.table)).select(*labeling.keys, "answer").collect()
     return dict(rows.join(known, on=labeling.keys).select("sample_id", "answer").iter_rows())
 
 
@@ -114,7 +114,7 @@ def _evidence(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.Data
 
 def answered(dataset: Dataset, labeling: Labeling, lake: Lake, *, at_least: float = 0.0) -> dict[str, str]:
     """Sample id → label that people gave so far, with at least that confidence."""
-    table = tasks.labels_table(dataset, labeling)
+    table = tables.labels(dataset, labeling)
     if not lake.manifest(table).partitions:
         return {}
     labels = lake.scan(table).filter(pl.col("confidence") >= at_least)

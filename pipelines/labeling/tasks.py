@@ -12,40 +12,11 @@ import polars as pl
 
 from pipelines.dataset import Dataset, Labeling
 from pipelines.engine.lake import Lake
+from pipelines.labeling import tables
 from pipelines.labeling.annotations import ItemError, item_of
 from pipelines.labeling.weak import Suggested
 
 Json = dict[str, Any]
-
-
-def table(dataset: Dataset, name: str) -> str:
-    """The table that a labeling calls `name`: `validated/flights` of the dataset `flights` is its table there."""
-    state, _, rest = name.partition("/")
-    return f"{state}/{dataset.name}/{rest}"
-
-
-def annotations_table(dataset: Dataset, labeling: Labeling) -> str:
-    """The table of what people did."""
-    return f"annotations/{dataset.name}/{labeling.name}"
-
-
-def labels_table(dataset: Dataset, labeling: Labeling) -> str:
-    """The table of what that adds up to."""
-    return f"labels/{dataset.name}/{labeling.name}"
-
-
-def history(dataset: Dataset, labeling: Labeling, lake: Lake) -> pl.DataFrame:
-    """All that people did.
-
-    Raises:
-        ItemError: Nothing was collected yet.
-    """
-    table = annotations_table(dataset, labeling)
-    if not lake.manifest(table).partitions:
-        raise ItemError(
-            f"labels {dataset.name} {labeling.name}: nothing was collected yet, run `headrace label collect`."
-        )
-    return lake.scan(table).collect()
 
 
 def sampled(dataset: Dataset, labeling: Labeling, lake: Lake, params: Mapping[str, Any]) -> pl.DataFrame:
@@ -54,7 +25,7 @@ def sampled(dataset: Dataset, labeling: Labeling, lake: Lake, params: Mapping[st
     Raises:
         ItemError: The sample is not what the declaration says.
     """
-    frames = {name: lake.scan(table(dataset, read.table)) for name, read in labeling.reads.items()}
+    frames = {name: lake.scan(tables.table(dataset, read.table)) for name, read in labeling.reads.items()}
     rows = labeling.sample(params=params, **frames)
     _check(dataset, labeling, rows)
     return rows
