@@ -146,13 +146,16 @@ def test_a_word_on_a_report_is_about_what_the_report_showed_and_no_later_answer(
     tasks = campaign.tasks()
     ann.answers(tasks["ride-0"], "weather")
     campaign.collect()
-    shown = review.report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS).until
+    shown = review.report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
     bob.answers(tasks["ride-1"], "carrier")
     campaign.collect()
 
-    decide(campaign, "refused", until=annotations.moment(shown))
+    decide(campaign, "refused", until=annotations.moment(shown.until))
+    last = review.report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
 
     assert campaign.labels() == {"ride-1": "carrier"}
+    assert (shown.unspoken, shown.refused, last.unspoken, last.refused) == (1, 0, 1, 1)
+    assert "  1 answers to accept or refuse, 1 refused" in last.lines()
 
 
 def test_a_refusal_that_died_before_the_labels_is_finished_by_saying_it_again(

@@ -45,9 +45,7 @@ class Decision:
             by: Who says so, by pseudonym.
             at: When.
         """
-        spoken = history.filter(pl.col("event").is_in(DECISIONS)).sort("created_at")
-        spoken = spoken.group_by("annotation_id", "updated_at", maintain_order=True).agg(word=pl.col("event").last())
-        found = standing(history).join(spoken, on=["annotation_id", "updated_at"], how="left", maintain_order="left")
+        found = spoken(history)
         if self.annotator:
             found = found.filter(pl.col("annotator") == self.annotator)
         if self.until:
@@ -56,3 +54,10 @@ class Decision:
         said = {"event": self.word, "annotator": by, "note": self.reason or None, "created_at": at}
         for row in found.filter(wanted).drop("word").iter_rows(named=True):
             yield row | said | {"choice": None, "result": "[]", "lead_time_s": None}
+
+
+def spoken(history: pl.DataFrame) -> pl.DataFrame:
+    """The answers that were not taken back, each with the last `word` on it; null where nobody spoke about it."""
+    said = history.filter(pl.col("event").is_in(DECISIONS)).sort("created_at")
+    last = said.group_by("annotation_id", "updated_at", maintain_order=True).agg(word=pl.col("event").last())
+    return standing(history).join(last, on=["annotation_id", "updated_at"], how="left", maintain_order="left")

@@ -8,7 +8,7 @@ import polars as pl
 
 from pipelines.dataset import Dataset, Labeling
 from pipelines.engine.lake import Lake
-from pipelines.labeling import consensus, crowdlab, learned, quality, tables, tasks, votes, weak
+from pipelines.labeling import consensus, crowdlab, decisions, learned, quality, tables, tasks, votes, weak
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
 
@@ -26,6 +26,8 @@ class Report:
         anchoring: How often people's label is what was suggested, where it was `shown` and where they were `blind`.
         blind: Share of the sampled items shown without a suggestion, of those that one could be made for.
         until: When the newest answer was given or changed.
+        unspoken: Answers that nobody accepted or refused yet.
+        refused: Answers that somebody refused, and nobody accepted since.
     """
 
     quality: quality.Quality
@@ -33,6 +35,8 @@ class Report:
     anchoring: Mapping[str, float | None]
     blind: float | None
     until: str
+    unspoken: int
+    refused: int
 
     def lines(self) -> list[str]:
         """For people."""
@@ -44,7 +48,11 @@ class Report:
         shown, blind = (quality.share(self.anchoring[name]) for name in ("shown", "blind"))
         without = f"{quality.share(self.blind)} of the suggestions were kept back"
         follow = [f"  {without}; people agree with them on {shown} where they saw them, on {blind} where not"]
-        return [f"  {self.quality.lines()[0]}", *self.quality.lines()[1:], *functions, *(follow if functions else [])]
+        head = [
+            f"  {self.quality.lines()[0]}",
+            f"  {self.unspoken} answers to accept or refuse, {self.refused} refused",
+        ]
+        return [*head, *self.quality.lines()[1:], *functions, *(follow if functions else [])]
 
     def content(self) -> dict[str, Any]:
         """For machines."""
@@ -70,7 +78,9 @@ def report(
     blind = sum(made) / len(made) if made else None
     functions, anchoring = weak.report(cast, labeling, labels), weak.anchoring(cast, labeling, labels)
     newest = pl.col("updated_at").max().dt.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z")
-    return Report(found, functions, anchoring, blind, votes.newest(history).select(newest).item())
+    until, words = votes.newest(history).select(newest).item(), decisions.spoken(history)["word"]
+    refused = int((words == "refused").sum())
+    return Report(found, functions, anchoring, blind, until, words.null_count(), refused)
 
 
 def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings) -> tuple[str, ...]:
