@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pipelines.systems.s3.control import Control
 from pipelines.systems.s3.failures import (
     BrokeOffError,
+    CutShortError,
     NoKeysError,
     ObjectChangedError,
     ObjectUnreadableError,
@@ -27,7 +28,7 @@ from pipelines.systems.s3.failures import (
     known,
     may_pass,
 )
-from pipelines.systems.s3.objects import Object, Place, is_plain
+from pipelines.systems.s3.objects import Answer, Object, Place, is_plain
 from pipelines.systems.s3.transfer import Transfer
 
 T = TypeVar("T")
@@ -181,8 +182,7 @@ class Bucket:
 
     def _rest(self, found: Object, arrived: "Arrived") -> Object:
         """Read on from what has arrived."""
-        rest = self._control.get(found, arrived.size) if arrived.size else None
-        answer = rest or self._client(found.key).get(found)
+        answer = self._answer(found, arrived.size)
         seen = answer.object
         if (found.etag and seen.etag != found.etag) or seen.size != found.size:
             raise self._changed(found, f"seen ETag {seen.etag}, {seen.size} bytes")
@@ -194,6 +194,13 @@ class Bucket:
         if arrived.size != found.size:
             raise BrokeOffError(f"{arrived.size:,} of {found.size:,} bytes read, then no more.")
         return seen
+
+    def _answer(self, found: Object, start: int) -> Answer:
+        """The bytes from `start` on. A server that fails at them may announce them all, and give what went wrong."""
+        try:
+            return self._control.get(found, start) if start else self._client(found.key).get(found)
+        except CutShortError as error:
+            raise BrokeOffError(f"{start:,} of {found.size:,} bytes read, then: {error}") from error
 
     def _patiently(self, doing: str, call: Callable[[], T]) -> T:
         """Call, again and again while that may help, and turn what remains into a known error."""

@@ -50,8 +50,12 @@ class UnreachedError(Exception):
     """The server is away, or the line is bad."""
 
 
+class CutShortError(UnreachedError):
+    """The server gave fewer bytes than it had announced."""
+
+
 class BrokeOffError(UnreachedError):
-    """The answer began, and did not come to its end."""
+    """A read began, and did not come to its end."""
 
 
 class RefusedError(Exception):
@@ -72,7 +76,7 @@ def told(text: str) -> "RefusedError | UnreachedError":
     said, _, below = text.partition("\n")
     found = CAUSE.search(below)
     cause = f" ({next(filter(None, found.groups()))})." if found else ""
-    return (BrokeOffError if "IncompleteBody" in cause else UnreachedError)(said + cause)
+    return (CutShortError if "IncompleteBody" in cause else UnreachedError)(said + cause)
 
 
 def may_pass(error: Exception) -> bool:
