@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from measure import Contender, Report, in_turns, once, options
-from transform import MADE, fresh
+from transform import MADE, fresh, itself
 
 if TYPE_CHECKING:
     from pipelines.engine.manifest import Manifest
@@ -52,10 +52,9 @@ def working(report: Report, repeats: int) -> None:
     """A year of flights, validated and transformed; the workers' CPU seconds are counted with their cluster's."""
     with TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
-        prepare = [sys.executable, str(Path(__file__).with_name("transform.py")), "--do", "prepare", "1"]
-        once(Contender("prepare", prepare, folder))
+        once(itself(folder, "prepare", "1 1"))
         contenders = [
-            Contender(who, me(who, folder, "serve", workers).command, folder, before=partial(fresh, folder))
+            Contender(who, me(who, folder, "serve", workers).command, folder, before=partial(fresh, folder / "run"))
             for who, workers in (("threads", 0), ("1 worker", 1), ("2 workers", 2))
         ]
         costs = in_turns(contenders, repeats)
