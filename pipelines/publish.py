@@ -21,9 +21,11 @@ from pipelines.engine.lake import Lake
 from pipelines.settings import Settings
 from pipelines.systems.dvc.files import write_whole
 from pipelines.systems.feature_store.errors import NothingToPublishError, ProofFailedError
+from pipelines.systems.feature_store.seal import from_tag
 from pipelines.systems.feature_store.snapshot import Snapshot, Span
 
 if TYPE_CHECKING:
+    from pipelines.systems.feature_store.definitions import Holding, Standing
     from pipelines.systems.feature_store.online import Loaded
     from pipelines.systems.feature_store.proof import Proof
     from pipelines.systems.feature_store.sides import Attempt, Sides
@@ -85,8 +87,8 @@ class Published:
         return {
             **vars(self),
             "as_of": self.as_of.isoformat(),
-            "loads": {table: vars(load) for table, load in self.loads.items()},
-            "proofs": [{**vars(proof), "mismatches": [*map(str, proof.mismatches)]} for proof in self.proofs],
+            "loads": {table: load.to_dict() for table, load in self.loads.items()},
+            "proofs": [proof.to_dict() for proof in self.proofs],
             "newest": {
                 table: {"event": span.event.isoformat(), "known": span.known.isoformat()}
                 for table, span in self.newest.items()
@@ -123,18 +125,19 @@ def publish(
     with lake.lease(f"online/{dataset.name}"):
         snapshot = Snapshot.of(dataset, lake, release or "")
         with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
-            changes = _changes(sides, how or How())
-            done = _confirm(sides, how or How()) or _replace(sides, changes, how or How())
+            standing = sides.standing
+            changes = _changes(sides, standing, how or How())
+            done = _confirm(sides, standing.live, how or How()) or _replace(sides, changes, how or How())
             _report(lake, sides)
         return done
 
 
-def _changes(sides: "Sides", how: How) -> list[str]:
+def _changes(sides: "Sides", standing: "Standing", how: How) -> list[str]:
     """What changes in the definitions; refused if it breaks somebody and nobody allowed it."""
     from pipelines.systems.feature_store.declared import changes, refuse_breaks, refuse_taken  # noqa: PLC0415  brings Feast
 
-    refuse_taken(sides.store, sides.snapshot.dataset)
-    found = changes(sides.store, sides.snapshot.dataset, sides.standing)
+    refuse_taken(sides.snapshot.dataset, standing)
+    found = changes(sides.snapshot.dataset, standing)
     for change in found:
         how.say(f"{sides.snapshot.dataset.service}: {change}")
     if not how.allow_changes:
@@ -142,13 +145,13 @@ def _changes(sides: "Sides", how: How) -> list[str]:
     return [str(change) for change in found]
 
 
-def _confirm(sides: "Sides", how: How) -> Published | None:
+def _confirm(sides: "Sides", live: "Holding", how: How) -> Published | None:
     """The live side, if it holds the snapshot already and proves it."""
-    live = sides.standing.live
     if not sides.shows(live):
         return None
-    expected = sides.expected(live.side, sides.snapshot if live.release and not how.everything else None)
-    proofs = sides.prove(live.side, expected)
+    seals = from_tag(live.seals)
+    expected = sides.expected(sides.snapshot if live.release and not how.everything else None, seals)
+    proofs = sides.prove(live.side, expected, seals)
     if any(proof.mismatches for proof in proofs):
         return None
     done = _published(sides, live.side, {}, proofs, (), switched=False)
@@ -161,15 +164,16 @@ def _confirm(sides: "Sides", how: How) -> Published | None:
 def _replace(sides: "Sides", changes: Sequence[str], how: How) -> Published:
     """Bring the standby to the snapshot, prove it, switch the service to it."""
     attempt = sides.attempt()
-    expected = sides.expected(attempt.side, None if how.everything else attempt.before())
+    held = from_tag(attempt.standing.standby.seals)
+    expected = sides.expected(None if how.everything else attempt.before(), held)
     _refuse_empty(sides, any(found.rows.height for found in expected.values()))
     loads = attempt.load(expected, patient=how.patient, everything=how.everything)
-    proofs = sides.prove(attempt.side, expected)
+    proofs = sides.prove(attempt.side, expected, attempt.seals(loads))
     wrong = [str(mismatch) for proof in proofs for mismatch in proof.mismatches]
     if wrong:
         raise ProofFailedError(_refusal(attempt, wrong))
     done = _published(sides, attempt.side, loads, proofs, changes, switched=True)
-    attempt.switch(done.report)
+    attempt.switch(done.report, {name: proof.seal for name, proof in zip(expected, proofs, strict=True)})
     return done
 
 

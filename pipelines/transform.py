@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.contracts import features
 from pipelines.dataset import WHOLE, Dataset, FeatureTable, Reads
 from pipelines.engine import parquet
-from pipelines.engine.manifest import Manifest
+from pipelines.engine.manifest import SPAN, Manifest
 from pipelines.engine.stage import Files, Inputs, Outcome, Stage
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def stage(dataset: Dataset, table: FeatureTable) -> Stage:
@@ -47,7 +50,7 @@ def compute(
     """The rows of one day; `names` maps the kernel's keywords to tables."""
     paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
     frame = features.compute(table, day, paths)
-    return Outcome(frame, _keys(table), check=partial(features.check, table, day), is_unique=True)
+    return Outcome(frame, _keys(table), check=partial(features.check, table, day), told=span, is_unique=True)
 
 
 def together(
@@ -64,8 +67,18 @@ def together(
         paths = {name: list(found.values()) for name, found in read.items()}
         rows = features.compute(table, days[0], paths, days[-1]).collect()
         features.check(table, days[0], rows, days[-1])
-        outcomes |= {day: Outcome(cut, _keys(table), is_unique=True) for day, cut in features.cut(rows, days).items()}
+        outcomes |= {
+            day: Outcome(cut, _keys(table), told=span, is_unique=True) for day, cut in features.cut(rows, days).items()
+        }
     return outcomes
+
+
+def span(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
+    """The fact `SPAN` of a partition: its first and last event time and its newest known time, in microseconds."""
+    event, known = (rows[name].to_physical() for name in (features.EVENT_TIME, features.KNOWN_TIME))
+    if not rows.height:
+        return {}
+    return {SPAN: {"first": event.min(), "last": event.max(), "known": known.max()}}  # type: ignore[dict-item]
 
 
 def _runs(days: Sequence[str]) -> list[list[str]]:

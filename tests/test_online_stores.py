@@ -168,8 +168,8 @@ def test_what_has_not_changed_is_neither_read_nor_written(lake: Lake) -> None:
     load = done.loads["aircraft_history"]
     proof = done.proofs[1]
     assert (load.written, load.deleted, load.kept) == (1, 0, 0)
-    assert (proof.whole, proof.changed) == (False, 1)
-    assert 1001 <= proof.compared <= 2001
+    assert (proof.whole, proof.changed, proof.seal.count) == (False, 1, 3002)
+    assert 1000 <= proof.compared <= 1001
     assert served(lake, ["N2"]) == [6.0]
 
 
@@ -259,6 +259,69 @@ def test_bytes_of_the_wrong_type_are_caught(lake: Lake) -> None:
         put(lake, "little/1")
 
 
+MANY = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(2500)]
+"""More aircraft than are sampled; no release changes them."""
+
+FOREIGN = {
+    "a key deleted": ([], ["M01234"], r"tailnum=M01234 is 'missing' in the online store, 'there' offline"),
+    "a key added": ([{**MANY[0], "tailnum": "X1"}], [], r"tailnum=X1 is 'there' in the online store"),
+    "a delete plus an add": ([{**MANY[0], "tailnum": "X1"}], ["M01234"], r"tailnum=M01234 is 'missing'"),
+    "two keys that swapped their places with two others": (
+        [{**MANY[0], "tailnum": "X1"}, {**MANY[0], "tailnum": "X2"}],
+        ["M00001", "M02499"],
+        r"tailnum=M0\d+ is 'missing'",
+    ),
+}
+
+
+@pytest.fixture
+def large(lake: Lake) -> Lake:
+    """Release 2 is on standby, at side `b`; release 3 has another value of one key."""
+    fill(lake, AIRCRAFT, [*FLOWN, *MANY])
+    put(lake, feature_lake.release(lake, 2))
+    put(lake, "little/1")
+    put(lake, "little/2")
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 5.0}, FLOWN[1], *MANY])
+    put(lake, feature_lake.release(lake, 3))
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 6.0}, FLOWN[1], *MANY])
+    feature_lake.release(lake, 4)
+    return lake
+
+
+@pytest.mark.parametrize("fault", FOREIGN)
+def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(large: Lake, fault: str) -> None:
+    write, delete, named = FOREIGN[fault]
+    standby = "b" if put(large, "little/3").side == "a" else "a"
+    spoil(large, standby, write, delete)
+
+    with pytest.raises(ProofFailedError, match=rf"{named}.*not switched"):
+        put(large, "little/4")
+
+    assert served(large, ["N2"]) == [5.0]
+    done = publish(DATASET, large, feature_lake.settings(large.root), "little/4", How(everything=True))
+    assert (done.switched, served(large, ["N2", "M01234", "X1"])) == (True, [6.0, 1.0, None])
+
+
+def test_a_key_that_somebody_deleted_and_the_release_writes_anew_is_no_fault(large: Lake) -> None:
+    standby = "b" if put(large, "little/3").side == "a" else "a"
+    spoil(large, standby, [], ["N2"])
+
+    done = put(large, "little/4")
+
+    assert (done.switched, done.proofs[1].whole) == (True, True)
+    assert served(large, ["N2"]) == [6.0]
+
+
+def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large: Lake) -> None:
+    standby = "b" if put(large, "little/3").side == "a" else "a"
+    spoil(large, standby, [{**MANY[1234], "delay_min": 2.0}])
+
+    done = publish(DATASET, large, feature_lake.settings(large.root), "little/4", How(everything=True))
+
+    assert done.loads["aircraft_history"].written == 2
+    assert served(large, ["N2", "M01234"]) == [6.0, 1.0]
+
+
 # --- who may write ---
 
 
@@ -274,7 +337,7 @@ def test_a_publisher_that_was_overtaken_writes_nothing_any_more(lake: Lake) -> N
     with pytest.raises(OvertakenError, match=r"publisher \d+ was overtaken by publisher \d+"):
         held.load(wanted, attempt.generation)
     with pytest.raises(OvertakenError, match="and has the lead"):
-        attempt.switch({})
+        attempt.switch({}, {})
 
     late.close()
     assert served(lake, ["N2"]) == [10.0]

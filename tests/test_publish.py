@@ -39,10 +39,12 @@ from pipelines.engine.lake import Lake
 from pipelines.publish import How, publish
 from pipelines.systems.feature_store.definitions import Standing, objects
 from pipelines.systems.feature_store.errors import DefinitionChangedError
+from pipelines.systems.feature_store.seal import Seal, from_tag, to_tag
 from pipelines.systems.feature_store.snapshot import Snapshot, latest
 from pipelines.systems.feature_store.store import close_store, open_store
 from pipelines.systems.publications import Publications
 from pipelines.trace.freshness import freshness
+from pipelines.transform import span
 
 __all__ = ["lake", "published"]
 
@@ -143,8 +145,8 @@ def test_the_standby_is_brought_to_a_release_by_the_difference_alone(lake: Lake)
 
     done = put(lake)
 
-    assert vars(done.loads["aircraft_history"]) == {"written": 1, "deleted": 1, "kept": 1}
-    assert vars(done.loads["origin_weather"]) == {"written": 0, "deleted": 0, "kept": 2}
+    assert done.loads["aircraft_history"].to_dict() == {"written": 1, "deleted": 1, "kept": 1}
+    assert done.loads["origin_weather"].to_dict() == {"written": 0, "deleted": 0, "kept": 2}
     assert served(lake, ["N2", "N3", "N4", "N5"]) == [-4.0, None, None, 3.0]
 
 
@@ -191,6 +193,45 @@ def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> 
     standing = Standing.of(opened(lake), DATASET)
     assert (standing.live.release, standing.standby.release) == ("little/2", "little/1")
     assert (standing.live.side, standing.live.as_of) == (done.side, done.as_of.isoformat())
+
+
+@pytest.mark.parametrize("was", [0.0, None])
+def test_a_zero_that_loses_its_sign_is_a_change(lake: Lake, was: float | None) -> None:
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": was}, FLOWN[1]])
+    before = Snapshot.of(DATASET, lake, feature_lake.release(lake, 1))
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": -0.0}, {**FLOWN[1], "delay_min": 3.0}])
+
+    affected = Snapshot.of(DATASET, lake, "").affected(AIRCRAFT, before)
+
+    assert affected["tailnum"].to_list() == ["N2"]
+
+
+def test_a_set_of_keys_has_one_seal_in_any_order_and_another_for_every_other_set() -> None:
+    keys = pl.Series([f"key {number}".encode() for number in range(1000)], dtype=pl.Binary)
+    other = pl.concat([keys.tail(999), pl.Series([b"another"], dtype=pl.Binary)])
+
+    assert Seal.of(keys) == Seal.of(keys.reverse()) == Seal.of(keys.head(400)) + Seal.of(keys.tail(600))
+    assert Seal.of(other) == Seal.of(keys) + Seal.of(other.tail(1)) - Seal.of(keys.head(1)) != Seal.of(keys)
+    assert from_tag(to_tag({"a": Seal.of(keys), "b": Seal.of(keys.clear())})) == {
+        "a": Seal.of(keys),
+        "b": Seal(0, 0),
+    }
+
+
+def test_the_times_of_a_partition_are_in_its_manifest_entry_and_no_file_is_opened(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {table.name: lake.manifest(f"features/little/{table.name}") for table in DATASET.features}
+    spans = Snapshot.of(DATASET, lake, "").spans
+    for manifest in made.values():
+        told = {
+            name: replace(entry, facts=span(pl.read_parquet(lake.cache.path(entry.md5))))
+            for name, entry in manifest.partitions.items()
+        }
+        lake.commit(manifest.with_partitions(told))
+    monkeypatch.setattr("pyarrow.parquet.read_metadata", None)
+
+    assert Snapshot.of(DATASET, lake, "").spans == spans
 
 
 # --- what is told of it ---

@@ -101,7 +101,7 @@ def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lak
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
     snapshot = Snapshot.of(DATASET, lake, "")
     sides = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
-    sides.attempt().load(sides.expected("a", None))
+    sides.attempt().load(sides.expected(None, {}))
     sides.close()
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
@@ -115,14 +115,14 @@ def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lak
 def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
     snapshot = Snapshot.of(DATASET, lake, "")
     stale = Sides.open(snapshot, lake.root / "feature_repo", feature_lake.settings(lake.root))
-    attempt, expected = stale.attempt(), stale.expected("a", None)
+    attempt, expected = stale.attempt(), stale.expected(None, {})
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
     put(lake)
 
     with pytest.raises(OvertakenError, match=r"publisher 2 was overtaken by publisher 3|another publish \(3\) came"):
         attempt.load(expected)
     with pytest.raises(OvertakenError, match=r"another publish \(3\) came after this one \(2\)"):
-        attempt.switch({})
+        attempt.switch({}, {})
 
     stale.close()
     assert served(lake, ["N2"]) == [10.0]

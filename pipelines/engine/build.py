@@ -72,7 +72,8 @@ def _kept(item: Stale, outcome: Outcome, lake: Lake, cache: Cache, engine: Engin
         for table, more in outcome.beside.items()
     }
     own = _keep(cache, parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique), item.memo)
-    facts = {**outcome.facts, "collected_by": collected_by} if engine == "gpu" else outcome.facts
+    by = {"collected_by": collected_by} if engine == "gpu" else {}
+    facts = {**outcome.facts, **outcome.told(rows), **by}
     return replace(own, inputs=item.inputs, facts=facts, beside=beside)
 
 

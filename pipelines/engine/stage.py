@@ -28,6 +28,7 @@ class Outcome:
         is_unique: Whether no two rows can share their keys.
         facts: What is known about the partition beyond its rows, for the manifest.
         check: Raises a known error if the rows, once computed, are not what they must be.
+        told: More facts, of the rows once they are computed.
         beside: Table → rows, for the tables beside it; a table of no rows is left out.
         refusal: The partition must not go on: given where the rows lie that show why, the error that says so.
     """
@@ -36,6 +37,7 @@ class Outcome:
     keys: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     check: "Callable[[pl.DataFrame], None]" = lambda _rows: None
+    told: "Callable[[pl.DataFrame], Mapping[str, Any]]" = lambda _rows: {}
     beside: "Mapping[str, pl.DataFrame]" = field(default_factory=dict)
     refusal: Callable[[str], HeadraceError] | None = None
     is_unique: bool = False

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from feast import FeatureService, FeatureStore, FeatureView
-from feast.errors import FeastObjectNotFoundException
+from feast import FeatureService, FeatureView
 
 from pipelines.dataset import Dataset, FeatureTable
 from pipelines.systems.feature_store.definitions import SIDES, Standing, key_type, physical, taken
@@ -34,13 +33,13 @@ class DefinitionChange:
         return f"{self.sign} {self.what}"
 
 
-def changes(store: FeatureStore, dataset: Dataset, standing: Standing) -> tuple[DefinitionChange, ...]:
+def changes(dataset: Dataset, standing: Standing) -> tuple[DefinitionChange, ...]:
     """What differs between the declaration and the side that is live; all is new before the first publish."""
     return tuple(
         change
         for table in dataset.features
-        for change in _of_table(table, registered(store, physical(table, standing.live.side)))
-    ) + tuple(_gone(store, dataset))
+        for change in _of_table(table, standing.views.get(physical(table, standing.live.side)))
+    ) + tuple(_gone(dataset, standing.service))
 
 
 def refuse_breaks(dataset: Dataset, found: tuple[DefinitionChange, ...]) -> None:
@@ -58,14 +57,14 @@ def refuse_breaks(dataset: Dataset, found: tuple[DefinitionChange, ...]) -> None
         )
 
 
-def refuse_taken(store: FeatureStore, dataset: Dataset) -> None:
+def refuse_taken(dataset: Dataset, standing: Standing) -> None:
     """Let no dataset write over what another one serves.
 
     Raises:
         NameTakenError: A view of that name, or the service, is another dataset's.
     """
-    views = [registered(store, physical(table, side)) for table in dataset.features for side in SIDES]
-    for found in (*views, _service(store, dataset)):
+    views = [standing.views.get(physical(table, side)) for table in dataset.features for side in SIDES]
+    for found in (*views, standing.service):
         owner = found.tags.get("dataset", dataset.name) if found else dataset.name
         if found and owner != dataset.name:
             raise taken(found.name.removesuffix("__a").removesuffix("__b"), dataset.name, owner)
@@ -74,14 +73,6 @@ def refuse_taken(store: FeatureStore, dataset: Dataset) -> None:
 def is_other(view: FeatureView, table: FeatureTable) -> bool:
     """Whether the view is registered with other columns than `table` declares."""
     return _columns(view) != _declared(table)
-
-
-def registered(store: FeatureStore, name: str) -> FeatureView | None:
-    """The view as the registry has it, past Feast's cache."""
-    try:
-        return store.registry.get_feature_view(name, store.project, allow_cache=False)
-    except FeastObjectNotFoundException:
-        return None
 
 
 def _of_table(table: FeatureTable, view: FeatureView | None) -> Iterator[DefinitionChange]:
@@ -101,22 +92,14 @@ def _of_table(table: FeatureTable, view: FeatureView | None) -> Iterator[Definit
         yield DefinitionChange(OTHER, f"{table.name} ttl {ttl} → {table.ttl}", breaks=False)
 
 
-def _gone(store: FeatureStore, dataset: Dataset) -> Iterator[DefinitionChange]:
+def _gone(dataset: Dataset, service: FeatureService | None) -> Iterator[DefinitionChange]:
     """Tables that the service shows and nobody declares any more."""
-    service = _service(store, dataset)
     if service is None:
         return
     declared = {table.name for table in dataset.features}
     for projection in service.feature_view_projections:
         if projection.name_to_use() not in declared:
             yield DefinitionChange(GONE, projection.name_to_use(), breaks=True)
-
-
-def _service(store: FeatureStore, dataset: Dataset) -> FeatureService | None:
-    try:
-        return store.registry.get_feature_service(dataset.service, store.project, allow_cache=False)
-    except FeastObjectNotFoundException:
-        return None
 
 
 def _columns(view: FeatureView) -> Mapping[str, str]:

@@ -4,8 +4,8 @@ Every feature table has two physical views, `<table>__a` and `<table>__b`. The s
 `<table>`; the other is the standby that the next release is brought to. What holds which release stands in the tags.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import polars as pl
@@ -30,12 +30,14 @@ class Holding:
         release: Name of the release; empty for tables of the workspace that are no release.
         digest: What the side was proved to hold; empty while it is being loaded, and before.
         as_of: The time that its values are the latest at, ISO 8601.
+        seals: Feature table → seal of the keys that it was proved to hold.
     """
 
     side: str
     release: str = WORKSPACE
     digest: str = ""
     as_of: str = ""
+    seals: str = ""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -45,38 +47,44 @@ class Holding:
     @classmethod
     def from_tags(cls, side: str, tags: dict[str, str]) -> Self:
         """The holding that the tags of `side` tell of."""
-        return cls(side, tags.get("release", WORKSPACE), tags.get("digest", ""), tags.get("as_of", ""))
+        told = {name: tags.get(name, "") for name in ("digest", "as_of", "seals")}
+        return cls(side, tags.get("release", WORKSPACE), **told)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What the registry says is online for one dataset."""
+    """What the registry says is online for one dataset.
+
+    Attributes:
+        live: What the service shows.
+        standby: What it does not.
+        views: Every view that is registered, of other datasets too, by its name.
+        service: The service; None before the first publish.
+    """
 
     live: Holding
     standby: Holding
+    views: Mapping[str, FeatureView] = field(default_factory=dict, compare=False, repr=False)
+    service: FeatureService | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, store: FeatureStore, dataset: Dataset) -> Self:
         """Read it from the registry itself, past Feast's cache; before the first publish, side `b` stands by."""
         try:
-            service = store.registry.get_feature_service(dataset.service, store.project, allow_cache=False)
-            side = service.tags.get("side", SIDES[0])
+            found = store.registry.get_feature_service(dataset.service, store.project, allow_cache=False)
         except FeastObjectNotFoundException:
-            side = SIDES[0]
-        other = SIDES[1 - SIDES.index(side)]
-        return cls(cls._holding(store, dataset, side), cls._holding(store, dataset, other))
+            found = None
+        side = found.tags.get("side", SIDES[0]) if found else SIDES[0]
+        views = {view.name: view for view in store.registry.list_feature_views(store.project, allow_cache=False)}
+        live, standby = (_holding(dataset, views, one) for one in (side, SIDES[1 - SIDES.index(side)]))
+        return cls(live, standby, views, found)
 
-    @staticmethod
-    def _holding(store: FeatureStore, dataset: Dataset, side: str) -> Holding:
-        """What all views of the side agree on; nothing if they do not."""
-        found = set()
-        for table in dataset.features:
-            try:
-                view = store.registry.get_feature_view(physical(table, side), store.project, allow_cache=False)
-            except FeastObjectNotFoundException:
-                return Holding(side)
-            found.add(Holding.from_tags(side, dict(view.tags)))
-        return found.pop() if len(found) == 1 else Holding(side)
+
+def _holding(dataset: Dataset, views: Mapping[str, FeatureView], side: str) -> Holding:
+    """What all views of the side agree on; nothing if they do not."""
+    there = [views.get(physical(table, side)) for table in dataset.features]
+    found = {Holding.from_tags(side, dict(view.tags)) if view else Holding(side) for view in there}
+    return found.pop() if len(found) == 1 else Holding(side)
 
 
 def physical(table: FeatureTable, side: str) -> str:

@@ -28,8 +28,6 @@ KEY_VERSION = 3
 PACKED = {"double_val": "<f8", "float_val": "<f4"}
 KEY_PACKED = {"int64_val": "<i8", "int32_val": "<i4"}
 LONGEST_VARINT = 10
-KEY_HEAD = 8
-"""Bytes before the value of a join key: what type it is of, and how long it is."""
 
 
 def encode(rows: pl.DataFrame, table: FeatureTable) -> pl.DataFrame:
@@ -66,21 +64,6 @@ def values(column: pl.Series, field: str) -> pl.Series:
         body = _joined([tag, _varints(column.fill_null(0).cast(pl.Int64).to_numpy())])
     found = _series(column.name, body)
     return pl.select(pl.when(column.is_null()).then(pl.lit(b"")).otherwise(found).alias(column.name)).to_series()
-
-
-def known(found: pl.Series, table: FeatureTable) -> pl.DataFrame:
-    """The join keys of the bytes that are Feast's bytes of such keys; others are left out."""
-    rest, columns = found.alias(KEY), []
-    place = pl.lit(len(serialize_entity_key_prefix(list(table.keys), KEY_VERSION)))
-    for name in sorted(table.keys):
-        kind = key_type(table, name)
-        size = pl.col(KEY).bin.slice(place + 4, 4).bin.reinterpret(dtype=pl.UInt32, endianness="little").fill_null(0)
-        body = pl.col(KEY).bin.slice(place + KEY_HEAD, size)
-        value = body.cast(pl.String, strict=False) if kind == pl.String else body.bin.reinterpret(dtype=kind)
-        columns.append(value.alias(name))
-        place = place + KEY_HEAD + size
-    rows = rest.to_frame().select(KEY, *columns).drop_nulls()
-    return rows.filter(keys(rows, table) == rows[KEY]).select(table.keys)
 
 
 def plain_key(key: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pipelines.dataset import FeatureTable
 from pipelines.systems.feature_store.definitions import physical
 from pipelines.systems.feature_store.encoding import KEY, STAMP
 from pipelines.systems.feature_store.errors import FeatureStoreError
+from pipelines.systems.feature_store.seal import NO_KEYS, Seal
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Online(Protocol):
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """What the view holds of these keys, by default all of it; a cell that is not there is null."""
 
-    def some(self, view: View, start: bytes, most: int) -> pl.Series:
-        """Keys that the view holds, at most so many and all if it has no more; another `start` gives others."""
+    def keys(self, view: View) -> pl.Series:
+        """Every key that the view holds, each once."""
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """Write the rows, delete the keys.
@@ -51,30 +52,40 @@ class Online(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did to the keys it looked at: written (new, or a value differed), deleted, and right already."""
+    """What a load did to the keys it looked at: written (new, or a value differed), deleted, and right already.
+
+    Attributes:
+        moved: Seal of the keys that are new less that of those that are gone.
+    """
 
     written: int
     deleted: int
     kept: int
+    moved: Seal = NO_KEYS
+
+    def to_dict(self) -> dict[str, int]:
+        """The same for machines."""
+        return {"written": self.written, "deleted": self.deleted, "kept": self.kept}
 
 
 @dataclass(frozen=True)
 class Change:
-    """What leads from the rows that a view holds to those that it should hold."""
+    """What leads from the rows that a view holds to those that it should hold; `new` are keys that it has not."""
 
     write: pl.DataFrame
     delete: pl.Series
+    new: pl.Series
 
     @classmethod
     def between(cls, held: pl.DataFrame, wanted: pl.DataFrame) -> Self:
         """Whole rows are written, also where one value differs."""
         if held.is_empty():
-            return cls(wanted, held[KEY])
+            return cls(wanted, held[KEY], wanted[KEY])
         other = {name: f"{name} held" for name in wanted.columns if name != KEY}
         both = wanted.join(held.rename(other), on=KEY, how="left")
         same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(was)) for name, was in other.items())
-        gone = held.join(wanted, on=KEY, how="anti")[KEY]
-        return cls(both.filter(~same).select(wanted.columns), gone)
+        gone, new = (one.join(two, on=KEY, how="anti")[KEY] for one, two in ((held, wanted), (wanted, held)))
+        return cls(both.filter(~same).select(wanted.columns), gone, new)
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,8 @@ class Shelf:
             some = write.head(max(1, write.height // 2))
             with faults.point("online values", lambda: self.online.change(self.view, some, delete.clear(), generation)):
                 self.online.change(self.view, write, delete, generation)
-        return Loaded(write.height, delete.len(), wanted.height - write.height)
+        moved = Seal.of(change.new) - Seal.of(delete)
+        return Loaded(write.height, delete.len(), wanted.height - write.height, moved)
 
     def stamped(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows with times as the store keeps them."""

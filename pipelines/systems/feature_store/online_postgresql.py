@@ -1,7 +1,7 @@
 """The PostgreSQL online store: rows come and go by `COPY`, in transactions that readers never see half of."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,6 +50,7 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
     def __init__(self) -> None:
         self._connection: Any = None
         self._pool: Any = None
+        self._writers: dict[URL, Any] = {}
 
     def rows_of(
         self, config: RepoConfig, table: str, features: Sequence[str], keys: Sequence[bytes]
@@ -106,17 +107,17 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
 
     def disconnect(self) -> None:
         """As the base class says."""
-        for held in (self._connection, self._pool):
+        for held in (self._connection, self._pool, *self._writers.values()):
             if held is not None:
                 held.close()
         self._connection = self._pool = None
+        self._writers.clear()
 
     def publisher(self, store: FeatureStore) -> "PostgreSQL":
         """How the schema is written."""
         return self.publisher_of(store.config)
 
-    @staticmethod
-    def publisher_of(config: RepoConfig) -> "PostgreSQL":
+    def publisher_of(self, config: RepoConfig) -> "PostgreSQL":
         """The same for a configuration."""
         found = config.online_store
         files = (found.sslmode, found.sslkey_path, found.sslcert_path, found.sslrootcert_path)
@@ -130,16 +131,24 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
             found.database,
             {**query, "connect_timeout": "10", "application_name": "headrace"},
         )
-        return PostgreSQL(address, _schema(config), config.project)
+        return PostgreSQL(address, _schema(config), config.project, self._writers)
 
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """The schema of one project."""
+    """The schema of one project.
+
+    Attributes:
+        address: The database.
+        schema: The schema.
+        project: The project.
+        connections: The connection to that address, once there is one; whoever gave the mapping closes it.
+    """
 
     address: URL = field(repr=False)
     schema: str
     project: str
+    connections: dict[URL, Any] = field(repr=False, compare=False)
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
@@ -152,14 +161,10 @@ class PostgreSQL:
             kinds = {KEY: pl.Binary, STAMP: pl.Int64, **dict.fromkeys(view.features, pl.Binary)}
             return pl.DataFrame(cursor.fetch_arrow_table()).cast(pl.Schema(kinds))
 
-    def some(self, view: View, start: bytes, most: int) -> pl.Series:
-        """As `Online`: the keys that come after `start`, then the first ones."""
-        key, table = quoted(KEY), self._table(view)
+    def keys(self, view: View) -> pl.Series:
+        """As `Online`."""
         with self.cursor(view) as cursor:
-            cursor.execute(
-                f"(SELECT {key} FROM {table} WHERE {key} >= '\\x{start.hex()}' ORDER BY {key} LIMIT {most:d})"  # noqa: S608
-                f" UNION (SELECT {key} FROM {table} ORDER BY {key} LIMIT {most:d})"
-            )
+            cursor.execute(f"SELECT {quoted(KEY)} FROM {self._table(view)}")  # noqa: S608  our own names
             return pl.DataFrame(cursor.fetch_arrow_table())[KEY].cast(pl.Binary)
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
@@ -179,6 +184,8 @@ class PostgreSQL:
                 cursor.adbc_ingest("headrace_gone", _keys(delete), mode="create", temporary=True)
                 gone = "SELECT entity_key FROM headrace_gone"
                 cursor.execute(f"DELETE FROM {table} WHERE {quoted(KEY)} IN ({gone})")  # noqa: S608
+            for name in ("headrace_new", "headrace_gone"):
+                cursor.execute(f"DROP TABLE IF EXISTS pg_temp.{name}")
             with faults.point("commit of the online values"):
                 cursor.connection.commit()
 
@@ -193,22 +200,33 @@ class PostgreSQL:
 
     @contextmanager
     def cursor(self, view: View | None = None) -> Iterator[Any]:
-        """A cursor in a transaction that goes back unless it is committed."""
+        """A cursor in a transaction that goes back unless it is committed; temporary tables go in any case."""
         try:
-            with (
-                closing(dbapi.connect(self.address.render_as_string(hide_password=False))) as connection,
-                closing(connection.cursor()) as cursor,
-            ):
-                cursor.execute(f"SELECT set_config('search_path', {literal(quoted(self.schema))}, false)")
-                cursor.fetchall()
-                yield cursor
+            if self.address not in self.connections:
+                self.connections[self.address] = dbapi.connect(self.address.render_as_string(hide_password=False))
+            connection = self.connections[self.address]
+            try:
+                with closing(connection.cursor()) as cursor:
+                    cursor.execute(f"SELECT set_config('search_path', {literal(quoted(self.schema))}, false)")
+                    cursor.fetchall()
+                    yield cursor
+            finally:
+                connection.rollback()
         except Error as error:
+            self._drop_connection()
             where = self.address.set(query={}).render_as_string(hide_password=True)
             table = f", table {self._table(view)}" if view else ""
             raise FeatureStoreError(
                 f"The online store {where}{table}: {said_without(str(error), str(self.address.password or ''))}."
                 " Nothing of it was changed. See that it runs and that this user may write, then publish again."
             ) from None
+
+    def _drop_connection(self) -> None:
+        """The next cursor makes a new one."""
+        connection = self.connections.pop(self.address, None)
+        if connection is not None:
+            with suppress(Error):
+                connection.close()
 
     def _pass_fence(self, cursor: Any, generation: int) -> None:  # noqa: ANN401  ADBC has no types
         if not self._has_fence(cursor):

@@ -6,6 +6,7 @@ All views of an entity share one hash a key. A batch is one script: the fence, t
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import polars as pl
@@ -26,8 +27,8 @@ from pipelines.systems.feature_store.online_table import ReadOnlyOnlineStore
 BATCH = 500
 """Keys a script: Redis serves nobody else while one runs, about a millisecond."""
 
-DRAWS = 2
-"""Keys that are drawn for each that is wanted: other projects and entities have some of them."""
+PAGE = 500
+"""Keys that a script looks at when all are listed."""
 
 MILLION = 1_000_000
 GUARD = """
@@ -64,6 +65,21 @@ for i = 1, #KEYS do
   for j = 1, #cells do found[#found + 1] = cells[j] end
 end
 return found
+"""
+
+KEYS_OF = """
+local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
+local keys, sizes = {}, {}
+for _, key in ipairs(page[2]) do
+  for _, cell in ipairs(redis.call('HMGET', key, unpack(ARGV, 5))) do
+    if cell then
+      keys[#keys + 1] = string.sub(key, 1, -1 - ARGV[4])
+      sizes[#sizes + 1] = #keys[#keys]
+      break
+    end
+  end
+end
+return {page[1], table.concat(keys), table.concat(sizes, ',')}
 """
 
 
@@ -104,7 +120,7 @@ class Redis:
         """As `Online`."""
         names = [STAMP, *view.features]
         found: list[bytes | None] = []
-        keys = (self._all(view) if among is None else among).to_list()
+        keys = (self.keys(view) if among is None else among).to_list()
         with self._known(view):
             for some in _batches(keys):
                 found += self._script(READ, [key + self._project for key in some], self._fields(view))
@@ -112,18 +128,18 @@ class Redis:
         frame = pl.DataFrame({KEY: keys, **columns}, schema=dict.fromkeys((KEY, *names), pl.Binary))
         return frame.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in names))
 
-    def some(self, view: View, start: bytes, most: int) -> pl.Series:  # noqa: ARG002
-        """As `Online`: all of a small database, and of a large one keys that Redis draws; it has them in no order."""
+    def keys(self, view: View) -> pl.Series:
+        """As `Online`: the server looks through all it has, a page a script, and says which keys the view is in."""
+        pattern = _literally(serialize_entity_key_prefix(list(view.keys), KEY_VERSION)) + b"*" + self._project
+        asked = [pattern, PAGE, len(self._project), *self._fields(view)]
+        found: list[pl.Series] = []
+        cursor = b"0"
         with self._known(view):
-            if self.client.dbsize() <= DRAWS * most:
-                return self.rows(view)[KEY].head(most)
-            pipeline = self.client.pipeline(transaction=False)
-            for _ in range(DRAWS * most):
-                pipeline.randomkey()
-            prefix = serialize_entity_key_prefix(list(view.keys), KEY_VERSION)
-            mine = {key for key in pipeline.execute() if key.startswith(prefix) and key.endswith(self._project)}
-        drawn = pl.Series(KEY, [key.removesuffix(self._project) for key in sorted(mine)], dtype=pl.Binary)
-        return self.rows(view, drawn)[KEY].head(most)
+            while not found or cursor != b"0":
+                cursor, keys, sizes = self._script(KEYS_OF, [], [cursor, *asked])
+                found.append(_cut(keys, sizes))
+        # A key may come twice while Redis moves its keys about.
+        return pl.concat(found).unique().alias(KEY)
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, a batch of keys at once."""
@@ -157,13 +173,6 @@ class Redis:
     def _script(self, script: str, keys: Sequence[bytes], rest: Sequence[Any]) -> Any:  # noqa: ANN401  Redis's answer
         return self.client.eval(script, len(keys), *keys, *rest)
 
-    def _all(self, view: View) -> pl.Series:
-        """Every key of the view's entity, of whatever view."""
-        pattern = _literally(serialize_entity_key_prefix(list(view.keys), KEY_VERSION)) + b"*" + self._project
-        with self._known(view):
-            found = set(self.client.scan_iter(match=pattern, count=10_000))
-        return pl.Series(KEY, sorted(key.removesuffix(self._project) for key in found), dtype=pl.Binary)
-
     @staticmethod
     def _fields(view: View) -> list[bytes]:
         """Names of the view's fields in the hash: the time, then the features."""
@@ -192,6 +201,12 @@ class Redis:
 def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
     for start in range(0, len(keys), BATCH):
         yield keys[start : start + BATCH]
+
+
+def _cut(keys: bytes, sizes: bytes) -> pl.Series:
+    """The keys that lie one after the other, of these sizes."""
+    ends = accumulate(map(int, sizes.split(b",")), initial=0) if sizes else [0]
+    return pl.Series(KEY, [keys[start:end] for start, end in pairwise(ends)], dtype=pl.Binary)
 
 
 def _message(microseconds: int) -> bytes:

@@ -6,8 +6,8 @@ closes the file.
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
 
     def __init__(self) -> None:
         self._connection: sqlite3.Connection | None = None
+        self._writers: dict[Path, sqlite3.Connection] = {}
 
     def rows_of(
         self, config: RepoConfig, table: str, features: Sequence[str], keys: Sequence[bytes]
@@ -72,7 +73,7 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
 
     def make(self, config: RepoConfig, keep: Mapping[str, Sequence[str]], drop: Iterable[str]) -> None:
         """As the base class says."""
-        with _database(_path(config)) as database:
+        with _database(_path(config), self._writers) as database:
             for table in drop:
                 database.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
             for table, features in keep.items():
@@ -90,18 +91,27 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        while self._writers:
+            self._writers.popitem()[1].close()
 
     def publisher(self, store: FeatureStore) -> "SQLite":
         """How the file is written."""
-        return SQLite(_path(store.config), store.project)
+        return SQLite(_path(store.config), store.project, self._writers)
 
 
 @dataclass(frozen=True)
 class SQLite:
-    """The database of one project."""
+    """The database of one project.
+
+    Attributes:
+        path: The file.
+        project: The project.
+        connections: The connection to that file, once there is one; whoever gave the mapping closes it.
+    """
 
     path: Path
     project: str
+    connections: dict[Path, sqlite3.Connection] = field(repr=False, compare=False)
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
@@ -111,6 +121,7 @@ class SQLite:
         where = f" WHERE t.{quoted(KEY)} = wanted.entity_key" if among is not None else ""
         with self._database(view) as database:
             if among is not None:
+                database.execute("DROP TABLE IF EXISTS temp.wanted")
                 database.execute("CREATE TEMP TABLE wanted (entity_key BLOB PRIMARY KEY) WITHOUT ROWID")
                 database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", zip(among, strict=True))
             found = database.execute(f"SELECT {names} FROM {chosen}{self._table(view)} t{where}").fetchall()  # noqa: S608  our own names
@@ -118,15 +129,12 @@ class SQLite:
         cells = zip(*found, strict=True) if found else ([] for _ in kinds)
         return pl.DataFrame(dict(zip(kinds, cells, strict=True)), schema=kinds)
 
-    def some(self, view: View, start: bytes, most: int) -> pl.Series:
-        """As `Online`: the keys that come after `start`, then the first ones."""
-        key, table = quoted(KEY), self._table(view)
+    def keys(self, view: View) -> pl.Series:
+        """As `Online`."""
         with self._database(view) as database:
-            found: list[tuple[bytes]] = []
-            for side in (">=", "<"):
-                select = f"SELECT {key} FROM {table} WHERE {key} {side} ? ORDER BY {key} LIMIT ?"  # noqa: S608
-                found += database.execute(select, (start, most - len(found))).fetchall()
-        return pl.Series(KEY, [key for (key,) in found], dtype=pl.Binary)
+            rows = database.execute(f"SELECT {quoted(KEY)} FROM {self._table(view)}")  # noqa: S608  our own names
+            # One by one: a hundred thousand tuples at once would have Python look for garbage among them.
+            return pl.Series(KEY, [key for (key,) in rows], dtype=pl.Binary)
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, in one transaction."""
@@ -167,7 +175,7 @@ class SQLite:
 
     @contextmanager
     def _database(self, view: View | None) -> Iterator[sqlite3.Connection]:
-        with _database(self.path, self._table(view) if view else "") as database:
+        with _database(self.path, self.connections, self._table(view) if view else "") as database:
             yield database
 
 
@@ -176,15 +184,18 @@ def _path(config: RepoConfig) -> Path:
 
 
 @contextmanager
-def _database(path: Path, table: str = "") -> Iterator[sqlite3.Connection]:
-    """A connection; a transaction that is not committed goes back with it."""
-    with (
-        _known(path, table),
-        closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as database,
-    ):
-        # Readers in other processes go on reading what was there while we write.
-        database.execute("PRAGMA journal_mode = WAL")
-        yield database
+def _database(path: Path, connections: dict[Path, sqlite3.Connection], table: str = "") -> Iterator[sqlite3.Connection]:
+    """The connection; a transaction that is not committed goes back."""
+    with _known(path, table):
+        if path not in connections:
+            connections[path] = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            # Readers in other processes go on reading what was there while we write.
+            connections[path].execute("PRAGMA journal_mode = WAL")
+        database = connections[path]
+        try:
+            yield database
+        finally:
+            database.rollback()
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """The proof that a side may go live: online = latest offline = what a point-in-time request for now answers.
 
-Where nothing is known of what a side held, and with `--all`, that is every key and value, and the two sets of keys are
-compared whole. Else it is every key that may have changed, and two samples of the rest: keys that the release has, and
-keys that the online store has. Either way the store's own bytes are compared with those of the latest rows, and a few
-keys are read through Feast's own call as well, which also proves that our bytes are Feast's.
+Where nothing is known of what a side held, and with `--all`, that is every key and value. Else it is every key that may
+have changed and a sample of the rest; and the whole set of keys, by its seal. The store's own bytes are compared with
+those of the latest rows, and a few keys are read through Feast's own call too, which also proves that our bytes are
+Feast's.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 import pyarrow as pa
@@ -19,18 +19,18 @@ from feast import FeatureStore
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from pipelines.dataset import UTC_MICROSECONDS, FeatureTable
-from pipelines.systems.feature_store.encoding import KEY, encode, keys, known, plain_key, plain_value
+from pipelines.systems.feature_store.encoding import KEY, encode, keys, plain_key, plain_value
 from pipelines.systems.feature_store.job import Retrieval
 from pipelines.systems.feature_store.online import Shelf
 from pipelines.systems.feature_store.requests import TIME
+from pipelines.systems.feature_store.seal import Seal
 from pipelines.systems.feature_store.snapshot import Snapshot
 
 SERVED = 64
 """Keys of each view that are read through `get_online_features`, which costs a hundred times a plain read."""
 
 SAMPLE = 1000
-"""Keys of each view that are compared although nothing says that they changed: so many of the release, and as many of
-the store."""
+"""Keys of each view whose values are compared although nothing says that they changed."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Proof:
         whole: Whether these are all keys that the view holds and all that the release has.
         values: Values that were compared.
         sampled: Keys that were read through `get_online_features` too.
+        seal: Of all keys that the view holds.
         digest: Hash of the compared keys, times and values, as the online store holds them.
         mismatches: What differs.
     """
@@ -80,6 +81,7 @@ class Proof:
     whole: bool
     values: int
     sampled: int
+    seal: Seal
     digest: str
     mismatches: tuple[Mismatch, ...]
 
@@ -89,11 +91,18 @@ class Proof:
             return (
                 f"{self.view}: {len(self.mismatches):,} of {self.values:,} values differ; first: {self.mismatches[0]}"
             )
-        which = "all there are" if self.whole else f"{self.changed:,} may have changed, the others are a sample"
+        some = (
+            f"{self.changed:,} may have changed, the others are a sample of the {self.seal.count:,} that must be there"
+        )
+        which = "all there are" if self.whole else some
         return (
             f"{self.view}: {self.compared:,} keys ({which}) and their {self.values:,} values are equal online, offline"
             f" and for a request at that time; {self.sampled:,} keys read through get_online_features too"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {**vars(self), "seal": str(self.seal), "mismatches": [*map(str, self.mismatches)]}
 
 
 @dataclass(frozen=True)
@@ -118,14 +127,10 @@ class Expected:
         return cls(table, snapshot.latest[table.name])
 
     @classmethod
-    def difference(cls, snapshot: Snapshot, table: FeatureTable, changed: pl.DataFrame, shelf: Shelf) -> Self:
-        """What may have `changed`, and a sample of the rest: some keys of the release, and some that `shelf` holds."""
-        sample = snapshot.sample(table, SAMPLE)
-        start = keys(sample, table)
-        drawn = shelf.online.some(shelf.view, start[0] if start.len() else b"", SAMPLE)
-        wanted = pl.concat([changed, sample, known(drawn, table)]).unique()
-        among = pl.concat([keys(wanted, table), drawn]).unique()
-        return cls(table, snapshot.among(table, wanted), among, keys(changed, table))
+    def difference(cls, snapshot: Snapshot, table: FeatureTable, changed: pl.DataFrame) -> Self:
+        """What may have `changed`, and a sample of the rest."""
+        wanted = pl.concat([changed, snapshot.sample(table, SAMPLE)]).unique()
+        return cls(table, snapshot.among(table, wanted), keys(wanted, table), keys(changed, table))
 
     @cached_property
     def encoded(self) -> pl.DataFrame:
@@ -133,8 +138,8 @@ class Expected:
         return encode(self.rows, self.table)
 
 
-def prove(store: FeatureStore, shelf: Shelf, expected: Expected, now: datetime) -> Proof:
-    """Compare what `shelf` serves with what it must serve at `now`."""
+def prove(store: FeatureStore, shelf: Shelf, expected: Expected, now: datetime, held: Seal | None = None) -> Proof:
+    """Compare what `shelf` serves with what it must serve at `now`; `held` is the seal of its keys, if it is known."""
     table, name = expected.table, shelf.view.name
     offline = expected.rows.select(*table.keys, *table.features)
     wanted, seen = shelf.stamped(expected.encoded), shelf.online.rows(shelf.view, expected.among)
@@ -153,6 +158,7 @@ def prove(store: FeatureStore, shelf: Shelf, expected: Expected, now: datetime) 
         expected.among is None,
         offline.height * len(table.features),
         sample.height,
+        held or Seal.of(seen[KEY]),
         _digest(seen),
         found,
     )

@@ -12,7 +12,6 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
@@ -21,7 +20,7 @@ from pipelines.systems.dvc.cache import read_directory
 from pipelines.systems.dvc.files import parse_yaml
 from pipelines.systems.dvc.objects import md5_of
 from pipelines.systems.dvc.push import PARALLEL
-from pipelines.systems.feature_store.errors import MisplacedRowError, UnknownReleaseError, UnreadablePartitionError
+from pipelines.systems.feature_store.errors import UnknownReleaseError, UnreadablePartitionError
 from pipelines.systems.feature_store.search import Bools, Int64s
 
 WORKSPACE = ""
@@ -147,30 +146,6 @@ class Rows:
             return [self._path(self.partitions[0])]
         with ThreadPoolExecutor(PARALLEL) as pool:
             return list(pool.map(self._path, self.partitions))
-
-    def newest_moment(self) -> int | None:
-        """The greatest event time or known time of the rows (microseconds): when all of them are known.
-
-        Raises:
-            MisplacedRowError: A row's event time is not in the day of its partition, where nobody would look for it.
-        """
-        names = {str(self._path(name)): name for name in self.partitions}
-        rows = pl.scan_parquet(list(names), include_file_paths="file").select("file", EVENT_TIME, KNOWN_TIME)
-        first, last = pl.col(EVENT_TIME).min().alias("first"), pl.col(EVENT_TIME).max().alias("last")
-        files = rows.group_by("file").agg(first, last, known=pl.col(KNOWN_TIME).max()).drop_nulls().collect()
-        for file, earliest, latest in files.select("file", "first", "last").iter_rows():
-            self._check_day(names[file], earliest, latest)
-        newest = files.select(pl.max_horizontal("last", "known").max()).to_series()
-        return int(newest.to_physical()[0]) if files.height else None
-
-    def _check_day(self, name: str, earliest: datetime, latest: datetime) -> None:
-        for time in (earliest, latest):
-            if name not in {WHOLE, str(time.date())}:
-                raise MisplacedRowError(
-                    f"{self.manifest.table} {name}: expected event times of that UTC day, seen {time.isoformat()}."
-                    f" Retrieval would not find the row there; mend the kernel, then run `headrace transform"
-                    f" {self.manifest.table.split('/')[1]}`."
-                )
 
     def _path(self, name: str) -> Path:
         entry = self.manifest.partitions[name]

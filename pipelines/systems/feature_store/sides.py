@@ -13,13 +13,14 @@ from pipelines import faults
 from pipelines.dataset import FeatureTable
 from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
-from pipelines.systems.feature_store.declared import is_other, registered
+from pipelines.systems.feature_store.declared import is_other
 from pipelines.systems.feature_store.definitions import Holding, Standing, entities, physical, service, view
 from pipelines.systems.feature_store.encoding import KEY
 from pipelines.systems.feature_store.online import Loaded, Shelf, online_of
 from pipelines.systems.feature_store.proof import Expected, Proof, prove
+from pipelines.systems.feature_store.seal import Seal, from_tag, to_tag
 from pipelines.systems.feature_store.snapshot import Snapshot
-from pipelines.systems.feature_store.store import close_store, open_store
+from pipelines.systems.feature_store.store import applied_together, close_store, open_store
 from pipelines.systems.publications import Publications
 
 
@@ -57,24 +58,44 @@ class Sides:
         """Whether the side holds the snapshot, by what its tags say."""
         return (holding.release, holding.digest) == (self.snapshot.release, self.snapshot.digest)
 
-    def expected(self, side: str, before: Snapshot | None) -> dict[str, Expected]:
-        """Feature table → what a side that held `before` must hold; None for a side of which nothing is known."""
-        snapshot = self.snapshot
-        if before is None:
-            return {table.name: Expected.whole(snapshot, table) for table in snapshot.dataset.features}
-        return {
-            table.name: Expected.difference(
-                snapshot, table, snapshot.affected(table, before), Shelf.of(self.store, table, side)
-            )
-            for table in snapshot.dataset.features
-        }
+    def expected(self, before: Snapshot | None, seals: Mapping[str, Seal]) -> dict[str, Expected]:
+        """Feature table → what a side must hold.
 
-    def prove(self, side: str, expected: Mapping[str, Expected]) -> list[Proof]:
-        """Compare what a side holds with what it must hold."""
-        return [
-            prove(self.store, Shelf.of(self.store, found.table, side), found, self.snapshot.now)
-            for found in expected.values()
-        ]
+        Args:
+            before: What it held; None if nothing is known of that.
+            seals: Feature table → seal of the keys that it held.
+        """
+        return {table.name: self._expected(table, before, seals.get(table.name)) for table in self.tables}
+
+    def _expected(self, table: FeatureTable, before: Snapshot | None, seal: Seal | None) -> Expected:
+        if before is None or seal is None:
+            return Expected.whole(self.snapshot, table)
+        changed = self.snapshot.affected(table, before)
+        # To look up most of the keys costs twice as much as to read them all.
+        most = changed.height > seal.count // 2
+        return Expected.whole(self.snapshot, table) if most else Expected.difference(self.snapshot, table, changed)
+
+    @property
+    def tables(self) -> tuple[FeatureTable, ...]:
+        """The dataset's feature tables."""
+        return self.snapshot.dataset.features
+
+    def prove(self, side: str, expected: Mapping[str, Expected], seals: Mapping[str, Seal]) -> list[Proof]:
+        """Compare what a side holds with what it must hold.
+
+        Args:
+            side: The side.
+            expected: Feature table → what is compared.
+            seals: Feature table → seal of the keys that it must hold.
+        """
+        return [self._prove(Shelf.of(self.store, one.table, side), one, seals) for one in expected.values()]
+
+    def _prove(self, shelf: Shelf, expected: Expected, seals: Mapping[str, Seal]) -> Proof:
+        held = None if expected.among is None else Seal.of(shelf.online.keys(shelf.view))
+        if held is not None and held != seals.get(expected.table.name):
+            # That the keys are others is known; which ones, and what else, comes out when all are compared.
+            held, expected = None, Expected.whole(self.snapshot, expected.table)
+        return prove(self.store, shelf, expected, self.snapshot.now, held)
 
     def still_read(self) -> float:
         """Seconds that a server may go on reading the side that was live before the last switch."""
@@ -143,14 +164,22 @@ class Attempt:
         self._claim()
         return {name: self._load(found) for name, found in expected.items()}
 
-    def switch(self, proof: Mapping[str, Any]) -> None:
+    def seals(self, loads: Mapping[str, Loaded]) -> dict[str, Seal]:
+        """Feature table → seal of the keys that the standby must hold after these loads, where that can be told."""
+        return {
+            name: had + loads[name].moved
+            for name, had in from_tag(self.standing.standby.seals).items()
+            if name in loads
+        }
+
+    def switch(self, proof: Mapping[str, Any], seals: Mapping[str, Seal]) -> None:
         """Record what the standby was proved to hold, then show it: one row of the registry, the old or the new.
 
         Raises:
             OvertakenError: A later attempt has the lead.
         """
         snapshot = self.sides.snapshot
-        proved = Holding(self.side, snapshot.release, snapshot.digest, snapshot.now.isoformat())
+        proved = Holding(self.side, snapshot.release, snapshot.digest, snapshot.now.isoformat(), to_tag(seals))
         with self.sides.publications.held(self.generation) as database:
             registry, project = self.sides.store.registry, self.sides.store.project
             with faults.point("tags of the proved side", lambda: self._register(self._views(proved)[:1])):
@@ -184,7 +213,7 @@ class Attempt:
                     store.provider.online_store.update(store.config, [], views, [], [], partial=True)
                     self._register(views)
                 else:
-                    store.apply([*entities(self._tables).values(), *views])
+                    store.apply([*entities(self.sides.tables).values(), *views])
 
     def _drop_others(self) -> bool:
         """Views of the standby with other columns: their values go first, as no difference would find them all.
@@ -193,21 +222,18 @@ class Attempt:
             Whether all views are there, as they are declared.
         """
         store = self.sides.store
-        there = [(registered(store, physical(table, self.side)), table) for table in self._tables]
+        there = [(self.standing.views.get(physical(table, self.side)), table) for table in self.sides.tables]
         others = [old for old, table in there if old is not None and is_other(old, table)]
         for old in others:
             with faults.point("values of a view with other columns"):
                 store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
         return not others and all(old is not None for old, _ in there)
 
-    @property
-    def _tables(self) -> tuple[FeatureTable, ...]:
-        return self.sides.snapshot.dataset.features
-
     def _views(self, holding: Holding) -> list[FeatureView]:
-        return [view(self.sides.snapshot.dataset, table, holding) for table in self._tables]
+        return [view(self.sides.snapshot.dataset, table, holding) for table in self.sides.tables]
 
     def _register(self, views: Sequence[FeatureView]) -> None:
         """Write views that are there already, with other tags: no table of the online store is made or changed."""
-        for one in views:
-            self.sides.store.registry.apply_feature_view(one, self.sides.store.project)
+        with applied_together(self.sides.store) as registry:
+            for one in views:
+                registry.apply_feature_view(one, self.sides.store.project)

@@ -9,12 +9,13 @@ from random import Random
 from typing import Self
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow.parquet as pq
 
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import WHOLE, Dataset, FeatureTable
 from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import Manifest
+from pipelines.engine.manifest import SPAN, Manifest
 from pipelines.systems.feature_store.errors import MisplacedRowError, NothingToPublishError
 from pipelines.systems.feature_store.release import Rows, digest, instant, manifests, microseconds, moment, table_name
 
@@ -87,17 +88,26 @@ class Snapshot:
         return found
 
     def _span(self, made: Manifest, name: str) -> Span | None:
-        """From the statistics at the end of the file: no row is read."""
+        """What the manifest tells of a partition's times, or its file where an older one does not: no row is read."""
+        told = made.partitions[name].facts.get(SPAN) or self._footer(made, name)
+        if not told:
+            return None
+        first, last, known = (moment(told[time]) for time in ("first", "last", "known"))
+        _check_day(made.table, name, first, last)
+        return Span(last, known)
+
+    def _footer(self, made: Manifest, name: str) -> dict[str, int]:
+        """The fact `SPAN`, from the statistics at the end of the file."""
         footer = pq.read_metadata(self.lake.cache.fetch(made.partitions[name].md5))
         places = {footer.schema.column(place).name: place for place in range(footer.num_columns)}
         groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
         events = [group.column(places[EVENT_TIME]).statistics for group in groups]
         known = [group.column(places[KNOWN_TIME]).statistics for group in groups]
         if not footer.num_rows:
-            return None
+            return {}
         first, last = min(found.min for found in events), max(found.max for found in events)
-        _check_day(made.table, name, first, last)
-        return Span(last, max(found.max for found in known))
+        times = {"first": first, "last": last, "known": max(found.max for found in known)}
+        return {which: microseconds(time) for which, time in times.items()}
 
     @cached_property
     def latest(self) -> dict[str, pl.DataFrame]:
@@ -209,7 +219,8 @@ def latest(rows: pl.DataFrame, table: FeatureTable, now: datetime) -> pl.DataFra
 
 
 def only_in_one(one: pl.DataFrame, two: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Rows of either that the other has not (null equals null, NaN equals NaN)."""
+    """Rows of either that the other has not, bit by bit: null equals null, and 0.0 does not equal -0.0."""
+    one, two = (rows.with_columns(cs.float().map_batches(_bits)) for rows in (one, two))
     if not (one.height and two.height):
         yield from (one, two)
         return
@@ -220,6 +231,12 @@ def only_in_one(one: pl.DataFrame, two: pl.DataFrame) -> Iterator[pl.DataFrame]:
         one, two = one.filter(other), two.filter(other)
     for here, there in ((one, two), (two, one)):
         yield here.join(there, on=one.columns, how="anti", nulls_equal=True)
+
+
+def _bits(column: pl.Series) -> pl.Series:
+    """Floats as the whole numbers of the same bits; those that are not numbers as one of them."""
+    plain = column.fill_nan(float("nan"))
+    return plain.reinterpret(dtype=pl.UInt64 if column.dtype == pl.Float64 else pl.UInt32)
 
 
 def _newest_first(rows: Rows) -> Iterator[Rows]:

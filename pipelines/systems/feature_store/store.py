@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,18 @@ def close_store(store: FeatureStore) -> None:
     online = store.provider.online_store
     if isinstance(online, TableOnlineStore):
         online.disconnect()
+
+
+@contextmanager
+def applied_together(store: FeatureStore) -> Iterator[Any]:
+    """The registry, for several objects: Feast would read all that is registered anew after each."""
+    registry: Any = store.registry
+    mode, registry.cache_mode = registry.cache_mode, ""
+    try:
+        yield registry
+    finally:
+        registry.cache_mode = mode
+    registry.refresh()
 
 
 def _filled(path: Path, settings: Settings) -> str:
