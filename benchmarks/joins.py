@@ -170,6 +170,14 @@ def headrace(folder: Path, out: Path, most: int | None) -> None:
         job.to_parquet(out)
 
 
+def released(folder: Path, out: Path, _most: int | None) -> None:
+    """Ours at a release, as `headrace retrieve --release` does it: the same join, without Feast."""
+    from pipelines.engine.lake import Lake  # noqa: PLC0415
+    from pipelines.retrieve import at_release  # noqa: PLC0415
+
+    at_release(declared(folder), Lake.at(folder), "", folder / "requests.parquet").to_parquet(out)
+
+
 def duckdb(folder: Path, out: Path, _most: int | None) -> None:
     """By hand: ASOF joins."""
     import duckdb as engine  # noqa: PLC0415
@@ -265,6 +273,7 @@ def compare(ours: Path, *others: str) -> None:
 
 ENGINES: dict[str, Callable[[Path, Path, int | None], None]] = {
     "headrace": headrace,
+    "headrace-release": released,
     "duckdb": duckdb,
     "polars": polars,
     "feast-duckdb": feast("duckdb"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pipelines import faults
-from pipelines.dataset import Dataset
+from pipelines.dataset import Dataset, FeatureTable
 from pipelines.engine import parquet
 from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
@@ -29,6 +29,7 @@ from pipelines.training.training_set import Question, TrainingSet
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from pipelines.systems.feature_store.answer import Answer
     from pipelines.systems.feature_store.job import Retrieval
 
 
@@ -95,9 +96,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
     if locked:
         names, release = asked.names or locked.question.features, asked.release or locked.question.release
         asked = Asked(names, release, asked.split, asked.lock)
-    with opened(dataset, lake, settings, asked.release) as store:
-        job = retrieval(dataset, store, _checked(requests), asked.names)
-        shown = str(store.get_feature_service(dataset.service).tags.get("release", ""))
+    job, shown = _answered(dataset, lake, settings, _checked(requests), asked)
     answer = _Answer(dataset, lake, job, asked, shown)
     with faults.point("training rows"):
         parquet.write_all(answer.frames(locked), out)
@@ -108,10 +107,19 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
     return Retrieved(answer.seen.rows, shown, answer.answered, out, splits, leaks, made.id if made else "")
 
 
+def _answered(dataset: Dataset, lake: Lake, settings: Settings, requests: Path, asked: Asked) -> tuple["Answer", str]:
+    """The answer, and the release that gives it: a release by its own tables, else what Feast has as published."""
+    if asked.release is not None:
+        return at_release(dataset, lake, asked.release, requests, asked.names), asked.release
+    with opened(lake, settings) as store:
+        job = retrieval(dataset, store, requests, asked.names)
+        return job, str(store.get_feature_service(dataset.service).tags.get("release", ""))
+
+
 class _Answer:
     """The rows of one retrieval on their way to the file, counted and hashed as they pass."""
 
-    def __init__(self, dataset: Dataset, lake: Lake, job: "Retrieval", asked: Asked, release: str) -> None:
+    def __init__(self, dataset: Dataset, lake: Lake, job: "Answer", asked: Asked, release: str) -> None:
         self.dataset, self.lake, self.job, self.asked, self.release = dataset, lake, job, asked, release
         self.seen = Fingerprint()
         self.answered: dict[str, int] = {}
@@ -155,33 +163,54 @@ class _Answer:
 
 
 @contextmanager
-def opened(dataset: Dataset, lake: Lake, settings: Settings, release: str | None = None) -> Iterator["FeatureStore"]:
-    """Feast's store with the dataset's service at `release`, or at the published one; a release needs no registry."""
+def opened(lake: Lake, settings: Settings) -> Iterator["FeatureStore"]:
+    """Feast's store, with what is published."""
     from pipelines.systems.feature_store.store import close_store, open_store  # noqa: PLC0415  Feast takes seconds to import
-    from pipelines.systems.feature_store.tables import tables_of  # noqa: PLC0415
 
-    if release is None:
-        store = open_store(lake.root / "feature_repo", settings)
-        try:
-            yield store
-        finally:
-            close_store(store)
-    else:
-        with tables_of(dataset, lake, release) as store:
-            yield store
+    store = open_store(lake.root / "feature_repo", settings)
+    try:
+        yield store
+    finally:
+        close_store(store)
 
 
-def at_release(dataset: Dataset, lake: Lake, release: str, requests: object, names: Sequence[str] = ()) -> "Retrieval":
+def at_release(dataset: Dataset, lake: Lake, release: str, requests: object, names: Sequence[str] = ()) -> "Answer":
     """The answers to `requests` (a frame, or the path of a Parquet file) at a release, computed when asked for.
+
+    The join is the one that Feast's calls make; Feast itself, which takes seconds to import, is not needed.
 
     Raises:
         UnknownReleaseError: There is no such release.
         RequestRefusedError: A key or the time is missing or of the wrong type.
+        FeatureStoreError: The dataset has no such feature.
     """
-    from pipelines.systems.feature_store.tables import tables_of  # noqa: PLC0415
+    from pipelines.systems.feature_store.answer import Answer  # noqa: PLC0415  Arrow is for who asks
+    from pipelines.systems.feature_store.join import Join, Lookup  # noqa: PLC0415
+    from pipelines.systems.feature_store.reading import Reading  # noqa: PLC0415
+    from pipelines.systems.feature_store.requests import Requests  # noqa: PLC0415
 
-    with tables_of(dataset, lake, release) as store:
-        return retrieval(dataset, store, requests, names)
+    tables = {table.name: table for table in dataset.features}
+    known = {name: name for table in tables.values() for name in _names(table)}
+    if not known:
+        raise FeatureStoreError(
+            f"{dataset.name} declares no features: see pipelines/datasets/{dataset.name}/__init__.py."
+        )
+    chosen: dict[str, dict[str, str]] = {}
+    for name in names or known:
+        table, _, feature = _known(name, known, dataset).partition(":")
+        chosen.setdefault(table, {})[feature] = _column(name)
+    lookups = [Lookup.of(dataset, tables[table], release, columns) for table, columns in chosen.items()]
+    options, rows = Reading.at(lake.root / "feature_repo"), Requests.of(requests)
+    join = Join(lake, rows, lookups, options.as_known, options.verify, options.memory_mb << 20).checked()
+    for lookup in lookups:
+        join.manifest(lookup)
+    answered = [column for lookup in lookups for column in lookup.features.values()]
+    return Answer(join.frames, rows.schema.names(), answered, as_known=options.as_known)
+
+
+def _names(table: FeatureTable) -> list[str]:
+    """How the features of a table are asked for."""
+    return [f"{table.name}:{feature}" for feature in table.features]
 
 
 def features(

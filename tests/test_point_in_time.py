@@ -47,7 +47,7 @@ from pipelines.systems.feature_store import join
 from pipelines.systems.feature_store.definitions import Holding, view
 from pipelines.systems.feature_store.errors import RequestRefusedError, UnsupportedTypeError
 from pipelines.systems.feature_store.job import Retrieval
-from pipelines.systems.feature_store.join import Lookup
+from pipelines.systems.feature_store.offline import lookup
 from pipelines.systems.feature_store.requests import Requests
 from pipelines.systems.feature_store.search import Moments, newest
 from pipelines.systems.feature_store.store import close_store, open_store
@@ -160,9 +160,9 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
     schema = {"from": pl.String(), "to": pl.String(), "carrier_id": pl.Int64(), "event_timestamp": UTC_MICROSECONDS}
     frame = pl.DataFrame(wanted, schema=schema, orient="row")
     lookups = [
-        Lookup.of(seen_from("here", WEATHER, {"origin": "from"}), {"temp_c": "here"}),
-        Lookup.of(seen_from("there", WEATHER, {"origin": "to"}), {"temp_c": "there"}),
-        Lookup.of(seen_from("route", ROUTES, {"origin": "from"}), {"temp_c": "route"}),
+        lookup(seen_from("here", WEATHER, {"origin": "from"}), {"temp_c": "here"}),
+        lookup(seen_from("there", WEATHER, {"origin": "to"}), {"temp_c": "there"}),
+        lookup(seen_from("route", ROUTES, {"origin": "from"}), {"temp_c": "route"}),
     ]
 
     with pytest.MonkeyPatch.context() as patched:

@@ -3,7 +3,8 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from servers import S3
 from pipelines.dataset import Dataset
 from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError, MissingObjectError
-from pipelines.retrieve import Asked, at_release, retrieve
+from pipelines.retrieve import Asked, at_release, features, retrieve
 from pipelines.settings import Settings
 from pipelines.systems.dvc.lock import recorded_outs
 from pipelines.systems.feature_store.errors import UnknownReleaseError
@@ -56,6 +57,33 @@ def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_b
 
     assert after == before
     assert now["aircraft_history__delay_min"].to_list() == [77.0, None]
+
+
+@pytest.mark.parametrize("names", [(), ("route_traffic:temp_c", "origin_weather:sky", "origin_weather:temp_c")])
+def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, names: Sequence[str]) -> None:
+    asked = all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
+    release = feature_lake.release(lake, 1)
+    feature_lake.put(lake, release)
+    published = features(DATASET, feature_lake.opened(lake), asked, names)
+    feature_lake.close_all()
+
+    job = at_release(DATASET, lake, release, asked, names)
+
+    assert job.to_polars().equals(published)
+    assert job.to_polars().schema == published.schema
+    assert [str(kind) for kind in job.to_df().dtypes][:3] == ["object", "datetime64[us, UTC]", "object"]
+    assert job.to_arrow().schema == next(job.to_batches()).schema
+
+
+def test_a_release_is_read_without_importing_feast() -> None:
+    words = (
+        "import sys, pipelines.retrieve, pipelines.systems.feature_store.answer, pipelines.systems.feature_store.join"
+    )
+    words += "; print({'feast', 'pandas'} & {*sys.modules})"
+
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, check=True, text=True)
+
+    assert done.stdout == "set()\n"
 
 
 def test_one_retrieval_reads_one_version_of_a_table_that_is_written_meanwhile(lake: Lake) -> None:

@@ -51,7 +51,7 @@ def history(  # noqa: PLR0913  where, what, from when to when, and how it is rea
 def _moments(  # noqa: PLR0913
     lake: Lake, lookup: Lookup, since: int, until: int, *, as_known: bool, verify: bool
 ) -> pl.DataFrame:
-    table = manifest(lake, lookup.source.table, lookup.source.release)
+    table = manifest(lake, lookup.table, lookup.release)
     # A row may become known any time after its event, so as it became known, the past has no bound.
     rows = Rows.between(lake, table, None if as_known else since, until, verify=verify)
     changed = pl.max_horizontal(EVENT_TIME, KNOWN_TIME) if as_known else pl.col(EVENT_TIME)

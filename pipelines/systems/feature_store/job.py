@@ -1,4 +1,4 @@
-"""A retrieval: computed when its rows are asked for, as a stream or whole, in the form that the caller works with."""
+"""A retrieval as Feast knows it: an answer of ours that also computes on-demand views and can be saved."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,24 +12,17 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 
-from pipelines.engine import parquet
-
-NULLABLE = {
-    pa.int64(): pd.Int64Dtype(),
-    pa.int32(): pd.Int32Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}
-"""pandas types that keep whole numbers whole beside a null."""
+from pipelines.systems.feature_store.answer import Answer, arrow, nullable
 
 
-class Retrieval(RetrievalJob):
+class Retrieval(Answer, RetrievalJob):
     """The rows that were asked for, each with its features.
 
     Args:
-        frames: Gives them, in order, some at a time, anew whenever it is called.
-        given: Columns of the requests.
-        answered: Columns of the features that were asked for.
-        as_known: Whether a row sees only what was known at its time.
+        frames: As `Answer`.
+        given: As `Answer`.
+        answered: As `Answer`.
+        as_known: As `Answer`.
         full_feature_names: Whether features are named `<view>__<feature>`.
         on_demand: Views that Feast computes from the rows.
         metadata: Features, keys and times of the requests.
@@ -48,10 +41,7 @@ class Retrieval(RetrievalJob):
         metadata: RetrievalMetadata | None = None,
         repo: Path | None = None,
     ) -> None:
-        self._frames = frames
-        self._given = list(given)
-        self._answered = list(answered)
-        self._as_known = as_known
+        super().__init__(frames, given, answered, as_known=as_known)
         self._full_feature_names = full_feature_names
         self._on_demand = list(on_demand)
         self._metadata = metadata
@@ -72,21 +62,6 @@ class Retrieval(RetrievalJob):
         """Features, keys and times of the request."""
         return self._metadata
 
-    @property
-    def given(self) -> list[str]:
-        """Columns of the requests."""
-        return [*self._given]
-
-    @property
-    def answered(self) -> list[str]:
-        """Columns of the features that were asked for."""
-        return [*self._answered]
-
-    @property
-    def as_known(self) -> bool:
-        """Whether a row sees only what was known at its time."""
-        return self._as_known
-
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows, in order, some at a time: never more than the memory of `feature_store.yaml` allows."""
         for frame in self._frames():
@@ -104,27 +79,13 @@ class Retrieval(RetrievalJob):
             repo=self._repo,
         )
 
-    def to_batches(self, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
-        """The rows as Arrow, in order, at most so many a batch."""
-        for frame in self.frames():
-            yield from _arrow(frame).to_batches(max_chunksize=rows)
-
-    def to_polars(self) -> pl.DataFrame:
-        """The rows as Polars, every type as it is in the table."""
-        return pl.concat(self.frames())
-
-    def to_parquet(self, path: Path) -> Path:
-        """The rows in one Parquet file, whole or not at all; the same rows are the same bytes."""
-        parquet.write_all(self.frames(), path)
-        return path
+    def to_arrow(self, validation_reference: Any = None, timeout: int | None = None) -> pa.Table:  # noqa: ANN401
+        """The rows as Arrow."""
+        return RetrievalJob.to_arrow(self, validation_reference=validation_reference, timeout=timeout)
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:  # noqa: ANN401
         """The rows as pandas; whole numbers and truth values are nullable types, never floats."""
-        rows = self.to_arrow(validation_reference=validation_reference, timeout=timeout)
-        whole = [name for name in self._given if not rows[name].null_count]
-        given = rows.select(whole).to_pandas()
-        rest = rows.drop_columns(whole).to_pandas(types_mapper=NULLABLE.get)
-        return pd.concat([given, rest], axis="columns")[rows.column_names]
+        return self._pandas(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
 
     def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> None:  # noqa: ANN401, ARG002
         """Write the rows to the Parquet file of a saved dataset."""
@@ -135,10 +96,10 @@ class Retrieval(RetrievalJob):
         self.to_parquet(path)
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas(types_mapper=NULLABLE.get)
+        return self._to_arrow_internal(timeout).to_pandas(types_mapper=nullable)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002  Feast's signature
-        return _arrow(pl.concat(self._frames()))
+        return arrow(pl.concat(self._frames()))
 
     def _finished(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The rows with the views that Feast computes on demand."""
@@ -156,7 +117,3 @@ class Retrieval(RetrievalJob):
 def saved_path(source: FileSource, repo: Path | None) -> Path:
     """File of a saved dataset; a relative path is relative to Feast's repository, here as when it is read."""
     return Path(str(FileSource.get_uri_for_file_path(repo_path=repo, uri=source.file_options.uri)))
-
-
-def _arrow(frame: pl.DataFrame) -> pa.Table:
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -11,18 +11,16 @@ from functools import partial
 from typing import Self
 
 import polars as pl
-from feast.feature_view import FeatureView
 
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
+from pipelines.dataset import Dataset, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
 from pipelines.engine.parquet import ROW_GROUP
 from pipelines.systems.feature_store.errors import RequestRefusedError
-from pipelines.systems.feature_store.release import ROW, Rows, manifest
+from pipelines.systems.feature_store.release import ROW, Rows, manifest, table_name
 from pipelines.systems.feature_store.requests import Requests, Slice
 from pipelines.systems.feature_store.search import Bools, Codes, Index, Int64s, Questions, Window
-from pipelines.systems.feature_store.source import TableSource, table_of
-from pipelines.systems.feature_store.types import KINDS
 
 CELL = 16
 """Bytes that a value takes in memory, about; a text of the usual length among them."""
@@ -40,7 +38,8 @@ class Lookup:
 
     Attributes:
         name: Name of the view.
-        source: Its table.
+        table: Its table in the lake.
+        release: The release that it is read at.
         keys: Key of the table → column of the requests.
         types: Key and feature → type.
         ttl: Greatest age in microseconds; None for any.
@@ -48,24 +47,21 @@ class Lookup:
     """
 
     name: str
-    source: TableSource
+    table: str
+    release: str
     keys: Mapping[str, str]
     types: Mapping[str, pl.DataType]
     ttl: int | None
     features: Mapping[str, str]
 
     @classmethod
-    def of(cls, view: FeatureView, features: Mapping[str, str]) -> Self:
-        """The lookup of a Feast view."""
-        renamed = view.projection.join_key_map or {}
-        return cls(
-            view.projection.name_to_use(),
-            table_of(view.batch_source),
-            {field.name: renamed.get(field.name, field.name) for field in view.entity_columns},
-            {field.name: _polars(field.dtype) for field in (*view.entity_columns, *view.features)},
-            view.ttl // timedelta(microseconds=1) if view.ttl else None,
-            features,
-        )
+    def of(cls, dataset: Dataset, table: FeatureTable, release: str, features: Mapping[str, str]) -> Self:
+        """The lookup of a feature table as it is declared."""
+        keys = {key: table.key_types.get(key, pl.String()) for key in table.keys}
+        ttl = table.ttl // timedelta(microseconds=1) if table.ttl else None
+        name = table_name(dataset, table)
+        types = {**keys, **table.features}
+        return cls(table.name, name, release, {key: key for key in keys}, types, ttl, features)
 
     @property
     def group(self) -> tuple[tuple[str, str], ...]:
@@ -133,7 +129,7 @@ class Join:
 
     def manifest(self, lookup: Lookup) -> Manifest:
         """The manifest of the lookup's table, read once."""
-        place = (lookup.source.table, lookup.source.release)
+        place = (lookup.table, lookup.release)
         if place not in self.manifests:
             self.manifests[place] = manifest(self.lake, *place)
         return self.manifests[place]
@@ -287,7 +283,3 @@ def _from(values: pl.DataFrame) -> Callable[[Int64s, Bools], pl.DataFrame]:
 def _share(keys: Sequence[pl.Expr], parts: int) -> pl.Expr:
     """Which part of the keys a row's key is in."""
     return pl.struct(keys).hash() % parts
-
-
-def _polars(kind: object) -> pl.DataType:
-    return next(dtype for dtype, known in KINDS.items() if known.feast == kind)

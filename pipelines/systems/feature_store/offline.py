@@ -4,8 +4,8 @@ N rows in, N rows out: repeated rows, unknown and null keys, and rows whose feat
 keep their place. Only partitions between the first request less the TTL and the last one are read.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,38 +16,25 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalMetadata
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.utils import _get_requested_feature_views_to_features_dict, _get_requested_on_demand_feature_views
-from pydantic import PositiveInt
 
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.history import history
 from pipelines.systems.feature_store.job import Retrieval, saved_path
 from pipelines.systems.feature_store.join import Join, Lookup
+from pipelines.systems.feature_store.reading import Reading
 from pipelines.systems.feature_store.release import Rows, instant, manifest, microseconds, moment
 from pipelines.systems.feature_store.requests import Requests
 from pipelines.systems.feature_store.source import lake_of, table_of
+from pipelines.systems.feature_store.types import KINDS
 
 
-class HeadraceOfflineStoreConfig(FeastConfigBaseModel):
-    """The `offline_store` of `feature_store.yaml`.
-
-    Attributes:
-        workspace: The git clone with the tables, relative to `feature_store.yaml`.
-        as_known: Whether a request sees only what was known at its time. Off, it also sees what came in later about
-            events before its time: corrections and late rows, which a model can not have at the moment of prediction.
-        verify: Whether every file is hashed before it is read.
-        memory_mb: Memory that a retrieval may use, in MiB, about: what does not fit is read a part at a time. An answer
-            that is asked for whole (`to_df`, `to_polars`) takes its own room beside that; `to_parquet` and
-            `to_batches` do not.
-    """
+class HeadraceOfflineStoreConfig(Reading, FeastConfigBaseModel):
+    """The `offline_store` of `feature_store.yaml`."""
 
     type: Literal["pipelines.systems.feature_store.offline.HeadraceOfflineStore"] = (
         "pipelines.systems.feature_store.offline.HeadraceOfflineStore"
     )
-    workspace: str = ".."
-    as_known: bool = True
-    verify: bool = True
-    memory_mb: PositiveInt = 4096
 
 
 class HeadraceOfflineStore(OfflineStore):
@@ -77,7 +64,7 @@ class HeadraceOfflineStore(OfflineStore):
         on_demand = _get_requested_on_demand_feature_views(feature_refs, project, registry)
         asked, _ = _get_requested_feature_views_to_features_dict(feature_refs, feature_views, on_demand)
         lookups = [
-            Lookup.of(view, {name: _named(view, name, full_feature_names) for name in names})
+            lookup(view, {name: _named(view, name, full_feature_names) for name in names})
             for view, names in asked.items()
         ]
         options, lake = config.offline_store, lake_of(config)
@@ -155,6 +142,24 @@ class HeadraceOfflineStore(OfflineStore):
         )
 
     write_logged_features = offline_write_batch
+
+
+def lookup(view: FeatureView, features: Mapping[str, str]) -> Lookup:
+    """The lookup of a Feast view."""
+    renamed, source = view.projection.join_key_map or {}, table_of(view.batch_source)
+    return Lookup(
+        view.projection.name_to_use(),
+        source.table,
+        source.release,
+        {field.name: renamed.get(field.name, field.name) for field in view.entity_columns},
+        {field.name: _polars(field.dtype) for field in (*view.entity_columns, *view.features)},
+        view.ttl // timedelta(microseconds=1) if view.ttl else None,
+        features,
+    )
+
+
+def _polars(kind: object) -> pl.DataType:
+    return next(dtype for dtype, known in KINDS.items() if known.feast == kind)
 
 
 def _once(rows: Callable[[], pl.DataFrame]) -> Retrieval:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow as pa
 
@@ -113,7 +112,7 @@ class Slice:
 def _rows(given: object) -> pl.LazyFrame:
     if isinstance(given, pl.DataFrame):
         return given.lazy()
-    if isinstance(given, pd.DataFrame):
+    if type(given).__module__.partition(".")[0] == "pandas":
         return pl.from_pandas(given).lazy()
     if isinstance(given, pa.Table):
         return pl.DataFrame(given).lazy()
