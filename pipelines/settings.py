@@ -5,19 +5,25 @@ What changes the data is not here but in `params.yaml`; what is true of one data
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 STACK_ENV = Path(".headrace/stack.env")
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """The environment of one run. Secrets never show in `repr`, nor in an error about another field."""
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+        populate_by_name=True,
+    )
 
     workspace: Path = Field(Path(), validation_alias="HEADRACE_WORKSPACE")
     """The git clone whose tables are read and written."""
@@ -54,19 +60,6 @@ class Settings(BaseModel):
 
     feast_online_store_path: str | None = Field(None, validation_alias="FEAST_ONLINE_STORE_PATH")
     """SQLite file of the online store, relative to `feature_repo/` if not absolute."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What is given by name, and the variables of the rest; an empty one says nothing."""
-        aliases = {name: field.validation_alias for name, field in cls.model_fields.items() if name not in given}
-        names = (name for alias in aliases.values() for name in _variables(alias))
-        return {**{name: os.environ[name] for name in names if os.environ.get(name)}, **given}
-
-
-def _variables(alias: object) -> list[str]:
-    """The variables that an alias stands for, the first that speaks first."""
-    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
 
 def here(workspace: Path | None = None) -> Settings:

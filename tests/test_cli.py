@@ -73,7 +73,7 @@ def test_what_a_dataset_declares_is_read_without_pandas_pyarrow_hypothesis_or_dv
 
 
 def test_a_plan_and_a_release_load_no_library_that_they_do_not_use(released: Workspace) -> None:
-    unused = {*HEAVY, "numpy", "pydantic_settings", "PIL", "pipelines.datasets.digits"} - {"polars", "pandera"}
+    unused = {*HEAVY, "numpy", "PIL", "pipelines.datasets.digits"} - {"polars", "pandera"}
 
     assert loaded(released, unused, "plan", "flights") == set()
     assert loaded(released, unused, "version", "flights") == set()
@@ -93,7 +93,7 @@ def test_who_finds_no_new_row_loads_neither_retries_nor_arrow_s_functions() -> N
         from pipelines import ingest
         from pipelines.origins import rows
         from pipelines.systems.database import postgresql, snapshot
-        print(sorted(set(sys.modules) & {"stamina", "tenacity", "pyarrow.compute", "pandas", "pydantic_settings"}))
+        print(sorted(set(sys.modules) & {"stamina", "tenacity", "pyarrow.compute", "pandas"}))
     """
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
