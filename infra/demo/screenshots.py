@@ -58,7 +58,7 @@ def _accept(browser: Page, airflow: StackPage) -> None:
     browser.goto(f"{airflow.address}/auth/login")
     _log_in(browser, "username", airflow)
     browser.goto(f"{airflow.address}/dags/flights_label_delay_cause/")
-    run = browser.locator("a[href*='/runs/manual']").first.get_attribute("href")
+    run = str(browser.locator("a[href*='/runs/manual']").first.get_attribute("href")).rstrip("/")
     browser.goto(f"{airflow.address}{run}/tasks/release.accept/required_actions")
     browser.wait_for_selector("text=Accept these answers?")
 

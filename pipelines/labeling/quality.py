@@ -66,7 +66,7 @@ class Quality:
         head = [f"{counted}; alpha {_number(self.alpha)}; {gold}"]
         people = (
             f"  {person.annotator}: {person.answers} answers, {person.skips} skips, agrees with others"
-            f" {share(person.agrees)}, right on {person.gold} gold items {share(person.right)}"
+            f" {share(person.agrees)}{f', right on {person.gold} gold items {share(person.right)}' if person.gold else ''}"
             for person in self.people
         )
         ways = ", ".join(f"{way} {share(right)}" for way, right in self.ways.items())
