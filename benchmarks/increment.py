@@ -57,7 +57,7 @@ def compare(report: Report, repeats: int) -> None:
     """Each repeat brings the next day to every size, in turns."""
     with servers("s3", "postgres") as (folder, env):
         places = {size: workspace(folder, env, f"days{size}") for size in SIZES}
-        full = workspace(folder, env, "full")
+        full, real = (workspace(folder, env, name) for name in ("full", "real"))  # before the server lists its buckets
         for size, place in places.items():
             prepare(place, size)
         runs: dict[int, list[dict[str, Cost]]] = {size: [] for size in SIZES}
@@ -77,7 +77,7 @@ def compare(report: Report, repeats: int) -> None:
         report.table(f"everything, {middle_size} days", whole, "total")
         ratio = costs[middle_size]["total"].cpu_s / whole["total"].cpu_s
         report.target(f"one day / a full run of {middle_size} days", ratio, 0.02)
-        real_size(report, workspace(folder, env, "real"), repeats)
+        real_size(report, real, repeats)
     report.end()
 
 
