@@ -64,14 +64,16 @@ class Quality:
         gold = f"{share(self.right)} right on {self.gold} gold items" if self.gold else "no gold item has a label"
         counted = f"{self.answers} answers to {self.items} items, {self.undecided} undecided"
         head = [f"{counted}; alpha {_number(self.alpha)}; {gold}"]
-        people = (
-            f"  {person.annotator}: {person.answers} answers, {person.skips} skips, agrees with others"
-            f" {share(person.agrees)}{f', right on {person.gold} gold items {share(person.right)}' if person.gold else ''}"
-            for person in self.people
-        )
+        people = map(_line, self.people)
         ways = ", ".join(f"{way} {share(right)}" for way, right in self.ways.items())
         doubtful = [f"  to look at again: {', '.join(self.doubtful)}"] if self.doubtful else []
         return [*head, *people, *([f"  on gold: {ways}"] if self.gold else []), *doubtful]
+
+
+def _line(person: Person) -> str:
+    on_gold = f", right on {person.gold} gold items {share(person.right)}" if person.gold else ""
+    said = f"{person.answers} answers, {person.skips} skips, agrees with others {share(person.agrees)}"
+    return f"  {person.annotator}: {said}{on_gold}"
 
 
 def measure(

@@ -140,9 +140,9 @@ def _patiently(target: str, patience: float) -> tuple[AdbcDatabase, AdbcConnecti
     except Error as error:
         if not _may_pass(error):
             raise
-    from pipelines.systems.retries import retry_context  # noqa: PLC0415  only a failure pays for it
+    from pipelines.systems.retries import attempts  # noqa: PLC0415  only a failure pays for it
 
-    for attempt in retry_context(on=_may_pass, attempts=None, timeout=patience, wait_initial=0.1, wait_max=5.0):
+    for attempt in attempts("PostgreSQL", _may_pass, patience, first_s=0.1, most_s=5.0):
         with attempt:
             return _opened(target)
     raise AssertionError(patience)

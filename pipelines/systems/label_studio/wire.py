@@ -15,7 +15,7 @@ import orjson
 
 from pipelines import faults
 from pipelines.errors import HeadraceError
-from pipelines.systems.retries import retry_context
+from pipelines.systems.retries import attempts
 
 PASSING = frozenset({429, 502, 503, 504})
 """Answers of a server or proxy that is busy or starting. A 500 is a bug or a bad request, and no retry mends it."""
@@ -91,9 +91,7 @@ class Wire:
 
     def head(self, path: str, query: Query) -> httpx.Response:
         """As `read`, with the answer's headers."""
-        attempts, timeout = (None, self.patience_s) if self.patience_s else (1, None)
-        asking = retry_context(on=LostAnswerError, attempts=attempts, timeout=timeout, wait_initial=0.2, wait_max=2.0)
-        for attempt in asking:
+        for attempt in attempts("Label Studio", LostAnswerError, self.patience_s, first_s=0.2, most_s=2.0):
             with attempt:
                 return self._once("GET", path, params=query)
         raise AssertionError  # the loop returns or raises

@@ -217,9 +217,9 @@ class Bucket:
         except (RefusedError, UnreachedError) as error:
             if not may_pass(error):
                 raise
-        from pipelines.systems.retries import retry_context  # noqa: PLC0415  only a failure pays for it
+        from pipelines.systems.retries import attempts  # noqa: PLC0415  only a failure pays for it
 
-        for attempt in retry_context(on=may_pass, attempts=None, timeout=self.patience, wait_initial=0.1, wait_max=5.0):
+        for attempt in attempts("The object storage", may_pass, self.patience, first_s=0.1, most_s=5.0):
             with attempt:
                 return call()
         raise AssertionError(call)
