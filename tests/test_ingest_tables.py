@@ -14,6 +14,7 @@ from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, fill
 
 from pipelines.engine.lake import Lake
 from pipelines.ingest import EmptyListingError
+from pipelines.origins import rows
 
 
 def test_rows_become_one_file_a_utc_day_in_the_order_of_their_key(weather: Weather) -> None:
@@ -60,6 +61,15 @@ def test_a_second_run_reads_no_partition_and_leaves_the_same_manifest(weather: W
 
     assert (done.new, done.changed, done.deleted, done.read, done.rows) == ((), (), (), 0, 0)
     assert weather.lake.manifest(TABLE).to_bytes() == before
+
+
+def test_what_another_writer_wrote_is_read_again(weather: Weather, monkeypatch: pytest.MonkeyPatch) -> None:
+    weather.ingest()
+    monkeypatch.setattr(rows, "closure", lambda _modules: {"pipelines/engine/parquet.py": "another"})
+
+    done = weather.ingest()
+
+    assert (done.read, done.changed) == (3, ())
 
 
 def test_a_second_run_asks_postgresql_for_no_row(postgresql_weather: Weather) -> None:

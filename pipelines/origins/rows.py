@@ -10,6 +10,7 @@ import polars as pl
 
 from pipelines.dataset import Query
 from pipelines.engine import parquet
+from pipelines.engine.code import closure, fingerprint
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry
 from pipelines.origins import memo_key
@@ -48,7 +49,8 @@ class Rows:
     @cached_property
     def offers(self) -> Mapping[str, str]:
         """As `Origin`."""
-        shape = [self.listing.columns, self.query.key, dict(self.libraries)]
+        writer = fingerprint(closure((parquet.__name__,)))
+        shape = [self.listing.columns, self.query.key, dict(self.libraries), writer]
         return {partition: memo_key([shape, self._facts(partition)]) for partition in self.listing.groups}
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, Entry | None]]:
