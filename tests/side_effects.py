@@ -15,6 +15,7 @@ ASIDE = {
     r"/\.dvc/cache/tmp/": "a temporary of the cache, which nobody reads before the point that renames it",
     r"/headrace-[^/]+(/|$)": "the scratch folder of one partition: nobody else knows its name",
     r"/\.headrace/locks/": "a lease: the kernel holds the lock, and the file only tells people whose it is",
+    r"/\.headrace/verified$": "a memory: who lacks a line, or has it torn, hashes the file",
     r"/\.dvc/tmp/(lock|rwlock\.lock)$": "DVC's own lock, held by the kernel too",
     r"^/(var/)?tmp/[a-z0-9_]{8}$": "Python tries where it may write temporaries",
     r"/__pycache__/": "Python's cache of its own code",

@@ -3,6 +3,8 @@
 The small tables are real files, read through Feast's own `get_historical_features`.
 """
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -32,6 +34,7 @@ from pipelines.errors import NotConfiguredError
 from pipelines.publish import publish
 from pipelines.retrieve import Asked, features, retrieve
 from pipelines.settings import Settings
+from pipelines.systems.dvc.objects import md5_of
 from pipelines.systems.feature_store.definitions import Holding, view
 from pipelines.systems.feature_store.errors import (
     FeatureStoreError,
@@ -41,6 +44,7 @@ from pipelines.systems.feature_store.errors import (
 )
 from pipelines.systems.feature_store.offline import HeadraceOfflineStore
 from pipelines.systems.feature_store.store import close_store, open_store
+from pipelines.systems.feature_store.verified import Verified
 
 __all__ = ["applied", "lake", "store"]
 
@@ -74,6 +78,50 @@ def test_a_flipped_bit_in_a_partition_is_refused_with_its_name_and_the_next_comm
         UnreadablePartitionError, match=r"origin_weather 2013-01-09: expected md5 .* Delete that file, then run"
     ):
         ask(store, weather(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
+
+
+def test_a_file_is_hashed_once_and_again_when_it_was_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(b"as it was")
+    md5, hashed = md5_of(path), []
+
+    def counted(file: Path) -> str:
+        hashed.append(file)
+        return md5_of(file)
+
+    monkeypatch.setattr("pipelines.systems.feature_store.verified.md5_of", counted)
+    monkeypatch.setattr("pipelines.systems.feature_store.verified.SETTLED_NS", 0)
+    time.sleep(0.05)
+    first = Verified.of(tmp_path)
+    assert first.is_whole(path, md5)
+    first.keep()
+    later = Verified.of(tmp_path)
+    assert later.is_whole(path, md5)
+    assert hashed == [path]
+
+    os.utime(path)
+    time.sleep(0.05)
+    assert Verified.of(tmp_path).is_whole(path, md5)
+    before = path.stat()
+    path.write_bytes(b"as it Was")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not Verified.of(tmp_path).is_whole(path, md5)
+    assert hashed == [path] * 3
+
+
+def test_a_memory_of_hashes_that_was_torn_or_can_not_be_written_costs_a_hash(tmp_path: Path) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(b"as it was")
+    (tmp_path / ".headrace").mkdir()
+    (tmp_path / ".headrace/verified").write_text(md5_of(path))
+
+    memory = Verified.of(tmp_path)
+    assert memory.is_whole(path, md5_of(path))
+    (tmp_path / ".headrace/verified").unlink()
+    (tmp_path / ".headrace/verified").mkdir()
+    memory.keep()
+
+    assert not memory.is_whole(path, "0" * 32)
 
 
 def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_column(

@@ -96,7 +96,7 @@ class Join:
         requests: The requests.
         lookups: What they are joined with.
         as_known: Whether a request sees only what was known at its time.
-        verify: Whether every file is hashed before it is read.
+        verify: As `Rows`.
         memory: Bytes that may be used, about.
         manifests: Tables as they were when they were first looked at: whatever is written meanwhile, one join reads
             one version.

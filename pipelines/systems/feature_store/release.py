@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -18,10 +17,10 @@ from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.systems import git
 from pipelines.systems.dvc.cache import read_directory
 from pipelines.systems.dvc.files import parse_yaml
-from pipelines.systems.dvc.objects import md5_of
 from pipelines.systems.dvc.push import PARALLEL
 from pipelines.systems.feature_store.errors import UnknownReleaseError, UnreadablePartitionError
 from pipelines.systems.feature_store.search import Bools, Int64s
+from pipelines.systems.feature_store.verified import memory
 
 WORKSPACE = ""
 """In place of a release: the tables as the workspace has them now."""
@@ -86,7 +85,7 @@ class Rows:
         lake: Where their bytes are.
         manifest: The table.
         partitions: The partitions, in order.
-        verify: Whether every file is hashed before it is read.
+        verify: Whether every file is hashed before it is read for the first time, and when it was touched since.
     """
 
     lake: Lake
@@ -142,15 +141,18 @@ class Rows:
 
     def _paths(self) -> list[Path]:
         """Files of the partitions; several at a time are fetched and hashed."""
-        if len(self.partitions) == 1:
-            return [self._path(self.partitions[0])]
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            return list(pool.map(self._path, self.partitions))
+        try:
+            if len(self.partitions) == 1:
+                return [self._path(self.partitions[0])]
+            with ThreadPoolExecutor(PARALLEL) as pool:
+                return list(pool.map(self._path, self.partitions))
+        finally:
+            memory(self.lake.root).keep()
 
     def _path(self, name: str) -> Path:
         entry = self.manifest.partitions[name]
         path = self.lake.cache.fetch(entry.md5)
-        if self.verify and not _is_whole(path, entry.md5, path.stat().st_mtime_ns):
+        if self.verify and not memory(self.lake.root).is_whole(path, entry.md5):
             raise UnreadablePartitionError(
                 f"{self.manifest.table} {name}: expected md5 {entry.md5} and {entry.size} bytes, seen others in {path}."
                 " Delete that file, then run the same command again: it is fetched from the remote."
@@ -206,8 +208,3 @@ def _overlaps(name: str, first: int | None, last: int | None) -> bool:
         return True
     day = date.fromisoformat(name).toordinal() - date(1970, 1, 1).toordinal()
     return (first is None or day >= first) and (last is None or day <= last)
-
-
-@cache
-def _is_whole(path: Path, md5: str, changed: int) -> bool:  # noqa: ARG001  a changed file is hashed again
-    return md5_of(path) == md5
