@@ -3,6 +3,8 @@
 Faults are made in the real files and databases, by triggers and by hand.
 """
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -25,7 +27,7 @@ from feature_lake import (
 from published import lake, published
 
 from pipelines.engine.lake import Lake
-from pipelines.errors import TableBusyError
+from pipelines.errors import HeadraceError, TableBusyError
 from pipelines.systems.feature_store.definitions import Holding, Standing, objects, refuse_same_names
 from pipelines.systems.feature_store.errors import (
     FeatureStoreError,
@@ -39,7 +41,7 @@ from pipelines.systems.feature_store.errors import (
 from pipelines.systems.feature_store.proof import differences
 from pipelines.systems.feature_store.sides import Sides
 from pipelines.systems.feature_store.snapshot import Snapshot
-from pipelines.systems.publications import OvertakenError
+from pipelines.systems.publications import OvertakenError, RegistryError
 
 __all__ = ["lake", "published"]
 
@@ -178,6 +180,38 @@ def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switche
     )
 
     with pytest.raises(FeatureStoreError, match=r"online\.db.*aircraft_history__a.*disk is full.*publish again"):
+        put(lake)
+
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+def test_a_registry_that_fails_at_the_switch_is_named_and_the_next_publish_completes_it(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, FLOWN[:1])
+    registry = lake.root / "feast" / "registry.db"
+    with closing(sqlite3.connect(registry)) as database:
+        database.execute(
+            "CREATE TRIGGER down BEFORE UPDATE ON feature_services BEGIN SELECT RAISE(ABORT, 'no space left'); END"
+        )
+
+    with pytest.raises(RegistryError, match=r"little: the registry's database at .* no space left.* What was served"):
+        put(lake)
+
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    with closing(sqlite3.connect(registry)) as database:
+        database.execute("DROP TRIGGER down")
+    assert put(lake).switched
+    assert served(lake, ["N2", "N3"]) == [-4.0, None]
+
+
+@pytest.mark.parametrize("damage", ["missing", "corrupt"])
+def test_a_partition_that_is_missing_or_corrupt_is_named_and_nothing_is_switched(lake: Lake, damage: str) -> None:
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 12.0}])
+    path = lake.cache.path(lake.manifest("features/little/aircraft_history").partitions["2013-01-09"].md5)
+    path.unlink()
+    if damage == "corrupt":
+        path.write_bytes(b"PAR1 but no more")
+
+    with pytest.raises(HeadraceError, match=r"features/little/aircraft_history 2013-01-09|remote"):
         put(lake)
 
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]

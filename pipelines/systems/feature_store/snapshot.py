@@ -10,13 +10,14 @@ from typing import Self
 
 import polars as pl
 import polars.selectors as cs
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
 from pipelines.dataset import WHOLE, Dataset, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import SPAN, Manifest
-from pipelines.systems.feature_store.errors import MisplacedRowError, NothingToPublishError
+from pipelines.systems.feature_store.errors import MisplacedRowError, NothingToPublishError, UnreadablePartitionError
 from pipelines.systems.feature_store.release import Rows, digest, instant, manifests, microseconds, moment, table_name
 
 
@@ -98,7 +99,14 @@ class Snapshot:
 
     def _footer(self, made: Manifest, name: str) -> dict[str, int]:
         """The fact `SPAN`, from the statistics at the end of the file."""
-        footer = pq.read_metadata(self.lake.cache.fetch(made.partitions[name].md5))
+        path = self.lake.cache.fetch(made.partitions[name].md5)
+        try:
+            footer = pq.read_metadata(path)
+        except (pa.ArrowException, OSError) as error:
+            raise UnreadablePartitionError(
+                f"{made.table} {name}: expected a Parquet file in {path}; {error} Delete that file, then run the same"
+                " command again: it is fetched from the remote."
+            ) from error
         places = {footer.schema.column(place).name: place for place in range(footer.num_columns)}
         groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
         events = [group.column(places[EVENT_TIME]).statistics for group in groups]
