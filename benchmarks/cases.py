@@ -1,6 +1,6 @@
 """Right or wrong: small cases of a point-in-time join, asked of our store and of Feast's own, judged by nested loops.
 
-The judge is `tests/pit_oracle.py`. A store is right if it gives every row, in order, with the value and type expected.
+The judge is `tests/rig/pit_oracle.py`. A store is right if it gives every row, in order, with value and type expected.
 """
 
 import sys
@@ -17,7 +17,7 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConf
 from feast.types import Int64, String
 from measure import REPOSITORY, options
 
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path.insert(0, str(REPOSITORY / "tests/rig"))
 
 from pit_oracle import answer
 

@@ -34,7 +34,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
         "PYTHONPATH": str(ROOT),
     }
-    script = [sys.executable, str(ROOT / "tests/dag_facts.py"), str(ROOT / "dags")]
+    script = [sys.executable, str(ROOT / "tests/rig/dag_facts.py"), str(ROOT / "dags")]
     done = subprocess.run(script, env=environment, cwd=airflow_home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: Facts = json.loads(done.stdout)

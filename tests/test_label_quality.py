@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from answers import SCHEMA, Event
 from label_campaign import CONFIG, sample, task
-from test_votes import SCHEMA, Event
 
 from pipelines.dataset import Labeling, Reads, Thresholds
 from pipelines.labeling import crowdlab, dawid_skene, learned, quality, votes, weak

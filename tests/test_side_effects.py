@@ -1,7 +1,7 @@
 """Every side effect in the code stands in a numbered point, where `make faults` lets it die, or has a reason why not.
 
 Found in the source, so that one that is new and has no point fails here, whichever system it changes. What a run does
-is listened to besides, in every rehearsal (tests/side_effects.py).
+is listened to besides, in every rehearsal (tests/rig/side_effects.py).
 """
 
 import ast

@@ -28,7 +28,7 @@ from pipelines.systems.feature_store.store import close_store, open_store
 LARGE = 2**53 + 1
 """The first whole number that a float can not hold."""
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 

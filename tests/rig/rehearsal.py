@@ -21,7 +21,7 @@ def rehearse(
     """
     told = folder / "settings.json"
     told.write_text(json.dumps(settings))
-    paths = os.pathsep.join((str(SCRIPT.parent), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")))
+    paths = os.pathsep.join((str(SCRIPT.parent), str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")))
     done = subprocess.run(
         [sys.executable, SCRIPT, scenario, told, folder / "rehearsal", how, str(count)],
         env={**os.environ, "PYTHONPATH": paths},

@@ -28,7 +28,7 @@ from moto.server import ThreadedMotoServer
 from pipelines.systems.s3.bucket import Bucket
 
 HOST = "127.0.0.1"
-LAUNCH = Path(__file__).parents[1] / "infra" / "stack" / "launch.py"
+LAUNCH = Path(__file__).parents[2] / "infra" / "stack" / "launch.py"
 """Stands in front of a server: it dies with the tests, and PostgreSQL runs as another user than root."""
 
 

@@ -22,7 +22,7 @@ from pipelines.settings import Settings
 from pipelines.systems.dask import Executor
 from pipelines.version import version
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 DAYS = days(1, 3)
 
 
