@@ -8,9 +8,13 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
+from pipelines import graph
 from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Objects, Reads, Source
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Entry, Manifest
+from pipelines.engine.run import Ran, run_stage
+from pipelines.settings import Settings
+from pipelines.systems.dask import Executor
 from pipelines.systems.dvc.cache import Cache
 
 RAW, VALIDATED, REJECTED, TOTALS = (
@@ -87,3 +91,14 @@ def day(number: int, amount: int = 1) -> str:
 def sales(*numbers: int) -> dict[str, str]:
     """Partition → lines, of these days."""
     return {f"2026-01-{number:02}": day(number) for number in numbers}
+
+
+def days(*numbers: int) -> list[str]:
+    """Names of these days."""
+    return [f"2026-01-{number:02}" for number in numbers]
+
+
+def run(lake: Lake, dataset: Dataset = DATASET, threads: int = 2) -> dict[str, Ran]:
+    """Table → what was done, of all stages."""
+    execute = Executor(Settings(workspace=lake.root, threads=threads))
+    return {stage.table: run_stage(stage, lake, execute) for stage in graph.stages(dataset)}
