@@ -78,6 +78,7 @@ def version(dataset: Dataset, lake: Lake) -> Release:
     Raises:
         TableBusyError: A run holds one of the tables.
         AuditError: A stage has work to do, or a partition's counts do not add up.
+        QualityError: Labels that the release would be the first to hold do not reach their thresholds.
         StaleReleaseError: Somebody else's commit came first; nothing was pushed.
     """
     every = (dataset, *_never_recorded(dataset, lake))
@@ -93,8 +94,9 @@ def version(dataset: Dataset, lake: Lake) -> Release:
         in_git = repro.kept_in_git(lake.root)
         kept = [out for path, out in outs.items() if path not in in_git]
         sizes = {md5: size for one in every for md5, size in _sizes(one, lake).items()}
-        pushed = push_objects(lake.cache, kept, there.values(), sizes)
         differences = _differences(dataset, lake, there)
+        _refuse_poor_labels(dataset, lake, differences)
+        pushed = push_objects(lake.cache, kept, there.values(), sizes)
         if not last or differences:
             name = f"{dataset.name}/{_number(last) + 1}"
             _commit(every, lake, outs, f"{name}: {_summary(differences)}")
@@ -126,6 +128,14 @@ def audit(dataset: Dataset, lake: Lake) -> None:
                     f"{stage.table} {name}: {entry.facts['rows_in']:,} rows came in, but {entry.rows:,} accepted and"
                     f" {entry.facts['rejected']:,} rejected do not add up to that. Nothing was released."
                 )
+
+
+def _refuse_poor_labels(dataset: Dataset, lake: Lake, differences: Mapping[str, Difference]) -> None:
+    for labeling in dataset.labels:
+        if f"labels/{dataset.name}/{labeling.name}" in differences:
+            from pipelines.labeling.review import refuse_poor  # noqa: PLC0415  only new labels need be measured
+
+            refuse_poor(dataset, labeling, lake)
 
 
 def _show_all(dataset: Dataset, lake: Lake) -> None:

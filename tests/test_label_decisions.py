@@ -183,7 +183,7 @@ def test_any_release_is_made_without_the_refused_answers_and_tells_every_clone_w
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_PSEUDONYM_KEY", "a long random text")
-    annotate(built.lake, "2013-01-01", ("weather", "weather", "carrier"))
+    annotate(built.lake, "2013-01-01", ("weather", "weather", "weather"))
     built.refresh()
     built.command("headrace", "version", "flights")
 

@@ -176,6 +176,7 @@ def test_full_agreement_is_one_chance_is_about_zero_and_single_answers_tell_noth
     assert quality.alpha(same) == 1
     assert quality.alpha(chance) == pytest.approx(0, abs=0.05)
     assert quality.alpha(given(("1", "x", "a"))) is None
+    assert quality.alpha(given(("1", "x", "a"), ("1", "y", "a"))) == 1
 
 
 # The report and the gate

@@ -1,16 +1,18 @@
 """labels → training rows: a release's labels are the requests, and come back with the features of their time."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 from story import entry
-from workspaces import Workspace
+from workspaces import Workspace, git
 
 from pipelines.datasets import load
 from pipelines.engine.manifest import Manifest
 from pipelines.labeling import annotations
+from pipelines.labeling.quality import QualityError
 from pipelines.retrieve import at_release
 from pipelines.version import version
 
@@ -22,11 +24,12 @@ pytestmark = pytest.mark.slow
 DATASET = load("flights")
 KEYS = DATASET.labels[0].keys
 DAY = "2013-01-03"
-FLIGHTS = 5
+CHOICES = ("carrier", "weather", "weather", "weather", "weather")
+FLIGHTS = len(CHOICES)
 
 
-def answer(lake: "Lake") -> pl.DataFrame:
-    """Have somebody answered about some flights of the day; the flights."""
+def answer(lake: "Lake", of_bob: Sequence[str] = CHOICES) -> pl.DataFrame:
+    """Have two people answered about some flights of the day, who agree unless it is told otherwise; the flights."""
     late = lake.scan("validated/flights/flights", [DAY]).filter(pl.col("dep_delay_min") >= 60, pl.col("tailnum") != "")
     flights = late.sort(KEYS).head(FLIGHTS).collect()
     answered_at = pl.col("departed_at") + timedelta(days=30)
@@ -35,20 +38,37 @@ def answer(lake: "Lake") -> pl.DataFrame:
         sample_id=pl.format("{}{}-{}", "carrier", "flight", "origin"),
         event_time="departed_at",
         task_id=pl.int_range(pl.len()),
-        annotation_id=pl.format("a{}", pl.int_range(pl.len())),
-        annotator=pl.lit("ann"),
         event=pl.lit("created"),
-        choice=pl.lit("weather"),
         was_cancelled=pl.lit(value=False),
         created_at=answered_at,
         updated_at=answered_at,
         task_changed_at=answered_at,
         result=pl.lit("[]"),
     )
+    people = (
+        frame.with_columns(
+            annotation_id=pl.format("{} {}", pl.lit(name), "task_id"), annotator=pl.lit(name), choice=pl.Series(choices)
+        )
+        for name, choices in {"ann": CHOICES, "bob": of_bob}.items()
+    )
+    frame = pl.concat(people)
     schema = annotations.schema({name: frame.schema[name] for name in KEYS})
     whole = pl.concat([pl.DataFrame(schema=schema), frame.cast({"task_id": pl.Int64})], how="diagonal")
     lake.commit(Manifest("annotations/flights/delay_cause", partitions={DAY: entry(lake, whole)}))
     return flights
+
+
+def test_labels_below_their_thresholds_are_in_no_release_until_they_are_better_or_refused(built: Workspace) -> None:
+    answer(built.lake, ["carrier", "unclear", "unclear", "security", "security"])
+    built.refresh()
+
+    with pytest.raises(QualityError, match=r"agreement: expected at least 0.3, seen 0.000.*headrace label refuse"):
+        version(DATASET, built.lake)
+
+    assert git(built.root, "tag", "--list") == ""
+    answer(built.lake)
+    built.refresh()
+    assert version(DATASET, built.lake).name == "flights/1"
 
 
 def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_leads_to_its_annotations(
@@ -67,7 +87,7 @@ def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_lead
     row = f"sample_id={rows['sample_id'][0]}"
     told = built.command("headrace", "lineage", "flights", "--table", "labels/delay_cause", "--row", row)
     assert rows["sample_id"].to_list() == labels["sample_id"].to_list()
-    assert (rows.height, set(rows["label"])) == (FLIGHTS, {"weather"})
+    assert (rows.height, set(rows["label"])) == (FLIGHTS, {"carrier", "weather"})
     assert rows["known_time"].min() > rows["event_timestamp"].max()  # type: ignore[operator]
     assert plain.equals(rows.select(plain.columns))
     assert all(rows[name].count() for name in plain.columns if name.startswith("carrier_delays__"))

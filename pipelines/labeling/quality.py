@@ -123,14 +123,16 @@ def gate(found: Quality, labeling: Labeling) -> None:
         raise QualityError(
             f"labels {labeling.name} are not good enough to release. {'; '.join(missed)}. Look at who differs"
             " (`headrace label report`), ask for more opinions (`headrace label again`), then collect and run the same"
-            " command again; or change the thresholds in the declaration."
+            " command again; or leave answers out of every release (`headrace label refuse`), or change the thresholds"
+            " in the declaration."
         )
 
 
 def alpha(given: pl.DataFrame) -> float | None:
     """Krippendorff's alpha for choices without an order: 1 - observed / expected disagreement.
 
-    Items with one answer say nothing about agreement and are left out.
+    Items with one answer say nothing about agreement and are left out. Where all answers are one and the same, there is
+    nothing that chance could differ by; that counts as agreement.
     """
     counts = given.group_by("sample_id", "choice").len("count")
     counts = counts.with_columns(all=pl.col("count").sum().over("sample_id")).filter(pl.col("all") > 1)
@@ -141,7 +143,7 @@ def alpha(given: pl.DataFrame) -> float | None:
     observed = float(counts.select(pairs.sum()).item()) / total
     each = counts.group_by("choice").agg(pl.col("count").sum())["count"].to_list()
     expected = (total**2 - sum(count**2 for count in each)) / (total * (total - 1))
-    return 1 - observed / expected if expected else None
+    return 1 - observed / expected if expected else 1.0
 
 
 def _doubtful(

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.dataset import Dataset, Labeling
+from pipelines.dataset import Dataset, Labeling, Thresholds
 from pipelines.engine.lake import Lake
 from pipelines.labeling import consensus, crowdlab, decisions, learned, quality, tables, tasks, votes, weak
 from pipelines.labeling.server import connect, project_of
@@ -69,8 +69,7 @@ def report(
     """
     rows = tasks.sampled(dataset, labeling, lake, params)
     history = tables.history(dataset, labeling, lake)
-    items = _evidence(dataset, labeling, lake, history)
-    found = quality.measure(history, labeling, _gold(dataset, labeling, lake, rows), items)
+    found = _measured(dataset, labeling, lake, history)
     if gate:
         quality.gate(found, labeling)
     cast, labels = weak.vote(rows, labeling), answered(dataset, labeling, lake)
@@ -81,6 +80,17 @@ def report(
     until, words = votes.newest(history).select(newest).item(), decisions.spoken(history)["word"]
     refused = int((words == "refused").sum())
     return Report(found, functions, anchoring, blind, until, words.null_count(), refused)
+
+
+def refuse_poor(dataset: Dataset, labeling: Labeling, lake: Lake) -> None:
+    """Hold what was collected to the declared thresholds, if there are any.
+
+    Raises:
+        QualityError: The labels do not reach them.
+    """
+    if labeling.thresholds != Thresholds() and lake.manifest(tables.labels(dataset, labeling)).rows:
+        history = tables.history(dataset, labeling, lake)
+        quality.gate(_measured(dataset, labeling, lake, history), labeling)
 
 
 def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings) -> tuple[str, ...]:
@@ -107,12 +117,18 @@ def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settin
     return tuple(wanted)
 
 
-def _gold(dataset: Dataset, labeling: Labeling, lake: Lake, rows: pl.DataFrame) -> dict[str, str]:
-    """Sample id → true answer, for the sampled items that have one."""
+def _measured(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.DataFrame) -> quality.Quality:
+    items = _evidence(dataset, labeling, lake, history)
+    return quality.measure(history, labeling, _gold(dataset, labeling, lake, history), items)
+
+
+def _gold(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.DataFrame) -> dict[str, str]:
+    """Sample id → true answer, for the items in the history that have one."""
     if not labeling.gold:
         return {}
     known = lake.scan(tables.table(dataset, labeling.gold.table)).select(*labeling.keys, "answer").collect()
-    return dict(rows.join(known, on=labeling.keys).select("sample_id", "answer").iter_rows())
+    asked = history.select("sample_id", *labeling.keys).unique("sample_id")
+    return dict(asked.join(known, on=labeling.keys).select("sample_id", "answer").iter_rows())
 
 
 def _evidence(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.DataFrame) -> learned.Items | None:

@@ -58,7 +58,7 @@ def story(template: Path, s3: S3, moto_s3: S3, tmp_path_factory: pytest.TempPath
         patch.setenv("AWS_SECRET_ACCESS_KEY", moto_s3.secret_key)
         patch.setenv("AWS_ENDPOINT_URL", moto_s3.endpoint)
         workspace.raw.arrive(*DAYS)
-        annotate(workspace.lake, "2013-01-01", ("weather", "weather", "carrier"))
+        annotate(workspace.lake, "2013-01-01", ("weather", "weather", "weather"))
         for day in DAYS:
             made.bucket.write(f"flights/{day}.csv.gz", real_flights.flights_object(day))
         release(made)
