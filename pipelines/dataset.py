@@ -167,6 +167,7 @@ class Labeling:
         sample: `sample(params=..., <keyword>=LazyFrame, ...)` → frame with `sample_id`, `event_time`, `why`, the keys
             and the task's own fields; deterministic.
         keys: Columns that join a label to its row.
+        key_types: Key → Polars type, for keys that are not strings.
         task: Sampled row → the task's data as the configuration shows it.
         params: Parameters of the sample, for those that `params.yaml` does not have below `<dataset>.<labeling>`.
         functions: What suggests an answer to people before they give theirs; none, no suggestion.
@@ -191,6 +192,7 @@ class Labeling:
     sample: Callable[..., pl.DataFrame]
     keys: tuple[str, ...]
     task: Callable[[Mapping[str, Any]], dict[str, Any]]
+    key_types: Mapping[str, pl.DataType] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     functions: tuple[LabelingFunction, ...] = ()
     blind: float = 0.2

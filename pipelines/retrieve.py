@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from pipelines import faults
-from pipelines.dataset import Dataset, FeatureTable
+from pipelines.dataset import Dataset
 from pipelines.engine import parquet
 from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
 from pipelines.systems.feature_store.errors import FeatureStoreError, RequestRefusedError
-from pipelines.systems.feature_store.release import digest, manifest, table_name
+from pipelines.systems.feature_store.release import digest, manifest
 from pipelines.training.fingerprint import Fingerprint, fingerprint
 from pipelines.training.splits import COLUMN, Leak, Split, leak
 from pipelines.training.training_set import Question, TrainingSet
+from pipelines.training.views import views
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -146,18 +147,18 @@ class _Answer:
                 locked.check(self.training_set, self.asked.lock)
 
     def _count(self, rows: pl.DataFrame) -> None:
-        for table in self.dataset.features:
-            mine = [name for name in self.job.answered if name.startswith(f"{table.name}__")]
+        for view in views(self.dataset):
+            mine = [name for name in self.job.answered if name.startswith(f"{view}__")]
             if mine:
                 found = rows.select(pl.any_horizontal(pl.col(mine).is_not_null()).sum()).item()
-                self.answered[table.name] = self.answered.get(table.name, 0) + found
+                self.answered[view] = self.answered.get(view, 0) + found
 
     def _training_set(self) -> TrainingSet:
         names = [name.replace("__", ":", 1) for name in self.job.answered]
         split = self.asked.split.to_dict() if self.asked.split else {}
         question = Question.of(self.dataset, self.release, names, split, as_known=self.job.as_known)
-        tables = [table for table in self.dataset.features if table.name in question.declared]
-        files = {table.name: manifest(self.lake, table_name(self.dataset, table), self.release) for table in tables}
+        asked = [view for view in views(self.dataset).values() if view.name in question.declared]
+        files = {view.name: manifest(self.lake, view.table, self.release) for view in asked}
         hashes = {name: fingerprint(digest([table])) for name, table in files.items()}
         return TrainingSet(question, hashes, self.seen.of(self.job.given), self.seen.of())
 
@@ -177,7 +178,8 @@ def opened(lake: Lake, settings: Settings) -> Iterator["FeatureStore"]:
 def at_release(dataset: Dataset, lake: Lake, release: str, requests: object, names: Sequence[str] = ()) -> "Answer":
     """The answers to `requests` (a frame, or the path of a Parquet file) at a release, computed when asked for.
 
-    The join is the one that Feast's calls make; Feast itself, which takes seconds to import, is not needed.
+    The join is the one that Feast's calls make; Feast itself, which takes seconds to import, is not needed. Without
+    `names` it is all features; labels are given where they are named, such as `delay_cause:label`.
 
     Raises:
         UnknownReleaseError: There is no such release.
@@ -189,28 +191,24 @@ def at_release(dataset: Dataset, lake: Lake, release: str, requests: object, nam
     from pipelines.systems.feature_store.reading import Reading  # noqa: PLC0415
     from pipelines.systems.feature_store.requests import Requests  # noqa: PLC0415
 
-    tables = {table.name: table for table in dataset.features}
-    known = {name: name for table in tables.values() for name in _names(table)}
-    if not known:
+    there = views(dataset)
+    known = {name: name for view in there.values() for name in view.references}
+    wanted = names or [name for table in dataset.features for name in there[table.name].references]
+    if not wanted:
         raise FeatureStoreError(
             f"{dataset.name} declares no features: see pipelines/datasets/{dataset.name}/__init__.py."
         )
     chosen: dict[str, dict[str, str]] = {}
-    for name in names or known:
-        table, _, feature = _known(name, known, dataset).partition(":")
-        chosen.setdefault(table, {})[feature] = _column(name)
-    lookups = [Lookup.of(dataset, tables[table], release, columns) for table, columns in chosen.items()]
+    for name in wanted:
+        view, _, feature = _known(name, known, dataset).partition(":")
+        chosen.setdefault(view, {})[feature] = _column(name)
+    lookups = [Lookup.of(there[view], release, columns) for view, columns in chosen.items()]
     options, rows = Reading.at(lake.root / "feature_repo"), Requests.of(requests)
     join = Join(lake, rows, lookups, options.as_known, options.verify, options.memory_mb << 20).checked()
     for lookup in lookups:
         join.manifest(lookup)
     answered = [column for lookup in lookups for column in lookup.features.values()]
     return Answer(join.frames, rows.schema.names(), answered, as_known=options.as_known)
-
-
-def _names(table: FeatureTable) -> list[str]:
-    """How the features of a table are asked for."""
-    return [f"{table.name}:{feature}" for feature in table.features]
 
 
 def features(
@@ -262,6 +260,11 @@ def _column(reference: str) -> str:
 
 
 def _known(name: str, known: Mapping[str, str], dataset: Dataset) -> str:
+    if name not in known and name in {each for view in views(dataset).values() for each in view.references}:
+        raise FeatureStoreError(
+            f"{name} is not published: labels, and what was declared since the last publish, are given at a release."
+            f" `git tag --list '{dataset.name}/*'` lists them; give one by --release."
+        )
     if name not in known:
         near = get_close_matches(name, known, n=3) or sorted(known)
         raise FeatureStoreError(

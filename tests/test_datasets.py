@@ -10,6 +10,7 @@ from pipelines.dataset import UTC_MICROSECONDS, Dataset, Objects
 from pipelines.datasets import NAMES, load
 from pipelines.engine.code import closure
 from pipelines.errors import HeadraceError
+from pipelines.training.views import views
 
 
 @pytest.fixture(params=NAMES)
@@ -31,6 +32,10 @@ def test_it_is_called_as_its_folder_and_says_what_it_is_and_whose(dataset: Datas
 def test_tables_have_names_that_files_columns_and_stages_can_have(dataset: Dataset) -> None:
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", stage.name) for stage in graph.stages(dataset))
     assert len({stage.table for stage in graph.stages(dataset)}) == len(graph.stages(dataset))
+
+
+def test_what_a_request_can_be_joined_with_has_one_name(dataset: Dataset) -> None:
+    assert len(views(dataset)) == len(dataset.features) + len(dataset.labels)
 
 
 def test_every_contract_names_the_type_of_every_column_and_times_are_utc(dataset: Dataset) -> None:

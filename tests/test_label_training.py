@@ -1,5 +1,6 @@
 """labels → training rows: a release's labels are the requests, and come back with the features of their time."""
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -93,3 +94,36 @@ def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_lead
     assert all(rows[name].count() for name in plain.columns if name.startswith("carrier_delays__"))
     assert any(name.startswith("carrier_delays__") for name in plain.columns)
     assert labels["annotation_ids"][0][0] in told
+
+
+def test_labels_join_by_the_items_key_as_features_do_once_people_had_said_so(built: Workspace) -> None:
+    answer(built.lake)
+    built.refresh()
+    release = version(DATASET, built.lake).name
+    labels = built.lake.scan("labels/flights/delay_cause").collect()
+    known = labels["known_time"][0]
+    items = labels.select(KEYS).head(1)
+    asked = pl.concat([items.with_columns(event_timestamp=known + timedelta(seconds=late)) for late in (-1, 0)])
+
+    answers = at_release(DATASET, built.lake, release, asked, ["delay_cause:label", "delay_cause:votes"]).to_polars()
+
+    assert answers["delay_cause__label"].to_list() == [None, labels["label"][0]]
+    assert answers["delay_cause__votes"].to_list() == [None, 2]
+
+
+def test_a_training_set_with_labels_is_locked_and_proved_as_any_other(built: Workspace) -> None:
+    answer(built.lake)
+    built.refresh()
+    release = version(DATASET, built.lake).name
+    labels = built.lake.scan("labels/flights/delay_cause").collect()
+    labels.select(*KEYS, event_timestamp="known_time").write_parquet(built.root / "requests.parquet")
+    asked = ("retrieve", "flights", "--requests", "requests.parquet", "--lock", "train.lock.json")
+
+    built.command(
+        "headrace", *asked, "--out", "a.parquet", "--release", release,
+        "--feature", "delay_cause:label", "--feature", "delay_cause:confidence",
+    )  # fmt: skip
+    built.command("headrace", *asked, "--out", "b.parquet")
+
+    assert (built.root / "a.parquet").read_bytes() == (built.root / "b.parquet").read_bytes()
+    assert json.loads((built.root / "train.lock.json").read_text())["tables"].keys() == {"delay_cause"}

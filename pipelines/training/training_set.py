@@ -13,6 +13,7 @@ from typing import Any, Self
 from pipelines.dataset import Dataset
 from pipelines.errors import HeadraceError
 from pipelines.systems.dvc.files import write_whole
+from pipelines.training.views import views
 
 DIGITS = 16
 
@@ -34,7 +35,7 @@ class Question:
         release: The release that answers.
         features: `<table>:<feature>`, in order.
         as_known: Whether a row sees only what was known at its time.
-        declared: Feature table → keys and TTL, as the code declares them now.
+        declared: Feature table or labeling → keys and TTL, as the code declares them now.
         split: How rows are split, if they are.
     """
 
@@ -52,9 +53,9 @@ class Question:
         """The question about these features, under today's declaration."""
         asked = {name.partition(":")[0] for name in features}
         declared = {
-            table.name: {"keys": [*table.keys], "ttl_seconds": table.ttl.total_seconds()}
-            for table in dataset.features
-            if table.name in asked
+            view.name: {"keys": [*view.keys], "ttl_seconds": view.ttl.total_seconds()}
+            for view in views(dataset).values()
+            if view.name in asked
         }
         return cls(dataset.name, release, [*features], as_known, declared, split)
 
@@ -65,7 +66,7 @@ class TrainingSet:
 
     Attributes:
         question: What was asked.
-        tables: Feature table → hash of the files that were there to be read.
+        tables: Feature table or labeling → hash of the files that were there to be read.
         requests: Rows, and a hash for each column.
         result: The same of the answer.
     """

@@ -13,14 +13,14 @@ from typing import Self
 import polars as pl
 
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
-from pipelines.dataset import Dataset, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
 from pipelines.engine.parquet import ROW_GROUP
 from pipelines.systems.feature_store.errors import RequestRefusedError
-from pipelines.systems.feature_store.release import ROW, Rows, manifest, table_name
+from pipelines.systems.feature_store.release import ROW, Rows, manifest
 from pipelines.systems.feature_store.requests import Requests, Slice
 from pipelines.systems.feature_store.search import Bools, Codes, Index, Int64s, Questions, Window
+from pipelines.training.views import View
 
 CELL = 16
 """Bytes that a value takes in memory, about; a text of the usual length among them."""
@@ -55,13 +55,11 @@ class Lookup:
     features: Mapping[str, str]
 
     @classmethod
-    def of(cls, dataset: Dataset, table: FeatureTable, release: str, features: Mapping[str, str]) -> Self:
-        """The lookup of a feature table as it is declared."""
-        keys = {key: table.key_types.get(key, pl.String()) for key in table.keys}
-        ttl = table.ttl // timedelta(microseconds=1) if table.ttl else None
-        name = table_name(dataset, table)
-        types = {**keys, **table.features}
-        return cls(table.name, name, release, {key: key for key in keys}, types, ttl, features)
+    def of(cls, view: View, release: str, features: Mapping[str, str]) -> Self:
+        """The lookup of a view as it is declared."""
+        ttl = view.ttl // timedelta(microseconds=1) if view.ttl else None
+        types = {**view.keys, **view.columns}
+        return cls(view.name, view.table, release, {key: key for key in view.keys}, types, ttl, features)
 
     @property
     def group(self) -> tuple[tuple[str, str], ...]:

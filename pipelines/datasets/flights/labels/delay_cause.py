@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.dataset import Labeling, Reads, Thresholds
+from pipelines.dataset import UTC_MICROSECONDS, Labeling, Reads, Thresholds
 from pipelines.labeling.sampling import Random, Stratified, draw
 
 KEYS = ("scheduled_at", "carrier", "flight", "origin")
@@ -127,6 +127,7 @@ LABELING = Labeling(
     reads={"flights": Reads("validated/flights"), "weather": Reads("validated/weather")},
     sample=sample,
     keys=KEYS,
+    key_types={"scheduled_at": UTC_MICROSECONDS, "flight": pl.Int64()},
     task=task,
     functions=(bad_weather, late_in_the_day),
     opinions=2,
