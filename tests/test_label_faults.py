@@ -49,7 +49,7 @@ def sending(campaign: Campaign, tasks: int) -> subprocess.Popen[bytes]:
     """A process of its own that sends."""
     server = campaign.server
     where = (server.url, server.token, str(campaign.lake.root), campaign.labeling.title, str(tasks))
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/rig'}"}
     return subprocess.Popen([sys.executable, "-c", SEND, *where], env=environment)
 
 

@@ -140,6 +140,7 @@ def dies(case: Case, at: int, way: faults.Way) -> None:
 def aftermath(case: Case) -> tuple[Seen, Seen]:
     """What readers see after a death, and what the next run leaves."""
     seen = case.seen()
+    time.sleep(git.DEAD_AFTER_S)  # else a lock that was left here is too young to be taken for dead
     case.run()
     return seen, case.shown()
 
@@ -225,7 +226,7 @@ def killed(case: Case, seconds: float) -> int:
 
 def main(module: str, settings: str, folder: str, how: str, count: str) -> None:
     """Print a line for each case."""
-    git.DEAD_AFTER_S = 0.2
+    git.DEAD_AFTER_S = 0.05
     told: dict[str, Any] = json.loads(Path(settings).read_text())
     scenario: Scenario = import_module(module).scenario(Path(folder), **told)
     for found in rehearse(scenario, how, int(count)):
