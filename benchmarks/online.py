@@ -54,7 +54,7 @@ def main() -> None:
         for kind, where in found.items():
             ground = Ground(folder / f"ground-{kind}", asked.keys, kind, where)
             ground.make()
-            ground.put(3)  # what Feast's store is given, too
+            ground.put(1)  # what Feast's store is given, too: it gets no row of the day after
             theirs = stock(ground)
             materialize(theirs)
             in_process(report, ground, theirs)
