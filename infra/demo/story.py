@@ -1,5 +1,6 @@
 """The story: two weeks arrive; a day, a correction and a deletion; people label, pictures too; a model is trained."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,6 +22,8 @@ FIRST_DAYS = tuple(date(2013, 1, day) for day in range(1, 15))
 NEW_DAY, CORRECTED_DAY, DELETED_DAY = date(2013, 1, 15), date(2013, 1, 9), date(2013, 1, 12)
 PICTURES = 60
 WAITING = ("deferred", "awaiting_input")
+READING_S = 3
+"""Airflow fails a task that is answered before its scheduler has heard that it waits; a person reads that long."""
 DEADLINE_H = 0.05
 ENOUGH = 0.85
 """Share of tasks that ends a wait: one that somebody has open is handed to nobody else for hours."""
@@ -127,6 +130,7 @@ class Teller:
             project = self.airflow.found(run, "send")["project"]
             self.story.answers.append(self.team.answer_all(project, cause_of))
         if "accept" in waiting:
+            time.sleep(READING_S)
             self.airflow.approve(run, waiting["accept"])
 
     def _digits(self) -> None:
