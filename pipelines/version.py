@@ -15,6 +15,7 @@ from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Manifest
 from pipelines.engine.run import plan_stage
 from pipelines.errors import HeadraceError
+from pipelines.labeling import tables
 from pipelines.leases import held
 from pipelines.systems import git
 from pipelines.systems.dvc.lock import read_lock, recorded_outs, write_lock, write_pointer
@@ -132,7 +133,7 @@ def audit(dataset: Dataset, lake: Lake) -> None:
 
 def _refuse_poor_labels(dataset: Dataset, lake: Lake, differences: Mapping[str, Difference]) -> None:
     for labeling in dataset.labels:
-        if f"labels/{dataset.name}/{labeling.name}" in differences:
+        if tables.labels(dataset, labeling) in differences:
             from pipelines.labeling.review import refuse_poor  # noqa: PLC0415  only new labels need be measured
 
             refuse_poor(dataset, labeling, lake)

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from label_campaign import ANNOTATIONS, LABELS, PARAMS, REJECTED, Campaign
 from label_server import Person
-from story import annotate
+from story import ANSWERS, annotate
 from workspaces import Workspace
 
 from pipelines import label
@@ -183,20 +183,20 @@ def test_any_release_is_made_without_the_refused_answers_and_tells_every_clone_w
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_PSEUDONYM_KEY", "a long random text")
-    annotate(built.lake, "2013-01-01", ("weather", "weather", "weather"))
+    annotate(built.lake, ANSWERS)
     built.refresh()
     built.command("headrace", "version", "flights")
 
     said = built.command("headrace", "label", "refuse", "flights", "--by", "Grace Hopper", "--reason", "wrong manual")
     built.command("headrace", "version", "flights")
 
-    assert "delay_cause: 3 answers refused by " in said
+    assert "delay_cause: 6 answers refused by " in said
     other = built.clone("other")
     other.dvc("pull")
     aside = pl.read_parquet(other.root / "data/rejected/flights/delay_cause/*.parquet")
-    assert aside["reason"].str.contains("^refused by [0-9a-f]{16} on .* UTC: wrong manual$").to_list() == [True] * 3
+    assert aside["reason"].str.contains("^refused by [0-9a-f]{16} on .* UTC: wrong manual$").to_list() == [True] * 6
     assert other.lake.manifest(FLIGHT_LABELS).rows == 0
-    assert built.lake.recorded(FLIGHT_LABELS, "flights/1").rows == 1  # type: ignore[union-attr]
+    assert built.lake.recorded(FLIGHT_LABELS, "flights/1").rows == 2  # type: ignore[union-attr]
     assert not [path for path in (other.root / "data").rglob("*") if path.is_file() and b"Hopper" in path.read_bytes()]
     history = other.lake.scan(FLIGHT_ANNOTATIONS).collect()
-    assert sorted(history["event"]) == ["created"] * 3 + ["refused"] * 3
+    assert sorted(history["event"]) == ["created"] * 6 + ["refused"] * 6

@@ -177,7 +177,7 @@ def test_a_label_leads_to_the_annotations_it_was_decided_by(story: Story) -> Non
     (row,) = found.found.rows
     assert (row["label"], row["annotation_ids"]) == ("weather", ["a0", "a1", "a2"])
     answers = {(item["annotation_id"], item["annotator"], item["choice"]) for item in found.found.annotations}
-    assert answers == {("a0", "person-0", "weather"), ("a1", "person-1", "weather"), ("a2", "person-2", "weather")}
+    assert answers == {("a0", "person-0", "weather"), ("a1", "person-1", "weather"), ("a2", "person-2", "carrier")}
     (source,) = found.node.inputs
     assert source.origin == {"answers": {"newest": ANSWERED.isoformat(), "answers": 3, "skipped": 0}}
 

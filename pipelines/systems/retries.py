@@ -32,7 +32,7 @@ def say(details: RetryDetails) -> None:
     """Tell a person what is waited for; the error's own text may hold more than a log should."""
     cause = type(details.caused_by).__name__
     when = f"next try in {details.wait_for:.1f} s (no. {details.retry_num})"
-    print(f"{ASKED.get()} does not answer ({cause}): {when}", file=sys.stderr)  # noqa: T201
+    print(f"asking {ASKED.get()} failed ({cause}): {when}", file=sys.stderr)  # noqa: T201
 
 
 set_on_retry_hooks([say])

@@ -7,6 +7,8 @@ from datetime import timedelta
 import polars as pl
 
 from pipelines.dataset import Dataset, FeatureTable, Labeling
+from pipelines.labeling import tables
+from pipelines.systems.feature_store.release import table_name
 
 ANSWERED: Mapping[str, pl.DataType] = {
     "label": pl.String(),
@@ -39,13 +41,13 @@ class View:
     def of_features(cls, dataset: Dataset, table: FeatureTable) -> "View":
         """A feature table as it is declared."""
         keys = _typed(table.keys, table.key_types)
-        return cls(table.name, f"features/{dataset.name}/{table.name}", keys, table.features, table.ttl)
+        return cls(table.name, table_name(dataset, table), keys, table.features, table.ttl)
 
     @classmethod
     def of_labels(cls, dataset: Dataset, labeling: Labeling) -> "View":
         """The labels of a question: of the item's event time, and known when people had said so."""
         keys = _typed(labeling.keys, labeling.key_types)
-        return cls(labeling.name, f"labels/{dataset.name}/{labeling.name}", keys, ANSWERED, timedelta())
+        return cls(labeling.name, tables.labels(dataset, labeling), keys, ANSWERED, timedelta())
 
     @property
     def references(self) -> list[str]:

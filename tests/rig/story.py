@@ -1,7 +1,7 @@
 """Two releases of flights, the second with a correction and a deletion, out of a bucket with versions; a plug-in."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,6 +30,8 @@ DAYS = days(1, 3)
 CORRECTED, DELETED = "2013-01-02", "2013-01-03"
 CARRIERS, RAW, VALIDATED = "features/flights/carrier_delays", "raw/flights/flights", "validated/flights/flights"
 ANSWERED = datetime(2013, 2, 1, tzinfo=UTC)
+ANSWERS = {"2013-01-01": ("weather", "weather", "carrier"), "2013-01-02": ("carrier", "carrier", "carrier")}
+"""Day → what three people said of one flight of it: they agree well enough for a release."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def story(template: Path, s3: S3, moto_s3: S3, tmp_path_factory: pytest.TempPath
         patch.setenv("AWS_SECRET_ACCESS_KEY", moto_s3.secret_key)
         patch.setenv("AWS_ENDPOINT_URL", moto_s3.endpoint)
         workspace.raw.arrive(*DAYS)
-        annotate(workspace.lake, "2013-01-01", ("weather", "weather", "weather"))
+        annotate(workspace.lake, ANSWERS)
         for day in DAYS:
             made.bucket.write(f"flights/{day}.csv.gz", real_flights.flights_object(day))
         release(made)
@@ -82,8 +84,18 @@ def shorter(day: str) -> bytes:
     return gzip.compress(text.encode(), mtime=0)
 
 
-def annotate(lake: Lake, day: str, choices: tuple[str, ...]) -> None:
-    """As `label collect` leaves what people answered about one flight."""
+def annotate(lake: Lake, answers: Mapping[str, tuple[str, ...]]) -> None:
+    """As `label collect` leaves what people answered about one flight a day."""
+    facts = {"newest": ANSWERED.isoformat(), "skipped": 0}
+    entries = {
+        day: entry(lake, _answers(number, day, choices), facts | {"answers": len(choices)})
+        for number, (day, choices) in enumerate(answers.items())
+    }
+    lake.commit(Manifest("annotations/flights/delay_cause", partitions=entries))
+
+
+def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
+    """What people said of the flight of that number, which its carrier has alone."""
     at = datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC)
     keys = {
         "scheduled_at": pl.Datetime("us", "UTC"),
@@ -91,25 +103,24 @@ def annotate(lake: Lake, day: str, choices: tuple[str, ...]) -> None:
         "flight": pl.Int64(),
         "origin": pl.String(),
     }
-    flight = {"sample_id": "flight-0", "event_time": at, "scheduled_at": at, "carrier": "UA", "origin": "EWR"}
+    item = {"sample_id": f"flight-{flight}", "event_time": at, "scheduled_at": at, "origin": "EWR"}
     event = {
+        "carrier": ("UA", "AA")[flight],
         "flight": 1,
-        "task_id": 7,
+        "task_id": 7 + flight,
         "event": "created",
         "was_cancelled": False,
         "result": "[]",
         "created_at": ANSWERED,
     }
     rows = [
-        flight
+        item
         | event
-        | {"annotation_id": f"a{number}", "annotator": f"person-{number}", "choice": choice}
+        | {"annotation_id": f"a{3 * flight + number}", "annotator": f"person-{number}", "choice": choice}
         | {"updated_at": ANSWERED - timedelta(hours=number)}
         for number, choice in enumerate(choices)
     ]
-    frame = pl.DataFrame(rows, schema=annotations.schema(keys))
-    facts = {"newest": ANSWERED.isoformat(), "answers": len(choices), "skipped": 0}
-    lake.commit(Manifest("annotations/flights/delay_cause", partitions={day: entry(lake, frame, facts)}))
+    return pl.DataFrame(rows, schema=annotations.schema(keys))
 
 
 def entry(lake: Lake, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> Entry:

@@ -219,7 +219,7 @@ class Bucket:
                 raise
         from pipelines.systems.retries import attempts  # noqa: PLC0415  only a failure pays for it
 
-        for attempt in attempts("The object storage", may_pass, self.patience, first_s=0.1, most_s=5.0):
+        for attempt in attempts("the object storage", may_pass, self.patience, first_s=0.1, most_s=5.0):
             with attempt:
                 return call()
         raise AssertionError(call)
