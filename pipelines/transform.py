@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.contracts import features
 from pipelines.dataset import WHOLE, Dataset, FeatureTable, Reads
 from pipelines.engine import parquet
-from pipelines.engine.manifest import SPAN, Manifest
+from pipelines.engine.manifest import Manifest
 from pipelines.engine.stage import Files, Inputs, Outcome, Stage
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def span(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
     event, known = (rows[name].to_physical() for name in (features.EVENT_TIME, features.KNOWN_TIME))
     if not rows.height:
         return {}
-    return {SPAN: {"first": event.min(), "last": event.max(), "known": known.max()}}  # type: ignore[dict-item]
+    return {features.SPAN: {"first": event.min(), "last": event.max(), "known": known.max()}}  # type: ignore[dict-item]
 
 
 def _runs(days: Sequence[str]) -> list[list[str]]:

@@ -12,6 +12,9 @@ from pipelines.errors import HeadraceError
 EVENT_TIME = "event_time"
 KNOWN_TIME = "known_time"
 
+SPAN = "span"
+"""Fact of a partition: `first` and `last` event time and newest `known` time, in microseconds."""
+
 
 class UndeclaredFeatureError(HeadraceError):
     """A kernel's frame is not what its feature table declares."""

@@ -14,9 +14,6 @@ import orjson
 
 MANIFEST = "manifest.json"
 
-SPAN = "span"
-"""Fact of a partition of features: `first` and `last` event time and newest `known` time, in microseconds."""
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
