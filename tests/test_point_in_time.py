@@ -5,6 +5,7 @@ The small tables are real files, read through Feast's own `get_historical_featur
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,48 @@ def seen_from(name: str, table: FeatureTable, keys: dict[str, str]) -> FeatureVi
     physical: FeatureView = view(DATASET, table, Holding("a"))
     renamed: FeatureView = physical.with_name(name).with_join_key_map(keys)
     return renamed
+
+
+half_days = st.integers(0, 12)
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 2), half_days, st.sampled_from([0, 0, 1, 3, 9])), min_size=1, max_size=24),
+    wanted=st.lists(st.tuples(st.integers(1, 3), half_days), min_size=1, max_size=12),
+    ttl=st.sampled_from([None, timedelta(0), timedelta(days=2)]),
+    memory=st.sampled_from([1, 1_000, 4 << 30]),
+    as_known=st.booleans(),
+)
+@examples(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_few_requests_that_read_the_newest_days_first_get_what_nested_loops_find(  # noqa: PLR0913
+    shared: tuple[Lake, FeatureStore],
+    rows: list[tuple[int, int, int]],
+    wanted: list[tuple[int, int]],
+    ttl: timedelta | None,
+    memory: int,
+    *,
+    as_known: bool,
+) -> None:
+    lake, _ = shared
+    at = [NOON + half * 12 * HOUR for half in range(22)]
+    table = [
+        {"carrier_id": key, "origin": "EWR", "event_time": at[half], "known_time": at[half + late], "temp_c": float(n)}
+        for n, (key, half, late) in enumerate(rows)
+    ]
+    fill(lake, ROUTES, table)
+    asked = [{"carrier_id": key, "origin": "EWR", "event_timestamp": at[half]} for key, half in wanted]
+    found = lookup(view(DATASET, ROUTES, Holding("a")), {"temp_c": "temp_c"})
+    found = replace(found, ttl=None if ttl is None else ttl // timedelta(microseconds=1))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(join, "FEW", 0)
+        joined = join.Join(lake, Requests.of(pl.DataFrame(asked)), [found], as_known, memory=memory).checked()
+        answer = pl.concat(joined.frames())
+
+    for request, got in zip(asked, answer["temp_c"], strict=True):
+        keys = {**request, "at": request["event_timestamp"]}
+        best = pit_oracle.answer(keys, table, ["carrier_id", "origin"], ttl, as_known=as_known)  # type: ignore[arg-type]
+        assert got == (None if best is None else best["temp_c"])
 
 
 @given(

@@ -51,6 +51,15 @@ def keys(rows: pl.DataFrame, table: FeatureTable) -> pl.Series:
     return _series(KEY, _joined([prefix, *parts]))
 
 
+def key_size(table: FeatureTable) -> int | None:
+    """Bytes of each key, where all have the same: none of its parts is a text."""
+    kinds = {name: key_type(table, name) for name in table.keys}
+    if pl.String() in kinds.values():
+        return None
+    some = pl.DataFrame({name: pl.Series([0], dtype=kind) for name, kind in kinds.items()})
+    return len(keys(some, table)[0])
+
+
 def values(column: pl.Series, field: str) -> pl.Series:
     """Feast's bytes of each value; a null is the empty message."""
     tag = bytes([_tag(field)])
@@ -64,6 +73,12 @@ def values(column: pl.Series, field: str) -> pl.Series:
         body = _joined([tag, _varints(column.fill_null(0).cast(pl.Int64).to_numpy())])
     found = _series(column.name, body)
     return pl.select(pl.when(column.is_null()).then(pl.lit(b"")).otherwise(found).alias(column.name)).to_series()
+
+
+def cut(keys: bytes, sizes: NDArray[np.int64]) -> pl.Series:
+    """The keys that lie one after the other in some bytes, each of its size."""
+    ends = np.concatenate(([0], np.cumsum(sizes)))
+    return _series(KEY, pa.Array.from_buffers(pa.large_binary(), len(sizes), _buffers(ends, keys)))
 
 
 def plain_key(key: bytes) -> dict[str, Any]:
@@ -133,6 +148,10 @@ def _varints(numbers: NDArray[np.int64]) -> Any:  # noqa: ANN401
         groups[more, place] |= np.uint8(0x80)
         length += more
     used = np.arange(LONGEST_VARINT) < length[:, None]
-    ends = np.concatenate(([0], np.cumsum(length))).astype(np.int64)
-    buffers = [None, pa.py_buffer(ends.tobytes()), pa.py_buffer(groups[used].tobytes())]
-    return pa.Array.from_buffers(pa.large_binary(), len(rest), buffers)
+    ends = np.concatenate(([0], np.cumsum(length)))
+    return pa.Array.from_buffers(pa.large_binary(), len(rest), _buffers(ends, groups[used].tobytes()))
+
+
+def _buffers(ends: NDArray[np.int64], body: bytes) -> list[Any]:
+    """What Arrow keeps of values without nulls that lie one after the other."""
+    return [None, pa.py_buffer(ends.astype(np.int64).tobytes()), pa.py_buffer(body)]

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Self
 
+import numpy as np
 import polars as pl
 
 from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
@@ -29,7 +30,8 @@ SEARCHED = 128
 """Bytes that the search takes for a row, about."""
 
 FEW = 50
-"""Rows a key from which on rows of keys that nobody asks for are left out before the search."""
+"""Rows a key from which on rows of keys that nobody asks for are left out before the search; rows a request from which
+on it is looked for in the newest partitions first."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Join:
         every = _Scope(self, requests.rows, requests.first, requests.window)
         keep = sum(self._size(lookup, every) for lookup in self.lookups) <= self.memory // 2 or rows >= requests.height
         several = rows < requests.height
-        kept = [every.load(lookup) for lookup in self.lookups] if keep and several else []
+        kept = [every.load(lookup, every.rows(lookup)) for lookup in self.lookups] if keep and several else []
         for part in requests.slices(rows):
             asked = _Asked(every if keep else _Scope.of(self, part), part)
             if kept:
@@ -152,10 +154,13 @@ class Join:
             yield part.frame.with_columns(column for answer in answers for column in answer.get_columns())
 
     def _once(self, lookup: Lookup, part: Slice, asked: "_Asked") -> pl.DataFrame:
-        """The features of one slice, from a table read for it alone: whole, or a part of the keys a time."""
+        """The features of one slice, from a table read for it alone: whole, or a part of it a time."""
+        rows = asked.scope.rows(lookup)
+        if len(rows.partitions) > 1 and part.frame.height * FEW <= rows.height:
+            return self._newest_first(lookup, part, rows)
         parts = -(-self._size(lookup, asked.scope) // max(self.memory // 2, 1))
         if parts <= 1 or not lookup.keys:
-            return asked.answer(lookup, asked.scope.load(lookup))
+            return asked.answer(lookup, asked.scope.load(lookup, rows))
         which = part.frame.select(_share(self._keys(lookup), parts)).to_series()
         found, places = [], []
         for number in range(parts):
@@ -164,8 +169,26 @@ class Join:
             if some.frame.height:
                 scope = _Scope.of(self, some)
                 mine = _share([pl.col(key) for key in lookup.keys], parts) == number
-                found.append(_Asked(scope, some).answer(lookup, scope.load(lookup, mine)))
+                found.append(_Asked(scope, some).answer(lookup, scope.load(lookup, scope.rows(lookup), mine)))
         return pl.concat(found).select(pl.all().gather(pl.concat(places).arg_sort()))
+
+    def _newest_first(self, lookup: Lookup, part: Slice, rows: Rows) -> pl.DataFrame:
+        """The features of a few requests: older partitions are read only for those that newer ones do not answer."""
+        place: Int64s = np.full(part.frame.height, -1)
+        left: Int64s = np.arange(part.frame.height)
+        values: list[pl.DataFrame] = []
+        for some in rows.newest_first(self.memory // 2 // _row_size(lookup)):
+            mine = Slice(part.frame[left], part.time)
+            scope = _Scope.of(self, mine)
+            table = scope.load(lookup, some)
+            row, found = _Asked(scope, mine).find(lookup, table)
+            if found.any():
+                place[left[found]] = sum(frame.height for frame in values) + np.arange(found.sum())
+                values.append(table.gather(row[found], found[found]))
+                left = left[~found]
+            if not left.size:
+                break
+        return _answer(lookup, _at(pl.concat(values), np.maximum(place, 0)) if values else None, place >= 0)
 
     def _keys(self, lookup: Lookup) -> list[pl.Expr]:
         return self.requests.keys(lookup.keys, lookup.types, lookup.name)
@@ -183,9 +206,7 @@ class Join:
 
     def _size(self, lookup: Lookup, scope: "_Scope") -> int:
         """Bytes that the table takes for these requests, about."""
-        rows = scope.rows(lookup)
-        count = sum(rows.manifest.partitions[name].rows or 0 for name in rows.partitions)
-        return count * (SEARCHED + CELL * (len(lookup.features) + len(lookup.keys)))
+        return scope.rows(lookup).height * _row_size(lookup)
 
 
 class _Scope:
@@ -220,9 +241,9 @@ class _Scope:
         since = None if lookup.ttl is None else self.first - lookup.ttl
         return Rows.between(self.join.lake, table, since, self.window.last, verify=self.join.verify)
 
-    def load(self, lookup: Lookup, mine: pl.Expr | None = None) -> Loaded:
-        """The table, or the rows of it that are `mine`."""
-        rows, features, heads = self.rows(lookup), list(lookup.features), [*lookup.keys, EVENT_TIME, KNOWN_TIME]
+    def load(self, lookup: Lookup, rows: Rows, mine: pl.Expr | None = None) -> Loaded:
+        """These rows of the table, or those of them that are `mine`."""
+        features, heads = list(lookup.features), [*lookup.keys, EVENT_TIME, KNOWN_TIME]
         if not rows.partitions or self.window is None:
             return Loaded(None, lambda _row, _found: pl.DataFrame())
         if mine is not None:
@@ -238,8 +259,7 @@ class _Scope:
     def _asked_for(self, lookup: Lookup, rows: Rows) -> pl.Expr | None:
         """Which rows are of keys that are asked for, if those are few: then it costs less to leave the others out."""
         codes = self.codes(lookup)
-        count = sum(rows.manifest.partitions[name].rows or 0 for name in rows.partitions)
-        few = lookup.keys and codes.size * FEW <= count
+        few = lookup.keys and codes.size * FEW <= rows.height
         return codes.asked(next(iter(lookup.keys))) if few else None
 
     def _index(self, lookup: Lookup, window: Window, heads: pl.DataFrame) -> Index:
@@ -257,14 +277,14 @@ class _Asked:
 
     def answer(self, lookup: Lookup, table: Loaded) -> pl.DataFrame:
         """The features of each request."""
-        schema = lookup.schema
+        row, found = self.find(lookup, table)
+        return _answer(lookup, table.gather(row, found) if found.any() else None, found)
+
+    def find(self, lookup: Lookup, table: Loaded) -> tuple[Int64s, Bools]:
+        """As `Index.find`."""
         if table.index is None or not table.index.row.size or self.scope.window is None:
-            size = self.part.frame.height
-            return pl.DataFrame({name: pl.Series([None] * size, dtype=kind) for name, kind in schema.items()})
-        row, found = table.index.find(self._asked(lookup, self.scope.window), lookup.ttl)
-        # Gathering by an index without nulls, and taking away what was not found, costs half of one with nulls.
-        values = table.gather(row, found).select(pl.when(pl.Series(found)).then(pl.all()))
-        return values.rename(dict(lookup.features)).cast(schema)  # type: ignore[arg-type]  # Polars wants a wider mapping
+            return np.zeros(self.part.frame.height, np.int64), np.zeros(self.part.frame.height, np.bool_)
+        return table.index.find(self._asked(lookup, self.scope.window), lookup.ttl)
 
     def _asked(self, lookup: Lookup, window: Window) -> Questions:
         if lookup.group not in self._questions:
@@ -274,8 +294,26 @@ class _Asked:
         return self._questions[lookup.group]
 
 
+def _row_size(lookup: Lookup) -> int:
+    """Bytes that a row of the table takes, about."""
+    return SEARCHED + CELL * (len(lookup.features) + len(lookup.keys))
+
+
+def _answer(lookup: Lookup, values: pl.DataFrame | None, found: Bools) -> pl.DataFrame:
+    """The features of each request, from the values of those that were found, and any others where not."""
+    if values is None:
+        return pl.DataFrame({name: pl.Series([None] * found.size, dtype=kind) for name, kind in lookup.schema.items()})
+    # Gathering by an index without nulls, and taking away what was not found, costs half of one with nulls.
+    shown = values.select(pl.when(pl.Series(found)).then(pl.all()))
+    return shown.rename(dict(lookup.features)).cast(lookup.schema)  # type: ignore[arg-type]  # Polars wants a wider mapping
+
+
 def _from(values: pl.DataFrame) -> Callable[[Int64s, Bools], pl.DataFrame]:
-    return lambda row, _found: values.select(pl.all().gather(pl.Series(row)))
+    return lambda row, _found: _at(values, row)
+
+
+def _at(values: pl.DataFrame, row: Int64s) -> pl.DataFrame:
+    return values.select(pl.all().gather(pl.Series(row)))
 
 
 def _share(keys: Sequence[pl.Expr], parts: int) -> pl.Expr:

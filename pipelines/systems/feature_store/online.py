@@ -13,18 +13,26 @@ from feast import FeatureStore
 from pipelines import faults
 from pipelines.dataset import FeatureTable
 from pipelines.systems.feature_store.definitions import physical
-from pipelines.systems.feature_store.encoding import KEY, STAMP
+from pipelines.systems.feature_store.encoding import KEY, STAMP, key_size
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.seal import NO_KEYS, Seal
 
 
 @dataclass(frozen=True)
 class View:
-    """A physical view as the online store knows it."""
+    """A physical view as the online store knows it.
+
+    Attributes:
+        name: Its name.
+        keys: The join keys.
+        features: The features.
+        key_size: Bytes of each encoded key, where all have the same.
+    """
 
     name: str
     keys: tuple[str, ...]
     features: tuple[str, ...]
+    key_size: int | None = None
 
 
 class Online(Protocol):
@@ -102,7 +110,7 @@ class Shelf:
         Raises:
             FeatureStoreError: There is no publisher for that type of online store.
         """
-        return cls(online_of(store), View(physical(table, side), table.keys, tuple(table.features)))
+        return cls(online_of(store), View(physical(table, side), table.keys, tuple(table.features), key_size(table)))
 
     def load(self, wanted: pl.DataFrame, generation: int, among: pl.Series | None = None) -> Loaded:
         """Make the view hold `wanted` (encoded rows, one a key) and nothing else.

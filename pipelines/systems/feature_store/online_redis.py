@@ -6,9 +6,9 @@ All views of an entity share one hash a key. A batch is one script: the fence, t
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyp
 from redis import RedisError
 
 from pipelines import faults
-from pipelines.systems.feature_store.encoding import KEY, KEY_VERSION, STAMP
+from pipelines.systems.feature_store.encoding import KEY, KEY_VERSION, STAMP, cut
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import View
 from pipelines.systems.feature_store.online_sql import overtaken
@@ -132,14 +132,16 @@ class Redis:
         """As `Online`: the server looks through all it has, a page a script, and says which keys the view is in."""
         pattern = _literally(serialize_entity_key_prefix(list(view.keys), KEY_VERSION)) + b"*" + self._project
         asked = [pattern, PAGE, len(self._project), *self._fields(view)]
-        found: list[pl.Series] = []
-        cursor = b"0"
+        keys: list[bytes] = []
+        sizes: list[bytes] = []
+        cursor = b""
         with self._known(view):
-            while not found or cursor != b"0":
-                cursor, keys, sizes = self._script(KEYS_OF, [], [cursor, *asked])
-                found.append(_cut(keys, sizes))
+            while cursor != b"0":
+                cursor, some, their = self._script(KEYS_OF, [], [cursor or b"0", *asked])
+                keys.append(some)
+                sizes += their.split(b",") if their else []
         # A key may come twice while Redis moves its keys about.
-        return pl.concat(found).unique().alias(KEY)
+        return cut(b"".join(keys), np.array(sizes, np.int64)).unique()
 
     def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, a batch of keys at once."""
@@ -201,12 +203,6 @@ class Redis:
 def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
     for start in range(0, len(keys), BATCH):
         yield keys[start : start + BATCH]
-
-
-def _cut(keys: bytes, sizes: bytes) -> pl.Series:
-    """The keys that lie one after the other, of these sizes."""
-    ends = accumulate(map(int, sizes.split(b",")), initial=0) if sizes else [0]
-    return pl.Series(KEY, [keys[start:end] for start, end in pairwise(ends)], dtype=pl.Binary)
 
 
 def _message(microseconds: int) -> bytes:

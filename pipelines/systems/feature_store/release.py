@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from math import inf
 from pathlib import Path
 from typing import Self
 
@@ -103,6 +104,11 @@ class Rows:
         names = (name for name in sorted(manifest.partitions) if _overlaps(name, first, last))
         return cls(lake, manifest, tuple(names), verify)
 
+    @property
+    def height(self) -> int:
+        """How many rows there are, by the manifest."""
+        return sum(self.manifest.partitions[name].rows or 0 for name in self.partitions)
+
     def read(self, columns: Sequence[str], where: pl.Expr | None = None, *, numbered: bool = False) -> pl.DataFrame:
         """The rows, or those `where` something holds, in partition order; `numbered` ones have a column `ROW` first.
 
@@ -138,6 +144,22 @@ class Rows:
         part = replace(self, partitions=tuple(name for name, use in zip(self.partitions, used, strict=True) if use))
         here = pl.Series(np.where(found, row - skipped[place], 0))
         return part.read(columns).select(pl.all().gather(here))
+
+    def newest_first(self, most: float = inf) -> Iterator[Self]:
+        """The partitions from the newest on: one, then the two before it, the four before those.
+
+        A partition holds the events of a day: what is found in one is newer than all that older ones hold.
+
+        Args:
+            most: Rows that are given at a time, unless one partition alone has more.
+        """
+        names, take = self.partitions, 1
+        while names:
+            part = replace(self, partitions=names[-take:])
+            while len(part.partitions) > 1 and part.height > most:
+                part = replace(part, partitions=part.partitions[len(part.partitions) // 2 :])
+            yield part
+            names, take = names[: -len(part.partitions)], 2 * len(part.partitions)
 
     def _paths(self) -> list[Path]:
         """Files of the partitions; several at a time are fetched and hashed."""

@@ -147,7 +147,7 @@ class Snapshot:
         if keys is None:
             return latest(window.read(columns), table, self.now)
         found, left = [], keys
-        for part in _newest_first(window):
+        for part in window.newest_first():
             first = left[names[0]].unique().implode()
             rows = part.read(columns, pl.col(names[0]).is_in(first)).join(left, on=names, how="semi")
             found.append(latest(rows, table, self.now))
@@ -245,15 +245,6 @@ def _bits(column: pl.Series) -> pl.Series:
     """Floats as the whole numbers of the same bits; those that are not numbers as one of them."""
     plain = column.fill_nan(float("nan"))
     return plain.reinterpret(dtype=pl.UInt64 if column.dtype == pl.Float64 else pl.UInt32)
-
-
-def _newest_first(rows: Rows) -> Iterator[Rows]:
-    """The partitions from the newest on: one, then the two before it, the four before those."""
-    names, take = rows.partitions, 1
-    while names:
-        names, part = names[:-take], names[-take:]
-        take *= 2
-        yield replace(rows, partitions=part)
 
 
 def _md5(made: Manifest, name: str) -> str:
