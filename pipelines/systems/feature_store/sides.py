@@ -20,7 +20,7 @@ from pipelines.systems.feature_store.online import Loaded, Shelf, online_of
 from pipelines.systems.feature_store.proof import Expected, Proof, prove
 from pipelines.systems.feature_store.seal import Seal, from_tag, to_tag
 from pipelines.systems.feature_store.snapshot import Snapshot
-from pipelines.systems.feature_store.store import applied_together, close_store, open_store
+from pipelines.systems.feature_store.store import close_store, open_store, written_only
 from pipelines.systems.publications import Publications
 
 
@@ -180,12 +180,13 @@ class Attempt:
         """
         snapshot = self.sides.snapshot
         proved = Holding(self.side, snapshot.release, snapshot.digest, snapshot.now.isoformat(), to_tag(seals))
+        store = self.sides.store
         with self.sides.publications.held(self.generation) as database:
-            registry, project = self.sides.store.registry, self.sides.store.project
-            with faults.point("tags of the proved side", lambda: self._register(self._views(proved)[:1])):
-                self._register(self._views(proved))
-            with faults.point("switch of the service"):
-                registry.apply_feature_service(service(snapshot.dataset, proved), project)
+            with written_only(store) as registry:
+                with faults.point("tags of the proved side", lambda: self._register(registry, self._views(proved)[:1])):
+                    self._register(registry, self._views(proved))
+                with faults.point("switch of the service"):
+                    registry.apply_feature_service(service(snapshot.dataset, proved), store.project)
             with faults.point("note of the proof"):
                 self.sides.publications.note(database, dict(proof))
 
@@ -211,7 +212,9 @@ class Attempt:
                 if as_declared:
                     # What `apply` would do, without its look at all else that is registered.
                     store.provider.online_store.update(store.config, [], views, [], [], partial=True)
-                    self._register(views)
+                    with written_only(store) as registry:
+                        self._register(registry, views)
+                    store.refresh_registry()
                 else:
                     store.apply([*entities(self.sides.tables).values(), *views])
 
@@ -232,8 +235,7 @@ class Attempt:
     def _views(self, holding: Holding) -> list[FeatureView]:
         return [view(self.sides.snapshot.dataset, table, holding) for table in self.sides.tables]
 
-    def _register(self, views: Sequence[FeatureView]) -> None:
+    def _register(self, registry: Any, views: Sequence[FeatureView]) -> None:  # noqa: ANN401  Feast has no types
         """Write views that are there already, with other tags: no table of the online store is made or changed."""
-        with applied_together(self.sides.store) as registry:
-            for one in views:
-                registry.apply_feature_view(one, self.sides.store.project)
+        for one in views:
+            registry.apply_feature_view(one, self.sides.store.project)

@@ -62,15 +62,14 @@ def close_store(store: FeatureStore) -> None:
 
 
 @contextmanager
-def applied_together(store: FeatureStore) -> Iterator[Any]:
-    """The registry, for several objects: Feast would read all that is registered anew after each."""
+def written_only(store: FeatureStore) -> Iterator[Any]:
+    """The registry, to write several objects: Feast would read all that is registered anew after each."""
     registry: Any = store.registry
     mode, registry.cache_mode = registry.cache_mode, ""
     try:
         yield registry
     finally:
         registry.cache_mode = mode
-    registry.refresh()
 
 
 def _filled(path: Path, settings: Settings) -> str:
