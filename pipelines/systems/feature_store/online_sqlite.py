@@ -125,7 +125,7 @@ class SQLite:
         where = f" WHERE t.{quoted(KEY)} = wanted.entity_key" if among is not None else ""
         with self._database(view) as database:
             if among is not None:
-                database.execute("DROP TABLE IF EXISTS temp.wanted")
+                database.execute("BEGIN")  # without it, every key would be a transaction
                 database.execute("CREATE TEMP TABLE wanted (entity_key BLOB PRIMARY KEY) WITHOUT ROWID")
                 database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", zip(among, strict=True))
             found = database.execute(f"SELECT {names} FROM {chosen}{self._table(view)} t{where}").fetchall()  # noqa: S608  our own names
