@@ -22,6 +22,7 @@ from pipelines.settings import Settings
 from pipelines.systems.dvc.files import write_whole
 from pipelines.systems.feature_store.errors import NothingToPublishError, ProofFailedError
 from pipelines.systems.feature_store.seal import from_tag
+from pipelines.systems.feature_store.silence import cut_off_when_silent
 from pipelines.systems.feature_store.snapshot import Snapshot, Span
 
 if TYPE_CHECKING:
@@ -121,11 +122,13 @@ def publish(
             f" see pipelines/datasets/{dataset.name}/__init__.py."
         )
     from pipelines.systems.feature_store.sides import Sides  # noqa: PLC0415  Feast takes seconds to import
+    from pipelines.systems.feature_store.store import servers  # noqa: PLC0415
 
     with lake.lease(f"online/{dataset.name}"):
         snapshot = Snapshot.of(dataset, lake, release or "")
-        with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
-            standing = sides.standing
+        opened = Sides.open(snapshot, lake.root / "feature_repo", settings)
+        with closing(opened) as sides, cut_off_when_silent(servers(sides.store)):
+            standing = sides.forget_lost(sides.standing)
             changes = _changes(sides, standing, how or How())
             done = _confirm(sides, standing.live, how or How()) or _replace(sides, changes, how or How())
             _report(lake, sides)
@@ -169,6 +172,7 @@ def _replace(sides: "Sides", changes: Sequence[str], how: How) -> Published:
     _refuse_empty(sides, any(found.rows.height for found in expected.values()))
     loads = attempt.load(expected, patient=how.patient, everything=how.everything)
     proofs = sides.prove(attempt.side, expected, attempt.seals(loads))
+    attempt.refuse_lost(loads)
     wrong = [str(mismatch) for proof in proofs for mismatch in proof.mismatches]
     if wrong:
         raise ProofFailedError(_refusal(attempt, wrong))

@@ -122,3 +122,13 @@ def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
     calm, *_ = rehearse(beside, "crash_labels", {**place, "title": campaign.labeling.title})
 
     assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])
+
+
+@pytest.mark.parametrize("count", some(13))
+@pytest.mark.parametrize("word", ["refused", "accepted"])
+def test_a_word_on_answers_that_dies_anywhere_is_said_again_and_noted_once(
+    tmp_path: Path, word: str, count: int
+) -> None:
+    calm, *_ = rehearse(tmp_path, "crash_decisions", {"word": word}, count=count)
+
+    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])

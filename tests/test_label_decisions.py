@@ -155,7 +155,7 @@ def test_a_word_on_a_report_is_about_what_the_report_showed_and_no_later_answer(
 
     assert campaign.labels() == {"ride-1": "carrier"}
     assert (shown.unspoken, shown.refused, last.unspoken, last.refused) == (1, 0, 1, 1)
-    assert "  1 answers to accept or refuse, 1 refused" in last.lines()
+    assert "  1 answer to accept or refuse, 1 refused" in last.lines()
 
 
 def test_a_refusal_that_died_before_the_labels_is_finished_by_saying_it_again(

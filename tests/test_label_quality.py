@@ -201,6 +201,14 @@ def test_the_report_counts_answers_says_who_is_right_and_what_is_open() -> None:
     ann, bob = found.people
     assert (ann.answers, ann.skips, ann.agrees, ann.gold, ann.right) == (3, 0, 0.5, 2, 0.5)
     assert (bob.answers, bob.skips, bob.agrees, bob.gold, bob.right) == (2, 1, 0.5, 1, 1.0)
+    assert found.lines()[0].startswith("5 answers to 3 items, 1 undecided; alpha")
+    assert found.lines()[2].endswith("2 answers, 1 skip, agrees with others 50.0%, right on 1 gold item 100.0%")
+
+
+def test_what_there_is_one_of_reads_as_one() -> None:
+    found = quality.measure(history(Event(1, "ann", "weather", item="a")), LABELING, {"a": "weather"})
+
+    assert found.lines()[0].startswith("1 answer to 1 item, 0 undecided;")
 
 
 def test_the_gate_names_every_threshold_that_is_missed_and_what_to_do() -> None:

@@ -6,6 +6,7 @@ import typer
 
 from pipelines.cli.show import DatasetArgument, JsonOption, TableOption, progress, result, workspace
 from pipelines.cli.show import report as report_stages
+from pipelines.labeling.counts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,9 +41,8 @@ def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOp
     settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
         sent = label.send(declared, labeling, lake, settings, _params(lake, dataset, labeling))
-        lines = [
-            f"{labeling.name}: {sent.sent} tasks sent, {sent.already} of {sent.sampled} were there; {sent.project}"
-        ]
+        there = f"{counted(sent.sent, 'task')} sent, {sent.already} of {sent.sampled} were there"
+        lines = [f"{labeling.name}: {there}; {sent.project}"]
         if labeling.functions:
             lines.append(f"  {sent.suggested} with an answer suggested by {sent.model} ({sent.why})")
         if sent.refused:
@@ -60,7 +60,7 @@ def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_jso
     for _, labeling in _labelings(dataset, table):
         done, tasks = label.progress(labeling, here())
         content = {"labeling": labeling.name, "done": done, "tasks": tasks}
-        result(content, [f"{labeling.name}: {done} of {tasks} tasks done"], as_json=as_json)
+        result(content, [f"{labeling.name}: {done} of {counted(tasks, 'task')} done"], as_json=as_json)
 
 
 @app.command()
@@ -78,8 +78,8 @@ def collect(
     for declared, labeling in _labelings(dataset, table):
         found = label.collect(declared, labeling, lake, settings, allow_empty=allow_empty)
         events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
-        line = f"{labeling.name}: {events}; {found.labels} labels, {found.rejected} answers set aside"
-        result({"labeling": labeling.name, **vars(found)}, [line], as_json=as_json)
+        made = f"{counted(found.labels, 'label')}, {counted(found.rejected, 'answer')} set aside"
+        result({"labeling": labeling.name, **vars(found)}, [f"{labeling.name}: {events}; {made}"], as_json=as_json)
 
 
 @app.command()
@@ -109,7 +109,7 @@ def again(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonO
     settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
         items = review.ask_again(declared, labeling, lake, settings)
-        line = f"{labeling.name}: {len(items)} items asked again"
+        line = f"{labeling.name}: {counted(len(items), 'item')} asked again"
         result({"labeling": labeling.name, "items": items}, [line], as_json=as_json)
 
 
@@ -157,7 +157,8 @@ def _decide(dataset: str, table: list[str] | None, decision: "Decision", *, as_j
     settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
         done = label.decide(declared, labeling, lake, settings, decision)
-        line = f"{labeling.name}: {done.answers} answers {done.word} by {done.by}; {done.labels} labels"
+        spoken = f"{counted(done.answers, 'answer')} {done.word} by {done.by}"
+        line = f"{labeling.name}: {spoken}; {counted(done.labels, 'label')}"
         if not done.answers and not decision.every:
             line += ". Every such answer was spoken about before: `--all` means those too"
         result({"labeling": labeling.name, **vars(done)}, [line], as_json=as_json)

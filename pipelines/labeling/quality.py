@@ -12,6 +12,7 @@ import polars as pl
 from pipelines.dataset import Labeling
 from pipelines.errors import HeadraceError
 from pipelines.labeling import crowdlab, dawid_skene, learned, votes
+from pipelines.labeling.counts import counted
 
 SHOWN = 20
 
@@ -61,9 +62,10 @@ class Quality:
 
     def lines(self) -> list[str]:
         """For people."""
-        gold = f"{share(self.right)} right on {self.gold} gold items" if self.gold else "no gold item has a label"
-        counted = f"{self.answers} answers to {self.items} items, {self.undecided} undecided"
-        head = [f"{counted}; alpha {_number(self.alpha)}; {gold}"]
+        judged = f"{share(self.right)} right on {counted(self.gold, 'gold item')}"
+        gold = judged if self.gold else "no gold item has a label"
+        given = f"{counted(self.answers, 'answer')} to {counted(self.items, 'item')}, {self.undecided} undecided"
+        head = [f"{given}; alpha {_number(self.alpha)}; {gold}"]
         people = map(_line, self.people)
         ways = ", ".join(f"{way} {share(right)}" for way, right in self.ways.items())
         doubtful = [f"  to look at again: {', '.join(self.doubtful)}"] if self.doubtful else []
@@ -71,8 +73,9 @@ class Quality:
 
 
 def _line(person: Person) -> str:
-    on_gold = f", right on {person.gold} gold items {share(person.right)}" if person.gold else ""
-    said = f"{person.answers} answers, {person.skips} skips, agrees with others {share(person.agrees)}"
+    on_gold = f", right on {counted(person.gold, 'gold item')} {share(person.right)}" if person.gold else ""
+    given = f"{counted(person.answers, 'answer')}, {counted(person.skips, 'skip')}"
+    said = f"{given}, agrees with others {share(person.agrees)}"
     return f"  {person.annotator}: {said}{on_gold}"
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from pipelines.dataset import Dataset, Labeling, Thresholds
 from pipelines.engine.lake import Lake
 from pipelines.labeling import consensus, crowdlab, decisions, learned, quality, tables, tasks, votes, weak
+from pipelines.labeling.counts import counted
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
 
@@ -50,7 +51,7 @@ class Report:
         follow = [f"  {without}; people agree with them on {shown} where they saw them, on {blind} where not"]
         head = [
             f"  {self.quality.lines()[0]}",
-            f"  {self.unspoken} answers to accept or refuse, {self.refused} refused",
+            f"  {counted(self.unspoken, 'answer')} to accept or refuse, {self.refused} refused",
         ]
         return [*head, *self.quality.lines()[1:], *functions, *(follow if functions else [])]
 

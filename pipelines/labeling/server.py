@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pipelines.dataset import Labeling
 from pipelines.errors import NotConfiguredError
 from pipelines.labeling.annotations import ItemError
+from pipelines.labeling.counts import counted
 from pipelines.labeling.history import LabelsWouldVanishError
 from pipelines.settings import Settings
 
@@ -31,7 +32,8 @@ def project_of(server: "LabelStudio", labeling: Labeling, *, holding: int = 0) -
     where = f"Label Studio at {server.wire.url} has no project {labeling.title!r}"
     if holding:
         raise LabelsWouldVanishError(
-            f"{where}, but {holding:,} answers were collected from it. Nothing was changed. Restore the server's data,"
+            f"{where}, but {counted(holding, 'answer')} {'was' if holding == 1 else 'were'} collected from it."
+            " Nothing was changed. Restore the server's data,"
             " or give LABEL_STUDIO_URL the right server, then run the same command again."
         )
     raise ItemError(f"{where}: send the tasks first, with `headrace label send`.")

@@ -15,6 +15,7 @@ import polars as pl
 
 from pipelines.dataset import Labeling
 from pipelines.engine.code import closure, fingerprint
+from pipelines.labeling.counts import counted
 from pipelines.labeling.sampling import falls
 
 ENOUGH_ANSWERS = 50
@@ -118,7 +119,8 @@ def _choose(votes: Votes, labeling: Labeling, blind: Mapping[str, str]) -> tuple
     """All suggestions of the better model, its name, and why it was taken."""
     simple = majority(votes)
     if len(blind) < ENOUGH_ANSWERS or len(set(blind.values())) < 2:  # noqa: PLR2004  a regression tells apart two at least
-        return simple, "majority", f"{len(blind)} blind answers; {ENOUGH_ANSWERS} are needed to fit anything better"
+        why = f"{counted(len(blind), 'blind answer')}; {ENOUGH_ANSWERS} are needed to fit anything better"
+        return simple, "majority", why
     plain = sum(item in simple and simple[item].choice == label for item, label in blind.items()) / len(blind)
     fitted = _cross_validated(votes, labeling, blind)
     seen = (

@@ -87,7 +87,7 @@ class Publications:
 
     def take(self, at_least: int = 0) -> int:
         """A generation higher than any before, and than `at_least`: whoever published until now is overtaken."""
-        with self._known():
+        with self.known():
             self._make()
             with self.engine.begin() as database:
                 held = self._generation(database, lock=True)
@@ -103,7 +103,7 @@ class Publications:
         Raises:
             OvertakenError: There has been a later one.
         """
-        with self._known(), self.engine.begin() as database:
+        with self.known(), self.engine.begin() as database:
             seen = self._generation(database, lock=True)
             if seen != generation:
                 raise OvertakenError(
@@ -123,7 +123,7 @@ class Publications:
         file = self.engine.url.database or ""
         if self.engine.dialect.name == "sqlite" and not Path(file).exists():
             return None
-        with self._known(), self.engine.connect() as database:
+        with self.known(), self.engine.connect() as database:
             if not inspect(database).has_table(TABLE.name):
                 return None
             row = database.execute(select(TABLE.c.switched_at, TABLE.c.proof).where(self._mine)).first()
@@ -160,15 +160,21 @@ class Publications:
                 continue
 
     @contextmanager
-    def _known(self) -> Iterator[None]:
+    def known(self) -> Iterator[None]:
+        """What uses the registry's database stands in this block.
+
+        Raises:
+            RegistryError: The database does not answer.
+        """
         try:
             yield
         except SQLAlchemyError as error:
-            where = self.engine.url.render_as_string(hide_password=True)
+            where = self.engine.url.set(query={}).render_as_string(hide_password=True)
             raise RegistryError(
                 f"{self.dataset}: the registry's database at {where} does not answer:"
-                f" {str(error).splitlines()[0]}. What was served is served. `headrace stack status` says whether it"
-                " runs; FEAST_REGISTRY_URL says where it is looked for."
+                f" {str(error).splitlines()[0]}. What was served is served, or the new release, whole, where the switch"
+                " was under way. `headrace stack status` says whether it runs, FEAST_REGISTRY_URL where it is looked"
+                " for; then run the command again."
             ) from error
 
 

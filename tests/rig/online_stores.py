@@ -1,8 +1,10 @@
 """Real online stores for the tests: SQLite, PostgreSQL and Redis, each behind the same small workspace."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +46,17 @@ class OnlineStore:
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A Redis server that keeps nothing on disk."""
-    port, folder = free_port(), tmp_path_factory.mktemp("redis")
-    command = [REDIS, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with running(command, folder / "log", lambda: answers(port)):
+    port = free_port()
+    with redis_server(port, tmp_path_factory.mktemp("redis")):
         yield port
+
+
+@contextmanager
+def redis_server(port: int, folder: Path, stop: signal.Signals = signal.SIGTERM) -> Iterator[None]:
+    """A Redis server until the block ends, then `stop`; it begins with the snapshot in the folder, and saves none."""
+    command = [REDIS, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    with running(command, folder / "log", lambda: answers(port), stop=stop):
+        yield
 
 
 @pytest.fixture
@@ -61,20 +70,23 @@ def new_store(request: pytest.FixtureRequest) -> Callable[[str], OnlineStore]:
             return OnlineStore(kind, {"connection_string": f"{HOST}:{port}"})
         if kind == "postgres":
             server: PostgreSQL = request.getfixturevalue("postgres")
-            return OnlineStore(
-                kind,
-                {
-                    "host": HOST,
-                    "port": server.port,
-                    "database": server.new_database(),
-                    "user": server.user,
-                    "password": server.password,
-                    "sslmode": "disable",
-                },
-            )
+            return postgresql_store(server, server.port)
         return OnlineStore(kind, {})
 
     return make
+
+
+def postgresql_store(server: PostgreSQL, port: int) -> OnlineStore:
+    """An empty database of the server, which is reached at that port."""
+    options = {
+        "host": HOST,
+        "port": port,
+        "database": server.new_database(),
+        "user": server.user,
+        "password": server.password,
+        "sslmode": "disable",
+    }
+    return OnlineStore("postgres", options)
 
 
 def empty(port: int) -> None:

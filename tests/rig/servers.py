@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 import psycopg
@@ -30,6 +30,9 @@ from pipelines.systems.s3.bucket import Bucket
 HOST = "127.0.0.1"
 LAUNCH = Path(__file__).parents[2] / "infra" / "stack" / "launch.py"
 """Stands in front of a server: it dies with the tests, and PostgreSQL runs as another user than root."""
+
+ACCOUNT = "nobody" if os.geteuid() == 0 else "-"
+"""Who PostgreSQL runs as: it refuses root."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class PostgreSQL:
 
 
 class Relay:
-    """A TCP relay in front of a server: remembers what clients asked, and cuts answers where a test says.
+    """A TCP relay in front of a server: remembers what clients asked, cuts answers where a test says, falls and rises.
 
     Attributes:
         asked: All bytes that clients sent.
@@ -120,10 +123,12 @@ class Relay:
         self.at_cut: Callable[[], object] = lambda: None
         self.pause = 0.0
         self._target = port
+        self._last = b""
+        self._state: Literal["up", "down", "silent"] = "up"
         self._lock = threading.Lock()
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
-        self._open = [self._listener]
+        self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def count(self, words: bytes) -> int:
@@ -134,17 +139,40 @@ class Relay:
         """Cut the next connections when they have brought so many bytes."""
         self.cut_after, self.cuts = after, times
 
+    def fall(self) -> None:
+        """Cut every connection, and each new one at once, until `rise`."""
+        self._state = "down"
+        self._sever()
+
+    def fall_after(self, words: bytes) -> None:
+        """Fall when the server has done what clients ask in `words`, before they are told."""
+        self._last = words
+
+    def hush(self) -> None:
+        """Take what clients send and answer nothing, on old connections and new ones, until `rise`."""
+        self._state = "silent"
+
+    def rise(self) -> None:
+        """Relay again; a connection from before is gone."""
+        self._last, self._state = b"", "up"
+        self._sever()
+
     def close(self) -> None:
         """Stop, as a server that dies."""
-        for item in self._open:
-            with suppress(OSError):
-                item.shutdown(socket.SHUT_RDWR)
-            item.close()
+        self._sever()
+        _hang_up(self._listener)
+
+    def _sever(self) -> None:
+        while self._open:
+            _hang_up(self._open.pop())
 
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
+                if self._state == "down":
+                    _hang_up(client)
+                    continue
                 server = socket.create_connection((HOST, self._target))
             except OSError:
                 return
@@ -158,7 +186,10 @@ class Relay:
                 with self._lock:
                     self.asked += data
                 time.sleep(self.pause if len(data) == 65536 else 0)
-                server.sendall(data)
+                if self._last and self._last in data:
+                    self._state = "down"
+                if self._state != "silent":
+                    server.sendall(data)
             server.shutdown(socket.SHUT_WR)
 
     def _back(self, server: socket.socket, client: socket.socket) -> None:
@@ -171,11 +202,18 @@ class Relay:
                     self.at_cut()
                     client.sendall(data[: len(data) - (brought - self.cut_after)])
                     break
-                client.sendall(data)
+                if self._state == "down":
+                    break
+                if self._state == "up":
+                    client.sendall(data)
         for item in (client, server):
-            with suppress(OSError):
-                item.shutdown(socket.SHUT_RDWR)
-            item.close()
+            _hang_up(item)
+
+
+def _hang_up(item: socket.socket) -> None:
+    with suppress(OSError):
+        item.shutdown(socket.SHUT_RDWR)
+    item.close()
 
 
 @pytest.fixture
@@ -218,27 +256,38 @@ def moto_s3() -> Iterator[S3]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgreSQL]:
-    """PostgreSQL with a password, from the binaries of the wheel; as root it runs as `nobody`, for it refuses root."""
-    account = "nobody" if os.geteuid() == 0 else "-"
+    """PostgreSQL with a password, from the binaries of the wheel."""
+    with postgresql_data() as (server, folder), postgresql_server(server, folder):
+        yield server
+
+
+@contextmanager
+def postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
+    """What a server of one's own starts from, and its folder, until the block ends."""
     server = PostgreSQL(free_port(), "postgres", f"canary-{secrets.token_hex(8)}")
     # A short path that another user can enter: pytest's own folders are closed to others.
     folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
-    data, word = folder / "data", folder / "password"
+    word = folder / "password"
     try:
         word.write_text(server.password)
-        if account != "-":
+        if ACCOUNT != "-":
             for path in (folder, word):
-                os.chown(path, pwd.getpwnam(account).pw_uid, -1)
-        make = [_postgres("initdb"), "-D", str(data), "-U", server.user, f"--pwfile={word}", "--auth=scram-sha-256"]
-        make += ["--encoding=UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(_launched(make, account), check=True, cwd=folder, capture_output=True)
-        command = [_postgres("postgres"), "-D", str(data), "-p", str(server.port), "-h", HOST, "-k", ""]
-        command += ["-c", "fsync=off"]
-        # It stops at once: what it holds goes with it.
-        with running(command, folder / "log", lambda: _opens(server), account=account, stop=signal.SIGQUIT):
-            yield server
+                os.chown(path, pwd.getpwnam(ACCOUNT).pw_uid, -1)
+        make = [_postgres("initdb"), "-D", str(folder / "data"), "-U", server.user, f"--pwfile={word}"]
+        make += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(_launched(make, ACCOUNT), check=True, cwd=folder, capture_output=True)
+        yield server, folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgresql_server(server: PostgreSQL, folder: Path, stop: signal.Signals = signal.SIGQUIT) -> Iterator[None]:
+    """Run it until the block ends; it stops at once, and what it holds is not written down any more."""
+    command = [_postgres("postgres"), "-D", str(folder / "data"), "-p", str(server.port), "-h", HOST, "-k", ""]
+    command += ["-c", "fsync=off"]
+    with running(command, folder / "log", lambda: _opens(server), account=ACCOUNT, stop=stop):
+        yield
 
 
 @contextmanager

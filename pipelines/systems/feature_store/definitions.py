@@ -19,6 +19,8 @@ from pipelines.systems.feature_store.source import TableSource
 from pipelines.systems.feature_store.types import kind_of
 
 SIDES = ("a", "b")
+CLAIMS = ("digest", "as_of", "seals", "fence")
+"""Tags of a view that say what it was proved to hold."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Holding:
         digest: What the side was proved to hold; empty while it is being loaded, and before.
         as_of: The time that its values are the latest at, ISO 8601.
         seals: Feature table → seal of the keys that it was proved to hold.
+        fence: The last publisher that had taken the lead in the online store when that was proved.
     """
 
     side: str
@@ -38,6 +41,7 @@ class Holding:
     digest: str = ""
     as_of: str = ""
     seals: str = ""
+    fence: str = ""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -47,7 +51,7 @@ class Holding:
     @classmethod
     def from_tags(cls, side: str, tags: dict[str, str]) -> Self:
         """The holding that the tags of `side` tell of."""
-        told = {name: tags.get(name, "") for name in ("digest", "as_of", "seals")}
+        told = {name: tags.get(name, "") for name in CLAIMS}
         return cls(side, tags.get("release", WORKSPACE), **told)
 
 
@@ -85,6 +89,15 @@ def _holding(dataset: Dataset, views: Mapping[str, FeatureView], side: str) -> H
     there = [views.get(physical(table, side)) for table in dataset.features]
     found = {Holding.from_tags(side, dict(view.tags)) if view else Holding(side) for view in there}
     return found.pop() if len(found) == 1 else Holding(side)
+
+
+def unproved(view: FeatureView, fence: int) -> FeatureView | None:
+    """The view without its claims, if it makes any that an online store with that fence has lost; else None."""
+    known = int(view.tags.get("fence") or 1)
+    if not view.tags.get("digest") or known <= fence:
+        return None
+    view.tags = {name: value for name, value in view.tags.items() if name not in CLAIMS}
+    return view
 
 
 def physical(table: FeatureTable, side: str) -> str:

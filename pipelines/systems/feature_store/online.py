@@ -48,11 +48,20 @@ class Online(Protocol):
         """Write the rows, delete the keys.
 
         Raises:
-            OvertakenError: A later generation has written to this store.
+            OvertakenError: A later generation took the lead in this store.
+            FeatureStoreError: It is not the store any more that `generation` took the lead in.
+        """
+
+    def lead(self, generation: int, last: int) -> None:
+        """From here on nobody writes who was given less than `generation`; `last` is who had the lead before.
+
+        Raises:
+            OvertakenError: A later generation took the lead in this store.
+            FeatureStoreError: It is not the store any more in which `last` had the lead.
         """
 
     def generation(self) -> int:
-        """The last generation that has written to this store; 0 if there was none."""
+        """The last generation that took the lead in this store; 0 if there was none."""
 
     def stamps(self, times: pl.Series) -> pl.Series:
         """Microseconds → what the store keeps of an event's time."""
@@ -121,8 +130,8 @@ class Shelf:
             among: The only keys that may differ; by default every key is looked at.
 
         Raises:
-            OvertakenError: A later publisher has written to this store.
-            FeatureStoreError: The store can not be written.
+            OvertakenError: A later publisher took the lead in this store.
+            FeatureStoreError: The store can not be written, or has lost what was written to it.
         """
         change = Change.between(self.online.rows(self.view, among), self.stamped(wanted))
         write, delete = change.write, change.delete

@@ -17,23 +17,26 @@ from feast.repo_config import RepoConfig
 from sqlalchemy.engine import URL
 
 from pipelines import faults
-from pipelines.systems.database.postgresql import said_without
+from pipelines.systems.database.postgresql import LINK, said_without
 from pipelines.systems.feature_store.encoding import KEY, STAMP
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import View
 from pipelines.systems.feature_store.online_sql import (
     ASK_FENCE,
+    HOLD_FENCE,
     MAKE_FENCE,
-    PASS_FENCE,
+    RAISE_FENCE,
     columns,
     filled,
+    left_behind,
     literal,
-    overtaken,
     quoted,
 )
 from pipelines.systems.feature_store.online_table import TableOnlineStore
 
 OPTIONS = ("sslmode", "sslkey", "sslcert", "sslrootcert")
+LOCK_S = 60
+"""Seconds that a statement waits for somebody else's transaction, at most."""
 
 
 class HeadracePostgreSQLOnlineStoreConfig(PostgreSQLConfig):
@@ -68,7 +71,8 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
         except psycopg.Error as error:
             raise FeatureStoreError(
                 f"The online store at {found.host}:{found.port}, table {name}:"
-                f" {said_without(str(error), found.password)}. See that it runs, and that the dataset is published."
+                f" {said_without(str(error), found.password)}. See that it runs and that the dataset is published, then"
+                " ask or publish again."
             ) from None
         return {key: row for key, *row in rows}
 
@@ -129,7 +133,7 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
             found.host,
             int(found.port),
             found.database,
-            {**query, "connect_timeout": "10", "application_name": "headrace"},
+            {**query, **LINK},
         )
         return PostgreSQL(address, _schema(config), config.project, self._writers)
 
@@ -171,7 +175,7 @@ class PostgreSQL:
         """As `Online`, in one transaction."""
         table = self._table(view)
         with self.cursor(view) as cursor:
-            self._pass_fence(cursor, generation)
+            self._hold_fence(cursor, generation)
             if write.height:
                 cursor.adbc_ingest("headrace_new", _arrow(write, view), mode="create", temporary=True)
                 names = columns(view.features)
@@ -188,6 +192,19 @@ class PostgreSQL:
                 cursor.execute(f"DROP TABLE IF EXISTS pg_temp.{name}")
             with faults.point("commit of the online values"):
                 cursor.connection.commit()
+
+    def lead(self, generation: int, last: int) -> None:
+        """As `Online`."""
+        with self.cursor() as cursor:
+            if not self._has_fence(cursor):
+                cursor.execute(MAKE_FENCE)
+            seen = self._held(cursor)
+            if not last <= seen <= generation:
+                raise left_behind(self.project, generation, seen)
+            cursor.execute(filled(RAISE_FENCE, self.project, generation))
+            if (seen := self._held(cursor)) != generation:
+                raise left_behind(self.project, generation, seen)
+            cursor.connection.commit()
 
     def generation(self) -> int:
         """As `Online`."""
@@ -207,18 +224,22 @@ class PostgreSQL:
             connection = self.connections[self.address]
             try:
                 with closing(connection.cursor()) as cursor:
-                    cursor.execute(f"SELECT set_config('search_path', {literal(quoted(self.schema))}, false)")
+                    path = f"set_config('search_path', {literal(quoted(self.schema))}, false)"
+                    cursor.execute(f"SELECT {path}, set_config('lock_timeout', '{LOCK_S}s', false)")
                     cursor.fetchall()
                     yield cursor
             finally:
-                connection.rollback()
+                # A line that was cut says so where it was used; that nothing can go back over it says less.
+                with suppress(Error):
+                    connection.rollback()
         except Error as error:
             self._drop_connection()
             where = self.address.set(query={}).render_as_string(hide_password=True)
             table = f", table {self._table(view)}" if view else ""
             raise FeatureStoreError(
                 f"The online store {where}{table}: {said_without(str(error), str(self.address.password or ''))}."
-                " Nothing of it was changed. See that it runs and that this user may write, then publish again."
+                " The side that was being loaded is not served. See that it runs and that this user may write, then"
+                " publish again: it writes what is missing."
             ) from None
 
     def _drop_connection(self) -> None:
@@ -228,13 +249,13 @@ class PostgreSQL:
             with suppress(Error):
                 connection.close()
 
-    def _pass_fence(self, cursor: Any, generation: int) -> None:  # noqa: ANN401  ADBC has no types
-        if not self._has_fence(cursor):
-            cursor.execute(MAKE_FENCE)
-        cursor.execute(filled(PASS_FENCE, self.project, generation))
-        seen = self._held(cursor)
+    def _hold_fence(self, cursor: Any, generation: int) -> None:  # noqa: ANN401  ADBC has no types
+        there = self._has_fence(cursor)
+        if there:
+            cursor.execute(filled(HOLD_FENCE, self.project, generation))
+        seen = self._held(cursor) if there else 0
         if seen != generation:
-            raise overtaken(self.project, generation, seen)
+            raise left_behind(self.project, generation, seen)
 
     @staticmethod
     def _has_fence(cursor: Any) -> bool:  # noqa: ANN401

@@ -4,8 +4,8 @@ All views of an entity share one hash a key. A batch is one script: the fence, t
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
+from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 from redis import RedisError
 
@@ -21,7 +22,7 @@ from pipelines import faults
 from pipelines.systems.feature_store.encoding import KEY, KEY_VERSION, STAMP, cut
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import View
-from pipelines.systems.feature_store.online_sql import overtaken
+from pipelines.systems.feature_store.online_sql import left_behind
 from pipelines.systems.feature_store.online_table import ReadOnlyOnlineStore
 
 BATCH = 500
@@ -30,11 +31,24 @@ BATCH = 500
 PAGE = 500
 """Keys that a script looks at when all are listed."""
 
+LIMITS = {"socket_timeout": 5, "socket_connect_timeout": 5}
+"""Seconds that an answer and a connection are waited for, each time, unless the connection string sets its own."""
+
+AGAIN = (
+    "The side that was being loaded is not served. See that Redis runs and has memory left, then publish again: it"
+    " writes what is missing."
+)
 MILLION = 1_000_000
+DONE = -1
+LEAD = """
+local seen = tonumber(redis.call('GET', KEYS[1]) or '0')
+if seen < tonumber(ARGV[2]) or seen > tonumber(ARGV[1]) then return seen end
+redis.call('SET', KEYS[1], ARGV[1])
+return -1
+"""
 GUARD = """
 local seen = tonumber(redis.call('GET', KEYS[1]) or '0')
-if seen > tonumber(ARGV[1]) then return seen end
-redis.call('SET', KEYS[1], ARGV[1])
+if seen ~= tonumber(ARGV[1]) then return seen end
 """
 WRITE = (
     GUARD
@@ -48,14 +62,14 @@ for i = 2, #KEYS do
   end
   redis.call('HSET', KEYS[i], unpack(cells))
 end
-return 0
+return -1
 """
 )
 DELETE = (
     GUARD
     + """
 for i = 2, #KEYS do redis.call('HDEL', KEYS[i], unpack(ARGV, 2)) end
-return 0
+return -1
 """
 )
 READ = """
@@ -94,6 +108,34 @@ class HeadraceRedisOnlineStoreConfig(RedisOnlineStoreConfig):
 class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
     """Serves what was published to Redis, in Feast's own layout and by its own reader: a pipeline for all views."""
 
+    def get_online_features(self, config: RepoConfig, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  Feast's
+        """As Feast's.
+
+        Raises:
+            FeatureStoreError: Redis does not answer.
+        """
+        with _known(
+            config.online_store, "See that it runs and that the dataset is published, then ask or publish again."
+        ):
+            return super().get_online_features(config, *arguments, **named)
+
+    def update(self, config: RepoConfig, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        """As Feast's.
+
+        Raises:
+            FeatureStoreError: Redis does not answer.
+        """
+        with _known(config.online_store, AGAIN):
+            super().update(config, *arguments, **named)
+
+    def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:  # noqa: ANN401
+        """As Feast's, which waits for ever where the connection string says nothing of it."""
+        given = online_store_config.connection_string
+        limits = [f"{name}={seconds}" for name, seconds in LIMITS.items() if f"{name}=" not in given]
+        return super()._get_client(
+            online_store_config.model_copy(update={"connection_string": ",".join([given, *limits])})
+        )
+
     def publisher(self, store: FeatureStore) -> "Redis":
         """How its hashes are written.
 
@@ -106,15 +148,22 @@ class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
                 "Publishing to a Redis cluster is not built: its keys lie on several servers, and a batch is one"
                 " script. Use redis_type redis or redis_sentinel in feature_repo/feature_store.yaml."
             )
-        return Redis(self._get_client(found), store.project)
+        return Redis(self._get_client(found), store.project, found)
 
 
 @dataclass(frozen=True)
 class Redis:
-    """The keys of one project."""
+    """The keys of one project.
+
+    Attributes:
+        client: A connection.
+        project: The project.
+        options: The `online_store` of `feature_store.yaml`.
+    """
 
     client: Any
     project: str
+    options: RedisOnlineStoreConfig = field(repr=False)
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
@@ -157,6 +206,11 @@ class Redis:
                 with faults.point("batch of the online deletions"):
                     self._guarded(DELETE, [key + self._project for key in some], generation, fields)
 
+    def lead(self, generation: int, last: int) -> None:
+        """As `Online`."""
+        with self._known(None):
+            self._guarded(LEAD, [], generation, [last])
+
     def generation(self) -> int:
         """As `Online`."""
         with self._known(None):
@@ -168,9 +222,9 @@ class Redis:
         return pl.Series(times.name, [messages[found] for found in times], dtype=pl.Binary)
 
     def _guarded(self, script: str, keys: Sequence[bytes], generation: int, rest: Sequence[Any]) -> None:
-        seen = self._script(script, [self._fence, *keys], [generation, *rest])
-        if seen:
-            raise overtaken(self.project, generation, int(seen))
+        seen = int(self._script(script, [self._fence, *keys], [generation, *rest]))
+        if seen != DONE:
+            raise left_behind(self.project, generation, seen)
 
     def _script(self, script: str, keys: Sequence[bytes], rest: Sequence[Any]) -> Any:  # noqa: ANN401  Redis's answer
         return self.client.eval(script, len(keys), *keys, *rest)
@@ -188,16 +242,20 @@ class Redis:
     def _fence(self) -> bytes:
         return b"headrace:fence:" + self._project
 
-    @contextmanager
-    def _known(self, view: View | None) -> Iterator[None]:
-        try:
-            yield
-        except (RedisError, OSError) as error:
-            raise FeatureStoreError(
-                f"The online store, Redis{f', view {view.name}' if view else ''}: {error}. The side that was being"
-                " loaded is not served. See that Redis runs and has memory left, then publish again: it writes what"
-                " is missing."
-            ) from error
+    def _known(self, view: View | None) -> AbstractContextManager[None]:
+        return _known(self.options, AGAIN, view)
+
+
+@contextmanager
+def _known(options: RedisOnlineStoreConfig, mend: str, view: View | None = None) -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        where = ",".join(part for part in options.connection_string.split(",") if "=" not in part)
+        named = f", view {view.name}" if view else ""
+        raise FeatureStoreError(
+            f"The online store, Redis at {where}{named}: {str(error).rstrip('.')}. {mend}"
+        ) from error
 
 
 def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:

@@ -23,10 +23,10 @@ from pipelines.systems.feature_store.online import View
 from pipelines.systems.feature_store.online_sql import (
     ASK_FENCE,
     MAKE_FENCE,
-    PASS_FENCE,
+    RAISE_FENCE,
     columns,
     filled,
-    overtaken,
+    left_behind,
     quoted,
 )
 from pipelines.systems.feature_store.online_table import TableOnlineStore
@@ -153,31 +153,38 @@ class SQLite:
         insert = f"INSERT OR REPLACE INTO {table} ({columns(view.features)}) VALUES ({marks})"  # noqa: S608
         with self._database(view) as database:
             database.execute("BEGIN IMMEDIATE")
-            self._pass_fence(database, generation)
+            seen = self._held(database)
+            if seen != generation:
+                raise left_behind(self.project, generation, seen)
             # In order of keys, which is that of the table.
             database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
             database.executemany(f"DELETE FROM {table} WHERE {quoted(KEY)} = ?", zip(delete, strict=True))  # noqa: S608
             with faults.point("commit of the online values"):
                 database.execute("COMMIT")
 
+    def lead(self, generation: int, last: int) -> None:
+        """As `Online`."""
+        with self._database(None) as database:
+            database.execute("BEGIN IMMEDIATE")
+            seen = self._held(database)
+            if not last <= seen <= generation:
+                raise left_behind(self.project, generation, seen)
+            database.execute(MAKE_FENCE)
+            database.execute(filled(RAISE_FENCE, self.project, generation))
+            database.execute("COMMIT")
+
     def generation(self) -> int:
         """As `Online`."""
         with self._database(None) as database:
-            made = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'headrace_fence'").fetchone()
-            return self._held(database) if made else 0
+            return self._held(database)
 
     def stamps(self, times: pl.Series) -> pl.Series:
         """As they are."""
         return times
 
-    def _pass_fence(self, database: sqlite3.Connection, generation: int) -> None:
-        database.execute(MAKE_FENCE)
-        database.execute(filled(PASS_FENCE, self.project, generation))
-        seen = self._held(database)
-        if seen != generation:
-            raise overtaken(self.project, generation, seen)
-
     def _held(self, database: sqlite3.Connection) -> int:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'headrace_fence'").fetchone():
+            return 0
         found = database.execute(filled(ASK_FENCE, self.project)).fetchone()
         return int(found[0]) if found else 0
 

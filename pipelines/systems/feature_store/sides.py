@@ -14,9 +14,10 @@ from pipelines.dataset import FeatureTable
 from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
 from pipelines.systems.feature_store.declared import is_other
-from pipelines.systems.feature_store.definitions import Holding, Standing, entities, physical, service, view
+from pipelines.systems.feature_store.definitions import Holding, Standing, entities, physical, service, unproved, view
 from pipelines.systems.feature_store.encoding import KEY
 from pipelines.systems.feature_store.online import Loaded, Shelf, online_of
+from pipelines.systems.feature_store.online_sql import left_behind
 from pipelines.systems.feature_store.proof import Expected, Proof, prove
 from pipelines.systems.feature_store.seal import Seal, from_tag, to_tag
 from pipelines.systems.feature_store.snapshot import Snapshot
@@ -52,7 +53,22 @@ class Sides:
     @property
     def standing(self) -> Standing:
         """What the registry says now."""
-        return Standing.of(self.store, self.snapshot.dataset)
+        with self.publications.known():
+            return Standing.of(self.store, self.snapshot.dataset)
+
+    def forget_lost(self, standing: Standing) -> Standing:
+        """The standing: where the online store came back empty, or older, no side of any dataset counts as proved."""
+        fence = online_of(self.store).generation()
+        lost = [found for view in standing.views.values() if (found := unproved(view, fence))]
+        if not lost:
+            return standing
+        with (
+            self.publications.held(self.publications.take(fence)),
+            faults.point("tags of what was lost"),
+            written_only(self.store) as registry,
+        ):
+            _register(registry, self.store.project, lost)
+        return self.standing
 
     def shows(self, holding: Holding) -> bool:
         """Whether the side holds the snapshot, by what its tags say."""
@@ -88,7 +104,8 @@ class Sides:
             expected: Feature table → what is compared.
             seals: Feature table → seal of the keys that it must hold.
         """
-        return [self._prove(Shelf.of(self.store, one.table, side), one, seals) for one in expected.values()]
+        with self.publications.known():
+            return [self._prove(Shelf.of(self.store, one.table, side), one, seals) for one in expected.values()]
 
     def _prove(self, shelf: Shelf, expected: Expected, seals: Mapping[str, Seal]) -> Proof:
         held = None if expected.among is None else Seal.of(shelf.online.keys(shelf.view))
@@ -108,8 +125,8 @@ class Sides:
 
     def attempt(self) -> "Attempt":
         """Take the lead: whoever published until now is overtaken."""
-        generation = self.publications.take(online_of(self.store).generation())
-        return Attempt(self, generation, self.standing)
+        fence = online_of(self.store).generation()
+        return Attempt(self, self.publications.take(fence), self.standing, fence)
 
 
 @dataclass(frozen=True)
@@ -120,11 +137,13 @@ class Attempt:
         sides: What it works on.
         generation: What it may write with, until a later attempt takes the lead.
         standing: How things stood when it began.
+        fence: The last publisher that had taken the lead in the online store by then.
     """
 
     sides: Sides
     generation: int
     standing: Standing
+    fence: int
 
     @property
     def side(self) -> str:
@@ -162,6 +181,8 @@ class Attempt:
         if patient:
             time.sleep(self.sides.still_read())
         self._claim()
+        with faults.point("lead in the online store"):
+            online_of(self.sides.store).lead(self.generation, self.fence)
         return {name: self._load(found) for name, found in expected.items()}
 
     def seals(self, loads: Mapping[str, Loaded]) -> dict[str, Seal]:
@@ -172,6 +193,17 @@ class Attempt:
             if name in loads
         }
 
+    def refuse_lost(self, loads: Mapping[str, Loaded]) -> None:
+        """See that the online store still is the one that was loaded.
+
+        Raises:
+            FeatureStoreError: It came back empty, or as it was before.
+        """
+        wrote = any(load.written or load.deleted for load in loads.values())
+        seen, store = online_of(self.sides.store).generation(), self.sides.store
+        if seen < (self.generation if wrote else self.fence):
+            raise left_behind(store.project, self.generation, seen)
+
     def switch(self, proof: Mapping[str, Any], seals: Mapping[str, Seal]) -> None:
         """Record what the standby was proved to hold, then show it: one row of the registry, the old or the new.
 
@@ -179,12 +211,15 @@ class Attempt:
             OvertakenError: A later attempt has the lead.
         """
         snapshot = self.sides.snapshot
-        proved = Holding(self.side, snapshot.release, snapshot.digest, snapshot.now.isoformat(), to_tag(seals))
         store = self.sides.store
+        told = (snapshot.release, snapshot.digest, snapshot.now.isoformat(), to_tag(seals))
+        proved = Holding(self.side, *told, str(online_of(store).generation()))
         with self.sides.publications.held(self.generation) as database:
             with written_only(store) as registry:
-                with faults.point("tags of the proved side", lambda: self._register(registry, self._views(proved)[:1])):
-                    self._register(registry, self._views(proved))
+                with faults.point(
+                    "tags of the proved side", lambda: _register(registry, store.project, self._views(proved)[:1])
+                ):
+                    _register(registry, store.project, self._views(proved))
                 with faults.point("switch of the service"):
                     registry.apply_feature_service(service(snapshot.dataset, proved), store.project)
             with faults.point("note of the proof"):
@@ -213,7 +248,7 @@ class Attempt:
                     # What `apply` would do, without its look at all else that is registered.
                     store.provider.online_store.update(store.config, [], views, [], [], partial=True)
                     with written_only(store) as registry:
-                        self._register(registry, views)
+                        _register(registry, store.project, views)
                     store.refresh_registry()
                 else:
                     store.apply([*entities(self.sides.tables).values(), *views])
@@ -235,7 +270,8 @@ class Attempt:
     def _views(self, holding: Holding) -> list[FeatureView]:
         return [view(self.sides.snapshot.dataset, table, holding) for table in self.sides.tables]
 
-    def _register(self, registry: Any, views: Sequence[FeatureView]) -> None:  # noqa: ANN401  Feast has no types
-        """Write views that are there already, with other tags: no table of the online store is made or changed."""
-        for one in views:
-            registry.apply_feature_view(one, self.sides.store.project)
+
+def _register(registry: Any, project: str, views: Sequence[FeatureView]) -> None:  # noqa: ANN401  Feast has no types
+    """Write views that are there already, with other tags: no table of the online store is made or changed."""
+    for one in views:
+        registry.apply_feature_view(one, project)
