@@ -227,7 +227,7 @@ def _redis(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Seque
     """A pipeline of HMGETs."""
     from feast.infra.online_stores.helpers import _mmh3  # noqa: PLC0415
 
-    ours = online_of(store)
+    ours = online_of(store, DATASET)
     assert isinstance(ours, Redis)  # noqa: S101
     fields, project = [_mmh3(f"{view}:{name}") for name in FEATURES], store.project.encode()
 

@@ -22,7 +22,6 @@ from pipelines.settings import Settings
 from pipelines.systems.dvc.files import write_whole
 from pipelines.systems.feature_store.errors import NothingToPublishError, ProofFailedError
 from pipelines.systems.feature_store.seal import from_tag
-from pipelines.systems.feature_store.silence import cut_off_when_silent
 from pipelines.systems.feature_store.snapshot import Snapshot, Span
 
 if TYPE_CHECKING:
@@ -122,12 +121,10 @@ def publish(
             f" see pipelines/datasets/{dataset.name}/__init__.py."
         )
     from pipelines.systems.feature_store.sides import Sides  # noqa: PLC0415  Feast takes seconds to import
-    from pipelines.systems.feature_store.store import servers  # noqa: PLC0415
 
     with lake.lease(f"online/{dataset.name}"):
         snapshot = Snapshot.of(dataset, lake, release or "")
-        opened = Sides.open(snapshot, lake.root / "feature_repo", settings)
-        with closing(opened) as sides, cut_off_when_silent(servers(sides.store)):
+        with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
             standing = sides.forget_lost(sides.standing)
             changes = _changes(sides, standing, how or How())
             done = _confirm(sides, standing.live, how or How()) or _replace(sides, changes, how or How())

@@ -76,7 +76,7 @@ def _closed() -> Iterator[None]:
 
 
 def shelf(lake: Lake, side: str) -> Shelf:
-    return Shelf.of(opened(lake), AIRCRAFT, side)
+    return Shelf.of(opened(lake), DATASET, AIRCRAFT, side)
 
 
 def spoil(lake: Lake, side: str, rows: Sequence[dict[str, object]], delete: Sequence[str] = ()) -> None:
@@ -364,7 +364,7 @@ def test_a_feature_of_another_type_is_written_anew_on_both_sides(lake: Lake) -> 
     fill(lake, whole, [{**FLOWN[0], "delay_min": 8}])
     done = publish(changed, lake, settings)
 
-    found = Shelf.of(opened(lake), whole, done.side)
+    found = Shelf.of(opened(lake), DATASET, whole, done.side)
     assert served(lake, ["N2"]) == [8]
     assert found.online.rows(found.view).columns == [KEY, STAMP, "delay_min"]
 

@@ -16,7 +16,7 @@ from online_stores import OnlineStore, postgresql_store, redis_server
 from outages import Publishing, at, before, moments
 from servers import HOST, PostgreSQL, Relay, free_port
 
-from pipelines.systems.feature_store import online_postgresql, online_redis, silence
+from pipelines.systems.feature_store import online_postgresql, online_redis
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import online_of
 from pipelines.systems.feature_store.online_redis import Redis
@@ -155,12 +155,11 @@ def test_a_store_that_is_away_while_the_service_is_switched_serves_the_new_relea
 
 
 @pytest.mark.parametrize("when", moments(OUTAGES, "within the load"))
-def test_a_store_that_falls_silent_is_given_up_and_the_next_publish_completes(
+@pytest.mark.parametrize("far", ["redis"], indirect=True)
+def test_redis_that_falls_silent_is_given_up_and_the_next_publish_completes(
     far: Far, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     wanted = far.publishing.next
-    for name in ("EVERY_S", "PATIENCE_S"):
-        monkeypatch.setattr(silence, name, 0.2)
     monkeypatch.setitem(online_redis.LIMITS, "socket_timeout", 0.2)
     with monkeypatch.context() as patch:
         OUTAGES[when](patch, far, far.line.hush)
@@ -171,9 +170,8 @@ def test_a_store_that_falls_silent_is_given_up_and_the_next_publish_completes(
     far.publishing.completes(wanted)
 
 
+@pytest.mark.parametrize("far", ["redis"], indirect=True)
 def test_a_connection_to_redis_has_limits_of_time_and_the_connection_string_may_set_others(far: Far) -> None:
-    if far.kind != "redis":
-        pytest.skip("see silence.py")
     other = {"connection_string": far.store.options["connection_string"] + ",socket_timeout=7"}
 
     assert limits(far) == (5, 5)
@@ -184,7 +182,7 @@ def test_a_connection_to_redis_has_limits_of_time_and_the_connection_string_may_
 
 def limits(far: Far) -> tuple[float, float]:
     """Seconds that an answer and a connection are waited for."""
-    redis = online_of(opened(far.publishing.lake))
+    redis = online_of(opened(far.publishing.lake), feature_lake.DATASET)
     assert isinstance(redis, Redis)
     options = redis.client.connection_pool.connection_kwargs
     return options["socket_timeout"], options["socket_connect_timeout"]
@@ -208,12 +206,8 @@ def locked(far: Far, seconds: float) -> threading.Thread:
     return thread
 
 
-def test_a_store_that_takes_its_time_and_answers_others_is_waited_for(
-    far: Far, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if far.kind != "postgres":
-        pytest.skip("Redis does one thing at a time")
-    monkeypatch.setattr(silence, "EVERY_S", 0.2)
+@pytest.mark.parametrize("far", ["postgres"], indirect=True)
+def test_a_store_that_takes_its_time_is_waited_for(far: Far) -> None:
     thread = locked(far, 2.0)
 
     far.publishing.completes(far.publishing.next)
@@ -221,9 +215,8 @@ def test_a_store_that_takes_its_time_and_answers_others_is_waited_for(
     thread.join()
 
 
+@pytest.mark.parametrize("far", ["postgres"], indirect=True)
 def test_a_lock_that_nobody_lets_go_is_named(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
-    if far.kind != "postgres":
-        pytest.skip("Redis has none")
     wanted = far.publishing.next
     thread = locked(far, 2.0)
 

@@ -1,6 +1,6 @@
 """A registry that goes away mid-publish: a clear error, readers see one whole release, the next publish completes it.
 
-A real PostgreSQL server behind a relay that cuts the line, or falls silent, and comes back.
+A real PostgreSQL server behind a relay that cuts the line and comes back.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,6 @@ from outages import KEYS, Publishing, at, before, moments
 from servers import PostgreSQL, Relay
 
 from pipelines.errors import HeadraceError
-from pipelines.systems.feature_store import silence
 from pipelines.systems.feature_store.sides import Sides
 
 pytestmark = pytest.mark.slow
@@ -97,19 +96,3 @@ def test_a_switch_that_nobody_could_be_told_of_serves_the_new_release_and_the_ne
     done = far.publishing.put(wanted)
     assert (done.release, done.switched) == (f"little/{wanted}", False)
     far.publishing.live = wanted
-
-
-@pytest.mark.parametrize("when", moments(OUTAGES, "before the switch"))
-def test_a_registry_that_falls_silent_is_given_up_and_the_next_publish_completes(
-    far: Far, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    wanted = far.publishing.next
-    for name in ("EVERY_S", "PATIENCE_S"):
-        monkeypatch.setattr(silence, name, 0.2)
-    with monkeypatch.context() as patch:
-        OUTAGES[when](patch, far.line.hush)
-        with pytest.raises(HeadraceError, match=NAMED):
-            far.publishing.put(wanted)
-
-    far.line.rise()
-    far.publishing.completes(wanted)

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,15 @@ def _entry(lake: Lake, table: FeatureTable, rows: pl.DataFrame) -> Entry:
     ordered = parquet.canonical(rows, [*table.keys, EVENT_TIME])
     stored = lake.cache.add(lambda path: parquet.write(ordered, path))
     return Entry(stored.md5, stored.md5, stored.size, rows.height)
+
+
+def another(lake: Lake) -> Dataset:
+    """A second dataset with the same rows, in tables of its own."""
+    tables = tuple(replace(table, name=f"other_{table.name}") for table in DATASET.features)
+    for table in DATASET.features:
+        made = lake.manifest(f"features/{DATASET.name}/{table.name}")
+        lake.commit(replace(made, table=f"features/other/other_{table.name}"))
+    return replace(DATASET, name="other", service="other_service", features=tables)
 
 
 def fill_all(lake: Lake) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 from feast import FeatureStore
 
 from pipelines import faults
-from pipelines.dataset import FeatureTable
+from pipelines.dataset import Dataset, FeatureTable
 from pipelines.systems.feature_store.definitions import physical
 from pipelines.systems.feature_store.encoding import KEY, STAMP, key_size
 from pipelines.systems.feature_store.errors import FeatureStoreError
@@ -113,13 +113,14 @@ class Shelf:
     view: View
 
     @classmethod
-    def of(cls, store: FeatureStore, table: FeatureTable, side: str) -> Self:
+    def of(cls, store: FeatureStore, dataset: Dataset, table: FeatureTable, side: str) -> Self:
         """The values of `table` on `side`.
 
         Raises:
             FeatureStoreError: There is no publisher for that type of online store.
         """
-        return cls(online_of(store), View(physical(table, side), table.keys, tuple(table.features), key_size(table)))
+        held = View(physical(table, side), table.keys, tuple(table.features), key_size(table))
+        return cls(online_of(store, dataset), held)
 
     def load(self, wanted: pl.DataFrame, generation: int, among: pl.Series | None = None) -> Loaded:
         """Make the view hold `wanted` (encoded rows, one a key) and nothing else.
@@ -151,12 +152,12 @@ class Shelf:
 class Publishable(Protocol):
     """An online store of Feast's that a publish can write."""
 
-    def publisher(self, store: FeatureStore) -> Online:
-        """How it is written."""
+    def publisher(self, store: FeatureStore, dataset: str) -> Online:
+        """How that dataset writes it."""
 
 
-def online_of(store: FeatureStore) -> Online:
-    """How the online store of `feature_store.yaml` is written.
+def online_of(store: FeatureStore, dataset: Dataset) -> Online:
+    """How the dataset writes the online store of `feature_store.yaml`.
 
     Raises:
         FeatureStoreError: It is not one of ours.
@@ -169,4 +170,4 @@ def online_of(store: FeatureStore) -> Online:
             " online_redis.HeadraceRedisOnlineStore of pipelines.systems.feature_store. Set one in"
             " feature_repo/feature_store.yaml, or write one beside them."
         )
-    return found.publisher(store)
+    return found.publisher(store, dataset.name)

@@ -97,7 +97,7 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
     def make(self, config: RepoConfig, keep: Mapping[str, Sequence[str]], drop: Iterable[str]) -> None:
         """As the base class says, in one transaction."""
         schema = quoted(_schema(config))
-        with self.publisher_of(config).cursor() as cursor:
+        with self.publisher_of(config, "").cursor() as cursor:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
             for table in drop:
                 cursor.execute(f"DROP TABLE IF EXISTS {schema}.{quoted(table)}")
@@ -117,11 +117,11 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
         self._connection = self._pool = None
         self._writers.clear()
 
-    def publisher(self, store: FeatureStore) -> "PostgreSQL":
+    def publisher(self, store: FeatureStore, dataset: str) -> "PostgreSQL":
         """How the schema is written."""
-        return self.publisher_of(store.config)
+        return self.publisher_of(store.config, dataset)
 
-    def publisher_of(self, config: RepoConfig) -> "PostgreSQL":
+    def publisher_of(self, config: RepoConfig, dataset: str) -> "PostgreSQL":
         """The same for a configuration."""
         found = config.online_store
         files = (found.sslmode, found.sslkey_path, found.sslcert_path, found.sslrootcert_path)
@@ -135,7 +135,7 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
             found.database,
             {**query, **LINK},
         )
-        return PostgreSQL(address, _schema(config), config.project, self._writers)
+        return PostgreSQL(address, _schema(config), config.project, dataset, self._writers)
 
 
 @dataclass(frozen=True)
@@ -146,12 +146,14 @@ class PostgreSQL:
         address: The database.
         schema: The schema.
         project: The project.
+        dataset: The dataset, which has a fence of its own.
         connections: The connection to that address, once there is one; whoever gave the mapping closes it.
     """
 
     address: URL = field(repr=False)
     schema: str
     project: str
+    dataset: str
     connections: dict[URL, Any] = field(repr=False, compare=False)
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
@@ -200,10 +202,10 @@ class PostgreSQL:
                 cursor.execute(MAKE_FENCE)
             seen = self._held(cursor)
             if not last <= seen <= generation:
-                raise left_behind(self.project, generation, seen)
-            cursor.execute(filled(RAISE_FENCE, self.project, generation))
+                raise left_behind(self.dataset, generation, seen)
+            cursor.execute(filled(RAISE_FENCE, self.project, self.dataset, generation))
             if (seen := self._held(cursor)) != generation:
-                raise left_behind(self.project, generation, seen)
+                raise left_behind(self.dataset, generation, seen)
             cursor.connection.commit()
 
     def generation(self) -> int:
@@ -252,10 +254,10 @@ class PostgreSQL:
     def _hold_fence(self, cursor: Any, generation: int) -> None:  # noqa: ANN401  ADBC has no types
         there = self._has_fence(cursor)
         if there:
-            cursor.execute(filled(HOLD_FENCE, self.project, generation))
+            cursor.execute(filled(HOLD_FENCE, self.project, self.dataset, generation))
         seen = self._held(cursor) if there else 0
         if seen != generation:
-            raise left_behind(self.project, generation, seen)
+            raise left_behind(self.dataset, generation, seen)
 
     @staticmethod
     def _has_fence(cursor: Any) -> bool:  # noqa: ANN401
@@ -263,7 +265,7 @@ class PostgreSQL:
         return bool(cursor.fetchall()[0][0])
 
     def _held(self, cursor: Any) -> int:  # noqa: ANN401
-        cursor.execute(filled(ASK_FENCE, self.project))
+        cursor.execute(filled(ASK_FENCE, self.project, self.dataset))
         return next((int(row[0]) for row in cursor.fetchall()), 0)
 
     def _table(self, view: View) -> str:

@@ -136,7 +136,7 @@ class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
             online_store_config.model_copy(update={"connection_string": ",".join([given, *limits])})
         )
 
-    def publisher(self, store: FeatureStore) -> "Redis":
+    def publisher(self, store: FeatureStore, dataset: str) -> "Redis":
         """How its hashes are written.
 
         Raises:
@@ -148,7 +148,7 @@ class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
                 "Publishing to a Redis cluster is not built: its keys lie on several servers, and a batch is one"
                 " script. Use redis_type redis or redis_sentinel in feature_repo/feature_store.yaml."
             )
-        return Redis(self._get_client(found), store.project, found)
+        return Redis(self._get_client(found), store.project, dataset, found)
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,13 @@ class Redis:
     Attributes:
         client: A connection.
         project: The project.
+        dataset: The dataset, which has a fence of its own.
         options: The `online_store` of `feature_store.yaml`.
     """
 
     client: Any
     project: str
+    dataset: str
     options: RedisOnlineStoreConfig = field(repr=False)
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
@@ -224,7 +226,7 @@ class Redis:
     def _guarded(self, script: str, keys: Sequence[bytes], generation: int, rest: Sequence[Any]) -> None:
         seen = int(self._script(script, [self._fence, *keys], [generation, *rest]))
         if seen != DONE:
-            raise left_behind(self.project, generation, seen)
+            raise left_behind(self.dataset, generation, seen)
 
     def _script(self, script: str, keys: Sequence[bytes], rest: Sequence[Any]) -> Any:  # noqa: ANN401  Redis's answer
         return self.client.eval(script, len(keys), *keys, *rest)
@@ -240,7 +242,7 @@ class Redis:
 
     @property
     def _fence(self) -> bytes:
-        return b"headrace:fence:" + self._project
+        return f"headrace:fence:{self.project}:{self.dataset}".encode()
 
     def _known(self, view: View | None) -> AbstractContextManager[None]:
         return _known(self.options, AGAIN, view)

@@ -8,19 +8,19 @@ from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.publications import OvertakenError
 
 FENCE = "headrace_fence"
-"""Table of the online store with the last generation that took the lead in it, a row a project."""
+"""Table of the online store with the last generation that took the lead in it, a row a dataset."""
 
-MAKE_FENCE = f"CREATE TABLE IF NOT EXISTS {FENCE} (project VARCHAR(255) PRIMARY KEY, generation BIGINT NOT NULL)"
+MAKE_FENCE = f"CREATE TABLE IF NOT EXISTS {FENCE} (dataset VARCHAR(511) PRIMARY KEY, generation BIGINT NOT NULL)"
 RAISE_FENCE = (
-    f"INSERT INTO {FENCE} (project, generation) VALUES ({{project}}, {{generation}}) ON CONFLICT (project) DO UPDATE"  # noqa: S608  our own names
+    f"INSERT INTO {FENCE} (dataset, generation) VALUES ({{dataset}}, {{generation}}) ON CONFLICT (dataset) DO UPDATE"  # noqa: S608  our own names
     f" SET generation = excluded.generation WHERE {FENCE}.generation <= excluded.generation"
 )
 HOLD_FENCE = (
-    f"UPDATE {FENCE} SET generation = {{generation}} WHERE project = {{project}} AND generation = {{generation}}"  # noqa: S608
+    f"UPDATE {FENCE} SET generation = {{generation}} WHERE dataset = {{dataset}} AND generation = {{generation}}"  # noqa: S608
 )
 """Changes nothing, and keeps who comes later waiting until the transaction ends."""
 
-ASK_FENCE = f"SELECT generation FROM {FENCE} WHERE project = {{project}}"  # noqa: S608  our own names
+ASK_FENCE = f"SELECT generation FROM {FENCE} WHERE dataset = {{dataset}}"  # noqa: S608  our own names
 
 
 def quoted(name: str) -> str:
@@ -38,20 +38,21 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def filled(statement: str, project: str, generation: int = 0) -> str:
-    """The statement about the fence of `project`."""
-    return statement.format(project=literal(project), generation=int(generation))
+def filled(statement: str, project: str, dataset: str, generation: int = 0) -> str:
+    """The statement about the fence of a dataset of `project`."""
+    return statement.format(dataset=literal(f"{project}/{dataset}"), generation=int(generation))
 
 
-def left_behind(project: str, generation: int, seen: int) -> HeadraceError:
+def left_behind(dataset: str, generation: int, seen: int) -> HeadraceError:
     """The error of a publisher that does not find the store as it left it, but with the fence at `seen`."""
     if seen > generation:
         return OvertakenError(
-            f"The online store of {project}: publisher {generation} was overtaken by publisher {seen}, and has written"
-            " nothing since. What that one serves is untouched. Run `headrace publish` again if yours is to be served."
+            f"{dataset} in the online store: publisher {generation} was overtaken by publisher {seen}, and has written"
+            f" nothing since. What that one serves is untouched. Run `headrace publish {dataset}` again if yours is to"
+            " be served."
         )
     return FeatureStoreError(
-        f"The online store of {project} lost what was written to it: it was started again, empty or as it was before."
-        " No service was switched; what is served may be lost too. Run `headrace publish` again: it writes all that is"
-        " missing."
+        f"The online store lost what was written to it for {dataset}: it was started again, empty or as it was before."
+        f" No service was switched; what is served may be lost too. Run `headrace publish {dataset}` again: it writes"
+        " all that is missing."
     )

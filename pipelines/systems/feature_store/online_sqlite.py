@@ -98,9 +98,9 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
         while self._writers:
             self._writers.popitem()[1].close()
 
-    def publisher(self, store: FeatureStore) -> "SQLite":
+    def publisher(self, store: FeatureStore, dataset: str) -> "SQLite":
         """How the file is written."""
-        return SQLite(_path(store.config), store.project, self._writers)
+        return SQLite(_path(store.config), store.project, dataset, self._writers)
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,13 @@ class SQLite:
     Attributes:
         path: The file.
         project: The project.
+        dataset: The dataset, which has a fence of its own.
         connections: The connection to that file, once there is one; whoever gave the mapping closes it.
     """
 
     path: Path
     project: str
+    dataset: str
     connections: dict[Path, sqlite3.Connection] = field(repr=False, compare=False)
 
     def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
@@ -155,7 +157,7 @@ class SQLite:
             database.execute("BEGIN IMMEDIATE")
             seen = self._held(database)
             if seen != generation:
-                raise left_behind(self.project, generation, seen)
+                raise left_behind(self.dataset, generation, seen)
             # In order of keys, which is that of the table.
             database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
             database.executemany(f"DELETE FROM {table} WHERE {quoted(KEY)} = ?", zip(delete, strict=True))  # noqa: S608
@@ -168,9 +170,9 @@ class SQLite:
             database.execute("BEGIN IMMEDIATE")
             seen = self._held(database)
             if not last <= seen <= generation:
-                raise left_behind(self.project, generation, seen)
+                raise left_behind(self.dataset, generation, seen)
             database.execute(MAKE_FENCE)
-            database.execute(filled(RAISE_FENCE, self.project, generation))
+            database.execute(filled(RAISE_FENCE, self.project, self.dataset, generation))
             database.execute("COMMIT")
 
     def generation(self) -> int:
@@ -185,7 +187,7 @@ class SQLite:
     def _held(self, database: sqlite3.Connection) -> int:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'headrace_fence'").fetchone():
             return 0
-        found = database.execute(filled(ASK_FENCE, self.project)).fetchone()
+        found = database.execute(filled(ASK_FENCE, self.project, self.dataset)).fetchone()
         return int(found[0]) if found else 0
 
     def _table(self, view: View) -> str:

@@ -14,9 +14,18 @@ from pipelines.dataset import FeatureTable
 from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
 from pipelines.systems.feature_store.declared import is_other
-from pipelines.systems.feature_store.definitions import Holding, Standing, entities, physical, service, unproved, view
+from pipelines.systems.feature_store.definitions import (
+    SIDES,
+    Holding,
+    Standing,
+    entities,
+    physical,
+    service,
+    unproved,
+    view,
+)
 from pipelines.systems.feature_store.encoding import KEY
-from pipelines.systems.feature_store.online import Loaded, Shelf, online_of
+from pipelines.systems.feature_store.online import Loaded, Online, Shelf, online_of
 from pipelines.systems.feature_store.online_sql import left_behind
 from pipelines.systems.feature_store.proof import Expected, Proof, prove
 from pipelines.systems.feature_store.seal import Seal, from_tag, to_tag
@@ -57,9 +66,10 @@ class Sides:
             return Standing.of(self.store, self.snapshot.dataset)
 
     def forget_lost(self, standing: Standing) -> Standing:
-        """The standing: where the online store came back empty, or older, no side of any dataset counts as proved."""
-        fence = online_of(self.store).generation()
-        lost = [found for view in standing.views.values() if (found := unproved(view, fence))]
+        """The standing: where the online store came back empty, or older, neither side counts as proved."""
+        fence = self.online.generation()
+        mine = (standing.views.get(physical(table, side)) for table in self.tables for side in SIDES)
+        lost = [found for view in mine if view and (found := unproved(view, fence))]
         if not lost:
             return standing
         with (
@@ -69,6 +79,15 @@ class Sides:
         ):
             _register(registry, self.store.project, lost)
         return self.standing
+
+    @property
+    def online(self) -> Online:
+        """How the dataset writes the online store."""
+        return online_of(self.store, self.snapshot.dataset)
+
+    def shelf(self, table: FeatureTable, side: str) -> Shelf:
+        """The values of a table on a side."""
+        return Shelf.of(self.store, self.snapshot.dataset, table, side)
 
     def shows(self, holding: Holding) -> bool:
         """Whether the side holds the snapshot, by what its tags say."""
@@ -105,7 +124,7 @@ class Sides:
             seals: Feature table → seal of the keys that it must hold.
         """
         with self.publications.known():
-            return [self._prove(Shelf.of(self.store, one.table, side), one, seals) for one in expected.values()]
+            return [self._prove(self.shelf(one.table, side), one, seals) for one in expected.values()]
 
     def _prove(self, shelf: Shelf, expected: Expected, seals: Mapping[str, Seal]) -> Proof:
         held = None if expected.among is None else Seal.of(shelf.online.keys(shelf.view))
@@ -125,7 +144,7 @@ class Sides:
 
     def attempt(self) -> "Attempt":
         """Take the lead: whoever published until now is overtaken."""
-        fence = online_of(self.store).generation()
+        fence = self.online.generation()
         return Attempt(self, self.publications.take(fence), self.standing, fence)
 
 
@@ -182,7 +201,7 @@ class Attempt:
             time.sleep(self.sides.still_read())
         self._claim()
         with faults.point("lead in the online store"):
-            online_of(self.sides.store).lead(self.generation, self.fence)
+            self.sides.online.lead(self.generation, self.fence)
         return {name: self._load(found) for name, found in expected.items()}
 
     def seals(self, loads: Mapping[str, Loaded]) -> dict[str, Seal]:
@@ -200,9 +219,9 @@ class Attempt:
             FeatureStoreError: It came back empty, or as it was before.
         """
         wrote = any(load.written or load.deleted for load in loads.values())
-        seen, store = online_of(self.sides.store).generation(), self.sides.store
+        seen = self.sides.online.generation()
         if seen < (self.generation if wrote else self.fence):
-            raise left_behind(store.project, self.generation, seen)
+            raise left_behind(self.sides.snapshot.dataset.name, self.generation, seen)
 
     def switch(self, proof: Mapping[str, Any], seals: Mapping[str, Seal]) -> None:
         """Record what the standby was proved to hold, then show it: one row of the registry, the old or the new.
@@ -213,7 +232,7 @@ class Attempt:
         snapshot = self.sides.snapshot
         store = self.sides.store
         told = (snapshot.release, snapshot.digest, snapshot.now.isoformat(), to_tag(seals))
-        proved = Holding(self.side, *told, str(online_of(store).generation()))
+        proved = Holding(self.side, *told, str(self.sides.online.generation()))
         with self.sides.publications.held(self.generation) as database:
             with written_only(store) as registry:
                 with faults.point(
@@ -231,7 +250,7 @@ class Attempt:
             self.sides.publications.note(database, dict(proof))
 
     def _load(self, expected: Expected) -> Loaded:
-        shelf = Shelf.of(self.sides.store, expected.table, self.side)
+        shelf = self.sides.shelf(expected.table, self.side)
         changed = expected.changed
         if changed is None:
             return shelf.load(expected.encoded, self.generation)

@@ -19,7 +19,6 @@ from pipelines.settings import Settings
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online_sqlite import HeadraceSQLiteOnlineStoreConfig
 from pipelines.systems.feature_store.online_table import TableOnlineStore
-from pipelines.systems.feature_store.silence import Server, cut_off_when_silent
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -40,7 +39,7 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
     _make_folders(config)
     store = FeatureStore(config=config)
     try:
-        with cut_off_when_silent(servers(store)), faults.point("tables of Feast's registry"):
+        with faults.point("tables of Feast's registry"):
             store.registry  # noqa: B018  Feast connects when it is first asked for, and makes what is not there
     except (SQLAlchemyError, OSError) as error:
         where = make_url(config.registry.path).render_as_string(hide_password=True)
@@ -50,15 +49,6 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
             " command again."
         ) from error
     return store
-
-
-def servers(store: FeatureStore) -> set[Server]:
-    """The PostgreSQL servers that the registry and the online store are on."""
-    registry, online = make_url(store.config.registry.path), store.config.online_store
-    found = {(registry.host, registry.port or 5432)} if registry.get_backend_name() == "postgresql" else set()
-    if hasattr(online, "host"):  # to import its type would bring the driver
-        found.add((online.host, int(online.port)))
-    return {(host, port) for host, port in found if host and not host.startswith("/")}
 
 
 def close_store(store: FeatureStore) -> None:
