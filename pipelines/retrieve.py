@@ -19,7 +19,6 @@ from pipelines.dataset import Dataset
 from pipelines.engine import parquet
 from pipelines.engine.lake import Lake
 from pipelines.errors import HeadraceError
-from pipelines.settings import Settings
 from pipelines.systems.feature_store.errors import FeatureStoreError, RequestRefusedError
 from pipelines.systems.feature_store.release import digest, manifest
 from pipelines.training.fingerprint import Fingerprint, fingerprint
@@ -30,6 +29,7 @@ from pipelines.training.views import views
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from pipelines.settings import Settings
     from pipelines.systems.feature_store.answer import Answer
     from pipelines.systems.feature_store.job import Retrieval
 
@@ -79,7 +79,7 @@ class Retrieved:
 
 
 def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
-    dataset: Dataset, lake: Lake, settings: Settings, requests: Path, out: Path, asked: Asked | None = None
+    dataset: Dataset, lake: Lake, settings: "Settings", requests: Path, out: Path, asked: Asked | None = None
 ) -> Retrieved:
     """Answer the rows of the Parquet file `requests` into the Parquet file `out`, whole or not at all.
 
@@ -108,7 +108,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
     return Retrieved(answer.seen.rows, shown, answer.answered, out, splits, leaks, made.id if made else "")
 
 
-def _answered(dataset: Dataset, lake: Lake, settings: Settings, requests: Path, asked: Asked) -> tuple["Answer", str]:
+def _answered(dataset: Dataset, lake: Lake, settings: "Settings", requests: Path, asked: Asked) -> tuple["Answer", str]:
     """The answer, and the release that gives it: a release by its own tables, else what Feast has as published."""
     if asked.release is not None:
         return at_release(dataset, lake, asked.release, requests, asked.names), asked.release
@@ -164,7 +164,7 @@ class _Answer:
 
 
 @contextmanager
-def opened(lake: Lake, settings: Settings) -> Iterator["FeatureStore"]:
+def opened(lake: Lake, settings: "Settings") -> Iterator["FeatureStore"]:
     """Feast's store, with what is published."""
     from pipelines.systems.feature_store.store import close_store, open_store  # noqa: PLC0415  Feast takes seconds to import
 

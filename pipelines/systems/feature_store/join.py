@@ -30,8 +30,8 @@ SEARCHED = 128
 """Bytes that the search takes for a row, about."""
 
 FEW = 50
-"""Rows a key from which on rows of keys that nobody asks for are left out before the search; rows a request from which
-on it is looked for in the newest partitions first."""
+"""Rows a key from which on rows of keys that nobody asks for are left out before the search, if few rows are asked; rows a
+request from which on it is looked for in the newest partitions first."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,14 @@ class Join:
         Raises:
             UnreadablePartitionError: A partition is missing or corrupt.
         """
-        requests, rows = self.requests, self._slice_rows()
-        every = _Scope(self, requests.rows, requests.first, requests.window)
-        keep = sum(self._size(lookup, every) for lookup in self.lookups) <= self.memory // 2 or rows >= requests.height
+        requests, every = self.requests, _Scope(self, self.requests.rows, self.requests.first, self.requests.window)
+        size = sum(self._size(lookup, every) for lookup in self.lookups)
+        rows = self._slice_rows(size)
         several = rows < requests.height
-        kept = [every.load(lookup, every.rows(lookup)) for lookup in self.lookups] if keep and several else []
+        keep = several and size <= self.memory // 2
+        kept = [every.load(lookup, every.rows(lookup)) for lookup in self.lookups] if keep else []
         for part in requests.slices(rows):
-            asked = _Asked(every if keep else _Scope.of(self, part), part)
+            asked = _Asked(every if kept or not part.frame.height else _Scope.of(self, part), part)
             if kept:
                 answers = [asked.answer(lookup, table) for lookup, table in zip(self.lookups, kept, strict=True)]
             else:
@@ -193,14 +194,11 @@ class Join:
     def _keys(self, lookup: Lookup) -> list[pl.Expr]:
         return self.requests.keys(lookup.keys, lookup.types, lookup.name)
 
-    def _slice_rows(self) -> int:
-        """How many requests are answered at a time: all of them if they fit beside the tables."""
+    def _slice_rows(self, tables: int) -> int:
+        """How many requests are answered at a time: all of them if they fit beside tables of that many bytes."""
         columns = len(self.requests.schema) + sum(len(lookup.features) for lookup in self.lookups)
-        row, every = (
-            CELL * columns + SEARCHED,
-            _Scope(self, self.requests.rows, self.requests.first, self.requests.window),
-        )
-        if self.requests.height * row + sum(self._size(lookup, every) for lookup in self.lookups) <= self.memory:
+        row = CELL * columns + SEARCHED
+        if self.requests.height * row + tables <= self.memory:
             return max(self.requests.height, 1)
         return max(self.memory // 4 // row // ROW_GROUP, 1) * ROW_GROUP
 
@@ -218,6 +216,7 @@ class _Scope:
         self.first = first
         self.window = window
         self._codes: dict[tuple[tuple[str, str], ...], Codes] = {}
+        self._rows: dict[str, Rows] = {}
 
     @classmethod
     def of(cls, join: Join, part: Slice) -> Self:
@@ -235,6 +234,11 @@ class _Scope:
 
     def rows(self, lookup: Lookup) -> Rows:
         """The partitions that can matter."""
+        if lookup.name not in self._rows:
+            self._rows[lookup.name] = self._between(lookup)
+        return self._rows[lookup.name]
+
+    def _between(self, lookup: Lookup) -> Rows:
         table = self.join.manifest(lookup)
         if self.window is None:
             return Rows(self.join.lake, table, ())
@@ -258,9 +262,10 @@ class _Scope:
 
     def _asked_for(self, lookup: Lookup, rows: Rows) -> pl.Expr | None:
         """Which rows are of keys that are asked for, if those are few: then it costs less to leave the others out."""
+        if not lookup.keys or self.join.requests.height >= rows.height:
+            return None
         codes = self.codes(lookup)
-        few = lookup.keys and codes.size * FEW <= rows.height
-        return codes.asked(next(iter(lookup.keys))) if few else None
+        return codes.asked(next(iter(lookup.keys))) if codes.size * FEW <= rows.height else None
 
     def _index(self, lookup: Lookup, window: Window, heads: pl.DataFrame) -> Index:
         index = Index.of(heads, list(lookup.keys), self.codes(lookup), window, as_known=self.join.as_known)
@@ -290,7 +295,7 @@ class _Asked:
         if lookup.group not in self._questions:
             keys = self.part.frame.select(self.scope.join._keys(lookup))  # noqa: SLF001  a part of the join
             code = self.scope.codes(lookup).of_rows(keys, list(lookup.keys))
-            self._questions[lookup.group] = Questions(code, self.part.moments, window)
+            self._questions[lookup.group] = Questions.of(code, self.part.moments, window)
         return self._questions[lookup.group]
 
 
@@ -313,7 +318,7 @@ def _from(values: pl.DataFrame) -> Callable[[Int64s, Bools], pl.DataFrame]:
 
 
 def _at(values: pl.DataFrame, row: Int64s) -> pl.DataFrame:
-    return values.select(pl.all().gather(pl.Series(row)))
+    return values[pl.Series(row)]
 
 
 def _share(keys: Sequence[pl.Expr], parts: int) -> pl.Expr:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Self
@@ -104,7 +105,7 @@ class Rows:
         names = (name for name in sorted(manifest.partitions) if _overlaps(name, first, last))
         return cls(lake, manifest, tuple(names), verify)
 
-    @property
+    @cached_property
     def height(self) -> int:
         """How many rows there are, by the manifest."""
         return sum(self.manifest.partitions[name].rows or 0 for name in self.partitions)
@@ -142,8 +143,7 @@ class Rows:
         used = np.bincount(place[found], minlength=sizes.size) > 0
         skipped = np.where(used, 0, sizes).cumsum()
         part = replace(self, partitions=tuple(name for name, use in zip(self.partitions, used, strict=True) if use))
-        here = pl.Series(np.where(found, row - skipped[place], 0))
-        return part.read(columns).select(pl.all().gather(here))
+        return part.read(columns)[pl.Series(np.where(found, row - skipped[place], 0))]
 
     def newest_first(self, most: float = inf) -> Iterator[Self]:
         """The partitions from the newest on: one, then the two before it, the four before those.
@@ -162,14 +162,19 @@ class Rows:
             names, take = names[: -len(part.partitions)], 2 * len(part.partitions)
 
     def _paths(self) -> list[Path]:
-        """Files of the partitions; several at a time are fetched and hashed."""
+        """Files of the partitions; those not known to be here and whole are fetched and hashed, several at a time."""
+        whole, md5s = memory(self.lake.root), {name: self.manifest.partitions[name].md5 for name in self.partitions}
+        paths = {name: self.lake.cache.path(md5) for name, md5 in md5s.items()}
+        unsure = [name for name, path in paths.items() if not whole.remembers(path, md5s[name])]
         try:
-            if len(self.partitions) == 1:
-                return [self._path(self.partitions[0])]
-            with ThreadPoolExecutor(PARALLEL) as pool:
-                return list(pool.map(self._path, self.partitions))
+            if len(unsure) == 1:
+                self._path(unsure[0])
+            elif unsure:
+                with ThreadPoolExecutor(PARALLEL) as pool:
+                    list(pool.map(self._path, unsure))
         finally:
-            memory(self.lake.root).keep()
+            whole.keep()
+        return [*paths.values()]
 
     def _path(self, name: str) -> Path:
         entry = self.manifest.partitions[name]

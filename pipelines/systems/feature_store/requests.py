@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -103,7 +104,7 @@ class Slice:
     frame: pl.DataFrame
     time: str
 
-    @property
+    @cached_property
     def moments(self) -> Moments:
         """When each row asks."""
         return Moments.of(self.frame[self.time])

@@ -5,6 +5,7 @@ change of its entry, which nobody sets by hand. DVC trusts the same. A disk that
 `headrace doctor` hashes everything.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -40,16 +41,22 @@ class Verified:
         lines = path.read_text().splitlines() if path.exists() else []
         return cls(path, {md5: told for md5, _, told in (line.partition(" ") for line in lines)})
 
+    def remembers(self, path: Path, md5: str) -> bool:
+        """Whether the file is there, and untouched since its bytes had that hash."""
+        try:
+            return md5 in self.known and self.known[md5] == _told(path.stat())
+        except FileNotFoundError:
+            return False
+
     def is_whole(self, path: Path, md5: str) -> bool:
         """Whether the file's bytes have that hash."""
-        found = path.stat()
-        told = f"{found.st_size} {found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
-        if self.known.get(md5) == told:
+        if self.remembers(path, md5):
             return True
+        found = path.stat()
         if md5_of(path) != md5:
             return False
         if time.time_ns() - found.st_ctime_ns > SETTLED_NS:
-            self.known[md5] = self.new[md5] = told
+            self.known[md5] = self.new[md5] = _told(found)
         return True
 
     def keep(self) -> None:
@@ -62,6 +69,10 @@ class Verified:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab", buffering=0) as file:
                 file.write(lines)
+
+
+def _told(found: os.stat_result) -> str:
+    return f"{found.st_size} {found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 @cache
