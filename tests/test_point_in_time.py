@@ -122,6 +122,7 @@ routes = st.lists(
     wanted=st.lists(st.tuples(ends, ends, st.sampled_from([1, LARGE, 7, None]), moments), max_size=9),
     memory=st.sampled_from([1, 3_000, 4 << 30]),
     group=st.sampled_from([1, 2, 100]),
+    few=st.sampled_from([0, join.FEW]),
     as_known=st.booleans(),
 )
 @examples(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -132,6 +133,7 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
     wanted: list[tuple[str | None, str | None, int | None, datetime]],
     memory: int,
     group: int,
+    few: int,
     *,
     as_known: bool,
 ) -> None:
@@ -156,6 +158,7 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(join, "ROW_GROUP", group)
+        patched.setattr(join, "FEW", few)
         asked = Requests.of(frame)
         answer = pl.concat(join.Join(lake, asked, lookups, as_known, memory=memory).checked().frames())
 
@@ -245,6 +248,22 @@ def test_the_search_is_exact_for_any_span_of_time_and_ttl(
         assert got == (None if best is None else best["n"])
 
 
+@pytest.mark.parametrize("keys", [1 << 16, (1 << 16) + 1, 200_000])
+def test_any_number_of_keys_is_told_apart(keys: int) -> None:
+    draw = np.random.default_rng(keys)
+    rows, wanted = draw.permutation(np.repeat(np.arange(keys), 2)), draw.permutation(np.arange(-1, keys + 1))
+    event = draw.permutation(rows.size)
+    table = pl.DataFrame({"k": rows, "event_time": event, "known_time": event})
+    last = pl.DataFrame({"k": wanted}).join(
+        table.with_row_index("n").sort("event_time").group_by("k").last(), "k", how="left", maintain_order="left"
+    )
+    times = np.full(wanted.size, rows.size)
+
+    found = newest(table, pl.DataFrame({"k": wanted}), Moments(times, times), {"k": "k"})
+
+    assert found.to_list() == last["n"].to_list()
+
+
 def test_repeated_rows_unknown_keys_null_keys_and_rows_too_early_or_too_late_all_keep_their_place(
     store: FeatureStore,
 ) -> None:
@@ -256,6 +275,15 @@ def test_repeated_rows_unknown_keys_null_keys_and_rows_too_early_or_too_late_all
     assert answers["origin"].to_list() == origins
     assert answers["event_timestamp"].to_list() == times
     assert answers["temp_c"].to_list() == [2.5, 2.5, None, None, None, None, 0.1 + 0.2]
+
+
+def test_few_requests_that_find_nothing_in_a_large_table_get_nulls(lake: Lake, store: FeatureStore) -> None:
+    expired = [NOON - 10 * HOUR + timedelta(seconds=number) for number in range(60)]
+    fill(lake, WEATHER, [{"origin": "EWR", "event_time": time, "temp_c": 1.0} for time in expired])
+
+    answers = ask(store, weather(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
+
+    assert answers["temp_c"].to_list() == [None]
 
 
 def test_a_value_is_served_up_to_its_ttl_and_not_a_nanosecond_longer(store: FeatureStore) -> None:
