@@ -155,27 +155,32 @@ def known(folder: Path) -> dict[str, Any]:
 
 def headrace(folder: Path, out: Path, most: int | None) -> None:
     """Ours, through Feast's API."""
-    import polars as pl  # noqa: PLC0415
-
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.systems.feature_store.job import Retrieval  # noqa: PLC0415
     from pipelines.systems.feature_store.tables import tables_of  # noqa: PLC0415
 
-    asked: Any = folder / "requests.parquet"
-    if most is not None:
-        asked = pl.read_parquet(asked, n_rows=most)
     with tables_of(declared(folder), Lake.at(folder)) as store:
-        job = store.get_historical_features(asked, store.get_feature_service("bench"), full_feature_names=True)
+        job = store.get_historical_features(
+            requests(folder, most), store.get_feature_service("bench"), full_feature_names=True
+        )
         assert isinstance(job, Retrieval)  # noqa: S101
         job.to_parquet(out)
 
 
-def released(folder: Path, out: Path, _most: int | None) -> None:
+def requests(folder: Path, most: int | None) -> Any:  # noqa: ANN401
+    """The file of the requests, or so many of them."""
+    import polars as pl  # noqa: PLC0415
+
+    path = folder / "requests.parquet"
+    return path if most is None else pl.read_parquet(path, n_rows=most)
+
+
+def released(folder: Path, out: Path, most: int | None) -> None:
     """Ours at a release, as `headrace retrieve --release` does it: the same join, without Feast."""
     from pipelines.engine.lake import Lake  # noqa: PLC0415
     from pipelines.retrieve import at_release  # noqa: PLC0415
 
-    at_release(declared(folder), Lake.at(folder), "", folder / "requests.parquet").to_parquet(out)
+    at_release(declared(folder), Lake.at(folder), "", requests(folder, most)).to_parquet(out)
 
 
 def duckdb(folder: Path, out: Path, _most: int | None) -> None:
@@ -220,7 +225,7 @@ def polars(folder: Path, out: Path, _most: int | None) -> None:
 
 
 def feast(kind: str) -> Callable[[Path, Path, int | None], None]:
-    """Feast's own store."""
+    """Feast's own store; without any requests, what it takes to have one."""
 
     def join(folder: Path, out: Path, most: int | None) -> None:
         import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
@@ -247,6 +252,8 @@ def feast(kind: str) -> Callable[[Path, Path, int | None], None]:
         )
         store = FeatureStore(config=config)
         store.apply(objects)
+        if most == 0:
+            return
         asked = pd.read_parquet(folder / "requests.parquet").head(most)
         references = [f"{name}:{feature}" for name, table in known(folder).items() for feature in table["features"]]
         store.get_historical_features(asked, references, full_feature_names=True).to_df().to_parquet(out)
