@@ -221,8 +221,11 @@ class Index:
             used &= (
                 rows.select(pl.col(EVENT_TIME).is_not_null() & pl.col(KNOWN_TIME).is_not_null()).to_series().to_numpy()
             )
-        row = np.flatnonzero(used)
-        row = row[_by_code(code[row])]
+        if used.all():
+            row = _by_code(code)
+        else:
+            row = np.flatnonzero(used)
+            row = row[_by_code(code[row])]
         code, event, known = code[row], event[row], known[row]
         if not _is_by_event(code, event, known):
             order = np.lexsort((row, known, event, code))
