@@ -35,8 +35,7 @@ from feast.types import Float64
 from measure import REPOSITORY, Contender, Cost, Report, middle, once, options
 from stores import TYPES, online
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
-from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Reads
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Reads
 from pipelines.engine import parquet
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Entry, Manifest

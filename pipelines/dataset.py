@@ -17,6 +17,12 @@ WHOLE = "all"
 UTC_MICROSECONDS = pl.Datetime("us", "UTC")
 """The one type of time past the border."""
 
+EVENT_TIME = "event_time"
+"""Column of a feature table: when it was so."""
+
+KNOWN_TIME = "known_time"
+"""Column of a feature table: when one could know it."""
+
 
 @dataclass(frozen=True)
 class Objects:

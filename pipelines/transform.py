@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.contracts import features
-from pipelines.dataset import WHOLE, Dataset, FeatureTable, Reads
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME, WHOLE, Dataset, FeatureTable, Reads
 from pipelines.engine import parquet
 from pipelines.engine.manifest import Manifest
 from pipelines.engine.stage import Files, Inputs, Outcome, Stage
@@ -75,7 +75,7 @@ def together(
 
 def span(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
     """The fact `SPAN` of a partition: its first and last event time and its newest known time, in microseconds."""
-    event, known = (rows[name].to_physical() for name in (features.EVENT_TIME, features.KNOWN_TIME))
+    event, known = (rows[name].to_physical() for name in (EVENT_TIME, KNOWN_TIME))
     if not rows.height:
         return {}
     return {features.SPAN: {"first": event.min(), "last": event.max(), "known": known.max()}}  # type: ignore[dict-item]
@@ -93,7 +93,7 @@ def _runs(days: Sequence[str]) -> list[list[str]]:
 
 
 def _keys(table: FeatureTable) -> tuple[str, ...]:
-    return (*table.keys, features.EVENT_TIME, features.KNOWN_TIME)
+    return (*table.keys, EVENT_TIME, KNOWN_TIME)
 
 
 class _Window:

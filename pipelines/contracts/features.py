@@ -6,11 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.dataset import UTC_MICROSECONDS, WHOLE, FeatureTable
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, WHOLE, FeatureTable
 from pipelines.errors import HeadraceError
-
-EVENT_TIME = "event_time"
-KNOWN_TIME = "known_time"
 
 SPAN = "span"
 """Fact of a partition: `first` and `last` event time and newest `known` time, in microseconds."""

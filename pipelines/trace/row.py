@@ -12,8 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
-from pipelines.dataset import UTC_MICROSECONDS, WHOLE
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, WHOLE
 from pipelines.engine.manifest import Manifest
 from pipelines.errors import HeadraceError
 from pipelines.labeling import votes

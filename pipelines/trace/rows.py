@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipelines.contracts.features import EVENT_TIME
-from pipelines.dataset import Dataset
+from pipelines.dataset import EVENT_TIME, Dataset
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
 

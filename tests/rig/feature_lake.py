@@ -14,8 +14,7 @@ from typing import Any
 import polars as pl
 from feast import FeatureStore
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
-from pipelines.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Reads
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Reads
 from pipelines.engine import parquet
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import MANIFEST, Entry, Manifest

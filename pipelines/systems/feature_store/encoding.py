@@ -13,8 +13,7 @@ from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_ent
 from feast.protos.feast.types.Value_pb2 import Value
 from numpy.typing import NDArray
 
-from pipelines.contracts.features import EVENT_TIME
-from pipelines.dataset import FeatureTable
+from pipelines.dataset import EVENT_TIME, FeatureTable
 from pipelines.systems.feature_store.definitions import key_type
 from pipelines.systems.feature_store.types import kind_of
 

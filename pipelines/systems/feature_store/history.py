@@ -9,8 +9,7 @@ from datetime import datetime
 
 import polars as pl
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
-from pipelines.dataset import UTC_MICROSECONDS
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS
 from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store.errors import RequestRefusedError
 from pipelines.systems.feature_store.join import Lookup

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
 from pipelines.engine.parquet import ROW_GROUP

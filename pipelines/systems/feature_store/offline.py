@@ -17,7 +17,7 @@ from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalMeta
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.utils import _get_requested_feature_views_to_features_dict, _get_requested_on_demand_feature_views
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.history import history
 from pipelines.systems.feature_store.job import Retrieval, saved_path

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

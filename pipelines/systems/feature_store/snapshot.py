@@ -13,8 +13,8 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME, SPAN
-from pipelines.dataset import WHOLE, Dataset, FeatureTable
+from pipelines.contracts.features import SPAN
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME, WHOLE, Dataset, FeatureTable
 from pipelines.engine.lake import Lake
 from pipelines.engine.manifest import Manifest
 from pipelines.systems.feature_store.errors import MisplacedRowError, NothingToPublishError, UnreadablePartitionError

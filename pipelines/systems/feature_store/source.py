@@ -11,7 +11,7 @@ from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
-from pipelines.contracts.features import EVENT_TIME, KNOWN_TIME
+from pipelines.dataset import EVENT_TIME, KNOWN_TIME
 from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.release import WORKSPACE, Rows, manifest
