@@ -30,8 +30,8 @@ SEARCHED = 128
 """Bytes that the search takes for a row, about."""
 
 FEW = 50
-"""Rows a key from which on rows of keys that nobody asks for are left out before the search, if few rows are asked; rows a
-request from which on it is looked for in the newest partitions first."""
+"""Rows a key from which on rows of keys that nobody asks for are left out before the search, where requests are fewer
+than rows; rows a request from which on it is looked for in the newest partitions first."""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class Rows:
         """
         sizes = np.array([self.manifest.partitions[name].rows for name in self.partitions])
         place = np.searchsorted(sizes.cumsum(), row, side="right")
-        used = np.bincount(place[found] if found.any() else place[:1], minlength=sizes.size) > 0
+        used = np.bincount(place[found], minlength=sizes.size) > 0
         skipped = np.where(used, 0, sizes).cumsum()
         part = replace(self, partitions=tuple(name for name, use in zip(self.partitions, used, strict=True) if use))
         return part.read(columns)[pl.Series(np.where(found, row - skipped[place], 0))]
