@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import polars as pl
@@ -56,12 +57,11 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
         self._writers: dict[URL, Any] = {}
 
     def rows_of(
-        self, config: RepoConfig, table: str, features: Sequence[str], keys: Sequence[bytes]
+        self, config: RepoConfig, table: str, features: tuple[str, ...], keys: Sequence[bytes]
     ) -> Mapping[bytes, Sequence[Any]]:
         """As the base class says; a connection that was lost is made anew, once."""
         found = config.online_store
-        name = f"{quoted(_schema(config))}.{quoted(table)}"
-        query = f"SELECT {columns(features)} FROM {name} WHERE {quoted(KEY)} = ANY(%b)"  # noqa: S608  our own names
+        query = _question(_schema(config), table, features)
         try:
             try:
                 rows = self._rows(found, query, keys)
@@ -69,12 +69,13 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
                 self.disconnect()
                 rows = self._rows(found, query, keys)
         except psycopg.Error as error:
+            name = f"{quoted(_schema(config))}.{quoted(table)}"
             raise FeatureStoreError(
                 f"The online store at {found.host}:{found.port}, table {name}:"
                 f" {said_without(str(error), found.password)}. See that it runs and that the dataset is published, then"
                 " ask or publish again."
             ) from None
-        return {key: row for key, *row in rows}
+        return {row[0]: row for row in rows}
 
     def _rows(self, options: PostgreSQLConfig, query: str, keys: Sequence[bytes]) -> list[Sequence[Any]]:
         with self._connected(options) as connection, connection.cursor(binary=True) as cursor:
@@ -270,6 +271,13 @@ class PostgreSQL:
 
     def _table(self, view: View) -> str:
         return f"{quoted(self.schema)}.{quoted(f'{self.project}_{view.name}')}"
+
+
+@lru_cache(256)
+def _question(schema: str, table: str, features: tuple[str, ...]) -> str:
+    """The query for the rows of some keys."""
+    name = f"{quoted(schema)}.{quoted(table)}"
+    return f"SELECT {columns(features)} FROM {name} WHERE {quoted(KEY)} = ANY(%b)"  # noqa: S608  our own names
 
 
 def _schema(config: RepoConfig) -> str:

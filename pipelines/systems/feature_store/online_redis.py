@@ -14,6 +14,8 @@ from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.online_response import OnlineResponse
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 from redis import RedisError
@@ -22,6 +24,9 @@ from pipelines import faults
 from pipelines.systems.feature_store.encoding import KEY, KEY_VERSION, STAMP, cut
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.online import View
+from pipelines.systems.feature_store.online_answer import Block
+from pipelines.systems.feature_store.online_hashes import blocks, commands
+from pipelines.systems.feature_store.online_reading import Asked, understood
 from pipelines.systems.feature_store.online_sql import left_behind
 from pipelines.systems.feature_store.online_table import ReadOnlyOnlineStore
 
@@ -38,6 +43,7 @@ AGAIN = (
     "The side that was being loaded is not served. See that Redis runs and has memory left, then publish again: it"
     " writes what is missing."
 )
+ASK_AGAIN = "See that it runs and that the dataset is published, then ask or publish again."
 MILLION = 1_000_000
 DONE = -1
 LEAD = """
@@ -106,7 +112,33 @@ class HeadraceRedisOnlineStoreConfig(RedisOnlineStoreConfig):
 
 
 class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
-    """Serves what was published to Redis, in Feast's own layout and by its own reader: a pipeline for all views."""
+    """Serves what was published to Redis, in Feast's own layout: a pipeline for all views."""
+
+    def blocks(self, config: RepoConfig, asked: Sequence[Asked]) -> Sequence[Block]:
+        """As the base class says."""
+        return blocks(asked, self._read_hash_fields(config, commands(config, asked)))
+
+    async def get_online_features_async(  # noqa: PLR0913, PLR0917  Feast's signature
+        self,
+        config: RepoConfig,
+        features: Any,  # noqa: ANN401
+        entity_rows: Any,  # noqa: ANN401
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
+    ) -> OnlineResponse:
+        """As Feast's."""
+        given = features, entity_rows, registry, project, full_feature_names, include_feature_view_version_metadata
+        request = understood(config, *given)
+        if request is None:
+            return await super().get_online_features_async(config, *given)
+        with _known(config.online_store, ASK_AGAIN):
+            client = await self._get_client_async(config.online_store)
+            async with client.pipeline(transaction=False) as pipeline:
+                for key, fields in commands(config, request.asked):
+                    pipeline.hmget(key, fields)
+                return request.answer(blocks(request.asked, await pipeline.execute()))
 
     def get_online_features(self, config: RepoConfig, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  Feast's
         """As Feast's.
@@ -114,9 +146,7 @@ class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
         Raises:
             FeatureStoreError: Redis does not answer.
         """
-        with _known(
-            config.online_store, "See that it runs and that the dataset is published, then ask or publish again."
-        ):
+        with _known(config.online_store, ASK_AGAIN):
             return super().get_online_features(config, *arguments, **named)
 
     def update(self, config: RepoConfig, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
@@ -130,6 +160,8 @@ class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:  # noqa: ANN401
         """As Feast's, which waits for ever where the connection string says nothing of it."""
+        if self._client:
+            return self._client
         given = online_store_config.connection_string
         limits = [f"{name}={seconds}" for name, seconds in LIMITS.items() if f"{name}=" not in given]
         return super()._get_client(

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,19 +61,21 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
         self._writers: dict[Path, sqlite3.Connection] = {}
 
     def rows_of(
-        self, config: RepoConfig, table: str, features: Sequence[str], keys: Sequence[bytes]
+        self, config: RepoConfig, table: str, features: tuple[str, ...], keys: Sequence[bytes]
     ) -> Mapping[bytes, Sequence[Any]]:
         """As the base class says."""
-        with _known(_path(config), table):
+        try:
             if self._connection is None:
                 # Threads of a server share it; SQLite lets one of them in at a time.
                 self._connection = sqlite3.connect(_path(config), timeout=BUSY_SECONDS, check_same_thread=False)
             found: dict[bytes, Sequence[Any]] = {}
             for start in range(0, len(keys), VARIABLES):
                 some = keys[start : start + VARIABLES]
-                marks = ",".join("?" * len(some))
-                query = f"SELECT {columns(features)} FROM {quoted(table)} WHERE {quoted(KEY)} IN ({marks})"  # noqa: S608  our own names
-                found.update((key, row) for key, *row in self._connection.execute(query, some).fetchall())
+                rows = self._connection.execute(_question(table, features, len(some)), some).fetchall()
+                found |= {row[0]: row for row in rows}
+        except sqlite3.Error:
+            with _known(_path(config), table):
+                raise
         return found
 
     def make(self, config: RepoConfig, keep: Mapping[str, Sequence[str]], drop: Iterable[str]) -> None:
@@ -197,6 +200,13 @@ class SQLite:
     def _database(self, view: View | None) -> Iterator[sqlite3.Connection]:
         with _database(self.path, self.connections, self._table(view) if view else "") as database:
             yield database
+
+
+@lru_cache(256)
+def _question(table: str, features: tuple[str, ...], count: int) -> str:
+    """The query for the rows of so many keys."""
+    marks = ",".join("?" * count)
+    return f"SELECT {columns(features)} FROM {quoted(table)} WHERE {quoted(KEY)} IN ({marks})"  # noqa: S608  our own names
 
 
 def _path(config: RepoConfig) -> Path:

@@ -12,19 +12,21 @@ from typing import Any
 
 from feast import Entity, FeatureView
 from feast.infra.key_encoding_utils import serialize_entity_key
-from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
 from pipelines.systems.feature_store.errors import FeatureStoreError
+from pipelines.systems.feature_store.online_answer import Block
+from pipelines.systems.feature_store.online_reading import Asked, DirectOnlineStore
 from pipelines.systems.feature_store.release import moment
 
 Answer = tuple[datetime | None, dict[str, Value] | None]
 """Event time and values of a key, or two times nothing."""
 
 
-class ReadOnlyOnlineStore(OnlineStore):
+class ReadOnlyOnlineStore(DirectOnlineStore):
     """What every online store of ours has in common."""
 
     def online_write_batch(self, *_args: object, **_options: object) -> None:
@@ -54,10 +56,20 @@ class TableOnlineStore(ReadOnlyOnlineStore):
         requested_features: list[str] | None = None,
     ) -> list[Answer]:
         """The values of each key, in order."""
-        features = requested_features or [field.name for field in table.features]
+        features = tuple(requested_features or [field.name for field in table.features])
         keys = [serialize_entity_key(key, config.entity_key_serialization_version) for key in entity_keys]
         rows = self.rows_of(config, f"{config.project}_{table.name}", features, keys)
         return [_answer(rows.get(key), features) for key in keys]
+
+    def blocks(self, config: RepoConfig, asked: Sequence[Asked]) -> Sequence[Block]:
+        """As the base class says, a query a view."""
+        return [self._block(config, one) for one in asked]
+
+    def _block(self, config: RepoConfig, asked: Asked) -> Block:
+        rows = self.rows_of(config, f"{config.project}_{asked.view.name}", asked.features, [*dict.fromkeys(asked.keys)])
+        nothing = (None,) * (2 + len(asked.features))
+        _, times, *columns = zip(*[rows.get(key, nothing) for key in asked.keys], strict=True)
+        return Block([*map(_stamp, times)], columns)
 
     def update(  # noqa: PLR0913, PLR0917  Feast's signature
         self,
@@ -78,9 +90,9 @@ class TableOnlineStore(ReadOnlyOnlineStore):
 
     @abstractmethod
     def rows_of(
-        self, config: RepoConfig, table: str, features: Sequence[str], keys: Sequence[bytes]
+        self, config: RepoConfig, table: str, features: tuple[str, ...], keys: Sequence[bytes]
     ) -> Mapping[bytes, Sequence[Any]]:
-        """Key → event time in microseconds, then the features' bytes; keys that are not there are left out."""
+        """Key → itself, event time in microseconds, the features' bytes; keys that are not there are left out."""
 
     @abstractmethod
     def make(self, config: RepoConfig, keep: Mapping[str, Sequence[str]], drop: Iterable[str]) -> None:
@@ -95,9 +107,20 @@ _moment = lru_cache(4096)(moment)
 """Many keys share few event times."""
 
 
+@lru_cache(4096)
+def _stamp(time: int | None) -> bytes:
+    """The bytes of Feast's message of an event time; of one that is not there, none."""
+    if time is None:
+        return b""
+    message = Timestamp()
+    message.FromDatetime(_moment(time))
+    found: bytes = message.SerializeToString()
+    return found
+
+
 def _answer(row: Sequence[Any] | None, features: Sequence[str]) -> Answer:
     if row is None:
         return None, None
-    time, *cells = row
+    _, time, *cells = row
     parse = Value.FromString
     return _moment(time), {name: parse(cell) for name, cell in zip(features, cells, strict=True) if cell is not None}
