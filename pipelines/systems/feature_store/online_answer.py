@@ -73,12 +73,12 @@ def head(names: Sequence[str]) -> bytes:
 
 def given(cells: Sequence[bytes]) -> bytes:
     """The column of a join key, as the request has it: each value is there, and has no time."""
-    return _column(cells, _times([b""] * len(cells)))
+    return _column(cells, _repeated(TIMES, [b""] * len(cells)))
 
 
 def found(block: Block) -> bytes:
     """The columns of a view."""
-    times = _times(block.times)
+    times = _repeated(TIMES, block.times)
     return b"".join([_column(cells, times) for cells in block.columns])
 
 
@@ -88,26 +88,22 @@ def answer(parts: Sequence[bytes], types: dict[str, ValueType]) -> Answer:
 
 
 def _column(cells: Sequence[bytes | None], times: bytes) -> bytes:
+    statuses = PRESENT * len(cells)
+    there: Sequence[Any] = cells
     if None in cells:
         statuses = b"".join([NOT_FOUND if cell is None else PRESENT for cell in cells])
-        cells = [cell or b"" for cell in cells]
-    else:
-        statuses = PRESENT * len(cells)
-    body = b"".join((_values(cells), STATUSES, _size(len(statuses)), statuses, times))  # type: ignore[arg-type]
+        there = [cell or b"" for cell in cells]
+    body = b"".join((_repeated(VALUES, there), STATUSES, _size(len(statuses)), statuses, times))
     return RESULTS + _size(len(body)) + body
 
 
-def _values(cells: Sequence[bytes]) -> bytes:
-    """Numbers of one type are mostly of one size."""
-    sizes = set(map(len, cells))
+def _repeated(tag: bytes, messages: Sequence[bytes]) -> bytes:
+    """The messages of a field. Numbers of one type, and times, are mostly of one size."""
+    sizes = set(map(len, messages))
     if len(sizes) == 1:
-        start = _before(VALUES, sizes.pop())
-        return start + start.join(cells)
-    return b"".join([_before(VALUES, len(cell)) + cell for cell in cells])
-
-
-def _times(times: Sequence[bytes]) -> bytes:
-    return b"".join([_before(TIMES, len(time)) + time for time in times])
+        start = _before(tag, sizes.pop())
+        return start + start.join(messages)
+    return b"".join([_before(tag, len(message)) + message for message in messages])
 
 
 def _tag(message: Any, field: str) -> bytes:  # noqa: ANN401  protobuf's
