@@ -7,20 +7,23 @@ compared: every byte of the response and what Python code makes of it, or the er
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import feature_lake
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-import polars as pl
+import psycopg
 import pytest
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, ValueType, metrics
 from feast.errors import VersionedOnlineReadNotSupported
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.online_store import OnlineStore as FeastsOnlineStore
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.online_response import OnlineResponse
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.types import Float64
 from feature_lake import AIRCRAFT, FLOWN, HOUR, LARGE, NOON, WEATHER, fill, fill_all, opened, put
@@ -28,10 +31,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from online_stores import KINDS, OnlineStore, new_store, redis_port
 
-from pipelines.systems.feature_store.encoding import encode
-from pipelines.systems.feature_store.online import Shelf
+from pipelines.engine.lake import Lake
 from pipelines.systems.feature_store.online_answer import Answer
-from pipelines.systems.feature_store.online_redis import Redis
 from pipelines.systems.feature_store.source import TableSource
 
 __all__ = ["new_store", "redis_port"]
@@ -114,13 +115,14 @@ class Reads:
 def reads(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore], tmp_path: Path) -> Iterator[Reads]:
     """Awkward values are live, one feature of one key is missing, and there are services of many kinds."""
     lake = feature_lake.workspace(tmp_path / "workspace")
-    new_store(request.param).serve(lake.root)
+    store = new_store(request.param)
+    store.serve(lake.root)
     fill_all(lake)
     fill(lake, AIRCRAFT, FLOWN)
     fill(lake, WEATHER, AWKWARD)
     assert put(lake).side == "b"
     feast = opened(lake)
-    take_away(feast)
+    take_away(feast, store, lake)
     weather, delays = (feast.get_feature_view(f"{table.name}__b") for table in (WEATHER, AIRCRAFT))
     nobodys = FeatureView(
         name="nobodys",
@@ -163,19 +165,21 @@ def felt(weather: FeatureView) -> Any:  # noqa: ANN401  Feast's decorator
     return on_demand_feature_view(name="felt", sources=[weather], schema=schema)(twice)
 
 
-def take_away(feast: FeatureStore) -> None:
-    """Leave one value out, as where a feature is new and its values are not there yet."""
-    found = Shelf.of(feast, AIRCRAFT, "b")
-    row = {"tailnum": ["N3"], "event_time": [NOON - HOUR], "delay_min": [3.0], "flights_7d": [None]}
-    types = {"tailnum": pl.String(), "event_time": pl.Datetime("us", "UTC"), **AIRCRAFT.features}
-    rows = found.stamped(encode(pl.DataFrame(row, schema=types), AIRCRAFT))
-    if isinstance(found.online, Redis):
-        project = feast.project.encode()
-        _, field = found.online._fields(replace(found.view, features=("flights_7d",)))
-        assert found.online.client.hdel(rows["entity key"][0] + project, field) == 1
-    else:
-        missing = rows.with_columns(pl.lit(None, pl.Binary).alias("flights_7d"))
-        found.online.change(found.view, missing, rows["entity key"].clear(), found.online.generation())
+def take_away(feast: FeatureStore, store: OnlineStore, lake: Lake) -> None:
+    """Leave one value out, as where a feature is new and its values are not there yet; with the store's own client."""
+    key = serialize_entity_key(EntityKey(join_keys=["tailnum"], entity_values=[Value(string_val="N3")]), 3)
+    if store.kind == "redis":
+        client: Any = getattr(feast.provider.online_store, "_get_client")(feast.config.online_store)  # noqa: B009
+        assert client.hdel(key + feast.project.encode(), _mmh3("aircraft_history__b:flights_7d")) == 1
+        return
+    table = f'"{feast.project}_aircraft_history__b"'
+    update = f'UPDATE {table} SET flights_7d = NULL WHERE "entity key" = '  # noqa: S608
+    if store.kind == "sqlite":
+        feature_lake.execute(lake, f"{update} X'{key.hex()}'")
+        return
+    where = {"dbname" if name == "database" else name: value for name, value in store.options.items()}
+    with psycopg.connect(**where, autocommit=True) as connection:
+        assert connection.execute(f"{update} decode('{key.hex()}', 'hex')").rowcount == 1
 
 
 def outcome(way: Callable[[Request], OnlineResponse], request: Request) -> object:
