@@ -6,6 +6,7 @@
 
 Every engine reads the same files, a table a folder with a file a day, and honours a TTL of 7 days. A key has one row a
 time, and every row is known at its time, so that joins on the event time alone, as the hand-written ones do, are right.
+Python looks for garbage as seldom as in the command line, whichever engine it is.
 """
 
 import json
@@ -18,6 +19,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from pipelines.__main__ import spare_the_collector
 
 TTL_DAYS = 7
 TABLES = ("one", "two", "three")
@@ -289,6 +292,7 @@ ENGINES: dict[str, Callable[[Path, Path, int | None], None]] = {
 
 
 if __name__ == "__main__":
+    spare_the_collector()
     if sys.argv[1] == "prepare":
         prepare(Path(sys.argv[2]), *sys.argv[3:])
     elif sys.argv[1] == "compare":
