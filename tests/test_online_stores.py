@@ -369,9 +369,8 @@ def test_a_feature_of_another_type_is_written_anew_on_both_sides(lake: Lake) -> 
     assert found.online.rows(found.view).columns == [KEY, STAMP, "delay_min"]
 
 
+@pytest.mark.parametrize("store", ["postgres", "redis"], indirect=True)
 def test_a_store_that_is_gone_is_named_and_what_was_live_stays(lake: Lake, store: OnlineStore) -> None:
-    if store.kind == "sqlite":
-        pytest.skip("a file is there or not: see test_publish_faults")
     fill(lake, AIRCRAFT, FLOWN[:1])
     wrong = {"connection_string": "127.0.0.1:1"} if store.kind == "redis" else {"port": 1}
     OnlineStore(store.kind, {**store.options, **wrong}).serve(lake.root)

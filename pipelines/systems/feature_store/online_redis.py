@@ -6,6 +6,7 @@ All views of an entity share one hash a key. A batch is one script: the fence, t
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -206,7 +207,7 @@ class Redis:
         keys = (self.keys(view) if among is None else among).to_list()
         with self._known(view):
             for some in _batches(keys):
-                found += self._script(READ, [key + self._project for key in some], self._fields(view))
+                found += self._script(READ, self._names(some), self._fields(view))
         columns = {name: found[place :: len(names)] for place, name in enumerate(names)}
         frame = pl.DataFrame({KEY: keys, **columns}, schema=dict.fromkeys((KEY, *names), pl.Binary))
         return frame.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in names))
@@ -232,13 +233,13 @@ class Redis:
         columns = [STAMP, *view.features]
         with self._known(view):
             for batch in write.iter_slices(BATCH):
-                keys = [key + self._project for key in batch[KEY].to_list()]
-                values = [value for row in batch.select(columns).iter_rows() for value in row]
+                keys = self._names(batch[KEY].to_list())
+                values = [*chain.from_iterable(batch.select(columns).iter_rows())]
                 with faults.point("batch of the online values"):
                     self._guarded(WRITE, keys, generation, [len(fields), *fields, *values])
             for some in _batches(delete.to_list()):
                 with faults.point("batch of the online deletions"):
-                    self._guarded(DELETE, [key + self._project for key in some], generation, fields)
+                    self._guarded(DELETE, self._names(some), generation, fields)
 
     def lead(self, generation: int, last: int) -> None:
         """As `Online`."""
@@ -253,7 +254,7 @@ class Redis:
     def stamps(self, times: pl.Series) -> pl.Series:
         """Feast's message of the time."""
         messages = {found: _message(found) for found in times.unique()}
-        return pl.Series(times.name, [messages[found] for found in times], dtype=pl.Binary)
+        return pl.Series(times.name, [messages[found] for found in times.to_list()], dtype=pl.Binary)
 
     def _guarded(self, script: str, keys: Sequence[bytes], generation: int, rest: Sequence[Any]) -> None:
         seen = int(self._script(script, [self._fence, *keys], [generation, *rest]))
@@ -262,6 +263,11 @@ class Redis:
 
     def _script(self, script: str, keys: Sequence[bytes], rest: Sequence[Any]) -> Any:  # noqa: ANN401  Redis's answer
         return self.client.eval(script, len(keys), *keys, *rest)
+
+    def _names(self, keys: Sequence[bytes]) -> list[bytes]:
+        """What Redis calls the keys."""
+        project = self._project
+        return [key + project for key in keys]
 
     @staticmethod
     def _fields(view: View) -> list[bytes]:
