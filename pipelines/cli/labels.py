@@ -6,7 +6,7 @@ import typer
 
 from pipelines.cli.show import DatasetArgument, JsonOption, TableOption, progress, result, workspace
 from pipelines.cli.show import report as report_stages
-from pipelines.labeling.counts import counted
+from pipelines.counts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

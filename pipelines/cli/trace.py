@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.show import DatasetArgument, JsonOption, PartitionOption, result, some
+from pipelines.counts import counted
 
 if TYPE_CHECKING:
     from pipelines.trace.diff import ReleaseDiff, TableDiff
@@ -83,13 +84,9 @@ def _tree(node: "Node", seen: set[str]) -> Iterator[str]:
             yield (rest if place else first) + line
 
 
-def _counted(rows: int) -> str:
-    return "1 row" if rows == 1 else f"{rows:,} rows"
-
-
 def _title(node: "Node") -> str:
     name = typer.style(f"{node.table} {node.partition}", bold=True)
-    rows = "" if node.entry is None or node.entry.rows is None else f"  {_counted(node.entry.rows)}"
+    rows = "" if node.entry is None or node.entry.rows is None else f"  {counted(node.entry.rows, 'row')}"
     return f"{name}{rows}  {typer.style(f'md5 {node.md5[:10]}', dim=True)}"
 
 
@@ -120,7 +117,7 @@ def _origin(kind: str, about: dict[str, Any]) -> str:
 def _row_lines(found: "Found") -> Iterator[str]:
     more = f", the first {ROWS}" if len(found.rows) > ROWS else ""
     for number, row in enumerate(found.rows[:ROWS]):
-        yield "" if number else f"{_counted(len(found.rows))} of {found.partition}{more}"
+        yield "" if number else f"{counted(len(found.rows), 'row')} of {found.partition}{more}"
         width = max(map(len, row))
         yield from (f"  {name:{width}}  {value}" for name, value in row.items())
     for event in found.annotations:
@@ -163,4 +160,4 @@ def _rows_told(table: "TableDiff") -> str:
     if table.rows is None:
         return ""
     before, after = table.rows["all"]
-    return f", {before:,} → {_counted(after)}" if before != after else f", {_counted(after)} as before"
+    return f", {before:,} → {counted(after, 'row')}" if before != after else f", {counted(after, 'row')} as before"

@@ -9,10 +9,10 @@ from itertools import permutations
 
 import polars as pl
 
+from pipelines.counts import counted
 from pipelines.dataset import Labeling
 from pipelines.errors import HeadraceError
 from pipelines.labeling import crowdlab, dawid_skene, learned, votes
-from pipelines.labeling.counts import counted
 
 SHOWN = 20
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
+from pipelines.counts import counted
 from pipelines.dataset import Dataset, Labeling, Thresholds
 from pipelines.engine.lake import Lake
 from pipelines.labeling import consensus, crowdlab, decisions, learned, quality, tables, tasks, votes, weak
-from pipelines.labeling.counts import counted
 from pipelines.labeling.server import connect, project_of
 from pipelines.settings import Settings
 

@@ -3,10 +3,10 @@
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pipelines.counts import counted
 from pipelines.dataset import Labeling
 from pipelines.errors import NotConfiguredError
 from pipelines.labeling.annotations import ItemError
-from pipelines.labeling.counts import counted
 from pipelines.labeling.history import LabelsWouldVanishError
 from pipelines.settings import Settings
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
+from pipelines.counts import counted
 from pipelines.dataset import Labeling
 from pipelines.engine.code import closure, fingerprint
-from pipelines.labeling.counts import counted
 from pipelines.labeling.sampling import falls
 
 ENOUGH_ANSWERS = 50

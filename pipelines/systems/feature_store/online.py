@@ -12,10 +12,12 @@ from feast import FeatureStore
 
 from pipelines import faults
 from pipelines.dataset import Dataset, FeatureTable
+from pipelines.errors import HeadraceError
 from pipelines.systems.feature_store.definitions import physical
 from pipelines.systems.feature_store.encoding import KEY, STAMP, key_size
 from pipelines.systems.feature_store.errors import FeatureStoreError
 from pipelines.systems.feature_store.seal import NO_KEYS, Seal
+from pipelines.systems.publications import OvertakenError
 
 
 @dataclass(frozen=True)
@@ -171,3 +173,18 @@ def online_of(store: FeatureStore, dataset: Dataset) -> Online:
             " feature_repo/feature_store.yaml, or write one beside them."
         )
     return found.publisher(store, dataset.name)
+
+
+def left_behind(dataset: str, generation: int, seen: int) -> HeadraceError:
+    """The error of a publisher that does not find the store as it left it, but with the fence at `seen`."""
+    if seen > generation:
+        return OvertakenError(
+            f"{dataset} in the online store: publisher {generation} was overtaken by publisher {seen}, and has written"
+            f" nothing since. What that one serves is untouched. Run `headrace publish {dataset}` again if yours is to"
+            " be served."
+        )
+    return FeatureStoreError(
+        f"The online store lost what was written to it for {dataset}: it was started again, empty or as it was before."
+        f" No service was switched; what is served may be lost too. Run `headrace publish {dataset}` again: it writes"
+        " all that is missing."
+    )

@@ -21,15 +21,15 @@ from pipelines import faults
 from pipelines.systems.database.postgresql import LINK, said_without
 from pipelines.systems.feature_store.encoding import KEY, STAMP
 from pipelines.systems.feature_store.errors import FeatureStoreError
-from pipelines.systems.feature_store.online import View
+from pipelines.systems.feature_store.online import View, left_behind
 from pipelines.systems.feature_store.online_sql import (
     ASK_FENCE,
+    FENCE,
     HOLD_FENCE,
     MAKE_FENCE,
     RAISE_FENCE,
     columns,
     filled,
-    left_behind,
     literal,
     quoted,
 )
@@ -262,7 +262,7 @@ class PostgreSQL:
 
     @staticmethod
     def _has_fence(cursor: Any) -> bool:  # noqa: ANN401
-        cursor.execute("SELECT to_regclass('headrace_fence') IS NOT NULL")
+        cursor.execute(f"SELECT to_regclass({literal(FENCE)}) IS NOT NULL")
         return bool(cursor.fetchall()[0][0])
 
     def _held(self, cursor: Any) -> int:  # noqa: ANN401

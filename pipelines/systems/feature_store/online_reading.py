@@ -68,21 +68,11 @@ class Request:
 class DirectOnlineStore(OnlineStore):
     """What the stores that answer this way have in common."""
 
-    def get_online_features(  # noqa: PLR0913, PLR0917  Feast's signature
-        self,
-        config: RepoConfig,
-        features: Any,  # noqa: ANN401  names, or a service
-        entity_rows: Any,  # noqa: ANN401  a list of rows, or columns
-        registry: BaseRegistry,
-        project: str,
-        full_feature_names: bool = False,
-        include_feature_view_version_metadata: bool = False,
-    ) -> OnlineResponse:
+    def get_online_features(self, config: RepoConfig, *given: Any, **named: Any) -> OnlineResponse:  # noqa: ANN401
         """As Feast's."""
-        given = features, entity_rows, registry, project, full_feature_names, include_feature_view_version_metadata
-        request = understood(config, *given)
+        request = understood(config, *given, **named)
         if request is None:
-            return super().get_online_features(config, *given)
+            return super().get_online_features(config, *given, **named)
         return request.answer(self.blocks(config, request.asked))
 
     @abstractmethod
@@ -90,20 +80,20 @@ class DirectOnlineStore(OnlineStore):
         """What each view holds of its keys."""
 
 
-def understood(  # noqa: PLR0913, PLR0917
+def understood(  # noqa: PLR0913, PLR0917  what Feast asks a store, by Feast's names
     config: RepoConfig,
-    features: Any,  # noqa: ANN401
-    entity_rows: Any,  # noqa: ANN401
+    features: Any,  # noqa: ANN401  names, or a service
+    entity_rows: Any,  # noqa: ANN401  a list of rows, or columns
     registry: BaseRegistry,
     project: str,
-    full_feature_names: bool,
-    versions: bool,
+    full_feature_names: bool = False,
+    include_feature_view_version_metadata: bool = False,
 ) -> Request | None:
     """The request; None if it is Feast's to answer."""
     columns = _columns(entity_rows)
     if (
         not columns
-        or versions
+        or include_feature_view_version_metadata
         or getattr(features, "precompute_online", False)
         or config.entity_key_serialization_version != KEY_VERSION
         or _measured()

@@ -15,7 +15,6 @@ from feast import FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
-from feast.infra.registry.base_registry import BaseRegistry
 from feast.online_response import OnlineResponse
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
@@ -24,11 +23,10 @@ from redis import RedisError
 from pipelines import faults
 from pipelines.systems.feature_store.encoding import KEY, KEY_VERSION, STAMP, cut
 from pipelines.systems.feature_store.errors import FeatureStoreError
-from pipelines.systems.feature_store.online import View
+from pipelines.systems.feature_store.online import View, left_behind
 from pipelines.systems.feature_store.online_answer import Block
 from pipelines.systems.feature_store.online_hashes import blocks, commands
 from pipelines.systems.feature_store.online_reading import Asked, understood
-from pipelines.systems.feature_store.online_sql import left_behind
 from pipelines.systems.feature_store.online_table import ReadOnlyOnlineStore
 
 BATCH = 500
@@ -119,36 +117,30 @@ class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
         """As the base class says."""
         return blocks(asked, self._read_hash_fields(config, commands(config, asked)))
 
-    async def get_online_features_async(  # noqa: PLR0913, PLR0917  Feast's signature
-        self,
-        config: RepoConfig,
-        features: Any,  # noqa: ANN401
-        entity_rows: Any,  # noqa: ANN401
-        registry: BaseRegistry,
-        project: str,
-        full_feature_names: bool = False,
-        include_feature_view_version_metadata: bool = False,
-    ) -> OnlineResponse:
-        """As Feast's."""
-        given = features, entity_rows, registry, project, full_feature_names, include_feature_view_version_metadata
-        request = understood(config, *given)
-        if request is None:
-            return await super().get_online_features_async(config, *given)
+    async def get_online_features_async(self, config: RepoConfig, *given: Any, **named: Any) -> OnlineResponse:  # noqa: ANN401
+        """As Feast's.
+
+        Raises:
+            FeatureStoreError: Redis does not answer.
+        """
+        request = understood(config, *given, **named)
         with _known(config.online_store, ASK_AGAIN):
+            if request is None:
+                return await super().get_online_features_async(config, *given, **named)
             client = await self._get_client_async(config.online_store)
             async with client.pipeline(transaction=False) as pipeline:
                 for key, fields in commands(config, request.asked):
                     pipeline.hmget(key, fields)
                 return request.answer(blocks(request.asked, await pipeline.execute()))
 
-    def get_online_features(self, config: RepoConfig, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  Feast's
+    def get_online_features(self, config: RepoConfig, *given: Any, **named: Any) -> OnlineResponse:  # noqa: ANN401
         """As Feast's.
 
         Raises:
             FeatureStoreError: Redis does not answer.
         """
         with _known(config.online_store, ASK_AGAIN):
-            return super().get_online_features(config, *arguments, **named)
+            return super().get_online_features(config, *given, **named)
 
     def update(self, config: RepoConfig, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
         """As Feast's.

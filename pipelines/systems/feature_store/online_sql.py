@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 
-from pipelines.errors import HeadraceError
 from pipelines.systems.feature_store.encoding import KEY, STAMP
-from pipelines.systems.feature_store.errors import FeatureStoreError
-from pipelines.systems.publications import OvertakenError
 
-FENCE = "headrace_fence"
+FENCE = "headrace_fences"
 """Table of the online store with the last generation that took the lead in it, a row a dataset."""
 
 MAKE_FENCE = f"CREATE TABLE IF NOT EXISTS {FENCE} (dataset VARCHAR(511) PRIMARY KEY, generation BIGINT NOT NULL)"
@@ -41,18 +38,3 @@ def literal(text: str) -> str:
 def filled(statement: str, project: str, dataset: str, generation: int = 0) -> str:
     """The statement about the fence of a dataset of `project`."""
     return statement.format(dataset=literal(f"{project}/{dataset}"), generation=int(generation))
-
-
-def left_behind(dataset: str, generation: int, seen: int) -> HeadraceError:
-    """The error of a publisher that does not find the store as it left it, but with the fence at `seen`."""
-    if seen > generation:
-        return OvertakenError(
-            f"{dataset} in the online store: publisher {generation} was overtaken by publisher {seen}, and has written"
-            f" nothing since. What that one serves is untouched. Run `headrace publish {dataset}` again if yours is to"
-            " be served."
-        )
-    return FeatureStoreError(
-        f"The online store lost what was written to it for {dataset}: it was started again, empty or as it was before."
-        f" No service was switched; what is served may be lost too. Run `headrace publish {dataset}` again: it writes"
-        " all that is missing."
-    )

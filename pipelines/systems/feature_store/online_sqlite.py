@@ -20,14 +20,14 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pipelines import faults
 from pipelines.systems.feature_store.encoding import KEY, STAMP, cut
 from pipelines.systems.feature_store.errors import FeatureStoreError
-from pipelines.systems.feature_store.online import View
+from pipelines.systems.feature_store.online import View, left_behind
 from pipelines.systems.feature_store.online_sql import (
     ASK_FENCE,
+    FENCE,
     MAKE_FENCE,
     RAISE_FENCE,
     columns,
     filled,
-    left_behind,
     quoted,
 )
 from pipelines.systems.feature_store.online_table import TableOnlineStore
@@ -73,9 +73,8 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
                 some = keys[start : start + VARIABLES]
                 rows = self._connection.execute(_question(table, features, len(some)), some).fetchall()
                 found |= {row[0]: row for row in rows}
-        except sqlite3.Error:
-            with _known(_path(config), table):
-                raise
+        except sqlite3.Error as error:
+            raise _refusal(_path(config), table, error) from error
         return found
 
     def make(self, config: RepoConfig, keep: Mapping[str, Sequence[str]], drop: Iterable[str]) -> None:
@@ -188,7 +187,7 @@ class SQLite:
         return times
 
     def _held(self, database: sqlite3.Connection) -> int:
-        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'headrace_fence'").fetchone():
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (FENCE,)).fetchone():
             return 0
         found = database.execute(filled(ASK_FENCE, self.project, self.dataset)).fetchone()
         return int(found[0]) if found else 0
@@ -216,7 +215,7 @@ def _path(config: RepoConfig) -> Path:
 @contextmanager
 def _database(path: Path, connections: dict[Path, sqlite3.Connection], table: str = "") -> Iterator[sqlite3.Connection]:
     """The connection; a transaction that is not committed goes back."""
-    with _known(path, table):
+    try:
         if path not in connections:
             connections[path] = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             # Readers in other processes go on reading what was there while we write.
@@ -226,15 +225,14 @@ def _database(path: Path, connections: dict[Path, sqlite3.Connection], table: st
             yield database
         finally:
             database.rollback()
-
-
-@contextmanager
-def _known(path: Path, table: str) -> Iterator[None]:
-    try:
-        yield
     except sqlite3.Error as error:
-        named = f", table {table}" if table else ""
-        raise FeatureStoreError(
-            f"The online store {path}{named}: {error}. Nothing of it was changed."
-            " FEAST_ONLINE_STORE_PATH says where it lies; see that it can be written, then publish again."
-        ) from error
+        raise _refusal(path, table, error) from error
+
+
+def _refusal(path: Path, table: str, error: sqlite3.Error) -> FeatureStoreError:
+    """The error of a file that does not answer."""
+    named = f", table {table}" if table else ""
+    return FeatureStoreError(
+        f"The online store {path}{named}: {error}. Nothing of it was changed."
+        " FEAST_ONLINE_STORE_PATH says where it lies; see that it can be written, then publish again."
+    )

@@ -25,8 +25,7 @@ from pipelines.systems.feature_store.definitions import (
     view,
 )
 from pipelines.systems.feature_store.encoding import KEY
-from pipelines.systems.feature_store.online import Loaded, Online, Shelf, online_of
-from pipelines.systems.feature_store.online_sql import left_behind
+from pipelines.systems.feature_store.online import Loaded, Online, Shelf, left_behind, online_of
 from pipelines.systems.feature_store.proof import Expected, Proof, prove
 from pipelines.systems.feature_store.seal import Seal, from_tag, to_tag
 from pipelines.systems.feature_store.snapshot import Snapshot
