@@ -27,10 +27,10 @@ test: install ## Lint, types, every test
 	@echo 'pytest' && $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 up: install ## Start the stack and leave it running; prints every page with user and password
-	@$(BIN)/python -m infra.stack up --home $(HOME_DIR)
+	@$(BIN)/python -m headrace.stack up --home $(HOME_DIR)
 
 down: ## Stop the stack; its data stays
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m infra.stack down --home $(HOME_DIR); fi
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m headrace.stack down --home $(HOME_DIR); fi
 
 bench: install ## Measure against peers
 	@for script in $$(grep -l '^    main(' benchmarks/*.py); do echo "$$script" && $(BIN)/python "$$script" || exit 1; done
@@ -73,11 +73,11 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml $(UV)
 	@$(uv) pip install --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 
-$(LABEL_STUDIO)/.installed: requirements/label-studio.txt infra/stack/systems/label_studio.py | $(VENV)/.installed
+$(LABEL_STUDIO)/.installed: requirements/label-studio.txt headrace/stack/servers/label_studio.py | $(VENV)/.installed
 	@echo 'installing Label Studio, and making its empty database'
 	@[ -x $(LABEL_STUDIO)/bin/python ] || $(BIN)/python -m venv --without-pip $(LABEL_STUDIO)
 	@$(uv) $(sync) $(LABEL_STUDIO)/bin/python $<
-	@log=$$(mktemp) && if $(BIN)/python -m infra.stack.systems.label_studio $(LABEL_STUDIO) >"$$log" 2>&1; \
+	@log=$$(mktemp) && if $(BIN)/python -m headrace.stack.servers.label_studio $(LABEL_STUDIO) >"$$log" 2>&1; \
 		then rm "$$log"; else cat "$$log" >&2; rm "$$log"; exit 1; fi
 	@touch $@
 

@@ -21,8 +21,8 @@ from measure import Contender, Report, in_turns, once, options
 from transform import MADE, fresh, itself
 
 if TYPE_CHECKING:
-    from pipelines.engine.manifest import Manifest
-    from pipelines.engine.stage import Inputs, Outcome
+    from headrace.engine.stage import Inputs, Outcome
+    from headrace.storage.manifest import Manifest
 
 SIZES = (10_000, 100_000)
 FULL_SIZES = (10_000, 100_000, 1_000_000)
@@ -107,38 +107,38 @@ def cluster(workers: int) -> Iterator[str]:
 
 def run(address: str = "") -> None:
     """The two stages of `transform.py`."""
-    from pipelines import graph  # noqa: PLC0415
-    from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.engine.run import run_stage  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
-    from pipelines.systems.dask import Executor  # noqa: PLC0415
-    from pipelines.systems.dvc.cache import Cache  # noqa: PLC0415
+    from headrace.engine.run import run_stage  # noqa: PLC0415
+    from headrace.project import graph  # noqa: PLC0415
+    from headrace.project.executors import Executor  # noqa: PLC0415
+    from headrace.settings import Settings  # noqa: PLC0415
+    from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     root = Path("run").resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
     for table in MADE.values():
         settings = Settings(workspace=root, scheduler=address or None)
-        run_stage(graph.stage("flights", table), lake, Executor(settings))
+        run_stage(graph.find_stage("flights", table), lake, Executor(settings))
 
 
 def plan(size: str) -> None:
     """Plan and record a table of `size` partitions that reads one input."""
-    from pipelines.engine.manifest import Entry, Manifest, Partitions  # noqa: PLC0415
-    from pipelines.engine.plan import plan as decide  # noqa: PLC0415
-    from pipelines.engine.recipe import Recipe  # noqa: PLC0415
-    from pipelines.engine.stage import Stage  # noqa: PLC0415
-    from pipelines.systems.dvc.objects import directory_bytes  # noqa: PLC0415
+    from headrace.engine.fingerprint import Fingerprint  # noqa: PLC0415
+    from headrace.engine.plan import plan as decide  # noqa: PLC0415
+    from headrace.engine.stage import Stage  # noqa: PLC0415
+    from headrace.storage.dvc.objects import directory_bytes  # noqa: PLC0415
+    from headrace.storage.manifest import Entry, Manifest, Partitions  # noqa: PLC0415
 
     names = [f"{number:08}" for number in range(int(size))]
     raw = {name: Entry(name, f"{index:032x}", 1) for index, name in enumerate(names)}
     stage = Stage("transform", "bench", "features/bench/t", ("raw/bench/t",), (), _each, _never)
-    recipe, inputs = Recipe({}, {}, {}), {"raw/bench/t": Manifest("raw/bench/t", partitions=raw)}
-    first = decide(stage, inputs, [], recipe)
+    fingerprint, inputs = Fingerprint({}, {}, {}), {"raw/bench/t": Manifest("raw/bench/t", partitions=raw)}
+    first = decide(stage, inputs, [], fingerprint)
     made = {item.partition: Entry(item.memo, item.memo, 1, 1, item.inputs) for item in first.stale}
     text = first.manifest(made).to_bytes()
     changed = {name: Entry("new", "new", 1) for name in names[::1000]}
     inputs = {"raw/bench/t": Manifest("raw/bench/t", partitions=Partitions.of(raw) | changed)}
-    again = decide(stage, inputs, [Manifest.from_bytes(text)], recipe)
+    again = decide(stage, inputs, [Manifest.from_bytes(text)], fingerprint)
     made = {item.partition: Entry(item.memo, item.memo, 1, 1, item.inputs) for item in again.stale}
     after = again.manifest(again.keep | made)
     Path("manifest.json").write_bytes(after.to_bytes())

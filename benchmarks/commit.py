@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from ground import Workspace, servers, workspace
+from environment import Workspace, servers, workspace
 from measure import Contender, Cost, Report, in_turns, middle, once, options
 
 TABLE = "raw/bench/parts"
@@ -110,9 +110,9 @@ def bulk(report: Report, place: Workspace, number: int, size: int, repeats: int)
 
 def fill(number: int, size: int) -> None:
     """A table of `number` partitions, shown, in the cache and recorded."""
-    from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
-    from pipelines.systems.dvc.lock import write_pointer  # noqa: PLC0415
+    from headrace.storage.dvc.lock import write_pointer  # noqa: PLC0415
+    from headrace.storage.manifest import Entry, Manifest  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake, entries = Lake.at(Path.cwd()), {}
     for name in range(number):
@@ -125,10 +125,10 @@ def fill(number: int, size: int) -> None:
 
 def append(number: int) -> None:
     """Ours: one more partition, recorded and pushed."""
-    from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.engine.manifest import Entry  # noqa: PLC0415
-    from pipelines.systems.dvc.lock import recorded_outs, write_pointer  # noqa: PLC0415
-    from pipelines.systems.dvc.push import push_objects  # noqa: PLC0415
+    from headrace.storage.dvc.lock import recorded_outs, write_pointer  # noqa: PLC0415
+    from headrace.storage.dvc.push import push_objects  # noqa: PLC0415
+    from headrace.storage.manifest import Entry  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())
     before, there = lake.manifest(TABLE), recorded_outs(lake.root)
@@ -142,9 +142,9 @@ def append(number: int) -> None:
 
 def push() -> None:
     """Ours: every object of the table."""
-    from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.systems.dvc.lock import recorded_outs  # noqa: PLC0415
-    from pipelines.systems.dvc.push import push_objects  # noqa: PLC0415
+    from headrace.storage.dvc.lock import recorded_outs  # noqa: PLC0415
+    from headrace.storage.dvc.push import push_objects  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())
     pushed = push_objects(lake.cache, recorded_outs(lake.root).values(), (), {})

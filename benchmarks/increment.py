@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from ground import Workspace, servers, workspace
+from environment import Workspace, servers, workspace
 from measure import Contender, Cost, Report, in_turns, middle, once, options, total
 
 if TYPE_CHECKING:
-    from pipelines.engine.lake import Lake
-    from pipelines.engine.manifest import Entry
-    from pipelines.engine.plan import Stale
+    from headrace.engine.plan import Stale
+    from headrace.storage.manifest import Entry
+    from headrace.storage.table_store import Lake
 
 SIZES = (30, 365, 3650)
 FLIGHTS_A_DAY = 24
 COMPUTED = {"validate": 28, "transform": 14}
 """Days at the end that are computed: a feature's day reads the ten before it."""
-VERBS = ("ingest", "validate", "transform", "version")
+VERBS = ("ingest", "validate", "transform", "release")
 RUN = ("run --release",)
 """The same, as one types it."""
 YEAR = 365
@@ -149,8 +149,8 @@ def grow(first: int, count: int, size: int | None) -> None:
     import psycopg  # noqa: PLC0415
     from synthetic import file, flights, packed, planes, weather  # noqa: PLC0415
 
-    from infra.demo.load import PLANES, WEATHER, _create  # noqa: PLC0415
-    from pipelines.systems.s3.bucket import Bucket  # noqa: PLC0415
+    from headrace.storage.s3.bucket import Bucket  # noqa: PLC0415
+    from infra.demo.seed_sources import PLANES, WEATHER, _create  # noqa: PLC0415
 
     bucket = Path.cwd().parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
     new: list[date] = days(count, first)
@@ -174,20 +174,21 @@ def grow(first: int, count: int, size: int | None) -> None:
 
 def stand_in(root: Path) -> None:
     """Make the tables and a release: the last days computed, the others as if they had been."""
-    from pipelines import graph, version  # noqa: PLC0415
-    from pipelines.datasets import load  # noqa: PLC0415
-    from pipelines.engine.build import build  # noqa: PLC0415
-    from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.engine.run import plan_stage  # noqa: PLC0415
-    from pipelines.systems.dvc.push import Pushed  # noqa: PLC0415
+    from headrace.engine.compute import build  # noqa: PLC0415
+    from headrace.engine.run import plan_stage  # noqa: PLC0415
+    from headrace.project import graph
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+    from headrace.release import release  # noqa: PLC0415
+    from headrace.storage.dvc.push import Pushed  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    lake, dataset = Lake.at(root), load("flights")
-    for stage in graph.stages(dataset):
+    lake, dataset = Lake.at(root), load_dataset("flights")
+    for stage in graph.dataset_stages(dataset):
         made = plan_stage(stage, lake)
         entries: dict[str, Entry] = {}
         for item in reversed(made.stale):
             if len(entries) < COMPUTED[stage.verb]:
-                entries[item.partition] = build(stage, item, made.recipe, lake)
+                entries[item.partition] = build(stage, item, made.fingerprint, lake)
                 model = entries[item.partition]
             else:
                 entries[item.partition] = _as_if(lake, stage.table, item, model)
@@ -200,8 +201,8 @@ def stand_in(root: Path) -> None:
         shutil.copytree(lake.cache.folder / "files", bucket / "dvc/files", copy_function=os.link)
         return Pushed()
 
-    with patch.object(version, "push_objects", onto_disk):
-        version.version(dataset, lake)
+    with patch.object(release, "push_objects", onto_disk):
+        release.create_release(dataset, lake)
 
 
 def _as_if(lake: "Lake", table: str, item: "Stale", model: "Entry") -> "Entry":

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ground import Workspace, servers, workspace
+from environment import Workspace, servers, workspace
 from measure import Contender, Report, in_turns, once, options
 from transform import aside
 
@@ -95,10 +95,10 @@ def querying(report: Report, place: Workspace, rows: int, repeats: int) -> None:
 def ours(kind: str) -> None:
     """Headrace."""
     gc.set_threshold(200_000, 20, 100)  # as every command does
-    from pipelines.dataset import Dataset, Objects, Query, Source  # noqa: PLC0415
-    from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.ingest import ingest  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
+    from headrace.dataset import Dataset, Objects, Query, Source  # noqa: PLC0415
+    from headrace.ingest.ingest import ingest  # noqa: PLC0415
+    from headrace.settings import Settings  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     origins: dict[str, Objects | Query] = {
         "objects": Objects("objects/", r"objects/(?P<partition>\d+)\.bin", ".bin"),
@@ -106,7 +106,8 @@ def ours(kind: str) -> None:
     }
     unused: Any = None  # raw data meets no contract
     source = Source("events", origins[kind], unused, unused, unused, ("id",))
-    done = ingest(Dataset("bench", "", "", (source,)), Lake.at(Path.cwd()), Settings(workspace=Path.cwd()))
+    dataset = Dataset(name="bench", description="", owner="", sources=(source,))
+    done = ingest(dataset, Lake.at(Path.cwd()), Settings(workspace=Path.cwd()))
     print(*done)
 
 

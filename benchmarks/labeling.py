@@ -34,15 +34,14 @@ import httpx
 import polars as pl
 import psutil
 
-from infra.stack.control import locate, running
-from infra.stack.state import read_state
-from pipelines import label
-from pipelines.dataset import Dataset, Labeling, Reads
-from pipelines.engine import parquet
-from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import Entry, Manifest
-from pipelines.labeling import history
-from pipelines.settings import Settings
+from headrace.dataset import Dataset, Labeling, Reads
+from headrace.label import commands, sync
+from headrace.settings import Settings
+from headrace.stack.control import locate, running
+from headrace.stack.state import read_state
+from headrace.storage import parquet
+from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.table_store import Lake
 
 Json = dict[str, Any]
 TASKS, FULL, BATCH, DAYS = 2000, 25_000, 250, 20
@@ -70,7 +69,7 @@ LABELING = Labeling(
     reads={"rides": Reads("validated/rides")}, sample=sample, keys=("car",), task=task,
 )  # fmt: skip
 ANSWERED = replace(LABELING, title="Already answered")
-DATASET = Dataset("rides", "Rides.", "someone", (), labels=(LABELING,))
+DATASET = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(LABELING,))
 
 
 @dataclass(frozen=True)
@@ -149,38 +148,38 @@ def answered(client: httpx.Client, title: str, bodies: list[Json]) -> list[int]:
 
 def main(tasks: int) -> None:
     """Measure, and print."""
-    history.OVERLAP = timedelta(seconds=1)
+    sync.OVERLAP = timedelta(seconds=1)
     with stack() as (env, clock), tempfile.TemporaryDirectory() as folder:
         url, token = env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"]
         settings = Settings.model_validate(
             {"LABEL_STUDIO_URL": url, "LABEL_STUDIO_API_KEY": token, "HEADRACE_PSEUDONYM_KEY": "benchmark"}
         )
         lake, timed = workspace(Path(folder) / "ours", tasks), clock.timed
-        send = timed(lambda: label.send(DATASET, LABELING, lake, settings, {"sample": tasks}))
-        again = timed(lambda: label.send(DATASET, LABELING, lake, settings, {"sample": tasks}))
-        every = label.tasks_of(DATASET, LABELING, lake, {"sample": tasks}).values()
+        send = timed(lambda: commands.send(DATASET, LABELING, lake, settings, {"sample": tasks}))
+        again = timed(lambda: commands.send(DATASET, LABELING, lake, settings, {"sample": tasks}))
+        every = commands.tasks_of(DATASET, LABELING, lake, {"sample": tasks}).values()
         bodies: list[Json] = [{"data": data} for data in every]
         plain = _sdk(url, token)
         peer = timed(lambda: _import(plain, bodies))
         with httpx.Client(base_url=url, headers={"Authorization": f"Token {token}"}, timeout=600) as client:
             ours = answered(client, ANSWERED.title, bodies)
             project = _project(client, ANSWERED.title)
-            time.sleep(2 * history.OVERLAP.total_seconds())
+            time.sleep(2 * sync.OVERLAP.total_seconds())
             _change(client, ours[-1:])
-            full = timed(lambda: label.collect(DATASET, ANSWERED, lake, settings))
+            full = timed(lambda: commands.collect(DATASET, ANSWERED, lake, settings))
             peer_full = timed(lambda: plain.projects.exports.as_json(project))
             memory = _peak(_collect_elsewhere, Path(folder) / "elsewhere", tasks, settings)
             peer_memory = _peak(_export_elsewhere, url, token, project)
-            nothing = timed(lambda: label.collect(DATASET, ANSWERED, lake, settings))
+            nothing = timed(lambda: commands.collect(DATASET, ANSWERED, lake, settings))
             changes = []
             for turn in range(REPEATS):
-                time.sleep(2 * history.OVERLAP.total_seconds())
+                time.sleep(2 * sync.OVERLAP.total_seconds())
                 _change(client, ours[turn * tasks // 100 : (turn + 1) * tasks // 100])
-                changes.append(timed(lambda: label.collect(DATASET, ANSWERED, lake, settings)))
+                changes.append(timed(lambda: commands.collect(DATASET, ANSWERED, lake, settings)))
             changed = sorted(changes, key=lambda cost: cost.wall_s)[REPEATS // 2]
             peer_changed = timed(lambda: plain.projects.exports.as_json(project))
             client.delete(f"/api/tasks/{ours[0]}/").raise_for_status()
-            gone = timed(lambda: label.collect(DATASET, ANSWERED, lake, settings))
+            gone = timed(lambda: commands.collect(DATASET, ANSWERED, lake, settings))
     rows = [
         ("send", send, peer),
         ("send again, nothing missing", again, None),
@@ -214,7 +213,7 @@ def _grown(work: Callable[..., None], *args: object) -> float:
 
 
 def _collect_elsewhere(root: Path, tasks: int, settings: Settings) -> None:
-    label.collect(DATASET, ANSWERED, workspace(root, tasks), settings)
+    commands.collect(DATASET, ANSWERED, workspace(root, tasks), settings)
 
 
 def _export_elsewhere(url: str, token: str, project: int) -> None:

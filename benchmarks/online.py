@@ -31,11 +31,11 @@ from measure import REPOSITORY, Cost, Report, options
 from publish import DATASET, FEATURES, Ground, materialize, stock
 from stores import HOST, free_port, online, wait_for
 
-from pipelines.systems.feature_store.definitions import Standing
-from pipelines.systems.feature_store.online import online_of
-from pipelines.systems.feature_store.online_redis import Redis
-from pipelines.systems.feature_store.online_table import TableOnlineStore
-from pipelines.systems.feature_store.store import close_store, open_store
+from headrace.feast.definitions import Standing
+from headrace.feast.online_stores.redis import Redis
+from headrace.feast.online_stores.sql_store import TableOnlineStore
+from headrace.feast.online_stores.writer import online_of
+from headrace.feast.open import close_store, open_store
 
 SIZES = (1, 10, 100)
 CALLS = 300

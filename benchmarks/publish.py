@@ -36,14 +36,14 @@ from feast.types import Float64
 from measure import REPOSITORY, Contender, Cost, Report, middle, once, options
 from stores import TYPES, online
 
-from pipelines.__main__ import spare_the_collector
-from pipelines.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Reads
-from pipelines.engine import parquet
-from pipelines.engine.lake import Lake
-from pipelines.engine.manifest import MANIFEST, Entry, Manifest
-from pipelines.publish import publish
-from pipelines.settings import Settings
-from pipelines.systems.dvc.objects import directory_bytes
+from headrace.__main__ import tune_gc
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Reads
+from headrace.publish.publish import publish
+from headrace.settings import Settings
+from headrace.storage import parquet
+from headrace.storage.dvc.objects import directory_bytes
+from headrace.storage.manifest import MANIFEST, Entry, Manifest
+from headrace.storage.table_store import Lake
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 DAYS = 10
@@ -257,7 +257,7 @@ def child(ground: Ground, what: str) -> Contender:
 
 def as_child(asked: str) -> None:
     """What `child` says."""
-    spare_the_collector()
+    tune_gc()
     folder, keys, kind, options, what = json.loads(asked)
     ground = Ground(Path(folder), keys, kind, options)
     if what == "stock":
@@ -313,7 +313,7 @@ def main() -> None:
     if asked.child:
         as_child(asked.child)
         return
-    spare_the_collector()
+    tune_gc()
     report = Report("publish", as_json=asked.json)
     with online(asked.stores.split(",")) as (folder, found):
         for kind, where in found.items():

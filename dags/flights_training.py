@@ -6,15 +6,15 @@ version step records them, so that a researcher's `git pull && dvc repro` finds 
 | when it fails | then |
 |---|---|
 | train | the log has the trace; by hand: `dvc repro --single-item flights-train` in the workspace |
-| version | somebody pushed first, or a refresh is under way: it is tried again by itself |
+| release | somebody pushed first, or a refresh is under way: it is tried again by itself |
 """
 
 from airflow.sdk import chain, dag
 
-from dags.parts.assets import model, release
-from dags.parts.command import Command
-from dags.parts.policy import DAG_POLICY, OVER_NETWORK
-from dags.parts.workspace import at_origin
+from headrace.airflow.assets import model, release
+from headrace.airflow.command import Command
+from headrace.airflow.defaults import DAG_POLICY, OVER_NETWORK
+from headrace.airflow.sync_workspace import at_origin
 
 
 @dag(
@@ -36,9 +36,9 @@ def flights_training() -> None:
         outlets=[model("flights")],
     )
     version = Command(
-        task_id="version",
+        task_id="release",
         task_display_name="Record metrics",
-        command="python -m pipelines version flights --json",
+        command="headrace release flights --json",
         **OVER_NETWORK,
     )
     chain(workspace, train, version)

@@ -17,12 +17,12 @@ from statistics import median, quantiles
 import polars as pl
 from feast import FeatureStore
 
-from pipelines.datasets.flights import DATASET
-from pipelines.engine.lake import Lake
-from pipelines.errors import HeadraceError
-from pipelines.settings import here
-from pipelines.systems.feature_store.snapshot import Snapshot
-from pipelines.systems.feature_store.store import close_store, open_store
+from headrace.errors import HeadraceError
+from headrace.feast.open import close_store, open_store
+from headrace.publish.snapshot import Snapshot
+from headrace.settings import here
+from headrace.storage.table_store import Lake
+from pipelines.flights import DATASET
 
 SIZES = (1, 10, 100)
 

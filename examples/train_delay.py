@@ -24,13 +24,13 @@ import polars as pl
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from pipelines.datasets.flights import DATASET
-from pipelines.engine.lake import Lake
-from pipelines.errors import HeadraceError
-from pipelines.settings import here
-from pipelines.systems.feature_store.release import digest, manifest, table_name
-from pipelines.systems.feature_store.tables import tables_of
-from pipelines.version import releases
+from headrace.errors import HeadraceError
+from headrace.feast.local_store import tables_of
+from headrace.release.release import releases
+from headrace.retrieve.partition_reader import digest, manifest, table_name
+from headrace.settings import here
+from headrace.storage.table_store import Lake
+from pipelines.flights import DATASET
 
 LATE_MIN = 15
 AHEAD = timedelta(hours=1)

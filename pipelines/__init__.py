@@ -1,1 +1,1 @@
-"""Headrace: raw → validated → features → labels → release → served features, one verb a module."""
+"""What this project declares: one folder per dataset, each with a `DATASET`."""

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["servers", "label_server", "workspaces", "weather", "trips", "story"]
+pytest_plugins = ["servers", "label_server", "workspaces", "weather", "trips", "two_releases"]
 
 OURS = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 

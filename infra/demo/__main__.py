@@ -13,15 +13,15 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from headrace.errors import HeadraceError
+from headrace.stack import console as stack_screen
+from headrace.stack import control
+from headrace.stack.paths import DEFAULT, REPOSITORY
+from headrace.stack.state import Event, read_state
 from infra.demo import summary
 from infra.demo.errors import DemoError
+from infra.demo.scenario import Teller
 from infra.demo.screen import Screen
-from infra.demo.story import Teller
-from infra.stack import control
-from infra.stack import screen as stack_screen
-from infra.stack.home import DEFAULT, REPOSITORY
-from infra.stack.state import Event, read_state
-from pipelines.errors import HeadraceError
 
 HOME = DEFAULT / "demo"
 INTERRUPTED = 130

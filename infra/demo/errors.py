@@ -1,6 +1,6 @@
 """What the demo says when it cannot go on."""
 
-from pipelines.errors import HeadraceError
+from headrace.errors import HeadraceError
 
 
 class DemoError(HeadraceError):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from headrace.stack.server import Page as StackPage
+from headrace.stack.state import State
 from infra.demo.errors import DemoError
-from infra.stack.server import Page as StackPage
-from infra.stack.state import State
 
 WIDTH, HEIGHT = 1400, 620
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")

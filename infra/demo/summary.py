@@ -11,9 +11,9 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from infra.demo.people import ERROR_RATES
+from infra.demo.scenario import Story
 from infra.demo.screen import table
-from infra.demo.story import Story
+from infra.demo.simulated_annotators import ERROR_RATES
 
 Json = Mapping[str, Any]
 
@@ -88,7 +88,7 @@ def _example(folder: Path, check: str) -> str:
 
 def _releases(story: Story) -> RenderableType:
     """Partitions of each table that a release added, changed and removed."""
-    made = [run["version"] for run in (*story.refreshes.values(), story.labels)]
+    made = [run["release"] for run in (*story.refreshes.values(), story.labels)]
     changed = {name for release in made for name in release["differences"]}
     rows = [
         (_short(name), *(_change(release["differences"].get(name)) for release in made))

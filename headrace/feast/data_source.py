@@ -1,0 +1,108 @@
+"""A feature table as Feast's data source: its name, and the release it is read at."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from feast.data_source import DataSource
+from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
+from feast.repo_config import RepoConfig
+from feast.value_type import ValueType
+
+from headrace.dataset import EVENT_TIME, KNOWN_TIME
+from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.partition_reader import WORKSPACE, Rows, manifest
+from headrace.storage.table_store import Lake
+
+
+def lake_of(config: RepoConfig) -> Lake:
+    """The lake that the offline store of `feature_store.yaml` reads."""
+    return Lake.at(Path(config.repo_path or ".") / config.offline_store.workspace)
+
+
+class TableSource(DataSource):
+    """The table `table` at `release`.
+
+    Attributes:
+        table: `features/<dataset>/<name>`.
+        release: Name of the release; empty for the tables as the workspace has them.
+    """
+
+    def __init__(self, *, name: str, table: str, release: str = WORKSPACE, **rest: Any) -> None:  # noqa: ANN401
+        self.table = table
+        self.release = release
+        super().__init__(name=name, timestamp_field=EVENT_TIME, created_timestamp_column=KNOWN_TIME, **rest)
+
+    def __eq__(self, other: object) -> bool:
+        """Same table, same release, same words."""
+        return (
+            isinstance(other, TableSource)
+            and bool(super().__eq__(other))  # type: ignore[no-untyped-call]
+            and (self.table, self.release) == (other.table, other.release)
+        )
+
+    def __hash__(self) -> int:
+        """By name, as Feast does."""
+        return hash(self.name)
+
+    @staticmethod
+    def from_proto(data_source: DataSourceProto) -> "TableSource":
+        """The source that `to_proto` wrote to the registry."""
+        where = json.loads(data_source.custom_options.configuration)
+        return TableSource(
+            name=data_source.name,
+            **where,
+            description=data_source.description,
+            tags=dict(data_source.tags),
+            owner=data_source.owner,
+        )
+
+    def _to_proto_impl(self) -> DataSourceProto:
+        where = json.dumps({"table": self.table, "release": self.release}).encode()
+        return DataSourceProto(
+            name=self.name,
+            type=DataSourceProto.CUSTOM_SOURCE,
+            data_source_class_type=f"{__name__}.{type(self).__name__}",
+            custom_options=DataSourceProto.CustomSourceOptions(configuration=where),
+            timestamp_field=self.timestamp_field,
+            created_timestamp_column=self.created_timestamp_column,
+            description=self.description,
+            tags=self.tags,
+            owner=self.owner,
+        )
+
+    def source_type(self) -> Any:  # noqa: ANN401  an enum of protobuf's
+        """What Feast calls sources that are not its own."""
+        return DataSourceProto.CUSTOM_SOURCE
+
+    def validate(self, config: Any) -> None:  # noqa: ANN401  Feast's configuration
+        """Nothing to do: a definition may be registered before its table has a partition."""
+
+    def get_table_column_names_and_types(self, config: RepoConfig) -> Iterable[tuple[str, str]]:
+        """Column and Polars type of the table's first partition; none of a table without one."""
+        lake = lake_of(config)
+        table = manifest(lake, self.table, self.release)
+        first = next(iter(Rows.between(lake, table, None, None).partitions), None)
+        schema = pl.read_parquet_schema(lake.cache.fetch(table.partitions[first].md5)) if first else {}
+        return [(name, str(kind)) for name, kind in schema.items()]
+
+    @staticmethod
+    def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
+        """Never asked for: every column of a view is declared."""
+        return ValueType.__getitem__
+
+
+def table_of(source: DataSource | None) -> TableSource:
+    """The source of a view, which must be one of our tables.
+
+    Raises:
+        FeatureStoreError: It is not.
+    """
+    if not isinstance(source, TableSource):
+        raise FeatureStoreError(
+            f"Expected a feature table as the source of a view, seen {type(source).__name__}."
+            " Views are made from a dataset's declaration, in feature_repo/definitions.py."
+        )
+    return source

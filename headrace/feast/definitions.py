@@ -1,0 +1,173 @@
+"""What Feast knows of a dataset, made from its declaration: entities, views and the service.
+
+Every feature table has two physical views, `<table>__a` and `<table>__b`. The service shows one side under the names
+`<table>`; the other is the standby that the next release is brought to. What holds which release stands in the tags.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import polars as pl
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field
+from feast.errors import FeastObjectNotFoundException
+
+from headrace.dataset import Dataset, FeatureTable
+from headrace.feast.data_source import TableSource
+from headrace.feast.types import kind_of
+from headrace.retrieve.errors import NameTakenError
+from headrace.retrieve.partition_reader import WORKSPACE, table_name
+
+SIDES = ("a", "b")
+CLAIMS = ("digest", "as_of", "seals", "fence")
+"""Tags of a view that say what it was proved to hold."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What one side holds, as its tags say.
+
+    Attributes:
+        side: `a` or `b`.
+        release: Name of the release; empty for tables of the workspace that are no release.
+        digest: What the side was proved to hold; empty while it is being loaded, and before.
+        as_of: The time that its values are the latest at, ISO 8601.
+        seals: Feature table → seal of the keys that it was proved to hold.
+        fence: The last publisher that had taken the lead in the online store when that was proved.
+    """
+
+    side: str
+    release: str = WORKSPACE
+    digest: str = ""
+    as_of: str = ""
+    seals: str = ""
+    fence: str = ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The holding as tags."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_tags(cls, side: str, tags: dict[str, str]) -> Self:
+        """The holding that the tags of `side` tell of."""
+        told = {name: tags.get(name, "") for name in CLAIMS}
+        return cls(side, tags.get("release", WORKSPACE), **told)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the registry says is online for one dataset.
+
+    Attributes:
+        live: What the service shows.
+        standby: What it does not.
+        views: Every view that is registered, of other datasets too, by its name.
+        service: The service; None before the first publish.
+    """
+
+    live: Holding
+    standby: Holding
+    views: Mapping[str, FeatureView] = field(default_factory=dict, compare=False, repr=False)
+    service: FeatureService | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, store: FeatureStore, dataset: Dataset) -> Self:
+        """Read it from the registry itself, past Feast's cache; before the first publish, side `b` stands by."""
+        try:
+            found = store.registry.get_feature_service(dataset.service, store.project, allow_cache=False)
+        except FeastObjectNotFoundException:
+            found = None
+        side = found.tags.get("side", SIDES[0]) if found else SIDES[0]
+        views = {view.name: view for view in store.registry.list_feature_views(store.project, allow_cache=False)}
+        live, standby = (_holding(dataset, views, one) for one in (side, SIDES[1 - SIDES.index(side)]))
+        return cls(live, standby, views, found)
+
+
+def _holding(dataset: Dataset, views: Mapping[str, FeatureView], side: str) -> Holding:
+    """What all views of the side agree on; nothing if they do not."""
+    there = [views.get(physical(table, side)) for table in dataset.features]
+    found = {Holding.from_tags(side, dict(view.tags)) if view else Holding(side) for view in there}
+    return found.pop() if len(found) == 1 else Holding(side)
+
+
+def unproved(view: FeatureView, fence: int) -> FeatureView | None:
+    """The view without its claims, if it makes any that an online store with that fence has lost; else None."""
+    known = int(view.tags.get("fence") or 1)
+    if not view.tags.get("digest") or known <= fence:
+        return None
+    view.tags = {name: value for name, value in view.tags.items() if name not in CLAIMS}
+    return view
+
+
+def physical(table: FeatureTable, side: str) -> str:
+    """Name of the view that holds `table` on `side`."""
+    return f"{table.name}__{side}"
+
+
+def key_type(table: FeatureTable, key: str) -> pl.DataType:
+    """Polars type of a join key."""
+    return table.key_types.get(key, pl.String())
+
+
+def entities(tables: Iterable[FeatureTable]) -> dict[str, Entity]:
+    """Join key → entity, one for every key of any table."""
+    types = {key: kind_of(key, key_type(table, key)).feast for table in tables for key in table.keys}
+    return {key: Entity(name=key, join_keys=[key], value_type=kind.to_value_type()) for key, kind in types.items()}
+
+
+def view(dataset: Dataset, table: FeatureTable, holding: Holding) -> FeatureView:
+    """The physical view of `table` on the holding's side, reading the table at the holding's release."""
+    columns: dict[str, Any] = {key: key_type(table, key) for key in table.keys} | dict(table.features)
+    name = physical(table, holding.side)
+    known = entities([table])
+    return FeatureView(
+        name=name,
+        entities=[known[key] for key in table.keys],
+        ttl=table.ttl,
+        schema=[Field(name=column, dtype=kind_of(column, kind).feast) for column, kind in columns.items()],
+        source=TableSource(name=name, table=table_name(dataset, table), release=holding.release, owner=dataset.owner),
+        tags={"dataset": dataset.name, **holding.tags},
+        owner=dataset.owner,
+        description=table.description,
+    )
+
+
+def service(dataset: Dataset, holding: Holding) -> FeatureService:
+    """The service with the holding's views under the tables' own names: the alias that a publish switches."""
+    return FeatureService(
+        name=dataset.service,
+        features=[view(dataset, table, holding).with_name(table.name) for table in dataset.features],
+        tags={"dataset": dataset.name, **holding.tags},
+        owner=dataset.owner,
+        description=dataset.description,
+    )
+
+
+def refuse_same_names(datasets: Iterable[Dataset]) -> None:
+    """Views and services of all datasets are in one registry, under the names that serving code asks for.
+
+    Raises:
+        NameTakenError: Two datasets call a feature table or a service the same.
+    """
+    owners: dict[str, str] = {}
+    for dataset in datasets:
+        for name in (dataset.service, *(table.name for table in dataset.features)):
+            if owners.setdefault(name, dataset.name) != dataset.name:
+                raise taken(name, dataset.name, owners[name])
+
+
+def taken(name: str, dataset: str, owner: str) -> NameTakenError:
+    """The error of a dataset that comes second."""
+    return NameTakenError(
+        f"{dataset} calls a feature table or service {name}, and so does {owner}: serving code could not tell them"
+        f" apart, and one would write over the other. Nothing was changed. Rename it in"
+        f" pipelines/{dataset}/, for example to {dataset}_{name}."
+    )
+
+
+def objects(dataset: Dataset, standing: Standing) -> list[Entity | FeatureView | FeatureService]:
+    """Everything of the dataset as it stands, so that applying it by hand switches nothing."""
+    sides = (standing.live, standing.standby)
+    views = [view(dataset, table, holding) for table in dataset.features for holding in sides]
+    return [*entities(dataset.features).values(), *views, service(dataset, standing.live)]

@@ -1,0 +1,1 @@
+"""The online stores: SQLite, PostgreSQL and Redis behind one interface."""

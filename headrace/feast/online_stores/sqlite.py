@@ -1,0 +1,230 @@
+"""The SQLite online store: one file, one writer at a time, readers undisturbed.
+
+Only through Python's own SQLite: a second copy of the library in one process breaks the first one's locks when it
+closes the file.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from feast import FeatureStore
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
+
+from headrace import failpoints
+from headrace.feast.encoding import KEY, STAMP, cut
+from headrace.feast.online_stores.sql_dialect import ASK_FENCE, FENCE, MAKE_FENCE, RAISE_FENCE, columns, filled, quoted
+from headrace.feast.online_stores.sql_store import TableOnlineStore
+from headrace.feast.online_stores.writer import View, left_behind
+from headrace.retrieve.errors import FeatureStoreError
+
+BUSY_SECONDS = 30.0
+VARIABLES = 30_000
+"""Keys a statement may name, at most; SQLite allows a few more."""
+
+LARGEST = 1 << 29
+"""Bytes that are asked for as one value, at most; SQLite allows a little less than twice as many."""
+
+
+class HeadraceSQLiteOnlineStoreConfig(FeastConfigBaseModel):
+    """The `online_store` of `feature_store.yaml`.
+
+    Attributes:
+        path: The file, relative to `feature_store.yaml`.
+    """
+
+    type: Literal["headrace.feast.online_stores.sqlite.HeadraceSQLiteOnlineStore"] = (
+        "headrace.feast.online_stores.sqlite.HeadraceSQLiteOnlineStore"
+    )
+    path: str
+
+
+class HeadraceSQLiteOnlineStore(TableOnlineStore):
+    """Serves what was published to an SQLite file."""
+
+    def __init__(self) -> None:
+        self._connection: sqlite3.Connection | None = None
+        self._writers: dict[Path, sqlite3.Connection] = {}
+
+    def rows_of(
+        self, config: RepoConfig, table: str, features: tuple[str, ...], keys: Sequence[bytes]
+    ) -> Mapping[bytes, Sequence[Any]]:
+        """As the base class says."""
+        try:
+            if self._connection is None:
+                # Threads of a server share it; SQLite lets one of them in at a time.
+                self._connection = sqlite3.connect(_path(config), timeout=BUSY_SECONDS, check_same_thread=False)
+            found: dict[bytes, Sequence[Any]] = {}
+            for start in range(0, len(keys), VARIABLES):
+                some = keys[start : start + VARIABLES]
+                rows = self._connection.execute(_question(table, features, len(some)), some).fetchall()
+                found |= {row[0]: row for row in rows}
+        except sqlite3.Error as error:
+            raise _refusal(_path(config), table, error) from error
+        return found
+
+    def make(self, config: RepoConfig, keep: Mapping[str, Sequence[str]], drop: Iterable[str]) -> None:
+        """As the base class says."""
+        with _database(_path(config), self._writers) as database:
+            for table in drop:
+                database.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
+            for table, features in keep.items():
+                cells = "".join(f", {quoted(name)} BLOB" for name in features)
+                database.execute(
+                    f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({quoted(KEY)} BLOB PRIMARY KEY,"
+                    f" {quoted(STAMP)} INTEGER{cells}) WITHOUT ROWID"
+                )
+                there = {row[1] for row in database.execute(f"PRAGMA table_info({quoted(table)})")}
+                for name in sorted(set(features) - there):
+                    database.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} BLOB")
+
+    def disconnect(self) -> None:
+        """As the base class says."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        while self._writers:
+            self._writers.popitem()[1].close()
+
+    def publisher(self, store: FeatureStore, dataset: str) -> "SQLite":
+        """How the file is written."""
+        return SQLite(_path(store.config), store.project, dataset, self._writers)
+
+
+@dataclass(frozen=True)
+class SQLite:
+    """The database of one project.
+
+    Attributes:
+        path: The file.
+        project: The project.
+        dataset: The dataset, which has a fence of its own.
+        connections: The connection to that file, once there is one; whoever gave the mapping closes it.
+    """
+
+    path: Path
+    project: str
+    dataset: str
+    connections: dict[Path, sqlite3.Connection] = field(repr=False, compare=False)
+
+    def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
+        """As `Online`."""
+        names = ", ".join(f"t.{quoted(name)}" for name in (KEY, STAMP, *view.features))
+        # CROSS JOIN tells SQLite to look the wanted keys up, and not to walk through all there are.
+        chosen = "wanted CROSS JOIN " if among is not None else ""
+        where = f" WHERE t.{quoted(KEY)} = wanted.entity_key" if among is not None else ""
+        with self._database(view) as database:
+            if among is not None:
+                database.execute("BEGIN")  # without it, every key would be a transaction
+                database.execute("CREATE TEMP TABLE wanted (entity_key BLOB PRIMARY KEY) WITHOUT ROWID")
+                database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", zip(among, strict=True))
+            found = database.execute(f"SELECT {names} FROM {chosen}{self._table(view)} t{where}").fetchall()  # noqa: S608  our own names
+        kinds = {KEY: pl.Binary, STAMP: pl.Int64, **dict.fromkeys(view.features, pl.Binary)}
+        cells = zip(*found, strict=True) if found else ([] for _ in kinds)
+        return pl.DataFrame(dict(zip(kinds, cells, strict=True)), schema=kinds)
+
+    def keys(self, view: View) -> pl.Series:
+        """As `Online`."""
+        key, table = quoted(KEY), self._table(view)
+        with self._database(view) as database:
+            count = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  our own names
+            size = view.key_size
+            if size and 0 < count * size <= LARGEST:
+                # All keys as one value: half of what an object for each costs.
+                joined = database.execute(f"SELECT CAST(group_concat({key}, '') AS BLOB) FROM {table}").fetchone()[0]  # noqa: S608
+                if len(joined) == count * size:
+                    return cut(joined, np.full(count, size))
+            # One by one: a hundred thousand tuples at once would have Python look for garbage among them.
+            return pl.Series(KEY, [key for (key,) in database.execute(f"SELECT {key} FROM {table}")], dtype=pl.Binary)  # noqa: S608
+
+    def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
+        """As `Online`, in one transaction."""
+        table, marks = self._table(view), ", ".join("?" * (len(view.features) + 2))
+        insert = f"INSERT OR REPLACE INTO {table} ({columns(view.features)}) VALUES ({marks})"  # noqa: S608
+        with self._database(view) as database:
+            database.execute("BEGIN IMMEDIATE")
+            seen = self._held(database)
+            if seen != generation:
+                raise left_behind(self.dataset, generation, seen)
+            # In order of keys, which is that of the table.
+            database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
+            database.executemany(f"DELETE FROM {table} WHERE {quoted(KEY)} = ?", zip(delete, strict=True))  # noqa: S608
+            with failpoints.point("commit of the online values"):
+                database.execute("COMMIT")
+
+    def lead(self, generation: int, last: int) -> None:
+        """As `Online`."""
+        with self._database(None) as database:
+            database.execute("BEGIN IMMEDIATE")
+            seen = self._held(database)
+            if not last <= seen <= generation:
+                raise left_behind(self.dataset, generation, seen)
+            database.execute(MAKE_FENCE)
+            database.execute(filled(RAISE_FENCE, self.project, self.dataset, generation))
+            database.execute("COMMIT")
+
+    def generation(self) -> int:
+        """As `Online`."""
+        with self._database(None) as database:
+            return self._held(database)
+
+    def stamps(self, times: pl.Series) -> pl.Series:
+        """As they are."""
+        return times
+
+    def _held(self, database: sqlite3.Connection) -> int:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (FENCE,)).fetchone():
+            return 0
+        found = database.execute(filled(ASK_FENCE, self.project, self.dataset)).fetchone()
+        return int(found[0]) if found else 0
+
+    def _table(self, view: View) -> str:
+        return quoted(f"{self.project}_{view.name}")
+
+    @contextmanager
+    def _database(self, view: View | None) -> Iterator[sqlite3.Connection]:
+        with _database(self.path, self.connections, self._table(view) if view else "") as database:
+            yield database
+
+
+@lru_cache(256)
+def _question(table: str, features: tuple[str, ...], count: int) -> str:
+    """The query for the rows of so many keys."""
+    marks = ",".join("?" * count)
+    return f"SELECT {columns(features)} FROM {quoted(table)} WHERE {quoted(KEY)} IN ({marks})"  # noqa: S608  our own names
+
+
+def _path(config: RepoConfig) -> Path:
+    return Path(config.repo_path or ".") / str(config.online_store.path)
+
+
+@contextmanager
+def _database(path: Path, connections: dict[Path, sqlite3.Connection], table: str = "") -> Iterator[sqlite3.Connection]:
+    """The connection; a transaction that is not committed goes back."""
+    try:
+        if path not in connections:
+            connections[path] = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            # Readers in other processes go on reading what was there while we write.
+            connections[path].execute("PRAGMA journal_mode = WAL")
+        database = connections[path]
+        try:
+            yield database
+        finally:
+            database.rollback()
+    except sqlite3.Error as error:
+        raise _refusal(path, table, error) from error
+
+
+def _refusal(path: Path, table: str, error: sqlite3.Error) -> FeatureStoreError:
+    """The error of a file that does not answer."""
+    named = f", table {table}" if table else ""
+    return FeatureStoreError(
+        f"The online store {path}{named}: {error}. Nothing of it was changed."
+        " FEAST_ONLINE_STORE_PATH says where it lies; see that it can be written, then publish again."
+    )

@@ -1,0 +1,192 @@
+"""The online store as a projection: bring a view to exactly these values by the difference, and read it back.
+
+Each store writes a difference whole or not at all, and refuses a publisher that was overtaken: the generation that the
+publisher was given is compared in the same transaction in which the values are written.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
+
+import polars as pl
+from feast import FeatureStore
+
+from headrace import failpoints
+from headrace.dataset import Dataset, FeatureTable
+from headrace.errors import HeadraceError
+from headrace.feast.definitions import physical
+from headrace.feast.encoding import KEY, STAMP, key_size
+from headrace.feast.key_checksum import NO_KEYS, Seal
+from headrace.feast.publish_log import OvertakenError
+from headrace.retrieve.errors import FeatureStoreError
+
+
+@dataclass(frozen=True)
+class View:
+    """A physical view as the online store knows it.
+
+    Attributes:
+        name: Its name.
+        keys: The join keys.
+        features: The features.
+        key_size: Bytes of each encoded key, where all have the same.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    features: tuple[str, ...]
+    key_size: int | None = None
+
+
+class Online(Protocol):
+    """What an online store does for us. Rows have the columns `KEY`, `STAMP` and the features, as Feast's bytes."""
+
+    def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
+        """What the view holds of these keys, by default all of it; a cell that is not there is null."""
+
+    def keys(self, view: View) -> pl.Series:
+        """Every key that the view holds, each once."""
+
+    def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
+        """Write the rows, delete the keys.
+
+        Raises:
+            OvertakenError: A later generation took the lead in this store.
+            FeatureStoreError: It is not the store any more that `generation` took the lead in.
+        """
+
+    def lead(self, generation: int, last: int) -> None:
+        """From here on nobody writes who was given less than `generation`; `last` is who had the lead before.
+
+        Raises:
+            OvertakenError: A later generation took the lead in this store.
+            FeatureStoreError: It is not the store any more in which `last` had the lead.
+        """
+
+    def generation(self) -> int:
+        """The last generation that took the lead in this store; 0 if there was none."""
+
+    def stamps(self, times: pl.Series) -> pl.Series:
+        """Microseconds → what the store keeps of an event's time."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load did to the keys it looked at: written (new, or a value differed), deleted, and right already.
+
+    Attributes:
+        moved: Seal of the keys that are new less that of those that are gone.
+    """
+
+    written: int
+    deleted: int
+    kept: int
+    moved: Seal = NO_KEYS
+
+    def to_dict(self) -> dict[str, int]:
+        """The same for machines."""
+        return {"written": self.written, "deleted": self.deleted, "kept": self.kept}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What leads from the rows that a view holds to those that it should hold; `new` are keys that it has not."""
+
+    write: pl.DataFrame
+    delete: pl.Series
+    new: pl.Series
+
+    @classmethod
+    def between(cls, held: pl.DataFrame, wanted: pl.DataFrame) -> Self:
+        """Whole rows are written, also where one value differs."""
+        if held.is_empty():
+            return cls(wanted, held[KEY], wanted[KEY])
+        other = {name: f"{name} held" for name in wanted.columns if name != KEY}
+        both = wanted.join(held.rename(other), on=KEY, how="left")
+        same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(was)) for name, was in other.items())
+        gone, new = (one.join(two, on=KEY, how="anti")[KEY] for one, two in ((held, wanted), (wanted, held)))
+        return cls(both.filter(~same).select(wanted.columns), gone, new)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One physical view in the online store."""
+
+    online: Online
+    view: View
+
+    @classmethod
+    def of(cls, store: FeatureStore, dataset: Dataset, table: FeatureTable, side: str) -> Self:
+        """The values of `table` on `side`.
+
+        Raises:
+            FeatureStoreError: There is no publisher for that type of online store.
+        """
+        held = View(physical(table, side), table.keys, tuple(table.features), key_size(table))
+        return cls(online_of(store, dataset), held)
+
+    def load(self, wanted: pl.DataFrame, generation: int, among: pl.Series | None = None) -> Loaded:
+        """Make the view hold `wanted` (encoded rows, one a key) and nothing else.
+
+        Args:
+            wanted: The rows.
+            generation: What this publisher was given.
+            among: The only keys that may differ; by default every key is looked at.
+
+        Raises:
+            OvertakenError: A later publisher took the lead in this store.
+            FeatureStoreError: The store can not be written, or has lost what was written to it.
+        """
+        change = Change.between(self.online.rows(self.view, among), self.stamped(wanted))
+        write, delete = change.write, change.delete
+        if write.height or delete.len():
+            some = write.head(max(1, write.height // 2))
+            with failpoints.point(
+                "online values", lambda: self.online.change(self.view, some, delete.clear(), generation)
+            ):
+                self.online.change(self.view, write, delete, generation)
+        moved = Seal.of(change.new) - Seal.of(delete)
+        return Loaded(write.height, delete.len(), wanted.height - write.height, moved)
+
+    def stamped(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows with times as the store keeps them."""
+        return rows.with_columns(self.online.stamps(rows[STAMP]).alias(STAMP))
+
+
+@runtime_checkable
+class Publishable(Protocol):
+    """An online store of Feast's that a publish can write."""
+
+    def publisher(self, store: FeatureStore, dataset: str) -> Online:
+        """How that dataset writes it."""
+
+
+def online_of(store: FeatureStore, dataset: Dataset) -> Online:
+    """How the dataset writes the online store of `feature_store.yaml`.
+
+    Raises:
+        FeatureStoreError: It is not one of ours.
+    """
+    found = store.provider.online_store
+    if not isinstance(found, Publishable):
+        raise FeatureStoreError(
+            f"There is no publisher for an online store of type {store.config.online_store.type!r}: expected"
+            " online_stores.sqlite.HeadraceSQLiteOnlineStore, online_stores.postgresql.HeadracePostgreSQLOnlineStore or"
+            " online_stores.redis.HeadraceRedisOnlineStore of headrace.feast. Set one in"
+            " feature_repo/feature_store.yaml, or write one beside them."
+        )
+    return found.publisher(store, dataset.name)
+
+
+def left_behind(dataset: str, generation: int, seen: int) -> HeadraceError:
+    """The error of a publisher that does not find the store as it left it, but with the fence at `seen`."""
+    if seen > generation:
+        return OvertakenError(
+            f"{dataset} in the online store: publisher {generation} was overtaken by publisher {seen}, and has written"
+            f" nothing since. What that one serves is untouched. Run `headrace publish {dataset}` again if yours is to"
+            " be served."
+        )
+    return FeatureStoreError(
+        f"The online store lost what was written to it for {dataset}: it was started again, empty or as it was before."
+        f" No service was switched; what is served may be lost too. Run `headrace publish {dataset}` again: it writes"
+        " all that is missing."
+    )

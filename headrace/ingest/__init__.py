@@ -1,0 +1,1 @@
+"""`headrace ingest`: what the sources offer, read into raw tables."""

@@ -1,0 +1,1 @@
+"""`headrace label`: samples sent to Label Studio, answers collected, labels aggregated."""

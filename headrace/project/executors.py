@@ -1,0 +1,205 @@
+"""Dask: the stale partitions of a plan, on this process's threads or a cluster's workers; the same bytes either way."""
+
+import gc
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from headrace.engine.compute import Engine, Made, build_all
+from headrace.engine.fingerprint import Fingerprint, stage_code
+from headrace.engine.plan import Plan, Stale
+from headrace.engine.result_versions import result_version
+from headrace.engine.run import Done
+from headrace.engine.stage import Stage
+from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.project import graph
+from headrace.project.loading import project_root
+from headrace.settings import Settings
+from headrace.storage.dvc.cache import Cache
+from headrace.storage.dvc.remote import Remote
+from headrace.storage.table_store import Lake
+
+INLINE = 3
+"""So many stale partitions, or those of one query, are done in this thread: anything else costs more to start."""
+
+RETRIES = 3
+"""How often a partition is tried again when the worker that had it dies."""
+
+GROUP_BYTES = 3 << 20
+"""Partitions are computed together up to so many bytes of inputs, which unpack to ten or twenty times as many."""
+
+CONNECT_SECONDS = 20
+MOST_SHOWN = 5
+"""Refused partitions whose message is shown in full."""
+
+STARTED = time.time()
+"""When this process loaded the code."""
+
+Tell = Callable[[str, Made], None]
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's table, partitions done, partitions in all."""
+
+
+class PartitionsRefusedError(HeadraceError):
+    """Several partitions did not meet their contract; the message holds each one's."""
+
+
+class WorkerCodeError(HeadraceError):
+    """A worker runs other code than the plan was made with."""
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Computes plans where the settings say."""
+
+    settings: Settings
+    progress: Progress = lambda _table, _done, _total: None
+
+    def __call__(self, plan: Plan, lake: Lake, done: Done) -> None:
+        """Compute every stale partition of `plan`, telling each to `done` as it is ready.
+
+        Raises:
+            HeadraceError: A partition was refused; all the others were computed and told first.
+        """
+        refused: dict[str, HeadraceError] = {}
+        finished = 0
+
+        def tell(partition: str, made: Made) -> None:
+            nonlocal finished
+            finished += 1
+            if isinstance(made, HeadraceError):
+                refused[partition] = made
+            else:
+                done(partition, made)
+            self.progress(plan.stage.table, finished, len(plan.stale))
+
+        self._compute(plan, lake, tell)
+        if refused:
+            raise _together(plan, [refused[name] for name in sorted(refused)])
+
+    def _compute(self, plan: Plan, lake: Lake, tell: Tell) -> None:
+        how, few = self.settings.engine, len(plan.stale) <= INLINE
+        if self.settings.scheduler and not few:
+            _on_cluster(plan, lake, self.settings.scheduler, how, tell)
+            return
+        whole = groups(plan, lake, workers=1)
+        if few or len(whole) == 1:
+            for items in whole:
+                for made in build_all(plan.stage, items, plan.fingerprint, lake, how):
+                    tell(*made)
+        else:
+            threads = 1 if how == "gpu" else self.settings.threads or os.cpu_count() or 1
+            _in_threads(plan, lake, threads, how, tell)
+
+
+def groups(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
+    """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
+    count = len(plan.stale)
+    sizes = {md5: size for table in plan.stage.reads for md5, size in lake.manifest(table).objects.items()}
+    read = {md5 for item in plan.stale for names in item.inputs.values() for md5 in names.values()}
+    most = GROUP_BYTES * count // max(1, sum(sizes.get(md5, 0) for md5 in read))
+    size = max(1, min(plan.stage.at_once, most, -(-count // workers)))
+    return [plan.stale[first : first + size] for first in range(0, count, size)]
+
+
+def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -> None:
+    from dask.callbacks import Callback  # noqa: PLC0415  a small plan does not pay for the import
+    from dask.threaded import get  # noqa: PLC0415
+
+    gc.freeze()  # what is loaded stays: the collector need not go through it for every partition
+
+    def make(items: Sequence[Stale]) -> list[tuple[str, Made]]:
+        return list(build_all(plan.stage, items, plan.fingerprint, lake, how))
+
+    tasks = {str(number): (partial(make, items),) for number, items in enumerate(groups(plan, lake, threads))}
+
+    def told(_key: str, made: list[tuple[str, Made]], *_: object) -> None:
+        for each in made:
+            tell(*each)
+
+    with Callback(posttask=told):
+        get(tasks, list(tasks), num_workers=threads)
+
+
+def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -> None:
+    from distributed import Client, as_completed  # noqa: PLC0415  only a cluster pays for the import
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except OSError as error:
+        raise NotConfiguredError(
+            f"No Dask scheduler answered at {address} (DASK_SCHEDULER_ADDRESS) within {CONNECT_SECONDS} s: {error}."
+            " Start it, or unset the variable to use this machine's threads."
+        ) from None
+    with client:
+        job = Job(plan.stage.dataset, plan.stage.table, plan.fingerprint, Place.of(lake), how)
+        together = groups(plan, lake, max(1, sum(client.nthreads().values())))
+        futures = [client.submit(make_there, items, job, pure=False, retries=RETRIES) for items in together]
+        for _, made in as_completed(futures, loop=client.loop, with_results=True):
+            for each in made:
+                tell(*each)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker finds inputs and leaves outputs: a workspace on a disk that it shares, or the remote itself."""
+
+    root: Path
+    remote: Remote | None
+
+    @classmethod
+    def of(cls, lake: Lake) -> "Place":
+        """The place of a lake; keys to a remote do not travel, a worker has its own."""
+        return cls(lake.root, lake.cache.remote.without_keys() if lake.cache.passes_on else None)
+
+    def lake(self) -> Lake:
+        """The lake, as a worker sees it."""
+        if self.remote is None:
+            return Lake.at(self.root)
+        return Lake(self.root, Cache(self.root, self.root, passes_on=True, lent=self.remote))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know beside the partitions: whose stage, its fingerprint, and where."""
+
+    dataset: str
+    table: str
+    fingerprint: Fingerprint
+    place: Place
+    engine: Engine
+
+
+def make_there(items: Sequence[Stale], job: Job) -> list[tuple[str, Made]]:
+    """Compute partitions on a worker, with the worker's own code.
+
+    Raises:
+        WorkerCodeError: That code or its libraries are not the ones that the plan was made with.
+    """
+    stage = graph.find_stage(job.dataset, job.table)
+    if not _runs(stage, job.fingerprint):
+        raise WorkerCodeError(
+            f"{job.table} {items[0].partition}: this Dask worker runs other code or libraries than the run in"
+            f" {job.place.root}. Start the workers again, with that workspace's code and lock file, then run again."
+        )
+    return list(build_all(stage, items, job.fingerprint, job.place.lake(), job.engine))
+
+
+def _runs(stage: Stage, wanted: Fingerprint) -> bool:
+    """Whether this process runs the code, libraries and engine of the fingerprint."""
+    code = stage_code(stage)
+    mine = Fingerprint({**code.files, **code.packages}, wanted.params, code.libraries, result_version(stage.verb))
+    root = project_root()
+    # A file that was written after this process began is not what it runs.
+    return mine == wanted and all((root / name).stat().st_mtime <= STARTED for name in code.files)
+
+
+def _together(plan: Plan, refused: list[HeadraceError]) -> HeadraceError:
+    if len(refused) == 1:
+        return refused[0]
+    shown = "\n".join(f"- {error}" for error in refused[:MOST_SHOWN])
+    more = f"\n… and {len(refused) - MOST_SHOWN} more" if len(refused) > MOST_SHOWN else ""
+    return PartitionsRefusedError(f"{plan.stage.table}: {len(refused)} partitions refused.\n{shown}{more}")

@@ -1,0 +1,127 @@
+"""The datasets of a project: one folder each below `pipelines/`, found by looking, named by their folders.
+
+The package is whichever `pipelines` Python imports: the command line puts the workspace first on the path, a worker the
+project that it was started for. A broken folder is an error of that dataset alone.
+"""
+
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from headrace.dataset import Dataset
+from headrace.errors import HeadraceError
+from headrace.workspace import PACKAGE
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class DatasetError(HeadraceError):
+    """A dataset's folder cannot be loaded, or is not a declaration."""
+
+
+def project_root() -> Path:
+    """Folder of the project whose declarations this process imports.
+
+    Raises:
+        HeadraceError: No project can be imported.
+    """
+    folder = _package_folder()
+    if folder is None:
+        raise HeadraceError(
+            f"There is no project here: expected a package `{PACKAGE}` in {Path.cwd()} or a folder above it."
+            " Change into a project, or make one with `headrace init NAME`."
+        )
+    return folder.parent
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names of the project's datasets, sorted: every folder of `pipelines/` that has an `__init__.py`.
+
+    Folders whose names begin with `_` or `.` hold shared code and are skipped.
+    """
+    return tuple(sorted(path.parent.name for path in _dataset_files(project_root() / PACKAGE)))
+
+
+@cache
+def load_dataset(name: str) -> Dataset:
+    """The declaration of the dataset `name`.
+
+    Raises:
+        DatasetError: There is no such folder, or it cannot be loaded.
+    """
+    names = dataset_names()
+    if name not in names:
+        raise DatasetError(
+            f"There is no dataset {name!r} in {project_root() / PACKAGE}. Declared there: {', '.join(names) or 'none'}."
+            " `headrace new` adds one from a sample."
+        )
+    if not NAME.fullmatch(name):
+        raise DatasetError(
+            f"{PACKAGE}/{name}: expected a folder name of lower-case letters, digits and underscores that begins with a"
+            f" letter, found {name!r}. Rename the folder."
+        )
+    import_module("headrace.validate.pandera_import")  # before a declaration brings it in together with pandas
+    try:
+        declared = getattr(import_module(f"{PACKAGE}.{name}"), "DATASET", None)
+    except Exception as error:  # whatever a declaration raises is an error of that dataset
+        raise DatasetError(_describe(name, error)) from error
+    if not isinstance(declared, Dataset):
+        found = "none" if declared is None else type(declared).__name__
+        raise DatasetError(
+            f"{PACKAGE}/{name}/__init__.py: expected `DATASET = Dataset(...)`, found {found}. A folder of shared code"
+            " has a name that begins with an underscore."
+        )
+    if declared.name not in {"", name}:
+        raise DatasetError(
+            f"{PACKAGE}/{name}/__init__.py: DATASET is named {declared.name!r}, its folder {name!r}. The folder names"
+            " the dataset: leave `name` out."
+        )
+    return replace(declared, name=name)
+
+
+def load_datasets() -> tuple[list[Dataset], dict[str, DatasetError]]:
+    """Every dataset of the project that loads, and dataset name → error for those that do not."""
+    loaded, broken = [], {}
+    for name in dataset_names():
+        try:
+            loaded.append(load_dataset(name))
+        except DatasetError as error:
+            broken[name] = error
+    return loaded, broken
+
+
+def _package_folder() -> Path | None:
+    module = sys.modules.get(PACKAGE)
+    if module is not None:
+        return Path(next(iter(module.__path__))).resolve()
+    spec = find_spec(PACKAGE)
+    return (
+        Path(next(iter(spec.submodule_search_locations))).resolve()
+        if spec and spec.submodule_search_locations
+        else None
+    )
+
+
+def _dataset_files(package: Path) -> Iterator[Path]:
+    return (path for path in package.glob("*/__init__.py") if not path.parent.name.startswith(("_", ".")))
+
+
+def _describe(name: str, error: Exception) -> str:
+    """The error with the last line of the dataset's own code that it passed."""
+    marker = f"/{PACKAGE}/"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if marker in frame.filename]
+    where = f"{PACKAGE}/{name}"
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}"
+    elif frames:
+        where = f"{frames[-1].filename}:{frames[-1].lineno}"
+    return (
+        f"The dataset {name} cannot be loaded: {type(error).__name__}: {error} ({where}). Fix it, then run the command"
+        " again; the other datasets are not affected."
+    )

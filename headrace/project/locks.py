@@ -1,0 +1,36 @@
+"""Every lease of a workspace at once: while they are held, no run reads, computes or releases anything in it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from headrace.dataset import raw_table
+from headrace.label import table_names as labeling_tables
+from headrace.project import graph
+from headrace.project.loading import dataset_names, load_dataset
+from headrace.storage.table_store import Lake
+
+
+@contextmanager
+def held(lake: Lake, tables: Iterable[str] | None = None) -> Iterator[None]:
+    """Hold the leases of `tables`, or of everything that a run of any dataset may write.
+
+    Raises:
+        TableBusyError: A run holds one of them.
+    """
+    with ExitStack() as stack:
+        for table in sorted(set(everything(lake) if tables is None else tables)):
+            stack.enter_context(lake.lease(table))
+        yield
+
+
+def everything(lake: Lake) -> Iterator[str]:
+    """Name of every lease: of the tables there are or may be, of releases, and those that a run has ever taken."""
+    for name in dataset_names():
+        dataset = load_dataset(name)
+        yield f"release/{name}"
+        yield from (raw_table(name, source.name) for source in dataset.sources)
+        yield from (labeling_tables.annotations(dataset, labeling) for labeling in dataset.labels)
+        for stage in graph.dataset_stages(dataset):
+            yield from (stage.table, *stage.beside)
+    for path in (lake.root / ".headrace" / "locks").glob("*.lock"):
+        yield path.stem.replace(".", "/")

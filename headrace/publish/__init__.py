@@ -1,0 +1,1 @@
+"""`headrace publish`: load the idle slot of the online store, verify it, switch to it."""

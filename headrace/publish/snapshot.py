@@ -1,0 +1,268 @@
+"""What a release says every key's value is: its latest row, at the moment at which all of the release is known."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from random import Random
+from typing import Self
+
+import polars as pl
+import polars.selectors as cs
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, WHOLE, Dataset, FeatureTable
+from headrace.retrieve.errors import MisplacedRowError, NothingToPublishError, UnreadablePartitionError
+from headrace.retrieve.partition_reader import Rows, digest, instant, manifests, microseconds, moment, table_name
+from headrace.storage.manifest import Manifest
+from headrace.storage.table_store import Lake
+from headrace.transform.kernel import SPAN
+
+
+@dataclass(frozen=True)
+class Span:
+    """The newest event time and the newest known time of some rows."""
+
+    event: datetime
+    known: datetime
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The feature tables of a release.
+
+    Attributes:
+        dataset: Whose.
+        lake: The workspace.
+        release: Its name; empty for the tables as the workspace has them.
+        manifests: Feature table → manifest.
+    """
+
+    dataset: Dataset
+    lake: Lake
+    release: str
+    manifests: Mapping[str, Manifest]
+
+    @classmethod
+    def of(cls, dataset: Dataset, lake: Lake, release: str) -> Self:
+        """Read the manifests; no row is read yet.
+
+        Raises:
+            NothingToPublishError: A table has no partition.
+        """
+        made = manifests(lake, [table_name(dataset, table) for table in dataset.features], release)
+        found = {table.name: made[table_name(dataset, table)] for table in dataset.features}
+        empty = [name for name, table in found.items() if not table.partitions]
+        if empty:
+            raise NothingToPublishError(
+                f"{release or dataset.name}: {', '.join(empty)} {'has' if len(empty) == 1 else 'have'} no partition."
+                f" Run `headrace run {dataset.name}` first."
+            )
+        return cls(dataset, lake, release, found)
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for two releases when they put the same values online: same files, same declarations."""
+        declared = [repr((t.name, t.keys, t.key_types, t.features, t.ttl)) for t in self.dataset.features]
+        lines = [*declared, *digest(list(self.manifests.values()))]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+    @cached_property
+    def now(self) -> datetime:
+        """The moment at which all of the release is known."""
+        return max((max(span.event, span.known) for span in self.spans.values()), default=moment(0))
+
+    @cached_property
+    def spans(self) -> dict[str, Span]:
+        """Feature table → its newest times; a table without rows has none.
+
+        Raises:
+            MisplacedRowError: A row's event time is not in the day of its partition, where nobody would look for it.
+        """
+        found = {}
+        for table, made in self.manifests.items():
+            spans = [span for name in made.partitions if (span := self._span(made, name))]
+            if spans:
+                found[table] = Span(max(span.event for span in spans), max(span.known for span in spans))
+        return found
+
+    def _span(self, made: Manifest, name: str) -> Span | None:
+        """What the manifest tells of a partition's times, or its file where an older one does not: no row is read."""
+        told = made.partitions[name].facts.get(SPAN) or self._footer(made, name)
+        if not told:
+            return None
+        first, last, known = (moment(told[time]) for time in ("first", "last", "known"))
+        _check_day(made.table, name, first, last)
+        return Span(last, known)
+
+    def _footer(self, made: Manifest, name: str) -> dict[str, int]:
+        """The fact `SPAN`, from the statistics at the end of the file."""
+        path = self.lake.cache.fetch(made.partitions[name].md5)
+        try:
+            footer = pq.read_metadata(path)
+        except (pa.ArrowException, OSError) as error:
+            raise UnreadablePartitionError(
+                f"{made.table} {name}: expected a Parquet file in {path}; {error} Delete that file, then run the same"
+                " command again: it is fetched from the remote."
+            ) from error
+        places = {footer.schema.column(place).name: place for place in range(footer.num_columns)}
+        groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
+        events = [group.column(places[EVENT_TIME]).statistics for group in groups]
+        known = [group.column(places[KNOWN_TIME]).statistics for group in groups]
+        if not footer.num_rows:
+            return {}
+        first, last = min(found.min for found in events), max(found.max for found in events)
+        times = {"first": first, "last": last, "known": max(found.max for found in known)}
+        return {which: microseconds(time) for which, time in times.items()}
+
+    @cached_property
+    def latest(self) -> dict[str, pl.DataFrame]:
+        """Feature table → the latest row of each key that is not older than the TTL.
+
+        Raises:
+            NothingToPublishError: There is none in any table.
+        """
+        found = {table.name: self.among(table, None) for table in self.dataset.features}
+        if all(rows.is_empty() for rows in found.values()):
+            raise self.nothing()
+        return found
+
+    def nothing(self) -> NothingToPublishError:
+        """The error of a release without a single value."""
+        return NothingToPublishError(
+            f"{self.release or self.dataset.name}: no key of any feature table has a value within its TTL of"
+            f" {self.now.isoformat()}, the newest event or known time of the release."
+            " If that time is wrong, a source gave a stamp from the future; else the TTLs are too short."
+        )
+
+    def among(self, table: FeatureTable, keys: pl.DataFrame | None) -> pl.DataFrame:
+        """The latest row of each of these keys, by default of all, that is not older than the TTL.
+
+        Of some keys, the newest partitions are read first, and older ones only for the keys that are not in them.
+        """
+        columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
+        window, names = self._window(table), list(table.keys)
+        if keys is None:
+            return latest(window.read(columns), table, self.now)
+        found, left = [], keys
+        for part in window.newest_first():
+            first = left[names[0]].unique().implode()
+            rows = part.read(columns, pl.col(names[0]).is_in(first)).join(left, on=names, how="semi")
+            found.append(latest(rows, table, self.now))
+            left = left.join(found[-1], on=names, how="anti")
+            if left.is_empty():
+                break
+        return pl.concat(found) if found else window.read(columns).clear()
+
+    def sample(self, table: FeatureTable, most: int) -> pl.DataFrame:
+        """Keys that have a latest row: at most so many, and all if there are no more, of partitions drawn by lot.
+
+        The digest draws them, so that the same release has the same sample, and the next one another.
+        """
+        window, names, kinds = self._window(table), list(table.keys), _key_types(table)
+        order = list(window.partitions)
+        Random(f"{self.digest} {table.name}").shuffle(order)  # noqa: S311  a sample, no secret
+        found = pl.DataFrame(schema=kinds)
+        for name in order:
+            part = replace(window, partitions=(name,))
+            rows = part.read([*names, EVENT_TIME, KNOWN_TIME], seen(table, self.now)).select(names).drop_nulls()
+            some = rows.gather_every(max(1, rows.height // most)).cast(pl.Schema(kinds))
+            found = pl.concat([found, some]).unique(maintain_order=True)
+            if found.height >= most:
+                break
+        return found.head(most)
+
+    def affected(self, table: FeatureTable, before: "Snapshot") -> pl.DataFrame:
+        """The only keys whose latest row can be another than in `before`.
+
+        They have a row that only one of the two has, in a partition that came, went or differs; or one that only one of
+        the two finds too old.
+        """
+        had, has = before.manifests[table.name], self.manifests[table.name]
+        other = {name for name in {*had.partitions, *has.partitions} if _md5(had, name) != _md5(has, name)}
+        columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
+        one, two = (_some(self.lake, made, other).read(columns) for made in (had, has))
+        kinds = _key_types(table)
+        parts = [*only_in_one(one, two), self._aged(table, before)]
+        keys = [part.select(pl.col(name).cast(kind) for name, kind in kinds.items()) for part in parts]
+        return pl.concat(keys).unique().drop_nulls()
+
+    def _aged(self, table: FeatureTable, before: "Snapshot") -> pl.DataFrame:
+        """Keys of the rows that only one of the two finds too old."""
+        if not table.ttl or before.now == self.now:
+            return pl.DataFrame(schema=_key_types(table))
+        first, last = sorted(microseconds(snapshot.now - table.ttl) for snapshot in (before, self))
+        between = pl.col(EVENT_TIME).is_between(instant(first), instant(last))
+        rows = Rows.between(self.lake, self.manifests[table.name], first, last)
+        return rows.read([*table.keys, EVENT_TIME], between).select(table.keys)
+
+    def _window(self, table: FeatureTable) -> Rows:
+        since = microseconds(self.now - table.ttl) if table.ttl else None
+        return Rows.between(self.lake, self.manifests[table.name], since, microseconds(self.now))
+
+    def known_at(self, now: str) -> Self:
+        """The same, `now` having been found before."""
+        known = replace(self)
+        known.__dict__["now"] = datetime.fromisoformat(now)
+        return known
+
+
+def seen(table: FeatureTable, now: datetime) -> pl.Expr:
+    """Whether a row is known at `now` and not older than the TTL."""
+    end = instant(microseconds(now))
+    found = (pl.col(EVENT_TIME) <= end) & (pl.col(KNOWN_TIME) <= end)
+    return found & (pl.col(EVENT_TIME) >= instant(microseconds(now - table.ttl))) if table.ttl else found
+
+
+def latest(rows: pl.DataFrame, table: FeatureTable, now: datetime) -> pl.DataFrame:
+    """The newest row of each key at `now`: known by then, and not older than the TTL."""
+    return (
+        rows.filter(seen(table, now))
+        .drop_nulls(list(table.keys))
+        .sort(*table.keys, EVENT_TIME, KNOWN_TIME, maintain_order=True)
+        .unique(table.keys, keep="last", maintain_order=True)
+    )
+
+
+def only_in_one(one: pl.DataFrame, two: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Rows of either that the other has not, bit by bit: null equals null, and 0.0 does not equal -0.0."""
+    one, two = (rows.with_columns(cs.float().map_batches(_bits)) for rows in (one, two))
+    if not (one.height and two.height):
+        yield from (one, two)
+        return
+    if one.height == two.height:
+        # Most corrections change values where they stand: those rows are found in one pass, and the others are equal.
+        pairs = zip(one.get_columns(), two.get_columns(), strict=True)
+        other = pl.select(pl.any_horizontal(mine.ne_missing(theirs) for mine, theirs in pairs)).to_series()
+        one, two = one.filter(other), two.filter(other)
+    for here, there in ((one, two), (two, one)):
+        yield here.join(there, on=one.columns, how="anti", nulls_equal=True)
+
+
+def _bits(column: pl.Series) -> pl.Series:
+    """Floats as the whole numbers of the same bits; those that are not numbers as one of them."""
+    plain = column.fill_nan(float("nan"))
+    return plain.reinterpret(dtype=pl.UInt64 if column.dtype == pl.Float64 else pl.UInt32)
+
+
+def _md5(made: Manifest, name: str) -> str:
+    return made.partitions[name].md5 if name in made.partitions else ""
+
+
+def _check_day(table: str, name: str, *times: datetime) -> None:
+    for time in times:
+        if name not in {WHOLE, str(time.date())}:
+            raise MisplacedRowError(
+                f"{table} {name}: expected event times of that UTC day, seen {time.isoformat()}. Retrieval would not"
+                f" find the row there; mend the kernel, then run `headrace transform {table.split('/')[1]}`."
+            )
+
+
+def _some(lake: Lake, made: Manifest, names: Collection[str]) -> Rows:
+    return Rows(lake, made, tuple(name for name in sorted(names) if name in made.partitions))
+
+
+def _key_types(table: FeatureTable) -> dict[str, pl.DataType]:
+    return {key: table.key_types.get(key, pl.String()) for key in table.keys}

@@ -1,0 +1,1 @@
+"""`headrace release`: audit, push and tag the tables of a dataset."""

@@ -1,0 +1,73 @@
+"""two times → requests: every moment between them at which a feature of some key changed, as it became known.
+
+That is what retrieval without request rows answers: the history of the keys, each row as a model would have seen it
+then. Feast's own store gives one row a key, at the end date, instead; ours holds that row too, if something changed.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import polars as pl
+
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS
+from headrace.retrieve.errors import RequestRefusedError
+from headrace.retrieve.join import Lookup
+from headrace.retrieve.partition_reader import Rows, instant, manifest, microseconds
+from headrace.retrieve.requests import TIME
+from headrace.storage.table_store import Lake
+
+
+def history(  # noqa: PLR0913  where, what, from when to when, and how it is read
+    lake: Lake,
+    lookups: Sequence[Lookup],
+    start: datetime | None,
+    end: datetime | None,
+    *,
+    as_known: bool,
+    verify: bool,
+) -> pl.DataFrame:
+    """Keys and `event_timestamp` of every such moment from `start` to `end`, both included, sorted.
+
+    Raises:
+        RequestRefusedError: A time is missing or has no zone, or the views have no keys in common to make rows of.
+    """
+    since, until = _moment(start, "start_date"), _moment(end, "end_date")
+    widest = max(lookups, key=lambda lookup: len(lookup.keys))
+    apart = [lookup.name for lookup in lookups if not set(lookup.keys.values()) <= set(widest.keys.values())]
+    if apart:
+        raise RequestRefusedError(
+            f"{widest.name} is joined by {', '.join(widest.keys.values())}, {apart[0]} by other keys: there are no rows"
+            " that have both. Ask for them one after the other, or give requests that name the keys."
+        )
+    same = [lookup for lookup in lookups if set(lookup.keys.values()) == set(widest.keys.values())]
+    keys = list(widest.keys.values())
+    found = [
+        _moments(lake, lookup, since, until, as_known=as_known, verify=verify).select(*keys, TIME) for lookup in same
+    ]
+    return pl.concat(found).drop_nulls().unique().sort(*keys, TIME)
+
+
+def _moments(  # noqa: PLR0913
+    lake: Lake, lookup: Lookup, since: int, until: int, *, as_known: bool, verify: bool
+) -> pl.DataFrame:
+    table = manifest(lake, lookup.table, lookup.release)
+    # A row may become known any time after its event, so as it became known, the past has no bound.
+    rows = Rows.between(lake, table, None if as_known else since, until, verify=verify)
+    changed = pl.max_horizontal(EVENT_TIME, KNOWN_TIME) if as_known else pl.col(EVENT_TIME)
+    times = rows.read([*lookup.keys, EVENT_TIME, KNOWN_TIME]).with_columns(changed.cast(UTC_MICROSECONDS).alias(TIME))
+    renamed = {key: column for key, column in lookup.keys.items() if key != column}
+    return (
+        times.filter(pl.col(TIME).is_between(instant(since), instant(until)))
+        .cast({key: lookup.types[key] for key in lookup.keys})
+        .rename(renamed)
+    )
+
+
+def _moment(time: datetime | None, name: str) -> int:
+    if time is None or time.tzinfo is None:
+        seen = "none" if time is None else f"{time.isoformat()} without one"
+        raise RequestRefusedError(
+            f"Without requests, expected start_date and end_date with a zone, seen {seen} for {name} (Feast takes the"
+            " time of day for an end_date that is not given). For example datetime(2013, 1, 9, tzinfo=UTC)."
+        )
+    return microseconds(time)

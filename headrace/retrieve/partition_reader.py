@@ -1,0 +1,237 @@
+"""The feature tables of a release, read through their manifests: only the partitions and columns that can matter."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from math import inf
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from headrace.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
+from headrace.retrieve.asof import Bools, Int64s
+from headrace.retrieve.errors import UnknownReleaseError, UnreadablePartitionError
+from headrace.retrieve.hash_cache import memory
+from headrace.storage import git
+from headrace.storage.dvc.cache import read_directory
+from headrace.storage.dvc.push import PARALLEL
+from headrace.storage.files import parse_yaml
+from headrace.storage.manifest import MANIFEST, Manifest
+from headrace.storage.table_store import Lake
+
+WORKSPACE = ""
+"""In place of a release: the tables as the workspace has them now."""
+
+DAY = 86_400_000_000
+
+ROW = "row"
+"""Column of numbered rows: from 0 through all partitions that are read."""
+
+
+def table_name(dataset: Dataset, table: FeatureTable) -> str:
+    """Name of the table in the lake."""
+    return f"features/{dataset.name}/{table.name}"
+
+
+def manifest(lake: Lake, table: str, release: str = WORKSPACE) -> Manifest:
+    """The manifest of `table` at `release`, wherever its bytes are.
+
+    Raises:
+        UnknownReleaseError: There is no such release, or the table is not in it.
+    """
+    return manifests(lake, [table], release)[table]
+
+
+def manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) -> dict[str, Manifest]:
+    """The manifests of several tables; what git has of the release is read once.
+
+    Raises:
+        UnknownReleaseError: There is no such release, or a table is not in it.
+    """
+    if release == WORKSPACE:
+        return {table: lake.manifest(table) for table in tables}
+    outs = _outs(lake.root, release)
+    missing = [table for table in tables if f"data/{table}" not in outs]
+    if missing:
+        there = ", ".join(sorted(outs)) or "nothing"
+        raise UnknownReleaseError(f"Release {release} has no table {missing[0]}: its dvc.lock records {there}.")
+    return {table: _recorded(lake, outs[f"data/{table}"]) for table in tables}
+
+
+def _recorded(lake: Lake, folder: str) -> Manifest:
+    return Manifest.from_bytes(lake.cache.fetch(read_directory(lake.cache, folder)[MANIFEST]).read_bytes())
+
+
+def _outs(root: Path, release: str) -> dict[str, str]:
+    """Path → md5 of every output that the release records."""
+    lock = git.show(root, f"refs/tags/{release}", "dvc.lock")
+    if lock is None:
+        raise UnknownReleaseError(
+            f"There is no release {release} in {root}, or no dvc.lock in it. `git fetch --tags` brings those of others;"
+            f" `git tag --list '{release.partition('/')[0]}/*'` lists them."
+        )
+    stages = parse_yaml(lock).get("stages", {})
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some partitions of one table.
+
+    Attributes:
+        lake: Where their bytes are.
+        manifest: The table.
+        partitions: The partitions, in order.
+        verify: Whether every file is hashed before it is read for the first time, and when it was touched since.
+    """
+
+    lake: Lake
+    manifest: Manifest
+    partitions: tuple[str, ...]
+    verify: bool = True
+
+    @classmethod
+    def between(
+        cls, lake: Lake, manifest: Manifest, since: int | None, until: int | None, *, verify: bool = True
+    ) -> Self:
+        """The partitions that may hold events from `since` to `until` (microseconds, both included, None for any)."""
+        first = None if since is None else _day(since)
+        last = None if until is None else _day(until)
+        names = (name for name in sorted(manifest.partitions) if _overlaps(name, first, last))
+        return cls(lake, manifest, tuple(names), verify)
+
+    @cached_property
+    def height(self) -> int:
+        """How many rows there are, by the manifest."""
+        return sum(self.manifest.partitions[name].rows or 0 for name in self.partitions)
+
+    def read(self, columns: Sequence[str], where: pl.Expr | None = None, *, numbered: bool = False) -> pl.DataFrame:
+        """The rows, or those `where` something holds, in partition order; `numbered` ones have a column `ROW` first.
+
+        Raises:
+            UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
+        """
+        if not self.partitions:
+            some = sorted(self.manifest.partitions)[:1]
+            if not some:
+                return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
+            return replace(self, partitions=tuple(some)).read(columns, pl.lit(value=False))
+        paths = self._paths()
+        try:
+            scanned = pl.scan_parquet(paths, glob=False, row_index_name=ROW if numbered else None)
+            rows = scanned.select([ROW, *columns] if numbered else columns)
+            found = rows.collect() if where is None else rows.filter(where).collect(engine="streaming")
+            return found.rechunk()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise self._refuse(columns, error) from error
+
+    def gather(self, columns: Sequence[str], row: Int64s, found: Bools) -> pl.DataFrame:
+        """The rows of those numbers, where they were `found`, and any others where not.
+
+        A partition that has none of them is not read.
+
+        Raises:
+            UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
+        """
+        sizes = np.array([self.manifest.partitions[name].rows for name in self.partitions])
+        place = np.searchsorted(sizes.cumsum(), row, side="right")
+        used = np.bincount(place[found], minlength=sizes.size) > 0
+        skipped = np.where(used, 0, sizes).cumsum()
+        part = replace(self, partitions=tuple(name for name, use in zip(self.partitions, used, strict=True) if use))
+        return part.read(columns)[pl.Series(np.where(found, row - skipped[place], 0))]
+
+    def newest_first(self, most: float = inf) -> Iterator[Self]:
+        """The partitions from the newest on: one, then the two before it, the four before those.
+
+        A partition holds the events of a day: what is found in one is newer than all that older ones hold.
+
+        Args:
+            most: Rows that are given at a time, unless one partition alone has more.
+        """
+        names, take = self.partitions, 1
+        while names:
+            part = replace(self, partitions=names[-take:])
+            while len(part.partitions) > 1 and part.height > most:
+                part = replace(part, partitions=part.partitions[len(part.partitions) // 2 :])
+            yield part
+            names, take = names[: -len(part.partitions)], 2 * len(part.partitions)
+
+    def _paths(self) -> list[Path]:
+        """Files of the partitions; those not known to be here and whole are fetched and hashed, several at a time."""
+        whole, md5s = memory(self.lake.root), {name: self.manifest.partitions[name].md5 for name in self.partitions}
+        paths = {name: self.lake.cache.path(md5) for name, md5 in md5s.items()}
+        unsure = [name for name, path in paths.items() if not whole.remembers(path, md5s[name])]
+        try:
+            if len(unsure) == 1:
+                self._path(unsure[0])
+            elif unsure:
+                with ThreadPoolExecutor(PARALLEL) as pool:
+                    list(pool.map(self._path, unsure))
+        finally:
+            whole.keep()
+        return [*paths.values()]
+
+    def _path(self, name: str) -> Path:
+        entry = self.manifest.partitions[name]
+        path = self.lake.cache.fetch(entry.md5)
+        if self.verify and not memory(self.lake.root).is_whole(path, entry.md5):
+            raise UnreadablePartitionError(
+                f"{self.manifest.table} {name}: expected md5 {entry.md5} and {entry.size} bytes, seen others in {path}."
+                " Delete that file, then run the same command again: it is fetched from the remote."
+            )
+        return path
+
+    def _refuse(self, columns: Sequence[str], error: Exception) -> UnreadablePartitionError:
+        for name in self.partitions:
+            path = self._path(name)
+            try:
+                pl.scan_parquet(path).select(columns).collect()
+            except (pl.exceptions.PolarsError, OSError) as own:
+                reason = str(own).splitlines()[0]
+                return UnreadablePartitionError(
+                    f"{self.manifest.table} {name}: expected the columns {', '.join(columns)} in {path}; {reason}."
+                    f" `headrace transform {self.manifest.table.split('/')[1]}` makes the table anew if it is stale."
+                )
+        return UnreadablePartitionError(
+            f"{self.manifest.table}: its partitions {self.partitions[0]} to {self.partitions[-1]} do not fit together:"
+            f" {str(error).splitlines()[0]}. They were made by different declarations; run `headrace transform`."
+        )
+
+
+def digest(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """Lines that are equal when, and only when, the tables' rows are the same files."""
+    for table in manifests:
+        for name, entry in sorted(table.partitions.items()):
+            yield json.dumps([table.table, name, entry.md5])
+
+
+def moment(microseconds: int) -> datetime:
+    """The time that many microseconds after 1970, exactly."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+def microseconds(time: datetime) -> int:
+    """The inverse of `moment`; a time without zone is taken for UTC, as Feast does."""
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def instant(microseconds: int) -> pl.Expr:
+    """That moment as a Polars literal of the one type of time."""
+    return pl.lit(microseconds, dtype=pl.Int64).cast(UTC_MICROSECONDS)
+
+
+def _day(time: int) -> int:
+    return time // DAY
+
+
+def _overlaps(name: str, first: int | None, last: int | None) -> bool:
+    if name == WHOLE:
+        return True
+    day = date.fromisoformat(name).toordinal() - date(1970, 1, 1).toordinal()
+    return (first is None or day >= first) and (last is None or day <= last)

@@ -1,0 +1,67 @@
+"""What a workspace or a git revision records: `dvc.lock`, and the `.dvc` pointers of tracked folders."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from headrace.storage import git
+from headrace.storage.files import dump_yaml, parse_yaml, write_whole
+
+
+def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str, Any]]:
+    """Path → output entry (`md5`, `size`, `nfiles`), of `dvc.lock` and of every `.dvc` file below `data/`.
+
+    Args:
+        root: The workspace.
+        revision: A git revision; by default the files as they lie in the workspace.
+    """
+    return dict(_outs(_lock_bytes(root, revision), tuple(_pointers(root, revision))))
+
+
+@lru_cache(maxsize=8)
+def _outs(lock: bytes, pointers: tuple[tuple[str, bytes], ...]) -> dict[str, dict[str, Any]]:
+    """The entries in these files; the YAML is parsed once, however many tables a run asks for."""
+    outs: dict[str, dict[str, Any]] = {}
+    for stage in parse_yaml(lock).get("stages", {}).values():
+        outs |= {out["path"]: out for out in stage.get("outs", ())}
+    for name, text in pointers:
+        outs |= {f"{name.rsplit('/', 1)[0]}/{out['path']}": out for out in parse_yaml(text)["outs"]}
+    return outs
+
+
+def read_lock(root: Path, revision: str | None = None) -> dict[str, Any]:
+    """`dvc.lock`, with no stages where there is none."""
+    return {"schema": "2.0", "stages": {}, **parse_yaml(_lock_bytes(root, revision))}
+
+
+def _lock_bytes(root: Path, revision: str | None) -> bytes:
+    if revision is not None:
+        return git.show(root, revision, "dvc.lock") or b""
+    return (root / "dvc.lock").read_bytes() if (root / "dvc.lock").exists() else b""
+
+
+def write_lock(root: Path, lock: Mapping[str, Any]) -> None:
+    """Write `dvc.lock`, whole or not at all."""
+    write_whole(root / "dvc.lock", dump_yaml(lock))
+
+
+def write_pointer(root: Path, out: Mapping[str, Any]) -> str:
+    """Write the `.dvc` file of a tracked folder, whose output entry has its path from the root; returns its path."""
+    folder, _, name = str(out["path"]).rpartition("/")
+    write_whole(root / folder / f"{name}.dvc", dump_yaml({"outs": [_pointer_out(out, name)]}))
+    return f"{folder}/{name}.dvc"
+
+
+def _pointer_out(out: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {field: out[field] for field in ("md5", "size", "nfiles", "hash")} | {"path": name}
+
+
+def _pointers(root: Path, revision: str | None) -> Iterator[tuple[str, bytes]]:
+    if revision is None:
+        for path in sorted((root / "data").glob("*/*/*.dvc")):
+            yield path.relative_to(root).as_posix(), path.read_bytes()
+        return
+    blobs = {name: blob for name, blob in git.tree(root, revision, "data").items() if name.endswith(".dvc")}
+    texts = dict(git.blobs(root, blobs.values()))
+    yield from ((name, texts[blob]) for name, blob in blobs.items())

@@ -1,0 +1,231 @@
+"""Git: what is committed, and the one atomic push that makes a release.
+
+A git that is killed leaves a lock file behind, and later ones refuse to go on: a lock that nobody holds is removed.
+"""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from headrace import failpoints
+from headrace.errors import HeadraceError, NotConfiguredError
+
+REMOTE = "origin"
+FALLBACK_IDENTITY = {"user.name": "Headrace", "user.email": "headrace@localhost"}
+LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
+TRIES = 4
+"""One git takes several locks in turn."""
+
+DEAD_AFTER_S = 5.0
+"""Seconds after which a lock is dead that no process of git in the repository can hold: a library holds it shortly."""
+
+
+class GitError(HeadraceError):
+    """Git refused."""
+
+
+class StaleReleaseError(HeadraceError):
+    """Somebody else's commit came first."""
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What `git` prints, run in `root`.
+
+    Raises:
+        GitError: It exited with another code than 0.
+    """
+    for _ in range(TRIES):
+        done = _run(root, arguments)
+        lock = LOCKED.search(done.stderr) if done.returncode else None
+        if not (lock and _waited_out(root, Path(lock[1]))):
+            break
+    if done.returncode:
+        raise GitError(f"git {' '.join(arguments)} in {root} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def _run(root: Path, arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    english = {**os.environ, "LC_ALL": "C"}  # what it says is read here
+    return subprocess.run(["git", *arguments], cwd=root, env=english, capture_output=True, text=True, check=False)
+
+
+def dead_locks(root: Path) -> list[Path]:
+    """Lock files of the repository that no running git can hold, and that are too old to be a library's."""
+    folders = git(root, "rev-parse", "--absolute-git-dir", "--path-format=absolute", "--git-common-dir").splitlines()
+    places = ((Path(folder), pattern) for folder in dict.fromkeys(folders) for pattern in ("*.lock", "refs/**/*.lock"))
+    found = sorted({path for folder, pattern in places for path in folder.glob(pattern)})
+    return [path for path in found if _age(path) > DEAD_AFTER_S] if found and not _at_work(root) else []
+
+
+def unlock(root: Path, lock: Path) -> None:
+    """Remove a lock that is dead, if it still is."""
+    if lock in dead_locks(root):
+        with failpoints.point("git's lock that is dead"):
+            lock.unlink(missing_ok=True)
+
+
+def _waited_out(root: Path, lock: Path) -> bool:
+    """Whether to try again: the lock was let go of, or found dead and removed; False if somebody goes on holding it."""
+    until = time.monotonic() + 2 * DEAD_AFTER_S
+    while lock.exists() and time.monotonic() < until:
+        unlock(root, lock)
+        time.sleep(DEAD_AFTER_S / 25)
+    return not lock.exists()
+
+
+def _age(path: Path) -> float:
+    """Seconds since the file was written; none for one that is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _at_work(root: Path) -> bool:
+    """Whether a process of git, or one that cannot be looked at, works in the repository."""
+    import psutil  # noqa: PLC0415  DVC brings it; only who meets a lock pays
+
+    for process in psutil.process_iter(["name", "cwd", "status"]):
+        if re.match(r"git(-|$)", process.info["name"] or "") and process.info["status"] != psutil.STATUS_ZOMBIE:
+            folder = process.info["cwd"]
+            if folder is None or Path(folder).is_relative_to(root.resolve()):
+                return True
+    return False
+
+
+def show(root: Path, revision: str, path: str) -> bytes | None:
+    """A file as it is at `revision`; None if it is not there."""
+    done = subprocess.run(["git", "show", f"{revision}:{path}"], cwd=root, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def files(root: Path, revision: str, folder: str) -> list[str]:
+    """Paths of the files below `folder` at `revision`."""
+    return git(root, "ls-tree", "-r", "--name-only", "-z", revision, "--", folder).split("\0")[:-1]
+
+
+def refs(root: Path, *below: str) -> dict[str, str]:
+    """Full name → commit of the refs below these prefixes, or of all, newest first, less those that name no commit."""
+    form = "%(refname) %(if)%(*objectname)%(then)%(*objecttype) %(*objectname)%(else)%(objecttype) %(objectname)%(end)"
+    lines = git(root, "for-each-ref", "--sort=-creatordate", f"--format={form}", *below).splitlines()
+    found = (line.split(" ") for line in lines)
+    return {name: commit for name, kind, commit in found if kind == "commit"}
+
+
+def stashes(root: Path) -> dict[str, str]:
+    """What was put aside with `git stash`: of each the commit and its parents, which hold the index and new files."""
+    if not git(root, "for-each-ref", "refs/stash"):
+        return {}
+    lines = git(root, "log", "--walk-reflogs", "--format=%H %P", "refs/stash").splitlines()
+    return {f"stash {commit[:10]}": commit for line in lines for commit in line.split()}
+
+
+def tree(root: Path, revision: str, *paths: str) -> dict[str, str]:
+    """Path → blob of the files at and below `paths` at `revision`."""
+    lines = git(root, "ls-tree", "-r", "-z", revision, "--", *paths).split("\0")
+    return {line.split("\t")[1]: line.split("\t")[0].split(" ")[2] for line in lines if line}
+
+
+def blobs(root: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """The bytes of each blob, by one process of git."""
+    wanted = "".join(f"{name}\n" for name in names).encode()
+    done = subprocess.run(["git", "cat-file", "--batch"], cwd=root, input=wanted, capture_output=True, check=True)
+    at = 0
+    while at < len(done.stdout):
+        begin = done.stdout.index(b"\n", at) + 1
+        name, _, size = done.stdout[at : begin - 1].decode().split(" ")
+        at = begin + int(size) + 1
+        yield name, done.stdout[begin : at - 1]
+
+
+def commit(root: Path, paths: Iterable[str], message: str) -> bool:
+    """Commit these paths; False if nothing in them differs from HEAD."""
+    wanted = sorted(paths)
+    with failpoints.point("git add", lambda: _leave_lock(root, "index")):
+        git(root, "add", "--all", "--", *wanted)
+    if not git(root, "diff", "--cached", "--name-only", "--", *wanted):
+        return False
+    with failpoints.point("git commit", lambda: _leave_lock(root, "index", "HEAD")):
+        git(root, *_identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
+    return True
+
+
+def tag(root: Path, name: str, message: str) -> None:
+    """Tag HEAD, with a note; a tag of that name that was never pushed makes way."""
+    with failpoints.point("git tag", lambda: _leave_lock(root, f"refs/tags/{name}")):
+        git(root, *_identity(root), "tag", "--force", "--annotate", name, "--message", message)
+
+
+def remote_tags(root: Path, prefix: str) -> list[str]:
+    """Tags below `prefix` on the remote: what is there is released, whatever is here."""
+    lines = git(root, "ls-remote", "--tags", "--refs", REMOTE, f"refs/tags/{prefix}*").splitlines()
+    return [line.split("\t")[1].removeprefix("refs/tags/") for line in lines]
+
+
+def push(root: Path, *tags: str) -> None:
+    """Push HEAD and `tags` in one step that happens whole or not at all.
+
+    Raises:
+        StaleReleaseError: The remote's branch has commits that HEAD does not have.
+        GitError: The remote does not answer, or does not let us.
+    """
+    branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
+    names = [f"refs/tags/{name}" for name in tags]
+    try:
+        with failpoints.point("git push"):
+            git(root, "push", "--quiet", "--atomic", REMOTE, f"HEAD:refs/heads/{branch}", *names)
+    except GitError as error:
+        if "[rejected]" not in str(error):
+            raise
+        raise StaleReleaseError(
+            f"{root}: {REMOTE}/{branch} moved on since this run began, so its release was refused; nothing was pushed."
+            f" `git pull --rebase`, then run the same command again. ({error})"
+        ) from None
+
+
+def fetch(root: Path) -> None:
+    """Bring the remote's branches and tags here.
+
+    Raises:
+        NotConfiguredError: The workspace has no remote called `origin`, or it does not answer.
+    """
+    try:
+        with failpoints.point("git fetch", lambda: _leave_lock(root, f"refs/remotes/{REMOTE}/main")):
+            git(root, "fetch", "--quiet", "--tags", "--force", REMOTE)
+    except GitError as error:
+        raise NotConfiguredError(
+            f"{root}: releases are pushed to the git remote {REMOTE!r}, and it does not answer."
+            f" Set it with `git remote add {REMOTE} …`. ({error})"
+        ) from None
+
+
+def head(root: Path) -> str:
+    """The commit that is checked out."""
+    return git(root, "rev-parse", "HEAD")
+
+
+def commit_of(root: Path, name: str) -> str:
+    """The commit that a tag or branch names."""
+    return git(root, "rev-parse", f"{name}^{{commit}}")
+
+
+def tags(root: Path, prefix: str) -> list[str]:
+    """Tags below `prefix` that are here."""
+    return git(root, "tag", "--list", f"{prefix}*").splitlines()
+
+
+def _leave_lock(root: Path, *names: str) -> None:
+    """What git leaves when it is killed."""
+    for name in names:
+        lock = Path(root, git(root, "rev-parse", "--git-path", f"{name}.lock"))
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+
+
+def _identity(root: Path) -> list[str]:
+    """Options that name an author where git has none."""
+    known = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False).returncode == 0
+    return [] if known else [part for name, value in FALLBACK_IDENTITY.items() for part in ("-c", f"{name}={value}")]

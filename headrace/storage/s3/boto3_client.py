@@ -1,0 +1,144 @@
+"""Requests by boto3: listings that show every key as it is, objects with names of any kind, uploads nobody ended.
+
+And what is left of an object whose read broke off: rclone answers that with status 200, which obstore does not take.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import NotConfiguredError
+from headrace.storage.s3.errors import NoKeysError, RefusedError, UnreachedError
+from headrace.storage.s3.objects import CONNECT_SECONDS, READ_SECONDS, Answer, Object, Place
+
+CHUNK = 1024 * 1024
+CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class Control:
+    """Any object, by any key; safe to use from many threads."""
+
+    place: Place
+
+    def page(self, prefix: str, after: str | None) -> tuple[list[Object], str | None]:
+        """A page of the objects below `prefix`, in the order of keys, and where the next one begins."""
+        more = {"ContinuationToken": after} if after else {}
+        page = self.ask("list_objects_v2", Prefix=prefix, **more)
+        return [_listed(item) for item in page.get("Contents", ())], page.get("NextContinuationToken")
+
+    def head(self, key: str) -> Object:
+        """The object as it is now."""
+        return _described(key, self.ask("head_object", Key=key))
+
+    def get(self, found: Object, start: int = 0) -> Answer:
+        """The object from its byte `start` on, if it is still the one that was found."""
+        exactly = {"IfMatch": f'"{found.etag}"'} if found.etag else {}
+        exactly |= {"VersionId": found.version} if found.version else {}
+        exactly |= {"Range": f"bytes={start}-"} if start else {}
+        answer = self.ask("get_object", Key=found.key, **exactly)
+        if start and "ContentRange" not in answer:
+            raise UnreachedError(f"asked for the bytes from {start:,} on, seen the whole object.")
+        return Answer(_described(found.key, answer), _chunks(answer["Body"]))
+
+    def put(self, key: str, content: Path | bytes) -> Object:
+        """Write an object, in one request."""
+        if isinstance(content, bytes):
+            answer, size = self.ask("put_object", Key=key, Body=content), len(content)
+        else:
+            with content.open("rb") as file:
+                answer, size = self.ask("put_object", Key=key, Body=file), content.stat().st_size
+        return Object(key, size, _unquoted(answer), answer.get("VersionId"))
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        self.ask("delete_object", Key=key)
+
+    def ask(self, request: str, **what: Any) -> Any:  # noqa: ANN401  boto3 makes its answers at run time
+        """The answer to one request, by boto3's name for it."""
+        with _in_our_words():
+            call: Callable[..., Any] = getattr(self._client, request)
+            return call(Bucket=self.place.bucket, **what)
+
+    @cached_property
+    def _client(self) -> Any:  # noqa: ANN401
+        import boto3.session  # noqa: PLC0415  a quarter of a second of CPU
+        import botocore.session  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415
+
+        place = self.place
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=CONNECTIONS,
+            retries={"total_max_attempts": 1},  # tried again by the bucket, within one limit of time
+            request_checksum_calculation="when_required",  # rclone and older servers fail on the newer checksums
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "path"} if place.own_endpoint else {},
+        )
+        try:
+            session = botocore.session.get_session()
+            session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+            return boto3.session.Session(botocore_session=session).client(
+                "s3",
+                endpoint_url=place.own_endpoint,
+                aws_access_key_id=place.access_key,
+                aws_secret_access_key=place.secret_key,
+                region_name=place.region,
+                config=config,
+            )
+        except ValueError as error:
+            raise NotConfiguredError(
+                f"s3://{place.bucket}: expected an address such as http://127.0.0.1:9000, seen {place.own_endpoint!r}"
+                " (AWS_ENDPOINT_URL)."
+            ) from error
+
+
+def _time(text: str) -> datetime:
+    """A time of an answer. Those of a listing are ISO 8601, and botocore's own parser takes a third of its CPU."""
+    from botocore.utils import parse_timestamp  # noqa: PLC0415
+
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        found: datetime = parse_timestamp(text)
+        return found
+
+
+def _chunks(body: Any) -> Iterator[Any]:  # noqa: ANN401
+    with _in_our_words():
+        yield from body.iter_chunks(CHUNK)
+
+
+def _listed(item: dict[str, Any]) -> Object:
+    return Object(item["Key"], item["Size"], _unquoted(item), modified=item.get("LastModified"))
+
+
+def _described(key: str, answer: dict[str, Any]) -> Object:
+    size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else answer["ContentLength"]
+    return Object(key, size, _unquoted(answer), answer.get("VersionId"), answer.get("LastModified"))
+
+
+def _unquoted(answer: dict[str, Any]) -> str:
+    return str(answer.get("ETag", "")).strip('"')
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Errors of boto3 as ours."""
+    from botocore import exceptions  # noqa: PLC0415
+
+    try:
+        yield
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+        raise NoKeysError from error
+    except exceptions.ClientError as error:
+        said = error.response.get("Error", {})
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        raise RefusedError(status, str(said.get("Code") or status), said.get("Message", "")) from error
+    except (exceptions.BotoCoreError, OSError) as error:
+        raise UnreachedError(str(error)) from error

@@ -1,0 +1,127 @@
+"""What goes wrong with a bucket: as both clients tell it, and in our words."""
+
+import re
+from http import HTTPStatus
+
+from headrace.errors import HeadraceError
+from headrace.storage.s3.objects import Place
+
+BUSY = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestTimeout", "429"}
+REFUSALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403", "401"}
+CHANGED = {"PreconditionFailed", "412", "NoSuchKey", "NoSuchVersion", "404"}
+ELSEWHERE = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307"}
+
+STATUS = re.compile(r"status code: (\d{3})")
+CODE = re.compile(r"<Code>([^<]+)</Code>")
+MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+CAUSE = re.compile(r'message: "([^"]+)"|error: (IncompleteBody)|source: (TimedOut)')
+"""The innermost of the causes that obstore lists below its message, which is the same for all of them."""
+
+
+class StorageError(HeadraceError):
+    """A request to the object storage failed for good."""
+
+
+class StorageUnreachableError(StorageError):
+    """The server did not answer, or not to the end, within our patience."""
+
+
+class ObjectUnreadableError(StorageUnreachableError):
+    """The server says that it has the object, and does not give its bytes."""
+
+
+class StorageRefusedError(StorageError):
+    """The server knows us not, or does not let us."""
+
+
+class BucketMissingError(StorageError):
+    """There is no such bucket at the endpoint."""
+
+
+class ObjectChangedError(StorageError):
+    """The object is no longer the one that was listed."""
+
+
+class NoKeysError(Exception):
+    """Nobody says who asks."""
+
+
+class UnreachedError(Exception):
+    """The server is away, or the line is bad."""
+
+
+class CutShortError(UnreachedError):
+    """The server gave fewer bytes than it had announced."""
+
+
+class BrokeOffError(UnreachedError):
+    """A read began, and did not come to its end."""
+
+
+class RefusedError(Exception):
+    """The server's answer is an error."""
+
+    def __init__(self, status: int, code: str, message: str = "") -> None:
+        super().__init__(f"{code} {message}".strip())
+        self.status = status
+        self.code = code
+
+
+def told(text: str) -> "RefusedError | UnreachedError":
+    """What obstore tells in its message: a refusal, or why there was no answer, or none to the end."""
+    status = STATUS.search(text)
+    if status is not None:
+        code, message = CODE.search(text), MESSAGE.search(text)
+        return RefusedError(int(status[1]), code[1] if code else status[1], message[1] if message else "")
+    said, _, below = text.partition("\n")
+    found = CAUSE.search(below)
+    cause = f" ({next(filter(None, found.groups()))})." if found else ""
+    return (CutShortError if "IncompleteBody" in cause else UnreachedError)(said + cause)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if not isinstance(error, RefusedError):
+        return isinstance(error, UnreachedError)
+    failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.NOT_IMPLEMENTED
+    return failed or error.code in BUSY
+
+
+def known(error: Exception, doing: str, place: Place, seconds: float) -> StorageError:
+    """The error in our words, after trying for so many seconds."""
+    where = f"Cannot {doing} at {place.endpoint}"
+    if isinstance(error, NoKeysError):
+        return StorageRefusedError(f"{where}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+    if isinstance(error, RefusedError):
+        return _refused(error, where, place, seconds)
+    if isinstance(error, BrokeOffError):
+        return ObjectUnreadableError(
+            f"{where}: tried for {seconds:.0f} s, and the answers broke off; last seen: {error} If other objects can be"
+            " read, the server has lost the bytes of this one: `headrace doctor --repair` mends what a release names."
+        )
+    return StorageUnreachableError(
+        f"{where}: tried for {seconds:.0f} s, last seen: {error} Check AWS_ENDPOINT_URL and that the server runs"
+        " (`headrace stack status`)."
+    )
+
+
+def _refused(error: RefusedError, where: str, place: Place, seconds: float) -> StorageError:
+    if error.code == "NoSuchBucket":
+        return BucketMissingError(
+            f"{where}: there is no bucket {place.bucket}. Check HEADRACE_BUCKET, or make the bucket."
+        )
+    if error.code in CHANGED:
+        return ObjectChangedError(f"{where}: it has been replaced or deleted since it was listed ({error}).")
+    if error.code in REFUSALS:
+        return StorageRefusedError(
+            f"{where}: refused with {error}. Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, that they belong to"
+            f" this endpoint, and that they may use the bucket {place.bucket}."
+        )
+    if error.code in ELSEWHERE:
+        return StorageError(
+            f"{where}: {error}. Expected the bucket {place.bucket} in the region {place.region}; set AWS_REGION to the"
+            " one it is in."
+        )
+    if may_pass(error):
+        return StorageUnreachableError(f"{where}: still {error} after {seconds:.0f} s. Try again later.")
+    return StorageError(f"{where}: the server answered {error}.")

@@ -1,0 +1,1 @@
+"""`headrace transform`: validated rows to feature tables, by the declared kernels."""

@@ -1,0 +1,85 @@
+"""The pure heart of transform: call a feature table's kernel and hold it to what is declared."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, WHOLE, FeatureTable
+from headrace.errors import HeadraceError
+
+SPAN = "span"
+"""Fact of a partition: `first` and `last` event time and newest `known` time, in microseconds."""
+
+
+class UndeclaredFeatureError(HeadraceError):
+    """A kernel's frame is not what its feature table declares."""
+
+
+def compute(
+    table: FeatureTable, day: str, files: Mapping[str, Sequence[Path]], until: str | None = None
+) -> pl.LazyFrame:
+    """The rows of `table` for the UTC day `day`: keys, event time, known time and the declared features, in that order.
+
+    Args:
+        table: The declaration.
+        day: `2013-01-09`.
+        files: Keyword of the kernel → Parquet files in partition order.
+        until: The last of several days, for a kernel that takes it.
+
+    Raises:
+        UndeclaredFeatureError: The kernel's frame lacks a declared column, or gives one another type.
+    """
+    last = {} if until is None else {"until": until}
+    frame = table.kernel(day=day, **last, **{name: pl.scan_parquet(list(paths)) for name, paths in files.items()})
+    got = frame.collect_schema()
+    wanted = {EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
+    wrong = {name: got.get(name) for name, kind in wanted.items() if got.get(name) != kind}
+    missing = [name for name in table.keys if name not in got]
+    if wrong or missing:
+        expected = ", ".join(f"{name}: {wanted.get(name, 'a key')}" for name in (*missing, *wrong))
+        seen = ", ".join(f"{name}: {kind}" for name, kind in got.items())
+        raise UndeclaredFeatureError(
+            f"features {table.name} {day}: expected {expected}; its kernel gave {seen}."
+            f" Mend the kernel or the declaration in {table.kernel.__module__}."
+        )
+    return frame.select(*table.keys, *wanted)
+
+
+def check(table: FeatureTable, day: str, rows: pl.DataFrame, until: str | None = None) -> None:
+    """Hold the rows of one day, or of the days up to `until`, to what retrieval counts on.
+
+    Raises:
+        UndeclaredFeatureError: An event time is not of that UTC day, or is null; or a key has two rows of one time.
+    """
+    stray = _stray(rows, day, until or day)
+    twice = rows.filter(pl.struct(*table.keys, EVENT_TIME).is_duplicated())
+    where, mend = f"features {table.name} {day}", f"Mend the kernel in {table.kernel.__module__}."
+    if stray.height:
+        raise UndeclaredFeatureError(
+            f"{where}: expected event times of that UTC day, seen {stray.height:,} others, {stray[EVENT_TIME][0]}"
+            f" first. {mend}"
+        )
+    if twice.height:
+        raise UndeclaredFeatureError(
+            f"{where}: expected one row a key and event time, seen {twice.height:,} that share theirs,"
+            f" {twice.select(*table.keys, EVENT_TIME).row(0)} first. {mend}"
+        )
+
+
+def cut(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """Day → its rows, for each of these days; `rows` hold no others."""
+    dated = rows.with_columns(day=pl.col(EVENT_TIME).dt.date())
+    parts = dated.partition_by("day", as_dict=True, include_key=False, maintain_order=True)
+    found = {str(day): part for (day,), part in parts.items()}
+    return {day: found.get(day, rows.clear()) for day in days}
+
+
+def _stray(rows: pl.DataFrame, day: str, until: str) -> pl.DataFrame:
+    """Rows of other days, or of none; a partition that is no day has no rows of its own."""
+    if day == WHOLE:
+        return rows
+    first, last = (date.fromisoformat(name) for name in (day, until))
+    held = pl.col(EVENT_TIME).dt.date().is_between(first, last)
+    return rows.filter(~held.fill_null(value=False))

@@ -1,0 +1,124 @@
+"""validated → features: each feature table's kernel, run for the days whose inputs or code changed, and no others."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, WHOLE, Dataset, FeatureTable, Reads
+from headrace.engine.stage import Files, Inputs, Outcome, Stage
+from headrace.storage.manifest import Manifest
+from headrace.transform import kernel
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
+    """The stage that makes the feature table `table`."""
+    reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.reads.values()}
+    names = dict(zip(table.reads, reads, strict=True))
+    return Stage(
+        verb="transform",
+        dataset=dataset.name,
+        table=f"features/{dataset.name}/{table.name}",
+        reads=tuple(reads),
+        modules=(*table.modules, table.kernel.__module__),
+        files=table.files,
+        partitions=partial(partitions, reads),
+        compute=partial(compute, table, names),
+        at_once=table.at_once,
+        together=partial(together, table, names),
+    )
+
+
+def partitions(
+    reads: Mapping[str, Reads], inputs: Mapping[str, Manifest], _own: Manifest
+) -> Iterator[tuple[str, Inputs]]:
+    """Every partition of the first table read, with what lies in each table's lookback before it."""
+    windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
+    driver = next(iter(reads))
+    for partition in sorted(inputs[driver].lines):
+        yield partition, {table: window.before(partition) for table, window in windows.items()}
+
+
+def compute(
+    table: FeatureTable, names: Mapping[str, str], day: str, files: Files, _params: Mapping[str, Any]
+) -> Outcome:
+    """The rows of one day; `names` maps the kernel's keywords to tables."""
+    paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
+    frame = kernel.compute(table, day, paths)
+    return Outcome(frame, _keys(table), check=partial(kernel.check, table, day), told=span, is_unique=True)
+
+
+def together(
+    table: FeatureTable, names: Mapping[str, str], files: Mapping[str, Files], _params: Mapping[str, Any]
+) -> dict[str, Outcome]:
+    """The rows of many days, those that follow one another computed by one call of the kernel.
+
+    Raises:
+        UndeclaredFeatureError: Rows of some day are not what is declared.
+    """
+    outcomes: dict[str, Outcome] = {}
+    for days in _runs(sorted(files)):
+        read = {name: {part: path for day in days for part, path in files[day][names[name]].items()} for name in names}
+        paths = {name: list(found.values()) for name, found in read.items()}
+        rows = kernel.compute(table, days[0], paths, days[-1]).collect()
+        kernel.check(table, days[0], rows, days[-1])
+        outcomes |= {
+            day: Outcome(cut, _keys(table), told=span, is_unique=True) for day, cut in kernel.cut(rows, days).items()
+        }
+    return outcomes
+
+
+def span(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
+    """The fact `SPAN` of a partition: its first and last event time and its newest known time, in microseconds."""
+    event, known = (rows[name].to_physical() for name in (EVENT_TIME, KNOWN_TIME))
+    if not rows.height:
+        return {}
+    return {kernel.SPAN: {"first": event.min(), "last": event.max(), "known": known.max()}}  # type: ignore[dict-item]
+
+
+def _runs(days: Sequence[str]) -> list[list[str]]:
+    """Days that follow one another, without a gap."""
+    runs: list[list[str]] = []
+    for day in days:
+        if runs and date.fromisoformat(day) - date.fromisoformat(runs[-1][-1]) == timedelta(days=1):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return runs
+
+
+def _keys(table: FeatureTable) -> tuple[str, ...]:
+    return (*table.keys, EVENT_TIME, KNOWN_TIME)
+
+
+class _Window:
+    """The partitions of one input that a day reads."""
+
+    def __init__(self, md5s: Mapping[str, str], lookback: int) -> None:
+        self.whole = {WHOLE: md5s[WHOLE]} if WHOLE in md5s else None
+        self.days = sorted(md5s.items())
+        self.ordinals = [] if self.whole else [_ordinal(day) for day, _ in self.days]
+        self.lookback = lookback
+
+    @classmethod
+    def over(cls, manifest: Manifest, lookback: int) -> "_Window":
+        return cls(manifest.md5s, lookback)
+
+    def before(self, day: str) -> dict[str, str]:
+        if self.whole is not None:
+            return self.whole
+        if day == WHOLE:
+            return dict(self.days)
+        last = _ordinal(day)
+        first = bisect_left(self.ordinals, last - self.lookback)
+        return dict(self.days[first : bisect_right(self.ordinals, last)])
+
+
+@lru_cache(maxsize=1 << 14)
+def _ordinal(day: str) -> int:
+    return date.fromisoformat(day).toordinal()

@@ -1,0 +1,1 @@
+"""`headrace validate`: raw rows against their contract, into validated and rejected tables."""

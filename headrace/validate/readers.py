@@ -1,0 +1,169 @@
+"""bytes → rows of text: delimited files, read exactly as declared.
+
+Nothing is sniffed or guessed, and nothing is dropped: a file is read whole or refused with the line at fault.
+"""
+
+import codecs
+import csv
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from headrace.errors import HeadraceError
+
+GZIP = b"\x1f\x8b"
+GZIP_FORMAT = zlib.MAX_WBITS | 16
+LARGE = 16 << 20
+"""From so many bytes on, a file is read by several threads: for smaller ones, starting them costs more."""
+
+
+class UnreadableError(HeadraceError):
+    """The bytes of a raw partition cannot be read as what they are declared to be."""
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """How a delimited file is written. One record is one line.
+
+    Attributes:
+        separator: Between two fields.
+        encoding: Of the text; a byte order mark is allowed before it.
+        nulls: Fields that mean "not known".
+        max_bytes: Most bytes that a file may have once unpacked.
+    """
+
+    separator: str = ","
+    encoding: str = "utf-8"
+    nulls: tuple[str, ...] = ("", "NA")
+    max_bytes: int = 1 << 30
+
+
+def delimited(path: Path, dialect: Delimited) -> pl.DataFrame:
+    """The rows of a delimited file (plain or gzip), every column as text.
+
+    Raises:
+        UnreadableError: Empty, truncated, too large, wrongly encoded, ragged, or with a column named twice.
+    """
+    content = _in_utf_8(path, _unpacked(path, dialect.max_bytes), dialect.encoding)
+    if not _is_even(content, dialect.separator.encode()):
+        _check_lines(path, content.decode(), dialect.separator)
+    try:
+        return _rows(content, dialect)
+    except pl.exceptions.ComputeError:
+        _check_lines(path, content.decode(), dialect.separator)
+        raise
+
+
+def parquet(path: Path) -> pl.DataFrame:
+    """The rows of a Parquet file as ingest wrote it from a database.
+
+    Raises:
+        UnreadableError: It is no whole Parquet file.
+    """
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.ComputeError, OSError) as error:
+        raise refused(path, f"expected a Parquet file written by ingest, but: {error}") from error
+
+
+def refused(path: Path, reason: str) -> UnreadableError:
+    """The error that says what to do about a file that cannot be read."""
+    return UnreadableError(
+        f"{path.parent.name}/{path.name}: {reason}. The file is kept as it came in {path.parent};"
+        " have the producer send it again, whole, then run `headrace ingest` and `headrace validate`."
+    )
+
+
+def _unpacked(path: Path, max_bytes: int) -> bytes:
+    packed = path.read_bytes()
+    if not packed:
+        raise refused(path, "it is empty: 0 bytes, where a header line at least was expected")
+    if not packed.startswith(GZIP):
+        if path.suffix == ".gz":
+            raise refused(path, f"expected gzip, but it begins with the bytes {packed[:4].hex(' ')}")
+        return packed
+    try:
+        content = _gunzipped(packed, max_bytes + 1)
+    except (EOFError, zlib.error) as error:
+        raise refused(path, f"truncated or damaged gzip of {len(packed):,} bytes ({error})") from error
+    if len(content) > max_bytes:
+        raise refused(path, f"{len(packed):,} bytes of gzip unpack to more than the {max_bytes:,} allowed")
+    return content
+
+
+def _gunzipped(packed: bytes, most: int) -> bytes:
+    """The content of one gzip member or several, up to so many bytes."""
+    parts: list[bytes] = []
+    while packed and most > 0:
+        member = zlib.decompressobj(GZIP_FORMAT)
+        parts.append(member.decompress(packed, most))
+        most -= len(parts[-1])
+        if most > 0 and not member.eof:
+            raise EOFError("it ends before its end was marked")
+        packed = member.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _in_utf_8(path: Path, content: bytes, encoding: str) -> bytes:
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        seen = content[error.start : error.end].hex(" ")
+        raise refused(path, f"expected {encoding}, but line {line} holds the bytes {seen}") from error
+    return (content if codecs.lookup(encoding).name == "utf-8" else text.encode()).removeprefix(codecs.BOM_UTF8)
+
+
+def _is_even(content: bytes, separator: bytes) -> bool:
+    """Whether the bytes alone say that all is well: no quote, no column named twice, and fields for all lines.
+
+    A line may still have one field too many where another has one too few: the reader refuses the first of them.
+    """
+    if not content.endswith(b"\n") or b'"' in content or b"\0" in content:
+        return False
+    names = content[: content.index(b"\n")].rstrip(b"\r").split(separator)
+    import numpy as np  # noqa: PLC0415  who only plans does not pay for the import
+
+    numbers = np.frombuffer(content, np.uint8)
+    lines, separators = (np.count_nonzero(numbers == ord(mark)) for mark in (b"\n", separator))
+    return len(set(names)) == len(names) and separators == lines * (len(names) - 1)
+
+
+def _rows(content: bytes, dialect: Delimited) -> pl.DataFrame:
+    return pl.read_csv(
+        content,
+        separator=dialect.separator,
+        null_values=list(dialect.nulls),
+        infer_schema=False,
+        n_threads=1 if len(content) < LARGE else None,
+    )
+
+
+def _check_lines(path: Path, text: str, separator: str) -> None:
+    """One record a line, as many fields as the header names, the last line ended."""
+    if "\0" in text:
+        raise refused(path, "it holds NUL characters: text in another encoding, or no text at all")
+    if not text.endswith("\n"):
+        raise refused(path, f"the last line, {_last_line(text)!r}, has no line end: the file was cut")
+    lines = pl.Series("line", text[:-1].split("\n"))
+    names = next(csv.reader([lines[0]], delimiter=separator), [])
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise refused(path, f"the header names {', '.join(map(repr, twice))} more than once")
+    bare = lines.str.replace_all('"[^"]*"', "") if '"' in text else lines
+    _check_each(path, bare.str.contains('"', literal=True), "has an unbalanced quote")
+    fields = bare.str.count_matches(separator, literal=True) + 1
+    _check_each(path, fields != len(names), f"has not the {len(names)} fields that the header names", fields)
+
+
+def _check_each(path: Path, wrong: pl.Series, reason: str, fields: pl.Series | None = None) -> None:
+    if wrong.any():
+        line = int(wrong.arg_true()[0])
+        seen = "" if fields is None else f" but {fields[line]}"
+        raise refused(path, f"line {line + 1} {reason}{seen} ({wrong.sum()} such lines)")
+
+
+def _last_line(text: str) -> str:
+    return text.rpartition("\n")[2][-80:]

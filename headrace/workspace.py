@@ -1,0 +1,51 @@
+"""The workspace: the git clone of a project in which commands run. Standard library only, for a quick start."""
+
+import os
+import sys
+from importlib import invalidate_caches
+from pathlib import Path
+
+from headrace.errors import HeadraceError
+
+PACKAGE = "pipelines"
+"""The folder and Python package that holds a project's datasets. No other module of Headrace names it."""
+
+VARIABLE = "HEADRACE_WORKSPACE"
+MARKERS = ("dvc.yaml", f"{PACKAGE}/__init__.py")
+
+
+def find_workspace(folder: Path) -> Path | None:
+    """The nearest folder, from `folder` upwards, that is a Headrace project; None if there is none."""
+    return next((path for path in (folder, *folder.parents) if is_project(path)), None)
+
+
+def is_project(folder: Path) -> bool:
+    """Whether `folder` is the top of a Headrace project."""
+    return all((folder / marker).exists() for marker in MARKERS)
+
+
+def enter_workspace() -> None:
+    """Make the workspace that HEADRACE_WORKSPACE names, or the nearest one upwards, the one of this process."""
+    root = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else find_workspace(Path.cwd())
+    if root is not None:
+        os.environ[VARIABLE] = str(root)
+        use_project(root)
+
+
+def use_project(root: Path) -> None:
+    """Import declarations from the project `root` from here on.
+
+    Raises:
+        HeadraceError: The process has already imported those of another project.
+    """
+    root = root.resolve()
+    loaded = sys.modules.get(PACKAGE)
+    folder = Path(next(iter(loaded.__path__))).resolve() if loaded else root / PACKAGE
+    if folder.parent != root:
+        raise HeadraceError(
+            f"This process has loaded the datasets of {folder.parent}, so it cannot load those of {root}."
+            " Use one process per project."
+        )
+    if sys.path[:1] != [str(root)]:
+        sys.path.insert(0, str(root))
+        invalidate_caches()

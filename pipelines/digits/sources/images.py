@@ -1,0 +1,89 @@
+"""raw → validated: pictures of one handwritten digit each, a PNG object a picture.
+
+What the contract holds is the picture as it was decoded, not its file name: one grey channel, a side of 64 pixels,
+some ink and not all ink, and the id and the time that the PNG itself carries (its texts `Title` and `Creation Time`).
+Bytes that are no whole picture are refused, with the object named.
+
+The picture goes on as a data address (`data:image/png;base64,…`, about 500 characters), so that whoever holds the row
+can show it: no other system needs a way into the bucket. That is right for pictures of a few kilobytes only.
+"""
+
+import base64
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandera.polars as pa
+import polars as pl
+from PIL import Image, UnidentifiedImageError
+
+from headrace.dataset import UTC_MICROSECONDS, Objects, Source
+from headrace.validate.contract import Within
+from headrace.validate.readers import refused
+
+SIDE_PX, GRID = 64, 8
+MOST_BYTES = 16 * 1024
+
+
+def read(path: Path) -> pl.DataFrame:
+    """One picture as one row: what it says of itself, its measures, its ink on a grid, and the picture.
+
+    Raises:
+        UnreadableError: It is no whole PNG.
+    """
+    content = path.read_bytes()
+    if len(content) > MOST_BYTES:
+        raise refused(path, f"expected a picture of at most {MOST_BYTES:,} bytes, seen {len(content):,}")
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+            picture.load()
+            return pl.DataFrame([_row(picture, content)], schema=dict.fromkeys(CONTRACT.columns, pl.String))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise refused(path, f"expected a PNG picture, but {len(content):,} bytes cannot be decoded: {error}") from error
+
+
+def _row(picture: Image.Image, content: bytes) -> dict[str, str | None]:
+    cells = picture.convert("L").resize((GRID, GRID), Image.Resampling.BOX).tobytes()
+    return {
+        "image_id": picture.info.get("Title"),
+        "taken_at": picture.info.get("Creation Time"),
+        "mode": picture.mode,
+        "width_px": str(picture.width),
+        "height_px": str(picture.height),
+        "ink": str(sum(cells) / (255 * len(cells))),
+        "cells": cells.hex(),
+        "picture": f"data:image/png;base64,{base64.b64encode(content).decode()}",
+    }
+
+
+def tidy(rows: pl.DataFrame) -> pl.DataFrame:
+    """Typed pictures; what the contract fixes for all is left behind."""
+    return rows.select("image_id", "taken_at", "ink", "cells", "picture")
+
+
+CONTRACT = pa.DataFrameSchema(
+    {
+        "image_id": pa.Column(pl.String, pa.Check.str_matches(r"^digit-\d{4}$")),
+        "taken_at": pa.Column(
+            UTC_MICROSECONDS,
+            metadata={"within": Within(datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))},
+        ),
+        "mode": pa.Column(pl.String, pa.Check.isin(["L"])),
+        "width_px": pa.Column(pl.Int64, pa.Check.equal_to(SIDE_PX)),
+        "height_px": pa.Column(pl.Int64, pa.Check.equal_to(SIDE_PX)),
+        "ink": pa.Column(pl.Float64, pa.Check.in_range(0.02, 0.9)),
+        "cells": pa.Column(pl.String, pa.Check.str_matches(rf"^[0-9a-f]{{{2 * GRID * GRID}}}$")),
+        "picture": pa.Column(pl.String),
+    },
+    strict=True,
+)
+
+SOURCE = Source(
+    name="images",
+    origin=Objects(prefix="digits/", partition=r"digits/(?P<partition>digit-\d{4})\.png", suffix=".png"),
+    read=read,
+    contract=CONTRACT,
+    tidy=tidy,
+    key=("image_id",),
+    tolerance=0.0,
+)

@@ -1,0 +1,54 @@
+"""validated → features: how late each carrier has been, at each full hour.
+
+A row at 14:00 counts the departures and cancellations that were known by 14:00 (see `known`), and nothing else.
+A carrier of which nothing was known for 7 days has no row.
+"""
+
+from datetime import timedelta
+
+import polars as pl
+
+from headrace.dataset import FeatureTable, Reads
+from pipelines.flights.availability import cancellations, departures
+from pipelines.flights.windows import DAYS_AT_ONCE, Days, hourly, share
+
+PERIODS = ("3h", "24h", "7d")
+TOTALS = ("departed", "late", "delay_min", "cancelled")
+LOOKBACK = 9
+"""Days of flights before a day: 7 in the window, 1 for the longest delay, and 29 h from the start of a day in UTC to
+the last departure of New York's day."""
+
+FEATURES: dict[str, pl.DataType] = {
+    **{f"departed_{period}": pl.Int64() for period in PERIODS},
+    **{f"dep_delay_mean_{period}_min": pl.Float64() for period in PERIODS},
+    **{f"late_share_{period}": pl.Float64() for period in PERIODS},
+    **{f"cancelled_share_{period}": pl.Float64() for period in ("24h", "7d")},
+}
+
+
+def kernel(*, day: str, flights: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
+    """The rows of a UTC day, or of the days from it to `until`."""
+    facts = pl.concat([departures(flights, "carrier"), cancellations(flights, "carrier")])
+    rows = hourly(facts, "carrier", Days.of(day, until), PERIODS, TOTALS)
+    ended = [(pl.col(f"departed_{p}") + pl.col(f"cancelled_{p}")).alias(f"ended_{p}") for p in PERIODS]
+    means = [share(f"delay_min_{p}", f"departed_{p}").alias(f"dep_delay_mean_{p}_min") for p in PERIODS]
+    late = [share(f"late_{p}", f"departed_{p}").alias(f"late_share_{p}") for p in PERIODS]
+    cancelled = [share(f"cancelled_{p}", f"ended_{p}").alias(f"cancelled_share_{p}") for p in PERIODS]
+    return (
+        rows.with_columns(ended)
+        .with_columns(*means, *late, *cancelled)
+        .select("carrier", "event_time", "known_time", *FEATURES)
+        .sort("carrier", "event_time")
+    )
+
+
+TABLE = FeatureTable(
+    name="carrier_delays",
+    keys=("carrier",),
+    reads={"flights": Reads("validated/flights", lookback=LOOKBACK)},
+    kernel=kernel,
+    at_once=DAYS_AT_ONCE,
+    features=FEATURES,
+    ttl=timedelta(days=2),
+    description="Departures, delays and cancellations of a carrier over the last 3 h, 24 h and 7 days.",
+)

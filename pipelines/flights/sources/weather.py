@@ -1,0 +1,87 @@
+"""raw → validated: the weather of each hour at the three airports, from the table `weather`.
+
+How the contract deals with what is odd in this data:
+
+- **The hour.** `time_hour` is true UTC and keys the table; on 3 November three local hours exist twice, so the local
+  columns must agree with it and are then left behind.
+- **A wind of 1,048 mph** (EWR, 12 February): the row is rejected, not repaired: a record with one impossible value
+  is not trusted for the others. The hour is then missing, as others are, and the features say what is known.
+- **Hours that are missing**, and the whole of 31 December, are not filled.
+- **Values not measured** (gusts, pressure, wind at calm) are null.
+- **Corrections** come as the same key with a later `updated_at`.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandera.polars as pa
+import polars as pl
+
+from headrace.dataset import UTC_MICROSECONDS, Query, Source
+from headrace.validate.contract import Within
+from headrace.validate.readers import parquet
+from pipelines.flights.local_time import agrees_with_local
+
+IN_DAY = Within(timedelta(0), timedelta(days=1))
+UPDATED = Within(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+
+
+def read(path: Path) -> pl.DataFrame:
+    """One partition as ingest wrote it from the database."""
+    return parquet(path)
+
+
+def tidy(rows: pl.DataFrame) -> pl.DataFrame:
+    """Typed hours of weather, units in the names."""
+    return rows.select(
+        time_hour="time_hour",
+        origin="origin",
+        temperature_f="temp",
+        dew_point_f="dewp",
+        humidity_pct="humid",
+        wind_from_deg="wind_dir",
+        wind_speed_mph="wind_speed",
+        wind_gust_mph="wind_gust",
+        precipitation_in="precip",
+        pressure_hpa="pressure",
+        visibility_miles="visib",
+        updated_at="updated_at",
+    )
+
+
+def _measured(low: float, high: float, *, nullable: bool = True) -> pa.Column:
+    return pa.Column(pl.Float64, pa.Check.in_range(low, high), nullable=nullable)
+
+
+CONTRACT = pa.DataFrameSchema(
+    {
+        "origin": pa.Column(pl.String, pa.Check.isin(["EWR", "JFK", "LGA"])),
+        "year": pa.Column(pl.Int64, pa.Check.in_range(1987, 2100)),
+        "month": pa.Column(pl.Int64, pa.Check.in_range(1, 12)),
+        "day": pa.Column(pl.Int64, pa.Check.in_range(1, 31)),
+        "hour": pa.Column(pl.Int64, pa.Check.in_range(0, 23)),
+        "temp": _measured(-60, 130),
+        "dewp": _measured(-80, 100),
+        "humid": _measured(0, 100),
+        "wind_dir": _measured(0, 360),
+        "wind_speed": _measured(0, 200),
+        "wind_gust": _measured(0, 250),
+        "precip": _measured(0, 15, nullable=False),
+        "pressure": _measured(850, 1100),
+        "visib": _measured(0, 10, nullable=False),
+        "time_hour": pa.Column(UTC_MICROSECONDS, metadata={"within": IN_DAY}),
+        "updated_at": pa.Column(UTC_MICROSECONDS, metadata={"within": UPDATED}),
+    },
+    checks=[pa.Check(agrees_with_local, name="time_hour: agrees_with(year, month, day, hour)")],
+    strict=True,
+)
+
+SOURCE = Source(
+    name="weather",
+    origin=Query(table="weather", key=("origin", "time_hour"), watermark="updated_at", partition_by="time_hour"),
+    read=read,
+    contract=CONTRACT,
+    tidy=tidy,
+    key=("time_hour", "origin"),
+    tolerance=0.05,  # a day has 72 rows: three may fail
+)

@@ -1,0 +1,300 @@
+"""The demo: real data, real servers, a real scheduler; a summary at its end, and nothing is left running."""
+
+import gzip
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import psutil
+import psycopg
+import pytest
+from servers import S3, PostgreSQL
+from workspaces import git
+
+from headrace.stack import control
+from headrace.stack.process import Identity
+from headrace.stack.state import read_state
+from headrace.validate.contract import split
+from infra.demo.airflow import Airflow
+from infra.demo.data import Year
+from infra.demo.seed_sources import Sources, key_of
+from pipelines.flights.sources import flights
+
+DAY = date(2013, 1, 9)
+
+
+@pytest.fixture(scope="session")
+def year() -> Year:
+    return Year.installed()
+
+
+# The data
+
+
+def test_a_day_is_the_same_bytes_every_time_with_the_text_of_the_original(year: Year) -> None:
+    content = year.day(DAY).to_bytes()
+
+    lines = gzip.decompress(content).decode().splitlines()
+
+    assert content == Year.installed().day(DAY).to_bytes()
+    assert len(lines) == 1 + 902
+    assert lines[1].startswith("2013,1,9,")
+
+
+def test_a_correction_changes_five_flights_and_all_rows_still_keep_the_contract(year: Year, tmp_path: Path) -> None:
+    before, after = year.day(DAY), year.day(DAY).corrected()
+    (tmp_path / "day.csv.gz").write_bytes(after.to_bytes())
+
+    verdict = split(flights.read(tmp_path / "day.csv.gz"), flights.SOURCE, DAY.isoformat())
+
+    assert sum(old != new for old, new in zip(before.rows, after.rows, strict=True)) == 5
+    assert verdict.rejected.height == 0
+
+
+def test_the_weather_of_a_day_comes_with_the_day_and_was_written_down_an_hour_later(year: Year) -> None:
+    rows = list(year.weather(frozenset([DAY])))
+
+    assert {(row["month"], row["day"]) for row in rows} == {("1", "9")}
+    assert {
+        datetime.fromisoformat(row["updated_at"] or "") - datetime.fromisoformat(row["time_hour"] or "") for row in rows
+    } == {timedelta(hours=1)}
+
+
+def test_days_arrive_once_and_can_be_corrected_and_taken_back(year: Year, s3: S3, postgres: PostgreSQL) -> None:
+    bucket = s3.new_bucket()
+    database = postgres.new_database()
+    sources = Sources.of(
+        {
+            "AWS_ENDPOINT_URL": s3.endpoint,
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "HEADRACE_BUCKET": bucket.name,
+            "HEADRACE_DATABASE_URL": postgres.address(database),
+        },
+        year,
+    )
+    sources.open()
+
+    counted = [sources.arrive([DAY, date(2013, 1, 10)]) for _ in range(2)]
+    first = bucket.head(key_of(DAY))
+    sources.correct(DAY)
+    sources.delete(date(2013, 1, 10))
+
+    assert counted[0] == counted[1] == 902 + 932
+    assert [found.key for found in bucket.list("flights/")] == [key_of(DAY)]
+    assert bucket.head(key_of(DAY)) != first
+    with psycopg.connect(sources.database) as connection:
+        assert connection.execute("SELECT count(*) FROM planes").fetchone() == (3322,)
+        assert connection.execute("SELECT count(DISTINCT day), count(*) FROM weather").fetchone() == (2, 144)
+
+
+# The whole
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A demo that has run to its end."""
+
+    repository: Path
+    code: int
+    told: str
+
+
+@pytest.fixture(scope="module")
+def finished(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    with cloned(template, tmp_path_factory.mktemp("demo")) as repository, demo(repository) as process:
+        told, _ = process.communicate()
+        yield Finished(repository, process.returncode, told)
+
+
+@pytest.fixture
+def repository(template: Path, tmp_path: Path) -> Iterator[Path]:
+    with cloned(template, tmp_path) as clone:
+        yield clone
+
+
+@contextmanager
+def cloned(template: Path, folder: Path) -> Iterator[Path]:
+    """The working tree in a clone, for a demo of its own."""
+    git(folder, "clone", "--quiet", str(template), "repository")
+    yield folder / "repository"
+    control.down(folder / "repository" / ".headrace" / "demo")
+
+
+def demo(repository: Path) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": str(repository), "COLUMNS": "140"}
+    command = [sys.executable, "-m", "infra.demo"]
+    return subprocess.Popen(command, cwd=repository, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def left_running(repository: Path) -> list[str]:
+    """Processes of the demo's stack that are still there, and any that was told about its home."""
+    state = read_state(control.locate(repository / ".headrace" / "demo"))
+    known: list[Identity] = [state.keeper, *(server.identity for server in state.servers)] if state else []
+    told = [
+        " ".join(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(repository) in word for word in process.info["cmdline"] or ())
+    ]
+    return [*told, *(str(identity) for identity in known if identity.alive())]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_carries_real_data_the_whole_way_and_ends_with_nothing_running(finished: Finished) -> None:
+    assert finished.code == 0, finished.told
+    assert left_running(finished.repository) == []
+    assert "rejected airports: 1 of 1,458 by lon: suits(tz) (faa EEN," in finished.told
+    assert "flights_release: flights/1, flights/2, flights/3" in finished.told
+    assert re.search(r"2\d labels, \d skipped, \d set aside", finished.told)
+    for question in ("delay_cause", "digit"):
+        found = re.search(rf"{question}: labels (\d+\.\d)% right against the hidden truth", finished.told)
+        assert found
+        assert float(found[1]) > 80
+        assert re.search(rf"{question}: \d+ answers to (24|40) items, alpha 0\.\d\d; [1-9]\d* sent back", finished.told)
+    assert re.search(r"\d\.\d% less log loss than predicting the base rate", finished.told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_second_refresh_computes_only_what_a_new_a_corrected_and_a_deleted_day_concern(finished: Finished) -> None:
+    found = re.finditer(r"^  (\w+ \w+) {2,}(\d.*)$", finished.told, flags=re.MULTILINE)
+    rows = {row[1]: row[2].split() for row in found}
+
+    # read or computed by the first refresh, by the second, carried over, gone
+    assert rows["raw flights"] == ["14", "2", "12", "1"]
+    assert rows["raw planes"] == ["1", "0", "1", "0"]
+    assert rows["validated weather"][:4] == ["15", "2", "14", "0"]
+    assert rows["features carrier_delays"][:4] == ["14", "6", "8", "1"]
+    assert rows["features origin_weather"][:4] == ["15", "2", "14", "0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: Finished) -> None:
+    workspace = finished.repository / ".headrace" / "demo" / "workspace"
+    dvc = Path(sys.executable).with_name("dvc")
+
+    status = subprocess.run([dvc, "status"], cwd=workspace, capture_output=True, text=True, check=True)
+
+    assert "up to date" in status.stdout
+    assert git(workspace, "status", "--porcelain") == ""
+    assert git(workspace, "tag", "--list", "flights/*").split() == ["flights/1", "flights/2", "flights/3"]
+    assert 20 <= pl.read_parquet(workspace / "data/labels/flights/delay_cause/*.parquet").height <= 24
+    assert git(workspace, "tag", "--list", "digits/*").split() == ["digits/1"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: Finished, tmp_path: Path) -> None:
+    home = finished.repository / ".headrace" / "demo"
+
+    with control.running(home, ["s3"], repository=finished.repository) as env:
+        clone = colleague(home, tmp_path)
+        run(clone, env, "dvc", "pull")
+        said = run(clone, env, "dvc", "repro")
+
+    assert "Running stage" not in said
+    assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finished, tmp_path: Path) -> None:
+    home = finished.repository / ".headrace" / "demo"
+
+    with control.running(home, repository=finished.repository) as env:
+        clone = colleague(home, tmp_path)
+        run(clone, env, "dvc", "pull")
+        contract = clone / "pipelines/flights/sources/weather.py"
+        contract.write_text(
+            contract.read_text().replace('"wind_speed": _measured(0, 200)', '"wind_speed": _measured(0, 24)')
+        )
+        reran = run(clone, env, "dvc", "repro")
+        run(clone, env, "dvc", "push")
+        git(clone, "commit", "--quiet", "--all", "--message", "Less wind")
+        git(clone, "push", "--quiet", "origin", "main")
+
+        airflow = Airflow.of(env, home / "logs" / "airflow")
+        with airflow.client:
+            airflow.wait_for_dags(["flights_refresh"])
+            refresh = airflow.trigger("flights_refresh")
+            airflow.follow(refresh, lambda _tasks: None)
+            tasks = ("tables.validate", "tables.transform", "release.version")
+            found = {task: airflow.found(refresh, task) for task in tasks}
+
+    assert "Running stage 'flights-validate-weather'" in reran
+    for task in ("tables.validate", "tables.transform"):
+        assert [stage["table"] for stage in found[task]["stages"] if stage["built"] or stage["gone"]] == []
+    assert found["release.version"]["name"] == "flights/4"
+    assert found["release.version"]["pushed"]["objects"] == 0, "the researcher's bytes were there already"
+
+
+def colleague(home: Path, folder: Path) -> Path:
+    """A fresh clone of the demo's origin, with the keys to its remote."""
+    git(folder, "clone", "--quiet", str(home / "origin.git"), "colleague")
+    shutil.copy(home / "workspace/.dvc/config.local", folder / "colleague/.dvc/config.local")
+    return folder / "colleague"
+
+
+def run(folder: Path, env: Mapping[str, str], program: str, *arguments: str) -> str:
+    """What a program of this environment prints, run with the stack's storage, but on this machine's threads."""
+    tools = Path(sys.executable).parent
+    ours = {name: value for name, value in env.items() if name != "DASK_SCHEDULER_ADDRESS"}
+    environment = {**os.environ, **ours, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    command = [str(tools / program), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupted_demo_leaves_nothing_running(repository: Path) -> None:
+    with demo(repository) as process:
+        for line in process.stdout or ():
+            if "postgres" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        told, _ = process.communicate()
+
+    assert process.returncode == 130
+    assert "nothing is left running" in told
+    assert left_running(repository) == []
+
+
+@pytest.mark.slow
+def test_a_demo_whose_task_fails_says_which_shows_the_end_of_its_log_and_stops_everything(repository: Path) -> None:
+    (repository / "pipelines" / "cli" / "data.py").write_text("raise RuntimeError('broken on purpose')\n")
+    git(repository, "commit", "--quiet", "--all", "--message", "Break it")
+
+    with demo(repository) as process:
+        told, _ = process.communicate()
+
+    assert process.returncode == 1
+    assert "flights_refresh: the task tables.ingest (Ingest) failed" in told
+    assert "RuntimeError: broken on purpose" in told
+    assert "attempt=1.log" in told
+    assert left_running(repository) == []
+
+
+def test_a_folder_that_is_no_stack_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.demo", "--home", str(tmp_path)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "holds no stack, so it is not removed" in done.stdout
+    assert (tmp_path / "thesis.txt").exists()

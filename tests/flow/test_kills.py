@@ -1,0 +1,220 @@
+"""The real commands, really killed: `kill -9` and SIGSTOP at seeded moments, of one alone or with its children."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import real_flights
+from label_server import LabelServer, Person
+from raw_data import days
+from workspaces import Workspace
+
+from headrace.ingest.ingest import ingest
+from headrace.project.loading import load_dataset
+from headrace.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+DAYS = days(1, 4)
+LABELING = load_dataset("flights").labels[0]
+COMMANDS = {
+    "ingest": (["ingest", "flights", "--table", "flights"], 0.5),
+    "validate": (["validate", "flights"], 1.5),
+    "transform": (["transform", "flights"], 1.5),
+    "release": (["release", "flights"], 1.5),
+    "publish": (["publish", "flights"], 3.0),
+    "collect": (["label", "collect", "flights"], 1.5),
+}
+"""Command, and seconds that it works for here when nothing else runs, after it has got its lease."""
+
+DAILY = ("ingest", "validate", "transform", "release", "publish")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A workspace, the bucket that it ingests from, and where it publishes to."""
+
+    workspace: Workspace
+    bucket: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the commands are told."""
+        s3, root = self.workspace.remote, self.workspace.root
+        return {
+            "PYTHONPATH": str(root),
+            "HEADRACE_BUCKET": self.bucket,
+            "AWS_ENDPOINT_URL": s3.endpoint,
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+            "FEAST_REGISTRY_URL": f"sqlite:///{root}/.headrace/registry.db",
+            "FEAST_ONLINE_STORE_PATH": f"{root}/.headrace/online.db",
+        }
+
+    def start(self, verb: str) -> "subprocess.Popen[bytes]":
+        """The command, running, in a group of its own."""
+        program = [sys.executable, "-m", "headrace", *COMMANDS[verb][0]]
+        environment = {**os.environ, **self.environment}
+        out = subprocess.DEVNULL
+        return subprocess.Popen(
+            program, cwd=self.workspace.root, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+
+    def works(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Wait until the process holds a lease; False if it ended before."""
+        locks = self.workspace.root / ".headrace/locks"
+        while process.poll() is None:
+            if any(_read(lock) == str(process.pid) for lock in locks.glob("*.lock")):
+                return True
+            time.sleep(0.005)
+        return False
+
+    def finish(self, *verbs: str) -> dict[str, bytes]:
+        """Run these to their end; file → bytes of what readers see, labels aside."""
+        for verb in verbs:
+            self.workspace.command("headrace", *COMMANDS[verb][0])
+        files = [
+            path for path in (self.workspace.root / "data").glob("*/flights/*/*") if path.parent.name != LABELING.name
+        ]
+        return {path.relative_to(self.workspace.root).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def place(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Four days lie in the bucket; weather and planes were ingested."""
+    bucket = workspace.remote.new_bucket()
+    for day in DAYS:
+        bucket.write(f"flights/{day}.csv.gz", real_flights.flights_object(day))
+    workspace.raw.arrive(*DAYS)
+    made = Place(workspace, bucket.name)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def calm(place: Place) -> dict[str, bytes]:
+    """What readers see in another clone, in which nothing was killed."""
+    other = place.workspace.clone("calm")
+    other.raw.arrive(*DAYS)
+    settings = Settings(workspace=other.root, bucket=place.bucket, s3_endpoint=other.remote.endpoint)
+    ingest(other.dataset, other.lake, settings, sources=["flights"])
+    other.refresh()
+    return Place(other, place.bucket).finish()
+
+
+def kill(place: Place, verb: str, chance: random.Random) -> bool:
+    """Kill the command at some moment of its work, alone or with the children that it has; whether it was alive."""
+    process = place.start(verb)
+    if place.works(process):
+        time.sleep(chance.uniform(0, COMMANDS[verb][1]))
+    alive = process.poll() is None
+    if alive and chance.random() < 1 / 2:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    return alive
+
+
+@pytest.mark.parametrize(
+    ("seed", "times"), [(1, 1), *(pytest.param(seed, 3, marks=pytest.mark.faults) for seed in (2, 3))]
+)
+@pytest.mark.timeout(900)
+def test_kill_9_at_random_moments_of_every_command_is_healed_by_running_them_again(
+    place: Place, seed: int, times: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311  a moment, no secret
+    wanted = calm(place)
+
+    killed = []
+    for verb in DAILY:
+        killed += [kill(place, verb, chance) for _ in range(times)]
+        seen = place.finish(verb)
+
+    assert any(killed), "no command was alive when it was to die"
+    assert seen == wanted
+    assert place.workspace.lake.manifest("features/flights/carrier_delays").rows
+    text = place.workspace.command("headrace", "publish", "flights", "--json")
+    said = json.loads(text[text.index("{") :])
+    assert (said["release"], said["switched"]) == ("flights/1", False)
+    assert not any(proof["mismatches"] for proof in said["proofs"])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_kill_9_while_labels_are_collected_collects_each_answer_once(
+    place: Place, label_studio: LabelServer, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_URL", label_studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
+    monkeypatch.setenv("HEADRACE_PSEUDONYM_KEY", "a long random text")
+    place.finish("ingest", "validate")
+    place.workspace.command("headrace", "label", "send", "flights")
+    for task in _tasks(label_studio):
+        _answers(ann, task)
+    chance = random.Random(4)  # noqa: S311
+
+    killed = [kill(place, "collect", chance) for _ in range(6)]
+    place.finish("collect")
+
+    assert any(killed)
+    assert "nothing new" in place.workspace.command("headrace", *COMMANDS["collect"][0])
+    events = place.workspace.lake.scan("annotations/flights/delay_cause").collect()
+    assert events.height == events["annotation_id"].n_unique() == len(_tasks(label_studio))
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["release", *(pytest.param(verb, marks=pytest.mark.faults) for verb in ("ingest", "transform", "publish"))],
+)
+def test_while_a_run_is_paused_a_second_one_is_told_whose_the_table_is_and_the_first_ends_well(
+    place: Place, verb: str
+) -> None:
+    place.finish(*DAILY[: DAILY.index(verb)])
+    first = place.start(verb)
+    assert place.works(first)
+    first.send_signal(signal.SIGSTOP)
+
+    said = place.workspace.command("headrace", *COMMANDS[verb][0], fails=True)
+    first.send_signal(signal.SIGCONT)
+
+    assert f"process {first.pid}" in said
+    assert first.wait() == 0
+
+
+def test_of_two_runs_that_start_at_once_one_makes_the_table_and_the_other_is_refused_or_finds_it_made(
+    place: Place,
+) -> None:
+    both = [place.start("validate") for _ in range(2)]
+    ended = [process.wait() for process in both]
+
+    assert 0 in ended
+    said = place.workspace.command("headrace", *COMMANDS["validate"][0])
+    assert said.count("nothing to do") == len(place.workspace.dataset.sources)
+    validated = place.workspace.lake.manifest("validated/flights/flights")
+    assert (sorted(validated.partitions), validated.rows > 0) == (DAYS, True)
+
+
+def _tasks(server: LabelServer) -> list[int]:
+    found = server.http.get("/api/projects", params={"title": LABELING.title}).json()["results"]
+    return [number for copies in server.tasks(int(found[0]["id"])).values() for number in copies]
+
+
+def _answers(person: Person, task: int) -> None:
+    to_name = LABELING.config.partition(f'name="{LABELING.control}"')[2].partition('toName="')[2].partition('"')[0]
+    value = {"from_name": LABELING.control, "to_name": to_name, "type": "choices"}
+    body = {"result": [{**value, "value": {"choices": [LABELING.choices[0]]}}], "lead_time": 2.0}
+    person.http.post(f"/api/tasks/{task}/annotations/", json=body).raise_for_status()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""

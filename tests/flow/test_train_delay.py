@@ -1,0 +1,156 @@
+"""The example promises: a point-in-time table of real flights, split by time; a model that beats the base rate.
+
+Nine real days go through contracts and kernels; no server runs and nothing is published.
+"""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import feature_workspace
+import polars as pl
+import pytest
+import real_flights
+
+from headrace.dataset import WHOLE
+from headrace.storage import git, parquet
+from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.table_store import Lake
+from headrace.transform import kernel
+from pipelines.flights import DATASET
+
+DAYS = [f"2013-01-{day:02}" for day in range(1, 10)]
+
+
+def _example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("train_delay", feature_workspace.REPO / "examples" / "train_delay.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_delay"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+train_delay = _example()
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A workspace with nine days of validated flights, their features, and the causes of three delays."""
+    lake = feature_workspace.workspace(tmp_path_factory.mktemp("real"))
+    git.git(lake.root, "init", "--quiet")
+    validated = {day: real_flights.judged("flights", day).accepted for day in DAYS}
+    keep(lake, "validated/flights/flights", validated, train_delay.FLIGHT)
+    for table in DATASET.features:
+        rows = {day: kernel.compute(table, day, files(lake, table.reads, day)).collect() for day in DAYS}
+        keep(lake, f"features/flights/{table.name}", rows, [*table.keys, "event_time"])
+    late = pl.concat([validated[DAYS[0]], validated[DAYS[-1]]]).filter(pl.col("dep_delay_min") >= 60)
+    labels = (
+        late.sort(train_delay.FLIGHT)
+        .gather([0, 1, -1])
+        .with_columns(label=pl.Series(["weather", "carrier", "weather"]))
+    )
+    keep(lake, "labels/flights/delay_cause", {WHOLE: labels}, train_delay.FLIGHT)
+    return lake
+
+
+def keep(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys: list[str]) -> None:
+    entries = {}
+    for name, rows in parts.items():
+        ordered = parquet.canonical(rows, keys)
+        stored = lake.cache.add(lambda path, ordered=ordered: parquet.write(ordered, path))  # type: ignore[misc]
+        entries[name] = Entry(stored.md5, stored.md5, stored.size, rows.height)
+    lake.commit(Manifest(table, partitions=entries))
+
+
+def files(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str, list[Path]]:
+    """What a kernel reads, written as files."""
+    found = {}
+    for keyword in reads:
+        path = lake.root / f"{keyword}-{day}.parquet"
+        real_flights.validated(keyword, day, 9 if keyword in {"flights", "weather"} else 0).collect().write_parquet(
+            path
+        )
+        found[keyword] = [path]
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(lake: Lake) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADRACE_WORKSPACE", str(lake.root))
+        assert train_delay.main() == 0
+    return lake.root / "metrics"
+
+
+def test_the_model_beats_predicting_the_base_rate_and_says_by_how_much(trained: Path) -> None:
+    found = json.loads((trained / "flights.json").read_text())
+
+    gain = found["base_rate"]["log_loss"] - found["model"]["log_loss"]
+    assert gain > 0
+    assert found["gain"]["log_loss"] == pytest.approx(gain, abs=2e-4)
+    assert found["gain"]["log_loss_share"] > 0.01
+    assert found["base_rate"]["roc_auc"] == 0.5
+
+
+def test_every_flight_that_left_is_in_the_training_table_once_and_in_order(lake: Lake) -> None:
+    asked = train_delay.requests(lake)
+
+    rows = train_delay.with_features(lake, asked)
+
+    left = lake.scan("validated/flights/flights").filter(pl.col("departed_at").is_not_null()).collect()
+    assert rows.height == left.height
+    assert rows.select(asked.columns).equals(asked)
+
+
+def test_the_test_is_the_last_fifth_of_the_days_and_nothing_known_later_is_trained_on(lake: Lake) -> None:
+    asked = train_delay.requests(lake)
+
+    table = train_delay.split(asked, train_delay.with_features(lake, asked))
+
+    start = pl.Series([table.first_test_day]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").item()
+    assert table.train["departed_at"].max() < start <= table.test["scheduled_at"].min()
+    assert not {"late", "departed_at", "scheduled_at", "flight", "tailnum"} & set(table.inputs)
+
+
+def test_human_labels_are_counted_and_are_no_input(lake: Lake, trained: Path) -> None:
+    found = json.loads((trained / "flights.json").read_text())["labels"]
+
+    assert (found["flights"], found["in_test"]) == (3, 1)
+    assert list(found["mean_predicted"]) == ["weather"]
+    assert lake.manifest("labels/flights/delay_cause").rows == 3
+
+
+def test_the_calibration_plot_has_ten_groups_of_equal_size(trained: Path) -> None:
+    points = pl.read_csv(trained / "flights-calibration.csv")
+
+    assert points.columns == ["group", "predicted", "observed", "flights"]
+    assert points["group"].to_list() == list(range(1, 11))
+    assert points["flights"].max() - points["flights"].min() <= 1  # type: ignore[operator]
+    assert points["predicted"].is_sorted()
+
+
+def test_trained_again_the_metrics_have_the_same_bytes(
+    lake: Lake, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(lake.root))
+
+    assert train_delay.main() == 0
+
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_without_tables_it_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feature_workspace.workspace(tmp_path / "empty")
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path / "empty"))
+
+    assert train_delay.main() == 1
+
+    assert "headrace run flights" in capsys.readouterr().err

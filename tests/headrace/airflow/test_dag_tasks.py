@@ -1,0 +1,302 @@
+"""What DAGs are made of: a command runs in the workspace as if typed, and the wait for people holds no worker."""
+
+# ruff: noqa: PLC0415  Airflow is imported when its home is set, which is where it writes
+
+import asyncio
+import fcntl
+import json
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Airflow can be imported here; the folder is the workspace."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path))
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
+    monkeypatch.syspath_prepend(str(ROOT))
+    return tmp_path
+
+
+# Commands
+
+
+def test_what_a_command_prints_as_json_is_its_result_and_goes_with_the_events() -> None:
+    from headrace.airflow.assets import release
+    from headrace.airflow.command import Command
+
+    script = """import json; print(json.dumps({"name": "flights/3", "days": list(range(99))}))"""
+    asset = release("flights")
+    task = Command(task_id="t", command=f"{sys.executable} -c '{script}' --json", outlets=[asset])
+    events = {asset: Event()}
+
+    found = task.execute(context(events))
+
+    assert found["name"] == "flights/3"
+    assert found["days"][-1] == "… 69 more"
+    assert events[asset].extra == found
+
+
+def test_facts_may_come_from_a_file_that_the_command_wrote() -> None:
+    from headrace.airflow.command import Command
+
+    script = """open("metrics.json", "w").write("{}")"""
+
+    assert (
+        Command(task_id="t", command=f"{sys.executable} -c '{script}'", facts="metrics.json").execute(context()) == {}
+    )
+
+
+def test_a_command_runs_in_the_workspace_and_sees_nothing_of_airflows_own(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.airflow.command import Command
+
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    names = '[name for name in os.environ if name.startswith(("AIRFLOW", "AWS_ENDPOINT"))]'
+    script = f"import json, os; print(json.dumps([os.getcwd(), {names}]))"
+
+    seen = Command(task_id="t", command=f"{sys.executable} -c '{script}' --json").execute(context())
+
+    assert seen == [str(workspace), ["AWS_ENDPOINT_URL"]]
+
+
+def test_a_command_that_fails_says_where_its_message_is_and_how_to_run_it_by_hand(workspace: Path) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    from headrace.airflow.command import Command
+
+    script = f"{sys.executable} -c 'exit(3)'"
+
+    with pytest.raises(AirflowException) as failed:
+        Command(task_id="t", command=script).execute(context())
+
+    assert "ended with exit code 3" in str(failed.value)
+    assert f"cd {workspace} && {script}" in str(failed.value)
+
+
+def test_a_killed_task_leaves_no_process_of_its_command_behind(workspace: Path) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    from headrace.airflow.command import Command
+
+    (workspace / "child.py").write_text(
+        "import fcntl, time\nlock = open('lock', 'w')\nfcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "open('begun', 'w')\ntime.sleep(99)\n"
+    )
+    (workspace / "parent.py").write_text(
+        "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=False)"
+    )
+    task = Command(task_id="t", command=f"{sys.executable} parent.py")
+
+    def kill_when_begun() -> None:
+        while not (workspace / "begun").exists():
+            time.sleep(0.01)
+        task.on_kill()
+
+    threading.Thread(target=kill_when_begun).start()
+    with pytest.raises(AirflowException, match="exit code -15"):
+        task.execute(context())
+
+    assert is_free(workspace / "lock")
+
+
+# The wait for people
+
+
+def test_the_wait_ends_when_enough_is_answered() -> None:
+    with label_studio(answered=[0, 1, 3], tasks=4) as server:
+        event = fired(f"{server}/projects/7", share=0.75)
+
+    assert event == {"answered": 3, "tasks": 4, "ended_by": "answers"}
+
+
+def test_a_server_that_is_away_for_a_while_is_asked_again() -> None:
+    with label_studio(answered=[-503, -502, 4], tasks=4) as server:
+        event = fired(f"{server}/projects/7", share=1)
+
+    assert event["answered"] == 4
+
+
+def test_the_wait_ends_at_its_deadline_with_what_is_there() -> None:
+    with label_studio(answered=[1], tasks=4) as server:
+        event = fired(f"{server}/projects/7", share=1, hours=0.0)
+
+    assert event == {"answered": 1, "tasks": 4, "ended_by": "deadline"}
+
+
+def test_a_refused_token_fails_the_wait_with_what_to_check() -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    from headrace.airflow.label_studio_sensor import WaitForAnswers
+
+    with label_studio(answered=[-401], tasks=4) as server:
+        event = fired(f"{server}/projects/7", share=1)
+        wait = WaitForAnswers(task_id="wait", project="", share="1", hours="1", poll_s="1")
+        with pytest.raises(AirflowException, match=r"HTTP 401.*LABEL_STUDIO_API_KEY"):
+            wait.resume(context(), event)
+
+
+def test_the_wait_is_handed_to_the_triggerer_without_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import TaskDeferred
+
+    from headrace.airflow.label_studio_sensor import AnswersTrigger, WaitForAnswers
+
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a-secret-token")
+    wait = WaitForAnswers(task_id="wait", project="http://x/projects/7", share="1.0", hours="48", poll_s="60")
+
+    with pytest.raises(TaskDeferred) as handed:
+        wait.execute(context())
+
+    path, stored = handed.value.trigger.serialize()
+    assert path == "headrace.airflow.label_studio_sensor.AnswersTrigger"
+    assert AnswersTrigger(**stored).serialize() == (path, stored)
+    assert "a-secret-token" not in json.dumps(stored)
+    assert datetime.fromisoformat(stored["until"]) > datetime.now(UTC) + timedelta(hours=47)
+
+
+# A person's word
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"chosen_options": ["Accept"], "params_input": {}, "responded_by_user": None}, ["accept", "nobody", ""]),
+        (
+            {
+                "chosen_options": ["Reject"],
+                "params_input": {"reason": "it's wrong; --all"},
+                "responded_by_user": {"id": "7", "name": "Grace Hopper"},
+            },
+            ["reject", "Grace Hopper", "it's wrong; --all"],
+        ),
+    ],
+)
+def test_what_a_person_said_in_airflow_is_kept_by_the_command_that_one_would_type(
+    said: dict[str, Any], words: list[str]
+) -> None:
+    from headrace.airflow.labels import label_dag
+
+    dag: Any = label_dag("flights", "delay_cause")
+    found = {"release.accept": said, "release.measure": {"until": "2013-01-09T12:00:00+00:00"}}
+    task = dag.get_task("release.decide")
+    task.render_template_fields({"ti": Told(found)}, dag.get_template_env())
+
+    command = shlex.split(task.command)
+
+    word, by, reason = words
+    asked = ["label", word, "flights", "--table", "delay_cause", "--until", "2013-01-09T12:00:00+00:00"]
+    assert command == ["headrace", *asked, "--by", by, "--reason", reason, "--json"]
+    helped = subprocess.run([sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, check=False)
+    assert helped.returncode == 0, helped.stderr
+
+
+class Told:
+    """What earlier tasks found."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        self.found = found
+
+    def xcom_pull(self, task_ids: str) -> Any:  # noqa: ANN401  any JSON
+        """As Airflow gives it."""
+        return self.found[task_ids]
+
+
+def is_free(lock: Path) -> bool:
+    """Whether the process that held the lock has ended, or does so soon."""
+    until = time.monotonic() + 10
+    with lock.open() as file:
+        while time.monotonic() < until:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.01)
+            else:
+                return True
+    return False
+
+
+class Event:
+    """What a task says about an asset."""
+
+    extra: Mapping[str, Any]
+
+
+def context(events: Mapping[Any, Event] | None = None) -> Any:  # noqa: ANN401  Airflow's own
+    return {"outlet_events": events or {}}
+
+
+def fired(project: str, *, share: float, hours: float = 1) -> dict[str, Any]:
+    """The one event of a trigger."""
+    from headrace.airflow.label_studio_sensor import AnswersTrigger
+
+    until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+
+    async def first() -> dict[str, Any]:
+        events = [event async for event in AnswersTrigger(project, share, 0.01, until).run()]
+        assert len(events) == 1
+        content: dict[str, Any] = events[0].payload
+        return content
+
+    return asyncio.run(asyncio.wait_for(first(), 20))
+
+
+@contextmanager
+def label_studio(answered: list[int], tasks: int) -> Iterator[str]:
+    """Counts tasks as Label Studio does; each look sees the next number, a negative one is an HTTP status."""
+    looks = list(answered)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            assert self.headers["Authorization"] == "Token token"
+            assert self.path == "/api/users" or query["ids" if "/api/projects" in self.path else "project"] == ["7"]
+            number = (looks.pop(0) if len(looks) > 1 else looks[0]) if "ids" in query else 0
+            counted = {"task_number": tasks, "finished_task_number": number}
+            self.send_response(200 if number >= 0 else -number)
+            self.end_headers()
+            accounts = [{"email": "admin@localhost"}, {"email": "ann@example.com"}]
+            listed = {"tasks": [], "total": 0, "results": [counted]}
+            self.wfile.write(json.dumps(accounts if self.path == "/api/users" else listed).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# When
+
+
+def test_the_refresh_runs_when_yesterday_is_over_in_new_york_winter_and_summer() -> None:
+    from headrace.airflow.refresh import FINISHED_DAY
+
+    assert (FINISHED_DAY.expression, str(FINISHED_DAY.timezone)) == ("0 6 * * *", "UTC")
+    for month in (1, 7):
+        started = datetime(2013, month, 10, 6, tzinfo=UTC).astimezone(NEW_YORK)
+        assert started.day == 10
+        assert started.hour <= 2

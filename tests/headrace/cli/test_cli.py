@@ -1,0 +1,203 @@
+"""The command line: a verb a command, help that answers at once, errors that are messages, JSON for machines."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raw_data import days
+from workspaces import REPOSITORY, Workspace
+
+VERBS = (
+    "ingest",
+    "validate",
+    "transform",
+    "label",
+    "release",
+    "publish",
+    "retrieve",
+    "run",
+    "plan",
+    "status",
+    "lineage",
+    "diff",
+    "doctor",
+    "gc",
+)
+HEAVY = ("polars", "pandas", "pyarrow", "dask", "feast", "boto3", "dvc", "label_studio_sdk", "sqlalchemy", "pandera")
+
+
+def test_help_lists_every_verb_in_the_order_data_flows() -> None:
+    said = run(REPOSITORY, "--help").stdout
+
+    places = [said.index(f"│ {verb} ") for verb in VERBS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "stack", "dvc-sync"])
+def test_every_verb_explains_itself_with_exit_code_0(verb: str) -> None:
+    done = run(REPOSITORY, verb, "--help")
+
+    assert done.returncode == 0
+    assert "Usage: headrace" in done.stdout
+
+
+def test_help_loads_no_data_library() -> None:
+    script = f"""if True:
+        import sys
+        from headrace.cli import app
+        app(["--help"], standalone_mode=False)
+        print(sorted(set(sys.modules) & set({HEAVY!r})))
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_a_dataset_declares_is_read_without_pandas_pyarrow_hypothesis_or_dvc() -> None:
+    script = """if True:
+        import sys
+        from headrace.project import graph
+        from headrace.project.loading import dataset_names, load_dataset
+        assert all(graph.dataset_stages(load_dataset(name)) for name in dataset_names())
+        print(sorted(set(sys.modules) & {"pandas", "pyarrow", "hypothesis", "dvc", "feast", "dask"}))
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_a_plan_and_a_release_load_no_library_that_they_do_not_use(released: Workspace) -> None:
+    unused = {*HEAVY, "numpy", "PIL", "pipelines.digits"} - {"polars", "pandera"}
+
+    assert loaded(released, unused, "plan", "flights") == set()
+    assert loaded(released, unused, "release", "flights") == set()
+
+
+def test_small_days_that_one_query_takes_start_no_dask(workspace: Workspace) -> None:
+    workspace.raw.arrive(*days(1, 6))
+
+    assert loaded(workspace, {"dask", "sqlalchemy", "boto3"}, "validate", "flights", "--table", "flights") == set()
+
+    assert sorted(workspace.lake.manifest("validated/flights/flights").lines) == days(1, 6)
+
+
+def test_who_finds_no_new_row_loads_neither_retries_nor_arrow_s_functions() -> None:
+    script = """if True:
+        import sys
+        from headrace.ingest import ingest
+        from headrace.ingest import table_source
+        from headrace.ingest.database import postgresql, read_transaction
+        print(sorted(set(sys.modules) & {"stamina", "tenacity", "pyarrow.compute", "pandas"}))
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def loaded(place: Workspace, watched: set[str], *arguments: str) -> set[str]:
+    """Which of these modules a command in this workspace loads."""
+    script = f"""if True:
+        import sys
+        from headrace.cli import app
+        app({list(arguments)!r}, standalone_mode=False)
+        print(*sorted(set(sys.modules) & {watched!r}), sep="\\n", file=sys.stderr)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(place.root), "HEADRACE_WORKSPACE": str(place.root)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place.root, env=environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.split())
+
+
+def test_pandera_brings_in_nothing_that_is_missed_later() -> None:
+    script = """if True:
+        from headrace.project.loading import load_dataset
+        load_dataset("flights")
+        import numpy, pandas, pandera, polars
+        print(polars.DataFrame({"a": [1]}).to_numpy().sum(), polars.DataFrame({"a": [1]}).to_pandas()["a"].sum())
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "1 1\n"
+
+
+def test_a_known_error_is_a_message_on_stderr_with_exit_code_1_and_no_stack_trace() -> None:
+    done = run(REPOSITORY, "plan", "nope")
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: There is no dataset 'nope' in ")
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_stack_trace() -> None:
+    done = run(REPOSITORY, "--debug", "plan", "nope")
+
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_an_unknown_table_is_answered_with_those_there_are() -> None:
+    done = run(REPOSITORY, "validate", "flights", "--table", "nope")
+
+    assert "there is no table 'nope'. Its tables: flights, airports, weather, planes." in done.stderr
+
+
+def test_plan_run_and_status_tell_one_story_in_json(workspace: Workspace) -> None:
+    workspace.raw.arrive(*days(1, 2))
+
+    plan = as_json(workspace, "plan", "flights")
+    validated = as_json(workspace, "validate", "flights")
+    transformed = as_json(workspace, "transform", "flights", "--table", "carrier_delays")
+    status = as_json(workspace, "status", "flights")
+
+    planned = {stage["table"]: sorted(stage["stale"]) for stage in plan["stages"]}
+    assert planned["validated/flights/flights"] == planned["features/flights/carrier_delays"] == days(1, 2)
+    for stage in (*validated["stages"], *transformed["stages"]):
+        assert sorted(stage["built"]) == planned[stage["table"]]
+    totals = validated["stages"][0]["totals"]
+    assert totals["rows_in"] == totals["rows"] + totals["rejected"] == 842 + 943
+    assert status["tables"]["validated/flights/flights"]["rows"] == totals["rows"]
+
+
+def test_the_declarations_of_the_workspace_one_stands_in_are_what_runs(workspace: Workspace) -> None:
+    workspace.edit("pipelines/flights/__init__.py", '"""The dataset', 'raise SystemExit("this clone")\n"""The dataset')
+
+    done = run(workspace.root, "plan", "flights")
+
+    assert "this clone" in done.stderr
+
+
+def test_doctor_names_what_is_wrong_and_what_mends_it(workspace: Workspace) -> None:
+    good = run(workspace.root, "doctor")
+    workspace.edit(".dvc/config", "    verify = true\n", "")
+    workspace.edit("dvc.yaml", "flights-validate-weather", "flights-validate-wether")
+
+    bad = run(workspace.root, "doctor")
+
+    assert good.returncode == 0, good.stdout
+    assert bad.returncode == 1
+    assert "dvc remote modify storage verify true" in bad.stdout
+    assert "headrace dvc-sync" in bad.stdout
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("headrace")
+    return subprocess.run(
+        [program, *arguments], cwd=folder, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+
+
+def as_json(workspace: Workspace, *arguments: str) -> Any:  # noqa: ANN401  whatever the command answers
+    done = run(workspace.root, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    found: Any = json.loads(done.stdout)
+    return found

@@ -1,0 +1,280 @@
+"""The engine: cost follows what is new, and same inputs give same bytes.
+
+Every stage of every dataset runs on it; the dataset here is small enough to see through.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import minimal_dataset
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from minimal_dataset import RAW, REJECTED, TOTALS, VALIDATED, bring, days, run, sales
+
+from headrace.engine.fingerprint import stage_fingerprint
+from headrace.engine.plan import Plan, plan
+from headrace.engine.run import Done, plan_all, plan_stage, run_stage
+from headrace.errors import HeadraceError
+from headrace.project import graph
+from headrace.project.executors import Executor
+from headrace.settings import Settings
+from headrace.storage.manifest import MANIFEST
+from headrace.storage.table_store import Lake
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """Five days, nothing computed yet."""
+    made = minimal_dataset.lake_at(tmp_path)
+    bring(made, sales(1, 2, 3, 4, 5))
+    return made
+
+
+def reasons(plans: Sequence[Plan], table: str) -> dict[str, tuple[str, ...]]:
+    return {item.partition: item.reasons for made in plans if made.stage.table == table for item in made.stale}
+
+
+def test_a_second_run_does_nothing(lake: Lake) -> None:
+    run(lake)
+
+    again = run(lake)
+
+    assert all(not ran.built and not ran.gone for ran in again.values())
+
+
+def test_a_new_day_costs_that_day(lake: Lake) -> None:
+    run(lake)
+    bring(lake, sales(6))
+
+    ran = run(lake)
+
+    assert list(ran[VALIDATED].built) == days(6)
+    assert list(ran[TOTALS].built) == days(6)
+
+
+def test_a_correction_makes_the_days_stale_that_look_back_on_it_and_no_others(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {"2026-01-02": minimal_dataset.day(2, amount=7)})
+
+    ran = run(lake)
+
+    assert list(ran[VALIDATED].built) == days(2)
+    assert sorted(ran[TOTALS].built) == days(2, 3, 4)
+    assert lake.scan(TOTALS, days(4)).collect()["amount"].to_list() == [9, 9]
+
+
+def test_a_deleted_input_deletes_what_came_of_it_and_changes_what_looked_back_on_it(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {}, drop=("2026-01-02",))
+
+    ran = run(lake)
+
+    assert ran[VALIDATED].gone == ran[TOTALS].gone == days(2)
+    assert sorted(ran[TOTALS].built) == days(3, 4)
+    assert not (lake.folder(VALIDATED) / "2026-01-02.parquet").exists()
+
+
+def test_a_late_day_makes_later_days_stale(tmp_path: Path) -> None:
+    lake = minimal_dataset.lake_at(tmp_path)
+    bring(lake, sales(1, 3, 4, 6))
+    run(lake)
+    bring(lake, sales(2))
+
+    assert sorted(run(lake)[TOTALS].built) == days(2, 3, 4)
+
+
+def test_a_correction_that_changes_no_accepted_row_stops_there(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {"2026-01-02": minimal_dataset.day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
+
+    ran = run(lake)
+
+    assert list(ran[VALIDATED].built) == days(2)
+    assert not ran[TOTALS].built
+    assert lake.scan(REJECTED).collect()["checks"].to_list() == [["amount: greater_than_or_equal_to(0)"]]
+
+
+def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
+    bring(lake, {"2026-01-02": minimal_dataset.day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
+    run(lake)
+    bring(lake, sales(2))
+
+    run(lake)
+
+    assert lake.manifest(REJECTED).partitions == {}
+    assert [path.name for path in lake.folder(REJECTED).iterdir()] == [MANIFEST]
+
+
+def test_partitions_of_one_table_that_read_the_same_bytes_are_not_taken_for_one_another(lake: Lake) -> None:
+    stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
+    every = {RAW: dict(lake.manifest(RAW).md5s)}
+    same = replace(stage, partitions=lambda _inputs, _own: ((day, every) for day in days(1, 2)))
+
+    made = plan_stage(same, lake)
+
+    assert len({item.memo for item in made.stale}) == len(made.stale) == 2
+
+
+def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
+    run(lake)
+    bring(lake, {"2026-01-02": minimal_dataset.day(2, amount=7), **sales(6)}, drop=("2026-01-05",))
+
+    plans = plan_all(graph.dataset_stages(minimal_dataset.DATASET), lake)
+
+    assert reasons(plans, VALIDATED) == {
+        "2026-01-02": (f"input changed: {RAW}/2026-01-02",),
+        "2026-01-06": ("never built",),
+    }
+    assert reasons(plans, TOTALS)["2026-01-03"] == (f"input changed: {VALIDATED}/2026-01-02",)
+    assert [list(made.gone) for made in plans] == [days(5), days(5)]
+
+
+def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake: Lake) -> None:
+    run(lake)
+    stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
+    recipe = stage_fingerprint(stage, lake.root)
+    own, inputs = lake.known(VALIDATED), {RAW: lake.manifest(RAW)}
+
+    other = replace(
+        recipe,
+        code={**recipe.code, "pipelines/x.py": "1"},
+        params={"p": 1},
+        libraries={**recipe.libraries, "polars": "0"},
+    )
+    (first, *_) = plan(stage, inputs, own, other).stale
+
+    assert first.reasons == ("code changed: pipelines/x.py", "parameter changed: p", "library changed: polars")
+
+
+def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_remembers_it(lake: Lake) -> None:
+    run(lake)
+    before = lake.manifest(TOTALS)
+    bring(lake, {"2026-01-02": minimal_dataset.day(2, amount=7)})
+    run(lake)
+    bring(lake, sales(2))
+
+    run(lake)
+
+    assert lake.manifest(TOTALS) == before
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(range(1, 9)), threads=st.sampled_from([1, 2, 5]), cut=st.integers(1, 7))
+def test_neither_order_of_arrival_nor_threads_change_a_byte(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], threads: int, cut: int
+) -> None:
+    one, other = (minimal_dataset.lake_at(tmp_path_factory.mktemp("lake")) for _ in range(2))
+    bring(one, sales(*range(1, 9)))
+    run(one)
+
+    bring(other, sales(*order[:cut]))
+    run(other, threads=threads)
+    bring(other, sales(*order[cut:]))
+    run(other, threads=threads)
+
+    for table in (VALIDATED, REJECTED, TOTALS):
+        shown = {path.name: path.read_bytes() for path in one.folder(table).iterdir()}
+        assert shown == {path.name: path.read_bytes() for path in other.folder(table).iterdir()}
+
+
+def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_path: Path) -> None:
+    twice = "2026-01-02T12:00:00Z,east,1\n"
+    late, early = minimal_dataset.lake_at(tmp_path / "late"), minimal_dataset.lake_at(tmp_path / "early")
+    contents = {**sales(1, 2), "2026-01-03": minimal_dataset.day(3) + twice, "2026-01-04": minimal_dataset.day(4)}
+    bring(late, {name: contents[name] for name in days(3, 4)})
+    run(late)
+    bring(late, contents)
+    run(late)
+
+    bring(early, contents)
+    ran = run(early)
+
+    for lake in (late, early):
+        assert lake.scan(REJECTED).collect()["checks"].to_list() == [["unique(at, shop)"]]
+        assert list(lake.manifest(REJECTED).partitions) == days(3)
+    assert late.manifest(VALIDATED) == early.manifest(VALIDATED)
+    assert sorted(ran[VALIDATED].built) == days(1, 2, 3, 4)
+
+
+def test_a_partition_whose_earlier_twin_is_deleted_gets_its_row_back(tmp_path: Path) -> None:
+    lake = minimal_dataset.lake_at(tmp_path)
+    bring(lake, {**sales(2), "2026-01-03": minimal_dataset.day(3) + "2026-01-02T12:00:00Z,east,1\n"})
+    run(lake)
+    bring(lake, {}, drop=("2026-01-02",))
+
+    run(lake)
+
+    assert lake.manifest(REJECTED).partitions == {}
+    assert lake.manifest(VALIDATED).partitions["2026-01-03"].rows == 3
+
+
+def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -> None:
+    wrong = replace(minimal_dataset.FEATURES, features={"amount": pl.Float64()})
+
+    with pytest.raises(
+        HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel gave .*amount: Int64"
+    ):
+        run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+
+
+def _a_day_late(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    return minimal_dataset.totals(day, sales).with_columns(pl.col("event_time") + timedelta(days=1))
+
+
+def _twice(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    return pl.concat([minimal_dataset.totals(day, sales), minimal_dataset.totals(day, sales)])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        (_a_day_late, r"totals 2026-01-01: expected event times of that UTC day, seen 2 others, 2026-01-02 23:00:00"),
+        (_twice, r"totals 2026-01-01: expected one row a key and event time, seen 4 that share theirs, \('\w+', "),
+    ],
+)
+def test_rows_that_retrieval_would_not_find_or_not_tell_apart_are_refused(
+    lake: Lake, kernel: Callable[..., pl.LazyFrame], message: str
+) -> None:
+    wrong = replace(minimal_dataset.FEATURES, kernel=kernel)
+
+    with pytest.raises(HeadraceError, match=message):
+        run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+
+
+def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(lake: Lake) -> None:
+    run(lake)
+    bring(
+        lake,
+        {"2026-01-02": minimal_dataset.day(2, amount=7), "2026-01-04": minimal_dataset.day(4, amount=7)},
+        drop=("2026-01-05",),
+    )
+    before = lake.manifest(VALIDATED).partitions
+    stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
+
+    ran = run_stage(stage, lake, Executor(Settings(workspace=lake.root)), "2026-01-02")
+
+    after = lake.manifest(VALIDATED).partitions
+    assert (list(ran.built), ran.gone) == (days(2), [])
+    assert {name for name in before if after[name] != before[name]} == set(days(2))
+    assert list(run(lake)[VALIDATED].built) == days(4)
+
+
+def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> None:
+    other = minimal_dataset.lake_at(tmp_path / "other")
+    bring(other, sales(1, 2, 3, 4, 5))
+    run(lake)
+
+    def shuffled(made: Plan, where: Lake, done: Done) -> None:
+        items = list(made.stale)
+        random.Random(7).shuffle(items)  # noqa: S311  an order, no secret
+        Executor(Settings(workspace=other.root))(replace(made, stale=items), where, done)
+
+    for stage in graph.dataset_stages(minimal_dataset.DATASET):
+        run_stage(stage, other, shuffled)
+
+    assert other.manifest(TOTALS) == lake.manifest(TOTALS)

@@ -1,0 +1,168 @@
+"""Partitions computed together are, to the last bit, what each would be by itself; only the cost differs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import minimal_dataset
+import pandera.polars as pa
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from minimal_dataset import REJECTED, TOTALS, VALIDATED, bring, sales
+
+from headrace.dataset import UTC_MICROSECONDS, Dataset, Objects, Source
+from headrace.engine.run import plan_stage, run_stage
+from headrace.project import graph
+from headrace.project.executors import Executor, groups
+from headrace.settings import Settings
+from headrace.storage.table_store import Lake
+from headrace.validate.contract import SchemaChangedError, Within, split, split_together
+
+DAYS = ("2013-01-09", "2013-01-10", "2013-01-11")
+COLUMNS = ("at", "place", "count")
+
+
+def unread(_path: Path) -> pl.DataFrame:
+    raise NotImplementedError
+
+
+def doubled(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(twice=pl.col("count") * 2)
+
+
+SOURCE = Source(
+    "readings",
+    Objects("readings/", ".*", ".csv"),
+    unread,
+    pa.DataFrameSchema(
+        {
+            "at": pa.Column(UTC_MICROSECONDS, metadata={"within": Within(timedelta(0), timedelta(days=1))}),
+            "place": pa.Column(pl.String, pa.Check.isin(["EWR", "JFK"])),
+            "count": pa.Column(pl.Int64, pa.Check.in_range(0, 9), nullable=True),
+        },
+        checks=[pa.Check(lambda data: data.lazyframe.select(pl.col("count") != pl.lit(5)), name="count: not_5")],
+        strict=True,
+    ),
+    doubled,
+    ("at", "place"),
+    at_once=8,
+)
+
+
+def row(day: str, hour: int, place: str | None = "EWR", count: str | None = "1") -> tuple[str | None, ...]:
+    return (f"{day}T{hour:02}:00:00Z", place, count)
+
+
+def frame(rows: Sequence[tuple[str | None, ...]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.String), orient="row")
+
+
+ROWS = st.tuples(
+    st.sampled_from(DAYS),
+    st.integers(0, 3),
+    st.sampled_from(["EWR", "EWR", "JFK", "LGA", None]),
+    st.sampled_from(["1", "2", "3", "5", "12", "one", None]),
+)
+
+
+Drawn = tuple[str, int, str | None, str | None]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(ROWS, max_size=4), min_size=3, max_size=3))
+def test_partitions_judged_together_get_the_verdicts_they_get_alone(
+    values: list[list[tuple[str, int, str, str]]],
+) -> None:
+    frames = {
+        day: frame([row(DAYS[number], 9), *(row(*value) for value in rows)])
+        for number, (day, rows) in enumerate(zip(DAYS, values, strict=True))
+    }
+
+    together = split_together(frames, SOURCE)
+
+    for day, rows in frames.items():
+        alone = split(rows, SOURCE, day)
+        assert together[day].accepted.equals(alone.accepted)
+        assert together[day].rejected.equals(alone.rejected)
+        assert together[day].kept.equals(alone.kept)
+
+
+def test_a_partition_that_is_refused_is_left_to_itself_and_holds_up_no_other() -> None:
+    frames = {day: frame([row(day, 1), row(day, 2)]) for day in DAYS}
+    frames[DAYS[1]] = frame([row(DAYS[1], 1, count="one"), row(DAYS[1], 2, count="two")])
+
+    assert list(split_together(frames, SOURCE)) == [DAYS[0], DAYS[2]]
+
+
+def test_a_partition_of_other_columns_is_refused_by_name() -> None:
+    frames = {DAYS[0]: frame([row(DAYS[0], 1)]), DAYS[1]: frame([row(DAYS[1], 1)]).drop("count")}
+
+    with pytest.raises(SchemaChangedError, match=rf"readings {DAYS[1]}: the columns changed: missing count"):
+        split_together(frames, SOURCE)
+
+
+def last_hours(day: str, sales: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
+    """Each shop's sales of a day, one row at its last hour, for a day or several."""
+    end = pl.col("at").dt.truncate("1d") + timedelta(hours=23)
+    summed = sales.group_by("shop", event_time=end).agg(pl.col("amount").sum())
+    held = pl.col("event_time").dt.strftime("%Y-%m-%d").is_between(pl.lit(day), pl.lit(until or day))
+    return summed.filter(held).with_columns(known_time="event_time")
+
+
+def dataset(at_once: int) -> Dataset:
+    """The tiny dataset, whose partitions may be computed together."""
+    features = replace(minimal_dataset.FEATURES, kernel=last_hours, at_once=at_once)
+    return replace(
+        minimal_dataset.DATASET, sources=(replace(minimal_dataset.SALES, at_once=at_once),), features=(features,)
+    )
+
+
+def raw() -> dict[str, str]:
+    """Ten days with a gap, a bad row, a key twice in a day, and a key that stands in an earlier day."""
+    found = sales(1, 2, 3, 5, 6, 7, 8, 9, 10, 11)
+    found["2026-01-03"] += "2026-01-03T13:00:00Z,east,-1\n"
+    found["2026-01-06"] += "2026-01-06T12:00:00Z,east,9\n"
+    found["2026-01-09"] += "2026-01-08T12:00:00Z,west,9\n"
+    return found
+
+
+def made(root: Path, at_once: int, threads: int) -> Lake:
+    """The lake after both stages."""
+    lake = minimal_dataset.lake_at(root)
+    bring(lake, raw())
+    execute = Executor(Settings(workspace=root, threads=threads))
+    for stage in graph.dataset_stages(dataset(at_once)):
+        run_stage(stage, lake, execute)
+    return lake
+
+
+@pytest.mark.parametrize(("at_once", "threads"), [(3, 1), (3, 2), (16, 2)])
+def test_manifests_are_the_same_however_many_partitions_are_computed_together(
+    tmp_path: Path, at_once: int, threads: int
+) -> None:
+    alone = made(tmp_path / "alone", 1, 1)
+
+    together = made(tmp_path / "together", at_once, threads)
+
+    for table in (VALIDATED, REJECTED, TOTALS):
+        assert together.manifest(table) == alone.manifest(table)
+    assert alone.manifest(REJECTED).rows == 3
+    assert alone.manifest(TOTALS).rows == 20
+
+
+def test_groups_are_as_large_as_the_stage_the_workers_and_the_memory_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = minimal_dataset.lake_at(tmp_path)
+    bring(lake, raw())
+    (stage, _) = graph.dataset_stages(dataset(4))
+    plan = plan_stage(stage, lake)
+
+    assert [len(group) for group in groups(plan, lake, workers=1)] == [4, 4, 2]
+    assert [len(group) for group in groups(plan, lake, workers=5)] == [2, 2, 2, 2, 2]
+    monkeypatch.setattr("headrace.project.executors.GROUP_BYTES", 100)
+    assert [len(group) for group in groups(plan, lake, workers=1)] == [1] * 10
+    assert [item.partition for group in groups(plan, lake, workers=1) for item in group] == sorted(raw())

@@ -1,0 +1,79 @@
+"""`feast serve` serves what was published, as it is: plain HTTP, the release's values, and a switch is followed."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import feature_workspace
+import httpx
+import pytest
+from feature_workspace import AIRCRAFT, FLOWN, fill, fill_all, put
+from servers import HOST, answers, free_port, running
+
+from headrace.storage.table_store import Lake
+
+FEAST = Path(sys.executable).with_name("feast")
+ENOUGH = 1_200
+"""More requests than the 1,000 after which a worker is replaced unless told otherwise."""
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    lake = feature_workspace.workspace(tmp_path / "workspace")
+    fill_all(lake)
+    fill(lake, AIRCRAFT, FLOWN)
+    put(lake)
+    return lake
+
+
+@pytest.fixture
+def ask(lake: Lake, tmp_path: Path) -> Iterator[Callable[[str], float | None]]:
+    """Asks the server for the delay of an aircraft."""
+    port = free_port()
+    command = [str(FEAST), "-c", str(lake.root / "feature_repo"), "serve", "-p", str(port), "--no-access-log"]
+    command += ["--max-requests", "0", "--registry_ttl_sec", "1"]
+    environment = {
+        "FEAST_REGISTRY_URL": f"sqlite:///{lake.root}/feast/registry.db",
+        "FEAST_ONLINE_STORE_PATH": f"{lake.root}/feast/online.db",
+        "PYTHONOPTIMIZE": "1",
+        "FEAST_USAGE": "False",
+        "PYTHONPATH": os.pathsep.join((str(feature_workspace.REPO), os.environ.get("PYTHONPATH", ""))),
+    }
+    with (
+        running(command, tmp_path / "log", lambda: answers(port), environment=environment),
+        httpx.Client(base_url=f"http://{HOST}:{port}", timeout=30) as client,
+    ):
+
+        def delay(tailnum: str) -> float | None:
+            keys = {"tailnum": [tailnum], "origin": ["EWR"], "carrier_id": [1]}
+            body = {"feature_service": "little_service", "entities": keys, "full_feature_names": True}
+            answer = client.post("/get-online-features", json=body).raise_for_status().json()
+            place = answer["metadata"]["feature_names"].index("aircraft_history__delay_min")
+            value: float | None = answer["results"][place]["values"][0]
+            return value
+
+        yield delay
+    feature_workspace.close_all()
+
+
+@pytest.mark.slow
+def test_feast_serve_answers_with_the_release_follows_the_switch_and_never_stalls(
+    lake: Lake, ask: Callable[[str], float | None]
+) -> None:
+    assert (ask("N2"), ask("N3"), ask("nobody")) == (-4.0, 3.0, None)
+
+    slowest = 0.0
+    for _ in range(ENOUGH):
+        began = time.monotonic()
+        assert ask("N2") == -4.0
+        slowest = max(slowest, time.monotonic() - began)
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
+    put(lake)
+
+    until = time.monotonic() + 20
+    while (ask("N2"), ask("N3")) != (10.0, None):
+        assert time.monotonic() < until, "the server did not follow the switch"
+        time.sleep(0.2)
+    assert slowest < 5, f"a request took {slowest:.1f} s"

@@ -1,0 +1,184 @@
+"""source → raw, when something is wrong: a read gives the object that was listed, whole, or an error.
+
+The raw table is whole or as it was, and what was read is not read again.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from trips import TABLE, Trips, dataset, key
+
+from headrace.ingest.ingest import EmptyListingError, UnknownSourceError, ingest
+from headrace.settings import Settings
+from headrace.storage.manifest import Manifest
+from headrace.storage.s3.bucket import Bucket
+from headrace.storage.s3.errors import (
+    BucketMissingError,
+    ObjectChangedError,
+    StorageRefusedError,
+    StorageUnreachableError,
+)
+from headrace.storage.s3.objects import Object
+from headrace.storage.table_store import Lake
+
+GET = b"GET /"
+
+
+def test_a_partition_that_no_source_has_is_an_error_that_names_it(trips: Trips) -> None:
+    trips.put(1)
+
+    with pytest.raises(UnknownSourceError, match=r"no source shows the partition 2026-01-09.*Leave out"):
+        trips.ingest(partition="2026-01-09")
+
+
+def test_an_unknown_source_is_refused_with_the_names_there_are(trips: Trips) -> None:
+    with pytest.raises(UnknownSourceError, match="trips: expected sources of days, seen nights"):
+        ingest(dataset(), trips.lake, Settings(), sources=["nights"])
+
+
+def test_an_object_replaced_after_the_listing_is_looked_up_again_once(trips: Trips) -> None:
+    trips.put(1)
+
+    trips.ingest(progress=lambda _source, done, _total: trips.put(1, text=b"newer") if not done else None)
+
+    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == b"newer"
+    assert trips.ingest().read == 0
+
+
+def test_an_object_that_is_replaced_again_and_again_stops_the_run(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips.put(1)
+    look = Bucket.head
+
+    def head_and_replace(bucket: Bucket, name: str) -> Object | None:
+        found = look(bucket, name)
+        trips.put(1, text=b"newest")
+        return found
+
+    monkeypatch.setattr(Bucket, "head", head_and_replace)
+
+    with pytest.raises(ObjectChangedError, match=r"days/2026-01-01\.csv\.gz"):
+        trips.ingest(progress=lambda _source, done, _total: trips.put(1, text=b"newer") if not done else None)
+    assert not trips.manifest.partitions
+
+
+def test_an_object_that_vanishes_after_the_listing_is_not_in_the_table(trips: Trips) -> None:
+    trips.put(1, 2)
+
+    done = trips.ingest(progress=lambda _source, count, _total: trips.bucket.delete(key(1)) if not count else None)
+
+    assert done.new == ("2026-01-02",)
+    assert list(trips.manifest.partitions) == ["2026-01-02"]
+
+
+def test_a_transfer_cut_half_way_is_read_again(trips: Trips) -> None:
+    big = bytes(range(256)) * 4000
+    trips.put(1, text=big)
+    # The listing stays below this, the object does not.
+    trips.relay.cut(after=500_000)
+
+    trips.ingest()
+
+    assert trips.reads == 2
+    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == big
+
+
+def test_a_transfer_that_is_cut_every_time_is_an_error_with_the_key_and_how_far_it_came(trips: Trips) -> None:
+    trips.put(1, text=bytes(range(256)) * 4000)
+    trips.relay.cut(after=500_000, times=1000)
+    bucket = replace(trips.bucket, endpoint=f"http://127.0.0.1:{trips.relay.port}", patience=1)
+
+    with pytest.raises(
+        StorageUnreachableError,
+        match=r"Cannot read s3://.*2026-01-01.*tried for \d+ s.*\d+ of 1,024,000 bytes read",
+    ):
+        bucket.read(next(bucket.list("days/")))
+
+
+@pytest.mark.parametrize(("access", "secret"), [("headrace", "wrong-canary"), ("nobody", "wrong-canary")])
+def test_wrong_credentials_are_refused_at_once_with_endpoint_bucket_and_what_to_check(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch, access: str, secret: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", access)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+
+    with pytest.raises(StorageRefusedError) as raised:
+        trips.ingest()
+
+    message = str(raised.value)
+    assert f"http://127.0.0.1:{trips.relay.port}" in message
+    assert trips.bucket.name in message
+    assert "AWS_ACCESS_KEY_ID" in message
+    assert "canary" not in message
+    assert trips.relay.count(GET) == 1
+
+
+def test_a_missing_bucket_is_an_error_that_names_it_and_the_setting(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_BUCKET", "not-there")
+
+    with pytest.raises(BucketMissingError, match=r"there is no bucket not-there. Check HEADRACE_BUCKET"):
+        trips.ingest()
+
+
+def test_a_listing_that_shows_nothing_does_not_empty_the_table_unless_that_is_said(trips: Trips) -> None:
+    trips.put(1)
+    trips.ingest()
+    trips.bucket.delete(key(1))
+
+    with pytest.raises(
+        EmptyListingError, match=rf"{TABLE} has 1 partitions, but s3://.*/days/ shows none.*allow-empty"
+    ):
+        trips.ingest()
+
+    assert list(trips.manifest.partitions) == ["2026-01-01"]
+    assert trips.ingest(allow_empty=True).deleted == ("2026-01-01",)
+    assert not trips.manifest.partitions
+
+
+def test_a_crash_before_the_manifest_leaves_the_old_table_and_the_next_run_reads_nothing_twice(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips.put(1)
+    trips.ingest()
+    trips.put(2, 3)
+    reads = trips.reads
+
+    def crash(_lake: Lake, _manifest: Manifest) -> None:
+        raise RuntimeError("crash")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "commit", crash)
+        with pytest.raises(RuntimeError, match="crash"):
+            trips.ingest()
+    assert list(trips.manifest.partitions) == ["2026-01-01"]
+
+    done = trips.ingest()
+
+    assert done.new == ("2026-01-02", "2026-01-03")
+    assert trips.reads - reads == 2
+    assert len(trips.manifest.partitions) == 3
+
+
+def test_one_object_that_cannot_be_read_stops_the_run_and_the_others_are_remembered(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips.put(1, 2)
+    download = Bucket.download
+
+    def refuse(bucket: Bucket, found: Object, path: Path) -> object:
+        if found.key == key(2):
+            raise StorageUnreachableError("down")
+        return download(bucket, found, path)
+
+    monkeypatch.setenv("HEADRACE_THREADS", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "download", refuse)
+        with pytest.raises(StorageUnreachableError, match="down"):
+            trips.ingest()
+    assert not trips.manifest.partitions
+
+    assert trips.ingest().read == 1

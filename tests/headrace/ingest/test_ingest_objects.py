@@ -1,0 +1,227 @@
+"""source → raw, for objects: the bytes as they came; a run reads what is new or changed and nothing else."""
+
+import hashlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from servers import S3
+from trips import DAYS, TABLE, Trips, content, dataset, key, use
+
+from headrace.dataset import Objects
+from headrace.ingest.ingest import ingest
+from headrace.ingest.object_source import OnePartitionTwoKeysError
+from headrace.settings import Settings
+from headrace.storage.dvc.lock import recorded_outs, write_pointer
+from headrace.storage.dvc.push import push_objects
+from headrace.storage.table_store import Lake
+
+
+def test_objects_become_partitions_that_keep_their_bytes_as_they_came(trips: Trips) -> None:
+    trips.put(1, 2)
+
+    done = trips.ingest()
+
+    assert (done.new, done.changed, done.deleted, done.unmatched) == (("2026-01-01", "2026-01-02"), (), (), ())
+    assert done.listed == done.read == 2
+    assert done.size == len(content(1)) + len(content(2))
+    assert trips.lake.paths(TABLE)["2026-01-02"].read_bytes() == content(2)
+    assert (trips.lake.folder(TABLE) / "2026-01-01.csv.gz").read_bytes() == content(1)
+
+
+def test_each_partition_says_which_version_of_which_object_it_is(trips: Trips) -> None:
+    trips.put(1)
+
+    trips.ingest()
+
+    listed = trips.bucket.head(key(1))
+    assert listed is not None
+    assert trips.manifest.partitions["2026-01-01"].facts["object"] == {
+        "bucket": trips.bucket.name,
+        "key": key(1),
+        "etag": listed.etag,
+        "sha256": hashlib.sha256(content(1)).hexdigest(),
+    }
+
+
+def test_where_the_bucket_keeps_versions_the_version_is_recorded(
+    moto_s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = moto_s3.new_bucket(versioned=True)
+    use(monkeypatch, bucket, moto_s3.port)
+    written = bucket.write(key(1), content(1))
+
+    ingest(dataset(), Lake.at(tmp_path), Settings())
+
+    facts = Lake.at(tmp_path).manifest(TABLE).partitions["2026-01-01"].facts
+    assert written.version
+    assert facts["object"]["version"] == written.version
+
+
+def test_a_second_run_reads_no_object_and_leaves_the_same_manifest(trips: Trips) -> None:
+    trips.put(1, 2)
+    trips.ingest()
+    before, reads = trips.manifest.to_bytes(), trips.reads
+
+    done = trips.ingest()
+
+    assert (done.new, done.changed, done.deleted, done.read, done.size) == ((), (), (), 0, 0)
+    assert trips.reads == reads == 2
+    assert trips.manifest.to_bytes() == before
+
+
+def test_only_new_changed_and_deleted_objects_cause_work(trips: Trips) -> None:
+    trips.put(1, 2, 3)
+    trips.ingest()
+    reads = trips.reads
+    trips.put(2, text=b"corrected")
+    trips.put(4)
+    trips.bucket.delete(key(3))
+
+    done = trips.ingest()
+
+    assert (done.new, done.changed, done.deleted) == (("2026-01-04",), ("2026-01-02",), ("2026-01-03",))
+    assert trips.reads - reads == 2
+    assert sorted(trips.manifest.partitions) == ["2026-01-01", "2026-01-02", "2026-01-04"]
+    assert not (trips.lake.folder(TABLE) / "2026-01-03.csv.gz").exists()
+
+
+def test_a_correction_of_the_same_size_is_read(trips: Trips) -> None:
+    trips.put(1, text=b"id,day\n1,1\n")
+    trips.ingest()
+    trips.put(1, text=b"id,day\n1,2\n")
+
+    assert trips.ingest().changed == ("2026-01-01",)
+
+
+def test_the_same_objects_give_the_same_manifest_in_another_workspace(trips: Trips, tmp_path: Path) -> None:
+    trips.put(1, 2, 3)
+    trips.ingest()
+    other = Lake.at(tmp_path / "other")
+
+    ingest(dataset(), other, Settings())
+
+    assert other.manifest(TABLE).to_bytes() == trips.manifest.to_bytes()
+
+
+def test_a_checkout_without_data_appends_and_reads_no_object_that_is_recorded(trips: Trips) -> None:
+    trips.put(1, 2)
+    trips.ingest()
+    record_and_lose(trips)
+    trips.put(3)
+    reads = trips.reads
+
+    done = trips.ingest()
+
+    assert (done.new, done.changed, done.deleted) == (("2026-01-03",), (), ())
+    assert trips.reads - reads == 1
+    assert [path.read_bytes() for path in trips.lake.paths(TABLE).values()] == [content(day) for day in (1, 2, 3)]
+
+
+def test_full_reads_everything_again(trips: Trips) -> None:
+    trips.put(1, 2)
+    trips.ingest()
+
+    done = trips.ingest(full=True)
+
+    assert (done.read, done.changed) == (2, ())
+    assert trips.reads == 4
+
+
+def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(trips: Trips) -> None:
+    trips.put(1, 2)
+    trips.ingest()
+    trips.put(1, 2, text=b"corrected")
+
+    done = trips.ingest(partition="2026-01-02")
+
+    assert done.changed == ("2026-01-02",)
+    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == content(1)
+
+
+def test_keys_that_are_no_partition_are_reported_and_never_read(trips: Trips) -> None:
+    odd = ["days/README", "days/2026-01-02.csv", "days/a b+ü\n?%2e&.csv.gz"]
+    for name in odd:
+        trips.bucket.write(name, b"x")
+    trips.put(1)
+
+    done = trips.ingest()
+
+    assert sorted(done.unmatched) == sorted(odd)
+    assert "3 keys are no partition and were not read, such as 'days/" in str(done)
+    assert list(trips.manifest.partitions) == ["2026-01-01"]
+    assert trips.reads == 1
+
+
+def test_a_key_with_odd_characters_is_read_when_the_pattern_takes_it(trips: Trips) -> None:
+    name = "days/a b+ü\n?%2e&/2026-01-01.csv.gz"
+    trips.bucket.write(name, b"odd")
+    loose = replace(DAYS, partition=r"(?s)days/.*/(?P<partition>[\d-]+)\.csv\.gz")
+
+    trips.ingest(loose)
+
+    assert trips.manifest.partitions["2026-01-01"].facts["object"]["key"] == name
+    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == b"odd"
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "x\ny", ""])
+def test_a_key_that_would_leave_the_table_s_folder_is_no_partition(trips: Trips, name: str) -> None:
+    trips.put(1)
+    trips.bucket.write(f"days/_{name}_", b"x")
+    loose = replace(DAYS, partition=r"(?s)days/_?(?P<partition>.*?)(_|\.csv\.gz)")
+
+    done = trips.ingest(loose)
+
+    assert done.new == ("2026-01-01",)
+    assert done.unmatched == (f"days/_{name}_",)
+
+
+def test_two_keys_of_one_partition_are_an_error_that_names_both(trips: Trips) -> None:
+    trips.bucket.write("days/a/2026-01-01.csv.gz", b"x")
+    trips.bucket.write("days/b/2026-01-01.csv.gz", b"x")
+    loose = replace(DAYS, partition=r"days/./(?P<partition>[\d-]+)\.csv\.gz")
+
+    with pytest.raises(OnePartitionTwoKeysError, match=r"days/a/2026-01-01\.csv\.gz and days/b/2026-01-01\.csv\.gz"):
+        trips.ingest(loose)
+
+
+def test_a_source_of_one_object_becomes_the_partition_all(trips: Trips) -> None:
+    trips.bucket.write("days/airports.csv", b"id\n1\n")
+
+    done = trips.ingest(Objects("days/", r"days/airports\.csv", ".csv"))
+
+    assert done.new == ("all",)
+    assert (trips.lake.folder(TABLE) / "all.csv").read_bytes() == b"id\n1\n"
+
+
+def test_an_object_of_no_bytes_is_kept_as_it_came(trips: Trips) -> None:
+    trips.put(1, text=b"")
+
+    trips.ingest()
+
+    entry = trips.manifest.partitions["2026-01-01"]
+    assert entry.size == 0
+    assert entry.facts["object"]["sha256"] == hashlib.sha256(b"").hexdigest()
+    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == b""
+
+
+def test_progress_is_told_of_every_partition_read(trips: Trips) -> None:
+    trips.put(1, 2)
+    told: list[tuple[str, int, int]] = []
+
+    trips.ingest(progress=lambda source, done, total: told.append((source, done, total)))
+
+    assert told == [("days", 0, 2), ("days", 1, 2), ("days", 2, 2)]
+
+
+def record_and_lose(trips: Trips) -> None:
+    """Put the table onto the DVC remote, and leave of the workspace what git keeps."""
+    root, bucket = trips.lake.root, trips.bucket
+    keys = f"access_key_id = {bucket.access_key}\nsecret_access_key = {bucket.secret_key}"
+    remote = f"['remote \"storage\"']\nurl = s3://{bucket.name}/dvc\nendpointurl = {bucket.endpoint}\n{keys}\n"
+    (root / ".dvc/config").write_text(f"[core]\nremote = storage\n{remote}")
+    write_pointer(root, trips.lake.out(trips.manifest, {}))
+    push_objects(trips.lake.cache, recorded_outs(root).values(), (), {})
+    for gone in (".dvc/cache", ".headrace", f"data/{TABLE}"):
+        shutil.rmtree(root / gone)

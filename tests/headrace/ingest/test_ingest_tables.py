@@ -1,0 +1,185 @@
+"""source → raw, for database tables: rows as canonical Parquet, a partition a UTC day, all from one moment.
+
+Only partitions whose rows, watermark or columns changed are read again; a table is whole or as it was.
+"""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, fill
+
+from headrace.ingest import table_source as rows
+from headrace.ingest.ingest import EmptyListingError
+from headrace.storage.table_store import Lake
+
+
+def test_rows_become_one_file_a_utc_day_in_the_order_of_their_key(weather: Weather) -> None:
+    done = weather.ingest()
+
+    assert done.new == ("2013-01-01", "2013-01-02", "2013-01-03")
+    assert (done.read, done.rows) == (3, 18)
+    rows = weather.rows()
+    assert rows.select("origin", "at").rows() == [
+        (origin, datetime(2013, 1, 1, hour, 30, tzinfo=UTC)) for origin in ("EWR", "JFK") for hour in (0, 12, 23)
+    ]
+    assert rows.schema["at"] == rows.schema["updated_at"] == pl.Datetime("us", "UTC")
+
+
+def test_a_run_says_what_it_did_in_a_line(weather: Weather) -> None:
+    assert re.fullmatch(rf"{TABLE}: 3 listed, 3 new; read 3, 18 rows, [\d,]+ bytes", str(weather.ingest()))
+    assert str(weather.ingest()) == f"{TABLE}: 3 listed, nothing new; read 0, 0 rows, 0 bytes"
+
+
+def test_each_partition_says_what_was_asked_and_counted(weather: Weather) -> None:
+    weather.ingest()
+
+    entry = weather.lake.manifest(TABLE).partitions["2013-01-02"]
+
+    assert entry.rows == 6
+    facts = entry.facts["query"]
+    assert (facts["table"], facts["where"], facts["rows"]) == ("weather", "UTC day of at = 2013-01-02", 6)
+    assert facts["watermark"].startswith("2013-01-05")
+
+
+def test_a_time_belongs_to_its_utc_day_whatever_offset_it_was_written_with(weather: Weather) -> None:
+    weather.run(INSERT + f"('LGA', '2013-01-01 22:00:00-05:00', 1, '{OLD}')")
+
+    weather.ingest()
+
+    assert "LGA" in weather.rows("2013-01-02")["origin"]
+
+
+def test_a_second_run_reads_no_partition_and_leaves_the_same_manifest(weather: Weather) -> None:
+    weather.ingest()
+    before = weather.lake.manifest(TABLE).to_bytes()
+
+    done = weather.ingest()
+
+    assert (done.new, done.changed, done.deleted, done.read, done.rows) == ((), (), (), 0, 0)
+    assert weather.lake.manifest(TABLE).to_bytes() == before
+
+
+def test_what_another_writer_wrote_is_read_again(weather: Weather, monkeypatch: pytest.MonkeyPatch) -> None:
+    weather.ingest()
+    monkeypatch.setattr(rows, "closure", lambda _modules: {"headrace/storage/parquet.py": "another"})
+
+    done = weather.ingest()
+
+    assert (done.read, done.changed) == (3, ())
+
+
+def test_a_second_run_asks_postgresql_for_no_row(postgresql_weather: Weather) -> None:
+    postgresql_weather.ingest()
+    assert postgresql_weather.reads == 1
+
+    postgresql_weather.ingest()
+
+    assert postgresql_weather.reads == 1
+
+
+def test_a_changed_row_makes_its_day_alone_be_read_again(weather: Weather) -> None:
+    weather.ingest()
+    before = weather.hashes
+    weather.run(
+        "UPDATE weather SET temp = 99, updated_at = '2013-02-01 00:00:00+00:00'"
+        " WHERE origin = 'JFK' AND at = '2013-01-02 12:30:00+00:00'"
+    )
+
+    done = weather.ingest()
+
+    assert (done.new, done.changed, done.deleted) == ((), ("2013-01-02",), ())
+    assert (done.read, done.rows) == (1, 6)
+    assert 99 in weather.rows("2013-01-02")["temp"]
+    assert {name: md5 for name, md5 in weather.hashes.items() if name != "2013-01-02"} == {
+        name: md5 for name, md5 in before.items() if name != "2013-01-02"
+    }
+
+
+def test_a_row_deleted_in_the_database_is_deleted_here(weather: Weather) -> None:
+    weather.ingest()
+    weather.run("DELETE FROM weather WHERE origin = 'JFK' AND at = '2013-01-02 12:30:00+00:00'")
+
+    done = weather.ingest()
+
+    assert done.changed == ("2013-01-02",)
+    assert weather.rows("2013-01-02").height == 5
+
+
+def test_a_day_deleted_in_the_database_is_deleted_here_and_reported(weather: Weather) -> None:
+    weather.ingest()
+    weather.run("DELETE FROM weather WHERE at < '2013-01-02'")
+
+    done = weather.ingest()
+
+    assert (done.changed, done.deleted, done.read) == ((), ("2013-01-01",), 0)
+    assert sorted(weather.hashes) == ["2013-01-02", "2013-01-03"]
+
+
+def test_late_rows_and_new_days_are_read(weather: Weather) -> None:
+    weather.ingest()
+    weather.run(INSERT + f"('LGA', '2013-01-01 05:30:00+00:00', 1, '{OLD}')")
+    weather.run(INSERT + f"('LGA', '2013-01-09 05:30:00+00:00', 1, '{NEW}')")
+
+    done = weather.ingest()
+
+    assert (done.new, done.changed, done.rows) == (("2013-01-09",), ("2013-01-01",), 8)
+
+
+def test_a_row_replaced_by_another_below_the_watermark_is_seen(weather: Weather) -> None:
+    weather.ingest()
+    weather.run("DELETE FROM weather WHERE origin = 'JFK' AND at = '2013-01-02 12:30:00+00:00'")
+    weather.run("INSERT INTO weather VALUES ('LGA', '2013-01-02 12:30:00+00:00', 1, '2013-01-04 00:00:00+00:00')")
+
+    assert weather.ingest().changed == ("2013-01-02",)
+
+
+def test_an_update_that_leaves_the_watermark_is_seen_by_a_full_read_only(weather: Weather) -> None:
+    weather.ingest()
+    weather.run("UPDATE weather SET temp = 7 WHERE at < '2013-01-02'")
+
+    assert weather.ingest().changed == ()
+    done = weather.ingest(full=True)
+
+    assert (done.changed, done.read) == (("2013-01-01",), 3)
+    assert weather.rows()["temp"].unique().to_list() == [7]
+
+
+def test_equal_rows_are_equal_bytes_in_whatever_order_the_database_gives_them(weather: Weather, tmp_path: Path) -> None:
+    weather.ingest()
+    before = weather.hashes
+    weather.run("DROP TABLE weather")
+    fill(weather.run, "TIMESTAMP" if weather.relay is None else "timestamptz", backwards=True)
+    other = replace(weather, lake=Lake.at(tmp_path / "other"))
+
+    other.ingest()
+
+    assert other.hashes == before
+
+
+def test_a_new_column_makes_every_partition_be_read_again(weather: Weather) -> None:
+    weather.ingest()
+    weather.run("ALTER TABLE weather ADD COLUMN humid REAL")
+
+    assert weather.ingest().read == 3
+    assert weather.rows().columns == ["origin", "at", "temp", "updated_at", "humid"]
+
+
+def test_a_table_without_partitions_is_the_partition_all(weather: Weather) -> None:
+    done = weather.ingest(replace(WEATHER, partition_by=None))
+
+    assert done.new == ("all",)
+    assert weather.rows("all").height == 18
+
+
+def test_an_empty_table_does_not_empty_ours_unless_that_is_said(weather: Weather) -> None:
+    weather.ingest()
+    weather.run("DELETE FROM weather")
+
+    with pytest.raises(EmptyListingError, match=rf"{TABLE} has 3 partitions, but the table weather .* shows none"):
+        weather.ingest()
+
+    assert weather.ingest(allow_empty=True).deleted == ("2013-01-01", "2013-01-02", "2013-01-03")

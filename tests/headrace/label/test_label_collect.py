@@ -1,0 +1,252 @@
+"""Label Studio → annotations → labels: each answer is collected once, kept for ever, and decides one item's label.
+
+Everything runs against a real Label Studio; answers are given by annotators with accounts of their own.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign
+from label_server import Person
+
+from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.label import commands
+from headrace.label.sync import LabelsWouldVanishError
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_answer_becomes_a_label_that_joins_back_to_its_row(campaign: Campaign, ann: Person) -> None:
+    campaign.send()
+    ann.answers(campaign.tasks()["ride-4"], "weather")
+
+    collected = campaign.collect()
+
+    [row], [event] = campaign.rows(LABELS), campaign.rows(ANNOTATIONS)
+    assert (collected.events, collected.days, collected.labels) == ({"created": 1}, ("2013-01-02",), 1)
+    assert row == {
+        "started_at": datetime(2013, 1, 2, 12, tzinfo=UTC), "car": 4, "sample_id": "ride-4",
+        "event_time": datetime(2013, 1, 2, 12, tzinfo=UTC), "known_time": event["updated_at"], "label": "weather",
+        "votes": 1, "agreement": 1.0, "confidence": 1.0, "annotation_ids": [event["annotation_id"]],
+    }  # fmt: skip
+    assert (event["event"], event["choice"], event["lead_time_s"]) == ("created", "weather", 2.5)
+    joined = campaign.lake.scan("validated/rides/rides").join(campaign.lake.scan(LABELS), on=["started_at", "car"])
+    assert joined.collect()["label"].to_list() == ["weather"]
+
+
+def test_annotators_enter_the_history_under_a_pseudonym_that_needs_the_secret(
+    campaign: Campaign, ann: Person, bob: Person
+) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    for person, ride in ((ann, "ride-0"), (ann, "ride-1"), (bob, "ride-2")):
+        person.answers(tasks[ride], "weather")
+    campaign.collect()
+
+    [first, second, other] = [row["annotator"] for row in campaign.rows(ANNOTATIONS)]
+    assert first == second != other
+    assert "example.com" not in str(campaign.rows(ANNOTATIONS))
+    campaign.settings = campaign.settings.model_copy(update={"pseudonym_key": None})
+    with pytest.raises(NotConfiguredError, match="HEADRACE_PSEUDONYM_KEY"):
+        campaign.collect()
+
+
+def test_collecting_twice_changes_no_byte(campaign: Campaign, ann: Person) -> None:
+    campaign.send()
+    for task in campaign.tasks().values():
+        ann.answers(task, "carrier")
+    campaign.collect()
+    before = {path: path.read_bytes() for path in sorted((campaign.lake.root / "data").rglob("*.*"))}
+
+    again = campaign.collect()
+
+    assert (again.events, again.days, again.rebuilt) == ({}, (), ())
+    assert {path: path.read_bytes() for path in sorted((campaign.lake.root / "data").rglob("*.*"))} == before
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_relabel_changes_exactly_the_day_of_its_item_and_keeps_what_was_said_before(
+    campaign: Campaign, ann: Person
+) -> None:
+    campaign.send()
+    given = {ride: ann.answers(task, "carrier") for ride, task in campaign.tasks().items()}
+    campaign.collect()
+    labels, history = campaign.md5s(LABELS), campaign.md5s(ANNOTATIONS)
+
+    ann.changes(given["ride-5"], "weather")
+    collected = campaign.collect()
+
+    assert (collected.events, collected.days, collected.rebuilt) == ({"changed": 1}, ("2013-01-02",), ("2013-01-02",))
+    assert campaign.md5s(LABELS)["2013-01-01"] == labels["2013-01-01"]
+    assert campaign.md5s(ANNOTATIONS)["2013-01-01"] == history["2013-01-01"]
+    assert campaign.labels()["ride-5"] == "weather"
+    said = [(row["event"], row["choice"]) for row in campaign.rows(ANNOTATIONS) if row["sample_id"] == "ride-5"]
+    assert said == [("created", "carrier"), ("changed", "weather")]
+
+
+def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign, ann: Person) -> None:
+    campaign.send()
+    ann.skips(campaign.tasks()["ride-0"], "weather")
+
+    collected = campaign.collect()
+
+    assert (collected.events, collected.labels, collected.rejected) == ({"skipped": 1}, 0, 0)
+    [facts] = [entry.facts for entry in campaign.lake.manifest(LABELS).partitions.values()]
+    assert (facts["rows_in"], facts["skipped"]) == (1, 1)
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_deleted_annotation_becomes_an_event_and_its_label_goes(campaign: Campaign, ann: Person) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    ann.answers(tasks["ride-1"], "carrier")
+    given = ann.answers(tasks["ride-0"], "weather")
+    campaign.collect()
+
+    ann.deletes(given)
+    collected = campaign.collect()
+
+    assert collected.events == {"deleted": 1}
+    assert campaign.labels() == {"ride-1": "carrier"}
+    assert [row["choice"] for row in campaign.rows(ANNOTATIONS)] == ["weather", "weather", "carrier"]
+
+
+def test_a_deleted_task_becomes_an_event_though_the_server_keeps_no_trace_of_it(
+    campaign: Campaign, ann: Person
+) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    for ride in ("ride-0", "ride-4"):
+        ann.answers(tasks[ride], "weather")
+    campaign.collect()
+
+    campaign.server.http.delete(f"/api/tasks/{tasks['ride-0']}/").raise_for_status()
+    collected = campaign.collect()
+
+    assert (collected.events, collected.days) == ({"deleted": 1}, ("2013-01-01",))
+    assert campaign.labels() == {"ride-4": "weather"}
+
+
+def test_a_project_that_lost_all_its_answers_takes_no_label_away(campaign: Campaign, ann: Person) -> None:
+    campaign.send()
+    for task in campaign.tasks().values():
+        ann.answers(task, "carrier")
+    campaign.collect()
+
+    campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
+    with pytest.raises(LabelsWouldVanishError, match="6 answers were collected"):
+        campaign.collect()
+    campaign.send()
+    with pytest.raises(LabelsWouldVanishError, match=r"holds no answer, but 6 were collected.*Restore"):
+        campaign.collect()
+    assert len(campaign.labels()) == 6
+
+    assert campaign.collect(allow_empty=True).events == {"deleted": 6}
+    assert campaign.labels() == {}
+
+
+def test_an_answer_that_the_question_does_not_offer_is_set_aside_with_the_reason(
+    campaign: Campaign, ann: Person, bob: Person
+) -> None:
+    campaign.send()
+    ann.answers(campaign.tasks()["ride-0"], "gremlins")
+    bob.answers(campaign.tasks()["ride-0"], "weather")
+
+    collected = campaign.collect()
+
+    [aside] = campaign.rows(REJECTED)
+    assert (collected.labels, collected.rejected) == (1, 1)
+    assert campaign.labels() == {"ride-0": "weather"}
+    assert aside["reason"] == "gremlins is none of the choices (carrier, weather, security)"
+
+
+def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campaign, ann: Person) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    ann.answers(tasks["ride-0"], "weather")
+    campaign.collect()
+    cursor = campaign.lake.manifest(ANNOTATIONS).partitions["2013-01-01"].facts["newest"]
+
+    ann.answers(tasks["ride-3"], "weather")
+    campaign.collect()
+
+    assert campaign.rows(ANNOTATIONS)[0]["task_changed_at"] == datetime.fromisoformat(cursor)
+    assert sorted(campaign.labels()) == ["ride-0", "ride-3"]
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_history_rebuilt_from_nothing_gives_the_same_labels(campaign: Campaign, ann: Person, bob: Person) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    given = {ride: ann.answers(task, "carrier") for ride, task in tasks.items()}
+    campaign.collect()
+    for ride in ("ride-1", "ride-4"):
+        ann.changes(given[ride], "security")
+    for task in tasks.values():
+        bob.answers(task, "security")
+    campaign.collect()
+    grown = campaign.md5s(LABELS)
+
+    other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
+    other.hold(DAYS)
+    other.collect()
+
+    assert other.md5s(LABELS) == grown
+    assert other.labels() == {"ride-1": "security", "ride-4": "security"}
+
+
+def test_tasks_that_somebody_else_put_into_the_project_are_counted_not_read(campaign: Campaign, ann: Person) -> None:
+    campaign.send()
+    foreign = campaign.server.http.post(
+        f"/api/projects/{campaign.project}/import",
+        params={"return_task_ids": "true"},
+        json=[{"data": {"text": "by hand"}}],
+    ).json()["task_ids"][0]
+    ann.answers(foreign, "weather")
+
+    collected = campaign.collect()
+
+    assert (collected.foreign, collected.labels) == (1, 0)
+
+
+def test_a_collect_that_died_before_the_labels_is_finished_by_the_next_one(
+    campaign: Campaign, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.send()
+    ann.answers(campaign.tasks()["ride-0"], "weather")
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "run_stage", dies)
+        with pytest.raises(HeadraceError, match="died"):
+            campaign.collect()
+
+    collected = campaign.collect()
+
+    assert (collected.events, collected.rebuilt) == ({}, ("2013-01-01",))
+    assert campaign.labels() == {"ride-0": "weather"}
+
+
+def dies(*_: object) -> None:
+    """Stand in for a process that is killed."""
+    raise HeadraceError("died")
+
+
+def test_where_people_are_weighed_any_answer_makes_all_labels_anew_and_known_from_then_on(
+    campaign: Campaign, ann: Person, bob: Person
+) -> None:
+    campaign.labeling = replace(campaign.labeling, consensus="dawid_skene")
+    campaign.send()
+    tasks = campaign.tasks()
+    given = {ride: ann.answers(task, "carrier") for ride, task in tasks.items()}
+    for task in tasks.values():
+        bob.answers(task, "carrier")
+    campaign.collect()
+
+    ann.changes(given["ride-5"], "weather")
+    collected = campaign.collect()
+
+    newest = max(row["updated_at"] for row in campaign.rows(ANNOTATIONS))
+    assert (collected.days, collected.rebuilt) == (("2013-01-02",), ("all",))
+    assert campaign.labels().keys() >= tasks.keys() - {"ride-5"}
+    assert {row["known_time"] for row in campaign.rows(LABELS)} == {newest}
+    assert all(0.5 < row["confidence"] <= 1 for row in campaign.rows(LABELS))

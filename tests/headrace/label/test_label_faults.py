@@ -1,0 +1,274 @@
+"""The loop under kills, cuts and time-outs: every question stands there once, and no answer is lost.
+
+Everything runs against a real Label Studio. `make faults` runs the large ones.
+"""
+
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+from label_campaign import CONFIG, Campaign
+from label_server import LabelServer, Person
+from workspaces import REPOSITORY
+
+from headrace.errors import HeadraceError
+from headrace.label import commands
+from headrace.label.label_studio.client import LabelStudio, opened
+from headrace.label.label_studio.http import LabelStudioError
+from headrace.label.label_studio.import_tasks import Sender
+from headrace.stack import control
+from headrace.stack.state import read_state
+
+pytestmark = pytest.mark.slow
+
+SEND = """
+import sys
+from pathlib import Path
+from label_campaign import Campaign
+from label_server import LabelServer
+url, token, root, title, tasks = sys.argv[1:]
+Campaign(LabelServer(url, token), Path(root), title).send(sample=int(tasks))
+"""
+LIMIT_S = 300
+"""For ten thousand tasks, kills and all; 5 s of it are the server's work when nothing else runs."""
+
+
+def sending(campaign: Campaign, tasks: int) -> subprocess.Popen[bytes]:
+    """A process of its own that sends."""
+    server = campaign.server
+    where = (server.url, server.token, str(campaign.lake.root), campaign.labeling.title, str(tasks))
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}"}
+    return subprocess.Popen([sys.executable, "-c", SEND, *where], env=environment)
+
+
+@pytest.mark.parametrize("tasks", [1500, pytest.param(10_000, marks=pytest.mark.faults)])
+def test_a_sender_killed_again_and_again_leaves_every_task_exactly_once_within_the_time(
+    campaign: Campaign, tasks: int
+) -> None:
+    moments = random.Random(tasks)  # noqa: S311  a moment, no secret
+    campaign.hold({"2013-01-01": tasks})
+    began, killed = time.monotonic(), 0
+
+    for _ in range(tasks // 1000 + 1):
+        process, before = sending(campaign, tasks), stored(campaign)
+        while process.poll() is None and stored(campaign) == before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.1))
+        killed += process.poll() is None
+        process.kill()
+        process.wait()
+    sent = campaign.send(sample=tasks)
+
+    assert killed
+    assert sent.already + sent.sent == len(campaign.server.tasks(campaign.project)) == tasks
+    assert campaign.server.count(campaign.project) == tasks
+    assert time.monotonic() - began < LIMIT_S
+
+
+def test_a_client_that_gave_up_waiting_never_sends_again_what_the_server_went_on_to_store(campaign: Campaign) -> None:
+    campaign.hold({"2013-01-01": 600})
+    tasks = commands.tasks_of(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 600})
+    with opened(campaign.server.url, campaign.server.token) as patient:
+        project = patient.project(campaign.labeling.title, CONFIG)
+    with (
+        opened(campaign.server.url, campaign.server.token, timeout_s=0.03, patience_s=1) as hasty,
+        pytest.raises(LabelStudioError, match="does not answer"),
+    ):
+        Sender(hasty).send(project, tasks)
+
+    campaign.send(sample=600)
+
+    assert len(campaign.tasks()) == campaign.server.count(campaign.project) == 600
+
+
+def test_two_senders_on_two_machines_leave_one_task_a_row(campaign: Campaign, tmp_path: Path) -> None:
+    other = Campaign(campaign.server, tmp_path / "another machine", campaign.labeling.title)
+    for place in (campaign, other):
+        place.hold({"2013-01-01": 500})
+    campaign.send(sample=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda place: place.send(sample=500), (campaign, other)))
+    campaign.send(sample=500)
+
+    assert len(campaign.tasks()) == campaign.server.count(campaign.project) == 500
+
+
+@pytest.mark.faults
+def test_a_server_killed_in_mid_import_and_started_again_holds_every_task_exactly_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    try:
+        with started(home) as server:
+            campaign = Campaign(server, tmp_path / "workspace", "Killed in mid-import")
+            campaign.hold({"2013-01-01": 5000})
+            failed: list[HeadraceError] = []
+            sender = threading.Thread(target=tried, args=(campaign, failed))
+            sender.start()
+            while stored(campaign) < 1000:
+                time.sleep(0.05)
+            kill_server(home)
+            sender.join()
+        control.down(home)
+        with started(home) as server:
+            campaign.server, campaign.settings = server, server.settings()
+            before = stored(campaign)
+            sent = campaign.send(sample=5000)
+
+            assert failed
+            assert 0 < before < 5000
+            assert (sent.already, sent.sent) == (before, 5000 - before)
+            assert len(campaign.tasks()) == server.count(campaign.project) == 5000
+    finally:
+        control.down(home)
+
+
+@contextmanager
+def started(home: Path) -> Iterator[LabelServer]:
+    """A Label Studio that stays when the block ends."""
+    control.up(home, only=("label-studio",))
+    env = control.read_env(control.locate(home))
+    server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
+    yield server
+    server.http.close()
+
+
+def tried(campaign: Campaign, failed: list[HeadraceError]) -> None:
+    """Send; what goes wrong is noted."""
+    try:
+        campaign.send(sample=5000)
+    except HeadraceError as error:
+        failed.append(error)
+
+
+def stored(campaign: Campaign) -> int:
+    """Tasks of the project so far."""
+    found = campaign.server.http.get("/api/projects", params={"title": campaign.labeling.title}).json()["results"]
+    return int(found[0]["task_number"]) if found else 0
+
+
+def kill_server(home: Path) -> None:
+    """As a machine does that runs out of memory."""
+    state = read_state(control.locate(home))
+    assert state
+    [server] = state.servers
+    process = psutil.Process(server.identity.pid)
+    for one in (*process.children(recursive=True), process):
+        one.send_signal(signal.SIGKILL)
+
+
+# Tokens
+
+
+def test_a_token_that_was_taken_back_stops_with_what_to_do_and_a_new_one_goes_on(campaign: Campaign) -> None:
+    person = campaign.server.person("max").http
+    token = person.post("/api/token/", json={}).raise_for_status().json()["token"]
+    campaign.send(campaign.server.settings(LABEL_STUDIO_API_KEY=token), sample=2)
+
+    person.post("/api/token/blacklist/", json={"refresh": token}).raise_for_status()
+    with pytest.raises(LabelStudioError, match=r"refuses the token in LABEL_STUDIO_API_KEY .*set it"):
+        campaign.send(campaign.server.settings(LABEL_STUDIO_API_KEY=token))
+    sent = campaign.send()
+
+    assert (sent.already, sent.sent) == (2, 4)
+
+
+def test_an_access_token_that_ran_out_is_renewed_on_the_way(campaign: Campaign) -> None:
+    person = campaign.server.person("rob").http
+    token = person.post("/api/token/", json={}).raise_for_status().json()["token"]
+    with opened(campaign.server.url, token) as server:
+        project = server.project(campaign.labeling.title, CONFIG)
+        run_out(server)
+        sent = Sender(server).send(project, {"ride-0": {"text": "late", "sample_id": "ride-0"}})
+
+    assert (sent.sent, list(campaign.tasks())) == (1, ["ride-0"])
+
+
+def run_out(server: LabelStudio) -> None:
+    """Let the short-lived token be one that the server knows no more."""
+    auth = server.wire._client.auth  # noqa: SLF001  five minutes are too long to wait
+    auth._access = "run.out.token"  # type: ignore[union-attr]  # noqa: SLF001
+
+
+# Webhooks
+
+
+def test_answers_whose_webhooks_were_cut_off_after_a_second_or_met_nobody_are_all_collected_exactly_once(
+    campaign: Campaign, ann: Person, bob: Person
+) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    with slow_receiver(answers_after_s=1.5) as (url, heard):
+        hook = {"url": url, "project": campaign.project, "send_for_all_actions": True, "send_payload": True}
+        campaign.server.http.post("/api/webhooks/", json=hook).raise_for_status()
+        given = ann.answers(tasks["ride-0"], "weather")
+        bob.answers(tasks["ride-1"], "carrier")
+    told = list(heard)
+    ann.changes(given, "security")
+    bob.answers(tasks["ride-2"], "carrier")
+
+    collected, again = campaign.collect(), campaign.collect()
+
+    assert told == ["cut off", "cut off"] == heard
+    assert (collected.events, again.events) == ({"created": 3}, {})
+    assert campaign.labels() == {"ride-0": "security", "ride-1": "carrier", "ride-2": "carrier"}
+
+
+@contextmanager
+def slow_receiver(answers_after_s: float) -> Iterator[tuple[str, list[str]]]:
+    """Address of a webhook receiver that takes its time, and what became of each call."""
+    heard: list[str] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            gone, *_ = select.select([self.connection], [], [], answers_after_s)
+            heard.append("cut off" if gone and not self.connection.recv(1) else "answered")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        server.daemon_threads = False  # so that the end of the block waits for calls that are under way
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hint", heard
+        finally:
+            server.shutdown()
+
+
+# Who is left
+
+
+def test_a_task_that_nobody_is_left_to_answer_is_done_though_more_answers_were_wanted(
+    campaign: Campaign, ann: Person, bob: Person
+) -> None:
+    campaign.labeling = campaign.asking(opinions=2)
+    campaign.send(sample=2)
+    first, second = campaign.tasks().values()
+    campaign.server.person("leaves")
+    accounts = {person["email"]: person["id"] for person in campaign.server.http.get("/api/users").json()}
+    left = accounts.pop("leaves@example.com")
+    ann.answers(first, "weather")
+    bob.answers(second, "weather")
+    ann.answers(second, "carrier")
+
+    for email in accounts.keys() - {"admin@localhost", "ann@example.com", "Deleted"}:
+        skip = {"result": [], "was_cancelled": True, "completed_by": accounts[email]}
+        campaign.server.http.post(f"/api/tasks/{first}/annotations/", json=skip).raise_for_status()
+    before = campaign.progress()
+    campaign.server.http.delete(f"/api/organizations/1/memberships/{left}/").raise_for_status()
+
+    assert before == (1, 2)
+    assert campaign.progress() == (2, 2)

@@ -1,0 +1,151 @@
+"""What a collect reads: what changed, and where a task is gone; with the same outcome as reading everything."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from label_campaign import ANNOTATIONS, DAYS, Campaign
+from label_server import Person
+
+from headrace.dataset import Evidence
+from headrace.label import annotation_log, consensus, sync
+from headrace.label.consensus import ConsensusError
+from headrace.label.label_studio.tasks import Json, Listed, Tasks
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Reads:
+    """What was read from the server."""
+
+    answers: list[int]
+    stretches: list[tuple[int, int]]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """Notes which tasks are read with their answers, and which stretches are listed."""
+    noted, with_answers, between = Reads([], []), Tasks.with_answers, Tasks.between
+
+    def noting_answers(tasks: Tasks, ids: Iterable[int]) -> Iterator[Json]:
+        wanted = list(ids)
+        noted.answers.extend(wanted)
+        return with_answers(tasks, wanted)
+
+    def noting_stretches(tasks: Tasks, ids: tuple[int, int]) -> Iterator[Listed]:
+        noted.stretches.append(ids)
+        return between(tasks, ids)
+
+    monkeypatch.setattr(Tasks, "with_answers", noting_answers)
+    monkeypatch.setattr(Tasks, "between", noting_stretches)
+    return noted
+
+
+def test_few_changes_are_read_at_once_and_of_many_only_those_that_came_since(
+    campaign: Campaign, ann: Person, bob: Person, reads: Reads, changes: str
+) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    for task in tasks.values():
+        ann.answers(task, "carrier")
+    campaign.collect()
+    bob.answers(tasks["ride-3"], "weather")
+
+    first, second = campaign.collect(), campaign.collect()
+
+    assert (first.events, second.events) == ({"created": 1}, {})
+    assert reads.answers == ([tasks["ride-3"]] if changes == "many" else [])
+    assert reads.stretches == []
+
+
+def test_of_many_tasks_only_the_stretch_that_lost_one_is_compared(
+    campaign: Campaign, ann: Person, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "STRETCH", 2)
+    campaign.send()
+    tasks = campaign.tasks()
+    for ride, task in tasks.items():
+        (ann.skips if ride == "ride-2" else ann.answers)(task, "weather")
+    campaign.collect()
+
+    for ride in ("ride-2", "ride-5"):
+        campaign.server.http.delete(f"/api/tasks/{tasks[ride]}/").raise_for_status()
+    collected, again = campaign.collect(), campaign.collect()
+
+    assert (collected.events, again.events) == ({"deleted": 2}, {})
+    assert [low <= tasks[ride] <= high for ride, (low, high) in zip(("ride-2", "ride-5"), reads.stretches, strict=True)]
+    assert reads.answers == []
+    assert sorted(campaign.labels()) == ["ride-0", "ride-1", "ride-3", "ride-4"]
+
+
+def test_answers_to_tasks_of_somebody_else_and_several_skips_never_make_a_collect_compare(
+    campaign: Campaign, ann: Person, bob: Person, reads: Reads
+) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    where = f"/api/projects/{campaign.project}/import"
+    foreign = campaign.server.http.post(where, params={"return_task_ids": "true"}, json=[{"data": {"text": "x"}}])
+    ann.answers(foreign.json()["task_ids"][0], "weather")
+    for person in (ann, bob):
+        person.skips(tasks["ride-0"], "weather")
+    ann.answers(tasks["ride-1"], "weather")
+
+    events = [campaign.collect().events for _ in range(2)]
+
+    assert events == [{"skipped": 2, "created": 1}, {}]
+    assert reads.stretches == []
+
+
+def test_a_task_number_that_is_given_again_is_another_task(campaign: Campaign, ann: Person) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    for ride in ("ride-0", "ride-5"):
+        ann.answers(tasks[ride], "weather")
+    campaign.collect()
+    campaign.server.http.delete(f"/api/tasks/{tasks['ride-5']}/").raise_for_status()
+    campaign.send()  # SQLite gives the highest number again
+    ann.answers(campaign.tasks()["ride-5"], "carrier")
+
+    collected = campaign.collect()
+
+    assert collected.events["created"] == 1
+    assert campaign.labels() == {"ride-0": "weather", "ride-5": "carrier"}
+
+
+def test_many_events_are_written_a_bounded_number_at_a_time_with_the_same_outcome(
+    campaign: Campaign, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.send()
+    for task in campaign.tasks().values():
+        ann.answers(task, "weather")
+    other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
+    other.hold(DAYS)
+    campaign.collect()
+
+    monkeypatch.setattr(annotation_log, "HELD_EVENTS", 1)
+    other.collect()
+
+    assert other.md5s(ANNOTATIONS) == campaign.md5s(ANNOTATIONS)
+
+
+def test_labels_that_a_model_weighs_hang_on_its_evidence_too(campaign: Campaign, ann: Person, bob: Person) -> None:
+    evidence = Evidence("validated/rides", lambda row: [float(row["car"])])
+    campaign.labeling = campaign.asking(consensus="crowdlab", evidence=evidence)
+    campaign.send()
+    for ride, task in campaign.tasks().items():
+        ann.answers(task, "carrier" if ride < "ride-3" else "weather")
+        bob.answers(task, "carrier" if ride < "ride-2" else "weather")
+    campaign.collect()
+
+    unchanged = campaign.collect().rebuilt
+    campaign.hold({**DAYS, "2013-01-03": 1})
+    rebuilt = campaign.collect().rebuilt
+
+    assert len(campaign.labels()) == 6
+    assert (unchanged, rebuilt) == ((), ("all",))
+
+
+def test_a_model_without_evidence_is_refused_with_what_to_declare(campaign: Campaign) -> None:
+    with pytest.raises(ConsensusError, match="needs `evidence`"):
+        consensus.of(campaign.asking(consensus="crowdlab"), "rides")

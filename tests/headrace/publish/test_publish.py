@@ -1,0 +1,343 @@
+"""Publish promises: online is the latest value of each key of one release, proved, and readers see it whole.
+
+Real files, Feast's SQL registry and its SQLite online store; what readers see is read with Feast's own calls.
+"""
+
+import json
+import runpy
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import feature_workspace
+import polars as pl
+import pytest
+from feast import Entity, FeatureService, FeatureView
+from feature_workspace import AIRCRAFT, CHANGES, DATASET, FLOWN, HOUR, NOON, WEATHER, fill, offline, opened, put, served
+from published import lake, published
+from servers import PostgreSQL
+
+from headrace.feast.definitions import Standing, objects
+from headrace.feast.key_checksum import Seal, from_tag, to_tag
+from headrace.feast.open import close_store, open_store
+from headrace.feast.publish_log import Publications
+from headrace.lineage.freshness import freshness
+from headrace.project.loading import dataset_names, load_dataset
+from headrace.publish.publish import How, publish
+from headrace.publish.snapshot import Snapshot, latest
+from headrace.retrieve.errors import DefinitionChangedError
+from headrace.storage.table_store import Lake
+from headrace.transform.stage import span
+
+__all__ = ["lake", "published"]
+
+
+# --- what is online ---
+
+
+def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> None:
+    store = opened(lake)
+    service = store.get_feature_service(DATASET.service)
+    keys = [{"origin": origin, "tailnum": "N2", "carrier_id": 2**53 + 1} for origin in ("EWR", "JFK")]
+
+    answer = store.get_online_features(service, keys, full_feature_names=True).to_dict()
+
+    assert answer["origin_weather__temp_c"] == [2.5, 0.1 + 0.2]
+    assert answer["origin_weather__gusts"] == [None, 2**53 + 1]
+    assert answer["origin_weather__frozen"] == [False, True]
+    assert answer["origin_weather__sky"] == ["clear", None]
+    assert answer["route_traffic__temp_c"] == [7.0, None]
+
+
+def test_a_value_older_than_its_ttl_is_not_online(lake: Lake) -> None:
+    store = opened(lake)
+
+    answer = store.get_online_features(["origin_weather__b:temp_c"], [{"origin": "LGA"}]).to_dict()
+
+    assert answer["temp_c"] == [None]
+
+
+def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: Lake) -> None:
+    fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON - timedelta(days=3), "temp_c": 1.0}])
+
+    done = put(lake)
+
+    store = opened(lake)
+    key = {"origin": "EWR", "tailnum": "N2", "carrier_id": 1}
+    answer = store.get_online_features(
+        store.get_feature_service(DATASET.service), [key], full_feature_names=True
+    ).to_dict()
+    assert (answer["origin_weather__temp_c"], answer["aircraft_history__delay_min"]) == ([None], [-4.0])
+    assert [proof.compared for proof in done.proofs] == [0, 2, 1]
+
+
+def test_the_proof_covers_every_key_and_value_of_every_view(lake: Lake) -> None:
+    done = put(lake)
+
+    assert [(proof.view, proof.compared, proof.values, proof.sampled) for proof in done.proofs] == [
+        ("origin_weather__b", 2, 10, 2),
+        ("aircraft_history__b", 2, 4, 2),
+        ("route_traffic__b", 1, 1, 1),
+    ]
+    assert not any(proof.mismatches for proof in done.proofs)
+
+
+def test_now_is_when_all_of_the_release_is_known_and_no_clock(lake: Lake) -> None:
+    late = {"tailnum": "N3", "event_time": NOON, "known_time": NOON + 2 * HOUR, "delay_min": 8.0}
+    fill(lake, AIRCRAFT, [*FLOWN, late])
+
+    done = put(lake)
+
+    assert done.as_of == NOON + 2 * HOUR
+    assert served(lake, ["N3"]) == [8.0]
+
+
+def test_a_row_known_only_later_is_not_the_latest() -> None:
+    rows = pl.DataFrame({"tailnum": ["N2", "N2"], "event_time": [NOON - HOUR, NOON], "known_time": [NOON, NOON + HOUR]})
+
+    assert latest(rows, AIRCRAFT, NOON)["event_time"].to_list() == [NOON - HOUR]
+
+
+def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -> None:
+    before = (lake.root / "feast" / "online.db").read_bytes()
+
+    done = put(lake)
+
+    assert (done.switched, done.loads, done.side) == (False, {}, "b")
+    assert (lake.root / "feast" / "online.db").read_bytes() == before
+
+
+# --- what changes ---
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_after_the_next_publish_online_is_offline_for_a_row_that_was(lake: Lake, change: str) -> None:
+    rows, expected = CHANGES[change]
+    fill(lake, AIRCRAFT, rows)
+
+    done = put(lake)
+
+    assert served(lake, ["N2", "N3"]) == offline(lake, ["N2", "N3"], done) == expected
+
+
+def test_the_standby_is_brought_to_a_release_by_the_difference_alone(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, [*FLOWN, {"tailnum": "N4", "event_time": NOON - HOUR, "delay_min": 1.0}])
+    put(lake)
+    # Side `b`, which is loaded now, holds N2 and N3 as they were first.
+    fill(lake, AIRCRAFT, [FLOWN[0], {**FLOWN[1], "tailnum": "N5"}])
+
+    done = put(lake)
+
+    assert done.loads["aircraft_history"].to_dict() == {"written": 1, "deleted": 1, "kept": 1}
+    assert done.loads["origin_weather"].to_dict() == {"written": 0, "deleted": 0, "kept": 2}
+    assert served(lake, ["N2", "N3", "N4", "N5"]) == [-4.0, None, None, 3.0]
+
+
+def test_a_release_can_be_put_back_with_its_deletions_and_without_a_write(lake: Lake) -> None:
+    first = feature_workspace.release(lake, 1)
+    put(lake, first)
+    fill(lake, AIRCRAFT, [{**FLOWN[1], "delay_min": 6.0}])
+    put(lake, feature_workspace.release(lake, 2))
+
+    done = put(lake, first)
+
+    assert done.switched
+    assert {load.written + load.deleted for load in done.loads.values()} == {0}
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> None:
+    grown = replace(WEATHER, features={"temp_c": pl.Float64(), "wind_kt": pl.Int64()})
+    changed = replace(DATASET, features=(grown, *DATASET.features[1:]))
+    fill(lake, grown, [{"origin": "EWR", "event_time": NOON, "temp_c": 4.0, "wind_kt": 12}])
+
+    with pytest.raises(DefinitionChangedError, match=r"- origin_weather.gusts Int64.*--allow-changes"):
+        put(lake, dataset=changed)
+    done = publish(changed, lake, feature_workspace.settings(lake.root), how=How(allow_changes=True))
+
+    store = opened(lake)
+    service = store.get_feature_service(DATASET.service)
+    keys = [{"origin": "EWR", "tailnum": "N2", "carrier_id": 1}]
+    answer = store.get_online_features(service, keys, full_feature_names=True).to_dict()
+    assert {name: answer[name] for name in answer if name.startswith("origin_weather")} == {
+        "origin_weather__temp_c": [4.0],
+        "origin_weather__wind_kt": [12],
+    }
+    assert put(lake, dataset=changed).switched is False
+    assert done.switched
+
+
+def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> None:
+    put(lake, feature_workspace.release(lake, 1))
+    fill(lake, AIRCRAFT, FLOWN[:1])
+
+    done = put(lake, feature_workspace.release(lake, 2))
+
+    standing = Standing.of(opened(lake), DATASET)
+    assert (standing.live.release, standing.standby.release) == ("little/2", "little/1")
+    assert (standing.live.side, standing.live.as_of) == (done.side, done.as_of.isoformat())
+
+
+@pytest.mark.parametrize("was", [0.0, None])
+def test_a_zero_that_loses_its_sign_is_a_change(lake: Lake, was: float | None) -> None:
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": was}, FLOWN[1]])
+    before = Snapshot.of(DATASET, lake, feature_workspace.release(lake, 1))
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": -0.0}, {**FLOWN[1], "delay_min": 3.0}])
+
+    affected = Snapshot.of(DATASET, lake, "").affected(AIRCRAFT, before)
+
+    assert affected["tailnum"].to_list() == ["N2"]
+
+
+def test_a_set_of_keys_has_one_seal_in_any_order_and_another_for_every_other_set() -> None:
+    keys = pl.Series([f"key {number}".encode() for number in range(1000)], dtype=pl.Binary)
+    other = pl.concat([keys.tail(999), pl.Series([b"another"], dtype=pl.Binary)])
+
+    assert Seal.of(keys) == Seal.of(keys.reverse()) == Seal.of(keys.head(400)) + Seal.of(keys.tail(600))
+    assert Seal.of(other) == Seal.of(keys) + Seal.of(other.tail(1)) - Seal.of(keys.head(1)) != Seal.of(keys)
+    assert from_tag(to_tag({"a": Seal.of(keys), "b": Seal.of(keys.clear())})) == {
+        "a": Seal.of(keys),
+        "b": Seal(0, 0),
+    }
+
+
+def test_the_times_of_a_partition_are_in_its_manifest_entry_and_no_file_is_opened(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {table.name: lake.manifest(f"features/little/{table.name}") for table in DATASET.features}
+    spans = Snapshot.of(DATASET, lake, "").spans
+    for manifest in made.values():
+        told = {
+            name: replace(entry, facts=span(pl.read_parquet(lake.cache.path(entry.md5))))
+            for name, entry in manifest.partitions.items()
+        }
+        lake.commit(manifest.with_partitions(told))
+    monkeypatch.setattr("pyarrow.parquet.read_metadata", None)
+
+    assert Snapshot.of(DATASET, lake, "").spans == spans
+
+
+# --- what is told of it ---
+
+
+def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake: Lake) -> None:
+    done = put(lake, feature_workspace.release(lake, 1))
+    kept = json.loads((lake.root / "reports/little/online.json").read_text())
+
+    put(lake, "little/1")
+
+    with closing(Publications.at(f"sqlite:///{lake.root}/feast/registry.db", "little")) as publications:
+        noted = publications.online()
+    assert noted is not None
+    assert noted.proof == kept == done.report
+    assert json.loads((lake.root / "reports/little/online.json").read_text()) == kept
+    assert (kept["release"], kept["digest"], kept["side"]) == ("little/1", done.digest, done.side)
+    assert [proof["compared"] for proof in kept["proofs"]] == [2, 2, 1]
+    assert [proof["mismatches"] for proof in kept["proofs"]] == [[], [], []]
+
+
+def test_freshness_is_the_age_of_the_newest_value_of_each_table_and_what_is_not_online_yet(lake: Lake) -> None:
+    put(lake, feature_workspace.release(lake, 1))
+
+    online = freshness(feature_workspace.settings(lake.root), "little", NOON + 3 * HOUR)
+
+    assert online is not None
+    assert {table: found.age / HOUR for table, found in online.views.items()} == {
+        "origin_weather": 3,
+        "aircraft_history": 4,
+        "route_traffic": 4,
+    }
+    head, first, *_ = online.lines("little/2")
+    assert head.endswith("; little/2 is released and not online")
+    assert first == "  origin_weather: newest event 2013-01-09T12:00:00+00:00, 3 h old, known 0 min later"
+
+
+def test_before_the_first_publish_there_is_no_freshness_and_no_file_is_made(tmp_path: Path) -> None:
+    assert freshness(feature_workspace.settings(tmp_path), "little") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_change_of_definitions_is_told_before_it_is_made(lake: Lake) -> None:
+    said: list[str] = []
+    grown = replace(AIRCRAFT, features={**AIRCRAFT.features, "seats": pl.Int32()}, ttl=timedelta(days=9))
+    changed = replace(DATASET, features=(WEATHER, grown, DATASET.features[2]))
+    fill(lake, grown, FLOWN)
+
+    publish(changed, lake, feature_workspace.settings(lake.root), how=How(say=said.append))
+
+    assert said == [
+        "little_service: + aircraft_history.seats Int32",
+        "little_service: ~ aircraft_history ttl 7 days, 0:00:00 → 9 days, 0:00:00",
+    ]
+
+
+# --- what Feast is told ---
+
+
+def test_the_registry_holds_every_entity_view_and_service_that_the_datasets_declare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{tmp_path}/registry.db")
+    monkeypatch.setenv("FEAST_ONLINE_STORE_PATH", f"{tmp_path}/online.db")
+    found = runpy.run_path(str(feature_workspace.REPO / "feature_repo" / "definitions.py"))
+    close_store(found["_store"])
+    named: list[Any] = [item for item in found.values() if isinstance(item, Entity | FeatureView | FeatureService)]
+    store = open_store(feature_workspace.REPO / "feature_repo", feature_workspace.settings(tmp_path))
+
+    store.apply(named)
+    close_store(store)
+
+    tables = [table for name in dataset_names() for table in load_dataset(name).features]
+    assert {view.name for view in store.list_feature_views()} == {f"{t.name}__{s}" for t in tables for s in "ab"}
+    assert {entity.name for entity in store.list_entities()} >= {key for table in tables for key in table.keys}
+    assert {service.name for service in store.list_feature_services()} == {
+        load_dataset(name).service for name in dataset_names() if load_dataset(name).features
+    }
+    columns = {view.name: {field.name for field in view.features} for view in store.list_feature_views()}
+    assert all(columns[f"{table.name}__a"] == set(table.features) for table in tables)
+
+
+def test_definitions_applied_by_hand_switch_nothing(lake: Lake) -> None:
+    store = opened(lake)
+    standing = Standing.of(store, DATASET)
+
+    store.apply([*objects(DATASET, standing)])
+
+    assert Standing.of(store, DATASET) == standing
+    assert (standing.live.side, put(lake).switched) == ("b", False)
+    assert served(lake, ["N2"]) == [-4.0]
+
+
+def test_a_registry_on_postgresql_holds_the_same(lake: Lake, postgres: PostgreSQL) -> None:
+    settings = feature_workspace.settings(lake.root).model_copy(
+        update={"feast_registry_url": postgres.address(postgres.new_database())}
+    )
+    publish(DATASET, lake, settings)
+    fill(lake, AIRCRAFT, FLOWN[:1])
+
+    done = publish(DATASET, lake, settings)
+
+    store = open_store(lake.root / "feature_repo", settings)
+    standing = Standing.of(store, DATASET)
+    close_store(store)
+    assert (standing.live.side, standing.live.digest) == (done.side, Snapshot.of(DATASET, lake, "").digest)
+    assert (done.switched, publish(DATASET, lake, settings).switched) == (True, False)
+
+
+def test_no_other_verb_pays_for_feast() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, headrace.publish.publish, headrace.retrieve.retrieve; print('feast' in sys.modules)",
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert done.stdout == "False\n"

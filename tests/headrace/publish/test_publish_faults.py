@@ -1,0 +1,231 @@
+"""Publish promises: whatever goes wrong, what was live stays live, and the message says what, where and what to do.
+
+Faults are made in the real files and databases, by triggers and by hand.
+"""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+
+import feature_workspace
+import polars as pl
+import pytest
+from feature_workspace import AIRCRAFT, DATASET, FLOWN, NOON, ROUTES, WEATHER, execute, fill, opened, put, served
+from published import lake, published
+
+from headrace.errors import HeadraceError, TableBusyError
+from headrace.feast.definitions import Holding, Standing, objects, refuse_same_names
+from headrace.feast.publish_log import OvertakenError, RegistryError
+from headrace.publish.blue_green import Sides
+from headrace.publish.snapshot import Snapshot
+from headrace.publish.verification import differences
+from headrace.retrieve.errors import (
+    FeatureStoreError,
+    MisplacedRowError,
+    NameTakenError,
+    NothingToPublishError,
+    ProofFailedError,
+    UnknownReleaseError,
+    UnsupportedTypeError,
+)
+from headrace.storage.table_store import Lake
+
+__all__ = ["lake", "published"]
+
+
+# --- what goes wrong ---
+
+
+def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}, FLOWN[1]])
+    opened(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
+    execute(
+        lake,
+        "CREATE TRIGGER fault AFTER INSERT ON headrace_aircraft_history__a"
+        " BEGIN UPDATE headrace_aircraft_history__a SET delay_min = x'290000000000004940'"
+        ' WHERE "entity key" = NEW."entity key"; END',
+    )
+
+    with pytest.raises(
+        ProofFailedError,
+        match=r"aircraft_history__a tailnum=N2: delay_min is 50.0 in the online store, 10.0 offline.*was not switched",
+    ):
+        put(lake)
+
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    execute(lake, "DROP TRIGGER fault")
+    assert put(lake).switched
+    assert served(lake, ["N2", "N3"]) == [10.0, 3.0]
+
+
+def test_a_key_deleted_and_another_added_behind_our_back_is_repaired_by_publishing_again(lake: Lake) -> None:
+    execute(
+        lake,
+        'UPDATE headrace_aircraft_history__b SET "entity key" = CAST(replace(CAST("entity key" AS TEXT),'
+        " 'N2', 'N9') AS BLOB)",
+    )
+    assert served(lake, ["N2", "N9"]) == [None, -4.0]
+
+    done = put(lake)
+
+    assert done.switched
+    assert served(lake, ["N2", "N9"]) == [-4.0, None]
+
+
+def test_differences_are_keys_and_values_and_never_nulls_or_nans_that_agree() -> None:
+    kinds = {"tailnum": pl.String(), "delay_min": pl.Float64(), "flights_7d": pl.Int32()}
+    here = pl.DataFrame([("N1", None, 1), ("N2", float("nan"), 2), ("N3", 1.0, 3)], schema=kinds, orient="row")
+    there = pl.DataFrame([("N1", None, None), ("N2", float("nan"), 2), ("N4", 1.0, 3)], schema=kinds, orient="row")
+
+    found = [str(found) for found in differences(here, there, AIRCRAFT, "view", "online")]
+
+    assert found == [
+        "view tailnum=N3 is 'missing' online, 'there' offline",
+        "view tailnum=N4 is 'there' online, 'missing' offline",
+        "view tailnum=N1: flights_7d is None online, 1 offline",
+    ]
+
+
+def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
+    snapshot = Snapshot.of(DATASET, lake, "")
+    sides = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
+    sides.attempt().load(sides.expected(None, {}))
+    sides.close()
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+
+    done = put(lake)
+
+    assert done.switched
+    assert {load.written + load.deleted for load in done.loads.values()} == {0}
+    assert served(lake, ["N2", "N3"]) == [10.0, None]
+
+
+def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
+    snapshot = Snapshot.of(DATASET, lake, "")
+    stale = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
+    attempt, expected = stale.attempt(), stale.expected(None, {})
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
+    put(lake)
+
+    with pytest.raises(OvertakenError, match=r"publisher 2 was overtaken by publisher 3|another publish \(3\) came"):
+        attempt.load(expected)
+    with pytest.raises(OvertakenError, match=r"another publish \(3\) came after this one \(2\)"):
+        attempt.switch({}, {})
+
+    stale.close()
+    assert served(lake, ["N2"]) == [10.0]
+
+
+def test_two_publishes_at_once_are_refused(lake: Lake) -> None:
+    with lake.lease("online/little"), pytest.raises(TableBusyError):
+        put(lake)
+
+
+def test_a_release_that_does_not_exist_changes_nothing(lake: Lake) -> None:
+    feature_workspace.release(lake, 1)
+
+    with pytest.raises(UnknownReleaseError, match="no release little/7"):
+        put(lake, "little/7")
+
+    assert served(lake, ["N2"]) == [-4.0]
+
+
+def test_a_table_without_a_partition_is_refused_with_the_command_that_makes_one(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, [])
+
+    with pytest.raises(NothingToPublishError, match=r"aircraft_history has no partition\. Run `headrace run little`"):
+        put(lake)
+
+
+def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(lake: Lake) -> None:
+    future = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + timedelta(days=900), "delay_min": 1.0}
+    fill(lake, AIRCRAFT, [future])
+    fill(lake, ROUTES, [{"carrier_id": None, "origin": "EWR", "event_time": NOON}])
+
+    with pytest.raises(NothingToPublishError, match=r"2015-06-28T12:00.*a stamp from the future"):
+        put(lake)
+
+    assert served(lake, ["N2"]) == [-4.0]
+
+
+def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_time(lake: Lake) -> None:
+    table = lake.manifest("features/little/aircraft_history")
+    lake.commit(table.with_partitions({"2013-01-08": table.partitions["2013-01-09"]}))
+
+    with pytest.raises(MisplacedRowError, match=r"aircraft_history 2013-01-08: expected event times of that UTC day"):
+        put(lake)
+
+
+def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switched(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, FLOWN[:1])
+    opened(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
+    execute(
+        lake,
+        'CREATE TRIGGER full BEFORE INSERT ON "headrace_aircraft_history__a"'
+        " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+    )
+
+    with pytest.raises(FeatureStoreError, match=r"online\.db.*aircraft_history__a.*disk is full.*publish again"):
+        put(lake)
+
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+def test_a_registry_that_fails_at_the_switch_is_named_and_the_next_publish_completes_it(lake: Lake) -> None:
+    fill(lake, AIRCRAFT, FLOWN[:1])
+    registry = lake.root / "feast" / "registry.db"
+    with closing(sqlite3.connect(registry)) as database:
+        database.execute(
+            "CREATE TRIGGER down BEFORE UPDATE ON feature_services BEGIN SELECT RAISE(ABORT, 'no space left'); END"
+        )
+
+    with pytest.raises(RegistryError, match=r"little: the registry's database at .* no space left.* What was served"):
+        put(lake)
+
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    with closing(sqlite3.connect(registry)) as database:
+        database.execute("DROP TRIGGER down")
+    assert put(lake).switched
+    assert served(lake, ["N2", "N3"]) == [-4.0, None]
+
+
+@pytest.mark.parametrize("damage", ["missing", "corrupt"])
+def test_a_partition_that_is_missing_or_corrupt_is_named_and_nothing_is_switched(lake: Lake, damage: str) -> None:
+    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 12.0}])
+    path = lake.cache.path(lake.manifest("features/little/aircraft_history").partitions["2013-01-09"].md5)
+    path.unlink()
+    if damage == "corrupt":
+        path.write_bytes(b"PAR1 but no more")
+
+    with pytest.raises(HeadraceError, match=r"features/little/aircraft_history 2013-01-09|remote"):
+        put(lake)
+
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+def test_a_feature_whose_type_feast_would_change_is_refused(lake: Lake) -> None:
+    timed = replace(WEATHER, features={"observed_at": pl.Datetime("us", "UTC")})
+
+    with pytest.raises(UnsupportedTypeError, match=r"observed_at is declared Datetime.*count of seconds"):
+        put(lake, dataset=replace(DATASET, features=(timed,)))
+
+
+def test_a_dataset_without_features_has_nothing_to_publish(lake: Lake) -> None:
+    with pytest.raises(NothingToPublishError, match="little declares no features"):
+        put(lake, dataset=replace(DATASET, features=()))
+
+
+def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_served_stays(lake: Lake) -> None:
+    other = replace(DATASET, name="other", service="other_service")
+
+    with pytest.raises(NameTakenError, match=r"other calls a feature table or service origin_weather, and so does lit"):
+        refuse_same_names([DATASET, other])
+    lake.commit(replace(lake.manifest("features/little/origin_weather"), table="features/other/origin_weather"))
+    lake.commit(replace(lake.manifest("features/little/aircraft_history"), table="features/other/aircraft_history"))
+    lake.commit(replace(lake.manifest("features/little/route_traffic"), table="features/other/route_traffic"))
+    with pytest.raises(NameTakenError, match=r"other_origin_weather"):
+        put(lake, dataset=other)
+
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]

@@ -1,0 +1,163 @@
+"""A server of the online store that is killed: what it held in memory is gone, and no publish takes that for proved.
+
+Real servers, killed by SIGKILL and started again, empty or as they were a while ago.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import feature_workspace
+import pytest
+from feature_workspace import another, served
+from online_stores import OnlineStore, postgresql_store, redis_server
+from outages import KEYS, Publishing, at, before, moments
+from redis import Redis
+from servers import HOST, free_port, postgresql_data, postgresql_server
+
+from headrace.publish.blue_green import Attempt, Sides
+from headrace.publish.publish import publish
+from headrace.retrieve.errors import FeatureStoreError
+
+pytestmark = pytest.mark.slow
+
+LOST = r"lost what was written to it.*headrace publish little` again"
+
+
+@dataclass
+class Mortal:
+    """A Redis server that keeps what it holds in memory, but for a snapshot that somebody asks for."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    life: ExitStack = field(default_factory=ExitStack)
+
+    def start(self) -> None:
+        """With the last snapshot, if there is one."""
+        self.life.enter_context(redis_server(self.port, self.folder, signal.SIGKILL))
+
+    def restart(self) -> None:
+        """Killed, and started again."""
+        self.life.close()
+        self.start()
+
+    def save(self) -> None:
+        """Take a snapshot."""
+        with Redis(HOST, self.port) as client:
+            client.save()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Mortal]:
+    found = Mortal(tmp_path)
+    with found.life:
+        found.start()
+        yield found
+
+
+@pytest.fixture
+def publishing(tmp_path: Path, redis: Mortal) -> Iterator[Publishing]:
+    """Releases 1 and 2 were published: 2 is live, 1 stands by."""
+    found = Publishing.made(tmp_path / "workspace")
+    OnlineStore("redis", {"connection_string": f"{HOST}:{redis.port}"}).serve(found.root)
+    found.repairs(1)
+    found.repairs(2)
+    yield found
+    feature_workspace.close_all()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["the one before", "the live one", "another one"])
+def test_whatever_is_published_next_finds_an_empty_store_and_writes_all_of_it(
+    publishing: Publishing, redis: Mortal, number: int
+) -> None:
+    redis.restart()
+    assert served(publishing.lake, KEYS) == [None] * len(KEYS)
+
+    publishing.repairs(number)
+    publishing.repairs(number % 3 + 1)
+
+    publishing.repairs(number)
+
+
+def test_a_store_that_came_back_as_it_was_a_while_ago_is_not_taken_for_what_was_proved(
+    publishing: Publishing, redis: Mortal
+) -> None:
+    redis.save()
+    publishing.repairs(3)
+    publishing.repairs(1)
+    redis.restart()
+    assert served(publishing.lake, KEYS) == [2.0] * len(KEYS)
+
+    publishing.repairs(1)
+
+    publishing.repairs(3)
+
+
+def test_another_dataset_of_the_same_store_finds_that_it_is_lost_when_it_is_published(
+    publishing: Publishing, redis: Mortal
+) -> None:
+    lake, settings = publishing.lake, feature_workspace.settings(publishing.root)
+    other = another(lake)
+    before = publish(other, lake, settings)
+    redis.restart()
+
+    publishing.repairs(1)
+
+    after = publish(other, lake, settings)
+    assert (after.switched, after.digest) == (True, before.digest)
+
+
+MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] = {
+    "before the lead": lambda patch, do: at(patch, "lead in the online store", do),
+    "before the load": lambda patch, do: at(patch, "online values", do),
+    "between two batches": lambda patch, do: at(patch, "batch of the online values", do, 3),
+    "before the proof": lambda patch, do: before(patch, Sides, "prove", do),
+    "after the proof": lambda patch, do: before(patch, Attempt, "refuse_lost", do),
+}
+
+
+@pytest.mark.parametrize("when", moments(MOMENTS, "between two batches", "after the proof"))
+def test_a_store_that_is_empty_since_a_moment_ago_is_never_switched_to(
+    publishing: Publishing, redis: Mortal, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    with monkeypatch.context() as patch:
+        MOMENTS[when](patch, redis.restart)
+        with pytest.raises(FeatureStoreError, match=LOST):
+            publishing.put(3)
+
+    publishing.repairs(3)
+    publishing.repairs(2)
+
+
+def test_a_release_that_is_put_back_by_the_switch_alone_is_looked_for_first(
+    publishing: Publishing, redis: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        before(patch, Attempt, "refuse_lost", redis.restart)
+        with pytest.raises(FeatureStoreError, match=LOST):
+            publishing.put(1)
+
+    publishing.repairs(1)
+
+
+def test_postgresql_that_is_killed_within_the_load_serves_what_it_served_and_the_next_publish_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publishing = Publishing.made(tmp_path / "workspace")
+    with postgresql_data() as (server, folder), ExitStack() as life:
+        life.enter_context(postgresql_server(server, folder, signal.SIGKILL))
+        postgresql_store(server, server.port).serve(publishing.root)
+        publishing.repairs(1)
+
+        with monkeypatch.context() as patch:
+            at(patch, "commit of the online values", life.close, 2)
+            with pytest.raises(FeatureStoreError, match=r"(?s)^The online store.*127\.0\.0\.1.*publish again"):
+                publishing.put(2)
+
+        with pytest.raises(FeatureStoreError, match=r"(?s)^The online store.*127\.0\.0\.1.*publish again"):
+            publishing.put(2)
+        life.enter_context(postgresql_server(server, folder, signal.SIGKILL))
+        publishing.completes(2)
+        feature_workspace.close_all()

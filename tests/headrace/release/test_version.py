@@ -1,0 +1,233 @@
+"""Version: a release is whole or absent, its bytes are on the remote before git names them, and DVC agrees with it.
+
+`dvc` itself is the judge: what we write to `dvc.lock`, the `.dvc` files and the remote is what its own commands write.
+"""
+
+import json
+import subprocess
+
+import pytest
+from raw_data import days
+from workspaces import DAYS, Workspace, git
+
+from headrace.cli import build
+from headrace.errors import TableBusyError
+from headrace.release import release as release
+from headrace.release.release import AuditError, create_release
+from headrace.storage.dvc.lock import read_lock, recorded_outs
+from headrace.storage.dvc.remote import NotOnRemoteError
+from headrace.storage.git import StaleReleaseError
+from headrace.storage.manifest import MANIFEST
+
+
+def test_the_lock_is_what_dvc_itself_would_write(released: Workspace) -> None:
+    ours = read_lock(released.root)
+
+    released.dvc("commit", "--force", *released.stages(), *map(str, released.root.glob("data/*/*/*.dvc")))
+
+    assert read_lock(released.root) == ours
+    assert git(released.root, "status", "--porcelain") == ""
+
+
+def test_run_makes_the_release_too_where_it_is_told_to(
+    released: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released.raw.arrive("2013-01-04")
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(released.root))
+    monkeypatch.setattr(build, "_ingest", lambda *_arguments, **_options: [])  # the day has arrived already
+
+    build.run("flights", release=True, as_json=True)
+
+    said = json.loads(capsys.readouterr().out)
+    assert {name for stage in said["stages"] for name in stage["built"]} == {"2013-01-04"}
+    assert said["release"]["name"] == release.newest(released.lake, "flights") == "flights/2"
+    assert release.create_release(released.dataset, released.lake).is_new is False
+
+
+def test_dvc_finds_nothing_changed_after_a_release(released: Workspace) -> None:
+    assert not released.stale_stages()
+    assert "in sync" in released.dvc("status", "--cloud")
+
+
+def test_a_fresh_clone_pulls_the_release_and_repro_does_nothing(released: Workspace) -> None:
+    clone = released.clone("colleague")
+
+    clone.dvc("pull")
+    said = clone.dvc("repro", *clone.stages())
+
+    assert "Running stage" not in said
+    assert git(clone.root, "status", "--porcelain") == ""
+    for table in released.lake.tables("flights"):
+        assert clone.lake.manifest(table) == released.lake.manifest(table)
+        for path in clone.lake.folder(table).iterdir():
+            assert path.read_bytes() == (released.lake.folder(table) / path.name).read_bytes()
+
+
+def test_a_change_to_one_contract_reruns_that_stage_and_what_depends_on_it(released: Workspace) -> None:
+    clone = released.clone("colleague")
+    clone.dvc("pull")
+    clone.edit("pipelines/flights/sources/weather.py", "_measured(0, 200)", "_measured(0, 201)")
+
+    said = clone.dvc("repro", *clone.stages())
+
+    ran = {line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")}
+    assert ran == {"flights-validate-weather", "flights-transform-origin_weather"}
+
+
+def test_what_repro_makes_after_a_change_is_what_the_command_line_makes(released: Workspace) -> None:
+    clone = released.clone("colleague")
+    clone.dvc("pull")
+    for place in (clone, released):
+        place.edit("pipelines/flights/sources/weather.py", "_measured(0, 200)", "_measured(0, 24)")
+
+    clone.dvc("repro", *clone.stages())
+    for verb in ("validate", "transform", "release"):
+        released.command("headrace", verb, "flights")
+
+    assert read_lock(clone.root) == read_lock(released.root)
+    assert clone.lake.manifest("rejected/flights/weather").rows == 1
+
+
+def test_repro_keeps_old_partitions_that_the_checkout_never_had_whole(released: Workspace) -> None:
+    clone = released.clone("colleague")
+    clone.dvc("pull")
+    before = clone.lake.manifest("features/flights/carrier_delays").partitions
+    clone.raw.arrive("2013-01-04")
+    clone.dvc("commit", "--force", "data/raw/flights/flights.dvc", "data/raw/flights/weather.dvc")
+
+    clone.dvc("repro", *clone.stages())
+
+    after = clone.lake.manifest("features/flights/carrier_delays").partitions
+    assert {name: after[name] for name in before} == dict(before)
+    assert set(after) - set(before) == {"2013-01-04"}
+
+
+def test_metrics_are_recorded_without_a_new_release_and_then_a_fresh_clone_has_no_work_at_all(
+    workspace: Workspace,
+) -> None:
+    workspace.raw.arrive(*days(1, 6))
+    workspace.refresh()
+    create_release(workspace.dataset, workspace.lake)
+    workspace.dvc("repro", "flights-train")
+
+    recorded = create_release(workspace.dataset, workspace.lake)
+
+    clone = workspace.clone("colleague")
+    clone.dvc("pull")
+    assert (recorded.name, recorded.is_new) == ("flights/1", False)
+    assert "Running stage" not in clone.dvc("repro")
+    assert json.loads((clone.root / "metrics/flights.json").read_text())["gain"]["log_loss"] > 0
+    assert "metrics/flights.json" in clone.dvc("metrics", "show")
+    assert git(clone.root, "status", "--porcelain") == ""
+
+
+def test_a_second_run_releases_nothing(released: Workspace) -> None:
+    head = git(released.root, "rev-parse", "HEAD")
+
+    again = create_release(released.dataset, released.lake)
+
+    assert (again.name, again.is_new, again.pushed.objects) == ("flights/1", False, 0)
+    assert git(released.root, "rev-parse", "HEAD") == head
+
+
+def test_the_next_release_says_which_partitions_changed_and_pushes_only_those(released: Workspace) -> None:
+    released.raw.change("2013-01-02", lambda rows: rows.head(600))
+    released.refresh()
+
+    made = create_release(released.dataset, released.lake)
+
+    assert (made.name, made.is_new) == ("flights/2", True)
+    assert str(made.differences["raw/flights/flights"]) == "+0 ~1 -0"
+    assert list(made.differences["features/flights/carrier_delays"].changed) == ["2013-01-02", "2013-01-03"]
+    assert "validated/flights/weather" not in made.differences
+    changed = sum(len(found.changed) for found in made.differences.values())
+    assert made.pushed.objects == changed + 2 * len(made.differences), "partitions, and a manifest and a list a table"
+
+
+def test_an_audit_refuses_tables_that_are_behind_their_inputs(built: Workspace) -> None:
+    built.raw.arrive("2013-01-04")
+
+    with pytest.raises(
+        AuditError, match=r"validated/flights/flights: .* 1 that are not, 2013-01-04 .*headrace run flights"
+    ):
+        create_release(built.dataset, built.lake)
+
+    assert not git(built.root, "tag")
+
+
+def test_a_table_that_is_being_written_is_not_released(built: Workspace) -> None:
+    with built.lake.lease("raw/flights/weather"), pytest.raises(TableBusyError, match="raw/flights/weather is being"):
+        create_release(built.dataset, built.lake)
+
+    assert not git(built.root, "tag")
+
+
+def test_somebody_elses_commit_makes_the_release_stale_and_nothing_is_pushed(built: Workspace) -> None:
+    other = built.clone("colleague")
+    git(other.root, "commit", "--quiet", "--allow-empty", "--message", "first")
+    git(other.root, "push", "--quiet", "origin", "main")
+
+    with pytest.raises(StaleReleaseError, match="git pull --rebase"):
+        create_release(built.dataset, built.lake)
+
+    assert not git(built.root, "ls-remote", "--tags", "origin")
+    git(built.root, "pull", "--quiet", "--rebase", "origin", "main")
+    assert create_release(built.dataset, built.lake).name == "flights/1"
+
+
+def test_a_crash_before_the_push_is_finished_by_the_next_run(built: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr("headrace.storage.git.push", die)
+        with pytest.raises(KeyboardInterrupt):
+            create_release(built.dataset, built.lake)
+    assert not git(built.root, "ls-remote", "--tags", "origin")
+
+    made = create_release(built.dataset, built.lake)
+
+    assert (made.name, made.is_new) == ("flights/1", True)
+    assert made.commit == git(built.root, "ls-remote", "origin", "refs/heads/main").split()[0]
+
+
+def test_git_names_nothing_while_an_object_is_not_on_the_remote(
+    built: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.storage.s3.bucket.Bucket.write", lambda *_: None)  # a server that forgets
+
+    with pytest.raises(NotOnRemoteError, match=r"s3://.* expected .* bytes with md5"):
+        create_release(built.dataset, built.lake)
+
+    assert not git(built.root, "tag")
+    assert not (built.root / "dvc.lock").exists()
+
+
+def test_a_manifest_holds_no_clock_so_two_workspaces_record_the_same(built: Workspace) -> None:
+    other = built.clone("colleague")
+    other.raw.arrive(*reversed(DAYS))
+    other.refresh()
+
+    create_release(built.dataset, built.lake)
+    git(other.root, "pull", "--quiet", "origin", "main")
+    create_release(other.dataset, other.lake)
+
+    assert recorded_outs(other.root) == recorded_outs(built.root)
+
+
+def test_the_command_line_releases_and_answers_in_json(built: Workspace) -> None:
+    said = json.loads(built.command("headrace", "release", "flights", "--json"))
+
+    assert said["name"] == "flights/1"
+    assert len(said["differences"]["raw/flights/flights"]["added"]) == len(DAYS)
+    shown = subprocess.run(["git", "show", "flights/1"], cwd=built.root, capture_output=True, text=True, check=True)
+    assert "features/flights/carrier_delays: +3 ~0 -0" in shown.stdout
+
+
+def test_a_manifest_is_the_last_file_of_a_table(built: Workspace) -> None:
+    folder = built.lake.folder("validated/flights/flights")
+
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    assert max(times, key=lambda name: times[name]) == MANIFEST
+    assert release.releases(built.lake, "flights") == []

@@ -1,0 +1,299 @@
+"""A training set's promises: one release gives the same rows for ever, from any clone; a lock file holds them to it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import feature_workspace
+import polars as pl
+import pytest
+from feature_workspace import AIRCRAFT, DATASET, HOUR, LARGE, NOON, WEATHER, all_keys, fill, fill_all
+from servers import S3
+
+from headrace.dataset import Dataset
+from headrace.errors import HeadraceError, MissingObjectError
+from headrace.retrieve.errors import UnknownReleaseError
+from headrace.retrieve.retrieve import Asked, at_release, features, retrieve
+from headrace.retrieve.row_hash import Fingerprint
+from headrace.retrieve.splits import ByKey
+from headrace.retrieve.training_set import TrainingSet, TrainingSetDiffersError, UnreadableLockError
+from headrace.settings import Settings
+from headrace.storage.dvc.lock import recorded_outs
+from headrace.storage.table_store import Lake
+
+LATE = {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    made = feature_workspace.workspace(tmp_path / "workspace")
+    fill_all(made)
+    all_keys([NOON, NOON - timedelta(days=30)]).write_parquet(tmp_path / "requests.parquet")
+    yield made
+    feature_workspace.close_all()
+
+
+def ask(lake: Lake, asked: Asked, dataset: Dataset = DATASET, requests: str = "requests.parquet") -> Path:
+    folder = lake.root.parent
+    return retrieve(dataset, lake, Settings(), folder / requests, folder / "out.parquet", asked).path
+
+
+# --- at a release ---
+
+
+def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_between(lake: Lake) -> None:
+    first = feature_workspace.release(lake, 1)
+    before = ask(lake, Asked(release=first)).read_bytes()
+    fill(lake, AIRCRAFT, [LATE])
+    second = feature_workspace.release(lake, 2)
+
+    after = ask(lake, Asked(release=first)).read_bytes()
+    now = pl.read_parquet(ask(lake, Asked(release=second)))
+
+    assert after == before
+    assert now["aircraft_history__delay_min"].to_list() == [77.0, None]
+
+
+@pytest.mark.parametrize("names", [(), ("route_traffic:temp_c", "origin_weather:sky", "origin_weather:temp_c")])
+def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, names: Sequence[str]) -> None:
+    asked = all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
+    release = feature_workspace.release(lake, 1)
+    feature_workspace.put(lake, release)
+    published = features(DATASET, feature_workspace.opened(lake), asked, names)
+    feature_workspace.close_all()
+
+    job = at_release(DATASET, lake, release, asked, names)
+
+    assert job.to_polars().equals(published)
+    assert job.to_polars().schema == published.schema
+    assert [str(kind) for kind in job.to_df().dtypes][:3] == ["object", "datetime64[us, UTC]", "object"]
+    assert job.to_arrow().schema == next(job.to_batches()).schema
+
+
+def test_a_release_is_read_without_importing_feast() -> None:
+    words = "import sys, headrace.retrieve.retrieve, headrace.retrieve.result, headrace.retrieve.join"
+    words += "; print({'feast', 'pandas'} & {*sys.modules})"
+
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, check=True, text=True)
+
+    assert done.stdout == "set()\n"
+
+
+def test_one_retrieval_reads_one_version_of_a_table_that_is_written_meanwhile(lake: Lake) -> None:
+    job = at_release(DATASET, lake, "", all_keys([NOON]), ["aircraft_history:delay_min"])
+    before = job.to_polars()
+
+    fill(lake, AIRCRAFT, [LATE])
+
+    assert job.to_polars().equals(before)
+    assert before["aircraft_history__delay_min"].to_list() == [-4.0]
+
+
+def test_a_clone_without_its_bytes_answers_from_the_remote_and_fetches_only_what_can_matter(
+    lake: Lake, s3: S3, tmp_path: Path
+) -> None:
+    days = [NOON + timedelta(days=day) for day in range(-9, 3)]
+    fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
+    release = feature_workspace.release(lake, 1)
+    expected = at_release(DATASET, lake, release, all_keys([NOON])).to_polars()
+    clone = pushed_clone(lake, s3, tmp_path)
+
+    answer = at_release(DATASET, clone, release, all_keys([NOON])).to_polars()
+
+    fetched = {
+        day: clone.cache.has(entry.md5)
+        for day, entry in lake.manifest("features/little/aircraft_history").partitions.items()
+    }
+    assert answer.equals(expected)
+    assert [day for day, there in fetched.items() if there] == [f"2013-01-{day:02}" for day in range(2, 10)]
+
+
+def test_a_release_whose_object_is_not_on_the_remote_is_refused_and_nothing_is_written(
+    lake: Lake, s3: S3, tmp_path: Path
+) -> None:
+    release = feature_workspace.release(lake, 1)
+    clone = pushed_clone(lake, s3, tmp_path)
+    lost = lake.manifest("features/little/origin_weather").partitions["2013-01-09"].md5
+    clone.cache.remote.bucket.delete(clone.cache.remote.key(lost))
+
+    with pytest.raises(MissingObjectError, match=lost[2:]):
+        retrieve(DATASET, clone, Settings(), tmp_path / "requests.parquet", tmp_path / "o.parquet", Asked((), release))
+
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake) -> None:
+    feature_workspace.release(lake, 1)
+
+    with pytest.raises(UnknownReleaseError, match=r"no release little/9 .*git fetch --tags"):
+        ask(lake, Asked(release="little/9"))
+
+
+def pushed_clone(lake: Lake, s3: S3, folder: Path) -> Lake:
+    """The workspace as somebody else clones it: git's files, a remote with every object, and an empty cache."""
+    bucket = s3.new_bucket()
+    keys = f"access_key_id = {bucket.access_key}\nsecret_access_key = {bucket.secret_key}\nregion = us-east-1"
+    config = f"[core]\nremote = storage\n['remote \"storage\"']\nurl = s3://{bucket.name}/dvc\n"
+    root = Path(shutil.copytree(lake.root, folder / "clone", ignore=shutil.ignore_patterns("data", ".dvc")))
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").write_text(f"{config}endpointurl = {bucket.endpoint}\n{keys}\n")
+    clone = Lake.at(root)
+    for path in (lake.root / ".dvc/cache/files/md5").glob("*/*"):
+        clone.cache.remote.write(path.parent.name + path.name, path)
+    assert recorded_outs(root)
+    return clone
+
+
+# --- the lock ---
+
+
+def test_a_lock_is_written_once_and_then_the_rows_must_be_the_locked_ones(lake: Lake) -> None:
+    lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
+
+    first = ask(lake, Asked(release=release, lock=lock)).read_bytes()
+    written = lock.read_bytes()
+    fill(lake, AIRCRAFT, [LATE])
+    again = ask(lake, Asked(lock=lock)).read_bytes()
+
+    assert again == first
+    assert lock.read_bytes() == written
+    assert TrainingSet.read(lock) is not None
+
+
+def test_a_lock_holds_question_release_and_hashes_and_neither_paths_nor_clocks(lake: Lake) -> None:
+    lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
+
+    ask(lake, Asked(["origin_weather:gusts"], release, ByKey(["tailnum"], {"train": 0.5, "test": 0.5}), lock))
+
+    held = json.loads(lock.read_text())
+    assert held["question"]["release"] == release
+    assert held["question"]["features"] == ["origin_weather:gusts"]
+    assert held["question"]["declared"] == {"origin_weather": {"keys": ["origin"], "ttl_seconds": 21600.0}}
+    assert held["question"]["split"]["shares"] == {"train": 0.5, "test": 0.5}
+    assert [*held["tables"]] == ["origin_weather"]
+    assert held["requests"]["rows"] == held["result"]["rows"] == 2
+    assert [*held["result"]["columns"]] == [*held["requests"]["columns"], "origin_weather__gusts", "split"]
+    assert str(lake.root) not in lock.read_text()
+    assert len(lock.read_bytes()) < 2_000
+
+
+def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -> None:
+    lock, folder = lake.root / "train.lock.json", lake.root.parent
+    ask(lake, Asked(release=feature_workspace.release(lake, 1), lock=lock)).unlink()
+    all_keys([NOON, NOON]).write_parquet(folder / "other.parquet")
+
+    with pytest.raises(
+        TrainingSetDiffersError, match=r"requests columns event_timestamp: locked \"\w{32}\", seen"
+    ) as no:
+        ask(lake, Asked(lock=lock), requests="other.parquet")
+
+    assert "origin_weather__temp_c" in str(no.value)
+    assert "Nothing was written" in str(no.value)
+    assert not (folder / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(release="little/2"), r'question release: locked "little/1", seen "little/2"'),
+        (Asked(["origin_weather:sky"]), r"question features: locked .*, seen \[\"origin_weather:sky\"\]"),
+    ],
+)
+def test_another_release_or_another_feature_is_named(lake: Lake, asked: Asked, message: str) -> None:
+    lock = lake.root / "train.lock.json"
+    ask(lake, Asked(release=feature_workspace.release(lake, 1), lock=lock))
+    feature_workspace.release(lake, 2)
+
+    with pytest.raises(TrainingSetDiffersError, match=message):
+        ask(lake, replace(asked, lock=lock))
+
+
+def test_a_ttl_that_was_declared_otherwise_since_is_named(lake: Lake) -> None:
+    lock = lake.root / "train.lock.json"
+    ask(lake, Asked(release=feature_workspace.release(lake, 1), lock=lock))
+    shorter = replace(DATASET, features=(replace(WEATHER, ttl=timedelta(minutes=5)), *DATASET.features[1:]))
+
+    with pytest.raises(
+        TrainingSetDiffersError, match=r"declared origin_weather ttl_seconds: locked 21600.0, seen 300.0"
+    ):
+        ask(lake, Asked(lock=lock), shorter)
+
+
+def test_a_lock_needs_a_release(lake: Lake) -> None:
+    with pytest.raises(HeadraceError, match=r"a lock file names a release.*Give --release"):
+        ask(lake, Asked(release="", lock=lake.root / "train.lock.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:-40], r"expected the lock file of a training set, but"),
+        (lambda text: text.replace('"rows": 2', '"rows": 3', 1), r"it was edited by hand.*git checkout"),
+    ],
+)
+def test_a_lock_that_is_torn_or_edited_is_refused(lake: Lake, change: object, message: str) -> None:
+    lock = lake.root / "train.lock.json"
+    ask(lake, Asked(release=feature_workspace.release(lake, 1), lock=lock))
+    assert callable(change)
+    lock.write_text(change(lock.read_text()))
+
+    with pytest.raises(UnreadableLockError, match=message):
+        ask(lake, Asked(lock=lock))
+
+
+def test_the_fingerprint_of_rows_does_not_depend_on_how_they_are_cut_and_sees_every_value() -> None:
+    rows = pl.DataFrame(
+        {
+            "n": [1, None, LARGE, 0],
+            "x": [0.5, float("nan"), None, -0.0],
+            "s": ["", "ab", None, "c"],
+            "b": [True, None, False, True],
+            "l": [[1], [], None, [2, 3]],
+            "t": [NOON, None, NOON + HOUR, NOON],
+        }
+    )
+
+    whole, cut = Fingerprint(), Fingerprint()
+    whole.add(rows)
+    for part in rows.iter_slices(1):
+        cut.add(part)
+
+    assert cut.of() == whole.of()
+    for name in rows.columns:
+        other = Fingerprint()
+        other.add(rows.with_columns(pl.col(name).reverse()))
+        assert other.of()["columns"][name] != whole.of()["columns"][name]
+
+
+def test_texts_that_run_together_alike_are_told_apart() -> None:
+    one, two = Fingerprint(), Fingerprint()
+    one.add(pl.DataFrame({"s": ["ab", "c"]}))
+    two.add(pl.DataFrame({"s": ["a", "bc"]}))
+
+    assert one.of() != two.of()
+
+
+def test_the_command_line_locks_a_release_and_splits_it(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headrace.cli import app  # noqa: PLC0415
+    from headrace.project import loading  # noqa: PLC0415
+
+    release, folder = feature_workspace.release(lake, 1), lake.root.parent
+    monkeypatch.setattr(loading, "load", {"little": DATASET}.get)
+    monkeypatch.chdir(lake.root)
+    files = ["--requests", str(folder / "requests.parquet"), "--out", str(folder / "out.parquet")]
+    split = ["--split", "train=0.8,test=0.2", "--split-by", "tailnum", "--lock", "train.lock.json"]
+
+    app(["retrieve", "little", *files, "--release", release, *split], standalone_mode=False)
+
+    said = capsys.readouterr().out
+    assert "2 rows in, 2 rows out, of little/1" in said
+    assert f"training set {json.loads(Path('train.lock.json').read_text())['id']}" in said
+    assert "by the keys of origin_weather, 0 keys are in several splits, 0 times within 6:00:00" in said
+    assert subprocess.run(["git", "status", "--porcelain", "train.lock.json"], check=True, capture_output=True).stdout

@@ -1,0 +1,320 @@
+"""The local stack: servers that come up together, are found again, listen on 127.0.0.1 only and die with their owner.
+
+Real servers throughout; most tests need no more than S3 and PostgreSQL, which are up within a second.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import psutil
+import psycopg
+import pytest
+
+from headrace.settings import Settings
+from headrace.stack import control, launcher, process
+from headrace.stack.errors import StackError, StartFailedError
+from headrace.stack.paths import REPOSITORY, load_site
+from headrace.stack.state import Event, State, read_state
+
+BASE = ("s3", "postgres")
+OWNER = """
+import sys, time
+from pathlib import Path
+from headrace.stack import control
+with control.running(Path(sys.argv[1]), sys.argv[2:]):
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    control.down(tmp_path / "home")
+
+
+def known(home: Path) -> State:
+    state = read_state(control.locate(home))
+    assert state is not None
+    return state
+
+
+def family(state: State) -> list[psutil.Process]:
+    return process.family([state.keeper, *(server.identity for server in state.servers)])
+
+
+def soon(true: Callable[[], bool], seconds: float = 15) -> bool:
+    until = time.monotonic() + seconds
+    while not true() and time.monotonic() < until:
+        time.sleep(0.05)
+    return true()
+
+
+@pytest.fixture
+def owner(home: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that has the stack running."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, home, *BASE], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "up\n"
+        yield child
+        child.kill()
+
+
+def test_what_is_exported_reaches_every_server(home: Path) -> None:
+    with control.running(home, BASE) as env:
+        listing = boto3.client(
+            "s3",
+            endpoint_url=env["AWS_ENDPOINT_URL"],
+            aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+            region_name=env["AWS_DEFAULT_REGION"],
+        ).list_objects_v2(Bucket=env["HEADRACE_BUCKET"])
+        with psycopg.connect(env["HEADRACE_DATABASE_URL"].replace("+psycopg", "")) as source:
+            database = source.execute("select current_database()").fetchone()
+
+        found = control.status(home)
+
+    assert listing["Name"] == "headrace"
+    assert database == ("source",)
+    assert found.healthy
+    assert [server.name for server, _ in found.servers] == ["s3", "postgres"]
+
+
+def test_after_the_block_nothing_is_left(home: Path) -> None:
+    with control.running(home, BASE):
+        members = family(known(home))
+
+    assert len(members) > 4
+    assert process.living(members) == []
+    assert control.status(home).state == "stopped"
+
+
+def test_a_second_up_finds_the_first(home: Path) -> None:
+    first = control.up(home, BASE)
+    events: list[Event] = []
+
+    second = control.up(home, BASE, events.append)
+
+    assert [server.identity for server, _ in first.servers] == [server.identity for server, _ in second.servers]
+    assert second.healthy
+    assert events == [], "nothing was started"
+
+
+def test_the_servers_outlive_the_up_that_has_ended(home: Path) -> None:
+    command = [sys.executable, "-m", "headrace.stack", "up", "--home", str(home), "--only", ",".join(BASE)]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+
+    assert control.status(home).healthy
+    assert control.read_env(control.locate(home))["AWS_ENDPOINT_URL"] in printed.stdout
+    assert "ready in" in printed.stderr, "progress goes to stderr"
+
+
+def test_a_stack_that_lacks_what_is_asked_for_says_so(home: Path) -> None:
+    control.up(home, ["s3"])
+
+    with pytest.raises(StackError, match=r"runs without postgres \(it runs s3\)[\s\S]*headrace stack down"):
+        control.up(home, BASE)
+
+
+def test_an_unknown_system_is_named_with_those_there_are(home: Path) -> None:
+    with pytest.raises(StackError, match=r"no system is called mysql\. The stack knows: s3, postgres"):
+        control.up(home, ["mysql"])
+
+
+def test_down_twice_is_fine(home: Path) -> None:
+    control.up(home, BASE)
+    members = family(known(home))
+
+    assert control.down(home) is True
+    assert control.down(home) is False
+    assert process.living(members) == []
+
+
+def test_down_where_nothing_ever_ran_is_fine(home: Path) -> None:
+    assert control.down(home) is False
+    assert control.status(home).state == "never started"
+
+
+def test_a_restart_keeps_addresses_secrets_and_data(home: Path) -> None:
+    with control.running(home, BASE) as first:
+        (home / "stack" / "s3" / "headrace" / "kept.txt").write_text("kept")
+
+    with control.running(home, BASE) as second:
+        assert second == first
+        assert (home / "stack" / "s3" / "headrace" / "kept.txt").read_text() == "kept"
+
+
+def test_a_home_of_an_earlier_version_gets_the_secrets_it_lacks_and_keeps_the_others(home: Path) -> None:
+    first = load_site(control.locate(home)).secrets
+    keys = home / "stack" / "secrets.json"
+    keys.write_text(json.dumps({name: value for name, value in vars(first).items() if name != "pseudonym_key"}))
+
+    second = load_site(control.locate(home)).secrets
+
+    assert second.postgres == first.postgres
+    assert second.pseudonym_key not in ("", first.pseudonym_key)
+    assert load_site(control.locate(home)).secrets == second, "and they stay"
+
+
+def test_a_port_that_somebody_took_meanwhile_is_left_to_him(home: Path) -> None:
+    with control.running(home, ["s3"]) as first:
+        port = int(first["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
+
+    with socket.create_server(("127.0.0.1", port)), control.running(home, ["s3"]) as second:
+        assert second["AWS_ENDPOINT_URL"] != first["AWS_ENDPOINT_URL"]
+        assert control.status(home).healthy
+
+
+def test_a_killed_owner_leaves_no_process_behind(home: Path, owner: "subprocess.Popen[str]") -> None:
+    members = family(known(home))
+
+    owner.kill()
+
+    assert soon(lambda: process.living(members) == [])
+
+
+def test_ctrl_c_leaves_no_process_behind(home: Path, owner: "subprocess.Popen[str]") -> None:
+    members = family(known(home))
+
+    owner.send_signal(signal.SIGINT)
+
+    assert soon(lambda: process.living(members) == [])
+
+
+def test_an_up_killed_while_it_starts_leaves_no_process_behind(home: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, home, *BASE], cwd=REPOSITORY) as child:
+        assert soon(lambda: (home / "stack.json").exists() and bool(known(home).servers))
+        members = family(known(home))
+        child.kill()
+
+    assert soon(lambda: process.living([*members, *family(known(home))]) == [])
+    assert control.down(home) is False
+
+
+@pytest.mark.parametrize("victim", ["keeper", "supervisor"])
+def test_a_killed_supervisor_takes_every_server_along(home: Path, victim: str) -> None:
+    control.up(home, BASE)
+    state = known(home)
+    members = family(state)
+    keeper = psutil.Process(state.keeper.pid)
+
+    (keeper if victim == "keeper" else keeper.children()[0]).kill()
+
+    assert soon(lambda: process.living(members) == [])
+    assert control.status(home).state == "stopped"
+    assert control.up(home, BASE).healthy, "and the next one starts"
+
+
+def test_a_server_that_dies_takes_the_stack_along_and_status_says_which(home: Path) -> None:
+    found = control.up(home, BASE)
+    members = family(known(home))
+
+    os.kill(found.servers[0][0].identity.pid, signal.SIGKILL)
+
+    assert soon(lambda: process.living(members) == [])
+    assert "s3 was killed by signal 9; the other servers were stopped" in known(home).why
+
+
+def test_a_failed_start_names_the_server_shows_the_end_of_its_log_and_stops_the_others(home: Path) -> None:
+    with control.running(home, BASE):
+        pass
+    (home / "stack" / "postgres" / "PG_VERSION").write_text("9\n")
+
+    with pytest.raises(StartFailedError) as failure:
+        control.up(home, BASE)
+
+    message = str(failure.value)
+    assert message.startswith("postgres ended with exit code 1; the other servers were stopped. The end of ")
+    assert "was initialized by PostgreSQL version 9" in message
+    assert "Next: `headrace stack up" in message
+    assert family(known(home)) == []
+
+
+def test_a_failed_start_is_a_message_and_an_exit_code_not_a_stack_trace(home: Path) -> None:
+    (home / "stack" / "postgres").mkdir(parents=True)
+    (home / "stack" / "postgres" / "PG_VERSION").write_text("9\n")
+    command = [sys.executable, "-m", "headrace.stack", "up", "--home", str(home), "--only", "postgres"]
+
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=REPOSITORY)
+
+    assert done.returncode == 1
+    assert "postgres ended with exit code" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_127_0_0_1_is_listened_on(home: Path) -> None:
+    control.up(home, BASE)
+
+    listening = [
+        connection.laddr.ip
+        for member in family(known(home))
+        for connection in member.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert set(listening) == {"127.0.0.1"}
+    assert len(listening) >= 2
+
+
+def test_no_secret_stands_on_a_command_line_or_in_a_file_that_others_can_read(home: Path) -> None:
+    with control.running(home, BASE) as env:
+        lines = [" ".join(member.cmdline()) for member in family(known(home))]
+        secrets = json.loads((home / "stack" / "secrets.json").read_text()).values()
+        holders = [
+            path
+            for path in (*home.glob("*"), *(home / "stack").glob("*"), *(home / "logs").glob("*"))
+            if path.is_file() and any(secret in path.read_text() for secret in secrets)
+        ]
+
+    assert env["AWS_SECRET_ACCESS_KEY"] in secrets
+    assert [line for line in lines if any(secret in line for secret in secrets)] == []
+    assert {path.name for path in holders} == {"stack.env", "stack.json", "secrets.json"}
+    assert {path.stat().st_mode & 0o777 for path in holders} == {0o600}
+
+
+def test_the_environment_is_read_by_the_settings_and_by_a_shell_alike(home: Path) -> None:
+    with control.running(home, BASE) as env:
+        settings = Settings(_env_file=home / "stack.env")
+        shell = subprocess.run(
+            ["sh", "-c", 'set -a; . "$1"; printf %s "$HEADRACE_DATABASE_URL"', "sh", home / "stack.env"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+
+    assert settings.s3_endpoint == env["AWS_ENDPOINT_URL"]
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == env["HEADRACE_DATABASE_URL"] == shell.stdout
+
+
+def test_where_the_kernel_does_not_help_a_server_is_watched_over_and_ends_with_its_parent() -> None:
+    watcher = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from headrace.stack import launcher; import os; "
+    watcher += "launcher.watch(os.getppid(), 15, ['sleep', '600'])"
+    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {watcher!r}]); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", parent]) as child:
+        below = psutil.Process(child.pid)
+        assert soon(lambda: [one.name() for one in below.children(recursive=True)].count("sleep") == 1)
+        members = below.children(recursive=True)
+
+        child.kill()
+
+    assert soon(lambda: process.living(members) == [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the watcher looks")
+def test_a_server_that_finds_its_parent_gone_does_not_start() -> None:
+    done = subprocess.run(
+        [sys.executable, launcher.__file__, "1", "15", "-", "echo", "started"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (1, "")

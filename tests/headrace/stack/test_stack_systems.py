@@ -1,0 +1,147 @@
+"""What the stack gives its servers: a workspace that loses nothing, workers that are replaced, accounts."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headrace.stack import control, environment
+from headrace.stack.annotator import annotator
+from headrace.stack.errors import StartFailedError
+from headrace.stack.state import Event
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    control.down(tmp_path / "home")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A clone with one commit, to make a workspace from."""
+    clone = tmp_path / "clone"
+    (clone / ".dvc").mkdir(parents=True)
+    (clone / ".dvc" / ".gitignore").write_text("/config.local\n")
+    git(clone, "init", "--quiet", "--initial-branch", "main")
+    git(clone, "config", "user.name", "A")
+    git(clone, "config", "user.email", "a@example.com")
+    commit(clone, "first")
+    return clone
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def commit(folder: Path, text: str) -> str:
+    (folder / "file.txt").write_text(text)
+    git(folder, "add", "-A")
+    git(folder, "commit", "--quiet", "-m", text)
+    return git(folder, "rev-parse", "HEAD")
+
+
+def soon(true: Callable[[], bool], seconds: float = 15) -> bool:
+    until = time.monotonic() + seconds
+    while not true() and time.monotonic() < until:
+        time.sleep(0.05)
+    return true()
+
+
+def test_the_workspace_is_a_clone_of_what_is_committed_and_can_reach_the_bucket(home: Path, repository: Path) -> None:
+    (repository / "draft.txt").write_text("not committed")
+    events: list[Event] = []
+
+    with control.running(home, ["workspace"], events.append, repository) as env:
+        notes = [event.detail for event in events if event.state == "note"]
+
+    workspace = home / "workspace"
+    assert (workspace / "file.txt").read_text() == "first"
+    assert notes == ["uncommitted changes are not in the workspace: it holds what is committed"]
+    assert (workspace / ".env").read_text() == (home / "stack.env").read_text()
+    assert f"secret_access_key = {env['AWS_SECRET_ACCESS_KEY']}" in (workspace / ".dvc" / "config.local").read_text()
+    assert git(workspace, "remote", "get-url", "origin") == str((home / "origin.git").resolve())
+
+
+def test_a_new_commit_reaches_the_workspace_at_the_next_up(home: Path, repository: Path) -> None:
+    with control.running(home, ["workspace"], repository=repository):
+        pass
+    second = commit(repository, "second")
+
+    with control.running(home, ["workspace"], repository=repository):
+        assert git(home / "workspace", "rev-parse", "HEAD") == second
+
+
+def test_a_workspace_that_went_its_own_way_is_kept_and_the_difference_is_named(home: Path, repository: Path) -> None:
+    with control.running(home, ["workspace"], repository=repository):
+        release = commit(home / "workspace", "a release")
+        git(home / "workspace", "push", "--quiet", "origin", "main")
+    commit(repository, "another way")
+    events: list[Event] = []
+
+    with control.running(home, ["workspace"], events.append, repository):
+        assert git(home / "workspace", "rev-parse", "HEAD") == release
+    notes = [event.detail for event in events if event.state == "note"]
+    assert len(notes) == 1
+    assert "have gone separate ways" in notes[0]
+    assert f"git pull {(home / 'origin.git').resolve()} main" in notes[0]
+
+
+def test_a_clone_without_a_commit_is_told_what_to_do(home: Path, repository: Path) -> None:
+    shutil.rmtree(repository / ".git")
+    git(repository, "init", "--quiet")
+
+    with pytest.raises(StartFailedError, match=r"has no commit yet[\s\S]*Next: `git commit`"):
+        control.up(home, ["workspace"], repository=repository)
+
+
+def test_a_dask_worker_that_dies_is_replaced(home: Path, repository: Path) -> None:
+    found = control.up(home, ["dask"], repository=repository)
+    victim = next(server.identity for server, _ in found.servers if server.name == "dask-worker-1")
+
+    os.kill(victim.pid, signal.SIGKILL)
+
+    assert soon(lambda: victim not in [server.identity for server, _ in control.status(home).servers])
+    assert soon(lambda: control.status(home).healthy)
+
+
+def test_label_studio_is_closed_to_strangers_and_gives_an_annotator_an_account_of_his_own(home: Path) -> None:
+    stranger = {"email": "stranger@example.com", "password": "let-me-in-please"}
+    with control.running(home, ["label-studio"]) as env:
+        url = env["LABEL_STUDIO_URL"]
+
+        token = annotator(url, env["LABEL_STUDIO_API_KEY"], "ann@example.com", "a-good-password")
+        again = annotator(url, env["LABEL_STUDIO_API_KEY"], "ann@example.com", "a-good-password")
+        person = httpx.get(f"{url}/api/current-user/whoami", headers={"Authorization": f"Token {token}"}).json()
+        with httpx.Client(base_url=url) as browser:
+            browser.get("/user/signup/")
+            form = stranger | {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+            refused = browser.post("/user/signup/", data=form)
+
+    assert token == again
+    assert person["email"] == "ann@example.com"
+    assert refused.status_code == 403
+
+
+def test_a_shell_whose_input_is_a_socket_still_finds_our_python_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".bashrc").write_text("PATH=/nowhere:$PATH; echo read\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ours, theirs = socket.socketpair()
+
+    with ours, theirs:
+        done = subprocess.run(
+            ["bash", "-c", "command -v python"],
+            stdin=theirs.fileno(), env=environment.plain(), check=True, capture_output=True, text=True,
+        )  # fmt: skip
+
+    assert done.stdout.strip() == str(environment.binaries() / "python")

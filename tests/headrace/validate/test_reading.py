@@ -1,0 +1,149 @@
+"""bytes → rows of text: a file is read whole, exactly as declared, or refused with the line at fault."""
+
+import gzip
+from pathlib import Path
+from unittest.mock import patch
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headrace.validate import readers
+from headrace.validate.readers import Delimited, UnreadableError, delimited, parquet
+
+DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"
+
+
+def written(folder: Path, content: bytes, name: str = "2013-01-09.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def outcome_for(path: Path) -> str:
+    """The rows, or why there are none."""
+    try:
+        return str(delimited(path, Delimited()).rows())
+    except (UnreadableError, pl.exceptions.PolarsError) as error:
+        return str(error)
+
+
+def message_for(path: Path, dialect: Delimited | None = None) -> str:
+    with pytest.raises(UnreadableError) as refusal:
+        delimited(path, dialect or Delimited())
+    return str(refusal.value)
+
+
+def test_every_column_is_text_as_it_came_and_only_declared_words_are_null(tmp_path: Path) -> None:
+    rows = delimited(written(tmp_path, DAY), Delimited()).rows()
+
+    assert rows == [("UA", "0017", None), ("DL", None, "café")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(DAY), gzip.compress(DAY[:20]) + gzip.compress(DAY[20:]), b"\xef\xbb\xbf" + DAY],
+    ids=["one member", "two members", "byte order mark"],
+)
+def test_gzip_of_one_or_more_members_and_a_byte_order_mark_are_read(tmp_path: Path, content: bytes) -> None:
+    plain = delimited(written(tmp_path, DAY), Delimited())
+
+    assert delimited(written(tmp_path, content, "other.csv"), Delimited()).equals(plain)
+
+
+def test_quotes_may_hold_the_separator(tmp_path: Path) -> None:
+    path = written(tmp_path, b'carrier,note\nUA,"late, again"\nDL,"a ""quoted"" word"\n')
+
+    assert delimited(path, Delimited()).rows() == [("UA", "late, again"), ("DL", 'a "quoted" word')]
+
+
+@pytest.mark.parametrize("kept", [12, 30, -1])
+def test_a_truncated_gzip_is_refused_with_its_partition_and_the_next_command(tmp_path: Path, kept: int) -> None:
+    path = written(tmp_path, gzip.compress(DAY)[:kept], "2013-01-09.csv.gz")
+
+    message = message_for(path)
+
+    assert "2013-01-09.csv.gz: truncated or damaged gzip" in message
+    assert "headrace ingest" in message
+
+
+def test_a_damaged_gzip_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(DAY))
+    packed[-6] ^= 1
+
+    assert "damaged gzip" in message_for(written(tmp_path, bytes(packed)))
+
+
+def test_an_object_that_is_named_gz_and_is_none_is_refused(tmp_path: Path) -> None:
+    assert "expected gzip" in message_for(written(tmp_path, DAY, "2013-01-09.csv.gz"))
+
+
+def test_gzip_that_unpacks_to_more_than_allowed_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, gzip.compress(DAY * 1000))
+
+    assert "unpack to more than the 10,000 allowed" in message_for(path, Delimited(max_bytes=10_000))
+
+
+def test_an_empty_object_is_refused(tmp_path: Path) -> None:
+    assert "it is empty: 0 bytes" in message_for(written(tmp_path, b""))
+
+
+def test_another_encoding_is_refused_with_the_line_and_the_bytes(tmp_path: Path) -> None:
+    path = written(tmp_path, DAY.replace(b"\xc3\xa9", b"\xe9"))
+
+    assert "expected utf-8, but line 3 holds the bytes e9" in message_for(path)
+
+
+def test_utf_16_is_refused(tmp_path: Path) -> None:
+    assert "expected utf-8" in message_for(written(tmp_path, DAY.decode().encode("utf-16")))
+    assert "NUL" in message_for(written(tmp_path, "a,b\n1,2\n".encode("utf-16-le")))
+
+
+def test_a_file_cut_in_its_last_field_is_refused(tmp_path: Path) -> None:
+    assert "the last line, 'DL,NA,caf', has no line end" in message_for(written(tmp_path, DAY[:-3]))
+
+
+@pytest.mark.parametrize(("line", "fields"), [(b"UA,1\n", 2), (b"UA,1,x,y\n", 4), (b"\n", 1)])
+def test_a_ragged_line_is_refused_by_number(tmp_path: Path, line: bytes, fields: int) -> None:
+    message = message_for(written(tmp_path, DAY + line))
+
+    assert f"line 4 has not the 3 fields that the header names but {fields} (1 such lines)" in message
+
+
+LINES = st.lists(st.text('a,,,"\r\n\0', max_size=9), max_size=5)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LINES)
+def test_a_look_at_the_bytes_decides_as_a_look_at_each_line_does(tmp_path: Path, lines: list[str]) -> None:
+    path = written(tmp_path, "\n".join(["x,y,z", *lines, ""]).encode())
+
+    quick = outcome_for(path)
+
+    with patch.object(readers, "_is_even", return_value=False):
+        assert quick == outcome_for(path)
+
+
+def test_a_field_too_many_and_one_too_few_do_not_make_up_for_each_other(tmp_path: Path) -> None:
+    path = written(tmp_path, DAY + b"UA,1,x,y\nDL,2\n")
+
+    assert "line 4 has not the 3 fields that the header names but 4 (2 such lines)" in message_for(path)
+
+
+def test_an_unbalanced_quote_is_refused_by_line(tmp_path: Path) -> None:
+    assert "line 4 has an unbalanced quote" in message_for(written(tmp_path, DAY + b'UA,1,"x\nDL,2,y\n'))
+
+
+def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
+    assert "the header names 'flight' more than once" in message_for(written(tmp_path, b"flight,flight\n1,2\n"))
+
+
+def test_a_header_alone_is_a_day_without_rows(tmp_path: Path) -> None:
+    assert delimited(written(tmp_path, b"carrier,flight\n"), Delimited()).shape == (0, 2)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing"])
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UnreadableError, match="expected a Parquet file written by ingest"):
+        parquet(written(tmp_path, content, "2013-01-09.parquet"))

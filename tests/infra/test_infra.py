@@ -1,0 +1,324 @@
+"""`infra/` as text: the stack as containers, checked as far as one can without a container engine.
+
+Promises: compose, images, chart values and Terraform parse, agree with the pipeline's settings, with each other and
+with the tools whose options they set; no page leaves 127.0.0.1; no secret has a default. What the scripts do is in
+`test_infra_scripts.py`.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+from pydantic import AliasChoices
+
+from headrace.settings import Settings
+from headrace.stack.servers import postgres
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+COMPOSE = yaml.safe_load((INFRA / "compose.yaml").read_text())
+SERVICES: Mapping[str, Any] = COMPOSE["services"]
+DOCKERFILES = sorted((INFRA / "images").glob("*.Dockerfile"))
+SCRIPTS = sorted([*INFRA.rglob("*.sh"), *INFRA.rglob("*.sbatch")])
+
+OF_A_TOOL = re.compile(
+    r"AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|DEFAULT_REGION|ENDPOINT_URL)"
+    r"|AWS_(REQUEST_CHECKSUM_CALCULATION|RESPONSE_CHECKSUM_VALIDATION)"
+    r"|DVC_NO_ANALYTICS|FEAST_USAGE|GIT_TERMINAL_PROMPT|GIT_(AUTHOR|COMMITTER)_(NAME|EMAIL)"
+    r"|POSTGRES_(USER|PASSWORD)|RCLONE_AUTH_KEY"
+    r"|DJANGO_DB|POSTGRE_(HOST|NAME|PASSWORD|PORT|USER)|LABEL_STUDIO_\w+|fflag_\w+"
+)
+"""Settings that the tools themselves document."""
+
+OPTIONAL = {"AWS_ENDPOINT_URL_S3", "HEADRACE_COMMIT", "HEADRACE_ENGINE", "HEADRACE_THREADS"}
+"""Settings of the pipeline whose default is right in a container."""
+
+
+def settings_of_the_pipeline() -> Iterator[str]:
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        yield from (str(one) for one in alias.choices) if isinstance(alias, AliasChoices) else (str(alias),)
+
+
+@cache
+def airflow_options() -> set[tuple[str, str]]:
+    """Every option that this version of Airflow documents, read from its file: importing Airflow takes seconds."""
+    found = find_spec("airflow")
+    assert found
+    assert found.origin
+    text = (Path(found.origin).parent / "config_templates" / "config.yml").read_text()
+    return {(section, name) for section, body in yaml.safe_load(text).items() for name in body["options"]}
+
+
+def command(name: str) -> str:
+    """A checker on the PATH or in this environment; the test is skipped, and says so, where there is none."""
+    there = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    return there or pytest.skip(f"{name} is not installed here")
+
+
+def check(*words: str | Path) -> None:
+    done = subprocess.run(list(words), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def passed_settings() -> set[tuple[str, str]]:
+    return {(name, key) for name, service in SERVICES.items() for key in service.get("environment", {})}
+
+
+def services_with(profile: str) -> set[str]:
+    return {name for name, service in SERVICES.items() if profile in service["profiles"]}
+
+
+@pytest.mark.parametrize("path", sorted(INFRA.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_yaml_file_parses(path: Path) -> None:
+    assert list(yaml.safe_load_all(path.read_text()))
+
+
+def test_the_profile_core_holds_every_server_of_the_local_stack() -> None:
+    assert services_with("core") == {
+        "storage", "postgres", "workspace", "airflow-init", "airflow-api-server", "airflow-scheduler",
+        "airflow-dag-processor", "airflow-triggerer", "dask-scheduler", "dask-worker",
+    }  # fmt: skip
+    assert SERVICES["dask-worker"]["deploy"]["replicas"] == 2
+
+
+def test_the_profile_labeling_holds_label_studio_and_its_database() -> None:
+    assert services_with("labeling") == {"label-studio", "postgres"}
+
+
+def test_the_profile_gpu_reserves_a_gpu_for_a_worker_of_the_rapids_image() -> None:
+    worker = SERVICES["dask-gpu-worker"]
+
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+
+    assert services_with("gpu") == {"dask-gpu-worker"}
+    assert worker["build"]["target"] == "rapids"
+    assert device["capabilities"] == ["gpu"]
+    assert worker["environment"]["HEADRACE_ENGINE"] == "gpu"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_starts_only_after_services_of_its_own_profile_or_of_core(name: str) -> None:
+    service = SERVICES[name]
+
+    for needed in service.get("depends_on", {}):
+        assert {*service["profiles"], "core"} & set(SERVICES[needed]["profiles"]), needed
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_port_is_published_on_127_0_0_1_only(name: str) -> None:
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\$\{\w+_PORT:-\d+\}:\d+", port)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_that_stays_has_a_health_check_and_one_that_ends_is_not_restarted(name: str) -> None:
+    service = SERVICES[name]
+
+    if service["restart"] == "no":
+        assert "healthcheck" not in service
+    else:
+        assert {"test", "interval", "timeout", "retries"} <= service["healthcheck"].keys()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_gains_no_rights(name: str) -> None:
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", ["scheduler", "dag-processor", "triggerer"])
+def test_airflow_processes_wait_for_a_healthy_api_server(name: str) -> None:
+    needed = SERVICES[f"airflow-{name}"]["depends_on"]
+
+    assert needed["airflow-api-server"] == {"condition": "service_healthy"}
+
+
+def test_a_secret_has_no_default_and_its_absence_is_said_with_its_name_and_its_file() -> None:
+    text = (INFRA / "compose.yaml").read_text()
+
+    for name, rest in re.findall(r"\$\{(\w+)([^}]*)\}", text):
+        secret = re.search(r"PASSWORD|SECRET|KEY|USERNAME", name)
+        assert rest == f":?set {name} in infra/.env" if secret else rest.startswith(":-"), name
+
+
+def test_secrets_sh_prints_a_fresh_value_for_every_setting_that_compose_asks_for() -> None:
+    asked = set(re.findall(r"\$\{(\w+):\?", (INFRA / "compose.yaml").read_text()))
+
+    one, other = (
+        dict(line.split("=", 1) for line in subprocess.check_output([INFRA / "secrets.sh"], text=True).splitlines())
+        for _ in range(2)
+    )
+
+    assert one.keys() == asked
+    assert {name for name in asked if one[name] == other[name]} == {"LABEL_STUDIO_USERNAME"}
+    assert len(one["AIRFLOW_JWT_SECRET"]) >= 64
+    assert re.fullmatch(r"[\w-]{43}=", one["AIRFLOW_FERNET_KEY"])
+    assert re.fullmatch(r"[0-9a-f]{40}", one["LABEL_STUDIO_API_KEY"])
+    assert one["POSTGRES_PASSWORD"].isalnum(), "it stands in addresses as it is"
+
+
+def test_compose_itself_accepts_the_file(tmp_path: Path) -> None:
+    docker = command("docker")
+    if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("this docker has no compose")
+    env = tmp_path / "env"
+    env.write_text(subprocess.check_output([INFRA / "secrets.sh"], text=True))
+
+    check(docker, "compose", "--env-file", env, "--file", INFRA / "compose.yaml", "--profile", "*", "config", "--quiet")
+
+
+@pytest.mark.parametrize("name", ["airflow-scheduler", "dask-worker"])
+def test_every_setting_of_the_pipeline_reaches_the_tasks_and_the_dask_workers(name: str) -> None:
+    assert set(settings_of_the_pipeline()) - OPTIONAL <= SERVICES[name]["environment"].keys()
+
+
+@pytest.mark.parametrize(("service", "name"), sorted(passed_settings()))
+def test_a_setting_is_known_to_who_reads_it(service: str, name: str) -> None:
+    del service
+    section, _, option = name.removeprefix("AIRFLOW__").lower().partition("__")
+    if name.startswith("AIRFLOW__"):
+        assert (section, option) in airflow_options()
+        return
+
+    readers = [ROOT / "feature_repo" / "feature_store.yaml", ROOT / ".env.example", *(INFRA / "images").glob("*.sh")]
+    ours = "\n".join(path.read_text() for path in readers if path.exists())
+
+    assert name in settings_of_the_pipeline() or OF_A_TOOL.fullmatch(name) or re.search(rf"\b{name}\b", ours)
+
+
+def test_the_databases_are_those_of_the_local_stack_and_label_studios() -> None:
+    script = (INFRA / "images" / "create-databases.sh").read_text()
+    used = set(re.findall(r"@postgres:5432/(\w+)", (INFRA / "compose.yaml").read_text()))
+
+    listed = re.search(r"for database in ([\w ]+);", script)
+
+    assert listed
+    assert set(listed[1].split()) == {*postgres.DATABASES, "labelstudio"}
+    assert used <= {*postgres.DATABASES, "labelstudio"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_built_from_a_target_that_its_image_file_has(name: str) -> None:
+    build = SERVICES[name]["build"]
+
+    text = (INFRA / build["context"] / build["dockerfile"]).read_text()
+
+    assert "target" not in build or re.search(rf"^FROM \S+ AS {build['target']}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_hadolint_has_nothing_to_say(path: Path) -> None:
+    check(command("hadolint"), path)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_an_image_takes_only_files_that_exist_and_that_its_context_lets_through(path: Path) -> None:
+    text = path.read_text()
+    taken = set(re.findall(r"^COPY (\S+) ", text, re.MULTILINE)) | set(re.findall(r"type=bind,source=([^,]+)", text))
+
+    ignored, *let_through = path.with_name(f"{path.name}.dockerignore").read_text().split()
+
+    assert ignored == "*"
+    assert {name.removeprefix("!") for name in let_through} == taken
+    assert all((ROOT / name).is_file() for name in taken)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_an_image_starts_from_a_pinned_release_and_ends_as_an_ordinary_user(path: Path) -> None:
+    text = path.read_text()
+    stages = set(re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE))
+
+    bases = [base for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE) if base not in stages]
+    users = re.findall(r"^USER (\d+):", text, re.MULTILINE)
+
+    assert all(re.search(r":\d+\.\d+(\.\d+)?(-[\w-]+)?$", base) for base in bases)
+    assert int(users[-1]) > 0
+    assert "PYTHONDONTWRITEBYTECODE" not in text
+
+
+def test_the_images_run_one_python_which_the_project_supports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    versions = {
+        found for path in DOCKERFILES for found in re.findall(r"^FROM python:([\d.]+)", path.read_text(), re.MULTILINE)
+    }
+
+    assert len(versions) == 1
+    assert versions.pop() in SpecifierSet(project["requires-python"])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(path: Path) -> None:
+    check(command("shellcheck"), path)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_stops_at_the_first_error(path: Path) -> None:
+    lines = path.read_text().splitlines()
+
+    assert any(line.startswith("set -eu") for line in lines) or lines[-1].startswith("exec ")
+
+
+@pytest.mark.parametrize("path", sorted(INFRA.rglob("*.sh")), ids=lambda path: path.name)
+def test_a_script_can_be_executed_as_it_is_copied(path: Path) -> None:
+    assert os.access(path, os.X_OK)
+
+
+def test_terraform_files_are_formatted_and_parse() -> None:
+    check(command("terraform"), f"-chdir={INFRA / 'terraform'}", "fmt", "-check", "-diff")
+
+
+def test_terraform_names_no_variable_that_is_not_declared_and_declares_none_that_is_not_used() -> None:
+    text = "\n".join(path.read_text() for path in sorted((INFRA / "terraform").glob("*.tf")))
+    example = (INFRA / "terraform" / "example.tfvars").read_text()
+
+    declared = set(re.findall(r'^variable "(\w+)"', text, re.MULTILINE))
+
+    assert set(re.findall(r"\bvar\.(\w+)", text)) == declared
+    assert set(re.findall(r"^(\w+) *=", example, re.MULTILINE)) <= declared
+
+
+def test_the_bucket_is_versioned_private_and_never_forgets_what_is_current() -> None:
+    text = (INFRA / "terraform" / "storage.tf").read_text()
+
+    assert 'status = "Enabled"' in text
+    assert text.count("= true") >= 6, "four public-access blocks, the bucket key and prevent_destroy"
+    assert not re.search(r"^\s+expiration \{", text, re.MULTILINE)
+
+
+def test_the_chart_sets_only_options_that_airflow_has() -> None:
+    values = yaml.safe_load((INFRA / "helm" / "airflow-values.yaml").read_text())
+
+    options = {(section, name) for section, body in values["config"].items() for name in body}
+
+    assert options <= airflow_options()
+    assert values["airflowVersion"] in (ROOT / "requirements" / "runtime.txt").read_text()
+
+
+def test_the_chart_speaks_of_every_setting_that_tasks_get_in_compose() -> None:
+    text = (INFRA / "helm" / "airflow-values.yaml").read_text()
+    families = [name.removesuffix("*") for name in re.findall(r"[A-Z_]+_\*", text)]
+
+    for name in SERVICES["dask-worker"]["environment"]:
+        assert name in text or any(name.startswith(family) for family in families), name
+
+
+@pytest.mark.parametrize("part", ["compose.yaml", "images/", "helm/", "terraform/", "slurm/"])
+def test_the_readme_says_of_each_part_whether_it_was_run(part: str) -> None:
+    text = (INFRA / "README.md").read_text()
+
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| `{part}`")]
+
+    assert "checked, not run" in row or "run in the tests" in row

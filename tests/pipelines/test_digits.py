@@ -1,0 +1,169 @@
+"""The dataset `digits`: real pictures in a bucket, a question that shows them, and proof of what adding it took."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import pytest
+from digits_campaign import Digits, answer
+from label_server import LabelServer
+from PIL import Image
+from servers import S3
+from workspaces import REPOSITORY, git
+
+from headrace.errors import HeadraceError
+from headrace.label import labeling_functions, report
+from headrace.label.quality import QualityError, gate
+from headrace.validate.readers import UnreadableError
+from infra.demo import digits
+from pipelines.digits.sources import images
+
+DATASET = "digits"
+
+
+def test_to_add_it_took_one_folder_and_nothing_else() -> None:
+    tracked = git(REPOSITORY, "ls-files", "-co", "--exclude-standard", "headrace", "pipelines", "dags", "feature_repo").split()
+    named = [
+        path
+        for path in tracked
+        if path.endswith((".py", ".yaml"))
+        and not path.startswith(f"pipelines/{DATASET}/")
+        and (REPOSITORY / path).exists()
+        and re.search(rf"[\"'./]{DATASET}\b", (REPOSITORY / path).read_text("utf-8"))
+    ]
+
+    assert named == []
+
+
+# The pictures
+
+
+def test_a_picture_is_read_as_what_it_shows_and_what_it_says_of_itself(tmp_path: Path) -> None:
+    picture = digits.pictures()[0]
+    (tmp_path / "x.png").write_bytes(picture.png)
+
+    row = images.read(tmp_path / "x.png").row(0, named=True)
+
+    assert (row["image_id"], row["mode"], row["width_px"]) == ("digit-0000", "L", "64")
+    assert row["taken_at"] == "1998-07-01T00:00:00+00:00"
+    shown = base64.b64decode(row["picture"].removeprefix("data:image/png;base64,"))
+    assert shown == picture.png
+    assert len(row["cells"]) == 128
+
+
+def test_the_same_pictures_are_the_same_bytes_and_none_tells_its_digit() -> None:
+    picture = digits.pictures()[3]
+    with Image.open(io.BytesIO(picture.png)) as opened:
+        said = opened.text  # type: ignore[attr-defined]
+
+    assert set(said) == {"Title", "Creation Time"}
+    digits.pictures.cache_clear()
+    assert digits.pictures()[3].png == picture.png
+
+
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [
+        (b"", "0 bytes cannot be decoded"),
+        (b"GIF89a" + bytes(40), "46 bytes cannot be decoded"),
+        (digits.pictures()[0].png[:200], "200 bytes cannot be decoded"),
+        (bytes(20_000), "at most 16,384 bytes, seen 20,000"),
+    ],
+)
+def test_bytes_that_are_no_whole_picture_are_refused_with_the_reason(tmp_path: Path, content: bytes, seen: str) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+
+    with pytest.raises(UnreadableError, match=seen):
+        images.read(tmp_path / "x.png")
+
+
+# The loop
+
+
+@pytest.fixture
+def campaign(
+    label_studio: LabelServer,
+    s3: S3,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Digits:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+    return Digits.arrived(label_studio, s3, tmp_path, request.node.name, count=60)
+
+
+@pytest.mark.slow
+def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_suggestion(campaign: Digits) -> None:
+    sent = campaign.send()
+
+    tasks = campaign.tasks()
+    known = set(campaign.lake.scan("validated/digits/gold").collect()["image_id"])
+    assert (sent.sent, len(tasks), len(tasks.keys() & known)) == (20, 20, 4)
+    for item, task in tasks.items():
+        assert set(task["data"]) == {"picture", "object", "sample_id", "why", "item"}
+        assert task["data"]["picture"].startswith("data:image/png;base64,")
+        assert "gold" not in str(task["data"]).replace(task["data"]["picture"], "")
+        assert not (labeling_functions.is_blind(item, campaign.labeling) and task["predictions"])
+    suggested = [task["predictions"][0] for task in tasks.values() if task["predictions"]]
+    project = campaign.server.http.get(f"/api/projects/{campaign.project}").json()
+    assert len(suggested) == sent.suggested > 0
+    assert {made["model_version"] for made in suggested} == {project["model_version"]} == {sent.model}
+    assert "50 are needed" in sent.why
+
+
+@pytest.mark.slow
+def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right(campaign: Digits) -> None:
+    truth = digits.truth()
+    campaign.send()
+    ann, bob, eve = (campaign.server.person(name) for name in ("ann", "bob", "eve"))
+    tasks = campaign.tasks()
+    wrong = sorted(tasks)[::5]
+    for item, task in tasks.items():
+        answer(ann, task, truth[item])
+        answer(bob, task, str((int(truth[item]) + 1) % 10) if item in wrong else truth[item])
+    campaign.collect()
+
+    first = report.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    again = report.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    repeated = report.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    handed = {}
+    while (reply := eve.http.get(f"/api/projects/{campaign.project}/next")).status_code == 200:
+        task = reply.json()
+        handed[task["data"]["sample_id"]] = task
+        answer(eve, task, truth[task["data"]["sample_id"]])
+    collected = campaign.collect()
+    last = report.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+
+    assert (first.quality.items, first.quality.answers) == (20, 40)
+    assert 0 < (first.blind or 0) < 0.6
+    assert any("of the suggestions were kept back; people agree" in line for line in first.lines())
+    assert sorted(again) == sorted(repeated) == sorted(handed)
+    assert set(wrong) <= set(again)
+    assert len(again) < 12
+    assert (collected.events, collected.labels, collected.rejected) == ({"created": len(again)}, 20, 0)
+    assert (last.quality.right, last.quality.gold, last.quality.undecided) == (1.0, 4, 0)
+    assert set(last.quality.ways) == {"majority", "dawid_skene", "crowdlab"}
+    assert first.quality.alpha is not None
+    assert last.quality.alpha is not None
+    assert sorted(person.answers for person in last.quality.people) == [len(again), 20, 20]
+    assert not set(report.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)) & set(again)
+
+
+@pytest.mark.slow
+def test_labels_below_the_declared_thresholds_are_refused_with_what_was_seen(campaign: Digits) -> None:
+    campaign.send()
+    ann, bob = (campaign.server.person(name) for name in ("ann", "bob"))
+    for number, task in enumerate(campaign.tasks().values()):
+        answer(ann, task, "1")
+        answer(bob, task, str(number % 10))
+    campaign.collect()
+    found = report.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+
+    with pytest.raises(
+        QualityError, match=r"agreement: expected at least 0.5, seen -?0\.\d+.*headrace label request-more"
+    ):
+        gate(found.quality, campaign.labeling)
+    with pytest.raises(HeadraceError, match="not good enough"):
+        report.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7}, gate=True)

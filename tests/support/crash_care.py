@@ -1,0 +1,152 @@
+"""doctor --repair and gc, on a released workspace that is damaged, or full of attempts; rehearsed by `crashes.py`."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import minimal_dataset
+from crash_harness import Seen
+from crash_release import TABLES, Place, Places, expect_on_remote, run_stages
+from crash_state import files
+from minimal_dataset import bring, sales
+from workspaces import git
+
+from headrace.maintenance.doctor import care
+from headrace.maintenance.gc import collect
+from headrace.maintenance.integrity import objects
+from headrace.maintenance.stale_files import RWLOCK
+from headrace.storage.dvc.lock import recorded_outs
+from headrace.storage.dvc.objects import md5_of
+from headrace.storage.table_store import Lake
+
+LONG_AGO_S = 7200.0
+
+
+@dataclass(frozen=True)
+class Repair(Place):
+    """The case of a repair."""
+
+    def run(self) -> None:
+        """As `Case`."""
+        done = care(self.lake, deep=True, mend=True)
+        assert done.is_well, done
+
+    def seen(self) -> Seen:
+        """As `Case`: each object that is whole, here and on the remote; what was whole may not get lost."""
+        found = held(self)
+        good = {name: md5 for name, md5 in found.items() if name.removesuffix(".dir").endswith(f" {str(md5)[2:]}")}
+        read = {name.replace("cache", "read").replace("remote", "read"): md5 for name, md5 in good.items()}
+        there = {name: md5 for name, md5 in good.items() if name.startswith("remote")}
+        return {**read, **there, **files(self.root, "data")}
+
+    def shown(self) -> Seen:
+        """As `Case`."""
+        found = care(self.lake, deep=True)
+        assert found.is_well
+        assert (list(found.repaired), list(found.cleared)) == ([], [])
+        return self.seen()
+
+
+@dataclass(frozen=True)
+class Collection(Place):
+    """The case of a garbage collection."""
+
+    def run(self) -> None:
+        """As `Case`."""
+        collect(self.lake, hours=0, remote=True, yes=True)
+
+    def seen(self) -> Seen:
+        """As `Case`: every tag is whole on the remote, whatever else there is."""
+        expect_on_remote(self, git(self.root, "tag", "--list").split())
+        return {**held(self), **files(self.root, "data")}
+
+    def shown(self) -> Seen:
+        """As `Case`."""
+        done = care(self.lake, deep=True, mend=True)
+        assert not done.repaired, "only locks and the like may be left"
+        assert done.is_well
+        return self.seen()
+
+
+def held(place: Place) -> Seen:
+    """Object of the cache and of the remote → hash of its bytes."""
+    cache, remote = place.lake.cache, place.lake.cache.remote
+    mine = {f"cache {path.name}": md5_of(path) for path in (cache.folder / "files").rglob("*") if path.is_file()}
+    return {**mine, **{f"remote {md5[2:]}": remote.bucket.md5(found) for md5, found in objects(remote)}}
+
+
+class Repairs(Places):
+    """Three days released; then bytes are lost and flipped on both sides, and half attempts lie about."""
+
+    def prepare(self) -> None:
+        """As `Scenario`."""
+        self.template.begin()
+        bring(self.template.lake, sales(1, 2, 3))
+        self.template.build()
+        lake = self.template.lake
+        raw, validated, totals = (
+            _md5(lake, table) for table in (minimal_dataset.RAW, minimal_dataset.VALIDATED, minimal_dataset.TOTALS)
+        )
+        lists = [str(out["md5"]) for path, out in sorted(recorded_outs(lake.root).items())]
+        _break_remote(lake, raw, b"")
+        _break_remote(lake, lists[0], b"half")
+        _break_cache(lake, lists[1], b"half")
+        _break_cache(lake, validated, b"flipped")
+        _break_remote(lake, totals, b"")
+        _break_cache(lake, totals, b"half")  # taken from the workspace
+        _leave_behind(self.template.root, lake)
+
+
+class Collections(Places):
+    """Two releases; between them and after, attempts that were never released, also on the remote."""
+
+    def prepare(self) -> None:
+        """As `Scenario`."""
+        place = self.template
+        place.begin()
+        bring(place.lake, sales(1, 2, 3))
+        place.build()
+        for amount in (5, 6):
+            bring(place.lake, {"2026-01-02": minimal_dataset.day(2, amount)})
+            run_stages(place)
+            md5 = _md5(place.lake, minimal_dataset.TOTALS, "2026-01-02")
+            place.lake.cache.remote.write(md5, place.lake.cache.path(md5))
+        bring(place.lake, {"2026-01-02": minimal_dataset.day(2, amount=7)})
+        place.build()
+
+
+def _md5(lake: Lake, table: str, partition: str = "2026-01-01") -> str:
+    return lake.manifest(table).partitions[partition].md5
+
+
+def _break_remote(lake: Lake, md5: str, content: bytes) -> None:
+    remote = lake.cache.remote
+    if content:
+        remote.bucket.write(remote.key(md5), content)
+    else:
+        remote.bucket.delete(remote.key(md5))
+
+
+def _break_cache(lake: Lake, md5: str, content: bytes) -> None:
+    path = lake.cache.path(md5)
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)
+
+
+def _leave_behind(root: Path, lake: Lake) -> None:
+    """What killed runs leave."""
+    dead = {"write": {"data/x": {"pid": 2**22 + 1, "cmd": "dvc repro"}}, "read": {}}
+    left = {root / RWLOCK: json.dumps(dead), root / ".git/index.lock": "", lake.folder(TABLES[0]) / ".x.1.tmp": "half"}
+    for path, text in left.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        os.utime(path, (time.time() - LONG_AGO_S,) * 2)
+
+
+def scenario(folder: Path, remote: dict[str, str], verb: str) -> Repairs | Collections:
+    """The rehearsal of `doctor --repair` or of `gc`."""
+    template = folder / "template"
+    return Repairs(Repair(template, remote)) if verb == "doctor" else Collections(Collection(template, remote))

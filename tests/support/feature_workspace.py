@@ -1,0 +1,247 @@
+"""A small workspace with feature tables, for the tests of publish and retrieve: real files, cache and manifests."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from feast import FeatureStore
+
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Reads
+from headrace.feast.open import close_store, open_store
+from headrace.feast.retrieval_job import Retrieval
+from headrace.publish.publish import Published, publish
+from headrace.retrieve.retrieve import features
+from headrace.settings import Settings
+from headrace.storage import parquet
+from headrace.storage.dvc.objects import directory_bytes
+from headrace.storage.manifest import MANIFEST, Entry, Manifest
+from headrace.storage.table_store import Lake
+
+LARGE = 2**53 + 1
+"""The first whole number that a float can not hold."""
+
+REPO = Path(__file__).parents[2]
+NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def _no_kernel(**_tables: pl.LazyFrame) -> pl.LazyFrame:
+    raise AssertionError("these tables are written by the tests")
+
+
+WEATHER = FeatureTable(
+    name="origin_weather",
+    keys=("origin",),
+    reads={"weather": Reads("validated/weather")},
+    kernel=_no_kernel,
+    features={
+        "temp_c": pl.Float64(),
+        "gusts": pl.Int64(),
+        "humidity": pl.Float32(),
+        "sky": pl.String(),
+        "frozen": pl.Boolean(),
+    },
+    ttl=timedelta(hours=6),
+)
+AIRCRAFT = FeatureTable(
+    name="aircraft_history",
+    keys=("tailnum",),
+    reads={"flights": Reads("validated/flights")},
+    kernel=_no_kernel,
+    features={"delay_min": pl.Float64(), "flights_7d": pl.Int32()},
+    ttl=timedelta(days=7),
+)
+ROUTES = FeatureTable(
+    name="route_traffic",
+    keys=("carrier_id", "origin"),
+    reads={"flights": Reads("validated/flights")},
+    kernel=_no_kernel,
+    features={"temp_c": pl.Float64()},
+    ttl=timedelta(0),
+    key_types={"carrier_id": pl.Int64()},
+)
+DATASET = Dataset(
+    name="little",
+    description="A dataset of the tests",
+    owner="tests",
+    sources=(),
+    features=(WEATHER, AIRCRAFT, ROUTES),
+    service="little_service",
+)
+
+
+def workspace(root: Path) -> Lake:
+    """A workspace with no table, and Feast's configuration as we ship it."""
+    (root / "feature_repo").mkdir(parents=True)
+    shutil.copy(REPO / "feature_repo" / "feature_store.yaml", root / "feature_repo")
+    return Lake.at(root)
+
+
+def settings(root: Path) -> Settings:
+    """Registry and online store in files of the workspace."""
+    return Settings.model_validate(
+        {
+            "FEAST_REGISTRY_URL": f"sqlite:///{root}/feast/registry.db",
+            "FEAST_ONLINE_STORE_PATH": f"{root}/feast/online.db",
+        }
+    )
+
+
+_OPENED: list[FeatureStore] = []
+
+
+def opened(lake: Lake) -> FeatureStore:
+    """Feast's store of the workspace, until `close_all`."""
+    _OPENED.append(open_store(lake.root / "feature_repo", settings(lake.root)))
+    return _OPENED[-1]
+
+
+def close_all() -> None:
+    """Close every store that was opened here."""
+    while _OPENED:
+        close_store(_OPENED.pop())
+
+
+def fill(lake: Lake, table: FeatureTable, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Make `rows` the table: a partition a UTC day; a feature not given is null, known time is event time."""
+    columns = dict.fromkeys(table.keys, pl.String()) | dict(table.key_types)
+    schema = {**columns, EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
+    full = [{KNOWN_TIME: row[EVENT_TIME], **dict.fromkeys(table.features), **row} for row in rows]
+    frame = pl.DataFrame(full, schema=schema)
+    days = frame.group_by(pl.col(EVENT_TIME).dt.date().cast(pl.String))
+    entries = {str(day): _entry(lake, table, part) for (day,), part in days}
+    lake.commit(Manifest(f"features/{DATASET.name}/{table.name}", partitions=entries))
+
+
+def _entry(lake: Lake, table: FeatureTable, rows: pl.DataFrame) -> Entry:
+    ordered = parquet.canonical(rows, [*table.keys, EVENT_TIME])
+    stored = lake.cache.add(lambda path: parquet.write(ordered, path))
+    return Entry(stored.md5, stored.md5, stored.size, rows.height)
+
+
+def another(lake: Lake) -> Dataset:
+    """A second dataset with the same rows, in tables of its own."""
+    tables = tuple(replace(table, name=f"other_{table.name}") for table in DATASET.features)
+    for table in DATASET.features:
+        made = lake.manifest(f"features/{DATASET.name}/{table.name}")
+        lake.commit(replace(made, table=f"features/other/other_{table.name}"))
+    return replace(DATASET, name="other", service="other_service", features=tables)
+
+
+def fill_all(lake: Lake) -> None:
+    """Every table with a few rows around noon of 9 January."""
+    fill(
+        lake,
+        WEATHER,
+        [
+            {"origin": "EWR", EVENT_TIME: NOON - HOUR, "temp_c": 1.5, "gusts": 2**53 + 1, "humidity": 0.1},
+            {"origin": "EWR", EVENT_TIME: NOON, "temp_c": 2.5, "gusts": None, "sky": "clear", "frozen": False},
+            {"origin": "JFK", EVENT_TIME: NOON - 2 * HOUR, "temp_c": 0.1 + 0.2, "gusts": 2**53 + 1, "frozen": True},
+            {"origin": "LGA", EVENT_TIME: NOON - 7 * HOUR, "temp_c": 9.0},
+        ],
+    )
+    fill(
+        lake,
+        AIRCRAFT,
+        [
+            {"tailnum": "N1", EVENT_TIME: NOON - timedelta(days=8), "delay_min": 3.0, "flights_7d": 1},
+            {"tailnum": "N2", EVENT_TIME: NOON - timedelta(days=2), "delay_min": -4.0, "flights_7d": 7},
+            {"tailnum": "N3", EVENT_TIME: NOON - HOUR},
+        ],
+    )
+    fill(lake, ROUTES, [{"carrier_id": 2**53 + 1, "origin": "EWR", EVENT_TIME: NOON - HOUR, "temp_c": 7.0}])
+
+
+def release(lake: Lake, number: int) -> str:
+    """Tag the workspace's tables as the release `little/<number>`, as `headrace release` records them."""
+    stages = {}
+    for table in lake.tables(DATASET.name):
+        manifest = lake.manifest(table)
+        own = lake.cache.add_bytes(manifest.to_bytes())
+        files = {f"{name}.parquet": entry.md5 for name, entry in manifest.partitions.items()} | {MANIFEST: own.md5}
+        folder = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
+        stages[table] = {"cmd": "true", "outs": [{"path": f"data/{table}", "md5": folder.md5}]}
+    (lake.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    name = f"{DATASET.name}/{number}"
+    _git(lake.root, "init", "--quiet")
+    _git(lake.root, "add", "dvc.lock")
+    _git(lake.root, "commit", "--quiet", "--allow-empty", "--message", name)
+    _git(lake.root, "tag", name)
+    return name
+
+
+def _git(root: Path, *words: str) -> None:
+    person = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    subprocess.run(["git", "-C", root, *person, *words], check=True)
+
+
+FLOWN = [
+    {"tailnum": "N2", "event_time": NOON - 2 * HOUR, "delay_min": -4.0},
+    {"tailnum": "N3", "event_time": NOON - HOUR, "delay_min": 3.0},
+]
+
+CHANGES: dict[str, tuple[list[dict[str, Any]], list[float | None]]] = {
+    "corrected at the same time": ([{**FLOWN[0], "delay_min": 99.0}, FLOWN[1]], [99.0, 3.0]),
+    "deleted": ([FLOWN[0]], [-4.0, None]),
+    "late, and newer than what was there": (
+        [*FLOWN, {"tailnum": "N3", "event_time": NOON - HOUR / 2, "known_time": NOON, "delay_min": 5.0}],
+        [-4.0, 5.0],
+    ),
+    "late, and older than what was there": (
+        [*FLOWN, {"tailnum": "N3", "event_time": NOON - 3 * HOUR, "known_time": NOON, "delay_min": 5.0}],
+        [-4.0, 3.0],
+    ),
+    "withdrawn": ([FLOWN[0], {**FLOWN[1], "delay_min": None}], [-4.0, None]),
+    "older than its TTL": ([FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=8)}], [-4.0, None]),
+    "an older event": ([FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=6)}], [-4.0, 3.0]),
+    "a key deleted and one of another value": ([{**FLOWN[0], "tailnum": "N3"}], [None, -4.0]),
+}
+"""What becomes of the aircraft that flew: the rows then, and the latest delays of N2 and N3."""
+
+
+def ask(store: FeatureStore, requests: object, *names: str, **options: Any) -> Retrieval:  # noqa: ANN401
+    job = store.get_historical_features(requests, list(names), **options)
+    assert isinstance(job, Retrieval)
+    return job
+
+
+def weather(origins: Sequence[str | None], times: Sequence[datetime]) -> pl.DataFrame:
+    schema = {"origin": pl.String(), "event_timestamp": UTC_MICROSECONDS}
+    return pl.DataFrame({"origin": origins, "event_timestamp": times}, schema=schema)
+
+
+def all_keys(times: Sequence[datetime]) -> pl.DataFrame:
+    count = len(times)
+    return weather(["EWR"] * count, times).with_columns(tailnum=pl.lit("N2"), carrier_id=pl.lit(LARGE, pl.Int64))
+
+
+def put(lake: Lake, release: str | None = None, dataset: Dataset = DATASET) -> Published:
+    return publish(dataset, lake, settings(lake.root), release)
+
+
+def served(lake: Lake, tailnums: Sequence[str]) -> list[float | None]:
+    store = opened(lake)
+    rows = [{"tailnum": tailnum, "origin": "EWR", "carrier_id": 1} for tailnum in tailnums]
+    service = store.get_feature_service(DATASET.service)
+    answer = store.get_online_features(service, rows, full_feature_names=True).to_dict()
+    return list(answer["aircraft_history__delay_min"])
+
+
+def offline(lake: Lake, tailnums: Sequence[str], at: Published) -> list[float | None]:
+    asked = pl.DataFrame({"tailnum": tailnums}).with_columns(
+        origin=pl.lit("EWR"), carrier_id=pl.lit(1, pl.Int64), event_timestamp=pl.lit(at.as_of)
+    )
+    return features(DATASET, opened(lake), asked)["aircraft_history__delay_min"].to_list()
+
+
+def execute(lake: Lake, statement: str) -> None:
+    with closing(sqlite3.connect(lake.root / "feast" / "online.db")) as database:
+        database.executescript(statement)

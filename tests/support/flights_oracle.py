@@ -1,0 +1,170 @@
+"""The feature tables of `flights` a second time, by plain loops over the flights: slow, and easy to believe."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import real_flights
+from real_flights import judged
+
+from headrace.dataset import WHOLE
+from headrace.project.loading import load_dataset
+
+TABLES = {table.name: table for table in load_dataset("flights").features}
+HOUR = timedelta(hours=1)
+PERIODS = {"3h": 3 * HOUR, "24h": 24 * HOUR, "7d": timedelta(days=7)}
+Row = dict[str, Any]
+
+
+def flights_of(name: str, day: str) -> pl.DataFrame:
+    """The flights that a feature table reads for a day."""
+    return real_flights.validated("flights", day, TABLES[name].reads["flights"].lookback).collect()
+
+
+def hours_of(day: str) -> list[datetime]:
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    return [start + hour * HOUR for hour in range(24)]
+
+
+def mean(values: Sequence[int]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def share_of(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def known_departures(flights: Iterable[Row], key: str) -> dict[str, list[tuple[datetime, int | None]]]:
+    """Key → (known time, delay) of each departure, and (known time, None) of each cancellation."""
+    facts: dict[str, list[tuple[datetime, int | None]]] = defaultdict(list)
+    for flight in flights:
+        if flight["cancelled"]:
+            facts[flight[key]].append((flight["scheduled_at"] + 24 * HOUR, None))
+        else:
+            facts[flight[key]].append((flight["departed_at"], flight["dep_delay_min"]))
+    return facts
+
+
+def expected_carrier_delays(day: str) -> list[Row]:
+    """By loops: what was known of each carrier at each hour."""
+    facts = known_departures(flights_of("carrier_delays", day).rows(named=True), "carrier")
+    rows = []
+    for carrier, known in facts.items():
+        for hour in hours_of(day):
+            within = {p: [f for f in known if hour - period < f[0] <= hour] for p, period in PERIODS.items()}
+            if not within["7d"]:
+                continue
+            row: Row = {"carrier": carrier, "event_time": hour, "known_time": max(time for time, _ in within["7d"])}
+            for period, seen in within.items():
+                delays = [delay for _, delay in seen if delay is not None]
+                row[f"departed_{period}"] = len(delays)
+                row[f"dep_delay_mean_{period}_min"] = mean(delays)
+                row[f"late_share_{period}"] = share_of(sum(delay >= 15 for delay in delays), len(delays))
+                row[f"cancelled_share_{period}"] = share_of(len(seen) - len(delays), len(seen))
+            rows.append(row)
+    return rows
+
+
+def expected_origin_traffic(day: str) -> list[Row]:
+    """By loops: what was known of each airport at each hour."""
+    flights = flights_of("origin_traffic", day).rows(named=True)
+    rows = []
+    for origin, known in known_departures(flights, "origin").items():
+        here = [flight for flight in flights if flight["origin"] == origin]
+        for hour in hours_of(day):
+            row: Row = {"origin": origin, "event_time": hour}
+            for period in ("3h", "24h"):
+                start = hour - PERIODS[period]
+                times = [time for time, _ in known if start < time <= hour]
+                delays = [delay for time, delay in known if start < time <= hour and delay is not None]
+                scheduled = [f["scheduled_at"] for f in here if start < f["scheduled_at"] <= hour]
+                row |= {
+                    f"scheduled_{period}": len(scheduled),
+                    f"departed_{period}": len(delays),
+                    f"dep_delay_mean_{period}_min": mean(delays),
+                    f"late_share_{period}": share_of(sum(delay >= 15 for delay in delays), len(delays)),
+                    f"cancelled_{period}": len(times) - len(delays),
+                    "known_time": max([*times, *scheduled], default=None),
+                }
+            gone = [(f["scheduled_at"], f["departed_at"] or f["scheduled_at"] + 24 * HOUR) for f in here]
+            row["waiting"] = sum(due <= hour < left for due, left in gone)
+            if row["known_time"]:
+                rows.append(row)
+    return rows
+
+
+def expected_origin_weather(day: str) -> list[Row]:
+    """By loops: the weather of each hour that was observed."""
+    observed = real_flights.validated("weather", day, 1).collect().rows(named=True)
+    rows = []
+    for now in observed:
+        if f"{now['time_hour']:%Y-%m-%d}" != day:
+            continue
+        row: Row = {name: now[name] for name in now if name not in {"time_hour", "updated_at"}}
+        row["event_time"] = now["time_hour"]
+        for period in ("3h", "24h"):
+            start = now["time_hour"] - PERIODS[period]
+            seen = [w for w in observed if w["origin"] == now["origin"] and start < w["time_hour"] <= now["time_hour"]]
+            hundredths = sum(round(w["precipitation_in"] * 100) for w in seen)
+            row[f"precipitation_sum_{period}_in"] = hundredths * 100 / 10_000
+            row[f"visibility_min_{period}_miles"] = min(w["visibility_miles"] for w in seen)
+            row[f"wind_speed_max_{period}_mph"] = max(
+                (w["wind_speed_mph"] for w in seen if w["wind_speed_mph"] is not None), default=None
+            )
+            row[f"observed_{period}"] = len(seen)
+            row["known_time"] = max(max(w["time_hour"], w["updated_at"]) for w in seen)
+        rows.append(row)
+    return rows
+
+
+def arrived_at(flight: Row, zones: Mapping[str, str | None]) -> datetime:
+    """When the destination's clock first showed the arrival, or the latest it can have been."""
+    zone = zones.get(flight["dest"])
+    latest: datetime = flight["departed_at"] + timedelta(minutes=flight["air_time_min"] + 300)
+    if zone is None:
+        return latest
+    landed: datetime = flight["departed_at"] + timedelta(minutes=flight["air_time_min"])
+    for minutes in range(301):
+        moment = landed + timedelta(minutes=minutes)
+        local = moment.astimezone(ZoneInfo(zone))
+        if local.hour * 60 + local.minute == flight["arrival_clock_min"]:
+            return moment
+    return latest
+
+
+def expected_aircraft_history(day: str) -> list[Row]:
+    """By loops: what was known of each aircraft each time it left or arrived."""
+    zones = dict(judged("airports", WHOLE).accepted.select("airport", "zone").iter_rows())
+    planes = {plane["tailnum"]: plane for plane in judged("planes", WHOLE).accepted.rows(named=True)}
+    left: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
+    arrived: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
+    for flight in flights_of("aircraft_history", day).rows(named=True):
+        if flight["tailnum"] and not flight["cancelled"]:
+            left[flight["tailnum"]].append((flight["departed_at"], flight["dep_delay_min"]))
+            if flight["arr_delay_min"] is not None:
+                arrived[flight["tailnum"]].append((arrived_at(flight, zones), flight["arr_delay_min"]))
+    rows = []
+    for tailnum, departures in left.items():
+        for now in sorted({time for time, _ in (*departures, *arrived[tailnum]) if f"{time:%Y-%m-%d}" == day}):
+            plane = planes.get(tailnum, {})
+            row: Row = {"tailnum": tailnum, "event_time": now, "known_time": now}
+            row |= {name: plane.get(name) for name in ("built_year", "seats", "engines", "manufacturer", "engine")}
+            for word, short, facts in (("departed", "dep", departures), ("arrived", "arr", arrived[tailnum])):
+                for period in ("24h", "7d"):
+                    seen = sorted(fact for fact in facts if now - PERIODS[period] < fact[0] <= now)
+                    row[f"{word}_{period}"] = len(seen)
+                    row[f"{short}_delay_mean_{period}_min"] = mean([delay for _, delay in seen])
+                    row[f"last_{short}_delay_min"] = seen[-1][1] if seen else None
+            rows.append(row)
+    return rows
+
+
+EXPECTED: dict[str, Callable[[str], list[Row]]] = {
+    "carrier_delays": expected_carrier_delays,
+    "origin_traffic": expected_origin_traffic,
+    "origin_weather": expected_origin_weather,
+    "aircraft_history": expected_aircraft_history,
+}

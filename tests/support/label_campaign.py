@@ -1,0 +1,122 @@
+"""A question about rides, its project on the server and its workspace: what the tests of the label verb act on."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.dataset import Dataset, Labeling, Reads
+from headrace.label import commands
+from headrace.label.commands import Collected, Sent
+from headrace.settings import Settings
+from headrace.storage import parquet
+from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.table_store import Lake
+
+if TYPE_CHECKING:
+    from label_server import LabelServer
+
+CONFIG = """
+<View>
+  <Text name="text" value="$text"/>
+  <Choices name="cause" toName="text" choice="single-radio" required="true">
+    <Choice value="carrier"/>
+    <Choice value="weather"/>
+    <Choice value="security"/>
+  </Choices>
+</View>
+"""
+DAYS = {"2013-01-01": 3, "2013-01-02": 3}
+PARAMS: Mapping[str, Any] = {"sample": 6}
+LABELS, ANNOTATIONS, REJECTED = "labels/rides/cause", "annotations/rides/cause", "rejected/rides/cause"
+
+
+def sample(params: Mapping[str, Any], rides: pl.LazyFrame) -> pl.DataFrame:
+    return (
+        rides.sort("started_at", "car")
+        .head(params["sample"])
+        .with_columns(
+            pl.format("ride-{}", "car").alias("sample_id"),
+            pl.col("started_at").alias("event_time"),
+            pl.lit("delayed").alias("why"),
+        )
+        .collect()
+    )
+
+
+def task(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text": f"car {row['car']} was {row['late_min']} minutes late"}
+
+
+class Campaign:
+    """A labeling of the dataset `rides` in a workspace, on a project of its own."""
+
+    def __init__(self, server: "LabelServer", root: Path, title: str, **declared: Any) -> None:  # noqa: ANN401
+        self.server = server
+        self.lake = Lake.at(root)
+        self.settings = server.settings()
+        self.labeling = Labeling(
+            name="cause", title=title[-50:], config=CONFIG, control="cause", choices=("carrier", "weather", "security"),
+            reads={"rides": Reads("validated/rides")}, sample=sample, keys=("started_at", "car"),
+            task=task, **declared,
+        )  # fmt: skip
+        self.dataset = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(self.labeling,))
+
+    def asking(self, **declared: Any) -> Labeling:  # noqa: ANN401
+        """The question, declared otherwise."""
+        return replace(self.labeling, **declared)
+
+    def hold(self, days: Mapping[str, int]) -> None:
+        """Have validated rides of so many cars on these days."""
+        entries, car = {}, 0
+        for day, cars in days.items():
+            start = datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC)
+            numbers = list(range(car, car + cars))
+            frame = pl.DataFrame(
+                {"started_at": [start] * cars, "car": numbers, "late_min": [90] * cars},
+                schema={"started_at": pl.Datetime("us", "UTC"), "car": pl.Int32, "late_min": pl.Int64},
+            )
+            stored = self.lake.cache.add(partial(parquet.write, frame))
+            entries[day] = Entry(stored.md5, stored.md5, stored.size, cars)
+            car += cars
+        self.lake.commit(Manifest("validated/rides/rides", partitions=entries))
+
+    def send(self, settings: Settings | None = None, **params: int) -> Sent:
+        """Send a sample of six, or of so many as `params` says."""
+        return commands.send(self.dataset, self.labeling, self.lake, settings or self.settings, {**PARAMS, **params})
+
+    def collect(self, *, allow_empty: bool = False) -> Collected:
+        """Collect into the workspace."""
+        return commands.collect(self.dataset, self.labeling, self.lake, self.settings, allow_empty=allow_empty)
+
+    def progress(self) -> tuple[int, int]:
+        """Done, of all."""
+        return commands.progress(self.labeling, self.settings)
+
+    @property
+    def project(self) -> int:
+        """The project's number."""
+        found = self.server.http.get("/api/projects", params={"title": self.labeling.title}).json()["results"]
+        return next(int(item["id"]) for item in found if item["title"] == self.labeling.title)
+
+    def tasks(self) -> dict[str, int]:
+        """Sample id → task, each there exactly once."""
+        found = self.server.tasks(self.project)
+        assert all(len(copies) == 1 for copies in found.values())
+        return {name: copies[0] for name, copies in found.items()}
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """What the table holds."""
+        return self.lake.scan(table).collect().to_dicts()
+
+    def labels(self) -> dict[str, str]:
+        """Sample id → label."""
+        return {row["sample_id"]: row["label"] for row in self.rows(LABELS)}
+
+    def md5s(self, table: str) -> dict[str, str]:
+        """Partition → md5."""
+        return {day: entry.md5 for day, entry in self.lake.manifest(table).partitions.items()}

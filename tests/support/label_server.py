@@ -1,0 +1,196 @@
+"""A real Label Studio for the session, people with accounts of their own on it, and a line to it that loses answers."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from label_campaign import DAYS, Campaign
+
+from headrace.label.label_studio import tasks
+from headrace.settings import Settings
+from headrace.stack.annotator import annotator
+from headrace.stack.control import running
+
+CONTROL = "cause"
+
+
+@dataclass
+class Person:
+    """An annotator, with an own account and token: what they do, nobody does for them."""
+
+    url: str
+    token: str
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """The annotator's connection."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Token {self.token}"}, timeout=30)
+
+    def answers(self, task: int, choice: str, **more: Any) -> int:  # noqa: ANN401  fields of the API
+        """Submit `choice`; returns the annotation's number."""
+        reply = self.http.post(f"/api/tasks/{task}/annotations/", json={**result(choice), "lead_time": 2.5, **more})
+        return int(reply.raise_for_status().json()["id"])
+
+    def skips(self, task: int, choice: str) -> int:
+        """Skip the task; as in the browser, what stood there is stored along."""
+        return self.answers(task, choice, was_cancelled=True)
+
+    def changes(self, annotation: int, choice: str) -> None:
+        """Edit an answer that was given."""
+        self.http.patch(f"/api/annotations/{annotation}/", json=result(choice)).raise_for_status()
+
+    def deletes(self, annotation: int) -> None:
+        """Take an answer back."""
+        self.http.delete(f"/api/annotations/{annotation}/").raise_for_status()
+
+
+def result(choice: str) -> dict[str, Any]:
+    """An answer as the page submits it."""
+    value = {"choices": [choice]}
+    return {"result": [{"from_name": CONTROL, "to_name": "text", "type": "choices", "value": value}]}
+
+
+@dataclass
+class LabelServer:
+    """The server, as its administrator sees it."""
+
+    url: str
+    token: str
+    people: dict[str, Person] = field(default_factory=dict)
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """The administrator's connection."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Token {self.token}"}, timeout=30)
+
+    def settings(self, **other: str) -> Settings:
+        """An environment in which this server is the one."""
+        return Settings.model_validate(
+            {
+                "LABEL_STUDIO_URL": self.url,
+                "LABEL_STUDIO_API_KEY": self.token,
+                "HEADRACE_PSEUDONYM_KEY": "a long random text",
+                **other,
+            }
+        )
+
+    def person(self, name: str) -> Person:
+        """The annotator `name`, invited if need be."""
+        if name not in self.people:
+            token = annotator(self.url, self.token, f"{name}@example.com", f"{name}'s own password")
+            self.people[name] = Person(self.url, token)
+        return self.people[name]
+
+    def count(self, project: int) -> int:
+        """How many tasks the project holds, copies among them."""
+        query: dict[str, str | int] = {"project": project, "page_size": 1, "include": "id"}
+        return int(self.http.get("/api/tasks/", params=query).raise_for_status().json()["total"])
+
+    def tasks(self, project: int) -> dict[str, list[int]]:
+        """Sample id → task numbers."""
+        query: dict[str, str | int] = {"project": project, "page_size": 50_000, "include": "id,data"}
+        found: dict[str, list[int]] = {}
+        for task in self.http.get("/api/tasks/", params=query).raise_for_status().json()["tasks"]:
+            found.setdefault(task["data"].get("sample_id"), []).append(task["id"])
+        return found
+
+
+class _LosingLine(BaseHTTPRequestHandler):
+    """Passes everything on, but hangs up before the answer to the first imports."""
+
+    server: "_Proxy"
+
+    def handle_any(self) -> None:
+        """Pass the request on."""
+        if self.server.gone:
+            self.close_connection = True
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {"Authorization": self.headers["Authorization"], "Content-Type": "application/json"}
+        answer = httpx.request(self.command, self.server.target + self.path, content=body, headers=headers, timeout=30)
+        if self.path.endswith("/import") and self.server.imports_to_lose > 0:
+            self.server.imports_to_lose -= 1
+            self.server.gone = self.server.then_gone
+            self.close_connection = True
+            return
+        self.send_response(answer.status_code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  names of the standard library
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+    target: str
+    imports_to_lose: int
+    then_gone: bool
+    gone = False
+
+
+@contextmanager
+def losing_line(url: str, imports_to_lose: int, *, then_gone: bool = False) -> Iterator[str]:
+    """Address of a line to `url` on which the answers to that many imports never arrive, though they are done.
+
+    With `then_gone`, nothing is answered after the first of them.
+    """
+    with _Proxy(("127.0.0.1", 0), _LosingLine) as proxy:
+        proxy.target, proxy.imports_to_lose, proxy.then_gone = url, imports_to_lose, then_gone
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{proxy.server_port}"
+        finally:
+            proxy.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServer]:
+    """The server, started for the session."""
+    with running(tmp_path_factory.mktemp("label-studio"), only=("label-studio",)) as env:
+        server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
+        yield server
+        server.http.close()
+        for person in server.people.values():
+            person.http.close()
+
+
+@pytest.fixture
+def campaign(label_studio: LabelServer, tmp_path: Path, request: pytest.FixtureRequest) -> Campaign:
+    """An own project, rides in the workspace, nothing sent."""
+    made = Campaign(label_studio, tmp_path, request.node.name)
+    made.hold(DAYS)
+    return made
+
+
+@pytest.fixture
+def ann(label_studio: LabelServer) -> Person:
+    """An annotator."""
+    return label_studio.person("ann")
+
+
+@pytest.fixture
+def bob(label_studio: LabelServer) -> Person:
+    """Another one."""
+    return label_studio.person("bob")
+
+
+@pytest.fixture(params=["few", "many"])
+def changes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What changed since the last collect counts as few tasks, or as many."""
+    if request.param == "many":
+        monkeypatch.setattr(tasks, "FEW", 1)
+    return str(request.param)

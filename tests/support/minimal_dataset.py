@@ -1,0 +1,104 @@
+"""A dataset of a few rows for the tests: one source, one feature table that looks back two days."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pandera.polars as pa
+import polars as pl
+
+from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Objects, Reads, Source
+from headrace.engine.run import Ran, run_stage
+from headrace.project import graph
+from headrace.project.executors import Executor
+from headrace.settings import Settings
+from headrace.storage.dvc.cache import Cache
+from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.table_store import Lake
+
+RAW, VALIDATED, REJECTED, TOTALS = (
+    "raw/tiny/sales",
+    "validated/tiny/sales",
+    "rejected/tiny/sales",
+    "features/tiny/totals",
+)
+
+
+def read(path: Path) -> pl.DataFrame:
+    """Every column as text."""
+    return pl.read_csv(path.read_bytes(), infer_schema=False)
+
+
+def tidy(rows: pl.DataFrame) -> pl.DataFrame:
+    """As the contract has typed them."""
+    return rows
+
+
+def totals(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    """Each shop's sales of the three days up to `day`, one row at its last hour."""
+    end = pl.lit(day).str.to_datetime(time_unit="us", time_zone="UTC") + timedelta(hours=23)
+    summed = sales.group_by("shop").agg(pl.col("amount").sum().alias("amount"))
+    return summed.with_columns(event_time=end, known_time=end)
+
+
+SALES = Source(
+    name="sales",
+    origin=Objects(prefix="sales/", partition=r"sales/(?P<partition>.+)\.csv", suffix=".csv"),
+    read=read,
+    contract=pa.DataFrameSchema(
+        {
+            "at": pa.Column(UTC_MICROSECONDS),
+            "shop": pa.Column(pl.String),
+            "amount": pa.Column(pl.Int64, pa.Check.ge(0)),
+        },
+        strict=True,
+    ),
+    tidy=tidy,
+    key=("at", "shop"),
+    tolerance=0.5,
+)
+FEATURES = FeatureTable(
+    name="totals",
+    keys=("shop",),
+    reads={"sales": Reads("validated/sales", lookback=2)},
+    kernel=totals,
+    features={"amount": pl.Int64()},
+    ttl=timedelta(days=2),
+)
+DATASET = Dataset(name="tiny", description="Sales.", owner="tests", sources=(SALES,), features=(FEATURES,))
+
+
+def lake_at(root: Path) -> Lake:
+    """An empty lake without git, DVC or a remote."""
+    return Lake(root, Cache(root / ".dvc/cache", root))
+
+
+def bring(lake: Lake, contents: Mapping[str, str], *, drop: tuple[str, ...] = ()) -> None:
+    """Raw partitions arrive, as lines `at,shop,amount`; others vanish."""
+    entries = {name: entry for name, entry in lake.manifest(RAW).partitions.items() if name not in drop}
+    for name, text in contents.items():
+        stored = lake.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
+        entries[name] = Entry(stored.md5, stored.md5, stored.size)
+    lake.commit(Manifest(RAW, ".csv", partitions=entries))
+
+
+def day(number: int, amount: int = 1) -> str:
+    """The lines of one day: two shops, one sale each at noon."""
+    return "".join(f"2026-01-{number:02}T12:00:00Z,{shop},{amount}\n" for shop in ("east", "west"))
+
+
+def sales(*numbers: int) -> dict[str, str]:
+    """Partition → lines, of these days."""
+    return {f"2026-01-{number:02}": day(number) for number in numbers}
+
+
+def days(*numbers: int) -> list[str]:
+    """Names of these days."""
+    return [f"2026-01-{number:02}" for number in numbers]
+
+
+def run(lake: Lake, dataset: Dataset = DATASET, threads: int = 2) -> dict[str, Ran]:
+    """Table → what was done, of all stages."""
+    execute = Executor(Settings(workspace=lake.root, threads=threads))
+    return {stage.table: run_stage(stage, lake, execute) for stage in graph.dataset_stages(dataset)}

