@@ -89,9 +89,9 @@ compile = pip compile --universal --python-version 3.11 --generate-hashes --no-a
 lock: $(UV) ## Bring requirements/*.txt up to date with pyproject.toml
 	@echo 'locking'
 	@$(uv) $(compile) requirements/bootstrap.in --output-file requirements/bootstrap.txt >/dev/null
-	@$(uv) $(compile) pyproject.toml --extra dev --extra redis --extra stack --no-emit-package headrace \
+	@$(uv) $(compile) pyproject.toml --extra dev --no-emit-package headrace \
 		--output-file requirements/dev.txt >/dev/null
-	@$(uv) $(compile) pyproject.toml --extra redis --constraints requirements/dev.txt \
+	@$(uv) $(compile) pyproject.toml --extra airflow --extra feast --extra postgres --extra redis --extra labeling --constraints requirements/dev.txt \
 		--output-file requirements/runtime.txt >/dev/null
 	@$(uv) $(compile) pyproject.toml --extra gpu --constraints requirements/dev.txt \
 		--output-file requirements/gpu.txt >/dev/null

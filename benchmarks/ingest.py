@@ -95,14 +95,14 @@ def querying(report: Report, place: Workspace, rows: int, repeats: int) -> None:
 def ours(kind: str) -> None:
     """Headrace."""
     gc.set_threshold(200_000, 20, 100)  # as every command does
-    from headrace.dataset import Dataset, Objects, Query, Source  # noqa: PLC0415
+    from headrace.dataset import Dataset, ObjectSource, Source, TableSource  # noqa: PLC0415
     from headrace.ingest.ingest import ingest  # noqa: PLC0415
     from headrace.settings import Settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    origins: dict[str, Objects | Query] = {
-        "objects": Objects("objects/", r"objects/(?P<partition>\d+)\.bin", ".bin"),
-        "rows": Query("events", ("id",), "updated_at", "happened_at"),
+    origins: dict[str, ObjectSource | TableSource] = {
+        "objects": ObjectSource("objects/", r"objects/(?P<partition>\d+)\.bin", ".bin"),
+        "rows": TableSource("events", ("id",), "updated_at", "happened_at"),
     }
     unused: Any = None  # raw data meets no contract
     source = Source("events", origins[kind], unused, unused, unused, ("id",))

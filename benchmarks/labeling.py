@@ -34,7 +34,7 @@ import httpx
 import polars as pl
 import psutil
 
-from headrace.dataset import Dataset, Labeling, Reads
+from headrace.dataset import Dataset, Input, LabelingTask
 from headrace.label import commands, sync
 from headrace.settings import Settings
 from headrace.stack.control import locate, running
@@ -64,9 +64,9 @@ def task(row: Any) -> dict[str, Any]:  # noqa: ANN401  a row
     return {"text": f"car {row['car']} was {row['late_min']} minutes late"}
 
 
-LABELING = Labeling(
+LABELING = LabelingTask(
     name="cause", title="Headrace", config=CONFIG, control="cause", choices=("carrier", "weather"),
-    reads={"rides": Reads("validated/rides")}, sample=sample, keys=("car",), task=task,
+    inputs={"rides": Input("validated/rides")}, sample=sample, keys=("car",), task=task,
 )  # fmt: skip
 ANSWERED = replace(LABELING, title="Already answered")
 DATASET = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(LABELING,))

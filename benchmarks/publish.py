@@ -37,7 +37,7 @@ from measure import REPOSITORY, Contender, Cost, Report, middle, once, options
 from stores import TYPES, online
 
 from headrace.__main__ import tune_gc
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Reads
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Input
 from headrace.publish.publish import publish
 from headrace.settings import Settings
 from headrace.storage import parquet
@@ -57,8 +57,8 @@ def _no_kernel(**_tables: pl.LazyFrame) -> pl.LazyFrame:
 TABLE = FeatureTable(
     name="history",
     keys=("customer",),
-    reads={"rows": Reads("validated/rows")},
-    kernel=_no_kernel,
+    inputs={"rows": Input("validated/rows")},
+    transform=_no_kernel,
     features=dict.fromkeys(FEATURES, pl.Float64()),
     ttl=timedelta(days=30),
     key_types={"customer": pl.Int64()},

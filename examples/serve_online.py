@@ -20,7 +20,7 @@ from feast import FeatureStore
 from headrace.errors import HeadraceError
 from headrace.feast.open import close_store, open_store
 from headrace.publish.snapshot import Snapshot
-from headrace.settings import here
+from headrace.settings import load_settings
 from headrace.storage.table_store import Lake
 from pipelines.flights import DATASET
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=200, help="calls of each size (default: 200)")
     calls = parser.parse_args().calls
-    settings = here()
+    settings = load_settings()
     lake = Lake.at(settings.workspace)
     store = open_store(lake.root / "feature_repo", settings)
     try:

@@ -26,9 +26,9 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 
 from headrace.errors import HeadraceError
 from headrace.feast.local_store import tables_of
-from headrace.release.release import releases
+from headrace.release.release import list_releases
 from headrace.retrieve.partition_reader import digest, manifest, table_name
-from headrace.settings import here
+from headrace.settings import load_settings
 from headrace.storage.table_store import Lake
 from pipelines.flights import DATASET
 
@@ -71,7 +71,7 @@ class Table:
 
 def main() -> int:
     """Train, measure, write the metrics, say how it went."""
-    lake = Lake.at(here().workspace)
+    lake = Lake.at(load_settings().workspace)
     try:
         asked, labels = requests(lake), delay_causes(lake)
         table = split(asked, with_features(lake, asked))
@@ -121,9 +121,9 @@ def with_features(lake: Lake, asked: pl.DataFrame) -> pl.DataFrame:
 def release_of(lake: Lake) -> str:
     """The release that the workspace's feature tables are; empty if they are none, or none yet."""
     tables = [table_name(DATASET, table) for table in DATASET.features]
-    here = [*digest([lake.manifest(table) for table in tables])]
-    for name in reversed(releases(lake, DATASET.name)):
-        if [*digest([manifest(lake, table, name) for table in tables])] == here:
+    mine = [*digest([lake.manifest(table) for table in tables])]
+    for name in reversed(list_releases(lake, DATASET.name)):
+        if [*digest([manifest(lake, table, name) for table in tables])] == mine:
             return name
     return ""
 

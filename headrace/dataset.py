@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-WHOLE = "all"
+UNPARTITIONED = "all"
 """The partition of a table that has only one."""
 
 UTC_MICROSECONDS = pl.Datetime("us", "UTC")
@@ -50,7 +50,7 @@ def declared_in() -> Any:  # noqa: ANN401  as `dataclasses.field`
 
 
 @dataclass(frozen=True)
-class Objects:
+class ObjectSource:
     """A source that arrives as objects below a prefix of the bucket.
 
     Attributes:
@@ -66,7 +66,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Query:
+class TableSource:
     """A source that is a database table, read in one snapshot.
 
     Attributes:
@@ -90,34 +90,34 @@ class Source:
 
     Attributes:
         name: The table's name in `raw/` and `validated/`.
-        origin: Where it comes from.
+        location: Where it comes from.
         read: Raw partition file → frame, every column as it came. Raises `UnreadableError` for bytes it cannot read.
         contract: Pandera schema (`pandera.polars.DataFrameSchema`) of the raw columns and the checks of each row.
-        tidy: Accepted rows → typed columns, times in UTC microseconds.
+        transform: Accepted rows → typed columns, times in UTC microseconds.
         key: Columns of the tidy table that are unique over the *whole* table, the one that orders it in time first.
-        tolerance: Share of a partition's rows that may be rejected before the partition is refused.
-        personal: Tidy columns that tell of a person: no labeling tool gets them unless the labeling says so.
-        at_once: Most partitions that are judged by one query. Above 1 it is promised that `tidy` and the checks look
+        max_rejected_share: Share of a partition's rows that may be rejected before the partition is refused.
+        pii_columns: Tidy columns that tell of a person: no labeling tool gets them unless the labeling says so.
+        batch_size: Most partitions that are judged by one query. Above 1 it is promised that `tidy` and the checks look
             at each row by itself, so that it is the same, whatever partitions are judged with it.
         files: Data files that `read`, the checks or `tidy` open, as paths below the project's root.
         modules: Where it is declared; found by itself.
     """
 
     name: str
-    origin: Objects | Query
+    location: ObjectSource | TableSource
     read: Callable[[Path], pl.DataFrame]
     contract: Any
-    tidy: Callable[[pl.DataFrame], pl.DataFrame]
+    transform: Callable[[pl.DataFrame], pl.DataFrame]
     key: tuple[str, ...]
-    tolerance: float = 0.01
-    personal: tuple[str, ...] = ()
-    at_once: int = 1
+    max_rejected_share: float = 0.01
+    pii_columns: tuple[str, ...] = ()
+    batch_size: int = 1
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
 
 
 @dataclass(frozen=True)
-class Reads:
+class Input:
     """One table that a feature table is computed from.
 
     Attributes:
@@ -136,14 +136,14 @@ class FeatureTable:
     Attributes:
         name: The table's name in `features/` and of its Feast view.
         keys: Join keys of the entity, for example `("carrier",)`.
-        reads: Keyword of the kernel → table; the first decides which partitions there are.
-        kernel: `kernel(day=..., <keyword>=LazyFrame, ...)` → LazyFrame with the keys, `event_time`, `known_time`
+        inputs: Keyword of the kernel → table; the first decides which partitions there are.
+        transform: `kernel(day=..., <keyword>=LazyFrame, ...)` → LazyFrame with the keys, `event_time`, `known_time`
             and the features. A pure function: no clock, no file, no environment.
         features: Feature → Polars type. What is not named here is not in the table.
         ttl: How old a value may be and still be served.
         key_types: Key → Polars type, for keys that are not strings.
         description: What a reader of the catalogue sees.
-        at_once: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `until`, the
+        batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `end_day`, the
             last of them, and promises that the rows of a day are the same, whatever days are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
         modules: Where it is declared; found by itself.
@@ -151,13 +151,13 @@ class FeatureTable:
 
     name: str
     keys: tuple[str, ...]
-    reads: Mapping[str, Reads]
-    kernel: Callable[..., pl.LazyFrame]
+    inputs: Mapping[str, Input]
+    transform: Callable[..., pl.LazyFrame]
     features: Mapping[str, pl.DataType]
     ttl: timedelta
     key_types: Mapping[str, pl.DataType] = field(default_factory=dict)
     description: str = ""
-    at_once: int = 1
+    batch_size: int = 1
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
 
@@ -180,20 +180,20 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ItemFeatures:
     """What a model may learn an answer from, to weigh people against it and to doubt labels.
 
     Attributes:
         table: State and name below the dataset of a table with the labeling's keys, one row an item.
-        numbers: A row of it → as many numbers for every row; a pure function.
+        featurize: A row of it → as many numbers for every row; a pure function.
     """
 
     table: str
-    numbers: Callable[[Mapping[str, Any]], Sequence[float]]
+    featurize: Callable[[Mapping[str, Any]], Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Labeling:
+class LabelingTask:
     """A question that people answer about rows of the dataset, in Label Studio.
 
     Attributes:
@@ -202,24 +202,24 @@ class Labeling:
         config: Label configuration (XML).
         control: Name of the control in it whose choice is the label.
         choices: The labels it may give.
-        reads: Keyword → table that the sample is drawn from and shown with.
+        inputs: Keyword → table that the sample is drawn from and shown with.
         sample: `sample(params=..., <keyword>=LazyFrame, ...)` → frame with `sample_id`, `event_time`, `why`, the keys
             and the task's own fields; deterministic.
         keys: Columns that join a label to its row.
         key_types: Key → Polars type, for keys that are not strings.
         task: Sampled row → the task's data as the configuration shows it.
         params: Parameters of the sample, for those that `params.yaml` does not have below `<dataset>.<labeling>`.
-        functions: What suggests an answer to people before they give theirs; none, no suggestion.
-        blind: Share of the items shown without a suggestion: they measure the functions, and how far people follow.
-        opinions: People who answer an item.
-        most_opinions: Where they do not agree, more are asked, one at a time, up to so many.
+        labeling_functions: What suggests an answer to people before they give theirs; none, no suggestion.
+        no_suggestion_share: Share of the items shown without a suggestion: they measure the functions, and how far people follow.
+        annotators_per_item: People who answer an item.
+        max_annotators_per_item: Where they do not agree, more are asked, one at a time, up to so many.
         consensus: How answers become a label: by majority; or people are weighed, against each other (`dawid_skene`)
             or against a model of the items too (`crowdlab`, which needs `evidence`). A weight hangs on all answers:
             the labels are one partition, and any new answer makes them anew, and known no earlier than it.
-        evidence: What that model learns from; with it, the report lists labels that the model doubts.
+        item_features: What that model learns from; with it, the report lists labels that the model doubts.
         gold: A table with the keys and the true answer in the column `answer`, for some of the items; only measures.
         thresholds: What the labels must reach to be released.
-        shows_personal: Personal columns that people need to see to answer.
+        allowed_pii: Personal columns that people need to see to answer.
         files: Data files that its functions open, as paths below the project's root.
         modules: Where it is declared; found by itself.
     """
@@ -229,21 +229,21 @@ class Labeling:
     config: str
     control: str
     choices: tuple[str, ...]
-    reads: Mapping[str, Reads]
+    inputs: Mapping[str, Input]
     sample: Callable[..., pl.DataFrame]
     keys: tuple[str, ...]
     task: Callable[[Mapping[str, Any]], dict[str, Any]]
     key_types: Mapping[str, pl.DataType] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
-    functions: tuple[LabelingFunction, ...] = ()
-    blind: float = 0.2
-    opinions: int = 1
-    most_opinions: int = 1
+    labeling_functions: tuple[LabelingFunction, ...] = ()
+    no_suggestion_share: float = 0.2
+    annotators_per_item: int = 1
+    max_annotators_per_item: int = 1
     consensus: Literal["majority", "dawid_skene", "crowdlab"] = "majority"
-    evidence: Evidence | None = None
-    gold: Reads | None = None
+    item_features: ItemFeatures | None = None
+    gold: Input | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
-    shows_personal: tuple[str, ...] = ()
+    allowed_pii: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
 
@@ -267,7 +267,7 @@ class Dataset:
     owner: str
     sources: tuple[Source, ...]
     features: tuple[FeatureTable, ...] = ()
-    labels: tuple[Labeling, ...] = ()
+    labels: tuple[LabelingTask, ...] = ()
     service: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     name: str = ""

@@ -9,11 +9,11 @@ class NotConfiguredError(HeadraceError):
     """A setting of the environment is missing or cannot be used."""
 
 
-class TableBusyError(HeadraceError):
+class TableLockedError(HeadraceError):
     """Another run holds the table."""
 
 
-class StaleAttemptError(HeadraceError):
+class LockLostError(HeadraceError):
     """A run went on after it had lost its lease."""
 
 

@@ -20,47 +20,47 @@ KILLED = 137
 NEVER = 2**63
 """Number of a point that no run comes to: counts, and kills nobody."""
 
-Way = Literal["before", "half", "after", "pause"]
+Mode = Literal["before", "half", "after", "pause"]
 
 
 @dataclass
-class Fuse:
+class Failpoint:
     """Where this process is to die.
 
     Attributes:
         at: Number of the point; 0 never, and nothing is counted.
         way: Whether the effect is not done, half done or done by then; or the process only stops, before it.
-        passed: Names of the points passed so far, and whether each can be done by half.
+        hits: Names of the points passed so far, and whether each can be done by half.
         within: Threads that are inside a point.
     """
 
     at: int = 0
-    way: Way = "before"
-    passed: list[tuple[str, bool]] = field(default_factory=list)
+    way: Mode = "before"
+    hits: list[tuple[str, bool]] = field(default_factory=list)
     within: threading.local = field(default_factory=threading.local)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_fuse = Fuse()
+_fuse = Failpoint()
 
 
-def arm(at: int, way: Way = "before") -> None:
+def enable(at: int, way: Mode = "before") -> None:
     """Die at point number `at` from here on."""
     _fuse.at, _fuse.way = at, way
-    _fuse.passed.clear()
+    _fuse.hits.clear()
 
 
-def passed() -> list[tuple[str, bool]]:
+def hits() -> list[tuple[str, bool]]:
     """Name of every point passed since the fuse was armed, and whether it can be done by half."""
-    return list(_fuse.passed)
+    return list(_fuse.hits)
 
 
-def inside() -> bool:
+def is_inside() -> bool:
     """Whether this thread is inside a point."""
     return bool(getattr(_fuse.within, "depth", 0))
 
 
-def point(name: str, half: Callable[[], object] | None = None) -> AbstractContextManager[object]:
+def failpoint(name: str, half: Callable[[], object] | None = None) -> AbstractContextManager[object]:
     """The place of the side effect `name`, which is done in the block; `half` does a part of it, as if killed midway.
 
     Where the fuse is not armed this costs a comparison.
@@ -68,8 +68,8 @@ def point(name: str, half: Callable[[], object] | None = None) -> AbstractContex
     if not _fuse.at:
         return nullcontext()
     with _fuse.lock:
-        _fuse.passed.append((name, half is not None))
-        number = len(_fuse.passed)
+        _fuse.hits.append((name, half is not None))
+        number = len(_fuse.hits)
     place = _Place(f"{number}: {name}", armed=number == _fuse.at)
     if place.armed and _fuse.way == "pause":
         os.kill(os.getpid(), signal.SIGSTOP)

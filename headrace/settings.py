@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     """SQLite file of the online store, relative to `feature_repo/` if not absolute."""
 
 
-def here(workspace: Path | None = None) -> Settings:
+def load_settings(workspace: Path | None = None) -> Settings:
     """The settings of a workspace, by default the one that HEADRACE_WORKSPACE names or one stands in.
 
     What its files say goes into the environment of this process, where that says nothing: so do the libraries that

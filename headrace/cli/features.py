@@ -32,11 +32,11 @@ def publish(
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.publish.publish import How  # noqa: PLC0415
     from headrace.publish.publish import publish as put_online  # noqa: PLC0415
-    from headrace.release.release import newest  # noqa: PLC0415
+    from headrace.release.release import latest_local_release  # noqa: PLC0415
 
     settings, lake = workspace()
     how = How(everything, allow_changes, patient=True, say=lambda line: typer.echo(line, err=True))
-    made = put_online(load_dataset(dataset), lake, settings, release or newest(lake, dataset), how)
+    made = put_online(load_dataset(dataset), lake, settings, release or latest_local_release(lake, dataset), how)
     head = f"{made.service} serves {made.release} from side {made.side}" + (
         "" if made.switched else ", as it did before"
     )

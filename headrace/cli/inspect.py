@@ -59,15 +59,15 @@ def _bytes(made: "Plan", sizes: dict[str, dict[str, int]]) -> int:
 def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Show the tables of a dataset: partitions, rows, what the last release holds of them, and what is online."""
     from headrace.lineage.freshness import freshness  # noqa: PLC0415
-    from headrace.release.release import Difference, releases  # noqa: PLC0415
+    from headrace.release.release import PartitionDiff, list_releases  # noqa: PLC0415
 
     settings, lake = workspace()
-    last = next(reversed(releases(lake, dataset)), "")
+    last = next(reversed(list_releases(lake, dataset)), "")
     tables = {}
     for table in lake.tables(dataset):
         manifest = lake.manifest(table)
         names = sorted(manifest.lines)
-        since = Difference.between(lake.recorded(table, last) if last else None, manifest)
+        since = PartitionDiff.between(lake.recorded(table, last) if last else None, manifest)
         tables[table] = {
             "partitions": len(names),
             "first": next(iter(names), None),
@@ -93,9 +93,9 @@ def dvc_sync(
 ) -> None:
     """Write what the datasets declare to `dvc.yaml` and `headrace.lock`; commit both."""
     from headrace.project import dvc_stages  # noqa: PLC0415
-    from headrace.settings import here  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
 
-    root = here().workspace
+    root = load_settings().workspace
     files = dvc_stages.check(root) if check else dvc_stages.write(root)
     typer.echo(f"dvc.yaml: {files.stages} stages; headrace.lock: {len(files.lock.libraries)} libraries")
     for error in files.broken.values():

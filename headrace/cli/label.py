@@ -6,13 +6,13 @@ import typer
 
 from headrace.cli.output import DatasetArgument, JsonOption, TableOption, progress, result, workspace
 from headrace.cli.output import report as report_stages
-from headrace.text import counted
+from headrace.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-    from headrace.dataset import Dataset, Labeling
+    from headrace.dataset import Dataset, LabelingTask
     from headrace.label.review import Decision
     from headrace.storage.table_store import Lake
 
@@ -41,9 +41,9 @@ def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOp
     settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
         sent = commands.send(declared, labeling, lake, settings, _params(lake, dataset, labeling))
-        there = f"{counted(sent.sent, 'task')} sent, {sent.already} of {sent.sampled} were there"
+        there = f"{pluralize(sent.sent, 'task')} sent, {sent.already} of {sent.sampled} were there"
         lines = [f"{labeling.name}: {there}; {sent.project}"]
-        if labeling.functions:
+        if labeling.labeling_functions:
             lines.append(f"  {sent.suggested} with an answer suggested by {sent.model} ({sent.why})")
         if sent.refused:
             item, reason = next(iter(sent.refused.items()))
@@ -55,12 +55,12 @@ def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOp
 def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Say how many tasks have enough answers, or were skipped."""
     from headrace.label import commands  # noqa: PLC0415
-    from headrace.settings import here  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
 
     for _, labeling in _labelings(dataset, table):
-        done, tasks = commands.progress(labeling, here())
+        done, tasks = commands.progress(labeling, load_settings())
         content = {"labeling": labeling.name, "done": done, "tasks": tasks}
-        result(content, [f"{labeling.name}: {done} of {counted(tasks, 'task')} done"], as_json=as_json)
+        result(content, [f"{labeling.name}: {done} of {pluralize(tasks, 'task')} done"], as_json=as_json)
 
 
 @app.command()
@@ -78,7 +78,7 @@ def collect(
     for declared, labeling in _labelings(dataset, table):
         found = commands.collect(declared, labeling, lake, settings, allow_empty=allow_empty)
         events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
-        made = f"{counted(found.labels, 'label')}, {counted(found.rejected, 'answer')} set aside"
+        made = f"{pluralize(found.labels, 'label')}, {pluralize(found.rejected, 'answer')} set aside"
         result({"labeling": labeling.name, **vars(found)}, [f"{labeling.name}: {events}; {made}"], as_json=as_json)
 
 
@@ -109,7 +109,7 @@ def request_more(dataset: DatasetArgument, table: TableOption = None, *, as_json
     settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
         items = report.ask_again(declared, labeling, lake, settings)
-        line = f"{labeling.name}: {counted(len(items), 'item')} asked again"
+        line = f"{labeling.name}: {pluralize(len(items), 'item')} asked again"
         result({"labeling": labeling.name, "items": items}, [line], as_json=as_json)
 
 
@@ -157,8 +157,8 @@ def _decide(dataset: str, table: list[str] | None, decision: "Decision", *, as_j
     settings, lake = workspace()
     for declared, labeling in _labelings(dataset, table):
         done = commands.decide(declared, labeling, lake, settings, decision)
-        spoken = f"{counted(done.answers, 'answer')} {done.word} by {done.by}"
-        line = f"{labeling.name}: {spoken}; {counted(done.labels, 'label')}"
+        spoken = f"{pluralize(done.answers, 'answer')} {done.word} by {done.by}"
+        line = f"{labeling.name}: {spoken}; {pluralize(done.labels, 'label')}"
         if not done.answers and not decision.every:
             line += ". Every such answer was spoken about before: `--all` means those too"
         result({"labeling": labeling.name, **vars(done)}, [line], as_json=as_json)
@@ -195,7 +195,7 @@ def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: J
         report_stages([run_stage(stage, lake, Executor(settings, tell)) for stage in found], as_json=as_json)
 
 
-def _params(lake: "Lake", dataset: str, labeling: "Labeling") -> "Mapping[str, Any]":
+def _params(lake: "Lake", dataset: str, labeling: "LabelingTask") -> "Mapping[str, Any]":
     """What `params.yaml` says of the sample; where it says nothing, what the declaration has."""
     from headrace.engine.fingerprint import parameter  # noqa: PLC0415
     from headrace.errors import HeadraceError  # noqa: PLC0415
@@ -208,7 +208,7 @@ def _params(lake: "Lake", dataset: str, labeling: "Labeling") -> "Mapping[str, A
         raise
 
 
-def _labelings(dataset: str, names: list[str] | None) -> "Iterator[tuple[Dataset, Labeling]]":
+def _labelings(dataset: str, names: list[str] | None) -> "Iterator[tuple[Dataset, LabelingTask]]":
     from headrace.errors import HeadraceError  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 

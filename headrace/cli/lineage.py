@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.output import DatasetArgument, JsonOption, PartitionOption, result, some
-from headrace.text import counted
+from headrace.text import pluralize
 
 if TYPE_CHECKING:
     from headrace.lineage.diff import ReleaseDiff, TableDiff
@@ -39,11 +39,11 @@ def lineage(  # noqa: PLR0913  each is an option of the command
     """Say where a partition or row came from (object, query, annotations), and which tables and releases hold it."""
     from headrace.lineage import lineage as verb  # noqa: PLC0415
     from headrace.lineage.history import Tables  # noqa: PLC0415
-    from headrace.settings import here  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     wanted = dict(_pair(text) for text in row or ())
-    tables = Tables.at(Lake.at(here().workspace), dataset, revision)
+    tables = Tables.at(Lake.at(load_settings().workspace), dataset, revision)
     found = verb.lineage(tables, table, partition, wanted)
     result(found.to_dict(), list(_lines(found)), as_json=as_json)
 
@@ -86,7 +86,7 @@ def _tree(node: "Node", seen: set[str]) -> Iterator[str]:
 
 def _title(node: "Node") -> str:
     name = typer.style(f"{node.table} {node.partition}", bold=True)
-    rows = "" if node.entry is None or node.entry.rows is None else f"  {counted(node.entry.rows, 'row')}"
+    rows = "" if node.entry is None or node.entry.rows is None else f"  {pluralize(node.entry.rows, 'row')}"
     return f"{name}{rows}  {typer.style(f'md5 {node.md5[:10]}', dim=True)}"
 
 
@@ -117,7 +117,7 @@ def _origin(kind: str, about: dict[str, Any]) -> str:
 def _row_lines(found: "Found") -> Iterator[str]:
     more = f", the first {ROWS}" if len(found.rows) > ROWS else ""
     for number, row in enumerate(found.rows[:ROWS]):
-        yield "" if number else f"{counted(len(found.rows), 'row')} of {found.partition}{more}"
+        yield "" if number else f"{pluralize(len(found.rows), 'row')} of {found.partition}{more}"
         width = max(map(len, row))
         yield from (f"  {name:{width}}  {value}" for name, value in row.items())
     for event in found.annotations:
@@ -134,10 +134,10 @@ def diff(
 ) -> None:
     """Say what leads from one release to another: partitions, rows and columns, table by table."""
     from headrace.lineage.diff import diff as compare  # noqa: PLC0415
-    from headrace.settings import here  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    found = compare(Lake.at(here().workspace), before, after, every_row=rows)
+    found = compare(Lake.at(load_settings().workspace), before, after, every_row=rows)
     result(found.to_dict(), list(_diff_lines(found)), as_json=as_json)
 
 
@@ -160,4 +160,4 @@ def _rows_told(table: "TableDiff") -> str:
     if table.rows is None:
         return ""
     before, after = table.rows["all"]
-    return f", {before:,} → {counted(after, 'row')}" if before != after else f", {counted(after, 'row')} as before"
+    return f", {before:,} → {pluralize(after, 'row')}" if before != after else f", {pluralize(after, 'row')} as before"

@@ -29,10 +29,10 @@ def doctor(
     """
     from headrace.errors import HeadraceError  # noqa: PLC0415
     from headrace.maintenance.doctor import Check, can_care, care, examine  # noqa: PLC0415
-    from headrace.settings import here  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    settings = here()
+    settings = load_settings()
     checks, seen = examine(settings), None
     try:
         if can_care(checks):
@@ -103,12 +103,12 @@ def gc(
     """
     from headrace.maintenance.gc import collect  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
-    from headrace.settings import here  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     if dataset:
         load_dataset(dataset)
-    found = collect(Lake.at(here().workspace), hours=hours, remote=remote, yes=yes)
+    found = collect(Lake.at(load_settings().workspace), hours=hours, remote=remote, yes=yes)
     word = "deleted" if found.is_gone else "would go"
     sides = {"cache": found.cache, **({"remote": found.remote} if remote else {})}
     lines = [f"{side}: {len(gone):,} objects {word}, {sum(gone.values()):,} bytes" for side, gone in sides.items()]

@@ -23,10 +23,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 def workspace() -> "tuple[Settings, Lake]":
     """The settings of the workspace one stands in, and its tables."""
-    from headrace.settings import here  # noqa: PLC0415  only a command that asks for data pays for the imports
+    from headrace.settings import load_settings  # noqa: PLC0415  only a command that asks for data pays for the imports
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    settings = here()
+    settings = load_settings()
     return settings, Lake.at(settings.workspace, passes_on=settings.commit == "remote")
 
 

@@ -117,7 +117,7 @@ def _evidence(lake: Lake, outcome: Outcome, partition: str) -> str:
         return lake.cache.where(lake.cache.add(lambda path: parquet.write(rows, path)).md5)
     path = lake.root / ".headrace" / "refused" / table / f"{partition}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with failpoints.point("evidence of a refused partition", lambda: path.write_bytes(b"half")):
+    with failpoints.failpoint("evidence of a refused partition", lambda: path.write_bytes(b"half")):
         path.unlink(missing_ok=True)
         parquet.write(rows, path)
     return str(path)

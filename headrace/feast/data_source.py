@@ -22,7 +22,7 @@ def lake_of(config: RepoConfig) -> Lake:
     return Lake.at(Path(config.repo_path or ".") / config.offline_store.workspace)
 
 
-class TableSource(DataSource):
+class FeatureTableSource(DataSource):
     """The table `table` at `release`.
 
     Attributes:
@@ -38,7 +38,7 @@ class TableSource(DataSource):
     def __eq__(self, other: object) -> bool:
         """Same table, same release, same words."""
         return (
-            isinstance(other, TableSource)
+            isinstance(other, FeatureTableSource)
             and bool(super().__eq__(other))  # type: ignore[no-untyped-call]
             and (self.table, self.release) == (other.table, other.release)
         )
@@ -48,10 +48,10 @@ class TableSource(DataSource):
         return hash(self.name)
 
     @staticmethod
-    def from_proto(data_source: DataSourceProto) -> "TableSource":
+    def from_proto(data_source: DataSourceProto) -> "FeatureTableSource":
         """The source that `to_proto` wrote to the registry."""
         where = json.loads(data_source.custom_options.configuration)
-        return TableSource(
+        return FeatureTableSource(
             name=data_source.name,
             **where,
             description=data_source.description,
@@ -94,13 +94,13 @@ class TableSource(DataSource):
         return ValueType.__getitem__
 
 
-def table_of(source: DataSource | None) -> TableSource:
+def table_of(source: DataSource | None) -> FeatureTableSource:
     """The source of a view, which must be one of our tables.
 
     Raises:
         FeatureStoreError: It is not.
     """
-    if not isinstance(source, TableSource):
+    if not isinstance(source, FeatureTableSource):
         raise FeatureStoreError(
             f"Expected a feature table as the source of a view, seen {type(source).__name__}."
             " Views are made from a dataset's declaration, in feature_repo/definitions.py."

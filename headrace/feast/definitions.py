@@ -13,7 +13,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field
 from feast.errors import FeastObjectNotFoundException
 
 from headrace.dataset import Dataset, FeatureTable
-from headrace.feast.data_source import TableSource
+from headrace.feast.data_source import FeatureTableSource
 from headrace.feast.types import kind_of
 from headrace.retrieve.errors import NameTakenError
 from headrace.retrieve.partition_reader import WORKSPACE, table_name
@@ -126,7 +126,9 @@ def view(dataset: Dataset, table: FeatureTable, holding: Holding) -> FeatureView
         entities=[known[key] for key in table.keys],
         ttl=table.ttl,
         schema=[Field(name=column, dtype=kind_of(column, kind).feast) for column, kind in columns.items()],
-        source=TableSource(name=name, table=table_name(dataset, table), release=holding.release, owner=dataset.owner),
+        source=FeatureTableSource(
+            name=name, table=table_name(dataset, table), release=holding.release, owner=dataset.owner
+        ),
         tags={"dataset": dataset.name, **holding.tags},
         owner=dataset.owner,
         description=table.description,

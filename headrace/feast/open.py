@@ -39,7 +39,7 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
     _make_folders(config)
     store = FeatureStore(config=config)
     try:
-        with failpoints.point("tables of Feast's registry"):
+        with failpoints.failpoint("tables of Feast's registry"):
             store.registry  # noqa: B018  Feast connects when it is first asked for, and makes what is not there
     except (SQLAlchemyError, OSError) as error:
         where = make_url(config.registry.path).render_as_string(hide_password=True)

@@ -92,7 +92,7 @@ class Publications:
             with self.engine.begin() as database:
                 held = self._generation(database, lock=True)
                 mine = max(held, at_least) + 1
-                with failpoints.point("lead of the publisher"):
+                with failpoints.failpoint("lead of the publisher"):
                     database.execute(update(TABLE).where(self._mine).values(generation=mine))
             return mine
 
@@ -148,13 +148,13 @@ class Publications:
         """The table and the row; two that make them at once both find them made."""
         for _ in range(2):
             try:
-                with failpoints.point("table of the publishers"):
+                with failpoints.failpoint("table of the publishers"):
                     TABLE.metadata.create_all(self.engine)
                 with self.engine.begin() as database:
                     if database.execute(select(TABLE.c.dataset).where(self._mine)).first():
                         return
                     new = {"dataset": self.dataset, "generation": 0, "switched_at": "", "proof": ""}
-                    with failpoints.point("row of the publisher"):
+                    with failpoints.failpoint("row of the publisher"):
                         database.execute(insert(TABLE).values(**new))
             except (IntegrityError, DBAPIError):
                 continue

@@ -8,7 +8,7 @@ from feast import Entity, FeatureService, FeatureView
 from headrace.feast.definitions import Standing, objects, refuse_same_names
 from headrace.feast.open import open_store
 from headrace.project.loading import load_datasets
-from headrace.settings import here
+from headrace.settings import load_settings
 from headrace.workspace import use_project
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def feast_objects(repository: Path) -> dict[str, Entity | FeatureView | FeatureS
         NameTakenError: Two datasets call a feature table or a service the same.
     """
     use_project(repository.parent)
-    store = open_store(repository, here(repository.parent))
+    store = open_store(repository, load_settings(repository.parent))
     loaded, broken = load_datasets()
     for error in broken.values():
         log.error("%s", error)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from headrace.dataset import Dataset, Objects, Query, Source, raw_table
+from headrace.dataset import Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.plan import by_memo
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.ingest.listing import Origin
@@ -155,9 +155,9 @@ def _from_bucket(run: Run, sources: Iterable[Source], settings: Settings) -> dic
     bucket = Bucket(settings.bucket, endpoint=settings.s3_endpoint)
     done = {}
     for source in sources:
-        if isinstance(source.origin, Objects):
+        if isinstance(source.location, ObjectSource):
             with run.lake.lease(raw_table(run.dataset.name, source.name)):
-                done[source.name] = _bring(run, source, Keys.listed(run.lake, bucket, source.origin, threads))
+                done[source.name] = _bring(run, source, Keys.listed(run.lake, bucket, source.location, threads))
     return done
 
 
@@ -183,7 +183,7 @@ def _bring(run: Run, source: Source, origin: Origin) -> Ingested:
         deleted=tuple(sorted(had.keys() - has.keys())),
         unmatched=origin.unmatched,
         read=len(read),
-        rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.origin, Query) else None,
+        rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.location, TableSource) else None,
         size=sum(entry.size for entry in read.values()),
     )
 
@@ -217,7 +217,7 @@ def _refuse_emptiness(run: Run, table: str, origin: Origin, had: Mapping[str, st
 
 
 def _suffix(source: Source) -> str:
-    return source.origin.suffix if isinstance(source.origin, Objects) else ".parquet"
+    return source.location.suffix if isinstance(source.location, ObjectSource) else ".parquet"
 
 
 def _chosen(dataset: Dataset, names: Iterable[str] | None) -> list[Source]:
@@ -230,16 +230,16 @@ def _chosen(dataset: Dataset, names: Iterable[str] | None) -> list[Source]:
     return [source for source in dataset.sources if wanted is None or source.name in wanted]
 
 
-def _by_database(sources: Iterable[Source], settings: Settings) -> dict[str, list[tuple[Source, Query]]]:
-    grouped: dict[str, list[tuple[Source, Query]]] = {}
+def _by_database(sources: Iterable[Source], settings: Settings) -> dict[str, list[tuple[Source, TableSource]]]:
+    grouped: dict[str, list[tuple[Source, TableSource]]] = {}
     for source in sources:
-        if isinstance(source.origin, Query):
-            address = database_address(source.origin, settings)
-            grouped.setdefault(address, []).append((source, source.origin))
+        if isinstance(source.location, TableSource):
+            address = database_address(source.location, settings)
+            grouped.setdefault(address, []).append((source, source.location))
     return grouped
 
 
-def database_address(query: Query, settings: Settings) -> str:
+def database_address(query: TableSource, settings: Settings) -> str:
     """SQLAlchemy address of the query's database.
 
     Raises:

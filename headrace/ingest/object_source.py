@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from headrace.dataset import WHOLE, Objects
+from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import memo_key
 from headrace.storage.manifest import Entry
@@ -36,7 +36,7 @@ class Keys:
     at_once: int
 
     @classmethod
-    def listed(cls, lake: Lake, bucket: Bucket, origin: Objects, at_once: int) -> "Keys":
+    def listed(cls, lake: Lake, bucket: Bucket, origin: ObjectSource, at_once: int) -> "Keys":
         """List the bucket, once."""
         where = f"s3://{bucket.name}/{origin.prefix}"
         found, unmatched = match(origin, bucket.list(origin.prefix), where)
@@ -88,7 +88,7 @@ class Keys:
         return memo_key([self.bucket.name, found.key, found.etag, found.size])
 
 
-def match(origin: Objects, listed: Iterable[Object], where: str) -> tuple[dict[str, Object], tuple[str, ...]]:
+def match(origin: ObjectSource, listed: Iterable[Object], where: str) -> tuple[dict[str, Object], tuple[str, ...]]:
     """Partition → object, and the keys that are no partition.
 
     Raises:
@@ -115,5 +115,5 @@ def _partition(pattern: re.Pattern[str], key: str) -> str | None:
     hit = pattern.fullmatch(key)
     if not hit:
         return None
-    name = hit["partition"] if "partition" in pattern.groupindex else WHOLE
+    name = hit["partition"] if "partition" in pattern.groupindex else UNPARTITIONED
     return name if name and NAME.fullmatch(name) else None

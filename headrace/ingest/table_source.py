@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import Query
+from headrace.dataset import TableSource
 from headrace.engine.result_versions import result_version
 from headrace.ingest.database.read_transaction import Listing, Snapshot
 from headrace.ingest.listing import memo_key
@@ -23,11 +23,11 @@ class Rows:
 
     lake: Lake
     moment: Snapshot
-    query: Query
+    query: TableSource
     listing: Listing
 
     @classmethod
-    def listed(cls, lake: Lake, moment: Snapshot, query: Query) -> "Rows":
+    def listed(cls, lake: Lake, moment: Snapshot, query: TableSource) -> "Rows":
         """Count the table's partitions."""
         return cls(lake, moment, query, moment.listing(query))
 

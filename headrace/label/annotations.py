@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Labeling
+from headrace.dataset import UTC_MICROSECONDS, LabelingTask
 from headrace.errors import HeadraceError
 from headrace.label.aggregation import newest
 
@@ -83,7 +83,9 @@ def known(history: pl.DataFrame) -> dict[Place, Looked]:
     return {(item, task): Looked(changed, stands.get((item, task), {})) for item, task, changed in looks.iter_rows()}
 
 
-def seen(task: Mapping[str, Any], labeling: Labeling, keys: Mapping[str, pl.DataType], secret: str) -> dict[str, Row]:
+def seen(
+    task: Mapping[str, Any], labeling: LabelingTask, keys: Mapping[str, pl.DataType], secret: str
+) -> dict[str, Row]:
     """Annotation → its state, for all annotations of a task as the server shows it."""
     item = task["data"]["item"]
     about = {
@@ -124,7 +126,7 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _state(annotation: Mapping[str, Any], labeling: Labeling, secret: str) -> Row:
+def _state(annotation: Mapping[str, Any], labeling: LabelingTask, secret: str) -> Row:
     result = annotation["result"]
     account = annotation["completed_by"]
     created_at = moment(annotation["created_at"])

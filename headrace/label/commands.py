@@ -17,12 +17,12 @@ from typing import Any
 import polars as pl
 
 from headrace import failpoints
-from headrace.dataset import Dataset, Labeling
+from headrace.dataset import Dataset, LabelingTask
 from headrace.engine.compute import build
 from headrace.engine.plan import Plan
 from headrace.engine.run import Done, run_stage
 from headrace.engine.stage import Files, Outcome, Stage
-from headrace.errors import NotConfiguredError, TableBusyError
+from headrace.errors import NotConfiguredError, TableLockedError
 from headrace.label import consensus, labeling_functions, table_names, tasks
 from headrace.label import sync as history
 from headrace.label.annotation_log import Ledger
@@ -107,7 +107,7 @@ class Decided:
     labels: int
 
 
-def label_stage(dataset: Dataset, labeling: Labeling) -> Stage:
+def label_stage(dataset: Dataset, labeling: LabelingTask) -> Stage:
     """The stage that makes the labels of `labeling` from the annotations."""
     aside = f"rejected/{dataset.name}/{labeling.name}"
     judging = consensus.of(labeling, dataset.name)
@@ -146,7 +146,7 @@ def _compute(
 # Send
 
 
-def send(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, params: Mapping[str, Any]) -> Sent:
+def send(dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, params: Mapping[str, Any]) -> Sent:
     """Have every sampled row stand in the project as one task, whatever happened before.
 
     Args:
@@ -172,7 +172,7 @@ def send(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, p
 
     with _alone(lake, f"sent/{dataset.name}/{labeling.name}"), connect(settings) as server:
         project = server.project(labeling.title, labeling.config)
-        server.set_up(project, opinions=labeling.opinions)
+        server.set_up(project, opinions=labeling.annotators_per_item)
         done = Sender(server).send(project, wanted, tasks.predictions(labeling, made))
         server.show(project, made.model)
         where = f"{server.wire.url}/projects/{project.id}"
@@ -191,7 +191,9 @@ def send(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, p
     )
 
 
-def tasks_of(dataset: Dataset, labeling: Labeling, lake: Lake, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def tasks_of(
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, params: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Sample id → data of the task, for every sampled row, in the order of the sample."""
     return tasks.contents(dataset, labeling, tasks.sampled(dataset, labeling, lake, params))
 
@@ -205,7 +207,7 @@ def _alone(lake: Lake, lease: str) -> Iterator[None]:
             try:
                 held.enter_context(lake.lease(lease))
                 break
-            except TableBusyError:
+            except TableLockedError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
@@ -213,12 +215,12 @@ def _alone(lake: Lake, lease: str) -> Iterator[None]:
 
 
 def _set_aside(
-    dataset: Dataset, labeling: Labeling, lake: Lake, wanted: Mapping[str, Any], refused: Mapping[str, str]
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, wanted: Mapping[str, Any], refused: Mapping[str, str]
 ) -> str:
     """Keep the tasks that the server does not take, each with the reason; where they lie."""
     path = lake.root / ".headrace" / "refused" / "tasks" / dataset.name / f"{labeling.name}.json"
     if not refused:
-        with failpoints.point("no tasks set aside"):
+        with failpoints.failpoint("no tasks set aside"):
             path.unlink(missing_ok=True)
         return ""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +232,7 @@ def _set_aside(
 # Wait
 
 
-def progress(labeling: Labeling, settings: Settings) -> tuple[int, int]:
+def progress(labeling: LabelingTask, settings: Settings) -> tuple[int, int]:
     """Tasks that nobody need, or can, answer any more, and all tasks: a few small requests, no data read.
 
     Raises:
@@ -246,7 +248,7 @@ def progress(labeling: Labeling, settings: Settings) -> tuple[int, int]:
 
 
 def collect(
-    dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, *, allow_empty: bool = False
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, *, allow_empty: bool = False
 ) -> Collected:
     """Add what people did since the last time to the annotations, and bring the labels up to date.
 
@@ -272,7 +274,7 @@ def collect(
 # Decide
 
 
-def decide(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings, decision: Decision) -> Decided:
+def decide(dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, decision: Decision) -> Decided:
     """Note what a person says of answers in the history, and bring the labels up to date.
 
     Raises:
@@ -297,9 +299,9 @@ def _here(plan: Plan, lake: Lake, done: Done) -> None:
         done(item.partition, build(plan.stage, item, plan.fingerprint, lake))
 
 
-def _key_types(dataset: Dataset, labeling: Labeling, lake: Lake, before: Manifest) -> dict[str, pl.DataType]:
+def _key_types(dataset: Dataset, labeling: LabelingTask, lake: Lake, before: Manifest) -> dict[str, pl.DataType]:
     """Types of the key columns, as the history has them, else as the tables do that the sample is drawn from."""
-    places = [before.table, *(table_names.table(dataset, read.table) for read in labeling.reads.values())]
+    places = [before.table, *(table_names.table(dataset, read.table) for read in labeling.inputs.values())]
     for table in places:
         for partition in sorted(lake.manifest(table).partitions)[:1]:
             found = pl.read_parquet_schema(lake.paths(table, [partition])[partition])

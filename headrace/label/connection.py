@@ -3,18 +3,18 @@
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from headrace.dataset import Labeling
+from headrace.dataset import LabelingTask
 from headrace.errors import NotConfiguredError
 from headrace.label.annotations import ItemError
 from headrace.label.sync import LabelsWouldVanishError
 from headrace.settings import Settings
-from headrace.text import counted
+from headrace.text import pluralize
 
 if TYPE_CHECKING:
     from headrace.label.label_studio.client import LabelStudio, Project
 
 
-def project_of(server: "LabelStudio", labeling: Labeling, *, holding: int = 0) -> "Project":
+def project_of(server: "LabelStudio", labeling: LabelingTask, *, holding: int = 0) -> "Project":
     """The project of `labeling`.
 
     Args:
@@ -32,7 +32,7 @@ def project_of(server: "LabelStudio", labeling: Labeling, *, holding: int = 0) -
     where = f"Label Studio at {server.wire.url} has no project {labeling.title!r}"
     if holding:
         raise LabelsWouldVanishError(
-            f"{where}, but {counted(holding, 'answer')} {'was' if holding == 1 else 'were'} collected from it."
+            f"{where}, but {pluralize(holding, 'answer')} {'was' if holding == 1 else 'were'} collected from it."
             " Nothing was changed. Restore the server's data,"
             " or give LABEL_STUDIO_URL the right server, then run the same command again."
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from headrace.dataset import WHOLE, Evidence, Labeling
+from headrace.dataset import UNPARTITIONED, ItemFeatures, LabelingTask
 from headrace.engine.stage import Files, Inputs
 from headrace.errors import HeadraceError
 from headrace.label import aggregation
@@ -52,7 +52,7 @@ class Consensus(Protocol):
 class Majority:
     """Each item by its own answers."""
 
-    labeling: Labeling
+    labeling: LabelingTask
     reads: tuple[str, ...]
     modules: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Majority:
 class Weighed:
     """Each item by the answers to it, weighed by what all answers tell of the people."""
 
-    labeling: Labeling
+    labeling: LabelingTask
     reads: tuple[str, ...]
     modules: tuple[str, ...] = ("headrace.label.dawid_skene",)
     libraries: tuple[str, ...] = ("numpy",)
@@ -81,7 +81,7 @@ class Weighed:
         """As `Consensus`."""
         every = {table: dict(sorted(inputs[table].md5s.items())) for table in self.reads}
         if every[self.reads[0]]:
-            yield WHOLE, every
+            yield UNPARTITIONED, every
 
     def decide(self, files: Files) -> Verdict:
         """As `Consensus`."""
@@ -118,7 +118,7 @@ def _whole(files: Mapping[str, Path]) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(path) for _, path in sorted(files.items())])
 
 
-def of(labeling: Labeling, dataset: str) -> Consensus:
+def of(labeling: LabelingTask, dataset: str) -> Consensus:
     """The way that a labeling of the dataset declares.
 
     Raises:
@@ -132,24 +132,24 @@ def of(labeling: Labeling, dataset: str) -> Consensus:
     return Learned(labeling, (annotations, evidence_table(labeling, dataset)))
 
 
-def evidence_table(labeling: Labeling, dataset: str) -> str:
+def evidence_table(labeling: LabelingTask, dataset: str) -> str:
     """The table that the model of a labeling learns from."""
     state, _, name = _declared(labeling).table.partition("/")
     return f"{state}/{dataset}/{name}"
 
 
-def evidence(labeling: Labeling, items: pl.DataFrame, rows: pl.LazyFrame) -> "Items":
+def evidence(labeling: LabelingTask, items: pl.DataFrame, rows: pl.LazyFrame) -> "Items":
     """Sample id → numbers, of the items (`sample_id` and the keys) that have a row."""
     wanted = items.select("sample_id", *labeling.keys).unique("sample_id").lazy()
     found = rows.join(wanted, on=list(dict.fromkeys(labeling.keys))).sort("sample_id").collect()
-    numbers = _declared(labeling).numbers
+    numbers = _declared(labeling).featurize
     return {row["sample_id"]: numbers(row) for row in found.iter_rows(named=True)}
 
 
-def _declared(labeling: Labeling) -> Evidence:
-    if not labeling.evidence:
+def _declared(labeling: LabelingTask) -> ItemFeatures:
+    if not labeling.item_features:
         raise ConsensusError(
             f"labeling {labeling.name}: its consensus is crowdlab, which needs `evidence`, a table and the numbers of"
             " a row that a model may learn from. Declare it, or take another consensus."
         )
-    return labeling.evidence
+    return labeling.item_features

@@ -13,10 +13,10 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import Labeling
+from headrace.dataset import LabelingTask
 from headrace.engine.code_hash import fingerprint, source_code
 from headrace.label.sampling import falls
-from headrace.text import counted
+from headrace.text import pluralize
 
 ENOUGH_ANSWERS = 50
 FOLDS = 5
@@ -59,20 +59,20 @@ class Function:
     accuracy: float | None
 
 
-def is_blind(sample_id: str, labeling: Labeling) -> bool:
+def is_blind(sample_id: str, labeling: LabelingTask) -> bool:
     """Whether an item is shown without a suggestion."""
-    return falls(sample_id, labeling.blind, f"blind {labeling.name}")
+    return falls(sample_id, labeling.no_suggestion_share, f"blind {labeling.name}")
 
 
-def vote(rows: pl.DataFrame, labeling: Labeling) -> Votes:
+def vote(rows: pl.DataFrame, labeling: LabelingTask) -> Votes:
     """What each function says of each sampled row."""
     return {
-        row["sample_id"]: {function.__name__: function(row) for function in labeling.functions}
+        row["sample_id"]: {function.__name__: function(row) for function in labeling.labeling_functions}
         for row in rows.iter_rows(named=True)
     }
 
 
-def suggest(votes: Votes, labeling: Labeling, answered: Mapping[str, str]) -> Suggested:
+def suggest(votes: Votes, labeling: LabelingTask, answered: Mapping[str, str]) -> Suggested:
     """Suggestions for the items that are not blind.
 
     Args:
@@ -88,12 +88,12 @@ def suggest(votes: Votes, labeling: Labeling, answered: Mapping[str, str]) -> Su
     return Suggested(shown, f"{name}-{sha256((code + evidence).encode()).hexdigest()[:8]}", why)
 
 
-def report(votes: Votes, labeling: Labeling, answered: Mapping[str, str]) -> list[Function]:
+def report(votes: Votes, labeling: LabelingTask, answered: Mapping[str, str]) -> list[Function]:
     """Coverage, conflict and accuracy of each function; accuracy on items shown without a suggestion alone."""
-    return [_measured(function.__name__, votes, labeling, answered) for function in labeling.functions]
+    return [_measured(function.__name__, votes, labeling, answered) for function in labeling.labeling_functions]
 
 
-def anchoring(votes: Votes, labeling: Labeling, answered: Mapping[str, str]) -> dict[str, float | None]:
+def anchoring(votes: Votes, labeling: LabelingTask, answered: Mapping[str, str]) -> dict[str, float | None]:
     """How often people's label is what a majority of the functions says, where they saw that and where they did not.
 
     A much higher share where they saw it means that they follow rather than judge.
@@ -105,7 +105,7 @@ def anchoring(votes: Votes, labeling: Labeling, answered: Mapping[str, str]) -> 
     return {name: sum(agree) / len(agree) if agree else None for name, agree in same.items()}
 
 
-def _measured(name: str, votes: Votes, labeling: Labeling, answered: Mapping[str, str]) -> Function:
+def _measured(name: str, votes: Votes, labeling: LabelingTask, answered: Mapping[str, str]) -> Function:
     given = {item: choice for item, cast in votes.items() if (choice := cast[name]) is not None}
     others = (any(other not in (None, choice) for other in votes[item].values()) for item, choice in given.items())
     blind = [item for item in given if item in answered and is_blind(item, labeling)]
@@ -115,11 +115,11 @@ def _measured(name: str, votes: Votes, labeling: Labeling, answered: Mapping[str
     return Function(name, len(given) / size, sum(others) / size, accuracy)
 
 
-def _choose(votes: Votes, labeling: Labeling, blind: Mapping[str, str]) -> tuple[dict[str, Suggestion], str, str]:
+def _choose(votes: Votes, labeling: LabelingTask, blind: Mapping[str, str]) -> tuple[dict[str, Suggestion], str, str]:
     """All suggestions of the better model, its name, and why it was taken."""
     simple = majority(votes)
     if len(blind) < ENOUGH_ANSWERS or len(set(blind.values())) < 2:  # noqa: PLR2004  a regression tells apart two at least
-        why = f"{counted(len(blind), 'blind answer')}; {ENOUGH_ANSWERS} are needed to fit anything better"
+        why = f"{pluralize(len(blind), 'blind answer')}; {ENOUGH_ANSWERS} are needed to fit anything better"
         return simple, "majority", why
     plain = sum(item in simple and simple[item].choice == label for item, label in blind.items()) / len(blind)
     fitted = _cross_validated(votes, labeling, blind)
@@ -142,7 +142,7 @@ def majority(votes: Votes) -> dict[str, Suggestion]:
     return found
 
 
-def _cross_validated(votes: Votes, labeling: Labeling, blind: Mapping[str, str]) -> float:
+def _cross_validated(votes: Votes, labeling: LabelingTask, blind: Mapping[str, str]) -> float:
     items = list(blind)
     right = 0
     for fold in range(FOLDS):
@@ -154,7 +154,7 @@ def _cross_validated(votes: Votes, labeling: Labeling, blind: Mapping[str, str])
 
 
 def _fit(
-    votes: Votes, labeling: Labeling, known: Mapping[str, str], wanted: Mapping[str, Any] | Sequence[str]
+    votes: Votes, labeling: LabelingTask, known: Mapping[str, str], wanted: Mapping[str, Any] | Sequence[str]
 ) -> dict[str, Suggestion]:
     """A multinomial logistic regression on the votes, one column a function and choice, as it sees `wanted`."""
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  no other verb needs it

@@ -9,10 +9,10 @@ from itertools import permutations
 
 import polars as pl
 
-from headrace.dataset import Labeling
+from headrace.dataset import LabelingTask
 from headrace.errors import HeadraceError
 from headrace.label import aggregation, crowdlab, dawid_skene, item_model
-from headrace.text import counted
+from headrace.text import pluralize
 
 SHOWN = 20
 
@@ -62,9 +62,9 @@ class Quality:
 
     def lines(self) -> list[str]:
         """For people."""
-        judged = f"{share(self.right)} right on {counted(self.gold, 'gold item')}"
+        judged = f"{share(self.right)} right on {pluralize(self.gold, 'gold item')}"
         gold = judged if self.gold else "no gold item has a label"
-        given = f"{counted(self.answers, 'answer')} to {counted(self.items, 'item')}, {self.undecided} undecided"
+        given = f"{pluralize(self.answers, 'answer')} to {pluralize(self.items, 'item')}, {self.undecided} undecided"
         head = [f"{given}; alpha {_number(self.alpha)}; {gold}"]
         people = map(_line, self.people)
         ways = ", ".join(f"{way} {share(right)}" for way, right in self.ways.items())
@@ -73,14 +73,14 @@ class Quality:
 
 
 def _line(person: Person) -> str:
-    on_gold = f", right on {counted(person.gold, 'gold item')} {share(person.right)}" if person.gold else ""
-    given = f"{counted(person.answers, 'answer')}, {counted(person.skips, 'skip')}"
+    on_gold = f", right on {pluralize(person.gold, 'gold item')} {share(person.right)}" if person.gold else ""
+    given = f"{pluralize(person.answers, 'answer')}, {pluralize(person.skips, 'skip')}"
     said = f"{given}, agrees with others {share(person.agrees)}"
     return f"  {person.annotator}: {said}{on_gold}"
 
 
 def measure(
-    history: pl.DataFrame, labeling: Labeling, gold: Mapping[str, str], items: item_model.Items | None = None
+    history: pl.DataFrame, labeling: LabelingTask, gold: Mapping[str, str], items: item_model.Items | None = None
 ) -> Quality:
     """The quality of what people did.
 
@@ -109,7 +109,7 @@ def measure(
     )
 
 
-def gate(found: Quality, labeling: Labeling) -> None:
+def gate(found: Quality, labeling: LabelingTask) -> None:
     """Refuse labels that are not good enough.
 
     Raises:
@@ -150,7 +150,7 @@ def alpha(given: pl.DataFrame) -> float | None:
 
 
 def _doubtful(
-    labels: Mapping[str, str], weighed: Mapping[str, str], labeling: Labeling, items: item_model.Items | None
+    labels: Mapping[str, str], weighed: Mapping[str, str], labeling: LabelingTask, items: item_model.Items | None
 ) -> list[str]:
     doubted = crowdlab.suspects(labels, items, labeling.choices) if items else []
     differs = sorted(item for item, label in labels.items() if weighed.get(item, label) != label)

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import Dataset, Labeling, Thresholds
+from headrace.dataset import Dataset, LabelingTask, Thresholds
 from headrace.label import (
     aggregation,
     consensus,
@@ -21,7 +21,7 @@ from headrace.label import (
 from headrace.label.connection import connect, project_of
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
-from headrace.text import counted
+from headrace.text import pluralize
 
 SURE = 0.5
 """A label less likely than this is more likely wrong than right."""
@@ -61,7 +61,7 @@ class Report:
         follow = [f"  {without}; people agree with them on {shown} where they saw them, on {blind} where not"]
         head = [
             f"  {self.quality.lines()[0]}",
-            f"  {counted(self.unspoken, 'answer')} to accept or refuse, {self.refused} refused",
+            f"  {pluralize(self.unspoken, 'answer')} to accept or refuse, {self.refused} refused",
         ]
         return [*head, *self.quality.lines()[1:], *functions, *(follow if functions else [])]
 
@@ -71,7 +71,7 @@ class Report:
 
 
 def report(
-    dataset: Dataset, labeling: Labeling, lake: Lake, params: Mapping[str, Any], *, gate: bool = False
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, params: Mapping[str, Any], *, gate: bool = False
 ) -> Report:
     """Measure what was collected; changes nothing.
 
@@ -96,7 +96,7 @@ def report(
     return Report(found, functions, anchoring, blind, until, words.null_count(), refused)
 
 
-def refuse_poor(dataset: Dataset, labeling: Labeling, lake: Lake) -> None:
+def refuse_poor(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> None:
     """Hold what was collected to the declared thresholds, if there are any.
 
     Raises:
@@ -107,7 +107,7 @@ def refuse_poor(dataset: Dataset, labeling: Labeling, lake: Lake) -> None:
         quality.gate(_measured(dataset, labeling, lake, history), labeling)
 
 
-def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settings) -> tuple[str, ...]:
+def ask_again(dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings) -> tuple[str, ...]:
     """Have one person more answer each item that is open; the items.
 
     Open is an item whose answers are a draw or were refused, that has no label, one less sure than `SURE`, or one that
@@ -124,19 +124,23 @@ def ask_again(dataset: Dataset, labeling: Labeling, lake: Lake, settings: Settin
     if items := _evidence(dataset, labeling, lake, history):
         sure -= set(crowdlab.suspects(answered(dataset, labeling, lake), items, labeling.choices))
     open_items = {item: count for item, count in there.iter_rows() if item not in sure}
-    wanted = {item: count + 1 for item, count in open_items.items() if opinions.get(item, 0) < labeling.most_opinions}
+    wanted = {
+        item: count + 1
+        for item, count in open_items.items()
+        if opinions.get(item, 0) < labeling.max_annotators_per_item
+    }
     if wanted:
         with connect(settings) as server:
             server.ask_again(project_of(server, labeling), wanted)
     return tuple(wanted)
 
 
-def _measured(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.DataFrame) -> quality.Quality:
+def _measured(dataset: Dataset, labeling: LabelingTask, lake: Lake, history: pl.DataFrame) -> quality.Quality:
     items = _evidence(dataset, labeling, lake, history)
     return quality.measure(history, labeling, _gold(dataset, labeling, lake, history), items)
 
 
-def _gold(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.DataFrame) -> dict[str, str]:
+def _gold(dataset: Dataset, labeling: LabelingTask, lake: Lake, history: pl.DataFrame) -> dict[str, str]:
     """Sample id → true answer, for the items in the history that have one."""
     if not labeling.gold:
         return {}
@@ -145,14 +149,14 @@ def _gold(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.DataFram
     return dict(asked.join(known, on=labeling.keys).select("sample_id", "answer").iter_rows())
 
 
-def _evidence(dataset: Dataset, labeling: Labeling, lake: Lake, history: pl.DataFrame) -> item_model.Items | None:
+def _evidence(dataset: Dataset, labeling: LabelingTask, lake: Lake, history: pl.DataFrame) -> item_model.Items | None:
     """What a model of the items may learn from, where the labeling declares it."""
-    if not labeling.evidence:
+    if not labeling.item_features:
         return None
     return consensus.evidence(labeling, history, lake.scan(consensus.evidence_table(labeling, dataset.name)))
 
 
-def answered(dataset: Dataset, labeling: Labeling, lake: Lake, *, at_least: float = 0.0) -> dict[str, str]:
+def answered(dataset: Dataset, labeling: LabelingTask, lake: Lake, *, at_least: float = 0.0) -> dict[str, str]:
     """Sample id → label that people gave so far, with at least that confidence."""
     table = table_names.labels(dataset, labeling)
     if not lake.manifest(table).partitions:

@@ -21,14 +21,14 @@ class SampleError(HeadraceError):
 
 
 @dataclass(frozen=True)
-class Random:
+class UniformSampling:
     """Any row, each as likely: the only part that tells how often each answer is right in the whole."""
 
     share: float
 
 
 @dataclass(frozen=True)
-class Stratified:
+class StratifiedSampling:
     """As many rows of each stratum, as far as they go: rare ones are asked about too.
 
     Attributes:
@@ -41,7 +41,7 @@ class Stratified:
 
 
 @dataclass(frozen=True)
-class Highest:
+class UncertaintySampling:
     """The rows with the highest score: the least certain ones.
 
     Attributes:
@@ -56,7 +56,7 @@ class Highest:
 
 
 @dataclass(frozen=True)
-class Drifted:
+class DriftSampling:
     """Rows of the strata that are more, or fewer, than they were: the further one moved, the more rows of it.
 
     Attributes:
@@ -71,16 +71,16 @@ class Drifted:
 
 
 @dataclass(frozen=True)
-class Gold:
+class GoldSampling:
     """Items whose answer is known, to measure who labels; drawn from those held out."""
 
     share: float
 
 
-Policy = Random | Stratified | Highest | Drifted | Gold
+Policy = UniformSampling | StratifiedSampling | UncertaintySampling | DriftSampling | GoldSampling
 
 
-def draw(
+def sample_rows(
     population: pl.DataFrame, policies: Sequence[Policy], budget: int, seed: int, held_out: Collection[str] = ()
 ) -> pl.DataFrame:
     """`budget` rows of `population`, or all there are, sorted by `sample_id`, with `why`.
@@ -101,9 +101,9 @@ def draw(
     known, columns = pl.col("sample_id").is_in(list(held_out)), [*left.columns, "why"]
     drawn: list[pl.DataFrame] = []
     for policy, count in [*zip(policies, quotas(policies, budget), strict=True), (policies[0], budget)]:
-        pool = left.filter(known if isinstance(policy, Gold) else ~known)
+        pool = left.filter(known if isinstance(policy, GoldSampling) else ~known)
         missing = budget - sum(part.height for part in drawn)
-        if isinstance(policy, Drifted):
+        if isinstance(policy, DriftSampling):
             pool = _moved(policy, population, pool)
         drawn.append(_drawn(policy, pool, seed).select(columns).head(min(count, missing)))
         left = left.join(drawn[-1], on="sample_id", how="anti")
@@ -142,12 +142,12 @@ def _drawn(policy: Policy, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
     return _ORDERS[type(policy)](policy, pool.sort(LOT), seed)
 
 
-def _by_lot(_policy: Random | Gold, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _by_lot(_policy: UniformSampling | GoldSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
     """People read why; it must not tell them which items are gold."""
     return pool.with_columns(why=pl.lit(f"drawn by lot (seed {seed})"))
 
 
-def _stratified(policy: Stratified, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _stratified(policy: StratifiedSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
     values = [pl.format(f"{name} {{}}", pl.col(name).cast(pl.String).fill_null("unknown")) for name in policy.by]
     stratum = pl.concat_str(values, separator=", ")
     size, place = pl.len().over(policy.by), pl.int_range(1, pl.len() + 1).over(policy.by)
@@ -155,7 +155,7 @@ def _stratified(policy: Stratified, pool: pl.DataFrame, seed: int) -> pl.DataFra
     return pool.with_columns(why=why, **{PLACE: place}).sort(PLACE, LOT).drop(PLACE)
 
 
-def _highest(policy: Highest, pool: pl.DataFrame, _seed: int) -> pl.DataFrame:
+def _highest(policy: UncertaintySampling, pool: pl.DataFrame, _seed: int) -> pl.DataFrame:
     scored = pool.filter(pl.col(policy.by).is_not_null()).sort(policy.by, LOT, descending=[True, False])
     place = pl.int_range(1, pl.len() + 1)
     score = pl.col(policy.by).round(3)
@@ -163,12 +163,12 @@ def _highest(policy: Highest, pool: pl.DataFrame, _seed: int) -> pl.DataFrame:
     return scored.with_columns(why=why)
 
 
-def _moved(policy: Drifted, population: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
+def _moved(policy: DriftSampling, population: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
     """The rows of the pool that are not of the reference, with how far their stratum moved in the whole population."""
     return pool.join(drift.measured(population, policy.by, policy.reference), on="sample_id")
 
 
-def _drifted(_policy: Drifted, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _drifted(_policy: DriftSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
     """From each stratum as many as its part of the index says; from one that stayed as it was, none."""
     turn = pl.int_range(1, pl.len() + 1).over("stratum") / pl.col("moved")
     why = pl.format(
@@ -182,9 +182,9 @@ def _drifted(_policy: Drifted, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 
 _ORDERS: dict[type, Callable[..., pl.DataFrame]] = {
-    Random: _by_lot,
-    Stratified: _stratified,
-    Highest: _highest,
-    Drifted: _drifted,
-    Gold: _by_lot,
+    UniformSampling: _by_lot,
+    StratifiedSampling: _stratified,
+    UncertaintySampling: _highest,
+    DriftSampling: _drifted,
+    GoldSampling: _by_lot,
 }

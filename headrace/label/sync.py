@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.dataset import Labeling
+from headrace.dataset import LabelingTask
 from headrace.errors import HeadraceError
 from headrace.label.annotation_log import Ledger
 from headrace.label.annotations import Looked, Place, Row, day_of, events, moment, seen
@@ -51,7 +51,7 @@ class Reader:
 
     server: "LabelStudio"
     project: "Project"
-    labeling: Labeling
+    labeling: LabelingTask
     keys: Mapping[str, pl.DataType]
     secret: str
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from headrace.dataset import Dataset, Labeling
+from headrace.dataset import Dataset, LabelingTask
 from headrace.label.annotations import ItemError
 from headrace.storage.table_store import Lake
 
@@ -13,17 +13,17 @@ def table(dataset: Dataset, name: str) -> str:
     return f"{state}/{dataset.name}/{rest}"
 
 
-def annotations(dataset: Dataset, labeling: Labeling) -> str:
+def annotations(dataset: Dataset, labeling: LabelingTask) -> str:
     """The table of what people did."""
     return f"annotations/{dataset.name}/{labeling.name}"
 
 
-def labels(dataset: Dataset, labeling: Labeling) -> str:
+def labels(dataset: Dataset, labeling: LabelingTask) -> str:
     """The table of what that adds up to."""
     return f"labels/{dataset.name}/{labeling.name}"
 
 
-def history(dataset: Dataset, labeling: Labeling, lake: Lake) -> pl.DataFrame:
+def history(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> pl.DataFrame:
     """All that people did.
 
     Raises:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import polars as pl
 
-from headrace.dataset import Dataset, Labeling
+from headrace.dataset import Dataset, LabelingTask
 from headrace.label import table_names
 from headrace.label.annotations import ItemError, item_of
 from headrace.label.labeling_functions import Suggested
@@ -19,21 +19,21 @@ from headrace.storage.table_store import Lake
 Json = dict[str, Any]
 
 
-def sampled(dataset: Dataset, labeling: Labeling, lake: Lake, params: Mapping[str, Any]) -> pl.DataFrame:
+def sampled(dataset: Dataset, labeling: LabelingTask, lake: Lake, params: Mapping[str, Any]) -> pl.DataFrame:
     """The rows that people are asked about, as the declaration draws them.
 
     Raises:
         ItemError: The sample is not what the declaration says.
     """
-    frames = {name: lake.scan(table_names.table(dataset, read.table)) for name, read in labeling.reads.items()}
+    frames = {name: lake.scan(table_names.table(dataset, read.table)) for name, read in labeling.inputs.items()}
     rows = labeling.sample(params=params, **frames)
     _check(dataset, labeling, rows)
     return rows
 
 
-def contents(dataset: Dataset, labeling: Labeling, rows: pl.DataFrame) -> dict[str, Json]:
+def contents(dataset: Dataset, labeling: LabelingTask, rows: pl.DataFrame) -> dict[str, Json]:
     """Sample id → data of the task, in the order of the sample."""
-    hidden = personal(dataset) - set(labeling.shows_personal)
+    hidden = personal(dataset) - set(labeling.allowed_pii)
     if told := hidden & {"sample_id", *labeling.keys}:
         raise ItemError(
             f"sample of {dataset.name} {labeling.name}: its {', '.join(sorted(told))} tells of a person, and keys go to"
@@ -68,10 +68,10 @@ class _Shown(dict[str, Any]):
 
 def personal(dataset: Dataset) -> set[str]:
     """Columns of the dataset that tell of a person."""
-    return {name for source in dataset.sources for name in source.personal}
+    return {name for source in dataset.sources for name in source.pii_columns}
 
 
-def predictions(labeling: Labeling, suggested: Suggested) -> dict[str, Json]:
+def predictions(labeling: LabelingTask, suggested: Suggested) -> dict[str, Json]:
     """Sample id → the suggestion as Label Studio stores it."""
     shown = _shown(labeling)
     return {
@@ -91,7 +91,7 @@ def predictions(labeling: Labeling, suggested: Suggested) -> dict[str, Json]:
     }
 
 
-def _shown(labeling: Labeling) -> str:
+def _shown(labeling: LabelingTask) -> str:
     """Name of what the question is about, in its configuration."""
     control = ET.fromstring(labeling.config).find(f".//*[@name='{labeling.control}']")  # noqa: S314  our own declaration
     if control is None or not control.get("toName"):
@@ -99,7 +99,7 @@ def _shown(labeling: Labeling) -> str:
     return control.attrib["toName"]
 
 
-def _check(dataset: Dataset, labeling: Labeling, rows: pl.DataFrame) -> None:
+def _check(dataset: Dataset, labeling: LabelingTask, rows: pl.DataFrame) -> None:
     where = f"sample of {dataset.name} {labeling.name}"
     mend = f"Mend `sample` in {labeling.sample.__module__}, then run the same command again."
     missing = {"sample_id", "event_time", "why", *labeling.keys} - set(rows.columns)

@@ -14,7 +14,7 @@ from headrace.lineage import row_diff as rows
 from headrace.lineage.history import Tables, UnknownPlaceError, spoken
 from headrace.lineage.row_diff import Rows
 from headrace.project.loading import load_dataset
-from headrace.release.release import Difference, releases
+from headrace.release.release import PartitionDiff, list_releases
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
 
@@ -62,7 +62,7 @@ class TableDiff:
     """
 
     table: str
-    partitions: Difference
+    partitions: PartitionDiff
     rows: Mapping[str, tuple[int, int]] | None
     columns: Columns
     recipe: Sequence[str]
@@ -121,12 +121,12 @@ def diff(lake: Lake, before: str, after: str, *, every_row: bool = False) -> Rel
 
 def between(lake: Lake, before: Manifest, after: Manifest) -> TableDiff:
     """What leads from one version of a table to another."""
-    difference = Difference.between(before, after)
+    difference = PartitionDiff.between(before, after)
     columns = _columns(lake, before, after) if difference else Columns({}, {}, {})
     return TableDiff(after.table, difference, _rows(difference, before, after), columns, _recipe(before, after))
 
 
-def _rows(difference: Difference, before: Manifest, after: Manifest) -> dict[str, tuple[int, int]] | None:
+def _rows(difference: PartitionDiff, before: Manifest, after: Manifest) -> dict[str, tuple[int, int]] | None:
     entries = [*before.partitions.values(), *after.partitions.values()]
     if any(entry.rows is None for entry in entries):
         return None
@@ -162,7 +162,7 @@ def _recipe(before: Manifest, after: Manifest) -> list[str]:
 
 
 def _expect_release(lake: Lake, dataset: str, name: str) -> None:
-    known = releases(lake, dataset)
+    known = list_releases(lake, dataset)
     if name not in known:
         raise UnknownPlaceError(
             f"{name} is no release of {dataset} in {lake.root}. Those there are: {spoken(known)}."

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from headrace.errors import HeadraceError
-from headrace.release.release import releases
+from headrace.release.release import list_releases
 from headrace.storage import git
 from headrace.storage.dvc.cache import read_directory
 from headrace.storage.dvc.lock import read_lock, recorded_outs
@@ -47,13 +47,13 @@ class Tables:
         except git.GitError:
             raise UnknownPlaceError(
                 f"{revision} is no revision of {lake.root}. Releases of {dataset} there:"
-                f" {spoken(releases(lake, dataset))}. `git fetch --tags` brings those of others."
+                f" {spoken(list_releases(lake, dataset))}. `git fetch --tags` brings those of others."
             ) from None
         found = cls(lake, dataset, revision, commit)
         if not found.names:
             raise UnknownPlaceError(
                 f"{found.where} has no table of a dataset {dataset!r}. Releases of it:"
-                f" {spoken(releases(lake, dataset))}; `headrace run {dataset}` makes tables here."
+                f" {spoken(list_releases(lake, dataset))}; `headrace run {dataset}` makes tables here."
             )
         return found
 
@@ -116,7 +116,7 @@ class Past:
     @cached_property
     def releases(self) -> list[str]:
         """Oldest first."""
-        return releases(self.lake, self.dataset)
+        return list_releases(self.lake, self.dataset)
 
     def holding(self, table: str, partition: str, md5: str | None = None) -> Iterator[str]:
         """The releases, newest first, whose partition has these bytes; or that have it, whatever its bytes."""

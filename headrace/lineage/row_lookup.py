@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, WHOLE
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, UTC_MICROSECONDS
 from headrace.errors import HeadraceError
 from headrace.label import aggregation
 from headrace.storage.dvc.cache import Cache
@@ -72,7 +72,9 @@ class Found:
         if not keys:
             raise UnknownRowError(f"{manifest.table}: {ASKED_AT} alone names no row. Add its keys, such as carrier=UA.")
         day = moment.date().isoformat()
-        names = [partition] if partition else [name for name in manifest.partitions if name == WHOLE or name <= day]
+        names = (
+            [partition] if partition else [name for name in manifest.partitions if name == UNPARTITIONED or name <= day]
+        )
         for name in sorted(names, reverse=True):
             rows = _matching(cache.fetch(manifest.partitions[name].md5), manifest.table, keys)
             if not {EVENT_TIME, KNOWN_TIME} <= set(rows.columns):

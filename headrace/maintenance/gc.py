@@ -71,7 +71,7 @@ def collect(lake: Lake, *, hours: float = HOURS, remote: bool = False, yes: bool
         )
     with ExitStack() as stack:
         if yes:
-            stack.enter_context(locks.held(lake))
+            stack.enter_context(locks.lock_tables(lake))
             stack.enter_context(dvc_kept_out(lake.root))
         found = _find(lake, hours, remote=remote)
         if not yes:
@@ -79,7 +79,7 @@ def collect(lake: Lake, *, hours: float = HOURS, remote: bool = False, yes: bool
         _delete_there(lake.cache.remote, found.remote)
         _put_back(lake, found)
         for md5 in found.cache:
-            with failpoints.point("object out of the cache"):
+            with failpoints.failpoint("object out of the cache"):
                 lake.cache.path(md5).unlink(missing_ok=True)
         return Garbage(found.cache, found.remote, found.kept, is_gone=True)
 
@@ -137,7 +137,7 @@ def _delete_there(remote: Remote, md5s: Iterable[str]) -> None:
 
 
 def _delete(remote: Remote, md5: str) -> None:
-    with failpoints.point("object off the remote"):
+    with failpoints.failpoint("object off the remote"):
         remote.bucket.delete(remote.key(md5))
 
 

@@ -69,7 +69,7 @@ def _set_aside(lake: Lake, item: Damage) -> str | None:
         return None
     aside = lake.root / ASIDE / item.md5
     aside.parent.mkdir(parents=True, exist_ok=True)
-    with failpoints.point("corrupt bytes set aside"):
+    with failpoints.failpoint("corrupt bytes set aside"):
         shutil.move(path, aside)
     return seen
 

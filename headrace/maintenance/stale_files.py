@@ -103,7 +103,7 @@ def _unlock(path: Path) -> None:
         except ValueError:
             torn, named = True, {}
         if torn or not any(_runs(pid, path) for pid in named):
-            with failpoints.point("DVC's lock that is dead"):
+            with failpoints.failpoint("DVC's lock that is dead"):
                 path.unlink(missing_ok=True)
 
 
@@ -168,9 +168,9 @@ def _is_old(path: Path) -> bool:
 
 def _remove(lake: Lake, path: Path, tables: list[str] | None, is_left: Callable[[], bool]) -> None:
     """Delete `path` under the leases of `tables`, or of all, if nobody has come to need it meanwhile."""
-    with locks.held(lake, tables):
+    with locks.lock_tables(lake, tables):
         if is_left():
-            with failpoints.point("what was left behind"):
+            with failpoints.failpoint("what was left behind"):
                 path.unlink()
 
 

@@ -22,7 +22,7 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.table_store import Lake
 
-INLINE = 3
+INLINE_LIMIT = 3
 """So many stale partitions, or those of one query, are done in this thread: anything else costs more to start."""
 
 RETRIES = 3
@@ -81,7 +81,7 @@ class Executor:
             raise _together(plan, [refused[name] for name in sorted(refused)])
 
     def _compute(self, plan: Plan, lake: Lake, tell: Tell) -> None:
-        how, few = self.settings.engine, len(plan.stale) <= INLINE
+        how, few = self.settings.engine, len(plan.stale) <= INLINE_LIMIT
         if self.settings.scheduler and not few:
             _on_cluster(plan, lake, self.settings.scheduler, how, tell)
             return
@@ -135,23 +135,23 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
             " Start it, or unset the variable to use this machine's threads."
         ) from None
     with client:
-        job = Job(plan.stage.dataset, plan.stage.table, plan.fingerprint, Place.of(lake), how)
+        job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.of(lake), how)
         together = groups(plan, lake, max(1, sum(client.nthreads().values())))
-        futures = [client.submit(make_there, items, job, pure=False, retries=RETRIES) for items in together]
+        futures = [client.submit(compute_on_worker, items, job, pure=False, retries=RETRIES) for items in together]
         for _, made in as_completed(futures, loop=client.loop, with_results=True):
             for each in made:
                 tell(*each)
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerStorage:
     """Where a worker finds inputs and leaves outputs: a workspace on a disk that it shares, or the remote itself."""
 
     root: Path
     remote: Remote | None
 
     @classmethod
-    def of(cls, lake: Lake) -> "Place":
+    def of(cls, lake: Lake) -> "WorkerStorage":
         """The place of a lake; keys to a remote do not travel, a worker has its own."""
         return cls(lake.root, lake.cache.remote.without_keys() if lake.cache.passes_on else None)
 
@@ -163,17 +163,17 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerTask:
     """What a worker must know beside the partitions: whose stage, its fingerprint, and where."""
 
     dataset: str
     table: str
     fingerprint: Fingerprint
-    place: Place
+    place: WorkerStorage
     engine: Engine
 
 
-def make_there(items: Sequence[Stale], job: Job) -> list[tuple[str, Made]]:
+def compute_on_worker(items: Sequence[Stale], job: WorkerTask) -> list[tuple[str, Made]]:
     """Compute partitions on a worker, with the worker's own code.
 
     Raises:

@@ -11,19 +11,19 @@ from headrace.storage.table_store import Lake
 
 
 @contextmanager
-def held(lake: Lake, tables: Iterable[str] | None = None) -> Iterator[None]:
+def lock_tables(lake: Lake, tables: Iterable[str] | None = None) -> Iterator[None]:
     """Hold the leases of `tables`, or of everything that a run of any dataset may write.
 
     Raises:
         TableBusyError: A run holds one of them.
     """
     with ExitStack() as stack:
-        for table in sorted(set(everything(lake) if tables is None else tables)):
+        for table in sorted(set(all_lock_names(lake) if tables is None else tables)):
             stack.enter_context(lake.lease(table))
         yield
 
 
-def everything(lake: Lake) -> Iterator[str]:
+def all_lock_names(lake: Lake) -> Iterator[str]:
     """Name of every lease: of the tables there are or may be, of releases, and those that a run has ever taken."""
     for name in dataset_names():
         dataset = load_dataset(name)

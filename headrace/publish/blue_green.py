@@ -64,7 +64,7 @@ class Sides:
             return standing
         with (
             self.publications.held(self.publications.take(fence)),
-            failpoints.point("tags of what was lost"),
+            failpoints.failpoint("tags of what was lost"),
             written_only(self.store) as registry,
         ):
             _register(registry, self.store.project, lost)
@@ -190,7 +190,7 @@ class Attempt:
         if patient:
             time.sleep(self.sides.still_read())
         self._claim()
-        with failpoints.point("lead in the online store"):
+        with failpoints.failpoint("lead in the online store"):
             self.sides.online.lead(self.generation, self.fence)
         return {name: self._load(found) for name, found in expected.items()}
 
@@ -225,13 +225,13 @@ class Attempt:
         proved = Holding(self.side, *told, str(self.sides.online.generation()))
         with self.sides.publications.held(self.generation) as database:
             with written_only(store) as registry:
-                with failpoints.point(
+                with failpoints.failpoint(
                     "tags of the proved side", lambda: _register(registry, store.project, self._views(proved)[:1])
                 ):
                     _register(registry, store.project, self._views(proved))
-                with failpoints.point("switch of the service"):
+                with failpoints.failpoint("switch of the service"):
                     registry.apply_feature_service(service(snapshot.dataset, proved), store.project)
-            with failpoints.point("note of the proof"):
+            with failpoints.failpoint("note of the proof"):
                 self.sides.publications.note(database, dict(proof))
 
     def note(self, proof: Mapping[str, Any]) -> None:
@@ -252,7 +252,7 @@ class Attempt:
         store, views = self.sides.store, self._views(Holding(self.side, self.sides.snapshot.release))
         with self.sides.publications.held(self.generation):
             as_declared = self._drop_others()
-            with failpoints.point("claim of the standby"):
+            with failpoints.failpoint("claim of the standby"):
                 if as_declared:
                     # What `apply` would do, without its look at all else that is registered.
                     store.provider.online_store.update(store.config, [], views, [], [], partial=True)
@@ -272,7 +272,7 @@ class Attempt:
         there = [(self.standing.views.get(physical(table, self.side)), table) for table in self.sides.tables]
         others = [old for old, table in there if old is not None and is_other(old, table)]
         for old in others:
-            with failpoints.point("values of a view with other columns"):
+            with failpoints.failpoint("values of a view with other columns"):
                 store.provider.online_store.update(store.config, [old], [], [], [], partial=True)
         return not others and all(old is not None for old, _ in there)
 

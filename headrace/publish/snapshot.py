@@ -13,7 +13,7 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, WHOLE, Dataset, FeatureTable
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable
 from headrace.retrieve.errors import MisplacedRowError, NothingToPublishError, UnreadablePartitionError
 from headrace.retrieve.partition_reader import Rows, digest, instant, manifests, microseconds, moment, table_name
 from headrace.storage.manifest import Manifest
@@ -253,7 +253,7 @@ def _md5(made: Manifest, name: str) -> str:
 
 def _check_day(table: str, name: str, *times: datetime) -> None:
     for time in times:
-        if name not in {WHOLE, str(time.date())}:
+        if name not in {UNPARTITIONED, str(time.date())}:
             raise MisplacedRowError(
                 f"{table} {name}: expected event times of that UTC day, seen {time.isoformat()}. Retrieval would not"
                 f" find the row there; mend the kernel, then run `headrace transform {table.split('/')[1]}`."

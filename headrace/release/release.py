@@ -14,7 +14,7 @@ from headrace.errors import HeadraceError
 from headrace.label import table_names as tables
 from headrace.project import dvc_stages, graph
 from headrace.project.loading import dataset_names, load_dataset
-from headrace.project.locks import held
+from headrace.project.locks import lock_tables
 from headrace.storage import git
 from headrace.storage.dvc.lock import read_lock, recorded_outs, write_lock, write_pointer
 from headrace.storage.dvc.push import Pushed, push_objects
@@ -27,7 +27,7 @@ class AuditError(HeadraceError):
 
 
 @dataclass(frozen=True)
-class Difference:
+class PartitionDiff:
     """Partitions of one table that a release added, changed and removed."""
 
     added: Sequence[str]
@@ -35,7 +35,7 @@ class Difference:
     removed: Sequence[str]
 
     @classmethod
-    def between(cls, before: Manifest | None, after: Manifest | None) -> "Difference":
+    def between(cls, before: Manifest | None, after: Manifest | None) -> "PartitionDiff":
         """What leads from one version of a table to another; None is a table that is not there."""
         had = before.md5s if before else {}
         has = after.md5s if after else {}
@@ -69,7 +69,7 @@ class Release:
     name: str
     commit: str
     is_new: bool
-    differences: Mapping[str, Difference] = field(default_factory=dict)
+    differences: Mapping[str, PartitionDiff] = field(default_factory=dict)
     pushed: Pushed = field(default_factory=Pushed)
 
 
@@ -83,12 +83,12 @@ def create_release(dataset: Dataset, lake: Lake) -> Release:
         StaleReleaseError: Somebody else's commit came first; nothing was pushed.
     """
     every = (dataset, *_never_recorded(dataset, lake))
-    with held(lake, (f"release/{dataset.name}", *(table for one in every for table in _tables(one, lake)))):
+    with lock_tables(lake, (f"release/{dataset.name}", *(table for one in every for table in _tables(one, lake)))):
         for one in every:
             _show_all(one, lake)
         audit(dataset, lake)
         git.fetch(lake.root)
-        last = latest(lake, dataset.name)
+        last = latest_remote_release(lake, dataset.name)
         there = recorded_outs(lake.root, last) if last else {}
         recorded = recorded_outs(lake.root)
         outs = recorded | {path: out for one in every for path, out in _outs(one, lake, recorded).items()}
@@ -131,7 +131,7 @@ def audit(dataset: Dataset, lake: Lake) -> None:
                 )
 
 
-def _refuse_poor_labels(dataset: Dataset, lake: Lake, differences: Mapping[str, Difference]) -> None:
+def _refuse_poor_labels(dataset: Dataset, lake: Lake, differences: Mapping[str, PartitionDiff]) -> None:
     for labeling in dataset.labels:
         if tables.labels(dataset, labeling) in differences:
             from headrace.label.report import refuse_poor  # noqa: PLC0415  only new labels need be measured
@@ -153,24 +153,24 @@ def _tables(dataset: Dataset, lake: Lake) -> list[str]:
     return sorted(declared.union(lake.tables(dataset.name)))
 
 
-def releases(lake: Lake, dataset: str) -> list[str]:
+def list_releases(lake: Lake, dataset: str) -> list[str]:
     """The released versions of `dataset`, oldest first, as far as the workspace has fetched them."""
     return sorted(git.tags(lake.root, f"{dataset}/"), key=_number)
 
 
-def newest(lake: Lake, dataset: str) -> str:
+def latest_local_release(lake: Lake, dataset: str) -> str:
     """The last release that the workspace has fetched.
 
     Raises:
         HeadraceError: There is none.
     """
-    found = releases(lake, dataset)
+    found = list_releases(lake, dataset)
     if not found:
         raise HeadraceError(f"{dataset} has no release in {lake.root}. `headrace release {dataset}` makes the first.")
     return found[-1]
 
 
-def latest(lake: Lake, dataset: str) -> str:
+def latest_remote_release(lake: Lake, dataset: str) -> str:
     """The last release on the git remote; empty if there is none."""
     return max(git.remote_tags(lake.root, f"{dataset}/"), key=_number, default="")
 
@@ -186,12 +186,12 @@ def _sizes(dataset: Dataset, lake: Lake) -> dict[str, int]:
     return {md5: size for manifest in manifests for md5, size in manifest.objects.items()}
 
 
-def _differences(dataset: Dataset, lake: Lake, there: Mapping[str, dict[str, Any]]) -> dict[str, Difference]:
+def _differences(dataset: Dataset, lake: Lake, there: Mapping[str, dict[str, Any]]) -> dict[str, PartitionDiff]:
     """Table → what changed since the release whose output entries are `there`."""
     folders = {path.removeprefix("data/"): out["md5"] for path, out in there.items()}
     tables = {table for table in folders if table.split("/")[1:2] == [dataset.name]}
     found = {
-        table: Difference.between(lake.listed(folders[table]) if table in folders else None, lake.manifest(table))
+        table: PartitionDiff.between(lake.listed(folders[table]) if table in folders else None, lake.manifest(table))
         for table in sorted({*tables, *lake.tables(dataset.name)})
     }
     return {table: difference for table, difference in found.items() if difference}
@@ -230,10 +230,10 @@ def _number(release: str) -> int:
     return int(release.rsplit("/", 1)[-1] or 0) if release else 0
 
 
-def _summary(differences: Mapping[str, Difference]) -> str:
+def _summary(differences: Mapping[str, PartitionDiff]) -> str:
     total = sum(len(item.added) + len(item.changed) + len(item.removed) for item in differences.values())
     return f"{total} partitions of {len(differences)} tables"
 
 
-def _notes(name: str, differences: Mapping[str, Difference]) -> str:
+def _notes(name: str, differences: Mapping[str, PartitionDiff]) -> str:
     return "\n".join((name, "", *(f"{table}: {difference}" for table, difference in differences.items())))

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from headrace.dataset import Dataset, FeatureTable, Labeling
+from headrace.dataset import Dataset, FeatureTable, LabelingTask
 from headrace.label import table_names
 from headrace.retrieve.partition_reader import table_name
 
@@ -44,7 +44,7 @@ class View:
         return cls(table.name, table_name(dataset, table), keys, table.features, table.ttl)
 
     @classmethod
-    def of_labels(cls, dataset: Dataset, labeling: Labeling) -> "View":
+    def of_labels(cls, dataset: Dataset, labeling: LabelingTask) -> "View":
         """The labels of a question: of the item's event time, and known when people had said so."""
         keys = _typed(labeling.keys, labeling.key_types)
         return cls(labeling.name, table_names.labels(dataset, labeling), keys, ANSWERED, timedelta())

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, WHOLE, Dataset, FeatureTable
+from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, Dataset, FeatureTable
 from headrace.retrieve.asof import Bools, Int64s
 from headrace.retrieve.errors import UnknownReleaseError, UnreadablePartitionError
 from headrace.retrieve.hash_cache import memory
@@ -231,7 +231,7 @@ def _day(time: int) -> int:
 
 
 def _overlaps(name: str, first: int | None, last: int | None) -> bool:
-    if name == WHOLE:
+    if name == UNPARTITIONED:
         return True
     day = date.fromisoformat(name).toordinal() - date(1970, 1, 1).toordinal()
     return (first is None or day >= first) and (last is None or day <= last)

@@ -99,7 +99,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
         asked = Asked(names, release, asked.split, asked.lock)
     job, shown = _answered(dataset, lake, settings, _checked(requests), asked)
     answer = _Answer(dataset, lake, job, asked, shown)
-    with failpoints.point("training rows"):
+    with failpoints.failpoint("training rows"):
         parquet.write_all(answer.frames(locked), out)
     made = answer.training_set
     if made and not locked and asked.lock:

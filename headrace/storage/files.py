@@ -18,13 +18,13 @@ def write_whole(path: Path, content: bytes, fence: Callable[[], object] = lambda
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with (
-        failpoints.point(f"write {path.name}", lambda: temporary.write_bytes(content[: len(content) // 2])),
+        failpoints.failpoint(f"write {path.name}", lambda: temporary.write_bytes(content[: len(content) // 2])),
         temporary.open("wb") as file,
     ):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    with failpoints.point(f"rename {path.name}"):
+    with failpoints.failpoint(f"rename {path.name}"):
         fence()
         temporary.replace(path)
     _sweep(path)
@@ -36,7 +36,7 @@ def _sweep(path: Path) -> None:
         try:
             os.kill(int(left.suffixes[-2][1:]), 0)
         except (ProcessLookupError, ValueError):
-            with failpoints.point("temporary of a dead writer"):
+            with failpoints.failpoint("temporary of a dead writer"):
                 left.unlink(missing_ok=True)
 
 

@@ -63,7 +63,7 @@ def dead_locks(root: Path) -> list[Path]:
 def unlock(root: Path, lock: Path) -> None:
     """Remove a lock that is dead, if it still is."""
     if lock in dead_locks(root):
-        with failpoints.point("git's lock that is dead"):
+        with failpoints.failpoint("git's lock that is dead"):
             lock.unlink(missing_ok=True)
 
 
@@ -144,18 +144,18 @@ def blobs(root: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
 def commit(root: Path, paths: Iterable[str], message: str) -> bool:
     """Commit these paths; False if nothing in them differs from HEAD."""
     wanted = sorted(paths)
-    with failpoints.point("git add", lambda: _leave_lock(root, "index")):
+    with failpoints.failpoint("git add", lambda: _leave_lock(root, "index")):
         git(root, "add", "--all", "--", *wanted)
     if not git(root, "diff", "--cached", "--name-only", "--", *wanted):
         return False
-    with failpoints.point("git commit", lambda: _leave_lock(root, "index", "HEAD")):
+    with failpoints.failpoint("git commit", lambda: _leave_lock(root, "index", "HEAD")):
         git(root, *_identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
     return True
 
 
 def tag(root: Path, name: str, message: str) -> None:
     """Tag HEAD, with a note; a tag of that name that was never pushed makes way."""
-    with failpoints.point("git tag", lambda: _leave_lock(root, f"refs/tags/{name}")):
+    with failpoints.failpoint("git tag", lambda: _leave_lock(root, f"refs/tags/{name}")):
         git(root, *_identity(root), "tag", "--force", "--annotate", name, "--message", message)
 
 
@@ -175,7 +175,7 @@ def push(root: Path, *tags: str) -> None:
     branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
     names = [f"refs/tags/{name}" for name in tags]
     try:
-        with failpoints.point("git push"):
+        with failpoints.failpoint("git push"):
             git(root, "push", "--quiet", "--atomic", REMOTE, f"HEAD:refs/heads/{branch}", *names)
     except GitError as error:
         if "[rejected]" not in str(error):
@@ -193,7 +193,7 @@ def fetch(root: Path) -> None:
         NotConfiguredError: The workspace has no remote called `origin`, or it does not answer.
     """
     try:
-        with failpoints.point("git fetch", lambda: _leave_lock(root, f"refs/remotes/{REMOTE}/main")):
+        with failpoints.failpoint("git fetch", lambda: _leave_lock(root, f"refs/remotes/{REMOTE}/main")):
             git(root, "fetch", "--quiet", "--tags", "--force", REMOTE)
     except GitError as error:
         raise NotConfiguredError(

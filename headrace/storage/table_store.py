@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from headrace import failpoints
-from headrace.errors import MissingObjectError, StaleAttemptError, TableBusyError
+from headrace.errors import LockLostError, MissingObjectError, TableLockedError
 from headrace.storage.dvc.cache import Cache, read_directory
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import directory_bytes
@@ -107,14 +107,16 @@ class Lake:
         path.parent.mkdir(parents=True, exist_ok=True)
         line = entry.to_line().encode() + b"\n"
         with (
-            failpoints.point("line of the journal", lambda: path.open("ab", buffering=0).write(line[: len(line) // 2])),
+            failpoints.failpoint(
+                "line of the journal", lambda: path.open("ab", buffering=0).write(line[: len(line) // 2])
+            ),
             path.open("ab", buffering=0) as journal,
         ):
             journal.write(line)
 
     def forget(self, table: str) -> None:
         """Drop the notes: the table is shown."""
-        with failpoints.point("end of the journal"):
+        with failpoints.failpoint("end of the journal"):
             self._journal(table).unlink(missing_ok=True)
 
     def _remembered(self, table: str) -> Manifest:
@@ -178,7 +180,7 @@ class Lake:
         if MANIFEST not in there or (folder / MANIFEST).read_bytes() != text:
             write_whole(folder / MANIFEST, text, fence)
         for name in there.keys() - wanted.keys() - {MANIFEST}:
-            with failpoints.point("file that is gone"):
+            with failpoints.failpoint("file that is gone"):
                 fence()
                 (folder / name).unlink(missing_ok=True)
 
@@ -222,7 +224,7 @@ class Lake:
             except BlockingIOError:
                 lock.seek(0)
                 holder = lock.read() or "unknown"
-                raise TableBusyError(
+                raise TableLockedError(
                     f"{table} is being written by another run (process {holder}) in {self.root}."
                     " Let it finish, or stop it if it hangs, then run the same command again."
                 ) from None
@@ -239,7 +241,7 @@ class Lake:
         """Refuse to go on if a lease of this run was taken away, so that another run may have come and gone since."""
         for path, inode in self.held.items():
             if not path.exists() or path.stat().st_ino != inode:
-                raise StaleAttemptError(
+                raise LockLostError(
                     f"{table}: this run (process {os.getpid()}) no longer holds {path}; another may have written the"
                     " table meanwhile. Nothing was shown. Run the same command again."
                 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, WHOLE, FeatureTable
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, UTC_MICROSECONDS, FeatureTable
 from headrace.errors import HeadraceError
 
 SPAN = "span"
@@ -18,7 +18,7 @@ class UndeclaredFeatureError(HeadraceError):
 
 
 def compute(
-    table: FeatureTable, day: str, files: Mapping[str, Sequence[Path]], until: str | None = None
+    table: FeatureTable, day: str, files: Mapping[str, Sequence[Path]], end_day: str | None = None
 ) -> pl.LazyFrame:
     """The rows of `table` for the UTC day `day`: keys, event time, known time and the declared features, in that order.
 
@@ -26,13 +26,13 @@ def compute(
         table: The declaration.
         day: `2013-01-09`.
         files: Keyword of the kernel → Parquet files in partition order.
-        until: The last of several days, for a kernel that takes it.
+        end_day: The last of several days, for a kernel that takes it.
 
     Raises:
         UndeclaredFeatureError: The kernel's frame lacks a declared column, or gives one another type.
     """
-    last = {} if until is None else {"until": until}
-    frame = table.kernel(day=day, **last, **{name: pl.scan_parquet(list(paths)) for name, paths in files.items()})
+    last = {} if end_day is None else {"end_day": end_day}
+    frame = table.transform(day=day, **last, **{name: pl.scan_parquet(list(paths)) for name, paths in files.items()})
     got = frame.collect_schema()
     wanted = {EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
     wrong = {name: got.get(name) for name, kind in wanted.items() if got.get(name) != kind}
@@ -42,20 +42,20 @@ def compute(
         seen = ", ".join(f"{name}: {kind}" for name, kind in got.items())
         raise UndeclaredFeatureError(
             f"features {table.name} {day}: expected {expected}; its kernel gave {seen}."
-            f" Mend the kernel or the declaration in {table.kernel.__module__}."
+            f" Mend the kernel or the declaration in {table.transform.__module__}."
         )
     return frame.select(*table.keys, *wanted)
 
 
-def check(table: FeatureTable, day: str, rows: pl.DataFrame, until: str | None = None) -> None:
-    """Hold the rows of one day, or of the days up to `until`, to what retrieval counts on.
+def check(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None = None) -> None:
+    """Hold the rows of one day, or of the days up to `end_day`, to what retrieval counts on.
 
     Raises:
         UndeclaredFeatureError: An event time is not of that UTC day, or is null; or a key has two rows of one time.
     """
-    stray = _stray(rows, day, until or day)
+    stray = _stray(rows, day, end_day or day)
     twice = rows.filter(pl.struct(*table.keys, EVENT_TIME).is_duplicated())
-    where, mend = f"features {table.name} {day}", f"Mend the kernel in {table.kernel.__module__}."
+    where, mend = f"features {table.name} {day}", f"Mend the kernel in {table.transform.__module__}."
     if stray.height:
         raise UndeclaredFeatureError(
             f"{where}: expected event times of that UTC day, seen {stray.height:,} others, {stray[EVENT_TIME][0]}"
@@ -76,10 +76,10 @@ def cut(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:
     return {day: found.get(day, rows.clear()) for day in days}
 
 
-def _stray(rows: pl.DataFrame, day: str, until: str) -> pl.DataFrame:
+def _stray(rows: pl.DataFrame, day: str, end_day: str) -> pl.DataFrame:
     """Rows of other days, or of none; a partition that is no day has no rows of its own."""
-    if day == WHOLE:
+    if day == UNPARTITIONED:
         return rows
-    first, last = (date.fromisoformat(name) for name in (day, until))
+    first, last = (date.fromisoformat(name) for name in (day, end_day))
     held = pl.col(EVENT_TIME).dt.date().is_between(first, last)
     return rows.filter(~held.fill_null(value=False))

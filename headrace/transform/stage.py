@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, WHOLE, Dataset, FeatureTable, Reads
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable, Input
 from headrace.engine.stage import Files, Inputs, Outcome, Stage
 from headrace.storage.manifest import Manifest
 from headrace.transform import kernel
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
     """The stage that makes the feature table `table`."""
-    reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.reads.values()}
-    names = dict(zip(table.reads, reads, strict=True))
+    reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.inputs.values()}
+    names = dict(zip(table.inputs, reads, strict=True))
     return Stage(
         verb="transform",
         dataset=dataset.name,
         table=f"features/{dataset.name}/{table.name}",
         reads=tuple(reads),
-        modules=(*table.modules, table.kernel.__module__),
+        modules=(*table.modules, table.transform.__module__),
         files=table.files,
         partitions=partial(partitions, reads),
         compute=partial(compute, table, names),
-        at_once=table.at_once,
+        at_once=table.batch_size,
         together=partial(together, table, names),
     )
 
 
 def partitions(
-    reads: Mapping[str, Reads], inputs: Mapping[str, Manifest], _own: Manifest
+    reads: Mapping[str, Input], inputs: Mapping[str, Manifest], _own: Manifest
 ) -> Iterator[tuple[str, Inputs]]:
     """Every partition of the first table read, with what lies in each table's lookback before it."""
     windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
@@ -100,7 +100,7 @@ class _Window:
     """The partitions of one input that a day reads."""
 
     def __init__(self, md5s: Mapping[str, str], lookback: int) -> None:
-        self.whole = {WHOLE: md5s[WHOLE]} if WHOLE in md5s else None
+        self.whole = {UNPARTITIONED: md5s[UNPARTITIONED]} if UNPARTITIONED in md5s else None
         self.days = sorted(md5s.items())
         self.ordinals = [] if self.whole else [_ordinal(day) for day, _ in self.days]
         self.lookback = lookback
@@ -112,7 +112,7 @@ class _Window:
     def before(self, day: str) -> dict[str, str]:
         if self.whole is not None:
             return self.whole
-        if day == WHOLE:
+        if day == UNPARTITIONED:
             return dict(self.days)
         last = _ordinal(day)
         first = bisect_left(self.ordinals, last - self.lookback)

@@ -20,7 +20,7 @@ import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
-from headrace.dataset import UTC_MICROSECONDS, WHOLE, Source
+from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, Source
 from headrace.errors import HeadraceError
 from headrace.validate.fast_path import Look, look, parsed_time
 from headrace.validate.result import CHECK, CHECKS, ROW, Verdict, as_text
@@ -46,7 +46,7 @@ class ContractFaultError(HeadraceError):
 
 
 @dataclass(frozen=True)
-class Within:
+class TimeBounds:
     """What times a column may hold: from `first`, up to and without `last`.
 
     A duration counts from the start (UTC) of the partition's day; a source of one partition gives times.
@@ -258,7 +258,7 @@ def _is_fine(seen: Look, partition: str) -> bool:
 def _is_inside(typed: pl.DataFrame, schema: pa.DataFrameSchema, partition: str) -> bool:
     """Whether every time is within its column's bounds."""
     for name, column in schema.columns.items():
-        within: Within | None = (column.metadata or {}).get("within")
+        within: TimeBounds | None = (column.metadata or {}).get("within")
         if within is not None:
             times, (first, last) = typed.get_column(name), within.bounds(partition)
             if times.count() and not first <= times.min() <= times.max() < last:  # type: ignore[operator]
@@ -270,7 +270,7 @@ def _outside(typed: pl.DataFrame, schema: pa.DataFrameSchema, partition: str) ->
     """(row, check) of every time outside its column's bounds."""
     failed = {}
     for name, column in schema.columns.items():
-        within: Within | None = (column.metadata or {}).get("within")
+        within: TimeBounds | None = (column.metadata or {}).get("within")
         if within is not None:
             times, (first, last) = typed.get_column(name), within.bounds(partition)
             failed[f"{name}: not_before({_bound_name(within.first)})"] = (times < first).fill_null(value=False)
@@ -288,7 +288,7 @@ def _failures(height: int, failed: Mapping[str, pl.Series]) -> pl.DataFrame:
 
 
 def _tidied(where: str, source: Source, typed: pl.DataFrame) -> pl.DataFrame:
-    tidy = source.tidy(typed)
+    tidy = source.transform(typed)
     if tidy.height != typed.height:
         raise ContractFaultError(
             f"{where}: tidying made {tidy.height} of {typed.height} rows. It must keep every row and their"
@@ -300,7 +300,7 @@ def _tidied(where: str, source: Source, typed: pl.DataFrame) -> pl.DataFrame:
 def _instant(bound: timedelta | datetime, partition: str) -> datetime:
     if isinstance(bound, datetime):
         return bound
-    if partition == WHOLE:
+    if partition == UNPARTITIONED:
         raise ContractFaultError("A source of one partition needs fixed times in `Within`, not durations.")
     return datetime.combine(date.fromisoformat(partition), datetime.min.time(), UTC) + bound
 

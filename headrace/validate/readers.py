@@ -24,7 +24,7 @@ class UnreadableError(HeadraceError):
 
 
 @dataclass(frozen=True)
-class Delimited:
+class CsvDialect:
     """How a delimited file is written. One record is one line.
 
     Attributes:
@@ -40,7 +40,7 @@ class Delimited:
     max_bytes: int = 1 << 30
 
 
-def delimited(path: Path, dialect: Delimited) -> pl.DataFrame:
+def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
     """The rows of a delimited file (plain or gzip), every column as text.
 
     Raises:
@@ -56,7 +56,7 @@ def delimited(path: Path, dialect: Delimited) -> pl.DataFrame:
         raise
 
 
-def parquet(path: Path) -> pl.DataFrame:
+def read_parquet(path: Path) -> pl.DataFrame:
     """The rows of a Parquet file as ingest wrote it from a database.
 
     Raises:
@@ -131,7 +131,7 @@ def _is_even(content: bytes, separator: bytes) -> bool:
     return len(set(names)) == len(names) and separators == lines * (len(names) - 1)
 
 
-def _rows(content: bytes, dialect: Delimited) -> pl.DataFrame:
+def _rows(content: bytes, dialect: CsvDialect) -> pl.DataFrame:
     return pl.read_csv(
         content,
         separator=dialect.separator,

@@ -33,12 +33,12 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
         table=f"validated/{dataset.name}/{source.name}",
         beside=(rejected,),
         reads=(raw,),
-        modules=(*source.modules, source.read.__module__, source.tidy.__module__),
+        modules=(*source.modules, source.read.__module__, source.transform.__module__),
         files=source.files,
         libraries=("polars", "pyarrow", "pandera"),
         partitions=partial(partitions, raw),
         compute=partial(compute, source, dataset.name, rejected),
-        at_once=source.at_once,
+        at_once=source.batch_size,
         together=partial(together, source, dataset.name, rejected),
         settles=False,
     )
@@ -99,14 +99,14 @@ def too_many(source: Source, dataset: str, name: str, verdict: Verdict, evidence
     share = verdict.rejected.height / verdict.rows_in
     check, rows = next(iter(verdict.counts.items()))
     return TooManyRejectedError(
-        f"{source.name} {name}: {share:.1%} of {verdict.rows_in:,} rows rejected, {source.tolerance:.1%} tolerated."
+        f"{source.name} {name}: {share:.1%} of {verdict.rows_in:,} rows rejected, {source.max_rejected_share:.1%} tolerated."
         f" Most often: {check} ({rows:,} rows). The rows are in {evidence}; fix the source or the contract, then run"
         f" `headrace validate {dataset} --table {source.name}`."
     )
 
 
 def _is_refused(verdict: Verdict, source: Source) -> bool:
-    return verdict.rejected.height > source.tolerance * verdict.rows_in
+    return verdict.rejected.height > source.max_rejected_share * verdict.rows_in
 
 
 def _span(entry: Entry | None) -> list[Any] | None:

@@ -28,9 +28,9 @@ class Days:
     end: datetime
 
     @classmethod
-    def of(cls, day: str, until: str | None = None) -> "Days":
-        """The day, or the days from it to `until`."""
-        first, last = (datetime.fromisoformat(name).replace(tzinfo=UTC) for name in (day, until or day))
+    def of(cls, day: str, end_day: str | None = None) -> "Days":
+        """The day, or the days from it to `end_day`."""
+        first, last = (datetime.fromisoformat(name).replace(tzinfo=UTC) for name in (day, end_day or day))
         return cls(first, last + DAY)
 
     def hold(self, column: str = "event_time") -> pl.Expr:

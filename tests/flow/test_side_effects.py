@@ -71,13 +71,13 @@ def test_every_change_to_the_world_stands_in_a_point_or_has_a_reason_why_not() -
     }
 
     unnumbered = {place: lines for place, lines in found.items() if not {place, place.split(" ")[0]} & REASONS.keys()}
-    assert unnumbered == {}, "put each into `with faults.point(...)`, or say in REASONS why it needs none"
+    assert unnumbered == {}, "put each into `with failpoints.failpoint(...)`, or say in REASONS why it needs none"
     there = {*found, *(place.split(" ")[0] for place in found)}
     assert there >= REASONS.keys(), "a reason for what is not there any more"
 
 
 def test_an_unnumbered_change_would_be_seen() -> None:
-    lines = ("path.unlink()", "bucket.delete('x')", "with faults.point('x'):", "    path.unlink()")
+    lines = ("path.unlink()", "bucket.delete('x')", "with failpoints.failpoint('x'):", "    path.unlink()")
     code = "\n    ".join(("def lose(path, bucket):", *lines))
 
     assert changes(ast.parse(code)) == {"lose": [2, 3]}
@@ -110,8 +110,8 @@ def unguarded(node: ast.AST, within: tuple[str, ...]) -> Iterator[tuple[str, ast
 
 
 def is_point(node: ast.AST) -> bool:
-    """Whether it is `faults.point(...)`."""
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == "faults.point"
+    """Whether it is `failpoints.failpoint(...)`."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "failpoints.failpoint"
 
 
 def is_change(call: ast.Call) -> bool:

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import real_flights
 
-from headrace.dataset import WHOLE
+from headrace.dataset import UNPARTITIONED
 from headrace.storage import git, parquet
 from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
@@ -46,7 +46,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     validated = {day: real_flights.judged("flights", day).accepted for day in DAYS}
     keep(lake, "validated/flights/flights", validated, train_delay.FLIGHT)
     for table in DATASET.features:
-        rows = {day: kernel.compute(table, day, files(lake, table.reads, day)).collect() for day in DAYS}
+        rows = {day: kernel.compute(table, day, files(lake, table.inputs, day)).collect() for day in DAYS}
         keep(lake, f"features/flights/{table.name}", rows, [*table.keys, "event_time"])
     late = pl.concat([validated[DAYS[0]], validated[DAYS[-1]]]).filter(pl.col("dep_delay_min") >= 60)
     labels = (
@@ -54,7 +54,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         .gather([0, 1, -1])
         .with_columns(label=pl.Series(["weather", "carrier", "weather"]))
     )
-    keep(lake, "labels/flights/delay_cause", {WHOLE: labels}, train_delay.FLIGHT)
+    keep(lake, "labels/flights/delay_cause", {UNPARTITIONED: labels}, train_delay.FLIGHT)
     return lake
 
 

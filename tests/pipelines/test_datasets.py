@@ -5,7 +5,7 @@ import re
 import pytest
 from workspaces import REPOSITORY
 
-from headrace.dataset import UTC_MICROSECONDS, Dataset, Objects
+from headrace.dataset import UTC_MICROSECONDS, Dataset, ObjectSource
 from headrace.engine.fingerprint import stage_code
 from headrace.errors import HeadraceError
 from headrace.project import dvc_stages, graph
@@ -47,15 +47,15 @@ def test_every_contract_names_the_type_of_every_column_and_times_are_utc(dataset
 
 def test_every_source_tolerates_less_than_half_and_has_a_key(dataset: Dataset) -> None:
     for source in dataset.sources:
-        assert 0 <= source.tolerance < 0.5, source.name
+        assert 0 <= source.max_rejected_share < 0.5, source.name
         assert source.key, source.name
 
 
 def test_keys_of_object_sources_give_a_partition_or_are_one_object(dataset: Dataset) -> None:
     for source in dataset.sources:
-        if isinstance(source.origin, Objects):
-            assert source.origin.prefix.endswith("/"), source.name
-            groups = re.compile(source.origin.partition).groupindex
+        if isinstance(source.location, ObjectSource):
+            assert source.location.prefix.endswith("/"), source.name
+            groups = re.compile(source.location.partition).groupindex
             assert set(groups) <= {"partition"}, source.name
 
 

@@ -23,7 +23,9 @@ DATASET = "digits"
 
 
 def test_to_add_it_took_one_folder_and_nothing_else() -> None:
-    tracked = git(REPOSITORY, "ls-files", "-co", "--exclude-standard", "headrace", "pipelines", "dags", "feature_repo").split()
+    tracked = git(
+        REPOSITORY, "ls-files", "-co", "--exclude-standard", "headrace", "pipelines", "dags", "feature_repo"
+    ).split()
     named = [
         path
         for path in tracked

@@ -12,7 +12,7 @@ from flights_oracle import EXPECTED, HOUR, TABLES, flights_of
 from polars.testing import assert_frame_equal
 from real_flights import SOURCES, judged
 
-from headrace.dataset import UTC_MICROSECONDS, WHOLE, FeatureTable
+from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, FeatureTable
 from headrace.transform import kernel
 from headrace.validate.contract import split
 
@@ -26,9 +26,9 @@ def computed(name: str, day: str, *, more: int = 0, **replaced: pl.LazyFrame) ->
     table = TABLES[name]
     frames = {
         keyword: real_flights.validated(read.table.partition("/")[2], day, read.lookback + more if read.lookback else 0)
-        for keyword, read in table.reads.items()
+        for keyword, read in table.inputs.items()
     }
-    return table.kernel(day=day, **{**frames, **replaced}).collect()
+    return table.transform(day=day, **{**frames, **replaced}).collect()
 
 
 @pytest.mark.parametrize("day", DAYS)
@@ -123,7 +123,7 @@ def latest_flight(day: str) -> pl.LazyFrame:
 @pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
 def test_the_lookback_is_as_long_as_the_latest_fact_needs_and_no_longer(name: str) -> None:
     day = "2013-02-10"
-    lookback = TABLES[name].reads["flights"].lookback
+    lookback = TABLES[name].inputs["flights"].lookback
     days = real_flights.days_before(day, lookback + 1)
 
     first_unread, first_read = (computed(name, day, flights=_asked(name, day, days[i])) for i in (0, 1))
@@ -147,12 +147,12 @@ def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> N
         keyword: real_flights.validated(
             read.table.partition("/")[2], days[-1], read.lookback + 3 if read.lookback else 0
         )
-        for keyword, read in table.reads.items()
+        for keyword, read in table.inputs.items()
     }
 
-    together = table.kernel(day=days[0], until=days[-1], **frames).collect()
+    together = table.transform(day=days[0], end_day=days[-1], **frames).collect()
 
-    assert table.at_once > 1
+    assert table.batch_size > 1
     for day, rows in kernel.cut(together, days).items():
         assert rows.equals(computed(name, day)), day
 
@@ -162,14 +162,14 @@ def test_neither_the_order_of_rows_nor_the_engine_changes_a_bit(name: str) -> No
     table, day = TABLES[name], "2013-02-10"
     frames = {
         keyword: real_flights.validated(read.table.partition("/")[2], day, read.lookback).collect()
-        for keyword, read in table.reads.items()
+        for keyword, read in table.inputs.items()
     }
     shuffled = {name: frame.sample(fraction=1, shuffle=True, seed=5).lazy() for name, frame in frames.items()}
 
     rows = computed(name, day)
 
-    assert table.kernel(day=day, **shuffled).collect().equals(rows)
-    assert table.kernel(day=day, **shuffled).collect(engine="streaming").equals(rows)
+    assert table.transform(day=day, **shuffled).collect().equals(rows)
+    assert table.transform(day=day, **shuffled).collect(engine="streaming").equals(rows)
 
 
 def test_the_longest_delay_is_not_known_while_the_flight_still_stands() -> None:
@@ -199,7 +199,7 @@ def test_a_corrected_hour_of_weather_keeps_its_event_time_and_shows_when_it_beca
 def test_an_aircraft_that_is_not_registered_has_a_history_and_no_facts() -> None:
     rows = computed("aircraft_history", "2013-01-10")
 
-    unknown = rows.join(judged("planes", WHOLE).accepted, on="tailnum", how="anti")
+    unknown = rows.join(judged("planes", UNPARTITIONED).accepted, on="tailnum", how="anti")
     assert unknown.height > 100
     assert unknown["seats"].null_count() == unknown.height
     assert unknown["last_dep_delay_min"].null_count() < unknown.height
@@ -211,11 +211,11 @@ def test_an_arrival_where_the_clock_is_not_known_counts_only_when_it_must_have_h
     (flight,) = flights.rows(named=True)
     latest = flight["departed_at"] + timedelta(minutes=flight["air_time_min"] + 300)
 
-    rows = table.kernel(
+    rows = table.transform(
         day=f"{latest:%Y-%m-%d}",
         flights=flights.lazy(),
-        planes=judged("planes", WHOLE).accepted.lazy(),
-        airports=judged("airports", WHOLE).accepted.lazy(),
+        planes=judged("planes", UNPARTITIONED).accepted.lazy(),
+        airports=judged("airports", UNPARTITIONED).accepted.lazy(),
     ).collect()
 
     assert rows.filter(pl.col("last_arr_delay_min").is_not_null())["event_time"].to_list() == [latest]
@@ -234,6 +234,6 @@ def test_two_departures_of_an_aircraft_in_one_minute_make_one_row_and_the_longer
 
 
 def test_the_feature_tables_read_only_the_datasets_own_sources() -> None:
-    tables: set[FeatureTable | str] = {read.table for table in TABLES.values() for read in table.reads.values()}
+    tables: set[FeatureTable | str] = {read.table for table in TABLES.values() for read in table.inputs.values()}
 
     assert tables == {f"validated/{name}" for name in SOURCES}

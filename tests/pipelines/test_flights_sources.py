@@ -9,7 +9,7 @@ import pytest
 import real_flights
 from real_flights import SOURCES, judged
 
-from headrace.dataset import WHOLE, Objects
+from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.project.loading import load_dataset
 from headrace.validate.contract import RetypedColumnError, SchemaChangedError, split
 from headrace.validate.readers import UnreadableError
@@ -58,13 +58,13 @@ def test_of_all_weather_only_the_hour_of_the_impossible_wind_is_rejected() -> No
 def test_the_real_data_stays_within_the_tolerance(source: object) -> None:
     partition = {"flights": SNOW, "weather": "2013-02-12"}
     name = getattr(source, "name", "")
-    verdict = judged(name, partition.get(name, WHOLE))
+    verdict = judged(name, partition.get(name, UNPARTITIONED))
 
-    assert verdict.rejected.height <= SOURCES[name].tolerance * verdict.rows_in
+    assert verdict.rejected.height <= SOURCES[name].max_rejected_share * verdict.rows_in
 
 
 def test_airports_in_the_wrong_half_of_the_world_are_rejected() -> None:
-    rejected = judged("airports", WHOLE).rejected
+    rejected = judged("airports", UNPARTITIONED).rejected
 
     assert rejected.select("faa", "checks").rows() == [
         ("DVT", ["tzone: one_of_our_zones"]),
@@ -74,14 +74,14 @@ def test_airports_in_the_wrong_half_of_the_world_are_rejected() -> None:
 
 
 def test_an_airport_without_a_zone_is_accepted_with_none() -> None:
-    zones = dict(judged("airports", WHOLE).accepted.select("airport", "zone").iter_rows())
+    zones = dict(judged("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
 
     assert zones["YAK"] is None
     assert zones["LAX"] == "America/Los_Angeles"
 
 
 def test_all_planes_are_accepted_and_what_is_not_known_is_null() -> None:
-    verdict = judged("planes", WHOLE)
+    verdict = judged("planes", UNPARTITIONED)
 
     assert (verdict.accepted.height, verdict.rejected.height) == (3322, 0)
     assert verdict.accepted["built_year"].null_count() == 70
@@ -158,8 +158,8 @@ def test_a_flight_that_left_and_never_arrived_as_planned_is_accepted_without_arr
 def test_aircraft_and_airports_that_nobody_knows_are_no_fault_of_the_flight() -> None:
     flights = judged("flights", "2013-01-01").accepted
 
-    assert flights.join(judged("planes", WHOLE).accepted, on="tailnum", how="anti").height > 100
-    unknown = flights.join(judged("airports", WHOLE).accepted, left_on="dest", right_on="airport", how="anti")
+    assert flights.join(judged("planes", UNPARTITIONED).accepted, on="tailnum", how="anti").height > 100
+    unknown = flights.join(judged("airports", UNPARTITIONED).accepted, left_on="dest", right_on="airport", how="anti")
     assert set(unknown["dest"]) <= {"BQN", "PSE", "SJU", "STT"}
     assert unknown.height > 10
 
@@ -234,6 +234,8 @@ def test_an_object_cut_short_stops_the_day_with_its_name_and_the_next_command(tm
 
 
 def test_each_source_says_which_objects_are_its_own() -> None:
-    origins = [source.origin for source in load_dataset("flights").sources if isinstance(source.origin, Objects)]
+    origins = [
+        source.location for source in load_dataset("flights").sources if isinstance(source.location, ObjectSource)
+    ]
 
     assert [(origin.prefix, origin.suffix) for origin in origins] == [("flights/", ".csv.gz"), ("airports/", ".csv")]

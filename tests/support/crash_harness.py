@@ -126,14 +126,14 @@ def counted(case: Case) -> tuple[list[tuple[str, bool]], list[str], float]:
     """The points that an undisturbed run passes, what it did outside of any, and the seconds it took."""
     outside = listen()
     began = time.monotonic()
-    failpoints.arm(failpoints.NEVER)
+    failpoints.enable(failpoints.NEVER)
     case.run()
-    return failpoints.passed(), outside, time.monotonic() - began
+    return failpoints.hits(), outside, time.monotonic() - began
 
 
-def dies(case: Case, at: int, way: failpoints.Way) -> None:
+def dies(case: Case, at: int, way: failpoints.Mode) -> None:
     """Run until the n-th point."""
-    failpoints.arm(at, way)
+    failpoints.enable(at, way)
     case.run()
 
 
@@ -151,10 +151,10 @@ def mixed(seen: Mapping[str, object], old: Mapping[str, object], new: Mapping[st
     return [name for name in names if seen.get(name) not in (old.get(name), new.get(name))]
 
 
-def plan(points: list[tuple[str, bool]], every: int) -> list[tuple[int, failpoints.Way]]:
+def plan(points: list[tuple[str, bool]], every: int) -> list[tuple[int, failpoints.Mode]]:
     """Where to die: before each point, with half of it done, and after the last: after another is before the next."""
     numbered = list(enumerate(points, start=1))
-    wanted: list[tuple[int, failpoints.Way]] = [(at, "before") for at, _ in numbered]
+    wanted: list[tuple[int, failpoints.Mode]] = [(at, "before") for at, _ in numbered]
     wanted += [(at, "half") for at, (_, can_be_half) in numbered if can_be_half]
     wanted += [(len(points), "after")]
     return wanted[:: every or 1]

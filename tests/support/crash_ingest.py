@@ -13,7 +13,7 @@ import polars as pl
 from crash_harness import Seen
 from crash_state import VISIBLE, copied, expect_shown, files, remove_locks, whole
 
-from headrace.dataset import Query, Source
+from headrace.dataset import Source, TableSource
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage.s3.bucket import Bucket
@@ -22,7 +22,7 @@ from headrace.storage.table_store import Lake
 DATABASE = "CRASH_DATABASE_URL"
 VISITS = Source(
     "visits",
-    Query("visits", ("shop", "at"), "updated_at", "at", DATABASE),
+    TableSource("visits", ("shop", "at"), "updated_at", "at", DATABASE),
     pl.read_parquet,
     None,
     minimal_dataset.tidy,

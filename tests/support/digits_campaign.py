@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from servers import S3
 
-from headrace.dataset import Dataset, Labeling
+from headrace.dataset import Dataset, LabelingTask
 from headrace.engine.run import run_stage
 from headrace.ingest.ingest import ingest
 from headrace.label import commands
@@ -33,7 +33,7 @@ class Digits:
     lake: Lake
     settings: Settings
     dataset: Dataset
-    labeling: Labeling
+    labeling: LabelingTask
 
     @classmethod
     def arrived(cls, server: "LabelServer", s3: S3, root: Path, title: str, count: int) -> "Digits":

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 from feast import FeatureStore
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Reads
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Input
 from headrace.feast.open import close_store, open_store
 from headrace.feast.retrieval_job import Retrieval
 from headrace.publish.publish import Published, publish
@@ -40,8 +40,8 @@ def _no_kernel(**_tables: pl.LazyFrame) -> pl.LazyFrame:
 WEATHER = FeatureTable(
     name="origin_weather",
     keys=("origin",),
-    reads={"weather": Reads("validated/weather")},
-    kernel=_no_kernel,
+    inputs={"weather": Input("validated/weather")},
+    transform=_no_kernel,
     features={
         "temp_c": pl.Float64(),
         "gusts": pl.Int64(),
@@ -54,16 +54,16 @@ WEATHER = FeatureTable(
 AIRCRAFT = FeatureTable(
     name="aircraft_history",
     keys=("tailnum",),
-    reads={"flights": Reads("validated/flights")},
-    kernel=_no_kernel,
+    inputs={"flights": Input("validated/flights")},
+    transform=_no_kernel,
     features={"delay_min": pl.Float64(), "flights_7d": pl.Int32()},
     ttl=timedelta(days=7),
 )
 ROUTES = FeatureTable(
     name="route_traffic",
     keys=("carrier_id", "origin"),
-    reads={"flights": Reads("validated/flights")},
-    kernel=_no_kernel,
+    inputs={"flights": Input("validated/flights")},
+    transform=_no_kernel,
     features={"temp_c": pl.Float64()},
     ttl=timedelta(0),
     key_types={"carrier_id": pl.Int64()},

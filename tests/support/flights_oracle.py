@@ -10,7 +10,7 @@ import polars as pl
 import real_flights
 from real_flights import judged
 
-from headrace.dataset import WHOLE
+from headrace.dataset import UNPARTITIONED
 from headrace.project.loading import load_dataset
 
 TABLES = {table.name: table for table in load_dataset("flights").features}
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 def flights_of(name: str, day: str) -> pl.DataFrame:
     """The flights that a feature table reads for a day."""
-    return real_flights.validated("flights", day, TABLES[name].reads["flights"].lookback).collect()
+    return real_flights.validated("flights", day, TABLES[name].inputs["flights"].lookback).collect()
 
 
 def hours_of(day: str) -> list[datetime]:
@@ -137,8 +137,8 @@ def arrived_at(flight: Row, zones: Mapping[str, str | None]) -> datetime:
 
 def expected_aircraft_history(day: str) -> list[Row]:
     """By loops: what was known of each aircraft each time it left or arrived."""
-    zones = dict(judged("airports", WHOLE).accepted.select("airport", "zone").iter_rows())
-    planes = {plane["tailnum"]: plane for plane in judged("planes", WHOLE).accepted.rows(named=True)}
+    zones = dict(judged("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
+    planes = {plane["tailnum"]: plane for plane in judged("planes", UNPARTITIONED).accepted.rows(named=True)}
     left: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     arrived: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     for flight in flights_of("aircraft_history", day).rows(named=True):

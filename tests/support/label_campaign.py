@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.dataset import Dataset, Labeling, Reads
+from headrace.dataset import Dataset, Input, LabelingTask
 from headrace.label import commands
 from headrace.label.commands import Collected, Sent
 from headrace.settings import Settings
@@ -59,14 +59,14 @@ class Campaign:
         self.server = server
         self.lake = Lake.at(root)
         self.settings = server.settings()
-        self.labeling = Labeling(
+        self.labeling = LabelingTask(
             name="cause", title=title[-50:], config=CONFIG, control="cause", choices=("carrier", "weather", "security"),
-            reads={"rides": Reads("validated/rides")}, sample=sample, keys=("started_at", "car"),
+            inputs={"rides": Input("validated/rides")}, sample=sample, keys=("started_at", "car"),
             task=task, **declared,
         )  # fmt: skip
         self.dataset = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(self.labeling,))
 
-    def asking(self, **declared: Any) -> Labeling:  # noqa: ANN401
+    def asking(self, **declared: Any) -> LabelingTask:  # noqa: ANN401
         """The question, declared otherwise."""
         return replace(self.labeling, **declared)
 

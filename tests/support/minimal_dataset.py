@@ -8,7 +8,7 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Objects, Reads, Source
+from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Input, ObjectSource, Source
 from headrace.engine.run import Ran, run_stage
 from headrace.project import graph
 from headrace.project.executors import Executor
@@ -44,7 +44,7 @@ def totals(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
 
 SALES = Source(
     name="sales",
-    origin=Objects(prefix="sales/", partition=r"sales/(?P<partition>.+)\.csv", suffix=".csv"),
+    location=ObjectSource(prefix="sales/", partition=r"sales/(?P<partition>.+)\.csv", suffix=".csv"),
     read=read,
     contract=pa.DataFrameSchema(
         {
@@ -54,15 +54,15 @@ SALES = Source(
         },
         strict=True,
     ),
-    tidy=tidy,
+    transform=tidy,
     key=("at", "shop"),
-    tolerance=0.5,
+    max_rejected_share=0.5,
 )
 FEATURES = FeatureTable(
     name="totals",
     keys=("shop",),
-    reads={"sales": Reads("validated/sales", lookback=2)},
-    kernel=totals,
+    inputs={"sales": Input("validated/sales", lookback=2)},
+    transform=totals,
     features={"amount": pl.Int64()},
     ttl=timedelta(days=2),
 )

@@ -19,7 +19,7 @@ MANY = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR} for number 
 
 KEYS = ["N2", "M00001", "M00599"]
 RELEASES = 3
-_point = failpoints.point
+_point = failpoints.failpoint
 
 
 @dataclass

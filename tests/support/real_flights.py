@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from headrace.dataset import WHOLE
+from headrace.dataset import UNPARTITIONED
 from headrace.validate.contract import split
 from headrace.validate.result import Verdict
 from pipelines.flights import DATASET
@@ -88,6 +88,6 @@ def days_before(day: str, lookback: int) -> list[str]:
 def validated(table: str, day: str, lookback: int = 0) -> pl.LazyFrame:
     """What a kernel reads: the validated partitions of the days from `lookback` before a day, as far as there are."""
     if table in {"planes", "airports"}:
-        return judged(table, WHOLE).accepted.lazy()
+        return judged(table, UNPARTITIONED).accepted.lazy()
     raw = flights() if table == "flights" else weather()
     return pl.concat([judged(table, name).accepted for name in days_before(day, lookback) if name in raw]).lazy()

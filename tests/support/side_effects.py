@@ -36,7 +36,7 @@ def listen() -> list[str]:
     outside: list[str] = []
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in TELLERS and not failpoints.inside():
+        if event in TELLERS and not failpoints.is_inside():
             found = TELLERS[event](arguments)
             if found and not any(re.search(pattern, found) for pattern in ASIDE):
                 outside.append(f"{found} ({event} by {_who()})")

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from servers import S3, Relay
 
-from headrace.dataset import Dataset, Objects, Source
+from headrace.dataset import Dataset, ObjectSource, Source
 from headrace.ingest.ingest import Ingested, ingest
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
@@ -16,10 +16,10 @@ from headrace.storage.s3.bucket import Bucket
 from headrace.storage.table_store import Lake
 
 TABLE = "raw/trips/days"
-DAYS = Objects("days/", r"days/(?P<partition>\d{4}-\d\d-\d\d)\.csv\.gz", ".csv.gz")
+DAYS = ObjectSource("days/", r"days/(?P<partition>\d{4}-\d\d-\d\d)\.csv\.gz", ".csv.gz")
 
 
-def dataset(origin: Objects = DAYS) -> Dataset:
+def dataset(origin: ObjectSource = DAYS) -> Dataset:
     return Dataset(
         name="trips",
         description="",
@@ -47,7 +47,7 @@ class Trips:
         for day in days:
             self.bucket.write(key(day), content(day) if text is None else text)
 
-    def ingest(self, origin: Objects = DAYS, **options: bool | str | Callable[[str, int, int], None]) -> Ingested:
+    def ingest(self, origin: ObjectSource = DAYS, **options: bool | str | Callable[[str, int, int], None]) -> Ingested:
         """Run what is tested."""
         return ingest(dataset(origin), self.lake, Settings(), **options)[0]  # type: ignore[arg-type]
 

@@ -9,24 +9,24 @@ import polars as pl
 import pytest
 from servers import PostgreSQL, Relay
 
-from headrace.dataset import Dataset, Query, Source
+from headrace.dataset import Dataset, Source, TableSource
 from headrace.ingest.ingest import Ingested, Progress, ingest
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
 
 TABLE = "raw/sky/weather"
-WEATHER = Query("weather", ("origin", "at"), "updated_at", "at")
-PLANES = Query("planes", ("tail",), "updated_at")
+WEATHER = TableSource("weather", ("origin", "at"), "updated_at", "at")
+PLANES = TableSource("planes", ("tail",), "updated_at")
 OLD = "2013-01-05 00:00:00+00:00"
 NEW = "2013-02-01 00:00:00+00:00"
 INSERT = "INSERT INTO weather VALUES "
 
 
-def source(name: str, query: Query) -> Source:
+def source(name: str, query: TableSource) -> Source:
     return Source(name, query, pl.read_parquet, None, lambda rows: rows, query.key)
 
 
-def sky(**queries: Query) -> Dataset:
+def sky(**queries: TableSource) -> Dataset:
     return Dataset(
         name="sky", description="", owner="", sources=tuple(source(name, query) for name, query in queries.items())
     )
@@ -43,7 +43,7 @@ class Weather:
 
     def ingest(
         self,
-        query: Query = WEATHER,
+        query: TableSource = WEATHER,
         *,
         full: bool = False,
         allow_empty: bool = False,

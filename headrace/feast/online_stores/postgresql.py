@@ -193,7 +193,7 @@ class PostgreSQL:
                 cursor.execute(f"DELETE FROM {table} WHERE {quoted(KEY)} IN ({gone})")  # noqa: S608
             for name in ("headrace_new", "headrace_gone"):
                 cursor.execute(f"DROP TABLE IF EXISTS pg_temp.{name}")
-            with failpoints.point("commit of the online values"):
+            with failpoints.failpoint("commit of the online values"):
                 cursor.connection.commit()
 
     def lead(self, generation: int, last: int) -> None:

@@ -227,10 +227,10 @@ class Redis:
             for batch in write.iter_slices(BATCH):
                 keys = self._names(batch[KEY].to_list())
                 values = [*chain.from_iterable(batch.select(columns).iter_rows())]
-                with failpoints.point("batch of the online values"):
+                with failpoints.failpoint("batch of the online values"):
                     self._guarded(WRITE, keys, generation, [len(fields), *fields, *values])
             for some in _batches(delete.to_list()):
-                with failpoints.point("batch of the online deletions"):
+                with failpoints.failpoint("batch of the online deletions"):
                     self._guarded(DELETE, self._names(some), generation, fields)
 
     def lead(self, generation: int, last: int) -> None:

@@ -155,7 +155,7 @@ class SQLite:
             # In order of keys, which is that of the table.
             database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
             database.executemany(f"DELETE FROM {table} WHERE {quoted(KEY)} = ?", zip(delete, strict=True))  # noqa: S608
-            with failpoints.point("commit of the online values"):
+            with failpoints.failpoint("commit of the online values"):
                 database.execute("COMMIT")
 
     def lead(self, generation: int, last: int) -> None:

@@ -140,7 +140,7 @@ class Shelf:
         write, delete = change.write, change.delete
         if write.height or delete.len():
             some = write.head(max(1, write.height // 2))
-            with failpoints.point(
+            with failpoints.failpoint(
                 "online values", lambda: self.online.change(self.view, some, delete.clear(), generation)
             ):
                 self.online.change(self.view, write, delete, generation)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import quoted_name
 from sqlalchemy.sql.expression import TableClause
 
-from headrace.dataset import WHOLE, Query
+from headrace.dataset import UNPARTITIONED, TableSource
 from headrace.errors import NotConfiguredError
 from headrace.ingest.database.backend import (
     DatabaseError,
@@ -62,7 +62,7 @@ class Snapshot:
 
     server: Server
 
-    def listing(self, query: Query) -> Listing:
+    def listing(self, query: TableSource) -> Listing:
         """Columns and partitions of the table.
 
         Raises:
@@ -83,7 +83,7 @@ class Snapshot:
                 groups[day] = Group(rows, watermark, total)
         return Listing(tuple((field.name, str(field.type)) for field in schema), groups)
 
-    def read(self, query: Query, listing: Listing, wanted: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
+    def read(self, query: TableSource, listing: Listing, wanted: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
         """The rows of the partitions `wanted`, one partition after the other.
 
         One statement reads them all, day by day, so the server passes over the table once. Memory holds one partition
@@ -112,7 +112,7 @@ class Snapshot:
                 f" ({len(chosen)} wanted): {error} Nothing of this table is shown; run the same command again."
             ) from error
 
-    def _schema(self, query: Query) -> pa.Schema:
+    def _schema(self, query: TableSource) -> pa.Schema:
         schema = self.server.schema(_source(query), query.table)
         declared = [*query.key, query.watermark, *([query.partition_by] if query.partition_by else [])]
         missing = [name for name in declared if name not in schema.names]
@@ -130,15 +130,15 @@ class Snapshot:
             )
         return schema
 
-    def _listing(self, query: Query, schema: pa.Schema) -> str:
+    def _listing(self, query: TableSource, schema: pa.Schema) -> str:
         mark = schema.field(query.watermark)
         counted = (func.count(), self.server.newest(mark), self.server.total(mark))
         if query.partition_by is None:
-            return self._text(select(literal_column(f"'{WHOLE}'"), *counted).select_from(_source(query)))
+            return self._text(select(literal_column(f"'{UNPARTITIONED}'"), *counted).select_from(_source(query)))
         day = self.server.day(schema.field(query.partition_by)).label("day")
         return self._text(select(day, *counted).select_from(_source(query)).group_by(literal_column("1")))
 
-    def _reading(self, query: Query, schema: pa.Schema, listing: Listing, wanted: list[str]) -> str:
+    def _reading(self, query: TableSource, schema: pa.Schema, listing: Listing, wanted: list[str]) -> str:
         columns = [self.server.pick(field) for field in schema]
         if query.partition_by is None:
             return self._text(select(*columns).select_from(_source(query)))
@@ -189,7 +189,7 @@ def _server(url: URL, patience: float) -> AbstractContextManager[Server]:
     )
 
 
-def _source(query: Query) -> TableClause:
+def _source(query: TableSource) -> TableClause:
     schema, _, name = query.table.rpartition(".")
     return table(quoted_name(name, quote=True), schema=quoted_name(schema, quote=True) if schema else None)
 
@@ -206,7 +206,7 @@ def _runs(days: list[str]) -> list[tuple[date, date]]:
 
 
 def _as_one(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.Table]]:
-    yield WHOLE, pa.Table.from_batches(batches)
+    yield UNPARTITIONED, pa.Table.from_batches(batches)
 
 
 def _by_day(batches: Iterator[pa.RecordBatch], by: str) -> Iterator[tuple[str, pa.Table]]:
@@ -227,7 +227,7 @@ def _by_day(batches: Iterator[pa.RecordBatch], by: str) -> Iterator[tuple[str, p
         yield str(now), pa.Table.from_batches(held)
 
 
-def _expect(query: Query, partition: str, counted: int, seen: int) -> None:
+def _expect(query: TableSource, partition: str, counted: int, seen: int) -> None:
     if counted != seen:
         raise DatabaseError(
             f"{query.table} {partition}: expected the {counted} rows that were counted, seen {seen}, in one"

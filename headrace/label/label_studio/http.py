@@ -103,7 +103,7 @@ class Wire:
             LostAnswerError: Whether the server did it is not known.
             LabelStudioError: It refuses.
         """
-        with failpoints.point(f"{method} to Label Studio"):
+        with failpoints.failpoint(f"{method} to Label Studio"):
             answer = self._once(method, path, json=body)
         return answer.json() if answer.content else None
 

@@ -111,7 +111,7 @@ class Cache:
         size = temporary.stat().st_size
         target = self.path(md5)
         if not target.exists() or target.stat().st_size != size:
-            with failpoints.point("object into the cache", lambda: os.truncate(temporary, size // 2)):
+            with failpoints.failpoint("object into the cache", lambda: os.truncate(temporary, size // 2)):
                 _sync(temporary)
                 temporary.chmod(READ_ONLY)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -161,9 +161,9 @@ class Cache:
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         source = self.fetch(md5)
-        with failpoints.point("copy into the workspace", lambda: temporary.write_bytes(b"half")):
+        with failpoints.failpoint("copy into the workspace", lambda: temporary.write_bytes(b"half")):
             _copy(source, temporary)
-        with failpoints.point("file of the workspace"):
+        with failpoints.failpoint("file of the workspace"):
             fence()
             temporary.replace(path)
 

@@ -80,7 +80,7 @@ class Remote:
 
     def write(self, md5: str, path: Path) -> Object:
         """Put the object there, whatever is there."""
-        with failpoints.point(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}"):
+        with failpoints.failpoint(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}"):
             return self.bucket.write(self.key(md5), path)
 
     def has(self, md5: str, size: int) -> bool:

@@ -42,5 +42,5 @@ def abandon(bucket: Bucket, upload: Upload) -> None:
         StorageError: The server does not let us.
     """
     doing = f"give up the upload of s3://{bucket.name}/{upload.key}"
-    with failpoints.point("upload that never ended"):
+    with failpoints.failpoint("upload that never ended"):
         bucket.ask(doing, "abort_multipart_upload", Key=upload.key, UploadId=upload.id)

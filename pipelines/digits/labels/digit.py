@@ -9,13 +9,13 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import Evidence, Labeling, Reads, Thresholds
-from headrace.label.sampling import Gold, Highest, Random, draw
+from headrace.dataset import Input, ItemFeatures, LabelingTask, Thresholds
+from headrace.label.sampling import GoldSampling, UncertaintySampling, UniformSampling, sample_rows
 from pipelines.digits.labels import strokes
 
 KEYS = ("image_id",)
 CHOICES = tuple("0123456789")
-POLICIES = (Random(0.4), Highest(0.4, "uncertainty"), Gold(0.2))
+POLICIES = (UniformSampling(0.4), UncertaintySampling(0.4, "uncertainty"), GoldSampling(0.2))
 
 CONFIG = (
     """<View>
@@ -40,7 +40,7 @@ def sample(*, params: Mapping[str, int], images: pl.LazyFrame, gold: pl.LazyFram
         pl.col("taken_at").alias("event_time"),
         pl.Series("uncertainty", [uncertainty(row) for row in pictures.iter_rows(named=True)], pl.Float64),
     )
-    return draw(population, POLICIES, params["sample"], params["seed"], held_out=known)
+    return sample_rows(population, POLICIES, params["sample"], params["seed"], held_out=known)
 
 
 def uncertainty(row: Mapping[str, Any]) -> float:
@@ -59,23 +59,23 @@ def task(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"picture": row["picture"], "object": f"digits/{row['image_id']}.png"}
 
 
-LABELING = Labeling(
+LABELING = LabelingTask(
     name="digit",
     title="Which digit is this?",
     config=CONFIG,
     control="digit",
     choices=CHOICES,
-    reads={"images": Reads("validated/images"), "gold": Reads("validated/gold")},
+    inputs={"images": Input("validated/images"), "gold": Input("validated/gold")},
     sample=sample,
     keys=KEYS,
     task=task,
     params={"sample": 40, "seed": 7},
-    functions=strokes.FUNCTIONS,
-    blind=0.25,
-    opinions=2,
-    most_opinions=3,
+    labeling_functions=strokes.FUNCTIONS,
+    no_suggestion_share=0.25,
+    annotators_per_item=2,
+    max_annotators_per_item=3,
     consensus="crowdlab",
-    evidence=Evidence("validated/images", ink),
-    gold=Reads("validated/gold"),
+    item_features=ItemFeatures("validated/images", ink),
+    gold=Input("validated/gold"),
     thresholds=Thresholds(agreement=0.5, gold=0.75),
 )

@@ -5,13 +5,13 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from headrace.dataset import Objects, Source
-from headrace.validate.readers import Delimited, delimited
+from headrace.dataset import ObjectSource, Source
+from headrace.validate.readers import CsvDialect, read_csv
 
 
 def read(path: Path) -> pl.DataFrame:
     """The object, every column as text."""
-    return delimited(path, Delimited())
+    return read_csv(path, CsvDialect())
 
 
 def tidy(rows: pl.DataFrame) -> pl.DataFrame:
@@ -21,7 +21,7 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
 
 SOURCE = Source(
     name="gold",
-    origin=Objects(prefix="digits-gold/", partition=r"digits-gold/gold\.csv", suffix=".csv"),
+    location=ObjectSource(prefix="digits-gold/", partition=r"digits-gold/gold\.csv", suffix=".csv"),
     read=read,
     contract=pa.DataFrameSchema(
         {
@@ -30,7 +30,7 @@ SOURCE = Source(
         },
         strict=True,
     ),
-    tidy=tidy,
+    transform=tidy,
     key=("image_id",),
-    tolerance=0.0,
+    max_rejected_share=0.0,
 )

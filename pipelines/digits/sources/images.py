@@ -17,8 +17,8 @@ import pandera.polars as pa
 import polars as pl
 from PIL import Image, UnidentifiedImageError
 
-from headrace.dataset import UTC_MICROSECONDS, Objects, Source
-from headrace.validate.contract import Within
+from headrace.dataset import UTC_MICROSECONDS, ObjectSource, Source
+from headrace.validate.contract import TimeBounds
 from headrace.validate.readers import refused
 
 SIDE_PX, GRID = 64, 8
@@ -66,7 +66,7 @@ CONTRACT = pa.DataFrameSchema(
         "image_id": pa.Column(pl.String, pa.Check.str_matches(r"^digit-\d{4}$")),
         "taken_at": pa.Column(
             UTC_MICROSECONDS,
-            metadata={"within": Within(datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))},
+            metadata={"within": TimeBounds(datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))},
         ),
         "mode": pa.Column(pl.String, pa.Check.isin(["L"])),
         "width_px": pa.Column(pl.Int64, pa.Check.equal_to(SIDE_PX)),
@@ -80,10 +80,10 @@ CONTRACT = pa.DataFrameSchema(
 
 SOURCE = Source(
     name="images",
-    origin=Objects(prefix="digits/", partition=r"digits/(?P<partition>digit-\d{4})\.png", suffix=".png"),
+    location=ObjectSource(prefix="digits/", partition=r"digits/(?P<partition>digit-\d{4})\.png", suffix=".png"),
     read=read,
     contract=CONTRACT,
-    tidy=tidy,
+    transform=tidy,
     key=("image_id",),
-    tolerance=0.0,
+    max_rejected_share=0.0,
 )

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from headrace.dataset import FeatureTable, Reads
+from headrace.dataset import FeatureTable, Input
 from pipelines.flights.availability import arrivals, departures
 from pipelines.flights.windows import DAYS_AT_ONCE, Days, share, trailing
 
@@ -36,10 +36,10 @@ FEATURES: dict[str, pl.DataType] = {
 
 
 def kernel(
-    *, day: str, flights: pl.LazyFrame, planes: pl.LazyFrame, airports: pl.LazyFrame, until: str | None = None
+    *, day: str, flights: pl.LazyFrame, planes: pl.LazyFrame, airports: pl.LazyFrame, end_day: str | None = None
 ) -> pl.LazyFrame:
-    """The rows of a UTC day, or of the days from it to `until`."""
-    days = Days.of(day, until)
+    """The rows of a UTC day, or of the days from it to `end_day`."""
+    days = Days.of(day, end_day)
     facts = _facts(_in_use(flights, days), airports)
     rows = trailing(facts, "tailnum", days, PERIODS, _values())
     registered = planes.select("tailnum", "built_year", "seats", "engines", "manufacturer", "engine")
@@ -87,13 +87,13 @@ def _values() -> list[pl.Expr]:
 TABLE = FeatureTable(
     name="aircraft_history",
     keys=("tailnum",),
-    reads={
-        "flights": Reads("validated/flights", lookback=LOOKBACK),
-        "planes": Reads("validated/planes"),
-        "airports": Reads("validated/airports"),
+    inputs={
+        "flights": Input("validated/flights", lookback=LOOKBACK),
+        "planes": Input("validated/planes"),
+        "airports": Input("validated/airports"),
     },
-    kernel=kernel,
-    at_once=DAYS_AT_ONCE,
+    transform=kernel,
+    batch_size=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(days=7),
     description="Delays of an aircraft over the last 24 h and 7 days, its last ones, and what the register says.",

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from headrace.dataset import FeatureTable, Reads
+from headrace.dataset import FeatureTable, Input
 from pipelines.flights.availability import cancellations, departures
 from pipelines.flights.windows import DAYS_AT_ONCE, Days, hourly, share
 
@@ -26,10 +26,10 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, flights: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
-    """The rows of a UTC day, or of the days from it to `until`."""
+def kernel(*, day: str, flights: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:
+    """The rows of a UTC day, or of the days from it to `end_day`."""
     facts = pl.concat([departures(flights, "carrier"), cancellations(flights, "carrier")])
-    rows = hourly(facts, "carrier", Days.of(day, until), PERIODS, TOTALS)
+    rows = hourly(facts, "carrier", Days.of(day, end_day), PERIODS, TOTALS)
     ended = [(pl.col(f"departed_{p}") + pl.col(f"cancelled_{p}")).alias(f"ended_{p}") for p in PERIODS]
     means = [share(f"delay_min_{p}", f"departed_{p}").alias(f"dep_delay_mean_{p}_min") for p in PERIODS]
     late = [share(f"late_{p}", f"departed_{p}").alias(f"late_share_{p}") for p in PERIODS]
@@ -45,9 +45,9 @@ def kernel(*, day: str, flights: pl.LazyFrame, until: str | None = None) -> pl.L
 TABLE = FeatureTable(
     name="carrier_delays",
     keys=("carrier",),
-    reads={"flights": Reads("validated/flights", lookback=LOOKBACK)},
-    kernel=kernel,
-    at_once=DAYS_AT_ONCE,
+    inputs={"flights": Input("validated/flights", lookback=LOOKBACK)},
+    transform=kernel,
+    batch_size=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(days=2),
     description="Departures, delays and cancellations of a carrier over the last 3 h, 24 h and 7 days.",

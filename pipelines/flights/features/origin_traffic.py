@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from headrace.dataset import FeatureTable, Reads
+from headrace.dataset import FeatureTable, Input
 from pipelines.flights.availability import CANCELLED_AFTER, cancellations, departures
 from pipelines.flights.windows import DAYS_AT_ONCE, Days, every_hour, full_hour_after, hourly, share
 
@@ -30,9 +30,9 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, flights: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
-    """The rows of a UTC day, or of the days from it to `until`."""
-    days = Days.of(day, until)
+def kernel(*, day: str, flights: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:
+    """The rows of a UTC day, or of the days from it to `end_day`."""
+    days = Days.of(day, end_day)
     scheduled = flights.select("origin", known_time="scheduled_at", scheduled=pl.lit(1, pl.Int64))
     ended = [departures(flights, "origin"), cancellations(flights, "origin")]
     facts = pl.concat([scheduled, *ended], how="diagonal")
@@ -65,9 +65,9 @@ def waiting(flights: pl.LazyFrame, days: Days) -> pl.LazyFrame:
 TABLE = FeatureTable(
     name="origin_traffic",
     keys=("origin",),
-    reads={"flights": Reads("validated/flights", lookback=LOOKBACK)},
-    kernel=kernel,
-    at_once=DAYS_AT_ONCE,
+    inputs={"flights": Input("validated/flights", lookback=LOOKBACK)},
+    transform=kernel,
+    batch_size=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(days=1),
     description="Flights scheduled, gone, cancelled and waiting at an airport, over the last 3 h and 24 h.",

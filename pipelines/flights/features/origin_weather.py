@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from headrace.dataset import FeatureTable, Reads
+from headrace.dataset import FeatureTable, Input
 from pipelines.flights.windows import DAYS_AT_ONCE, Days, share, trailing
 
 PERIODS = ("3h", "24h")
@@ -34,9 +34,9 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, weather: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
-    """The rows of a UTC day, or of the days from it to `until`."""
-    days = Days.of(day, until)
+def kernel(*, day: str, weather: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:
+    """The rows of a UTC day, or of the days from it to `end_day`."""
+    days = Days.of(day, end_day)
     precipitation = (pl.col("precipitation_in") * PARTS_PER_INCH).round().cast(pl.Int64)
     observed = weather.with_columns(
         event_time="time_hour",
@@ -72,9 +72,9 @@ def _named(rows: pl.LazyFrame) -> pl.LazyFrame:
 TABLE = FeatureTable(
     name="origin_weather",
     keys=("origin",),
-    reads={"weather": Reads("validated/weather", lookback=1)},
-    kernel=kernel,
-    at_once=DAYS_AT_ONCE,
+    inputs={"weather": Input("validated/weather", lookback=1)},
+    transform=kernel,
+    batch_size=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(hours=6),
     description="The weather observed at an airport, and rain, sight and wind over the last 3 h and 24 h.",

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Labeling, Reads, Thresholds
-from headrace.label.sampling import Random, Stratified, draw
+from headrace.dataset import UTC_MICROSECONDS, Input, LabelingTask, Thresholds
+from headrace.label.sampling import StratifiedSampling, UniformSampling, sample_rows
 
 KEYS = ("scheduled_at", "carrier", "flight", "origin")
 RECORD = {
@@ -59,7 +59,7 @@ CONFIG = """<View><View style="display:flex; gap:24px; align-items:flex-start">
 """
 
 
-POLICIES = (Random(0.5), Stratified(0.5, ("carrier",)))
+POLICIES = (UniformSampling(0.5), StratifiedSampling(0.5, ("carrier",)))
 """Half tells how often each cause is in the whole; the other half asks about small airlines too."""
 
 STORM_MPH, FOG_MILES, WET_IN = 20.0, 3.0, 0.05
@@ -72,7 +72,7 @@ def sample(*, params: Mapping[str, int], flights: pl.LazyFrame, weather: pl.Lazy
     late = flights.filter(pl.col("dep_delay_min") >= params["delayed_by_min"]).sort(KEYS).collect()
     ids = [_sample_id(row) for row in late.select(KEYS).iter_rows(named=True)]
     population = late.with_columns(pl.Series("sample_id", ids, pl.String))
-    chosen = draw(population, POLICIES, params["sample"], params["seed"]).lazy()
+    chosen = sample_rows(population, POLICIES, params["sample"], params["seed"]).lazy()
     told = pl.format("left {} min late; {}", "dep_delay_min", "why")
     observed = weather.select("origin", *WEATHER, hour="time_hour")
     return (
@@ -118,19 +118,19 @@ def _line(label: str, value: object, *, loud: bool) -> str:
     return f'<tr><th style="text-align:left;padding:2px 16px 2px 0">{escape(label)}</th><td>{shown}</td></tr>'
 
 
-LABELING = Labeling(
+LABELING = LabelingTask(
     name="delay_cause",
     title="What caused this delay?",
     config=CONFIG,
     control="cause",
     choices=("carrier", "weather", "air_traffic", "security", "late_aircraft", "unclear"),
-    reads={"flights": Reads("validated/flights"), "weather": Reads("validated/weather")},
+    inputs={"flights": Input("validated/flights"), "weather": Input("validated/weather")},
     sample=sample,
     keys=KEYS,
     key_types={"scheduled_at": UTC_MICROSECONDS, "flight": pl.Int64()},
     task=task,
-    functions=(bad_weather, late_in_the_day),
-    opinions=2,
-    most_opinions=3,
+    labeling_functions=(bad_weather, late_in_the_day),
+    annotators_per_item=2,
+    max_annotators_per_item=3,
     thresholds=Thresholds(agreement=0.3),
 )

@@ -15,14 +15,14 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from headrace.dataset import Objects, Source
-from headrace.validate.readers import Delimited, delimited
+from headrace.dataset import ObjectSource, Source
+from headrace.validate.readers import CsvDialect, read_csv
 from pipelines.flights.time_zones import ZONES
 
 
 def read(path: Path) -> pl.DataFrame:
     """The object as text; `NA` and nothing are null."""
-    return delimited(path, Delimited())
+    return read_csv(path, CsvDialect())
 
 
 def tidy(rows: pl.DataFrame) -> pl.DataFrame:
@@ -60,10 +60,10 @@ CONTRACT = pa.DataFrameSchema(
 
 SOURCE = Source(
     name="airports",
-    origin=Objects(prefix="airports/", partition=r"airports/airports\.csv", suffix=".csv"),
+    location=ObjectSource(prefix="airports/", partition=r"airports/airports\.csv", suffix=".csv"),
     read=read,
     contract=CONTRACT,
-    tidy=tidy,
+    transform=tidy,
     key=("airport",),
-    tolerance=0.01,
+    max_rejected_share=0.01,
 )

@@ -22,15 +22,15 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Objects, Source
-from headrace.validate.contract import Within
-from headrace.validate.readers import Delimited, delimited
+from headrace.dataset import UTC_MICROSECONDS, ObjectSource, Source
+from headrace.validate.contract import TimeBounds
+from headrace.validate.readers import CsvDialect, read_csv
 from pipelines.flights.local_time import HOUR_IN_UTC, agrees_with_local, local, minutes, on_clock
 
 
 def read(path: Path) -> pl.DataFrame:
     """One day's object as text; `NA` and nothing are null."""
-    return delimited(path, Delimited())
+    return read_csv(path, CsvDialect())
 
 
 def departed() -> pl.Expr:
@@ -98,7 +98,7 @@ CONTRACT = pa.DataFrameSchema(
         "distance": pa.Column(pl.Int64, pa.Check.in_range(1, 10000)),
         "hour": pa.Column(pl.Int64, pa.Check.in_range(0, 23)),
         "minute": pa.Column(pl.Int64, pa.Check.in_range(0, 59)),
-        "time_hour": pa.Column(UTC_MICROSECONDS, metadata={"within": Within(*HOUR_IN_UTC)}),
+        "time_hour": pa.Column(UTC_MICROSECONDS, metadata={"within": TimeBounds(*HOUR_IN_UTC)}),
     },
     checks=[
         pa.Check(agrees_with_local, name="time_hour: agrees_with(year, month, day, hour)"),
@@ -112,11 +112,13 @@ CONTRACT = pa.DataFrameSchema(
 
 SOURCE = Source(
     name="flights",
-    origin=Objects(prefix="flights/", partition=r"flights/(?P<partition>\d{4}-\d{2}-\d{2})\.csv\.gz", suffix=".csv.gz"),
+    location=ObjectSource(
+        prefix="flights/", partition=r"flights/(?P<partition>\d{4}-\d{2}-\d{2})\.csv\.gz", suffix=".csv.gz"
+    ),
     read=read,
     contract=CONTRACT,
-    tidy=tidy,
+    transform=tidy,
     key=("scheduled_at", "carrier", "flight", "origin"),
-    tolerance=0.01,
-    at_once=16,
+    max_rejected_share=0.01,
+    batch_size=16,
 )

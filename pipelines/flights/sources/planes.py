@@ -13,16 +13,16 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Query, Source
-from headrace.validate.contract import Within
-from headrace.validate.readers import parquet
+from headrace.dataset import UTC_MICROSECONDS, Source, TableSource
+from headrace.validate.contract import TimeBounds
+from headrace.validate.readers import read_parquet
 
-UPDATED = Within(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+UPDATED = TimeBounds(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
 def read(path: Path) -> pl.DataFrame:
     """One partition as ingest wrote it from the database."""
-    return parquet(path)
+    return read_parquet(path)
 
 
 def tidy(rows: pl.DataFrame) -> pl.DataFrame:
@@ -59,10 +59,10 @@ CONTRACT = pa.DataFrameSchema(
 
 SOURCE = Source(
     name="planes",
-    origin=Query(table="planes", key=("tailnum",), watermark="updated_at"),
+    location=TableSource(table="planes", key=("tailnum",), watermark="updated_at"),
     read=read,
     contract=CONTRACT,
-    tidy=tidy,
+    transform=tidy,
     key=("tailnum",),
-    tolerance=0.01,
+    max_rejected_share=0.01,
 )

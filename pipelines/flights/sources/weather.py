@@ -17,18 +17,18 @@ from pathlib import Path
 import pandera.polars as pa
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Query, Source
-from headrace.validate.contract import Within
-from headrace.validate.readers import parquet
+from headrace.dataset import UTC_MICROSECONDS, Source, TableSource
+from headrace.validate.contract import TimeBounds
+from headrace.validate.readers import read_parquet
 from pipelines.flights.local_time import agrees_with_local
 
-IN_DAY = Within(timedelta(0), timedelta(days=1))
-UPDATED = Within(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+IN_DAY = TimeBounds(timedelta(0), timedelta(days=1))
+UPDATED = TimeBounds(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
 def read(path: Path) -> pl.DataFrame:
     """One partition as ingest wrote it from the database."""
-    return parquet(path)
+    return read_parquet(path)
 
 
 def tidy(rows: pl.DataFrame) -> pl.DataFrame:
@@ -78,10 +78,12 @@ CONTRACT = pa.DataFrameSchema(
 
 SOURCE = Source(
     name="weather",
-    origin=Query(table="weather", key=("origin", "time_hour"), watermark="updated_at", partition_by="time_hour"),
+    location=TableSource(
+        table="weather", key=("origin", "time_hour"), watermark="updated_at", partition_by="time_hour"
+    ),
     read=read,
     contract=CONTRACT,
-    tidy=tidy,
+    transform=tidy,
     key=("time_hour", "origin"),
-    tolerance=0.05,  # a day has 72 rows: three may fail
+    max_rejected_share=0.05,  # a day has 72 rows: three may fail
 )

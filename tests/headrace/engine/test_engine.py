@@ -240,7 +240,7 @@ def _twice(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
 def test_rows_that_retrieval_would_not_find_or_not_tell_apart_are_refused(
     lake: Lake, kernel: Callable[..., pl.LazyFrame], message: str
 ) -> None:
-    wrong = replace(minimal_dataset.FEATURES, kernel=kernel)
+    wrong = replace(minimal_dataset.FEATURES, transform=kernel)
 
     with pytest.raises(HeadraceError, match=message):
         run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))

@@ -59,7 +59,7 @@ def test_a_query_that_rapids_cannot_do_falls_back_to_the_cpu_and_is_counted(tmp_
 
     lake = minimal_dataset.lake_at(tmp_path)
     bring(lake, sales(1, 2))
-    dataset = replace(minimal_dataset.DATASET, features=(replace(minimal_dataset.FEATURES, kernel=odd),))
+    dataset = replace(minimal_dataset.DATASET, features=(replace(minimal_dataset.FEATURES, transform=odd),))
     execute = Executor(Settings(workspace=tmp_path, engine="gpu"))
 
     ran = [run_stage(stage, lake, execute) for stage in graph.dataset_stages(dataset)]

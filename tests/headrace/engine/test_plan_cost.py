@@ -13,7 +13,7 @@ from pathlib import Path
 
 import minimal_dataset
 
-from headrace.dataset import Dataset, Reads
+from headrace.dataset import Dataset, Input
 from headrace.engine.plan import Plan
 from headrace.engine.run import plan_all, plan_stage
 from headrace.engine.stage import Stage
@@ -31,7 +31,7 @@ DATASET = Dataset(
     sources=tuple(replace(minimal_dataset.SALES, name=name) for name in NAMES),
     features=tuple(
         replace(
-            minimal_dataset.FEATURES, name=f"totals_{name}", reads={"sales": Reads(f"validated/{name}", lookback=2)}
+            minimal_dataset.FEATURES, name=f"totals_{name}", inputs={"sales": Input(f"validated/{name}", lookback=2)}
         )
         for name in NAMES
     ),

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from minimal_dataset import REJECTED, TOTALS, VALIDATED, bring, sales
 
-from headrace.dataset import UTC_MICROSECONDS, Dataset, Objects, Source
+from headrace.dataset import UTC_MICROSECONDS, Dataset, ObjectSource, Source
 from headrace.engine.run import plan_stage, run_stage
 from headrace.project import graph
 from headrace.project.executors import Executor, groups
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
-from headrace.validate.contract import SchemaChangedError, Within, split, split_together
+from headrace.validate.contract import SchemaChangedError, TimeBounds, split, split_together
 
 DAYS = ("2013-01-09", "2013-01-10", "2013-01-11")
 COLUMNS = ("at", "place", "count")
@@ -35,11 +35,11 @@ def doubled(rows: pl.DataFrame) -> pl.DataFrame:
 
 SOURCE = Source(
     "readings",
-    Objects("readings/", ".*", ".csv"),
+    ObjectSource("readings/", ".*", ".csv"),
     unread,
     pa.DataFrameSchema(
         {
-            "at": pa.Column(UTC_MICROSECONDS, metadata={"within": Within(timedelta(0), timedelta(days=1))}),
+            "at": pa.Column(UTC_MICROSECONDS, metadata={"within": TimeBounds(timedelta(0), timedelta(days=1))}),
             "place": pa.Column(pl.String, pa.Check.isin(["EWR", "JFK"])),
             "count": pa.Column(pl.Int64, pa.Check.in_range(0, 9), nullable=True),
         },
@@ -48,7 +48,7 @@ SOURCE = Source(
     ),
     doubled,
     ("at", "place"),
-    at_once=8,
+    batch_size=8,
 )
 
 
@@ -104,19 +104,19 @@ def test_a_partition_of_other_columns_is_refused_by_name() -> None:
         split_together(frames, SOURCE)
 
 
-def last_hours(day: str, sales: pl.LazyFrame, until: str | None = None) -> pl.LazyFrame:
+def last_hours(day: str, sales: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:
     """Each shop's sales of a day, one row at its last hour, for a day or several."""
     end = pl.col("at").dt.truncate("1d") + timedelta(hours=23)
     summed = sales.group_by("shop", event_time=end).agg(pl.col("amount").sum())
-    held = pl.col("event_time").dt.strftime("%Y-%m-%d").is_between(pl.lit(day), pl.lit(until or day))
+    held = pl.col("event_time").dt.strftime("%Y-%m-%d").is_between(pl.lit(day), pl.lit(end_day or day))
     return summed.filter(held).with_columns(known_time="event_time")
 
 
 def dataset(at_once: int) -> Dataset:
     """The tiny dataset, whose partitions may be computed together."""
-    features = replace(minimal_dataset.FEATURES, kernel=last_hours, at_once=at_once)
+    features = replace(minimal_dataset.FEATURES, transform=last_hours, batch_size=at_once)
     return replace(
-        minimal_dataset.DATASET, sources=(replace(minimal_dataset.SALES, at_once=at_once),), features=(features,)
+        minimal_dataset.DATASET, sources=(replace(minimal_dataset.SALES, batch_size=at_once),), features=(features,)
     )
 
 

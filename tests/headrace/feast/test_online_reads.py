@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from online_stores import KINDS, OnlineStore, new_store, redis_port
 
-from headrace.feast.data_source import TableSource
+from headrace.feast.data_source import FeatureTableSource
 from headrace.feast.online_stores.response_builder import Answer
 from headrace.storage.table_store import Lake
 
@@ -128,11 +128,11 @@ def reads(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore
         name="nobodys",
         entities=[],
         schema=[Field(name="size", dtype=Float64)],
-        source=TableSource(name="nobodys", table="features/little/nobodys"),
+        source=FeatureTableSource(name="nobodys", table="features/little/nobodys"),
     )
     plane = Entity(name="plane", join_keys=["tailnum"], value_type=ValueType.STRING)
     schema = [Field(name="seats", dtype=Float64)]
-    source = TableSource(name="planes", table="features/little/planes")
+    source = FeatureTableSource(name="planes", table="features/little/planes")
     planes = FeatureView(name="planes", entities=[plane], schema=schema, source=source)
     feast.apply([nobodys, plane, planes, felt(weather)])
     roles = [weather.with_name("departure"), weather.with_name("arrival").with_join_key_map({"origin": "to"})]

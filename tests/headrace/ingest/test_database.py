@@ -11,7 +11,7 @@ import pytest
 from servers import PostgreSQL, free_port
 from weather import INSERT, OLD, PLANES, TABLE, WEATHER, Weather, sky
 
-from headrace.dataset import Query
+from headrace.dataset import TableSource
 from headrace.errors import NotConfiguredError
 from headrace.ingest.database.backend import (
     DatabaseError,
@@ -29,7 +29,7 @@ def test_names_that_need_quotes_are_read(weather: Weather) -> None:
     weather.run("""CREATE TABLE "Odd ""Name%s" ("select" INTEGER, "it's %(x)s :y" TEXT)""")
     weather.run("""INSERT INTO "Odd ""Name%s" VALUES (1, 'a')""")
 
-    weather.ingest(Query('Odd "Name%s', ("it's %(x)s :y",), "select"))
+    weather.ingest(TableSource('Odd "Name%s', ("it's %(x)s :y",), "select"))
 
     assert weather.rows("all").rows() == [(1, "a")]
 
@@ -242,7 +242,7 @@ def test_types_that_arrow_lacks_come_as_postgresql_s_own_text(postgresql_weather
         " 'ab'::char(3) AS c, true AS b, date '2013-01-01' AS d"
     )
 
-    postgresql_weather.ingest(Query("odd", ("id",), "id"))
+    postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
 
     row = postgresql_weather.rows("all").drop("b", "d").row(0)
     uuid = "6ecd8c99-4036-403d-bf84-cf8400f67836"

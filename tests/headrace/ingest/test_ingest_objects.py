@@ -9,7 +9,7 @@ import pytest
 from servers import S3
 from trips import DAYS, TABLE, Trips, content, dataset, key, use
 
-from headrace.dataset import Objects
+from headrace.dataset import ObjectSource
 from headrace.ingest.ingest import ingest
 from headrace.ingest.object_source import OnePartitionTwoKeysError
 from headrace.settings import Settings
@@ -189,7 +189,7 @@ def test_two_keys_of_one_partition_are_an_error_that_names_both(trips: Trips) ->
 def test_a_source_of_one_object_becomes_the_partition_all(trips: Trips) -> None:
     trips.bucket.write("days/airports.csv", b"id\n1\n")
 
-    done = trips.ingest(Objects("days/", r"days/airports\.csv", ".csv"))
+    done = trips.ingest(ObjectSource("days/", r"days/airports\.csv", ".csv"))
 
     assert done.new == ("all",)
     assert (trips.lake.folder(TABLE) / "all.csv").read_bytes() == b"id\n1\n"

@@ -145,13 +145,13 @@ def test_a_personal_column_reaches_the_tool_only_where_the_declaration_says_that
 ) -> None:
     source = load_dataset("flights").sources[0]
 
-    campaign.dataset = replace(campaign.dataset, sources=(replace(source, personal=("car",)),))
+    campaign.dataset = replace(campaign.dataset, sources=(replace(source, pii_columns=("car",)),))
     with pytest.raises(ItemError, match="its car tells of a person"):
         campaign.send()
-    campaign.dataset = replace(campaign.dataset, sources=(replace(source, personal=("late_min",)),))
+    campaign.dataset = replace(campaign.dataset, sources=(replace(source, pii_columns=("late_min",)),))
     with pytest.raises(ItemError, match="its task shows late_min, which tells of a person"):
         campaign.send()
-    campaign.labeling = replace(campaign.labeling, shows_personal=("late_min",))
+    campaign.labeling = replace(campaign.labeling, allowed_pii=("late_min",))
     campaign.send()
 
     assert len(campaign.tasks()) > 0

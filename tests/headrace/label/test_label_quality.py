@@ -10,7 +10,7 @@ import pytest
 from answers import SCHEMA, Event
 from label_campaign import CONFIG, sample, task
 
-from headrace.dataset import Labeling, Reads, Thresholds
+from headrace.dataset import Input, LabelingTask, Thresholds
 from headrace.label import aggregation, crowdlab, dawid_skene, item_model, labeling_functions, quality
 
 CHOICES = ("carrier", "weather", "security")
@@ -26,9 +26,9 @@ def second(row: Mapping[str, Any]) -> str | None:
     return {"carrier": None, "weather": "security", "security": "weather"}[row["truth"]]
 
 
-LABELING = Labeling(
-    name="cause", title="Cause", config=CONFIG, control="cause", choices=CHOICES, reads={"rides": Reads("validated/r")},
-    sample=sample, keys=("car",), task=task, functions=(first, second), blind=0.5,
+LABELING = LabelingTask(
+    name="cause", title="Cause", config=CONFIG, control="cause", choices=CHOICES, inputs={"rides": Input("validated/r")},
+    sample=sample, keys=("car",), task=task, labeling_functions=(first, second), no_suggestion_share=0.5,
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from label_campaign import ANNOTATIONS, DAYS, Campaign
 from label_server import Person
 
-from headrace.dataset import Evidence
+from headrace.dataset import ItemFeatures
 from headrace.label import annotation_log, consensus, sync
 from headrace.label.consensus import ConsensusError
 from headrace.label.label_studio.tasks import Json, Listed, Tasks
@@ -130,7 +130,7 @@ def test_many_events_are_written_a_bounded_number_at_a_time_with_the_same_outcom
 
 
 def test_labels_that_a_model_weighs_hang_on_its_evidence_too(campaign: Campaign, ann: Person, bob: Person) -> None:
-    evidence = Evidence("validated/rides", lambda row: [float(row["car"])])
+    evidence = ItemFeatures("validated/rides", lambda row: [float(row["car"])])
     campaign.labeling = campaign.asking(consensus="crowdlab", evidence=evidence)
     campaign.send()
     for ride, task in campaign.tasks().items():

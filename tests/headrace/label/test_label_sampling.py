@@ -9,9 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.label import drift
-from headrace.label.sampling import Drifted, Gold, Highest, Policy, Random, SampleError, Stratified, draw, falls, quotas
+from headrace.label.sampling import (
+    DriftSampling,
+    GoldSampling,
+    Policy,
+    SampleError,
+    StratifiedSampling,
+    UncertaintySampling,
+    UniformSampling,
+    falls,
+    quotas,
+    sample_rows,
+)
 
-MIX: tuple[Policy, ...] = (Random(0.4), Stratified(0.2, ("carrier",)), Highest(0.2, "doubt"), Gold(0.2))
+MIX: tuple[Policy, ...] = (
+    UniformSampling(0.4),
+    StratifiedSampling(0.2, ("carrier",)),
+    UncertaintySampling(0.2, "doubt"),
+    GoldSampling(0.2),
+)
 
 
 def population(rows: int = 100) -> pl.DataFrame:
@@ -33,7 +49,7 @@ HELD_OUT = [f"row-{number}" for number in range(0, 100, 5)]
 
 
 def test_a_mix_draws_its_shares_and_each_row_says_why() -> None:
-    drawn = draw(population(), MIX, 20, seed=7, held_out=HELD_OUT)
+    drawn = sample_rows(population(), MIX, 20, seed=7, held_out=HELD_OUT)
 
     why = drawn["why"].to_list()
     assert drawn.height == 20
@@ -44,33 +60,35 @@ def test_a_mix_draws_its_shares_and_each_row_says_why() -> None:
 
 
 def test_nothing_held_out_is_drawn_unless_gold_asks_for_it() -> None:
-    drawn = draw(population(), (Random(0.5), Highest(0.5, "doubt")), 80, seed=7, held_out=HELD_OUT)
+    drawn = sample_rows(
+        population(), (UniformSampling(0.5), UncertaintySampling(0.5, "doubt")), 80, seed=7, held_out=HELD_OUT
+    )
 
     assert drawn.height == 80
     assert not set(ids(drawn)) & set(HELD_OUT)
 
 
 def test_strata_are_drawn_from_in_turn_so_that_rare_ones_are_asked_about() -> None:
-    drawn = draw(population(), (Stratified(1.0, ("carrier",)),), 8, seed=7)
+    drawn = sample_rows(population(), (StratifiedSampling(1.0, ("carrier",)),), 8, seed=7)
 
     assert drawn["carrier"].to_list().count("rare") == 4
 
 
 def test_the_highest_scores_come_first_and_rows_without_one_never() -> None:
-    drawn = draw(population(), (Highest(1.0, "doubt"),), 3, seed=7)
+    drawn = sample_rows(population(), (UncertaintySampling(1.0, "doubt"),), 3, seed=7)
 
     assert ids(drawn) == ["row-96", "row-97", "row-98"]
     assert "uncertain: doubt 0.98, place 1 of 90" in drawn["why"].to_list()
 
 
 def test_where_a_policy_finds_too_few_the_first_one_draws_in_its_place() -> None:
-    drawn = draw(population(), (Random(0.5), Gold(0.5)), 20, seed=7, held_out=HELD_OUT[:3])
+    drawn = sample_rows(population(), (UniformSampling(0.5), GoldSampling(0.5)), 20, seed=7, held_out=HELD_OUT[:3])
 
     assert (drawn.height, len(set(ids(drawn)) & set(HELD_OUT[:3]))) == (20, 3)
 
 
 def test_a_budget_beyond_the_population_takes_all_of_it_once() -> None:
-    assert sorted(ids(draw(population(10), (Random(1.0),), 50, seed=7))) == sorted(ids(population(10)))
+    assert sorted(ids(sample_rows(population(10), (UniformSampling(1.0),), 50, seed=7))) == sorted(ids(population(10)))
 
 
 # What drifted
@@ -87,13 +105,13 @@ def periods(then: dict[str, int], now: dict[str, int]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["sample_id", "airport", "before"], orient="row")
 
 
-DRIFTED = (Drifted(1.0, ("airport",), "before"),)
+DRIFTED = (DriftSampling(1.0, ("airport",), "before"),)
 
 
 def test_rows_of_the_strata_that_moved_are_drawn_and_say_how_far() -> None:
     rows = periods({"JFK": 500, "EWR": 450, "LGA": 50}, {"JFK": 50, "EWR": 35, "LGA": 15})
 
-    drawn = draw(rows, DRIFTED, 10, seed=7)
+    drawn = sample_rows(rows, DRIFTED, 10, seed=7)
 
     counts = dict(drawn.group_by("airport").len().iter_rows())
     assert counts["LGA"] > 2 * counts.get("EWR", 0)
@@ -113,8 +131,8 @@ def test_the_index_is_the_sum_over_strata_as_by_hand() -> None:
 
 
 def test_a_stratum_that_is_new_drifted_and_where_nothing_moved_nothing_is_drawn() -> None:
-    new = draw(periods({"a": 100}, {"a": 10, "b": 10}), DRIFTED, 8, seed=7)
-    same = draw(periods({"a": 100, "b": 100}, {"a": 10, "b": 10}), DRIFTED, 8, seed=7)
+    new = sample_rows(periods({"a": 100}, {"a": 10, "b": 10}), DRIFTED, 8, seed=7)
+    same = sample_rows(periods({"a": 100, "b": 100}, {"a": 10, "b": 10}), DRIFTED, 8, seed=7)
 
     assert new["airport"].to_list().count("b") > 4
     assert same.is_empty()
@@ -130,7 +148,7 @@ def test_numbers_are_compared_by_the_tenths_of_the_reference() -> None:
         }
     )
 
-    drawn = draw(rows, (Drifted(1.0, ("delay",), "before"),), 10, seed=7)
+    drawn = sample_rows(rows, (DriftSampling(1.0, ("delay",), "before"),), 10, seed=7)
 
     assert drawn.filter(pl.col("delay") >= 90).height >= 8
 
@@ -139,7 +157,7 @@ def test_numbers_are_compared_by_the_tenths_of_the_reference() -> None:
 def test_what_drifted_is_drawn_the_same_in_any_order(order: Sequence[int]) -> None:
     rows = periods({"a": 12, "b": 8}, {"a": 5, "b": 15})
 
-    assert draw(rows[list(order)], DRIFTED, 6, seed=1).equals(draw(rows, DRIFTED, 6, seed=1))
+    assert sample_rows(rows[list(order)], DRIFTED, 6, seed=1).equals(sample_rows(rows, DRIFTED, 6, seed=1))
 
 
 @given(st.integers(0, 60), st.integers(0, 5), st.permutations(range(60)))
@@ -148,15 +166,15 @@ def test_the_order_of_the_population_never_matters_and_no_row_is_drawn_twice(
 ) -> None:
     rows = population(60)
 
-    drawn = draw(rows, MIX, budget, seed, held_out=HELD_OUT)
+    drawn = sample_rows(rows, MIX, budget, seed, held_out=HELD_OUT)
 
-    assert drawn.equals(draw(rows[list(order)], MIX, budget, seed, held_out=HELD_OUT))
+    assert drawn.equals(sample_rows(rows[list(order)], MIX, budget, seed, held_out=HELD_OUT))
     assert drawn["sample_id"].n_unique() == drawn.height <= budget
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 500))
 def test_quotas_are_whole_and_add_up_to_the_budget(parts: list[int], budget: int) -> None:
-    found = quotas([Random(part / sum(parts)) for part in parts], budget)
+    found = quotas([UniformSampling(part / sum(parts)) for part in parts], budget)
 
     assert sum(found) == budget
     assert min(found) >= 0
@@ -164,14 +182,14 @@ def test_quotas_are_whole_and_add_up_to_the_budget(parts: list[int], budget: int
 
 def test_shares_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(SampleError, match=r"add up to 0\.9, expected 1"):
-        draw(population(), (Random(0.9),), 5, seed=7)
+        sample_rows(population(), (UniformSampling(0.9),), 5, seed=7)
 
 
 def test_an_id_that_stands_twice_is_refused() -> None:
     twice = pl.concat([population(5), population(1)])
 
     with pytest.raises(SampleError, match="6 rows but 5 ids"):
-        draw(twice, (Random(1.0),), 5, seed=7)
+        sample_rows(twice, (UniformSampling(1.0),), 5, seed=7)
 
 
 def test_a_share_of_all_rows_falls_to_a_purpose_and_another_purpose_draws_anew() -> None:

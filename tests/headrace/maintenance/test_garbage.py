@@ -11,7 +11,7 @@ import pytest
 from raw_data import days
 from workspaces import Workspace, git
 
-from headrace.errors import HeadraceError, TableBusyError
+from headrace.errors import HeadraceError, TableLockedError
 from headrace.maintenance.doctor import care
 from headrace.maintenance.gc import UnknownHoldingsError, collect
 from headrace.release.release import create_release
@@ -91,7 +91,7 @@ def test_it_refuses_while_a_run_holds_a_table_and_deletes_nothing(twice: Workspa
     left = attempt(twice)
 
     for lease in (FEATURES, RAW, "release/flights", "sent/flights/delay_cause"):
-        with twice.lake.lease(lease), pytest.raises(TableBusyError, match=lease):
+        with twice.lake.lease(lease), pytest.raises(TableLockedError, match=lease):
             collect(twice.lake, hours=0, yes=True)
 
     assert all(exists(twice, md5) for md5 in left)

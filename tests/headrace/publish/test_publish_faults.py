@@ -14,7 +14,7 @@ import pytest
 from feature_workspace import AIRCRAFT, DATASET, FLOWN, NOON, ROUTES, WEATHER, execute, fill, opened, put, served
 from published import lake, published
 
-from headrace.errors import HeadraceError, TableBusyError
+from headrace.errors import HeadraceError, TableLockedError
 from headrace.feast.definitions import Holding, Standing, objects, refuse_same_names
 from headrace.feast.publish_log import OvertakenError, RegistryError
 from headrace.publish.blue_green import Sides
@@ -119,7 +119,7 @@ def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
 
 
 def test_two_publishes_at_once_are_refused(lake: Lake) -> None:
-    with lake.lease("online/little"), pytest.raises(TableBusyError):
+    with lake.lease("online/little"), pytest.raises(TableLockedError):
         put(lake)
 
 

@@ -11,7 +11,7 @@ from raw_data import days
 from workspaces import DAYS, Workspace, git
 
 from headrace.cli import build
-from headrace.errors import TableBusyError
+from headrace.errors import TableLockedError
 from headrace.release import release as release
 from headrace.release.release import AuditError, create_release
 from headrace.storage.dvc.lock import read_lock, recorded_outs
@@ -40,7 +40,7 @@ def test_run_makes_the_release_too_where_it_is_told_to(
 
     said = json.loads(capsys.readouterr().out)
     assert {name for stage in said["stages"] for name in stage["built"]} == {"2013-01-04"}
-    assert said["release"]["name"] == release.newest(released.lake, "flights") == "flights/2"
+    assert said["release"]["name"] == release.latest_local_release(released.lake, "flights") == "flights/2"
     assert release.create_release(released.dataset, released.lake).is_new is False
 
 
@@ -156,7 +156,7 @@ def test_an_audit_refuses_tables_that_are_behind_their_inputs(built: Workspace) 
 
 
 def test_a_table_that_is_being_written_is_not_released(built: Workspace) -> None:
-    with built.lake.lease("raw/flights/weather"), pytest.raises(TableBusyError, match="raw/flights/weather is being"):
+    with built.lake.lease("raw/flights/weather"), pytest.raises(TableLockedError, match="raw/flights/weather is being"):
         create_release(built.dataset, built.lake)
 
     assert not git(built.root, "tag")
@@ -230,4 +230,4 @@ def test_a_manifest_is_the_last_file_of_a_table(built: Workspace) -> None:
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
     assert max(times, key=lambda name: times[name]) == MANIFEST
-    assert release.releases(built.lake, "flights") == []
+    assert release.list_releases(built.lake, "flights") == []

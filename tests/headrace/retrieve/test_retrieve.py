@@ -18,7 +18,7 @@ from applied import applied, lake, store
 from feast import FeatureStore
 from feature_workspace import AIRCRAFT, DATASET, HOUR, NOON, WEATHER, all_keys, ask, fill, weather
 
-from headrace.dataset import UTC_MICROSECONDS, WHOLE
+from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS
 from headrace.errors import NotConfiguredError
 from headrace.feast.definitions import Holding, view
 from headrace.feast.offline_store import HeadraceOfflineStore
@@ -130,7 +130,7 @@ def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_col
 
 def test_a_table_of_one_partition_is_read_for_any_time(lake: Lake, store: FeatureStore) -> None:
     table = lake.manifest("features/little/origin_weather")
-    lake.commit(table.with_partitions({WHOLE: table.partitions["2013-01-09"]}))
+    lake.commit(table.with_partitions({UNPARTITIONED: table.partitions["2013-01-09"]}))
 
     assert ask(store, weather(["EWR"], [NOON]), "origin_weather__a:sky").to_polars()["sky"].to_list() == ["clear"]
 

@@ -9,7 +9,7 @@ from minimal_dataset import REJECTED, TOTALS, VALIDATED, bring, days, run, sales
 from headrace.engine.compute import build
 from headrace.engine.plan import Plan
 from headrace.engine.run import Done, run_stage
-from headrace.errors import StaleAttemptError, TableBusyError
+from headrace.errors import LockLostError, TableLockedError
 from headrace.project import graph
 from headrace.project.executors import Executor, PartitionsRefusedError
 from headrace.settings import Settings
@@ -72,7 +72,7 @@ def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake
 
 
 def test_two_runs_of_one_table_at_once_are_refused_with_the_holder(lake: Lake) -> None:
-    with lake.lease(VALIDATED), pytest.raises(TableBusyError, match=r"validated/tiny/sales .*process \d+"):
+    with lake.lease(VALIDATED), pytest.raises(TableLockedError, match=r"validated/tiny/sales .*process \d+"):
         run(lake)
 
 
@@ -87,7 +87,7 @@ def test_an_attempt_that_lost_its_lease_while_it_was_paused_cannot_commit(lake: 
         bring(minimal_dataset.lake_at(lake.root), sales(6))
         run_stage(stage, minimal_dataset.lake_at(lake.root), execute)
 
-    with pytest.raises(StaleAttemptError, match=r"no longer holds .*Run the same command again"):
+    with pytest.raises(LockLostError, match=r"no longer holds .*Run the same command again"):
         run_stage(stage, lake, is_overtaken)
 
     assert list(lake.manifest(VALIDATED).partitions) == days(1, 2, 3, 4, 5, 6), "what the other run showed stands"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.dataset import UTC_MICROSECONDS, WHOLE, Objects, Source
+from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, ObjectSource, Source
 from headrace.validate import contract
-from headrace.validate.contract import Within, split
+from headrace.validate.contract import TimeBounds, split
 from headrace.validate.validate_partition import duplicates
 
 DAY = "2013-01-09"
@@ -36,13 +36,13 @@ def breaks(data: pa.PolarsData) -> pl.LazyFrame:
 
 def source(**changes: pa.Column) -> Source:
     columns = {
-        "at": pa.Column(UTC_MICROSECONDS, metadata={"within": Within(timedelta(0), timedelta(hours=30))}),
+        "at": pa.Column(UTC_MICROSECONDS, metadata={"within": TimeBounds(timedelta(0), timedelta(hours=30))}),
         "place": pa.Column(pl.String, pa.Check.isin(["EWR", "JFK"])),
         "count": pa.Column(pl.Int64, pa.Check.in_range(0, 9), nullable=True),
         "speed": pa.Column(pl.Float64, pa.Check.ge(0), nullable=True),
     }
     schema = pa.DataFrameSchema({**columns, **changes}, strict=True)
-    return Source("readings", Objects("readings/", ".*", ".csv"), unread, schema, as_it_is, ("at", "place"))
+    return Source("readings", ObjectSource("readings/", ".*", ".csv"), unread, schema, as_it_is, ("at", "place"))
 
 
 def rows(*values: Sequence[str | None]) -> pl.DataFrame:
@@ -272,14 +272,14 @@ def test_a_time_outside_the_day_of_its_partition_is_rejected(at: str, check: str
 
 
 def test_a_source_of_one_partition_bounds_its_times_by_fixed_ones() -> None:
-    fixed = Within(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+    fixed = TimeBounds(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
     table = source(at=pa.Column(UTC_MICROSECONDS, metadata={"within": fixed}))
 
-    verdict = split(rows(GOOD, ("2999-01-01T00:00:00Z", "EWR", None, None)), table, WHOLE)
+    verdict = split(rows(GOOD, ("2999-01-01T00:00:00Z", "EWR", None, None)), table, UNPARTITIONED)
 
     assert verdict.counts == {"at: before(2100-01-01)": 1}
     with pytest.raises(contract.ContractFaultError, match="needs fixed times"):
-        split(rows(GOOD), source(), WHOLE)
+        split(rows(GOOD), source(), UNPARTITIONED)
 
 
 def test_a_check_that_cannot_run_is_a_fault_of_the_contract_and_rejects_no_row() -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.validate import readers
-from headrace.validate.readers import Delimited, UnreadableError, delimited, parquet
+from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
 
 DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"
 
@@ -24,19 +24,19 @@ def written(folder: Path, content: bytes, name: str = "2013-01-09.csv") -> Path:
 def outcome_for(path: Path) -> str:
     """The rows, or why there are none."""
     try:
-        return str(delimited(path, Delimited()).rows())
+        return str(read_csv(path, CsvDialect()).rows())
     except (UnreadableError, pl.exceptions.PolarsError) as error:
         return str(error)
 
 
-def message_for(path: Path, dialect: Delimited | None = None) -> str:
+def message_for(path: Path, dialect: CsvDialect | None = None) -> str:
     with pytest.raises(UnreadableError) as refusal:
-        delimited(path, dialect or Delimited())
+        read_csv(path, dialect or CsvDialect())
     return str(refusal.value)
 
 
 def test_every_column_is_text_as_it_came_and_only_declared_words_are_null(tmp_path: Path) -> None:
-    rows = delimited(written(tmp_path, DAY), Delimited()).rows()
+    rows = read_csv(written(tmp_path, DAY), CsvDialect()).rows()
 
     assert rows == [("UA", "0017", None), ("DL", None, "café")]
 
@@ -47,15 +47,15 @@ def test_every_column_is_text_as_it_came_and_only_declared_words_are_null(tmp_pa
     ids=["one member", "two members", "byte order mark"],
 )
 def test_gzip_of_one_or_more_members_and_a_byte_order_mark_are_read(tmp_path: Path, content: bytes) -> None:
-    plain = delimited(written(tmp_path, DAY), Delimited())
+    plain = read_csv(written(tmp_path, DAY), CsvDialect())
 
-    assert delimited(written(tmp_path, content, "other.csv"), Delimited()).equals(plain)
+    assert read_csv(written(tmp_path, content, "other.csv"), CsvDialect()).equals(plain)
 
 
 def test_quotes_may_hold_the_separator(tmp_path: Path) -> None:
     path = written(tmp_path, b'carrier,note\nUA,"late, again"\nDL,"a ""quoted"" word"\n')
 
-    assert delimited(path, Delimited()).rows() == [("UA", "late, again"), ("DL", 'a "quoted" word')]
+    assert read_csv(path, CsvDialect()).rows() == [("UA", "late, again"), ("DL", 'a "quoted" word')]
 
 
 @pytest.mark.parametrize("kept", [12, 30, -1])
@@ -82,7 +82,7 @@ def test_an_object_that_is_named_gz_and_is_none_is_refused(tmp_path: Path) -> No
 def test_gzip_that_unpacks_to_more_than_allowed_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, gzip.compress(DAY * 1000))
 
-    assert "unpack to more than the 10,000 allowed" in message_for(path, Delimited(max_bytes=10_000))
+    assert "unpack to more than the 10,000 allowed" in message_for(path, CsvDialect(max_bytes=10_000))
 
 
 def test_an_empty_object_is_refused(tmp_path: Path) -> None:
@@ -140,10 +140,10 @@ def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_header_alone_is_a_day_without_rows(tmp_path: Path) -> None:
-    assert delimited(written(tmp_path, b"carrier,flight\n"), Delimited()).shape == (0, 2)
+    assert read_csv(written(tmp_path, b"carrier,flight\n"), CsvDialect()).shape == (0, 2)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing"])
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnreadableError, match="expected a Parquet file written by ingest"):
-        parquet(written(tmp_path, content, "2013-01-09.parquet"))
+        read_parquet(written(tmp_path, content, "2013-01-09.parquet"))
