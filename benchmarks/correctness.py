@@ -1,6 +1,7 @@
 """Right or wrong: small cases of a point-in-time join, asked of our store and of Feast's own, judged by nested loops.
 
-The judge is `tests/support/pit_oracle.py`. A store is right if it gives every row, in order, with value and type expected.
+The judge is `tests/support/pit_oracle.py`. A store is right if it gives every row, in order, with the
+value and the type expected.
 """
 
 import sys

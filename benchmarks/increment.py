@@ -176,10 +176,10 @@ def stand_in(root: Path) -> None:
     """Make the tables and a release: the last days computed, the others as if they had been."""
     from headrace.engine.compute import build  # noqa: PLC0415
     from headrace.engine.run import plan_stage  # noqa: PLC0415
-    from headrace.project import graph
+    from headrace.project import graph  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.release import release  # noqa: PLC0415
-    from headrace.storage.dvc.push import Pushed  # noqa: PLC0415
+    from headrace.storage.dvc.push import PushResult  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake, dataset = Lake.at(root), load_dataset("flights")
@@ -197,9 +197,9 @@ def stand_in(root: Path) -> None:
         lake.commit(made.manifest(entries))
     bucket = root.parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
 
-    def onto_disk(*_: object) -> Pushed:
+    def onto_disk(*_: object) -> PushResult:
         shutil.copytree(lake.cache.folder / "files", bucket / "dvc/files", copy_function=os.link)
-        return Pushed()
+        return PushResult()
 
     with patch.object(release, "push_objects", onto_disk):
         release.create_release(dataset, lake)

@@ -19,10 +19,12 @@ from feast import FeatureStore
 
 from headrace.errors import HeadraceError
 from headrace.feast.open import close_store, open_store
+from headrace.project.loading import load_dataset
 from headrace.publish.snapshot import Snapshot
 from headrace.settings import load_settings
 from headrace.storage.table_store import Lake
-from pipelines.flights import DATASET
+
+DATASET = load_dataset("flights")
 
 SIZES = (1, 10, 100)
 

@@ -26,12 +26,13 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 
 from headrace.errors import HeadraceError
 from headrace.feast.local_store import tables_of
+from headrace.project.loading import load_dataset
 from headrace.release.release import list_releases
 from headrace.retrieve.partition_reader import digest, manifest, table_name
 from headrace.settings import load_settings
 from headrace.storage.table_store import Lake
-from pipelines.flights import DATASET
 
+DATASET = load_dataset("flights")
 LATE_MIN = 15
 AHEAD = timedelta(hours=1)
 TEST_SHARE = 0.2

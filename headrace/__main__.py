@@ -6,7 +6,7 @@ import os
 
 
 def tune_gc() -> None:
-    """Seldom look for garbage, and not at exit: a command keeps what it loads, and looking costs a sixth of its time."""
+    """Collect garbage seldom, and not at exit: a command keeps what it loads, and collecting costs a sixth of it."""
     gc.set_threshold(200_000, 20, 100)
     atexit.register(gc.freeze)
 

@@ -143,8 +143,8 @@ class FeatureTable:
         ttl: How old a value may be and still be served.
         key_types: Key → Polars type, for keys that are not strings.
         description: What a reader of the catalogue sees.
-        batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `end_day`, the
-            last of them, and promises that the rows of a day are the same, whatever days are computed with it.
+        batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes
+            `end_day`, the last of them, and promises that the rows of a day are the same, whatever days are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
         modules: Where it is declared; found by itself.
     """
@@ -210,7 +210,8 @@ class LabelingTask:
         task: Sampled row → the task's data as the configuration shows it.
         params: Parameters of the sample, for those that `params.yaml` does not have below `<dataset>.<labeling>`.
         labeling_functions: What suggests an answer to people before they give theirs; none, no suggestion.
-        no_suggestion_share: Share of the items shown without a suggestion: they measure the functions, and how far people follow.
+        no_suggestion_share: Share of the items shown without a suggestion: they measure the functions, and how far
+            people follow.
         annotators_per_item: People who answer an item.
         max_annotators_per_item: Where they do not agree, more are asked, one at a time, up to so many.
         consensus: How answers become a label: by majority; or people are weighed, against each other (`dawid_skene`)

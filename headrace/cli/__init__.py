@@ -55,7 +55,7 @@ app = typer.Typer(
     name="headrace",
     cls=InOrder,
     help="Carry raw data and labels to versioned releases, features and training tables.\n\n"
-    "A dataset flows through its verbs: ingest → validate → transform → label → release → publish → retrieve. Each does work "
+    "A dataset flows through its verbs: ingest → validate → transform → label → release → publish → retrieve. Each "
     "only for what changed, and is safe to run again.",
     epilog="Begin with: make demo; then: headrace status flights",
     no_args_is_help=True,

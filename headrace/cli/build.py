@@ -17,8 +17,8 @@ from headrace.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from headrace.engine.run import Ran
-    from headrace.ingest.ingest import Ingested
+    from headrace.engine.run import StageResult
+    from headrace.ingest.ingest import IngestResult
 
 
 def add_to(app: typer.Typer) -> None:
@@ -107,7 +107,7 @@ def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
 
 def _ingest(
     dataset: str, tables: list[str] | None, partition: str | None, *, full: bool, allow_empty: bool
-) -> "list[Ingested]":
+) -> "list[IngestResult]":
     from headrace.ingest import ingest as verb  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
@@ -125,7 +125,7 @@ def _ingest(
         )
 
 
-def _run(dataset: str, verb: str, tables: list[str] | None = None, partition: str | None = None) -> "list[Ran]":
+def _run(dataset: str, verb: str, tables: list[str] | None = None, partition: str | None = None) -> "list[StageResult]":
     from headrace.engine.run import run_stage  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415

@@ -1,11 +1,20 @@
 """The verbs that serve a release: publish, retrieve."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.output import DatasetArgument, JsonOption, result, workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace.dataset import Dataset
+    from headrace.retrieve.result import RetrievalResult
+    from headrace.retrieve.retrieve import Published
+    from headrace.settings import Settings
+    from headrace.storage.table_store import Lake
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,12 +39,12 @@ def publish(
 ) -> None:
     """Release → online store: bring the standby to it, prove it, switch to it."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
-    from headrace.publish.publish import How  # noqa: PLC0415
+    from headrace.publish.publish import PublishOptions  # noqa: PLC0415
     from headrace.publish.publish import publish as put_online  # noqa: PLC0415
     from headrace.release.release import latest_local_release  # noqa: PLC0415
 
     settings, lake = workspace()
-    how = How(everything, allow_changes, patient=True, say=lambda line: typer.echo(line, err=True))
+    how = PublishOptions(everything, allow_changes, patient=True, say=lambda line: typer.echo(line, err=True))
     made = put_online(load_dataset(dataset), lake, settings, release or latest_local_release(lake, dataset), how)
     head = f"{made.service} serves {made.release} from side {made.side}" + (
         "" if made.switched else ", as it did before"
@@ -67,13 +76,13 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
 ) -> None:
     """Requests → training rows: the features of each row as they were known at its time."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
-    from headrace.retrieve.retrieve import Asked  # noqa: PLC0415
+    from headrace.retrieve.retrieve import FeatureRequest  # noqa: PLC0415
     from headrace.retrieve.retrieve import retrieve as answer  # noqa: PLC0415
     from headrace.retrieve.splits import parse  # noqa: PLC0415
 
     settings, lake = workspace()
-    asked = Asked(feature or (), release, parse(split, split_by or ()) if split else None, lock)
-    found = answer(load_dataset(dataset), lake, settings, requests, out, asked)
+    asked = FeatureRequest(feature or (), release, parse(split, split_by or ()) if split else None, lock)
+    found = answer(load_dataset(dataset), lake, _published(lake, settings), requests, out, asked)
     lines = [
         f"{found.rows:,} rows in, {found.rows:,} rows out, of {found.release or 'the workspace'}: {found.path}",
         *(f"  {table}: {rows:,} rows answered" for table, rows in found.answered.items()),
@@ -86,3 +95,14 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
         *([f"  training set {found.id}, as {lock} has it"] if found.id else []),
     ]
     result(found.to_dict(), lines, as_json=as_json)
+
+
+def _published(lake: "Lake", settings: "Settings") -> "Published":
+    """What answers where no release is named; only then is Feast imported, which takes seconds."""
+
+    def answer(dataset: "Dataset", requests: Path, names: "Sequence[str]") -> "tuple[RetrievalResult, str]":
+        from headrace.feast.retrieve import published_rows  # noqa: PLC0415
+
+        return published_rows(lake, settings)(dataset, requests, names)
+
+    return answer

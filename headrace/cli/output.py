@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from headrace.engine.run import Ran
+    from headrace.engine.run import StageResult
     from headrace.settings import Settings
     from headrace.storage.table_store import Lake
 
@@ -68,17 +68,17 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return shown if len(names) <= most else f"{shown} … {len(names)} in all"
 
 
-def report(ran: "Sequence[Ran]", *, as_json: bool) -> None:
+def report(ran: "Sequence[StageResult]", *, as_json: bool) -> None:
     """Print what runs of stages did."""
     result(stages(ran), [_line(item) for item in ran], as_json=as_json)
 
 
-def stages(ran: "Sequence[Ran]") -> dict[str, Any]:
+def stages(ran: "Sequence[StageResult]") -> dict[str, Any]:
     """What runs of stages did, for machines."""
     return {"stages": [_content(item) for item in ran]}
 
 
-def _content(ran: "Ran") -> dict[str, Any]:
+def _content(ran: "StageResult") -> dict[str, Any]:
     return {
         "table": ran.stage.table,
         "built": {name: list(why) for name, why in ran.built.items()},
@@ -90,7 +90,7 @@ def _content(ran: "Ran") -> dict[str, Any]:
     }
 
 
-def _line(ran: "Ran") -> str:
+def _line(ran: "StageResult") -> str:
     done = f"{len(ran.built)} computed ({some(list(ran.built))})" if ran.built else "nothing to do"
     gone = f", {len(ran.gone)} gone ({some(list(ran.gone))})" if ran.gone else ""
     totals = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ran.totals.items())

@@ -111,7 +111,7 @@ def _top(module: str) -> str:
 
 
 def _is_below(top: str, root: Path) -> bool:
-    return (root / f"{top}.py").is_file() or (root / top).is_dir() and _holds_code(root / top)
+    return (root / f"{top}.py").is_file() or ((root / top).is_dir() and _holds_code(root / top))
 
 
 @lru_cache(maxsize=1024)

@@ -19,7 +19,7 @@ from headrace.storage.manifest import Entry
 from headrace.storage.table_store import Lake
 
 Engine = Literal["cpu", "gpu"]
-Made = Entry | HeadraceError
+PartitionResult = Entry | HeadraceError
 """A partition, or why it was refused."""
 
 
@@ -37,12 +37,12 @@ def build(stage: Stage, item: Stale, fingerprint: Fingerprint, lake: Lake, engin
 
 def build_all(
     stage: Stage, items: Sequence[Stale], fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
-) -> Iterator[tuple[str, Made]]:
+) -> Iterator[tuple[str, PartitionResult]]:
     """Compute stale partitions into the cache, together where the stage can; each is told as it is ready."""
     outcomes = _together(stage, items, fingerprint, lake) if engine == "cpu" and len(items) > 1 else {}
     for item in items:
         outcome = outcomes.get(item.partition)
-        made: Made
+        made: PartitionResult
         try:
             if outcome is None:
                 made = build(stage, item, fingerprint, lake, engine)

@@ -33,8 +33,13 @@ CHANGES: Mapping[str, tuple[ResultChange, ...]] = {
     "validate": (ResultChange(1, "validated tables of 0.2.0"),),
     "transform": (ResultChange(1, "feature tables of 0.2.0"),),
     "label": (ResultChange(1, "labels of 0.2.0"),),
+    "retrieve": (ResultChange(1, "training rows of 0.2.0"),),
 }
-"""Stage kind → its changes, oldest first. `ingest` stands for tables read from databases; objects keep their bytes."""
+"""Stage kind → its changes, oldest first.
+
+`ingest` stands for tables read from databases: objects keep their bytes. `retrieve` makes no table; a training stage
+that people write in `dvc.yaml` lists `result_versions.retrieve`, so that other training rows train another model.
+"""
 
 
 def result_version(kind: str) -> int:

@@ -21,7 +21,7 @@ Execute = Callable[[Plan, Lake, Done], None]
 
 
 @dataclass(frozen=True)
-class Ran:
+class StageResult:
     """What a run of one stage did: partition → why it was computed, and how many were carried over."""
 
     stage: Stage
@@ -55,7 +55,7 @@ class Ran:
         return dict(Counter(entry.facts["collected_by"] for entry in entries if "collected_by" in entry.facts))
 
 
-def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = None) -> Ran:
+def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = None) -> StageResult:
     """Bring the stage's tables, or `only` one partition of them, up to date and show them.
 
     Raises:
@@ -72,7 +72,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
             again = plan_stage(stage, lake, after, only) if not stage.settles else None
             current = again or replace(current, keep=Partitions.of(after.partitions), stale=())
         _show(current, lake)
-        return Ran(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
+        return StageResult(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
 
 
 def _computed(stale: Plan, lake: Lake, execute: Execute) -> dict[str, Entry]:

@@ -12,10 +12,10 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 
-from headrace.retrieve.result import Answer, arrow, nullable
+from headrace.retrieve.result import RetrievalResult, arrow, nullable
 
 
-class Retrieval(Answer, RetrievalJob):
+class Retrieval(RetrievalResult, RetrievalJob):
     """The rows that were asked for, each with its features.
 
     Args:

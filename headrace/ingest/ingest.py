@@ -35,7 +35,7 @@ AT_ONCE = 16
 """Objects read at once: with fewer, threads wait for each other more and cost more CPU."""
 
 
-class EmptyListingError(HeadraceError):
+class SourceEmptyError(HeadraceError):
     """A source that had partitions shows none at all."""
 
 
@@ -44,7 +44,7 @@ class UnknownSourceError(HeadraceError):
 
 
 @dataclass(frozen=True)
-class Ingested:
+class IngestResult:
     """What one run did for one source.
 
     Attributes:
@@ -83,7 +83,7 @@ class Ingested:
 
 
 @dataclass(frozen=True)
-class Run:
+class IngestRun:
     """What is asked for, and where it goes; the options are those of `ingest`."""
 
     dataset: Dataset
@@ -108,7 +108,7 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
     full: bool = False,
     allow_empty: bool = False,
     progress: Progress = lambda _source, _done, _total: None,
-) -> list[Ingested]:
+) -> list[IngestResult]:
     """Bring the raw tables up to date with their sources; all tables of one database come from one moment of it.
 
     Args:
@@ -125,14 +125,14 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
         HeadraceError: A source cannot be read; its table is as it was.
     """
     chosen = _chosen(dataset, sources)
-    run = Run(dataset, lake, partition, full, allow_empty, progress)
+    run = IngestRun(dataset, lake, partition, full, allow_empty, progress)
     done = _from_databases(run, chosen, settings) | _from_bucket(run, chosen, settings)
     _expect_known(run, done)
     return [done[source.name] for source in chosen]
 
 
-def _from_databases(run: Run, sources: Iterable[Source], settings: Settings) -> dict[str, Ingested]:
-    done: dict[str, Ingested] = {}
+def _from_databases(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
+    done: dict[str, IngestResult] = {}
     grouped = _by_database(sources, settings)
     if not grouped:
         return done
@@ -150,7 +150,7 @@ def _from_databases(run: Run, sources: Iterable[Source], settings: Settings) -> 
     return done
 
 
-def _from_bucket(run: Run, sources: Iterable[Source], settings: Settings) -> dict[str, Ingested]:
+def _from_bucket(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
     threads = settings.threads or AT_ONCE
     bucket = Bucket(settings.bucket, endpoint=settings.s3_endpoint)
     done = {}
@@ -161,7 +161,7 @@ def _from_bucket(run: Run, sources: Iterable[Source], settings: Settings) -> dic
     return done
 
 
-def _bring(run: Run, source: Source, origin: Origin) -> Ingested:
+def _bring(run: IngestRun, source: Source, origin: Origin) -> IngestResult:
     """Read what is missing and show the table."""
     table = raw_table(run.dataset.name, source.name)
     before = run.lake.manifest(table)
@@ -174,7 +174,7 @@ def _bring(run: Run, source: Source, origin: Origin) -> Ingested:
     run.lake.commit(after)
     run.lake.forget(table)
     has = after.md5s
-    return Ingested(
+    return IngestResult(
         source=source.name,
         table=table,
         listed=len(offers),
@@ -188,7 +188,7 @@ def _bring(run: Run, source: Source, origin: Origin) -> Ingested:
     )
 
 
-def _read(run: Run, source: Source, origin: Origin, missing: list[str]) -> dict[str, Entry]:
+def _read(run: IngestRun, source: Source, origin: Origin, missing: list[str]) -> dict[str, Entry]:
     """Bring the partitions into the cache, noting each, so that a run after a crash need not read it again."""
     read = {}
     run.progress(source.name, 0, len(missing))
@@ -200,16 +200,16 @@ def _read(run: Run, source: Source, origin: Origin, missing: list[str]) -> dict[
     return read
 
 
-def _kept(run: Run, before: Manifest, offers: Mapping[str, str]) -> Partitions:
+def _kept(run: IngestRun, before: Manifest, offers: Mapping[str, str]) -> Partitions:
     """What need not be read: partitions that the run does not look at, and what we have had by its memo key."""
     aside = {name: line for name, line in before.lines.items() if not run.wants(name)}
     lent = {} if run.full else by_memo(run.lake.known(before.table))
     return Partitions(aside | {name: lent[memo] for name, memo in offers.items() if memo in lent})
 
 
-def _refuse_emptiness(run: Run, table: str, origin: Origin, had: Mapping[str, str]) -> None:
+def _refuse_emptiness(run: IngestRun, table: str, origin: Origin, had: Mapping[str, str]) -> None:
     if had and not origin.offers and not run.allow_empty:
-        raise EmptyListingError(
+        raise SourceEmptyError(
             f"{table} has {len(had)} partitions, but {origin.where} shows none. That is more often a wrong bucket,"
             " prefix or database than the truth, so the table stays as it is. If everything is meant to go, run"
             f" `headrace ingest {run.dataset.name} --allow-empty`."
@@ -256,7 +256,7 @@ def database_address(query: TableSource, settings: Settings) -> str:
     return address
 
 
-def _expect_known(run: Run, done: Mapping[str, Ingested]) -> None:
+def _expect_known(run: IngestRun, done: Mapping[str, IngestResult]) -> None:
     seen = any(item.listed or item.deleted for item in done.values())
     if run.partition is not None and not seen:
         tables = ", ".join(item.table for item in done.values())

@@ -20,7 +20,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 """What a partition may be called: it becomes a file name."""
 
 
-class OnePartitionTwoKeysError(HeadraceError):
+class DuplicatePartitionError(HeadraceError):
     """Two objects claim the same partition."""
 
 
@@ -102,7 +102,7 @@ def match(origin: ObjectSource, listed: Iterable[Object], where: str) -> tuple[d
         if partition is None:
             unmatched.append(item.key)
         elif partition in found:
-            raise OnePartitionTwoKeysError(
+            raise DuplicatePartitionError(
                 f"{where}: {found[partition].key} and {item.key} both are the partition {partition}. Delete one of"
                 f" them, or make the source's pattern tell them apart: {origin.partition}"
             )

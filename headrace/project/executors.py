@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from headrace.engine.compute import Engine, Made, build_all
+from headrace.engine.compute import Engine, PartitionResult, build_all
 from headrace.engine.fingerprint import Fingerprint, stage_code
 from headrace.engine.plan import Plan, Stale
 from headrace.engine.result_versions import result_version
@@ -38,7 +38,7 @@ MOST_SHOWN = 5
 STARTED = time.time()
 """When this process loaded the code."""
 
-Tell = Callable[[str, Made], None]
+Tell = Callable[[str, PartitionResult], None]
 Progress = Callable[[str, int, int], None]
 """Called with a stage's table, partitions done, partitions in all."""
 
@@ -67,7 +67,7 @@ class Executor:
         refused: dict[str, HeadraceError] = {}
         finished = 0
 
-        def tell(partition: str, made: Made) -> None:
+        def tell(partition: str, made: PartitionResult) -> None:
             nonlocal finished
             finished += 1
             if isinstance(made, HeadraceError):
@@ -111,12 +111,12 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
 
     gc.freeze()  # what is loaded stays: the collector need not go through it for every partition
 
-    def make(items: Sequence[Stale]) -> list[tuple[str, Made]]:
+    def make(items: Sequence[Stale]) -> list[tuple[str, PartitionResult]]:
         return list(build_all(plan.stage, items, plan.fingerprint, lake, how))
 
     tasks = {str(number): (partial(make, items),) for number, items in enumerate(groups(plan, lake, threads))}
 
-    def told(_key: str, made: list[tuple[str, Made]], *_: object) -> None:
+    def told(_key: str, made: list[tuple[str, PartitionResult]], *_: object) -> None:
         for each in made:
             tell(*each)
 
@@ -173,7 +173,7 @@ class WorkerTask:
     engine: Engine
 
 
-def compute_on_worker(items: Sequence[Stale], job: WorkerTask) -> list[tuple[str, Made]]:
+def compute_on_worker(items: Sequence[Stale], job: WorkerTask) -> list[tuple[str, PartitionResult]]:
     """Compute partitions on a worker, with the worker's own code.
 
     Raises:

@@ -35,7 +35,7 @@ REPORTS = Path("reports")
 
 
 @dataclass(frozen=True)
-class How:
+class PublishOptions:
     """How far a publish goes.
 
     Attributes:
@@ -53,7 +53,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishResult:
     """What a publish did.
 
     Attributes:
@@ -103,8 +103,8 @@ class Published:
 
 
 def publish(
-    dataset: Dataset, lake: Lake, settings: Settings, release: str | None = None, how: How | None = None
-) -> Published:
+    dataset: Dataset, lake: Lake, settings: Settings, release: str | None = None, how: PublishOptions | None = None
+) -> PublishResult:
     """Put `release` online, or the tables as the workspace has them now.
 
     Raises:
@@ -126,13 +126,15 @@ def publish(
         snapshot = Snapshot.of(dataset, lake, release or "")
         with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
             standing = sides.forget_lost(sides.standing)
-            changes = _changes(sides, standing, how or How())
-            done = _confirm(sides, standing.live, how or How()) or _replace(sides, changes, how or How())
+            changes = _changes(sides, standing, how or PublishOptions())
+            done = _confirm(sides, standing.live, how or PublishOptions()) or _replace(
+                sides, changes, how or PublishOptions()
+            )
             _report(lake, sides)
         return done
 
 
-def _changes(sides: "Sides", standing: "Standing", how: How) -> list[str]:
+def _changes(sides: "Sides", standing: "Standing", how: PublishOptions) -> list[str]:
     """What changes in the definitions; refused if it breaks somebody and nobody allowed it."""
     from headrace.publish.schema_changes import changes, refuse_breaks, refuse_taken  # noqa: PLC0415  brings Feast
 
@@ -145,7 +147,7 @@ def _changes(sides: "Sides", standing: "Standing", how: How) -> list[str]:
     return [str(change) for change in found]
 
 
-def _confirm(sides: "Sides", live: "Holding", how: How) -> Published | None:
+def _confirm(sides: "Sides", live: "Holding", how: PublishOptions) -> PublishResult | None:
     """The live side, if it holds the snapshot already and proves it."""
     if not sides.shows(live):
         return None
@@ -161,7 +163,7 @@ def _confirm(sides: "Sides", live: "Holding", how: How) -> Published | None:
     return done
 
 
-def _replace(sides: "Sides", changes: Sequence[str], how: How) -> Published:
+def _replace(sides: "Sides", changes: Sequence[str], how: PublishOptions) -> PublishResult:
     """Bring the standby to the snapshot, prove it, switch the service to it."""
     attempt = sides.attempt()
     held = from_tag(attempt.standing.standby.seals)
@@ -186,9 +188,9 @@ def _published(  # noqa: PLR0913  what was done, each once
     changes: Sequence[str],
     *,
     switched: bool,
-) -> Published:
+) -> PublishResult:
     snapshot, dataset = sides.snapshot, sides.snapshot.dataset
-    return Published(
+    return PublishResult(
         dataset=dataset.name,
         service=dataset.service,
         release=snapshot.release,

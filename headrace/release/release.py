@@ -17,7 +17,7 @@ from headrace.project.loading import dataset_names, load_dataset
 from headrace.project.locks import lock_tables
 from headrace.storage import git
 from headrace.storage.dvc.lock import read_lock, recorded_outs, write_lock, write_pointer
-from headrace.storage.dvc.push import Pushed, push_objects
+from headrace.storage.dvc.push import PushResult, push_objects
 from headrace.storage.manifest import MANIFEST, Manifest
 from headrace.storage.table_store import Lake
 
@@ -70,7 +70,7 @@ class Release:
     commit: str
     is_new: bool
     differences: Mapping[str, PartitionDiff] = field(default_factory=dict)
-    pushed: Pushed = field(default_factory=Pushed)
+    pushed: PushResult = field(default_factory=PushResult)
 
 
 def create_release(dataset: Dataset, lake: Lake) -> Release:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
 
-class Answer:
+class RetrievalResult:
     """The rows that were asked for, each with its features.
 
     Args:

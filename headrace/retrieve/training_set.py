@@ -27,7 +27,7 @@ class UnreadableLockError(HeadraceError):
 
 
 @dataclass(frozen=True)
-class Question:
+class TrainingSetSpec:
     """What is asked, all but the requests.
 
     Attributes:
@@ -71,7 +71,7 @@ class TrainingSet:
         result: The same of the answer.
     """
 
-    question: Question
+    question: TrainingSetSpec
     tables: Mapping[str, str]
     requests: Mapping[str, Any]
     result: Mapping[str, Any]
@@ -101,7 +101,7 @@ class TrainingSet:
             return None
         try:
             found = json.loads(path.read_bytes())
-            made = cls(Question(**found["question"]), found["tables"], found["requests"], found["result"])
+            made = cls(TrainingSetSpec(**found["question"]), found["tables"], found["requests"], found["result"])
             intact = made.id == found["id"]
         except (ValueError, KeyError, TypeError) as error:
             raise UnreadableLockError(

@@ -99,7 +99,8 @@ def too_many(source: Source, dataset: str, name: str, verdict: Verdict, evidence
     share = verdict.rejected.height / verdict.rows_in
     check, rows = next(iter(verdict.counts.items()))
     return TooManyRejectedError(
-        f"{source.name} {name}: {share:.1%} of {verdict.rows_in:,} rows rejected, {source.max_rejected_share:.1%} tolerated."
+        f"{source.name} {name}: {share:.1%} of {verdict.rows_in:,} rows rejected,"
+        f" {source.max_rejected_share:.1%} tolerated."
         f" Most often: {check} ({rows:,} rows). The rows are in {evidence}; fix the source or the contract, then run"
         f" `headrace validate {dataset} --table {source.name}`."
     )

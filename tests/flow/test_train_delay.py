@@ -16,11 +16,13 @@ import pytest
 import real_flights
 
 from headrace.dataset import UNPARTITIONED
+from headrace.project.loading import load_dataset
 from headrace.storage import git, parquet
 from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
 from headrace.transform import kernel
-from pipelines.flights import DATASET
+
+DATASET = load_dataset("flights")
 
 DAYS = [f"2013-01-{day:02}" for day in range(1, 10)]
 

@@ -17,8 +17,8 @@ from feast import FeatureStore
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Input
 from headrace.feast.open import close_store, open_store
 from headrace.feast.retrieval_job import Retrieval
-from headrace.publish.publish import Published, publish
-from headrace.retrieve.retrieve import features
+from headrace.feast.retrieve import get_features
+from headrace.publish.publish import PublishResult, publish
 from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.dvc.objects import directory_bytes
@@ -223,7 +223,7 @@ def all_keys(times: Sequence[datetime]) -> pl.DataFrame:
     return weather(["EWR"] * count, times).with_columns(tailnum=pl.lit("N2"), carrier_id=pl.lit(LARGE, pl.Int64))
 
 
-def put(lake: Lake, release: str | None = None, dataset: Dataset = DATASET) -> Published:
+def put(lake: Lake, release: str | None = None, dataset: Dataset = DATASET) -> PublishResult:
     return publish(dataset, lake, settings(lake.root), release)
 
 
@@ -235,11 +235,11 @@ def served(lake: Lake, tailnums: Sequence[str]) -> list[float | None]:
     return list(answer["aircraft_history__delay_min"])
 
 
-def offline(lake: Lake, tailnums: Sequence[str], at: Published) -> list[float | None]:
+def offline(lake: Lake, tailnums: Sequence[str], at: PublishResult) -> list[float | None]:
     asked = pl.DataFrame({"tailnum": tailnums}).with_columns(
         origin=pl.lit("EWR"), carrier_id=pl.lit(1, pl.Int64), event_timestamp=pl.lit(at.as_of)
     )
-    return features(DATASET, opened(lake), asked)["aircraft_history__delay_min"].to_list()
+    return get_features(DATASET, opened(lake), asked)["aircraft_history__delay_min"].to_list()
 
 
 def execute(lake: Lake, statement: str) -> None:

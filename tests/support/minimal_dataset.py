@@ -9,7 +9,7 @@ import pandera.polars as pa
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Input, ObjectSource, Source
-from headrace.engine.run import Ran, run_stage
+from headrace.engine.run import StageResult, run_stage
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.settings import Settings
@@ -98,7 +98,7 @@ def days(*numbers: int) -> list[str]:
     return [f"2026-01-{number:02}" for number in numbers]
 
 
-def run(lake: Lake, dataset: Dataset = DATASET, threads: int = 2) -> dict[str, Ran]:
+def run(lake: Lake, dataset: Dataset = DATASET, threads: int = 2) -> dict[str, StageResult]:
     """Table → what was done, of all stages."""
     execute = Executor(Settings(workspace=lake.root, threads=threads))
     return {stage.table: run_stage(stage, lake, execute) for stage in graph.dataset_stages(dataset)}

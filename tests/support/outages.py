@@ -11,7 +11,7 @@ from _pytest.mark import ParameterSet
 from feature_workspace import AIRCRAFT, FLOWN, HOUR, NOON, WEATHER, fill, fill_all, put, served
 
 from headrace import failpoints
-from headrace.publish.publish import Published
+from headrace.publish.publish import PublishResult
 from headrace.storage.table_store import Lake
 
 MANY = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR} for number in range(600)]
@@ -55,17 +55,17 @@ class Publishing:
         """The release that is on neither side."""
         return self.live % RELEASES + 1
 
-    def put(self, number: int) -> Published:
+    def put(self, number: int) -> PublishResult:
         """Publish the release of that number."""
         return put(self.lake, f"little/{number}")
 
-    def completes(self, number: int) -> Published:
+    def completes(self, number: int) -> PublishResult:
         """What was served is served; then that release is put online, proved, and served by itself."""
         if self.live:
             assert served(self.lake, KEYS) == [self.live] * len(KEYS)
         return self.repairs(number)
 
-    def repairs(self, number: int) -> Published:
+    def repairs(self, number: int) -> PublishResult:
         """The release is put online, proved, and served, whatever was served before."""
         done = self.put(number)
         assert (done.release, done.switched) == (f"little/{number}", True)
@@ -76,7 +76,7 @@ class Publishing:
 
 
 def at(patch: pytest.MonkeyPatch, name: str, do: Callable[[], object], number: int = 1) -> None:
-    """Do it, once, when point `name` of `headrace/failpoints.py` is passed for the `number`-th time, before its effect."""
+    """Do it, once, when failpoint `name` is passed for the `number`-th time, before its effect."""
     passed: list[str] = []
 
     def point(passing: str, half: Callable[[], object] | None = None) -> AbstractContextManager[object]:

@@ -10,9 +10,11 @@ from pathlib import Path
 import polars as pl
 
 from headrace.dataset import UNPARTITIONED
+from headrace.project.loading import load_dataset
 from headrace.validate.contract import split
 from headrace.validate.result import Verdict
-from pipelines.flights import DATASET
+
+DATASET = load_dataset("flights")
 
 SOURCES = {source.name: source for source in DATASET.sources}
 

@@ -9,7 +9,7 @@ import pytest
 from servers import S3, Relay
 
 from headrace.dataset import Dataset, ObjectSource, Source
-from headrace.ingest.ingest import Ingested, ingest
+from headrace.ingest.ingest import IngestResult, ingest
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.s3.bucket import Bucket
@@ -47,7 +47,9 @@ class Trips:
         for day in days:
             self.bucket.write(key(day), content(day) if text is None else text)
 
-    def ingest(self, origin: ObjectSource = DAYS, **options: bool | str | Callable[[str, int, int], None]) -> Ingested:
+    def ingest(
+        self, origin: ObjectSource = DAYS, **options: bool | str | Callable[[str, int, int], None]
+    ) -> IngestResult:
         """Run what is tested."""
         return ingest(dataset(origin), self.lake, Settings(), **options)[0]  # type: ignore[arg-type]
 

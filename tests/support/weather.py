@@ -10,7 +10,7 @@ import pytest
 from servers import PostgreSQL, Relay
 
 from headrace.dataset import Dataset, Source, TableSource
-from headrace.ingest.ingest import Ingested, Progress, ingest
+from headrace.ingest.ingest import IngestResult, Progress, ingest
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
 
@@ -48,7 +48,7 @@ class Weather:
         full: bool = False,
         allow_empty: bool = False,
         progress: Progress = lambda _source, _done, _total: None,
-    ) -> Ingested:
+    ) -> IngestResult:
         """Run what is tested."""
         one = sky(weather=query)
         return ingest(one, self.lake, Settings(), full=full, allow_empty=allow_empty, progress=progress)[0]

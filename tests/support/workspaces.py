@@ -14,7 +14,7 @@ from raw_data import Arrivals, days
 from servers import S3
 
 from headrace.dataset import Dataset
-from headrace.engine.run import Ran, run_stage
+from headrace.engine.run import StageResult, run_stage
 from headrace.project import dvc_stages, graph
 from headrace.project.executors import Executor
 from headrace.project.loading import dataset_names, load_dataset
@@ -49,7 +49,7 @@ class Workspace:
         """Brings raw data."""
         return Arrivals(self.lake)
 
-    def refresh(self) -> dict[str, Ran]:
+    def refresh(self) -> dict[str, StageResult]:
         """Run every stage; table → what was done."""
         execute = Executor(Settings(workspace=self.root))
         return {stage.table: run_stage(stage, self.lake, execute) for stage in graph.dataset_stages(self.dataset)}

@@ -13,7 +13,7 @@ PARALLEL = 16
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """Objects and bytes that were written; those that were there already are not among them."""
 
     objects: int = 0
@@ -22,7 +22,7 @@ class Pushed:
 
 def push_objects(
     cache: Cache, outs: Iterable[Mapping[str, Any]], there: Iterable[Mapping[str, Any]], sizes: Mapping[str, int]
-) -> Pushed:
+) -> PushResult:
     """Bring every object that `outs` name to the remote, less those of `there`, and read them back.
 
     Args:
@@ -43,7 +43,7 @@ def push_objects(
     lists = sorted(md5 for md5 in new if md5.endswith(".dir"))
     with ThreadPoolExecutor(PARALLEL) as pool:
         written = [size for md5s in (files, lists) for size in _bring(cache, md5s, sizes, pool)]
-    return Pushed(len(written), sum(written))
+    return PushResult(len(written), sum(written))
 
 
 def _bring(cache: Cache, md5s: Iterable[str], sizes: Mapping[str, int], pool: ThreadPoolExecutor) -> list[int]:

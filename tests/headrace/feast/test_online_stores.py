@@ -36,7 +36,7 @@ from headrace.feast.encoding import KEY, STAMP, encode
 from headrace.feast.online_stores.writer import Shelf
 from headrace.feast.publish_log import OvertakenError
 from headrace.publish.blue_green import Sides
-from headrace.publish.publish import How, publish
+from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot
 from headrace.retrieve.errors import FeatureStoreError, ProofFailedError
 from headrace.storage.table_store import Lake
@@ -231,7 +231,7 @@ def test_a_fault_in_what_is_put_back_refuses_the_switch_and_the_next_publish_rep
         put(lake, "little/1")
 
     assert served(lake, ["N7"]) == [-4.0]
-    done = publish(DATASET, lake, feature_workspace.settings(lake.root), "little/1", How(everything=True))
+    done = publish(DATASET, lake, feature_workspace.settings(lake.root), "little/1", PublishOptions(everything=True))
     assert done.switched
     assert served(lake, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
 
@@ -298,7 +298,7 @@ def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(la
         put(large, "little/4")
 
     assert served(large, ["N2"]) == [5.0]
-    done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", How(everything=True))
+    done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(everything=True))
     assert (done.switched, served(large, ["N2", "M01234", "X1"])) == (True, [6.0, 1.0, None])
 
 
@@ -316,7 +316,7 @@ def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large
     standby = "b" if put(large, "little/3").side == "a" else "a"
     spoil(large, standby, [{**MANY[1234], "delay_min": 2.0}])
 
-    done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", How(everything=True))
+    done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(everything=True))
 
     assert done.loads["aircraft_history"].written == 2
     assert served(large, ["N2", "M01234"]) == [6.0, 1.0]
@@ -360,7 +360,7 @@ def test_a_feature_of_another_type_is_written_anew_on_both_sides(lake: Lake) -> 
     fill(lake, whole, [{**FLOWN[0], "delay_min": 7}])
     settings = feature_workspace.settings(lake.root)
 
-    publish(changed, lake, settings, how=How(allow_changes=True))
+    publish(changed, lake, settings, how=PublishOptions(allow_changes=True))
     fill(lake, whole, [{**FLOWN[0], "delay_min": 8}])
     done = publish(changed, lake, settings)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from trips import TABLE, Trips, dataset, key
 
-from headrace.ingest.ingest import EmptyListingError, UnknownSourceError, ingest
+from headrace.ingest.ingest import SourceEmptyError, UnknownSourceError, ingest
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.s3.bucket import Bucket
@@ -129,9 +129,7 @@ def test_a_listing_that_shows_nothing_does_not_empty_the_table_unless_that_is_sa
     trips.ingest()
     trips.bucket.delete(key(1))
 
-    with pytest.raises(
-        EmptyListingError, match=rf"{TABLE} has 1 partitions, but s3://.*/days/ shows none.*allow-empty"
-    ):
+    with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 1 partitions, but s3://.*/days/ shows none.*allow-empty"):
         trips.ingest()
 
     assert list(trips.manifest.partitions) == ["2026-01-01"]

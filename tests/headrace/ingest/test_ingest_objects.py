@@ -11,7 +11,7 @@ from trips import DAYS, TABLE, Trips, content, dataset, key, use
 
 from headrace.dataset import ObjectSource
 from headrace.ingest.ingest import ingest
-from headrace.ingest.object_source import OnePartitionTwoKeysError
+from headrace.ingest.object_source import DuplicatePartitionError
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs, write_pointer
 from headrace.storage.dvc.push import push_objects
@@ -182,7 +182,7 @@ def test_two_keys_of_one_partition_are_an_error_that_names_both(trips: Trips) ->
     trips.bucket.write("days/b/2026-01-01.csv.gz", b"x")
     loose = replace(DAYS, partition=r"days/./(?P<partition>[\d-]+)\.csv\.gz")
 
-    with pytest.raises(OnePartitionTwoKeysError, match=r"days/a/2026-01-01\.csv\.gz and days/b/2026-01-01\.csv\.gz"):
+    with pytest.raises(DuplicatePartitionError, match=r"days/a/2026-01-01\.csv\.gz and days/b/2026-01-01\.csv\.gz"):
         trips.ingest(loose)
 
 

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, fill
 
-from headrace.ingest import table_source as rows
-from headrace.ingest.ingest import EmptyListingError
+from headrace.ingest import table_source
+from headrace.ingest.ingest import SourceEmptyError
 from headrace.storage.table_store import Lake
 
 
@@ -65,7 +65,7 @@ def test_a_second_run_reads_no_partition_and_leaves_the_same_manifest(weather: W
 
 def test_what_another_writer_wrote_is_read_again(weather: Weather, monkeypatch: pytest.MonkeyPatch) -> None:
     weather.ingest()
-    monkeypatch.setattr(rows, "closure", lambda _modules: {"headrace/storage/parquet.py": "another"})
+    monkeypatch.setattr(table_source, "result_version", lambda _kind: 2)
 
     done = weather.ingest()
 
@@ -179,7 +179,7 @@ def test_an_empty_table_does_not_empty_ours_unless_that_is_said(weather: Weather
     weather.ingest()
     weather.run("DELETE FROM weather")
 
-    with pytest.raises(EmptyListingError, match=rf"{TABLE} has 3 partitions, but the table weather .* shows none"):
+    with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 3 partitions, but the table weather .* shows none"):
         weather.ingest()
 
     assert weather.ingest(allow_empty=True).deleted == ("2013-01-01", "2013-01-02", "2013-01-03")

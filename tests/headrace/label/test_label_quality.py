@@ -27,7 +27,8 @@ def second(row: Mapping[str, Any]) -> str | None:
 
 
 LABELING = LabelingTask(
-    name="cause", title="Cause", config=CONFIG, control="cause", choices=CHOICES, inputs={"rides": Input("validated/r")},
+    name="cause", title="Cause", config=CONFIG, control="cause", choices=CHOICES,
+    inputs={"rides": Input("validated/r")},
     sample=sample, keys=("car",), task=task, labeling_functions=(first, second), no_suggestion_share=0.5,
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ from raw_data import Arrivals, days, flights
 from servers import HOST, answers, free_port, running
 from workspaces import Workspace
 
-from headrace.engine.run import Ran, run_stage
+from headrace.engine.run import StageResult, run_stage
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.release.release import create_release
@@ -36,7 +36,7 @@ class Cluster:
     address: str
     workspace: Workspace
 
-    def run(self, table: str) -> Ran:
+    def run(self, table: str) -> StageResult:
         """Run the stage of `table` there."""
         stage = graph.find_stage("flights", table)
         return run_stage(stage, self.workspace.lake, Executor(self.settings))

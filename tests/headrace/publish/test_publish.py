@@ -27,7 +27,7 @@ from headrace.feast.open import close_store, open_store
 from headrace.feast.publish_log import Publications
 from headrace.lineage.freshness import freshness
 from headrace.project.loading import dataset_names, load_dataset
-from headrace.publish.publish import How, publish
+from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot, latest
 from headrace.retrieve.errors import DefinitionChangedError
 from headrace.storage.table_store import Lake
@@ -157,7 +157,7 @@ def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> N
 
     with pytest.raises(DefinitionChangedError, match=r"- origin_weather.gusts Int64.*--allow-changes"):
         put(lake, dataset=changed)
-    done = publish(changed, lake, feature_workspace.settings(lake.root), how=How(allow_changes=True))
+    done = publish(changed, lake, feature_workspace.settings(lake.root), how=PublishOptions(allow_changes=True))
 
     store = opened(lake)
     service = store.get_feature_service(DATASET.service)
@@ -267,7 +267,7 @@ def test_a_change_of_definitions_is_told_before_it_is_made(lake: Lake) -> None:
     changed = replace(DATASET, features=(WEATHER, grown, DATASET.features[2]))
     fill(lake, grown, FLOWN)
 
-    publish(changed, lake, feature_workspace.settings(lake.root), how=How(say=said.append))
+    publish(changed, lake, feature_workspace.settings(lake.root), how=PublishOptions(say=said.append))
 
     assert said == [
         "little_service: + aircraft_history.seats Int32",

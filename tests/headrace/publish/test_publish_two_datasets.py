@@ -10,7 +10,7 @@ from online_stores import KINDS, OnlineStore, new_store, redis_port
 from outages import at, before
 
 from headrace.publish.blue_green import Attempt
-from headrace.publish.publish import Published, publish
+from headrace.publish.publish import PublishResult, publish
 from headrace.storage.table_store import Lake
 
 __all__ = ["new_store", "redis_port"]
@@ -36,7 +36,7 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] =
 def test_a_publish_goes_on_where_another_dataset_was_published_meanwhile(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    other, meanwhile = another(lake), list[Published]()
+    other, meanwhile = another(lake), list[PublishResult]()
     publish(DATASET, lake, settings(lake.root))
     fill(lake, AIRCRAFT, FLOWN)
     with monkeypatch.context() as patch:

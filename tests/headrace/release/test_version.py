@@ -12,7 +12,7 @@ from workspaces import DAYS, Workspace, git
 
 from headrace.cli import build
 from headrace.errors import TableLockedError
-from headrace.release import release as release
+from headrace.release import release
 from headrace.release.release import AuditError, create_release
 from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.dvc.remote import NotOnRemoteError

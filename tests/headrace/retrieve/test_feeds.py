@@ -97,7 +97,7 @@ def test_only_what_is_asked_for_is_imported() -> None:
         [
             sys.executable,
             "-c",
-            f"import sys; from headrace.retrieve import feeds, splits, training_set; print({heavy})",
+            f"import sys; from headrace.retrieve import loaders, splits, training_set; print({heavy})",
         ],
         capture_output=True,
         text=True,

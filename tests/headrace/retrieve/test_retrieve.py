@@ -23,6 +23,7 @@ from headrace.errors import NotConfiguredError
 from headrace.feast.definitions import Holding, view
 from headrace.feast.offline_store import HeadraceOfflineStore
 from headrace.feast.open import close_store, open_store
+from headrace.feast.retrieve import get_features, published_rows
 from headrace.publish.publish import publish
 from headrace.retrieve.errors import (
     FeatureStoreError,
@@ -31,7 +32,7 @@ from headrace.retrieve.errors import (
     UnreadablePartitionError,
 )
 from headrace.retrieve.hash_cache import Verified
-from headrace.retrieve.retrieve import Asked, features, retrieve
+from headrace.retrieve.retrieve import FeatureRequest, retrieve
 from headrace.settings import Settings
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.table_store import Lake
@@ -260,7 +261,9 @@ def test_retrieve_answers_a_file_with_a_file_and_says_what_was_found(lake: Lake,
     given = all_keys([NOON, NOON - timedelta(days=30), NOON])
     given.write_parquet(tmp_path / "requests.parquet")
 
-    done = retrieve(DATASET, lake, settings, tmp_path / "requests.parquet", tmp_path / "out.parquet")
+    done = retrieve(
+        DATASET, lake, published_rows(lake, settings), tmp_path / "requests.parquet", tmp_path / "out.parquet"
+    )
 
     rows = pl.read_parquet(done.path)
     assert (done.rows, done.release) == (3, "little/1")
@@ -277,7 +280,14 @@ def test_retrieve_at_a_release_needs_no_publish_and_gives_the_same_bytes_however
     files = [tmp_path / "before.parquet", tmp_path / "after.parquet"]
 
     for out in files:
-        done = retrieve(DATASET, lake, Settings(), tmp_path / "requests.parquet", out, Asked(release=first))
+        done = retrieve(
+            DATASET,
+            lake,
+            published_rows(lake, Settings()),
+            tmp_path / "requests.parquet",
+            out,
+            FeatureRequest(release=first),
+        )
         fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
 
     assert done.release == first
@@ -289,7 +299,7 @@ def test_a_service_that_is_not_published_is_named_with_the_command_that_publishe
     store = open_store(lake.root / "feature_repo", feature_workspace.settings(lake.root / "other"))
 
     with pytest.raises(FeatureStoreError, match=r"'little_service'.*Services there: none.*headrace publish little"):
-        features(DATASET, store, all_keys([NOON]))
+        get_features(DATASET, store, all_keys([NOON]))
 
     close_store(store)
 
@@ -297,7 +307,7 @@ def test_a_service_that_is_not_published_is_named_with_the_command_that_publishe
 def test_chosen_features_come_alone_under_the_names_of_their_tables(store: FeatureStore) -> None:
     names = ["route_traffic:temp_c", "origin_weather:sky"]
 
-    rows = features(DATASET, store, all_keys([NOON]), names)
+    rows = get_features(DATASET, store, all_keys([NOON]), names)
 
     assert rows.columns == [*all_keys([]).columns, "route_traffic__temp_c", "origin_weather__sky"]
     assert rows.row(0)[-2:] == (7.0, "clear")
@@ -305,7 +315,7 @@ def test_chosen_features_come_alone_under_the_names_of_their_tables(store: Featu
 
 def test_a_feature_that_does_not_exist_is_named_beside_those_like_it(store: FeatureStore) -> None:
     with pytest.raises(FeatureStoreError, match=r"no feature origin_weather:temp_f; there is origin_weather:temp_c"):
-        features(DATASET, store, all_keys([NOON]), ["origin_weather:temp_f"])
+        get_features(DATASET, store, all_keys([NOON]), ["origin_weather:temp_f"])
 
 
 def test_requests_that_are_no_parquet_file_are_refused_by_name(lake: Lake, tmp_path: Path) -> None:
@@ -315,7 +325,7 @@ def test_requests_that_are_no_parquet_file_are_refused_by_name(lake: Lake, tmp_p
         retrieve(
             DATASET,
             lake,
-            feature_workspace.settings(lake.root),
+            published_rows(lake, feature_workspace.settings(lake.root)),
             tmp_path / "requests.parquet",
             tmp_path / "out.parquet",
         )

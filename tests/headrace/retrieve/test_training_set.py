@@ -17,8 +17,9 @@ from servers import S3
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError, MissingObjectError
+from headrace.feast.retrieve import get_features, published_rows
 from headrace.retrieve.errors import UnknownReleaseError
-from headrace.retrieve.retrieve import Asked, at_release, features, retrieve
+from headrace.retrieve.retrieve import FeatureRequest, at_release, retrieve
 from headrace.retrieve.row_hash import Fingerprint
 from headrace.retrieve.splits import ByKey
 from headrace.retrieve.training_set import TrainingSet, TrainingSetDiffersError, UnreadableLockError
@@ -38,9 +39,11 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
     feature_workspace.close_all()
 
 
-def ask(lake: Lake, asked: Asked, dataset: Dataset = DATASET, requests: str = "requests.parquet") -> Path:
+def ask(lake: Lake, asked: FeatureRequest, dataset: Dataset = DATASET, requests: str = "requests.parquet") -> Path:
     folder = lake.root.parent
-    return retrieve(dataset, lake, Settings(), folder / requests, folder / "out.parquet", asked).path
+    return retrieve(
+        dataset, lake, published_rows(lake, Settings()), folder / requests, folder / "out.parquet", asked
+    ).path
 
 
 # --- at a release ---
@@ -48,12 +51,12 @@ def ask(lake: Lake, asked: Asked, dataset: Dataset = DATASET, requests: str = "r
 
 def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_between(lake: Lake) -> None:
     first = feature_workspace.release(lake, 1)
-    before = ask(lake, Asked(release=first)).read_bytes()
+    before = ask(lake, FeatureRequest(release=first)).read_bytes()
     fill(lake, AIRCRAFT, [LATE])
     second = feature_workspace.release(lake, 2)
 
-    after = ask(lake, Asked(release=first)).read_bytes()
-    now = pl.read_parquet(ask(lake, Asked(release=second)))
+    after = ask(lake, FeatureRequest(release=first)).read_bytes()
+    now = pl.read_parquet(ask(lake, FeatureRequest(release=second)))
 
     assert after == before
     assert now["aircraft_history__delay_min"].to_list() == [77.0, None]
@@ -64,7 +67,7 @@ def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, n
     asked = all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
     release = feature_workspace.release(lake, 1)
     feature_workspace.put(lake, release)
-    published = features(DATASET, feature_workspace.opened(lake), asked, names)
+    published = get_features(DATASET, feature_workspace.opened(lake), asked, names)
     feature_workspace.close_all()
 
     job = at_release(DATASET, lake, release, asked, names)
@@ -122,7 +125,14 @@ def test_a_release_whose_object_is_not_on_the_remote_is_refused_and_nothing_is_w
     clone.cache.remote.bucket.delete(clone.cache.remote.key(lost))
 
     with pytest.raises(MissingObjectError, match=lost[2:]):
-        retrieve(DATASET, clone, Settings(), tmp_path / "requests.parquet", tmp_path / "o.parquet", Asked((), release))
+        retrieve(
+            DATASET,
+            clone,
+            published_rows(clone, Settings()),
+            tmp_path / "requests.parquet",
+            tmp_path / "o.parquet",
+            FeatureRequest((), release),
+        )
 
     assert not (tmp_path / "o.parquet").exists()
 
@@ -131,7 +141,7 @@ def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake)
     feature_workspace.release(lake, 1)
 
     with pytest.raises(UnknownReleaseError, match=r"no release little/9 .*git fetch --tags"):
-        ask(lake, Asked(release="little/9"))
+        ask(lake, FeatureRequest(release="little/9"))
 
 
 def pushed_clone(lake: Lake, s3: S3, folder: Path) -> Lake:
@@ -155,10 +165,10 @@ def pushed_clone(lake: Lake, s3: S3, folder: Path) -> Lake:
 def test_a_lock_is_written_once_and_then_the_rows_must_be_the_locked_ones(lake: Lake) -> None:
     lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
 
-    first = ask(lake, Asked(release=release, lock=lock)).read_bytes()
+    first = ask(lake, FeatureRequest(release=release, lock=lock)).read_bytes()
     written = lock.read_bytes()
     fill(lake, AIRCRAFT, [LATE])
-    again = ask(lake, Asked(lock=lock)).read_bytes()
+    again = ask(lake, FeatureRequest(lock=lock)).read_bytes()
 
     assert again == first
     assert lock.read_bytes() == written
@@ -168,7 +178,7 @@ def test_a_lock_is_written_once_and_then_the_rows_must_be_the_locked_ones(lake: 
 def test_a_lock_holds_question_release_and_hashes_and_neither_paths_nor_clocks(lake: Lake) -> None:
     lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
 
-    ask(lake, Asked(["origin_weather:gusts"], release, ByKey(["tailnum"], {"train": 0.5, "test": 0.5}), lock))
+    ask(lake, FeatureRequest(["origin_weather:gusts"], release, ByKey(["tailnum"], {"train": 0.5, "test": 0.5}), lock))
 
     held = json.loads(lock.read_text())
     assert held["question"]["release"] == release
@@ -184,13 +194,13 @@ def test_a_lock_holds_question_release_and_hashes_and_neither_paths_nor_clocks(l
 
 def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -> None:
     lock, folder = lake.root / "train.lock.json", lake.root.parent
-    ask(lake, Asked(release=feature_workspace.release(lake, 1), lock=lock)).unlink()
+    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock=lock)).unlink()
     all_keys([NOON, NOON]).write_parquet(folder / "other.parquet")
 
     with pytest.raises(
         TrainingSetDiffersError, match=r"requests columns event_timestamp: locked \"\w{32}\", seen"
     ) as no:
-        ask(lake, Asked(lock=lock), requests="other.parquet")
+        ask(lake, FeatureRequest(lock=lock), requests="other.parquet")
 
     assert "origin_weather__temp_c" in str(no.value)
     assert "Nothing was written" in str(no.value)
@@ -200,13 +210,13 @@ def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (Asked(release="little/2"), r'question release: locked "little/1", seen "little/2"'),
-        (Asked(["origin_weather:sky"]), r"question features: locked .*, seen \[\"origin_weather:sky\"\]"),
+        (FeatureRequest(release="little/2"), r'question release: locked "little/1", seen "little/2"'),
+        (FeatureRequest(["origin_weather:sky"]), r"question features: locked .*, seen \[\"origin_weather:sky\"\]"),
     ],
 )
-def test_another_release_or_another_feature_is_named(lake: Lake, asked: Asked, message: str) -> None:
+def test_another_release_or_another_feature_is_named(lake: Lake, asked: FeatureRequest, message: str) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, Asked(release=feature_workspace.release(lake, 1), lock=lock))
+    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock=lock))
     feature_workspace.release(lake, 2)
 
     with pytest.raises(TrainingSetDiffersError, match=message):
@@ -215,18 +225,18 @@ def test_another_release_or_another_feature_is_named(lake: Lake, asked: Asked, m
 
 def test_a_ttl_that_was_declared_otherwise_since_is_named(lake: Lake) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, Asked(release=feature_workspace.release(lake, 1), lock=lock))
+    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock=lock))
     shorter = replace(DATASET, features=(replace(WEATHER, ttl=timedelta(minutes=5)), *DATASET.features[1:]))
 
     with pytest.raises(
         TrainingSetDiffersError, match=r"declared origin_weather ttl_seconds: locked 21600.0, seen 300.0"
     ):
-        ask(lake, Asked(lock=lock), shorter)
+        ask(lake, FeatureRequest(lock=lock), shorter)
 
 
 def test_a_lock_needs_a_release(lake: Lake) -> None:
     with pytest.raises(HeadraceError, match=r"a lock file names a release.*Give --release"):
-        ask(lake, Asked(release="", lock=lake.root / "train.lock.json"))
+        ask(lake, FeatureRequest(release="", lock=lake.root / "train.lock.json"))
 
 
 @pytest.mark.parametrize(
@@ -238,12 +248,12 @@ def test_a_lock_needs_a_release(lake: Lake) -> None:
 )
 def test_a_lock_that_is_torn_or_edited_is_refused(lake: Lake, change: object, message: str) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, Asked(release=feature_workspace.release(lake, 1), lock=lock))
+    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock=lock))
     assert callable(change)
     lock.write_text(change(lock.read_text()))
 
     with pytest.raises(UnreadableLockError, match=message):
-        ask(lake, Asked(lock=lock))
+        ask(lake, FeatureRequest(lock=lock))
 
 
 def test_the_fingerprint_of_rows_does_not_depend_on_how_they_are_cut_and_sees_every_value() -> None:

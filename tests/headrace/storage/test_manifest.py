@@ -17,7 +17,8 @@ def test_manifests_read_back_as_they_were_written() -> None:
 def test_a_manifest_is_a_line_a_partition_the_file_first_and_is_read_however_it_is_laid_out() -> None:
     entry = Entry("m", "a", 10, 2, {"raw/x": {"p": "q"}}, {"rows_in": 3})
     manifest = Manifest("t", ".csv", {"f": "h"}, {"p": [1]}, {"polars": "1"}, 3, {"2026-01-01": entry})
-    other = b"""{"code": {"f": "h"}, "libraries": {"polars": "1"}, "params": {"p": [1]}, "result_version": 3, "suffix": ".csv", "table": "t",
+    other = b"""{"code": {"f": "h"}, "libraries": {"polars": "1"}, "params": {"p": [1]}, "result_version": 3,
+ "suffix": ".csv", "table": "t",
  "partitions": {
 "2026-01-01":{"facts": {"rows_in": 3}, "inputs": {"raw/x": {"p": "q"}}, "md5": "a", "memo": "m", "rows": 2, "size": 10}
 }}

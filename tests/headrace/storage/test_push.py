@@ -12,7 +12,7 @@ from servers import S3, Relay
 
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.objects import directory_bytes
-from headrace.storage.dvc.push import Pushed, push_objects
+from headrace.storage.dvc.push import PushResult, push_objects
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.s3.errors import StorageUnreachableError
 from headrace.storage.s3.objects import Object
@@ -33,7 +33,7 @@ class Table:
         listed = directory_bytes({f"{number}": md5 for number, md5 in enumerate(self.files)})
         self.list = self.cache.add_bytes(listed, suffix=".dir").md5
 
-    def push(self) -> Pushed:
+    def push(self) -> PushResult:
         """Run what is tested."""
         return push_objects(self.cache, [{"md5": self.list}], [], {})
 

@@ -1,0 +1,77 @@
+"""Training rows of what is published, by plain Feast calls: the same rows as `headrace.retrieve` at its release."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+from feast import FeatureStore
+from feast.errors import FeastObjectNotFoundException
+
+from headrace.dataset import Dataset
+from headrace.feast.open import close_store, open_store
+from headrace.feast.retrieval_job import Retrieval
+from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.retrieve import Published, feature_column, resolve_feature
+from headrace.settings import Settings
+from headrace.storage.table_store import Lake
+
+
+def published_rows(lake: Lake, settings: Settings) -> Published:
+    """Answers requests from what Feast's registry has as published."""
+
+    def answer(dataset: Dataset, requests: Path, names: Sequence[str]) -> tuple[Retrieval, str]:
+        with open_feature_store(lake, settings) as store:
+            job = feast_retrieval(dataset, store, requests, names)
+            return job, str(store.get_feature_service(dataset.service).tags.get("release", ""))
+
+    return answer
+
+
+@contextmanager
+def open_feature_store(lake: Lake, settings: Settings) -> Iterator[FeatureStore]:
+    """Feast's store, with what is published."""
+    store = open_store(lake.root / "feature_repo", settings)
+    try:
+        yield store
+    finally:
+        close_store(store)
+
+
+def get_features(
+    dataset: Dataset, store: FeatureStore, requests: pl.DataFrame, names: Sequence[str] = ()
+) -> pl.DataFrame:
+    """The requests with the features `names` (`<table>:<feature>`), or with all of the dataset's service."""
+    return feast_retrieval(dataset, store, requests, names).to_polars()
+
+
+def feast_retrieval(dataset: Dataset, store: FeatureStore, requests: object, names: Sequence[str] = ()) -> Retrieval:
+    """The same, computed when its rows are asked for: as Polars, pandas, Arrow batches or a Parquet file.
+
+    Raises:
+        FeatureStoreError: The service is not published, or has no such feature.
+        RequestRefusedError: A key or the time is missing or of the wrong type.
+    """
+    known = _references(dataset, store)
+    chosen = {name: resolve_feature(name, known, dataset) for name in names or known}
+    job = store.get_historical_features(requests, [*chosen.values()], full_feature_names=True)
+    if not isinstance(job, Retrieval):
+        raise FeatureStoreError(
+            f"Expected our own offline store, seen {type(job).__name__}: other stores may lose rows in silence."
+            " Set offline_store.type in feature_repo/feature_store.yaml back to what was shipped."
+        )
+    return job.renamed({feature_column(reference): feature_column(name) for name, reference in chosen.items()})
+
+
+def _references(dataset: Dataset, store: FeatureStore) -> dict[str, str]:
+    """`<table>:<feature>` → how Feast refers to it on the side that is live."""
+    try:
+        service = store.get_feature_service(dataset.service)
+    except FeastObjectNotFoundException as error:
+        there = ", ".join(sorted(found.name for found in store.list_feature_services())) or "none"
+        raise FeatureStoreError(
+            f"Expected the service {dataset.service!r} in Feast's registry. Services there: {there}."
+            f" `headrace publish {dataset.name}` puts it there."
+        ) from error
+    views = service.feature_view_projections
+    return {f"{view.name_to_use()}:{own.name}": f"{view.name}:{own.name}" for view in views for own in view.features}

@@ -1,0 +1,1 @@
+"""Files that `headrace init` and `headrace new` write."""

@@ -1,0 +1,1 @@
+"""Checks that a project runs on its own declarations: `from headrace.testing import ...`."""
