@@ -144,7 +144,8 @@ class FeatureTable:
         key_types: Key → Polars type, for keys that are not strings.
         description: What a reader of the catalogue sees.
         batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes
-            `end_day`, the last of them, and promises that the rows of a day are the same, whatever days are computed with it.
+            `end_day`, the last of them, and promises that the rows of a day are the same, whatever
+            days are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
         modules: Where it is declared; found by itself.
     """

@@ -1,7 +1,7 @@
 """Places where a process may die. Every side effect stands in one; they are numbered as they are passed.
 
 In production this counts and does nothing. `tests/support/crash_harness.py` enables it: the process dies at the n-th
-point, before the effect, with the effect half done, or after it and before anybody was told, for n = 1, 2, … until the run completes;
+point, before the effect, with the effect half done, or after it, for n = 1, 2, … until the run completes;
 then one clean run must heal everything.
 """
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from headrace.cli import build, features, inspect, label, lineage, maintenance
+from headrace.cli import build, check, features, inspect, label, lineage, maintenance
 from headrace.cli.output import keep_stdout_for_results
 from headrace.errors import HeadraceError
 
@@ -66,6 +66,7 @@ build.add_to(app)
 app.add_typer(label.app, name="label")
 features.add_to(app)
 inspect.add_to(app)
+check.add_to(app)
 lineage.add_to(app)
 maintenance.add_to(app)
 

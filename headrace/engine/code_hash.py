@@ -68,7 +68,7 @@ def source_code(modules: Iterable[str], root: Path | None = None) -> SourceCode:
         if top == ENGINE or top in sys.stdlib_module_names:
             continue
         in_project = _is_below(top, root)
-        folder = root if in_project else _import_folder(top)
+        folder = root if in_project else import_folder(top)
         if folder is None:
             libraries |= _versions(top)
             continue
@@ -84,7 +84,7 @@ def source_code(modules: Iterable[str], root: Path | None = None) -> SourceCode:
 def project_folder(modules: Iterable[str]) -> Path:
     """The folder from which Python imports the first of `modules` that is not a library's."""
     tops = (_top(name) for name in modules)
-    folders = (_import_folder(top) for top in tops if top != ENGINE)
+    folders = (import_folder(top) for top in tops if top != ENGINE)
     return next((folder for folder in folders if folder is not None), Path())
 
 
@@ -121,7 +121,7 @@ def _holds_code(folder: Path) -> bool:
 
 
 @cache
-def _import_folder(top: str) -> Path | None:
+def import_folder(top: str) -> Path | None:
     """Folder that holds the top-level module; None for a released distribution, and for what is not installed."""
     try:
         spec = find_spec(top)
@@ -135,7 +135,7 @@ def _import_folder(top: str) -> Path | None:
     folder = Path(found).resolve().parent
     if not any(folder.is_relative_to(one) for one in _site_packages()):
         return folder
-    return folder if any(_is_unreleased(one) for one in _distributions(top)) else None
+    return folder if any(_is_unreleased(one) for one in find_distributions(top)) else None
 
 
 @cache
@@ -150,7 +150,7 @@ def _is_unreleased(found: Distribution) -> bool:
 
 
 @cache
-def _distributions(top: str) -> tuple[Distribution, ...]:
+def find_distributions(top: str) -> tuple[Distribution, ...]:
     """The distributions that provide a top-level module: mostly the one of its name, which costs no search."""
     try:
         named = distribution(top)
@@ -163,7 +163,7 @@ def _distributions(top: str) -> tuple[Distribution, ...]:
 
 
 def _versions(top: str) -> dict[str, str]:
-    return {normalized(one.name): one.version for one in _distributions(top)}
+    return {normalized(one.name): one.version for one in find_distributions(top)}
 
 
 def normalized(name: str) -> str:

@@ -125,10 +125,9 @@ def gate(found: Quality, labeling: LabelingTask) -> None:
     if missed:
         raise QualityError(
             f"labels {labeling.name} are not good enough to release. {'; '.join(missed)}. Look at who differs"
-            " (`headrace label report`), ask for more opinions (`headrace label request-more`), then collect and run the"
-            " same"
-            " command again; or leave answers out of every release (`headrace label reject`), or change the thresholds"
-            " in the declaration."
+            " (`headrace label report`), ask for more opinions (`headrace label request-more`), then collect and run"
+            " the same command again; or leave answers out of every release (`headrace label reject`), or"
+            " change the thresholds in the declaration."
         )
 
 

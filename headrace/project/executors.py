@@ -16,6 +16,7 @@ from headrace.engine.run import Done
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.project import graph
+from headrace.project.engine_lock import check_environment
 from headrace.project.loading import project_root
 from headrace.settings import Settings
 from headrace.storage.dvc.cache import Cache
@@ -62,8 +63,10 @@ class Executor:
         """Compute every stale partition of `plan`, telling each to `done` as it is ready.
 
         Raises:
+            EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
             HeadraceError: A partition was refused; all the others were computed and told first.
         """
+        check_environment(lake.root)
         refused: dict[str, HeadraceError] = {}
         finished = 0
 

@@ -13,6 +13,7 @@ from headrace.engine.run import plan_stage
 from headrace.errors import HeadraceError
 from headrace.label import table_names as tables
 from headrace.project import dvc_stages, graph
+from headrace.project.engine_lock import check_environment
 from headrace.project.loading import dataset_names, load_dataset
 from headrace.project.locks import lock_tables
 from headrace.storage import git
@@ -77,11 +78,13 @@ def create_release(dataset: Dataset, lake: Lake) -> Release:
     """Record the tables of `dataset` as they are; make a release of them if they are not the last one's.
 
     Raises:
-        TableBusyError: A run holds one of the tables.
+        EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
+        TableLockedError: A run holds one of the tables.
         AuditError: A stage has work to do, or a partition's counts do not add up.
         QualityError: Labels that the release would be the first to hold do not reach their thresholds.
         StaleReleaseError: Somebody else's commit came first; nothing was pushed.
     """
+    check_environment(lake.root)
     every = (dataset, *_never_recorded(dataset, lake))
     with lock_tables(lake, (f"release/{dataset.name}", *(table for one in every for table in _tables(one, lake)))):
         for one in every:

@@ -9,6 +9,11 @@ from typing import Any
 import yaml
 
 from headrace import failpoints
+from headrace.errors import HeadraceError
+
+
+class DamagedFileError(HeadraceError):
+    """A file of the workspace is not what it was written as."""
 
 
 def write_whole(path: Path, content: bytes, fence: Callable[[], object] = lambda: None) -> None:
@@ -55,8 +60,23 @@ def parse_yaml(text: bytes) -> dict[str, Any]:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file."""
-    return parse_yaml(path.read_bytes())
+    """A YAML file that holds a mapping.
+
+    Raises:
+        DamagedFileError: It cannot be parsed, for example because git left merge markers in it.
+    """
+    try:
+        content = parse_yaml(path.read_bytes())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise DamagedFileError(
+            f"{path} cannot be parsed{where}: {getattr(error, 'problem', error)}. Correct it, or restore what was"
+            f" committed: `git checkout -- {path.name}`."
+        ) from None
+    if not isinstance(content, dict):
+        raise DamagedFileError(f"{path}: expected a mapping, found {type(content).__name__}. Correct it.")
+    return content
 
 
 def read_config(root: Path) -> dict[str, dict[str, str]]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import polars as pl
 
+from headrace.storage.golden import check_writer
+
 if TYPE_CHECKING:
     import pyarrow as pa  # who only plans names this module and does not pay for the import
 
@@ -45,7 +47,17 @@ def write(frame: pl.DataFrame, path: Path | BinaryIO) -> None:
 
 
 def content(frame: pl.DataFrame) -> "pa.Buffer":
-    """The bytes of `frame` as it stands."""
+    """The bytes of `frame` as it stands.
+
+    Raises:
+        WriterChangedError: The installed writer gives other bytes than tables are recorded with.
+    """
+    check_writer()
+    return encode(frame)
+
+
+def encode(frame: pl.DataFrame) -> "pa.Buffer":
+    """What the installed writer makes of `frame`, whether or not it is the writer that tables are recorded with."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -75,6 +87,7 @@ def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:
 def _write_groups(groups: "Iterator[pa.Table]", path: Path) -> int:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    check_writer()
     first = next(groups)
     rows: int = first.num_rows
     with pq.ParquetWriter(path, first.schema, **_format(first)) as file:

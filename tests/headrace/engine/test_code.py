@@ -1,12 +1,20 @@
 """Code fingerprints: what Python would run decides them, and no imported file can be forgotten."""
 
 import io
+import subprocess
+import sys
 import tokenize
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import ANY
 
+import minimal_dataset
 import pytest
 
-from headrace.engine.code_hash import STRING_OR_COMMENT, code_hash, fingerprint, source_code
+from headrace.engine import code_hash as code_hash_module
+from headrace.engine.code_hash import STRING_OR_COMMENT, SourceCode, code_hash, fingerprint, source_code
 
 PLAIN = 'import os\n\n\ndef f(x: int) -> str:\n    return f"{x} # no comment"\n'
 
@@ -90,6 +98,102 @@ def test_a_change_far_down_changes_the_fingerprint_and_one_beside_does_not(root:
 
 def test_modules_of_others_are_not_ours_to_hash(root: Path) -> None:
     assert source_code(["polars", "pipelines_of_others.x"], root).files == {}
+
+
+# Packages beside the project
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package on Python's path that no index released, imported by a project's module."""
+    (tmp_path / "lib/shared_rules").mkdir(parents=True)
+    (tmp_path / "lib/shared_rules/__init__.py").write_text("from shared_rules.rates import RATE\n")
+    (tmp_path / "lib/shared_rules/rates.py").write_text("RATE = 2\n")
+    (tmp_path / "project/pipelines").mkdir(parents=True)
+    (tmp_path / "project/pipelines/a.py").write_text(
+        "from shared_rules import RATE\nimport polars, sklearn.linear_model\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    code_hash_module.import_folder.cache_clear()
+    yield tmp_path
+    code_hash_module.import_folder.cache_clear()
+
+
+def test_a_package_that_no_index_released_is_hashed_by_file(package: Path) -> None:
+    before = source_code(["pipelines.a"], package / "project")
+
+    (package / "lib/shared_rules/rates.py").write_text("RATE = 33\n")
+    after = source_code(["pipelines.a"], package / "project")
+
+    assert list(before.packages) == ["shared_rules/__init__.py", "shared_rules/rates.py"]
+    changed = [name for name in before.packages if before.packages[name] != after.packages[name]]
+    assert changed == ["shared_rules/rates.py"]
+
+
+def test_a_released_distribution_counts_by_its_version_under_the_name_that_pip_knows(package: Path) -> None:
+    libraries = source_code(["pipelines.a"], package / "project").libraries
+
+    assert libraries == {"polars": version("polars"), "scikit-learn": version("scikit-learn")}
+
+
+def test_a_distribution_installed_from_a_path_or_a_repository_is_hashed_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `pip install ./shared` and `pip install git+…` leave it: files beside those of released distributions."""
+    site = tmp_path / "site-packages"
+    (site / "shared_rules").mkdir(parents=True)
+    (site / "shared_rules/__init__.py").write_text("RATE = 2\n")
+    info = site / "shared_rules-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shared-rules\nVersion: 1.0\n")
+    (info / "RECORD").write_text("shared_rules/__init__.py,,\n")
+    (tmp_path / "project/pipelines").mkdir(parents=True)
+    (tmp_path / "project/pipelines/a.py").write_text("import shared_rules\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(code_hash_module, "_site_packages", lambda: (site.resolve(),))
+
+    def found() -> SourceCode:
+        code_hash_module.import_folder.cache_clear()
+        code_hash_module.find_distributions.cache_clear()
+        return source_code(["pipelines.a"], tmp_path / "project")
+
+    released = found()
+    (info / "direct_url.json").write_text('{"url": "https://example.com/rules.git", "vcs_info": {"vcs": "git"}}')
+    unreleased = found()
+
+    assert (released.packages, released.libraries) == ({}, {"shared-rules": "1.0"})
+    assert (list(unreleased.packages), unreleased.libraries) == (["shared_rules/__init__.py"], {})
+    code_hash_module.import_folder.cache_clear()
+    code_hash_module.find_distributions.cache_clear()
+
+
+def test_the_engine_and_the_standard_library_do_not_count(root: Path) -> None:
+    (root / "pipelines/a.py").write_text("import json\nfrom headrace.dataset import Source\n")
+    (root / "headrace").mkdir()
+    (root / "headrace/__init__.py").write_text("x = 1\n")
+    (root / "headrace/dataset.py").write_text("class Source: ...\n")
+
+    assert source_code(["pipelines.a"], root) == SourceCode({"pipelines/a.py": ANY}, {}, {})
+
+
+# Declarations
+
+
+def test_a_declaration_knows_the_module_that_makes_it_and_the_helpers_between(tmp_path: Path) -> None:
+    (tmp_path / "helpers_of_tests.py").write_text(
+        "from headrace.dataset import Input, FeatureTable\nfrom datetime import timedelta\n"
+        "def table(name):\n    return FeatureTable(name, ('k',), {'a': Input('validated/a')}, None, {}, timedelta(1))\n"
+    )
+    (tmp_path / "declares_for_tests.py").write_text("from helpers_of_tests import table\nTABLE = table('t')\n")
+    script = "from declares_for_tests import TABLE; print(*TABLE.modules)"
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["helpers_of_tests", "declares_for_tests"]
+
+
+def test_a_declaration_changed_by_replace_keeps_where_it_was_made() -> None:
+    assert replace(minimal_dataset.SALES, max_rejected_share=0.1).modules == ("minimal_dataset",)
 
 
 def _by_tokenize(text: str) -> list[tuple[int, int]]:

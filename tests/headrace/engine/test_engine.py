@@ -151,6 +151,25 @@ def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake
     assert first.reasons == ("code changed: pipelines/x.py", "parameter changed: p", "library changed: polars")
 
 
+def test_a_declared_data_file_counts_as_code_and_one_that_is_missing_is_named(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.engine.fingerprint.project_folder", lambda _modules: tmp_path)
+    (tmp_path / "zones.csv").write_text("JFK,America/New_York\n")
+    source = replace(minimal_dataset.SALES, files=("zones.csv",))
+    dataset = replace(minimal_dataset.DATASET, sources=(source,))
+    run(lake, dataset)
+    stage = graph.dataset_stages(dataset)[0]
+    assert plan_stage(stage, lake).is_empty
+
+    (tmp_path / "zones.csv").write_text("JFK,UTC\n")
+    assert {item.reasons for item in plan_stage(stage, lake).stale} == {("code changed: zones.csv",)}
+
+    (tmp_path / "zones.csv").unlink()
+    with pytest.raises(HeadraceError, match=r"validated/tiny/sales: the declared file .*zones\.csv cannot be read"):
+        plan_stage(stage, lake)
+
+
 def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_remembers_it(lake: Lake) -> None:
     run(lake)
     before = lake.manifest(TOTALS)

@@ -1,0 +1,162 @@
+"""Static check of a project's code: what a stage could read without the fingerprint noticing.
+
+A fingerprint follows `import` statements and declared data files. Modules that are imported by a computed name, and
+files that code opens without declaring them, are what it cannot follow. Nothing is run, and no data is read.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.dataset import Dataset
+from headrace.engine.code_hash import project_folder
+from headrace.engine.fingerprint import stage_code
+from headrace.engine.stage import Stage
+from headrace.project import graph
+
+DYNAMIC_IMPORTS = frozenset(
+    ("__import__", "exec", "eval", "import_module", "importlib.import_module", "runpy.run_path", "runpy.run_module")
+)
+READERS = ("read_", "scan_")
+"""How functions of Polars and pandas begin that open a file."""
+FRAME_LIBRARIES = frozenset(("pl", "polars", "pd", "pandas", "pq", "pyarrow.parquet"))
+OPENERS = frozenset(("open", "io.open", "gzip.open", "np.load", "numpy.load", "np.genfromtxt", "np.loadtxt"))
+PATH_METHODS = frozenset(("open", "read_text", "read_bytes"))
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """Something that can only go wrong.
+
+    Attributes:
+        file: Where, relative to the project.
+        line: On which line, from 1.
+        problem: What it is, and what to do about it.
+    """
+
+    file: str
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        """As compilers print it."""
+        return f"{self.file}:{self.line}: {self.problem}"
+
+
+def check_dataset(dataset: Dataset) -> list[Finding]:
+    """What the code of the dataset's stages reads that their fingerprints cannot follow, in order of file and line."""
+    return sorted({found for stage in graph.dataset_stages(dataset) for found in check_stage(stage)})
+
+
+def check_stage(stage: Stage) -> Iterator[Finding]:
+    """The same of one stage."""
+    root = project_folder(stage.modules)
+    for name in stage_code(stage).files:
+        if name.endswith(".py"):
+            yield from check_file(root, name, stage.files)
+
+
+def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Finding]:
+    """The same of one source file, `name` relative to `root`; `declared` are the files that the declaration names."""
+    tree = ast.parse((root / name).read_text("utf-8"))
+    constants, imported = _constants(tree, root / name), _imported(tree)
+    for call, parameters in _calls(tree, frozenset()):
+        function = ast.unparse(call.func)
+        if function in DYNAMIC_IMPORTS:
+            yield Finding(
+                name,
+                call.lineno,
+                f"`{function}` loads code that no fingerprint follows: a change of it leaves tables as they are. Write"
+                " an `import` statement.",
+            )
+        opened = _opened(call, function, imported)
+        if opened is None or _is_given(opened, parameters):
+            continue
+        path = _path(opened, constants)
+        if path is None:
+            yield Finding(
+                name,
+                call.lineno,
+                f"`{function}` opens a file whose name only a run knows. Take the path as a parameter, or name the file"
+                " by a constant and declare it: `files=(…)`.",
+            )
+        elif (shown := _relative(path, root)) not in declared:
+            yield Finding(
+                name,
+                call.lineno,
+                f"`{function}` opens {shown}, which no `files=(…)` declares: a change of it leaves tables as they are."
+                f" Declare files=({shown!r},).",
+            )
+
+
+def _calls(node: ast.AST, parameters: frozenset[str]) -> Iterator[tuple[ast.Call, frozenset[str]]]:
+    """Every call, with the parameters of the functions around it."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        parameters |= {argument.arg for argument in every}
+    if isinstance(node, ast.Call):
+        yield node, parameters
+    for child in ast.iter_child_nodes(node):
+        yield from _calls(child, parameters)
+
+
+def _opened(call: ast.Call, function: str, imported: frozenset[str]) -> ast.expr | None:
+    """The expression that names the file which the call opens; None where it opens none."""
+    library, _, method = function.rpartition(".")
+    if function in OPENERS or (library in FRAME_LIBRARIES and method.startswith(READERS)):
+        return call.args[0] if call.args else next((word.value for word in call.keywords), None)
+    if not isinstance(call.func, ast.Attribute) or method not in PATH_METHODS:
+        return None
+    is_library = library.partition(".")[0] in imported  # `Image.open(buffer)`: what it opens may be no file
+    return None if is_library else call.func.value
+
+
+def _imported(tree: ast.Module) -> frozenset[str]:
+    """Names that the module's import statements bind."""
+    statements = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return frozenset(alias.asname or alias.name.partition(".")[0] for node in statements for alias in node.names)
+
+
+def _is_given(node: ast.expr, parameters: frozenset[str]) -> bool:
+    """Whether the path comes from a parameter: then the engine names the file, and its hash is an input."""
+    return any(isinstance(part, ast.Name) and part.id in parameters for part in ast.walk(node))
+
+
+def _constants(tree: ast.Module, file: Path) -> dict[str, Path]:
+    """Names that the module binds to paths which can be known without running it."""
+    found = {"__file__": file}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            path = _path(statement.value, found)
+            if path is not None:
+                found[statement.targets[0].id] = path
+    return found
+
+
+def _path(node: ast.expr, constants: Mapping[str, Path]) -> Path | None:  # noqa: PLR0911  one per form
+    """The path that an expression of constants stands for."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return Path(text)
+        case ast.Name(id=name):
+            return constants.get(name)
+        case ast.Call(args=[argument]) if ast.unparse(node.func) in {"Path", "pathlib.Path"}:
+            return _path(argument, constants)
+        case ast.Call(func=ast.Attribute(value=value, attr="resolve" | "absolute")):
+            return _path(value, constants)
+        case ast.Attribute(value=value, attr="parent"):
+            folder = _path(value, constants)
+            return folder.parent if folder else None
+        case ast.Call(func=ast.Attribute(value=value, attr="with_name" | "joinpath" as method), args=[argument]):
+            folder, name = _path(value, constants), _path(argument, constants)
+            joined = folder.parent if folder and method == "with_name" else folder
+            return joined / name if joined and name else None
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            folder, name = _path(left, constants), _path(right, constants)
+            return folder / name if folder and name else None
+    return None
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
