@@ -1,7 +1,7 @@
 # The main jobs. `make help` lists them. Needs: git, make, and Python 3.11, 3.12 or 3.13 with venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test up down bench faults lock clean
+.PHONY: help install demo lint test quick test-slow docs up down bench faults lock lock-check clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -14,17 +14,32 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed $(LABEL_STUDIO)/.installed ## Make the environments (a second run reuses them)
 
 demo: install ## Real data the whole way, on real servers, to a trained model
 	@$(BIN)/python -m infra.demo
 
-test: install ## Lint, types, every test
+lint: install ## Style, spelling, types, layers, and the generated files
 	@echo 'ruff' && $(BIN)/ruff check --quiet && $(BIN)/ruff format --quiet --check
+	@echo 'codespell' && $(BIN)/codespell
+	@echo 'import layers' && $(BIN)/lint-imports --no-logo >$(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
+	@echo 'dvc.yaml and headrace.lock' && $(BIN)/headrace dvc-sync --check >/dev/null
+	@$(BIN)/python tests/support/name_shares.py
 	@echo 'mypy' && $(BIN)/mypy --no-error-summary
+
+test: lint ## Lint, types, every test on real servers
 	@echo 'pytest' && $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+quick: install ## The tests that need no server, for the inner loop
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not server and not slow and not faults and not slow_lane' $(PYTEST_ARGS)
+
+test-slow: install lock-check ## The tests that need an environment of their own, or more than a minute
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow_lane $(PYTEST_ARGS)
+
+docs: install ## Run the commands that the docs show, and check their links
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/docs $(PYTEST_ARGS)
 
 up: install ## Start the stack and leave it running; prints every page with user and password
 	@$(BIN)/python -m headrace.stack up --home $(HOME_DIR)
@@ -97,3 +112,10 @@ lock: $(UV) ## Bring requirements/*.txt up to date with pyproject.toml
 		--output-file requirements/gpu.txt >/dev/null
 	@$(uv) $(compile) requirements/label-studio.in --output-file requirements/label-studio.txt >/dev/null
 	@touch $(UV)
+
+lock-check: $(UV) ## Show that the lock holds for every supported Python
+	@for python in 3.11 3.12 3.13; do \
+		$(uv) pip compile pyproject.toml --extra dev --no-emit-package headrace --python-version $$python \
+			--constraints requirements/dev.txt --no-header --no-annotate --output-file $(VENV)/lock-$$python.txt >/dev/null \
+		&& echo "Python $$python: the lock holds, $$(grep -c == $(VENV)/lock-$$python.txt) packages" || exit 1; \
+	done

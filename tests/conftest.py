@@ -6,7 +6,17 @@ import pytest
 
 pytest_plugins = ["servers", "label_server", "workspaces", "weather", "trips", "two_releases"]
 
+SERVERS = frozenset(("s3", "moto_s3", "postgres", "label_studio"))
+"""Fixtures that start a server."""
+
 OURS = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server, for `make quick` to leave out."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
 
 
 @pytest.fixture(autouse=True)

@@ -149,12 +149,12 @@ def _path(node: ast.expr, constants: Mapping[str, Path]) -> Path | None:  # noqa
             folder = _path(value, constants)
             return folder.parent if folder else None
         case ast.Call(func=ast.Attribute(value=value, attr="with_name" | "joinpath" as method), args=[argument]):
-            folder, name = _path(value, constants), _path(argument, constants)
-            joined = folder.parent if folder and method == "with_name" else folder
-            return joined / name if joined and name else None
+            base, last = _path(value, constants), _path(argument, constants)
+            joined = base.parent if base and method == "with_name" else base
+            return joined / last if joined and last else None
         case ast.BinOp(left=left, op=ast.Div(), right=right):
-            folder, name = _path(left, constants), _path(right, constants)
-            return folder / name if folder and name else None
+            base, last = _path(left, constants), _path(right, constants)
+            return base / last if base and last else None
     return None
 
 
