@@ -1,9 +1,9 @@
 """The proof that a side may go live: online = latest offline = what a point-in-time request for now answers.
 
 Where nothing is known of what a side held, and with `--verify-all`, that is every key and value. Else it is every key
-that may have changed and a sample of the rest; and the whole set of keys, by its seal. The store's own bytes are compared with
-those of the latest rows, and a few keys are read through Feast's own call too, which also proves that our bytes are
-Feast's.
+that may have changed and a sample of the rest; and the whole set of keys, by its seal. The store's own bytes are
+compared with those of the latest rows, and a few keys are read through Feast's own call too, which also proves that our
+bytes are Feast's.
 """
 
 import hashlib
