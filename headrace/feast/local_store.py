@@ -19,6 +19,7 @@ from headrace.storage.table_store import Lake
 SQLITE = "headrace.feast.online_stores.sqlite.HeadraceSQLiteOnlineStore"
 
 
+# no failpoint: a registry in memory
 @contextmanager
 def tables_of(dataset: Dataset, lake: Lake, release: str = WORKSPACE) -> Iterator[FeatureStore]:
     """A store whose service and views show the tables at `release`, by default as the workspace has them now.

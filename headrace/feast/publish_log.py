@@ -113,11 +113,13 @@ class Publications:
                 )
             yield database
 
+    # no failpoint: in the transaction of the switch, which is a failpoint
     def note(self, database: Connection, proof: dict[str, Any]) -> None:
         """Write down what is online, in the transaction of `held`."""
         values = {"switched_at": datetime.now(UTC).isoformat(timespec="seconds"), "proof": json.dumps(proof)}
         database.execute(update(TABLE).where(self._mine).values(**values))
 
+    # no failpoint: what it makes is a temporary table of its own connection
     def online(self) -> Online | None:
         """What was written down last; None before the first publish."""
         file = self.engine.url.database or ""
@@ -137,6 +139,7 @@ class Publications:
     def _mine(self) -> Any:  # noqa: ANN401  an SQL expression
         return TABLE.c.dataset == self.dataset
 
+    # no failpoint: locks a row, and changes nothing in it
     def _generation(self, database: Connection, *, lock: bool) -> int:
         if lock:
             # An update that changes nothing locks the row on every database, and on SQLite the file.
@@ -144,6 +147,7 @@ class Publications:
         found = database.execute(select(TABLE.c.generation).where(self._mine)).scalar()
         return int(found or 0)
 
+    # no failpoint: what it makes is a temporary table of its own connection
     def _make(self) -> None:
         """The table and the row; two that make them at once both find them made."""
         for _ in range(2):

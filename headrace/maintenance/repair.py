@@ -101,6 +101,7 @@ def _from_remote(lake: Lake, item: Damage) -> Iterator[Write]:
         yield lambda path: remote.bucket.download(found, path)
 
 
+# no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
 def _from_workspace(lake: Lake, item: Damage) -> Iterator[Write]:
     for path in (lake.root / name for name in item.paths):
         if path.is_file():
@@ -115,6 +116,7 @@ def _list_of(folder: Path) -> bytes:
     return directory_bytes({**shown.files, MANIFEST: md5_of(folder / MANIFEST)})
 
 
+# no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
 def _adopt(cache: Cache, md5: str, write: Write) -> bool:
     """Keep what `write` writes if it is the object that is wanted."""
     temporary = cache.folder / "tmp" / f"{md5}.repair"
@@ -133,6 +135,7 @@ def _adopt(cache: Cache, md5: str, write: Write) -> bool:
         temporary.unlink(missing_ok=True)
 
 
+# no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
 def _move(source: Path, to: Path) -> None:
     source.replace(to)
 

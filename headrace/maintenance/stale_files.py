@@ -107,6 +107,7 @@ def _unlock(path: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+# no failpoint: the kernel holds the lock; the file is empty
 @contextmanager
 def _guarded(path: Path) -> Iterator[None]:
     """Hold one of DVC's own lock files.

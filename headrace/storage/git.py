@@ -217,6 +217,7 @@ def tags(root: Path, prefix: str) -> list[str]:
     return git(root, "tag", "--list", f"{prefix}*").splitlines()
 
 
+# no failpoint: what a killed git does, in a test only
 def _leave_lock(root: Path, *names: str) -> None:
     """What git leaves when it is killed."""
     for name in names:

@@ -209,6 +209,7 @@ class Lake:
         size = len(text) + sum(manifest.sizes.values())
         return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
 
+    # no failpoint: the kernel holds the lock; the file only says whose it is
     @contextmanager
     def lease(self, table: str) -> Iterator[None]:
         """Hold the table for one run, until the block or the process ends.

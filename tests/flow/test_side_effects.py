@@ -1,16 +1,17 @@
 """Every side effect in the code stands in a numbered point, where `make faults` lets it die, or has a reason why not.
 
 Found in the source, so that one that is new and has no point fails here, whichever system it changes. What a run does
-is listened to besides, in every rehearsal (tests/support/side_effects.py).
+is listened to besides, in every crash test (tests/support/side_effects.py).
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import headrace
 
-HOUSE = Path(headrace.__file__).parent
+PACKAGE = Path(headrace.__file__).parent
 
 FILES = (
     "write_bytes write_text unlink rmtree rmdir copyfile copy2 copytree move touch symlink_to hardlink_to write_table"
@@ -28,52 +29,25 @@ CHANGES = frozenset(f"{FILES} {OBJECTS} {DATABASES} {PROGRAMS}".split())
 OF = frozenset(("bucket.write", "bucket.delete", "store.apply", "os.rename", "os.replace", "os.truncate", "os.remove"))
 """The same, of names that mean something else elsewhere: the end of what they are called on, and the name."""
 
-READS = "asks: what it makes is a temporary table of its own connection"
-ASKED = "does what it is asked to, and whoever asks stands in a point"
-IN_TRANSACTION = "nobody sees it before the transaction ends, and that is a point"
-NOBODY_READS = "a temporary of the cache, which nobody reads before the point that renames it"
-REASONS = {
-    "care/leftovers.py _guarded": "the kernel holds the lock; the file is empty",
-    "care/repair.py _adopt": NOBODY_READS,
-    "care/repair.py _from_workspace": NOBODY_READS,
-    "care/repair.py _move": NOBODY_READS,
-    "engine/lake.py Lake.lease": "the kernel holds the lock; the file only tells people whose it is",
-    "engine/parquet.py _write_groups": ASKED,
-    "engine/parquet.py content": "bytes in memory",
-    "engine/parquet.py write": ASKED,
-    "engine/parquet.py write_all": ASKED,
-    "systems/dvc/cache.py Cache._temporary": NOBODY_READS,
-    "systems/dvc/cache.py Cache.add_bytes": NOBODY_READS,
-    "systems/dvc/cache.py _copy": ASKED,
-    "systems/feature_store/online_postgresql.py": IN_TRANSACTION,
-    "systems/feature_store/online_redis.py": "a script, which Redis runs whole; whoever asks stands in a point",
-    "systems/feature_store/online_sqlite.py": IN_TRANSACTION,
-    "systems/feature_store/tables.py tables_of": "a registry in memory",
-    "systems/feature_store/verified.py Verified.keep": "a memory: who lacks a line, or has it torn, hashes the file",
-    "systems/git.py _leave_lock": "what a killed git does, in a rehearsal only",
-    "systems/s3/bucket.py Bucket.download": NOBODY_READS,
-    "systems/s3/bucket.py Bucket.write": ASKED,
-    "systems/publications.py Publications._generation": "locks a row, and changes nothing in it",
-    "systems/publications.py Publications._make": READS,
-    "systems/publications.py Publications.note": "in the transaction of the switch, which is a point",
-    "systems/publications.py Publications.online": READS,
-    "systems/s3/transfer.py Transfer._put": ASKED,
-    "systems/database/sqlite.py SQLite._run": "a source, and the statements are SELECTs",
-}
-"""Module, and function where it is only one → why what it does outside of a point needs none."""
+REASON = re.compile(r"#\s*no failpoint: (?P<reason>\S.*)")
+"""Comment above a function, or below a module's docstring: why what it does outside of a failpoint needs none."""
+
+OUTSIDE = ("airflow", "stack", "templates", "testing")
+"""Folders that touch no table: they start programs, and write a new project."""
 
 
 def test_every_change_to_the_world_stands_in_a_point_or_has_a_reason_why_not() -> None:
-    found = {
-        f"{path} {name}": lines
-        for path in sources()
-        for name, lines in changes(ast.parse((HOUSE / path).read_text())).items()
-    }
+    unnumbered, unused = {}, []
+    for path in sources():
+        text = (PACKAGE / path).read_text()
+        found, reasons = changes(ast.parse(text)), explained(text)
+        for name, lines in found.items():
+            if not {name, ""} & reasons.keys():
+                unnumbered[f"{path} {name}"] = lines
+        unused += [f"{path}:{line}" for name, line in reasons.items() if name not in found and (name or not found)]
 
-    unnumbered = {place: lines for place, lines in found.items() if not {place, place.split(" ")[0]} & REASONS.keys()}
-    assert unnumbered == {}, "put each into `with failpoints.failpoint(...)`, or say in REASONS why it needs none"
-    there = {*found, *(place.split(" ")[0] for place in found)}
-    assert there >= REASONS.keys(), "a reason for what is not there any more"
+    assert unnumbered == {}, "put each into `with failpoints.failpoint(...)`, or say above it: `# no failpoint: why`"
+    assert unused == [], "a reason for what is not there any more"
 
 
 def test_an_unnumbered_change_would_be_seen() -> None:
@@ -84,8 +58,30 @@ def test_an_unnumbered_change_would_be_seen() -> None:
 
 
 def sources() -> list[str]:
-    """Every module, by its path in the package."""
-    return sorted(path.relative_to(HOUSE).as_posix() for path in HOUSE.rglob("*.py") if path.name != "faults.py")
+    """Every module that can touch a table, by its path in the package."""
+    every = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.name != "failpoints.py")
+    return sorted(path.as_posix() for path in every if path.parts[0] not in OUTSIDE)
+
+
+def explained(text: str) -> dict[str, int]:
+    """Function (empty for the module) → line of the comment that says why it needs no failpoint."""
+    lines = {number for number, line in enumerate(text.splitlines(), start=1) if REASON.search(line)}
+    found: dict[str, int] = {}
+    for name, node in functions(ast.parse(text), ()):
+        first = min((node.lineno, *(decorator.lineno for decorator in node.decorator_list)))
+        if first - 1 in lines:
+            found[name] = first - 1
+    rest = lines - set(found.values())
+    return found | ({"": min(rest)} if rest else {})
+
+
+def functions(node: ast.AST, within: tuple[str, ...]) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function, by its qualified name."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            yield ".".join((*within, child.name)), child
+        is_scope = isinstance(child, ast.FunctionDef | ast.ClassDef)
+        yield from functions(child, (*within, child.name) if is_scope else within)
 
 
 def changes(code: ast.AST) -> dict[str, list[int]]:

@@ -1,5 +1,7 @@
 """The PostgreSQL online store: rows come and go by `COPY`, in transactions that readers never see half of."""
 
+# no failpoint: nobody sees it before the transaction ends, and that is a failpoint
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field

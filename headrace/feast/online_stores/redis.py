@@ -3,6 +3,8 @@
 All views of an entity share one hash a key. A batch is one script: the fence, then the values, and nobody in between.
 """
 
+# no failpoint: a script, which Redis runs atomically; the caller is in a failpoint
+
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field

@@ -4,6 +4,8 @@ Only through Python's own SQLite: a second copy of the library in one process br
 closes the file.
 """
 
+# no failpoint: nobody sees it before the transaction ends, and that is a failpoint
+
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

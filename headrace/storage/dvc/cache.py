@@ -84,6 +84,7 @@ class Cache:
             md5 = write(temporary)
             return self._pass_on(temporary, md5) if self.passes_on else self._keep(temporary, md5)
 
+    # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
     def add_bytes(self, content: bytes | memoryview, *, suffix: str = "", stays: bool = True) -> Stored:
         """Keep `content`; `suffix` is `.dir` for a folder's list.
 
@@ -97,6 +98,7 @@ class Cache:
             temporary.write_bytes(content)
             return self._keep(temporary, md5) if stays else self._pass_on(temporary, md5)
 
+    # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
         """A path that nobody else has, and that is gone afterwards."""
@@ -188,6 +190,7 @@ def _listed(content: bytes) -> Mapping[str, str]:
     return {item["relpath"]: item["md5"] for item in orjson.loads(content)}
 
 
+# no failpoint: does what it is told to, and the caller is in a failpoint
 def _copy(source: Path, to: Path) -> None:
     """The bytes of `source` at `to`; a file system that copies on write keeps them once."""
     try:
