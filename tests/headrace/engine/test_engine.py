@@ -96,7 +96,7 @@ def test_a_correction_that_changes_no_accepted_row_stops_there(lake: Lake) -> No
 
     assert list(ran[VALIDATED].built) == days(2)
     assert not ran[TOTALS].built
-    assert lake.scan(REJECTED).collect()["checks"].to_list() == [["amount: greater_than_or_equal_to(0)"]]
+    assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["amount|min"]]
 
 
 def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
@@ -214,7 +214,7 @@ def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_
     ran = run(early)
 
     for lake in (late, early):
-        assert lake.scan(REJECTED).collect()["checks"].to_list() == [["unique(at, shop)"]]
+        assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["unique(at, shop)"]]
         assert list(lake.manifest(REJECTED).partitions) == days(3)
     assert late.manifest(VALIDATED) == early.manifest(VALIDATED)
     assert sorted(ran[VALIDATED].built) == days(1, 2, 3, 4)
