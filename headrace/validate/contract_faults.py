@@ -66,7 +66,7 @@ def check_faults(columns: Mapping[str, pl.DataType], checks: Sequence[RowCheck],
     if not _are_sound(nulls, checks):
         found = ((check, _check_fault(nulls, check)) for check in checks)
         yield from (f"check {check.name!r}: {fault}" for check, fault in found if fault)
-    elif is_batched and not _is_rowwise(nulls, checks):
+    elif is_batched and checks and not _is_rowwise(nulls, checks):
         beyond = (check.name for check in checks if not _is_rowwise(nulls, [check]))
         yield from (f"check {name!r} compares rows, so the source needs `batch_size=1`" for name in beyond)
 

@@ -12,6 +12,7 @@ from headrace.dataset import Dataset, Source, raw_table
 from headrace.engine.stage import Files, Inputs, Outcome, Stage
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Entry, Manifest
+from headrace.text import pluralize
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.result import ValidationResult
 from headrace.validate.uniqueness import Span, partitions_with_shared_keys
@@ -104,8 +105,8 @@ def too_many_rejected(
     return TooManyRejectedError(
         f"{source.name} {name}: {share:.1%} of {result.rows_in:,} rows rejected,"
         f" {source.max_rejected_share:.1%} tolerated."
-        f" Most often: {contract_of(source).describe(check)}, {rows:,} rows. The rows are in {evidence}; fix the source"
-        f" or the contract, then run `headrace validate {dataset} --table {source.name}`."
+        f" Most often: {contract_of(source).describe(check)}, {pluralize(rows, 'row')}. The rejected rows are in {evidence};"
+        f" fix the source or the contract, then run `headrace validate {dataset} --table {source.name}`."
     )
 
 

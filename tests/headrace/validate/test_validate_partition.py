@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import dataframely as dy
@@ -20,6 +21,7 @@ from headrace.validate.errors import (
     NaiveTimeError,
     SchemaChangedError,
 )
+from headrace.validate.readers import CsvDialect, read_csv
 from headrace.validate.uniqueness import is_known_key, unique_check
 from headrace.validate.validate_partition import validate_frame, validate_frames
 
@@ -341,6 +343,71 @@ def without_place(rows: pl.DataFrame) -> pl.DataFrame:
 def test_a_transform_that_drops_a_column_of_the_key_is_named_with_it() -> None:
     with pytest.raises(InvalidContractError, match=r"gave no column 'place', which the key names"):
         validate_frame(rows(GOOD), replace(SOURCE, transform=without_place), DAY)
+
+
+# Files of text: any declared type is parsed, exactly
+
+
+class Typed(dy.Schema):
+    is_open = dy.Bool()
+    day = dy.Date()
+    clock = dy.Time()
+    kind = dy.Enum(["a", "b"])
+    word = dy.Categorical()
+    price = dy.Decimal(10, 2)
+    at = utc_time()
+
+
+TYPED = replace(SOURCE, contract=Typed, key=("at",))
+
+
+def read(folder: Path, *lines: str) -> pl.DataFrame:
+    """A file of these lines."""
+    path = folder / "2013-01-09.csv"
+    path.write_text("\n".join(["is_open,day,clock,kind,word,price,at", *lines, ""]))
+    return read_csv(path, CsvDialect())
+
+
+GOOD_LINE = "true,2013-01-09,05:00:00,a,x,1.20,2013-01-09T05:00:00Z"
+
+
+def test_a_file_of_text_may_be_declared_with_any_type_that_a_text_can_be(tmp_path: Path) -> None:
+    result = validate_frame(read(tmp_path, GOOD_LINE), TYPED, DAY)
+
+    assert result.rejected.is_empty()
+    at = datetime(2013, 1, 9, 5, tzinfo=UTC)
+    assert result.accepted.rows() == [(True, at.date(), at.time(), "a", "x", Decimal("1.20"), at)]
+
+
+def test_each_value_that_is_not_exactly_of_its_type_is_rejected_with_its_text(tmp_path: Path) -> None:
+    bad = "1,13-01-09,0500,c,x,1.239,2012-06-30T23:59:60Z"
+
+    result = validate_frame(read(tmp_path, GOOD_LINE, bad), TYPED, DAY)
+
+    columns = ("is_open", "day", "clock", "kind", "price", "at")
+    assert result.rejected["_failed_checks"].to_list() == [[f"{column}|dtype" for column in columns]]
+    assert result.rejected.drop("_row", "_failed_checks").row(0) == tuple(bad.split(","))
+
+
+class Lasting(dy.Schema):
+    at = utc_time()
+    lasts = dy.Duration()
+
+
+def test_a_text_that_cannot_be_of_the_declared_type_is_refused_with_what_to_declare_instead() -> None:
+    frame = pl.DataFrame({"at": ["2013-01-09T05:00:00Z"], "lasts": ["300"]})
+
+    with pytest.raises(
+        ColumnTypeChangedError, match=r"lasts was .*Duration.*'300'.*dy\.String and parse it in `transform`"
+    ):
+        validate_frame(frame, replace(SOURCE, contract=Lasting, key=("at",)), DAY)
+
+
+@pytest.mark.parametrize("at", ["2013-01-09T05:00", "2013-01-09 05:00:00", "2013-01-09T05:00:00.5"])
+def test_a_time_without_a_zone_is_called_that_however_it_is_written(at: str) -> None:
+    assert validate_frame(rows(GOOD, (at, "EWR", None, None)), SOURCE, DAY).counts == {"at|zone": 1}
+    with pytest.raises(NaiveTimeError):
+        validate_frame(rows((at, "EWR", None, None)), SOURCE, DAY)
 
 
 # Checks that fail on values: the row is rejected for what it is, and no panic of Polars comes through
