@@ -72,7 +72,7 @@ def check_faults(columns: Mapping[str, pl.DataType], checks: Sequence[RowCheck],
 
 
 def _are_sound(nulls: pl.LazyFrame, checks: Sequence[RowCheck]) -> bool:
-    """Whether each check is one Boolean per row: two queries for all of them, the second for how many answers each has."""
+    """Whether each check is one Boolean per row: one query for the answers of all, one for how many each gives."""
     try:
         answers = nulls.select(check.passes.alias(check.name) for check in checks).collect()
         heights = nulls.select(check.passes.len().alias(check.name) for check in checks).collect()

@@ -105,8 +105,8 @@ def too_many_rejected(
     return TooManyRejectedError(
         f"{source.name} {name}: {share:.1%} of {result.rows_in:,} rows rejected,"
         f" {source.max_rejected_share:.1%} tolerated."
-        f" Most often: {contract_of(source).describe(check)}, {pluralize(rows, 'row')}. The rejected rows are in {evidence};"
-        f" fix the source or the contract, then run `headrace validate {dataset} --table {source.name}`."
+        f" Most often: {contract_of(source).describe(check)}, {pluralize(rows, 'row')}. The rejected rows are in"
+        f" {evidence}; fix the source or the contract, then run `headrace validate {dataset} --table {source.name}`."
     )
 
 

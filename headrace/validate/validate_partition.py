@@ -23,7 +23,7 @@ from headrace.validate.result import ValidationResult
 from headrace.validate.schema_check import check_columns, column_refusal, value_refusal
 from headrace.validate.uniqueness import is_first_of_key, is_known_key, unique_check
 
-Outcome = ValidationResult | HeadraceError
+ResultOrRefusal = ValidationResult | HeadraceError
 """What became of the rows of a partition, or why it is refused whole."""
 
 
@@ -72,22 +72,22 @@ def validate_frames(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[
     return {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, ValidationResult)}
 
 
-def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, Outcome]:
+def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, ResultOrRefusal]:
     contract = contract_of(source)
     by_type: dict[tuple[pl.DataType, ...], dict[str, pl.DataFrame]] = {}
     for name, frame in frames.items():
         check_columns(_where(source, name), frame.columns, contract, source)
         raw = frame.select(list(contract.columns))
         by_type.setdefault(tuple(raw.dtypes), {})[name] = raw
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, ResultOrRefusal] = {}
     for types, raws in by_type.items():
         outcomes |= _validate_alike(raws, source, row_query(contract, types))
     return outcomes
 
 
-def _validate_alike(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> dict[str, Outcome]:
+def _validate_alike(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> dict[str, ResultOrRefusal]:
     """Validate partitions whose columns have the same types, in one query."""
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, ResultOrRefusal] = {}
     for name, raw in raws.items():
         if error := column_refusal(_where(source, name), raw, query):
             outcomes[name] = error

@@ -241,6 +241,25 @@ def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -
         run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
 
 
+@pytest.mark.parametrize(
+    ("feature", "key", "message"),
+    [
+        (pl.Duration("us"), pl.String(), r"amount: Duration\(time_unit='us'\) would not be read back as that"),
+        (pl.Int64(), pl.Categorical(), r"shop: Categorical.* would not be read back as that"),
+    ],
+)
+def test_a_feature_or_key_of_a_type_that_parquet_does_not_keep_is_refused_by_name(
+    lake: Lake, feature: pl.DataType, key: pl.DataType, message: str
+) -> None:
+    def kernel(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+        return minimal_dataset.totals(day, sales).cast({"amount": feature, "shop": key})
+
+    wrong = replace(minimal_dataset.FEATURES, transform=kernel, features={"amount": feature})
+
+    with pytest.raises(HeadraceError, match=rf"totals 2026-01-01: {message}"):
+        run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+
+
 def _a_day_late(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
     return minimal_dataset.totals(day, sales).with_columns(pl.col("event_time") + timedelta(days=1))
 

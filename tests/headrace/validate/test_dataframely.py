@@ -1,6 +1,7 @@
-"""The compiled query gives what `Schema.filter`, the public way, gives; and the private names are where we take them."""
+"""The compiled query gives what `Schema.filter`, the public way, gives; the private names are where we take them."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dataframely as dy
 import numpy as np
@@ -65,7 +66,7 @@ class Nephew(Child, Uncle):
     kind = dy.Enum(["x"], nullable=True)
 
 
-VALUES = {
+VALUES: dict[str, list[Any]] = {
     "row": [None, -1, 0, 9, 10],
     "checks": [None, -1.0, 0.5, float("nan"), float("inf"), 20.0],
     "place": [None, "a", "b", "cc"],

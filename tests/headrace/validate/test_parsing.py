@@ -1,4 +1,4 @@
-"""A value becomes the nearest value of the declared type without loss, or null: text and typed values, at every edge."""
+"""A value becomes the nearest value of the declared type without loss, or null: text and typed values, at each edge."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal

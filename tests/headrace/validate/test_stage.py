@@ -1,7 +1,7 @@
-"""`headrace validate` on what databases and teams really hold: no value stops a run, and each bad one is rejected by name.
+"""`headrace validate` on what databases really hold: no value stops a run, and each bad one is rejected by name.
 
-The tables are those that failed with 0.1: times that nothing can hold, bytes, columns of our own names, keys of any type,
-nulls in keys, and types that Parquet does not keep.
+The tables are those that failed with 0.1: times that nothing can hold, bytes, columns of our own names, keys of any
+type, nulls in keys, and types that Parquet does not keep.
 """
 
 from collections.abc import Callable, Mapping
@@ -141,7 +141,7 @@ def test_bytes_lists_and_structs_are_rejected_as_text(lake: Lake) -> None:
         "span": dy.Int64(),
     }
 
-    validate(lake, source(**columns), all=frame)
+    validate(lake, source(("id",), **columns), all=frame)
 
     assert lake.scan(REJECTED).collect().rows() == [
         (2, "1", "ff3031", "[2,null]", '{"a":null}', "172800000000", ["unique(id)"])
@@ -155,7 +155,9 @@ def test_columns_may_be_called_row_and_checks_as_0_1_called_its_own(lake: Lake) 
 
     assert dict(ran.checks) == {"checks|min": 2, "row|max": 1}
     assert lake.scan(REJECTED).collect().rows(named=True)[1] == {
-        **{"_row": 2, "row": "2", "checks": "-2"},
+        "_row": 2,
+        "row": "2",
+        "checks": "-2",
         "_failed_checks": ["checks|min"],
     }
 
@@ -179,10 +181,9 @@ KEY_TYPES: Mapping[str, tuple[dy.Column, list[Any]]] = {
 def test_a_key_of_any_type_is_unique_over_the_table(lake: Lake, kind: str) -> None:
     column, (late, early) = KEY_TYPES[kind]
     declared = source(("k",), k=column, v=dy.Int64())
-    rows = {"k": [early, late], "v": [1, 2]}
-    schema = {"k": column.dtype, "v": pl.Int64}
+    frame = pl.DataFrame({"k": pl.Series([early, late], dtype=column.dtype), "v": [1, 2]})
 
-    ran = validate(lake, declared, a=pl.DataFrame(rows, schema=schema), b=pl.DataFrame(rows, schema=schema)[1:])
+    ran = validate(lake, declared, a=frame, b=frame[1:])
 
     assert dict(ran.checks) == {"unique(k)": 1}
     assert lake.manifest(REJECTED).partitions.keys() == {"b"}
@@ -207,7 +208,12 @@ def test_a_leading_key_that_is_null_in_every_row_is_compared_with_the_partitions
 ) -> None:
     declared = replace(source(("region", "n"), region=dy.String(nullable=True), n=dy.Int64()), batch_size=batch_size)
     schema = {"region": pl.String, "n": pl.Int64}
-    partitions = {"a": [("east", 1)], "b": [(None, 1)], "c": [(None, 1), (None, 2)], "d": []}
+    partitions: dict[str, list[tuple[str | None, int]]] = {
+        "a": [("east", 1)],
+        "b": [(None, 1)],
+        "c": [(None, 1), (None, 2)],
+        "d": [],
+    }
 
     ran = validate(
         lake, declared, **{name: pl.DataFrame(rows, schema=schema, orient="row") for name, rows in partitions.items()}

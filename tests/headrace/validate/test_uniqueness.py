@@ -77,16 +77,24 @@ def test_a_partition_is_read_with_the_earlier_ones_whose_spans_overlap_its_own()
     spans = {"1": [1, 3], "2": [4, 5], "3": [3, 4], "4": [9, 9], "5": None, "6": [None, 0], "7": [None, None]}
 
     assert {name: list(shared) for name, shared in partitions_with_shared_keys(spans)} == {
-        **{"1": [], "2": [], "3": ["1", "2"], "4": [], "5": [], "6": []},
+        "1": [],
+        "2": [],
+        "3": ["1", "2"],
+        "4": [],
+        "5": [],
+        "6": [],
         "7": ["6"],
     }
 
 
 def test_spans_of_a_column_that_had_another_type_are_compared_without_an_error() -> None:
-    spans = {"1": [1, 3], "2": ["a", "b"], "3": [None, 2], "4": ["b", "c"]}
+    spans: dict[str, list[object]] = {"1": [1, 3], "2": ["a", "b"], "3": [None, 2], "4": ["b", "c"]}
 
     assert {name: list(shared) for name, shared in partitions_with_shared_keys(spans)} == {
-        **{"1": [], "2": [], "3": ["1"], "4": ["2"]},
+        "1": [],
+        "2": [],
+        "3": ["1"],
+        "4": ["2"],
     }
 
 
@@ -94,7 +102,7 @@ VALUES = {
     pl.Int64(): st.integers(-3, 3),
     pl.Float64(): st.sampled_from([0.0, -0.0, 1.5, float("inf"), float("-inf"), float("nan")]),
     pl.String(): st.sampled_from(["", "a", "A", "ä", "10", "9"]),
-    pl.Decimal(10, 2): st.sampled_from([Decimal("9"), Decimal("10"), Decimal("-1.5")]),
+    pl.Decimal(10, 2): st.sampled_from([Decimal(9), Decimal(10), Decimal("-1.5")]),
     pl.Binary(): st.sampled_from([b"", b"\0", b"\xff"]),
     pl.Enum(["z", "a"]): st.sampled_from(["z", "a"]),
     pl.Datetime("us", "UTC"): st.sampled_from([datetime(2013, 1, 9, 0, 0, 0, n, tzinfo=UTC) for n in (0, 1, 10)]),
