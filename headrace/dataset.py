@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from headrace.dataframely_import import dataframely as dy
+
 UNPARTITIONED = "all"
 """The partition of a table that has only one."""
 
@@ -92,24 +94,28 @@ class Source:
         name: The table's name in `raw/` and `validated/`.
         location: Where it comes from.
         read: Raw partition file → frame, every column as it came. Raises `UnreadableError` for bytes it cannot read.
-        contract: Pandera schema (`pandera.polars.DataFrameSchema`) of the raw columns and the checks of each row.
-        transform: Accepted rows → typed columns, times in UTC microseconds.
-        key: Columns of the tidy table that are unique over the *whole* table, the one that orders it in time first.
+        contract: The type of each raw column and the checks of each row, as a `dataframely.Schema`: see
+            `docs/contracts.md`, and `headrace.validate.columns` for what it is written with besides.
+        transform: Accepted rows, typed → the validated rows: all of them, in the same order, times in UTC microseconds.
+        key: Columns of the validated rows that are unique over the *whole* table, the one that orders it in time first.
         max_rejected_share: Share of a partition's rows that may be rejected before the partition is refused.
-        pii_columns: Tidy columns that tell of a person: no labeling tool gets them unless the labeling says so.
-        batch_size: Most partitions that are judged by one query. Above 1 it is promised that `tidy` and the checks look
-            at each row by itself, so that it is the same, whatever partitions are judged with it.
-        files: Data files that `read`, the checks or `tidy` open, as paths below the project's root.
+        extra_columns: What happens to a partition with columns that the contract does not name: it is refused
+            ("refuse"), or goes on without them ("drop").
+        pii_columns: Validated columns that tell of a person: no labeling tool gets them unless the labeling says so.
+        batch_size: Most partitions that are judged by one query. Above 1 it is promised that `transform` and the checks
+            look at each row by itself, so that it is the same, whatever partitions are judged with it.
+        files: Data files that `read`, the checks or `transform` open, as paths below the project's root.
         modules: Where it is declared; found by itself.
     """
 
     name: str
     location: ObjectSource | TableSource
     read: Callable[[Path], pl.DataFrame]
-    contract: Any
+    contract: type[dy.Schema]
     transform: Callable[[pl.DataFrame], pl.DataFrame]
     key: tuple[str, ...]
     max_rejected_share: float = 0.01
+    extra_columns: Literal["refuse", "drop"] = "refuse"
     pii_columns: tuple[str, ...] = ()
     batch_size: int = 1
     files: tuple[str, ...] = ()

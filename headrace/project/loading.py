@@ -16,6 +16,8 @@ from pathlib import Path
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
+from headrace.validate.compile_contract import contract_of
+from headrace.validate.errors import InvalidContractError
 from headrace.workspace import PACKAGE
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -66,7 +68,6 @@ def load_dataset(name: str) -> Dataset:
             f"{PACKAGE}/{name}: expected a folder name of lower-case letters, digits and underscores that begins with a"
             f" letter, found {name!r}. Rename the folder."
         )
-    import_module("headrace.validate.pandera_import")  # before a declaration brings it in together with pandas
     try:
         declared = getattr(import_module(f"{PACKAGE}.{name}"), "DATASET", None)
     except Exception as error:  # whatever a declaration raises is an error of that dataset
@@ -82,6 +83,14 @@ def load_dataset(name: str) -> Dataset:
             f"{PACKAGE}/{name}/__init__.py: DATASET is named {declared.name!r}, its folder {name!r}. The folder names"
             " the dataset: leave `name` out."
         )
+    try:
+        for source in declared.sources:
+            contract_of(source)
+    except InvalidContractError as error:
+        raise DatasetError(
+            f"The dataset {name} ({PACKAGE}/{name}) cannot be loaded: {error}. Fix it, then run the command again; the"
+            " other datasets are not affected."
+        ) from error
     return replace(declared, name=name)
 
 

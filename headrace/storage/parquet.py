@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import polars as pl
 
 from headrace.storage.golden import check_writer
+from headrace.storage.nested import field_types, item_type
 
 if TYPE_CHECKING:
     import pyarrow as pa  # who only plans names this module and does not pay for the import
@@ -25,6 +26,27 @@ FORMAT: dict[str, Any] = {
     "write_page_checksum": True,
     "store_schema": False,
 }
+
+
+KEPT_TYPES = (
+    *(pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Time, pl.Float32, pl.Float64, pl.Decimal),
+    *(pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
+)
+
+
+def keeps_type(dtype: pl.DataType) -> bool:
+    """Whether a reader gets a column back with the type that it was written with.
+
+    Without the Arrow schema in the file, a duration comes back as an integer, a 16-bit float as bytes, an array as a
+    list, a category as text, a time of another zone in UTC, and a column without a type as 32-bit integers.
+    """
+    if isinstance(dtype, pl.List):
+        return keeps_type(item_type(dtype))
+    if isinstance(dtype, pl.Struct):
+        return bool(dtype.fields) and all(map(keeps_type, field_types(dtype).values()))
+    if isinstance(dtype, pl.Datetime):
+        return dtype.time_zone in (None, "UTC")
+    return isinstance(dtype, KEPT_TYPES)
 
 
 def canonical(frame: pl.DataFrame, keys: Sequence[str], *, is_unique: bool = False) -> pl.DataFrame:

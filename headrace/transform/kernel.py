@@ -8,6 +8,7 @@ import polars as pl
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, UTC_MICROSECONDS, FeatureTable
 from headrace.errors import HeadraceError
+from headrace.storage.parquet import keeps_type
 
 SPAN = "span"
 """Fact of a partition: `first` and `last` event time and newest `known` time, in microseconds."""
@@ -29,7 +30,8 @@ def compute(
         end_day: The last of several days, for a kernel that takes it.
 
     Raises:
-        UndeclaredFeatureError: The kernel's frame lacks a declared column, or gives one another type.
+        UndeclaredFeatureError: The kernel's frame lacks a declared column, or gives one another type or one that the
+            table would not keep.
     """
     last = {} if end_day is None else {"end_day": end_day}
     frame = table.transform(day=day, **last, **{name: pl.scan_parquet(list(paths)) for name, paths in files.items()})
@@ -43,6 +45,11 @@ def compute(
         raise UndeclaredFeatureError(
             f"features {table.name} {day}: expected {expected}; its kernel gave {seen}."
             f" Mend the kernel or the declaration in {table.transform.__module__}."
+        )
+    if lost := {name: got[name] for name in (*table.keys, *wanted) if not keeps_type(got[name])}:
+        raise UndeclaredFeatureError(
+            f"features {table.name} {day}: {', '.join(f'{name}: {kind}' for name, kind in lost.items())} would not be"
+            f" read back as that from Parquet. Convert it to numbers or text in {table.transform.__module__}."
         )
     return frame.select(*table.keys, *wanted)
 

@@ -5,6 +5,7 @@ Nothing is sniffed or guessed, and nothing is dropped: a file is read whole or r
 
 import codecs
 import csv
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,9 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
         _check_lines(path, content.decode(), dialect.separator)
     try:
         return _rows(content, dialect)
-    except pl.exceptions.ComputeError:
+    except pl.exceptions.PolarsError as error:
         _check_lines(path, content.decode(), dialect.separator)
-        raise
+        raise refused(path, f"Polars cannot read it: {error}") from error
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
@@ -154,8 +155,17 @@ def _check_lines(path: Path, text: str, separator: str) -> None:
         raise refused(path, f"the header names {', '.join(map(repr, twice))} more than once")
     bare = lines.str.replace_all('"[^"]*"', "") if '"' in text else lines
     _check_each(path, bare.str.contains('"', literal=True), "has an unbalanced quote")
+    if '"' in text:
+        _check_each(path, ~lines.str.contains(_record(separator)), "has a quote inside a field that is not doubled")
     fields = bare.str.count_matches(separator, literal=True) + 1
     _check_each(path, fields != len(names), f"has not the {len(names)} fields that the header names", fields)
+
+
+def _record(separator: str) -> str:
+    """Pattern of a line by RFC 4180: a quote encloses a whole field, or stands doubled in one that quotes enclose."""
+    mark = re.escape(separator)
+    field = rf'(?:"(?:[^"]|"")*"|[^"{mark}]*)'
+    return rf"^{field}(?:{mark}{field})*\r?$"
 
 
 def _check_each(path: Path, wrong: pl.Series, reason: str, fields: pl.Series | None = None) -> None:

@@ -1,71 +1,90 @@
 """What became of the rows of a partition: accepted, or rejected with the checks that each failed."""
 
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import polars as pl
 
-ROW, CHECK, CHECKS = "row", "check", "checks"
+from headrace.validate.as_text import as_text
+from headrace.validate.names import FAILED_CHECKS, ROW
+from headrace.validate.query import CheckedRows
+from headrace.validate.uniqueness import Span, key_span
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ValidationResult:
     """What became of a partition's rows.
 
     Attributes:
-        accepted: Tidy rows, in file order.
-        rejected: Every raw column as text, `row` (counted from 1) and `checks`, the names of those it failed.
+        accepted: The rows that meet the contract, transformed, in the order of the source.
+        rejected: The others: `_row`, every raw column as text, and `_failed_checks`, names of checks.
         raw: All rows as they came.
-        numbers: The number (`row`) of each accepted row.
+        row_numbers: The number in the source, from 1 on, of each accepted row.
+        key_span: Span of the leading key column of all rows that meet the contract, whatever other partitions hold.
     """
 
     accepted: pl.DataFrame
     rejected: pl.DataFrame
     raw: pl.DataFrame
-    numbers: pl.Series
+    row_numbers: pl.Series
+    key_span: Span | None = None
 
     @classmethod
-    def of(cls, accepted: pl.DataFrame, raw: pl.DataFrame) -> "Verdict":
-        """The verdict that accepts every row."""
+    def before_keys(
+        cls, raw: pl.DataFrame, checked: CheckedRows, accepted: pl.DataFrame, key: Sequence[str]
+    ) -> "ValidationResult":
+        """The result before keys are compared; `accepted` are the good rows, transformed."""
+        span = key_span(accepted.get_column(key[0]))
         numbers = pl.int_range(1, raw.height + 1, dtype=pl.UInt32, eager=True)
-        return cls(accepted, _no_rows(tuple(raw.columns)), raw, numbers)
+        if not checked.is_bad.any():
+            return cls(accepted, _no_rejected_rows(tuple(raw.columns)), raw, numbers, span)
+        rejected = rejected_rows(raw, numbers.filter(checked.is_bad), checked.failed_checks())
+        return cls(accepted, rejected, raw, numbers.filter(~checked.is_bad), span)
 
     @property
     def rows_in(self) -> int:
         """Rows of the raw partition."""
         return self.accepted.height + self.rejected.height
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Check → rows that failed it, most frequent first."""
-        checks = self.rejected.get_column(CHECKS).explode(empty_as_null=False)
-        counted = checks.value_counts(name="rows").sort(["rows", CHECKS], descending=[True, False])
+        checks = self.rejected.get_column(FAILED_CHECKS).explode(empty_as_null=False)
+        counted = checks.value_counts(name="rows").sort(["rows", FAILED_CHECKS], descending=[True, False])
         return dict(counted.iter_rows())
 
     @property
-    def kept(self) -> pl.DataFrame:
-        """The accepted rows as they came: raw columns as text and `row`, in the order of `accepted`."""
-        return as_text(self.raw, self.numbers)
+    def accepted_raw(self) -> pl.DataFrame:
+        """The accepted rows as they came: `_row` and raw columns as text, in the order of `accepted`."""
+        return rows_as_text(self.raw, self.row_numbers)
 
-    def reject(self, failed: pl.Series, check: str) -> "Verdict":
-        """The verdict after the accepted rows where `failed` is true have failed `check` too."""
+    def reject(self, failed: pl.Series, check: str) -> "ValidationResult":
+        """The result after the accepted rows where `failed` is true have failed `check` too."""
         if not failed.any():
             return self
-        more = as_text(self.raw, self.numbers.filter(failed))
-        more.insert_column(more.width, pl.Series(CHECKS, [[check]] * more.height))
-        rejected = pl.concat([self.rejected, more]).sort(ROW) if self.rejected.height else more
-        return Verdict(self.accepted.filter(~failed), rejected, self.raw, self.numbers.filter(~failed))
+        numbers = self.row_numbers.filter(failed)
+        more = rejected_rows(self.raw, numbers, pl.Series([[check]] * len(numbers)))
+        return replace(
+            self,
+            accepted=self.accepted.filter(~failed),
+            rejected=pl.concat([self.rejected, more]).sort(ROW),
+            row_numbers=self.row_numbers.filter(~failed),
+        )
 
 
-def as_text(raw: pl.DataFrame, numbers: pl.Series | None = None) -> pl.DataFrame:
-    """Rows with every column as text, and `row`, which counts from 1; by default all of them."""
-    if numbers is None:
-        return raw.select(pl.all().cast(pl.String)).with_row_index(ROW, offset=1)
-    text = raw[numbers - 1].select(pl.all().cast(pl.String))
-    return text.insert_column(0, numbers.alias(ROW))
+def rejected_rows(raw: pl.DataFrame, row_numbers: pl.Series, failed_checks: pl.Series) -> pl.DataFrame:
+    """Rows of a partition as the table of rejected rows holds them."""
+    return rows_as_text(raw, row_numbers).with_columns(failed_checks.alias(FAILED_CHECKS))
+
+
+def rows_as_text(raw: pl.DataFrame, row_numbers: pl.Series) -> pl.DataFrame:
+    """The rows of these numbers: `_row`, and every column as text."""
+    text = [as_text(pl.col(name), dtype).alias(name) for name, dtype in raw.schema.items()]
+    return raw[row_numbers - 1].select(row_numbers.alias(ROW), *text)
 
 
 @cache
-def _no_rows(columns: tuple[str, ...]) -> pl.DataFrame:
+def _no_rejected_rows(columns: tuple[str, ...]) -> pl.DataFrame:
     text = dict.fromkeys(columns, pl.String())
-    return pl.DataFrame(schema={ROW: pl.UInt32(), **text, CHECKS: pl.List(pl.String)})
+    return pl.DataFrame(schema={ROW: pl.UInt32(), **text, FAILED_CHECKS: pl.List(pl.String)})

@@ -1,61 +1,158 @@
-"""raw → validated: partitions judged by their contract and by the keys that other partitions hold."""
+"""Raw partitions → accepted and rejected rows. Rows in = rows accepted + rows rejected, for every partition.
 
-from collections.abc import Mapping, Sequence
+A pure function of the raw files, the contract and the names of the partitions: it reads no clock. Partitions that are
+validated together get the results that each gets alone; only the cost differs.
+"""
+
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from headrace.dataset import Source
-from headrace.validate import contract
-from headrace.validate.result import Verdict
+from headrace.dataset import UTC_MICROSECONDS, Source
+from headrace.errors import HeadraceError
+from headrace.validate.apply_transform import apply_transform
+from headrace.validate.columns import partition_start
+from headrace.validate.compile_contract import contract_of
+from headrace.validate.compiled_contract import QUERY_ERRORS
+from headrace.validate.errors import InvalidContractError
+from headrace.validate.names import START
+from headrace.validate.query import CheckedRows, RowQuery, row_query
+from headrace.validate.result import ValidationResult
+from headrace.validate.schema_check import check_columns, column_refusal, value_refusal
+from headrace.validate.uniqueness import is_first_of_key, is_known_key, unique_check
 
-Judged = tuple[Verdict, list[Any] | None]
-"""A verdict, and the first and last value of the leading key column, as far as its own contract goes."""
-
-
-def judge_together(source: Source, files: Mapping[str, Path]) -> dict[str, Judged]:
-    """What `judge` would say of partitions that share no key with others, of those of which one look can tell.
-
-    Args:
-        source: The source.
-        files: Partition → its raw file.
-    """
-    verdicts = contract.split_together({name: source.read(path) for name, path in files.items()}, source)
-    return {name: (verdict, _span(verdict.accepted.get_column(source.key[0]))) for name, verdict in verdicts.items()}
+ResultOrRefusal = ValidationResult | HeadraceError
+"""What became of the rows of a partition, or why it is refused whole."""
 
 
-def judge(source: Source, partition: str, files: Mapping[str, Path]) -> Judged:
-    """Judge one partition against its contract and the keys of other partitions.
+def validate_partition(source: Source, partition: str, files: Mapping[str, Path]) -> ValidationResult:
+    """Validate one partition against its contract and the keys of other partitions.
 
     Args:
         source: The source.
-        partition: The partition to judge.
+        partition: The partition to validate.
         files: Raw files of that partition and of the earlier ones that may hold its keys.
+
+    Raises:
+        HeadraceError: The partition is refused whole.
     """
-    verdict = contract.split(source.read(files[partition]), source, partition)
-    span = _span(verdict.accepted.get_column(source.key[0]))
-    others = [
-        contract.split(source.read(path), source, name).accepted for name, path in files.items() if name != partition
-    ]
-    if others:
-        earlier = pl.concat(frame.select(source.key) for frame in others).lazy()
-        verdict = verdict.reject(duplicates(verdict.accepted, earlier, source.key), contract.unique_check(source.key))
-    return verdict, span
+    result = validate_frame(source.read(files[partition]), source, partition)
+    others = [validate_frame(source.read(path), source, name) for name, path in files.items() if name != partition]
+    if not others:
+        return result
+    earlier = pl.concat(other.accepted.select(source.key) for other in others).lazy()
+    return result.reject(is_known_key(result.accepted, earlier, source.key), unique_check(source.key))
 
 
-def duplicates(tidy: pl.DataFrame, earlier: pl.LazyFrame, key: Sequence[str]) -> pl.Series:
-    """True for each row of `tidy` whose key stands in `earlier` already: rows of other partitions.
+def validate_frame(frame: pl.DataFrame, source: Source, partition: str) -> ValidationResult:
+    """Validate the rows of one partition.
 
-    `verdict.reject(duplicates(verdict.accepted, earlier, key), unique_check(key))` makes a key unique over the
-    table: the earliest partition that holds it keeps it.
+    Raises:
+        SchemaChangedError: A column is missing, renamed or added.
+        ColumnTypeChangedError: No value of a column is of its type.
+        NaiveTimeError: A column of times has no zone.
+        InvalidContractError: The contract or `transform` cannot be applied.
     """
-    known = earlier.select(key).unique().with_columns(pl.lit(value=True).alias("is_known"))
-    joined = tidy.lazy().select(key).join(known, on=list(key), how="left", maintain_order="left")
-    return joined.select(pl.col("is_known").fill_null(value=False)).collect().to_series()
+    (outcome,) = _validate({partition: frame}, source).values()
+    if isinstance(outcome, HeadraceError):
+        raise outcome
+    return outcome
 
 
-def _span(values: pl.Series) -> list[Any] | None:
-    ends = (values.min(), values.max()) if len(values) else ()
-    return [end.isoformat() if isinstance(end, datetime) else end for end in ends] or None
+def validate_frames(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, ValidationResult]:
+    """Validate partitions together; those that `validate_frame` would refuse for their values are left out.
+
+    Raises:
+        SchemaChangedError: A column is missing, renamed or added.
+        InvalidContractError: The contract or `transform` cannot be applied.
+    """
+    outcomes = _validate(frames, source)
+    return {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, ValidationResult)}
+
+
+def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, ResultOrRefusal]:
+    contract = contract_of(source)
+    by_type: dict[tuple[pl.DataType, ...], dict[str, pl.DataFrame]] = {}
+    for name, frame in frames.items():
+        check_columns(_where(source, name), frame.columns, contract, source)
+        raw = frame.select(list(contract.columns))
+        by_type.setdefault(tuple(raw.dtypes), {})[name] = raw
+    outcomes: dict[str, ResultOrRefusal] = {}
+    for types, raws in by_type.items():
+        outcomes |= _validate_alike(raws, source, row_query(contract, types))
+    return outcomes
+
+
+def _validate_alike(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> dict[str, ResultOrRefusal]:
+    """Validate partitions whose columns have the same types, in one query."""
+    outcomes: dict[str, ResultOrRefusal] = {}
+    for name, raw in raws.items():
+        if error := column_refusal(_where(source, name), raw, query):
+            outcomes[name] = error
+    if outcomes:
+        return outcomes
+    rows = _joined(raws, source, query)
+    try:
+        checked = query.run(rows)
+    except QUERY_ERRORS:  # each partition by itself, so that its result is its own; then each check by itself
+        if len(raws) > 1:
+            alone = (_validate_alike({name: raw}, source, query) for name, raw in raws.items())
+            return {name: outcome for each in alone for name, outcome in each.items()}
+        checked = _run_apart(query, rows, _where(source, *raws))
+    parts: dict[str, CheckedRows] = {}
+    for name, part in zip(raws, checked.split([raw.height for raw in raws.values()]), strict=True):
+        if error := value_refusal(_where(source, name), raws[name], part, query.contract):
+            outcomes[name] = error
+        else:
+            parts[name] = part
+    return outcomes | _results(raws, parts, source)
+
+
+def _results(
+    raws: Mapping[str, pl.DataFrame], parts: Mapping[str, CheckedRows], source: Source
+) -> dict[str, ValidationResult]:
+    """The results of partitions that are not refused: transformed together, each with its own rows."""
+    if not parts:
+        return {}
+    good = [part.good_rows() for part in parts.values()]
+    rows = apply_transform(_where(source, *parts), source, pl.concat(good, rechunk=True))
+    is_first = is_first_of_key(rows, source.key, [frame.height for frame in good])
+    results: dict[str, ValidationResult] = {}
+    start = 0
+    for (name, part), frame in zip(parts.items(), good, strict=True):
+        result = ValidationResult.before_keys(raws[name], part, rows.slice(start, frame.height), source.key)
+        results[name] = result.reject(~is_first.slice(start, frame.height), unique_check(source.key))
+        start += frame.height
+    return results
+
+
+def _joined(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> pl.DataFrame:
+    """The rows of all partitions, with the start of each where the contract needs it."""
+    if not query.contract.needs_start:
+        return pl.concat(raws.values(), rechunk=True)
+    starts = {name: pl.lit(_start(source, name), UTC_MICROSECONDS).alias(START) for name in raws}
+    return pl.concat((raw.with_columns(starts[name]) for name, raw in raws.items()), rechunk=True)
+
+
+def _start(source: Source, partition: str) -> datetime:
+    try:
+        return partition_start(partition)
+    except InvalidContractError as error:
+        raise InvalidContractError(f"{_where(source, partition)}: {error}") from None
+
+
+def _run_apart(query: RowQuery, rows: pl.DataFrame, where: str) -> CheckedRows:
+    try:
+        return query.run_apart(rows)
+    except InvalidContractError as error:
+        raise InvalidContractError(
+            f"{where}: {error}. The contract is at fault, not the data: make the check hold for any value, then run"
+            " `headrace validate` again."
+        ) from None
+
+
+def _where(source: Source, first: str, *others: str) -> str:
+    """Source and partition, for messages."""
+    return f"{source.name} {first}" + (f" … {others[-1]}" if others else "")

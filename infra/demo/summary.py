@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
+from headrace.validate.names import FAILED_CHECKS, ROW
 from infra.demo.scenario import Story
 from infra.demo.screen import table
 from infra.demo.simulated_annotators import ERROR_RATES
@@ -78,10 +79,10 @@ def _rejected(story: Story, workspace: Path) -> Iterator[str]:
 def _example(folder: Path, check: str) -> str:
     """One row that failed the check, as it is kept: its first column, and those that the check names."""
     for file in sorted(folder.glob("*.parquet")):
-        failed = pl.read_parquet(file).filter(pl.col("checks").list.contains(check))
+        failed = pl.read_parquet(file).filter(pl.col(FAILED_CHECKS).list.contains(check))
         if failed.height:
-            data = [name for name in failed.columns if name not in ("row", "checks")]
-            named = [name for name in data if name in re.findall(r"\w+", check)]
+            data = [name for name in failed.columns if name not in (ROW, FAILED_CHECKS)]
+            named = [name for name in data if re.search(rf"(?<![^|_]){name}(?![^|_])", check)]
             return f" ({', '.join(f'{name} {failed[name][0]}' for name in dict.fromkeys([data[0], *named]))})"
     return ""
 

@@ -2,8 +2,10 @@
 
 from datetime import timedelta
 
-import pandera.polars as pa
+import dataframely as dy
 import polars as pl
+
+from headrace.validate.columns import utc_time
 
 MINUTES = 60
 NEW_YORK = "America/New_York"
@@ -13,9 +15,9 @@ HOUR_IN_UTC = (timedelta(hours=4), timedelta(hours=29))
 in winter; the 24th begins less than 29 h after it."""
 
 
-def minutes(column: str) -> pl.Expr:
+def minutes(clock: pl.Expr) -> pl.Expr:
     """A clock time such as 1745, as minutes after midnight."""
-    return pl.col(column) // 100 * MINUTES + pl.col(column) % 100
+    return clock // 100 * MINUTES + clock % 100
 
 
 def local(time: pl.Expr) -> pl.Expr:
@@ -23,24 +25,29 @@ def local(time: pl.Expr) -> pl.Expr:
     return time.dt.convert_time_zone(NEW_YORK).dt.replace_time_zone(None)
 
 
-def on_clock() -> pa.Check:
+def clock_time(number: pl.Expr) -> pl.Expr:
     """The check that a number is a clock time, 1 to 2400 (0 is allowed: midnight too)."""
-
-    def shown(data: pa.PolarsData) -> pl.LazyFrame:
-        time = pl.col(data.key or "*")
-        return data.lazyframe.select(time.is_between(0, 2400) & (time % 100 < MINUTES))
-
-    return pa.Check(shown, name="clock_time")
+    return number.is_between(0, 2400) & (number % 100 < MINUTES)
 
 
-def agrees_with_local(data: pa.PolarsData) -> pl.LazyFrame:
-    """True where the full hour `time_hour` is that `year`, `month`, `day` and `hour` on New York's clock."""
-    time = pl.col("time_hour")
-    shown = local(time)
-    return data.lazyframe.select(
-        (shown.dt.year() == pl.col("year"))
-        & (shown.dt.month() == pl.col("month"))
-        & (shown.dt.day() == pl.col("day"))
-        & (shown.dt.hour() == pl.col("hour"))
-        & (time == time.dt.truncate("1h"))
-    )
+class LocalHour(dy.Schema):
+    """The columns that say an hour twice: on New York's clock and in UTC."""
+
+    year = dy.Int64(min=1987, max=2100)
+    month = dy.Int64(min=1, max=12)
+    day = dy.Int64(min=1, max=31)
+    hour = dy.Int64(min=0, max=23)
+    time_hour = utc_time()
+
+    @dy.rule()
+    def time_hour_agrees_with_local_time(cls) -> pl.Expr:
+        """The full hour `time_hour` is that `year`, `month`, `day` and `hour` on New York's clock."""
+        time = cls.time_hour.col
+        shown = local(time)
+        return (
+            (shown.dt.year() == cls.year.col)
+            & (shown.dt.month() == cls.month.col)
+            & (shown.dt.day() == cls.day.col)
+            & (shown.dt.hour() == cls.hour.col)
+            & (time == time.dt.truncate("1h"))
+        )

@@ -23,7 +23,7 @@ from workspaces import git
 from headrace.stack import control
 from headrace.stack.process import Identity
 from headrace.stack.state import read_state
-from headrace.validate.contract import split
+from headrace.validate.validate_partition import validate_frame
 from infra.demo.airflow import Airflow
 from infra.demo.data import Year
 from infra.demo.seed_sources import Sources, key_of
@@ -54,10 +54,10 @@ def test_a_correction_changes_five_flights_and_all_rows_still_keep_the_contract(
     before, after = year.day(DAY), year.day(DAY).corrected()
     (tmp_path / "day.csv.gz").write_bytes(after.to_bytes())
 
-    verdict = split(flights.read(tmp_path / "day.csv.gz"), flights.SOURCE, DAY.isoformat())
+    result = validate_frame(flights.read(tmp_path / "day.csv.gz"), flights.SOURCE, DAY.isoformat())
 
     assert sum(old != new for old, new in zip(before.rows, after.rows, strict=True)) == 5
-    assert verdict.rejected.height == 0
+    assert result.rejected.height == 0
 
 
 def test_the_weather_of_a_day_comes_with_the_day_and_was_written_down_an_hour_later(year: Year) -> None:
@@ -154,7 +154,7 @@ def left_running(repository: Path) -> list[str]:
 def test_the_demo_carries_real_data_the_whole_way_and_ends_with_nothing_running(finished: Finished) -> None:
     assert finished.code == 0, finished.told
     assert left_running(finished.repository) == []
-    assert "rejected airports: 1 of 1,458 by lon: suits(tz) (faa EEN," in finished.told
+    assert "rejected airports: 1 of 1,458 by lon_suits_tz (faa EEN," in finished.told
     assert "flights_release: flights/1, flights/2, flights/3" in finished.told
     assert re.search(r"2\d labels, \d skipped, \d set aside", finished.told)
     for question in ("delay_cause", "digit"):
@@ -218,7 +218,7 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
         run(clone, env, "dvc", "pull")
         contract = clone / "pipelines/flights/sources/weather.py"
         contract.write_text(
-            contract.read_text().replace('"wind_speed": _measured(0, 200)', '"wind_speed": _measured(0, 24)')
+            contract.read_text().replace("wind_speed = _measured(0, 200)", "wind_speed = _measured(0, 24)")
         )
         reran = run(clone, env, "dvc", "repro")
         run(clone, env, "dvc", "push")

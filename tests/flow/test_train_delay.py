@@ -45,7 +45,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A workspace with nine days of validated flights, their features, and the causes of three delays."""
     lake = feature_workspace.workspace(tmp_path_factory.mktemp("real"))
     git.git(lake.root, "init", "--quiet")
-    validated = {day: real_flights.judged("flights", day).accepted for day in DAYS}
+    validated = {day: real_flights.validation_of("flights", day).accepted for day in DAYS}
     keep(lake, "validated/flights/flights", validated, train_delay.FLIGHT)
     for table in DATASET.features:
         rows = {day: kernel.compute(table, day, files(lake, table.inputs, day)).collect() for day in DAYS}

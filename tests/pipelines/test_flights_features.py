@@ -10,11 +10,11 @@ import pytest
 import real_flights
 from flights_oracle import EXPECTED, HOUR, TABLES, flights_of
 from polars.testing import assert_frame_equal
-from real_flights import SOURCES, judged
+from real_flights import SOURCES, validation_of
 
 from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, FeatureTable
 from headrace.transform import kernel
-from headrace.validate.contract import split
+from headrace.validate.validate_partition import validate_frame
 
 HOURLY = ("carrier_delays", "origin_traffic")
 DAYS = ("2013-01-10", "2013-02-10", "2013-11-03")
@@ -101,7 +101,7 @@ def test_reading_more_days_than_declared_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
 def test_the_next_days_flights_change_nothing(name: str) -> None:
-    with_next = pl.concat([flights_of(name, "2013-02-10"), judged("flights", "2013-02-11").accepted])
+    with_next = pl.concat([flights_of(name, "2013-02-10"), validation_of("flights", "2013-02-11").accepted])
 
     assert computed(name, "2013-02-10", flights=with_next.lazy()).equals(computed(name, "2013-02-10"))
 
@@ -115,9 +115,9 @@ def latest_flight(day: str) -> pl.LazyFrame:
         dep_delay=pl.lit("1439"), arr_time=pl.lit("2330"), air_time=pl.lit("1100"), dest=pl.lit("SJU"),
         time_hour=pl.lit(f"{datetime.fromisoformat(day) + timedelta(hours=28):%Y-%m-%dT%H:%M:%SZ}"),
     )  # fmt: skip
-    verdict = split(flight, SOURCES["flights"], day)
-    assert verdict.counts == {}
-    return verdict.accepted.lazy()
+    result = validate_frame(flight, SOURCES["flights"], day)
+    assert result.counts == {}
+    return result.accepted.lazy()
 
 
 @pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
@@ -199,7 +199,7 @@ def test_a_corrected_hour_of_weather_keeps_its_event_time_and_shows_when_it_beca
 def test_an_aircraft_that_is_not_registered_has_a_history_and_no_facts() -> None:
     rows = computed("aircraft_history", "2013-01-10")
 
-    unknown = rows.join(judged("planes", UNPARTITIONED).accepted, on="tailnum", how="anti")
+    unknown = rows.join(validation_of("planes", UNPARTITIONED).accepted, on="tailnum", how="anti")
     assert unknown.height > 100
     assert unknown["seats"].null_count() == unknown.height
     assert unknown["last_dep_delay_min"].null_count() < unknown.height
@@ -214,8 +214,8 @@ def test_an_arrival_where_the_clock_is_not_known_counts_only_when_it_must_have_h
     rows = table.transform(
         day=f"{latest:%Y-%m-%d}",
         flights=flights.lazy(),
-        planes=judged("planes", UNPARTITIONED).accepted.lazy(),
-        airports=judged("airports", UNPARTITIONED).accepted.lazy(),
+        planes=validation_of("planes", UNPARTITIONED).accepted.lazy(),
+        airports=validation_of("airports", UNPARTITIONED).accepted.lazy(),
     ).collect()
 
     assert rows.filter(pl.col("last_arr_delay_min").is_not_null())["event_time"].to_list() == [latest]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import dataframely as dy
 import minimal_dataset
 import polars as pl
 from crash_harness import Seen
@@ -24,7 +25,7 @@ VISITS = Source(
     "visits",
     TableSource("visits", ("shop", "at"), "updated_at", "at", DATABASE),
     pl.read_parquet,
-    None,
+    dy.Schema,  # ingest reads no contract
     minimal_dataset.tidy,
     ("shop",),
 )

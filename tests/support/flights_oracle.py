@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import real_flights
-from real_flights import judged
+from real_flights import validation_of
 
 from headrace.dataset import UNPARTITIONED
 from headrace.project.loading import load_dataset
@@ -137,8 +137,8 @@ def arrived_at(flight: Row, zones: Mapping[str, str | None]) -> datetime:
 
 def expected_aircraft_history(day: str) -> list[Row]:
     """By loops: what was known of each aircraft each time it left or arrived."""
-    zones = dict(judged("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
-    planes = {plane["tailnum"]: plane for plane in judged("planes", UNPARTITIONED).accepted.rows(named=True)}
+    zones = dict(validation_of("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
+    planes = {plane["tailnum"]: plane for plane in validation_of("planes", UNPARTITIONED).accepted.rows(named=True)}
     left: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     arrived: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     for flight in flights_of("aircraft_history", day).rows(named=True):

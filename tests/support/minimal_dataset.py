@@ -5,10 +5,10 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-import pandera.polars as pa
+import dataframely as dy
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable, Input, ObjectSource, Source
+from headrace.dataset import Dataset, FeatureTable, Input, ObjectSource, Source
 from headrace.engine.run import StageResult, run_stage
 from headrace.project import graph
 from headrace.project.executors import Executor
@@ -16,6 +16,7 @@ from headrace.settings import Settings
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
+from headrace.validate.columns import utc_time
 
 RAW, VALIDATED, REJECTED, TOTALS = (
     "raw/tiny/sales",
@@ -23,6 +24,14 @@ RAW, VALIDATED, REJECTED, TOTALS = (
     "rejected/tiny/sales",
     "features/tiny/totals",
 )
+
+
+class Sales(dy.Schema):
+    """Sales of shops."""
+
+    at = utc_time()
+    shop = dy.String()
+    amount = dy.Int64(min=0)
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -46,14 +55,7 @@ SALES = Source(
     name="sales",
     location=ObjectSource(prefix="sales/", partition=r"sales/(?P<partition>.+)\.csv", suffix=".csv"),
     read=read,
-    contract=pa.DataFrameSchema(
-        {
-            "at": pa.Column(UTC_MICROSECONDS),
-            "shop": pa.Column(pl.String),
-            "amount": pa.Column(pl.Int64, pa.Check.ge(0)),
-        },
-        strict=True,
-    ),
+    contract=Sales,
     transform=tidy,
     key=("at", "shop"),
     max_rejected_share=0.5,

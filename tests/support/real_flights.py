@@ -11,8 +11,8 @@ import polars as pl
 
 from headrace.dataset import UNPARTITIONED
 from headrace.project.loading import load_dataset
-from headrace.validate.contract import split
-from headrace.validate.result import Verdict
+from headrace.validate.result import ValidationResult
+from headrace.validate.validate_partition import validate_frame
 
 DATASET = load_dataset("flights")
 
@@ -67,8 +67,8 @@ def airports() -> pl.DataFrame:
 
 
 @cache
-def judged(table: str, partition: str) -> Verdict:
-    """The verdict over one real raw partition."""
+def validation_of(table: str, partition: str) -> ValidationResult:
+    """The result of validating one real raw partition."""
     match table:
         case "flights":
             raw = flights()[partition]
@@ -78,7 +78,7 @@ def judged(table: str, partition: str) -> Verdict:
             raw = planes()
         case _:
             raw = airports()
-    return split(raw, SOURCES[table], partition)
+    return validate_frame(raw, SOURCES[table], partition)
 
 
 def days_before(day: str, lookback: int) -> list[str]:
@@ -90,6 +90,6 @@ def days_before(day: str, lookback: int) -> list[str]:
 def validated(table: str, day: str, lookback: int = 0) -> pl.LazyFrame:
     """What a kernel reads: the validated partitions of the days from `lookback` before a day, as far as there are."""
     if table in {"planes", "airports"}:
-        return judged(table, UNPARTITIONED).accepted.lazy()
+        return validation_of(table, UNPARTITIONED).accepted.lazy()
     raw = flights() if table == "flights" else weather()
-    return pl.concat([judged(table, name).accepted for name in days_before(day, lookback) if name in raw]).lazy()
+    return pl.concat([validation_of(table, name).accepted for name in days_before(day, lookback) if name in raw]).lazy()

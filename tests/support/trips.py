@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import dataframely as dy
 import polars as pl
 import pytest
 from servers import S3, Relay
@@ -24,7 +25,7 @@ def dataset(origin: ObjectSource = DAYS) -> Dataset:
         name="trips",
         description="",
         owner="",
-        sources=(Source("days", origin, pl.read_csv, None, lambda rows: rows, ("id",)),),
+        sources=(Source("days", origin, pl.read_csv, dy.Schema, lambda rows: rows, ("id",)),),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import dataframely as dy
 import polars as pl
 import pytest
 from servers import PostgreSQL, Relay
@@ -23,7 +24,7 @@ INSERT = "INSERT INTO weather VALUES "
 
 
 def source(name: str, query: TableSource) -> Source:
-    return Source(name, query, pl.read_parquet, None, lambda rows: rows, query.key)
+    return Source(name, query, pl.read_parquet, dy.Schema, lambda rows: rows, query.key)
 
 
 def sky(**queries: TableSource) -> Dataset:

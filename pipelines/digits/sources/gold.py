@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
-import pandera.polars as pa
+import dataframely as dy
 import polars as pl
 
 from headrace.dataset import ObjectSource, Source
 from headrace.validate.readers import CsvDialect, read_csv
+
+
+class Gold(dy.Schema):
+    """The true digit of a picture."""
+
+    image_id = dy.String(regex=r"^digit-\d{4}$")
+    digit = dy.String(regex=r"^[0-9]$")
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -23,13 +30,7 @@ SOURCE = Source(
     name="gold",
     location=ObjectSource(prefix="digits-gold/", partition=r"digits-gold/gold\.csv", suffix=".csv"),
     read=read,
-    contract=pa.DataFrameSchema(
-        {
-            "image_id": pa.Column(pl.String, pa.Check.str_matches(r"^digit-\d{4}$")),
-            "digit": pa.Column(pl.String, pa.Check.str_matches(r"^[0-9]$")),
-        },
-        strict=True,
-    ),
+    contract=Gold,
     transform=tidy,
     key=("image_id",),
     max_rejected_share=0.0,

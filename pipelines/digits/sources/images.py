@@ -13,16 +13,29 @@ import io
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandera.polars as pa
+import dataframely as dy
 import polars as pl
 from PIL import Image, UnidentifiedImageError
 
-from headrace.dataset import UTC_MICROSECONDS, ObjectSource, Source
-from headrace.validate.contract import TimeBounds
+from headrace.dataset import ObjectSource, Source
+from headrace.validate.columns import TimeBounds, one_of, utc_time
 from headrace.validate.readers import refused
 
 SIDE_PX, GRID = 64, 8
 MOST_BYTES = 16 * 1024
+
+
+class Images(dy.Schema):
+    """One picture of a handwritten digit, and what it says of itself."""
+
+    image_id = dy.String(regex=r"^digit-\d{4}$")
+    taken_at = utc_time(within=TimeBounds(datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)))
+    mode = dy.String(check=one_of("L"))
+    width_px = dy.Int64(is_in=[SIDE_PX])
+    height_px = dy.Int64(is_in=[SIDE_PX])
+    ink = dy.Float64(min=0.02, max=0.9)
+    cells = dy.String(regex=rf"^[0-9a-f]{{{2 * GRID * GRID}}}$")
+    picture = dy.String()
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -37,7 +50,7 @@ def read(path: Path) -> pl.DataFrame:
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
             picture.load()
-            return pl.DataFrame([_row(picture, content)], schema=dict.fromkeys(CONTRACT.columns, pl.String))
+            return pl.DataFrame([_row(picture, content)], schema=dict.fromkeys(Images.column_names(), pl.String))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise refused(path, f"expected a PNG picture, but {len(content):,} bytes cannot be decoded: {error}") from error
 
@@ -61,28 +74,11 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select("image_id", "taken_at", "ink", "cells", "picture")
 
 
-CONTRACT = pa.DataFrameSchema(
-    {
-        "image_id": pa.Column(pl.String, pa.Check.str_matches(r"^digit-\d{4}$")),
-        "taken_at": pa.Column(
-            UTC_MICROSECONDS,
-            metadata={"within": TimeBounds(datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))},
-        ),
-        "mode": pa.Column(pl.String, pa.Check.isin(["L"])),
-        "width_px": pa.Column(pl.Int64, pa.Check.equal_to(SIDE_PX)),
-        "height_px": pa.Column(pl.Int64, pa.Check.equal_to(SIDE_PX)),
-        "ink": pa.Column(pl.Float64, pa.Check.in_range(0.02, 0.9)),
-        "cells": pa.Column(pl.String, pa.Check.str_matches(rf"^[0-9a-f]{{{2 * GRID * GRID}}}$")),
-        "picture": pa.Column(pl.String),
-    },
-    strict=True,
-)
-
 SOURCE = Source(
     name="images",
     location=ObjectSource(prefix="digits/", partition=r"digits/(?P<partition>digit-\d{4})\.png", suffix=".png"),
     read=read,
-    contract=CONTRACT,
+    contract=Images,
     transform=tidy,
     key=("image_id",),
     max_rejected_share=0.0,

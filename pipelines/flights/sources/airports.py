@@ -12,12 +12,32 @@ How the contract deals with what is odd in this data:
 
 from pathlib import Path
 
-import pandera.polars as pa
+import dataframely as dy
 import polars as pl
 
 from headrace.dataset import ObjectSource, Source
+from headrace.validate.columns import one_of
 from headrace.validate.readers import CsvDialect, read_csv
 from pipelines.flights.time_zones import ZONES
+
+
+class Airports(dy.Schema):
+    """Airports as the list has them."""
+
+    faa = dy.String(regex=r"^[A-Z0-9]{3}$")
+    name = dy.String()
+    lat = dy.Float64(min=-90, max=90)
+    lon = dy.Float64(min=-180, max=180)
+    alt = dy.Int64(min=-1500, max=15000)
+    tz = dy.Int64(min=-12, max=14)
+    dst = dy.String(check=one_of("A", "N", "U"))
+    tzone = dy.String(check=one_of(*ZONES), nullable=True)
+
+    @dy.rule()
+    def lon_suits_tz(cls) -> pl.Expr:
+        """The sun's time is within 3.5 h of the clock's, across the date line too."""
+        apart = (cls.lon.col / 15 - cls.tz.col).abs() % 24
+        return pl.min_horizontal(apart, 24 - apart) <= 3.5  # noqa: PLR2004
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -37,32 +57,11 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _position_suits_offset(data: pa.PolarsData) -> pl.LazyFrame:
-    """The sun's time is within 3.5 h of the clock's, across the date line too."""
-    apart = (pl.col("lon") / 15 - pl.col("tz")).abs() % 24
-    return data.lazyframe.select(pl.min_horizontal(apart, 24 - apart) <= 3.5)  # noqa: PLR2004
-
-
-CONTRACT = pa.DataFrameSchema(
-    {
-        "faa": pa.Column(pl.String, pa.Check.str_matches(r"^[A-Z0-9]{3}$")),
-        "name": pa.Column(pl.String),
-        "lat": pa.Column(pl.Float64, pa.Check.in_range(-90, 90)),
-        "lon": pa.Column(pl.Float64, pa.Check.in_range(-180, 180)),
-        "alt": pa.Column(pl.Int64, pa.Check.in_range(-1500, 15000)),
-        "tz": pa.Column(pl.Int64, pa.Check.in_range(-12, 14)),
-        "dst": pa.Column(pl.String, pa.Check.isin(["A", "N", "U"])),
-        "tzone": pa.Column(pl.String, pa.Check.isin(list(ZONES), error="one_of_our_zones"), nullable=True),
-    },
-    checks=[pa.Check(_position_suits_offset, name="lon: suits(tz)")],
-    strict=True,
-)
-
 SOURCE = Source(
     name="airports",
     location=ObjectSource(prefix="airports/", partition=r"airports/airports\.csv", suffix=".csv"),
     read=read,
-    contract=CONTRACT,
+    contract=Airports,
     transform=tidy,
     key=("airport",),
     max_rejected_share=0.01,

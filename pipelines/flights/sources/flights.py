@@ -19,23 +19,68 @@ How the contract deals with what is odd in this data:
 
 from pathlib import Path
 
-import pandera.polars as pa
+import dataframely as dy
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, ObjectSource, Source
-from headrace.validate.contract import TimeBounds
+from headrace.validate.columns import TimeBounds, one_of, utc_time
 from headrace.validate.readers import CsvDialect, read_csv
-from pipelines.flights.local_time import HOUR_IN_UTC, agrees_with_local, local, minutes, on_clock
-
-
-def read(path: Path) -> pl.DataFrame:
-    """One day's object as text; `NA` and nothing are null."""
-    return read_csv(path, CsvDialect())
+from pipelines.flights.local_time import HOUR_IN_UTC, LocalHour, clock_time, local, minutes
 
 
 def departed() -> pl.Expr:
     """When the flight left, null if it never did."""
     return pl.col("time_hour") + pl.duration(minutes=pl.col("minute") + pl.col("dep_delay"))
+
+
+class Flights(LocalHour):
+    """One flight from New York."""
+
+    dep_time = dy.Int64(nullable=True, check=clock_time)
+    sched_dep_time = dy.Int64(check=clock_time)
+    dep_delay = dy.Int64(min=-120, max=1439, nullable=True)
+    arr_time = dy.Int64(nullable=True, check=clock_time)
+    sched_arr_time = dy.Int64(check=clock_time)
+    arr_delay = dy.Int64(min=-240, max=1680, nullable=True)
+    carrier = dy.String(regex=r"^[A-Z0-9]{2}$")
+    flight = dy.Int64(min=1, max=9999)
+    tailnum = dy.String(regex=r"^[A-Z0-9]{4,7}$", nullable=True)
+    origin = dy.String(check=one_of("EWR", "JFK", "LGA"))
+    dest = dy.String(regex=r"^[A-Z]{3}$")
+    air_time = dy.Int64(min=5, max=1100, nullable=True)
+    distance = dy.Int64(min=1, max=10000)
+    minute = dy.Int64(min=0, max=59)
+    time_hour = utc_time(within=TimeBounds(*HOUR_IN_UTC))
+
+    @dy.rule()
+    def sched_dep_time_agrees_with_hour_and_minute(cls) -> pl.Expr:
+        """Both say one time of the clock."""
+        return cls.sched_dep_time.col == cls.hour.col * 100 + cls.minute.col
+
+    @dy.rule()
+    def dep_time_comes_with_dep_delay(cls) -> pl.Expr:
+        """A flight that left has both, a cancelled one neither."""
+        return cls.dep_time.col.is_null() == cls.dep_delay.col.is_null()
+
+    @dy.rule()
+    def dep_time_agrees_with_dep_delay(cls) -> pl.Expr:
+        """The scheduled time and the delay give what the clock showed."""
+        clock = local(departed())
+        shown = clock.dt.hour().cast(pl.Int64) * 60 + clock.dt.minute()
+        return shown == minutes(cls.dep_time.col) % (24 * 60)
+
+    @dy.rule()
+    def arrival_follows_departure(cls) -> pl.Expr:
+        """Only a flight that left arrives, and then delay and time in the air are known both or neither."""
+        left, arrived = cls.dep_time.col.is_not_null(), cls.arr_time.col.is_not_null()
+        timed = cls.arr_delay.col.is_not_null() & cls.air_time.col.is_not_null()
+        untimed = cls.arr_delay.col.is_null() & cls.air_time.col.is_null()
+        return (untimed | (timed & arrived)) & (left | ~arrived)
+
+
+def read(path: Path) -> pl.DataFrame:
+    """One day's object as text; `NA` and nothing are null."""
+    return read_csv(path, CsvDialect())
 
 
 def tidy(rows: pl.DataFrame) -> pl.DataFrame:
@@ -50,65 +95,12 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
         departed_at=departed().cast(UTC_MICROSECONDS),
         dep_delay_min="dep_delay",
         arr_delay_min="arr_delay",
-        arrival_clock_min=minutes("arr_time") % (24 * 60),
+        arrival_clock_min=minutes(pl.col("arr_time")) % (24 * 60),
         air_time_min="air_time",
         distance_miles="distance",
         cancelled=pl.col("dep_time").is_null(),
     )
 
-
-def _scheduled_as_told(data: pa.PolarsData) -> pl.LazyFrame:
-    return data.lazyframe.select(pl.col("sched_dep_time") == pl.col("hour") * 100 + pl.col("minute"))
-
-
-def _departure_whole(data: pa.PolarsData) -> pl.LazyFrame:
-    return data.lazyframe.select(pl.col("dep_time").is_null() == pl.col("dep_delay").is_null())
-
-
-def _departure_on_clock(data: pa.PolarsData) -> pl.LazyFrame:
-    clock = local(departed())
-    shown = clock.dt.hour().cast(pl.Int64) * 60 + clock.dt.minute()
-    return data.lazyframe.select(shown == minutes("dep_time") % (24 * 60))
-
-
-def _arrival_after_departure(data: pa.PolarsData) -> pl.LazyFrame:
-    left, arrived = pl.col("dep_time").is_not_null(), pl.col("arr_time").is_not_null()
-    timed = pl.col("arr_delay").is_not_null() & pl.col("air_time").is_not_null()
-    untimed = pl.col("arr_delay").is_null() & pl.col("air_time").is_null()
-    return data.lazyframe.select((untimed | (timed & arrived)) & (left | ~arrived))
-
-
-CONTRACT = pa.DataFrameSchema(
-    {
-        "year": pa.Column(pl.Int64, pa.Check.in_range(1987, 2100)),
-        "month": pa.Column(pl.Int64, pa.Check.in_range(1, 12)),
-        "day": pa.Column(pl.Int64, pa.Check.in_range(1, 31)),
-        "dep_time": pa.Column(pl.Int64, on_clock(), nullable=True),
-        "sched_dep_time": pa.Column(pl.Int64, on_clock()),
-        "dep_delay": pa.Column(pl.Int64, pa.Check.in_range(-120, 1439), nullable=True),
-        "arr_time": pa.Column(pl.Int64, on_clock(), nullable=True),
-        "sched_arr_time": pa.Column(pl.Int64, on_clock()),
-        "arr_delay": pa.Column(pl.Int64, pa.Check.in_range(-240, 1680), nullable=True),
-        "carrier": pa.Column(pl.String, pa.Check.str_matches(r"^[A-Z0-9]{2}$")),
-        "flight": pa.Column(pl.Int64, pa.Check.in_range(1, 9999)),
-        "tailnum": pa.Column(pl.String, pa.Check.str_matches(r"^[A-Z0-9]{4,7}$"), nullable=True),
-        "origin": pa.Column(pl.String, pa.Check.isin(["EWR", "JFK", "LGA"])),
-        "dest": pa.Column(pl.String, pa.Check.str_matches(r"^[A-Z]{3}$")),
-        "air_time": pa.Column(pl.Int64, pa.Check.in_range(5, 1100), nullable=True),
-        "distance": pa.Column(pl.Int64, pa.Check.in_range(1, 10000)),
-        "hour": pa.Column(pl.Int64, pa.Check.in_range(0, 23)),
-        "minute": pa.Column(pl.Int64, pa.Check.in_range(0, 59)),
-        "time_hour": pa.Column(UTC_MICROSECONDS, metadata={"within": TimeBounds(*HOUR_IN_UTC)}),
-    },
-    checks=[
-        pa.Check(agrees_with_local, name="time_hour: agrees_with(year, month, day, hour)"),
-        pa.Check(_scheduled_as_told, name="sched_dep_time: agrees_with(hour, minute)"),
-        pa.Check(_departure_whole, name="dep_time: with(dep_delay)"),
-        pa.Check(_departure_on_clock, name="dep_time: agrees_with(dep_delay)"),
-        pa.Check(_arrival_after_departure, name="arr_delay: after(departure)"),
-    ],
-    strict=True,
-)
 
 SOURCE = Source(
     name="flights",
@@ -116,7 +108,7 @@ SOURCE = Source(
         prefix="flights/", partition=r"flights/(?P<partition>\d{4}-\d{2}-\d{2})\.csv\.gz", suffix=".csv.gz"
     ),
     read=read,
-    contract=CONTRACT,
+    contract=Flights,
     transform=tidy,
     key=("scheduled_at", "carrier", "flight", "origin"),
     max_rejected_share=0.01,

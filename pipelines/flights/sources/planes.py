@@ -10,14 +10,29 @@ How the contract deals with what is odd in this data:
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandera.polars as pa
+import dataframely as dy
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Source, TableSource
-from headrace.validate.contract import TimeBounds
+from headrace.dataset import Source, TableSource
+from headrace.validate.columns import TimeBounds, utc_time
 from headrace.validate.readers import read_parquet
 
 UPDATED = TimeBounds(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+
+
+class Planes(dy.Schema):
+    """Aircraft as the register has them."""
+
+    tailnum = dy.String(regex=r"^[A-Z0-9]{4,7}$")
+    year = dy.Int64(min=1930, max=2100, nullable=True)
+    type = dy.String()
+    manufacturer = dy.String()
+    model = dy.String()
+    engines = dy.Int64(min=1, max=8)
+    seats = dy.Int64(min=1, max=1000)
+    speed = dy.Int64(min=50, max=800, nullable=True)
+    engine = dy.String()
+    updated_at = utc_time(within=UPDATED)
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -41,27 +56,11 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-CONTRACT = pa.DataFrameSchema(
-    {
-        "tailnum": pa.Column(pl.String, pa.Check.str_matches(r"^[A-Z0-9]{4,7}$")),
-        "year": pa.Column(pl.Int64, pa.Check.in_range(1930, 2100), nullable=True),
-        "type": pa.Column(pl.String),
-        "manufacturer": pa.Column(pl.String),
-        "model": pa.Column(pl.String),
-        "engines": pa.Column(pl.Int64, pa.Check.in_range(1, 8)),
-        "seats": pa.Column(pl.Int64, pa.Check.in_range(1, 1000)),
-        "speed": pa.Column(pl.Int64, pa.Check.in_range(50, 800), nullable=True),
-        "engine": pa.Column(pl.String),
-        "updated_at": pa.Column(UTC_MICROSECONDS, metadata={"within": UPDATED}),
-    },
-    strict=True,
-)
-
 SOURCE = Source(
     name="planes",
     location=TableSource(table="planes", key=("tailnum",), watermark="updated_at"),
     read=read,
-    contract=CONTRACT,
+    contract=Planes,
     transform=tidy,
     key=("tailnum",),
     max_rejected_share=0.01,

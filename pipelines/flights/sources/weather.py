@@ -14,16 +14,37 @@ How the contract deals with what is odd in this data:
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pandera.polars as pa
+import dataframely as dy
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Source, TableSource
-from headrace.validate.contract import TimeBounds
+from headrace.dataset import Source, TableSource
+from headrace.validate.columns import TimeBounds, one_of, utc_time
 from headrace.validate.readers import read_parquet
-from pipelines.flights.local_time import agrees_with_local
+from pipelines.flights.local_time import LocalHour
 
 IN_DAY = TimeBounds(timedelta(0), timedelta(days=1))
 UPDATED = TimeBounds(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+
+
+def _measured(low: float, high: float, *, nullable: bool = True) -> dy.Float64:
+    return dy.Float64(min=low, max=high, nullable=nullable)
+
+
+class Weather(LocalHour):
+    """The weather of an hour at an airport."""
+
+    origin = dy.String(check=one_of("EWR", "JFK", "LGA"))
+    temp = _measured(-60, 130)
+    dewp = _measured(-80, 100)
+    humid = _measured(0, 100)
+    wind_dir = _measured(0, 360)
+    wind_speed = _measured(0, 200)
+    wind_gust = _measured(0, 250)
+    precip = _measured(0, 15, nullable=False)
+    pressure = _measured(850, 1100)
+    visib = _measured(0, 10, nullable=False)
+    time_hour = utc_time(within=IN_DAY)
+    updated_at = utc_time(within=UPDATED)
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -49,40 +70,13 @@ def tidy(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _measured(low: float, high: float, *, nullable: bool = True) -> pa.Column:
-    return pa.Column(pl.Float64, pa.Check.in_range(low, high), nullable=nullable)
-
-
-CONTRACT = pa.DataFrameSchema(
-    {
-        "origin": pa.Column(pl.String, pa.Check.isin(["EWR", "JFK", "LGA"])),
-        "year": pa.Column(pl.Int64, pa.Check.in_range(1987, 2100)),
-        "month": pa.Column(pl.Int64, pa.Check.in_range(1, 12)),
-        "day": pa.Column(pl.Int64, pa.Check.in_range(1, 31)),
-        "hour": pa.Column(pl.Int64, pa.Check.in_range(0, 23)),
-        "temp": _measured(-60, 130),
-        "dewp": _measured(-80, 100),
-        "humid": _measured(0, 100),
-        "wind_dir": _measured(0, 360),
-        "wind_speed": _measured(0, 200),
-        "wind_gust": _measured(0, 250),
-        "precip": _measured(0, 15, nullable=False),
-        "pressure": _measured(850, 1100),
-        "visib": _measured(0, 10, nullable=False),
-        "time_hour": pa.Column(UTC_MICROSECONDS, metadata={"within": IN_DAY}),
-        "updated_at": pa.Column(UTC_MICROSECONDS, metadata={"within": UPDATED}),
-    },
-    checks=[pa.Check(agrees_with_local, name="time_hour: agrees_with(year, month, day, hour)")],
-    strict=True,
-)
-
 SOURCE = Source(
     name="weather",
     location=TableSource(
         table="weather", key=("origin", "time_hour"), watermark="updated_at", partition_by="time_hour"
     ),
     read=read,
-    contract=CONTRACT,
+    contract=Weather,
     transform=tidy,
     key=("time_hour", "origin"),
     max_rejected_share=0.05,  # a day has 72 rows: three may fail

@@ -11,6 +11,8 @@ import pytest
 from raw_data import days
 from workspaces import REPOSITORY, Workspace
 
+from headrace.project.loading import dataset_names
+
 VERBS = (
     "ingest",
     "validate",
@@ -27,7 +29,18 @@ VERBS = (
     "doctor",
     "gc",
 )
-HEAVY = ("polars", "pandas", "pyarrow", "dask", "feast", "boto3", "dvc", "label_studio_sdk", "sqlalchemy", "pandera")
+HEAVY = (
+    "polars",
+    "pandas",
+    "pyarrow",
+    "dask",
+    "feast",
+    "boto3",
+    "dvc",
+    "label_studio_sdk",
+    "sqlalchemy",
+    "dataframely",
+)
 
 
 def test_help_lists_every_verb_in_the_order_data_flows() -> None:
@@ -73,7 +86,7 @@ def test_what_a_dataset_declares_is_read_without_pandas_pyarrow_hypothesis_or_dv
 
 
 def test_a_plan_and_a_release_load_no_library_that_they_do_not_use(released: Workspace) -> None:
-    unused = {*HEAVY, "numpy", "PIL", "pipelines.digits"} - {"polars", "pandera"}
+    unused = {*HEAVY, "numpy", "PIL", "pipelines.digits"} - {"polars", "dataframely"}
 
     assert loaded(released, unused, "plan", "flights") == set()
     assert loaded(released, unused, "release", "flights") == set()
@@ -116,11 +129,32 @@ def loaded(place: Workspace, watched: set[str], *arguments: str) -> set[str]:
     return set(done.stderr.split())
 
 
-def test_pandera_brings_in_nothing_that_is_missed_later() -> None:
+DATASET_MODULES = sorted(
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    for folder in (REPOSITORY / "pipelines").iterdir()
+    for path in folder.glob("sources/[a-z]*.py")
+)
+
+
+@pytest.mark.parametrize("module", [f"pipelines.{name}" for name in dataset_names()] + DATASET_MODULES)
+def test_a_module_of_a_dataset_imports_contracts_without_what_dataframely_brings_along(module: str) -> None:
+    """Also a module that is imported by itself, before anything of Headrace."""
+    unwanted = {"numpy", "pandas", "sqlalchemy", "pydantic", "pyarrow", "hypothesis"}
+    script = f"import {module}, sys; print(sorted(set(sys.modules) & {unwanted!r}))"
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_what_is_left_out_while_dataframely_is_imported_is_there_for_everybody_later() -> None:
     script = """if True:
         from headrace.project.loading import load_dataset
         load_dataset("flights")
-        import numpy, pandas, pandera, polars
+        import numpy, numpy.linalg, pandas, polars, pyarrow, pydantic, sqlalchemy
+        import dataframely
+        dataframely.random.Generator()  # the lazy NumPy
+        assert numpy.linalg.norm([3, 4]) == 5, sqlalchemy.select(1)
         print(polars.DataFrame({"a": [1]}).to_numpy().sum(), polars.DataFrame({"a": [1]}).to_pandas()["a"].sum())
     """
 

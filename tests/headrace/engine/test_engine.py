@@ -96,7 +96,7 @@ def test_a_correction_that_changes_no_accepted_row_stops_there(lake: Lake) -> No
 
     assert list(ran[VALIDATED].built) == days(2)
     assert not ran[TOTALS].built
-    assert lake.scan(REJECTED).collect()["checks"].to_list() == [["amount: greater_than_or_equal_to(0)"]]
+    assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["amount|min"]]
 
 
 def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
@@ -214,7 +214,7 @@ def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_
     ran = run(early)
 
     for lake in (late, early):
-        assert lake.scan(REJECTED).collect()["checks"].to_list() == [["unique(at, shop)"]]
+        assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["unique(at, shop)"]]
         assert list(lake.manifest(REJECTED).partitions) == days(3)
     assert late.manifest(VALIDATED) == early.manifest(VALIDATED)
     assert sorted(ran[VALIDATED].built) == days(1, 2, 3, 4)
@@ -238,6 +238,25 @@ def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -
     with pytest.raises(
         HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel gave .*amount: Int64"
     ):
+        run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+
+
+@pytest.mark.parametrize(
+    ("feature", "key", "message"),
+    [
+        (pl.Duration("us"), pl.String(), r"amount: Duration\(time_unit='us'\) would not be read back as that"),
+        (pl.Int64(), pl.Categorical(), r"shop: Categorical.* would not be read back as that"),
+    ],
+)
+def test_a_feature_or_key_of_a_type_that_parquet_does_not_keep_is_refused_by_name(
+    lake: Lake, feature: pl.DataType, key: pl.DataType, message: str
+) -> None:
+    def kernel(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+        return minimal_dataset.totals(day, sales).cast({"amount": feature, "shop": key})
+
+    wrong = replace(minimal_dataset.FEATURES, transform=kernel, features={"amount": feature})
+
+    with pytest.raises(HeadraceError, match=rf"totals 2026-01-01: {message}"):
         run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
 
 

@@ -5,21 +5,23 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import dataframely as dy
 import minimal_dataset
-import pandera.polars as pa
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minimal_dataset import REJECTED, TOTALS, VALIDATED, bring, sales
 
-from headrace.dataset import UTC_MICROSECONDS, Dataset, ObjectSource, Source
+from headrace.dataset import Dataset, ObjectSource, Source
 from headrace.engine.run import plan_stage, run_stage
 from headrace.project import graph
 from headrace.project.executors import Executor, groups
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
-from headrace.validate.contract import SchemaChangedError, TimeBounds, split, split_together
+from headrace.validate.columns import TimeBounds, one_of, utc_time
+from headrace.validate.errors import SchemaChangedError
+from headrace.validate.validate_partition import validate_frame, validate_frames
 
 DAYS = ("2013-01-09", "2013-01-10", "2013-01-11")
 COLUMNS = ("at", "place", "count")
@@ -33,22 +35,18 @@ def doubled(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(twice=pl.col("count") * 2)
 
 
+class Readings(dy.Schema):
+    at = utc_time(within=TimeBounds(timedelta(0), timedelta(days=1)))
+    place = dy.String(check=one_of("EWR", "JFK"))
+    count = dy.Int64(min=0, max=9, nullable=True)
+
+    @dy.rule()
+    def count_is_not_5(cls) -> pl.Expr:
+        return cls.count.col != pl.lit(5)
+
+
 SOURCE = Source(
-    "readings",
-    ObjectSource("readings/", ".*", ".csv"),
-    unread,
-    pa.DataFrameSchema(
-        {
-            "at": pa.Column(UTC_MICROSECONDS, metadata={"within": TimeBounds(timedelta(0), timedelta(days=1))}),
-            "place": pa.Column(pl.String, pa.Check.isin(["EWR", "JFK"])),
-            "count": pa.Column(pl.Int64, pa.Check.in_range(0, 9), nullable=True),
-        },
-        checks=[pa.Check(lambda data: data.lazyframe.select(pl.col("count") != pl.lit(5)), name="count: not_5")],
-        strict=True,
-    ),
-    doubled,
-    ("at", "place"),
-    batch_size=8,
+    "readings", ObjectSource("readings/", ".*", ".csv"), unread, Readings, doubled, ("at", "place"), batch_size=8
 )
 
 
@@ -73,7 +71,7 @@ Drawn = tuple[str, int, str | None, str | None]
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.lists(ROWS, max_size=4), min_size=3, max_size=3))
-def test_partitions_judged_together_get_the_verdicts_they_get_alone(
+def test_partitions_validated_together_get_the_results_they_get_alone(
     values: list[list[tuple[str, int, str, str]]],
 ) -> None:
     frames = {
@@ -81,27 +79,39 @@ def test_partitions_judged_together_get_the_verdicts_they_get_alone(
         for number, (day, rows) in enumerate(zip(DAYS, values, strict=True))
     }
 
-    together = split_together(frames, SOURCE)
+    together = validate_frames(frames, SOURCE)
 
     for day, rows in frames.items():
-        alone = split(rows, SOURCE, day)
+        alone = validate_frame(rows, SOURCE, day)
         assert together[day].accepted.equals(alone.accepted)
         assert together[day].rejected.equals(alone.rejected)
-        assert together[day].kept.equals(alone.kept)
+        assert together[day].accepted_raw.equals(alone.accepted_raw)
 
 
 def test_a_partition_that_is_refused_is_left_to_itself_and_holds_up_no_other() -> None:
     frames = {day: frame([row(day, 1), row(day, 2)]) for day in DAYS}
     frames[DAYS[1]] = frame([row(DAYS[1], 1, count="one"), row(DAYS[1], 2, count="two")])
 
-    assert list(split_together(frames, SOURCE)) == [DAYS[0], DAYS[2]]
+    assert list(validate_frames(frames, SOURCE)) == [DAYS[0], DAYS[2]]
+
+
+def test_partitions_whose_columns_have_other_types_get_the_results_they_get_alone() -> None:
+    frames = {day: frame([row(day, 1), row(day, 2, "LGA")]) for day in DAYS}
+    frames[DAYS[1]] = frames[DAYS[1]].with_columns(pl.col("count").cast(pl.Int32))
+
+    together = validate_frames(frames, SOURCE)
+
+    assert sorted(together) == list(DAYS)
+    for day, rows in frames.items():
+        assert together[day].accepted.equals(validate_frame(rows, SOURCE, day).accepted)
+        assert together[day].counts == {"place|check__one_of": 1}
 
 
 def test_a_partition_of_other_columns_is_refused_by_name() -> None:
     frames = {DAYS[0]: frame([row(DAYS[0], 1)]), DAYS[1]: frame([row(DAYS[1], 1)]).drop("count")}
 
     with pytest.raises(SchemaChangedError, match=rf"readings {DAYS[1]}: the columns changed: missing count"):
-        split_together(frames, SOURCE)
+        validate_frames(frames, SOURCE)
 
 
 def last_hours(day: str, sales: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:

@@ -135,6 +135,30 @@ def test_an_unbalanced_quote_is_refused_by_line(tmp_path: Path) -> None:
     assert "line 4 has an unbalanced quote" in message_for(written(tmp_path, DAY + b'UA,1,"x\nDL,2,y\n'))
 
 
+@pytest.mark.parametrize("line", [b'UA,1,"x \\"y\\", z"', b'UA,1, "x"', b'UA,1,x"y"', b'UA,"1"2,x', b'"UA""",1,"x"y"'])
+def test_a_quote_that_neither_encloses_a_field_nor_is_doubled_in_one_is_refused(tmp_path: Path, line: bytes) -> None:
+    message = message_for(written(tmp_path, DAY + line + b"\n"))
+
+    assert "line 4 has a" in message
+    assert "quote" in message
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_doubled_quote_in_a_field_that_quotes_enclose_is_a_quote(
+    tmp_path: Path, separator: str, ending: bytes
+) -> None:
+    line = separator.join(['"UA"', '""', '"say ""a,b"" \\"']).encode()
+    path = written(tmp_path, separator.join(["a", "b", "c"]).encode() + ending + line + ending)
+
+    assert read_csv(path, CsvDialect(separator)).rows() == [("UA", None, 'say "a,b" \\')]
+
+
+@pytest.mark.parametrize("content", [b"\n", b"\r\n", b"\n\n\n", b"\xef\xbb\xbf\n"])
+def test_lines_without_a_header_are_refused_and_raise_nothing_else(tmp_path: Path, content: bytes) -> None:
+    assert message_for(written(tmp_path, content))
+
+
 def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
     assert "the header names 'flight' more than once" in message_for(written(tmp_path, b"flight,flight\n1,2\n"))
 

@@ -1,0 +1,42 @@
+"""Any raw value as text: what a table of rejected rows holds."""
+
+import polars as pl
+
+from headrace.storage.nested import field_types, item_type, items
+from headrace.validate.parsing import in_range
+
+
+def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Values as text, null where there is none; no value raises.
+
+    Bytes are hexadecimal, lists and structs JSON, durations ISO 8601. A time out of range is the integer that stands
+    for it: `9223372036854775807` is PostgreSQL's `infinity`.
+    """
+    if dtype.is_temporal():
+        return _time_as_text(column, dtype)
+    if dtype.is_nested():
+        wrapped = pl.struct(_encodable(column, dtype).alias("v")).struct.json_encode()
+        return pl.when(column.is_not_null()).then(wrapped.str.strip_prefix('{"v":').str.strip_suffix("}"))
+    if dtype == pl.Binary:
+        return column.bin.encode("hex")
+    return column.map_elements(repr, return_dtype=pl.String) if dtype == pl.Object else column.cast(pl.String)
+
+
+def _time_as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Duration):
+        return column.dt.to_string("iso")
+    if dtype == pl.Time:
+        return column.dt.to_string("%H:%M:%S%.f")
+    return pl.coalesce(in_range(column, dtype).cast(pl.String), column.to_physical().cast(pl.String))
+
+
+def _encodable(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """A nested value in which everything that Polars cannot write as JSON is text: it panics at bytes and far times."""
+    if isinstance(dtype, pl.List | pl.Array):
+        return items(column, dtype).list.eval(_encodable(pl.element(), item_type(dtype)))
+    if isinstance(dtype, pl.Struct):
+        fields = (
+            _encodable(column.struct.field(name), inner).alias(name) for name, inner in field_types(dtype).items()
+        )
+        return pl.when(column.is_not_null()).then(pl.struct(*fields)) if dtype.fields else column
+    return as_text(column, dtype) if dtype == pl.Binary or dtype.is_temporal() else column

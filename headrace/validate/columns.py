@@ -1,0 +1,112 @@
+"""What a contract is written with besides dataframely: times in UTC, bounds that move with the partition, sets of text.
+
+class Orders(dy.Schema):
+    order_id = dy.String()
+    status = dy.String(check=one_of("open", "paid"))
+    ordered_at = utc_time(within=TimeBounds(timedelta(0), timedelta(days=1)))
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import dataframely as dy
+import polars as pl
+
+from headrace.dataset import UTC_MICROSECONDS
+from headrace.validate.errors import InvalidContractError
+
+WITHIN = "within"
+"""Key of a column's metadata that holds its `TimeBounds`."""
+
+Check = Callable[[pl.Expr], pl.Expr]
+"""A column → True for each value that is good; null passes."""
+
+
+@dataclass(frozen=True)
+class TimeBounds:
+    """The times that a column may hold: from `first`, up to and without `last`.
+
+    Attributes:
+        first: A duration from the start (UTC) of the partition's day, or a time with its zone.
+        last: The same.
+
+    Raises:
+        ValueError: A time names no zone, or the bounds leave nothing between them.
+    """
+
+    first: timedelta | datetime
+    last: timedelta | datetime
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that nothing can meet."""
+        for bound in (self.first, self.last):
+            if isinstance(bound, datetime) and bound.tzinfo is None:
+                raise ValueError(f"TimeBounds: {bound} names no zone; write datetime(..., tzinfo=UTC)")
+        if isinstance(self.first, datetime) is isinstance(self.last, datetime) and self.first >= self.last:  # type: ignore[operator]
+            raise ValueError(f"TimeBounds: nothing is from {self.first} up to {self.last}")
+
+
+def utc_time(
+    *,
+    within: TimeBounds | None = None,
+    nullable: bool = False,
+    check: Check | None = None,
+    alias: str | None = None,
+    description: str | None = None,
+) -> dy.Datetime:
+    """A column of times: UTC, microseconds, the only type of time that validated tables hold.
+
+    Text is read in any ISO 8601 form that names its zone, such as `2013-01-09T05:00:00Z` or `2013-01-09 06:00+01:00`
+    with seconds; a time without a zone fails `<column>|zone`. Times before the year 1 or after 9999, PostgreSQL's
+    `infinity` among them, fail `<column>|dtype`.
+
+    Args:
+        within: Bounds; a time outside fails `<column>|not_before` or `<column>|before`.
+        nullable: Whether null is good.
+        check: One more check, named after its function.
+        alias: Name of the column where it is no Python name or one of dataframely's own.
+        description: What a reader of the contract sees.
+    """
+    return dy.Datetime(
+        time_zone="UTC",
+        time_unit=UTC_MICROSECONDS.time_unit,
+        nullable=nullable,
+        check=check,
+        alias=alias,
+        description=description,
+        metadata={WITHIN: within} if within else None,
+    )
+
+
+def one_of(*values: str) -> Check:
+    """The check that a text is one of these; a text that is not fails `<column>|check__one_of`."""
+
+    def is_one_of(column: pl.Expr) -> pl.Expr:
+        return column.is_in(values)
+
+    is_one_of.__name__ = "one_of"  # dataframely names the check after it
+    return is_one_of
+
+
+def bounds_of(column: dy.Column) -> TimeBounds | None:
+    """The bounds that a column of times was declared with."""
+    return (column.metadata or {}).get(WITHIN)
+
+
+def partition_start(partition: str) -> datetime:
+    """The start (UTC) of the day that a partition is named by.
+
+    Raises:
+        InvalidContractError: Its name is not a day.
+    """
+    try:
+        day = date.fromisoformat(partition)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != partition:
+        raise InvalidContractError(
+            f"bounds that are durations count from the partition's day: expected a partition such as 2013-01-09, found"
+            f" {partition!r}. Give `TimeBounds` fixed times, or correct the partition pattern."
+        )
+    return datetime.combine(day, datetime.min.time(), UTC)

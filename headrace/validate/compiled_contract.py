@@ -1,0 +1,48 @@
+"""A contract as one Polars query evaluates it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+QUERY_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+"""What a query raises. A panic of Polars is no `Exception`, so whoever catches only those lets it through."""
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """One check of each row.
+
+    Attributes:
+        name: `<column>|<rule>`, or the name of the schema's method.
+        passes: True or null for a good row.
+        reads: The columns that it looks at.
+        limit: What it holds values to, for a message: `at most 200`.
+    """
+
+    name: str
+    passes: pl.Expr
+    reads: frozenset[str]
+    limit: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledContract:
+    """The type of each column and the checks of each row.
+
+    Attributes:
+        columns: Column → type.
+        required: The columns in which null is a failure.
+        checks: All checks but those of types and nulls.
+        needs_start: Whether a check counts from the start of the row's partition, which is then in the column `START`.
+    """
+
+    columns: Mapping[str, pl.DataType]
+    required: frozenset[str]
+    checks: tuple[RowCheck, ...]
+    needs_start: bool
+
+    def describe(self, check: str) -> str:
+        """The name of a check, with its limit: `wind_speed|max (at most 200)`."""
+        limit = next((each.limit for each in self.checks if each.name == check), "")
+        return f"{check} ({limit})" if limit else check

@@ -1,0 +1,138 @@
+"""Raw values → the declared type: the nearest value of that type without loss, or null.
+
+Polars' own `cast(strict=False)` rounds, truncates and wraps: "1.239" becomes the decimal 1.24, 1.5 the integer 1,
+"0500" midnight, and a time in milliseconds near the end of 64 bits another time. Here a text is parsed by the spelling
+of its type, and a typed value is converted only if the way back gives the same value.
+"""
+
+from typing import Literal
+
+import polars as pl
+
+from headrace.dataset import UTC_MICROSECONDS
+from headrace.storage.nested import field_types, item_type, items
+
+TimeUnit = Literal["ns", "us", "ms"]
+
+FIRST_US, END_US = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""0001-01-01 and 10000-01-01 in microseconds since 1970: what Python's `datetime` can hold."""
+
+FIRST_DAY, END_DAY = -719_162, 2_932_897
+"""The same in days since 1970."""
+
+DATE = r"^\d{4}-\d\d-\d\d"
+"""chrono, which Polars parses with, takes `13-01-09` for a day of the year 13."""
+
+CLOCK = r"\d\d:\d\d:[0-5]\d"
+"""chrono takes second 60 for the next minute."""
+
+UTC_TIME = rf"{DATE}[T ]{CLOCK}(\.\d{{1,6}}0*)?[Zz+-]"
+NAIVE_TIME = rf"{DATE}[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$"
+ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
+
+
+def parse(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
+    """Values of the type `raw` as `wanted`, null where one is not exactly a value of it.
+
+    Returns:
+        None if no value of `raw` can be one: the column was retyped, or the declaration is wrong.
+    """
+    if raw == pl.Null:
+        return column.cast(wanted)
+    parsed: pl.Expr | None = column
+    if raw != wanted:
+        parsed = _from_text(column, wanted) if raw == pl.String else _from_typed(column, raw, wanted)
+    return None if parsed is None else in_range(parsed, wanted)
+
+
+def in_range(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """The column, null where a time or a date in it is before the year 1 or after 9999.
+
+    Such a time (PostgreSQL's `infinity` is one) compares and sorts, but where it becomes text, a Python value or a time
+    of another zone, Polars panics or overflows.
+    """
+    is_inside = _is_inside(column, dtype)
+    return column if is_inside is None else pl.when(is_inside).then(column)
+
+
+def holds_times(dtype: pl.DataType) -> bool:
+    """Whether values of the type can be out of range."""
+    return _is_inside(pl.element(), dtype) is not None
+
+
+def is_naive_time(text: pl.Expr) -> pl.Expr:
+    """Whether a text is a time that names no zone."""
+    return text.str.contains(NAIVE_TIME)
+
+
+def _is_inside(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
+    """True where every time in a value is in range, or null; None for types without times."""
+    if isinstance(dtype, pl.Datetime) and dtype.time_unit != "ns":  # nanoseconds end in the year 2262
+        step = 1000 if dtype.time_unit == "ms" else 1
+        return column.to_physical().is_between(FIRST_US // step, END_US // step, closed="left")
+    if dtype == pl.Date:
+        return column.to_physical().is_between(FIRST_DAY, END_DAY, closed="left")
+    if isinstance(dtype, pl.List | pl.Array):
+        is_inside = _is_inside(pl.element(), item_type(dtype))
+        return None if is_inside is None else items(column, dtype).list.eval(is_inside).list.all()
+    if isinstance(dtype, pl.Struct):
+        fields = (_is_inside(column.struct.field(name), inner) for name, inner in field_types(dtype).items())
+        parts = [part.fill_null(value=True) for part in fields if part is not None]
+        return pl.all_horizontal(parts) if parts else None
+    return None
+
+
+def _from_text(text: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
+    if wanted.is_numeric():
+        return _number(text, wanted)
+    if wanted.is_temporal():
+        return _time(text, wanted)
+    if wanted == pl.Boolean:
+        spellings = {"true": True, "false": False}
+        return text.str.to_lowercase().replace_strict(spellings, default=None, return_dtype=pl.Boolean)
+    return text.cast(wanted, strict=False) if isinstance(wanted, pl.Enum | pl.Categorical) else None
+
+
+def _number(text: pl.Expr, wanted: pl.DataType) -> pl.Expr:
+    if isinstance(wanted, pl.Decimal):
+        is_exact = text.str.contains(rf"^[+-]?\d*(\.\d{{0,{wanted.scale}}}0*)?$") & text.str.contains(r"\d")
+        return pl.when(is_exact).then(text).cast(wanted, strict=False)
+    number = text.cast(wanted, strict=False)
+    if wanted.is_float():  # the nearest float; infinity is not the nearest to 1e400
+        return pl.when(number.is_finite() | ~text.str.contains(r"\d")).then(number)
+    return number
+
+
+def _time(text: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
+    if wanted == pl.Date:
+        return _shaped(text, rf"{DATE}$").str.to_date("%Y-%m-%d", strict=False)
+    if wanted == pl.Time:
+        return _shaped(text, rf"^{CLOCK}(\.\d{{1,9}}0*)?$").str.to_time("%H:%M:%S%.f", strict=False)
+    if wanted == UTC_MICROSECONDS:
+        iso = _shaped(text, UTC_TIME).str.replace(" ", "T", literal=True)
+        return iso.str.to_datetime(ISO_WITH_ZONE, time_unit="us", time_zone="UTC", strict=False)
+    return None
+
+
+def _shaped(text: pl.Expr, pattern: str) -> pl.Expr:
+    return pl.when(text.str.contains(pattern)).then(text)
+
+
+def _from_typed(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
+    """The value as the other type, where the way back gives the same one."""
+    if raw.is_numeric() and wanted.is_numeric():
+        converted = column.cast(wanted, strict=False)
+        return pl.when(converted.cast(raw, strict=False) == column).then(converted)
+    if isinstance(raw, pl.Datetime) and raw.time_zone and wanted == UTC_MICROSECONDS:
+        time = in_range(column, raw)
+        return _if_same(time.dt.cast_time_unit("us").dt.convert_time_zone("UTC"), time, raw.time_unit)
+    if isinstance(raw, pl.Duration) and isinstance(wanted, pl.Duration):
+        return _if_same(column.dt.cast_time_unit(wanted.time_unit), column, raw.time_unit)
+    texts = (pl.String, pl.Enum, pl.Categorical)
+    if isinstance(raw, texts) and isinstance(wanted, texts):
+        return column.cast(pl.String).cast(wanted, strict=False)
+    return None
+
+
+def _if_same(converted: pl.Expr, column: pl.Expr, unit: TimeUnit) -> pl.Expr:
+    return pl.when(converted.dt.cast_time_unit(unit).to_physical() == column.to_physical()).then(converted)

@@ -1,0 +1,54 @@
+"""Rejected rows are found and compared by whatever columns their table has: 0.1 called ours `row` and `checks`."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from minimal_dataset import REJECTED, bring, day, lake_at, run
+
+from headrace.lineage.row_diff import Rows, compared
+from headrace.lineage.row_lookup import Found
+from headrace.storage import parquet
+from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.table_store import Lake
+
+DAY = "2026-01-02"
+BAD = f"{DAY}T13:00:00Z,east,-5\n"
+WRITTEN_BY_0_1 = pl.DataFrame(
+    {"row": [3], "at": [f"{DAY}T13:00:00Z"], "shop": ["east"], "amount": ["-5"], "checks": [["amount: ge(0)"]]},
+    schema_overrides={"row": pl.UInt32},
+)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return lake_at(tmp_path)
+
+
+def written(lake: Lake, rows: pl.DataFrame) -> Manifest:
+    """A table of rejected rows with one partition."""
+    stored = lake.cache.add_bytes(memoryview(parquet.encode(rows)))
+    return Manifest(REJECTED, partitions={DAY: Entry("key", stored.md5, stored.size, rows.height)})
+
+
+def test_a_row_that_0_1_rejected_is_found_by_its_number_and_shows_the_checks_it_failed(lake: Lake) -> None:
+    found = Found.of(lake.cache, written(lake, WRITTEN_BY_0_1), None, {"row": "3"})
+
+    assert (found.partition, found.rows[0]["checks"]) == (DAY, ["amount: ge(0)"])
+
+
+def test_a_row_rejected_today_is_found_by_its_number_and_shows_the_checks_it_failed(lake: Lake) -> None:
+    bring(lake, {DAY: day(2) + BAD})
+    run(lake)
+
+    found = Found.of(lake.cache, lake.manifest(REJECTED), None, {"_row": "3"})
+
+    assert (found.partition, found.rows[0]["_failed_checks"]) == (DAY, ["amount|min"])
+
+
+def test_rows_that_0_1_rejected_are_compared_with_those_of_today(lake: Lake) -> None:
+    bring(lake, {DAY: day(2) + BAD + BAD.replace("-5", "-6")})
+    run(lake)
+    today = lake.scan(REJECTED).collect()
+
+    assert compared(WRITTEN_BY_0_1, today, ()) == Rows(added=1, changed=1)
