@@ -75,7 +75,10 @@ def declared_files(root: Path) -> DvcFiles:
         for name, entry in (written.get("stages") or {}).items()
         if not _is_generated(entry) or name.partition("-")[0] in broken
     }
-    lock = EngineLock.installed(stages, root).kept_by(EngineLock.read(root))
+    earlier = EngineLock.read(root)
+    lock = EngineLock.installed(stages, root).kept_by(earlier)
+    if broken and earlier is not None:
+        lock = lock.with_missing_entries(earlier)  # the stages kept above list them as parameters
     content = {**written, "stages": {**generated, **kept}}
     return DvcFiles(len(content["stages"]), content, lock, broken)
 
