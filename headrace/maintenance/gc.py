@@ -102,6 +102,8 @@ def _find_garbage(lake: Lake, min_age_hours: float, *, remote: bool) -> GarbageR
     )
 
 
+# An object that exists is not written again when a run computes it again, so its age says nothing about its last use.
+# What covers that: all tables are locked meanwhile, and objects deleted from the remote are looked for once more.
 def _list_old_in_remote(remote: Remote, before: datetime) -> Iterator[tuple[str, int]]:
     for md5, item in list_objects(remote):
         if item.modified and item.modified < before:

@@ -76,7 +76,7 @@ def _quarantine(lake: Lake, damage: ObjectDamage) -> str | None:
         return None
     target = lake.root / QUARANTINE / damage.md5
     target.parent.mkdir(parents=True, exist_ok=True)
-    with failpoints.failpoint("quarantine corrupt object"):
+    with failpoints.failpoint("quarantine corrupt object"):  # moved, not renamed: the cache may be on another disk
         shutil.move(path, target)
     return found
 

@@ -123,7 +123,7 @@ def _hold_lock_file(path: Path) -> Iterator[None]:
         HeadraceError: A running `dvc` holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
+    with path.open("a+") as lock:  # not truncated: zc.lockfile, which DVC uses, keeps the holder's process id in it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

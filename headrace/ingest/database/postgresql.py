@@ -179,6 +179,7 @@ def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBac
         raise DatabaseUnreachableError(
             f"Cannot open {shown}: {redact(str(error), password)} {hint} in HEADRACE_DATABASE_URL."
         ) from None
+    # With the default paramstyle, pyformat, SQLAlchemy doubles every `%` in a name, which only a DBAPI driver undoes.
     backend = PostgreSQLBackend(connection, shown, password, postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
     try:
         connection.set_autocommit(False)

@@ -82,7 +82,7 @@ class ReadTransaction:
                     " or outside of the years 1 to 9999), so they belong to no partition. Correct them, or declare a"
                     " view that excludes them."
                 )
-            if rows:
+            if rows:  # without GROUP BY, an aggregate of an empty table is one row, too
                 partitions[day] = PartitionStats(rows, watermark, watermark_sum)
         return TableListing(tuple((field.name, str(field.type)) for field in schema), partitions)
 
@@ -227,6 +227,8 @@ def _split_by_day(batches: Iterator[pa.RecordBatch], time_column: str) -> Iterat
 
     current, slices = None, list[pa.RecordBatch]()
     for batch in batches:
+        # A batch can hold several days, and a day can span batches. Run-end encoding gives the borders of the days
+        # without a loop over the rows.
         runs, start = pc.run_end_encode(pc.cast(batch.column(time_column), pa.date32())), 0
         for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             if slices and day != current:

@@ -73,6 +73,7 @@ class SQLiteBackend:
     def sum_expr(self, field: pa.Field) -> ColumnElement[Any]:
         """For timestamps, milliseconds as integers: a sum of floats is not exact."""
         if pa.types.is_timestamp(field.type):
+            # `%s` is whole seconds, `%f` is SS.SSS: milliseconds are all that SQLite's date functions keep.
             seconds = cast(func.strftime("%s", quote_column(field.name)), Integer)
             milliseconds = cast(func.substr(func.strftime("%f", quote_column(field.name)), 4), Integer)
             return cast(func.sum(seconds * 1000 + milliseconds), Text)
@@ -123,6 +124,8 @@ def open_transaction(url: URL) -> Iterator[SQLiteBackend]:
     path = Path(url.database or "").absolute()
     if not path.is_file():
         raise DatabaseUnreachableError(f"Cannot open {path}: there is no such file. Check HEADRACE_DATABASE_URL.")
+    # `isolation_level=None` keeps Python's driver from beginning and committing transactions by itself. The timeout is
+    # for a writer that holds the file's lock.
     connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=30)
     try:
         backend = SQLiteBackend(connection, path)
