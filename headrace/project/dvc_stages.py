@@ -121,7 +121,7 @@ def write(root: Path) -> DvcFiles:
 def lock_entries(stages: Iterable[Stage], lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Stage → its entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
     dep = cache(partial(_dep, lake))  # what many stages read is hashed once
-    lock = EngineLock.read(lake.root) or EngineLock.installed(stages := list(stages))
+    lock = EngineLock.read(lake.root) or EngineLock.installed(stages := list(stages), lake.root)
     return {stage_name(stage): _lock_entry(stage, lake, dep, outs, lock) for stage in stages}
 
 
