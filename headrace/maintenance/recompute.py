@@ -21,7 +21,7 @@ class ObjectLostError(HeadraceError):
 
 
 @dataclass(frozen=True)
-class Provenance:
+class ObjectProvenance:
     """The computation of an object: `entry` is the output of `stage` for `partition`, recorded in `revision`."""
 
     revision: str
@@ -55,7 +55,7 @@ def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
     raise ObjectLostError(f"{_describe_loss(damage)} {_advise(damage)}")
 
 
-def _check_recomputed(computation: Provenance, entry: Entry, damage: ObjectDamage) -> str:
+def _check_recomputed(computation: ObjectProvenance, entry: Entry, damage: ObjectDamage) -> str:
     stage, partition = computation.stage, computation.partition
     md5s = {part.md5 for part in (entry, *entry.beside.values())}
     if damage.md5 not in md5s:
@@ -66,7 +66,7 @@ def _check_recomputed(computation: Provenance, entry: Entry, damage: ObjectDamag
     return f"recomputed by {stage.verb} {stage.table} {partition}"
 
 
-def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[Provenance]:
+def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvenance]:
     """Every computation that wrote the object, from the manifests of the releases that reference it."""
     for reference in damage.references:
         parts = reference.path.split("/")  # data/<state>/<dataset>/<name>/<file>
@@ -78,11 +78,11 @@ def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[Provenance]:
                 yield from _find_entries(lake, stage, reference.revision, damage.md5)
 
 
-def _find_entries(lake: Lake, stage: Stage, revision: str, md5: str) -> Iterator[Provenance]:
+def _find_entries(lake: Lake, stage: Stage, revision: str, md5: str) -> Iterator[ObjectProvenance]:
     manifest = lake.manifest(stage.table) if revision == WORKSPACE else lake.recorded(stage.table, revision)
     for partition, entry in manifest.partitions.items() if manifest else ():
         if md5 in {part.md5 for part in (entry, *entry.beside.values())}:
-            yield Provenance(revision, stage, partition, entry)
+            yield ObjectProvenance(revision, stage, partition, entry)
 
 
 def _describe_loss(damage: ObjectDamage) -> str:
