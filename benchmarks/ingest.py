@@ -1,7 +1,7 @@
-"""Source → raw: many small objects, few large ones, and a database table, against the tools that only copy.
+"""Ingest of many small objects, few large objects and a database table, compared with tools that only copy.
 
-Ours lists, reads each object as the version that was listed, hashes it twice (the md5 that names it, the sha256 in the
-manifest) and shows the table. Peers that are not installed are left out, and named.
+Headrace lists, reads each object as the version that was listed, hashes it twice (the md5 that names it, the sha256 in
+the manifest) and publishes the table. Peers that are not installed are skipped and named.
 """
 
 import gc
@@ -25,31 +25,31 @@ THREADS = 8
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run the benchmark."""
     parser = options(__doc__ or "")
-    parser.add_argument("--do", nargs="+", help="(for itself)")
-    asked = parser.parse_args()
-    if asked.do:
-        verb, *rest = asked.do
-        globals()[verb](*rest)
+    parser.add_argument("--do", nargs="+", help="(internal)")
+    arguments = parser.parse_args()
+    if arguments.do:
+        function, *rest = arguments.do
+        globals()[function](*rest)
         return
-    report = Report("ingest", as_json=asked.json)
+    report = Report("ingest", as_json=arguments.json)
     with servers("s3", "postgres") as (folder, env):
-        places = {name: workspace(folder, env, name) for name in (*OBJECTS, "rows")}
-        for name, (number, size) in (FULL_OBJECTS if asked.full else OBJECTS).items():
-            copying(report, places[name], number, size, asked.repeats)
-        querying(report, places["rows"], FULL_ROWS if asked.full else ROWS, asked.repeats)
+        workspaces = {name: workspace(folder, env, name) for name in (*OBJECTS, "rows")}
+        for name, (number, size) in (FULL_OBJECTS if arguments.full else OBJECTS).items():
+            compare_objects(report, workspaces[name], number, size, arguments.repeats)
+        compare_tables(report, workspaces["rows"], FULL_ROWS if arguments.full else ROWS, arguments.repeats)
     report.end()
 
 
-def do(place: Workspace, verb: str, *arguments: object) -> Contender:
-    """A verb of this script, with the workspace's code, into an empty folder."""
-    script = place.script(verb, str(place.root / "benchmarks/ingest.py"), "--do", verb, *map(str, arguments))
-    return Contender(verb, script.command, place.root, place.env, partial(empty, place.root))
+def contender(place: Workspace, function: str, *arguments: object) -> Contender:
+    """Runs a function of this script in a process of its own, with the workspace's code and nothing ingested."""
+    script = place.script(function, str(place.root / "benchmarks/ingest.py"), "--do", function, *map(str, arguments))
+    return Contender(function, script.command, place.root, place.env, partial(clear, place.root))
 
 
-def empty(root: Path) -> None:
-    """Nothing ingested yet. What was is emptied and put away: after many deletions ext4 makes new files slowly."""
+def clear(root: Path) -> None:
+    """Remove ingested data. Files are truncated and moved aside: ext4 creates files slowly after many deletions."""
     for folder in filter(Path.exists, (root / "data/raw", root / ".dvc/cache", root / "out")):
         for path in filter(Path.is_file, folder.rglob("*")):
             path.chmod(0o644)
@@ -58,19 +58,19 @@ def empty(root: Path) -> None:
     (root / "out").mkdir()
 
 
-def copying(report: Report, place: Workspace, number: int, size: int, repeats: int) -> None:
-    """Objects."""
+def compare_objects(report: Report, place: Workspace, number: int, size: int, repeats: int) -> None:
+    """Ingest `number` objects of `size` bytes."""
     (place.bucket / "objects").mkdir()
     for index in range(number):
         (place.bucket / f"objects/{index:05}.bin").write_bytes(os.urandom(size))
-    contenders = [do(place, "ours", "objects"), do(place, "boto3_pool"), do(place, "s3fs_get")]
+    contenders = [contender(place, "ours", "objects"), contender(place, "boto3_pool"), contender(place, "s3fs_get")]
     peers = dict(place.env)
     if program := shutil.which("s5cmd") or shutil.which("s5cmd", path=str(Path(sys.executable).parent)):
         peers |= {"S3_ENDPOINT_URL": place.env["AWS_ENDPOINT_URL"], "AWS_REGION": "us-east-1"}
         command = [program, "--log", "error", "cp", f"s3://{place.bucket.name}/objects/*", "out/"]
-        contenders.append(Contender("s5cmd", command, place.root, peers, partial(empty, place.root)))
+        contenders.append(Contender("s5cmd", command, place.root, peers, partial(clear, place.root)))
     if find_spec("obstore"):
-        contenders.append(do(place, "obstore_get"))
+        contenders.append(contender(place, "obstore_get"))
     costs = in_turns(contenders, repeats)
     report.table(f"{number:,} objects of {size / 1e6:g} MB", costs, "ours")
     for peer in sorted({"s5cmd", "obstore_get"} - costs.keys()):
@@ -80,12 +80,12 @@ def copying(report: Report, place: Workspace, number: int, size: int, repeats: i
     report.target(f"ours / {against}", costs["ours"].cpu_s / costs[against].cpu_s, 1.5)
 
 
-def querying(report: Report, place: Workspace, rows: int, repeats: int) -> None:
-    """A table by day."""
-    once(do(place, "fill_table", rows))
-    contenders = [do(place, "ours", "rows"), do(place, "pandas_sql"), do(place, "adbc_polars")]
+def compare_tables(report: Report, place: Workspace, rows: int, repeats: int) -> None:
+    """Ingest a table, partitioned by day."""
+    once(contender(place, "fill_table", rows))
+    contenders = [contender(place, "ours", "rows"), contender(place, "pandas_sql"), contender(place, "adbc_polars")]
     if find_spec("connectorx"):
-        contenders.append(do(place, "connectorx_polars"))
+        contenders.append(contender(place, "connectorx_polars"))
     costs = in_turns(contenders, repeats)
     report.table(f"{rows:,} rows of PostgreSQL", costs, "ours")
     best = min(cost.cpu_s for name, cost in costs.items() if name != "ours")
@@ -100,19 +100,18 @@ def ours(kind: str) -> None:
     from headrace.settings import Settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    origins: dict[str, ObjectSource | TableSource] = {
+    sources: dict[str, ObjectSource | TableSource] = {
         "objects": ObjectSource("objects/", r"objects/(?P<partition>\d+)\.bin", ".bin"),
         "rows": TableSource("events", ("id",), "updated_at", "happened_at"),
     }
-    unused: Any = None  # raw data meets no contract
-    source = Source("events", origins[kind], unused, unused, unused, ("id",))
+    unused: Any = None  # ingest reads no contract
+    source = Source("events", sources[kind], unused, unused, unused, ("id",))
     dataset = Dataset(name="bench", description="", owner="", sources=(source,))
-    done = ingest(dataset, Lake.at(Path.cwd()), Settings(workspace=Path.cwd()))
-    print(*done)
+    print(*ingest(dataset, Lake.at(Path.cwd()), Settings(workspace=Path.cwd())))
 
 
 def boto3_pool() -> None:
-    """boto3: `get_object` on threads."""
+    """boto3: `get_object` in threads."""
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
@@ -137,7 +136,7 @@ def s3fs_get() -> None:
 
 
 def obstore_get() -> None:
-    """obstore, on threads."""
+    """obstore: `get` in threads."""
     import obstore  # noqa: PLC0415
     from obstore.store import S3Store  # noqa: PLC0415
 
@@ -156,7 +155,7 @@ def obstore_get() -> None:
 
 
 def fill_table(rows: str) -> None:
-    """A table of events over 30 days."""
+    """Create a table of events over 30 days."""
     import psycopg  # noqa: PLC0415
 
     with psycopg.connect(os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")) as connection:
@@ -168,7 +167,7 @@ def fill_table(rows: str) -> None:
 
 
 def pandas_sql() -> None:
-    """`pandas.read_sql` in chunks, a file each."""
+    """`pandas.read_sql` in chunks, one file per chunk."""
     import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
     from sqlalchemy import create_engine  # noqa: PLC0415
 

@@ -37,7 +37,7 @@ def ingest(  # noqa: PLR0913  each is an option of the command
     as_json: JsonOption = False,
 ) -> None:
     """Source → raw: read new and changed objects and rows, as they come."""
-    found = _ingest(dataset, table, partition, full=full_refresh, allow_empty=allow_empty)
+    found = _ingest(dataset, table, partition, full_refresh=full_refresh, allow_empty=allow_empty)
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
 
@@ -70,7 +70,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Ingest, validate and transform, without Airflow."""
-    found = _ingest(dataset, None, None, full=False, allow_empty=False)
+    found = _ingest(dataset, None, None, full_refresh=False, allow_empty=False)
     if not as_json:
         typer.echo("\n".join(str(item) for item in found))
     ran = [*_run(dataset, "validate"), *_run(dataset, "transform")]
@@ -106,7 +106,7 @@ def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _ingest(
-    dataset: str, tables: list[str] | None, partition: str | None, *, full: bool, allow_empty: bool
+    dataset: str, tables: list[str] | None, partition: str | None, *, full_refresh: bool, allow_empty: bool
 ) -> "list[IngestResult]":
     from headrace.ingest import ingest as verb  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
@@ -119,7 +119,7 @@ def _ingest(
             settings,
             sources=tables,
             partition=partition,
-            full=full,
+            full_refresh=full_refresh,
             allow_empty=allow_empty,
             progress=tell,
         )

@@ -1,4 +1,4 @@
-"""The verbs that look and change nothing: plan, status; and the local stack."""
+"""The commands that only look: plan, status; and dvc-sync, which compares and writes `dvc.yaml`."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,83 +13,89 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (plan, status, dvc_sync):
-        app.command()(command)
+    app.command(epilog="Example: headrace plan flights")(plan)
+    app.command(epilog="Example: headrace status flights --json")(status)
+    app.command(epilog="Example: headrace dvc-sync --check")(dvc_sync)
 
 
 def plan(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Say which partitions are stale in which stage, and why. Reads manifests only."""
+    """Show which partitions of which tables are stale, and why. Reads manifests only."""
     from headrace.engine.run import plan_all  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
     _, lake = workspace()
     plans = plan_all(graph.dataset_stages(load_dataset(dataset)), lake)
-    sizes = {table: lake.manifest(table).sizes for made in plans for table in made.stage.reads}
-    content = {"stages": [_plan_content(made, sizes) for made in plans]}
-    result(content, [line for made in plans for line in _plan_lines(made, sizes)], as_json=as_json)
+    sizes = {table: lake.manifest(table).sizes for planned in plans for table in planned.stage.reads}
+    content = {"stages": [_plan_content(planned, sizes) for planned in plans]}
+    result(content, [line for planned in plans for line in _format_plan(planned, sizes)], as_json=as_json)
 
 
-def _plan_content(made: "Plan", sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
+def _plan_content(planned: "Plan", sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
     return {
-        "table": made.stage.table,
-        "stale": {item.partition: list(item.reasons) for item in made.stale},
-        "kept": len(made.keep),
-        "gone": list(made.gone),
-        "bytes": _bytes(made, sizes),
+        "table": planned.stage.table,
+        "stale": {item.partition: list(item.reasons) for item in planned.stale},
+        "unchanged": len(planned.keep),
+        "removed": list(planned.gone),
+        "bytes": _input_bytes(planned, sizes),
     }
 
 
-def _plan_lines(made: "Plan", sizes: dict[str, dict[str, int]]) -> list[str]:
-    if made.is_empty:
-        return [f"{made.stage.table}: up to date ({len(made.keep)} partitions)"]
-    head = f"{made.stage.table}: {len(made.stale)} stale, {len(made.gone)} gone, {len(made.keep)} up to date"
-    why = Counter(reason for item in made.stale for reason in item.reasons)
-    lines = [f"{head}; {_bytes(made, sizes):,} bytes to read"]
-    lines += [f"  {some([item.partition for item in made.stale])}"] if made.stale else []
-    lines += [f"  gone: {some(list(made.gone))}"] if made.gone else []
-    return [*lines, *(f"    {reason} ({count})" for reason, count in why.most_common(5))]
+def _format_plan(planned: "Plan", sizes: dict[str, dict[str, int]]) -> list[str]:
+    if planned.is_empty:
+        return [f"{planned.stage.table}: up to date ({len(planned.keep)} partitions)"]
+    counts = f"{len(planned.stale)} stale, {len(planned.gone)} removed, {len(planned.keep)} up to date"
+    reasons = Counter(reason for item in planned.stale for reason in item.reasons)
+    lines = [f"{planned.stage.table}: {counts}; {_input_bytes(planned, sizes):,} bytes to read"]
+    lines += [f"  {some([item.partition for item in planned.stale])}"] if planned.stale else []
+    lines += [f"  removed: {some(list(planned.gone))}"] if planned.gone else []
+    return [*lines, *(f"    {reason} ({count})" for reason, count in reasons.most_common(5))]
 
 
-def _bytes(made: "Plan", sizes: dict[str, dict[str, int]]) -> int:
-    read = {(table, name) for item in made.stale for table, names in item.inputs.items() for name in names}
-    return sum(sizes[table].get(name, 0) for table, name in read)
+def _input_bytes(planned: "Plan", sizes: dict[str, dict[str, int]]) -> int:
+    """Bytes of the distinct inputs of all stale partitions: partitions that look back share most of theirs."""
+    inputs = {(table, name) for item in planned.stale for table, names in item.inputs.items() for name in names}
+    return sum(sizes[table].get(name, 0) for table, name in inputs)
 
 
 def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Show the tables of a dataset: partitions, rows, what the last release holds of them, and what is online."""
-    from headrace.lineage.freshness import freshness  # noqa: PLC0415
+    """Show the tables of a dataset, what the last release lacks of them, and what is online.
+
+    For each table: partitions, rows, bytes, and how many partitions were added (+), changed (~) and removed (-) since
+    the last release.
+    """
+    from headrace.lineage.freshness import read_freshness  # noqa: PLC0415
     from headrace.release.release import PartitionDiff, list_releases  # noqa: PLC0415
 
     settings, lake = workspace()
-    last = next(reversed(list_releases(lake, dataset)), "")
+    release = next(reversed(list_releases(lake, dataset)), "")
     tables = {}
     for table in lake.tables(dataset):
         manifest = lake.manifest(table)
         names = sorted(manifest.lines)
-        since = PartitionDiff.between(lake.recorded(table, last) if last else None, manifest)
+        unreleased = PartitionDiff.between(lake.recorded(table, release) if release else None, manifest)
         tables[table] = {
             "partitions": len(names),
             "first": next(iter(names), None),
             "last": next(reversed(names), None),
             "rows": manifest.rows,
             "bytes": sum(manifest.sizes.values()),
-            "since_release": str(since) if since else "",
+            "since_release": str(unreleased) if unreleased else "",
         }
     lines = [
         f"{table}: {found['partitions']} partitions ({found['first']} … {found['last']}), {found['rows']:,} rows,"
         f" {found['bytes']:,} bytes{', unreleased: ' if found['since_release'] else ''}{found['since_release']}"
         for table, found in tables.items()
     ]
-    head = f"{dataset}: last release {last or 'none yet'}"
-    online = freshness(settings, dataset)
-    served = list(online.lines(last)) if online else []
-    content = {"release": last, "tables": tables, "online": online.to_dict() if online else None}
-    result(content, [head, *lines, *served], as_json=as_json)
+    head = f"{dataset}: last release {release or 'none yet'}"
+    online = read_freshness(settings, dataset)
+    online_lines = list(online.format_lines(release)) if online else []
+    content = {"release": release, "tables": tables, "online": online.to_dict() if online else None}
+    result(content, [head, *lines, *online_lines], as_json=as_json)
 
 
 def dvc_sync(
-    *, check: Annotated[bool, typer.Option("--check", help="Compare only; exit code 1 if they differ.")] = False
+    *, check: Annotated[bool, typer.Option("--check", help="Only compare; exit code 1 if they differ.")] = False
 ) -> None:
     """Write what the datasets declare to `dvc.yaml` and `headrace.lock`; commit both."""
     from headrace.project import dvc_stages  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The verbs that trace: lineage (where a partition or row came from and went), diff (what leads to another release)."""
+"""The commands that trace data: lineage (of a partition or row), diff (between releases)."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,17 +10,17 @@ from headrace.text import pluralize
 
 if TYPE_CHECKING:
     from headrace.lineage.diff import ReleaseDiff, TableDiff
-    from headrace.lineage.lineage import Lineage, Node
-    from headrace.lineage.row_lookup import Found
+    from headrace.lineage.lineage import LineageNode, PartitionLineage
+    from headrace.lineage.row_lookup import RowMatch
 
-ROWS = 3
-"""Rows that people are shown; machines get all of them."""
+MAX_ROWS = 3
+"""Rows that are printed; `--json` prints all of them."""
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (lineage, diff):
-        app.command()(command)
+    app.command(epilog="Example: headrace lineage flights -t features/carrier_delays -p 2013-01-09")(lineage)
+    app.command(epilog="Example: headrace diff flights/11 flights/12 --rows")(diff)
 
 
 def lineage(  # noqa: PLR0913  each is an option of the command
@@ -28,7 +28,12 @@ def lineage(  # noqa: PLR0913  each is an option of the command
     table: Annotated[str, typer.Option("--table", "-t", help="State and name, for example features/carrier_delays.")],
     partition: PartitionOption = None,
     row: Annotated[
-        list[str] | None, typer.Option("--row", help="column=value of the row that is meant; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--row",
+            help="column=value of the row to look up; may be repeated. The keys and event_timestamp of a training row"
+            " select the feature row that it received.",
+        ),
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="A release or any git revision; by default the workspace as it is.")
@@ -36,127 +41,133 @@ def lineage(  # noqa: PLR0913  each is an option of the command
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Say where a partition or row came from (object, query, annotations), and which tables and releases hold it."""
-    from headrace.lineage import lineage as verb  # noqa: PLC0415
-    from headrace.lineage.history import Tables  # noqa: PLC0415
+    """Show where a partition or row came from, and which tables and releases use it.
+
+    Back to the object, the query or the annotations; forward to the tables computed from exactly these bytes, and the
+    releases that contain them. Reads manifests; `--row` reads the one partition that has the row.
+    """
+    from headrace.lineage.history import DatasetRevision  # noqa: PLC0415
+    from headrace.lineage.lineage import trace_lineage  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    wanted = dict(_pair(text) for text in row or ())
-    tables = Tables.at(Lake.at(load_settings().workspace), dataset, revision)
-    found = verb.lineage(tables, table, partition, wanted)
-    result(found.to_dict(), list(_lines(found)), as_json=as_json)
+    values = dict(_parse_pair(text) for text in row or ())
+    tables = DatasetRevision.open(Lake.at(load_settings().workspace), dataset, revision)
+    traced = trace_lineage(tables, table, partition, values)
+    result(traced.to_dict(), list(_format_lineage(traced)), as_json=as_json)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    column, is_pair, value = text.partition("=")
-    if not is_pair:
-        raise typer.BadParameter(f"expected column=value, seen {text!r}", param_hint="--row")
+def _parse_pair(text: str) -> tuple[str, str]:
+    column, separator, value = text.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"expected column=value, found {text!r}", param_hint="--row")
     return column, value
 
 
-def _lines(found: "Lineage") -> Iterator[str]:
-    yield from _tree(found.node, set())
-    if found.found:
-        yield from _row_lines(found.found)
-    recipe = found.recipe
-    if recipe.code:
-        libraries = ", ".join(f"{name} {number}" for name, number in sorted(recipe.libraries.items()))
-        yield f"made with the code of {len(recipe.code)} files, {libraries}"
-    commit = found.tables.commit[:10]
-    seen = f"{found.tables.revision} ({commit})" if found.tables.revision else f"the workspace (on {commit})"
-    yield f"as in {seen}"
-    yield f"released in {some(found.releases[::-1], most=8) if found.releases else 'no release yet'}"
-    yield "used by" if found.used_by else "used by no table"
-    yield from (f"  {table}: {some(names)}" for table, names in found.used_by.items())
+def _format_lineage(traced: "PartitionLineage") -> Iterator[str]:
+    yield from _format_tree(traced.node, set())
+    if traced.row_match:
+        yield from _format_rows(traced.row_match)
+    fingerprint = traced.fingerprint
+    if fingerprint.code:
+        libraries = ", ".join(f"{name} {number}" for name, number in sorted(fingerprint.libraries.items()))
+        yield f"computed with the code of {pluralize(len(fingerprint.code), 'file')}, {libraries}"
+    commit = traced.tables.commit[:10]
+    yield (
+        f"as in {traced.tables.revision} ({commit})" if traced.tables.revision else f"as in the workspace (at {commit})"
+    )
+    yield f"released in {some(traced.releases[::-1], most=8) if traced.releases else 'no release yet'}"
+    yield "used by" if traced.used_by else "used by no table"
+    yield from (f"  {table}: {some(names)}" for table, names in traced.used_by.items())
 
 
-def _tree(node: "Node", seen: set[str]) -> Iterator[str]:
-    """The node, and below it what it came from; what was shown above is not unfolded again."""
-    again = node.id in seen and bool(node.inputs or node.origin)
-    seen.add(node.id)
-    yield _title(node) + ("  (see above)" if again else "")
-    below: list[Iterable[str]] = [] if again else [[line] for line in _notes(node)]
-    below += [] if again else [_tree(item, seen) for item in node.inputs]
-    for number, lines in enumerate(below, start=1):
-        first, rest = ("└── ", "    ") if number == len(below) else ("├── ", "│   ")
-        for place, line in enumerate(lines):
-            yield (rest if place else first) + line
+def _format_tree(node: "LineageNode", printed: set[str]) -> Iterator[str]:
+    """The node, and below it what it came from. A node that was printed before is not unfolded again."""
+    repeated = node.id in printed and bool(node.inputs or node.source)
+    printed.add(node.id)
+    yield _format_title(node) + ("  (see above)" if repeated else "")
+    branches: list[Iterable[str]] = [] if repeated else [[line] for line in _format_details(node)]
+    branches += [] if repeated else [_format_tree(item, printed) for item in node.inputs]
+    for number, lines in enumerate(branches, start=1):
+        first, rest = ("└── ", "    ") if number == len(branches) else ("├── ", "│   ")
+        for index, line in enumerate(lines):
+            yield (rest if index else first) + line
 
 
-def _title(node: "Node") -> str:
+def _format_title(node: "LineageNode") -> str:
     name = typer.style(f"{node.table} {node.partition}", bold=True)
     rows = "" if node.entry is None or node.entry.rows is None else f"  {pluralize(node.entry.rows, 'row')}"
     return f"{name}{rows}  {typer.style(f'md5 {node.md5[:10]}', dim=True)}"
 
 
-def _notes(node: "Node") -> Iterator[str]:
-    if node.standing != "as read":
-        where = f"these bytes are those of {node.release}" if node.release else "no release has these bytes"
-        yield f"since {node.standing}; {where}"
-    if node.maker:
-        yield f"made beside {node.maker}"
-    facts = node.entry.facts if node.entry else {}
-    if facts.get("rejected"):
-        yield f"{facts['rejected']:,} of {facts['rows_in']:,} rows rejected"
-    yield from (_origin(kind, about) for kind, about in node.origin.items())
+def _format_details(node: "LineageNode") -> Iterator[str]:
+    if node.status != "current":
+        where = f"these bytes are in {node.release}" if node.release else "no release has these bytes"
+        yield f"{node.status} since it was read; {where}"
+    if node.producer:
+        yield f"side output of {node.producer}"
+    metadata = node.entry.facts if node.entry else {}
+    if metadata.get("rejected"):
+        yield f"{metadata['rejected']:,} of {metadata['rows_in']:,} rows rejected"
+    yield from (_format_source(kind, source) for kind, source in node.source.items())
 
 
-def _origin(kind: str, about: dict[str, Any]) -> str:
-    """One line for where raw bytes or answers came from."""
+def _format_source(kind: str, source: dict[str, Any]) -> str:
     if kind == "object":
-        where = f"s3://{about.get('bucket', '')}/{about['key']}"
-        marks = {"ETag": about.get("etag"), "version": about.get("version"), "sha256": about.get("sha256", "")[:16]}
-        return "  ".join((where, *(f"{name} {value}" for name, value in marks.items() if value)))
+        address = f"s3://{source.get('bucket', '')}/{source['key']}"
+        ids = {"ETag": source.get("etag"), "version": source.get("version"), "sha256": source.get("sha256", "")[:16]}
+        return "  ".join((address, *(f"{name} {value}" for name, value in ids.items() if value)))
     if kind == "query":
-        where = f" where {about['where']}" if about.get("where") else ""
-        return f"query of {about['table']}{where}: {about['rows']:,} rows, watermark {about['watermark']}"
-    return f"answers in Label Studio: {about.get('answers', 0):,} stand, newest event {about.get('newest', 'unknown')}"
+        where = f" where {source['where']}" if source.get("where") else ""
+        return f"query of {source['table']}{where}: {source['rows']:,} rows, watermark {source['watermark']}"
+    newest = source.get("newest", "unknown")
+    return f"annotations in Label Studio: {source.get('answers', 0):,} active, newest event {newest}"
 
 
-def _row_lines(found: "Found") -> Iterator[str]:
-    more = f", the first {ROWS}" if len(found.rows) > ROWS else ""
-    for number, row in enumerate(found.rows[:ROWS]):
-        yield "" if number else f"{pluralize(len(found.rows), 'row')} of {found.partition}{more}"
+def _format_rows(match: "RowMatch") -> Iterator[str]:
+    more = f", the first {MAX_ROWS}" if len(match.rows) > MAX_ROWS else ""
+    for number, row in enumerate(match.rows[:MAX_ROWS]):
+        yield "" if number else f"{pluralize(len(match.rows), 'row')} of {match.partition}{more}"
         width = max(map(len, row))
         yield from (f"  {name:{width}}  {value}" for name, value in row.items())
-    for event in found.annotations:
+    for event in match.annotations:
         what = f"{event['choice']!r} by {event['annotator']} at {event['updated_at']} ({event['event']})"
         yield f"  annotation {event['annotation_id']}: {what}"
 
 
 def diff(
     before: Annotated[str, typer.Argument(help="A release, for example flights/1.")],
-    after: Annotated[str, typer.Argument(help="Another one of the same dataset.")],
+    after: Annotated[str, typer.Argument(help="Another release of the same dataset.")],
     *,
     rows: Annotated[bool, typer.Option("--rows", help="Compare row by row, by the declared keys.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what leads from one release to another: partitions, rows and columns, table by table."""
-    from headrace.lineage.diff import diff as compare  # noqa: PLC0415
+    """Compare two releases: partitions, rows, columns and fingerprint of every table that differs."""
+    from headrace.lineage.diff import diff_releases  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    found = compare(Lake.at(load_settings().workspace), before, after, every_row=rows)
-    result(found.to_dict(), list(_diff_lines(found)), as_json=as_json)
+    difference = diff_releases(Lake.at(load_settings().workspace), before, after, by_row=rows)
+    result(difference.to_dict(), list(_format_diff(difference)), as_json=as_json)
 
 
-def _diff_lines(found: "ReleaseDiff") -> Iterator[str]:
-    yield f"{found.before} → {found.after}: {len(found.tables)} tables differ, {found.equal} do not"
-    for table in found.tables:
-        yield f"{typer.style(table.table, bold=True)}: {table.partitions}{_rows_told(table)}"
-        for word, names in vars(table.partitions).items():
+def _format_diff(difference: "ReleaseDiff") -> Iterator[str]:
+    changed, unchanged = len(difference.tables), difference.unchanged
+    yield f"{difference.before} → {difference.after}: {pluralize(changed, 'table')} changed, {unchanged} unchanged"
+    for table in difference.tables:
+        yield f"{typer.style(table.table, bold=True)}: {table.partitions}{_format_row_counts(table)}"
+        for kind, names in vars(table.partitions).items():
             if names:
-                yield f"  {word}: {some(names)}"
-        if table.compared:
-            yield f"  rows: {table.compared}"
-        if told := str(table.columns):
-            yield f"  columns: {told}"
-        if table.recipe:
-            yield f"  made otherwise: {some(table.recipe)}"
+                yield f"  {kind}: {some(names)}"
+        if table.row_diff:
+            yield f"  rows: {table.row_diff}"
+        if columns := str(table.columns):
+            yield f"  columns: {columns}"
+        if table.fingerprint:
+            yield f"  fingerprint changed: {some(table.fingerprint)}"
 
 
-def _rows_told(table: "TableDiff") -> str:
+def _format_row_counts(table: "TableDiff") -> str:
     if table.rows is None:
         return ""
     before, after = table.rows["all"]

@@ -1,4 +1,4 @@
-"""The verbs that keep what there is in order: doctor, gc."""
+"""The commands that maintain a workspace and its releases: doctor, gc."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,111 +7,139 @@ import typer
 from headrace.cli.output import JsonOption, result
 
 if TYPE_CHECKING:
-    from headrace.maintenance.doctor import Care, Check
+    from headrace.maintenance.doctor import CheckResult, IntegrityReport
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (doctor, gc):
-        app.command()(command)
+    app.command(epilog="Example: headrace doctor --repair")(doctor)
+    app.command(epilog="Example: headrace gc --remote --no-dry-run")(gc)
 
 
 def doctor(
     *,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what is damaged, clear what was left behind.")] = False,
-    deep: Annotated[bool, typer.Option("--deep", help="Hash every byte of remote and cache, not only sizes.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair damaged objects and remove stale files.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Hash every byte on the remote and in the cache, not only compare sizes.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that this machine, workspace and its releases are well, and say or do what mends them.
+    """Check this machine, the project and its releases, and show how to fix what is wrong.
 
-    Every object that a release, HEAD or the workspace names is looked for on the remote and in the cache. Exit code 1
-    if something is left to mend.
+    Every object that a release, HEAD or the workspace references is looked up on the remote and in the cache. Exit
+    code 1 if something remains to be fixed.
     """
     from headrace.errors import HeadraceError  # noqa: PLC0415
-    from headrace.maintenance.doctor import Check, can_care, care, examine  # noqa: PLC0415
+    from headrace.maintenance.doctor import (  # noqa: PLC0415
+        CheckResult,
+        check_integrity,
+        remote_available,
+        run_checks,
+    )
     from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     settings = load_settings()
-    checks, seen = examine(settings), None
+    checks, integrity = run_checks(settings), None
     try:
-        if can_care(checks):
-            seen = care(Lake.at(settings.workspace), deep=deep, mend=repair)
+        if remote_available(checks):
+            integrity = check_integrity(Lake.at(settings.workspace), deep=deep, repair=repair)
     except HeadraceError as error:
-        checks.append(Check("objects", is_well=False, seen=str(error)))
-    content = {"checks": [vars(item) for item in checks], **(_content(seen) if seen else {})}
-    lines = [*map(_check_line, checks), *(_care_lines(seen, deep=deep, repair=repair) if seen else [])]
+        checks.append(CheckResult("objects", ok=False, detail=str(error)))
+    content = {"checks": [vars(item) for item in checks], **(_integrity_content(integrity) if integrity else {})}
+    lines = [
+        *map(_format_check, checks),
+        *(_format_integrity(integrity, deep=deep, repair=repair) if integrity else []),
+    ]
     result(content, lines, as_json=as_json)
-    if not (seen and seen.is_well and all(item.is_well or item.is_note for item in checks)):
+    if not (integrity and integrity.ok and all(item.ok or item.is_warning for item in checks)):
         raise typer.Exit(1)
 
 
-def _check_line(item: "Check") -> str:
-    word = "ok  " if item.is_well else "note" if item.is_note else "FAIL"
-    return f"{word} {item.name}: {item.seen}"
+def _format_check(item: "CheckResult") -> str:
+    status = "ok  " if item.ok else "warn" if item.is_warning else "FAIL"
+    return f"{status} {item.name}: {item.detail}"
 
 
-def _content(seen: "Care") -> dict[str, Any]:
+def _integrity_content(integrity: "IntegrityReport") -> dict[str, Any]:
     return {
-        "objects": seen.objects,
-        "revisions": seen.revisions,
+        "objects": integrity.objects,
+        "revisions": integrity.revisions,
         "damaged": [
             {
-                **{name: getattr(item.damage, name) for name in ("md5", "cache", "remote", "paths")},
-                "held_by": item.damage.holders,
-                "mended": item.mended,
-                "left": item.left,
+                "md5": item.damage.md5,
+                "cache": item.damage.cache,
+                "remote": item.damage.remote,
+                "paths": item.damage.paths,
+                "referenced_by": item.damage.referenced_by,
+                "repaired": item.repaired,
+                "unrepaired": item.unrepaired,
             }
-            for item in seen.repaired
+            for item in integrity.repairs
         ],
-        "leftovers": [
-            {"where": item.leftover.where, "what": item.leftover.what, "mended": item.mended, "left": item.left}
-            for item in seen.cleared
+        "stale_files": [
+            {
+                "location": item.stale_file.location,
+                "reason": item.stale_file.reason,
+                "removed": item.removed,
+                "error": item.error,
+            }
+            for item in integrity.cleanups
         ],
     }
 
 
-def _care_lines(seen: "Care", *, deep: bool, repair: bool) -> list[str]:
-    found = [(str(item.damage), item.mended, item.left) for item in seen.repaired]
-    found += [(f"{item.leftover.where}: {item.leftover.what}", item.mended, item.left) for item in seen.cleared]
-    how = "hashed on both sides" if deep else "looked at by size; --deep hashes them"
-    lines = [f"{'ok  ' if not seen.repaired else '    '} objects: {seen.objects:,} named by {seen.revisions} revisions"]
-    lines[0] += f", {how}"
-    for what, mended, left in found:
-        lines += [f"{'ok  ' if mended else 'FAIL'} {what}"]
-        lines += [f"     mended: {mended}"] if mended else [f"     left: {left}"] if left else []
-    if found:
-        done = sum(bool(mended) for _, mended, _ in found)
-        rest = "" if repair else "; `headrace doctor --repair` mends what can be mended"
-        lines.append(f"{len(found)} found, {done} mended, {len(found) - done} left{rest}")
+def _format_integrity(integrity: "IntegrityReport", *, deep: bool, repair: bool) -> list[str]:
+    # What it is, what was done, why it could not be done.
+    problems = [(str(item.damage), item.repaired, item.unrepaired) for item in integrity.repairs]
+    problems += [
+        (f"{item.stale_file.location} {item.stale_file.reason}", "removed" if item.removed else "", item.error)
+        for item in integrity.cleanups
+    ]
+    how = "hashed on both sides" if deep else "compared by size; --deep hashes them"
+    status = "    " if integrity.repairs else "ok  "
+    lines = [f"{status} objects: {integrity.objects:,} referenced by {integrity.revisions} revisions, {how}"]
+    for problem, repaired, unrepaired in problems:
+        lines += [f"{'ok  ' if repaired else 'FAIL'} {problem}"]
+        lines += (
+            [f"     repaired: {repaired}"] if repaired else [f"     not repaired: {unrepaired}"] if unrepaired else []
+        )
+    if problems:
+        done = sum(bool(repaired) for _, repaired, _ in problems)
+        hint = "" if repair else "; `headrace doctor --repair` repairs what it can"
+        lines.append(f"{len(problems)} found, {done} repaired, {len(problems) - done} remaining{hint}")
     return lines
 
 
 def gc(
     dataset: Annotated[
-        str | None, typer.Argument(help="Checked to exist, and no more: objects belong to no dataset in particular.")
+        str | None, typer.Argument(help="Only checked for existence: objects do not belong to a dataset.")
     ] = None,
     *,
     remote: Annotated[bool, typer.Option("--remote", help="Also on the DVC remote.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would go.")] = False,
-    hours: Annotated[float, typer.Option(min=0, help="Keep what is younger.")] = 24,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run/--no-dry-run", help="Only show what would be deleted, or delete it.")
+    ] = True,
+    hours: Annotated[float, typer.Option(min=0, help="Keep objects that are younger.")] = 24,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete objects that nobody names: no release, branch, stash, table of the workspace, or run that goes on.
+    """Delete objects that nothing references: no release, branch, stash, workspace table or unfinished run.
 
-    It looks only, unless `--yes` is given.
+    By default it only shows what would be deleted.
     """
-    from headrace.maintenance.gc import collect  # noqa: PLC0415
+    from headrace.maintenance.gc import collect_garbage  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     if dataset:
         load_dataset(dataset)
-    found = collect(Lake.at(load_settings().workspace), hours=hours, remote=remote, yes=yes)
-    word = "deleted" if found.is_gone else "would go"
-    sides = {"cache": found.cache, **({"remote": found.remote} if remote else {})}
-    lines = [f"{side}: {len(gone):,} objects {word}, {sum(gone.values()):,} bytes" for side, gone in sides.items()]
-    lines += [] if found.is_gone else ["Nothing was deleted: `--yes` does it."]
-    content = {side: {"objects": len(gone), "bytes": sum(gone.values())} for side, gone in sides.items()}
-    result({**content, "kept": found.kept, "deleted": found.is_gone}, lines, as_json=as_json)
+    garbage = collect_garbage(Lake.at(load_settings().workspace), min_age_hours=hours, remote=remote, dry_run=dry_run)
+    places = {"cache": garbage.cache, **({"remote": garbage.remote} if remote else {})}
+    verb = "deleted" if garbage.deleted else "would be deleted"
+    lines = [
+        f"{place}: {len(sizes):,} objects {verb}, {sum(sizes.values()):,} bytes" for place, sizes in places.items()
+    ]
+    lines += [] if garbage.deleted else ["Nothing was deleted; `--no-dry-run` deletes them."]
+    content = {place: {"objects": len(sizes), "bytes": sum(sizes.values())} for place, sizes in places.items()}
+    result({**content, "referenced": garbage.referenced, "deleted": garbage.deleted}, lines, as_json=as_json)

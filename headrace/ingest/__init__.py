@@ -1,1 +1,1 @@
-"""`headrace ingest`: what the sources offer, read into raw tables."""
+"""`headrace ingest`: reads new and changed data of the sources into raw tables."""

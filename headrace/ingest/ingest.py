@@ -1,16 +1,16 @@
-"""source → raw: the bytes of objects as they came, the rows of database tables as canonical Parquet.
+"""Sources → raw tables: object bytes are stored unchanged, database rows as canonical Parquet.
 
-A run reads what is new or changed since the raw table's manifest, and nothing else; what is gone from the source goes
-from the table, and is reported. A raw table is whole or as it was: its manifest is written last.
+A run reads the partitions that are new or changed since the raw table's manifest was written, and nothing else.
+Partitions that the source no longer has are removed and reported. The manifest is written last, so a raw table is
+either updated completely or not at all.
 
-What "changed" means, and what it cannot see:
+How changes are detected, and which are missed:
 
-- An object is changed when its key, ETag or size in the listing is; its bytes are then read as that one version.
-- A partition of a database table is changed when its number of rows, the greatest value or the sum of its watermark
-  column is, or the table's columns are. So inserts, hard deletes and updates that set the watermark are seen, late
-  commits below the greatest watermark included. An update that leaves the watermark as it was is not, nor (for a
-  watermark that is text, which has no sum) rows deleted and as many inserted below the greatest: `full=True` reads
-  everything again.
+- An object has changed if its key, ETag or size has. It is read as exactly the version that was listed.
+- A partition of a database table has changed if its row count, the maximum or the sum of its watermark column, or the
+  table's columns have. That covers inserts, hard deletes and updates that set the watermark, including late commits
+  below the maximum. It misses updates that leave the watermark alone and, for a text watermark, which has no sum, an
+  equal number of deletes and inserts below the maximum. `full_refresh=True` reads every partition again.
 """
 
 import os
@@ -21,26 +21,26 @@ from dataclasses import dataclass
 from headrace.dataset import Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.plan import by_memo
 from headrace.errors import HeadraceError, NotConfiguredError
-from headrace.ingest.listing import Origin
-from headrace.ingest.object_source import Keys
+from headrace.ingest.listing import SourceListing
+from headrace.ingest.object_source import ObjectListing
 from headrace.settings import Settings
 from headrace.storage.manifest import Entry, Manifest, Partitions
 from headrace.storage.s3.bucket import Bucket
 from headrace.storage.table_store import Lake
 
 Progress = Callable[[str, int, int], None]
-"""Called with source, partitions read, partitions to read."""
+"""Called with the source, the number of partitions read, and the number to read."""
 
-AT_ONCE = 16
-"""Objects read at once: with fewer, threads wait for each other more and cost more CPU."""
+DEFAULT_THREADS = 16
+"""Parallel downloads. Fewer threads wait for each other more, and cost more CPU per object."""
 
 
 class SourceEmptyError(HeadraceError):
-    """A source that had partitions shows none at all."""
+    """A source that had partitions lists none."""
 
 
 class UnknownSourceError(HeadraceError):
-    """The dataset has no such source, or the source no such partition."""
+    """The dataset has no such source, or no source has such a partition."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class IngestResult:
     """What one run did for one source.
 
     Attributes:
-        source: Its name.
+        source: Name of the source.
         table: The raw table.
-        listed: Partitions that the source shows.
+        listed: Number of partitions in the source.
         new: Partitions that the table did not have.
-        changed: Partitions whose bytes are others now.
+        changed: Partitions with different bytes.
         deleted: Partitions that the source no longer has.
-        unmatched: Keys below the prefix that are no partition, never read.
-        read: Partitions read in this run.
-        rows: Rows read in this run; None for objects, which nobody has counted yet.
-        size: Bytes kept in this run.
+        unmatched: Keys below the prefix that match no partition. They were not read.
+        read: Number of partitions read.
+        rows: Rows read; None for objects, which are not parsed here.
+        size: Bytes stored.
     """
 
     source: str
@@ -72,29 +72,28 @@ class IngestResult:
     size: int
 
     def __str__(self) -> str:
-        """One line for people, and one for what was left aside."""
-        news = ((len(getattr(self, word)), word) for word in ("new", "changed", "deleted"))
-        what = ", ".join(f"{count} {word}" for count, word in news if count) or "nothing new"
+        counts = ((len(getattr(self, kind)), kind) for kind in ("new", "changed", "deleted"))
+        changes = ", ".join(f"{count} {kind}" for count, kind in counts if count) or "nothing new"
         rows = "" if self.rows is None else f", {self.rows:,} rows"
-        line = f"{self.table}: {self.listed} listed, {what}; read {self.read}{rows}, {self.size:,} bytes"
+        line = f"{self.table}: {self.listed} listed, {changes}; read {self.read}{rows}, {self.size:,} bytes"
         if not self.unmatched:
             return line
-        return f"{line}\n  {len(self.unmatched)} keys are no partition and were not read, such as {self.unmatched[0]!a}"
+        return f"{line}\n  {len(self.unmatched)} keys match no partition and were not read, e.g. {self.unmatched[0]!a}"
 
 
 @dataclass(frozen=True)
 class IngestRun:
-    """What is asked for, and where it goes; the options are those of `ingest`."""
+    """The arguments of one `ingest` call."""
 
     dataset: Dataset
     lake: Lake
     partition: str | None
-    full: bool
+    full_refresh: bool
     allow_empty: bool
     progress: Progress
 
-    def wants(self, partition: str) -> bool:
-        """Whether the run looks at this partition."""
+    def includes(self, partition: str) -> bool:
+        """Whether the run covers this partition."""
         return self.partition in (None, partition)
 
 
@@ -105,113 +104,121 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
     *,
     sources: Iterable[str] | None = None,
     partition: str | None = None,
-    full: bool = False,
+    full_refresh: bool = False,
     allow_empty: bool = False,
     progress: Progress = lambda _source, _done, _total: None,
 ) -> list[IngestResult]:
-    """Bring the raw tables up to date with their sources; all tables of one database come from one moment of it.
+    """Bring the raw tables up to date with their sources. All tables of one database are read in one transaction.
 
     Args:
-        dataset: Whose sources.
-        lake: Where the tables are.
-        settings: Bucket, database and threads.
+        dataset: The dataset whose sources are read.
+        lake: The workspace's tables.
+        settings: Bucket, database and number of threads.
         sources: Names of the sources; None for all.
-        partition: Look at this partition only, the others stay as they are.
-        full: Read everything again, also what seems unchanged.
+        partition: Only this partition; the others stay as they are.
+        full_refresh: Read unchanged partitions again.
         allow_empty: Let a table lose its last partition.
-        progress: Told of each partition read.
+        progress: Called after each partition.
 
     Raises:
-        HeadraceError: A source cannot be read; its table is as it was.
+        HeadraceError: A source cannot be read. Its table stays as it was.
     """
-    chosen = _chosen(dataset, sources)
-    run = IngestRun(dataset, lake, partition, full, allow_empty, progress)
-    done = _from_databases(run, chosen, settings) | _from_bucket(run, chosen, settings)
-    _expect_known(run, done)
-    return [done[source.name] for source in chosen]
+    selected = _select_sources(dataset, sources)
+    run = IngestRun(dataset, lake, partition, full_refresh, allow_empty, progress)
+    results = _ingest_tables(run, selected, settings) | _ingest_objects(run, selected, settings)
+    _check_partition_exists(run, results)
+    return [results[source.name] for source in selected]
 
 
-def _from_databases(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
-    done: dict[str, IngestResult] = {}
-    grouped = _by_database(sources, settings)
-    if not grouped:
-        return done
-    from headrace.ingest.database.read_transaction import snapshot  # noqa: PLC0415
-    from headrace.ingest.table_source import Rows  # noqa: PLC0415  half the imports of a run that has only objects to read
+def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
+    results: dict[str, IngestResult] = {}
+    databases = _group_by_database(sources, settings)
+    if not databases:
+        return results
+    # Half the import time of a run that has only objects to read.
+    from headrace.ingest.database.read_transaction import open_read_transaction  # noqa: PLC0415
+    from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415
 
-    for address, queries in grouped.items():
-        with ExitStack() as held:
-            # Before the snapshot: else another run could show a later moment first, and this one take it back.
-            for source, _ in queries:
-                held.enter_context(run.lake.lease(raw_table(run.dataset.name, source.name)))
-            moment = held.enter_context(snapshot(address))
-            for source, query in queries:
-                done[source.name] = _bring(run, source, Rows.listed(run.lake, moment, query))
-    return done
+    for address, tables in databases.items():
+        with ExitStack() as stack:
+            # Lock before the transaction begins. Otherwise another run could publish a later state of the database
+            # first, and this run would replace it with an earlier one.
+            for source, _ in tables:
+                stack.enter_context(run.lake.lease(raw_table(run.dataset.name, source.name)))
+            transaction = stack.enter_context(open_read_transaction(address))
+            for source, location in tables:
+                snapshot = TableSnapshot.from_transaction(run.lake, transaction, location)
+                results[source.name] = _sync_table(run, source, snapshot)
+    return results
 
 
-def _from_bucket(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
-    threads = settings.threads or AT_ONCE
+def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
+    threads = settings.threads or DEFAULT_THREADS
     bucket = Bucket(settings.bucket, endpoint=settings.s3_endpoint)
-    done = {}
+    results = {}
     for source in sources:
         if isinstance(source.location, ObjectSource):
             with run.lake.lease(raw_table(run.dataset.name, source.name)):
-                done[source.name] = _bring(run, source, Keys.listed(run.lake, bucket, source.location, threads))
-    return done
+                listing = ObjectListing.from_bucket(run.lake, bucket, source.location, threads)
+                results[source.name] = _sync_table(run, source, listing)
+    return results
 
 
-def _bring(run: IngestRun, source: Source, origin: Origin) -> IngestResult:
-    """Read what is missing and show the table."""
+def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> IngestResult:
+    """Read the partitions that the table lacks, then write its manifest."""
     table = raw_table(run.dataset.name, source.name)
-    before = run.lake.manifest(table)
-    had = before.md5s
-    _refuse_emptiness(run, table, origin, had)
-    offers = {name: memo for name, memo in origin.offers.items() if run.wants(name)}
-    kept = _kept(run, before, offers)
-    read = _read(run, source, origin, sorted(offers.keys() - kept.lines.keys()))
-    after = Manifest(table, _suffix(source), libraries=origin.libraries, partitions=kept | read)
-    run.lake.commit(after)
+    earlier = run.lake.manifest(table)
+    old = earlier.md5s
+    _check_not_empty(run, table, listing, old)
+
+    cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
+    reused = _reusable_entries(run, earlier, cache_keys)
+    read = _read_partitions(run, source, listing, sorted(cache_keys.keys() - reused.lines.keys()))
+
+    # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
+    manifest = Manifest(table, _suffix(source), libraries=listing.libraries, partitions=reused | read)
+    run.lake.commit(manifest)
     run.lake.forget(table)
-    has = after.md5s
+
+    new = manifest.md5s
     return IngestResult(
         source=source.name,
         table=table,
-        listed=len(offers),
-        new=tuple(sorted(has.keys() - had.keys())),
-        changed=tuple(sorted(name for name in has.keys() & had.keys() if has[name] != had[name])),
-        deleted=tuple(sorted(had.keys() - has.keys())),
-        unmatched=origin.unmatched,
+        listed=len(cache_keys),
+        new=tuple(sorted(new.keys() - old.keys())),
+        changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
+        deleted=tuple(sorted(old.keys() - new.keys())),
+        unmatched=listing.unmatched,
         read=len(read),
         rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.location, TableSource) else None,
         size=sum(entry.size for entry in read.values()),
     )
 
 
-def _read(run: IngestRun, source: Source, origin: Origin, missing: list[str]) -> dict[str, Entry]:
-    """Bring the partitions into the cache, noting each, so that a run after a crash need not read it again."""
+def _read_partitions(run: IngestRun, source: Source, listing: SourceListing, names: list[str]) -> dict[str, Entry]:
+    """Read partitions into the cache. Each goes into the journal, so that the run after a crash need not read it."""
     read = {}
-    run.progress(source.name, 0, len(missing))
-    for count, (name, entry) in enumerate(origin.read(missing), start=1):
+    run.progress(source.name, 0, len(names))
+    for count, (name, entry) in enumerate(listing.read(names), start=1):
         if entry is not None:
             run.lake.remember(raw_table(run.dataset.name, source.name), entry)
             read[name] = entry
-        run.progress(source.name, count, len(missing))
+        run.progress(source.name, count, len(names))
     return read
 
 
-def _kept(run: IngestRun, before: Manifest, offers: Mapping[str, str]) -> Partitions:
-    """What need not be read: partitions that the run does not look at, and what we have had by its memo key."""
-    aside = {name: line for name, line in before.lines.items() if not run.wants(name)}
-    lent = {} if run.full else by_memo(run.lake.known(before.table))
-    return Partitions(aside | {name: lent[memo] for name, memo in offers.items() if memo in lent})
+def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str, str]) -> Partitions:
+    """Entries that need no read: partitions outside of the run, and those that were read before under the same key."""
+    outside = {name: line for name, line in earlier.lines.items() if not run.includes(name)}
+    known = {} if run.full_refresh else by_memo(run.lake.known(earlier.table))
+    return Partitions(outside | {name: known[key] for name, key in cache_keys.items() if key in known})
 
 
-def _refuse_emptiness(run: IngestRun, table: str, origin: Origin, had: Mapping[str, str]) -> None:
-    if had and not origin.offers and not run.allow_empty:
+def _check_not_empty(run: IngestRun, table: str, listing: SourceListing, old: Mapping[str, str]) -> None:
+    if old and not listing.cache_keys and not run.allow_empty:
         raise SourceEmptyError(
-            f"{table} has {len(had)} partitions, but {origin.where} shows none. That is more often a wrong bucket,"
-            " prefix or database than the truth, so the table stays as it is. If everything is meant to go, run"
+            f"{table} has {len(old)} partitions, but {listing.description} lists none. The likely cause is a wrong"
+            " bucket, prefix or database, so the table was left as it is. If the source really is empty, run"
             f" `headrace ingest {run.dataset.name} --allow-empty`."
         )
 
@@ -220,47 +227,48 @@ def _suffix(source: Source) -> str:
     return source.location.suffix if isinstance(source.location, ObjectSource) else ".parquet"
 
 
-def _chosen(dataset: Dataset, names: Iterable[str] | None) -> list[Source]:
+def _select_sources(dataset: Dataset, names: Iterable[str] | None) -> list[Source]:
     wanted = None if names is None else set(names)
-    known = {source.name for source in dataset.sources}
-    if wanted and wanted - known:
-        raise UnknownSourceError(
-            f"{dataset.name}: expected sources of {', '.join(sorted(known))}, seen {', '.join(sorted(wanted - known))}."
-        )
+    declared = {source.name for source in dataset.sources}
+    if wanted and wanted - declared:
+        unknown = ", ".join(sorted(wanted - declared))
+        raise UnknownSourceError(f"{dataset.name}: expected sources of {', '.join(sorted(declared))}, found {unknown}.")
     return [source for source in dataset.sources if wanted is None or source.name in wanted]
 
 
-def _by_database(sources: Iterable[Source], settings: Settings) -> dict[str, list[tuple[Source, TableSource]]]:
-    grouped: dict[str, list[tuple[Source, TableSource]]] = {}
+def _group_by_database(sources: Iterable[Source], settings: Settings) -> dict[str, list[tuple[Source, TableSource]]]:
+    """Database address → sources that are tables of it."""
+    databases: dict[str, list[tuple[Source, TableSource]]] = {}
     for source in sources:
         if isinstance(source.location, TableSource):
             address = database_address(source.location, settings)
-            grouped.setdefault(address, []).append((source, source.location))
-    return grouped
+            databases.setdefault(address, []).append((source, source.location))
+    return databases
 
 
-def database_address(query: TableSource, settings: Settings) -> str:
-    """SQLAlchemy address of the query's database.
+def database_address(source: TableSource, settings: Settings) -> str:
+    """SQLAlchemy address of the source's database.
 
     Raises:
-        NotConfiguredError: Nobody set it.
+        NotConfiguredError: The environment variable is not set.
     """
-    if query.database == "HEADRACE_DATABASE_URL" and settings.database_url:
+    if source.database == "HEADRACE_DATABASE_URL" and settings.database_url:
         return settings.database_url.get_secret_value()
-    address = os.environ.get(query.database)
+    address = os.environ.get(source.database)
     if not address:
         raise NotConfiguredError(
-            f"{query.table}: expected the address of its database in {query.database}, seen nothing. Set it (such as"
-            " postgresql+psycopg://user:password@host:port/database), or start the stack: `headrace stack up`."
+            f"{source.table}: expected the address of its database in {source.database}, found nothing. Set it (for"
+            " example to postgresql+psycopg://user:password@host:port/database), or start the local stack:"
+            " `headrace stack up`."
         )
     return address
 
 
-def _expect_known(run: IngestRun, done: Mapping[str, IngestResult]) -> None:
-    seen = any(item.listed or item.deleted for item in done.values())
-    if run.partition is not None and not seen:
-        tables = ", ".join(item.table for item in done.values())
+def _check_partition_exists(run: IngestRun, results: Mapping[str, IngestResult]) -> None:
+    exists = any(result.listed or result.deleted for result in results.values())
+    if run.partition is not None and not exists:
+        tables = ", ".join(result.table for result in results.values())
         raise UnknownSourceError(
-            f"{run.dataset.name}: no source shows the partition {run.partition}, nor do {tables} in {run.lake.root}"
-            " have it. Leave out `--partition` to ingest whatever there is."
+            f"{run.dataset.name}: no source lists the partition {run.partition}, and it is not in {tables} in"
+            f" {run.lake.root} either. Omit `--partition` to ingest every partition."
         )

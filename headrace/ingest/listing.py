@@ -1,4 +1,4 @@
-"""Where raw data comes from: what a source offers now, and how a partition of it is brought into the cache."""
+"""What a source offers: its partitions with their cache keys, and how to read them into the cache."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,29 +8,29 @@ from typing import Any, Protocol
 from headrace.storage.manifest import Entry
 
 
-class Origin(Protocol):
-    """A source as it is now."""
+class SourceListing(Protocol):
+    """The partitions of a source, as one listing found them."""
 
     @property
-    def offers(self) -> Mapping[str, str]:
-        """Partition → memo key of what the source holds for it."""
+    def cache_keys(self) -> Mapping[str, str]:
+        """Partition → cache key of its content in the source."""
 
     @property
     def unmatched(self) -> tuple[str, ...]:
-        """What lies there and is no partition."""
+        """Keys in the source that match no partition. They are reported and never read."""
 
     @property
-    def where(self) -> str:
-        """The place, for people."""
+    def description(self) -> str:
+        """The source's address, for messages."""
 
     @property
     def libraries(self) -> Mapping[str, str]:
-        """What shapes the bytes."""
+        """Distribution → version, for the libraries that decide the bytes of a partition."""
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, Entry | None]]:
-        """The partitions, as they arrive in the cache; None for one that vanished since."""
+        """Read partitions into the cache, in any order. The entry is None if the partition no longer exists."""
 
 
-def memo_key(what: Any) -> str:  # noqa: ANN401  anything JSON
-    """Memo key of `what`."""
-    return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+def compute_cache_key(content: Any) -> str:  # noqa: ANN401  anything JSON
+    """Hash of a JSON value."""
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

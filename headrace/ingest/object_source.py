@@ -1,4 +1,4 @@
-"""Objects below a prefix: one listing, a partition a key, bytes kept as they came."""
+"""Objects below a prefix as a source: one listing, one partition per key, bytes stored unchanged."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,111 +9,130 @@ from pathlib import Path
 
 from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.errors import HeadraceError
-from headrace.ingest.listing import memo_key
+from headrace.ingest.listing import compute_cache_key
 from headrace.storage.manifest import Entry
-from headrace.storage.s3.bucket import Bucket, Received
+from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError
 from headrace.storage.s3.objects import Object
 from headrace.storage.table_store import Lake
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
-"""What a partition may be called: it becomes a file name."""
+PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+"""Valid partition names. A name becomes a file name, so a key such as `../x` must not match."""
 
 
 class DuplicatePartitionError(HeadraceError):
-    """Two objects claim the same partition."""
+    """Two objects match the same partition."""
 
 
 @dataclass(frozen=True)
-class Keys:
-    """The objects of a source, as one listing shows them."""
+class ObjectListing:
+    """The objects of a source. Implements `SourceListing`.
+
+    Attributes:
+        lake: The workspace's tables.
+        bucket: The bucket that was listed.
+        description: Address of the prefix.
+        objects: Partition → object.
+        unmatched: Keys below the prefix that match no partition.
+        threads: Number of objects that are downloaded at the same time.
+    """
 
     lake: Lake
     bucket: Bucket
-    where: str
-    found: Mapping[str, Object]
+    description: str
+    objects: Mapping[str, Object]
     unmatched: tuple[str, ...]
-    at_once: int
+    threads: int
 
     @classmethod
-    def listed(cls, lake: Lake, bucket: Bucket, origin: ObjectSource, at_once: int) -> "Keys":
-        """List the bucket, once."""
-        where = f"s3://{bucket.name}/{origin.prefix}"
-        found, unmatched = match(origin, bucket.list(origin.prefix), where)
-        return cls(lake, bucket, where, found, unmatched, at_once)
+    def from_bucket(cls, lake: Lake, bucket: Bucket, source: ObjectSource, threads: int) -> "ObjectListing":
+        """List the source's prefix once.
+
+        Raises:
+            DuplicatePartitionError: Two keys match the same partition.
+        """
+        address = f"s3://{bucket.name}/{source.prefix}"
+        objects, unmatched = match_partitions(source, bucket.list(source.prefix), address)
+        return cls(lake, bucket, address, objects, unmatched, threads)
 
     @property
     def libraries(self) -> Mapping[str, str]:
-        """As `Origin`: nothing shapes them."""
+        """None: no library touches the bytes."""
         return {}
 
     @cached_property
-    def offers(self) -> Mapping[str, str]:
-        """As `Origin`."""
-        return {partition: self._memo(found) for partition, found in self.found.items()}
+    def cache_keys(self) -> Mapping[str, str]:
+        return {partition: self._cache_key(listed) for partition, listed in self.objects.items()}
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, Entry | None]]:
-        """As `Origin`: in parallel threads, in the order they arrive."""
-        with ThreadPoolExecutor(self.at_once) as pool:
-            waiting = {pool.submit(self._keep, self.found[name]): name for name in partitions}
+        """Download partitions in parallel threads. Yields in the order of completion."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            pending = {pool.submit(self._download, self.objects[name]): name for name in partitions}
             try:
-                for future in as_completed(waiting):
-                    yield waiting[future], future.result()
+                for future in as_completed(pending):
+                    yield pending[future], future.result()
             finally:
+                # A caller that stops iterating would otherwise wait for every download that is still queued.
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _keep(self, found: Object, *, again: bool = True) -> Entry | None:
-        """Keep the object that was listed; one that was replaced meanwhile is looked up again, once."""
-        arrived: list[Received] = []
+    def _download(self, listed: Object, *, retry: bool = True) -> Entry | None:
+        """Store the listed version of an object.
+
+        A listing is not a lock: the object may be replaced or deleted before it is read. The bucket's conditional read
+        then fails, the object is looked up again and the new version is read. A second change is an error.
+        """
+        downloads: list[Download] = []
 
         def receive(path: Path) -> str:
-            arrived.append(self.bucket.download(found, path))
-            return arrived[0].md5
+            downloads.append(self.bucket.download(listed, path))
+            return downloads[0].md5
 
         try:
             stored = self.lake.cache.take(receive)
         except ObjectChangedError:
-            if not again:
+            if not retry:
                 raise
-            now = self.bucket.head(found.key)
-            return self._keep(now, again=False) if now else None
-        came = arrived[0]
-        facts = {"bucket": self.bucket.name, "key": found.key, "etag": found.etag, "sha256": came.sha256}
-        if came.object.version:
-            facts["version"] = came.object.version
-        return Entry(self._memo(found), stored.md5, stored.size, facts={"object": facts})
+            current = self.bucket.head(listed.key)
+            return self._download(current, retry=False) if current else None
+        download = downloads[0]
+        provenance = {"bucket": self.bucket.name, "key": listed.key, "etag": listed.etag, "sha256": download.sha256}
+        if download.object.version:
+            provenance["version"] = download.object.version
+        return Entry(self._cache_key(listed), stored.md5, stored.size, facts={"object": provenance})
 
-    def _memo(self, found: Object) -> str:
-        """The listing does not tell the version id, so what the memo key says of it is the ETag and the size."""
-        return memo_key([self.bucket.name, found.key, found.etag, found.size])
+    def _cache_key(self, listed: Object) -> str:
+        # `ListObjectsV2` returns no version ids, so the ETag and the size stand for the version.
+        return compute_cache_key([self.bucket.name, listed.key, listed.etag, listed.size])
 
 
-def match(origin: ObjectSource, listed: Iterable[Object], where: str) -> tuple[dict[str, Object], tuple[str, ...]]:
-    """Partition → object, and the keys that are no partition.
+def match_partitions(
+    source: ObjectSource, listed: Iterable[Object], address: str
+) -> tuple[dict[str, Object], tuple[str, ...]]:
+    """Partition → object, and the keys that match no partition.
 
     Raises:
-        OnePartitionTwoKeysError: Two keys give one partition.
+        DuplicatePartitionError: Two keys match the same partition.
     """
-    pattern = re.compile(origin.partition)
-    found: dict[str, Object] = {}
+    pattern = re.compile(source.partition)
+    objects: dict[str, Object] = {}
     unmatched: list[str] = []
     for item in listed:
-        partition = _partition(pattern, item.key)
+        partition = _partition_name(pattern, item.key)
         if partition is None:
             unmatched.append(item.key)
-        elif partition in found:
+        elif partition in objects:
             raise DuplicatePartitionError(
-                f"{where}: {found[partition].key} and {item.key} both are the partition {partition}. Delete one of"
-                f" them, or make the source's pattern tell them apart: {origin.partition}"
+                f"{address}: {objects[partition].key} and {item.key} both match the partition {partition}. Delete one"
+                f" of them, or change the source's pattern so that it distinguishes them: {source.partition}"
             )
         else:
-            found[partition] = item
-    return found, tuple(unmatched)
+            objects[partition] = item
+    return objects, tuple(unmatched)
 
 
-def _partition(pattern: re.Pattern[str], key: str) -> str | None:
-    hit = pattern.fullmatch(key)
-    if not hit:
+def _partition_name(pattern: re.Pattern[str], key: str) -> str | None:
+    match = pattern.fullmatch(key)
+    if not match:
         return None
-    name = hit["partition"] if "partition" in pattern.groupindex else UNPARTITIONED
-    return name if name and NAME.fullmatch(name) else None
+    name = match["partition"] if "partition" in pattern.groupindex else UNPARTITIONED
+    return name if name and PARTITION_NAME.fullmatch(name) else None

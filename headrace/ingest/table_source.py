@@ -1,4 +1,4 @@
-"""Rows of a database table: counted a partition in one snapshot, read as Arrow, kept as canonical Parquet."""
+"""A database table as a source: one transaction counts its partitions and reads them as Arrow, stored as Parquet."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,71 +10,73 @@ import polars as pl
 
 from headrace.dataset import TableSource
 from headrace.engine.result_versions import result_version
-from headrace.ingest.database.read_transaction import Listing, Snapshot
-from headrace.ingest.listing import memo_key
+from headrace.ingest.database.read_transaction import ReadTransaction, TableListing
+from headrace.ingest.listing import compute_cache_key
 from headrace.storage import parquet
 from headrace.storage.manifest import Entry
 from headrace.storage.table_store import Lake
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A database table, as one snapshot shows it."""
+class TableSnapshot:
+    """A database table as one transaction sees it. Implements `SourceListing`."""
 
     lake: Lake
-    moment: Snapshot
-    query: TableSource
-    listing: Listing
+    transaction: ReadTransaction
+    source: TableSource
+    listing: TableListing
 
     @classmethod
-    def listed(cls, lake: Lake, moment: Snapshot, query: TableSource) -> "Rows":
-        """Count the table's partitions."""
-        return cls(lake, moment, query, moment.listing(query))
+    def from_transaction(cls, lake: Lake, transaction: ReadTransaction, source: TableSource) -> "TableSnapshot":
+        """List the table's partitions; reads no rows.
+
+        Raises:
+            DatabaseError: The table cannot be read, or does not have the declared columns.
+        """
+        return cls(lake, transaction, source, transaction.list_partitions(source))
 
     @property
-    def where(self) -> str:
-        """As `Origin`."""
-        return f"the table {self.query.table} ({self.query.database})"
+    def description(self) -> str:
+        return f"the table {self.source.table} ({self.source.database})"
 
     @property
     def unmatched(self) -> tuple[str, ...]:
-        """As `Origin`: every row has a partition."""
+        """None: every row belongs to a partition."""
         return ()
 
     @property
     def libraries(self) -> Mapping[str, str]:
-        """As `Origin`."""
         return {name: version(name) for name in ("polars", "pyarrow")}
 
     @cached_property
-    def offers(self) -> Mapping[str, str]:
-        """As `Origin`."""
-        shape = [self.listing.columns, self.query.key, dict(self.libraries), result_version("ingest")]
-        return {partition: memo_key([shape, self._facts(partition)]) for partition in self.listing.groups}
+    def cache_keys(self) -> Mapping[str, str]:
+        shape = [self.listing.columns, self.source.key, dict(self.libraries), result_version("ingest")]
+        return {name: compute_cache_key([shape, self._provenance(name)]) for name in self.listing.partitions}
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, Entry | None]]:
-        """As `Origin`: sorted by key, so that equal rows are equal bytes in whatever order they came."""
-        offers = self.offers
-        for partition, rows in self.moment.read(self.query, self.listing, partitions):
-            frame = parquet.canonical(_frame(pl.from_arrow(rows)), self.query.key)
+        """Read partitions, sorted by key, so that equal rows give equal bytes whatever order the database returns."""
+        cache_keys = self.cache_keys
+        for partition, rows in self.transaction.read_partitions(self.source, self.listing, partitions):
+            frame = parquet.canonical(_to_frame(rows), self.source.key)
             stored = self.lake.cache.add_bytes(memoryview(parquet.content(frame)), stays=False)
-            facts = {"query": self._facts(partition)}
-            yield partition, Entry(offers[partition], stored.md5, stored.size, frame.height, facts=facts)
+            provenance = {"query": self._provenance(partition)}
+            yield partition, Entry(cache_keys[partition], stored.md5, stored.size, frame.height, facts=provenance)
 
-    def _facts(self, partition: str) -> dict[str, Any]:
-        """What was asked and counted; the partition is the UTC day of `partition_by`."""
-        by = self.query.partition_by
-        group = self.listing.groups[partition]
+    def _provenance(self, partition: str) -> dict[str, Any]:
+        """The query of a partition and its statistics, as the manifest and the cache key hold them."""
+        day_column = self.source.partition_by
+        stats = self.listing.partitions[partition]
         return {
-            "table": self.query.table,
-            "where": f"UTC day of {by} = {partition}" if by else "",
-            "rows": group.rows,
-            "watermark": group.watermark,
-            "sum": group.total,
+            "table": self.source.table,
+            "where": f"UTC day of {day_column} = {partition}" if day_column else "",
+            "rows": stats.rows,
+            "watermark": stats.watermark,
+            "sum": stats.watermark_sum,
         }
 
 
-def _frame(found: pl.DataFrame | pl.Series) -> pl.DataFrame:
-    if isinstance(found, pl.Series):
-        raise TypeError(found)
-    return found
+def _to_frame(rows: Any) -> pl.DataFrame:  # noqa: ANN401  an Arrow table; pyarrow is untyped
+    frame = pl.from_arrow(rows)
+    if isinstance(frame, pl.Series):  # what Polars makes of an Arrow array
+        raise TypeError(frame)
+    return frame

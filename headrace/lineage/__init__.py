@@ -1,1 +1,1 @@
-"""Where data came from and where it went: manifests walked back to objects, queries and people, forward to releases."""
+"""Lineage: manifests traced back to objects, queries and annotations, and forward to tables and releases."""

@@ -1,7 +1,7 @@
-"""release, release → what differs: partitions, rows, columns, and the code, parameters and libraries behind them.
+"""Compares two releases: partitions, rows and columns, and the code, parameters and libraries behind them.
 
-Manifests say it, and of each table that differs the schema of one Parquet file a side; the partitions that differ are
-read only where every row is asked for.
+Reads manifests and, for each table that differs, the schema of one Parquet file per release. The partitions that differ
+are read only if a row-by-row comparison is asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,29 +10,28 @@ from typing import Any
 
 import polars as pl
 
-from headrace.lineage import row_diff as rows
-from headrace.lineage.history import Tables, UnknownPlaceError, spoken
-from headrace.lineage.row_diff import Rows
+from headrace.lineage.history import DatasetRevision, UnknownRevisionError, format_names
+from headrace.lineage.row_diff import RowDiff, declared_key, diff_rows
 from headrace.project.loading import load_dataset
 from headrace.release.release import PartitionDiff, list_releases
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
 
-RECIPE = {"code": "code", "params": "parameter", "libraries": "library"}
-"""What a manifest says of how its table was made, and what one of it is called."""
+FINGERPRINT_PARTS = {"code": "code", "params": "parameter", "libraries": "library"}
+"""Field of a manifest → what one of its items is called."""
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Columns that a table gained, lost, and keeps with another type (old, new)."""
+class SchemaDiff:
+    """Columns that were added, that were removed, and whose type changed (old, new)."""
 
     added: Mapping[str, str]
     removed: Mapping[str, str]
-    retyped: Mapping[str, tuple[str, str]]
+    changed: Mapping[str, tuple[str, str]]
 
     @classmethod
-    def between(cls, before: Mapping[str, str], after: Mapping[str, str]) -> "Columns":
-        """What leads from one schema to the other."""
+    def between(cls, before: Mapping[str, str], after: Mapping[str, str]) -> "SchemaDiff":
+        """Compare two schemas: column → type."""
         return cls(
             {name: kind for name, kind in after.items() if name not in before},
             {name: kind for name, kind in before.items() if name not in after},
@@ -40,131 +39,142 @@ class Columns:
         )
 
     def __str__(self) -> str:
-        """For people; empty if there is nothing to say."""
         added = (f"+{name} {kind}" for name, kind in self.added.items())
         removed = (f"-{name} {kind}" for name, kind in self.removed.items())
-        retyped = (f"{name} {old} → {new}" for name, (old, new) in self.retyped.items())
-        return ", ".join((*added, *removed, *retyped))
+        changed = (f"{name} {old} → {new}" for name, (old, new) in self.changed.items())
+        return ", ".join((*added, *removed, *changed))
 
 
 @dataclass(frozen=True)
 class TableDiff:
-    """What became of one table.
+    """What changed in one table.
 
     Attributes:
         table: Its name.
-        partitions: Those that were added, changed and removed.
-        rows: Kind of partition (`added`, `changed`, `removed`, `all`) → rows before and after; None for raw bytes,
-            whose rows nobody has counted.
-        columns: How its schema changed.
-        recipe: What it is made with that is not what it was, for people: `code pipelines/…`.
-        compared: Its rows, compared one by one where that was asked for.
+        partitions: Partitions that were added, changed and removed.
+        rows: Kind of partition (`added`, `changed`, `removed`, `all`) → row counts before and after; None for tables
+            of unparsed objects, which have no row counts.
+        columns: What changed in the schema.
+        fingerprint: What changed in the fingerprint, for example `code pipelines/flights/windows.py`.
+        row_diff: The row-by-row comparison, if it was asked for.
     """
 
     table: str
     partitions: PartitionDiff
     rows: Mapping[str, tuple[int, int]] | None
-    columns: Columns
-    recipe: Sequence[str]
-    compared: Rows | None = None
+    columns: SchemaDiff
+    fingerprint: Sequence[str]
+    row_diff: RowDiff | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For machines."""
-        rows = {name: {"before": one, "after": other} for name, (one, other) in (self.rows or {}).items()}
-        compared = {"compared": vars(self.compared)} if self.compared else {}
-        found = {**vars(self.partitions), "rows": rows or None, "columns": vars(self.columns), "recipe": self.recipe}
-        return found | compared
+        """The difference as JSON."""
+        rows = {kind: {"before": old, "after": new} for kind, (old, new) in (self.rows or {}).items()}
+        content = {
+            **vars(self.partitions),
+            "rows": rows or None,
+            "columns": vars(self.columns),
+            "fingerprint": self.fingerprint,
+        }
+        return content | ({"row_diff": vars(self.row_diff)} if self.row_diff else {})
 
 
 @dataclass(frozen=True)
 class ReleaseDiff:
-    """What leads from one release to another: the tables that differ, and how many do not."""
+    """The tables that differ between two releases, and the number of tables that do not."""
 
     before: str
     after: str
     tables: Sequence[TableDiff]
-    equal: int
+    unchanged: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For machines."""
-        tables = {found.table: found.to_dict() for found in self.tables}
-        return {"before": self.before, "after": self.after, "tables": tables, "equal": self.equal}
+        """The difference as JSON."""
+        tables = {diff.table: diff.to_dict() for diff in self.tables}
+        return {"before": self.before, "after": self.after, "tables": tables, "unchanged": self.unchanged}
 
 
-def diff(lake: Lake, before: str, after: str, *, every_row: bool = False) -> ReleaseDiff:
-    """What leads from the release `before` to the release `after` of the same dataset.
+def diff_releases(lake: Lake, before: str, after: str, *, by_row: bool = False) -> ReleaseDiff:
+    """Compare the releases `before` and `after` of one dataset.
 
     Args:
-        lake: The workspace.
+        lake: The workspace's tables.
         before: A release.
-        after: Another one.
-        every_row: Compare row by row, which reads the partitions that differ.
+        after: Another release of the same dataset.
+        by_row: Compare row by row, which reads the partitions that differ.
 
     Raises:
-        UnknownPlaceError: One of them is none, or they are of two datasets.
+        UnknownRevisionError: One of them is not a release, or they belong to different datasets.
         MissingObjectError: A manifest is neither in the cache nor on the remote.
     """
     dataset = before.partition("/")[0]
-    for name in (before, after):
-        _expect_release(lake, dataset, name)
-    old, new = Tables.at(lake, dataset, before), Tables.at(lake, dataset, after)
-    names = sorted({*old.names, *new.names})
-    differ = [name for name in names if old.outs.get(name) != new.outs.get(name)]
-    found = [between(lake, old.manifest(name), new.manifest(name)) for name in differ]
-    if every_row:
+    for release in (before, after):
+        _check_release_exists(lake, dataset, release)
+    old, new = DatasetRevision.open(lake, dataset, before), DatasetRevision.open(lake, dataset, after)
+    names = sorted({*old.table_names, *new.table_names})
+    differing = [name for name in names if old.directory_md5s.get(name) != new.directory_md5s.get(name)]
+    diffs = [diff_tables(lake, old.manifest(name), new.manifest(name)) for name in differing]
+    if by_row:
         declared = load_dataset(dataset)
-        sides = ((old.manifest(item.table), new.manifest(item.table)) for item in found)
-        compared = (rows.between(lake, *side, rows.keys_of(declared, side[1].table)) for side in sides)
-        found = [replace(item, compared=seen) for item, seen in zip(found, compared, strict=True)]
-    return ReleaseDiff(before, after, found, len(names) - len(differ))
+        row_diffs = [
+            diff_rows(lake, old.manifest(name), new.manifest(name), declared_key(declared, name)) for name in differing
+        ]
+        diffs = [replace(diff, row_diff=rows) for diff, rows in zip(diffs, row_diffs, strict=True)]
+    return ReleaseDiff(before, after, diffs, len(names) - len(differing))
 
 
-def between(lake: Lake, before: Manifest, after: Manifest) -> TableDiff:
-    """What leads from one version of a table to another."""
-    difference = PartitionDiff.between(before, after)
-    columns = _columns(lake, before, after) if difference else Columns({}, {}, {})
-    return TableDiff(after.table, difference, _rows(difference, before, after), columns, _recipe(before, after))
+def diff_tables(lake: Lake, before: Manifest, after: Manifest) -> TableDiff:
+    """Compare two versions of a table."""
+    partitions = PartitionDiff.between(before, after)
+    columns = _diff_schemas(lake, before, after) if partitions else SchemaDiff({}, {}, {})
+    return TableDiff(
+        after.table, partitions, _count_rows(partitions, before, after), columns, _diff_fingerprints(before, after)
+    )
 
 
-def _rows(difference: PartitionDiff, before: Manifest, after: Manifest) -> dict[str, tuple[int, int]] | None:
+def _count_rows(partitions: PartitionDiff, before: Manifest, after: Manifest) -> dict[str, tuple[int, int]] | None:
     entries = [*before.partitions.values(), *after.partitions.values()]
     if any(entry.rows is None for entry in entries):
         return None
-    kinds = {**vars(difference), "all": [*before.partitions, *after.partitions]}
-    return {kind: (_count(before, set(names)), _count(after, set(names))) for kind, names in kinds.items()}
+    kinds = {**vars(partitions), "all": [*before.partitions, *after.partitions]}
+    return {kind: (_sum_rows(before, set(names)), _sum_rows(after, set(names))) for kind, names in kinds.items()}
 
 
-def _count(manifest: Manifest, names: set[str]) -> int:
+def _sum_rows(manifest: Manifest, names: set[str]) -> int:
     return sum(entry.rows or 0 for name, entry in manifest.partitions.items() if name in names)
 
 
-def _columns(lake: Lake, before: Manifest, after: Manifest) -> Columns:
-    """From the newest partition that only one side has as it is; a table of no partition has no schema to compare."""
-    one, other = _schema(lake, before, after), _schema(lake, after, before)
-    return Columns.between(one, other) if one and other else Columns({}, {}, {})
+def _diff_schemas(lake: Lake, before: Manifest, after: Manifest) -> SchemaDiff:
+    """Compares the newest partition that only one version has. A table without partitions has no schema to compare."""
+    old, new = _read_schema(lake, before, after), _read_schema(lake, after, before)
+    return SchemaDiff.between(old, new) if old and new else SchemaDiff({}, {}, {})
 
 
-def _schema(lake: Lake, manifest: Manifest, against: Manifest) -> dict[str, str]:
+def _read_schema(lake: Lake, manifest: Manifest, other: Manifest) -> dict[str, str]:
     if manifest.suffix != ".parquet" or not manifest.partitions:
         return {}
-    there = {entry.md5 for entry in against.partitions.values()}
-    own = [name for name, entry in manifest.partitions.items() if entry.md5 not in there]
-    path = lake.cache.fetch(manifest.partitions[max(own or manifest.partitions)].md5)
+    other_md5s = set(other.md5s.values())
+    # A partition that both versions share has the old schema even after the columns changed.
+    own = [name for name, md5 in manifest.md5s.items() if md5 not in other_md5s]
+    path = lake.cache.fetch(manifest.md5s[max(own or manifest.md5s)])
     return {name: str(kind) for name, kind in pl.read_parquet_schema(path).items()}
 
 
-def _recipe(before: Manifest, after: Manifest) -> list[str]:
-    found = []
-    for part, word in RECIPE.items():
-        one, other = getattr(before, part), getattr(after, part)
-        found += [f"{word} {name}" for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
-    return found if before.partitions and after.partitions else []
+def _diff_fingerprints(before: Manifest, after: Manifest) -> list[str]:
+    if not (before.partitions and after.partitions):
+        return []
+    changes = []
+    for part, item in FINGERPRINT_PARTS.items():
+        old, new = getattr(before, part), getattr(after, part)
+        changes += [f"{item} {name}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    if before.result_version != after.result_version:
+        changes.append(f"result version {before.result_version} → {after.result_version}")
+    return changes
 
 
-def _expect_release(lake: Lake, dataset: str, name: str) -> None:
-    known = list_releases(lake, dataset)
-    if name not in known:
-        raise UnknownPlaceError(
-            f"{name} is no release of {dataset} in {lake.root}. Those there are: {spoken(known)}."
-            " `git fetch --tags` brings those of others."
+def _check_release_exists(lake: Lake, dataset: str, release: str) -> None:
+    releases = list_releases(lake, dataset)
+    if release not in releases:
+        raise UnknownRevisionError(
+            f"{release} is not a release of {dataset} in {lake.root}. Its releases: {format_names(releases)}. Run"
+            " `git fetch --tags` to get those of others."
         )

@@ -1,6 +1,7 @@
-"""online → how fresh: which release is served, and how old the newest value of each feature table is.
+"""Reports what is online: the published release, and the age of the newest value of each feature table.
 
-It asks the registry's database alone, so it is the same for every clone and costs no import of Feast.
+Reads only the publish log in the registry's database, so the answer is the same in every clone and Feast is not
+imported.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,67 +17,68 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Served:
+class FeatureFreshness:
     """The newest values of one feature table that are online.
 
     Attributes:
-        event: The newest event time.
-        known: When the newest of them was known.
-        age: Time since that event.
+        event_time: The newest event time.
+        known_time: When the newest value became known.
+        age: Time since the newest event.
     """
 
-    event: datetime
-    known: datetime
+    event_time: datetime
+    known_time: datetime
     age: timedelta
 
+    @property
+    def delay(self) -> timedelta:
+        """Time from the newest event until its value was known."""
+        return self.known_time - self.event_time
+
     def to_dict(self) -> dict[str, Any]:
-        """For machines: age and delay in seconds."""
-        delay = (self.known - self.event).total_seconds()
-        return {**vars(self), "age": self.age.total_seconds(), "delay": delay}
+        """As JSON."""
+        return {
+            "event_time": self.event_time,
+            "known_time": self.known_time,
+            "age_s": self.age.total_seconds(),
+            "delay_s": self.delay.total_seconds(),
+        }
 
 
 @dataclass(frozen=True)
-class Freshness:
+class OnlineFreshness:
     """What is online of a dataset.
 
     Attributes:
-        release: Its release.
-        side: The side that serves it.
+        release: The published release; empty if tables of a workspace were published.
+        slot: The slot that serves it.
         switched_at: When the service was switched to it.
         views: Feature table → its newest values.
     """
 
     release: str
-    side: str
+    slot: str
     switched_at: datetime
-    views: Mapping[str, Served]
+    views: Mapping[str, FeatureFreshness]
 
-    def lines(self, last: str) -> Iterator[str]:
-        """For people; `last` is the last release."""
-        behind = "" if self.release == last else f"; {last} is released and not online"
-        named = self.release or "tables of a workspace"
-        yield f"online: {named} from side {self.side} since {self.switched_at.isoformat()}{behind}"
-        for table, found in self.views.items():
+    def format_lines(self, last_release: str) -> Iterator[str]:
+        """Human-readable lines, with a note if `last_release` is not the one online."""
+        behind = "" if self.release == last_release else f"; {last_release} is released but not online"
+        release = self.release or "tables of a workspace"
+        yield f"online: {release} in slot {self.slot} since {self.switched_at.isoformat()}{behind}"
+        for table, view in self.views.items():
             yield (
-                f"  {table}: newest event {found.event.isoformat()}, {_spoken(found.age)} old,"
-                f" known {_spoken(found.known - found.event)} later"
+                f"  {table}: newest event {view.event_time.isoformat()}, {_format_span(view.age)} old,"
+                f" known after {_format_span(view.delay)}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """For machines: ages in seconds."""
-        views = {
-            table: {
-                **vars(found),
-                "age": found.age.total_seconds(),
-                "delay": (found.known - found.event).total_seconds(),
-            }
-            for table, found in self.views.items()
-        }
-        return {**vars(self), "views": views}
+        """As JSON."""
+        return {**vars(self), "views": {table: view.to_dict() for table, view in self.views.items()}}
 
 
-def freshness(settings: Settings, dataset: str, now: datetime | None = None) -> Freshness | None:
-    """What is online of `dataset`, by what the last publish wrote down; None if nothing is, or there is no registry.
+def read_freshness(settings: Settings, dataset: str, now: datetime | None = None) -> OnlineFreshness | None:
+    """What the last publish of `dataset` recorded; None if there was none, or no registry is configured.
 
     Raises:
         RegistryError: The registry's database does not answer.
@@ -89,17 +91,17 @@ def freshness(settings: Settings, dataset: str, now: datetime | None = None) -> 
         online = publications.online()
     if online is None:
         return None
-    proof, moment = online.proof, now or datetime.now(UTC)
-    views = {table: _served(found, moment) for table, found in proof["newest"].items()}
-    return Freshness(proof["release"], proof["side"], online.switched_at, views)
+    report, now = online.proof, now or datetime.now(UTC)
+    views = {table: _view_freshness(times, now) for table, times in report["newest"].items()}
+    return OnlineFreshness(report["release"], report["side"], online.switched_at, views)
 
 
-def _served(found: Mapping[str, str], now: datetime) -> Served:
-    event, known = (datetime.fromisoformat(found[name]) for name in ("event", "known"))
-    return Served(event, known, now - event)
+def _view_freshness(times: Mapping[str, str], now: datetime) -> FeatureFreshness:
+    event_time, known_time = (datetime.fromisoformat(times[name]) for name in ("event", "known"))
+    return FeatureFreshness(event_time, known_time, now - event_time)
 
 
-def _spoken(span: timedelta) -> str:
+def _format_span(span: timedelta) -> str:
     if span >= TWO_DAYS:
         return f"{span.days:,} days"
     if span >= HOUR:

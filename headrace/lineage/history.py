@@ -1,4 +1,4 @@
-"""The tables of a dataset at one revision, or as the workspace shows them; and what each release holds of them."""
+"""The tables of a dataset at a git revision or in the workspace, and the releases that contain a partition."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,19 +14,23 @@ from headrace.storage.manifest import MANIFEST, Manifest
 from headrace.storage.table_store import Lake
 
 
-class UnknownPlaceError(HeadraceError):
-    """There is no such revision, table or partition."""
+class UnknownRevisionError(HeadraceError):
+    """There is no such git revision or release."""
+
+
+class UnknownTableError(HeadraceError):
+    """There is no such table or partition."""
 
 
 @dataclass(frozen=True)
-class Tables:
-    """The tables of a dataset, as the workspace shows them or as a git revision records them.
+class DatasetRevision:
+    """The tables of a dataset as a git revision records them, or as they are in the workspace.
 
     Attributes:
-        lake: The workspace.
-        dataset: The dataset's name.
+        lake: The workspace's tables.
+        dataset: Name of the dataset.
         revision: A git revision, for example a release; None for the workspace.
-        commit: The commit it names; that of the workspace is what its tables stand on.
+        commit: The commit of the revision; for the workspace, HEAD.
     """
 
     lake: Lake
@@ -36,103 +40,107 @@ class Tables:
     _manifests: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def at(cls, lake: Lake, dataset: str, revision: str | None = None) -> "Tables":
-        """The tables at `revision`.
+    def open(cls, lake: Lake, dataset: str, revision: str | None = None) -> "DatasetRevision":
+        """The tables at `revision`, by default those of the workspace.
 
         Raises:
-            UnknownPlaceError: Git does not know it, or it has no table of that dataset.
+            UnknownRevisionError: Git does not know the revision.
+            UnknownTableError: It has no table of the dataset.
         """
         try:
             commit = git.commit_of(lake.root, revision) if revision else git.head(lake.root)
         except git.GitError:
-            raise UnknownPlaceError(
-                f"{revision} is no revision of {lake.root}. Releases of {dataset} there:"
-                f" {spoken(list_releases(lake, dataset))}. `git fetch --tags` brings those of others."
+            raise UnknownRevisionError(
+                f"{revision} is not a revision of {lake.root}. Releases of {dataset} there:"
+                f" {format_names(list_releases(lake, dataset))}. Run `git fetch --tags` to get those of others."
             ) from None
-        found = cls(lake, dataset, revision, commit)
-        if not found.names:
-            raise UnknownPlaceError(
-                f"{found.where} has no table of a dataset {dataset!r}. Releases of it:"
-                f" {spoken(list_releases(lake, dataset))}; `headrace run {dataset}` makes tables here."
+        opened = cls(lake, dataset, revision, commit)
+        if not opened.table_names:
+            raise UnknownTableError(
+                f"{opened.label} has no table of a dataset {dataset!r}. Releases of it:"
+                f" {format_names(list_releases(lake, dataset))}. `headrace run {dataset}` computes its tables here."
             )
-        return found
+        return opened
 
     @property
-    def where(self) -> str:
-        """The place, for people."""
+    def label(self) -> str:
+        """The revision or the workspace, for messages."""
         return self.revision or f"The workspace {self.lake.root}"
 
     @cached_property
-    def outs(self) -> dict[str, str]:
-        """Table → md5 of its folder's list, for those that are recorded."""
-        found = recorded_outs(self.lake.root, self.revision)
-        tables = {path.removeprefix("data/"): out["md5"] for path, out in found.items()}
+    def directory_md5s(self) -> dict[str, str]:
+        """Table → md5 of its directory object, for the tables that are recorded in git."""
+        outs = recorded_outs(self.lake.root, self.revision)
+        tables = {path.removeprefix("data/"): out["md5"] for path, out in outs.items()}
         return {table: md5 for table, md5 in tables.items() if table.split("/")[1:2] == [self.dataset]}
 
     @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Every table."""
-        shown = () if self.revision else self.lake.tables(self.dataset)
-        return tuple(sorted({*self.outs, *shown}))
+    def table_names(self) -> tuple[str, ...]:
+        """Every table, recorded or not."""
+        unrecorded = () if self.revision else self.lake.tables(self.dataset)
+        return tuple(sorted({*self.directory_md5s, *unrecorded}))
 
     def manifest(self, table: str) -> Manifest:
-        """What the table holds; nothing at all if there is none."""
+        """The table's manifest; an empty one if there is no such table."""
         if table not in self._manifests:
-            self._manifests[table] = self._manifest(table)
+            self._manifests[table] = self._read_manifest(table)
         return self._manifests[table]
 
-    def _manifest(self, table: str) -> Manifest:
+    def _read_manifest(self, table: str) -> Manifest:
         if not self.revision and (self.lake.folder(table) / MANIFEST).exists():
             return self.lake.manifest(table)
-        if table not in self.outs:
+        if table not in self.directory_md5s:
             return Manifest(table)
         cache = self.lake.cache
-        return Manifest.from_bytes(cache.fetch(read_directory(cache, self.outs[table])[MANIFEST]).read_bytes())
+        files = read_directory(cache, self.directory_md5s[table])
+        return Manifest.from_bytes(cache.fetch(files[MANIFEST]).read_bytes())
 
-    def table(self, given: str) -> str:
-        """The full name of a table, given that, `<state>/<name>`, or its name alone if no other state has one.
+    def resolve_table(self, name: str) -> str:
+        """The full name of a table, given that, `<state>/<name>`, or the bare name if only one state has it.
 
         Raises:
-            UnknownPlaceError: It is none, or several.
+            UnknownTableError: No table has the name, or several have.
         """
-        state, _, name = given.partition("/")
-        exact = [table for table in self.names if table in (given, f"{state}/{self.dataset}/{name}")]
-        hits = exact or [table for table in self.names if table.rsplit("/", 1)[-1] == given]
-        if len(hits) != 1:
-            known = ", ".join(hits or self.names).replace(f"/{self.dataset}/", "/")
-            seen = "may be one of several" if hits else "is no table of it"
-            raise UnknownPlaceError(f"{self.where}, dataset {self.dataset}: {given} {seen}. Say which: {known}.")
-        return hits[0]
+        state, _, bare_name = name.partition("/")
+        exact = [table for table in self.table_names if table in (name, f"{state}/{self.dataset}/{bare_name}")]
+        matches = exact or [table for table in self.table_names if table.rsplit("/", 1)[-1] == name]
+        if len(matches) != 1:
+            choices = ", ".join(matches or self.table_names).replace(f"/{self.dataset}/", "/")
+            problem = "is ambiguous" if matches else "is not a table of it"
+            raise UnknownTableError(
+                f"{self.label}, dataset {self.dataset}: {name} {problem}. Choose one of: {choices}."
+            )
+        return matches[0]
 
 
 @dataclass(frozen=True)
-class Past:
-    """What the releases of a dataset hold; their folders' lists alone are read."""
+class ReleaseHistory:
+    """Which releases of a dataset contain a partition. Reads directory objects only, and each of them once."""
 
     lake: Lake
     dataset: str
-    _lists: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    _directories: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def releases(self) -> list[str]:
-        """Oldest first."""
+        """Every release, oldest first."""
         return list_releases(self.lake, self.dataset)
 
-    def holding(self, table: str, partition: str, md5: str | None = None) -> Iterator[str]:
-        """The releases, newest first, whose partition has these bytes; or that have it, whatever its bytes."""
+    def releases_with(self, table: str, partition: str, md5: str | None = None) -> Iterator[str]:
+        """The releases, newest first, that have the partition; with `md5`, those that have it with these bytes."""
         for release in reversed(self.releases):
-            found = (seen for name, seen in self._list(release, table).items() if name.startswith(f"{partition}."))
-            if any(md5 in (None, seen) for seen in found):
+            md5s = (found for name, found in self._files(release, table).items() if name.startswith(f"{partition}."))
+            if any(md5 in (None, found) for found in md5s):
                 yield release
 
-    def _list(self, release: str, table: str) -> Mapping[str, str]:
-        md5 = self._recorded(release, table)
-        if md5 and md5 not in self._lists:
-            self._lists[md5] = read_directory(self.lake.cache, md5)
-        return self._lists[md5] if md5 else {}
+    def _files(self, release: str, table: str) -> Mapping[str, str]:
+        md5 = self._directory_md5(release, table)
+        if md5 and md5 not in self._directories:
+            self._directories[md5] = read_directory(self.lake.cache, md5)
+        return self._directories[md5] if md5 else {}
 
-    def _recorded(self, release: str, table: str) -> str:
-        """The md5 of the table's list: of its own `.dvc` file, or in `dvc.lock`; empty if it is in neither."""
+    def _directory_md5(self, release: str, table: str) -> str:
+        """From the table's `.dvc` file (raw tables) or from `dvc.lock`; empty if it is in neither."""
         root = self.lake.root
         if pointer := git.show(root, release, f"data/{table}.dvc"):
             return str(parse_yaml(pointer)["outs"][0]["md5"])
@@ -140,8 +148,8 @@ class Past:
         return next((str(out["md5"]) for out in outs if out["path"] == f"data/{table}"), "")
 
 
-def spoken(names: Sequence[str], none: str = "none") -> str:
-    """All of a few names; of many the first, the last and how many they are."""
-    if len(names) > 8:  # noqa: PLR2004  what a line holds
+def format_names(names: Sequence[str], none: str = "none") -> str:
+    """Up to eight names; of more, the first, the last and their number."""
+    if len(names) > 8:  # noqa: PLR2004  fits a line
         return f"{names[0]} … {names[-1]} ({len(names):,})"
     return ", ".join(names) or none

@@ -1,7 +1,7 @@
-"""table → where it came from, and where it went: back to object, query or answers, forward to tables and releases.
+"""Traces a partition back to its objects, queries and annotations, and forward to the tables and releases that use it.
 
-Manifests alone are read, unless a row is asked for. An input is named by the md5 it was read with: where its table has
-other bytes by now that is said, and the walk goes on in the last release that still has the old ones.
+Only manifests are read, unless a row is asked for. An input is identified by the md5 it was read with. If its table
+has other bytes by now, the trace continues in the newest release that still has the old ones.
 """
 
 from collections import defaultdict
@@ -9,224 +9,231 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace.lineage.history import Past, Tables, UnknownPlaceError, spoken
-from headrace.lineage.row_lookup import Found
+from headrace.lineage.history import DatasetRevision, ReleaseHistory, UnknownTableError, format_names
+from headrace.lineage.row_lookup import RowMatch
 from headrace.storage.manifest import Entry, Manifest
 
-ORIGINS = ("object", "query")
-"""Facts of a raw partition that say where it came from."""
+RAW_SOURCES = ("object", "query")
+"""Metadata of a raw partition that identifies its source."""
+
+CURRENT, CHANGED, REMOVED = "current", "changed", "removed"
 
 
 @dataclass(frozen=True)
-class Node:
-    """A partition with the bytes that were read, and what it was computed from in turn.
+class LineageNode:
+    """A partition with the bytes that were read, and the partitions it was computed from.
 
     Attributes:
         table: The table.
         partition: The partition.
-        md5: Its bytes, as the one who read them says.
-        standing: `as read`, or since then `changed` or `gone`.
-        release: The release that lent the entry, where the table has other bytes by now.
-        entry: What the manifest says; None if no release has these bytes.
-        maker: The table whose computation made it, for one that is made beside another.
+        md5: Hash of the bytes that were read.
+        status: `current`, or `changed` or `removed` in its table since it was read.
+        release: The release that the entry was taken from, if the status is not `current`.
+        entry: The manifest entry; None if no release has these bytes.
+        producer: For a side output, the table whose computation wrote it.
         inputs: What it was computed from.
     """
 
     table: str
     partition: str
     md5: str
-    standing: str
+    status: str
     release: str | None
     entry: Entry | None
-    maker: str | None = None
-    inputs: tuple["Node", ...] = ()
+    producer: str | None = None
+    inputs: tuple["LineageNode", ...] = ()
 
     @property
     def id(self) -> str:
-        """A name for these bytes in this place."""
+        """Identifies these bytes of this partition."""
         return f"{self.table}/{self.partition}@{self.md5}"
 
     @property
-    def origin(self) -> dict[str, Any]:
-        """Where it came from: the object, the query, or the answers of people. Nothing for what was computed."""
-        facts = self.entry.facts if self.entry else {}
+    def source(self) -> dict[str, Any]:
+        """Where the bytes entered the dataset: object, query or annotations. Empty for what was computed."""
+        metadata = self.entry.facts if self.entry else {}
         if self.table.startswith("annotations/"):
-            return {"answers": dict(facts)}
-        return {name: facts[name] for name in ORIGINS if name in facts}
+            return {"annotations": dict(metadata)}
+        return {name: metadata[name] for name in RAW_SOURCES if name in metadata}
 
-    def walk(self) -> Iterator["Node"]:
-        """This node and all it came from, each once, inputs after what was made of them."""
-        seen: set[str] = set()
-        waiting = [self]
-        while waiting:
-            node = waiting.pop(0)
-            if node.id not in seen:
-                seen.add(node.id)
-                waiting.extend(node.inputs)
+    def walk(self) -> Iterator["LineageNode"]:
+        """This node and all that it was computed from, breadth first, each once."""
+        visited: set[str] = set()
+        queue = [self]
+        while queue:
+            node = queue.pop(0)
+            if node.id not in visited:
+                visited.add(node.id)
+                queue.extend(node.inputs)
                 yield node
 
     def to_dict(self) -> dict[str, Any]:
-        """For machines; inputs by their ids."""
+        """The node as JSON, with its inputs by their ids."""
+        key = {"id": self.id, "table": self.table, "partition": self.partition, "md5": self.md5}
+        state = {"status": self.status, "release": self.release, "producer": self.producer}
         entry = self.entry
-        known = {"size": entry.size, "rows": entry.rows, "facts": dict(entry.facts)} if entry else {}
-        place = {"id": self.id, "table": self.table, "partition": self.partition, "md5": self.md5}
-        state = {"standing": self.standing, "release": self.release, "made_beside": self.maker}
-        return place | state | known | {"origin": self.origin, "inputs": [node.id for node in self.inputs]}
+        content = {"size": entry.size, "rows": entry.rows, "metadata": dict(entry.facts)} if entry else {}
+        return key | state | content | {"source": self.source, "inputs": [node.id for node in self.inputs]}
 
 
 @dataclass(frozen=True)
-class Lineage:
-    """Where one partition came from and where it went.
+class PartitionLineage:
+    """Where one partition came from, and where it went.
 
     Attributes:
-        tables: The tables it was looked for in.
-        node: The partition, and all it came from.
-        recipe: The manifest it stands in, less its partitions: code, parameters and libraries.
-        releases: The releases that hold exactly these bytes, oldest first.
-        used_by: Table → partitions computed from these bytes, at once or by way of others.
-        found: The row that was asked for.
+        tables: The tables that the partition was looked up in.
+        node: The partition, and all that it was computed from.
+        fingerprint: The table's manifest without its partitions: code, parameters, libraries and result version.
+        releases: The releases that contain exactly these bytes, oldest first.
+        used_by: Table → partitions computed from these bytes, directly or through other tables.
+        row_match: The row that was asked for.
     """
 
-    tables: Tables
-    node: Node
-    recipe: Manifest
+    tables: DatasetRevision
+    node: LineageNode
+    fingerprint: Manifest
     releases: Sequence[str]
     used_by: Mapping[str, Sequence[str]]
-    found: Found | None = None
+    row_match: RowMatch | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For machines."""
-        recipe = {name: dict(getattr(self.recipe, name)) for name in ("code", "params", "libraries")}
-        row = {"rows": self.found.rows, "annotations": self.found.annotations} if self.found else {}
+        """The lineage as JSON."""
+        fingerprint = {name: dict(getattr(self.fingerprint, name)) for name in ("code", "params", "libraries")}
+        match = self.row_match
         return {
             "dataset": self.tables.dataset,
             "revision": self.tables.revision,
             "commit": self.tables.commit,
             "id": self.node.id,
             "nodes": [node.to_dict() for node in self.node.walk()],
-            "recipe": recipe,
+            "fingerprint": fingerprint | {"result_version": self.fingerprint.result_version},
             "releases": list(self.releases),
             "used_by": {table: list(names) for table, names in self.used_by.items()},
-            **row,
+            **({"rows": match.rows, "annotations": match.annotations} if match else {}),
         }
 
 
-def lineage(tables: Tables, given: str, partition: str | None = None, row: Mapping[str, str] | None = None) -> Lineage:
-    """Where a partition came from, and where it went.
+def trace_lineage(
+    tables: DatasetRevision, table_name: str, partition: str | None = None, row: Mapping[str, str] | None = None
+) -> PartitionLineage:
+    """Trace a partition, or the partition of a row, in both directions.
 
     Args:
-        tables: The workspace's tables, or those of a revision.
-        given: The table, as `Tables.table` takes it.
-        partition: The partition; None if the row tells, or if there is only one.
+        tables: The tables of the workspace or of a revision.
+        table_name: The table, as `DatasetRevision.resolve_table` takes it.
+        partition: The partition; None if the row identifies it, or if there is only one.
         row: Column → value, as text, of the row that is asked for.
 
     Raises:
-        UnknownPlaceError: There is no such table or partition.
-        UnknownRowError: There is no such row, or in more than one partition.
-        MissingObjectError: A manifest, or the bytes that hold the row, are nowhere.
+        UnknownTableError: There is no such table or partition.
+        UnknownRowError: There is no such row, or several partitions have one.
+        MissingObjectError: A manifest, or the bytes of the row, are neither in the cache nor on the remote.
     """
-    table, past = tables.table(given), Past(tables.lake, tables.dataset)
+    table, history = tables.resolve_table(table_name), ReleaseHistory(tables.lake, tables.dataset)
     manifest = tables.manifest(table)
     if partition is not None or not row:
-        partition = _partition(tables, past, table, partition)
-    found = Found.of(tables.lake.cache, manifest, partition, row) if row else None
-    partition = found.partition if found else str(partition)
-    node = Walk(tables, past).node(table, partition, manifest.partitions[partition].md5)
-    if found:
-        answers = [item.md5 for item in node.walk() if item.table.startswith("annotations/")]
-        found = found.with_annotations(tables.lake.cache, answers)
-    held = list(past.holding(table, partition, node.md5))[::-1]
-    return Lineage(tables, node, manifest.with_partitions({}), held, used_by(tables, node), found)
+        partition = _resolve_partition(tables, history, table, partition)
+    match = RowMatch.find(tables.lake.cache, manifest, partition, row) if row else None
+    partition = match.partition if match else str(partition)
+
+    node = LineageBuilder(tables, history).node(table, partition, manifest.partitions[partition].md5)
+    if match:
+        annotation_md5s = [item.md5 for item in node.walk() if item.table.startswith("annotations/")]
+        match = match.with_annotations(tables.lake.cache, annotation_md5s)
+    releases = list(history.releases_with(table, partition, node.md5))[::-1]
+    return PartitionLineage(tables, node, manifest.with_partitions({}), releases, find_dependents(tables, node), match)
 
 
 @dataclass(frozen=True)
-class Walk:
-    """The way back, each place looked at once."""
+class LineageBuilder:
+    """Builds nodes backwards from a partition, each once."""
 
-    tables: Tables
-    past: Past
-    _known: dict[tuple[str, str, str], Node] = field(default_factory=dict, repr=False, compare=False)
+    tables: DatasetRevision
+    history: ReleaseHistory
+    _nodes: dict[tuple[str, str, str], LineageNode] = field(default_factory=dict, repr=False, compare=False)
 
-    def node(self, table: str, partition: str, md5: str) -> Node:
-        """The bytes `md5` of a partition, and all they came from."""
-        place = (table, partition, md5)
-        if place not in self._known:
-            self._known[place] = self._node(*place)
-        return self._known[place]
+    def node(self, table: str, partition: str, md5: str) -> LineageNode:
+        """The partition with the bytes `md5`, with all that it was computed from."""
+        key = (table, partition, md5)
+        if key not in self._nodes:
+            self._nodes[key] = self._build_node(*key)
+        return self._nodes[key]
 
-    def _node(self, table: str, partition: str, md5: str) -> Node:
-        now = self.tables.manifest(table).partitions.get(partition)
-        if now and now.md5 == md5:
-            return self._made(Node(table, partition, md5, "as read", None, now), self.tables)
-        standing = "changed" if now else "gone"
-        release = next(self.past.holding(table, partition, md5), None)
+    def _build_node(self, table: str, partition: str, md5: str) -> LineageNode:
+        current = self.tables.manifest(table).partitions.get(partition)
+        if current and current.md5 == md5:
+            return self._with_inputs(LineageNode(table, partition, md5, CURRENT, None, current), self.tables)
+        status = CHANGED if current else REMOVED
+        release = next(self.history.releases_with(table, partition, md5), None)
         if release is None:
-            return Node(table, partition, md5, standing, None, None)
-        then = Tables(self.tables.lake, self.tables.dataset, release)
-        entry = then.manifest(table).partitions[partition]
-        return self._made(Node(table, partition, md5, standing, release, entry), then)
+            return LineageNode(table, partition, md5, status, None, None)
+        released = DatasetRevision(self.tables.lake, self.tables.dataset, release)
+        entry = released.manifest(table).partitions[partition]
+        return self._with_inputs(LineageNode(table, partition, md5, status, release, entry), released)
 
-    def _made(self, node: Node, tables: Tables) -> Node:
-        """`node` with what it was computed from, as `tables` have it."""
-        maker, inputs = None, node.entry.inputs if node.entry else {}
-        if not inputs and not node.origin:
-            maker, inputs = _maker(node, tables)
+    def _with_inputs(self, node: LineageNode, tables: DatasetRevision) -> LineageNode:
+        producer, inputs = None, node.entry.inputs if node.entry else {}
+        if not inputs and not node.source:
+            producer, inputs = _find_producer(node, tables)
         nodes = [self.node(table, name, md5) for table in sorted(inputs) for name, md5 in sorted(inputs[table].items())]
-        return replace(node, maker=maker, inputs=tuple(nodes))
+        return replace(node, producer=producer, inputs=tuple(nodes))
 
 
-def _maker(node: Node, tables: Tables) -> tuple[str | None, Mapping[str, Mapping[str, str]]]:
-    """The table whose computation made `node` beside its own partition, and what it read."""
-    for table in tables.names:
+def _find_producer(node: LineageNode, tables: DatasetRevision) -> tuple[str | None, Mapping[str, Mapping[str, str]]]:
+    """The table whose computation wrote `node` as a side output, and that computation's inputs.
+
+    The entry of a side output (rejected rows) lists no inputs; the entry of the partition beside it does.
+    """
+    for table in tables.table_names:
         entry = tables.manifest(table).partitions.get(node.partition)
         if entry and node.table in entry.beside and entry.beside[node.table].md5 == node.md5:
             return table, entry.inputs
     return None, {}
 
 
-def used_by(tables: Tables, node: Node) -> dict[str, tuple[str, ...]]:
-    """Table → partitions that were computed from the bytes of `node`, at once or by way of others."""
-    readers = _readers(tables)
+def find_dependents(tables: DatasetRevision, node: LineageNode) -> dict[str, tuple[str, ...]]:
+    """Table → partitions that were computed from the bytes of `node`, directly or through other tables."""
+    readers = _index_readers(tables)
     reached: dict[tuple[str, str], str] = {}
-    waiting = [(node.table, node.partition, node.md5)]
-    while waiting:
-        for table, partition, md5 in readers.get(waiting.pop(), ()):
+    queue = [(node.table, node.partition, node.md5)]
+    while queue:
+        for table, partition, md5 in readers.get(queue.pop(), ()):
             if (table, partition) not in reached:
                 reached[table, partition] = md5
-                waiting.append((table, partition, md5))
-    found: dict[str, list[str]] = defaultdict(list)
+                queue.append((table, partition, md5))
+    dependents: dict[str, list[str]] = defaultdict(list)
     for table, partition in sorted(reached):
-        found[table].append(partition)
-    return {table: tuple(names) for table, names in found.items()}
+        dependents[table].append(partition)
+    return {table: tuple(names) for table, names in dependents.items()}
 
 
-def _readers(tables: Tables) -> dict[tuple[str, str, str], list[tuple[str, str, str]]]:
-    """Table, partition and md5 of everything that was read → those of what was made of it."""
+def _index_readers(tables: DatasetRevision) -> dict[tuple[str, str, str], list[tuple[str, str, str]]]:
+    """(table, partition, md5) of every input → those of the partitions and side outputs computed from it."""
     readers: dict[tuple[str, str, str], list[tuple[str, str, str]]] = defaultdict(list)
-    for table in tables.names:
+    for table in tables.table_names:
         for partition, entry in tables.manifest(table).partitions.items():
-            made = [(table, partition, entry.md5)]
-            made += [(other, partition, more.md5) for other, more in entry.beside.items()]
-            for read, names in entry.inputs.items():
+            outputs = [(table, partition, entry.md5)]
+            outputs += [(other, partition, side.md5) for other, side in entry.beside.items()]
+            for input_table, names in entry.inputs.items():
                 for name, md5 in names.items():
-                    readers[read, name, md5].extend(made)
+                    readers[input_table, name, md5].extend(outputs)
     return readers
 
 
-def _partition(tables: Tables, past: Past, table: str, partition: str | None) -> str:
-    """`partition`, or the only one there is.
+def _resolve_partition(tables: DatasetRevision, history: ReleaseHistory, table: str, partition: str | None) -> str:
+    """`partition`, or the only one that the table has.
 
     Raises:
-        UnknownPlaceError: There is none of that name, or no name was given and there are several.
+        UnknownTableError: The table does not have it, or no name was given and there are several.
     """
-    there = sorted(tables.manifest(table).partitions)
-    if partition is None and len(there) == 1:
-        return there[0]
-    if partition in there:
+    names = sorted(tables.manifest(table).partitions)
+    if partition is None and len(names) == 1:
+        return names[0]
+    if partition in names:
         return str(partition)
-    where = f"{tables.where}: {table} has {spoken(there, 'no partition')}"
+    where = f"{tables.label}: {table} has {format_names(names, 'no partition')}"
     if partition is None:
-        raise UnknownPlaceError(f"{where}. Say which with `--partition`, or name a row with `--row column=value`.")
-    once = next(past.holding(table, partition), None)
-    hint = f" It is in {once}: add `--revision {once}`." if once else " No release that was fetched has it either."
-    raise UnknownPlaceError(f"{where}; {partition} is not among them.{hint}")
+        raise UnknownTableError(f"{where}. Choose one with `--partition`, or a row with `--row column=value`.")
+    release = next(history.releases_with(table, partition), None)
+    hint = f" {release} has it: add `--revision {release}`." if release else " No fetched release has it either."
+    raise UnknownTableError(f"{where}; {partition} is not among them.{hint}")

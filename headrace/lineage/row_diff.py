@@ -1,6 +1,6 @@
-"""partitions, partitions → rows that came, changed and went, told apart by the table's declared keys.
+"""Counts the rows that were added, changed and removed between two versions of a table, by its declared key.
 
-Reads the partitions that differ, one at a time and both sides of it.
+Reads the partitions that differ, one at a time, in both versions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,71 +12,72 @@ from headrace.dataset import EVENT_TIME, Dataset
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
 
-NTH = "headrace nth"
-"""Which of the rows of one key it is: where a key is there twice, the first is compared with the first."""
+NTH = "__nth"
+"""Number of a row among those with the same key. If a key occurs twice, first is compared with first."""
 
-WAS = "headrace was "
+BEFORE = "__before_"
+"""Prefix of the old version's columns in the join."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows that are new, that have other values, and that are gone."""
+class RowDiff:
+    """Number of rows that were added, that have other values, and that were removed."""
 
     added: int = 0
     changed: int = 0
     removed: int = 0
 
-    def __add__(self, other: "Rows") -> "Rows":
-        """Both together."""
-        return Rows(self.added + other.added, self.changed + other.changed, self.removed + other.removed)
+    def __add__(self, other: "RowDiff") -> "RowDiff":
+        return RowDiff(self.added + other.added, self.changed + other.changed, self.removed + other.removed)
 
     def __str__(self) -> str:
-        """For people: `+1 ~3 -0`."""
         return f"+{self.added:,} ~{self.changed:,} -{self.removed:,}"
 
 
-def keys_of(dataset: Dataset, table: str) -> tuple[str, ...]:
-    """What tells the rows of `table` apart, by today's declaration; nothing where none is declared."""
+def declared_key(dataset: Dataset, table: str) -> tuple[str, ...]:
+    """The columns that identify a row of `table` in today's declaration; empty if none are declared."""
     state, _, name = table.split("/")
-    declared: dict[str, Mapping[str, tuple[str, ...]]] = {
+    keys: dict[str, Mapping[str, tuple[str, ...]]] = {
         "validated": {source.name: tuple(source.key) for source in dataset.sources},
-        "features": {made.name: (*made.keys, EVENT_TIME) for made in dataset.features},
-        "labels": {labeling.name: (*labeling.keys, "sample_id") for labeling in dataset.labels},
+        "features": {table.name: (*table.keys, EVENT_TIME) for table in dataset.features},
+        "labels": {task.name: (*task.keys, "sample_id") for task in dataset.labels},
     }
-    return declared.get(state, {}).get(name, ())
+    return keys.get(state, {}).get(name, ())
 
 
-def between(lake: Lake, before: Manifest, after: Manifest, keys: Sequence[str]) -> Rows | None:
-    """What became of the rows of a table; a row that moves to another partition went here and came there.
+def diff_rows(lake: Lake, before: Manifest, after: Manifest, key: Sequence[str]) -> RowDiff | None:
+    """Compare the rows of two versions of a table. A row that moved to another partition is removed and added.
 
-    None for raw bytes, whose rows nobody has counted.
+    None for tables of unparsed objects, which have no row counts.
     """
-    had, has = before.partitions, after.partitions
-    if any(entry.rows is None for entry in (*had.values(), *has.values())):
+    old, new = before.partitions, after.partitions
+    if any(entry.rows is None for entry in (*old.values(), *new.values())):
         return None
-    found = Rows(
-        added=sum(has[name].rows or 0 for name in has.keys() - had.keys()),
-        removed=sum(had[name].rows or 0 for name in had.keys() - has.keys()),
+    total = RowDiff(
+        added=sum(new[name].rows or 0 for name in new.keys() - old.keys()),
+        removed=sum(old[name].rows or 0 for name in old.keys() - new.keys()),
     )
-    for name in sorted(had.keys() & has.keys()):
-        if had[name].md5 != has[name].md5:
-            old, new = (pl.read_parquet(lake.cache.fetch(side[name].md5)) for side in (had, has))
-            found += compared(old, new, keys)
-    return found
+    for name in sorted(old.keys() & new.keys()):
+        if old[name].md5 != new[name].md5:
+            old_rows, new_rows = (pl.read_parquet(lake.cache.fetch(version[name].md5)) for version in (old, new))
+            total += compare_rows(old_rows, new_rows, key)
+    return total
 
 
-def compared(old: pl.DataFrame, new: pl.DataFrame, keys: Sequence[str]) -> Rows:
-    """What leads from the rows `old` to the rows `new`; without keys, a row with another value is another row."""
+def compare_rows(old: pl.DataFrame, new: pl.DataFrame, key: Sequence[str]) -> RowDiff:
+    """Compare two frames. Without a key, a row with another value is another row."""
     shared = [name for name in new.columns if old.schema.get(name) == new.schema[name]]
     if not shared:
-        return Rows(added=new.height, removed=old.height)
-    by = [*(keys if keys and set(keys) <= set(shared) else shared), NTH]
-    is_alike = len(shared) == len(old.columns) == len(new.columns)
+        return RowDiff(added=new.height, removed=old.height)
+    by = [*(key if key and set(key) <= set(shared) else shared), NTH]
+    same_schema = len(shared) == len(old.columns) == len(new.columns)
     old, new = (frame.with_columns(pl.int_range(pl.len()).over(by[:-1]).alias(NTH)) for frame in (old, new))
-    both = new.join(old.rename(lambda name: name if name in by else WAS + name), on=by, nulls_equal=True)
-    same = pl.all_horizontal(pl.lit(is_alike), *(_is_same(name) for name in shared if name not in by))
-    return Rows(new.height - both.height, both.filter(~same).height, old.height - both.height)
+
+    # In Polars NaN equals NaN, but null equals null only with `nulls_equal` and `eq_missing`.
+    both = new.join(old.rename(lambda name: name if name in by else BEFORE + name), on=by, nulls_equal=True)
+    same = pl.all_horizontal(pl.lit(same_schema), *(_is_same(name) for name in shared if name not in by))
+    return RowDiff(new.height - both.height, both.filter(~same).height, old.height - both.height)
 
 
 def _is_same(name: str) -> pl.Expr:
-    return pl.col(name).eq_missing(pl.col(WAS + name))
+    return pl.col(name).eq_missing(pl.col(BEFORE + name))

@@ -1,7 +1,7 @@
-"""column=value → the row: found in the one partition that has it, and led on to the annotations it was made from.
+"""Finds the row that column values identify, and the annotations that it was made from.
 
-A training row is a way to name one too: given its keys and `event_timestamp`, the row is meant that was the newest
-one known at that time. (How old it may be is for retrieval to judge, by the table's ttl.)
+A training row identifies a feature row, too: its keys and `event_timestamp` select the newest row that was known at
+that time. The row's age is not limited here; retrieval limits it by the table's ttl.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,24 +18,24 @@ from headrace.label import aggregation
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest
 
-ASKED_AT = "event_timestamp"
-"""Column of a training row that says as of when it was answered."""
+REQUEST_TIME = "event_timestamp"
+"""Column of a training row: the time as of which its features were retrieved."""
 
-TRUTH = {"true": True, "false": False}
+BOOLEANS = {"true": True, "false": False}
 
 
 class UnknownRowError(HeadraceError):
-    """No row is meant by what was given, or it cannot be told which."""
+    """The column values match no row, or rows of several partitions."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The rows of one partition that were meant.
+class RowMatch:
+    """The rows of one partition that match the given column values.
 
     Attributes:
-        partition: Where they are.
-        rows: Column → value of each.
-        annotations: The last event of every annotation that the rows name.
+        partition: Their partition.
+        rows: Column → value of each row.
+        annotations: The last event of each annotation that the rows name.
     """
 
     partition: str
@@ -43,102 +43,119 @@ class Found:
     annotations: Sequence[dict[str, Any]] = ()
 
     @classmethod
-    def of(cls, cache: Cache, manifest: Manifest, partition: str | None, wanted: Mapping[str, str]) -> "Found":
-        """The rows whose columns have the values `wanted`, in `partition` or wherever in the table they are.
+    def find(cls, cache: Cache, manifest: Manifest, partition: str | None, values: Mapping[str, str]) -> "RowMatch":
+        """The rows whose columns have these `values`, in `partition` or in whichever partition has them.
 
         Raises:
-            UnknownRowError: There are none, or several partitions have some; or there is no such column or value.
+            UnknownRowError: No row matches, rows of several partitions do, or there is no such column or value.
         """
         if manifest.suffix != ".parquet":
             raise UnknownRowError(
-                f"{manifest.table} keeps bytes as they came ({manifest.suffix}), so it has no rows to name. Ask for a"
-                f" row of validated/{manifest.table.split('/', 1)[1]}, or leave out `--row`."
+                f"{manifest.table} stores objects unchanged ({manifest.suffix}), so its rows cannot be looked up. Look"
+                f" up a row of validated/{manifest.table.split('/', 1)[1]}, or omit `--row`."
             )
-        if ASKED_AT in wanted:
-            return cls._as_known(cache, manifest, partition, wanted)
-        names = [partition] if partition else _likely(manifest, wanted)
-        hits = {name: _matching(cache.fetch(manifest.partitions[name].md5), manifest.table, wanted) for name in names}
-        found = [cls(name, rows.to_dicts()) for name, rows in hits.items() if rows.height]
-        if len(found) != 1:
-            said = " ".join(f"{column}={value}" for column, value in wanted.items())
-            raise UnknownRowError(f"{manifest.table}: {said} is {_told(found, names)}")
-        return found[0]
+        if REQUEST_TIME in values:
+            return cls._find_as_of(cache, manifest, partition, values)
+        names = [partition] if partition else _candidate_partitions(manifest, values)
+        rows = {
+            name: _filter_rows(cache.fetch(manifest.partitions[name].md5), manifest.table, values) for name in names
+        }
+        matches = [cls(name, frame.to_dicts()) for name, frame in rows.items() if frame.height]
+        if len(matches) != 1:
+            raise UnknownRowError(f"{manifest.table}: {_format_values(values)} {_describe_matches(matches, names)}")
+        return matches[0]
 
     @classmethod
-    def _as_known(cls, cache: Cache, manifest: Manifest, partition: str | None, wanted: Mapping[str, str]) -> "Found":
-        """The row that a request with these keys got at its `event_timestamp`."""
-        moment: datetime = _value(manifest.table, ASKED_AT, wanted[ASKED_AT], UTC_MICROSECONDS)
-        keys = {column: value for column, value in wanted.items() if column != ASKED_AT}
+    def _find_as_of(
+        cls, cache: Cache, manifest: Manifest, partition: str | None, values: Mapping[str, str]
+    ) -> "RowMatch":
+        """The feature row that a request with these keys received at its `event_timestamp`."""
+        request_time: datetime = _parse_value(manifest.table, REQUEST_TIME, values[REQUEST_TIME], UTC_MICROSECONDS)
+        keys = {column: value for column, value in values.items() if column != REQUEST_TIME}
         if not keys:
-            raise UnknownRowError(f"{manifest.table}: {ASKED_AT} alone names no row. Add its keys, such as carrier=UA.")
-        day = moment.date().isoformat()
-        names = (
-            [partition] if partition else [name for name in manifest.partitions if name == UNPARTITIONED or name <= day]
-        )
-        for name in sorted(names, reverse=True):
-            rows = _matching(cache.fetch(manifest.partitions[name].md5), manifest.table, keys)
+            raise UnknownRowError(
+                f"{manifest.table}: {REQUEST_TIME} alone identifies no row. Add its keys, such as `--row carrier=UA`."
+            )
+        # Partitions are days of the event time, so the search begins with the day of the request and goes back.
+        day = request_time.date().isoformat()
+        earlier = [name for name in manifest.partitions if name == UNPARTITIONED or name <= day]
+        for name in sorted([partition] if partition else earlier, reverse=True):
+            rows = _filter_rows(cache.fetch(manifest.partitions[name].md5), manifest.table, keys)
             if not {EVENT_TIME, KNOWN_TIME} <= set(rows.columns):
                 raise UnknownRowError(
-                    f"{manifest.table} has no {EVENT_TIME} and {KNOWN_TIME}, so a row of it is not named by {ASKED_AT}."
+                    f"{manifest.table} has no {EVENT_TIME} and {KNOWN_TIME}, so {REQUEST_TIME} does not identify a row"
+                    " of it. Give the values of its own columns."
                 )
-            known = rows.filter(pl.col(EVENT_TIME) <= moment, pl.col(KNOWN_TIME) <= moment)
+            known = rows.filter(pl.col(EVENT_TIME) <= request_time, pl.col(KNOWN_TIME) <= request_time)
             if known.height:
                 return cls(name, known.sort(EVENT_TIME, KNOWN_TIME, maintain_order=True).tail(1).to_dicts())
-        said = " ".join(f"{column}={value}" for column, value in keys.items())
-        raise UnknownRowError(f"{manifest.table}: no row of {said} was known at {moment.isoformat()}.")
+        raise UnknownRowError(
+            f"{manifest.table}: no row with {_format_values(keys)} was known at {request_time.isoformat()}."
+        )
 
-    def with_annotations(self, cache: Cache, histories: Sequence[str]) -> "Found":
-        """The same, with what people did, out of the `histories` (md5s) that the rows were made from."""
+    def with_annotations(self, cache: Cache, history_md5s: Sequence[str]) -> "RowMatch":
+        """The same rows, with the annotations they name, from the annotation histories that the rows were made from."""
         ids = [name for row in self.rows for name in (row.get("annotation_ids") or [row.get("annotation_id")])]
-        paths = [cache.fetch(md5) for md5 in histories] if any(ids) else []
-        last = [aggregation.newest(pl.read_parquet(path)).filter(pl.col("annotation_id").is_in(ids)) for path in paths]
-        rows = [row for part in last for row in part.drop("result").sort("annotation_id").to_dicts()]
-        return replace(self, annotations=rows)
+        paths = [cache.fetch(md5) for md5 in history_md5s] if any(ids) else []
+        newest = [
+            aggregation.newest(pl.read_parquet(path)).filter(pl.col("annotation_id").is_in(ids)) for path in paths
+        ]
+        events = [event for frame in newest for event in frame.drop("result").sort("annotation_id").to_dicts()]
+        return replace(self, annotations=events)
 
 
-def _told(found: Sequence[Found], names: Sequence[str]) -> str:
-    span = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names):,} partitions)" if names else "no"
-    if not found:
-        return f"no row of {span}. `headrace lineage` without `--row` shows what there is."
-    places = ", ".join(item.partition for item in found[:4])
-    return f"in {len(found):,} partitions, {places}{' …' if len(found) > 4 else ''}. Say which with `--partition`."  # noqa: PLR2004
+def _format_values(values: Mapping[str, str]) -> str:
+    return " ".join(f"{column}={value}" for column, value in values.items())
 
 
-def _likely(manifest: Manifest, wanted: Mapping[str, str]) -> list[str]:
-    """The partition of the row's day, where the row tells and there is one; else all of them."""
-    if EVENT_TIME in wanted:
-        day = _value(manifest.table, EVENT_TIME, wanted[EVENT_TIME], UTC_MICROSECONDS).date().isoformat()
+def _describe_matches(matches: Sequence[RowMatch], names: Sequence[str]) -> str:
+    if not matches:
+        span = names[0] if len(names) == 1 else "it"
+        if len(names) > 1:
+            span = f"{names[0]} … {names[-1]} ({len(names):,} partitions)"
+        return f"matches no row of {span}. `headrace lineage` without `--row` lists the partitions."
+    shown = ", ".join(match.partition for match in matches[:4]) + (" …" if len(matches) > 4 else "")  # noqa: PLR2004
+    return f"matches rows of {len(matches):,} partitions: {shown}. Choose one with `--partition`."
+
+
+def _candidate_partitions(manifest: Manifest, values: Mapping[str, str]) -> list[str]:
+    """The partition of the event time's day, if the values have one and the table has it; else all partitions."""
+    if EVENT_TIME in values:
+        day = _parse_value(manifest.table, EVENT_TIME, values[EVENT_TIME], UTC_MICROSECONDS).date().isoformat()
         if day in manifest.partitions:
             return [day]
     return sorted(manifest.partitions)
 
 
-def _matching(path: Path, table: str, wanted: Mapping[str, str]) -> pl.DataFrame:
+def _filter_rows(path: Path, table: str, values: Mapping[str, str]) -> pl.DataFrame:
     schema = pl.read_parquet_schema(path)
-    for column in wanted:
+    for column in values:
         if column not in schema:
             raise UnknownRowError(f"{table} has no column {column!r}. Its columns: {', '.join(schema)}.")
-    values = {name: pl.lit(_value(table, name, text, schema[name]), schema[name]) for name, text in wanted.items()}
-    return pl.scan_parquet(path).filter(*(pl.col(name) == value for name, value in values.items())).collect()
+    # Typed literals: Polars does not compare a string with a timestamp or an integer.
+    literals = {
+        name: pl.lit(_parse_value(table, name, text, schema[name]), schema[name]) for name, text in values.items()
+    }
+    return pl.scan_parquet(path).filter(*(pl.col(name) == value for name, value in literals.items())).collect()
 
 
-def _value(table: str, column: str, text: str, kind: pl.DataType) -> Any:  # noqa: ANN401  any value of a row
-    """`text` as a value of the column; a time without a zone is UTC."""
+def _parse_value(table: str, column: str, text: str, kind: pl.DataType) -> Any:  # noqa: ANN401  any value of a row
+    """`text` as a value of the column. A timestamp without a time zone is UTC."""
     try:
-        return _parsed(text, kind)
+        return _convert(text, kind)
     except (ValueError, KeyError):
-        raise UnknownRowError(f"{table}: {column} is {kind}, and {text!r} is no value of that type.") from None
+        raise UnknownRowError(f"{table}: {column} is {kind}, and {text!r} is not a value of that type.") from None
 
 
-def _parsed(text: str, kind: pl.DataType) -> Any:  # noqa: ANN401  any value of a row
+def _convert(text: str, kind: pl.DataType) -> Any:  # noqa: ANN401  any value of a row
     if isinstance(kind, pl.Datetime):
-        found = datetime.fromisoformat(text)
-        found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-        return found if kind.time_zone else found.replace(tzinfo=None)
+        timestamp = datetime.fromisoformat(text)
+        timestamp = timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
+        return timestamp if kind.time_zone else timestamp.replace(tzinfo=None)
     if kind == pl.Date:
         return date.fromisoformat(text)
     if kind == pl.Boolean:
-        return TRUTH[text.lower()]
+        return BOOLEANS[text.lower()]
     if kind.is_integer():
         return int(text)
     if kind.is_float():

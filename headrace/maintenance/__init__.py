@@ -1,1 +1,1 @@
-"""Keeping what there is: look for damage, mend it from what is still good, remove what nothing names any more."""
+"""Maintenance: check the integrity of data and workspace, repair what is damaged, delete what nothing references."""

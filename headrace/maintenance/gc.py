@@ -1,21 +1,22 @@
-"""cache, remote → the same less what nobody names: no release, branch, stash, table of the workspace, nor journal.
+"""Garbage collection: deletes objects that no release, branch, stash, workspace table or journal references.
 
-Kept is also what is young, for a run somewhere may be about to name it; and nothing goes while a run holds a lease.
+Objects younger than a minimum age are kept, because an unfinished run may be about to reference them; and nothing is
+deleted while a run holds a table's lock. `dvc gc` knows neither journals nor other people's branches.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from headrace import failpoints
 from headrace.errors import HeadraceError
-from headrace.maintenance.integrity import objects
-from headrace.maintenance.references import Holdings
+from headrace.maintenance.integrity import list_objects
+from headrace.maintenance.references import ReferencedObjects
 from headrace.maintenance.repair import write_back
-from headrace.maintenance.stale_files import dvc_kept_out
+from headrace.maintenance.stale_files import dvc_lock
 from headrace.project import locks
 from headrace.storage import git
 from headrace.storage.dvc.cache import Cache
@@ -23,136 +24,149 @@ from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.table_store import Lake
 
-HOURS = 24.0
-"""So old an object must be: longer than any run takes from its first bytes to its release."""
+MIN_AGE_HOURS = 24.0
+"""Longer than any run takes from its first object to its release."""
 
-NAME = re.compile(r"[0-9a-f]{32}(\.dir)?")
+OBJECT_NAME = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
-class UnknownHoldingsError(HeadraceError):
-    """It cannot be told what is named."""
+class UnresolvedReferencesError(HeadraceError):
+    """It is unknown which objects are referenced, so none may be deleted."""
 
 
 @dataclass(frozen=True)
-class Garbage:
-    """What nobody names: object → bytes.
+class GarbageReport:
+    """Unreferenced objects: md5 → bytes.
 
     Attributes:
-        cache: In the workspace's cache.
-        remote: On the DVC remote; empty where it was not asked for.
-        kept: Objects that are named, or that a journal names.
-        is_gone: Whether it was deleted; otherwise it was only looked for.
+        cache: Those in the workspace's cache.
+        remote: Those on the DVC remote; empty if it was not searched.
+        referenced: Number of objects that are referenced.
+        deleted: Whether the unreferenced objects were deleted.
     """
 
     cache: Mapping[str, int]
     remote: Mapping[str, int] = field(default_factory=dict)
-    kept: int = 0
-    is_gone: bool = False
+    referenced: int = 0
+    deleted: bool = False
 
 
-def collect(lake: Lake, *, hours: float = HOURS, remote: bool = False, yes: bool = False) -> Garbage:
-    """Find what nobody names, and with `yes` delete it.
+def collect_garbage(
+    lake: Lake, *, min_age_hours: float = MIN_AGE_HOURS, remote: bool = False, dry_run: bool = True
+) -> GarbageReport:
+    """Find unreferenced objects, and delete them unless it is a dry run.
 
     Args:
-        lake: The workspace.
-        hours: What is younger is kept.
-        remote: Look at the DVC remote too.
-        yes: Delete.
+        lake: The workspace's tables.
+        min_age_hours: Younger objects are kept.
+        remote: Search the DVC remote, too.
+        dry_run: Delete nothing.
 
     Raises:
-        TableBusyError: A run holds a table.
-        UnknownHoldingsError: A list that says what is named is lost; or the cache, which is all that is looked at, may
-            belong to other workspaces too.
+        TableLockedError: A run holds the lock of a table.
+        UnresolvedReferencesError: A directory object is lost, so what it references is unknown; or only the cache is
+            searched, and other workspaces may share it.
     """
     if not remote and _is_shared(lake):
-        raise UnknownHoldingsError(
-            f"The cache {lake.cache.folder} lies outside of the workspace {lake.root}: what other workspaces name there"
-            " cannot be seen from here, so nothing is deleted. `headrace gc --remote` looks at the remote alone."
+        raise UnresolvedReferencesError(
+            f"The cache {lake.cache.folder} is outside of the workspace {lake.root}, so other workspaces may use it."
+            " What they reference cannot be seen from here, and nothing was deleted. `headrace gc --remote` collects"
+            " on the remote only."
         )
     with ExitStack() as stack:
-        if yes:
+        if not dry_run:
             stack.enter_context(locks.lock_tables(lake))
-            stack.enter_context(dvc_kept_out(lake.root))
-        found = _find(lake, hours, remote=remote)
-        if not yes:
-            return found
-        _delete_there(lake.cache.remote, found.remote)
-        _put_back(lake, found)
-        for md5 in found.cache:
-            with failpoints.failpoint("object out of the cache"):
+            stack.enter_context(dvc_lock(lake.root))
+        garbage = _find_garbage(lake, min_age_hours, remote=remote)
+        if dry_run:
+            return garbage
+        # The remote first: objects that a concurrent release needs after all are restored from the cache.
+        _delete_from_remote(lake.cache.remote, garbage.remote)
+        _restore_referenced(lake, garbage)
+        for md5 in garbage.cache:
+            with failpoints.failpoint("delete object from the cache"):
                 lake.cache.path(md5).unlink(missing_ok=True)
-        return Garbage(found.cache, found.remote, found.kept, is_gone=True)
+        return replace(garbage, deleted=True)
 
 
-def _find(lake: Lake, hours: float, *, remote: bool) -> Garbage:
-    before = datetime.now(UTC) - timedelta(hours=hours)
-    theirs = dict(_old_there(lake.cache.remote, before)) if remote else {}
-    mine = {} if _is_shared(lake) else dict(_old_here(lake.cache, before))
-    # Last, so that what was named while the objects were listed counts as named.
-    named = _named(lake)
-    return Garbage(
-        {md5: size for md5, size in mine.items() if md5 not in named},
-        {md5: size for md5, size in theirs.items() if md5 not in named},
-        len(named),
+def _find_garbage(lake: Lake, min_age_hours: float, *, remote: bool) -> GarbageReport:
+    before = datetime.now(UTC) - timedelta(hours=min_age_hours)
+    in_remote = dict(_list_old_in_remote(lake.cache.remote, before)) if remote else {}
+    in_cache = {} if _is_shared(lake) else dict(_list_old_in_cache(lake.cache, before))
+    # References last, so that those that were added while objects were listed count.
+    referenced = _collect_references(lake)
+    return GarbageReport(
+        {md5: size for md5, size in in_cache.items() if md5 not in referenced},
+        {md5: size for md5, size in in_remote.items() if md5 not in referenced},
+        len(referenced),
     )
 
 
-def _old_there(remote: Remote, before: datetime) -> Iterator[tuple[str, int]]:
-    for md5, found in objects(remote):
-        if found.modified and found.modified < before:
-            yield md5, found.size
+# An object that exists is not written again when a run computes it again, so its age says nothing about its last use.
+# What covers that: all tables are locked meanwhile, and objects deleted from the remote are looked for once more.
+def _list_old_in_remote(remote: Remote, before: datetime) -> Iterator[tuple[str, int]]:
+    for md5, item in list_objects(remote):
+        if item.modified and item.modified < before:
+            yield md5, item.size
 
 
-def _old_here(cache: Cache, before: datetime) -> Iterator[tuple[str, int]]:
+def _list_old_in_cache(cache: Cache, before: datetime) -> Iterator[tuple[str, int]]:
     for path in (cache.folder / "files/md5").glob("[0-9a-f][0-9a-f]/*"):
-        md5, facts = path.parent.name + path.name, path.stat()
-        if NAME.fullmatch(md5) and facts.st_mtime < before.timestamp():
-            yield md5, facts.st_size
+        md5, stat = path.parent.name + path.name, path.stat()
+        if OBJECT_NAME.fullmatch(md5) and stat.st_mtime < before.timestamp():
+            yield md5, stat.st_size
 
 
 def _is_shared(lake: Lake) -> bool:
     return not lake.cache.folder.is_relative_to(lake.root)
 
 
-def _named(lake: Lake) -> set[str]:
-    """Objects that anybody names: every ref, also the remote's as they are now, every stash, HEAD, the workspace."""
+def _collect_references(lake: Lake) -> set[str]:
+    """Objects that any ref (the remote's as they are now), any stash, HEAD, the workspace or a journal references."""
     git.fetch(lake.root)
     revisions = {**git.refs(lake.root), **git.stashes(lake.root), "HEAD": git.head(lake.root)}
-    found = Holdings.of(lake, revisions)
-    if found.unreadable:
-        raise UnknownHoldingsError(
-            f"{lake.root}: {len(found.unreadable)} lists of files are lost, {min(found.unreadable)} first, so that it"
-            " cannot be told what they name; nothing was deleted. `headrace doctor --repair` mends them or says how."
+    referenced = ReferencedObjects.collect(lake, revisions)
+    if referenced.unreadable:
+        raise UnresolvedReferencesError(
+            f"{lake.root}: {len(referenced.unreadable)} directory objects are lost, {min(referenced.unreadable)} first,"
+            " so it is unknown which files they reference. Nothing was deleted. Run `headrace doctor --repair`, which"
+            " repairs them or says how."
         )
-    return set(found.sizes)
+    return set(referenced.sizes)
 
 
-def _delete_there(remote: Remote, md5s: Iterable[str]) -> None:
-    """Delete from the remote, lists first: a list that stands while its files go would pass for a whole table."""
-    order = sorted(md5s)
+def _delete_from_remote(remote: Remote, md5s: Iterable[str]) -> None:
+    """Delete objects, directory objects first.
+
+    If a directory object is on the remote, DVC assumes that its files are, too (dvc_data/hashfile/status.py). One that
+    outlived its files would make `dvc push` skip them.
+    """
+    ordered = sorted(md5s)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        for wanted in (True, False):
-            some = [md5 for md5 in order if md5.endswith(".dir") is wanted]
-            list(pool.map(lambda md5: _delete(remote, md5), some))
+        for directories in (True, False):
+            batch = [md5 for md5 in ordered if md5.endswith(".dir") is directories]
+            list(pool.map(lambda md5: _delete(remote, md5), batch))
 
 
 def _delete(remote: Remote, md5: str) -> None:
-    with failpoints.failpoint("object off the remote"):
+    with failpoints.failpoint("delete object from the remote"):
         remote.bucket.delete(remote.key(md5))
 
 
-def _put_back(lake: Lake, found: Garbage) -> None:
-    """Write again what another workspace has come to name meanwhile: it found the object there, and did not write it.
+def _restore_referenced(lake: Lake, garbage: GarbageReport) -> None:
+    """Upload deleted objects that another workspace has come to reference meanwhile.
+
+    Its release found them on the remote before they were deleted, and therefore did not upload them.
 
     Raises:
-        UnknownHoldingsError: This cache does not have it.
+        UnresolvedReferencesError: This cache does not have them.
     """
-    named = _named(lake) & found.remote.keys() if found.remote else set()
-    lost = sorted(md5 for md5 in named if not lake.cache.path(md5).exists())
-    for md5 in sorted(named - set(lost)):
+    needed = _collect_references(lake) & garbage.remote.keys() if garbage.remote else set()
+    lost = sorted(md5 for md5 in needed if not lake.cache.path(md5).exists())
+    for md5 in sorted(needed - set(lost)):
         write_back(lake.cache, md5)
     if lost:
-        raise UnknownHoldingsError(
-            f"{lake.cache.remote.where(lost[0])} and {len(lost) - 1} more were deleted just as another workspace"
-            " released them. Run `headrace doctor --repair` in that workspace: its cache has them."
+        raise UnresolvedReferencesError(
+            f"{lake.cache.remote.where(lost[0])} and {len(lost) - 1} more were deleted while another workspace released"
+            " them. Run `headrace doctor --repair` in that workspace, whose cache has them."
         )

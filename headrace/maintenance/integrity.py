@@ -1,7 +1,8 @@
-"""named objects → damage: what the remote and the cache do not have as they must, which stock DVC does not see.
+"""Compares every referenced object with the cache and the remote, and lists those that are damaged.
 
-Looked at by one listing and by size; `deep` hashes every byte on both sides. Where the server's ETags are md5s, a
-wrong one is enough to have that one object hashed.
+Stock DVC does not see this damage: it takes a read-only file in the cache as intact, and the files of a directory
+object that is on the remote as present. Here one listing of the remote is compared with the recorded sizes; `deep`
+hashes every byte on both sides. If the server's ETags are md5s, an object with another ETag is hashed in any case.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from headrace.maintenance.references import Holdings, Place
+from headrace.maintenance.references import ObjectReference, ReferencedObjects
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.dvc.push import PARALLEL
@@ -23,106 +24,106 @@ MD5 = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class Damage:
-    """One object that is not what it must be.
+class ObjectDamage:
+    """An object that the cache or the remote should have and does not, or has with other bytes.
 
     Attributes:
         md5: Its name.
-        cache: `good`, `missing`, or what was seen instead.
-        remote: The same.
-        is_released: Whether the remote must have it.
-        places: Where it stands.
+        cache: `good`, `missing`, or what was found instead.
+        remote: The same for the remote.
+        is_released: Whether a revision references it, so that the remote must have it.
+        references: Where it is referenced.
     """
 
     md5: str
     cache: str
     remote: str
     is_released: bool
-    places: tuple[Place, ...] = ()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether neither side has it."""
-        return GOOD not in (self.cache, self.remote)
+    references: tuple[ObjectReference, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths under which it stands."""
-        return tuple(dict.fromkeys(place.path for place in self.places))
+        """Its paths, without duplicates."""
+        return tuple(dict.fromkeys(reference.path for reference in self.references))
 
     @property
-    def holders(self) -> tuple[str, ...]:
-        """Releases that hold it, HEAD and the workspace among them."""
-        return tuple(dict.fromkeys(place.holder for place in self.places))
+    def referenced_by(self) -> tuple[str, ...]:
+        """The releases that reference it, HEAD and the workspace, without duplicates."""
+        return tuple(dict.fromkeys(reference.revision for reference in self.references))
 
     def __str__(self) -> str:
-        """One line for people."""
-        where = f"{self.paths[0]} of {', '.join(self.holders[:4])}" if self.places else "a run that was not finished"
+        where = f"{self.paths[0]} of {', '.join(self.referenced_by[:4])}" if self.references else "an unfinished run"
         return f"{self.md5} ({where}): remote {self.remote}, cache {self.cache}"
 
 
-def look(lake: Lake, holdings: Holdings, *, deep: bool = False) -> list[Damage]:
-    """Everything named that is damaged, in the order of names."""
-    cache, remote = _of_cache(lake.cache, holdings, deep=deep), _of_remote(lake.cache.remote, holdings, deep=deep)
-    bad = [md5 for md5 in sorted(holdings.sizes) if _is_damaged(md5 in holdings.released, cache[md5], remote[md5])]
-    places = holdings.places(lake, bad) if bad else {}
-    found = [Damage(md5, cache[md5], remote[md5], md5 in holdings.released, tuple(places[md5])) for md5 in bad]
-    # What only a journal names may be gone: the next run computes it again.
-    return [item for item in found if item.places or item.cache != MISSING]
+def find_damage(lake: Lake, referenced: ReferencedObjects, *, deep: bool = False) -> list[ObjectDamage]:
+    """Every damaged object among the `referenced` ones, sorted by md5."""
+    cache = _check_cache(lake.cache, referenced, deep=deep)
+    remote = _check_remote(lake.cache.remote, referenced, deep=deep)
+    released = referenced.released
+    damaged = [md5 for md5 in sorted(referenced.sizes) if _is_damaged(md5 in released, cache[md5], remote[md5])]
+    references = referenced.locate(lake, damaged) if damaged else {}
+    damages = [ObjectDamage(md5, cache[md5], remote[md5], md5 in released, tuple(references[md5])) for md5 in damaged]
+    # An object that only a journal references may be missing: the next run computes it again.
+    return [damage for damage in damages if damage.references or damage.cache != MISSING]
 
 
 def _is_damaged(is_released: bool, cache: str, remote: str) -> bool:
     return cache not in (GOOD, MISSING) or (remote != GOOD and (is_released or cache != GOOD))
 
 
-def _of_cache(cache: Cache, holdings: Holdings, *, deep: bool) -> dict[str, str]:
-    def seen(md5: str) -> str:
-        path, size = cache.path(md5), holdings.sizes[md5]
+def _check_cache(cache: Cache, referenced: ReferencedObjects, *, deep: bool) -> dict[str, str]:
+    def check(md5: str) -> str:
+        path, expected = cache.path(md5), referenced.sizes[md5]
         try:
-            found = path.stat().st_size
-            if size is not None and found != size:
-                return f"{found:,} bytes where {size:,} are expected"
-            return _judged(md5_of(path), md5) if deep or size is None or md5.endswith(".dir") else GOOD
+            size = path.stat().st_size
+            if expected is not None and size != expected:
+                return f"{size:,} bytes instead of {expected:,}"
+            return _compare_md5(md5_of(path), md5) if deep or expected is None or md5.endswith(".dir") else GOOD
         except FileNotFoundError:
             return MISSING
 
     with ThreadPoolExecutor() as pool:
-        return dict(zip(holdings.sizes, pool.map(seen, holdings.sizes), strict=True))
+        return dict(zip(referenced.sizes, pool.map(check, referenced.sizes), strict=True))
 
 
-def _of_remote(remote: Remote, holdings: Holdings, *, deep: bool) -> dict[str, str]:
-    listed = {md5: found for md5, found in objects(remote) if md5 in holdings.sizes}
-    doubted = listed.keys() if deep else _with_other_etags(listed)
+def _check_remote(remote: Remote, referenced: ReferencedObjects, *, deep: bool) -> dict[str, str]:
+    listed = {md5: item for md5, item in list_objects(remote) if md5 in referenced.sizes}
+    to_hash = listed.keys() if deep else _with_other_etags(listed)
 
-    def seen(md5: str) -> str:
-        found, size = listed.get(md5), holdings.sizes[md5]
-        if found is None:
+    def check(md5: str) -> str:
+        item, expected = listed.get(md5), referenced.sizes[md5]
+        if item is None:
             return MISSING
-        if size is not None and found.size != size:
-            return f"{found.size:,} bytes where {size:,} are expected"
+        if expected is not None and item.size != expected:
+            return f"{item.size:,} bytes instead of {expected:,}"
         try:
-            return _judged(remote.bucket.md5(found), md5) if md5 in doubted else GOOD
+            return _compare_md5(remote.bucket.md5(item), md5) if md5 in to_hash else GOOD
         except ObjectUnreadableError:
-            return "listed, but its bytes are not given"
+            return "listed but unreadable"
 
     with ThreadPoolExecutor(PARALLEL) as pool:
-        return dict(zip(holdings.sizes, pool.map(seen, holdings.sizes), strict=True))
+        return dict(zip(referenced.sizes, pool.map(check, referenced.sizes), strict=True))
 
 
-def objects(remote: Remote) -> Iterator[tuple[str, Object]]:
-    """Every object of the remote by its md5, as one listing shows them."""
-    for found in remote.bucket.list(remote.key("").rstrip("/") + "/"):
-        first, _, rest = found.key.rpartition("/")
-        md5 = first.rpartition("/")[2] + rest
-        if found.key == remote.key(md5):
-            yield md5, found
+def list_objects(remote: Remote) -> Iterator[tuple[str, Object]]:
+    """Every object of the remote by its md5, from one listing. Keys that are not of DVC's layout are skipped."""
+    for item in remote.bucket.list(remote.key("").rstrip("/") + "/"):
+        folder, _, name = item.key.rpartition("/")
+        md5 = folder.rpartition("/")[2] + name
+        if item.key == remote.key(md5):
+            yield md5, item
 
 
 def _with_other_etags(listed: Mapping[str, Object]) -> set[str]:
-    """Objects whose ETag is an md5 and not theirs, on a server whose ETags are the md5s (encryption makes others)."""
-    others = {md5 for md5, found in listed.items() if MD5.fullmatch(found.etag) and found.etag != md5[:32]}
+    """Objects whose ETag looks like an md5 and is not theirs.
+
+    An ETag is the md5 only of an unencrypted object that was uploaded in one part. With SSE-KMS and on some servers it
+    is a random hex string of the same length, and then most objects differ: an ETag says nothing there.
+    """
+    others = {md5 for md5, item in listed.items() if MD5.fullmatch(item.etag) and item.etag != md5[:32]}
     return others if 2 * len(others) < len(listed) else set()
 
 
-def _judged(seen: str, md5: str) -> str:
-    return GOOD if seen == md5[:32] else f"md5 {seen}"
+def _compare_md5(found: str, md5: str) -> str:
+    return GOOD if found == md5[:32] else f"md5 {found}"

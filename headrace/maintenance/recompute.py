@@ -1,4 +1,4 @@
-"""lost → made again: the same inputs give the same bytes, so what is nowhere is computed again, if its code is here."""
+"""Recomputes a lost object: equal inputs give equal bytes, provided that this clone has the code that computed them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from headrace.engine.fingerprint import stage_fingerprint
 from headrace.engine.plan import Stale, memo_key
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError
-from headrace.maintenance.integrity import Damage
+from headrace.maintenance.integrity import ObjectDamage
 from headrace.maintenance.references import WORKSPACE
 from headrace.project import graph
 from headrace.project.loading import dataset_names, load_dataset
@@ -16,87 +16,96 @@ from headrace.storage.manifest import MANIFEST, Entry
 from headrace.storage.table_store import Lake
 
 
-class LostError(HeadraceError):
-    """Bytes that are nowhere and cannot be made again here."""
+class ObjectLostError(HeadraceError):
+    """An object is nowhere, and cannot be recomputed here."""
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The computation that made a lost object: in `holder`, `entry` is what `stage` made of `partition`."""
+class ObjectProvenance:
+    """The computation of an object: `entry` is the output of `stage` for `partition`, recorded in `revision`."""
 
-    holder: str
+    revision: str
     stage: Stage
     partition: str
     entry: Entry
 
 
-def make_again(lake: Lake, item: Damage) -> str:
-    """Compute a lost object into the cache; says what was run.
+def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
+    """Compute a lost object into the cache; returns what was run.
 
     Raises:
-        LostError: No stage makes it, other code made it, or its inputs are lost too. The message says what to do.
+        ObjectLostError: No stage computes it, other code computed it, or its inputs are lost, too. The message has the
+            next command.
     """
-    origins = list(_origins(lake, item))
-    for origin in origins:
-        fingerprint = stage_fingerprint(origin.stage, lake.root)
-        if memo_key(fingerprint.key, origin.partition, origin.entry.inputs) == origin.entry.memo:
-            wanted = Stale(origin.partition, origin.entry.memo, origin.entry.inputs, ("lost",))
-            return _computed(origin, build(origin.stage, wanted, fingerprint, lake), item)
-    if origins:
-        raise LostError(
-            f"{_lost(item)} {origins[0].stage.table} {origins[0].partition} was made by other code, parameters or"
-            f" libraries than this clone has. In a clone at {origins[0].holder} with its locked environment,"
-            " `headrace doctor --repair` computes it again."
+    computations = list(_find_provenance(lake, damage))
+    for computation in computations:
+        fingerprint = stage_fingerprint(computation.stage, lake.root)
+        entry = computation.entry
+        # Only a computation with the recorded cache key can give the recorded bytes.
+        if memo_key(fingerprint.key, computation.partition, entry.inputs) == entry.memo:
+            stale = Stale(computation.partition, entry.memo, entry.inputs, ("lost",))
+            return _check_recomputed(computation, build(computation.stage, stale, fingerprint, lake), damage)
+    if computations:
+        first = computations[0]
+        raise ObjectLostError(
+            f"{_describe_loss(damage)} {first.stage.table} {first.partition} was computed by other code, parameters or"
+            f" libraries than this clone has. In a clone at {first.revision} with its locked environment,"
+            " `headrace doctor --repair` recomputes it."
         )
-    raise LostError(f"{_lost(item)} {_advice(item)}")
+    raise ObjectLostError(f"{_describe_loss(damage)} {_advise(damage)}")
 
 
-def _computed(origin: Origin, made: Entry, item: Damage) -> str:
-    seen = {part.md5 for part in (made, *made.beside.values())}
-    if item.md5 not in seen:
-        raise LostError(
-            f"{_lost(item)} {origin.stage.table} {origin.partition} was computed again, but gave {', '.join(seen)}."
-            " Its inputs may be damaged: `headrace doctor --repair --deep` hashes them too."
+def _check_recomputed(computation: ObjectProvenance, entry: Entry, damage: ObjectDamage) -> str:
+    stage, partition = computation.stage, computation.partition
+    md5s = {part.md5 for part in (entry, *entry.beside.values())}
+    if damage.md5 not in md5s:
+        raise ObjectLostError(
+            f"{_describe_loss(damage)} {stage.table} {partition} was recomputed, but the result has other hashes:"
+            f" {', '.join(sorted(md5s))}. Its inputs may be damaged: `headrace doctor --repair --deep` hashes them."
         )
-    return f"computed again by {origin.stage.verb} {origin.stage.table} {origin.partition}"
+    return f"recomputed by {stage.verb} {stage.table} {partition}"
 
 
-def _origins(lake: Lake, item: Damage) -> Iterator[Origin]:
-    """Every computation that made the object, by the manifests of the releases that hold it."""
-    for place in item.places:
-        _, state, dataset, name, *file = place.path.split("/") if place.path.count("/") >= 3 else [""] * 4  # noqa: PLR2004
-        if not file or dataset not in dataset_names() or file[0] == MANIFEST:
+def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvenance]:
+    """Every computation that wrote the object, from the manifests of the releases that reference it."""
+    for reference in damage.references:
+        parts = reference.path.split("/")  # data/<state>/<dataset>/<name>/<file>
+        if len(parts) < 5 or parts[2] not in dataset_names() or parts[4] == MANIFEST:  # noqa: PLR2004
             continue
+        _, state, dataset, name, *_ = parts
         for stage in graph.dataset_stages(load_dataset(dataset)):
             if f"{state}/{dataset}/{name}" in (stage.table, *stage.beside):
-                yield from _made_by(lake, stage, place.holder, item.md5)
+                yield from _find_entries(lake, stage, reference.revision, damage.md5)
 
 
-def _made_by(lake: Lake, stage: Stage, holder: str, md5: str) -> Iterator[Origin]:
-    found = lake.manifest(stage.table) if holder == WORKSPACE else lake.recorded(stage.table, holder)
-    for partition, entry in found.partitions.items() if found else ():
+def _find_entries(lake: Lake, stage: Stage, revision: str, md5: str) -> Iterator[ObjectProvenance]:
+    manifest = lake.manifest(stage.table) if revision == WORKSPACE else lake.recorded(stage.table, revision)
+    for partition, entry in manifest.partitions.items() if manifest else ():
         if md5 in {part.md5 for part in (entry, *entry.beside.values())}:
-            yield Origin(holder, stage, partition, entry)
+            yield ObjectProvenance(revision, stage, partition, entry)
 
 
-def _lost(item: Damage) -> str:
-    return f"Lost: neither remote nor cache nor workspace has {item.md5}, held by {', '.join(item.holders)}."
+def _describe_loss(damage: ObjectDamage) -> str:
+    revisions = ", ".join(damage.referenced_by)
+    return f"Lost: {damage.md5} is in neither the remote, the cache nor the workspace; it is referenced by {revisions}."
 
 
-def _advice(item: Damage) -> str:
-    path = item.paths[0]
+def _advise(damage: ObjectDamage) -> str:
+    path = damage.paths[0]
     parts = path.split("/")
     if parts[:2] == ["data", "raw"] and len(parts) == 5 and parts[4] != MANIFEST:  # noqa: PLR2004
         partition = parts[4].split(".")[0]
         return (
-            f"{path} is raw: if its source still has it, `headrace ingest {parts[2]} --table {parts[3]} --partition"
-            f" {partition} --full-refresh` reads it again; then `headrace doctor --repair`."
+            f"{path} is raw data: if the source still has it, `headrace ingest {parts[2]} --table {parts[3]}"
+            f" --partition {partition} --full-refresh` reads it again; then run `headrace doctor --repair`."
         )
     if parts[:2] == ["data", "annotations"]:
-        return f"{path} comes from Label Studio: `headrace label collect {parts[2]}`, then `headrace doctor --repair`."
-    if path.endswith(MANIFEST) or item.md5.endswith(".dir"):
         return (
-            f"{path} says which files belong to a table: in a clone that still has it, `headrace doctor --repair`;"
-            " else `headrace run` and `headrace release` make the table's next release."
+            f"{path} comes from Label Studio: run `headrace label collect {parts[2]}`, then `headrace doctor --repair`."
         )
-    return f"{path} is made by a stage of dvc.yaml: `dvc repro` there, then `headrace doctor --repair`."
+    if path.endswith(MANIFEST) or damage.md5.endswith(".dir"):
+        return (
+            f"{path} lists the files of a table. Run `headrace doctor --repair` in a clone that still has it; otherwise"
+            " make a new release of the table: `headrace run`, then `headrace release`."
+        )
+    return f"{path} is the output of a stage in dvc.yaml: run `dvc repro` there, then `headrace doctor --repair`."

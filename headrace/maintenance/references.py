@@ -1,6 +1,7 @@
-"""git and manifests → objects: which objects of the cache and the remote are named, by whom, and how large they are.
+"""Which objects of the cache and the remote are referenced: by which revisions, and with which sizes.
 
-What is not among them, nobody who is asked here would miss. Lists and manifests are hashed before they are believed.
+References come from git (`dvc.lock` and `.dvc` files of every given revision), from the workspace's manifests, and from
+the journals of unfinished runs. Directory objects and manifests are hashed before they are trusted.
 """
 
 import hashlib
@@ -24,166 +25,180 @@ from headrace.storage.table_store import Lake
 T = TypeVar("T")
 
 WORKSPACE = "the workspace"
-RECORDS = ("dvc.lock", "data")
-"""Where a revision records its outputs."""
+"""Stands for the workspace where a revision is expected."""
 
-AT_ONCE = 4 * PARALLEL
-"""Lists held in memory at a time: each names every partition of a table."""
+OUTPUT_RECORDS = ("dvc.lock", "data")
+"""Where a revision records its outputs: `dvc.lock`, and `.dvc` files below `data/`."""
+
+DIRECTORIES_IN_MEMORY = 4 * PARALLEL
+"""Directory objects read at a time. Each lists every partition of a table, so all of them may not fit into memory."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an object stands: in a revision (or the workspace), under a path."""
+class ObjectReference:
+    """A revision (or the workspace) and the path under which it has an object."""
 
-    holder: str
+    revision: str
     path: str
 
 
 @dataclass(frozen=True)
-class Holdings:
-    """What is named.
+class ReferencedObjects:
+    """Every referenced object.
 
     Attributes:
-        outs: Output → where it is recorded; a folder is its list, `<md5>.dir`.
-        sizes: Object → bytes; None where nothing says how many.
-        released: Objects that the remote must have: a revision names them, not only the workspace.
-        unreadable: Lists whose bytes are nowhere, so that what they name is unknown.
+        outs: md5 of a recorded output → its references. The output of a folder is a directory object, `<md5>.dir`.
+        sizes: md5 of every object → bytes; None if nothing records its size.
+        released: Objects that a revision references, not only the workspace: the remote must have them.
+        unreadable: Directory objects that neither cache nor remote has intact, so that what they list is unknown.
     """
 
-    outs: Mapping[str, tuple[Place, ...]]
+    outs: Mapping[str, tuple[ObjectReference, ...]]
     sizes: dict[str, int | None] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
     unreadable: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, lake: Lake, revisions: Mapping[str, str]) -> "Holdings":
-        """What `revisions` (name → commit) and the workspace with its journals name."""
-        found = cls(_outs(lake, revisions))
-        for shown in shown_manifests(lake):
-            found.sizes.update(shown.objects)
-        for entry in remembered(lake):
-            found.sizes.update({part.md5: part.size for part in (entry, *entry.beside.values())})
-        for md5, places in found.outs.items():
-            found.sizes.setdefault(md5, None)
-            if any(place.holder != WORKSPACE for place in places):
-                found.released.add(md5)
-        for md5, content in _lists(lake.cache, found.outs):
-            found._add(lake.cache, md5, content)
-        return found
+    def collect(cls, lake: Lake, revisions: Mapping[str, str]) -> "ReferencedObjects":
+        """What `revisions` (name → commit) and the workspace with its journals reference."""
+        collected = cls(_collect_outs(lake, revisions))
+        for manifest in read_workspace_manifests(lake):
+            collected.sizes.update(manifest.objects)
+        for entry in read_journals(lake):
+            collected.sizes.update({part.md5: part.size for part in (entry, *entry.beside.values())})
+        for md5, references in collected.outs.items():
+            collected.sizes.setdefault(md5, None)
+            if any(reference.revision != WORKSPACE for reference in references):
+                collected.released.add(md5)
+        for md5, content in _read_directories(lake.cache, collected.outs):
+            collected._add_directory(lake.cache, md5, content)
+        return collected
 
-    def _add(self, cache: Cache, md5: str, content: bytes | None) -> None:
-        """Take in what the list `md5` names; its manifest is read only if that says something new."""
+    def _add_directory(self, cache: Cache, md5: str, content: bytes | None) -> None:
         if content is None:
             self.unreadable.add(md5)
             return
-        files = listed(content)
+        files = parse_directory(content)
         self.sizes[md5] = len(content)
         if md5 in self.released:
             self.released.update(files.values())
+        # A directory object has no sizes; the manifest in it has. Consecutive releases share most partitions, so the
+        # manifest is read only if it can add a size.
         if any(self.sizes.get(name) is None for path, name in files.items() if path != MANIFEST):
-            text = verified(cache, files[MANIFEST]) if MANIFEST in files else None
+            text = read_verified(cache, files[MANIFEST]) if MANIFEST in files else None
             if text:
                 self.sizes[files[MANIFEST]] = len(text)
                 self.sizes.update(Manifest.from_bytes(text).objects)
         for name in files.values():
             self.sizes.setdefault(name, None)
 
-    def places(self, lake: Lake, wanted: Iterable[str]) -> dict[str, list[Place]]:
-        """Where each of these objects stands. Reads the lists again: nobody keeps that for objects that are well."""
-        found: dict[str, list[Place]] = {md5: list(self.outs.get(md5, ())) for md5 in wanted}
-        for md5, content in _lists(lake.cache, self.outs):
-            for path, name in listed(content).items() if content else ():
-                if name in found:
-                    found[name] += [Place(place.holder, f"{place.path}/{path}") for place in self.outs[md5]]
-        for shown in shown_manifests(lake):
-            for name, md5 in shown.files.items():
-                place = Place(WORKSPACE, f"data/{shown.table}/{name}")
-                if md5 in found and place not in found[md5]:
-                    found[md5].append(place)
-        return found
+    def locate(self, lake: Lake, md5s: Iterable[str]) -> dict[str, list[ObjectReference]]:
+        """Where each of these objects is referenced.
+
+        Reads the directory objects again: keeping the references of every object would need memory for each partition
+        of each release, and only damaged objects need them.
+        """
+        located: dict[str, list[ObjectReference]] = {md5: list(self.outs.get(md5, ())) for md5 in md5s}
+        for directory_md5, content in _read_directories(lake.cache, self.outs):
+            for path, md5 in parse_directory(content).items() if content else ():
+                if md5 in located:
+                    located[md5] += [
+                        ObjectReference(reference.revision, f"{reference.path}/{path}")
+                        for reference in self.outs[directory_md5]
+                    ]
+        for manifest in read_workspace_manifests(lake):
+            for name, md5 in manifest.files.items():
+                reference = ObjectReference(WORKSPACE, f"data/{manifest.table}/{name}")
+                if md5 in located and reference not in located[md5]:
+                    located[md5].append(reference)
+        return located
 
 
-def releases(lake: Lake) -> dict[str, str]:
-    """Every tag that the workspace has fetched, newest first, and HEAD: name → commit."""
-    lines = git.refs(lake.root, "refs/tags")
-    return {name.removeprefix("refs/tags/"): commit for name, commit in lines.items()} | {"HEAD": git.head(lake.root)}
+def tagged_revisions(lake: Lake) -> dict[str, str]:
+    """Every fetched tag, newest first, and HEAD: name → commit."""
+    tags = git.refs(lake.root, "refs/tags")
+    return {name.removeprefix("refs/tags/"): commit for name, commit in tags.items()} | {"HEAD": git.head(lake.root)}
 
 
-def shown_manifests(lake: Lake) -> Iterator[Manifest]:
-    """Manifest of every table that the workspace shows, whichever dataset's."""
+def read_workspace_manifests(lake: Lake) -> Iterator[Manifest]:
+    """The manifest of every table in the workspace, of all datasets."""
     for path in sorted((lake.root / "data").glob(f"*/*/*/{MANIFEST}")):
         yield Manifest.at(path)
 
 
-def remembered(lake: Lake) -> Iterator[Entry]:
-    """Entries that a run has computed and not shown yet."""
+def read_journals(lake: Lake) -> Iterator[Entry]:
+    """Entries that an unfinished run has computed and not yet published in a manifest."""
     for path in sorted((lake.root / ".headrace" / "journal").glob("*.jsonl")):
-        yield from journal(path.read_bytes())
+        yield from parse_journal(path.read_bytes())
 
 
-def journal(text: bytes) -> Iterator[Entry]:
-    """Entries of one journal; a line that a crash tore is none."""
-    for line in text.splitlines():
+def parse_journal(content: bytes) -> Iterator[Entry]:
+    """Entries of one journal. A crash can truncate the last line, which is skipped."""
+    for line in content.splitlines():
         with suppress(ValueError):
             yield Entry.from_line(line)
 
 
-def verified(cache: Cache, md5: str) -> bytes | None:
-    """Bytes of a small object, from the cache or else the remote, whichever has them as they must be."""
+def read_verified(cache: Cache, md5: str) -> bytes | None:
+    """Bytes of a small object, from the cache or else the remote; None if neither has bytes with this md5."""
     path = cache.path(md5)
-    if path.exists() and is_named(content := path.read_bytes(), md5):
+    if path.exists() and has_md5(content := path.read_bytes(), md5):
         return content
     found = cache.remote.bucket.head(cache.remote.key(md5))
     with suppress(ObjectUnreadableError):
-        if found and is_named(content := cache.remote.bucket.read(found), md5):
+        if found and has_md5(content := cache.remote.bucket.read(found), md5):
             return content
     return None
 
 
-def is_named(content: bytes, md5: str) -> bool:
-    """Whether these are the bytes that the name says."""
+def has_md5(content: bytes, md5: str) -> bool:
+    """Whether `content` has this md5; the name of a directory object ends with `.dir`."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir")
 
 
-def listed(content: bytes) -> dict[str, str]:
-    """Path → md5 of the files that a folder's list names."""
+def parse_directory(content: bytes) -> dict[str, str]:
+    """Path → md5 of the files that a directory object lists."""
     return {item["relpath"]: item["md5"] for item in json.loads(content)}
 
 
-def _lists(cache: Cache, outs: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-    """The lists among `outs` and their bytes; None where nobody has them."""
+def _read_directories(cache: Cache, outs: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+    """The directory objects among `outs` with their bytes; None for those that cannot be read."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        for some in _batches((md5 for md5 in outs if md5.endswith(".dir")), AT_ONCE):
-            yield from zip(some, pool.map(lambda name: verified(cache, name), some), strict=True)
+        for batch in _batches((md5 for md5 in outs if md5.endswith(".dir")), DIRECTORIES_IN_MEMORY):
+            yield from zip(batch, pool.map(lambda md5: read_verified(cache, md5), batch), strict=True)
 
 
-def _outs(lake: Lake, revisions: Mapping[str, str]) -> dict[str, tuple[Place, ...]]:
-    found: dict[str, list[Place]] = {}
-    blobs: dict[str, list[Place]] = {}
-    for holder, commit in revisions.items():
-        for path, blob in git.tree(lake.root, commit, *RECORDS).items():
+def _collect_outs(lake: Lake, revisions: Mapping[str, str]) -> dict[str, tuple[ObjectReference, ...]]:
+    """md5 of every recorded output → its references.
+
+    Most releases share most of their `.dvc` files, and git stores equal files as one blob: each blob is parsed once.
+    """
+    outs: dict[str, list[ObjectReference]] = {}
+    blobs: dict[str, list[ObjectReference]] = {}
+    for revision, commit in revisions.items():
+        for path, blob in git.tree(lake.root, commit, *OUTPUT_RECORDS).items():
             if path == "dvc.lock" or path.endswith(".dvc"):
-                blobs.setdefault(blob, []).append(Place(holder, path))
+                blobs.setdefault(blob, []).append(ObjectReference(revision, path))
     for blob, content in git.blobs(lake.root, blobs):
-        for place in blobs[blob]:
-            for path, md5 in _recorded(place.path, content):
-                found.setdefault(md5, []).append(Place(place.holder, path))
+        for record in blobs[blob]:
+            for path, md5 in _parse_outs(record.path, content):
+                outs.setdefault(md5, []).append(ObjectReference(record.revision, path))
     for path, out in recorded_outs(lake.root).items():
-        found.setdefault(str(out["md5"]), []).append(Place(WORKSPACE, path))
-    return {md5: tuple(places) for md5, places in found.items()}
+        outs.setdefault(str(out["md5"]), []).append(ObjectReference(WORKSPACE, path))
+    return {md5: tuple(references) for md5, references in outs.items()}
 
 
-def _recorded(path: str, content: bytes) -> list[tuple[str, str]]:
-    """Path and md5 of every output that a `dvc.lock` or a `.dvc` file records."""
-    found = parse_yaml(content)
+def _parse_outs(path: str, content: bytes) -> list[tuple[str, str]]:
+    """Path and md5 of every output in a `dvc.lock` or a `.dvc` file. Outputs with `cache: false` have no md5 here."""
+    parsed = parse_yaml(content)
     if path == "dvc.lock":
-        stages = found.get("stages", {}).values()
+        stages = parsed.get("stages", {}).values()
         return [(out["path"], out["md5"]) for stage in stages for out in stage.get("outs", ()) if "md5" in out]
     folder = path.rpartition("/")[0]
-    return [(f"{folder}/{out['path']}", out["md5"]) for out in found.get("outs", ()) if "md5" in out]
+    return [(f"{folder}/{out['path']}", out["md5"]) for out in parsed.get("outs", ()) if "md5" in out]
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

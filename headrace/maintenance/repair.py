@@ -1,7 +1,7 @@
-"""damage → none: bytes written again from wherever they still are as they must be, and read back.
+"""Repairs damaged objects from wherever their bytes are still intact, and reads back what was written.
 
-Tried in this order: the cache, the remote, the files that the workspace shows, and computing them again. Nothing is
-believed without hashing it; corrupt bytes of the cache are set aside, so that DVC no longer trusts them.
+Sources in this order: the cache, the remote, the files in the workspace, a new computation. No bytes are used without
+hashing them. Corrupt bytes in the cache are quarantined, so that DVC no longer trusts them.
 """
 
 import shutil
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from headrace import failpoints
 from headrace.errors import HeadraceError
-from headrace.maintenance.integrity import GOOD, MISSING, Damage
-from headrace.maintenance.recompute import make_again
+from headrace.maintenance.integrity import GOOD, MISSING, ObjectDamage
+from headrace.maintenance.recompute import recompute_object
 from headrace.maintenance.references import WORKSPACE
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.objects import directory_bytes, md5_of
@@ -21,104 +21,112 @@ from headrace.storage.manifest import MANIFEST, Manifest
 from headrace.storage.s3.errors import ObjectUnreadableError
 from headrace.storage.table_store import Lake
 
-ASIDE = Path(".headrace/corrupt")
-"""Where corrupt bytes of the cache go, for whoever wants to know what happened to them."""
+QUARANTINE = Path(".headrace/corrupt")
+"""Folder for corrupt bytes of the cache, kept for an analysis of what happened to them."""
 
 
 @dataclass(frozen=True)
-class Repaired:
-    """What became of one damaged object: what was done, or what is left and what to do about it."""
+class RepairResult:
+    """What became of one damaged object.
 
-    damage: Damage
-    mended: str = ""
-    left: str = ""
+    Attributes:
+        damage: The damage.
+        repaired: What was done; empty if it was not repaired.
+        unrepaired: Why it could not be repaired, and the next command; empty if that was not tried.
+    """
+
+    damage: ObjectDamage
+    repaired: str = ""
+    unrepaired: str = ""
 
 
-def repair(lake: Lake, damages: Iterable[Damage]) -> list[Repaired]:
-    """Mend what can be mended; lists and manifests first, for the others are found through them."""
-    return [_mend(lake, item) for item in sorted(damages, key=_order)]
+def repair_objects(lake: Lake, damages: Iterable[ObjectDamage]) -> list[RepairResult]:
+    """Repair what can be repaired."""
+    return [_repair_object(lake, damage) for damage in sorted(damages, key=_repair_order)]
 
 
-def _order(item: Damage) -> tuple[bool, bool, str]:
-    path = min(item.paths, default="")
+def _repair_order(damage: ObjectDamage) -> tuple[bool, bool, str]:
+    """Directory objects and manifests first, because other objects are found through them; inputs before outputs."""
+    path = min(damage.paths, default="")
     states = ("/raw/", "/annotations/", "/validated/", "/rejected/", "/features/", "/labels/")
-    place = next((str(number) for number, state in enumerate(states) if state in f"/{path}"), "9")
-    return not item.md5.endswith(".dir"), not path.endswith(MANIFEST), place + path
+    state = next((str(number) for number, state in enumerate(states) if state in f"/{path}"), "9")
+    return not damage.md5.endswith(".dir"), not path.endswith(MANIFEST), state + path
 
 
-def _mend(lake: Lake, item: Damage) -> Repaired:
+def _repair_object(lake: Lake, damage: ObjectDamage) -> RepairResult:
     try:
-        corrupt = _set_aside(lake, item) if item.cache not in (GOOD, MISSING) else None
-        if not item.places:
-            return Repaired(item, "set aside; the next run computes it again")
-        source = _bring(lake, item)
+        corrupt_md5 = _quarantine(lake, damage) if damage.cache not in (GOOD, MISSING) else None
+        if not damage.references:
+            return RepairResult(damage, f"moved to {QUARANTINE}; the next run computes it again")
+        source = _restore(lake, damage)
         done = [f"cache: {source}"] if source else []
-        if item.is_released and item.remote != GOOD:
-            done.append(f"remote: {write_back(lake.cache, item.md5)}")
-        if corrupt:
-            done += _show_again(lake, item, corrupt)
-        return Repaired(item, "; ".join(done) or "is well again")
+        if damage.is_released and damage.remote != GOOD:
+            done.append(f"remote: {write_back(lake.cache, damage.md5)}")
+        if corrupt_md5:
+            done += _replace_workspace_copies(lake, damage, corrupt_md5)
+        return RepairResult(damage, "; ".join(done) or "intact when looked at again")
     except (HeadraceError, OSError) as error:
-        return Repaired(item, left=str(error))
+        return RepairResult(damage, unrepaired=str(error))
 
 
-def _set_aside(lake: Lake, item: Damage) -> str | None:
-    """Take corrupt bytes out of the cache; their md5, or None if they turn out to be good."""
-    path = lake.cache.path(item.md5)
-    if (seen := md5_of(path)) == item.md5[:32]:
+def _quarantine(lake: Lake, damage: ObjectDamage) -> str | None:
+    """Move corrupt bytes out of the cache. Returns their md5; None if they turn out to be intact."""
+    path = lake.cache.path(damage.md5)
+    if (found := md5_of(path)) == damage.md5[:32]:
         return None
-    aside = lake.root / ASIDE / item.md5
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    with failpoints.failpoint("corrupt bytes set aside"):
-        shutil.move(path, aside)
-    return seen
+    target = lake.root / QUARANTINE / damage.md5
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with failpoints.failpoint("quarantine corrupt object"):  # moved, not renamed: the cache may be on another disk
+        shutil.move(path, target)
+    return found
 
 
-def _bring(lake: Lake, item: Damage) -> str:
-    """Have the right bytes in the cache; says where they came from, nothing if they were there.
+def _restore(lake: Lake, damage: ObjectDamage) -> str:
+    """Put the right bytes into the cache. Returns where they came from; empty if the cache already has them.
 
     Raises:
-        HeadraceError: They are nowhere, and could not be made again.
+        HeadraceError: They are nowhere, and could not be recomputed.
     """
-    path = lake.cache.path(item.md5)
+    path = lake.cache.path(damage.md5)
     if path.exists():
-        if md5_of(path) == item.md5[:32]:
+        if md5_of(path) == damage.md5[:32]:
             return ""
-        _set_aside(lake, item)
-    for word, offer in (("fetched from the remote", _from_remote), ("taken from the workspace", _from_workspace)):
-        if any(_adopt(lake.cache, item.md5, write) for write in offer(lake, item)):
-            return word
-    return make_again(lake, item)
+        _quarantine(lake, damage)  # the size was right, so the bytes were not looked at before
+    sources = (("fetched from the remote", _from_remote), ("copied from the workspace", _from_workspace))
+    for description, find_copies in sources:
+        if any(_add_if_intact(lake.cache, damage.md5, write) for write in find_copies(lake, damage)):
+            return description
+    return recompute_object(lake, damage)
 
 
-Write = Callable[[Path], object]
-"""Writes the bytes to a path."""
+WriteCopy = Callable[[Path], object]
+"""Writes a copy of an object to a path."""
 
 
-def _from_remote(lake: Lake, item: Damage) -> Iterator[Write]:
+def _from_remote(lake: Lake, damage: ObjectDamage) -> Iterator[WriteCopy]:
     remote = lake.cache.remote
-    if found := remote.bucket.head(remote.key(item.md5)):
+    if found := remote.bucket.head(remote.key(damage.md5)):
         yield lambda path: remote.bucket.download(found, path)
 
 
 # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
-def _from_workspace(lake: Lake, item: Damage) -> Iterator[Write]:
-    for path in (lake.root / name for name in item.paths):
+def _from_workspace(lake: Lake, damage: ObjectDamage) -> Iterator[WriteCopy]:
+    for path in (lake.root / name for name in damage.paths):
         if path.is_file():
-            yield lambda into, path=path: shutil.copyfile(path, into)  # type: ignore[misc]
-        elif item.md5.endswith(".dir") and (path / MANIFEST).exists():
-            yield lambda into, path=path: into.write_bytes(_list_of(path))  # type: ignore[misc]
+            yield lambda target, path=path: shutil.copyfile(path, target)  # type: ignore[misc]
+        elif damage.md5.endswith(".dir") and (path / MANIFEST).exists():
+            yield lambda target, path=path: target.write_bytes(_build_directory(path))  # type: ignore[misc]
 
 
-def _list_of(folder: Path) -> bytes:
-    """The list of a table's folder as its manifest says."""
-    shown = Manifest.at(folder / MANIFEST)
-    return directory_bytes({**shown.files, MANIFEST: md5_of(folder / MANIFEST)})
+def _build_directory(folder: Path) -> bytes:
+    """The directory object of a table, from its manifest."""
+    manifest = Manifest.at(folder / MANIFEST)
+    return directory_bytes({**manifest.files, MANIFEST: md5_of(folder / MANIFEST)})
 
 
 # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
-def _adopt(cache: Cache, md5: str, write: Write) -> bool:
-    """Keep what `write` writes if it is the object that is wanted."""
+def _add_if_intact(cache: Cache, md5: str, write: WriteCopy) -> bool:
+    """Add the copy that `write` writes to the cache if it has this md5."""
     temporary = cache.folder / "tmp" / f"{md5}.repair"
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -136,29 +144,32 @@ def _adopt(cache: Cache, md5: str, write: Write) -> bool:
 
 
 # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
-def _move(source: Path, to: Path) -> None:
-    source.replace(to)
+def _move(source: Path, target: Path) -> None:
+    source.replace(target)
 
 
 def write_back(cache: Cache, md5: str) -> str:
-    """Write the cache's object to the remote and hash what the remote then gives.
+    """Upload the cache's object to the remote, and hash what the remote then returns.
 
     Raises:
-        HeadraceError: It gives something else.
+        HeadraceError: The remote returns other bytes.
     """
     remote = cache.remote
     remote.write(md5, cache.path(md5))
-    found = remote.bucket.head(remote.key(md5))
-    seen = remote.bucket.md5(found) if found else MISSING
-    if seen != md5[:32]:
-        raise HeadraceError(f"{remote.where(md5)}: written again, but reading it back gave {seen}. Check the server.")
-    return "written again and read back"
+    uploaded = remote.bucket.head(remote.key(md5))
+    found = remote.bucket.md5(uploaded) if uploaded else MISSING
+    if found != md5[:32]:
+        raise HeadraceError(
+            f"{remote.where(md5)}: uploaded again, but expected md5 {md5[:32]} when reading it back, found {found}."
+            " Check the server, then run `headrace doctor --repair` again."
+        )
+    return "uploaded again and read back"
 
 
-def _show_again(lake: Lake, item: Damage, corrupt: str) -> Iterator[str]:
-    """Replace the workspace's copies of the corrupt bytes."""
-    for place in item.places:
-        path = lake.root / place.path
-        if place.holder == WORKSPACE and path.is_file() and md5_of(path) == corrupt:
-            lake.cache.copy_to(item.md5, path)
-            yield f"{place.path}: copied again"
+def _replace_workspace_copies(lake: Lake, damage: ObjectDamage, corrupt_md5: str) -> Iterator[str]:
+    """Replace files of the workspace that have the same corrupt bytes: with links or copies, DVC spread them there."""
+    for reference in damage.references:
+        path = lake.root / reference.path
+        if reference.revision == WORKSPACE and path.is_file() and md5_of(path) == corrupt_md5:
+            lake.cache.copy_to(damage.md5, path)
+            yield f"{reference.path}: copied again"

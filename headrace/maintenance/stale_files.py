@@ -1,4 +1,4 @@
-"""half attempts → none: what a killed process left behind that its next run does not clear away by itself."""
+"""Finds what killed processes left behind and no later run removes by itself: locks, journals, partial writes."""
 
 import fcntl
 import json
@@ -12,171 +12,188 @@ from typing import Any
 
 from headrace import failpoints
 from headrace.errors import HeadraceError
-from headrace.maintenance.references import journal
+from headrace.maintenance.references import parse_journal
 from headrace.project import locks
 from headrace.storage import git
 from headrace.storage.manifest import MANIFEST, Manifest
 from headrace.storage.s3.multipart import abandon, unfinished
 from headrace.storage.table_store import Lake
 
-YOUNG = 3600.0
-"""Seconds: a temporary file of this age may be one that somebody is writing without a lease."""
+MIN_AGE_S = 3600.0
+"""A younger temporary file may be in use by a process that writes it without holding a table's lock."""
 
-UPLOAD_HOURS = 24
+UPLOAD_MIN_AGE_HOURS = 24
 RWLOCK = Path(".dvc/tmp/rwlock")
+"""DVC's read and write locks: JSON with the process id and command of each holder. A killed `dvc` stays in it."""
 
 
 @dataclass(frozen=True)
-class Leftover:
-    """Something that nobody needs any more.
+class StaleFile:
+    """A file (or an upload) that nobody needs any more.
 
     Attributes:
-        where: Path or address.
-        what: What it is, and why it is known that nobody needs it.
-        clear: Takes it away; raises a known error where that cannot be done now.
+        location: Path or address.
+        reason: What it is, and why nobody needs it.
+        remove: Deletes it. Raises HeadraceError if that is not possible now.
     """
 
-    where: str
-    what: str
-    clear: Callable[[], None]
+    location: str
+    reason: str
+    remove: Callable[[], None]
 
 
-def find(lake: Lake) -> Iterator[Leftover]:
-    """Everything that was left behind; what a running process may still need is not among it."""
-    yield from _locks(lake)
-    yield from _git_locks(lake)
-    yield from _journals(lake)
-    yield from _temporaries(lake)
-    yield from _uploads(lake)
+def find_stale_files(lake: Lake) -> Iterator[StaleFile]:
+    """Everything that is stale. What a running process may still need is not included."""
+    yield from _find_dvc_lock(lake)
+    yield from _find_git_locks(lake)
+    yield from _find_journals(lake)
+    yield from _find_temporaries(lake)
+    yield from _find_uploads(lake)
 
 
-def dvc_holders(root: Path) -> list[str]:
-    """Running processes that DVC's lock file names."""
-    return [f"{pid} ({command})" for pid, command in _locked_by(root / RWLOCK).items() if _runs(pid, root / RWLOCK)]
+def running_dvc_processes(root: Path) -> list[str]:
+    """The running processes that DVC's lock file names, each as `<pid> (<command>)`."""
+    path = root / RWLOCK
+    return [f"{pid} ({command})" for pid, command in _read_rwlock(path).items() if _is_running(pid, path)]
 
 
-def _locks(lake: Lake) -> Iterator[Leftover]:
+def _find_dvc_lock(lake: Lake) -> Iterator[StaleFile]:
     path = lake.root / RWLOCK
     try:
-        named = _locked_by(path)
+        holders = _read_rwlock(path)
     except ValueError:
-        yield Leftover(str(RWLOCK), "is torn: DVC refuses every `dvc repro`", lambda: _unlock(path))
+        reason = "is not valid JSON, so every `dvc repro` fails"
+        yield StaleFile(str(RWLOCK), reason, partial(_remove_rwlock, path))
         return
-    if named and not any(_runs(pid, path) for pid in named):
-        who = ", ".join(f"{pid} ({command})" for pid, command in named.items())
-        yield Leftover(str(RWLOCK), f"names processes that are dead: {who}", lambda: _unlock(path))
+    if holders and not any(_is_running(pid, path) for pid in holders):
+        processes = ", ".join(f"{pid} ({command})" for pid, command in holders.items())
+        reason = f"is held by processes that no longer run: {processes}"
+        yield StaleFile(str(RWLOCK), reason, partial(_remove_rwlock, path))
 
 
-def _git_locks(lake: Lake) -> Iterator[Leftover]:
+def _find_git_locks(lake: Lake) -> Iterator[StaleFile]:
     for path in git.dead_locks(lake.root):
-        what = "a lock of git that no running git holds: git refuses to write over it"
-        yield Leftover(str(path), what, partial(git.unlock, lake.root, path))
+        reason = "is a lock that no running git holds, so git refuses to write"
+        yield StaleFile(str(path), reason, partial(git.unlock, lake.root, path))
 
 
-def _locked_by(path: Path) -> dict[int, str]:
-    """Process → command that `rwlock` names.
+def _read_rwlock(path: Path) -> dict[int, str]:
+    """Process id → command of the holders of DVC's lock.
 
     Raises:
-        ValueError: The file is torn.
+        ValueError: The file is not valid JSON. DVC writes it in place, so a kill can truncate it.
     """
-    text = path.read_text("utf-8") if path.exists() else "{}"
-    found: dict[str, Any] = json.loads(text)
-    infos = list(found.get("write", {}).values())
-    infos += [info for readers in found.get("read", {}).values() for info in readers]
-    return {int(info["pid"]): str(info["cmd"]) for info in infos if info}
+    content: dict[str, Any] = json.loads(path.read_text("utf-8") if path.exists() else "{}")
+    holders = list(content.get("write", {}).values())
+    holders += [holder for readers in content.get("read", {}).values() for holder in readers]
+    return {int(holder["pid"]): str(holder["cmd"]) for holder in holders if holder}
 
 
-def _runs(pid: int, lock: Path) -> bool:
-    """Whether the process that wrote its number into `lock` lives: one that began later has only got its number."""
-    import psutil  # noqa: PLC0415  DVC brings it
+def _is_running(pid: int, lock: Path) -> bool:
+    """Whether the process that wrote its id into `lock` is running.
+
+    The system reuses ids: a process that started after the file was written is another one. DVC does not compare the
+    times (dvc/rwlock.py), so it waits for such a process.
+    """
+    import psutil  # noqa: PLC0415  a dependency of DVC
 
     with suppress(psutil.NoSuchProcess, FileNotFoundError):
         return bool(psutil.Process(pid).create_time() <= lock.stat().st_mtime)
     return False
 
 
-def _unlock(path: Path) -> None:
-    with _guarded(path.with_name("rwlock.lock")):
-        torn = False
+def _remove_rwlock(path: Path) -> None:
+    # `rwlock.lock` is the flock under which DVC changes `rwlock`. While it is held here, no `dvc` can add itself.
+    with _hold_lock_file(path.with_name("rwlock.lock")):
         try:
-            named = _locked_by(path)
+            running = any(_is_running(pid, path) for pid in _read_rwlock(path))
         except ValueError:
-            torn, named = True, {}
-        if torn or not any(_runs(pid, path) for pid in named):
-            with failpoints.failpoint("DVC's lock that is dead"):
+            running = False
+        if not running:
+            with failpoints.failpoint("remove stale DVC lock"):
                 path.unlink(missing_ok=True)
 
 
 # no failpoint: the kernel holds the lock; the file is empty
 @contextmanager
-def _guarded(path: Path) -> Iterator[None]:
-    """Hold one of DVC's own lock files.
+def _hold_lock_file(path: Path) -> Iterator[None]:
+    """Hold one of DVC's lock files.
 
     Raises:
-        HeadraceError: A running process of DVC holds it.
+        HeadraceError: A running `dvc` holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
+    with path.open("a+") as lock:  # not truncated: zc.lockfile, which DVC uses, keeps the holder's process id in it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HeadraceError(f"{path} is held by a running `dvc`. Let it finish, then run again.") from None
+            raise HeadraceError(f"{path} is held by a running `dvc`. Wait until it ends, then run again.") from None
         yield
 
 
 @contextmanager
-def dvc_kept_out(root: Path) -> Iterator[None]:
-    """Let no `dvc` command write in the workspace meanwhile.
+def dvc_lock(root: Path) -> Iterator[None]:
+    """Keep every `dvc` command out of the workspace.
 
     Raises:
         HeadraceError: One is running.
     """
-    with _guarded(root / ".dvc/tmp/lock"):
-        if holders := dvc_holders(root):
-            raise HeadraceError(f"{root}: DVC is running, process {', '.join(holders)}. Let it finish, then run again.")
+    # `dvc repro` releases `tmp/lock` while a stage's command runs (dvc/stage/decorators.py, `unlocked_repo`). Then only
+    # its entry in `rwlock` shows it.
+    with _hold_lock_file(root / ".dvc/tmp/lock"):
+        if processes := running_dvc_processes(root):
+            raise HeadraceError(
+                f"{root}: DVC is running, process {', '.join(processes)}. Wait until it ends, then run again."
+            )
         yield
 
 
-def _journals(lake: Lake) -> Iterator[Leftover]:
+def _find_journals(lake: Lake) -> Iterator[StaleFile]:
     for path in sorted((lake.root / ".headrace/journal").glob("*.jsonl")):
         table = path.stem.replace(".", "/")
-        if _is_shown(lake, table, path):
-            clear = partial(_remove, lake, path, [table], partial(_is_shown, lake, table, path))
-            where = path.relative_to(lake.root).as_posix()
-            yield Leftover(where, f"notes of a run whose table {table} is shown", clear)
+        if _is_complete(lake, table, path):
+            remove = partial(_remove_file, lake, path, [table], partial(_is_complete, lake, table, path))
+            location = path.relative_to(lake.root).as_posix()
+            yield StaleFile(location, f"is the journal of a run whose table {table} is complete", remove)
 
 
-def _is_shown(lake: Lake, table: str, path: Path) -> bool:
-    """Whether the table's manifest has everything that the journal notes."""
+def _is_complete(lake: Lake, table: str, path: Path) -> bool:
+    """Whether the table's manifest has every entry of the journal."""
     manifest = lake.folder(table) / MANIFEST
-    memos = set(Manifest.at(manifest).memos.values()) if manifest.exists() else set()
-    return path.exists() and all(entry.memo in memos for entry in journal(path.read_bytes()))
+    cache_keys = set(Manifest.at(manifest).memos.values()) if manifest.exists() else set()
+    return path.exists() and all(entry.memo in cache_keys for entry in parse_journal(path.read_bytes()))
 
 
-def _temporaries(lake: Lake) -> Iterator[Leftover]:
-    patterns = ((lake.root, ".*.tmp"), (lake.root / "data", "**/.*.tmp"), (lake.cache.folder / "tmp", "*"))
-    for folder, pattern in (*patterns, (lake.cache.folder / "files/md5", "*/.*.tmp")):
+def _find_temporaries(lake: Lake) -> Iterator[StaleFile]:
+    patterns = (
+        (lake.root, ".*.tmp"),
+        (lake.root / "data", "**/.*.tmp"),
+        (lake.cache.folder / "tmp", "*"),
+        (lake.cache.folder / "files/md5", "*/.*.tmp"),
+    )
+    for folder, pattern in patterns:
         for path in sorted(folder.glob(pattern)):
             if _is_old(path):
-                where = path.relative_to(lake.root).as_posix() if path.is_relative_to(lake.root) else str(path)
-                clear = partial(_remove, lake, path, None, partial(_is_old, path))
-                yield Leftover(where, f"{path.stat().st_size:,} bytes half written", clear)
+                location = path.relative_to(lake.root).as_posix() if path.is_relative_to(lake.root) else str(path)
+                remove = partial(_remove_file, lake, path, None, partial(_is_old, path))
+                yield StaleFile(location, f"is a partial write of {path.stat().st_size:,} bytes", remove)
 
 
 def _is_old(path: Path) -> bool:
-    return path.is_file() and time.time() - path.stat().st_mtime > YOUNG
+    return path.is_file() and time.time() - path.stat().st_mtime > MIN_AGE_S
 
 
-def _remove(lake: Lake, path: Path, tables: list[str] | None, is_left: Callable[[], bool]) -> None:
-    """Delete `path` under the leases of `tables`, or of all, if nobody has come to need it meanwhile."""
+def _remove_file(lake: Lake, path: Path, tables: list[str] | None, is_stale: Callable[[], bool]) -> None:
+    """Delete `path` while holding the locks of `tables` (None: of all tables), if it is still stale then."""
     with locks.lock_tables(lake, tables):
-        if is_left():
-            with failpoints.failpoint("what was left behind"):
+        if is_stale():
+            with failpoints.failpoint("remove stale file"):
                 path.unlink()
 
 
-def _uploads(lake: Lake) -> Iterator[Leftover]:
+def _find_uploads(lake: Lake) -> Iterator[StaleFile]:
+    """Incomplete multipart uploads. No listing of objects shows them, and they are billed until they are aborted."""
     remote = lake.cache.remote
-    for upload in unfinished(remote.bucket, remote.key("").rstrip("/"), UPLOAD_HOURS):
-        what = f"an upload that began {upload.began:%Y-%m-%d %H:%M} and never ended"
-        yield Leftover(f"s3://{remote.bucket.name}/{upload.key}", what, partial(abandon, remote.bucket, upload))
+    for upload in unfinished(remote.bucket, remote.key("").rstrip("/"), UPLOAD_MIN_AGE_HOURS):
+        reason = f"is an incomplete upload, started {upload.began:%Y-%m-%d %H:%M}"
+        yield StaleFile(f"s3://{remote.bucket.name}/{upload.key}", reason, partial(abandon, remote.bucket, upload))

@@ -75,7 +75,10 @@ def declared_files(root: Path) -> DvcFiles:
         for name, entry in (written.get("stages") or {}).items()
         if not _is_generated(entry) or name.partition("-")[0] in broken
     }
-    lock = EngineLock.installed(stages, root).kept_by(EngineLock.read(root))
+    earlier = EngineLock.read(root)
+    lock = EngineLock.installed(stages, root).kept_by(earlier)
+    if broken and earlier is not None:
+        lock = lock.with_missing_entries(earlier)  # the stages kept above list them as parameters
     content = {**written, "stages": {**generated, **kept}}
     return DvcFiles(len(content["stages"]), content, lock, broken)
 
@@ -118,7 +121,7 @@ def write(root: Path) -> DvcFiles:
 def lock_entries(stages: Iterable[Stage], lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Stage → its entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
     dep = cache(partial(_dep, lake))  # what many stages read is hashed once
-    lock = EngineLock.read(lake.root) or EngineLock.installed(stages := list(stages))
+    lock = EngineLock.read(lake.root) or EngineLock.installed(stages := list(stages), lake.root)
     return {stage_name(stage): _lock_entry(stage, lake, dep, outs, lock) for stage in stages}
 
 

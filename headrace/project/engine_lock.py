@@ -6,7 +6,7 @@ and a hash of each package that no index released. Every stage in `dvc.yaml` lis
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,12 @@ class EngineLock:
         if earlier is None or earlier.result_versions != self.result_versions:
             return self
         return EngineLock(earlier.engine, self.result_versions, self.libraries, self.packages)
+
+    def with_missing_entries(self, earlier: "EngineLock") -> "EngineLock":
+        """This lock with the libraries and packages of `earlier` that it lacks."""
+        libraries = dict(sorted({**earlier.libraries, **self.libraries}.items()))
+        packages = dict(sorted({**earlier.packages, **self.packages}.items()))
+        return replace(self, libraries=libraries, packages=packages)
 
     def check_installed(self) -> None:
         """Hold the installed engine and libraries to the lock; what the lock does not name is not held to anything.

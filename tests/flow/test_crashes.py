@@ -88,17 +88,17 @@ def test_an_ingest_that_dies_anywhere_leaves_raw_tables_whole_and_is_finished_by
 def test_a_repair_that_dies_anywhere_makes_nothing_worse_and_is_finished_by_the_next(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_care", {"remote": remote(s3), "verb": "doctor"}, count=count)
+    calm, *_ = rehearse(tmp_path, "crash_maintenance", {"remote": remote(s3), "verb": "doctor"}, count=count)
 
-    wanted = {"corrupt bytes set aside", "DVC's lock that is dead", "git's lock that is dead", "what was left behind"}
+    wanted = {"quarantine corrupt object", "remove stale DVC lock", "git's lock that is dead", "remove stale file"}
     assert wanted <= set(calm["points"])
 
 
 @pytest.mark.parametrize("count", some(13))
 def test_a_garbage_collection_that_dies_anywhere_leaves_every_release_whole(tmp_path: Path, s3: S3, count: int) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_care", {"remote": remote(s3), "verb": "gc"}, count=count)
+    calm, *_ = rehearse(tmp_path, "crash_maintenance", {"remote": remote(s3), "verb": "gc"}, count=count)
 
-    assert {"object off the remote", "object out of the cache"} <= set(calm["points"])
+    assert {"delete object from the remote", "delete object from the cache"} <= set(calm["points"])
 
 
 @pytest.mark.faults

@@ -80,8 +80,8 @@ def functions(node: ast.AST, within: tuple[str, ...]) -> Iterator[tuple[str, ast
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef):
             yield ".".join((*within, child.name)), child
-        is_scope = isinstance(child, ast.FunctionDef | ast.ClassDef)
-        yield from functions(child, (*within, child.name) if is_scope else within)
+        scope = (*within, child.name) if isinstance(child, ast.FunctionDef | ast.ClassDef) else within
+        yield from functions(child, scope)
 
 
 def changes(code: ast.AST) -> dict[str, list[int]]:

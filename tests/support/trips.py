@@ -1,4 +1,4 @@
-"""A source of its own for the tests: days of trips in a bucket, behind a relay; a pytest plug-in."""
+"""An object source for the tests: days of trips in a bucket behind a relay. A pytest plugin."""
 
 import gzip
 from collections.abc import Callable
@@ -20,12 +20,12 @@ TABLE = "raw/trips/days"
 DAYS = ObjectSource("days/", r"days/(?P<partition>\d{4}-\d\d-\d\d)\.csv\.gz", ".csv.gz")
 
 
-def dataset(origin: ObjectSource = DAYS) -> Dataset:
+def dataset(source: ObjectSource = DAYS) -> Dataset:
     return Dataset(
         name="trips",
         description="",
         owner="",
-        sources=(Source("days", origin, pl.read_csv, dy.Schema, lambda rows: rows, ("id",)),),
+        sources=(Source("days", source, pl.read_csv, dy.Schema, lambda rows: rows, ("id",)),),
     )
 
 
@@ -38,34 +38,31 @@ def content(day: int) -> bytes:
 
 
 class Trips:
-    """A bucket with days in it, behind a relay, and an empty workspace."""
+    """A bucket with one object per day, behind a relay, and an empty workspace."""
 
     def __init__(self, bucket: Bucket, relay: Relay, root: Path) -> None:
         self.bucket, self.relay, self.lake = bucket, relay, Lake.at(root)
 
     def put(self, *days: int, text: bytes | None = None) -> None:
-        """Write the objects of these days."""
         for day in days:
             self.bucket.write(key(day), content(day) if text is None else text)
 
     def ingest(
-        self, origin: ObjectSource = DAYS, **options: bool | str | Callable[[str, int, int], None]
+        self, source: ObjectSource = DAYS, **options: bool | str | Callable[[str, int, int], None]
     ) -> IngestResult:
-        """Run what is tested."""
-        return ingest(dataset(origin), self.lake, Settings(), **options)[0]  # type: ignore[arg-type]
+        return ingest(dataset(source), self.lake, Settings(), **options)[0]  # type: ignore[arg-type]
 
     @property
     def manifest(self) -> Manifest:
-        """What the table holds."""
         return self.lake.manifest(TABLE)
 
     @property
     def reads(self) -> int:
-        """Objects that were asked for."""
+        """Number of GET requests for objects."""
         return self.relay.count(f"GET /{self.bucket.name}/days/".encode())
 
 
-def use(monkeypatch: pytest.MonkeyPatch, bucket: Bucket, port: int) -> None:
+def set_environment(monkeypatch: pytest.MonkeyPatch, bucket: Bucket, port: int) -> None:
     monkeypatch.setenv("HEADRACE_BUCKET", bucket.name)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", str(bucket.access_key))
@@ -75,6 +72,6 @@ def use(monkeypatch: pytest.MonkeyPatch, bucket: Bucket, port: int) -> None:
 
 @pytest.fixture
 def trips(s3: S3, relay: Callable[[int], Relay], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trips:
-    bucket, front = s3.new_bucket(), relay(s3.port)
-    use(monkeypatch, bucket, front.port)
-    return Trips(bucket, front, tmp_path)
+    bucket, proxy = s3.new_bucket(), relay(s3.port)
+    set_environment(monkeypatch, bucket, proxy.port)
+    return Trips(bucket, proxy, tmp_path)

@@ -1,4 +1,4 @@
-"""Two releases of flights, the second with a correction and a deletion, out of a bucket with versions; a plug-in."""
+"""Two releases of flights from a versioned bucket: the second has a correction and a deletion. A pytest plugin."""
 
 import gzip
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,9 @@ from workspaces import Workspace, new_workspace
 
 from headrace.ingest.ingest import ingest
 from headrace.label import annotations
-from headrace.lineage.history import Tables
-from headrace.lineage.lineage import Lineage, lineage
+from headrace.lineage.diff import ReleaseDiff, diff_releases
+from headrace.lineage.history import DatasetRevision
+from headrace.lineage.lineage import PartitionLineage, trace_lineage
 from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage import parquet
@@ -31,30 +32,42 @@ CORRECTED, DELETED = "2013-01-02", "2013-01-03"
 CARRIERS, RAW, VALIDATED = "features/flights/carrier_delays", "raw/flights/flights", "validated/flights/flights"
 ANSWERED = datetime(2013, 2, 1, tzinfo=UTC)
 ANSWERS = {"2013-01-01": ("weather", "weather", "carrier"), "2013-01-02": ("carrier", "carrier", "carrier")}
-"""Day → what three people said of one flight of it: they agree well enough for a release."""
+"""Day → answers of three annotators about one flight of it. They agree well enough for a release."""
 
 
 @dataclass(frozen=True)
-class Story:
-    """Release 1 of three days; then the second corrected and the third deleted, and release 2."""
+class TwoReleases:
+    """Release 1 has three days. Release 2 corrects the second and deletes the third."""
 
     workspace: Workspace
     bucket: Bucket
 
-    def lineage(self, table: str, partition: str | None = None, revision: str | None = None, **row: str) -> Lineage:
-        """What is tested, in the workspace that made the releases."""
-        return lineage(Tables.at(self.workspace.lake, "flights", revision), table, partition, row)
+    def lineage(
+        self, table: str, partition: str | None = None, revision: str | None = None, **row: str
+    ) -> PartitionLineage:
+        """Trace a partition in the workspace that made the releases."""
+        return trace_lineage(DatasetRevision.open(self.workspace.lake, "flights", revision), table, partition, row)
+
+    def diff(self, before: str = "flights/1", after: str = "flights/2", *, by_row: bool = False) -> ReleaseDiff:
+        """Compare two releases there."""
+        return diff_releases(self.workspace.lake, before, after, by_row=by_row)
+
+    def partitions(self, release: str, table: str) -> Mapping[str, Entry]:
+        """Partition → entry of a table in a release."""
+        return DatasetRevision.open(self.workspace.lake, "flights", release).manifest(table).partitions
 
     def command(self, *words: str, fails: bool = False) -> str:
-        """What `headrace` says there."""
+        """What a `headrace` command prints there."""
         return self.workspace.command("headrace", *words, fails=fails)
 
 
 @pytest.fixture(scope="session")
-def story(template: Path, s3: S3, moto_s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """Told once for all tests: they read it, or a clone of it."""
-    workspace = new_workspace(tmp_path_factory.mktemp("story"), template, s3)
-    made = Story(workspace, moto_s3.new_bucket(versioned=True))
+def two_releases(
+    template: Path, s3: S3, moto_s3: S3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TwoReleases]:
+    """Made once for all tests, which read it or a clone of it."""
+    workspace = new_workspace(tmp_path_factory.mktemp("two-releases"), template, s3)
+    made = TwoReleases(workspace, moto_s3.new_bucket(versioned=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", moto_s3.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", moto_s3.secret_key)
@@ -70,22 +83,24 @@ def story(template: Path, s3: S3, moto_s3: S3, tmp_path_factory: pytest.TempPath
         yield made
 
 
-def release(story: Story) -> None:
-    settings = Settings(workspace=story.workspace.root, bucket=story.bucket.name, s3_endpoint=story.bucket.endpoint)
-    ingest(story.workspace.dataset, story.workspace.lake, settings, sources=["flights"])
-    story.workspace.refresh()
-    create_release(story.workspace.dataset, story.workspace.lake)
+def release(two_releases: TwoReleases) -> None:
+    settings = Settings(
+        workspace=two_releases.workspace.root, bucket=two_releases.bucket.name, s3_endpoint=two_releases.bucket.endpoint
+    )
+    ingest(two_releases.workspace.dataset, two_releases.workspace.lake, settings, sources=["flights"])
+    two_releases.workspace.refresh()
+    create_release(two_releases.workspace.dataset, two_releases.workspace.lake)
 
 
 def shorter(day: str) -> bytes:
-    """The first 600 flights of a day, the first of them twice: one row that the contract rejects."""
+    """The first 600 flights of a day, the first of them twice, so that the contract rejects one row."""
     rows = real_flights.flights()[day].head(600)
     text = pl.concat([rows, rows.head(1)]).write_csv(null_value="NA")
     return gzip.compress(text.encode(), mtime=0)
 
 
 def annotate(lake: Lake, answers: Mapping[str, tuple[str, ...]]) -> None:
-    """As `label collect` leaves what people answered about one flight a day."""
+    """Write the annotations table as `label collect` would, with answers about one flight per day."""
     facts = {"newest": ANSWERED.isoformat(), "skipped": 0}
     entries = {
         day: entry(lake, _answers(number, day, choices), facts | {"answers": len(choices)})
@@ -95,7 +110,7 @@ def annotate(lake: Lake, answers: Mapping[str, tuple[str, ...]]) -> None:
 
 
 def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
-    """What people said of the flight of that number, which its carrier has alone."""
+    """Annotations of one flight. Each flight has a carrier of its own."""
     at = datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC)
     keys = {
         "scheduled_at": pl.Datetime("us", "UTC"),

@@ -1,4 +1,4 @@
-"""A source of its own for the tests: weather of three days in PostgreSQL and in SQLite; a pytest plug-in."""
+"""Table sources for the tests: weather of three days, in PostgreSQL and in SQLite. A pytest plugin."""
 
 import sqlite3
 from collections.abc import Callable
@@ -23,19 +23,19 @@ NEW = "2013-02-01 00:00:00+00:00"
 INSERT = "INSERT INTO weather VALUES "
 
 
-def source(name: str, query: TableSource) -> Source:
-    return Source(name, query, pl.read_parquet, dy.Schema, lambda rows: rows, query.key)
+def source(name: str, table: TableSource) -> Source:
+    return Source(name, table, pl.read_parquet, dy.Schema, lambda rows: rows, table.key)
 
 
-def sky(**queries: TableSource) -> Dataset:
+def sky(**tables: TableSource) -> Dataset:
     return Dataset(
-        name="sky", description="", owner="", sources=tuple(source(name, query) for name, query in queries.items())
+        name="sky", description="", owner="", sources=tuple(source(name, table) for name, table in tables.items())
     )
 
 
 @dataclass(frozen=True)
 class Weather:
-    """A database with weather of three days, and an empty workspace."""
+    """A database with three days of weather, and an empty workspace."""
 
     address: str
     run: Callable[[str], object]
@@ -44,18 +44,23 @@ class Weather:
 
     def ingest(
         self,
-        query: TableSource = WEATHER,
+        table: TableSource = WEATHER,
         *,
-        full: bool = False,
+        full_refresh: bool = False,
         allow_empty: bool = False,
         progress: Progress = lambda _source, _done, _total: None,
     ) -> IngestResult:
-        """Run what is tested."""
-        one = sky(weather=query)
-        return ingest(one, self.lake, Settings(), full=full, allow_empty=allow_empty, progress=progress)[0]
+        (result,) = ingest(
+            sky(weather=table),
+            self.lake,
+            Settings(),
+            full_refresh=full_refresh,
+            allow_empty=allow_empty,
+            progress=progress,
+        )
+        return result
 
     def rows(self, partition: str = "2013-01-01") -> pl.DataFrame:
-        """Rows of a raw partition."""
         return pl.read_parquet(self.lake.paths(TABLE)[partition])
 
     @property
@@ -65,14 +70,14 @@ class Weather:
 
     @property
     def reads(self) -> int:
-        """Statements that asked for rows of the weather."""
+        """Number of statements that read rows of the weather."""
         assert self.relay is not None
         return self.relay.count(b'COPY (SELECT "origin", "at"')
 
 
-def fill(run: Callable[[str], object], instant: str, *, backwards: bool = False) -> None:
-    """Weather of three UTC days, the first hour of each written with another offset than UTC."""
-    run(f"CREATE TABLE weather (origin TEXT, at {instant}, temp REAL, updated_at {instant})")
+def fill(run: Callable[[str], object], timestamp_type: str, *, backwards: bool = False) -> None:
+    """Create the table: three UTC days, two stations, three hours each."""
+    run(f"CREATE TABLE weather (origin TEXT, at {timestamp_type}, temp REAL, updated_at {timestamp_type})")
     rows = [
         f"('{origin}', '2013-01-{day:02} {hour:02}:30:00+00:00', {day}.5, '{OLD}')"
         for day in (1, 2, 3)
@@ -96,17 +101,17 @@ def postgresql_weather(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Weather:
-    name, front = weather_database, relay(postgres.port)
+    name, proxy = weather_database, relay(postgres.port)
 
     def run(statement: str) -> object:
         with postgres.connect(name) as connection:
             return connection.execute(statement.encode())
 
-    monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(name, port=front.port))
+    monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(name, port=proxy.port))
     run("DROP SCHEMA public CASCADE")
     run("CREATE SCHEMA public")
     fill(run, "timestamptz")
-    return Weather(postgres.address(name, port=front.port), run, Lake.at(tmp_path), front)
+    return Weather(postgres.address(name, port=proxy.port), run, Lake.at(tmp_path), proxy)
 
 
 @pytest.fixture
@@ -128,5 +133,5 @@ def sqlite_weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weather:
 
 @pytest.fixture(params=["postgresql_weather", "sqlite_weather"])
 def weather(request: pytest.FixtureRequest) -> Weather:
-    found: Weather = request.getfixturevalue(request.param)
-    return found
+    database: Weather = request.getfixturevalue(request.param)
+    return database

@@ -34,7 +34,7 @@ from headrace.feast.online_stores.sql_dialect import (
 )
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.writer import View, left_behind
-from headrace.ingest.database.postgresql import LINK, said_without
+from headrace.ingest.database.postgresql import CONNECTION_OPTIONS, redact
 from headrace.retrieve.errors import FeatureStoreError
 
 OPTIONS = ("sslmode", "sslkey", "sslcert", "sslrootcert")
@@ -74,7 +74,7 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
             name = f"{quoted(_schema(config))}.{quoted(table)}"
             raise FeatureStoreError(
                 f"The online store at {found.host}:{found.port}, table {name}:"
-                f" {said_without(str(error), found.password)}. See that it runs and that the dataset is published, then"
+                f" {redact(str(error), found.password)}. See that it runs and that the dataset is published, then"
                 " ask or publish again."
             ) from None
         return {row[0]: row for row in rows}
@@ -136,7 +136,7 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
             found.host,
             int(found.port),
             found.database,
-            {**query, **LINK},
+            {**query, **CONNECTION_OPTIONS},
         )
         return PostgreSQL(address, _schema(config), config.project, dataset, self._writers)
 
@@ -242,7 +242,7 @@ class PostgreSQL:
             where = self.address.set(query={}).render_as_string(hide_password=True)
             table = f", table {self._table(view)}" if view else ""
             raise FeatureStoreError(
-                f"The online store {where}{table}: {said_without(str(error), str(self.address.password or ''))}."
+                f"The online store {where}{table}: {redact(str(error), str(self.address.password or ''))}."
                 " The side that was being loaded is not served. See that it runs and that this user may write, then"
                 " publish again: it writes what is missing."
             ) from None

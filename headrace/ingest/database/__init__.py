@@ -1,1 +1,1 @@
-"""PostgreSQL and SQLite, to read from: the rows of a table a partition at a time, all as of one moment."""
+"""Database sources: PostgreSQL and SQLite behind one interface, read in one transaction."""

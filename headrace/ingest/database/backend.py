@@ -1,4 +1,4 @@
-"""What a database must do for us, in words that PostgreSQL and SQLite share, and the ways it fails."""
+"""The interface of a database backend, and the errors that backends raise."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -14,56 +14,56 @@ from headrace.errors import HeadraceError
 
 
 class DatabaseError(HeadraceError):
-    """The database refused a statement or its answer cannot be used."""
+    """The database rejected a statement, or its result cannot be used."""
 
 
 class DatabaseUnreachableError(DatabaseError):
-    """The database did not let us in, or went away."""
+    """The database does not accept the connection, or closed it."""
 
 
-class ZonelessTimeError(DatabaseError):
-    """A column holds times that do not say their zone."""
+class NaiveTimestampError(DatabaseError):
+    """A column holds timestamps without a time zone."""
 
 
-class NoPartitionError(DatabaseError):
-    """Rows have no day that they could belong to."""
+class NullPartitionError(DatabaseError):
+    """Rows have no day, so they belong to no partition."""
 
 
-class Server(Protocol):
-    """What PostgreSQL and SQLite each do in their own way, inside one transaction."""
+class DatabaseBackend(Protocol):
+    """What differs between databases, inside one transaction."""
 
     @property
     def dialect(self) -> Dialect:
-        """How statements are written for it."""
+        """SQLAlchemy dialect that statements are compiled for."""
 
-    def schema(self, source: TableClause, name: str) -> pa.Schema:
-        """Columns of the table; those of a type that Arrow lacks as text."""
+    def read_schema(self, source: TableClause, name: str) -> pa.Schema:
+        """Columns of the table. Columns whose type Arrow lacks are strings."""
 
-    def pick(self, field: pa.Field) -> ColumnElement[Any]:
-        """The column as it is selected."""
+    def select_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """The column in a SELECT list."""
 
-    def day(self, field: pa.Field) -> ColumnElement[Any]:
-        """UTC day of the column, as text; NULL where there is none."""
+    def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """UTC day of the column as `YYYY-MM-DD`; NULL if it has none."""
 
-    def order(self, field: pa.Field) -> ColumnElement[Any]:
-        """What puts rows in the order of the column's UTC days."""
+    def order_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """Expression that sorts rows by the UTC day of the column."""
 
-    def newest(self, field: pa.Field) -> ColumnElement[Any]:
-        """Greatest value of the column, as text."""
+    def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """Maximum of the column, as text."""
 
-    def total(self, field: pa.Field) -> ColumnElement[Any]:
-        """Exact sum of the column, as text."""
+    def sum_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """Exact sum of the column, as text; NULL for a type without a sum."""
 
-    def within(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
-        """Whether the column's UTC day lies between the two."""
+    def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
+        """Whether the column's UTC day is between `first` and `last`, both included."""
 
-    def rows(self, statement: str, name: str) -> list[tuple[Any, ...]]:
-        """All rows of a small answer."""
+    def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
+        """All rows of a small result. `name` is the table that errors name."""
 
-    def batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
-        """The rows of a large answer, as they come."""
+    def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a large result, streamed."""
 
 
-def quoted(name: str) -> ColumnElement[Any]:
+def quote_column(name: str) -> ColumnElement[Any]:
     """A column by its exact name."""
     return column(quoted_name(name, quote=True))

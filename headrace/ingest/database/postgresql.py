@@ -1,4 +1,4 @@
-"""PostgreSQL: one ADBC connection in a REPEATABLE READ, READ ONLY transaction; rows come by `COPY` as Arrow."""
+"""PostgreSQL: one ADBC connection in a REPEATABLE READ, READ ONLY transaction; rows arrive by `COPY` as Arrow."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,190 +16,203 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TableClause
 
-from headrace.ingest.database.backend import DatabaseError, DatabaseUnreachableError, quoted
+from headrace.ingest.database.backend import DatabaseError, DatabaseUnreachableError, quote_column
 
-TYPE = b"POSTGRESQL:type"
+POSTGRESQL_TYPE = b"POSTGRESQL:type"
 """Field metadata in which ADBC names the column's type."""
 
 AS_TEXT = {b"headrace": b"text"}
 """Field metadata of a column that is selected as text."""
 
-LINK = {
+CONNECTION_OPTIONS = {
     "connect_timeout": "10",
     "keepalives_idle": "30",
     "tcp_user_timeout": "60000",
     "application_name": "headrace",
 }
-"""Limits of time on the connection, unless the address sets its own."""
+"""libpq options, unless the address sets its own. By default libpq connects without a timeout, and a read from a server
+that has vanished waits for the kernel's keepalive: two hours on Linux. `tcp_user_timeout` is in milliseconds, the
+others are in seconds."""
 
-STARTING = ("refused", "starting up", "timeout", "timed out", "could not translate", "closed the connection")
+TRANSIENT_ERRORS = ("refused", "starting up", "timeout", "timed out", "could not translate", "closed the connection")
+"""Parts of the messages of errors that are worth another attempt. A failed connection has no SQLSTATE to go by."""
 
 
 @dataclass(frozen=True)
-class PostgreSQL:
-    """One transaction of one connection."""
+class PostgreSQLBackend:
+    """One transaction of one connection. Implements `DatabaseBackend`."""
 
     connection: Any
-    where: str
+    address: str
     password: str
     dialect: Dialect
 
-    def schema(self, source: TableClause, name: str) -> pa.Schema:
-        """As `Server`: what Arrow lacks (numeric, uuid, json, interval, …) comes as PostgreSQL's own text."""
-        nothing: Select[Any] = select(literal_column("*")).select_from(source).limit(0)
-        statement = nothing.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
-        with self._answer(str(statement), name) as answer:
-            found = answer.schema
+    def read_schema(self, source: TableClause, name: str) -> pa.Schema:
+        """Columns of the table. Types that Arrow lacks (numeric, uuid, json, interval, …) are read as text."""
+        no_rows: Select[Any] = select(literal_column("*")).select_from(source).limit(0)
+        statement = no_rows.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+        with self._execute(str(statement), name) as reader:
+            schema = reader.schema
         return pa.schema(
-            [pa.field(field.name, pa.string(), metadata=AS_TEXT) if _foreign(field.type) else field for field in found]
+            [
+                pa.field(field.name, pa.string(), metadata=AS_TEXT) if _lacks_arrow_type(field.type) else field
+                for field in schema
+            ]
         )
 
-    def pick(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`."""
-        return cast(quoted(field.name), Text) if field.metadata == AS_TEXT else quoted(field.name)
+    def select_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        return cast(quote_column(field.name), Text) if field.metadata == AS_TEXT else quote_column(field.name)
 
-    def day(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`."""
+    def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
         if pa.types.is_timestamp(field.type):
-            return func.to_char(func.timezone(_text("UTC"), quoted(field.name)), _text("YYYY-MM-DD"))
+            return func.to_char(func.timezone(_literal("UTC"), quote_column(field.name)), _literal("YYYY-MM-DD"))
         if pa.types.is_date(field.type):
-            return func.to_char(quoted(field.name), _text("YYYY-MM-DD"))
-        raise DatabaseError(f"partition_by {field.name}: expected a timestamptz or a date, seen {_type(field)}.")
+            return func.to_char(quote_column(field.name), _literal("YYYY-MM-DD"))
+        raise DatabaseError(f"partition_by {field.name}: expected a timestamptz or a date, found {_type_name(field)}.")
 
-    def order(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`: the bare column, which an index may have in that order."""
-        return quoted(field.name)
+    def order_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """The bare column, so that an index on it can be used. Instants sort like their UTC days."""
+        return quote_column(field.name)
 
-    def newest(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`."""
-        newest = func.max(quoted(field.name))
+    def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        maximum = func.max(quote_column(field.name))
         if pa.types.is_timestamp(field.type):
-            return func.to_char(func.timezone(_text("UTC"), newest), _text('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-        return cast(newest, Text)
+            return func.to_char(func.timezone(_literal("UTC"), maximum), _literal('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+        return cast(maximum, Text)
 
-    def total(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`: numeric, so it is exact in any order."""
+    def sum_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """A `numeric` sum: a sum of floats depends on the order in which the server reads the rows."""
         if pa.types.is_timestamp(field.type):
-            return cast(func.sum(extract("epoch", quoted(field.name))), Text)
+            return cast(func.sum(extract("epoch", quote_column(field.name))), Text)
         if pa.types.is_integer(field.type):
-            return cast(func.sum(cast(quoted(field.name), Numeric)), Text)
+            return cast(func.sum(cast(quote_column(field.name), Numeric)), Text)
         return null()
 
-    def within(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
-        """As `Server`: a range of the bare column, so that an index on it serves."""
+    def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
+        """A range of the bare column, so that an index on it can be used."""
         ends = (first, last + timedelta(days=1))
         if pa.types.is_timestamp(field.type):
-            low, high = (_text(datetime.combine(day, time(), UTC).isoformat()) for day in ends)
+            low, high = (_literal(datetime.combine(day, time(), UTC).isoformat()) for day in ends)
         else:
-            low, high = (_text(day.isoformat()) for day in ends)
-        return and_(quoted(field.name) >= low, quoted(field.name) < high)
+            low, high = (_literal(day.isoformat()) for day in ends)
+        return and_(quote_column(field.name) >= low, quote_column(field.name) < high)
 
-    def rows(self, statement: str, name: str) -> list[tuple[Any, ...]]:
-        """As `Server`."""
-        with self._answer(statement, name) as answer:
-            columns = [column.to_pylist() for column in answer.read_all().columns]
+    def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
+        with self._execute(statement, name) as reader:
+            columns = [column.to_pylist() for column in reader.read_all().columns]
             return list(zip(*columns, strict=True))
 
-    def batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
-        """As `Server`."""
-        with self._answer(statement, name) as answer:
-            for batch in answer:
+    def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
+        with self._execute(statement, name) as reader:
+            for batch in reader:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema.remove_metadata())
 
     @contextmanager
-    def _answer(self, statement: str, name: str) -> Iterator[pa.RecordBatchReader]:
-        """The answer to a statement, as it comes."""
+    def _execute(self, statement: str, name: str) -> Iterator[pa.RecordBatchReader]:
+        """Run a statement and stream its result."""
         query = AdbcStatement(self.connection)
         try:
             query.set_sql_query(statement)
             stream, _ = query.execute_query()
-            with AdbcRecordBatchReader._import_from_c(stream.address) as answer:  # noqa: SLF001
-                yield answer
+            # ADBC's reader raises errors that carry the SQLSTATE. pyarrow's RecordBatchReader raises its own, without.
+            with AdbcRecordBatchReader._import_from_c(stream.address) as reader:  # noqa: SLF001
+                yield reader
         except (Error, pa.ArrowException, OSError) as error:
-            raise self._known(name, error) from None
+            raise self._to_database_error(name, error) from None
         finally:
             with suppress(Error):
                 query.close()
 
-    def _known(self, name: str, error: Exception) -> DatabaseError:
+    def _to_database_error(self, name: str, error: Exception) -> DatabaseError:
+        # SQLSTATE classes: 08 connection, 40 rollback (also a conflict with a standby's recovery), 57 shutdown.
+        # A connection that breaks off in the middle of a result has none. Codes: appendix A of PostgreSQL's manual.
         state = getattr(error, "sqlstate", None) or ""
-        said = said_without(str(error), self.password)
+        cause = redact(str(error), self.password)
         if state == "42P01":
-            return DatabaseError(f"{self.where} has no table {name}. Fix the source's declaration, or make the table.")
+            return DatabaseError(
+                f"{self.address} has no table {name}. Correct the source's declaration, or create the table."
+            )
         if state == "42501":
-            return DatabaseError(f"{self.where}: this user may not read {name}. `GRANT SELECT` on it, then run again.")
+            return DatabaseError(
+                f"{self.address}: this user may not read {name}. `GRANT SELECT` on it, then run the command again."
+            )
         if state[:2] in {"", "08", "40", "57"}:
-            return DatabaseUnreachableError(f"{self.where} went away: {said}")
-        return DatabaseError(f"{self.where}: {name} cannot be read: {said}")
+            return DatabaseUnreachableError(f"{self.address} closed the connection: {cause}")
+        return DatabaseError(f"{self.address}: {name} cannot be read: {cause}")
 
 
-def _patiently(target: str, patience: float) -> tuple[AdbcDatabase, AdbcConnection]:
-    """Connect, again and again while that may help."""
+def _connect_with_retries(address: str, retry_timeout_s: float) -> tuple[AdbcDatabase, AdbcConnection]:
     try:
-        return _opened(target)
+        return _connect(address)
     except Error as error:
-        if not _may_pass(error):
+        if not _is_transient(error):
             raise
-    from headrace.storage.retries import attempts  # noqa: PLC0415  only a failure pays for it
+    from headrace.storage.retries import attempts  # noqa: PLC0415  imported only after a failure
 
-    for attempt in attempts("PostgreSQL", _may_pass, patience, first_s=0.1, most_s=5.0):
+    for attempt in attempts("PostgreSQL", _is_transient, retry_timeout_s, first_s=0.1, most_s=5.0):
         with attempt:
-            return _opened(target)
-    raise AssertionError(patience)
+            return _connect(address)
+    raise AssertionError(retry_timeout_s)
 
 
-def _opened(target: str) -> tuple[AdbcDatabase, AdbcConnection]:
-    database = AdbcDatabase(driver=_driver_path(), uri=target)
+def _connect(address: str) -> tuple[AdbcDatabase, AdbcConnection]:
+    database = AdbcDatabase(driver=_driver_path(), uri=address)
     return database, AdbcConnection(database)
 
 
 @contextmanager
-def connect(url: URL, patience: float) -> Iterator[PostgreSQL]:
-    """Open the connection and its transaction."""
-    where, password = url.render_as_string(hide_password=True), str(url.password or "")
-    target = url.set(drivername="postgresql", query={**LINK, **url.query}).render_as_string(hide_password=False)
+def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBackend]:
+    """Connect and begin the transaction.
+
+    Raises:
+        DatabaseUnreachableError: The server does not accept the connection.
+    """
+    shown, password = url.render_as_string(hide_password=True), str(url.password or "")
+    query = {**CONNECTION_OPTIONS, **url.query}
+    address = url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
     try:
-        database, connection = _patiently(target, patience)
+        database, connection = _connect_with_retries(address, retry_timeout_s)
     except Error as error:
         hint = "Check that the server runs (`headrace stack status`) and the address"
         if "authentication failed" in str(error):
             hint = "Check user and password"
         raise DatabaseUnreachableError(
-            f"Cannot open {where}: {said_without(str(error), password)} {hint} in HEADRACE_DATABASE_URL."
+            f"Cannot open {shown}: {redact(str(error), password)} {hint} in HEADRACE_DATABASE_URL."
         ) from None
-    server = PostgreSQL(connection, where, password, postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
+    # With the default paramstyle, pyformat, SQLAlchemy doubles every `%` in a name, which only a DBAPI driver undoes.
+    backend = PostgreSQLBackend(connection, shown, password, postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
     try:
         connection.set_autocommit(False)
+        # READ COMMITTED, the default, would give each statement a snapshot of its own.
         for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SET LOCAL TIME ZONE 'UTC'"):
-            with server._answer(statement, where):  # noqa: SLF001
+            with backend._execute(statement, shown):  # noqa: SLF001
                 pass
-        yield server
+        yield backend
     finally:
         with suppress(Error):
             connection.close()
             database.close()
 
 
-def said_without(text: str, password: str) -> str:
-    """The driver's words on one line, less the password if they hold it."""
+def redact(text: str, password: str) -> str:
+    """A driver's message on one line, without the password: libpq quotes the address in some of its messages."""
     line = " ".join(text.split())
     return line.replace(password, "***") if password else line
 
 
-def _may_pass(error: Exception) -> bool:
-    return isinstance(error, Error) and any(word in str(error).lower() for word in STARTING)
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, Error) and any(part in str(error).lower() for part in TRANSIENT_ERRORS)
 
 
-def _text(value: str) -> ColumnElement[Any]:
-    """A literal of our own making."""
+def _literal(value: str) -> ColumnElement[Any]:
     return literal_column("'" + value.replace("'", "''") + "'")
 
 
-def _foreign(kind: pa.DataType) -> bool:
+def _lacks_arrow_type(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_struct(kind):
-        return any(_foreign(kind.field(index).type) for index in range(kind.num_fields))
+        return any(_lacks_arrow_type(kind.field(index).type) for index in range(kind.num_fields))
     return isinstance(kind, pa.BaseExtensionType) or pa.types.is_interval(kind) or pa.types.is_null(kind)
 
 
-def _type(field: pa.Field) -> str:
-    return str((field.metadata or {}).get(TYPE, str(field.type).encode()), "utf-8")
+def _type_name(field: pa.Field) -> str:
+    return str((field.metadata or {}).get(POSTGRESQL_TYPE, str(field.type).encode()), "utf-8")

@@ -1,9 +1,9 @@
-"""Databases: what a table holds, partition by partition, and its rows as Arrow, all from one snapshot.
+"""One read-only transaction of a database: a table's partitions with their statistics, and its rows as Arrow.
 
-SQLAlchemy reads the address and writes every statement (names quoted, values as literals it renders), in the dialect of
-the server. One connection carries them, in one read-only transaction that sees the tables as they were at its start:
-ADBC for PostgreSQL (`COPY` straight to Arrow), Python's own driver for SQLite, whose column types bind no value and are
-therefore checked here. A password is in no message.
+SQLAlchemy parses the address and writes every statement in the server's dialect (quoted names, rendered literals). One
+connection runs them in one transaction, which sees all tables as they were when it began: ADBC for PostgreSQL (`COPY`
+straight to Arrow), Python's own driver for SQLite, whose column types do not constrain values, so that values are
+checked here. No message contains a password.
 """
 
 import re
@@ -23,213 +23,227 @@ from sqlalchemy.sql.expression import TableClause
 from headrace.dataset import UNPARTITIONED, TableSource
 from headrace.errors import NotConfiguredError
 from headrace.ingest.database.backend import (
+    DatabaseBackend,
     DatabaseError,
     DatabaseUnreachableError,
-    NoPartitionError,
-    Server,
-    ZonelessTimeError,
+    NaiveTimestampError,
+    NullPartitionError,
 )
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
-class Group:
-    """One partition as it is in the snapshot, without its rows.
+class PartitionStats:
+    """Statistics of a partition, computed by the database.
 
     Attributes:
-        rows: Their number.
-        watermark: Greatest value of the watermark column, as text.
-        total: Sum of the watermark column (for a time, of its seconds), as text; None for a text column.
+        rows: Row count.
+        watermark: Maximum of the watermark column, as text.
+        watermark_sum: Sum of the watermark column (of a timestamp, its seconds), as text; None for a text column.
     """
 
     rows: int
     watermark: str | None
-    total: str | None
+    watermark_sum: str | None
 
 
 @dataclass(frozen=True)
-class Listing:
-    """A table in the snapshot: its columns (name, type) and its partitions."""
+class TableListing:
+    """A table's columns (name, type), and partition → statistics."""
 
     columns: tuple[tuple[str, str], ...]
-    groups: Mapping[str, Group]
+    partitions: Mapping[str, PartitionStats]
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """One moment of a database."""
+class ReadTransaction:
+    """Reads tables inside one transaction."""
 
-    server: Server
+    backend: DatabaseBackend
 
-    def listing(self, query: TableSource) -> Listing:
-        """Columns and partitions of the table.
+    def list_partitions(self, source: TableSource) -> TableListing:
+        """Columns and partitions of the table, by one aggregate query.
 
         Raises:
-            DatabaseError: There is no such table, or a column of the declaration is missing.
-            ZonelessTimeError: A column of the table, whichever, is a time without a zone.
-            NoPartitionError: Rows have no day.
+            DatabaseError: There is no such table, or it lacks a declared column.
+            NaiveTimestampError: Any column of the table is a timestamp without a time zone.
+            NullPartitionError: Rows have no day.
         """
-        schema = self._schema(query)
-        groups = {}
-        for day, rows, watermark, total in self.server.rows(self._listing(query, schema), query.table):
-            if rows and query.partition_by and not DAY.fullmatch(day or ""):
-                raise NoPartitionError(
-                    f"{query.table}: {rows} rows have no UTC day in {query.partition_by} (seen {day}: null, infinite or"
-                    " no day of the years 1 to 9999), so they belong to no partition. Fix them, or declare a view that"
-                    " leaves them out."
+        schema = self._read_schema(source)
+        partitions = {}
+        for day, rows, watermark, watermark_sum in self.backend.fetch_all(
+            self._stats_statement(source, schema), source.table
+        ):
+            # `infinity` and years beyond 9999 are timestamps in PostgreSQL and have no date that Arrow or Python holds.
+            if rows and source.partition_by and not DAY.fullmatch(day or ""):
+                raise NullPartitionError(
+                    f"{source.table}: {rows} rows have no UTC day in {source.partition_by} (found {day}: null, infinite"
+                    " or outside of the years 1 to 9999), so they belong to no partition. Correct them, or declare a"
+                    " view that excludes them."
                 )
-            if rows:
-                groups[day] = Group(rows, watermark, total)
-        return Listing(tuple((field.name, str(field.type)) for field in schema), groups)
+            if rows:  # without GROUP BY, an aggregate of an empty table is one row, too
+                partitions[day] = PartitionStats(rows, watermark, watermark_sum)
+        return TableListing(tuple((field.name, str(field.type)) for field in schema), partitions)
 
-    def read(self, query: TableSource, listing: Listing, wanted: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
-        """The rows of the partitions `wanted`, one partition after the other.
+    def read_partitions(
+        self, source: TableSource, listing: TableListing, names: Iterable[str]
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """The rows of the partitions `names`, one partition at a time, in order of the day.
 
-        One statement reads them all, day by day, so the server passes over the table once. Memory holds one partition
-        and one batch (16 MiB of PostgreSQL, 20,000 rows of SQLite); what is not partitioned, whole.
+        One statement reads all of them, so the server scans the table once. Memory holds one partition and one batch
+        (16 MiB of PostgreSQL, 20,000 rows of SQLite); a table without partitions is held completely.
 
         Raises:
-            DatabaseUnreachableError: The connection was cut; what was given until then is of the same snapshot.
-            DatabaseError: A partition has other rows than were counted, or a value is not of its column's type.
+            DatabaseUnreachableError: The connection was cut. The partitions yielded so far are valid.
+            DatabaseError: A partition's row count is not the listed one, or a value does not have its column's type.
         """
-        schema, chosen = self._schema(query), sorted(wanted)
-        if not chosen:
+        schema, wanted = self._read_schema(source), sorted(names)
+        if not wanted:
             return
-        statement = self._reading(query, schema, listing, chosen)
+        statement = self._rows_statement(source, schema, listing, wanted)
         done: list[str] = []
-        batches = self.server.batches(statement, schema, query.table)
+        batches = self.backend.fetch_batches(statement, schema, source.table)
         try:
-            for day, rows in _by_day(batches, query.partition_by) if query.partition_by else _as_one(batches):
-                _expect(query, day, listing.groups[day].rows, rows.num_rows)
+            for day, rows in _split_by_day(batches, source.partition_by) if source.partition_by else _as_one(batches):
+                _check_row_count(source, day, listing.partitions[day].rows, rows.num_rows)
                 done.append(day)
                 yield day, rows
         except DatabaseUnreachableError as error:
-            nth = chosen[len(done)] if len(done) < len(chosen) else chosen[-1]
-            whole = sum(listing.groups[day].rows for day in done)
+            current = wanted[len(done)] if len(done) < len(wanted) else wanted[-1]
+            rows_read = sum(listing.partitions[day].rows for day in done)
             raise DatabaseUnreachableError(
-                f"{query.table}: cut while reading partition {nth}, after {whole} rows of {len(done)} whole partitions"
-                f" ({len(chosen)} wanted): {error} Nothing of this table is shown; run the same command again."
+                f"{source.table}: connection cut while reading partition {current}, after {rows_read} rows of"
+                f" {len(done)} complete partitions ({len(wanted)} to read): {error} The table was left as it is; run"
+                " the same command again."
             ) from error
 
-    def _schema(self, query: TableSource) -> pa.Schema:
-        schema = self.server.schema(_source(query), query.table)
-        declared = [*query.key, query.watermark, *([query.partition_by] if query.partition_by else [])]
+    def _read_schema(self, source: TableSource) -> pa.Schema:
+        schema = self.backend.read_schema(_table_clause(source), source.table)
+        declared = [*source.key, source.watermark, *([source.partition_by] if source.partition_by else [])]
         missing = [name for name in declared if name not in schema.names]
         if missing:
             raise DatabaseError(
-                f"{query.table}: expected the columns {', '.join(missing)}, seen {', '.join(schema.names)}."
-                " Fix the source's declaration (key, watermark, partition_by), or the table."
+                f"{source.table}: expected the columns {', '.join(missing)}, found {', '.join(schema.names)}."
+                " Correct the source's declaration (key, watermark, partition_by), or the table."
             )
-        zoneless = [field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.tz is None]
-        if zoneless:
-            raise ZonelessTimeError(
-                f"{query.table}: {', '.join(zoneless)} hold times without a zone, so nobody can say when they were."
-                " Make them `timestamptz`, or declare a view that says the zone:"
-                f" `{zoneless[0]} AT TIME ZONE 'UTC' AS {zoneless[0]}`."
+        naive = [field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.tz is None]
+        if naive:
+            raise NaiveTimestampError(
+                f"{source.table}: {', '.join(naive)} hold timestamps without a time zone, so their instants are"
+                " unknown. Change their type to `timestamptz`, or declare a view that sets the zone:"
+                f" `{naive[0]} AT TIME ZONE 'UTC' AS {naive[0]}`."
             )
         return schema
 
-    def _listing(self, query: TableSource, schema: pa.Schema) -> str:
-        mark = schema.field(query.watermark)
-        counted = (func.count(), self.server.newest(mark), self.server.total(mark))
-        if query.partition_by is None:
-            return self._text(select(literal_column(f"'{UNPARTITIONED}'"), *counted).select_from(_source(query)))
-        day = self.server.day(schema.field(query.partition_by)).label("day")
-        return self._text(select(day, *counted).select_from(_source(query)).group_by(literal_column("1")))
+    def _stats_statement(self, source: TableSource, schema: pa.Schema) -> str:
+        watermark = schema.field(source.watermark)
+        stats = (func.count(), self.backend.max_expr(watermark), self.backend.sum_expr(watermark))
+        if source.partition_by is None:
+            return self._compile(
+                select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(_table_clause(source))
+            )
+        day = self.backend.day_expr(schema.field(source.partition_by)).label("day")
+        # By position: a column of the table may be called `day`, too, and PostgreSQL would group by that one.
+        return self._compile(select(day, *stats).select_from(_table_clause(source)).group_by(literal_column("1")))
 
-    def _reading(self, query: TableSource, schema: pa.Schema, listing: Listing, wanted: list[str]) -> str:
-        columns = [self.server.pick(field) for field in schema]
-        if query.partition_by is None:
-            return self._text(select(*columns).select_from(_source(query)))
-        by = schema.field(query.partition_by)
-        statement = select(*columns).select_from(_source(query))
-        if len(wanted) < len(listing.groups):
-            statement = statement.where(or_(*(self.server.within(by, *ends) for ends in _runs(wanted))))
-        return self._text(statement.order_by(self.server.order(by)))
+    def _rows_statement(self, source: TableSource, schema: pa.Schema, listing: TableListing, wanted: list[str]) -> str:
+        columns = [self.backend.select_expr(field) for field in schema]
+        statement = select(*columns).select_from(_table_clause(source))
+        if source.partition_by is None:
+            return self._compile(statement)
+        time_field = schema.field(source.partition_by)
+        if len(wanted) < len(listing.partitions):
+            ranges = (self.backend.between_days(time_field, *ends) for ends in _day_ranges(wanted))
+            statement = statement.where(or_(*ranges))
+        return self._compile(statement.order_by(self.backend.order_expr(time_field)))
 
-    def _text(self, statement: Select[Any]) -> str:
-        return str(statement.compile(dialect=self.server.dialect, compile_kwargs={"literal_binds": True}))
+    def _compile(self, statement: Select[Any]) -> str:
+        # Literals are rendered because `COPY`, by which ADBC reads PostgreSQL, accepts no parameters.
+        return str(statement.compile(dialect=self.backend.dialect, compile_kwargs={"literal_binds": True}))
 
 
 @contextmanager
-def snapshot(address: str, *, patience: float = 30.0) -> Iterator[Snapshot]:
-    """Open the database at the SQLAlchemy `address` and hold one moment of it.
+def open_read_transaction(address: str, *, retry_timeout_s: float = 30.0) -> Iterator[ReadTransaction]:
+    """Connect to the database at the SQLAlchemy `address` and begin a read-only transaction.
 
     Raises:
         NotConfiguredError: The address cannot be used.
-        DatabaseUnreachableError: The server is down (tried again for `patience` seconds), or does not let us in.
+        DatabaseUnreachableError: The server was down for `retry_timeout_s` seconds, or denies access.
     """
-    with _server(_url(address), patience) as server:
-        yield Snapshot(server)
+    with _open_backend(_parse_address(address), retry_timeout_s) as backend:
+        yield ReadTransaction(backend)
 
 
-def _url(address: str) -> URL:
+def _parse_address(address: str) -> URL:
     try:
         return make_url(address)
     except ArgumentError:
         raise NotConfiguredError(
-            "The database address cannot be read: expected postgresql+psycopg://user:password@host:port/database or"
-            " sqlite:////absolute/path (its text is not shown here, it may hold a password)."
+            "The database address cannot be parsed: expected postgresql+psycopg://user:password@host:port/database or"
+            " sqlite:////absolute/path. Its text is not shown because it may contain a password. Correct"
+            " HEADRACE_DATABASE_URL, or the variable that the source's `database` names."
         ) from None
 
 
-def _server(url: URL, patience: float) -> AbstractContextManager[Server]:
-    backend = url.get_backend_name()
-    if backend == "postgresql":
-        from headrace.ingest.database.postgresql import connect  # noqa: PLC0415  only its driver is loaded
+def _open_backend(url: URL, retry_timeout_s: float) -> AbstractContextManager[DatabaseBackend]:
+    name = url.get_backend_name()
+    if name == "postgresql":
+        from headrace.ingest.database import postgresql  # noqa: PLC0415  only the driver in use is loaded
 
-        return connect(url, patience)
-    if backend == "sqlite":
-        from headrace.ingest.database.sqlite import open_file  # noqa: PLC0415
+        return postgresql.open_transaction(url, retry_timeout_s)
+    if name == "sqlite":
+        from headrace.ingest.database import sqlite  # noqa: PLC0415
 
-        return open_file(url)
+        return sqlite.open_transaction(url)
     raise NotConfiguredError(
-        f"{url.render_as_string(hide_password=True)}: expected a postgresql or sqlite address, seen {backend}."
+        f"{url.render_as_string(hide_password=True)}: expected a postgresql or sqlite address, found {name}."
     )
 
 
-def _source(query: TableSource) -> TableClause:
-    schema, _, name = query.table.rpartition(".")
+def _table_clause(source: TableSource) -> TableClause:
+    schema, _, name = source.table.rpartition(".")
     return table(quoted_name(name, quote=True), schema=quoted_name(schema, quote=True) if schema else None)
 
 
-def _runs(days: list[str]) -> list[tuple[date, date]]:
-    """Sorted days as runs of days that follow each other: (first, last)."""
-    runs: list[tuple[date, date]] = []
+def _day_ranges(days: list[str]) -> list[tuple[date, date]]:
+    """Sorted days as ranges of consecutive days: (first, last)."""
+    ranges: list[tuple[date, date]] = []
     for day in map(date.fromisoformat, days):
-        if runs and day - runs[-1][1] == timedelta(days=1):
-            runs[-1] = (runs[-1][0], day)
+        if ranges and day - ranges[-1][1] == timedelta(days=1):
+            ranges[-1] = (ranges[-1][0], day)
         else:
-            runs.append((day, day))
-    return runs
+            ranges.append((day, day))
+    return ranges
 
 
 def _as_one(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.Table]]:
     yield UNPARTITIONED, pa.Table.from_batches(batches)
 
 
-def _by_day(batches: Iterator[pa.RecordBatch], by: str) -> Iterator[tuple[str, pa.Table]]:
-    """Batches in the order of the UTC days of the column `by` → a day and all its rows."""
-    import pyarrow.compute as pc  # noqa: PLC0415  who finds nothing new does not pay for the import
+def _split_by_day(batches: Iterator[pa.RecordBatch], time_column: str) -> Iterator[tuple[str, pa.Table]]:
+    """Batches that are sorted by the UTC day of `time_column` → each day with all of its rows."""
+    import pyarrow.compute as pc  # noqa: PLC0415  a run that reads no rows does not import it
 
-    now, held = None, list[pa.RecordBatch]()
+    current, slices = None, list[pa.RecordBatch]()
     for batch in batches:
-        runs, start = pc.run_end_encode(pc.cast(batch.column(by), pa.date32())), 0
+        # A batch can hold several days, and a day can span batches. Run-end encoding gives the borders of the days
+        # without a loop over the rows.
+        runs, start = pc.run_end_encode(pc.cast(batch.column(time_column), pa.date32())), 0
         for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-            if held and day != now:
-                yield str(now), pa.Table.from_batches(held)
-                held = []
-            now = day
-            held.append(batch.slice(start, end - start))
+            if slices and day != current:
+                yield str(current), pa.Table.from_batches(slices)
+                slices = []
+            current = day
+            slices.append(batch.slice(start, end - start))
             start = end
-    if held:
-        yield str(now), pa.Table.from_batches(held)
+    if slices:
+        yield str(current), pa.Table.from_batches(slices)
 
 
-def _expect(query: TableSource, partition: str, counted: int, seen: int) -> None:
-    if counted != seen:
+def _check_row_count(source: TableSource, partition: str, listed: int, read: int) -> None:
+    if listed != read:
         raise DatabaseError(
-            f"{query.table} {partition}: expected the {counted} rows that were counted, seen {seen}, in one"
-            " transaction. The server does not keep its snapshot; nothing of this table is shown."
+            f"{source.table} {partition}: expected the {listed} rows that were counted, found {read} in the same"
+            " transaction. The server does not isolate its transactions; the table was left as it is."
         )

@@ -1,4 +1,4 @@
-"""SQLite: one read transaction on a file opened read-only; every value is checked against its column's type."""
+"""SQLite: one transaction on a file opened read-only. Every value is checked against its column's declared type."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -15,13 +15,18 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TableClause
 
-from headrace.ingest.database.backend import DatabaseError, DatabaseUnreachableError, ZonelessTimeError, quoted
+from headrace.ingest.database.backend import (
+    DatabaseError,
+    DatabaseUnreachableError,
+    NaiveTimestampError,
+    quote_column,
+)
 
 DAY = "%Y-%m-%d"
-BATCH = 20_000
-INSTANT = pa.timestamp("us", "UTC")
-KINDS: tuple[tuple[tuple[str, ...], pa.DataType], ...] = (
-    (("TIMESTAMP", "DATETIME"), INSTANT),
+BATCH_ROWS = 20_000
+UTC_TIMESTAMP = pa.timestamp("us", "UTC")
+ARROW_TYPES: tuple[tuple[tuple[str, ...], pa.DataType], ...] = (
+    (("TIMESTAMP", "DATETIME"), UTC_TIMESTAMP),
     (("DATE",), pa.date32()),
     (("BOOL",), pa.bool_()),
     (("INT",), pa.int64()),
@@ -29,135 +34,146 @@ KINDS: tuple[tuple[tuple[str, ...], pa.DataType], ...] = (
     (("BLOB",), pa.binary()),
     (("REAL", "FLOA", "DOUB", "NUM", "DEC"), pa.float64()),
 )
-"""Words in a declared type → what its values must be; the first that fits, after SQLite's own rules."""
+"""Parts of a declared type → Arrow type; the first match counts. From INT to REAL the order is that of SQLite's
+affinity rules (datatype3.html, section 3.1), by which CHARINT is an integer."""
 
 
 @dataclass(frozen=True)
-class SQLite:
-    """One transaction on one file."""
+class SQLiteBackend:
+    """One transaction on one file. Implements `DatabaseBackend`."""
 
     connection: sqlite3.Connection
     path: Path
     dialect: Dialect = field(default_factory=sqlite.dialect)
 
-    def schema(self, source: TableClause, name: str) -> pa.Schema:
-        """As `Server`."""
-        found = self._run("SELECT name, type FROM pragma_table_info(?)", name, (str(source.name),)).fetchall()
-        if not found:
-            raise DatabaseError(f"{self.path} has no table {name}. Fix the source's declaration, or make the table.")
-        return pa.schema([pa.field(column, self._kind(name, column, declared)) for column, declared in found])
+    def read_schema(self, source: TableClause, name: str) -> pa.Schema:
+        columns = self._execute("SELECT name, type FROM pragma_table_info(?)", name, (str(source.name),)).fetchall()
+        if not columns:  # the pragma returns no row for a table that does not exist
+            raise DatabaseError(
+                f"{self.path} has no table {name}. Correct the source's declaration, or create the table."
+            )
+        return pa.schema([pa.field(column, self._arrow_type(name, column, declared)) for column, declared in columns])
 
-    def pick(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`."""
-        return quoted(field.name)
+    def select_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        return quote_column(field.name)
 
-    def day(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`."""
+    def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
         if not (pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)):
-            raise DatabaseError(f"partition_by {field.name}: expected a TIMESTAMP or a DATE, seen {field.type}.")
-        return func.strftime(DAY, quoted(field.name))
+            raise DatabaseError(f"partition_by {field.name}: expected a TIMESTAMP or a DATE, found {field.type}.")
+        return func.strftime(DAY, quote_column(field.name))
 
-    def order(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`: the day itself, for times of several offsets do not sort as text."""
-        return self.day(field)
+    def order_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """The day, not the column: SQLite stores timestamps as text, and text with mixed UTC offsets sorts wrongly."""
+        return self.day_expr(field)
 
-    def newest(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`: of times, the greatest text, which is the latest where all are written in one way."""
-        return cast(func.max(quoted(field.name)), Text)
+    def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """The maximum of the text, which for timestamps is the latest if all are written in the same format."""
+        return cast(func.max(quote_column(field.name)), Text)
 
-    def total(self, field: pa.Field) -> ColumnElement[Any]:
-        """As `Server`: of times, milliseconds, so that it is exact."""
+    def sum_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """For timestamps, milliseconds as integers: a sum of floats is not exact."""
         if pa.types.is_timestamp(field.type):
-            seconds = cast(func.strftime("%s", quoted(field.name)), Integer)
-            thousandths = cast(func.substr(func.strftime("%f", quoted(field.name)), 4), Integer)
-            return cast(func.sum(seconds * 1000 + thousandths), Text)
+            # `%s` is whole seconds, `%f` is SS.SSS: milliseconds are all that SQLite's date functions keep.
+            seconds = cast(func.strftime("%s", quote_column(field.name)), Integer)
+            milliseconds = cast(func.substr(func.strftime("%f", quote_column(field.name)), 4), Integer)
+            return cast(func.sum(seconds * 1000 + milliseconds), Text)
         if pa.types.is_integer(field.type):
-            return cast(func.sum(quoted(field.name)), Text)
+            return cast(func.sum(quote_column(field.name)), Text)
         return null()
 
-    def within(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
-        """As `Server`."""
-        day = self.day(field)
+    def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
+        day = self.day_expr(field)
         return and_(day >= literal(first.isoformat()), day <= literal(last.isoformat()))
 
-    def rows(self, statement: str, name: str) -> list[tuple[Any, ...]]:
-        """As `Server`."""
-        return self._run(statement, name).fetchall()
+    def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
+        return self._execute(statement, name).fetchall()
 
-    def batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
-        """As `Server`."""
-        cursor = self._run(statement, name)
-        while rows := cursor.fetchmany(BATCH):
+    def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
+        cursor = self._execute(statement, name)
+        while rows := cursor.fetchmany(BATCH_ROWS):
             columns = zip(*rows, strict=True)
             yield pa.RecordBatch.from_arrays(
-                [_typed(values, field, name) for values, field in zip(columns, schema, strict=True)], schema=schema
+                [_to_array(values, field, name) for values, field in zip(columns, schema, strict=True)], schema=schema
             )
 
     # no failpoint: a source, and the statements are SELECTs
-    def _run(self, statement: str, name: str, values: tuple[str, ...] = ()) -> sqlite3.Cursor:
+    def _execute(self, statement: str, name: str, values: tuple[str, ...] = ()) -> sqlite3.Cursor:
         try:
             return self.connection.execute(statement, values)
         except sqlite3.Error as error:
             raise DatabaseError(f"{self.path}: {name} cannot be read: {error}.") from error
 
-    def _kind(self, name: str, column: str, declared: str) -> pa.DataType:
-        for words, kind in KINDS:
-            if any(word in declared.upper() for word in words):
+    def _arrow_type(self, name: str, column: str, declared: str) -> pa.DataType:
+        for parts, kind in ARROW_TYPES:
+            if any(part in declared.upper() for part in parts):
                 return kind
         raise DatabaseError(
-            f"{self.path}: {name}.{column} is declared {declared or 'without a type'}, which binds no value. Declare it"
-            " (INTEGER, REAL, TEXT, BLOB, BOOLEAN, DATE, TIMESTAMP), in a view with `CAST(… AS …)`."
+            f"{self.path}: {name}.{column} is declared {declared or 'without a type'}, which allows any value. Declare"
+            " it (INTEGER, REAL, TEXT, BLOB, BOOLEAN, DATE, TIMESTAMP), in a view with `CAST(… AS …)`."
         )
 
 
 @contextmanager
-def open_file(url: URL) -> Iterator[SQLite]:
-    """Open the file and its transaction; a file that is not there is not made."""
+def open_transaction(url: URL) -> Iterator[SQLiteBackend]:
+    """Open the file and begin a transaction.
+
+    Raises:
+        DatabaseUnreachableError: There is no such file. SQLite would create it.
+        DatabaseError: The file is not a database.
+    """
     path = Path(url.database or "").absolute()
     if not path.is_file():
         raise DatabaseUnreachableError(f"Cannot open {path}: there is no such file. Check HEADRACE_DATABASE_URL.")
+    # `isolation_level=None` keeps Python's driver from beginning and committing transactions by itself. The timeout is
+    # for a writer that holds the file's lock.
     connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=30)
     try:
-        server = SQLite(connection, path)
-        server._run("BEGIN", "it")  # noqa: SLF001
-        server._run("SELECT count(*) FROM sqlite_master", "it").fetchall()  # noqa: SLF001  the moment that is held
-        yield server
+        backend = SQLiteBackend(connection, path)
+        # BEGIN is deferred: the snapshot is taken by the first statement that reads (lang_transaction.html).
+        backend._execute("BEGIN", "the file")  # noqa: SLF001
+        backend._execute("SELECT count(*) FROM sqlite_master", "the file").fetchall()  # noqa: SLF001
+        yield backend
     finally:
         connection.close()
 
 
-def _typed(values: tuple[Any, ...], field: pa.Field, name: str) -> pa.Array:
-    """The values as the column's type, or an error that shows one that is not."""
-    read = READ.get(field.type)
+def _to_array(values: tuple[Any, ...], field: pa.Field, name: str) -> pa.Array:
+    """Values as the column's type.
+
+    Raises:
+        NaiveTimestampError: A timestamp has no UTC offset.
+        DatabaseError: A value does not have the type.
+    """
+    parse = PARSERS.get(field.type)
     try:
-        return pa.array([None if value is None else read(value) for value in values] if read else values, field.type)
-    except ZonelessTimeError as error:
-        raise ZonelessTimeError(f"{name}.{field.name}: {error}") from None
+        return pa.array([None if value is None else parse(value) for value in values] if parse else values, field.type)
+    except NaiveTimestampError as error:
+        raise NaiveTimestampError(f"{name}.{field.name}: {error}") from None
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise DatabaseError(
-            f"{name}.{field.name}: expected every value to be {field.type}, as it is declared: {error}."
-            " SQLite keeps anything in any column; correct the rows, or declare a view that casts them."
+            f"{name}.{field.name}: expected every value to be {field.type}, as declared: {error}."
+            " SQLite stores any value in any column; correct the rows, or declare a view that casts them."
         ) from error
 
 
-def _instant(value: str) -> datetime:
-    found = datetime.fromisoformat(value)
-    if found.tzinfo is None:
-        raise ZonelessTimeError(
-            f"expected a time with its zone, such as {value}+00:00, seen {value}. Correct the rows, or declare a view"
-            " that adds the zone."
+def _parse_timestamp(value: str) -> datetime:
+    timestamp = datetime.fromisoformat(value)
+    if timestamp.tzinfo is None:
+        raise NaiveTimestampError(
+            f"expected a timestamp with a UTC offset, such as {value}+00:00, found {value}. Correct the rows, or"
+            " declare a view that adds the offset."
         )
-    return found.astimezone(UTC)
+    return timestamp.astimezone(UTC)
 
 
-def _truth(value: int) -> bool:
+def _parse_boolean(value: int) -> bool:
     if value not in (0, 1):
         raise ValueError(f"{value!r} is neither 0 nor 1")
     return bool(value)
 
 
-READ: dict[pa.DataType, Callable[[Any], Any]] = {
-    INSTANT: _instant,
+PARSERS: dict[pa.DataType, Callable[[Any], Any]] = {
+    UTC_TIMESTAMP: _parse_timestamp,
     pa.date32(): date.fromisoformat,
-    pa.bool_(): _truth,
+    pa.bool_(): _parse_boolean,
 }

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Received:
+class Download:
     """What a download brought: the object as the answer described it, and the md5 and sha256 of its bytes."""
 
     object: Object
@@ -44,7 +44,7 @@ class Received:
 
 
 @dataclass
-class Arrived:
+class DownloadProgress:
     """How much of an object has arrived, and who was given it."""
 
     into: Iterable[Callable[[Any], object]]
@@ -112,7 +112,7 @@ class Bucket:
         return into.getvalue()
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
-    def download(self, found: Object, path: Path) -> Received:
+    def download(self, found: Object, path: Path) -> Download:
         """Write the bytes of the object that was listed to `path`, a chunk at a time.
 
         Raises:
@@ -121,7 +121,7 @@ class Bucket:
         md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
         with path.open("wb") as into:
             seen = self._receive(found, into.write, md5.update, sha256.update)
-        return Received(seen, md5.hexdigest(), sha256.hexdigest())
+        return Download(seen, md5.hexdigest(), sha256.hexdigest())
 
     def md5(self, found: Object) -> str:
         """The md5 of the bytes of the object that was listed; they are kept nowhere.
@@ -173,7 +173,7 @@ class Bucket:
 
     def _receive(self, found: Object, *into: Callable[[Any], object]) -> Object:
         """Give every chunk of the object to `into`, each once and in order; the object as the answer described it."""
-        arrived = Arrived(into)
+        arrived = DownloadProgress(into)
         while True:
             had = arrived.size
             try:
@@ -182,7 +182,7 @@ class Bucket:
                 if arrived.size == had:
                     raise
 
-    def _rest(self, found: Object, arrived: "Arrived") -> Object:
+    def _rest(self, found: Object, arrived: "DownloadProgress") -> Object:
         """Read on from what has arrived."""
         answer = self._answer(found, arrived.size)
         seen = answer.object

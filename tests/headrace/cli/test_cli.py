@@ -1,4 +1,4 @@
-"""The command line: a verb a command, help that answers at once, errors that are messages, JSON for machines."""
+"""The command line: fast help, errors as messages, results as JSON, and no library loaded that is not needed."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from workspaces import REPOSITORY, Workspace
 
 from headrace.project.loading import dataset_names
 
-VERBS = (
+COMMANDS = (
     "ingest",
     "validate",
     "transform",
@@ -43,19 +43,24 @@ HEAVY = (
 )
 
 
-def test_help_lists_every_verb_in_the_order_data_flows() -> None:
-    said = run(REPOSITORY, "--help").stdout
+def test_help_lists_every_command_in_the_order_of_the_data_flow() -> None:
+    output = run(REPOSITORY, "--help").stdout
 
-    places = [said.index(f"│ {verb} ") for verb in VERBS]
+    places = [output.index(f"│ {command} ") for command in COMMANDS]
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "stack", "dvc-sync"])
-def test_every_verb_explains_itself_with_exit_code_0(verb: str) -> None:
-    done = run(REPOSITORY, verb, "--help")
+@pytest.mark.parametrize("command", [*COMMANDS, "stack", "dvc-sync"])
+def test_every_command_has_help(command: str) -> None:
+    done = run(REPOSITORY, command, "--help")
 
     assert done.returncode == 0
     assert "Usage: headrace" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "dvc-sync", "lineage", "diff", "doctor", "gc"])
+def test_help_has_an_example(command: str) -> None:
+    assert f"Example: headrace {command}" in run(REPOSITORY, command, "--help").stdout
 
 
 def test_help_loads_no_data_library() -> None:
@@ -71,7 +76,7 @@ def test_help_loads_no_data_library() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_what_a_dataset_declares_is_read_without_pandas_pyarrow_hypothesis_or_dvc() -> None:
+def test_declarations_are_loaded_without_pandas_pyarrow_hypothesis_or_dvc() -> None:
     script = """if True:
         import sys
         from headrace.project import graph
@@ -92,7 +97,7 @@ def test_a_plan_and_a_release_load_no_library_that_they_do_not_use(released: Wor
     assert loaded(released, unused, "release", "flights") == set()
 
 
-def test_small_days_that_one_query_takes_start_no_dask(workspace: Workspace) -> None:
+def test_a_validation_of_small_days_does_not_start_dask(workspace: Workspace) -> None:
     workspace.raw.arrive(*days(1, 6))
 
     assert loaded(workspace, {"dask", "sqlalchemy", "boto3"}, "validate", "flights", "--table", "flights") == set()
@@ -100,7 +105,7 @@ def test_small_days_that_one_query_takes_start_no_dask(workspace: Workspace) -> 
     assert sorted(workspace.lake.manifest("validated/flights/flights").lines) == days(1, 6)
 
 
-def test_who_finds_no_new_row_loads_neither_retries_nor_arrow_s_functions() -> None:
+def test_an_ingest_of_no_new_rows_loads_neither_retries_nor_arrow_s_functions() -> None:
     script = """if True:
         import sys
         from headrace.ingest import ingest
@@ -115,7 +120,7 @@ def test_who_finds_no_new_row_loads_neither_retries_nor_arrow_s_functions() -> N
 
 
 def loaded(place: Workspace, watched: set[str], *arguments: str) -> set[str]:
-    """Which of these modules a command in this workspace loads."""
+    """The `watched` modules that a command in this workspace loads."""
     script = f"""if True:
         import sys
         from headrace.cli import app
@@ -179,13 +184,13 @@ def test_debug_shows_the_stack_trace() -> None:
     assert "Traceback" in done.stderr
 
 
-def test_an_unknown_table_is_answered_with_those_there_are() -> None:
+def test_an_unknown_table_is_an_error_with_the_known_ones() -> None:
     done = run(REPOSITORY, "validate", "flights", "--table", "nope")
 
     assert "there is no table 'nope'. Its tables: flights, airports, weather, planes." in done.stderr
 
 
-def test_plan_run_and_status_tell_one_story_in_json(workspace: Workspace) -> None:
+def test_plan_run_and_status_agree_in_json(workspace: Workspace) -> None:
     workspace.raw.arrive(*days(1, 2))
 
     plan = as_json(workspace, "plan", "flights")
@@ -202,7 +207,7 @@ def test_plan_run_and_status_tell_one_story_in_json(workspace: Workspace) -> Non
     assert status["tables"]["validated/flights/flights"]["rows"] == totals["rows"]
 
 
-def test_the_declarations_of_the_workspace_one_stands_in_are_what_runs(workspace: Workspace) -> None:
+def test_the_declarations_of_the_current_workspace_are_what_runs(workspace: Workspace) -> None:
     workspace.edit("pipelines/flights/__init__.py", '"""The dataset', 'raise SystemExit("this clone")\n"""The dataset')
 
     done = run(workspace.root, "plan", "flights")
@@ -210,7 +215,7 @@ def test_the_declarations_of_the_workspace_one_stands_in_are_what_runs(workspace
     assert "this clone" in done.stderr
 
 
-def test_doctor_names_what_is_wrong_and_what_mends_it(workspace: Workspace) -> None:
+def test_doctor_shows_what_is_wrong_and_how_to_fix_it(workspace: Workspace) -> None:
     good = run(workspace.root, "doctor")
     workspace.edit(".dvc/config", "    verify = true\n", "")
     workspace.edit("dvc.yaml", "flights-validate-weather", "flights-validate-wether")
@@ -233,5 +238,5 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def as_json(workspace: Workspace, *arguments: str) -> Any:  # noqa: ANN401  whatever the command answers
     done = run(workspace.root, *arguments, "--json")
     assert done.returncode == 0, done.stderr
-    found: Any = json.loads(done.stdout)
-    return found
+    content: Any = json.loads(done.stdout)
+    return content

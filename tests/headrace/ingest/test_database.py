@@ -1,6 +1,6 @@
-"""Databases: all of one read is one moment; what cannot be read whole and exact is refused, with the way out.
+"""Databases: a run reads one consistent snapshot; whatever cannot be read completely and exactly is an error.
 
-No message holds a password.
+No message contains a password.
 """
 
 from dataclasses import replace
@@ -16,11 +16,11 @@ from headrace.errors import NotConfiguredError
 from headrace.ingest.database.backend import (
     DatabaseError,
     DatabaseUnreachableError,
-    NoPartitionError,
-    ZonelessTimeError,
+    NaiveTimestampError,
+    NullPartitionError,
 )
-from headrace.ingest.database.postgresql import said_without
-from headrace.ingest.database.read_transaction import snapshot
+from headrace.ingest.database.postgresql import redact
+from headrace.ingest.database.read_transaction import open_read_transaction
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 
@@ -34,7 +34,7 @@ def test_names_that_need_quotes_are_read(weather: Weather) -> None:
     assert weather.rows("all").rows() == [(1, "a")]
 
 
-def test_all_tables_come_from_one_moment(postgresql_weather: Weather) -> None:
+def test_all_tables_are_read_in_one_transaction(postgresql_weather: Weather) -> None:
     postgresql_weather.run(f"CREATE TABLE planes AS SELECT 'N1' AS tail, '{OLD}'::timestamptz AS updated_at")
 
     def buy(name: str, done: int, _total: int) -> None:
@@ -48,35 +48,37 @@ def test_all_tables_come_from_one_moment(postgresql_weather: Weather) -> None:
     assert [item.rows for item in done] == [18, 1]
 
 
-def test_a_writer_during_the_read_does_not_show_in_sqlite(sqlite_weather: Weather) -> None:
+def test_a_concurrent_write_is_not_visible_to_a_read_of_sqlite(sqlite_weather: Weather) -> None:
     sqlite_weather.run("PRAGMA journal_mode = wal")
-    with snapshot(sqlite_weather.address) as moment:
-        listing = moment.listing(WEATHER)
+    with open_read_transaction(sqlite_weather.address) as transaction:
+        listing = transaction.list_partitions(WEATHER)
         sqlite_weather.run("DELETE FROM weather")
-        rows = sum(part.num_rows for _, part in moment.read(WEATHER, listing, listing.groups))
+        rows = sum(part.num_rows for _, part in transaction.read_partitions(WEATHER, listing, listing.partitions))
 
     assert rows == 18
 
 
-def test_rows_that_do_not_add_up_to_their_count_are_an_error(weather: Weather) -> None:
-    with snapshot(weather.address) as moment:
-        listing = moment.listing(WEATHER)
-        wrong = replace(listing, groups={name: replace(group, rows=7) for name, group in listing.groups.items()})
+def test_a_row_count_that_differs_from_the_listing_is_an_error(weather: Weather) -> None:
+    with open_read_transaction(weather.address) as transaction:
+        listing = transaction.list_partitions(WEATHER)
+        wrong = replace(
+            listing, partitions={name: replace(stats, rows=7) for name, stats in listing.partitions.items()}
+        )
 
-        with pytest.raises(DatabaseError, match="weather 2013-01-01: expected the 7 rows that were counted, seen 6"):
-            list(moment.read(WEATHER, wrong, ["2013-01-01"]))
+        with pytest.raises(DatabaseError, match="weather 2013-01-01: expected the 7 rows that were counted, found 6"):
+            list(transaction.read_partitions(WEATHER, wrong, ["2013-01-01"]))
 
 
-def grow(setup: Weather) -> None:
-    """Enough rows that no buffer on the way holds them all."""
-    setup.run(
+def grow(database: Weather) -> None:
+    """Insert more rows than any buffer between the server and us holds."""
+    database.run(
         "INSERT INTO weather"
         " SELECT repeat('X', 250) || n, '2013-01-01T00:00Z'::timestamptz + n * interval '1 second', n, now()"
         " FROM generate_series(1, 250000) n"
     )
 
 
-def test_a_connection_cut_while_reading_is_an_error_that_says_how_far_it_came_and_the_table_stays(
+def test_a_connection_cut_while_reading_is_an_error_with_the_progress_and_the_table_is_left_as_it_is(
     postgresql_weather: Weather,
 ) -> None:
     postgresql_weather.ingest()
@@ -89,7 +91,7 @@ def test_a_connection_cut_while_reading_is_an_error_that_says_how_far_it_came_an
         postgresql_weather.ingest()
 
     message = str(raised.value)
-    assert "weather: cut while reading partition 2013-01-0" in message
+    assert "weather: connection cut while reading partition 2013-01-0" in message
     assert "rows of" in message
     assert "run the same command again" in message
     assert "canary" not in message
@@ -108,7 +110,7 @@ def test_a_backend_that_is_terminated_while_reading_is_the_same_error(postgresql
             )
 
     with pytest.raises(
-        DatabaseUnreachableError, match=r"weather: cut while reading partition 2013-01-0\d, after \d+ rows"
+        DatabaseUnreachableError, match=r"weather: connection cut while reading partition 2013-01-0\d, after \d+ rows"
     ):
         postgresql_weather.ingest(progress=kill)
     assert not postgresql_weather.hashes
@@ -143,24 +145,24 @@ def test_a_wrong_password_is_an_error_that_does_not_show_it(
     assert raised.value.__cause__ is None
 
 
-def test_a_driver_that_says_the_password_is_not_repeated() -> None:
-    assert said_without("no entry for\n someone:canary@host", "canary") == "no entry for someone:***@host"
+def test_a_password_in_a_driver_message_is_redacted() -> None:
+    assert redact("no entry for\n someone:canary@host", "canary") == "no entry for someone:***@host"
 
 
-def test_a_server_that_is_down_is_tried_for_the_time_allowed_and_named() -> None:
+def test_a_server_that_is_down_is_retried_until_the_timeout_and_named() -> None:
     port = free_port()
     address = f"postgresql+psycopg://someone:canary@127.0.0.1:{port}/source"
 
     with (
         pytest.raises(DatabaseUnreachableError, match=rf"127\.0\.0\.1:{port}/source.*refused.*stack status") as raised,
-        snapshot(address, patience=0.3),
+        open_read_transaction(address, retry_timeout_s=0.3),
     ):
         pass
 
     assert "canary" not in str(raised.value)
 
 
-def test_no_address_is_an_error_that_names_the_variable(
+def test_a_missing_address_is_an_error_that_names_the_variable(
     sqlite_weather: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HEADRACE_DATABASE_URL")
@@ -180,20 +182,20 @@ def test_a_source_may_have_a_database_of_its_own(sqlite_weather: Weather, monkey
 
 @pytest.mark.parametrize("address", ["canary", "mysql://someone:canary@127.0.0.1/source"])
 def test_an_address_that_cannot_be_used_is_an_error_without_the_password(address: str) -> None:
-    with pytest.raises(NotConfiguredError, match="postgresql") as raised, snapshot(address):
+    with pytest.raises(NotConfiguredError, match="postgresql") as raised, open_read_transaction(address):
         pass
 
     assert "canary" not in str(raised.value)
 
 
 def test_a_missing_table_is_an_error_that_names_it(weather: Weather) -> None:
-    with pytest.raises(DatabaseError, match=r"has no table nowhere\. Fix the source's declaration"):
+    with pytest.raises(DatabaseError, match=r"has no table nowhere\. Correct the source's declaration"):
         weather.ingest(replace(WEATHER, table="nowhere"))
 
 
 def test_a_missing_column_is_an_error_with_those_there_are(weather: Weather) -> None:
     with pytest.raises(
-        DatabaseError, match="weather: expected the columns changed_at, seen origin, at, temp, updated_at"
+        DatabaseError, match="weather: expected the columns changed_at, found origin, at, temp, updated_at"
     ):
         weather.ingest(replace(WEATHER, watermark="changed_at"))
 
@@ -201,22 +203,22 @@ def test_a_missing_column_is_an_error_with_those_there_are(weather: Weather) -> 
 def test_rows_without_a_day_are_an_error_that_counts_them(weather: Weather) -> None:
     weather.run(INSERT + f"('LGA', NULL, 1, '{OLD}')")
 
-    with pytest.raises(NoPartitionError, match="weather: 1 rows have no UTC day in at"):
+    with pytest.raises(NullPartitionError, match="weather: 1 rows have no UTC day in at"):
         weather.ingest()
 
 
 @pytest.mark.parametrize("at", ["infinity", "12013-01-01 00:00:00+00:00"])
-def test_a_time_out_of_range_has_no_day(postgresql_weather: Weather, at: str) -> None:
+def test_a_timestamp_out_of_range_belongs_to_no_partition(postgresql_weather: Weather, at: str) -> None:
     postgresql_weather.run(INSERT + f"('LGA', '{at}', 1, '{OLD}')")
 
-    with pytest.raises(NoPartitionError, match="1 rows have no UTC day"):
+    with pytest.raises(NullPartitionError, match="1 rows have no UTC day"):
         postgresql_weather.ingest()
 
 
-def test_times_without_a_zone_are_refused_with_the_way_out(postgresql_weather: Weather) -> None:
+def test_timestamps_without_a_time_zone_are_an_error_with_a_way_out(postgresql_weather: Weather) -> None:
     postgresql_weather.run("ALTER TABLE weather ADD COLUMN seen timestamp")
 
-    with pytest.raises(ZonelessTimeError, match=r"weather: seen hold times without a zone.*AT TIME ZONE"):
+    with pytest.raises(NaiveTimestampError, match=r"weather: seen hold timestamps without a time zone.*AT TIME ZONE"):
         postgresql_weather.ingest()
 
     postgresql_weather.run(
@@ -225,17 +227,17 @@ def test_times_without_a_zone_are_refused_with_the_way_out(postgresql_weather: W
     assert postgresql_weather.ingest(replace(WEATHER, table="zoned")).rows == 18
 
 
-def test_a_time_that_sqlite_holds_without_a_zone_is_refused_with_the_value(sqlite_weather: Weather) -> None:
+def test_a_timestamp_in_sqlite_without_an_offset_is_an_error_with_the_value(sqlite_weather: Weather) -> None:
     sqlite_weather.run(INSERT + f"('LGA', '2013-01-02 05:00:00', 1, '{OLD}')")
 
     with pytest.raises(
-        ZonelessTimeError, match=r"weather\.at: expected a time with its zone.*seen 2013-01-02 05:00:00"
+        NaiveTimestampError, match=r"weather\.at: expected a timestamp with a UTC offset.*found 2013-01-02 05:00:00"
     ):
         sqlite_weather.ingest()
     assert not sqlite_weather.hashes
 
 
-def test_types_that_arrow_lacks_come_as_postgresql_s_own_text(postgresql_weather: Weather) -> None:
+def test_types_that_arrow_lacks_are_read_as_postgresql_s_own_text(postgresql_weather: Weather) -> None:
     postgresql_weather.run(
         "CREATE TABLE odd AS SELECT 1 AS id, 12345678901234567890.1234567890::numeric AS n, '{\"a\": 1}'::jsonb AS j,"
         " '6ecd8c99-4036-403d-bf84-cf8400f67836'::uuid AS u, interval '1 day' AS i, '{1.50}'::numeric[] AS a,"
@@ -249,21 +251,21 @@ def test_types_that_arrow_lacks_come_as_postgresql_s_own_text(postgresql_weather
     assert row == (1, "12345678901234567890.1234567890", '{"a": 1}', uuid, "1 day", "{1.50}", "ab ")
 
 
-def test_a_value_that_is_not_of_its_column_s_type_is_refused_by_name(sqlite_weather: Weather) -> None:
+def test_a_value_of_another_type_than_its_column_is_an_error_that_names_the_column(sqlite_weather: Weather) -> None:
     sqlite_weather.run(INSERT + f"('LGA', '2013-01-02 05:00:00+00:00', 'warm', '{OLD}')")
 
     with pytest.raises(DatabaseError, match=r"weather\.temp: expected every value to be double.*warm"):
         sqlite_weather.ingest()
 
 
-def test_a_column_of_no_declared_type_is_refused(sqlite_weather: Weather) -> None:
+def test_a_column_without_a_declared_type_is_an_error(sqlite_weather: Weather) -> None:
     sqlite_weather.run("CREATE VIEW bare AS SELECT origin, at, updated_at, temp + 1 AS hotter FROM weather")
 
     with pytest.raises(DatabaseError, match=r"bare\.hotter is declared without a type.*CAST"):
         sqlite_weather.ingest(replace(WEATHER, table="bare"))
 
 
-def test_a_column_that_begins_with_nulls_keeps_its_type(sqlite_weather: Weather) -> None:
+def test_a_column_that_starts_with_nulls_keeps_its_type(sqlite_weather: Weather) -> None:
     sqlite_weather.run("ALTER TABLE weather ADD COLUMN remark TEXT")
     sqlite_weather.run(INSERT + f"('ZZZ', '2013-01-03 23:59:00+00:00', 1, '{OLD}', 'hail')")
 
@@ -273,21 +275,21 @@ def test_a_column_that_begins_with_nulls_keeps_its_type(sqlite_weather: Weather)
     assert sqlite_weather.rows("2013-01-03")["remark"].to_list()[-1] == "hail"
 
 
-def test_a_file_that_is_not_there_is_an_error_and_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_and_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "missing.db"
 
     with (
         pytest.raises(DatabaseUnreachableError, match=rf"Cannot open {path}: there is no such file"),
-        snapshot(f"sqlite:///{path}"),
+        open_read_transaction(f"sqlite:///{path}"),
     ):
         pass
 
     assert not path.exists()
 
 
-def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "text.db"
-    path.write_text("this is no database, whatever its name may say " * 100)
+    path.write_text("this is not a database, whatever its name says " * 100)
 
-    with pytest.raises(DatabaseError, match="file is not a database"), snapshot(f"sqlite:///{path}"):
+    with pytest.raises(DatabaseError, match="file is not a database"), open_read_transaction(f"sqlite:///{path}"):
         pass

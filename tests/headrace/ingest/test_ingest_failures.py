@@ -1,6 +1,6 @@
-"""source → raw, when something is wrong: a read gives the object that was listed, whole, or an error.
+"""Ingest of objects when something fails: a read returns exactly the listed object, or raises.
 
-The raw table is whole or as it was, and what was read is not read again.
+The raw table is updated completely or not at all, and what was read is not read again.
 """
 
 from dataclasses import replace
@@ -25,15 +25,15 @@ from headrace.storage.table_store import Lake
 GET = b"GET /"
 
 
-def test_a_partition_that_no_source_has_is_an_error_that_names_it(trips: Trips) -> None:
+def test_a_partition_that_no_source_lists_is_an_error_that_names_it(trips: Trips) -> None:
     trips.put(1)
 
-    with pytest.raises(UnknownSourceError, match=r"no source shows the partition 2026-01-09.*Leave out"):
+    with pytest.raises(UnknownSourceError, match=r"no source lists the partition 2026-01-09.*Omit"):
         trips.ingest(partition="2026-01-09")
 
 
-def test_an_unknown_source_is_refused_with_the_names_there_are(trips: Trips) -> None:
-    with pytest.raises(UnknownSourceError, match="trips: expected sources of days, seen nights"):
+def test_an_unknown_source_is_an_error_with_the_declared_names(trips: Trips) -> None:
+    with pytest.raises(UnknownSourceError, match="trips: expected sources of days, found nights"):
         ingest(dataset(), trips.lake, Settings(), sources=["nights"])
 
 
@@ -46,16 +46,14 @@ def test_an_object_replaced_after_the_listing_is_looked_up_again_once(trips: Tri
     assert trips.ingest().read == 0
 
 
-def test_an_object_that_is_replaced_again_and_again_stops_the_run(
-    trips: Trips, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_object_that_is_replaced_repeatedly_stops_the_run(trips: Trips, monkeypatch: pytest.MonkeyPatch) -> None:
     trips.put(1)
-    look = Bucket.head
+    head = Bucket.head
 
     def head_and_replace(bucket: Bucket, name: str) -> Object | None:
-        found = look(bucket, name)
+        listed = head(bucket, name)
         trips.put(1, text=b"newest")
-        return found
+        return listed
 
     monkeypatch.setattr(Bucket, "head", head_and_replace)
 
@@ -85,7 +83,7 @@ def test_a_transfer_cut_half_way_is_read_again(trips: Trips) -> None:
     assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == big
 
 
-def test_a_transfer_that_is_cut_every_time_is_an_error_with_the_key_and_how_far_it_came(trips: Trips) -> None:
+def test_a_transfer_that_is_cut_every_time_is_an_error_with_the_key_and_the_progress(trips: Trips) -> None:
     trips.put(1, text=bytes(range(256)) * 4000)
     trips.relay.cut(after=500_000, times=1000)
     bucket = replace(trips.bucket, endpoint=f"http://127.0.0.1:{trips.relay.port}", patience=1)
@@ -98,7 +96,7 @@ def test_a_transfer_that_is_cut_every_time_is_an_error_with_the_key_and_how_far_
 
 
 @pytest.mark.parametrize(("access", "secret"), [("headrace", "wrong-canary"), ("nobody", "wrong-canary")])
-def test_wrong_credentials_are_refused_at_once_with_endpoint_bucket_and_what_to_check(
+def test_wrong_credentials_fail_at_once_with_endpoint_bucket_and_what_to_check(
     trips: Trips, monkeypatch: pytest.MonkeyPatch, access: str, secret: str
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", access)
@@ -124,12 +122,12 @@ def test_a_missing_bucket_is_an_error_that_names_it_and_the_setting(
         trips.ingest()
 
 
-def test_a_listing_that_shows_nothing_does_not_empty_the_table_unless_that_is_said(trips: Trips) -> None:
+def test_an_empty_listing_does_not_empty_the_table_unless_allowed(trips: Trips) -> None:
     trips.put(1)
     trips.ingest()
     trips.bucket.delete(key(1))
 
-    with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 1 partitions, but s3://.*/days/ shows none.*allow-empty"):
+    with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 1 partitions, but s3://.*/days/ lists none.*allow-empty"):
         trips.ingest()
 
     assert list(trips.manifest.partitions) == ["2026-01-01"]
@@ -161,20 +159,20 @@ def test_a_crash_before_the_manifest_leaves_the_old_table_and_the_next_run_reads
     assert len(trips.manifest.partitions) == 3
 
 
-def test_one_object_that_cannot_be_read_stops_the_run_and_the_others_are_remembered(
+def test_one_object_that_cannot_be_read_stops_the_run_and_the_others_are_not_read_again(
     trips: Trips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trips.put(1, 2)
     download = Bucket.download
 
-    def refuse(bucket: Bucket, found: Object, path: Path) -> object:
-        if found.key == key(2):
+    def fail_on_second(bucket: Bucket, listed: Object, path: Path) -> object:
+        if listed.key == key(2):
             raise StorageUnreachableError("down")
-        return download(bucket, found, path)
+        return download(bucket, listed, path)
 
     monkeypatch.setenv("HEADRACE_THREADS", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "download", refuse)
+        patch.setattr(Bucket, "download", fail_on_second)
         with pytest.raises(StorageUnreachableError, match="down"):
             trips.ingest()
     assert not trips.manifest.partitions

@@ -1,4 +1,4 @@
-"""source → raw, for objects: the bytes as they came; a run reads what is new or changed and nothing else."""
+"""Ingest of objects: bytes are stored unchanged; a run reads new and changed objects and nothing else."""
 
 import hashlib
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from servers import S3
-from trips import DAYS, TABLE, Trips, content, dataset, key, use
+from trips import DAYS, TABLE, Trips, content, dataset, key, set_environment
 
 from headrace.dataset import ObjectSource
 from headrace.ingest.ingest import ingest
@@ -18,7 +18,7 @@ from headrace.storage.dvc.push import push_objects
 from headrace.storage.table_store import Lake
 
 
-def test_objects_become_partitions_that_keep_their_bytes_as_they_came(trips: Trips) -> None:
+def test_objects_become_partitions_with_the_same_bytes(trips: Trips) -> None:
     trips.put(1, 2)
 
     done = trips.ingest()
@@ -30,7 +30,7 @@ def test_objects_become_partitions_that_keep_their_bytes_as_they_came(trips: Tri
     assert (trips.lake.folder(TABLE) / "2026-01-01.csv.gz").read_bytes() == content(1)
 
 
-def test_each_partition_says_which_version_of_which_object_it_is(trips: Trips) -> None:
+def test_each_partition_records_the_version_of_its_object(trips: Trips) -> None:
     trips.put(1)
 
     trips.ingest()
@@ -45,11 +45,11 @@ def test_each_partition_says_which_version_of_which_object_it_is(trips: Trips) -
     }
 
 
-def test_where_the_bucket_keeps_versions_the_version_is_recorded(
+def test_the_version_id_is_recorded_if_the_bucket_has_versions(
     moto_s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = moto_s3.new_bucket(versioned=True)
-    use(monkeypatch, bucket, moto_s3.port)
+    set_environment(monkeypatch, bucket, moto_s3.port)
     written = bucket.write(key(1), content(1))
 
     ingest(dataset(), Lake.at(tmp_path), Settings())
@@ -87,7 +87,7 @@ def test_only_new_changed_and_deleted_objects_cause_work(trips: Trips) -> None:
     assert not (trips.lake.folder(TABLE) / "2026-01-03.csv.gz").exists()
 
 
-def test_a_correction_of_the_same_size_is_read(trips: Trips) -> None:
+def test_a_correction_with_the_same_size_is_read(trips: Trips) -> None:
     trips.put(1, text=b"id,day\n1,1\n")
     trips.ingest()
     trips.put(1, text=b"id,day\n1,2\n")
@@ -119,17 +119,17 @@ def test_a_checkout_without_data_appends_and_reads_no_object_that_is_recorded(tr
     assert [path.read_bytes() for path in trips.lake.paths(TABLE).values()] == [content(day) for day in (1, 2, 3)]
 
 
-def test_full_reads_everything_again(trips: Trips) -> None:
+def test_a_full_refresh_reads_everything_again(trips: Trips) -> None:
     trips.put(1, 2)
     trips.ingest()
 
-    done = trips.ingest(full=True)
+    done = trips.ingest(full_refresh=True)
 
     assert (done.read, done.changed) == (2, ())
     assert trips.reads == 4
 
 
-def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(trips: Trips) -> None:
+def test_one_partition_can_be_selected_and_the_others_stay_as_they_are(trips: Trips) -> None:
     trips.put(1, 2)
     trips.ingest()
     trips.put(1, 2, text=b"corrected")
@@ -140,7 +140,7 @@ def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(trips: T
     assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == content(1)
 
 
-def test_keys_that_are_no_partition_are_reported_and_never_read(trips: Trips) -> None:
+def test_keys_that_match_no_partition_are_reported_and_never_read(trips: Trips) -> None:
     odd = ["days/README", "days/2026-01-02.csv", "days/a b+ü\n?%2e&.csv.gz"]
     for name in odd:
         trips.bucket.write(name, b"x")
@@ -149,12 +149,12 @@ def test_keys_that_are_no_partition_are_reported_and_never_read(trips: Trips) ->
     done = trips.ingest()
 
     assert sorted(done.unmatched) == sorted(odd)
-    assert "3 keys are no partition and were not read, such as 'days/" in str(done)
+    assert "3 keys match no partition and were not read, e.g. 'days/" in str(done)
     assert list(trips.manifest.partitions) == ["2026-01-01"]
     assert trips.reads == 1
 
 
-def test_a_key_with_odd_characters_is_read_when_the_pattern_takes_it(trips: Trips) -> None:
+def test_a_key_with_unusual_characters_is_read_if_the_pattern_matches(trips: Trips) -> None:
     name = "days/a b+ü\n?%2e&/2026-01-01.csv.gz"
     trips.bucket.write(name, b"odd")
     loose = replace(DAYS, partition=r"(?s)days/.*/(?P<partition>[\d-]+)\.csv\.gz")
@@ -166,7 +166,7 @@ def test_a_key_with_odd_characters_is_read_when_the_pattern_takes_it(trips: Trip
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "x\ny", ""])
-def test_a_key_that_would_leave_the_table_s_folder_is_no_partition(trips: Trips, name: str) -> None:
+def test_a_key_that_would_leave_the_table_s_folder_matches_no_partition(trips: Trips, name: str) -> None:
     trips.put(1)
     trips.bucket.write(f"days/_{name}_", b"x")
     loose = replace(DAYS, partition=r"(?s)days/_?(?P<partition>.*?)(_|\.csv\.gz)")
@@ -177,12 +177,14 @@ def test_a_key_that_would_leave_the_table_s_folder_is_no_partition(trips: Trips,
     assert done.unmatched == (f"days/_{name}_",)
 
 
-def test_two_keys_of_one_partition_are_an_error_that_names_both(trips: Trips) -> None:
+def test_two_keys_that_match_one_partition_are_an_error_that_names_both(trips: Trips) -> None:
     trips.bucket.write("days/a/2026-01-01.csv.gz", b"x")
     trips.bucket.write("days/b/2026-01-01.csv.gz", b"x")
     loose = replace(DAYS, partition=r"days/./(?P<partition>[\d-]+)\.csv\.gz")
 
-    with pytest.raises(DuplicatePartitionError, match=r"days/a/2026-01-01\.csv\.gz and days/b/2026-01-01\.csv\.gz"):
+    with pytest.raises(
+        DuplicatePartitionError, match=r"days/a/2026-01-01\.csv\.gz and days/b/2026-01-01\.csv\.gz both match"
+    ):
         trips.ingest(loose)
 
 
@@ -195,7 +197,7 @@ def test_a_source_of_one_object_becomes_the_partition_all(trips: Trips) -> None:
     assert (trips.lake.folder(TABLE) / "all.csv").read_bytes() == b"id\n1\n"
 
 
-def test_an_object_of_no_bytes_is_kept_as_it_came(trips: Trips) -> None:
+def test_an_empty_object_is_stored_unchanged(trips: Trips) -> None:
     trips.put(1, text=b"")
 
     trips.ingest()
@@ -206,22 +208,22 @@ def test_an_object_of_no_bytes_is_kept_as_it_came(trips: Trips) -> None:
     assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == b""
 
 
-def test_progress_is_told_of_every_partition_read(trips: Trips) -> None:
+def test_progress_is_reported_for_every_partition(trips: Trips) -> None:
     trips.put(1, 2)
-    told: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
 
-    trips.ingest(progress=lambda source, done, total: told.append((source, done, total)))
+    trips.ingest(progress=lambda source, done, total: calls.append((source, done, total)))
 
-    assert told == [("days", 0, 2), ("days", 1, 2), ("days", 2, 2)]
+    assert calls == [("days", 0, 2), ("days", 1, 2), ("days", 2, 2)]
 
 
 def record_and_lose(trips: Trips) -> None:
-    """Put the table onto the DVC remote, and leave of the workspace what git keeps."""
+    """Push the table to the DVC remote, and delete what git does not keep."""
     root, bucket = trips.lake.root, trips.bucket
     keys = f"access_key_id = {bucket.access_key}\nsecret_access_key = {bucket.secret_key}"
     remote = f"['remote \"storage\"']\nurl = s3://{bucket.name}/dvc\nendpointurl = {bucket.endpoint}\n{keys}\n"
     (root / ".dvc/config").write_text(f"[core]\nremote = storage\n{remote}")
     write_pointer(root, trips.lake.out(trips.manifest, {}))
     push_objects(trips.lake.cache, recorded_outs(root).values(), (), {})
-    for gone in (".dvc/cache", ".headrace", f"data/{TABLE}"):
-        shutil.rmtree(root / gone)
+    for folder in (".dvc/cache", ".headrace", f"data/{TABLE}"):
+        shutil.rmtree(root / folder)

@@ -1,6 +1,6 @@
-"""source → raw, for database tables: rows as canonical Parquet, a partition a UTC day, all from one moment.
+"""Ingest of database tables: canonical Parquet, one partition per UTC day, read in one transaction.
 
-Only partitions whose rows, watermark or columns changed are read again; a table is whole or as it was.
+Only partitions whose rows, watermark or columns changed are read again. A table is updated completely or not at all.
 """
 
 import re
@@ -17,7 +17,7 @@ from headrace.ingest.ingest import SourceEmptyError
 from headrace.storage.table_store import Lake
 
 
-def test_rows_become_one_file_a_utc_day_in_the_order_of_their_key(weather: Weather) -> None:
+def test_rows_become_one_file_per_utc_day_sorted_by_key(weather: Weather) -> None:
     done = weather.ingest()
 
     assert done.new == ("2013-01-01", "2013-01-02", "2013-01-03")
@@ -29,12 +29,12 @@ def test_rows_become_one_file_a_utc_day_in_the_order_of_their_key(weather: Weath
     assert rows.schema["at"] == rows.schema["updated_at"] == pl.Datetime("us", "UTC")
 
 
-def test_a_run_says_what_it_did_in_a_line(weather: Weather) -> None:
+def test_a_result_is_one_line(weather: Weather) -> None:
     assert re.fullmatch(rf"{TABLE}: 3 listed, 3 new; read 3, 18 rows, [\d,]+ bytes", str(weather.ingest()))
     assert str(weather.ingest()) == f"{TABLE}: 3 listed, nothing new; read 0, 0 rows, 0 bytes"
 
 
-def test_each_partition_says_what_was_asked_and_counted(weather: Weather) -> None:
+def test_each_partition_records_its_query_and_statistics(weather: Weather) -> None:
     weather.ingest()
 
     entry = weather.lake.manifest(TABLE).partitions["2013-01-02"]
@@ -45,7 +45,7 @@ def test_each_partition_says_what_was_asked_and_counted(weather: Weather) -> Non
     assert facts["watermark"].startswith("2013-01-05")
 
 
-def test_a_time_belongs_to_its_utc_day_whatever_offset_it_was_written_with(weather: Weather) -> None:
+def test_a_timestamp_belongs_to_its_utc_day_whatever_its_offset(weather: Weather) -> None:
     weather.run(INSERT + f"('LGA', '2013-01-01 22:00:00-05:00', 1, '{OLD}')")
 
     weather.ingest()
@@ -63,7 +63,7 @@ def test_a_second_run_reads_no_partition_and_leaves_the_same_manifest(weather: W
     assert weather.lake.manifest(TABLE).to_bytes() == before
 
 
-def test_what_another_writer_wrote_is_read_again(weather: Weather, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_result_version_reads_every_partition_again(weather: Weather, monkeypatch: pytest.MonkeyPatch) -> None:
     weather.ingest()
     monkeypatch.setattr(table_source, "result_version", lambda _kind: 2)
 
@@ -72,7 +72,7 @@ def test_what_another_writer_wrote_is_read_again(weather: Weather, monkeypatch: 
     assert (done.read, done.changed) == (3, ())
 
 
-def test_a_second_run_asks_postgresql_for_no_row(postgresql_weather: Weather) -> None:
+def test_a_second_run_reads_no_row_from_postgresql(postgresql_weather: Weather) -> None:
     postgresql_weather.ingest()
     assert postgresql_weather.reads == 1
 
@@ -81,7 +81,7 @@ def test_a_second_run_asks_postgresql_for_no_row(postgresql_weather: Weather) ->
     assert postgresql_weather.reads == 1
 
 
-def test_a_changed_row_makes_its_day_alone_be_read_again(weather: Weather) -> None:
+def test_only_the_day_of_a_changed_row_is_read_again(weather: Weather) -> None:
     weather.ingest()
     before = weather.hashes
     weather.run(
@@ -129,7 +129,7 @@ def test_late_rows_and_new_days_are_read(weather: Weather) -> None:
     assert (done.new, done.changed, done.rows) == (("2013-01-09",), ("2013-01-01",), 8)
 
 
-def test_a_row_replaced_by_another_below_the_watermark_is_seen(weather: Weather) -> None:
+def test_a_row_replaced_by_another_below_the_maximum_watermark_is_detected(weather: Weather) -> None:
     weather.ingest()
     weather.run("DELETE FROM weather WHERE origin = 'JFK' AND at = '2013-01-02 12:30:00+00:00'")
     weather.run("INSERT INTO weather VALUES ('LGA', '2013-01-02 12:30:00+00:00', 1, '2013-01-04 00:00:00+00:00')")
@@ -137,18 +137,20 @@ def test_a_row_replaced_by_another_below_the_watermark_is_seen(weather: Weather)
     assert weather.ingest().changed == ("2013-01-02",)
 
 
-def test_an_update_that_leaves_the_watermark_is_seen_by_a_full_read_only(weather: Weather) -> None:
+def test_an_update_that_leaves_the_watermark_is_detected_by_a_full_refresh_only(weather: Weather) -> None:
     weather.ingest()
     weather.run("UPDATE weather SET temp = 7 WHERE at < '2013-01-02'")
 
     assert weather.ingest().changed == ()
-    done = weather.ingest(full=True)
+    done = weather.ingest(full_refresh=True)
 
     assert (done.changed, done.read) == (("2013-01-01",), 3)
     assert weather.rows()["temp"].unique().to_list() == [7]
 
 
-def test_equal_rows_are_equal_bytes_in_whatever_order_the_database_gives_them(weather: Weather, tmp_path: Path) -> None:
+def test_equal_rows_give_equal_bytes_in_whatever_order_the_database_returns_them(
+    weather: Weather, tmp_path: Path
+) -> None:
     weather.ingest()
     before = weather.hashes
     weather.run("DROP TABLE weather")
@@ -160,7 +162,7 @@ def test_equal_rows_are_equal_bytes_in_whatever_order_the_database_gives_them(we
     assert other.hashes == before
 
 
-def test_a_new_column_makes_every_partition_be_read_again(weather: Weather) -> None:
+def test_a_new_column_reads_every_partition_again(weather: Weather) -> None:
     weather.ingest()
     weather.run("ALTER TABLE weather ADD COLUMN humid REAL")
 
@@ -175,11 +177,11 @@ def test_a_table_without_partitions_is_the_partition_all(weather: Weather) -> No
     assert weather.rows("all").height == 18
 
 
-def test_an_empty_table_does_not_empty_ours_unless_that_is_said(weather: Weather) -> None:
+def test_an_empty_table_does_not_empty_ours_unless_allowed(weather: Weather) -> None:
     weather.ingest()
     weather.run("DELETE FROM weather")
 
-    with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 3 partitions, but the table weather .* shows none"):
+    with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 3 partitions, but the table weather .* lists none"):
         weather.ingest()
 
     assert weather.ingest(allow_empty=True).deleted == ("2013-01-01", "2013-01-02", "2013-01-03")

@@ -1,6 +1,6 @@
-"""Diff: which partitions, rows and columns lead from one release to another, and what else made them differ.
+"""Diff: partitions, rows and columns that differ between two releases, and changes of the fingerprint.
 
-Read from manifests, and one file a side of each table that differs: a clone without data answers as well.
+Read from manifests and one file per release of each table that differs, so a clone without data gives the same answer.
 """
 
 import json
@@ -9,46 +9,44 @@ from typing import Any
 
 import polars as pl
 import pytest
-from two_releases import CARRIERS, CORRECTED, DELETED, RAW, VALIDATED, Story, entry
+from two_releases import CARRIERS, CORRECTED, DELETED, RAW, VALIDATED, TwoReleases, entry
 
-from headrace.lineage.diff import between, diff
-from headrace.lineage.history import Tables
-from headrace.lineage.row_diff import Rows, compared
+from headrace.lineage.diff import diff_tables
+from headrace.lineage.row_diff import RowDiff, compare_rows
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
 
 NAN = float("nan")
 
 
-def test_a_diff_names_what_was_added_changed_and_removed_with_rows_before_and_after(story: Story) -> None:
-    found = {table.table: table for table in diff(story.workspace.lake, "flights/1", "flights/2").tables}
+def test_a_diff_lists_added_changed_and_removed_partitions_with_row_counts_before_and_after(
+    two_releases: TwoReleases,
+) -> None:
+    tables = {table.table: table for table in two_releases.diff().tables}
 
-    before, after = (Tables.at(story.workspace.lake, "flights", f"flights/{n}").manifest(CARRIERS) for n in (1, 2))
-    carriers = found[CARRIERS]
+    before, after = (two_releases.partitions(release, CARRIERS) for release in ("flights/1", "flights/2"))
+    carriers = tables[CARRIERS]
     assert vars(carriers.partitions) == {"added": [], "changed": [CORRECTED], "removed": [DELETED]}
     assert carriers.rows == {
         "added": (0, 0),
-        "changed": (before.partitions[CORRECTED].rows, after.partitions[CORRECTED].rows),
-        "removed": (before.partitions[DELETED].rows, 0),
-        "all": (before.rows, after.rows),
+        "changed": (before[CORRECTED].rows, after[CORRECTED].rows),
+        "removed": (before[DELETED].rows, 0),
+        "all": tuple(sum(entry.rows or 0 for entry in version.values()) for version in (before, after)),
     }
-    assert found[RAW].rows is None
-    assert "validated/flights/weather" not in found
+    assert tables[RAW].rows is None
+    assert "validated/flights/weather" not in tables
 
 
-def test_a_diff_the_other_way_round_is_the_opposite(story: Story) -> None:
-    there, back = (
-        diff(story.workspace.lake, "flights/1", "flights/2"),
-        diff(story.workspace.lake, "flights/2", "flights/1"),
-    )
+def test_a_diff_in_the_other_direction_is_the_opposite(two_releases: TwoReleases) -> None:
+    forward, back = two_releases.diff(), two_releases.diff("flights/2", "flights/1")
 
-    assert [table.table for table in there.tables] == [table.table for table in back.tables]
-    for one, other in zip(there.tables, back.tables, strict=True):
+    assert [table.table for table in forward.tables] == [table.table for table in back.tables]
+    for one, other in zip(forward.tables, back.tables, strict=True):
         assert (one.partitions.added, one.partitions.removed) == (other.partitions.removed, other.partitions.added)
 
 
-def test_a_diff_answers_in_a_clone_without_data_as_text_and_json(story: Story) -> None:
-    clone = story.workspace.clone("reader")
+def test_a_diff_works_in_a_clone_without_data_as_text_and_json(two_releases: TwoReleases) -> None:
+    clone = two_releases.workspace.clone("reader")
 
     text = clone.command("headrace", "diff", "flights/1", "flights/2")
     content = json.loads(clone.command("headrace", "diff", "flights/1", "flights/2", "--json"))
@@ -56,67 +54,71 @@ def test_a_diff_answers_in_a_clone_without_data_as_text_and_json(story: Story) -
     assert text.startswith("flights/1 → flights/2: ")
     assert f"{CARRIERS}: +0 ~1 -1" in text
     assert f"  removed: {DELETED}" in text
-    assert content == json.loads(json.dumps(diff(story.workspace.lake, "flights/1", "flights/2").to_dict()))
+    assert content == json.loads(json.dumps(two_releases.diff().to_dict()))
 
 
-def test_rows_are_compared_one_by_one_where_that_is_asked_for(story: Story) -> None:
-    found = {item.table: item for item in diff(story.workspace.lake, "flights/1", "flights/2", every_row=True).tables}
+def test_rows_are_compared_one_by_one_on_demand(two_releases: TwoReleases) -> None:
+    tables = {item.table: item for item in two_releases.diff(by_row=True).tables}
     before, after = (
-        {day: Tables.at(story.workspace.lake, "flights", name).manifest(VALIDATED).partitions[day].rows for day in days}
-        for name, days in (("flights/1", (CORRECTED, DELETED)), ("flights/2", (CORRECTED,)))
+        {day: two_releases.partitions(release, VALIDATED)[day].rows for day in days}
+        for release, days in (("flights/1", (CORRECTED, DELETED)), ("flights/2", (CORRECTED,)))
     )
 
-    gone = (before[CORRECTED] or 0) - (after[CORRECTED] or 0) + (before[DELETED] or 0)
+    removed = (before[CORRECTED] or 0) - (after[CORRECTED] or 0) + (before[DELETED] or 0)
 
-    assert found[VALIDATED].compared == Rows(added=0, changed=0, removed=gone)
-    carriers = found[CARRIERS].compared
+    assert tables[VALIDATED].row_diff == RowDiff(added=0, changed=0, removed=removed)
+    carriers = tables[CARRIERS].row_diff
     assert carriers
     assert carriers.changed > 0
-    assert found[RAW].compared is None
-    assert f"  rows: {carriers}" in story.command("diff", "flights/1", "flights/2", "--rows")
+    assert tables[RAW].row_diff is None
+    assert f"  rows: {carriers}" in two_releases.command("diff", "flights/1", "flights/2", "--rows")
 
 
 @pytest.mark.parametrize(
     ("new", "rows"),
     [
-        ({"id": [1, 2, None], "value": [1.0, NAN, None]}, Rows()),
-        ({"id": [None, 2, 1], "value": [None, NAN, 1.0]}, Rows()),
-        ({"id": [1, 2, None], "value": [1.0, 0.0, 3.0]}, Rows(changed=2)),
-        ({"id": [2, 3], "value": [NAN, 1.0]}, Rows(added=1, removed=2)),
-        ({"id": [1, 1, 2, None], "value": [1.0, 9.0, NAN, None]}, Rows(added=1)),
-        ({"id": [1, 2, None]}, Rows(changed=3)),
-        ({"id": [1, 2, None], "value": ["1.0", "NaN", None]}, Rows(changed=3)),
-        ({"name": ["x"]}, Rows(added=1, removed=3)),
+        ({"id": [1, 2, None], "value": [1.0, NAN, None]}, RowDiff()),
+        ({"id": [None, 2, 1], "value": [None, NAN, 1.0]}, RowDiff()),
+        ({"id": [1, 2, None], "value": [1.0, 0.0, 3.0]}, RowDiff(changed=2)),
+        ({"id": [2, 3], "value": [NAN, 1.0]}, RowDiff(added=1, removed=2)),
+        ({"id": [1, 1, 2, None], "value": [1.0, 9.0, NAN, None]}, RowDiff(added=1)),
+        ({"id": [1, 2, None]}, RowDiff(changed=3)),
+        ({"id": [1, 2, None], "value": ["1.0", "NaN", None]}, RowDiff(changed=3)),
+        ({"name": ["x"]}, RowDiff(added=1, removed=3)),
     ],
 )
-def test_rows_are_told_apart_by_key_and_by_the_place_among_those_of_one_key(
-    new: dict[str, list[Any]], rows: Rows
+def test_rows_are_matched_by_key_and_by_their_position_among_equal_keys(
+    new: dict[str, list[Any]], rows: RowDiff
 ) -> None:
     old = pl.DataFrame({"id": [1, 2, None], "value": [1.0, NAN, None]})
 
-    assert compared(old, pl.DataFrame(new), ("id",)) == rows
+    assert compare_rows(old, pl.DataFrame(new), ("id",)) == rows
 
 
-def test_a_diff_with_an_unknown_release_names_those_there_are(story: Story) -> None:
-    said = story.command("diff", "flights/1", "flights/7", fails=True)
+def test_a_diff_with_an_unknown_release_lists_the_known_ones(two_releases: TwoReleases) -> None:
+    output = two_releases.command("diff", "flights/1", "flights/7", fails=True)
 
-    assert "flights/7 is no release of flights in" in said
-    assert "Those there are: flights/1, flights/2." in said
+    assert "flights/7 is not a release of flights in" in output
+    assert "Its releases: flights/1, flights/2." in output
 
 
-def test_a_diff_says_how_columns_changed_and_what_it_is_made_with(tmp_path: Path) -> None:
+def test_a_diff_shows_changes_of_columns_and_of_the_fingerprint(tmp_path: Path) -> None:
     lake = Lake.at(tmp_path)
     old = pl.DataFrame({"carrier": ["UA"], "late": [1], "gone": [True]})
     new = pl.DataFrame({"carrier": ["UA", "AA"], "late": [0.5, 0.25], "fresh": ["x", "y"]})
-    before = Manifest("features/f/t", code={"k.py": "1"}, params={"p": 1}, partitions={"d": entry(lake, old)})
-    after = Manifest("features/f/t", code={"k.py": "2"}, params={"p": 1}, partitions={"d": entry(lake, new)})
+    before = Manifest(
+        "features/f/t", code={"k.py": "1"}, params={"p": 1}, result_version=1, partitions={"d": entry(lake, old)}
+    )
+    after = Manifest(
+        "features/f/t", code={"k.py": "2"}, params={"p": 1}, result_version=2, partitions={"d": entry(lake, new)}
+    )
 
-    found = between(lake, before, after)
+    table = diff_tables(lake, before, after)
 
-    assert found.columns.added == {"fresh": "String"}
-    assert found.columns.removed == {"gone": "Boolean"}
-    assert found.columns.retyped == {"late": ("Int64", "Float64")}
-    assert str(found.columns) == "+fresh String, -gone Boolean, late Int64 → Float64"
-    assert found.recipe == ["code k.py"]
-    assert found.rows
-    assert found.rows["changed"] == (1, 2)
+    assert table.columns.added == {"fresh": "String"}
+    assert table.columns.removed == {"gone": "Boolean"}
+    assert table.columns.changed == {"late": ("Int64", "Float64")}
+    assert str(table.columns) == "+fresh String, -gone Boolean, late Int64 → Float64"
+    assert table.fingerprint == ["code k.py", "result version 1 → 2"]
+    assert table.rows
+    assert table.rows["changed"] == (1, 2)

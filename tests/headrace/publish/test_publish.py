@@ -25,7 +25,7 @@ from headrace.feast.definitions import Standing, objects
 from headrace.feast.key_checksum import Seal, from_tag, to_tag
 from headrace.feast.open import close_store, open_store
 from headrace.feast.publish_log import Publications
-from headrace.lineage.freshness import freshness
+from headrace.lineage.freshness import read_freshness
 from headrace.project.loading import dataset_names, load_dataset
 from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot, latest
@@ -243,7 +243,7 @@ def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake:
 def test_freshness_is_the_age_of_the_newest_value_of_each_table_and_what_is_not_online_yet(lake: Lake) -> None:
     put(lake, feature_workspace.release(lake, 1))
 
-    online = freshness(feature_workspace.settings(lake.root), "little", NOON + 3 * HOUR)
+    online = read_freshness(feature_workspace.settings(lake.root), "little", NOON + 3 * HOUR)
 
     assert online is not None
     assert {table: found.age / HOUR for table, found in online.views.items()} == {
@@ -251,13 +251,13 @@ def test_freshness_is_the_age_of_the_newest_value_of_each_table_and_what_is_not_
         "aircraft_history": 4,
         "route_traffic": 4,
     }
-    head, first, *_ = online.lines("little/2")
-    assert head.endswith("; little/2 is released and not online")
-    assert first == "  origin_weather: newest event 2013-01-09T12:00:00+00:00, 3 h old, known 0 min later"
+    head, first, *_ = online.format_lines("little/2")
+    assert head.endswith("; little/2 is released but not online")
+    assert first == "  origin_weather: newest event 2013-01-09T12:00:00+00:00, 3 h old, known after 0 min"
 
 
 def test_before_the_first_publish_there_is_no_freshness_and_no_file_is_made(tmp_path: Path) -> None:
-    assert freshness(feature_workspace.settings(tmp_path), "little") is None
+    assert read_freshness(feature_workspace.settings(tmp_path), "little") is None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""doctor --repair and gc, on a released workspace that is damaged, or full of attempts; rehearsed by `crashes.py`."""
+"""Crash cases: `doctor --repair` on a damaged workspace, and `gc` on one with unreleased objects."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from crash_state import files
 from minimal_dataset import bring, sales
 from workspaces import git
 
-from headrace.maintenance.doctor import care
-from headrace.maintenance.gc import collect
-from headrace.maintenance.integrity import objects
+from headrace.maintenance.doctor import check_integrity
+from headrace.maintenance.gc import collect_garbage
+from headrace.maintenance.integrity import list_objects
 from headrace.maintenance.stale_files import RWLOCK
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import md5_of
@@ -25,60 +25,57 @@ LONG_AGO_S = 7200.0
 
 
 @dataclass(frozen=True)
-class Repair(Place):
-    """The case of a repair."""
+class RepairCase(Place):
+    """A workspace that `doctor --repair` repairs."""
 
     def run(self) -> None:
-        """As `Case`."""
-        done = care(self.lake, deep=True, mend=True)
-        assert done.is_well, done
+        done = check_integrity(self.lake, deep=True, repair=True)
+        assert done.ok, done
 
     def seen(self) -> Seen:
-        """As `Case`: each object that is whole, here and on the remote; what was whole may not get lost."""
-        found = held(self)
-        good = {name: md5 for name, md5 in found.items() if name.removesuffix(".dir").endswith(f" {str(md5)[2:]}")}
+        """As `Case`: each intact object, in the cache and on the remote. What was intact may not get lost."""
+        hashes = hash_objects(self)
+        good = {name: md5 for name, md5 in hashes.items() if name.removesuffix(".dir").endswith(f" {str(md5)[2:]}")}
         read = {name.replace("cache", "read").replace("remote", "read"): md5 for name, md5 in good.items()}
         there = {name: md5 for name, md5 in good.items() if name.startswith("remote")}
         return {**read, **there, **files(self.root, "data")}
 
     def shown(self) -> Seen:
-        """As `Case`."""
-        found = care(self.lake, deep=True)
-        assert found.is_well
-        assert (list(found.repaired), list(found.cleared)) == ([], [])
+        report = check_integrity(self.lake, deep=True)
+        assert report.ok
+        assert (list(report.repairs), list(report.cleanups)) == ([], [])
         return self.seen()
 
 
 @dataclass(frozen=True)
-class Collection(Place):
-    """The case of a garbage collection."""
+class CollectionCase(Place):
+    """A workspace in which `gc` deletes."""
 
     def run(self) -> None:
-        """As `Case`."""
-        collect(self.lake, hours=0, remote=True, yes=True)
+        collect_garbage(self.lake, min_age_hours=0, remote=True, dry_run=False)
 
     def seen(self) -> Seen:
-        """As `Case`: every tag is whole on the remote, whatever else there is."""
+        """As `Case`: every tag is complete on the remote, whatever else is there."""
         expect_on_remote(self, git(self.root, "tag", "--list").split())
-        return {**held(self), **files(self.root, "data")}
+        return {**hash_objects(self), **files(self.root, "data")}
 
     def shown(self) -> Seen:
-        """As `Case`."""
-        done = care(self.lake, deep=True, mend=True)
-        assert not done.repaired, "only locks and the like may be left"
-        assert done.is_well
+        done = check_integrity(self.lake, deep=True, repair=True)
+        assert not done.repairs, "only stale files may be left"
+        assert done.ok
         return self.seen()
 
 
-def held(place: Place) -> Seen:
+def hash_objects(place: Place) -> Seen:
     """Object of the cache and of the remote → hash of its bytes."""
     cache, remote = place.lake.cache, place.lake.cache.remote
-    mine = {f"cache {path.name}": md5_of(path) for path in (cache.folder / "files").rglob("*") if path.is_file()}
-    return {**mine, **{f"remote {md5[2:]}": remote.bucket.md5(found) for md5, found in objects(remote)}}
+    in_cache = {f"cache {path.name}": md5_of(path) for path in (cache.folder / "files").rglob("*") if path.is_file()}
+    in_remote = {f"remote {md5[2:]}": remote.bucket.md5(item) for md5, item in list_objects(remote)}
+    return {**in_cache, **in_remote}
 
 
-class Repairs(Places):
-    """Three days released; then bytes are lost and flipped on both sides, and half attempts lie about."""
+class RepairScenario(Places):
+    """A release of three days; then objects are lost and corrupted on both sides, and stale files are left behind."""
 
     def prepare(self) -> None:
         """As `Scenario`."""
@@ -96,11 +93,11 @@ class Repairs(Places):
         _break_cache(lake, validated, b"flipped")
         _break_remote(lake, totals, b"")
         _break_cache(lake, totals, b"half")  # taken from the workspace
-        _leave_behind(self.template.root, lake)
+        _write_stale_files(self.template.root, lake)
 
 
-class Collections(Places):
-    """Two releases; between them and after, attempts that were never released, also on the remote."""
+class CollectionScenario(Places):
+    """Two releases, and objects that were never released in between, also on the remote."""
 
     def prepare(self) -> None:
         """As `Scenario`."""
@@ -136,8 +133,8 @@ def _break_cache(lake: Lake, md5: str, content: bytes) -> None:
     path.chmod(0o444)
 
 
-def _leave_behind(root: Path, lake: Lake) -> None:
-    """What killed runs leave."""
+def _write_stale_files(root: Path, lake: Lake) -> None:
+    """What killed runs leave: DVC's lock, git's lock, a partial write."""
     dead = {"write": {"data/x": {"pid": 2**22 + 1, "cmd": "dvc repro"}}, "read": {}}
     left = {root / RWLOCK: json.dumps(dead), root / ".git/index.lock": "", lake.folder(TABLES[0]) / ".x.1.tmp": "half"}
     for path, text in left.items():
@@ -146,7 +143,11 @@ def _leave_behind(root: Path, lake: Lake) -> None:
         os.utime(path, (time.time() - LONG_AGO_S,) * 2)
 
 
-def scenario(folder: Path, remote: dict[str, str], verb: str) -> Repairs | Collections:
-    """The rehearsal of `doctor --repair` or of `gc`."""
+def scenario(folder: Path, remote: dict[str, str], verb: str) -> RepairScenario | CollectionScenario:
+    """The scenario of `doctor --repair` or of `gc`."""
     template = folder / "template"
-    return Repairs(Repair(template, remote)) if verb == "doctor" else Collections(Collection(template, remote))
+    return (
+        RepairScenario(RepairCase(template, remote))
+        if verb == "doctor"
+        else CollectionScenario(CollectionCase(template, remote))
+    )
