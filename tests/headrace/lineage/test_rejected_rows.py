@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from minimal_dataset import REJECTED, bring, day, lake_at, run
 
-from headrace.lineage.row_diff import Rows, compared
-from headrace.lineage.row_lookup import Found
+from headrace.lineage.row_diff import RowDiff, compare_rows
+from headrace.lineage.row_lookup import RowMatch
 from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
@@ -32,7 +32,7 @@ def written(lake: Lake, rows: pl.DataFrame) -> Manifest:
 
 
 def test_a_row_that_0_1_rejected_is_found_by_its_number_and_shows_the_checks_it_failed(lake: Lake) -> None:
-    found = Found.of(lake.cache, written(lake, WRITTEN_BY_0_1), None, {"row": "3"})
+    found = RowMatch.find(lake.cache, written(lake, WRITTEN_BY_0_1), None, {"row": "3"})
 
     assert (found.partition, found.rows[0]["checks"]) == (DAY, ["amount: ge(0)"])
 
@@ -41,7 +41,7 @@ def test_a_row_rejected_today_is_found_by_its_number_and_shows_the_checks_it_fai
     bring(lake, {DAY: day(2) + BAD})
     run(lake)
 
-    found = Found.of(lake.cache, lake.manifest(REJECTED), None, {"_row": "3"})
+    found = RowMatch.find(lake.cache, lake.manifest(REJECTED), None, {"_row": "3"})
 
     assert (found.partition, found.rows[0]["_failed_checks"]) == (DAY, ["amount|min"])
 
@@ -51,4 +51,4 @@ def test_rows_that_0_1_rejected_are_compared_with_those_of_today(lake: Lake) -> 
     run(lake)
     today = lake.scan(REJECTED).collect()
 
-    assert compared(WRITTEN_BY_0_1, today, ()) == Rows(added=1, changed=1)
+    assert compare_rows(WRITTEN_BY_0_1, today, ()) == RowDiff(added=1, changed=1)
