@@ -44,7 +44,7 @@ def publish(
     from headrace.release.release import latest_local_release  # noqa: PLC0415
 
     settings, lake = workspace()
-    how = PublishOptions(everything, allow_changes, patient=True, say=lambda line: typer.echo(line, err=True))
+    how = PublishOptions(everything, allow_changes, patient=True)
     made = put_online(load_dataset(dataset), lake, settings, release or latest_local_release(lake, dataset), how)
     head = f"{made.service} serves {made.release} from side {made.side}" + (
         "" if made.switched else ", as it did before"

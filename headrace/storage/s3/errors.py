@@ -3,10 +3,26 @@
 import re
 from http import HTTPStatus
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, TransientError
 from headrace.storage.s3.objects import Place
 
-BUSY = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestTimeout", "429"}
+BUSY = {
+    "429",
+    "BandwidthLimitExceeded",
+    "ConditionalRequestConflict",
+    "OperationAborted",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
+"""Codes of a server that is busy, or of two requests that met; as botocore retries them, and S3's list of error codes."""
+
+CLOCK = {"RequestExpired", "RequestTimeTooSkewed"}
+"""This machine's clock and the server's differ by more than S3 accepts: 15 minutes. It is set again, or NTP does it."""
+
 REFUSALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403", "401"}
 CHANGED = {"PreconditionFailed", "412", "NoSuchKey", "NoSuchVersion", "404"}
 ELSEWHERE = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307"}
@@ -19,11 +35,11 @@ CAUSE = re.compile(r'message: "([^"]+)"|error: (IncompleteBody)|source: (TimedOu
 
 
 class StorageError(HeadraceError):
-    """A request to the object storage failed for good."""
+    """A request to the object storage failed."""
 
 
-class StorageUnreachableError(StorageError):
-    """The server did not answer, or not to the end, within our patience."""
+class StorageUnreachableError(StorageError, TransientError):
+    """The server did not answer, was busy, or broke off, until the time for retries was over."""
 
 
 class ObjectUnreadableError(StorageUnreachableError):
@@ -38,8 +54,8 @@ class BucketMissingError(StorageError):
     """There is no such bucket at the endpoint."""
 
 
-class ObjectChangedError(StorageError):
-    """The object is no longer the one that was listed."""
+class ObjectChangedError(StorageError, TransientError):
+    """The object is no longer the one that was listed; the next run lists it again."""
 
 
 class NoKeysError(Exception):
@@ -84,7 +100,7 @@ def may_pass(error: Exception) -> bool:
     if not isinstance(error, RefusedError):
         return isinstance(error, UnreachedError)
     failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.NOT_IMPLEMENTED
-    return failed or error.code in BUSY
+    return failed or error.code in BUSY | CLOCK
 
 
 def known(error: Exception, doing: str, place: Place, seconds: float) -> StorageError:
@@ -121,6 +137,11 @@ def _refused(error: RefusedError, where: str, place: Place, seconds: float) -> S
         return StorageError(
             f"{where}: {error}. Expected the bucket {place.bucket} in the region {place.region}; set AWS_REGION to the"
             " one it is in."
+        )
+    if error.code in CLOCK:
+        return StorageUnreachableError(
+            f"{where}: still {error} after {seconds:.0f} s. The clocks of this machine and of the server differ by more"
+            " than 15 minutes; set this machine's clock (`timedatectl`), then run the same command again."
         )
     if may_pass(error):
         return StorageUnreachableError(f"{where}: still {error} after {seconds:.0f} s. Try again later.")
