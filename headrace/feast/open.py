@@ -45,10 +45,10 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
             store.registry  # noqa: B018  Feast connects when it is first asked for, and makes what is not there
     except (SQLAlchemyError, OSError) as error:
         where = make_url(config.registry.path).render_as_string(hide_password=True)
-        kind = FeatureStoreUnavailableError if is_transient_sql_error(error) else FeatureStoreError
-        raise kind(
-            f"Feast's registry at {where}"
-            f" {'does not answer' if kind is FeatureStoreUnavailableError else 'refuses'}: {str(error).splitlines()[0]}."
+        transient = is_transient_sql_error(error)
+        raise (FeatureStoreUnavailableError if transient else FeatureStoreError)(
+            f"Feast's registry at {where} {'does not answer' if transient else 'refuses'}:"
+            f" {str(error).splitlines()[0]}."
             " `headrace stack status` says whether it runs, FEAST_REGISTRY_URL where it is looked for; then run the"
             " command again."
         ) from error

@@ -183,10 +183,9 @@ class Publications:
             yield
         except SQLAlchemyError as error:
             where = self.engine.url.set(query={}).render_as_string(hide_password=True)
-            kind = RegistryUnavailableError if is_transient_sql_error(error) else RegistryError
-            raise kind(
-                f"{self.dataset}: the registry's database at {where}"
-                f" {'does not answer' if kind is RegistryUnavailableError else 'refuses'}:"
+            transient = is_transient_sql_error(error)
+            raise (RegistryUnavailableError if transient else RegistryError)(
+                f"{self.dataset}: the registry's database at {where} {'does not answer' if transient else 'refuses'}:"
                 f" {str(error).splitlines()[0]}. What was served is served, or the new release, whole, where the switch"
                 " was under way. `headrace stack status` says whether it runs, FEAST_REGISTRY_URL where it is looked"
                 " for; then run the command again."

@@ -37,7 +37,7 @@ TRANSIENT = re.compile(
     r"|cannot fast-forward to multiple branches",
     re.IGNORECASE,
 )
-"""What git, curl and ssh print where the server or the network is unavailable, or where two gits met at a lock or a ref.
+"""What git, curl and ssh print where server or network are unavailable, or where two gits met at a lock or a ref.
 
 The last is a `git pull` whose FETCH_HEAD another fetch in the same clone wrote, too.
 """
@@ -48,10 +48,11 @@ REFUSED = re.compile(
     r"|certificate|hook declined|protected branch",
     re.IGNORECASE,
 )
-"""What they print where the server refuses. It comes first: a refused ssh connection, too, was \"closed\"."""
+"""What they print where the server refuses. It comes first: a refused ssh connection, too, was "closed"."""
 
 LOST_RACE = re.compile(
-    r"\[rejected\]|\[remote rejected\].*\((cannot lock ref|failed to (lock|update)|incorrect old value|reference already)"
+    r"\[rejected\]"
+    r"|\[remote rejected\].*\((cannot lock ref|failed to (lock|update)|incorrect old value|reference already exists)"
 )
 """A push to a branch that moved: before git asked for it, or (the server says so) between its question and its push."""
 

@@ -19,7 +19,7 @@ TRANSIENT_STATES = frozenset(
 """SQLSTATE codes, or their first two digits for the whole class (PostgreSQL's documentation, appendix A)."""
 
 TRANSIENT_SQLITE_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
-"""Another process holds the file, or its lock could not be agreed on; each has extended codes with the same low byte."""
+"""Another process holds the file, or its lock. Extended codes have the same low byte."""
 
 CONNECTION_LOST = re.compile(
     r"connection refused"

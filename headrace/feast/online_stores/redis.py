@@ -300,13 +300,11 @@ def _known(options: RedisOnlineStoreConfig, mend: str, view: View | None = None)
         where = ",".join(part for part in options.connection_string.split(",") if "=" not in part)
         named = f", view {view.name}" if view else ""
         kind = FeatureStoreUnavailableError if _is_transient(error) else FeatureStoreError
-        raise kind(
-            f"The online store, Redis at {where}{named}: {str(error).rstrip('.')}. {mend}"
-        ) from error
+        raise kind(f"The online store, Redis at {where}{named}: {str(error).rstrip('.')}. {mend}") from error
 
 
 def _is_transient(error: Exception) -> bool:
-    """Whether Redis may answer a little later: it is unreachable, loading its data, full of clients, or failing over."""
+    """Whether Redis may answer a little later: it is unreachable, loading, full of clients, or failing over."""
     return isinstance(error, (OSError, *UNAVAILABLE)) and not isinstance(error, REFUSALS)
 
 

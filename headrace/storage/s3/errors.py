@@ -18,7 +18,7 @@ BUSY = {
     "ThrottlingException",
     "TooManyRequests",
 }
-"""Codes of a server that is busy, or of two requests that met; as botocore retries them, and S3's list of error codes."""
+"""Codes of a server that is busy, or of two requests that met (S3's list of error codes; botocore retries them)."""
 
 CLOCK = {"RequestExpired", "RequestTimeTooSkewed"}
 """This machine's clock and the server's differ by more than S3 accepts: 15 minutes. It is set again, or NTP does it."""
@@ -26,6 +26,11 @@ CLOCK = {"RequestExpired", "RequestTimeTooSkewed"}
 REFUSALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403", "401"}
 CHANGED = {"PreconditionFailed", "412", "NoSuchKey", "NoSuchVersion", "404"}
 ELSEWHERE = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307"}
+
+CLOCK_HINT = (
+    "The clocks of this machine and of the server differ by more than 15 minutes: set this machine's clock"
+    " (`timedatectl`), then run the same command again."
+)
 
 STATUS = re.compile(r"status code: (\d{3})")
 CODE = re.compile(r"<Code>([^<]+)</Code>")
@@ -138,11 +143,7 @@ def _refused(error: RefusedError, where: str, place: Place, seconds: float) -> S
             f"{where}: {error}. Expected the bucket {place.bucket} in the region {place.region}; set AWS_REGION to the"
             " one it is in."
         )
-    if error.code in CLOCK:
-        return StorageUnreachableError(
-            f"{where}: still {error} after {seconds:.0f} s. The clocks of this machine and of the server differ by more"
-            " than 15 minutes; set this machine's clock (`timedatectl`), then run the same command again."
-        )
     if may_pass(error):
-        return StorageUnreachableError(f"{where}: still {error} after {seconds:.0f} s. Try again later.")
+        hint = CLOCK_HINT if error.code in CLOCK else "Try again later."
+        return StorageUnreachableError(f"{where}: still {error} after {seconds:.0f} s. {hint}")
     return StorageError(f"{where}: the server answered {error}.")
