@@ -188,8 +188,8 @@ def parse_log_line(line: str) -> tuple[int, str]:
     match found:
         case {"error": {"message": str(message)}}:
             return logging.ERROR, message
-        case {"level": str(level), "message": str(message)}:
-            text = "\n".join(filter(None, (message, found.get("exception"))))
+        case {"level": str(level), "message": str(message), **rest}:
+            text = "\n".join(filter(None, (message, rest.get("exception"))))
             return logging.getLevelNamesMapping().get(level, logging.INFO), text
     return logging.INFO, line
 

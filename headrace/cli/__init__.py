@@ -129,5 +129,5 @@ def run() -> None:
     except HeadraceError as error:
         if os.environ.get("HEADRACE_DEBUG"):
             traceback.print_exception(error)
-        typer.echo(error_text(error, as_json=as_json or logs.log_format() == "json"), err=True)
+        typer.echo(error_text(error, as_json=as_json or logs.is_json()), err=True)
         sys.exit(error.exit_code)

@@ -94,6 +94,11 @@ def log_format() -> str:
     return _one_of(FORMATS, (os.environ.get(FORMAT) or "text").lower(), FORMAT)
 
 
+def is_json() -> bool:
+    """Whether the form of the log is JSON; a form that is not offered is not."""
+    return os.environ.get(FORMAT, "").lower() == "json"
+
+
 def _one_of(offered: tuple[str, ...], value: str, name: str) -> str:
     if value not in offered:
         raise NotConfiguredError(f"{name}: expected one of {', '.join(offered)}, found {value}.")

@@ -152,8 +152,9 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
         for _, made in as_completed(futures, loop=client.loop, with_results=True):
             if isinstance(made, CancelledError):  # handed over as a result, not raised
                 raise SchedulerUnavailableError(
-                    f"{plan.stage.table}: the Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) went away: {made}"
-                    " What was computed until then is remembered; run the same command again once it is back."
+                    f"{plan.stage.table}: the Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) went away:"
+                    f" {' '.join(str(made).split())} What was computed until then is remembered; run the same command"
+                    " again once it is back."
                 )
             for each in made:
                 tell(*each)

@@ -52,7 +52,8 @@ REFUSED = re.compile(
 
 LOST_RACE = re.compile(
     r"\[rejected\]"
-    r"|\[remote rejected\].*\((cannot lock ref|failed to (lock|update)|incorrect old value|reference already exists)"
+    r"|is at [0-9a-f]{40,64} but expected [0-9a-f]{40,64}|incorrect old value provided|reference already exists"
+    r"|\[remote rejected\].*\((cannot lock ref|failed to (lock|update))"
 )
 """A push to a branch that moved: before git asked for it, or (the server says so) between its question and its push."""
 

@@ -35,6 +35,8 @@ CLOCK_HINT = (
 STATUS = re.compile(r"status code: (\d{3})")
 CODE = re.compile(r"<Code>([^<]+)</Code>")
 MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+REDIRECT = "redirect without LOCATION"
+"""How obstore reports S3's answer about a bucket of another region, without its status."""
 CAUSE = re.compile(r'message: "([^"]+)"|error: (IncompleteBody)|source: (TimedOut)')
 """The innermost of the causes that obstore lists below its message, which is the same for all of them."""
 
@@ -90,6 +92,8 @@ class RefusedError(Exception):
 
 def told(text: str) -> "RefusedError | UnreachedError":
     """What obstore tells in its message: a refusal, or why there was no answer, or none to the end."""
+    if REDIRECT in text:
+        return RefusedError(HTTPStatus.MOVED_PERMANENTLY, "301", "the bucket is in another region")
     status = STATUS.search(text)
     if status is not None:
         code, message = CODE.search(text), MESSAGE.search(text)
