@@ -78,7 +78,7 @@ def main() -> int:
         table = split(asked, with_features(lake, asked))
     except HeadraceError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.exit_code
     predicted = fit_predict(table)
     metrics = measure(table, predicted, labels, release_of(lake))
     write(lake.root / "metrics", metrics, calibration(table.test["late"].to_numpy(), predicted))

@@ -1,20 +1,48 @@
-"""What goes wrong in ways we know: each error says what, where, expected, seen and what to run next."""
+"""Known failures. Each message names what happened, where, what was expected and found, and the command to run next.
+
+Two kinds, and whoever retries needs to know which: a *transient* error goes away by itself (a server that restarts, a
+table that another run holds, a lost race), so the same command may succeed a little later. Every other error is
+*terminal*: the same command gives the same answer until a person changes something.
+"""
+
+from typing import ClassVar
+
+TERMINAL_EXIT_CODE = 1
+"""Exit code of a command that failed; 2 is wrong usage, as everywhere."""
+
+TRANSIENT_EXIT_CODE = 75
+"""Exit code of a command that may succeed later: EX_TEMPFAIL of sysexits.h."""
 
 
 class HeadraceError(Exception):
-    """A known failure: the command line prints its message, without a stack trace, and exits with 1."""
+    """A known failure, terminal unless it is a `TransientError`; the command line prints it without a stack trace.
+
+    Attributes:
+        is_transient: Whether the same command may succeed a little later.
+        exit_code: What a process that fails with it exits with.
+    """
+
+    is_transient: ClassVar[bool] = False
+    exit_code: ClassVar[int] = TERMINAL_EXIT_CODE
+
+
+class TransientError(HeadraceError):
+    """A failure that goes away by itself: the same command may succeed a little later."""
+
+    is_transient = True
+    exit_code = TRANSIENT_EXIT_CODE
 
 
 class NotConfiguredError(HeadraceError):
     """A setting of the environment is missing or cannot be used."""
 
 
-class TableLockedError(HeadraceError):
-    """Another run holds the table."""
+class TableLockedError(TransientError):
+    """Another run holds the table; it is free again when that run ends."""
 
 
-class LockLostError(HeadraceError):
-    """A run went on after it had lost its lease."""
+class LockLostError(TransientError):
+    """The lock of a table was taken away from this run, which wrote nothing since."""
 
 
 class MissingObjectError(HeadraceError):

@@ -6,12 +6,12 @@ What changes the data is not here but in `params.yaml`; what is true of one data
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-STACK_ENV = Path(".headrace/stack.env")
+from headrace.workspace import load_env_files
 
 
 class Settings(BaseSettings):
@@ -40,6 +40,16 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, gt=0, validation_alias="HEADRACE_THREADS")
     """Partitions worked on at once in this process (default: one a core)."""
 
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = Field(
+        "INFO", validation_alias="HEADRACE_LOG_LEVEL"
+    )
+    """What the command line logs on standard error; `-v` and `-q` raise and lower it."""
+
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = Field(
+        "text", validation_alias="HEADRACE_LOG_FORMAT"
+    )
+    """Log lines for people, or one JSON object per line."""
+
     bucket: str = Field("headrace", validation_alias="HEADRACE_BUCKET")
     """Bucket that the object sources are read from."""
 
@@ -65,12 +75,9 @@ class Settings(BaseSettings):
 def load_settings(workspace: Path | None = None) -> Settings:
     """The settings of a workspace, by default the one that HEADRACE_WORKSPACE names or one stands in.
 
-    What its files say goes into the environment of this process, where that says nothing: so do the libraries that
-    read it themselves (boto3, DVC, Feast) see the same.
+    What its files say goes into the environment of this process, where that says nothing: so the libraries that read
+    it themselves (boto3, DVC, Feast) see the same.
     """
-    from dotenv import load_dotenv  # noqa: PLC0415  only who reads the files pays for the import
-
     root = workspace or Path(os.environ.get("HEADRACE_WORKSPACE", ""))
-    for file in (root / ".env", root / STACK_ENV):
-        load_dotenv(file, override=False)
+    load_env_files(root)
     return Settings(workspace=root)

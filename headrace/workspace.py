@@ -1,6 +1,7 @@
 """The workspace: the git clone of a project in which commands run. Standard library only, for a quick start."""
 
 import os
+import re
 import sys
 from importlib import invalidate_caches
 from pathlib import Path
@@ -10,7 +11,13 @@ from headrace.errors import HeadraceError
 PACKAGE = "pipelines"
 """The folder and Python package that holds a project's datasets. No other module of Headrace names it."""
 
+DATASET_NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""What a dataset's folder may be called."""
+
 VARIABLE = "HEADRACE_WORKSPACE"
+ENV_FILES = (".env", ".headrace/stack.env")
+"""Files of a workspace with environment variables; the first that sets one decides."""
+
 MARKERS = ("dvc.yaml", f"{PACKAGE}/__init__.py")
 
 
@@ -49,3 +56,15 @@ def use_project(root: Path) -> None:
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
         invalidate_caches()
+
+
+def load_env_files(root: Path | None = None) -> None:
+    """Set the variables that the files of a workspace hold and the environment does not.
+
+    Args:
+        root: The workspace, by default the one that HEADRACE_WORKSPACE names, or the current folder.
+    """
+    from dotenv import load_dotenv  # noqa: PLC0415  only a command that runs pays for the import
+
+    for name in ENV_FILES:
+        load_dotenv((root or Path(os.environ.get(VARIABLE, ""))) / name, override=False)

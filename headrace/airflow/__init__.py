@@ -1,1 +1,1 @@
-"""What the DAG files are put together from; nothing here loads a data library."""
+"""Airflow: operators and DAG factories, over which the files in `dags/` are a few lines. No data library is loaded."""

@@ -1,20 +1,26 @@
-"""What all DAGs of this project agree on: who answers for them, and what is tried again."""
+"""What all DAGs have in common: who owns them, how often a task is retried, how long it may take."""
 
 from datetime import timedelta
 from typing import Any
 
 OWNER = "data-platform"
 
-DAG_POLICY: dict[str, Any] = {
-    "catchup": False,  # a run asks for everything that has arrived, so one run makes up for any number of missed ones
-    "max_active_runs": 1,  # two runs would only wait for each other's tables
-    "owner_links": {OWNER: "mailto:data-platform@example.com"},
-    "default_args": {"owner": OWNER, "retries": 0, "execution_timeout": timedelta(hours=6)},
-}
-
-OVER_NETWORK: dict[str, Any] = {
-    "retries": 4,
+RETRIES: dict[str, Any] = {
+    "retries": 6,
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=15),
 }
-"""For tasks that talk to a server. The others give the same answer every time: trying again only hides it."""
+"""Half an hour in all. Every task has them, since `HeadraceOperator` fails at once where a retry cannot help."""
+
+DAG_DEFAULTS: dict[str, Any] = {
+    "catchup": False,  # a run takes everything that has arrived, so one run makes up for any number of missed ones
+    "max_active_runs": 1,  # two runs would only wait for each other's tables
+    "owner_links": {OWNER: "mailto:data-platform@example.com"},
+    "default_args": {
+        "owner": OWNER,
+        "execution_timeout": timedelta(hours=6),
+        "max_active_tis_per_dag": 1,  # holds in a backfill, too, which ignores `max_active_runs`
+        **RETRIES,
+    },
+}

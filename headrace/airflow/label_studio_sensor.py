@@ -1,4 +1,4 @@
-"""The wait for people: it holds no worker, the triggerer asks Label Studio now and then, with a few small requests."""
+"""The wait for people. It holds no worker: the triggerer asks Label Studio now and then, with a few small requests."""
 
 import asyncio
 import math
@@ -8,120 +8,123 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
-from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk import BaseSensorOperator, Context
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-ASK_S = 30
+REQUEST_TIMEOUT_S = 30
 """How long one answer of the server may take."""
 
-MEND = "The token is LABEL_STUDIO_API_KEY of the triggerer; once it is mended, clear this task to wait again."
+NEXT_STEP = "The token is LABEL_STUDIO_API_KEY of the triggerer; once that is right, clear this task to wait again."
 
 GRACE = timedelta(minutes=10)
 """The trigger ends the wait by itself; Airflow's own time limit, which fails the task, comes this much later."""
 
 
-class WaitForAnswers(BaseOperator):
-    """Wait until people have answered enough of a Label Studio project, or until the deadline; both are an end.
+class LabelStudioSensor(BaseSensorOperator):
+    """Wait until people have answered enough of a Label Studio project, or until the deadline; the run goes on in both.
 
     Args:
-        project: Address of the project; a template.
+        project_url: Address of the project; a template.
         share: Share of its tasks that must have as many answers as are wanted, or be skipped; a template.
-        hours: How long to wait at most; what has been answered by then goes on. A template.
-        poll_s: Seconds between two looks; a template.
+        hours: How long to wait at most; the run continues with what has been answered by then. A template.
+        poll_interval_s: Seconds between two requests; a template.
     """
 
-    template_fields: Sequence[str] = ("project", "share", "hours", "poll_s")
+    template_fields: Sequence[str] = ("project_url", "share", "hours", "poll_interval_s")
     ui_color = "#f7efe6"
 
-    def __init__(self, *, project: str, share: str, hours: str, poll_s: str, **settings: Any) -> None:  # noqa: ANN401  Airflow's own
+    def __init__(self, *, project_url: str, share: str, hours: str, poll_interval_s: str, **settings: Any) -> None:  # noqa: ANN401  Airflow's own
         super().__init__(**settings)
-        self.project, self.share, self.hours, self.poll_s = project, share, hours, poll_s
+        self.project_url, self.share, self.hours, self.poll_interval_s = project_url, share, hours, poll_interval_s
 
     def execute(self, context: Context) -> None:  # noqa: ARG002  Airflow's own
         """Hand over to the trigger."""
         limit = timedelta(hours=float(self.hours))
         until = datetime.now(UTC) + limit
-        self.log.info("waiting for people at %s until %s", self.project, f"{until:%Y-%m-%d %H:%M} UTC")
-        trigger = AnswersTrigger(self.project, float(self.share), float(self.poll_s), until.isoformat())
+        self.log.info("waiting for people at %s until %s", self.project_url, f"{until:%Y-%m-%d %H:%M} UTC")
+        trigger = LabelStudioTrigger(
+            self.project_url, float(self.share), float(self.poll_interval_s), until.isoformat()
+        )
         self.defer(trigger=trigger, method_name="resume", timeout=limit + GRACE)
 
     def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002  Airflow's own
-        """Go on with what the trigger saw.
+        """Continue with what the trigger found.
 
         Raises:
-            AirflowException: The server refused to say.
+            AirflowFailException: The server refused, or never answered; the trigger has retried long enough.
         """
-        if "refused" in event:
-            raise AirflowException(event["refused"])
+        if "error" in event:
+            raise AirflowFailException(event["error"])
         self.log.info("%(answered)s of %(tasks)s tasks answered or skipped; ended by %(ended_by)s", event)
         return event
 
 
-class AnswersTrigger(BaseTrigger):
-    """Fires once, when enough is answered or time is up. A server that is away is asked again.
+class LabelStudioTrigger(BaseTrigger):
+    """Fires once: when enough is answered, when time is up, or when the server refuses.
 
-    The token is read from the environment of the triggerer (LABEL_STUDIO_API_KEY) and stored nowhere.
+    A server that is unavailable is asked again. The token is read from the environment of the triggerer
+    (LABEL_STUDIO_API_KEY) and stored nowhere.
     """
 
-    def __init__(self, project: str, share: float, poll_s: float, until: str) -> None:
+    def __init__(self, project_url: str, share: float, poll_interval_s: float, until: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.project, self.share, self.poll_s, self.until = project, share, poll_s, until
+        self.project_url, self.share, self.poll_interval_s, self.until = project_url, share, poll_interval_s, until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """As Airflow stores it, to make it again in the triggerer."""
-        fields = {"project": self.project, "share": self.share, "poll_s": self.poll_s, "until": self.until}
-        return f"{__name__}.{type(self).__name__}", fields
+        """As Airflow stores it, to recreate it in the triggerer."""
+        names = ("project_url", "share", "poll_interval_s", "until")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Ask until there is something to say."""
+        """Ask until there is something to report."""
         until = datetime.fromisoformat(self.until)
-        seen = {"answered": 0, "tasks": 0}
+        counts: dict[str, int] | None = None
+        unavailable = ""
         while True:
             try:
-                seen = await progress(self.project)
+                counts = await count_tasks(self.project_url)
             except ConnectionError as error:
-                self.log.warning("%s; asked again in %s s", error, self.poll_s)
+                unavailable = str(error)
+                self.log.warning("%s; next request in %s s", error, self.poll_interval_s)
             except PermissionError as error:
-                yield _event({"refused": str(error)})
+                yield _event({"error": str(error)})
                 return
             else:
-                if seen["answered"] >= math.ceil(self.share * seen["tasks"]):
-                    yield _event({**seen, "ended_by": "answers"})
+                if counts["answered"] >= math.ceil(self.share * counts["tasks"]):
+                    yield _event({**counts, "ended_by": "answers"})
                     return
             if datetime.now(UTC) >= until:
-                yield _event({**seen, "ended_by": "deadline"})
+                yield _event({**counts, "ended_by": "deadline"} if counts else {"error": f"{unavailable} {NEXT_STEP}"})
                 return
-            await asyncio.sleep(self.poll_s)
+            await asyncio.sleep(self.poll_interval_s)
 
 
-async def progress(project: str) -> dict[str, int]:
-    """Tasks of the project that nobody need, or can, answer any more, and all tasks.
+async def count_tasks(project_url: str) -> dict[str, int]:
+    """`answered`: tasks that nobody need, or can, answer any more; `tasks`: all tasks of the project.
 
     Raises:
-        ConnectionError: The server is away.
+        ConnectionError: The server is unavailable.
         PermissionError: The server refuses.
     """
-    return await asyncio.to_thread(_counted, project)
+    return await asyncio.to_thread(_count_tasks, project_url)
 
 
-def _counted(project: str) -> dict[str, int]:
-    from headrace.label.label_studio.client import Project, opened  # noqa: PLC0415  DAG files load this module too
-    from headrace.label.label_studio.http import LabelStudioError, LostAnswerError, RefusedError  # noqa: PLC0415
-    from headrace.label.label_studio.progress import progress as counted  # noqa: PLC0415
+def _count_tasks(project_url: str) -> dict[str, int]:
+    from headrace.label.label_studio.client import Project, opened  # noqa: PLC0415  DAG files load this module, too
+    from headrace.label.label_studio.http import LabelStudioError, RefusedError  # noqa: PLC0415
+    from headrace.label.label_studio.progress import progress  # noqa: PLC0415
 
-    url, _, number = project.rpartition("/projects/")
+    url, _, number = project_url.rpartition("/projects/")
+    token = os.environ.get("LABEL_STUDIO_API_KEY", "")
     try:
-        with opened(url, os.environ.get("LABEL_STUDIO_API_KEY", ""), timeout_s=ASK_S, patience_s=0) as server:
-            answered, tasks = counted(server, Project(int(number), ""))
-    except LostAnswerError as error:
-        raise ConnectionError(str(error)) from None
-    except RefusedError as error:
-        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ConnectionError(str(error)) from None
-        raise PermissionError(f"{error} {MEND}") from None
+        with opened(url, token, timeout_s=REQUEST_TIMEOUT_S, patience_s=0) as server:
+            answered, tasks = progress(server, Project(int(number), ""))
     except LabelStudioError as error:
-        raise PermissionError(f"{error} {MEND}") from None
+        failed = isinstance(error, RefusedError) and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if error.is_transient or failed:
+            raise ConnectionError(str(error)) from None
+        raise PermissionError(f"{error} {NEXT_STEP}") from None
     return {"answered": answered, "tasks": tasks}
 
 

@@ -1,20 +1,25 @@
-"""**A question to people → labels in a release.** Send, wait, collect, accept, version; a DAG for each labeling.
+"""**Questions to people → labels in a release.** Send, wait, collect, accept, release: one DAG per labeling task.
 
-Every Monday at 07:00 UTC, after the refresh. A question that was sent is never sent again, an answer that was collected
+Every Monday at 07:00 UTC, after the refresh. A task that was sent is never sent again, and an answer that was collected
 is never collected twice: a run may be cleared or started at any time.
 
-Where those who answered differ, one more is asked. A wait holds no worker. It ends when enough is answered, or at its
+Where annotators disagree, one more is asked. A wait holds no worker. It ends when enough is answered, or at its
 deadline; what is answered later is collected by the next run. Then the labels are measured: below the declared
-thresholds the run fails, above them a person accepts or refuses the new answers here (Required Actions); a day without
-a word accepts. What is refused is in no label from then on, whoever releases: not until the answer is corrected, or
-accepted with `headrace label accept … --all`. The rest is released.
+thresholds the run fails, above them a person accepts or rejects the new answers here (Required Actions); after a day
+without a decision they are accepted. A rejected answer is in no label from then on, whoever releases: not until the
+answer is corrected, or accepted with `headrace label accept … --all`. The rest is released.
+
+A task is retried by itself where the cause may pass. Everything else fails at once:
 
 | when it fails | then |
 |---|---|
-| send, collect, again, collect_again | is Label Studio reachable, its token valid, the question there as declared? |
-| wait, wait_again | Label Studio refuses to show the project: the log says which, and what to check |
-| measure | the labels are not good enough: the log says who differs; ask for more opinions, or talk to people |
-| release | somebody pushed first, or a refresh is under way: it is tried again by itself |
+| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
+| send, collect, request_more, collect_again | is the token valid, and the question in Label Studio as declared? |
+| wait, wait_again | Label Studio refuses to show the project, or never answered: the log says what to check |
+| measure | the labels are not good enough: the log names who disagrees; ask for more answers, or talk to people |
+| accept | Airflow lost the question: clear the task, and it asks again |
+| decide | the decision could not be recorded: the log says why; clear the task |
+| release | another commit came first: `git pull --rebase` in the workspace, clear the task |
 """
 
 import shlex
@@ -25,24 +30,25 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain, dag
 
-from headrace.airflow.assets import release
-from headrace.airflow.command import Command
-from headrace.airflow.defaults import DAG_POLICY, OVER_NETWORK
-from headrace.airflow.label_studio_sensor import WaitForAnswers
+from headrace.airflow.assets import release_asset
+from headrace.airflow.defaults import DAG_DEFAULTS
+from headrace.airflow.headrace_operator import HeadraceOperator
+from headrace.airflow.label_studio_sensor import LabelStudioSensor
 from headrace.airflow.stages import dataset_tables
-from headrace.airflow.sync_workspace import at_origin
+from headrace.airflow.sync_workspace import sync_workspace
 
 ACCEPT, REJECT = "Accept", "Reject"
 DECIDE = """
-{%- set said = ti.xcom_pull(task_ids='release.accept') -%}
-headrace label {{ 'reject' if 'Reject' in said['chosen_options'] else 'accept' }} OF
+{%- set answer = ti.xcom_pull(task_ids='release.accept') or {} -%}
+headrace label {{ 'reject' if 'Reject' in answer.get('chosen_options', []) else 'accept' }} LABELING
  --until {{ ti.xcom_pull(task_ids='release.measure')['until'] }}
- --by {{ ((said['responded_by_user'] or {}).get('name') or 'nobody') | quoted }}
- --reason {{ (said['params_input'].get('reason') or '') | quoted }} --json
+ --by {{ ((answer.get('responded_by_user') or {}).get('name') or 'nobody') | quoted }}
+ --reason {{ ((answer.get('params_input') or {}).get('reason') or '') | quoted }} --json
 """
-"""What a person said in Airflow, as one would type it."""
+"""The decision made in Airflow, as one would type it; an `accept` that was marked as successful by hand accepts."""
 
-MONDAYS_AFTER_REFRESH = CronTriggerTimetable("0 7 * * MON", timezone="UTC")
+WEEKLY = CronTriggerTimetable("0 7 * * MON", timezone="UTC")
+"""An hour after the daily refresh."""
 
 PARAMS = {
     "share": Param(
@@ -51,7 +57,7 @@ PARAMS = {
         minimum=0,
         maximum=1,
         title="Share of tasks",
-        description="Answered or skipped by somebody; then the wait is over.",
+        description="The wait ends when this share is answered or skipped.",
         section="Waiting",
     ),
     "hours": Param(
@@ -59,70 +65,71 @@ PARAMS = {
         type="number",
         exclusiveMinimum=0,
         title="Deadline in hours",
-        description="What is answered by then goes on.",
+        description="The run continues with what is answered by then.",
         section="Waiting",
     ),
-    "poll_s": Param(60, type="number", minimum=0.5, title="Seconds between looks", section="Waiting"),
+    "poll_s": Param(60, type="number", minimum=0.5, title="Seconds between requests", section="Waiting"),
 }
 
 
 def label_dags(project: Path) -> dict[str, DAG]:
     """DAG id → the DAG of a labeling task, for every one of every dataset of the project."""
-    tables = dataset_tables(project).items()
-    dags = (label_dag(name, table) for name, found in tables for table in found["label"])
+    found = dataset_tables(project).items()
+    dags = (label_dag(name, table) for name, tables in found for table in tables["label"])
     return {one.dag_id: one for one in dags}
 
 
 def label_dag(dataset: str, table: str) -> DAG:
-    """The DAG of one labeling: commands before and after the wait for people."""
-    of = f"{dataset} --table {table}"
+    """The DAG of one labeling task: commands before and after the wait for people."""
+    labeling = f"{dataset} --table {table}"
 
     @dag(
         dag_id=f"{dataset}_label_{table}",
-        dag_display_name=f"{dataset.capitalize()}: labels of {table}",
-        schedule=MONDAYS_AFTER_REFRESH,
+        dag_display_name=f"{dataset.replace('_', ' ').capitalize()}: labels of {table}",
+        schedule=WEEKLY,
         doc_md=__doc__,
         tags=[dataset, "labels"],
         params=PARAMS,
         user_defined_filters={"quoted": shlex.quote},
-        **DAG_POLICY,
+        **DAG_DEFAULTS,
     )
     def commands() -> None:
-        send = _command("send", "Send questions", f"label send {of}")
+        send = _command("send", "Send tasks", f"label send {labeling}")
         wait = _wait("wait", "Wait for people")
-        with TaskGroup("answers", tooltip="what people answered → labels") as answers:
-            chain(at_origin(), _command("collect", "Collect answers", f"label collect {of}"))
-        with TaskGroup("opinions", tooltip="where people differ, one more is asked") as opinions:
-            again = _command("again", "Ask where people differ", f"label request-more {of}")
-            wait_again = _wait("wait_again", "Wait for more opinions")
-            chain(again, wait_again, _command("collect_again", "Collect more answers", f"label collect {of}"))
+        with TaskGroup("answers", tooltip="people's answers → labels") as answers:
+            chain(sync_workspace(), _command("collect", "Collect answers", f"label collect {labeling}"))
+        with TaskGroup("opinions", tooltip="where annotators disagree, one more is asked") as opinions:
+            request_more = _command("request_more", "Ask where people disagree", f"label request-more {labeling}")
+            wait_again = _wait("wait_again", "Wait for more answers")
+            collect_again = _command("collect_again", "Collect more answers", f"label collect {labeling}")
+            chain(request_more, wait_again, collect_again)
         with TaskGroup("release", tooltip="labels → release") as out:
-            measure = Command(
-                task_id="measure",
-                task_display_name="Measure the labels",
-                command=f"headrace label report {of} --gate --json",
+            measure = _command("measure", "Measure the labels", f"label report {labeling} --gate")
+            decide = HeadraceOperator(
+                task_id="decide",
+                task_display_name="Record the decision",
+                command=DECIDE.replace("LABELING", labeling),
             )
-            decide = Command(task_id="decide", task_display_name="Keep the decision", command=DECIDE.replace("OF", of))
-            released = _command("release", "Release", f"release {dataset}", outlets=[release(dataset)])
+            released = _command("release", "Release", f"release {dataset}", outlets=[release_asset(dataset)])
             chain(measure, _accept(), decide, released)
         chain(send, wait, answers, opinions, out)
 
     return commands()
 
 
-def _command(task_id: str, title: str, typed: str, **settings: Any) -> Command:  # noqa: ANN401  Airflow's own
+def _command(task_id: str, title: str, typed: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN401  Airflow's own
     command = f"headrace {typed} --json"
-    return Command(task_id=task_id, task_display_name=title, command=command, **OVER_NETWORK, **settings)
+    return HeadraceOperator(task_id=task_id, task_display_name=title, command=command, **settings)
 
 
-def _wait(task_id: str, title: str) -> WaitForAnswers:
-    return WaitForAnswers(
+def _wait(task_id: str, title: str) -> LabelStudioSensor:
+    return LabelStudioSensor(
         task_id=task_id,
         task_display_name=title,
-        project="{{ ti.xcom_pull(task_ids='send')['project'] }}",
+        project_url="{{ ti.xcom_pull(task_ids='send')['project'] }}",
         share="{{ params.share }}",
         hours="{{ params.hours }}",
-        poll_s="{{ params.poll_s }}",
+        poll_interval_s="{{ params.poll_s }}",
     )
 
 
@@ -134,7 +141,7 @@ def _accept() -> HITLOperator:
         body="{{ ti.xcom_pull(task_ids='release.measure')['summary'] | join('\n\n') }}",
         options=[ACCEPT, REJECT],
         defaults=ACCEPT,
-        params={"reason": Param("", type=["string", "null"], title="Why", description="Kept: name nobody.")},
+        params={"reason": Param("", type=["string", "null"], title="Why", description="Kept as it is: name nobody.")},
         response_timeout=timedelta(days=1),
         execution_timeout=None,
     )

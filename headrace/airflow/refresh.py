@@ -1,88 +1,128 @@
-"""**What arrived → a release, served.** Ingest, validate, transform, version, publish; a DAG for each dataset.
+"""**New data → a release, online.** Ingest, validate, transform, release, publish: one DAG per dataset.
 
-Every morning at 06:00 UTC. A run asks for *everything* that has arrived, changed or gone since the last one, whatever
+Every morning at 06:00 UTC. A run takes *everything* that arrived, changed or disappeared since the last one, whatever
 its date: late files, corrections and deletions need no backfill.
+
+A task is retried by itself where the cause may pass: a server that does not answer, a table that another run holds, a
+machine that goes down. Everything else fails at once:
 
 | when it fails | then |
 |---|---|
-| ingest | is the bucket or the database reachable? It is tried again by itself |
-| validate | more rows were bad than is tolerated. The log names the check and where the rows lie |
-| transform | a bug in a kernel: mend it, push, clear the task |
-| release | somebody pushed first, or a stage is not up to date: clear the run |
-| publish | the online store differs from the release. The log names the keys; the old release is still served |
+| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
+| declaration | the dataset cannot run: the log names the file and what to do; the other datasets are not affected |
+| ingest | bucket, database or credentials are not as declared: the log names which |
+| validate | too many rows were rejected: the log names the check and the file with the rows |
+| transform | a bug in a feature table's code: fix it, push, clear the run |
+| release | another commit came first: `git pull --rebase` in the workspace, clear the task |
+| publish | the online store differs from the release: the log names the keys; the old release is still served |
 
-Every task is safe to clear and run again. By hand: the command in *Rendered Templates*, in the workspace.
+Every task is safe to clear and to run again. By hand: the command in *Rendered Templates*, in the workspace.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain, dag
 
-from headrace.airflow.assets import online, release
-from headrace.airflow.command import Command
-from headrace.airflow.defaults import DAG_POLICY, OVER_NETWORK
-from headrace.airflow.docs import runbook
-from headrace.airflow.stages import Tables, dataset_tables
-from headrace.airflow.sync_workspace import at_origin
+from headrace.airflow.assets import online_asset, release_asset
+from headrace.airflow.defaults import DAG_DEFAULTS
+from headrace.airflow.headrace_operator import HeadraceOperator
+from headrace.airflow.runbook import runbook
+from headrace.airflow.stages import DatasetProblem, Tables, dataset_problems, dataset_tables
+from headrace.airflow.sync_workspace import sync_workspace
 
-FINISHED_DAY = CronTriggerTimetable("0 6 * * *", timezone="UTC")
+DAILY = CronTriggerTimetable("0 6 * * *", timezone="UTC")
 """Not `@daily`: midnight UTC is 19:00 in New York, and the day's object would be half a day."""
+
+NO_TABLES: Tables = MappingProxyType({"validate": [], "transform": [], "label": []})
+
+PARAMS: Mapping[str, Param] = {
+    "full": Param(
+        default=False,
+        type="boolean",
+        title="Read database tables in full",
+        description="Also partitions whose watermark shows no change.",
+        section="Ingest",
+    ),
+    "allow_empty": Param(
+        default=False,
+        type="boolean",
+        title="Accept an empty source",
+        description="Otherwise a source that lists nothing at all is taken for a fault.",
+        section="Ingest",
+    ),
+}
 
 
 def refresh_dags(project: Path) -> dict[str, DAG]:
-    """DAG id → the DAG that refreshes a dataset, for every dataset of the project."""
-    dags = (refresh_dag(name, tables) for name, tables in dataset_tables(project).items())
+    """DAG id → the DAG that refreshes a dataset, for every dataset of the project, also for one that cannot run."""
+    tables = dataset_tables(project)
+    problems = dataset_problems(project, tables)
+    names = sorted({*tables, *problems})
+    dags = (refresh_dag(name, tables.get(name, NO_TABLES), problems.get(name)) for name in names)
     return {one.dag_id: one for one in dags}
 
 
-def refresh_dag(name: str, tables: Tables) -> DAG:
-    """The DAG of one dataset: one task per command that has something to make."""
-    made = [verb for verb in ("validate", "transform") if tables[verb]]
+def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None) -> DAG:
+    """The DAG of one dataset: one task per command that has something to compute.
+
+    Args:
+        name: The dataset.
+        tables: Its tables; none if `dvc.yaml` does not have it.
+        problem: Why it cannot run. It is the first thing that the DAG's documentation says, and the first task fails.
+    """
+    computed = [command for command in ("validate", "transform") if tables[command]]
     served = ["publish"] if tables["transform"] else []
+    tasks = {"sync_workspace", *(["declaration"] if problem else []), "ingest", *computed, "release", *served}
+    broken = f"**This dataset cannot run.** {problem.message}\n\n" if problem else ""
 
     @dag(
-        dag_id=f"{name}_refresh",
-        dag_display_name=f"{name.capitalize()}: refresh",
-        schedule=FINISHED_DAY,
-        doc_md=runbook(__doc__ or "", {"ingest", *made, "release", *served}),
-        tags=[name, "release"],
-        params={
-            "full": Param(
-                default=False,
-                type="boolean",
-                title="Read database tables whole",
-                description="Also rows whose watermark says that nothing changed.",
-                section="Ingest",
-            ),
-            "allow_empty": Param(
-                default=False,
-                type="boolean",
-                title="Believe an empty source",
-                description="A source that lists nothing at all is taken for a fault, unless this is set.",
-                section="Ingest",
-            ),
-        },
-        **DAG_POLICY,
+        dag_id=f"{_identifier(name)}_refresh",
+        dag_display_name=f"{_title(name)}: refresh",
+        schedule=DAILY,
+        doc_md=broken + runbook(__doc__ or "", tasks),
+        tags=[name, "release", *(["broken"] if problem else [])],
+        params=dict(PARAMS),
+        **DAG_DEFAULTS,
     )
     def commands() -> None:
+        first = [sync_workspace(), *([_declaration(problem)] if problem else [])]
+        if not any(tables.values()):
+            chain(*first)
+            return
         with TaskGroup("tables", tooltip="source → raw → validated → features") as steps:
-            ingest = Command(
+            ingest = HeadraceOperator(
                 task_id="ingest",
                 task_display_name="Ingest",
                 command=f"headrace ingest {name} --json"
                 "{{ ' --full-refresh' if params.full else '' }}{{ ' --allow-empty' if params.allow_empty else '' }}",
-                **OVER_NETWORK,
             )
-            chain(ingest, *(_command(verb, name) for verb in made))
+            chain(ingest, *(_command(command, name) for command in computed))
         with TaskGroup("release", tooltip="tables → release → online store") as out:
-            released = _command("release", name, outlets=[release(name)], **OVER_NETWORK)
-            chain(released, *(_command(verb, name, outlets=[online(name)], **OVER_NETWORK) for verb in served))
-        chain(at_origin(), steps, out)
+            released = _command("release", name, outlets=[release_asset(name)])
+            chain(released, *(_command(command, name, outlets=[online_asset(name)]) for command in served))
+        chain(*first, steps, out)
 
     return commands()
 
 
-def _command(verb: str, name: str, **settings: Any) -> Command:  # noqa: ANN401  Airflow's own
-    command = f"headrace {verb} {name} --json"
-    return Command(task_id=verb, task_display_name=verb.capitalize(), command=command, **settings)
+def _command(command: str, name: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN401  Airflow's own
+    typed = f"headrace {command} {name} --json"
+    return HeadraceOperator(task_id=command, task_display_name=command.capitalize(), command=typed, **settings)
+
+
+def _declaration(problem: DatasetProblem) -> HeadraceOperator:
+    return HeadraceOperator(
+        task_id="declaration", task_display_name="Load the declaration", command=problem.command, doc_md=problem.message
+    )
+
+
+def _identifier(name: str) -> str:
+    """A folder's name as part of a DAG id, which has letters, digits, dashes, dots and underscores."""
+    return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()

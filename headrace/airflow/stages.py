@@ -1,25 +1,111 @@
-"""What there is to run: the stages of `dvc.yaml`, which `headrace dvc-sync` makes from the declarations.
+"""What there is to run: the stages in `dvc.yaml`, which `headrace dvc-sync` writes from the declarations.
 
-A declaration itself loads the data libraries, which no DAG file shall pay for.
+A declaration itself imports data libraries, which no DAG file may pay for. What its text alone shows to be broken is
+found here all the same, so that a dataset that cannot run is visible in Airflow, by name.
 """
 
+import ast
 import re
+import shlex
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-STAGE = re.compile(r"(?P<dataset>[a-z0-9_]+)-(?P<verb>validate|transform|label)-(?P<table>[a-z0-9_]+)")
+from headrace.errors import HeadraceError
+from headrace.workspace import DATASET_NAME, PACKAGE
+
+STAGE = re.compile(r"(?P<dataset>[a-z0-9_]+)-(?P<command>validate|transform|label)-(?P<table>[a-z0-9_]+)")
+DVC_SYNC = "Run `headrace dvc-sync`, commit dvc.yaml and headrace.lock, and push."
 
 Tables = Mapping[str, list[str]]
-"""Verb → tables that it makes."""
+"""Command → tables that it computes."""
+
+
+@dataclass(frozen=True)
+class DatasetProblem:
+    """Why a dataset cannot run.
+
+    Attributes:
+        message: What is wrong, where, and what to do.
+        command: A command that fails with the details.
+    """
+
+    message: str
+    command: str
 
 
 def dataset_tables(project: Path) -> dict[str, Tables]:
-    """Dataset → its tables, as `dvc.yaml` of the project has them."""
-    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"validate": [], "transform": [], "label": []})
-    for name in yaml.load((project / "dvc.yaml").read_text(), yaml.CSafeLoader)["stages"] or ():
+    """Dataset → its tables, as the project's `dvc.yaml` has them.
+
+    Raises:
+        HeadraceError: The file cannot be read.
+    """
+    path = project / "dvc.yaml"
+    try:
+        stages = yaml.load(path.read_text(), yaml.CSafeLoader)["stages"] or ()
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise HeadraceError(
+            f"{path} cannot be read: expected a mapping with `stages`, found {type(error).__name__}: {error}."
+            " Restore it (`git checkout dvc.yaml`), or write it anew with `headrace dvc-sync`."
+        ) from None
+    tables: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"validate": [], "transform": [], "label": []})
+    for name in stages:
         if stage := STAGE.fullmatch(name):
-            found[stage["dataset"]][stage["verb"]].append(stage["table"])
-    return dict(found)
+            tables[stage["dataset"]][stage["command"]].append(stage["table"])
+    return dict(tables)
+
+
+def dataset_problems(project: Path, known: Collection[str]) -> dict[str, DatasetProblem]:
+    """Dataset → why it cannot run, for the datasets whose folder or stages show it.
+
+    Args:
+        project: Folder of the project.
+        known: Datasets that have stages in `dvc.yaml`.
+    """
+    folders = {path.parent.name: path.parent for path in sorted((project / PACKAGE).glob("[!._]*/__init__.py"))}
+    check = "headrace dvc-sync --check"
+    problems = {
+        name: DatasetProblem(
+            f"dvc.yaml has stages of {name}, but there is no folder {PACKAGE}/{name}. {DVC_SYNC}", check
+        )
+        for name in known
+        if name not in folders
+    }
+    for name, folder in folders.items():
+        if message := folder_problem(folder):
+            problems[name] = DatasetProblem(message, f"headrace plan {shlex.quote(name)}")
+        elif name not in known:
+            problems[name] = DatasetProblem(f"dvc.yaml has no stage of the dataset {name}. {DVC_SYNC}", check)
+    return problems
+
+
+def folder_problem(folder: Path) -> str:
+    """Why the dataset in `folder` cannot be loaded, as far as its text shows; empty if it shows nothing."""
+    where = f"{PACKAGE}/{folder.name}"
+    if not DATASET_NAME.fullmatch(folder.name):
+        return (
+            f"{where}: expected a folder name of lower-case letters, digits and underscores that begins with a letter."
+            " Rename the folder."
+        )
+    for path in sorted(folder.rglob("*.py")):
+        try:
+            module = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None)
+            place = f"{where}/{path.relative_to(folder)}{f':{line}' if line else ''}"
+            return f"{place}: {type(error).__name__}: {getattr(error, 'msg', error)}. Fix it and push."
+        if path == folder / "__init__.py" and not _binds(module, "DATASET"):
+            return f"{where}/__init__.py: expected `DATASET = Dataset(...)`, found none. Declare it and push."
+    return ""
+
+
+def _binds(module: ast.Module, name: str) -> bool:
+    """Whether a name is assigned or imported anywhere in the module; a star import may bring any."""
+    return any(
+        (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store))
+        or (isinstance(node, ast.alias) and (node.asname or node.name) in {name, "*"})
+        for node in ast.walk(module)
+    )

@@ -1,14 +1,14 @@
-"""Where commands run: the first of them brings the workspace to its origin, a researcher may have pushed."""
+"""The first task of a DAG: the workspace follows its origin, where a researcher may have pushed."""
 
-from headrace.airflow.command import Command
-from headrace.airflow.defaults import OVER_NETWORK
+from headrace.airflow.headrace_operator import HeadraceOperator
+from headrace.storage.git import is_transient_output
 
 
-def at_origin() -> Command:
-    """The task that does so; it refuses where that is no step forward."""
-    return Command(
-        task_id="workspace",
-        task_display_name="Bring workspace to origin",
+def sync_workspace() -> HeadraceOperator:
+    """The task; it fails where the workspace has commits that its origin has not, and changes nothing then."""
+    return HeadraceOperator(
+        task_id="sync_workspace",
+        task_display_name="Sync the workspace",
         command="git pull --ff-only --tags",
-        **OVER_NETWORK,
+        is_transient_output=is_transient_output,
     )

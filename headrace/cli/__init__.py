@@ -1,15 +1,20 @@
-"""The command line: a verb a command, in the order data flows. Each imports what it needs when it is asked for."""
+"""The command line: one command per step, in the order data flows. Each imports what it needs when it runs."""
 
 import os
 import sys
-from typing import Annotated, Any
+import traceback
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from headrace.cli import build, check, features, inspect, label, lineage, maintenance
-from headrace.cli.output import keep_stdout_for_results
+from headrace import __version__
+from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance
+from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
+from headrace.workspace import load_env_files
+
+STACK = "stack"
 
 ORDER = (
     "ingest",
@@ -26,25 +31,28 @@ ORDER = (
     "diff",
     "doctor",
     "gc",
+    "check",
+    "dvc-sync",
+    STACK,
+    "init",
+    "new",
 )
+"""Commands as help lists them: in the order data flows, then what inspects, maintains, and makes projects."""
 
 
-STACK = "stack"
-
-
-class InOrder(TyperGroup):
-    """Commands in the order data flows, then those that look, then the rest."""
+class OrderedGroup(TyperGroup):
+    """Lists commands in `ORDER`; imports the local stack only for a person who names it."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  a type that Typer keeps to itself
         """Names of the commands, as help lists them."""
-        rest = [name for name in super().list_commands(ctx) if name not in ORDER]
-        return [*ORDER, *rest, STACK]
+        found = {*super().list_commands(ctx), STACK}
+        return [*(name for name in ORDER if name in found), *sorted(found.difference(ORDER))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """The command of that name; the local stack, which is no part of a deployed pipeline, only for who names it."""
+        """The command of that name."""
         if cmd_name != STACK:
             return super().get_command(ctx, cmd_name)
-        from headrace.stack.cli import app as stack  # noqa: PLC0415
+        from headrace.stack.cli import app as stack  # noqa: PLC0415  no part of a deployed pipeline
 
         only = typer.Typer()
         only.add_typer(stack, name=STACK)
@@ -53,11 +61,13 @@ class InOrder(TyperGroup):
 
 app = typer.Typer(
     name="headrace",
-    cls=InOrder,
+    cls=OrderedGroup,
     help="Carry raw data and labels to versioned releases, features and training tables.\n\n"
-    "A dataset flows through its verbs: ingest → validate → transform → label → release → publish → retrieve. Each "
-    "only for what changed, and is safe to run again.",
-    epilog="Begin with: make demo; then: headrace status flights",
+    "Data flows through the commands in this order: ingest → validate → transform → label → release → publish →"
+    " retrieve. Each works only on what changed, and is safe to run again.",
+    epilog="Exit codes: 0 success; 1 failure: fix what the message names; 2 wrong usage; 75 temporary failure (network,"
+    " lock, lost race): run the same command again later.\n\n"
+    "Start with: make demo; then: headrace status flights",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -69,26 +79,55 @@ inspect.add_to(app)
 check.add_to(app)
 lineage.add_to(app)
 maintenance.add_to(app)
+logs.accept_log_options(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headrace {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     *,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, metavar="", help="Log more: what each step decides."
+        ),
+    ] = 0,
+    quiet: Annotated[
+        int,
+        typer.Option(
+            "--quiet", "-q", count=True, show_default=False, metavar="", help="Log warnings only; -qq: errors only."
+        ),
+    ] = 0,
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option("--log-format", help="Lines of the log on standard error: for people, or JSON."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Options of every command."""
     if debug:
         os.environ["HEADRACE_DEBUG"] = "1"
+    load_env_files()
+    logs.set_up_logging(verbose, quiet, log_format)
 
 
 def run() -> None:
-    """Run the command line; a known error is a message and exit code 1, never a stack trace (unless `--debug`)."""
-    if "--json" in sys.argv:
+    """Run the command line. A known error is a message, without a stack trace unless `--debug` asks for it."""
+    as_json = "--json" in sys.argv
+    if as_json:
         keep_stdout_for_results()
     try:
         app(prog_name="headrace")
     except HeadraceError as error:
         if os.environ.get("HEADRACE_DEBUG"):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+            traceback.print_exception(error)
+        typer.echo(error_text(error, as_json=as_json or logs.is_json()), err=True)
+        sys.exit(error.exit_code)

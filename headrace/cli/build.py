@@ -1,4 +1,4 @@
-"""The verbs that make tables and releases: ingest, validate, transform, release; `run` is the first three."""
+"""The commands that build tables and releases: ingest, validate, transform, release; `run` is the first three."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,11 +32,18 @@ def ingest(  # noqa: PLR0913  each is an option of the command
     table: TableOption = None,
     partition: PartitionOption = None,
     *,
-    full_refresh: Annotated[bool, typer.Option(help="Read every partition of database tables again.")] = False,
-    allow_empty: Annotated[bool, typer.Option(help="Believe a source that lists nothing at all.")] = False,
+    full_refresh: Annotated[
+        bool, typer.Option(help="Read every partition of database tables again, changed or not.")
+    ] = False,
+    allow_empty: Annotated[
+        bool, typer.Option(help="Accept a source that lists nothing: its table becomes empty.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Source → raw: read new and changed objects and rows, as they come."""
+    """Source → raw: read new and changed objects and rows, unaltered.
+
+    Example: headrace ingest flights --table weather
+    """
     found = _ingest(dataset, table, partition, full_refresh=full_refresh, allow_empty=allow_empty)
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
@@ -48,7 +55,10 @@ def validate(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Raw → validated: hold rows to their contract; a bad row is kept with the checks it failed."""
+    """Raw → validated: check rows against their contract; rejected rows are kept with the checks that they failed.
+
+    Example: headrace validate flights --table weather --partition 2013-01-09
+    """
     report(_run(dataset, "validate", table, partition), as_json=as_json)
 
 
@@ -59,17 +69,23 @@ def transform(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Validated → features: compute the days whose inputs or code changed."""
+    """Validated → features: compute the partitions whose inputs or code changed.
+
+    Example: headrace transform flights --table carrier_delays
+    """
     report(_run(dataset, "transform", table, partition), as_json=as_json)
 
 
 def run(
     dataset: DatasetArgument,
     *,
-    release: Annotated[bool, typer.Option(help="Then make a release, as `release` does, in the same process.")] = False,
+    release: Annotated[bool, typer.Option(help="Then make a release, as `headrace release` does.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ingest, validate and transform, without Airflow."""
+    """Source → features: ingest, validate and transform in one process, as the nightly run does.
+
+    Example: headrace run flights --release
+    """
     found = _ingest(dataset, None, None, full_refresh=False, allow_empty=False)
     if not as_json:
         typer.echo("\n".join(str(item) for item in found))
@@ -82,19 +98,22 @@ def run(
 
 
 def release(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Tables → release: audit, push the bytes, read them back, then commit, tag and push in one step."""
+    """Tables → release: audit, push the bytes and read them back, then push commit and tag together or not at all.
+
+    Example: headrace release flights
+    """
     content, lines = _release(dataset)
     result(content, lines, as_json=as_json)
 
 
 def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
-    """Make a release; what is said of it, for machines and for people."""
+    """Make a release; its description as JSON and for people."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.release.release import create_release  # noqa: PLC0415
 
     _, lake = workspace()
     made = create_release(load_dataset(dataset), lake)
-    head = f"{made.name} {'released' if made.is_new else 'stands: nothing changed since'} ({made.commit[:10]})"
+    head = f"{made.name} {'released' if made.is_new else 'unchanged since'} ({made.commit[:10]})"
     lines = [
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
         *(f"  {table}: {difference}" for table, difference in made.differences.items()),

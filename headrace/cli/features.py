@@ -1,4 +1,4 @@
-"""The verbs that serve a release: publish, retrieve."""
+"""The commands that serve a release: publish, retrieve."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,30 +27,31 @@ def publish(
     dataset: DatasetArgument,
     *,
     release: Annotated[
-        str | None, typer.Option(help="A release, for example flights/3; by default the last one.")
+        str | None, typer.Option(help="A release, for example flights/3; by default the latest.")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--verify-all", help="Compare and verify every key, also those that can not have changed.")
+        bool, typer.Option("--verify-all", help="Verify every key, also those that cannot have changed.")
     ] = False,
     allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Let features that are served now go, or become another type.")
+        bool, typer.Option("--allow-changes", help="Allow served features to be removed or to change type.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Release → online store: bring the standby to it, prove it, switch to it."""
+    """Release → online store: load the idle slot, verify it against the release, switch to it.
+
+    Example: headrace publish flights --release flights/3
+    """
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.publish.publish import PublishOptions  # noqa: PLC0415
     from headrace.publish.publish import publish as put_online  # noqa: PLC0415
     from headrace.release.release import latest_local_release  # noqa: PLC0415
 
     settings, lake = workspace()
-    how = PublishOptions(everything, allow_changes, patient=True, say=lambda line: typer.echo(line, err=True))
+    how = PublishOptions(everything, allow_changes, patient=True)
     made = put_online(load_dataset(dataset), lake, settings, release or latest_local_release(lake, dataset), how)
-    head = f"{made.service} serves {made.release} from side {made.side}" + (
-        "" if made.switched else ", as it did before"
-    )
+    head = f"{made.service} serves {made.release} from slot {made.side}{'' if made.switched else ', as before'}"
     loads = (
-        f"  {table}: {load.written:,} keys written, {load.deleted:,} deleted, {load.kept:,} as they were"
+        f"  {table}: {load.written:,} keys written, {load.deleted:,} deleted, {load.kept:,} unchanged"
         for table, load in made.loads.items()
     )
     result(made.to_dict(), [head, *loads, *(f"  {proof}" for proof in made.proofs)], as_json=as_json)
@@ -58,23 +59,29 @@ def publish(
 
 def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     dataset: DatasetArgument,
-    requests: Annotated[Path, typer.Option(help="Parquet file of keys and `event_timestamp`, a row a request.")],
+    requests: Annotated[Path, typer.Option(help="Parquet file of keys and `event_timestamp`: one row per request.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write: the requests with their features.")],
-    feature: Annotated[list[str] | None, typer.Option(help="Only this feature, `table:feature`; repeatable.")] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="Only this feature, `table:feature`; may be repeated.")
+    ] = None,
     release: Annotated[
-        str | None, typer.Option(help="A release, for example flights/3, published or not; by default the live one.")
+        str | None, typer.Option(help="A release, for example flights/3, published or not; by default the one online.")
     ] = None,
     lock: Annotated[
-        Path | None, typer.Option(help="Lock file: written if there is none, else the rows must be the locked ones.")
+        Path | None,
+        typer.Option(help="Lock file of the training set: written if missing, else the rows must match it."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train=0.8,test=0.2 of the keys --split-by, or train,test=2013-11-01 by time.")
+        str | None, typer.Option(help="By keys: train=0.8,test=0.2 with --split-by; by time: train,test=2013-11-01.")
     ] = None,
-    split_by: Annotated[list[str] | None, typer.Option(help="Key column of the split; repeatable.")] = None,
+    split_by: Annotated[list[str] | None, typer.Option(help="Key column of the split; may be repeated.")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Requests → training rows: the features of each row as they were known at its time."""
+    """Requests → training rows: the features of each row, as they were known at its time.
+
+    Example: headrace retrieve flights --requests requests.parquet --out training.parquet --release flights/3
+    """
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.retrieve.retrieve import FeatureRequest  # noqa: PLC0415
     from headrace.retrieve.retrieve import retrieve as answer  # noqa: PLC0415
@@ -84,21 +91,21 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     asked = FeatureRequest(feature or (), release, parse(split, split_by or ()) if split else None, lock)
     found = answer(load_dataset(dataset), lake, _published(lake, settings), requests, out, asked)
     lines = [
-        f"{found.rows:,} rows in, {found.rows:,} rows out, of {found.release or 'the workspace'}: {found.path}",
-        *(f"  {table}: {rows:,} rows answered" for table, rows in found.answered.items()),
+        f"{found.rows:,} rows in, {found.rows:,} rows out, from {found.release or 'the workspace'}: {found.path}",
+        *(f"  {table}: features for {rows:,} rows" for table, rows in found.answered.items()),
         *(f"  {name}: {rows:,} rows" for name, rows in found.splits.items()),
         *(
             f"  by the keys of {table}, {leak.keys:,} keys are in several splits, {leak.near:,} times within"
             f" {leak.within}"
             for table, leak in found.leaks.items()
         ),
-        *([f"  training set {found.id}, as {lock} has it"] if found.id else []),
+        *([f"  training set {found.id}, as locked in {lock}"] if found.id else []),
     ]
     result(found.to_dict(), lines, as_json=as_json)
 
 
 def _published(lake: "Lake", settings: "Settings") -> "Published":
-    """What answers where no release is named; only then is Feast imported, which takes seconds."""
+    """Answers where no release is named. Only then is Feast imported, which takes seconds."""
 
     def answer(dataset: "Dataset", requests: Path, names: "Sequence[str]") -> "tuple[RetrievalResult, str]":
         from headrace.feast.retrieve import published_rows  # noqa: PLC0415

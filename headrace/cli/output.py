@@ -1,19 +1,33 @@
-"""How the command line speaks: results on standard output (or `--json`), progress on standard error."""
+"""What the command line prints: results on standard output, as text or JSON; errors and progress on standard error."""
 
 import json
+import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli import logs
+
 if TYPE_CHECKING:
     from headrace.engine.run import StageResult
+    from headrace.errors import HeadraceError
     from headrace.settings import Settings
     from headrace.storage.table_store import Lake
 
-DatasetArgument = Annotated[str, typer.Argument(help="The dataset, as its folder in pipelines/ is called.")]
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called with a table, its partitions that are done, and how many there are to do."""
+
+PROGRESS_INTERVAL_S = 10.0
+"""Seconds between two lines of progress in a log; bars on a terminal move all the time."""
+
+DatasetArgument = Annotated[str, typer.Argument(help="Name of the dataset: its folder in pipelines/.")]
 TableOption = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
 PartitionOption = Annotated[
     str | None, typer.Option("--partition", "-p", help="Only this partition, for example 2013-01-09.")
@@ -22,8 +36,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 
 def workspace() -> "tuple[Settings, Lake]":
-    """The settings of the workspace one stands in, and its tables."""
-    from headrace.settings import load_settings  # noqa: PLC0415  only a command that asks for data pays for the imports
+    """The settings of the current workspace, and its tables."""
+    from headrace.settings import load_settings  # noqa: PLC0415  only a command that reads data pays for the imports
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     settings = load_settings()
@@ -31,39 +45,80 @@ def workspace() -> "tuple[Settings, Lake]":
 
 
 def result(content: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
-    """Print what a command found: `content` for machines, or `lines` for people."""
+    """Print what a command found: `content` as JSON, or `lines` for people."""
     text = json.dumps(content, indent=2, default=str) if as_json else "\n".join(lines)
     typer.echo(text, file=sys.__stdout__ if sys.stdout is sys.stderr else None)
 
 
+def error_text(error: "HeadraceError", *, as_json: bool) -> str:
+    """The last line that a failed command prints on standard error."""
+    if not as_json:
+        return f"error: {error}"
+    content = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "transient": error.is_transient,
+        "exit_code": error.exit_code,
+    }
+    return json.dumps({"error": content}, ensure_ascii=False)
+
+
 def keep_stdout_for_results() -> None:
-    """From here on, what a library prints (a retry, a hint) goes to standard error, and a result stays good JSON."""
+    """From here on, what a library prints goes to standard error, so that a result is valid JSON."""
     sys.stdout = sys.stderr
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on standard error, one a table; nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _label, _done, _total: None
-        return
-    from rich.console import Console  # noqa: PLC0415  only a terminal pays for the import
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+def progress() -> Iterator[Progress]:
+    """One bar per table on a terminal; elsewhere a line in the log every ten seconds."""
+    with _bars() if logs.shows_progress_bars() else _lines(PROGRESS_INTERVAL_S) as show:
+        yield show
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415  only a terminal pays for the import
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=logs.terminal(), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
-        def tell(label: str, done: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bars.add_task(label)
-            bars.update(tasks[label], completed=done, total=total)
+        def show(table: str, done: int, total: int) -> None:
+            if table not in tasks:
+                tasks[table] = bars.add_task(table)
+            bars.update(tasks[table], completed=done, total=total)
 
-        yield tell
+        yield show
+
+
+@contextmanager
+def _lines(interval_s: float) -> Iterator[Progress]:
+    """From a thread, so that a partition that takes minutes does not look like a process that hangs."""
+    started, stop = time.monotonic(), Event()
+    counts: dict[str, tuple[int, int]] = {}
+
+    def write() -> None:
+        while not stop.wait(interval_s):
+            for table, (done, total) in list(counts.items()):
+                if done < total:
+                    seconds = time.monotonic() - started
+                    log.info("%s: %d of %d partitions after %.0f s", table, done, total, seconds)
+
+    def show(table: str, done: int, total: int) -> None:
+        counts[table] = (done, total)
+
+    writer = Thread(target=write, name="progress", daemon=True)
+    writer.start()
+    try:
+        yield show
+    finally:
+        stop.set()
+        writer.join()
 
 
 def some(names: Sequence[str], most: int = 4) -> str:
-    """A few of `names` and how many more: `2013-01-01, 2013-01-02 … 14 in all`."""
+    """A few of `names` and how many there are: `2013-01-01, 2013-01-02 … 14 in all`."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} … {len(names)} in all"
 
@@ -74,26 +129,26 @@ def report(ran: "Sequence[StageResult]", *, as_json: bool) -> None:
 
 
 def stages(ran: "Sequence[StageResult]") -> dict[str, Any]:
-    """What runs of stages did, for machines."""
+    """What runs of stages did, as JSON has it."""
     return {"stages": [_content(item) for item in ran]}
 
 
 def _content(ran: "StageResult") -> dict[str, Any]:
     return {
         "table": ran.stage.table,
-        "built": {name: list(why) for name, why in ran.built.items()},
-        "kept": ran.kept,
-        "gone": list(ran.gone),
+        "computed": {name: list(reasons) for name, reasons in ran.built.items()},
+        "unchanged": ran.kept,
+        "removed": list(ran.gone),
         "totals": ran.totals,
-        "collected_by": ran.collected_by,
+        "engines": ran.collected_by,
         "checks": dict(ran.checks),
     }
 
 
 def _line(ran: "StageResult") -> str:
-    done = f"{len(ran.built)} computed ({some(list(ran.built))})" if ran.built else "nothing to do"
-    gone = f", {len(ran.gone)} gone ({some(list(ran.gone))})" if ran.gone else ""
+    computed = f"{len(ran.built)} computed ({some(list(ran.built))})" if ran.built else "nothing to do"
+    removed = f", {len(ran.gone)} removed ({some(list(ran.gone))})" if ran.gone else ""
     totals = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ran.totals.items())
     checks = "".join(f"\n  rejected by {check}: {rows:,}" for check, rows in ran.checks.most_common())
-    engines = "".join(f"; {count} collected by {engine}" for engine, count in sorted(ran.collected_by.items()))
-    return f"{ran.stage.table}: {done}{gone}, {ran.kept} carried over; {totals}{engines}{checks}"
+    engines = "".join(f"; {count} computed by {engine}" for engine, count in sorted(ran.collected_by.items()))
+    return f"{ran.stage.table}: {computed}{removed}, {ran.kept} reused; {totals}{engines}{checks}"

@@ -4,6 +4,7 @@ Cost follows what is new: a partition is computed when its memo key is in no man
 carried over by its md5, whether its bytes lie in the workspace, in the cache or on the remote.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from headrace.engine.plan import Plan, plan
 from headrace.engine.stage import Stage
 from headrace.storage.manifest import Entry, Manifest, Partitions
 from headrace.storage.table_store import Lake
+
+log = logging.getLogger(__name__)
 
 Done = Callable[[str, Entry], None]
 """Called with a partition and its entry, as they are ready, in any order."""
@@ -65,6 +68,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
     with lake.lease(stage.table):
         first = current = plan_stage(stage, lake, only=only)
         built: dict[str, tuple[str, ...]] = {}
+        _log_plan(current)
         while current.stale:
             built = {item.partition: item.reasons for item in current.stale} | built
             after = current.manifest(current.keep | _computed(current, lake, execute))
@@ -73,6 +77,15 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
             current = again or replace(current, keep=Partitions.of(after.partitions), stale=())
         _show(current, lake)
         return StageResult(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
+
+
+def _log_plan(made: Plan) -> None:
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    counts = (made.stage.table, len(made.stale), len(made.keep), len(made.gone))
+    log.debug("%s: %d partitions to compute, %d unchanged, %d removed", *counts)
+    for reason, count in Counter(reason for item in made.stale for reason in item.reasons).most_common():
+        log.debug("%s: %d partitions: %s", made.stage.table, count, reason)
 
 
 def _computed(stale: Plan, lake: Lake, execute: Execute) -> dict[str, Entry]:

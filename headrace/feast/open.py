@@ -17,8 +17,9 @@ from headrace import failpoints
 from headrace.errors import NotConfiguredError
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.sqlite import HeadraceSQLiteOnlineStoreConfig
-from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 from headrace.settings import Settings
+from headrace.storage.sql_errors import is_transient_sql_error
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -31,7 +32,8 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
 
     Raises:
         NotConfiguredError: A variable is unset, or the configuration is not valid.
-        FeatureStoreError: The registry does not answer.
+        FeatureStoreUnavailableError: The registry does not answer.
+        FeatureStoreError: The registry refuses.
     """
     path = repo / "feature_store.yaml"
     config = _config(path, _filled(path, settings))
@@ -43,8 +45,10 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
             store.registry  # noqa: B018  Feast connects when it is first asked for, and makes what is not there
     except (SQLAlchemyError, OSError) as error:
         where = make_url(config.registry.path).render_as_string(hide_password=True)
-        raise FeatureStoreError(
-            f"Feast's registry at {where} does not answer: {str(error).splitlines()[0]}."
+        transient = is_transient_sql_error(error)
+        raise (FeatureStoreUnavailableError if transient else FeatureStoreError)(
+            f"Feast's registry at {where} {'does not answer' if transient else 'refuses'}:"
+            f" {str(error).splitlines()[0]}."
             " `headrace stack status` says whether it runs, FEAST_REGISTRY_URL where it is looked for; then run the"
             " command again."
         ) from error

@@ -31,7 +31,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from headrace import failpoints
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, TransientError
+from headrace.storage.sql_errors import is_transient_sql_error
 
 BUSY_SECONDS = 30
 TABLE = Table(
@@ -45,11 +46,18 @@ TABLE = Table(
 
 
 class OvertakenError(HeadraceError):
-    """Another publish came later and was given the lead."""
+    """Another publish came later and was given the lead.
+
+    It is terminal, as a fenced producer of Kafka is: to publish again would take the lead back from the newer one.
+    """
 
 
 class RegistryError(HeadraceError):
-    """The registry's database does not answer."""
+    """The registry's database refuses, or is damaged."""
+
+
+class RegistryUnavailableError(RegistryError, TransientError):
+    """The registry's database does not answer, or gave up our transaction."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +176,16 @@ class Publications:
         """What uses the registry's database stands in this block.
 
         Raises:
-            RegistryError: The database does not answer.
+            RegistryUnavailableError: The database does not answer.
+            RegistryError: It refuses.
         """
         try:
             yield
         except SQLAlchemyError as error:
             where = self.engine.url.set(query={}).render_as_string(hide_password=True)
-            raise RegistryError(
-                f"{self.dataset}: the registry's database at {where} does not answer:"
+            transient = is_transient_sql_error(error)
+            raise (RegistryUnavailableError if transient else RegistryError)(
+                f"{self.dataset}: the registry's database at {where} {'does not answer' if transient else 'refuses'}:"
                 f" {str(error).splitlines()[0]}. What was served is served, or the new release, whole, where the switch"
                 " was under way. `headrace stack status` says whether it runs, FEAST_REGISTRY_URL where it is looked"
                 " for; then run the command again."

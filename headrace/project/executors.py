@@ -14,7 +14,7 @@ from headrace.engine.plan import Plan, Stale
 from headrace.engine.result_versions import result_version
 from headrace.engine.run import Done
 from headrace.engine.stage import Stage
-from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.errors import HeadraceError, TransientError
 from headrace.project import graph
 from headrace.project.engine_lock import check_environment
 from headrace.project.loading import project_root
@@ -45,7 +45,15 @@ Progress = Callable[[str, int, int], None]
 
 
 class PartitionsRefusedError(HeadraceError):
-    """Several partitions did not meet their contract; the message holds each one's."""
+    """Several partitions could not be computed, one of them at least for good; the message holds each one's reason."""
+
+
+class PartitionsUnavailableError(TransientError):
+    """Several partitions could not be computed, each for a reason that passes by itself."""
+
+
+class SchedulerUnavailableError(TransientError):
+    """The Dask scheduler does not answer, or went away."""
 
 
 class WorkerCodeError(HeadraceError):
@@ -128,12 +136,12 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
 
 
 def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -> None:
-    from distributed import Client, as_completed  # noqa: PLC0415  only a cluster pays for the import
+    from distributed import CancelledError, Client, as_completed  # noqa: PLC0415  only a cluster pays for the import
 
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError as error:
-        raise NotConfiguredError(
+        raise SchedulerUnavailableError(
             f"No Dask scheduler answered at {address} (DASK_SCHEDULER_ADDRESS) within {CONNECT_SECONDS} s: {error}."
             " Start it, or unset the variable to use this machine's threads."
         ) from None
@@ -142,6 +150,12 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
         together = groups(plan, lake, max(1, sum(client.nthreads().values())))
         futures = [client.submit(compute_on_worker, items, job, pure=False, retries=RETRIES) for items in together]
         for _, made in as_completed(futures, loop=client.loop, with_results=True):
+            if isinstance(made, CancelledError):  # handed over as a result, not raised
+                raise SchedulerUnavailableError(
+                    f"{plan.stage.table}: the Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) went away:"
+                    f" {' '.join(str(made).split())} What was computed until then is remembered; run the same command"
+                    " again once it is back."
+                )
             for each in made:
                 tell(*each)
 
@@ -205,4 +219,6 @@ def _together(plan: Plan, refused: list[HeadraceError]) -> HeadraceError:
         return refused[0]
     shown = "\n".join(f"- {error}" for error in refused[:MOST_SHOWN])
     more = f"\n… and {len(refused) - MOST_SHOWN} more" if len(refused) > MOST_SHOWN else ""
+    if all(error.is_transient for error in refused):
+        return PartitionsUnavailableError(f"{plan.stage.table}: {len(refused)} partitions unavailable.\n{shown}{more}")
     return PartitionsRefusedError(f"{plan.stage.table}: {len(refused)} partitions refused.\n{shown}{more}")

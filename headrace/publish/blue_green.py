@@ -1,5 +1,6 @@
 """The two sides of a dataset in the online store: load one, prove it, switch the service to it."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from headrace.publish.schema_changes import is_other
 from headrace.publish.snapshot import Snapshot
 from headrace.publish.verification import Expected, Proof, prove
 from headrace.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -187,8 +190,9 @@ class Attempt:
         """
         if self.sides.shows(self.standing.standby) and not everything:
             return dict.fromkeys(expected, Loaded(0, 0, 0))
-        if patient:
-            time.sleep(self.sides.still_read())
+        if patient and (seconds := self.sides.still_read()):
+            log.info("waiting %.0f s: a server may still be reading side %s", seconds, self.side)
+            time.sleep(seconds)
         self._claim()
         with failpoints.failpoint("lead in the online store"):
             self.sides.online.lead(self.generation, self.fence)

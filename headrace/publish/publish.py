@@ -9,7 +9,8 @@ release has one latest value for each key, whenever it is published.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from headrace.publish.blue_green import Attempt, Sides
     from headrace.publish.verification import Proof
 
+log = logging.getLogger(__name__)
+
 REPORTS = Path("reports")
 """Folder of the workspace with the last proof of each dataset, `<dataset>/online.json`."""
 
@@ -43,13 +46,11 @@ class PublishOptions:
         allow_changes: Let features that are served now go, or become another type.
         patient: Wait until no server can still be reading the side that is to be loaded: it follows a switch when its
             copy of the registry is as old as `cache_ttl_seconds` allows.
-        say: Is told what changes in the definitions before anything does.
     """
 
     everything: bool = False
     allow_changes: bool = False
     patient: bool = False
-    say: Callable[[str], object] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,13 @@ def publish(
 
 
 def _changes(sides: "Sides", standing: "Standing", how: PublishOptions) -> list[str]:
-    """What changes in the definitions; refused if it breaks somebody and nobody allowed it."""
+    """What changes in the definitions, logged before anything does; refused if it breaks a reader without leave."""
     from headrace.publish.schema_changes import changes, refuse_breaks, refuse_taken  # noqa: PLC0415  brings Feast
 
     refuse_taken(sides.snapshot.dataset, standing)
     found = changes(sides.snapshot.dataset, standing)
     for change in found:
-        how.say(f"{sides.snapshot.dataset.service}: {change}")
+        log.info("%s: %s", sides.snapshot.dataset.service, change)
     if not how.allow_changes:
         refuse_breaks(sides.snapshot.dataset, found)
     return [str(change) for change in found]

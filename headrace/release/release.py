@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.dataset import Dataset
 from headrace.engine.run import plan_stage
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, TransientError
 from headrace.label import table_names as tables
 from headrace.project import dvc_stages, graph
 from headrace.project.engine_lock import check_environment
@@ -25,6 +25,10 @@ from headrace.storage.table_store import Lake
 
 class AuditError(HeadraceError):
     """The tables are not what a release may hold."""
+
+
+class TablesBehindError(AuditError, TransientError):
+    """A stage has work to do: most often another run is under way and has not come to it yet."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def create_release(dataset: Dataset, lake: Lake) -> Release:
     Raises:
         EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
         TableLockedError: A run holds one of the tables.
-        AuditError: A stage has work to do, or a partition's counts do not add up.
+        TablesBehindError: A stage has work to do.
+        AuditError: A partition's counts do not add up.
         QualityError: Labels that the release would be the first to hold do not reach their thresholds.
         StaleReleaseError: Somebody else's commit came first; nothing was pushed.
     """
@@ -116,13 +121,14 @@ def audit(dataset: Dataset, lake: Lake) -> None:
     """Check that the tables are what today's code makes of today's inputs, and that every row is accounted for.
 
     Raises:
-        AuditError: They are not; the message says which command to run.
+        TablesBehindError: A stage has work to do; the message names the command.
+        AuditError: A partition's counts do not add up.
     """
     for stage in graph.dataset_stages(dataset):
         plan = plan_stage(stage, lake)
         if not plan.is_empty:
             waiting = [*(item.partition for item in plan.stale), *plan.gone]
-            raise AuditError(
+            raise TablesBehindError(
                 f"{stage.table}: expected every partition up to date, seen {len(waiting)} that are not, {waiting[0]}"
                 f" first. `headrace plan {dataset.name}` says why; `headrace run {dataset.name}` mends it."
             )

@@ -1,6 +1,6 @@
 """What goes wrong between a feature table and the one who asks for features."""
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, TransientError
 
 
 class RequestRefusedError(HeadraceError):
@@ -24,7 +24,11 @@ class UnsupportedTypeError(HeadraceError):
 
 
 class FeatureStoreError(HeadraceError):
-    """The registry or the online store does not hold what is asked for, or does not answer."""
+    """The registry or the online store does not hold what is asked for, or refuses."""
+
+
+class FeatureStoreUnavailableError(FeatureStoreError, TransientError):
+    """The registry or the online store does not answer, or was restarted under us: a publish writes what is missing."""
 
 
 class NothingToPublishError(HeadraceError):

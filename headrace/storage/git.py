@@ -3,6 +3,7 @@
 A git that is killed leaves a lock file behind, and later ones refuse to go on: a lock that nobody holds is removed.
 """
 
+import logging
 import os
 import re
 import subprocess
@@ -11,7 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from headrace import failpoints
-from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.errors import HeadraceError, NotConfiguredError, TransientError
+
+log = logging.getLogger(__name__)
 
 REMOTE = "origin"
 FALLBACK_IDENTITY = {"user.name": "Headrace", "user.email": "headrace@localhost"}
@@ -23,12 +26,53 @@ DEAD_AFTER_S = 5.0
 """Seconds after which a lock is dead that no process of git in the repository can hold: a library holds it shortly."""
 
 
+TRANSIENT = re.compile(
+    r"could not resolve (host|hostname|proxy)|temporary failure in name resolution"
+    r"|failed to connect|couldn't connect to server|connection (refused|timed out|reset|closed)|operation timed out"
+    r"|network is unreachable|no route to host"
+    r"|recv failure|send failure|broken pipe|early eof|unexpected disconnect|hung up unexpectedly"
+    r"|returned error: (408|429|5\d\d)|gnutls_handshake\(\) failed|ssl_error_syscall|tls connection was non-properly"
+    r"|unable to create '.+\.lock': file exists"
+    r"|cannot lock ref|failed to (lock|update) ref|incorrect old value|reference already exists"
+    r"|cannot fast-forward to multiple branches",
+    re.IGNORECASE,
+)
+"""What git, curl and ssh print where server or network are unavailable, or where two gits met at a lock or a ref.
+
+The last is a `git pull` whose FETCH_HEAD another fetch in the same clone wrote, too.
+"""
+
+REFUSED = re.compile(
+    r"permission denied|authentication failed|could not read (username|password)|host key verification failed"
+    r"|repository .*not found|does not appear to be a git repository|returned error: 4(?!08|29)\d\d"
+    r"|certificate|hook declined|protected branch",
+    re.IGNORECASE,
+)
+"""What they print where the server refuses. It comes first: a refused ssh connection, too, was "closed"."""
+
+LOST_RACE = re.compile(
+    r"\[rejected\]"
+    r"|is at [0-9a-f]{40,64} but expected [0-9a-f]{40,64}|incorrect old value provided|reference already exists"
+    r"|\[remote rejected\].*\((cannot lock ref|failed to (lock|update))"
+)
+"""A push to a branch that moved: before git asked for it, or (the server says so) between its question and its push."""
+
+
 class GitError(HeadraceError):
     """Git refused."""
 
 
-class StaleReleaseError(HeadraceError):
-    """Somebody else's commit came first."""
+class GitUnavailableError(GitError, TransientError):
+    """The git remote did not answer, or another git held a lock or a ref."""
+
+
+class StaleReleaseError(TransientError):
+    """Somebody else's commit came first: the release lost the race for the branch."""
+
+
+def is_transient_output(text: str) -> bool:
+    """Whether a git that printed this and failed may succeed a little later."""
+    return bool(TRANSIENT.search(text)) and not REFUSED.search(text)
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -36,6 +80,7 @@ def git(root: Path, *arguments: str) -> str:
 
     Raises:
         GitError: It exited with another code than 0.
+        GitUnavailableError: The remote did not answer, or another git held a lock until we gave up.
     """
     for _ in range(TRIES):
         done = _run(root, arguments)
@@ -43,7 +88,9 @@ def git(root: Path, *arguments: str) -> str:
         if not (lock and _waited_out(root, Path(lock[1]))):
             break
     if done.returncode:
-        raise GitError(f"git {' '.join(arguments)} in {root} failed: {done.stderr.strip() or done.stdout.strip()}")
+        printed = done.stderr.strip() or done.stdout.strip()
+        kind = GitUnavailableError if is_transient_output(printed) else GitError
+        raise kind(f"git {' '.join(arguments)} in {root} failed: {printed}")
     return done.stdout.strip()
 
 
@@ -65,11 +112,13 @@ def unlock(root: Path, lock: Path) -> None:
     if lock in dead_locks(root):
         with failpoints.failpoint("git's lock that is dead"):
             lock.unlink(missing_ok=True)
+        log.warning("removed %s: no running git holds it", lock)
 
 
 def _waited_out(root: Path, lock: Path) -> bool:
     """Whether to try again: the lock was let go of, or found dead and removed; False if somebody goes on holding it."""
     until = time.monotonic() + 2 * DEAD_AFTER_S
+    log.info("git's lock %s exists: waiting up to %.0f s for the process that holds it", lock, 2 * DEAD_AFTER_S)
     while lock.exists() and time.monotonic() < until:
         unlock(root, lock)
         time.sleep(DEAD_AFTER_S / 25)
@@ -170,7 +219,8 @@ def push(root: Path, *tags: str) -> None:
 
     Raises:
         StaleReleaseError: The remote's branch has commits that HEAD does not have.
-        GitError: The remote does not answer, or does not let us.
+        GitUnavailableError: The remote does not answer.
+        GitError: It does not let us push.
     """
     branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
     names = [f"refs/tags/{name}" for name in tags]
@@ -178,7 +228,7 @@ def push(root: Path, *tags: str) -> None:
         with failpoints.failpoint("git push"):
             git(root, "push", "--quiet", "--atomic", REMOTE, f"HEAD:refs/heads/{branch}", *names)
     except GitError as error:
-        if "[rejected]" not in str(error):
+        if not LOST_RACE.search(str(error)):
             raise
         raise StaleReleaseError(
             f"{root}: {REMOTE}/{branch} moved on since this run began, so its release was refused; nothing was pushed."
@@ -190,14 +240,17 @@ def fetch(root: Path) -> None:
     """Bring the remote's branches and tags here.
 
     Raises:
-        NotConfiguredError: The workspace has no remote called `origin`, or it does not answer.
+        GitUnavailableError: The remote does not answer.
+        NotConfiguredError: The workspace has no remote called `origin`, or it refuses.
     """
     try:
         with failpoints.failpoint("git fetch", lambda: _leave_lock(root, f"refs/remotes/{REMOTE}/main")):
             git(root, "fetch", "--quiet", "--tags", "--force", REMOTE)
+    except GitUnavailableError:
+        raise
     except GitError as error:
         raise NotConfiguredError(
-            f"{root}: releases are pushed to the git remote {REMOTE!r}, and it does not answer."
+            f"{root}: releases are pushed to the git remote {REMOTE!r}, and it cannot be read."
             f" Set it with `git remote add {REMOTE} …`. ({error})"
         ) from None
 

@@ -1,38 +1,48 @@
-"""Trying again what may pass: after a wait that grows, and never without a word on standard error."""
+"""Retries of what may pass: after a wait that grows, and never without a line in the log."""
 
-import sys
+import logging
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 
-from stamina import Attempt, retry_context
-from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+from tenacity import (
+    AttemptManager,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
-ASKED: ContextVar[str] = ContextVar("asked")
-"""The server that is being asked."""
+log = logging.getLogger(__name__)
 
 
 def attempts(
     server: str, on: type[Exception] | Callable[[Exception], bool], patience_s: float, first_s: float, most_s: float
-) -> Iterator[Attempt]:
-    """Attempts to ask a server, until one does not fail or patience is at its end; then the last error rises.
+) -> Iterator[AttemptManager]:
+    """Attempts to ask a server, until one succeeds or the time for retries is over; then the last error is raised.
 
     Args:
-        server: What a person calls it.
-        on: Which errors may pass.
+        server: Its name in the log.
+        on: Which errors are retried.
         patience_s: Seconds after which there is no other attempt; 0 for only one.
-        first_s: Seconds to wait after the first attempt, about.
+        first_s: Seconds to wait after the first attempt; each wait is about twice as long as the one before.
         most_s: Seconds to wait after any attempt, at most.
     """
-    ASKED.set(server)
-    number, limit = (None, patience_s) if patience_s else (1, None)
-    yield from retry_context(on=on, attempts=number, timeout=limit, wait_initial=first_s, wait_max=most_s)
 
+    def is_retried(error: BaseException) -> bool:
+        return isinstance(error, on) if isinstance(on, type) else isinstance(error, Exception) and on(error)
 
-def say(details: RetryDetails) -> None:
-    """Tell a person what is waited for; the error's own text may hold more than a log should."""
-    cause = type(details.caused_by).__name__
-    when = f"next try in {details.wait_for:.1f} s (no. {details.retry_num})"
-    print(f"asking {ASKED.get()} failed ({cause}): {when}", file=sys.stderr)  # noqa: T201
+    def log_retry(state: RetryCallState) -> None:
+        # The type alone: the text of an error may hold an address with its password.
+        error = state.outcome.exception() if state.outcome else None
+        wait_s = state.next_action.sleep if state.next_action else 0.0
+        number = state.attempt_number + 1
+        log.warning("%s is unavailable (%s): attempt %d in %.1f s", server, type(error).__name__, number, wait_s)
 
-
-set_on_retry_hooks([say])
+    yield from Retrying(
+        stop=stop_after_delay(patience_s) if patience_s else stop_after_attempt(1),
+        wait=wait_exponential_jitter(first_s, most_s),
+        retry=retry_if_exception(is_retried),
+        before_sleep=log_retry,
+        reraise=True,
+    )

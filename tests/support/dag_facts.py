@@ -38,6 +38,7 @@ def _dag(dag: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
         "start": dag.start_date and str(dag.start_date),
         "catchup": dag.catchup,
         "at_once": dag.max_active_runs,
+        "file": Path(dag.fileloc).name,
         "order": [task.task_id for task in dag.topological_sort()],
         "tasks": {task.task_id: _task(task) for task in dag.tasks},
     }
@@ -50,6 +51,10 @@ def _task(task: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
         "kind": type(task).__name__,
         "command": getattr(task, "command", ""),
         "retries": task.retries,
+        "retry_delay_s": task.retry_delay.total_seconds(),
+        "retry_backoff": task.retry_exponential_backoff,
+        "max_retry_delay_s": task.max_retry_delay and task.max_retry_delay.total_seconds(),
+        "at_once": task.max_active_tis_per_dag,
         "outlets": [asset.name for asset in task.outlets],
         "after": sorted(task.upstream_task_ids),
     }

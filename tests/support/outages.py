@@ -86,7 +86,7 @@ def at(patch: pytest.MonkeyPatch, name: str, do: Callable[[], object], number: i
                 do()
         return _point(passing, half)
 
-    patch.setattr(failpoints, "point", point)
+    patch.setattr(failpoints, "failpoint", point)
 
 
 def before(patch: pytest.MonkeyPatch, owner: type, name: str, do: Callable[[], object]) -> None:

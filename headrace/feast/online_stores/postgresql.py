@@ -35,7 +35,8 @@ from headrace.feast.online_stores.sql_dialect import (
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.writer import View, left_behind
 from headrace.ingest.database.postgresql import CONNECTION_OPTIONS, redact
-from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
+from headrace.storage.sql_errors import is_transient_sql_error
 
 OPTIONS = ("sslmode", "sslkey", "sslcert", "sslrootcert")
 LOCK_S = 60
@@ -72,7 +73,7 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
                 rows = self._rows(found, query, keys)
         except psycopg.Error as error:
             name = f"{quoted(_schema(config))}.{quoted(table)}"
-            raise FeatureStoreError(
+            raise _kind(error)(
                 f"The online store at {found.host}:{found.port}, table {name}:"
                 f" {redact(str(error), found.password)}. See that it runs and that the dataset is published, then"
                 " ask or publish again."
@@ -241,7 +242,7 @@ class PostgreSQL:
             self._drop_connection()
             where = self.address.set(query={}).render_as_string(hide_password=True)
             table = f", table {self._table(view)}" if view else ""
-            raise FeatureStoreError(
+            raise _kind(error)(
                 f"The online store {where}{table}: {redact(str(error), str(self.address.password or ''))}."
                 " The side that was being loaded is not served. See that it runs and that this user may write, then"
                 " publish again: it writes what is missing."
@@ -273,6 +274,11 @@ class PostgreSQL:
 
     def _table(self, view: View) -> str:
         return f"{quoted(self.schema)}.{quoted(f'{self.project}_{view.name}')}"
+
+
+def _kind(error: Exception) -> type[FeatureStoreError]:
+    """The class of the error that we raise for one of a driver."""
+    return FeatureStoreUnavailableError if is_transient_sql_error(error) else FeatureStoreError
 
 
 @lru_cache(256)

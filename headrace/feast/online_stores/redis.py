@@ -21,6 +21,7 @@ from feast.online_response import OnlineResponse
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 from redis import RedisError
+from redis import exceptions as redis_errors
 
 from headrace import failpoints
 from headrace.feast.encoding import KEY, KEY_VERSION, STAMP, cut
@@ -29,7 +30,7 @@ from headrace.feast.online_stores.redis_layout import blocks, commands
 from headrace.feast.online_stores.response_builder import Block
 from headrace.feast.online_stores.sql_store import ReadOnlyOnlineStore
 from headrace.feast.online_stores.writer import View, left_behind
-from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 
 BATCH = 500
 """Keys a script: Redis serves nobody else while one runs, about a millisecond."""
@@ -102,6 +103,17 @@ for _, key in ipairs(page[2]) do
 end
 return {page[1], table.concat(keys), table.concat(sizes, ',')}
 """
+
+
+UNAVAILABLE = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ReadOnlyError,  # a replica that was a primary until now
+    redis_errors.ClusterDownError,
+    redis_errors.TryAgainError,
+)
+REFUSALS = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
+"""Subclasses of redis-py's ConnectionError all the same."""
 
 
 class HeadraceRedisOnlineStoreConfig(RedisOnlineStoreConfig):
@@ -287,9 +299,13 @@ def _known(options: RedisOnlineStoreConfig, mend: str, view: View | None = None)
     except (RedisError, OSError) as error:
         where = ",".join(part for part in options.connection_string.split(",") if "=" not in part)
         named = f", view {view.name}" if view else ""
-        raise FeatureStoreError(
-            f"The online store, Redis at {where}{named}: {str(error).rstrip('.')}. {mend}"
-        ) from error
+        kind = FeatureStoreUnavailableError if _is_transient(error) else FeatureStoreError
+        raise kind(f"The online store, Redis at {where}{named}: {str(error).rstrip('.')}. {mend}") from error
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether Redis may answer a little later: it is unreachable, loading, full of clients, or failing over."""
+    return isinstance(error, (OSError, *UNAVAILABLE)) and not isinstance(error, REFUSALS)
 
 
 def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:

@@ -24,7 +24,8 @@ from headrace.feast.encoding import KEY, STAMP, cut
 from headrace.feast.online_stores.sql_dialect import ASK_FENCE, FENCE, MAKE_FENCE, RAISE_FENCE, columns, filled, quoted
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.writer import View, left_behind
-from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
+from headrace.storage.sql_errors import is_transient_sql_error
 
 BUSY_SECONDS = 30.0
 VARIABLES = 30_000
@@ -224,9 +225,10 @@ def _database(path: Path, connections: dict[Path, sqlite3.Connection], table: st
 
 
 def _refusal(path: Path, table: str, error: sqlite3.Error) -> FeatureStoreError:
-    """The error of a file that does not answer."""
+    """The error of a file that cannot be read or written."""
     named = f", table {table}" if table else ""
-    return FeatureStoreError(
+    kind = FeatureStoreUnavailableError if is_transient_sql_error(error) else FeatureStoreError
+    return kind(
         f"The online store {path}{named}: {error}. Nothing of it was changed."
         " FEAST_ONLINE_STORE_PATH says where it lies; see that it can be written, then publish again."
     )

@@ -17,7 +17,7 @@ from headrace.feast.definitions import physical
 from headrace.feast.encoding import KEY, STAMP, key_size
 from headrace.feast.key_checksum import NO_KEYS, Seal
 from headrace.feast.publish_log import OvertakenError
-from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def left_behind(dataset: str, generation: int, seen: int) -> HeadraceError:
             f" nothing since. What that one serves is untouched. Run `headrace publish {dataset}` again if yours is to"
             " be served."
         )
-    return FeatureStoreError(
+    return FeatureStoreUnavailableError(
         f"The online store lost what was written to it for {dataset}: it was started again, empty or as it was before."
         f" No service was switched; what is served may be lost too. Run `headrace publish {dataset}` again: it writes"
         " all that is missing."

@@ -10,15 +10,19 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ColumnElement, quoted_name
 from sqlalchemy.sql.expression import TableClause
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, TransientError
 
 
 class DatabaseError(HeadraceError):
     """The database rejected a statement, or its result cannot be used."""
 
 
-class DatabaseUnreachableError(DatabaseError):
-    """The database does not accept the connection, or closed it."""
+class DatabaseUnreachableError(DatabaseError, TransientError):
+    """The database does not answer, closed the connection, or gave up the transaction in favour of another one."""
+
+
+class DatabaseAccessDeniedError(DatabaseError):
+    """The database does not exist, or denies access."""
 
 
 class NaiveTimestampError(DatabaseError):

@@ -16,7 +16,13 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TableClause
 
-from headrace.ingest.database.backend import DatabaseError, DatabaseUnreachableError, quote_column
+from headrace.ingest.database.backend import (
+    DatabaseAccessDeniedError,
+    DatabaseError,
+    DatabaseUnreachableError,
+    quote_column,
+)
+from headrace.storage.sql_errors import is_transient_sql_error
 
 POSTGRESQL_TYPE = b"POSTGRESQL:type"
 """Field metadata in which ADBC names the column's type."""
@@ -33,9 +39,6 @@ CONNECTION_OPTIONS = {
 """libpq options, unless the address sets its own. By default libpq connects without a timeout, and a read from a server
 that has vanished waits for the kernel's keepalive: two hours on Linux. `tcp_user_timeout` is in milliseconds, the
 others are in seconds."""
-
-TRANSIENT_ERRORS = ("refused", "starting up", "timeout", "timed out", "could not translate", "closed the connection")
-"""Parts of the messages of errors that are worth another attempt. A failed connection has no SQLSTATE to go by."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,6 @@ class PostgreSQLBackend:
                 query.close()
 
     def _to_database_error(self, name: str, error: Exception) -> DatabaseError:
-        # SQLSTATE classes: 08 connection, 40 rollback (also a conflict with a standby's recovery), 57 shutdown.
-        # A connection that breaks off in the middle of a result has none. Codes: appendix A of PostgreSQL's manual.
         state = getattr(error, "sqlstate", None) or ""
         cause = redact(str(error), self.password)
         if state == "42P01":
@@ -136,7 +137,7 @@ class PostgreSQLBackend:
             return DatabaseError(
                 f"{self.address}: this user may not read {name}. `GRANT SELECT` on it, then run the command again."
             )
-        if state[:2] in {"", "08", "40", "57"}:
+        if is_transient_sql_error(error):
             return DatabaseUnreachableError(f"{self.address} closed the connection: {cause}")
         return DatabaseError(f"{self.address}: {name} cannot be read: {cause}")
 
@@ -145,11 +146,11 @@ def _connect_with_retries(address: str, retry_timeout_s: float) -> tuple[AdbcDat
     try:
         return _connect(address)
     except Error as error:
-        if not _is_transient(error):
+        if not is_transient_sql_error(error):
             raise
     from headrace.storage.retries import attempts  # noqa: PLC0415  imported only after a failure
 
-    for attempt in attempts("PostgreSQL", _is_transient, retry_timeout_s, first_s=0.1, most_s=5.0):
+    for attempt in attempts("PostgreSQL", is_transient_sql_error, retry_timeout_s, first_s=0.1, most_s=5.0):
         with attempt:
             return _connect(address)
     raise AssertionError(retry_timeout_s)
@@ -165,7 +166,8 @@ def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBac
     """Connect and begin the transaction.
 
     Raises:
-        DatabaseUnreachableError: The server does not accept the connection.
+        DatabaseUnreachableError: The server does not answer.
+        DatabaseAccessDeniedError: There is no such database, or it denies access.
     """
     shown, password = url.render_as_string(hide_password=True), str(url.password or "")
     query = {**CONNECTION_OPTIONS, **url.query}
@@ -173,12 +175,7 @@ def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBac
     try:
         database, connection = _connect_with_retries(address, retry_timeout_s)
     except Error as error:
-        hint = "Check that the server runs (`headrace stack status`) and the address"
-        if "authentication failed" in str(error):
-            hint = "Check user and password"
-        raise DatabaseUnreachableError(
-            f"Cannot open {shown}: {redact(str(error), password)} {hint} in HEADRACE_DATABASE_URL."
-        ) from None
+        raise _connection_error(shown, error, password) from None
     # With the default paramstyle, pyformat, SQLAlchemy doubles every `%` in a name, which only a DBAPI driver undoes.
     backend = PostgreSQLBackend(connection, shown, password, postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
     try:
@@ -194,14 +191,21 @@ def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBac
             database.close()
 
 
+def _connection_error(address: str, error: Error, password: str) -> DatabaseError:
+    """The error of a connection that could not be opened: the server does not answer, or rejects the address."""
+    failed = f"Cannot open {address}: {redact(str(error), password)}"
+    if is_transient_sql_error(error):
+        return DatabaseUnreachableError(
+            f"{failed} Check that the server runs (`headrace stack status`) and the address in HEADRACE_DATABASE_URL."
+        )
+    setting = "user and password" if "authentication failed" in str(error) else "the address"
+    return DatabaseAccessDeniedError(f"{failed} Check {setting} in HEADRACE_DATABASE_URL.")
+
+
 def redact(text: str, password: str) -> str:
     """A driver's message on one line, without the password: libpq quotes the address in some of its messages."""
     line = " ".join(text.split())
     return line.replace(password, "***") if password else line
-
-
-def _is_transient(error: Exception) -> bool:
-    return isinstance(error, Error) and any(part in str(error).lower() for part in TRANSIENT_ERRORS)
 
 
 def _literal(value: str) -> ColumnElement[Any]:

@@ -169,7 +169,8 @@ def open_read_transaction(address: str, *, retry_timeout_s: float = 30.0) -> Ite
 
     Raises:
         NotConfiguredError: The address cannot be used.
-        DatabaseUnreachableError: The server was down for `retry_timeout_s` seconds, or denies access.
+        DatabaseUnreachableError: The server was unavailable for `retry_timeout_s` seconds.
+        DatabaseAccessDeniedError: There is no such database, or it denies access.
     """
     with _open_backend(_parse_address(address), retry_timeout_s) as backend:
         yield ReadTransaction(backend)

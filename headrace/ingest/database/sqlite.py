@@ -16,14 +16,17 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TableClause
 
 from headrace.ingest.database.backend import (
+    DatabaseAccessDeniedError,
     DatabaseError,
     DatabaseUnreachableError,
     NaiveTimestampError,
     quote_column,
 )
+from headrace.storage.sql_errors import is_transient_sql_error
 
 DAY = "%Y-%m-%d"
 BATCH_ROWS = 20_000
+LOCK_TIMEOUT_S = 30.0
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
 ARROW_TYPES: tuple[tuple[tuple[str, ...], pa.DataType], ...] = (
     (("TIMESTAMP", "DATETIME"), UTC_TIMESTAMP),
@@ -101,6 +104,11 @@ class SQLiteBackend:
         try:
             return self.connection.execute(statement, values)
         except sqlite3.Error as error:
+            if is_transient_sql_error(error):
+                raise DatabaseUnreachableError(
+                    f"{self.path}: {name} cannot be read: {error}, for {LOCK_TIMEOUT_S:.0f} s. Another process holds the"
+                    " file's lock; let it finish, then run the same command again."
+                ) from error
             raise DatabaseError(f"{self.path}: {name} cannot be read: {error}.") from error
 
     def _arrow_type(self, name: str, column: str, declared: str) -> pa.DataType:
@@ -118,15 +126,16 @@ def open_transaction(url: URL) -> Iterator[SQLiteBackend]:
     """Open the file and begin a transaction.
 
     Raises:
-        DatabaseUnreachableError: There is no such file. SQLite would create it.
+        DatabaseAccessDeniedError: There is no such file. SQLite would create it.
+        DatabaseUnreachableError: Another process holds the file's lock.
         DatabaseError: The file is not a database.
     """
     path = Path(url.database or "").absolute()
     if not path.is_file():
-        raise DatabaseUnreachableError(f"Cannot open {path}: there is no such file. Check HEADRACE_DATABASE_URL.")
+        raise DatabaseAccessDeniedError(f"Cannot open {path}: there is no such file. Check HEADRACE_DATABASE_URL.")
     # `isolation_level=None` keeps Python's driver from beginning and committing transactions by itself. The timeout is
     # for a writer that holds the file's lock.
-    connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=30)
+    connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=LOCK_TIMEOUT_S)
     try:
         backend = SQLiteBackend(connection, path)
         # BEGIN is deferred: the snapshot is taken by the first statement that reads (lang_transaction.html).

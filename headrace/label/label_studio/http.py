@@ -14,7 +14,7 @@ import httpx
 import orjson
 
 from headrace import failpoints
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, TransientError
 from headrace.storage.retries import attempts
 
 PASSING = frozenset({429, 502, 503, 504})
@@ -30,7 +30,7 @@ class LabelStudioError(HeadraceError):
     """Label Studio cannot be reached, or refused what was asked."""
 
 
-class LostAnswerError(LabelStudioError):
+class LostAnswerError(LabelStudioError, TransientError):
     """The server is away, or went away before it answered: whether it did what was asked is not known."""
 
     def __init__(self, url: str, seen: str) -> None:

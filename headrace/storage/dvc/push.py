@@ -1,5 +1,6 @@
 """The DVC remote, written to: objects first, folders' lists last, and every one of them looked at again afterwards."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -7,6 +8,9 @@ from itertools import chain, groupby
 from typing import Any
 
 from headrace.storage.dvc.cache import Cache, read_directory
+from headrace.storage.progress_log import log_progress
+
+log = logging.getLogger(__name__)
 
 PARALLEL = 16
 """Requests at once: more do not help one process."""
@@ -50,7 +54,9 @@ def _bring(cache: Cache, md5s: Iterable[str], sizes: Mapping[str, int], pool: Th
     """Write what the remote lacks, and prove it by another look; the sizes of what was written."""
     groups = [list(group) for _, group in groupby(md5s, key=lambda md5: md5[:2])]
     missing = [*chain(*pool.map(lambda group: _missing(cache, group, sizes), groups))]
-    list(pool.map(lambda md5: cache.remote.write(md5, cache.fetch(md5)), missing))
+    log.debug("%d objects are not on the remote", len(missing))
+    writes = pool.map(lambda md5: cache.remote.write(md5, cache.fetch(md5)), missing)
+    list(log_progress(writes, len(missing), "objects written to the remote", log))
     groups = [list(group) for _, group in groupby(missing, key=lambda md5: md5[:2])]
     return [*chain(*pool.map(lambda group: _proved(cache, group), groups))]
 

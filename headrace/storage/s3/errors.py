@@ -3,27 +3,50 @@
 import re
 from http import HTTPStatus
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, TransientError
 from headrace.storage.s3.objects import Place
 
-BUSY = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestTimeout", "429"}
+BUSY = {
+    "429",
+    "BandwidthLimitExceeded",
+    "ConditionalRequestConflict",
+    "OperationAborted",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
+"""Codes of a server that is busy, or of two requests that met (S3's list of error codes; botocore retries them)."""
+
+CLOCK = {"RequestExpired", "RequestTimeTooSkewed"}
+"""This machine's clock and the server's differ by more than S3 accepts: 15 minutes. It is set again, or NTP does it."""
+
 REFUSALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403", "401"}
 CHANGED = {"PreconditionFailed", "412", "NoSuchKey", "NoSuchVersion", "404"}
 ELSEWHERE = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307"}
 
+CLOCK_HINT = (
+    "The clocks of this machine and of the server differ by more than 15 minutes: set this machine's clock"
+    " (`timedatectl`), then run the same command again."
+)
+
 STATUS = re.compile(r"status code: (\d{3})")
 CODE = re.compile(r"<Code>([^<]+)</Code>")
 MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+REDIRECT = "redirect without LOCATION"
+"""How obstore reports S3's answer about a bucket of another region, without its status."""
 CAUSE = re.compile(r'message: "([^"]+)"|error: (IncompleteBody)|source: (TimedOut)')
 """The innermost of the causes that obstore lists below its message, which is the same for all of them."""
 
 
 class StorageError(HeadraceError):
-    """A request to the object storage failed for good."""
+    """A request to the object storage failed."""
 
 
-class StorageUnreachableError(StorageError):
-    """The server did not answer, or not to the end, within our patience."""
+class StorageUnreachableError(StorageError, TransientError):
+    """The server did not answer, was busy, or broke off, until the time for retries was over."""
 
 
 class ObjectUnreadableError(StorageUnreachableError):
@@ -38,8 +61,8 @@ class BucketMissingError(StorageError):
     """There is no such bucket at the endpoint."""
 
 
-class ObjectChangedError(StorageError):
-    """The object is no longer the one that was listed."""
+class ObjectChangedError(StorageError, TransientError):
+    """The object is no longer the one that was listed; the next run lists it again."""
 
 
 class NoKeysError(Exception):
@@ -69,6 +92,8 @@ class RefusedError(Exception):
 
 def told(text: str) -> "RefusedError | UnreachedError":
     """What obstore tells in its message: a refusal, or why there was no answer, or none to the end."""
+    if REDIRECT in text:
+        return RefusedError(HTTPStatus.MOVED_PERMANENTLY, "301", "the bucket is in another region")
     status = STATUS.search(text)
     if status is not None:
         code, message = CODE.search(text), MESSAGE.search(text)
@@ -84,7 +109,7 @@ def may_pass(error: Exception) -> bool:
     if not isinstance(error, RefusedError):
         return isinstance(error, UnreachedError)
     failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.NOT_IMPLEMENTED
-    return failed or error.code in BUSY
+    return failed or error.code in BUSY | CLOCK
 
 
 def known(error: Exception, doing: str, place: Place, seconds: float) -> StorageError:
@@ -123,5 +148,6 @@ def _refused(error: RefusedError, where: str, place: Place, seconds: float) -> S
             " one it is in."
         )
     if may_pass(error):
-        return StorageUnreachableError(f"{where}: still {error} after {seconds:.0f} s. Try again later.")
+        hint = CLOCK_HINT if error.code in CLOCK else "Try again later."
+        return StorageUnreachableError(f"{where}: still {error} after {seconds:.0f} s. {hint}")
     return StorageError(f"{where}: the server answered {error}.")

@@ -5,6 +5,8 @@
 import asyncio
 import fcntl
 import json
+import logging
+import re
 import shlex
 import subprocess
 import sys
@@ -20,6 +22,8 @@ from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
+
+import headrace
 
 ROOT = Path(__file__).resolve().parents[3]
 NEW_YORK = ZoneInfo("America/New_York")
@@ -39,12 +43,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def test_what_a_command_prints_as_json_is_its_result_and_goes_with_the_events() -> None:
-    from headrace.airflow.assets import release
-    from headrace.airflow.command import Command
+    from headrace.airflow.assets import release_asset
+    from headrace.airflow.headrace_operator import HeadraceOperator
 
     script = """import json; print(json.dumps({"name": "flights/3", "days": list(range(99))}))"""
-    asset = release("flights")
-    task = Command(task_id="t", command=f"{sys.executable} -c '{script}' --json", outlets=[asset])
+    asset = release_asset("flights")
+    task = HeadraceOperator(task_id="t", command=f"{sys.executable} -c '{script}' --json", outlets=[asset])
     events = {asset: Event()}
 
     found = task.execute(context(events))
@@ -54,49 +58,120 @@ def test_what_a_command_prints_as_json_is_its_result_and_goes_with_the_events() 
     assert events[asset].extra == found
 
 
-def test_facts_may_come_from_a_file_that_the_command_wrote() -> None:
-    from headrace.airflow.command import Command
+def test_a_result_may_come_from_a_file_that_the_command_wrote() -> None:
+    from headrace.airflow.headrace_operator import HeadraceOperator
 
     script = """open("metrics.json", "w").write("{}")"""
 
     assert (
-        Command(task_id="t", command=f"{sys.executable} -c '{script}'", facts="metrics.json").execute(context()) == {}
+        HeadraceOperator(task_id="t", command=f"{sys.executable} -c '{script}'", result_file="metrics.json").execute(
+            context()
+        )
+        == {}
     )
 
 
 def test_a_command_runs_in_the_workspace_and_sees_nothing_of_airflows_own(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.airflow.command import Command
+    from headrace.airflow.headrace_operator import HeadraceOperator
 
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     names = '[name for name in os.environ if name.startswith(("AIRFLOW", "AWS_ENDPOINT"))]'
-    script = f"import json, os; print(json.dumps([os.getcwd(), {names}]))"
+    script = f'import json, os; print(json.dumps([os.getcwd(), os.environ["HEADRACE_WORKSPACE"], {names}]))'
 
-    seen = Command(task_id="t", command=f"{sys.executable} -c '{script}' --json").execute(context())
+    seen = HeadraceOperator(task_id="t", command=f"{sys.executable} -c '{script}' --json").execute(context())
 
-    assert seen == [str(workspace), ["AWS_ENDPOINT_URL"]]
+    assert seen == [str(workspace), str(workspace), ["AWS_ENDPOINT_URL"]]
+
+
+def test_headrace_is_found_as_one_types_it_whatever_the_path_of_the_worker_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headrace.airflow.headrace_operator import HeadraceOperator
+
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    log = followed(HeadraceOperator(task_id="t", command="headrace --version"))
+
+    assert ("INFO", f"headrace {headrace.__version__}") in log
 
 
 def test_a_command_that_fails_says_where_its_message_is_and_how_to_run_it_by_hand(workspace: Path) -> None:
-    from airflow.sdk.exceptions import AirflowException
+    from airflow.sdk.exceptions import AirflowFailException
 
-    from headrace.airflow.command import Command
+    from headrace.airflow.headrace_operator import HeadraceOperator
 
     script = f"{sys.executable} -c 'exit(3)'"
 
-    with pytest.raises(AirflowException) as failed:
-        Command(task_id="t", command=script).execute(context())
+    with pytest.raises(AirflowFailException) as failed:
+        HeadraceOperator(task_id="t", command=script).execute(context())
 
     assert "ended with exit code 3" in str(failed.value)
     assert f"cd {workspace} && {script}" in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    ("script", "retried"),
+    [
+        ("exit(75)", True),
+        ("exit(1)", False),
+        ("exit(2)", False),
+        ("import os; os.kill(os.getpid(), 9)", True),
+        ("import os; os.kill(os.getpid(), 15)", True),
+        ('import sys; sys.exit("busy")', True),
+        ("raise ValueError(1)", False),
+    ],
+)
+def test_a_task_is_retried_where_its_command_may_succeed_later_and_fails_at_once_elsewhere(
+    script: str, retried: bool
+) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from headrace.airflow.headrace_operator import HeadraceOperator
+
+    task = HeadraceOperator(
+        task_id="t", command=f"{sys.executable} -c '{script}'", is_transient_output=lambda text: text == "busy"
+    )
+
+    with pytest.raises(AirflowException) as failed:
+        task.execute(context())
+
+    assert isinstance(failed.value, AirflowFailException) != retried
+
+
+def test_a_command_that_outlives_its_time_limit_is_stopped_and_not_tried_again(workspace: Path) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.execution_time.timeout import timeout
+
+    from headrace.airflow.headrace_operator import HeadraceOperator
+
+    lock = "import fcntl, time; lock = open('lock', 'w'); fcntl.flock(lock, fcntl.LOCK_EX); time.sleep(99)"
+    task = HeadraceOperator(
+        task_id="t", command=shlex.join([sys.executable, "-c", lock]), execution_timeout=timedelta(seconds=2)
+    )
+
+    with pytest.raises(AirflowFailException, match=r"did not end within 0:00:02"), timeout(2):
+        task.execute(context())
+
+    assert is_free(workspace / "lock")
+
+
+def test_levels_and_messages_of_the_log_reach_the_log_of_the_task() -> None:
+    from headrace.airflow.headrace_operator import HeadraceOperator
+
+    script = (
+        "from headrace.cli.logs import set_up_logging; import logging, sys; set_up_logging();"
+        " logging.getLogger('headrace.x').warning('%s is slow', 'disk'); print('plain', file=sys.stderr)"
+    )
+
+    log = followed(HeadraceOperator(task_id="t", command=shlex.join([sys.executable, "-c", script])))
+
+    assert log[-2:] == [("WARNING", "disk is slow"), ("INFO", "plain")]
+
+
 def test_a_killed_task_leaves_no_process_of_its_command_behind(workspace: Path) -> None:
     from airflow.sdk.exceptions import AirflowException
 
-    from headrace.airflow.command import Command
+    from headrace.airflow.headrace_operator import HeadraceOperator
 
     (workspace / "child.py").write_text(
         "import fcntl, time\nlock = open('lock', 'w')\nfcntl.flock(lock, fcntl.LOCK_EX)\n"
@@ -105,7 +180,7 @@ def test_a_killed_task_leaves_no_process_of_its_command_behind(workspace: Path) 
     (workspace / "parent.py").write_text(
         "import subprocess, sys; subprocess.run([sys.executable, 'child.py'], check=False)"
     )
-    task = Command(task_id="t", command=f"{sys.executable} parent.py")
+    task = HeadraceOperator(task_id="t", command=f"{sys.executable} parent.py")
 
     def kill_when_begun() -> None:
         while not (workspace / "begun").exists():
@@ -113,7 +188,7 @@ def test_a_killed_task_leaves_no_process_of_its_command_behind(workspace: Path) 
         task.on_kill()
 
     threading.Thread(target=kill_when_begun).start()
-    with pytest.raises(AirflowException, match="exit code -15"):
+    with pytest.raises(AirflowException, match="was killed by SIGTERM"):
         task.execute(context())
 
     assert is_free(workspace / "lock")
@@ -143,42 +218,53 @@ def test_the_wait_ends_at_its_deadline_with_what_is_there() -> None:
     assert event == {"answered": 1, "tasks": 4, "ended_by": "deadline"}
 
 
-def test_a_refused_token_fails_the_wait_with_what_to_check() -> None:
-    from airflow.sdk.exceptions import AirflowException
+def test_a_server_that_never_answers_fails_the_wait_at_its_deadline() -> None:
+    with label_studio(answered=[-503], tasks=4) as server:
+        event = fired(f"{server}/projects/7", share=1, hours=0.0)
 
-    from headrace.airflow.label_studio_sensor import WaitForAnswers
+    assert list(event) == ["error"]
+    assert re.search(r"does not answer \(HTTP 503\).*clear this task to wait again", event["error"])
+
+
+def test_a_refused_token_fails_the_wait_at_once_with_what_to_check() -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from headrace.airflow.label_studio_sensor import LabelStudioSensor
 
     with label_studio(answered=[-401], tasks=4) as server:
         event = fired(f"{server}/projects/7", share=1)
-        wait = WaitForAnswers(task_id="wait", project="", share="1", hours="1", poll_s="1")
-        with pytest.raises(AirflowException, match=r"HTTP 401.*LABEL_STUDIO_API_KEY"):
+        wait = LabelStudioSensor(task_id="wait", project_url="", share="1", hours="1", poll_interval_s="1")
+        with pytest.raises(AirflowFailException, match=r"HTTP 401.*LABEL_STUDIO_API_KEY"):
             wait.resume(context(), event)
 
 
 def test_the_wait_is_handed_to_the_triggerer_without_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.exceptions import TaskDeferred
 
-    from headrace.airflow.label_studio_sensor import AnswersTrigger, WaitForAnswers
+    from headrace.airflow.label_studio_sensor import LabelStudioSensor, LabelStudioTrigger
 
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a-secret-token")
-    wait = WaitForAnswers(task_id="wait", project="http://x/projects/7", share="1.0", hours="48", poll_s="60")
+    wait = LabelStudioSensor(
+        task_id="wait", project_url="http://x/projects/7", share="1.0", hours="48", poll_interval_s="60"
+    )
 
     with pytest.raises(TaskDeferred) as handed:
         wait.execute(context())
 
     path, stored = handed.value.trigger.serialize()
-    assert path == "headrace.airflow.label_studio_sensor.AnswersTrigger"
-    assert AnswersTrigger(**stored).serialize() == (path, stored)
+    assert path == "headrace.airflow.label_studio_sensor.LabelStudioTrigger"
+    assert LabelStudioTrigger(**stored).serialize() == (path, stored)
     assert "a-secret-token" not in json.dumps(stored)
     assert datetime.fromisoformat(stored["until"]) > datetime.now(UTC) + timedelta(hours=47)
 
 
-# A person's word
+# The decision of a person
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("answer", "words"),
     [
+        (None, ["accept", "nobody", ""]),
         ({"chosen_options": ["Accept"], "params_input": {}, "responded_by_user": None}, ["accept", "nobody", ""]),
         (
             {
@@ -190,13 +276,13 @@ def test_the_wait_is_handed_to_the_triggerer_without_the_token(monkeypatch: pyte
         ),
     ],
 )
-def test_what_a_person_said_in_airflow_is_kept_by_the_command_that_one_would_type(
-    said: dict[str, Any], words: list[str]
+def test_a_decision_made_in_airflow_is_recorded_by_the_command_that_one_would_type(
+    answer: dict[str, Any] | None, words: list[str]
 ) -> None:
     from headrace.airflow.labels import label_dag
 
     dag: Any = label_dag("flights", "delay_cause")
-    found = {"release.accept": said, "release.measure": {"until": "2013-01-09T12:00:00+00:00"}}
+    found = {"release.accept": answer, "release.measure": {"until": "2013-01-09T12:00:00+00:00"}}
     task = dag.get_task("release.decide")
     task.render_template_fields({"ti": Told(found)}, dag.get_template_env())
 
@@ -218,6 +304,19 @@ class Told:
     def xcom_pull(self, task_ids: str) -> Any:  # noqa: ANN401  any JSON
         """As Airflow gives it."""
         return self.found[task_ids]
+
+
+def followed(task: Any) -> list[tuple[str, str]]:  # noqa: ANN401  an operator
+    """Level and message of what the task logs."""
+    log: list[tuple[str, str]] = []
+    logger, handler = logging.getLogger("tests.task"), logging.Handler()
+    logger.setLevel("INFO")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(task), "log", property(lambda _: logger))
+        patch.setattr(logger, "handlers", [handler])
+        patch.setattr(handler, "emit", lambda record: log.append((record.levelname, record.getMessage())))
+        task.execute(context())
+    return log
 
 
 def is_free(lock: Path) -> bool:
@@ -246,12 +345,12 @@ def context(events: Mapping[Any, Event] | None = None) -> Any:  # noqa: ANN401  
 
 def fired(project: str, *, share: float, hours: float = 1) -> dict[str, Any]:
     """The one event of a trigger."""
-    from headrace.airflow.label_studio_sensor import AnswersTrigger
+    from headrace.airflow.label_studio_sensor import LabelStudioTrigger
 
     until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
 
     async def first() -> dict[str, Any]:
-        events = [event async for event in AnswersTrigger(project, share, 0.01, until).run()]
+        events = [event async for event in LabelStudioTrigger(project, share, 0.01, until).run()]
         assert len(events) == 1
         content: dict[str, Any] = events[0].payload
         return content
@@ -293,9 +392,9 @@ def label_studio(answered: list[int], tasks: int) -> Iterator[str]:
 
 
 def test_the_refresh_runs_when_yesterday_is_over_in_new_york_winter_and_summer() -> None:
-    from headrace.airflow.refresh import FINISHED_DAY
+    from headrace.airflow.refresh import DAILY
 
-    assert (FINISHED_DAY.expression, str(FINISHED_DAY.timezone)) == ("0 6 * * *", "UTC")
+    assert (DAILY.expression, str(DAILY.timezone)) == ("0 6 * * *", "UTC")
     for month in (1, 7):
         started = datetime(2013, month, 10, 6, tzinfo=UTC).astimezone(NEW_YORK)
         assert started.day == 10

@@ -1,6 +1,7 @@
 """The DAGs hold order, schedule and retries, and nothing else: a task is the command one would type.
 
-They parse without any data library, and each explains itself to the person on call.
+They hold for any datasets that a project declares, parse without any data library, and each documents itself for the
+person on call.
 """
 
 import json
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from headrace.project.loading import dataset_names
+from headrace.project.loading import dataset_names, load_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
-NETWORK = {"workspace", "ingest", "release", "publish", "send", "collect", "again", "collect_again"}
 PARSE_CPU_S = 1.0
-LABELS = ("flights_label_delay_cause", "digits_label_digit")
+COMMANDS = {"HeadraceOperator"}
+REFRESHES = {f"{name}_refresh" for name in dataset_names()}
+LABELS = {f"{name}_label_{labeling.name}" for name in dataset_names() for labeling in load_dataset(name).labels}
 
 Facts = dict[str, Any]
 
@@ -26,15 +28,19 @@ Facts = dict[str, Any]
 @pytest.fixture(scope="session")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     """What Airflow's DAG processor finds in `dags/`."""
-    airflow_home = tmp_path_factory.mktemp("airflow")
+    return dag_facts(ROOT, tmp_path_factory.mktemp("airflow"))
+
+
+def dag_facts(project: Path, airflow_home: Path) -> Facts:
+    """What Airflow's DAG processor finds in the `dags/` of a project."""
     environment = {
         **os.environ,
         "AIRFLOW_HOME": str(airflow_home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL",  # an import error is logged on standard output, too
         "PYTHONPATH": str(ROOT),
     }
-    script = [sys.executable, str(ROOT / "tests/support/dag_facts.py"), str(ROOT / "dags")]
+    script = [sys.executable, str(ROOT / "tests/support/dag_facts.py"), str(project / "dags")]
     done = subprocess.run(script, env=environment, cwd=airflow_home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: Facts = json.loads(done.stdout)
@@ -46,7 +52,12 @@ def tasks_of(facts: Facts) -> list[tuple[str, str, Facts]]:
 
 
 def commands_of(facts: Facts) -> set[str]:
-    return {task["command"] for _, _, task in tasks_of(facts) if task["kind"] == "Command"}
+    return {task["command"] for _, _, task in tasks_of(facts) if task["kind"] in COMMANDS}
+
+
+def order_of(dag: Facts) -> list[str]:
+    """Names of its tasks in the order they run, without their groups."""
+    return [task.rsplit(".")[-1] for task in dag["order"]]
 
 
 # The files
@@ -54,7 +65,15 @@ def commands_of(facts: Facts) -> set[str]:
 
 def test_every_dag_file_imports_without_an_error(facts: Facts) -> None:
     assert facts["errors"] == {}
-    assert set(facts["dags"]) == {*(f"{name}_refresh" for name in dataset_names()), *LABELS, "flights_training"}
+
+
+def test_every_dataset_and_every_labeling_task_has_a_dag_and_no_other_has(facts: Facts) -> None:
+    by_file: dict[str, set[str]] = {}
+    for name, dag in facts["dags"].items():
+        by_file.setdefault(dag["file"], set()).add(name)
+
+    assert by_file["refresh.py"] == REFRESHES
+    assert by_file.get("labels.py", set()) == LABELS
 
 
 def test_no_dag_file_loads_a_data_library_nor_the_pipelines(facts: Facts) -> None:
@@ -69,70 +88,66 @@ def test_each_dag_says_what_it_does_who_answers_for_it_and_what_to_do_when_it_fa
     for name, dag in facts["dags"].items():
         assert dag["title"] not in ("", name)
         assert "when it fails" in dag["doc"]
-        assert name.split("_")[0] in dag["tags"]
+        assert set(dag["tags"]) & set(dataset_names())
         assert {task["owner"] for task in dag["tasks"].values()} == set(dag["links"])
         assert all(task["title"] != task_id.rsplit(".")[-1] for task_id, task in dag["tasks"].items())
 
 
-def test_the_runbook_of_a_dag_names_its_own_tasks_only(facts: Facts) -> None:
-    for dag in facts["dags"].values():
-        rows = re.findall(r"^\| ([a-z, ]+) \| (?!then)", dag["doc"], flags=re.MULTILINE)
-        named = {name for row in rows for name in row.split(", ")}
-        assert named
-        assert named <= {task.rsplit(".")[-1] for task in dag["tasks"]}
+def test_the_runbook_of_a_dag_has_a_row_for_each_of_its_tasks_and_no_other(facts: Facts) -> None:
+    for name, dag in facts["dags"].items():
+        rows = re.findall(r"^\| ([a-z_, ]+) \| (?!then)", dag["doc"], flags=re.MULTILINE)
+
+        assert {task for row in rows for task in row.split(", ")} == set(order_of(dag)), name
 
 
 # Order, schedule, retries
 
 
-def test_the_refresh_goes_from_ingest_to_publish_in_one_line(facts: Facts) -> None:
-    refresh = facts["dags"]["flights_refresh"]
+@pytest.mark.parametrize("name", dataset_names())
+def test_a_refresh_runs_each_command_that_has_something_to_compute_one_after_the_other(facts: Facts, name: str) -> None:
+    declared = load_dataset(name)
+    refresh = facts["dags"][f"{name}_refresh"]
 
-    order = [task.rsplit(".")[-1] for task in refresh["order"]]
-
-    assert order == ["workspace", "ingest", "validate", "transform", "release", "publish"]
-    assert [len(task["after"]) for task in refresh["tasks"].values()].count(1) == len(order) - 1
-
-
-def test_a_dataset_that_is_declared_has_a_refresh_with_a_command_for_each_verb_that_has_something_to_make(
-    facts: Facts,
-) -> None:
-    order = [task.rsplit(".")[-1] for task in facts["dags"]["digits_refresh"]["order"]]
-
-    assert order == ["workspace", "ingest", "validate", "release"]
-    assert "| transform |" not in facts["dags"]["digits_refresh"]["doc"]
+    computed = [*(["validate"] if declared.sources else []), *(["transform"] if declared.features else [])]
+    served = ["publish"] if declared.features else []
+    assert order_of(refresh) == ["sync_workspace", "ingest", *computed, "release", *served]
+    assert [len(task["after"]) for task in refresh["tasks"].values()].count(1) == len(refresh["order"]) - 1
+    assert refresh["tasks"]["release.release"]["outlets"] == [f"{name}_release"]
 
 
-def test_answers_are_collected_after_the_wait_and_then_released(facts: Facts) -> None:
-    orders = [[task.rsplit(".")[-1] for task in facts["dags"][name]["order"]] for name in LABELS]
+@pytest.mark.parametrize("name", sorted(LABELS))
+def test_answers_are_collected_after_the_wait_and_then_released(facts: Facts, name: str) -> None:
+    order = order_of(facts["dags"][name])
 
-    for order in orders:
-        assert order[:4] == ["send", "wait", "workspace", "collect"]
-        assert order[4:] == ["again", "wait_again", "collect_again", "measure", "accept", "decide", "release"]
+    assert order[:4] == ["send", "wait", "sync_workspace", "collect"]
+    assert order[4:] == ["request_more", "wait_again", "collect_again", "measure", "accept", "decide", "release"]
 
 
 def test_a_release_starts_the_training_and_the_training_makes_no_release_event(facts: Facts) -> None:
-    makers = {name for name, _, task in tasks_of(facts) if "flights_release" in task["outlets"]}
+    makers = {name for name, _, task in tasks_of(facts) if any(out.endswith("_release") for out in task["outlets"])}
+    trainings = [dag for name, dag in facts["dags"].items() if name not in REFRESHES | LABELS]
 
-    assert makers == {"flights_refresh", "flights_label_delay_cause"}
-    assert facts["dags"]["flights_training"]["schedule"] == "AssetTriggeredTimetable"
+    assert makers == REFRESHES | LABELS
+    assert {dag["schedule"] for dag in trainings} <= {"AssetTriggeredTimetable"}
 
 
-def test_only_tasks_that_touch_a_network_are_tried_again(facts: Facts) -> None:
-    tried_again = {task.rsplit(".")[-1] for _, task, found in tasks_of(facts) if found["retries"]}
-
-    assert tried_again == NETWORK
+def test_every_task_is_retried_after_waits_that_grow_up_to_a_limit(facts: Facts) -> None:
+    for name, task, found in tasks_of(facts):
+        assert found["retries"] >= 5, (name, task)
+        assert found["retry_backoff"] > 1
+        assert 0 < found["retry_delay_s"] < found["max_retry_delay_s"] <= 3600
 
 
 def test_runs_of_a_dag_never_overlap_and_missed_ones_are_not_made_up_for(facts: Facts) -> None:
     assert {(dag["at_once"], dag["catchup"]) for dag in facts["dags"].values()} == {(1, False)}
+    assert {found["at_once"] for _, _, found in tasks_of(facts)} == {1}, "holds in a backfill, too"
 
 
 def test_a_fresh_stack_starts_no_run_by_itself(facts: Facts) -> None:
-    clocked = [dag for dag in facts["dags"].values() if dag["schedule"] == "CronTriggerTimetable"]
+    clocked = {name: dag for name, dag in facts["dags"].items() if dag["schedule"] == "CronTriggerTimetable"}
 
-    assert len(clocked) == len(dataset_names()) + len(LABELS)
-    assert {dag["start"] for dag in clocked} == {None}
+    assert set(clocked) == REFRESHES | LABELS
+    assert {dag["start"] for dag in clocked.values()} == {None}
 
 
 # Commands
@@ -152,8 +167,85 @@ def test_every_command_is_one_that_can_be_typed(facts: Facts) -> None:
         assert all(option in asked.stdout for option in re.findall(r"--[a-z-]+", command)), command
 
 
-def test_the_training_stage_is_in_dvc_yaml(facts: Facts) -> None:
-    stage = re.search(r"--single-item (\S+)", " ".join(commands_of(facts)))
+def test_every_stage_that_a_dag_trains_with_is_in_dvc_yaml(facts: Facts) -> None:
+    stages = re.findall(r"--single-item (\S+)", " ".join(commands_of(facts)))
 
-    assert stage
-    assert f"  {stage[1]}:\n" in (ROOT / "dvc.yaml").read_text()
+    assert all(f"  {stage}:\n" in (ROOT / "dvc.yaml").read_text() for stage in stages)
+
+
+# Datasets that cannot run
+
+DECLARATION = "from headrace.dataset import Dataset\n\nDATASET = Dataset()\n"
+DVC_YAML = """stages:
+  good-validate-orders:
+    cmd: headrace validate good --table orders
+  torn-validate-orders:
+    cmd: headrace validate torn --table orders
+  deleted-validate-orders:
+    cmd: headrace validate deleted --table orders
+"""
+FOLDERS = {
+    "good": DECLARATION,
+    "torn": "from headrace.dataset import (\n",
+    "fresh": DECLARATION,
+    "empty": '"""Nothing declared."""\n',
+    "Bad-Name": DECLARATION,
+    "_shared": "",
+}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    """What Airflow finds in a project in which only one dataset can run."""
+    project = tmp_path_factory.mktemp("project")
+    (project / "dvc.yaml").write_text(DVC_YAML)
+    for name, text in FOLDERS.items():
+        folder = project / "pipelines" / name
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text(text)
+    (project / "dags").mkdir()
+    for name in ("refresh.py", "labels.py"):
+        (project / "dags" / name).write_text((ROOT / "dags" / name).read_text())
+    return dag_facts(project, tmp_path_factory.mktemp("airflow"))
+
+
+def test_a_dataset_that_cannot_run_is_a_dag_that_says_why_and_the_others_are_as_ever(broken: Facts) -> None:
+    dags = broken["dags"]
+
+    assert broken["errors"] == {}
+    assert set(dags) == {f"{name}_refresh" for name in ("good", "torn", "fresh", "empty", "Bad-Name", "deleted")}
+    assert {name for name, dag in dags.items() if "broken" not in dag["tags"]} == {"good_refresh"}
+    assert order_of(dags["good_refresh"]) == ["sync_workspace", "ingest", "validate", "release"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "command"),
+    [
+        ("torn", "pipelines/torn/__init__.py:1: SyntaxError", "headrace plan torn"),
+        ("empty", "pipelines/empty/__init__.py: expected `DATASET = Dataset(...)`", "headrace plan empty"),
+        ("Bad-Name", "pipelines/Bad-Name: expected a folder name of lower-case letters", "headrace plan Bad-Name"),
+        ("fresh", "dvc.yaml has no stage of the dataset fresh. Run `headrace dvc-sync`", "headrace dvc-sync --check"),
+        ("deleted", "there is no folder pipelines/deleted. Run `headrace dvc-sync`", "headrace dvc-sync --check"),
+    ],
+)
+def test_its_documentation_begins_with_what_to_do_and_its_first_command_fails_with_it(
+    broken: Facts, name: str, message: str, command: str
+) -> None:
+    dag = broken["dags"][f"{name}_refresh"]
+
+    assert dag["doc"].startswith("**This dataset cannot run.** ")
+    assert message in dag["doc"].splitlines()[0]
+    assert order_of(dag)[:2] == ["sync_workspace", "declaration"]
+    assert dag["tasks"]["declaration"]["command"] == command
+
+
+def test_a_dvc_yaml_that_cannot_be_read_is_named_with_what_restores_it(tmp_path: Path) -> None:
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "refresh.py").write_text((ROOT / "dags" / "refresh.py").read_text())
+    (tmp_path / "dvc.yaml").write_text("<<<<<<< HEAD\nstages:\n=======\n")
+    (tmp_path / "home").mkdir()
+
+    errors = dag_facts(tmp_path, tmp_path / "home")["errors"]
+
+    assert [Path(file).name for file in errors] == ["refresh.py"]
+    assert "dvc.yaml cannot be read: expected a mapping with `stages`" in next(iter(errors.values()))

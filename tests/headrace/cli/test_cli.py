@@ -1,16 +1,25 @@
-"""The command line: fast help, errors as messages, results as JSON, and no library loaded that is not needed."""
+"""The command line: help that teaches and answers at once, errors as messages with an exit code, results as JSON.
+
+No command loads a library that it does not need.
+"""
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from raw_data import days
 from workspaces import REPOSITORY, Workspace
 
+import headrace
+from headrace.cli import app
 from headrace.project.loading import dataset_names
 
 COMMANDS = (
@@ -28,6 +37,9 @@ COMMANDS = (
     "diff",
     "doctor",
     "gc",
+    "check",
+    "dvc-sync",
+    "stack",
 )
 HEAVY = (
     "polars",
@@ -43,14 +55,27 @@ HEAVY = (
 )
 
 
-def test_help_lists_every_command_in_the_order_of_the_data_flow() -> None:
+def test_help_lists_every_command_in_the_order_data_flows() -> None:
     output = run(REPOSITORY, "--help").stdout
 
     places = [output.index(f"│ {command} ") for command in COMMANDS]
     assert places == sorted(places)
+    assert "ingest → validate → transform → label → release → publish → retrieve" in " ".join(output.split())
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "stack", "dvc-sync"])
+def test_help_says_what_the_exit_codes_mean() -> None:
+    said = " ".join(run(REPOSITORY, "--help").stdout.split())
+
+    assert re.search(r"Exit codes: 0 success; 1 failure: .*; 2 wrong usage; 75 temporary failure", said)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = run(REPOSITORY, "--version")
+
+    assert (done.returncode, done.stdout) == (0, f"headrace {headrace.__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
     done = run(REPOSITORY, command, "--help")
 
@@ -58,9 +83,34 @@ def test_every_command_has_help(command: str) -> None:
     assert "Usage: headrace" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["plan", "status", "dvc-sync", "lineage", "diff", "doctor", "gc"])
-def test_help_has_an_example(command: str) -> None:
-    assert f"Example: headrace {command}" in run(REPOSITORY, command, "--help").stdout
+def leaves(command: Any, context: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401
+    """Words that one types, and the command, for every command below a group."""
+    if not hasattr(command, "list_commands"):
+        yield path, command
+        return
+    for name in command.list_commands(context):
+        yield from leaves(command.get_command(context, name), context, (*path, name))
+
+
+MAIN: Any = typer.main.get_command(app)
+LEAVES = dict(leaves(MAIN, MAIN.make_context("headrace", [], resilient_parsing=True)))
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_teaches_with_an_example_that_can_be_typed(path: tuple[str, ...]) -> None:
+    command = LEAVES[path]
+    example = re.search(r"Example: (?P<typed>headrace [^\n]+)", command.help or "")
+
+    assert example
+    words = shlex.split(example["typed"])[1:]
+    assert tuple(words[: len(path)]) == path
+    command.make_context(path[-1], words[len(path) :])
+
+
+def test_what_libraries_print_is_not_among_the_results_in_json() -> None:
+    done = run(REPOSITORY, "plan", "flights", "--json")
+
+    assert list(json.loads(done.stdout)) == ["stages"]
 
 
 def test_help_loads_no_data_library() -> None:
@@ -177,11 +227,39 @@ def test_a_known_error_is_a_message_on_stderr_with_exit_code_1_and_no_stack_trac
     assert "Traceback" not in done.stderr
 
 
-def test_debug_shows_the_stack_trace() -> None:
+def test_debug_shows_the_stack_trace_before_the_message() -> None:
     done = run(REPOSITORY, "--debug", "plan", "nope")
 
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: There is no dataset 'nope' in ")
+
+
+def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with_1(workspace: Workspace) -> None:
+    workspace.raw.arrive(*days(1, 1))
+
+    with workspace.lake.lease("validated/flights/flights"):
+        locked = run(workspace.root, "validate", "flights", "--table", "flights")
+    missing = run(workspace.root, "validate", "flights", "--table", "nope")
+    misspelt = run(workspace.root, "validate", "flights", "--tabel", "flights")
+
+    assert [locked.returncode, missing.returncode, misspelt.returncode] == [75, 1, 2]
+
+
+def test_who_asks_for_json_gets_the_error_as_the_last_line_of_standard_error_in_json(workspace: Workspace) -> None:
+    workspace.raw.arrive(*days(1, 1))
+
+    with workspace.lake.lease("validated/flights/flights"):
+        locked = run(workspace.root, "validate", "flights", "--table", "flights", "--json")
+    missing = run(workspace.root, "plan", "nope", "--log-format", "json")
+
+    assert locked.stdout == missing.stdout == ""
+    error = json.loads(locked.stderr.splitlines()[-1])["error"]
+    assert error["message"].startswith("validated/flights/flights is being written by another run")
+    del error["message"]
+    assert error == {"type": "TableLockedError", "transient": True, "exit_code": 75}
+    error = json.loads(missing.stderr.splitlines()[-1])["error"]
+    assert (error["type"], error["transient"], error["exit_code"]) == ("DatasetError", False, 1)
 
 
 def test_an_unknown_table_is_an_error_with_the_known_ones() -> None:
@@ -201,7 +279,7 @@ def test_plan_run_and_status_agree_in_json(workspace: Workspace) -> None:
     planned = {stage["table"]: sorted(stage["stale"]) for stage in plan["stages"]}
     assert planned["validated/flights/flights"] == planned["features/flights/carrier_delays"] == days(1, 2)
     for stage in (*validated["stages"], *transformed["stages"]):
-        assert sorted(stage["built"]) == planned[stage["table"]]
+        assert sorted(stage["computed"]) == planned[stage["table"]]
     totals = validated["stages"][0]["totals"]
     assert totals["rows_in"] == totals["rows"] + totals["rejected"] == 842 + 943
     assert status["tables"]["validated/flights/flights"]["rows"] == totals["rows"]

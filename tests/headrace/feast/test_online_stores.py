@@ -38,7 +38,7 @@ from headrace.feast.publish_log import OvertakenError
 from headrace.publish.blue_green import Sides
 from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot
-from headrace.retrieve.errors import FeatureStoreError, ProofFailedError
+from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError, ProofFailedError
 from headrace.storage.table_store import Lake
 
 __all__ = ["new_store", "redis_port"]
@@ -375,11 +375,24 @@ def test_a_store_that_is_gone_is_named_and_what_was_live_stays(lake: Lake, store
     wrong = {"connection_string": "127.0.0.1:1"} if store.kind == "redis" else {"port": 1}
     OnlineStore(store.kind, {**store.options, **wrong}).serve(lake.root)
 
-    with pytest.raises(FeatureStoreError, match=r"The online store.*publish again"):
+    with pytest.raises(FeatureStoreUnavailableError, match=r"The online store.*publish again"):
         put(lake)
 
     store.serve(lake.root)
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+@pytest.mark.parametrize("store", ["postgres", "redis"], indirect=True)
+def test_a_store_that_refuses_the_password_is_not_taken_for_one_that_is_gone(lake: Lake, store: OnlineStore) -> None:
+    fill(lake, AIRCRAFT, FLOWN[:1])
+    address = f"{store.options.get('connection_string')},password=wrong"
+    wrong = {"connection_string": address} if store.kind == "redis" else {"password": "wrong"}
+    OnlineStore(store.kind, {**store.options, **wrong}).serve(lake.root)
+
+    with pytest.raises(FeatureStoreError, match=r"The online store.*publish again") as refused:
+        put(lake)
+
+    assert not refused.value.is_transient
 
 
 def test_points_are_passed_in_the_order_of_the_promise(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

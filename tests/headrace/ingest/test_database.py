@@ -14,6 +14,7 @@ from weather import INSERT, OLD, PLANES, TABLE, WEATHER, Weather, sky
 from headrace.dataset import TableSource
 from headrace.errors import NotConfiguredError
 from headrace.ingest.database.backend import (
+    DatabaseAccessDeniedError,
     DatabaseError,
     DatabaseUnreachableError,
     NaiveTimestampError,
@@ -137,7 +138,7 @@ def test_a_wrong_password_is_an_error_that_does_not_show_it(
     monkeypatch.setenv("HEADRACE_DATABASE_URL", wrong)
 
     with pytest.raises(
-        DatabaseUnreachableError, match=r"password authentication failed.*Check user and password"
+        DatabaseAccessDeniedError, match=r"password authentication failed.*Check user and password"
     ) as raised:
         postgresql_weather.ingest()
 
@@ -279,7 +280,7 @@ def test_a_missing_file_is_an_error_and_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "missing.db"
 
     with (
-        pytest.raises(DatabaseUnreachableError, match=rf"Cannot open {path}: there is no such file"),
+        pytest.raises(DatabaseAccessDeniedError, match=rf"Cannot open {path}: there is no such file"),
         open_read_transaction(f"sqlite:///{path}"),
     ):
         pass

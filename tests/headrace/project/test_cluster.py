@@ -15,9 +15,9 @@ from raw_data import Arrivals, days, flights
 from servers import HOST, answers, free_port, running
 from workspaces import Workspace
 
-from headrace.engine.run import StageResult, run_stage
+from headrace.engine.run import StageResult, plan_stage, run_stage
 from headrace.project import graph
-from headrace.project.executors import Executor
+from headrace.project.executors import Executor, SchedulerUnavailableError
 from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage.manifest import MANIFEST
@@ -106,6 +106,27 @@ def test_a_worker_that_is_killed_costs_its_own_partition_only(cluster: Cluster) 
     assert ran.manifest.rows == sum(flights(day).height for day in DAYS)
 
 
+def test_a_scheduler_that_dies_is_unavailable_and_what_was_computed_by_then_is_remembered(cluster: Cluster) -> None:
+    with Client(cluster.address, set_as_default=False) as client:
+        scheduler: int = client.run_on_scheduler(os.getpid)
+    killed = threading.Event()
+
+    def kill(_table: str, done: int, _total: int) -> None:
+        if done == 1 and not killed.is_set():
+            killed.set()
+            os.kill(scheduler, signal.SIGKILL)
+
+    stage = graph.find_stage("flights", FLIGHTS)
+
+    with pytest.raises(SchedulerUnavailableError, match=r"went away.*run the same command again"):
+        run_stage(stage, cluster.workspace.lake, Executor(cluster.settings, kill))
+
+    here = Settings(workspace=cluster.workspace.root)
+    left = [item.partition for item in plan_stage(stage, cluster.workspace.lake).stale]
+    assert 0 < len(left) < len(DAYS)
+    assert sorted(run_stage(stage, cluster.workspace.lake, Executor(here)).built) == sorted(left)
+
+
 def test_a_worker_whose_code_is_older_than_the_workspace_is_refused(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +189,7 @@ def test_a_scheduler_that_does_not_answer_is_named_with_its_variable(
     workspace.raw.arrive(*DAYS)
     address = f"tcp://{HOST}:{free_port()}"
 
-    with pytest.raises(Exception, match=rf"{address} \(DASK_SCHEDULER_ADDRESS\) within 0.5 s"):
+    with pytest.raises(SchedulerUnavailableError, match=rf"{address} \(DASK_SCHEDULER_ADDRESS\) within 0.5 s"):
         run_stage(
             graph.find_stage("flights", FLIGHTS),
             workspace.lake,

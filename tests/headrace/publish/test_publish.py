@@ -261,15 +261,15 @@ def test_before_the_first_publish_there_is_no_freshness_and_no_file_is_made(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_change_of_definitions_is_told_before_it_is_made(lake: Lake) -> None:
-    said: list[str] = []
+def test_a_change_of_definitions_is_logged_before_it_is_made(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="headrace.publish")
     grown = replace(AIRCRAFT, features={**AIRCRAFT.features, "seats": pl.Int32()}, ttl=timedelta(days=9))
     changed = replace(DATASET, features=(WEATHER, grown, DATASET.features[2]))
     fill(lake, grown, FLOWN)
 
-    publish(changed, lake, feature_workspace.settings(lake.root), how=PublishOptions(say=said.append))
+    publish(changed, lake, feature_workspace.settings(lake.root))
 
-    assert said == [
+    assert caplog.messages == [
         "little_service: + aircraft_history.seats Int32",
         "little_service: ~ aircraft_history ttl 7 days, 0:00:00 → 9 days, 0:00:00",
     ]

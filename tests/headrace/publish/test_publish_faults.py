@@ -167,9 +167,12 @@ def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switche
         " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
     )
 
-    with pytest.raises(FeatureStoreError, match=r"online\.db.*aircraft_history__a.*disk is full.*publish again"):
+    with pytest.raises(
+        FeatureStoreError, match=r"online\.db.*aircraft_history__a.*disk is full.*publish again"
+    ) as full:
         put(lake)
 
+    assert not full.value.is_transient
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
 
@@ -181,9 +184,11 @@ def test_a_registry_that_fails_at_the_switch_is_named_and_the_next_publish_compl
             "CREATE TRIGGER down BEFORE UPDATE ON feature_services BEGIN SELECT RAISE(ABORT, 'no space left'); END"
         )
 
-    with pytest.raises(RegistryError, match=r"little: the registry's database at .* no space left.* What was served"):
+    named = r"little: the registry's database at .* refuses: .*no space left.* What was served"
+    with pytest.raises(RegistryError, match=named) as full:
         put(lake)
 
+    assert not full.value.is_transient
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
     with closing(sqlite3.connect(registry)) as database:
         database.execute("DROP TRIGGER down")

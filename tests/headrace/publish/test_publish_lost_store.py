@@ -19,7 +19,7 @@ from servers import HOST, free_port, postgresql_data, postgresql_server
 
 from headrace.publish.blue_green import Attempt, Sides
 from headrace.publish.publish import publish
-from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.errors import FeatureStoreUnavailableError
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +124,7 @@ def test_a_store_that_is_empty_since_a_moment_ago_is_never_switched_to(
 ) -> None:
     with monkeypatch.context() as patch:
         MOMENTS[when](patch, redis.restart)
-        with pytest.raises(FeatureStoreError, match=LOST):
+        with pytest.raises(FeatureStoreUnavailableError, match=LOST):
             publishing.put(3)
 
     publishing.repairs(3)
@@ -136,7 +136,7 @@ def test_a_release_that_is_put_back_by_the_switch_alone_is_looked_for_first(
 ) -> None:
     with monkeypatch.context() as patch:
         before(patch, Attempt, "refuse_lost", redis.restart)
-        with pytest.raises(FeatureStoreError, match=LOST):
+        with pytest.raises(FeatureStoreUnavailableError, match=LOST):
             publishing.put(1)
 
     publishing.repairs(1)
@@ -153,10 +153,12 @@ def test_postgresql_that_is_killed_within_the_load_serves_what_it_served_and_the
 
         with monkeypatch.context() as patch:
             at(patch, "commit of the online values", life.close, 2)
-            with pytest.raises(FeatureStoreError, match=r"(?s)^The online store.*127\.0\.0\.1.*publish again"):
+            with pytest.raises(
+                FeatureStoreUnavailableError, match=r"(?s)^The online store.*127\.0\.0\.1.*publish again"
+            ):
                 publishing.put(2)
 
-        with pytest.raises(FeatureStoreError, match=r"(?s)^The online store.*127\.0\.0\.1.*publish again"):
+        with pytest.raises(FeatureStoreUnavailableError, match=r"(?s)^The online store.*127\.0\.0\.1.*publish again"):
             publishing.put(2)
         life.enter_context(postgresql_server(server, folder, signal.SIGKILL))
         publishing.completes(2)

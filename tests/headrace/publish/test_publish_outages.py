@@ -21,7 +21,7 @@ from headrace.feast.online_stores import redis as redis_store
 from headrace.feast.online_stores.redis import Redis
 from headrace.feast.online_stores.writer import online_of
 from headrace.publish.blue_green import Attempt, Sides
-from headrace.retrieve.errors import FeatureStoreError
+from headrace.retrieve.errors import FeatureStoreUnavailableError
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +108,7 @@ def test_a_line_that_is_cut_is_named_and_the_next_publish_completes(
     wanted = far.publishing.next
     with monkeypatch.context() as patch:
         OUTAGES[when](patch, far, far.line.fall)
-        with pytest.raises(FeatureStoreError, match=NAMED):
+        with pytest.raises(FeatureStoreUnavailableError, match=NAMED):
             far.publishing.put(wanted)
 
     far.line.rise()
@@ -121,7 +121,7 @@ def test_values_that_were_written_while_nobody_could_be_told_are_no_half_release
     wanted, words = far.publishing.next, b"HSET" if far.kind == "redis" else b"COMMIT"
     with monkeypatch.context() as patch:
         within_the_load(patch, far, lambda: far.line.fall_after(words))
-        with pytest.raises(FeatureStoreError, match=rf"{NAMED}: it writes what is missing"):
+        with pytest.raises(FeatureStoreUnavailableError, match=rf"{NAMED}: it writes what is missing"):
             far.publishing.put(wanted)
 
     far.line.rise()
@@ -133,7 +133,7 @@ def test_another_release_than_the_one_that_failed_can_be_published_next(
 ) -> None:
     with monkeypatch.context() as patch:
         within_the_load(patch, far, far.line.fall)
-        with pytest.raises(FeatureStoreError, match=NAMED):
+        with pytest.raises(FeatureStoreUnavailableError, match=NAMED):
             far.publishing.put(far.publishing.next)
 
     far.line.rise()
@@ -164,7 +164,7 @@ def test_redis_that_falls_silent_is_given_up_and_the_next_publish_completes(
     monkeypatch.setitem(redis_store.LIMITS, "socket_timeout", 0.2)
     with monkeypatch.context() as patch:
         OUTAGES[when](patch, far, far.line.hush)
-        with pytest.raises(FeatureStoreError, match=NAMED):
+        with pytest.raises(FeatureStoreUnavailableError, match=NAMED):
             far.publishing.put(wanted)
 
     far.line.rise()
@@ -223,7 +223,7 @@ def test_a_lock_that_nobody_lets_go_is_named(far: Far, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(postgresql, "LOCK_S", 1)
-        with pytest.raises(FeatureStoreError, match=rf"{NAMED}"):
+        with pytest.raises(FeatureStoreUnavailableError, match=rf"{NAMED}"):
             far.publishing.put(wanted)
 
     thread.join()

@@ -12,7 +12,7 @@ from feature_workspace import served
 from outages import KEYS, Publishing, at, before, moments
 from servers import PostgreSQL, Relay
 
-from headrace.errors import HeadraceError
+from headrace.errors import TransientError
 from headrace.publish.blue_green import Sides
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def test_a_line_that_is_cut_is_named_and_the_next_publish_completes(
     wanted = far.publishing.next
     with monkeypatch.context() as patch:
         OUTAGES[when](patch, far.line.fall)
-        with pytest.raises(HeadraceError, match=NAMED):
+        with pytest.raises(TransientError, match=NAMED):
             far.publishing.put(wanted)
 
     far.line.rise()
@@ -88,7 +88,7 @@ def test_a_switch_that_nobody_could_be_told_of_serves_the_new_release_and_the_ne
     wanted = far.publishing.next
     with monkeypatch.context() as patch:
         at(patch, "note of the proof", far.line.fall)
-        with pytest.raises(HeadraceError, match=NAMED):
+        with pytest.raises(TransientError, match=NAMED):
             far.publishing.put(wanted)
 
     far.line.rise()

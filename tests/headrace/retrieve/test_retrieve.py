@@ -27,6 +27,7 @@ from headrace.feast.retrieve import get_features, published_rows
 from headrace.publish.publish import publish
 from headrace.retrieve.errors import (
     FeatureStoreError,
+    FeatureStoreUnavailableError,
     RequestRefusedError,
     UnknownReleaseError,
     UnreadablePartitionError,
@@ -352,7 +353,7 @@ def test_a_registry_that_does_not_answer_is_named_without_its_password(lake: Lak
         "FEAST_ONLINE_STORE_PATH": "online.db",
     }
 
-    with pytest.raises(FeatureStoreError, match=r"feast:\*\*\*@127.0.0.1:9/feast does not answer") as raised:
+    with pytest.raises(FeatureStoreUnavailableError, match=r"feast:\*\*\*@127.0.0.1:9/feast does not answer") as raised:
         open_store(lake.root / "feature_repo", Settings.model_validate(values))
 
     assert "hush" not in str(raised.value)

@@ -4,7 +4,11 @@ What can hold of both servers is tested on both: rclone checks signatures and ig
 """
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,12 @@ from servers import S3, free_port
 
 from headrace.storage.s3 import obstore_client
 from headrace.storage.s3.bucket import Bucket
-from headrace.storage.s3.errors import ObjectChangedError, StorageRefusedError, StorageUnreachableError
+from headrace.storage.s3.errors import (
+    ObjectChangedError,
+    StorageError,
+    StorageRefusedError,
+    StorageUnreachableError,
+)
 
 
 @pytest.fixture(params=["s3", "moto_s3"])
@@ -75,6 +84,72 @@ def test_a_server_that_is_down_is_tried_for_the_time_allowed_and_named(s3: S3) -
 
     with pytest.raises(StorageUnreachableError, match=rf"at http://127.0.0.1:{port}: tried for \d+ s.*stack status"):
         list(bucket.list("days/"))
+
+
+@contextmanager
+def refusing(status: int, code: str) -> Iterator[str]:
+    """A server that answers every request with one of S3's errors; its address."""
+    body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_transient"),
+    [
+        (500, "InternalError", True),
+        (503, "SlowDown", True),
+        (429, "TooManyRequests", True),
+        (409, "OperationAborted", True),
+        (400, "RequestTimeout", True),
+        (403, "RequestTimeTooSkewed", True),
+        (412, "PreconditionFailed", True),
+        (403, "AccessDenied", False),
+        (403, "SignatureDoesNotMatch", False),
+        (404, "NoSuchBucket", False),
+        (301, "PermanentRedirect", False),
+        (400, "InvalidArgument", False),
+        (501, "NotImplemented", False),
+    ],
+)
+def test_an_error_of_the_server_is_retried_where_it_may_pass(
+    s3: S3, caplog: pytest.LogCaptureFixture, status: int, code: str, is_transient: bool
+) -> None:
+    with refusing(status, code) as endpoint:
+        bucket = replace(s3.new_bucket(), endpoint=endpoint, patience=0.1)
+        errors = []
+        for read in (lambda: list(bucket.list("days/")), lambda: list(bucket.list_ours("days/"))):
+            with pytest.raises(StorageError) as raised:
+                read()
+            errors.append(raised.value)
+
+    assert [error.is_transient for error in errors] == [is_transient] * 2
+    retried = is_transient and code != "PreconditionFailed"
+    assert ("the object storage is unavailable (RefusedError): attempt 2 in" in caplog.text) == retried
+
+
+def test_a_clock_that_is_wrong_is_named(s3: S3) -> None:
+    with refusing(403, "RequestTimeTooSkewed") as endpoint:
+        bucket = replace(s3.new_bucket(), endpoint=endpoint, patience=0.1)
+
+        with pytest.raises(StorageUnreachableError, match=r"differ by more than 15 minutes: set this machine's clock"):
+            list(bucket.list("days/"))
 
 
 def test_a_large_object_is_written_in_parts_and_listed_with_the_mark_that_reads_give(

@@ -1,4 +1,4 @@
-"""The runbook of a DAG: what its file says, without the rows about tasks that this DAG has not."""
+"""The runbook of a DAG: the documentation of its module, without the rows about tasks that this DAG does not have."""
 
 import re
 from collections.abc import Set as AbstractSet
@@ -7,7 +7,7 @@ ROW = re.compile(r"\| (?P<tasks>[a-z_]+(, [a-z_]+)*) \|")
 
 
 def runbook(doc: str, tasks: AbstractSet[str]) -> str:
-    """`doc` (Markdown), its table cut to rows that begin with names of `tasks`."""
+    """The Markdown text `doc`, its table reduced to the rows that begin with names of `tasks`."""
     return "\n".join(line for line in doc.splitlines() if _concerns(line, tasks))
 
 
