@@ -24,7 +24,7 @@ def is_project(folder: Path) -> bool:
     return all((folder / marker).exists() for marker in MARKERS)
 
 
-def current_workspace() -> Path | None:
+def locate_workspace() -> Path | None:
     """The folder that HEADRACE_WORKSPACE names, or the nearest project from the current folder upwards."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else find_workspace(Path.cwd())
@@ -32,7 +32,7 @@ def current_workspace() -> Path | None:
 
 def enter_workspace() -> None:
     """Make the current workspace the one of this process and of those that it starts."""
-    root = current_workspace()
+    root = locate_workspace()
     if root is not None:
         os.environ[VARIABLE] = str(root)
         use_project(root)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
-from headrace.workspace import PACKAGE, current_workspace, use_project
+from headrace.workspace import PACKAGE, locate_workspace, use_project
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -100,7 +100,7 @@ def _package_folder() -> Path | None:
     module = sys.modules.get(PACKAGE)
     if module is not None:
         return Path(next(iter(module.__path__))).resolve()
-    if (root := current_workspace()) is not None:
+    if (root := locate_workspace()) is not None:
         use_project(root)
     spec = find_spec(PACKAGE)
     return (

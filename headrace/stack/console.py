@@ -13,9 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.stack.control import StackStatus
-from headrace.stack.state import NOTE, READY, STOPPED, STOPPING, Event, EventHandler
-
-INSTALLING = "installing"
+from headrace.stack.state import INSTALLING, NOTE, READY, STOPPED, STOPPING, Event, EventHandler
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from headrace.stack.servers import build_systems, label_studio, select_systems, 
 from headrace.stack.state import (
     EXIT_ALREADY_RUNNING,
     FAILED,
+    INSTALLING,
     NOTE,
     READY,
     STOPPED,
@@ -229,9 +230,10 @@ def _start_supervisor(paths: StackPaths, names: tuple[str, ...], on_event: Event
 
 def _ensure_label_studio(on_event: EventHandler) -> None:
     installed = label_studio_environment()
-    if installed.state is InstallState.MISSING:
-        installed.install(lambda step: on_event(Event("installing", label_studio.NAME, detail=step)))
-    elif installed.state is InstallState.OUTDATED:
+    state = installed.check()
+    if state is InstallState.MISSING:
+        installed.install(lambda step: on_event(Event(INSTALLING, label_studio.NAME, detail=step)))
+    elif state is InstallState.OUTDATED:
         advice = f"{installed.folder} is of another version; `headrace stack install` brings Label Studio up to date"
         on_event(Event(NOTE, label_studio.NAME, detail=advice))
 

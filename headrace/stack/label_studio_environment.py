@@ -70,8 +70,7 @@ class LabelStudioEnvironment:
         """What the installation printed."""
         return self.folder / "install.log"
 
-    @property
-    def state(self) -> InstallState:
+    def check(self) -> InstallState:
         """Whether it can be used. An interrupted installation cannot: it has no stamp."""
         stamp = self.folder / STAMP
         if not self.program.exists() or not (stamp.exists() or (self.folder / STAMP_OF_0_1).exists()):
@@ -92,7 +91,7 @@ class LabelStudioEnvironment:
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(self.folder.parent):
-            if self.state is InstallState.INSTALLED:
+            if self.check() is InstallState.INSTALLED:
                 return False
             for stamp in (STAMP, STAMP_OF_0_1):
                 (self.folder / stamp).unlink(missing_ok=True)
@@ -115,7 +114,9 @@ class LabelStudioEnvironment:
 
     def _install_packages(self) -> None:
         """First the lock's build tools, then everything: packages without a wheel are built with those."""
-        pip = (str(self.folder / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--require-hashes")
+        python = str(self.folder / "bin" / "python")
+        # Half of the modules are never imported, so Python compiles those that are, at their first import.
+        pip = (python, "-m", "pip", "install", "--no-deps", "--no-compile", "--require-hashes")
         tools = "".join(BUILD_TOOLS.findall(self.lock.read_text()))
         if tools:
             requirements = self.folder / "build-tools.txt"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.stack.errors import StackError
-from headrace.workspace import MARKERS, current_workspace
+from headrace.workspace import MARKERS, locate_workspace
 
 HOME = ".headrace"
 STATE_FILE = "stack.json"
@@ -96,7 +96,7 @@ def stack_paths(home: Path | None = None, project: Path | None = None) -> StackP
 
 def current_project() -> Path | None:
     """The project of the current folder. In the workspace of a stack: the project that the stack serves."""
-    root = current_workspace()
+    root = locate_workspace()
     if root is not None and root.name == WORKSPACE and (served := read_json(root.parent / STATE_FILE).get("project")):
         return Path(served)
     return root

@@ -11,7 +11,7 @@ from headrace.stack.process import ProcessIdentity
 from headrace.stack.server import Endpoint
 
 STARTING, READY, STOPPING, STOPPED = "starting", "ready", "stopping", "stopped"
-NOTE, FAILED = "note", "failed"
+INSTALLING, NOTE, FAILED = "installing", "note", "failed"
 EXIT_ALREADY_RUNNING = 3
 """Exit code of a supervisor that found another one in its home."""
 

@@ -31,8 +31,8 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
 # The checkout that compose.yaml mounts belongs to another user; git refuses to read it unless it is listed.
-RUN git config --system --add safe.directory /project \
-    && git config --system --add safe.directory /project/.git
+RUN git config --system --add safe.directory /repository \
+    && git config --system --add safe.directory /repository/.git
 
 # User 50000 of group 0: what Airflow's Helm chart and OpenShift expect.
 RUN useradd --uid 50000 --gid 0 --create-home airflow \

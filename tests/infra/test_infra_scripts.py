@@ -63,7 +63,7 @@ def stack(tmp_path: Path, checkout: Path) -> Mapping[str, Path]:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     remote = tmp_path / "state" / "origin.git"
-    return {"HEADRACE_WORKSPACE": workspace, "HEADRACE_GIT_REMOTE": remote, "HEADRACE_PROJECT": checkout}
+    return {"HEADRACE_WORKSPACE": workspace, "HEADRACE_GIT_REMOTE": remote, "HEADRACE_REPOSITORY": checkout}
 
 
 def commit(folder: Path, name: str) -> None:
@@ -137,7 +137,7 @@ def test_a_start_that_was_cut_short_is_finished_by_the_next(stack: Mapping[str, 
 
 
 def test_a_mount_that_is_no_checkout_is_refused(stack: Mapping[str, Path], tmp_path: Path) -> None:
-    done = run(IMAGES / "open-workspace.sh", **{**stack, "HEADRACE_PROJECT": tmp_path})
+    done = run(IMAGES / "open-workspace.sh", **{**stack, "HEADRACE_REPOSITORY": tmp_path})
 
     assert done.returncode == 1
     assert f"{tmp_path}: expected a git checkout with a commit, found none" in done.stderr
@@ -180,6 +180,7 @@ def buckets(endpoint: str, access: str, secret: str) -> list[str]:
         return [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
 
 
+@pytest.mark.server
 def test_the_storage_server_has_its_bucket_and_opens_it_to_its_own_key_only(tmp_path: Path) -> None:
     access, secret, wrong = "a" * 20, "s" * 40, "w" * 40
 

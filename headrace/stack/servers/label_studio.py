@@ -25,7 +25,7 @@ def system(config: StackConfig) -> System:
         NotInstalledError: Its environment is missing.
     """
     installed = label_studio_environment()
-    if installed.state is InstallState.MISSING:
+    if installed.check() is InstallState.MISSING:
         raise NotInstalledError(
             f"Label Studio is not installed: expected a finished environment in {installed.folder}.\n"
             "Next: `headrace stack install`; or start without it: `headrace stack up --only s3,postgres,dask,airflow`."

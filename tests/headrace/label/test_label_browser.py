@@ -138,7 +138,7 @@ def test_three_pictures_that_a_person_sees_and_reads_become_labels(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
     campaign = Digits.arrived(label_studio, s3, tmp_path, "Which digit is this? (browser)", count=20)
     campaign.send(sample=ITEMS)
-    truth = digits.truth()
+    truth = digits.true_digits()
     by_picture = {task["data"]["picture"]: truth[item] for item, task in campaign.tasks().items()}
     screen = Screen.open(page, label_studio, campaign.project)
 

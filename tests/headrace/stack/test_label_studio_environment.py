@@ -24,8 +24,6 @@ from headrace.stack.label_studio_environment import (
     LabelStudioEnvironment,
 )
 
-pytestmark = pytest.mark.slow
-
 PROGRAM = """
 import os, pathlib
 def main():
@@ -73,16 +71,17 @@ def database(environment: LabelStudioEnvironment) -> str:
     return (environment.template / "label_studio.sqlite3").read_text()
 
 
+@pytest.mark.slow_lane
 def test_of_two_that_install_at_once_one_installs_and_the_other_finds_it_done(wheels: Path, tmp_path: Path) -> None:
     environment = LabelStudioEnvironment(tmp_path / "environment", new_lock(wheels, "1.0"))
     steps: list[str] = []
 
-    assert environment.state is InstallState.MISSING
+    assert environment.check() is InstallState.MISSING
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda _: environment.install(steps.append), range(2)))
 
     assert sorted(done) == [False, True]
-    assert environment.state is InstallState.INSTALLED
+    assert environment.check() is InstallState.INSTALLED
     assert database(environment) == "1.0"
     assert len(steps) == 3
     assert "installing 1 packages" in steps[1]
@@ -90,13 +89,14 @@ def test_of_two_that_install_at_once_one_installs_and_the_other_finds_it_done(wh
     assert "environment" not in subprocess.check_output(["git", "-C", tmp_path, "status", "--porcelain"], text=True)
 
 
+@pytest.mark.slow_lane
 def test_another_lock_makes_it_outdated_and_the_next_installation_replaces_it(wheels: Path, tmp_path: Path) -> None:
     environment = LabelStudioEnvironment(tmp_path / "environment", new_lock(wheels, "1.1"))
     leftover = installed_from_another_lock(environment)
 
-    assert environment.state is InstallState.OUTDATED
+    assert environment.check() is InstallState.OUTDATED
     assert environment.install(lambda _: None)
-    assert environment.state is InstallState.INSTALLED
+    assert environment.check() is InstallState.INSTALLED
     assert database(environment) == "1.1"
     assert not leftover.exists()
 
@@ -112,24 +112,26 @@ def installed_from_another_lock(environment: LabelStudioEnvironment) -> Path:
     return leftover
 
 
+@pytest.mark.slow_lane
 def test_an_installation_that_was_killed_is_not_used_leaves_nothing_running_and_is_done_again(
     wheels: Path, tmp_path: Path
 ) -> None:
     environment = LabelStudioEnvironment(tmp_path / "environment", new_lock(wheels, "1.0"))
     installed_from_another_lock(environment)
-    command = [sys.executable, "-c", INSTALL, environment.folder, environment.lock]
+    command: list[str | Path] = [sys.executable, "-c", INSTALL, environment.folder, environment.lock]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while not (children := psutil.Process(process.pid).children(recursive=True)):
             time.sleep(0.01)
         process.kill()
     psutil.wait_procs(children, timeout=10)
 
-    assert environment.state is InstallState.MISSING
+    assert environment.check() is InstallState.MISSING
     assert not any(child.is_running() for child in children)
     assert environment.install(lambda _: None)
     assert database(environment) == "1.0"
 
 
+@pytest.mark.slow_lane
 def test_a_package_with_another_hash_is_refused_and_the_message_says_what_to_do(wheels: Path, tmp_path: Path) -> None:
     lock = new_lock(wheels, "1.0")
     lock.write_text(re.sub(r"sha256:\w{8}", "sha256:00000000", lock.read_text()))
@@ -138,7 +140,7 @@ def test_a_package_with_another_hash_is_refused_and_the_message_says_what_to_do(
     with pytest.raises(StackError, match="DO NOT MATCH THE HASHES") as error:
         environment.install(lambda _: None)
 
-    assert environment.state is InstallState.MISSING
+    assert environment.check() is InstallState.MISSING
     assert "`headrace stack install`" in str(error.value)
     assert "`headrace stack up --only s3,postgres,dask,airflow`" in str(error.value)
 
@@ -147,7 +149,7 @@ def test_an_environment_without_a_stamp_is_not_used_though_its_program_is_there(
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "label-studio").touch()
 
-    assert LabelStudioEnvironment(tmp_path).state is InstallState.MISSING
+    assert LabelStudioEnvironment(tmp_path).check() is InstallState.MISSING
 
 
 def test_an_environment_of_headrace_0_1_is_used_and_counts_as_outdated(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_an_environment_of_headrace_0_1_is_used_and_counts_as_outdated(tmp_path:
     for file in ("bin/label-studio", ".installed"):
         (tmp_path / file).touch()
 
-    assert LabelStudioEnvironment(tmp_path).state is InstallState.OUTDATED
+    assert LabelStudioEnvironment(tmp_path).check() is InstallState.OUTDATED
 
 
 def test_the_lock_that_ships_pins_every_package_by_hash_and_holds_the_tools_that_build() -> None:

@@ -26,6 +26,8 @@ from headrace.stack.paths import StackPaths
 from headrace.stack.process import process_tree, still_running
 from headrace.stack.state import Event, StackState, read_state
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parents[3]
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 BASE = ("s3", "postgres")

@@ -28,6 +28,8 @@ from headrace.stack.process import process_tree, still_running
 from headrace.stack.servers import label_studio, s3
 from headrace.stack.state import read_state
 
+pytestmark = pytest.mark.server
+
 ENGINE = Path(headrace.__file__).parents[1]
 HEADRACE = Path(sys.executable).with_name("headrace")
 BASE = ("s3", "postgres")

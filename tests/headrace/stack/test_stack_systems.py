@@ -17,6 +17,8 @@ from headrace.stack.annotator import create_annotator
 from headrace.stack.errors import StartFailedError
 from headrace.stack.state import Event
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
