@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed $(LABEL_STUDIO)/.installed ## Make the environments (a second run reuses them)
+install: $(VENV)/.installed $(LABEL_STUDIO)/headrace-lock.sha256 ## Make the environments (a second run reuses them)
 
 demo: install ## Real data the whole way, on real servers, to a trained model
 	@$(BIN)/python -m infra.demo
@@ -42,10 +42,10 @@ docs: install ## Run the commands that the docs show, and check their links
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/docs $(PYTEST_ARGS)
 
 up: install ## Start the stack and leave it running; prints every page with user and password
-	@$(BIN)/python -m headrace.stack up --home $(HOME_DIR)
+	@$(BIN)/headrace stack up --home $(HOME_DIR)
 
 down: ## Stop the stack; its data stays
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m headrace.stack down --home $(HOME_DIR); fi
+	@if [ -x $(BIN)/headrace ]; then $(BIN)/headrace stack down --home $(HOME_DIR); fi
 
 bench: install ## Measure against peers
 	@for script in $$(grep -l '^    main(' benchmarks/*.py); do echo "$$script" && $(BIN)/python "$$script" || exit 1; done
@@ -88,12 +88,8 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml $(UV)
 	@$(uv) pip install --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 
-$(LABEL_STUDIO)/.installed: requirements/label-studio.txt headrace/stack/servers/label_studio.py | $(VENV)/.installed
-	@echo 'installing Label Studio, and making its empty database'
-	@[ -x $(LABEL_STUDIO)/bin/python ] || $(BIN)/python -m venv --without-pip $(LABEL_STUDIO)
-	@$(uv) $(sync) $(LABEL_STUDIO)/bin/python $<
-	@log=$$(mktemp) && if $(BIN)/python -m headrace.stack.servers.label_studio $(LABEL_STUDIO) >"$$log" 2>&1; \
-		then rm "$$log"; else cat "$$log" >&2; rm "$$log"; exit 1; fi
+$(LABEL_STUDIO)/headrace-lock.sha256: headrace/stack/label-studio.txt | $(VENV)/.installed
+	@$(BIN)/headrace stack install
 	@touch $@
 
 # The locks: by name, version and hash, for every supported Python and platform; no address in them.
@@ -110,7 +106,7 @@ lock: $(UV) ## Bring requirements/*.txt up to date with pyproject.toml
 		--output-file requirements/runtime.txt >/dev/null
 	@$(uv) $(compile) pyproject.toml --extra gpu --constraints requirements/dev.txt \
 		--output-file requirements/gpu.txt >/dev/null
-	@$(uv) $(compile) requirements/label-studio.in --output-file requirements/label-studio.txt >/dev/null
+	@$(uv) $(compile) headrace/stack/label-studio.in --output-file headrace/stack/label-studio.txt >/dev/null
 	@touch $(UV)
 
 lock-check: $(UV) ## Show that the lock holds for every supported Python

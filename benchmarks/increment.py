@@ -150,7 +150,7 @@ def grow(first: int, count: int, size: int | None) -> None:
     from synthetic import file, flights, packed, planes, weather  # noqa: PLC0415
 
     from headrace.storage.s3.bucket import Bucket  # noqa: PLC0415
-    from infra.demo.seed_sources import PLANES, WEATHER, _create  # noqa: PLC0415
+    from infra.demo.seed_sources import PLANES, WEATHER, create_table  # noqa: PLC0415
 
     bucket = Path.cwd().parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
     new: list[date] = days(count, first)
@@ -164,8 +164,8 @@ def grow(first: int, count: int, size: int | None) -> None:
             (bucket / key).parent.mkdir(exist_ok=True)
             (bucket / key).write_bytes(content)
     with psycopg.connect(os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")) as connection:
-        _create(connection, "weather", WEATHER, ("origin", "time_hour"))
-        _create(connection, "planes", PLANES, ("tailnum",))
+        create_table(connection, "weather", WEATHER, ("origin", "time_hour"))
+        create_table(connection, "planes", PLANES, ("tailnum",))
         for table, rows in (("weather", weather(new)), ("planes", planes() if not first else ())):
             with connection.cursor().copy(f"COPY {table} FROM STDIN".encode()) as copy:
                 for row in rows:

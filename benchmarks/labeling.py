@@ -37,7 +37,8 @@ import psutil
 from headrace.dataset import Dataset, Input, LabelingTask
 from headrace.label import commands, sync
 from headrace.settings import Settings
-from headrace.stack.control import locate, running
+from headrace.stack.control import running
+from headrace.stack.paths import StackPaths
 from headrace.stack.state import read_state
 from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
@@ -114,8 +115,8 @@ class Clock:
 def stack() -> Iterator[tuple[dict[str, str], Clock]]:
     """A Label Studio of our own."""
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "home", only=("label-studio",)) as env:
-        state = read_state(locate(Path(folder) / "home"))
-        heads = [psutil.Process(server.identity.pid) for server in state.servers] if state else []
+        state = read_state(StackPaths(Path(folder) / "home"))
+        heads = [psutil.Process(server.process.pid) for server in state.servers] if state else []
         yield dict(env), Clock([one for head in heads for one in (head, *head.children(recursive=True))])
 
 

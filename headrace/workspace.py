@@ -31,9 +31,15 @@ def is_project(folder: Path) -> bool:
     return all((folder / marker).exists() for marker in MARKERS)
 
 
+def locate_workspace() -> Path | None:
+    """The folder that HEADRACE_WORKSPACE names, or the nearest project from the current folder upwards."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else find_workspace(Path.cwd())
+
+
 def enter_workspace() -> None:
-    """Make the workspace that HEADRACE_WORKSPACE names, or the nearest one upwards, the one of this process."""
-    root = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else find_workspace(Path.cwd())
+    """Make the current workspace the one of this process and of those that it starts."""
+    root = locate_workspace()
     if root is not None:
         os.environ[VARIABLE] = str(root)
         use_project(root)

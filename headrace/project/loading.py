@@ -1,7 +1,7 @@
 """The datasets of a project: one folder each below `pipelines/`, found by looking, named by their folders.
 
-The package is whichever `pipelines` Python imports: the command line puts the workspace first on the path, a worker the
-project that it was started for. A broken folder is an error of that dataset alone.
+The declarations are those of the current workspace (`headrace.workspace`), in a command as in a Dask worker, a training
+script or a notebook: no process needs `PYTHONPATH`. A broken folder is an error of that dataset alone.
 """
 
 import re
@@ -18,7 +18,7 @@ from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.errors import InvalidContractError
-from headrace.workspace import PACKAGE
+from headrace.workspace import PACKAGE, locate_workspace, use_project
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -109,6 +109,8 @@ def _package_folder() -> Path | None:
     module = sys.modules.get(PACKAGE)
     if module is not None:
         return Path(next(iter(module.__path__))).resolve()
+    if (root := locate_workspace()) is not None:
+        use_project(root)
     spec = find_spec(PACKAGE)
     return (
         Path(next(iter(spec.submodule_search_locations))).resolve()

@@ -1,5 +1,5 @@
-"""The local stack: real servers from packages, on 127.0.0.1 only, all of them gone when their owner is.
+"""The local stack: the servers that a project needs, from packages, on 127.0.0.1 only; none outlives the stack.
 
-`control` is the door (`up`, `running`, `down`, `status`); `supervise` is the one process that holds the servers;
-`systems/` says, one file per server we do not own, how it is started and when it is healthy.
+`control` starts, finds and stops a stack. `supervisor` is the process that owns its servers. `servers/` has one module
+per system: how it is started, and when it is healthy.
 """

@@ -1,7 +1,7 @@
-"""Real annotator accounts on a Label Studio server: made by invitation, with a token of their own.
+"""Accounts of annotators on a Label Studio server, created by invitation, each with a token of its own.
 
-An administrator may post annotations in another's name, so `completed_by` proves something only when each annotator
-alone holds the token. The demo and the tests label through such accounts.
+An administrator may submit annotations in another user's name, so `completed_by` proves something only where the
+annotator alone holds the token. The demo and the tests label through such accounts.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,13 @@ from headrace.stack.errors import StackError
 TIMEOUT_S = 60
 
 
-def annotator(url: str, admin_token: str, email: str, password: str) -> str:
-    """Make the account when it is not there yet; return its token."""
-    invitation = _answer(
+def create_annotator(url: str, admin_token: str, email: str, password: str) -> str:
+    """Create the account unless it exists; its token.
+
+    Raises:
+        StackError: The server rejected a request, or the account exists with another password.
+    """
+    invitation = _content(
         httpx.get(f"{url}/api/invite", headers={"Authorization": f"Token {admin_token}"}, timeout=TIMEOUT_S)
     )
     with httpx.Client(base_url=url, timeout=TIMEOUT_S) as browser:
@@ -24,26 +28,25 @@ def annotator(url: str, admin_token: str, email: str, password: str) -> str:
         ):
             raise StackError(
                 f"{email} could neither sign up nor log in at {url}: expected a new account, or the password of the "
-                "one that is there.\nNext: use the password the account was made with, or another address."
+                "existing one.\nNext: use the password that the account was created with, or another address."
             )
-        return str(_answer(browser.get("/api/current-user/token"))["token"])
+        return str(_content(browser.get("/api/current-user/token"))["token"])
 
 
 def _submit(browser: httpx.Client, page: str, email: str, password: str) -> bool:
-    """Fill in a form as a browser does; the server answers a good one by sending us on."""
+    """Submit a form as a browser does; the server redirects if it accepts it."""
     browser.get(page)
     form = {"email": email, "password": password, "csrfmiddlewaretoken": browser.cookies.get("csrftoken", "")}
-    answer = browser.post(page, data=form, headers={"Referer": str(browser.base_url)})
-    return answer.status_code == httpx.codes.FOUND
+    response = browser.post(page, data=form, headers={"Referer": str(browser.base_url)})
+    return response.status_code == httpx.codes.FOUND
 
 
-def _answer(response: httpx.Response) -> Mapping[str, object]:
-    """The object in an answer; Label Studio's own words when it refused."""
+def _content(response: httpx.Response) -> Mapping[str, object]:
     if response.is_error:
         raise StackError(
-            f"Label Studio refused {response.request.method} {response.request.url.path}: "
+            f"Label Studio rejected {response.request.method} {response.request.url.path}: "
             f"{response.status_code} {response.text[:300]}\n"
             "Next: `headrace stack status`, and check the token in stack.env."
         )
-    answer: Mapping[str, object] = response.json()
-    return answer
+    content: Mapping[str, object] = response.json()
+    return content

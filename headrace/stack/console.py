@@ -1,8 +1,9 @@
-"""What a person sees of the stack: its progress while it starts (on stderr), a table when it is there."""
+"""How the stack is shown: its progress while it starts (on standard error), and tables of what runs."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -11,98 +12,110 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from headrace.stack.control import Status, Watch
-from headrace.stack.state import READY, Event
-
-STOPPING = ("stopping", "stopped")
+from headrace.stack.control import StackStatus
+from headrace.stack.state import INSTALLING, NOTE, READY, STOPPED, STOPPING, Event, EventHandler
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Watch]:
-    """Show each server as it comes up: alive on a terminal, one plain line per server elsewhere."""
+def show_progress(console: Console) -> Iterator[EventHandler]:
+    """Show the servers as they start: redrawn on a terminal, one line per finished step elsewhere."""
     if not console.is_terminal:
-        yield lambda event: plain(console, event)
+        yield lambda event: print_event(console, event)
         return
-    board = Board()
-    with Live(board, console=console, refresh_per_second=8):
-        yield board.watch
+    table = ServerProgress()
+    with Live(table, console=console, refresh_per_second=8):
+        yield table.update
 
 
-def plain(console: Console, event: Event) -> None:
-    """One line for what is done, none for each step on the way."""
-    if event.state == "note":
-        console.print(f"  note: {event.detail}", soft_wrap=True, markup=False, highlight=False)
+def print_event(console: Console, event: Event) -> None:
+    """One line for each event that ends something, and for steps of an installation."""
+    line = ""
+    if event.state == NOTE:
+        line = f"note: {event.detail}"
+    elif event.state == INSTALLING:
+        line = f"{event.server:<22} {event.state}: {event.detail}"
     elif event.server and event.state == READY:
-        console.print(f"  {event.server:<22} ready in {event.seconds:5.1f} s", markup=False, highlight=False)
-    elif event.server and event.state == "stopped":
-        console.print(f"  {event.server:<22} stopped", markup=False, highlight=False)
+        line = f"{event.server:<22} ready in {event.seconds:5.1f} s"
+    elif event.server and event.state == STOPPED:
+        line = f"{event.server:<22} stopped"
+    if line:
+        console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
 
 
-class Board:
-    """A line per server, redrawn as events come."""
+class ServerProgress:
+    """One line per server, redrawn as events arrive."""
 
     def __init__(self) -> None:
         self.rows: dict[str, tuple[float, Event]] = {}
         self.notes: list[str] = []
         self.spinner = Spinner("dots")
 
-    def watch(self, event: Event) -> None:
+    def update(self, event: Event) -> None:
         """Take in one event."""
-        if event.state == "note":
+        if event.state == NOTE:
             self.notes.append(event.detail)
         elif event.server:
             self.rows[event.server] = (time.monotonic(), event)
 
     def __rich__(self) -> RenderableType:
-        """The board as it stands."""
+        """The table as of now."""
         grid = Table.grid(padding=(0, 1))
         for name, (since, event) in self.rows.items():
-            grid.add_row(self.mark(event), name, self.word(event, time.monotonic() - since))
+            is_done = event.state in (READY, STOPPED)
+            mark = Text("✓", style="green") if is_done else self.spinner
+            grid.add_row(mark, name, self._describe(event, time.monotonic() - since))
         return Group(grid, *(Text(f"note: {note}", style="yellow") for note in self.notes))
 
-    def mark(self, event: Event) -> RenderableType:
-        """Done, or turning."""
-        return Text("✓", style="green") if event.state in (READY, "stopped") else self.spinner
-
-    def word(self, event: Event, waited: float) -> Text:
-        """What it is at, and for how long."""
+    def _describe(self, event: Event, elapsed_s: float) -> Text:
         if event.state == READY:
             return Text(f"ready in {event.seconds:.1f} s", style="dim")
-        return Text(event.state if event.state in STOPPING else f"{event.state}  {waited:.0f} s")
+        if event.state in (STOPPING, STOPPED):
+            return Text(event.state)
+        step = f"{event.state}: {event.detail}" if event.state == INSTALLING else event.state
+        return Text(f"{step}  {elapsed_s:.0f} s")
 
 
-def pages(found: Status) -> Table:
-    """Where each system is, and how to get in."""
-    table = Table(title=f"The stack in {found.home}", title_justify="left", box=box.SIMPLE)
-    for column in ("page", "address", "user", "password"):
+def describe_stack(found: StackStatus) -> str:
+    """Where the stack is, which project it serves, and with which systems."""
+    systems = f" with {', '.join(found.record.systems)}" if found.record else ""
+    serves = f"serves {found.project}" if found.project else "serves no project"
+    return f"The stack in {found.paths.home} {serves}{systems}."
+
+
+def endpoint_table(found: StackStatus) -> Table:
+    """Address, user and password of each system."""
+    table = Table(box=box.SIMPLE)
+    for column in ("service", "address", "user", "password"):
         table.add_column(column, overflow="fold", no_wrap=column == "address")
-    for page in found.whole.pages if found.whole else ():
-        table.add_row(page.name, page.address, page.user, page.password)
+    for endpoint in found.record.endpoints if found.record else ():
+        table.add_row(endpoint.name, endpoint.address, endpoint.user, endpoint.password)
     return table
 
 
-def servers(found: Status) -> Table:
-    """Each process with its number and health."""
+def server_table(found: StackStatus) -> Table:
+    """Process number, health and log of each server."""
     table = Table(box=box.SIMPLE)
     for column in ("server", "pid", "health", "log"):
         table.add_column(column, overflow="fold")
-    for known, well in found.servers:
-        health = Text("healthy", style="green") if well else Text("does not answer", style="red")
-        table.add_row(known.name, str(known.identity.pid), health, known.log)
+    for server, healthy in found.servers:
+        health = Text("healthy", style="green") if healthy else Text("does not answer", style="red")
+        table.add_row(server.name, str(server.process.pid), health, server.log)
     return table
 
 
-def as_json(found: Status) -> dict[str, object]:
-    """The same for machines; no passwords."""
-    whole = found.whole
+def status_json(found: StackStatus) -> dict[str, Any]:
+    """The status as JSON, without passwords."""
+    record = found.record
     return {
-        "home": str(found.home),
+        "home": str(found.paths.home),
+        "project": found.project or None,
         "state": found.state,
-        "why": whole.why if whole else "",
-        "healthy": found.healthy,
-        "pages": {page.name: page.address for page in whole.pages} if whole else {},
+        "error": (record.error if record else "") or None,
+        "healthy": found.is_healthy,
+        "systems": record.systems if record else [],
+        "endpoints": {endpoint.name: endpoint.address for endpoint in record.endpoints} if record else {},
         "servers": [
-            {"name": known.name, "pid": known.identity.pid, "healthy": well, "log": known.log}
-            for known, well in found.servers
+            {"name": server.name, "pid": server.process.pid, "healthy": healthy, "log": server.log}
+            for server, healthy in found.servers
         ],
     }

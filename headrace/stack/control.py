@@ -1,4 +1,4 @@
-"""The door to the stack: `up`, `running`, `down`, `status`, for the command line, the demo and the tests."""
+"""Starts, finds and stops a stack, for the command line, the demo and the tests."""
 
 import asyncio
 import fcntl
@@ -8,134 +8,181 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.stack import process
+from headrace.stack.config import load_config
+from headrace.stack.environment import engine_path
 from headrace.stack.errors import StackError, StartFailedError
-from headrace.stack.paths import DEFAULT, REPOSITORY, Home, load_site
-from headrace.stack.servers import chosen, describe
-from headrace.stack.state import EXIT_BUSY, READY, Event, ServerState, State, log_of, read_state, tail
+from headrace.stack.label_studio_environment import InstallState, label_studio_environment
+from headrace.stack.paths import StackPaths, stack_paths
+from headrace.stack.process import process_tree, send_signal, terminate, wait_for_exit
+from headrace.stack.servers import build_systems, label_studio, select_systems, workspace
+from headrace.stack.state import (
+    EXIT_ALREADY_RUNNING,
+    FAILED,
+    INSTALLING,
+    NOTE,
+    READY,
+    STOPPED,
+    STOPPING,
+    Event,
+    EventHandler,
+    ServerState,
+    StackState,
+    log_tail,
+    read_state,
+)
+from headrace.stack.supervisor import DETACH
 
-STOP_S = 45.0
-START_S = 600.0
+STOP_TIMEOUT_S = 45.0
+START_TIMEOUT_S = 600.0
 POLL_S = 0.2
 
 Env = dict[str, str]
-Watch = Callable[[Event], None]
 
 
-def silent(_event: Event) -> None:
-    """Watch nothing."""
+def ignore_events(_event: Event) -> None:
+    """Handle no event."""
 
 
 @dataclass(frozen=True)
-class Status:
-    """What runs in a home now, asked of the servers themselves."""
+class StackStatus:
+    """What runs in a home now, according to the servers themselves.
 
-    home: Path
+    Attributes:
+        paths: Where the stack is, and the project that it serves.
+        state: `never started`, or the last state that the supervisor wrote.
+        servers: Each server and whether it is healthy; empty if the stack does not run.
+        record: What the supervisor wrote.
+        was_running: The stack ran before `up` was called.
+    """
+
+    paths: StackPaths
     state: str
     servers: tuple[tuple[ServerState, bool], ...] = ()
-    whole: State | None = None
+    record: StackState | None = None
+    was_running: bool = False
 
     @property
-    def healthy(self) -> bool:
-        """Whether the stack was started to its end and every server of it answers."""
-        return self.state == READY and all(well for _, well in self.servers)
+    def is_healthy(self) -> bool:
+        """Whether the stack is started completely and every server of it is healthy."""
+        return self.state == READY and all(healthy for _, healthy in self.servers)
+
+    @property
+    def project(self) -> str:
+        """Folder of the project that the stack serves; empty if none."""
+        return self.record.project if self.record else str(self.paths.project or "")
 
 
-def up(home: Path = DEFAULT, only: Iterable[str] = (), watch: Watch = silent, repository: Path = REPOSITORY) -> Status:
-    """Start what is not running, or find it; the servers live on when this returns, and only then."""
-    place, names = locate(home, repository), chosen(only)
-    with started(place, names, watch) as owner:
-        if owner is not None:
-            owner.let_go()
-    return status(place.root)
+def up(
+    home: Path | None = None,
+    only: Iterable[str] = (),
+    on_event: EventHandler = ignore_events,
+    project: Path | None = None,
+) -> StackStatus:
+    """Start a stack that stays when this process ends, or find the one that runs.
+
+    Args:
+        home: Folder of the stack, by default `.headrace` of the project.
+        only: Names of systems; all by default. What they depend on is added.
+        on_event: Called with the progress of each server.
+        project: The project to serve, by default that of the current folder.
+
+    Raises:
+        StackError: It cannot be started, or the one that runs lacks a system or serves another project.
+    """
+    paths, names = stack_paths(home, project), select_systems(only)
+    with _started(paths, names, on_event) as supervisor:
+        if supervisor is not None:
+            supervisor.detach()
+    return replace(status(paths.home), was_running=supervisor is None)
 
 
 @contextmanager
 def running(
-    home: Path = DEFAULT, only: Iterable[str] = (), watch: Watch = silent, repository: Path = REPOSITORY
+    home: Path | None = None,
+    only: Iterable[str] = (),
+    on_event: EventHandler = ignore_events,
+    project: Path | None = None,
 ) -> Iterator[Env]:
-    """The stack for as long as the block lasts and this process lives; one that ran before is used and left running."""
-    place, names = locate(home, repository), chosen(only)
-    with started(place, names, watch):
-        yield read_env(place)
+    """A stack for as long as the block lasts and this process lives; one that ran before stays.
+
+    Arguments and errors are those of `up`. Yields the content of `stack.env`.
+    """
+    paths, names = stack_paths(home, project), select_systems(only)
+    with _started(paths, names, on_event):
+        yield read_env(paths)
 
 
-def down(home: Path = DEFAULT, watch: Watch = silent) -> bool:
-    """Stop everything of this home and make sure; False when nothing ran."""
-    place = locate(home)
-    state = read_state(place)
+def down(home: Path | None = None, on_event: EventHandler = ignore_events) -> bool:
+    """Stop every process of the stack; False if nothing ran.
+
+    Raises:
+        StackError: A process survives SIGKILL.
+    """
+    paths = stack_paths(home)
+    state = read_state(paths)
     if state is None:
         return False
-    heads = [state.keeper, *(server.identity for server in state.servers)]
-    members = process.family(heads)
-    if not members and not held(place):
+    roots = [state.watchdog, *(server.process for server in state.servers)]
+    members = process_tree(roots)
+    if not members and not is_locked(paths):
         return False
-    watch(Event("stopping"))
-    if keeper := state.keeper.process():
-        process.send([keeper], signal.SIGTERM)
-        process.wait([keeper], STOP_S)
-    if left := process.end([*members, *process.family(heads)], grace=2):
+    on_event(Event(STOPPING))
+    if watchdog := state.watchdog.find_process():
+        send_signal([watchdog], signal.SIGTERM)
+        wait_for_exit([watchdog], STOP_TIMEOUT_S)
+    if survivors := terminate([*members, *process_tree(roots)], timeout_s=2):
         raise StackError(
-            f"these processes do not end, not even by SIGKILL: {', '.join(str(one.pid) for one in left)}.\n"
-            f"Next: look at them with `ps`, then `headrace stack down --home {place.root}` again."
+            f"These processes do not end, even by SIGKILL: {', '.join(str(process.pid) for process in survivors)}.\n"
+            f"Next: look at them with `ps`, then run `headrace stack down --home {paths.home}` again."
         )
     return True
 
 
-def status(home: Path = DEFAULT) -> Status:
-    """Ask every server; a number in a file proves nothing."""
-    place = locate(home)
-    state = read_state(place)
-    if state is None:
-        return Status(place.root, "never started")
-    if not held(place):
-        return Status(place.root, "stopped", (), state)
-    return Status(place.root, state.state, asyncio.run(ask(place, state)), state)
+def status(home: Path | None = None) -> StackStatus:
+    """Probe every server of the stack: a process number in a file proves nothing."""
+    paths = stack_paths(home)
+    record = read_state(paths)
+    if record is None:
+        return StackStatus(paths, "never started")
+    if not is_locked(paths):
+        return StackStatus(paths, STOPPED, (), record)
+    return StackStatus(paths, record.state, asyncio.run(_probe_servers(paths, record)), record)
 
 
-def wait_for_end(home: Path) -> None:
-    """Wait until the stack of this home ends; raise with the reason when nobody told it to."""
-    place = locate(home)
-    while held(place):
+def wait_until_stopped(home: Path | None = None) -> None:
+    """Wait until the stack stops.
+
+    Raises:
+        StackError: It stopped by itself; with the reason.
+    """
+    paths = stack_paths(home)
+    while is_locked(paths):
         time.sleep(POLL_S)
-    if (state := read_state(place)) and state.why:
-        raise StackError(state.why)
+    if (state := read_state(paths)) and state.error:
+        raise StackError(state.error)
 
 
-async def ask(place: Home, state: State) -> tuple[tuple[ServerState, bool], ...]:
-    """Each server with its health: alive, the same process, and it answers."""
-    systems = describe(load_site(place), state.systems)
-    probes = {server.name: server.healthy for system in systems for server in system.servers}
+def read_env(paths: StackPaths) -> Env:
+    """The content of `stack.env`.
 
-    async def well(known: ServerState) -> bool:
-        probe = probes.get(known.name)
-        return known.identity.alive() and (probe is None or await probe(known.identity.started))
-
-    return tuple(zip(state.servers, await asyncio.gather(*map(well, state.servers)), strict=True))
-
-
-def locate(home: Path, repository: Path = REPOSITORY) -> Home:
-    """The home at this path."""
-    return Home(home.expanduser().resolve(), repository.resolve())
+    Raises:
+        StackError: No stack was ever started there.
+    """
+    if not paths.env.exists():
+        raise StackError(f"No stack was started in {paths.home}: expected {paths.env}.\nNext: `headrace stack up`.")
+    return dict(line.split("=", 1) for line in paths.env.read_text().splitlines() if "=" in line)
 
 
-def read_env(place: Home) -> Env:
-    """`stack.env` as a mapping."""
-    if not place.env.exists():
-        raise StackError(f"no stack was started in {place.root}: expected {place.env}.\nNext: `headrace stack up`.")
-    return dict(line.split("=", 1) for line in place.env.read_text().splitlines() if "=" in line)
-
-
-def held(place: Home) -> bool:
+def is_locked(paths: StackPaths) -> bool:
     """Whether a supervisor lives: it holds the lock for as long as it does."""
-    if not place.lock.exists():
+    if not paths.lock.exists():
         return False
-    with place.lock.open("a") as lock:
+    with paths.lock.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -143,115 +190,153 @@ def held(place: Home) -> bool:
     return False
 
 
+async def _probe_servers(paths: StackPaths, record: StackState) -> tuple[tuple[ServerState, bool], ...]:
+    """Each server, and whether the very process that was started runs and answers its probe."""
+    served = StackPaths(paths.home, Path(record.project) if record.project else paths.project)
+    systems = build_systems(load_config(served), record.systems)
+    probes = {server.name: server.probe for system in systems for server in system.servers}
+
+    async def is_healthy(server: ServerState) -> bool:
+        probe = probes.get(server.name)
+        return server.process.is_running() and (probe is None or await probe(server.process.started_at))
+
+    return tuple(zip(record.servers, await asyncio.gather(*map(is_healthy, record.servers)), strict=True))
+
+
 @contextmanager
-def started(place: Home, names: tuple[str, ...], watch: Watch) -> Iterator["Owner | None"]:
-    """An owner of a stack that has just come up, or nobody when it was there before."""
-    owner = None if held(place) else begin(place, names)
+def _started(paths: StackPaths, names: tuple[str, ...], on_event: EventHandler) -> Iterator["SupervisorHandle | None"]:
+    """The supervisor of a stack that has just come up; None if the stack ran before."""
+    supervisor = None if is_locked(paths) else _start_supervisor(paths, names, on_event)
     try:
-        if owner is None or not owner.wait_until_ready(watch):
-            join(place, names)
-        yield owner
+        if supervisor is not None and not supervisor.wait_until_ready(on_event):
+            supervisor.close(on_event)
+            supervisor = None
+        if supervisor is None:
+            _wait_for_running_stack(paths, names)
+        yield supervisor
     finally:
-        if owner is not None:
-            owner.close(watch)
+        if supervisor is not None:
+            supervisor.close(on_event)
 
 
-def begin(place: Home, names: tuple[str, ...]) -> "Owner":
-    """A new supervisor, once nothing of an earlier one is left."""
-    if state := read_state(place):
-        process.end(process.family(server.identity for server in state.servers), grace=2)
-    return Owner(place, names)
+def _start_supervisor(paths: StackPaths, names: tuple[str, ...], on_event: EventHandler) -> "SupervisorHandle":
+    """A new supervisor, once nothing of an earlier one is left and Label Studio is installed."""
+    if state := read_state(paths):
+        terminate(process_tree(server.process for server in state.servers), timeout_s=2)
+    if label_studio.NAME in names:
+        _ensure_label_studio(on_event)
+    return SupervisorHandle(paths, names)
 
 
-def join(place: Home, names: tuple[str, ...]) -> None:
-    """Wait until the stack that somebody else started is up, and make sure that it is what was asked for."""
-    until = time.monotonic() + START_S
-    while not (found := status(place.root)).healthy:
-        state = found.whole
-        sick = state is not None and state.keeper.alive() and state.state == READY
-        if sick or not held(place) or time.monotonic() > until:
-            raise StackError(not_well(found))
+def _ensure_label_studio(on_event: EventHandler) -> None:
+    installed = label_studio_environment()
+    state = installed.check()
+    if state is InstallState.MISSING:
+        installed.install(lambda step: on_event(Event(INSTALLING, label_studio.NAME, detail=step)))
+    elif state is InstallState.OUTDATED:
+        advice = f"{installed.folder} is of another version; `headrace stack install` brings Label Studio up to date"
+        on_event(Event(NOTE, label_studio.NAME, detail=advice))
+
+
+def _wait_for_running_stack(paths: StackPaths, names: tuple[str, ...]) -> None:
+    """Wait until a stack that another process started is healthy, and check that it is the one asked for."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not (found := status(paths.home)).is_healthy:
+        record = found.record
+        is_broken = record is not None and record.watchdog.is_running() and record.state == READY
+        if is_broken or not is_locked(paths) or time.monotonic() > deadline:
+            raise StackError(_unhealthy_message(found))
         time.sleep(POLL_S)
-    running = found.whole.systems if found.whole else []
-    if missing := [name for name in names if name not in running]:
+    systems = found.record.systems if found.record else []
+    next_step = f"Next: `headrace stack down --home {paths.home}`, then start it again."
+    if missing := [name for name in names if name not in systems]:
         raise StackError(
-            f"the stack in {place.root} runs without {', '.join(missing)} (it runs {', '.join(running)}).\n"
-            f"Next: `headrace stack down --home {place.root}`, then start it again."
+            f"The stack in {paths.home} runs without {', '.join(missing)} (it runs {', '.join(systems)}).\n{next_step}"
+        )
+    if workspace.NAME in names and paths.project and Path(found.project) != paths.project:
+        raise StackError(
+            f"The stack in {paths.home} serves {found.project}: expected the project {paths.project}.\n{next_step}"
         )
 
 
-def not_well(found: Status) -> str:
-    """What to say about a stack that runs and does not answer."""
-    sick = [known for known, well in found.servers if not well]
-    where = "\n".join(
-        f"{known.name} does not answer; the end of {known.log}:\n{tail(Path(known.log))}" for known in sick
+def _unhealthy_message(found: StackStatus) -> str:
+    home = found.paths.home
+    logs = "\n".join(
+        f"{server.name} does not answer; the end of {server.log}:\n{log_tail(Path(server.log))}"
+        for server, healthy in found.servers
+        if not healthy
     )
     return (
-        f"the stack in {found.home} is {found.state}, and not healthy.\n{where}\n"
-        f"Next: `headrace stack down --home {found.home}`, then `headrace stack up --home {found.home}`."
+        f"The stack in {home} is {found.state}, and not healthy.\n{logs}\n"
+        f"Next: `headrace stack down --home {home}`, then `headrace stack up --home {home}`."
     )
 
 
-class Owner:
-    """The supervisor, seen from the process that started it: it stops when this end of the lifeline closes."""
+class SupervisorHandle:
+    """A supervisor, as the process that started it sees it: it stops when this process ends, unless detached."""
 
-    def __init__(self, place: Home, names: Iterable[str]) -> None:
-        place.logs.mkdir(parents=True, exist_ok=True)
-        self.log = log_of(place, "supervisor")
-        self.kept = False
-        code = Path(__file__).resolve().parents[2]
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    def __init__(self, paths: StackPaths, names: Iterable[str]) -> None:
+        paths.create()
+        self.log = paths.log("supervisor")
+        self.is_detached = False
+        inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        project = ("--project", str(paths.project)) if paths.project else ()
         with self.log.open("ab") as log:
-            self.supervisor = subprocess.Popen(
-                [
-                    sys.executable, "-m", "headrace.stack.supervisor", "--home", str(place.root),
-                    "--repository", str(place.repository), *names,
-                ],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=place.root, start_new_session=True,
-                env=env | {"PYTHONPATH": str(code)},
-            )  # fmt: skip
+            self.process = subprocess.Popen(
+                (sys.executable, "-m", "headrace.stack.supervisor", "--home", str(paths.home), *project, *names),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=paths.home,
+                start_new_session=True,
+                env=inherited | engine_path(),
+            )
 
-    def wait_until_ready(self, watch: Watch) -> bool:
-        """Pass on what it tells; False when another supervisor was a moment quicker."""
+    def wait_until_ready(self, on_event: EventHandler) -> bool:
+        """Pass its events on until all servers are ready; False if another supervisor was faster.
+
+        Raises:
+            StartFailedError: A server failed, or the supervisor itself.
+        """
         for event in self.events():
-            if event.state == "failed" and not event.server:
+            if event.state == FAILED and not event.server:
                 raise StartFailedError(event.detail)
-            watch(event)
+            on_event(event)
             if event.state == READY and not event.server:
                 return True
-        if self.supervisor.wait(STOP_S) == EXIT_BUSY:
+        if self.process.wait(STOP_TIMEOUT_S) == EXIT_ALREADY_RUNNING:
             return False
         raise StartFailedError(
-            f"the supervisor of the stack ended with exit code {self.supervisor.returncode}. The end of {self.log}:\n"
-            f"{tail(self.log)}\nNext: `headrace stack up` again."
+            f"The supervisor of the stack ended with exit code {self.process.returncode}. The end of {self.log}:\n"
+            f"{log_tail(self.log)}\nNext: `headrace stack up` again."
         )
 
     def events(self) -> Iterator[Event]:
-        """What it tells, one event a line."""
-        for line in self.supervisor.stdout or ():
+        """Its events, as they come."""
+        for line in self.process.stdout or ():
             yield Event(**json.loads(line))
 
-    def let_go(self) -> None:
-        """Leave it running when this process ends."""
-        if self.supervisor.stdin:
-            self.supervisor.stdin.write(b"stay\n")
-            self.supervisor.stdin.flush()
-        self.kept = True
+    def detach(self) -> None:
+        """Let it run when this process ends."""
+        if self.process.stdin:
+            self.process.stdin.write(DETACH + b"\n")
+            self.process.stdin.flush()
+        self.is_detached = True
 
-    def close(self, watch: Watch) -> None:
-        """Close the lifeline, and unless it was told to stay, wait until everything has gone."""
-        for pipe in (self.supervisor.stdin, self.supervisor.stdout if self.kept else None):
+    def close(self, on_event: EventHandler) -> None:
+        """Close its standard input; unless it is detached, wait until all servers have ended."""
+        for pipe in (self.process.stdin, self.process.stdout if self.is_detached else None):
             if pipe:
                 pipe.close()
-        if self.kept:
-            self.supervisor.returncode = 0  # it is not ours to wait for any more
+        if self.is_detached:
+            self.process.returncode = 0  # no longer a child to wait for
             return
         for event in self.events():
-            watch(event)
+            on_event(event)
         try:
-            self.supervisor.wait(STOP_S)
+            self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            self.supervisor.kill()  # the kernel tells those below
-            self.supervisor.wait()
-        if self.supervisor.stdout:
-            self.supervisor.stdout.close()
+            self.process.kill()  # the kernel signals its children
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()

@@ -1,6 +1,8 @@
-"""What goes wrong with the local stack in ways we know."""
+"""Errors of the local stack."""
 
 from headrace.errors import HeadraceError
+
+INSTALL_EXTRA = "`pip install 'headrace[stack]'`"
 
 
 class StackError(HeadraceError):
@@ -8,4 +10,8 @@ class StackError(HeadraceError):
 
 
 class StartFailedError(StackError):
-    """One server did not come up; the others were stopped."""
+    """A server did not become healthy; the others were stopped."""
+
+
+class NotInstalledError(StackError):
+    """A program that a server runs is not installed."""

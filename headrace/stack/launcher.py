@@ -1,8 +1,8 @@
-"""command → the same command, unable to outlive the process that started it.
+"""Runs a command that cannot outlive the process that started it.
 
-Run by path (`python -I -S launch.py PARENT SIGNAL ACCOUNT COMMAND...`), with nothing but the standard library, because
-it stands in front of every server. On Linux the kernel delivers SIGNAL when the parent dies; elsewhere this process
-stays and looks. ACCOUNT is `-`, or the user to run as: PostgreSQL refuses to run as root.
+Run by path (`python -I -S launcher.py PARENT SIGNAL USER COMMAND...`), with the standard library alone, because it runs
+before every server. On Linux the kernel delivers SIGNAL when the parent ends; elsewhere this process stays and polls.
+USER is `-`, or the user to run as: PostgreSQL refuses to run as root.
 """
 
 import ctypes
@@ -13,30 +13,32 @@ import subprocess
 import sys
 import time
 
+# Constants of prctl(2) and capset(2).
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
 CAPABILITY_VERSION_3 = 0x20080522
-POLL_SECONDS = 0.5
-GRACE_SECONDS = 5
+
+POLL_S = 0.5
+STOP_TIMEOUT_S = 5
 
 
-def become(account: str) -> None:
-    """Run as another user who may still pass the folders on the way (a clone under /root is mode 700)."""
-    user = pwd.getpwnam(account)
-    linux = sys.platform == "linux"
-    if linux:
+def switch_user(name: str) -> None:
+    """Run as another user who may still traverse the folders on the way (a clone under /root has mode 700)."""
+    user = pwd.getpwnam(name)
+    is_linux = sys.platform == "linux"
+    if is_linux:
         _libc().prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
-    if linux:
-        _keep_passage()
+    if is_linux:
+        _keep_dac_override()
 
 
-def _keep_passage() -> None:
+def _keep_dac_override() -> None:
     """Keep CAP_DAC_OVERRIDE over the exec; where the host does not grant it, file permissions decide as usual."""
     bit = 1 << CAP_DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
@@ -49,24 +51,24 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent(parent: int, death: int) -> None:
-    """Ask the kernel for `death` when the parent goes; leave at once if it went before we could ask."""
-    _libc().prctl(PR_SET_PDEATHSIG, death, 0, 0, 0)
+def die_with_parent(parent: int, death_signal: int) -> None:
+    """Ask the kernel for `death_signal` when the parent ends; exit at once if it has ended already."""
+    _libc().prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
 
 
-def watch(parent: int, death: int, command: list[str]) -> int:
-    """Stand between parent and server where the kernel offers nothing: look twice a second."""
+def run_and_watch_parent(parent: int, death_signal: int, command: list[str]) -> int:
+    """Run the command below this process and poll for the parent, where the kernel offers no signal."""
     server = subprocess.Popen(command)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, lambda received, _frame: server.send_signal(received))
     while server.poll() is None and os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_S)
     if server.poll() is None:
-        server.send_signal(death)
+        server.send_signal(death_signal)
         try:
-            server.wait(GRACE_SECONDS)
+            server.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             server.kill()
     return server.wait()
@@ -74,13 +76,13 @@ def watch(parent: int, death: int, command: list[str]) -> int:
 
 def main() -> None:
     """Read the arguments, then become the command."""
-    parent, death, account, *command = sys.argv[1:]
-    if account != "-":
-        become(account)
+    parent, death_signal, user, *command = sys.argv[1:]
+    if user != "-":
+        switch_user(user)
     if sys.platform != "linux":
-        sys.exit(watch(int(parent), int(death), command))
-    die_with_parent(int(parent), int(death))
-    os.execvp(command[0], command)  # noqa: S606 -- becoming the command, without a shell, is the point
+        sys.exit(run_and_watch_parent(int(parent), int(death_signal), command))
+    die_with_parent(int(parent), int(death_signal))
+    os.execvp(command[0], command)  # noqa: S606  becoming the command, without a shell, is the point
 
 
 if __name__ == "__main__":

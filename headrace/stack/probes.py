@@ -1,4 +1,4 @@
-"""Small questions to a server that only the right server answers."""
+"""Health probes: requests that only the right server answers as expected."""
 
 import asyncio
 import json
@@ -6,14 +6,14 @@ import urllib.parse
 from datetime import datetime
 from typing import Any
 
-from headrace.stack.paths import ADDRESS
+from headrace.stack.config import HOST
 
 TIMEOUT_S = 30.0
 POSTGRES_SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 
 async def get(url: str, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
-    """One GET: status and body; status 0 when nobody answers."""
+    """Status and body of one GET; status 0 if no server answers."""
     parts = urllib.parse.urlsplit(url)
     try:
         async with asyncio.timeout(timeout_s):
@@ -32,32 +32,32 @@ async def get(url: str, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
 
 
 async def get_json(url: str) -> dict[str, Any]:
-    """The answer as an object; an empty one when there is none."""
+    """The JSON object of a response; an empty one if there is none."""
     status, body = await get(url)
     try:
-        answer = json.loads(body) if status == 200 else {}  # noqa: PLR2004 -- HTTP OK
+        content = json.loads(body) if status == 200 else {}  # noqa: PLR2004  HTTP OK
     except ValueError:
         return {}
-    return answer if isinstance(answer, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-async def answers(url: str) -> bool:
-    """Whether an HTTP server is there, whatever it says (S3 refuses a request without a signature)."""
+async def responds(url: str) -> bool:
+    """Whether an HTTP server answers, with any status (S3 rejects a request without a signature)."""
     status, _ = await get(url)
     return status > 0
 
 
-async def is_ok(url: str) -> bool:
-    """Whether the answer is 200."""
+async def returns_ok(url: str) -> bool:
+    """Whether the status is 200."""
     status, _ = await get(url)
-    return status == 200  # noqa: PLR2004 -- HTTP OK
+    return status == 200  # noqa: PLR2004  HTTP OK
 
 
 async def speaks_postgres(port: int) -> bool:
-    """Whether a PostgreSQL server answers the question that opens every conversation with it."""
+    """Whether a PostgreSQL server answers the SSL request that may open a connection."""
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(ADDRESS, port)
+            reader, writer = await asyncio.open_connection(HOST, port)
             try:
                 writer.write(POSTGRES_SSL_REQUEST)
                 return await reader.read(1) in (b"N", b"S")
@@ -67,10 +67,10 @@ async def speaks_postgres(port: int) -> bool:
         return False
 
 
-def beats_since(health: dict[str, Any], part: str, started: float) -> bool:
-    """Whether a part of Airflow is healthy by a heartbeat of the process started then, not of an earlier one."""
-    status = health.get(part) or {}
-    beat = status.get(f"latest_{part}_heartbeat")
-    if status.get("status") != "healthy" or not isinstance(beat, str):
+def has_heartbeat_since(health: dict[str, Any], component: str, started_at: float) -> bool:
+    """Whether a component of Airflow is healthy by a heartbeat after `started_at`, not by an earlier process's."""
+    status = health.get(component) or {}
+    heartbeat = status.get(f"latest_{component}_heartbeat")
+    if status.get("status") != "healthy" or not isinstance(heartbeat, str):
         return False
-    return datetime.fromisoformat(beat).timestamp() >= started
+    return datetime.fromisoformat(heartbeat).timestamp() >= started_at

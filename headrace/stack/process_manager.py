@@ -1,31 +1,33 @@
-"""systems → running processes: each started when what it needs is ready, all stopped in the reverse order."""
+"""Starts the servers of a stack in the order of their dependencies, watches them, and stops them in reverse order."""
 
 import asyncio
 import contextlib
-import os
-import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from headrace.stack import launcher, process
+from headrace.stack.config import StackConfig
 from headrace.stack.errors import StartFailedError
-from headrace.stack.paths import Site
+from headrace.stack.process import ProcessIdentity, process_tree, terminate, tied_to_this_process
 from headrace.stack.server import Server, System
-from headrace.stack.state import READY, Event, ServerState, State, log_of, tail
+from headrace.stack.state import NOTE, READY, STOPPED, STOPPING, Event, EventHandler, ServerState, StackState, log_tail
 
 POLL_S = 0.2
-Tell = Callable[[Event], None]
 
 
-class Crew:
-    """All servers of one stack, held by this process."""
+class ProcessManager:
+    """The servers of one stack, as children of this process."""
 
     def __init__(
-        self, site: Site, systems: Sequence[System], exports: Mapping[str, str], state: State, tell: Tell
+        self,
+        config: StackConfig,
+        systems: Sequence[System],
+        exports: Mapping[str, str],
+        state: StackState,
+        emit: EventHandler,
     ) -> None:
-        self.site, self.exports, self.state, self.tell = site, exports, state, tell
+        self.paths, self.exports, self.state, self.emit = config.paths, exports, state, emit
         self.servers = {server.name: server for system in systems for server in system.servers}
         self.ready = {name: asyncio.Event() for name in self.servers}
         self.processes: dict[str, Process] = {}
@@ -33,167 +35,171 @@ class Crew:
     async def run(self) -> None:
         """Start everything, then watch it; ends only by raising, or when it is cancelled."""
         for name in self.servers:
-            keep_previous(log_of(self.site.home, name))
-        self.state.write(self.site.home)
+            rotate_log(self.paths.log(name))
+        self.state.write(self.paths)
         async with asyncio.TaskGroup() as group:
             for server in self.servers.values():
-                group.create_task(self.bring_up(server, group))
+                group.create_task(self.start(server, group))
             for ready in self.ready.values():
                 await ready.wait()
             self.state.state = READY
-            self.state.write(self.site.home)
-            self.tell(Event(READY))
+            self.state.write(self.paths)
+            self.emit(Event(READY))
 
-    async def bring_up(self, server: Server, group: asyncio.TaskGroup) -> None:
-        """Wait for what it needs, prepare, start, wait until it is healthy, follow up."""
-        for need in server.needs:
-            await self.ready[need].wait()
-        began = time.monotonic()
-        errand = Errand(self.site, server.name, self.tell)
+    async def start(self, server: Server, group: asyncio.TaskGroup) -> None:
+        """Wait for its dependencies, prepare it, start it, wait until it is healthy, run its last step."""
+        for name in server.depends_on:
+            await self.ready[name].wait()
+        started_at = time.monotonic()
+        run_command = LoggedCommandRunner(self.paths.home, self.paths.log(server.name), server.name, self.emit)
         if server.prepare:
-            self.tell(Event("preparing", server.name))
-            await server.prepare(errand)
+            self.emit(Event("preparing", server.name))
+            await server.prepare(run_command)
         if server.command:
-            self.tell(Event("starting", server.name))
+            self.emit(Event("starting", server.name))
             child = await self.spawn(server)
-            group.create_task(self.guard(server, child))
-            await self.until_healthy(server)
-        if server.follow_up:
-            self.tell(Event("warming up", server.name))
-            await server.follow_up(errand)
-        self.note_state(server.name, READY)
+            group.create_task(self.watch(server, child))
+            await self.wait_until_healthy(server)
+        if server.post_start:
+            self.emit(Event("warming up", server.name))
+            await server.post_start(run_command)
+        self.record_ready(server.name)
         self.ready[server.name].set()
-        self.tell(Event(READY, server.name, seconds=time.monotonic() - began))
+        self.emit(Event(READY, server.name, seconds=time.monotonic() - started_at))
 
     async def spawn(self, server: Server) -> Process:
-        """Start the process in a session of its own, unable to outlive us."""
-        shared = self.exports if server.pipeline else {}
-        with log_of(self.site.home, server.name).open("ab") as log:
+        """Start the process, in a session of its own and unable to outlive this one."""
+        exports = self.exports if server.runs_stages else {}
+        log_path = self.paths.log(server.name)
+        with log_path.open("ab") as log:
             child = await asyncio.create_subprocess_exec(
-                *bound(server.command, server.account, server.stop),
+                *tied_to_this_process(server.command, server.user, server.stop_signal),
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=STDOUT,
-                cwd=server.cwd or self.site.home.root,
-                env={**server.env, **shared},
+                cwd=server.cwd or self.paths.home,
+                env={**server.env, **exports},
                 start_new_session=True,
             )
         self.processes[server.name] = child
-        self.state.servers = [known for known in self.state.servers if known.name != server.name]
-        log_path = str(log_of(self.site.home, server.name))
-        self.state.servers.append(ServerState(server.name, process.Identity.of(child.pid), log_path))
-        self.state.write(self.site.home)
+        self.state.servers = [other for other in self.state.servers if other.name != server.name]
+        self.state.servers.append(ServerState(server.name, ProcessIdentity.from_pid(child.pid), str(log_path)))
+        self.state.write(self.paths)
         return child
 
-    async def until_healthy(self, server: Server) -> None:
-        """Ask until it answers, within its time limit."""
-        started = time.time()
+    async def wait_until_healthy(self, server: Server) -> None:
+        """Probe it until it is healthy, or its time is up."""
+        started_at = time.time()
         try:
-            async with asyncio.timeout(server.limit_s):
-                while server.healthy and not await server.healthy(started):  # noqa: ASYNC110
+            async with asyncio.timeout(server.start_timeout_s):
+                while server.probe and not await server.probe(started_at):  # noqa: ASYNC110
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise self.failed(server, f"is not healthy after {server.limit_s:.0f} s") from None
+            raise self.start_error(server, f"is not healthy after {server.start_timeout_s:.0f} s") from None
 
-    async def guard(self, server: Server, child: Process) -> None:
-        """Wait for the end of a process that should not end; replace it where that is allowed."""
-        for _ in range(server.restarts):
+    async def watch(self, server: Server, child: Process) -> None:
+        """Wait for a process that should not end; restart it as often as it may be."""
+        for _ in range(server.max_restarts):
             await child.wait()
-            self.tell(Event("restarting", server.name, detail=ended(child)))
+            self.emit(Event("restarting", server.name, detail=describe_exit(child)))
             child = await self.spawn(server)
         await child.wait()
-        raise self.failed(server, ended(child))
+        raise self.start_error(server, describe_exit(child))
 
-    def failed(self, server: Server, what: str) -> StartFailedError:
-        """The message of a server that is needed and not there."""
-        log = log_of(self.site.home, server.name)
+    def start_error(self, server: Server, problem: str) -> StartFailedError:
+        """The error of a server that is needed and does not run."""
+        log = self.paths.log(server.name)
         return StartFailedError(
-            f"{server.name} {what}; the other servers were stopped. The end of {log}:\n{tail(log)}\n"
-            f"Next: `headrace stack up --home {self.site.home.root}` once the cause is removed."
+            f"{server.name} {problem}; the other servers were stopped. The end of {log}:\n{log_tail(log)}\n"
+            f"Next: `headrace stack up --home {self.paths.home}`, once the cause is fixed."
         )
 
-    def note_state(self, name: str, state: str) -> None:
-        """Write down how far a server has come."""
-        for known in self.state.servers:
-            if known.name == name:
-                known.state = state
-        self.state.write(self.site.home)
+    def record_ready(self, name: str) -> None:
+        """Write to the state file that a server is ready."""
+        for server in self.state.servers:
+            if server.name == name:
+                server.state = READY
+        self.state.write(self.paths)
 
-    async def stop(self, why: str) -> None:
-        """Stop everything, users before what they use, and write down why."""
-        self.state.state, self.state.why = "stopping", why
-        self.state.write(self.site.home)
-        left = dict(self.processes)
-        while left:
-            used = {need for name in left for need in self.upstream(name)}
-            wave = [name for name in left if name not in used]
-            await asyncio.gather(*(self.halt(self.servers[name], left.pop(name)) for name in wave))
-        self.state.state = "stopped"
-        self.state.write(self.site.home)
+    async def stop(self, error: str) -> None:
+        """Stop everything, dependents first, and record why."""
+        self.state.state, self.state.error = STOPPING, error
+        self.state.write(self.paths)
+        remaining = dict(self.processes)
+        while remaining:
+            in_use = {name for dependent in remaining for name in self.dependencies(dependent)}
+            unused = [name for name in remaining if name not in in_use]
+            await asyncio.gather(*(self.stop_server(self.servers[name], remaining.pop(name)) for name in unused))
+        self.state.state = STOPPED
+        self.state.write(self.paths)
 
-    def upstream(self, name: str) -> set[str]:
-        """Everything a server needs, directly or not."""
-        needs = self.servers[name].needs
-        return {*needs, *(far for need in needs for far in self.upstream(need))}
+    def dependencies(self, name: str) -> set[str]:
+        """Everything that a server depends on, directly or not."""
+        direct = self.servers[name].depends_on
+        return {*direct, *(indirect for other in direct for indirect in self.dependencies(other))}
 
-    async def halt(self, server: Server, child: Process) -> None:
-        """Ask it to leave, then end it and all below it."""
-        head = process.Identity.of(child.pid)
-        members = process.family([head])
-        self.tell(Event("stopping", server.name))
+    async def stop_server(self, server: Server, child: Process) -> None:
+        """Send its stop signal, then kill what still runs of it."""
+        root = ProcessIdentity.from_pid(child.pid)
+        members = process_tree([root])
+        self.emit(Event(STOPPING, server.name))
         with contextlib.suppress(ProcessLookupError):
-            child.send_signal(server.stop)
+            child.send_signal(server.stop_signal)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(server.grace_s):
+            async with asyncio.timeout(server.stop_timeout_s):
                 await child.wait()
-        await asyncio.to_thread(process.end, {*members, *process.family([head])}, 0.0)
-        self.tell(Event("stopped", server.name))
+        await asyncio.to_thread(terminate, {*members, *process_tree([root])}, 0.0)
+        self.emit(Event(STOPPED, server.name))
 
 
-class Errand:
-    """Runs a command to its end on behalf of one server, its words going to that server's log."""
+class LoggedCommandRunner:
+    """Runs commands on behalf of one server; their output goes to that server's log."""
 
-    def __init__(self, site: Site, server: str, tell: Tell) -> None:
-        self.log, self.server, self.tell, self.root = log_of(site.home, server), server, tell, site.home.root
+    def __init__(self, cwd: Path, log: Path, server: str, emit: EventHandler) -> None:
+        self.cwd, self.log, self.server, self.emit = cwd, log, server, emit
 
     async def __call__(
-        self, *command: str, env: Mapping[str, str], cwd: Path | None = None, account: str = "-", check: bool = True
+        self, *command: str, env: Mapping[str, str], cwd: Path | None = None, user: str = "-", check: bool = True
     ) -> str:
-        """Return what it printed."""
+        """Run a command to its end and return what it printed.
+
+        Raises:
+            StartFailedError: It failed, and `check` is set.
+        """
         with self.log.open("ab") as log:
             child = await asyncio.create_subprocess_exec(
-                *bound(command, account), stdin=DEVNULL, stdout=PIPE, stderr=log, cwd=cwd or self.root, env=env
+                *tied_to_this_process(command, user),
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=log,
+                cwd=cwd or self.cwd,
+                env=env,
             )
             try:
                 output, _ = await child.communicate()
             finally:
                 if child.returncode is None:
-                    process.end([*process.family([process.Identity.of(child.pid)])], grace=0)
+                    terminate(process_tree([ProcessIdentity.from_pid(child.pid)]), timeout_s=0)
             log.write(output)
         if child.returncode and check:
             raise StartFailedError(
-                f"{self.server} could not be prepared: `{' '.join(command)}` {ended(child)}. "
-                f"The end of {self.log}:\n{tail(self.log)}"
+                f"{self.server} could not be prepared: `{' '.join(command)}` {describe_exit(child)}. "
+                f"The end of {self.log}:\n{log_tail(self.log)}"
             )
         return "" if child.returncode else output.decode().strip()
 
     def note(self, text: str) -> None:
-        """Tell the person who waits."""
-        self.tell(Event("note", self.server, detail=text))
+        """Show a line to the user."""
+        self.emit(Event(NOTE, self.server, detail=text))
 
 
-def bound(command: Sequence[str], account: str, death: int = 15) -> tuple[str, ...]:
-    """The same command, tied to this process's life."""
-    return (sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), str(int(death)), account, *command)
-
-
-def ended(child: Process) -> str:
-    """How a process ended, in words."""
+def describe_exit(child: Process) -> str:
+    """How a process ended."""
     code = child.returncode or 0
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
-def keep_previous(log: Path) -> None:
-    """Begin a new log and keep the one before."""
+def rotate_log(log: Path) -> None:
+    """Keep the log of the start before as `<name>.previous.log`."""
     if log.exists():
         log.replace(log.with_suffix(".previous.log"))

@@ -1,4 +1,4 @@
-"""What a system of the stack declares: its processes, how each is prepared and found healthy, its exports, its page."""
+"""What a system of the stack declares: its processes, how each is prepared and probed, its settings and endpoints."""
 
 import signal
 from collections.abc import Awaitable, Callable, Mapping
@@ -7,54 +7,75 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Runner(Protocol):
-    """Runs one command to its end on behalf of a server that is being prepared."""
+class CommandRunner(Protocol):
+    """Runs commands on behalf of a server that is being prepared."""
 
     async def __call__(
         self,
         *command: str,
         env: Mapping[str, str],
         cwd: Path | None = None,
-        account: str = "-",
+        user: str = "-",
         check: bool = True,
     ) -> str:
-        """Return what it printed; raise with the end of the log when it fails (or return "" without `check`)."""
+        """Run a command to its end and return what it printed.
+
+        Raises:
+            StartFailedError: It failed, and `check` is set; without `check` the result is empty.
+        """
         ...
 
     def note(self, text: str) -> None:
-        """Tell the person who waits."""
+        """Show a line to the user."""
         ...
 
 
 Probe = Callable[[float], Awaitable[bool]]
-"""Is it healthy? The argument: when the process was started, so that an older heartbeat is not believed."""
+"""Whether a server is healthy. The argument is when it was started, so that an older heartbeat does not count."""
 
-Step = Callable[[Runner], Awaitable[None]]
+Step = Callable[[CommandRunner], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Server:
-    """One process, or, without a command, one thing to prepare that others need."""
+    """One process; without a command, something to prepare that other servers depend on.
+
+    Attributes:
+        name: Name of the process and of its log.
+        command: Program and arguments.
+        probe: Tells whether it is healthy.
+        depends_on: Servers that must be ready first.
+        prepare: Runs before the command.
+        post_start: Runs once it is healthy, before anything that depends on it starts.
+        env: Its whole environment.
+        cwd: Its folder, by default the stack's home.
+        user: User to run as; `-` for the current one.
+        runs_stages: It runs code of the project, so its environment gets the settings that all systems export.
+        start_timeout_s: Seconds until it must be healthy.
+        stop_signal: Asks it to stop.
+        stop_timeout_s: Seconds until it is killed.
+        max_restarts: How often it is started again after it died; then the stack stops.
+    """
 
     name: str
     command: tuple[str, ...] = ()
-    healthy: Probe | None = None
-    needs: tuple[str, ...] = ()
+    probe: Probe | None = None
+    depends_on: tuple[str, ...] = ()
     prepare: Step | None = None
-    follow_up: Step | None = None  # once healthy, before anything that needs it starts
+    post_start: Step | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
-    account: str = "-"
-    pipeline: bool = False  # it runs our stages, so it is given what all systems export
-    limit_s: float = 120
-    stop: signal.Signals = signal.SIGTERM
-    grace_s: float = 5
-    restarts: int = 0  # how often a dead one is started again before the stack gives up
+    user: str = "-"
+    runs_stages: bool = False
+    start_timeout_s: float = 120
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 5
+    max_restarts: int = 0
 
 
 @dataclass(frozen=True)
-class Page:
-    """Where a person, or a client, finds a system."""
+class Endpoint:
+    """Where users and clients reach a system, and how they log in."""
 
     name: str
     address: str
@@ -64,10 +85,16 @@ class Page:
 
 @dataclass(frozen=True)
 class System:
-    """One system we do not own, as this home runs it."""
+    """One system of the stack, as it runs in one home.
+
+    Attributes:
+        name: What `--only` calls it.
+        servers: Its processes.
+        exports: Settings with which a pipeline reaches it: the content of `stack.env`.
+        endpoints: Where users reach it.
+    """
 
     name: str
     servers: tuple[Server, ...]
     exports: Mapping[str, str] = field(default_factory=dict)
-    pages: tuple[Page, ...] = ()
-    needs: tuple[str, ...] = ()  # other systems
+    endpoints: tuple[Endpoint, ...] = ()

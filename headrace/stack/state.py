@@ -1,84 +1,99 @@
-"""What the supervisor writes down and tells, and every other command reads: who runs, in what state, where to look."""
+"""The state of a stack: written by the supervisor, read by every other command."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headrace.stack.paths import Home, write_private
-from headrace.stack.process import Identity
-from headrace.stack.server import Page
+from headrace.stack.paths import StackPaths, read_json, write_private
+from headrace.stack.process import ProcessIdentity
+from headrace.stack.server import Endpoint
 
-READY = "ready"
-EXIT_BUSY = 3
-"""The supervisor's answer when another one holds the home."""
+STARTING, READY, STOPPING, STOPPED = "starting", "ready", "stopping", "stopped"
+INSTALLING, NOTE, FAILED = "installing", "note", "failed"
+EXIT_ALREADY_RUNNING = 3
+"""Exit code of a supervisor that found another one in its home."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One step of one server, or (without a server) of the stack."""
+    """One step of a server, or (without a server) of the stack; `seconds` is how long the server took to be ready."""
 
     state: str
     server: str = ""
     detail: str = ""
     seconds: float = 0.0
 
-    def as_json(self) -> dict[str, Any]:
-        """As it travels."""
-        return asdict(self)
+
+EventHandler = Callable[[Event], None]
 
 
 @dataclass
 class ServerState:
-    """A server that has been started."""
+    """A server that was started."""
 
     name: str
-    identity: Identity
+    process: ProcessIdentity
     log: str
-    state: str = "starting"
+    state: str = STARTING
 
 
 @dataclass
-class State:
-    """The whole stack; `keeper` is the process to tell when it shall stop."""
+class StackState:
+    """The state of a whole stack.
 
-    keeper: Identity
+    Attributes:
+        watchdog: The process to signal when the stack shall stop.
+        project: Folder of the project that the stack serves; empty for servers that need none.
+        systems: Names of the systems.
+        endpoints: Where users reach them, with passwords.
+        servers: The processes.
+        state: `starting`, `ready`, `stopping` or `stopped`.
+        error: Why the stack stopped, if no one asked for it.
+    """
+
+    watchdog: ProcessIdentity
+    project: str
     systems: list[str]
-    pages: list[Page] = field(default_factory=list)
+    endpoints: list[Endpoint] = field(default_factory=list)
     servers: list[ServerState] = field(default_factory=list)
-    state: str = "starting"
-    why: str = ""
+    state: str = STARTING
+    error: str = ""
 
-    def write(self, home: Home) -> None:
-        """Pages carry passwords, so the file is its owner's alone."""
-        write_private(home.state, json.dumps(asdict(self), indent=2))
+    def write(self, paths: StackPaths) -> None:
+        """Write it, readable by the owner alone: endpoints carry passwords."""
+        write_private(paths.state, json.dumps(asdict(self), indent=2))
 
 
-def read_state(home: Home) -> State | None:
-    """What was last written; nothing when no stack was ever started here."""
-    if not home.state.exists():
+def read_state(paths: StackPaths) -> StackState | None:
+    """The last state that was written; None if no stack was ever started here."""
+    raw = read_json(paths.state)
+    if not raw:
         return None
-    raw: Mapping[str, Any] = json.loads(home.state.read_text())
-    return State(
-        keeper=Identity(**raw["keeper"]),
-        systems=raw["systems"],
-        pages=[Page(**page) for page in raw["pages"]],
-        servers=[
-            ServerState(server["name"], Identity(**server["identity"]), server["log"], server["state"])
-            for server in raw["servers"]
-        ],
-        state=raw["state"],
-        why=raw["why"],
-    )
+    if "keeper" in raw:
+        raw = _from_0_1(raw)
+    servers = [
+        ServerState(item["name"], ProcessIdentity(**item["process"]), item["log"], item["state"])
+        for item in raw["servers"]
+    ]
+    endpoints = [Endpoint(**item) for item in raw["endpoints"]]
+    rest = {name: raw[name] for name in ("project", "systems", "state", "error")}
+    return StackState(ProcessIdentity(**raw["watchdog"]), endpoints=endpoints, servers=servers, **rest)
 
 
-def log_of(home: Home, name: str) -> Path:
-    """The log of one process."""
-    return home.logs / f"{name}.log"
+def _from_0_1(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The state as Headrace 0.1 wrote it, in today's terms: a stack that it started can still be stopped."""
+
+    def identity(item: Mapping[str, Any]) -> dict[str, Any]:
+        return {"pid": item["pid"], "started_at": item["started"]}
+
+    servers = [{**item, "process": identity(item["identity"])} for item in raw["servers"]]
+    renamed = {"watchdog": identity(raw["keeper"]), "servers": servers, "endpoints": raw["pages"], "error": raw["why"]}
+    return {"project": "", **raw, **renamed}
 
 
-def tail(path: Path, lines: int = 15) -> str:
-    """The end of a log, indented under the message that shows it."""
+def log_tail(path: Path, lines: int = 15) -> str:
+    """The end of a log, indented for a message."""
     text = path.read_text(errors="replace") if path.exists() else ""
     return "\n".join(f"  | {line}" for line in text.splitlines()[-lines:]) or "  | (empty)"

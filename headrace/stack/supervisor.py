@@ -1,11 +1,11 @@
-"""HOME → running servers: the one process that holds them, and the keeper that outlives it to clean up.
+"""The supervisor: the one process that owns the servers of a stack, and its watchdog, which cleans up after it.
 
-Promise: when this process ends, for whatever reason, every server and everything below it ends too. The keeper is its
-parent: it adopts what loses its parent, and when the supervisor has gone, even by SIGKILL, it ends what is left. When
-the keeper is killed, the kernel tells the supervisor, which stops everything in order.
+When this process ends, for whatever reason, every server and everything below it ends too. The watchdog is its parent:
+it adopts processes that lose theirs, and when the supervisor ends, even by SIGKILL, it ends what is left. When the
+watchdog is killed, the kernel signals the supervisor, which stops everything in order.
 
-On standard input it reads the lifeline (`stay` cuts the owner loose; end of file before that stops everything); on
-standard output it writes one JSON object per event.
+Standard input ties it to the process that started it: the line `detach` releases it from there, end of file before that
+stops everything. Standard output carries one JSON object per event.
 """
 
 import argparse
@@ -18,37 +18,41 @@ import os
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
 from headrace.errors import HeadraceError
-from headrace.stack import launcher, process
-from headrace.stack.paths import Home, open_site, write_private
-from headrace.stack.process_manager import Crew
-from headrace.stack.servers import describe, exports, ports_of
-from headrace.stack.state import EXIT_BUSY, Event, State, read_state
+from headrace.stack import launcher
+from headrace.stack.config import allocate_ports
+from headrace.stack.paths import StackPaths, write_private
+from headrace.stack.process import ProcessIdentity, process_tree, terminate, wait_for_exit
+from headrace.stack.process_manager import ProcessManager
+from headrace.stack.servers import build_systems, collect_exports, port_names
+from headrace.stack.state import EXIT_ALREADY_RUNNING, FAILED, Event, StackState, read_state
 
-PR_SET_CHILD_SUBREAPER = 36
-KEEPER_GRACE_S = 6.0
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+WATCHDOG_TIMEOUT_S = 6.0
+DETACH = b"detach"
 
 
 def main() -> None:
-    """Take the home's lock, part into keeper and supervisor, and run until told to stop."""
+    """Lock the home, fork into watchdog and supervisor, and run until told to stop."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--repository", type=Path, required=True)
+    parser.add_argument("--project", type=Path)
     parser.add_argument("systems", nargs="+")
     options = parser.parse_args()
-    home = Home(options.home, options.repository)
-    home.stack.mkdir(parents=True, exist_ok=True)
-    with home.lock.open("a") as lock:
-        if not taken(lock):
-            sys.exit(EXIT_BUSY)
-        part(home, tuple(options.systems))
+    paths = StackPaths(options.home, options.project)
+    paths.create()
+    with paths.lock.open("a") as lock:
+        if not acquire(lock):
+            sys.exit(EXIT_ALREADY_RUNNING)
+        fork_supervisor(paths, tuple(options.systems))
 
 
-def taken(lock: IO[str]) -> bool:
-    """Take the lock; try for a moment, since whoever asks whether it is held holds it himself as he asks."""
+def acquire(lock: IO[str]) -> bool:
+    """Lock the file; retry for a moment, since testing whether it is locked locks it briefly."""
     for _ in range(20):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,74 +61,75 @@ def taken(lock: IO[str]) -> bool:
     return False
 
 
-def part(home: Home, names: tuple[str, ...]) -> None:
-    """The parent keeps, the child supervises; both hold the lock, so it is free only when both have gone."""
-    keeper = process.Identity.of(os.getpid())
+def fork_supervisor(paths: StackPaths, names: tuple[str, ...]) -> None:
+    """The parent is the watchdog, the child the supervisor; the lock is free only when both have ended."""
+    watchdog = ProcessIdentity.from_pid(os.getpid())
     adopt_orphans()
     if supervisor := os.fork():
-        sys.exit(keep(home, keeper, supervisor))
+        sys.exit(run_watchdog(paths, watchdog, supervisor))
     if sys.platform == "linux":
-        launcher.die_with_parent(keeper.pid, signal.SIGTERM)
-    sys.exit(asyncio.run(supervise(home, names, keeper)))
+        launcher.die_with_parent(watchdog.pid, signal.SIGTERM)
+    sys.exit(asyncio.run(supervise(paths, names, watchdog)))
 
 
 def adopt_orphans() -> None:
-    """On Linux a process below us whose parent has died becomes our child, so that none can slip away."""
+    """On Linux, a descendant whose parent ends becomes a child of this process, so none escapes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def keep(home: Home, keeper: process.Identity, child: int) -> int:
-    """Wait for the supervisor, then end what it left behind."""
+def run_watchdog(paths: StackPaths, watchdog: ProcessIdentity, supervisor: int) -> int:
+    """Wait for the supervisor, then end what it left behind; its exit code."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.kill(child, signal.SIGTERM))
+        signal.signal(number, lambda *_: os.kill(supervisor, signal.SIGTERM))
     os.close(sys.stdin.fileno())
     os.close(sys.stdout.fileno())
     while True:
         pid, status = os.waitpid(-1, 0)
-        if pid == child:
+        if pid == supervisor:
             break
-    state = read_state(home)
-    sweep([keeper, *(server.identity for server in state.servers)] if state else [keeper])
+    state = read_state(paths)
+    end_remaining([watchdog, *(server.process for server in state.servers)] if state else [watchdog])
     return abs(os.waitstatus_to_exitcode(status))
 
 
-def sweep(heads: list[process.Identity]) -> None:
-    """The kernel has told the servers already: give them a moment, then insist."""
-    left = process.wait(process.family(heads), KEEPER_GRACE_S)
-    process.end([*left, *process.family(heads)], grace=0.5)
+def end_remaining(roots: list[ProcessIdentity]) -> None:
+    """The kernel has signalled the servers already: wait a moment, then kill."""
+    remaining = wait_for_exit(process_tree(roots), WATCHDOG_TIMEOUT_S)
+    terminate([*remaining, *process_tree(roots)], timeout_s=0.5)
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
-async def supervise(home: Home, names: tuple[str, ...], keeper: process.Identity) -> int:
-    """Start, hold, and stop everything when told to, when the owner goes, or when a server dies."""
-    site = open_site(home, ports_of(names))
+async def supervise(paths: StackPaths, names: tuple[str, ...], watchdog: ProcessIdentity) -> int:
+    """Run the servers until a signal arrives, the owner ends or a server dies, then stop everything; the exit code."""
+    config = allocate_ports(paths, port_names(names))
     try:
-        systems = describe(site, names)
-    except HeadraceError as error:  # a package is missing
-        tell(Event("failed", detail=str(error)))
+        systems = build_systems(config, names)
+    except HeadraceError as error:  # a program or the project is missing
+        emit(Event(FAILED, detail=str(error)))
         return 1
-    shared = exports(systems)
-    write_private(home.env, "".join(f"{key}={value}\n" for key, value in shared.items()))
-    state = State(keeper=keeper, systems=list(names), pages=[page for system in systems for page in system.pages])
-    crew = Crew(site, systems, shared, state, tell)
-    told = told_to_stop()
-    work = asyncio.create_task(crew.run())
-    lifeline = asyncio.create_task(owner_has_gone())
-    await asyncio.wait({work, told, lifeline}, return_when=asyncio.FIRST_COMPLETED)
-    why = reason(work)
-    work.cancel()
-    await crew.stop(why)
-    if why:
-        tell(Event("failed", detail=why))
-    return 1 if why else 0
+    exports = collect_exports(systems)
+    write_private(paths.env, "".join(f"{key}={value}\n" for key, value in exports.items()))
+    endpoints = [endpoint for system in systems for endpoint in system.endpoints]
+    state = StackState(watchdog, str(paths.project or ""), list(names), endpoints)
+    manager = ProcessManager(config, systems, exports, state, emit)
+    signalled = stop_signal_future()
+    servers = asyncio.create_task(manager.run())
+    owner = asyncio.create_task(wait_for_owner_exit())
+    await asyncio.wait({servers, signalled, owner}, return_when=asyncio.FIRST_COMPLETED)
+    error_text = failure_text(servers)
+    servers.cancel()
+    await manager.stop(error_text)
+    if error_text:
+        emit(Event(FAILED, detail=error_text))
+    return 1 if error_text else 0
 
 
-def reason(work: "asyncio.Task[None]") -> str:
-    """Why the crew gave up; nothing when it was only told to stop."""
-    failure = work.exception() if work.done() else None
+def failure_text(servers: "asyncio.Task[None]") -> str:
+    """Why the servers ended; empty if they were only told to stop."""
+    failure = servers.exception() if servers.done() else None
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     if failure is None:
@@ -132,33 +137,33 @@ def reason(work: "asyncio.Task[None]") -> str:
     return str(failure) if isinstance(failure, HeadraceError) else f"{type(failure).__name__}: {failure}"
 
 
-def told_to_stop() -> "asyncio.Future[None]":
+def stop_signal_future() -> "asyncio.Future[None]":
     """A future that a signal completes."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[None] = loop.create_future()
+    signalled: asyncio.Future[None] = loop.create_future()
 
     def stop() -> None:
-        if not told.done():
-            told.set_result(None)
+        if not signalled.done():
+            signalled.set_result(None)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
-    return told
+    return signalled
 
 
-async def owner_has_gone() -> None:
-    """End when the lifeline does; never end once the owner has said `stay`."""
+async def wait_for_owner_exit() -> None:
+    """End when standard input does; never end once the owner has detached."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        if line.strip() == b"stay":
+        if line.strip() == DETACH:
             await asyncio.get_running_loop().create_future()
 
 
-def tell(event: Event) -> None:
-    """One event to the owner, who may no longer listen."""
+def emit(event: Event) -> None:
+    """Write one event to the owner, who may have stopped reading."""
     with contextlib.suppress(OSError):
-        os.write(1, json.dumps(event.as_json()).encode() + b"\n")
+        os.write(1, json.dumps(asdict(event)).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The demo: real data goes the whole way, under a real scheduler. No part of the pipeline."""
+"""The demo: real data from the sources to a trained model, under a real scheduler. Not part of the pipeline."""

@@ -1,4 +1,4 @@
-"""`make demo`: a fresh stack, the story, a summary; nothing is left running, whatever happens."""
+"""`make demo`: starts a new stack, runs the scenario, prints a summary; nothing is left running, whatever happens."""
 
 import shutil
 import signal
@@ -14,32 +14,33 @@ import typer
 from rich.console import Console
 
 from headrace.errors import HeadraceError
-from headrace.stack import console as stack_screen
+from headrace.stack import console as stack_console
 from headrace.stack import control
-from headrace.stack.paths import DEFAULT, REPOSITORY
-from headrace.stack.state import Event, read_state
-from infra.demo import summary
+from headrace.stack.paths import HOME, StackPaths
+from headrace.stack.state import STOPPED, STOPPING, Event, read_state
+from infra.demo.demo_console import DemoConsole
 from infra.demo.errors import DemoError
-from infra.demo.scenario import Teller
-from infra.demo.screen import Screen
+from infra.demo.scenario import Scenario
+from infra.demo.summary import render_summary
 
-HOME = DEFAULT / "demo"
+PROJECT = Path(__file__).resolve().parents[2]
+DEMO_HOME = PROJECT / HOME / "demo"
 INTERRUPTED = 130
 
 
 def main(
-    home: Annotated[Path, typer.Option(help="Folder of the demo; an earlier demo in it is removed.")] = HOME,
+    home: Annotated[Path, typer.Option(help="Folder of the demo; an earlier demo in it is removed.")] = DEMO_HOME,
     screenshots: Annotated[bool, typer.Option("--screenshots", help="Take the README's pictures (Chromium).")] = False,
 ) -> None:
-    """Carry real data the whole way, under a real scheduler."""
+    """Run real data through the whole pipeline, under a real scheduler."""
     console = Console()
     signal.signal(signal.SIGTERM, _interrupt)
-    began = time.monotonic()
+    started_at = time.monotonic()
     try:
-        _demo(Screen(console), home.resolve(), screenshots=screenshots)
-        console.print(f"Done in {time.monotonic() - began:.0f} s; nothing is left running.")
+        _run_demo(DemoConsole(console), home.resolve(), screenshots=screenshots)
+        console.print(f"Done in {time.monotonic() - started_at:.0f} s; nothing is left running.")
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted after {time.monotonic() - began:.0f} s; nothing is left running.")
+        console.print(f"\nInterrupted after {time.monotonic() - started_at:.0f} s; nothing is left running.")
         sys.exit(INTERRUPTED)
     except HeadraceError as error:
         console.print(f"\n{error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -47,47 +48,49 @@ def main(
         sys.exit(1)
 
 
-def _demo(screen: Screen, home: Path, *, screenshots: bool) -> None:
+def _run_demo(console: DemoConsole, home: Path, *, screenshots: bool) -> None:
     with ExitStack() as stack:
-        with screen.chapter("The stack: S3, PostgreSQL, Label Studio, Dask, Airflow"):
-            _clear(home)
-            env = stack.enter_context(_stack(screen, home))
-        story = Teller.of(screen, env, home / "logs").tell()
+        with console.section("The stack: S3, PostgreSQL, Label Studio, Dask, Airflow"):
+            _remove_earlier_demo(home)
+            env = stack.enter_context(_running_stack(console, home))
+        result = Scenario.create(console, env, home / "logs").run()
         if screenshots:
-            _take_pictures(screen, home)
-        screen.console.print(summary.of(story, screen.took, home))
-        screen.console.print("\nstopping the servers", style="dim")
+            _take_screenshots(console, home)
+        console.rich.print(render_summary(result, console.durations_s, home))
+        console.rich.print("\nstopping the servers", style="dim")
 
 
-def _take_pictures(screen: Screen, home: Path) -> None:
-    from infra.demo.screenshots import take  # noqa: PLC0415  needs a browser, which the demo itself does not
+def _take_screenshots(console: DemoConsole, home: Path) -> None:
+    from infra.demo.screenshots import take_screenshots  # noqa: PLC0415  needs a browser, which the demo does not
 
-    state = read_state(control.locate(home))
-    for picture in take(state, REPOSITORY / "docs" / "images") if state else ():
-        screen.say(f"picture: {picture}")
+    state = read_state(StackPaths(home))
+    for file in take_screenshots(state, PROJECT / "docs" / "images") if state else ():
+        console.print(f"screenshot: {file}")
 
 
 @contextmanager
-def _stack(screen: Screen, home: Path) -> Iterator[control.Env]:
-    """The servers, shown as they come up; that they stop is no news."""
+def _running_stack(console: DemoConsole, home: Path) -> Iterator[control.Env]:
+    """The servers; their start is shown, their stop is not."""
     with ExitStack() as shown:
-        watch = shown.enter_context(stack_screen.progress(screen.console))
+        show = shown.enter_context(stack_console.show_progress(console.rich))
 
-        def starting(event: Event) -> None:
-            if event.state not in stack_screen.STOPPING:
-                watch(event)
+        def show_start(event: Event) -> None:
+            if event.state not in (STOPPING, STOPPED):
+                show(event)
 
-        with control.running(home, watch=starting) as env:
+        with control.running(home, on_event=show_start, project=PROJECT) as env:
             shown.close()
             yield env
 
 
-def _clear(home: Path) -> None:
+def _remove_earlier_demo(home: Path) -> None:
     """Stop and remove an earlier demo; refuse to remove anything else."""
     if not home.exists():
         return
     if any(home.iterdir()) and not (home / "stack").is_dir():
-        raise DemoError(f"{home} is not empty and holds no stack, so it is not removed. Name another folder by --home.")
+        raise DemoError(
+            f"{home} is not empty and holds no stack, so it is not removed. Choose another folder with --home."
+        )
     control.down(home)
     shutil.rmtree(home)
 

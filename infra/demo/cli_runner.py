@@ -1,39 +1,39 @@
-"""Commands as a person would type them in the workspace."""
+"""Runs `headrace` commands as a person types them in the workspace."""
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.stack import environment
+from headrace.stack.environment import base_environment, engine_path, find_program
+from headrace.workspace import VARIABLE
 from infra.demo.errors import DemoError
 
 
 @dataclass(frozen=True)
-class Typed:
+class CliRunner:
     """A shell in the workspace of a running stack."""
 
     workspace: Path
     env: Mapping[str, str]
 
     @classmethod
-    def of(cls, env: Mapping[str, str], workspace: Path) -> "Typed":
-        """With the addresses of the stack whose `stack.env` this is."""
-        own = {"PYTHONPATH": str(workspace), "HEADRACE_WORKSPACE": str(workspace), "DVC_NO_ANALYTICS": "true"}
-        return cls(workspace, {**environment.plain(), **env, **own})
+    def create(cls, env: Mapping[str, str], workspace: Path) -> "CliRunner":
+        """With the settings of the stack whose `stack.env` is given."""
+        own = {VARIABLE: str(workspace), "DVC_NO_ANALYTICS": "true"}
+        return cls(workspace, {**base_environment(), **engine_path(), **env, **own})
 
-    def run(self, *words: str) -> dict[str, Any]:
-        """Run `headrace` with these words; what it prints as JSON.
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """Run `headrace` with these arguments and `--json`; its result.
 
         Raises:
-            DemoError: It failed; with what it said.
+            DemoError: It failed; with its message.
         """
-        command = [sys.executable, "-m", "headrace", *words, "--json"]
+        command = [find_program("headrace"), *arguments, "--json"]
         done = subprocess.run(command, cwd=self.workspace, env=self.env, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise DemoError(f"`headrace {' '.join(words)}` failed in {self.workspace}:\n{done.stderr[-2000:]}")
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+            raise DemoError(f"`headrace {' '.join(arguments)}` failed in {self.workspace}:\n{done.stderr[-2000:]}")
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result

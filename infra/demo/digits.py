@@ -1,7 +1,7 @@
-"""The handwritten digits that come with scikit-learn, as PNG objects in the bucket; their true values stay here.
+"""The handwritten digits that come with scikit-learn, as PNG objects in the bucket; their true values are not there.
 
-1,797 pictures of 8 x 8 cells with 16 greys (the test part of the UCI set, given to it in July 1998; the pictures carry
-no time, so each gets a minute after that month's start). Enlarged eight times, so that a person can read them.
+1,797 images of 8 x 8 pixels in 16 grays: the test part of the UCI set, donated in July 1998. The images carry no time,
+so each gets a minute after the start of that month. They are enlarged eight times, so that a person can read them.
 """
 
 import csv
@@ -15,15 +15,15 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 from sklearn.datasets import load_digits
 
-BEGAN = datetime(1998, 7, 1, tzinfo=UTC)
-LARGER, GREYS = 8, 16
+FIRST_TIME = datetime(1998, 7, 1, tzinfo=UTC)
+SCALE, GRAYS = 8, 16
 GOLD_EVERY = 5
-"""One picture in so many has a known answer."""
+"""One image in so many has a gold answer."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as it lies in the bucket, and what it shows."""
+class DigitImage:
+    """An image in the bucket, and the digit that it shows."""
 
     image_id: str
     png: bytes
@@ -31,56 +31,56 @@ class Picture:
 
     @property
     def key(self) -> str:
-        """Where it lies."""
+        """Its key in the bucket."""
         return f"digits/{self.image_id}.png"
 
 
 @cache
-def pictures() -> tuple[Picture, ...]:
-    """All of them."""
-    found = load_digits()
+def digit_images() -> tuple[DigitImage, ...]:
+    """All images of the set."""
+    dataset = load_digits()
     return tuple(
-        Picture(_name(number), _png(number, cells), str(digit))
-        for number, (cells, digit) in enumerate(zip(found.images, found.target, strict=True))
+        DigitImage(_name(number), _png(number, pixels), str(digit))
+        for number, (pixels, digit) in enumerate(zip(dataset.images, dataset.target, strict=True))
     )
 
 
-def truth() -> dict[str, str]:
-    """Id of a picture → the digit it shows; whoever labels must not see this."""
-    return {picture.image_id: picture.digit for picture in pictures()}
+def true_digits() -> dict[str, str]:
+    """Image id → the digit that it shows; annotators must not see this."""
+    return {image.image_id: image.digit for image in digit_images()}
 
 
-def gold(of: Sequence[Picture]) -> bytes:
-    """The object that gives the true digit of some of these pictures."""
+def gold_answers(images: Sequence[DigitImage]) -> bytes:
+    """The object with the true digits of some of these images."""
     text = io.StringIO()
-    rows = [(picture.image_id, picture.digit) for picture in of[::GOLD_EVERY]]
+    rows = [(image.image_id, image.digit) for image in images[::GOLD_EVERY]]
     csv.writer(text, lineterminator="\n").writerows([("image_id", "digit"), *rows])
     return text.getvalue().encode()
 
 
-def put(storage: Any, bucket: str, count: int) -> Sequence[Picture]:  # noqa: ANN401  boto3 makes its clients at run time
-    """Have the first `count` pictures lie in the bucket, with the gold answers of some."""
-    chosen = pictures()[:count]
-    for key, content in _objects(chosen):
-        storage.put_object(Bucket=bucket, Key=key, Body=content)
-    return chosen
+def upload_images(s3: Any, bucket: str, count: int) -> Sequence[DigitImage]:  # noqa: ANN401  a boto3 client
+    """Upload the first `count` images, and the gold answers of some."""
+    images = digit_images()[:count]
+    for key, content in _objects(images):
+        s3.put_object(Bucket=bucket, Key=key, Body=content)
+    return images
 
 
-def _objects(chosen: Sequence[Picture]) -> Iterator[tuple[str, bytes]]:
-    yield from ((picture.key, picture.png) for picture in chosen)
-    yield "digits-gold/gold.csv", gold(chosen)
+def _objects(images: Sequence[DigitImage]) -> Iterator[tuple[str, bytes]]:
+    yield from ((image.key, image.png) for image in images)
+    yield "digits-gold/gold.csv", gold_answers(images)
 
 
 def _name(number: int) -> str:
     return f"digit-{number:04d}"
 
 
-def _png(number: int, cells: Any) -> bytes:  # noqa: ANN401  an array of numpy
-    """The picture, with its id and time in it; the same bytes every time."""
-    small = Image.fromarray((cells * (255 / GREYS)).round().astype("uint8"))
-    said = PngImagePlugin.PngInfo()
-    said.add_text("Title", _name(number))
-    said.add_text("Creation Time", (BEGAN + timedelta(minutes=number)).isoformat())
+def _png(number: int, pixels: Any) -> bytes:  # noqa: ANN401  an array of numpy
+    """The image with its id and time as metadata; the same bytes every time."""
+    small = Image.fromarray((pixels * (255 / GRAYS)).round().astype("uint8"))
+    metadata = PngImagePlugin.PngInfo()
+    metadata.add_text("Title", _name(number))
+    metadata.add_text("Creation Time", (FIRST_TIME + timedelta(minutes=number)).isoformat())
     stream = io.BytesIO()
-    small.resize((8 * LARGER, 8 * LARGER), Image.Resampling.NEAREST).save(stream, "PNG", pnginfo=said)
+    small.resize((8 * SCALE, 8 * SCALE), Image.Resampling.NEAREST).save(stream, "PNG", pnginfo=metadata)
     return stream.getvalue()

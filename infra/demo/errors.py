@@ -1,7 +1,7 @@
-"""What the demo says when it cannot go on."""
+"""Errors of the demo."""
 
 from headrace.errors import HeadraceError
 
 
 class DemoError(HeadraceError):
-    """The demo cannot go on."""
+    """The demo cannot continue."""

@@ -1,4 +1,4 @@
-"""The story: two weeks arrive; a day, a correction and a deletion; people label, pictures too; a model is trained."""
+"""The scenario: two weeks arrive; a day, a correction and a deletion; people label, images too; a model is trained."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,43 +11,44 @@ from typing import Any
 import polars as pl
 
 from infra.demo import digits
-from infra.demo.airflow import Airflow, Run, Task
-from infra.demo.cli_runner import Typed
-from infra.demo.data import Year
-from infra.demo.screen import Screen
-from infra.demo.seed_sources import Sources
-from infra.demo.simulated_annotators import Team, cause_of
+from infra.demo.airflow_client import AirflowClient, DagRun, TaskInstance
+from infra.demo.cli_runner import CliRunner
+from infra.demo.data import FlightYear
+from infra.demo.demo_console import DemoConsole
+from infra.demo.seed_sources import SourceSystems
+from infra.demo.simulated_annotators import AnnotatorTeam, true_cause
 
 FIRST_DAYS = tuple(date(2013, 1, day) for day in range(1, 15))
 NEW_DAY, CORRECTED_DAY, DELETED_DAY = date(2013, 1, 15), date(2013, 1, 9), date(2013, 1, 12)
-PICTURES = 60
-WAITING = ("deferred", "awaiting_input")
+DIGIT_IMAGES = 60
+WAITING_STATES = ("deferred", "awaiting_input")
+WAIT_TASKS = ("wait", "wait_again")
 READING_S = 3
-"""Airflow fails a task that is answered before its scheduler has heard that it waits; a person reads that long."""
+"""Airflow fails a task that is answered before its scheduler knows that it waits; a person reads that long."""
 DEADLINE_H = 0.05
-ENOUGH = 0.85
-"""Share of tasks that ends a wait: one that somebody has open is handed to nobody else for hours."""
+ANSWERED_SHARE = 0.85
+"""Share of tasks that ends a wait: Label Studio locks a task that somebody has open for hours."""
 DAGS = ("flights_refresh", "flights_label_delay_cause", "flights_training")
 
 Json = dict[str, Any]
 
 
 @dataclass
-class Story:
+class ScenarioResult:
     """What happened, for the summary.
 
     Attributes:
-        arrived: What was put into the sources, a line each.
-        refreshes: Title → task → what it found.
-        labels: Task → what it found.
-        answers: Simulated annotator → answers given, in each round.
-        quality: Question → what the report says of the answers, its accuracy against the hidden truth, and how many
-            items were asked again.
-        metrics: What the training measured.
-        events: What the assets told.
+        arrivals: What was put into the sources, one line each.
+        refreshes: Title → task → its result.
+        labels: Task → its result.
+        answers: Simulated annotator → number of answers, for each round.
+        quality: Labeling task → the report on its answers, the accuracy of the labels against the hidden truth, and the
+            number of items for which more answers were requested.
+        metrics: Metrics of the model.
+        events: Events of the assets.
     """
 
-    arrived: list[str] = field(default_factory=list)
+    arrivals: list[str] = field(default_factory=list)
     refreshes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     labels: Mapping[str, Any] = field(default_factory=dict)
     answers: list[Mapping[str, int]] = field(default_factory=list)
@@ -57,135 +58,137 @@ class Story:
 
 
 @dataclass
-class Teller:
-    """Tells the story in a running stack."""
+class Scenario:
+    """Runs the scenario on a running stack."""
 
-    screen: Screen
+    console: DemoConsole
     env: Mapping[str, str]
-    airflow: Airflow
-    sources: Sources
-    typed: Typed
-    story: Story = field(default_factory=Story)
+    airflow: AirflowClient
+    sources: SourceSystems
+    cli: CliRunner
+    result: ScenarioResult = field(default_factory=ScenarioResult)
 
     @classmethod
-    def of(cls, screen: Screen, env: Mapping[str, str], logs: Path) -> "Teller":
-        """In the stack whose `stack.env` this is."""
-        sources = Sources.of(env, Year.installed())
-        return cls(screen, env, Airflow.of(env, logs / "airflow"), sources, Typed.of(env, logs.parent / "workspace"))
+    def create(cls, console: DemoConsole, env: Mapping[str, str], logs: Path) -> "Scenario":
+        """On the stack whose `stack.env` is given."""
+        airflow = AirflowClient.connect(env, logs / "airflow")
+        sources = SourceSystems.connect(env, FlightYear.installed())
+        return cls(console, env, airflow, sources, CliRunner.create(env, logs.parent / "workspace"))
 
     @cached_property
-    def team(self) -> Team:
-        """Who labels."""
-        return Team.of(self.env)
+    def annotators(self) -> AnnotatorTeam:
+        """The simulated annotators."""
+        return AnnotatorTeam.create(self.env)
 
-    def tell(self) -> Story:
-        """All chapters."""
-        with self.screen.chapter("Two weeks of January 2013 arrive"):
-            self._two_weeks()
-        with self.screen.chapter("A day arrives, a late correction, and an object is taken back"):
-            self._changes()
-        with self.screen.chapter("People say what caused the delays"):
-            self._labels()
-        with self.screen.chapter("The release starts the training"):
-            self._training()
-        with self.screen.chapter("A second dataset: pictures of digits, and the same people"):
-            self._digits()
-        self.story.events = self.airflow.asset_events()
-        return self.story
+    def run(self) -> ScenarioResult:
+        """All sections."""
+        with self.console.section("Two weeks of January 2013 arrive"):
+            self._first_refresh()
+        with self.console.section("A day arrives, a late correction, and an object is deleted"):
+            self._second_refresh()
+        with self.console.section("Annotators say what caused the delays"):
+            self._label_delays()
+        with self.console.section("The release starts the training"):
+            self._train()
+        with self.console.section("A second dataset: images of digits, and the same annotators"):
+            self._label_digits()
+        self.result.events = self.airflow.asset_events()
+        return self.result
 
-    def _two_weeks(self) -> None:
-        self.sources.open()
-        flights = self.sources.arrive(FIRST_DAYS)
-        self._arrived(f"1 to 14 January: {flights:,} flights in 14 objects, the weather in PostgreSQL")
+    def _first_refresh(self) -> None:
+        self.sources.create()
+        flights = self.sources.add_days(FIRST_DAYS)
+        self._record_arrival(f"1 to 14 January: {flights:,} flights in 14 objects, the weather in PostgreSQL")
         self.airflow.wait_for_dags(DAGS)
-        self.airflow.pause("flights_training")  # it is told later
+        self.airflow.pause("flights_training")  # it has its own section, later
         self._refresh("1 to 14 January")
 
-    def _changes(self) -> None:
-        flights = self.sources.arrive([NEW_DAY])
-        self.sources.correct(CORRECTED_DAY)
-        self.sources.delete(DELETED_DAY)
-        self._arrived(f"15 January: {flights:,} flights, the weather")
-        self._arrived("9 January: a late correction, five flights were 25 minutes later than reported")
-        self._arrived("12 January: the object is deleted")
+    def _second_refresh(self) -> None:
+        flights = self.sources.add_days([NEW_DAY])
+        self.sources.correct_day(CORRECTED_DAY)
+        self.sources.delete_day(DELETED_DAY)
+        self._record_arrival(f"15 January: {flights:,} flights, the weather")
+        self._record_arrival("9 January: a late correction, five flights were 25 minutes later than reported")
+        self._record_arrival("12 January: the object is deleted")
         self._refresh("15 January, and two changes")
 
-    def _labels(self) -> None:
-        self.airflow.pause("flights_training", paused=False)
-        run = self.airflow.trigger("flights_label_delay_cause", poll_s=1, share=ENOUGH, hours=DEADLINE_H)
-        with self.screen.run("flights_label_delay_cause, triggered") as show:
-            for tasks in self.airflow.steps(run):
-                show(tasks)
-                self._play(run, tasks)
-        self.story.labels = self._found(run)
-        self._measured("delay_cause", "flights", self.story.labels["measure"], self.story.labels["again"])
-        self.screen.say("  until people answered, the waits were deferred: they held no worker")
-        self.screen.say("  a person (here: the demo) accepted the answers before they were released")
+    def _refresh(self, title: str) -> None:
+        run = self.airflow.trigger("flights_refresh")
+        with self.console.dag_run("flights_refresh, triggered") as show:
+            self.airflow.follow(run, show)
+        self.result.refreshes[title] = results = self._task_results(run)
+        released, published = results["release"], results["publish"]
+        self.console.print(f"  {released['name']} released, and served from slot {published['side']}")
 
-    def _play(self, run: Run, tasks: Sequence[Task]) -> None:
-        """Do what people do, when a run waits for them: answer, answer again, accept."""
-        waiting = {task.id.rsplit(".", 1)[-1]: task.id for task in tasks if task.state in WAITING}
-        rounds = ("wait", "wait_again")
-        if len(self.story.answers) < len(rounds) and rounds[len(self.story.answers)] in waiting:
-            project = self.airflow.found(run, "send")["project"]
-            self.story.answers.append(self.team.answer_all(project, cause_of))
+    def _label_delays(self) -> None:
+        self.airflow.pause("flights_training", paused=False)
+        run = self.airflow.trigger("flights_label_delay_cause", poll_s=1, share=ANSWERED_SHARE, hours=DEADLINE_H)
+        with self.console.dag_run("flights_label_delay_cause, triggered") as show:
+            for tasks in self.airflow.poll_tasks(run):
+                show(tasks)
+                self._act_for_people(run, tasks)
+        self.result.labels = results = self._task_results(run)
+        self._measure_labels("delay_cause", "flights", results["measure"], results["again"])
+        self.console.print("  until people answered, the waits were deferred: they held no worker")
+        self.console.print("  a person (here: the demo) accepted the answers before they were released")
+
+    def _act_for_people(self, run: DagRun, tasks: Sequence[TaskInstance]) -> None:
+        """Do what people do when a run waits for them: answer, answer once more, accept."""
+        waiting = {task.name: task.id for task in tasks if task.state in WAITING_STATES}
+        done = len(self.result.answers)
+        if done < len(WAIT_TASKS) and WAIT_TASKS[done] in waiting:
+            project = self.airflow.task_result(run, "send")["project"]
+            self.result.answers.append(self.annotators.answer_all(project, true_cause))
         if "accept" in waiting:
             time.sleep(READING_S)
             self.airflow.approve(run, waiting["accept"])
 
-    def _digits(self) -> None:
-        """The commands that a person would type."""
-        arrived = digits.put(self.sources.storage, self.sources.bucket, PICTURES)
-        self._arrived(f"pictures of handwritten digits: {len(arrived)} PNG objects, and the true digit of some")
-        truth = digits.truth()
+    def _train(self) -> None:
+        run = self.airflow.wait_for_dag_run("flights_training")
+        with self.console.dag_run("flights_training, started by the asset flights_release") as show:
+            self.airflow.follow(run, show)
+        self.result.metrics = self.airflow.task_result(run, "train")
 
-        def right(data: Mapping[str, Any]) -> str:
+    def _label_digits(self) -> None:
+        """The commands that a person types."""
+        images = digits.upload_images(self.sources.s3, self.sources.bucket, DIGIT_IMAGES)
+        self._record_arrival(f"images of handwritten digits: {len(images)} PNG objects, and the true digits of some")
+        truth = digits.true_digits()
+
+        def true_digit(data: Mapping[str, Any]) -> str:
             return truth[data["sample_id"]]
 
-        for verb in ("ingest", "validate"):
-            self.typed.run(verb, "digits")
-        sent = self.typed.run("label", "send", "digits")
-        suggested = f"{sent['suggested']} with an answer suggested by {sent['model']}"
-        self.screen.say(f"  {sent['sent']} questions sent, {suggested}")
-        self.team.answer_all(sent["project"], right)
-        self.typed.run("label", "collect", "digits")
-        again = self.typed.run("label", "request-more", "digits")
-        self.team.answer_all(sent["project"], right)
-        self.typed.run("label", "collect", "digits")
-        self._measured("digit", "digits", self.typed.run("label", "report", "digits", "--gate"), again)
-        released = self.typed.run("release", "digits")
-        self.screen.say(f"  the labels reach the declared thresholds; {released['name']} released")
+        for command in ("ingest", "validate"):
+            self.cli.run(command, "digits")
+        sent = self.cli.run("label", "send", "digits")
+        suggestions = f"{sent['suggested']} with an answer suggested by {sent['model']}"
+        self.console.print(f"  {sent['sent']} questions sent, {suggestions}")
+        self.annotators.answer_all(sent["project"], true_digit)
+        self.cli.run("label", "collect", "digits")
+        requested = self.cli.run("label", "request-more", "digits")
+        self.annotators.answer_all(sent["project"], true_digit)
+        self.cli.run("label", "collect", "digits")
+        self._measure_labels("digit", "digits", self.cli.run("label", "report", "digits", "--gate"), requested)
+        released = self.cli.run("release", "digits")
+        self.console.print(f"  the labels reach the declared thresholds; {released['name']} released")
 
-    def _measured(self, labeling: str, dataset: str, report: Json, again: Json) -> None:
-        """Compare the labels with the truth that only the demo knows."""
-        found = pl.read_parquet(self.typed.workspace / "data" / "labels" / dataset / labeling / "*.parquet")
-        pairs = list(found.select("sample_id", "label").iter_rows())
-        right = sum(self.team.truth[item] == label for item, label in pairs) / len(pairs)
-        self.story.quality[labeling] = {**report["quality"], "truth": right, "again": len(again["items"])}
-        asked_again = f"{len(again['items'])} items in doubt were sent back to a third"
-        self.screen.say(f"  {labeling}: {len(pairs)} labels, {right:.1%} right against the hidden truth; {asked_again}")
+    def _measure_labels(self, labeling: str, dataset: str, report: Json, requested: Json) -> None:
+        """Compare the labels with the truth, which only the demo knows."""
+        table = pl.read_parquet(self.cli.workspace / "data" / "labels" / dataset / labeling / "*.parquet")
+        pairs = list(table.select("sample_id", "label").iter_rows())
+        accuracy = sum(self.annotators.truth[item] == label for item, label in pairs) / len(pairs)
+        count = len(requested["items"])
+        self.result.quality[labeling] = {**report["quality"], "accuracy": accuracy, "requested": count}
+        self.console.print(
+            f"  {labeling}: {len(pairs)} labels, {accuracy:.1%} right against the hidden truth; "
+            f"{count} items in doubt were sent to a third annotator"
+        )
 
-    def _training(self) -> None:
-        run = self.airflow.next_run("flights_training")
-        with self.screen.run("flights_training, started by the asset flights_release") as show:
-            self.airflow.follow(run, show)
-        self.story.metrics = self.airflow.found(run, "train")
+    def _record_arrival(self, line: str) -> None:
+        self.result.arrivals.append(line)
+        self.console.print(f"  {line}")
 
-    def _refresh(self, title: str) -> None:
-        run = self.airflow.trigger("flights_refresh")
-        with self.screen.run("flights_refresh, triggered") as show:
-            self.airflow.follow(run, show)
-        self.story.refreshes[title] = found = self._found(run)
-        self.screen.say(f"  {found['version']['name']} released, and served from side {found['publish']['side']}")
-
-    def _arrived(self, line: str) -> None:
-        self.story.arrived.append(line)
-        self.screen.say(f"  {line}")
-
-    def _found(self, run: Run) -> Mapping[str, Any]:
-        """Task → what it found, for those that found anything."""
-        return {
-            task.id.rsplit(".", 1)[-1]: self.airflow.found(run, task.id)
-            for task in self.airflow.tasks(run)
-            if task.id.rsplit(".", 1)[-1] != "workspace"
-        }
+    def _task_results(self, run: DagRun) -> Mapping[str, Any]:
+        """Task → its result, for those that return one."""
+        tasks = (task for task in self.airflow.tasks(run) if task.name != "workspace")
+        return {task.name: self.airflow.task_result(run, task.id) for task in tasks}

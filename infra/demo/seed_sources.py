@@ -1,4 +1,4 @@
-"""Puts the data where a pipeline would find it: objects in a bucket, rows in a database, day by day as it happened."""
+"""Puts raw data where a pipeline finds it: objects into a bucket, rows into a database, day by day as it happened."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import psycopg
 from botocore.config import Config
 from psycopg import sql
 
-from infra.demo.data import Year
+from infra.demo.data import FlightYear
 
 WEATHER = {
     "origin": "text", "year": "bigint", "month": "bigint", "day": "bigint", "hour": "bigint",
@@ -26,18 +26,18 @@ PLANES = {
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The two systems that the raw data of `flights` lives in."""
+class SourceSystems:
+    """The bucket and the database in which the raw data of `flights` is."""
 
-    year: Year
+    year: FlightYear
     bucket: str
-    storage: Any
+    s3: Any
     database: str
 
     @classmethod
-    def of(cls, env: Mapping[str, str], year: Year) -> "Sources":
+    def connect(cls, env: Mapping[str, str], year: FlightYear) -> "SourceSystems":
         """Those of a running stack, by its `stack.env`."""
-        storage = boto3.client(
+        s3 = boto3.client(
             "s3",
             endpoint_url=env["AWS_ENDPOINT_URL"],
             aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
@@ -45,56 +45,59 @@ class Sources:
             region_name=env["AWS_DEFAULT_REGION"],
             config=Config(request_checksum_calculation="when_required", response_checksum_validation="when_required"),
         )
-        return cls(year, env["HEADRACE_BUCKET"], storage, env["HEADRACE_DATABASE_URL"].replace("+psycopg", "", 1))
+        return cls(year, env["HEADRACE_BUCKET"], s3, env["HEADRACE_DATABASE_URL"].replace("+psycopg", "", 1))
 
-    def open(self) -> None:
-        """What was there before the first flight: airports, aircraft, an empty table of weather."""
+    def create(self) -> None:
+        """What exists before the first flight: airports, aircraft, an empty table of weather."""
         self._put("airports/airports.csv", self.year.airports())
         with psycopg.connect(self.database) as connection:
-            _create(connection, "weather", WEATHER, ("origin", "time_hour"))
-            _create(connection, "planes", PLANES, ("tailnum",))
-            _insert(connection, "planes", PLANES, self.year.planes())
+            create_table(connection, "weather", WEATHER, ("origin", "time_hour"))
+            create_table(connection, "planes", PLANES, ("tailnum",))
+            _insert_rows(connection, "planes", PLANES, self.year.planes())
 
-    def arrive(self, days: Sequence[date]) -> int:
-        """The flights and the weather of `days`; how many flights."""
-        found = {day: self.year.day(day) for day in days}
-        for day, flights in found.items():
-            self._put(key_of(day), flights.to_bytes())
+    def add_days(self, days: Sequence[date]) -> int:
+        """Add flights and weather of `days`; the number of flights."""
+        flights = {day: self.year.day(day) for day in days}
+        for day, content in flights.items():
+            self._put(flights_key(day), content.to_bytes())
         with psycopg.connect(self.database) as connection:
-            _insert(connection, "weather", WEATHER, self.year.weather(frozenset(days)))
-        return sum(len(flights.rows) for flights in found.values())
+            _insert_rows(connection, "weather", WEATHER, self.year.weather(frozenset(days)))
+        return sum(len(content.rows) for content in flights.values())
 
-    def correct(self, day: date) -> None:
-        """A late correction: the object of that day is replaced."""
-        self._put(key_of(day), self.year.day(day).corrected().to_bytes())
+    def correct_day(self, day: date) -> None:
+        """Replace the object of a day by a late correction."""
+        self._put(flights_key(day), self.year.day(day).corrected().to_bytes())
 
-    def delete(self, day: date) -> None:
-        """The object of that day is taken back."""
-        self.storage.delete_object(Bucket=self.bucket, Key=key_of(day))
+    def delete_day(self, day: date) -> None:
+        """Delete the object of a day."""
+        self.s3.delete_object(Bucket=self.bucket, Key=flights_key(day))
 
     def _put(self, key: str, content: bytes) -> None:
-        self.storage.put_object(Bucket=self.bucket, Key=key, Body=content)
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=content)
 
 
-def key_of(day: date) -> str:
-    """Where the flights of a day lie."""
+def flights_key(day: date) -> str:
+    """Key of the object with the flights of a day."""
     return f"flights/{day:%Y-%m-%d}.csv.gz"
 
 
-def _create(connection: "psycopg.Connection[Any]", table: str, columns: Mapping[str, str], key: Sequence[str]) -> None:
+def create_table(
+    connection: "psycopg.Connection[Any]", table: str, columns: Mapping[str, str], key: Sequence[str]
+) -> None:
+    """Create a table unless it exists."""
     declared = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in columns.items()]
     names = sql.SQL(", ").join(map(sql.Identifier, key))
     content = sql.SQL(", ").join([*declared, sql.SQL("PRIMARY KEY ({})").format(names)])
     connection.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(sql.Identifier(table), content))
 
 
-def _insert(
+def _insert_rows(
     connection: "psycopg.Connection[Any]",
     table: str,
     columns: Mapping[str, str],
     rows: Iterable[Mapping[str, str | None]],
 ) -> None:
-    """Add what is not there yet."""
+    """Insert the rows whose keys do not exist yet."""
     values = sql.SQL(", ").join(
         sql.SQL("{}::{}").format(sql.Placeholder(name), sql.SQL(kind)) for name, kind in columns.items()
     )

@@ -1,4 +1,4 @@
-"""Stands in for the people who label: real accounts, wrong as often as stated, and called simulated."""
+"""Simulated annotators: real accounts that answer through Label Studio's API, and err as often as stated."""
 
 import secrets
 import uuid
@@ -10,122 +10,126 @@ from typing import Any
 
 import httpx
 
-from headrace.stack.annotator import annotator
+from headrace.stack.annotator import create_annotator
 from infra.demo.errors import DemoError
 
 ERROR_RATES = {"careful": 0.05, "usual": 0.15, "hasty": 0.3}
-"""Simulated annotator → share of answers that are wrong; the careful one skips now and then."""
-EVERY_WHICH_IS_SKIPPED = 12
+"""Simulated annotator → share of wrong answers; the careful one skips some items."""
+SKIP_EVERY = 12
 STRONG_WIND_MPH, LOW_VISIBILITY_MILES, WET_IN = 20.0, 3.0, 0.05
 
 Json = dict[str, Any]
 Truth = Callable[[Mapping[str, Any]], str]
-"""Data of a task → the answer that is right; hidden from whoever measures."""
+"""Data of a task → the right answer, which whoever measures does not know."""
 
 
 @dataclass
-class Team:
+class AnnotatorTeam:
     """The simulated annotators.
 
     Attributes:
-        people: Name → who.
-        truth: Sample id → the right answer, of all tasks that anybody saw.
+        annotators: Name → annotator.
+        truth: Sample id → right answer, of all tasks that an annotator opened.
     """
 
-    people: Mapping[str, "SimulatedAnnotator"]
+    annotators: Mapping[str, "SimulatedAnnotator"]
     truth: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, env: Mapping[str, str]) -> "Team":
+    def create(cls, env: Mapping[str, str]) -> "AnnotatorTeam":
         """With accounts on the Label Studio of a running stack."""
         return cls({name: SimulatedAnnotator(env, name) for name in ERROR_RATES})
 
     def answer_all(self, project: str, truth: Truth) -> dict[str, int]:
-        """Each answers what they are handed until there is no more; name → answers."""
-        with ThreadPoolExecutor(len(self.people)) as pool:
-            done = {name: pool.submit(self._work, person, project, truth) for name, person in self.people.items()}
-        return {name: work.result() for name, work in done.items()}
+        """Let each answer tasks until there are none left for them; name → number of answers."""
+        with ThreadPoolExecutor(len(self.annotators)) as pool:
+            counts = {
+                name: pool.submit(self._answer_each, annotator, project, truth)
+                for name, annotator in self.annotators.items()
+            }
+        return {name: count.result() for name, count in counts.items()}
 
-    def _work(self, person: "SimulatedAnnotator", project: str, truth: Truth) -> int:
+    def _answer_each(self, annotator: "SimulatedAnnotator", project: str, truth: Truth) -> int:
         answers = 0
-        while task := person.answer_next(project, truth):
+        while task := annotator.answer_next(project, truth):
             self.truth[task["sample_id"]] = truth(task)
             answers += 1
         return answers
 
 
 class SimulatedAnnotator:
-    """Takes what Label Studio hands out next, and answers as the annotator that it is."""
+    """Opens the task that Label Studio offers next, and answers it with this annotator's error rate."""
 
     def __init__(self, env: Mapping[str, str], name: str) -> None:
         url = env["LABEL_STUDIO_URL"]
-        token = annotator(url, env["LABEL_STUDIO_API_KEY"], f"simulated-{name}@localhost", secrets.token_hex(8))
+        email = f"simulated-{name}@localhost"
+        token = create_annotator(url, env["LABEL_STUDIO_API_KEY"], email, secrets.token_hex(8))
         self.client = httpx.Client(base_url=url, headers={"Authorization": f"Token {token}"}, timeout=60)
         self.name = name
-        self.questions: dict[str, tuple[str, str, list[str]]] = {}
+        self.forms: dict[str, tuple[str, str, list[str]]] = {}
 
     def answer_next(self, project: str, truth: Truth) -> Json | None:
-        """Answer the next task of the project (its address); its data, None if there is none for this person."""
+        """Answer the next task of the project (its URL); the task's data, or None if there is no task left."""
         number = project.rstrip("/").rsplit("/", 1)[-1]
-        task = self._next(number)
+        task = self._next_task(number)
         if not task:
             return None
-        if number not in self.questions:
-            self.questions[number] = self._question(number)
-        control, shown, choices = self.questions[number]
+        if number not in self.forms:
+            self.forms[number] = self._read_form(number)
+        control, shown, choices = self.forms[number]
         data: Json = task["data"]
-        answer = self._answer(data["sample_id"], truth(data), choices)
+        answer = self._choose(data["sample_id"], truth(data), choices)
         result = {"from_name": control, "to_name": shown, "type": "choices", "value": {"choices": [answer]}}
-        content = {
+        annotation = {
             "result": [result] if answer else [],
             "was_cancelled": answer is None,
             "unique_id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{project}/{task['id']}/{self.name}")),
             "lead_time": 5.0,
         }
-        self._ask("POST", f"/api/tasks/{task['id']}/annotations/", content)
+        self._request("POST", f"/api/tasks/{task['id']}/annotations/", annotation)
         return data
 
-    def _answer(self, item: str, right: str, choices: list[str]) -> str | None:
-        """By lot, the same every time: right, or another choice; None skips."""
-        others = [choice for choice in choices if choice != right]
-        if self.name == "careful" and _lot(f"skip {item}") % EVERY_WHICH_IS_SKIPPED == 0:
+    def _choose(self, item: str, right: str, choices: list[str]) -> str | None:
+        """The right answer or a wrong one, pseudorandom and the same every time; None skips the task."""
+        wrong = [choice for choice in choices if choice != right]
+        if self.name == "careful" and _hash_number(f"skip {item}") % SKIP_EVERY == 0:
             return None
-        return others[_lot(item) % len(others)] if _errs(self.name, item) else right
+        return wrong[_hash_number(item) % len(wrong)] if _errs(self.name, item) else right
 
-    def _question(self, project: str) -> tuple[str, str, list[str]]:
+    def _read_form(self, project: str) -> tuple[str, str, list[str]]:
         """The control that takes the answer, the object that it is about, and the choices."""
-        controls = self._ask("GET", f"/api/projects/{project}")["parsed_label_config"]
-        found = ((name, item) for name, item in controls.items() if item["type"] == "Choices")
-        return next((name, item["to_name"][0], list(item["labels"])) for name, item in found)
+        controls = self._request("GET", f"/api/projects/{project}")["parsed_label_config"]
+        name, item = next((name, item) for name, item in controls.items() if item["type"] == "Choices")
+        return name, item["to_name"][0], list(item["labels"])
 
-    def _next(self, project: str) -> Json | None:
-        answer = self.client.get(f"/api/projects/{project}/next")
-        return None if answer.status_code == httpx.codes.NOT_FOUND else self._content(answer)
+    def _next_task(self, project: str) -> Json | None:
+        response = self.client.get(f"/api/projects/{project}/next")
+        return None if response.status_code == httpx.codes.NOT_FOUND else self._content(response)
 
-    def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
+    def _request(self, method: str, path: str, body: Json | None = None) -> Json:
         return self._content(self.client.request(method, path, json=body))
 
-    def _content(self, answer: httpx.Response) -> Json:
-        if answer.is_error:
-            request = f"{answer.request.method} {answer.request.url.path}"
-            raise DemoError(f"Label Studio refuses {request}: HTTP {answer.status_code} {answer.text[:300]}")
-        content: Json = answer.json()
+    def _content(self, response: httpx.Response) -> Json:
+        if response.is_error:
+            request = f"{response.request.method} {response.request.url.path}"
+            raise DemoError(f"Label Studio rejected {request}: HTTP {response.status_code} {response.text[:300]}")
+        content: Json = response.json()
         return content
 
 
-def cause_of(record: Mapping[str, Any]) -> str:
-    """The rule: bad weather if it was seen, else the aircraft if it was already very late, else the airline."""
-    windy = (record.get("wind_speed_mph") or 0) >= STRONG_WIND_MPH
-    blind = (record.get("visibility_miles") or 10) < LOW_VISIBILITY_MILES
-    if windy or blind or (record.get("precipitation_in") or 0) >= WET_IN:
+def true_cause(record: Mapping[str, Any]) -> str:
+    """The rule: bad weather if there was any, else the aircraft if it was late already, else the airline."""
+    is_windy = (record.get("wind_speed_mph") or 0) >= STRONG_WIND_MPH
+    is_foggy = (record.get("visibility_miles") or 10) < LOW_VISIBILITY_MILES
+    if is_windy or is_foggy or (record.get("precipitation_in") or 0) >= WET_IN:
         return "weather"
     return "late_aircraft" if record["dep_delay_min"] % 2 else "carrier"
 
 
 def _errs(name: str, item: str) -> bool:
     """Whether the annotator is wrong about an item."""
-    return _lot(f"{name}:{item}") % 1000 < 1000 * ERROR_RATES[name]
+    return _hash_number(f"{name}:{item}") % 1000 < 1000 * ERROR_RATES[name]
 
 
-def _lot(text: str) -> int:
+def _hash_number(text: str) -> int:
     return int(sha256(text.encode()).hexdigest()[:16], 16)

@@ -1,4 +1,4 @@
-"""What the demo did, on a page: what arrived, what ran, what was rejected, what was released, what it is worth."""
+"""The summary of the demo: what arrived, what ran, what was rejected, what was released, how good the model is."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,27 +12,27 @@ from rich.rule import Rule
 from rich.text import Text
 
 from headrace.validate.names import FAILED_CHECKS, ROW
-from infra.demo.scenario import Story
-from infra.demo.screen import table
+from infra.demo.demo_console import titled_table
+from infra.demo.scenario import ScenarioResult
 from infra.demo.simulated_annotators import ERROR_RATES
 
 Json = Mapping[str, Any]
 
 
-def of(story: Story, took: Mapping[str, float], home: Path) -> RenderableType:
-    """The page."""
-    shown = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
+def render_summary(result: ScenarioResult, durations_s: Mapping[str, float], home: Path) -> RenderableType:
+    """The whole summary."""
+    shown_home = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
     parts = (
-        _lines("What arrived", story.arrived),
-        _stages(story),
-        _lines("Rejected, and why (the rows are kept)", [*_rejected(story, home / "workspace")] or ["nothing"]),
-        _releases(story),
-        _lines("Online, and proved", [*_online(story)]),
-        _lines("Labels", [*_labels(story)]),
-        _model(story.metrics),
-        _lines("What the assets told", [*_events(story)]),
-        _times(took),
-        _where(shown),
+        _lines("What arrived", result.arrivals),
+        _stages(result),
+        _lines("Rejected, and why (the rows are kept)", [*_rejected(result, home / "workspace")] or ["nothing"]),
+        _releases(result),
+        _lines("Online, and verified", [*_online(result)]),
+        _lines("Labels", [*_labels(result)]),
+        _model(result.metrics),
+        _lines("Asset events in Airflow", [*_events(result)]),
+        _durations(durations_s),
+        _where_to_look(shown_home),
     )
     return Group(Rule("Summary", align="left", style="cyan"), *(line for part in parts for line in (part, "")))
 
@@ -41,21 +41,21 @@ def _lines(title: str, lines: list[str]) -> RenderableType:
     return Group(Text(title, style="bold"), *(Padding(Text(line), (0, 0, 0, 2)) for line in lines))
 
 
-def _stages(story: Story) -> RenderableType:
-    """Partitions read or computed by each refresh, and those carried over by the last one."""
-    runs = list(story.refreshes.values())
+def _stages(result: ScenarioResult) -> RenderableType:
+    """Partitions read or computed by each refresh, and those that the last one reused and removed."""
+    runs = list(result.refreshes.values())
     counts = [{name: computed for name, computed, *_ in _partitions(run)} for run in runs]
     rows = [
-        (name, *(str(count.get(name, 0)) for count in counts), str(kept), str(gone), total)
-        for name, _, kept, gone, total in _partitions(runs[-1])
+        (name, *(str(count.get(name, 0)) for count in counts), str(reused), str(removed), total)
+        for name, _, reused, removed, total in _partitions(runs[-1])
     ]
     refreshes = [f"refresh {number}" for number in range(1, len(runs) + 1)]
-    columns = ("table", *refreshes, "carried over", "gone", "rows")
-    return table("What ran: partitions read or computed", columns, rows)
+    columns = ("table", *refreshes, "reused", "removed", "rows")
+    return titled_table("What ran: partitions read or computed", columns, rows)
 
 
 def _partitions(run: Json) -> Iterator[tuple[str, int, int, int, str]]:
-    """Table, partitions computed, carried over and gone, rows; in the order of the flow."""
+    """Table, partitions computed, reused and removed, rows; in the order of the flow."""
     for item in run["ingest"]["ingested"]:
         yield _short(item["table"]), item["read"], item["listed"] - item["read"], len(item["deleted"]), ""
     for stage in (*run["validate"]["stages"], *run["transform"]["stages"]):
@@ -64,12 +64,12 @@ def _partitions(run: Json) -> Iterator[tuple[str, int, int, int, str]]:
 
 
 def _short(name: str) -> str:
-    """A table without its dataset: there is only one here."""
+    """A table's name without its dataset: the summary is about one."""
     return name.replace("/flights/", " ", 1)
 
 
-def _rejected(story: Story, workspace: Path) -> Iterator[str]:
-    for stage in [*story.refreshes.values()][-1]["validate"]["stages"]:
+def _rejected(result: ScenarioResult, workspace: Path) -> Iterator[str]:
+    for stage in [*result.refreshes.values()][-1]["validate"]["stages"]:
         name = stage["table"].replace("validated/", "rejected/", 1)
         for check, rows in stage["checks"].items():
             example = _example(workspace / "data" / name, check)
@@ -77,7 +77,7 @@ def _rejected(story: Story, workspace: Path) -> Iterator[str]:
 
 
 def _example(folder: Path, check: str) -> str:
-    """One row that failed the check, as it is kept: its first column, and those that the check names."""
+    """One row that failed the check: its first column, and those that the check names."""
     for file in sorted(folder.glob("*.parquet")):
         failed = pl.read_parquet(file).filter(pl.col(FAILED_CHECKS).list.contains(check))
         if failed.height:
@@ -87,21 +87,20 @@ def _example(folder: Path, check: str) -> str:
     return ""
 
 
-def _releases(story: Story) -> RenderableType:
+def _releases(result: ScenarioResult) -> RenderableType:
     """Partitions of each table that a release added, changed and removed."""
-    made = [run["release"] for run in (*story.refreshes.values(), story.labels)]
-    changed = {name for release in made for name in release["differences"]}
+    releases = [run["release"] for run in (*result.refreshes.values(), result.labels)]
+    changed = {name for release in releases for name in release["differences"]}
     rows = [
-        (_short(name), *(_change(release["differences"].get(name)) for release in made))
-        for name in sorted(changed, key=_place)
+        (_short(name), *(_change(release["differences"].get(name)) for release in releases))
+        for name in sorted(changed, key=_flow_order)
     ]
-    sent = ("bytes sent and read back", *(f"{release['pushed']['size']:,}" for release in made))
-    columns = ("table", *(release["name"] for release in made))
-    return table("Released: partitions added (+), changed (~), removed (-)", columns, [*rows, sent])
+    sent = ("bytes sent and read back", *(f"{release['pushed']['size']:,}" for release in releases))
+    columns = ("table", *(release["name"] for release in releases))
+    return titled_table("Released: partitions added (+), changed (~), removed (-)", columns, [*rows, sent])
 
 
-def _place(name: str) -> tuple[int, str]:
-    """Tables in the order of the flow."""
+def _flow_order(name: str) -> tuple[int, str]:
     states = ("raw", "validated", "rejected", "features", "annotations", "labels")
     return states.index(name.split("/", maxsplit=1)[0]), name
 
@@ -111,65 +110,63 @@ def _change(change: Json | None) -> str:
     return " ".join(f"{sign}{len(names)}" for sign, names in counts.items() if names)
 
 
-def _online(story: Story) -> Iterator[str]:
-    for run in story.refreshes.values():
-        found = run["publish"]
+def _online(result: ScenarioResult) -> Iterator[str]:
+    for run in result.refreshes.values():
+        published = run["publish"]
         written, deleted, kept = (
-            sum(load[name] for load in found["loads"].values()) for name in ("written", "deleted", "kept")
+            sum(load[name] for load in published["loads"].values()) for name in ("written", "deleted", "kept")
         )
-        keys = sum(proof["compared"] for proof in found["proofs"])
-        loaded = f"{written:,} keys written, {deleted:,} deleted, {kept:,} as they were"
-        yield f"{found['release']} on side {found['side']}: {loaded}; {keys:,} read back and equal to the release"
+        keys = sum(proof["compared"] for proof in published["proofs"])
+        loaded = f"{written:,} keys written, {deleted:,} deleted, {kept:,} unchanged"
+        served = f"{published['release']} in slot {published['side']}"
+        yield f"{served}: {loaded}; {keys:,} read back and equal to the release"
 
 
-def _labels(story: Story) -> Iterator[str]:
-    sent, collected = story.labels["send"], story.labels["collect_again"]
+def _labels(result: ScenarioResult) -> Iterator[str]:
+    sent, collected = result.labels["send"], result.labels["collect_again"]
     rates = ", ".join(f"{name} wrong {rate:.0%}" for name, rate in ERROR_RATES.items())
     yield f"{sent['sent']} questions about flights; answered by three simulated annotators ({rates}) with own accounts"
-    skipped = story.labels["collect"]["events"].get("skipped", 0)
-    yield f"{collected['labels']} labels, {skipped} skipped, {collected['rejected']} set aside"
-    for name, found in story.quality.items():
-        gold = f", {found['right']:.1%} right on {found['gold']} gold items" if found["gold"] else ""
-        agreement = f"{found['answers']} answers to {found['items']} items, alpha {found['alpha']:.2f}"
-        yield f"{name}: {agreement}; {found['again']} sent back, {found['undecided']} undecided{gold}"
-        ways = ", ".join(f"{way} {right:.1%}" for way, right in found["ways"].items() if right is not None)
-        doubts = f"; {len(found['doubtful'])} labels to look at again" if found["doubtful"] else ""
-        on_gold = f"; on gold {ways}" if ways else ""
-        yield f"{name}: labels {found['truth']:.1%} right against the hidden truth{on_gold}{doubts}"
+    skipped = result.labels["collect"]["events"].get("skipped", 0)
+    yield f"{collected['labels']} labels, {skipped} skipped, {collected['rejected']} rejected"
+    for name, quality in result.quality.items():
+        gold = f", {quality['right']:.1%} right on {quality['gold']} gold items" if quality["gold"] else ""
+        agreement = f"{quality['answers']} answers to {quality['items']} items, alpha {quality['alpha']:.2f}"
+        yield f"{name}: {agreement}; {quality['requested']} sent back, {quality['undecided']} undecided{gold}"
+        shares = ", ".join(f"{way} {right:.1%}" for way, right in quality["ways"].items() if right is not None)
+        doubtful = f"; {len(quality['doubtful'])} labels to look at again" if quality["doubtful"] else ""
+        on_gold = f"; on gold {shares}" if shares else ""
+        yield f"{name}: labels {quality['accuracy']:.1%} right against the hidden truth{on_gold}{doubtful}"
 
 
 def _model(metrics: Json) -> RenderableType:
     """The model against predicting the base rate for every flight."""
     model, base, size = metrics["model"], metrics["base_rate"], metrics["rows"]
-    rows = [(name.replace("_", " "), f"{model[name]:.4f}", f"{base[name]:.4f}") for name in sorted(model, key=_rank)]
+    scores = sorted(model, key=lambda score: (score != "log_loss", score))
+    rows = [(score.replace("_", " "), f"{model[score]:.4f}", f"{base[score]:.4f}") for score in scores]
     trained = f"trained on {size['train']:,} flights, tested on {size['test']:,} from {metrics['first_test_day']} on"
     title = f"Will it leave 15 minutes late? {metrics['release']}: {trained}"
-    verdict = f"{metrics['gain']['log_loss_share']:.1%} less log loss than predicting the base rate"
-    return Group(table(title, ("score", "model", "base rate"), rows), Text(f"  {verdict}", style="green"))
+    gain = f"{metrics['gain']['log_loss_share']:.1%} less log loss than predicting the base rate"
+    return Group(titled_table(title, ("score", "model", "base rate"), rows), Text(f"  {gain}", style="green"))
 
 
-def _rank(score: str) -> tuple[bool, str]:
-    return score != "log_loss", score
+def _events(result: ScenarioResult) -> Iterator[str]:
+    releases: dict[str, list[str]] = {}
+    for event in result.events:
+        releases.setdefault(event["name"], []).append(event["extra"].get("name") or event["extra"]["release"])
+    for asset, names in releases.items():
+        yield f"{asset}: {', '.join(names)}"
 
 
-def _events(story: Story) -> Iterator[str]:
-    told: dict[str, list[str]] = {}
-    for event in story.events:
-        told.setdefault(event["name"], []).append(event["extra"].get("name") or event["extra"]["release"])
-    for asset, releases in told.items():
-        yield f"{asset}: {', '.join(releases)}"
+def _durations(durations_s: Mapping[str, float]) -> RenderableType:
+    rows = [(title, f"{seconds:.1f} s") for title, seconds in durations_s.items()]
+    return titled_table("Time", ("section", "took"), rows)
 
 
-def _times(took: Mapping[str, float]) -> RenderableType:
-    rows = [(title, f"{seconds:.1f} s") for title, seconds in took.items()]
-    return table("Time", ("chapter", "took"), rows)
-
-
-def _where(home: Path) -> RenderableType:
+def _where_to_look(home: Path) -> RenderableType:
     places = {
-        f"make up HOME_DIR={home}": "the same servers with all of this in them, and the way in",
+        f"make up HOME_DIR={home}": "the same servers with all of this in them, and how to log in",
         f"cd {home}/workspace": "then: git log, dvc metrics show, headrace status flights",
-        f"{home}/workspace/data": "the tables, a manifest.json with each",
-        f"{home}/logs": "one log per server; those of the tasks in airflow/",
+        f"{home}/workspace/data": "the tables, each with a manifest.json",
+        f"{home}/logs": "one log per server; those of the tasks are in airflow/",
     }
     return _lines("Look again", [line for place, what in places.items() for line in (place, f"  {what}")])

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Before Airflow's processes start: its database is at today's version, its one user has the password of the environment.
+# Runs before Airflow's processes: migrates its database, and gives its one user the password from the environment.
 set -eu
 
 : "${AIRFLOW_ADMIN_PASSWORD:?set AIRFLOW_ADMIN_PASSWORD to the password of the user admin}"

@@ -1,5 +1,17 @@
-# The environment of every Headrace process: Airflow, Dask, DVC, Feast. Two targets: cpu, rapids.
-# Code is not in the image: a process runs what the workspace's commit holds, the same text the memo keys hash.
+# The environment of every Headrace process: Airflow, Dask, DVC, Feast, and the engine as a wheel. Two targets: cpu, rapids.
+# A project is not in the image: processes import the declarations of the workspace, a git clone, at the commit that it is at.
+
+# The wheel, built with the tools that the locks pin.
+FROM python:3.11.14-slim-bookworm AS wheel
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY headrace headrace
+RUN --mount=type=bind,source=requirements/bootstrap.txt,target=/tmp/bootstrap.txt \
+    --mount=type=bind,source=requirements/dev.txt,target=/tmp/dev.txt \
+    pip install --no-cache-dir --require-hashes --requirement /tmp/bootstrap.txt \
+    && uv build --wheel --build-constraints /tmp/dev.txt --require-hashes --out-dir /wheels
+
+
 FROM python:3.11.14-slim-bookworm AS cpu
 
 # hadolint ignore=DL3008 # Debian keeps only the newest version of a package; the base image's tag fixes the rest
@@ -15,8 +27,10 @@ COPY infra/images/install-lock.sh /usr/local/bin/install-lock
 RUN --mount=type=bind,source=requirements/runtime.txt,target=/tmp/runtime.txt \
     python -m venv /opt/environment \
     && install-lock /tmp/runtime.txt
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
-# The checkout that compose.yaml mounts belongs to another user; git reads from it only when told.
+# The checkout that compose.yaml mounts belongs to another user; git refuses to read it unless it is listed.
 RUN git config --system --add safe.directory /repository \
     && git config --system --add safe.directory /repository/.git
 
@@ -24,14 +38,12 @@ RUN git config --system --add safe.directory /repository \
 RUN useradd --uid 50000 --gid 0 --create-home airflow \
     && install --directory --owner=50000 --group=0 --mode=0770 /opt/airflow /srv/headrace /workspace
 
-COPY infra/images/headrace.sh /usr/local/bin/headrace
 COPY infra/images/open-workspace.sh /usr/local/bin/open-workspace
 COPY infra/images/airflow-healthy.sh /usr/local/bin/airflow-healthy
 COPY infra/images/airflow-init.sh /usr/local/bin/airflow-init
 
 ENV AIRFLOW_HOME=/opt/airflow \
-    HEADRACE_WORKSPACE=/workspace \
-    PYTHONPATH=/workspace
+    HEADRACE_WORKSPACE=/workspace
 USER 50000:0
 WORKDIR /workspace
 CMD ["headrace", "--help"]

@@ -10,7 +10,7 @@ ENV PATH=/opt/environment/bin:$PATH \
     PYTHONUNBUFFERED=1
 
 COPY infra/images/install-lock.sh /usr/local/bin/install-lock
-RUN --mount=type=bind,source=requirements/label-studio.txt,target=/tmp/label-studio.txt \
+RUN --mount=type=bind,source=headrace/stack/label-studio.txt,target=/tmp/label-studio.txt \
     python -m venv /opt/environment \
     && install-lock /tmp/label-studio.txt
 

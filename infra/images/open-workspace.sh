@@ -1,7 +1,7 @@
 #!/bin/sh
-# The workspace of the stack: a git clone on a volume in which stages run, moved forward where that loses nothing.
-# Releases are pushed to its `origin`: HEADRACE_GIT_REMOTE, by default a bare repository on a volume, fed from /repository.
-# Killed at any line, the next start finishes the job.
+# Open the workspace in which stages run: a git clone on a volume, created once and fast-forwarded at each start.
+# Releases are pushed to its `origin`: HEADRACE_GIT_REMOTE, by default a bare repository on a volume, fed from the project's
+# checkout, HEADRACE_REPOSITORY. Killed at any line, the next start completes it.
 set -eu
 
 workspace="${HEADRACE_WORKSPACE:?set HEADRACE_WORKSPACE to the folder of the clone}"
@@ -10,9 +10,9 @@ repository="${HEADRACE_REPOSITORY:-/repository}"
 branch=main
 
 case "$remote" in
-/*) # ours: take in the checkout's HEAD when that is a step forward
+/*) # a repository of our own: fast-forward it to the checkout's HEAD
     git -C "$repository" rev-parse --verify --quiet HEAD >/dev/null || {
-        echo "$repository: expected a git checkout with a commit, seen none; mount one there, then start again" >&2
+        echo "$repository: expected a git checkout with a commit, found none; mount one there, then start again" >&2
         exit 1
     }
     [ -e "$remote/HEAD" ] || git init --quiet --bare --initial-branch "$branch" "$remote"
@@ -21,7 +21,7 @@ case "$remote" in
     if ! git -C "$remote" rev-parse --verify --quiet "$ours" >/dev/null || git -C "$remote" merge-base --is-ancestor "$ours" "$theirs"; then
         git -C "$remote" update-ref "$ours" "$theirs"
     elif ! git -C "$remote" merge-base --is-ancestor "$theirs" "$ours"; then
-        echo "$remote: left as it is, it and $repository have gone separate ways; join them, or set HEADRACE_GIT_REMOTE"
+        echo "$remote: unchanged, because it and $repository have diverged; merge them, or set HEADRACE_GIT_REMOTE"
     fi
     ;;
 esac
@@ -32,9 +32,9 @@ if [ ! -e "$workspace/.git" ]; then
     mv "$workspace/.clone/.git" "$workspace/.git"
     rmdir "$workspace/.clone"
 fi
-# The index is written last: without one, the files are not all there yet.
+# Git writes the index last: without one, the files are incomplete.
 [ -e "$workspace/.git/index" ] || git -C "$workspace" reset --quiet --hard
 
 git -C "$workspace" pull --quiet --ff-only --tags origin "$branch" ||
-    echo "$workspace: left as it is, its origin is not a step forward from it; look with git status"
+    echo "$workspace: unchanged, because its origin is not a fast-forward; see git status"
 echo "$workspace: at $(git -C "$workspace" rev-parse --short HEAD), releases go to $remote"

@@ -1,4 +1,4 @@
-# PostgreSQL with one database for each who keeps state in it.
+# PostgreSQL with one database for each system that keeps its state there.
 FROM postgres:18.4-bookworm
 
 COPY infra/images/create-databases.sh /docker-entrypoint-initdb.d/create-databases.sh

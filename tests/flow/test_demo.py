@@ -21,36 +21,38 @@ from servers import S3, PostgreSQL
 from workspaces import git
 
 from headrace.stack import control
-from headrace.stack.process import Identity
+from headrace.stack.paths import StackPaths
 from headrace.stack.state import read_state
 from headrace.validate.validate_partition import validate_frame
-from infra.demo.airflow import Airflow
-from infra.demo.data import Year
-from infra.demo.seed_sources import Sources, key_of
+from infra.demo.airflow_client import AirflowClient
+from infra.demo.data import FlightYear
+from infra.demo.seed_sources import SourceSystems, flights_key
 from pipelines.flights.sources import flights
 
 DAY = date(2013, 1, 9)
 
 
 @pytest.fixture(scope="session")
-def year() -> Year:
-    return Year.installed()
+def year() -> FlightYear:
+    return FlightYear.installed()
 
 
 # The data
 
 
-def test_a_day_is_the_same_bytes_every_time_with_the_text_of_the_original(year: Year) -> None:
+def test_a_day_is_the_same_bytes_every_time_with_the_text_of_the_original(year: FlightYear) -> None:
     content = year.day(DAY).to_bytes()
 
     lines = gzip.decompress(content).decode().splitlines()
 
-    assert content == Year.installed().day(DAY).to_bytes()
+    assert content == FlightYear.installed().day(DAY).to_bytes()
     assert len(lines) == 1 + 902
     assert lines[1].startswith("2013,1,9,")
 
 
-def test_a_correction_changes_five_flights_and_all_rows_still_keep_the_contract(year: Year, tmp_path: Path) -> None:
+def test_a_correction_changes_five_flights_and_all_rows_still_keep_the_contract(
+    year: FlightYear, tmp_path: Path
+) -> None:
     before, after = year.day(DAY), year.day(DAY).corrected()
     (tmp_path / "day.csv.gz").write_bytes(after.to_bytes())
 
@@ -60,7 +62,7 @@ def test_a_correction_changes_five_flights_and_all_rows_still_keep_the_contract(
     assert result.rejected.height == 0
 
 
-def test_the_weather_of_a_day_comes_with_the_day_and_was_written_down_an_hour_later(year: Year) -> None:
+def test_the_weather_of_a_day_comes_with_the_day_and_was_written_down_an_hour_later(year: FlightYear) -> None:
     rows = list(year.weather(frozenset([DAY])))
 
     assert {(row["month"], row["day"]) for row in rows} == {("1", "9")}
@@ -69,10 +71,10 @@ def test_the_weather_of_a_day_comes_with_the_day_and_was_written_down_an_hour_la
     } == {timedelta(hours=1)}
 
 
-def test_days_arrive_once_and_can_be_corrected_and_taken_back(year: Year, s3: S3, postgres: PostgreSQL) -> None:
+def test_days_arrive_once_and_can_be_corrected_and_taken_back(year: FlightYear, s3: S3, postgres: PostgreSQL) -> None:
     bucket = s3.new_bucket()
     database = postgres.new_database()
-    sources = Sources.of(
+    sources = SourceSystems.connect(
         {
             "AWS_ENDPOINT_URL": s3.endpoint,
             "AWS_ACCESS_KEY_ID": s3.access_key,
@@ -83,16 +85,16 @@ def test_days_arrive_once_and_can_be_corrected_and_taken_back(year: Year, s3: S3
         },
         year,
     )
-    sources.open()
+    sources.create()
 
-    counted = [sources.arrive([DAY, date(2013, 1, 10)]) for _ in range(2)]
-    first = bucket.head(key_of(DAY))
-    sources.correct(DAY)
-    sources.delete(date(2013, 1, 10))
+    counted = [sources.add_days([DAY, date(2013, 1, 10)]) for _ in range(2)]
+    first = bucket.head(flights_key(DAY))
+    sources.correct_day(DAY)
+    sources.delete_day(date(2013, 1, 10))
 
     assert counted[0] == counted[1] == 902 + 932
-    assert [found.key for found in bucket.list("flights/")] == [key_of(DAY)]
-    assert bucket.head(key_of(DAY)) != first
+    assert [found.key for found in bucket.list("flights/")] == [flights_key(DAY)]
+    assert bucket.head(flights_key(DAY)) != first
     with psycopg.connect(sources.database) as connection:
         assert connection.execute("SELECT count(*) FROM planes").fetchone() == (3322,)
         assert connection.execute("SELECT count(DISTINCT day), count(*) FROM weather").fetchone() == (2, 144)
@@ -107,14 +109,14 @@ class Finished:
 
     repository: Path
     code: int
-    told: str
+    output: str
 
 
 @pytest.fixture(scope="module")
 def finished(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     with cloned(template, tmp_path_factory.mktemp("demo")) as repository, demo(repository) as process:
-        told, _ = process.communicate()
-        yield Finished(repository, process.returncode, told)
+        output, _ = process.communicate()
+        yield Finished(repository, process.returncode, output)
 
 
 @pytest.fixture
@@ -138,40 +140,42 @@ def demo(repository: Path) -> "subprocess.Popen[str]":
 
 
 def left_running(repository: Path) -> list[str]:
-    """Processes of the demo's stack that are still there, and any that was told about its home."""
-    state = read_state(control.locate(repository / ".headrace" / "demo"))
-    known: list[Identity] = [state.keeper, *(server.identity for server in state.servers)] if state else []
-    told = [
+    """Processes of the demo's stack that still run, and any whose arguments name its folder."""
+    state = read_state(StackPaths(repository / ".headrace" / "demo"))
+    recorded = [state.watchdog, *(server.process for server in state.servers)] if state else []
+    by_argument = [
         " ".join(process.info["cmdline"])
         for process in psutil.process_iter(["cmdline"])
         if any(str(repository) in word for word in process.info["cmdline"] or ())
     ]
-    return [*told, *(str(identity) for identity in known if identity.alive())]
+    return [*by_argument, *(str(process) for process in recorded if process.is_running())]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_demo_carries_real_data_the_whole_way_and_ends_with_nothing_running(finished: Finished) -> None:
-    assert finished.code == 0, finished.told
+    assert finished.code == 0, finished.output
     assert left_running(finished.repository) == []
-    assert "rejected airports: 1 of 1,458 by lon_suits_tz (faa EEN," in finished.told
-    assert "flights_release: flights/1, flights/2, flights/3" in finished.told
-    assert re.search(r"2\d labels, \d skipped, \d set aside", finished.told)
+    assert "rejected airports: 1 of 1,458 by lon_suits_tz (faa EEN," in finished.output
+    assert "flights_release: flights/1, flights/2, flights/3" in finished.output
+    assert re.search(r"2\d labels, \d skipped, \d rejected", finished.output)
     for question in ("delay_cause", "digit"):
-        found = re.search(rf"{question}: labels (\d+\.\d)% right against the hidden truth", finished.told)
+        found = re.search(rf"{question}: labels (\d+\.\d)% right against the hidden truth", finished.output)
         assert found
         assert float(found[1]) > 80
-        assert re.search(rf"{question}: \d+ answers to (24|40) items, alpha 0\.\d\d; [1-9]\d* sent back", finished.told)
-    assert re.search(r"\d\.\d% less log loss than predicting the base rate", finished.told)
+        assert re.search(
+            rf"{question}: \d+ answers to (24|40) items, alpha 0\.\d\d; [1-9]\d* sent back", finished.output
+        )
+    assert re.search(r"\d\.\d% less log loss than predicting the base rate", finished.output)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_second_refresh_computes_only_what_a_new_a_corrected_and_a_deleted_day_concern(finished: Finished) -> None:
-    found = re.finditer(r"^  (\w+ \w+) {2,}(\d.*)$", finished.told, flags=re.MULTILINE)
+    found = re.finditer(r"^  (\w+ \w+) {2,}(\d.*)$", finished.output, flags=re.MULTILINE)
     rows = {row[1]: row[2].split() for row in found}
 
-    # read or computed by the first refresh, by the second, carried over, gone
+    # read or computed by the first refresh, by the second, reused, removed
     assert rows["raw flights"] == ["14", "2", "12", "1"]
     assert rows["raw planes"] == ["1", "0", "1", "0"]
     assert rows["validated weather"][:4] == ["15", "2", "14", "0"]
@@ -199,7 +203,7 @@ def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: 
 def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: Finished, tmp_path: Path) -> None:
     home = finished.repository / ".headrace" / "demo"
 
-    with control.running(home, ["s3"], repository=finished.repository) as env:
+    with control.running(home, ["s3"], project=finished.repository) as env:
         clone = colleague(home, tmp_path)
         run(clone, env, "dvc", "pull")
         said = run(clone, env, "dvc", "repro")
@@ -213,7 +217,7 @@ def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: Fini
 def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finished, tmp_path: Path) -> None:
     home = finished.repository / ".headrace" / "demo"
 
-    with control.running(home, repository=finished.repository) as env:
+    with control.running(home, project=finished.repository) as env:
         clone = colleague(home, tmp_path)
         run(clone, env, "dvc", "pull")
         contract = clone / "pipelines/flights/sources/weather.py"
@@ -225,19 +229,19 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
         git(clone, "commit", "--quiet", "--all", "--message", "Less wind")
         git(clone, "push", "--quiet", "origin", "main")
 
-        airflow = Airflow.of(env, home / "logs" / "airflow")
+        airflow = AirflowClient.connect(env, home / "logs" / "airflow")
         with airflow.client:
             airflow.wait_for_dags(["flights_refresh"])
             refresh = airflow.trigger("flights_refresh")
             airflow.follow(refresh, lambda _tasks: None)
-            tasks = ("tables.validate", "tables.transform", "release.version")
-            found = {task: airflow.found(refresh, task) for task in tasks}
+            tasks = ("tables.validate", "tables.transform", "release.release")
+            found = {task: airflow.task_result(refresh, task) for task in tasks}
 
     assert "Running stage 'flights-validate-weather'" in reran
     for task in ("tables.validate", "tables.transform"):
         assert [stage["table"] for stage in found[task]["stages"] if stage["built"] or stage["gone"]] == []
-    assert found["release.version"]["name"] == "flights/4"
-    assert found["release.version"]["pushed"]["objects"] == 0, "the researcher's bytes were there already"
+    assert found["release.release"]["name"] == "flights/4"
+    assert found["release.release"]["pushed"]["objects"] == 0, "the researcher's bytes were there already"
 
 
 def colleague(home: Path, folder: Path) -> Path:
@@ -265,25 +269,26 @@ def test_an_interrupted_demo_leaves_nothing_running(repository: Path) -> None:
             if "postgres" in line:
                 process.send_signal(signal.SIGINT)
                 break
-        told, _ = process.communicate()
+        output, _ = process.communicate()
 
     assert process.returncode == 130
-    assert "nothing is left running" in told
+    assert "nothing is left running" in output
     assert left_running(repository) == []
 
 
 @pytest.mark.slow
 def test_a_demo_whose_task_fails_says_which_shows_the_end_of_its_log_and_stops_everything(repository: Path) -> None:
-    (repository / "pipelines" / "cli" / "data.py").write_text("raise RuntimeError('broken on purpose')\n")
+    with (repository / "pipelines" / "flights" / "__init__.py").open("a") as code:
+        code.write("import sys\nif 'ingest' in sys.argv:\n    raise RuntimeError('broken on purpose')\n")
     git(repository, "commit", "--quiet", "--all", "--message", "Break it")
 
     with demo(repository) as process:
-        told, _ = process.communicate()
+        output, _ = process.communicate()
 
     assert process.returncode == 1
-    assert "flights_refresh: the task tables.ingest (Ingest) failed" in told
-    assert "RuntimeError: broken on purpose" in told
-    assert "attempt=1.log" in told
+    assert "flights_refresh: the task tables.ingest (Ingest) failed" in output
+    assert "RuntimeError: broken on purpose" in output
+    assert "attempt=1.log" in output
     assert left_running(repository) == []
 
 

@@ -22,6 +22,7 @@ import yaml
 from packaging.specifiers import SpecifierSet
 from pydantic import AliasChoices
 
+import headrace
 from headrace.settings import Settings
 from headrace.stack.servers import postgres
 
@@ -226,13 +227,15 @@ def test_hadolint_has_nothing_to_say(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_an_image_takes_only_files_that_exist_and_that_its_context_lets_through(path: Path) -> None:
     text = path.read_text()
-    taken = set(re.findall(r"^COPY (\S+) ", text, re.MULTILINE)) | set(re.findall(r"type=bind,source=([^,]+)", text))
+    copied = [name for names in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for name in names.split()]
+    taken = {*copied, *re.findall(r"type=bind,source=([^,]+)", text)}
 
-    ignored, *let_through = path.with_name(f"{path.name}.dockerignore").read_text().split()
+    ignored, *rest = path.with_name(f"{path.name}.dockerignore").read_text().split()
 
     assert ignored == "*"
-    assert {name.removeprefix("!") for name in let_through} == taken
-    assert all((ROOT / name).is_file() for name in taken)
+    assert {name.removeprefix("!") for name in rest if name != "**/__pycache__"} == taken
+    assert all((ROOT / name).exists() for name in taken)
+    assert "**/__pycache__" in rest or all((ROOT / name).is_file() for name in taken)
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -246,6 +249,31 @@ def test_an_image_starts_from_a_pinned_release_and_ends_as_an_ordinary_user(path
     assert all(re.search(r":\d+\.\d+(\.\d+)?(-[\w-]+)?$", base) for base in bases)
     assert int(users[-1]) > 0
     assert "PYTHONDONTWRITEBYTECODE" not in text
+
+
+def test_the_image_holds_the_engine_as_a_wheel_and_no_code_of_a_project() -> None:
+    text = (INFRA / "images" / "headrace.Dockerfile").read_text()
+    (wheel, *final) = re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]
+
+    assert re.search(r"^COPY headrace headrace$", wheel, re.MULTILINE)
+    assert "uv build --wheel --build-constraints /tmp/dev.txt --require-hashes" in wheel
+    assert "pip install --no-cache-dir --no-deps --no-index /wheels/*.whl" in final[0]
+    assert set(re.findall(r"^COPY (\S+)/", "".join(final), re.MULTILINE)) == {"infra/images"}
+    assert not re.search(r"PYTHONPATH|pipelines|COPY headrace", "".join(final))
+
+
+@pytest.mark.parametrize("path", [*sorted(INFRA.rglob("*.yaml")), *SCRIPTS], ids=lambda path: path.name)
+def test_no_process_finds_an_engine_in_the_workspace(path: Path) -> None:
+    assert not re.search(r"PYTHONPATH|python -m (headrace|distributed|dask|airflow)", path.read_text())
+
+
+def test_the_chart_and_what_stands_beside_it_run_the_image_of_this_engine() -> None:
+    values = yaml.safe_load((INFRA / "helm" / "airflow-values.yaml").read_text())["images"]["airflow"]
+    beside = re.findall(r"image: &image (\S+)", (INFRA / "helm" / "headrace.yaml").read_text())
+
+    assert values["tag"] == headrace.__version__
+    assert beside == [f"{values['repository']}:{headrace.__version__}"]
+    assert f"{values['repository']}:{headrace.__version__}" in (INFRA / "README.md").read_text()
 
 
 def test_the_images_run_one_python_which_the_project_supports() -> None:

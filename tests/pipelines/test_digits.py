@@ -42,7 +42,7 @@ def test_to_add_it_took_one_folder_and_nothing_else() -> None:
 
 
 def test_a_picture_is_read_as_what_it_shows_and_what_it_says_of_itself(tmp_path: Path) -> None:
-    picture = digits.pictures()[0]
+    picture = digits.digit_images()[0]
     (tmp_path / "x.png").write_bytes(picture.png)
 
     row = images.read(tmp_path / "x.png").row(0, named=True)
@@ -55,13 +55,13 @@ def test_a_picture_is_read_as_what_it_shows_and_what_it_says_of_itself(tmp_path:
 
 
 def test_the_same_pictures_are_the_same_bytes_and_none_tells_its_digit() -> None:
-    picture = digits.pictures()[3]
+    picture = digits.digit_images()[3]
     with Image.open(io.BytesIO(picture.png)) as opened:
         said = opened.text  # type: ignore[attr-defined]
 
     assert set(said) == {"Title", "Creation Time"}
-    digits.pictures.cache_clear()
-    assert digits.pictures()[3].png == picture.png
+    digits.digit_images.cache_clear()
+    assert digits.digit_images()[3].png == picture.png
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_same_pictures_are_the_same_bytes_and_none_tells_its_digit() -> None
     [
         (b"", "0 bytes cannot be decoded"),
         (b"GIF89a" + bytes(40), "46 bytes cannot be decoded"),
-        (digits.pictures()[0].png[:200], "200 bytes cannot be decoded"),
+        (digits.digit_images()[0].png[:200], "200 bytes cannot be decoded"),
         (bytes(20_000), "at most 16,384 bytes, seen 20,000"),
     ],
 )
@@ -117,7 +117,7 @@ def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_sugg
 
 @pytest.mark.slow
 def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right(campaign: Digits) -> None:
-    truth = digits.truth()
+    truth = digits.true_digits()
     campaign.send()
     ann, bob, eve = (campaign.server.person(name) for name in ("ann", "bob", "eve"))
     tasks = campaign.tasks()

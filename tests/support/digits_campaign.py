@@ -39,7 +39,7 @@ class Digits:
     def arrived(cls, server: "LabelServer", s3: S3, root: Path, title: str, count: int) -> "Digits":
         """`count` pictures in a new bucket, ingested and validated."""
         bucket = s3.new_bucket()
-        digits.put(s3.client, bucket.name, count)
+        digits.upload_images(s3.client, bucket.name, count)
         settings = server.settings(HEADRACE_BUCKET=bucket.name, AWS_ENDPOINT_URL=s3.endpoint)
         dataset = load_dataset("digits")
         labeling = replace(dataset.labels[0], title=title[-50:])

@@ -15,7 +15,7 @@ from label_campaign import DAYS, Campaign
 
 from headrace.label.label_studio import tasks
 from headrace.settings import Settings
-from headrace.stack.annotator import annotator
+from headrace.stack.annotator import create_annotator
 from headrace.stack.control import running
 
 CONTROL = "cause"
@@ -84,7 +84,7 @@ class LabelServer:
     def person(self, name: str) -> Person:
         """The annotator `name`, invited if need be."""
         if name not in self.people:
-            token = annotator(self.url, self.token, f"{name}@example.com", f"{name}'s own password")
+            token = create_annotator(self.url, self.token, f"{name}@example.com", f"{name}'s own password")
             self.people[name] = Person(self.url, token)
         return self.people[name]
 

@@ -1,13 +1,13 @@
-"""Every system of the stack, in the order it is shown."""
+"""The systems of the stack, in the order in which they are shown."""
 
 from collections.abc import Callable, Iterable, Mapping
 
+from headrace.stack.config import StackConfig
 from headrace.stack.errors import StackError
-from headrace.stack.paths import Site
 from headrace.stack.server import System
 from headrace.stack.servers import airflow, dask, label_studio, postgres, s3, workspace
 
-SYSTEMS: Mapping[str, Callable[[Site], System]] = {
+SYSTEMS: Mapping[str, Callable[[StackConfig], System]] = {
     "s3": s3.system,
     "postgres": postgres.system,
     "label-studio": label_studio.system,
@@ -22,36 +22,44 @@ PORTS: Mapping[str, tuple[str, ...]] = {
     "dask": ("dask", "dask-dashboard"),
     "airflow": ("airflow",),
 }
-NEEDS: Mapping[str, tuple[str, ...]] = {
+DEPENDS_ON: Mapping[str, tuple[str, ...]] = {
     "workspace": ("s3",),
     "dask": ("workspace",),
     "airflow": ("postgres", "workspace"),
 }
 
 
-def chosen(only: Iterable[str]) -> tuple[str, ...]:
-    """The systems asked for and those they need, in order; all when none is named."""
-    wanted = set(only) or set(SYSTEMS)
-    if unknown := wanted - set(SYSTEMS):
+def select_systems(only: Iterable[str]) -> tuple[str, ...]:
+    """The systems in `only` and those that they depend on, in order; all if it is empty.
+
+    Raises:
+        StackError: A name is unknown.
+    """
+    selected = set(only) or set(SYSTEMS)
+    if unknown := selected - set(SYSTEMS):
         raise StackError(
-            f"no system is called {', '.join(sorted(unknown))}. The stack knows: {', '.join(SYSTEMS)}.\n"
-            "Next: `headrace stack up --only s3,postgres`."
+            f"There is no system {', '.join(sorted(unknown))} in the stack. There are: {', '.join(SYSTEMS)}.\n"
+            "Next: `headrace stack up --only s3,postgres`, for example."
         )
-    while missing := {need for name in wanted for need in NEEDS.get(name, ())} - wanted:
-        wanted |= missing
-    return tuple(name for name in SYSTEMS if name in wanted)
+    while missing := {other for name in selected for other in DEPENDS_ON.get(name, ())} - selected:
+        selected |= missing
+    return tuple(name for name in SYSTEMS if name in selected)
 
 
-def ports_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of the ports these systems listen on."""
+def port_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of the ports that these systems listen on."""
     return tuple(port for name in names for port in PORTS.get(name, ()))
 
 
-def describe(site: Site, names: Iterable[str]) -> tuple[System, ...]:
-    """Each system as this home runs it."""
-    return tuple(SYSTEMS[name](site) for name in names)
+def build_systems(config: StackConfig, names: Iterable[str]) -> tuple[System, ...]:
+    """Each system as it runs in this home.
+
+    Raises:
+        StackError: A system lacks a program or the project.
+    """
+    return tuple(SYSTEMS[name](config) for name in names)
 
 
-def exports(systems: Iterable[System]) -> dict[str, str]:
-    """All that a pipeline must know to reach these systems."""
+def collect_exports(systems: Iterable[System]) -> dict[str, str]:
+    """All settings with which a pipeline reaches these systems."""
     return {key: value for system in systems for key, value in system.exports.items()}

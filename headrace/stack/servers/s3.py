@@ -1,47 +1,46 @@
-"""S3: `rclone serve s3` on a folder; real signatures, real files, no versioning."""
+"""S3: `rclone serve s3` on a folder; signatures are checked, objects are files, there are no versions."""
 
 from headrace.stack import environment, probes
-from headrace.stack.paths import ADDRESS, Site
-from headrace.stack.server import Page, Runner, Server, System
+from headrace.stack.config import HOST, StackConfig
+from headrace.stack.server import CommandRunner, Endpoint, Server, System
 
 BUCKET = "headrace"
 REGION = "us-east-1"
 
 
-def system(site: Site) -> System:
+def system(config: StackConfig) -> System:
     """One server; a bucket is a folder below its root."""
-    root = site.folder("s3")
+    root = config.folder("s3")
 
-    async def prepare(_run: Runner) -> None:
+    async def prepare(_run: CommandRunner) -> None:
         (root / BUCKET).mkdir(parents=True, exist_ok=True)
 
-    async def healthy(_started: float) -> bool:
-        return await probes.answers(site.url("s3"))
+    async def is_healthy(_started_at: float) -> bool:
+        return await probes.responds(config.url("s3"))
 
-    pair = f"{site.secrets.s3_key},{site.secrets.s3_secret}"
-    address = f"{ADDRESS}:{site.ports['s3']}"
+    key_pair = f"{config.credentials.s3_key},{config.credentials.s3_secret}"
     server = Server(
         name="s3",
         command=(
-            str(environment.binaries() / "rclone"), "serve", "s3", str(root), "--addr", address,
+            environment.find_program("rclone"), "serve", "s3", str(root), "--addr", f"{HOST}:{config.ports['s3']}",
             "--config", "/dev/null",
         ),
-        healthy=healthy,
+        probe=is_healthy,
         prepare=prepare,
-        env=environment.plain() | {"RCLONE_AUTH_KEY": f'"{pair}"'},  # in quotes, for the option is a list
-        limit_s=30,
+        env=environment.base_environment() | {"RCLONE_AUTH_KEY": f'"{key_pair}"'},  # quoted: the option is a CSV list
+        start_timeout_s=30,
     )  # fmt: skip
-    page = Page("S3", site.url("s3"), site.secrets.s3_key, site.secrets.s3_secret)
-    return System("s3", (server,), exports(site), (page,))
+    endpoint = Endpoint("S3", config.url("s3"), config.credentials.s3_key, config.credentials.s3_secret)
+    return System("s3", (server,), exports(config), (endpoint,))
 
 
-def exports(site: Site) -> dict[str, str]:
-    """Address and keys. rclone answers no checksum that it was not asked for, hence `when_required`."""
+def exports(config: StackConfig) -> dict[str, str]:
+    """Address and credentials. rclone sends no checksum that was not requested, hence `when_required`."""
     return {
         "HEADRACE_BUCKET": BUCKET,
-        "AWS_ENDPOINT_URL": site.url("s3"),
-        "AWS_ACCESS_KEY_ID": site.secrets.s3_key,
-        "AWS_SECRET_ACCESS_KEY": site.secrets.s3_secret,
+        "AWS_ENDPOINT_URL": config.url("s3"),
+        "AWS_ACCESS_KEY_ID": config.credentials.s3_key,
+        "AWS_SECRET_ACCESS_KEY": config.credentials.s3_secret,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",

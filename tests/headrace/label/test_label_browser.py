@@ -18,7 +18,7 @@ from headrace.dataset import Dataset
 from headrace.label import commands
 from headrace.project.loading import load_dataset
 from headrace.settings import Settings
-from headrace.stack.annotator import annotator
+from headrace.stack.annotator import create_annotator
 from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
@@ -59,7 +59,7 @@ def page(label_studio: LabelServer, request: pytest.FixtureRequest) -> Iterator[
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  only where there is a browser
 
     email = f"{abs(hash(request.node.name))}@example.com"
-    annotator(label_studio.url, label_studio.token, email, PASSWORD)
+    create_annotator(label_studio.url, label_studio.token, email, PASSWORD)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
@@ -138,7 +138,7 @@ def test_three_pictures_that_a_person_sees_and_reads_become_labels(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
     campaign = Digits.arrived(label_studio, s3, tmp_path, "Which digit is this? (browser)", count=20)
     campaign.send(sample=ITEMS)
-    truth = digits.truth()
+    truth = digits.true_digits()
     by_picture = {task["data"]["picture"]: truth[item] for item, task in campaign.tasks().items()}
     screen = Screen.open(page, label_studio, campaign.project)
 

@@ -29,6 +29,7 @@ from headrace.label.label_studio.client import LabelStudio, opened
 from headrace.label.label_studio.http import LabelStudioError
 from headrace.label.label_studio.import_tasks import Sender
 from headrace.stack import control
+from headrace.stack.paths import StackPaths
 from headrace.stack.state import read_state
 
 pytestmark = pytest.mark.slow
@@ -138,7 +139,7 @@ def test_a_server_killed_in_mid_import_and_started_again_holds_every_task_exactl
 def started(home: Path) -> Iterator[LabelServer]:
     """A Label Studio that stays when the block ends."""
     control.up(home, only=("label-studio",))
-    env = control.read_env(control.locate(home))
+    env = control.read_env(StackPaths(home))
     server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
     yield server
     server.http.close()
@@ -160,10 +161,10 @@ def stored(campaign: Campaign) -> int:
 
 def kill_server(home: Path) -> None:
     """As a machine does that runs out of memory."""
-    state = read_state(control.locate(home))
+    state = read_state(StackPaths(home))
     assert state
     [server] = state.servers
-    process = psutil.Process(server.identity.pid)
+    process = psutil.Process(server.process.pid)
     for one in (*process.children(recursive=True), process):
         one.send_signal(signal.SIGKILL)
 

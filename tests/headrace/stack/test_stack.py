@@ -19,11 +19,17 @@ import psycopg
 import pytest
 
 from headrace.settings import Settings
-from headrace.stack import control, launcher, process
+from headrace.stack import control, launcher
+from headrace.stack.config import load_config
 from headrace.stack.errors import StackError, StartFailedError
-from headrace.stack.paths import REPOSITORY, load_site
-from headrace.stack.state import Event, State, read_state
+from headrace.stack.paths import StackPaths
+from headrace.stack.process import process_tree, still_running
+from headrace.stack.state import Event, StackState, read_state
 
+pytestmark = pytest.mark.server
+
+ROOT = Path(__file__).parents[3]
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
 BASE = ("s3", "postgres")
 OWNER = """
 import sys, time
@@ -41,28 +47,28 @@ def home(tmp_path: Path) -> Iterator[Path]:
     control.down(tmp_path / "home")
 
 
-def known(home: Path) -> State:
-    state = read_state(control.locate(home))
+def state_of(home: Path) -> StackState:
+    state = read_state(StackPaths(home))
     assert state is not None
     return state
 
 
-def family(state: State) -> list[psutil.Process]:
-    return process.family([state.keeper, *(server.identity for server in state.servers)])
+def processes(state: StackState) -> list[psutil.Process]:
+    return process_tree([state.watchdog, *(server.process for server in state.servers)])
 
 
-def soon(true: Callable[[], bool], seconds: float = 15) -> bool:
-    until = time.monotonic() + seconds
-    while not true() and time.monotonic() < until:
+def eventually(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return true()
+    return condition()
 
 
 @pytest.fixture
 def owner(home: Path) -> Iterator["subprocess.Popen[str]"]:
     """Another process that has the stack running."""
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, home, *BASE], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        [sys.executable, "-c", OWNER, home, *BASE], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "up\n"
@@ -86,16 +92,16 @@ def test_what_is_exported_reaches_every_server(home: Path) -> None:
 
     assert listing["Name"] == "headrace"
     assert database == ("source",)
-    assert found.healthy
+    assert found.is_healthy
     assert [server.name for server, _ in found.servers] == ["s3", "postgres"]
 
 
 def test_after_the_block_nothing_is_left(home: Path) -> None:
     with control.running(home, BASE):
-        members = family(known(home))
+        members = processes(state_of(home))
 
     assert len(members) > 4
-    assert process.living(members) == []
+    assert still_running(members) == []
     assert control.status(home).state == "stopped"
 
 
@@ -105,18 +111,18 @@ def test_a_second_up_finds_the_first(home: Path) -> None:
 
     second = control.up(home, BASE, events.append)
 
-    assert [server.identity for server, _ in first.servers] == [server.identity for server, _ in second.servers]
-    assert second.healthy
+    assert [server.process for server, _ in first.servers] == [server.process for server, _ in second.servers]
+    assert second.is_healthy
     assert events == [], "nothing was started"
 
 
 def test_the_servers_outlive_the_up_that_has_ended(home: Path) -> None:
-    command = [sys.executable, "-m", "headrace.stack", "up", "--home", str(home), "--only", ",".join(BASE)]
+    command = [HEADRACE, "stack", "up", "--home", str(home), "--only", ",".join(BASE)]
 
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
 
-    assert control.status(home).healthy
-    assert control.read_env(control.locate(home))["AWS_ENDPOINT_URL"] in printed.stdout
+    assert control.status(home).is_healthy
+    assert control.read_env(StackPaths(home))["AWS_ENDPOINT_URL"] in printed.stdout
     assert "ready in" in printed.stderr, "progress goes to stderr"
 
 
@@ -128,17 +134,17 @@ def test_a_stack_that_lacks_what_is_asked_for_says_so(home: Path) -> None:
 
 
 def test_an_unknown_system_is_named_with_those_there_are(home: Path) -> None:
-    with pytest.raises(StackError, match=r"no system is called mysql\. The stack knows: s3, postgres"):
+    with pytest.raises(StackError, match=r"There is no system mysql in the stack\. There are: s3, postgres"):
         control.up(home, ["mysql"])
 
 
 def test_down_twice_is_fine(home: Path) -> None:
     control.up(home, BASE)
-    members = family(known(home))
+    members = processes(state_of(home))
 
     assert control.down(home) is True
     assert control.down(home) is False
-    assert process.living(members) == []
+    assert still_running(members) == []
 
 
 def test_down_where_nothing_ever_ran_is_fine(home: Path) -> None:
@@ -156,15 +162,15 @@ def test_a_restart_keeps_addresses_secrets_and_data(home: Path) -> None:
 
 
 def test_a_home_of_an_earlier_version_gets_the_secrets_it_lacks_and_keeps_the_others(home: Path) -> None:
-    first = load_site(control.locate(home)).secrets
+    first = load_config(StackPaths(home)).credentials
     keys = home / "stack" / "secrets.json"
     keys.write_text(json.dumps({name: value for name, value in vars(first).items() if name != "pseudonym_key"}))
 
-    second = load_site(control.locate(home)).secrets
+    second = load_config(StackPaths(home)).credentials
 
     assert second.postgres == first.postgres
     assert second.pseudonym_key not in ("", first.pseudonym_key)
-    assert load_site(control.locate(home)).secrets == second, "and they stay"
+    assert load_config(StackPaths(home)).credentials == second, "and they stay"
 
 
 def test_a_port_that_somebody_took_meanwhile_is_left_to_him(home: Path) -> None:
@@ -173,57 +179,57 @@ def test_a_port_that_somebody_took_meanwhile_is_left_to_him(home: Path) -> None:
 
     with socket.create_server(("127.0.0.1", port)), control.running(home, ["s3"]) as second:
         assert second["AWS_ENDPOINT_URL"] != first["AWS_ENDPOINT_URL"]
-        assert control.status(home).healthy
+        assert control.status(home).is_healthy
 
 
 def test_a_killed_owner_leaves_no_process_behind(home: Path, owner: "subprocess.Popen[str]") -> None:
-    members = family(known(home))
+    members = processes(state_of(home))
 
     owner.kill()
 
-    assert soon(lambda: process.living(members) == [])
+    assert eventually(lambda: still_running(members) == [])
 
 
 def test_ctrl_c_leaves_no_process_behind(home: Path, owner: "subprocess.Popen[str]") -> None:
-    members = family(known(home))
+    members = processes(state_of(home))
 
     owner.send_signal(signal.SIGINT)
 
-    assert soon(lambda: process.living(members) == [])
+    assert eventually(lambda: still_running(members) == [])
 
 
 def test_an_up_killed_while_it_starts_leaves_no_process_behind(home: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", OWNER, home, *BASE], cwd=REPOSITORY) as child:
-        assert soon(lambda: (home / "stack.json").exists() and bool(known(home).servers))
-        members = family(known(home))
+    with subprocess.Popen([sys.executable, "-c", OWNER, home, *BASE], cwd=ROOT) as child:
+        assert eventually(lambda: (home / "stack.json").exists() and bool(state_of(home).servers))
+        members = processes(state_of(home))
         child.kill()
 
-    assert soon(lambda: process.living([*members, *family(known(home))]) == [])
+    assert eventually(lambda: still_running([*members, *processes(state_of(home))]) == [])
     assert control.down(home) is False
 
 
-@pytest.mark.parametrize("victim", ["keeper", "supervisor"])
+@pytest.mark.parametrize("victim", ["watchdog", "supervisor"])
 def test_a_killed_supervisor_takes_every_server_along(home: Path, victim: str) -> None:
     control.up(home, BASE)
-    state = known(home)
-    members = family(state)
-    keeper = psutil.Process(state.keeper.pid)
+    state = state_of(home)
+    members = processes(state)
+    watchdog = psutil.Process(state.watchdog.pid)
 
-    (keeper if victim == "keeper" else keeper.children()[0]).kill()
+    (watchdog if victim == "watchdog" else watchdog.children()[0]).kill()
 
-    assert soon(lambda: process.living(members) == [])
+    assert eventually(lambda: still_running(members) == [])
     assert control.status(home).state == "stopped"
-    assert control.up(home, BASE).healthy, "and the next one starts"
+    assert control.up(home, BASE).is_healthy, "and the next one starts"
 
 
 def test_a_server_that_dies_takes_the_stack_along_and_status_says_which(home: Path) -> None:
     found = control.up(home, BASE)
-    members = family(known(home))
+    members = processes(state_of(home))
 
-    os.kill(found.servers[0][0].identity.pid, signal.SIGKILL)
+    os.kill(found.servers[0][0].process.pid, signal.SIGKILL)
 
-    assert soon(lambda: process.living(members) == [])
-    assert "s3 was killed by signal 9; the other servers were stopped" in known(home).why
+    assert eventually(lambda: still_running(members) == [])
+    assert "s3 was killed by signal 9; the other servers were stopped" in state_of(home).error
 
 
 def test_a_failed_start_names_the_server_shows_the_end_of_its_log_and_stops_the_others(home: Path) -> None:
@@ -238,15 +244,15 @@ def test_a_failed_start_names_the_server_shows_the_end_of_its_log_and_stops_the_
     assert message.startswith("postgres ended with exit code 1; the other servers were stopped. The end of ")
     assert "was initialized by PostgreSQL version 9" in message
     assert "Next: `headrace stack up" in message
-    assert family(known(home)) == []
+    assert processes(state_of(home)) == []
 
 
 def test_a_failed_start_is_a_message_and_an_exit_code_not_a_stack_trace(home: Path) -> None:
     (home / "stack" / "postgres").mkdir(parents=True)
     (home / "stack" / "postgres" / "PG_VERSION").write_text("9\n")
-    command = [sys.executable, "-m", "headrace.stack", "up", "--home", str(home), "--only", "postgres"]
+    command = [HEADRACE, "stack", "up", "--home", str(home), "--only", "postgres"]
 
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
 
     assert done.returncode == 1
     assert "postgres ended with exit code" in done.stderr
@@ -258,7 +264,7 @@ def test_only_127_0_0_1_is_listened_on(home: Path) -> None:
 
     listening = [
         connection.laddr.ip
-        for member in family(known(home))
+        for member in processes(state_of(home))
         for connection in member.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
@@ -269,7 +275,7 @@ def test_only_127_0_0_1_is_listened_on(home: Path) -> None:
 
 def test_no_secret_stands_on_a_command_line_or_in_a_file_that_others_can_read(home: Path) -> None:
     with control.running(home, BASE) as env:
-        lines = [" ".join(member.cmdline()) for member in family(known(home))]
+        lines = [" ".join(member.cmdline()) for member in processes(state_of(home))]
         secrets = json.loads((home / "stack" / "secrets.json").read_text()).values()
         holders = [
             path
@@ -297,17 +303,17 @@ def test_the_environment_is_read_by_the_settings_and_by_a_shell_alike(home: Path
 
 
 def test_where_the_kernel_does_not_help_a_server_is_watched_over_and_ends_with_its_parent() -> None:
-    watcher = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from headrace.stack import launcher; import os; "
-    watcher += "launcher.watch(os.getppid(), 15, ['sleep', '600'])"
+    watcher = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from headrace.stack import launcher; import os; "
+    watcher += "launcher.run_and_watch_parent(os.getppid(), 15, ['sleep', '600'])"
     parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {watcher!r}]); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", parent]) as child:
         below = psutil.Process(child.pid)
-        assert soon(lambda: [one.name() for one in below.children(recursive=True)].count("sleep") == 1)
+        assert eventually(lambda: [one.name() for one in below.children(recursive=True)].count("sleep") == 1)
         members = below.children(recursive=True)
 
         child.kill()
 
-    assert soon(lambda: process.living(members) == [])
+    assert eventually(lambda: still_running(members) == [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the watcher looks")

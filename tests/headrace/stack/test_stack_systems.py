@@ -13,9 +13,11 @@ import httpx
 import pytest
 
 from headrace.stack import control, environment
-from headrace.stack.annotator import annotator
+from headrace.stack.annotator import create_annotator
 from headrace.stack.errors import StartFailedError
 from headrace.stack.state import Event
+
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture
@@ -49,11 +51,11 @@ def commit(folder: Path, text: str) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def soon(true: Callable[[], bool], seconds: float = 15) -> bool:
-    until = time.monotonic() + seconds
-    while not true() and time.monotonic() < until:
+def eventually(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return true()
+    return condition()
 
 
 def test_the_workspace_is_a_clone_of_what_is_committed_and_can_reach_the_bucket(home: Path, repository: Path) -> None:
@@ -72,16 +74,16 @@ def test_the_workspace_is_a_clone_of_what_is_committed_and_can_reach_the_bucket(
 
 
 def test_a_new_commit_reaches_the_workspace_at_the_next_up(home: Path, repository: Path) -> None:
-    with control.running(home, ["workspace"], repository=repository):
+    with control.running(home, ["workspace"], project=repository):
         pass
     second = commit(repository, "second")
 
-    with control.running(home, ["workspace"], repository=repository):
+    with control.running(home, ["workspace"], project=repository):
         assert git(home / "workspace", "rev-parse", "HEAD") == second
 
 
 def test_a_workspace_that_went_its_own_way_is_kept_and_the_difference_is_named(home: Path, repository: Path) -> None:
-    with control.running(home, ["workspace"], repository=repository):
+    with control.running(home, ["workspace"], project=repository):
         release = commit(home / "workspace", "a release")
         git(home / "workspace", "push", "--quiet", "origin", "main")
     commit(repository, "another way")
@@ -91,7 +93,7 @@ def test_a_workspace_that_went_its_own_way_is_kept_and_the_difference_is_named(h
         assert git(home / "workspace", "rev-parse", "HEAD") == release
     notes = [event.detail for event in events if event.state == "note"]
     assert len(notes) == 1
-    assert "have gone separate ways" in notes[0]
+    assert "have diverged" in notes[0]
     assert f"git pull {(home / 'origin.git').resolve()} main" in notes[0]
 
 
@@ -99,18 +101,18 @@ def test_a_clone_without_a_commit_is_told_what_to_do(home: Path, repository: Pat
     shutil.rmtree(repository / ".git")
     git(repository, "init", "--quiet")
 
-    with pytest.raises(StartFailedError, match=r"has no commit yet[\s\S]*Next: `git commit`"):
-        control.up(home, ["workspace"], repository=repository)
+    with pytest.raises(StartFailedError, match=r"has no commit yet[\s\S]*Next: `git add --all && git commit`"):
+        control.up(home, ["workspace"], project=repository)
 
 
 def test_a_dask_worker_that_dies_is_replaced(home: Path, repository: Path) -> None:
-    found = control.up(home, ["dask"], repository=repository)
-    victim = next(server.identity for server, _ in found.servers if server.name == "dask-worker-1")
+    found = control.up(home, ["dask"], project=repository)
+    victim = next(server.process for server, _ in found.servers if server.name == "dask-worker-1")
 
     os.kill(victim.pid, signal.SIGKILL)
 
-    assert soon(lambda: victim not in [server.identity for server, _ in control.status(home).servers])
-    assert soon(lambda: control.status(home).healthy)
+    assert eventually(lambda: victim not in [server.process for server, _ in control.status(home).servers])
+    assert eventually(lambda: control.status(home).is_healthy)
 
 
 def test_label_studio_is_closed_to_strangers_and_gives_an_annotator_an_account_of_his_own(home: Path) -> None:
@@ -118,8 +120,8 @@ def test_label_studio_is_closed_to_strangers_and_gives_an_annotator_an_account_o
     with control.running(home, ["label-studio"]) as env:
         url = env["LABEL_STUDIO_URL"]
 
-        token = annotator(url, env["LABEL_STUDIO_API_KEY"], "ann@example.com", "a-good-password")
-        again = annotator(url, env["LABEL_STUDIO_API_KEY"], "ann@example.com", "a-good-password")
+        token = create_annotator(url, env["LABEL_STUDIO_API_KEY"], "ann@example.com", "a-good-password")
+        again = create_annotator(url, env["LABEL_STUDIO_API_KEY"], "ann@example.com", "a-good-password")
         person = httpx.get(f"{url}/api/current-user/whoami", headers={"Authorization": f"Token {token}"}).json()
         with httpx.Client(base_url=url) as browser:
             browser.get("/user/signup/")
@@ -141,7 +143,7 @@ def test_a_shell_whose_input_is_a_socket_still_finds_our_python_first(
     with ours, theirs:
         done = subprocess.run(
             ["bash", "-c", "command -v python"],
-            stdin=theirs.fileno(), env=environment.plain(), check=True, capture_output=True, text=True,
+            stdin=theirs.fileno(), env=environment.base_environment(), check=True, capture_output=True, text=True,
         )  # fmt: skip
 
-    assert done.stdout.strip() == str(environment.binaries() / "python")
+    assert done.stdout.strip() == str(environment.bin_folder() / "python")
