@@ -189,7 +189,8 @@ def parse_log_line(line: str) -> tuple[int, str]:
         case {"error": {"message": str(message)}}:
             return logging.ERROR, message
         case {"level": str(level), "message": str(message), **rest}:
-            text = "\n".join(filter(None, (message, rest.get("exception"))))
+            trace = rest.get("exception")
+            text = f"{message}\n{trace}" if trace else message
             return logging.getLevelNamesMapping().get(level, logging.INFO), text
     return logging.INFO, line
 

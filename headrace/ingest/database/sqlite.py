@@ -106,8 +106,8 @@ class SQLiteBackend:
         except sqlite3.Error as error:
             if is_transient_sql_error(error):
                 raise DatabaseUnreachableError(
-                    f"{self.path}: {name} cannot be read: {error}, for {LOCK_TIMEOUT_S:.0f} s. Another process holds the"
-                    " file's lock; let it finish, then run the same command again."
+                    f"{self.path}: {name} cannot be read: {error}, for {LOCK_TIMEOUT_S:.0f} s. Another process holds"
+                    " the file's lock; let it finish, then run the same command again."
                 ) from error
             raise DatabaseError(f"{self.path}: {name} cannot be read: {error}.") from error
 

@@ -128,7 +128,7 @@ def test_a_dvc_that_another_one_keeps_waiting_is_tried_again_and_a_stage_that_fa
     from headrace.airflow.training import training_dag
 
     (workspace.root / "dvc.yaml").write_text("stages:\n  train:\n    cmd: exit ${code}\n    outs: [nothing]\n")
-    train: Any = training_dag("flights", stage="train", metrics="metrics.json").get_task("train")  # type: ignore[attr-defined]
+    train: Any = training_dag("flights", stage="train", metrics="metrics.json").get_task("train")
 
     def exits(code: int) -> bool:
         (workspace.root / "params.yaml").write_text(f"code: {code}\n")
