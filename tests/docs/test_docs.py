@@ -24,9 +24,6 @@ def followed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
         file.parent.mkdir(parents=True, exist_ok=True)
         (file.parent / "__init__.py").touch()
         file.write_text(code)
-    workspace.edit(
-        "headrace/project/loading.py", 'NAMES = ("flights", "digits")', 'NAMES = ("flights", "digits", "sales")'
-    )
     bucket = Bucket(
         workspace.bucket,
         endpoint=workspace.remote.endpoint,
@@ -49,7 +46,7 @@ def followed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
 
 @pytest.mark.slow
 def test_the_walk_through_adds_a_dataset_that_is_ingested_versioned_and_published(followed: Workspace) -> None:
-    block = re.search(r"```sh\n(headrace stages.*?)```", WALK.read_text(), re.DOTALL)
+    block = re.search(r"```sh\n(headrace dvc-sync.*?)```", WALK.read_text(), re.DOTALL)
     assert block
     commands = [line.split("#")[0].split() for line in block[1].splitlines()]
 
@@ -57,7 +54,7 @@ def test_the_walk_through_adds_a_dataset_that_is_ingested_versioned_and_publishe
 
     assert "features/sales/shop_turnover: 2 computed (2026-01-01, 2026-01-02)" in said["run sales"]
     assert "stale" not in said["plan sales"]
-    assert "sales/1 released" in said["version sales"]
+    assert "sales/1 released" in said["release sales"]
     assert "shop_turnover serves sales/1" in said["publish sales"]
     rows = followed.lake.scan("features/sales/shop_turnover", ["2026-01-02"]).collect()
     assert rows.select("shop", "orders_7d", "turnover_7d_eur").rows() == [("east", 1, 10.1), ("west", 1, 20.2)]
