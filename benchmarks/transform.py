@@ -2,13 +2,13 @@
 
 Raw days of gzipped CSV become the validated flights and the hourly table of carriers. Headrace holds every check of
 the contract, would keep what it rejects (a whole year has nothing to reject), writes a file a day twice (the cache, and
-the copy that the workspace shows), hashes each and writes manifests; the others (`straight.py`) hold the main
+the copy that the workspace shows), hashes each and writes manifests; the others (`baselines.py`) hold the main
 conditions and write two files. Rows and a sum of each result must agree. A day is repeated to reach the size, with
 carriers of its own each time: see `synthetic.py`. With `--full`, Headrace alone then does three such years: its memory
 must not grow.
 
-Headrace runs without `hypothesis`, which the development environment has and no other: Pandera would import it. What a
-run wrote is put aside, not deleted: ext4 makes whoever creates files in the next seconds look past those that are gone.
+What a run wrote is put aside, not deleted: ext4 makes whoever creates files in the next seconds look past those that are
+gone.
 """
 
 import json
@@ -54,7 +54,7 @@ def compare(report: Report, folder: Path, copies: int, repeats: int) -> Cost:
     """One size; what it cost Headrace."""
     once(itself(folder, "prepare", f"{copies} 1"))
     contenders = [itself(folder, "run", "run")]
-    straight, raw = Path(__file__).with_name("straight.py"), folder / "prepared/data" / RAW
+    straight, raw = Path(__file__).with_name("baselines.py"), folder / "prepared/data" / RAW
     for peer in PEERS:
         command = [sys.executable, str(straight), peer, str(raw), str(folder / peer), "2013-12-31"]
         contenders.append(Contender(peer, command, folder, before=partial(emptied, folder / peer)))
@@ -137,7 +137,6 @@ def prepare(size: str) -> None:
 
 def run(place: str) -> None:
     """Headrace: the two stages, as its commands run them."""
-    sys.modules["hypothesis"] = None  # type: ignore[assignment] # as where it is not installed
     from headrace.__main__ import tune_gc  # noqa: PLC0415
     from headrace.engine.run import run_stage  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415

@@ -149,7 +149,7 @@ def test_a_command_that_outlives_its_time_limit_is_stopped_and_not_tried_again(w
         task_id="t", command=shlex.join([sys.executable, "-c", lock]), execution_timeout=timedelta(seconds=2)
     )
 
-    with pytest.raises(AirflowFailException, match=r"did not end within 0:00:02"), timeout(2):
+    with pytest.raises(AirflowFailException, match=r"did not end within 0:00:02"), timeout(2):  # type: ignore[no-untyped-call]
         task.execute(context())
 
     assert is_free(workspace / "lock")

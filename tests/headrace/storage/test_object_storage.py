@@ -5,7 +5,7 @@ What can hold of both servers is tested on both: rclone checks signatures and ig
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -134,7 +134,11 @@ def test_an_error_of_the_server_is_retried_where_it_may_pass(
     with refusing(status, code) as endpoint:
         bucket = replace(s3.new_bucket(), endpoint=endpoint, patience=0.1)
         errors = []
-        for read in (lambda: list(bucket.list("days/")), lambda: list(bucket.list_ours("days/"))):
+        reads: tuple[Callable[[], object], ...] = (
+            lambda: list(bucket.list("days/")),
+            lambda: list(bucket.list_ours("days/")),
+        )
+        for read in reads:
             with pytest.raises(StorageError) as raised:
                 read()
             errors.append(raised.value)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.validate.uniqueness import is_first_of_key, is_known_key, key_span, partitions_with_shared_keys
@@ -112,6 +112,7 @@ TABLES = st.sampled_from(list(VALUES)).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(TABLES)
 def test_partitions_that_hold_an_equal_key_are_read_together_whatever_its_type(
     table: tuple[pl.DataType, Sequence[list[Any]]],
