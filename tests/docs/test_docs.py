@@ -45,11 +45,7 @@ def followed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
 def test_the_walk_through_adds_a_dataset_that_is_ingested_released_and_published(followed: Workspace) -> None:
-=======
-def test_the_walk_through_adds_a_dataset_that_is_ingested_versioned_and_published(followed: Workspace) -> None:
->>>>>>> w-validate
     block = re.search(r"```sh\n(headrace dvc-sync.*?)```", WALK.read_text(), re.DOTALL)
     assert block
     commands = [line.split("#")[0].split() for line in block[1].splitlines()]
