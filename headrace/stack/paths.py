@@ -77,6 +77,8 @@ class StackPaths:
 def stack_paths(home: Path | None = None, project: Path | None = None) -> StackPaths:
     """The paths of the stack in `home`, by default in `.headrace` of the project.
 
+    Inside the workspace of a stack, the defaults are that stack and the project that it serves.
+
     Args:
         home: The stack's folder.
         project: The project that it serves, by default that of the current folder.
@@ -84,7 +86,11 @@ def stack_paths(home: Path | None = None, project: Path | None = None) -> StackP
     Raises:
         StackError: Neither a home was given nor is the current folder in a project.
     """
-    project = project or current_project()
+    current = locate_workspace()
+    enclosing = _stack_of_workspace(current) if current else None
+    if enclosing and project is None:
+        return enclosing if home is None else StackPaths(home.expanduser().resolve(), enclosing.project)
+    project = project or current
     if home is None and project is None:
         raise StackError(
             f"There is no project here: expected {' and '.join(MARKERS)} in {Path.cwd()} or a folder above it.\n"
@@ -94,12 +100,12 @@ def stack_paths(home: Path | None = None, project: Path | None = None) -> StackP
     return StackPaths(home.resolve(), project.resolve() if project else None)
 
 
-def current_project() -> Path | None:
-    """The project of the current folder. In the workspace of a stack: the project that the stack serves."""
-    root = locate_workspace()
-    if root is not None and root.name == WORKSPACE and (served := read_json(root.parent / STATE_FILE).get("project")):
-        return Path(served)
-    return root
+def _stack_of_workspace(folder: Path) -> StackPaths | None:
+    """The stack whose workspace is `folder`, if it is one."""
+    if folder.name != WORKSPACE:
+        return None
+    project = read_json(folder.parent / STATE_FILE).get("project")
+    return StackPaths(folder.parent.resolve(), Path(project)) if project else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -122,12 +122,12 @@ def test_up_and_down_tell_a_script_in_json_what_they_did(project: Path) -> None:
     assert stopped == [{"stopped": True}, {"stopped": False}]
 
 
-def test_in_the_workspace_the_stack_is_that_of_its_project(project: Path) -> None:
-    stack(project, "up", "--only", "workspace")
+def test_inside_a_workspace_the_stack_is_the_one_that_it_belongs_to(project: Path) -> None:
+    home = project / ".headrace" / "demo"
+    with control.running(home, ["workspace"], project=project):
+        found = status(home / "workspace")
 
-    found = status(project / ".headrace" / "workspace")
-
-    assert (found["home"], found["project"]) == (str(project / ".headrace"), str(project))
+    assert (found["home"], found["project"]) == (str(home), str(project))
 
 
 def test_outside_of_a_project_the_message_says_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
