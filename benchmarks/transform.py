@@ -7,8 +7,8 @@ conditions and write two files. Rows and a sum of each result must agree. A day 
 carriers of its own each time: see `synthetic.py`. With `--full`, Headrace alone then does three such years: its memory
 must not grow.
 
-What a run wrote is put aside, not deleted: ext4 makes whoever creates files in the next seconds look past those that are
-gone.
+What a run wrote is put aside, not deleted: ext4 makes whoever creates files in the next seconds look past those that
+are gone.
 """
 
 import json
