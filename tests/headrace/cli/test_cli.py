@@ -99,7 +99,7 @@ LEAVES = dict(leaves(MAIN, MAIN.make_context("headrace", [], resilient_parsing=T
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_teaches_with_an_example_that_can_be_typed(path: tuple[str, ...]) -> None:
     command = LEAVES[path]
-    example = re.search(r"Example: (?P<typed>headrace [^\n]+)", command.help or "")
+    example = re.match(r"Example: (?P<typed>headrace [^\n]+)", command.epilog or "")
 
     assert example
     words = shlex.split(example["typed"])[1:]
