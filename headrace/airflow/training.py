@@ -23,9 +23,10 @@ from headrace.airflow.sync_workspace import sync_workspace
 from headrace.errors import TRANSIENT_EXIT_CODE
 
 TRANSIENT_DVC = re.compile(
-    rf"unable to acquire lock|is busy, it is being blocked by|exited with {TRANSIENT_EXIT_CODE}\b", re.IGNORECASE
+    rf"unable to acquire lock|is busy, it is being blocked by|exited with ({TRANSIENT_EXIT_CODE}\b|-\d+)", re.IGNORECASE
 )
-"""What DVC prints when another `dvc` holds the workspace, and when the command of a stage failed with our exit code."""
+"""What DVC prints when another `dvc` holds the workspace, and when the command of a stage exited with our exit code or
+was killed by a signal."""
 
 
 def training_dag(dataset: str, *, stage: str, metrics: str) -> DAG:

@@ -56,6 +56,7 @@ class OrderedGroup(TyperGroup):
 
         only = typer.Typer()
         only.add_typer(stack, name=STACK)
+        logs.accept_log_options(only)
         return typer.main.get_group(only).get_command(ctx, STACK)
 
 

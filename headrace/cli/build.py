@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (ingest, validate, transform, run, release):
-        app.command()(command)
+    app.command(epilog="Example: headrace ingest flights --table weather")(ingest)
+    app.command(epilog="Example: headrace validate flights --table weather --partition 2013-01-09")(validate)
+    app.command(epilog="Example: headrace transform flights --table carrier_delays")(transform)
+    app.command(epilog="Example: headrace run flights --release")(run)
+    app.command(epilog="Example: headrace release flights")(release)
 
 
 def ingest(  # noqa: PLR0913  each is an option of the command
@@ -40,10 +43,7 @@ def ingest(  # noqa: PLR0913  each is an option of the command
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Source → raw: read new and changed objects and rows, unaltered.
-
-    Example: headrace ingest flights --table weather
-    """
+    """Source → raw: read new and changed objects and rows, unaltered."""
     found = _ingest(dataset, table, partition, full_refresh=full_refresh, allow_empty=allow_empty)
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
@@ -55,10 +55,7 @@ def validate(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Raw → validated: check rows against their contract; rejected rows are kept with the checks that they failed.
-
-    Example: headrace validate flights --table weather --partition 2013-01-09
-    """
+    """Raw → validated: check rows against their contract; rejected rows are kept with the checks that they failed."""
     report(_run(dataset, "validate", table, partition), as_json=as_json)
 
 
@@ -69,10 +66,7 @@ def transform(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Validated → features: compute the partitions whose inputs or code changed.
-
-    Example: headrace transform flights --table carrier_delays
-    """
+    """Validated → features: compute the partitions whose inputs or code changed."""
     report(_run(dataset, "transform", table, partition), as_json=as_json)
 
 
@@ -82,10 +76,7 @@ def run(
     release: Annotated[bool, typer.Option(help="Then make a release, as `headrace release` does.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Source → features: ingest, validate and transform in one process, as the nightly run does.
-
-    Example: headrace run flights --release
-    """
+    """Source → features: ingest, validate and transform in one process, as the nightly run does."""
     found = _ingest(dataset, None, None, full_refresh=False, allow_empty=False)
     if not as_json:
         typer.echo("\n".join(str(item) for item in found))
@@ -98,10 +89,7 @@ def run(
 
 
 def release(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Tables → release: audit, push the bytes and read them back, then push commit and tag together or not at all.
-
-    Example: headrace release flights
-    """
+    """Tables → release: audit, push the bytes and read them back, then push commit and tag together or not at all."""
     content, lines = _release(dataset)
     result(content, lines, as_json=as_json)
 

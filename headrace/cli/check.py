@@ -9,7 +9,7 @@ from headrace.cli.output import JsonOption, result
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(check)
+    app.command(epilog="Example: headrace check flights")(check)
 
 
 def check(
@@ -19,7 +19,7 @@ def check(
 ) -> None:
     """Check the project's code: datasets that cannot be loaded, dynamic imports, undeclared files that code opens.
 
-    No data is read. Exit code 1 if something is found. Example: headrace check flights
+    No data is read. Exit code 1 if something is found.
     """
     from headrace.project.code_check import check_dataset  # noqa: PLC0415  only who asks pays for the import
     from headrace.project.loading import DatasetError, dataset_names, load_dataset  # noqa: PLC0415

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (publish, retrieve):
-        app.command()(command)
+    app.command(epilog="Example: headrace publish flights --release flights/3")(publish)
+    app.command(
+        epilog="Example: headrace retrieve flights --requests requests.parquet --out training.parquet"
+        " --split train=0.8,test=0.2 --split-by carrier"
+    )(retrieve)
 
 
 def publish(
@@ -37,10 +40,7 @@ def publish(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Release → online store: load the idle slot, verify it against the release, switch to it.
-
-    Example: headrace publish flights --release flights/3
-    """
+    """Release → online store: load the idle slot, verify it against the release, switch to it."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.publish.publish import PublishOptions  # noqa: PLC0415
     from headrace.publish.publish import publish as put_online  # noqa: PLC0415
@@ -78,10 +78,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Requests → training rows: the features of each row, as they were known at its time.
-
-    Example: headrace retrieve flights --requests requests.parquet --out training.parquet --release flights/3
-    """
+    """Requests → training rows: the features of each row, as they were known at its time."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.retrieve.retrieve import FeatureRequest  # noqa: PLC0415
     from headrace.retrieve.retrieve import retrieve as answer  # noqa: PLC0415

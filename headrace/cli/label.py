@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(epilog="Example: headrace label send flights --table delay_cause")
 def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Have every sampled row stand in its project as one task, whatever happened before."""
     from headrace.label import commands  # noqa: PLC0415
@@ -51,7 +51,7 @@ def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOp
         result({"labeling": labeling.name, **vars(sent)}, lines, as_json=as_json)
 
 
-@app.command(name="progress")
+@app.command(name="progress", epilog="Example: headrace label progress flights")
 def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Say how many tasks have enough answers, or were skipped."""
     from headrace.label import commands  # noqa: PLC0415
@@ -63,7 +63,7 @@ def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_jso
         result(content, [f"{labeling.name}: {done} of {pluralize(tasks, 'task')} done"], as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: headrace label collect flights")
 def collect(
     dataset: DatasetArgument,
     table: TableOption = None,
@@ -82,7 +82,7 @@ def collect(
         result({"labeling": labeling.name, **vars(found)}, [f"{labeling.name}: {events}; {made}"], as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: headrace label report flights --gate")
 def report(
     dataset: DatasetArgument,
     table: TableOption = None,
@@ -101,7 +101,7 @@ def report(
         result(content, [f"{labeling.name}:", *found.lines()], as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: headrace label request-more flights")
 def request_more(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Ask one person more about each item whose answers leave it undecided."""
     from headrace.label import report  # noqa: PLC0415
@@ -113,7 +113,7 @@ def request_more(dataset: DatasetArgument, table: TableOption = None, *, as_json
         result({"labeling": labeling.name, "items": items}, [line], as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: headrace label accept flights --reason 'ten of them checked'")
 def accept(  # noqa: PLR0913  whose answers, whose word, and why
     dataset: DatasetArgument,
     table: TableOption = None,
@@ -132,7 +132,7 @@ def accept(  # noqa: PLR0913  whose answers, whose word, and why
     _decide(dataset, table, said, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: headrace label reject flights --annotator 3f2a9c --reason 'guessed'")
 def reject(  # noqa: PLR0913  as `accept`
     dataset: DatasetArgument,
     table: TableOption = None,
@@ -182,7 +182,7 @@ def _user() -> str:
     return getuser()
 
 
-@app.command()
+@app.command(epilog="Example: headrace label aggregate flights")
 def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
     """Annotations → labels: decide each item by its newest answers; `collect` does this too."""
     from headrace.engine.run import run_stage  # noqa: PLC0415

@@ -157,7 +157,10 @@ LOG_OPTIONS = (
 
 
 def _with_log_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with the log options added to its signature, from which Typer reads its options."""
+    """The command with the log options added to its signature, from which Typer reads its options; added once."""
+    signature = inspect.signature(command)
+    if LOG_OPTIONS[0][0] in signature.parameters:
+        return command
 
     @wraps(command)
     def with_log_options(*, log_verbose: int, log_quiet: int, log_form: str | None, **options: Any) -> Any:  # noqa: ANN401
@@ -165,7 +168,6 @@ def _with_log_options(command: Callable[..., Any]) -> Callable[..., Any]:
             set_up_logging(log_verbose, log_quiet, log_form)
         return command(**options)
 
-    signature = inspect.signature(command)
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, default, annotation in LOG_OPTIONS

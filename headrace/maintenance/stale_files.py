@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import failpoints
-from headrace.errors import HeadraceError
+from headrace.errors import TransientError
 from headrace.maintenance.references import parse_journal
 from headrace.project import locks
 from headrace.storage import git
@@ -120,14 +120,14 @@ def _hold_lock_file(path: Path) -> Iterator[None]:
     """Hold one of DVC's lock files.
 
     Raises:
-        HeadraceError: A running `dvc` holds it.
+        TransientError: A running `dvc` holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:  # not truncated: zc.lockfile, which DVC uses, keeps the holder's process id in it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HeadraceError(f"{path} is held by a running `dvc`. Wait until it ends, then run again.") from None
+            raise TransientError(f"{path} is held by a running `dvc`. Wait until it ends, then run again.") from None
         yield
 
 
@@ -136,13 +136,13 @@ def dvc_lock(root: Path) -> Iterator[None]:
     """Keep every `dvc` command out of the workspace.
 
     Raises:
-        HeadraceError: One is running.
+        TransientError: One is running.
     """
     # `dvc repro` releases `tmp/lock` while a stage's command runs (dvc/stage/decorators.py, `unlocked_repo`). Then only
     # its entry in `rwlock` shows it.
     with _hold_lock_file(root / ".dvc/tmp/lock"):
         if processes := running_dvc_processes(root):
-            raise HeadraceError(
+            raise TransientError(
                 f"{root}: DVC is running, process {', '.join(processes)}. Wait until it ends, then run again."
             )
         yield

@@ -62,7 +62,7 @@ def _extra() -> Iterator[None]:
         ) from error
 
 
-@app.command()
+@app.command(epilog="Example: headrace stack up --only s3,postgres")
 def up(
     home: HomeOption = None,
     only: OnlyOption = "",
@@ -98,7 +98,7 @@ def _run_in_foreground(home: Path | None, names: list[str], err: "Console", *, a
         control.wait_until_stopped(home)
 
 
-@app.command()
+@app.command(epilog="Example: headrace stack down")
 def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Stop every process of the stack; its data stays."""
     with _extra():
@@ -112,7 +112,7 @@ def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
         err.print("stopped" if stopped else "nothing was running")
 
 
-@app.command()
+@app.command(epilog="Example: headrace stack status --json")
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Probe every server; exit code 3 unless the stack runs and is healthy."""
     with _extra():
@@ -130,7 +130,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(NOT_RUNNING)
 
 
-@app.command()
+@app.command(epilog="Example: headrace stack env")
 def env(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Print the settings with which a shell reaches the stack: `eval "$(headrace stack env)"`."""
     with _extra():
@@ -145,7 +145,7 @@ def env(home: HomeOption = None, as_json: JsonOption = False) -> None:
         typer.echo(f"export {key}={shlex.quote(value)}")
 
 
-@app.command()
+@app.command(epilog="Example: headrace stack install")
 def install(as_json: JsonOption = False) -> None:
     """Install Label Studio in a Python environment of its own: its pins clash with Airflow's.
 

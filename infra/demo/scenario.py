@@ -190,5 +190,5 @@ class Scenario:
 
     def _task_results(self, run: DagRun) -> Mapping[str, Any]:
         """Task → its result, for those that return one."""
-        tasks = (task for task in self.airflow.tasks(run) if task.name != "workspace")
+        tasks = (task for task in self.airflow.tasks(run) if task.name != "sync_workspace")
         return {task.name: self.airflow.task_result(run, task.id) for task in tasks}

@@ -60,7 +60,7 @@ def _partitions(run: Json) -> Iterator[tuple[str, int, int, int, str]]:
         yield _short(item["table"]), item["read"], item["listed"] - item["read"], len(item["deleted"]), ""
     for stage in (*run["validate"]["stages"], *run["transform"]["stages"]):
         rows = f"{stage['totals']['rows']:,}"
-        yield _short(stage["table"]), len(stage["built"]), stage["kept"], len(stage["gone"]), rows
+        yield _short(stage["table"]), len(stage["computed"]), stage["unchanged"], len(stage["removed"]), rows
 
 
 def _short(name: str) -> str:

@@ -239,7 +239,7 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
 
     assert "Running stage 'flights-validate-weather'" in reran
     for task in ("tables.validate", "tables.transform"):
-        assert [stage["table"] for stage in found[task]["stages"] if stage["built"] or stage["gone"]] == []
+        assert [stage["table"] for stage in found[task]["stages"] if stage["computed"] or stage["removed"]] == []
     assert found["release.release"]["name"] == "flights/4"
     assert found["release.release"]["pushed"]["objects"] == 0, "the researcher's bytes were there already"
 

@@ -46,15 +46,26 @@ def test_a_table_that_another_run_holds_is_tried_again(workspace: Workspace) -> 
         assert is_retried(workspace, command("headrace validate flights --table flights --json"))
 
 
-def test_a_bucket_that_does_not_answer_is_tried_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-    }.items():
-        monkeypatch.setenv(name, value)
+@pytest.mark.parametrize(
+    ("typed", "address"),
+    [
+        ("headrace ingest flights --table flights --json", {"AWS_ENDPOINT_URL": "http://127.0.0.1:{port}"}),
+        (
+            "headrace ingest flights --table weather --json",
+            {"HEADRACE_DATABASE_URL": "postgresql+psycopg://reader:password@127.0.0.1:{port}/source"},
+        ),
+        ("headrace label progress flights --json", {"LABEL_STUDIO_URL": "http://127.0.0.1:{port}"}),
+    ],
+    ids=["bucket", "database", "Label Studio"],
+)
+def test_a_server_that_does_not_answer_is_tried_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, typed: str, address: dict[str, str]
+) -> None:
+    credentials = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "LABEL_STUDIO_API_KEY": "token"}
+    for name, value in {**credentials, **address}.items():
+        monkeypatch.setenv(name, value.format(port=free_port()))
 
-    assert is_retried(workspace, command("headrace ingest flights --table flights --json"))
+    assert is_retried(workspace, command(typed))
 
 
 @pytest.mark.parametrize(

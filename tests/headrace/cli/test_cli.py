@@ -99,12 +99,25 @@ LEAVES = dict(leaves(MAIN, MAIN.make_context("headrace", [], resilient_parsing=T
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_teaches_with_an_example_that_can_be_typed(path: tuple[str, ...]) -> None:
     command = LEAVES[path]
-    example = re.search(r"Example: (?P<typed>headrace [^\n]+)", command.help or "")
+    example = re.match(r"Example: (?P<typed>headrace [^\n]+)", command.epilog or "")
 
     assert example
     words = shlex.split(example["typed"])[1:]
     assert tuple(words[: len(path)]) == path
     command.make_context(path[-1], words[len(path) :])
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_accepts_the_log_options_after_its_name(path: tuple[str, ...]) -> None:
+    words = shlex.split(LEAVES[path].epilog.removeprefix("Example: headrace "))
+
+    context = LEAVES[path].make_context(path[-1], [*words[len(path) :], "-vv", "-q", "--log-format", "json"])
+
+    assert {name: context.params[name] for name in context.params if name.startswith("log_")} == {
+        "log_verbose": 2,
+        "log_quiet": 1,
+        "log_form": "json",
+    }
 
 
 def test_what_libraries_print_is_not_among_the_results_in_json() -> None:

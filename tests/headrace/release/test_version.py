@@ -39,7 +39,7 @@ def test_run_makes_the_release_too_where_it_is_told_to(
     build.run("flights", release=True, as_json=True)
 
     said = json.loads(capsys.readouterr().out)
-    assert {name for stage in said["stages"] for name in stage["built"]} == {"2013-01-04"}
+    assert {name for stage in said["stages"] for name in stage["computed"]} == {"2013-01-04"}
     assert said["release"]["name"] == release.latest_local_release(released.lake, "flights") == "flights/2"
     assert release.create_release(released.dataset, released.lake).is_new is False
 
