@@ -159,14 +159,14 @@ def known(folder: Path) -> dict[str, Any]:
 def headrace(folder: Path, out: Path, most: int | None) -> None:
     """Ours, through Feast's API."""
     from headrace.feast.local_store import tables_of  # noqa: PLC0415
-    from headrace.feast.retrieval_job import Retrieval  # noqa: PLC0415
+    from headrace.feast.retrieval_job import HeadraceRetrievalJob  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     with tables_of(declared(folder), Lake.at(folder)) as store:
         job = store.get_historical_features(
             requests(folder, most), store.get_feature_service("bench"), full_feature_names=True
         )
-        assert isinstance(job, Retrieval)  # noqa: S101
+        assert isinstance(job, HeadraceRetrievalJob)  # noqa: S101
         job.to_parquet(out)
 
 
@@ -180,10 +180,10 @@ def requests(folder: Path, most: int | None) -> Any:  # noqa: ANN401
 
 def released(folder: Path, out: Path, most: int | None) -> None:
     """Ours at a release, as `headrace retrieve --release` does it: the same join, without Feast."""
-    from headrace.retrieve.retrieve import at_release  # noqa: PLC0415
+    from headrace.retrieve.retrieve import retrieve_at_release  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    at_release(declared(folder), Lake.at(folder), "", requests(folder, most)).to_parquet(out)
+    retrieve_at_release(declared(folder), Lake.at(folder), "", requests(folder, most)).to_parquet(out)
 
 
 def duckdb(folder: Path, out: Path, _most: int | None) -> None:

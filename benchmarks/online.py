@@ -32,7 +32,7 @@ from publish import DATASET, FEATURES, Ground, materialize, stock
 from stores import HOST, free_port, online, wait_for
 
 from headrace.feast.definitions import Standing
-from headrace.feast.online_stores.redis import Redis
+from headrace.feast.online_stores.redis import RedisWriter
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.writer import online_of
 from headrace.feast.open import close_store, open_store
@@ -204,16 +204,13 @@ def reader(store: FeatureStore) -> Read:
 
 def _table(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Sequence[bytes]]]:
     """A query on a connection of its own."""
-    columns, table = (
-        ", ".join(["entity key", *FEATURES]).replace("entity key", '"entity key"'),
-        f"{store.project}_{view}",
-    )
+    columns, table = ", ".join(["entity_key", *FEATURES]), f"{store.project}_{view}"
     found = store.config.online_store
     if hasattr(found, "path"):
         import sqlite3  # noqa: PLC0415
 
         database: Any = sqlite3.connect(Path(store.config.repo_path or ".") / found.path)
-        query = f'SELECT {columns} FROM "{table}" WHERE "entity key" IN '  # noqa: S608
+        query = f'SELECT {columns} FROM "{table}" WHERE entity_key IN '  # noqa: S608
 
         def fetch(keys: list[bytes]) -> list[Sequence[bytes]]:
             rows = {key: row for key, *row in database.execute(f"{query}({','.join('?' * len(keys))})", keys)}
@@ -224,7 +221,7 @@ def _table(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Seque
 
     named = {"host": found.host, "port": found.port, "dbname": found.database, "user": found.user}
     database = psycopg.connect(**named, password=found.password, autocommit=True)
-    question = f'SELECT {columns} FROM "{table}" WHERE "entity key" = ANY(%b)'  # noqa: S608
+    question = f'SELECT {columns} FROM "{table}" WHERE entity_key = ANY(%b)'  # noqa: S608
 
     def ask(keys: list[bytes]) -> list[Sequence[bytes]]:
         with database.cursor(binary=True) as cursor:
@@ -239,7 +236,7 @@ def _redis(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Seque
     from feast.infra.online_stores.helpers import _mmh3  # noqa: PLC0415
 
     ours = online_of(store, DATASET)
-    assert isinstance(ours, Redis)  # noqa: S101
+    assert isinstance(ours, RedisWriter)  # noqa: S101
     fields, project = [_mmh3(f"{view}:{name}") for name in FEATURES], store.project.encode()
 
     def fetch(keys: list[bytes]) -> list[Sequence[bytes]]:

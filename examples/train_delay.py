@@ -1,13 +1,13 @@
-"""Will a flight leave 15 minutes late or more? Asked one hour before its scheduled time: a baseline, honestly measured.
+"""Will a flight leave 15 minutes late or more? Predicted one hour before its scheduled time: a baseline model.
 
 Plain Feast calls give the training table: for each flight that left, the features as they were known an hour before.
-The days are split by time: the last fifth is the test, and nothing that became known later than its start is trained
-on. Human labels of what caused a delay are no features (they come days later); they are a slice of the evaluation.
+The days are split by time: the last fifth is the test set, and nothing that became known after its start is trained
+on. Human labels of what caused a delay are not features (they come days later), but a slice of the evaluation.
 
     python examples/train_delay.py
 
 writes metrics/flights.json and metrics/flights-calibration.csv (DVC metrics and a plot: `dvc metrics show`), and
-fails if the model is not better than predicting the base rate. Same release, same bytes.
+fails if the model is not better than predicting the base rate. The same release gives the same bytes.
 """
 
 import json
@@ -24,15 +24,10 @@ import polars as pl
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from headrace.errors import HeadraceError
-from headrace.feast.local_store import tables_of
-from headrace.project.loading import load_dataset
-from headrace.release.release import list_releases
-from headrace.retrieve.partition_reader import digest, manifest, table_name
-from headrace.settings import load_settings
-from headrace.storage.table_store import Lake
+import headrace
+from headrace import DatasetTables
 
-DATASET = load_dataset("flights")
+DATASET = headrace.load_dataset("flights")
 LATE_MIN = 15
 AHEAD = timedelta(hours=1)
 TEST_SHARE = 0.2
@@ -48,7 +43,7 @@ SCORES = {
 
 FLIGHT = ["scheduled_at", "carrier", "flight", "origin"]
 AT_BOOKING = ["carrier", "origin", "distance_miles", "hour", "weekday"]
-"""What the timetable itself says, beside the features."""
+"""Columns of the timetable, beside the features."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,10 +53,10 @@ class Table:
     """The training table: flights with their features, split by time.
 
     Attributes:
-        train: Flights of the earlier days whose delay was known before the first day of the test.
+        train: Flights of the earlier days whose delay was known before the first day of the test set.
         test: Flights of the last fifth of the days.
         inputs: Columns that the model sees.
-        first_test_day: Where the test begins.
+        first_test_day: First day of the test set.
     """
 
     train: pl.DataFrame
@@ -71,26 +66,29 @@ class Table:
 
 
 def main() -> int:
-    """Train, measure, write the metrics, say how it went."""
-    lake = Lake.at(load_settings().workspace)
+    """Train, evaluate, write the metrics, print a summary."""
     try:
-        asked, labels = requests(lake), delay_causes(lake)
-        table = split(asked, with_features(lake, asked))
-    except HeadraceError as error:
+        tables = headrace.open(
+            DATASET
+        )  # the workspace's tables, which DVC tracks; release="latest" for the released ones
+        asked, labels = requests(tables), delay_causes(tables)
+        table = split(asked, with_features(tables, asked))
+    except headrace.HeadraceError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     predicted = fit_predict(table)
-    metrics = measure(table, predicted, labels, release_of(lake))
-    write(lake.root / "metrics", metrics, calibration(table.test["late"].to_numpy(), predicted))
+    metrics = measure(table, predicted, labels, release_of(tables))
+    write(tables.lake.root / "metrics", metrics, calibration(table.test["late"].to_numpy(), predicted))
     print(summary(metrics))
     return 0 if metrics["gain"]["log_loss"] > 0 else 1
 
 
-def requests(lake: Lake) -> pl.DataFrame:
-    """One row a flight that left, in order: its keys, the time of the prediction, the timetable, and the answer."""
+def requests(tables: DatasetTables) -> pl.DataFrame:
+    """One row per flight that left, in order: its keys, the time of the prediction, the timetable, and the label."""
     local = pl.col("scheduled_at").dt.convert_time_zone("America/New_York")
     return (
-        lake.scan("validated/flights/flights")
+        tables["validated/flights"]
+        .polars()
         .filter(pl.col("departed_at").is_not_null())
         .select(
             *FLIGHT,
@@ -107,38 +105,40 @@ def requests(lake: Lake) -> pl.DataFrame:
     )
 
 
-def with_features(lake: Lake, asked: pl.DataFrame) -> pl.DataFrame:
+def with_features(tables: DatasetTables, asked: pl.DataFrame) -> pl.DataFrame:
     """The requests with every feature as it was known at their time.
 
-    The store shows the workspace's tables, the ones that DVC follows. For the published ones instead, let
-    `store = FeatureStore(repo_path="feature_repo")`; the calls are the same.
+    The same calls read what is published, with `headrace.open_feature_store()` in place of `tables.feature_store()`.
+    `tables.retrieve(asked).to_polars()` gives the same rows without Feast.
     """
-    with tables_of(DATASET, lake) as store:
+    with tables.feature_store() as store:
         service = store.get_feature_service(DATASET.service)
         job = store.get_historical_features(entity_df=asked, features=service, full_feature_names=True)
         return pl.DataFrame(job.to_arrow())
 
 
-def release_of(lake: Lake) -> str:
-    """The release that the workspace's feature tables are; empty if they are none, or none yet."""
-    tables = [table_name(DATASET, table) for table in DATASET.features]
-    mine = [*digest([lake.manifest(table) for table in tables])]
-    for name in reversed(list_releases(lake, DATASET.name)):
-        if [*digest([manifest(lake, table, name) for table in tables])] == mine:
-            return name
-    return ""
+def release_of(tables: DatasetTables) -> str:
+    """The release that has the same feature tables as the workspace; empty if there is none."""
+    hashes = feature_hashes(tables)
+    releases = reversed(tables.releases)
+    return next((name for name in releases if feature_hashes(headrace.open(DATASET, release=name)) == hashes), "")
 
 
-def delay_causes(lake: Lake) -> pl.DataFrame:
-    """What people said caused a delay, by flight; empty while nobody was asked."""
-    name = "labels/flights/delay_cause"
-    if lake.manifest(name).partitions:
-        return lake.scan(name).select(*FLIGHT, "label").collect()
+def feature_hashes(tables: DatasetTables) -> list[str]:
+    """A hash over each feature table."""
+    return [tables[f"features/{table.name}"].content_hash for table in DATASET.features]
+
+
+def delay_causes(tables: DatasetTables) -> pl.DataFrame:
+    """The labels of what caused a delay, by flight; empty if nobody has labeled yet."""
+    name = "labels/delay_cause"
+    if name in tables and tables[name].partitions:
+        return tables[name].polars().select(*FLIGHT, "label").collect()
     return pl.DataFrame(schema={**dict.fromkeys(FLIGHT, pl.String), "label": pl.String})
 
 
 def split(asked: pl.DataFrame, rows: pl.DataFrame) -> Table:
-    """Cut by day; words become numbers, the same ones in both parts."""
+    """Split by day; strings become codes, the same ones in both parts."""
     given = [name for name in asked.columns if name not in AT_BOOKING]
     days = rows["scheduled_at"].dt.date()
     several = days.unique().sort()
@@ -156,7 +156,7 @@ def split(asked: pl.DataFrame, rows: pl.DataFrame) -> Table:
 
 
 def fit_predict(table: Table) -> Floats:
-    """Chance of being late for each flight of the test."""
+    """Predicted probability of being late, for each flight of the test set."""
     model = HistGradientBoostingClassifier(
         learning_rate=0.05,
         max_iter=150,
@@ -177,7 +177,7 @@ def _numbers(rows: pl.DataFrame, inputs: list[str]) -> Floats:
 
 
 def measure(table: Table, predicted: Floats, labels: pl.DataFrame, release: str) -> dict[str, Any]:
-    """The model beside the base rate of the training days, on the test days."""
+    """The scores of the model and of the base rate of the training days, on the test days."""
     late = table.test["late"].to_numpy()
     rate = float(table.train["late"].to_numpy().mean())
     model, base = _scores(late, predicted), _scores(late, np.full(late.size, rate))
@@ -207,7 +207,7 @@ def _scores(late: npt.NDArray[np.bool_], predicted: Floats) -> dict[str, float]:
 
 
 def _by_label(table: Table, predicted: Floats, labels: pl.DataFrame) -> dict[str, Any]:
-    """How many flights have a human label, and what the model said of those in the test: all of them were late."""
+    """How many flights have a human label, and the mean prediction for those in the test set: all of them were late."""
     if labels.is_empty():
         return {"flights": 0, "share": 0.0, "in_test": 0, "mean_predicted": {}}
     joined = table.test.with_columns(predicted=predicted).join(labels, on=FLIGHT, how="inner")
@@ -228,7 +228,7 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401  any JSON
 
 
 def calibration(late: npt.NDArray[np.bool_], predicted: Floats) -> pl.DataFrame:
-    """Ten groups of flights of equal size, by predicted chance: what was predicted, and what observed."""
+    """Ten groups of flights of equal size, by predicted probability: the mean prediction and the observed share."""
     order = np.argsort(predicted, kind="stable")
     groups = np.empty(predicted.size, np.int64)
     groups[order] = np.arange(predicted.size) * BINS // max(1, predicted.size)
@@ -245,23 +245,23 @@ def write(folder: Path, metrics: Mapping[str, Any], points: pl.DataFrame) -> Non
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
-    """What a person wants to know."""
+    """A summary in a few lines."""
     rows, model, base, gain = (metrics[name] for name in ("rows", "model", "base_rate", "gain"))
-    verdict = "Better" if gain["log_loss"] > 0 else "NOT better"
+    comparison = "Better" if gain["log_loss"] > 0 else "NOT better"
     labels = metrics["labels"]
-    asked = f"Will it leave {LATE_MIN} minutes late? Asked 1 h ahead; {metrics['release'] or 'the workspace'}"
+    title = f"Will it leave {LATE_MIN} minutes late? Predicted 1 h ahead; {metrics['release'] or 'the workspace'}"
     trained = f"trained on {rows['train']:,} flights, {rows['features']} inputs"
     tested = f"tested on {rows['test']:,} from {metrics['first_test_day']} on"
-    scores = [f"{title:18}{model[name]:.4f}   base rate {base[name]:.4f}" for name, title in SCORES.items()]
+    scores = [f"{label:18}{model[name]:.4f}   base rate {base[name]:.4f}" for name, label in SCORES.items()]
     gained = f"log loss {abs(gain['log_loss_share']):.1%} {'lower' if gain['log_loss'] > 0 else 'higher'}"
-    told = f"{labels['flights']:,} flights ({labels['share']:.2%}) have a human label"
+    labeled = f"{labels['flights']:,} flights ({labels['share']:.2%}) have a human label"
     lines = [
         f"{trained}; {tested}",
         *scores,
-        f"{verdict} than predicting the base rate: {gained}",
-        f"{told}, {labels['in_test']:,} of them in the test",
+        f"{comparison} than predicting the base rate: {gained}",
+        f"{labeled}, {labels['in_test']:,} of them in the test set",
     ]
-    return "\n  ".join([asked, *lines])
+    return "\n  ".join([title, *lines])
 
 
 if __name__ == "__main__":

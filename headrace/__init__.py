@@ -1,3 +1,162 @@
-"""Headrace carries raw data and labels to versioned releases, features and training tables."""
+"""Headrace carries raw data and labels to versioned releases, features and training tables.
+
+This package is the public API; `docs/api.md` lists it. Names are imported when they are first used, so
+`import headrace` loads none of the libraries behind them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from headrace.catalog.errors import EmptyTableError, NoSuchTableError, NotParquetError
+    from headrace.catalog.open import UnknownDatasetError, load_dataset, open_feature_store
+    from headrace.catalog.open import open_dataset as open  # noqa: A004
+    from headrace.catalog.tables import DatasetTable, DatasetTables
+    from headrace.dataset import (
+        EVENT_TIME,
+        KNOWN_TIME,
+        UNPARTITIONED,
+        UTC_MICROSECONDS,
+        Dataset,
+        FeatureTable,
+        Input,
+        ItemFeatures,
+        LabelingFunction,
+        LabelingTask,
+        ObjectSource,
+        Source,
+        TableSource,
+        Thresholds,
+    )
+    from headrace.errors import HeadraceError, TransientError
+    from headrace.extras import MissingExtraError
+    from headrace.label.sampling import (
+        DriftSampling,
+        GoldSampling,
+        StratifiedSampling,
+        UncertaintySampling,
+        UniformSampling,
+        sample_rows,
+    )
+    from headrace.retrieve.errors import FeatureStoreError, InvalidRequestError, UnknownReleaseError
+    from headrace.retrieve.loaders import LoaderError, ParquetBatches, to_dask, to_hugging_face, to_torch
+    from headrace.retrieve.result import RetrievalResult
+    from headrace.retrieve.splits import InvalidSplitError, KeySplit, SplitLeakage, TimeSplit, measure_leakage
+    from headrace.validate.columns import TimeBounds, one_of, utc_time
+    from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+
+__all__ = [
+    "EVENT_TIME",
+    "KNOWN_TIME",
+    "UNPARTITIONED",
+    "UTC_MICROSECONDS",
+    "CsvDialect",
+    "Dataset",
+    "DatasetTable",
+    "DatasetTables",
+    "DriftSampling",
+    "EmptyTableError",
+    "FeatureStoreError",
+    "FeatureTable",
+    "GoldSampling",
+    "HeadraceError",
+    "Input",
+    "InvalidRequestError",
+    "InvalidSplitError",
+    "ItemFeatures",
+    "KeySplit",
+    "LabelingFunction",
+    "LabelingTask",
+    "LoaderError",
+    "MissingExtraError",
+    "NoSuchTableError",
+    "NotParquetError",
+    "ObjectSource",
+    "ParquetBatches",
+    "RetrievalResult",
+    "Source",
+    "SplitLeakage",
+    "StratifiedSampling",
+    "TableSource",
+    "Thresholds",
+    "TimeBounds",
+    "TimeSplit",
+    "TransientError",
+    "UncertaintySampling",
+    "UniformSampling",
+    "UnknownDatasetError",
+    "UnknownReleaseError",
+    "UnreadableError",
+    "__version__",
+    "load_dataset",
+    "measure_leakage",
+    "one_of",
+    "open",
+    "open_feature_store",
+    "read_csv",
+    "read_parquet",
+    "sample_rows",
+    "to_dask",
+    "to_hugging_face",
+    "to_torch",
+    "utc_time",
+]
+
+_MODULES = {
+    "headrace.catalog.errors": ("EmptyTableError", "NoSuchTableError", "NotParquetError"),
+    "headrace.catalog.open": ("UnknownDatasetError", "load_dataset", "open_feature_store"),
+    "headrace.catalog.tables": ("DatasetTable", "DatasetTables"),
+    "headrace.dataset": (
+        "EVENT_TIME",
+        "KNOWN_TIME",
+        "UNPARTITIONED",
+        "UTC_MICROSECONDS",
+        "Dataset",
+        "FeatureTable",
+        "Input",
+        "ItemFeatures",
+        "LabelingFunction",
+        "LabelingTask",
+        "ObjectSource",
+        "Source",
+        "TableSource",
+        "Thresholds",
+    ),
+    "headrace.errors": ("HeadraceError", "TransientError"),
+    "headrace.extras": ("MissingExtraError",),
+    "headrace.label.sampling": (
+        "DriftSampling",
+        "GoldSampling",
+        "StratifiedSampling",
+        "UncertaintySampling",
+        "UniformSampling",
+        "sample_rows",
+    ),
+    "headrace.retrieve.errors": ("FeatureStoreError", "InvalidRequestError", "UnknownReleaseError"),
+    "headrace.retrieve.loaders": ("LoaderError", "ParquetBatches", "to_dask", "to_hugging_face", "to_torch"),
+    "headrace.retrieve.result": ("RetrievalResult",),
+    "headrace.retrieve.splits": ("InvalidSplitError", "KeySplit", "SplitLeakage", "TimeSplit", "measure_leakage"),
+    "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
+    "headrace.validate.readers": ("CsvDialect", "UnreadableError", "read_csv", "read_parquet"),
+}
+"""Module → the public names that it defines."""
+
+_SOURCES = {name: (module, name) for module, names in _MODULES.items() for name in names} | {
+    "open": ("headrace.catalog.open", "open_dataset")
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  whatever is exported
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _SOURCES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _SOURCES[name]
+    value = globals()[name] = getattr(import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, and what every module has."""
+    return sorted({*globals(), *__all__})

@@ -45,6 +45,23 @@ def enter_workspace() -> None:
         use_project(root)
 
 
+def current_workspace(workspace: Path | None = None) -> Path:
+    """The given workspace, else the one that HEADRACE_WORKSPACE names, else the nearest one upwards.
+
+    Raises:
+        HeadraceError: There is none.
+    """
+    if workspace is not None or os.environ.get(VARIABLE):
+        return (workspace or Path(os.environ[VARIABLE])).resolve()
+    root = find_workspace(Path.cwd())
+    if root is None:
+        raise HeadraceError(
+            f"There is no project here: expected {' and '.join(MARKERS)} in {Path.cwd()} or a folder above it. Change"
+            " into a clone of the project, set HEADRACE_WORKSPACE to it, or make one with `headrace init NAME`."
+        )
+    return root
+
+
 def use_project(root: Path) -> None:
     """Import declarations from the project `root` from here on.
 

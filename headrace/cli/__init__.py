@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from headrace import __version__
-from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance
+from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, sql
 from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
 from headrace.workspace import load_env_files
@@ -29,6 +29,7 @@ ORDER = (
     "status",
     "lineage",
     "diff",
+    "sql",
     "doctor",
     "gc",
     "check",
@@ -79,6 +80,7 @@ features.add_to(app)
 inspect.add_to(app)
 check.add_to(app)
 lineage.add_to(app)
+sql.add_to(app)
 maintenance.add_to(app)
 logs.accept_log_options(app)
 

@@ -101,13 +101,13 @@ def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
 
     _, lake = workspace()
     made = create_release(load_dataset(dataset), lake)
-    head = f"{made.name} {'released' if made.is_new else 'unchanged since'} ({made.commit[:10]})"
+    head = f"{made.name} {'released' if made.created else 'unchanged since'} ({made.commit[:10]})"
     lines = [
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
-        *(f"  {table}: {difference}" for table, difference in made.differences.items()),
+        *(f"  {table}: {change}" for table, change in made.changes.items()),
     ]
     content = {**vars(made), "pushed": vars(made.pushed)}
-    content["differences"] = {table: vars(difference) for table, difference in made.differences.items()}
+    content["changes"] = {table: vars(change) for table, change in made.changes.items()}
     content["rows"] = {table: lake.manifest(table).rows for table in lake.tables(dataset)}
     return content, lines
 

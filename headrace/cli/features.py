@@ -1,4 +1,4 @@
-"""The commands that serve a release: publish, retrieve."""
+"""The commands that read a release: publish, retrieve."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,29 +32,35 @@ def publish(
     release: Annotated[
         str | None, typer.Option(help="A release, for example flights/3; by default the latest.")
     ] = None,
-    everything: Annotated[
+    verify_all: Annotated[
         bool, typer.Option("--verify-all", help="Verify every key, also those that cannot have changed.")
     ] = False,
-    allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Allow served features to be removed or to change type.")
+    allow_breaking_changes: Annotated[
+        bool,
+        typer.Option("--allow-breaking-changes", help="Allow served features to be removed or to change type."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Release → online store: load the idle slot, verify it against the release, switch to it."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.publish.publish import PublishOptions  # noqa: PLC0415
-    from headrace.publish.publish import publish as put_online  # noqa: PLC0415
+    from headrace.publish.publish import publish as publish_release  # noqa: PLC0415
     from headrace.release.release import latest_local_release  # noqa: PLC0415
 
     settings, lake = workspace()
-    how = PublishOptions(everything, allow_changes, patient=True)
-    made = put_online(load_dataset(dataset), lake, settings, release or latest_local_release(lake, dataset), how)
-    head = f"{made.service} serves {made.release} from slot {made.side}{'' if made.switched else ', as before'}"
-    loads = (
-        f"  {table}: {load.written:,} keys written, {load.deleted:,} deleted, {load.kept:,} unchanged"
-        for table, load in made.loads.items()
-    )
-    result(made.to_dict(), [head, *loads, *(f"  {proof}" for proof in made.proofs)], as_json=as_json)
+    options = PublishOptions(verify_all, allow_breaking_changes, wait_for_readers=True)
+    name = release or latest_local_release(lake, dataset)
+    published = publish_release(load_dataset(dataset), lake, settings, name, options)
+    lines = [
+        f"{published.service} serves {published.release} from slot {published.slot}"
+        + ("" if published.switched else ", as before"),
+        *(
+            f"  {table}: {load.written:,} keys written, {load.deleted:,} deleted, {load.unchanged:,} unchanged"
+            for table, load in published.loads.items()
+        ),
+        *(f"  {verification}" for verification in published.verifications),
+    ]
+    result(published.to_dict(), lines, as_json=as_json)
 
 
 def retrieve(  # noqa: PLR0913, PLR0917  a command's options
@@ -81,30 +87,33 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     """Requests → training rows: the features of each row, as they were known at its time."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.retrieve.retrieve import FeatureRequest  # noqa: PLC0415
-    from headrace.retrieve.retrieve import retrieve as answer  # noqa: PLC0415
-    from headrace.retrieve.splits import parse  # noqa: PLC0415
+    from headrace.retrieve.retrieve import retrieve as retrieve_rows  # noqa: PLC0415
+    from headrace.retrieve.splits import parse_split  # noqa: PLC0415
 
     settings, lake = workspace()
-    asked = FeatureRequest(feature or (), release, parse(split, split_by or ()) if split else None, lock)
-    found = answer(load_dataset(dataset), lake, _published(lake, settings), requests, out, asked)
+    request = FeatureRequest(feature or (), release, parse_split(split, split_by or ()) if split else None, lock)
+    report = retrieve_rows(load_dataset(dataset), lake, _published(lake, settings), requests, out, request)
     lines = [
-        f"{found.rows:,} rows in, {found.rows:,} rows out, from {found.release or 'the workspace'}: {found.path}",
-        *(f"  {table}: features for {rows:,} rows" for table, rows in found.answered.items()),
-        *(f"  {name}: {rows:,} rows" for name, rows in found.splits.items()),
+        f"{report.rows:,} rows in, {report.rows:,} rows out, from {report.release or 'the workspace'}: {report.path}",
+        *(f"  {table}: features for {rows:,} rows" for table, rows in report.matched_rows.items()),
+        *(f"  {name}: {rows:,} rows" for name, rows in report.split_rows.items()),
         *(
-            f"  by the keys of {table}, {leak.keys:,} keys are in several splits, {leak.near:,} times within"
-            f" {leak.within}"
-            for table, leak in found.leaks.items()
+            f"  {table}: {leakage.shared_keys:,} keys are in several splits, {leakage.neighbours:,} pairs of rows of"
+            f" one key within {leakage.within} are in different splits"
+            for table, leakage in report.leakage.items()
         ),
-        *([f"  training set {found.id}, as locked in {lock}"] if found.id else []),
+        *([f"  training set {report.training_set_id}, as locked in {lock}"] if report.training_set_id else []),
     ]
-    result(found.to_dict(), lines, as_json=as_json)
+    result(report.to_dict(), lines, as_json=as_json)
 
 
 def _published(lake: "Lake", settings: "Settings") -> "Published":
-    """Answers where no release is named. Only then is Feast imported, which takes seconds."""
+    """Answers where no release is named. Only then is Feast imported, which takes more than a second."""
 
     def answer(dataset: "Dataset", requests: Path, names: "Sequence[str]") -> "tuple[RetrievalResult, str]":
+        from headrace.extras import require_extra  # noqa: PLC0415
+
+        require_extra("feast", "headrace retrieve without --release")
         from headrace.feast.retrieve import published_rows  # noqa: PLC0415
 
         return published_rows(lake, settings)(dataset, requests, names)

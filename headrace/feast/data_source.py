@@ -1,6 +1,7 @@
 """A feature table as Feast's data source: its name, and the release it is read at."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,15 @@ from feast.value_type import ValueType
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.retrieve.errors import FeatureStoreError
-from headrace.retrieve.partition_reader import WORKSPACE, Rows, manifest
+from headrace.retrieve.partition_reader import WORKSPACE, PartitionReader, manifest
 from headrace.storage.table_store import Lake
+from headrace.workspace import PACKAGE
+
+CLASS_PATH = f"{__name__}.FeatureTableSource"
+"""What a registry names the class of our sources: Feast imports it from there."""
+
+CLASS_PATH_0_1 = f"{PACKAGE}.systems.feature_store.source.TableSource"
+"""The same in registries that 0.1 wrote, until the next publish."""
 
 
 def lake_of(config: RepoConfig) -> Lake:
@@ -28,19 +36,21 @@ class FeatureTableSource(DataSource):
     Attributes:
         table: `features/<dataset>/<name>`.
         release: Name of the release; empty for the tables as the workspace has them.
+        class_path: What the registry names this class.
     """
 
     def __init__(self, *, name: str, table: str, release: str = WORKSPACE, **rest: Any) -> None:  # noqa: ANN401
         self.table = table
         self.release = release
+        self.class_path = CLASS_PATH
         super().__init__(name=name, timestamp_field=EVENT_TIME, created_timestamp_column=KNOWN_TIME, **rest)
 
     def __eq__(self, other: object) -> bool:
-        """Same table, same release, same words."""
+        """Same table, same release, same description, registered alike: Feast writes nothing over an equal object."""
         return (
             isinstance(other, FeatureTableSource)
             and bool(super().__eq__(other))  # type: ignore[no-untyped-call]
-            and (self.table, self.release) == (other.table, other.release)
+            and (self.table, self.release, self.class_path) == (other.table, other.release, other.class_path)
         )
 
     def __hash__(self) -> int:
@@ -51,20 +61,22 @@ class FeatureTableSource(DataSource):
     def from_proto(data_source: DataSourceProto) -> "FeatureTableSource":
         """The source that `to_proto` wrote to the registry."""
         where = json.loads(data_source.custom_options.configuration)
-        return FeatureTableSource(
+        source = FeatureTableSource(
             name=data_source.name,
             **where,
             description=data_source.description,
             tags=dict(data_source.tags),
             owner=data_source.owner,
         )
+        source.class_path = data_source.data_source_class_type
+        return source
 
     def _to_proto_impl(self) -> DataSourceProto:
         where = json.dumps({"table": self.table, "release": self.release}).encode()
         return DataSourceProto(
             name=self.name,
             type=DataSourceProto.CUSTOM_SOURCE,
-            data_source_class_type=f"{__name__}.{type(self).__name__}",
+            data_source_class_type=CLASS_PATH,
             custom_options=DataSourceProto.CustomSourceOptions(configuration=where),
             timestamp_field=self.timestamp_field,
             created_timestamp_column=self.created_timestamp_column,
@@ -84,7 +96,7 @@ class FeatureTableSource(DataSource):
         """Column and Polars type of the table's first partition; none of a table without one."""
         lake = lake_of(config)
         table = manifest(lake, self.table, self.release)
-        first = next(iter(Rows.between(lake, table, None, None).partitions), None)
+        first = next(iter(PartitionReader.between(lake, table, None, None).partitions), None)
         schema = pl.read_parquet_schema(lake.cache.fetch(table.partitions[first].md5)) if first else {}
         return [(name, str(kind)) for name, kind in schema.items()]
 
@@ -92,6 +104,12 @@ class FeatureTableSource(DataSource):
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
         """Never asked for: every column of a view is declared."""
         return ValueType.__getitem__
+
+
+# Feast imports the class of a source by the path in the registry, which is that of 0.1 until the next publish rewrites
+# it. A module that is in `sys.modules` is imported without its parents.
+TableSource = FeatureTableSource
+sys.modules.setdefault(CLASS_PATH_0_1.rpartition(".")[0], sys.modules[__name__])
 
 
 def table_of(source: DataSource | None) -> FeatureTableSource:
@@ -102,7 +120,7 @@ def table_of(source: DataSource | None) -> FeatureTableSource:
     """
     if not isinstance(source, FeatureTableSource):
         raise FeatureStoreError(
-            f"Expected a feature table as the source of a view, seen {type(source).__name__}."
-            " Views are made from a dataset's declaration, in feature_repo/definitions.py."
+            f"Expected a feature table as the source of a view, found {type(source).__name__}."
+            " Views come from a dataset's declaration: see feature_repo/definitions.py."
         )
     return source

@@ -14,8 +14,8 @@ from feast.errors import FeastObjectNotFoundException
 
 from headrace.dataset import Dataset, FeatureTable
 from headrace.feast.data_source import FeatureTableSource
-from headrace.feast.types import kind_of
-from headrace.retrieve.errors import NameTakenError
+from headrace.feast.types import KEY, STAMP, kind_of
+from headrace.retrieve.errors import NameConflictError, ReservedNameError
 from headrace.retrieve.partition_reader import WORKSPACE, table_name
 
 SIDES = ("a", "b")
@@ -117,7 +117,17 @@ def entities(tables: Iterable[FeatureTable]) -> dict[str, Entity]:
 
 
 def view(dataset: Dataset, table: FeatureTable, holding: Holding) -> FeatureView:
-    """The physical view of `table` on the holding's side, reading the table at the holding's release."""
+    """The physical view of `table` on the holding's side, reading the table at the holding's release.
+
+    Raises:
+        ReservedNameError: A feature has the name of a column that the online stores add.
+    """
+    for name in (KEY, STAMP):
+        if name in table.features:
+            raise ReservedNameError(
+                f"{dataset.name}: the feature {table.name}.{name} has the name of a column that the online store adds."
+                f" Rename it in pipelines/{dataset.name}/, then run `headrace run {dataset.name}`."
+            )
     columns: dict[str, Any] = {key: key_type(table, key) for key in table.keys} | dict(table.features)
     name = physical(table, holding.side)
     known = entities([table])
@@ -150,7 +160,7 @@ def refuse_same_names(datasets: Iterable[Dataset]) -> None:
     """Views and services of all datasets are in one registry, under the names that serving code asks for.
 
     Raises:
-        NameTakenError: Two datasets call a feature table or a service the same.
+        NameConflictError: Two datasets call a feature table or a service the same.
     """
     owners: dict[str, str] = {}
     for dataset in datasets:
@@ -159,12 +169,12 @@ def refuse_same_names(datasets: Iterable[Dataset]) -> None:
                 raise taken(name, dataset.name, owners[name])
 
 
-def taken(name: str, dataset: str, owner: str) -> NameTakenError:
+def taken(name: str, dataset: str, owner: str) -> NameConflictError:
     """The error of a dataset that comes second."""
-    return NameTakenError(
-        f"{dataset} calls a feature table or service {name}, and so does {owner}: serving code could not tell them"
-        f" apart, and one would write over the other. Nothing was changed. Rename it in"
-        f" pipelines/{dataset}/, for example to {dataset}_{name}."
+    return NameConflictError(
+        f"{dataset} names a feature table or service {name}, and so does {owner}: serving code could not tell them"
+        f" apart, and one would overwrite the other. Nothing was changed. Rename it in pipelines/{dataset}/, for"
+        f" example to {dataset}_{name}."
     )
 
 

@@ -15,13 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.dataset import EVENT_TIME, FeatureTable
 from headrace.feast.definitions import key_type
-from headrace.feast.types import kind_of
-
-KEY = "entity key"
-"""Column of encoded rows that holds Feast's bytes of the join keys."""
-
-STAMP = "event time"
-"""Column of encoded rows that holds the event time: microseconds, then whatever the store makes of it."""
+from headrace.feast.types import KEY, STAMP, kind_of
 
 KEY_VERSION = 3
 PACKED = {"double_val": "<f8", "float_val": "<f4"}

@@ -19,17 +19,17 @@ from feast.utils import _get_requested_feature_views_to_features_dict, _get_requ
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.feast.data_source import lake_of, table_of
-from headrace.feast.retrieval_job import Retrieval, saved_path
+from headrace.feast.retrieval_job import HeadraceRetrievalJob, saved_path
 from headrace.feast.types import KINDS
 from headrace.retrieve.change_points import history
 from headrace.retrieve.errors import FeatureStoreError
 from headrace.retrieve.join import Join, Lookup
-from headrace.retrieve.options import Reading
-from headrace.retrieve.partition_reader import Rows, instant, manifest, microseconds, moment
+from headrace.retrieve.options import OfflineStoreOptions
+from headrace.retrieve.partition_reader import PartitionReader, instant, manifest, microseconds, moment
 from headrace.retrieve.requests import Requests
 
 
-class HeadraceOfflineStoreConfig(Reading, FeastConfigBaseModel):
+class HeadraceOfflineStoreConfig(OfflineStoreOptions, FeastConfigBaseModel):
     """The `offline_store` of `feature_store.yaml`."""
 
     type: Literal["headrace.feast.offline_store.HeadraceOfflineStore"] = (
@@ -54,11 +54,11 @@ class HeadraceOfflineStore(OfflineStore):
         filter_by_created_timestamp: bool = False,
         start_date: datetime | None = None,
         end_date: datetime | None = None,
-    ) -> Retrieval:
+    ) -> HeadraceRetrievalJob:
         """The features of `feature_refs` for every row of `entity_df`; without one, for the rows between two times.
 
         Raises:
-            RequestRefusedError: The requests lack a key or a time, or one has the wrong type.
+            InvalidRequestError: The requests lack a key or a time, or one has the wrong type.
             UnreadablePartitionError: A partition is missing or corrupt.
         """
         on_demand = _get_requested_on_demand_feature_views(feature_refs, project, registry)
@@ -74,7 +74,7 @@ class HeadraceOfflineStore(OfflineStore):
         requests = Requests.of(entity_df)
         join = Join(lake, requests, lookups, as_known, options.verify, options.memory_mb << 20).checked()
         window = requests.window
-        return Retrieval(
+        return HeadraceRetrievalJob(
             join.frames,
             requests.schema.names(),
             [name for lookup in lookups for name in lookup.features.values()],
@@ -100,7 +100,7 @@ class HeadraceOfflineStore(OfflineStore):
         created_timestamp_column: str | None,
         start_date: datetime,
         end_date: datetime,
-    ) -> Retrieval:
+    ) -> HeadraceRetrievalJob:
         """The newest row of each key between two times, both included."""
         columns = (*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column or KNOWN_TIME)
         return _once(
@@ -122,7 +122,7 @@ class HeadraceOfflineStore(OfflineStore):
         created_timestamp_column: str | None = None,
         start_date: datetime | None = None,
         end_date: datetime | None = None,
-    ) -> Retrieval:
+    ) -> HeadraceRetrievalJob:
         """Every row between two times, both included; of a saved dataset, every row and column that was saved."""
         if isinstance(data_source, FileSource):
             return _saved(saved_path(data_source, config.repo_path))
@@ -137,8 +137,8 @@ class HeadraceOfflineStore(OfflineStore):
             FeatureStoreError: Always.
         """
         raise FeatureStoreError(
-            "Feature tables are not written through Feast: their rows come from `headrace transform`, so that a release"
-            " is a function of its inputs. Give the rows to a source of the dataset instead."
+            "Feature tables are not written through Feast: `headrace transform` computes their rows, so that a release"
+            " is a function of its inputs. Write the rows to a source of the dataset instead."
         )
 
     write_logged_features = offline_write_batch
@@ -162,13 +162,13 @@ def _polars(kind: object) -> pl.DataType:
     return next(dtype for dtype, known in KINDS.items() if known.feast == kind)
 
 
-def _once(rows: Callable[[], pl.DataFrame]) -> Retrieval:
-    return Retrieval(lambda: iter([rows()]))
+def _once(rows: Callable[[], pl.DataFrame]) -> HeadraceRetrievalJob:
+    return HeadraceRetrievalJob(lambda: iter([rows()]))
 
 
-def _saved(path: Path) -> Retrieval:
+def _saved(path: Path) -> HeadraceRetrievalJob:
     if not path.exists():
-        raise FeatureStoreError(f"Expected the saved dataset in {path}, seen no such file. Save it again.")
+        raise FeatureStoreError(f"Expected the saved dataset in {path}, found no such file. Save it again.")
     return _once(lambda: pl.read_parquet(path))
 
 
@@ -178,7 +178,7 @@ def _between(
     lake, table_source = lake_of(config), table_of(source)
     since, until = (microseconds(time) if time else None for time in (start, end))
     table = manifest(lake, table_source.table, table_source.release)
-    rows = Rows.between(lake, table, since, until, verify=config.offline_store.verify).read(list(columns))
+    rows = PartitionReader.between(lake, table, since, until, verify=config.offline_store.verify).read(list(columns))
     if since is not None:
         rows = rows.filter(pl.col(EVENT_TIME) >= instant(since))
     return rows if until is None else rows.filter(pl.col(EVENT_TIME) <= instant(until))

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from headrace import failpoints
 from headrace.errors import NotConfiguredError
+from headrace.extras import require_extra
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.sqlite import HeadraceSQLiteOnlineStoreConfig
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
@@ -48,9 +49,8 @@ def open_store(repo: Path, settings: Settings) -> FeatureStore:
         transient = is_transient_sql_error(error)
         raise (FeatureStoreUnavailableError if transient else FeatureStoreError)(
             f"Feast's registry at {where} {'does not answer' if transient else 'refuses'}:"
-            f" {str(error).splitlines()[0]}."
-            " `headrace stack status` says whether it runs, FEAST_REGISTRY_URL where it is looked for; then run the"
-            " command again."
+            f" {str(error).splitlines()[0]}. `headrace stack status` shows whether it runs; FEAST_REGISTRY_URL is its"
+            " address. Then run the command again."
         ) from error
     return store
 
@@ -79,7 +79,7 @@ def written_only(store: FeatureStore) -> Iterator[Any]:
 
 def _filled(path: Path, settings: Settings) -> str:
     if not path.exists():
-        raise NotConfiguredError(f"Expected Feast's configuration in {path}, seen no such file.")
+        raise NotConfiguredError(f"Expected Feast's configuration in {path}, found no such file.")
     values = {
         "FEAST_REGISTRY_URL": settings.feast_registry_url,
         "FEAST_ONLINE_STORE_PATH": settings.feast_online_store_path,
@@ -89,24 +89,36 @@ def _filled(path: Path, settings: Settings) -> str:
     unset = sorted({name for name in VARIABLE.findall(text) if not values.get(name)})
     if unset:
         raise NotConfiguredError(
-            f"{path}: {' and '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set. `headrace stack up` writes"
-            " them for the local stack; elsewhere put them into .env (.env.example shows how) or the environment."
+            f"{path}: {' and '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set. `headrace stack up` sets"
+            " them for the local stack. Elsewhere set them in .env (see .env.example) or in the environment."
         )
     return VARIABLE.sub(lambda match: str(values[match[1]]), text)
 
 
 def _config(path: Path, text: str) -> Any:  # noqa: ANN401  Feast has no types
     try:
-        config = RepoConfig(**yaml.safe_load(text))
+        written = yaml.safe_load(text)
+        _require_drivers(path, written)
+        config = RepoConfig(**written)
         make_url(config.registry.path)
-    except (ValidationError, yaml.YAMLError, TypeError) as error:
-        raise NotConfiguredError(f"{path} is not a configuration of Feast: {error}") from error
+    except (ValidationError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise NotConfiguredError(f"{path} is not a valid configuration of Feast: {error}") from error
     except SQLAlchemyError as error:
         raise NotConfiguredError(
             f"{path}: FEAST_REGISTRY_URL is not an SQLAlchemy address, such as sqlite:////path/registry.db or"
             " postgresql+psycopg://user:password@host/feast."
         ) from error
     return config
+
+
+def _require_drivers(path: Path, written: Mapping[str, Any]) -> None:
+    """Feast would report a missing driver as a class that cannot be imported."""
+    kind = str(written["online_store"]["type"])
+    for extra, name in (("redis", "redis"), ("postgres", "postgres")):
+        if f".{name}" in kind:
+            require_extra(extra, f"{path}: the online store {kind.rpartition('.')[2]}")
+    if str(written["registry"]["path"]).startswith("postgresql"):
+        require_extra("postgres", f"{path}: a registry in PostgreSQL")
 
 
 def _make_folders(config: Any) -> None:  # noqa: ANN401

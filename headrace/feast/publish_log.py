@@ -32,6 +32,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from headrace import failpoints
 from headrace.errors import HeadraceError, TransientError
+from headrace.extras import require_extra
 from headrace.storage.sql_errors import is_transient_sql_error
 
 BUSY_SECONDS = 30
@@ -44,11 +45,14 @@ TABLE = Table(
     Column("proof", Text, nullable=False),
 )
 
+RENAMED_IN_0_2 = {"side": "slot", "proofs": "verifications", "newest": "newest_times"}
+TIMES_IN_0_1 = {"event": "event_time", "known": "known_time"}
 
-class OvertakenError(HeadraceError):
-    """Another publish came later and was given the lead.
 
-    It is terminal, as a fenced producer of Kafka is: to publish again would take the lead back from the newer one.
+class PublisherFencedError(HeadraceError):
+    """A later publish of the dataset holds the lead: this one may not write any more.
+
+    It is terminal, as a fenced producer of Kafka is: publishing again would take the lead back from the newer one.
     """
 
 
@@ -61,16 +65,16 @@ class RegistryUnavailableError(RegistryError, TransientError):
 
 
 @dataclass(frozen=True)
-class Online:
-    """What the last publish that switched or proved wrote down.
+class PublishRecord:
+    """What the last publish that switched or verified recorded.
 
     Attributes:
-        switched_at: When, ISO 8601.
-        proof: Its report.
+        switched_at: When it did.
+        report: `PublishResult.report`, in today's names.
     """
 
     switched_at: datetime
-    proof: dict[str, Any]
+    report: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Publications:
         if url.get_backend_name() == "sqlite":
             url = url.set(database=f"{url.database}.headrace")
             return cls(create_engine(url, connect_args={"timeout": BUSY_SECONDS}), dataset)
+        if url.get_backend_name() == "postgresql":
+            require_extra("postgres", "Feast's registry in PostgreSQL")
         return cls(create_engine(_modern(url), pool_pre_ping=True), dataset)
 
     def take(self, at_least: int = 0) -> int:
@@ -109,15 +115,14 @@ class Publications:
         """Keep every other publisher out until the block ends.
 
         Raises:
-            OvertakenError: There has been a later one.
+            PublisherFencedError: There has been a later one.
         """
         with self.known(), self.engine.begin() as database:
             seen = self._generation(database, lock=True)
             if seen != generation:
-                raise OvertakenError(
-                    f"{self.dataset}: another publish ({seen}) came after this one ({generation}) and has the lead."
-                    " Nothing was switched now. If that one is of an older release, run"
-                    f" `headrace publish {self.dataset}` again."
+                raise PublisherFencedError(
+                    f"{self.dataset}: a later publish ({seen}) than this one ({generation}) holds the lead. Nothing was"
+                    f" switched. If that one is of an older release, run `headrace publish {self.dataset}` again."
                 )
             yield database
 
@@ -128,7 +133,7 @@ class Publications:
         database.execute(update(TABLE).where(self._mine).values(**values))
 
     # no failpoint: what it makes is a temporary table of its own connection
-    def online(self) -> Online | None:
+    def online(self) -> PublishRecord | None:
         """What was written down last; None before the first publish."""
         file = self.engine.url.database or ""
         if self.engine.dialect.name == "sqlite" and not Path(file).exists():
@@ -137,7 +142,9 @@ class Publications:
             if not inspect(database).has_table(TABLE.name):
                 return None
             row = database.execute(select(TABLE.c.switched_at, TABLE.c.proof).where(self._mine)).first()
-        return Online(datetime.fromisoformat(row.switched_at), json.loads(row.proof)) if row and row.proof else None
+        if not (row and row.proof):
+            return None
+        return PublishRecord(datetime.fromisoformat(row.switched_at), _current(json.loads(row.proof)))
 
     def close(self) -> None:
         """Close the connections."""
@@ -186,10 +193,20 @@ class Publications:
             transient = is_transient_sql_error(error)
             raise (RegistryUnavailableError if transient else RegistryError)(
                 f"{self.dataset}: the registry's database at {where} {'does not answer' if transient else 'refuses'}:"
-                f" {str(error).splitlines()[0]}. What was served is served, or the new release, whole, where the switch"
-                " was under way. `headrace stack status` says whether it runs, FEAST_REGISTRY_URL where it is looked"
-                " for; then run the command again."
+                f" {str(error).splitlines()[0]}. What was served is still served; if the switch was under way, it may"
+                " be the new release. `headrace stack status` shows whether the database runs; FEAST_REGISTRY_URL is"
+                " its address. Then run the command again."
             ) from error
+
+
+def _current(report: dict[str, Any]) -> dict[str, Any]:
+    """The report with the names that it has since 0.2; a registry keeps reports of 0.1 until the next publish."""
+    found = {RENAMED_IN_0_2.get(name, name): value for name, value in report.items()}
+    newest = found.get("newest_times", {})
+    found["newest_times"] = {
+        table: {TIMES_IN_0_1.get(name, name): time for name, time in times.items()} for table, times in newest.items()
+    }
+    return found
 
 
 def _modern(url: URL) -> URL:

@@ -24,7 +24,7 @@ def feast_objects(repository: Path) -> dict[str, Entity | FeatureView | FeatureS
         repository: Folder with `feature_store.yaml`, in the project.
 
     Raises:
-        NameTakenError: Two datasets call a feature table or a service the same.
+        NameConflictError: Two datasets call a feature table or a service the same.
     """
     use_project(repository.parent)
     store = open_store(repository, load_settings(repository.parent))

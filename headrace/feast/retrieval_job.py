@@ -15,14 +15,14 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from headrace.retrieve.result import RetrievalResult, arrow, nullable
 
 
-class Retrieval(RetrievalResult, RetrievalJob):
-    """The rows that were asked for, each with its features.
+class HeadraceRetrievalJob(RetrievalResult, RetrievalJob):
+    """The request rows, each with its features.
 
     Args:
-        frames: As `Answer`.
-        given: As `Answer`.
-        answered: As `Answer`.
-        as_known: As `Answer`.
+        frames: As `RetrievalResult`.
+        request_columns: As `RetrievalResult`.
+        feature_columns: As `RetrievalResult`.
+        as_known: As `RetrievalResult`.
         full_feature_names: Whether features are named `<view>__<feature>`.
         on_demand: Views that Feast computes from the rows.
         metadata: Features, keys and times of the requests.
@@ -32,8 +32,8 @@ class Retrieval(RetrievalResult, RetrievalJob):
     def __init__(  # noqa: PLR0913  what Feast asks a job about
         self,
         frames: Callable[[], Iterator[pl.DataFrame]],
-        given: Sequence[str] = (),
-        answered: Sequence[str] = (),
+        request_columns: Sequence[str] = (),
+        feature_columns: Sequence[str] = (),
         *,
         as_known: bool = True,
         full_feature_names: bool = False,
@@ -41,7 +41,7 @@ class Retrieval(RetrievalResult, RetrievalJob):
         metadata: RetrievalMetadata | None = None,
         repo: Path | None = None,
     ) -> None:
-        super().__init__(frames, given, answered, as_known=as_known)
+        super().__init__(frames, request_columns, feature_columns, as_known=as_known)
         self._full_feature_names = full_feature_names
         self._on_demand = list(on_demand)
         self._metadata = metadata
@@ -67,12 +67,12 @@ class Retrieval(RetrievalResult, RetrievalJob):
         for frame in self._frames():
             yield self._finished(frame)
 
-    def renamed(self, names: Mapping[str, str]) -> "Retrieval":
+    def renamed(self, names: Mapping[str, str]) -> "HeadraceRetrievalJob":
         """The same with other names for some columns of the answer."""
-        return Retrieval(
+        return HeadraceRetrievalJob(
             lambda: (frame.rename(dict(names)) for frame in self.frames()),
-            self._given,
-            [names.get(name, name) for name in self._answered],
+            self._request_columns,
+            [names.get(name, name) for name in self._feature_columns],
             as_known=self._as_known,
             full_feature_names=self._full_feature_names,
             metadata=self._metadata,
@@ -105,7 +105,7 @@ class Retrieval(RetrievalResult, RetrievalJob):
         """The rows with the views that Feast computes on demand."""
         if not self._on_demand:
             return frame
-        one = Retrieval(
+        one = HeadraceRetrievalJob(
             lambda: iter([frame]),
             full_feature_names=self._full_feature_names,
             on_demand=self._on_demand,

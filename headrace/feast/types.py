@@ -7,6 +7,12 @@ from feast.types import Bool, FeastType, Float32, Float64, Int32, Int64, String
 
 from headrace.retrieve.errors import UnsupportedTypeError
 
+KEY = "entity_key"
+"""Column of encoded rows, and of the tables of the SQL online stores: Feast's bytes of the join keys."""
+
+STAMP = "event_timestamp"
+"""The same for the event time: microseconds, then whatever the store makes of it."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -30,13 +36,13 @@ def kind_of(name: str, dtype: pl.DataType) -> Kind:
     """Feast's type for the column `name`.
 
     Raises:
-        UnsupportedTypeError: Feast would change such values in silence: it cuts stamps to whole seconds, for example.
+        UnsupportedTypeError: Feast would change such values silently: it truncates times to seconds, for example.
     """
     found = KINDS.get(dtype() if isinstance(dtype, type) else dtype)
     if found is None:
         names = ", ".join(str(kind) for kind in KINDS)
         raise UnsupportedTypeError(
-            f"{name} is declared {dtype}, which the online store can not give back as it was. Declare one of {names};"
-            " a time can be a count of seconds or days, of type Int64."
+            f"{name} is declared as {dtype}, whose values the online store would change. Declare one of {names}; a time"
+            " can be a count of seconds or days, of type Int64."
         )
     return found

@@ -51,7 +51,7 @@ class OnlineFreshness:
 
     Attributes:
         release: The published release; empty if tables of a workspace were published.
-        slot: The slot that serves it.
+        slot: The slot that serves it, `a` or `b`.
         switched_at: When the service was switched to it.
         views: Feature table → its newest values.
     """
@@ -81,7 +81,7 @@ def read_freshness(settings: Settings, dataset: str, now: datetime | None = None
     """What the last publish of `dataset` recorded; None if there was none, or no registry is configured.
 
     Raises:
-        RegistryError: The registry's database does not answer.
+        RegistryUnavailableError: The registry's database does not answer.
     """
     if not settings.feast_registry_url:
         return None
@@ -91,13 +91,13 @@ def read_freshness(settings: Settings, dataset: str, now: datetime | None = None
         online = publications.online()
     if online is None:
         return None
-    report, now = online.proof, now or datetime.now(UTC)
-    views = {table: _view_freshness(times, now) for table, times in report["newest"].items()}
-    return OnlineFreshness(report["release"], report["side"], online.switched_at, views)
+    report, now = online.report, now or datetime.now(UTC)
+    views = {table: _view_freshness(times, now) for table, times in report["newest_times"].items()}
+    return OnlineFreshness(report["release"], report["slot"], online.switched_at, views)
 
 
 def _view_freshness(times: Mapping[str, str], now: datetime) -> FeatureFreshness:
-    event_time, known_time = (datetime.fromisoformat(times[name]) for name in ("event", "known"))
+    event_time, known_time = (datetime.fromisoformat(times[name]) for name in ("event_time", "known_time"))
     return FeatureFreshness(event_time, known_time, now - event_time)
 
 

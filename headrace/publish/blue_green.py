@@ -13,15 +13,16 @@ from feast import FeatureStore, FeatureView
 from headrace import failpoints
 from headrace.dataset import FeatureTable
 from headrace.errors import HeadraceError
+from headrace.feast.data_source import CLASS_PATH, CLASS_PATH_0_1, FeatureTableSource
 from headrace.feast.definitions import SIDES, Holding, Standing, entities, physical, service, unproved, view
-from headrace.feast.encoding import KEY
 from headrace.feast.key_checksum import Seal, from_tag, to_tag
-from headrace.feast.online_stores.writer import Loaded, Online, Shelf, left_behind, online_of
+from headrace.feast.online_stores.writer import LoadResult, OnlineStoreWriter, Shelf, left_behind, online_of
 from headrace.feast.open import close_store, open_store, written_only
 from headrace.feast.publish_log import Publications
+from headrace.feast.types import KEY
 from headrace.publish.schema_changes import is_other
 from headrace.publish.snapshot import Snapshot
-from headrace.publish.verification import Expected, Proof, prove
+from headrace.publish.verification import Expected, VerificationResult, prove
 from headrace.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,31 @@ class Sides:
         with self.publications.known():
             return Standing.of(self.store, self.snapshot.dataset)
 
+    def migrate(self, standing: Standing) -> Standing:
+        """Bring what 0.1 left in the online store and in the registry to today's form; the standing after that.
+
+        Servers of this version read both forms, so they notice nothing. What was changed is logged.
+        """
+        views = [self.shelf(table, side).view for table in self.tables for side in SIDES]
+        for table in self.online.migrate(views):
+            log.info("%s: the online store's columns of Headrace 0.1 were renamed", table)
+        if not _registered_by_0_1(standing):
+            return standing
+        with self.publications.held(self.publications.take(self.online.generation())):
+            standing = self.standing  # as it is while no other publisher can change it
+            sources = _registered_by_0_1(standing)
+            for source in sources:
+                source.class_path = CLASS_PATH
+            with failpoints.failpoint("registry that 0.1 wrote"), written_only(self.store) as registry:
+                for source in sources:
+                    registry.apply_data_source(source, self.store.project)
+                _register(registry, self.store.project, list(standing.views.values()))
+                if standing.service:
+                    registry.apply_feature_service(standing.service, self.store.project)
+        names = sorted({source.name for source in sources})
+        log.info("%s: registered by Headrace 0.1, now registered again", ", ".join(names))
+        return self.standing
+
     def forget_lost(self, standing: Standing) -> Standing:
         """The standing: where the online store came back empty, or older, neither side counts as proved."""
         fence = self.online.generation()
@@ -74,7 +100,7 @@ class Sides:
         return self.standing
 
     @property
-    def online(self) -> Online:
+    def online(self) -> OnlineStoreWriter:
         """How the dataset writes the online store."""
         return online_of(self.store, self.snapshot.dataset)
 
@@ -108,7 +134,7 @@ class Sides:
         """The dataset's feature tables."""
         return self.snapshot.dataset.features
 
-    def prove(self, side: str, expected: Mapping[str, Expected], seals: Mapping[str, Seal]) -> list[Proof]:
+    def prove(self, side: str, expected: Mapping[str, Expected], seals: Mapping[str, Seal]) -> list[VerificationResult]:
         """Compare what a side holds with what it must hold.
 
         Args:
@@ -119,7 +145,7 @@ class Sides:
         with self.publications.known():
             return [self._prove(self.shelf(one.table, side), one, seals) for one in expected.values()]
 
-    def _prove(self, shelf: Shelf, expected: Expected, seals: Mapping[str, Seal]) -> Proof:
+    def _prove(self, shelf: Shelf, expected: Expected, seals: Mapping[str, Seal]) -> VerificationResult:
         held = None if expected.among is None else Seal.of(shelf.online.keys(shelf.view))
         if held is not None and held != seals.get(expected.table.name):
             # That the keys are others is known; which ones, and what else, comes out when all are compared.
@@ -177,7 +203,7 @@ class Attempt:
 
     def load(
         self, expected: Mapping[str, Expected], *, patient: bool = False, everything: bool = False
-    ) -> dict[str, Loaded]:
+    ) -> dict[str, LoadResult]:
         """Bring the standby to what is expected, by the difference; until it is proved, its tags claim nothing.
 
         Args:
@@ -186,27 +212,27 @@ class Attempt:
             everything: Compare also what the standby was proved to hold already.
 
         Raises:
-            OvertakenError: A later attempt has the lead.
+            PublisherFencedError: A later attempt has the lead.
         """
         if self.sides.shows(self.standing.standby) and not everything:
-            return dict.fromkeys(expected, Loaded(0, 0, 0))
+            return dict.fromkeys(expected, LoadResult(0, 0, 0))
         if patient and (seconds := self.sides.still_read()):
-            log.info("waiting %.0f s: a server may still be reading side %s", seconds, self.side)
+            log.info("waiting %.0f s: a server may still be reading slot %s", seconds, self.side)
             time.sleep(seconds)
         self._claim()
         with failpoints.failpoint("lead in the online store"):
             self.sides.online.lead(self.generation, self.fence)
         return {name: self._load(found) for name, found in expected.items()}
 
-    def seals(self, loads: Mapping[str, Loaded]) -> dict[str, Seal]:
+    def seals(self, loads: Mapping[str, LoadResult]) -> dict[str, Seal]:
         """Feature table → seal of the keys that the standby must hold after these loads, where that can be told."""
         return {
-            name: had + loads[name].moved
+            name: had + loads[name].checksum_delta
             for name, had in from_tag(self.standing.standby.seals).items()
             if name in loads
         }
 
-    def refuse_lost(self, loads: Mapping[str, Loaded]) -> None:
+    def refuse_lost(self, loads: Mapping[str, LoadResult]) -> None:
         """See that the online store still is the one that was loaded.
 
         Raises:
@@ -221,7 +247,7 @@ class Attempt:
         """Record what the standby was proved to hold, then show it: one row of the registry, the old or the new.
 
         Raises:
-            OvertakenError: A later attempt has the lead.
+            PublisherFencedError: A later attempt has the lead.
         """
         snapshot = self.sides.snapshot
         store = self.sides.store
@@ -243,7 +269,7 @@ class Attempt:
         with self.sides.publications.held(self.generation) as database:
             self.sides.publications.note(database, dict(proof))
 
-    def _load(self, expected: Expected) -> Loaded:
+    def _load(self, expected: Expected) -> LoadResult:
         shelf = self.sides.shelf(expected.table, self.side)
         changed = expected.changed
         if changed is None:
@@ -282,6 +308,13 @@ class Attempt:
 
     def _views(self, holding: Holding) -> list[FeatureView]:
         return [view(self.sides.snapshot.dataset, table, holding) for table in self.sides.tables]
+
+
+def _registered_by_0_1(standing: Standing) -> list[FeatureTableSource]:
+    """The sources of views, of whichever dataset, and of the service that are registered as 0.1 did."""
+    projections = standing.service.feature_view_projections if standing.service else ()
+    sources = [one.batch_source for one in (*standing.views.values(), *projections)]
+    return [one for one in sources if isinstance(one, FeatureTableSource) and one.class_path == CLASS_PATH_0_1]
 
 
 def _register(registry: Any, project: str, views: Sequence[FeatureView]) -> None:  # noqa: ANN401  Feast has no types

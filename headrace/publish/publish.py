@@ -1,8 +1,8 @@
-"""release → online: the latest value of each key, proved equal to what point-in-time retrieval answers.
+"""Publish: release → online store, the latest value of each key, verified against point-in-time retrieval.
 
-Readers see the old release or the new one, whole: a release is brought to the side that nobody reads, by the
-difference alone, proved there, and then the service is switched to that side in one step. Killed anywhere, the next
-publish finishes the job; published again, it proves what is live and writes nothing.
+Readers see the old release or the new one, never a mixture: the idle slot is brought to the release by the difference
+alone and verified, and then the service is switched to it in one step (blue/green). If a publish is killed at any
+point, the next one completes it. Publishing what is live verifies it and writes nothing.
 
 "Now" is the moment at which all of the release is known: its newest event time or known time. No clock is read, so a
 release has one latest value for each key, whenever it is published.
@@ -17,40 +17,41 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.dataset import Dataset
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, Dataset
+from headrace.extras import require_extra
 from headrace.feast.key_checksum import from_tag
 from headrace.publish.snapshot import Snapshot, Span
-from headrace.retrieve.errors import NothingToPublishError, ProofFailedError
+from headrace.retrieve.errors import NothingToPublishError, VerificationFailedError
 from headrace.settings import Settings
 from headrace.storage.files import write_whole
 from headrace.storage.table_store import Lake
 
 if TYPE_CHECKING:
     from headrace.feast.definitions import Holding, Standing
-    from headrace.feast.online_stores.writer import Loaded
+    from headrace.feast.online_stores.writer import LoadResult
     from headrace.publish.blue_green import Attempt, Sides
-    from headrace.publish.verification import Proof
+    from headrace.publish.verification import VerificationResult
 
 log = logging.getLogger(__name__)
 
 REPORTS = Path("reports")
-"""Folder of the workspace with the last proof of each dataset, `<dataset>/online.json`."""
+"""Folder of the workspace with the last verification of each dataset, `<dataset>/online.json`."""
 
 
 @dataclass(frozen=True)
 class PublishOptions:
-    """How far a publish goes.
+    """Options of a publish.
 
     Attributes:
-        everything: Compare and prove every key, also those that can not have changed.
-        allow_changes: Let features that are served now go, or become another type.
-        patient: Wait until no server can still be reading the side that is to be loaded: it follows a switch when its
-            copy of the registry is as old as `cache_ttl_seconds` allows.
+        verify_all: Compare and verify every key, also those that cannot have changed.
+        allow_breaking_changes: Allow features that are served now to be removed or to change their type.
+        wait_for_readers: Wait until no server can still be reading the slot that will be loaded. A server notices a
+            switch when its copy of the registry is `cache_ttl_seconds` old.
     """
 
-    everything: bool = False
-    allow_changes: bool = False
-    patient: bool = False
+    verify_all: bool = False
+    allow_breaking_changes: bool = False
+    wait_for_readers: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,76 +62,78 @@ class PublishResult:
         dataset: Name of the dataset.
         service: Name of its Feast service.
         release: The release; empty for tables of the workspace that are no release.
-        side: The side that serves it.
-        as_of: The time that its values are the latest at.
+        slot: The slot that serves it, `a` or `b`.
+        as_of: The time at which its values are the latest ones.
         digest: Hash of the release's feature tables and their declarations.
-        loads: Feature table → keys written, deleted and kept; empty if the release was live already.
-        proofs: What was compared, a view each.
-        newest: Feature table → its newest event time and known time.
-        changes: What changed in the definitions, for people.
+        loads: Feature table → keys written, deleted and unchanged; empty if the release was live already.
+        verifications: What was compared, one entry per view.
+        newest_times: Feature table → its newest event time and known time.
+        definition_changes: What changed in the definitions, one line each.
         switched: Whether the service was switched.
     """
 
     dataset: str
     service: str
     release: str
-    side: str
+    slot: str
     as_of: datetime
     digest: str
-    loads: Mapping[str, "Loaded"]
-    proofs: Sequence["Proof"]
-    newest: Mapping[str, Span]
-    changes: Sequence[str]
+    loads: Mapping[str, "LoadResult"]
+    verifications: Sequence["VerificationResult"]
+    newest_times: Mapping[str, Span]
+    definition_changes: Sequence[str]
     switched: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for machines."""
+        """The result as JSON."""
         return {
             **vars(self),
             "as_of": self.as_of.isoformat(),
             "loads": {table: load.to_dict() for table, load in self.loads.items()},
-            "proofs": [proof.to_dict() for proof in self.proofs],
-            "newest": {
-                table: {"event": span.event.isoformat(), "known": span.known.isoformat()}
-                for table, span in self.newest.items()
+            "verifications": [found.to_dict() for found in self.verifications],
+            "newest_times": {
+                table: {EVENT_TIME: span.event.isoformat(), KNOWN_TIME: span.known.isoformat()}
+                for table, span in self.newest_times.items()
             },
-            "changes": list(self.changes),
+            "definition_changes": list(self.definition_changes),
         }
 
     @property
     def report(self) -> dict[str, Any]:
-        """What is proved, and not what was done for it."""
-        return {name: value for name, value in self.to_dict().items() if name not in {"loads", "switched", "changes"}}
+        """What was verified, without what was done for it."""
+        done = {"loads", "switched", "definition_changes"}
+        return {name: value for name, value in self.to_dict().items() if name not in done}
 
 
 def publish(
     dataset: Dataset, lake: Lake, settings: Settings, release: str | None = None, how: PublishOptions | None = None
 ) -> PublishResult:
-    """Put `release` online, or the tables as the workspace has them now.
+    """Bring the online store to `release`, or to the tables as the workspace has them now.
 
     Raises:
         NothingToPublishError: There is no value to publish.
-        DefinitionChangedError: A feature that is served would be gone or of another type.
-        NameTakenError: Another dataset serves a feature table or a service of that name.
-        ProofFailedError: The loaded values are not the release's; what was live stays live.
-        OvertakenError: Another publish came later.
-        HeadraceError: The registry, the online store or a partition can not be used; what was live stays live.
+        BreakingChangeError: A feature that is served would be gone or of another type.
+        NameConflictError: Another dataset serves a feature table or a service of that name.
+        VerificationFailedError: The loaded values are not the release's; what was live stays live.
+        PublisherFencedError: Another publish came later.
+        MissingExtraError: Feast, or the driver of the registry or the online store, is not installed.
+        HeadraceError: The registry, the online store or a partition cannot be used; what was live stays live.
     """
     if not (dataset.features and dataset.service):
         raise NothingToPublishError(
             f"{dataset.name} declares no {'service' if dataset.features else 'features'}:"
             f" see pipelines/{dataset.name}/__init__.py."
         )
-    from headrace.publish.blue_green import Sides  # noqa: PLC0415  Feast takes seconds to import
+    require_extra("feast", "headrace publish")
+    from headrace.publish.blue_green import Sides  # noqa: PLC0415  Feast takes more than a second to import
 
+    how = how or PublishOptions()
     with lake.lease(f"online/{dataset.name}"):
         snapshot = Snapshot.of(dataset, lake, release or "")
         with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
-            standing = sides.forget_lost(sides.standing)
-            changes = _changes(sides, standing, how or PublishOptions())
-            done = _confirm(sides, standing.live, how or PublishOptions()) or _replace(
-                sides, changes, how or PublishOptions()
-            )
+            standing = sides.forget_lost(sides.migrate(sides.standing))
+            changes = _changes(sides, standing, how)
+            done = _confirm(sides, standing.live, how) or _replace(sides, changes, how)
             _report(lake, sides)
         return done
 
@@ -143,7 +146,7 @@ def _changes(sides: "Sides", standing: "Standing", how: PublishOptions) -> list[
     found = changes(sides.snapshot.dataset, standing)
     for change in found:
         log.info("%s: %s", sides.snapshot.dataset.service, change)
-    if not how.allow_changes:
+    if not how.allow_breaking_changes:
         refuse_breaks(sides.snapshot.dataset, found)
     return [str(change) for change in found]
 
@@ -153,13 +156,13 @@ def _confirm(sides: "Sides", live: "Holding", how: PublishOptions) -> PublishRes
     if not sides.shows(live):
         return None
     seals = from_tag(live.seals)
-    expected = sides.expected(sides.snapshot if live.release and not how.everything else None, seals)
+    expected = sides.expected(sides.snapshot if live.release and not how.verify_all else None, seals)
     proofs = sides.prove(live.side, expected, seals)
     if any(proof.mismatches for proof in proofs):
         return None
     done = _published(sides, live.side, {}, proofs, (), switched=False)
     noted = sides.publications.online()
-    if noted is None or noted.proof.get("digest") != done.digest or noted.proof.get("release") != done.release:
+    if noted is None or noted.report.get("digest") != done.digest or noted.report.get("release") != done.release:
         sides.attempt().note(done.report)
     return done
 
@@ -168,24 +171,24 @@ def _replace(sides: "Sides", changes: Sequence[str], how: PublishOptions) -> Pub
     """Bring the standby to the snapshot, prove it, switch the service to it."""
     attempt = sides.attempt()
     held = from_tag(attempt.standing.standby.seals)
-    expected = sides.expected(None if how.everything else attempt.before(), held)
+    expected = sides.expected(None if how.verify_all else attempt.before(), held)
     _refuse_empty(sides, any(found.rows.height for found in expected.values()))
-    loads = attempt.load(expected, patient=how.patient, everything=how.everything)
+    loads = attempt.load(expected, patient=how.wait_for_readers, everything=how.verify_all)
     proofs = sides.prove(attempt.side, expected, attempt.seals(loads))
     attempt.refuse_lost(loads)
     wrong = [str(mismatch) for proof in proofs for mismatch in proof.mismatches]
     if wrong:
-        raise ProofFailedError(_refusal(attempt, wrong))
+        raise VerificationFailedError(_refusal(attempt, wrong))
     done = _published(sides, attempt.side, loads, proofs, changes, switched=True)
-    attempt.switch(done.report, {name: proof.seal for name, proof in zip(expected, proofs, strict=True)})
+    attempt.switch(done.report, {name: proof.key_checksum for name, proof in zip(expected, proofs, strict=True)})
     return done
 
 
 def _published(  # noqa: PLR0913  what was done, each once
     sides: "Sides",
     side: str,
-    loads: Mapping[str, "Loaded"],
-    proofs: Sequence["Proof"],
+    loads: Mapping[str, "LoadResult"],
+    proofs: Sequence["VerificationResult"],
     changes: Sequence[str],
     *,
     switched: bool,
@@ -195,13 +198,13 @@ def _published(  # noqa: PLR0913  what was done, each once
         dataset=dataset.name,
         service=dataset.service,
         release=snapshot.release,
-        side=side,
+        slot=side,
         as_of=snapshot.now,
         digest=snapshot.digest,
         loads=loads,
-        proofs=proofs,
-        newest=snapshot.spans,
-        changes=changes,
+        verifications=proofs,
+        newest_times=snapshot.spans,
+        definition_changes=changes,
         switched=switched,
     )
 
@@ -216,7 +219,7 @@ def _report(lake: Lake, sides: "Sides") -> None:
     noted = sides.publications.online()
     path = lake.root / REPORTS / sides.snapshot.dataset.name / "online.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(noted.proof if noted else {}, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(noted.report if noted else {}, indent=2, sort_keys=True) + "\n"
     if not path.exists() or path.read_text() != text:
         write_whole(path, text.encode())
 
@@ -224,14 +227,12 @@ def _report(lake: Lake, sides: "Sides") -> None:
 def _refusal(attempt: "Attempt", wrong: Sequence[str]) -> str:
     snapshot, live = attempt.sides.snapshot, attempt.standing.live
     shown = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3:,} more" if wrong[3:] else "")
-    serving = (
-        f"Side {live.side} with {_named(live.release)} goes on serving" if live.digest else "Nothing is served yet"
-    )
+    serving = f"Slot {live.side} still serves {_named(live.release)}" if live.digest else "Nothing is served yet"
     dataset = snapshot.dataset
     return (
-        f"{dataset.service}: {_named(snapshot.release)} was loaded and is not what is there: {shown}."
+        f"{dataset.service}: {_named(snapshot.release)} was loaded, but the online store does not hold it: {shown}."
         f" The service was not switched. {serving}. Find out who else writes to the online store, then run"
-        f" `headrace publish {dataset.name} --verify-all` again: it repairs what differs."
+        f" `headrace publish {dataset.name} --verify-all`: it repairs what differs."
     )
 
 

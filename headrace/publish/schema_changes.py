@@ -9,7 +9,7 @@ from feast import FeatureService, FeatureView
 from headrace.dataset import Dataset, FeatureTable
 from headrace.feast.definitions import SIDES, Standing, key_type, physical, taken
 from headrace.feast.types import kind_of
-from headrace.retrieve.errors import DefinitionChangedError
+from headrace.retrieve.errors import BreakingChangeError
 
 NEW, GONE, OTHER = "+", "-", "~"
 
@@ -46,14 +46,14 @@ def refuse_breaks(dataset: Dataset, found: tuple[DefinitionChange, ...]) -> None
     """Let nobody lose a feature unasked.
 
     Raises:
-        DefinitionChangedError: A feature would be gone or of another type.
+        BreakingChangeError: A feature would be gone or of another type.
     """
     breaks = [str(change) for change in found if change.breaks]
     if breaks:
-        raise DefinitionChangedError(
-            f"{dataset.service}: who reads it today would find these gone or of another type: {'; '.join(breaks)}."
-            " Nothing was changed. A feature is best renamed by adding the new name, and dropping the old one when"
-            f" nobody asks for it; to do it at once, run `headrace publish {dataset.name} --allow-changes`."
+        raise BreakingChangeError(
+            f"{dataset.service}: features that are served would be removed or change their type: {'; '.join(breaks)}."
+            " Nothing was changed. To rename a feature, add the new name first, and remove the old one when nobody"
+            f" reads it. To do it at once, run `headrace publish {dataset.name} --allow-breaking-changes`."
         )
 
 
@@ -61,7 +61,7 @@ def refuse_taken(dataset: Dataset, standing: Standing) -> None:
     """Let no dataset write over what another one serves.
 
     Raises:
-        NameTakenError: A view of that name, or the service, is another dataset's.
+        NameConflictError: A view of that name, or the service, is another dataset's.
     """
     views = [standing.views.get(physical(table, side)) for table in dataset.features for side in SIDES]
     for found in (*views, standing.service):

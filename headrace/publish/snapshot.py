@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable
 from headrace.retrieve.errors import MisplacedRowError, NothingToPublishError, UnreadablePartitionError
-from headrace.retrieve.partition_reader import Rows, digest, instant, manifests, microseconds, moment, table_name
+from headrace.retrieve.partition_reader import (
+    PartitionReader,
+    digest,
+    instant,
+    manifests,
+    microseconds,
+    moment,
+    table_name,
+)
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
 from headrace.transform.kernel import SPAN
@@ -134,7 +142,7 @@ class Snapshot:
         return NothingToPublishError(
             f"{self.release or self.dataset.name}: no key of any feature table has a value within its TTL of"
             f" {self.now.isoformat()}, the newest event or known time of the release."
-            " If that time is wrong, a source gave a stamp from the future; else the TTLs are too short."
+            " If that time is wrong, a source has a time in the future; otherwise the TTLs are too short."
         )
 
     def among(self, table: FeatureTable, keys: pl.DataFrame | None) -> pl.DataFrame:
@@ -195,12 +203,12 @@ class Snapshot:
             return pl.DataFrame(schema=_key_types(table))
         first, last = sorted(microseconds(snapshot.now - table.ttl) for snapshot in (before, self))
         between = pl.col(EVENT_TIME).is_between(instant(first), instant(last))
-        rows = Rows.between(self.lake, self.manifests[table.name], first, last)
+        rows = PartitionReader.between(self.lake, self.manifests[table.name], first, last)
         return rows.read([*table.keys, EVENT_TIME], between).select(table.keys)
 
-    def _window(self, table: FeatureTable) -> Rows:
+    def _window(self, table: FeatureTable) -> PartitionReader:
         since = microseconds(self.now - table.ttl) if table.ttl else None
-        return Rows.between(self.lake, self.manifests[table.name], since, microseconds(self.now))
+        return PartitionReader.between(self.lake, self.manifests[table.name], since, microseconds(self.now))
 
     def known_at(self, now: str) -> Self:
         """The same, `now` having been found before."""
@@ -255,13 +263,13 @@ def _check_day(table: str, name: str, *times: datetime) -> None:
     for time in times:
         if name not in {UNPARTITIONED, str(time.date())}:
             raise MisplacedRowError(
-                f"{table} {name}: expected event times of that UTC day, seen {time.isoformat()}. Retrieval would not"
-                f" find the row there; mend the kernel, then run `headrace transform {table.split('/')[1]}`."
+                f"{table} {name}: expected event times of that UTC day, found {time.isoformat()}. Retrieval would"
+                f" not find the row there. Fix the kernel, then run `headrace transform {table.split('/')[1]}`."
             )
 
 
-def _some(lake: Lake, made: Manifest, names: Collection[str]) -> Rows:
-    return Rows(lake, made, tuple(name for name in sorted(names) if name in made.partitions))
+def _some(lake: Lake, made: Manifest, names: Collection[str]) -> PartitionReader:
+    return PartitionReader(lake, made, tuple(name for name in sorted(names) if name in made.partitions))
 
 
 def _key_types(table: FeatureTable) -> dict[str, pl.DataType]:

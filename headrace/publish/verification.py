@@ -1,9 +1,9 @@
-"""The proof that a side may go live: online = latest offline = what a point-in-time request for now answers.
+"""The verification of a slot before it goes live: online = latest offline = point-in-time retrieval for now.
 
-Where nothing is known of what a side held, and with `--verify-all`, that is every key and value. Else it is every key
-that may have changed and a sample of the rest; and the whole set of keys, by its seal. The store's own bytes are
-compared with those of the latest rows, and a few keys are read through Feast's own call too, which also proves that our
-bytes are Feast's.
+If nothing is known of what a slot held, and with `--verify-all`, every key and value is compared. Otherwise every key
+that may have changed, a sample of the others, and the set of all keys by its checksum. The store's own bytes are
+compared with those of the latest rows. A few keys are also read through Feast's own call, which shows that our bytes
+are Feast's.
 """
 
 import hashlib
@@ -19,10 +19,11 @@ from feast import FeatureStore
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from headrace.dataset import UTC_MICROSECONDS, FeatureTable
-from headrace.feast.encoding import KEY, encode, keys, plain_key, plain_value
+from headrace.feast.encoding import encode, keys, plain_key, plain_value
 from headrace.feast.key_checksum import Seal
 from headrace.feast.online_stores.writer import Shelf
-from headrace.feast.retrieval_job import Retrieval
+from headrace.feast.retrieval_job import HeadraceRetrievalJob
+from headrace.feast.types import KEY
 from headrace.publish.snapshot import Snapshot
 from headrace.retrieve.requests import TIME
 
@@ -40,69 +41,70 @@ class Mismatch:
     Attributes:
         view: Name of the physical view.
         key: The entity, such as `origin=EWR`.
-        feature: Its feature; empty when the whole key is there or not there.
+        feature: The feature; empty if the whole key is missing or superfluous.
         expected: The latest value offline.
-        seen: What the other answer was.
-        where: Which one that is.
+        found: The value that was compared with it.
+        where: Where that value was read.
     """
 
     view: str
     key: str
     feature: str
     expected: object
-    seen: object
+    found: object
     where: str
 
     def __str__(self) -> str:
         """One line for people."""
         what = f"{self.view} {self.key}" + (f": {self.feature}" if self.feature else "")
-        return f"{what} is {self.seen!r} {self.where}, {self.expected!r} offline"
+        return f"{what} is {self.found!r} {self.where}, {self.expected!r} offline"
 
 
 @dataclass(frozen=True)
-class Proof:
+class VerificationResult:
     """What was compared for one view, and what differed.
 
     Attributes:
         view: Name of the physical view.
-        changed: Keys that may have changed since what the side held before; all of them were compared.
-        compared: Keys that were compared, those among them that must not be there.
-        whole: Whether these are all keys that the view holds and all that the release has.
-        values: Values that were compared.
-        sampled: Keys that were read through `get_online_features` too.
-        seal: Of all keys that the view holds.
+        changed_keys: Number of keys that may have changed since the slot was verified before. All were compared.
+        compared_keys: Number of keys that were compared, including those that must not be there.
+        is_complete: Whether these are all keys of the view and of the release.
+        compared_values: Number of values that were compared.
+        served_keys: Number of keys that were also read through `get_online_features`.
+        key_checksum: Checksum over all keys that the view holds.
         digest: Hash of the compared keys, times and values, as the online store holds them.
         mismatches: What differs.
     """
 
     view: str
-    changed: int
-    compared: int
-    whole: bool
-    values: int
-    sampled: int
-    seal: Seal
+    changed_keys: int
+    compared_keys: int
+    is_complete: bool
+    compared_values: int
+    served_keys: int
+    key_checksum: Seal
     digest: str
     mismatches: tuple[Mismatch, ...]
 
     def __str__(self) -> str:
         """One line for people."""
         if self.mismatches:
-            return (
-                f"{self.view}: {len(self.mismatches):,} of {self.values:,} values differ; first: {self.mismatches[0]}"
-            )
-        some = (
-            f"{self.changed:,} may have changed, the others are a sample of the {self.seal.count:,} that must be there"
+            differ = f"{len(self.mismatches):,} of {self.compared_values:,} values differ"
+            return f"{self.view}: {differ}; first: {self.mismatches[0]}"
+        which = (
+            "all of them"
+            if self.is_complete
+            else f"{self.changed_keys:,} that may have changed and a sample of the {self.key_checksum.count:,}"
         )
-        which = "all there are" if self.whole else some
         return (
-            f"{self.view}: {self.compared:,} keys ({which}) and their {self.values:,} values are equal online, offline"
-            f" and for a request at that time; {self.sampled:,} keys read through get_online_features too"
+            f"{self.view}: {self.compared_keys:,} keys ({which}) and their {self.compared_values:,} values are equal"
+            f" online, offline and in point-in-time retrieval; {self.served_keys:,} keys were also read through"
+            " get_online_features"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for machines."""
-        return {**vars(self), "seal": str(self.seal), "mismatches": [*map(str, self.mismatches)]}
+        """The result as JSON."""
+        return {**vars(self), "key_checksum": str(self.key_checksum), "mismatches": [*map(str, self.mismatches)]}
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,9 @@ class Expected:
         return encode(self.rows, self.table)
 
 
-def prove(store: FeatureStore, shelf: Shelf, expected: Expected, now: datetime, held: Seal | None = None) -> Proof:
+def prove(
+    store: FeatureStore, shelf: Shelf, expected: Expected, now: datetime, held: Seal | None = None
+) -> VerificationResult:
     """Compare what `shelf` serves with what it must serve at `now`; `held` is the seal of its keys, if it is known."""
     table, name = expected.table, shelf.view.name
     offline = expected.rows.select(*table.keys, *table.features)
@@ -151,7 +155,7 @@ def prove(store: FeatureStore, shelf: Shelf, expected: Expected, now: datetime, 
         *differences(sample, _served(store, table, name, sample), table, name, "from get_online_features"),
     )
     compared = wanted.height if expected.among is None else expected.among.len()
-    return Proof(
+    return VerificationResult(
         name,
         compared if expected.changed is None else expected.changed.len(),
         compared,
@@ -203,7 +207,7 @@ def _at(store: FeatureStore, table: FeatureTable, view: str, offline: pl.DataFra
     """What point-in-time retrieval answers at `now` for the keys of `offline`."""
     requests = offline.select(*table.keys, pl.lit(now, dtype=UTC_MICROSECONDS).alias(TIME))
     job = store.get_historical_features(requests, _references(table, view))
-    assert isinstance(job, Retrieval)  # noqa: S101  the configuration names our store
+    assert isinstance(job, HeadraceRetrievalJob)  # noqa: S101  the configuration names our store
     return job.to_polars().drop(TIME)
 
 

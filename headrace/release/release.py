@@ -24,7 +24,7 @@ from headrace.storage.table_store import Lake
 
 
 class AuditError(HeadraceError):
-    """The tables are not what a release may hold."""
+    """The tables are not up to date, or rows are not accounted for, so they cannot be released."""
 
 
 class TablesBehindError(AuditError, TransientError):
@@ -33,7 +33,7 @@ class TablesBehindError(AuditError, TransientError):
 
 @dataclass(frozen=True)
 class PartitionDiff:
-    """Partitions of one table that a release added, changed and removed."""
+    """Partitions of a table that were added, changed and removed."""
 
     added: Sequence[str]
     changed: Sequence[str]
@@ -41,7 +41,7 @@ class PartitionDiff:
 
     @classmethod
     def between(cls, before: Manifest | None, after: Manifest | None) -> "PartitionDiff":
-        """What leads from one version of a table to another; None is a table that is not there."""
+        """The difference between two versions of a table; None for a table that does not exist."""
         had = before.md5s if before else {}
         has = after.md5s if after else {}
         return cls(
@@ -51,35 +51,35 @@ class PartitionDiff:
         )
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there is a difference."""
         return bool(self.added or self.changed or self.removed)
 
     def __str__(self) -> str:
-        """Counts, for people: `+1 ~3 -0`."""
+        """The counts: `+1 ~3 -0`."""
         return f"+{len(self.added)} ~{len(self.changed)} -{len(self.removed)}"
 
 
 @dataclass(frozen=True)
-class Release:
-    """A version of all tables of a dataset: whole, on the remote, under a git tag.
+class ReleaseResult:
+    """A release: a version of all tables of a dataset, complete and on the remote, under a git tag.
 
     Attributes:
         name: The tag, `<dataset>/<number>`.
-        commit: The commit it names.
-        is_new: Whether this run made it; otherwise nothing had changed since.
-        differences: Table → what changed since the release before it.
-        pushed: What went to the remote.
+        commit: The commit of the tag.
+        created: Whether this run created it; False if nothing had changed since.
+        changes: Table → what changed since the release before it.
+        pushed: What was uploaded to the remote.
     """
 
     name: str
     commit: str
-    is_new: bool
-    differences: Mapping[str, PartitionDiff] = field(default_factory=dict)
+    created: bool
+    changes: Mapping[str, PartitionDiff] = field(default_factory=dict)
     pushed: PushResult = field(default_factory=PushResult)
 
 
-def create_release(dataset: Dataset, lake: Lake) -> Release:
-    """Record the tables of `dataset` as they are; make a release of them if they are not the last one's.
+def create_release(dataset: Dataset, lake: Lake) -> ReleaseResult:
+    """Record the tables of `dataset` as they are, and release them if they differ from the last release.
 
     Raises:
         EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
@@ -111,10 +111,10 @@ def create_release(dataset: Dataset, lake: Lake) -> Release:
             _commit(every, lake, outs, f"{name}: {_summary(differences)}")
             git.tag(lake.root, name, _notes(name, differences))
             git.push(lake.root, name)
-            return Release(name, git.head(lake.root), is_new=True, differences=differences, pushed=pushed)
+            return ReleaseResult(name, git.head(lake.root), created=True, changes=differences, pushed=pushed)
         _commit(every, lake, outs, f"{last}: recorded again, the tables as they were")
         git.push(lake.root)
-        return Release(last, git.commit_of(lake.root, last), is_new=False, pushed=pushed)
+        return ReleaseResult(last, git.commit_of(lake.root, last), created=False, pushed=pushed)
 
 
 def audit(dataset: Dataset, lake: Lake) -> None:
@@ -129,8 +129,9 @@ def audit(dataset: Dataset, lake: Lake) -> None:
         if not plan.is_empty:
             waiting = [*(item.partition for item in plan.stale), *plan.gone]
             raise TablesBehindError(
-                f"{stage.table}: expected every partition up to date, seen {len(waiting)} that are not, {waiting[0]}"
-                f" first. `headrace plan {dataset.name}` says why; `headrace run {dataset.name}` mends it."
+                f"{stage.table}: expected every partition to be up to date, found {len(waiting)} that are not,"
+                f" {waiting[0]} first. `headrace plan {dataset.name}` shows why; `headrace run {dataset.name}` brings"
+                " them up to date."
             )
         for name, entry in plan.keep.items() if stage.verb == "validate" else ():
             if entry.facts["rows_in"] != (entry.rows or 0) + entry.facts["rejected"]:
@@ -175,7 +176,9 @@ def latest_local_release(lake: Lake, dataset: str) -> str:
     """
     found = list_releases(lake, dataset)
     if not found:
-        raise HeadraceError(f"{dataset} has no release in {lake.root}. `headrace release {dataset}` makes the first.")
+        raise HeadraceError(
+            f"{dataset} has no release in {lake.root}. `headrace release {dataset}` makes the first one."
+        )
     return found[-1]
 
 

@@ -10,9 +10,9 @@ from datetime import datetime
 import polars as pl
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS
-from headrace.retrieve.errors import RequestRefusedError
+from headrace.retrieve.errors import InvalidRequestError
 from headrace.retrieve.join import Lookup
-from headrace.retrieve.partition_reader import Rows, instant, manifest, microseconds
+from headrace.retrieve.partition_reader import PartitionReader, instant, manifest, microseconds
 from headrace.retrieve.requests import TIME
 from headrace.storage.table_store import Lake
 
@@ -29,15 +29,15 @@ def history(  # noqa: PLR0913  where, what, from when to when, and how it is rea
     """Keys and `event_timestamp` of every such moment from `start` to `end`, both included, sorted.
 
     Raises:
-        RequestRefusedError: A time is missing or has no zone, or the views have no keys in common to make rows of.
+        InvalidRequestError: A time is missing or has no zone, or the views have no keys in common to make rows of.
     """
     since, until = _moment(start, "start_date"), _moment(end, "end_date")
     widest = max(lookups, key=lambda lookup: len(lookup.keys))
     apart = [lookup.name for lookup in lookups if not set(lookup.keys.values()) <= set(widest.keys.values())]
     if apart:
-        raise RequestRefusedError(
-            f"{widest.name} is joined by {', '.join(widest.keys.values())}, {apart[0]} by other keys: there are no rows"
-            " that have both. Ask for them one after the other, or give requests that name the keys."
+        raise InvalidRequestError(
+            f"{widest.name} is joined by {', '.join(widest.keys.values())}, {apart[0]} by other keys: no row"
+            " has both. Retrieve them one after the other, or give requests that name the keys."
         )
     same = [lookup for lookup in lookups if set(lookup.keys.values()) == set(widest.keys.values())]
     keys = list(widest.keys.values())
@@ -52,7 +52,7 @@ def _moments(  # noqa: PLR0913
 ) -> pl.DataFrame:
     table = manifest(lake, lookup.table, lookup.release)
     # A row may become known any time after its event, so as it became known, the past has no bound.
-    rows = Rows.between(lake, table, None if as_known else since, until, verify=verify)
+    rows = PartitionReader.between(lake, table, None if as_known else since, until, verify=verify)
     changed = pl.max_horizontal(EVENT_TIME, KNOWN_TIME) if as_known else pl.col(EVENT_TIME)
     times = rows.read([*lookup.keys, EVENT_TIME, KNOWN_TIME]).with_columns(changed.cast(UTC_MICROSECONDS).alias(TIME))
     renamed = {key: column for key, column in lookup.keys.items() if key != column}
@@ -65,9 +65,9 @@ def _moments(  # noqa: PLR0913
 
 def _moment(time: datetime | None, name: str) -> int:
     if time is None or time.tzinfo is None:
-        seen = "none" if time is None else f"{time.isoformat()} without one"
-        raise RequestRefusedError(
-            f"Without requests, expected start_date and end_date with a zone, seen {seen} for {name} (Feast takes the"
-            " time of day for an end_date that is not given). For example datetime(2013, 1, 9, tzinfo=UTC)."
+        found = "none" if time is None else f"{time.isoformat()} without one"
+        raise InvalidRequestError(
+            f"Without requests, expected start_date and end_date with a zone, found {found} for {name} (Feast uses the"
+            " current time for a missing end_date). For example datetime(2013, 1, 9, tzinfo=UTC)."
         )
     return microseconds(time)

@@ -1,30 +1,34 @@
-"""What goes wrong between a feature table and the one who asks for features."""
+"""Errors of retrieval and publishing."""
 
 from headrace.errors import HeadraceError, TransientError
 
 
-class RequestRefusedError(HeadraceError):
-    """The rows that features are asked for can not be answered as they are."""
+class InvalidRequestError(HeadraceError):
+    """The training requests lack a key or a time, or one has the wrong type."""
 
 
 class UnreadablePartitionError(HeadraceError):
-    """A partition of a feature table is missing, or its bytes are not what its manifest says."""
+    """A partition is corrupt, or lacks a column."""
 
 
 class MisplacedRowError(HeadraceError):
-    """A row lies in the partition of another day."""
+    """The event time of a row is not in the day of its partition."""
 
 
 class UnknownReleaseError(HeadraceError):
-    """There is no release of that name in this workspace."""
+    """This workspace has no release of that name."""
 
 
 class UnsupportedTypeError(HeadraceError):
-    """A declared type that would not come out of the online store as it went in."""
+    """The online store would change values of a declared type."""
+
+
+class ReservedNameError(HeadraceError):
+    """A feature has the name of a column that Headrace adds."""
 
 
 class FeatureStoreError(HeadraceError):
-    """The registry or the online store does not hold what is asked for, or refuses."""
+    """The registry or the online store lacks what is requested, or refuses."""
 
 
 class FeatureStoreUnavailableError(FeatureStoreError, TransientError):
@@ -32,16 +36,16 @@ class FeatureStoreUnavailableError(FeatureStoreError, TransientError):
 
 
 class NothingToPublishError(HeadraceError):
-    """The dataset declares no features, or the release has no value of any."""
+    """The dataset declares no features, or the release has no value to serve."""
 
 
-class ProofFailedError(HeadraceError):
-    """What was loaded is not what the release says; the service was not switched."""
+class VerificationFailedError(HeadraceError):
+    """The loaded slot does not hold the values of the release; the service was not switched."""
 
 
-class DefinitionChangedError(HeadraceError):
-    """A feature that is served would be gone, or be of another type, and nobody has said that it may."""
+class BreakingChangeError(HeadraceError):
+    """A feature that is served would be removed or change its type, and that was not allowed."""
 
 
-class NameTakenError(HeadraceError):
-    """Two datasets call a feature table or a service the same."""
+class NameConflictError(HeadraceError):
+    """Two datasets use one name for a feature table or a service."""

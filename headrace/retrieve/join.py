@@ -15,9 +15,9 @@ import polars as pl
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.retrieve.asof import Bools, Codes, Index, Int64s, Questions, Window
-from headrace.retrieve.errors import RequestRefusedError
-from headrace.retrieve.joinable_tables import View
-from headrace.retrieve.partition_reader import ROW, Rows, manifest
+from headrace.retrieve.errors import InvalidRequestError
+from headrace.retrieve.joinable_tables import JoinableTable
+from headrace.retrieve.partition_reader import ROW, PartitionReader, manifest
 from headrace.retrieve.requests import Requests, Slice
 from headrace.storage.manifest import Manifest
 from headrace.storage.parquet import ROW_GROUP
@@ -57,7 +57,7 @@ class Lookup:
     features: Mapping[str, str]
 
     @classmethod
-    def of(cls, view: View, release: str, features: Mapping[str, str]) -> Self:
+    def of(cls, view: JoinableTable, release: str, features: Mapping[str, str]) -> Self:
         """The lookup of a view as it is declared."""
         ttl = view.ttl // timedelta(microseconds=1) if view.ttl else None
         types = {**view.keys, **view.columns}
@@ -96,7 +96,7 @@ class Join:
         requests: The requests.
         lookups: What they are joined with.
         as_known: Whether a request sees only what was known at its time.
-        verify: As `Rows`.
+        verify: As `PartitionReader`.
         memory: Bytes that may be used, about.
         manifests: Tables as they were when they were first looked at: whatever is written meanwhile, one join reads
             one version.
@@ -114,14 +114,14 @@ class Join:
         """The join, if it can be made.
 
         Raises:
-            RequestRefusedError: A key is missing or of the wrong type, or two columns would have one name.
+            InvalidRequestError: A key is missing or of the wrong type, or two columns would have one name.
         """
         names = [name for lookup in self.lookups for name in lookup.features.values()]
         taken = sorted({name for name in names if name in self.requests.schema or names.count(name) > 1})
         if taken:
-            raise RequestRefusedError(
-                f"The answer would have two columns {taken[0]}, one of them a feature."
-                " Rename the request's column, or ask with full_feature_names=True."
+            raise InvalidRequestError(
+                f"The result would have two columns {taken[0]}, one of them a feature."
+                " Rename the request's column, or use full_feature_names=True."
             )
         for lookup in self.lookups:
             self._keys(lookup)
@@ -173,7 +173,7 @@ class Join:
                 found.append(_Asked(scope, some).answer(lookup, scope.load(lookup, scope.rows(lookup), mine)))
         return pl.concat(found).select(pl.all().gather(pl.concat(places).arg_sort()))
 
-    def _newest_first(self, lookup: Lookup, part: Slice, rows: Rows) -> pl.DataFrame:
+    def _newest_first(self, lookup: Lookup, part: Slice, rows: PartitionReader) -> pl.DataFrame:
         """The features of a few requests: older partitions are read only for those that newer ones do not answer."""
         place: Int64s = np.full(part.frame.height, -1)
         left: Int64s = np.arange(part.frame.height)
@@ -216,7 +216,7 @@ class _Scope:
         self.first = first
         self.window = window
         self._codes: dict[tuple[tuple[str, str], ...], Codes] = {}
-        self._rows: dict[str, Rows] = {}
+        self._rows: dict[str, PartitionReader] = {}
 
     @classmethod
     def of(cls, join: Join, part: Slice) -> Self:
@@ -232,20 +232,20 @@ class _Scope:
             self._codes[lookup.group] = Codes.of(keys)
         return self._codes[lookup.group]
 
-    def rows(self, lookup: Lookup) -> Rows:
+    def rows(self, lookup: Lookup) -> PartitionReader:
         """The partitions that can matter."""
         if lookup.name not in self._rows:
             self._rows[lookup.name] = self._between(lookup)
         return self._rows[lookup.name]
 
-    def _between(self, lookup: Lookup) -> Rows:
+    def _between(self, lookup: Lookup) -> PartitionReader:
         table = self.join.manifest(lookup)
         if self.window is None:
-            return Rows(self.join.lake, table, ())
+            return PartitionReader(self.join.lake, table, ())
         since = None if lookup.ttl is None else self.first - lookup.ttl
-        return Rows.between(self.join.lake, table, since, self.window.last, verify=self.join.verify)
+        return PartitionReader.between(self.join.lake, table, since, self.window.last, verify=self.join.verify)
 
-    def load(self, lookup: Lookup, rows: Rows, mine: pl.Expr | None = None) -> Loaded:
+    def load(self, lookup: Lookup, rows: PartitionReader, mine: pl.Expr | None = None) -> Loaded:
         """These rows of the table, or those of them that are `mine`."""
         features, heads = list(lookup.features), [*lookup.keys, EVENT_TIME, KNOWN_TIME]
         if not rows.partitions or self.window is None:
@@ -260,7 +260,7 @@ class _Scope:
         read = rows.read([*heads, *features])
         return Loaded(self._index(lookup, self.window, read), _from(read.select(features)))
 
-    def _asked_for(self, lookup: Lookup, rows: Rows) -> pl.Expr | None:
+    def _asked_for(self, lookup: Lookup, rows: PartitionReader) -> pl.Expr | None:
         """Which rows are of keys that are asked for, if those are few: then it costs less to leave the others out."""
         if not lookup.keys or self.join.requests.height >= rows.height:
             return None

@@ -1,4 +1,4 @@
-"""What a request can be joined with: feature tables, and the labels that people gave."""
+"""The tables that a request can be joined with: feature tables, and labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ ANSWERED: Mapping[str, pl.DataType] = {
     "agreement": pl.Float64(),
     "confidence": pl.Float64(),
 }
-"""What is asked of a label, beside its item and times; its annotations are what `headrace lineage` tells."""
+"""Columns of a label that can be retrieved; `headrace lineage` shows its annotations."""
 
 
 @dataclass(frozen=True)
-class View:
-    """A table of the lake, a row a (key, event time), each known from its known time on.
+class JoinableTable:
+    """A table with one row per (key, event time), each known from its known time on.
 
     Attributes:
-        name: What it is asked for by, `<name>:<column>`.
-        table: Its name in the lake.
+        name: Its name in a reference, `<name>:<column>`.
+        table: `<state>/<dataset>/<name>`.
         keys: Join key → type.
-        columns: Column that can be asked for → type.
+        columns: Column that can be retrieved → type.
         ttl: How old a value may be; zero for any age.
     """
 
@@ -38,13 +38,13 @@ class View:
     ttl: timedelta
 
     @classmethod
-    def of_features(cls, dataset: Dataset, table: FeatureTable) -> "View":
+    def of_features(cls, dataset: Dataset, table: FeatureTable) -> "JoinableTable":
         """A feature table as it is declared."""
         keys = _typed(table.keys, table.key_types)
         return cls(table.name, table_name(dataset, table), keys, table.features, table.ttl)
 
     @classmethod
-    def of_labels(cls, dataset: Dataset, labeling: LabelingTask) -> "View":
+    def of_labels(cls, dataset: Dataset, labeling: LabelingTask) -> "JoinableTable":
         """The labels of a question: of the item's event time, and known when people had said so."""
         keys = _typed(labeling.keys, labeling.key_types)
         return cls(labeling.name, table_names.labels(dataset, labeling), keys, ANSWERED, timedelta())
@@ -55,11 +55,11 @@ class View:
         return [f"{self.name}:{column}" for column in self.columns]
 
 
-def views(dataset: Dataset) -> dict[str, View]:
+def views(dataset: Dataset) -> dict[str, JoinableTable]:
     """Name → view, the feature tables first."""
     found = (
-        *(View.of_features(dataset, table) for table in dataset.features),
-        *(View.of_labels(dataset, labeling) for labeling in dataset.labels),
+        *(JoinableTable.of_features(dataset, table) for table in dataset.features),
+        *(JoinableTable.of_labels(dataset, labeling) for labeling in dataset.labels),
     )
     return {view.name: view for view in found}
 

@@ -1,6 +1,7 @@
-"""training rows → whoever trains: Dask, PyTorch, Hugging Face, all from the Parquet file that a retrieval wrote.
+"""Loaders: batches of a retrieved Parquet file for Dask, PyTorch and Hugging Face.
 
-Nothing is imported that is not asked for. What decides which rows a process sees, `Feed`, needs none of them.
+Each library is imported only by the function that needs it. `ParquetBatches` decides which rows a process sees, and
+needs none of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,54 +17,55 @@ import pyarrow.parquet as pq
 from headrace.errors import HeadraceError
 
 
-class FeedRefusedError(HeadraceError):
-    """Rows can not be handed out like that."""
+class LoaderError(HeadraceError):
+    """The arguments of a loader make no sense, or its library is not installed."""
 
 
 @dataclass(frozen=True)
-class Feed:
-    """The rows of a Parquet file in batches, dealt out to several processes, from any place on.
+class ParquetBatches:
+    """The rows of a Parquet file in batches, sharded over several processes.
 
-    Together the processes see every row once an epoch, each the same rows in the same order whenever it is started
-    anew with the same numbers. Memory holds a row group and a batch.
+    Together the processes see every row once per epoch. With the same arguments a process sees the same rows in the
+    same order. Memory holds one row group and one batch.
 
     Attributes:
         path: The file.
-        rows: Rows a batch, at most; no batch reaches over the end of a row group.
-        columns: Columns to read; all by default.
-        index: Which of the processes this is.
-        count: How many there are: ranks times workers.
-        seed: Shuffles row groups, and the rows in each; None leaves them as they lie.
-        epoch: Another one shuffles otherwise.
-        done: Batches that this process has had already: where to go on.
-        even: Whether every process gets the same number of batches: the last few are left out, a batch a process at
-            most. Ranks that wait for each other hang without it.
+        batch_size: Rows per batch, at most: no batch crosses the end of a row group.
+        columns: Columns to read; by default all of them.
+        rank: Number of this process, from 0.
+        world_size: Number of processes: ranks times workers.
+        seed: Shuffles the row groups, and the rows in each of them. None keeps the order of the file.
+        epoch: Number of the epoch; each one is shuffled in another way.
+        skip_batches: Number of batches that this process has already seen, to resume an epoch.
+        drop_last: Give every process the same number of batches: leaves out less than one batch per process. Ranks
+            that wait for each other (DistributedDataParallel) hang without it.
     """
 
     path: Path
-    rows: int = 1024
+    batch_size: int = 1024
     columns: Sequence[str] | None = None
-    index: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
     seed: int | None = None
     epoch: int = 0
-    done: int = 0
-    even: bool = False
+    skip_batches: int = 0
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no process can have."""
-        if not (0 <= self.index < self.count and self.rows > 0 and self.done >= 0):
-            raise FeedRefusedError(
-                f"Expected a process from 0 to count - 1, some rows a batch and nothing negative done, seen process"
-                f" {self.index} of {self.count}, {self.rows} rows a batch, {self.done} done."
+        """Check the numbers."""
+        if not (0 <= self.rank < self.world_size and self.batch_size > 0 and self.skip_batches >= 0):
+            raise LoaderError(
+                "ParquetBatches: expected 0 <= rank < world_size, batch_size > 0 and skip_batches >= 0, found"
+                f" rank={self.rank}, world_size={self.world_size}, batch_size={self.batch_size},"
+                f" skip_batches={self.skip_batches}."
             )
 
-    def share(self, index: int, count: int) -> Self:
-        """The part of this share that one of `count` workers sees."""
-        return replace(self, index=self.index * count + index, count=self.count * count)
+    def shard(self, index: int, num_shards: int) -> Self:
+        """The part of these batches that worker `index` of `num_shards` sees."""
+        return replace(self, rank=self.rank * num_shards + index, world_size=self.world_size * num_shards)
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
-        """The batches that are left."""
+        """The batches, from `skip_batches` on."""
         with pq.ParquetFile(self.path) as file:
             held, group = pl.DataFrame(), -1
             for wanted, offset, length in self._mine(file):
@@ -72,22 +74,22 @@ class Feed:
                 yield held.slice(offset, length)
 
     def __len__(self) -> int:
-        """How many batches are left."""
+        """Number of batches, from `skip_batches` on."""
         with pq.ParquetFile(self.path) as file:
             return len(self._mine(file))
 
     def _mine(self, file: pq.ParquetFile) -> list[tuple[int, int, int]]:
-        """Row group, offset and rows of each batch that is left."""
+        """Row group, offset and number of rows of each batch of this process, from `skip_batches` on."""
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         order = np.arange(len(sizes)) if self.seed is None else self._draw().permutation(len(sizes))
         every = [
-            (int(group), offset, min(self.rows, sizes[group] - offset))
+            (int(group), offset, min(self.batch_size, sizes[group] - offset))
             for group in order
-            for offset in range(0, sizes[group], self.rows)
+            for offset in range(0, sizes[group], self.batch_size)
         ]
-        if self.even:
-            every = every[: len(every) // self.count * self.count]
-        return every[self.index :: self.count][self.done :]
+        if self.drop_last:
+            every = every[: len(every) // self.world_size * self.world_size]
+        return every[self.rank :: self.world_size][self.skip_batches :]
 
     def _group(self, file: pq.ParquetFile, number: int) -> pl.DataFrame:
         rows = pl.DataFrame(file.read_row_group(number, columns=None if self.columns is None else [*self.columns]))
@@ -98,84 +100,87 @@ class Feed:
 
 
 def to_dask(path: Path, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401  Dask has no types
-    """A Dask DataFrame, a partition a row group; whole numbers beside nulls stay whole."""
-    import dask.dataframe as dd  # noqa: PLC0415  only who asks for it pays for it
+    """A Dask DataFrame with one partition per row group; integers with nulls stay integers."""
+    import dask.dataframe as dd  # noqa: PLC0415  slow to import
 
     kinds = None if columns is None else [*columns]
     return dd.read_parquet(path, columns=kinds, dtype_backend="numpy_nullable", split_row_groups=True)
 
 
 def to_hugging_face(path: Path, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401
-    """A Hugging Face `Dataset`, in its own memory-mapped files."""
-    datasets = _imported("datasets", "a Hugging Face Dataset")
+    """A Hugging Face `Dataset`, backed by its own memory-mapped files."""
+    datasets = _imported("datasets", "A Hugging Face Dataset")
     return datasets.Dataset.from_parquet(str(path), columns=None if columns is None else [*columns])
 
 
-def to_torch(feed: Feed) -> Any:  # noqa: ANN401  PyTorch is not installed here
-    """A PyTorch `IterableDataset` of batches: column → tensor, or list of texts and of numbers beside nulls.
+def to_torch(batches: ParquetBatches) -> Any:  # noqa: ANN401  PyTorch is not a dependency
+    """A PyTorch `IterableDataset` of batches.
 
-    Ranks of `torch.distributed` and workers of a `DataLoader` (with `batch_size=None`) each get their share of `feed`.
-    Workers are started, not forked (`multiprocessing_context="forkserver"` or `"spawn"`): Polars' threads do not
-    survive a fork. With workers that do not persist, call `set_epoch`: each epoch begins with new ones.
-    `state_dict` and `load_state_dict` are what `torchdata`'s `StatefulDataLoader` calls to go on after a crash.
+    A batch maps each column to a tensor. Text, and integers with nulls, stay lists; nulls of floats become NaN. The
+    ranks of `torch.distributed` and the workers of a `DataLoader` (use `batch_size=None`) each see their shard.
+
+    Start the workers, do not fork them (`multiprocessing_context="forkserver"` or `"spawn"`): the threads of Polars do
+    not survive a fork. If the workers are not persistent, call `set_epoch` before each epoch: new workers start with
+    the epoch that the dataset has. `state_dict` and `load_state_dict` are the protocol of `torchdata`'s
+    `StatefulDataLoader`, to resume after a crash.
     """
-    data = _imported("torch.utils.data", "a PyTorch dataset")
-    return type("HeadraceRows", (_Torch, data.IterableDataset), {})(feed)
+    data = _imported("torch.utils.data", "A PyTorch dataset")
+    return type("ParquetBatchesDataset", (_Torch, data.IterableDataset), {})(batches)
 
 
 @dataclass(eq=False)
 class _Torch:
-    """What the PyTorch dataset does."""
+    """The methods of the PyTorch dataset."""
 
-    feed: Feed
+    batches: ParquetBatches
     is_ranked: bool = field(default=False, init=False)
-    _passed: int = field(default=0, init=False)
+    _seen: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        share = self._share()
-        self._passed = share.done
-        for batch in share:
-            self._passed += 1
+        shard = self._shard()
+        self._seen = shard.skip_batches
+        for batch in shard:
+            self._seen += 1
             yield {column.name: _tensor(column) for column in batch.get_columns()}
-        self.feed, self._passed = replace(self.feed, epoch=self.feed.epoch + 1, done=0), 0
+        self.set_epoch(self.batches.epoch + 1)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For workers that are started: they make the class anew, and do not know which rank they work for."""
-        return _of_a_rank, (self._ranked(),)
+        """Pickle for workers: they create the class again, and do not know which rank they belong to."""
+        return _ranked_dataset, (self._rank_shard(),)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin this epoch; after the last batch of one, the next begins by itself."""
-        self.feed = replace(self.feed, epoch=epoch, done=0)
+        """Begin `epoch`. After its last batch the next epoch begins by itself."""
+        self.batches, self._seen = replace(self.batches, epoch=epoch, skip_batches=0), 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where this process stands."""
-        return {"epoch": self.feed.epoch, "done": self._passed or self.feed.done}
+        """The position of this process."""
+        return {"epoch": self.batches.epoch, "skip_batches": self._seen or self.batches.skip_batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
-        self.feed, self._passed = replace(self.feed, epoch=state["epoch"], done=state["done"]), 0
+        """Continue from the position that `state_dict` gave."""
+        skip = state["skip_batches"] if "skip_batches" in state else state["done"]  # 0.1 called it `done`
+        self.batches, self._seen = replace(self.batches, epoch=state["epoch"], skip_batches=skip), 0
 
-    def _share(self) -> Feed:
-        feed, worker = self._ranked(), import_module("torch.utils.data").get_worker_info()
-        return feed.share(worker.id, worker.num_workers) if worker else feed
+    def _shard(self) -> ParquetBatches:
+        batches, worker = self._rank_shard(), import_module("torch.utils.data").get_worker_info()
+        return batches.shard(worker.id, worker.num_workers) if worker else batches
 
-    def _ranked(self) -> Feed:
-        """What this rank sees."""
+    def _rank_shard(self) -> ParquetBatches:
         distributed = import_module("torch.distributed")
         if self.is_ranked or not (distributed.is_available() and distributed.is_initialized()):
-            return self.feed
-        return self.feed.share(distributed.get_rank(), distributed.get_world_size())
+            return self.batches
+        return self.batches.shard(distributed.get_rank(), distributed.get_world_size())
 
 
-def _of_a_rank(feed: Feed) -> Any:  # noqa: ANN401
-    """The dataset of what one rank sees."""
-    made = to_torch(feed)
-    made.is_ranked = True
-    return made
+def _ranked_dataset(batches: ParquetBatches) -> Any:  # noqa: ANN401
+    """The dataset of one rank's shard."""
+    dataset = to_torch(batches)
+    dataset.is_ranked = True
+    return dataset
 
 
 def _tensor(column: pl.Series) -> Any:  # noqa: ANN401
-    """A tensor where the type has one: a null among floats is NaN, any other null keeps the column a list."""
+    """A tensor if the type has one. A null of a float column becomes NaN; any other null makes the column a list."""
     if column.dtype.is_temporal():
         column = column.to_physical()
     if column.dtype.is_float():
@@ -191,7 +196,7 @@ def _imported(name: str, what: str) -> Any:  # noqa: ANN401
         return import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise FeedRefusedError(
-            f"For {what}, expected the package {package!r}, seen: {error}. `pip install {package}` beside Headrace."
-            " `Feed` gives the same batches as Polars frames without it."
+        raise LoaderError(
+            f"{what} needs the package {package}, which is not installed ({error}): `pip install {package}`."
+            " `ParquetBatches` gives the same batches as Polars frames without it."
         ) from error

@@ -72,15 +72,15 @@ def _outs(root: Path, release: str) -> dict[str, str]:
     lock = git.show(root, f"refs/tags/{release}", "dvc.lock")
     if lock is None:
         raise UnknownReleaseError(
-            f"There is no release {release} in {root}, or no dvc.lock in it. `git fetch --tags` brings those of others;"
-            f" `git tag --list '{release.partition('/')[0]}/*'` lists them."
+            f"There is no release {release} in {root}, or no dvc.lock in it. `git fetch --tags` fetches those of"
+            f" others; `git tag --list '{release.partition('/')[0]}/*'` lists them."
         )
     stages = parse_yaml(lock).get("stages", {})
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
 
 
 @dataclass(frozen=True)
-class Rows:
+class PartitionReader:
     """Some partitions of one table.
 
     Attributes:
@@ -121,7 +121,7 @@ class Rows:
             if not some:
                 return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
             return replace(self, partitions=tuple(some)).read(columns, pl.lit(value=False))
-        paths = self._paths()
+        paths = self.paths()
         try:
             scanned = pl.scan_parquet(paths, glob=False, row_index_name=ROW if numbered else None)
             rows = scanned.select([ROW, *columns] if numbered else columns)
@@ -161,8 +161,13 @@ class Rows:
             yield part
             names, take = names[: -len(part.partitions)], 2 * len(part.partitions)
 
-    def _paths(self) -> list[Path]:
-        """Files of the partitions; those not known to be here and whole are fetched and hashed, several at a time."""
+    def paths(self) -> list[Path]:
+        """Files of the partitions, in order. Those not known to be here and intact are fetched and hashed, in parallel.
+
+        Raises:
+            MissingObjectError: A partition is neither in the cache nor on the remote.
+            UnreadablePartitionError: The bytes of one are not what the manifest says.
+        """
         whole, md5s = memory(self.lake.root), {name: self.manifest.partitions[name].md5 for name in self.partitions}
         paths = {name: self.lake.cache.path(md5) for name, md5 in md5s.items()}
         unsure = [name for name, path in paths.items() if not whole.remembers(path, md5s[name])]
@@ -181,8 +186,8 @@ class Rows:
         path = self.lake.cache.fetch(entry.md5)
         if self.verify and not memory(self.lake.root).is_whole(path, entry.md5):
             raise UnreadablePartitionError(
-                f"{self.manifest.table} {name}: expected md5 {entry.md5} and {entry.size} bytes, seen others in {path}."
-                " Delete that file, then run the same command again: it is fetched from the remote."
+                f"{self.manifest.table} {name}: expected md5 {entry.md5} and {entry.size} bytes, found others in"
+                f" {path}. Delete that file, then run the same command again: it is fetched from the remote."
             )
         return path
 
@@ -195,11 +200,11 @@ class Rows:
                 reason = str(own).splitlines()[0]
                 return UnreadablePartitionError(
                     f"{self.manifest.table} {name}: expected the columns {', '.join(columns)} in {path}; {reason}."
-                    f" `headrace transform {self.manifest.table.split('/')[1]}` makes the table anew if it is stale."
+                    f" `headrace transform {self.manifest.table.split('/')[1]}` recomputes the table if it is stale."
                 )
         return UnreadablePartitionError(
             f"{self.manifest.table}: its partitions {self.partitions[0]} to {self.partitions[-1]} do not fit together:"
-            f" {str(error).splitlines()[0]}. They were made by different declarations; run `headrace transform`."
+            f" {str(error).splitlines()[0]}. They were computed by different declarations: run `headrace transform`."
         )
 
 

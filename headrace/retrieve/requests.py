@@ -1,4 +1,4 @@
-"""The rows that features are asked for: any frame with the join keys and a time with a zone, or a file of them."""
+"""Training requests: any frame with the join keys and a time with a zone, or a Parquet file of them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.retrieve.asof import Moments, Window
-from headrace.retrieve.errors import RequestRefusedError
+from headrace.retrieve.errors import InvalidRequestError
 
 TIME = "event_timestamp"
 
@@ -40,7 +40,7 @@ class Requests:
         """The requests in a pandas, Polars or Arrow table, or a Parquet file.
 
         Raises:
-            RequestRefusedError: It is none of these, or its times can not be placed.
+            InvalidRequestError: It is none of these, or a time has no zone or is null.
         """
         try:
             rows = _rows(given)
@@ -52,8 +52,8 @@ class Requests:
                 pl.len(), asked.null_count().alias("nulls"), first=asked.min(), last=asked.max()
             ).collect()
         except (pa.ArrowException, pl.exceptions.PolarsError, OSError, TypeError) as error:
-            raise RequestRefusedError(
-                f"The requests can not be read: {str(error).splitlines()[0]}. Every column needs one type."
+            raise InvalidRequestError(
+                f"The requests cannot be read: {str(error).splitlines()[0]}. Every column must have one type."
             ) from error
         height, nulls = facts.item(0, "len"), facts.item(0, "nulls")
         if nulls:
@@ -78,22 +78,22 @@ class Requests:
             view: Name of the feature view, for the message.
 
         Raises:
-            RequestRefusedError: A column is missing, or of a type that can not be such a key.
+            InvalidRequestError: A column is missing, or has a type that cannot be such a key.
         """
         return [self._key(column, types[key], view).alias(key) for key, column in wanted.items()]
 
     def _key(self, column: str, kind: pl.DataType, view: str) -> pl.Expr:
         if column not in self.schema:
-            raise RequestRefusedError(
-                f"{view} is joined by {column}: expected that column in the requests, seen {', '.join(self.schema)}."
+            raise InvalidRequestError(
+                f"{view} is joined by {column}: expected that column in the requests, found {', '.join(self.schema)}."
             )
         got = self.schema[column]
         alike = (kind.is_integer() and got.is_integer()) or (kind == pl.String and got in (pl.Categorical, pl.Enum))
         if got in {kind, pl.Null} or alike:
             return pl.col(column).cast(kind, strict=False)
         hint = " An integer column with nulls becomes floats in pandas: use its Int64." if kind.is_integer() else ""
-        raise RequestRefusedError(
-            f"{view} is joined by {column}: expected {kind}, seen {got} in the requests. Convert it first.{hint}"
+        raise InvalidRequestError(
+            f"{view} is joined by {column}: expected {kind}, found {got} in the requests. Convert it first.{hint}"
         )
 
 
@@ -119,26 +119,26 @@ def _rows(given: object) -> pl.LazyFrame:
         return pl.DataFrame(given).lazy()
     if isinstance(given, str | Path) and str(given).endswith(".parquet"):
         return pl.scan_parquet(given, glob=False)
-    raise RequestRefusedError(
-        "Expected requests as a pandas, Polars or Arrow table or the path of a .parquet file, seen"
-        f" {type(given).__name__}. SQL is not offered; without any requests, start_date and end_date give every row"
+    raise InvalidRequestError(
+        "Expected requests as a pandas, Polars or Arrow table or the path of a .parquet file, found"
+        f" {type(given).__name__}. SQL is not supported. Without requests, start_date and end_date give every row"
         " between two times."
     )
 
 
 def _check_zone(time: str, kind: pl.DataType) -> None:
     if not isinstance(kind, pl.Datetime) or kind.time_zone is None:
-        raise RequestRefusedError(
-            f"Column {time} of the requests: expected times with a zone, seen {kind}."
-            " If they are UTC, say so: `.dt.replace_time_zone('UTC')` in Polars, `.dt.tz_localize('UTC')` in pandas."
+        raise InvalidRequestError(
+            f"Column {time} of the requests: expected times with a zone, found {kind}."
+            " If they are in UTC, set it: `.dt.replace_time_zone('UTC')` in Polars, `.dt.tz_localize('UTC')` in pandas."
         )
 
 
 def _refuse_nulls(rows: pl.LazyFrame, time: str, nulls: int, height: int) -> None:
     first = rows.select(pl.col(time).is_null().arg_max()).collect().item()
-    raise RequestRefusedError(
+    raise InvalidRequestError(
         f"Column {time} of the requests is null in {nulls:,} of {height:,} rows, first in row {first}."
-        " A row without a time can not be answered; drop it or give it one."
+        " A request needs a time: drop these rows, or fill in the time."
     )
 
 
@@ -148,7 +148,7 @@ def _time_column(schema: pl.Schema) -> str:
     times = [name for name, kind in schema.items() if isinstance(kind, pl.Datetime)]
     if len(times) == 1:
         return times[0]
-    raise RequestRefusedError(
-        f"Expected a column {TIME} in the requests (or exactly one column of times), seen"
+    raise InvalidRequestError(
+        f"Expected a column {TIME} in the requests (or exactly one column of times), found"
         f" {', '.join(f'{name}: {kind}' for name, kind in schema.items())}."
     )

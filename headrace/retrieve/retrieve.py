@@ -1,8 +1,8 @@
-"""requests → training rows: for each row the features as they were known at its time.
+"""Retrieval: requests → training rows, each with the features as they were known at its time.
 
-N rows in, N rows out, in order. A request names the keys and a time with a zone (`event_timestamp`); the answer is the
-request with a column `<table>__<feature>` for every feature of the dataset's service, null where there was none. At a
-release the answer is the same bytes for ever: objects are named by their hashes, and read from the remote if need be.
+N rows in, N rows out, in order. A request has the join keys and a time with a zone (`event_timestamp`). The result adds
+a column `<table>__<feature>` for every feature of the dataset's service, null if there was no value. At a release the
+result is the same bytes forever: partitions are named by their hashes, and fetched from the remote if need be.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ import polars as pl
 from headrace import failpoints
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
-from headrace.retrieve.errors import FeatureStoreError, RequestRefusedError
+from headrace.retrieve.errors import FeatureStoreError, InvalidRequestError
 from headrace.retrieve.joinable_tables import views
 from headrace.retrieve.partition_reader import digest, manifest
-from headrace.retrieve.row_hash import Fingerprint, fingerprint
-from headrace.retrieve.splits import COLUMN, Leak, Split, leak
+from headrace.retrieve.row_hash import RowHasher, hash_lines
+from headrace.retrieve.splits import SPLIT_COLUMN, Split, SplitLeakage, measure_leakage
 from headrace.retrieve.training_set import TrainingSet, TrainingSetSpec
 from headrace.storage import parquet
 from headrace.storage.table_store import Lake
@@ -31,19 +31,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """What is asked of a dataset's features.
+    """What to retrieve.
 
     Attributes:
-        names: Features, as `<table>:<feature>`; all of the dataset's service if there are none.
-        release: The release to read, published or not; by default the locked one, else the published one.
-        split: How the rows are split; they get a column `split`.
-        lock: Lock file of the training set: written if there is none, else the answer must be what it says.
+        features: References `<table>:<feature>`, in the order of the columns; by default every feature of the dataset.
+        release: The release to read, published or not; by default the release of the lock file, else the published one.
+        split: Assigns each row to a split; adds a column `split`.
+        lock_file: Lock file of the training set. It is written if it does not exist; otherwise the rows must be the
+            locked ones.
     """
 
-    names: Sequence[str] = ()
+    features: Sequence[str] = ()
     release: str | None = None
     split: Split | None = None
-    lock: Path | None = None
+    lock_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,26 @@ class RetrievalReport:
     """What a retrieval wrote.
 
     Attributes:
-        rows: Rows in, and rows out.
+        rows: Number of rows, of the requests and of the file.
         release: The release that was read; empty for the workspace's tables.
-        answered: Feature table → rows that got a value of it.
-        path: Where the rows are.
-        splits: Split → rows.
-        leaks: Feature table → what the splits have in common by its keys, within its TTL.
-        id: Of the training set, if it is locked.
+        matched_rows: Feature table → number of rows with at least one value of it.
+        path: The file.
+        split_rows: Split → number of rows.
+        leakage: Feature table → what the splits share, by the keys of the table and within its TTL.
+        training_set_id: Identifier of the locked training set; empty without a lock file.
     """
 
     rows: int
     release: str
-    answered: Mapping[str, int]
+    matched_rows: Mapping[str, int]
     path: Path
-    splits: Mapping[str, int] = field(default_factory=dict)
-    leaks: Mapping[str, Leak] = field(default_factory=dict)
-    id: str = ""
+    split_rows: Mapping[str, int] = field(default_factory=dict)
+    leakage: Mapping[str, SplitLeakage] = field(default_factory=dict)
+    training_set_id: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for machines."""
-        return {**vars(self), "leaks": {table: found.to_dict() for table, found in self.leaks.items()}}
+        """The report as JSON."""
+        return {**vars(self), "leakage": {table: found.to_dict() for table, found in self.leakage.items()}}
 
 
 Published = Callable[[Dataset, Path, Sequence[str]], tuple["RetrievalResult", str]]
@@ -80,41 +81,41 @@ Published = Callable[[Dataset, Path, Sequence[str]], tuple["RetrievalResult", st
 def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
     dataset: Dataset, lake: Lake, published: Published, requests: Path, out: Path, asked: FeatureRequest | None = None
 ) -> RetrievalReport:
-    """Answer the rows of the Parquet file `requests` into the Parquet file `out`, whole or not at all.
+    """Write the rows of the Parquet file `requests` with their features to the Parquet file `out`, atomically.
 
-    It uses the memory that `feature_store.yaml` sets, however many rows there are.
+    The memory it uses is bounded by `feature_store.yaml`, whatever the number of rows.
 
     Args:
-        dataset: Whose features.
-        lake: Where its tables are.
-        published: Answers where neither `asked` nor its lock file names a release.
-        requests: Parquet file of keys and `event_timestamp`.
+        dataset: The dataset whose features are retrieved.
+        lake: The workspace with its tables.
+        published: Retrieves from the published release, if neither `asked` nor its lock file names a release.
+        requests: Parquet file of join keys and `event_timestamp`.
         out: Parquet file to write.
-        asked: Which features, of which release, and what else is wanted.
+        asked: The features, the release, the split and the lock file.
 
     Raises:
-        RequestRefusedError: The requests can not be read, or lack a key or a time.
-        TrainingSetDiffersError: The answer is not what the lock file says; nothing was written.
-        HeadraceError: Nothing is published, there is no such release, or a partition can not be read.
+        InvalidRequestError: The requests cannot be read, or lack a key or a time.
+        TrainingSetMismatchError: The rows are not the locked ones; nothing was written.
+        HeadraceError: Nothing is published, there is no such release, or a partition cannot be read.
     """
     if not requests.exists():
-        raise RequestRefusedError(f"Expected the requests in {requests}, seen no such file.")
+        raise InvalidRequestError(f"Expected the requests in {requests}, found no such file.")
     asked = asked or FeatureRequest()
-    locked = TrainingSet.read(asked.lock) if asked.lock else None
+    locked = TrainingSet.read(asked.lock_file) if asked.lock_file else None
     if locked:
-        names, release = asked.names or locked.question.features, asked.release or locked.question.release
-        asked = FeatureRequest(names, release, asked.split, asked.lock)
+        names, release = asked.features or locked.spec.features, asked.release or locked.spec.release
+        asked = FeatureRequest(names, release, asked.split, asked.lock_file)
     _check_requests(requests)
     if asked.release is None:
-        job, shown = published(dataset, requests, asked.names)
+        job, shown = published(dataset, requests, asked.features)
     else:
-        job, shown = at_release(dataset, lake, asked.release, requests, asked.names), asked.release
+        job, shown = retrieve_at_release(dataset, lake, asked.release, requests, asked.features), asked.release
     answer = _Answer(dataset, lake, job, asked, shown)
     with failpoints.failpoint("training rows"):
         parquet.write_all(answer.frames(locked), out)
     made = answer.training_set
-    if made and not locked and asked.lock:
-        made.write(asked.lock)
+    if made and not locked and asked.lock_file:
+        made.write(asked.lock_file)
     splits, leaks = (_sizes(out), _leaks(dataset, out)) if asked.split else ({}, {})
     return RetrievalReport(answer.seen.rows, shown, answer.answered, out, splits, leaks, made.id if made else "")
 
@@ -126,62 +127,70 @@ class _Answer:
         self, dataset: Dataset, lake: Lake, job: "RetrievalResult", asked: FeatureRequest, release: str
     ) -> None:
         self.dataset, self.lake, self.job, self.asked, self.release = dataset, lake, job, asked, release
-        self.seen = Fingerprint()
+        self.seen = RowHasher()
         self.answered: dict[str, int] = {}
         self.training_set: TrainingSet | None = None
-        if asked.lock and not release:
+        if asked.lock_file and not release:
             raise HeadraceError(
-                f"{dataset.name}: a lock file names a release, and the workspace's tables are none. Give --release;"
-                f" `git tag --list '{dataset.name}/*'` lists them, `headrace release {dataset.name}` makes one."
+                f"{dataset.name}: a lock file names a release, and the workspace's tables are not a release. Give"
+                f" --release: `git tag --list '{dataset.name}/*'` lists the releases, `headrace release {dataset.name}`"
+                " makes one."
             )
 
     def frames(self, locked: TrainingSet | None) -> Iterator[pl.DataFrame]:
         """The rows; after the last one, and before the file is there, they are held to the lock."""
         for rows in self.job.frames():
             self._count(rows)
-            split = rows.with_columns(self.asked.split.of(rows).alias(COLUMN)) if self.asked.split else rows
-            if self.asked.lock:
+            split = rows.with_columns(self.asked.split.assign(rows).alias(SPLIT_COLUMN)) if self.asked.split else rows
+            if self.asked.lock_file:
                 self.seen.add(split)
             else:
                 self.seen.rows += rows.height
             yield split
-        if self.asked.lock:
+        if self.asked.lock_file:
             self.training_set = self._training_set()
             if locked:
-                locked.check(self.training_set, self.asked.lock)
+                locked.check(self.training_set, self.asked.lock_file)
 
     def _count(self, rows: pl.DataFrame) -> None:
         for view in views(self.dataset):
-            mine = [name for name in self.job.answered if name.startswith(f"{view}__")]
+            mine = [name for name in self.job.feature_columns if name.startswith(f"{view}__")]
             if mine:
                 found = rows.select(pl.any_horizontal(pl.col(mine).is_not_null()).sum()).item()
                 self.answered[view] = self.answered.get(view, 0) + found
 
     def _training_set(self) -> TrainingSet:
-        names = [name.replace("__", ":", 1) for name in self.job.answered]
+        names = [name.replace("__", ":", 1) for name in self.job.feature_columns]
         split = self.asked.split.to_dict() if self.asked.split else {}
-        question = TrainingSetSpec.of(self.dataset, self.release, names, split, as_known=self.job.as_known)
-        asked = [view for view in views(self.dataset).values() if view.name in question.declared]
+        spec = TrainingSetSpec.of(self.dataset, self.release, names, split, as_known=self.job.as_known)
+        asked = [view for view in views(self.dataset).values() if view.name in spec.declarations]
         files = {view.name: manifest(self.lake, view.table, self.release) for view in asked}
-        hashes = {name: fingerprint(digest([table])) for name, table in files.items()}
-        return TrainingSet(question, hashes, self.seen.of(self.job.given), self.seen.of())
+        hashes = {name: hash_lines(digest([table])) for name, table in files.items()}
+        return TrainingSet(spec, hashes, self.seen.of(self.job.request_columns), self.seen.of())
 
 
-def at_release(
+def retrieve_at_release(
     dataset: Dataset, lake: Lake, release: str, requests: object, names: Sequence[str] = ()
 ) -> "RetrievalResult":
-    """The answers to `requests` (a frame, or the path of a Parquet file) at a release, computed when asked for.
+    """Training rows at a release, computed when they are asked for.
 
-    The join is the one that Feast's calls make; Feast itself, which takes seconds to import, is not needed. Without
-    `names` it is all features; labels are given where they are named, such as `delay_cause:label`.
+    The join is the one that Feast's calls make, but Feast, which takes more than a second to import, is not needed.
+
+    Args:
+        dataset: The dataset whose features are retrieved.
+        lake: The workspace with its tables.
+        release: A release, published or not; empty for the tables as the workspace has them.
+        requests: A Polars, pandas or Arrow table, or the path of a Parquet file, with join keys and `event_timestamp`.
+        names: References `<table>:<feature>`; by default every feature. Labels are given if they are named, such as
+            `delay_cause:label`.
 
     Raises:
         UnknownReleaseError: There is no such release.
-        RequestRefusedError: A key or the time is missing or of the wrong type.
+        InvalidRequestError: A key or the time is missing or of the wrong type.
         FeatureStoreError: The dataset has no such feature.
     """
     from headrace.retrieve.join import Join, Lookup  # noqa: PLC0415
-    from headrace.retrieve.options import Reading  # noqa: PLC0415
+    from headrace.retrieve.options import OfflineStoreOptions  # noqa: PLC0415
     from headrace.retrieve.requests import Requests  # noqa: PLC0415
     from headrace.retrieve.result import RetrievalResult  # noqa: PLC0415  Arrow is for who asks
 
@@ -195,7 +204,7 @@ def at_release(
         view, _, feature = resolve_feature(name, known, dataset).partition(":")
         chosen.setdefault(view, {})[feature] = feature_column(name)
     lookups = [Lookup.of(there[view], release, columns) for view, columns in chosen.items()]
-    options, rows = Reading.at(lake.root / "feature_repo"), Requests.of(requests)
+    options, rows = OfflineStoreOptions.at(lake.root / "feature_repo"), Requests.of(requests)
     join = Join(lake, rows, lookups, options.as_known, options.verify, options.memory_mb << 20).checked()
     for lookup in lookups:
         join.manifest(lookup)
@@ -216,14 +225,14 @@ def resolve_feature(name: str, known: Mapping[str, str], dataset: Dataset) -> st
     """
     if name not in known and name in {each for view in views(dataset).values() for each in view.references}:
         raise FeatureStoreError(
-            f"{name} is not published: labels, and what was declared since the last publish, are given at a release."
-            f" `git tag --list '{dataset.name}/*'` lists them; give one by --release."
+            f"{name} is not published: labels, and what was declared since the last publish, are retrieved at a"
+            f" release. Give --release: `git tag --list '{dataset.name}/*'` lists the releases."
         )
     if name not in known:
         near = get_close_matches(name, known, n=3) or sorted(known)
         raise FeatureStoreError(
-            f"{dataset.service} has no feature {name}; there is {', '.join(near)}. A feature that was declared since"
-            f" the last release is there after `headrace publish {dataset.name}`."
+            f"{dataset.service} has no feature {name}; there is {', '.join(near)}. `headrace publish {dataset.name}`"
+            " publishes a feature that was declared since the last publish."
         )
     return known[name]
 
@@ -233,18 +242,18 @@ def _check_requests(path: Path) -> None:
     try:
         pl.read_parquet_schema(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise RequestRefusedError(
+        raise InvalidRequestError(
             f"{path}: expected a Parquet file of requests; {str(error).splitlines()[0]}. Write it again."
         ) from error
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    counted = pl.scan_parquet(path).group_by(COLUMN).agg(pl.len()).sort(COLUMN).collect()
+    counted = pl.scan_parquet(path).group_by(SPLIT_COLUMN).agg(pl.len()).sort(SPLIT_COLUMN).collect()
     return dict(counted.iter_rows())
 
 
-def _leaks(dataset: Dataset, path: Path) -> dict[str, Leak]:
+def _leaks(dataset: Dataset, path: Path) -> dict[str, SplitLeakage]:
     rows = pl.scan_parquet(path)
     there = set(rows.collect_schema())
     tables = [table for table in dataset.features if {*table.keys, "event_timestamp"} <= there]
-    return {table.name: leak(rows, table.keys, table.ttl) for table in tables}
+    return {table.name: measure_leakage(rows, table.keys, table.ttl) for table in tables}

@@ -9,12 +9,12 @@ import polars as pl
 DIGITS = 32
 
 
-def fingerprint(lines: Iterable[str]) -> str:
+def hash_lines(lines: Iterable[str]) -> str:
     """Hash of some lines."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:DIGITS]
 
 
-class Fingerprint:
+class RowHasher:
     """What a stream of frames holds, hashed as it passes."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""rows → train, validation, test: by a hash of the key or by time, so that no row moves as data grows.
+"""Splits: rows are assigned to train, validation and test by a hash of the key or by time, and never move.
 
-A row's split depends on its own key, or its own time, and on nothing else: not on the other rows, their order or their
-number. More rows, another release or another machine change nothing for the rows that were there.
+The split of a row depends on its own key or time alone, not on the other rows, their order or number. Rows keep their
+split when data is added, in every release and on every machine.
 """
 
 import hashlib
@@ -16,29 +16,29 @@ import polars as pl
 
 from headrace.errors import HeadraceError
 
-COLUMN = "split"
+SPLIT_COLUMN = "split"
 
 AT_ONCE = 4_000_000
-"""Rows that the leak report looks at a time, about."""
+"""Rows that `measure_leakage` processes at a time, about."""
 
 WHOLE = 1 << 64
 
 NEAR = 1e-9
 
 
-class SplitRefusedError(HeadraceError):
-    """Rows can not be split like that."""
+class InvalidSplitError(HeadraceError):
+    """A split is not well-defined for these rows."""
 
 
 @dataclass(frozen=True)
-class ByKey:
-    """By a hash of the key: all rows of a key are in one split.
+class KeySplit:
+    """Splits by a hash of the key: all rows of a key are in one split.
 
     Attributes:
         keys: Columns of the key.
-        shares: Split → share of the keys, in order; together they are 1. A larger share for the first split takes keys
-            from the next ones only.
-        salt: Another one gives another split.
+        shares: Split → share of the keys, in order; the shares add up to 1. A larger share of the first split takes
+            keys from the next splits only.
+        salt: Another salt gives another split.
     """
 
     keys: Sequence[str]
@@ -46,22 +46,22 @@ class ByKey:
     salt: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse shares that are not the whole."""
+        """Check the shares."""
         total = sum(self.shares.values())
         if not self.keys or abs(total - 1) > NEAR or min(self.shares.values(), default=-1) < 0:
-            raise SplitRefusedError(
-                f"Expected keys, and shares from 0 to 1 that add up to 1, seen {dict(self.shares)} of"
-                f" {', '.join(self.keys) or 'no key'}, together {total:g}. For example:"
+            raise InvalidSplitError(
+                f"Expected keys, and shares from 0 to 1 that add up to 1, found {dict(self.shares)} of"
+                f" {', '.join(self.keys) or 'no key'}, which add up to {total:g}. For example:"
                 " --split train=0.8,test=0.2 --split-by tailnum."
             )
 
-    def of(self, rows: pl.DataFrame) -> pl.Series:
-        """The split of each row."""
+    def assign(self, rows: pl.DataFrame) -> pl.Series:
+        """The name of each row's split."""
         _check(rows, self.keys)
         keys = rows.select(self.keys)
         known = keys.unique(maintain_order=True)
-        named = known.with_columns(pl.Series(COLUMN, [self._split(row) for row in known.iter_rows()], pl.String))
-        return keys.join(named, on=list(self.keys), how="left", maintain_order="left", nulls_equal=True)[COLUMN]
+        named = known.with_columns(pl.Series(SPLIT_COLUMN, [self._split(row) for row in known.iter_rows()], pl.String))
+        return keys.join(named, on=list(self.keys), how="left", maintain_order="left", nulls_equal=True)[SPLIT_COLUMN]
 
     def _split(self, key: tuple[Any, ...]) -> str:
         text = json.dumps([self.salt, *key], default=str)
@@ -70,16 +70,16 @@ class ByKey:
         return next((name for name, end in ends if place < end * WHOLE), [*self.shares][-1])
 
     def to_dict(self) -> dict[str, Any]:
-        """For a lock file."""
+        """The definition, for a lock file."""
         return {"by": [*self.keys], "shares": dict(self.shares), "salt": self.salt}
 
 
 @dataclass(frozen=True)
-class ByTime:
-    """By the time of a row.
+class TimeSplit:
+    """Splits by the time of a row.
 
     Attributes:
-        first: The split before every start.
+        first: The split before the first start.
         starts: Split → when it starts, in order; it ends where the next one starts.
         column: Column of the time.
     """
@@ -89,61 +89,71 @@ class ByTime:
     column: str = "event_timestamp"
 
     def __post_init__(self) -> None:
-        """Refuse starts without a zone, or out of order."""
+        """Check that the starts have a zone and are in order."""
         times = list(self.starts.values())
         if not times or any(start.tzinfo is None for start in times) or times != sorted(set(times)):
-            raise SplitRefusedError(
-                f"Expected the starts of splits in order, each with a zone, seen {[*map(str, times)]}."
+            raise InvalidSplitError(
+                f"Expected the starts of splits in order, each with a zone, found {[*map(str, times)]}."
                 " For example: --split train,validation=2013-10-01,test=2013-11-15."
             )
 
-    def of(self, rows: pl.DataFrame) -> pl.Series:
-        """The split of each row."""
+    def assign(self, rows: pl.DataFrame) -> pl.Series:
+        """The name of each row's split."""
         _check(rows, [self.column])
         named = pl.lit(self.first)
         for name, start in self.starts.items():
             moment = pl.lit(start.astimezone(UTC)).dt.cast_time_unit("us")
             named = pl.when(pl.col(self.column) >= moment).then(pl.lit(name)).otherwise(named)
-        return rows.select(named.alias(COLUMN)).to_series()
+        return rows.select(named.alias(SPLIT_COLUMN)).to_series()
 
     def to_dict(self) -> dict[str, Any]:
-        """For a lock file."""
+        """The definition, for a lock file."""
         starts = {name: start.astimezone(UTC).isoformat() for name, start in self.starts.items()}
         return {"by": self.column, "first": self.first, "starts": starts}
 
 
-Split = ByKey | ByTime
+Split = KeySplit | TimeSplit
 
 
 @dataclass(frozen=True)
-class Leak:
-    """What the rows of different splits have in common, by one entity.
+class SplitLeakage:
+    """What rows of different splits share, by one entity.
 
     Attributes:
-        keys: Keys that are in more than one split.
-        near: Pairs of neighbours in time, of one key and not of one split, that are at most `within` apart.
-        within: How near is near.
+        shared_keys: Number of keys that are in more than one split.
+        neighbours: Number of pairs of consecutive rows of one key that are in different splits and at most `within`
+            apart.
+        within: Greatest distance in time of such a pair.
     """
 
-    keys: int
-    near: int
+    shared_keys: int
+    neighbours: int
     within: timedelta
 
     def to_dict(self) -> dict[str, Any]:
-        """For machines."""
-        return {"keys": self.keys, "near": self.near, "within_seconds": self.within.total_seconds()}
+        """The counts as JSON."""
+        seconds = self.within.total_seconds()
+        return {"shared_keys": self.shared_keys, "neighbours": self.neighbours, "within_seconds": seconds}
 
 
-def leak(rows: pl.LazyFrame, keys: Sequence[str], within: timedelta, column: str = "event_timestamp") -> Leak:
-    """What the splits of `rows` have in common by `keys`: the same key, and the same key at nearly the same time.
+def measure_leakage(
+    rows: pl.LazyFrame, keys: Sequence[str], within: timedelta, column: str = "event_timestamp"
+) -> SplitLeakage:
+    """Count what rows of different splits share: keys, and keys at nearly the same time.
 
-    Where any two rows of a key are near and in different splits, two neighbours are. Of many rows, a part of the
-    keys is looked at a time: memory holds about `AT_ONCE` rows of key, time and split, however many there are.
+    If any two rows of a key are close and in different splits, so are two consecutive ones. Memory holds key, time and
+    split of about `AT_ONCE` rows: of more rows, a part of the keys is counted at a time.
+
+    Args:
+        rows: Rows with the keys, the time and `split`.
+        keys: Columns of the entity's key.
+        within: Greatest distance in time of two rows that count as close; the TTL of a feature table, for example.
+        column: Column of the time.
     """
-    known = rows.select(*keys, column, COLUMN).drop_nulls(list(keys))
+    known = rows.select(*keys, column, SPLIT_COLUMN).drop_nulls(list(keys))
     parts = -(-rows.select(pl.len()).collect().item() // AT_ONCE)
     counted = [_leak(_part(known, keys, number, parts), keys, within, column) for number in range(parts)]
-    return Leak(sum(several for several, _ in counted), sum(near for _, near in counted), within)
+    return SplitLeakage(sum(several for several, _ in counted), sum(near for _, near in counted), within)
 
 
 def _part(rows: pl.LazyFrame, keys: Sequence[str], number: int, parts: int) -> pl.DataFrame:
@@ -154,29 +164,29 @@ def _part(rows: pl.LazyFrame, keys: Sequence[str], number: int, parts: int) -> p
 
 def _leak(known: pl.DataFrame, keys: Sequence[str], within: timedelta, column: str) -> tuple[int, int]:
     """Keys in several splits, and near neighbours that are not in one."""
-    several = known.group_by(keys).agg(pl.col(COLUMN).n_unique()).select((pl.col(COLUMN) > 1).sum())
-    before = {name: pl.col(name).shift(1).over(keys, order_by=column) for name in (column, COLUMN)}
-    crosses = (pl.col(COLUMN) != before[COLUMN]) & (pl.col(column) - before[column] <= within)
+    several = known.group_by(keys).agg(pl.col(SPLIT_COLUMN).n_unique()).select((pl.col(SPLIT_COLUMN) > 1).sum())
+    before = {name: pl.col(name).shift(1).over(keys, order_by=column) for name in (column, SPLIT_COLUMN)}
+    crosses = (pl.col(SPLIT_COLUMN) != before[SPLIT_COLUMN]) & (pl.col(column) - before[column] <= within)
     return int(several.item()), int(known.select(crosses.sum()).item())
 
 
-def parse(text: str, by: Sequence[str]) -> Split:
-    """The split that a person wrote: `train=0.8,test=0.2` of the keys `by`, or `train,test=2013-11-01`.
+def parse_split(text: str, by: Sequence[str]) -> Split:
+    """The split that a command line describes: `train=0.8,test=0.2` of the keys `by`, or `train,test=2013-11-01`.
 
     Raises:
-        SplitRefusedError: It is neither.
+        InvalidSplitError: It is neither.
     """
     parts = dict(part.strip().partition("=")[::2] for part in text.split(","))
     try:
         if by:
-            return ByKey(tuple(by), {name: float(share) for name, share in parts.items()})
+            return KeySplit(tuple(by), {name: float(share) for name, share in parts.items()})
         (first, nothing), *rest = parts.items()
         starts = {name: _start(written) for name, written in rest}
     except ValueError as error:
         raise _unreadable(text) from error
     if nothing:
         raise _unreadable(text)
-    return ByTime(first, starts)
+    return TimeSplit(first, starts)
 
 
 def _start(text: str) -> datetime:
@@ -187,16 +197,16 @@ def _start(text: str) -> datetime:
         return datetime.fromisoformat(text)
 
 
-def _unreadable(text: str) -> SplitRefusedError:
-    return SplitRefusedError(
-        f"Expected a split such as train=0.8,test=0.2 with --split-by <key>, or train,test=2013-11-01 by time, seen"
+def _unreadable(text: str) -> InvalidSplitError:
+    return InvalidSplitError(
+        f"Expected a split such as train=0.8,test=0.2 with --split-by <key>, or train,test=2013-11-01 by time, found"
         f" {text!r}."
     )
 
 
 def _check(rows: pl.DataFrame, columns: Sequence[str]) -> None:
     missing = [name for name in columns if name not in rows.columns]
-    if missing or COLUMN in rows.columns:
-        seen = ", ".join(rows.columns)
-        wanted = f"the column {missing[0]}" if missing else f"no column {COLUMN}, which the split is written to,"
-        raise SplitRefusedError(f"To split the rows, expected {wanted} in the requests, seen {seen}.")
+    if missing or SPLIT_COLUMN in rows.columns:
+        found = ", ".join(rows.columns)
+        wanted = f"the column {missing[0]}" if missing else f"no column {SPLIT_COLUMN}, which the split is written to,"
+        raise InvalidSplitError(f"To split the rows, expected {wanted} in the requests, found {found}.")

@@ -1,6 +1,7 @@
-"""A training set as a small file that is committed: the question, the release, and the hashes of what was answered.
+"""A training set as a small file to commit: what was retrieved from which release, and hashes of the rows.
 
-Whoever has the file and the requests gets the same rows again, or is told what differs. It holds no clock and no path.
+With the file and the requests anybody retrieves the same rows, or an error names what differs. The file holds no clock
+and no path.
 """
 
 import hashlib
@@ -17,121 +18,141 @@ from headrace.storage.files import write_whole
 
 DIGITS = 16
 
+FORMAT = 2
+"""Version of the lock file. Files without one were written by 0.1, which had other names for the same fields."""
 
-class TrainingSetDiffersError(HeadraceError):
-    """A retrieval did not give what its lock file says."""
+
+class TrainingSetMismatchError(HeadraceError):
+    """The retrieved rows are not the ones that the lock file describes."""
 
 
-class UnreadableLockError(HeadraceError):
-    """A lock file is none."""
+class InvalidLockFileError(HeadraceError):
+    """The lock file of a training set cannot be read, or was edited by hand."""
 
 
 @dataclass(frozen=True)
 class TrainingSetSpec:
-    """What is asked, all but the requests.
+    """What is retrieved, without the requests.
 
     Attributes:
         dataset: Name of the dataset.
-        release: The release that answers.
-        features: `<table>:<feature>`, in order.
+        release: The release that is read.
+        features: References `<table>:<feature>`, in the order of the columns.
         as_known: Whether a row sees only what was known at its time.
-        declared: Feature table or labeling → keys and TTL, as the code declares them now.
-        split: How rows are split, if they are.
+        declarations: Feature table or labeling task → join keys and TTL, as the code declares them now.
+        split: Definition of the split; empty without one.
     """
 
     dataset: str
     release: str
     features: Sequence[str]
     as_known: bool
-    declared: Mapping[str, Mapping[str, Any]]
+    declarations: Mapping[str, Mapping[str, Any]]
     split: Mapping[str, Any]
 
     @classmethod
     def of(
         cls, dataset: Dataset, release: str, features: Sequence[str], split: Mapping[str, Any], *, as_known: bool
     ) -> Self:
-        """The question about these features, under today's declaration."""
-        asked = {name.partition(":")[0] for name in features}
-        declared = {
+        """The specification of these features, under today's declarations."""
+        tables = {name.partition(":")[0] for name in features}
+        declarations = {
             view.name: {"keys": [*view.keys], "ttl_seconds": view.ttl.total_seconds()}
             for view in views(dataset).values()
-            if view.name in asked
+            if view.name in tables
         }
-        return cls(dataset.name, release, [*features], as_known, declared, split)
+        return cls(dataset.name, release, [*features], as_known, declarations, split)
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A question, and what was answered.
+    """What was retrieved, and hashes of the rows.
 
     Attributes:
-        question: What was asked.
-        tables: Feature table or labeling → hash of the files that were there to be read.
-        requests: Rows, and a hash for each column.
-        result: The same of the answer.
+        spec: What was retrieved.
+        table_hashes: Feature table or labeling task → hash over the partitions that the release has of it.
+        requests: Number of rows of the requests, and a hash per column.
+        result: The same for the result.
     """
 
-    question: TrainingSetSpec
-    tables: Mapping[str, str]
+    spec: TrainingSetSpec
+    table_hashes: Mapping[str, str]
     requests: Mapping[str, Any]
     result: Mapping[str, Any]
 
     @property
     def id(self) -> str:
-        """Equal when the same was asked: question and requests."""
-        return _hash({"question": vars(self.question), "requests": self.requests})[:DIGITS]
+        """Identifier: equal for equal specifications and requests."""
+        spec = {("declared" if name == "declarations" else name): value for name, value in vars(self.spec).items()}
+        return _hash({"question": spec, "requests": self.requests})[:DIGITS]  # the names of 0.1: identifiers last
 
     def to_bytes(self) -> bytes:
         """The lock file."""
-        content = {"id": self.id, **vars(self), "question": vars(self.question)}
+        content = {"format": FORMAT, "id": self.id, **vars(self), "spec": vars(self.spec)}
         return (json.dumps(content, indent=2) + "\n").encode()
 
     def write(self, path: Path) -> None:
-        """Write the lock file, whole or not at all."""
+        """Write the lock file atomically."""
         write_whole(path, self.to_bytes())
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """The training set of a lock file; None without a file.
+        """The training set of a lock file; None if there is no such file.
 
         Raises:
-            UnreadableLockError: It holds something else.
+            InvalidLockFileError: The file is not a lock file, or was edited.
         """
         if not path.exists():
             return None
         try:
-            found = json.loads(path.read_bytes())
-            made = cls(TrainingSetSpec(**found["question"]), found["tables"], found["requests"], found["result"])
-            intact = made.id == found["id"]
+            content = json.loads(path.read_bytes())
+            if "format" not in content:
+                content = _from_0_1(content)
+            if content["format"] != FORMAT:
+                raise InvalidLockFileError(
+                    f"{path}: expected lock file format {FORMAT}, found {content['format']}. A newer Headrace wrote it:"
+                    " upgrade this one (`pip install --upgrade headrace`)."
+                )
+            spec = TrainingSetSpec(**content["spec"])
+            locked = cls(spec, content["table_hashes"], content["requests"], content["result"])
+            expected = locked.id
         except (ValueError, KeyError, TypeError) as error:
-            raise UnreadableLockError(
-                f"{path}: expected the lock file of a training set, but: {error}."
-                f" `git checkout {path}` brings back the committed one; without it, a new one is written."
+            raise InvalidLockFileError(
+                f"{path}: expected the lock file of a training set, found {type(error).__name__}: {error}."
+                f" `git checkout {path}` restores the committed one. If there is none, a new one is written."
             ) from error
-        if not intact:
-            raise UnreadableLockError(
-                f"{path}: expected the id {made.id} for what it holds, seen {found['id']}: it was edited by hand."
-                f" `git checkout {path}` brings back the committed one."
+        if expected != content["id"]:
+            raise InvalidLockFileError(
+                f"{path}: expected the id {expected} for its content, found {content['id']}: it was edited by hand."
+                f" `git checkout {path}` restores the committed one."
             )
-        return made
+        return locked
 
-    def check(self, seen: "TrainingSet", path: Path) -> None:
-        """Hold what was answered now to this one.
+    def check(self, retrieved: "TrainingSet", path: Path) -> None:
+        """Compare what was retrieved with this training set.
 
         Raises:
-            TrainingSetDiffersError: They differ; the message says in what.
+            TrainingSetMismatchError: They differ; the message names what differs.
         """
-        found = [*_differences(_plain(self), _plain(seen))]
-        if found:
-            more = f"; and {len(found) - 5} more" if found[5:] else ""
-            raise TrainingSetDiffersError(
-                f"{path}: the rows are not the locked ones. {'; '.join(found[:5])}{more}. Nothing was written."
-                " Give the requests, features and release it was made with, or another --lock file for a new set."
+        differences = _differences(_plain(self), _plain(retrieved))
+        if differences:
+            more = f"; and {len(differences) - 5} more" if differences[5:] else ""
+            raise TrainingSetMismatchError(
+                f"{path}: the rows are not the locked ones. {'; '.join(differences[:5])}{more}. Nothing was written."
+                " Use the requests, features and release that it was locked with, or another --lock file for a new"
+                " training set."
             )
+
+
+def _from_0_1(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A lock file of 0.1 with the names of format 2."""
+    spec = {("declarations" if name == "declared" else name): value for name, value in content["question"].items()}
+    kept = {name: content[name] for name in ("id", "requests", "result")}
+    return {"format": FORMAT, "spec": spec, "table_hashes": content["tables"], **kept}
 
 
 def _plain(training_set: TrainingSet) -> dict[str, Any]:
-    """As JSON gives it back."""
+    """The content as JSON gives it back, without the identifier."""
     plain: dict[str, Any] = json.loads(training_set.to_bytes())
     del plain["id"]
     return plain
@@ -142,7 +163,7 @@ def _differences(locked: Any, seen: Any, where: str = "") -> list[str]:  # noqa:
         names = [*locked, *(name for name in seen if name not in locked)]
         nested = (_differences(locked.get(name), seen.get(name), f"{where} {name}".strip()) for name in names)
         return [difference for several in nested for difference in several]
-    return [] if locked == seen else [f"{where}: locked {_shown(locked)}, seen {_shown(seen)}"]
+    return [] if locked == seen else [f"{where}: locked {_shown(locked)}, found {_shown(seen)}"]
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401  any JSON

@@ -118,7 +118,7 @@ class Scenario:
             self.airflow.follow(run, show)
         self.result.refreshes[title] = results = self._task_results(run)
         released, published = results["release"], results["publish"]
-        self.console.print(f"  {released['name']} released, and served from slot {published['side']}")
+        self.console.print(f"  {released['name']} released, and served from slot {published['slot']}")
 
     def _label_delays(self) -> None:
         self.airflow.pause("flights_training", paused=False)

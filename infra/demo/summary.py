@@ -90,9 +90,9 @@ def _example(folder: Path, check: str) -> str:
 def _releases(result: ScenarioResult) -> RenderableType:
     """Partitions of each table that a release added, changed and removed."""
     releases = [run["release"] for run in (*result.refreshes.values(), result.labels)]
-    changed = {name for release in releases for name in release["differences"]}
+    changed = {name for release in releases for name in release["changes"]}
     rows = [
-        (_short(name), *(_change(release["differences"].get(name)) for release in releases))
+        (_short(name), *(_change(release["changes"].get(name)) for release in releases))
         for name in sorted(changed, key=_flow_order)
     ]
     sent = ("bytes sent and read back", *(f"{release['pushed']['size']:,}" for release in releases))
@@ -113,12 +113,12 @@ def _change(change: Json | None) -> str:
 def _online(result: ScenarioResult) -> Iterator[str]:
     for run in result.refreshes.values():
         published = run["publish"]
-        written, deleted, kept = (
-            sum(load[name] for load in published["loads"].values()) for name in ("written", "deleted", "kept")
+        written, deleted, unchanged = (
+            sum(load[name] for load in published["loads"].values()) for name in ("written", "deleted", "unchanged")
         )
-        keys = sum(proof["compared"] for proof in published["proofs"])
-        loaded = f"{written:,} keys written, {deleted:,} deleted, {kept:,} unchanged"
-        served = f"{published['release']} in slot {published['side']}"
+        keys = sum(view["compared_keys"] for view in published["verifications"])
+        loaded = f"{written:,} keys written, {deleted:,} deleted, {unchanged:,} unchanged"
+        served = f"{published['release']} in slot {published['slot']}"
         yield f"{served}: {loaded}; {keys:,} read back and equal to the release"
 
 

@@ -143,7 +143,7 @@ def test_kill_9_at_random_moments_of_every_command_is_healed_by_running_them_aga
     text = place.workspace.command("headrace", "publish", "flights", "--json")
     said = json.loads(text[text.index("{") :])
     assert (said["release"], said["switched"]) == ("flights/1", False)
-    assert not any(proof["mismatches"] for proof in said["proofs"])
+    assert not any(view["mismatches"] for view in said["verifications"])
 
 
 @pytest.mark.faults

@@ -14,7 +14,10 @@ import feature_workspace
 import polars as pl
 import pytest
 import real_flights
+import yaml
 
+import headrace
+from headrace import DatasetTables
 from headrace.dataset import UNPARTITIONED
 from headrace.project.loading import load_dataset
 from headrace.storage import git, parquet
@@ -60,6 +63,11 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return lake
 
 
+def tables(lake: Lake) -> DatasetTables:
+    """The workspace's tables, as the example opens them."""
+    return headrace.open(DATASET, workspace=lake.root)
+
+
 def keep(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys: list[str]) -> None:
     entries = {}
     for name, rows in parts.items():
@@ -100,9 +108,9 @@ def test_the_model_beats_predicting_the_base_rate_and_says_by_how_much(trained: 
 
 
 def test_every_flight_that_left_is_in_the_training_table_once_and_in_order(lake: Lake) -> None:
-    asked = train_delay.requests(lake)
+    asked = train_delay.requests(tables(lake))
 
-    rows = train_delay.with_features(lake, asked)
+    rows = train_delay.with_features(tables(lake), asked)
 
     left = lake.scan("validated/flights/flights").filter(pl.col("departed_at").is_not_null()).collect()
     assert rows.height == left.height
@@ -110,9 +118,9 @@ def test_every_flight_that_left_is_in_the_training_table_once_and_in_order(lake:
 
 
 def test_the_test_is_the_last_fifth_of_the_days_and_nothing_known_later_is_trained_on(lake: Lake) -> None:
-    asked = train_delay.requests(lake)
+    asked = train_delay.requests(tables(lake))
 
-    table = train_delay.split(asked, train_delay.with_features(lake, asked))
+    table = train_delay.split(asked, train_delay.with_features(tables(lake), asked))
 
     start = pl.Series([table.first_test_day]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").item()
     assert table.train["departed_at"].max() < start <= table.test["scheduled_at"].min()
@@ -131,6 +139,9 @@ def test_the_calibration_plot_has_ten_groups_of_equal_size(trained: Path) -> Non
     points = pl.read_csv(trained / "flights-calibration.csv")
 
     assert points.columns == ["group", "predicted", "observed", "flights"]
+    plot = yaml.safe_load((feature_workspace.REPO / "dvc.yaml").read_text())["stages"]["flights-train"]["plots"][0]
+    drawn = plot["metrics/flights-calibration.csv"]
+    assert {drawn["x"], drawn["y"]} <= {*points.columns}
     assert points["group"].to_list() == list(range(1, 11))
     assert points["flights"].max() - points["flights"].min() <= 1  # type: ignore[operator]
     assert points["predicted"].is_sorted()

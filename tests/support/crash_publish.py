@@ -62,7 +62,7 @@ class Publish:
         proof = [report[name] for name in ("release", "digest", "as_of", "newest")]
         back = put(lake, "little/1")
         assert back.switched
-        shelf = Shelf.of(feature_workspace.opened(lake), DATASET, AIRCRAFT, "b" if back.side == "a" else "a")
+        shelf = Shelf.of(feature_workspace.opened(lake), DATASET, AIRCRAFT, "b" if back.slot == "a" else "a")
         return {**found, "keys": shelf.online.rows(shelf.view).height, "proof": proof, "back": self.seen()}
 
 

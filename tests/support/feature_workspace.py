@@ -16,7 +16,7 @@ from feast import FeatureStore
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Input
 from headrace.feast.open import close_store, open_store
-from headrace.feast.retrieval_job import Retrieval
+from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.feast.retrieve import get_features
 from headrace.publish.publish import PublishResult, publish
 from headrace.settings import Settings
@@ -207,9 +207,9 @@ CHANGES: dict[str, tuple[list[dict[str, Any]], list[float | None]]] = {
 """What becomes of the aircraft that flew: the rows then, and the latest delays of N2 and N3."""
 
 
-def ask(store: FeatureStore, requests: object, *names: str, **options: Any) -> Retrieval:  # noqa: ANN401
+def ask(store: FeatureStore, requests: object, *names: str, **options: Any) -> HeadraceRetrievalJob:  # noqa: ANN401
     job = store.get_historical_features(requests, list(names), **options)
-    assert isinstance(job, Retrieval)
+    assert isinstance(job, HeadraceRetrievalJob)
     return job
 
 

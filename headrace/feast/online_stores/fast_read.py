@@ -25,14 +25,14 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
 from headrace.feast.encoding import KEY_VERSION
-from headrace.feast.online_stores.response_builder import Answer, Block, answer, found, given, head
+from headrace.feast.online_stores.response_builder import Block, FastOnlineResponse, answer, found, given, head
 
 Columns = dict[str, Sequence[Any]]
 """Join key → its values, a row of the request each."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class ViewRequest:
     """What is asked of a view.
 
     Attributes:
@@ -56,11 +56,11 @@ class Request:
         types: Name of a feature → its type.
     """
 
-    asked: Sequence[Asked]
+    asked: Sequence[ViewRequest]
     parts: Sequence[bytes]
     types: dict[str, ValueType]
 
-    def answer(self, blocks: Sequence[Block]) -> Answer:
+    def answer(self, blocks: Sequence[Block]) -> FastOnlineResponse:
         """The answer with what the views hold."""
         return answer([*self.parts, *map(found, blocks)], self.types)
 
@@ -76,7 +76,7 @@ class DirectOnlineStore(OnlineStore):
         return request.answer(self.blocks(config, request.asked))
 
     @abstractmethod
-    def blocks(self, config: RepoConfig, asked: Sequence[Asked]) -> Sequence[Block]:
+    def blocks(self, config: RepoConfig, asked: Sequence[ViewRequest]) -> Sequence[Block]:
         """What each view holds of its keys."""
 
 
@@ -174,7 +174,7 @@ class _Plan:
         entities = {entity for *_, entity in self.views}
         parts = {name: [*map(known[name].key, columns[name])] for entity in entities for name in entity.columns}
         keys = {entity: entity.keys(parts) for entity in entities}
-        asked = [Asked(view, features, keys[entity]) for view, features, entity in self.views]
+        asked = [ViewRequest(view, features, keys[entity]) for view, features, entity in self.views]
         return Request(asked, [self.head, *(given(cells[name]) for name in self.own)], self.types)
 
 

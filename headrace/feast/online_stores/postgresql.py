@@ -20,20 +20,23 @@ from feast.repo_config import RepoConfig
 from sqlalchemy.engine import URL
 
 from headrace import failpoints
-from headrace.feast.encoding import KEY, STAMP
 from headrace.feast.online_stores.sql_dialect import (
     ASK_FENCE,
     FENCE,
     HOLD_FENCE,
     MAKE_FENCE,
+    OLD_COLUMNS,
     RAISE_FENCE,
     columns,
     filled,
     literal,
+    qualified,
     quoted,
+    rename_statements,
 )
 from headrace.feast.online_stores.sql_store import TableOnlineStore
-from headrace.feast.online_stores.writer import View, left_behind
+from headrace.feast.online_stores.writer import OnlineView, left_behind
+from headrace.feast.types import KEY, STAMP
 from headrace.ingest.database.postgresql import CONNECTION_OPTIONS, redact
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 from headrace.storage.sql_errors import is_transient_sql_error
@@ -62,21 +65,24 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
     def rows_of(
         self, config: RepoConfig, table: str, features: tuple[str, ...], keys: Sequence[bytes]
     ) -> Mapping[bytes, Sequence[Any]]:
-        """As the base class says; a connection that was lost is made anew, once."""
-        found = config.online_store
-        query = _question(_schema(config), table, features)
+        """As the base class says; a connection that was lost is made anew, once; also of a table that 0.1 wrote."""
+        found, schema = config.online_store, _schema(config)
+        query = _question(schema, table, features)
         try:
             try:
                 rows = self._rows(found, query, keys)
             except psycopg.OperationalError:
                 self.disconnect()
                 rows = self._rows(found, query, keys)
+            except psycopg.errors.UndefinedColumn as error:
+                if f"t.{KEY}" not in str(error):
+                    raise
+                rows = self._rows(found, _question(schema, table, features, is_old=True), keys)
         except psycopg.Error as error:
-            name = f"{quoted(_schema(config))}.{quoted(table)}"
+            name = f"{quoted(schema)}.{quoted(table)}"
             raise _kind(error)(
-                f"The online store at {found.host}:{found.port}, table {name}:"
-                f" {redact(str(error), found.password)}. See that it runs and that the dataset is published, then"
-                " ask or publish again."
+                f"The online store at {found.host}:{found.port}, table {name}: {redact(str(error), found.password)}."
+                " Check that it runs and that the dataset is published, then ask or publish again."
             ) from None
         return {row[0]: row for row in rows}
 
@@ -121,11 +127,11 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
         self._connection = self._pool = None
         self._writers.clear()
 
-    def publisher(self, store: FeatureStore, dataset: str) -> "PostgreSQL":
+    def publisher(self, store: FeatureStore, dataset: str) -> "PostgreSQLWriter":
         """How the schema is written."""
         return self.publisher_of(store.config, dataset)
 
-    def publisher_of(self, config: RepoConfig, dataset: str) -> "PostgreSQL":
+    def publisher_of(self, config: RepoConfig, dataset: str) -> "PostgreSQLWriter":
         """The same for a configuration."""
         found = config.online_store
         files = (found.sslmode, found.sslkey_path, found.sslcert_path, found.sslrootcert_path)
@@ -139,11 +145,11 @@ class HeadracePostgreSQLOnlineStore(TableOnlineStore):
             found.database,
             {**query, **CONNECTION_OPTIONS},
         )
-        return PostgreSQL(address, _schema(config), config.project, dataset, self._writers)
+        return PostgreSQLWriter(address, _schema(config), config.project, dataset, self._writers)
 
 
 @dataclass(frozen=True)
-class PostgreSQL:
+class PostgreSQLWriter:
     """The schema of one project.
 
     Attributes:
@@ -160,7 +166,7 @@ class PostgreSQL:
     dataset: str
     connections: dict[URL, Any] = field(repr=False, compare=False)
 
-    def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
+    def rows(self, view: OnlineView, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
         select = f"SELECT {columns(view.features)} FROM {self._table(view)}"  # noqa: S608  our own names
         with self.cursor(view) as cursor:
@@ -171,13 +177,13 @@ class PostgreSQL:
             kinds = {KEY: pl.Binary, STAMP: pl.Int64, **dict.fromkeys(view.features, pl.Binary)}
             return pl.DataFrame(cursor.fetch_arrow_table()).cast(pl.Schema(kinds))
 
-    def keys(self, view: View) -> pl.Series:
+    def keys(self, view: OnlineView) -> pl.Series:
         """As `Online`."""
         with self.cursor(view) as cursor:
             cursor.execute(f"SELECT {quoted(KEY)} FROM {self._table(view)}")  # noqa: S608  our own names
             return pl.DataFrame(cursor.fetch_arrow_table())[KEY].cast(pl.Binary)
 
-    def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
+    def change(self, view: OnlineView, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, in one transaction."""
         table = self._table(view)
         with self.cursor(view) as cursor:
@@ -221,8 +227,26 @@ class PostgreSQL:
         """As they are."""
         return times
 
+    def migrate(self, views: Iterable[OnlineView]) -> list[str]:
+        """As `OnlineStoreWriter`, in one transaction."""
+        names = ", ".join(literal(self._table(view)) for view in views)
+        old = (
+            f"SELECT name FROM unnest(ARRAY[{names}]) name JOIN pg_attribute ON attrelid = to_regclass(name)"  # noqa: S608
+            f" AND attname = {literal(OLD_COLUMNS[KEY])} AND NOT attisdropped"
+        )
+        with self.cursor() as cursor:
+            cursor.execute(old)
+            tables = [row[0] for row in cursor.fetchall()]
+            for table in tables:
+                for statement in rename_statements(table):
+                    cursor.execute(statement)
+            if tables:
+                with failpoints.failpoint("columns of tables that 0.1 wrote"):
+                    cursor.connection.commit()
+        return tables
+
     @contextmanager
-    def cursor(self, view: View | None = None) -> Iterator[Any]:
+    def cursor(self, view: OnlineView | None = None) -> Iterator[Any]:
         """A cursor in a transaction that goes back unless it is committed; temporary tables go in any case."""
         try:
             if self.address not in self.connections:
@@ -244,7 +268,7 @@ class PostgreSQL:
             table = f", table {self._table(view)}" if view else ""
             raise _kind(error)(
                 f"The online store {where}{table}: {redact(str(error), str(self.address.password or ''))}."
-                " The side that was being loaded is not served. See that it runs and that this user may write, then"
+                " The slot that was being loaded is not served. Check that it runs and that this user may write, then"
                 " publish again: it writes what is missing."
             ) from None
 
@@ -272,7 +296,7 @@ class PostgreSQL:
         cursor.execute(filled(ASK_FENCE, self.project, self.dataset))
         return next((int(row[0]) for row in cursor.fetchall()), 0)
 
-    def _table(self, view: View) -> str:
+    def _table(self, view: OnlineView) -> str:
         return f"{quoted(self.schema)}.{quoted(f'{self.project}_{view.name}')}"
 
 
@@ -282,17 +306,17 @@ def _kind(error: Exception) -> type[FeatureStoreError]:
 
 
 @lru_cache(256)
-def _question(schema: str, table: str, features: tuple[str, ...]) -> str:
+def _question(schema: str, table: str, features: tuple[str, ...], *, is_old: bool = False) -> str:
     """The query for the rows of some keys."""
-    name = f"{quoted(schema)}.{quoted(table)}"
-    return f"SELECT {columns(features)} FROM {name} WHERE {quoted(KEY)} = ANY(%b)"  # noqa: S608  our own names
+    names = qualified("t", features, is_old=is_old)
+    return f"SELECT {', '.join(names)} FROM {quoted(schema)}.{quoted(table)} t WHERE {names[0]} = ANY(%b)"  # noqa: S608  our own names
 
 
 def _schema(config: RepoConfig) -> str:
     return str(config.online_store.db_schema or config.online_store.user)
 
 
-def _arrow(rows: pl.DataFrame, view: View) -> pa.Table:
+def _arrow(rows: pl.DataFrame, view: OnlineView) -> pa.Table:
     """The rows as PostgreSQL's driver takes them, in order of keys, which is that of the index."""
     kinds = {KEY: pa.binary(), STAMP: pa.int64(), **dict.fromkeys(view.features, pa.binary())}
     return rows.sort(KEY).select(list(kinds)).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.schema(kinds))

@@ -5,7 +5,7 @@ All views of an entity share one hash a key. A batch is one script: the fence, t
 
 # no failpoint: a script, which Redis runs atomically; the caller is in a failpoint
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,12 +24,13 @@ from redis import RedisError
 from redis import exceptions as redis_errors
 
 from headrace import failpoints
-from headrace.feast.encoding import KEY, KEY_VERSION, STAMP, cut
-from headrace.feast.online_stores.fast_read import Asked, understood
+from headrace.feast.encoding import KEY_VERSION, cut
+from headrace.feast.online_stores.fast_read import ViewRequest, understood
 from headrace.feast.online_stores.redis_layout import blocks, commands
 from headrace.feast.online_stores.response_builder import Block
 from headrace.feast.online_stores.sql_store import ReadOnlyOnlineStore
-from headrace.feast.online_stores.writer import View, left_behind
+from headrace.feast.online_stores.writer import OnlineView, left_behind
+from headrace.feast.types import KEY, STAMP
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 
 BATCH = 500
@@ -42,10 +43,10 @@ LIMITS = {"socket_timeout": 5, "socket_connect_timeout": 5}
 """Seconds that an answer and a connection are waited for, each time, unless the connection string sets its own."""
 
 AGAIN = (
-    "The side that was being loaded is not served. See that Redis runs and has memory left, then publish again: it"
+    "The slot that was being loaded is not served. Check that Redis runs and has memory left, then publish again: it"
     " writes what is missing."
 )
-ASK_AGAIN = "See that it runs and that the dataset is published, then ask or publish again."
+ASK_AGAIN = "Check that it runs and that the dataset is published, then ask or publish again."
 MILLION = 1_000_000
 DONE = -1
 LEAD = """
@@ -127,7 +128,7 @@ class HeadraceRedisOnlineStoreConfig(RedisOnlineStoreConfig):
 class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
     """Serves what was published to Redis, in Feast's own layout: a pipeline for all views."""
 
-    def blocks(self, config: RepoConfig, asked: Sequence[Asked]) -> Sequence[Block]:
+    def blocks(self, config: RepoConfig, asked: Sequence[ViewRequest]) -> Sequence[Block]:
         """As the base class says."""
         return blocks(asked, self._read_hash_fields(config, commands(config, asked)))
 
@@ -175,23 +176,23 @@ class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):
             online_store_config.model_copy(update={"connection_string": ",".join([given, *limits])})
         )
 
-    def publisher(self, store: FeatureStore, dataset: str) -> "Redis":
+    def publisher(self, store: FeatureStore, dataset: str) -> "RedisWriter":
         """How its hashes are written.
 
         Raises:
-            FeatureStoreError: It is a cluster, where one script can not reach all keys of a batch.
+            FeatureStoreError: It is a cluster, where one script cannot reach all keys of a batch.
         """
         found = store.config.online_store
         if found.redis_type == "redis_cluster":
             raise FeatureStoreError(
-                "Publishing to a Redis cluster is not built: its keys lie on several servers, and a batch is one"
+                "Headrace cannot publish to a Redis cluster: its keys are on several servers, and a batch is one"
                 " script. Use redis_type redis or redis_sentinel in feature_repo/feature_store.yaml."
             )
-        return Redis(self._get_client(found), store.project, dataset, found)
+        return RedisWriter(self._get_client(found), store.project, dataset, found)
 
 
 @dataclass(frozen=True)
-class Redis:
+class RedisWriter:
     """The keys of one project.
 
     Attributes:
@@ -206,7 +207,7 @@ class Redis:
     dataset: str
     options: RedisOnlineStoreConfig = field(repr=False)
 
-    def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
+    def rows(self, view: OnlineView, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
         names = [STAMP, *view.features]
         found: list[bytes | None] = []
@@ -218,7 +219,7 @@ class Redis:
         frame = pl.DataFrame({KEY: keys, **columns}, schema=dict.fromkeys((KEY, *names), pl.Binary))
         return frame.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in names))
 
-    def keys(self, view: View) -> pl.Series:
+    def keys(self, view: OnlineView) -> pl.Series:
         """As `Online`: the server looks through all it has, a page a script, and says which keys the view is in."""
         pattern = _literally(serialize_entity_key_prefix(list(view.keys), KEY_VERSION)) + b"*" + self._project
         asked = [pattern, PAGE, len(self._project), *self._fields(view)]
@@ -233,7 +234,7 @@ class Redis:
         # A key may come twice while Redis moves its keys about.
         return cut(b"".join(keys), np.array(sizes, np.int64)).unique()
 
-    def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
+    def change(self, view: OnlineView, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, a batch of keys at once."""
         fields = self._fields(view)
         columns = [STAMP, *view.features]
@@ -257,6 +258,10 @@ class Redis:
         with self._known(None):
             return int(self.client.get(self._fence) or 0)
 
+    def migrate(self, views: Iterable[OnlineView]) -> list[str]:  # noqa: ARG002
+        """As `OnlineStoreWriter`: Feast's own layout did not change."""
+        return []
+
     def stamps(self, times: pl.Series) -> pl.Series:
         """Feast's message of the time."""
         messages = {found: _message(found) for found in times.unique()}
@@ -276,7 +281,7 @@ class Redis:
         return [key + project for key in keys]
 
     @staticmethod
-    def _fields(view: View) -> list[bytes]:
+    def _fields(view: OnlineView) -> list[bytes]:
         """Names of the view's fields in the hash: the time, then the features."""
         return [f"_ts:{view.name}".encode(), *(_mmh3(f"{view.name}:{feature}") for feature in view.features)]
 
@@ -288,12 +293,12 @@ class Redis:
     def _fence(self) -> bytes:
         return f"headrace:fence:{self.project}:{self.dataset}".encode()
 
-    def _known(self, view: View | None) -> AbstractContextManager[None]:
+    def _known(self, view: OnlineView | None) -> AbstractContextManager[None]:
         return _known(self.options, AGAIN, view)
 
 
 @contextmanager
-def _known(options: RedisOnlineStoreConfig, mend: str, view: View | None = None) -> Iterator[None]:
+def _known(options: RedisOnlineStoreConfig, mend: str, view: OnlineView | None = None) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:

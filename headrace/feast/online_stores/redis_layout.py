@@ -10,13 +10,13 @@ from feast.infra.online_stores.redis import _versioned_fv_name
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
-from headrace.feast.online_stores.fast_read import Asked
+from headrace.feast.online_stores.fast_read import ViewRequest
 from headrace.feast.online_stores.response_builder import Block
 
 NANO = 1_000_000_000.0
 
 
-def commands(config: RepoConfig, asked: Sequence[Asked]) -> list[tuple[bytes, list[str | bytes]]]:
+def commands(config: RepoConfig, asked: Sequence[ViewRequest]) -> list[tuple[bytes, list[str | bytes]]]:
     """Keys to read, each of a view's once, and their fields."""
     project = config.project.encode()
     return [
@@ -27,7 +27,7 @@ def commands(config: RepoConfig, asked: Sequence[Asked]) -> list[tuple[bytes, li
     ]
 
 
-def blocks(asked: Sequence[Asked], replies: Iterable[Sequence[Any]]) -> list[Block]:
+def blocks(asked: Sequence[ViewRequest], replies: Iterable[Sequence[Any]]) -> list[Block]:
     """What came back. Of a key that is not there, Feast's reader makes empty values that are found, at time zero."""
     left = iter(replies)
     found = []

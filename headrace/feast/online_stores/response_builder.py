@@ -45,7 +45,7 @@ class Block(NamedTuple):
     columns: Sequence[Sequence[bytes | None]]
 
 
-class Answer(OnlineResponse):
+class FastOnlineResponse(OnlineResponse):
     """Feast's response; plain values are read without asking of each what else it might be."""
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
@@ -82,9 +82,9 @@ def found(block: Block) -> bytes:
     return b"".join([_column(cells, times) for cells in block.columns])
 
 
-def answer(parts: Sequence[bytes], types: dict[str, ValueType]) -> Answer:
+def answer(parts: Sequence[bytes], types: dict[str, ValueType]) -> FastOnlineResponse:
     """The answer that these bytes are, its head first."""
-    return Answer(MESSAGE.FromString(b"".join(parts)), types)
+    return FastOnlineResponse(MESSAGE.FromString(b"".join(parts)), types)
 
 
 def _column(cells: Sequence[bytes | None], times: bytes) -> bytes:

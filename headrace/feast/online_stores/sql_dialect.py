@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
-from headrace.feast.encoding import KEY, STAMP
+from headrace.feast.types import KEY, STAMP
+
+OLD_COLUMNS = {KEY: "entity key", STAMP: "event time"}
+"""Column → its name in tables that 0.1 wrote. They are read as they are, and the next publish renames the columns."""
 
 FENCE = "headrace_fences"
 """Table of the online store with the last generation that took the lead in it, a row a dataset."""
@@ -28,6 +31,17 @@ def quoted(name: str) -> str:
 def columns(features: Sequence[str]) -> str:
     """The columns of a view's table, as SQL lists them."""
     return ", ".join(map(quoted, (KEY, STAMP, *features)))
+
+
+def qualified(table: str, features: Sequence[str], *, is_old: bool = False) -> list[str]:
+    """The same columns, each with the alias `table`: SQLite takes an unknown quoted name without one for a text."""
+    own = OLD_COLUMNS.values() if is_old else OLD_COLUMNS
+    return [f"{table}.{quoted(name)}" for name in (*own, *features)]
+
+
+def rename_statements(table: str) -> list[str]:
+    """What gives the columns of a table that 0.1 wrote their names of today; `table` is quoted already."""
+    return [f"ALTER TABLE {table} RENAME COLUMN {quoted(old)} TO {quoted(new)}" for new, old in OLD_COLUMNS.items()]
 
 
 def literal(text: str) -> str:

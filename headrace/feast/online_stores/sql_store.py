@@ -17,7 +17,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
-from headrace.feast.online_stores.fast_read import Asked, DirectOnlineStore
+from headrace.feast.online_stores.fast_read import DirectOnlineStore, ViewRequest
 from headrace.feast.online_stores.response_builder import Block
 from headrace.retrieve.errors import FeatureStoreError
 from headrace.retrieve.partition_reader import moment
@@ -36,8 +36,8 @@ class ReadOnlyOnlineStore(DirectOnlineStore):
             FeatureStoreError: Always.
         """
         raise FeatureStoreError(
-            "Values do not come online through Feast's materialize or push, which lose corrections and deletions:"
-            " `headrace publish` brings a release online, and proves it."
+            "Feast's materialize and push are refused, because they lose corrections and deletions: `headrace publish`"
+            " brings a release online, and verifies it."
         )
 
     def _is_versioned_read_supported(self) -> bool:
@@ -61,11 +61,11 @@ class TableOnlineStore(ReadOnlyOnlineStore):
         rows = self.rows_of(config, f"{config.project}_{table.name}", features, keys)
         return [_answer(rows.get(key), features) for key in keys]
 
-    def blocks(self, config: RepoConfig, asked: Sequence[Asked]) -> Sequence[Block]:
+    def blocks(self, config: RepoConfig, asked: Sequence[ViewRequest]) -> Sequence[Block]:
         """As the base class says, a query a view."""
         return [self._block(config, one) for one in asked]
 
-    def _block(self, config: RepoConfig, asked: Asked) -> Block:
+    def _block(self, config: RepoConfig, asked: ViewRequest) -> Block:
         rows = self.rows_of(config, f"{config.project}_{asked.view.name}", asked.features, [*dict.fromkeys(asked.keys)])
         nothing = (None,) * (2 + len(asked.features))
         _, times, *columns = zip(*[rows.get(key, nothing) for key in asked.keys], strict=True)

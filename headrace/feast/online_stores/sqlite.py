@@ -20,10 +20,22 @@ from feast import FeatureStore
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from headrace import failpoints
-from headrace.feast.encoding import KEY, STAMP, cut
-from headrace.feast.online_stores.sql_dialect import ASK_FENCE, FENCE, MAKE_FENCE, RAISE_FENCE, columns, filled, quoted
+from headrace.feast.encoding import cut
+from headrace.feast.online_stores.sql_dialect import (
+    ASK_FENCE,
+    FENCE,
+    MAKE_FENCE,
+    OLD_COLUMNS,
+    RAISE_FENCE,
+    columns,
+    filled,
+    qualified,
+    quoted,
+    rename_statements,
+)
 from headrace.feast.online_stores.sql_store import TableOnlineStore
-from headrace.feast.online_stores.writer import View, left_behind
+from headrace.feast.online_stores.writer import OnlineView, left_behind
+from headrace.feast.types import KEY, STAMP
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 from headrace.storage.sql_errors import is_transient_sql_error
 
@@ -66,8 +78,7 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
             found: dict[bytes, Sequence[Any]] = {}
             for start in range(0, len(keys), VARIABLES):
                 some = keys[start : start + VARIABLES]
-                rows = self._connection.execute(_question(table, features, len(some)), some).fetchall()
-                found |= {row[0]: row for row in rows}
+                found |= {row[0]: row for row in _select(self._connection, table, features, some)}
         except sqlite3.Error as error:
             raise _refusal(_path(config), table, error) from error
         return found
@@ -83,8 +94,7 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
                     f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({quoted(KEY)} BLOB PRIMARY KEY,"
                     f" {quoted(STAMP)} INTEGER{cells}) WITHOUT ROWID"
                 )
-                there = {row[1] for row in database.execute(f"PRAGMA table_info({quoted(table)})")}
-                for name in sorted(set(features) - there):
+                for name in sorted(set(features) - _columns(database, quoted(table))):
                     database.execute(f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} BLOB")
 
     def disconnect(self) -> None:
@@ -95,13 +105,13 @@ class HeadraceSQLiteOnlineStore(TableOnlineStore):
         while self._writers:
             self._writers.popitem()[1].close()
 
-    def publisher(self, store: FeatureStore, dataset: str) -> "SQLite":
+    def publisher(self, store: FeatureStore, dataset: str) -> "SQLiteWriter":
         """How the file is written."""
-        return SQLite(_path(store.config), store.project, dataset, self._writers)
+        return SQLiteWriter(_path(store.config), store.project, dataset, self._writers)
 
 
 @dataclass(frozen=True)
-class SQLite:
+class SQLiteWriter:
     """The database of one project.
 
     Attributes:
@@ -116,9 +126,9 @@ class SQLite:
     dataset: str
     connections: dict[Path, sqlite3.Connection] = field(repr=False, compare=False)
 
-    def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
+    def rows(self, view: OnlineView, among: pl.Series | None = None) -> pl.DataFrame:
         """As `Online`."""
-        names = ", ".join(f"t.{quoted(name)}" for name in (KEY, STAMP, *view.features))
+        names = ", ".join(qualified("t", view.features))
         # CROSS JOIN tells SQLite to look the wanted keys up, and not to walk through all there are.
         chosen = "wanted CROSS JOIN " if among is not None else ""
         where = f" WHERE t.{quoted(KEY)} = wanted.entity_key" if among is not None else ""
@@ -132,9 +142,9 @@ class SQLite:
         cells = zip(*found, strict=True) if found else ([] for _ in kinds)
         return pl.DataFrame(dict(zip(kinds, cells, strict=True)), schema=kinds)
 
-    def keys(self, view: View) -> pl.Series:
+    def keys(self, view: OnlineView) -> pl.Series:
         """As `Online`."""
-        key, table = quoted(KEY), self._table(view)
+        key, table = qualified("t", ())[0], f"{self._table(view)} t"
         with self._database(view) as database:
             count = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  our own names
             size = view.key_size
@@ -146,7 +156,7 @@ class SQLite:
             # One by one: a hundred thousand tuples at once would have Python look for garbage among them.
             return pl.Series(KEY, [key for (key,) in database.execute(f"SELECT {key} FROM {table}")], dtype=pl.Binary)  # noqa: S608
 
-    def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
+    def change(self, view: OnlineView, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """As `Online`, in one transaction."""
         table, marks = self._table(view), ", ".join("?" * (len(view.features) + 2))
         insert = f"INSERT OR REPLACE INTO {table} ({columns(view.features)}) VALUES ({marks})"  # noqa: S608
@@ -157,7 +167,8 @@ class SQLite:
                 raise left_behind(self.dataset, generation, seen)
             # In order of keys, which is that of the table.
             database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
-            database.executemany(f"DELETE FROM {table} WHERE {quoted(KEY)} = ?", zip(delete, strict=True))  # noqa: S608
+            key = qualified(table, ())[0]
+            database.executemany(f"DELETE FROM {table} WHERE {key} = ?", zip(delete, strict=True))  # noqa: S608
             with failpoints.failpoint("commit of the online values"):
                 database.execute("COMMIT")
 
@@ -181,26 +192,55 @@ class SQLite:
         """As they are."""
         return times
 
+    def migrate(self, views: Iterable[OnlineView]) -> list[str]:
+        """As `OnlineStoreWriter`, in one transaction."""
+        with self._database(None) as database:
+            old = [table for table in map(self._table, views) if OLD_COLUMNS[KEY] in _columns(database, table)]
+            if old:
+                database.execute("BEGIN IMMEDIATE")
+                for table in old:
+                    for statement in rename_statements(table):
+                        database.execute(statement)
+                with failpoints.failpoint("columns of tables that 0.1 wrote"):
+                    database.execute("COMMIT")
+            return old
+
     def _held(self, database: sqlite3.Connection) -> int:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (FENCE,)).fetchone():
             return 0
         found = database.execute(filled(ASK_FENCE, self.project, self.dataset)).fetchone()
         return int(found[0]) if found else 0
 
-    def _table(self, view: View) -> str:
+    def _table(self, view: OnlineView) -> str:
         return quoted(f"{self.project}_{view.name}")
 
     @contextmanager
-    def _database(self, view: View | None) -> Iterator[sqlite3.Connection]:
+    def _database(self, view: OnlineView | None) -> Iterator[sqlite3.Connection]:
         with _database(self.path, self.connections, self._table(view) if view else "") as database:
             yield database
 
 
+def _select(
+    connection: sqlite3.Connection, table: str, features: tuple[str, ...], keys: Sequence[bytes]
+) -> list[tuple[Any, ...]]:
+    """The rows of these keys, also of a table that 0.1 wrote."""
+    try:
+        return connection.execute(_question(table, features, len(keys)), keys).fetchall()
+    except sqlite3.OperationalError as error:
+        if f"no such column: t.{KEY}" not in str(error):
+            raise
+        return connection.execute(_question(table, features, len(keys), is_old=True), keys).fetchall()
+
+
 @lru_cache(256)
-def _question(table: str, features: tuple[str, ...], count: int) -> str:
+def _question(table: str, features: tuple[str, ...], count: int, *, is_old: bool = False) -> str:
     """The query for the rows of so many keys."""
-    marks = ",".join("?" * count)
-    return f"SELECT {columns(features)} FROM {quoted(table)} WHERE {quoted(KEY)} IN ({marks})"  # noqa: S608  our own names
+    names, marks = qualified("t", features, is_old=is_old), ",".join("?" * count)
+    return f"SELECT {', '.join(names)} FROM {quoted(table)} t WHERE {names[0]} IN ({marks})"  # noqa: S608  our own names
+
+
+def _columns(database: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
 
 
 def _path(config: RepoConfig) -> Path:
@@ -229,6 +269,6 @@ def _refusal(path: Path, table: str, error: sqlite3.Error) -> FeatureStoreError:
     named = f", table {table}" if table else ""
     kind = FeatureStoreUnavailableError if is_transient_sql_error(error) else FeatureStoreError
     return kind(
-        f"The online store {path}{named}: {error}. Nothing of it was changed."
-        " FEAST_ONLINE_STORE_PATH says where it lies; see that it can be written, then publish again."
+        f"The online store {path}{named}: {error}. Nothing in it was changed."
+        " FEAST_ONLINE_STORE_PATH is its path: check that it can be written, then publish again."
     )

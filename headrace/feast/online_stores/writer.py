@@ -4,6 +4,7 @@ Each store writes a difference whole or not at all, and refuses a publisher that
 publisher was given is compared in the same transaction in which the values are written.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
@@ -14,14 +15,15 @@ from headrace import failpoints
 from headrace.dataset import Dataset, FeatureTable
 from headrace.errors import HeadraceError
 from headrace.feast.definitions import physical
-from headrace.feast.encoding import KEY, STAMP, key_size
+from headrace.feast.encoding import key_size
 from headrace.feast.key_checksum import NO_KEYS, Seal
-from headrace.feast.publish_log import OvertakenError
+from headrace.feast.publish_log import PublisherFencedError
+from headrace.feast.types import KEY, STAMP
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 
 
 @dataclass(frozen=True)
-class View:
+class OnlineView:
     """A physical view as the online store knows it.
 
     Attributes:
@@ -37,20 +39,20 @@ class View:
     key_size: int | None = None
 
 
-class Online(Protocol):
+class OnlineStoreWriter(Protocol):
     """What an online store does for us. Rows have the columns `KEY`, `STAMP` and the features, as Feast's bytes."""
 
-    def rows(self, view: View, among: pl.Series | None = None) -> pl.DataFrame:
+    def rows(self, view: OnlineView, among: pl.Series | None = None) -> pl.DataFrame:
         """What the view holds of these keys, by default all of it; a cell that is not there is null."""
 
-    def keys(self, view: View) -> pl.Series:
+    def keys(self, view: OnlineView) -> pl.Series:
         """Every key that the view holds, each once."""
 
-    def change(self, view: View, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
+    def change(self, view: OnlineView, write: pl.DataFrame, delete: pl.Series, generation: int) -> None:
         """Write the rows, delete the keys.
 
         Raises:
-            OvertakenError: A later generation took the lead in this store.
+            PublisherFencedError: A later generation took the lead in this store.
             FeatureStoreError: It is not the store any more that `generation` took the lead in.
         """
 
@@ -58,7 +60,7 @@ class Online(Protocol):
         """From here on nobody writes who was given less than `generation`; `last` is who had the lead before.
 
         Raises:
-            OvertakenError: A later generation took the lead in this store.
+            PublisherFencedError: A later generation took the lead in this store.
             FeatureStoreError: It is not the store any more in which `last` had the lead.
         """
 
@@ -68,23 +70,29 @@ class Online(Protocol):
     def stamps(self, times: pl.Series) -> pl.Series:
         """Microseconds → what the store keeps of an event's time."""
 
+    def migrate(self, views: Iterable[OnlineView]) -> list[str]:
+        """Bring the tables that 0.1 wrote of these views to today's layout, all or none; the names of those tables."""
+
 
 @dataclass(frozen=True)
-class Loaded:
-    """What a load did to the keys it looked at: written (new, or a value differed), deleted, and right already.
+class LoadResult:
+    """What a load did to the keys that it compared.
 
     Attributes:
-        moved: Seal of the keys that are new less that of those that are gone.
+        written: Keys that are new, or of which a value differed.
+        deleted: Keys that the release does not have.
+        unchanged: Keys that were right already.
+        checksum_delta: Checksum of the new keys minus that of the deleted ones.
     """
 
     written: int
     deleted: int
-    kept: int
-    moved: Seal = NO_KEYS
+    unchanged: int
+    checksum_delta: Seal = NO_KEYS
 
     def to_dict(self) -> dict[str, int]:
-        """The same for machines."""
-        return {"written": self.written, "deleted": self.deleted, "kept": self.kept}
+        """The counts as JSON."""
+        return {"written": self.written, "deleted": self.deleted, "unchanged": self.unchanged}
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,8 @@ class Change:
 class Shelf:
     """One physical view in the online store."""
 
-    online: Online
-    view: View
+    online: OnlineStoreWriter
+    view: OnlineView
 
     @classmethod
     def of(cls, store: FeatureStore, dataset: Dataset, table: FeatureTable, side: str) -> Self:
@@ -121,10 +129,10 @@ class Shelf:
         Raises:
             FeatureStoreError: There is no publisher for that type of online store.
         """
-        held = View(physical(table, side), table.keys, tuple(table.features), key_size(table))
+        held = OnlineView(physical(table, side), table.keys, tuple(table.features), key_size(table))
         return cls(online_of(store, dataset), held)
 
-    def load(self, wanted: pl.DataFrame, generation: int, among: pl.Series | None = None) -> Loaded:
+    def load(self, wanted: pl.DataFrame, generation: int, among: pl.Series | None = None) -> LoadResult:
         """Make the view hold `wanted` (encoded rows, one a key) and nothing else.
 
         Args:
@@ -133,7 +141,7 @@ class Shelf:
             among: The only keys that may differ; by default every key is looked at.
 
         Raises:
-            OvertakenError: A later publisher took the lead in this store.
+            PublisherFencedError: A later publisher took the lead in this store.
             FeatureStoreError: The store can not be written, or has lost what was written to it.
         """
         change = Change.between(self.online.rows(self.view, among), self.stamped(wanted))
@@ -145,7 +153,7 @@ class Shelf:
             ):
                 self.online.change(self.view, write, delete, generation)
         moved = Seal.of(change.new) - Seal.of(delete)
-        return Loaded(write.height, delete.len(), wanted.height - write.height, moved)
+        return LoadResult(write.height, delete.len(), wanted.height - write.height, moved)
 
     def stamped(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows with times as the store keeps them."""
@@ -156,11 +164,11 @@ class Shelf:
 class Publishable(Protocol):
     """An online store of Feast's that a publish can write."""
 
-    def publisher(self, store: FeatureStore, dataset: str) -> Online:
+    def publisher(self, store: FeatureStore, dataset: str) -> OnlineStoreWriter:
         """How that dataset writes it."""
 
 
-def online_of(store: FeatureStore, dataset: Dataset) -> Online:
+def online_of(store: FeatureStore, dataset: Dataset) -> OnlineStoreWriter:
     """How the dataset writes the online store of `feature_store.yaml`.
 
     Raises:
@@ -169,7 +177,7 @@ def online_of(store: FeatureStore, dataset: Dataset) -> Online:
     found = store.provider.online_store
     if not isinstance(found, Publishable):
         raise FeatureStoreError(
-            f"There is no publisher for an online store of type {store.config.online_store.type!r}: expected"
+            f"Headrace cannot publish to an online store of type {store.config.online_store.type!r}: expected"
             " online_stores.sqlite.HeadraceSQLiteOnlineStore, online_stores.postgresql.HeadracePostgreSQLOnlineStore or"
             " online_stores.redis.HeadraceRedisOnlineStore of headrace.feast. Set one in"
             " feature_repo/feature_store.yaml, or write one beside them."
@@ -180,13 +188,13 @@ def online_of(store: FeatureStore, dataset: Dataset) -> Online:
 def left_behind(dataset: str, generation: int, seen: int) -> HeadraceError:
     """The error of a publisher that does not find the store as it left it, but with the fence at `seen`."""
     if seen > generation:
-        return OvertakenError(
-            f"{dataset} in the online store: publisher {generation} was overtaken by publisher {seen}, and has written"
-            f" nothing since. What that one serves is untouched. Run `headrace publish {dataset}` again if yours is to"
-            " be served."
+        return PublisherFencedError(
+            f"{dataset}: publish {generation} was fenced off in the online store by the later publish {seen}, and has"
+            f" written nothing since. What that one serves is intact. Run `headrace publish {dataset}` again if your"
+            " release is to be served."
         )
     return FeatureStoreUnavailableError(
-        f"The online store lost what was written to it for {dataset}: it was started again, empty or as it was before."
-        f" No service was switched; what is served may be lost too. Run `headrace publish {dataset}` again: it writes"
-        " all that is missing."
+        f"The online store lost what was written to it for {dataset}: it was restarted, empty or in an older state."
+        f" No service was switched; what is served may be lost, too. Run `headrace publish {dataset}` again: it writes"
+        " what is missing."
     )

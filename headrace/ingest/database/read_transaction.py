@@ -22,6 +22,7 @@ from sqlalchemy.sql.expression import TableClause
 
 from headrace.dataset import UNPARTITIONED, TableSource
 from headrace.errors import NotConfiguredError
+from headrace.extras import require_extra
 from headrace.ingest.database.backend import (
     DatabaseBackend,
     DatabaseError,
@@ -190,6 +191,7 @@ def _parse_address(address: str) -> URL:
 def _open_backend(url: URL, retry_timeout_s: float) -> AbstractContextManager[DatabaseBackend]:
     name = url.get_backend_name()
     if name == "postgresql":
+        require_extra("postgres", "A source in PostgreSQL")
         from headrace.ingest.database import postgresql  # noqa: PLC0415  only the driver in use is loaded
 
         return postgresql.open_transaction(url, retry_timeout_s)

@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from online_stores import KINDS, OnlineStore, new_store, redis_port
 
 from headrace.feast.data_source import FeatureTableSource
-from headrace.feast.online_stores.response_builder import Answer
+from headrace.feast.online_stores.response_builder import FastOnlineResponse
 from headrace.storage.table_store import Lake
 
 __all__ = ["new_store", "redis_port"]
@@ -120,7 +120,7 @@ def reads(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore
     fill_all(lake)
     fill(lake, AIRCRAFT, FLOWN)
     fill(lake, WEATHER, AWKWARD)
-    assert put(lake).side == "b"
+    assert put(lake).slot == "b"
     feast = opened(lake)
     take_away(feast, store, lake)
     weather, delays = (feast.get_feature_view(f"{table.name}__b") for table in (WEATHER, AIRCRAFT))
@@ -173,7 +173,7 @@ def take_away(feast: FeatureStore, store: OnlineStore, lake: Lake) -> None:
         assert client.hdel(key + feast.project.encode(), _mmh3("aircraft_history__b:flights_7d")) == 1
         return
     table = f'"{feast.project}_aircraft_history__b"'
-    update = f'UPDATE {table} SET flights_7d = NULL WHERE "entity key" = '  # noqa: S608
+    update = f"UPDATE {table} SET flights_7d = NULL WHERE entity_key = "  # noqa: S608
     if store.kind == "sqlite":
         feature_workspace.execute(lake, f"{update} X'{key.hex()}'")
         return
@@ -269,7 +269,7 @@ def test_any_request_is_answered_or_refused_as_feasts_own_way_does(reads: Reads)
         answered = outcome(reads.ours, request)
         assert answered == outcome(reads.feasts, request)
         assert outcome(reads.ours_async, request) == outcome(reads.feasts_async, request)
-        direct += not isinstance(answered[0], type) and isinstance(reads.ours(request), Answer)  # type: ignore[index]
+        direct += not isinstance(answered[0], type) and isinstance(reads.ours(request), FastOnlineResponse)  # type: ignore[index]
 
     same()
     assert direct > 40, "hardly a request was answered our way"
@@ -287,7 +287,7 @@ def test_requests_as_serving_code_makes_them_are_answered_our_way(reads: Reads, 
 
     answer = reads.ours(request)
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, FastOnlineResponse)
     assert outcome(reads.ours, request) == outcome(reads.feasts, request)
 
 
@@ -297,7 +297,7 @@ def test_a_thousand_keys_of_every_size_are_answered_as_feasts_own_way_does(reads
 
     answer = reads.ours(request)
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, FastOnlineResponse)
     assert answer.to_dict()["aircraft_history__b__delay_min"][-1] == -4.0
     assert outcome(reads.ours, request) == outcome(reads.feasts, request)
 

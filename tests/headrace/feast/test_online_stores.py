@@ -32,13 +32,14 @@ from feature_workspace import (
 from online_stores import KINDS, OnlineStore, new_store, redis_port
 
 from headrace import failpoints
-from headrace.feast.encoding import KEY, STAMP, encode
+from headrace.feast.encoding import encode
 from headrace.feast.online_stores.writer import Shelf
-from headrace.feast.publish_log import OvertakenError
+from headrace.feast.publish_log import PublisherFencedError
+from headrace.feast.types import KEY, STAMP
 from headrace.publish.blue_green import Sides
 from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot
-from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError, ProofFailedError
+from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError, VerificationFailedError
 from headrace.storage.table_store import Lake
 
 __all__ = ["new_store", "redis_port"]
@@ -124,7 +125,7 @@ def test_awkward_values_and_stamps_are_online_what_they_are_offline_bit_by_bit(l
     done = put(lake, feature_workspace.release(lake, 2))
     feast = opened(lake)
     asked = feature_workspace.weather(origins, [done.as_of] * 4)
-    names = [f"origin_weather__{done.side}:{name}" for name in WEATHER.features]
+    names = [f"origin_weather__{done.slot}:{name}" for name in WEATHER.features]
 
     answer = feast.get_online_features(names, [{"origin": origin} for origin in origins])
 
@@ -166,10 +167,10 @@ def test_what_has_not_changed_is_neither_read_nor_written(lake: Lake) -> None:
     done = put(lake, feature_workspace.release(lake, 4))
 
     load = done.loads["aircraft_history"]
-    proof = done.proofs[1]
-    assert (load.written, load.deleted, load.kept) == (1, 0, 0)
-    assert (proof.whole, proof.changed, proof.seal.count) == (False, 1, 3002)
-    assert 1000 <= proof.compared <= 1001
+    proof = done.verifications[1]
+    assert (load.written, load.deleted, load.unchanged) == (1, 0, 0)
+    assert (proof.is_complete, proof.changed_keys, proof.key_checksum.count) == (False, 1, 3002)
+    assert 1000 <= proof.compared_keys <= 1001
     assert served(lake, ["N2"]) == [6.0]
 
 
@@ -226,12 +227,12 @@ def test_a_fault_in_what_is_put_back_refuses_the_switch_and_the_next_publish_rep
     spoil(lake, "b", write, delete)
 
     with pytest.raises(
-        ProofFailedError, match=r"aircraft_history__b tailnum=[Nn]\d.* in the online store.*not switched"
+        VerificationFailedError, match=r"aircraft_history__b tailnum=[Nn]\d.* in the online store.*not switched"
     ):
         put(lake, "little/1")
 
     assert served(lake, ["N7"]) == [-4.0]
-    done = publish(DATASET, lake, feature_workspace.settings(lake.root), "little/1", PublishOptions(everything=True))
+    done = publish(DATASET, lake, feature_workspace.settings(lake.root), "little/1", PublishOptions(verify_all=True))
     assert done.switched
     assert served(lake, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
 
@@ -243,7 +244,7 @@ def test_a_fault_in_what_is_live_is_found_by_publishing_again_and_repaired(lake:
 
     done = put(lake, "little/1")
 
-    assert (done.switched, done.side) == (True, "a")
+    assert (done.switched, done.slot) == (True, "a")
     assert served(lake, ["N2", "N3", "N9", "n3"]) == [-4.0, 3.0, None, None]
 
 
@@ -255,7 +256,7 @@ def test_bytes_of_the_wrong_type_are_caught(lake: Lake) -> None:
     texts = rows.with_columns(delay_min=pl.lit(b"\x12\x03ten"))
     found.online.change(found.view, texts, rows[KEY].clear(), found.online.generation())
 
-    with pytest.raises(ProofFailedError, match=r"tailnum=N[23]: delay_min is 'ten' in the online store"):
+    with pytest.raises(VerificationFailedError, match=r"tailnum=N[23]: delay_min is 'ten' in the online store"):
         put(lake, "little/1")
 
 
@@ -291,32 +292,32 @@ def large(lake: Lake) -> Lake:
 @pytest.mark.parametrize("fault", FOREIGN)
 def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(large: Lake, fault: str) -> None:
     write, delete, named = FOREIGN[fault]
-    standby = "b" if put(large, "little/3").side == "a" else "a"
+    standby = "b" if put(large, "little/3").slot == "a" else "a"
     spoil(large, standby, write, delete)
 
-    with pytest.raises(ProofFailedError, match=rf"{named}.*not switched"):
+    with pytest.raises(VerificationFailedError, match=rf"{named}.*not switched"):
         put(large, "little/4")
 
     assert served(large, ["N2"]) == [5.0]
-    done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(everything=True))
+    done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(verify_all=True))
     assert (done.switched, served(large, ["N2", "M01234", "X1"])) == (True, [6.0, 1.0, None])
 
 
 def test_a_key_that_somebody_deleted_and_the_release_writes_anew_is_no_fault(large: Lake) -> None:
-    standby = "b" if put(large, "little/3").side == "a" else "a"
+    standby = "b" if put(large, "little/3").slot == "a" else "a"
     spoil(large, standby, [], ["N2"])
 
     done = put(large, "little/4")
 
-    assert (done.switched, done.proofs[1].whole) == (True, True)
+    assert (done.switched, done.verifications[1].is_complete) == (True, True)
     assert served(large, ["N2"]) == [6.0]
 
 
 def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large: Lake) -> None:
-    standby = "b" if put(large, "little/3").side == "a" else "a"
+    standby = "b" if put(large, "little/3").slot == "a" else "a"
     spoil(large, standby, [{**MANY[1234], "delay_min": 2.0}])
 
-    done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(everything=True))
+    done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(verify_all=True))
 
     assert done.loads["aircraft_history"].written == 2
     assert served(large, ["N2", "M01234"]) == [6.0, 1.0]
@@ -334,9 +335,9 @@ def test_a_publisher_that_was_overtaken_writes_nothing_any_more(lake: Lake) -> N
     held = shelf(lake, "b")
     wanted = encode(snapshot.latest[AIRCRAFT.name], AIRCRAFT).with_columns(pl.col(STAMP) + 1_000_000)
 
-    with pytest.raises(OvertakenError, match=r"publisher \d+ was overtaken by publisher \d+"):
+    with pytest.raises(PublisherFencedError, match=r"publish \d+ was fenced off .* by the later publish \d+"):
         held.load(wanted, attempt.generation)
-    with pytest.raises(OvertakenError, match="and has the lead"):
+    with pytest.raises(PublisherFencedError, match="holds the lead"):
         attempt.switch({}, {})
 
     late.close()
@@ -360,11 +361,11 @@ def test_a_feature_of_another_type_is_written_anew_on_both_sides(lake: Lake) -> 
     fill(lake, whole, [{**FLOWN[0], "delay_min": 7}])
     settings = feature_workspace.settings(lake.root)
 
-    publish(changed, lake, settings, how=PublishOptions(allow_changes=True))
+    publish(changed, lake, settings, how=PublishOptions(allow_breaking_changes=True))
     fill(lake, whole, [{**FLOWN[0], "delay_min": 8}])
     done = publish(changed, lake, settings)
 
-    found = Shelf.of(opened(lake), DATASET, whole, done.side)
+    found = Shelf.of(opened(lake), DATASET, whole, done.slot)
     assert served(lake, ["N2"]) == [8]
     assert found.online.rows(found.view).columns == [KEY, STAMP, "delay_min"]
 

@@ -14,7 +14,7 @@ from headrace.label import annotations
 from headrace.label.quality import QualityError
 from headrace.project.loading import load_dataset
 from headrace.release.release import create_release
-from headrace.retrieve.retrieve import at_release
+from headrace.retrieve.retrieve import retrieve_at_release
 from headrace.storage.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_lead
 
     labels = built.lake.scan("labels/flights/delay_cause").collect()
     requests = labels.join(flights.select(*KEYS, "tailnum"), on=KEYS).rename({"event_time": "event_timestamp"})
-    rows = at_release(DATASET, built.lake, release, requests.drop("annotation_ids")).to_polars()
+    rows = retrieve_at_release(DATASET, built.lake, release, requests.drop("annotation_ids")).to_polars()
 
     asked = rows.select("carrier", "origin", "tailnum", "event_timestamp")
-    plain = at_release(DATASET, built.lake, release, asked).to_polars()
+    plain = retrieve_at_release(DATASET, built.lake, release, asked).to_polars()
     row = f"sample_id={rows['sample_id'][0]}"
     told = built.command("headrace", "lineage", "flights", "--table", "labels/delay_cause", "--row", row)
     assert rows["sample_id"].to_list() == labels["sample_id"].to_list()
@@ -105,7 +105,9 @@ def test_labels_join_by_the_items_key_as_features_do_once_people_had_said_so(bui
     items = labels.select(KEYS).head(1)
     asked = pl.concat([items.with_columns(event_timestamp=known + timedelta(seconds=late)) for late in (-1, 0)])
 
-    answers = at_release(DATASET, built.lake, release, asked, ["delay_cause:label", "delay_cause:votes"]).to_polars()
+    answers = retrieve_at_release(
+        DATASET, built.lake, release, asked, ["delay_cause:label", "delay_cause:votes"]
+    ).to_polars()
 
     assert answers["delay_cause__label"].to_list() == [None, labels["label"][0]]
     assert answers["delay_cause__votes"].to_list() == [None, 2]

@@ -73,7 +73,7 @@ def test_a_release_waits_for_a_dead_git_lock_and_removes_it(built: Workspace, mo
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
-    assert create_release(built.dataset, built.lake).is_new
+    assert create_release(built.dataset, built.lake).created
 
 
 def test_a_truncated_dvc_lock_that_stops_every_repro_is_removed(released: Workspace) -> None:

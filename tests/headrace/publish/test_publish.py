@@ -29,7 +29,7 @@ from headrace.lineage.freshness import read_freshness
 from headrace.project.loading import dataset_names, load_dataset
 from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot, latest
-from headrace.retrieve.errors import DefinitionChangedError
+from headrace.retrieve.errors import BreakingChangeError
 from headrace.storage.table_store import Lake
 from headrace.transform.stage import span
 
@@ -72,18 +72,20 @@ def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: L
         store.get_feature_service(DATASET.service), [key], full_feature_names=True
     ).to_dict()
     assert (answer["origin_weather__temp_c"], answer["aircraft_history__delay_min"]) == ([None], [-4.0])
-    assert [proof.compared for proof in done.proofs] == [0, 2, 1]
+    assert [proof.compared_keys for proof in done.verifications] == [0, 2, 1]
 
 
 def test_the_proof_covers_every_key_and_value_of_every_view(lake: Lake) -> None:
     done = put(lake)
 
-    assert [(proof.view, proof.compared, proof.values, proof.sampled) for proof in done.proofs] == [
+    assert [
+        (proof.view, proof.compared_keys, proof.compared_values, proof.served_keys) for proof in done.verifications
+    ] == [
         ("origin_weather__b", 2, 10, 2),
         ("aircraft_history__b", 2, 4, 2),
         ("route_traffic__b", 1, 1, 1),
     ]
-    assert not any(proof.mismatches for proof in done.proofs)
+    assert not any(proof.mismatches for proof in done.verifications)
 
 
 def test_now_is_when_all_of_the_release_is_known_and_no_clock(lake: Lake) -> None:
@@ -107,7 +109,7 @@ def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -
 
     done = put(lake)
 
-    assert (done.switched, done.loads, done.side) == (False, {}, "b")
+    assert (done.switched, done.loads, done.slot) == (False, {}, "b")
     assert (lake.root / "feast" / "online.db").read_bytes() == before
 
 
@@ -132,8 +134,8 @@ def test_the_standby_is_brought_to_a_release_by_the_difference_alone(lake: Lake)
 
     done = put(lake)
 
-    assert done.loads["aircraft_history"].to_dict() == {"written": 1, "deleted": 1, "kept": 1}
-    assert done.loads["origin_weather"].to_dict() == {"written": 0, "deleted": 0, "kept": 2}
+    assert done.loads["aircraft_history"].to_dict() == {"written": 1, "deleted": 1, "unchanged": 1}
+    assert done.loads["origin_weather"].to_dict() == {"written": 0, "deleted": 0, "unchanged": 2}
     assert served(lake, ["N2", "N3", "N4", "N5"]) == [-4.0, None, None, 3.0]
 
 
@@ -155,9 +157,11 @@ def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> N
     changed = replace(DATASET, features=(grown, *DATASET.features[1:]))
     fill(lake, grown, [{"origin": "EWR", "event_time": NOON, "temp_c": 4.0, "wind_kt": 12}])
 
-    with pytest.raises(DefinitionChangedError, match=r"- origin_weather.gusts Int64.*--allow-changes"):
+    with pytest.raises(BreakingChangeError, match=r"- origin_weather.gusts Int64.*--allow-breaking-changes"):
         put(lake, dataset=changed)
-    done = publish(changed, lake, feature_workspace.settings(lake.root), how=PublishOptions(allow_changes=True))
+    done = publish(
+        changed, lake, feature_workspace.settings(lake.root), how=PublishOptions(allow_breaking_changes=True)
+    )
 
     store = opened(lake)
     service = store.get_feature_service(DATASET.service)
@@ -179,7 +183,7 @@ def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> 
 
     standing = Standing.of(opened(lake), DATASET)
     assert (standing.live.release, standing.standby.release) == ("little/2", "little/1")
-    assert (standing.live.side, standing.live.as_of) == (done.side, done.as_of.isoformat())
+    assert (standing.live.side, standing.live.as_of) == (done.slot, done.as_of.isoformat())
 
 
 @pytest.mark.parametrize("was", [0.0, None])
@@ -233,11 +237,11 @@ def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake:
     with closing(Publications.at(f"sqlite:///{lake.root}/feast/registry.db", "little")) as publications:
         noted = publications.online()
     assert noted is not None
-    assert noted.proof == kept == done.report
+    assert noted.report == kept == done.report
     assert json.loads((lake.root / "reports/little/online.json").read_text()) == kept
-    assert (kept["release"], kept["digest"], kept["side"]) == ("little/1", done.digest, done.side)
-    assert [proof["compared"] for proof in kept["proofs"]] == [2, 2, 1]
-    assert [proof["mismatches"] for proof in kept["proofs"]] == [[], [], []]
+    assert (kept["release"], kept["digest"], kept["slot"]) == ("little/1", done.digest, done.slot)
+    assert [view["compared_keys"] for view in kept["verifications"]] == [2, 2, 1]
+    assert [view["mismatches"] for view in kept["verifications"]] == [[], [], []]
 
 
 def test_freshness_is_the_age_of_the_newest_value_of_each_table_and_what_is_not_online_yet(lake: Lake) -> None:
@@ -324,7 +328,7 @@ def test_a_registry_on_postgresql_holds_the_same(lake: Lake, postgres: PostgreSQ
     store = open_store(lake.root / "feature_repo", settings)
     standing = Standing.of(store, DATASET)
     close_store(store)
-    assert (standing.live.side, standing.live.digest) == (done.side, Snapshot.of(DATASET, lake, "").digest)
+    assert (standing.live.side, standing.live.digest) == (done.slot, Snapshot.of(DATASET, lake, "").digest)
     assert (done.switched, publish(DATASET, lake, settings).switched) == (True, False)
 
 

@@ -16,18 +16,18 @@ from published import lake, published
 
 from headrace.errors import HeadraceError, TableLockedError
 from headrace.feast.definitions import Holding, Standing, objects, refuse_same_names
-from headrace.feast.publish_log import OvertakenError, RegistryError
+from headrace.feast.publish_log import PublisherFencedError, RegistryError
 from headrace.publish.blue_green import Sides
 from headrace.publish.snapshot import Snapshot
 from headrace.publish.verification import differences
 from headrace.retrieve.errors import (
     FeatureStoreError,
     MisplacedRowError,
-    NameTakenError,
+    NameConflictError,
     NothingToPublishError,
-    ProofFailedError,
     UnknownReleaseError,
     UnsupportedTypeError,
+    VerificationFailedError,
 )
 from headrace.storage.table_store import Lake
 
@@ -44,11 +44,11 @@ def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lak
         lake,
         "CREATE TRIGGER fault AFTER INSERT ON headrace_aircraft_history__a"
         " BEGIN UPDATE headrace_aircraft_history__a SET delay_min = x'290000000000004940'"
-        ' WHERE "entity key" = NEW."entity key"; END',
+        " WHERE entity_key = NEW.entity_key; END",
     )
 
     with pytest.raises(
-        ProofFailedError,
+        VerificationFailedError,
         match=r"aircraft_history__a tailnum=N2: delay_min is 50.0 in the online store, 10.0 offline.*was not switched",
     ):
         put(lake)
@@ -62,7 +62,7 @@ def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lak
 def test_a_key_deleted_and_another_added_behind_our_back_is_repaired_by_publishing_again(lake: Lake) -> None:
     execute(
         lake,
-        'UPDATE headrace_aircraft_history__b SET "entity key" = CAST(replace(CAST("entity key" AS TEXT),'
+        "UPDATE headrace_aircraft_history__b SET entity_key = CAST(replace(CAST(entity_key AS TEXT),"
         " 'N2', 'N9') AS BLOB)",
     )
     assert served(lake, ["N2", "N9"]) == [None, -4.0]
@@ -109,9 +109,11 @@ def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
     put(lake)
 
-    with pytest.raises(OvertakenError, match=r"publisher 2 was overtaken by publisher 3|another publish \(3\) came"):
+    with pytest.raises(
+        PublisherFencedError, match=r"publish 2 was fenced off .* by the later publish 3|a later publish \(3\)"
+    ):
         attempt.load(expected)
-    with pytest.raises(OvertakenError, match=r"another publish \(3\) came after this one \(2\)"):
+    with pytest.raises(PublisherFencedError, match=r"a later publish \(3\) than this one \(2\) holds the lead"):
         attempt.switch({}, {})
 
     stale.close()
@@ -144,7 +146,7 @@ def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(
     fill(lake, AIRCRAFT, [future])
     fill(lake, ROUTES, [{"carrier_id": None, "origin": "EWR", "event_time": NOON}])
 
-    with pytest.raises(NothingToPublishError, match=r"2015-06-28T12:00.*a stamp from the future"):
+    with pytest.raises(NothingToPublishError, match=r"2015-06-28T12:00.*a time in the future"):
         put(lake)
 
     assert served(lake, ["N2"]) == [-4.0]
@@ -213,7 +215,7 @@ def test_a_partition_that_is_missing_or_corrupt_is_named_and_nothing_is_switched
 def test_a_feature_whose_type_feast_would_change_is_refused(lake: Lake) -> None:
     timed = replace(WEATHER, features={"observed_at": pl.Datetime("us", "UTC")})
 
-    with pytest.raises(UnsupportedTypeError, match=r"observed_at is declared Datetime.*count of seconds"):
+    with pytest.raises(UnsupportedTypeError, match=r"observed_at is declared as Datetime.*count of seconds"):
         put(lake, dataset=replace(DATASET, features=(timed,)))
 
 
@@ -225,12 +227,14 @@ def test_a_dataset_without_features_has_nothing_to_publish(lake: Lake) -> None:
 def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_served_stays(lake: Lake) -> None:
     other = replace(DATASET, name="other", service="other_service")
 
-    with pytest.raises(NameTakenError, match=r"other calls a feature table or service origin_weather, and so does lit"):
+    with pytest.raises(
+        NameConflictError, match=r"other names a feature table or service origin_weather, and so does lit"
+    ):
         refuse_same_names([DATASET, other])
     lake.commit(replace(lake.manifest("features/little/origin_weather"), table="features/other/origin_weather"))
     lake.commit(replace(lake.manifest("features/little/aircraft_history"), table="features/other/aircraft_history"))
     lake.commit(replace(lake.manifest("features/little/route_traffic"), table="features/other/route_traffic"))
-    with pytest.raises(NameTakenError, match=r"other_origin_weather"):
+    with pytest.raises(NameConflictError, match=r"other_origin_weather"):
         put(lake, dataset=other)
 
     assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]

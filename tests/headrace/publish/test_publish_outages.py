@@ -18,7 +18,7 @@ from servers import HOST, PostgreSQL, Relay, free_port
 
 from headrace.feast.online_stores import postgresql
 from headrace.feast.online_stores import redis as redis_store
-from headrace.feast.online_stores.redis import Redis
+from headrace.feast.online_stores.redis import RedisWriter
 from headrace.feast.online_stores.writer import online_of
 from headrace.publish.blue_green import Attempt, Sides
 from headrace.retrieve.errors import FeatureStoreUnavailableError
@@ -184,7 +184,7 @@ def test_a_connection_to_redis_has_limits_of_time_and_the_connection_string_may_
 def limits(far: Far) -> tuple[float, float]:
     """Seconds that an answer and a connection are waited for."""
     redis = online_of(opened(far.publishing.lake), feature_workspace.DATASET)
-    assert isinstance(redis, Redis)
+    assert isinstance(redis, RedisWriter)
     options = redis.client.connection_pool.connection_kwargs
     return options["socket_timeout"], options["socket_connect_timeout"]
 

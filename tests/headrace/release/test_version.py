@@ -41,7 +41,7 @@ def test_run_makes_the_release_too_where_it_is_told_to(
     said = json.loads(capsys.readouterr().out)
     assert {name for stage in said["stages"] for name in stage["computed"]} == {"2013-01-04"}
     assert said["release"]["name"] == release.latest_local_release(released.lake, "flights") == "flights/2"
-    assert release.create_release(released.dataset, released.lake).is_new is False
+    assert release.create_release(released.dataset, released.lake).created is False
 
 
 def test_dvc_finds_nothing_changed_after_a_release(released: Workspace) -> None:
@@ -114,7 +114,7 @@ def test_metrics_are_recorded_without_a_new_release_and_then_a_fresh_clone_has_n
 
     clone = workspace.clone("colleague")
     clone.dvc("pull")
-    assert (recorded.name, recorded.is_new) == ("flights/1", False)
+    assert (recorded.name, recorded.created) == ("flights/1", False)
     assert "Running stage" not in clone.dvc("repro")
     assert json.loads((clone.root / "metrics/flights.json").read_text())["gain"]["log_loss"] > 0
     assert "metrics/flights.json" in clone.dvc("metrics", "show")
@@ -126,7 +126,7 @@ def test_a_second_run_releases_nothing(released: Workspace) -> None:
 
     again = create_release(released.dataset, released.lake)
 
-    assert (again.name, again.is_new, again.pushed.objects) == ("flights/1", False, 0)
+    assert (again.name, again.created, again.pushed.objects) == ("flights/1", False, 0)
     assert git(released.root, "rev-parse", "HEAD") == head
 
 
@@ -136,12 +136,12 @@ def test_the_next_release_says_which_partitions_changed_and_pushes_only_those(re
 
     made = create_release(released.dataset, released.lake)
 
-    assert (made.name, made.is_new) == ("flights/2", True)
-    assert str(made.differences["raw/flights/flights"]) == "+0 ~1 -0"
-    assert list(made.differences["features/flights/carrier_delays"].changed) == ["2013-01-02", "2013-01-03"]
-    assert "validated/flights/weather" not in made.differences
-    changed = sum(len(found.changed) for found in made.differences.values())
-    assert made.pushed.objects == changed + 2 * len(made.differences), "partitions, and a manifest and a list a table"
+    assert (made.name, made.created) == ("flights/2", True)
+    assert str(made.changes["raw/flights/flights"]) == "+0 ~1 -0"
+    assert list(made.changes["features/flights/carrier_delays"].changed) == ["2013-01-02", "2013-01-03"]
+    assert "validated/flights/weather" not in made.changes
+    changed = sum(len(found.changed) for found in made.changes.values())
+    assert made.pushed.objects == changed + 2 * len(made.changes), "partitions, and a manifest and a list a table"
 
 
 def test_an_audit_refuses_tables_that_are_behind_their_inputs(built: Workspace) -> None:
@@ -187,7 +187,7 @@ def test_a_crash_before_the_push_is_finished_by_the_next_run(built: Workspace, m
 
     made = create_release(built.dataset, built.lake)
 
-    assert (made.name, made.is_new) == ("flights/1", True)
+    assert (made.name, made.created) == ("flights/1", True)
     assert made.commit == git(built.root, "ls-remote", "origin", "refs/heads/main").split()[0]
 
 
@@ -219,7 +219,7 @@ def test_the_command_line_releases_and_answers_in_json(built: Workspace) -> None
     said = json.loads(built.command("headrace", "release", "flights", "--json"))
 
     assert said["name"] == "flights/1"
-    assert len(said["differences"]["raw/flights/flights"]["added"]) == len(DAYS)
+    assert len(said["changes"]["raw/flights/flights"]["added"]) == len(DAYS)
     shown = subprocess.run(["git", "show", "flights/1"], cwd=built.root, capture_output=True, text=True, check=True)
     assert "features/flights/carrier_delays: +3 ~0 -0" in shown.stdout
 

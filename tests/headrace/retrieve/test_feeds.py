@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from headrace.retrieve.loaders import Feed, FeedRefusedError, to_dask, to_hugging_face, to_torch
+from headrace.retrieve.loaders import LoaderError, ParquetBatches, to_dask, to_hugging_face, to_torch
 from headrace.storage import parquet
 
 LARGE = 2**53 + 1
@@ -26,41 +26,47 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "rows.parquet"
 
 
-def seen(feed: Feed) -> list[int]:
+def seen(feed: ParquetBatches) -> list[int]:
     return [number for batch in feed for number in batch["n"]]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
 @pytest.mark.parametrize("seed", [None, 0, 5])
 def test_the_processes_see_every_row_once(path: Path, count: int, seed: int | None) -> None:
-    parts = [seen(Feed(path, rows=4, index=index, count=count, seed=seed)) for index in range(count)]
+    parts = [
+        seen(ParquetBatches(path, batch_size=4, rank=index, world_size=count, seed=seed)) for index in range(count)
+    ]
 
     assert sorted(number for part in parts for number in part) == list(range(103))
 
 
 def test_without_a_seed_one_process_sees_the_rows_in_their_order(path: Path) -> None:
-    assert seen(Feed(path, rows=4)) == list(range(103))
-    assert [batch.height for batch in Feed(path, rows=4)][:4] == [4, 4, 2, 4]
+    assert seen(ParquetBatches(path, batch_size=4)) == list(range(103))
+    assert [batch.height for batch in ParquetBatches(path, batch_size=4)][:4] == [4, 4, 2, 4]
 
 
 def test_shares_of_ranks_are_shared_by_their_workers(path: Path) -> None:
-    shares = [Feed(path, rows=4, index=rank, count=2).share(worker, 3) for rank in range(2) for worker in range(3)]
+    shares = [
+        ParquetBatches(path, batch_size=4, rank=rank, world_size=2).shard(worker, 3)
+        for rank in range(2)
+        for worker in range(3)
+    ]
 
     assert sorted(number for share in shares for number in seen(share)) == list(range(103))
 
 
 @pytest.mark.parametrize("seed", [None, 5])
 def test_a_process_that_is_started_anew_goes_on_after_the_batches_it_had(path: Path, seed: int | None) -> None:
-    whole = list(Feed(path, rows=4, index=1, count=3, seed=seed))
+    whole = list(ParquetBatches(path, batch_size=4, rank=1, world_size=3, seed=seed))
 
-    rest = list(Feed(path, rows=4, index=1, count=3, seed=seed, done=4))
+    rest = list(ParquetBatches(path, batch_size=4, rank=1, world_size=3, seed=seed, skip_batches=4))
 
-    assert len(whole) == len(Feed(path, rows=4, index=1, count=3))
+    assert len(whole) == len(ParquetBatches(path, batch_size=4, rank=1, world_size=3))
     assert [batch["n"].to_list() for batch in rest] == [batch["n"].to_list() for batch in whole[4:]]
 
 
 def test_a_seed_gives_one_order_an_epoch_and_another_the_next(path: Path) -> None:
-    first, again, second = (seen(Feed(path, seed=5, epoch=epoch)) for epoch in (0, 0, 1))
+    first, again, second = (seen(ParquetBatches(path, seed=5, epoch=epoch)) for epoch in (0, 0, 1))
 
     assert first == again
     assert sorted(first) == sorted(second) == list(range(103))
@@ -69,16 +75,16 @@ def test_a_seed_gives_one_order_an_epoch_and_another_the_next(path: Path) -> Non
 
 
 def test_even_shares_have_the_same_number_of_batches_and_leave_out_less_than_one_each(path: Path) -> None:
-    feeds = [Feed(path, rows=4, index=index, count=4, even=True) for index in range(4)]
+    feeds = [ParquetBatches(path, batch_size=4, rank=index, world_size=4, drop_last=True) for index in range(4)]
 
     assert {len(feed) for feed in feeds} == {7}
-    assert len(Feed(path, rows=4)) == 31
+    assert len(ParquetBatches(path, batch_size=4)) == 31
 
 
-@pytest.mark.parametrize("wrong", [{"index": 2, "count": 2}, {"rows": 0}, {"done": -1}])
+@pytest.mark.parametrize("wrong", [{"rank": 2, "world_size": 2}, {"batch_size": 0}, {"skip_batches": -1}])
 def test_numbers_that_no_process_can_have_are_refused(path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(FeedRefusedError, match="Expected a process from 0 to count - 1"):
-        Feed(path, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(LoaderError, match="expected 0 <= rank < world_size"):
+        ParquetBatches(path, **wrong)  # type: ignore[arg-type]
 
 
 def test_dask_gets_the_rows_with_whole_numbers_whole_beside_nulls(tmp_path: Path) -> None:
@@ -117,8 +123,8 @@ def test_a_package_that_is_not_there_is_named(
     for name in (package, f"{package}.utils", f"{package}.utils.data"):
         monkeypatch.setitem(sys.modules, name, None)
 
-    with pytest.raises(FeedRefusedError, match=rf"expected the package '{package}'.*pip install {package}"):
-        ask(Feed(path) if ask is to_torch else path)
+    with pytest.raises(LoaderError, match=rf"needs the package {package}.*pip install {package}"):
+        ask(ParquetBatches(path) if ask is to_torch else path)
 
 
 # --- PyTorch: what of it the data set touches, as small as it can be, since the package is not among ours ---
@@ -150,14 +156,14 @@ def test_ranks_and_workers_of_pytorch_see_every_row_once(path: Path, torch: Simp
     for torch.rank in range(2):
         for worker in range(3):
             torch.worker = SimpleNamespace(id=worker, num_workers=3)
-            found += [int(number) for batch in to_torch(Feed(path, rows=4)) for number in batch["n"]]
+            found += [int(number) for batch in to_torch(ParquetBatches(path, batch_size=4)) for number in batch["n"]]
 
     assert sorted(found) == list(range(103))
 
 
 @pytest.mark.usefixtures("torch")
 def test_numbers_become_tensors_texts_a_list_and_a_null_among_floats_nan(path: Path) -> None:
-    batch = next(iter(to_torch(Feed(path, rows=4))))
+    batch = next(iter(to_torch(ParquetBatches(path, batch_size=4))))
 
     assert isinstance(batch["n"], np.ndarray)
     assert batch["s"] == ["t"] * 4
@@ -166,17 +172,20 @@ def test_numbers_become_tensors_texts_a_list_and_a_null_among_floats_nan(path: P
 
 @pytest.mark.usefixtures("torch")
 def test_a_pytorch_loader_goes_on_from_its_state_and_then_begins_the_next_epoch(path: Path) -> None:
-    whole, half = to_torch(Feed(path, rows=4, seed=1)), to_torch(Feed(path, rows=4, seed=1))
+    whole, half = (
+        to_torch(ParquetBatches(path, batch_size=4, seed=1)),
+        to_torch(ParquetBatches(path, batch_size=4, seed=1)),
+    )
     every = [batch["n"].tolist() for batch in whole]
     begun = iter(half)
     had = [next(begun)["n"].tolist() for _ in range(5)]
-    other = to_torch(Feed(path, rows=4, seed=1))
+    other = to_torch(ParquetBatches(path, batch_size=4, seed=1))
 
     other.load_state_dict(half.state_dict())
     rest = [batch["n"].tolist() for batch in other]
 
     assert had + rest == every
-    assert other.state_dict() == {"epoch": 1, "done": 0}
+    assert other.state_dict() == {"epoch": 1, "skip_batches": 0}
 
 
 # --- PyTorch itself, where it is: `python -m pip install torch` ---
@@ -188,14 +197,14 @@ def loader() -> Any:  # noqa: ANN401  torch has no types here
     return pytest.importorskip("torch.utils.data", reason="skipped: no torch").DataLoader
 
 
-def loaded(loader: Any, feed: Feed, workers: int) -> list[int]:  # noqa: ANN401
+def loaded(loader: Any, feed: ParquetBatches, workers: int) -> list[int]:  # noqa: ANN401
     how = {"num_workers": workers, "multiprocessing_context": "spawn"} if workers else {}
     return [number for batch in loader(to_torch(feed), batch_size=None, **how) for number in batch["n"].tolist()]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_of_pytorch_itself_sees_every_row_once(path: Path, loader: Any, workers: int) -> None:  # noqa: ANN401
-    assert sorted(loaded(loader, Feed(path, rows=4, seed=1), workers)) == list(range(103))
+    assert sorted(loaded(loader, ParquetBatches(path, batch_size=4, seed=1), workers)) == list(range(103))
 
 
 def test_ranks_of_pytorch_itself_share_the_rows_and_their_workers_too(
@@ -216,11 +225,14 @@ def test_ranks_of_pytorch_itself_share_the_rows_and_their_workers_too(
 
 def test_tensors_of_pytorch_itself_and_going_on_from_a_state(path: Path, loader: Any) -> None:  # noqa: ANN401
     torch = import_module("torch")
-    whole, half = to_torch(Feed(path, rows=4, seed=1)), to_torch(Feed(path, rows=4, seed=1))
+    whole, half = (
+        to_torch(ParquetBatches(path, batch_size=4, seed=1)),
+        to_torch(ParquetBatches(path, batch_size=4, seed=1)),
+    )
     every = [batch["n"].tolist() for batch in loader(whole, batch_size=None)]
     begun = iter(half)
     had = [next(begun) for _ in range(5)]
-    other = to_torch(Feed(path, rows=4, seed=1))
+    other = to_torch(ParquetBatches(path, batch_size=4, seed=1))
 
     other.load_state_dict(half.state_dict())
     rest = [batch["n"].tolist() for batch in loader(other, batch_size=None)]
@@ -233,7 +245,7 @@ def as_rank(path: str, meet: str, rank: str) -> None:
     """One of two ranks, with two workers each: prints the rows that it sees."""
     distributed, loader = import_module("torch.distributed"), import_module("torch.utils.data").DataLoader
     distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=int(rank), world_size=2)
-    print(*loaded(loader, Feed(Path(path), rows=4, seed=1), 2))  # noqa: T201
+    print(*loaded(loader, ParquetBatches(Path(path), batch_size=4, seed=1), 2))  # noqa: T201
     distributed.destroy_process_group()
 
 

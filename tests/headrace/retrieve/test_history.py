@@ -12,8 +12,8 @@ from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feature_workspace import AIRCRAFT, DATASET, HOUR, NOON, WEATHER, ask, fill, fill_all, opened, weather
 
 from headrace.feast.definitions import Holding, Standing, objects
-from headrace.feast.retrieval_job import Retrieval
-from headrace.retrieve.errors import FeatureStoreError, RequestRefusedError
+from headrace.feast.retrieval_job import HeadraceRetrievalJob
+from headrace.retrieve.errors import FeatureStoreError, InvalidRequestError
 from headrace.storage.table_store import Lake
 
 
@@ -34,7 +34,7 @@ def store(lake: Lake) -> FeatureStore:
 
 def between(store: FeatureStore, start: datetime | None, end: datetime | None, *names: str) -> pl.DataFrame:
     job = store.get_historical_features(features=list(names), start_date=start, end_date=end)
-    assert isinstance(job, Retrieval)
+    assert isinstance(job, HeadraceRetrievalJob)
     return job.to_polars()
 
 
@@ -78,13 +78,13 @@ def test_views_whose_keys_are_among_anothers_are_joined_to_its_rows(store: Featu
 
 
 def test_views_without_a_common_key_are_refused_with_what_to_do(store: FeatureStore) -> None:
-    with pytest.raises(RequestRefusedError, match=r"joined by .*other keys.*give requests that name the keys"):
+    with pytest.raises(InvalidRequestError, match=r"joined by .*other keys.*give requests that name the keys"):
         between(store, NOON, NOON, "origin_weather__a:sky", "aircraft_history__a:delay_min")
 
 
 @pytest.mark.parametrize(("start", "end"), [(None, NOON), (NOON, None), (NOON.replace(tzinfo=None), NOON)])
 def test_two_times_with_a_zone_are_needed(store: FeatureStore, start: datetime | None, end: datetime | None) -> None:
-    with pytest.raises(RequestRefusedError, match="expected start_date and end_date with a zone"):
+    with pytest.raises(InvalidRequestError, match="expected start_date and end_date with a zone"):
         between(store, start, end, "origin_weather__a:sky")
 
 
@@ -107,7 +107,7 @@ def test_a_saved_dataset_gives_back_every_row_and_column_that_was_saved(store: F
     store.create_saved_dataset(job, "january", SavedDatasetFileStorage("saved/january.parquet"))
     saved = store.get_saved_dataset("january")
 
-    assert isinstance(saved._retrieval_job, Retrieval)  # noqa: SLF001  Feast offers pandas alone
+    assert isinstance(saved._retrieval_job, HeadraceRetrievalJob)  # noqa: SLF001  Feast offers pandas alone
     assert saved._retrieval_job.to_polars().equals(job.to_polars())  # noqa: SLF001
     assert "late" in saved.to_df()
 

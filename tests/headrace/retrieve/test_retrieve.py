@@ -28,7 +28,7 @@ from headrace.publish.publish import publish
 from headrace.retrieve.errors import (
     FeatureStoreError,
     FeatureStoreUnavailableError,
-    RequestRefusedError,
+    InvalidRequestError,
     UnknownReleaseError,
     UnreadablePartitionError,
 )
@@ -210,11 +210,11 @@ def test_rows_can_not_be_written_past_the_pipeline(lake: Lake, store: FeatureSto
         (lambda rows: rows.drop("event_timestamp"), r"Expected a column event_timestamp .*origin: String"),
         (
             lambda rows: rows.with_columns(pl.col("event_timestamp").dt.replace_time_zone(None)),
-            r"event_timestamp .*expected times with a zone, seen Datetime.*replace_time_zone\('UTC'\)",
+            r"event_timestamp .*expected times with a zone, found Datetime.*replace_time_zone\('UTC'\)",
         ),
         (
             lambda rows: rows.with_columns(pl.col("event_timestamp").cast(pl.String)),
-            r"event_timestamp .*expected times with a zone, seen String",
+            r"event_timestamp .*expected times with a zone, found String",
         ),
         (
             lambda rows: rows.with_columns(event_timestamp=pl.lit(None, UTC_MICROSECONDS)),
@@ -223,33 +223,33 @@ def test_rows_can_not_be_written_past_the_pipeline(lake: Lake, store: FeatureSto
         (lambda rows: rows.drop("origin"), r"joined by origin: expected that column in the requests"),
         (
             lambda rows: rows.with_columns(origin=pl.lit(3)),
-            r"joined by origin: expected String, seen Int32 in the requests",
+            r"joined by origin: expected String, found Int32 in the requests",
         ),
     ],
 )
 def test_a_request_that_can_not_be_placed_is_refused_with_what_was_expected_and_seen(
     store: FeatureStore, change: Callable[[pl.DataFrame], pl.DataFrame], message: str
 ) -> None:
-    with pytest.raises(RequestRefusedError, match=message):
+    with pytest.raises(InvalidRequestError, match=message):
         ask(store, change(weather(["EWR"], [NOON])), "origin_weather__a:temp_c").to_polars()
 
 
 def test_times_of_pandas_without_a_zone_are_refused_too(store: FeatureStore) -> None:
     frame = pd.DataFrame({"origin": ["EWR"], "event_timestamp": pd.to_datetime(["2013-01-09 12:00"])})
 
-    with pytest.raises(RequestRefusedError, match="expected times with a zone"):
+    with pytest.raises(InvalidRequestError, match="expected times with a zone"):
         ask(store, frame, "origin_weather__a:temp_c")
 
 
 def test_integer_keys_that_pandas_made_floats_are_refused_with_the_remedy(store: FeatureStore) -> None:
     frame = pd.DataFrame({"carrier_id": [1, None], "origin": "EWR", "event_timestamp": pd.to_datetime([NOON, NOON])})
 
-    with pytest.raises(RequestRefusedError, match=r"carrier_id: expected Int64, seen Float64.*use its Int64"):
+    with pytest.raises(InvalidRequestError, match=r"carrier_id: expected Int64, found Float64.*use its Int64"):
         ask(store, frame, "route_traffic__a:temp_c").to_polars()
 
 
 def test_a_query_in_sql_is_refused(store: FeatureStore) -> None:
-    with pytest.raises(RequestRefusedError, match="Expected requests as a pandas, Polars or Arrow table"):
+    with pytest.raises(InvalidRequestError, match="Expected requests as a pandas, Polars or Arrow table"):
         ask(store, "select 1", "origin_weather__a:temp_c")
 
 
@@ -268,7 +268,7 @@ def test_retrieve_answers_a_file_with_a_file_and_says_what_was_found(lake: Lake,
 
     rows = pl.read_parquet(done.path)
     assert (done.rows, done.release) == (3, "little/1")
-    assert done.answered == {"origin_weather": 2, "aircraft_history": 2, "route_traffic": 2}
+    assert done.matched_rows == {"origin_weather": 2, "aircraft_history": 2, "route_traffic": 2}
     assert rows.select(given.columns).equals(given)
     assert rows["origin_weather__temp_c"].to_list() == [2.5, None, 2.5]
 
@@ -322,7 +322,7 @@ def test_a_feature_that_does_not_exist_is_named_beside_those_like_it(store: Feat
 def test_requests_that_are_no_parquet_file_are_refused_by_name(lake: Lake, tmp_path: Path) -> None:
     (tmp_path / "requests.parquet").write_text("origin,event_timestamp\n")
 
-    with pytest.raises(RequestRefusedError, match=r"requests\.parquet: expected a Parquet file of requests"):
+    with pytest.raises(InvalidRequestError, match=r"requests\.parquet: expected a Parquet file of requests"):
         retrieve(
             DATASET,
             lake,

@@ -18,8 +18,8 @@ from feast.types import Float64
 from feature_workspace import DATASET, HOUR, LARGE, NOON, WEATHER, all_keys, ask, fill, weather
 
 from headrace.feast.definitions import Holding, view
-from headrace.feast.retrieval_job import Retrieval
-from headrace.retrieve.errors import RequestRefusedError, UnsupportedTypeError
+from headrace.feast.retrieval_job import HeadraceRetrievalJob
+from headrace.retrieve.errors import InvalidRequestError, UnsupportedTypeError
 from headrace.storage.table_store import Lake
 
 __all__ = ["applied", "lake", "store"]
@@ -68,7 +68,7 @@ def test_views_with_the_same_feature_and_other_keys_are_joined_under_full_names(
 def test_a_request_column_named_like_a_feature_is_refused(store: FeatureStore) -> None:
     frame = weather(["EWR"], [NOON]).with_columns(temp_c=pl.lit(0.0))
 
-    with pytest.raises(RequestRefusedError, match=r"two columns temp_c.*full_feature_names=True"):
+    with pytest.raises(InvalidRequestError, match=r"two columns temp_c.*full_feature_names=True"):
         ask(store, frame, "origin_weather__a:temp_c").to_polars()
 
 
@@ -85,7 +85,7 @@ def test_one_view_can_be_joined_twice_under_other_keys(store: FeatureStore) -> N
         full_feature_names=True,
     )
 
-    assert isinstance(job, Retrieval)
+    assert isinstance(job, HeadraceRetrievalJob)
     assert job.to_polars().select("here__temp_c", "there__temp_c").row(0) == (2.5, 0.1 + 0.2)
 
 
@@ -144,7 +144,7 @@ def test_not_a_number_stays_apart_from_null_and_float32_as_narrow_as_declared(la
 def test_a_type_that_would_change_on_its_way_online_is_refused_when_it_is_defined(kind: pl.DataType) -> None:
     table = replace(WEATHER, features={"stamp": kind})
 
-    with pytest.raises(UnsupportedTypeError, match=r"stamp is declared .*can not give back as it was"):
+    with pytest.raises(UnsupportedTypeError, match=r"stamp is declared as .*online store would change"):
         view(DATASET, table, Holding("a"))
 
 

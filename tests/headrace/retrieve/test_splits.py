@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from headrace.retrieve.splits import ByKey, ByTime, SplitRefusedError, leak, parse
+from headrace.retrieve.splits import InvalidSplitError, KeySplit, TimeSplit, measure_leakage, parse_split
 
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -29,15 +29,15 @@ def frame(rows: list[tuple[str, int | None]]) -> pl.DataFrame:
 def test_no_row_moves_when_rows_are_added(
     some: list[tuple[str, int | None]], more: list[tuple[str, int | None]]
 ) -> None:
-    split = ByKey(["a", "b"], THREE)
+    split = KeySplit(["a", "b"], THREE)
 
-    assert split.of(frame(more + some))[len(more) :].to_list() == split.of(frame(some)).to_list()
+    assert split.assign(frame(more + some))[len(more) :].to_list() == split.assign(frame(some)).to_list()
 
 
 def test_the_split_of_a_key_is_written_down_for_ever() -> None:
     rows = pl.DataFrame({"tailnum": ["N10156", "N102UW", "N103US", None, "N10156"]})
 
-    found = ByKey(["tailnum"], {"train": 0.5, "test": 0.5}).of(rows).to_list()
+    found = KeySplit(["tailnum"], {"train": 0.5, "test": 0.5}).assign(rows).to_list()
 
     places = [
         int.from_bytes(hashlib.blake2b(json.dumps(["", key]).encode(), digest_size=8).digest(), "big") / 2**64
@@ -48,16 +48,16 @@ def test_the_split_of_a_key_is_written_down_for_ever() -> None:
 
 
 def test_the_width_of_a_whole_number_does_not_matter() -> None:
-    split = ByKey(["k"], THREE)
+    split = KeySplit(["k"], THREE)
     wide = pl.DataFrame({"k": list(range(100))}, schema={"k": pl.Int64})
 
-    assert split.of(wide.cast(pl.Int16)).to_list() == split.of(wide).to_list()
+    assert split.assign(wide.cast(pl.Int16)).to_list() == split.assign(wide).to_list()
 
 
 def test_the_shares_are_kept_to_within_chance_and_a_salt_gives_other_splits() -> None:
     rows = pl.DataFrame({"k": list(range(20_000))})
 
-    one, two = ByKey(["k"], THREE).of(rows), ByKey(["k"], THREE, salt="2").of(rows)
+    one, two = KeySplit(["k"], THREE).assign(rows), KeySplit(["k"], THREE, salt="2").assign(rows)
 
     assert one.value_counts().sort("split")["count"].to_list() == pytest.approx([2_000, 16_000, 2_000], abs=200)
     assert 0.6 < (one == two).mean() < 0.72  # type: ignore[operator]
@@ -66,8 +66,8 @@ def test_the_shares_are_kept_to_within_chance_and_a_salt_gives_other_splits() ->
 def test_a_larger_first_share_takes_keys_and_gives_none_away() -> None:
     rows = pl.DataFrame({"k": list(range(1_000))})
 
-    before = ByKey(["k"], {"train": 0.5, "test": 0.5}).of(rows)
-    after = ByKey(["k"], {"train": 0.7, "test": 0.3}).of(rows)
+    before = KeySplit(["k"], {"train": 0.5, "test": 0.5}).assign(rows)
+    after = KeySplit(["k"], {"train": 0.7, "test": 0.3}).assign(rows)
 
     assert set(rows.filter(before == "train")["k"]) < set(rows.filter(after == "train")["k"])
 
@@ -76,7 +76,7 @@ def test_splits_by_time_begin_at_their_first_moment() -> None:
     starts = {"validation": NOON, "test": NOON + HOUR}
     times = [NOON - timedelta(microseconds=1), NOON, NOON + HOUR - timedelta(microseconds=1), NOON + HOUR]
 
-    found = ByTime("train", starts).of(pl.DataFrame({"event_timestamp": times}))
+    found = TimeSplit("train", starts).assign(pl.DataFrame({"event_timestamp": times}))
 
     assert found.to_list() == ["train", "validation", "validation", "test"]
 
@@ -90,21 +90,21 @@ def test_the_same_key_at_nearly_the_same_time_in_two_splits_is_counted() -> None
         }
     )
 
-    found = leak(rows.lazy(), ["k"], HOUR)
+    found = measure_leakage(rows.lazy(), ["k"], HOUR)
 
-    assert (found.keys, found.near) == (2, 1)
+    assert (found.shared_keys, found.neighbours) == (2, 1)
 
 
 def test_what_a_person_writes_is_read_as_keys_or_as_times() -> None:
-    assert parse("train=0.8,test=0.2", ["k"]) == ByKey(("k",), {"train": 0.8, "test": 0.2})
-    assert parse("train, test=2013-11-01", []) == ByTime("train", {"test": datetime(2013, 11, 1, tzinfo=UTC)})
-    assert parse("a,b=2013-11-01T05:00-05:00", []).to_dict()["starts"] == {"b": "2013-11-01T10:00:00+00:00"}
+    assert parse_split("train=0.8,test=0.2", ["k"]) == KeySplit(("k",), {"train": 0.8, "test": 0.2})
+    assert parse_split("train, test=2013-11-01", []) == TimeSplit("train", {"test": datetime(2013, 11, 1, tzinfo=UTC)})
+    assert parse_split("a,b=2013-11-01T05:00-05:00", []).to_dict()["starts"] == {"b": "2013-11-01T10:00:00+00:00"}
 
 
 @pytest.mark.parametrize(
     ("text", "by", "message"),
     [
-        ("train=0.8,test=0.3", ["k"], r"add up to 1, seen .* together 1.1"),
+        ("train=0.8,test=0.3", ["k"], r"add up to 1, found .* add up to 1.1"),
         ("train=0.8,test=x", ["k"], r"Expected a split such as"),
         ("train=0.8,test=0.2", [], r"Expected a split such as"),
         ("train", [], r"Expected the starts of splits in order"),
@@ -113,16 +113,16 @@ def test_what_a_person_writes_is_read_as_keys_or_as_times() -> None:
     ],
 )
 def test_a_split_that_is_none_is_refused_with_an_example(text: str, by: list[str], message: str) -> None:
-    with pytest.raises(SplitRefusedError, match=message):
-        parse(text, by)
+    with pytest.raises(InvalidSplitError, match=message):
+        parse_split(text, by)
 
 
 def test_a_split_of_rows_without_its_column_is_refused() -> None:
-    with pytest.raises(SplitRefusedError, match=r"expected the column tailnum in the requests, seen k"):
-        ByKey(["tailnum"], THREE).of(pl.DataFrame({"k": [1]}))
+    with pytest.raises(InvalidSplitError, match=r"expected the column tailnum in the requests, found k"):
+        KeySplit(["tailnum"], THREE).assign(pl.DataFrame({"k": [1]}))
 
-    with pytest.raises(SplitRefusedError, match=r"expected no column split"):
-        ByKey(["k"], THREE).of(pl.DataFrame({"k": [1], "split": [1]}))
+    with pytest.raises(InvalidSplitError, match=r"expected no column split"):
+        KeySplit(["k"], THREE).assign(pl.DataFrame({"k": [1], "split": [1]}))
 
 
 def test_the_leak_report_is_the_same_a_part_of_the_keys_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,10 +134,10 @@ def test_the_leak_report_is_the_same_a_part_of_the_keys_at_a_time(monkeypatch: p
             "split": [draw.choice(["train", "test"]) for _ in range(500)],
         }
     ).lazy()
-    whole = leak(rows, ["tailnum"], timedelta(hours=1))
+    whole = measure_leakage(rows, ["tailnum"], timedelta(hours=1))
 
     monkeypatch.setattr("headrace.retrieve.splits.AT_ONCE", 60)
 
-    assert leak(rows, ["tailnum"], timedelta(hours=1)) == whole
-    assert whole.keys == 8
-    assert whole.near > 0
+    assert measure_leakage(rows, ["tailnum"], timedelta(hours=1)) == whole
+    assert whole.shared_keys == 8
+    assert whole.neighbours > 0

@@ -19,10 +19,10 @@ from headrace.dataset import Dataset
 from headrace.errors import HeadraceError, MissingObjectError
 from headrace.feast.retrieve import get_features, published_rows
 from headrace.retrieve.errors import UnknownReleaseError
-from headrace.retrieve.retrieve import FeatureRequest, at_release, retrieve
-from headrace.retrieve.row_hash import Fingerprint
-from headrace.retrieve.splits import ByKey
-from headrace.retrieve.training_set import TrainingSet, TrainingSetDiffersError, UnreadableLockError
+from headrace.retrieve.retrieve import FeatureRequest, retrieve, retrieve_at_release
+from headrace.retrieve.row_hash import RowHasher
+from headrace.retrieve.splits import KeySplit
+from headrace.retrieve.training_set import InvalidLockFileError, TrainingSet, TrainingSetMismatchError
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.table_store import Lake
@@ -70,7 +70,7 @@ def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, n
     published = get_features(DATASET, feature_workspace.opened(lake), asked, names)
     feature_workspace.close_all()
 
-    job = at_release(DATASET, lake, release, asked, names)
+    job = retrieve_at_release(DATASET, lake, release, asked, names)
 
     assert job.to_polars().equals(published)
     assert job.to_polars().schema == published.schema
@@ -88,7 +88,7 @@ def test_a_release_is_read_without_importing_feast() -> None:
 
 
 def test_one_retrieval_reads_one_version_of_a_table_that_is_written_meanwhile(lake: Lake) -> None:
-    job = at_release(DATASET, lake, "", all_keys([NOON]), ["aircraft_history:delay_min"])
+    job = retrieve_at_release(DATASET, lake, "", all_keys([NOON]), ["aircraft_history:delay_min"])
     before = job.to_polars()
 
     fill(lake, AIRCRAFT, [LATE])
@@ -103,10 +103,10 @@ def test_a_clone_without_its_bytes_answers_from_the_remote_and_fetches_only_what
     days = [NOON + timedelta(days=day) for day in range(-9, 3)]
     fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
     release = feature_workspace.release(lake, 1)
-    expected = at_release(DATASET, lake, release, all_keys([NOON])).to_polars()
+    expected = retrieve_at_release(DATASET, lake, release, all_keys([NOON])).to_polars()
     clone = pushed_clone(lake, s3, tmp_path)
 
-    answer = at_release(DATASET, clone, release, all_keys([NOON])).to_polars()
+    answer = retrieve_at_release(DATASET, clone, release, all_keys([NOON])).to_polars()
 
     fetched = {
         day: clone.cache.has(entry.md5)
@@ -165,27 +165,30 @@ def pushed_clone(lake: Lake, s3: S3, folder: Path) -> Lake:
 def test_a_lock_is_written_once_and_then_the_rows_must_be_the_locked_ones(lake: Lake) -> None:
     lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
 
-    first = ask(lake, FeatureRequest(release=release, lock=lock)).read_bytes()
+    first = ask(lake, FeatureRequest(release=release, lock_file=lock)).read_bytes()
     written = lock.read_bytes()
     fill(lake, AIRCRAFT, [LATE])
-    again = ask(lake, FeatureRequest(lock=lock)).read_bytes()
+    again = ask(lake, FeatureRequest(lock_file=lock)).read_bytes()
 
     assert again == first
     assert lock.read_bytes() == written
     assert TrainingSet.read(lock) is not None
 
 
-def test_a_lock_holds_question_release_and_hashes_and_neither_paths_nor_clocks(lake: Lake) -> None:
+def test_a_lock_holds_specification_release_and_hashes_and_neither_paths_nor_clocks(lake: Lake) -> None:
     lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
 
-    ask(lake, FeatureRequest(["origin_weather:gusts"], release, ByKey(["tailnum"], {"train": 0.5, "test": 0.5}), lock))
+    ask(
+        lake,
+        FeatureRequest(["origin_weather:gusts"], release, KeySplit(["tailnum"], {"train": 0.5, "test": 0.5}), lock),
+    )
 
     held = json.loads(lock.read_text())
-    assert held["question"]["release"] == release
-    assert held["question"]["features"] == ["origin_weather:gusts"]
-    assert held["question"]["declared"] == {"origin_weather": {"keys": ["origin"], "ttl_seconds": 21600.0}}
-    assert held["question"]["split"]["shares"] == {"train": 0.5, "test": 0.5}
-    assert [*held["tables"]] == ["origin_weather"]
+    assert held["spec"]["release"] == release
+    assert held["spec"]["features"] == ["origin_weather:gusts"]
+    assert held["spec"]["declarations"] == {"origin_weather": {"keys": ["origin"], "ttl_seconds": 21600.0}}
+    assert held["spec"]["split"]["shares"] == {"train": 0.5, "test": 0.5}
+    assert [*held["table_hashes"]] == ["origin_weather"]
     assert held["requests"]["rows"] == held["result"]["rows"] == 2
     assert [*held["result"]["columns"]] == [*held["requests"]["columns"], "origin_weather__gusts", "split"]
     assert str(lake.root) not in lock.read_text()
@@ -194,13 +197,13 @@ def test_a_lock_holds_question_release_and_hashes_and_neither_paths_nor_clocks(l
 
 def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -> None:
     lock, folder = lake.root / "train.lock.json", lake.root.parent
-    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock=lock)).unlink()
+    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock_file=lock)).unlink()
     all_keys([NOON, NOON]).write_parquet(folder / "other.parquet")
 
     with pytest.raises(
-        TrainingSetDiffersError, match=r"requests columns event_timestamp: locked \"\w{32}\", seen"
+        TrainingSetMismatchError, match=r"requests columns event_timestamp: locked \"\w{32}\", found"
     ) as no:
-        ask(lake, FeatureRequest(lock=lock), requests="other.parquet")
+        ask(lake, FeatureRequest(lock_file=lock), requests="other.parquet")
 
     assert "origin_weather__temp_c" in str(no.value)
     assert "Nothing was written" in str(no.value)
@@ -210,50 +213,90 @@ def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (FeatureRequest(release="little/2"), r'question release: locked "little/1", seen "little/2"'),
-        (FeatureRequest(["origin_weather:sky"]), r"question features: locked .*, seen \[\"origin_weather:sky\"\]"),
+        (FeatureRequest(release="little/2"), r'spec release: locked "little/1", found "little/2"'),
+        (FeatureRequest(["origin_weather:sky"]), r"spec features: locked .*, found \[\"origin_weather:sky\"\]"),
     ],
 )
 def test_another_release_or_another_feature_is_named(lake: Lake, asked: FeatureRequest, message: str) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock=lock))
+    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock_file=lock))
     feature_workspace.release(lake, 2)
 
-    with pytest.raises(TrainingSetDiffersError, match=message):
-        ask(lake, replace(asked, lock=lock))
+    with pytest.raises(TrainingSetMismatchError, match=message):
+        ask(lake, replace(asked, lock_file=lock))
 
 
 def test_a_ttl_that_was_declared_otherwise_since_is_named(lake: Lake) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock=lock))
+    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock_file=lock))
     shorter = replace(DATASET, features=(replace(WEATHER, ttl=timedelta(minutes=5)), *DATASET.features[1:]))
 
     with pytest.raises(
-        TrainingSetDiffersError, match=r"declared origin_weather ttl_seconds: locked 21600.0, seen 300.0"
+        TrainingSetMismatchError, match=r"declarations origin_weather ttl_seconds: locked 21600.0, found 300.0"
     ):
-        ask(lake, FeatureRequest(lock=lock), shorter)
+        ask(lake, FeatureRequest(lock_file=lock), shorter)
 
 
 def test_a_lock_needs_a_release(lake: Lake) -> None:
     with pytest.raises(HeadraceError, match=r"a lock file names a release.*Give --release"):
-        ask(lake, FeatureRequest(release="", lock=lake.root / "train.lock.json"))
+        ask(lake, FeatureRequest(release="", lock_file=lake.root / "train.lock.json"))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:-40], r"expected the lock file of a training set, but"),
+        (lambda text: text[:-40], r"expected the lock file of a training set, found \w+Error"),
         (lambda text: text.replace('"rows": 2', '"rows": 3', 1), r"it was edited by hand.*git checkout"),
+        (lambda text: text.replace('"format": 2', '"format": 3', 1), r"expected lock file format 2, found 3.*upgrade"),
     ],
 )
 def test_a_lock_that_is_torn_or_edited_is_refused(lake: Lake, change: object, message: str) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock=lock))
+    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock_file=lock))
     assert callable(change)
     lock.write_text(change(lock.read_text()))
 
-    with pytest.raises(UnreadableLockError, match=message):
-        ask(lake, FeatureRequest(lock=lock))
+    with pytest.raises(InvalidLockFileError, match=message):
+        ask(lake, FeatureRequest(lock_file=lock))
+
+
+WRITTEN_BY_0_1 = """{"id": "ecc0c0e54071a237", "question": {"dataset": "little", "release": "little/1",
+"features": ["origin_weather:gusts"], "as_known": true,
+"declared": {"origin_weather": {"keys": ["origin"], "ttl_seconds": 21600.0}}, "split": {}},
+"tables": {"origin_weather": "aa"}, "requests": {"rows": 2, "columns": {"origin": "bb"}},
+"result": {"rows": 2, "columns": {"origin": "bb", "origin_weather__gusts": "cc"}}}"""
+
+
+def test_a_lock_that_0_1_wrote_is_read_and_keeps_its_identifier(tmp_path: Path) -> None:
+    lock = tmp_path / "train.lock.json"
+    lock.write_text(WRITTEN_BY_0_1)
+
+    read = TrainingSet.read(lock)
+
+    assert read is not None
+    assert read.id == "ecc0c0e54071a237"
+    assert read.spec.declarations == {"origin_weather": {"keys": ["origin"], "ttl_seconds": 21600.0}}
+    assert read.table_hashes == {"origin_weather": "aa"}
+    assert json.loads(read.to_bytes())["id"] == "ecc0c0e54071a237"
+
+
+def test_a_lock_that_0_1_wrote_and_somebody_edited_is_refused(tmp_path: Path) -> None:
+    lock = tmp_path / "train.lock.json"
+    lock.write_text(WRITTEN_BY_0_1.replace("little/1", "little/2"))
+
+    with pytest.raises(InvalidLockFileError, match="edited by hand"):
+        TrainingSet.read(lock)
+
+
+def test_rows_are_still_the_locked_ones_when_0_1_locked_them(lake: Lake) -> None:
+    lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
+    first = ask(lake, FeatureRequest(release=release, lock_file=lock)).read_bytes()
+    new = json.loads(lock.read_text())
+    question = {"declared" if name == "declarations" else name: value for name, value in new["spec"].items()}
+    kept = {name: new[name] for name in ("id", "requests", "result")}
+    lock.write_text(json.dumps({**kept, "question": question, "tables": new["table_hashes"]}))
+
+    assert ask(lake, FeatureRequest(lock_file=lock)).read_bytes() == first
 
 
 def test_the_fingerprint_of_rows_does_not_depend_on_how_they_are_cut_and_sees_every_value() -> None:
@@ -268,20 +311,20 @@ def test_the_fingerprint_of_rows_does_not_depend_on_how_they_are_cut_and_sees_ev
         }
     )
 
-    whole, cut = Fingerprint(), Fingerprint()
+    whole, cut = RowHasher(), RowHasher()
     whole.add(rows)
     for part in rows.iter_slices(1):
         cut.add(part)
 
     assert cut.of() == whole.of()
     for name in rows.columns:
-        other = Fingerprint()
+        other = RowHasher()
         other.add(rows.with_columns(pl.col(name).reverse()))
         assert other.of()["columns"][name] != whole.of()["columns"][name]
 
 
 def test_texts_that_run_together_alike_are_told_apart() -> None:
-    one, two = Fingerprint(), Fingerprint()
+    one, two = RowHasher(), RowHasher()
     one.add(pl.DataFrame({"s": ["ab", "c"]}))
     two.add(pl.DataFrame({"s": ["a", "bc"]}))
 
@@ -295,7 +338,7 @@ def test_the_command_line_locks_a_release_and_splits_it(
     from headrace.project import loading  # noqa: PLC0415
 
     release, folder = feature_workspace.release(lake, 1), lake.root.parent
-    monkeypatch.setattr(loading, "load", {"little": DATASET}.get)
+    monkeypatch.setattr(loading, "load_dataset", {"little": DATASET}.get)
     monkeypatch.chdir(lake.root)
     files = ["--requests", str(folder / "requests.parquet"), "--out", str(folder / "out.parquet")]
     split = ["--split", "train=0.8,test=0.2", "--split-by", "tailnum", "--lock", "train.lock.json"]
@@ -303,7 +346,7 @@ def test_the_command_line_locks_a_release_and_splits_it(
     app(["retrieve", "little", *files, "--release", release, *split], standalone_mode=False)
 
     said = capsys.readouterr().out
-    assert "2 rows in, 2 rows out, of little/1" in said
+    assert "2 rows in, 2 rows out, from little/1" in said
     assert f"training set {json.loads(Path('train.lock.json').read_text())['id']}" in said
-    assert "by the keys of origin_weather, 0 keys are in several splits, 0 times within 6:00:00" in said
+    assert "origin_weather: 0 keys are in several splits, 0 pairs of rows of one key within 6:00:00 are in" in said
     assert subprocess.run(["git", "status", "--porcelain", "train.lock.json"], check=True, capture_output=True).stdout

@@ -1,0 +1,116 @@
+"""What code outside of commands opens: tables, declarations and the feature store of a workspace."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.catalog.tables import DatasetTables
+from headrace.dataset import Dataset
+from headrace.errors import HeadraceError
+from headrace.extras import require_extra
+from headrace.project import loading
+from headrace.release.release import latest_local_release, list_releases
+from headrace.retrieve.errors import UnknownReleaseError
+from headrace.settings import load_settings
+from headrace.storage.dvc.lock import recorded_outs
+from headrace.storage.table_store import Lake
+from headrace.workspace import current_workspace, use_project
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+LATEST = "latest"
+TABLE_PATH = r"data/\w+/\w+/\w+"
+
+
+class UnknownDatasetError(HeadraceError):
+    """The workspace or the release has no table of that dataset."""
+
+
+def open_dataset(dataset: str | Dataset, *, release: str | None = None, workspace: Path | None = None) -> DatasetTables:
+    """The tables of a dataset, read lazily: also in a clone that never ran `dvc pull`.
+
+    Args:
+        dataset: Name of the dataset, or its declaration.
+        release: A release such as `flights/2`, or `latest`; by default the tables as the workspace has them now.
+        workspace: A clone of the project; by default the one of HEADRACE_WORKSPACE or of the current folder.
+
+    Returns:
+        Name → table, such as `tables["features/carrier_delays"]`.
+
+    Raises:
+        UnknownReleaseError: This clone has no such release.
+        UnknownDatasetError: There is no table of the dataset.
+        HeadraceError: The current folder is in no project.
+
+    Examples:
+        >>> tables = headrace.open("flights", release="latest")  # doctest: +SKIP
+        >>> tables["features/carrier_delays"].polars().head().collect()  # doctest: +SKIP
+    """
+    settings = load_settings(current_workspace(workspace))
+    lake = Lake.at(settings.workspace, passes_on=settings.commit == "remote")
+    name = dataset if isinstance(dataset, str) else dataset.name
+    tables = DatasetTables.of(dataset, lake, _release(lake, name, release))
+    if not tables:
+        names = sorted({path.split("/")[2] for path in recorded_outs(lake.root) if re.match(TABLE_PATH, path)})
+        raise UnknownDatasetError(
+            f"There is no table of a dataset {name!r} {tables.where}. Datasets with tables:"
+            f" {', '.join(names) or 'none'}. `headrace run {name}` makes the tables of a dataset, `git pull` brings"
+            " those that others recorded."
+        )
+    return tables
+
+
+def load_dataset(dataset: str, *, workspace: Path | None = None) -> Dataset:
+    """The declaration of a dataset, from the code of the project.
+
+    Args:
+        dataset: Name of the dataset.
+        workspace: As `open`.
+
+    Raises:
+        DatasetError: There is no such dataset, or it cannot be loaded.
+    """
+    use_project(current_workspace(workspace))
+    return loading.load_dataset(dataset)
+
+
+@contextmanager
+def open_feature_store(*, workspace: Path | None = None) -> "Iterator[FeatureStore]":
+    """Feast's feature store with what is published, configured by `feature_store.yaml` and the workspace's `.env`.
+
+    Args:
+        workspace: As `open`.
+
+    Raises:
+        MissingExtraError: Feast, or the driver of the registry or the online store, is not installed.
+        NotConfiguredError: A variable of `feature_store.yaml` is not set.
+        FeatureStoreError: The registry does not answer.
+    """
+    require_extra("feast", "headrace.open_feature_store()")
+    from headrace.feast.open import close_store, open_store  # noqa: PLC0415  Feast takes more than a second to import
+
+    settings = load_settings(current_workspace(workspace))
+    store = open_store(settings.workspace / "feature_repo", settings)
+    try:
+        yield store
+    finally:
+        close_store(store)
+
+
+def _release(lake: Lake, dataset: str, release: str | None) -> str:
+    """Name of the release, empty for the workspace."""
+    if not release:
+        return ""
+    if release == LATEST:
+        return latest_local_release(lake, dataset)
+    known = list_releases(lake, dataset)
+    if release not in known:
+        there = f"{known[0]} to {known[-1]}" if known else "none"
+        raise UnknownReleaseError(
+            f"{dataset} has no release {release!r} in {lake.root}. Releases there: {there}. `git fetch --tags` brings"
+            " those of others."
+        )
+    return release

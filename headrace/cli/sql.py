@@ -1,0 +1,64 @@
+"""`headrace sql`: query the tables of a dataset."""
+
+import atexit
+import gc
+import sys
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from headrace.cli.output import DatasetArgument
+
+
+class Format(StrEnum):
+    """What a result is printed or written as."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(sql)
+
+
+def sql(
+    dataset: DatasetArgument,
+    statement: Annotated[str, typer.Argument(help="SQL for DuckDB; `-` reads it from standard input.")],
+    *,
+    release: Annotated[
+        str | None,
+        typer.Option(help="Release to query, for example flights/3, or `latest`. Default: the workspace's tables."),
+    ] = None,
+    kind: Annotated[
+        Format | None, typer.Option("--format", help="Default: by the ending of --out, else `table`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; by default standard output.")] = None,
+) -> None:
+    """Query tables with DuckDB: each is a view, such as features.carrier_delays. Fetches only those that are named."""
+    from headrace.catalog.open import open_dataset  # noqa: PLC0415
+    from headrace.catalog.sql import format_result, write_result  # noqa: PLC0415
+
+    atexit.unregister(gc.freeze)  # of `tune_gc`: a frozen collector makes DuckDB report leaks at exit
+    tables = open_dataset(dataset, release=release)
+    query = sys.stdin.read() if statement == "-" else statement
+    kind = kind or _kind(out)
+    if kind is Format.TABLE:
+        text = format_result(tables, query)
+        typer.echo(text.rstrip("\n")) if out is None else out.write_text(f"{text}\n", "utf-8")
+    elif out is None:
+        with TemporaryDirectory() as folder:  # so that what is printed is what a file would hold
+            write_result(tables, query, Path(folder, "result"), kind)
+            sys.stdout.buffer.write(Path(folder, "result").read_bytes())
+    else:
+        write_result(tables, query, out, kind)
+
+
+def _kind(out: Path | None) -> Format:
+    suffix = out.suffix.removeprefix(".") if out else ""
+    return Format(suffix) if suffix in [*Format] else Format.TABLE

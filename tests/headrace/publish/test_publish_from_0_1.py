@@ -1,0 +1,200 @@
+"""An online store and a registry that Headrace 0.1 wrote are read whole, and the next publish brings them up to date.
+
+The forms of 0.1: columns `entity key` and `event time`, sources registered under the class path of 0.1, a report with
+`side`, `proofs` and `newest`. They are made out of what this version published, with the stores' own clients.
+"""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import feature_workspace
+import psycopg
+import pytest
+from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
+from feast.protos.feast.core.FeatureService_pb2 import FeatureService as FeatureServiceProto
+from feast.protos.feast.core.FeatureView_pb2 import FeatureView as FeatureViewProto
+from feature_workspace import (
+    AIRCRAFT,
+    DATASET,
+    FLOWN,
+    HOUR,
+    NOON,
+    fill,
+    fill_all,
+    offline,
+    opened,
+    put,
+    served,
+    settings,
+)
+from online_stores import OnlineStore, new_store, redis_port
+
+from headrace.feast.data_source import CLASS_PATH, CLASS_PATH_0_1
+from headrace.feast.definitions import Holding, Standing, view
+from headrace.lineage.freshness import read_freshness
+from headrace.retrieve.errors import ReservedNameError
+from headrace.storage.table_store import Lake
+
+__all__ = ["new_store", "redis_port"]
+
+TABLES = [f"headrace_{table.name}__{slot}" for table in DATASET.features for slot in "ab"]
+COLUMNS = {"entity_key": "entity key", "event_timestamp": "event time"}
+REGISTRY: dict[str, tuple[str, Any]] = {
+    "feature_views": ("feature_view_proto", FeatureViewProto),
+    "data_sources": ("data_source_proto", DataSourceProto),
+    "feature_services": ("feature_service_proto", FeatureServiceProto),
+}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore]) -> OnlineStore:
+    return new_store(request.param)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two releases: in the second one N3's delay was corrected."""
+    lake = feature_workspace.workspace(tmp_path_factory.mktemp("template"))
+    fill_all(lake)
+    fill(lake, AIRCRAFT, FLOWN)
+    feature_workspace.release(lake, 1)
+    fill(lake, AIRCRAFT, [FLOWN[0], {**FLOWN[1], "delay_min": 99.0}])
+    feature_workspace.release(lake, 2)
+    return lake.root
+
+
+@pytest.fixture
+def lake(template: Path, tmp_path: Path, store: OnlineStore) -> Iterator[Lake]:
+    """A workspace with release 1 live, in the forms of 0.1 throughout."""
+    root = shutil.copytree(template, tmp_path / "workspace")
+    store.serve(root)
+    lake = Lake.at(root)
+    put(lake, "little/2")
+    put(lake, "little/1")
+    feature_workspace.close_all()
+    for table in TABLES:
+        for name, old in COLUMNS.items():
+            execute(store, lake, f'ALTER TABLE {table} RENAME COLUMN "{name}" TO "{old}"')
+    age_registry(root)
+    yield lake
+    feature_workspace.close_all()
+
+
+def execute(store: OnlineStore, lake: Lake, statement: str) -> None:
+    if store.kind == "sqlite":
+        feature_workspace.execute(lake, statement)
+        return
+    where = {"dbname" if name == "database" else name: value for name, value in store.options.items()}
+    with psycopg.connect(**where, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def columns(store: OnlineStore, lake: Lake, table: str) -> list[str]:
+    if store.kind == "sqlite":
+        with closing(sqlite3.connect(lake.root / "feast" / "online.db")) as database:
+            return [row[1] for row in database.execute(f"PRAGMA table_info({table})")][:2]
+    where = {"dbname" if name == "database" else name: value for name, value in store.options.items()}
+    with psycopg.connect(**where, autocommit=True) as connection:
+        query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum"
+        return [row[0] for row in connection.execute(query, (table,)).fetchall()][:2]
+
+
+def age_registry(root: Path) -> None:
+    """Give the registry's objects and the report of the last publish the form of 0.1."""
+    with closing(sqlite3.connect(root / "feast" / "registry.db")) as database, database:
+        for table, (column, message) in REGISTRY.items():
+            for number, content in database.execute(f"SELECT rowid, {column} FROM {table}").fetchall():  # noqa: S608
+                aged = message.FromString(content)
+                for source in sources(aged):
+                    source.data_source_class_type = CLASS_PATH_0_1
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? WHERE rowid = ?",  # noqa: S608
+                    (aged.SerializeToString(), number),
+                )
+    with closing(sqlite3.connect(root / "feast" / "registry.db.headrace")) as database, database:
+        report = json.loads(database.execute("SELECT proof FROM headrace_publications").fetchone()[0])
+        report["side"], report["proofs"] = report.pop("slot"), report.pop("verifications")
+        report["newest"] = {
+            table: {"event": times["event_time"], "known": times["known_time"]}
+            for table, times in report.pop("newest_times").items()
+        }
+        database.execute("UPDATE headrace_publications SET proof = ?", (json.dumps(report),))
+
+
+def sources(message: Any) -> list[Any]:  # noqa: ANN401  one of three messages
+    """The custom sources in an object of the registry."""
+    if isinstance(message, DataSourceProto):
+        found = [message]
+    elif isinstance(message, FeatureViewProto):
+        found = [message.spec.batch_source]
+    else:
+        found = [projection.batch_source for projection in message.spec.features]
+    return [source for source in found if source.data_source_class_type]
+
+
+def class_paths(root: Path) -> set[str]:
+    """The class paths that the registry's views, sources and service name."""
+    with closing(sqlite3.connect(root / "feast" / "registry.db")) as database:
+        return {
+            source.data_source_class_type
+            for table, (column, message) in REGISTRY.items()
+            for (content,) in database.execute(f"SELECT {column} FROM {table}")  # noqa: S608
+            for source in sources(message.FromString(content))
+        }
+
+
+def test_what_0_1_published_is_read_whole_and_publishing_it_again_brings_it_up_to_date(
+    lake: Lake, store: OnlineStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert class_paths(lake.root) == {CLASS_PATH_0_1}
+    assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS.values())}
+    assert served(lake, ["N2", "N3", "N9"]) == [-4.0, 3.0, None]
+    feast, row = opened(lake), {"tailnum": "N3", "origin": "EWR", "carrier_id": 1}
+    standby = Standing.of(feast, DATASET).standby.side
+    answer = feast.get_online_features([f"aircraft_history__{standby}:delay_min"], [row])
+    timed = answer.to_dict(include_event_timestamps=True)
+    assert (timed["delay_min"], timed["delay_min__ts"]) == ([99.0], [int((NOON - HOUR).timestamp())])
+    online = read_freshness(settings(lake.root), DATASET.name, NOON)
+    assert online is not None
+    assert (online.release, online.slot) == ("little/1", Standing.of(feast, DATASET).live.side)
+    assert online.views["aircraft_history"].event_time == NOON - HOUR
+
+    with caplog.at_level("INFO", logger="headrace"):
+        done = put(lake, "little/1")
+    lines = [record.getMessage() for record in caplog.records]
+
+    assert (done.switched, done.loads) == (False, {})
+    assert not any(view.mismatches for view in done.verifications)
+    assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS)}
+    assert class_paths(lake.root) == {CLASS_PATH}
+    assert sum("columns of Headrace 0.1 were renamed" in line for line in lines) == len(TABLES)
+    assert sum("registered by Headrace 0.1, now registered again" in line for line in lines) == 1
+    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    caplog.clear()
+    with caplog.at_level("INFO", logger="headrace"):
+        put(lake, "little/1")
+    assert not [line for line in caplog.messages if "0.1" in line], "a second publish finds nothing of 0.1"
+
+
+def test_another_release_is_loaded_into_a_slot_of_0_1_by_the_difference(lake: Lake, store: OnlineStore) -> None:
+    done = put(lake, "little/2")
+
+    assert done.switched
+    assert sum(load.written + load.deleted for load in done.loads.values()) == 0, "the slot held it already"
+    assert served(lake, ["N2", "N3"]) == offline(lake, ["N2", "N3"], done) == [-4.0, 99.0]
+    assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS)}
+    assert class_paths(lake.root) == {CLASS_PATH}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_feature_named_like_a_column_of_the_store_is_refused_by_name(name: str) -> None:
+    table = replace(AIRCRAFT, features={**AIRCRAFT.features, name: AIRCRAFT.features["flights_7d"]})
+
+    with pytest.raises(ReservedNameError, match=rf"aircraft_history.{name} has the name of a column.*Rename it"):
+        view(DATASET, table, Holding("a"))
