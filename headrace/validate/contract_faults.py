@@ -33,6 +33,8 @@ def column_faults(schema: type[dy.Schema]) -> Iterator[str]:
         fault, within = _type_fault(column.dtype), (column.metadata or {}).get(WITHIN)
         if name in (ROW, FAILED_CHECKS) or name.startswith(MARK):
             fault = "the name is reserved for tables of rejected rows; rename the column in `read`"
+        elif name == "*" or (name.startswith("^") and name.endswith("$")):
+            fault = "Polars takes the name for a pattern; rename the column in `read`"
         elif column.primary_key:
             fault = "its key is declared as `Source.key`, which holds over the whole table, not as `primary_key`"
         elif within is not None and not (isinstance(within, TimeBounds) and column.dtype == UTC_MICROSECONDS):

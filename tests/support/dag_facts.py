@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 DATA_LIBRARIES = (
-    "boto3", "botocore", "dask", "distributed", "dvc", "feast", "label_studio_sdk", "numpy", "pandas", "pandera",
+    "boto3", "botocore", "dask", "dataframely", "distributed", "dvc", "feast", "label_studio_sdk", "numpy", "pandas",
     "pipelines", "polars", "psycopg", "pyarrow", "sklearn",
 )  # fmt: skip
 

@@ -116,6 +116,8 @@ def test_every_fault_is_named_and_no_check_that_is_sound() -> None:
         ({"v": dy.Int64(alias="_row")}, "column '_row': the name is reserved"),
         ({"v": dy.Int64(alias="_failed_checks")}, "column '_failed_checks': the name is reserved"),
         ({"v": dy.Int64(alias="\x1fstart")}, "the name is reserved"),
+        ({"v": dy.Int64(alias="*")}, "column '*': Polars takes the name for a pattern"),
+        ({"v": dy.Int64(alias="^a.*$")}, "column '^a.*$': Polars takes the name for a pattern"),
         ({"filter": dy.Int64()}, "'filter' is a method of dataframely.Schema: write `filter_ = dy.…(alias='filter')`"),
         ({"columns": dy.Int64()}, "'columns' is a method of dataframely.Schema"),
         ({"validate": dy.rule()(lambda cls: cls.a.col > 0)}, "'validate' is a method of dataframely.Schema"),
