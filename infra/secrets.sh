@@ -1,6 +1,6 @@
 #!/bin/sh
-# Print fresh secrets for compose.yaml, one setting a line: `infra/secrets.sh > infra/.env`
-# Keep that file: PostgreSQL and Label Studio remember the passwords of their first start.
+# Print new secrets for compose.yaml, one setting per line: `infra/secrets.sh > infra/.env`
+# Keep that file: PostgreSQL and Label Studio store the passwords of their first start.
 set -eu
 umask 077
 

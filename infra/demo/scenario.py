@@ -128,7 +128,7 @@ class Scenario:
                 show(tasks)
                 self._act_for_people(run, tasks)
         self.result.labels = results = self._task_results(run)
-        self._measure_labels("delay_cause", "flights", results["measure"], results["again"])
+        self._measure_labels("delay_cause", "flights", results["measure"], results["request_more"])
         self.console.print("  until people answered, the waits were deferred: they held no worker")
         self.console.print("  a person (here: the demo) accepted the answers before they were released")
 

@@ -1,5 +1,5 @@
-# One small instance with a database for each who keeps state in it, as in infra/compose.yaml. Create those with
-# infra/images/create-databases.sh. The password is made and kept by RDS; it is in no file and not in Terraform's state.
+# One small instance with a database for each system that keeps its state there, as in infra/compose.yaml. Create those with
+# infra/images/create-databases.sh. RDS generates and stores the password; it is in no file and not in Terraform's state.
 resource "aws_db_subnet_group" "state" {
   count = var.database == null ? 0 : 1
 

@@ -48,7 +48,7 @@ resource "aws_s3_bucket_ownership_controls" "lake" {
 resource "aws_s3_bucket_lifecycle_configuration" "lake" {
   bucket = aws_s3_bucket.lake.id
 
-  # Nothing that is current ever expires: an object of the DVC remote may belong to a release of any age.
+  # Current objects never expire: an object of the DVC remote may belong to a release of any age.
   rule {
     id     = "forget-replaced-objects"
     status = "Enabled"

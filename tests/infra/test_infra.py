@@ -42,7 +42,9 @@ OF_A_TOOL = re.compile(
 )
 """Settings that the tools themselves document."""
 
-OPTIONAL = {"AWS_ENDPOINT_URL_S3", "HEADRACE_COMMIT", "HEADRACE_ENGINE", "HEADRACE_THREADS"}
+OPTIONAL = {"AWS_ENDPOINT_URL_S3"} | {
+    f"HEADRACE_{name}" for name in ("COMMIT", "ENGINE", "LOG_FORMAT", "LOG_LEVEL", "THREADS")
+}
 """Settings of the pipeline whose default is right in a container."""
 
 
