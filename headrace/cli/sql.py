@@ -24,7 +24,8 @@ class Format(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command()(sql)
+    example = "headrace sql flights 'select carrier, count(*) from validated.flights group by all'"
+    app.command(epilog=f"Example: {example}")(sql)
 
 
 def sql(

@@ -6,7 +6,7 @@ from pathlib import Path
 from feast import Entity, FeatureService, FeatureView
 
 from headrace.feast.definitions import Standing, objects, refuse_same_names
-from headrace.feast.open import open_store
+from headrace.feast.open import close_store, open_store
 from headrace.project.loading import load_datasets
 from headrace.settings import load_settings
 from headrace.workspace import use_project
@@ -33,5 +33,6 @@ def feast_objects(repository: Path) -> dict[str, Entity | FeatureView | FeatureS
         log.error("%s", error)
     datasets = [dataset for dataset in loaded if dataset.features]
     refuse_same_names(datasets)
-    every = (one for dataset in datasets for one in objects(dataset, Standing.of(store, dataset)))
+    every = [one for dataset in datasets for one in objects(dataset, Standing.of(store, dataset))]
+    close_store(store)
     return {f"{one.name}_{type(one).__name__.lower()}": one for one in every}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import NotConfiguredError
-from headrace.storage.s3.errors import NoKeysError, RefusedError, UnreachedError
+from headrace.storage.s3.errors import NoKeysError, S3RequestError, UnreachedError
 from headrace.storage.s3.objects import CONNECT_SECONDS, READ_SECONDS, Answer, Object, Place
 
 CHUNK = 1024 * 1024
@@ -139,6 +139,6 @@ def _in_our_words() -> Iterator[None]:
     except exceptions.ClientError as error:
         said = error.response.get("Error", {})
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        raise RefusedError(status, str(said.get("Code") or status), said.get("Message", "")) from error
+        raise S3RequestError(status, str(said.get("Code") or status), said.get("Message", "")) from error
     except (exceptions.BotoCoreError, OSError) as error:
         raise UnreachedError(str(error)) from error

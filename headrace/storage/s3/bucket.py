@@ -23,7 +23,7 @@ from headrace.storage.s3.errors import (
     NoKeysError,
     ObjectChangedError,
     ObjectUnreadableError,
-    RefusedError,
+    S3RequestError,
     UnreachedError,
     known,
     may_pass,
@@ -209,14 +209,14 @@ class Bucket:
         began = time.monotonic()
         try:
             return self._again(call)
-        except (NoKeysError, RefusedError, UnreachedError) as error:
+        except (NoKeysError, S3RequestError, UnreachedError) as error:
             raise known(error, doing, self._place, time.monotonic() - began) from error
 
     def _again(self, call: Callable[[], T]) -> T:
         """The second time at once: connections that were kept may have been closed meanwhile."""
         try:
             return call()
-        except (RefusedError, UnreachedError) as error:
+        except (S3RequestError, UnreachedError) as error:
             if not may_pass(error):
                 raise
         from headrace.storage.retries import attempts  # noqa: PLC0415  only a failure pays for it

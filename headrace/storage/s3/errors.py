@@ -81,7 +81,7 @@ class BrokeOffError(UnreachedError):
     """A read began, and did not come to its end."""
 
 
-class RefusedError(Exception):
+class S3RequestError(Exception):
     """The server's answer is an error."""
 
     def __init__(self, status: int, code: str, message: str = "") -> None:
@@ -90,14 +90,14 @@ class RefusedError(Exception):
         self.code = code
 
 
-def told(text: str) -> "RefusedError | UnreachedError":
+def told(text: str) -> "S3RequestError | UnreachedError":
     """What obstore tells in its message: a refusal, or why there was no answer, or none to the end."""
     if REDIRECT in text:
-        return RefusedError(HTTPStatus.MOVED_PERMANENTLY, "301", "the bucket is in another region")
+        return S3RequestError(HTTPStatus.MOVED_PERMANENTLY, "301", "the bucket is in another region")
     status = STATUS.search(text)
     if status is not None:
         code, message = CODE.search(text), MESSAGE.search(text)
-        return RefusedError(int(status[1]), code[1] if code else status[1], message[1] if message else "")
+        return S3RequestError(int(status[1]), code[1] if code else status[1], message[1] if message else "")
     said, _, below = text.partition("\n")
     found = CAUSE.search(below)
     cause = f" ({next(filter(None, found.groups()))})." if found else ""
@@ -106,7 +106,7 @@ def told(text: str) -> "RefusedError | UnreachedError":
 
 def may_pass(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
-    if not isinstance(error, RefusedError):
+    if not isinstance(error, S3RequestError):
         return isinstance(error, UnreachedError)
     failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.NOT_IMPLEMENTED
     return failed or error.code in BUSY | CLOCK
@@ -117,7 +117,7 @@ def known(error: Exception, doing: str, place: Place, seconds: float) -> Storage
     where = f"Cannot {doing} at {place.endpoint}"
     if isinstance(error, NoKeysError):
         return StorageRefusedError(f"{where}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
-    if isinstance(error, RefusedError):
+    if isinstance(error, S3RequestError):
         return _refused(error, where, place, seconds)
     if isinstance(error, BrokeOffError):
         return ObjectUnreadableError(
@@ -130,7 +130,7 @@ def known(error: Exception, doing: str, place: Place, seconds: float) -> Storage
     )
 
 
-def _refused(error: RefusedError, where: str, place: Place, seconds: float) -> StorageError:
+def _refused(error: S3RequestError, where: str, place: Place, seconds: float) -> StorageError:
     if error.code == "NoSuchBucket":
         return BucketMissingError(
             f"{where}: there is no bucket {place.bucket}. Check HEADRACE_BUCKET, or make the bucket."

@@ -288,7 +288,6 @@ def test_the_registry_holds_every_entity_view_and_service_that_the_datasets_decl
     monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{tmp_path}/registry.db")
     monkeypatch.setenv("FEAST_ONLINE_STORE_PATH", f"{tmp_path}/online.db")
     found = runpy.run_path(str(feature_workspace.REPO / "feature_repo" / "definitions.py"))
-    close_store(found["_store"])
     named: list[Any] = [item for item in found.values() if isinstance(item, Entity | FeatureView | FeatureService)]
     store = open_store(feature_workspace.REPO / "feature_repo", feature_workspace.settings(tmp_path))
 

@@ -145,7 +145,7 @@ def test_an_error_of_the_server_is_retried_where_it_may_pass(
 
     assert [error.is_transient for error in errors] == [is_transient] * 2
     retried = is_transient and code != "PreconditionFailed"
-    assert ("the object storage is unavailable (RefusedError): attempt 2 in" in caplog.text) == retried
+    assert ("the object storage is unavailable (S3RequestError): attempt 2 in" in caplog.text) == retried
 
 
 def test_a_clock_that_is_wrong_is_named(s3: S3) -> None:

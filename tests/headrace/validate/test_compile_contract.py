@@ -240,7 +240,9 @@ def test_loading_a_dataset_names_its_folder_source_contract_and_check(
     (folder.parent / "__init__.py").touch()
     for name in [name for name in sys.modules if name.partition(".")[0] == "pipelines"]:
         monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "dvc.yaml").touch()
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
 
     message = r"shop_orders \(pipelines/shop_orders\).*source orders: the contract Orders \(pipelines\.shop_orders\): "
     with pytest.raises(DatasetError, match=message + re.escape("check 'is_paid': it reads 'paid_at'")):
