@@ -35,6 +35,7 @@ COMMANDS = (
     "status",
     "lineage",
     "diff",
+    "sql",
     "doctor",
     "gc",
     "check",

@@ -128,4 +128,4 @@ def test_a_training_set_with_labels_is_locked_and_proved_as_any_other(built: Wor
     built.command("headrace", *asked, "--out", "b.parquet")
 
     assert (built.root / "a.parquet").read_bytes() == (built.root / "b.parquet").read_bytes()
-    assert json.loads((built.root / "train.lock.json").read_text())["tables"].keys() == {"delay_cause"}
+    assert json.loads((built.root / "train.lock.json").read_text())["table_hashes"].keys() == {"delay_cause"}
