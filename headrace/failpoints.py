@@ -1,8 +1,8 @@
-"""Places where a process may die. Every side effect stands in one; they are numbered as they are passed.
+"""Failpoints: points at side effects where a test can make the process die. They are numbered as they are passed.
 
-In production this counts and does nothing. `tests/support/crash_harness.py` enables it: the process dies at the n-th
-point, before the effect, with the effect half done, or after it, for n = 1, 2, … until the run completes;
-then one clean run must heal everything.
+In production they do nothing. `tests/support/crash_harness.py` enables one: the process dies at the n-th failpoint,
+before the effect, with half of it done, or after it, for n = 1, 2, … until the run completes; then one clean run must
+recover everything.
 """
 
 import os
@@ -15,90 +15,90 @@ from types import TracebackType
 from typing import Literal
 
 KILLED = 137
-"""Exit code of a process that died here, as if by `kill -9`."""
+"""Exit code of a process that died at a failpoint, as if by `kill -9`."""
 
 NEVER = 2**63
-"""Number of a point that no run comes to: counts, and kills nobody."""
+"""Number of a failpoint that no run reaches: failpoints are counted, and the process goes on."""
 
 Mode = Literal["before", "half", "after", "pause"]
 
 
 @dataclass
 class Failpoint:
-    """Where this process is to die.
+    """The failpoint at which this process dies.
 
     Attributes:
-        at: Number of the point; 0 never, and nothing is counted.
-        way: Whether the effect is not done, half done or done by then; or the process only stops, before it.
-        hits: Names of the points passed so far, and whether each can be done by half.
-        within: Threads that are inside a point.
+        at: Its number, from 1; 0 for none, and then nothing is counted.
+        mode: Whether the process dies before the effect, with half of it done, or after it; or is only stopped before.
+        hits: Names of the failpoints passed so far, and whether half of the effect can be done.
+        within: Depth of nested failpoints, per thread.
     """
 
     at: int = 0
-    way: Mode = "before"
+    mode: Mode = "before"
     hits: list[tuple[str, bool]] = field(default_factory=list)
     within: threading.local = field(default_factory=threading.local)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_fuse = Failpoint()
+_enabled = Failpoint()
 
 
-def enable(at: int, way: Mode = "before") -> None:
-    """Die at point number `at` from here on."""
-    _fuse.at, _fuse.way = at, way
-    _fuse.hits.clear()
+def enable(at: int, mode: Mode = "before") -> None:
+    """From here on, die at failpoint number `at`."""
+    _enabled.at, _enabled.mode = at, mode
+    _enabled.hits.clear()
 
 
 def hits() -> list[tuple[str, bool]]:
-    """Name of every point passed since the fuse was armed, and whether it can be done by half."""
-    return list(_fuse.hits)
+    """Name of every failpoint passed since one was enabled, and whether half of its effect can be done."""
+    return list(_enabled.hits)
 
 
 def is_inside() -> bool:
-    """Whether this thread is inside a point."""
-    return bool(getattr(_fuse.within, "depth", 0))
+    """Whether this thread is inside a failpoint."""
+    return bool(getattr(_enabled.within, "depth", 0))
 
 
 def failpoint(name: str, half: Callable[[], object] | None = None) -> AbstractContextManager[object]:
-    """The place of the side effect `name`, which is done in the block; `half` does a part of it, as if killed midway.
+    """A block with the side effect `name`; `half` does a part of the effect, as if the process was killed midway.
 
-    Where the fuse is not armed this costs a comparison.
+    If none is enabled, this costs a comparison.
     """
-    if not _fuse.at:
+    if not _enabled.at:
         return nullcontext()
-    with _fuse.lock:
-        _fuse.hits.append((name, half is not None))
-        number = len(_fuse.hits)
-    place = _Place(f"{number}: {name}", armed=number == _fuse.at)
-    if place.armed and _fuse.way == "pause":
+    with _enabled.lock:
+        _enabled.hits.append((name, half is not None))
+        number = len(_enabled.hits)
+    hit = _Hit(f"{number}: {name}", armed=number == _enabled.at)
+    if hit.armed and _enabled.mode == "pause":
         os.kill(os.getpid(), signal.SIGSTOP)
-    elif place.armed and _fuse.way != "after":
-        with place:
-            if half and _fuse.way == "half":
+    elif hit.armed and _enabled.mode != "after":
+        with hit:
+            if half and _enabled.mode == "half":
                 half()
-        place.die()
-    return place
+        hit.crash()
+    return hit
 
 
 @dataclass(frozen=True)
-class _Place:
-    """One point, passed once."""
+class _Hit:
+    """A failpoint that the process passes now."""
 
     name: str
     armed: bool
 
     def __enter__(self) -> None:
-        _fuse.within.depth = getattr(_fuse.within, "depth", 0) + 1
+        _enabled.within.depth = getattr(_enabled.within, "depth", 0) + 1
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        _fuse.within.depth -= 1
-        if self.armed and _fuse.way == "after" and kind is None:
-            self.die()
+        _enabled.within.depth -= 1
+        if self.armed and _enabled.mode == "after" and kind is None:
+            self.crash()
 
-    def die(self) -> None:
-        """As if by `kill -9`."""
+    def crash(self) -> None:
+        """Die as if by `kill -9`."""
         os.write(2, f"killed at point {self.name}\n".encode())
         os._exit(KILLED)
