@@ -1,7 +1,8 @@
 """Where things run: the environment, read once by each command and passed on as `Settings`.
 
 The first that sets a variable decides: the environment, the workspace's `.env`, the `stack.env` that
-`headrace stack up` wrote there. What changes the data is in `params.yaml`; what is true of one dataset is in its declaration.
+`headrace stack up` wrote there. What changes the data is in `params.yaml`; what is true of one dataset is in its
+declaration.
 """
 
 import os

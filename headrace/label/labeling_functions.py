@@ -36,7 +36,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """What is suggested, by which model, and why by that one.
+    """Suggestions for a sample, and the model that made them.
 
     Attributes:
         by_item: Sample id → suggestion. Items shown without one, and those that every function abstains on, have none.
@@ -51,7 +51,7 @@ class Suggestions:
 
 @dataclass(frozen=True)
 class FunctionStatistics:
-    """A labeling function measured.
+    """Measurements of a labeling function.
 
     Attributes:
         name: Of the function.

@@ -1,4 +1,4 @@
-"""annotations → how good they are, and what the labels hold."""
+"""annotations → report: the quality of the answers and of the labels."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -91,7 +91,7 @@ def create_report(
 
 
 def enforce_thresholds(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> None:
-    """Hold the labels to the declared thresholds, if there are any of either.
+    """Check the labels, if there are any, against the declared thresholds, if there are any.
 
     Raises:
         QualityError: They do not reach them.
