@@ -15,7 +15,7 @@ A task is retried automatically if the cause may pass. Everything else fails at 
 | when it fails | then |
 |---|---|
 | sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
-| send, collect, request_more, collect_again | check that the token is valid, and that the project in Label Studio has the declared configuration |
+| send, collect, request_more, collect_again | is the token valid? is the project in Label Studio as declared? |
 | wait, wait_again | Label Studio refuses to show the project, or never answered: the log says what to check |
 | measure | the labels are not good enough: the log names who disagrees; ask for more answers, or talk to people |
 | accept | Airflow lost the request: clear the task, and it asks again |

@@ -94,11 +94,11 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the answers: agreement, accuracy on gold items, labeling functions, influence of suggestions."""
-    from headrace.label.report import create_report  # noqa: PLC0415
+    from headrace.label.report import create_label_report  # noqa: PLC0415
 
     _, lake = workspace()
     for declared, labeling in _labeling_tasks(dataset, table):
-        found = create_report(declared, labeling, lake, _params(lake, dataset, labeling), gate=gate)
+        found = create_label_report(declared, labeling, lake, _params(lake, dataset, labeling), gate=gate)
         content = {"labeling": labeling.name, "summary": found.lines(), **found.content()}
         result(content, [f"{labeling.name}:", *found.lines()], as_json=as_json)
 

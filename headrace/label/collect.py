@@ -47,8 +47,8 @@ def collect_annotations(
     """Append what people did since the last time to the annotations, and bring the labels up to date.
 
     Raises:
-        LabelsWouldVanishError: The project has no answers although some were collected, unless `allow_empty`; or there is
-            no project.
+        LabelsWouldVanishError: There is no project, or it has no answers although some were collected (and not
+            `allow_empty`).
         LabelStudioError: The server rejects the request, or does not answer.
         LabelConfigDriftError: The project has another label configuration.
     """

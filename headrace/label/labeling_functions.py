@@ -74,7 +74,7 @@ def is_without_suggestion(sample_id: str, labeling: LabelingTask) -> bool:
     return in_holdout(sample_id, labeling.no_suggestion_share, f"blind {labeling.name}")
 
 
-def apply_functions(rows: pl.DataFrame, labeling: LabelingTask) -> Votes:
+def apply_labeling_functions(rows: pl.DataFrame, labeling: LabelingTask) -> Votes:
     """The votes of each function on each sampled row."""
     return {
         row["sample_id"]: {function.__name__: function(row) for function in labeling.labeling_functions}

@@ -68,7 +68,7 @@ def send_tasks(
     """
     rows = tasks.draw_sample(dataset, labeling, lake, params)
     wanted = tasks.task_data(dataset, labeling, rows)
-    votes = labeling_functions.apply_functions(rows, labeling)
+    votes = labeling_functions.apply_labeling_functions(rows, labeling)
     suggestions = labeling_functions.suggest_choices(votes, labeling, read_labels(dataset, labeling, lake))
     predictions = tasks.task_predictions(labeling, suggestions)
 

@@ -96,7 +96,7 @@ class Executor:
         if self.settings.scheduler and not few:
             _on_cluster(plan, lake, self.settings.scheduler, how, tell)
             return
-        whole = groups(plan, lake, workers=1)
+        whole = group_partitions(plan, lake, workers=1)
         if few or len(whole) == 1:
             for items in whole:
                 for made in build_all(plan.stage, items, plan.fingerprint, lake, how):
@@ -106,7 +106,7 @@ class Executor:
             _in_threads(plan, lake, threads, how, tell)
 
 
-def groups(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
+def group_partitions(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
     """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
     count = len(plan.stale)
     sizes = {md5: size for table in plan.stage.reads for md5, size in lake.manifest(table).objects.items()}
@@ -125,7 +125,7 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
     def make(items: Sequence[Stale]) -> list[tuple[str, PartitionResult]]:
         return list(build_all(plan.stage, items, plan.fingerprint, lake, how))
 
-    tasks = {str(number): (partial(make, items),) for number, items in enumerate(groups(plan, lake, threads))}
+    tasks = {str(number): (partial(make, items),) for number, items in enumerate(group_partitions(plan, lake, threads))}
 
     def told(_key: str, made: list[tuple[str, PartitionResult]], *_: object) -> None:
         for each in made:
@@ -147,7 +147,7 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
         ) from None
     with client:
         job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.of(lake), how)
-        together = groups(plan, lake, max(1, sum(client.nthreads().values())))
+        together = group_partitions(plan, lake, max(1, sum(client.nthreads().values())))
         futures = [client.submit(compute_on_worker, items, job, pure=False, retries=RETRIES) for items in together]
         for _, made in as_completed(futures, loop=client.loop, with_results=True):
             if isinstance(made, CancelledError):  # handed over as a result, not raised

@@ -18,7 +18,7 @@ class UndeclaredFeatureError(HeadraceError):
     """A kernel's frame does not have the rows or columns that its feature table declares."""
 
 
-def compute(
+def compute_features(
     table: FeatureTable, day: str, files: Mapping[str, Sequence[Path]], end_day: str | None = None
 ) -> pl.LazyFrame:
     """The rows of `table` for the UTC day `day`: keys, event time, known time and the declared features, in that order.
@@ -54,7 +54,7 @@ def compute(
     return frame.select(*table.keys, *wanted)
 
 
-def check(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None = None) -> None:
+def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None = None) -> None:
     """Check what retrieval relies on, in the rows of one day or of the days up to `end_day`.
 
     Raises:
@@ -75,7 +75,7 @@ def check(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None
         )
 
 
-def cut(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:
+def split_days(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Day → its rows, for each of these days; `rows` has no others."""
     dated = rows.with_columns(day=pl.col(EVENT_TIME).dt.date())
     parts = dated.partition_by("day", as_dict=True, include_key=False, maintain_order=True)

@@ -49,8 +49,8 @@ def compute(
 ) -> Outcome:
     """The rows of one day; `names` maps the kernel's keywords to tables."""
     paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
-    frame = kernel.compute(table, day, paths)
-    return Outcome(frame, _keys(table), check=partial(kernel.check, table, day), told=span, is_unique=True)
+    frame = kernel.compute_features(table, day, paths)
+    return Outcome(frame, _keys(table), check=partial(kernel.check_rows, table, day), told=span, is_unique=True)
 
 
 def together(
@@ -65,10 +65,11 @@ def together(
     for days in _runs(sorted(files)):
         read = {name: {part: path for day in days for part, path in files[day][names[name]].items()} for name in names}
         paths = {name: list(found.values()) for name, found in read.items()}
-        rows = kernel.compute(table, days[0], paths, days[-1]).collect()
-        kernel.check(table, days[0], rows, days[-1])
+        rows = kernel.compute_features(table, days[0], paths, days[-1]).collect()
+        kernel.check_rows(table, days[0], rows, days[-1])
         outcomes |= {
-            day: Outcome(cut, _keys(table), told=span, is_unique=True) for day, cut in kernel.cut(rows, days).items()
+            day: Outcome(cut, _keys(table), told=span, is_unique=True)
+            for day, cut in kernel.split_days(rows, days).items()
         }
     return outcomes
 
