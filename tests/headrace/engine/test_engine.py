@@ -236,7 +236,7 @@ def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -
     wrong = replace(minimal_dataset.FEATURES, features={"amount": pl.Float64()})
 
     with pytest.raises(
-        HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel gave .*amount: Int64"
+        HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel returned .*amount: Int64"
     ):
         run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
 
