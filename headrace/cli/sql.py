@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=f"Example: {example}")(sql)
 
 
+# no failpoint: the file that the user asked for, and not one of the workspace
 def sql(
     dataset: DatasetArgument,
     statement: Annotated[str, typer.Argument(help="SQL for DuckDB; `-` reads it from standard input.")],
