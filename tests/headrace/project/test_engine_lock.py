@@ -9,7 +9,6 @@ from pathlib import Path
 
 import minimal_dataset
 import pytest
-from raw_data import days
 from workspaces import Workspace
 
 from headrace.engine.result_versions import CHANGES, ResultChange, result_versions
