@@ -81,8 +81,8 @@ open_store(folder, Settings())
 STORES = "headrace.feast.online_stores"
 SQLITE = {"type": f"{STORES}.sqlite.HeadraceSQLiteOnlineStore", "registry": "sqlite:////tmp/registry.db"}
 SOURCE = """
-from headrace.ingest.database.read_transaction import snapshot
-with snapshot("postgresql://user@127.0.0.1:1/db"): pass
+from headrace.ingest.database.read_transaction import open_read_transaction
+with open_read_transaction("postgresql://user@127.0.0.1:1/db"): pass
 """
 FEATURE_STORE = """
 import headrace
