@@ -1,7 +1,8 @@
 """Loaders: batches of a retrieved Parquet file for Dask, PyTorch and Hugging Face.
 
 Each library is imported only by the function that needs it. `ParquetBatches` decides which rows a process sees, and
-needs none of them.
+needs none of them. Not the sharding of `datasets`: its ranks get different numbers of batches, and a stream that is
+shuffled resumes with other rows (docs/why.md).
 """
 
 from collections.abc import Iterator, Sequence
