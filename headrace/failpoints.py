@@ -1,8 +1,8 @@
-"""Places where a process may die. Every side effect stands in one; they are numbered as they are passed.
+"""Failpoints: numbered places in which a process may die. Every side effect is in one.
 
-In production this counts and does nothing. `tests/support/crash_harness.py` enables it: the process dies at the n-th
-point, before the effect, with the effect half done, or after it, for n = 1, 2, … until the run completes;
-then one clean run must heal everything.
+In production they count nothing and do nothing. `tests/support/crash_harness.py` enables one: the process dies in
+the n-th that it reaches, before the side effect, with half of it done, or after it, for n = 1, 2, … until the run
+completes. Then one more run must recover everything.
 """
 
 import os
@@ -15,90 +15,94 @@ from types import TracebackType
 from typing import Literal
 
 KILLED = 137
-"""Exit code of a process that died here, as if by `kill -9`."""
+"""Exit code of a process that died in a failpoint: what a shell reports after `kill -9`."""
 
 NEVER = 2**63
-"""Number of a point that no run comes to: counts, and kills nobody."""
+"""A number that no run reaches: failpoints are counted, and nothing dies."""
 
 Mode = Literal["before", "half", "after", "pause"]
 
 
 @dataclass
 class Failpoint:
-    """Where this process is to die.
+    """The failpoint in which this process dies.
 
     Attributes:
-        at: Number of the point; 0 never, and nothing is counted.
-        way: Whether the effect is not done, half done or done by then; or the process only stops, before it.
-        hits: Names of the points passed so far, and whether each can be done by half.
-        within: Threads that are inside a point.
+        number: Its number, from 1 on; 0 if none is enabled, and then nothing is counted.
+        mode: Whether the process dies before the side effect, with half of it done, or after it; or is only stopped,
+            before it (`SIGSTOP`).
+        hits: Name of each failpoint reached so far, and whether its side effect can be done by half.
+        depth: How many failpoints each thread is in.
+        lock: Held while hits are counted.
     """
 
-    at: int = 0
-    way: Mode = "before"
+    number: int = 0
+    mode: Mode = "before"
     hits: list[tuple[str, bool]] = field(default_factory=list)
-    within: threading.local = field(default_factory=threading.local)
+    depth: threading.local = field(default_factory=threading.local)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_fuse = Failpoint()
+_enabled = Failpoint()
 
 
-def enable(at: int, way: Mode = "before") -> None:
-    """Die at point number `at` from here on."""
-    _fuse.at, _fuse.way = at, way
-    _fuse.hits.clear()
+def enable(number: int, mode: Mode = "before") -> None:
+    """Die in the failpoint of that number, counted from this call on."""
+    _enabled.number, _enabled.mode = number, mode
+    _enabled.hits.clear()
 
 
 def hits() -> list[tuple[str, bool]]:
-    """Name of every point passed since the fuse was armed, and whether it can be done by half."""
-    return list(_fuse.hits)
+    """Name of each failpoint reached since `enable`, and whether its side effect can be done by half."""
+    return list(_enabled.hits)
 
 
 def is_inside() -> bool:
-    """Whether this thread is inside a point."""
-    return bool(getattr(_fuse.within, "depth", 0))
+    """Whether this thread is in a failpoint."""
+    return bool(getattr(_enabled.depth, "value", 0))
 
 
 def failpoint(name: str, half: Callable[[], object] | None = None) -> AbstractContextManager[object]:
-    """The place of the side effect `name`, which is done in the block; `half` does a part of it, as if killed midway.
+    """The failpoint of the side effect `name`, which the block performs. Where none is enabled, it costs a comparison.
 
-    Where the fuse is not armed this costs a comparison.
+    Args:
+        name: What the side effect changes.
+        half: Performs a part of it, as if the process were killed midway; None if there is no half.
     """
-    if not _fuse.at:
+    if not _enabled.number:
         return nullcontext()
-    with _fuse.lock:
-        _fuse.hits.append((name, half is not None))
-        number = len(_fuse.hits)
-    place = _Place(f"{number}: {name}", armed=number == _fuse.at)
-    if place.armed and _fuse.way == "pause":
+    with _enabled.lock:
+        _enabled.hits.append((name, half is not None))
+        number = len(_enabled.hits)
+    hit = _Hit(f"{number}: {name}", is_enabled=number == _enabled.number)
+    if hit.is_enabled and _enabled.mode == "pause":
         os.kill(os.getpid(), signal.SIGSTOP)
-    elif place.armed and _fuse.way != "after":
-        with place:
-            if half and _fuse.way == "half":
+    elif hit.is_enabled and _enabled.mode != "after":
+        with hit:
+            if half and _enabled.mode == "half":
                 half()
-        place.die()
-    return place
+        hit.crash()
+    return hit
 
 
 @dataclass(frozen=True)
-class _Place:
-    """One point, passed once."""
+class _Hit:
+    """One pass of a failpoint."""
 
     name: str
-    armed: bool
+    is_enabled: bool
 
     def __enter__(self) -> None:
-        _fuse.within.depth = getattr(_fuse.within, "depth", 0) + 1
+        _enabled.depth.value = getattr(_enabled.depth, "value", 0) + 1
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        _fuse.within.depth -= 1
-        if self.armed and _fuse.way == "after" and kind is None:
-            self.die()
+        _enabled.depth.value -= 1
+        if self.is_enabled and _enabled.mode == "after" and kind is None:
+            self.crash()
 
-    def die(self) -> None:
-        """As if by `kill -9`."""
-        os.write(2, f"killed at point {self.name}\n".encode())
+    def crash(self) -> None:
+        """End the process as `kill -9` does: no handler runs, no buffer is written."""
+        os.write(2, f"killed in failpoint {self.name}\n".encode())
         os._exit(KILLED)

@@ -42,10 +42,16 @@ class CsvDialect:
 
 
 def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
-    """The rows of a delimited file (plain or gzip), every column as text.
+    r"""The rows of a delimited file (plain or gzip), every column as text.
 
     Raises:
         UnreadableError: Empty, truncated, too large, wrongly encoded, ragged, or with a column named twice.
+
+    Examples:
+        >>> orders = Path("orders.csv")
+        >>> _ = orders.write_text("order_id;amount\n007;1,50\n8;NA\n")
+        >>> headrace.read_csv(orders, headrace.CsvDialect(separator=";")).rows()
+        [('007', '1,50'), ('8', None)]
     """
     content = _in_utf_8(path, _unpacked(path, dialect.max_bytes), dialect.encoding)
     if not _is_even(content, dialect.separator.encode()):
@@ -62,6 +68,11 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
     Raises:
         UnreadableError: It is no whole Parquet file.
+
+    Examples:
+        >>> pl.DataFrame({"order_id": [7]}).write_parquet("orders.parquet")
+        >>> headrace.read_parquet(Path("orders.parquet")).rows()
+        [(7,)]
     """
     try:
         return pl.read_parquet(path)
