@@ -1,4 +1,4 @@
-"""`headrace`, or `python -m headrace`: the command line, in the project of the folder one stands in."""
+"""`headrace`, or `python -m headrace`: the command line, in the project of the current folder."""
 
 import atexit
 import gc
@@ -6,14 +6,16 @@ import os
 
 
 def tune_gc() -> None:
-    """Collect garbage seldom, and not at exit: a command keeps what it loads, and collecting costs a sixth of it."""
+    """Run the garbage collector seldom, and not at exit: it costs a sixth of a command, which keeps what it loads."""
     gc.set_threshold(200_000, 20, 100)
     atexit.register(gc.freeze)
 
 
 def main() -> None:
     """Run the command line."""
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads what each installed package declares
+    os.environ.setdefault(
+        "PYDANTIC_DISABLE_PLUGINS", "__all__"
+    )  # else pydantic reads the entry points of every installed package
     tune_gc()
     from headrace.cli import run  # noqa: PLC0415  after the settings above
     from headrace.workspace import enter_workspace  # noqa: PLC0415

@@ -1,6 +1,6 @@
-"""What a team declares about a dataset: its sources, contracts, features and labeling, as frozen values.
+"""What a team declares about a dataset: its sources, contracts, features and labeling tasks, as frozen values.
 
-A declaration holds no behaviour beyond plain functions on Polars frames; every verb reads it.
+A declaration has no behavior beyond plain functions on Polars frames; every command reads it.
 """
 
 import sys
@@ -16,22 +16,22 @@ import polars as pl
 from headrace.dataframely_import import dataframely as dy
 
 UNPARTITIONED = "all"
-"""The partition of a table that has only one."""
+"""Name of the partition of a table that has only one."""
 
 UTC_MICROSECONDS = pl.Datetime("us", "UTC")
-"""The one type of time past the border."""
+"""Type of every time in a table; only raw tables have others."""
 
 EVENT_TIME = "event_time"
-"""Column of a feature table: when it was so."""
+"""Column of a feature table or a labels table: when something was so."""
 
 KNOWN_TIME = "known_time"
-"""Column of a feature table: when one could know it."""
+"""Column of a feature table or a labels table: when one could know it."""
 
 
 def _declaring_modules() -> tuple[str, ...]:
-    """The modules whose code declares something now: from the constructor's caller up to a module's own top level.
+    """The modules whose code declares something now: from the constructor's caller up to the top level of a module.
 
-    Where a helper builds declarations, the module that calls it counts, too: what it passes decides results.
+    If a helper function builds declarations, the module that calls it counts, too: its arguments decide results.
     """
     modules: dict[str, None] = {}
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  documented; `inspect` reads source lines, which costs milliseconds each
@@ -74,9 +74,9 @@ class TableSource:
     Attributes:
         table: Name, with its schema where it has one.
         key: Columns that identify a row.
-        watermark: Column that moves when a row changes; a partition where it moved is read again.
-        partition_by: Column of time whose UTC day is the partition; None puts all rows into `all`.
-        database: Name of the environment variable that holds the SQLAlchemy address.
+        watermark: Column whose value grows when a row changes; a partition where it has changed is read again.
+        partition_by: Date or time column whose UTC day is the partition; None puts all rows into `all`.
+        database: Name of the environment variable with the SQLAlchemy URL.
     """
 
     table: str
@@ -88,24 +88,28 @@ class TableSource:
 
 @dataclass(frozen=True)
 class Source:
-    """One raw table and the contract that its rows meet to become validated.
+    """One raw table and the contract of its rows.
 
     Attributes:
         name: The table's name in `raw/` and `validated/`.
         location: Where it comes from.
-        read: Raw partition file → frame, every column as it came. Raises `UnreadableError` for bytes it cannot read.
+        read: Raw partition file → frame, columns as they are in the file. Raises `UnreadableError` for bytes that it
+            cannot read.
         contract: The type of each raw column and the checks of each row, as a `dataframely.Schema`: see
-            `docs/contracts.md`, and `headrace.validate.columns` for what it is written with besides.
-        transform: Accepted rows, typed → the validated rows: all of them, in the same order, times in UTC microseconds.
-        key: Columns of the validated rows that are unique over the *whole* table, the one that orders it in time first.
+            `docs/contracts.md`; `headrace.validate.columns` has more columns and checks.
+        transform: Accepted rows, typed → the same rows, in the same order, as the validated table has them; times in
+            UTC microseconds.
+        key: Columns of the validated rows that are unique over the *whole* table; the one that orders it in time
+            comes first.
         max_rejected_share: Share of a partition's rows that may be rejected before the partition is refused.
         extra_columns: What happens to a partition with columns that the contract does not name: it is refused
             ("refuse"), or goes on without them ("drop").
-        pii_columns: Validated columns that tell of a person: no labeling tool gets them unless the labeling says so.
-        batch_size: Most partitions that are judged by one query. Above 1 it is promised that `transform` and the checks
-            look at each row by itself, so that it is the same, whatever partitions are judged with it.
+        pii_columns: Validated columns with personal data. They are not sent to Label Studio unless `allowed_pii` of
+            the labeling task names them.
+        batch_size: Most partitions that one query validates. Above 1 this promises that `transform` and the checks look
+            at each row by itself, so that a row's result does not depend on the other partitions.
         files: Data files that `read`, the checks or `transform` open, as paths below the project's root.
-        modules: Where it is declared; found by itself.
+        modules: Modules that declare it; found automatically.
     """
 
     name: str
@@ -124,11 +128,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Input:
-    """One table that a feature table is computed from.
+    """A table that a feature table or a labeling task reads.
 
     Attributes:
         table: State and name below the dataset, for example `validated/flights`.
-        lookback: Days before the partition that are read too; a table of one partition is read whole.
+        lookback: Days before the partition that are read too. A table with only one partition is read completely.
     """
 
     table: str
@@ -137,23 +141,22 @@ class Input:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A table of features: one row a (key, event time), known from `known_time` on.
+    """A table of features: one row per key and event time, known from `known_time` on.
 
     Attributes:
-        name: The table's name in `features/` and of its Feast view.
+        name: Name of the table in `features/`, and of its Feast view.
         keys: Join keys of the entity, for example `("carrier",)`.
-        inputs: Keyword of the kernel → table; the first decides which partitions there are.
-        transform: `kernel(day=..., <keyword>=LazyFrame, ...)` → LazyFrame with the keys, `event_time`, `known_time`
-            and the features. A pure function: no clock, no file, no environment.
-        features: Feature → Polars type. What is not named here is not in the table.
-        ttl: How old a value may be and still be served.
+        inputs: Keyword of `transform` → table. The first one decides which partitions there are.
+        transform: `transform(day=..., <keyword>=LazyFrame, ...)` → LazyFrame with the keys, `event_time`, `known_time`
+            and the features: the kernel. A pure function: no clock, no file, no environment.
+        features: Feature → Polars type. Other columns of the kernel's frame are dropped.
+        ttl: How old a value may be and still be served or joined; 0 means no limit.
         key_types: Key → Polars type, for keys that are not strings.
-        description: What a reader of the catalogue sees.
-        batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes
-            `end_day`, the last of them, and promises that the rows of a day are the same, whatever
-            days are computed with it.
+        description: What readers of Feast's registry and of Airflow see.
+        batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `end_day`,
+            the last of them, and promises that the rows of a day are the same whatever days are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
-        modules: Where it is declared; found by itself.
+        modules: Modules that declare it; found automatically.
     """
 
     name: str
@@ -175,11 +178,11 @@ LabelingFunction = Callable[[Mapping[str, Any]], str | None]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What labels must reach to be released; None asks for nothing.
+    """What labels must reach to be released; None sets no threshold.
 
     Attributes:
         agreement: Krippendorff's alpha of the answers: 1 is perfect, 0 is what chance gives.
-        gold: Share of the labels of gold items that are correct.
+        gold: Share of gold items whose label is correct.
     """
 
     agreement: float | None = None
@@ -230,7 +233,7 @@ class LabelingTask:
         thresholds: What the labels must reach to be released.
         allowed_pii: Columns with personal data that people need to see to answer.
         files: Data files that its functions open, as paths below the project's root.
-        modules: Where it is declared; found by itself.
+        modules: Modules that declare it; found automatically.
     """
 
     name: str
@@ -262,13 +265,13 @@ class Dataset:
     """Everything declared about one dataset.
 
     Attributes:
-        description: What a reader of the catalogue sees.
-        owner: Who answers for it.
+        description: What readers of Feast's registry and of Airflow see.
+        owner: The team or person responsible for it.
         sources: Where its raw data comes from.
         features: Its feature tables, each after those that it reads.
         labels: The questions that people answer about its rows.
         service: Name of the Feast FeatureService that serves all feature tables.
-        tags: Anything else, for people and catalogues.
+        tags: Anything else, as tags of the Feast objects.
         name: The name of its folder below `pipelines/`, filled in when it is loaded.
     """
 

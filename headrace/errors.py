@@ -1,6 +1,6 @@
 """Known failures. Each message names what happened, where, what was expected and found, and the command to run next.
 
-Two kinds, and whoever retries needs to know which: a *transient* error goes away by itself (a server that restarts, a
+There are two kinds. A *transient* error may go away by itself (a server that restarts, a
 table that another run holds, a lost race), so the same command may succeed a little later. Every other error is
 *terminal*: the same command gives the same answer until a person changes something.
 """
@@ -27,7 +27,7 @@ class HeadraceError(Exception):
 
 
 class TransientError(HeadraceError):
-    """A failure that goes away by itself: the same command may succeed a little later."""
+    """A failure that may go away by itself: the same command may succeed a little later."""
 
     is_transient = True
     exit_code = TRANSIENT_EXIT_CODE
@@ -42,7 +42,7 @@ class TableLockedError(TransientError):
 
 
 class LockLostError(TransientError):
-    """The lock of a table was taken away from this run, which wrote nothing since."""
+    """This run no longer holds the lock of its table, and has written nothing since."""
 
 
 class MissingObjectError(HeadraceError):

@@ -1,6 +1,6 @@
 """Optional dependencies: which packages each extra brings, and the error that names the command to install it.
 
-Standard library only: a command that needs no extra pays nothing.
+It imports only the standard library.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
-"""Where it runs: the environment, read once, at the edge, and passed in from there.
+"""Where things run: the environment, read once by each command and passed on as `Settings`.
 
-Order, the first that speaks wins: environment variables, the workspace's `.env`, what `headrace stack up` wrote there.
-What changes the data is not here but in `params.yaml`; what is true of one dataset, in its declaration.
+The first that sets a variable decides: the environment, the workspace's `.env`, the `stack.env` that
+`headrace stack up` wrote there. What changes the data is in `params.yaml`; what is true of one dataset is in its
+declaration.
 """
 
 import os
@@ -15,7 +16,7 @@ from headrace.workspace import load_env_files
 
 
 class Settings(BaseSettings):
-    """The environment of one run. Secrets never show in `repr`, nor in an error about another field."""
+    """The environment of one run. Secrets appear neither in `repr` nor in an error about another field."""
 
     model_config = SettingsConfigDict(
         extra="ignore",
@@ -29,16 +30,16 @@ class Settings(BaseSettings):
     """The git clone whose tables are read and written."""
 
     engine: Literal["cpu", "gpu"] = Field("cpu", validation_alias="HEADRACE_ENGINE")
-    """Who collects the frames: Polars, or RAPIDS (`cudf-polars`) with fallback to Polars."""
+    """What collects the frames: Polars, or RAPIDS (`cudf-polars`) with fallback to Polars."""
 
     scheduler: str | None = Field(None, validation_alias="DASK_SCHEDULER_ADDRESS")
     """Address of a running Dask scheduler (`tcp://host:port`); without one, threads of this process."""
 
     commit: Literal["local", "remote"] = Field("local", validation_alias="HEADRACE_COMMIT")
-    """Where partitions are kept: in the workspace, or straight on the DVC remote, with manifests alone here."""
+    """Where partitions are written: into the workspace, or straight to the DVC remote, with only manifests here."""
 
     threads: int | None = Field(None, gt=0, validation_alias="HEADRACE_THREADS")
-    """Partitions worked on at once in this process (default: one a core)."""
+    """Partitions that this process computes at the same time (default: one per core)."""
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = Field(
         "INFO", validation_alias="HEADRACE_LOG_LEVEL"
@@ -48,35 +49,35 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = Field(
         "text", validation_alias="HEADRACE_LOG_FORMAT"
     )
-    """Log lines for people, or one JSON object per line."""
+    """Plain log lines, or one JSON object per line."""
 
     bucket: str = Field("headrace", validation_alias="HEADRACE_BUCKET")
     """Bucket that the object sources are read from."""
 
     s3_endpoint: str | None = Field(None, validation_alias=AliasChoices("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-    """Address of the S3 API; without one, AWS."""
+    """URL of the S3 API (default: AWS)."""
 
     database_url: SecretStr | None = Field(None, validation_alias="HEADRACE_DATABASE_URL")
-    """SQLAlchemy address of the database that the table sources are read from."""
+    """SQLAlchemy URL of the database that table sources are read from."""
 
     label_studio_url: str | None = Field(None, validation_alias="LABEL_STUDIO_URL")
     label_studio_token: SecretStr | None = Field(None, validation_alias="LABEL_STUDIO_API_KEY")
 
     pseudonym_key: SecretStr | None = Field(None, validation_alias="HEADRACE_PSEUDONYM_KEY")
-    """Secret that annotators' pseudonyms are made with; with another one the same people look new."""
+    """Secret from which annotators' pseudonyms are derived; with another one the same people get other pseudonyms."""
 
     feast_registry_url: str | None = Field(None, validation_alias="FEAST_REGISTRY_URL")
-    """SQLAlchemy address of Feast's registry; the shipped `.env.example` shows one."""
+    """SQLAlchemy URL of Feast's registry; `.env.example` shows one."""
 
     feast_online_store_path: str | None = Field(None, validation_alias="FEAST_ONLINE_STORE_PATH")
     """SQLite file of the online store, relative to `feature_repo/` if not absolute."""
 
 
 def load_settings(workspace: Path | None = None) -> Settings:
-    """The settings of a workspace, by default the one that HEADRACE_WORKSPACE names or one stands in.
+    """The settings of a workspace, by default the one that HEADRACE_WORKSPACE names, or the current folder.
 
-    What its files say goes into the environment of this process, where that says nothing: so the libraries that read
-    it themselves (boto3, DVC, Feast) see the same.
+    Variables of its files that the environment does not set are added to the environment of this process, so that
+    libraries that read the environment themselves (boto3, DVC, Feast) see them, too.
     """
     root = workspace or Path(os.environ.get("HEADRACE_WORKSPACE", ""))
     load_env_files(root)

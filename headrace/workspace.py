@@ -1,4 +1,4 @@
-"""The workspace: the git clone of a project in which commands run. Standard library only, for a quick start."""
+"""The workspace: the git clone of a project in which commands run. It imports only the standard library."""
 
 import os
 import re

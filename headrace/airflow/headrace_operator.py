@@ -1,7 +1,7 @@
-"""A task is the command that one would type: a process of its own in the workspace, whose output is the task's log.
+"""A task runs the command that one would type, as a process in the workspace; its output is the task's log.
 
-Its own process, because worker processes started inside a task die (Airflow blocks its database there, and a spawned
-child imports Airflow first), and because no DAG file may pay for the libraries of a stage.
+It is a process of its own because worker processes started inside a task die (Airflow blocks its database there, and a
+spawned child imports Airflow first), and because no DAG file may pay for the libraries of a stage.
 """
 
 import json

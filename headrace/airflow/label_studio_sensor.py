@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 REQUEST_TIMEOUT_S = 30
-"""How long one answer of the server may take."""
+"""Timeout of one request."""
 
 NEXT_STEP = "The token is LABEL_STUDIO_API_KEY of the triggerer; once that is right, clear this task to wait again."
 

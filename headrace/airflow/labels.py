@@ -1,23 +1,24 @@
-"""**Questions to people → labels in a release.** Send, wait, collect, accept, release: one DAG per labeling task.
+"""**Questions to annotators → labels in a release.** Send, wait, collect, accept, release: one DAG per labeling task.
 
 Every Monday at 07:00 UTC, after the refresh. A task that was sent is never sent again, and an answer that was collected
 is never collected twice: a run may be cleared or started at any time.
 
-Where annotators disagree, one more is asked. A wait holds no worker. It ends when enough is answered, or at its
+Where annotators disagree, one more is asked. A wait occupies no worker. It ends when enough is answered, or at its
 deadline; what is answered later is collected by the next run. Then the labels are measured: below the declared
-thresholds the run fails, above them a person accepts or rejects the new answers here (Required Actions); after a day
-without a decision they are accepted. A rejected answer is in no label from then on, whoever releases: not until the
-answer is corrected, or accepted with `headrace label accept … --include-reviewed`. The rest is released.
+thresholds the run fails; otherwise a person accepts or rejects the new answers here (Required Actions); after a day
+without a decision they are accepted. No label uses a
+rejected answer, in any release, until it is corrected, or accepted with
+`headrace label accept … --include-reviewed`. The rest is released.
 
-A task is retried by itself where the cause may pass. Everything else fails at once:
+A task is retried automatically if the cause may pass. Everything else fails at once:
 
 | when it fails | then |
 |---|---|
 | sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
-| send, collect, request_more, collect_again | is the token valid, and the question in Label Studio as declared? |
+| send, collect, request_more, collect_again | is the token valid? is the project in Label Studio as declared? |
 | wait, wait_again | Label Studio refuses to show the project, or never answered: the log says what to check |
 | measure | the labels are not good enough: the log names who disagrees; ask for more answers, or talk to people |
-| accept | Airflow lost the question: clear the task, and it asks again |
+| accept | Airflow lost the request: clear the task, and it asks again |
 | decide | the decision could not be recorded: the log says why; clear the task |
 | release | another commit came first: `git pull --rebase` in the workspace, clear the task |
 """
@@ -45,7 +46,7 @@ headrace label {{ 'reject' if 'Reject' in answer.get('chosen_options', []) else 
  --by {{ ((answer.get('responded_by_user') or {}).get('name') or 'nobody') | quoted }}
  --reason {{ ((answer.get('params_input') or {}).get('reason') or '') | quoted }} --json
 """
-"""The decision made in Airflow, as one would type it; an `accept` that was marked as successful by hand accepts."""
+"""The command that records the decision made in Airflow. Marking `accept` as successful by hand accepts."""
 
 WEEKLY = CronTriggerTimetable("0 7 * * MON", timezone="UTC")
 """An hour after the daily refresh."""

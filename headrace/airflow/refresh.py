@@ -3,14 +3,14 @@
 Every morning at 06:00 UTC. A run takes *everything* that arrived, changed or disappeared since the last one, whatever
 its date: late files, corrections and deletions need no backfill.
 
-A task is retried by itself where the cause may pass: a server that does not answer, a table that another run holds, a
+A task is retried automatically if the cause may pass: a server that does not answer, a table that another run holds, a
 machine that goes down. Everything else fails at once:
 
 | when it fails | then |
 |---|---|
 | sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
 | declaration | the dataset cannot run: the log names the file and what to do; the other datasets are not affected |
-| ingest | bucket, database or credentials are not as declared: the log names which |
+| ingest | bucket, database or credentials are wrong: the log names which |
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the run |
 | release | another commit came first: `git pull --rebase` in the workspace, clear the task |
@@ -50,7 +50,7 @@ PARAMS: Mapping[str, Param] = {
         default=False,
         type="boolean",
         title="Accept an empty source",
-        description="Otherwise a source that lists nothing at all is taken for a fault.",
+        description="Otherwise a source that lists nothing at all counts as a failure.",
         section="Ingest",
     ),
 }

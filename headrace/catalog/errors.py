@@ -1,4 +1,4 @@
-"""What goes wrong when tables are opened."""
+"""Errors of opening tables."""
 
 from headrace.errors import HeadraceError
 

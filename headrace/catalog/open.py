@@ -1,4 +1,4 @@
-"""What code outside of commands opens: tables, declarations and the feature store of a workspace."""
+"""Opens tables, declarations and the feature store of a workspace, for code that is not a command."""
 
 import re
 from collections.abc import Iterator
@@ -69,8 +69,8 @@ def open_dataset(dataset: str | Dataset, *, release: str | None = None, workspac
         names = sorted({path.split("/")[2] for path in recorded_outs(lake.root) if re.match(TABLE_PATH, path)})
         raise UnknownDatasetError(
             f"There is no table of a dataset {name!r} {tables.where}. Datasets with tables:"
-            f" {', '.join(names) or 'none'}. `headrace run {name}` makes the tables of a dataset, `git pull` brings"
-            " those that others recorded."
+            f" {', '.join(names) or 'none'}. `headrace run {name}` computes the tables of a dataset, `git pull` brings"
+            " those that others released."
         )
     return tables
 
@@ -95,7 +95,7 @@ def load_dataset(dataset: str, *, workspace: Path | None = None) -> Dataset:
 
 @contextmanager
 def open_feature_store(*, workspace: Path | None = None) -> "Iterator[FeatureStore]":
-    """Feast's feature store with what is published, configured by `feature_store.yaml` and the workspace's `.env`.
+    """Feast's feature store with the published features, configured by `feature_store.yaml` and the workspace's `.env`.
 
     Args:
         workspace: As `open`.

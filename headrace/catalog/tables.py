@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from headrace.retrieve.result import RetrievalResult
 
 BATCH_ROWS = 1_000_000
-"""Rows that a lazy frame reads at a time, about: enough to keep all cores busy, little memory of a laptop."""
+"""Approximate number of rows that a lazy frame reads at a time: enough for all cores, little memory for a laptop."""
 
 BY_EVENT_TIME = ("features", "labels")
 """States whose partitions are the UTC days of `event_time`, as retrieval relies on too."""
@@ -63,7 +63,7 @@ class DatasetTable:
 
     @property
     def rows(self) -> int | None:
-        """Number of rows, from the manifest; None for raw files, whose rows nobody has counted."""
+        """Number of rows, from the manifest; None for raw files, whose rows are not counted."""
         counts = [self.reader.manifest.partitions[name].rows for name in self.partitions]
         return None if None in counts else sum(count or 0 for count in counts)
 
@@ -152,7 +152,7 @@ class DatasetTable:
         """A DuckDB relation over the files. Fetches all partitions of this (part of the) table. Raises as `arrow` does.
 
         Args:
-            connection: Where the relation lives; by default DuckDB's connection of this process.
+            connection: The connection of the relation; by default DuckDB's default connection of this process.
         """
         import duckdb  # noqa: PLC0415  slow to import
 
@@ -167,7 +167,7 @@ class DatasetTable:
 
     @property
     def summary(self) -> str:
-        """Partitions and rows, for people."""
+        """Partitions and rows, as text."""
         counted = "" if self.rows is None else f", {pluralize(self.rows, 'row')}"
         return f"{pluralize(len(self.partitions), 'partition')} ({_range(self.partitions)}){counted}"
 
@@ -189,7 +189,7 @@ class DatasetTable:
     def _batches(
         self, columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """What Polars asks of a source: the columns of the first `rows` rows that the predicate holds for."""
+        """The columns of the first `rows` rows for which the predicate holds; called by Polars."""
         wanted = columns or self.columns
         for part in _groups(self._pruned(predicate, rows), BATCH_ROWS if rows is None else min(rows, BATCH_ROWS)):
             scan = pl.scan_parquet(part.paths(), glob=False)
@@ -265,7 +265,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
 
     @property
     def where(self) -> str:
-        """The release or the workspace, for people."""
+        """The release or the workspace, as text."""
         return f"in {self.release}" if self.release else f"in the workspace {self.lake.root}"
 
     @property
@@ -323,7 +323,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
         return local_feature_store(self.declaration, self.lake, self.release)
 
     def __repr__(self) -> str:
-        """A line per table."""
+        """One line per table."""
         width = max(map(len, self.tables), default=0)
         lines = (f"  {name:{width}}  {self[name].summary}" for name in self.tables)
         return "\n".join((f"<{type(self).__name__} {self.dataset} {self.where}", *lines)) + ">"

@@ -38,22 +38,20 @@ ORDER = (
     "init",
     "new",
 )
-"""Commands as help lists them: in the order data flows, then what inspects, maintains, and makes projects."""
+"""Commands in the order of `--help`: as data flows, then those that inspect, maintain, and create projects."""
 
 
 class OrderedGroup(TyperGroup):
-    """Lists commands in `ORDER`; imports the local stack only for a person who names it."""
+    """Lists commands in `ORDER`, and imports the local stack only when it is named."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  a type that Typer keeps to itself
-        """Names of the commands, as help lists them."""
         found = {*super().list_commands(ctx), STACK}
         return [*(name for name in ORDER if name in found), *sorted(found.difference(ORDER))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """The command of that name."""
         if cmd_name != STACK:
             return super().get_command(ctx, cmd_name)
-        from headrace.stack.cli import app as stack  # noqa: PLC0415  no part of a deployed pipeline
+        from headrace.stack.cli import app as stack  # noqa: PLC0415  deployed pipelines do not need it
 
         only = typer.Typer()
         only.add_typer(stack, name=STACK)
@@ -64,12 +62,12 @@ class OrderedGroup(TyperGroup):
 app = typer.Typer(
     name="headrace",
     cls=OrderedGroup,
-    help="Carry raw data and labels to versioned releases, features and training tables.\n\n"
+    help="Build versioned releases, features and training rows from raw data and labels.\n\n"
     "Data flows through the commands in this order: ingest → validate → transform → label → release → publish →"
-    " retrieve. Each works only on what changed, and is safe to run again.",
+    " retrieve. Each works only on what changed, and can be run again at any time.",
     epilog="Exit codes: 0 success; 1 failure: fix what the message names; 2 wrong usage; 75 temporary failure (network,"
     " lock, lost race): run the same command again later.\n\n"
-    "Start with: make demo; then: headrace status flights",
+    "Start a project: headrace init my-project. In a project: headrace status <dataset>",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -108,7 +106,9 @@ def options(
     ] = 0,
     log_format: Annotated[
         Literal["text", "json"] | None,
-        typer.Option("--log-format", help="Lines of the log on standard error: for people, or JSON."),
+        typer.Option(
+            "--log-format", help="Format of the log on standard error: plain lines, or one JSON object per line."
+        ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")] = False,
     _version: Annotated[

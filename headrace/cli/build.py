@@ -1,4 +1,4 @@
-"""The commands that build tables and releases: ingest, validate, transform, release; `run` is the first three."""
+"""The commands that compute tables and releases: ingest, validate, transform, release; `run` is the first three."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,7 +43,7 @@ def ingest(  # noqa: PLR0913  each is an option of the command
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Source → raw: read new and changed objects and rows, unaltered."""
+    """Source → raw: read new and changed objects and rows, and keep them unaltered."""
     found = _ingest(dataset, table, partition, full_refresh=full_refresh, allow_empty=allow_empty)
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
@@ -55,7 +55,7 @@ def validate(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Raw → validated: check rows against their contract; rejected rows are kept with the checks that they failed."""
+    """Raw → validated: check rows against their contract; keep rejected rows with the checks that they failed."""
     report(_run(dataset, "validate", table, partition), as_json=as_json)
 
 
@@ -73,7 +73,7 @@ def transform(
 def run(
     dataset: DatasetArgument,
     *,
-    release: Annotated[bool, typer.Option(help="Then make a release, as `headrace release` does.")] = False,
+    release: Annotated[bool, typer.Option(help="Make a release afterwards, as `headrace release` does.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Source → features: ingest, validate and transform in one process, as the nightly run does."""
@@ -89,13 +89,13 @@ def run(
 
 
 def release(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Tables → release: audit, push the bytes and read them back, then push commit and tag together or not at all."""
+    """Tables → release: audit, push the bytes and read them back, then push commit and tag atomically."""
     content, lines = _release(dataset)
     result(content, lines, as_json=as_json)
 
 
 def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
-    """Make a release; its description as JSON and for people."""
+    """Make a release; returns its description as JSON and as lines of text."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.release.release import create_release  # noqa: PLC0415
 

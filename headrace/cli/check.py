@@ -1,4 +1,4 @@
-"""`headrace check`: what can be seen to be wrong without reading data."""
+"""`headrace check`: a static check of the project's code."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(
-    datasets: Annotated[list[str] | None, typer.Argument(help="Some datasets; by default all of the project.")] = None,
+    datasets: Annotated[list[str] | None, typer.Argument(help="Datasets to check; by default all.")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -21,7 +21,7 @@ def check(
 
     No data is read. Exit code 1 if something is found.
     """
-    from headrace.project.code_check import check_dataset  # noqa: PLC0415  only who asks pays for the import
+    from headrace.project.code_check import check_dataset  # noqa: PLC0415  only this command pays for the import
     from headrace.project.loading import DatasetError, dataset_names, load_dataset  # noqa: PLC0415
 
     findings, broken, checked = [], {}, datasets or dataset_names()

@@ -1,4 +1,4 @@
-"""The commands that read a release: publish, retrieve."""
+"""The commands that use a release: publish, retrieve."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,11 +33,13 @@ def publish(
         str | None, typer.Option(help="A release, for example flights/3; by default the latest.")
     ] = None,
     verify_all: Annotated[
-        bool, typer.Option("--verify-all", help="Verify every key, also those that cannot have changed.")
+        bool, typer.Option("--verify-all", help="Verify every key, including those that no release changed.")
     ] = False,
     allow_breaking_changes: Annotated[
         bool,
-        typer.Option("--allow-breaking-changes", help="Allow served features to be removed or to change type."),
+        typer.Option(
+            "--allow-breaking-changes", help="Allow features that are served now to be removed or to change their type."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -65,17 +67,20 @@ def publish(
 
 def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     dataset: DatasetArgument,
-    requests: Annotated[Path, typer.Option(help="Parquet file of keys and `event_timestamp`: one row per request.")],
+    requests: Annotated[Path, typer.Option(help="Parquet file with keys and `event_timestamp`, one row per request.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write: the requests with their features.")],
     feature: Annotated[
         list[str] | None, typer.Option(help="Only this feature, `table:feature`; may be repeated.")
     ] = None,
     release: Annotated[
-        str | None, typer.Option(help="A release, for example flights/3, published or not; by default the one online.")
+        str | None,
+        typer.Option(help="A release, for example flights/3, published or not; by default the published one."),
     ] = None,
     lock: Annotated[
         Path | None,
-        typer.Option(help="Lock file of the training set: written if missing, else the rows must match it."),
+        typer.Option(
+            help="Lock file of the training set. It is written if it is missing; otherwise the rows must match it."
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="By keys: train=0.8,test=0.2 with --split-by; by time: train,test=2013-11-01.")
@@ -108,7 +113,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
 
 
 def _published(lake: "Lake", settings: "Settings") -> "Published":
-    """Answers where no release is named. Only then is Feast imported, which takes more than a second."""
+    """Retrieves from the published release. Only this imports Feast, which takes more than a second."""
 
     def answer(dataset: "Dataset", requests: Path, names: "Sequence[str]") -> "tuple[RetrievalResult, str]":
         from headrace.extras import require_extra  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The commands that only look: plan, status; and dvc-sync, which compares and writes `dvc.yaml`."""
+"""The commands that inspect a workspace: plan, status; and dvc-sync, which compares and writes `dvc.yaml`."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +59,7 @@ def _input_bytes(planned: "Plan", sizes: dict[str, dict[str, int]]) -> int:
 
 
 def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Show the tables of a dataset, what the last release lacks of them, and what is online.
+    """Show the tables of a dataset, what changed since the last release, and what is online.
 
     For each table: partitions, rows, bytes, and how many partitions were added (+), changed (~) and removed (-) since
     the last release.
@@ -95,9 +95,10 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
 
 
 def dvc_sync(
-    *, check: Annotated[bool, typer.Option("--check", help="Only compare; exit code 1 if they differ.")] = False
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only compare the files; exit code 1 if they differ.")] = False,
 ) -> None:
-    """Write what the datasets declare to `dvc.yaml` and `headrace.lock`; commit both."""
+    """Write `dvc.yaml` and `headrace.lock` as the datasets declare them; commit both."""
     from headrace.project import dvc_stages  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
 

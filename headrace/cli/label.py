@@ -1,4 +1,4 @@
-"""`headrace label`: send tasks to Label Studio, follow the progress, collect the answers, make labels of them."""
+"""`headrace label`: send tasks to Label Studio, collect the answers, review them, aggregate them into labels."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,24 +25,26 @@ if TYPE_CHECKING:
     from headrace.storage.table_store import Lake
 
 ByOption = Annotated[
-    str | None, typer.Option(help="The reviewer, by default the user of this process. Only a pseudonym is kept.")
+    str | None, typer.Option(help="The reviewer; by default the user of this process. Only a pseudonym is stored.")
 ]
-ReasonOption = Annotated[str, typer.Option(help="Why. It is kept as it is, so name nobody.")]
+ReasonOption = Annotated[str, typer.Option(help="The reason. It is stored as given, so do not name anybody.")]
 AnnotatorOption = Annotated[
-    str | None, typer.Option(help="Only answers of this person, by the pseudonym that `label report` shows.")
+    str | None, typer.Option(help="Only answers of this annotator: a pseudonym from `label report`.")
 ]
-IncludeReviewedOption = Annotated[bool, typer.Option(help="Also answers that were accepted or rejected before.")]
+IncludeReviewedOption = Annotated[bool, typer.Option(help="Include answers that were accepted or rejected before.")]
 BeforeOption = Annotated[
     str | None,
     typer.Option(help="Only answers given or changed before this time, such as `before` in `label report --json`."),
 ]
 
-app = typer.Typer(help="Ask people about rows in Label Studio, and make labels of their answers.", no_args_is_help=True)
+app = typer.Typer(
+    help="Have people label rows in Label Studio, and aggregate their answers into labels.", no_args_is_help=True
+)
 
 
 @app.command(epilog="Example: headrace label send flights --table delay_cause")
 def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
-    """Make each sampled row one task in Label Studio, whatever happened before."""
+    """Create one task in Label Studio for each sampled row that has none yet."""
     from headrace.label.send import send_tasks  # noqa: PLC0415
 
     settings, lake = workspace()
@@ -60,7 +62,7 @@ def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOp
 
 @app.command(name="progress", epilog="Example: headrace label progress flights")
 def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
-    """Count the tasks that have enough answers, or were skipped."""
+    """Show how many tasks have enough answers or were skipped."""
     from headrace.label.progress import read_progress  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
 
@@ -75,10 +77,12 @@ def collect(
     dataset: DatasetArgument,
     table: TableOption = None,
     *,
-    allow_empty: Annotated[bool, typer.Option(help="Accept that the project holds no answers any more.")] = False,
+    allow_empty: Annotated[
+        bool, typer.Option(help="Accept that the Label Studio project has no answers any more.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Add what people did since the last time to the history, and bring the labels up to date."""
+    """Collect what annotators did since the last time into the history, and update the labels."""
     from headrace.label.collect import collect_annotations  # noqa: PLC0415
 
     settings, lake = writable_workspace()
@@ -97,19 +101,19 @@ def report(
     gate: Annotated[bool, typer.Option(help="Fail if the labels do not reach the declared thresholds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure agreement, each annotator against gold items, labeling functions, and who follows suggestions."""
-    from headrace.label.report import create_report  # noqa: PLC0415
+    """Measure the answers: agreement, accuracy on gold items, labeling functions, influence of suggestions."""
+    from headrace.label.report import create_label_report  # noqa: PLC0415
 
     _, lake = workspace()
     for declared, labeling in _labeling_tasks(dataset, table):
-        found = create_report(declared, labeling, lake, _params(lake, dataset, labeling), gate=gate)
+        found = create_label_report(declared, labeling, lake, _params(lake, dataset, labeling), gate=gate)
         content = {"labeling": labeling.name, "summary": found.lines(), **found.content()}
         result(content, [f"{labeling.name}:", *found.lines()], as_json=as_json)
 
 
 @app.command(epilog="Example: headrace label request-more flights")
 def request_more(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
-    """Ask one more person about each item whose answers leave it undecided."""
+    """Request one more answer to each item that its answers leave undecided."""
     from headrace.label.request_more import request_more_annotations  # noqa: PLC0415
 
     settings, lake = workspace()
@@ -131,7 +135,7 @@ def accept(  # noqa: PLR0913  options of the command
     before: BeforeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Accept the answers that were not reviewed yet: a later `label reject` leaves them in."""
+    """Accept the answers that were not reviewed yet; a later `label reject` does not include them."""
     from headrace.label.review import ReviewDecision  # noqa: PLC0415
 
     decision = ReviewDecision("accepted", by or _user(), reason, annotator, include_reviewed, _parse_time(before))
@@ -150,7 +154,7 @@ def reject(  # noqa: PLR0913  as `accept`
     before: BeforeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the answers that were not reviewed yet out of the labels, until they are changed or accepted."""
+    """Reject the answers that were not reviewed yet: no label uses them until they are changed or accepted."""
     from headrace.label.review import ReviewDecision  # noqa: PLC0415
 
     decision = ReviewDecision("rejected", by or _user(), reason, annotator, include_reviewed, _parse_time(before))
@@ -159,7 +163,7 @@ def reject(  # noqa: PLR0913  as `accept`
 
 @app.command(epilog="Example: headrace label aggregate flights")
 def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
-    """Annotations → labels: decide each item by its newest answers. `collect` does this, too."""
+    """Annotations → labels: aggregate the newest answers to each item. `collect` does this, too."""
     from headrace.engine.run import run_stage  # noqa: PLC0415
     from headrace.label.stage import label_stage  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
@@ -202,7 +206,7 @@ def _user() -> str:
 
 
 def _params(lake: "Lake", dataset: str, labeling: "LabelingTask") -> "Mapping[str, Any]":
-    """The sample's parameters in `params.yaml`; those of the declaration where it has none."""
+    """Parameters of the sample: those of the declaration, overridden by `params.yaml`."""
     from headrace.engine.fingerprint import parameter  # noqa: PLC0415
     from headrace.errors import HeadraceError  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The commands that trace data: lineage (of a partition or row), diff (between releases)."""
+"""The commands that trace data: lineage of a partition or row, diff between releases."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,7 +82,7 @@ def _format_lineage(traced: "PartitionLineage") -> Iterator[str]:
 
 
 def _format_tree(node: "LineageNode", printed: set[str]) -> Iterator[str]:
-    """The node, and below it what it came from. A node that was printed before is not unfolded again."""
+    """The node, and below it what it came from. A node that was printed before is not expanded again."""
     repeated = node.id in printed and bool(node.inputs or node.source)
     printed.add(node.id)
     yield _format_title(node) + ("  (see above)" if repeated else "")

@@ -1,4 +1,4 @@
-"""Where the log goes: standard error, as plain lines, as JSON lines, or through Rich on a terminal.
+"""The log of the command line: on standard error, as plain lines, as JSON lines, or through Rich on a terminal.
 
 The choice is in two environment variables (HEADRACE_LOG_LEVEL, HEADRACE_LOG_FORMAT), which the options of the command
 line set for this process and those that it starts. Only the command line sets up logging: the library logs to named
@@ -28,14 +28,13 @@ LEVEL, FORMAT = "HEADRACE_LOG_LEVEL", "HEADRACE_LOG_FORMAT"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 FORMATS = ("text", "json")
 OURS = ("headrace", PACKAGE)
-"""Loggers that get the chosen level; those of other libraries report from WARNING on."""
+"""Loggers that get the chosen level; other libraries log warnings and errors."""
 
 
 class JsonFormatter(logging.Formatter):
     """One JSON object per line: `time` (UTC), `level`, `logger`, `message`, and `exception` where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -51,7 +50,6 @@ class StderrHandler(logging.Handler):
     """Writes lines to whatever standard error is now."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line of a record."""
         print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -59,20 +57,19 @@ class TerminalHandler(StderrHandler):
     """Shows records through Rich, above the progress bars. Its import costs 50 ms, and most commands log nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a record."""
         _rich_handler().emit(record)
 
 
 def set_up_logging(verbose: int = 0, quiet: int = 0, form: str | None = None) -> None:
-    """Set up the log as the environment and these options say; the options are kept in the environment.
+    """Set up the log from the environment and these options; the options are stored in the environment.
 
     Args:
-        verbose: How many levels more are shown than HEADRACE_LOG_LEVEL says.
-        quiet: How many levels fewer.
-        form: Instead of HEADRACE_LOG_FORMAT.
+        verbose: How many levels below HEADRACE_LOG_LEVEL are logged.
+        quiet: How many levels from HEADRACE_LOG_LEVEL on are not logged.
+        form: Overrides HEADRACE_LOG_FORMAT.
 
     Raises:
-        NotConfiguredError: A variable has a value that is not offered.
+        NotConfiguredError: A variable has an unknown value.
     """
     place = LEVELS.index(log_level()) + quiet - verbose
     os.environ[LEVEL] = level = LEVELS[min(max(place, 0), len(LEVELS) - 1)]
@@ -85,17 +82,17 @@ def set_up_logging(verbose: int = 0, quiet: int = 0, form: str | None = None) ->
 
 
 def log_level() -> str:
-    """The level that is chosen now."""
+    """The current level of the log."""
     return _one_of(LEVELS, (os.environ.get(LEVEL) or "INFO").upper(), LEVEL)
 
 
 def log_format() -> str:
-    """The form of the log that is chosen now."""
+    """The current format of the log."""
     return _one_of(FORMATS, (os.environ.get(FORMAT) or "text").lower(), FORMAT)
 
 
 def is_json() -> bool:
-    """Whether the form of the log is JSON; a form that is not offered is not."""
+    """Whether the log is written as JSON."""
     return os.environ.get(FORMAT, "").lower() == "json"
 
 
@@ -140,7 +137,7 @@ def _rich_handler() -> logging.Handler:
 
 
 def accept_log_options(app: typer.Typer) -> None:
-    """Have every command of `app` accept the log options, too: people append `-v` to a line that they have typed."""
+    """Let every command of `app` accept the log options, too: people append `-v` to a command that they have typed."""
     for command in app.registered_commands:
         if command.callback:
             command.callback = _with_log_options(command.callback)

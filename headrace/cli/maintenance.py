@@ -113,14 +113,15 @@ def _format_integrity(integrity: "IntegrityReport", *, deep: bool, repair: bool)
 
 def gc(
     dataset: Annotated[
-        str | None, typer.Argument(help="Only checked for existence: objects do not belong to a dataset.")
+        str | None,
+        typer.Argument(help="Ignored, apart from a check that it exists: objects do not belong to a dataset."),
     ] = None,
     *,
-    remote: Annotated[bool, typer.Option("--remote", help="Also on the DVC remote.")] = False,
+    remote: Annotated[bool, typer.Option("--remote", help="Delete from the DVC remote as well.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run/--no-dry-run", help="Only show what would be deleted, or delete it.")
+        bool, typer.Option("--dry-run/--no-dry-run", help="Show what would be deleted, or delete it.")
     ] = True,
-    hours: Annotated[float, typer.Option(min=0, help="Keep objects that are younger.")] = 24,
+    hours: Annotated[float, typer.Option(min=0, help="Keep objects that are younger than this.")] = 24,
     as_json: JsonOption = False,
 ) -> None:
     """Delete objects that nothing references: no release, branch, stash, workspace table or unfinished run.

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-"""Called with a table, its partitions that are done, and how many there are to do."""
+"""Called with a table, the number of its partitions that are done, and the number of all."""
 
 PROGRESS_INTERVAL_S = 10.0
-"""Seconds between two lines of progress in a log; bars on a terminal move all the time."""
+"""Seconds between two progress lines in a log; bars on a terminal are updated continuously."""
 
 DatasetArgument = Annotated[str, typer.Argument(help="Name of the dataset: its folder in pipelines/.")]
 TableOption = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
@@ -58,13 +58,13 @@ def writable_workspace() -> "tuple[Settings, Lake]":
 
 
 def result(content: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
-    """Print what a command found: `content` as JSON, or `lines` for people."""
+    """Print the result of a command: `content` as JSON, or `lines` as text."""
     text = json.dumps(content, indent=2, default=str) if as_json else "\n".join(lines)
     typer.echo(text, file=sys.__stdout__ if sys.stdout is sys.stderr else None)
 
 
 def error_text(error: "HeadraceError", *, as_json: bool) -> str:
-    """The last line that a failed command prints on standard error."""
+    """The error as the last line on standard error."""
     if not as_json:
         return f"error: {error}"
     content = {
@@ -77,7 +77,7 @@ def error_text(error: "HeadraceError", *, as_json: bool) -> str:
 
 
 def keep_stdout_for_results() -> None:
-    """From here on, what a library prints goes to standard error, so that a result is valid JSON."""
+    """Send what libraries print to standard error, so that standard output is valid JSON."""
     sys.stdout = sys.stderr
 
 
@@ -107,7 +107,7 @@ def _bars() -> Iterator[Progress]:
 
 @contextmanager
 def _lines(interval_s: float) -> Iterator[Progress]:
-    """From a thread, so that a partition that takes minutes does not look like a process that hangs."""
+    """Lines from a thread, so that a partition that takes minutes does not look like a process that hangs."""
     started, stop = time.monotonic(), Event()
     counts: dict[str, tuple[int, int]] = {}
 
@@ -131,18 +131,18 @@ def _lines(interval_s: float) -> Iterator[Progress]:
 
 
 def some(names: Sequence[str], most: int = 4) -> str:
-    """A few of `names` and how many there are: `2013-01-01, 2013-01-02 … 14 in all`."""
+    """The first few of `names` and their number: `2013-01-01, 2013-01-02 … 14 in all`."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} … {len(names)} in all"
 
 
 def report(ran: "Sequence[StageResult]", *, as_json: bool) -> None:
-    """Print what runs of stages did."""
+    """Print the results of stages."""
     result(stages(ran), [_line(item) for item in ran], as_json=as_json)
 
 
 def stages(ran: "Sequence[StageResult]") -> dict[str, Any]:
-    """What runs of stages did, as JSON has it."""
+    """The results of stages as JSON."""
     return {"stages": [_content(item) for item in ran]}
 
 

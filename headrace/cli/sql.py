@@ -14,7 +14,7 @@ from headrace.cli.output import DatasetArgument
 
 
 class Format(StrEnum):
-    """What a result is printed or written as."""
+    """Format of a result."""
 
     TABLE = "table"
     CSV = "csv"
@@ -24,7 +24,7 @@ class Format(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    example = "headrace sql flights 'select carrier, count(*) from validated.flights group by all'"
+    example = "headrace sql flights 'select carrier, count(*) from validated.flights group by all' --release flights/3"
     app.command(epilog=f"Example: {example}")(sql)
 
 
@@ -34,17 +34,17 @@ def sql(
     *,
     release: Annotated[
         str | None,
-        typer.Option(help="Release to query, for example flights/3, or `latest`. Default: the workspace's tables."),
+        typer.Option(
+            help="Release to query, for example flights/3, or `latest`. Default: the tables of the workspace."
+        ),
     ] = None,
     kind: Annotated[
-        Format | None, typer.Option("--format", help="Default: by the ending of --out, else `table`.")
+        Format | None,
+        typer.Option("--format", help="Format of the result. Default: from the file name of --out, else `table`."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write; by default standard output.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: standard output.")] = None,
 ) -> None:
-    """Query tables with DuckDB: each is a view, such as features.carrier_delays. Only those that are named are fetched.
-
-    Example: headrace sql flights "SELECT carrier, count(*) FROM validated.flights GROUP BY ALL" --release flights/3
-    """
+    """Query tables with DuckDB: each is a view, such as features.carrier_delays. Fetches only tables in the query."""
     from headrace.catalog.open import open_dataset  # noqa: PLC0415
     from headrace.catalog.sql import format_result, write_result  # noqa: PLC0415
 

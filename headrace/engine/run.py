@@ -62,7 +62,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
     """Bring the stage's tables, or `only` one partition of them, up to date and show them.
 
     Raises:
-        TableBusyError: Another run holds the table.
+        TableLockedError: Another run holds the table.
         HeadraceError: A partition was refused. What else was stale is computed and remembered; nothing is shown.
     """
     with lake.lease(stage.table):

@@ -48,7 +48,7 @@ class Stage:
     """One step of the graph.
 
     Attributes:
-        verb: `validate` or `transform`.
+        verb: The command: `validate`, `transform` or `label`.
         dataset: Name of the dataset.
         table: The table it makes, `<state>/<dataset>/<name>`.
         beside: Tables it makes beside that one.

@@ -120,7 +120,7 @@ def diff_annotations(before: Mapping[str, Row], now: Mapping[str, Row], deleted_
 
 
 def pseudonymize(account: object, secret: str) -> str:
-    """A name for an account that only the holder of the secret can trace back to it."""
+    """A name for an account, which only the holder of the secret can trace back to it."""
     return hmac.new(secret.encode(), str(account).encode(), hashlib.sha256).hexdigest()[:16]
 
 

@@ -1,6 +1,6 @@
-"""Label Studio → annotations → labels: what people did since the last time, collected once.
+"""Label Studio → annotations → labels: what annotators did since the last time, collected once.
 
-What was collected is known by the history in the annotations table, which is only ever appended to.
+The history in the annotations table, which is only ever appended to, shows what was collected.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from headrace.storage.table_store import Lake
 
 @dataclass(frozen=True)
 class CollectResult:
-    """What a collect did.
+    """Result of a collect.
 
     Attributes:
         events: Event (`created`, `changed`, `skipped`, `deleted`) → how often it happened since the last time.
@@ -47,7 +47,8 @@ def collect_annotations(
     """Append what people did since the last time to the annotations, and bring the labels up to date.
 
     Raises:
-        LabelsWouldVanishError: The project holds no answer and we do, unless `allow_empty`; or there is no project.
+        LabelsWouldVanishError: There is no project, or it has no answers although some were collected (and not
+            `allow_empty`).
         LabelStudioError: The server rejects the request, or does not answer.
         LabelConfigDriftError: The project has another label configuration.
     """

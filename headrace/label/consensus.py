@@ -27,7 +27,7 @@ class ConsensusError(HeadraceError):
 
 
 class Consensus(Protocol):
-    """A way in which answers become labels. To add one, implement these four and add its name to `consensus_of`."""
+    """A method that turns answers into labels. To add one, implement these four and add its name to `consensus_of`."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ class Consensus(Protocol):
 
 @dataclass(frozen=True)
 class MajorityVote:
-    """Each item by the answers to it."""
+    """The majority of the answers to each item."""
 
     labeling: LabelingTask
     reads: tuple[str, ...]
@@ -64,7 +64,7 @@ class MajorityVote:
 
 @dataclass(frozen=True)
 class DawidSkene:
-    """Each item by the answers to it, weighed by how reliable all answers together show each annotator to be."""
+    """The answers to each item, weighted by the reliability of the annotators, which is estimated from all answers."""
 
     labeling: LabelingTask
     reads: tuple[str, ...]

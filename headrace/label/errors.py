@@ -1,4 +1,4 @@
-"""What goes wrong between a labeling task's declaration, the people who answer, and the tables."""
+"""Errors of labeling: declaration, Label Studio and tables do not fit together."""
 
 from headrace.errors import HeadraceError
 

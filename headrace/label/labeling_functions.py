@@ -37,7 +37,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """What is suggested, by which model, and why by that one.
+    """Suggestions for a sample, and the model that made them.
 
     Attributes:
         by_item: Sample id → suggestion. Items shown without one, and those that every function abstains on, have none.
@@ -52,7 +52,7 @@ class Suggestions:
 
 @dataclass(frozen=True)
 class FunctionStatistics:
-    """A labeling function measured.
+    """Measurements of a labeling function.
 
     Attributes:
         name: Of the function.
@@ -75,7 +75,7 @@ def is_without_suggestion(sample_id: str, labeling: LabelingTask) -> bool:
     return in_holdout(sample_id, labeling.no_suggestion_share, f"blind {labeling.name}")
 
 
-def apply_functions(rows: pl.DataFrame, labeling: LabelingTask) -> Votes:
+def apply_labeling_functions(rows: pl.DataFrame, labeling: LabelingTask) -> Votes:
     """The votes of each function on each sampled row."""
     return {
         row["sample_id"]: {function.__name__: function(row) for function in labeling.labeling_functions}

@@ -1,4 +1,4 @@
-"""How far people are with a labeling task."""
+"""Progress of a labeling task."""
 
 from headrace.dataset import LabelingTask
 from headrace.label.connection import connect, find_project

@@ -23,7 +23,7 @@ class QualityError(HeadraceError):
 
 @dataclass(frozen=True)
 class AnnotatorQuality:
-    """What one annotator did.
+    """Answers and accuracy of one annotator.
 
     Attributes:
         annotator: By pseudonym.
@@ -54,7 +54,7 @@ class AnnotationQuality:
         gold_items: Gold items with a label.
         gold_accuracy: Share of those labels that are correct, by the declared consensus.
         aggregators: Consensus → share of gold items that it labels correctly.
-        annotators: Who answered.
+        annotators: One entry per annotator.
         label_issues: Items to look at again, the worst first: a model of the items doubts the label, or weighing the
             annotators gives another one.
     """
@@ -125,7 +125,7 @@ def measure_quality(
 
 
 def check_thresholds(quality: AnnotationQuality, labeling: LabelingTask) -> None:
-    """Hold the labels to the declared thresholds.
+    """Check the labels against the declared thresholds.
 
     Raises:
         QualityError: They are below one.

@@ -1,4 +1,4 @@
-"""annotations → how good they are, and what the labels hold."""
+"""annotations → report: the quality of the answers and of the labels."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -60,7 +60,7 @@ class LabelReport:
         return asdict(self)
 
 
-def create_report(
+def create_label_report(
     dataset: Dataset, labeling: LabelingTask, lake: Lake, params: Mapping[str, Any], *, gate: bool = False
 ) -> LabelReport:
     """Measure what was collected; changes nothing.
@@ -74,7 +74,7 @@ def create_report(
     measured = _measure(dataset, labeling, lake, history)
     if gate:
         quality.check_thresholds(measured, labeling)
-    votes, labels = labeling_functions.apply_functions(rows, labeling), read_labels(dataset, labeling, lake)
+    votes, labels = labeling_functions.apply_labeling_functions(rows, labeling), read_labels(dataset, labeling, lake)
     suggested = labeling_functions.majority_choices(votes)
     hidden = [labeling_functions.is_without_suggestion(item, labeling) for item in suggested]
     after_newest = (pl.col("updated_at").max() + timedelta(microseconds=1)).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z")
@@ -91,7 +91,7 @@ def create_report(
 
 
 def enforce_thresholds(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> None:
-    """Hold the labels to the declared thresholds, if there are any of either.
+    """Check the labels, if there are any, against the declared thresholds, if there are any.
 
     Raises:
         QualityError: They do not reach them.

@@ -28,12 +28,12 @@ DecisionValue = Literal["accepted", "rejected"]
 
 @dataclass(frozen=True)
 class ReviewDecision:
-    """What a reviewer decides about which answers.
+    """A decision, and the answers that it is about.
 
     Attributes:
         decision: Accepted, or rejected.
         reviewer: Name of the reviewer; the history keeps a pseudonym of it.
-        reason: Why; kept as it is.
+        reason: The reason, stored as given.
         annotator: Only answers of that person, by pseudonym.
         include_reviewed: Also answers that were reviewed before.
         before: Only answers given or changed before that time.
@@ -68,7 +68,7 @@ class ReviewDecision:
 
 @dataclass(frozen=True)
 class ReviewResult:
-    """What a review did.
+    """Result of a review.
 
     Attributes:
         decision: `accepted` or `rejected`.

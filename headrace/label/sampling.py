@@ -15,7 +15,7 @@ from headrace.errors import HeadraceError
 from headrace.label import drift
 
 RANK, POSITION = "hash_rank", "position"
-"""Columns of this module only: a row's rank, and where its stratum puts it."""
+"""Columns that only this module uses: a row's rank, and its position in its stratum."""
 
 
 class SampleError(HeadraceError):
@@ -24,14 +24,14 @@ class SampleError(HeadraceError):
 
 @dataclass(frozen=True)
 class UniformSampling:
-    """Any row, each as likely: the only part that estimates how often each answer is right in the whole population."""
+    """Rows drawn with equal probability: the only part from which shares in the whole population can be estimated."""
 
     share: float
 
 
 @dataclass(frozen=True)
 class StratifiedSampling:
-    """As many rows of each stratum, as far as there are: rare ones are asked about too.
+    """The same number of rows from each stratum, as far as it has them, so that rare strata are sampled too.
 
     Attributes:
         share: Of the sample.
@@ -89,8 +89,8 @@ def sample_rows(
 
     Args:
         population: Rows with a unique `sample_id`.
-        policies: Which part of the sample is drawn how; their shares add up to one. Where one finds too few rows, the
-            first one draws in its place.
+        policies: How each part of the sample is drawn; their shares add up to one. If one finds too few rows, the first
+            one draws the rest.
         budget: Rows of the sample.
         seed: Of the random ranks.
         held_out: Ids of rows that nobody is asked about, except by `GoldSampling`.

@@ -1,6 +1,6 @@
-"""validated → Label Studio: every sampled row becomes one task, whatever happened before.
+"""validated → Label Studio: every sampled row becomes one task, however often this runs or is interrupted.
 
-What was sent is known by our sample id in the tasks on the server. There is no other record that could disagree.
+The tasks on the server carry our sample id, which shows what was sent. There is no other record that could disagree.
 """
 
 import json
@@ -22,7 +22,7 @@ from headrace.storage.table_store import Lake
 
 @dataclass(frozen=True)
 class SendResult:
-    """What a send did.
+    """Result of a send.
 
     Attributes:
         sampled: Rows of the sample.
@@ -32,8 +32,8 @@ class SendResult:
         rejected: Sample id → why Label Studio rejects its task.
         rejected_path: The file of the workspace that holds the rejected tasks; empty if there are none.
         suggestions: Items that are shown with a suggestion.
-        model_version: The model that suggests.
-        model_reason: Why that one.
+        model_version: The model of the suggestions.
+        model_reason: Why this model was chosen.
         project_url: Where people open the project.
     """
 
@@ -52,7 +52,7 @@ class SendResult:
 def send_tasks(
     dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, params: Mapping[str, Any]
 ) -> SendResult:
-    """Make every sampled row one task of the project.
+    """Create one task in the project for every sampled row that has none.
 
     Args:
         dataset: The dataset.
@@ -68,7 +68,7 @@ def send_tasks(
     """
     rows = tasks.draw_sample(dataset, labeling, lake, params)
     wanted = tasks.task_data(dataset, labeling, rows)
-    votes = labeling_functions.apply_functions(rows, labeling)
+    votes = labeling_functions.apply_labeling_functions(rows, labeling)
     suggestions = labeling_functions.suggest_choices(votes, labeling, read_labels(dataset, labeling, lake))
     predictions = tasks.task_predictions(labeling, suggestions)
 

@@ -1,4 +1,4 @@
-"""Synchronise the annotations table with Label Studio: read what changed, append what that means.
+"""Synchronize the annotations table with Label Studio: read what changed, append what that means.
 
 The cursor is the newest change in the table itself. What no change of a task shows (a task that was deleted) is visible
 in the server's totals: where they differ from ours, a range of tasks at a time, the tasks of that range are compared.
@@ -44,7 +44,7 @@ class AnnotationReader:
 
     Attributes:
         client: Label Studio.
-        project: The project there, with what it held a moment ago.
+        project: The project there, with its current counts.
         labeling: The labeling task.
         keys: The items' key columns and their types.
         secret: Key of the annotators' pseudonyms.
@@ -69,7 +69,7 @@ class AnnotationReader:
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What a synchronisation added.
+    """Result of a synchronization.
 
     Attributes:
         manifest: The table with the new events.

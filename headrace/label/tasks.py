@@ -1,4 +1,4 @@
-"""sample → tasks: what Label Studio holds for each sampled row, and the suggestion that it shows.
+"""sample → tasks: the data of each task in Label Studio, and the suggestion that it shows.
 
 Every sampled row becomes one task, known by its `sample_id`. A column with personal data is sent only where the
 declaration says that people need it.
@@ -51,7 +51,7 @@ def task_data(dataset: Dataset, labeling: LabelingTask, rows: pl.DataFrame) -> d
 
 
 class _RowWithoutPii(dict[str, Any]):
-    """What a task may show of a row: it is an error to ask for a column with personal data."""
+    """A row as a task may show it: reading a column with personal data is an error."""
 
     def __init__(self, labeling: str, hidden: Collection[str], row: Mapping[str, Any]) -> None:
         super().__init__({name: value for name, value in row.items() if name not in hidden})

@@ -19,7 +19,7 @@ DYNAMIC_IMPORTS = frozenset(
     ("__import__", "exec", "eval", "import_module", "importlib.import_module", "runpy.run_path", "runpy.run_module")
 )
 READERS = ("read_", "scan_")
-"""How functions of Polars and pandas begin that open a file."""
+"""Prefixes of the functions of Polars and pandas that open a file."""
 FRAME_LIBRARIES = frozenset(("pl", "polars", "pd", "pandas", "pq", "pyarrow.parquet"))
 OPENERS = frozenset(("open", "io.open", "gzip.open", "np.load", "numpy.load", "np.genfromtxt", "np.loadtxt"))
 PATH_METHODS = frozenset(("open", "read_text", "read_bytes"))
@@ -27,12 +27,12 @@ PATH_METHODS = frozenset(("open", "read_text", "read_bytes"))
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """Something that can only go wrong.
+    """Something in the code that a fingerprint cannot follow.
 
     Attributes:
-        file: Where, relative to the project.
-        line: On which line, from 1.
-        problem: What it is, and what to do about it.
+        file: The file, relative to the project.
+        line: The line, from 1.
+        problem: What it is, and how to fix it.
     """
 
     file: str
@@ -40,17 +40,17 @@ class Finding:
     problem: str
 
     def __str__(self) -> str:
-        """As compilers print it."""
+        """`file:line: problem`, as compilers print it."""
         return f"{self.file}:{self.line}: {self.problem}"
 
 
 def check_dataset(dataset: Dataset) -> list[Finding]:
-    """What the code of the dataset's stages reads that their fingerprints cannot follow, in order of file and line."""
+    """Findings in the code of a dataset's stages, sorted by file and line."""
     return sorted({found for stage in graph.dataset_stages(dataset) for found in check_stage(stage)})
 
 
 def check_stage(stage: Stage) -> Iterator[Finding]:
-    """The same of one stage."""
+    """Findings in the code of one stage."""
     root = project_folder(stage.modules)
     for name in stage_code(stage).files:
         if name.endswith(".py"):
@@ -58,7 +58,7 @@ def check_stage(stage: Stage) -> Iterator[Finding]:
 
 
 def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Finding]:
-    """The same of one source file, `name` relative to `root`; `declared` are the files that the declaration names."""
+    """Findings in one source file, `name` relative to `root`; `declared` are the files that the declaration names."""
     tree = ast.parse((root / name).read_text("utf-8"))
     constants, imported = _constants(tree, root / name), _imported(tree)
     for call, parameters in _calls(tree, frozenset()):
@@ -67,8 +67,8 @@ def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Fin
             yield Finding(
                 name,
                 call.lineno,
-                f"`{function}` loads code that no fingerprint follows: a change of it leaves tables as they are. Write"
-                " an `import` statement.",
+                f"`{function}` loads code that no fingerprint follows: tables stay as they are when it changes. Use an"
+                " `import` statement.",
             )
         opened = _opened(call, function, imported)
         if opened is None or _is_given(opened, parameters):
@@ -78,14 +78,14 @@ def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Fin
             yield Finding(
                 name,
                 call.lineno,
-                f"`{function}` opens a file whose name only a run knows. Take the path as a parameter, or name the file"
-                " by a constant and declare it: `files=(…)`.",
+                f"`{function}` opens a file whose name is known only at run time. Take the path as a parameter, or name"
+                " the file by a constant and declare it: `files=(…)`.",
             )
         elif (shown := _relative(path, root)) not in declared:
             yield Finding(
                 name,
                 call.lineno,
-                f"`{function}` opens {shown}, which no `files=(…)` declares: a change of it leaves tables as they are."
+                f"`{function}` opens {shown}, which no `files=(…)` declares: tables stay as they are when it changes."
                 f" Declare files=({shown!r},).",
             )
 
@@ -102,7 +102,7 @@ def _calls(node: ast.AST, parameters: frozenset[str]) -> Iterator[tuple[ast.Call
 
 
 def _opened(call: ast.Call, function: str, imported: frozenset[str]) -> ast.expr | None:
-    """The expression that names the file which the call opens; None where it opens none."""
+    """The expression that names the file which the call opens; None if it opens none."""
     library, _, method = function.rpartition(".")
     if function in OPENERS or (library in FRAME_LIBRARIES and method.startswith(READERS)):
         return call.args[0] if call.args else next((word.value for word in call.keywords), None)
@@ -124,7 +124,7 @@ def _is_given(node: ast.expr, parameters: frozenset[str]) -> bool:
 
 
 def _constants(tree: ast.Module, file: Path) -> dict[str, Path]:
-    """Names that the module binds to paths which can be known without running it."""
+    """Names that the module binds to paths that are known without running it."""
     found = {"__file__": file}
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
@@ -135,7 +135,7 @@ def _constants(tree: ast.Module, file: Path) -> dict[str, Path]:
 
 
 def _path(node: ast.expr, constants: Mapping[str, Path]) -> Path | None:  # noqa: PLR0911  one per form
-    """The path that an expression of constants stands for."""
+    """The value of an expression of constants, as a path."""
     match node:
         case ast.Constant(value=str(text)):
             return Path(text)

@@ -1,4 +1,4 @@
-"""The graph as DVC sees it: one stage per table in `dvc.yaml`, its entry in `dvc.lock`, a `.dvc` file per raw table.
+"""The graph for DVC: one stage per table in `dvc.yaml`, its entry in `dvc.lock`, a `.dvc` file per raw table.
 
 `dvc repro` and Airflow run the same command for a stage. It depends on the manifests of the tables it reads, which
 hold the hash of every partition, on the project's source files and data files that its fingerprint follows, and on its
@@ -25,12 +25,12 @@ from headrace.storage.table_store import Lake
 
 COMMAND = "headrace"
 SUBCOMMANDS = {"label": "label aggregate"}
-"""What one types for a stage kind, where that is more than its name."""
+"""Stage kind → its command, if that is more than its name."""
 
 
 @dataclass(frozen=True)
 class DvcFiles:
-    """What the datasets declare, as DVC and the engine read it.
+    """`dvc.yaml` and `headrace.lock` as the datasets declare them.
 
     Attributes:
         stages: Stages in `dvc.yaml`.
@@ -64,7 +64,7 @@ def dvc_stage(stage: Stage, root: Path) -> dict[str, Any]:
 
 
 def declared_files(root: Path) -> DvcFiles:
-    """`dvc.yaml` and `headrace.lock` as the datasets declare them; stages that people wrote by hand stay."""
+    """`dvc.yaml` and `headrace.lock` as the datasets declare them; hand-written stages are kept."""
     path = root / "dvc.yaml"
     written = load_yaml(path) if path.exists() else {}
     datasets, broken = load_datasets()
@@ -88,7 +88,7 @@ def _is_generated(entry: Mapping[str, Any]) -> bool:
 
 
 def check(root: Path) -> DvcFiles:
-    """Hold `dvc.yaml` and `headrace.lock` against the declarations.
+    """Compare `dvc.yaml` and `headrace.lock` with the declarations.
 
     Raises:
         HeadraceError: They differ.
@@ -111,7 +111,7 @@ def check(root: Path) -> DvcFiles:
 
 
 def write(root: Path) -> DvcFiles:
-    """Write what the datasets declare to `dvc.yaml` and `headrace.lock`."""
+    """Write `dvc.yaml` and `headrace.lock`."""
     declared = declared_files(root)
     write_whole(root / "dvc.yaml", dump_yaml(declared.text))
     declared.lock.write(root)
@@ -120,7 +120,7 @@ def write(root: Path) -> DvcFiles:
 
 def lock_entries(stages: Iterable[Stage], lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Stage → its entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
-    dep = cache(partial(_dep, lake))  # what many stages read is hashed once
+    dep = cache(partial(_dep, lake))  # a file that many stages read is hashed once
     lock = EngineLock.read(lake.root) or EngineLock.installed(stages := list(stages), lake.root)
     return {stage_name(stage): _lock_entry(stage, lake, dep, outs, lock) for stage in stages}
 
@@ -163,5 +163,5 @@ def kept_in_git(root: Path) -> set[str]:
 
 
 def tracked_by_stage(dataset: Dataset) -> set[str]:
-    """Tables that stages make; every other table of the dataset has a `.dvc` file."""
+    """Tables that stages compute; every other table of the dataset has a `.dvc` file."""
     return {table for stage in graph.dataset_stages(dataset) for table in (stage.table, *stage.beside)}

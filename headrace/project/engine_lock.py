@@ -31,7 +31,7 @@ class EngineMismatchError(HeadraceError):
 
 @dataclass(frozen=True)
 class EngineLock:
-    """What `headrace.lock` says.
+    """The content of `headrace.lock`.
 
     Attributes:
         engine: Version of Headrace that has these result versions.
@@ -73,7 +73,7 @@ class EngineLock:
         return cls(headrace.__version__, result_versions(), dict(sorted(libraries.items())), _package_hashes(codes))
 
     def write(self, root: Path) -> None:
-        """Write it to the project `root`, whole or not at all."""
+        """Write it to the project `root`, atomically."""
         write_whole(root / FILE, HEADER.encode() + dump_yaml(asdict(self)))
 
     def kept_by(self, earlier: "EngineLock | None") -> "EngineLock":
@@ -89,7 +89,7 @@ class EngineLock:
         return replace(self, libraries=libraries, packages=packages)
 
     def check_installed(self) -> None:
-        """Hold the installed engine and libraries to the lock; what the lock does not name is not held to anything.
+        """Compare the installed engine and libraries with the lock; what the lock does not name is not compared.
 
         Raises:
             EngineMismatchError: Something differs; the message has the command that installs the right one.
@@ -106,7 +106,7 @@ class EngineLock:
         )
 
     def _differences(self) -> Iterator[tuple[str, str]]:
-        """Requirement that puts right, and what differs."""
+        """The requirement to install, and what differs."""
         installed = result_versions()
         for kind, version in self.result_versions.items():
             if installed.get(kind) != version:
@@ -140,10 +140,10 @@ def param_values(lock: EngineLock, names: Iterable[str]) -> dict[str, Any]:
 
 
 def check_environment(root: Path) -> None:
-    """Stop if this environment would compute something else than `headrace.lock` in `root` says.
+    """Check that this environment computes what `headrace.lock` in `root` names.
 
     Raises:
-        EngineMismatchError: It would.
+        EngineMismatchError: It computes something else.
     """
     lock = EngineLock.read(root)
     if lock is not None:

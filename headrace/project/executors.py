@@ -1,4 +1,4 @@
-"""Dask: the stale partitions of a plan, on this process's threads or a cluster's workers; the same bytes either way."""
+"""Compute the stale partitions of a plan: in this thread, in threads, or on a Dask cluster, with the same bytes."""
 
 import gc
 import os
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 INLINE_LIMIT = 3
-"""So many stale partitions, or those of one query, are done in this thread: anything else costs more to start."""
+"""Up to so many stale partitions, or those of one query, are computed in this thread: threads cost more to start."""
 
 RETRIES = 3
-"""How often a partition is tried again when the worker that had it dies."""
+"""How often a partition is tried again when its worker dies."""
 
 GROUP_BYTES = 3 << 20
-"""Partitions are computed together up to so many bytes of inputs, which unpack to ten or twenty times as many."""
+"""Bytes of inputs up to which partitions are computed together; unpacked they are ten to twenty times as many."""
 
 CONNECT_SECONDS = 20
 MOST_SHOWN = 5
@@ -45,19 +45,19 @@ STARTED = time.time()
 
 Tell = Callable[[str, PartitionResult], None]
 Progress = Callable[[str, int, int], None]
-"""Called with a stage's table, partitions done, partitions in all."""
+"""Called with a stage's table, the number of partitions that are done, and the number of all."""
 
 
 class PartitionsRefusedError(HeadraceError):
-    """Several partitions could not be computed, one of them at least for good; the message holds each one's reason."""
+    """Several partitions could not be computed, at least one for a terminal reason; the message has the reasons."""
 
 
 class PartitionsUnavailableError(TransientError):
-    """Several partitions could not be computed, each for a reason that passes by itself."""
+    """Several partitions could not be computed, each for a transient reason."""
 
 
 class SchedulerUnavailableError(TransientError):
-    """The Dask scheduler does not answer, or went away."""
+    """The Dask scheduler does not answer."""
 
 
 class SchedulerLostError(TransientError):
@@ -65,22 +65,22 @@ class SchedulerLostError(TransientError):
 
 
 class WorkerCodeError(HeadraceError):
-    """A worker runs other code than the plan was made with."""
+    """A worker runs other code or libraries than the process that made the plan."""
 
 
 @dataclass(frozen=True)
 class Executor:
-    """Computes plans where the settings say."""
+    """Computes plans: in this process, or on the Dask cluster that the settings name."""
 
     settings: Settings
     progress: Progress = lambda _table, _done, _total: None
 
     def __call__(self, plan: Plan, lake: Lake, done: Done) -> None:
-        """Compute every stale partition of `plan`, telling each to `done` as it is ready.
+        """Compute every stale partition of `plan`; `done` is called with each as it is ready.
 
         Raises:
             EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
-            HeadraceError: A partition was refused; all the others were computed and told first.
+            HeadraceError: A partition was refused; all the others were computed first.
         """
         check_environment(lake.root)
         refused: dict[str, HeadraceError] = {}
@@ -104,7 +104,7 @@ class Executor:
         if self.settings.scheduler and not few:
             _on_cluster(plan, lake, self.settings.scheduler, how, tell)
             return
-        whole = groups(plan, lake, workers=1)
+        whole = group_partitions(plan, lake, workers=1)
         if few or len(whole) == 1:
             for items in whole:
                 for made in build_all(plan.stage, items, plan.fingerprint, lake, how):
@@ -114,7 +114,7 @@ class Executor:
             _in_threads(plan, lake, threads, how, tell)
 
 
-def groups(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
+def group_partitions(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
     """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
     count = len(plan.stale)
     sizes = {md5: size for table in plan.stage.reads for md5, size in lake.manifest(table).objects.items()}
@@ -128,12 +128,12 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
     from dask.callbacks import Callback  # noqa: PLC0415  a small plan does not pay for the import
     from dask.threaded import get  # noqa: PLC0415
 
-    gc.freeze()  # what is loaded stays: the collector need not go through it for every partition
+    gc.freeze()  # the garbage collector need not traverse what is loaded for every partition
 
     def make(items: Sequence[Stale]) -> list[tuple[str, PartitionResult]]:
         return list(build_all(plan.stage, items, plan.fingerprint, lake, how))
 
-    tasks = {str(number): (partial(make, items),) for number, items in enumerate(groups(plan, lake, threads))}
+    tasks = {str(number): (partial(make, items),) for number, items in enumerate(group_partitions(plan, lake, threads))}
 
     def told(_key: str, made: list[tuple[str, PartitionResult]], *_: object) -> None:
         for each in made:
@@ -155,7 +155,7 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
         ) from None
     with client:
         job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.of(lake), how)
-        together = groups(plan, lake, max(1, sum(client.nthreads().values())))
+        together = group_partitions(plan, lake, max(1, sum(client.nthreads().values())))
         futures = [client.submit(compute_on_worker, items, job, pure=False, retries=RETRIES) for items in together]
         try:
             for computed in results_as_completed(client, futures):
@@ -163,8 +163,8 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
                     tell(*each)
         except SchedulerLostError as error:
             raise SchedulerUnavailableError(
-                f"{plan.stage.table}: the Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) went away:"
-                f" {' '.join(str(error).split())} What was computed until then is remembered; run the same command"
+                f"{plan.stage.table}: the Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) stopped answering:"
+                f" {' '.join(str(error).split())} What was computed until then is kept; run the same command"
                 " again once it is back."
             ) from None
 
@@ -193,18 +193,18 @@ def results_as_completed(client: "Client", futures: Sequence["Future"]) -> Itera
 
 @dataclass(frozen=True)
 class WorkerStorage:
-    """Where a worker finds inputs and leaves outputs: a workspace on a disk that it shares, or the remote itself."""
+    """Where a worker reads inputs and writes outputs: a workspace on a shared disk, or the DVC remote."""
 
     root: Path
     remote: Remote | None
 
     @classmethod
     def of(cls, lake: Lake) -> "WorkerStorage":
-        """The place of a lake; keys to a remote do not travel, a worker has its own."""
+        """The storage behind a workspace's tables. Credentials are not sent; a worker has its own."""
         return cls(lake.root, lake.cache.remote.without_keys() if lake.cache.passes_on else None)
 
     def lake(self) -> Lake:
-        """The lake, as a worker sees it."""
+        """The tables, as a worker reads and writes them."""
         if self.remote is None:
             return Lake.at(self.root)
         return Lake(self.root, Cache(self.root, self.root, passes_on=True, lent=self.remote))
@@ -212,7 +212,7 @@ class WorkerStorage:
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a worker must know beside the partitions: whose stage, its fingerprint, and where."""
+    """What a worker must know besides the partitions: the stage, its fingerprint, the storage, and CPU or GPU."""
 
     dataset: str
     table: str
@@ -225,7 +225,7 @@ def compute_on_worker(items: Sequence[Stale], job: WorkerTask) -> list[tuple[str
     """Compute partitions on a worker, with the worker's own code.
 
     Raises:
-        WorkerCodeError: That code or its libraries are not the ones that the plan was made with.
+        WorkerCodeError: That code or its libraries differ from those that the plan was made with.
     """
     stage = graph.find_stage(job.dataset, job.table)
     if not _runs(stage, job.fingerprint):
@@ -237,11 +237,11 @@ def compute_on_worker(items: Sequence[Stale], job: WorkerTask) -> list[tuple[str
 
 
 def _runs(stage: Stage, wanted: Fingerprint) -> bool:
-    """Whether this process runs the code, libraries and engine of the fingerprint."""
+    """Whether this process runs the code, libraries and result version of the fingerprint."""
     code = stage_code(stage)
     mine = Fingerprint({**code.files, **code.packages}, wanted.params, code.libraries, result_version(stage.verb))
     root = project_root()
-    # A file that was written after this process began is not what it runs.
+    # A file written after this process started is not the code that it runs.
     return mine == wanted and all((root / name).stat().st_mtime <= STARTED for name in code.files)
 
 

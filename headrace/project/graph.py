@@ -1,4 +1,4 @@
-"""The graph of a dataset: its stages in the order data flows, for the command line, DVC and the workers alike."""
+"""The graph of a dataset: its stages in the order data flows, for the command line, DVC and Dask workers."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from headrace.validate.stage import validation_stage
 
 
 def dataset_stages(dataset: Dataset) -> tuple[Stage, ...]:
-    """Every stage of `dataset`, each after the ones it reads from."""
+    """Every stage of `dataset`, each after those whose tables it reads."""
     return (
         *(validation_stage(dataset, source) for source in dataset.sources),
         *(feature_stage(dataset, table) for table in dataset.features),
@@ -21,10 +21,10 @@ def dataset_stages(dataset: Dataset) -> tuple[Stage, ...]:
 
 
 def command_stages(dataset: Dataset, command: str, tables: Iterable[str] = ()) -> tuple[Stage, ...]:
-    """The stages of one command, or those of them whose tables are named.
+    """The stages of a command, or those of them that compute `tables`.
 
     Raises:
-        HeadraceError: The command makes no table of that name.
+        HeadraceError: The command computes no table of that name.
     """
     declared = {stage.name: stage for stage in dataset_stages(dataset) if stage.verb == command}
     wanted = tuple(tables) or tuple(declared)
@@ -37,5 +37,5 @@ def command_stages(dataset: Dataset, command: str, tables: Iterable[str] = ()) -
 
 
 def find_stage(dataset: str, table: str) -> Stage:
-    """The stage of the dataset named `dataset` that makes `table`."""
+    """The stage of the dataset named `dataset` that computes `table`."""
     return next(stage for stage in dataset_stages(load_dataset(dataset)) if stage.table == table)

@@ -1,4 +1,4 @@
-"""The datasets of a project: one folder each below `pipelines/`, found by looking, named by their folders.
+"""The datasets of a project: every folder of `pipelines/` is one, and its name is the dataset's name.
 
 The declarations are those of the current workspace (`headrace.workspace`), in a command as in a Dask worker, a training
 script or a notebook: no process needs `PYTHONPATH`. A broken folder is an error of that dataset alone.
@@ -24,7 +24,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class DatasetError(HeadraceError):
-    """A dataset's folder cannot be loaded, or is not a declaration."""
+    """The folder of a dataset cannot be loaded, or has no declaration."""
 
 
 def project_root() -> Path:
@@ -124,7 +124,7 @@ def _dataset_files(package: Path) -> Iterator[Path]:
 
 
 def _describe(name: str, error: Exception) -> str:
-    """The error with the last line of the dataset's own code that it passed."""
+    """The error, with the last line of the dataset's own code in its traceback."""
     marker = f"/{PACKAGE}/"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if marker in frame.filename]
     where = f"{PACKAGE}/{name}"

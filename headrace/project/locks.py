@@ -1,4 +1,4 @@
-"""Every lease of a workspace at once: while they are held, no run reads, computes or releases anything in it."""
+"""The locks of several tables, or of all: while all are held, no run reads, computes or releases anything here."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,10 +12,10 @@ from headrace.storage.table_store import Lake
 
 @contextmanager
 def lock_tables(lake: Lake, tables: Iterable[str] | None = None) -> Iterator[None]:
-    """Hold the leases of `tables`, or of everything that a run of any dataset may write.
+    """Hold the locks of `tables`, or of everything that a run of any dataset may write.
 
     Raises:
-        TableBusyError: A run holds one of them.
+        TableLockedError: A run holds one of them.
     """
     with ExitStack() as stack:
         for table in sorted(set(all_lock_names(lake) if tables is None else tables)):
@@ -24,7 +24,7 @@ def lock_tables(lake: Lake, tables: Iterable[str] | None = None) -> Iterator[Non
 
 
 def all_lock_names(lake: Lake) -> Iterator[str]:
-    """Name of every lease: of the tables there are or may be, of releases, and those that a run has ever taken."""
+    """Name of every lock: of the tables that datasets declare, of releases, and those that any run has taken here."""
     for name in dataset_names():
         dataset = load_dataset(name)
         yield f"release/{name}"

@@ -1,7 +1,7 @@
 """tables → release: audit, then bytes to the remote and read back, then one atomic push of commit and tag.
 
-In that order, and each step safe to repeat: no git ref points at data that is not on the remote, and what was killed
-anywhere is finished by running it again.
+In that order, and each step can be repeated: no git ref points at data that is not on the remote, and a release that
+was killed is completed by running it again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class AuditError(HeadraceError):
 
 
 class TablesBehindError(AuditError, TransientError):
-    """A stage has work to do: most often another run is under way and has not come to it yet."""
+    """A stage has work to do; most often another run is in progress and will do it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def create_release(dataset: Dataset, lake: Lake) -> ReleaseResult:
         TableLockedError: A run holds one of the tables.
         TablesBehindError: A stage has work to do.
         AuditError: A partition's counts do not add up.
-        QualityError: Labels that the release would be the first to hold do not reach their thresholds.
+        QualityError: Labels that would be new in the release do not reach their thresholds.
         StaleReleaseError: Somebody else's commit came first; nothing was pushed.
     """
     check_environment(lake.root)
@@ -150,26 +150,26 @@ def _refuse_poor_labels(dataset: Dataset, lake: Lake, differences: Mapping[str, 
 
 
 def _show_all(dataset: Dataset, lake: Lake) -> None:
-    """Let the workspace show every table there is a stage for, also those that nothing has arrived in yet."""
+    """Write the manifests of tables without partitions: `dvc.lock` records every table that a stage computes."""
     for table in _tables(dataset, lake):
         if not (lake.folder(table) / MANIFEST).exists():
             lake.commit(lake.manifest(table))
 
 
 def _tables(dataset: Dataset, lake: Lake) -> list[str]:
-    """Every table of the dataset: those that the workspace shows, and those that a stage reads or makes."""
+    """Every table of the dataset: those in the workspace, and those that a stage reads or computes."""
     stages = graph.dataset_stages(dataset)
     declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.beside)}
     return sorted(declared.union(lake.tables(dataset.name)))
 
 
 def list_releases(lake: Lake, dataset: str) -> list[str]:
-    """The released versions of `dataset`, oldest first, as far as the workspace has fetched them."""
+    """The releases of `dataset` that the workspace has fetched, oldest first."""
     return sorted(git.tags(lake.root, f"{dataset}/"), key=_number)
 
 
 def latest_local_release(lake: Lake, dataset: str) -> str:
-    """The last release that the workspace has fetched.
+    """The latest release that the workspace has fetched.
 
     Raises:
         HeadraceError: There is none.
@@ -177,13 +177,13 @@ def latest_local_release(lake: Lake, dataset: str) -> str:
     found = list_releases(lake, dataset)
     if not found:
         raise HeadraceError(
-            f"{dataset} has no release in {lake.root}. `headrace release {dataset}` makes the first one."
+            f"{dataset} has no release in {lake.root}. `headrace release {dataset}` creates the first one."
         )
     return found[-1]
 
 
 def latest_remote_release(lake: Lake, dataset: str) -> str:
-    """The last release on the git remote; empty if there is none."""
+    """The latest release on the git remote; empty if there is none."""
     return max(git.remote_tags(lake.root, f"{dataset}/"), key=_number, default="")
 
 
@@ -223,7 +223,7 @@ def _commit(datasets: Sequence[Dataset], lake: Lake, outs: Mapping[str, dict[str
 
 
 def _never_recorded(dataset: Dataset, lake: Lake) -> list[Dataset]:
-    """Other datasets with a stage in `dvc.yaml` that `dvc.lock` knows nothing of.
+    """Other datasets with a stage in `dvc.yaml` that `dvc.lock` does not have.
 
     They are recorded as they are, released or not: `dvc pull` fails over a stage that was never recorded.
     """

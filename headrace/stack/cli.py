@@ -36,7 +36,7 @@ OnlyOption = Annotated[
     typer.Option(
         "--only",
         metavar="SYSTEMS",
-        help="Some systems and what they depend on: s3,postgres,label-studio,workspace,dask,airflow.",
+        help="Only these systems and what they depend on: s3,postgres,label-studio,workspace,dask,airflow.",
         show_default="all",
     ),
 ]
@@ -55,10 +55,12 @@ def _require_extra() -> None:
 def up(
     home: HomeOption = None,
     only: OnlyOption = "",
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop everything on Ctrl-C.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C stops everything.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the servers that do not run yet; print each address with user and password.
+    """Start the servers that are not running; print each address with user and password.
 
     The first time, Label Studio is installed (`headrace stack install`), which takes some minutes.
     """
@@ -124,7 +126,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command(epilog="Example: headrace stack env")
 def env(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Print the settings with which a shell reaches the stack: `eval "$(headrace stack env)"`."""
+    """Print the settings with which a shell reaches the stack. Use it as: eval "$(headrace stack env)"."""
     _require_extra()
     from headrace.stack.control import read_env  # noqa: PLC0415
     from headrace.stack.paths import stack_paths  # noqa: PLC0415

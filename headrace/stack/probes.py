@@ -12,7 +12,7 @@ TIMEOUT_S = 30.0
 POSTGRES_SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 
-async def get(url: str, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
+async def http_get(url: str, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
     """Status and body of one GET; status 0 if no server answers."""
     parts = urllib.parse.urlsplit(url)
     try:
@@ -33,7 +33,7 @@ async def get(url: str, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
 
 async def get_json(url: str) -> dict[str, Any]:
     """The JSON object of a response; an empty one if there is none."""
-    status, body = await get(url)
+    status, body = await http_get(url)
     try:
         content = json.loads(body) if status == 200 else {}  # noqa: PLR2004  HTTP OK
     except ValueError:
@@ -43,13 +43,13 @@ async def get_json(url: str) -> dict[str, Any]:
 
 async def responds(url: str) -> bool:
     """Whether an HTTP server answers, with any status (S3 rejects a request without a signature)."""
-    status, _ = await get(url)
+    status, _ = await http_get(url)
     return status > 0
 
 
 async def returns_ok(url: str) -> bool:
     """Whether the status is 200."""
-    status, _ = await get(url)
+    status, _ = await http_get(url)
     return status == 200  # noqa: PLR2004  HTTP OK
 
 

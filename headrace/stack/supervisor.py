@@ -46,12 +46,12 @@ def main() -> None:
     paths = StackPaths(options.home, options.project)
     paths.create()
     with paths.lock.open("a") as lock:
-        if not acquire(lock):
+        if not acquire_lock(lock):
             sys.exit(EXIT_ALREADY_RUNNING)
         fork_supervisor(paths, tuple(options.systems))
 
 
-def acquire(lock: IO[str]) -> bool:
+def acquire_lock(lock: IO[str]) -> bool:
     """Lock the file; retry for a moment, since testing whether it is locked locks it briefly."""
     for _ in range(20):
         with contextlib.suppress(BlockingIOError):

@@ -165,7 +165,7 @@ class Lake:
         A crash leaves the old manifest or the new one; files it does not name are not read and go next time.
 
         Raises:
-            StaleAttemptError: A lease of this run was taken away.
+            LockLostError: A lease of this run was taken away.
         """
         folder, fence = self.folder(manifest.table), partial(self._fence, manifest.table)
         fence()
@@ -215,7 +215,7 @@ class Lake:
         """Hold the table for one run, until the block or the process ends.
 
         Raises:
-            TableBusyError: Another run holds it.
+            TableLockedError: Another run holds it.
         """
         path = self.root / ".headrace" / "locks" / (table.replace("/", ".") + ".lock")
         path.parent.mkdir(parents=True, exist_ok=True)

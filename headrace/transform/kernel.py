@@ -1,4 +1,4 @@
-"""The pure heart of transform: call a feature table's kernel and hold it to what is declared."""
+"""Call a feature table's kernel and check its rows against the declaration. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -11,14 +11,14 @@ from headrace.errors import HeadraceError
 from headrace.storage.parquet import keeps_type
 
 SPAN = "span"
-"""Fact of a partition: `first` and `last` event time and newest `known` time, in microseconds."""
+"""Metadata of a partition: `first` and `last` event time and newest `known` time, in microseconds."""
 
 
 class UndeclaredFeatureError(HeadraceError):
-    """A kernel's frame is not what its feature table declares."""
+    """A kernel's frame does not have the rows or columns that its feature table declares."""
 
 
-def compute(
+def compute_features(
     table: FeatureTable, day: str, files: Mapping[str, Sequence[Path]], end_day: str | None = None
 ) -> pl.LazyFrame:
     """The rows of `table` for the UTC day `day`: keys, event time, known time and the declared features, in that order.
@@ -27,11 +27,11 @@ def compute(
         table: The declaration.
         day: `2013-01-09`.
         files: Keyword of the kernel → Parquet files in partition order.
-        end_day: The last of several days, for a kernel that takes it.
+        end_day: The last of several days, for a kernel with `batch_size` above 1.
 
     Raises:
-        UndeclaredFeatureError: The kernel's frame lacks a declared column, or gives one another type or one that the
-            table would not keep.
+        UndeclaredFeatureError: The kernel's frame lacks a declared column, or has one of another type, or of a type
+            that Parquet does not keep.
     """
     last = {} if end_day is None else {"end_day": end_day}
     frame = table.transform(day=day, **last, **{name: pl.scan_parquet(list(paths)) for name, paths in files.items()})
@@ -41,10 +41,10 @@ def compute(
     missing = [name for name in table.keys if name not in got]
     if wrong or missing:
         expected = ", ".join(f"{name}: {wanted.get(name, 'a key')}" for name in (*missing, *wrong))
-        seen = ", ".join(f"{name}: {kind}" for name, kind in got.items())
+        found = ", ".join(f"{name}: {kind}" for name, kind in got.items())
         raise UndeclaredFeatureError(
-            f"features {table.name} {day}: expected {expected}; its kernel gave {seen}."
-            f" Mend the kernel or the declaration in {table.transform.__module__}."
+            f"features {table.name} {day}: expected {expected}; its kernel returned {found}."
+            f" Fix the kernel or the declaration in {table.transform.__module__}."
         )
     if lost := {name: got[name] for name in (*table.keys, *wanted) if not keeps_type(got[name])}:
         raise UndeclaredFeatureError(
@@ -54,29 +54,29 @@ def compute(
     return frame.select(*table.keys, *wanted)
 
 
-def check(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None = None) -> None:
-    """Hold the rows of one day, or of the days up to `end_day`, to what retrieval counts on.
+def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None = None) -> None:
+    """Check what retrieval relies on, in the rows of one day or of the days up to `end_day`.
 
     Raises:
-        UndeclaredFeatureError: An event time is not of that UTC day, or is null; or a key has two rows of one time.
+        UndeclaredFeatureError: An event time is null or not in these UTC days, or a key has two rows with the same one.
     """
     stray = _stray(rows, day, end_day or day)
     twice = rows.filter(pl.struct(*table.keys, EVENT_TIME).is_duplicated())
-    where, mend = f"features {table.name} {day}", f"Mend the kernel in {table.transform.__module__}."
+    where, fix = f"features {table.name} {day}", f"Fix the kernel in {table.transform.__module__}."
     if stray.height:
         raise UndeclaredFeatureError(
-            f"{where}: expected event times of that UTC day, seen {stray.height:,} others, {stray[EVENT_TIME][0]}"
-            f" first. {mend}"
+            f"{where}: expected event times of that UTC day, found {stray.height:,} others, {stray[EVENT_TIME][0]}"
+            f" first. {fix}"
         )
     if twice.height:
         raise UndeclaredFeatureError(
-            f"{where}: expected one row a key and event time, seen {twice.height:,} that share theirs,"
-            f" {twice.select(*table.keys, EVENT_TIME).row(0)} first. {mend}"
+            f"{where}: expected one row per key and event time, found {twice.height:,} that share theirs,"
+            f" {twice.select(*table.keys, EVENT_TIME).row(0)} first. {fix}"
         )
 
 
-def cut(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """Day → its rows, for each of these days; `rows` hold no others."""
+def split_days(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """Day → its rows, for each of these days; `rows` has no others."""
     dated = rows.with_columns(day=pl.col(EVENT_TIME).dt.date())
     parts = dated.partition_by("day", as_dict=True, include_key=False, maintain_order=True)
     found = {str(day): part for (day,), part in parts.items()}
@@ -84,7 +84,7 @@ def cut(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:
 
 
 def _stray(rows: pl.DataFrame, day: str, end_day: str) -> pl.DataFrame:
-    """Rows of other days, or of none; a partition that is no day has no rows of its own."""
+    """Rows with an event time of another day, or without one."""
     if day == UNPARTITIONED:
         return rows
     first, last = (date.fromisoformat(name) for name in (day, end_day))

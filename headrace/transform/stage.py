@@ -1,4 +1,4 @@
-"""validated → features: each feature table's kernel, run for the days whose inputs or code changed, and no others."""
+"""validated → features: the kernel of each feature table, run only for days whose inputs or code changed."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
-    """The stage that makes the feature table `table`."""
+    """The stage that computes a feature table."""
     reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.inputs.values()}
     names = dict(zip(table.inputs, reads, strict=True))
     return Stage(
@@ -37,7 +37,7 @@ def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
 def partitions(
     reads: Mapping[str, Input], inputs: Mapping[str, Manifest], _own: Manifest
 ) -> Iterator[tuple[str, Inputs]]:
-    """Every partition of the first table read, with what lies in each table's lookback before it."""
+    """Every partition of the first input, with the partitions of each input within its lookback."""
     windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
     driver = next(iter(reads))
     for partition in sorted(inputs[driver].lines):
@@ -49,14 +49,14 @@ def compute(
 ) -> Outcome:
     """The rows of one day; `names` maps the kernel's keywords to tables."""
     paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
-    frame = kernel.compute(table, day, paths)
-    return Outcome(frame, _keys(table), check=partial(kernel.check, table, day), told=span, is_unique=True)
+    frame = kernel.compute_features(table, day, paths)
+    return Outcome(frame, _keys(table), check=partial(kernel.check_rows, table, day), told=span, is_unique=True)
 
 
 def together(
     table: FeatureTable, names: Mapping[str, str], files: Mapping[str, Files], _params: Mapping[str, Any]
 ) -> dict[str, Outcome]:
-    """The rows of many days, those that follow one another computed by one call of the kernel.
+    """The rows of many days; one call of the kernel computes consecutive days.
 
     Raises:
         UndeclaredFeatureError: Rows of some day are not what is declared.
@@ -65,16 +65,17 @@ def together(
     for days in _runs(sorted(files)):
         read = {name: {part: path for day in days for part, path in files[day][names[name]].items()} for name in names}
         paths = {name: list(found.values()) for name, found in read.items()}
-        rows = kernel.compute(table, days[0], paths, days[-1]).collect()
-        kernel.check(table, days[0], rows, days[-1])
+        rows = kernel.compute_features(table, days[0], paths, days[-1]).collect()
+        kernel.check_rows(table, days[0], rows, days[-1])
         outcomes |= {
-            day: Outcome(cut, _keys(table), told=span, is_unique=True) for day, cut in kernel.cut(rows, days).items()
+            day: Outcome(cut, _keys(table), told=span, is_unique=True)
+            for day, cut in kernel.split_days(rows, days).items()
         }
     return outcomes
 
 
 def span(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
-    """The fact `SPAN` of a partition: its first and last event time and its newest known time, in microseconds."""
+    """The metadata `SPAN` of a partition; none if it has no rows."""
     event, known = (rows[name].to_physical() for name in (EVENT_TIME, KNOWN_TIME))
     if not rows.height:
         return {}
@@ -82,7 +83,7 @@ def span(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
 
 
 def _runs(days: Sequence[str]) -> list[list[str]]:
-    """Days that follow one another, without a gap."""
+    """Groups of consecutive days."""
     runs: list[list[str]] = []
     for day in days:
         if runs and date.fromisoformat(day) - date.fromisoformat(runs[-1][-1]) == timedelta(days=1):

@@ -51,7 +51,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     validated = {day: real_flights.validation_of("flights", day).accepted for day in DAYS}
     keep(lake, "validated/flights/flights", validated, train_delay.FLIGHT)
     for table in DATASET.features:
-        rows = {day: kernel.compute(table, day, files(lake, table.inputs, day)).collect() for day in DAYS}
+        rows = {day: kernel.compute_features(table, day, files(lake, table.inputs, day)).collect() for day in DAYS}
         keep(lake, f"features/flights/{table.name}", rows, [*table.keys, "event_time"])
     late = pl.concat([validated[DAYS[0]], validated[DAYS[-1]]]).filter(pl.col("dep_delay_min") >= 60)
     labels = (

@@ -15,7 +15,7 @@ from workspaces import REPOSITORY, git
 from headrace.errors import HeadraceError
 from headrace.label.labeling_functions import is_without_suggestion
 from headrace.label.quality import QualityError, check_thresholds
-from headrace.label.report import create_report
+from headrace.label.report import create_label_report
 from headrace.label.request_more import request_more_annotations
 from headrace.validate.readers import UnreadableError
 from infra.demo import digits
@@ -129,7 +129,7 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
         answer(bob, task, str((int(truth[item]) + 1) % 10) if item in wrong else truth[item])
     campaign.collect()
 
-    first = create_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    first = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
     again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
     repeated = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
     handed = {}
@@ -138,7 +138,7 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
         handed[task["data"]["sample_id"]] = task
         answer(eve, task, truth[task["data"]["sample_id"]])
     collected = campaign.collect()
-    last = create_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    last = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
 
     assert (first.quality.items, first.quality.answers) == (20, 40)
     assert 0 < (first.no_suggestion_share or 0) < 0.6
@@ -165,11 +165,11 @@ def test_labels_below_the_declared_thresholds_are_refused_with_what_was_seen(cam
         answer(ann, task, "1")
         answer(bob, task, str(number % 10))
     campaign.collect()
-    found = create_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    found = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
 
     with pytest.raises(
         QualityError, match=r"agreement: expected at least 0.5, found -?0\.\d+.*headrace label request-more"
     ):
         check_thresholds(found.quality, campaign.labeling)
     with pytest.raises(HeadraceError, match="not good enough"):
-        create_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7}, gate=True)
+        create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7}, gate=True)

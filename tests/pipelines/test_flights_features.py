@@ -153,7 +153,7 @@ def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> N
     together = table.transform(day=days[0], end_day=days[-1], **frames).collect()
 
     assert table.batch_size > 1
-    for day, rows in kernel.cut(together, days).items():
+    for day, rows in kernel.split_days(together, days).items():
         assert rows.equals(computed(name, day)), day
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong with Label Studio. Light: whoever catches these need not import the SDK."""
+"""Errors of Label Studio. They can be caught without importing the SDK."""
 
 from headrace.errors import HeadraceError, TransientError
 

@@ -1,6 +1,6 @@
 """The tasks of a project of Label Studio: listed, counted, read with their annotations, deleted.
 
-A task is recognised by our `sample_id` in its data. Pages by number skip tasks that move, and the server may return
+A task is recognized by our `sample_id` in its data. Pages by number skip tasks that move, and the server may return
 fewer tasks than a page should hold: tasks are therefore listed by id, past the last one received.
 """
 

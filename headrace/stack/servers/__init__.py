@@ -8,12 +8,12 @@ from headrace.stack.server import System
 from headrace.stack.servers import airflow, dask, label_studio, postgres, s3, workspace
 
 SYSTEMS: Mapping[str, Callable[[StackConfig], System]] = {
-    "s3": s3.system,
-    "postgres": postgres.system,
-    "label-studio": label_studio.system,
-    "workspace": workspace.system,
-    "dask": dask.system,
-    "airflow": airflow.system,
+    "s3": s3.s3_system,
+    "postgres": postgres.postgres_system,
+    "label-studio": label_studio.label_studio_system,
+    "workspace": workspace.workspace_system,
+    "dask": dask.dask_system,
+    "airflow": airflow.airflow_system,
 }
 PORTS: Mapping[str, tuple[str, ...]] = {
     "s3": ("s3",),

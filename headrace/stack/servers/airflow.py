@@ -16,7 +16,7 @@ from headrace.stack.servers import postgres, workspace
 USER = "admin"
 
 
-def system(config: StackConfig) -> System:
+def airflow_system(config: StackConfig) -> System:
     """The database's tables, then the API server, then the other processes."""
 
     async def migrate(run: CommandRunner) -> None:
@@ -28,7 +28,7 @@ def system(config: StackConfig) -> System:
         return await probes.returns_ok(f"{api}/api/v2/monitor/health")
 
     async def warm_up(_run: CommandRunner) -> None:
-        await probes.get(f"{api}/execution/health", timeout_s=120)  # built at its first request: 4 s of CPU
+        await probes.http_get(f"{api}/execution/health", timeout_s=120)  # built at its first request: 4 s of CPU
 
     servers = (
         Server(name="airflow-database", prepare=migrate, depends_on=("postgres", "workspace")),

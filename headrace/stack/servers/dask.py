@@ -10,7 +10,7 @@ from headrace.stack.servers import workspace
 WORKERS = 2
 
 
-def system(config: StackConfig) -> System:
+def dask_system(config: StackConfig) -> System:
     """A scheduler, and workers of one thread each. A worker that dies is replaced: Dask runs its work again.
 
     They are started by the command `dask`. `python -m distributed…` would put the workspace on the import path, and

@@ -18,7 +18,7 @@ NAME = "label-studio"
 USER = "admin@localhost"
 
 
-def system(config: StackConfig) -> System:
+def label_studio_system(config: StackConfig) -> System:
     """One server on SQLite, whose data is copied from the template that the installation made.
 
     Raises:

@@ -21,7 +21,7 @@ USER = "headrace"
 DATABASES = ("airflow", "feast", "source")
 
 
-def system(config: StackConfig) -> System:
+def postgres_system(config: StackConfig) -> System:
     """One server with a database for each system that needs one."""
     account = "nobody" if os.geteuid() == 0 else "-"
 
@@ -36,7 +36,7 @@ def system(config: StackConfig) -> System:
 
     server = Server(
         name="postgres",
-        command=(str(binaries() / "postgres"), "-D", str(config.folder("postgres")), *server_options(config)),
+        command=(str(postgres_bin() / "postgres"), "-D", str(config.folder("postgres")), *server_options(config)),
         probe=is_healthy,
         prepare=prepare,
         post_start=post_start,
@@ -54,7 +54,7 @@ def system(config: StackConfig) -> System:
     return System("postgres", (server,), exports, (endpoint,))
 
 
-def binaries() -> Path:
+def postgres_bin() -> Path:
     """The folder of the newest PostgreSQL in the wheel, found without an import, which would create a system user.
 
     Raises:
@@ -102,7 +102,7 @@ async def create_cluster(config: StackConfig, run: CommandRunner, user: str) -> 
         for path in (draft, password):
             os.chown(path, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
     await run(
-        str(binaries() / "initdb"), "-D", str(draft), "-U", USER, "--pwfile", str(password), "-A", "scram-sha-256",
+        str(postgres_bin() / "initdb"), "-D", str(draft), "-U", USER, "--pwfile", str(password), "-A", "scram-sha-256",
         "--encoding=UTF8", "--no-locale", "--no-sync", env=environment.base_environment(), user=user,
     )  # fmt: skip
     password.unlink()
@@ -112,8 +112,8 @@ async def create_cluster(config: StackConfig, run: CommandRunner, user: str) -> 
 async def create_databases(config: StackConfig, run: CommandRunner) -> None:
     """Create the databases that do not exist yet."""
     psql = (
-        str(binaries() / "psql"), "-X", "-h", HOST, "-p", str(config.ports["postgres"]), "-U", USER, "-d", "postgres",
-        "-v", "ON_ERROR_STOP=1", "-Atqc",
+        str(postgres_bin() / "psql"), "-X", "-h", HOST, "-p", str(config.ports["postgres"]), "-U", USER,
+        "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-Atqc",
     )  # fmt: skip
     env = environment.base_environment() | {"PGPASSWORD": config.credentials.postgres, "PGCONNECT_TIMEOUT": "10"}
     existing = (await run(*psql, "select datname from pg_database", env=env)).split()

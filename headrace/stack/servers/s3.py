@@ -8,7 +8,7 @@ BUCKET = "headrace"
 REGION = "us-east-1"
 
 
-def system(config: StackConfig) -> System:
+def s3_system(config: StackConfig) -> System:
     """One server; a bucket is a folder below its root."""
     root = config.folder("s3")
 
@@ -31,10 +31,10 @@ def system(config: StackConfig) -> System:
         start_timeout_s=30,
     )  # fmt: skip
     endpoint = Endpoint("S3", config.url("s3"), config.credentials.s3_key, config.credentials.s3_secret)
-    return System("s3", (server,), exports(config), (endpoint,))
+    return System("s3", (server,), s3_exports(config), (endpoint,))
 
 
-def exports(config: StackConfig) -> dict[str, str]:
+def s3_exports(config: StackConfig) -> dict[str, str]:
     """Address and credentials. rclone sends no checksum that was not requested, hence `when_required`."""
     return {
         "HEADRACE_BUCKET": BUCKET,

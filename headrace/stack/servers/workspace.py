@@ -33,7 +33,7 @@ class GitCommand(Protocol):
         ...
 
 
-def system(config: StackConfig) -> System:
+def workspace_system(config: StackConfig) -> System:
     """No process: two repositories to prepare before anything that runs stages.
 
     Raises:
@@ -136,7 +136,7 @@ def write_access(config: StackConfig) -> None:
     write_private(workspace / ".env", config.paths.env.read_text())
     if not (workspace / ".dvc").is_dir():
         return
-    access = s3.exports(config)
+    access = s3.s3_exports(config)
     local = configparser.ConfigParser()
     local[f"'remote \"{default_remote(workspace)}\"'"] = {
         "endpointurl": access["AWS_ENDPOINT_URL"],

@@ -236,7 +236,7 @@ def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -
     wrong = replace(minimal_dataset.FEATURES, features={"amount": pl.Float64()})
 
     with pytest.raises(
-        HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel gave .*amount: Int64"
+        HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel returned .*amount: Int64"
     ):
         run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
 
@@ -271,8 +271,8 @@ def _twice(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        (_a_day_late, r"totals 2026-01-01: expected event times of that UTC day, seen 2 others, 2026-01-02 23:00:00"),
-        (_twice, r"totals 2026-01-01: expected one row a key and event time, seen 4 that share theirs, \('\w+', "),
+        (_a_day_late, r"totals 2026-01-01: expected event times of that UTC day, found 2 others, 2026-01-02 23:00:00"),
+        (_twice, r"totals 2026-01-01: expected one row per key and event time, found 4 that share theirs, \('\w+', "),
     ],
 )
 def test_rows_that_retrieval_would_not_find_or_not_tell_apart_are_refused(

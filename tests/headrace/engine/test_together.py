@@ -16,7 +16,7 @@ from minimal_dataset import REJECTED, TOTALS, VALIDATED, bring, sales
 from headrace.dataset import Dataset, ObjectSource, Source
 from headrace.engine.run import plan_stage, run_stage
 from headrace.project import graph
-from headrace.project.executors import Executor, groups
+from headrace.project.executors import Executor, group_partitions
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
 from headrace.validate.columns import TimeBounds, one_of, utc_time
@@ -171,8 +171,8 @@ def test_groups_are_as_large_as_the_stage_the_workers_and_the_memory_allow(
     (stage, _) = graph.dataset_stages(dataset(4))
     plan = plan_stage(stage, lake)
 
-    assert [len(group) for group in groups(plan, lake, workers=1)] == [4, 4, 2]
-    assert [len(group) for group in groups(plan, lake, workers=5)] == [2, 2, 2, 2, 2]
+    assert [len(group) for group in group_partitions(plan, lake, workers=1)] == [4, 4, 2]
+    assert [len(group) for group in group_partitions(plan, lake, workers=5)] == [2, 2, 2, 2, 2]
     monkeypatch.setattr("headrace.project.executors.GROUP_BYTES", 100)
-    assert [len(group) for group in groups(plan, lake, workers=1)] == [1] * 10
-    assert [item.partition for group in groups(plan, lake, workers=1) for item in group] == sorted(raw())
+    assert [len(group) for group in group_partitions(plan, lake, workers=1)] == [1] * 10
+    assert [item.partition for group in group_partitions(plan, lake, workers=1) for item in group] == sorted(raw())

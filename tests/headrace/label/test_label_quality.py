@@ -232,7 +232,7 @@ def test_the_gate_names_every_threshold_that_is_missed_and_what_to_do() -> None:
 
 def items(count: int) -> tuple[labeling_functions.Votes, dict[str, str]]:
     rows = [{"sample_id": f"item-{number:03}", "truth": CHOICES[number % 3]} for number in range(count)]
-    return labeling_functions.apply_functions(pl.DataFrame(rows), LABELING), {
+    return labeling_functions.apply_labeling_functions(pl.DataFrame(rows), LABELING), {
         row["sample_id"]: row["truth"] for row in rows
     }
 

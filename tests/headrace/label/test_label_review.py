@@ -11,7 +11,7 @@ from workspaces import Workspace
 
 from headrace.errors import HeadraceError
 from headrace.label import annotations
-from headrace.label.report import create_report
+from headrace.label.report import create_label_report
 from headrace.label.request_more import request_more_annotations
 from headrace.label.review import DecisionValue, ReviewDecision, ReviewResult, review_annotations
 
@@ -148,12 +148,12 @@ def test_a_decision_on_a_report_is_about_the_answers_in_it_and_no_later_one(
     tasks = campaign.tasks()
     ann.answers(tasks["ride-0"], "weather")
     campaign.collect()
-    shown = create_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
+    shown = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
     bob.answers(tasks["ride-1"], "carrier")
     campaign.collect()
 
     decide(campaign, "rejected", before=annotations.parse_timestamp(shown.before))
-    last = create_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
+    last = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
 
     assert campaign.labels() == {"ride-1": "carrier"}
     assert (shown.unreviewed, shown.rejected, last.unreviewed, last.rejected) == (1, 0, 1, 1)

@@ -118,7 +118,7 @@ def test_a_scheduler_that_dies_is_unavailable_and_what_was_computed_by_then_is_r
 
     stage = graph.find_stage("flights", FLIGHTS)
 
-    with pytest.raises(SchedulerUnavailableError, match=r"went away.*run the same command again"):
+    with pytest.raises(SchedulerUnavailableError, match=r"stopped answering.*run the same command again"):
         run_stage(stage, cluster.workspace.lake, Executor(cluster.settings, kill))
 
     here = Settings(workspace=cluster.workspace.root)

@@ -63,7 +63,7 @@ def test_a_path_below_the_project_is_held_to_the_declaration(tmp_path: Path) -> 
 def test_a_file_whose_name_only_a_run_knows_is_named(tmp_path: Path) -> None:
     (found,) = findings(tmp_path, "import os\n\nMODEL = open(os.environ['MODEL'])\n")
 
-    assert "opens a file whose name only a run knows" in found
+    assert "opens a file whose name is known only at run time" in found
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def test_a_program_that_is_missing_is_named_with_what_installs_it(
     monkeypatch.setattr("headrace.stack.environment.bin_folder", lambda: tmp_path)
 
     with pytest.raises(NotInstalledError, match=rf"rclone is not installed: expected {tmp_path}/rclone\.") as missing:
-        s3.system(StackConfig(config.paths, config.credentials, {"s3": 1}))
+        s3.s3_system(StackConfig(config.paths, config.credentials, {"s3": 1}))
 
     assert "`pip install 'headrace[stack]'`" in str(missing.value)
     with pytest.raises(NotInstalledError, match="airflow is not installed"):
@@ -281,7 +281,7 @@ def test_a_missing_label_studio_is_named_with_what_installs_it_and_what_starts_w
     monkeypatch.setattr("headrace.stack.servers.label_studio.label_studio_environment", lambda: missing)
 
     with pytest.raises(NotInstalledError, match="Label Studio is not installed") as error:
-        label_studio.system(load_config(StackPaths(tmp_path)))
+        label_studio.label_studio_system(load_config(StackPaths(tmp_path)))
 
     assert "`headrace stack install`" in str(error.value)
     assert "`headrace stack up --only s3,postgres,dask,airflow`" in str(error.value)
