@@ -1,0 +1,83 @@
+"""The commands that make a project and its datasets: init, new."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.output import JsonOption, result
+
+if TYPE_CHECKING:
+    from headrace.templates.create_dataset import NewDataset
+
+WIDTH = 160
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (init, new):
+        app.command()(command)
+
+
+def init(name: Annotated[str, typer.Argument(help="The project, and the folder to make for it.")]) -> None:
+    """Make a project in a new folder, with an example dataset that needs no server.
+
+    Example: headrace init shop
+    """
+    from headrace.templates.create_project import create_project  # noqa: PLC0415  the command alone needs it
+
+    create_project(name, Path.cwd())
+    typer.echo(f"{name}: a project with one example dataset, as the first commit of a git repository. Next:")
+    typer.echo(f"  cd {name}")
+    typer.echo("  headrace run bikes                  # ingest, validate, transform; needs no server")
+    typer.echo("  headrace new NAME --from SAMPLE     # a dataset of your own, from a CSV file, a bucket or a database")
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="The dataset, and its folder in pipelines/.")],
+    sample: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="A CSV file, a folder of them, s3://bucket/prefix/, or postgresql://… or sqlite:///… with #table.",
+        ),
+    ],
+    table: Annotated[str | None, typer.Option(help="The table, where --from names a database alone.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers for the dataset; by default git's user.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a dataset's folder from a sample, and say what was assumed.
+
+    Nothing is uploaded, and of a large sample only the beginning is read. Correct what was assumed, then run it.
+    Example: headrace new orders --from orders.csv
+    """
+    from headrace.settings import load_settings  # noqa: PLC0415
+    from headrace.templates.create_dataset import create_dataset  # noqa: PLC0415
+
+    made = create_dataset(name, sample, load_settings(), table=table, owner=owner)
+    if as_json:
+        result(_content(made), [], as_json=True)
+        return
+    typer.echo(f"{made.name}: {made.folder}, from {made.rows:,} rows of {made.where}. What was assumed:")
+    _print_table(made)
+    for warning in made.warnings:
+        typer.echo(f"note: {warning}")
+    typer.echo(f"Next: read {made.folder.name}/ in pipelines/, correct it, then `headrace run {made.name}`.")
+
+
+def _content(made: "NewDataset") -> dict[str, Any]:
+    return {**vars(made), "assumptions": [vars(item) for item in made.assumptions], "warnings": list(made.warnings)}
+
+
+def _print_table(made: "NewDataset") -> None:
+    import sys  # noqa: PLC0415
+
+    from rich.box import SIMPLE  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("about", "assumed", "because", "look at", box=SIMPLE, pad_edge=False)
+    for item in made.assumptions:
+        table.add_row(*(text.replace("[", "\\[") for text in (item.subject, item.assumed, item.evidence, item.edit)))
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

@@ -1,0 +1,346 @@
+"""`headrace new`: a dataset's folder from a sample, with what was assumed and why."""
+
+import builtins
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import invalidate_caches
+from keyword import iskeyword
+from pathlib import Path
+
+import polars as pl
+
+from headrace import failpoints
+from headrace.dataset import ObjectSource
+from headrace.errors import HeadraceError
+from headrace.project import dvc_stages
+from headrace.settings import Settings
+from headrace.storage.files import write_whole
+from headrace.storage.s3.objects import FOLDER_SCHEME
+from headrace.templates.csv_sample import SampleError
+from headrace.templates.declaration import SourceDraft, column_code, dataset_files
+from headrace.templates.inference import infer_table
+from headrace.templates.object_sample import S3, ObjectSample, sample_bucket, sample_path
+from headrace.templates.python_code import snake_case
+from headrace.templates.table_sample import (
+    TablePlan,
+    TableSample,
+    is_sqlite_file,
+    plan_table,
+    sample_table,
+    table_source,
+)
+from headrace.workspace import PACKAGE
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+DATABASE_URL = "HEADRACE_DATABASE_URL"
+PARSE_NAIVE = (
+    '`.with_columns(pl.col("{name}").str.to_datetime(time_unit="us").dt.replace_time_zone("Europe/Berlin")'
+    '.dt.convert_time_zone("UTC"))`'
+)
+
+
+class NewDatasetError(HeadraceError):
+    """The dataset cannot be made: its name cannot be used, or is taken."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """Something that the sample suggests, and that its owner knows better.
+
+    Attributes:
+        subject: What it is about.
+        assumed: What was written.
+        evidence: What was seen.
+        edit: What to look at, or to change.
+    """
+
+    subject: str
+    assumed: str
+    evidence: str
+    edit: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetDraft:
+    """A dataset as a sample suggests it, before it is written.
+
+    Attributes:
+        source: What is declared of its source.
+        assumptions: What was assumed, in the order of the declaration.
+        warnings: What the first run will stumble over, or what has to be done before others can run it.
+    """
+
+    source: SourceDraft
+    assumptions: tuple[Assumption, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NewDataset:
+    """A dataset that was written.
+
+    Attributes:
+        name: Its name.
+        folder: Its folder.
+        where: Where the sample came from.
+        rows: Rows of the sample.
+        assumptions: What was assumed, in the order of the declaration.
+        warnings: What the first run will stumble over, or what has to be done before others can run it.
+    """
+
+    name: str
+    folder: Path
+    where: str
+    rows: int
+    assumptions: tuple[Assumption, ...]
+    warnings: tuple[str, ...]
+
+
+def create_dataset(
+    name: str, sample: str, settings: Settings, *, table: str | None = None, owner: str | None = None
+) -> NewDataset:
+    """Write the dataset `name` as a sample suggests, and its stages into `dvc.yaml`.
+
+    Args:
+        name: The dataset, and its folder in `pipelines/`.
+        sample: A CSV file, a folder of them, `s3://bucket/prefix/`, or a database's address with `#table`.
+        settings: The project, its bucket and its database.
+        table: The table, for a database's address without one.
+        owner: Who answers for the dataset; by default git's user.
+
+    Raises:
+        NewDatasetError: The name cannot be used.
+        SampleError: Nothing can be inferred from the sample.
+        HeadraceError: The sample cannot be read.
+    """
+    root = settings.workspace.resolve()
+    target = root / PACKAGE / name
+    _check_name(name, target)
+    draft = draft_dataset(name, sample, settings, table)
+    source, owner = draft.source, owner or _git_user(root)
+    _write_folder(target, dataset_files(source, owner))
+    files = dvc_stages.write(root)
+    if name in files.broken:
+        raise files.broken[name]
+    assumptions = (*draft.assumptions, Assumption("owner", owner, "git's user.name", "who answers for the dataset"))
+    return NewDataset(name, target, source.where, source.table.rows, assumptions, draft.warnings)
+
+
+def draft_dataset(name: str, sample: str, settings: Settings, table: str | None = None) -> DatasetDraft:
+    """The dataset as the sample suggests it; the arguments are those of `create_dataset`.
+
+    Raises:
+        HeadraceError: As `create_dataset`.
+    """
+    root = settings.workspace.resolve()
+    path = Path(sample.removeprefix(FOLDER_SCHEME).removeprefix("//"))
+    if sample.startswith(S3):
+        return _from_objects(name, sample_bucket(sample, settings))
+    if sample.startswith(("postgres", "sqlite")) and SCHEME.match(sample):
+        return _from_table(name, sample_table(sample, table), settings, root)
+    if SCHEME.match(sample) and not sample.startswith(FOLDER_SCHEME):
+        raise SampleError(
+            f"{SCHEME.match(sample)[0]}…: expected a CSV file, a folder of them, s3://bucket/prefix/,"  # type: ignore[index]
+            " postgresql://…#table or sqlite:///…#table."
+        )
+    if is_sqlite_file(path):
+        return _from_table(name, sample_table(f"sqlite:///{path.resolve()}", table), settings, root)
+    return _from_objects(name, sample_path(path, root))
+
+
+# Objects
+
+
+def _from_objects(name: str, sample: ObjectSample) -> DatasetDraft:
+    pattern, csv = sample.pattern, sample.csv
+    table = infer_table(csv.rows, sample.days)
+    location = ObjectSource(pattern.prefix, pattern.pattern, pattern.suffix, sample.bucket or "")
+    dialect = replace(csv.dialect, nulls=(*csv.dialect.nulls, *table.null_words))
+    draft = SourceDraft(name, _source_name(sample.name, name), sample.where, location, dialect, table)
+    draft = replace(draft, odd=tuple(_oddities(draft, csv.notes)))
+    assumptions = (*_object_assumptions(draft, sample), *_table_assumptions(draft))
+    return DatasetDraft(draft, assumptions, tuple(_object_warnings(draft, sample)))
+
+
+def _object_assumptions(draft: SourceDraft, sample: ObjectSample) -> Iterator[Assumption]:
+    pattern, csv, dialect = sample.pattern, sample.csv, draft.dialect
+    yield Assumption(
+        "location",
+        sample.bucket or "the bucket of HEADRACE_BUCKET",
+        f"{sample.where}; {len(sample.read)} of {len(pattern.partitions)} files read"
+        + (", from each its beginning" if csv.is_cut else ", whole"),
+        "",
+    )
+    edit = {
+        "all": "partition: one object is one partition, computed as a whole when it changes",
+        "name": "partition: a feature table needs days",
+        "month": "partition: a feature table needs days",
+        "compact day": "partition: a feature table needs days written as 2026-01-09",
+    }.get(pattern.grain, "")
+    unmatched = (
+        f"; {len(pattern.unmatched)} others match nothing, such as {pattern.unmatched[0]!a}"
+        if pattern.unmatched
+        else ""
+    )
+    shown = next(iter(pattern.partitions.items()))
+    yield Assumption("partition", pattern.pattern, f"{shown[0]!a} is the partition {shown[1]}{unmatched}", edit)
+    if dialect is not None:
+        options = {name: value for name, value in vars(dialect).items() if value != vars(type(dialect)())[name]}
+        assumed = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "comma, UTF-8, null is '' or NA"
+        yield Assumption("format", assumed, "; ".join(csv.notes) or "the sample", "")
+
+
+def _object_warnings(draft: SourceDraft, sample: ObjectSample) -> Iterator[str]:
+    for fault in sample.csv.faults:
+        yield f"{fault}: `headrace run {draft.dataset}` refuses that file until it is corrected."
+    if isinstance(draft.location, ObjectSource) and draft.location.bucket.startswith(FOLDER_SCHEME):
+        what = "folder" if draft.location.prefix.endswith("/") else "file"
+        yield (
+            f"Nothing was uploaded: the {what} is read where it is ({draft.location.bucket}), and no other machine has"
+            f" it. To share it, put it into the bucket under the key {draft.location.prefix!r} and delete `bucket=` in"
+            f" {PACKAGE}/{draft.dataset}/sources/{draft.name}.py. The bucket of the local stack (`headrace stack up`)"
+            " is the folder .headrace/stack/s3/headrace/."
+        )
+
+
+# Tables
+
+
+def _from_table(name: str, sample: TableSample, settings: Settings, root: Path) -> DatasetDraft:
+    plan = plan_table(sample)
+    variable, warnings = _database_variable(name, sample, settings, root)
+    location = table_source(sample, plan, variable)
+    days = sample.rows[plan.partition_by].cast(pl.Date) if plan.partition_by else None
+    table = infer_table(sample.rows, days, dated=[plan.partition_by or ""], unique=sample.key)
+    source = _source_name(sample.table.rpartition(".")[2], name)
+    draft = SourceDraft(name, source, sample.where, location, None, table)
+    draft = replace(draft, odd=tuple(_oddities(draft, ())))
+    return DatasetDraft(draft, (*_plan_assumptions(sample, plan, variable), *_table_assumptions(draft)), warnings)
+
+
+def _plan_assumptions(sample: TableSample, plan: TablePlan, variable: str) -> Iterator[Assumption]:
+    yield Assumption("location", sample.where, f"{sample.rows.height:,} rows read; the address is in {variable}", "")
+    yield Assumption(
+        "watermark", plan.watermark, plan.watermark_evidence, "a column that moves with every change of a row"
+    )
+    yield Assumption("partition", plan.partition_by or "none", plan.partition_evidence, "a time that stays as it is")
+
+
+def _database_variable(name: str, sample: TableSample, settings: Settings, root: Path) -> tuple[str, tuple[str, ...]]:
+    """The variable that holds the database's address; a new one is written to the project's `.env`."""
+    known = settings.database_url.get_secret_value() if settings.database_url else ""
+    if known.replace("+psycopg", "") == sample.address.replace("+psycopg", ""):
+        return DATABASE_URL, ()
+    variable = f"{name.upper()}_DATABASE_URL"
+    if not _is_ignored(root, ".env"):
+        return variable, (
+            f"Set {variable} to the database's address: .env was not written, because git would keep it.",
+        )
+    file = root / ".env"
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    kept = [line for line in lines if not line.startswith(f"{variable}=")]
+    _write_private(file, "\n".join([*kept, f"{variable}={sample.address}"]) + "\n")
+    return variable, (
+        f"The database's address is in .env, which git ignores, as {variable}: set it wherever else it runs.",
+    )
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read: the address may hold a password."""
+    with failpoints.failpoint("write .env"):
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+    write_whole(file, text.encode())
+    file.chmod(0o600)
+
+
+def _is_ignored(root: Path, path: str) -> bool:
+    done = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=root, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+# Both
+
+
+def _table_assumptions(draft: SourceDraft) -> Iterator[Assumption]:
+    for column in draft.table.columns:
+        yield Assumption(
+            f"column {column.name or repr(column.name)}", column_code(draft, column), column.evidence, column.edit
+        )
+    key, names = draft.table.key, draft.names.validated
+    yield Assumption("key", ", ".join(names[name] for name in key.columns), key.evidence, key.edit)
+    if not draft.table.time:
+        yield Assumption("time", "none", "no column of times or dates without nulls", "a time column, for features")
+
+
+def _oddities(draft: SourceDraft, notes: tuple[str, ...]) -> Iterator[str]:
+    """What is odd about the data, a sentence each."""
+    yield from (f"**The file** {note.partition(': ')[2] or note}." for note in notes[:1])
+    if draft.table.null_words:
+        yield f"**No value.** {', '.join(map(repr, draft.table.null_words))} stand for a missing value."
+    for column in draft.table.columns:
+        if column.oddity:
+            parse = (
+                f" With the zone, in `transform`: {PARSE_NAIVE.format(name=column.name)}."
+                if "zone" in column.oddity
+                else ""
+            )
+            yield f"**{column.name}** holds {column.oddity}.{parse}"
+    if draft.table.key.duplicates:
+        share = draft.table.key.duplicates
+        yield f"**The key.** In the sample, {share:.1%} of the rows repeat another; of those, the first is kept."
+
+
+def _check_name(name: str, target: Path) -> None:
+    if not NAME.fullmatch(name) or iskeyword(name):
+        plain = snake_case(name).lstrip("_0123456789")
+        hint = f" `headrace new {plain} --from …`?" if plain and not iskeyword(plain) else ""
+        raise NewDatasetError(
+            "A dataset's name has lower-case letters, digits and underscores, begins with a letter and is no keyword of"
+            f" Python; found {name!r}.{hint}"
+        )
+    if not (target.parent / "__init__.py").exists():
+        raise NewDatasetError(
+            f"{target.parent.parent} is not a project: expected {PACKAGE}/__init__.py. Change into a project, or make"
+            " one with `headrace init NAME`."
+        )
+    if target.exists():
+        raise NewDatasetError(f"{target} exists. Nothing was written. Choose another name, or remove the folder first.")
+
+
+def _source_name(text: str, dataset: str) -> str:
+    """What the source is called: the file, the last part of the prefix or the table; else as the dataset."""
+    name = re.sub(r"_?\d[\d_]*$", "", snake_case(text))
+    return next(one for one in (name, dataset, f"{dataset}_rows") if NAME.fullmatch(one) and not _is_known(one))
+
+
+def _is_known(name: str) -> bool:
+    """Whether a module of this name would hide something of Python's own."""
+    return iskeyword(name) or hasattr(builtins, name) or name in sys.stdlib_module_names
+
+
+def _git_user(root: Path) -> str:
+    done = subprocess.run(["git", "config", "user.name"], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or os.environ.get("USER", "") or "unknown"
+
+
+def _write_folder(target: Path, files: dict[str, str]) -> None:
+    """Write the dataset's folder beside its place, then rename it: a folder whose name begins with a dot is none."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        with failpoints.failpoint("write the dataset"):
+            for path, text in files.items():
+                file = draft / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, "utf-8")
+        with failpoints.failpoint("rename the dataset"):
+            draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    invalidate_caches()

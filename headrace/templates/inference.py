@@ -1,0 +1,425 @@
+"""What a sample of rows says about a table: types, nulls, bounds, closed sets, times and keys.
+
+Pure functions of the sample. A type is inferred where the contract reads every value of the sample exactly as that
+type; everything else stays text. What a sample cannot show is stated beside what it does, never guessed: a time that
+names no zone gets none.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from itertools import combinations
+from typing import Any
+
+import polars as pl
+
+from headrace.dataset import UTC_MICROSECONDS
+from headrace.validate.parsing import NAIVE_TIME, parse
+
+CANDIDATES: tuple[pl.DataType, ...] = (
+    pl.Boolean(),
+    pl.Int64(),
+    pl.Float64(),
+    pl.Date(),
+    pl.Time(),
+    UTC_MICROSECONDS,
+)
+"""Types that text is tried as, in this order."""
+
+NULL_WORDS = ("NULL", "null", "None", "N/A", "n/a", "NaN", "nan", "-", "?", "\\N", "#N/A")
+"""Words for a missing value, beside the dialect's own; believed in a column that is a number or a time without them."""
+
+MIN_ROWS = 20
+"""Fewer values say nothing of bounds or closed sets."""
+
+MAX_CHOICES, MIN_SEEN = 20, 5
+"""A closed set has at most so many values, each seen at least so often: none that was seen once, so that a further
+value is unlikely (Good and Turing: the chance of an unseen value is about the share of values seen once)."""
+
+WHOLE_DAY = (timedelta(0), timedelta(days=1))
+EARLIEST_HOUR, LATEST_HOUR = -26, 50
+"""Hours of a UTC day beyond which a time cannot be of that day in any time zone, even with a day of delay."""
+
+OPEN_END = 9000
+"""From this year on, a time stands for "no end" rather than for a time."""
+
+MAX_KEY_COLUMNS = 3
+KEY_CANDIDATES = 12
+"""Most columns that are combined: 12 columns give 298 sets of up to three."""
+
+CREATED = re.compile(r"(^|_)(at|time|timestamp|ts|datetime|date|on)$|^(time|timestamp|created|event)", re.IGNORECASE)
+UPDATED = re.compile(r"updat|modif|chang|last_", re.IGNORECASE)
+ID = re.compile(r"(^|_)(id|uuid|guid|key|code|no|nr|number)$", re.IGNORECASE)
+LEADING_ZERO = r"^-?0\d+$"
+WHOLE_NUMBER = r"^-?\d+$"
+LOOKALIKES = (
+    (NAIVE_TIME, "times that name no zone; none is guessed, so they are text", "the zone: parse them in `transform`"),
+    (r"^-?\d+,\d+$", "numbers with a decimal comma: text", "parse them in `transform`"),
+    (WHOLE_NUMBER, "whole numbers that begin with 0 or have more than 64 bits, so identifiers: text", ""),
+    (
+        r"^\d{1,4}[./-]\d{1,2}[./-]\d{1,4}([T ].*)?$",
+        "dates in another form than 2026-01-09, or in several: text",
+        "parse them in `transform`",
+    ),
+)
+"""Form of every value, what such values are, and what to do about them."""
+
+MOST = 0.5
+SHOWN_LETTERS = 30
+TYPE_NAMES = {pl.Boolean: "Bool", UTC_MICROSECONDS: "time in UTC"}
+
+
+@dataclass(frozen=True)
+class InferredColumn:
+    """What the sample says of one column.
+
+    Attributes:
+        name: As the source names it.
+        dtype: The type that the contract declares.
+        nullable: Whether the sample has nulls.
+        bounds: Least and greatest number that the contract accepts; None for no bounds.
+        times: First time and the time before which all are: durations count from the partition's day.
+        choices: The closed set of texts; empty for none.
+        evidence: What was seen, for people.
+        edit: What to look at, or to change.
+        oddity: Why a column that looks like something else is text; empty for any other.
+    """
+
+    name: str
+    dtype: pl.DataType
+    nullable: bool
+    bounds: tuple[float, float | None] | None = None
+    times: tuple[timedelta, timedelta] | tuple[datetime, datetime] | None = None
+    choices: tuple[str, ...] = ()
+    evidence: str = ""
+    edit: str = ""
+    oddity: str = ""
+
+
+@dataclass(frozen=True)
+class InferredKey:
+    """Columns that identify a row.
+
+    Attributes:
+        columns: The key; the time that orders the table first.
+        duplicates: Share of the sample's rows that repeat an earlier row's key.
+        evidence: What was seen, for people.
+        edit: What to look at, or to change.
+    """
+
+    columns: tuple[str, ...]
+    duplicates: float
+    evidence: str
+    edit: str
+
+
+@dataclass(frozen=True)
+class InferredTable:
+    """What the sample says of a table.
+
+    Attributes:
+        columns: In the order of the source.
+        key: What identifies a row.
+        time: Column that orders the rows in time, never null in the sample; empty for none.
+        null_words: Words for a missing value beside those that the dialect has anyway.
+        rows: Rows of the sample.
+    """
+
+    columns: tuple[InferredColumn, ...]
+    key: InferredKey
+    time: str
+    null_words: tuple[str, ...] = field(default=())
+    rows: int = 0
+
+
+def infer_table(
+    rows: pl.DataFrame,
+    days: pl.Series | None = None,
+    dated: Sequence[str] | None = None,
+    unique: Sequence[str] = (),
+) -> InferredTable:
+    """What the sample `rows` says.
+
+    Args:
+        rows: The sample; columns of text are tried as other types, columns of other types keep theirs.
+        days: The day of each row's partition (dates), where partitions are days.
+        dated: Columns of time that are bound to that day; None for all that the sample shows to be.
+        unique: Columns that the source itself declares to identify a row.
+    """
+    null_words = tuple(word for word in NULL_WORDS if any(_is_null_word(rows[name], word) for name in rows.columns))
+    plain = rows.with_columns(pl.col(pl.String).replace(list(null_words), None)) if null_words else rows
+    types = {name: infer_type(plain[name]) for name in plain.columns}
+    typed = plain.select(_parsed(plain[name], dtype) for name, dtype in types.items())
+    columns = tuple(
+        infer_column(plain[name], typed[name], days if dated is None or name in dated else None)
+        for name in typed.columns
+    )
+    time = infer_time(typed, days)
+    return InferredTable(columns, infer_key(typed, time, unique), time, null_words, rows.height)
+
+
+# Types
+
+
+def infer_type(values: pl.Series) -> pl.DataType:
+    """The type as which the contract reads every value exactly; text where there is none, or only an identifier."""
+    if values.dtype == pl.Null or not values.count():
+        return pl.String()
+    if values.dtype != pl.String:
+        return _declared_type(values.dtype)
+    if values.str.contains(LEADING_ZERO).any():
+        return pl.String()
+    if values.drop_nulls().str.contains(WHOLE_NUMBER).all():  # not as floats, if they are beyond 64 bits
+        return pl.Int64() if _fits(values, pl.Int64()).all() else pl.String()
+    return next((dtype for dtype in CANDIDATES if _fits(values, dtype).all()), pl.String())
+
+
+def _declared_type(dtype: pl.DataType) -> pl.DataType:
+    """What a contract declares for a type that the source declares."""
+    if dtype.is_integer():
+        return pl.Int64()
+    if dtype.is_float():
+        return pl.Float64()
+    return UTC_MICROSECONDS if isinstance(dtype, pl.Datetime) else dtype
+
+
+def _fits(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Whether each value that is not null is one of this type."""
+    parsed = _parsed(values.drop_nulls(), dtype)
+    return parsed.is_finite().fill_null(value=False) if dtype.is_float() else parsed.is_not_null()
+
+
+def _parsed(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """The values as the contract reads them: null where one is none of this type."""
+    parsed = parse(pl.col(values.name), values.dtype, dtype)
+    if parsed is None:
+        return pl.Series(values.name, [None] * len(values), dtype)
+    return values.to_frame().select(parsed.alias(values.name)).to_series()
+
+
+def _is_null_word(values: pl.Series, word: str) -> bool:
+    """Whether the column is text only because of `word` (or of several such words)."""
+    if values.dtype != pl.String or not (values == word).any():
+        return False
+    known = values.filter(~values.is_in(NULL_WORDS))
+    return known.count() > 0 and infer_type(known) != pl.String
+
+
+# Columns
+
+
+def infer_column(text: pl.Series, values: pl.Series, days: pl.Series | None) -> InferredColumn:
+    """What a column says, as it came (`text`) and as its type (`values`)."""
+    known = values.drop_nulls()
+    nulls = f"{values.null_count() / len(values):.1%} null" if values.null_count() else "no null"
+    column = InferredColumn(values.name, values.dtype, nullable=len(known) < len(values) or not len(values))
+    if not len(known):
+        return replace(column, evidence="no value", edit="the type: nothing is known of it")
+    column = replace(column, evidence=f"{nulls}; {_examples(text)}")
+    if values.dtype.is_numeric() and not isinstance(values.dtype, pl.Decimal):
+        return _with_bounds(column, known)
+    if values.dtype == UTC_MICROSECONDS:
+        return _with_times(column, known, None if days is None else days.filter(values.is_not_null()))
+    if values.dtype == pl.Date:
+        return replace(column, evidence=f"{column.evidence}; {_range(known)}")
+    return _with_choices(column, known) if values.dtype == pl.String else column
+
+
+def _with_bounds(column: InferredColumn, known: pl.Series) -> InferredColumn:
+    low, high = _extremes(known)
+    seen = f"{column.evidence}; {low:,} to {high:,}"
+    if len(known) < MIN_ROWS:
+        return replace(column, evidence=seen, edit=f"bounds: too few values ({len(known)}) to say")
+    if _is_counter(known):
+        return replace(column, bounds=(0, None) if low >= 0 else None, evidence=f"{seen}; each row another one")
+    edit = "bounds: what was seen, wider by as much on either side"
+    return replace(column, bounds=head_room(low, high), evidence=seen, edit=edit)
+
+
+def _is_counter(known: pl.Series) -> bool:
+    """An identifier or a running number: it has no greatest value."""
+    return known.n_unique() == len(known) and (known.dtype.is_integer() or known.is_sorted())
+
+
+def head_room(low: float, high: float) -> tuple[float, float]:
+    """Bounds around what was seen: as wide again on either side, in two digits, and not below 0 if nothing was."""
+    span = high - low or abs(high) or 1
+    below, above = _rounded(low - span, math.floor), _rounded(high + span, math.ceil)
+    below = max(below, 0) if low >= 0 else below
+    return (int(below), int(above)) if isinstance(low, int) else (float(below), float(above))
+
+
+def _rounded(value: float, outward: Callable[[float], int]) -> float:
+    if not value:
+        return 0
+    unit = 10 ** (math.floor(math.log10(abs(value))) - 1)
+    return float(outward(value / unit) * unit) if unit < 1 else outward(value / unit) * int(unit)
+
+
+def _with_times(column: InferredColumn, known: pl.Series, days: pl.Series | None) -> InferredColumn:
+    seen = f"{column.evidence}; {_range(known)}"
+    window = None if days is None else _window(known, days)
+    if window:
+        first, end = (bound // timedelta(hours=1) for bound in window)
+        edit = "" if window == WHOLE_DAY else "within: what was seen, and two hours more"
+        evidence = f"{seen}; all from hour {first} to {end} of their partition's day (UTC)"
+        return replace(column, times=window, evidence=evidence, edit=edit)
+    first, last = (time.year // 10 * 10 for time in _extremes(known))
+    if last >= OPEN_END:
+        return replace(column, evidence=seen, edit="times that stand for an open end")
+    bounds = (datetime(max(first - 10, 1), 1, 1, tzinfo=UTC), datetime(max(last + 20, 2100), 1, 1, tzinfo=UTC))
+    return replace(column, times=bounds, evidence=seen, edit="within: a decade more than was seen")
+
+
+def _window(times: pl.Series, days: pl.Series) -> tuple[timedelta, timedelta] | None:
+    """Hours of the partition's day that hold every time; None if it is no time of that day."""
+    first, last = (seconds / 3600 for seconds in _extremes((times - days.cast(UTC_MICROSECONDS)).dt.total_seconds()))
+    if first >= 0 and last < WHOLE_DAY[1] / timedelta(hours=1):
+        return WHOLE_DAY
+    if first < EARLIEST_HOUR or last > LATEST_HOUR:
+        return None
+    return timedelta(hours=math.floor(first) - 2), timedelta(hours=math.floor(last) + 3)
+
+
+def _with_choices(column: InferredColumn, known: pl.Series) -> InferredColumn:
+    oddity, edit = _why_text(known)
+    if oddity:
+        return replace(column, evidence=f"{column.evidence}; {oddity}", edit=edit, oddity=oddity)
+    counts = known.value_counts()
+    least, _ = _extremes(counts["count"])
+    if len(known) < MIN_ROWS or least < MIN_SEEN or not 1 < counts.height <= MAX_CHOICES:
+        return column
+    evidence = f"{column.evidence}; {counts.height} different, each at least {least} times"
+    choices = tuple(sorted(counts[known.name]))
+    return replace(column, choices=choices, evidence=evidence, edit="one_of: add what else may come")
+
+
+def _extremes(values: pl.Series) -> tuple[Any, Any]:
+    """The least and the greatest value."""
+    return values.min(), values.max()
+
+
+def _range(values: pl.Series) -> str:
+    return " to ".join(map(str, _extremes(values)))
+
+
+def _why_text(known: pl.Series) -> tuple[str, str]:
+    """Why a column that looks like something else stays text, and what to do; empty for a column of texts."""
+    for looks, oddity, edit in LOOKALIKES:
+        if known.str.contains(looks).all():
+            return oddity, edit
+    for dtype in CANDIDATES:
+        fits = _fits(known, dtype)
+        share = fits.sum() / len(known)
+        if share > MOST:
+            kind = TYPE_NAMES.get(dtype, str(dtype))
+            others = _examples(known.filter(~fits))
+            return (
+                f"{kind} in {share:.1%} of the rows, and others such as {others}: text",
+                f"{kind}, to reject the others",
+            )
+    return "", ""
+
+
+def _examples(values: pl.Series) -> str:
+    shown = map(str, values.drop_nulls().unique(maintain_order=True).head(2).to_list())
+    return ", ".join(repr(text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…") for text in shown)
+
+
+# Times and keys
+
+
+def infer_time(typed: pl.DataFrame, days: pl.Series | None = None) -> str:
+    """The column that orders rows in time: a time or date without nulls; empty if there is none.
+
+    Of several, one that lies in its partition's day comes first, then one whose name says so and does not speak of
+    updates, then a time before a date, then the leftmost.
+    """
+    kinds = {name: dtype for name, dtype in typed.schema.items() if dtype in (UTC_MICROSECONDS, pl.Date)}
+    known = [name for name in kinds if typed.height and not typed[name].null_count()]
+
+    def rank(name: str) -> tuple[bool, bool, bool, bool, int]:
+        in_day = days is not None and kinds[name] != pl.Date and _window(typed[name], days) is not None
+        return (
+            not in_day,
+            bool(UPDATED.search(name)),
+            not CREATED.search(name),
+            kinds[name] == pl.Date,
+            known.index(name),
+        )
+
+    return min(known, key=rank, default="")
+
+
+def infer_key(typed: pl.DataFrame, time: str, unique: Sequence[str] = ()) -> InferredKey:
+    """The smallest set of columns whose values are never null and never repeated; the time first.
+
+    Where no set of up to three columns is unique, all columns together are the key.
+    """
+    if unique:
+        return InferredKey(
+            _led_by(time, unique), 0.0, f"{', '.join(unique)}: the source's own key", _lead_edit(time, unique)
+        )
+    if not typed.height:
+        return InferredKey(tuple(typed.columns), 0.0, "no row", "the columns that identify a row")
+    found = next((names for names in _sets(typed) if _is_unique(typed, names)), None)
+    if found:
+        evidence = f"{', '.join(found)}: no value repeated in {typed.height:,} rows"
+        return InferredKey(_led_by(time, found), 0.0, evidence, _lead_edit(time, found))
+    repeated = 1 - typed.n_unique() / typed.height
+    evidence = f"no {MAX_KEY_COLUMNS} columns are unique; of all together, {repeated:.1%} of the rows repeat one before"
+    return InferredKey(
+        tuple(typed.columns), repeated, evidence, "the columns that identify a row; rows that repeat a key are rejected"
+    )
+
+
+def _sets(typed: pl.DataFrame) -> Iterator[tuple[str, ...]]:
+    """Sets of columns that may be a key, smallest first; in one size those of identifiers, then times, first."""
+    counts = {name: typed[name].n_unique() for name in typed.columns if _may_identify(typed[name])}
+    ranked = sorted(counts, key=lambda name: (_rank(typed[name]), list(typed.columns).index(name)))
+    chosen = sorted(ranked, key=lambda name: -counts[name])[:KEY_CANDIDATES]
+    names = [name for name in ranked if name in chosen]
+    for size in range(1, MAX_KEY_COLUMNS + 1):
+        for found in combinations(names, size):
+            if math.prod(counts[name] for name in found) >= typed.height:
+                yield found
+
+
+def _may_identify(values: pl.Series) -> bool:
+    return not values.null_count() and not (
+        values.dtype.is_float() or values.dtype.is_nested() or values.dtype == pl.Boolean
+    )
+
+
+def _rank(values: pl.Series) -> int:
+    if ID.search(values.name):
+        return 0
+    return 1 if values.dtype in (UTC_MICROSECONDS, pl.Date) else 2
+
+
+def _is_unique(typed: pl.DataFrame, names: Iterable[str]) -> bool:
+    return not typed.select(pl.struct(*names).is_duplicated().any()).item()
+
+
+def _led_by(time: str, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((time, *names) if time else names))
+
+
+def _lead_edit(time: str, names: Sequence[str]) -> str:
+    if not time:
+        return "a time in front, if there is one: uniqueness then costs little as the table grows"
+    if time in names:
+        return ""
+    return (
+        f"{time} leads, so that uniqueness costs little as the table grows; without it, one key is one row at any time"
+    )
+
+
+def as_days(partitions: Sequence[str]) -> list[date] | None:
+    """The partitions as days; None unless all are."""
+    try:
+        return [date.fromisoformat(name) for name in partitions]
+    except ValueError:
+        return None

@@ -1,0 +1,157 @@
+"""A sample of a database table: its first rows, what the database declares of it, and how ingest is to read it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from headrace.dataset import UTC_MICROSECONDS, TableSource
+from headrace.ingest.database.read_transaction import open_read_transaction
+from headrace.templates.csv_sample import SampleError
+from headrace.templates.inference import UPDATED, infer_key, infer_time
+
+MOST_ROWS = 20_000
+SQLITE_FILE = b"SQLite format 3\0"
+DECIMALS = re.compile(r"^-?\d+(?:\.(\d+))?$")
+PRECISION = 38
+
+
+@dataclass(frozen=True)
+class TableSample:
+    """Rows of a table, and where it is.
+
+    Attributes:
+        table: Its name, with its schema where the sample's address has one.
+        address: SQLAlchemy address of the database, with its password.
+        where: The same for people, without it.
+        rows: The sample, with the types in which ingest reads them.
+        key: Columns of the primary key; empty if there is none.
+    """
+
+    table: str
+    address: str
+    where: str
+    rows: pl.DataFrame
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """How ingest is to read a table, and why so.
+
+    Attributes:
+        watermark: Column that moves when a row changes.
+        watermark_evidence: What was seen, and what it means.
+        partition_by: Column of time whose day is the partition; None for one partition.
+        partition_evidence: What was seen.
+    """
+
+    watermark: str
+    watermark_evidence: str
+    partition_by: str | None
+    partition_evidence: str
+
+
+def is_sqlite_file(path: Path) -> bool:
+    """Whether the file is a SQLite database."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(SQLITE_FILE)) == SQLITE_FILE
+
+
+def sample_table(address: str, table: str | None) -> TableSample:
+    """Rows of a table at an address such as `postgresql://user@host/database#table`.
+
+    Raises:
+        SampleError: The address cannot be parsed, or no table is named.
+        HeadraceError: The database cannot be read.
+    """
+    url, name = _parse(address, table)
+    with open_read_transaction(url.render_as_string(hide_password=False)) as transaction:
+        sample = transaction.read_sample(name, MOST_ROWS)
+    frame = pl.from_arrow(sample.rows)
+    rows = frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+    where = f"{url.render_as_string(hide_password=True)}, table {name}"
+    return TableSample(
+        name,
+        url.render_as_string(hide_password=False),
+        where,
+        _with_decimals(rows, sample.native_types),
+        sample.primary_key,
+    )
+
+
+def plan_table(sample: TableSample) -> TablePlan:
+    """How to read the table, as far as its columns say."""
+    watermark, why = _watermark(sample)
+    times = sample.rows.select(
+        name for name, dtype in sample.rows.schema.items() if _is_day(dtype) and not UPDATED.search(name)
+    )
+    partition_by = infer_time(times) or None
+    if partition_by:
+        evidence = f"{partition_by} has no null and its name does not speak of updates; the partition is its UTC day"
+    else:
+        evidence = "no time or date without nulls that stays as it is: the whole table is read when anything changed"
+    return TablePlan(watermark, why, partition_by, evidence)
+
+
+def table_source(sample: TableSample, plan: TablePlan, variable: str) -> TableSource:
+    """The declaration of where the table is; `variable` holds the address of its database."""
+    key = sample.key or infer_key(sample.rows, "").columns
+    return TableSource(sample.table, tuple(key), plan.watermark, plan.partition_by, variable)
+
+
+def _parse(address: str, table: str | None) -> tuple[URL, str]:
+    text, _, fragment = address.partition("#")
+    name = table or fragment
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise SampleError(
+            "The database address cannot be parsed: expected postgresql://user:password@host:port/database#table or"
+            " sqlite:///path#table. Its text is not shown because it may contain a password."
+        ) from None
+    if not name:
+        raise SampleError(
+            f"{url.render_as_string(hide_password=True)}: which table? Add `#TABLE` to the address, or `--table TABLE`."
+        )
+    if url.get_backend_name() == "sqlite" and url.database:
+        url = url.set(database=str(Path(url.database).absolute()))
+    return url, name
+
+
+def _with_decimals(rows: pl.DataFrame, native_types: Mapping[str, str]) -> pl.DataFrame:
+    """PostgreSQL's numeric, which arrives as text, as decimals of the scale that the sample shows."""
+    scales = {name: _scale(rows[name]) for name, kind in native_types.items() if kind == "numeric"}
+    known = {name: scale for name, scale in scales.items() if scale is not None}
+    return rows.with_columns(pl.col(name).cast(pl.Decimal(PRECISION, scale)) for name, scale in known.items())
+
+
+def _scale(values: pl.Series) -> int | None:
+    """Most decimals of any value; None if one is no plain number (NaN), or there is none."""
+    found = [DECIMALS.match(value) for value in values.drop_nulls()]
+    return max(len(hit[1] or "") for hit in found if hit) if found and all(found) else None
+
+
+def _watermark(sample: TableSample) -> tuple[str, str]:
+    times = [name for name, dtype in sample.rows.schema.items() if isinstance(dtype, pl.Datetime)]
+    updated = next((name for name in times if UPDATED.search(name)), None)
+    if updated:
+        return updated, f"{updated} is a time whose name says that it moves with every change"
+    moves = "an UPDATE that leaves it as it is, is not seen (`headrace ingest --full-refresh` reads everything)"
+    numbers = [name for name, dtype in sample.rows.schema.items() if dtype.is_integer()]
+    fallback = next(iter(times or _preferred(numbers, sample.key) or sample.rows.columns))
+    return fallback, f"no column's name says that it moves with every change; {fallback} stands in for it: {moves}"
+
+
+def _preferred(names: Sequence[str], key: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda name: name not in key)
+
+
+def _is_day(dtype: pl.DataType) -> bool:
+    return dtype in (UTC_MICROSECONDS, pl.Date)
