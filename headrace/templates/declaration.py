@@ -10,7 +10,7 @@ import dataframely as dy
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, ObjectSource, TableSource
-from headrace.templates.inference import InferredColumn, InferredTable
+from headrace.templates.inference import InferredColumn, InferredTable, is_pattern
 from headrace.templates.python_code import (
     call,
     class_name,
@@ -22,10 +22,8 @@ from headrace.templates.python_code import (
     snake_case,
     wrapped,
 )
+from headrace.validate.names import FAILED_CHECKS, MARK, ROW
 from headrace.validate.readers import CsvDialect
-
-RESERVED_RAW = frozenset({"", "_row", "_failed_checks"})
-"""Names that a contract cannot give a raw column: none at all, and those of the columns of rejected tables."""
 
 COLUMN_TYPES: Mapping[pl.DataType, str] = {
     pl.Boolean(): "dy.Bool",
@@ -89,7 +87,7 @@ class ColumnNames:
             wanted = plain if plain[0].isalpha() else f"column_{plain}"
             validated[name] = _unused(wanted, validated.values())
         attributes = {name: f"{new}_" if _is_taken(new) else new for name, new in validated.items()}
-        read_as = {name: validated[name] if name in RESERVED_RAW else name for name in names}
+        read_as = {name: validated[name] if _is_reserved(name) else name for name in names}
         return cls(attributes, read_as, validated)
 
 
@@ -97,6 +95,11 @@ def _unused(name: str, used: Iterable[str]) -> str:
     taken = set(used)
     candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
     return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether a contract cannot have a column of this name, so that `read` must give it another."""
+    return not name or is_pattern(name) or name in {ROW, FAILED_CHECKS} or name.startswith(MARK)
 
 
 def _is_taken(name: str) -> bool:
@@ -132,7 +135,7 @@ def _dataset_module(draft: SourceDraft, owner: str) -> str:
     )
     return (
         f'"""The dataset `{draft.dataset}`."""\n\n'
-        "from headrace.dataset import Dataset\n"
+        "from headrace import Dataset\n"
         f"from pipelines.{draft.dataset}.sources import {draft.name}\n\n"
         f"{dataset}\n"
     )
@@ -172,16 +175,14 @@ def _imports(draft: SourceDraft) -> str:
             for name in (("UTC", "datetime") if isinstance(first, datetime) else ("timedelta",))
         }
     )
-    columns = sorted(
-        {
-            *(["one_of"] if any(column.choices for column in table.columns) else []),
-            *(["TimeBounds"] if times else []),
-            *(["utc_time"] if any(column.dtype == UTC_MICROSECONDS for column in table.columns) else []),
-        },
-        key=lambda name: (name.islower(), name),
-    )
-    location = type(draft.location).__name__
-    reader = "CsvDialect, read_csv" if draft.dialect else "read_parquet"
+    names = {
+        type(draft.location).__name__,
+        "Source",
+        *({"CsvDialect", "read_csv"} if draft.dialect else {"read_parquet"}),
+        *({"one_of"} if any(column.choices for column in table.columns) else ()),
+        *({"TimeBounds"} if times else ()),
+        *({"utc_time"} if any(column.dtype == UTC_MICROSECONDS for column in table.columns) else ()),
+    }
     lines = [
         *([f"from datetime import {', '.join(moments)}"] if moments else []),
         "from pathlib import Path",
@@ -189,9 +190,7 @@ def _imports(draft: SourceDraft) -> str:
         "import dataframely as dy",
         "import polars as pl",
         "",
-        f"from headrace.dataset import {', '.join(sorted((location, 'Source')))}",
-        *([f"from headrace.validate.columns import {', '.join(columns)}"] if columns else []),
-        f"from headrace.validate.readers import {reader}",
+        f"from headrace import {', '.join(sorted(names, key=lambda name: (name.islower(), name)))}",
     ]
     return "\n".join(lines)
 

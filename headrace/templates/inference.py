@@ -6,16 +6,15 @@ names no zone gets none.
 """
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import combinations
 from typing import Any
 
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS
+from headrace.templates.key_inference import WHOLE_DAY, InferredKey, hours_of_day, infer_key, infer_time
 from headrace.validate.parsing import NAIVE_TIME, parse
 
 CANDIDATES: tuple[pl.DataType, ...] = (
@@ -38,20 +37,9 @@ MAX_CHOICES, MIN_SEEN = 20, 5
 """A closed set has at most so many values, each seen at least so often: none that was seen once, so that a further
 value is unlikely (Good and Turing: the chance of an unseen value is about the share of values seen once)."""
 
-WHOLE_DAY = (timedelta(0), timedelta(days=1))
-EARLIEST_HOUR, LATEST_HOUR = -26, 50
-"""Hours of a UTC day beyond which a time cannot be of that day in any time zone, even with a day of delay."""
-
 OPEN_END = 9000
 """From this year on, a time stands for "no end" rather than for a time."""
 
-MAX_KEY_COLUMNS = 3
-KEY_CANDIDATES = 12
-"""Most columns that are combined: 12 columns give 298 sets of up to three."""
-
-CREATED = re.compile(r"(^|_)(at|time|timestamp|ts|datetime|date|on)$|^(time|timestamp|created|event)", re.IGNORECASE)
-UPDATED = re.compile(r"updat|modif|chang|last_", re.IGNORECASE)
-ID = re.compile(r"(^|_)(id|uuid|guid|key|code|no|nr|number)$", re.IGNORECASE)
 LEADING_ZERO = r"^-?0\d+$"
 WHOLE_NUMBER = r"^-?\d+$"
 LOOKALIKES = (
@@ -65,6 +53,9 @@ LOOKALIKES = (
     ),
 )
 """Form of every value, what such values are, and what to do about them."""
+
+VALUE = "value"
+"""A column's name in a query of ours: Polars would take some names of data, such as `^a$`, for patterns."""
 
 MOST = 0.5
 SHOWN_LETTERS = 30
@@ -96,23 +87,6 @@ class InferredColumn:
     evidence: str = ""
     edit: str = ""
     oddity: str = ""
-
-
-@dataclass(frozen=True)
-class InferredKey:
-    """Columns that identify a row.
-
-    Attributes:
-        columns: The key; the time that orders the table first.
-        duplicates: Share of the sample's rows that repeat an earlier row's key.
-        evidence: What was seen, for people.
-        edit: What to look at, or to change.
-    """
-
-    columns: tuple[str, ...]
-    duplicates: float
-    evidence: str
-    edit: str
 
 
 @dataclass(frozen=True)
@@ -148,16 +122,32 @@ def infer_table(
         dated: Columns of time that are bound to that day; None for all that the sample shows to be.
         unique: Columns that the source itself declares to identify a row.
     """
+    if patterns := [name for name in rows.columns if is_pattern(name)]:
+        return _with_names(infer_table(rows.rename({name: f" {name}" for name in patterns}), days, dated, unique))
     null_words = tuple(word for word in NULL_WORDS if any(_is_null_word(rows[name], word) for name in rows.columns))
     plain = rows.with_columns(pl.col(pl.String).replace(list(null_words), None)) if null_words else rows
     types = {name: infer_type(plain[name]) for name in plain.columns}
-    typed = plain.select(_parsed(plain[name], dtype) for name, dtype in types.items())
+    typed = pl.DataFrame({name: _parsed(plain[name], dtype) for name, dtype in types.items()})
     columns = tuple(
         infer_column(plain[name], typed[name], days if dated is None or name in dated else None)
         for name in typed.columns
     )
     time = infer_time(typed, days)
     return InferredTable(columns, infer_key(typed, time, unique), time, null_words, rows.height)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether Polars takes a column's name for a pattern of names."""
+    return name == "*" or (name.startswith("^") and name.endswith("$"))
+
+
+def _with_names(table: InferredTable) -> InferredTable:
+    """The table with the names of its columns as they are, instead of those that are no pattern."""
+    names = {column.name: column.name.removeprefix(" ") for column in table.columns}
+    names = {name: plain if is_pattern(plain) else name for name, plain in names.items()}
+    columns = tuple(replace(column, name=names[column.name]) for column in table.columns)
+    key = replace(table.key, columns=tuple(names[name] for name in table.key.columns))
+    return replace(table, columns=columns, key=key, time=names.get(table.time, ""))
 
 
 # Types
@@ -193,10 +183,10 @@ def _fits(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 def _parsed(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     """The values as the contract reads them: null where one is none of this type."""
-    parsed = parse(pl.col(values.name), values.dtype, dtype)
+    parsed = parse(pl.col(VALUE), values.dtype, dtype)
     if parsed is None:
         return pl.Series(values.name, [None] * len(values), dtype)
-    return values.to_frame().select(parsed.alias(values.name)).to_series()
+    return values.alias(VALUE).to_frame().select(parsed).to_series().alias(values.name)
 
 
 def _is_null_word(values: pl.Series, word: str) -> bool:
@@ -260,7 +250,7 @@ def _rounded(value: float, outward: Callable[[float], int]) -> float:
 
 def _with_times(column: InferredColumn, known: pl.Series, days: pl.Series | None) -> InferredColumn:
     seen = f"{column.evidence}; {_range(known)}"
-    window = None if days is None else _window(known, days)
+    window = None if days is None else hours_of_day(known, days)
     if window:
         first, end = (bound // timedelta(hours=1) for bound in window)
         edit = "" if window == WHOLE_DAY else "within: what was seen, and two hours more"
@@ -271,16 +261,6 @@ def _with_times(column: InferredColumn, known: pl.Series, days: pl.Series | None
         return replace(column, evidence=seen, edit="times that stand for an open end")
     bounds = (datetime(max(first - 10, 1), 1, 1, tzinfo=UTC), datetime(max(last + 20, 2100), 1, 1, tzinfo=UTC))
     return replace(column, times=bounds, evidence=seen, edit="within: a decade more than was seen")
-
-
-def _window(times: pl.Series, days: pl.Series) -> tuple[timedelta, timedelta] | None:
-    """Hours of the partition's day that hold every time; None if it is no time of that day."""
-    first, last = (seconds / 3600 for seconds in _extremes((times - days.cast(UTC_MICROSECONDS)).dt.total_seconds()))
-    if first >= 0 and last < WHOLE_DAY[1] / timedelta(hours=1):
-        return WHOLE_DAY
-    if first < EARLIEST_HOUR or last > LATEST_HOUR:
-        return None
-    return timedelta(hours=math.floor(first) - 2), timedelta(hours=math.floor(last) + 3)
 
 
 def _with_choices(column: InferredColumn, known: pl.Series) -> InferredColumn:
@@ -326,95 +306,6 @@ def _why_text(known: pl.Series) -> tuple[str, str]:
 def _examples(values: pl.Series) -> str:
     shown = map(str, values.drop_nulls().unique(maintain_order=True).head(2).to_list())
     return ", ".join(repr(text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…") for text in shown)
-
-
-# Times and keys
-
-
-def infer_time(typed: pl.DataFrame, days: pl.Series | None = None) -> str:
-    """The column that orders rows in time: a time or date without nulls; empty if there is none.
-
-    Of several, one that lies in its partition's day comes first, then one whose name says so and does not speak of
-    updates, then a time before a date, then the leftmost.
-    """
-    kinds = {name: dtype for name, dtype in typed.schema.items() if dtype in (UTC_MICROSECONDS, pl.Date)}
-    known = [name for name in kinds if typed.height and not typed[name].null_count()]
-
-    def rank(name: str) -> tuple[bool, bool, bool, bool, int]:
-        in_day = days is not None and kinds[name] != pl.Date and _window(typed[name], days) is not None
-        return (
-            not in_day,
-            bool(UPDATED.search(name)),
-            not CREATED.search(name),
-            kinds[name] == pl.Date,
-            known.index(name),
-        )
-
-    return min(known, key=rank, default="")
-
-
-def infer_key(typed: pl.DataFrame, time: str, unique: Sequence[str] = ()) -> InferredKey:
-    """The smallest set of columns whose values are never null and never repeated; the time first.
-
-    Where no set of up to three columns is unique, all columns together are the key.
-    """
-    if unique:
-        return InferredKey(
-            _led_by(time, unique), 0.0, f"{', '.join(unique)}: the source's own key", _lead_edit(time, unique)
-        )
-    if not typed.height:
-        return InferredKey(tuple(typed.columns), 0.0, "no row", "the columns that identify a row")
-    found = next((names for names in _sets(typed) if _is_unique(typed, names)), None)
-    if found:
-        evidence = f"{', '.join(found)}: no value repeated in {typed.height:,} rows"
-        return InferredKey(_led_by(time, found), 0.0, evidence, _lead_edit(time, found))
-    repeated = 1 - typed.n_unique() / typed.height
-    evidence = f"no {MAX_KEY_COLUMNS} columns are unique; of all together, {repeated:.1%} of the rows repeat one before"
-    return InferredKey(
-        tuple(typed.columns), repeated, evidence, "the columns that identify a row; rows that repeat a key are rejected"
-    )
-
-
-def _sets(typed: pl.DataFrame) -> Iterator[tuple[str, ...]]:
-    """Sets of columns that may be a key, smallest first; in one size those of identifiers, then times, first."""
-    counts = {name: typed[name].n_unique() for name in typed.columns if _may_identify(typed[name])}
-    ranked = sorted(counts, key=lambda name: (_rank(typed[name]), list(typed.columns).index(name)))
-    chosen = sorted(ranked, key=lambda name: -counts[name])[:KEY_CANDIDATES]
-    names = [name for name in ranked if name in chosen]
-    for size in range(1, MAX_KEY_COLUMNS + 1):
-        for found in combinations(names, size):
-            if math.prod(counts[name] for name in found) >= typed.height:
-                yield found
-
-
-def _may_identify(values: pl.Series) -> bool:
-    return not values.null_count() and not (
-        values.dtype.is_float() or values.dtype.is_nested() or values.dtype == pl.Boolean
-    )
-
-
-def _rank(values: pl.Series) -> int:
-    if ID.search(values.name):
-        return 0
-    return 1 if values.dtype in (UTC_MICROSECONDS, pl.Date) else 2
-
-
-def _is_unique(typed: pl.DataFrame, names: Iterable[str]) -> bool:
-    return not typed.select(pl.struct(*names).is_duplicated().any()).item()
-
-
-def _led_by(time: str, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((time, *names) if time else names))
-
-
-def _lead_edit(time: str, names: Sequence[str]) -> str:
-    if not time:
-        return "a time in front, if there is one: uniqueness then costs little as the table grows"
-    if time in names:
-        return ""
-    return (
-        f"{time} leads, so that uniqueness costs little as the table grows; without it, one key is one row at any time"
-    )
 
 
 def as_days(partitions: Sequence[str]) -> list[date] | None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from headrace.dataset import UTC_MICROSECONDS, TableSource
 from headrace.ingest.database.read_transaction import open_read_transaction
 from headrace.templates.csv_sample import SampleError
-from headrace.templates.inference import UPDATED, infer_key, infer_time
+from headrace.templates.key_inference import UPDATED, infer_key, infer_time
 
 MOST_ROWS = 20_000
 SQLITE_FILE = b"SQLite format 3\0"
@@ -89,9 +89,8 @@ def sample_table(address: str, table: str | None) -> TableSample:
 def plan_table(sample: TableSample) -> TablePlan:
     """How to read the table, as far as its columns say."""
     watermark, why = _watermark(sample)
-    times = sample.rows.select(
-        name for name, dtype in sample.rows.schema.items() if _is_day(dtype) and not UPDATED.search(name)
-    )
+    days = {column.name: column for column in sample.rows if _is_day(column.dtype)}
+    times = pl.DataFrame({name: column for name, column in days.items() if not UPDATED.search(name)})
     partition_by = infer_time(times) or None
     if partition_by:
         evidence = f"{partition_by} has no null and its name does not speak of updates; the partition is its UTC day"
@@ -129,7 +128,7 @@ def _with_decimals(rows: pl.DataFrame, native_types: Mapping[str, str]) -> pl.Da
     """PostgreSQL's numeric, which arrives as text, as decimals of the scale that the sample shows."""
     scales = {name: _scale(rows[name]) for name, kind in native_types.items() if kind == "numeric"}
     known = {name: scale for name, scale in scales.items() if scale is not None}
-    return rows.with_columns(pl.col(name).cast(pl.Decimal(PRECISION, scale)) for name, scale in known.items())
+    return rows.with_columns(rows[name].cast(pl.Decimal(PRECISION, scale)) for name, scale in known.items())
 
 
 def _scale(values: pl.Series) -> int | None:

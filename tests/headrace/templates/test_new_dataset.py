@@ -362,6 +362,8 @@ def test_columns_get_names_that_python_and_dataframely_take(folder: Path, writte
         "Größe (cm)",
         'a"b',
         "日本",
+        "^a$",
+        "*",
     ]
     rows = [[str(row * 100 + column) for column in range(len(names))] for row in range(3)]
     text = io.StringIO()
@@ -373,7 +375,7 @@ def test_columns_get_names_that_python_and_dataframely_take(folder: Path, writte
     assert result.accepted.height == 3
     assert set(result.accepted.columns) == {
         "order_id", "order_id_2", "column_2nd", "class", "filter", "columns", "row", "x", "unnamed", "grosse_cm", "a_b",
-        "unnamed_2",
+        "unnamed_2", "a", "unnamed_3",
     }  # fmt: skip
 
 

@@ -41,10 +41,11 @@ def test_objects_below_a_prefix_become_days_and_the_bucket_of_the_settings_is_no
         bucket.write(f"in/orders/2026-01-{day:02}.csv", f"order_id,shop,ordered_at,amount\n{lines}".encode())
     bucket.write("in/orders/README", b"not data")
     access = access_to(s3)
+    own = {**access, "HEADRACE_BUCKET": bucket.name}
 
-    told = project.headrace("new", "sales", "--from", f"s3://{bucket.name}/in/orders/", **access)
+    told = project.headrace("new", "sales", "--from", f"s3://{bucket.name}/in/orders/", settings=access)
     named = (project.root / "pipelines/sales/sources/orders.py").read_text()
-    project.headrace("new", "others", "--from", f"s3://{bucket.name}/in/orders", HEADRACE_BUCKET=bucket.name, **access)
+    project.headrace("new", "others", "--from", f"s3://{bucket.name}/in/orders", settings=own)
     unnamed = (project.root / "pipelines/others/sources/orders.py").read_text()
 
     assert f'bucket="{bucket.name}"' in named
@@ -54,7 +55,7 @@ def test_objects_below_a_prefix_become_days_and_the_bucket_of_the_settings_is_no
     assert "within=TimeBounds(timedelta(0), timedelta(days=1))" in named
     assert "1 others match nothing" in told
     for dataset in ("sales", "others"):
-        ran = project.headrace("run", dataset, HEADRACE_BUCKET=bucket.name, **access)
+        ran = project.headrace("run", dataset, settings=own)
         assert f"validated/{dataset}/orders: 3 computed" in ran
         assert "72 rows in, 0 rejected" in ran
 
@@ -109,9 +110,9 @@ def test_a_table_of_postgresql_is_declared_with_its_key_and_types_and_no_passwor
         "sales",
         "--from",
         f"{address}#crm.orders",
-        HEADRACE_DATABASE_URL=address,
+        settings={"HEADRACE_DATABASE_URL": address},
     )
-    ran = project.headrace("run", "sales", HEADRACE_DATABASE_URL=address)
+    ran = project.headrace("run", "sales", settings={"HEADRACE_DATABASE_URL": address})
 
     code = (project.root / "pipelines/sales/sources/orders.py").read_text()
     assert 'table="crm.orders"' in code
