@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY / "tests/support"))
 from pit_oracle import answer
 
 from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable
-from headrace.feast.local_store import tables_of
+from headrace.feast.local_store import local_feature_store
 from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
@@ -184,7 +184,7 @@ def ours(case: Case, folder: Path) -> Any:  # noqa: ANN401  an Arrow table
         )
         declared.append(FeatureTable(name, (f"{name}_id",), {}, ours, {"v": pl.Int64()}, TTL))
     dataset = Dataset(name="cases", description="", owner="", sources=(), features=tuple(declared), service="cases")
-    with tables_of(dataset, lake) as store:
+    with local_feature_store(dataset, lake) as store:
         references = [f"{name.split('__')[0]}__a:v" for name in columns(case)]
         found = store.get_historical_features(requests(case), references, full_feature_names=True).to_arrow()
         return found.rename_columns([name.replace("__a__", "__") for name in found.column_names])

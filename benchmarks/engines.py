@@ -158,11 +158,11 @@ def known(folder: Path) -> dict[str, Any]:
 
 def headrace(folder: Path, out: Path, most: int | None) -> None:
     """Ours, through Feast's API."""
-    from headrace.feast.local_store import tables_of  # noqa: PLC0415
+    from headrace.feast.local_store import local_feature_store  # noqa: PLC0415
     from headrace.feast.retrieval_job import HeadraceRetrievalJob  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    with tables_of(declared(folder), Lake.at(folder)) as store:
+    with local_feature_store(declared(folder), Lake.at(folder)) as store:
         job = store.get_historical_features(
             requests(folder, most), store.get_feature_service("bench"), full_feature_names=True
         )

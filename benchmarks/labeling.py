@@ -2,17 +2,17 @@
 
 The peer does what the SDK's documentation shows: `projects.import_tasks` in batches, and one `exports.as_json` of the
 whole project. Both send the same tasks in the same batches to a project of their own, and both are timed in this
-process; CPU is this client's and the server's. Others on the machine make wall times long, so look at the ratios.
+process; CPU is the client's and the server's. On a shared machine wall times are long, so look at the ratios.
 
 A collect looks ten minutes back, and lists what changed in that time. Here all answers are younger than that: the
-overlap is one second here, and one answer is given two seconds after the others, as if the others were older.
+overlap is set to one second, and one answer is given two seconds after the others, as if the others were older.
 
-The ratio of a collect when 1 % changed to a full one is told twice: as it is, and without what a collect costs when
+The ratio of a collect when 1 % changed to a full one is printed twice: as it is, and without what a collect costs when
 nothing changed at all (looking up the project, one empty listing). Neither counts the start of a process.
 
-Memory is the peak of a process that does nothing but collect all into an empty workspace, beside one that exports all.
+Memory is the peak of a process that only collects everything into an empty workspace, beside one that exports it.
 
-    python benchmarks/labeling.py [tasks | --full]
+    python benchmarks/labeling.py [number of tasks | --full]
 """
 
 import json
@@ -35,7 +35,9 @@ import polars as pl
 import psutil
 
 from headrace.dataset import Dataset, Input, LabelingTask
-from headrace.label import commands, sync
+from headrace.label import sync, tasks
+from headrace.label.collect import collect_annotations
+from headrace.label.send import send_tasks
 from headrace.settings import Settings
 from headrace.stack.control import running
 from headrace.stack.paths import StackPaths
@@ -61,7 +63,7 @@ def sample(params: dict[str, int], rides: pl.LazyFrame) -> pl.DataFrame:
 
 
 def task(row: Any) -> dict[str, Any]:  # noqa: ANN401  a row
-    """What is asked."""
+    """What the annotator reads."""
     return {"text": f"car {row['car']} was {row['late_min']} minutes late"}
 
 
@@ -87,13 +89,12 @@ class Cost:
         return self.cpu_s + self.server_s
 
     def __str__(self) -> str:
-        """For people."""
         return f"{self.wall_s:6.2f} s ({self.cpu_s:5.2f} CPU, server {self.server_s:5.2f})"
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Says what something costs.
+    """Measures what something costs.
 
     Attributes:
         server: The processes of the server.
@@ -120,17 +121,17 @@ def stack() -> Iterator[tuple[dict[str, str], Clock]]:
         yield dict(env), Clock([one for head in heads for one in (head, *head.children(recursive=True))])
 
 
-def workspace(root: Path, tasks: int) -> Lake:
-    """So many rides on some days, validated."""
+def workspace(root: Path, size: int) -> Lake:
+    """A workspace with validated rides on some days."""
     lake = Lake.at(root)
     began = datetime(2013, 1, 1, 12, tzinfo=UTC)
     entries = {}
     for day in range(DAYS):
-        cars = list(range(day, tasks, DAYS))
+        cars = list(range(day, size, DAYS))
         frame = pl.DataFrame({"car": cars, "late_min": [90] * len(cars)}).with_columns(
             pl.format("ride-{}", "car").alias("sample_id"),
             pl.lit(began + timedelta(days=day)).cast(pl.Datetime("us", "UTC")).alias("event_time"),
-            pl.lit("all").alias("why"),
+            pl.lit("all").alias("selection_reason"),
         )
         stored = lake.cache.add(partial(parquet.write, frame))
         entries[f"{began + timedelta(days=day):%Y-%m-%d}"] = Entry(stored.md5, stored.md5, stored.size, frame.height)
@@ -147,7 +148,7 @@ def answered(client: httpx.Client, title: str, bodies: list[Json]) -> list[int]:
     return _numbers(client, title)
 
 
-def main(tasks: int) -> None:
+def main(size: int) -> None:
     """Measure, and print."""
     sync.OVERLAP = timedelta(seconds=1)
     with stack() as (env, clock), tempfile.TemporaryDirectory() as folder:
@@ -155,11 +156,11 @@ def main(tasks: int) -> None:
         settings = Settings.model_validate(
             {"LABEL_STUDIO_URL": url, "LABEL_STUDIO_API_KEY": token, "HEADRACE_PSEUDONYM_KEY": "benchmark"}
         )
-        lake, timed = workspace(Path(folder) / "ours", tasks), clock.timed
-        send = timed(lambda: commands.send(DATASET, LABELING, lake, settings, {"sample": tasks}))
-        again = timed(lambda: commands.send(DATASET, LABELING, lake, settings, {"sample": tasks}))
-        every = commands.tasks_of(DATASET, LABELING, lake, {"sample": tasks}).values()
-        bodies: list[Json] = [{"data": data} for data in every]
+        lake, timed = workspace(Path(folder) / "ours", size), clock.timed
+        first = timed(lambda: send_tasks(DATASET, LABELING, lake, settings, {"sample": size}))
+        again = timed(lambda: send_tasks(DATASET, LABELING, lake, settings, {"sample": size}))
+        rows = tasks.draw_sample(DATASET, LABELING, lake, {"sample": size})
+        bodies: list[Json] = [{"data": data} for data in tasks.task_data(DATASET, LABELING, rows).values()]
         plain = _sdk(url, token)
         peer = timed(lambda: _import(plain, bodies))
         with httpx.Client(base_url=url, headers={"Authorization": f"Token {token}"}, timeout=600) as client:
@@ -167,37 +168,37 @@ def main(tasks: int) -> None:
             project = _project(client, ANSWERED.title)
             time.sleep(2 * sync.OVERLAP.total_seconds())
             _change(client, ours[-1:])
-            full = timed(lambda: commands.collect(DATASET, ANSWERED, lake, settings))
+            full = timed(lambda: collect_annotations(DATASET, ANSWERED, lake, settings))
             peer_full = timed(lambda: plain.projects.exports.as_json(project))
-            memory = _peak(_collect_elsewhere, Path(folder) / "elsewhere", tasks, settings)
+            memory = _peak(_collect_elsewhere, Path(folder) / "elsewhere", size, settings)
             peer_memory = _peak(_export_elsewhere, url, token, project)
-            nothing = timed(lambda: commands.collect(DATASET, ANSWERED, lake, settings))
+            nothing = timed(lambda: collect_annotations(DATASET, ANSWERED, lake, settings))
             changes = []
             for turn in range(REPEATS):
                 time.sleep(2 * sync.OVERLAP.total_seconds())
-                _change(client, ours[turn * tasks // 100 : (turn + 1) * tasks // 100])
-                changes.append(timed(lambda: commands.collect(DATASET, ANSWERED, lake, settings)))
+                _change(client, ours[turn * size // 100 : (turn + 1) * size // 100])
+                changes.append(timed(lambda: collect_annotations(DATASET, ANSWERED, lake, settings)))
             changed = sorted(changes, key=lambda cost: cost.wall_s)[REPEATS // 2]
             peer_changed = timed(lambda: plain.projects.exports.as_json(project))
             client.delete(f"/api/tasks/{ours[0]}/").raise_for_status()
-            gone = timed(lambda: commands.collect(DATASET, ANSWERED, lake, settings))
-    rows = [
-        ("send", send, peer),
+            gone = timed(lambda: collect_annotations(DATASET, ANSWERED, lake, settings))
+    lines = [
+        ("send", first, peer),
         ("send again, nothing missing", again, None),
         ("collect all", full, peer_full),
         ("collect, nothing new", nothing, None),
         ("collect, 1 % changed", changed, peer_changed),
         ("collect, one task deleted", gone, None),
     ]
-    print(f"{tasks} tasks, one answer each")
-    for name, mine, theirs in rows:
+    print(f"{size} tasks, one answer each")
+    for name, mine, theirs in lines:
         against = f"; plain SDK {theirs}, ratio {mine.wall_s / theirs.wall_s:.2f}" if theirs else ""
-        print(f"{name:28} {mine}, {tasks / mine.wall_s:8.0f} tasks/s{against}")
+        print(f"{name:28} {mine}, {size / mine.wall_s:8.0f} tasks/s{against}")
     net = (changed.wall_s - nothing.wall_s) / full.wall_s
     share, of_cpu = changed.wall_s / full.wall_s, changed.all_s / full.all_s
     print(f"1 % changed costs {share:.1%} of a full collect, {of_cpu:.1%} of its CPU, {net:.1%} net; target 5 %")
     print(f"peak memory: collect {memory:.0f} MB more than its imports, plain SDK {peer_memory:.0f} MB")
-    print(json.dumps({name: [mine.wall_s, theirs and theirs.wall_s] for name, mine, theirs in rows}))
+    print(json.dumps({name: [mine.wall_s, theirs and theirs.wall_s] for name, mine, theirs in lines}))
 
 
 def _peak(work: Callable[..., None], *args: object) -> float:
@@ -213,8 +214,8 @@ def _grown(work: Callable[..., None], *args: object) -> float:
     return int(peak) / 1024 - before
 
 
-def _collect_elsewhere(root: Path, tasks: int, settings: Settings) -> None:
-    commands.collect(DATASET, ANSWERED, workspace(root, tasks), settings)
+def _collect_elsewhere(root: Path, size: int, settings: Settings) -> None:
+    collect_annotations(DATASET, ANSWERED, workspace(root, size), settings)
 
 
 def _export_elsewhere(url: str, token: str, project: int) -> None:
@@ -224,7 +225,7 @@ def _export_elsewhere(url: str, token: str, project: int) -> None:
 def _sdk(url: str, token: str) -> Any:  # noqa: ANN401  its own type tells less
     from label_studio_sdk import LabelStudio  # noqa: PLC0415  its import is not what is measured
 
-    return LabelStudio(base_url=url, api_key=token, timeout=600)  # type: ignore[no-untyped-call]
+    return LabelStudio(base_url=url, api_key=token, timeout=600)
 
 
 def _import(client: Any, bodies: list[Json]) -> None:  # noqa: ANN401  the SDK's client

@@ -178,11 +178,11 @@ LabelingFunction = Callable[[Mapping[str, Any]], str | None]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a batch of labels must reach before it may be released; None asks for nothing.
+    """What labels must reach to be released; None asks for nothing.
 
     Attributes:
         agreement: Krippendorff's alpha of the answers: 1 is perfect, 0 is what chance gives.
-        gold: Share of the labels of gold items that are right.
+        gold: Share of the labels of gold items that are correct.
     """
 
     agreement: float | None = None
@@ -191,11 +191,11 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """What a model may learn an answer from, to weigh people against it and to doubt labels.
+    """What a model of the items learns from, to weigh annotators against it and to find label issues.
 
     Attributes:
-        table: State and name below the dataset of a table with the labeling's keys, one row an item.
-        featurize: A row of it → as many numbers for every row; a pure function.
+        table: State and name below the dataset of a table with the labeling task's keys, one row per item.
+        featurize: A row of it → numbers, equally many for every row; a pure function.
     """
 
     table: str
@@ -204,33 +204,34 @@ class ItemFeatures:
 
 @dataclass(frozen=True)
 class LabelingTask:
-    """A question that people answer about rows of the dataset, in Label Studio.
+    """A question that people answer about rows of the dataset in Label Studio.
 
     Attributes:
         name: The labels table's name in `labels/`.
         title: Project title, 3 to 50 characters.
         config: Label configuration (XML).
         control: Name of the control in it whose choice is the label.
-        choices: The labels it may give.
-        inputs: Keyword → table that the sample is drawn from and shown with.
-        sample: `sample(params=..., <keyword>=LazyFrame, ...)` → frame with `sample_id`, `event_time`, `why`, the keys
-            and the task's own fields; deterministic.
+        choices: The labels that it offers.
+        inputs: Keyword → table that the sample is drawn from.
+        sample: `sample(params=..., <keyword>=LazyFrame, ...)` → frame with `sample_id`, `event_time`,
+            `selection_reason`, the keys and the columns that `task` shows; deterministic.
         keys: Columns that join a label to its row.
         key_types: Key → Polars type, for keys that are not strings.
-        task: Sampled row → the task's data as the configuration shows it.
-        params: Parameters of the sample, for those that `params.yaml` does not have below `<dataset>.<labeling>`.
-        labeling_functions: What suggests an answer to people before they give theirs; none, no suggestion.
-        no_suggestion_share: Share of the items shown without a suggestion: they measure the functions, and how far
-            people follow.
-        annotators_per_item: People who answer an item.
-        max_annotators_per_item: Where they do not agree, more are asked, one at a time, up to so many.
-        consensus: How answers become a label: by majority; or people are weighed, against each other (`dawid_skene`)
-            or against a model of the items too (`crowdlab`, which needs `evidence`). A weight hangs on all answers:
-            the labels are one partition, and any new answer makes them anew, and known no earlier than it.
+        task: Sampled row → the task's data, as the configuration shows it.
+        params: Parameters of the sample, for those that `params.yaml` does not have below `<dataset>.<name>`.
+        labeling_functions: Functions that vote for an answer; people see what they suggest before they answer.
+        no_suggestion_share: Share of the items shown without a suggestion. They measure the functions, and how far
+            people follow suggestions.
+        annotators_per_item: How many people annotate each item.
+        max_annotators_per_item: Where they do not agree, more are asked, one at a time, up to this many.
+        consensus: How answers become a label: by majority vote, or by weighing the annotators against each other
+            (`dawid_skene`) or against a model of the items too (`crowdlab`, which needs `item_features`). Weights
+            depend on all answers: the labels are then one partition, every new answer recomputes all of them, and they
+            are known no earlier than the newest answer.
         item_features: What that model learns from; with it, the report lists labels that the model doubts.
-        gold: A table with the keys and the true answer in the column `answer`, for some of the items; only measures.
+        gold: A table with the keys and the true answer in the column `answer`, for some of the items. It only measures.
         thresholds: What the labels must reach to be released.
-        allowed_pii: Personal columns that people need to see to answer.
+        allowed_pii: Columns with personal data that people need to see to answer.
         files: Data files that its functions open, as paths below the project's root.
         modules: Where it is declared; found by itself.
     """

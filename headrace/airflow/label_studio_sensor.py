@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from typing import Any
 
 from airflow.sdk import BaseSensorOperator, Context
@@ -111,18 +110,18 @@ async def count_tasks(project_url: str) -> dict[str, int]:
 
 
 def _count_tasks(project_url: str) -> dict[str, int]:
-    from headrace.label.label_studio.client import Project, opened  # noqa: PLC0415  DAG files load this module, too
-    from headrace.label.label_studio.http import LabelStudioError, RefusedError  # noqa: PLC0415
-    from headrace.label.label_studio.progress import progress  # noqa: PLC0415
+    # The SDK takes a second to import, and DAG files load this module, too.
+    from headrace.label.label_studio.client import LabelStudioProject, open_label_studio  # noqa: PLC0415
+    from headrace.label.label_studio.errors import LabelStudioError  # noqa: PLC0415
+    from headrace.label.label_studio.finished import count_finished  # noqa: PLC0415
 
     url, _, number = project_url.rpartition("/projects/")
     token = os.environ.get("LABEL_STUDIO_API_KEY", "")
     try:
-        with opened(url, token, timeout_s=REQUEST_TIMEOUT_S, patience_s=0) as server:
-            answered, tasks = progress(server, Project(int(number), ""))
+        with open_label_studio(url, token, timeout_s=REQUEST_TIMEOUT_S, retry_timeout_s=0) as client:
+            answered, tasks = count_finished(client, LabelStudioProject(int(number), ""))
     except LabelStudioError as error:
-        failed = isinstance(error, RefusedError) and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        if error.is_transient or failed:
+        if error.is_transient:
             raise ConnectionError(str(error)) from None
         raise PermissionError(f"{error} {NEXT_STEP}") from None
     return {"answered": answered, "tasks": tasks}

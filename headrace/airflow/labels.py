@@ -7,7 +7,7 @@ Where annotators disagree, one more is asked. A wait holds no worker. It ends wh
 deadline; what is answered later is collected by the next run. Then the labels are measured: below the declared
 thresholds the run fails, above them a person accepts or rejects the new answers here (Required Actions); after a day
 without a decision they are accepted. A rejected answer is in no label from then on, whoever releases: not until the
-answer is corrected, or accepted with `headrace label accept … --all`. The rest is released.
+answer is corrected, or accepted with `headrace label accept … --include-reviewed`. The rest is released.
 
 A task is retried by itself where the cause may pass. Everything else fails at once:
 
@@ -41,7 +41,7 @@ ACCEPT, REJECT = "Accept", "Reject"
 DECIDE = """
 {%- set answer = ti.xcom_pull(task_ids='release.accept') or {} -%}
 headrace label {{ 'reject' if 'Reject' in answer.get('chosen_options', []) else 'accept' }} LABELING
- --until {{ ti.xcom_pull(task_ids='release.measure')['until'] }}
+ --before {{ ti.xcom_pull(task_ids='release.measure')['before'] }}
  --by {{ ((answer.get('responded_by_user') or {}).get('name') or 'nobody') | quoted }}
  --reason {{ ((answer.get('params_input') or {}).get('reason') or '') | quoted }} --json
 """
@@ -126,7 +126,7 @@ def _wait(task_id: str, title: str) -> LabelStudioSensor:
     return LabelStudioSensor(
         task_id=task_id,
         task_display_name=title,
-        project_url="{{ ti.xcom_pull(task_ids='send')['project'] }}",
+        project_url="{{ ti.xcom_pull(task_ids='send')['project_url'] }}",
         share="{{ params.share }}",
         hours="{{ params.hours }}",
         poll_interval_s="{{ params.poll_s }}",

@@ -90,14 +90,11 @@ def open_feature_store(*, workspace: Path | None = None) -> "Iterator[FeatureSto
         FeatureStoreError: The registry does not answer.
     """
     require_extra("feast", "headrace.open_feature_store()")
-    from headrace.feast.open import close_store, open_store  # noqa: PLC0415  Feast takes more than a second to import
+    from headrace.feast.open import feature_store  # noqa: PLC0415  Feast takes more than a second to import
 
     settings = load_settings(current_workspace(workspace))
-    store = open_store(settings.workspace / "feature_repo", settings)
-    try:
+    with feature_store(settings.workspace / "feature_repo", settings) as store:
         yield store
-    finally:
-        close_store(store)
 
 
 def _release(lake: Lake, dataset: str, release: str | None) -> str:

@@ -18,6 +18,8 @@ COPY_OPTIONS: Mapping[str, str] = {
 }
 """Format of a file → options of DuckDB's `COPY`."""
 
+FLOATS = ("DOUBLE", "FLOAT")
+
 
 class QueryError(HeadraceError):
     """DuckDB cannot run the statement."""
@@ -64,10 +66,20 @@ def write_result(tables: DatasetTables, statement: str, path: Path, kind: str) -
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with _result(tables, statement) as relation:
-            relation.query("result", f"COPY result TO {_literal(temporary)} ({COPY_OPTIONS[kind]})")
+            rows = _without_nan(relation) if kind == "json" else relation
+            rows.query("result", f"COPY result TO {_literal(temporary)} ({COPY_OPTIONS[kind]})")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _without_nan(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """NaN and infinity as null: JSON has neither, and DuckDB would write them all the same."""
+    columns = []
+    for column, kind in zip(relation.columns, relation.types, strict=True):
+        name = '"' + column.replace('"', '""') + '"'
+        columns.append(f"CASE WHEN isfinite({name}) THEN {name} END AS {name}" if str(kind) in FLOATS else name)
+    return relation.project(", ".join(columns))
 
 
 def _literal(path: Path) -> str:

@@ -305,9 +305,9 @@ class DatasetTables(Mapping[str, DatasetTable]):
             MissingExtraError: Feast is not installed.
         """
         require_extra("feast", "DatasetTables.feature_store()")
-        from headrace.feast.local_store import tables_of  # noqa: PLC0415
+        from headrace.feast.local_store import local_feature_store  # noqa: PLC0415
 
-        return tables_of(self.declaration, self.lake, self.release)
+        return local_feature_store(self.declaration, self.lake, self.release)
 
     def __repr__(self) -> str:
         """A line per table."""

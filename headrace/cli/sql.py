@@ -41,7 +41,10 @@ def sql(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; by default standard output.")] = None,
 ) -> None:
-    """Query tables with DuckDB: each is a view, such as features.carrier_delays. Fetches only those that are named."""
+    """Query tables with DuckDB: each is a view, such as features.carrier_delays. Only those that are named are fetched.
+
+    Example: headrace sql flights "SELECT carrier, count(*) FROM validated.flights GROUP BY ALL" --release flights/3
+    """
     from headrace.catalog.open import open_dataset  # noqa: PLC0415
     from headrace.catalog.sql import format_result, write_result  # noqa: PLC0415
 

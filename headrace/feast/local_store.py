@@ -1,6 +1,6 @@
-"""A feature store of one's own over the tables of a workspace or a release, without a server or a publish.
+"""A local feature store over the tables of a workspace or a release, without a server or a publish.
 
-What it answers is a function of the tables and the declarations alone: a stage of `dvc.yaml` may depend on it.
+What it retrieves is a function of the tables and the declarations alone: a stage of `dvc.yaml` may depend on it.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ SQLITE = "headrace.feast.online_stores.sqlite.HeadraceSQLiteOnlineStore"
 
 # no failpoint: a registry in memory
 @contextmanager
-def tables_of(dataset: Dataset, lake: Lake, release: str = WORKSPACE) -> Iterator[FeatureStore]:
+def local_feature_store(dataset: Dataset, lake: Lake, release: str = WORKSPACE) -> Iterator[FeatureStore]:
     """A store whose service and views show the tables at `release`, by default as the workspace has them now.
 
     The offline store is the one of `feature_store.yaml`; registry and online store are new, empty and temporary.

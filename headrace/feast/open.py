@@ -67,6 +67,16 @@ def close_store(store: FeatureStore) -> None:
 
 
 @contextmanager
+def feature_store(repo: Path, settings: Settings) -> Iterator[FeatureStore]:
+    """The feature store of `open_store`, until the block ends."""
+    store = open_store(repo, settings)
+    try:
+        yield store
+    finally:
+        close_store(store)
+
+
+@contextmanager
 def written_only(store: FeatureStore) -> Iterator[Any]:
     """The registry, to write several objects: Feast would read all that is registered anew after each."""
     registry: Any = store.registry

@@ -6,7 +6,7 @@ from pathlib import Path
 from feast import Entity, FeatureService, FeatureView
 
 from headrace.feast.definitions import Standing, objects, refuse_same_names
-from headrace.feast.open import close_store, open_store
+from headrace.feast.open import feature_store
 from headrace.project.loading import load_datasets
 from headrace.settings import load_settings
 from headrace.workspace import use_project
@@ -27,12 +27,11 @@ def feast_objects(repository: Path) -> dict[str, Entity | FeatureView | FeatureS
         NameConflictError: Two datasets call a feature table or a service the same.
     """
     use_project(repository.parent)
-    store = open_store(repository, load_settings(repository.parent))
     loaded, broken = load_datasets()
     for error in broken.values():
         log.error("%s", error)
     datasets = [dataset for dataset in loaded if dataset.features]
     refuse_same_names(datasets)
-    every = [one for dataset in datasets for one in objects(dataset, Standing.of(store, dataset))]
-    close_store(store)
+    with feature_store(repository, load_settings(repository.parent)) as store:
+        every = [one for dataset in datasets for one in objects(dataset, Standing.of(store, dataset))]
     return {f"{one.name}_{type(one).__name__.lower()}": one for one in every}

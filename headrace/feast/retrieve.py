@@ -1,7 +1,6 @@
 """Training rows of what is published, by plain Feast calls: the same rows as `headrace.retrieve` at its release."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +8,7 @@ from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
 
 from headrace.dataset import Dataset
-from headrace.feast.open import close_store, open_store
+from headrace.feast.open import feature_store
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.retrieve.errors import FeatureStoreError
 from headrace.retrieve.retrieve import Published, feature_column, resolve_feature
@@ -21,21 +20,11 @@ def published_rows(lake: Lake, settings: Settings) -> Published:
     """Answers requests from what Feast's registry has as published."""
 
     def answer(dataset: Dataset, requests: Path, names: Sequence[str]) -> tuple[HeadraceRetrievalJob, str]:
-        with open_feature_store(lake, settings) as store:
+        with feature_store(lake.root / "feature_repo", settings) as store:
             job = feast_retrieval(dataset, store, requests, names)
             return job, str(store.get_feature_service(dataset.service).tags.get("release", ""))
 
     return answer
-
-
-@contextmanager
-def open_feature_store(lake: Lake, settings: Settings) -> Iterator[FeatureStore]:
-    """Feast's store, with what is published."""
-    store = open_store(lake.root / "feature_repo", settings)
-    try:
-        yield store
-    finally:
-        close_store(store)
 
 
 def get_features(

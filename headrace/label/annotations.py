@@ -1,6 +1,6 @@
-"""Label Studio's answer → annotations: what people did since we last looked, as events that are only ever added.
+"""Label Studio's tasks → annotation events: what people did since the last collect, in rows that are only ever added.
 
-Pure: what is known and what is seen go in, new events come out. Seeing the same twice gives no event.
+Pure functions: the known and the current state go in, new events come out. The same state twice gives no event.
 """
 
 import hashlib
@@ -14,35 +14,31 @@ from typing import Any
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, LabelingTask
-from headrace.errors import HeadraceError
-from headrace.label.aggregation import newest
+from headrace.label.aggregation import latest_events
+from headrace.label.errors import InvalidItemError
 
 Row = dict[str, Any]
-Place = tuple[str, int]
-"""Sample id and task: where an annotation is."""
+TaskKey = tuple[str, int]
+"""Sample id and task number."""
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What we hold of one task.
+class TaskState:
+    """What the annotations table holds of one task.
 
     Attributes:
-        changed_at: When the task had last changed, at the newest of our looks that brought an event.
-        stands: Annotation → its last event, for those that stand.
+        changed_at: When the task had last changed, as of the last collect that brought an event of it.
+        active: Annotation id → its last event, for those that were not deleted.
     """
 
     changed_at: datetime
-    stands: Mapping[str, Row]
+    active: Mapping[str, Row]
 
 
 SORT_KEYS = ("sample_id", "task_id", "annotation_id", "updated_at")
 
 
-class ItemError(HeadraceError):
-    """A sampled row, or the task made of it, is not what its declaration says."""
-
-
-def schema(keys: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+def annotation_schema(keys: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
     """Columns of the annotations table: the item, the annotation, what was answered, and when."""
     text, flag = pl.String(), pl.Boolean()
     return {
@@ -64,48 +60,55 @@ def schema(keys: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
     }
 
 
-def item_of(row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """What a task carries along to be joined back: event time and keys, as JSON."""
-    return {name: _as_json(row[name]) for name in dict.fromkeys(("event_time", *keys))}
+def item_key(row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """What a task carries under `item` to find its row again: event time and keys, as JSON."""
+    return {name: _to_json(row[name]) for name in dict.fromkeys(("event_time", *keys))}
 
 
-def day_of(item: Mapping[str, Any]) -> str:
-    """UTC day of the item's event time: its partition."""
-    return moment(item["event_time"]).date().isoformat()
+def partition_of(item: Mapping[str, Any]) -> str:
+    """UTC day of the item's event time."""
+    return parse_timestamp(item["event_time"]).date().isoformat()
 
 
-def known(history: pl.DataFrame) -> dict[Place, Looked]:
-    """What the events say of each task."""
-    stands: dict[Place, dict[str, Row]] = {}
-    for row in newest(history).filter(pl.col("event") != "deleted").iter_rows(named=True):
-        stands.setdefault((row["sample_id"], row["task_id"]), {})[row["annotation_id"]] = row
-    looks = history.group_by("sample_id", "task_id").agg(pl.col("task_changed_at").max())
-    return {(item, task): Looked(changed, stands.get((item, task), {})) for item, task, changed in looks.iter_rows()}
+def latest_states(history: pl.DataFrame) -> dict[TaskKey, TaskState]:
+    """The state of each task that the events in `history` add up to."""
+    active: dict[TaskKey, dict[str, Row]] = {}
+    for row in latest_events(history).filter(pl.col("event") != "deleted").iter_rows(named=True):
+        active.setdefault((row["sample_id"], row["task_id"]), {})[row["annotation_id"]] = row
+    changes = history.group_by("sample_id", "task_id").agg(pl.col("task_changed_at").max())
+    return {(item, task): TaskState(time, active.get((item, task), {})) for item, task, time in changes.iter_rows()}
 
 
-def seen(
+def parse_task(
     task: Mapping[str, Any], labeling: LabelingTask, keys: Mapping[str, pl.DataType], secret: str
 ) -> dict[str, Row]:
-    """Annotation → its state, for all annotations of a task as the server shows it."""
+    """Annotation id → its current state, for all annotations of a task as the server sends it.
+
+    Args:
+        task: The task with its annotations.
+        labeling: The question.
+        keys: The item's key columns and their types.
+        secret: Key of the annotators' pseudonyms.
+    """
     item = task["data"]["item"]
-    about = {
+    shared = {
         "sample_id": task["data"]["sample_id"],
-        "event_time": moment(item["event_time"]),
+        "event_time": parse_timestamp(item["event_time"]),
         **{name: _from_json(item.get(name), kind) for name, kind in keys.items()},
         "task_id": task["id"],
-        "task_changed_at": moment(task["updated_at"]),
+        "task_changed_at": parse_timestamp(task["updated_at"]),
     }
-    rows = (about | _state(annotation, labeling, secret) for annotation in task["annotations"])
+    rows = (shared | _parse_annotation(annotation, labeling, secret) for annotation in task["annotations"])
     return {row["annotation_id"]: row for row in rows}
 
 
-def events(before: Mapping[str, Row], now: Mapping[str, Row], deleted_at: datetime) -> Iterator[Row]:
-    """What happened to the annotations of one task.
+def diff_annotations(before: Mapping[str, Row], now: Mapping[str, Row], deleted_at: datetime) -> Iterator[Row]:
+    """What happened to the annotations of one task, as events.
 
     Args:
-        before: Its annotations that stood when we last looked.
-        now: Its annotations now.
-        deleted_at: When those that are gone went, as far as the server tells.
+        before: Annotation id → last event, of those that were active at the last collect.
+        now: Annotation id → current state.
+        deleted_at: The time to record for deletions, of which the server keeps none.
     """
     for name, row in now.items():
         if name not in before:
@@ -116,54 +119,58 @@ def events(before: Mapping[str, Row], now: Mapping[str, Row], deleted_at: dateti
         yield {**before[name], "event": "deleted", "updated_at": deleted_at, "task_changed_at": deleted_at}
 
 
-def pseudonym(account: object, secret: str) -> str:
-    """A name for an annotator that only the holder of the secret can lead back to the account."""
+def pseudonymize(account: object, secret: str) -> str:
+    """A name for an account that only the holder of the secret can trace back to it."""
     return hmac.new(secret.encode(), str(account).encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def moment(text: str) -> datetime:
-    """A time of the server, in UTC."""
+def parse_timestamp(text: str) -> datetime:
+    """A time as the server or the command line writes it, in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _state(annotation: Mapping[str, Any], labeling: LabelingTask, secret: str) -> Row:
+def _parse_annotation(annotation: Mapping[str, Any], labeling: LabelingTask, secret: str) -> Row:
     result = annotation["result"]
     account = annotation["completed_by"]
-    created_at = moment(annotation["created_at"])
+    created_at = parse_timestamp(annotation["created_at"])
     return {
-        "annotation_id": f"{annotation['id']}-{created_at:%Y%m%dT%H%M%S%fZ}",  # SQLite gives numbers again
-        "annotator": pseudonym(account["id"] if isinstance(account, dict) else account, secret),
-        "choice": _values(result, "choices", labeling.control),
-        "note": _values(result, "textarea"),
+        # SQLite gives the number of a deleted annotation to the next one: only together with its time it is unique.
+        "annotation_id": f"{annotation['id']}-{created_at:%Y%m%dT%H%M%S%fZ}",
+        "annotator": pseudonymize(account["id"] if isinstance(account, dict) else account, secret),
+        "choice": _join_values(result, "choices", labeling.control),
+        "note": _join_values(result, "textarea"),
         "was_cancelled": bool(annotation["was_cancelled"]),
         "lead_time_s": annotation["lead_time"],
         "created_at": created_at,
-        "updated_at": moment(annotation["updated_at"]),
+        "updated_at": parse_timestamp(annotation["updated_at"]),
         "result": json.dumps(result, sort_keys=True),
     }
 
 
-def _values(result: Sequence[Mapping[str, Any]], kind: str, control: str | None = None) -> str | None:
-    """What was answered in controls of a kind; more than one answer stays visible, and is then no choice we know."""
-    given = [
+def _join_values(result: Sequence[Mapping[str, Any]], kind: str, control: str | None = None) -> str | None:
+    """What was answered in controls of a kind. Several values are joined, so that they match no declared choice."""
+    values = [
         str(value)
         for part in result
         if part.get("type") == kind and control in (None, part.get("from_name"))
-        for value in _listed(part["value"].get("choices" if kind == "choices" else "text"))
+        for value in _as_list(part["value"].get("choices" if kind == "choices" else "text"))
     ]
-    return "; ".join(given) or None
+    return "; ".join(values) or None
 
 
-def _listed(value: Any) -> list[Any]:  # noqa: ANN401  one text or several
+def _as_list(value: Any) -> list[Any]:  # noqa: ANN401  one text or several
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _as_json(value: Any) -> Any:  # noqa: ANN401  any value of a row
+def _to_json(value: Any) -> Any:  # noqa: ANN401  any value of a row
     if isinstance(value, date | datetime):
         return value.isoformat()
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    raise ItemError(f"a key of a sample is {value!r}: expected a text, number, truth value, date or time.")
+    raise InvalidItemError(
+        f"a key of a sample is {value!r}: expected a text, number, truth value, date or time. Change `keys` in the"
+        " declaration."
+    )
 
 
 def _from_json(value: Any, kind: pl.DataType) -> Any:  # noqa: ANN401  any value of a row

@@ -1,56 +1,70 @@
-"""The Label Studio that the environment names, and the project in it that asks a question."""
+"""What the environment says about labeling: the server, the token, the key of pseudonyms; and the project there."""
 
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from headrace.dataset import LabelingTask
 from headrace.errors import NotConfiguredError
-from headrace.label.annotations import ItemError
-from headrace.label.sync import LabelsWouldVanishError
+from headrace.label.errors import LabelsWouldVanishError, NothingSentError
 from headrace.settings import Settings
 from headrace.text import pluralize
 
 if TYPE_CHECKING:
-    from headrace.label.label_studio.client import LabelStudio, Project
+    from headrace.label.label_studio.client import LabelStudioClient, LabelStudioProject
 
 
-def project_of(server: "LabelStudio", labeling: LabelingTask, *, holding: int = 0) -> "Project":
-    """The project of `labeling`.
-
-    Args:
-        server: Label Studio.
-        labeling: The question.
-        holding: Answers that were collected from it before.
-
-    Raises:
-        LabelsWouldVanishError: It is gone, and answers were collected from it.
-        ItemError: Nothing was sent yet.
-    """
-    found = server.find_project(labeling.title, labeling.config)
-    if found:
-        return found
-    where = f"Label Studio at {server.wire.url} has no project {labeling.title!r}"
-    if holding:
-        raise LabelsWouldVanishError(
-            f"{where}, but {pluralize(holding, 'answer')} {'was' if holding == 1 else 'were'} collected from it."
-            " Nothing was changed. Restore the server's data,"
-            " or give LABEL_STUDIO_URL the right server, then run the same command again."
-        )
-    raise ItemError(f"{where}: send the tasks first, with `headrace label send`.")
-
-
-def connect(settings: Settings) -> "AbstractContextManager[LabelStudio]":
+def connect(settings: Settings) -> "AbstractContextManager[LabelStudioClient]":
     """The Label Studio that the environment names.
 
     Raises:
         NotConfiguredError: It names none, or no token.
     """
-    from headrace.label.label_studio.client import opened  # noqa: PLC0415  no other verb needs an HTTP client
+    from headrace.label.label_studio.client import open_label_studio  # noqa: PLC0415  the SDK takes a second to import
 
     if not settings.label_studio_url or not settings.label_studio_token:
         raise NotConfiguredError(
-            "Labels need LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (a token of an account there), seen"
+            "Labeling needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (a token of an account there), found"
             f" {settings.label_studio_url or 'no address'} and {'a' if settings.label_studio_token else 'no'} token."
             " `headrace stack up` starts a server and writes both."
         )
-    return opened(settings.label_studio_url, settings.label_studio_token.get_secret_value())
+    return open_label_studio(settings.label_studio_url, settings.label_studio_token.get_secret_value())
+
+
+def find_project(client: "LabelStudioClient", labeling: LabelingTask, *, collected: int = 0) -> "LabelStudioProject":
+    """The project of a labeling task.
+
+    Args:
+        client: Label Studio.
+        labeling: The labeling task.
+        collected: How many answers were collected from it before.
+
+    Raises:
+        LabelsWouldVanishError: There is none, although answers were collected from it.
+        NothingSentError: There is none.
+    """
+    project = client.find_project(labeling.title, labeling.config)
+    if project:
+        return project
+    where = f"Label Studio at {client.url} has no project {labeling.title!r}"
+    if collected:
+        raise LabelsWouldVanishError(
+            f"{where}, but {pluralize(collected, 'answer')} {'was' if collected == 1 else 'were'} collected from it."
+            " Nothing was changed. Restore the server's data, or set LABEL_STUDIO_URL to the right server, then run the"
+            " same command again."
+        )
+    raise NothingSentError(f"{where}: send the tasks first, with `headrace label send`.")
+
+
+def pseudonym_key(settings: Settings) -> str:
+    """The key that annotators' and reviewers' pseudonyms are made with.
+
+    Raises:
+        NotConfiguredError: There is none.
+    """
+    if not settings.pseudonym_key:
+        raise NotConfiguredError(
+            "Collecting needs HEADRACE_PSEUDONYM_KEY: annotators enter the history under a pseudonym made with it,"
+            " never by name. Set it to a long random text, once, and keep it: with another key the same people get"
+            " other pseudonyms."
+        )
+    return settings.pseudonym_key.get_secret_value()

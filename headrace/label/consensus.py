@@ -1,7 +1,7 @@
-"""annotations → labels: by which answers an item is judged, and so what a partition hangs on.
+"""annotations → labels: how the answers to an item become its label, and so which inputs a partition depends on.
 
-A majority needs the item's own answers, so a day hangs on its own annotations. Weighing the people needs all answers:
-then the labels are one partition, which hangs on every day, and are known no earlier than the newest answer there is.
+A majority vote needs the item's own answers, so a day depends on its own annotations. Weighing the annotators needs all
+answers: the labels are then one partition, which depends on every day and is known no earlier than the newest answer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,141 +15,133 @@ from headrace.dataset import UNPARTITIONED, ItemFeatures, LabelingTask
 from headrace.engine.stage import Files, Inputs
 from headrace.errors import HeadraceError
 from headrace.label import aggregation
-from headrace.label.aggregation import Verdict
+from headrace.label.aggregation import AggregationResult
 from headrace.storage.manifest import Manifest
 
 if TYPE_CHECKING:
-    from headrace.label.item_model import Items
+    from headrace.label.item_model import FeatureVectors
 
 
 class ConsensusError(HeadraceError):
-    """The declared way to labels lacks what it needs."""
+    """The declared consensus lacks what it needs."""
 
 
 class Consensus(Protocol):
-    """A way that answers become labels. To add one, give it these five and a word in `of`."""
+    """A way in which answers become labels. To add one, implement these four and add its name to `consensus_of`."""
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The tables it needs, the annotations first."""
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """Its code."""
-
-    @property
     def libraries(self) -> tuple[str, ...]:
-        """Distributions that shape its numbers."""
+        """Distributions whose version decides its labels, beside Polars."""
 
     def partitions(self, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
-        """Every partition of the labels, with what it is made of."""
+        """Every partition of the labels, with its inputs."""
 
-    def decide(self, files: Files) -> Verdict:
+    def aggregate(self, files: Files) -> AggregationResult:
         """The labels of a partition."""
 
 
 @dataclass(frozen=True)
-class Majority:
-    """Each item by its own answers."""
+class MajorityVote:
+    """Each item by the answers to it."""
 
     labeling: LabelingTask
     reads: tuple[str, ...]
-    modules: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
 
     def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
-        """As `Consensus`."""
         [source] = self.reads
         for day, md5 in sorted(inputs[source].md5s.items()):
             yield day, {source: {day: md5}}
 
-    def decide(self, files: Files) -> Verdict:
-        """As `Consensus`."""
-        return aggregation.decide(_whole(files[self.reads[0]]), self.labeling.keys, self.labeling.choices)
+    def aggregate(self, files: Files) -> AggregationResult:
+        history = _read_all(files[self.reads[0]])
+        return aggregation.aggregate_annotations(history, self.labeling.keys, self.labeling.choices)
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """Each item by the answers to it, weighed by what all answers tell of the people."""
+class DawidSkene:
+    """Each item by the answers to it, weighed by how reliable all answers together show each annotator to be."""
 
     labeling: LabelingTask
     reads: tuple[str, ...]
-    modules: tuple[str, ...] = ("headrace.label.dawid_skene",)
     libraries: tuple[str, ...] = ("numpy",)
 
     def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
-        """As `Consensus`."""
-        every = {table: dict(sorted(inputs[table].md5s.items())) for table in self.reads}
-        if every[self.reads[0]]:
-            yield UNPARTITIONED, every
+        everything = {table: dict(sorted(inputs[table].md5s.items())) for table in self.reads}
+        if everything[self.reads[0]]:
+            yield UNPARTITIONED, everything
 
-    def decide(self, files: Files) -> Verdict:
-        """As `Consensus`."""
-        history = _whole(files[self.reads[0]])
-        judged = self.judge(history, files)
-        verdict = aggregation.decide(history, self.labeling.keys, self.labeling.choices, lambda _answers: judged)
-        known = aggregation.known_from(history, self.labeling.choices)
-        return Verdict(verdict.labels.with_columns(known_time=pl.lit(known)), verdict.rejected, verdict.counts)
+    def aggregate(self, files: Files) -> AggregationResult:
+        history, keys, choices = _read_all(files[self.reads[0]]), self.labeling.keys, self.labeling.choices
+        decided = self._decide(history, files)
+        result = aggregation.aggregate_annotations(history, keys, choices, lambda _answers: decided)
+        known_time = pl.lit(aggregation.last_known_time(history, choices))
+        return AggregationResult(result.labels.with_columns(known_time=known_time), result.rejected, result.counts)
 
-    def judge(self, history: pl.DataFrame, _files: Files) -> pl.DataFrame:
-        """What all answers together say of each item."""
-        from headrace.label import dawid_skene  # noqa: PLC0415  a plan need not import NumPy
+    def _decide(self, history: pl.DataFrame, _files: Files) -> pl.DataFrame:
+        """`sample_id`, `label` and `confidence` of each item that is decided."""
+        from headrace.label import dawid_skene  # noqa: PLC0415  planning need not import NumPy
 
-        return dawid_skene.judge(aggregation.answers(history, self.labeling.choices), self.labeling.choices)
+        answers = aggregation.accepted_answers(history, self.labeling.choices)
+        return dawid_skene.aggregate_answers(answers, self.labeling.choices)
 
 
 @dataclass(frozen=True)
-class Learned(Weighed):
-    """Each item by the answers to it and a model of the items, weighed by what all answers tell of both."""
+class Crowdlab(DawidSkene):
+    """Each item by the answers to it and by a model of the items, weighed by how reliable both are."""
 
-    modules: tuple[str, ...] = ("headrace.label.crowdlab",)
-    libraries: tuple[str, ...] = ("numpy", "scikit-learn", "cleanlab")
+    # scikit-learn fits the model with SciPy's L-BFGS; cleanlab weighs with NumPy alone.
+    libraries: tuple[str, ...] = ("numpy", "scipy", "scikit-learn", "cleanlab")
 
-    def judge(self, history: pl.DataFrame, files: Files) -> pl.DataFrame:
-        """As `Weighed`."""
-        from headrace.label import crowdlab  # noqa: PLC0415  nor scikit-learn
+    def _decide(self, history: pl.DataFrame, files: Files) -> pl.DataFrame:
+        from headrace.label import crowdlab  # noqa: PLC0415  planning need not import scikit-learn
 
         rows = pl.scan_parquet([path for _, path in sorted(files[self.reads[1]].items())])
-        given = aggregation.answers(history, self.labeling.choices)
-        return crowdlab.judge(given, evidence(self.labeling, history, rows), self.labeling.choices)
+        answers = aggregation.accepted_answers(history, self.labeling.choices)
+        return crowdlab.aggregate_answers(answers, feature_vectors(self.labeling, history, rows), self.labeling.choices)
 
 
-def _whole(files: Mapping[str, Path]) -> pl.DataFrame:
-    return pl.concat([pl.read_parquet(path) for _, path in sorted(files.items())])
-
-
-def of(labeling: LabelingTask, dataset: str) -> Consensus:
-    """The way that a labeling of the dataset declares.
+def consensus_of(labeling: LabelingTask, dataset: str) -> Consensus:
+    """The consensus that a labeling task of the dataset declares.
 
     Raises:
-        ConsensusError: It lacks what that way needs.
+        ConsensusError: It lacks what that consensus needs.
     """
     annotations = f"annotations/{dataset}/{labeling.name}"
     if labeling.consensus == "majority":
-        return Majority(labeling, (annotations,))
+        return MajorityVote(labeling, (annotations,))
     if labeling.consensus == "dawid_skene":
-        return Weighed(labeling, (annotations,))
-    return Learned(labeling, (annotations, evidence_table(labeling, dataset)))
+        return DawidSkene(labeling, (annotations,))
+    return Crowdlab(labeling, (annotations, item_features_table(labeling, dataset)))
 
 
-def evidence_table(labeling: LabelingTask, dataset: str) -> str:
-    """The table that the model of a labeling learns from."""
-    state, _, name = _declared(labeling).table.partition("/")
+def item_features_table(labeling: LabelingTask, dataset: str) -> str:
+    """The table that the model of the items learns from."""
+    state, _, name = _item_features(labeling).table.partition("/")
     return f"{state}/{dataset}/{name}"
 
 
-def evidence(labeling: LabelingTask, items: pl.DataFrame, rows: pl.LazyFrame) -> "Items":
-    """Sample id → numbers, of the items (`sample_id` and the keys) that have a row."""
+def feature_vectors(labeling: LabelingTask, items: pl.DataFrame, rows: pl.LazyFrame) -> "FeatureVectors":
+    """Sample id → feature vector, of the items (`sample_id` and the keys) that have a row."""
     wanted = items.select("sample_id", *labeling.keys).unique("sample_id").lazy()
     found = rows.join(wanted, on=list(dict.fromkeys(labeling.keys))).sort("sample_id").collect()
-    numbers = _declared(labeling).featurize
-    return {row["sample_id"]: numbers(row) for row in found.iter_rows(named=True)}
+    featurize = _item_features(labeling).featurize
+    return {row["sample_id"]: featurize(row) for row in found.iter_rows(named=True)}
 
 
-def _declared(labeling: LabelingTask) -> ItemFeatures:
+def _read_all(files: Mapping[str, Path]) -> pl.DataFrame:
+    return pl.concat([pl.read_parquet(path) for _, path in sorted(files.items())])
+
+
+def _item_features(labeling: LabelingTask) -> ItemFeatures:
     if not labeling.item_features:
         raise ConsensusError(
-            f"labeling {labeling.name}: its consensus is crowdlab, which needs `evidence`, a table and the numbers of"
-            " a row that a model may learn from. Declare it, or take another consensus."
+            f"labeling task {labeling.name}: its consensus is `crowdlab`, which needs `item_features`: a table, and a"
+            " function from a row of it to the numbers that a model may learn from. Declare them, or choose another"
+            " consensus."
         )
     return labeling.item_features

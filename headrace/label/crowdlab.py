@@ -1,7 +1,8 @@
-"""answers → labels: people weighed against each other and against a model of the items (CROWDLAB, Goh et al., 2022).
+"""answers → labels: annotators weighed against each other and against a model of the items.
 
-The model is fitted to what a majority says, and asked only about items that it was not fitted to. cleanlab computes the
-weights; it takes a second to import and is imported only where this way is asked for.
+Method: CROWDLAB (Goh, Tkachenko, Mueller, 2022). The model is fitted to the majority votes, and asked only about items
+that it was not fitted to. cleanlab computes the weights; it takes a second to import, so it is imported in the
+functions that need it.
 """
 
 import warnings
@@ -13,78 +14,83 @@ import polars as pl
 
 from headrace.label import aggregation, item_model
 
-TIE = 1e-6
-"""Below what a probability is rounded to."""
+TIE_BREAKER = 1e-6
+"""Smaller than what a probability is rounded to."""
 
 
-def judge(everyone: pl.DataFrame, items: item_model.Items, choices: Sequence[str]) -> pl.DataFrame:
-    """`sample_id`, `label` and `confidence` of each item that is decided: all that the model may judge.
+def aggregate_answers(answers: pl.DataFrame, items: item_model.FeatureVectors, choices: Sequence[str]) -> pl.DataFrame:
+    """`sample_id`, `label` and `confidence` of each item that is decided: all that the model knows.
 
     The confidence is a careful one: on digits, four in five of the wrong labels were below one half (docs/labeling.md).
 
     Args:
-        everyone: Answers: `sample_id`, `annotator`, `choice`.
-        items: What the model may learn from; an item that is not in it is decided by majority.
+        answers: `sample_id`, `annotator`, `choice`; one row per annotator and item.
+        items: What the model may learn from; an item that is not in it is decided by majority vote.
         choices: The answers there may be.
     """
-    plain = aggregation.majority(everyone)
-    given = everyone.filter(pl.col("sample_id").is_in(list(items))).sort("sample_id", "annotator")
-    if not given["sample_id"].is_duplicated().any():
-        return plain  # one answer an item says nothing about the people who gave it
-    names = given["sample_id"].unique(maintain_order=True).to_list()
-    likely = item_model.probabilities({name: items[name] for name in names}, _labels(plain), choices)
-    weighed = _weighed(given, likely, choices)
-    others = plain.filter(~pl.col("sample_id").is_in(names))
+    majority = aggregation.majority_vote(answers)
+    known = answers.filter(pl.col("sample_id").is_in(list(items))).sort("sample_id", "annotator")
+    if not known["sample_id"].is_duplicated().any():
+        return majority  # one answer per item says nothing about the people who gave it
+    names = known["sample_id"].unique(maintain_order=True).to_list()
+    vectors = {name: items[name] for name in names}
+    predicted = item_model.cross_validated_probabilities(vectors, _by_item(majority), choices)
+    weighed = _weigh(known, predicted, choices)
+    others = majority.filter(~pl.col("sample_id").is_in(names))
     return pl.concat([weighed, others]).sort("sample_id")
 
 
-def suspects(labels: Mapping[str, str], items: item_model.Items, choices: Sequence[str]) -> list[str]:
-    """Items whose label is likely wrong, the worst first (confident learning, Northcutt et al., 2021).
+def label_issues(labels: Mapping[str, str], items: item_model.FeatureVectors, choices: Sequence[str]) -> list[str]:
+    """Items whose label is likely wrong, the worst first (confident learning: Northcutt, Jiang, Chuang, 2021).
 
     Args:
         labels: Sample id → label.
         items: What the model may learn from.
         choices: The answers there may be.
     """
-    from cleanlab.filter import find_label_issues  # noqa: PLC0415  a second
+    from cleanlab.filter import find_label_issues  # noqa: PLC0415  takes a second
 
     names = sorted(labels.keys() & items.keys())
-    if len({labels[name] for name in names}) < 2:  # noqa: PLR2004  a model tells apart two at least
+    if len({labels[name] for name in names}) < 2:  # noqa: PLR2004  a classifier needs two classes
         return []
-    likely = item_model.probabilities({name: items[name] for name in names}, labels, choices)
-    places = np.array([choices.index(labels[name]) for name in names])
+    predicted = item_model.cross_validated_probabilities({name: items[name] for name in names}, labels, choices)
+    given = np.array([choices.index(labels[name]) for name in names])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a choice has few labels: none of them is doubted then
-        found = find_label_issues(places, likely, return_indices_ranked_by="self_confidence", n_jobs=1)
-    return [names[place] for place in found]
+        warnings.simplefilter("ignore")  # that a choice has few labels: cleanlab then doubts none of them
+        issues = find_label_issues(given, predicted, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return [names[index] for index in issues]
 
 
-def _labels(found: pl.DataFrame) -> dict[str, str]:
-    return dict(found.select("sample_id", "label").iter_rows())
+def _by_item(labels: pl.DataFrame) -> dict[str, str]:
+    return dict(labels.select("sample_id", "label").iter_rows())
 
 
-def _weighed(given: pl.DataFrame, likely: item_model.Numbers, choices: Sequence[str]) -> pl.DataFrame:
-    from cleanlab.multiannotator import get_label_quality_multiannotator  # noqa: PLC0415  a second
+def _weigh(answers: pl.DataFrame, predicted: item_model.Numbers, choices: Sequence[str]) -> pl.DataFrame:
+    from cleanlab.multiannotator import get_label_quality_multiannotator  # noqa: PLC0415  takes a second
 
-    place = pl.col("choice").replace_strict(list(choices), list(range(len(choices))), return_dtype=pl.Float64)
-    table = given.with_columns(place).pivot("annotator", index="sample_id", values="choice", sort_columns=True)
-    answers, likely = table.drop("sample_id").to_numpy(), likely + _lots(table["sample_id"].to_list(), choices)
+    index = pl.col("choice").replace_strict(list(choices), list(range(len(choices))), return_dtype=pl.Float64)
+    table = answers.with_columns(index).pivot("annotator", index="sample_id", values="choice", sort_columns=True)
+    matrix = table.drop("sample_id").to_numpy()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that people never agree, which the report says
-        found = get_label_quality_multiannotator(
-            answers, likely, return_detailed_quality=False, return_annotator_stats=False, verbose=False
+        warnings.simplefilter("ignore")  # that annotators never agree, which the report says
+        quality = get_label_quality_multiannotator(
+            matrix,
+            predicted + _tie_breaker(table["sample_id"].to_list(), choices),
+            return_detailed_quality=False,
+            return_annotator_stats=False,
+            verbose=False,
         )["label_quality"]
     return pl.DataFrame(
         {
             "sample_id": table["sample_id"],
-            "label": [choices[int(place)] for place in found["consensus_label"]],
-            "confidence": np.asarray(found["consensus_quality_score"], dtype=np.float64).round(item_model.DIGITS),
+            "label": [choices[int(index)] for index in quality["consensus_label"]],
+            "confidence": np.asarray(quality["consensus_quality_score"], dtype=np.float64).round(item_model.DIGITS),
         },
         schema_overrides={"label": pl.String},
     )
 
 
-def _lots(names: Sequence[str], choices: Sequence[str]) -> item_model.Numbers:
-    """Next to nothing, and another for every item and choice: cleanlab breaks ties by chance, so there must be none."""
-    lots = [[int(sha256(f"{name}:{choice}".encode()).hexdigest()[:8], 16) for choice in choices] for name in names]
-    return np.array(lots) * (TIE / 16**8)
+def _tie_breaker(names: Sequence[str], choices: Sequence[str]) -> item_model.Numbers:
+    """Next to nothing, another for each item and choice: cleanlab breaks ties at random, so there must be none."""
+    ranks = [[int(sha256(f"{name}:{choice}".encode()).hexdigest()[:8], 16) for choice in choices] for name in names]
+    return np.array(ranks) * (TIE_BREAKER / 16**8)

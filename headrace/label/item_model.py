@@ -1,7 +1,8 @@
-"""items and their labels → how likely each answer is, by a model that did not see the item's own label.
+"""items and their labels → probability of each choice, by a model that did not see the item's own label.
 
-A logistic regression on the declared numbers of an item, fitted in turn to four fifths of the labeled items and asked
-about the rest (Stone, 1974: cross-validation). An item's fifth hangs on its id alone, so a new label moves no other.
+A logistic regression on the declared features of an item, fitted in turn to four fifths of the labeled items and
+applied to the rest (cross-validation: Stone, 1974). An item's fold depends on its id alone, so a new label moves no
+other item to another fold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,41 +12,42 @@ import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
-Items = Mapping[str, Sequence[float]]
+FeatureVectors = Mapping[str, Sequence[float]]
 """Sample id → what the model may learn from."""
 
 FOLDS = 5
-STRENGTH = 0.1
-"""Of what the labels say against all weights being zero: a campaign begins with few labels and many numbers."""
-DOUBT = 0.02
-"""Share given to every answer alike: one that no labeled item has is not impossible."""
+INVERSE_REGULARIZATION = 0.1
+"""scikit-learn's `C`. Stronger than its default of 1: a campaign begins with few labels and many features."""
+SMOOTHING = 0.02
+"""Share given to all choices alike: one that no labeled item has is not impossible."""
 DIGITS = 4
 """Of a probability: beyond these, two processors may differ."""
 
 
-def probabilities(items: Items, labels: Mapping[str, str], choices: Sequence[str]) -> Numbers:
-    """A row an item in the order of their ids, a column a choice; every row adds up to one."""
+def cross_validated_probabilities(items: FeatureVectors, labels: Mapping[str, str], choices: Sequence[str]) -> Numbers:
+    """One row per item in the order of their ids, one column per choice; each row adds up to one."""
     names = sorted(items)
-    numbers = np.array([items[name] for name in names], dtype=np.float64).reshape(len(names), -1)
+    features = np.array([items[name] for name in names], dtype=np.float64).reshape(len(names), -1)
     folds = np.array([int(sha256(name.encode()).hexdigest()[:8], 16) % FOLDS for name in names])
-    known = np.array([name in labels for name in names])
-    found = np.full((len(names), len(choices)), 1 / len(choices))
+    is_labeled = np.array([name in labels for name in names])
+    predicted = np.full((len(names), len(choices)), 1 / len(choices))
     for fold in range(FOLDS):
-        asked, shown = np.flatnonzero(folds == fold), np.flatnonzero((folds != fold) & known)
-        answers = [labels[names[place]] for place in shown]
-        if len(asked) and len(set(answers)) > 1:
-            found[asked] = _fitted(numbers[shown], answers, numbers[asked], choices)
-    mixed: Numbers = (found * (1 - DOUBT) + DOUBT / len(choices)).round(DIGITS)
-    mixed /= mixed.sum(axis=1, keepdims=True)
-    return mixed
+        held_out, training = np.flatnonzero(folds == fold), np.flatnonzero((folds != fold) & is_labeled)
+        targets = [labels[names[index]] for index in training]
+        if len(held_out) and len(set(targets)) > 1:
+            predicted[held_out] = _fit_predict(features[training], targets, features[held_out], choices)
+    smoothed: Numbers = (predicted * (1 - SMOOTHING) + SMOOTHING / len(choices)).round(DIGITS)
+    smoothed /= smoothed.sum(axis=1, keepdims=True)
+    return smoothed
 
 
-def _fitted(shown: Numbers, answers: Sequence[str], asked: Numbers, choices: Sequence[str]) -> Numbers:
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  seconds, that no other way to labels needs
+def _fit_predict(training: Numbers, targets: Sequence[str], held_out: Numbers, choices: Sequence[str]) -> Numbers:
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  seconds, that no other consensus needs
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000)).fit(shown, answers)
-    found: Numbers = np.zeros((len(asked), len(choices)))
-    found[:, [choices.index(str(name)) for name in model.classes_]] = model.predict_proba(asked)
-    return found
+    regression = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000)
+    model = make_pipeline(StandardScaler(), regression).fit(training, targets)
+    predicted: Numbers = np.zeros((len(held_out), len(choices)))
+    predicted[:, [choices.index(str(name)) for name in model.classes_]] = model.predict_proba(held_out)
+    return predicted

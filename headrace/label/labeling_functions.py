@@ -1,8 +1,8 @@
-"""sample → suggestions: labeling functions vote, a model of their votes suggests an answer.
+"""sample → suggestions: labeling functions vote, and a model of their votes suggests a choice.
 
-A majority of the votes at first. Once enough people have answered items that were shown *without* a suggestion, a
-logistic regression on the votes is fitted to those answers, and the better of the two, measured by cross-validation on
-them, is taken. Answers to items with a suggestion are no evidence: people follow what they are shown.
+At first that is the majority of the votes. Once enough people have answered items that were shown *without* a
+suggestion, a logistic regression on the votes is fitted to those answers, and the better of the two is used, measured
+by cross-validation on them. Answers to items with a suggestion are no evidence: people follow what they are shown.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ import polars as pl
 
 from headrace.dataset import LabelingTask
 from headrace.engine.code_hash import fingerprint, source_code
-from headrace.label.sampling import falls
+from headrace.label.sampling import in_holdout
 from headrace.text import pluralize
 
 ENOUGH_ANSWERS = 50
@@ -23,35 +23,42 @@ FOLDS = 5
 DIGITS = 4
 
 Votes = Mapping[str, Mapping[str, str | None]]
-"""Sample id → function → its vote."""
+"""Sample id → labeling function → the choice it votes for, None where it abstains."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """An answer that is shown before the person gives theirs, and how sure it is."""
+    """A choice that people see before they give theirs, and how confident the model is, from 0 to 1."""
 
     choice: str
     confidence: float
 
 
 @dataclass(frozen=True)
-class Suggested:
+class Suggestions:
     """What is suggested, by which model, and why by that one.
 
     Attributes:
-        by_item: Sample id → suggestion; blind items, and those that every function abstains on, have none.
-        model: Its version, as people's tool shows it.
-        why: The measurement that chose it.
+        by_item: Sample id → suggestion. Items shown without one, and those that every function abstains on, have none.
+        model_version: The model and a hash of what it is made of, as Label Studio shows it.
+        reason: The measurement that chose the model.
     """
 
     by_item: Mapping[str, Suggestion]
-    model: str
-    why: str
+    model_version: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class Function:
-    """A labeling function measured: share of rows it votes on, on which others vote otherwise, right on blind items."""
+class FunctionStatistics:
+    """A labeling function measured.
+
+    Attributes:
+        name: Of the function.
+        coverage: Share of the items that it votes on.
+        conflict: Share of the items on which another function votes otherwise.
+        accuracy: Share of its votes that people agree with, on items shown without a suggestion; None if there is none.
+    """
 
     name: str
     coverage: float
@@ -59,114 +66,124 @@ class Function:
     accuracy: float | None
 
 
-def is_blind(sample_id: str, labeling: LabelingTask) -> bool:
-    """Whether an item is shown without a suggestion."""
-    return falls(sample_id, labeling.no_suggestion_share, f"blind {labeling.name}")
+def is_without_suggestion(sample_id: str, labeling: LabelingTask) -> bool:
+    """Whether an item is shown without a suggestion.
+
+    The purpose is part of the hash: with another text, other items would count as shown without one than were.
+    """
+    return in_holdout(sample_id, labeling.no_suggestion_share, f"blind {labeling.name}")
 
 
-def vote(rows: pl.DataFrame, labeling: LabelingTask) -> Votes:
-    """What each function says of each sampled row."""
+def apply_functions(rows: pl.DataFrame, labeling: LabelingTask) -> Votes:
+    """The votes of each function on each sampled row."""
     return {
         row["sample_id"]: {function.__name__: function(row) for function in labeling.labeling_functions}
         for row in rows.iter_rows(named=True)
     }
 
 
-def suggest(votes: Votes, labeling: LabelingTask, answered: Mapping[str, str]) -> Suggested:
-    """Suggestions for the items that are not blind.
+def suggest_choices(votes: Votes, labeling: LabelingTask, labels: Mapping[str, str]) -> Suggestions:
+    """Suggestions for the items that are to be shown with one.
 
     Args:
         votes: Of all sampled items.
         labeling: The question.
-        answered: Sample id → label that people gave.
+        labels: Sample id → label that people gave.
     """
-    blind = {item: answered[item] for item in sorted(votes.keys() & answered.keys()) if is_blind(item, labeling)}
-    found, name, why = _choose(votes, labeling, blind)
-    shown = {item: made for item, made in found.items() if not is_blind(item, labeling)}
-    evidence = f"{sorted(blind.items())}" if name == "logistic" else ""
+    evidence = {
+        item: labels[item] for item in sorted(votes.keys() & labels.keys()) if is_without_suggestion(item, labeling)
+    }
+    suggestions, model, reason = _choose_model(votes, labeling, evidence)
+    shown = {item: made for item, made in suggestions.items() if not is_without_suggestion(item, labeling)}
+    fitted_to = f"{sorted(evidence.items())}" if model == "logistic" else ""
     code = fingerprint(source_code([*labeling.modules, labeling.sample.__module__]).files)
-    return Suggested(shown, f"{name}-{sha256((code + evidence).encode()).hexdigest()[:8]}", why)
+    version = f"{model}-{sha256((code + fitted_to).encode()).hexdigest()[:8]}"
+    return Suggestions(shown, version, reason)
 
 
-def report(votes: Votes, labeling: LabelingTask, answered: Mapping[str, str]) -> list[Function]:
-    """Coverage, conflict and accuracy of each function; accuracy on items shown without a suggestion alone."""
-    return [_measured(function.__name__, votes, labeling, answered) for function in labeling.labeling_functions]
+def majority_choices(votes: Votes) -> dict[str, Suggestion]:
+    """Sample id → the choice with most votes; items where several lead are left out."""
+    suggestions = {}
+    for item, by_function in votes.items():
+        tally = Counter(choice for choice in by_function.values() if choice is not None).most_common(2)
+        if tally and (len(tally) == 1 or tally[0][1] > tally[1][1]):
+            cast = sum(choice is not None for choice in by_function.values())
+            suggestions[item] = Suggestion(tally[0][0], round(tally[0][1] / cast, DIGITS))
+    return suggestions
 
 
-def anchoring(votes: Votes, labeling: LabelingTask, answered: Mapping[str, str]) -> dict[str, float | None]:
-    """How often people's label is what a majority of the functions says, where they saw that and where they did not.
+def measure_functions(votes: Votes, labeling: LabelingTask, labels: Mapping[str, str]) -> list[FunctionStatistics]:
+    """Coverage, conflict and accuracy of each labeling function."""
+    return [_measure_function(one.__name__, votes, labeling, labels) for one in labeling.labeling_functions]
 
-    A much higher share where they saw it means that they follow rather than judge.
+
+def measure_anchoring(votes: Votes, labeling: LabelingTask, labels: Mapping[str, str]) -> dict[str, float | None]:
+    """How often people's label is the majority of the functions, `with_suggestion` and `without_suggestion`.
+
+    A much higher share with a suggestion means that people follow it rather than judge.
     """
-    same: dict[str, list[bool]] = {"shown": [], "blind": []}
-    for item, made in majority(votes).items():
-        if item in answered:
-            same["blind" if is_blind(item, labeling) else "shown"].append(made.choice == answered[item])
-    return {name: sum(agree) / len(agree) if agree else None for name, agree in same.items()}
+    agrees: dict[str, list[bool]] = {"with_suggestion": [], "without_suggestion": []}
+    for item, made in majority_choices(votes).items():
+        if item in labels:
+            name = "without_suggestion" if is_without_suggestion(item, labeling) else "with_suggestion"
+            agrees[name].append(made.choice == labels[item])
+    return {name: sum(values) / len(values) if values else None for name, values in agrees.items()}
 
 
-def _measured(name: str, votes: Votes, labeling: LabelingTask, answered: Mapping[str, str]) -> Function:
-    given = {item: choice for item, cast in votes.items() if (choice := cast[name]) is not None}
-    others = (any(other not in (None, choice) for other in votes[item].values()) for item, choice in given.items())
-    blind = [item for item in given if item in answered and is_blind(item, labeling)]
-    judged = [given[item] == answered[item] for item in blind]
-    accuracy = sum(judged) / len(judged) if judged else None
+def _measure_function(name: str, votes: Votes, labeling: LabelingTask, labels: Mapping[str, str]) -> FunctionStatistics:
+    cast = {item: choice for item, by_function in votes.items() if (choice := by_function[name]) is not None}
+    conflicts = (any(other not in (None, choice) for other in votes[item].values()) for item, choice in cast.items())
+    evidence = [item for item in cast if item in labels and is_without_suggestion(item, labeling)]
+    correct = [cast[item] == labels[item] for item in evidence]
     size = max(len(votes), 1)
-    return Function(name, len(given) / size, sum(others) / size, accuracy)
+    accuracy = sum(correct) / len(correct) if correct else None
+    return FunctionStatistics(name, len(cast) / size, sum(conflicts) / size, accuracy)
 
 
-def _choose(votes: Votes, labeling: LabelingTask, blind: Mapping[str, str]) -> tuple[dict[str, Suggestion], str, str]:
-    """All suggestions of the better model, its name, and why it was taken."""
-    simple = majority(votes)
-    if len(blind) < ENOUGH_ANSWERS or len(set(blind.values())) < 2:  # noqa: PLR2004  a regression tells apart two at least
-        why = f"{pluralize(len(blind), 'blind answer')}; {ENOUGH_ANSWERS} are needed to fit anything better"
-        return simple, "majority", why
-    plain = sum(item in simple and simple[item].choice == label for item, label in blind.items()) / len(blind)
-    fitted = _cross_validated(votes, labeling, blind)
-    seen = (
-        f"right on {len(blind)} blind items: majority {plain:.1%}, logistic regression {fitted:.1%} (cross-validated)"
+def _choose_model(
+    votes: Votes, labeling: LabelingTask, evidence: Mapping[str, str]
+) -> tuple[dict[str, Suggestion], str, str]:
+    """All suggestions of the better model, its name, and why it was chosen."""
+    by_majority = majority_choices(votes)
+    if len(evidence) < ENOUGH_ANSWERS or len(set(evidence.values())) < 2:  # noqa: PLR2004  a classifier needs two classes
+        labeled = pluralize(len(evidence), "label")
+        return by_majority, "majority", f"{labeled} of items shown without a suggestion; a model needs {ENOUGH_ANSWERS}"
+    correct = sum(item in by_majority and by_majority[item].choice == label for item, label in evidence.items())
+    plain, fitted = correct / len(evidence), _cross_validated_accuracy(votes, labeling, evidence)
+    reason = (
+        f"correct on {len(evidence)} items shown without a suggestion: majority {plain:.1%}, logistic regression"
+        f" {fitted:.1%} (cross-validated)"
     )
     if fitted <= plain:
-        return simple, "majority", seen
-    return _fit(votes, labeling, blind, votes), "logistic", seen
+        return by_majority, "majority", reason
+    return _fit_predict(votes, labeling, evidence, votes), "logistic", reason
 
 
-def majority(votes: Votes) -> dict[str, Suggestion]:
-    """The choice with most votes; of several, none."""
-    found = {}
-    for item, cast in votes.items():
-        tally = Counter(choice for choice in cast.values() if choice is not None).most_common(2)
-        if tally and (len(tally) == 1 or tally[0][1] > tally[1][1]):
-            given = sum(choice is not None for choice in cast.values())
-            found[item] = Suggestion(tally[0][0], round(tally[0][1] / given, DIGITS))
-    return found
-
-
-def _cross_validated(votes: Votes, labeling: LabelingTask, blind: Mapping[str, str]) -> float:
-    items = list(blind)
-    right = 0
+def _cross_validated_accuracy(votes: Votes, labeling: LabelingTask, evidence: Mapping[str, str]) -> float:
+    items = list(evidence)
+    correct = 0
     for fold in range(FOLDS):
-        held = items[fold::FOLDS]
-        known = {item: label for item, label in blind.items() if item not in held}
-        found = _fit(votes, labeling, known, held) if len(set(known.values())) > 1 else {}
-        right += sum(item in found and found[item].choice == blind[item] for item in held)
-    return right / len(items)
+        held_out = items[fold::FOLDS]
+        training = {item: label for item, label in evidence.items() if item not in held_out}
+        predicted = _fit_predict(votes, labeling, training, held_out) if len(set(training.values())) > 1 else {}
+        correct += sum(item in predicted and predicted[item].choice == evidence[item] for item in held_out)
+    return correct / len(items)
 
 
-def _fit(
-    votes: Votes, labeling: LabelingTask, known: Mapping[str, str], wanted: Mapping[str, Any] | Sequence[str]
+def _fit_predict(
+    votes: Votes, labeling: LabelingTask, training: Mapping[str, str], wanted: Mapping[str, Any] | Sequence[str]
 ) -> dict[str, Suggestion]:
-    """A multinomial logistic regression on the votes, one column a function and choice, as it sees `wanted`."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  no other verb needs it
+    """A multinomial logistic regression on the votes, one column per function and choice, applied to `wanted`."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  seconds, for labeling functions only
 
-    def columns(items: Sequence[str]) -> list[list[float]]:
+    def features(items: Sequence[str]) -> list[list[float]]:
         return [
-            [float(cast == choice) for cast in votes[item].values() for choice in labeling.choices] for item in items
+            [float(vote == choice) for vote in votes[item].values() for choice in labeling.choices] for item in items
         ]
 
     items = list(wanted)
-    model = LogisticRegression(max_iter=1000).fit(columns(list(known)), list(known.values()))
+    model = LogisticRegression(max_iter=1000).fit(features(list(training)), list(training.values()))
     return {
         item: Suggestion(str(model.classes_[row.argmax()]), round(float(row.max()), DIGITS))
-        for item, row in zip(items, model.predict_proba(columns(items)), strict=True)
+        for item, row in zip(items, model.predict_proba(features(items)), strict=True)
     }

@@ -1,6 +1,6 @@
-"""answers → how good they are: agreement, each person against gold, what is undecided; and whether that is enough.
+"""answers → their quality: agreement, each annotator against gold, what is undecided; and whether that is enough.
 
-Pure. It measures and never changes a label.
+Pure functions. They measure and never change a label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,169 +14,189 @@ from headrace.errors import HeadraceError
 from headrace.label import aggregation, crowdlab, dawid_skene, item_model
 from headrace.text import pluralize
 
-SHOWN = 20
+SHOWN_ISSUES = 20
 
 
 class QualityError(HeadraceError):
-    """The labels do not reach what their declaration asks for."""
+    """The labels do not reach the declared thresholds."""
 
 
 @dataclass(frozen=True)
-class Person:
-    """An annotator: answers, skips, share of others' answers to the same items that are the same, right on gold."""
+class AnnotatorQuality:
+    """What one annotator did.
+
+    Attributes:
+        annotator: By pseudonym.
+        answers: Answers that count.
+        skips: Items skipped.
+        agreement: Share of other people's answers to the same items that are the same; None without any.
+        gold_items: Gold items answered.
+        gold_accuracy: Share of those answered correctly; None without any.
+    """
 
     annotator: str
     answers: int
     skips: int
-    agrees: float | None
-    gold: int
-    right: float | None
+    agreement: float | None
+    gold_items: int
+    gold_accuracy: float | None
 
 
 @dataclass(frozen=True)
-class Quality:
-    """What a batch of answers is worth.
+class AnnotationQuality:
+    """The quality of a set of answers.
 
     Attributes:
         items: Items that somebody answered.
         answers: Answers that count.
         undecided: Items whose answers leave the label open.
-        alpha: Krippendorff's alpha; None where no item has two answers.
-        gold: Gold items with a label.
-        right: Share of them with the true one, by the way that makes the labels.
-        ways: Way to make labels → share right on gold.
-        people: Who answered.
-        doubtful: Items whose label is not what weighing the people says, or that a model of the items doubts: to look
-            at again, the worst first.
+        krippendorff_alpha: Agreement: 1 is perfect, 0 is what chance gives; None where no item has two answers.
+        gold_items: Gold items with a label.
+        gold_accuracy: Share of those labels that are correct, by the declared consensus.
+        aggregators: Consensus → share of gold items that it labels correctly.
+        annotators: Who answered.
+        label_issues: Items to look at again, the worst first: a model of the items doubts the label, or weighing the
+            annotators gives another one.
     """
 
     items: int
     answers: int
     undecided: int
-    alpha: float | None
-    gold: int
-    right: float | None
-    ways: Mapping[str, float | None]
-    people: Sequence[Person]
-    doubtful: Sequence[str]
+    krippendorff_alpha: float | None
+    gold_items: int
+    gold_accuracy: float | None
+    aggregators: Mapping[str, float | None]
+    annotators: Sequence[AnnotatorQuality]
+    label_issues: Sequence[str]
 
     def lines(self) -> list[str]:
-        """For people."""
-        judged = f"{share(self.right)} right on {pluralize(self.gold, 'gold item')}"
-        gold = judged if self.gold else "no gold item has a label"
+        """The quality as text."""
+        on_gold = f"{format_percent(self.gold_accuracy)} correct on {pluralize(self.gold_items, 'gold item')}"
+        gold = on_gold if self.gold_items else "no gold item has a label"
         given = f"{pluralize(self.answers, 'answer')} to {pluralize(self.items, 'item')}, {self.undecided} undecided"
-        head = [f"{given}; alpha {_number(self.alpha)}; {gold}"]
-        people = map(_line, self.people)
-        ways = ", ".join(f"{way} {share(right)}" for way, right in self.ways.items())
-        doubtful = [f"  to look at again: {', '.join(self.doubtful)}"] if self.doubtful else []
-        return [*head, *people, *([f"  on gold: {ways}"] if self.gold else []), *doubtful]
+        head = [f"{given}; alpha {_decimal(self.krippendorff_alpha)}; {gold}"]
+        by_consensus = ", ".join(f"{name} {format_percent(share)}" for name, share in self.aggregators.items())
+        comparison = [f"  correct on gold items: {by_consensus}"] if self.gold_items else []
+        issues = [f"  to look at again: {', '.join(self.label_issues)}"] if self.label_issues else []
+        return [*head, *map(_annotator_line, self.annotators), *comparison, *issues]
 
 
-def _line(person: Person) -> str:
-    on_gold = f", right on {pluralize(person.gold, 'gold item')} {share(person.right)}" if person.gold else ""
-    given = f"{pluralize(person.answers, 'answer')}, {pluralize(person.skips, 'skip')}"
-    said = f"{given}, agrees with others {share(person.agrees)}"
-    return f"  {person.annotator}: {said}{on_gold}"
+def _annotator_line(one: AnnotatorQuality) -> str:
+    given = f"{pluralize(one.answers, 'answer')}, {pluralize(one.skips, 'skip')}"
+    gold = f", {format_percent(one.gold_accuracy)} correct on {pluralize(one.gold_items, 'gold item')}"
+    agreement = format_percent(one.agreement)
+    return f"  {one.annotator}: {given}, agrees with others {agreement}{gold if one.gold_items else ''}"
 
 
-def measure(
-    history: pl.DataFrame, labeling: LabelingTask, gold: Mapping[str, str], items: item_model.Items | None = None
-) -> Quality:
-    """The quality of what people did.
+def measure_quality(
+    history: pl.DataFrame,
+    labeling: LabelingTask,
+    gold: Mapping[str, str],
+    items: item_model.FeatureVectors | None = None,
+) -> AnnotationQuality:
+    """The quality of what people answered.
 
     Args:
         history: Events of annotations.
         labeling: The question.
         gold: Sample id → true answer.
-        items: What a model of the items may learn from, where the labeling declares it.
+        items: What a model of the items may learn from, where the labeling task declares it.
     """
-    given = aggregation.answers(history, labeling.choices)
-    ways = {"majority": aggregation.majority(given), "dawid_skene": dawid_skene.judge(given, labeling.choices)}
+    answers = aggregation.accepted_answers(history, labeling.choices)
+    decided = {
+        "majority": aggregation.majority_vote(answers),
+        "dawid_skene": dawid_skene.aggregate_answers(answers, labeling.choices),
+    }
     if items:
-        ways["crowdlab"] = crowdlab.judge(given, items, labeling.choices)
-    labels = _by_item(ways[labeling.consensus])
-    right = {way: _right(_by_item(found), gold) for way, found in ways.items()}
-    return Quality(
-        items=given["sample_id"].n_unique(),
-        answers=given.height,
-        undecided=given["sample_id"].n_unique() - len(labels),
-        alpha=alpha(given),
-        gold=len(labels.keys() & gold.keys()),
-        right=right[labeling.consensus],
-        ways=right,
-        people=_people(history, given, gold),
-        doubtful=_doubtful(labels, _by_item(ways["dawid_skene"]), labeling, items)[:SHOWN],
+        decided["crowdlab"] = crowdlab.aggregate_answers(answers, items, labeling.choices)
+    labels = _by_item(decided[labeling.consensus])
+    accuracies = {name: _accuracy(_by_item(found), gold) for name, found in decided.items()}
+    return AnnotationQuality(
+        items=answers["sample_id"].n_unique(),
+        answers=answers.height,
+        undecided=answers["sample_id"].n_unique() - len(labels),
+        krippendorff_alpha=krippendorff_alpha(answers),
+        gold_items=len(labels.keys() & gold.keys()),
+        gold_accuracy=accuracies[labeling.consensus],
+        aggregators=accuracies,
+        annotators=_measure_annotators(history, answers, gold),
+        label_issues=_label_issues(labels, _by_item(decided["dawid_skene"]), labeling, items)[:SHOWN_ISSUES],
     )
 
 
-def gate(found: Quality, labeling: LabelingTask) -> None:
-    """Refuse labels that are not good enough.
+def check_thresholds(quality: AnnotationQuality, labeling: LabelingTask) -> None:
+    """Hold the labels to the declared thresholds.
 
     Raises:
-        QualityError: They are below a threshold.
+        QualityError: They are below one.
     """
-    wanted = {"agreement": labeling.thresholds.agreement, "gold": labeling.thresholds.gold}
-    seen = {"agreement": found.alpha, "gold": found.right}
+    expected = {"agreement": labeling.thresholds.agreement, "gold": labeling.thresholds.gold}
+    found = {"agreement": quality.krippendorff_alpha, "gold": quality.gold_accuracy}
     missed = [
-        f"{name}: expected at least {least:g}, seen {_number(seen[name])}"
-        for name, least in wanted.items()
-        if least is not None and (seen[name] or 0) < least
+        f"{name}: expected at least {least:g}, found {_decimal(found[name])}"
+        for name, least in expected.items()
+        if least is not None and (found[name] or 0) < least
     ]
     if missed:
         raise QualityError(
-            f"labels {labeling.name} are not good enough to release. {'; '.join(missed)}. Look at who differs"
-            " (`headrace label report`), ask for more opinions (`headrace label request-more`), then collect and run"
-            " the same command again; or leave answers out of every release (`headrace label reject`), or"
-            " change the thresholds in the declaration."
+            f"labels {labeling.name} are not good enough to release. {'; '.join(missed)}. See who differs"
+            " (`headrace label report`), ask for more answers (`headrace label request-more`), then collect and run the"
+            " same command again; or leave answers out of every release (`headrace label reject`), or change the"
+            " thresholds in the declaration."
         )
 
 
-def alpha(given: pl.DataFrame) -> float | None:
+def krippendorff_alpha(answers: pl.DataFrame) -> float | None:
     """Krippendorff's alpha for choices without an order: 1 - observed / expected disagreement.
 
-    Items with one answer say nothing about agreement and are left out. Where all answers are one and the same, there is
-    nothing that chance could differ by; that counts as agreement.
+    Items with one answer say nothing about agreement and are left out. Where all answers are the same, chance could not
+    differ either; that counts as perfect agreement.
     """
-    counts = given.group_by("sample_id", "choice").len("count")
+    counts = answers.group_by("sample_id", "choice").len("count")
     counts = counts.with_columns(all=pl.col("count").sum().over("sample_id")).filter(pl.col("all") > 1)
     total = int(counts["count"].sum())
     if not total:
         return None
     pairs = pl.col("count") * (pl.col("all") - pl.col("count")) / (pl.col("all") - 1)
     observed = float(counts.select(pairs.sum()).item()) / total
-    each = counts.group_by("choice").agg(pl.col("count").sum())["count"].to_list()
-    expected = (total**2 - sum(count**2 for count in each)) / (total * (total - 1))
+    by_choice = counts.group_by("choice").agg(pl.col("count").sum())["count"].to_list()
+    expected = (total**2 - sum(count**2 for count in by_choice)) / (total * (total - 1))
     return 1 - observed / expected if expected else 1.0
 
 
-def _doubtful(
-    labels: Mapping[str, str], weighed: Mapping[str, str], labeling: LabelingTask, items: item_model.Items | None
+def _label_issues(
+    labels: Mapping[str, str],
+    weighed: Mapping[str, str],
+    labeling: LabelingTask,
+    items: item_model.FeatureVectors | None,
 ) -> list[str]:
-    doubted = crowdlab.suspects(labels, items, labeling.choices) if items else []
-    differs = sorted(item for item, label in labels.items() if weighed.get(item, label) != label)
-    return list(dict.fromkeys([*doubted, *differs]))
+    doubted = crowdlab.label_issues(labels, items, labeling.choices) if items else []
+    differing = sorted(item for item, label in labels.items() if weighed.get(item, label) != label)
+    return list(dict.fromkeys([*doubted, *differing]))
 
 
-def _people(history: pl.DataFrame, given: pl.DataFrame, gold: Mapping[str, str]) -> list[Person]:
-    skips = aggregation.newest(history).filter(pl.col("was_cancelled"), pl.col("event") != "deleted")
-    skipped = dict(skips.group_by("annotator").len().iter_rows())
-    answers: dict[str, dict[str, str]] = {}
-    for item, who, choice in given.sort("sample_id", "annotator").iter_rows():
-        answers.setdefault(who, {})[item] = choice
-    same: dict[str, list[bool]] = {}
-    for who, other in permutations(answers, 2):
-        shared = answers[who].keys() & answers[other].keys()
-        same.setdefault(who, []).extend(answers[who][item] == answers[other][item] for item in shared)
+def _measure_annotators(
+    history: pl.DataFrame, answers: pl.DataFrame, gold: Mapping[str, str]
+) -> list[AnnotatorQuality]:
+    skips = aggregation.latest_events(history).filter(pl.col("was_cancelled"), pl.col("event") != "deleted")
+    skip_counts = dict(skips.group_by("annotator").len().iter_rows())
+    choices: dict[str, dict[str, str]] = {}
+    for item, annotator, choice in answers.sort("sample_id", "annotator").iter_rows():
+        choices.setdefault(annotator, {})[item] = choice
+    agrees: dict[str, list[bool]] = {}
+    for one, other in permutations(choices, 2):
+        shared = choices[one].keys() & choices[other].keys()
+        agrees.setdefault(one, []).extend(choices[one][item] == choices[other][item] for item in shared)
     return [
-        Person(
-            annotator=who,
-            answers=len(answers.get(who, {})),
-            skips=skipped.get(who, 0),
-            agrees=_mean(same.get(who, [])),
-            gold=len(answers.get(who, {}).keys() & gold.keys()),
-            right=_right(answers.get(who, {}), gold),
+        AnnotatorQuality(
+            annotator=name,
+            answers=len(choices.get(name, {})),
+            skips=skip_counts.get(name, 0),
+            agreement=_mean(agrees.get(name, [])),
+            gold_items=len(choices.get(name, {}).keys() & gold.keys()),
+            gold_accuracy=_accuracy(choices.get(name, {}), gold),
         )
-        for who in sorted(answers.keys() | skipped.keys())
+        for name in sorted(choices.keys() | skip_counts.keys())
     ]
 
 
@@ -184,7 +204,7 @@ def _by_item(labels: pl.DataFrame) -> dict[str, str]:
     return dict(labels.select("sample_id", "label").iter_rows())
 
 
-def _right(labels: Mapping[str, str], gold: Mapping[str, str]) -> float | None:
+def _accuracy(labels: Mapping[str, str], gold: Mapping[str, str]) -> float | None:
     return _mean([labels[item] == gold[item] for item in labels.keys() & gold.keys()])
 
 
@@ -192,10 +212,10 @@ def _mean(values: Sequence[bool]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def share(value: float | None) -> str:
-    """A share for people; None is not known."""
-    return "unknown" if value is None else f"{value:.1%}"
+def format_percent(share: float | None) -> str:
+    """A share as text; None is unknown."""
+    return "unknown" if share is None else f"{share:.1%}"
 
 
-def _number(value: float | None) -> str:
+def _decimal(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"

@@ -1,63 +1,125 @@
-"""A person's word on answers → events of the history: a refused answer makes no label until it is changed or accepted.
+"""Review decisions → events of the history: a rejected answer makes no label until it is changed or accepted.
 
-A decision is about an answer in exactly the state that it had. In its event `updated_at` is that state, `annotator` who
-decided, `note` why, `created_at` when. Nobody need decide: an answer that nobody spoke about counts.
+A decision is about an answer in exactly the state that it had. In its event `updated_at` is that state, `annotator` the
+reviewer, `note` the reason, `created_at` the time of the decision. Nobody has to decide: an answer without a decision
+counts.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import polars as pl
 
-from headrace.label.aggregation import DECISIONS, standing
-from headrace.label.annotations import Row
+from headrace.dataset import Dataset, LabelingTask
+from headrace.label import table_names
+from headrace.label.aggregation import active_annotations, review_events
+from headrace.label.annotation_log import AnnotationLogWriter
+from headrace.label.annotations import Row, pseudonymize
+from headrace.label.connection import pseudonym_key
+from headrace.label.locks import wait_for_lock
+from headrace.label.stage import run_label_stage
+from headrace.settings import Settings
+from headrace.storage.table_store import Lake
 
-Word = Literal["accepted", "refused"]
+DecisionValue = Literal["accepted", "rejected"]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What somebody says of which answers.
+class ReviewDecision:
+    """What a reviewer decides about which answers.
 
     Attributes:
-        word: Accepted, or refused.
-        by: Name of who says so; the history keeps a pseudonym of it.
+        decision: Accepted, or rejected.
+        reviewer: Name of the reviewer; the history keeps a pseudonym of it.
         reason: Why; kept as it is.
         annotator: Only answers of that person, by pseudonym.
-        every: Also answers that somebody spoke about before.
-        until: Only answers given or changed until then: what a report showed that ends there.
+        include_reviewed: Also answers that were reviewed before.
+        before: Only answers given or changed before that time.
     """
 
-    word: Word
-    by: str
+    decision: DecisionValue
+    reviewer: str
     reason: str = ""
     annotator: str | None = None
-    every: bool = False
-    until: datetime | None = None
+    include_reviewed: bool = False
+    before: datetime | None = None
 
-    def events(self, history: pl.DataFrame, by: str, at: datetime) -> Iterator[Row]:
-        """An event for each answer that it is about and that it says anything new of.
+    def events(self, history: pl.DataFrame, reviewer: str, at: datetime) -> Iterator[Row]:
+        """An event for each answer that the decision is about and that it changes.
 
         Args:
             history: All events so far.
-            by: Who says so, by pseudonym.
-            at: When.
+            reviewer: The pseudonym.
+            at: The time of the decision.
         """
-        found = spoken(history)
+        answers = with_decisions(history)
         if self.annotator:
-            found = found.filter(pl.col("annotator") == self.annotator)
-        if self.until:
-            found = found.filter(pl.col("updated_at") <= self.until)
-        wanted = pl.col("word").fill_null("") != self.word if self.every else pl.col("word").is_null()
-        said = {"event": self.word, "annotator": by, "note": self.reason or None, "created_at": at}
-        for row in found.filter(wanted).drop("word").iter_rows(named=True):
-            yield row | said | {"choice": None, "result": "[]", "lead_time_s": None}
+            answers = answers.filter(pl.col("annotator") == self.annotator)
+        if self.before:
+            answers = answers.filter(pl.col("updated_at") < self.before)
+        decision = pl.col("decision")
+        is_new = decision.fill_null("") != self.decision if self.include_reviewed else decision.is_null()
+        event = {"event": self.decision, "annotator": reviewer, "note": self.reason or None, "created_at": at}
+        for row in answers.filter(is_new).drop("decision").iter_rows(named=True):
+            yield row | event | {"choice": None, "result": "[]", "lead_time_s": None}
 
 
-def spoken(history: pl.DataFrame) -> pl.DataFrame:
-    """The answers that were not taken back, each with the last `word` on it; null where nobody spoke about it."""
-    said = history.filter(pl.col("event").is_in(DECISIONS)).sort("created_at")
-    last = said.group_by("annotation_id", "updated_at", maintain_order=True).agg(word=pl.col("event").last())
-    return standing(history).join(last, on=["annotation_id", "updated_at"], how="left", maintain_order="left")
+@dataclass(frozen=True)
+class ReviewResult:
+    """What a review did.
+
+    Attributes:
+        decision: `accepted` or `rejected`.
+        reviewer: The reviewer's pseudonym.
+        answers: How many answers it was about.
+        annotation_partitions: Partitions of the annotations that received events.
+        label_partitions: Partitions of the labels that were computed.
+        labels: Rows of the whole labels table.
+    """
+
+    decision: str
+    reviewer: str
+    answers: int
+    annotation_partitions: tuple[str, ...]
+    label_partitions: tuple[str, ...]
+    labels: int
+
+
+def review_annotations(
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, decision: ReviewDecision
+) -> ReviewResult:
+    """Append a decision to the history, and bring the labels up to date.
+
+    Raises:
+        NothingCollectedError: There are no answers yet.
+    """
+    table = table_names.annotations_table(dataset, labeling)
+    reviewer = pseudonymize(f"by {decision.reviewer}", pseudonym_key(settings))
+    with wait_for_lock(lake, table):
+        before, history = lake.manifest(table), table_names.read_history(dataset, labeling, lake)
+        log = AnnotationLogWriter(before, lake, {name: history.schema[name] for name in labeling.keys})
+        log.append(decision.events(history, reviewer, datetime.now(UTC)))
+        log.flush()
+        lake.commit(log.manifest)
+        stage = run_label_stage(dataset, labeling, lake)
+    return ReviewResult(
+        decision=decision.decision,
+        reviewer=reviewer,
+        answers=log.event_counts[decision.decision],
+        annotation_partitions=log.changed_partitions(before),
+        label_partitions=tuple(stage.built),
+        labels=stage.manifest.rows,
+    )
+
+
+def with_decisions(history: pl.DataFrame) -> pl.DataFrame:
+    """The answers that were not withdrawn, each with the last `decision` on it; null where it was not reviewed."""
+    last = (
+        review_events(history)
+        .group_by("annotation_id", "updated_at", maintain_order=True)
+        .agg(decision=pl.col("event").last())
+    )
+    answers = active_annotations(history)
+    return answers.join(last, on=["annotation_id", "updated_at"], how="left", maintain_order="left")

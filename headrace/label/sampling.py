@@ -1,7 +1,8 @@
 """population → sample: which rows people are asked about, and why each of them.
 
-Drawn by lot: a row's lot is a hash of the seed and its own id, so the same rows and seed always give the same sample,
-in any order and on any machine. No row is drawn twice, and none that is held out (gold, test), unless `Gold` asks.
+Drawn at random with a seed: a row's rank is a hash of the seed and its own id, so the same rows and seed give the same
+sample, in any order and on any machine. No row is drawn twice, and none that is held out (gold, test), except by
+`GoldSampling`.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -13,7 +14,8 @@ import polars as pl
 from headrace.errors import HeadraceError
 from headrace.label import drift
 
-LOT, PLACE = "lot", "place"
+RANK, POSITION = "hash_rank", "position"
+"""Columns of this module only: a row's rank, and where its stratum puts it."""
 
 
 class SampleError(HeadraceError):
@@ -22,14 +24,14 @@ class SampleError(HeadraceError):
 
 @dataclass(frozen=True)
 class UniformSampling:
-    """Any row, each as likely: the only part that tells how often each answer is right in the whole."""
+    """Any row, each as likely: the only part that estimates how often each answer is right in the whole population."""
 
     share: float
 
 
 @dataclass(frozen=True)
 class StratifiedSampling:
-    """As many rows of each stratum, as far as they go: rare ones are asked about too.
+    """As many rows of each stratum, as far as there are: rare ones are asked about too.
 
     Attributes:
         share: Of the sample.
@@ -47,21 +49,21 @@ class UncertaintySampling:
     Attributes:
         share: Of the sample.
         by: Column of the score; rows without one are not drawn.
-        word: What a high score means, for people.
+        reason: What a high score means, as the selection reason says it.
     """
 
     share: float
     by: str
-    word: str = "uncertain"
+    reason: str = "uncertain"
 
 
 @dataclass(frozen=True)
 class DriftSampling:
-    """Rows of the strata that are more, or fewer, than they were: the further one moved, the more rows of it.
+    """Rows of the strata whose share grew or shrank: the further a stratum moved, the more rows of it.
 
     Attributes:
         share: Of the sample.
-        by: Columns whose values make a stratum; numbers are cut into tenths of the reference.
+        by: Columns whose values make a stratum; numbers are cut at the deciles of the reference.
         reference: Column that is true for the rows to compare with, of an earlier period or release; none is drawn.
     """
 
@@ -72,7 +74,7 @@ class DriftSampling:
 
 @dataclass(frozen=True)
 class GoldSampling:
-    """Items whose answer is known, to measure who labels; drawn from those held out."""
+    """Items whose answer is known, to measure the annotators; drawn from those held out."""
 
     share: float
 
@@ -83,108 +85,111 @@ Policy = UniformSampling | StratifiedSampling | UncertaintySampling | DriftSampl
 def sample_rows(
     population: pl.DataFrame, policies: Sequence[Policy], budget: int, seed: int, held_out: Collection[str] = ()
 ) -> pl.DataFrame:
-    """`budget` rows of `population`, or all there are, sorted by `sample_id`, with `why`.
+    """`budget` rows of `population`, or all there are, sorted by `sample_id`, with `selection_reason`.
 
     Args:
         population: Rows with a unique `sample_id`.
-        policies: What part of the sample is drawn how; their shares add up to one. Where one finds too few rows, the
+        policies: Which part of the sample is drawn how; their shares add up to one. Where one finds too few rows, the
             first one draws in its place.
         budget: Rows of the sample.
-        seed: Of the lot.
-        held_out: Ids of rows that nobody is asked about, but for `Gold`.
+        seed: Of the random ranks.
+        held_out: Ids of rows that nobody is asked about, except by `GoldSampling`.
 
     Raises:
         SampleError: The shares do not add up, or ids are not unique.
     """
     _check(population, policies)
-    left = population.with_columns(pl.Series(LOT, [lot(seed, name) for name in population["sample_id"]], pl.String))
-    known, columns = pl.col("sample_id").is_in(list(held_out)), [*left.columns, "why"]
+    ranks = pl.Series(RANK, [hash_rank(seed, name) for name in population["sample_id"]], pl.String)
+    remaining = population.with_columns(ranks)
+    is_held_out, columns = pl.col("sample_id").is_in(list(held_out)), [*remaining.columns, "selection_reason"]
     drawn: list[pl.DataFrame] = []
-    for policy, count in [*zip(policies, quotas(policies, budget), strict=True), (policies[0], budget)]:
-        pool = left.filter(known if isinstance(policy, GoldSampling) else ~known)
+    for policy, count in [*zip(policies, allocate(policies, budget), strict=True), (policies[0], budget)]:
+        pool = remaining.filter(is_held_out if isinstance(policy, GoldSampling) else ~is_held_out)
         missing = budget - sum(part.height for part in drawn)
         if isinstance(policy, DriftSampling):
-            pool = _moved(policy, population, pool)
-        drawn.append(_drawn(policy, pool, seed).select(columns).head(min(count, missing)))
-        left = left.join(drawn[-1], on="sample_id", how="anti")
-    return pl.concat(drawn).drop(LOT).sort("sample_id")
+            pool = _with_drift(policy, population, pool)
+        drawn.append(_order(policy, pool, seed).select(columns).head(min(count, missing)))
+        remaining = remaining.join(drawn[-1], on="sample_id", how="anti")
+    return pl.concat(drawn).drop(RANK).sort("sample_id")
 
 
-def quotas(policies: Sequence[Policy], budget: int) -> list[int]:
-    """Rows that each policy draws: whole numbers that add up to the budget, the first takes what is left over."""
+def allocate(policies: Sequence[Policy], budget: int) -> list[int]:
+    """Rows that each policy draws: whole numbers that add up to the budget. The first takes what is left over."""
     later = [int(policy.share * budget) for policy in policies[1:]]
     return [budget - sum(later), *later]
 
 
-def lot(seed: int | str, sample_id: str) -> str:
-    """A number drawn for a row, as text of equal length."""
+def hash_rank(seed: int | str, sample_id: str) -> str:
+    """A pseudo-random number of a row, as text of equal length."""
     return sha256(f"{seed}:{sample_id}".encode()).hexdigest()
 
 
-def falls(sample_id: str, share: float, purpose: str) -> bool:
-    """Whether the lot for `purpose` falls on a row, as it does on a `share` of all rows."""
-    return int(lot(purpose, sample_id)[:8], 16) < share * 16**8
+def in_holdout(sample_id: str, share: float, purpose: str) -> bool:
+    """Whether a row is among the `share` of all rows that is set apart for `purpose`."""
+    return int(hash_rank(purpose, sample_id)[:8], 16) < share * 16**8
 
 
 def _check(population: pl.DataFrame, policies: Sequence[Policy]) -> None:
     total = sum(policy.share for policy in policies)
     if not policies or abs(total - 1) > 1e-9:  # noqa: PLR2004  sums of shares are not exact
-        raise SampleError(f"a sample's shares add up to {total:g}, expected 1. Mend its policies in the declaration.")
+        raise SampleError(
+            f"a sample's shares add up to {total:g}, expected 1. Correct its policies in the declaration."
+        )
     if population["sample_id"].n_unique() != population.height:
         raise SampleError(
             f"a sample's population has {population.height:,} rows but {population['sample_id'].n_unique():,} ids:"
-            " expected one `sample_id` a row. Mend the declaration."
+            " expected one `sample_id` per row. Correct the declaration."
         )
 
 
-def _drawn(policy: Policy, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """The pool in the order of the policy, each row with why it would be drawn."""
-    return _ORDERS[type(policy)](policy, pool.sort(LOT), seed)
+def _order(policy: Policy, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The pool in the order in which the policy draws it, each row with the reason."""
+    return _ORDERS[type(policy)](policy, pool.sort(RANK), seed)
 
 
-def _by_lot(_policy: UniformSampling | GoldSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """People read why; it must not tell them which items are gold."""
-    return pool.with_columns(why=pl.lit(f"drawn by lot (seed {seed})"))
+def _order_randomly(_policy: UniformSampling | GoldSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Annotators read the reason, so it is the same for gold items."""
+    return pool.with_columns(selection_reason=pl.lit(f"drawn at random (seed {seed})"))
 
 
-def _stratified(policy: StratifiedSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _order_by_stratum(policy: StratifiedSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
     values = [pl.format(f"{name} {{}}", pl.col(name).cast(pl.String).fill_null("unknown")) for name in policy.by]
     stratum = pl.concat_str(values, separator=", ")
-    size, place = pl.len().over(policy.by), pl.int_range(1, pl.len() + 1).over(policy.by)
-    why = pl.format(f"one of {{}} with {{}}, by lot (seed {seed})", size, stratum)
-    return pool.with_columns(why=why, **{PLACE: place}).sort(PLACE, LOT).drop(PLACE)
+    size, position = pl.len().over(policy.by), pl.int_range(1, pl.len() + 1).over(policy.by)
+    reason = pl.format(f"one of {{}} with {{}}, drawn at random (seed {seed})", size, stratum)
+    return pool.with_columns(selection_reason=reason, **{POSITION: position}).sort(POSITION, RANK).drop(POSITION)
 
 
-def _highest(policy: UncertaintySampling, pool: pl.DataFrame, _seed: int) -> pl.DataFrame:
-    scored = pool.filter(pl.col(policy.by).is_not_null()).sort(policy.by, LOT, descending=[True, False])
-    place = pl.int_range(1, pl.len() + 1)
-    score = pl.col(policy.by).round(3)
-    why = pl.format(f"{policy.word}: {policy.by} {{}}, place {{}} of {scored.height:,}", score, place)
-    return scored.with_columns(why=why)
+def _order_by_score(policy: UncertaintySampling, pool: pl.DataFrame, _seed: int) -> pl.DataFrame:
+    scored = pool.filter(pl.col(policy.by).is_not_null()).sort(policy.by, RANK, descending=[True, False])
+    position, score = pl.int_range(1, pl.len() + 1), pl.col(policy.by).round(3)
+    reason = pl.format(f"{policy.reason}: {policy.by} {{}}, place {{}} of {scored.height:,}", score, position)
+    return scored.with_columns(selection_reason=reason)
 
 
-def _moved(policy: DriftSampling, population: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
+def _with_drift(policy: DriftSampling, population: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
     """The rows of the pool that are not of the reference, with how far their stratum moved in the whole population."""
-    return pool.join(drift.measured(population, policy.by, policy.reference), on="sample_id")
+    return pool.join(drift.stability_index(population, policy.by, policy.reference), on="sample_id")
 
 
-def _drifted(_policy: DriftSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """From each stratum as many as its part of the index says; from one that stayed as it was, none."""
-    turn = pl.int_range(1, pl.len() + 1).over("stratum") / pl.col("moved")
-    why = pl.format(
-        f"drifted: {{}} is {{}} % of the rows now and was {{}} % (stability index {{}}), by lot (seed {seed})",
+def _order_by_drift(_policy: DriftSampling, pool: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """From each stratum in proportion to its contribution to the index; from one that did not move, none."""
+    position = pl.int_range(1, pl.len() + 1).over("stratum") / pl.col("contribution")
+    reason = pl.format(
+        f"drifted: {{}} is {{}} % of the rows now and was {{}} % (stability index {{}}), drawn at random (seed {seed})",
         "stratum",
-        (pl.col("now") * 100).round(1),
-        (pl.col("then") * 100).round(1),
-        pl.col("index").round(3),
+        (pl.col("current_share") * 100).round(1),
+        (pl.col("reference_share") * 100).round(1),
+        pl.col("stability_index").round(3),
     )
-    return pool.filter(pl.col("moved") > 0).with_columns(why=why, **{PLACE: turn}).sort(PLACE, LOT)
+    moved = pool.filter(pl.col("contribution") > 0)
+    return moved.with_columns(selection_reason=reason, **{POSITION: position}).sort(POSITION, RANK)
 
 
 _ORDERS: dict[type, Callable[..., pl.DataFrame]] = {
-    UniformSampling: _by_lot,
-    StratifiedSampling: _stratified,
-    UncertaintySampling: _highest,
-    DriftSampling: _drifted,
-    GoldSampling: _by_lot,
+    UniformSampling: _order_randomly,
+    StratifiedSampling: _order_by_stratum,
+    UncertaintySampling: _order_by_score,
+    DriftSampling: _order_by_drift,
+    GoldSampling: _order_randomly,
 }

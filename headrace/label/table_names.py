@@ -1,37 +1,38 @@
-"""The tables of a labeling: what it reads, what people did, and what that adds up to."""
+"""The tables of a labeling task: what it reads, what people did, and the labels."""
 
 import polars as pl
 
 from headrace.dataset import Dataset, LabelingTask
-from headrace.label.annotations import ItemError
+from headrace.label.errors import NothingCollectedError
 from headrace.storage.table_store import Lake
 
 
-def table(dataset: Dataset, name: str) -> str:
-    """The table that a labeling calls `name`: `validated/flights` of the dataset `flights` is its table there."""
+def input_table(dataset: Dataset, name: str) -> str:
+    """The table that a labeling task calls `name`: `validated/flights` of `flights` is `validated/flights/flights`."""
     state, _, rest = name.partition("/")
     return f"{state}/{dataset.name}/{rest}"
 
 
-def annotations(dataset: Dataset, labeling: LabelingTask) -> str:
+def annotations_table(dataset: Dataset, labeling: LabelingTask) -> str:
     """The table of what people did."""
     return f"annotations/{dataset.name}/{labeling.name}"
 
 
-def labels(dataset: Dataset, labeling: LabelingTask) -> str:
-    """The table of what that adds up to."""
+def labels_table(dataset: Dataset, labeling: LabelingTask) -> str:
+    """The table of the labels."""
     return f"labels/{dataset.name}/{labeling.name}"
 
 
-def history(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> pl.DataFrame:
-    """All that people did.
+def read_history(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> pl.DataFrame:
+    """All events of the annotations table.
 
     Raises:
-        ItemError: Nothing was collected yet.
+        NothingCollectedError: It is empty.
     """
-    held = annotations(dataset, labeling)
-    if not lake.manifest(held).partitions:
-        raise ItemError(
-            f"labels {dataset.name} {labeling.name}: nothing was collected yet, run `headrace label collect`."
+    table = annotations_table(dataset, labeling)
+    if not lake.manifest(table).partitions:
+        raise NothingCollectedError(
+            f"labels {dataset.name} {labeling.name}: nothing was collected yet. Run `headrace label collect"
+            f" {dataset.name} --table {labeling.name}`."
         )
-    return lake.scan(held).collect()
+    return lake.scan(table).collect()

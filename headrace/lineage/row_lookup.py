@@ -97,9 +97,8 @@ class RowMatch:
         """The same rows, with the annotations they name, from the annotation histories that the rows were made from."""
         ids = [name for row in self.rows for name in (row.get("annotation_ids") or [row.get("annotation_id")])]
         paths = [cache.fetch(md5) for md5 in history_md5s] if any(ids) else []
-        newest = [
-            aggregation.newest(pl.read_parquet(path)).filter(pl.col("annotation_id").is_in(ids)) for path in paths
-        ]
+        wanted = pl.col("annotation_id").is_in(ids)
+        newest = [aggregation.latest_events(pl.read_parquet(path)).filter(wanted) for path in paths]
         events = [event for frame in newest for event in frame.drop("result").sort("annotation_id").to_dicts()]
         return replace(self, annotations=events)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from headrace.dataset import Dataset
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError
-from headrace.label.commands import label_stage
+from headrace.label.stage import label_stage
 from headrace.project.loading import load_dataset
 from headrace.transform.stage import feature_stage
 from headrace.validate.stage import validation_stage

@@ -143,10 +143,10 @@ def audit(dataset: Dataset, lake: Lake) -> None:
 
 def _refuse_poor_labels(dataset: Dataset, lake: Lake, differences: Mapping[str, PartitionDiff]) -> None:
     for labeling in dataset.labels:
-        if tables.labels(dataset, labeling) in differences:
-            from headrace.label.report import refuse_poor  # noqa: PLC0415  only new labels need be measured
+        if tables.labels_table(dataset, labeling) in differences:
+            from headrace.label.report import enforce_thresholds  # noqa: PLC0415  only new labels need be measured
 
-            refuse_poor(dataset, labeling, lake)
+            enforce_thresholds(dataset, labeling, lake)
 
 
 def _show_all(dataset: Dataset, lake: Lake) -> None:

@@ -47,7 +47,7 @@ class JoinableTable:
     def of_labels(cls, dataset: Dataset, labeling: LabelingTask) -> "JoinableTable":
         """The labels of a question: of the item's event time, and known when people had said so."""
         keys = _typed(labeling.keys, labeling.key_types)
-        return cls(labeling.name, table_names.labels(dataset, labeling), keys, ANSWERED, timedelta())
+        return cls(labeling.name, table_names.labels_table(dataset, labeling), keys, ANSWERED, timedelta())
 
     @property
     def references(self) -> list[str]:

@@ -41,7 +41,7 @@ class ParquetBatches:
             that wait for each other (DistributedDataParallel) hang without it.
     """
 
-    path: Path
+    path: Path | str
     batch_size: int = 1024
     columns: Sequence[str] | None = None
     rank: int = 0
@@ -99,7 +99,7 @@ class ParquetBatches:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed or 0, self.epoch, *more])))
 
 
-def to_dask(path: Path, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401  Dask has no types
+def to_dask(path: Path | str, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401  Dask has no types
     """A Dask DataFrame with one partition per row group; integers with nulls stay integers."""
     import dask.dataframe as dd  # noqa: PLC0415  slow to import
 
@@ -107,7 +107,7 @@ def to_dask(path: Path, columns: Sequence[str] | None = None) -> Any:  # noqa: A
     return dd.read_parquet(path, columns=kinds, dtype_backend="numpy_nullable", split_row_groups=True)
 
 
-def to_hugging_face(path: Path, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401
+def to_hugging_face(path: Path | str, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401
     """A Hugging Face `Dataset`, backed by its own memory-mapped files."""
     datasets = _imported("datasets", "A Hugging Face Dataset")
     return datasets.Dataset.from_parquet(str(path), columns=None if columns is None else [*columns])

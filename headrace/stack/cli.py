@@ -3,14 +3,13 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.stack.errors import INSTALL_EXTRA, NotInstalledError
+from headrace.extras import require_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,19 +46,9 @@ NOT_RUNNING = 3
 UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3")
 
 
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Imports of modules that need the extra `stack`, which `--help` must not need.
-
-    Raises:
-        NotInstalledError: A package of the extra is missing.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise NotInstalledError(
-            f"The package {error.name}, which the stack needs, is not installed.\nNext: {INSTALL_EXTRA}."
-        ) from error
+def _require_extra() -> None:
+    """Called by each command before its imports, so that `--help` works without the extra."""
+    require_extra("stack", "headrace stack")
 
 
 @app.command(epilog="Example: headrace stack up --only s3,postgres")
@@ -73,8 +62,9 @@ def up(
 
     The first time, Label Studio is installed (`headrace stack install`), which takes some minutes.
     """
-    with _extra():
-        from headrace.stack import console, control  # noqa: PLC0415
+    _require_extra()
+    from headrace.stack import console, control  # noqa: PLC0415
+
     names = [name.strip() for name in only.split(",") if name.strip()]
     err = _console(stderr=True)
     if foreground:
@@ -101,8 +91,9 @@ def _run_in_foreground(home: Path | None, names: list[str], err: "Console", *, a
 @app.command(epilog="Example: headrace stack down")
 def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Stop every process of the stack; its data stays."""
-    with _extra():
-        from headrace.stack import control  # noqa: PLC0415
+    _require_extra()
+    from headrace.stack import control  # noqa: PLC0415
+
     err = _console(stderr=True)
     with err.status("stopping"):
         stopped = control.down(home)
@@ -115,8 +106,9 @@ def down(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: headrace stack status --json")
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Probe every server; exit code 3 unless the stack runs and is healthy."""
-    with _extra():
-        from headrace.stack import console, control  # noqa: PLC0415
+    _require_extra()
+    from headrace.stack import console, control  # noqa: PLC0415
+
     found = control.status(home)
     if as_json:
         _print_json(console.status_json(found))
@@ -133,9 +125,10 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: headrace stack env")
 def env(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Print the settings with which a shell reaches the stack: `eval "$(headrace stack env)"`."""
-    with _extra():
-        from headrace.stack.control import read_env  # noqa: PLC0415
-        from headrace.stack.paths import stack_paths  # noqa: PLC0415
+    _require_extra()
+    from headrace.stack.control import read_env  # noqa: PLC0415
+    from headrace.stack.paths import stack_paths  # noqa: PLC0415
+
     settings = read_env(stack_paths(home))
     if as_json:
         _print_json(settings)
@@ -151,8 +144,9 @@ def install(as_json: JsonOption = False) -> None:
 
     Does nothing if the environment is up to date; finishes an installation that was interrupted.
     """
-    with _extra():
-        from headrace.stack.label_studio_environment import label_studio_environment  # noqa: PLC0415
+    _require_extra()
+    from headrace.stack.label_studio_environment import label_studio_environment  # noqa: PLC0415
+
     environment, err = label_studio_environment(), _console(stderr=True)
     installed = environment.install(lambda step: err.print(f"Label Studio: {step}", soft_wrap=True, highlight=False))
     if as_json:

@@ -28,7 +28,6 @@ CLOCK = r"\d\d:\d\d:[0-5]\d"
 
 UTC_TIME = rf"{DATE}[T ]{CLOCK}(\.\d{{1,6}}0*)?[Zz+-]"
 NAIVE_TIME = rf"{DATE}[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$"
-ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
 
 
 def parse(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
@@ -105,17 +104,23 @@ def _number(text: pl.Expr, wanted: pl.DataType) -> pl.Expr:
 
 def _time(text: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
     if wanted == pl.Date:
-        return _shaped(text, rf"{DATE}$").str.to_date("%Y-%m-%d", strict=False)
+        return _if_shaped(text, rf"{DATE}$", text.str.to_date("%Y-%m-%d", strict=False))
     if wanted == pl.Time:
-        return _shaped(text, rf"^{CLOCK}(\.\d{{1,9}}0*)?$").str.to_time("%H:%M:%S%.f", strict=False)
+        return _if_shaped(text, rf"^{CLOCK}(\.\d{{1,9}}0*)?$", text.str.to_time("%H:%M:%S%.f", strict=False))
     if wanted == UTC_MICROSECONDS:
-        iso = _shaped(text, UTC_TIME).str.replace(" ", "T", literal=True)
-        return iso.str.to_datetime(ISO_WITH_ZONE, time_unit="us", time_zone="UTC", strict=False)
+        with_t = _utc_time(text, "T")
+        with_blank = _utc_time(pl.when(with_t.is_null()).then(text), " ")
+        return _if_shaped(text, UTC_TIME, pl.coalesce(with_t, with_blank))
     return None
 
 
-def _shaped(text: pl.Expr, pattern: str) -> pl.Expr:
-    return pl.when(text.str.contains(pattern)).then(text)
+def _utc_time(text: pl.Expr, separator: str) -> pl.Expr:
+    form = f"%Y-%m-%d{separator}%H:%M:%S%.f%#z"
+    return text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
+
+
+def _if_shaped(text: pl.Expr, pattern: str, parsed: pl.Expr) -> pl.Expr:
+    return pl.when(text.str.contains(pattern)).then(parsed)
 
 
 def _from_typed(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:

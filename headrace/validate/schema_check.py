@@ -46,9 +46,12 @@ def value_refusal(
     where: str, raw: pl.DataFrame, checked: CheckedRows, contract: CompiledContract
 ) -> HeadraceError | None:
     """Why a partition is refused of which a column has values and none of them is of its type: it is another column."""
-    failed = checked.failed
-    for name, wanted in contract.columns.items() if checked.is_bad.any() else ():
-        unparsed, naive = (_count(failed, f"{name}|{rule}") for rule in ("dtype", "zone"))
+    if not checked.is_bad.any():
+        return None
+    for name, wanted in contract.columns.items():
+        if raw.schema[name] == wanted:  # a time out of range has its type
+            continue
+        unparsed, naive = (_count(checked.failed, f"{name}|{rule}") for rule in ("dtype", "zone"))
         if unparsed + naive and unparsed + naive == raw.get_column(name).count():
             return (_retyped if unparsed else _naive)(where, raw.get_column(name), wanted)
     return None

@@ -77,7 +77,7 @@ def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, R
     by_type: dict[tuple[pl.DataType, ...], dict[str, pl.DataFrame]] = {}
     for name, frame in frames.items():
         check_columns(_where(source, name), frame.columns, contract, source)
-        raw = frame.select(list(contract.columns))
+        raw = frame[list(contract.columns)]
         by_type.setdefault(tuple(raw.dtypes), {})[name] = raw
     outcomes: dict[str, ResultOrRefusal] = {}
     for types, raws in by_type.items():
@@ -130,10 +130,12 @@ def _results(
 
 def _joined(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> pl.DataFrame:
     """The rows of all partitions, with the start of each where the contract needs it."""
+    rows = pl.concat(raws.values(), rechunk=True)
     if not query.contract.needs_start:
-        return pl.concat(raws.values(), rechunk=True)
-    starts = {name: pl.lit(_start(source, name), UTC_MICROSECONDS).alias(START) for name in raws}
-    return pl.concat((raw.with_columns(starts[name]) for name, raw in raws.items()), rechunk=True)
+        return rows
+    starts = pl.Series(START, [_start(source, name) for name in raws], dtype=UTC_MICROSECONDS)
+    heights = pl.Series([raw.height for raw in raws.values()], dtype=pl.UInt32)
+    return rows.hstack([starts.repeat_by(heights).explode(empty_as_null=False)])
 
 
 def _start(source: Source, partition: str) -> datetime:

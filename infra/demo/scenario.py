@@ -137,7 +137,7 @@ class Scenario:
         waiting = {task.name: task.id for task in tasks if task.state in WAITING_STATES}
         done = len(self.result.answers)
         if done < len(WAIT_TASKS) and WAIT_TASKS[done] in waiting:
-            project = self.airflow.task_result(run, "send")["project"]
+            project = self.airflow.task_result(run, "send")["project_url"]
             self.result.answers.append(self.annotators.answer_all(project, true_cause))
         if "accept" in waiting:
             time.sleep(READING_S)
@@ -161,12 +161,12 @@ class Scenario:
         for command in ("ingest", "validate"):
             self.cli.run(command, "digits")
         sent = self.cli.run("label", "send", "digits")
-        suggestions = f"{sent['suggested']} with an answer suggested by {sent['model']}"
+        suggestions = f"{sent['suggestions']} with an answer suggested by {sent['model_version']}"
         self.console.print(f"  {sent['sent']} questions sent, {suggestions}")
-        self.annotators.answer_all(sent["project"], true_digit)
+        self.annotators.answer_all(sent["project_url"], true_digit)
         self.cli.run("label", "collect", "digits")
         requested = self.cli.run("label", "request-more", "digits")
-        self.annotators.answer_all(sent["project"], true_digit)
+        self.annotators.answer_all(sent["project_url"], true_digit)
         self.cli.run("label", "collect", "digits")
         self._measure_labels("digit", "digits", self.cli.run("label", "report", "digits", "--gate"), requested)
         released = self.cli.run("release", "digits")

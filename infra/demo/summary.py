@@ -129,13 +129,16 @@ def _labels(result: ScenarioResult) -> Iterator[str]:
     skipped = result.labels["collect"]["events"].get("skipped", 0)
     yield f"{collected['labels']} labels, {skipped} skipped, {collected['rejected']} rejected"
     for name, quality in result.quality.items():
-        gold = f", {quality['right']:.1%} right on {quality['gold']} gold items" if quality["gold"] else ""
-        agreement = f"{quality['answers']} answers to {quality['items']} items, alpha {quality['alpha']:.2f}"
+        correct = f", {quality['gold_accuracy']:.1%} right on {quality['gold_items']} gold items"
+        gold = correct if quality["gold_items"] else ""
+        alpha = f"alpha {quality['krippendorff_alpha']:.2f}"
+        agreement = f"{quality['answers']} answers to {quality['items']} items, {alpha}"
         yield f"{name}: {agreement}; {quality['requested']} sent back, {quality['undecided']} undecided{gold}"
-        shares = ", ".join(f"{way} {right:.1%}" for way, right in quality["ways"].items() if right is not None)
-        doubtful = f"; {len(quality['doubtful'])} labels to look at again" if quality["doubtful"] else ""
+        by_consensus = ((one, share) for one, share in quality["aggregators"].items() if share is not None)
+        shares = ", ".join(f"{one} {share:.1%}" for one, share in by_consensus)
+        issues = f"; {len(quality['label_issues'])} labels to look at again" if quality["label_issues"] else ""
         on_gold = f"; on gold {shares}" if shares else ""
-        yield f"{name}: labels {quality['accuracy']:.1%} right against the hidden truth{on_gold}{doubtful}"
+        yield f"{name}: labels {quality['accuracy']:.1%} right against the hidden truth{on_gold}{issues}"
 
 
 def _model(metrics: Json) -> RenderableType:

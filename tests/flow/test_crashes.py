@@ -125,10 +125,10 @@ def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
 
 
 @pytest.mark.parametrize("count", some(13))
-@pytest.mark.parametrize("word", ["refused", "accepted"])
+@pytest.mark.parametrize("decision", ["rejected", "accepted"])
 def test_a_word_on_answers_that_dies_anywhere_is_said_again_and_noted_once(
-    tmp_path: Path, word: str, count: int
+    tmp_path: Path, decision: str, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_decisions", {"word": word}, count=count)
+    calm, *_ = rehearse(tmp_path, "crash_decisions", {"decision": decision}, count=count)
 
     assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])

@@ -13,8 +13,10 @@ from servers import S3
 from workspaces import REPOSITORY, git
 
 from headrace.errors import HeadraceError
-from headrace.label import labeling_functions, report
-from headrace.label.quality import QualityError, gate
+from headrace.label.labeling_functions import is_without_suggestion
+from headrace.label.quality import QualityError, check_thresholds
+from headrace.label.report import create_report
+from headrace.label.request_more import request_more_annotations
 from headrace.validate.readers import UnreadableError
 from infra.demo import digits
 from pipelines.digits.sources import images
@@ -104,15 +106,15 @@ def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_sugg
     known = set(campaign.lake.scan("validated/digits/gold").collect()["image_id"])
     assert (sent.sent, len(tasks), len(tasks.keys() & known)) == (20, 20, 4)
     for item, task in tasks.items():
-        assert set(task["data"]) == {"picture", "object", "sample_id", "why", "item"}
+        assert set(task["data"]) == {"picture", "object", "sample_id", "selection_reason", "item"}
         assert task["data"]["picture"].startswith("data:image/png;base64,")
         assert "gold" not in str(task["data"]).replace(task["data"]["picture"], "")
-        assert not (labeling_functions.is_blind(item, campaign.labeling) and task["predictions"])
+        assert not (is_without_suggestion(item, campaign.labeling) and task["predictions"])
     suggested = [task["predictions"][0] for task in tasks.values() if task["predictions"]]
     project = campaign.server.http.get(f"/api/projects/{campaign.project}").json()
-    assert len(suggested) == sent.suggested > 0
-    assert {made["model_version"] for made in suggested} == {project["model_version"]} == {sent.model}
-    assert "50 are needed" in sent.why
+    assert len(suggested) == sent.suggestions > 0
+    assert {made["model_version"] for made in suggested} == {project["model_version"]} == {sent.model_version}
+    assert "a model needs 50" in sent.model_reason
 
 
 @pytest.mark.slow
@@ -127,30 +129,32 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
         answer(bob, task, str((int(truth[item]) + 1) % 10) if item in wrong else truth[item])
     campaign.collect()
 
-    first = report.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
-    again = report.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
-    repeated = report.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    first = create_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    repeated = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
     handed = {}
     while (reply := eve.http.get(f"/api/projects/{campaign.project}/next")).status_code == 200:
         task = reply.json()
         handed[task["data"]["sample_id"]] = task
         answer(eve, task, truth[task["data"]["sample_id"]])
     collected = campaign.collect()
-    last = report.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    last = create_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
 
     assert (first.quality.items, first.quality.answers) == (20, 40)
-    assert 0 < (first.blind or 0) < 0.6
-    assert any("of the suggestions were kept back; people agree" in line for line in first.lines())
+    assert 0 < (first.no_suggestion_share or 0) < 0.6
+    assert any("of the suggestions were not shown; people agree" in line for line in first.lines())
     assert sorted(again) == sorted(repeated) == sorted(handed)
     assert set(wrong) <= set(again)
     assert len(again) < 12
     assert (collected.events, collected.labels, collected.rejected) == ({"created": len(again)}, 20, 0)
-    assert (last.quality.right, last.quality.gold, last.quality.undecided) == (1.0, 4, 0)
-    assert set(last.quality.ways) == {"majority", "dawid_skene", "crowdlab"}
-    assert first.quality.alpha is not None
-    assert last.quality.alpha is not None
-    assert sorted(person.answers for person in last.quality.people) == [len(again), 20, 20]
-    assert not set(report.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)) & set(again)
+    assert (last.quality.gold_accuracy, last.quality.gold_items, last.quality.undecided) == (1.0, 4, 0)
+    assert set(last.quality.aggregators) == {"majority", "dawid_skene", "crowdlab"}
+    assert first.quality.krippendorff_alpha is not None
+    assert last.quality.krippendorff_alpha is not None
+    assert sorted(person.answers for person in last.quality.annotators) == [len(again), 20, 20]
+    assert not set(
+        request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    ) & set(again)
 
 
 @pytest.mark.slow
@@ -161,11 +165,11 @@ def test_labels_below_the_declared_thresholds_are_refused_with_what_was_seen(cam
         answer(ann, task, "1")
         answer(bob, task, str(number % 10))
     campaign.collect()
-    found = report.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    found = create_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
 
     with pytest.raises(
-        QualityError, match=r"agreement: expected at least 0.5, seen -?0\.\d+.*headrace label request-more"
+        QualityError, match=r"agreement: expected at least 0.5, found -?0\.\d+.*headrace label request-more"
     ):
-        gate(found.quality, campaign.labeling)
+        check_thresholds(found.quality, campaign.labeling)
     with pytest.raises(HeadraceError, match="not good enough"):
-        report.report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7}, gate=True)
+        create_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7}, gate=True)

@@ -37,8 +37,9 @@ def test_the_sample_has_as_many_flights_as_asked_each_late_enough_and_says_why()
     assert rows.height == 24
     assert (rows["dep_delay_min"] >= 60).all()
     assert rows["sample_id"].is_unique().all()
-    assert sum("min late; drawn by lot (seed 7)" in why for why in rows["why"]) == 12
-    assert sum("min late; one of" in why and "carrier" in why for why in rows["why"]) == 12
+    reasons = rows["selection_reason"]
+    assert sum("min late; drawn at random (seed 7)" in reason for reason in reasons) == 12
+    assert sum("min late; one of" in reason and "carrier" in reason for reason in reasons) == 12
 
 
 def test_the_same_flights_and_parameters_give_the_same_sample_in_any_order() -> None:

@@ -9,12 +9,12 @@ import polars as pl
 from headrace.label import annotations
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-SCHEMA = annotations.schema({"car": pl.Int32()})
+SCHEMA = annotations.annotation_schema({"car": pl.Int32()})
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something a person did to an annotation, so many minutes after noon."""
+    """Something a person did to an annotation, some minutes after noon."""
 
     minute: int
     person: str
@@ -24,7 +24,7 @@ class Event:
     item: str = "ride-1"
 
     def row(self) -> dict[str, Any]:
-        """The event as the history holds it."""
+        """The event as a row of the history."""
         at = NOON + timedelta(minutes=self.minute)
         return {
             "sample_id": self.item, "event_time": NOON, "car": 1, "task_id": 1,

@@ -1,4 +1,4 @@
-"""label reject, or label accept of what was refused, on answers of two days; rehearsed by `crashes.py`."""
+"""`label reject`, or `label accept` of rejected answers, on answers of two days, for `crash_harness`."""
 
 import re
 import shutil
@@ -13,43 +13,42 @@ from label_campaign import ANNOTATIONS, LABELS, REJECTED, Campaign
 from label_server import LabelServer
 
 from headrace.dataset import UTC_MICROSECONDS
-from headrace.label import commands
-from headrace.label.annotation_log import Ledger
-from headrace.label.annotations import schema
-from headrace.label.review import Decision, Word
+from headrace.label.annotation_log import AnnotationLogWriter
+from headrace.label.annotations import annotation_schema
+from headrace.label.review import DecisionValue, ReviewDecision, review_annotations
 from headrace.storage.manifest import Manifest
 
 TABLES = (ANNOTATIONS, LABELS, REJECTED)
 AT = datetime(2013, 1, 1, 8, tzinfo=UTC)
-KEYS = {"started_at": UTC_MICROSECONDS, "car": schema({})["task_id"]}
+KEYS = {"started_at": UTC_MICROSECONDS, "car": annotation_schema({})["task_id"]}
 CLOCK = {"created_at", "known_time"}
-"""Columns that tell when somebody decided."""
+"""Columns that hold the time of a decision."""
 
 
 @dataclass(frozen=True)
-class Decide:
-    """A workspace with answers; what was decided of them is undone by the word."""
+class Review:
+    """A workspace with answers; the decision reverses what was decided about them before."""
 
     root: Path
-    word: Word
+    decision: DecisionValue
 
     @property
     def campaign(self) -> Campaign:
-        """The question there; nobody asks the server."""
+        """The labeling task there; no command asks the server."""
         return Campaign(LabelServer("http://127.0.0.1:1", "none"), self.root, "Decisions")
 
     def run(self) -> None:
         """As `Case`."""
-        self.says(self.word)
+        self.review_all(self.decision)
 
-    def says(self, word: Word) -> None:
-        """Somebody says it of every answer."""
+    def review_all(self, value: DecisionValue) -> None:
+        """Decide so about every answer."""
         place = self.campaign
-        decision = Decision(word, "Grace", "a wrong manual", every=True)
-        commands.decide(place.dataset, place.labeling, place.lake, place.settings, decision)
+        decision = ReviewDecision(value, "Grace", "a wrong manual", include_reviewed=True)
+        review_annotations(place.dataset, place.labeling, place.lake, place.settings, decision)
 
     def seen(self) -> Seen:
-        """As `Case`: each table is whole, and says what it says but for the time on the clock."""
+        """As `Case`: each table is complete, compared without the times of the decisions."""
         place = self.campaign
         there = [table for table in whole(place.lake, TABLES) if place.lake.manifest(table).partitions]
         return {table: [_timeless(row) for row in place.rows(table)] for table in there}
@@ -67,24 +66,25 @@ def _timeless(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Decisions:
-    """Three answers on two days and their labels; before an accept, all of them were refused."""
+class Reviews:
+    """Three answers on two days and their labels; before an accept, all of them were rejected."""
 
-    template: Decide
+    template: Review
 
     def prepare(self) -> None:
         """As `Scenario`."""
         lake = self.template.campaign.lake
-        ledger = Ledger(Manifest(ANNOTATIONS), lake, KEYS)
-        ledger.add(_answer(number, day) for number, day in enumerate((0, 0, 1)))
-        ledger.flush()
-        lake.commit(ledger.manifest)
-        for word in ("accepted", "refused") if self.template.word == "accepted" else ("accepted",):
-            self.template.says(word)
+        log = AnnotationLogWriter(Manifest(ANNOTATIONS), lake, KEYS)
+        log.append(_answer(number, day) for number, day in enumerate((0, 0, 1)))
+        log.flush()
+        lake.commit(log.manifest)
+        values: tuple[DecisionValue, ...] = ("accepted", "rejected")
+        for value in values if self.template.decision == "accepted" else values[:1]:
+            self.template.review_all(value)
 
-    def case(self, name: str) -> Decide:
+    def case(self, name: str) -> Review:
         """As `Scenario`."""
-        return Decide(copied(self.template.root, name), self.template.word)
+        return Review(copied(self.template.root, name), self.template.decision)
 
     def over(self, name: str) -> None:
         """As `Scenario`."""
@@ -92,7 +92,7 @@ class Decisions:
 
 
 def _answer(number: int, day: int) -> dict[str, Any]:
-    """What one person said of one ride."""
+    """What one person answered about one ride."""
     at = AT + timedelta(days=day)
     times = dict.fromkeys(("event_time", "started_at", "created_at", "updated_at", "task_changed_at"), at)
     names = {"sample_id": f"ride-{number}", "car": number, "task_id": number, "annotation_id": f"a{number}"}
@@ -100,7 +100,7 @@ def _answer(number: int, day: int) -> dict[str, Any]:
     return {**times, **names, **said, "note": None, "lead_time_s": None}
 
 
-def scenario(folder: Path, word: Word) -> Decisions:
-    """The rehearsal of a decision."""
+def scenario(folder: Path, decision: DecisionValue) -> Reviews:
+    """What `crash_harness` runs."""
     (folder / "workspace").mkdir(parents=True)
-    return Decisions(Decide(folder / "workspace", word))
+    return Reviews(Review(folder / "workspace", decision))

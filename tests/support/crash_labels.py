@@ -1,4 +1,4 @@
-"""label collect, on answers that came, changed and went since the last time; rehearsed by `crashes.py`."""
+"""`label collect` of answers that were added, changed and deleted since the last time, for `crash_harness`."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from label_server import LabelServer
 
 @dataclass(frozen=True)
 class Collect:
-    """One workspace; what is asked and answered stands still."""
+    """One workspace; on the server nothing changes any more."""
 
     root: Path
     url: str
@@ -21,7 +21,7 @@ class Collect:
 
     @property
     def campaign(self) -> Campaign:
-        """The question there."""
+        """The labeling task there."""
         return Campaign(LabelServer(self.url, self.token), self.root, self.title)
 
     def run(self) -> None:
@@ -39,7 +39,7 @@ class Collect:
 
 @dataclass(frozen=True)
 class Collects:
-    """The workspace as the test left it: answers were collected, and others given since."""
+    """The workspace as the test left it: answers were collected, and others were given since."""
 
     template: Collect
 
@@ -56,6 +56,6 @@ class Collects:
 
 
 def scenario(folder: Path, root: str, url: str, token: str, title: str) -> Collects:
-    """The rehearsal of a collect."""
+    """What `crash_harness` runs."""
     folder.mkdir()
     return Collects(Collect(Path(root), url, token, title))

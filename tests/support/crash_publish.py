@@ -59,7 +59,7 @@ class Publish:
         lake, found = Lake.at(self.root), self.seen()
         report = json.loads((self.root / REPORTS / DATASET.name / "online.json").read_text())
         # Which side it is, and how many keys had to be compared, depends on when the run before died.
-        proof = [report[name] for name in ("release", "digest", "as_of", "newest")]
+        proof = [report[name] for name in ("release", "digest", "as_of", "newest_times")]
         back = put(lake, "little/1")
         assert back.switched
         shelf = Shelf.of(feature_workspace.opened(lake), DATASET, AIRCRAFT, "b" if back.slot == "a" else "a")

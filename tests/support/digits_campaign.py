@@ -1,4 +1,4 @@
-"""The dataset `digits` in a bucket and a workspace of its own, with its question on a real Label Studio."""
+"""The dataset `digits` in a bucket and a workspace of its own, with its labeling task on a real Label Studio."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +10,6 @@ from servers import S3
 from headrace.dataset import Dataset, LabelingTask
 from headrace.engine.run import run_stage
 from headrace.ingest.ingest import ingest
-from headrace.label import commands
-from headrace.label.commands import Collected, Sent
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.project.loading import load_dataset
@@ -22,12 +20,15 @@ from infra.demo import digits
 if TYPE_CHECKING:
     from label_server import LabelServer, Person
 
+    from headrace.label.collect import CollectResult
+    from headrace.label.send import SendResult
+
 PARAMS: Mapping[str, Any] = {"sample": 20, "seed": 7}
 
 
 @dataclass
 class Digits:
-    """Pictures that were validated, and the question about them."""
+    """Validated pictures, and the labeling task about them."""
 
     server: "LabelServer"
     lake: Lake
@@ -49,13 +50,17 @@ class Digits:
             run_stage(stage, found.lake, Executor(settings, lambda *_: None))
         return found
 
-    def send(self, **params: int) -> Sent:
+    def send(self, **params: int) -> "SendResult":
         """Send the sample."""
-        return commands.send(self.dataset, self.labeling, self.lake, self.settings, {**PARAMS, **params})
+        from headrace.label.send import send_tasks  # noqa: PLC0415  only tests that send import the SDK
 
-    def collect(self) -> Collected:
+        return send_tasks(self.dataset, self.labeling, self.lake, self.settings, {**PARAMS, **params})
+
+    def collect(self) -> "CollectResult":
         """Collect the answers."""
-        return commands.collect(self.dataset, self.labeling, self.lake, self.settings)
+        from headrace.label.collect import collect_annotations  # noqa: PLC0415
+
+        return collect_annotations(self.dataset, self.labeling, self.lake, self.settings)
 
     @property
     def project(self) -> int:

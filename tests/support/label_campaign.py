@@ -1,4 +1,4 @@
-"""A question about rides, its project on the server and its workspace: what the tests of the label verb act on."""
+"""A labeling task about rides, its project on the server and its workspace: what the tests of `label` act on."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.dataset import Dataset, Input, LabelingTask
-from headrace.label import commands
-from headrace.label.commands import Collected, Sent
 from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
@@ -19,6 +17,9 @@ from headrace.storage.table_store import Lake
 
 if TYPE_CHECKING:
     from label_server import LabelServer
+
+    from headrace.label.collect import CollectResult
+    from headrace.label.send import SendResult
 
 CONFIG = """
 <View>
@@ -42,7 +43,7 @@ def sample(params: Mapping[str, Any], rides: pl.LazyFrame) -> pl.DataFrame:
         .with_columns(
             pl.format("ride-{}", "car").alias("sample_id"),
             pl.col("started_at").alias("event_time"),
-            pl.lit("delayed").alias("why"),
+            pl.lit("delayed").alias("selection_reason"),
         )
         .collect()
     )
@@ -53,7 +54,7 @@ def task(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Campaign:
-    """A labeling of the dataset `rides` in a workspace, on a project of its own."""
+    """A labeling task of the dataset `rides` in a workspace, with a project of its own."""
 
     def __init__(self, server: "LabelServer", root: Path, title: str, **declared: Any) -> None:  # noqa: ANN401
         self.server = server
@@ -66,12 +67,12 @@ class Campaign:
         )  # fmt: skip
         self.dataset = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(self.labeling,))
 
-    def asking(self, **declared: Any) -> LabelingTask:  # noqa: ANN401
-        """The question, declared otherwise."""
+    def with_declaration(self, **declared: Any) -> LabelingTask:  # noqa: ANN401
+        """The labeling task with some fields declared otherwise."""
         return replace(self.labeling, **declared)
 
-    def hold(self, days: Mapping[str, int]) -> None:
-        """Have validated rides of so many cars on these days."""
+    def write_rides(self, days: Mapping[str, int]) -> None:
+        """Fill `validated/rides` with rides of so many cars on these days."""
         entries, car = {}, 0
         for day, cars in days.items():
             start = datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC)
@@ -85,17 +86,23 @@ class Campaign:
             car += cars
         self.lake.commit(Manifest("validated/rides/rides", partitions=entries))
 
-    def send(self, settings: Settings | None = None, **params: int) -> Sent:
-        """Send a sample of six, or of so many as `params` says."""
-        return commands.send(self.dataset, self.labeling, self.lake, settings or self.settings, {**PARAMS, **params})
+    def send(self, settings: Settings | None = None, **params: int) -> "SendResult":
+        """Send a sample of six, or of as many as `params` says."""
+        from headrace.label.send import send_tasks  # noqa: PLC0415  only tests that send import the SDK
 
-    def collect(self, *, allow_empty: bool = False) -> Collected:
+        return send_tasks(self.dataset, self.labeling, self.lake, settings or self.settings, {**PARAMS, **params})
+
+    def collect(self, *, allow_empty: bool = False) -> "CollectResult":
         """Collect into the workspace."""
-        return commands.collect(self.dataset, self.labeling, self.lake, self.settings, allow_empty=allow_empty)
+        from headrace.label.collect import collect_annotations  # noqa: PLC0415
+
+        return collect_annotations(self.dataset, self.labeling, self.lake, self.settings, allow_empty=allow_empty)
 
     def progress(self) -> tuple[int, int]:
-        """Done, of all."""
-        return commands.progress(self.labeling, self.settings)
+        """Finished tasks, of all."""
+        from headrace.label.progress import read_progress  # noqa: PLC0415
+
+        return read_progress(self.labeling, self.settings)
 
     @property
     def project(self) -> int:
@@ -104,13 +111,13 @@ class Campaign:
         return next(int(item["id"]) for item in found if item["title"] == self.labeling.title)
 
     def tasks(self) -> dict[str, int]:
-        """Sample id → task, each there exactly once."""
+        """Sample id → task number, each task existing exactly once."""
         found = self.server.tasks(self.project)
         assert all(len(copies) == 1 for copies in found.values())
         return {name: copies[0] for name, copies in found.items()}
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """What the table holds."""
+        """The rows of a table."""
         return self.lake.scan(table).collect().to_dicts()
 
     def labels(self) -> dict[str, str]:

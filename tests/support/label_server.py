@@ -1,4 +1,4 @@
-"""A real Label Studio for the session, people with accounts of their own on it, and a line to it that loses answers."""
+"""A real Label Studio for the session, annotators with own accounts on it, and a proxy that loses its answers."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,6 @@ import httpx
 import pytest
 from label_campaign import DAYS, Campaign
 
-from headrace.label.label_studio import tasks
 from headrace.settings import Settings
 from headrace.stack.annotator import create_annotator
 from headrace.stack.control import running
@@ -23,7 +22,7 @@ CONTROL = "cause"
 
 @dataclass
 class Person:
-    """An annotator, with an own account and token: what they do, nobody does for them."""
+    """An annotator with an own account and token, as whom the requests are made."""
 
     url: str
     token: str
@@ -39,7 +38,7 @@ class Person:
         return int(reply.raise_for_status().json()["id"])
 
     def skips(self, task: int, choice: str) -> int:
-        """Skip the task; as in the browser, what stood there is stored along."""
+        """Skip the task; as in the browser, the choice that was suggested is stored with the skip."""
         return self.answers(task, choice, was_cancelled=True)
 
     def changes(self, annotation: int, choice: str) -> None:
@@ -47,7 +46,7 @@ class Person:
         self.http.patch(f"/api/annotations/{annotation}/", json=result(choice)).raise_for_status()
 
     def deletes(self, annotation: int) -> None:
-        """Take an answer back."""
+        """Delete an answer."""
         self.http.delete(f"/api/annotations/{annotation}/").raise_for_status()
 
 
@@ -82,14 +81,14 @@ class LabelServer:
         )
 
     def person(self, name: str) -> Person:
-        """The annotator `name`, invited if need be."""
+        """The annotator `name`, invited on first use."""
         if name not in self.people:
             token = create_annotator(self.url, self.token, f"{name}@example.com", f"{name}'s own password")
             self.people[name] = Person(self.url, token)
         return self.people[name]
 
     def count(self, project: int) -> int:
-        """How many tasks the project holds, copies among them."""
+        """How many tasks the project holds, duplicates included."""
         query: dict[str, str | int] = {"project": project, "page_size": 1, "include": "id"}
         return int(self.http.get("/api/tasks/", params=query).raise_for_status().json()["total"])
 
@@ -102,8 +101,8 @@ class LabelServer:
         return found
 
 
-class _LosingLine(BaseHTTPRequestHandler):
-    """Passes everything on, but hangs up before the answer to the first imports."""
+class _LossyHandler(BaseHTTPRequestHandler):
+    """Passes requests on, but loses the answers to the first imports."""
 
     server: "_Proxy"
 
@@ -119,6 +118,8 @@ class _LosingLine(BaseHTTPRequestHandler):
             self.server.imports_to_lose -= 1
             self.server.gone = self.server.then_gone
             self.close_connection = True
+            if self.server.status:
+                self.send_error(self.server.status)
             return
         self.send_response(answer.status_code)
         self.send_header("Content-Type", "application/json")
@@ -126,7 +127,7 @@ class _LosingLine(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.content)
 
-    do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  names of the standard library
+    do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815  names of the standard library
 
     def log_message(self, *_: object) -> None:
         pass
@@ -137,17 +138,22 @@ class _Proxy(ThreadingHTTPServer):
     target: str
     imports_to_lose: int
     then_gone: bool
+    status: int | None
     gone = False
 
 
 @contextmanager
-def losing_line(url: str, imports_to_lose: int, *, then_gone: bool = False) -> Iterator[str]:
-    """Address of a line to `url` on which the answers to that many imports never arrive, though they are done.
+def lossy_proxy(url: str, imports_to_lose: int, *, then_gone: bool = False, status: int | None = None) -> Iterator[str]:
+    """Address of a proxy to `url` that loses the answers to that many imports, although they are carried out.
 
-    With `then_gone`, nothing is answered after the first of them.
+    Args:
+        url: The server.
+        imports_to_lose: How many.
+        then_gone: Answer nothing after the first of them.
+        status: What the proxy answers in place of the server; nothing by default, it closes the connection.
     """
-    with _Proxy(("127.0.0.1", 0), _LosingLine) as proxy:
-        proxy.target, proxy.imports_to_lose, proxy.then_gone = url, imports_to_lose, then_gone
+    with _Proxy(("127.0.0.1", 0), _LossyHandler) as proxy:
+        proxy.target, proxy.imports_to_lose, proxy.then_gone, proxy.status = url, imports_to_lose, then_gone, status
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -170,9 +176,9 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServ
 
 @pytest.fixture
 def campaign(label_studio: LabelServer, tmp_path: Path, request: pytest.FixtureRequest) -> Campaign:
-    """An own project, rides in the workspace, nothing sent."""
+    """A project of its own, rides in the workspace, nothing sent."""
     made = Campaign(label_studio, tmp_path, request.node.name)
-    made.hold(DAYS)
+    made.write_rides(DAYS)
     return made
 
 
@@ -190,7 +196,7 @@ def bob(label_studio: LabelServer) -> Person:
 
 @pytest.fixture(params=["few", "many"])
 def changes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What changed since the last collect counts as few tasks, or as many."""
+    """Whether the changes since the last collect are few enough to be read in the request that finds them."""
     if request.param == "many":
-        monkeypatch.setattr(tasks, "FEW", 1)
+        monkeypatch.setattr("headrace.label.label_studio.tasks.INLINE_LIMIT", 1)
     return str(request.param)

@@ -135,7 +135,7 @@ def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
         | {"updated_at": ANSWERED - timedelta(hours=number)}
         for number, choice in enumerate(choices)
     ]
-    return pl.DataFrame(rows, schema=annotations.schema(keys))
+    return pl.DataFrame(rows, schema=annotations.annotation_schema(keys))
 
 
 def entry(lake: Lake, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> Entry:

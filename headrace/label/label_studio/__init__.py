@@ -1,1 +1,1 @@
-"""Label Studio over its HTTP API: to take each task once, to count, to tell what changed."""
+"""Label Studio through its SDK: every task sent exactly once, annotations read as far as they changed."""

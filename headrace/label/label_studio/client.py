@@ -1,4 +1,4 @@
-"""Label Studio, through the few calls of its HTTP API that the label verb needs: projects, and who works in them."""
+"""Projects of Label Studio, and who works in them."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -6,175 +6,200 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import count
+from typing import Any
 
-from headrace.errors import HeadraceError
-from headrace.label.label_studio.http import LabelStudioError, Wire
-from headrace.label.label_studio.tasks import Json, Tasks
-from headrace.label.label_studio.totals import NOTHING, Totals
+import httpx
+from label_studio_sdk import AllRolesProjectList, LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+from label_studio_sdk.core.pagination import SyncPager
 
-COUNTED = ("task_number", "total_annotations_number", "skipped_annotations_number")
-FIELDS = ",".join(("id", "title", "label_config", "maximum_annotations", "model_version", *COUNTED))
+from headrace.label.label_studio.api import LabelStudioApi
+from headrace.label.label_studio.errors import LabelConfigDriftError, LabelStudioError
+from headrace.label.label_studio.tasks import NO_ANNOTATIONS, AnnotationCounts, ProjectTasks
+
+Page = SyncPager[AllRolesProjectList, Any]
+COUNTS = "task_number,total_annotations_number,skipped_annotations_number"
+FIELDS = f"id,title,label_config,maximum_annotations,model_version,{COUNTS}"
 REMOVED = "Deleted"
-"""What the server tells in place of the address of an account that was removed from the organization."""
-
-
-class LabelConfigDriftError(HeadraceError):
-    """The project on the server asks another question than the declaration."""
+"""What the server shows as the address of an account that was removed from the organization."""
 
 
 @dataclass(frozen=True)
-class Project:
-    """A project of Label Studio.
+class LabelStudioProject:
+    """A project of Label Studio, as it was when it was looked up.
 
     Attributes:
         id: Its number on the server.
         title: Its title.
-        opinions: People who answer each task.
-        model: Version of the model whose suggestions are shown.
-        tasks: How many tasks it held when it was looked up.
-        holds: How many answers and skips.
+        annotators_per_item: How many people annotate each task.
+        model_version: The model whose suggestions are shown.
+        tasks: How many tasks it holds.
+        counts: How many annotations and skips it holds.
     """
 
     id: int
     title: str
-    opinions: int = 1
-    model: str = ""
+    annotators_per_item: int = 1
+    model_version: str = ""
     tasks: int = 0
-    holds: Totals = NOTHING
+    counts: AnnotationCounts = NO_ANNOTATIONS
 
 
 @contextmanager
-def opened(url: str, token: str, *, timeout_s: float = 60, patience_s: float = 20) -> Iterator["LabelStudio"]:
+def open_label_studio(
+    url: str, token: str, *, timeout_s: float = 60, retry_timeout_s: float = 20
+) -> Iterator["LabelStudioClient"]:
     """The Label Studio at `url`, as the account of `token`.
 
     Args:
         url: Its address.
-        token: A legacy token, or a personal access token.
-        timeout_s: How long one answer may take.
-        patience_s: How long a server that is away, or an import of unknown outcome, is waited for.
+        token: A legacy token, or a personal access token, which the SDK exchanges for tokens of five minutes.
+        timeout_s: How long to wait for one answer.
+        retry_timeout_s: How long to retry a read, or to look for an import of unknown outcome; 0 for not at all.
+
+    Raises:
+        LabelStudioError: The token has expired, or there is none.
     """
-    wire = Wire(url, token, timeout_s, patience_s)
-    try:
-        yield LabelStudio(wire)
-    finally:
-        wire.close()
+    if not token:  # httpx would call the empty header a failed connection
+        raise LabelStudioError(f"There is no token for Label Studio at {url}: set LABEL_STUDIO_API_KEY.")
+    address = url.rstrip("/")
+    with httpx.Client(timeout=timeout_s, follow_redirects=False) as http:
+        try:
+            # The slash at the end keeps a path in the address: the SDK joins the address for new tokens by urljoin.
+            sdk = LabelStudio(base_url=f"{address}/", api_key=token, httpx_client=http)
+        except ApiError:
+            raise LabelStudioError(
+                "The token in LABEL_STUDIO_API_KEY has expired. Take another one from Account & Settings > Access Token"
+                f" at {address}, then run the same command again."
+            ) from None
+        yield LabelStudioClient(address, sdk, retry_timeout_s)
 
 
-@dataclass(frozen=True)
-class LabelStudio:
-    """A Label Studio server and an account on it."""
+class LabelStudioClient(LabelStudioApi):
+    """What the label commands do with a server, beyond its tasks."""
 
-    wire: Wire
+    def project_url(self, project: LabelStudioProject) -> str:
+        """Where people open the project."""
+        return f"{self.url}/projects/{project.id}"
 
-    def find_project(self, title: str, config: str) -> Project | None:
-        """The project `title`, after its question was compared with `config`; None if there is none.
+    def find_project(self, title: str, config: str) -> LabelStudioProject | None:
+        """The project `title`; None if there is none.
 
         Raises:
             LabelConfigDriftError: Its label configuration is not `config`.
             LabelStudioError: Several projects have that title.
         """
-        found = [item for item in self._projects(title) if item["title"] == title]
+        found = [project for project in self._list_projects(title) if project.title == title]
         if not found:
             return None
         if len(found) > 1:
             raise LabelStudioError(
-                f"Label Studio at {self.wire.url}: expected one project {title!r}, seen {len(found)}"
-                f" (ids {', '.join(str(item['id']) for item in found)}). Rename or delete all but the one that people"
-                " work in, then run the same command again."
+                f"Label Studio at {self.url}: expected one project {title!r}, found {len(found)}"
+                f" (ids {', '.join(str(project.id) for project in found)}). Rename or delete all but the one that"
+                " people work in, then run the same command again."
             )
-        self._compare(found[0], config)
-        item = found[0]
-        tasks, answers, skips = (item[name] or 0 for name in COUNTED)
-        return Project(
-            item["id"], title, item["maximum_annotations"], item["model_version"] or "", tasks, Totals(answers, skips)
+        [project] = found
+        self._check_config(project, config)
+        # The SDK's models declare every field as optional, and these counts as text where the server sends numbers.
+        annotations, skips = project.total_annotations_number, project.skipped_annotations_number
+        return LabelStudioProject(
+            id=project.id or 0,
+            title=title,
+            annotators_per_item=project.maximum_annotations or 1,
+            model_version=project.model_version or "",
+            tasks=int(project.task_number or 0),
+            counts=AnnotationCounts(int(annotations or 0), int(skips or 0)),
         )
 
-    def project(self, title: str, config: str) -> Project:
-        """The project `title`, made if there is none.
+    def ensure_project(self, title: str, config: str) -> LabelStudioProject:
+        """The project `title`, created if there is none.
 
         Raises:
-            LabelConfigDriftError: It is there with another label configuration.
+            LabelConfigDriftError: It exists with another label configuration.
         """
-        found = self.find_project(title, config)
-        if found:
-            return found
-        made = self.wire.write("POST", "/api/projects", {"title": title, "label_config": config})
-        return Project(made["id"], title)
+        project = self.find_project(title, config)
+        if project:
+            return project
+        created = self.write(self.sdk.projects.create, title=title, label_config=config)
+        return LabelStudioProject(created.id or 0, title)
 
-    def set_up(self, project: Project, *, opinions: int) -> None:
-        """Have so many people answer each task.
+    def set_annotators_per_item(self, project: LabelStudioProject, number: int) -> None:
+        """Have `number` people annotate each task.
 
-        Only what differs is written: to write the number again would undo `ask_again`.
+        Nothing is written if that is so: the server would set the number of every task, and undo `request_more`.
         """
-        if project.opinions != opinions:
-            self.wire.write("PATCH", f"/api/projects/{project.id}/", {"maximum_annotations": opinions})
+        if project.annotators_per_item != number:
+            self.write(self.sdk.projects.update, project.id, maximum_annotations=number)
 
-    def show(self, project: Project, model: str) -> None:
-        """Show people the suggestions of `model`, if the project has any; those of other models are shown no more."""
-        if model != project.model and model in self.wire.read(f"/api/projects/{project.id}/model-versions/", {}):
-            shown = {"model_version": model, "show_collab_predictions": True}
-            self.wire.write("PATCH", f"/api/projects/{project.id}/", shown)
+    def set_model_version(self, project: LabelStudioProject, version: str) -> None:
+        """Show the suggestions of this model and no other, if the project holds any of it."""
+        held = f"/api/projects/{project.id}/model-versions/"
+        if version != project.model_version and version in self.read_json(held):
+            update = self.sdk.projects.update
+            self.write(update, project.id, model_version=version, show_collab_predictions=True)
 
-    def tasks_of(self, project: Project) -> Tasks:
+    def tasks(self, project: LabelStudioProject) -> ProjectTasks:
         """The tasks of a project."""
-        return Tasks(self.wire, project.id)
+        return ProjectTasks(self, project.id)
 
-    def counted(self, project: Project) -> Json:
-        """`task_number` and `finished_task_number`: all tasks, and those with as many answers as are wanted.
+    def task_counts(self, project: LabelStudioProject) -> tuple[int, int]:
+        """Tasks with as many annotations as are wanted, and all tasks.
 
         Raises:
             LabelStudioError: There is no such project.
         """
-        query = {"ids": project.id, "include": "id,task_number,finished_task_number"}
-        found: list[Json] = self.wire.read("/api/projects", query)["results"]
-        if not found:
+        fields = "id,task_number,finished_task_number"
+        page: Page = self.read(self.sdk.projects.list, ids=str(project.id), include=fields)
+        if not page.items:
             raise LabelStudioError(
-                f"Label Studio at {self.wire.url} has no project {project.id}: was it deleted? Run `headrace label"
-                " send` again (in Airflow: clear the first task)."
+                f"Label Studio at {self.url} has no project {project.id}: was it deleted? Run `headrace label send`"
+                " again (in Airflow: clear the first task)."
             )
-        return found[0]
+        return int(page.items[0].finished_task_number or 0), int(page.items[0].task_number or 0)
 
-    def people(self) -> int:
-        """How many accounts there are, ours among them, those that were removed aside.
+    def count_users(self) -> int:
+        """How many accounts there are, ours included, without those that were removed from the organization.
 
-        The free edition lets each of them see every project; it does not tell who was switched off by `is_active`.
+        In the free edition each account sees every project, and `is_active` does not tell who was switched off.
         """
-        return sum(account["email"] != REMOVED for account in self.wire.read("/api/users", {}))
+        return sum(user.email != REMOVED for user in self.read(self.sdk.users.list))
 
-    def ask_again(self, project: Project, opinions: Mapping[str, int]) -> None:
-        """Hand tasks out until so many people have answered: sample id → people, all told."""
-        for sample_id, copies in self.tasks_of(project).find(opinions).items():
-            change = {"overlap": opinions[sample_id], "is_labeled": False}
-            self.wire.write("PATCH", f"/api/tasks/{copies[0].id}/", change)
-
-    def _projects(self, title: str) -> Iterator[Json]:
-        page = 1
-        while True:
-            answer = self.wire.read(
-                "/api/projects", {"title": title, "page": page, "page_size": 100, "include": FIELDS}
-            )
-            yield from answer["results"]
-            if not answer["next"]:
-                return
-            page += 1
-
-    def _compare(self, found: Json, config: str) -> None:
-        here, there = _lines(config), _lines(found["label_config"])
-        if here == there:
-            return
-        diff = "\n".join(difflib.unified_diff(here, there, "declared", "on the server", lineterm="", n=1))
-        raise LabelConfigDriftError(
-            f"Project {found['title']!r} ({self.wire.url}/projects/{found['id']}) asks another question than its"
-            f" declaration, so nothing was sent or collected:\n{diff}\nPut the declared configuration back under"
-            " Settings > Labeling Interface; or, if the question is to change, give the declaration a new title:"
-            " that starts a new project, and the old answers stay with the old question."
-        )
+    def request_more(self, project: LabelStudioProject, annotators: Mapping[str, int]) -> None:
+        """Show tasks to people until so many have annotated them: sample id → number of annotators in all."""
+        for sample_id, copies in self.tasks(project).find(annotators).items():
+            task, wanted = str(copies[0].id), annotators[sample_id]
+            self.write(self.sdk.tasks.update, task, overlap=wanted, is_labeled=False)
 
     def now(self) -> datetime:
         """The server's clock, to the second."""
-        return parsedate_to_datetime(self.wire.head("/health", {}).headers["date"]).astimezone(UTC)
+        headers = self.read(self.sdk.versions.with_raw_response.get).headers
+        return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+
+    def _list_projects(self, title: str) -> Iterator[AllRolesProjectList]:
+        """Projects whose title contains `title`.
+
+        Page by page as far as the server says that there is another: the SDK's pager asks once more and takes the 404.
+        """
+        for number in count(1):
+            page: Page = self.read(self.sdk.projects.list, title=title, include=FIELDS, page=number, page_size=100)
+            yield from page.items or ()
+            if not page.response.next:
+                return
+
+    def _check_config(self, project: AllRolesProjectList, config: str) -> None:
+        declared, stored = _config_lines(config), _config_lines(project.label_config or "")
+        if declared == stored:
+            return
+        diff = "\n".join(difflib.unified_diff(declared, stored, "declared", "on the server", lineterm="", n=1))
+        raise LabelConfigDriftError(
+            f"The label configuration of project {project.title!r} ({self.url}/projects/{project.id}) is not the"
+            f" declared one, so nothing was sent or collected:\n{diff}\nRestore the declared configuration under"
+            " Settings > Labeling Interface; or, if the question is to change, give the declaration a new title: that"
+            " starts a new project, and the old answers stay with the old question."
+        )
 
 
-def _lines(config: str) -> list[str]:
+def _config_lines(config: str) -> list[str]:
     """The lines of a configuration, without indentation and empty lines."""
     return [" ".join(line.split()) for line in config.splitlines() if line.strip()]

@@ -1,150 +1,159 @@
-"""Tasks into Label Studio, each exactly once, though its import has no key of idempotence.
+"""Import tasks into Label Studio, each exactly once, although its import has no idempotency key.
 
-Look up, send only what is missing, never repeat a write whose outcome is not known, and look again until every task
-stands there once. A task that the server does not take is found and set aside; it keeps no other from being sent.
+Look up the tasks, import only the missing ones, never repeat a write of unknown outcome, and look again until every
+task exists exactly once. A task that the server rejects is found and reported; it keeps no other from being imported.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.label.label_studio.client import LabelStudio, Project
-from headrace.label.label_studio.http import LabelStudioError, LostAnswerError, RefusedError
-from headrace.label.label_studio.tasks import Json, Listed, batches
+from headrace.label.label_studio.client import LabelStudioClient, LabelStudioProject
+from headrace.label.label_studio.errors import LabelStudioError, LabelStudioHttpError, UnknownOutcomeError
+from headrace.label.label_studio.tasks import Json, TaskSummary, batched
 
 IMPORT_BATCH = 250
-"""Tasks a request: one transaction of well under a second on the server, so little hangs on an unknown outcome."""
-COPIES_BATCH = 100
-"""Copies that are looked at, then deleted, in one go: nobody should begin on one in between."""
-SEND_ATTEMPTS = 4
+"""Tasks per request: one transaction of well under a second on the server, so an unknown outcome concerns few."""
+DUPLICATES_BATCH = 100
+"""Duplicates that are checked, then deleted, at once: nobody should begin to annotate one in between."""
+IMPORT_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """Outcome of a send.
+class ImportResult:
+    """What an import did.
 
     Attributes:
-        already: Tasks that stood there.
-        sent: Tasks that were missing.
-        copies_removed: Extra copies taken away.
-        refused: Sample id → why the server does not take its task; the others are there.
+        existing: Tasks that existed before.
+        imported: Tasks that were missing.
+        duplicates_removed: Duplicates that were deleted.
+        rejected: Sample id → why the server rejects its task; all others exist.
     """
 
-    already: int
-    sent: int
-    copies_removed: int
-    refused: Mapping[str, str]
+    existing: int
+    imported: int
+    duplicates_removed: int
+    rejected: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Sender:
-    """Sends tasks to a server."""
+class TaskImporter:
+    """Imports tasks into the projects of a server."""
 
-    server: LabelStudio
+    client: LabelStudioClient
 
-    def send(
-        self, project: Project, tasks: Mapping[str, Json], predictions: Mapping[str, Json] | None = None
-    ) -> Delivery:
-        """Bring it about that each of `tasks` (sample id → data) stands in the project exactly once.
+    def import_tasks(
+        self, project: LabelStudioProject, tasks: Mapping[str, Json], predictions: Mapping[str, Json] | None = None
+    ) -> ImportResult:
+        """Make each of `tasks` exist in the project exactly once.
 
-        A batch that is refused for some of its tasks is halved until they are found; the rest is sent.
+        A batch that is rejected because of some of its tasks is halved until they are found; the rest is imported.
 
         Args:
             project: The project.
             tasks: Sample id → data.
-            predictions: Sample id → the suggestion that a new task goes with.
+            predictions: Sample id → the suggestion that a new task carries.
 
         Raises:
-            LabelStudioError: The server refuses all, or does not come back. What was stored stays; the same call
-                again sends the rest.
+            LabelStudioError: The server rejects all tasks, or does not come back. What was stored stays; the same call
+                imports the rest.
         """
-        found = self.server.tasks_of(project).find(tasks) if project.tasks else {}
-        already, refused = len(found), dict[str, RefusedError]()
-        for _ in range(SEND_ATTEMPTS):
-            missing = [name for name in tasks if name not in found and name not in refused]
-            bodies = {name: _body(tasks[name], (predictions or {}).get(name)) for name in missing}
-            arrived, errors = self._import_all(project, bodies)
-            if not found and len(errors) == len(bodies):
+        found = self.client.tasks(project).find(tasks) if project.tasks else {}
+        existing, rejected = len(found), dict[str, LabelStudioHttpError]()
+        for _ in range(IMPORT_ATTEMPTS):
+            missing = [name for name in tasks if name not in found and name not in rejected]
+            requests = {name: _request(tasks[name], (predictions or {}).get(name)) for name in missing}
+            all_arrived, errors = self._import_all(project, requests)
+            if not found and len(errors) == len(requests):
                 raise errors[missing[0]]
-            refused |= errors
-            if arrived and self._adds_up(project, len(missing) - len(errors)):
-                copies = self._remove_copies(project, found)
-                reasons = {name: error.reason for name, error in refused.items()}
-                return Delivery(already, len(tasks) - already - len(refused), copies, reasons)
-            project = replace(project, tasks=self.server.tasks_of(project).count())
-            found = self.server.tasks_of(project).find(tasks)
+            rejected |= errors
+            if all_arrived and self._has_grown_by(project, len(missing) - len(errors)):
+                removed = self._remove_duplicates(project, found)
+                reasons = {name: error.reason for name, error in rejected.items()}
+                return ImportResult(existing, len(tasks) - existing - len(rejected), removed, reasons)
+            project = replace(project, tasks=self.client.tasks(project).count())
+            found = self.client.tasks(project).find(tasks)
         raise LabelStudioError(
-            f"Project {project.title!r} on {self.server.wire.url}: {len(missing)} of {len(tasks)} tasks are still not"
-            f" there after {SEND_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends"
+            f"Project {project.title!r} on {self.client.url}: {len(missing)} of {len(tasks)} tasks are still missing"
+            f" after {IMPORT_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends"
             " only those."
         )
 
-    def _adds_up(self, project: Project, sent: int) -> bool:
+    def _has_grown_by(self, project: LabelStudioProject, imported: int) -> bool:
         """Whether the project grew by what was acknowledged and nothing else: no other sender, no late arrival."""
-        return not sent or self.server.tasks_of(project).count() == project.tasks + sent
+        return not imported or self.client.tasks(project).count() == project.tasks + imported
 
-    def _import_all(self, project: Project, bodies: Mapping[str, Json]) -> tuple[bool, dict[str, RefusedError]]:
-        """Post batch after batch, up to one of unknown outcome; whether all that is good arrived, and what was refused.
+    def _import_all(
+        self, project: LabelStudioProject, requests: Mapping[str, Json]
+    ) -> tuple[bool, dict[str, LabelStudioHttpError]]:
+        """Import batch after batch, up to one of unknown outcome.
 
-        Where all of the first batch are refused it is not the tasks that are wrong, and the rest is not tried.
+        Where the server rejects every task of the first batch, the tasks are not to blame, and the rest is not tried.
+
+        Returns:
+            Whether all tasks that the server takes have arrived, and those that it rejects.
         """
-        refused: dict[str, RefusedError] = {}
-        for batch in batches(bodies, IMPORT_BATCH):
-            arrived, errors = self._import(project, {name: bodies[name] for name in batch})
-            refused |= errors
-            if not arrived:
-                return False, refused
-            if len(refused) == len(batch) and not project.tasks:
-                return True, refused | dict.fromkeys(bodies, errors[batch[0]])
-        return True, refused
+        rejected: dict[str, LabelStudioHttpError] = {}
+        for batch in batched(requests, IMPORT_BATCH):
+            all_arrived, errors = self._import_batch(project, {name: requests[name] for name in batch})
+            rejected |= errors
+            if not all_arrived:
+                return False, rejected
+            if len(rejected) == len(batch) and not project.tasks:
+                return True, rejected | dict.fromkeys(requests, errors[batch[0]])
+        return True, rejected
 
-    def _import(self, project: Project, bodies: Mapping[str, Json]) -> tuple[bool, dict[str, RefusedError]]:
-        """Post one batch; whether all that is good arrived, and what was refused."""
-        arrived, refused, parts = True, dict[str, RefusedError](), [dict(bodies)]
+    def _import_batch(
+        self, project: LabelStudioProject, requests: Mapping[str, Json]
+    ) -> tuple[bool, dict[str, LabelStudioHttpError]]:
+        """As `_import_all`, for one batch: a part that is rejected is halved, down to single tasks."""
+        all_arrived, rejected, parts = True, dict[str, LabelStudioHttpError](), [dict(requests)]
         while parts:
             part = parts.pop()
             try:
-                arrived = self._post(project, part) and arrived
-            except RefusedError as error:
+                all_arrived = self._send(project, part) and all_arrived
+            except LabelStudioHttpError as error:
                 if len(part) > 1:
                     parts += _halves(part)
                 else:
-                    refused |= dict.fromkeys(part, error)
-        return arrived, refused
+                    rejected |= dict.fromkeys(part, error)
+        return all_arrived, rejected
 
-    def _post(self, project: Project, bodies: Mapping[str, Json]) -> bool:
-        """Post some tasks, once. False if the answer was lost: they may be stored, under way, or never arrive."""
+    def _send(self, project: LabelStudioProject, requests: Mapping[str, Json]) -> bool:
+        """Send some tasks, once. False if the answer was lost: they may be stored, under way, or never arrive."""
+        tasks = list(requests.values())
         try:
-            self.server.wire.write("POST", f"/api/projects/{project.id}/import", list(bodies.values()))
-        except LostAnswerError:
-            self._settle(project, list(bodies))
+            self.client.write(self.client.sdk.projects.import_tasks, project.id, request=tasks)  # type: ignore[arg-type]
+        except UnknownOutcomeError:
+            self._wait_for(project, list(requests))
             return False
         return True
 
-    def _settle(self, project: Project, sample_ids: Sequence[str]) -> None:
-        """Wait until a batch whose answer was lost shows up (a batch is one transaction), or patience ends."""
-        deadline = time.monotonic() + self.server.wire.patience_s
-        while time.monotonic() < deadline and not self.server.tasks_of(project).find(sample_ids[:1]):
+    def _wait_for(self, project: LabelStudioProject, sample_ids: Sequence[str]) -> None:
+        """Wait until a batch whose answer was lost shows up (a batch is one transaction), but not for ever."""
+        deadline = time.monotonic() + self.client.retry_timeout_s
+        while time.monotonic() < deadline and not self.client.tasks(project).find(sample_ids[:1]):
             time.sleep(0.5)
 
-    def _remove_copies(self, project: Project, found: Mapping[str, list[Listed]]) -> int:
-        """Delete what stands there twice and nobody touched; the one that someone answered stays, else the first."""
-        extra: list[Listed] = []
+    def _remove_duplicates(self, project: LabelStudioProject, found: Mapping[str, list[TaskSummary]]) -> int:
+        """Delete duplicates that nobody annotated. The task that somebody annotated stays, else the first."""
+        duplicates: list[TaskSummary] = []
         for copies in found.values():
-            extra += sorted(copies, key=lambda task: (-task.answers, task.id))[1:]
-        removed = 0
-        for batch in batches([task.id for task in extra], COPIES_BATCH):
-            untouched = self.server.tasks_of(project).untouched(batch)
-            if untouched:
-                self.server.tasks_of(project).delete(untouched)
-            removed += len(untouched)
+            duplicates += sorted(copies, key=lambda task: (-task.annotations, task.id))[1:]
+        removed, tasks = 0, self.client.tasks(project)
+        for batch in batched([task.id for task in duplicates], DUPLICATES_BATCH):
+            unannotated = tasks.unannotated(batch)
+            if unannotated:
+                tasks.delete(unannotated)
+            removed += len(unannotated)
         return removed
 
 
-def _body(data: Json, prediction: Json | None) -> Json:
+def _request(data: Json, prediction: Json | None) -> Json:
+    """Not the SDK's `ImportApiRequest`: its `PredictionRequest` demands the number of the task, which has none yet."""
     return {"data": data, "predictions": [prediction]} if prediction else {"data": data}
 
 
-def _halves(bodies: Mapping[str, Json]) -> list[dict[str, Json]]:
-    items, middle = list(bodies.items()), len(bodies) // 2
+def _halves(requests: Mapping[str, Json]) -> list[dict[str, Json]]:
+    items, middle = list(requests.items()), len(requests) // 2
     return [dict(items[middle:]), dict(items[:middle])]

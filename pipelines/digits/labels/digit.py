@@ -1,6 +1,6 @@
 """validated → sample: pictures that people are asked to read: at random, where the rules disagree, and some gold.
 
-The true digits stay hidden: a gold picture's answer is in no task, and nothing in its task tells that it is gold.
+The true digits stay hidden: a gold picture's answer is in no task, and nothing in its task shows that it is gold.
 """
 
 from collections import Counter
@@ -44,7 +44,7 @@ def sample(*, params: Mapping[str, int], images: pl.LazyFrame, gold: pl.LazyFram
 
 
 def uncertainty(row: Mapping[str, Any]) -> float:
-    """Share of the rules' votes that are not for the digit with most; 1 where all abstain."""
+    """Share of the rules' votes that are not for the digit with most votes; 1 where all abstain."""
     cast = [digit for function in strokes.FUNCTIONS if (digit := function(row)) is not None]
     return 1 - max(Counter(cast).values()) / len(cast) if cast else 1.0
 

@@ -1,6 +1,6 @@
 """Rules of thumb about a handwritten digit on a grid of 8 x 8 cells: each votes for one digit, or abstains.
 
-They are weak on purpose, as such rules are: what each is worth is measured on answers that people gave without them.
+They are weak, as such rules are: how good each one is, is measured on answers that people gave without a suggestion.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,8 +39,8 @@ def ring_above(row: Mapping[str, Any]) -> str | None:
 def stick(row: Mapping[str, Any]) -> str | None:
     """No hole, and little ink right and left of the middle: 1."""
     grid = grid_of(row)
-    aside = sum(line[x] for line in grid for x in (0, 1, 6, 7))
-    return "1" if not holes(grid) and aside < _ink(grid) / 12 else None
+    side_ink = sum(line[x] for line in grid for x in (0, 1, 6, 7))
+    return "1" if not holes(grid) and side_ink < _ink(grid) / 12 else None
 
 
 def foot(row: Mapping[str, Any]) -> str | None:
@@ -68,21 +68,21 @@ def grid_of(row: Mapping[str, Any]) -> Grid:
 
 
 def holes(grid: Grid) -> list[set[Cell]]:
-    """What is enclosed by ink: empty cells that no way leads out of."""
-    left = {(y, x) for y in range(-1, SIDE + 1) for x in range(-1, SIDE + 1) if not _inked(grid, y, x)}
-    found = []
-    while left:
-        found.append(_area(left, min(left)))
-        left -= found[-1]
-    return found[1:]
+    """Connected areas of empty cells that ink encloses: all but the area around the digit."""
+    unvisited = {(y, x) for y in range(-1, SIDE + 1) for x in range(-1, SIDE + 1) if not _inked(grid, y, x)}
+    areas = []
+    while unvisited:
+        areas.append(_flood_fill(unvisited, min(unvisited)))
+        unvisited -= areas[-1]
+    return areas[1:]
 
 
-def _area(empty: set[Cell], start: Cell) -> set[Cell]:
+def _flood_fill(empty: set[Cell], start: Cell) -> set[Cell]:
     reached, waiting = {start}, [start]
     while waiting:
-        near = {cell for cell in _neighbours(waiting.pop()) if cell in empty} - reached
-        reached |= near
-        waiting += near
+        new = {cell for cell in _neighbours(waiting.pop()) if cell in empty} - reached
+        reached |= new
+        waiting += new
     return reached
 
 

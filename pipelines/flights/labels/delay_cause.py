@@ -1,7 +1,7 @@
 """validated → sample: delayed flights whose cause a person is asked for.
 
 The same flights and parameters always give the same sample: `sample` of the flights that left `delayed_by_min` late or
-more, by lot. New days change it no more than they must.
+more, drawn at random with the seed `seed`. New days change it no more than they must.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ CONFIG = """<View><View style="display:flex; gap:24px; align-items:flex-start">
 
 
 POLICIES = (UniformSampling(0.5), StratifiedSampling(0.5, ("carrier",)))
-"""Half tells how often each cause is in the whole; the other half asks about small airlines too."""
+"""One half estimates how frequent each cause is; the other half asks about small airlines too."""
 
 STORM_MPH, FOG_MILES, WET_IN = 20.0, 3.0, 0.05
 EVENING = 22
@@ -73,12 +73,14 @@ def sample(*, params: Mapping[str, int], flights: pl.LazyFrame, weather: pl.Lazy
     ids = [_sample_id(row) for row in late.select(KEYS).iter_rows(named=True)]
     population = late.with_columns(pl.Series("sample_id", ids, pl.String))
     chosen = sample_rows(population, POLICIES, params["sample"], params["seed"]).lazy()
-    told = pl.format("left {} min late; {}", "dep_delay_min", "why")
+    reason = pl.format("left {} min late; {}", "dep_delay_min", "selection_reason")
     observed = weather.select("origin", *WEATHER, hour="time_hour")
     return (
-        chosen.with_columns(event_time="departed_at", why=told, hour=pl.col("departed_at").dt.truncate("1h"))
+        chosen.with_columns(
+            event_time="departed_at", selection_reason=reason, hour=pl.col("departed_at").dt.truncate("1h")
+        )
         .join(observed, on=["origin", "hour"], how="left")
-        .select("sample_id", "event_time", "why", *RECORD)
+        .select("sample_id", "event_time", "selection_reason", *RECORD)
         .sort("sample_id")
         .collect()
     )
@@ -87,8 +89,8 @@ def sample(*, params: Mapping[str, int], flights: pl.LazyFrame, weather: pl.Lazy
 def bad_weather(row: Mapping[str, Any]) -> str | None:
     """Wind, fog or rain at the airport."""
     windy = (row["wind_speed_mph"] or 0) >= STORM_MPH
-    blind = (row["visibility_miles"] or 10) < FOG_MILES
-    return "weather" if windy or blind or (row["precipitation_in"] or 0) >= WET_IN else None
+    foggy = (row["visibility_miles"] or 10) < FOG_MILES
+    return "weather" if windy or foggy or (row["precipitation_in"] or 0) >= WET_IN else None
 
 
 def late_in_the_day(row: Mapping[str, Any]) -> str | None:

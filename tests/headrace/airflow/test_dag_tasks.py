@@ -282,14 +282,14 @@ def test_a_decision_made_in_airflow_is_recorded_by_the_command_that_one_would_ty
     from headrace.airflow.labels import label_dag
 
     dag: Any = label_dag("flights", "delay_cause")
-    found = {"release.accept": answer, "release.measure": {"until": "2013-01-09T12:00:00+00:00"}}
+    found = {"release.accept": answer, "release.measure": {"before": "2013-01-09T12:00:00+00:00"}}
     task = dag.get_task("release.decide")
     task.render_template_fields({"ti": Told(found)}, dag.get_template_env())
 
     command = shlex.split(task.command)
 
     word, by, reason = words
-    asked = ["label", word, "flights", "--table", "delay_cause", "--until", "2013-01-09T12:00:00+00:00"]
+    asked = ["label", word, "flights", "--table", "delay_cause", "--before", "2013-01-09T12:00:00+00:00"]
     assert command == ["headrace", *asked, "--by", by, "--reason", reason, "--json"]
     helped = subprocess.run([sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, check=False)
     assert helped.returncode == 0, helped.stderr
@@ -367,14 +367,14 @@ def label_studio(answered: list[int], tasks: int) -> Iterator[str]:
         def do_GET(self) -> None:
             query = parse_qs(urlsplit(self.path).query)
             assert self.headers["Authorization"] == "Token token"
-            assert self.path == "/api/users" or query["ids" if "/api/projects" in self.path else "project"] == ["7"]
+            assert self.path == "/api/users/" or query["ids" if "/api/projects" in self.path else "project"] == ["7"]
             number = (looks.pop(0) if len(looks) > 1 else looks[0]) if "ids" in query else 0
             counted = {"task_number": tasks, "finished_task_number": number}
             self.send_response(200 if number >= 0 else -number)
             self.end_headers()
             accounts = [{"email": "admin@localhost"}, {"email": "ann@example.com"}]
             listed = {"tasks": [], "total": 0, "results": [counted]}
-            self.wfile.write(json.dumps(accounts if self.path == "/api/users" else listed).encode())
+            self.wfile.write(json.dumps(accounts if self.path == "/api/users/" else listed).encode())
 
         def log_message(self, *_: object) -> None:
             pass

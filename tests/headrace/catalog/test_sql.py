@@ -130,6 +130,15 @@ def test_times_are_in_utc_wherever_the_query_runs(release: DatasetTables, monkey
     assert "2013-01-01 06:00:00+00" in text
 
 
+def test_json_has_null_for_what_json_cannot_say(release: DatasetTables, tmp_path: Path) -> None:
+    statement = """SELECT 'nan'::DOUBLE AS "a ""b", 'inf'::FLOAT AS c, 0.5 AS d, 9007199254740993 AS e"""
+
+    write_result(release, statement, tmp_path / "rows.json", "json")
+
+    rows = json.loads((tmp_path / "rows.json").read_text("utf-8"), parse_constant=pytest.fail)
+    assert rows == [{'a "b': None, "c": None, "d": 0.5, "e": 9007199254740993}]
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [

@@ -35,6 +35,7 @@ COMMANDS = (
     "status",
     "lineage",
     "diff",
+    "sql",
     "doctor",
     "gc",
     "check",
@@ -204,7 +205,9 @@ DATASET_MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("module", [f"pipelines.{name}" for name in dataset_names()] + DATASET_MODULES)
+@pytest.mark.parametrize(
+    "module", ["headrace.validate.columns", *(f"pipelines.{name}" for name in dataset_names()), *DATASET_MODULES]
+)
 def test_a_module_of_a_dataset_imports_contracts_without_what_dataframely_brings_along(module: str) -> None:
     """Also a module that is imported by itself, before anything of Headrace."""
     unwanted = {"numpy", "pandas", "sqlalchemy", "pydantic", "pyarrow", "hypothesis"}

@@ -403,7 +403,7 @@ def test_points_are_passed_in_the_order_of_the_promise(lake: Lake, monkeypatch: 
         passed.append(name)
         return nullcontext()
 
-    monkeypatch.setattr(failpoints, "point", point)
+    monkeypatch.setattr(failpoints, "failpoint", point)
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
 
     put(lake, feature_workspace.release(lake, 2))

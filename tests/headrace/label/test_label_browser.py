@@ -15,7 +15,8 @@ from label_server import LabelServer
 from servers import S3
 
 from headrace.dataset import Dataset
-from headrace.label import commands
+from headrace.label.collect import collect_annotations
+from headrace.label.send import send_tasks
 from headrace.project.loading import load_dataset
 from headrace.settings import Settings
 from headrace.stack.annotator import create_annotator
@@ -124,7 +125,7 @@ def test_three_delays_that_a_person_explains_by_clicking_become_labels(
     page.get_by_text("Late at departure, min").wait_for()
     for choice in ("weather", "carrier", "late_aircraft"):
         screen.answer(choice)
-    commands.collect(dataset, dataset.labels[0], lake, settings)
+    collect_annotations(dataset, dataset.labels[0], lake, settings)
 
     labels = lake.scan("labels/flights/delay_cause").collect()
     assert sorted(labels["label"]) == ["carrier", "late_aircraft", "weather"]
@@ -153,5 +154,5 @@ def test_three_pictures_that_a_person_sees_and_reads_become_labels(
 
 def _sent(dataset: Dataset, lake: Lake, settings: Settings, params: dict[str, int]) -> int:
     """Send the sample; the project's number."""
-    sent = commands.send(dataset, dataset.labels[0], lake, settings, params)
-    return int(sent.project.rpartition("/")[2])
+    sent = send_tasks(dataset, dataset.labels[0], lake, settings, params)
+    return int(sent.project_url.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Label Studio → annotations → labels: each answer is collected once, kept for ever, and decides one item's label.
+"""Label Studio → annotations → labels: each answer is collected once, kept for ever, and counts for one item's label.
 
 Everything runs against a real Label Studio; answers are given by annotators with accounts of their own.
 """
@@ -11,8 +11,7 @@ from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign
 from label_server import Person
 
 from headrace.errors import HeadraceError, NotConfiguredError
-from headrace.label import commands
-from headrace.label.sync import LabelsWouldVanishError
+from headrace.label.errors import LabelsWouldVanishError
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +23,7 @@ def test_an_answer_becomes_a_label_that_joins_back_to_its_row(campaign: Campaign
     collected = campaign.collect()
 
     [row], [event] = campaign.rows(LABELS), campaign.rows(ANNOTATIONS)
-    assert (collected.events, collected.days, collected.labels) == ({"created": 1}, ("2013-01-02",), 1)
+    assert (collected.events, collected.annotation_partitions, collected.labels) == ({"created": 1}, ("2013-01-02",), 1)
     assert row == {
         "started_at": datetime(2013, 1, 2, 12, tzinfo=UTC), "car": 4, "sample_id": "ride-4",
         "event_time": datetime(2013, 1, 2, 12, tzinfo=UTC), "known_time": event["updated_at"], "label": "weather",
@@ -61,28 +60,29 @@ def test_collecting_twice_changes_no_byte(campaign: Campaign, ann: Person) -> No
 
     again = campaign.collect()
 
-    assert (again.events, again.days, again.rebuilt) == ({}, (), ())
+    assert (again.events, again.annotation_partitions, again.label_partitions) == ({}, (), ())
     assert {path: path.read_bytes() for path in sorted((campaign.lake.root / "data").rglob("*.*"))} == before
 
 
 @pytest.mark.usefixtures("changes")
-def test_a_relabel_changes_exactly_the_day_of_its_item_and_keeps_what_was_said_before(
+def test_a_changed_answer_changes_exactly_the_day_of_its_item_and_the_history_keeps_the_old_one(
     campaign: Campaign, ann: Person
 ) -> None:
     campaign.send()
     given = {ride: ann.answers(task, "carrier") for ride, task in campaign.tasks().items()}
     campaign.collect()
-    labels, history = campaign.md5s(LABELS), campaign.md5s(ANNOTATIONS)
+    labels, annotations = campaign.md5s(LABELS), campaign.md5s(ANNOTATIONS)
 
     ann.changes(given["ride-5"], "weather")
     collected = campaign.collect()
 
-    assert (collected.events, collected.days, collected.rebuilt) == ({"changed": 1}, ("2013-01-02",), ("2013-01-02",))
+    assert collected.events == {"changed": 1}
+    assert collected.annotation_partitions == collected.label_partitions == ("2013-01-02",)
     assert campaign.md5s(LABELS)["2013-01-01"] == labels["2013-01-01"]
-    assert campaign.md5s(ANNOTATIONS)["2013-01-01"] == history["2013-01-01"]
+    assert campaign.md5s(ANNOTATIONS)["2013-01-01"] == annotations["2013-01-01"]
     assert campaign.labels()["ride-5"] == "weather"
-    said = [(row["event"], row["choice"]) for row in campaign.rows(ANNOTATIONS) if row["sample_id"] == "ride-5"]
-    assert said == [("created", "carrier"), ("changed", "weather")]
+    history = [(row["event"], row["choice"]) for row in campaign.rows(ANNOTATIONS) if row["sample_id"] == "ride-5"]
+    assert history == [("created", "carrier"), ("changed", "weather")]
 
 
 def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign, ann: Person) -> None:
@@ -97,7 +97,7 @@ def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign,
 
 
 @pytest.mark.usefixtures("changes")
-def test_a_deleted_annotation_becomes_an_event_and_its_label_goes(campaign: Campaign, ann: Person) -> None:
+def test_a_deleted_annotation_becomes_an_event_and_its_label_is_removed(campaign: Campaign, ann: Person) -> None:
     campaign.send()
     tasks = campaign.tasks()
     ann.answers(tasks["ride-1"], "carrier")
@@ -124,11 +124,11 @@ def test_a_deleted_task_becomes_an_event_though_the_server_keeps_no_trace_of_it(
     campaign.server.http.delete(f"/api/tasks/{tasks['ride-0']}/").raise_for_status()
     collected = campaign.collect()
 
-    assert (collected.events, collected.days) == ({"deleted": 1}, ("2013-01-01",))
+    assert (collected.events, collected.annotation_partitions) == ({"deleted": 1}, ("2013-01-01",))
     assert campaign.labels() == {"ride-4": "weather"}
 
 
-def test_a_project_that_lost_all_its_answers_takes_no_label_away(campaign: Campaign, ann: Person) -> None:
+def test_a_project_that_lost_all_its_answers_removes_no_label(campaign: Campaign, ann: Person) -> None:
     campaign.send()
     for task in campaign.tasks().values():
         ann.answers(task, "carrier")
@@ -146,7 +146,7 @@ def test_a_project_that_lost_all_its_answers_takes_no_label_away(campaign: Campa
     assert campaign.labels() == {}
 
 
-def test_an_answer_that_the_question_does_not_offer_is_set_aside_with_the_reason(
+def test_an_answer_that_the_question_does_not_offer_is_rejected_with_the_reason(
     campaign: Campaign, ann: Person, bob: Person
 ) -> None:
     campaign.send()
@@ -155,10 +155,10 @@ def test_an_answer_that_the_question_does_not_offer_is_set_aside_with_the_reason
 
     collected = campaign.collect()
 
-    [aside] = campaign.rows(REJECTED)
+    [rejected] = campaign.rows(REJECTED)
     assert (collected.labels, collected.rejected) == (1, 1)
     assert campaign.labels() == {"ride-0": "weather"}
-    assert aside["reason"] == "gremlins is none of the choices (carrier, weather, security)"
+    assert rejected["reason"] == "gremlins is none of the choices (carrier, weather, security)"
 
 
 def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campaign, ann: Person) -> None:
@@ -166,7 +166,7 @@ def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campai
     tasks = campaign.tasks()
     ann.answers(tasks["ride-0"], "weather")
     campaign.collect()
-    cursor = campaign.lake.manifest(ANNOTATIONS).partitions["2013-01-01"].facts["newest"]
+    cursor = campaign.lake.manifest(ANNOTATIONS).partitions["2013-01-01"].facts["last_task_change"]
 
     ann.answers(tasks["ride-3"], "weather")
     campaign.collect()
@@ -189,25 +189,25 @@ def test_a_history_rebuilt_from_nothing_gives_the_same_labels(campaign: Campaign
     grown = campaign.md5s(LABELS)
 
     other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
-    other.hold(DAYS)
+    other.write_rides(DAYS)
     other.collect()
 
     assert other.md5s(LABELS) == grown
     assert other.labels() == {"ride-1": "security", "ride-4": "security"}
 
 
-def test_tasks_that_somebody_else_put_into_the_project_are_counted_not_read(campaign: Campaign, ann: Person) -> None:
+def test_tasks_that_somebody_else_imported_are_counted_not_read(campaign: Campaign, ann: Person) -> None:
     campaign.send()
-    foreign = campaign.server.http.post(
+    unknown = campaign.server.http.post(
         f"/api/projects/{campaign.project}/import",
         params={"return_task_ids": "true"},
         json=[{"data": {"text": "by hand"}}],
     ).json()["task_ids"][0]
-    ann.answers(foreign, "weather")
+    ann.answers(unknown, "weather")
 
     collected = campaign.collect()
 
-    assert (collected.foreign, collected.labels) == (1, 0)
+    assert (collected.unknown_tasks, collected.labels) == (1, 0)
 
 
 def test_a_collect_that_died_before_the_labels_is_finished_by_the_next_one(
@@ -216,13 +216,13 @@ def test_a_collect_that_died_before_the_labels_is_finished_by_the_next_one(
     campaign.send()
     ann.answers(campaign.tasks()["ride-0"], "weather")
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "run_stage", dies)
+        patch.setattr("headrace.label.collect.run_label_stage", dies)
         with pytest.raises(HeadraceError, match="died"):
             campaign.collect()
 
     collected = campaign.collect()
 
-    assert (collected.events, collected.rebuilt) == ({}, ("2013-01-01",))
+    assert (collected.events, collected.label_partitions) == ({}, ("2013-01-01",))
     assert campaign.labels() == {"ride-0": "weather"}
 
 
@@ -231,7 +231,7 @@ def dies(*_: object) -> None:
     raise HeadraceError("died")
 
 
-def test_where_people_are_weighed_any_answer_makes_all_labels_anew_and_known_from_then_on(
+def test_where_annotators_are_weighed_any_answer_recomputes_all_labels_and_they_are_known_from_then_on(
     campaign: Campaign, ann: Person, bob: Person
 ) -> None:
     campaign.labeling = replace(campaign.labeling, consensus="dawid_skene")
@@ -246,7 +246,7 @@ def test_where_people_are_weighed_any_answer_makes_all_labels_anew_and_known_fro
     collected = campaign.collect()
 
     newest = max(row["updated_at"] for row in campaign.rows(ANNOTATIONS))
-    assert (collected.days, collected.rebuilt) == (("2013-01-02",), ("all",))
+    assert (collected.annotation_partitions, collected.label_partitions) == (("2013-01-02",), ("all",))
     assert campaign.labels().keys() >= tasks.keys() - {"ride-5"}
     assert {row["known_time"] for row in campaign.rows(LABELS)} == {newest}
     assert all(0.5 < row["confidence"] <= 1 for row in campaign.rows(LABELS))

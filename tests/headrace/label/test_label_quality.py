@@ -1,4 +1,4 @@
-"""answers → labels and their worth: people weighed, agreement, gold, suggestions chosen by measurement."""
+"""answers → labels and their quality: weighed annotators, agreement, gold, suggestions chosen by measurement."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -54,13 +54,16 @@ def right(labels: pl.DataFrame, truth: Mapping[str, str]) -> float:
     return float(sum(found.get(item) == label for item, label in truth.items()) / len(truth))
 
 
-# Weighing people
+# Weighing annotators
 
 
-def test_weighing_people_beats_the_majority_where_they_are_of_different_worth() -> None:
+def test_weighing_annotators_beats_the_majority_where_they_are_of_different_reliability() -> None:
     answers, truth = crowd(400, {"ann": 0.05, "bob": 0.2, "eve": 0.5, "max": 0.6})
 
-    weighed, plain = right(dawid_skene.judge(answers, CHOICES), truth), right(aggregation.majority(answers), truth)
+    weighed, plain = (
+        right(dawid_skene.aggregate_answers(answers, CHOICES), truth),
+        right(aggregation.majority_vote(answers), truth),
+    )
 
     assert weighed > 0.9
     assert plain < weighed - 0.1
@@ -71,21 +74,21 @@ def test_the_order_of_the_answers_never_matters() -> None:
 
     shuffled = answers.sample(fraction=1, shuffle=True, seed=3)
 
-    assert dawid_skene.judge(shuffled, CHOICES).equals(dawid_skene.judge(answers, CHOICES))
+    assert dawid_skene.aggregate_answers(shuffled, CHOICES).equals(dawid_skene.aggregate_answers(answers, CHOICES))
 
 
 def test_two_of_whom_nothing_else_is_known_and_who_differ_decide_nothing() -> None:
     answers = given(("a", "ann", "carrier"), ("a", "bob", "weather"))
 
-    assert dawid_skene.judge(answers, CHOICES).is_empty()
-    assert aggregation.majority(answers).is_empty()
+    assert dawid_skene.aggregate_answers(answers, CHOICES).is_empty()
+    assert aggregation.majority_vote(answers).is_empty()
 
 
 def test_no_answers_are_no_labels() -> None:
-    assert dawid_skene.judge(given().cast(pl.String), CHOICES).is_empty()
+    assert dawid_skene.aggregate_answers(given().cast(pl.String), CHOICES).is_empty()
 
 
-# Weighing people and a model of the items
+# Weighing annotators and a model of the items
 
 
 def shown(truth: Mapping[str, str]) -> dict[str, list[float]]:
@@ -94,17 +97,17 @@ def shown(truth: Mapping[str, str]) -> dict[str, list[float]]:
     return {item: [dice.gauss(2.0 * (name == right), 1.0) for name in CHOICES] for item, right in truth.items()}
 
 
-def test_a_model_of_the_items_settles_what_people_leave_open() -> None:
+def test_a_model_of_the_items_decides_what_people_leave_open() -> None:
     answers, truth = crowd(300, {"ann": 0.15, "bob": 0.25, "eve": 0.35})
     answers = answers.sample(fraction=0.7, shuffle=True, seed=1)
     asked = {item: label for item, label in truth.items() if item in set(answers["sample_id"])}
 
-    found = crowdlab.judge(answers, shown(truth), CHOICES)
+    found = crowdlab.aggregate_answers(answers, shown(truth), CHOICES)
 
-    assert right(found, asked) > right(dawid_skene.judge(answers, CHOICES), asked) + 0.03
-    assert right(found, asked) > right(aggregation.majority(answers), asked) + 0.1
+    assert right(found, asked) > right(dawid_skene.aggregate_answers(answers, CHOICES), asked) + 0.03
+    assert right(found, asked) > right(aggregation.majority_vote(answers), asked) + 0.1
     assert found.height == len(asked)
-    assert found.equals(crowdlab.judge(answers.reverse(), shown(truth), CHOICES))
+    assert found.equals(crowdlab.aggregate_answers(answers.reverse(), shown(truth), CHOICES))
 
 
 def test_an_item_that_the_model_knows_nothing_of_is_decided_by_majority() -> None:
@@ -112,7 +115,7 @@ def test_an_item_that_the_model_knows_nothing_of_is_decided_by_majority() -> Non
     items = shown(truth)
     items.pop("item-0000")
 
-    found = dict(crowdlab.judge(answers, items, CHOICES).select("sample_id", "label").iter_rows())
+    found = dict(crowdlab.aggregate_answers(answers, items, CHOICES).select("sample_id", "label").iter_rows())
 
     assert found["item-0000"] == truth["item-0000"]
 
@@ -120,13 +123,13 @@ def test_an_item_that_the_model_knows_nothing_of_is_decided_by_majority() -> Non
 def test_one_answer_an_item_is_its_label_whatever_the_model_says() -> None:
     answers, truth = crowd(20, {"ann": 0.3})
 
-    assert crowdlab.judge(answers, shown(truth), CHOICES).equals(aggregation.majority(answers))
+    assert crowdlab.aggregate_answers(answers, shown(truth), CHOICES).equals(aggregation.majority_vote(answers))
 
 
-def test_people_who_never_agree_and_answers_that_nobody_gives_are_no_error() -> None:
+def test_annotators_who_never_agree_and_choices_that_nobody_makes_are_no_error() -> None:
     answers = given(("a", "ann", "carrier"), ("a", "bob", "weather"), ("b", "ann", "weather"), ("b", "bob", "carrier"))
 
-    found = crowdlab.judge(answers, {"a": [0.0], "b": [1.0]}, CHOICES)
+    found = crowdlab.aggregate_answers(answers, {"a": [0.0], "b": [1.0]}, CHOICES)
 
     assert found["sample_id"].to_list() == ["a", "b"]
 
@@ -136,7 +139,7 @@ def test_planted_errors_are_doubted_the_worst_first_and_few_others() -> None:
     planted = dict(list(truth.items())[:20])
     wrong = {item: CHOICES[(CHOICES.index(label) + 1) % 3] for item, label in planted.items()}
 
-    doubted = crowdlab.suspects(truth | wrong, shown(truth), CHOICES)
+    doubted = crowdlab.label_issues(truth | wrong, shown(truth), CHOICES)
 
     assert len(set(doubted) & set(wrong)) >= 14
     assert len(set(doubted[:10]) & set(wrong)) >= 8
@@ -147,14 +150,15 @@ def test_the_model_never_saw_the_label_that_it_judges() -> None:
     lone = {item: [float(number == 7)] for number, item in enumerate(truth)}  # tells item 7 and nothing else
 
     before, after = (
-        item_model.probabilities(lone, truth | {"item-0007": label}, CHOICES)[7] for label in ("carrier", "security")
+        item_model.cross_validated_probabilities(lone, truth | {"item-0007": label}, CHOICES)[7]
+        for label in ("carrier", "security")
     )
 
     assert before.tolist() == after.tolist()
 
 
 def test_labels_of_one_kind_doubt_nothing() -> None:
-    assert crowdlab.suspects({"a": "carrier", "b": "carrier"}, {"a": [0.0], "b": [1.0]}, CHOICES) == []
+    assert crowdlab.label_issues({"a": "carrier", "b": "carrier"}, {"a": [0.0], "b": [1.0]}, CHOICES) == []
 
 
 # Agreement
@@ -167,17 +171,17 @@ def test_alpha_is_what_krippendorff_computes_by_hand() -> None:
         ("4", "x", "a"),
     )  # fmt: skip
 
-    assert quality.alpha(answers) == pytest.approx(1 - (1 / 3) / (18 / 30))
+    assert quality.krippendorff_alpha(answers) == pytest.approx(1 - (1 / 3) / (18 / 30))
 
 
 def test_full_agreement_is_one_chance_is_about_zero_and_single_answers_tell_nothing() -> None:
     same, _ = crowd(100, {"ann": 0.0, "bob": 0.0})
     chance, _ = crowd(1000, {"ann": 2 / 3, "bob": 2 / 3})
 
-    assert quality.alpha(same) == 1
-    assert quality.alpha(chance) == pytest.approx(0, abs=0.05)
-    assert quality.alpha(given(("1", "x", "a"))) is None
-    assert quality.alpha(given(("1", "x", "a"), ("1", "y", "a"))) == 1
+    assert quality.krippendorff_alpha(same) == 1
+    assert quality.krippendorff_alpha(chance) == pytest.approx(0, abs=0.05)
+    assert quality.krippendorff_alpha(given(("1", "x", "a"))) is None
+    assert quality.krippendorff_alpha(given(("1", "x", "a"), ("1", "y", "a"))) == 1
 
 
 # The report and the gate
@@ -194,33 +198,33 @@ ANSWERS = history(
 )  # fmt: skip
 
 
-def test_the_report_counts_answers_says_who_is_right_and_what_is_open() -> None:
-    found = quality.measure(ANSWERS, LABELING, {"a": "weather", "c": "weather"})
+def test_the_quality_counts_answers_and_shows_who_is_correct_and_what_is_undecided() -> None:
+    found = quality.measure_quality(ANSWERS, LABELING, {"a": "weather", "c": "weather"})
 
     assert (found.items, found.answers, found.undecided) == (3, 5, 1)
-    assert (found.gold, found.right) == (2, 0.5)
-    ann, bob = found.people
-    assert (ann.answers, ann.skips, ann.agrees, ann.gold, ann.right) == (3, 0, 0.5, 2, 0.5)
-    assert (bob.answers, bob.skips, bob.agrees, bob.gold, bob.right) == (2, 1, 0.5, 1, 1.0)
+    assert (found.gold_items, found.gold_accuracy) == (2, 0.5)
+    ann, bob = found.annotators
+    assert (ann.answers, ann.skips, ann.agreement, ann.gold_items, ann.gold_accuracy) == (3, 0, 0.5, 2, 0.5)
+    assert (bob.answers, bob.skips, bob.agreement, bob.gold_items, bob.gold_accuracy) == (2, 1, 0.5, 1, 1.0)
     assert found.lines()[0].startswith("5 answers to 3 items, 1 undecided; alpha")
-    assert found.lines()[2].endswith("2 answers, 1 skip, agrees with others 50.0%, right on 1 gold item 100.0%")
+    assert found.lines()[2].endswith("2 answers, 1 skip, agrees with others 50.0%, 100.0% correct on 1 gold item")
 
 
-def test_what_there_is_one_of_reads_as_one() -> None:
-    found = quality.measure(history(Event(1, "ann", "weather", item="a")), LABELING, {"a": "weather"})
+def test_counts_of_one_are_singular() -> None:
+    found = quality.measure_quality(history(Event(1, "ann", "weather", item="a")), LABELING, {"a": "weather"})
 
     assert found.lines()[0].startswith("1 answer to 1 item, 0 undecided;")
 
 
 def test_the_gate_names_every_threshold_that_is_missed_and_what_to_do() -> None:
     strict = replace(LABELING, thresholds=Thresholds(agreement=0.9, gold=0.8))
-    found = quality.measure(ANSWERS, strict, {"a": "weather", "c": "weather"})
+    found = quality.measure_quality(ANSWERS, strict, {"a": "weather", "c": "weather"})
 
     with pytest.raises(
-        quality.QualityError, match=r"agreement: expected at least 0.9.*gold: expected at least 0.8, seen 0.5"
+        quality.QualityError, match=r"agreement: expected at least 0.9.*gold: expected at least 0.8, found 0.5"
     ):
-        quality.gate(found, strict)
-    quality.gate(found, LABELING)
+        quality.check_thresholds(found, strict)
+    quality.check_thresholds(found, LABELING)
 
 
 # Suggestions
@@ -228,28 +232,32 @@ def test_the_gate_names_every_threshold_that_is_missed_and_what_to_do() -> None:
 
 def items(count: int) -> tuple[labeling_functions.Votes, dict[str, str]]:
     rows = [{"sample_id": f"item-{number:03}", "truth": CHOICES[number % 3]} for number in range(count)]
-    return labeling_functions.vote(pl.DataFrame(rows), LABELING), {row["sample_id"]: row["truth"] for row in rows}
+    return labeling_functions.apply_functions(pl.DataFrame(rows), LABELING), {
+        row["sample_id"]: row["truth"] for row in rows
+    }
 
 
-def test_a_majority_of_the_votes_suggests_until_enough_blind_answers_are_there() -> None:
+def test_a_majority_of_the_votes_suggests_until_there_are_enough_answers_without_a_suggestion() -> None:
     cast, truth = items(40)
 
-    suggested = labeling_functions.suggest(cast, LABELING, truth)
+    suggested = labeling_functions.suggest_choices(cast, LABELING, truth)
 
-    assert suggested.model.startswith("majority-")
-    assert "50 are needed" in suggested.why
-    assert not any(labeling_functions.is_blind(item, LABELING) for item in suggested.by_item)
+    assert suggested.model_version.startswith("majority-")
+    assert "a model needs 50" in suggested.reason
+    assert not any(labeling_functions.is_without_suggestion(item, LABELING) for item in suggested.by_item)
 
 
-def test_with_enough_blind_answers_the_better_model_is_taken_and_says_how_much_better() -> None:
+def test_with_enough_answers_without_a_suggestion_the_better_model_is_used_and_the_reason_says_how_much_better() -> (
+    None
+):
     cast, truth = items(300)
 
-    suggested = labeling_functions.suggest(cast, LABELING, truth)
+    suggested = labeling_functions.suggest_choices(cast, LABELING, truth)
 
-    assert suggested.model.startswith("logistic-")
-    assert "logistic regression 100.0% (cross-validated)" in suggested.why
+    assert suggested.model_version.startswith("logistic-")
+    assert "logistic regression 100.0% (cross-validated)" in suggested.reason
     assert {item: made.choice for item, made in suggested.by_item.items()} == {
-        item: label for item, label in truth.items() if not labeling_functions.is_blind(item, LABELING)
+        item: label for item, label in truth.items() if not labeling_functions.is_without_suggestion(item, LABELING)
     }
 
 
@@ -257,27 +265,34 @@ def test_the_same_evidence_gives_the_same_model_and_more_of_it_another() -> None
     cast, truth = items(300)
     fewer = dict(list(truth.items())[:200])
 
-    assert labeling_functions.suggest(cast, LABELING, truth) == labeling_functions.suggest(
+    assert labeling_functions.suggest_choices(cast, LABELING, truth) == labeling_functions.suggest_choices(
         cast, LABELING, dict(reversed(truth.items()))
     )
     assert (
-        labeling_functions.suggest(cast, LABELING, truth).model
-        != labeling_functions.suggest(cast, LABELING, fewer).model
+        labeling_functions.suggest_choices(cast, LABELING, truth).model_version
+        != labeling_functions.suggest_choices(cast, LABELING, fewer).model_version
     )
 
 
 def test_answers_that_people_gave_after_a_suggestion_are_no_evidence() -> None:
     cast, truth = items(300)
-    shown = {item: label for item, label in truth.items() if not labeling_functions.is_blind(item, LABELING)}
+    shown = {
+        item: label for item, label in truth.items() if not labeling_functions.is_without_suggestion(item, LABELING)
+    }
 
-    assert labeling_functions.suggest(cast, LABELING, shown).why.startswith("0 blind answers")
-    assert [function.accuracy for function in labeling_functions.report(cast, LABELING, shown)] == [None, None]
+    assert labeling_functions.suggest_choices(cast, LABELING, shown).reason.startswith(
+        "0 labels of items shown without a suggestion"
+    )
+    assert [function.accuracy for function in labeling_functions.measure_functions(cast, LABELING, shown)] == [
+        None,
+        None,
+    ]
 
 
 def test_each_function_is_measured_for_coverage_conflict_and_accuracy() -> None:
     cast, truth = items(300)
 
-    one, other = labeling_functions.report(cast, LABELING, truth)
+    one, other = labeling_functions.measure_functions(cast, LABELING, truth)
 
     assert (one.name, one.coverage, round(one.conflict, 2)) == ("first", 1.0, 0.33)
     assert (other.name, round(other.coverage, 2)) == ("second", 0.67)
@@ -289,12 +304,12 @@ def test_following_the_suggestion_shows_as_a_gap_between_items_with_and_without_
     cast, truth = items(300)
     follows = {
         item: truth[item]
-        if labeling_functions.is_blind(item, LABELING)
-        else labeling_functions.majority(cast)[item].choice
-        for item in labeling_functions.majority(cast)
+        if labeling_functions.is_without_suggestion(item, LABELING)
+        else labeling_functions.majority_choices(cast)[item].choice
+        for item in labeling_functions.majority_choices(cast)
     }
 
-    found = labeling_functions.anchoring(cast, LABELING, follows)
+    found = labeling_functions.measure_anchoring(cast, LABELING, follows)
 
-    assert found["shown"] == 1.0
-    assert (found["blind"] or 0) < 0.7
+    assert found["with_suggestion"] == 1.0
+    assert (found["without_suggestion"] or 0) < 0.7

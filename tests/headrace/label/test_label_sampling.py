@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.label import drift
@@ -17,8 +17,8 @@ from headrace.label.sampling import (
     StratifiedSampling,
     UncertaintySampling,
     UniformSampling,
-    falls,
-    quotas,
+    allocate,
+    in_holdout,
     sample_rows,
 )
 
@@ -48,14 +48,16 @@ def ids(frame: pl.DataFrame) -> list[str]:
 HELD_OUT = [f"row-{number}" for number in range(0, 100, 5)]
 
 
-def test_a_mix_draws_its_shares_and_each_row_says_why() -> None:
+def test_a_mix_draws_its_shares_and_each_row_has_its_reason() -> None:
     drawn = sample_rows(population(), MIX, 20, seed=7, held_out=HELD_OUT)
 
-    why = drawn["why"].to_list()
+    reasons = drawn["selection_reason"].to_list()
     assert drawn.height == 20
-    assert sum("drawn by lot" in reason for reason in why) == 8 + 4  # random, and gold, which must not be told apart
-    assert sum(reason.startswith("one of ") and "with carrier" in reason for reason in why) == 4
-    assert sum(reason.startswith("uncertain: doubt 0.") and "place 1 of" in reason for reason in why) == 1
+    assert (
+        sum(reason.startswith("drawn at random") for reason in reasons) == 8 + 4
+    )  # uniform and gold, which look the same
+    assert sum(reason.startswith("one of ") and "with carrier" in reason for reason in reasons) == 4
+    assert sum(reason.startswith("uncertain: doubt 0.") and "place 1 of" in reason for reason in reasons) == 1
     assert len(set(ids(drawn)) & set(HELD_OUT)) == 4
 
 
@@ -78,7 +80,7 @@ def test_the_highest_scores_come_first_and_rows_without_one_never() -> None:
     drawn = sample_rows(population(), (UncertaintySampling(1.0, "doubt"),), 3, seed=7)
 
     assert ids(drawn) == ["row-96", "row-97", "row-98"]
-    assert "uncertain: doubt 0.98, place 1 of 90" in drawn["why"].to_list()
+    assert "uncertain: doubt 0.98, place 1 of 90" in drawn["selection_reason"].to_list()
 
 
 def test_where_a_policy_finds_too_few_the_first_one_draws_in_its_place() -> None:
@@ -108,7 +110,7 @@ def periods(then: dict[str, int], now: dict[str, int]) -> pl.DataFrame:
 DRIFTED = (DriftSampling(1.0, ("airport",), "before"),)
 
 
-def test_rows_of_the_strata_that_moved_are_drawn_and_say_how_far() -> None:
+def test_rows_of_the_strata_that_moved_are_drawn_and_their_reason_says_how_far() -> None:
     rows = periods({"JFK": 500, "EWR": 450, "LGA": 50}, {"JFK": 50, "EWR": 35, "LGA": 15})
 
     drawn = sample_rows(rows, DRIFTED, 10, seed=7)
@@ -118,16 +120,16 @@ def test_rows_of_the_strata_that_moved_are_drawn_and_say_how_far() -> None:
     assert "JFK" not in counts
     assert all(name.startswith("now-") for name in ids(drawn))
     assert (
-        "drifted: airport LGA is 15.0 % of the rows now and was 5.0 % (stability index 0.135), by lot (seed 7)"
-        in drawn["why"].to_list()
+        "drifted: airport LGA is 15.0 % of the rows now and was 5.0 % (stability index 0.135), drawn at random (seed 7)"
+        in drawn["selection_reason"].to_list()
     )
 
 
 def test_the_index_is_the_sum_over_strata_as_by_hand() -> None:
-    found = drift.measured(periods({"a": 60, "b": 40}, {"a": 3, "b": 7}), ("airport",), "before")
+    found = drift.stability_index(periods({"a": 60, "b": 40}, {"a": 3, "b": 7}), ("airport",), "before")
 
     by_hand = (0.3 - 0.6) * math.log(0.3 / 0.6) + (0.7 - 0.4) * math.log(0.7 / 0.4)
-    assert found["index"].unique().to_list() == [pytest.approx(by_hand)]
+    assert found["stability_index"].unique().to_list() == [pytest.approx(by_hand)]
 
 
 def test_a_stratum_that_is_new_drifted_and_where_nothing_moved_nothing_is_drawn() -> None:
@@ -138,7 +140,7 @@ def test_a_stratum_that_is_new_drifted_and_where_nothing_moved_nothing_is_drawn(
     assert same.is_empty()
 
 
-def test_numbers_are_compared_by_the_tenths_of_the_reference() -> None:
+def test_numbers_are_compared_by_the_deciles_of_the_reference() -> None:
     delays = [*range(100), *([95] * 20), *range(0, 100, 10)]
     rows = pl.DataFrame(
         {
@@ -153,6 +155,7 @@ def test_numbers_are_compared_by_the_tenths_of_the_reference() -> None:
     assert drawn.filter(pl.col("delay") >= 90).height >= 8
 
 
+@settings(deadline=None)
 @given(st.permutations(range(40)))
 def test_what_drifted_is_drawn_the_same_in_any_order(order: Sequence[int]) -> None:
     rows = periods({"a": 12, "b": 8}, {"a": 5, "b": 15})
@@ -160,6 +163,7 @@ def test_what_drifted_is_drawn_the_same_in_any_order(order: Sequence[int]) -> No
     assert sample_rows(rows[list(order)], DRIFTED, 6, seed=1).equals(sample_rows(rows, DRIFTED, 6, seed=1))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 5), st.permutations(range(60)))
 def test_the_order_of_the_population_never_matters_and_no_row_is_drawn_twice(
     budget: int, seed: int, order: Sequence[int]
@@ -172,31 +176,32 @@ def test_the_order_of_the_population_never_matters_and_no_row_is_drawn_twice(
     assert drawn["sample_id"].n_unique() == drawn.height <= budget
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 500))
-def test_quotas_are_whole_and_add_up_to_the_budget(parts: list[int], budget: int) -> None:
-    found = quotas([UniformSampling(part / sum(parts)) for part in parts], budget)
+def test_allocations_are_whole_and_add_up_to_the_budget(parts: list[int], budget: int) -> None:
+    found = allocate([UniformSampling(part / sum(parts)) for part in parts], budget)
 
     assert sum(found) == budget
     assert min(found) >= 0
 
 
-def test_shares_that_do_not_add_up_are_refused() -> None:
+def test_shares_that_do_not_add_up_are_rejected() -> None:
     with pytest.raises(SampleError, match=r"add up to 0\.9, expected 1"):
         sample_rows(population(), (UniformSampling(0.9),), 5, seed=7)
 
 
-def test_an_id_that_stands_twice_is_refused() -> None:
+def test_a_duplicate_id_is_rejected() -> None:
     twice = pl.concat([population(5), population(1)])
 
     with pytest.raises(SampleError, match="6 rows but 5 ids"):
         sample_rows(twice, (UniformSampling(1.0),), 5, seed=7)
 
 
-def test_a_share_of_all_rows_falls_to_a_purpose_and_another_purpose_draws_anew() -> None:
+def test_a_share_of_all_rows_is_held_out_for_a_purpose_and_another_purpose_holds_out_others() -> None:
     names = [f"row-{number}" for number in range(2000)]
 
-    blind = {name for name in names if falls(name, 0.25, "blind")}
-    other = {name for name in names if falls(name, 0.25, "other")}
+    hidden = {name for name in names if in_holdout(name, 0.25, "hidden")}
+    other = {name for name in names if in_holdout(name, 0.25, "other")}
 
-    assert 400 < len(blind) < 600
-    assert 60 < len(blind & other) < 190
+    assert 400 < len(hidden) < 600
+    assert 60 < len(hidden & other) < 190

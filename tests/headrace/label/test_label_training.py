@@ -30,7 +30,7 @@ FLIGHTS = len(CHOICES)
 
 
 def answer(lake: "Lake", of_bob: Sequence[str] = CHOICES) -> pl.DataFrame:
-    """Have two people answered about some flights of the day, who agree unless it is told otherwise; the flights."""
+    """Have two people answered about some flights of the day, who agree by default; the flights."""
     late = lake.scan("validated/flights/flights", [DAY]).filter(pl.col("dep_delay_min") >= 60, pl.col("tailnum") != "")
     flights = late.sort(KEYS).head(FLIGHTS).collect()
     answered_at = pl.col("departed_at") + timedelta(days=30)
@@ -53,17 +53,17 @@ def answer(lake: "Lake", of_bob: Sequence[str] = CHOICES) -> pl.DataFrame:
         for name, choices in {"ann": CHOICES, "bob": of_bob}.items()
     )
     frame = pl.concat(people)
-    schema = annotations.schema({name: frame.schema[name] for name in KEYS})
+    schema = annotations.annotation_schema({name: frame.schema[name] for name in KEYS})
     whole = pl.concat([pl.DataFrame(schema=schema), frame.cast({"task_id": pl.Int64})], how="diagonal")
     lake.commit(Manifest("annotations/flights/delay_cause", partitions={DAY: entry(lake, whole)}))
     return flights
 
 
-def test_labels_below_their_thresholds_are_in_no_release_until_they_are_better_or_refused(built: Workspace) -> None:
+def test_labels_below_their_thresholds_are_in_no_release_until_they_are_better_or_rejected(built: Workspace) -> None:
     answer(built.lake, ["carrier", "unclear", "unclear", "security", "security"])
     built.refresh()
 
-    with pytest.raises(QualityError, match=r"agreement: expected at least 0.3, seen 0.000.*headrace label reject"):
+    with pytest.raises(QualityError, match=r"agreement: expected at least 0.3, found 0.000.*headrace label reject"):
         create_release(DATASET, built.lake)
 
     assert git(built.root, "tag", "--list") == ""
@@ -96,7 +96,7 @@ def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_lead
     assert labels["annotation_ids"][0][0] in told
 
 
-def test_labels_join_by_the_items_key_as_features_do_once_people_had_said_so(built: Workspace) -> None:
+def test_labels_join_by_the_items_key_as_features_do_from_when_they_are_known(built: Workspace) -> None:
     answer(built.lake)
     built.refresh()
     release = create_release(DATASET, built.lake).name
@@ -113,7 +113,7 @@ def test_labels_join_by_the_items_key_as_features_do_once_people_had_said_so(bui
     assert answers["delay_cause__votes"].to_list() == [None, 2]
 
 
-def test_a_training_set_with_labels_is_locked_and_proved_as_any_other(built: Workspace) -> None:
+def test_a_training_set_with_labels_is_locked_and_verified_as_any_other(built: Workspace) -> None:
     answer(built.lake)
     built.refresh()
     release = create_release(DATASET, built.lake).name
@@ -128,4 +128,4 @@ def test_a_training_set_with_labels_is_locked_and_proved_as_any_other(built: Wor
     built.command("headrace", *asked, "--out", "b.parquet")
 
     assert (built.root / "a.parquet").read_bytes() == (built.root / "b.parquet").read_bytes()
-    assert json.loads((built.root / "train.lock.json").read_text())["tables"].keys() == {"delay_cause"}
+    assert json.loads((built.root / "train.lock.json").read_text())["table_hashes"].keys() == {"delay_cause"}

@@ -131,7 +131,7 @@ def test_a_worker_whose_code_is_older_than_the_workspace_is_refused(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.run(FLIGHTS)
-    cluster.workspace.edit("pipelines/flights/sources/flights.py", "tolerance=", "tolerance=0.5 * ")
+    cluster.workspace.edit("pipelines/flights/sources/flights.py", "max_rejected_share=", "max_rejected_share=0.5 * ")
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.address)
 
     said = cluster.workspace.command("headrace", "validate", "flights", "--table", "flights", fails=True)

@@ -189,8 +189,8 @@ def limits(far: Far) -> tuple[float, float]:
     return options["socket_timeout"], options["socket_connect_timeout"]
 
 
-def locked(far: Far, seconds: float) -> threading.Thread:
-    """Somebody else's transaction holds both sides of a view for so long, from now on."""
+def locked(far: Far, seconds: float, released: threading.Event | None = None) -> threading.Thread:
+    """Another transaction holds both sides of a view from now on, for so long or until it is told to release them."""
     options = opened(far.publishing.lake).config.online_store
     server, held = PostgreSQL(options.port, options.user, options.password), threading.Event()
 
@@ -199,7 +199,7 @@ def locked(far: Far, seconds: float) -> threading.Thread:
             for side in "ab":
                 connection.execute(f"LOCK TABLE headrace_aircraft_history__{side} IN SHARE MODE".encode())
             held.set()
-            threading.Event().wait(seconds)
+            (released or threading.Event()).wait(seconds)
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -218,13 +218,14 @@ def test_a_store_that_takes_its_time_is_waited_for(far: Far) -> None:
 
 @pytest.mark.parametrize("far", ["postgres"], indirect=True)
 def test_a_lock_that_nobody_lets_go_is_named(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = far.publishing.next
-    thread = locked(far, 2.0)
+    wanted, released = far.publishing.next, threading.Event()
+    thread = locked(far, 120, released)
 
     with monkeypatch.context() as patch:
         patch.setattr(postgresql, "LOCK_S", 1)
         with pytest.raises(FeatureStoreUnavailableError, match=rf"{NAMED}"):
             far.publishing.put(wanted)
 
+    released.set()
     thread.join()
     far.publishing.completes(wanted)

@@ -251,8 +251,7 @@ def test_without_the_extra_a_command_names_the_package_and_what_installs_it(comm
     done = without("psutil", "stack", command)
 
     assert done.returncode == 1
-    assert "The package psutil, which the stack needs, is not installed." in done.stderr
-    assert "Next: `pip install 'headrace[stack]'`." in done.stderr
+    assert "headrace stack needs psutil, which is not installed: `pip install 'headrace[stack]'`." in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -120,6 +120,14 @@ def test_a_bad_row_beside_such_a_time_has_its_text_too(lake: Lake) -> None:
     ]
 
 
+def test_a_column_of_nothing_but_such_times_is_not_called_another_type(lake: Lake) -> None:
+    frame = pl.DataFrame({"id": [1, 2], "v": times(INFINITY, INFINITY)})
+
+    ran = validate(lake, source(id=dy.Int64(), v=utc_time(nullable=True)), all=frame)
+
+    assert dict(ran.checks) == {"v|dtype": 2}
+
+
 # Columns of any name, values of any type
 
 

@@ -1,4 +1,4 @@
-"""A person's word on answers: what is refused is in no label and no release, until it is changed or accepted."""
+"""Review decisions: a rejected answer is in no label and no release, until it is changed or accepted."""
 
 from datetime import UTC, datetime
 
@@ -10,40 +10,43 @@ from two_releases import ANSWERS, annotate
 from workspaces import Workspace
 
 from headrace.errors import HeadraceError
-from headrace.label import annotations, commands, report
-from headrace.label.commands import Decided
-from headrace.label.review import Decision, Word
+from headrace.label import annotations
+from headrace.label.report import create_report
+from headrace.label.request_more import request_more_annotations
+from headrace.label.review import DecisionValue, ReviewDecision, ReviewResult, review_annotations
 
 pytestmark = pytest.mark.slow
 
 FLIGHT_LABELS, FLIGHT_ANNOTATIONS = "labels/flights/delay_cause", "annotations/flights/delay_cause"
 
 
-def decide(campaign: Campaign, word: Word, **more: str | bool | datetime) -> Decided:
-    """As somebody called Grace says it."""
-    said = Decision(word, "Grace", "a wrong manual", **more)  # type: ignore[arg-type]
-    return commands.decide(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings, said)
+def decide(campaign: Campaign, value: DecisionValue, **more: str | bool | datetime) -> ReviewResult:
+    """As a reviewer called Grace."""
+    decision = ReviewDecision(value, "Grace", "a wrong manual", **more)  # type: ignore[arg-type]
+    return review_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings, decision)
 
 
-def test_refused_answers_make_no_label_and_are_set_aside_with_who_when_and_why(campaign: Campaign, ann: Person) -> None:
+def test_rejected_answers_make_no_label_and_are_kept_with_who_when_and_why(campaign: Campaign, ann: Person) -> None:
     campaign.send()
     ann.answers(campaign.tasks()["ride-0"], "weather")
     campaign.collect()
 
-    done = decide(campaign, "refused")
+    done = decide(campaign, "rejected")
 
-    [aside] = campaign.rows(REJECTED)
-    assert (done.answers, done.days, done.labels, campaign.labels()) == (1, ("2013-01-01",), 0, {})
-    assert aside["reason"] == f"refused by {done.by} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: a wrong manual"
-    assert aside["choice"] == "weather"
+    [rejected] = campaign.rows(REJECTED)
+    assert (done.answers, done.annotation_partitions, done.labels, campaign.labels()) == (1, ("2013-01-01",), 0, {})
+    assert (
+        rejected["reason"] == f"rejected by {done.reviewer} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: a wrong manual"
+    )
+    assert rejected["choice"] == "weather"
 
 
-def test_no_collect_brings_a_refused_answer_back_only_a_change_of_it_does(campaign: Campaign, ann: Person) -> None:
+def test_no_collect_restores_a_rejected_answer_only_a_change_of_it_does(campaign: Campaign, ann: Person) -> None:
     campaign.send()
     tasks = campaign.tasks()
     given = {ride: ann.answers(tasks[ride], "weather") for ride in ("ride-0", "ride-1")}
     campaign.collect()
-    decide(campaign, "refused")
+    decide(campaign, "rejected")
 
     ann.answers(tasks["ride-5"], "carrier")
     ann.changes(given["ride-1"], "security")
@@ -53,7 +56,7 @@ def test_no_collect_brings_a_refused_answer_back_only_a_change_of_it_does(campai
     assert campaign.labels() == {"ride-1": "security", "ride-5": "carrier"}
 
 
-def test_an_accepted_batch_stays_when_the_next_one_is_refused(campaign: Campaign, ann: Person, bob: Person) -> None:
+def test_an_accepted_batch_stays_when_the_next_one_is_rejected(campaign: Campaign, ann: Person, bob: Person) -> None:
     campaign.send()
     tasks = campaign.tasks()
     ann.answers(tasks["ride-0"], "weather")
@@ -65,14 +68,14 @@ def test_an_accepted_batch_stays_when_the_next_one_is_refused(campaign: Campaign
     for ride in ("ride-0", "ride-1"):
         bob.answers(tasks[ride], "carrier")
     campaign.collect()
-    refused = decide(campaign, "refused")
+    rejected = decide(campaign, "rejected")
 
-    assert (accepted.answers, refused.answers) == (1, 2)
+    assert (accepted.answers, rejected.answers) == (1, 2)
     assert unchanged == labels
     assert campaign.labels() == {"ride-0": "weather"}
 
 
-def test_the_answers_of_one_person_can_be_refused_and_all_be_accepted_again(
+def test_the_answers_of_one_person_can_be_rejected_and_all_be_accepted_again(
     campaign: Campaign, ann: Person, bob: Person
 ) -> None:
     campaign.send()
@@ -83,16 +86,16 @@ def test_the_answers_of_one_person_can_be_refused_and_all_be_accepted_again(
     decide(campaign, "accepted")
     who = next(row["annotator"] for row in campaign.rows(ANNOTATIONS) if row["choice"] == "carrier")
 
-    decide(campaign, "refused", annotator=who, every=True)
+    decide(campaign, "rejected", annotator=who, include_reviewed=True)
     without = campaign.labels()
-    again = decide(campaign, "accepted", every=True)
+    again = decide(campaign, "accepted", include_reviewed=True)
 
     assert without == {"ride-0": "weather"}
-    assert (again.answers, again.days) == (1, ("2013-01-01",))
+    assert (again.answers, again.annotation_partitions) == (1, ("2013-01-01",))
     assert campaign.labels() == {"ride-0": "weather", "ride-1": "carrier"}
 
 
-def test_a_label_that_a_refusal_changed_is_known_since_the_refusal(
+def test_a_label_that_a_rejection_changed_is_known_since_the_rejection(
     campaign: Campaign, ann: Person, bob: Person
 ) -> None:
     campaign.send()
@@ -103,34 +106,34 @@ def test_a_label_that_a_refusal_changed_is_known_since_the_refusal(
     bob.answers(task, "carrier")
     campaign.collect()
 
-    decide(campaign, "refused")
+    decide(campaign, "rejected")
 
     [row] = campaign.rows(LABELS)
-    [decided] = [row["created_at"] for row in campaign.rows(ANNOTATIONS) if row["event"] == "refused"]
+    [decided] = [row["created_at"] for row in campaign.rows(ANNOTATIONS) if row["event"] == "rejected"]
     assert (row["label"], row["known_time"]) == ("weather", decided)
 
 
-def test_saying_it_again_changes_no_byte(campaign: Campaign, ann: Person) -> None:
+def test_the_same_decision_again_changes_no_byte(campaign: Campaign, ann: Person) -> None:
     campaign.send()
     ann.answers(campaign.tasks()["ride-0"], "weather")
     campaign.collect()
-    decide(campaign, "refused")
+    decide(campaign, "rejected")
     before = campaign.lake.manifest(ANNOTATIONS).to_bytes(), campaign.lake.manifest(LABELS).to_bytes()
 
-    for every in (False, True):
-        again = decide(campaign, "refused", every=every)
-        assert (again.answers, again.days, again.rebuilt) == (0, (), ())
+    for include_reviewed in (False, True):
+        again = decide(campaign, "rejected", include_reviewed=include_reviewed)
+        assert (again.answers, again.annotation_partitions, again.label_partitions) == (0, (), ())
 
     assert before == (campaign.lake.manifest(ANNOTATIONS).to_bytes(), campaign.lake.manifest(LABELS).to_bytes())
 
 
-def test_what_was_refused_is_asked_again(campaign: Campaign, ann: Person, bob: Person) -> None:
+def test_one_more_answer_is_requested_for_a_rejected_one(campaign: Campaign, ann: Person, bob: Person) -> None:
     campaign.send()
     ann.answers(campaign.tasks()["ride-0"], "weather")
     campaign.collect()
-    decide(campaign, "refused")
+    decide(campaign, "rejected")
 
-    again = report.ask_again(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
 
     bob.answers(campaign.tasks()["ride-0"], "carrier")
     campaign.collect()
@@ -138,39 +141,39 @@ def test_what_was_refused_is_asked_again(campaign: Campaign, ann: Person, bob: P
     assert campaign.labels() == {"ride-0": "carrier"}
 
 
-def test_a_word_on_a_report_is_about_what_the_report_showed_and_no_later_answer(
+def test_a_decision_on_a_report_is_about_the_answers_in_it_and_no_later_one(
     campaign: Campaign, ann: Person, bob: Person
 ) -> None:
     campaign.send()
     tasks = campaign.tasks()
     ann.answers(tasks["ride-0"], "weather")
     campaign.collect()
-    shown = report.report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
+    shown = create_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
     bob.answers(tasks["ride-1"], "carrier")
     campaign.collect()
 
-    decide(campaign, "refused", until=annotations.moment(shown.until))
-    last = report.report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
+    decide(campaign, "rejected", before=annotations.parse_timestamp(shown.before))
+    last = create_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
 
     assert campaign.labels() == {"ride-1": "carrier"}
-    assert (shown.unspoken, shown.refused, last.unspoken, last.refused) == (1, 0, 1, 1)
-    assert "  1 answer to accept or refuse, 1 refused" in last.lines()
+    assert (shown.unreviewed, shown.rejected, last.unreviewed, last.rejected) == (1, 0, 1, 1)
+    assert "  1 answer to accept or reject, 1 rejected" in last.lines()
 
 
-def test_a_refusal_that_died_before_the_labels_is_finished_by_saying_it_again(
+def test_a_rejection_that_died_before_the_labels_is_finished_by_repeating_it(
     campaign: Campaign, ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign.send()
     ann.answers(campaign.tasks()["ride-0"], "weather")
     campaign.collect()
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "run_stage", dies)
+        patch.setattr("headrace.label.review.run_label_stage", dies)
         with pytest.raises(HeadraceError, match="died"):
-            decide(campaign, "refused")
+            decide(campaign, "rejected")
 
-    again = decide(campaign, "refused")
+    again = decide(campaign, "rejected")
 
-    assert (again.answers, again.rebuilt, campaign.labels()) == (0, ("2013-01-01",), {})
+    assert (again.answers, again.label_partitions, campaign.labels()) == (0, ("2013-01-01",), {})
 
 
 def dies(*_: object) -> None:
@@ -178,7 +181,7 @@ def dies(*_: object) -> None:
     raise HeadraceError("died")
 
 
-def test_any_release_is_made_without_the_refused_answers_and_tells_every_clone_why_but_no_name(
+def test_every_release_leaves_out_the_rejected_answers_and_shows_why_without_a_name(
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_PSEUDONYM_KEY", "a long random text")
@@ -189,13 +192,13 @@ def test_any_release_is_made_without_the_refused_answers_and_tells_every_clone_w
     said = built.command("headrace", "label", "reject", "flights", "--by", "Grace Hopper", "--reason", "wrong manual")
     built.command("headrace", "release", "flights")
 
-    assert "delay_cause: 6 answers refused by " in said
+    assert "delay_cause: 6 answers rejected by " in said
     other = built.clone("other")
     other.dvc("pull")
-    aside = pl.read_parquet(other.root / "data/rejected/flights/delay_cause/*.parquet")
-    assert aside["reason"].str.contains("^refused by [0-9a-f]{16} on .* UTC: wrong manual$").to_list() == [True] * 6
+    rejected = pl.read_parquet(other.root / "data/rejected/flights/delay_cause/*.parquet")
+    assert rejected["reason"].str.contains("^rejected by [0-9a-f]{16} on .* UTC: wrong manual$").to_list() == [True] * 6
     assert other.lake.manifest(FLIGHT_LABELS).rows == 0
     assert built.lake.recorded(FLIGHT_LABELS, "flights/1").rows == 2  # type: ignore[union-attr]
     assert not [path for path in (other.root / "data").rglob("*") if path.is_file() and b"Hopper" in path.read_bytes()]
     history = other.lake.scan(FLIGHT_ANNOTATIONS).collect()
-    assert sorted(history["event"]) == ["created"] * 6 + ["refused"] * 6
+    assert sorted(history["event"]) == ["created"] * 6 + ["rejected"] * 6

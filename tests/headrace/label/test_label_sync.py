@@ -1,7 +1,7 @@
-"""What a collect reads: what changed, and where a task is gone; with the same outcome as reading everything."""
+"""What a collect reads: changed tasks, and ranges where a task was deleted; with the outcome of a full read."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from label_campaign import ANNOTATIONS, DAYS, Campaign
@@ -10,7 +10,7 @@ from label_server import Person
 from headrace.dataset import ItemFeatures
 from headrace.label import annotation_log, consensus, sync
 from headrace.label.consensus import ConsensusError
-from headrace.label.label_studio.tasks import Json, Listed, Tasks
+from headrace.label.label_studio.tasks import Json, ProjectTasks, TaskSummary
 
 pytestmark = pytest.mark.slow
 
@@ -19,27 +19,27 @@ pytestmark = pytest.mark.slow
 class Reads:
     """What was read from the server."""
 
-    answers: list[int]
-    stretches: list[tuple[int, int]]
+    tasks: list[int]
+    ranges: list[tuple[int, int]]
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    """Notes which tasks are read with their answers, and which stretches are listed."""
-    noted, with_answers, between = Reads([], []), Tasks.with_answers, Tasks.between
+    """Records which tasks are read with their annotations, and which ranges are listed."""
+    recorded, read, list_range = Reads([], []), ProjectTasks.read, ProjectTasks.list_range
 
-    def noting_answers(tasks: Tasks, ids: Iterable[int]) -> Iterator[Json]:
+    def recording_read(tasks: ProjectTasks, ids: Iterable[int]) -> Iterator[Json]:
         wanted = list(ids)
-        noted.answers.extend(wanted)
-        return with_answers(tasks, wanted)
+        recorded.tasks.extend(wanted)
+        return read(tasks, wanted)
 
-    def noting_stretches(tasks: Tasks, ids: tuple[int, int]) -> Iterator[Listed]:
-        noted.stretches.append(ids)
-        return between(tasks, ids)
+    def recording_list_range(tasks: ProjectTasks, ids: tuple[int, int]) -> Iterator[TaskSummary]:
+        recorded.ranges.append(ids)
+        return list_range(tasks, ids)
 
-    monkeypatch.setattr(Tasks, "with_answers", noting_answers)
-    monkeypatch.setattr(Tasks, "between", noting_stretches)
-    return noted
+    monkeypatch.setattr(ProjectTasks, "read", recording_read)
+    monkeypatch.setattr(ProjectTasks, "list_range", recording_list_range)
+    return recorded
 
 
 def test_few_changes_are_read_at_once_and_of_many_only_those_that_came_since(
@@ -55,14 +55,36 @@ def test_few_changes_are_read_at_once_and_of_many_only_those_that_came_since(
     first, second = campaign.collect(), campaign.collect()
 
     assert (first.events, second.events) == ({"created": 1}, {})
-    assert reads.answers == ([tasks["ride-3"]] if changes == "many" else [])
-    assert reads.stretches == []
+    assert reads.tasks == ([tasks["ride-3"]] if changes == "many" else [])
+    assert reads.ranges == []
 
 
-def test_of_many_tasks_only_the_stretch_that_lost_one_is_compared(
+def test_a_history_that_0_1_collected_is_continued(campaign: Campaign, ann: Person, bob: Person, reads: Reads) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    for ride in ("ride-0", "ride-3"):
+        ann.answers(tasks[ride], "carrier")
+    ann.skips(tasks["ride-1"], "carrier")
+    campaign.collect()
+    old_names = {new: old for old, new in annotation_log.WRITTEN_BY_0_1.items()}
+    manifest = campaign.lake.manifest(ANNOTATIONS)
+    entries = {
+        day: replace(entry, facts={old_names.get(name, name): value for name, value in entry.facts.items()})
+        for day, entry in manifest.partitions.items()
+    }
+    campaign.lake.commit(manifest.with_partitions(entries))
+    bob.answers(tasks["ride-3"], "carrier")
+
+    first, second = campaign.collect(), campaign.collect()
+
+    assert (first.events, second.events) == ({"created": 1}, {})
+    assert reads == Reads([], [])
+
+
+def test_of_many_tasks_only_the_range_that_lost_one_is_compared(
     campaign: Campaign, ann: Person, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync, "STRETCH", 2)
+    monkeypatch.setattr(sync, "RANGE_SIZE", 2)
     campaign.send()
     tasks = campaign.tasks()
     for ride, task in tasks.items():
@@ -74,8 +96,8 @@ def test_of_many_tasks_only_the_stretch_that_lost_one_is_compared(
     collected, again = campaign.collect(), campaign.collect()
 
     assert (collected.events, again.events) == ({"deleted": 2}, {})
-    assert [low <= tasks[ride] <= high for ride, (low, high) in zip(("ride-2", "ride-5"), reads.stretches, strict=True)]
-    assert reads.answers == []
+    assert [low <= tasks[ride] <= high for ride, (low, high) in zip(("ride-2", "ride-5"), reads.ranges, strict=True)]
+    assert reads.tasks == []
     assert sorted(campaign.labels()) == ["ride-0", "ride-1", "ride-3", "ride-4"]
 
 
@@ -85,8 +107,8 @@ def test_answers_to_tasks_of_somebody_else_and_several_skips_never_make_a_collec
     campaign.send()
     tasks = campaign.tasks()
     where = f"/api/projects/{campaign.project}/import"
-    foreign = campaign.server.http.post(where, params={"return_task_ids": "true"}, json=[{"data": {"text": "x"}}])
-    ann.answers(foreign.json()["task_ids"][0], "weather")
+    unknown = campaign.server.http.post(where, params={"return_task_ids": "true"}, json=[{"data": {"text": "x"}}])
+    ann.answers(unknown.json()["task_ids"][0], "weather")
     for person in (ann, bob):
         person.skips(tasks["ride-0"], "weather")
     ann.answers(tasks["ride-1"], "weather")
@@ -94,10 +116,10 @@ def test_answers_to_tasks_of_somebody_else_and_several_skips_never_make_a_collec
     events = [campaign.collect().events for _ in range(2)]
 
     assert events == [{"skipped": 2, "created": 1}, {}]
-    assert reads.stretches == []
+    assert reads.ranges == []
 
 
-def test_a_task_number_that_is_given_again_is_another_task(campaign: Campaign, ann: Person) -> None:
+def test_a_task_number_that_is_used_again_is_another_task(campaign: Campaign, ann: Person) -> None:
     campaign.send()
     tasks = campaign.tasks()
     for ride in ("ride-0", "ride-5"):
@@ -120,32 +142,32 @@ def test_many_events_are_written_a_bounded_number_at_a_time_with_the_same_outcom
     for task in campaign.tasks().values():
         ann.answers(task, "weather")
     other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
-    other.hold(DAYS)
+    other.write_rides(DAYS)
     campaign.collect()
 
-    monkeypatch.setattr(annotation_log, "HELD_EVENTS", 1)
+    monkeypatch.setattr(annotation_log, "BUFFERED_EVENTS", 1)
     other.collect()
 
     assert other.md5s(ANNOTATIONS) == campaign.md5s(ANNOTATIONS)
 
 
-def test_labels_that_a_model_weighs_hang_on_its_evidence_too(campaign: Campaign, ann: Person, bob: Person) -> None:
-    evidence = ItemFeatures("validated/rides", lambda row: [float(row["car"])])
-    campaign.labeling = campaign.asking(consensus="crowdlab", evidence=evidence)
+def test_labels_that_a_model_weighs_depend_on_its_features_too(campaign: Campaign, ann: Person, bob: Person) -> None:
+    features = ItemFeatures("validated/rides", lambda row: [float(row["car"])])
+    campaign.labeling = campaign.with_declaration(consensus="crowdlab", item_features=features)
     campaign.send()
     for ride, task in campaign.tasks().items():
         ann.answers(task, "carrier" if ride < "ride-3" else "weather")
         bob.answers(task, "carrier" if ride < "ride-2" else "weather")
     campaign.collect()
 
-    unchanged = campaign.collect().rebuilt
-    campaign.hold({**DAYS, "2013-01-03": 1})
-    rebuilt = campaign.collect().rebuilt
+    unchanged = campaign.collect().label_partitions
+    campaign.write_rides({**DAYS, "2013-01-03": 1})
+    recomputed = campaign.collect().label_partitions
 
     assert len(campaign.labels()) == 6
-    assert (unchanged, rebuilt) == ((), ("all",))
+    assert (unchanged, recomputed) == ((), ("all",))
 
 
-def test_a_model_without_evidence_is_refused_with_what_to_declare(campaign: Campaign) -> None:
-    with pytest.raises(ConsensusError, match="needs `evidence`"):
-        consensus.of(campaign.asking(consensus="crowdlab"), "rides")
+def test_a_model_without_features_is_rejected_with_what_to_declare(campaign: Campaign) -> None:
+    with pytest.raises(ConsensusError, match="needs `item_features`"):
+        consensus.consensus_of(campaign.with_declaration(consensus="crowdlab"), "rides")

@@ -1,0 +1,85 @@
+"""Label Studio → annotations → labels: what people did since the last time, collected once.
+
+What was collected is known by the history in the annotations table, which is only ever appended to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from headrace.dataset import Dataset, LabelingTask
+from headrace.label import table_names
+from headrace.label.annotation_log import AnnotationLogWriter
+from headrace.label.connection import connect, find_project, pseudonym_key
+from headrace.label.errors import InvalidItemError
+from headrace.label.stage import run_label_stage
+from headrace.label.sync import AnnotationReader, count_annotations, sync_annotations
+from headrace.settings import Settings
+from headrace.storage.manifest import Manifest
+from headrace.storage.table_store import Lake
+
+
+@dataclass(frozen=True)
+class CollectResult:
+    """What a collect did.
+
+    Attributes:
+        events: Event (`created`, `changed`, `skipped`, `deleted`) → how often it happened since the last time.
+        annotation_partitions: Partitions of the annotations that received events.
+        label_partitions: Partitions of the labels that were computed.
+        labels: Rows of the whole labels table.
+        rejected: Rejected answers in the whole table.
+        unknown_tasks: Tasks in the project that we did not send; they are not read.
+    """
+
+    events: Mapping[str, int]
+    annotation_partitions: tuple[str, ...]
+    label_partitions: tuple[str, ...]
+    labels: int
+    rejected: int
+    unknown_tasks: int
+
+
+def collect_annotations(
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, *, allow_empty: bool = False
+) -> CollectResult:
+    """Append what people did since the last time to the annotations, and bring the labels up to date.
+
+    Raises:
+        LabelsWouldVanishError: The project holds no answer and we do, unless `allow_empty`; or there is no project.
+        LabelStudioError: The server rejects the request, or does not answer.
+        LabelConfigDriftError: The project has another label configuration.
+    """
+    table = table_names.annotations_table(dataset, labeling)
+    secret = pseudonym_key(settings)
+    with lake.lease(table), connect(settings) as client:
+        before = lake.manifest(table)
+        project = find_project(client, labeling, collected=count_annotations(before))
+        keys = _key_types(dataset, labeling, lake, before)
+        reader = AnnotationReader(client, project, labeling, keys, secret)
+        synced = sync_annotations(AnnotationLogWriter(before, lake, keys), reader, allow_empty=allow_empty)
+        lake.commit(synced.manifest)
+    stage = run_label_stage(dataset, labeling, lake)
+    return CollectResult(
+        events=synced.events,
+        annotation_partitions=synced.partitions,
+        label_partitions=tuple(stage.built),
+        labels=stage.manifest.rows,
+        rejected=sum(entry.facts["rejected"] for entry in stage.manifest.partitions.values()),
+        unknown_tasks=synced.unknown_tasks,
+    )
+
+
+def _key_types(dataset: Dataset, labeling: LabelingTask, lake: Lake, before: Manifest) -> dict[str, pl.DataType]:
+    """Types of the key columns, as the history has them, else as the tables do that the sample is drawn from."""
+    inputs = [table_names.input_table(dataset, read.table) for read in labeling.inputs.values()]
+    for table in (before.table, *inputs):
+        for partition in sorted(lake.manifest(table).partitions)[:1]:
+            schema = pl.read_parquet_schema(lake.paths(table, [partition])[partition])
+            if all(name in schema for name in labeling.keys):
+                return {name: schema[name] for name in labeling.keys}
+    raise InvalidItemError(
+        f"labels {dataset.name} {labeling.name}: expected the keys {', '.join(labeling.keys)} in one of"
+        f" {', '.join(inputs)}, found them in none. Run `headrace run {dataset.name}`, or correct the declaration."
+    )

@@ -1,0 +1,108 @@
+"""validated → Label Studio: every sampled row becomes one task, whatever happened before.
+
+What was sent is known by our sample id in the tasks on the server. There is no other record that could disagree.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace import failpoints
+from headrace.dataset import Dataset, LabelingTask
+from headrace.label import labeling_functions, tasks
+from headrace.label.connection import connect
+from headrace.label.label_studio.import_tasks import TaskImporter
+from headrace.label.locks import wait_for_lock
+from headrace.label.report import read_labels
+from headrace.settings import Settings
+from headrace.storage.files import write_whole
+from headrace.storage.table_store import Lake
+
+
+@dataclass(frozen=True)
+class SendResult:
+    """What a send did.
+
+    Attributes:
+        sampled: Rows of the sample.
+        existing: Tasks that were on the server before.
+        sent: Tasks that were missing.
+        duplicates_removed: Duplicates that were deleted.
+        rejected: Sample id → why Label Studio rejects its task.
+        rejected_path: The file of the workspace that holds the rejected tasks; empty if there are none.
+        suggestions: Items that are shown with a suggestion.
+        model_version: The model that suggests.
+        model_reason: Why that one.
+        project_url: Where people open the project.
+    """
+
+    sampled: int
+    existing: int
+    sent: int
+    duplicates_removed: int
+    rejected: Mapping[str, str]
+    rejected_path: str
+    suggestions: int
+    model_version: str
+    model_reason: str
+    project_url: str
+
+
+def send_tasks(
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, params: Mapping[str, Any]
+) -> SendResult:
+    """Make every sampled row one task of the project.
+
+    Args:
+        dataset: The dataset.
+        labeling: The labeling task.
+        lake: The workspace.
+        settings: Where Label Studio is.
+        params: The parameters of the sample, `params.yaml` below `<dataset>.<labeling>`.
+
+    Raises:
+        InvalidItemError: The sample is not what the declaration says.
+        LabelStudioError: The server rejects the tasks, or does not answer.
+        LabelConfigDriftError: The project has another label configuration.
+    """
+    rows = tasks.draw_sample(dataset, labeling, lake, params)
+    wanted = tasks.task_data(dataset, labeling, rows)
+    votes = labeling_functions.apply_functions(rows, labeling)
+    suggestions = labeling_functions.suggest_choices(votes, labeling, read_labels(dataset, labeling, lake))
+    predictions = tasks.task_predictions(labeling, suggestions)
+
+    with wait_for_lock(lake, f"sent/{dataset.name}/{labeling.name}"), connect(settings) as client:
+        project = client.ensure_project(labeling.title, labeling.config)
+        client.set_annotators_per_item(project, labeling.annotators_per_item)
+        result = TaskImporter(client).import_tasks(project, wanted, predictions)
+        client.set_model_version(project, suggestions.model_version)
+        project_url = client.project_url(project)
+
+    return SendResult(
+        sampled=len(wanted),
+        existing=result.existing,
+        sent=result.imported,
+        duplicates_removed=result.duplicates_removed,
+        rejected=result.rejected,
+        rejected_path=_write_rejected(dataset, labeling, lake, wanted, result.rejected),
+        suggestions=len(suggestions.by_item),
+        model_version=suggestions.model_version,
+        model_reason=suggestions.reason,
+        project_url=project_url,
+    )
+
+
+def _write_rejected(
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, wanted: Mapping[str, Any], rejected: Mapping[str, str]
+) -> str:
+    """Keep the tasks that the server rejects, each with the reason; the path of the file in the workspace."""
+    path = lake.root / ".headrace" / "refused" / "tasks" / dataset.name / f"{labeling.name}.json"
+    if not rejected:
+        with failpoints.failpoint("remove the rejected tasks of an earlier send"):
+            path.unlink(missing_ok=True)
+        return ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {name: {"reason": reason, "data": wanted[name]} for name, reason in rejected.items()}
+    write_whole(path, json.dumps(content, indent=2, default=str).encode())
+    return path.relative_to(lake.root).as_posix()

@@ -1,0 +1,62 @@
+"""annotations → labels, as a stage of the graph.
+
+The labels are a pure function of the annotations, so a corrected answer changes the partition of its item and no other.
+Imported by every command that plans: no SDK, no NumPy and no scikit-learn here.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from headrace.dataset import Dataset, LabelingTask
+from headrace.engine.compute import build
+from headrace.engine.plan import Plan
+from headrace.engine.run import Done, StageResult, run_stage
+from headrace.engine.stage import Files, Outcome, Stage
+from headrace.label.consensus import Consensus, consensus_of
+from headrace.storage.table_store import Lake
+
+
+def label_stage(dataset: Dataset, labeling: LabelingTask) -> Stage:
+    """The stage that makes the labels of a labeling task from its annotations."""
+    rejected_table = f"rejected/{dataset.name}/{labeling.name}"
+    consensus = consensus_of(labeling, dataset.name)
+    return Stage(
+        verb="label",
+        dataset=dataset.name,
+        table=f"labels/{dataset.name}/{labeling.name}",
+        beside=(rejected_table,),
+        reads=consensus.reads,
+        modules=(*labeling.modules, labeling.sample.__module__),
+        files=labeling.files,
+        libraries=("polars", "pyarrow", *consensus.libraries),
+        partitions=consensus.partitions,
+        compute=partial(_compute, consensus, labeling.keys, rejected_table),
+    )
+
+
+def run_label_stage(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> StageResult:
+    """Bring the labels up to date in this process: a day of answers is small."""
+    return run_stage(label_stage(dataset, labeling), lake, _run_inline)
+
+
+def _compute(
+    consensus: Consensus,
+    keys: tuple[str, ...],
+    rejected_table: str,
+    _partition: str,
+    files: Files,
+    _params: Mapping[str, Any],
+) -> Outcome:
+    result = consensus.aggregate(files)
+    return Outcome(
+        result.labels,
+        (*keys, "sample_id"),
+        facts=result.counts,
+        beside={rejected_table: result.rejected} if result.rejected.height else {},
+    )
+
+
+def _run_inline(plan: Plan, lake: Lake, done: Done) -> None:
+    for item in plan.stale:
+        done(item.partition, build(plan.stage, item, plan.fingerprint, lake))
