@@ -23,7 +23,7 @@ from headrace.storage.files import write_whole
 from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.templates.csv_sample import SampleError
 from headrace.templates.declaration import SourceDraft, column_code, dataset_files
-from headrace.templates.inference import infer_table
+from headrace.templates.inference import InferredTable, infer_table
 from headrace.templates.object_sample import S3, ObjectSample, sample_bucket, sample_path
 from headrace.templates.python_code import snake_case
 from headrace.templates.table_sample import (
@@ -34,10 +34,14 @@ from headrace.templates.table_sample import (
     sample_table,
     table_source,
 )
+from headrace.text import pluralize
 from headrace.workspace import PACKAGE
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+MAX_DUPLICATES = 0.3
+"""Share of repeated rows that a declaration can tolerate; with half of a partition rejected nothing would be good."""
+
 DATABASE_URL = "HEADRACE_DATABASE_URL"
 PARSE_NAIVE = (
     '`.with_columns(pl.col("{name}").str.to_datetime(time_unit="us").dt.replace_time_zone("Europe/Berlin")'
@@ -160,6 +164,7 @@ def draft_dataset(name: str, sample: str, settings: Settings, table: str | None 
 def _from_objects(name: str, sample: ObjectSample) -> DatasetDraft:
     pattern, csv = sample.pattern, sample.csv
     table = infer_table(csv.rows, sample.days)
+    _check_key(table, sample.where, len(pattern.partitions))
     location = ObjectSource(pattern.prefix, pattern.pattern, pattern.suffix, sample.bucket or "")
     dialect = replace(csv.dialect, nulls=(*csv.dialect.nulls, *table.null_words))
     draft = SourceDraft(name, _source_name(sample.name, name), sample.where, location, dialect, table)
@@ -217,10 +222,16 @@ def _from_table(name: str, sample: TableSample, settings: Settings, root: Path) 
     variable, warnings = _database_variable(name, sample, settings, root)
     location = table_source(sample, plan, variable)
     days = sample.rows[plan.partition_by].cast(pl.Date) if plan.partition_by else None
-    table = infer_table(sample.rows, days, dated=[plan.partition_by or ""], unique=sample.key)
+    table = infer_table(sample.rows, days, [plan.partition_by or ""], sample.key, sample.texts)
+    _check_key(table, sample.where)
     source = _source_name(sample.table.rpartition(".")[2], name)
     draft = SourceDraft(name, source, sample.where, location, None, table)
-    draft = replace(draft, odd=tuple(_oddities(draft, ())))
+    rejected_share = sum(sample.unusable.values()) / max(sample.rows.height, 1)
+    draft = replace(draft, rejected_share=rejected_share, odd=tuple(_oddities(draft, ())))
+    warnings += tuple(
+        f"{column} holds {pluralize(count, 'value')} such as NaN or infinity: rows with one are rejected."
+        for column, count in sample.unusable.items()
+    )
     return DatasetDraft(draft, (*_plan_assumptions(sample, plan, variable), *_table_assumptions(draft)), warnings)
 
 
@@ -266,6 +277,17 @@ def _is_ignored(root: Path, path: str) -> bool:
 
 
 # Both
+
+
+def _check_key(table: InferredTable, where: str, files: int = 1) -> None:
+    if table.key.duplicates <= MAX_DUPLICATES:
+        return
+    snapshots = " If each file holds everything once more, it needs its day as a column." if files > 1 else ""
+    raise SampleError(
+        f"{where}: expected columns that identify a row, found none: {table.key.duplicates:.1%} of the {table.rows:,}"
+        f" rows repeat another in every column, and would be rejected.{snapshots} Have the producer add a column, such"
+        " as a running number, or leave the repeated rows out of a copy, and name that as the sample."
+    )
 
 
 def _table_assumptions(draft: SourceDraft) -> Iterator[Assumption]:

@@ -21,8 +21,9 @@ from headrace.workspace import VARIABLE, find_workspace
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 BRANCH = "main"
 SAMPLE = Path("pipelines/bikes/sample/rentals")
-SUFFIX, DOT = ".tmpl", "dot_"
-"""Template files have names of their own: else git, DVC, pytest and editors would take them for this repository's."""
+DOT, SUFFIX = "dot_", ".tmpl"
+"""Names of templates that git, DVC, uv and Ruff would otherwise take for this repository's own: `dot_gitignore`,
+`pyproject.toml.tmpl`."""
 
 
 class ProjectError(HeadraceError):
@@ -72,10 +73,10 @@ def _templates(folder: Traversable | None = None, above: str = "") -> Iterator[t
     """Path in the project → text, of every template in the wheel."""
     for item in (folder or files("headrace.templates") / "project").iterdir():
         path = above + re.sub(f"^{DOT}", ".", item.name).removesuffix(SUFFIX)
-        if item.is_dir():
-            yield from _templates(item, f"{path}/")
-        else:
+        if not item.is_dir():
             yield path, item.read_text("utf-8")
+        elif item.name != "__pycache__":  # installers compile the templates that are Python
+            yield from _templates(item, f"{path}/")
 
 
 def _write_files(name: str, draft: Path) -> None:

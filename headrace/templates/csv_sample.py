@@ -29,15 +29,18 @@ OTHER_FORMATS = {
     b"PK\3\4": "a zip archive or a spreadsheet",
     b"%PDF": "a PDF",
     b"\x89PNG": "a picture",
-    b"{": "JSON",
-    b"[": "JSON",
 }
 """First bytes → what the file is."""
+
+JSON = re.compile(rb'\s*[\[{]\s*["\[{]')
+DATA_VALUE = re.compile(r"[-+]?\d[-+\d.,:/TZ ]*")
+"""A number, a date or a time, as headers seldom name a column."""
 
 ONLY_CP1252 = frozenset(range(0x80, 0xA0))
 """Bytes that are letters and signs in cp1252 and control characters in Latin-1."""
 
 LONGEST_FIELD = 16 << 20
+SHOWN_HEADER = 80
 
 
 class SampleError(HeadraceError):
@@ -97,28 +100,27 @@ def parse_csv(content: bytes, name: str, *, is_cut: bool, most_rows: int) -> Csv
     Raises:
         SampleError: There is no header, it names a column twice, or the bytes are no text.
     """
-    for mark, kind in OTHER_FORMATS.items():
-        if content.startswith(mark):
-            raise SampleError(f"{name} is {kind}, and `headrace new` reads CSV. Write its rows as CSV, and name that.")
-    if not content:
-        raise SampleError(
-            f"{name} is empty: 0 bytes. A sample needs a header line at least, and rows to infer types from."
-        )
+    _check_format(content, name)
     encoding, notes = _encoding(content, is_cut=is_cut)
     text = content.decode(encoding, errors="ignore" if is_cut else "strict").removeprefix("\ufeff")
     if "\0" in text:
-        raise SampleError(f"{name} holds NUL characters: it is no text, or in another encoding than {encoding}.")
+        raise SampleError(f"{name} holds NUL characters: it is not text, or in another encoding than {encoding}.")
+    if "\r" in text and "\n" not in text:
+        raise SampleError(
+            f"{name}: expected lines that end in LF or CRLF, found CR alone. Convert a copy, and name that:"
+            " `tr '\\r' '\\n' <FILE >COPY`."
+        )
     separator = _separator(text)
     records = _records(text, separator, name, is_cut=is_cut, most=most_rows + 1)
     header, *lines = records
-    _check_header(header, name)
+    good = [line for line in lines if len(line) == len(header)]
+    _check_header(header, name, len(lines) - len(good), len(lines))
     dialect = CsvDialect(
         separator=separator,
         encoding=encoding,
         multiline=any("\n" in value for line in records for value in line),
         final_newline=is_cut or text.endswith("\n"),
     )
-    good = [line for line in lines if len(line) == len(header)]
     rows = pl.DataFrame(
         dict(zip(header, _columns(good, len(header)), strict=True)), schema=dict.fromkeys(header, pl.String)
     )
@@ -160,18 +162,24 @@ def _separator(text: str) -> str:
     """The separator that gives all records one number of fields, and the most; a comma where none does."""
 
     def score(separator: str) -> tuple[float, int]:
-        widths = [len(record) for record in islice(csv.reader(io.StringIO(text), delimiter=separator), HEAD) if record]
+        try:
+            widths = [len(record) for record in _read_records(text, separator, HEAD) if record]
+        except csv.Error:
+            return 0, 0
         even = sum(width == widths[0] for width in widths) / len(widths) if widths else 0
         return (even if widths and widths[0] > 1 else 0, widths[0] if widths else 0)
 
-    csv.field_size_limit(LONGEST_FIELD)
     return max(SEPARATORS, key=score)
 
 
-def _records(text: str, separator: str, name: str, *, is_cut: bool, most: int) -> list[list[str]]:
+def _read_records(text: str, separator: str, most: int) -> list[list[str]]:
     csv.field_size_limit(LONGEST_FIELD)
+    return list(islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), most))
+
+
+def _records(text: str, separator: str, name: str, *, is_cut: bool, most: int) -> list[list[str]]:
     try:
-        records = list(islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), most + 1))
+        records = _read_records(text, separator, most + 1)
     except csv.Error as error:
         raise SampleError(f"{name} cannot be read as delimited text: {error}.") from None
     if is_cut and len(records) <= most:
@@ -182,12 +190,37 @@ def _records(text: str, separator: str, name: str, *, is_cut: bool, most: int) -
     return records
 
 
-def _check_header(header: list[str], name: str) -> None:
-    twice = sorted({column for column in header if header.count(column) > 1})
-    if twice:
+def _check_format(content: bytes, name: str) -> None:
+    kind = next((kind for mark, kind in OTHER_FORMATS.items() if content.startswith(mark)), "")
+    if kind or JSON.match(content):
         raise SampleError(
-            f"{name}: the header names {', '.join(map(repr, twice))} more than once, so the columns cannot be told"
+            f"{name} is {kind or 'JSON'}, and `headrace new` reads CSV. Write its rows as CSV, and name that."
+        )
+    if not content:
+        raise SampleError(
+            f"{name} is empty: 0 bytes. A sample needs a header line at least, and rows to infer types from."
+        )
+
+
+def _check_header(header: list[str], name: str, others: int, lines: int) -> None:
+    """Refuse a first line that does not name the columns; `others` of the `lines` have another number of fields."""
+    duplicates = sorted({column for column in header if header.count(column) > 1})
+    if duplicates:
+        raise SampleError(
+            f"{name}: the header names {', '.join(map(repr, duplicates))} more than once, so the columns cannot be told"
             " apart. Have the producer rename one, or rename it in a copy, and name that as the sample."
+        )
+    shown = repr(",".join(header)[:SHOWN_HEADER])
+    if header[0].lower().startswith("sep=") or 2 * others > lines:
+        counted = f", while {others:,} of the {lines:,} lines below it have another number of fields" if others else ""
+        raise SampleError(
+            f"{name}: expected the names of the columns in line 1, found {shown}{counted}. Have the producer leave out"
+            " what is above the header, or remove it in a copy, and name that as the sample."
+        )
+    if all(DATA_VALUE.fullmatch(column) for column in header):
+        raise SampleError(
+            f"{name}: expected the names of the columns in line 1, found values: {shown}. Have the"
+            " producer send a header, or add one in a copy, and name that as the sample."
         )
 
 

@@ -10,6 +10,7 @@ import dataframely as dy
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, ObjectSource, TableSource
+from headrace.storage.nested import item_type
 from headrace.templates.inference import InferredColumn, InferredTable, is_pattern
 from headrace.templates.python_code import (
     call,
@@ -25,21 +26,12 @@ from headrace.templates.python_code import (
 from headrace.validate.names import FAILED_CHECKS, MARK, ROW
 from headrace.validate.readers import CsvDialect
 
-COLUMN_TYPES: Mapping[pl.DataType, str] = {
-    pl.Boolean(): "dy.Bool",
-    pl.Int64(): "dy.Int64",
-    pl.Float64(): "dy.Float64",
-    pl.Date(): "dy.Date",
-    pl.Time(): "dy.Time",
-    pl.String(): "dy.String",
-    pl.Binary(): "dy.Binary",
-}
 USED_NAMES = frozenset({"datetime", "dy", "one_of", "pl", "timedelta", "utc_time"})
 """Names that the body of a contract uses: an attribute would hide them from the lines below it."""
 
 USED_CLASSES = frozenset({"CsvDialect", "ObjectSource", "Path", "Source", "TableSource", "TimeBounds"})
-DUPLICATES_MARGIN = 1.5
-MOST_REJECTED = 0.49
+REJECTED_MARGIN, MOST_REJECTED = 1.5, 0.49
+"""A source may reject so many times the share of rows that are rejected in the sample, but not half of a partition."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,7 @@ class SourceDraft:
         location: Where the source is.
         dialect: How its files are written; None for a database table.
         table: What the sample says.
+        rejected_share: At most this share of the sample's rows holds a value that no contract accepts.
         odd: What is odd about the data, a sentence each, for the docstring.
     """
 
@@ -62,6 +55,7 @@ class SourceDraft:
     location: ObjectSource | TableSource
     dialect: CsvDialect | None
     table: InferredTable
+    rejected_share: float = 0.0
     odd: tuple[str, ...] = ()
 
     @cached_property
@@ -227,16 +221,9 @@ def _kind(dtype: pl.DataType) -> tuple[str, list[str]]:
     if isinstance(dtype, pl.Decimal):
         return "dy.Decimal", [str(dtype.precision or 38), str(dtype.scale)]
     if isinstance(dtype, pl.List):
-        inner, arguments = _kind(_inner(dtype))
+        inner, arguments = _kind(item_type(dtype))
         return "dy.List", [call(inner, [*arguments, "nullable=True"])]
-    return COLUMN_TYPES[dtype], []
-
-
-def _inner(dtype: pl.List) -> pl.DataType:
-    inner = dtype.inner if isinstance(dtype.inner, pl.DataType) else dtype.inner()
-    if inner.is_integer():
-        return pl.Int64()
-    return pl.Float64() if inner.is_float() else inner
+    return ("dy.Bool" if dtype == pl.Boolean else f"dy.{dtype}"), []
 
 
 def _bounds(column: InferredColumn) -> Iterator[str]:
@@ -323,7 +310,8 @@ def _transform(draft: SourceDraft) -> str:
 
 def _source(draft: SourceDraft) -> str:
     key = [literal(draft.names.validated[name]) for name in draft.table.key.columns]
-    share = draft.table.key.duplicates
+    rejected = draft.table.key.duplicates + draft.rejected_share
+    max_share = min(round(rejected * REJECTED_MARGIN + 0.01, 2), MOST_REJECTED)
     arguments = [
         f"name={literal(draft.name)}",
         _nested("location", type(draft.location).__name__, list(_location(draft.location))),
@@ -331,7 +319,7 @@ def _source(draft: SourceDraft) -> str:
         f"contract={contract_name(draft.name)}",
         "transform=transform",
         _nested_tuple("key", key),
-        *([f"max_rejected_share={min(round(share * DUPLICATES_MARGIN + 0.01, 2), MOST_REJECTED)}"] if share else ()),
+        *([f"max_rejected_share={max_share}"] if rejected else ()),
     ]
     return exploded("Source", arguments, before="SOURCE = ")
 

@@ -6,7 +6,7 @@ names no zone gets none.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS
-from headrace.templates.key_inference import WHOLE_DAY, InferredKey, hours_of_day, infer_key, infer_time
+from headrace.templates.key_inference import WHOLE_DAY, InferredKey, hours_of_day, infer_key, infer_time, is_open_end
 from headrace.validate.parsing import NAIVE_TIME, parse
 
 CANDIDATES: tuple[pl.DataType, ...] = (
@@ -37,8 +37,7 @@ MAX_CHOICES, MIN_SEEN = 20, 5
 """A closed set has at most so many values, each seen at least so often: none that was seen once, so that a further
 value is unlikely (Good and Turing: the chance of an unseen value is about the share of values seen once)."""
 
-OPEN_END = 9000
-"""From this year on, a time stands for "no end" rather than for a time."""
+MAX_INT = 2**63 - 1
 
 LEADING_ZERO = r"^-?0\d+$"
 WHOLE_NUMBER = r"^-?\d+$"
@@ -113,6 +112,7 @@ def infer_table(
     days: pl.Series | None = None,
     dated: Sequence[str] | None = None,
     unique: Sequence[str] = (),
+    texts: Collection[str] = (),
 ) -> InferredTable:
     """What the sample `rows` says.
 
@@ -121,15 +121,21 @@ def infer_table(
         days: The day of each row's partition (dates), where partitions are days.
         dated: Columns of time that are bound to that day; None for all that the sample shows to be.
         unique: Columns that the source itself declares to identify a row.
+        texts: Columns of text that stay text.
     """
     if patterns := [name for name in rows.columns if is_pattern(name)]:
-        return _with_names(infer_table(rows.rename({name: f" {name}" for name in patterns}), days, dated, unique))
-    null_words = tuple(word for word in NULL_WORDS if any(_is_null_word(rows[name], word) for name in rows.columns))
+        return _with_names(
+            infer_table(rows.rename({name: f" {name}" for name in patterns}), days, dated, unique, texts)
+        )
+    open_columns = [rows[name] for name in rows.columns if name not in texts]
+    null_words = tuple(word for word in NULL_WORDS if any(_is_null_word(column, word) for column in open_columns))
     plain = rows.with_columns(pl.col(pl.String).replace(list(null_words), None)) if null_words else rows
-    types = {name: infer_type(plain[name]) for name in plain.columns}
+    types = {name: pl.String() if name in texts else infer_type(plain[name]) for name in plain.columns}
     typed = pl.DataFrame({name: _parsed(plain[name], dtype) for name, dtype in types.items()})
     columns = tuple(
-        infer_column(plain[name], typed[name], days if dated is None or name in dated else None)
+        infer_column(
+            plain[name], typed[name], days if dated is None or name in dated else None, may_be_other=name not in texts
+        )
         for name in typed.columns
     )
     time = infer_time(typed, days)
@@ -155,10 +161,10 @@ def _with_names(table: InferredTable) -> InferredTable:
 
 def infer_type(values: pl.Series) -> pl.DataType:
     """The type as which the contract reads every value exactly; text where there is none, or only an identifier."""
-    if values.dtype == pl.Null or not values.count():
-        return pl.String()
-    if values.dtype != pl.String:
+    if values.dtype not in (pl.String, pl.Null):
         return _declared_type(values.dtype)
+    if not values.count():
+        return pl.String()
     if values.str.contains(LEADING_ZERO).any():
         return pl.String()
     if values.drop_nulls().str.contains(WHOLE_NUMBER).all():  # not as floats, if they are beyond 64 bits
@@ -200,13 +206,23 @@ def _is_null_word(values: pl.Series, word: str) -> bool:
 # Columns
 
 
-def infer_column(text: pl.Series, values: pl.Series, days: pl.Series | None) -> InferredColumn:
-    """What a column says, as it came (`text`) and as its type (`values`)."""
+def infer_column(
+    text: pl.Series, values: pl.Series, days: pl.Series | None, *, may_be_other: bool = True
+) -> InferredColumn:
+    """What a column says, as it came (`text`) and as its type (`values`).
+
+    Args:
+        text: The column of the sample.
+        values: The same with its inferred type.
+        days: The day of each row's partition, if the column is bound to it.
+        may_be_other: Whether to say of text that looks like another type why it is text.
+    """
     known = values.drop_nulls()
     nulls = f"{values.null_count() / len(values):.1%} null" if values.null_count() else "no null"
     column = InferredColumn(values.name, values.dtype, nullable=len(known) < len(values) or not len(values))
     if not len(known):
-        return replace(column, evidence="no value", edit="the type: nothing is known of it")
+        edit = "the type: nothing is known of it" if text.dtype in (pl.String, pl.Null) else ""
+        return replace(column, evidence="no value", edit=edit)
     column = replace(column, evidence=f"{nulls}; {_examples(text)}")
     if values.dtype.is_numeric() and not isinstance(values.dtype, pl.Decimal):
         return _with_bounds(column, known)
@@ -214,7 +230,11 @@ def infer_column(text: pl.Series, values: pl.Series, days: pl.Series | None) -> 
         return _with_times(column, known, None if days is None else days.filter(values.is_not_null()))
     if values.dtype == pl.Date:
         return replace(column, evidence=f"{column.evidence}; {_range(known)}")
-    return _with_choices(column, known) if values.dtype == pl.String else column
+    if values.dtype == pl.String:
+        oddity, edit = _why_text(known) if may_be_other else ("", "")
+        column = replace(column, edit=edit, oddity=oddity)
+        return _with_choices(column, known) if not oddity else replace(column, evidence=f"{column.evidence}; {oddity}")
+    return column
 
 
 def _with_bounds(column: InferredColumn, known: pl.Series) -> InferredColumn:
@@ -222,15 +242,26 @@ def _with_bounds(column: InferredColumn, known: pl.Series) -> InferredColumn:
     seen = f"{column.evidence}; {low:,} to {high:,}"
     if len(known) < MIN_ROWS:
         return replace(column, evidence=seen, edit=f"bounds: too few values ({len(known)}) to say")
+    if _are_days(known):
+        return replace(column, evidence=seen, edit="whole numbers that look like days: parse them in `transform`")
     if _is_counter(known):
         return replace(column, bounds=(0, None) if low >= 0 else None, evidence=f"{seen}; each row another one")
+    bounds = head_room(low, high)
+    if max(map(abs, bounds)) > MAX_INT:
+        return replace(column, evidence=seen)
     edit = "bounds: what was seen, wider by as much on either side"
-    return replace(column, bounds=head_room(low, high), evidence=seen, edit=edit)
+    return replace(column, bounds=bounds, evidence=seen, edit=edit)
 
 
 def _is_counter(known: pl.Series) -> bool:
     """An identifier or a running number: it has no greatest value."""
     return known.n_unique() == len(known) and (known.dtype.is_integer() or known.is_sorted())
+
+
+def _are_days(known: pl.Series) -> bool:
+    """Whether every number is a day of about this century, such as 20260109."""
+    days = known.cast(pl.String).str.to_date("%Y%m%d", strict=False)
+    return not days.null_count() and bool(days.dt.year().is_between(1900, 2199).all())
 
 
 def head_room(low: float, high: float) -> tuple[float, float]:
@@ -256,17 +287,14 @@ def _with_times(column: InferredColumn, known: pl.Series, days: pl.Series | None
         edit = "" if window == WHOLE_DAY else "within: what was seen, and two hours more"
         evidence = f"{seen}; all from hour {first} to {end} of their partition's day (UTC)"
         return replace(column, times=window, evidence=evidence, edit=edit)
-    first, last = (time.year // 10 * 10 for time in _extremes(known))
-    if last >= OPEN_END:
+    if is_open_end(known):
         return replace(column, evidence=seen, edit="times that stand for an open end")
+    first, last = (time.year // 10 * 10 for time in _extremes(known))
     bounds = (datetime(max(first - 10, 1), 1, 1, tzinfo=UTC), datetime(max(last + 20, 2100), 1, 1, tzinfo=UTC))
     return replace(column, times=bounds, evidence=seen, edit="within: a decade more than was seen")
 
 
 def _with_choices(column: InferredColumn, known: pl.Series) -> InferredColumn:
-    oddity, edit = _why_text(known)
-    if oddity:
-        return replace(column, evidence=f"{column.evidence}; {oddity}", edit=edit, oddity=oddity)
     counts = known.value_counts()
     least, _ = _extremes(counts["count"])
     if len(known) < MIN_ROWS or least < MIN_SEEN or not 1 < counts.height <= MAX_CHOICES:

@@ -19,6 +19,9 @@ CREATED = re.compile(r"(^|_)(at|time|timestamp|ts|datetime|date|on)$|^(time|time
 UPDATED = re.compile(r"updat|modif|chang|last_", re.IGNORECASE)
 ID = re.compile(r"(^|_)(id|uuid|guid|key|code|no|nr|number)$", re.IGNORECASE)
 
+OPEN_END = 9000
+"""From this year on, a time stands for "no end" rather than for a time."""
+
 WHOLE_DAY = (timedelta(0), timedelta(days=1))
 EARLIEST_HOUR, LATEST_HOUR = -26, 50
 """Hours of a UTC day beyond which a time cannot be of that day in any time zone, even with a day of delay."""
@@ -48,7 +51,7 @@ def infer_time(typed: pl.DataFrame, days: pl.Series | None = None) -> str:
     updates, then a time before a date, then the leftmost.
     """
     kinds = {name: dtype for name, dtype in typed.schema.items() if dtype in (UTC_MICROSECONDS, pl.Date)}
-    known = [name for name in kinds if typed.height and not typed[name].null_count()]
+    known = [name for name in kinds if typed.height and not typed[name].null_count() and not is_open_end(typed[name])]
 
     def rank(name: str) -> tuple[bool, bool, bool, bool, int]:
         in_day = days is not None and kinds[name] != pl.Date and hours_of_day(typed[name], days) is not None
@@ -63,11 +66,18 @@ def infer_time(typed: pl.DataFrame, days: pl.Series | None = None) -> str:
     return min(known, key=rank, default="")
 
 
+def is_open_end(times: pl.Series) -> bool:
+    """Whether some of the times stand for "no end", such as 9999-12-31."""
+    return bool((times.dt.year() >= OPEN_END).any())
+
+
 def infer_key(typed: pl.DataFrame, time: str, unique: Sequence[str] = ()) -> InferredKey:
     """The smallest set of columns whose values are never null and never repeated; the time first.
 
-    Where no set of up to three columns is unique, all columns together are the key.
+    A time that moves with every change does not lead: two versions of a row would have two keys. Where no set of up to
+    three columns is unique, all columns together are the key.
     """
+    time = "" if UPDATED.search(time) else time
     if unique:
         return InferredKey(
             _led_by(time, unique), 0.0, f"{', '.join(unique)}: the source's own key", _lead_edit(time, unique)

@@ -16,8 +16,10 @@ from headrace.templates.key_inference import UPDATED, infer_key, infer_time
 
 MOST_ROWS = 20_000
 SQLITE_FILE = b"SQLite format 3\0"
-DECIMALS = re.compile(r"^-?\d+(?:\.(\d+))?$")
+DECIMALS = re.compile(r"^-?(\d+)(?:\.(\d+))?$")
 PRECISION = 38
+TEXT_TYPES = frozenset({"string", "text", "varchar", "bpchar"})
+"""What databases call a column of text, SQLite by its Arrow type: its values are tried as other types, as in a file."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class TableSample:
         where: The same for people, without it.
         rows: The sample, with the types in which ingest reads them.
         key: Columns of the primary key; empty if there is none.
+        texts: Columns of text whose type in the database is another, such as uuid, json or numeric.
+        unusable: Column → how many of its values no contract accepts, such as `infinity`; they are null here.
     """
 
     table: str
@@ -37,6 +41,8 @@ class TableSample:
     where: str
     rows: pl.DataFrame
     key: tuple[str, ...]
+    texts: frozenset[str]
+    unusable: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,20 @@ def sample_table(address: str, table: str | None) -> TableSample:
     url, name = _parse(address, table)
     with open_read_transaction(url.render_as_string(hide_password=False)) as transaction:
         sample = transaction.read_sample(name, MOST_ROWS)
-    frame = pl.from_arrow(sample.rows)
-    rows = frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
     where = f"{url.render_as_string(hide_password=True)}, table {name}"
+    if not sample.rows.num_columns:
+        raise SampleError(f"{where} has no columns. Name a table that has some.")
+    rows = _with_decimals(pl.DataFrame(sample.rows), sample.native_types)
+    unusable = _unusable_values(rows)
+    kinds = sample.native_types
     return TableSample(
         name,
         url.render_as_string(hide_password=False),
         where,
-        _with_decimals(rows, sample.native_types),
+        rows.with_columns(pl.when(~mask).then(rows[column]).alias(column) for column, mask in unusable.items()),
         sample.primary_key,
+        frozenset(column.name for column in rows if column.dtype == pl.String and kinds[column.name] not in TEXT_TYPES),
+        {column: int(mask.sum()) for column, mask in unusable.items()},
     )
 
 
@@ -131,10 +142,27 @@ def _with_decimals(rows: pl.DataFrame, native_types: Mapping[str, str]) -> pl.Da
     return rows.with_columns(rows[name].cast(pl.Decimal(PRECISION, scale)) for name, scale in known.items())
 
 
+def _unusable_values(rows: pl.DataFrame) -> dict[str, pl.Series]:
+    """Column → where it holds NaN, an infinity, or a time beyond the years 1 to 9999 (PostgreSQL's `infinity`)."""
+    masks = {column.name: column.is_not_null() & ~_is_usable(column) for column in rows}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _is_usable(column: pl.Series) -> pl.Series:
+    if column.dtype.is_float():
+        return column.is_finite().fill_null(value=False)
+    if _is_day(column.dtype):
+        return column.dt.year().is_between(1, 9999).fill_null(value=False)  # Polars gives no year beyond its calendar
+    return pl.repeat(value=True, n=len(column), eager=True)
+
+
 def _scale(values: pl.Series) -> int | None:
-    """Most decimals of any value; None if one is no plain number (NaN), or there is none."""
+    """Most decimals of any value; None if there is none, one is no plain number (NaN), or they need more digits."""
     found = [DECIMALS.match(value) for value in values.drop_nulls()]
-    return max(len(hit[1] or "") for hit in found if hit) if found and all(found) else None
+    if not found or not all(found):
+        return None
+    whole, decimals = zip(*((len(hit[1]), len(hit[2] or "")) for hit in found if hit), strict=True)
+    return max(decimals) if max(whole) + max(decimals) <= PRECISION else None
 
 
 def _watermark(sample: TableSample) -> tuple[str, str]:
