@@ -126,6 +126,80 @@ def test_a_table_of_postgresql_is_declared_with_its_key_and_types_and_no_passwor
     assert postgres.password not in told + code
 
 
+def test_types_of_postgresql_that_arrow_lacks_stay_text(project: Project, postgres: PostgreSQL) -> None:
+    database = postgres.new_database()
+    with postgres.connect(database) as connection:
+        connection.execute("CREATE TYPE mood AS ENUM ('sad', 'ok')")
+        connection.execute(
+            'CREATE TABLE "My Readings" ("Reading ID" uuid PRIMARY KEY, mood mood, payload jsonb, flags bit(3),'
+            " wait interval, counts int[], total numeric(40, 5), big bigint, unknown numeric, updated_at timestamptz)"
+        )
+        connection.execute(
+            """INSERT INTO "My Readings" SELECT gen_random_uuid(), 'ok', '{"a": 1}', '101', '1 day', '{1,2}',"""
+            " 12345678901234567890123456789012345.5, 9223372036854775807, NULL, now() FROM generate_series(1, 30)"
+        )
+    access = {"HEADRACE_DATABASE_URL": postgres.address(database)}
+
+    project.headrace("new", "sensors", "--from", f"{postgres.address(database)}#My Readings", settings=access)
+    ran = project.headrace("run", "sensors", settings=access)
+
+    code = (project.root / "pipelines/sensors/sources/my_readings.py").read_text()
+    assert 'table="My Readings"' in code
+    assert 'reading_id = dy.String(alias="Reading ID")' in code
+    assert "flags = dy.String()" in code
+    assert "total = dy.String()" in code, "no decimal type of 40 digits, and a float would lose some"
+    assert "counts = dy.List(dy.Int32(nullable=True))" in code
+    assert "big = dy.Int64()" in code
+    assert 'key=("reading_id",)' in code, "updated_at does not lead: two versions of a row would have two keys"
+    assert "30 rows in, 0 rejected" in ran
+
+
+def test_infinite_values_of_postgresql_are_announced_and_their_rows_rejected(
+    project: Project, postgres: PostgreSQL
+) -> None:
+    database = postgres.new_database()
+    with postgres.connect(database) as connection:
+        connection.execute("CREATE TABLE terms (id int PRIMARY KEY, ends_at timestamptz, score float8)")
+        connection.execute("INSERT INTO terms SELECT i, '2026-01-09Z', i FROM generate_series(1, 30) i")
+        connection.execute("INSERT INTO terms VALUES (31, 'infinity', 1), (32, '2026-01-09Z', 'NaN')")
+    access = {"HEADRACE_DATABASE_URL": postgres.address(database)}
+
+    told = project.headrace("new", "terms", "--from", f"{postgres.address(database)}#terms", settings=access)
+    ran = project.headrace("run", "terms", settings=access)
+
+    assert "ends_at holds 1 value such as NaN or infinity" in told
+    assert "score holds 1 value such as NaN or infinity" in told
+    assert "30 rows, 32 rows in, 2 rejected" in ran
+
+
+def test_an_empty_table_and_one_without_columns(project: Project, postgres: PostgreSQL) -> None:
+    database = postgres.new_database()
+    with postgres.connect(database) as connection:
+        connection.execute("CREATE TABLE orders (order_id int PRIMARY KEY, ordered_at timestamptz, note text)")
+        connection.execute("CREATE TABLE nothing ()")
+    access = {"HEADRACE_DATABASE_URL": postgres.address(database)}
+
+    project.headrace("new", "sales", "--from", f"{postgres.address(database)}#orders", settings=access)
+    ran = project.headrace("run", "sales", settings=access)
+    refused = project.headrace(
+        "new", "others", "--from", f"{postgres.address(database)}#nothing", fails=True, settings=access
+    )
+
+    code = (project.root / "pipelines/sales/sources/orders.py").read_text()
+    assert "order_id = dy.Int64(nullable=True)" in code, "the database knows the type"
+    assert "ordered_at = utc_time(nullable=True)" in code
+    assert "0 rows in, 0 rejected" in ran
+    assert "table nothing has no columns" in refused
+
+
+def test_a_file_with_a_header_alone_runs(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_text("order_id,amount\n")
+
+    project.headrace("new", "sales", "--from", str(tmp_path / "orders.csv"))
+
+    assert "0 rows in, 0 rejected" in project.headrace("run", "sales")
+
+
 def test_what_was_assumed_is_json_for_programs(project: Project, tmp_path: Path) -> None:
     (tmp_path / "orders.csv").write_text("order_id,amount\n1,2\n2,3\n")
 
