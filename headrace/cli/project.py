@@ -1,4 +1,4 @@
-"""The commands that make a project and its datasets: init, new."""
+"""The commands that create a project and its datasets: init, new."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from headrace.cli.output import JsonOption, result
 
 if TYPE_CHECKING:
-    from headrace.templates.create_dataset import NewDataset
+    from headrace.templates.create_dataset import DatasetDraft
 
 WIDTH = 160
 
@@ -19,8 +19,8 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def init(name: Annotated[str, typer.Argument(help="The project, and the folder to make for it.")]) -> None:
-    """Make a project in a new folder, with an example dataset that needs no server.
+def init(name: Annotated[str, typer.Argument(help="The project, and the folder to create for it.")]) -> None:
+    """Create a project in a new folder, with an example dataset that needs no server.
 
     Example: headrace init shop
     """
@@ -43,34 +43,44 @@ def new(
         ),
     ],
     table: Annotated[str | None, typer.Option(help="The table, where --from names a database alone.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Who answers for the dataset; by default git's user.")] = None,
+    owner: Annotated[
+        str | None, typer.Option(help="Who is responsible for it; by default git's user.")
+    ] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a dataset's folder from a sample, and say what was assumed.
+    """Write a dataset's folder from a sample, and print what was assumed.
 
-    Nothing is uploaded, and of a large sample only the beginning is read. Correct what was assumed, then run it.
+    Nothing is uploaded, and only the beginning of a large sample is read. Correct what was assumed, then run it.
     Example: headrace new orders --from orders.csv
     """
     from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.templates.create_dataset import create_dataset  # noqa: PLC0415
 
-    made = create_dataset(name, sample, load_settings(), table=table, owner=owner)
+    draft = create_dataset(name, sample, load_settings(), table=table, owner=owner)
     if as_json:
-        result(_content(made), [], as_json=True)
+        result(_content(draft), [], as_json=True)
         return
-    typer.echo(f"{made.name}: {made.folder}, from {made.rows:,} rows of {made.where}. What was assumed:")
-    _print_table(made)
-    for warning in made.warnings:
+    typer.echo(f"{name}: pipelines/{name}/, from {draft.source.table.rows:,} rows of {draft.source.where}.")
+    typer.echo("What was assumed:")
+    _print_table(draft)
+    for warning in draft.warnings:
         typer.echo(f"note: {warning}")
-    typer.echo(f"Next: read {made.folder.name}/ in pipelines/, correct it, then `headrace run {made.name}`.")
+    typer.echo(f"Next: read pipelines/{name}/, correct it, then `headrace run {name}`.")
 
 
-def _content(made: "NewDataset") -> dict[str, Any]:
-    return {**vars(made), "assumptions": [vars(item) for item in made.assumptions], "warnings": list(made.warnings)}
+def _content(draft: "DatasetDraft") -> dict[str, Any]:
+    source = draft.source
+    return {
+        "name": source.dataset,
+        "where": source.where,
+        "rows": source.table.rows,
+        "assumptions": [vars(item) for item in draft.assumptions],
+        "warnings": list(draft.warnings),
+    }
 
 
-def _print_table(made: "NewDataset") -> None:
+def _print_table(draft: "DatasetDraft") -> None:
     import sys  # noqa: PLC0415
 
     from rich.box import SIMPLE  # noqa: PLC0415
@@ -78,6 +88,6 @@ def _print_table(made: "NewDataset") -> None:
     from rich.table import Table  # noqa: PLC0415
 
     table = Table("about", "assumed", "because", "look at", box=SIMPLE, pad_edge=False)
-    for item in made.assumptions:
+    for item in draft.assumptions:
         table.add_row(*(text.replace("[", "\\[") for text in (item.subject, item.assumed, item.evidence, item.edit)))
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

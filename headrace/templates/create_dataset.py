@@ -55,7 +55,7 @@ class NewDatasetError(HeadraceError):
 
 @dataclass(frozen=True)
 class Assumption:
-    """Something that the sample suggests, and that its owner knows better.
+    """A part of the declaration that was inferred from the sample.
 
     Attributes:
         subject: What it is about.
@@ -77,7 +77,7 @@ class DatasetDraft:
     Attributes:
         source: What is declared of its source.
         assumptions: What was assumed, in the order of the declaration.
-        warnings: What the first run will stumble over, or what has to be done before others can run it.
+        warnings: What will fail in the first run, or must be done before others can run it.
     """
 
     source: SourceDraft
@@ -85,30 +85,9 @@ class DatasetDraft:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class NewDataset:
-    """A dataset that was written.
-
-    Attributes:
-        name: Its name.
-        folder: Its folder.
-        where: Where the sample came from.
-        rows: Rows of the sample.
-        assumptions: What was assumed, in the order of the declaration.
-        warnings: What the first run will stumble over, or what has to be done before others can run it.
-    """
-
-    name: str
-    folder: Path
-    where: str
-    rows: int
-    assumptions: tuple[Assumption, ...]
-    warnings: tuple[str, ...]
-
-
 def create_dataset(
     name: str, sample: str, settings: Settings, *, table: str | None = None, owner: str | None = None
-) -> NewDataset:
+) -> DatasetDraft:
     """Write the dataset `name` as a sample suggests, and its stages into `dvc.yaml`.
 
     Args:
@@ -116,7 +95,7 @@ def create_dataset(
         sample: A CSV file, a folder of them, `s3://bucket/prefix/`, or a database's address with `#table`.
         settings: The project, its bucket and its database.
         table: The table, for a database's address without one.
-        owner: Who answers for the dataset; by default git's user.
+        owner: Who is responsible for the dataset; by default git's user.
 
     Raises:
         NewDatasetError: The name cannot be used.
@@ -127,13 +106,12 @@ def create_dataset(
     target = root / PACKAGE / name
     _check_name(name, target)
     draft = draft_dataset(name, sample, settings, table)
-    source, owner = draft.source, owner or _git_user(root)
-    _write_folder(target, dataset_files(source, owner))
+    by_owner = _owner(root, owner)
+    _write_folder(target, dataset_files(draft.source, by_owner.assumed))
     files = dvc_stages.write(root)
     if name in files.broken:
         raise files.broken[name]
-    assumptions = (*draft.assumptions, Assumption("owner", owner, "git's user.name", "who answers for the dataset"))
-    return NewDataset(name, target, source.where, source.table.rows, assumptions, draft.warnings)
+    return replace(draft, assumptions=(*draft.assumptions, by_owner))
 
 
 def draft_dataset(name: str, sample: str, settings: Settings, table: str | None = None) -> DatasetDraft:
@@ -158,9 +136,6 @@ def draft_dataset(name: str, sample: str, settings: Settings, table: str | None 
     return _from_objects(name, sample_path(path, root))
 
 
-# Objects
-
-
 def _from_objects(name: str, sample: ObjectSample) -> DatasetDraft:
     pattern, csv = sample.pattern, sample.csv
     table = infer_table(csv.rows, sample.days)
@@ -179,14 +154,14 @@ def _object_assumptions(draft: SourceDraft, sample: ObjectSample) -> Iterator[As
         "location",
         sample.bucket or "the bucket of HEADRACE_BUCKET",
         f"{sample.where}; {len(sample.read)} of {len(pattern.partitions)} files read"
-        + (", from each its beginning" if csv.is_cut else ", whole"),
+        + (", the beginning of each" if csv.is_cut else " completely"),
         "",
     )
     edit = {
-        "all": "partition: one object is one partition, computed as a whole when it changes",
-        "name": "partition: a feature table needs days",
-        "month": "partition: a feature table needs days",
-        "compact day": "partition: a feature table needs days written as 2026-01-09",
+        "all": "one object is one partition, computed again as a whole when it changes",
+        "name": "feature tables need one partition per day",
+        "month": "feature tables need one partition per day",
+        "compact day": "feature tables need days written as 2026-01-09",
     }.get(pattern.grain, "")
     unmatched = (
         f"; {len(pattern.unmatched)} others match nothing, such as {pattern.unmatched[0]!a}"
@@ -214,9 +189,6 @@ def _object_warnings(draft: SourceDraft, sample: ObjectSample) -> Iterator[str]:
         )
 
 
-# Tables
-
-
 def _from_table(name: str, sample: TableSample, settings: Settings, root: Path) -> DatasetDraft:
     plan = plan_table(sample)
     variable, warnings = _database_variable(name, sample, settings, root)
@@ -237,10 +209,8 @@ def _from_table(name: str, sample: TableSample, settings: Settings, root: Path) 
 
 def _plan_assumptions(sample: TableSample, plan: TablePlan, variable: str) -> Iterator[Assumption]:
     yield Assumption("location", sample.where, f"{sample.rows.height:,} rows read; the address is in {variable}", "")
-    yield Assumption(
-        "watermark", plan.watermark, plan.watermark_evidence, "a column that moves with every change of a row"
-    )
-    yield Assumption("partition", plan.partition_by or "none", plan.partition_evidence, "a time that stays as it is")
+    yield Assumption("watermark", plan.watermark, plan.watermark_evidence, "must increase with every change of a row")
+    yield Assumption("partition", plan.partition_by or "none", plan.partition_evidence, "must never change for a row")
 
 
 def _database_variable(name: str, sample: TableSample, settings: Settings, root: Path) -> tuple[str, tuple[str, ...]]:
@@ -276,9 +246,6 @@ def _is_ignored(root: Path, path: str) -> bool:
     return done.returncode == 0
 
 
-# Both
-
-
 def _check_key(table: InferredTable, where: str, files: int = 1) -> None:
     if table.key.duplicates <= MAX_DUPLICATES:
         return
@@ -298,14 +265,14 @@ def _table_assumptions(draft: SourceDraft) -> Iterator[Assumption]:
     key, names = draft.table.key, draft.names.validated
     yield Assumption("key", ", ".join(names[name] for name in key.columns), key.evidence, key.edit)
     if not draft.table.time:
-        yield Assumption("time", "none", "no column of times or dates without nulls", "a time column, for features")
+        yield Assumption("time", "none", "no time or date without nulls", "feature tables need a time")
 
 
 def _oddities(draft: SourceDraft, notes: tuple[str, ...]) -> Iterator[str]:
-    """What is odd about the data, a sentence each."""
+    """What is unusual about the data, one sentence each."""
     yield from (f"**The file** {note.partition(': ')[2] or note}." for note in notes[:1])
     if draft.table.null_words:
-        yield f"**No value.** {', '.join(map(repr, draft.table.null_words))} stand for a missing value."
+        yield f"**No value.** {', '.join(map(repr, draft.table.null_words))} mean that a value is missing."
     for column in draft.table.columns:
         if column.oddity:
             parse = (
@@ -316,7 +283,7 @@ def _oddities(draft: SourceDraft, notes: tuple[str, ...]) -> Iterator[str]:
             yield f"**{column.name}** holds {column.oddity}.{parse}"
     if draft.table.key.duplicates:
         share = draft.table.key.duplicates
-        yield f"**The key.** In the sample, {share:.1%} of the rows repeat another; of those, the first is kept."
+        yield f"**The key.** In the sample, {share:.1%} of the rows repeat an earlier row and are rejected."
 
 
 def _check_name(name: str, target: Path) -> None:
@@ -343,13 +310,14 @@ def _source_name(text: str, dataset: str) -> str:
 
 
 def _is_known(name: str) -> bool:
-    """Whether a module of this name would hide something of Python's own."""
+    """Whether the name is a keyword, a builtin or a module of Python."""
     return iskeyword(name) or hasattr(builtins, name) or name in sys.stdlib_module_names
 
 
-def _git_user(root: Path) -> str:
+def _owner(root: Path, owner: str | None) -> Assumption:
     done = subprocess.run(["git", "config", "user.name"], cwd=root, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or os.environ.get("USER", "") or "unknown"
+    assumed = owner or done.stdout.strip() or os.environ.get("USER", "") or "unknown"
+    return Assumption("owner", assumed, "--owner" if owner else "git's user.name", "who is responsible for the dataset")
 
 
 def _write_folder(target: Path, files: dict[str, str]) -> None:

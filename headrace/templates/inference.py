@@ -1,8 +1,7 @@
-"""What a sample of rows says about a table: types, nulls, bounds, closed sets, times and keys.
+"""Infers from a sample of rows: types, nulls, bounds, closed sets, times and keys.
 
-Pure functions of the sample. A type is inferred where the contract reads every value of the sample exactly as that
-type; everything else stays text. What a sample cannot show is stated beside what it does, never guessed: a time that
-names no zone gets none.
+A type is inferred if the contract reads every value of the sample exactly as that type; everything else stays text.
+What a sample does not show is reported, not guessed: a time without a zone gets none.
 """
 
 import math
@@ -28,10 +27,10 @@ CANDIDATES: tuple[pl.DataType, ...] = (
 """Types that text is tried as, in this order."""
 
 NULL_WORDS = ("NULL", "null", "None", "N/A", "n/a", "NaN", "nan", "-", "?", "\\N", "#N/A")
-"""Words for a missing value, beside the dialect's own; believed in a column that is a number or a time without them."""
+"""Words for a missing value, beside the dialect's own, where the rest of the column is a number or a time."""
 
 MIN_ROWS = 20
-"""Fewer values say nothing of bounds or closed sets."""
+"""Fewer values show neither bounds nor closed sets."""
 
 MAX_CHOICES, MIN_SEEN = 20, 5
 """A closed set has at most so many values, each seen at least so often: none that was seen once, so that a further
@@ -42,12 +41,12 @@ MAX_INT = 2**63 - 1
 LEADING_ZERO = r"^-?0\d+$"
 WHOLE_NUMBER = r"^-?\d+$"
 LOOKALIKES = (
-    (NAIVE_TIME, "times that name no zone; none is guessed, so they are text", "the zone: parse them in `transform`"),
+    (NAIVE_TIME, "times without a zone, which is not guessed: text", "parse them in `transform`, with their zone"),
     (r"^-?\d+,\d+$", "numbers with a decimal comma: text", "parse them in `transform`"),
-    (WHOLE_NUMBER, "whole numbers that begin with 0 or have more than 64 bits, so identifiers: text", ""),
+    (WHOLE_NUMBER, "whole numbers with leading zeros or of more than 64 bits: text", ""),
     (
         r"^\d{1,4}[./-]\d{1,2}[./-]\d{1,4}([T ].*)?$",
-        "dates in another form than 2026-01-09, or in several: text",
+        "dates in a format other than 2026-01-09, or in several: text",
         "parse them in `transform`",
     ),
 )
@@ -156,9 +155,6 @@ def _with_names(table: InferredTable) -> InferredTable:
     return replace(table, columns=columns, key=key, time=names.get(table.time, ""))
 
 
-# Types
-
-
 def infer_type(values: pl.Series) -> pl.DataType:
     """The type as which the contract reads every value exactly; text where there is none, or only an identifier."""
     if values.dtype not in (pl.String, pl.Null):
@@ -203,9 +199,6 @@ def _is_null_word(values: pl.Series, word: str) -> bool:
     return known.count() > 0 and infer_type(known) != pl.String
 
 
-# Columns
-
-
 def infer_column(
     text: pl.Series, values: pl.Series, days: pl.Series | None, *, may_be_other: bool = True
 ) -> InferredColumn:
@@ -221,7 +214,7 @@ def infer_column(
     nulls = f"{values.null_count() / len(values):.1%} null" if values.null_count() else "no null"
     column = InferredColumn(values.name, values.dtype, nullable=len(known) < len(values) or not len(values))
     if not len(known):
-        edit = "the type: nothing is known of it" if text.dtype in (pl.String, pl.Null) else ""
+        edit = "the type: the sample does not show it" if text.dtype in (pl.String, pl.Null) else ""
         return replace(column, evidence="no value", edit=edit)
     column = replace(column, evidence=f"{nulls}; {_examples(text)}")
     if values.dtype.is_numeric() and not isinstance(values.dtype, pl.Decimal):
@@ -241,15 +234,15 @@ def _with_bounds(column: InferredColumn, known: pl.Series) -> InferredColumn:
     low, high = _extremes(known)
     seen = f"{column.evidence}; {low:,} to {high:,}"
     if len(known) < MIN_ROWS:
-        return replace(column, evidence=seen, edit=f"bounds: too few values ({len(known)}) to say")
+        return replace(column, evidence=seen, edit=f"bounds: {len(known)} values are too few to infer them")
     if _are_days(known):
-        return replace(column, evidence=seen, edit="whole numbers that look like days: parse them in `transform`")
+        return replace(column, evidence=seen, edit="the numbers look like dates: parse them in `transform`")
     if _is_counter(known):
-        return replace(column, bounds=(0, None) if low >= 0 else None, evidence=f"{seen}; each row another one")
+        return replace(column, bounds=(0, None) if low >= 0 else None, evidence=f"{seen}; all different")
     bounds = head_room(low, high)
     if max(map(abs, bounds)) > MAX_INT:
         return replace(column, evidence=seen)
-    edit = "bounds: what was seen, wider by as much on either side"
+    edit = "bounds: the observed range, widened by its width on both sides"
     return replace(column, bounds=bounds, evidence=seen, edit=edit)
 
 
@@ -284,14 +277,14 @@ def _with_times(column: InferredColumn, known: pl.Series, days: pl.Series | None
     window = None if days is None else hours_of_day(known, days)
     if window:
         first, end = (bound // timedelta(hours=1) for bound in window)
-        edit = "" if window == WHOLE_DAY else "within: what was seen, and two hours more"
-        evidence = f"{seen}; all from hour {first} to {end} of their partition's day (UTC)"
+        edit = "" if window == WHOLE_DAY else "within: the observed hours and two more on both sides"
+        evidence = f"{seen}; all in the hours {first} to {end} of the partition's day (UTC)"
         return replace(column, times=window, evidence=evidence, edit=edit)
     if is_open_end(known):
-        return replace(column, evidence=seen, edit="times that stand for an open end")
+        return replace(column, evidence=seen, edit="some times stand for an open end")
     first, last = (time.year // 10 * 10 for time in _extremes(known))
     bounds = (datetime(max(first - 10, 1), 1, 1, tzinfo=UTC), datetime(max(last + 20, 2100), 1, 1, tzinfo=UTC))
-    return replace(column, times=bounds, evidence=seen, edit="within: a decade more than was seen")
+    return replace(column, times=bounds, evidence=seen, edit="within: the observed decades and one more on both sides")
 
 
 def _with_choices(column: InferredColumn, known: pl.Series) -> InferredColumn:
@@ -299,9 +292,9 @@ def _with_choices(column: InferredColumn, known: pl.Series) -> InferredColumn:
     least, _ = _extremes(counts["count"])
     if len(known) < MIN_ROWS or least < MIN_SEEN or not 1 < counts.height <= MAX_CHOICES:
         return column
-    evidence = f"{column.evidence}; {counts.height} different, each at least {least} times"
+    evidence = f"{column.evidence}; {counts.height} distinct values, each at least {least} times"
     choices = tuple(sorted(counts[known.name]))
-    return replace(column, choices=choices, evidence=evidence, edit="one_of: add what else may come")
+    return replace(column, choices=choices, evidence=evidence, edit="one_of: add other values that are valid")
 
 
 def _extremes(values: pl.Series) -> tuple[Any, Any]:
@@ -314,7 +307,7 @@ def _range(values: pl.Series) -> str:
 
 
 def _why_text(known: pl.Series) -> tuple[str, str]:
-    """Why a column that looks like something else stays text, and what to do; empty for a column of texts."""
+    """Why a column that looks like another type stays text, and what to do; empty for any other text."""
     for looks, oddity, edit in LOOKALIKES:
         if known.str.contains(looks).all():
             return oddity, edit

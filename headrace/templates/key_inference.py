@@ -1,4 +1,4 @@
-"""What orders the rows of a sample in time, and what identifies them."""
+"""Infers the time column and the key of a sample."""
 
 import math
 import re
@@ -47,8 +47,8 @@ class InferredKey:
 def infer_time(typed: pl.DataFrame, days: pl.Series | None = None) -> str:
     """The column that orders rows in time: a time or date without nulls; empty if there is none.
 
-    Of several, one that lies in its partition's day comes first, then one whose name says so and does not speak of
-    updates, then a time before a date, then the leftmost.
+    Preferred, in this order: times within the partition's day; names that do not suggest updates; names that suggest
+    an event; times over dates; the leftmost.
     """
     kinds = {name: dtype for name, dtype in typed.schema.items() if dtype in (UTC_MICROSECONDS, pl.Date)}
     known = [name for name in kinds if typed.height and not typed[name].null_count() and not is_open_end(typed[name])]
@@ -72,31 +72,31 @@ def is_open_end(times: pl.Series) -> bool:
 
 
 def infer_key(typed: pl.DataFrame, time: str, unique: Sequence[str] = ()) -> InferredKey:
-    """The smallest set of columns whose values are never null and never repeated; the time first.
+    """The smallest set of columns without nulls that is unique, with the time first.
 
-    A time that moves with every change does not lead: two versions of a row would have two keys. Where no set of up to
-    three columns is unique, all columns together are the key.
+    An update time does not come first: two versions of a row would have two keys. If no set of up to three columns is
+    unique, the key is all columns.
     """
     time = "" if UPDATED.search(time) else time
     if unique:
         return InferredKey(
-            _led_by(time, unique), 0.0, f"{', '.join(unique)}: the source's own key", _lead_edit(time, unique)
+            _led_by(time, unique), 0.0, f"{', '.join(unique)}: primary key of the table", _lead_edit(time, unique)
         )
     if not typed.height:
         return InferredKey(tuple(typed.columns), 0.0, "no row", "the columns that identify a row")
     found = next((names for names in _sets(typed) if _is_unique(typed, names)), None)
     if found:
-        evidence = f"{', '.join(found)}: no value repeated in {typed.height:,} rows"
+        evidence = f"{', '.join(found)}: unique in {typed.height:,} rows"
         return InferredKey(_led_by(time, found), 0.0, evidence, _lead_edit(time, found))
     repeated = 1 - typed.n_unique() / typed.height
-    evidence = f"no {MAX_KEY_COLUMNS} columns are unique; of all together, {repeated:.1%} of the rows repeat one before"
+    evidence = f"no set of {MAX_KEY_COLUMNS} columns is unique; {repeated:.1%} of the rows repeat an earlier row"
     return InferredKey(
         tuple(typed.columns), repeated, evidence, "the columns that identify a row; rows that repeat a key are rejected"
     )
 
 
 def _sets(typed: pl.DataFrame) -> Iterator[tuple[str, ...]]:
-    """Sets of columns that may be a key, smallest first; in one size those of identifiers, then times, first."""
+    """Candidate keys: smallest first, then identifiers, then times."""
     counts = {name: typed[name].n_unique() for name in typed.columns if _may_identify(typed[name])}
     ranked = sorted(counts, key=lambda name: (_rank(typed[name]), list(typed.columns).index(name)))
     chosen = sorted(ranked, key=lambda name: -counts[name])[:KEY_CANDIDATES]
@@ -129,12 +129,10 @@ def _led_by(time: str, names: Sequence[str]) -> tuple[str, ...]:
 
 def _lead_edit(time: str, names: Sequence[str]) -> str:
     if not time:
-        return "a time in front, if there is one: uniqueness then costs little as the table grows"
+        return "put a time first if there is one: uniqueness stays cheap to check as the table grows"
     if time in names:
         return ""
-    return (
-        f"{time} leads, so that uniqueness costs little as the table grows; without it, one key is one row at any time"
-    )
+    return f"{time} comes first, so that uniqueness stays cheap to check; without it, the key is unique over all times"
 
 
 def hours_of_day(times: pl.Series, days: pl.Series) -> tuple[timedelta, timedelta] | None:

@@ -1,4 +1,4 @@
-"""A sample of a database table: its first rows, what the database declares of it, and how ingest is to read it."""
+"""Samples a database table, and infers how ingest reads it: key, watermark, partition."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,10 +47,10 @@ class TableSample:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """How ingest is to read a table, and why so.
+    """How ingest reads a table, and why.
 
     Attributes:
-        watermark: Column that moves when a row changes.
+        watermark: Column that increases when a row changes.
         watermark_evidence: What was seen, and what it means.
         partition_by: Column of time whose day is the partition; None for one partition.
         partition_evidence: What was seen.
@@ -98,20 +98,20 @@ def sample_table(address: str, table: str | None) -> TableSample:
 
 
 def plan_table(sample: TableSample) -> TablePlan:
-    """How to read the table, as far as its columns say."""
+    """Infer the watermark and the partition from types and names of the columns."""
     watermark, why = _watermark(sample)
     days = {column.name: column for column in sample.rows if _is_day(column.dtype)}
     times = pl.DataFrame({name: column for name, column in days.items() if not UPDATED.search(name)})
     partition_by = infer_time(times) or None
     if partition_by:
-        evidence = f"{partition_by} has no null and its name does not speak of updates; the partition is its UTC day"
+        evidence = f"{partition_by} has no nulls and its name does not suggest updates; the partition is its UTC day"
     else:
-        evidence = "no time or date without nulls that stays as it is: the whole table is read when anything changed"
+        evidence = "no time or date without nulls, other than update times: any change reads the whole table again"
     return TablePlan(watermark, why, partition_by, evidence)
 
 
 def table_source(sample: TableSample, plan: TablePlan, variable: str) -> TableSource:
-    """The declaration of where the table is; `variable` holds the address of its database."""
+    """The location to declare; the environment variable `variable` holds the address of the database."""
     key = sample.key or infer_key(sample.rows, "").columns
     return TableSource(sample.table, tuple(key), plan.watermark, plan.partition_by, variable)
 
@@ -169,11 +169,11 @@ def _watermark(sample: TableSample) -> tuple[str, str]:
     times = [name for name, dtype in sample.rows.schema.items() if isinstance(dtype, pl.Datetime)]
     updated = next((name for name in times if UPDATED.search(name)), None)
     if updated:
-        return updated, f"{updated} is a time whose name says that it moves with every change"
-    moves = "an UPDATE that leaves it as it is, is not seen (`headrace ingest --full-refresh` reads everything)"
+        return updated, f"the name of {updated} suggests that every change of a row updates it"
+    missed = "an UPDATE that does not change it is missed (`headrace ingest --full-refresh` reads everything)"
     numbers = [name for name, dtype in sample.rows.schema.items() if dtype.is_integer()]
     fallback = next(iter(times or _preferred(numbers, sample.key) or sample.rows.columns))
-    return fallback, f"no column's name says that it moves with every change; {fallback} stands in for it: {moves}"
+    return fallback, f"no column name suggests an update time, so {fallback} is used: {missed}"
 
 
 def _preferred(names: Sequence[str], key: Sequence[str]) -> list[str]:

@@ -57,8 +57,6 @@ class ProjectTests:
         """A dataset of the project; a broken one fails the test with its error."""
         return load_dataset(request.param)
 
-    # Declarations
-
     def test_a_dataset_says_what_it_is_and_who_answers_for_it(self, dataset: Dataset) -> None:
         """`description` is a sentence, `owner` is not empty."""
         assert dataset.description.endswith(".")
@@ -136,8 +134,6 @@ class ProjectTests:
     def test_its_code_reads_nothing_that_its_cache_keys_miss(self, dataset: Dataset) -> None:
         """No dynamic import, no undeclared file; as `headrace check`."""
         assert [str(finding) for finding in check_dataset(dataset)] == []
-
-    # What is made from them
 
     def test_dvc_yaml_and_headrace_lock_are_what_the_datasets_declare(self, project: Path) -> None:
         """`headrace dvc-sync` writes both."""
