@@ -1,7 +1,7 @@
-"""Releases made before 0.2.0, when the engine was in the package `pipelines`, can be read by today's engine.
+"""Releases of 0.1, when the engine was in the package `pipelines`, can be read by today's engine.
 
-`tests/support/releases_of_0_1/` holds two, as the code of that time wrote them; its `make.py` made them. The project
-is then moved to today's layout, as a team would do it.
+`tests/support/releases_of_0_1/` holds two, as that code wrote them; its `make.py` made them. The project is then moved
+to today's layout, as a team would do it.
 """
 
 import json
@@ -125,6 +125,20 @@ def test_an_old_release_is_retrieved(
     found = pl.read_parquet(tmp_path / "rows.parquet")
     value = next(name for name in found.columns if name.endswith("turnover_eur"))
     assert found[value].to_list() == [amount for _, _, amount in rows]
+
+
+def test_the_online_store_is_rolled_back_to_an_old_release(
+    moved: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{tmp_path}/registry.db")
+    monkeypatch.setenv("FEAST_ONLINE_STORE_PATH", str(tmp_path / "online.db"))
+    monkeypatch.setenv("FEAST_USAGE", "False")
+
+    second = headrace(moved, "publish", "sales", "--release", "sales/2")
+    first = headrace(moved, "publish", "sales", "--release", "sales/1")
+
+    assert "serves sales/2" in second
+    assert "serves sales/1" in first, "its values in the store equal those of the release before the switch"
 
 
 def test_lineage_leads_from_an_old_feature_to_the_object_it_came_from(moved: Workspace) -> None:

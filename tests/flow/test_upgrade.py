@@ -1,8 +1,8 @@
 """An upgrade of the engine: what the old wheel made, the next one finds up to date, retrieves and rolls back.
 
-The old wheel is built from the tag 0.2.0. The next one is the working tree with a higher version, a comment and a change
-of code that changes no result. Both use the libraries of today's lock. Until there is such a tag, and in a clone without
-tags, HEAD stands in for it as long as its version is 0.2.0: one test is then skipped and says so.
+The old wheel is built from the tag 0.2.0. The next one is the working tree with a higher version, a comment and a
+change of code that changes no result. Both use the libraries of today's lock. Without the tag (it does not exist yet,
+or the clone has no tags), HEAD stands in for it as long as its version is 0.2.0: one test is then skipped and says so.
 """
 
 import json
