@@ -8,22 +8,19 @@ import typer
 from headrace.cli.output import JsonOption, result
 
 if TYPE_CHECKING:
-    from headrace.templates.create_dataset import DatasetDraft
+    from headrace.templates.dataset_draft import DatasetDraft
 
 WIDTH = 160
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (init, new):
-        app.command()(command)
+    app.command(epilog="Example: headrace init shop")(init)
+    app.command(epilog="Example: headrace new orders --from orders.csv")(new)
 
 
 def init(name: Annotated[str, typer.Argument(help="The project, and the folder to create for it.")]) -> None:
-    """Create a project in a new folder, with an example dataset that needs no server.
-
-    Example: headrace init shop
-    """
+    """Create a project in a new folder, with an example dataset that needs no server."""
     from headrace.templates.create_project import create_project  # noqa: PLC0415  the command alone needs it
 
     create_project(name, Path.cwd())
@@ -43,16 +40,13 @@ def new(
         ),
     ],
     table: Annotated[str | None, typer.Option(help="The table, where --from names a database alone.")] = None,
-    owner: Annotated[
-        str | None, typer.Option(help="Who is responsible for it; by default git's user.")
-    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Who is responsible for it; by default git's user.")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Write a dataset's folder from a sample, and print what was assumed.
 
     Nothing is uploaded, and only the beginning of a large sample is read. Correct what was assumed, then run it.
-    Example: headrace new orders --from orders.csv
     """
     from headrace.settings import load_settings  # noqa: PLC0415
     from headrace.templates.create_dataset import create_dataset  # noqa: PLC0415

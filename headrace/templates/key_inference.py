@@ -16,7 +16,7 @@ KEY_CANDIDATES = 12
 """Most columns that are combined: 12 columns give 298 sets of up to three."""
 
 CREATED = re.compile(r"(^|_)(at|time|timestamp|ts|datetime|date|on)$|^(time|timestamp|created|event)", re.IGNORECASE)
-UPDATED = re.compile(r"updat|modif|chang|last_", re.IGNORECASE)
+UPDATED = re.compile(r"update|modif|chang|last_", re.IGNORECASE)
 ID = re.compile(r"(^|_)(id|uuid|guid|key|code|no|nr|number)$", re.IGNORECASE)
 
 OPEN_END = 9000

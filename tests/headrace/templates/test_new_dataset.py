@@ -26,8 +26,9 @@ from workspaces import REPOSITORY
 from headrace.dataset import ObjectSource, Source
 from headrace.settings import Settings
 from headrace.templates import csv_sample, object_sample
-from headrace.templates.create_dataset import Assumption, DatasetDraft, NewDatasetError, create_dataset, draft_dataset
+from headrace.templates.create_dataset import NewDatasetError, create_dataset
 from headrace.templates.csv_sample import DATA_VALUE, SampleError
+from headrace.templates.dataset_draft import Assumption, DatasetDraft, draft_dataset
 from headrace.templates.declaration import dataset_files
 from headrace.templates.example_data import rental_files
 from headrace.validate.result import ValidationResult
@@ -507,7 +508,7 @@ def test_words_for_nothing_are_nulls_where_a_column_is_a_number_without_them(fol
     (result,) = found.validate().values()
     assert result.accepted["amount"].to_list() == [1, None, None, 2]
     assert 'nulls=("", "NA", "NULL", "-")' in found.code
-    assert "stand for a missing value" in found.code
+    assert "mean that a value is missing" in found.code
 
 
 def test_of_a_large_file_only_the_beginning_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

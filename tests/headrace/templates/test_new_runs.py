@@ -192,6 +192,19 @@ def test_an_empty_table_and_one_without_columns(project: Project, postgres: Post
     assert "table nothing has no columns" in refused
 
 
+def test_a_refused_table_leaves_nothing_behind(project: Project, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "shop.db") as connection:
+        connection.execute("CREATE TABLE orders (shop TEXT)")
+        connection.executemany("INSERT INTO orders VALUES (?)", [("east",)] * 10)
+    connection.close()
+
+    told = project.headrace("new", "sales", "--from", f"sqlite:///{tmp_path}/shop.db#orders", fails=True)
+
+    assert "expected columns that identify a row" in told
+    assert not (project.root / ".env").exists()
+    assert not (project.root / "pipelines/sales").exists()
+
+
 def test_a_file_with_a_header_alone_runs(project: Project, tmp_path: Path) -> None:
     (tmp_path / "orders.csv").write_text("order_id,amount\n")
 
