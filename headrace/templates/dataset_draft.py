@@ -37,10 +37,6 @@ MAX_DUPLICATES = 0.3
 """Share of repeated rows that a declaration can tolerate; with half of a partition rejected nothing would be good."""
 
 DATABASE_URL = "HEADRACE_DATABASE_URL"
-PARSE_NAIVE = (
-    '`.with_columns(pl.col("{name}").str.to_datetime(time_unit="us").dt.replace_time_zone("Europe/Berlin")'
-    '.dt.convert_time_zone("UTC"))`'
-)
 
 
 @dataclass(frozen=True)
@@ -218,15 +214,10 @@ def _oddities(draft: SourceDraft, notes: tuple[str, ...]) -> Iterator[str]:
     """What is unusual about the data, one sentence each."""
     yield from (f"**The file** {note.partition(': ')[2] or note}." for note in notes[:1])
     if draft.table.null_words:
-        yield f"**No value.** {', '.join(map(repr, draft.table.null_words))} mean that a value is missing."
+        yield f"**Missing values** are also written as {', '.join(map(repr, draft.table.null_words))}."
     for column in draft.table.columns:
         if column.oddity:
-            parse = (
-                f" With the zone, in `transform`: {PARSE_NAIVE.format(name=column.name)}."
-                if "zone" in column.oddity
-                else ""
-            )
-            yield f"**{column.name}** holds {column.oddity}.{parse}"
+            yield f"**{column.name}** holds {column.oddity}."
     if draft.table.key.duplicates:
         share = draft.table.key.duplicates
         yield f"**The key.** In the sample, {share:.1%} of the rows repeat an earlier row and are rejected."

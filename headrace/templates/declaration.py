@@ -147,7 +147,7 @@ def _docstring(draft: SourceDraft) -> str:
     text = wrapped(f'"""raw → validated: {title}, {arrival}.')
     if draft.odd:
         notes = "\n".join(wrapped(prose(note), first="- ", rest="  ") for note in draft.odd)
-        return f"{text}\n\nHow the contract deals with what is odd in this data:\n\n{notes}\n" + '"""'
+        return f"{text}\n\nWhat is unusual about this data:\n\n{notes}\n" + '"""'
     return f'{text}"""'
 
 
@@ -197,7 +197,8 @@ def _contract(draft: SourceDraft) -> str:
 
 def column_code(draft: SourceDraft, column: InferredColumn) -> str:
     """The column's declaration on one line."""
-    return " ".join(line.strip() for line in _column(draft, column).splitlines()).partition(" = ")[2]
+    code = " ".join(line.strip() for line in _column(draft, column).splitlines()).partition(" = ")[2]
+    return code.replace("( ", "(").replace(" )", ")")
 
 
 def _column(draft: SourceDraft, column: InferredColumn) -> str:

@@ -41,7 +41,11 @@ MAX_INT = 2**63 - 1
 LEADING_ZERO = r"^-?0\d+$"
 WHOLE_NUMBER = r"^-?\d+$"
 LOOKALIKES = (
-    (NAIVE_TIME, "times without a zone, which is not guessed: text", "parse them in `transform`, with their zone"),
+    (
+        NAIVE_TIME,
+        "times without a zone: text, because a zone is not guessed",
+        "in `transform`: `.str.to_datetime()`, then `.dt.replace_time_zone()`",
+    ),
     (r"^-?\d+,\d+$", "numbers with a decimal comma: text", "parse them in `transform`"),
     (WHOLE_NUMBER, "whole numbers with leading zeros or of more than 64 bits: text", ""),
     (

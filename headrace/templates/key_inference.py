@@ -10,6 +10,7 @@ from itertools import combinations
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS
+from headrace.templates.python_code import snake_case
 
 MAX_KEY_COLUMNS = 3
 KEY_CANDIDATES = 12
@@ -57,13 +58,18 @@ def infer_time(typed: pl.DataFrame, days: pl.Series | None = None) -> str:
         in_day = days is not None and kinds[name] != pl.Date and hours_of_day(typed[name], days) is not None
         return (
             not in_day,
-            bool(UPDATED.search(name)),
-            not CREATED.search(name),
+            is_update_time(name),
+            not CREATED.search(snake_case(name)),
             kinds[name] == pl.Date,
             known.index(name),
         )
 
     return min(known, key=rank, default="")
+
+
+def is_update_time(name: str) -> bool:
+    """Whether the name of a time suggests that every change of its row updates it."""
+    return bool(UPDATED.search(name))
 
 
 def is_open_end(times: pl.Series) -> bool:
@@ -77,7 +83,7 @@ def infer_key(typed: pl.DataFrame, time: str, unique: Sequence[str] = ()) -> Inf
     An update time does not come first: two versions of a row would have two keys. If no set of up to three columns is
     unique, the key is all columns.
     """
-    time = "" if UPDATED.search(time) else time
+    time = "" if is_update_time(time) else time
     if unique:
         return InferredKey(
             _led_by(time, unique), 0.0, f"{', '.join(unique)}: primary key of the table", _lead_edit(time, unique)
@@ -114,7 +120,7 @@ def _may_identify(values: pl.Series) -> bool:
 
 
 def _rank(values: pl.Series) -> int:
-    if ID.search(values.name):
+    if ID.search(snake_case(values.name)):
         return 0
     return 1 if values.dtype in (UTC_MICROSECONDS, pl.Date) else 2
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from headrace.dataset import UTC_MICROSECONDS, TableSource
 from headrace.ingest.database.read_transaction import open_read_transaction
 from headrace.templates.csv_sample import SampleError
-from headrace.templates.key_inference import UPDATED, infer_key, infer_time
+from headrace.templates.key_inference import infer_key, infer_time, is_update_time
 
 MOST_ROWS = 20_000
 SQLITE_FILE = b"SQLite format 3\0"
@@ -101,7 +101,7 @@ def plan_table(sample: TableSample) -> TablePlan:
     """Infer the watermark and the partition from types and names of the columns."""
     watermark, why = _watermark(sample)
     days = {column.name: column for column in sample.rows if _is_day(column.dtype)}
-    times = pl.DataFrame({name: column for name, column in days.items() if not UPDATED.search(name)})
+    times = pl.DataFrame({name: column for name, column in days.items() if not is_update_time(name)})
     partition_by = infer_time(times) or None
     if partition_by:
         evidence = f"{partition_by} has no nulls and its name does not suggest updates; the partition is its UTC day"
@@ -167,7 +167,7 @@ def _scale(values: pl.Series) -> int | None:
 
 def _watermark(sample: TableSample) -> tuple[str, str]:
     times = [name for name, dtype in sample.rows.schema.items() if isinstance(dtype, pl.Datetime)]
-    updated = next((name for name in times if UPDATED.search(name)), None)
+    updated = next((name for name in times if is_update_time(name)), None)
     if updated:
         return updated, f"the name of {updated} suggests that every change of a row updates it"
     missed = "an UPDATE that does not change it is missed (`headrace ingest --full-refresh` reads everything)"

@@ -184,7 +184,8 @@ def test_a_time_without_a_zone_gets_none(folder: Path, written: Path) -> None:
 
     assert "times without a zone" in found.assumption("column at").evidence
     assert found.source.key == ("order_id",), "no time leads the key"
-    assert "replace_time_zone" in found.code
+    assert "replace_time_zone" in found.assumption("column at").edit
+    assert "**at** holds times without a zone" in found.code
     assert found.assumption("time").assumed == "none"
 
 
@@ -241,6 +242,10 @@ def test_a_value_seen_once_is_no_closed_set(folder: Path, written: Path) -> None
         ({"shop": ["a", "a", "b"], "line": ["1", "2", "1"], "n": ["1", "1", "1"]}, ("shop", "line")),
         ({"shop": ["a", "a"], "at": ["2026-01-09T10:00:00Z", "2026-01-09T11:00:00Z"]}, ("at",)),
         ({"order_id": ["1", "2"], "at": ["2026-01-09T10:00:00Z"] * 2}, ("at", "order_id")),
+        (
+            {"placedAt": [f"2026-01-09T1{hour}:00:00Z" for hour in "01"], "Order ID": ["1", "2"]},
+            ("placed_at", "order_id"),
+        ),
         ({"order_id": ["1", ""], "code": ["x", "y"]}, ("code",)),
     ],
 )
@@ -508,7 +513,7 @@ def test_words_for_nothing_are_nulls_where_a_column_is_a_number_without_them(fol
     (result,) = found.validate().values()
     assert result.accepted["amount"].to_list() == [1, None, None, 2]
     assert 'nulls=("", "NA", "NULL", "-")' in found.code
-    assert "mean that a value is missing" in found.code
+    assert "**Missing values** are also written as" in found.code
 
 
 def test_of_a_large_file_only_the_beginning_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
