@@ -60,11 +60,14 @@ class ObjectSource:
         partition: Regular expression over the whole key with a group `partition`; a source of one object needs
             no group and becomes the partition `all`. A key that does not match is reported, never read.
         suffix: File name ending that the raw partition keeps, for example `.csv.gz`.
+        bucket: Name of the bucket; by default the one of HEADRACE_BUCKET. A folder can stand in for a bucket:
+            `file:pipelines/bikes/sample`, relative to the project, or `file:///srv/samples`.
     """
 
     prefix: str
     partition: str
     suffix: str
+    bucket: str = ""
 
 
 @dataclass(frozen=True)

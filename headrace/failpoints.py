@@ -1,8 +1,8 @@
-"""Failpoints: points at side effects where a test can make the process die. They are numbered as they are passed.
+"""Failpoints: numbered places in which a process may die. Every side effect is in one.
 
-In production they do nothing. `tests/support/crash_harness.py` enables one: the process dies at the n-th failpoint,
-before the effect, with half of it done, or after it, for n = 1, 2, … until the run completes; then one clean run must
-recover everything.
+In production they count nothing and do nothing. `tests/support/crash_harness.py` enables one: the process dies in
+the n-th that it reaches, before the side effect, with half of it done, or after it, for n = 1, 2, … until the run
+completes. Then one more run must recover everything.
 """
 
 import os
@@ -15,65 +15,69 @@ from types import TracebackType
 from typing import Literal
 
 KILLED = 137
-"""Exit code of a process that died at a failpoint, as if by `kill -9`."""
+"""Exit code of a process that died in a failpoint: what a shell reports after `kill -9`."""
 
 NEVER = 2**63
-"""Number of a failpoint that no run reaches: failpoints are counted, and the process goes on."""
+"""A number that no run reaches: failpoints are counted, and nothing dies."""
 
 Mode = Literal["before", "half", "after", "pause"]
 
 
 @dataclass
 class Failpoint:
-    """The failpoint at which this process dies.
+    """The failpoint in which this process dies.
 
     Attributes:
-        at: Its number, from 1; 0 for none, and then nothing is counted.
-        mode: Whether the process dies before the effect, with half of it done, or after it; or is only stopped before.
-        hits: Names of the failpoints passed so far, and whether half of the effect can be done.
-        within: Depth of nested failpoints, per thread.
+        number: Its number, from 1 on; 0 if none is enabled, and then nothing is counted.
+        mode: Whether the process dies before the side effect, with half of it done, or after it; or is only stopped,
+            before it (`SIGSTOP`).
+        hits: Name of each failpoint reached so far, and whether its side effect can be done by half.
+        depth: How many failpoints each thread is in.
+        lock: Held while hits are counted.
     """
 
-    at: int = 0
+    number: int = 0
     mode: Mode = "before"
     hits: list[tuple[str, bool]] = field(default_factory=list)
-    within: threading.local = field(default_factory=threading.local)
+    depth: threading.local = field(default_factory=threading.local)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 _enabled = Failpoint()
 
 
-def enable(at: int, mode: Mode = "before") -> None:
-    """From here on, die at failpoint number `at`."""
-    _enabled.at, _enabled.mode = at, mode
+def enable(number: int, mode: Mode = "before") -> None:
+    """Die in the failpoint of that number, counted from this call on."""
+    _enabled.number, _enabled.mode = number, mode
     _enabled.hits.clear()
 
 
 def hits() -> list[tuple[str, bool]]:
-    """Name of every failpoint passed since one was enabled, and whether half of its effect can be done."""
+    """Name of each failpoint reached since `enable`, and whether its side effect can be done by half."""
     return list(_enabled.hits)
 
 
 def is_inside() -> bool:
-    """Whether this thread is inside a failpoint."""
-    return bool(getattr(_enabled.within, "depth", 0))
+    """Whether this thread is in a failpoint."""
+    return bool(getattr(_enabled.depth, "value", 0))
 
 
 def failpoint(name: str, half: Callable[[], object] | None = None) -> AbstractContextManager[object]:
-    """A block with the side effect `name`; `half` does a part of the effect, as if the process was killed midway.
+    """The failpoint of the side effect `name`, which the block performs. Where none is enabled, it costs a comparison.
 
-    If none is enabled, this costs a comparison.
+    Args:
+        name: What the side effect changes.
+        half: Performs a part of it, as if the process were killed midway; None if there is no half.
     """
-    if not _enabled.at:
+    if not _enabled.number:
         return nullcontext()
     with _enabled.lock:
         _enabled.hits.append((name, half is not None))
         number = len(_enabled.hits)
-    hit = _Hit(f"{number}: {name}", armed=number == _enabled.at)
-    if hit.armed and _enabled.mode == "pause":
+    hit = _Hit(f"{number}: {name}", is_enabled=number == _enabled.number)
+    if hit.is_enabled and _enabled.mode == "pause":
         os.kill(os.getpid(), signal.SIGSTOP)
-    elif hit.armed and _enabled.mode != "after":
+    elif hit.is_enabled and _enabled.mode != "after":
         with hit:
             if half and _enabled.mode == "half":
                 half()
@@ -83,22 +87,22 @@ def failpoint(name: str, half: Callable[[], object] | None = None) -> AbstractCo
 
 @dataclass(frozen=True)
 class _Hit:
-    """A failpoint that the process passes now."""
+    """One pass of a failpoint."""
 
     name: str
-    armed: bool
+    is_enabled: bool
 
     def __enter__(self) -> None:
-        _enabled.within.depth = getattr(_enabled.within, "depth", 0) + 1
+        _enabled.depth.value = getattr(_enabled.depth, "value", 0) + 1
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        _enabled.within.depth -= 1
-        if self.armed and _enabled.mode == "after" and kind is None:
+        _enabled.depth.value -= 1
+        if self.is_enabled and _enabled.mode == "after" and kind is None:
             self.crash()
 
     def crash(self) -> None:
-        """Die as if by `kill -9`."""
-        os.write(2, f"killed at point {self.name}\n".encode())
+        """End the process as `kill -9` does: no handler runs, no buffer is written."""
+        os.write(2, f"killed in failpoint {self.name}\n".encode())
         os._exit(KILLED)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["servers", "label_server", "workspaces", "weather", "trips", "two_releases"]
+pytest_plugins = ["servers", "label_server", "workspaces"]
 
 SERVERS = frozenset(("s3", "moto_s3", "postgres", "label_studio"))
 """Fixtures that start a server."""

@@ -46,8 +46,20 @@ def open_dataset(dataset: str | Dataset, *, release: str | None = None, workspac
         HeadraceError: The current folder is in no project.
 
     Examples:
-        >>> tables = headrace.open("flights", release="latest")  # doctest: +SKIP
-        >>> tables["features/carrier_delays"].polars().head().collect()  # doctest: +SKIP
+        >>> release = headrace.open("flights", release="flights/1")
+        >>> release["features/carrier_delays"]
+        <DatasetTable features/carrier_delays: 3 partitions (2013-01-01 … 2013-01-03), 842 rows>
+        >>> delays = release["features/carrier_delays"].polars()
+        >>> delays.filter(pl.col("carrier") == "UA").select("event_time", "departed_3h").head(2).collect()
+        shape: (2, 2)
+        ┌─────────────────────────┬─────────────┐
+        │ event_time              ┆ departed_3h │
+        │ ---                     ┆ ---         │
+        │ datetime[μs, UTC]       ┆ i64         │
+        ╞═════════════════════════╪═════════════╡
+        │ 2013-01-01 11:00:00 UTC ┆ 6           │
+        │ 2013-01-01 12:00:00 UTC ┆ 16          │
+        └─────────────────────────┴─────────────┘
     """
     settings = load_settings(current_workspace(workspace))
     lake = Lake.at(settings.workspace, passes_on=settings.commit == "remote")
@@ -72,6 +84,10 @@ def load_dataset(dataset: str, *, workspace: Path | None = None) -> Dataset:
 
     Raises:
         DatasetError: There is no such dataset, or it cannot be loaded.
+
+    Examples:
+        >>> [table.name for table in headrace.load_dataset("flights").features]
+        ['carrier_delays', 'origin_traffic', 'origin_weather', 'aircraft_history']
     """
     use_project(current_workspace(workspace))
     return loading.load_dataset(dataset)
@@ -88,6 +104,11 @@ def open_feature_store(*, workspace: Path | None = None) -> "Iterator[FeatureSto
         MissingExtraError: Feast, or the driver of the registry or the online store, is not installed.
         NotConfiguredError: A variable of `feature_store.yaml` is not set.
         FeatureStoreError: The registry does not answer.
+
+    Examples:
+        >>> with headrace.open_feature_store() as store:
+        ...     print(store.project)
+        headrace
     """
     require_extra("feast", "headrace.open_feature_store()")
     from headrace.feast.open import feature_store  # noqa: PLC0415  Feast takes more than a second to import

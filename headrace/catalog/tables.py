@@ -91,6 +91,11 @@ class DatasetTable:
 
         Raises:
             NoSuchTableError: The table has no partition of such a name.
+
+        Examples:
+            >>> table = headrace.open("flights")["features/carrier_delays"]
+            >>> table.select(partitions=table.partitions[-1:], columns=["carrier", "event_time"])
+            <DatasetTable features/carrier_delays: 1 partition (2013-01-03), 340 rows>
         """
         wanted = set(self.partitions if partitions is None else partitions)
         if missing := sorted(wanted.difference(self.partitions)):
@@ -293,6 +298,14 @@ class DatasetTables(Mapping[str, DatasetTable]):
         Raises:
             InvalidRequestError: A key or the time is missing or of the wrong type.
             FeatureStoreError: The dataset has no such feature.
+
+        Examples:
+            >>> noon = datetime(2013, 1, 1, 17, tzinfo=UTC)
+            >>> requests = pl.DataFrame({"carrier": ["UA", "??"], "event_timestamp": [noon, noon]})
+            >>> release = headrace.open("flights", release="flights/1")
+            >>> rows = release.retrieve(requests, ["carrier_delays:departed_3h"]).to_polars()
+            >>> rows["carrier_delays__departed_3h"].to_list()
+            [31, None]
         """
         from headrace.retrieve.retrieve import retrieve_at_release  # noqa: PLC0415
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from headrace import __version__
-from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, sql
+from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, project, sql
 from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
 from headrace.workspace import load_env_files
@@ -72,6 +72,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+project.add_to(app)
 build.add_to(app)
 app.add_typer(label.app, name="label")
 features.add_to(app)

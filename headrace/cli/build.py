@@ -13,7 +13,7 @@ from headrace.cli.output import (
     report,
     result,
     stages,
-    workspace,
+    writable_workspace,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.release.release import create_release  # noqa: PLC0415
 
-    _, lake = workspace()
+    _, lake = writable_workspace()
     made = create_release(load_dataset(dataset), lake)
     head = f"{made.name} {'released' if made.created else 'unchanged since'} ({made.commit[:10]})"
     lines = [
@@ -118,7 +118,7 @@ def _ingest(
     from headrace.ingest import ingest as verb  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
-    settings, lake = workspace()
+    settings, lake = writable_workspace()
     with progress() as tell:
         return verb.ingest(
             load_dataset(dataset),
@@ -138,7 +138,7 @@ def _run(dataset: str, verb: str, tables: list[str] | None = None, partition: st
     from headrace.project.executors import Executor  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
-    settings, lake = workspace()
+    settings, lake = writable_workspace()
     with progress() as tell:
         execute = Executor(settings, tell)
         stages = graph.command_stages(load_dataset(dataset), verb, tables or ())

@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.output import DatasetArgument, JsonOption, TableOption, progress, result, workspace
+from headrace.cli.output import (
+    DatasetArgument,
+    JsonOption,
+    TableOption,
+    progress,
+    result,
+    workspace,
+    writable_workspace,
+)
 from headrace.cli.output import report as report_stages
 from headrace.text import pluralize
 
@@ -77,7 +85,7 @@ def collect(
     """Collect what annotators did since the last time into the history, and update the labels."""
     from headrace.label.collect import collect_annotations  # noqa: PLC0415
 
-    settings, lake = workspace()
+    settings, lake = writable_workspace()
     for declared, labeling in _labeling_tasks(dataset, table):
         found = collect_annotations(declared, labeling, lake, settings, allow_empty=allow_empty)
         events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
@@ -160,7 +168,7 @@ def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: J
     from headrace.label.stage import label_stage  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
 
-    settings, lake = workspace()
+    settings, lake = writable_workspace()
     with progress() as tell:
         stages = [label_stage(declared, labeling) for declared, labeling in _labeling_tasks(dataset, table)]
         report_stages([run_stage(stage, lake, Executor(settings, tell)) for stage in stages], as_json=as_json)
@@ -169,7 +177,7 @@ def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: J
 def _review(dataset: str, table: list[str] | None, decision: "ReviewDecision", *, as_json: bool) -> None:
     from headrace.label.review import review_annotations  # noqa: PLC0415
 
-    settings, lake = workspace()
+    settings, lake = writable_workspace()
     for declared, labeling in _labeling_tasks(dataset, table):
         done = review_annotations(declared, labeling, lake, settings, decision)
         reviewed = f"{pluralize(done.answers, 'answer')} {done.decision} by {done.reviewer}"

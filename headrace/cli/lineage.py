@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.output import DatasetArgument, JsonOption, PartitionOption, result, some
+from headrace.storage.s3.objects import object_address
 from headrace.text import pluralize
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _format_details(node: "LineageNode") -> Iterator[str]:
 
 def _format_source(kind: str, source: dict[str, Any]) -> str:
     if kind == "object":
-        address = f"s3://{source.get('bucket', '')}/{source['key']}"
+        address = object_address(source.get("bucket", ""), source["key"])
         ids = {"ETag": source.get("etag"), "version": source.get("version"), "sha256": source.get("sha256", "")[:16]}
         return "  ".join((address, *(f"{name} {value}" for name, value in ids.items() if value)))
     if kind == "query":

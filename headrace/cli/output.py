@@ -44,6 +44,19 @@ def workspace() -> "tuple[Settings, Lake]":
     return settings, Lake.at(settings.workspace, passes_on=settings.commit == "remote")
 
 
+def writable_workspace() -> "tuple[Settings, Lake]":
+    """The same, for a command that writes tables.
+
+    Raises:
+        EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
+    """
+    from headrace.project.engine_lock import check_environment  # noqa: PLC0415
+
+    settings, lake = workspace()
+    check_environment(lake.root)
+    return settings, lake
+
+
 def result(content: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     """Print the result of a command: `content` as JSON, or `lines` as text."""
     text = json.dumps(content, indent=2, default=str) if as_json else "\n".join(lines)

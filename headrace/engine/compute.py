@@ -13,6 +13,7 @@ from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.plan import Stale
 from headrace.engine.stage import Files, Outcome, Stage
 from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.extras import require_extra
 from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Entry
@@ -87,19 +88,21 @@ def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.Data
     """The rows of a frame, and who collected them: Polars, or RAPIDS where it was asked for and can do the query.
 
     Raises:
-        NotConfiguredError: RAPIDS was asked for and is not installed, or sees no GPU.
+        MissingExtraError: RAPIDS was asked for and is not installed.
+        NotConfiguredError: It is installed, but lacks a library.
     """
     if isinstance(frame, pl.DataFrame):
         return frame, "cpu"
     if engine == "cpu":
         return frame.collect(), "cpu"
+    require_extra("gpu", "HEADRACE_ENGINE=gpu")
     try:
         return frame.collect(engine=pl.GPUEngine(raise_on_fail=True)), "gpu"
     except ModuleNotFoundError as error:
         seen = str(error).splitlines()[0]
         raise NotConfiguredError(
-            f"HEADRACE_ENGINE=gpu needs RAPIDS, seen: {seen} Install requirements/gpu.txt on a machine with a GPU, or"
-            " unset the variable."
+            f"HEADRACE_ENGINE=gpu needs RAPIDS on a machine with a GPU, found: {seen} Install it again"
+            " (`pip install --force-reinstall 'headrace[gpu]'`), or unset the variable."
         ) from None
     except (pl.exceptions.ComputeError, NotImplementedError):
         return frame.collect(), "cpu"  # counted: an entry says who collected it

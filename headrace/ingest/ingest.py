@@ -17,15 +17,15 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache, partial
 
 from headrace.dataset import Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.plan import by_memo
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.ingest.listing import SourceListing
-from headrace.ingest.object_source import ObjectListing
+from headrace.ingest.object_source import ObjectListing, open_object_store
 from headrace.settings import Settings
 from headrace.storage.manifest import Entry, Manifest, Partitions
-from headrace.storage.s3.bucket import Bucket
 from headrace.storage.table_store import Lake
 
 Progress = Callable[[str, int, int], None]
@@ -154,12 +154,13 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
 
 def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
     threads = settings.threads or DEFAULT_THREADS
-    bucket = Bucket(settings.bucket, endpoint=settings.s3_endpoint)
+    open_store = cache(partial(open_object_store, settings=settings, root=run.lake.root))  # one connection per bucket
     results = {}
     for source in sources:
         if isinstance(source.location, ObjectSource):
             with run.lake.lease(raw_table(run.dataset.name, source.name)):
-                listing = ObjectListing.from_bucket(run.lake, bucket, source.location, threads)
+                store = open_store(source.location.bucket)
+                listing = ObjectListing.from_bucket(run.lake, store, source.location, threads)
                 results[source.name] = _sync_table(run, source, listing)
     return results
 

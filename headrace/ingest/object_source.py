@@ -6,14 +6,17 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import compute_cache_key
+from headrace.settings import Settings
+from headrace.storage.local_folder import LocalFolder
 from headrace.storage.manifest import Entry
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError
-from headrace.storage.s3.objects import Object
+from headrace.storage.s3.objects import FOLDER_SCHEME, Object, object_address
 from headrace.storage.table_store import Lake
 
 PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
@@ -24,13 +27,44 @@ class DuplicatePartitionError(HeadraceError):
     """Two objects match the same partition."""
 
 
+class ObjectStore(Protocol):
+    """What ingest needs of a bucket. `Bucket` and `LocalFolder` implement it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the bucket, or `file:` and a path."""
+
+    def list(self, prefix: str) -> Iterator[Object]:
+        """The objects whose keys begin with `prefix`."""
+
+    def head(self, key: str) -> Object | None:
+        """The current version of an object; None if it does not exist."""
+
+    def download(self, listed: Object, path: Path) -> Download:
+        """Write the bytes of the listed version to `path`."""
+
+
+def open_object_store(name: str, settings: Settings, root: Path) -> ObjectStore:
+    """The bucket `name`, or the folder that stands in for one.
+
+    Args:
+        name: As a source declares it; empty for the bucket of the settings.
+        settings: Default bucket, and endpoint.
+        root: The project, which relative folders are relative to.
+    """
+    name = name or settings.bucket
+    if name.startswith(FOLDER_SCHEME):
+        return LocalFolder.from_url(name, root)
+    return Bucket(name, endpoint=settings.s3_endpoint)
+
+
 @dataclass(frozen=True)
 class ObjectListing:
     """The objects of a source. Implements `SourceListing`.
 
     Attributes:
         lake: The workspace's tables.
-        bucket: The bucket that was listed.
+        bucket: The bucket that was listed, or the folder in its place.
         description: Address of the prefix.
         objects: Partition → object.
         unmatched: Keys below the prefix that match no partition.
@@ -38,20 +72,20 @@ class ObjectListing:
     """
 
     lake: Lake
-    bucket: Bucket
+    bucket: ObjectStore
     description: str
     objects: Mapping[str, Object]
     unmatched: tuple[str, ...]
     threads: int
 
     @classmethod
-    def from_bucket(cls, lake: Lake, bucket: Bucket, source: ObjectSource, threads: int) -> "ObjectListing":
+    def from_bucket(cls, lake: Lake, bucket: ObjectStore, source: ObjectSource, threads: int) -> "ObjectListing":
         """List the source's prefix once.
 
         Raises:
             DuplicatePartitionError: Two keys match the same partition.
         """
-        address = f"s3://{bucket.name}/{source.prefix}"
+        address = object_address(bucket.name, source.prefix)
         objects, unmatched = match_partitions(source, bucket.list(source.prefix), address)
         return cls(lake, bucket, address, objects, unmatched, threads)
 

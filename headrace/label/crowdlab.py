@@ -12,6 +12,7 @@ from hashlib import sha256
 import numpy as np
 import polars as pl
 
+from headrace.extras import require_extra
 from headrace.label import aggregation, item_model
 
 TIE_BREAKER = 1e-6
@@ -48,6 +49,7 @@ def label_issues(labels: Mapping[str, str], items: item_model.FeatureVectors, ch
         items: What the model may learn from.
         choices: The answers there may be.
     """
+    require_extra("labeling", "Finding label issues")
     from cleanlab.filter import find_label_issues  # noqa: PLC0415  takes a second
 
     names = sorted(labels.keys() & items.keys())
@@ -66,6 +68,7 @@ def _by_item(labels: pl.DataFrame) -> dict[str, str]:
 
 
 def _weigh(answers: pl.DataFrame, predicted: item_model.Numbers, choices: Sequence[str]) -> pl.DataFrame:
+    require_extra("labeling", "The consensus of CROWDLAB")
     from cleanlab.multiannotator import get_label_quality_multiannotator  # noqa: PLC0415  takes a second
 
     index = pl.col("choice").replace_strict(list(choices), list(range(len(choices))), return_dtype=pl.Float64)

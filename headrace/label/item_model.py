@@ -11,6 +11,8 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
+from headrace.extras import require_extra
+
 Numbers = npt.NDArray[np.float64]
 FeatureVectors = Mapping[str, Sequence[float]]
 """Sample id → what the model may learn from."""
@@ -42,6 +44,7 @@ def cross_validated_probabilities(items: FeatureVectors, labels: Mapping[str, st
 
 
 def _fit_predict(training: Numbers, targets: Sequence[str], held_out: Numbers, choices: Sequence[str]) -> Numbers:
+    require_extra("labeling", "A model of the items")
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  seconds, that no other consensus needs
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415

@@ -15,6 +15,7 @@ import polars as pl
 
 from headrace.dataset import LabelingTask
 from headrace.engine.code_hash import fingerprint, source_code
+from headrace.extras import require_extra
 from headrace.label.sampling import in_holdout
 from headrace.text import pluralize
 
@@ -174,6 +175,7 @@ def _fit_predict(
     votes: Votes, labeling: LabelingTask, training: Mapping[str, str], wanted: Mapping[str, Any] | Sequence[str]
 ) -> dict[str, Suggestion]:
     """A multinomial logistic regression on the votes, one column per function and choice, applied to `wanted`."""
+    require_extra("labeling", "Weighing the votes of labeling functions")
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  seconds, for labeling functions only
 
     def features(items: Sequence[str]) -> list[list[float]]:

@@ -97,6 +97,13 @@ def sample_rows(
 
     Raises:
         SampleError: The shares do not add up, or ids are not unique.
+
+    Examples:
+        >>> rows = pl.DataFrame({"sample_id": ["a", "b", "c", "d"], "carrier": ["UA", "UA", "UA", "HA"]})
+        >>> policies = [headrace.UniformSampling(0.5), headrace.StratifiedSampling(0.5, by=("carrier",))]
+        >>> sample = headrace.sample_rows(rows, policies, budget=2, seed=1)
+        >>> sample.select("sample_id", "selection_reason").rows()
+        [('a', 'one of 3 with carrier UA, drawn at random (seed 1)'), ('d', 'drawn at random (seed 1)')]
     """
     _check(population, policies)
     ranks = pl.Series(RANK, [hash_rank(seed, name) for name in population["sample_id"]], pl.String)

@@ -1,13 +1,15 @@
-"""Which files were hashed and found to be what they are named for: each is hashed once, and again if it was touched.
+"""Which files were hashed and had the hash that they are named after: each is hashed once, and again if it was touched.
 
-What is remembered of a file is what the file system says of it: size, inode, times of its last change and of the last
-change of its entry, which nobody sets by hand. DVC trusts the same. A disk that forgets a bit says nothing:
-`headrace doctor` hashes everything.
+An entry is what the file system says of the file: size, inode, and the times of the last change of its content and of
+its inode. A program can set the former time, not the latter. A disk that loses a bit changes neither: `headrace
+doctor --deep` hashes everything.
+
+Not `State` of dvc_data, which DVC keeps for the same purpose: it leaves out the inode's time, so a file that was
+changed and given its old time back (`touch -r`, `rsync -t`) counts as unchanged. It also costs more (docs/why.md).
 """
 
 import os
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,66 +19,66 @@ from typing import Self
 from headrace.storage.dvc.objects import md5_of
 
 SETTLED_NS = 1_000_000_000
-"""A file that was touched more recently is not remembered: it may be written again within one tick of its clock."""
+"""A file that was touched more recently is not recorded: it may be written again within one tick of its clock."""
 
 
 @dataclass
-class Verified:
-    """What is remembered in one workspace.
+class HashCache:
+    """The hashed files of one workspace.
 
     Attributes:
-        path: Where it is kept: a line a file.
-        known: md5 → what the file system said of the file.
-        new: Those of them that are not kept yet.
+        path: Where the entries are kept, one line for each.
+        entries: md5 → what the file system said of the file.
+        unsaved: Those of them that are not kept yet.
     """
 
     path: Path
-    known: dict[str, str]
-    new: dict[str, str] = field(default_factory=dict)
+    entries: dict[str, str]
+    unsaved: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, root: Path) -> Self:
-        """What was kept in the workspace `root`."""
+    def load(cls, root: Path) -> Self:
+        """The entries that the workspace `root` keeps."""
         path = root / ".headrace" / "verified"
         lines = path.read_text().splitlines() if path.exists() else []
-        return cls(path, {md5: told for md5, _, told in (line.partition(" ") for line in lines)})
+        return cls(path, {md5: state for md5, _, state in (line.partition(" ") for line in lines)})
 
-    def remembers(self, path: Path, md5: str) -> bool:
+    def is_unchanged(self, path: Path, md5: str) -> bool:
         """Whether the file is there, and untouched since its bytes had that hash."""
         try:
-            return md5 in self.known and self.known[md5] == _told(path.stat())
+            return md5 in self.entries and self.entries[md5] == _file_state(path.stat())
         except FileNotFoundError:
             return False
 
-    def is_whole(self, path: Path, md5: str) -> bool:
+    def matches(self, path: Path, md5: str) -> bool:
         """Whether the file's bytes have that hash."""
-        if self.remembers(path, md5):
+        if self.is_unchanged(path, md5):
             return True
-        found = path.stat()
+        stat = path.stat()
         if md5_of(path) != md5:
             return False
-        if time.time_ns() - found.st_ctime_ns > SETTLED_NS:
-            self.known[md5] = self.new[md5] = _told(found)
+        if time.time_ns() - stat.st_ctime_ns > SETTLED_NS:
+            self.entries[md5] = self.unsaved[md5] = _file_state(stat)
         return True
 
-    # no failpoint: a memory: who lacks a line, or has it torn, hashes the file
-    def keep(self) -> None:
-        """Write down what is new; what is torn, or can not be written, is hashed again next time."""
-        new: Mapping[str, str] = {md5: self.new.pop(md5) for md5 in list(self.new)}
+    # no failpoint: a cache: without a line, or with half of one, the file is hashed again
+    def save(self) -> None:
+        """Append the new entries; a file whose entry is torn, or cannot be written, is hashed again next time."""
+        new = {md5: self.unsaved.pop(md5) for md5 in list(self.unsaved)}
         if not new:
             return
-        lines = "".join(f"{md5} {told}\n" for md5, told in new.items()).encode()
+        lines = "".join(f"{md5} {state}\n" for md5, state in new.items()).encode()
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab", buffering=0) as file:
                 file.write(lines)
 
 
-def _told(found: os.stat_result) -> str:
-    return f"{found.st_size} {found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
+def _file_state(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_ino} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
 @cache
-def memory(root: Path) -> Verified:
+def hash_cache_of(root: Path) -> HashCache:
     """The one of this process for the workspace `root`."""
-    return Verified.of(root)
+    return HashCache.load(root)

@@ -1,7 +1,8 @@
 """Loaders: batches of a retrieved Parquet file for Dask, PyTorch and Hugging Face.
 
 Each library is imported only by the function that needs it. `ParquetBatches` decides which rows a process sees, and
-needs none of them.
+needs none of them. Not the sharding of `datasets`: its ranks get different numbers of batches, and a stream that is
+shuffled resumes with other rows (docs/why.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,14 @@ class ParquetBatches:
         skip_batches: Number of batches that this process has already seen, to resume an epoch.
         drop_last: Give every process the same number of batches: leaves out less than one batch per process. Ranks
             that wait for each other (DistributedDataParallel) hang without it.
+
+    Examples:
+        >>> pl.DataFrame({"x": range(5)}).write_parquet("train.parquet")
+        >>> [batch["x"].to_list() for batch in headrace.ParquetBatches("train.parquet", batch_size=2)]
+        [[0, 1], [2, 3], [4]]
+        >>> batches = headrace.ParquetBatches("train.parquet", batch_size=2, rank=1, world_size=2)
+        >>> [batch["x"].to_list() for batch in batches]
+        [[2, 3]]
     """
 
     path: Path | str
@@ -100,7 +109,13 @@ class ParquetBatches:
 
 
 def to_dask(path: Path | str, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401  Dask has no types
-    """A Dask DataFrame with one partition per row group; integers with nulls stay integers."""
+    """A Dask DataFrame with one partition per row group; integers with nulls stay integers.
+
+    Examples:
+        >>> pl.DataFrame({"x": [1, None]}).write_parquet("train.parquet")
+        >>> headrace.to_dask("train.parquet").dtypes["x"]
+        Int64Dtype()
+    """
     import dask.dataframe as dd  # noqa: PLC0415  slow to import
 
     kinds = None if columns is None else [*columns]

@@ -16,7 +16,7 @@ import polars as pl
 from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, Dataset, FeatureTable
 from headrace.retrieve.asof import Bools, Int64s
 from headrace.retrieve.errors import UnknownReleaseError, UnreadablePartitionError
-from headrace.retrieve.hash_cache import memory
+from headrace.retrieve.hash_cache import hash_cache_of
 from headrace.storage import git
 from headrace.storage.dvc.cache import read_directory
 from headrace.storage.dvc.push import PARALLEL
@@ -168,9 +168,10 @@ class PartitionReader:
             MissingObjectError: A partition is neither in the cache nor on the remote.
             UnreadablePartitionError: The bytes of one are not what the manifest says.
         """
-        whole, md5s = memory(self.lake.root), {name: self.manifest.partitions[name].md5 for name in self.partitions}
+        hashes = hash_cache_of(self.lake.root)
+        md5s = {name: self.manifest.partitions[name].md5 for name in self.partitions}
         paths = {name: self.lake.cache.path(md5) for name, md5 in md5s.items()}
-        unsure = [name for name, path in paths.items() if not whole.remembers(path, md5s[name])]
+        unsure = [name for name, path in paths.items() if not hashes.is_unchanged(path, md5s[name])]
         try:
             if len(unsure) == 1:
                 self._path(unsure[0])
@@ -178,13 +179,13 @@ class PartitionReader:
                 with ThreadPoolExecutor(PARALLEL) as pool:
                     list(pool.map(self._path, unsure))
         finally:
-            whole.keep()
+            hashes.save()
         return [*paths.values()]
 
     def _path(self, name: str) -> Path:
         entry = self.manifest.partitions[name]
         path = self.lake.cache.fetch(entry.md5)
-        if self.verify and not memory(self.lake.root).is_whole(path, entry.md5):
+        if self.verify and not hash_cache_of(self.lake.root).matches(path, entry.md5):
             raise UnreadablePartitionError(
                 f"{self.manifest.table} {name}: expected md5 {entry.md5} and {entry.size} bytes, found others in"
                 f" {path}. Delete that file, then run the same command again: it is fetched from the remote."

@@ -39,6 +39,11 @@ class KeySplit:
         shares: Split → share of the keys, in order; the shares add up to 1. A larger share of the first split takes
             keys from the next splits only.
         salt: Another salt gives another split.
+
+    Examples:
+        >>> rows = pl.DataFrame({"tailnum": ["N1", "N2", "N3", "N1"]})
+        >>> headrace.KeySplit(["tailnum"], {"train": 0.5, "test": 0.5}).assign(rows).to_list()
+        ['test', 'test', 'train', 'test']
     """
 
     keys: Sequence[str]
@@ -82,6 +87,12 @@ class TimeSplit:
         first: The split before the first start.
         starts: Split → when it starts, in order; it ends where the next one starts.
         column: Column of the time.
+
+    Examples:
+        >>> start = datetime(2013, 11, 1, tzinfo=UTC)
+        >>> rows = pl.DataFrame({"event_timestamp": [start - timedelta(seconds=1), start]})
+        >>> headrace.TimeSplit("train", {"test": start}).assign(rows).to_list()
+        ['train', 'test']
     """
 
     first: str
@@ -149,6 +160,13 @@ def measure_leakage(
         keys: Columns of the entity's key.
         within: Greatest distance in time of two rows that count as close; the TTL of a feature table, for example.
         column: Column of the time.
+
+    Examples:
+        >>> start = datetime(2013, 11, 1, tzinfo=UTC)
+        >>> rows = pl.DataFrame({"tailnum": "N1", "event_timestamp": [start - timedelta(hours=1), start]})
+        >>> rows = rows.with_columns(headrace.TimeSplit("train", {"test": start}).assign(rows))
+        >>> headrace.measure_leakage(rows.lazy(), ["tailnum"], within=timedelta(days=1))
+        SplitLeakage(shared_keys=1, neighbours=1, within=datetime.timedelta(days=1))
     """
     known = rows.select(*keys, column, SPLIT_COLUMN).drop_nulls(list(keys))
     parts = -(-rows.select(pl.len()).collect().item() // AT_ONCE)

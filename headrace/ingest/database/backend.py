@@ -46,6 +46,12 @@ class DatabaseBackend(Protocol):
     def select_expr(self, field: pa.Field) -> ColumnElement[Any]:
         """The column in a SELECT list."""
 
+    def primary_key(self, source: TableClause, name: str) -> tuple[str, ...]:
+        """Columns of the table's primary key; empty if it has none."""
+
+    def native_type(self, field: pa.Field) -> str:
+        """The database's own name for the type of a column."""
+
     def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
         """UTC day of the column as `YYYY-MM-DD`; NULL if it has none."""
 

@@ -28,7 +28,7 @@ POSTGRESQL_TYPE = b"POSTGRESQL:type"
 """Field metadata in which ADBC names the column's type."""
 
 AS_TEXT = {b"headrace": b"text"}
-"""Field metadata of a column that is selected as text."""
+"""Field metadata of a column that is selected as text; beside it, the column's own type."""
 
 CONNECTION_OPTIONS = {
     "connect_timeout": "10",
@@ -39,6 +39,14 @@ CONNECTION_OPTIONS = {
 """libpq options, unless the address sets its own. By default libpq connects without a timeout, and a read from a server
 that has vanished waits for the kernel's keepalive: two hours on Linux. `tcp_user_timeout` is in milliseconds, the
 others are in seconds."""
+
+PRIMARY_KEY = (
+    "SELECT attname::text FROM pg_index"
+    " CROSS JOIN LATERAL unnest(indkey) WITH ORDINALITY AS key (number, place)"
+    " JOIN pg_attribute ON attrelid = indrelid AND attnum = key.number"
+    " WHERE indrelid = to_regclass({table}) AND indisprimary ORDER BY key.place"
+)
+"""Columns of a table's primary key in its order. `information_schema` shows it to the table's owner alone."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,23 @@ class PostgreSQLBackend:
             schema = reader.schema
         return pa.schema(
             [
-                pa.field(field.name, pa.string(), metadata=AS_TEXT) if _lacks_arrow_type(field.type) else field
+                pa.field(field.name, pa.string(), metadata={**(field.metadata or {}), **AS_TEXT})
+                if _lacks_arrow_type(field.type)
+                else field
                 for field in schema
             ]
         )
 
     def select_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        return cast(quote_column(field.name), Text) if field.metadata == AS_TEXT else quote_column(field.name)
+        is_text = AS_TEXT.items() <= (field.metadata or {}).items()
+        return cast(quote_column(field.name), Text) if is_text else quote_column(field.name)
+
+    def primary_key(self, source: TableClause, name: str) -> tuple[str, ...]:
+        table = _literal(self.dialect.identifier_preparer.format_table(source))
+        return tuple(column for (column,) in self.fetch_all(PRIMARY_KEY.format(table=table), name))
+
+    def native_type(self, field: pa.Field) -> str:
+        return _type_name(field)
 
     def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
         if pa.types.is_timestamp(field.type):

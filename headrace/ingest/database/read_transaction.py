@@ -58,6 +58,21 @@ class TableListing:
 
 
 @dataclass(frozen=True)
+class SampledTable:
+    """Some rows of a table.
+
+    Attributes:
+        rows: The rows; a column whose type Arrow lacks is text.
+        primary_key: Columns of the primary key; empty if there is none.
+        native_types: Column → the database's own name for its type.
+    """
+
+    rows: pa.Table
+    primary_key: tuple[str, ...]
+    native_types: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class ReadTransaction:
     """Reads tables inside one transaction."""
 
@@ -119,8 +134,22 @@ class ReadTransaction:
                 " the same command again."
             ) from error
 
+    def read_sample(self, table: str, limit: int) -> SampledTable:
+        """The first `limit` rows that the database returns, with the types in which ingest reads them.
+
+        Raises:
+            DatabaseError: There is no such table.
+            NaiveTimestampError: A column of the table is a timestamp without a time zone.
+        """
+        schema, clause = self._read_typed_schema(table), _table_clause(table)
+        statement = select(*(self.backend.select_expr(field) for field in schema)).select_from(clause).limit(limit)
+        batches = self.backend.fetch_batches(self._compile(statement), schema, table)
+        rows = pa.Table.from_batches(batches, schema=schema.remove_metadata())
+        types = {field.name: self.backend.native_type(field) for field in schema}
+        return SampledTable(rows, self.backend.primary_key(clause, table), types)
+
     def _read_schema(self, source: TableSource) -> pa.Schema:
-        schema = self.backend.read_schema(_table_clause(source), source.table)
+        schema = self._read_typed_schema(source.table)
         declared = [*source.key, source.watermark, *([source.partition_by] if source.partition_by else [])]
         missing = [name for name in declared if name not in schema.names]
         if missing:
@@ -128,10 +157,14 @@ class ReadTransaction:
                 f"{source.table}: expected the columns {', '.join(missing)}, found {', '.join(schema.names)}."
                 " Correct the source's declaration (key, watermark, partition_by), or the table."
             )
+        return schema
+
+    def _read_typed_schema(self, table: str) -> pa.Schema:
+        schema = self.backend.read_schema(_table_clause(table), table)
         naive = [field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.tz is None]
         if naive:
             raise NaiveTimestampError(
-                f"{source.table}: {', '.join(naive)} hold timestamps without a time zone, so their instants are"
+                f"{table}: {', '.join(naive)} hold timestamps without a time zone, so their instants are"
                 " unknown. Change their type to `timestamptz`, or declare a view that sets the zone:"
                 f" `{naive[0]} AT TIME ZONE 'UTC' AS {naive[0]}`."
             )
@@ -142,15 +175,15 @@ class ReadTransaction:
         stats = (func.count(), self.backend.max_expr(watermark), self.backend.sum_expr(watermark))
         if source.partition_by is None:
             return self._compile(
-                select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(_table_clause(source))
+                select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(_table_clause(source.table))
             )
         day = self.backend.day_expr(schema.field(source.partition_by)).label("day")
         # By position: a column of the table may be called `day`, too, and PostgreSQL would group by that one.
-        return self._compile(select(day, *stats).select_from(_table_clause(source)).group_by(literal_column("1")))
+        return self._compile(select(day, *stats).select_from(_table_clause(source.table)).group_by(literal_column("1")))
 
     def _rows_statement(self, source: TableSource, schema: pa.Schema, listing: TableListing, wanted: list[str]) -> str:
         columns = [self.backend.select_expr(field) for field in schema]
-        statement = select(*columns).select_from(_table_clause(source))
+        statement = select(*columns).select_from(_table_clause(source.table))
         if source.partition_by is None:
             return self._compile(statement)
         time_field = schema.field(source.partition_by)
@@ -204,8 +237,8 @@ def _open_backend(url: URL, retry_timeout_s: float) -> AbstractContextManager[Da
     )
 
 
-def _table_clause(source: TableSource) -> TableClause:
-    schema, _, name = source.table.rpartition(".")
+def _table_clause(name: str) -> TableClause:
+    schema, _, name = name.rpartition(".")
     return table(quoted_name(name, quote=True), schema=quoted_name(schema, quote=True) if schema else None)
 
 

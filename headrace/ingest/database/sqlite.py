@@ -60,6 +60,13 @@ class SQLiteBackend:
     def select_expr(self, field: pa.Field) -> ColumnElement[Any]:
         return quote_column(field.name)
 
+    def primary_key(self, source: TableClause, name: str) -> tuple[str, ...]:
+        statement = "SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk"
+        return tuple(column for (column,) in self._execute(statement, name, (str(source.name),)))
+
+    def native_type(self, field: pa.Field) -> str:
+        return str(field.type)
+
     def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
         if not (pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)):
             raise DatabaseError(f"partition_by {field.name}: expected a TIMESTAMP or a DATE, found {field.type}.")

@@ -10,6 +10,9 @@ CONNECT_SECONDS = 5
 READ_SECONDS = 20
 WRITE_SECONDS = 600
 """How long a large body may take: its whole way there counts as waiting for the answer."""
+FOLDER_SCHEME = "file:"
+"""Before the path of a folder that stands in for a bucket."""
+
 IDLE_SECONDS = 4
 """A kept connection is used no later than this: less than servers keep one."""
 
@@ -73,6 +76,11 @@ class Place:
     def region(self) -> str:
         """What requests are signed for."""
         return self.asked_region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def object_address(bucket: str, key: str) -> str:
+    """Address of an object, or of a prefix, of a bucket or of a folder in its place."""
+    return f"{bucket}/{key}" if bucket.startswith(FOLDER_SCHEME) else f"s3://{bucket}/{key}"
 
 
 def is_plain(key: str) -> bool:

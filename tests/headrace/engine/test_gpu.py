@@ -15,7 +15,7 @@ from raw_data import days
 from workspaces import Workspace
 
 from headrace.engine.run import run_stage
-from headrace.errors import NotConfiguredError
+from headrace.extras import MissingExtraError
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.settings import Settings
@@ -67,13 +67,13 @@ def test_a_query_that_rapids_cannot_do_falls_back_to_the_cpu_and_is_counted(tmp_
     assert ran[-1].collected_by == {"cpu": 2}
 
 
-@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_that_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.skipif(find_spec("cudf_polars") is not None, reason="RAPIDS is installed")
+def test_a_gpu_that_is_asked_for_without_rapids_is_an_error_that_says_what_to_install(tmp_path: Path) -> None:
     lake = minimal_dataset.lake_at(tmp_path)
     bring(lake, sales(1))
     execute = Executor(Settings(workspace=tmp_path, engine="gpu"))
     validate, transform = graph.dataset_stages(minimal_dataset.DATASET)
     run_stage(validate, lake, execute)
 
-    with pytest.raises(NotConfiguredError, match=r"HEADRACE_ENGINE=gpu needs RAPIDS.*requirements/gpu.txt"):
+    with pytest.raises(MissingExtraError, match=r"HEADRACE_ENGINE=gpu needs cudf-polars-cu13.*headrace\[gpu\]"):
         run_stage(transform, lake, execute)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import feature_workspace
 import httpx
+import psutil
 import pytest
 from feature_workspace import AIRCRAFT, FLOWN, fill, fill_all, put
 from servers import HOST, answers, free_port, running
@@ -58,17 +59,22 @@ def ask(lake: Lake, tmp_path: Path) -> Iterator[Callable[[str], float | None]]:
     feature_workspace.close_all()
 
 
+def processes() -> set[int]:
+    """The processes of the server, each worker among them."""
+    return {found.pid for found in psutil.Process().children(recursive=True)}
+
+
 @pytest.mark.slow
-def test_feast_serve_answers_with_the_release_follows_the_switch_and_never_stalls(
+def test_feast_serve_answers_with_the_release_follows_the_switch_and_replaces_no_worker(
     lake: Lake, ask: Callable[[str], float | None]
 ) -> None:
     assert (ask("N2"), ask("N3"), ask("nobody")) == (-4.0, 3.0, None)
 
-    slowest = 0.0
+    before = processes()
+    assert len(before) > 1
     for _ in range(ENOUGH):
-        began = time.monotonic()
         assert ask("N2") == -4.0
-        slowest = max(slowest, time.monotonic() - began)
+    assert processes() == before, "replacing a worker stalls the requests to it"
     fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
     put(lake)
 
@@ -76,4 +82,3 @@ def test_feast_serve_answers_with_the_release_follows_the_switch_and_never_stall
     while (ask("N2"), ask("N3")) != (10.0, None):
         assert time.monotonic() < until, "the server did not follow the switch"
         time.sleep(0.2)
-    assert slowest < 5, f"a request took {slowest:.1f} s"

@@ -17,7 +17,7 @@ from workspaces import Workspace
 
 from headrace.engine.run import StageResult, plan_stage, run_stage
 from headrace.project import graph
-from headrace.project.executors import Executor, SchedulerUnavailableError
+from headrace.project.executors import Executor, SchedulerLostError, SchedulerUnavailableError, results_as_completed
 from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage.manifest import MANIFEST
@@ -125,6 +125,31 @@ def test_a_scheduler_that_dies_is_unavailable_and_what_was_computed_by_then_is_r
     left = [item.partition for item in plan_stage(stage, cluster.workspace.lake).stale]
     assert 0 < len(left) < len(DAYS)
     assert sorted(run_stage(stage, cluster.workspace.lake, Executor(here)).built) == sorted(left)
+
+
+def test_a_scheduler_that_dies_while_a_result_is_fetched_is_lost_and_nothing_waits_for_it(cluster: Cluster) -> None:
+    with Client(cluster.address, set_as_default=False) as client:
+        scheduler: int = client.run_on_scheduler(os.getpid)
+
+        class KillsScheduler:
+            """A worker pickles it when its result is fetched."""
+
+            def __reduce__(self) -> tuple[type[str], tuple[()]]:
+                os.kill(scheduler, signal.SIGKILL)
+                return str, ()
+
+        future = client.submit(lambda: KillsScheduler(), pure=False)  # noqa: PLW0108  the class travels with it
+
+        with pytest.raises(SchedulerLostError):
+            list(results_as_completed(client, [future]))
+
+
+def test_an_error_of_a_task_that_looks_like_one_of_the_connection_is_raised_as_it_is(cluster: Cluster) -> None:
+    def fill_disk() -> None:
+        raise OSError(28, "No space left on device")
+
+    with Client(cluster.address, set_as_default=False) as client, pytest.raises(OSError, match="No space left"):
+        list(results_as_completed(client, [client.submit(fill_disk, pure=False)]))
 
 
 def test_a_worker_whose_code_is_older_than_the_workspace_is_refused(

@@ -32,7 +32,7 @@ from headrace.retrieve.errors import (
     UnknownReleaseError,
     UnreadablePartitionError,
 )
-from headrace.retrieve.hash_cache import Verified
+from headrace.retrieve.hash_cache import HashCache
 from headrace.retrieve.retrieve import FeatureRequest, retrieve
 from headrace.settings import Settings
 from headrace.storage.dvc.objects import md5_of
@@ -84,36 +84,36 @@ def test_a_file_is_hashed_once_and_again_when_it_was_touched(tmp_path: Path, mon
     monkeypatch.setattr("headrace.retrieve.hash_cache.md5_of", counted)
     monkeypatch.setattr("headrace.retrieve.hash_cache.SETTLED_NS", 0)
     time.sleep(0.05)
-    first = Verified.of(tmp_path)
-    assert first.is_whole(path, md5)
-    first.keep()
-    later = Verified.of(tmp_path)
-    assert later.is_whole(path, md5)
+    first = HashCache.load(tmp_path)
+    assert first.matches(path, md5)
+    first.save()
+    later = HashCache.load(tmp_path)
+    assert later.matches(path, md5)
     assert hashed == [path]
 
     os.utime(path)
     time.sleep(0.05)
-    assert Verified.of(tmp_path).is_whole(path, md5)
+    assert HashCache.load(tmp_path).matches(path, md5)
     before = path.stat()
     path.write_bytes(b"as it Was")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert not Verified.of(tmp_path).is_whole(path, md5)
+    assert not HashCache.load(tmp_path).matches(path, md5)
     assert hashed == [path] * 3
 
 
-def test_a_memory_of_hashes_that_was_torn_or_can_not_be_written_costs_a_hash(tmp_path: Path) -> None:
+def test_a_hash_cache_that_was_torn_or_cannot_be_written_costs_a_hash(tmp_path: Path) -> None:
     path = tmp_path / "object"
     path.write_bytes(b"as it was")
     (tmp_path / ".headrace").mkdir()
     (tmp_path / ".headrace/verified").write_text(md5_of(path))
 
-    memory = Verified.of(tmp_path)
-    assert memory.is_whole(path, md5_of(path))
+    hashes = HashCache.load(tmp_path)
+    assert hashes.matches(path, md5_of(path))
     (tmp_path / ".headrace/verified").unlink()
     (tmp_path / ".headrace/verified").mkdir()
-    memory.keep()
+    hashes.save()
 
-    assert not memory.is_whole(path, "0" * 32)
+    assert not hashes.matches(path, "0" * 32)
 
 
 def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_column(

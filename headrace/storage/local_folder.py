@@ -1,0 +1,119 @@
+"""A folder in place of a bucket: its files are the objects, their paths below it the keys.
+
+For samples, and for files that somebody copies to one machine. A file's ETag is the md5 of its bytes, so that a copy, a
+checkout or a changed clock is no change; every listing reads every file. Large data belongs in a bucket.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import HeadraceError
+from headrace.storage.dvc.objects import md5_of
+from headrace.storage.s3.bucket import Download
+from headrace.storage.s3.errors import ObjectChangedError
+from headrace.storage.s3.objects import FOLDER_SCHEME, Object
+
+CHUNK = 1 << 20
+
+
+class FolderError(HeadraceError):
+    """A folder that stands for a bucket is not there, or cannot be read."""
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder that is read as a bucket is.
+
+    Attributes:
+        name: As it is declared: `file:` and a path, relative to the project or absolute.
+        path: The folder.
+    """
+
+    name: str
+    path: Path
+
+    @classmethod
+    def from_url(cls, url: str, root: Path) -> "LocalFolder":
+        """The folder that `url` names, in the project `root`.
+
+        Raises:
+            FolderError: There is no such folder.
+        """
+        path = root / url.removeprefix(FOLDER_SCHEME).removeprefix("//")
+        if not path.is_dir():
+            raise FolderError(
+                f"{url}: expected the folder {path.absolute()}, found none. Files of one machine are not on another:"
+                " copy the folder there, or put its files into a bucket and name that in the source's `bucket`."
+            )
+        return cls(url, path)
+
+    def list(self, prefix: str) -> Iterator[Object]:
+        """Every file whose path begins with `prefix`, in the order of keys."""
+        return (self._object(key) for key in sorted(self.keys(prefix)))
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Their keys, in no certain order; only folders that can hold one are looked at."""
+        above, _, begin = prefix.rpartition("/")
+        yield from self._below(above, begin)
+
+    def head(self, key: str) -> Object | None:
+        """The file as it is now; None if there is none."""
+        return self._object(key) if (self.path / key).is_file() else None
+
+    def download(self, listed: Object, path: Path) -> Download:
+        """Copy the file that was listed to `path`.
+
+        Raises:
+            ObjectChangedError: It has been changed or deleted since.
+        """
+        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        # no failpoint: a temporary of the cache, which nobody reads before it is renamed
+        with path.open("wb") as into:
+            size = self._read(listed, into.write, md5.update, sha256.update)
+        if md5.hexdigest() != listed.etag:
+            raise ObjectChangedError(
+                f"{self.path / listed.key} has been changed since it was listed: expected {listed.size} bytes with the"
+                f" md5 {listed.etag}, found {size} with {md5.hexdigest()}."
+            )
+        return Download(listed, md5.hexdigest(), sha256.hexdigest())
+
+    def _below(self, folder: str, begin: str = "") -> Iterator[str]:
+        try:
+            entries = list(os.scandir(self.path / folder))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise FolderError(f"{self.path / folder} cannot be read: {error.strerror}.") from error
+        for entry in entries:
+            key = f"{folder}/{entry.name}" if folder else entry.name
+            if not entry.name.startswith(begin):
+                continue
+            if entry.is_dir():
+                yield from self._below(key)
+            else:
+                yield key
+
+    def _object(self, key: str) -> Object:
+        file = self.path / key
+        try:
+            return Object(key, file.stat().st_size, md5_of(file))
+        except OSError as error:
+            raise FolderError(f"{file} cannot be read: {error.strerror}.") from error
+
+    def _read(self, listed: Object, *into: Callable[[Any], object]) -> int:
+        size = 0
+        try:
+            with (self.path / listed.key).open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    size += len(chunk)
+                    for take in into:
+                        take(chunk)
+        except FileNotFoundError as error:
+            raise ObjectChangedError(f"{self.path / listed.key} has been deleted since it was listed.") from error
+        except OSError as error:
+            raise FolderError(f"{self.path / listed.key} cannot be read: {error.strerror}.") from error
+        return size

@@ -1,0 +1,1 @@
+"""What this project declares: one folder per dataset, found by itself and named by its folder."""

@@ -1,0 +1,1 @@
+"""Feature tables: what was known at each time."""

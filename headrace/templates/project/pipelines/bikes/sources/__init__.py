@@ -1,0 +1,1 @@
+"""Where the raw data comes from, and which rows are good."""
