@@ -132,6 +132,7 @@ def top_level_names(source: Path) -> frozenset[str]:
     names = {getattr(node, "name", "") for node in bound}
     targets = [target for node in bound if isinstance(node, ast.Assign) for target in node.targets]
     targets += [node.target for node in bound if isinstance(node, ast.AnnAssign)]
+    names |= {alias.asname or alias.name for node in bound if isinstance(node, ast.ImportFrom) for alias in node.names}
     return frozenset({*names, *(target.id for target in targets if isinstance(target, ast.Name))})
 
 
