@@ -129,8 +129,8 @@ def _labels(result: ScenarioResult) -> Iterator[str]:
     skipped = result.labels["collect"]["events"].get("skipped", 0)
     yield f"{collected['labels']} labels, {skipped} skipped, {collected['rejected']} rejected"
     for name, quality in result.quality.items():
-        correct = f", {quality['gold_accuracy']:.1%} right on {quality['gold_items']} gold items"
-        gold = correct if quality["gold_items"] else ""
+        gold_items = quality["gold_items"]
+        gold = f", {quality['gold_accuracy']:.1%} right on {gold_items} gold items" if gold_items else ""
         alpha = f"alpha {quality['krippendorff_alpha']:.2f}"
         agreement = f"{quality['answers']} answers to {quality['items']} items, {alpha}"
         yield f"{name}: {agreement}; {quality['requested']} sent back, {quality['undecided']} undecided{gold}"
