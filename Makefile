@@ -36,7 +36,7 @@ quick: install ## The tests that need no server, for the inner loop
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not server and not slow and not faults and not slow_lane' $(PYTEST_ARGS)
 
 test-slow: install lock-check ## The tests that need an environment of their own, or more than a minute
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow_lane $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow_lane and not faults' $(PYTEST_ARGS)
 
 docs: install ## Run the commands that the docs show, and check their links
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/docs $(PYTEST_ARGS)

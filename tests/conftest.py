@@ -6,8 +6,8 @@ import pytest
 
 pytest_plugins = ["servers", "label_server", "workspaces"]
 
-SERVERS = frozenset(("s3", "moto_s3", "postgres", "label_studio"))
-"""Fixtures that start a server."""
+SERVERS = frozenset(("s3", "moto_s3", "postgres", "redis", "label_studio"))
+"""Fixtures that start a server, and parameters that ask for one."""
 
 OURS = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 
@@ -15,7 +15,9 @@ OURS = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a server, for `make quick` to leave out."""
     for item in items:
-        if SERVERS & set(getattr(item, "fixturenames", ())):
+        callspec = getattr(item, "callspec", None)
+        asked = callspec.params.values() if callspec else ()
+        if SERVERS & {*getattr(item, "fixturenames", ()), *(each for each in asked if isinstance(each, str))}:
             item.add_marker("server")
 
 

@@ -10,6 +10,8 @@ from workspaces import REPOSITORY, Workspace
 
 from headrace.storage.s3.bucket import Bucket
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted((*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("infra/**/*.md")))
 WALK = REPOSITORY / "docs/add-your-dataset.md"
 ORDERS = "order_id,shop,ordered_at,amount\n1,east,{day}T09:00:00Z,10.10\n2,west,{day}T10:00:00Z,20.20\n"

@@ -14,6 +14,8 @@ from label_campaign import Campaign
 from label_server import Person
 from servers import S3
 
+pytestmark = pytest.mark.slow
+
 
 def remote(s3: S3) -> dict[str, str]:
     """Options of a DVC remote in a bucket of its own."""

@@ -151,7 +151,7 @@ def left_running(repository: Path) -> list[str]:
     return [*by_argument, *(str(process) for process in recorded if process.is_running())]
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 @pytest.mark.timeout(600)
 def test_the_demo_carries_real_data_the_whole_way_and_ends_with_nothing_running(finished: Finished) -> None:
     assert finished.code == 0, finished.output
@@ -169,7 +169,7 @@ def test_the_demo_carries_real_data_the_whole_way_and_ends_with_nothing_running(
     assert re.search(r"\d\.\d% less log loss than predicting the base rate", finished.output)
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 @pytest.mark.timeout(600)
 def test_the_second_refresh_computes_only_what_a_new_a_corrected_and_a_deleted_day_concern(finished: Finished) -> None:
     found = re.finditer(r"^  (\w+ \w+) {2,}(\d.*)$", finished.output, flags=re.MULTILINE)
@@ -183,7 +183,7 @@ def test_the_second_refresh_computes_only_what_a_new_a_corrected_and_a_deleted_d
     assert rows["features origin_weather"][:4] == ["15", "2", "14", "0"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 @pytest.mark.timeout(600)
 def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: Finished) -> None:
     workspace = finished.repository / ".headrace" / "demo" / "workspace"
@@ -198,7 +198,7 @@ def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: 
     assert git(workspace, "tag", "--list", "digits/*").split() == ["digits/1"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 @pytest.mark.timeout(600)
 def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: Finished, tmp_path: Path) -> None:
     home = finished.repository / ".headrace" / "demo"
@@ -212,7 +212,7 @@ def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: Fini
     assert git(clone, "status", "--porcelain") == ""
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 @pytest.mark.timeout(600)
 def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finished, tmp_path: Path) -> None:
     home = finished.repository / ".headrace" / "demo"
@@ -262,7 +262,7 @@ def run(folder: Path, env: Mapping[str, str], program: str, *arguments: str) -> 
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 def test_an_interrupted_demo_leaves_nothing_running(repository: Path) -> None:
     with demo(repository) as process:
         for line in process.stdout or ():
@@ -276,7 +276,7 @@ def test_an_interrupted_demo_leaves_nothing_running(repository: Path) -> None:
     assert left_running(repository) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 def test_a_demo_whose_task_fails_says_which_shows_the_end_of_its_log_and_stops_everything(repository: Path) -> None:
     with (repository / "pipelines" / "flights" / "__init__.py").open("a") as code:
         code.write("import sys\nif 'ingest' in sys.argv:\n    raise RuntimeError('broken on purpose')\n")

@@ -122,6 +122,7 @@ def kill(place: Place, verb: str, chance: random.Random) -> bool:
     return alive
 
 
+@pytest.mark.slow_lane
 @pytest.mark.parametrize(
     ("seed", "times"), [(1, 1), *(pytest.param(seed, 3, marks=pytest.mark.faults) for seed in (2, 3))]
 )

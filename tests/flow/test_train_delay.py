@@ -25,6 +25,8 @@ from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
 from headrace.transform import kernel
 
+pytestmark = pytest.mark.slow
+
 DATASET = load_dataset("flights")
 
 DAYS = [f"2013-01-{day:02}" for day in range(1, 10)]

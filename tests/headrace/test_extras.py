@@ -14,6 +14,8 @@ import pytest
 
 from headrace.extras import EXTRAS
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
 NOT_IN_CODE = {"all", "dev"}

@@ -117,6 +117,7 @@ def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_sugg
     assert "a model needs 50" in sent.model_reason
 
 
+@pytest.mark.slow_lane
 @pytest.mark.slow
 def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right(campaign: Digits) -> None:
     truth = digits.true_digits()

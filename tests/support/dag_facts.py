@@ -13,14 +13,16 @@ DATA_LIBRARIES = (
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """Errors, DAGs with their tasks, data libraries that were loaded, and the CPU time beyond Airflow's own."""
+    """Errors, DAGs with their tasks, loaded data libraries, and the CPU time of Airflow's imports and of the files."""
+    started = time.process_time()
     import airflow.sdk  # noqa: PLC0415
     from airflow.dag_processing.dagbag import BundleDagBag  # noqa: PLC0415
 
-    began = time.process_time()
+    imported = time.process_time()
     bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
     return {
-        "cpu_s": time.process_time() - began,
+        "import_cpu_s": imported - started,
+        "parse_cpu_s": time.process_time() - imported,
         "errors": bag.import_errors,
         "loaded": sorted(set(DATA_LIBRARIES) & set(sys.modules)),
         "dags": {name: _dag(dag) for name, dag in bag.dags.items()},

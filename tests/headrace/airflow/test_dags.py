@@ -17,7 +17,6 @@ import pytest
 from headrace.project.loading import dataset_names, load_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
-PARSE_CPU_S = 1.0
 COMMANDS = {"HeadraceOperator"}
 REFRESHES = {f"{name}_refresh" for name in dataset_names()}
 LABELS = {f"{name}_label_{labeling.name}" for name in dataset_names() for labeling in load_dataset(name).labels}
@@ -80,8 +79,8 @@ def test_no_dag_file_loads_a_data_library_nor_the_pipelines(facts: Facts) -> Non
     assert facts["loaded"] == []
 
 
-def test_parsing_all_dag_files_costs_less_than_a_second_beyond_airflow(facts: Facts) -> None:
-    assert facts["cpu_s"] < PARSE_CPU_S
+def test_parsing_all_dag_files_costs_less_than_importing_airflow(facts: Facts) -> None:
+    assert facts["parse_cpu_s"] < facts["import_cpu_s"]
 
 
 def test_each_dag_says_what_it_does_who_answers_for_it_and_what_to_do_when_it_fails(facts: Facts) -> None:

@@ -42,6 +42,8 @@ from headrace.publish.snapshot import Snapshot
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError, VerificationFailedError
 from headrace.storage.table_store import Lake
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["new_store", "redis_port"]
 
 

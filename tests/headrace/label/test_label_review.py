@@ -181,6 +181,7 @@ def dies(*_: object) -> None:
     raise HeadraceError("died")
 
 
+@pytest.mark.slow_lane
 def test_every_release_leaves_out_the_rejected_answers_and_shows_why_without_a_name(
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

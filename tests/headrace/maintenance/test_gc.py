@@ -42,6 +42,7 @@ def test_nothing_of_a_release_is_garbage(twice: Workspace) -> None:
     assert check_integrity(twice.lake, deep=True).ok
 
 
+@pytest.mark.slow_lane
 def test_objects_of_an_unreleased_run_are_deleted_from_cache_and_remote_and_every_tag_still_pulls(
     twice: Workspace,
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_cache_outside_of_the_workspace_is_left_alone(twice: Workspace, tmp_pa
     assert twice.lake.cache.path(orphan).exists()
 
 
+@pytest.mark.slow_lane
 def test_objects_that_are_released_elsewhere_meanwhile_are_restored(
     twice: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

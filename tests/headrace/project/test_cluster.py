@@ -183,6 +183,7 @@ def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_dr
         assert not any(lake.cache.path(entry.md5).exists() for entry in manifest.partitions.values())
 
 
+@pytest.mark.slow_lane
 def test_a_fresh_clone_pulls_what_workers_committed_and_dvc_finds_nothing_changed(cluster: Cluster) -> None:
     lake = on_the_remote(cluster.workspace)
     for stage in graph.dataset_stages(cluster.workspace.dataset):

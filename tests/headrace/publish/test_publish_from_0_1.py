@@ -41,6 +41,8 @@ from headrace.lineage.freshness import read_freshness
 from headrace.retrieve.errors import ReservedNameError
 from headrace.storage.table_store import Lake
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["new_store", "redis_port"]
 
 TABLES = [f"headrace_{table.name}__{slot}" for table in DATASET.features for slot in "ab"]

@@ -14,6 +14,7 @@ NewStore = Callable[[str], OnlineStore]
 POINTS = {"lead of the publisher", "claim of the standby", "tags of the proved side", "switch of the service"}
 
 
+@pytest.mark.slow_lane
 @pytest.mark.slow
 def test_a_publish_that_dies_at_some_points_is_completed_by_the_next(tmp_path: Path, new_store: NewStore) -> None:
     calm, *_ = rehearse(tmp_path, "crash_publish", vars(new_store("sqlite")), count=6)

@@ -102,6 +102,7 @@ def test_repro_keeps_old_partitions_that_the_checkout_never_had_whole(released: 
     assert set(after) - set(before) == {"2013-01-04"}
 
 
+@pytest.mark.slow_lane
 def test_metrics_are_recorded_without_a_new_release_and_then_a_fresh_clone_has_no_work_at_all(
     workspace: Workspace,
 ) -> None:
