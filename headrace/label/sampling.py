@@ -18,7 +18,7 @@ RANK, POSITION = "hash_rank", "position"
 """Columns that only this module uses: a row's rank, and its position in its stratum."""
 
 
-class SampleError(HeadraceError):
+class SamplingError(HeadraceError):
     """A sample cannot be drawn as it is declared."""
 
 
@@ -96,7 +96,7 @@ def sample_rows(
         held_out: Ids of rows that nobody is asked about, except by `GoldSampling`.
 
     Raises:
-        SampleError: The shares do not add up, or ids are not unique.
+        SamplingError: The shares do not add up, or ids are not unique.
 
     Examples:
         >>> rows = pl.DataFrame({"sample_id": ["a", "b", "c", "d"], "carrier": ["UA", "UA", "UA", "HA"]})
@@ -139,11 +139,11 @@ def in_holdout(sample_id: str, share: float, purpose: str) -> bool:
 def _check(population: pl.DataFrame, policies: Sequence[Policy]) -> None:
     total = sum(policy.share for policy in policies)
     if not policies or abs(total - 1) > 1e-9:  # noqa: PLR2004  sums of shares are not exact
-        raise SampleError(
+        raise SamplingError(
             f"a sample's shares add up to {total:g}, expected 1. Correct its policies in the declaration."
         )
     if population["sample_id"].n_unique() != population.height:
-        raise SampleError(
+        raise SamplingError(
             f"a sample's population has {population.height:,} rows but {population['sample_id'].n_unique():,} ids:"
             " expected one `sample_id` per row. Correct the declaration."
         )

@@ -13,7 +13,7 @@ from headrace.label.sampling import (
     DriftSampling,
     GoldSampling,
     Policy,
-    SampleError,
+    SamplingError,
     StratifiedSampling,
     UncertaintySampling,
     UniformSampling,
@@ -186,14 +186,14 @@ def test_allocations_are_whole_and_add_up_to_the_budget(parts: list[int], budget
 
 
 def test_shares_that_do_not_add_up_are_rejected() -> None:
-    with pytest.raises(SampleError, match=r"add up to 0\.9, expected 1"):
+    with pytest.raises(SamplingError, match=r"add up to 0\.9, expected 1"):
         sample_rows(population(), (UniformSampling(0.9),), 5, seed=7)
 
 
 def test_a_duplicate_id_is_rejected() -> None:
     twice = pl.concat([population(5), population(1)])
 
-    with pytest.raises(SampleError, match="6 rows but 5 ids"):
+    with pytest.raises(SamplingError, match="6 rows but 5 ids"):
         sample_rows(twice, (UniformSampling(1.0),), 5, seed=7)
 
 
