@@ -169,7 +169,7 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
             ) from None
 
 
-def results_as_completed(client: "Client", futures: Sequence["Future"]) -> Iterator[Any]:
+def results_as_completed(client: "Client", futures: Sequence["Future[Any]"]) -> Iterator[Any]:
     """The results of the futures, each as soon as it is there.
 
     Not `as_completed(with_results=True)`: where the scheduler dies while a result is fetched, that waits forever
