@@ -25,7 +25,7 @@ class QueryError(HeadraceError):
     """DuckDB cannot run the statement."""
 
 
-# no failpoint: what it makes is in memory
+# no failpoint: a database in memory
 def connect(tables: DatasetTables, statement: str) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory with a view for each table that the statement names. Other tables are not fetched.
 
@@ -55,7 +55,7 @@ def format_result(tables: DatasetTables, statement: str) -> str:
         return str(relation)
 
 
-# no failpoint: a file of the person who asks, renamed when it is whole
+# no failpoint: a file that somebody asked for, which no run reads
 def write_result(tables: DatasetTables, statement: str, path: Path, kind: str) -> None:
     """Write the result of a statement to a file, atomically; raises as `format_result`.
 

@@ -1,12 +1,14 @@
 """An online store and a registry that Headrace 0.1 wrote are read whole, and the next publish brings them up to date.
 
 The forms of 0.1: columns `entity key` and `event time`, sources registered under the class path of 0.1, a report with
-`side`, `proofs` and `newest`. They are made out of what this version published, with the stores' own clients.
+`side`, `proofs` and `newest`. `published_by_0_1.tar.gz` is what 0.1 made of the rows below: cache, git, registry and an
+SQLite online store. For PostgreSQL they are made out of what this version publishes, with the server's own client.
 """
 
 import json
 import shutil
 import sqlite3
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -45,6 +47,7 @@ pytestmark = pytest.mark.slow
 
 __all__ = ["new_store", "redis_port"]
 
+ARCHIVE = Path(__file__).with_name("published_by_0_1.tar.gz")
 TABLES = [f"headrace_{table.name}__{slot}" for table in DATASET.features for slot in "ab"]
 COLUMNS = {"entity_key": "entity key", "event_timestamp": "event time"}
 REGISTRY: dict[str, tuple[str, Any]] = {
@@ -74,18 +77,28 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lake(template: Path, tmp_path: Path, store: OnlineStore) -> Iterator[Lake]:
     """A workspace with release 1 live, in the forms of 0.1 throughout."""
-    root = shutil.copytree(template, tmp_path / "workspace")
-    store.serve(root)
+    root = tmp_path / "workspace"
     lake = Lake.at(root)
+    if store.kind == "sqlite":
+        with tarfile.open(ARCHIVE) as archive:
+            archive.extractall(root, filter="data")
+        shutil.copytree(template / "feature_repo", root / "feature_repo")
+    else:
+        shutil.copytree(template, root)
+        _publish_as_0_1(lake, store)
+    yield lake
+    feature_workspace.close_all()
+
+
+def _publish_as_0_1(lake: Lake, store: OnlineStore) -> None:
+    store.serve(lake.root)
     put(lake, "little/2")
     put(lake, "little/1")
     feature_workspace.close_all()
     for table in TABLES:
         for name, old in COLUMNS.items():
             execute(store, lake, f'ALTER TABLE {table} RENAME COLUMN "{name}" TO "{old}"')
-    age_registry(root)
-    yield lake
-    feature_workspace.close_all()
+    age_registry(lake.root)
 
 
 def execute(store: OnlineStore, lake: Lake, statement: str) -> None:
