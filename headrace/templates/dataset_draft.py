@@ -144,7 +144,7 @@ def _object_assumptions(draft: SourceDraft, sample: ObjectSample) -> Iterator[As
 
 def _object_warnings(draft: SourceDraft, sample: ObjectSample) -> Iterator[str]:
     for fault in sample.csv.faults:
-        yield f"{fault}: `headrace run {draft.dataset}` refuses that file until it is corrected."
+        yield f"{fault.rstrip('.')}. `headrace run {draft.dataset}` refuses that file until it is corrected."
     if isinstance(draft.location, ObjectSource) and draft.location.bucket.startswith(FOLDER_SCHEME):
         what = "folder" if draft.location.prefix.endswith("/") else "file"
         yield (

@@ -101,8 +101,15 @@ def _keys(bucket: Bucket, prefix: str, url: str) -> list[str]:
 
 def _sample(bucket: str | None, pattern: PartitionPattern, where: str, read: ReadHead) -> ObjectSample:
     chosen = _spread(list(pattern.partitions), MOST_FILES)
-    parts = {key: _parse(key, read, len(chosen)) for key in chosen}
-    csv, used = _merged(parts)
+    parts, faults = dict[str, CsvSample](), list[str]()
+    for key in chosen:
+        try:
+            parts[key] = _parse(key, read, len(chosen))
+        except SampleError as error:  # one bad file does not stop the good ones
+            faults.append(str(error))
+    if not parts:
+        raise SampleError(faults[0])
+    csv, used = _merged(parts, faults)
     partitions = [pattern.partitions[key] for key in used for _ in range(parts[key].rows.height)]
     days = as_days(partitions) if pattern.are_days else None
     name = pattern.prefix.rstrip("/").rpartition("/")[2].removesuffix(pattern.suffix)
@@ -125,33 +132,28 @@ def _parse(key: str, read: ReadHead, files: int) -> CsvSample:
     return parse_csv(content, key, is_cut=is_cut or len(head) > most, most_rows=MOST_ROWS // files)
 
 
-def _merged(parts: dict[str, CsvSample]) -> tuple[CsvSample, tuple[str, ...]]:
-    """The rows of the files that have the last one's columns and separator; what differs is a fault."""
-    last = list(parts.values())[-1]
+def _merged(parts: dict[str, CsvSample], faults: list[str]) -> tuple[CsvSample, tuple[str, ...]]:
+    """The rows of the files that have the columns and the separator of the last one; others are faults."""
+    *_, (last_key, last) = parts.items()
     same = {
         key: part
         for key, part in parts.items()
-        if part.rows.columns == last.rows.columns and part.dialect.separator == last.dialect.separator
+        if set(part.rows.columns) == set(last.rows.columns) and part.dialect.separator == last.dialect.separator
     }
-    encoding = next((part.dialect.encoding for part in same.values() if part.dialect.encoding != "utf-8"), "utf-8")
-    others = [f"{key} has other columns than {list(parts)[-1]}: it will be refused" for key in parts if key not in same]
+    others = [f"{key} has other columns, or another separator, than {last_key}" for key in parts if key not in same]
     notes = dict.fromkeys(f"{key}: {note}" for key, part in same.items() for note in part.notes)
-    faults = dict.fromkeys((*others, *(f"{key}: {fault}" for key, part in same.items() for fault in part.faults)))
+    refused = [f"{key}: {fault}" for key, part in same.items() for fault in part.faults]
     dialects = [part.dialect for part in same.values()]
     dialect = replace(
         last.dialect,
-        encoding=encoding,
+        encoding=next((one.encoding for one in dialects if one.encoding != "utf-8"), "utf-8"),
         multiline=any(one.multiline for one in dialects),
         final_newline=all(one.final_newline for one in dialects),
     )
-    merged = CsvSample(
-        pl.concat(part.rows for part in same.values()),
-        dialect,
-        any(part.is_cut for part in same.values()),
-        tuple(notes),
-        tuple(faults),
-    )
-    return merged, tuple(same)
+    # not `select`, which takes some names, such as `*`, for patterns
+    rows = pl.concat(pl.DataFrame({name: part.rows[name] for name in last.rows.columns}) for part in same.values())
+    is_cut = any(part.is_cut for part in same.values())
+    return CsvSample(rows, dialect, is_cut, tuple(notes), (*faults, *others, *refused)), tuple(same)
 
 
 def _read_file(folder: Path, key: str, most: int) -> bytes:

@@ -347,6 +347,21 @@ def test_files_that_are_no_partition_are_named(folder: Path, written: Path) -> N
     assert "1 others match nothing, such as 'in/README.md'" in found.assumption("partition").evidence
 
 
+def test_a_bad_file_among_good_ones_is_announced_and_the_order_of_columns_may_differ(
+    folder: Path, written: Path
+) -> None:
+    write(folder / "in", orders(order_id=numbers(30), amount=numbers(30)), "2026-01-01.csv")
+    write(folder / "in", b"", "2026-01-02.csv")
+    write(folder / "in", b"order_id,amount,extra\n40,1,2\n", "2026-01-03.csv")
+    write(folder / "in", b"amount,order_id\n5,31\n", "2026-01-04.csv")
+
+    found = declare(folder / "in", folder, written)
+
+    assert found.draft.source.table.rows == 31
+    assert found.draft.warnings[0].startswith("in/2026-01-02.csv is empty")
+    assert found.draft.warnings[1].startswith("in/2026-01-03.csv has other columns")
+
+
 def test_hours_of_a_local_day_are_bounds_with_two_hours_to_spare(folder: Path, written: Path) -> None:
     for day in (1, 2):
         midnight = datetime(2026, 1, day, tzinfo=UTC)
