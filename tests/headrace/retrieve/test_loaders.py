@@ -1,4 +1,4 @@
-"""Feeds promise: together the processes see each row once an epoch; one that is started anew goes on where it was."""
+"""Loaders promise: together the processes see each row once an epoch; one that is started anew goes on where it was."""
 
 import subprocess
 import sys
