@@ -28,7 +28,6 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=f"Example: {example}")(sql)
 
 
-# no failpoint: prints, or writes a file of the person who asks
 def sql(
     dataset: DatasetArgument,
     statement: Annotated[str, typer.Argument(help="SQL for DuckDB; `-` reads it from standard input.")],

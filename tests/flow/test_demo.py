@@ -40,6 +40,7 @@ def year() -> FlightYear:
 # The data
 
 
+@pytest.mark.slow
 def test_a_day_is_the_same_bytes_every_time_with_the_text_of_the_original(year: FlightYear) -> None:
     content = year.day(DAY).to_bytes()
 
@@ -292,6 +293,7 @@ def test_a_demo_whose_task_fails_says_which_shows_the_end_of_its_log_and_stops_e
     assert left_running(repository) == []
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_stack_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
 

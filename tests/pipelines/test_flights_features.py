@@ -31,6 +31,7 @@ def computed(name: str, day: str, *, more: int = 0, **replaced: pl.LazyFrame) ->
     return table.transform(day=day, **{**frames, **replaced}).collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("day", DAYS)
 @pytest.mark.parametrize("name", TABLES)
 def test_every_value_is_what_a_plain_loop_over_the_facts_gives(name: str, day: str) -> None:

@@ -62,6 +62,7 @@ def order_of(dag: Facts) -> list[str]:
 # The files
 
 
+@pytest.mark.slow
 def test_every_dag_file_imports_without_an_error(facts: Facts) -> None:
     assert facts["errors"] == {}
 
@@ -152,6 +153,7 @@ def test_a_fresh_stack_starts_no_run_by_itself(facts: Facts) -> None:
 # Commands
 
 
+@pytest.mark.slow
 def test_every_command_is_one_that_can_be_typed(facts: Facts) -> None:
     for command in commands_of(facts):
         words = command.split("{{")[0].split()
@@ -208,6 +210,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     return dag_facts(project, tmp_path_factory.mktemp("airflow"))
 
 
+@pytest.mark.slow
 def test_a_dataset_that_cannot_run_is_a_dag_that_says_why_and_the_others_are_as_ever(broken: Facts) -> None:
     dags = broken["dags"]
 
@@ -238,6 +241,7 @@ def test_its_documentation_begins_with_what_to_do_and_its_first_command_fails_wi
     assert dag["tasks"]["declaration"]["command"] == command
 
 
+@pytest.mark.slow
 def test_a_dvc_yaml_that_cannot_be_read_is_named_with_what_restores_it(tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "refresh.py").write_text((ROOT / "dags" / "refresh.py").read_text())

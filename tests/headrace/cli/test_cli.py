@@ -76,6 +76,7 @@ def test_the_version_is_that_of_the_package() -> None:
     assert (done.returncode, done.stdout) == (0, f"headrace {headrace.__version__}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
     done = run(REPOSITORY, command, "--help")
@@ -205,6 +206,7 @@ DATASET_MODULES = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["headrace.validate.columns", *(f"pipelines.{name}" for name in dataset_names()), *DATASET_MODULES]
 )

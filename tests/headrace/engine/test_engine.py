@@ -182,6 +182,7 @@ def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_
     assert lake.manifest(TOTALS) == before
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(1, 9)), threads=st.sampled_from([1, 2, 5]), cut=st.integers(1, 7))
 def test_neither_order_of_arrival_nor_threads_change_a_byte(

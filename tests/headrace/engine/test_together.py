@@ -69,6 +69,7 @@ ROWS = st.tuples(
 Drawn = tuple[str, int, str | None, str | None]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.lists(ROWS, max_size=4), min_size=3, max_size=3))
 def test_partitions_validated_together_get_the_results_they_get_alone(
@@ -149,6 +150,7 @@ def made(root: Path, at_once: int, threads: int) -> Lake:
     return lake
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at_once", "threads"), [(3, 1), (3, 2), (16, 2)])
 def test_manifests_are_the_same_however_many_partitions_are_computed_together(
     tmp_path: Path, at_once: int, threads: int

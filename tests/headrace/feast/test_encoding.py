@@ -24,6 +24,7 @@ ANY: dict[pl.DataType, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @given(data=st.data())
 def test_a_value_is_the_message_that_feast_would_write(kind: pl.DataType, data: st.DataObject) -> None:

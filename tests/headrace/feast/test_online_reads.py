@@ -278,6 +278,7 @@ def test_any_request_is_answered_or_refused_as_feasts_own_way_does(reads: Reads)
 # --- requests as serving code makes them ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", [LITTLE, ROLES])
 @pytest.mark.parametrize("rows", [True, False])
 def test_requests_as_serving_code_makes_them_are_answered_our_way(reads: Reads, service: str, rows: bool) -> None:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import polars as pl
+import pytest
 from answers import NOON, SCHEMA, Event
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -122,6 +123,7 @@ EVENTS = st.builds(
 ).map(lambda event: Event(**{**vars(event), "annotation": f"{event.item} {event.person}{event.annotation}"}))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(EVENTS, min_size=1, unique_by=lambda event: (event.row()["annotation_id"], event.minute)))
 def test_every_annotation_becomes_exactly_one_thing_and_the_order_of_events_in_the_file_never_matters(

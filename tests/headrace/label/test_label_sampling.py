@@ -163,6 +163,7 @@ def test_what_drifted_is_drawn_the_same_in_any_order(order: Sequence[int]) -> No
     assert sample_rows(rows[list(order)], DRIFTED, 6, seed=1).equals(sample_rows(rows, DRIFTED, 6, seed=1))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 5), st.permutations(range(60)))
 def test_the_order_of_the_population_never_matters_and_no_row_is_drawn_twice(

@@ -80,6 +80,7 @@ def count_tasks(opened: "LabelStudioClient") -> int:
     return opened.tasks(LabelStudioProject(7, "Rides")).count()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_read_is_retried_while_the_server_is_busy_or_starting(status: int) -> None:
     with scripted_server((status, b"busy"), (200, TASKS)) as (url, requests), client(url) as opened:
@@ -206,6 +207,7 @@ def test_a_server_that_is_away_is_unavailable_and_a_write_to_it_has_an_unknown_o
 # What we rely on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [

@@ -116,6 +116,7 @@ def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -
 # --- what changes ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_after_the_next_publish_online_is_offline_for_a_row_that_was(lake: Lake, change: str) -> None:
     rows, expected = CHANGES[change]

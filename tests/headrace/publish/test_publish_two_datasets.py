@@ -32,6 +32,7 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] =
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", MOMENTS)
 def test_a_publish_goes_on_where_another_dataset_was_published_meanwhile(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, when: str

@@ -104,6 +104,7 @@ routes = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(
     rows=table_rows,
     several=routes,
@@ -170,6 +171,7 @@ def seen_from(name: str, table: FeatureTable, keys: dict[str, str]) -> FeatureVi
 half_days = st.integers(0, 12)
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(st.tuples(st.integers(1, 2), half_days, st.sampled_from([0, 0, 1, 3, 9])), min_size=1, max_size=24),
     wanted=st.lists(st.tuples(st.integers(1, 3), half_days), min_size=1, max_size=12),
@@ -209,6 +211,7 @@ def test_a_few_requests_that_read_the_newest_days_first_get_what_nested_loops_fi
         assert got == (None if best is None else best["temp_c"])
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(
         st.tuples(st.integers(0, 1), st.sampled_from([0, 1, 2, 2**40, 2**62]), st.integers(0, 3)), max_size=30

@@ -69,6 +69,7 @@ def test_a_remote_that_is_down_is_unavailable(clone: Path, call: Callable[[Path]
         assert isinstance(failure(call, clone), GitUnavailableError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "is_transient"), [(500, True), (503, True), (429, True), (403, False), (404, False)]
 )

@@ -31,6 +31,7 @@ def test_a_new_project_has_the_layout_of_every_project_in_one_commit(project: Pr
     assert git(project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
 
 
+@pytest.mark.slow
 def test_the_example_runs_without_a_server_and_the_second_time_does_nothing(project: Project) -> None:
     first, second = project.headrace("run", "bikes"), project.headrace("run", "bikes")
 
@@ -67,6 +68,7 @@ def test_its_code_is_clean_and_formatted_by_its_own_settings(project: Project) -
     project.run("ruff", "format", "--check", "--no-cache")
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(project: Project) -> None:
     """All but those that import Airflow and Feast, which the slow lane runs from the wheel."""
     told = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not dag and not feast")

@@ -531,6 +531,7 @@ def test_words_for_nothing_are_nulls_where_a_column_is_a_number_without_them(fol
     assert "**Missing values** are also written as" in found.code
 
 
+@pytest.mark.slow
 def test_of_a_large_file_only_the_beginning_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     head = csv_sample.read_head
@@ -618,6 +619,7 @@ def tables(draw: st.DrawFn) -> list[list[str]]:
     return [header, *(row for row in rows if row != [""])]
 
 
+@pytest.mark.slow
 @given(tables())
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

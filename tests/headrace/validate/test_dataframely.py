@@ -6,6 +6,7 @@ from typing import Any
 import dataframely as dy
 import numpy as np
 import polars as pl
+import pytest
 import real_flights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -81,6 +82,7 @@ VALUES: dict[str, list[Any]] = {
 ROWS = st.lists(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in VALUES.items()}), max_size=8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(ROWS, st.sampled_from([Odd, Child, Nephew]))
 def test_rows_checks_and_counts_are_those_of_dataframely_s_own_filter(
