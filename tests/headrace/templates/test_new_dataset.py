@@ -59,9 +59,16 @@ class Declared:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that these tests wrote, for the linter."""
-    return tmp_path_factory.mktemp("written")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the tests of this file write datasets; in the end, all of it is clean and formatted."""
+    folder = tmp_path_factory.mktemp("written")
+    yield folder
+    first_party = 'lint.isort.known-first-party=["headrace", "pipelines"]'
+    config = ["--config", str(REPOSITORY / "pyproject.toml"), "--config", first_party, "--no-cache"]
+    for command in (["check", "--ignore", "INP001"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, *config, str(folder)]
+        done = subprocess.run(ruff, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.fixture
@@ -640,20 +647,6 @@ def test_whatever_the_table_its_own_contract_accepts_every_row_but_repeated_ones
     (result,) = found.validate().values()
     assert result.accepted.height + result.rejected.height == len(table) - 1
     assert {check for check in result.counts if not check.startswith("unique")} == set()
-
-
-# The code
-
-
-def test_what_was_written_is_clean_and_formatted(written: Path) -> None:
-    """Last in this file: it looks at all that the tests before it wrote."""
-    first_party = 'lint.isort.known-first-party=["headrace", "pipelines"]'
-    config = ["--config", str(REPOSITORY / "pyproject.toml"), "--config", first_party, "--no-cache"]
-    assert any(written.rglob("*.py"))
-
-    for command in (["ruff", "check", "--ignore", "INP001", *config], ["ruff", "format", "--check", *config]):
-        done = subprocess.run([*command, str(written)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.fixture(autouse=True, scope="module")
