@@ -20,7 +20,7 @@ from headrace.retrieve.joinable_tables import JoinableTable
 from headrace.retrieve.partition_reader import ROW, PartitionReader, manifest
 from headrace.retrieve.requests import Requests, Slice
 from headrace.storage.manifest import Manifest
-from headrace.storage.parquet import ROW_GROUP
+from headrace.storage.parquet_encoding import ROW_GROUP
 from headrace.storage.table_store import Lake
 
 CELL = 16

@@ -7,26 +7,16 @@ schema. Only another version of pyarrow may write other bytes, so its version is
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import polars as pl
 
 from headrace.storage.golden import check_writer
 from headrace.storage.nested import field_types, item_type
+from headrace.storage.parquet_encoding import ROW_GROUP, arrow_table, encode, write_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa  # who only plans names this module and does not pay for the import
-
-ROW_GROUP = 131_072
-
-FORMAT: dict[str, Any] = {
-    "version": "2.6",
-    "compression": "lz4",
-    "data_page_version": "1.0",
-    "write_page_checksum": True,
-    "store_schema": False,
-}
-
 
 KEPT_TYPES = (
     *(pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Time, pl.Float32, pl.Float64, pl.Decimal),
@@ -79,19 +69,6 @@ def content(frame: pl.DataFrame) -> "pa.Buffer":
     return encode(frame)
 
 
-# no failpoint: bytes in memory
-def encode(frame: pl.DataFrame) -> "pa.Buffer":
-    """What the installed writer makes of `frame`, whether or not it is the writer that tables are recorded with."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    table = _table(frame)
-    stream = pa.BufferOutputStream()
-    with pq.ParquetWriter(stream, table.schema, **_format(table)) as file:
-        file.write_table(table, row_group_size=ROW_GROUP)
-    return stream.getvalue()
-
-
 # no failpoint: does what it is told to, and the caller is in a failpoint
 def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:
     """Write the rows of `frames`, one after the other, to `path`, whole or not at all; how many there were.
@@ -100,27 +77,13 @@ def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        rows = _write_groups(_groups(frames), temporary)
+        check_writer()
+        rows = write_tables(_groups(frames), temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return rows
-
-
-# no failpoint: does what it is told to, and the caller is in a failpoint
-def _write_groups(groups: "Iterator[pa.Table]", path: Path) -> int:
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    check_writer()
-    first = next(groups)
-    rows: int = first.num_rows
-    with pq.ParquetWriter(path, first.schema, **_format(first)) as file:
-        file.write_table(first, row_group_size=ROW_GROUP)
-        for table in groups:
-            file.write_table(table, row_group_size=ROW_GROUP)
-            rows += table.num_rows
     return rows
 
 
@@ -130,26 +93,9 @@ def _groups(frames: Iterator[pl.DataFrame]) -> "Iterator[pa.Table]":
     for frame in frames:
         whole = rest.height // ROW_GROUP * ROW_GROUP
         if whole:
-            yield _table(rest[:whole])
+            yield arrow_table(rest[:whole])
         rest = pl.concat([rest[whole:], frame])
-    yield _table(rest)
-
-
-def _format(table: "pa.Table") -> dict[str, Any]:
-    """How each column is written: text with a dictionary, whole numbers and times as differences.
-
-    Numbers gain little from a dictionary, and writing it takes much of the time.
-    """
-    import pyarrow as pa  # noqa: PLC0415
-
-    whole = (pa.types.is_int32, pa.types.is_int64, pa.types.is_timestamp)
-    text = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
-    steps = [field.name for field in table.schema if any(is_kind(field.type) for is_kind in whole)]
-    return {**FORMAT, "use_dictionary": text, "column_encoding": dict.fromkeys(steps, "DELTA_BINARY_PACKED")}
-
-
-def _table(frame: pl.DataFrame) -> "pa.Table":
-    return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(None)
+    yield arrow_table(rest)
 
 
 def verify(path: Path) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from headrace.storage import golden, parquet
+from headrace.storage import golden, parquet, parquet_encoding
 from headrace.storage.golden import WriterChangedError
 
 FRAME = pl.DataFrame({"a": [1]})
@@ -38,7 +38,7 @@ def test_another_process_with_other_threads_gives_them_too() -> None:
 def test_another_layout_of_the_same_rows_is_noticed_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: dict[str, object]
 ) -> None:
-    monkeypatch.setattr(parquet, "FORMAT", {**parquet.FORMAT, **option})
+    monkeypatch.setattr(parquet_encoding, "FORMAT", {**parquet_encoding.FORMAT, **option})
 
     with pytest.raises(WriterChangedError, match=r"other bytes here.*Nothing was written.*pip install 'polars=="):
         parquet.write(FRAME, tmp_path / "a.parquet")
@@ -49,7 +49,7 @@ def test_another_layout_of_the_same_rows_is_noticed_before_anything_is_written(
 
 
 def test_another_size_of_row_groups_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "ROW_GROUP", parquet.ROW_GROUP // 2)
+    monkeypatch.setattr(parquet_encoding, "ROW_GROUP", parquet_encoding.ROW_GROUP // 2)
 
     with pytest.raises(WriterChangedError):
         parquet.content(FRAME)
