@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from headrace.retrieve.loaders import LoaderError, ParquetBatches, to_dask, to_hugging_face, to_torch
-from headrace.storage import parquet
+from headrace.storage import parquet, parquet_encoding
 from headrace.storage.golden import check_writer
 
 LARGE = 2**53 + 1
@@ -22,7 +22,7 @@ LARGE = 2**53 + 1
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten row groups of ten rows, and one of three."""
     check_writer()  # before row groups are other ones
-    monkeypatch.setattr(parquet, "ROW_GROUP", 10)
+    monkeypatch.setattr(parquet_encoding, "ROW_GROUP", 10)
     rows = pl.DataFrame({"n": range(103), "x": [None if n % 7 == 0 else n / 2 for n in range(103)], "s": ["t"] * 103})
     parquet.write_all(iter([rows]), tmp_path / "rows.parquet")
     return tmp_path / "rows.parquet"
