@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -46,6 +46,12 @@ class Plan:
         """Whether there is nothing to do."""
         return not self.stale and not self.gone
 
+    def tables(self) -> dict[str, Manifest]:
+        """Table → manifest of what is carried over, for every table of the stage; the main one is the last."""
+        main = self.manifest(self.keep)
+        beside = {table: replace(main, table=table, partitions=self.keep.beside(table)) for table in self.stage.beside}
+        return {**beside, self.stage.table: main}
+
     def manifest(self, partitions: Mapping[str, Entry]) -> Manifest:
         """The stage's table made of `partitions` under this fingerprint."""
         by = self.fingerprint
@@ -71,11 +77,7 @@ def plan(
         only: The one partition that is asked for; the others stay as they are, stale or not.
     """
     own = known[0] if known else Manifest(stage.table)
-    keep, missing = _compared(stage.partitions(inputs, own), own, fingerprint.key)
-    keep |= _unaffected(stage, own, fingerprint, missing)
-    missing = {name: wanted for name, wanted in missing.items() if name not in keep}
-    lent = by_memo(known) if missing else {}
-    keep |= {partition: lent[memo] for partition, (memo, _) in missing.items() if memo in lent}
+    keep, missing = _reusable(stage, inputs, own, known, fingerprint)
     otherwise = _fingerprint_reasons(stage, own, fingerprint)
     stale = [
         Stale(name, memo, wanted, _reasons(name, wanted, own, otherwise))
@@ -87,6 +89,27 @@ def plan(
         keep |= {name: own.lines[name] for name in gone if name != only}
         gone = [name for name in gone if name == only]
     return Plan(stage, fingerprint, Partitions(keep), stale, gone)
+
+
+def _reusable(
+    stage: Stage, inputs: Mapping[str, Manifest], own: Manifest, known: Sequence[Manifest], fingerprint: Fingerprint
+) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]]]:
+    """Partition → line of those that are carried over, and memo key and inputs of the others.
+
+    An entry that another manifest lends may tell which inputs the other partitions have: a key range that nobody knew.
+    So what is lent is looked at as if the table held it, until nothing new is lent. This ends, for the ranges of a
+    partition depend on its own input alone.
+    """
+    seen = own
+    while True:
+        keep, missing = _compared(stage.partitions(inputs, seen), seen, fingerprint.key)
+        lent = _unaffected(stage, seen, fingerprint, missing)
+        entries = by_memo(known) if missing.keys() - lent.keys() else {}
+        lent |= {name: entries[memo] for name, (memo, _) in missing.items() if memo in entries and name not in lent}
+        keep |= lent
+        if stage.settles or all(seen.lines.get(name) == line for name, line in lent.items()):
+            return keep, {name: wanted for name, wanted in missing.items() if name not in lent}
+        seen = seen.plus(Partitions(lent))
 
 
 def by_memo(known: Sequence[Manifest]) -> dict[str, str]:

@@ -122,7 +122,6 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
 
 def _show(done: Plan, lake: Lake) -> None:
     """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
-    for table in done.stage.beside:
-        lake.commit(replace(done.manifest(done.keep.beside(table)), table=table))
-    lake.commit(done.manifest(done.keep))
+    for manifest in done.tables().values():
+        lake.commit(manifest)
     lake.forget(done.stage.table)

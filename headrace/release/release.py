@@ -133,6 +133,12 @@ def audit(dataset: Dataset, lake: Lake) -> None:
                 f" {waiting[0]} first. `headrace plan {dataset.name}` shows why; `headrace run {dataset.name}` brings"
                 " them up to date."
             )
+        hidden = [table for table, made in plan.tables().items() if lake.manifest(table).lines != made.lines]
+        if hidden:
+            raise TablesBehindError(
+                f"{hidden[0]}: expected the table to hold what is planned, found other partitions: a run ended before"
+                f" it showed what it had computed. `headrace run {dataset.name}` shows it."
+            )
         for name, entry in plan.keep.items() if stage.verb == "validate" else ():
             if entry.facts["rows_in"] != (entry.rows or 0) + entry.facts["rejected"]:
                 raise AuditError(

@@ -214,7 +214,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Releases(Places):
-    """Three days released; then one is corrected, one comes, one goes."""
+    """Three days released; then one is corrected, two come, one goes. The new days repeat keys of earlier ones."""
 
     template: Release
 
@@ -226,7 +226,12 @@ class Releases(Places):
         git(self.template.folder, "clone", "--quiet", "origin.git", "theirs")
         git(self.template.theirs.root, "remote", "set-url", "origin", "../origin.git")
         self.template.configure()
-        more = {"2026-01-02": minimal_dataset.day(2, amount=7) + "2026-01-02T13:00:00Z,east,-5\n", **sales(4)}
+        corrected = minimal_dataset.day(2, amount=7)
+        more = {
+            "2026-01-02": corrected + "2026-01-02T13:00:00Z,east,-5\n",
+            "2026-01-04": minimal_dataset.day(4) + corrected,
+            "2026-01-05": minimal_dataset.day(4) + minimal_dataset.day(5),
+        }
         bring(self.template.lake, more, drop=("2026-01-01",))
 
 
