@@ -30,7 +30,7 @@ lint: install ## Style, spelling, types, layers, and the generated files
 	@echo 'mypy' && $(BIN)/mypy --no-error-summary
 
 test: lint ## Lint, types, every test on real servers
-	@echo 'pytest' && $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	@echo 'pytest' && $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=84 $(PYTEST_ARGS)
 
 quick: install ## The tests that need no server, for the inner loop
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not server and not slow and not faults and not slow_lane' $(PYTEST_ARGS)

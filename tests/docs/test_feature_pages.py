@@ -51,7 +51,7 @@ def blocks(page: str, language: str) -> list[str]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 def test_the_commands_and_the_code_run(published: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{published.root}/.headrace/registry.db")
     monkeypatch.setenv("FEAST_ONLINE_STORE_PATH", f"{published.root}/.headrace/online.db")
