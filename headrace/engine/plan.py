@@ -33,6 +33,8 @@ class Plan:
         keep: What is carried over as it is.
         stale: What is to be computed, in partition order.
         gone: Partitions whose inputs are no more.
+        found: Partitions of `keep` that the table does not show yet: an earlier run computed them, or a release holds
+            them.
     """
 
     stage: Stage
@@ -40,11 +42,17 @@ class Plan:
     keep: Partitions
     stale: Sequence[Stale]
     gone: Sequence[str]
+    found: Sequence[str] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return not self.stale and not self.gone
+        """Whether there is nothing to do: nothing to compute, and the table shows what it should."""
+        return not (self.stale or self.gone or self.found)
+
+    @property
+    def waiting(self) -> list[str]:
+        """Every partition that a run would compute, show or remove."""
+        return [*(item.partition for item in self.stale), *self.found, *self.gone]
 
     def tables(self) -> dict[str, Manifest]:
         """Table → manifest of what is carried over, for every table of the stage; the main one is the last."""
@@ -77,7 +85,7 @@ def plan(
         only: The one partition that is asked for; the others stay as they are, stale or not.
     """
     own = known[0] if known else Manifest(stage.table)
-    keep, missing = _reusable(stage, inputs, own, known, fingerprint)
+    keep, missing, lent = _reusable(stage, inputs, own, known, fingerprint)
     otherwise = _fingerprint_reasons(stage, own, fingerprint)
     stale = [
         Stale(name, memo, wanted, _reasons(name, wanted, own, otherwise))
@@ -88,28 +96,31 @@ def plan(
     if only is not None:
         keep |= {name: own.lines[name] for name in gone if name != only}
         gone = [name for name in gone if name == only]
-    return Plan(stage, fingerprint, Partitions(keep), stale, gone)
+    found = sorted(name for name in lent & keep.keys() if keep[name] != own.lines.get(name))
+    return Plan(stage, fingerprint, Partitions(keep), stale, gone, found)
 
 
 def _reusable(
     stage: Stage, inputs: Mapping[str, Manifest], own: Manifest, known: Sequence[Manifest], fingerprint: Fingerprint
-) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]]]:
-    """Partition → line of those that are carried over, and memo key and inputs of the others.
+) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]], set[str]]:
+    """Partition → line of those that are carried over, memo key and inputs of the others, and who was lent.
 
     An entry that another manifest lends may tell which inputs the other partitions have: a key range that nobody knew.
     So what is lent is looked at as if the table held it, until nothing new is lent. This ends, for the ranges of a
     partition depend on its own input alone.
     """
-    seen = own
+    seen, found = own, set[str]()
     while True:
         keep, missing = _compared(stage.partitions(inputs, seen), seen, fingerprint.key)
         lent = _unaffected(stage, seen, fingerprint, missing)
         entries = by_memo(known) if missing.keys() - lent.keys() else {}
         lent |= {name: entries[memo] for name, (memo, _) in missing.items() if memo in entries and name not in lent}
         keep |= lent
-        if stage.settles or all(seen.lines.get(name) == line for name, line in lent.items()):
-            return keep, {name: wanted for name, wanted in missing.items() if name not in lent}
-        seen = seen.plus(Partitions(lent))
+        new = {name: line for name, line in lent.items() if seen.lines.get(name) != line}
+        found |= new.keys()
+        if stage.settles or not new:
+            return keep, {name: wanted for name, wanted in missing.items() if name not in lent}, found
+        seen = seen.plus(Partitions(new))
 
 
 def by_memo(known: Sequence[Manifest]) -> dict[str, str]:

@@ -127,17 +127,17 @@ def audit(dataset: Dataset, lake: Lake) -> None:
     for stage in graph.dataset_stages(dataset):
         plan = plan_stage(stage, lake)
         if not plan.is_empty:
-            waiting = [*(item.partition for item in plan.stale), *plan.gone]
+            waiting = plan.waiting
             raise TablesBehindError(
                 f"{stage.table}: expected every partition to be up to date, found {len(waiting)} that are not,"
                 f" {waiting[0]} first. `headrace plan {dataset.name}` shows why; `headrace run {dataset.name}` brings"
                 " them up to date."
             )
-        hidden = [table for table, made in plan.tables().items() if lake.manifest(table).lines != made.lines]
-        if hidden:
+        beside = [table for table in stage.beside if lake.manifest(table).lines != plan.tables()[table].lines]
+        if beside:
             raise TablesBehindError(
-                f"{hidden[0]}: expected the table to hold what is planned, found other partitions: a run ended before"
-                f" it showed what it had computed. `headrace run {dataset.name}` shows it."
+                f"{beside[0]}: expected the partitions that were computed with {stage.table}, found others."
+                f" `headrace run {dataset.name}` shows them."
             )
         for name, entry in plan.keep.items() if stage.verb == "validate" else ():
             if entry.facts["rows_in"] != (entry.rows or 0) + entry.facts["rejected"]:
