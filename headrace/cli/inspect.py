@@ -75,7 +75,7 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     tables = {}
     for table in lake.tables(dataset):
         manifest = lake.manifest(table)
-        names = sorted(manifest.lines)
+        names = sorted(manifest.md5s)
         unreleased = PartitionDiff.between(lake.recorded(table, release) if release else None, manifest)
         tables[table] = {
             "partitions": len(names),

@@ -107,14 +107,15 @@ def _format_details(node: "LineageNode") -> Iterator[str]:
         yield f"{node.status} since it was read; {where}"
     if node.producer:
         yield f"side output of {node.producer}"
-    metadata = node.entry.facts if node.entry else {}
+    metadata = node.entry.metadata if node.entry else {}
     if metadata.get("rejected"):
         yield f"{metadata['rejected']:,} of {metadata['rows_in']:,} rows rejected"
-    yield from (_format_source(kind, source) for kind, source in node.source.items())
+    for kind, source in node.source.items():
+        yield from (_format_source(kind, each) for each in (source if kind == "objects" else [source]))
 
 
 def _format_source(kind: str, source: dict[str, Any]) -> str:
-    if kind == "object":
+    if kind == "objects":
         address = object_address(source.get("bucket", ""), source["key"])
         ids = {"ETag": source.get("etag"), "version": source.get("version"), "sha256": source.get("sha256", "")[:16]}
         return "  ".join((address, *(f"{name} {value}" for name, value in ids.items() if value)))

@@ -1,12 +1,12 @@
 """Partitions: their inputs fetched, their rows computed on CPU or GPU, their canonical bytes kept in the cache."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache as once_each
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
+from msgspec.structs import replace
 
 from headrace import failpoints
 from headrace.engine.fingerprint import Fingerprint
@@ -16,15 +16,16 @@ from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.extras import require_extra
 from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
-from headrace.storage.manifest import Entry
+from headrace.storage.manifest import PartitionEntry
+from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import Lake
 
 Engine = Literal["cpu", "gpu"]
-PartitionResult = Entry | HeadraceError
+PartitionResult = PartitionEntry | HeadraceError
 """A partition, or why it was refused."""
 
 
-def build(stage: Stage, item: Stale, fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu") -> Entry:
+def build(stage: Stage, item: Stale, fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu") -> PartitionEntry:
     """Compute one stale partition into the cache.
 
     Raises:
@@ -64,20 +65,20 @@ def _together(stage: Stage, items: Sequence[Stale], fingerprint: Fingerprint, la
         return {}  # by itself, each says what is wrong with it
 
 
-def _kept(item: Stale, outcome: Outcome, lake: Lake, cache: Cache, engine: Engine) -> Entry:
+def _kept(item: Stale, outcome: Outcome, lake: Lake, cache: Cache, engine: Engine) -> PartitionEntry:
     """The entry of a partition, once its rows are collected, checked and in the cache."""
     if outcome.refusal:
         raise outcome.refusal(_evidence(lake, outcome, item.partition))
     rows, collected_by = collect(outcome.rows, engine)
     outcome.check(rows)
-    beside = {
-        table: _keep(cache, parquet.canonical(more, [name for name in outcome.keys if name in more.columns]), item.memo)
+    companions = {
+        table: _keep(cache, parquet.canonical(more, [name for name in outcome.keys if name in more.columns]), item)
         for table, more in outcome.beside.items()
     }
-    own = _keep(cache, parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique), item.memo)
+    own = _keep(cache, parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique), item)
     by = {"collected_by": collected_by} if engine == "gpu" else {}
-    facts = {**outcome.facts, **outcome.told(rows), **by}
-    return replace(own, inputs=item.inputs, facts=facts, beside=beside)
+    metadata = {**outcome.facts, **outcome.told(rows), **by}
+    return replace(own, inputs=item.inputs, metadata=metadata, companions=companions)
 
 
 def _files(item: Stale, fetch: Callable[[str], Path]) -> Files:
@@ -108,9 +109,25 @@ def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.Data
         return frame.collect(), "cpu"  # counted: an entry says who collected it
 
 
-def _keep(cache: Cache, ordered: pl.DataFrame, memo: str) -> Entry:
-    stored = cache.add_bytes(memoryview(parquet.content(ordered)), stays=False)
-    return Entry(memo, stored.md5, stored.size, ordered.height)
+def _keep(cache: Cache, ordered: pl.DataFrame, item: Stale) -> PartitionEntry:
+    return store_partition(cache, ordered, item.partition, item.memo)
+
+
+def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str) -> PartitionEntry:
+    """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file."""
+    encoded = parquet.encode_partition(ordered)
+    stored = cache.add_bytes(memoryview(encoded.content), stays=False)
+    start, end = partition_interval(partition)
+    return PartitionEntry(
+        cache_key,
+        stored.md5,
+        stored.size,
+        ordered.height,
+        sha256=stored.sha256,
+        schema=encoded.schema,
+        start=start,
+        end=end,
+    )
 
 
 def _evidence(lake: Lake, outcome: Outcome, partition: str) -> str:

@@ -10,7 +10,7 @@ import orjson
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.result_versions import CHANGES, still_valid
 from headrace.engine.stage import Inputs, Stage
-from headrace.storage.manifest import Entry, Manifest, Partitions
+from headrace.storage.manifest import LazyEntries, Manifest, PartitionEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Plan:
 
     stage: Stage
     fingerprint: Fingerprint
-    keep: Partitions
+    keep: LazyEntries
     stale: Sequence[Stale]
     gone: Sequence[str]
     found: Sequence[str] = ()
@@ -57,10 +57,10 @@ class Plan:
     def tables(self) -> dict[str, Manifest]:
         """Table → manifest of what is carried over, for every table of the stage; the main one is the last."""
         main = self.manifest(self.keep)
-        beside = {table: replace(main, table=table, partitions=self.keep.beside(table)) for table in self.stage.beside}
+        beside = {table: replace(main, table=table, partitions=self.keep.companions(table)) for table in self.stage.beside}
         return {**beside, self.stage.table: main}
 
-    def manifest(self, partitions: Mapping[str, Entry]) -> Manifest:
+    def manifest(self, partitions: Mapping[str, PartitionEntry]) -> Manifest:
         """The stage's table made of `partitions` under this fingerprint."""
         by = self.fingerprint
         return Manifest(
@@ -90,42 +90,49 @@ def plan(
     stale = [
         Stale(name, memo, wanted, _reasons(name, wanted, own, otherwise))
         for name, (memo, wanted) in missing.items()
-        if name not in keep and only in (None, name)
+        if only in (None, name)
     ]
-    gone = sorted(own.lines.keys() - keep.keys() - {item.partition for item in stale})
+    gone = sorted(own.md5s.keys() - keep.md5s.keys() - {item.partition for item in stale})
     if only is not None:
-        keep |= {name: own.lines[name] for name in gone if name != only}
+        keep |= own.entries.select([name for name in gone if name != only])
         gone = [name for name in gone if name == only]
-    found = sorted(name for name in lent & keep.keys() if keep[name] != own.lines.get(name))
-    return Plan(stage, fingerprint, Partitions(keep), stale, gone, found)
+    return Plan(stage, fingerprint, keep, stale, gone, sorted(lent & keep.md5s.keys()))
 
 
 def _reusable(
     stage: Stage, inputs: Mapping[str, Manifest], own: Manifest, known: Sequence[Manifest], fingerprint: Fingerprint
-) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]], set[str]]:
-    """Partition → line of those that are carried over, memo key and inputs of the others, and who was lent.
+) -> tuple[LazyEntries, dict[str, tuple[str, Inputs]], set[str]]:
+    """What is carried over, cache key and inputs of the other partitions, and which entries the table does not have.
 
-    An entry that another manifest lends may tell which inputs the other partitions have: a key range that nobody knew.
-    So what is lent is looked at as if the table held it, until nothing new is lent. This ends, for the ranges of a
+    An entry that another manifest lends may show which inputs the other partitions have: a key range that nobody knew.
+    So what is lent is examined as if the table held it, until nothing new is lent. This ends, because the ranges of a
     partition depend on its own input alone.
     """
-    seen, found = own, set[str]()
+    table, found = own, set[str]()
     while True:
-        keep, missing = _compared(stage.partitions(inputs, seen), seen, fingerprint.key)
-        lent = _unaffected(stage, seen, fingerprint, missing)
-        entries = by_memo(known) if missing.keys() - lent.keys() else {}
-        lent |= {name: entries[memo] for name, (memo, _) in missing.items() if memo in entries and name not in lent}
-        keep |= lent
-        new = {name: line for name, line in lent.items() if seen.lines.get(name) != line}
+        same, missing = _compared(stage.partitions(inputs, table), table, fingerprint.key)
+        valid = _unaffected(stage, table, fingerprint, missing)
+        wanted = {name: key for name, (key, _) in missing.items() if name not in valid}
+        lent = find_by_cache_key(known, wanted)
+        new = {name: line for name, line in lent.lines.items() if table.entries.line(name) != line}
         found |= new.keys()
         if stage.settles or not new:
-            return keep, {name: wanted for name, wanted in missing.items() if name not in lent}, found
-        seen = seen.plus(Partitions(new))
+            keep = table.entries.select([*same, *valid]) | lent
+            return keep, {name: missing[name] for name in wanted if name not in lent}, found
+        table = table.with_partitions(table.entries.with_lines(new, lent.schemas))
 
 
-def by_memo(known: Sequence[Manifest]) -> dict[str, str]:
-    """Memo key → line, the first manifest's where several have one."""
-    return {memo: each.lines[name] for each in reversed(known) for name, memo in each.memos.items()}
+def find_by_cache_key(known: Sequence[Manifest], wanted: Mapping[str, str]) -> LazyEntries:
+    """Those of the wanted partitions (name → cache key) that a manifest has; the first one's where several have it."""
+    missing: dict[str, list[str]] = {}
+    for name, key in wanted.items():
+        missing.setdefault(key, []).append(name)
+    found = LazyEntries()
+    for manifest in known if missing else ():
+        names = [(name, key) for name, key in manifest.cache_keys.items() if key in missing]
+        lines = {mine: manifest.entries.line(name) for name, key in names for mine in missing.pop(key, ())}
+        found = found.with_lines(lines, manifest.schemas)
+    return found
 
 
 def memo_key(base: bytes, partition: str, inputs: Inputs) -> str:
@@ -136,37 +143,37 @@ def memo_key(base: bytes, partition: str, inputs: Inputs) -> str:
 
 def _compared(
     wanted: Iterable[tuple[str, Inputs]], own: Manifest, base: bytes
-) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]]]:
-    """Partition → line of those that stand as they are wanted, and memo key and inputs of the others."""
-    keep, missing, lines, memos = {}, {}, own.lines, own.memos
+) -> tuple[list[str], dict[str, tuple[str, Inputs]]]:
+    """The partitions that are as they are wanted, and cache key and inputs of the others."""
+    same, missing, cache_keys = [], {}, own.cache_keys
     for partition, inputs in wanted:
-        memo = memo_key(base, partition, inputs)
-        if memos.get(partition) == memo:
-            keep[partition] = lines[partition]
+        key = memo_key(base, partition, inputs)
+        if cache_keys.get(partition) == key:
+            same.append(partition)
         else:
-            missing[partition] = memo, inputs
-    return keep, missing
+            missing[partition] = key, inputs
+    return same, missing
 
 
 def _reasons(partition: str, wanted: Inputs, own: Manifest, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Why a partition is stale, for people."""
-    if partition not in own.lines:
+    if partition not in own.md5s:
         return ("never built",)
-    return (*otherwise, *_input_reasons(own.partitions[partition].inputs, wanted)) or ("another fingerprint",)
+    return (*otherwise, *_input_reasons(own.entries[partition].inputs, wanted)) or ("another fingerprint",)
 
 
 def _unaffected(
     stage: Stage, own: Manifest, fingerprint: Fingerprint, missing: Mapping[str, tuple[str, Inputs]]
-) -> dict[str, str]:
-    """Partition → line of those that an earlier result version computed and no later change affects."""
-    keep = {}
+) -> set[str]:
+    """The partitions that an earlier result version computed and no later change affects."""
+    valid = set[str]()
     for version in (change.version for change in CHANGES[stage.verb] if change.version < fingerprint.result_version):
         key = fingerprint.key_at(version)
         for name, (_, inputs) in missing.items():
-            is_of_version = own.memos.get(name) == memo_key(key, name, inputs)
-            if is_of_version and still_valid(stage.verb, version, own.partitions[name]):
-                keep[name] = own.lines[name]
-    return keep
+            is_of_version = own.cache_keys.get(name) == memo_key(key, name, inputs)
+            if is_of_version and still_valid(stage.verb, version, own.entries[name]):
+                valid.add(name)
+    return valid
 
 
 def _fingerprint_reasons(stage: Stage, own: Manifest, now: Fingerprint) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ which, `affects` says so, and the others are carried over as they are.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from headrace.storage.manifest import Entry
+from headrace.storage.manifest import PartitionEntry
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,16 @@ class ResultChange:
 
     version: int
     reason: str
-    affects: Callable[[Entry], bool] = lambda _entry: True
+    affects: Callable[[PartitionEntry], bool] = lambda _entry: True
 
+
+FIELD_IDS = ResultChange(2, "Parquet columns carry field ids")
 
 CHANGES: Mapping[str, tuple[ResultChange, ...]] = {
-    "ingest": (ResultChange(1, "raw tables of 0.2.0"),),
-    "validate": (ResultChange(1, "validated tables of 0.2.0"),),
-    "transform": (ResultChange(1, "feature tables of 0.2.0"),),
-    "label": (ResultChange(1, "labels of 0.2.0"),),
+    "ingest": (ResultChange(1, "raw tables of 0.2.0"), FIELD_IDS),
+    "validate": (ResultChange(1, "validated tables of 0.2.0"), FIELD_IDS),
+    "transform": (ResultChange(1, "feature tables of 0.2.0"), FIELD_IDS),
+    "label": (ResultChange(1, "labels of 0.2.0"), FIELD_IDS),
     "retrieve": (ResultChange(1, "training rows of 0.2.0"),),
 }
 """Stage kind → its changes, oldest first.
@@ -52,7 +54,7 @@ def result_versions() -> dict[str, int]:
     return {kind: result_version(kind) for kind in sorted(CHANGES)}
 
 
-def still_valid(kind: str, version: int, entry: Entry) -> bool:
+def still_valid(kind: str, version: int, entry: PartitionEntry) -> bool:
     """Whether a partition computed under the result version `version` needs no new computation."""
     later = [change for change in CHANGES[kind] if change.version > version]
     return not any(change.affects(entry) for change in later)

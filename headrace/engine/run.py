@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from headrace.engine.fingerprint import stage_fingerprint
 from headrace.engine.plan import Plan, plan
 from headrace.engine.stage import Stage
-from headrace.storage.manifest import Entry, Manifest, Partitions
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 log = logging.getLogger(__name__)
 
-Done = Callable[[str, Entry], None]
+Done = Callable[[str, PartitionEntry], None]
 """Called with a partition and its entry, as they are ready, in any order."""
 
 Execute = Callable[[Plan, Lake, Done], None]
@@ -39,15 +39,16 @@ class StageResult:
         rows = {"rows": self.manifest.rows}
         if self.stage.verb != "validate":
             return rows
-        facts = [entry.facts for entry in self.manifest.partitions.values()]
-        return rows | {name: sum(found.get(name, 0) for found in facts) for name in ("rows_in", "rejected")}
+        metadata = self.manifest.entries.column("metadata").values()
+        return rows | {name: sum(each.get(name, 0) for each in metadata) for name in ("rows_in", "rejected")}
 
     @property
     def checks(self) -> Counter[str]:
         """Check → rows of the whole table that it rejected."""
         found: Counter[str] = Counter()
-        for entry in self.manifest.partitions.values() if self.stage.verb == "validate" else ():
-            if checks := entry.facts.get("checks"):
+        metadata = self.manifest.entries.column("metadata").values() if self.stage.verb == "validate" else ()
+        for each in metadata:
+            if checks := each.get("checks"):
                 found.update(checks)
         return found
 
@@ -55,7 +56,7 @@ class StageResult:
     def collected_by(self) -> dict[str, int]:
         """Engine → partitions of this run that it collected, where a GPU was asked for."""
         entries = (self.manifest.partitions[name] for name in self.built)
-        return dict(Counter(entry.facts["collected_by"] for entry in entries if "collected_by" in entry.facts))
+        return dict(Counter(entry.metadata["collected_by"] for entry in entries if "collected_by" in entry.metadata))
 
 
 def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = None) -> StageResult:
@@ -74,7 +75,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
             after = current.manifest(current.keep | _computed(current, lake, execute))
             # A key that turns out to stand in two partitions makes the later one stale once more.
             again = plan_stage(stage, lake, after, only) if not stage.settles else None
-            current = again or replace(current, keep=Partitions.of(after.partitions), stale=())
+            current = again or replace(current, keep=after.entries, stale=())
         _show(current, lake)
         return StageResult(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
 
@@ -88,11 +89,11 @@ def _log_plan(made: Plan) -> None:
         log.debug("%s: %d partitions: %s", made.stage.table, count, reason)
 
 
-def _computed(stale: Plan, lake: Lake, execute: Execute) -> dict[str, Entry]:
+def _computed(stale: Plan, lake: Lake, execute: Execute) -> dict[str, PartitionEntry]:
     """Entries of what was stale; each is noted at once, so that a run after a crash need not compute it again."""
-    made: dict[str, Entry] = {}
+    made: dict[str, PartitionEntry] = {}
 
-    def done(partition: str, entry: Entry) -> None:
+    def done(partition: str, entry: PartitionEntry) -> None:
         lake.remember(stale.stage.table, entry)
         made[partition] = entry
 
@@ -114,7 +115,7 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
     for stage in stages:
         inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}
         made = plan(stage, inputs, lake.known(stage.table), stage_fingerprint(stage, lake.root))
-        unknown = {item.partition: Entry(item.memo, f"made by {item.memo}", 0) for item in made.stale}
+        unknown = {item.partition: PartitionEntry(item.memo, f"made by {item.memo}", 0) for item in made.stale}
         coming[stage.table] = made.manifest(made.keep | unknown)
         plans.append(made)
     return plans

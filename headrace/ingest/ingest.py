@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from headrace.dataset import Dataset, ObjectSource, Source, TableSource, raw_table
-from headrace.engine.plan import by_memo
+from headrace.engine.plan import find_by_cache_key
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
 from headrace.settings import Settings
-from headrace.storage.manifest import Entry, Manifest, Partitions
+from headrace.storage.manifest import LazyEntries, Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 Progress = Callable[[str, int, int], None]
@@ -174,7 +174,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
 
     cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
     reused = _reusable_entries(run, earlier, cache_keys)
-    read = _read_partitions(run, source, listing, sorted(cache_keys.keys() - reused.lines.keys()))
+    read = _read_partitions(run, source, listing, sorted(cache_keys.keys() - reused.md5s.keys()))
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
     manifest = Manifest(table, _suffix(source), libraries=listing.libraries, partitions=reused | read)
@@ -196,7 +196,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     )
 
 
-def _read_partitions(run: IngestRun, source: Source, listing: SourceListing, names: list[str]) -> dict[str, Entry]:
+def _read_partitions(run: IngestRun, source: Source, listing: SourceListing, names: list[str]) -> dict[str, PartitionEntry]:
     """Read partitions into the cache. Each goes into the journal, so that the run after a crash need not read it."""
     read = {}
     run.progress(source.name, 0, len(names))
@@ -208,11 +208,16 @@ def _read_partitions(run: IngestRun, source: Source, listing: SourceListing, nam
     return read
 
 
-def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str, str]) -> Partitions:
+def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str, str]) -> LazyEntries:
     """Entries that need no read: partitions outside of the run, and those that were read before under the same key."""
-    outside = {name: line for name, line in earlier.lines.items() if not run.includes(name)}
-    known = {} if run.full_refresh else by_memo(run.lake.known(earlier.table))
-    return Partitions(outside | {name: known[key] for name, key in cache_keys.items() if key in known})
+    outside = [name for name in earlier.md5s if not run.includes(name)]
+    if run.full_refresh:
+        return earlier.entries.select(outside)
+    known = run.lake.known(earlier.table)
+    own = known[0]
+    same = [name for name, key in cache_keys.items() if own.cache_keys.get(name) == key]
+    others = {name: key for name, key in cache_keys.items() if own.cache_keys.get(name) != key}
+    return own.entries.select(same) | earlier.entries.select(outside) | find_by_cache_key(known, others)
 
 
 def _check_not_empty(run: IngestRun, table: str, listing: SourceListing, old: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Protocol
 
-from headrace.storage.manifest import Entry
+from headrace.storage.manifest import PartitionEntry
 
 
 class SourceListing(Protocol):
@@ -27,7 +27,7 @@ class SourceListing(Protocol):
     def libraries(self) -> Mapping[str, str]:
         """Distribution → version, for the libraries that decide the bytes of a partition."""
 
-    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, Entry | None]]:
+    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
         """Read partitions into the cache, in any order. The entry is None if the partition no longer exists."""
 
 

@@ -12,8 +12,10 @@ from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import compute_cache_key
 from headrace.settings import Settings
+from headrace.storage.dvc.objects import Digests
 from headrace.storage.local_folder import LocalFolder
-from headrace.storage.manifest import Entry
+from headrace.storage.manifest import PartitionEntry, SourceObject
+from headrace.storage.partition_names import partition_interval
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError
 from headrace.storage.s3.objects import FOLDER_SCHEME, Object, object_address
@@ -98,10 +100,10 @@ class ObjectListing:
     def cache_keys(self) -> Mapping[str, str]:
         return {partition: self._cache_key(listed) for partition, listed in self.objects.items()}
 
-    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, Entry | None]]:
+    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
         """Download partitions in parallel threads. Yields in the order of completion."""
         with ThreadPoolExecutor(self.threads) as pool:
-            pending = {pool.submit(self._download, self.objects[name]): name for name in partitions}
+            pending = {pool.submit(self._download, name, self.objects[name]): name for name in partitions}
             try:
                 for future in as_completed(pending):
                     yield pending[future], future.result()
@@ -109,7 +111,7 @@ class ObjectListing:
                 # A caller that stops iterating would otherwise wait for every download that is still queued.
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _download(self, listed: Object, *, retry: bool = True) -> Entry | None:
+    def _download(self, partition: str, listed: Object, *, retry: bool = True) -> PartitionEntry | None:
         """Store the listed version of an object.
 
         A listing is not a lock: the object may be replaced or deleted before it is read. The bucket's conditional read
@@ -117,9 +119,9 @@ class ObjectListing:
         """
         downloads: list[Download] = []
 
-        def receive(path: Path) -> str:
+        def receive(path: Path) -> Digests:
             downloads.append(self.bucket.download(listed, path))
-            return downloads[0].md5
+            return Digests(downloads[0].md5, downloads[0].sha256)
 
         try:
             stored = self.lake.cache.take(receive)
@@ -127,12 +129,18 @@ class ObjectListing:
             if not retry:
                 raise
             current = self.bucket.head(listed.key)
-            return self._download(current, retry=False) if current else None
-        download = downloads[0]
-        provenance = {"bucket": self.bucket.name, "key": listed.key, "etag": listed.etag, "sha256": download.sha256}
-        if download.object.version:
-            provenance["version"] = download.object.version
-        return Entry(self._cache_key(listed), stored.md5, stored.size, facts={"object": provenance})
+            return self._download(partition, current, retry=False) if current else None
+        source = SourceObject(self.bucket.name, listed.key, listed.etag, stored.sha256, downloads[0].object.version)
+        start, end = partition_interval(partition)
+        return PartitionEntry(
+            self._cache_key(listed),
+            stored.md5,
+            stored.size,
+            sha256=stored.sha256,
+            start=start,
+            end=end,
+            objects=(source,),
+        )
 
     def _cache_key(self, listed: Object) -> str:
         # `ListObjectsV2` returns no version ids, so the ETag and the size stand for the version.

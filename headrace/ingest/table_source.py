@@ -7,13 +7,15 @@ from importlib.metadata import version
 from typing import Any
 
 import polars as pl
+from msgspec.structs import replace
 
 from headrace.dataset import TableSource
+from headrace.engine.compute import store_partition
 from headrace.engine.result_versions import result_version
 from headrace.ingest.database.read_transaction import ReadTransaction, TableListing
 from headrace.ingest.listing import compute_cache_key
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry
+from headrace.storage.manifest import PartitionEntry
 from headrace.storage.table_store import Lake
 
 
@@ -53,14 +55,13 @@ class TableSnapshot:
         shape = [self.listing.columns, self.source.key, dict(self.libraries), result_version("ingest")]
         return {name: compute_cache_key([shape, self._provenance(name)]) for name in self.listing.partitions}
 
-    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, Entry | None]]:
+    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
         """Read partitions, sorted by key, so that equal rows give equal bytes whatever order the database returns."""
         cache_keys = self.cache_keys
         for partition, rows in self.transaction.read_partitions(self.source, self.listing, partitions):
             frame = parquet.canonical(_to_frame(rows), self.source.key)
-            stored = self.lake.cache.add_bytes(memoryview(parquet.content(frame)), stays=False)
-            provenance = {"query": self._provenance(partition)}
-            yield partition, Entry(cache_keys[partition], stored.md5, stored.size, frame.height, facts=provenance)
+            entry = store_partition(self.lake.cache, frame, partition, cache_keys[partition])
+            yield partition, replace(entry, metadata={"query": self._provenance(partition)})
 
     def _provenance(self, partition: str) -> dict[str, Any]:
         """The query of a partition and its statistics, as the manifest and the cache key hold them."""

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+from msgspec.structs import replace
 
+from headrace.engine.compute import store_partition
 from headrace.label.aggregation import latest_events
 from headrace.label.annotations import SORT_KEYS, Row, TaskKey, TaskState, annotation_schema, latest_states
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 BUFFERED_EVENTS = 20_000
@@ -51,12 +53,12 @@ class AnnotationLogWriter:
         for row in rows:
             by_day.setdefault(row["event_time"].date().isoformat(), []).append(row)
         entries = {day: self._write_partition(day, added) for day, added in by_day.items()}
-        self.manifest = self.manifest.with_partitions({**self.manifest.partitions, **entries})
+        self.manifest = self.manifest.plus(entries)
 
     def changed_partitions(self, before: Manifest) -> tuple[str, ...]:
         """Partitions that received events since the table was `before`."""
         days = sorted(self.manifest.partitions)
-        return tuple(day for day in days if before.lines.get(day) != self.manifest.lines[day])
+        return tuple(day for day in days if before.md5s.get(day) != self.manifest.md5s[day])
 
     def task_states(self, days: Iterable[str], task_ids: Iterable[int]) -> dict[TaskKey, TaskState]:
         """What the table holds of these tasks in these partitions."""
@@ -86,12 +88,12 @@ class AnnotationLogWriter:
     def _read_partition(self, day: str) -> pl.DataFrame:
         return pl.read_parquet(self.lake.cache.fetch(self.manifest.partitions[day].md5))
 
-    def _write_partition(self, day: str, added: list[Row]) -> Entry:
+    def _write_partition(self, day: str, added: list[Row]) -> PartitionEntry:
         frame = pl.DataFrame(added, schema=annotation_schema(self.keys))
         whole = pl.concat([self._read_partition(day), frame]) if day in self.manifest.partitions else frame
         ordered = parquet.canonical(whole, SORT_KEYS)
-        stored = self.lake.cache.add(lambda path: parquet.write(ordered, path))
-        return Entry(stored.md5, stored.md5, stored.size, ordered.height, facts=_statistics(ordered))
+        entry = store_partition(self.lake.cache, ordered, day, "")
+        return replace(entry, cache_key=entry.md5, metadata=_statistics(ordered))
 
 
 def _statistics(frame: pl.DataFrame) -> dict[str, Any]:
@@ -112,5 +114,5 @@ WRITTEN_BY_0_1 = {"newest": "last_task_change", "answers": "annotations", "skipp
 
 def read_statistics(manifest: Manifest) -> list[dict[str, Any]]:
     """Of each partition: `last_task_change`, and numbers of `annotations`, of `skips`, and of `skipped_tasks`."""
-    facts = (entry.facts for entry in manifest.partitions.values())
-    return [{WRITTEN_BY_0_1.get(name, name): value for name, value in fact.items()} for fact in facts]
+    metadata = manifest.entries.column("metadata").values()
+    return [{WRITTEN_BY_0_1.get(name, name): value for name, value in each.items()} for each in metadata]

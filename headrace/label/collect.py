@@ -67,7 +67,7 @@ def collect_annotations(
         annotation_partitions=synced.partitions,
         label_partitions=tuple(stage.built),
         labels=stage.manifest.rows,
-        rejected=sum(entry.facts["rejected"] for entry in stage.manifest.partitions.values()),
+        rejected=sum(entry.metadata["rejected"] for entry in stage.manifest.partitions.values()),
         unknown_tasks=synced.unknown_tasks,
     )
 

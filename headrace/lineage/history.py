@@ -10,7 +10,7 @@ from headrace.storage import git
 from headrace.storage.dvc.cache import read_directory
 from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.files import parse_yaml
-from headrace.storage.manifest import MANIFEST, Manifest
+from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
 
 
@@ -87,13 +87,10 @@ class DatasetRevision:
         return self._manifests[table]
 
     def _read_manifest(self, table: str) -> Manifest:
-        if not self.revision and (self.lake.folder(table) / MANIFEST).exists():
-            return self.lake.manifest(table)
-        if table not in self.directory_md5s:
-            return Manifest(table)
-        cache = self.lake.cache
-        files = read_directory(cache, self.directory_md5s[table])
-        return Manifest.from_bytes(cache.fetch(files[MANIFEST]).read_bytes())
+        visible = None if self.revision else self.lake.visible(table)
+        if visible or table not in self.directory_md5s:
+            return visible or Manifest(table)
+        return self.lake.listed(self.directory_md5s[table]) or Manifest(table)
 
     def resolve_table(self, name: str) -> str:
         """The full name of a table, given that, `<state>/<name>`, or the bare name if only one state has it.

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import to_builtins
+
 from headrace.lineage.history import DatasetRevision, ReleaseHistory, UnknownTableError, format_names
 from headrace.lineage.row_lookup import RowMatch
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 
-RAW_SOURCES = ("object", "query")
+QUERY = "query"
 """Metadata of a raw partition that identifies its source."""
 
 CURRENT, CHANGED, REMOVED = "current", "changed", "removed"
@@ -39,7 +41,7 @@ class LineageNode:
     md5: str
     status: str
     release: str | None
-    entry: Entry | None
+    entry: PartitionEntry | None
     producer: str | None = None
     inputs: tuple["LineageNode", ...] = ()
 
@@ -50,11 +52,15 @@ class LineageNode:
 
     @property
     def source(self) -> dict[str, Any]:
-        """Where the bytes entered the dataset: object, query or annotations. Empty for what was computed."""
-        metadata = self.entry.facts if self.entry else {}
+        """Where the bytes entered the dataset: objects, query or annotations. Empty for what was computed."""
+        if self.entry is None:
+            return {}
+        metadata = self.entry.metadata
         if self.table.startswith("annotations/"):
             return {"annotations": dict(metadata)}
-        return {name: metadata[name] for name in RAW_SOURCES if name in metadata}
+        if self.entry.objects:
+            return {"objects": to_builtins(self.entry.objects)}
+        return {QUERY: metadata[QUERY]} if QUERY in metadata else {}
 
     def walk(self) -> Iterator["LineageNode"]:
         """This node and all that it was computed from, breadth first, each once."""
@@ -72,7 +78,7 @@ class LineageNode:
         key = {"id": self.id, "table": self.table, "partition": self.partition, "md5": self.md5}
         state = {"status": self.status, "release": self.release, "producer": self.producer}
         entry = self.entry
-        content = {"size": entry.size, "rows": entry.rows, "metadata": dict(entry.facts)} if entry else {}
+        content = {"size": entry.size, "rows": entry.rows, "metadata": dict(entry.metadata)} if entry else {}
         return key | state | content | {"source": self.source, "inputs": [node.id for node in self.inputs]}
 
 
@@ -186,7 +192,7 @@ def _find_producer(node: LineageNode, tables: DatasetRevision) -> tuple[str | No
     """
     for table in tables.table_names:
         entry = tables.manifest(table).partitions.get(node.partition)
-        if entry and node.table in entry.beside and entry.beside[node.table].md5 == node.md5:
+        if entry and node.table in entry.companions and entry.companions[node.table].md5 == node.md5:
             return table, entry.inputs
     return None, {}
 
@@ -213,7 +219,7 @@ def _index_readers(tables: DatasetRevision) -> dict[tuple[str, str, str], list[t
     for table in tables.table_names:
         for partition, entry in tables.manifest(table).partitions.items():
             outputs = [(table, partition, entry.md5)]
-            outputs += [(other, partition, side.md5) for other, side in entry.beside.items()]
+            outputs += [(other, partition, side.md5) for other, side in entry.companions.items()]
             for input_table, names in entry.inputs.items():
                 for name, md5 in names.items():
                     readers[input_table, name, md5].extend(outputs)

@@ -12,7 +12,7 @@ from headrace.maintenance.integrity import ObjectDamage
 from headrace.maintenance.references import WORKSPACE
 from headrace.project import graph
 from headrace.project.loading import dataset_names, load_dataset
-from headrace.storage.manifest import MANIFEST, Entry
+from headrace.storage.manifest import PartitionEntry, is_manifest_file
 from headrace.storage.table_store import Lake
 
 
@@ -27,7 +27,7 @@ class ObjectProvenance:
     revision: str
     stage: Stage
     partition: str
-    entry: Entry
+    entry: PartitionEntry
 
 
 def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
@@ -42,8 +42,8 @@ def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
         fingerprint = stage_fingerprint(computation.stage, lake.root)
         entry = computation.entry
         # Only a computation with the recorded cache key can give the recorded bytes.
-        if memo_key(fingerprint.key, computation.partition, entry.inputs) == entry.memo:
-            stale = Stale(computation.partition, entry.memo, entry.inputs, ("lost",))
+        if memo_key(fingerprint.key, computation.partition, entry.inputs) == entry.cache_key:
+            stale = Stale(computation.partition, entry.cache_key, entry.inputs, ("lost",))
             return _check_recomputed(computation, build(computation.stage, stale, fingerprint, lake), damage)
     if computations:
         first = computations[0]
@@ -55,9 +55,9 @@ def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
     raise ObjectLostError(f"{_describe_loss(damage)} {_advise(damage)}")
 
 
-def _check_recomputed(computation: ObjectProvenance, entry: Entry, damage: ObjectDamage) -> str:
+def _check_recomputed(computation: ObjectProvenance, entry: PartitionEntry, damage: ObjectDamage) -> str:
     stage, partition = computation.stage, computation.partition
-    md5s = {part.md5 for part in (entry, *entry.beside.values())}
+    md5s = {file.md5 for file in entry.files}
     if damage.md5 not in md5s:
         raise ObjectLostError(
             f"{_describe_loss(damage)} {stage.table} {partition} was recomputed, but the result has other hashes:"
@@ -70,7 +70,7 @@ def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvena
     """Every computation that wrote the object, from the manifests of the releases that reference it."""
     for reference in damage.references:
         parts = reference.path.split("/")  # data/<state>/<dataset>/<name>/<file>
-        if len(parts) < 5 or parts[2] not in dataset_names() or parts[4] == MANIFEST:  # noqa: PLR2004
+        if len(parts) < 5 or parts[2] not in dataset_names() or _is_manifest(parts):  # noqa: PLR2004
             continue
         _, state, dataset, name, *_ = parts
         for stage in graph.dataset_stages(load_dataset(dataset)):
@@ -81,8 +81,12 @@ def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvena
 def _find_entries(lake: Lake, stage: Stage, revision: str, md5: str) -> Iterator[ObjectProvenance]:
     manifest = lake.manifest(stage.table) if revision == WORKSPACE else lake.recorded(stage.table, revision)
     for partition, entry in manifest.partitions.items() if manifest else ():
-        if md5 in {part.md5 for part in (entry, *entry.beside.values())}:
+        if md5 in {file.md5 for file in entry.files}:
             yield ObjectProvenance(revision, stage, partition, entry)
+
+
+def _is_manifest(parts: list[str]) -> bool:
+    return is_manifest_file("/".join(parts[4:]))
 
 
 def _describe_loss(damage: ObjectDamage) -> str:
@@ -93,7 +97,7 @@ def _describe_loss(damage: ObjectDamage) -> str:
 def _advise(damage: ObjectDamage) -> str:
     path = damage.paths[0]
     parts = path.split("/")
-    if parts[:2] == ["data", "raw"] and len(parts) == 5 and parts[4] != MANIFEST:  # noqa: PLR2004
+    if parts[:2] == ["data", "raw"] and len(parts) == 5 and not _is_manifest(parts):  # noqa: PLR2004
         partition = parts[4].split(".")[0]
         return (
             f"{path} is raw data: if the source still has it, `headrace ingest {parts[2]} --table {parts[3]}"
@@ -103,7 +107,7 @@ def _advise(damage: ObjectDamage) -> str:
         return (
             f"{path} comes from Label Studio: run `headrace label collect {parts[2]}`, then `headrace doctor --repair`."
         )
-    if path.endswith(MANIFEST) or damage.md5.endswith(".dir"):
+    if _is_manifest(parts) or damage.md5.endswith(".dir"):
         return (
             f"{path} lists the files of a table. Run `headrace doctor --repair` in a clone that still has it; otherwise"
             " make a new release of the table: `headrace run`, then `headrace release`."

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -18,7 +19,17 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.files import parse_yaml
-from headrace.storage.manifest import MANIFEST, Entry, Manifest
+from headrace.storage.manifest import (
+    FORMAT_1_FILE,
+    HEAD_FILE,
+    ChunkReference,
+    DamagedManifestError,
+    Manifest,
+    PartitionEntry,
+    damaged_manifest,
+    decode_entry,
+    parse_manifest,
+)
 from headrace.storage.s3.errors import ObjectUnreadableError
 from headrace.storage.table_store import Lake
 
@@ -65,7 +76,7 @@ class ReferencedObjects:
         for manifest in read_workspace_manifests(lake):
             collected.sizes.update(manifest.objects)
         for entry in read_journals(lake):
-            collected.sizes.update({part.md5: part.size for part in (entry, *entry.beside.values())})
+            collected.sizes.update({file.md5: file.size for file in entry.files})
         for md5, references in collected.outs.items():
             collected.sizes.setdefault(md5, None)
             if any(reference.revision != WORKSPACE for reference in references):
@@ -84,13 +95,26 @@ class ReferencedObjects:
             self.released.update(files.values())
         # A directory object has no sizes; the manifest in it has. Consecutive releases share most partitions, so the
         # manifest is read only if it can add a size.
-        if any(self.sizes.get(name) is None for path, name in files.items() if path != MANIFEST):
-            text = read_verified(cache, files[MANIFEST]) if MANIFEST in files else None
-            if text:
-                self.sizes[files[MANIFEST]] = len(text)
-                self.sizes.update(Manifest.from_bytes(text).objects)
+        if any(self.sizes.get(name) is None for name in files.values()):
+            self._add_sizes(cache, files)
         for name in files.values():
             self.sizes.setdefault(name, None)
+
+    def _add_sizes(self, cache: Cache, files: Mapping[str, str]) -> None:
+        """The sizes that the manifest of a directory records, as far as it is intact."""
+        head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
+        content = read_verified(cache, head) if head else None
+        if not head or content is None:
+            return
+        self.sizes[head] = len(content)
+        manifest = parse_manifest(content, partial(_read_chunk, cache), head)
+        for chunk in manifest.entries.chunks:
+            if self.sizes.get(chunk.reference.md5) is None:  # consecutive releases share most chunks
+                self.sizes[chunk.reference.md5] = chunk.reference.size
+                with suppress(DamagedManifestError):
+                    self.sizes.update(zip(chunk.column("md5").values(), chunk.column("size").values(), strict=True))
+        if not manifest.entries.chunks:
+            self.sizes.update(manifest.objects)
 
     def locate(self, lake: Lake, md5s: Iterable[str]) -> dict[str, list[ObjectReference]]:
         """Where each of these objects is referenced.
@@ -122,21 +146,22 @@ def tagged_revisions(lake: Lake) -> dict[str, str]:
 
 def read_workspace_manifests(lake: Lake) -> Iterator[Manifest]:
     """The manifest of every table in the workspace, of all datasets."""
-    for path in sorted((lake.root / "data").glob(f"*/*/*/{MANIFEST}")):
-        yield Manifest.at(path)
+    for table in lake.tables("*"):
+        if manifest := lake.visible(table):
+            yield manifest
 
 
-def read_journals(lake: Lake) -> Iterator[Entry]:
+def read_journals(lake: Lake) -> Iterator[PartitionEntry]:
     """Entries that an unfinished run has computed and not yet published in a manifest."""
     for path in sorted((lake.root / ".headrace" / "journal").glob("*.jsonl")):
         yield from parse_journal(path.read_bytes())
 
 
-def parse_journal(content: bytes) -> Iterator[Entry]:
+def parse_journal(content: bytes) -> Iterator[PartitionEntry]:
     """Entries of one journal. A crash can truncate the last line, which is skipped."""
     for line in content.splitlines():
         with suppress(ValueError):
-            yield Entry.from_line(line)
+            yield decode_entry(line)
 
 
 def read_verified(cache: Cache, md5: str) -> bytes | None:
@@ -149,6 +174,13 @@ def read_verified(cache: Cache, md5: str) -> bytes | None:
         if found and has_md5(content := cache.remote.bucket.read(found), md5):
             return content
     return None
+
+
+def _read_chunk(cache: Cache, reference: ChunkReference) -> bytes:
+    content = read_verified(cache, reference.md5)
+    if content is None:
+        raise damaged_manifest(reference.md5, "it is neither in the cache nor on the remote with this md5")
+    return content
 
 
 def has_md5(content: bytes, md5: str) -> bool:

@@ -17,7 +17,7 @@ from headrace.maintenance.recompute import recompute_object
 from headrace.maintenance.references import WORKSPACE
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.objects import directory_bytes, md5_of
-from headrace.storage.manifest import MANIFEST, Manifest
+from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE, is_manifest_file
 from headrace.storage.s3.errors import ObjectUnreadableError
 from headrace.storage.table_store import Lake
 
@@ -50,7 +50,7 @@ def _repair_order(damage: ObjectDamage) -> tuple[bool, bool, str]:
     path = min(damage.paths, default="")
     states = ("/raw/", "/annotations/", "/validated/", "/rejected/", "/features/", "/labels/")
     state = next((str(number) for number, state in enumerate(states) if state in f"/{path}"), "9")
-    return not damage.md5.endswith(".dir"), not path.endswith(MANIFEST), state + path
+    return not damage.md5.endswith(".dir"), not _is_manifest(path), state + path
 
 
 def _repair_object(lake: Lake, damage: ObjectDamage) -> RepairResult:
@@ -114,14 +114,22 @@ def _from_workspace(lake: Lake, damage: ObjectDamage) -> Iterator[WriteCopy]:
     for path in (lake.root / name for name in damage.paths):
         if path.is_file():
             yield lambda target, path=path: shutil.copyfile(path, target)  # type: ignore[misc]
-        elif damage.md5.endswith(".dir") and (path / MANIFEST).exists():
-            yield lambda target, path=path: target.write_bytes(_build_directory(path))  # type: ignore[misc]
+        elif damage.md5.endswith(".dir") and (directory := _build_directory(lake, path)):
+            yield lambda target, directory=directory: target.write_bytes(directory)  # type: ignore[misc]
 
 
-def _build_directory(folder: Path) -> bytes:
-    """The directory object of a table, from its manifest."""
-    manifest = Manifest.at(folder / MANIFEST)
-    return directory_bytes({**manifest.files, MANIFEST: md5_of(folder / MANIFEST)})
+def _build_directory(lake: Lake, folder: Path) -> bytes | None:
+    """The directory object of a table, from its manifest in the workspace; None if there is none."""
+    manifest = lake.visible(folder.relative_to(lake.root / "data").as_posix())
+    if manifest is None:
+        return None
+    is_format_1 = not (folder / HEAD_FILE).exists()
+    files = {FORMAT_1_FILE: md5_of(folder / FORMAT_1_FILE)} if is_format_1 else manifest.to_files().md5s
+    return directory_bytes({**manifest.files, **files})
+
+
+def _is_manifest(path: str) -> bool:
+    return is_manifest_file("/".join(path.split("/")[4:]))  # data/<state>/<dataset>/<name>/<file>
 
 
 # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it

@@ -15,7 +15,6 @@ from headrace.errors import TransientError
 from headrace.maintenance.references import parse_journal
 from headrace.project import locks
 from headrace.storage import git
-from headrace.storage.manifest import MANIFEST, Manifest
 from headrace.storage.s3.multipart import abandon, unfinished
 from headrace.storage.table_store import Lake
 
@@ -159,9 +158,9 @@ def _find_journals(lake: Lake) -> Iterator[StaleFile]:
 
 def _is_complete(lake: Lake, table: str, path: Path) -> bool:
     """Whether the table's manifest has every entry of the journal."""
-    manifest = lake.folder(table) / MANIFEST
-    cache_keys = set(Manifest.at(manifest).memos.values()) if manifest.exists() else set()
-    return path.exists() and all(entry.memo in cache_keys for entry in parse_journal(path.read_bytes()))
+    visible = lake.visible(table)
+    cache_keys = set(visible.cache_keys.values()) if visible else set()
+    return path.exists() and all(entry.cache_key in cache_keys for entry in parse_journal(path.read_bytes()))
 
 
 def _find_temporaries(lake: Lake) -> Iterator[StaleFile]:

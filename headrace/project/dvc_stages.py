@@ -20,7 +20,7 @@ from headrace.project.engine_lock import EngineLock, lock_params
 from headrace.project.loading import DatasetError, load_datasets
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.files import dump_yaml, load_yaml, write_whole
-from headrace.storage.manifest import MANIFEST
+from headrace.storage.manifest import HEAD_FILE
 from headrace.storage.table_store import Lake
 
 COMMAND = "headrace"
@@ -53,7 +53,7 @@ def stage_name(stage: Stage) -> str:
 def dvc_stage(stage: Stage, root: Path) -> dict[str, Any]:
     """The stage's entry in `dvc.yaml`."""
     code = stage_code(stage, root)
-    manifests = (f"data/{table}/{MANIFEST}" for table in stage.reads)
+    manifests = (f"data/{table}/{HEAD_FILE}" for table in stage.reads)
     entry = {
         "cmd": f"{COMMAND} {SUBCOMMANDS.get(stage.verb, stage.verb)} {stage.dataset} --table {stage.name}",
         "deps": sorted((*manifests, *code.files)),

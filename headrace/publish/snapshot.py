@@ -98,7 +98,7 @@ class Snapshot:
 
     def _span(self, made: Manifest, name: str) -> Span | None:
         """What the manifest tells of a partition's times, or its file where an older one does not: no row is read."""
-        told = made.partitions[name].facts.get(SPAN) or self._footer(made, name)
+        told = made.partitions[name].metadata.get(SPAN) or self._footer(made, name)
         if not told:
             return None
         first, last, known = (moment(told[time]) for time in ("first", "last", "known"))

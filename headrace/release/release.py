@@ -19,7 +19,7 @@ from headrace.project.locks import lock_tables
 from headrace.storage import git
 from headrace.storage.dvc.lock import read_lock, recorded_outs, write_lock, write_pointer
 from headrace.storage.dvc.push import PushResult, push_objects
-from headrace.storage.manifest import MANIFEST, Manifest
+from headrace.storage.manifest import HEAD_FILE, Manifest
 from headrace.storage.table_store import Lake
 
 
@@ -133,17 +133,17 @@ def audit(dataset: Dataset, lake: Lake) -> None:
                 f" {waiting[0]} first. `headrace plan {dataset.name}` shows why; `headrace run {dataset.name}` brings"
                 " them up to date."
             )
-        beside = [table for table in stage.beside if lake.manifest(table).lines != plan.tables()[table].lines]
+        beside = [table for table in stage.beside if lake.manifest(table).entries != plan.tables()[table].entries]
         if beside:
             raise TablesBehindError(
                 f"{beside[0]}: expected the partitions that were computed with {stage.table}, found others."
                 f" `headrace run {dataset.name}` shows them."
             )
         for name, entry in plan.keep.items() if stage.verb == "validate" else ():
-            if entry.facts["rows_in"] != (entry.rows or 0) + entry.facts["rejected"]:
+            if entry.metadata["rows_in"] != (entry.rows or 0) + entry.metadata["rejected"]:
                 raise AuditError(
-                    f"{stage.table} {name}: {entry.facts['rows_in']:,} rows came in, but {entry.rows:,} accepted and"
-                    f" {entry.facts['rejected']:,} rejected do not add up to that. Nothing was released."
+                    f"{stage.table} {name}: {entry.metadata['rows_in']:,} rows came in, but {entry.rows:,} accepted and"
+                    f" {entry.metadata['rejected']:,} rejected do not add up to that. Nothing was released."
                 )
 
 
@@ -156,9 +156,9 @@ def _refuse_poor_labels(dataset: Dataset, lake: Lake, differences: Mapping[str, 
 
 
 def _show_all(dataset: Dataset, lake: Lake) -> None:
-    """Write the manifests of tables without partitions: `dvc.lock` records every table that a stage computes."""
+    """Write missing manifests, also in place of those of format 1: `dvc.lock` records every table of a stage."""
     for table in _tables(dataset, lake):
-        if not (lake.folder(table) / MANIFEST).exists():
+        if not (lake.folder(table) / HEAD_FILE).exists():
             lake.commit(lake.manifest(table))
 
 

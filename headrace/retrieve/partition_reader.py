@@ -18,10 +18,9 @@ from headrace.retrieve.asof import Bools, Int64s
 from headrace.retrieve.errors import UnknownReleaseError, UnreadablePartitionError
 from headrace.retrieve.hash_cache import hash_cache_of
 from headrace.storage import git
-from headrace.storage.dvc.cache import read_directory
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.files import parse_yaml
-from headrace.storage.manifest import MANIFEST, Manifest
+from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
 
 WORKSPACE = ""
@@ -60,11 +59,7 @@ def manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) -> di
     if missing:
         there = ", ".join(sorted(outs)) or "nothing"
         raise UnknownReleaseError(f"Release {release} has no table {missing[0]}: its dvc.lock records {there}.")
-    return {table: _recorded(lake, outs[f"data/{table}"]) for table in tables}
-
-
-def _recorded(lake: Lake, folder: str) -> Manifest:
-    return Manifest.from_bytes(lake.cache.fetch(read_directory(lake.cache, folder)[MANIFEST]).read_bytes())
+    return {table: lake.listed(outs[f"data/{table}"]) or Manifest(table) for table in tables}
 
 
 def _outs(root: Path, release: str) -> dict[str, str]:

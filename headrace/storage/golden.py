@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from headrace.errors import HeadraceError
-from headrace.storage.parquet_encoding import encode
+from headrace.storage.parquet_encoding import arrow_table, encode, numbered_table
 
 FILE = "golden.json"
 
@@ -54,8 +54,8 @@ def recorded() -> dict[str, Any]:
 def golden_hash() -> str:
     """SHA-256 of the golden tables, as the writer installed here writes them."""
     digest = hashlib.sha256()
-    for frame in (_every_type(), _many_rows()):
-        digest.update(encode(frame))
+    for table in (numbered_table(_every_type()), arrow_table(_many_rows())):
+        digest.update(encode(table))
     return digest.hexdigest()
 
 

@@ -1,111 +1,386 @@
 """Manifests: the partitions of a table and what made each. Versioned with the data, they are its lineage.
 
-A partition is a line, and stays text until somebody asks for its entry: one that did not change is carried over as it
-is, and its hash or memo key is a slice of it.
+Format 2 is a folder `_manifest/` in the table's folder; readers of folders skip names that begin with `_`:
+
+- `head.json`: the table, its fingerprint, the schemas of its Parquet files, and the list of chunks with their hashes.
+- `<month>.<md5>.json`: a chunk, one line per partition that starts in that month (`static` for those that stand for no
+  time). A chunk never changes; one that lost or gained nothing is carried over without being read. So a new day writes
+  one chunk and the head, and a reader of an old head finds the chunks that it names.
+
+Format 1 (up to 0.2) was one file `manifest.json` with one line per partition. It is read, and never written.
+
+All that knows how a manifest is laid out is in this module.
 """
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeVar
 
-import orjson
+import msgspec
+from msgspec import Raw
 
-MANIFEST = "manifest.json"
+from headrace.errors import HeadraceError
+from headrace.storage.field_ids import Schema
+from headrace.storage.partition_names import check_partition_names, chunk_name, partition_interval
+
+T = TypeVar("T")
+
+FORMAT = 2
+FOLDER = "_manifest"
+HEAD_FILE = f"{FOLDER}/head.json"
+FORMAT_1_FILE = "manifest.json"
+
+RETAINED_BYTES = 64 << 20
+"""Chunks of a manifest up to this size stay in memory; those of a larger one are read again when they are needed."""
+
+Load = Callable[["ChunkReference"], bytes]
+"""Reads the bytes of a chunk, and raises if they are not those that the reference names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class DamagedManifestError(HeadraceError):
+    """A manifest, or a chunk of one, is not what was written."""
+
+
+class ManifestFormatError(HeadraceError):
+    """A manifest was written by a later version of Headrace."""
+
+
+class SourceObject(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An object that a raw partition was read from.
+
+    Attributes:
+        bucket: Its bucket, or `file:` and a path.
+        key: Its key.
+        etag: Its ETag when it was listed.
+        sha256: Hash of its bytes.
+        version: Its version, in a bucket that keeps versions.
+    """
+
+    bucket: str
+    key: str
+    etag: str
+    sha256: str | None = None
+    version: str | None = None
+
+
+class PartitionEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One partition of a table.
 
     Attributes:
-        memo: Memo key: equal key, nothing to do.
+        cache_key: Hash of what it is computed from: an equal key means that there is nothing to do.
         md5: Hash of the file's bytes, and its name in the cache and on the remote.
         size: Bytes.
         rows: Rows in the file; None for raw bytes, which nobody has counted yet.
+        sha256: Second hash of the file's bytes: an md5 can be forged. None in manifests of format 1.
+        schema: Hash of the schema of its Parquet file, which the manifest's `schemas` has.
+        profile: Hash of the object that holds its profile.
+        start: Start of its time interval (UTC); None for a static name.
+        end: End of its time interval, exclusive.
+        objects: The objects that a raw partition was read from.
         inputs: Table → partition → md5 of everything it was computed from; empty for raw partitions.
-        facts: What else is known: rows in and rejected, the checks that failed, the object or query it came from.
-        beside: Table → entry of what the same computation made for the tables beside this one.
+        metadata: What else is known: rows in and rejected, the checks that failed, the query it came from.
+        companions: Table → entry of what the same computation wrote to the tables beside this one.
     """
 
-    memo: str
+    cache_key: str
     md5: str
     size: int
     rows: int | None = None
-    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    beside: Mapping[str, "Entry"] = field(default_factory=dict)
+    sha256: str | None = None
+    schema: str | None = None
+    profile: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    objects: tuple[SourceObject, ...] = ()
+    inputs: Mapping[str, Mapping[str, str]] = {}  # noqa: RUF012  msgspec gives each entry a dict of its own
+    metadata: Mapping[str, Any] = {}  # noqa: RUF012
+    companions: "Mapping[str, PartitionEntry]" = {}  # noqa: RUF012
 
-    def to_line(self) -> str:
-        """Canonical JSON: the file first, then how it came about; nothing that is empty."""
-        file = {"rows": self.rows, "size": self.size, "md5": self.md5, "memo": self.memo}
-        beside = {table: orjson.Fragment(entry.to_line()) for table, entry in self.beside.items()}
-        nested = {"facts": self.facts, "inputs": self.inputs, "beside": beside}
-        told: dict[str, Any] = {name: value for name, value in file.items() if value is not None}
-        told |= {name: orjson.Fragment(_sorted(value)) for name, value in nested.items() if value}
-        return orjson.dumps(told).decode()
+    @property
+    def files(self) -> tuple["PartitionEntry", ...]:
+        """This entry and its companions: every file that the computation wrote."""
+        return self, *self.companions.values()
+
+
+def encode_entry(entry: PartitionEntry) -> bytes:
+    """The entry as one line of canonical JSON, without empty fields."""
+    return _ENCODER.encode(entry)
+
+
+def decode_entry(line: bytes) -> PartitionEntry:
+    """The entry that a line of canonical JSON, also one of format 1, holds.
+
+    Raises:
+        ValueError: The line is torn.
+    """
+    try:
+        return _ENTRY.decode(line)
+    except msgspec.ValidationError:
+        return _ENTRY_1.decode(line).upgraded()
+
+
+class ChunkReference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A chunk, as the head lists it.
+
+    Attributes:
+        name: Month, or `static`.
+        md5: Hash of the chunk's bytes, and its name in the cache and on the remote.
+        sha256: Second hash of its bytes.
+        size: Its bytes.
+        partitions: Number of partitions in it.
+        rows: Their rows, as far as they are counted.
+        bytes: Their bytes.
+        schemas: Hashes of their schemas.
+        profile: Hash of the object that holds their merged profile.
+    """
+
+    name: str
+    md5: str
+    sha256: str
+    size: int
+    partitions: int
+    rows: int
+    bytes: int
+    schemas: tuple[str, ...] = ()
+    profile: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Path of its file, relative to the table's folder."""
+        return f"{FOLDER}/{self.name}.{self.md5}.json"
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    format: int
+    table: str
+    suffix: str
+    code: Mapping[str, str]
+    params: Mapping[str, Any]
+    libraries: Mapping[str, str]
+    result_version: int
+    schemas: Mapping[str, Schema]
+    chunks: tuple[ChunkReference, ...]
+
+
+class Chunk:
+    """The partitions of one month, which are read when they are needed."""
+
+    def __init__(self, reference: ChunkReference, load: Load, table: str, *, is_retained: bool = True) -> None:
+        """A chunk of `table` that `load` reads."""
+        self.reference = reference
+        self.table = table
+        self.is_retained = is_retained
+        self._load = load
+        self._content: bytes | None = None
+        self._columns: dict[str, dict[str, Any]] = {}
 
     @classmethod
-    def from_line(cls, line: str | bytes) -> "Entry":
-        """The entry that `to_line` gave.
+    def build(cls, name: str, lines: Mapping[str, Raw], table: str) -> "Chunk":
+        """The chunk with these partitions.
 
         Raises:
-            ValueError: The line is torn.
+            PartitionNameError: A name is not valid.
         """
-        return cls.from_dict(orjson.loads(line))
+        check_partition_names(lines, table)
+        order = sorted(lines)
+        body = b",\n".join(msgspec.json.encode(partition) + b":" + bytes(lines[partition]) for partition in order)
+        content = b"{\n" + body + b"\n}\n"
+        facts = [_SUMMARY.decode(lines[partition]) for partition in order]
+        reference = ChunkReference(
+            name,
+            hashlib.md5(content, usedforsecurity=False).hexdigest(),
+            hashlib.sha256(content).hexdigest(),
+            len(content),
+            len(order),
+            sum(fact.rows or 0 for fact in facts),
+            sum(fact.size for fact in facts),
+            tuple(sorted({fact.schema for fact in facts if fact.schema})),
+        )
+        return cls(reference, lambda _reference: content, table)
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of its file."""
+        if self._content is not None:
+            return self._content
+        content = self._load(self.reference)
+        if self.is_retained:
+            self._content = content
+        return content
+
+    @cached_property
+    def lines(self) -> dict[str, Raw]:
+        """Partition → its entry as JSON."""
+        return self._decode(_LINES)
+
+    def column(self, name: str) -> dict[str, Any]:
+        """Partition → one field of its entry, in one pass over the bytes."""
+        if name not in self._columns:
+            rows = self._decode(_COLUMNS[name])
+            self._columns[name] = {partition: row.value for partition, row in rows.items()}
+        return self._columns[name]
+
+    def _decode(self, decoder: "msgspec.json.Decoder[dict[str, T]]") -> dict[str, T]:
+        try:
+            decoded = decoder.decode(self.content)
+        except msgspec.MsgspecError as error:
+            raise damaged_manifest(f"{self.table}/{self.reference.path}", str(error)) from None
+        check_partition_names(decoded, self.table)
+        return decoded
+
+
+class LazyEntries(Mapping[str, PartitionEntry]):
+    """Partition → entry: chunks that are read when they are needed, less some partitions, and others in their place."""
+
+    def __init__(
+        self,
+        chunks: Iterable[Chunk] = (),
+        removed: Collection[str] = (),
+        added: Mapping[str, Raw] | None = None,
+        schemas: Mapping[str, Schema] | None = None,
+    ) -> None:
+        """These chunks less `removed`, and `added`; no partition is in both."""
+        self.chunks = tuple(chunks)
+        self.removed = frozenset(removed)
+        self.added = dict(added or {})
+        self.schemas = dict(schemas or {})
 
     @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> "Entry":
-        """The entry of which JSON kept this."""
-        if "beside" not in found:
-            return cls(**found)
-        return cls(**{**found, "beside": {table: cls(**entry) for table, entry in found["beside"].items()}})
-
-
-class Partitions(Mapping[str, Entry]):
-    """Partition → entry, each a line until it is asked for."""
-
-    def __init__(self, lines: Mapping[str, str]) -> None:
-        self.lines = lines
-
-    @classmethod
-    def of(cls, entries: Mapping[str, Entry]) -> "Partitions":
-        """These entries as lines."""
-        if isinstance(entries, Partitions):
+    def of(cls, entries: Mapping[str, PartitionEntry]) -> "LazyEntries":
+        """These entries."""
+        if isinstance(entries, LazyEntries):
             return entries
-        return cls({name: entry.to_line() for name, entry in entries.items()})
+        return cls(added={name: Raw(encode_entry(entry)) for name, entry in entries.items()})
 
-    def __getitem__(self, partition: str) -> Entry:
-        """The entry of a partition."""
-        return _entry(self.lines[partition])
+    def column(self, name: str) -> dict[str, Any]:
+        """Partition → one field of its entry, in the order of partitions."""
+        values: dict[str, Any] = {}
+        for chunk in self.chunks:
+            values |= chunk.column(name)
+        for partition in self.removed:
+            del values[partition]
+        values |= {partition: _FIELDS[name].decode(line).value for partition, line in self.added.items()}
+        return dict(sorted(values.items())) if self.added or len(self.chunks) > 1 else values
+
+    @cached_property
+    def md5s(self) -> dict[str, str]:
+        """Partition → hash of its bytes."""
+        return self.column("md5")
+
+    @cached_property
+    def cache_keys(self) -> dict[str, str]:
+        """Partition → cache key."""
+        return self.column("cache_key")
+
+    @cached_property
+    def _chunk_of(self) -> dict[str, Chunk]:
+        return {partition: chunk for chunk in self.chunks for partition in chunk.column("md5")}
+
+    def line(self, partition: str) -> Raw | None:
+        """The entry as JSON; None if there is no such partition."""
+        if partition in self.added:
+            return self.added[partition]
+        if partition in self.removed or partition not in self._chunk_of:
+            return None
+        return self._chunk_of[partition].lines[partition]
+
+    def select(self, partitions: Collection[str]) -> "LazyEntries":
+        """Those of these partitions that there are."""
+        kept = set(partitions)
+        removed = self.removed | (self.md5s.keys() - kept - self.added.keys())
+        added = {name: line for name, line in self.added.items() if name in kept}
+        return LazyEntries(self.chunks, removed, added, self.schemas)
+
+    def with_lines(self, lines: Mapping[str, Raw], schemas: Mapping[str, Schema] | None = None) -> "LazyEntries":
+        """These entries, with others in the place of those of the same names."""
+        if not lines:
+            return self
+        removed = self.removed | (lines.keys() & self._chunk_of.keys())
+        return LazyEntries(self.chunks, removed, self.added | dict(lines), {**self.schemas, **(schemas or {})})
+
+    def __or__(self, other: Mapping[str, PartitionEntry]) -> "LazyEntries":
+        """These entries, with the others in the place of those of the same names."""
+        more = LazyEntries.of(other)
+        if not self:
+            return more
+        if self.chunks != more.chunks:
+            return self.with_lines(more.lines, more.schemas)
+        stored = self._chunk_of.keys()
+        own = {name: line for name, line in self.added.items() if name not in stored or name in more.removed}
+        added = own | more.added
+        removed = (self.removed & more.removed) | (added.keys() & stored)
+        return LazyEntries(self.chunks, removed, added, self.schemas | more.schemas)
+
+    @property
+    def lines(self) -> dict[str, Raw]:
+        """Partition → its entry as JSON."""
+        lines = {name: line for chunk in self.chunks for name, line in chunk.lines.items() if name not in self.removed}
+        return lines | self.added
+
+    def to_chunks(self, table: str) -> list[Chunk]:
+        """The chunks, those that lost or gained nothing as they were.
+
+        Raises:
+            PartitionNameError: The name of an added partition is not valid.
+        """
+        gained: dict[str, dict[str, Raw]] = {}
+        for partition, line in self.added.items():
+            gained.setdefault(chunk_name(_SUMMARY.decode(line).start), {})[partition] = line
+        chunks = []
+        for chunk in self.chunks:
+            new = gained.pop(chunk.reference.name, {})
+            lost = self.removed & chunk.column("md5").keys() if self.removed else ()
+            if not new and not lost:
+                chunks.append(chunk)
+                continue
+            lines = {name: line for name, line in chunk.lines.items() if name not in lost} | new
+            if lines:
+                chunks.append(Chunk.build(chunk.reference.name, lines, table))
+        chunks += [Chunk.build(name, lines, table) for name, lines in gained.items()]
+        return sorted(chunks, key=lambda chunk: chunk.reference.name)
+
+    def __getitem__(self, partition: str) -> PartitionEntry:
+        line = self.line(partition)
+        if line is None:
+            raise KeyError(partition)
+        return _ENTRY.decode(line)
 
     def __iter__(self) -> Iterator[str]:
-        """The names."""
-        return iter(self.lines)
+        return iter(self.md5s)
 
     def __len__(self) -> int:
-        """How many there are."""
-        return len(self.lines)
+        return sum(chunk.reference.partitions for chunk in self.chunks) - len(self.removed) + len(self.added)
 
     def __contains__(self, partition: object) -> bool:
-        """Whether there is one of that name."""
-        return partition in self.lines
+        return partition in self.md5s
 
     def __eq__(self, other: object) -> bool:
-        """Whether the same partitions have the same entries."""
-        return self.lines == other.lines if isinstance(other, Partitions) else super().__eq__(other)
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.lines == LazyEntries.of(other).lines
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __or__(self, other: Mapping[str, Entry]) -> "Partitions":
-        """These, and the others instead where a name is in both."""
-        return Partitions({**self.lines, **Partitions.of(other).lines})
+    def __repr__(self) -> str:
+        return f"LazyEntries({len(self)} partitions)"
 
-    def beside(self, table: str) -> dict[str, Entry]:
-        """Entries of the table beside this one, where there are any."""
-        some = (name for name, line in self.lines.items() if '"beside":' in line)
-        return {name: self[name].beside[table] for name in some if table in self[name].beside}
+    def files_of_unknown_schemas(self) -> dict[str, str]:
+        """Hash of each schema that is not known → md5 of a file that has it."""
+        added = [_SUMMARY.decode(line) for line in self.added.values()]
+        return {item.schema: item.md5 for item in added if item.schema and item.schema not in self.schemas}
+
+    def with_schemas(self, schemas: Mapping[str, Schema]) -> "LazyEntries":
+        """The same entries, with these schemas known too."""
+        return LazyEntries(self.chunks, self.removed, self.added, {**self.schemas, **schemas})
+
+    def companions(self, table: str) -> "LazyEntries":
+        """Entries of a table beside this one, where there are any."""
+        return LazyEntries.of(
+            {name: beside[table] for name, beside in self.column("companions").items() if table in beside}
+        )
 
 
 @dataclass(frozen=True)
@@ -128,104 +403,236 @@ class Manifest:
     params: Mapping[str, Any] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
     result_version: int = 0
-    partitions: Mapping[str, Entry] = field(default_factory=dict)
-
-    def to_bytes(self) -> bytes:
-        """Canonical JSON, a partition a line."""
-        head = ",\n".join(f'"{name}":{_sorted(getattr(self, name)).decode()}' for name in HEAD)
-        lines = ",\n".join([f'"{partition}": {self.lines[partition]}' for partition in sorted(self.lines)])
-        return f"{{{head}{BEGIN}{lines}{END}".encode()
-
-    @classmethod
-    def from_bytes(cls, text: bytes) -> "Manifest":
-        """The manifest that `to_bytes` wrote."""
-        return _parsed(text)
-
-    @classmethod
-    def at(cls, path: Path) -> "Manifest":
-        """The manifest that lies at `path`: a file that is replaced, never written over."""
-        found = path.stat()
-        return _read(path, (found.st_ino, found.st_mtime_ns, found.st_size))
+    partitions: Mapping[str, PartitionEntry] = field(default_factory=dict)
 
     @cached_property
-    def lines(self) -> Mapping[str, str]:
-        """Partition → line."""
-        return Partitions.of(self.partitions).lines
-
-    @cached_property
-    def md5s(self) -> dict[str, str]:
-        """Partition → hash of its bytes."""
-        return {partition: _told(line, MD5) for partition, line in self.lines.items()}
+    def entries(self) -> LazyEntries:
+        """The partitions, decoded only where somebody asks for them."""
+        return LazyEntries.of(self.partitions)
 
     @property
-    def files(self) -> dict[str, str]:
-        """File name → hash of its bytes."""
-        return {partition + self.suffix: md5 for partition, md5 in self.md5s.items()}
+    def schemas(self) -> Mapping[str, Schema]:
+        """Hash → schema of the Parquet files that have it."""
+        return self.entries.schemas
 
-    @cached_property
-    def memos(self) -> dict[str, str]:
-        """Partition → memo key."""
-        return {partition: _told(line, MEMO) for partition, line in self.lines.items()}
+    @property
+    def md5s(self) -> dict[str, str]:
+        """Partition → hash of its bytes."""
+        return self.entries.md5s
+
+    @property
+    def cache_keys(self) -> dict[str, str]:
+        """Partition → cache key."""
+        return self.entries.cache_keys
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Partition → bytes."""
-        return {partition: int(_told(line, SIZE)) for partition, line in self.lines.items()}
+        return self.entries.column("size")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """File name → hash of its bytes, for every partition."""
+        return {partition + self.suffix: md5 for partition, md5 in self.md5s.items()}
 
     @property
     def objects(self) -> dict[str, int]:
-        """Hash → bytes of every object."""
+        """Hash → bytes of every partition's file."""
         return dict(zip(self.md5s.values(), self.sizes.values(), strict=True))
 
     @property
     def rows(self) -> int:
         """Rows of the whole table."""
-        return sum(int(_told(line, ROWS)) for line in self.lines.values() if line.startswith(ROWS[0]))
+        return sum(rows or 0 for rows in self.entries.column("rows").values())
 
-    def with_partitions(self, partitions: Mapping[str, Entry]) -> "Manifest":
+    def with_partitions(self, partitions: Mapping[str, PartitionEntry]) -> "Manifest":
         """The same table with these partitions instead."""
         return replace(self, partitions=partitions)
 
-    def plus(self, partitions: Mapping[str, Entry]) -> "Manifest":
+    def plus(self, partitions: Mapping[str, PartitionEntry]) -> "Manifest":
         """The same table with these partitions too, in the place of those of their names."""
-        return replace(self, partitions=Partitions.of(self.partitions) | partitions)
+        return replace(self, partitions=self.entries | partitions)
+
+    def to_files(self) -> "ManifestFiles":
+        """The files of the manifest, in canonical JSON: equal manifests give equal bytes.
+
+        Raises:
+            PartitionNameError: The name of an added partition is not valid.
+        """
+        chunks = self.entries.to_chunks(self.table)
+        used = {name for chunk in chunks for name in chunk.reference.schemas}
+        head = _Head(
+            format=FORMAT,
+            table=self.table,
+            suffix=self.suffix,
+            code=self.code,
+            params=self.params,
+            libraries=self.libraries,
+            result_version=self.result_version,
+            schemas={name: schema for name, schema in self.schemas.items() if name in used},
+            chunks=tuple(chunk.reference for chunk in chunks),
+        )
+        return ManifestFiles(msgspec.json.format(_ENCODER.encode(head), indent=1) + b"\n", chunks)
 
 
-HEAD = ("table", "suffix", "code", "params", "libraries", "result_version")
-BEGIN, END = ',\n"partitions":{\n', "\n}}\n"
-ROWS, SIZE, MD5, MEMO = ('{"rows":', ","), ('"size":', ","), ('"md5":"', '"'), ('"memo":"', '"')
-"""What a field of a line stands between; nothing nested comes before them."""
+@dataclass(frozen=True)
+class ManifestFiles:
+    """The files of a manifest.
+
+    Attributes:
+        head: Content of `head.json`.
+        chunks: The chunks.
+    """
+
+    head: bytes
+    chunks: list[Chunk]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+        return len(self.head) + sum(chunk.reference.size for chunk in self.chunks)
+
+    @property
+    def md5s(self) -> dict[str, str]:
+        """Path → hash of every file, as the table's `.dir` object lists them."""
+        head = hashlib.md5(self.head, usedforsecurity=False).hexdigest()
+        return {HEAD_FILE: head, **{chunk.reference.path: chunk.reference.md5 for chunk in self.chunks}}
 
 
-def _told(line: str, between: tuple[str, str]) -> str:
-    before, after = between
-    begin = line.index(before) + len(before)
-    return line[begin : line.index(after, begin)]
+def is_manifest_file(path: str) -> bool:
+    """Whether a path, relative to its table's folder, is a file of the manifest."""
+    return path == FORMAT_1_FILE or path.startswith(f"{FOLDER}/")
 
 
-def _sorted(value: Mapping[str, Any] | str | int) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+def parse_manifest(content: bytes, load: Load, location: str = "the manifest") -> Manifest:
+    """The manifest with this head, or this file of format 1.
+
+    Args:
+        content: The bytes of `head.json` or `manifest.json`.
+        load: Reads a chunk.
+        location: Path or address of the file, for messages.
+
+    Raises:
+        DamagedManifestError: The bytes are not a manifest.
+        ManifestFormatError: A later version of Headrace wrote it.
+    """
+    try:
+        number = _VERSION.decode(content).format
+        if number == 1:
+            return _MANIFEST_1.decode(content).upgraded()
+        if number > FORMAT:
+            raise ManifestFormatError(
+                f"{location}: expected a manifest of format {FORMAT} or earlier, found format {number}. A later version"
+                " of Headrace wrote it: upgrade this environment, then run the same command again."
+            )
+        head = _HEAD.decode(content)
+    except msgspec.MsgspecError as error:
+        raise damaged_manifest(location, str(error)) from None
+    is_retained = sum(reference.size for reference in head.chunks) <= RETAINED_BYTES
+    chunks = [Chunk(reference, load, head.table, is_retained=is_retained) for reference in head.chunks]
+    entries = LazyEntries(chunks, schemas=head.schemas)
+    return Manifest(
+        head.table, head.suffix, head.code, head.params, head.libraries, head.result_version, partitions=entries
+    )
 
 
-@lru_cache(maxsize=1 << 14)
-def _entry(line: str) -> Entry:
-    """A run asks for the same entry several times: before, while and after it changes the table."""
-    return Entry.from_line(line)
+def check_chunk(reference: ChunkReference, content: bytes, location: str) -> bytes:
+    """The bytes of a chunk, if they are those that the head names.
+
+    Raises:
+        DamagedManifestError: They are others.
+    """
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != reference.md5:
+        raise damaged_manifest(
+            location,
+            f"expected {reference.size:,} bytes with md5 {reference.md5}, found {len(content):,} with {found}",
+        )
+    return content
 
 
-@lru_cache(maxsize=32)
-def _read(path: Path, _same: tuple[int, int, int]) -> Manifest:
-    """A run meets the same file many times: as what it is to change, and as an input of several stages."""
-    return _parsed(path.read_bytes())
+def damaged_manifest(location: str, reason: str) -> DamagedManifestError:
+    """The error for a file of a manifest that is not what was written."""
+    return DamagedManifestError(
+        f"{location} is damaged: {reason}. `headrace doctor --repair` restores it if a release records it; otherwise"
+        " delete the table's `_manifest` folder and run the stage again: what is in the cache is reused."
+    )
 
 
-@lru_cache(maxsize=32)
-def _parsed(text: bytes) -> Manifest:
-    """What is shown is most often what is recorded."""
-    head, begin, body = text.decode().partition(BEGIN)
-    if not begin:  # the same, laid out by another hand
-        found = orjson.loads(text)
-        entries = {name: Entry.from_dict(entry) for name, entry in found["partitions"].items()}
-        return Manifest(**{**found, "partitions": entries})
-    lines = (line.partition(": ") for line in body.removesuffix(END).split(",\n") if line)
-    return Manifest(**orjson.loads(head + "}"), partitions=Partitions({name[1:-1]: line for name, _, line in lines}))
+class _Entry1(msgspec.Struct, frozen=True):
+    memo: str
+    md5: str
+    size: int
+    rows: int | None = None
+    inputs: Mapping[str, Mapping[str, str]] = {}  # noqa: RUF012
+    facts: Mapping[str, Any] = {}  # noqa: RUF012
+    beside: "Mapping[str, _Entry1]" = {}  # noqa: RUF012
+
+    def upgraded(self, partition: str = "") -> PartitionEntry:
+        metadata = dict(self.facts)
+        source = metadata.pop("object", None)
+        start, end = partition_interval(partition)
+        return PartitionEntry(
+            self.memo,
+            self.md5,
+            self.size,
+            self.rows,
+            sha256=source.get("sha256") if source else None,  # the object's bytes were stored unchanged
+            start=start,
+            end=end,
+            objects=(msgspec.convert(source, SourceObject),) if source else (),
+            inputs=self.inputs,
+            metadata=metadata,
+            companions={table: entry.upgraded(partition) for table, entry in self.beside.items()},
+        )
+
+
+class _Manifest1(msgspec.Struct, frozen=True):
+    table: str
+    suffix: str
+    code: Mapping[str, str]
+    params: Mapping[str, Any]
+    libraries: Mapping[str, str]
+    partitions: Mapping[str, _Entry1]
+    result_version: int = 0
+
+    def upgraded(self) -> Manifest:
+        check_partition_names(self.partitions, self.table)
+        entries = {name: entry.upgraded(name) for name, entry in self.partitions.items()}
+        return Manifest(
+            self.table, self.suffix, self.code, self.params, self.libraries, self.result_version, partitions=entries
+        )
+
+
+class _Version(msgspec.Struct, frozen=True):
+    format: int = 1
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    md5: str
+    size: int
+    rows: int | None = None
+    schema: str | None = None
+    start: datetime | None = None
+
+
+def _field_type(name: str) -> type[msgspec.Struct]:
+    """A struct that decodes one field of an entry, as `value`, and skips the others."""
+    found = next(field for field in msgspec.structs.fields(PartitionEntry) if field.name == name)
+    if found.required:
+        return msgspec.defstruct("Field", [("value", found.type)], rename={"value": name}, frozen=True)
+    default = {} if found.default is msgspec.NODEFAULT else found.default
+    return msgspec.defstruct("Field", [("value", found.type, default)], rename={"value": name}, frozen=True)
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_ENTRY = msgspec.json.Decoder(PartitionEntry)
+_ENTRY_1 = msgspec.json.Decoder(_Entry1)
+_MANIFEST_1 = msgspec.json.Decoder(_Manifest1)
+_VERSION = msgspec.json.Decoder(_Version)
+_HEAD = msgspec.json.Decoder(_Head)
+_LINES = msgspec.json.Decoder(dict[str, Raw])
+_SUMMARY = msgspec.json.Decoder(_Summary)
+_READ_COLUMNS = ("md5", "cache_key", "size", "rows", "metadata", "companions")
+_FIELDS = {name: msgspec.json.Decoder(_field_type(name)) for name in _READ_COLUMNS}
+_COLUMNS = {name: msgspec.json.Decoder(dict[str, _field_type(name)]) for name in _READ_COLUMNS}  # type: ignore[misc]

@@ -6,14 +6,16 @@ schema. Only another version of pyarrow may write other bytes, so its version is
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import polars as pl
 
+from headrace.storage.field_ids import Schema, describe_schema, hash_of_arrow_schema
 from headrace.storage.golden import check_writer
 from headrace.storage.nested import field_types, item_type
-from headrace.storage.parquet_encoding import ROW_GROUP, arrow_table, encode, write_tables
+from headrace.storage.parquet_encoding import ROW_GROUP, arrow_table, encode, numbered_table, write_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa  # who only plans names this module and does not pay for the import
@@ -66,7 +68,38 @@ def content(frame: pl.DataFrame) -> "pa.Buffer":
         WriterChangedError: The installed writer gives other bytes than tables are recorded with.
     """
     check_writer()
-    return encode(frame)
+    return encode(arrow_table(frame))
+
+
+@dataclass(frozen=True)
+class PartitionBytes:
+    """A partition of a table in Parquet.
+
+    Attributes:
+        content: The bytes, with a field id on every column.
+        schema: Hash of the schema, by which the manifest names it.
+    """
+
+    content: "pa.Buffer"
+    schema: str
+
+
+def encode_partition(frame: pl.DataFrame) -> PartitionBytes:
+    """A partition of a table, with the rows of `frame` as it stands.
+
+    Raises:
+        WriterChangedError: The installed writer gives other bytes than tables are recorded with.
+    """
+    check_writer()
+    table = numbered_table(frame)
+    return PartitionBytes(encode(table), hash_of_arrow_schema(table.schema))
+
+
+def read_schema(path: Path) -> Schema:
+    """The columns of a Parquet file with field ids."""
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    return describe_schema(pq.read_schema(path))
 
 
 # no failpoint: does what it is told to, and the caller is in a failpoint

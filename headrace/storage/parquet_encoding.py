@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from headrace.storage.field_ids import with_field_ids
+
 if TYPE_CHECKING:
     import pyarrow as pa  # who only plans names this module and does not pay for the import
 
@@ -22,12 +24,12 @@ FORMAT: dict[str, Any] = {
 
 
 # no failpoint: bytes in memory
-def encode(frame: pl.DataFrame) -> "pa.Buffer":
-    """What the installed writer makes of `frame`, whether or not it is the writer that tables are recorded with."""
+def encode(table: "pa.Table") -> "pa.Buffer":
+    """What the installed writer makes of `table`, whether or not it is the writer that tables are recorded with."""
     import pyarrow as pa  # noqa: PLC0415
 
     stream = pa.BufferOutputStream()
-    write_tables(iter([arrow_table(frame)]), stream)
+    write_tables(iter([table]), stream)
     return stream.getvalue()
 
 
@@ -61,3 +63,11 @@ def _writer_options(table: "pa.Table") -> dict[str, Any]:
 def arrow_table(frame: pl.DataFrame) -> "pa.Table":
     """`frame` as Arrow writes it: in one chunk, with large types, without metadata."""
     return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(None)
+
+
+def numbered_table(frame: pl.DataFrame) -> "pa.Table":
+    """The same, with a field id on every column."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    table = arrow_table(frame)
+    return pa.Table.from_arrays(table.columns, schema=with_field_ids(table.schema))

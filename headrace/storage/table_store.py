@@ -1,16 +1,16 @@
 """Tables: partitions and the manifest that names them, read and written whole or not at all.
 
 A table is the folder `data/<state>/<dataset>/<name>/`. Its bytes are objects of the DVC cache, named by their md5;
-the folder shows them, and `manifest.json` in it says which belong to the table. Readers go through the manifest only,
-so what else may lie in the folder is never read.
+the folder shows them, and the manifest in it says which belong to the table. Readers go through the manifest only, so
+other files in the folder are never read.
 """
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,20 @@ from headrace.storage.dvc.cache import Cache, read_directory
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import directory_bytes
 from headrace.storage.files import write_whole
-from headrace.storage.manifest import MANIFEST, Entry, Manifest, Partitions
+from headrace.storage.manifest import (
+    FOLDER,
+    FORMAT_1_FILE,
+    HEAD_FILE,
+    Chunk,
+    ChunkReference,
+    Manifest,
+    ManifestFiles,
+    PartitionEntry,
+    check_chunk,
+    decode_entry,
+    encode_entry,
+    parse_manifest,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,11 +65,20 @@ class Lake:
         return self.root / "data" / table
 
     def manifest(self, table: str) -> Manifest:
-        """What the table holds now: its manifest in the workspace, else the recorded one, else none at all."""
-        path = self.folder(table) / MANIFEST
-        if path.exists():
-            return Manifest.at(path)
-        return self.recorded(table) or Manifest(table)
+        """What the table holds now: its manifest in the workspace, else the recorded one, else an empty one."""
+        return self.visible(table) or self.recorded(table) or Manifest(table)
+
+    def visible(self, table: str) -> Manifest | None:
+        """The manifest in the workspace; None if there is none."""
+        folder = self.folder(table)
+        for name in (HEAD_FILE, FORMAT_1_FILE):
+            path = folder / name
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            return _read(path, (found.st_ino, found.st_mtime_ns, found.st_size), self.cache)
+        return None
 
     def recorded(self, table: str, revision: str | None = None) -> Manifest | None:
         """The table as `dvc.lock` (or its `.dvc` file) records it, wherever its bytes are; None if it is in neither.
@@ -70,10 +92,9 @@ class Lake:
 
     def listed(self, folder: str) -> Manifest | None:
         """The table whose list of files is the object `folder`; None if that lists no manifest."""
-        objects = read_directory(self.cache, folder)
-        if MANIFEST not in objects:
-            return None
-        return Manifest.at(self.cache.fetch(objects[MANIFEST]))
+        files = read_directory(self.cache, folder)
+        head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
+        return None if head is None else _fetch(self.cache, head)
 
     def known(self, table: str) -> list[Manifest]:
         """Every manifest that may lend an entry, the one that readers see first.
@@ -81,31 +102,28 @@ class Lake:
         What no release records is lent only while the cache still has its bytes.
         """
         recorded = self.recorded(table)
-        safe = recorded.lines if recorded else {}
-        path = self.folder(table) / MANIFEST
-        shown = [Manifest.at(path)] if path.exists() else []
-        mine = [self._there(manifest, safe) for manifest in (*shown, self._remembered(table))]
+        visible = self.visible(table)
+        mine = [self._there(each, recorded) for each in (*([visible] if visible else []), self._remembered(table))]
         found = [*mine[:-1], *([recorded] if recorded else []), mine[-1]]
-        return found if shown or recorded else [Manifest(table), *found]
+        return found if visible or recorded else [Manifest(table), *found]
 
-    def _there(self, manifest: Manifest, safe: Mapping[str, str]) -> Manifest:
-        """`manifest` less the partitions whose bytes are lost; `safe` are the lines that a release records."""
-        new = (name for name, line in manifest.lines.items() if safe.get(name) != line)
-        lost = {name for name in new if not self._has(manifest.partitions[name])}
-        if not lost:
-            return manifest
-        there = {name: line for name, line in manifest.lines.items() if name not in lost}
-        return manifest.with_partitions(Partitions(there))
+    def _there(self, manifest: Manifest, recorded: Manifest | None) -> Manifest:
+        """`manifest` less the partitions whose bytes are lost; what a release records is on the remote."""
+        md5s, keys = (recorded.md5s, recorded.cache_keys) if recorded else ({}, {})
+        cache_keys = manifest.cache_keys
+        new = [name for name, md5 in manifest.md5s.items() if (md5s.get(name), keys.get(name)) != (md5, cache_keys[name])]
+        lost = {name for name in new if not self._has(manifest.entries[name])}
+        return manifest.with_partitions(manifest.entries.select(manifest.md5s.keys() - lost)) if lost else manifest
 
-    def _has(self, entry: Entry) -> bool:
+    def _has(self, entry: PartitionEntry) -> bool:
         where = self.cache.remote if self.cache.passes_on else self.cache
-        return all(where.has(part.md5, part.size) for part in (entry, *entry.beside.values()))
+        return all(where.has(file.md5, file.size) for file in entry.files)
 
-    def remember(self, table: str, entry: Entry) -> None:
+    def remember(self, table: str, entry: PartitionEntry) -> None:
         """Note an entry that is computed but not yet shown: a run after a crash need not compute it again."""
         path = self._journal(table)
         path.parent.mkdir(parents=True, exist_ok=True)
-        line = entry.to_line().encode() + b"\n"
+        line = encode_entry(entry) + b"\n"
         with (
             failpoints.failpoint(
                 "line of the journal", lambda: path.open("ab", buffering=0).write(line[: len(line) // 2])
@@ -122,16 +140,21 @@ class Lake:
     def _remembered(self, table: str) -> Manifest:
         path = self._journal(table)
         lines = path.read_bytes().splitlines() if path.exists() else []
-        entries = (Entry.from_line(line) for line in lines if _is_whole(line))
-        return Manifest(table, partitions={entry.memo: entry for entry in entries})
+        entries = (decode_entry(line) for line in lines if _is_whole(line))
+        return Manifest(table, partitions={entry.cache_key: entry for entry in entries})
 
     def _journal(self, table: str) -> Path:
         return self.root / ".headrace" / "journal" / (table.replace("/", ".") + ".jsonl")
 
     def tables(self, dataset: str) -> tuple[str, ...]:
         """Every table of `dataset` that the workspace shows."""
-        found = (path.parent for path in (self.root / "data").glob(f"*/{dataset}/*/{MANIFEST}"))
-        return tuple(sorted(path.relative_to(self.root / "data").as_posix() for path in found))
+        data = self.root / "data"
+        folders = (path for path in data.glob(f"*/{dataset}/*/") if self.is_visible(path.relative_to(data).as_posix()))
+        return tuple(sorted(path.relative_to(data).as_posix() for path in folders))
+
+    def is_visible(self, table: str) -> bool:
+        """Whether the workspace has a manifest of the table."""
+        return any((self.folder(table) / name).exists() for name in (HEAD_FILE, FORMAT_1_FILE))
 
     def paths(self, table: str, partitions: Iterable[str] | None = None) -> dict[str, Path]:
         """Partition → file with its bytes, fetched from the remote if need be, in partition order.
@@ -169,45 +192,77 @@ class Lake:
         """
         folder, fence = self.folder(manifest.table), partial(self._fence, manifest.table)
         fence()
-        folder.mkdir(parents=True, exist_ok=True)
-        there = {item.name: item.stat().st_size for item in os.scandir(folder)}
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        there = {item.name: item.stat().st_size for item in os.scandir(folder) if item.name != FOLDER}
         wanted = {} if self.cache.passes_on else manifest.files
-        shown = self._shown(folder, there)
+        shown = self._shown(manifest.table, there)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
                 self.cache.copy_to(md5, folder / name, fence)
-        text = manifest.to_bytes()
-        if MANIFEST not in there or (folder / MANIFEST).read_bytes() != text:
-            write_whole(folder / MANIFEST, text, fence)
-        for name in there.keys() - wanted.keys() - {MANIFEST}:
+        self._write_manifest(self._with_schemas(manifest).to_files(), folder, fence)
+        for name in there.keys() - wanted.keys():
             with failpoints.failpoint("file that is gone"):
                 fence()
                 (folder / name).unlink(missing_ok=True)
 
-    def _shown(self, folder: Path, there: Mapping[str, int]) -> dict[str, str]:
-        """File name → md5 of the partitions that lie in the folder as its manifest says, by their sizes."""
-        if MANIFEST not in there:
+    def _write_manifest(self, files: ManifestFiles, folder: Path, fence: Callable[[], None]) -> None:
+        """Chunks first, then the head that names them; chunks that no head names any more go last."""
+        there = {f"{FOLDER}/{item.name}": item.stat().st_size for item in os.scandir(folder / FOLDER)}
+        for chunk in files.chunks:
+            self._keep_chunk(chunk)
+            if there.get(chunk.reference.path) != chunk.reference.size:
+                self.cache.copy_to(chunk.reference.md5, folder / chunk.reference.path, fence)
+        head = folder / HEAD_FILE
+        if HEAD_FILE not in there or head.read_bytes() != files.head:
+            write_whole(head, files.head, fence)
+        for path in there.keys() - files.md5s.keys():
+            with failpoints.failpoint("chunk that is gone"):
+                fence()
+                (folder / path).unlink(missing_ok=True)
+
+    def _keep_chunk(self, chunk: Chunk) -> None:
+        if not self.cache.has(chunk.reference.md5, chunk.reference.size):
+            self.cache.add_bytes(chunk.content)
+
+    def _with_schemas(self, manifest: Manifest) -> Manifest:
+        """`manifest` with the schemas of its new partitions, each read from one of their files."""
+        entries = manifest.entries
+        if entries.files_of_unknown_schemas():
+            entries = entries.with_schemas(self.manifest(manifest.table).schemas)
+        missing = entries.files_of_unknown_schemas()
+        if not missing:
+            return manifest.with_partitions(entries)
+        from headrace.storage.parquet import read_schema  # noqa: PLC0415  who plans alone does not pay for the import
+
+        schemas = {name: read_schema(self.cache.fetch(md5)) for name, md5 in missing.items()}
+        return manifest.with_partitions(entries.with_schemas(schemas))
+
+    def _shown(self, table: str, there: Mapping[str, int]) -> dict[str, str]:
+        """File name → md5 of the partitions that are in the folder as its manifest says, by their sizes."""
+        visible = self.visible(table)
+        if visible is None:
             return {}
-        known = Manifest.at(folder / MANIFEST)
-        sizes = {name + known.suffix: size for name, size in known.sizes.items()}
-        return {name: md5 for name, md5 in known.files.items() if there.get(name) == sizes[name]}
+        sizes = {name + visible.suffix: size for name, size in visible.sizes.items()}
+        return {name: md5 for name, md5 in visible.files.items() if there.get(name) == sizes[name]}
 
     def out(self, manifest: Manifest, recorded: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """The output entry that records a table, with which its manifest and its list of files go into the cache.
 
         Args:
             manifest: The table.
-            recorded: Output entries that there are; the table's own stands if it is as it was.
+            recorded: Output entries that there are; the table's own is reused if it is as it was.
         """
-        path, text = f"data/{manifest.table}", manifest.to_bytes()
-        own = self.cache.add_bytes(text).md5
+        path, files = f"data/{manifest.table}", manifest.to_files()
+        for chunk in files.chunks:
+            self._keep_chunk(chunk)
+        own = self.cache.add_bytes(files.head).md5
         had = recorded.get(path)
-        if had and self.cache.has(had["md5"]) and read_directory(self.cache, had["md5"]).get(MANIFEST) == own:
+        if had and self.cache.has(had["md5"]) and read_directory(self.cache, had["md5"]).get(HEAD_FILE) == own:
             return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
-        files = {**manifest.files, MANIFEST: own}
-        folder = self.cache.add_bytes(directory_bytes(files), suffix=".dir")
-        size = len(text) + sum(manifest.sizes.values())
-        return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(files)}
+        listed = {**manifest.files, **files.md5s}
+        folder = self.cache.add_bytes(directory_bytes(listed), suffix=".dir")
+        size = files.size + sum(manifest.sizes.values())
+        return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(listed)}
 
     # no failpoint: the kernel holds the lock; the file only says whose it is
     @contextmanager
@@ -246,6 +301,36 @@ class Lake:
                     f"{table}: this run (process {os.getpid()}) no longer holds {path}; another may have written the"
                     " table meanwhile. Nothing was shown. Run the same command again."
                 )
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, _same: tuple[int, int, int], cache: Cache) -> Manifest:
+    """The manifest with this head, a file that is replaced and never written over.
+
+    A run reads the same file many times: as the table that it changes, and as an input of several stages.
+    """
+    folder = path.parent.parent
+
+    def load(reference: ChunkReference) -> bytes:
+        # A later run may have removed the chunk since the head was read; the cache keeps it.
+        try:
+            return check_chunk(reference, (folder / reference.path).read_bytes(), str(folder / reference.path))
+        except FileNotFoundError:
+            return _load_chunk(cache, reference)
+
+    return parse_manifest(path.read_bytes(), load, str(path))
+
+
+@lru_cache(maxsize=32)
+def _fetch(cache: Cache, head: str) -> Manifest:
+    """The manifest whose head, or file of format 1, is the object `head`."""
+    path = cache.fetch(head)
+    return parse_manifest(path.read_bytes(), partial(_load_chunk, cache), str(path))
+
+
+def _load_chunk(cache: Cache, reference: ChunkReference) -> bytes:
+    path = cache.fetch(reference.md5)
+    return check_chunk(reference, path.read_bytes(), str(path))
 
 
 def _is_whole(line: bytes) -> bool:

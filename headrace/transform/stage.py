@@ -40,7 +40,7 @@ def partitions(
     """Every partition of the first input, with the partitions of each input within its lookback."""
     windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
     driver = next(iter(reads))
-    for partition in sorted(inputs[driver].lines):
+    for partition in sorted(inputs[driver].md5s):
         yield partition, {table: window.before(partition) for table, window in windows.items()}
 
 

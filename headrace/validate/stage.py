@@ -11,7 +11,7 @@ from typing import Any
 from headrace.dataset import Dataset, Source, raw_table
 from headrace.engine.stage import Files, Inputs, Outcome, Stage
 from headrace.errors import HeadraceError
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest
 from headrace.text import pluralize
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.result import ValidationResult
@@ -49,7 +49,8 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
 def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
     """Every raw partition, read with the earlier ones whose keys may be its own, as far as they are known."""
     md5s = inputs[raw].md5s
-    spans = {name: _span(own.partitions.get(name)) for name in md5s}
+    metadata = own.entries.column("metadata")
+    spans: dict[str, Span | None] = {name: metadata.get(name, {}).get(KEYS) for name in md5s}
     for name, shared in partitions_with_shared_keys(spans):
         yield name, {raw: {part: md5s[part] for part in (*shared, name)}}
 
@@ -113,6 +114,3 @@ def too_many_rejected(
 def _has_too_many(result: ValidationResult, source: Source) -> bool:
     return result.rejected.height > source.max_rejected_share * result.rows_in
 
-
-def _span(entry: Entry | None) -> Span | None:
-    return entry.facts.get(KEYS) if entry else None

@@ -1,6 +1,5 @@
 """The cache: the objects of one workspace, by md5, and the remote behind it."""
 
-import hashlib
 import os
 import shutil
 import uuid
@@ -15,7 +14,7 @@ import orjson
 
 from headrace import failpoints
 from headrace.errors import MissingObjectError
-from headrace.storage.dvc.objects import md5_of, object_key
+from headrace.storage.dvc.objects import Digests, object_key
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.files import read_config
 
@@ -28,10 +27,11 @@ AT_ONCE = 1 << 30
 
 @dataclass(frozen=True)
 class Stored:
-    """An object of the cache: its name and bytes."""
+    """An object of the cache: its name, its bytes and their second hash."""
 
     md5: str
     size: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,18 @@ class Cache:
     def add(self, write: Callable[[Path], object]) -> Stored:
         """Keep what `write` writes to the path it is given. Whole or absent, and safe to repeat."""
 
-        def write_and_hash(path: Path) -> str:
+        def write_and_hash(path: Path) -> Digests:
             write(path)
-            return md5_of(path)
+            return Digests.of_file(path)
 
         return self.take(write_and_hash)
 
-    def take(self, write: Callable[[Path], str]) -> Stored:
-        """The same, where `write` says the md5 of what it wrote: the bytes need not be read again."""
+    def take(self, write: Callable[[Path], Digests]) -> Stored:
+        """The same, where `write` returns the hashes of what it wrote: the bytes need not be read again."""
         with self._temporary() as temporary:
-            md5 = write(temporary)
-            return self._pass_on(temporary, md5) if self.passes_on else self._keep(temporary, md5)
+            digests = write(temporary)
+            keep = self._pass_on if self.passes_on else self._keep
+            return Stored(digests.md5, keep(temporary, digests.md5), digests.sha256)
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
     def add_bytes(self, content: bytes | memoryview, *, suffix: str = "", stays: bool = True) -> Stored:
@@ -90,13 +91,14 @@ class Cache:
 
         What need not stay here goes to the remote, if that is where partitions are passed on to.
         """
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix
+        digests = Digests.of_bytes(content)
+        md5, size = digests.md5 + suffix, len(content)
         stays = stays or not self.passes_on
-        if stays and self.has(md5, len(content)):
-            return Stored(md5, len(content))
-        with self._temporary() as temporary:
-            temporary.write_bytes(content)
-            return self._keep(temporary, md5) if stays else self._pass_on(temporary, md5)
+        if not (stays and self.has(md5, size)):
+            with self._temporary() as temporary:
+                temporary.write_bytes(content)
+                size = self._keep(temporary, md5) if stays else self._pass_on(temporary, md5)
+        return Stored(md5, size, digests.sha256)
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
     @contextmanager
@@ -109,7 +111,7 @@ class Cache:
         finally:
             path.unlink(missing_ok=True)
 
-    def _keep(self, temporary: Path, md5: str) -> Stored:
+    def _keep(self, temporary: Path, md5: str) -> int:
         size = temporary.stat().st_size
         target = self.path(md5)
         if not target.exists() or target.stat().st_size != size:
@@ -118,12 +120,12 @@ class Cache:
                 temporary.chmod(READ_ONLY)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.replace(target)
-        return Stored(md5, size)
+        return size
 
-    def _pass_on(self, temporary: Path, md5: str) -> Stored:
+    def _pass_on(self, temporary: Path, md5: str) -> int:
         size = temporary.stat().st_size
         self.remote.ensure(md5, size, temporary)
-        return Stored(md5, size)
+        return size
 
     def has(self, md5: str, size: int | None = None) -> bool:
         """Whether the object is in the cache, with that size if one is given."""

@@ -1,0 +1,70 @@
+"""Partition names: which are valid, and the time interval that a name stands for."""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from headrace.errors import HeadraceError
+
+MAX_NAME_BYTES = 200
+"""File systems allow 255 bytes; suffix, leading dot and process id of a temporary file need the rest."""
+
+STATIC = "static"
+"""Chunk of the partitions that stand for no time interval."""
+
+# Checked in one search over all names of a chunk, one per line.
+_INVALID = re.compile(r"^(?:$|[._])|[/\\\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]|\.\.", re.MULTILINE)
+_INTERVAL = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d))?)?)?")
+
+Interval = tuple[datetime | None, datetime | None]
+
+
+class PartitionNameError(HeadraceError):
+    """A partition name that could not be a file name in the table's folder."""
+
+
+def check_partition_names(names: Iterable[str], table: str) -> None:
+    """Check that every name is one line, not empty, no path, and not hidden from readers of the table's folder.
+
+    Raises:
+        PartitionNameError: One is not.
+    """
+    names = list(names)
+    text = "\n".join(names)
+    is_short = max(map(len, names), default=0) <= MAX_NAME_BYTES // 4  # a character has at most four bytes
+    if is_short and text.count("\n") < max(1, len(names)) and not (names and _INVALID.search(text)):
+        return
+    for name in names:
+        if "\n" in name or _INVALID.search(name) or len(name.encode()) > MAX_NAME_BYTES:
+            raise PartitionNameError(
+                f"{table}: {name!a} is not a valid partition name. Expected one line of 1 to {MAX_NAME_BYTES} bytes"
+                " without `/`, `\\` and `..` that does not begin with `.` or `_`. Correct the source's pattern, or what"
+                " wrote the manifest, then run the same command again."
+            )
+
+
+def partition_interval(name: str) -> Interval:
+    """Start and end (exclusive, UTC) of the hour, day, month or year that `name` writes in ISO 8601.
+
+    None and None for a static name, and for an interval that `datetime` cannot hold.
+    """
+    match = _INTERVAL.fullmatch(name)
+    if match is None:
+        return None, None
+    year, month, day, hour = (int(part) if part else None for part in match.groups())
+    try:
+        start = datetime(year or 0, month or 1, day or 1, hour or 0, tzinfo=UTC)
+        if hour is not None:
+            return start, start + timedelta(hours=1)
+        if day is not None:
+            return start, start + timedelta(days=1)
+        if month is not None:
+            return start, (start + timedelta(days=31)).replace(day=1)
+        return start, start.replace(year=start.year + 1)
+    except (ValueError, OverflowError):
+        return None, None
+
+
+def chunk_name(start: datetime | None) -> str:
+    """Chunk of the manifest that holds a partition: the month in which it starts."""
+    return STATIC if start is None else f"{start.year:04}-{start.month:02}"
