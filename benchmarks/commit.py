@@ -111,13 +111,13 @@ def bulk(report: Report, place: Workspace, number: int, size: int, repeats: int)
 def fill(number: int, size: int) -> None:
     """A table of `number` partitions, shown, in the cache and recorded."""
     from headrace.storage.dvc.lock import write_pointer  # noqa: PLC0415
-    from headrace.storage.manifest import Entry, Manifest  # noqa: PLC0415
+    from headrace.storage.manifest import Manifest, PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake, entries = Lake.at(Path.cwd()), {}
     for name in range(number):
         stored = lake.cache.add_bytes(os.urandom(size))
-        entries[f"{name:06}"] = Entry(stored.md5, stored.md5, stored.size)
+        entries[f"{name:06}"] = PartitionEntry(stored.md5, stored.md5, stored.size)
     manifest = Manifest(TABLE, ".bin", partitions=entries)
     lake.commit(manifest)
     write_pointer(lake.root, lake.out(manifest, {}))
@@ -127,13 +127,13 @@ def append(number: int) -> None:
     """Ours: one more partition, recorded and pushed."""
     from headrace.storage.dvc.lock import recorded_outs, write_pointer  # noqa: PLC0415
     from headrace.storage.dvc.push import push_objects  # noqa: PLC0415
-    from headrace.storage.manifest import Entry  # noqa: PLC0415
+    from headrace.storage.manifest import PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())
     before, there = lake.manifest(TABLE), recorded_outs(lake.root)
     stored = lake.cache.add_bytes(os.urandom(PART))
-    after = before.plus({f"{number:06}": Entry(stored.md5, stored.md5, stored.size)})
+    after = before.plus({f"{number:06}": PartitionEntry(stored.md5, stored.md5, stored.size)})
     lake.commit(after)
     out = lake.out(after, there)
     push_objects(lake.cache, [out], there.values(), {})

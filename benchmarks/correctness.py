@@ -25,7 +25,7 @@ from pit_oracle import answer
 from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable
 from headrace.feast.local_store import local_feature_store
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
@@ -180,7 +180,9 @@ def ours(case: Case, folder: Path) -> Any:  # noqa: ANN401  an Arrow table
     for name, rows in tables(case).items():
         stored = lake.cache.add(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
         lake.commit(
-            Manifest(f"features/cases/{name}", partitions={"all": Entry("", stored.md5, stored.size, rows.height)})
+            Manifest(
+                f"features/cases/{name}", partitions={"all": PartitionEntry("", stored.md5, stored.size, rows.height)}
+            )
         )
         declared.append(FeatureTable(name, (f"{name}_id",), {}, ours, {"v": pl.Int64()}, TTL))
     dataset = Dataset(name="cases", description="", owner="", sources=(), features=tuple(declared), service="cases")

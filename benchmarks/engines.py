@@ -111,7 +111,7 @@ def write(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: ANN401
     import polars as pl  # noqa: PLC0415
 
     from headrace.storage import parquet  # noqa: PLC0415
-    from headrace.storage.manifest import Entry, Manifest  # noqa: PLC0415
+    from headrace.storage.manifest import Manifest, PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake = Lake.at(folder)
@@ -119,7 +119,7 @@ def write(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: ANN401
     for (day,), part in rows.group_by(pl.col("event_time").dt.date().cast(pl.String)):
         ordered = parquet.canonical(part, [key, "event_time"])
         stored = lake.cache.add(partial(parquet.write, ordered))
-        entries[str(day)] = Entry(stored.md5, stored.md5, stored.size, part.height)
+        entries[str(day)] = PartitionEntry(stored.md5, stored.md5, stored.size, part.height)
     lake.commit(Manifest(f"features/bench/{name}", partitions=entries))
 
 

@@ -24,7 +24,7 @@ from measure import Contender, Cost, Report, in_turns, middle, once, options, to
 
 if TYPE_CHECKING:
     from headrace.engine.plan import Stale
-    from headrace.storage.manifest import Entry
+    from headrace.storage.manifest import PartitionEntry
     from headrace.storage.table_store import Lake
 
 SIZES = (30, 365, 3650)
@@ -185,7 +185,7 @@ def stand_in(root: Path) -> None:
     lake, dataset = Lake.at(root), load_dataset("flights")
     for stage in graph.dataset_stages(dataset):
         made = plan_stage(stage, lake)
-        entries: dict[str, Entry] = {}
+        entries: dict[str, PartitionEntry] = {}
         for item in reversed(made.stale):
             if len(entries) < COMPUTED[stage.verb]:
                 entries[item.partition] = build(stage, item, made.fingerprint, lake)
@@ -205,13 +205,15 @@ def stand_in(root: Path) -> None:
         release.create_release(dataset, lake)
 
 
-def _as_if(lake: "Lake", table: str, item: "Stale", model: "Entry") -> "Entry":
+def _as_if(lake: "Lake", table: str, item: "Stale", model: "PartitionEntry") -> "PartitionEntry":
     """An entry as the engine would have made it, of bytes that nobody reads."""
     stored = lake.cache.add_bytes(f"{table} {item.partition}".encode().ljust(model.size))
-    facts = dict(model.facts)
+    facts = dict(model.metadata)
     if "keys" in facts:
         facts["keys"] = [item.partition + str(end)[10:] for end in facts["keys"]]
-    return replace(model, memo=item.memo, md5=stored.md5, size=stored.size, inputs=item.inputs, facts=facts, beside={})
+    return replace(
+        model, memo=item.memo, md5=stored.md5, size=stored.size, inputs=item.inputs, metadata=facts, beside={}
+    )
 
 
 if __name__ == "__main__":

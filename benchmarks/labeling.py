@@ -43,7 +43,7 @@ from headrace.stack.control import running
 from headrace.stack.paths import StackPaths
 from headrace.stack.state import read_state
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 Json = dict[str, Any]
@@ -134,7 +134,9 @@ def workspace(root: Path, size: int) -> Lake:
             pl.lit("all").alias("selection_reason"),
         )
         stored = lake.cache.add(partial(parquet.write, frame))
-        entries[f"{began + timedelta(days=day):%Y-%m-%d}"] = Entry(stored.md5, stored.md5, stored.size, frame.height)
+        entries[f"{began + timedelta(days=day):%Y-%m-%d}"] = PartitionEntry(
+            stored.md5, stored.md5, stored.size, frame.height
+        )
     lake.commit(Manifest("validated/rides/rides", partitions=entries))
     return lake
 

@@ -42,7 +42,7 @@ from headrace.publish.publish import publish
 from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.dvc.objects import directory_bytes
-from headrace.storage.manifest import MANIFEST, Entry, Manifest
+from headrace.storage.manifest import HEAD_FILE, Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -137,11 +137,11 @@ class Ground:
         entries = {}
         for day, rows in self.days.items():
             stored = lake.cache.add(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
-            entries[day] = Entry(stored.md5, stored.md5, stored.size, rows.height)
+            entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
         made = Manifest("features/bench/history", partitions=entries)
         lake.commit(made)
-        own = lake.cache.add_bytes(made.to_bytes())
-        files = {f"{name}.parquet": entry.md5 for name, entry in entries.items()} | {MANIFEST: own.md5}
+        own = lake.cache.add_bytes(made.to_files().head)
+        files = {f"{name}.parquet": entry.md5 for name, entry in entries.items()} | {HEAD_FILE: own.md5}
         outs = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
         stage = {"cmd": "true", "outs": [{"path": f"data/{made.table}", "md5": outs.md5}]}
         (lake.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {made.table: stage}}))

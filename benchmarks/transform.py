@@ -122,7 +122,7 @@ def prepare(size: str) -> None:
     from synthetic import days, flights, packed  # noqa: PLC0415
 
     from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
-    from headrace.storage.manifest import Entry, Manifest  # noqa: PLC0415
+    from headrace.storage.manifest import Manifest, PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     root = Path("prepared").resolve()
@@ -131,7 +131,7 @@ def prepare(size: str) -> None:
     entries = dict(lake.manifest(RAW).partitions)
     for day in days(DAYS * years)[len(entries) :]:
         stored = lake.cache.add_bytes(packed(flights(day, copies=copies)))
-        entries[str(day)] = Entry(stored.md5, stored.md5, stored.size)
+        entries[str(day)] = PartitionEntry(stored.md5, stored.md5, stored.size)
     lake.commit(Manifest(RAW, ".csv.gz", partitions=entries))
 
 

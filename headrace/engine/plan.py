@@ -57,7 +57,9 @@ class Plan:
     def tables(self) -> dict[str, Manifest]:
         """Table → manifest of what is carried over, for every table of the stage; the main one is the last."""
         main = self.manifest(self.keep)
-        beside = {table: replace(main, table=table, partitions=self.keep.companions(table)) for table in self.stage.beside}
+        beside = {
+            table: replace(main, table=table, partitions=self.keep.companions(table)) for table in self.stage.beside
+        }
         return {**beside, self.stage.table: main}
 
     def manifest(self, partitions: Mapping[str, PartitionEntry]) -> Manifest:

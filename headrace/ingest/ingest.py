@@ -196,7 +196,9 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     )
 
 
-def _read_partitions(run: IngestRun, source: Source, listing: SourceListing, names: list[str]) -> dict[str, PartitionEntry]:
+def _read_partitions(
+    run: IngestRun, source: Source, listing: SourceListing, names: list[str]
+) -> dict[str, PartitionEntry]:
     """Read partitions into the cache. Each goes into the journal, so that the run after a crash need not read it."""
     read = {}
     run.progress(source.name, 0, len(names))

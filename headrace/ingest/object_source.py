@@ -21,7 +21,7 @@ from headrace.storage.s3.errors import ObjectChangedError
 from headrace.storage.s3.objects import FOLDER_SCHEME, Object, object_address
 from headrace.storage.table_store import Lake
 
-PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+PARTITION_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*")
 """Valid partition names. A name becomes a file name, so a key such as `../x` must not match."""
 
 

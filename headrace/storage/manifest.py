@@ -95,9 +95,9 @@ class PartitionEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     start: datetime | None = None
     end: datetime | None = None
     objects: tuple[SourceObject, ...] = ()
-    inputs: Mapping[str, Mapping[str, str]] = {}  # noqa: RUF012  msgspec gives each entry a dict of its own
-    metadata: Mapping[str, Any] = {}  # noqa: RUF012
-    companions: "Mapping[str, PartitionEntry]" = {}  # noqa: RUF012
+    inputs: Mapping[str, Mapping[str, str]] = {}
+    metadata: Mapping[str, Any] = {}
+    companions: "Mapping[str, PartitionEntry]" = {}
 
     @property
     def files(self) -> tuple["PartitionEntry", ...]:
@@ -564,9 +564,9 @@ class _Entry1(msgspec.Struct, frozen=True):
     md5: str
     size: int
     rows: int | None = None
-    inputs: Mapping[str, Mapping[str, str]] = {}  # noqa: RUF012
-    facts: Mapping[str, Any] = {}  # noqa: RUF012
-    beside: "Mapping[str, _Entry1]" = {}  # noqa: RUF012
+    inputs: Mapping[str, Mapping[str, str]] = {}
+    facts: Mapping[str, Any] = {}
+    beside: "Mapping[str, _Entry1]" = {}
 
     def upgraded(self, partition: str = "") -> PartitionEntry:
         metadata = dict(self.facts)

@@ -111,7 +111,9 @@ class Lake:
         """`manifest` less the partitions whose bytes are lost; what a release records is on the remote."""
         md5s, keys = (recorded.md5s, recorded.cache_keys) if recorded else ({}, {})
         cache_keys = manifest.cache_keys
-        new = [name for name, md5 in manifest.md5s.items() if (md5s.get(name), keys.get(name)) != (md5, cache_keys[name])]
+        new = [
+            name for name, md5 in manifest.md5s.items() if (md5s.get(name), keys.get(name)) != (md5, cache_keys[name])
+        ]
         lost = {name for name in new if not self._has(manifest.entries[name])}
         return manifest.with_partitions(manifest.entries.select(manifest.md5s.keys() - lost)) if lost else manifest
 

@@ -113,4 +113,3 @@ def too_many_rejected(
 
 def _has_too_many(result: ValidationResult, source: Source) -> bool:
     return result.rejected.height > source.max_rejected_share * result.rows_in
-

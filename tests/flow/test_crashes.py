@@ -45,7 +45,7 @@ def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
     calm, *_ = rehearse(tmp_path, "crash_release", {"remote": remote(s3), "commit": commit}, count=count)
 
     names = set(calm["points"])
-    assert {"rename manifest.json", "git commit", "git tag", "git push", "object onto the remote"} <= names
+    assert {"rename head.json", "git commit", "git tag", "git push", "object onto the remote"} <= names
 
 
 @pytest.mark.parametrize("count", some(33, 2))
@@ -123,7 +123,7 @@ def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
 
     calm, *_ = rehearse(beside, "crash_labels", {**place, "title": campaign.labeling.title})
 
-    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])
+    assert {"object into the cache", "rename head.json", "end of the journal"} <= set(calm["points"])
 
 
 @pytest.mark.parametrize("count", some(13))
@@ -133,4 +133,4 @@ def test_a_word_on_answers_that_dies_anywhere_is_said_again_and_noted_once(
 ) -> None:
     calm, *_ = rehearse(tmp_path, "crash_decisions", {"decision": decision}, count=count)
 
-    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])
+    assert {"object into the cache", "rename head.json", "end of the journal"} <= set(calm["points"])

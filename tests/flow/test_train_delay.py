@@ -21,7 +21,7 @@ from headrace import DatasetTables
 from headrace.dataset import UNPARTITIONED
 from headrace.project.loading import load_dataset
 from headrace.storage import git, parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 from headrace.transform import kernel
 
@@ -75,7 +75,7 @@ def keep(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys: list[s
     for name, rows in parts.items():
         ordered = parquet.canonical(rows, keys)
         stored = lake.cache.add(lambda path, ordered=ordered: parquet.write(ordered, path))  # type: ignore[misc]
-        entries[name] = Entry(stored.md5, stored.md5, stored.size, rows.height)
+        entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
     lake.commit(Manifest(table, partitions=entries))
 
 

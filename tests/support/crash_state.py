@@ -8,7 +8,6 @@ from pathlib import Path
 from crash_harness import Seen
 
 from headrace.storage.dvc.objects import md5_of
-from headrace.storage.manifest import MANIFEST
 from headrace.storage.table_store import Lake
 
 VISIBLE = ("data", ".headrace/journal")
@@ -22,7 +21,7 @@ def whole(lake: Lake, tables: Iterable[str]) -> Seen:
         manifest = lake.manifest(table)
         for name, path in lake.paths(table).items():
             assert md5_of(path) == manifest.partitions[name].md5, f"{table} {name}"
-        found[table] = manifest.to_bytes()
+        found[table] = manifest.to_files().head
     return found
 
 
@@ -35,9 +34,10 @@ def files(root: Path, *folders: str) -> Seen:
 def expect_shown(lake: Lake, table: str) -> None:
     """The files of the table are those that its manifest names."""
     manifest = lake.manifest(table)
-    shown = {path.name: md5_of(path) for path in lake.folder(table).iterdir() if path.name[0] != "."}
-    shown.pop(MANIFEST)
-    assert shown == {name + manifest.suffix: entry.md5 for name, entry in manifest.partitions.items()}, table
+    folder = lake.folder(table)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    shown = {path.relative_to(folder).as_posix(): md5_of(path) for path in files}
+    assert shown == manifest.files | manifest.to_files().md5s, table
 
 
 def remove_locks(root: Path) -> None:

@@ -21,8 +21,7 @@ from headrace.feast.retrieve import get_features
 from headrace.publish.publish import PublishResult, publish
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.dvc.objects import directory_bytes
-from headrace.storage.manifest import MANIFEST, Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 LARGE = 2**53 + 1
@@ -121,10 +120,10 @@ def fill(lake: Lake, table: FeatureTable, rows: Sequence[Mapping[str, Any]]) -> 
     lake.commit(Manifest(f"features/{DATASET.name}/{table.name}", partitions=entries))
 
 
-def _entry(lake: Lake, table: FeatureTable, rows: pl.DataFrame) -> Entry:
+def _entry(lake: Lake, table: FeatureTable, rows: pl.DataFrame) -> PartitionEntry:
     ordered = parquet.canonical(rows, [*table.keys, EVENT_TIME])
     stored = lake.cache.add(lambda path: parquet.write(ordered, path))
-    return Entry(stored.md5, stored.md5, stored.size, rows.height)
+    return PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
 
 
 def another(lake: Lake) -> Dataset:
@@ -165,10 +164,7 @@ def release(lake: Lake, number: int) -> str:
     stages = {}
     for table in lake.tables(DATASET.name):
         manifest = lake.manifest(table)
-        own = lake.cache.add_bytes(manifest.to_bytes())
-        files = {f"{name}.parquet": entry.md5 for name, entry in manifest.partitions.items()} | {MANIFEST: own.md5}
-        folder = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
-        stages[table] = {"cmd": "true", "outs": [{"path": f"data/{table}", "md5": folder.md5}]}
+        stages[table] = {"cmd": "true", "outs": [lake.out(manifest, {})]}
     (lake.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
     name = f"{DATASET.name}/{number}"
     _git(lake.root, "init", "--quiet")

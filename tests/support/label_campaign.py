@@ -12,7 +12,7 @@ import polars as pl
 from headrace.dataset import Dataset, Input, LabelingTask
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Campaign:
                 schema={"started_at": pl.Datetime("us", "UTC"), "car": pl.Int32, "late_min": pl.Int64},
             )
             stored = self.lake.cache.add(partial(parquet.write, frame))
-            entries[day] = Entry(stored.md5, stored.md5, stored.size, cars)
+            entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, cars)
             car += cars
         self.lake.commit(Manifest("validated/rides/rides", partitions=entries))
 

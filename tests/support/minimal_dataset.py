@@ -14,7 +14,7 @@ from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.settings import Settings
 from headrace.storage.dvc.cache import Cache
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 from headrace.validate.columns import utc_time
 
@@ -81,7 +81,7 @@ def bring(lake: Lake, contents: Mapping[str, str], *, drop: tuple[str, ...] = ()
     entries = {name: entry for name, entry in lake.manifest(RAW).partitions.items() if name not in drop}
     for name, text in contents.items():
         stored = lake.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
-        entries[name] = Entry(stored.md5, stored.md5, stored.size)
+        entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size)
     lake.commit(Manifest(RAW, ".csv", partitions=entries))
 
 

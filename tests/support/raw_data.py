@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 FLIGHTS, WEATHER = "raw/flights/flights", "raw/flights/weather"
@@ -50,7 +50,9 @@ class Arrivals:
         entries = {}
         for name, content in contents.items():
             stored = self.lake.cache.add(partial(Path.write_bytes, data=content))
-            entries[name] = Entry(stored.md5, stored.md5, stored.size, facts={"object": {"key": f"{table}/{name}"}})
+            entries[name] = PartitionEntry(
+                stored.md5, stored.md5, stored.size, metadata={"object": {"key": f"{table}/{name}"}}
+            )
         had = self.lake.manifest(table).partitions
         self.lake.commit(Manifest(table, suffix, partitions={**had, **entries}))
 

@@ -23,7 +23,7 @@ from headrace.lineage.lineage import PartitionLineage, trace_lineage
 from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.s3.bucket import Bucket
 from headrace.storage.table_store import Lake
 
@@ -52,7 +52,7 @@ class TwoReleases:
         """Compare two releases there."""
         return diff_releases(self.workspace.lake, before, after, by_row=by_row)
 
-    def partitions(self, release: str, table: str) -> Mapping[str, Entry]:
+    def partitions(self, release: str, table: str) -> Mapping[str, PartitionEntry]:
         """Partition → entry of a table in a release."""
         return DatasetRevision.open(self.workspace.lake, "flights", release).manifest(table).partitions
 
@@ -138,6 +138,6 @@ def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=annotations.annotation_schema(keys))
 
 
-def entry(lake: Lake, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> Entry:
+def entry(lake: Lake, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> PartitionEntry:
     stored = lake.cache.add(partial(parquet.write, frame))
-    return Entry(stored.md5, stored.md5, stored.size, frame.height, facts=facts or {})
+    return PartitionEntry(stored.md5, stored.md5, stored.size, frame.height, metadata=facts or {})

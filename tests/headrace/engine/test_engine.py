@@ -23,7 +23,6 @@ from headrace.errors import HeadraceError
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.settings import Settings
-from headrace.storage.manifest import MANIFEST
 from headrace.storage.table_store import Lake
 
 
@@ -33,6 +32,10 @@ def lake(tmp_path: Path) -> Lake:
     made = minimal_dataset.lake_at(tmp_path)
     bring(made, sales(1, 2, 3, 4, 5))
     return made
+
+
+def folder_content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
 
 
 def reasons(plans: Sequence[Plan], table: str) -> dict[str, tuple[str, ...]]:
@@ -107,7 +110,7 @@ def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
     run(lake)
 
     assert lake.manifest(REJECTED).partitions == {}
-    assert [path.name for path in lake.folder(REJECTED).iterdir()] == [MANIFEST]
+    assert [path.name for path in lake.folder(REJECTED).rglob("*.*")] == ["head.json"]
 
 
 def test_partitions_of_one_table_that_read_the_same_bytes_are_not_taken_for_one_another(lake: Lake) -> None:
@@ -198,8 +201,7 @@ def test_neither_order_of_arrival_nor_threads_change_a_byte(
     run(other, threads=threads)
 
     for table in (VALIDATED, REJECTED, TOTALS):
-        shown = {path.name: path.read_bytes() for path in one.folder(table).iterdir()}
-        assert shown == {path.name: path.read_bytes() for path in other.folder(table).iterdir()}
+        assert folder_content(one.folder(table)) == folder_content(other.folder(table))
 
 
 def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ Ten tables of 3,650 partitions are recorded and shown here whose data exists now
 """
 
 import cProfile
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import minimal_dataset
+from msgspec.structs import replace
 
 from headrace.dataset import Dataset, Input
 from headrace.engine.plan import Plan
@@ -17,7 +18,8 @@ from headrace.engine.run import plan_all, plan_stage
 from headrace.engine.stage import Stage
 from headrace.project import graph
 from headrace.storage.dvc.lock import write_lock
-from headrace.storage.manifest import MANIFEST, Entry, Manifest
+from headrace.storage.manifest import FOLDER, HEAD_FILE, Manifest, PartitionEntry
+from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import Lake
 
 DAYS = [str(date(2013, 1, 1) + timedelta(days=number)) for number in range(3650)]
@@ -26,9 +28,9 @@ DATASET = Dataset(
     name="tiny",
     description="Five sources and what is made of each: ten tables.",
     owner="tests",
-    sources=tuple(replace(minimal_dataset.SALES, name=name) for name in NAMES),
+    sources=tuple(dataclasses.replace(minimal_dataset.SALES, name=name) for name in NAMES),
     features=tuple(
-        replace(
+        dataclasses.replace(
             minimal_dataset.FEATURES, name=f"totals_{name}", inputs={"sales": Input(f"validated/{name}", lookback=2)}
         )
         for name in NAMES
@@ -51,18 +53,22 @@ def record(lake: Lake, days: Sequence[str] = DAYS) -> None:
     write_lock(lake.root, {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}})
 
 
-def as_made(stage: Stage, day: str, memo: str) -> Entry:
+def as_made(stage: Stage, day: str, memo: str) -> PartitionEntry:
     facts = {"rows_in": 2, "rejected": 0, "keys": [f"{day}T12:00:00+00:00", f"{day}T12:00:00+00:00"]}
-    return replace(entry(stage.table, day), memo=memo, facts=facts if stage.verb == "validate" else {})
+    return replace(entry(stage.table, day), cache_key=memo, metadata=facts if stage.verb == "validate" else {})
 
 
-def entry(table: str, day: str) -> Entry:
-    return Entry(f"{table} {day}", f"{table} {day}", 100, 2)
+def entry(table: str, day: str) -> PartitionEntry:
+    start, end = partition_interval(day)
+    return PartitionEntry(f"{table} {day}", f"{table} {day}", 100, 2, start=start, end=end)
 
 
 def show(lake: Lake, manifest: Manifest) -> None:
-    lake.folder(manifest.table).mkdir(parents=True, exist_ok=True)
-    (lake.folder(manifest.table) / MANIFEST).write_bytes(manifest.to_bytes())
+    folder, files = lake.folder(manifest.table), manifest.to_files()
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    for chunk in files.chunks:
+        (folder / chunk.reference.path).write_bytes(chunk.content)
+    (folder / HEAD_FILE).write_bytes(files.head)
 
 
 def plans(root: Path) -> list[Plan]:
@@ -72,7 +78,7 @@ def plans(root: Path) -> list[Plan]:
 def change(lake: Lake, day: str) -> None:
     """The raw object of one day is another one."""
     had = lake.manifest("raw/tiny/sales0")
-    show(lake, had.plus({day: Entry("other", "other", 100)}))
+    show(lake, had.plus({day: PartitionEntry("other", "other", 100)}))
 
 
 def test_a_plan_reads_no_data_file(tmp_path: Path) -> None:

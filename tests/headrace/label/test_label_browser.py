@@ -21,7 +21,7 @@ from headrace.project.loading import load_dataset
 from headrace.settings import Settings
 from headrace.stack.annotator import create_annotator
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 from infra.demo import digits
 
@@ -109,7 +109,9 @@ class Screen:
 def hold(lake: Lake, table: str, frame: pl.DataFrame) -> None:
     """Have a table of one partition."""
     stored = lake.cache.add(partial(parquet.write, frame))
-    lake.commit(Manifest(table, partitions={"2013-01-10": Entry(stored.md5, stored.md5, stored.size, frame.height)}))
+    lake.commit(
+        Manifest(table, partitions={"2013-01-10": PartitionEntry(stored.md5, stored.md5, stored.size, frame.height)})
+    )
 
 
 def test_three_delays_that_a_person_explains_by_clicking_become_labels(

@@ -92,7 +92,7 @@ def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign,
     collected = campaign.collect()
 
     assert (collected.events, collected.labels, collected.rejected) == ({"skipped": 1}, 0, 0)
-    [facts] = [entry.facts for entry in campaign.lake.manifest(LABELS).partitions.values()]
+    [facts] = [entry.metadata for entry in campaign.lake.manifest(LABELS).partitions.values()]
     assert (facts["rows_in"], facts["skipped"]) == (1, 1)
 
 
@@ -166,7 +166,7 @@ def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campai
     tasks = campaign.tasks()
     ann.answers(tasks["ride-0"], "weather")
     campaign.collect()
-    cursor = campaign.lake.manifest(ANNOTATIONS).partitions["2013-01-01"].facts["last_task_change"]
+    cursor = campaign.lake.manifest(ANNOTATIONS).partitions["2013-01-01"].metadata["last_task_change"]
 
     ann.answers(tasks["ride-3"], "weather")
     campaign.collect()

@@ -118,13 +118,16 @@ def test_the_same_decision_again_changes_no_byte(campaign: Campaign, ann: Person
     ann.answers(campaign.tasks()["ride-0"], "weather")
     campaign.collect()
     decide(campaign, "rejected")
-    before = campaign.lake.manifest(ANNOTATIONS).to_bytes(), campaign.lake.manifest(LABELS).to_bytes()
+    before = campaign.lake.manifest(ANNOTATIONS).to_files().head, campaign.lake.manifest(LABELS).to_files().head
 
     for include_reviewed in (False, True):
         again = decide(campaign, "rejected", include_reviewed=include_reviewed)
         assert (again.answers, again.annotation_partitions, again.label_partitions) == (0, (), ())
 
-    assert before == (campaign.lake.manifest(ANNOTATIONS).to_bytes(), campaign.lake.manifest(LABELS).to_bytes())
+    assert before == (
+        campaign.lake.manifest(ANNOTATIONS).to_files().head,
+        campaign.lake.manifest(LABELS).to_files().head,
+    )
 
 
 def test_one_more_answer_is_requested_for_a_rejected_one(campaign: Campaign, ann: Person, bob: Person) -> None:

@@ -1,11 +1,12 @@
 """What a collect reads: changed tasks, and ranges where a task was deleted; with the outcome of a full read."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from label_campaign import ANNOTATIONS, DAYS, Campaign
 from label_server import Person
+from msgspec import structs
 
 from headrace.dataset import ItemFeatures
 from headrace.label import annotation_log, consensus, sync
@@ -69,7 +70,9 @@ def test_a_history_that_0_1_collected_is_continued(campaign: Campaign, ann: Pers
     old_names = {new: old for old, new in annotation_log.WRITTEN_BY_0_1.items()}
     manifest = campaign.lake.manifest(ANNOTATIONS)
     entries = {
-        day: replace(entry, facts={old_names.get(name, name): value for name, value in entry.facts.items()})
+        day: structs.replace(
+            entry, metadata={old_names.get(name, name): value for name, value in entry.metadata.items()}
+        )
         for day, entry in manifest.partitions.items()
     }
     campaign.lake.commit(manifest.with_partitions(entries))

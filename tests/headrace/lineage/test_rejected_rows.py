@@ -9,7 +9,7 @@ from minimal_dataset import REJECTED, bring, day, lake_at, run
 from headrace.lineage.row_diff import RowDiff, compare_rows
 from headrace.lineage.row_lookup import RowMatch
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 DAY = "2026-01-02"
@@ -28,7 +28,7 @@ def lake(tmp_path: Path) -> Lake:
 def written(lake: Lake, rows: pl.DataFrame) -> Manifest:
     """A table of rejected rows with one partition."""
     stored = lake.cache.add_bytes(memoryview(parquet.encode(rows)))
-    return Manifest(REJECTED, partitions={DAY: Entry("key", stored.md5, stored.size, rows.height)})
+    return Manifest(REJECTED, partitions={DAY: PartitionEntry("key", stored.md5, stored.size, rows.height)})
 
 
 def test_a_row_that_0_1_rejected_is_found_by_its_number_and_shows_the_checks_it_failed(lake: Lake) -> None:

@@ -15,7 +15,7 @@ from headrace.maintenance.doctor import check_integrity
 from headrace.maintenance.repair import QUARANTINE
 from headrace.release.release import create_release
 from headrace.storage.dvc.lock import recorded_outs
-from headrace.storage.manifest import MANIFEST
+from headrace.storage.manifest import HEAD_FILE
 from headrace.storage.table_store import Lake
 
 DAYS = days(1, 2)
@@ -306,6 +306,6 @@ def check_pull(workspace: Workspace, name: str) -> None:
     for table in tables:
         for partition, entry in workspace.lake.manifest(table).partitions.items():
             assert clone.lake.cache.has(entry.md5, entry.size), (table, partition)
-        assert (clone.lake.folder(table) / MANIFEST).read_bytes() == (
-            workspace.lake.folder(table) / MANIFEST
+        assert (clone.lake.folder(table) / HEAD_FILE).read_bytes() == (
+            workspace.lake.folder(table) / HEAD_FILE
         ).read_bytes()

@@ -20,7 +20,7 @@ from headrace.project import graph
 from headrace.project.executors import Executor, SchedulerLostError, SchedulerUnavailableError, results_as_completed
 from headrace.release.release import create_release
 from headrace.settings import Settings
-from headrace.storage.manifest import MANIFEST
+from headrace.storage.manifest import FOLDER
 from headrace.storage.table_store import Lake
 
 pytestmark = pytest.mark.slow
@@ -179,7 +179,7 @@ def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_dr
     for table in lake.tables("flights"):
         manifest = lake.manifest(table)
         assert manifest == elsewhere.lake.manifest(table)
-        assert [path.name for path in lake.folder(table).iterdir()] == [MANIFEST]
+        assert [path.name for path in lake.folder(table).iterdir()] == [FOLDER]
         assert not any(lake.cache.path(entry.md5).exists() for entry in manifest.partitions.values())
 
 

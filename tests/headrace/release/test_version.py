@@ -17,7 +17,7 @@ from headrace.release.release import AuditError, create_release
 from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.dvc.remote import NotOnRemoteError
 from headrace.storage.git import StaleReleaseError
-from headrace.storage.manifest import MANIFEST
+from headrace.storage.manifest import HEAD_FILE
 
 
 def test_the_lock_is_what_dvc_itself_would_write(released: Workspace) -> None:
@@ -228,7 +228,7 @@ def test_the_command_line_releases_and_answers_in_json(built: Workspace) -> None
 def test_a_manifest_is_the_last_file_of_a_table(built: Workspace) -> None:
     folder = built.lake.folder("validated/flights/flights")
 
-    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
 
-    assert max(times, key=lambda name: times[name]) == MANIFEST
+    assert max(times, key=lambda path: times[path]) == folder / HEAD_FILE
     assert release.list_releases(built.lake, "flights") == []

@@ -41,9 +41,9 @@ def test_an_object_of_the_cache_has_its_name_when_the_disk_has_its_bytes(tmp_pat
 def test_a_manifest_and_a_lock_have_their_names_when_the_disk_has_their_bytes(
     tmp_path: Path, too_early: list[str]
 ) -> None:
-    write_whole(tmp_path / "manifest.json", b"{}")
+    write_whole(tmp_path / "head.json", b"{}")
 
-    assert (tmp_path / "manifest.json").read_bytes() == b"{}"
+    assert (tmp_path / "head.json").read_bytes() == b"{}"
     assert too_early == []
 
 

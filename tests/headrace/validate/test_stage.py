@@ -21,7 +21,7 @@ from headrace.engine.run import StageResult, run_stage
 from headrace.project.executors import Executor
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 from headrace.validate.columns import TimeBounds, utc_time
 from headrace.validate.errors import InvalidContractError
@@ -55,10 +55,10 @@ def lake(tmp_path: Path) -> Lake:
 
 def validate(lake: Lake, declared: Source, **partitions: pl.DataFrame) -> StageResult:
     """Ingest these partitions, as far as they are new, and validate the table."""
-    entries: dict[str, Entry] = dict(lake.manifest(RAW).partitions)
+    entries: dict[str, PartitionEntry] = dict(lake.manifest(RAW).partitions)
     for name, frame in partitions.items():
         stored = lake.cache.add_bytes(memoryview(parquet.content(frame)))
-        entries[name] = Entry(stored.md5, stored.md5, stored.size, frame.height)
+        entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size, frame.height)
     lake.commit(Manifest(RAW, partitions=entries))
     stage = validation_stage(Dataset(description="", owner="", sources=(declared,), name="shop"), declared)
     return run_stage(stage, lake, Executor(Settings(workspace=lake.root)))
