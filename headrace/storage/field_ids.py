@@ -1,8 +1,8 @@
 """Field ids: the number of a column in every Parquet file of a table, also after other columns came or went.
 
-Readers of Iceberg tables find columns by id, not by name. An id is a hash of the column's path, so it needs no registry:
-the same rows give the same bytes in every clone and on every worker, a column that comes back has its id again, and no
-other column ever gets it.
+Readers of Iceberg tables find columns by id, not by name. An id is a hash of the column's path, so it needs no
+registry: the same rows give the same bytes in every clone and on every worker, a column that comes back has its id
+again, and no other column ever gets it.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FIELD_ID = b"PARQUET:field_id"
 MAX_FIELD_ID = 2_147_483_446
-"""Iceberg reserves the ids above Integer.MAX_VALUE - 201 for its metadata columns (specification, Reserved Field IDs)."""
+"""Iceberg reserves the ids from Integer.MAX_VALUE - 200 on (its specification, "Reserved Field IDs")."""
 
 
 class SchemaField(msgspec.Struct, frozen=True, omit_defaults=True):

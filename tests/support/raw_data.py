@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest, PartitionEntry, SourceObject
 from headrace.storage.table_store import Lake
 
 FLIGHTS, WEATHER = "raw/flights/flights", "raw/flights/weather"
@@ -51,7 +51,7 @@ class Arrivals:
         for name, content in contents.items():
             stored = self.lake.cache.add(partial(Path.write_bytes, data=content))
             entries[name] = PartitionEntry(
-                stored.md5, stored.md5, stored.size, metadata={"object": {"key": f"{table}/{name}"}}
+                stored.md5, stored.md5, stored.size, objects=(SourceObject("", f"{table}/{name}", ""),)
             )
         had = self.lake.manifest(table).partitions
         self.lake.commit(Manifest(table, suffix, partitions={**had, **entries}))

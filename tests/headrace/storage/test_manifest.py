@@ -4,7 +4,6 @@ import json
 import random
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import polars as pl
@@ -39,9 +38,9 @@ TABLE = "validated/tiny/sales"
 DAYS = [str(date(2013, 1, 1) + timedelta(days=number)) for number in range(90)]
 
 
-def entry(name: str, mark: str = "a", **fields: Any) -> PartitionEntry:
+def entry(name: str, mark: str = "a") -> PartitionEntry:
     start, end = partition_interval(name)
-    return PartitionEntry(f"key {mark}", f"md5 {name} {mark}", 100, 2, start=start, end=end, **fields)
+    return PartitionEntry(f"key {mark}", f"md5 {name} {mark}", 100, 2, start=start, end=end)
 
 
 def manifest_of(names: list[str], mark: str = "a") -> Manifest:
@@ -64,7 +63,7 @@ def unread(reference: ChunkReference) -> bytes:
 def test_a_manifest_reads_back_as_it_was_written() -> None:
     side = PartitionEntry("m", "s", 1, 1)
     full = PartitionEntry(
-        "m", "a", 10, 2, "b" * 64, "schema", "profile", datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 2, tzinfo=UTC),
+        "m", "a", 10, 2, "b" * 64, "schema", "profile", *partition_interval("2013-01-01"),
         (SourceObject("bucket", "day.csv", "etag", "c" * 64, "version"),), {"raw/x": {"p": "q"}}, {"rows_in": 3},
         {"rejected/x": side},
     )  # fmt: skip
@@ -83,14 +82,12 @@ def test_a_manifest_reads_back_as_it_was_written() -> None:
 def test_a_chunk_has_one_line_per_partition_and_no_empty_fields() -> None:
     (chunk,) = manifest_of(["2013-01-02", "2013-01-01"]).to_files().chunks
 
-    assert chunk.content.decode().splitlines() == [
-        "{",
-        '"2013-01-01":{"cache_key":"key a","md5":"md5 2013-01-01 a","size":100,"rows":2,'
-        '"start":"2013-01-01T00:00:00Z","end":"2013-01-02T00:00:00Z"},',
-        '"2013-01-02":{"cache_key":"key a","md5":"md5 2013-01-02 a","size":100,"rows":2,'
-        '"start":"2013-01-02T00:00:00Z","end":"2013-01-03T00:00:00Z"}',
-        "}",
-    ]
+    first, second = (
+        f'"{day}":{{"cache_key":"key a","md5":"md5 {day} a","size":100,"rows":2,'
+        f'"start":"{day}T00:00:00Z","end":"{following}T00:00:00Z"}}'
+        for day, following in (("2013-01-01", "2013-01-02"), ("2013-01-02", "2013-01-03"))
+    )
+    assert chunk.content.decode().splitlines() == ["{", f"{first},", second, "}"]
 
 
 def test_the_head_lists_the_chunks_by_month_with_their_hashes_and_totals() -> None:
@@ -111,21 +108,21 @@ def test_the_head_lists_the_chunks_by_month_with_their_hashes_and_totals() -> No
 @pytest.mark.parametrize(
     ("name", "start", "end"),
     [
-        ("2013-03-10T05", datetime(2013, 3, 10, 5), datetime(2013, 3, 10, 6)),
-        ("2012-02-29", datetime(2012, 2, 29), datetime(2012, 3, 1)),
-        ("2013-12", datetime(2013, 12, 1), datetime(2014, 1, 1)),
-        ("2013", datetime(2013, 1, 1), datetime(2014, 1, 1)),
-        ("all", None, None),
-        ("2013-02-30", None, None),
-        ("0000-01-01", None, None),
-        ("9999-12-31", None, None),
-        ("2013-01-01b", None, None),
+        ("2013-03-10T05", "2013-03-10T05:00", "2013-03-10T06:00"),
+        ("2012-02-29", "2012-02-29", "2012-03-01"),
+        ("2013-12", "2013-12-01", "2014-01-01"),
+        ("2013", "2013-01-01", "2014-01-01"),
     ],
 )
-def test_a_name_in_iso_8601_stands_for_its_interval(name: str, start: datetime | None, end: datetime | None) -> None:
-    zoned = [moment and moment.replace(tzinfo=UTC) for moment in (start, end)]
+def test_a_name_in_iso_8601_stands_for_its_interval(name: str, start: str, end: str) -> None:
+    assert partition_interval(name) == tuple(
+        datetime.fromisoformat(moment).replace(tzinfo=UTC) for moment in (start, end)
+    )
 
-    assert list(partition_interval(name)) == zoned
+
+@pytest.mark.parametrize("name", ["all", "2013-02-30", "0000-01-01", "9999-12-31", "2013-01-01b", "2013-1-1"])
+def test_other_names_stand_for_no_interval(name: str) -> None:
+    assert partition_interval(name) == (None, None)
 
 
 # Equal tables, equal files
@@ -351,9 +348,7 @@ def test_a_chunk_that_is_damaged_is_named_with_the_next_command(lake: Lake) -> N
     chunk = next((lake.folder(TABLE) / FOLDER).glob("2013-02.*"))
     chunk.write_bytes(chunk.read_bytes()[:-20])
 
-    with pytest.raises(
-        DamagedManifestError, match=r"2013-02\..*\.json is damaged: expected [\d,]+ bytes with md5 \w+, found"
-    ):
+    with pytest.raises(DamagedManifestError, match=r"2013-02\..*\.json is damaged: expected [\d,]+ bytes with md5"):
         _ = lake.manifest(TABLE).md5s
 
 

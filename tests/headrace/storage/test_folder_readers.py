@@ -1,0 +1,35 @@
+"""A table's folder is read by the tools that people use, past the manifest in it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dask.dataframe as dd
+import duckdb
+import minimal_dataset
+import pandas as pd
+import polars as pl
+import pyarrow.dataset as ds
+import pytest
+from minimal_dataset import VALIDATED, bring, run, sales
+
+READERS: dict[str, Callable[[Path], int]] = {
+    "pandas": lambda folder: len(pd.read_parquet(folder)),
+    "pyarrow": lambda folder: ds.dataset(folder).to_table().num_rows,
+    "dask": lambda folder: len(dd.read_parquet(folder).compute()),
+    "duckdb": lambda folder: duckdb.sql(f"from read_parquet('{folder}/*.parquet')").count("*").fetchall()[0][0],
+    "polars": lambda folder: pl.scan_parquet(folder / "*.parquet").collect().height,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a table with ten rows in five partitions."""
+    lake = minimal_dataset.lake_at(tmp_path_factory.mktemp("lake"))
+    bring(lake, sales(1, 2, 3, 4, 5))
+    run(lake)
+    return lake.folder(VALIDATED)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_folder_is_read_past_its_manifest(folder: Path, reader: str) -> None:
+    assert READERS[reader](folder) == 10
