@@ -13,10 +13,11 @@ All that knows how a manifest is laid out is in this module.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,6 +36,8 @@ FORMAT_1_FILE = "manifest.json"
 
 RETAINED_BYTES = 64 << 20
 """Chunks of a manifest up to this size stay in memory; those of a larger one are read again when they are needed."""
+
+KEY_COLUMNS = ("md5", "cache_key")
 
 Load = Callable[["ChunkReference"], bytes]
 """Reads the bytes of a chunk, and raises if they are not those that the reference names."""
@@ -176,6 +179,7 @@ class Chunk:
         self._load = load
         self._content: bytes | None = None
         self._columns: dict[str, dict[str, Any]] = {}
+        self._has_valid_names = False
 
     @classmethod
     def build(cls, name: str, lines: Mapping[str, Raw], table: str) -> "Chunk":
@@ -216,11 +220,21 @@ class Chunk:
         """Partition → its entry as JSON."""
         return self._decode(_LINES)
 
+    @property
+    def md5s(self) -> dict[str, str]:
+        """Partition → hash of its bytes."""
+        return self.column("md5")
+
     def column(self, name: str) -> dict[str, Any]:
         """Partition → one field of its entry, in one pass over the bytes."""
         if name not in self._columns:
-            rows = self._decode(_COLUMNS[name])
-            self._columns[name] = {partition: row.value for partition, row in rows.items()}
+            if name in KEY_COLUMNS:  # a plan needs both of its own table
+                keys = self._decode(_KEYS)
+                self._columns["md5"] = {partition: row.md5 for partition, row in keys.items()}
+                self._columns["cache_key"] = {partition: row.cache_key for partition, row in keys.items()}
+            else:
+                rows = self._decode(_COLUMNS[name])
+                self._columns[name] = {partition: row.value for partition, row in rows.items()}
         return self._columns[name]
 
     def _decode(self, decoder: "msgspec.json.Decoder[dict[str, T]]") -> dict[str, T]:
@@ -228,7 +242,9 @@ class Chunk:
             decoded = decoder.decode(self.content)
         except msgspec.MsgspecError as error:
             raise damaged_manifest(f"{self.table}/{self.reference.path}", str(error)) from None
-        check_partition_names(decoded, self.table)
+        if not self._has_valid_names:
+            check_partition_names(decoded, self.table)
+            self._has_valid_names = True
         return decoded
 
 
@@ -263,7 +279,13 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         for partition in self.removed:
             del values[partition]
         values |= {partition: _FIELDS[name].decode(line).value for partition, line in self.added.items()}
-        return dict(sorted(values.items())) if self.added or len(self.chunks) > 1 else values
+        return dict(sorted(values.items())) if self.added or not self._is_sorted else values
+
+    @cached_property
+    def _is_sorted(self) -> bool:
+        """Whether the partitions of each chunk come after those of the chunk before."""
+        ends = [(next(iter(names)), next(reversed(names))) for names in (chunk.md5s for chunk in self.chunks)]
+        return all(last < first for (_, last), (first, _) in pairwise(ends))
 
     @cached_property
     def md5s(self) -> dict[str, str]:
@@ -277,7 +299,7 @@ class LazyEntries(Mapping[str, PartitionEntry]):
 
     @cached_property
     def _chunk_of(self) -> dict[str, Chunk]:
-        return {partition: chunk for chunk in self.chunks for partition in chunk.column("md5")}
+        return {partition: chunk for chunk in self.chunks for partition in chunk.md5s}
 
     def line(self, partition: str) -> Raw | None:
         """The entry as JSON; None if there is no such partition."""
@@ -287,9 +309,23 @@ class LazyEntries(Mapping[str, PartitionEntry]):
             return None
         return self._chunk_of[partition].lines[partition]
 
+    def changed_since(self, other: "LazyEntries") -> list[str]:
+        """Partitions that the other table does not have, or with other bytes or another cache key."""
+        unchanged = () if other.removed else set(other.chunks)
+        chunks = [chunk for chunk in self.chunks if chunk not in unchanged]
+        removed = {name for chunk in chunks for name in self.removed & chunk.md5s.keys()} if self.removed else ()
+        some = LazyEntries(chunks, removed, self.added)
+        if not some:
+            return []
+        md5s, keys = other.md5s, other.cache_keys
+        own_keys = some.cache_keys
+        return [name for name, md5 in some.md5s.items() if (md5s.get(name), keys.get(name)) != (md5, own_keys[name])]
+
     def select(self, partitions: Collection[str]) -> "LazyEntries":
         """Those of these partitions that there are."""
         kept = set(partitions)
+        if len(kept) == len(self) and kept == self.md5s.keys():
+            return self
         removed = self.removed | (self.md5s.keys() - kept - self.added.keys())
         added = {name: line for name, line in self.added.items() if name in kept}
         return LazyEntries(self.chunks, removed, added, self.schemas)
@@ -332,7 +368,7 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         chunks = []
         for chunk in self.chunks:
             new = gained.pop(chunk.reference.name, {})
-            lost = self.removed & chunk.column("md5").keys() if self.removed else ()
+            lost = self.removed & chunk.md5s.keys() if self.removed else ()
             if not new and not lost:
                 chunks.append(chunk)
                 continue
@@ -504,13 +540,19 @@ def is_manifest_file(path: str) -> bool:
     return path == FORMAT_1_FILE or path.startswith(f"{FOLDER}/")
 
 
-def parse_manifest(content: bytes, load: Load, location: str = "the manifest") -> Manifest:
+def parse_manifest(
+    content: bytes,
+    load: Load,
+    location: str = "the manifest",
+    shared: "MutableMapping[str, Chunk] | None" = None,
+) -> Manifest:
     """The manifest with this head, or this file of format 1.
 
     Args:
         content: The bytes of `head.json` or `manifest.json`.
         load: Reads a chunk.
         location: Path or address of the file, for messages.
+        shared: md5 → chunk that another manifest has read; this one's are added.
 
     Raises:
         DamagedManifestError: The bytes are not a manifest.
@@ -529,7 +571,12 @@ def parse_manifest(content: bytes, load: Load, location: str = "the manifest") -
     except msgspec.MsgspecError as error:
         raise damaged_manifest(location, str(error)) from None
     is_retained = sum(reference.size for reference in head.chunks) <= RETAINED_BYTES
-    chunks = [Chunk(reference, load, head.table, is_retained=is_retained) for reference in head.chunks]
+    shared = {} if shared is None else shared
+    chunks = [
+        shared.get(reference.md5)
+        or shared.setdefault(reference.md5, Chunk(reference, load, head.table, is_retained=is_retained))
+        for reference in head.chunks
+    ]
     entries = LazyEntries(chunks, schemas=head.schemas)
     return Manifest(
         head.table, head.suffix, head.code, head.params, head.libraries, head.result_version, partitions=entries
@@ -608,6 +655,11 @@ class _Version(msgspec.Struct, frozen=True):
     format: int = 1
 
 
+class _Keys(msgspec.Struct, frozen=True):
+    md5: str
+    cache_key: str
+
+
 class _Summary(msgspec.Struct, frozen=True):
     md5: str
     size: int
@@ -633,6 +685,7 @@ _VERSION = msgspec.json.Decoder(_Version)
 _HEAD = msgspec.json.Decoder(_Head)
 _LINES = msgspec.json.Decoder(dict[str, Raw])
 _SUMMARY = msgspec.json.Decoder(_Summary)
+_KEYS = msgspec.json.Decoder(dict[str, _Keys])
 _READ_COLUMNS = ("md5", "cache_key", "size", "rows", "metadata", "companions")
 _FIELDS = {name: msgspec.json.Decoder(_field_type(name)) for name in _READ_COLUMNS}
 _COLUMNS = {name: msgspec.json.Decoder(dict[str, _field_type(name)]) for name in _READ_COLUMNS}  # type: ignore[misc]
