@@ -127,21 +127,23 @@ def plan(size: str) -> None:
     from headrace.engine.plan import plan as decide  # noqa: PLC0415
     from headrace.engine.stage import Stage  # noqa: PLC0415
     from headrace.storage.dvc.objects import directory_bytes  # noqa: PLC0415
-    from headrace.storage.manifest import Manifest, PartitionEntry, Partitions  # noqa: PLC0415
+    from headrace.storage.manifest import LazyEntries, Manifest, PartitionEntry, parse_manifest  # noqa: PLC0415
 
     names = [f"{number:08}" for number in range(int(size))]
     raw = {name: PartitionEntry(name, f"{index:032x}", 1) for index, name in enumerate(names)}
     stage = Stage("transform", "bench", "features/bench/t", ("raw/bench/t",), (), _each, _never)
     fingerprint, inputs = Fingerprint({}, {}, {}), {"raw/bench/t": Manifest("raw/bench/t", partitions=raw)}
     first = decide(stage, inputs, [], fingerprint)
-    made = {item.partition: PartitionEntry(item.memo, item.memo, 1, 1, item.inputs) for item in first.stale}
-    text = first.manifest(made).to_files().head
+    made = {item.partition: PartitionEntry(item.memo, item.memo, 1, 1, inputs=item.inputs) for item in first.stale}
+    files = first.manifest(made).to_files()
+    chunks = {chunk.reference.md5: chunk.content for chunk in files.chunks}
     changed = {name: PartitionEntry("new", "new", 1) for name in names[::1000]}
-    inputs = {"raw/bench/t": Manifest("raw/bench/t", partitions=Partitions.of(raw) | changed)}
-    again = decide(stage, inputs, [Manifest.from_bytes(text)], fingerprint)
-    made = {item.partition: PartitionEntry(item.memo, item.memo, 1, 1, item.inputs) for item in again.stale}
+    inputs = {"raw/bench/t": Manifest("raw/bench/t", partitions=LazyEntries.of(raw) | changed)}
+    again = decide(stage, inputs, [parse_manifest(files.head, lambda reference: chunks[reference.md5])], fingerprint)
+    made = {item.partition: PartitionEntry(item.memo, item.memo, 1, 1, inputs=item.inputs) for item in again.stale}
     after = again.manifest(again.keep | made)
-    Path("manifest.json").write_bytes(after.to_files().head)
+    for chunk in after.to_files().chunks:
+        Path(chunk.reference.name).write_bytes(chunk.content)
     Path("list.dir").write_bytes(directory_bytes(after.files))
     if len(again.stale) != len(names[::1000]):
         raise SystemExit(f"{len(again.stale)} stale of {len(names)}: the plan is wrong.")

@@ -112,11 +112,9 @@ def days(count: int, first: int) -> list[date]:
 
 def expect(place: Workspace, day: str) -> None:
     """Make sure that the day went all the way."""
-    for table in ("raw", "validated", "features"):
-        names = "carrier_delays" if table == "features" else "flights"
-        manifest = place.root / f"data/{table}/flights/{names}/manifest.json"
-        if f'"{day}":' not in manifest.read_text():
-            raise SystemExit(f"{manifest} has not {day}: nothing was measured.")
+    for table in ("raw/flights/flights", "validated/flights/flights", "features/flights/carrier_delays"):
+        if day not in place.lake.manifest(table).partitions:
+            raise SystemExit(f"{table} has no partition {day}: nothing was measured.")
 
 
 def by_stage(runs: list[dict[str, Cost]]) -> dict[str, Cost]:
@@ -207,12 +205,26 @@ def stand_in(root: Path) -> None:
 
 def _as_if(lake: "Lake", table: str, item: "Stale", model: "PartitionEntry") -> "PartitionEntry":
     """An entry as the engine would have made it, of bytes that nobody reads."""
+    from msgspec import structs  # noqa: PLC0415
+
+    from headrace.storage.partition_names import partition_interval  # noqa: PLC0415
+
     stored = lake.cache.add_bytes(f"{table} {item.partition}".encode().ljust(model.size))
     facts = dict(model.metadata)
     if "keys" in facts:
         facts["keys"] = [item.partition + str(end)[10:] for end in facts["keys"]]
-    return replace(
-        model, memo=item.memo, md5=stored.md5, size=stored.size, inputs=item.inputs, metadata=facts, beside={}
+    start, end = partition_interval(item.partition)
+    return structs.replace(
+        model,
+        cache_key=item.memo,
+        md5=stored.md5,
+        sha256=stored.sha256,
+        size=stored.size,
+        start=start,
+        end=end,
+        inputs=item.inputs,
+        metadata=facts,
+        companions={},
     )
 
 

@@ -41,8 +41,7 @@ from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, 
 from headrace.publish.publish import publish
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.dvc.objects import directory_bytes
-from headrace.storage.manifest import HEAD_FILE, Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest, PartitionEntry
 from headrace.storage.table_store import Lake
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -140,10 +139,7 @@ class Ground:
             entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
         made = Manifest("features/bench/history", partitions=entries)
         lake.commit(made)
-        own = lake.cache.add_bytes(made.to_files().head)
-        files = {f"{name}.parquet": entry.md5 for name, entry in entries.items()} | {HEAD_FILE: own.md5}
-        outs = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
-        stage = {"cmd": "true", "outs": [{"path": f"data/{made.table}", "md5": outs.md5}]}
+        stage = {"cmd": "true", "outs": [lake.out(lake.manifest(made.table), {})]}
         (lake.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {made.table: stage}}))
         git(lake.root, "init", "--quiet")
         git(lake.root, "add", "dvc.lock")

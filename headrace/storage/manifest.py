@@ -601,8 +601,9 @@ def check_chunk(reference: ChunkReference, content: bytes, location: str) -> byt
 def damaged_manifest(location: str, reason: str) -> DamagedManifestError:
     """The error for a file of a manifest that is not what was written."""
     return DamagedManifestError(
-        f"{location} is damaged: {reason}. `headrace doctor --repair` restores it if a release records it; otherwise"
-        " delete the table's `_manifest` folder and run the stage again: what is in the cache is reused."
+        f"{location} is damaged: {reason}. In a cache or on the remote, `headrace doctor --repair` restores it. In a"
+        " table's folder, `dvc checkout` of that folder restores the recorded table; if none is recorded, delete its"
+        f" `{FOLDER}` folder and run the command again: what is in the cache is reused."
     )
 
 
@@ -668,7 +669,7 @@ class _Summary(msgspec.Struct, frozen=True):
     start: datetime | None = None
 
 
-def _field_type(name: str) -> type[msgspec.Struct]:
+def _field_type(name: str) -> Any:  # noqa: ANN401  a struct that is made here has no type of its own
     """A struct that decodes one field of an entry, as `value`, and skips the others."""
     found = next(field for field in msgspec.structs.fields(PartitionEntry) if field.name == name)
     if found.required:

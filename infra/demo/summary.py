@@ -169,7 +169,7 @@ def _where_to_look(home: Path) -> RenderableType:
     places = {
         f"make up HOME_DIR={home}": "the same servers with all of this in them, and how to log in",
         f"cd {home}/workspace": "then: git log, dvc metrics show, headrace status flights",
-        f"{home}/workspace/data": "the tables, each with a manifest.json",
+        f"{home}/workspace/data": "the tables, each with a manifest",
         f"{home}/logs": "one log per server; those of the tasks are in airflow/",
     }
     return _lines("Look again", [line for place, what in places.items() for line in (place, f"  {what}")])
