@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from msgspec import Raw, structs
 
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.result_versions import CHANGES, still_valid
 from headrace.engine.stage import Inputs, Stage
-from headrace.storage.manifest import LazyEntries, Manifest, PartitionEntry
+from headrace.storage.manifest import LazyEntries, Manifest, PartitionEntry, encode_entry
+from headrace.storage.partition_names import partition_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,18 @@ def find_by_cache_key(known: Sequence[Manifest], wanted: Mapping[str, str]) -> L
     found = LazyEntries()
     for manifest in known if missing else ():
         names = [(name, key) for name, key in manifest.cache_keys.items() if key in missing]
-        lines = {mine: manifest.entries.line(name) for name, key in names for mine in missing.pop(key, ())}
+        lines = {own: _as(own, name, manifest) for name, key in names for own in missing.pop(key, ())}
         found = found.with_lines(lines, manifest.schemas)
     return found
+
+
+def _as(own: str, name: str, manifest: Manifest) -> Raw:
+    """The entry of the partition `name`, as that of the partition `own`, whose interval may be another."""
+    entry = manifest.entries[name]
+    start, end = partition_interval(own)
+    if (start, end) != (entry.start, entry.end):
+        entry = structs.replace(entry, start=start, end=end)
+    return Raw(encode_entry(entry))
 
 
 def memo_key(base: bytes, partition: str, inputs: Inputs) -> str:

@@ -42,7 +42,7 @@ def test_a_training_row_leads_back_to_the_object_and_forward_to_the_release(
     assert row["event_time"] == datetime(2013, 1, 2, 15, tzinfo=UTC)
     assert row["departed_24h"] == training["carrier_delays__departed_24h"]
     assert (traced.node.partition, traced.releases) == (CORRECTED, ["flights/2"])
-    assert _raw(traced, CORRECTED).source["object"]["key"] == f"flights/{CORRECTED}.csv.gz"
+    assert _raw(traced, CORRECTED).source["objects"][0]["key"] == f"flights/{CORRECTED}.csv.gz"
 
 
 def test_a_raw_partition_names_its_object_by_bucket_key_etag_version_and_hash(two_releases: TwoReleases) -> None:
@@ -51,13 +51,15 @@ def test_a_raw_partition_names_its_object_by_bucket_key_etag_version_and_hash(tw
 
     traced = two_releases.lineage("raw/flights", CORRECTED)
 
-    assert traced.node.source["object"] == {
-        "bucket": two_releases.bucket.name,
-        "key": f"flights/{CORRECTED}.csv.gz",
-        "etag": listed.etag,
-        "version": listed.version,
-        "sha256": hashlib.sha256(shorter(CORRECTED)).hexdigest(),
-    }
+    assert traced.node.source["objects"] == [
+        {
+            "bucket": two_releases.bucket.name,
+            "key": f"flights/{CORRECTED}.csv.gz",
+            "etag": listed.etag,
+            "version": listed.version,
+            "sha256": hashlib.sha256(shorter(CORRECTED)).hexdigest(),
+        }
+    ]
 
 
 def test_a_training_row_before_anything_was_known_has_no_lineage(two_releases: TwoReleases) -> None:
@@ -85,10 +87,10 @@ def test_a_correction_leads_from_the_old_release_to_the_old_object_and_from_the_
     new = two_releases.lineage("features/carrier_delays", CORRECTED, "flights/2")
 
     assert (old.releases, new.releases) == (["flights/1"], ["flights/2"])
-    sums = [_raw(traced, CORRECTED).source["object"]["sha256"] for traced in (old, new)]
+    sums = [_raw(traced, CORRECTED).source["objects"][0]["sha256"] for traced in (old, new)]
     wanted = (real_flights.flights_object(CORRECTED), shorter(CORRECTED))
     assert sums == [hashlib.sha256(content).hexdigest() for content in wanted]
-    assert _raw(old, CORRECTED).source["object"]["version"] != _raw(new, CORRECTED).source["object"]["version"]
+    assert _raw(old, CORRECTED).source["objects"][0]["version"] != _raw(new, CORRECTED).source["objects"][0]["version"]
     assert {node.status for traced in (old, new) for node in traced.node.walk()} == {"current"}
 
 
@@ -123,7 +125,7 @@ def test_a_deleted_partition_is_an_error_that_names_the_release_that_has_it(two_
     traced = two_releases.lineage("features/carrier_delays", DELETED, "flights/1")
 
     assert traced.releases == ["flights/1"]
-    assert _raw(traced, DELETED).source["object"]["key"] == f"flights/{DELETED}.csv.gz"
+    assert _raw(traced, DELETED).source["objects"][0]["key"] == f"flights/{DELETED}.csv.gz"
 
 
 def test_in_a_workspace_that_is_ahead_inputs_are_marked_changed_and_the_old_bytes_are_traced(
@@ -138,7 +140,7 @@ def test_in_a_workspace_that_is_ahead_inputs_are_marked_changed_and_the_old_byte
     changed, removed = _raw(traced, CORRECTED), _raw(traced, "2013-01-01")
     assert (changed.status, changed.release) == ("changed", "flights/2")
     assert (removed.status, removed.release) == ("removed", "flights/2")
-    assert changed.source["object"]["sha256"] == hashlib.sha256(shorter(CORRECTED)).hexdigest()
+    assert changed.source["objects"][0]["sha256"] == hashlib.sha256(shorter(CORRECTED)).hexdigest()
     output = clone.command("headrace", "lineage", "flights", "-t", "features/carrier_delays", "-p", CORRECTED)
     assert "changed since it was read; these bytes are in flights/2" in output
 
@@ -205,7 +207,7 @@ def test_a_rejected_row_leads_to_the_object_that_it_came_from(two_releases: TwoR
 
     assert traced.node.producer == VALIDATED
     assert traced.node.inputs == two_releases.lineage("validated/flights", CORRECTED).node.inputs
-    assert _raw(traced, CORRECTED).source["object"]["key"] == f"flights/{CORRECTED}.csv.gz"
+    assert _raw(traced, CORRECTED).source["objects"][0]["key"] == f"flights/{CORRECTED}.csv.gz"
     assert "rejected/flights/flights" in two_releases.lineage("raw/flights", CORRECTED).used_by
 
 
@@ -229,7 +231,7 @@ def test_lineage_prints_a_tree(two_releases: TwoReleases) -> None:
     lines = output.splitlines()
     assert lines[0].startswith(f"{CARRIERS} {CORRECTED}  ")
     assert lines[1].startswith(f"├── {VALIDATED} 2013-01-01  ")
-    source = _raw(two_releases.lineage("features/carrier_delays", CORRECTED), CORRECTED).source["object"]
+    source = _raw(two_releases.lineage("features/carrier_delays", CORRECTED), CORRECTED).source["objects"][0]
     assert (
         f"s3://{two_releases.bucket.name}/{source['key']}  ETag {source['etag']}  version {source['version']}" in output
     )

@@ -27,7 +27,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def written(lake: Lake, rows: pl.DataFrame) -> Manifest:
     """A table of rejected rows with one partition."""
-    stored = lake.cache.add_bytes(memoryview(parquet.encode(rows)))
+    stored = lake.cache.add_bytes(memoryview(parquet.content(rows)))
     return Manifest(REJECTED, partitions={DAY: PartitionEntry("key", stored.md5, stored.size, rows.height)})
 
 
