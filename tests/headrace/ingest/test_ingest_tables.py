@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, fill
 
+from headrace.engine.result_versions import result_version
 from headrace.ingest import table_source
 from headrace.ingest.ingest import SourceEmptyError
 from headrace.storage.table_store import Lake
@@ -65,7 +66,7 @@ def test_a_second_run_reads_no_partition_and_leaves_the_same_manifest(weather: W
 
 def test_a_new_result_version_reads_every_partition_again(weather: Weather, monkeypatch: pytest.MonkeyPatch) -> None:
     weather.ingest()
-    monkeypatch.setattr(table_source, "result_version", lambda _kind: 2)
+    monkeypatch.setattr(table_source, "result_version", lambda kind: result_version(kind) + 1)
 
     done = weather.ingest()
 
