@@ -59,7 +59,7 @@ class LineageNode:
         if self.table.startswith("annotations/"):
             return {"annotations": dict(metadata)}
         if self.entry.objects:
-            return {"objects": to_builtins(self.entry.objects)}
+            return {"objects": [to_builtins(item) for item in self.entry.objects]}
         return {QUERY: metadata[QUERY]} if QUERY in metadata else {}
 
     def walk(self) -> Iterator["LineageNode"]:
