@@ -2,7 +2,7 @@
 
 Ours is measured twice: at a release, as `headrace retrieve --release` does it, which needs no Feast, and by Feast's
 API (`get_historical_features`), which pays for importing Feast and for a registry: those are the rows `no requests`,
-and the ratio that leaves them out is given beside the one that does not. `joins.py` has the engines; what each wrote is
+and the ratio that leaves them out is given beside the one that does not. `engines.py` has the engines; what each wrote is
 compared with what ours wrote, value by value.
 """
 
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from measure import REPOSITORY, Contender, Cost, Report, in_turns, once, options
 
-JOINS = Path(__file__).with_name("joins.py")
+ENGINES = Path(__file__).with_name("engines.py")
 BY_HAND = ("duckdb", "polars")
 IDLE = "headrace, no requests"
 FEAST = "feast-duckdb"
@@ -99,7 +99,7 @@ def net(costs: dict[str, Cost]) -> float:
 def prepared(folder: Path, *sizes: str) -> Path:
     """Where the requests and tables of that size lie."""
     place = folder / "-".join(sizes)
-    subprocess.run([sys.executable, JOINS, "prepare", place, *sizes], env={**os.environ, **ENV}, check=True)
+    subprocess.run([sys.executable, ENGINES, "prepare", place, *sizes], env={**os.environ, **ENV}, check=True)
     once(engine(IDLE, place))  # compiles what Feast imports, which the first run would be charged with
     return place
 
@@ -108,7 +108,7 @@ def engine(name: str, place: Path, most: str = "") -> Contender:
     """One engine on the data of one place; its output is there before the next one runs."""
     out = place / f"{name.replace(', ', '-').replace(' ', '-')}.parquet"
     rows = ["0"] if name in {IDLE, FEAST_IDLE} else [most] if most else []
-    command = [sys.executable, str(JOINS), name.partition(",")[0], str(place), str(out), *rows]
+    command = [sys.executable, str(ENGINES), name.partition(",")[0], str(place), str(out), *rows]
     return Contender(name, command, env=ENV, before=lambda: clean(out))
 
 
@@ -126,7 +126,7 @@ def clean(out: Path) -> None:
 def agreement(place: Path, others: Sequence[str]) -> str:
     """Whether the others' features are ours, in a process of its own."""
     files = [str(place / f"{name}.parquet") for name in others]
-    command = [sys.executable, str(JOINS), "compare", str(place / "headrace.parquet"), *files]
+    command = [sys.executable, str(ENGINES), "compare", str(place / "headrace.parquet"), *files]
     return subprocess.run(command, env={**os.environ, **ENV}, check=True, capture_output=True, text=True).stdout.strip()
 
 
