@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash_harness import REFUSED
-from crash_runs import rehearse
+from crash_harness import EXIT_REJECTED
+from crash_runs import inject_crashes
 from label_campaign import Campaign
 from label_server import Person
 from servers import S3
@@ -42,9 +42,9 @@ def some(count: int, full: int = 1) -> list[Any]:
 def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
     tmp_path: Path, s3: S3, commit: str, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_release", {"remote": remote(s3), "commit": commit}, count=count)
+    undisturbed, *_ = inject_crashes(tmp_path, "crash_release", {"remote": remote(s3), "commit": commit}, count=count)
 
-    names = set(calm["points"])
+    names = set(undisturbed["failpoints"])
     assert {"rename manifest.json", "git commit", "git tag", "git push", "object onto the remote"} <= names
 
 
@@ -52,9 +52,11 @@ def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
 def test_of_two_releases_from_two_clones_one_is_refused_wherever_the_other_was_paused(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    _, *cases = rehearse(tmp_path, "crash_release", {"remote": remote(s3), "commit": "local"}, how="pause", count=count)
+    _, *cases = inject_crashes(
+        tmp_path, "crash_release", {"remote": remote(s3), "commit": "local"}, interruption="pause", count=count
+    )
 
-    assert {case["second"] for case in cases} >= {0}
+    assert {case["concurrent_exit_code"] for case in cases} >= {0}
 
 
 @pytest.mark.parametrize("count", some(23))
@@ -63,44 +65,46 @@ def test_a_validate_or_transform_that_was_paused_anywhere_can_not_take_back_what
 ) -> None:
     settings = {"remote": remote(s3), "commit": "local", "only": "stages"}
 
-    _, *cases = rehearse(tmp_path, "crash_release", settings, how="pause", count=count)
+    _, *cases = inject_crashes(tmp_path, "crash_release", settings, interruption="pause", count=count)
 
-    assert {case["first"] for case in cases} >= {REFUSED}
+    assert {case["paused_exit_code"] for case in cases} >= {EXIT_REJECTED}
 
 
 @pytest.mark.parametrize("count", some(13))
 def test_an_ingest_that_was_paused_anywhere_can_not_take_back_what_another_showed(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    _, *cases = rehearse(tmp_path, "crash_ingest", {"bucket": source(s3)}, how="pause", count=count)
+    _, *cases = inject_crashes(tmp_path, "crash_ingest", {"bucket": source(s3)}, interruption="pause", count=count)
 
-    assert {case["first"] for case in cases} >= {REFUSED}
+    assert {case["paused_exit_code"] for case in cases} >= {EXIT_REJECTED}
 
 
 @pytest.mark.parametrize("count", some(13))
 def test_an_ingest_that_dies_anywhere_leaves_raw_tables_whole_and_is_finished_by_the_next(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_ingest", {"bucket": source(s3)}, count=count)
+    undisturbed, *_ = inject_crashes(tmp_path, "crash_ingest", {"bucket": source(s3)}, count=count)
 
-    assert {"object into the cache", "line of the journal", "file that is gone"} <= set(calm["points"])
+    assert {"object into the cache", "line of the journal", "file that is gone"} <= set(undisturbed["failpoints"])
 
 
 @pytest.mark.parametrize("count", some(13))
 def test_a_repair_that_dies_anywhere_makes_nothing_worse_and_is_finished_by_the_next(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_maintenance", {"remote": remote(s3), "verb": "doctor"}, count=count)
+    undisturbed, *_ = inject_crashes(
+        tmp_path, "crash_maintenance", {"remote": remote(s3), "verb": "doctor"}, count=count
+    )
 
     wanted = {"quarantine corrupt object", "remove stale DVC lock", "git's lock that is dead", "remove stale file"}
-    assert wanted <= set(calm["points"])
+    assert wanted <= set(undisturbed["failpoints"])
 
 
 @pytest.mark.parametrize("count", some(13))
 def test_a_garbage_collection_that_dies_anywhere_leaves_every_release_whole(tmp_path: Path, s3: S3, count: int) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_maintenance", {"remote": remote(s3), "verb": "gc"}, count=count)
+    undisturbed, *_ = inject_crashes(tmp_path, "crash_maintenance", {"remote": remote(s3), "verb": "gc"}, count=count)
 
-    assert {"delete object from the remote", "delete object from the cache"} <= set(calm["points"])
+    assert {"delete object from the remote", "delete object from the cache"} <= set(undisturbed["failpoints"])
 
 
 @pytest.mark.faults
@@ -121,9 +125,9 @@ def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
     beside = tmp_path.with_name("rehearsal")
     beside.mkdir()
 
-    calm, *_ = rehearse(beside, "crash_labels", {**place, "title": campaign.labeling.title})
+    undisturbed, *_ = inject_crashes(beside, "crash_labels", {**place, "title": campaign.labeling.title})
 
-    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])
+    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(undisturbed["failpoints"])
 
 
 @pytest.mark.parametrize("count", some(13))
@@ -131,6 +135,6 @@ def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
 def test_a_word_on_answers_that_dies_anywhere_is_said_again_and_noted_once(
     tmp_path: Path, decision: str, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_decisions", {"decision": decision}, count=count)
+    undisturbed, *_ = inject_crashes(tmp_path, "crash_decisions", {"decision": decision}, count=count)
 
-    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])
+    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(undisturbed["failpoints"])

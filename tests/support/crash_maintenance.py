@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import minimal_dataset
-from crash_harness import Seen
+from crash_harness import State
 from crash_release import TABLES, Place, Places, expect_on_remote, run_stages
-from crash_state import files
+from crash_state import hash_files
 from minimal_dataset import bring, sales
 from workspaces import git
 
@@ -32,19 +32,19 @@ class RepairCase(Place):
         done = check_integrity(self.lake, deep=True, repair=True)
         assert done.ok, done
 
-    def seen(self) -> Seen:
-        """As `Case`: each intact object, in the cache and on the remote. What was intact may not get lost."""
+    def read_visible_state(self) -> State:
+        """Each intact object, in the cache and on the remote: none may be lost."""
         hashes = hash_objects(self)
         good = {name: md5 for name, md5 in hashes.items() if name.removesuffix(".dir").endswith(f" {str(md5)[2:]}")}
         read = {name.replace("cache", "read").replace("remote", "read"): md5 for name, md5 in good.items()}
         there = {name: md5 for name, md5 in good.items() if name.startswith("remote")}
-        return {**read, **there, **files(self.root, "data")}
+        return {**read, **there, **hash_files(self.root, "data")}
 
-    def shown(self) -> Seen:
+    def read_final_state(self) -> State:
         report = check_integrity(self.lake, deep=True)
         assert report.ok
         assert (list(report.repairs), list(report.cleanups)) == ([], [])
-        return self.seen()
+        return self.read_visible_state()
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ class CollectionCase(Place):
     def run(self) -> None:
         collect_garbage(self.lake, min_age_hours=0, remote=True, dry_run=False)
 
-    def seen(self) -> Seen:
-        """As `Case`: every tag is complete on the remote, whatever else is there."""
+    def read_visible_state(self) -> State:
+        """Every tag is complete on the remote, whatever else is there."""
         expect_on_remote(self, git(self.root, "tag", "--list").split())
-        return {**hash_objects(self), **files(self.root, "data")}
+        return {**hash_objects(self), **hash_files(self.root, "data")}
 
-    def shown(self) -> Seen:
+    def read_final_state(self) -> State:
         done = check_integrity(self.lake, deep=True, repair=True)
         assert not done.repairs, "only stale files may be left"
         assert done.ok
-        return self.seen()
+        return self.read_visible_state()
 
 
-def hash_objects(place: Place) -> Seen:
+def hash_objects(place: Place) -> State:
     """Object of the cache and of the remote → hash of its bytes."""
     cache, remote = place.lake.cache, place.lake.cache.remote
     in_cache = {f"cache {path.name}": md5_of(path) for path in (cache.folder / "files").rglob("*") if path.is_file()}
@@ -78,7 +78,6 @@ class RepairScenario(Places):
     """A release of three days; then objects are lost and corrupted on both sides, and stale files are left behind."""
 
     def prepare(self) -> None:
-        """As `Scenario`."""
         self.template.begin()
         bring(self.template.lake, sales(1, 2, 3))
         self.template.build()
@@ -100,7 +99,6 @@ class CollectionScenario(Places):
     """Two releases, and objects that were never released in between, also on the remote."""
 
     def prepare(self) -> None:
-        """As `Scenario`."""
         place = self.template
         place.begin()
         bring(place.lake, sales(1, 2, 3))

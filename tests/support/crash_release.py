@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import minimal_dataset
-from crash_harness import Seen
-from crash_state import VISIBLE, copied, expect_shown, files, remove_locks, whole
+from crash_harness import State
+from crash_state import (
+    VISIBLE_FOLDERS,
+    assert_files_match_manifest,
+    copied,
+    hash_files,
+    read_intact_tables,
+    remove_locks,
+)
 from minimal_dataset import bring, sales
 from workspaces import git
 
@@ -103,27 +110,25 @@ class Release(Place):
     """The case of a release."""
 
     def run(self) -> None:
-        """As `Case`."""
         self.build()
 
-    def seen(self) -> Seen:
-        """As `Case`: each table is whole, and no tag names what is not on the remote."""
+    def read_visible_state(self) -> State:
+        """Each table is whole, and no tag names what is not on the remote."""
         fetch(self.root)
         expect_on_remote(self, git(self.root, "tag", "--list").split())
         # Whatever commit the release is, it is one step for who looks at the origin.
-        return whole(self.lake, TABLES) | {"origin": self.released()}
+        return read_intact_tables(self.lake, TABLES) | {"origin": self.released()}
 
-    def shown(self) -> Seen:
-        """As `Case`."""
-        return files(self.root, *VISIBLE) | {"origin": self.released()}
+    def read_final_state(self) -> State:
+        return hash_files(self.root, *VISIBLE_FOLDERS) | {"origin": self.released()}
 
     def released(self) -> tuple[str, ...]:
         """Lock and tags that everybody sees."""
         tags = git(self.root, "ls-remote", "--tags", "--refs", "origin").split()[1::2]
         return git(self.folder, "--git-dir", "origin.git", "show", "main:dvc.lock"), *tags
 
-    def rival(self) -> None:
-        """As `Contested`: a colleague releases another correction, from a clone."""
+    def run_concurrent_writer(self) -> None:
+        """A colleague releases another correction, from a clone."""
         theirs = self.theirs
         bring(theirs.lake, {"2026-01-03": minimal_dataset.day(3, amount=11)})
         theirs.build()
@@ -133,13 +138,13 @@ class Release(Place):
         """The colleague's place: another clone, the same origin and remote."""
         return Theirs(self.folder, self.remote, self.commit)
 
-    def settled(self, *, first: bool, second: bool) -> None:
-        """As `Contested`: the origin has the release of one of them, whole; who was refused can rebase and go on."""
-        assert first != second, "one of them releases, and the other is told that it came late"
+    def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:
+        """The origin has the release of one of them, whole; who was refused can rebase and go on."""
+        assert paused_succeeded != concurrent_succeeded, "one of them releases, and the other is told that it came late"
         fetch(self.root)
         expect_on_remote(self, git(self.root, "tag", "--list").split())
-        late = self.theirs if first else self
-        won = self if first else self.theirs
+        late = self.theirs if paused_succeeded else self
+        won = self if paused_succeeded else self.theirs
         assert self.released()[1:] == ("refs/tags/tiny/1", "refs/tags/tiny/2")
         assert read_lock(late.root, "tiny/2") == read_lock(won.root, "HEAD")
         git(late.root, "reset", "--quiet", "--hard", "origin/main")
@@ -152,22 +157,21 @@ class Stages(Release):
     """The case of validate and transform in one workspace, out of which somebody removes the locks."""
 
     def run(self) -> None:
-        """As `Case`."""
         run_stages(self)
 
-    def rival(self) -> None:
-        """As `Contested`: other raw rows came, and are brought up to date."""
+    def run_concurrent_writer(self) -> None:
+        """Other raw rows came, and are brought up to date."""
         remove_locks(self.root)
         bring(self.lake, {"2026-01-03": minimal_dataset.day(3, amount=11)})
         run_stages(self)
 
-    def settled(self, *, first: bool, second: bool) -> None:  # noqa: ARG002  it may have been done before
-        """As `Contested`: the tables are what today's code makes of today's rows, and so are the files."""
+    def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:  # noqa: ARG002  it may have been done before
+        """The tables are what today's code makes of today's rows, and so are the files."""
         lake = self.lake
-        assert second
+        assert concurrent_succeeded
         assert all(plan_stage(stage, lake).is_empty for stage in graph.dataset_stages(minimal_dataset.DATASET))
         for table in TABLES:
-            expect_shown(lake, table)
+            assert_files_match_manifest(lake, table)
 
 
 @dataclass(frozen=True)
@@ -203,12 +207,10 @@ class Places:
 
     template: Place
 
-    def case(self, name: str) -> Place:
-        """As `Scenario`."""
+    def new_case(self, name: str) -> Place:
         return self.template.copied(name)
 
-    def over(self, name: str) -> None:
-        """As `Scenario`."""
+    def remove_case(self, name: str) -> None:
         shutil.rmtree(self.template.folder.with_name(name))
 
 
@@ -219,7 +221,6 @@ class Releases(Places):
     template: Release
 
     def prepare(self) -> None:
-        """As `Scenario`."""
         self.template.begin()
         bring(self.template.lake, sales(1, 2, 3))
         self.template.build()
