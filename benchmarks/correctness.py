@@ -20,7 +20,7 @@ from measure import REPOSITORY, create_parser
 
 sys.path.insert(0, str(REPOSITORY / "tests/support"))
 
-from pit_oracle import answer
+from pit_oracle import expected_row
 
 from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable
 from headrace.feast.local_store import local_feature_store
@@ -144,7 +144,7 @@ def expected_values(case: Case) -> list[tuple[int | None, ...]]:
             table = [
                 {"k": k, "event_time": event, "known_time": event + late, "v": value} for k, event, late, value in rows
             ]
-            best = answer({"k": mine, "at": at}, table, ["k"], TTL, as_known=case.as_known)  # type: ignore[arg-type]
+            best = expected_row({"k": mine, "at": at}, table, ["k"], TTL, as_known=case.as_known)  # type: ignore[arg-type]
             values.append(None if best is None else best["v"])
         found.append(tuple(values[: len(feature_columns(case))]))
     return found

@@ -33,16 +33,16 @@ VISITS = Source(
     TableSource("visits", ("shop", "at"), "updated_at", "at", DATABASE),
     pl.read_parquet,
     dy.Schema,  # ingest reads no contract
-    minimal_dataset.tidy,
+    minimal_dataset.keep_rows,
     ("shop",),
 )
 DATASET = replace(minimal_dataset.DATASET, sources=(minimal_dataset.SALES, VISITS), features=())
 FIRST_DAY = "2026-01-01"
 CURRENT_OBJECTS = {
-    f"2026-01-{day:02}": minimal_dataset.day(day, amount).encode() for day, amount in ((2, 7), (3, 1), (4, 1))
+    f"2026-01-{day:02}": minimal_dataset.raw_day(day, amount).encode() for day, amount in ((2, 7), (3, 1), (4, 1))
 }
 LATER_OBJECTS = {
-    f"2026-01-{day:02}": minimal_dataset.day(day, amount).encode() for day, amount in ((2, 9), (3, 1), (5, 1))
+    f"2026-01-{day:02}": minimal_dataset.raw_day(day, amount).encode() for day, amount in ((2, 9), (3, 1), (5, 1))
 }
 """Partition → object in the source, when the run starts and when the concurrent writer starts."""
 
@@ -59,7 +59,7 @@ class IngestCase:
     @property
     def lake(self) -> Lake:
         """The workspace's tables, opened again on each access."""
-        return minimal_dataset.lake_at(self.root)
+        return minimal_dataset.create_lake(self.root)
 
     def run(self) -> None:
         settings = Settings(workspace=self.root, bucket=self.bucket["name"], s3_endpoint=self.bucket["endpoint"])
@@ -102,7 +102,7 @@ class IngestScenario:
         for day, content in LATER_OBJECTS.items():
             later.write(f"sales/{day}.csv", content)
         for day in (FIRST_DAY, *list(CURRENT_OBJECTS)[:2]):
-            bucket.write(f"sales/{day}.csv", minimal_dataset.day(int(day[-2:])).encode())
+            bucket.write(f"sales/{day}.csv", minimal_dataset.raw_day(int(day[-2:])).encode())
         self._execute("CREATE TABLE visits (shop TEXT, at TIMESTAMP, people INT, updated_at TIMESTAMP)")
         self._execute(*map(_insert_visits, (1, 2, 3)))
         self.template.run()

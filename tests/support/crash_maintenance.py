@@ -10,7 +10,7 @@ import minimal_dataset
 from crash_harness import State
 from crash_release import TABLES, Place, Places, expect_on_remote, run_stages
 from crash_state import hash_files
-from minimal_dataset import bring, sales
+from minimal_dataset import raw_days, write_raw_partitions
 from workspaces import git
 
 from headrace.maintenance.doctor import check_integrity
@@ -79,7 +79,7 @@ class RepairScenario(Places):
 
     def prepare(self) -> None:
         self.template.begin()
-        bring(self.template.lake, sales(1, 2, 3))
+        write_raw_partitions(self.template.lake, raw_days(1, 2, 3))
         self.template.build()
         lake = self.template.lake
         raw, validated, totals = (
@@ -101,14 +101,14 @@ class CollectionScenario(Places):
     def prepare(self) -> None:
         place = self.template
         place.begin()
-        bring(place.lake, sales(1, 2, 3))
+        write_raw_partitions(place.lake, raw_days(1, 2, 3))
         place.build()
         for amount in (5, 6):
-            bring(place.lake, {"2026-01-02": minimal_dataset.day(2, amount)})
+            write_raw_partitions(place.lake, {"2026-01-02": minimal_dataset.raw_day(2, amount)})
             run_stages(place)
             md5 = _md5(place.lake, minimal_dataset.TOTALS, "2026-01-02")
             place.lake.cache.remote.write(md5, place.lake.cache.path(md5))
-        bring(place.lake, {"2026-01-02": minimal_dataset.day(2, amount=7)})
+        write_raw_partitions(place.lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
         place.build()
 
 

@@ -8,8 +8,18 @@ from typing import Any
 
 import feature_workspace
 from crash_harness import State
-from feature_workspace import AIRCRAFT, DATASET, FLOWN, NOON, WEATHER, fill, fill_all, put, served
-from online_stores import OnlineStore, empty, empty_postgresql
+from feature_workspace import (
+    AIRCRAFT,
+    AIRCRAFT_ROWS,
+    DATASET,
+    NOON,
+    WEATHER,
+    online_delays,
+    publish_release,
+    write_all_tables,
+    write_table,
+)
+from online_stores import OnlineStore, flush_redis, reset_postgresql
 
 from headrace.feast.online_stores.writer import Shelf
 from headrace.publish.publish import REPORTS, publish
@@ -27,15 +37,15 @@ class PublishCase:
     root: Path
 
     def run(self) -> None:
-        put(Lake.at(self.root), "little/2")
+        publish_release(Lake.at(self.root), "little/2")
 
     def read_visible_state(self) -> State:
         """Readers see one release, in every view."""
         lake = Lake.at(self.root)
-        store = feature_workspace.opened(lake)
+        store = feature_workspace.open_workspace_store(lake)
         keys = [{"tailnum": "N2", "origin": "EWR", "carrier_id": 1}]
         answer = store.get_online_features(store.get_feature_service(DATASET.service), keys, full_feature_names=True)
-        return {"online": (served(lake, KEYS), answer.to_dict()["origin_weather__temp_c"])}
+        return {"online": (online_delays(lake, KEYS), answer.to_dict()["origin_weather__temp_c"])}
 
     def run_concurrent_writer(self) -> None:
         """Release 3 is published from another clone."""
@@ -59,9 +69,11 @@ class PublishCase:
         report = json.loads((self.root / REPORTS / DATASET.name / "online.json").read_text())
         # The slot, and the number of compared keys, depend on when the earlier run crashed.
         verification = [report[name] for name in ("release", "digest", "as_of", "newest_times")]
-        rollback = put(lake, "little/1")
+        rollback = publish_release(lake, "little/1")
         assert rollback.switched
-        shelf = Shelf.of(feature_workspace.opened(lake), DATASET, AIRCRAFT, "b" if rollback.slot == "a" else "a")
+        shelf = Shelf.of(
+            feature_workspace.open_workspace_store(lake), DATASET, AIRCRAFT, "b" if rollback.slot == "a" else "a"
+        )
         return {
             **visible,
             "keys": shelf.online.rows(shelf.view).height,
@@ -78,32 +90,36 @@ class PublishScenario:
     store: OnlineStore
 
     def prepare(self) -> None:
-        lake = feature_workspace.workspace(self.root)
-        self.store.serve(self.root)
-        fill_all(lake)
-        fill(lake, AIRCRAFT, FLOWN)
-        feature_workspace.release(lake, 1)
-        fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}, {**FLOWN[0], "tailnum": "N4", "delay_min": 1.0}])
-        fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 30.0}])
-        feature_workspace.release(lake, 2)
+        lake = feature_workspace.create_workspace(self.root)
+        self.store.configure(self.root)
+        write_all_tables(lake)
+        write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
+        feature_workspace.tag_release(lake, 1)
+        write_table(
+            lake,
+            AIRCRAFT,
+            [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}, {**AIRCRAFT_ROWS[0], "tailnum": "N4", "delay_min": 1.0}],
+        )
+        write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 30.0}])
+        feature_workspace.tag_release(lake, 2)
         shutil.copytree(self.root, self.root.with_name("other_clone"))
         other_clone = Lake.at(self.root.with_name("other_clone"))
-        fill(other_clone, AIRCRAFT, [{**FLOWN[0], "delay_min": 20.0}])
-        fill(other_clone, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 31.0}])
-        feature_workspace.release(other_clone, 3)
+        write_table(other_clone, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 20.0}])
+        write_table(other_clone, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 31.0}])
+        feature_workspace.tag_release(other_clone, 3)
 
     def new_case(self, name: str) -> PublishCase:
         self.remove_case(name)
-        put(Lake.at(self.root), "little/1")
+        publish_release(Lake.at(self.root), "little/1")
         return PublishCase(self.root)
 
     def remove_case(self, name: str) -> None:  # noqa: ARG002
         for folder in ("feast", REPORTS):
             shutil.rmtree(self.root / folder, ignore_errors=True)
         if self.store.kind == "redis":
-            empty(int(self.store.options["connection_string"].rpartition(":")[2]))
+            flush_redis(int(self.store.options["connection_string"].rpartition(":")[2]))
         elif self.store.kind == "postgres":
-            empty_postgresql(self.store.options)
+            reset_postgresql(self.store.options)
 
 
 def scenario(folder: Path, kind: str, options: dict[str, Any]) -> PublishScenario:

@@ -11,12 +11,12 @@ from crash_harness import State
 from crash_state import (
     VISIBLE_FOLDERS,
     assert_files_match_manifest,
-    copied,
+    copy_workspace,
     hash_files,
     read_intact_tables,
     remove_locks,
 )
-from minimal_dataset import bring, sales
+from minimal_dataset import raw_days, write_raw_partitions
 from workspaces import git
 
 from headrace.engine.run import plan_stage, run_stage
@@ -83,7 +83,7 @@ class Place:
     def copied(self, name: str) -> "Place":
         """The same state, elsewhere, objects of the remote included."""
         other = type(self)(self.folder.with_name(name), self.remote, self.commit)
-        copied(self.folder, name)
+        copy_workspace(self.folder, name)
         other.configure()
         bucket = Remote.of(self.root).bucket
 
@@ -130,7 +130,7 @@ class Release(Place):
     def run_concurrent_writer(self) -> None:
         """A colleague releases another correction, from a clone."""
         theirs = self.theirs
-        bring(theirs.lake, {"2026-01-03": minimal_dataset.day(3, amount=11)})
+        write_raw_partitions(theirs.lake, {"2026-01-03": minimal_dataset.raw_day(3, amount=11)})
         theirs.build()
 
     @property
@@ -162,7 +162,7 @@ class Stages(Release):
     def run_concurrent_writer(self) -> None:
         """Other raw rows came, and are brought up to date."""
         remove_locks(self.root)
-        bring(self.lake, {"2026-01-03": minimal_dataset.day(3, amount=11)})
+        write_raw_partitions(self.lake, {"2026-01-03": minimal_dataset.raw_day(3, amount=11)})
         run_stages(self)
 
     def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:  # noqa: ARG002  it may have been done before
@@ -222,13 +222,13 @@ class Releases(Places):
 
     def prepare(self) -> None:
         self.template.begin()
-        bring(self.template.lake, sales(1, 2, 3))
+        write_raw_partitions(self.template.lake, raw_days(1, 2, 3))
         self.template.build()
         git(self.template.folder, "clone", "--quiet", "origin.git", "theirs")
         git(self.template.theirs.root, "remote", "set-url", "origin", "../origin.git")
         self.template.configure()
-        more = {"2026-01-02": minimal_dataset.day(2, amount=7) + "2026-01-02T13:00:00Z,east,-5\n", **sales(4)}
-        bring(self.template.lake, more, drop=("2026-01-01",))
+        more = {"2026-01-02": minimal_dataset.raw_day(2, amount=7) + "2026-01-02T13:00:00Z,east,-5\n", **raw_days(4)}
+        write_raw_partitions(self.template.lake, more, drop=("2026-01-01",))
 
 
 def scenario(folder: Path, remote: dict[str, str], commit: str, *, only: str = "") -> Releases:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from crash_harness import EXIT_REJECTED
 from crash_runs import inject_crashes
-from online_stores import KINDS, OnlineStore, new_store, redis_port
+from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
 
 __all__ = ["new_store", "redis_port"]
 
@@ -33,7 +33,7 @@ def test_kill_9_at_any_moment_leaves_readers_whole_and_the_next_publish_complete
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STORE_TYPES)
 def test_a_publish_that_dies_at_any_point_at_all_is_completed_by_the_next(
     tmp_path: Path, new_store: NewStore, kind: str
 ) -> None:
@@ -44,7 +44,7 @@ def test_a_publish_that_dies_at_any_point_at_all_is_completed_by_the_next(
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STORE_TYPES)
 def test_kill_9_at_many_moments_on_every_store(tmp_path: Path, new_store: NewStore, kind: str) -> None:
     _, *cases = inject_crashes(tmp_path, "crash_publish", vars(new_store(kind)), interruption="kill", count=6)
 
@@ -53,7 +53,7 @@ def test_kill_9_at_many_moments_on_every_store(tmp_path: Path, new_store: NewSto
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STORE_TYPES)
 def test_a_publish_that_was_paused_anywhere_can_not_take_back_what_another_published(
     tmp_path: Path, new_store: NewStore, kind: str
 ) -> None:
