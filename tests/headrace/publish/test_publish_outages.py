@@ -46,7 +46,7 @@ class RemoteStore:
 @pytest.fixture(scope="module", params=["postgres", "redis"])
 def remote(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteStore]:
     """A release is live; each test goes on to the next, for nothing else tells a test from another."""
-    folder = tmp_path_factory.mktemp("far")
+    folder = tmp_path_factory.mktemp("remote")
     with ExitStack() as stack:
         if request.param == "redis":
             port = free_port()
@@ -156,7 +156,7 @@ def test_a_store_that_is_away_while_the_service_is_switched_serves_the_new_relea
 
 
 @pytest.mark.parametrize("when", mark_rare_params(OUTAGES, "within the load"))
-@pytest.mark.parametrize("far", ["redis"], indirect=True)
+@pytest.mark.parametrize("remote", ["redis"], indirect=True)
 def test_redis_that_falls_silent_is_given_up_and_the_next_publish_completes(
     remote: RemoteStore, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
@@ -171,7 +171,7 @@ def test_redis_that_falls_silent_is_given_up_and_the_next_publish_completes(
     remote.publishing.publish_after_outage(wanted)
 
 
-@pytest.mark.parametrize("far", ["redis"], indirect=True)
+@pytest.mark.parametrize("remote", ["redis"], indirect=True)
 def test_a_connection_to_redis_has_limits_of_time_and_the_connection_string_may_set_others(remote: RemoteStore) -> None:
     other = {"connection_string": remote.store.options["connection_string"] + ",socket_timeout=7"}
 
@@ -207,7 +207,7 @@ def lock_tables(remote: RemoteStore, seconds: float, released: threading.Event |
     return thread
 
 
-@pytest.mark.parametrize("far", ["postgres"], indirect=True)
+@pytest.mark.parametrize("remote", ["postgres"], indirect=True)
 def test_a_store_that_takes_its_time_is_waited_for(remote: RemoteStore) -> None:
     thread = lock_tables(remote, 2.0)
 
@@ -216,7 +216,7 @@ def test_a_store_that_takes_its_time_is_waited_for(remote: RemoteStore) -> None:
     thread.join()
 
 
-@pytest.mark.parametrize("far", ["postgres"], indirect=True)
+@pytest.mark.parametrize("remote", ["postgres"], indirect=True)
 def test_a_lock_that_nobody_lets_go_is_named(remote: RemoteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, released = remote.publishing.next_release, threading.Event()
     thread = lock_tables(remote, 120, released)

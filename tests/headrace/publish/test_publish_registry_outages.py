@@ -37,7 +37,7 @@ def made(postgres: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iter
     address = postgres.address(postgres.new_database(), port=relay.port)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEAST_REGISTRY_URL", address)
-        found = PublishWorkspace.create(tmp_path_factory.mktemp("far") / "workspace")
+        found = PublishWorkspace.create(tmp_path_factory.mktemp("remote") / "workspace")
         found.publish_and_verify(1)
     yield RemoteRegistry(relay, found, address)
     relay.close()

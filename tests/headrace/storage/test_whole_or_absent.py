@@ -51,9 +51,9 @@ def test_several_refused_partitions_are_told_together(lake: Lake) -> None:
 
 
 def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake: Lake, tmp_path: Path) -> None:
-    calm = minimal_dataset.create_lake(tmp_path / "calm")
-    write_raw_partitions(calm, raw_days(1, 2, 3, 4, 5))
-    run_all_stages(calm)
+    undisturbed = minimal_dataset.create_lake(tmp_path / "undisturbed")
+    write_raw_partitions(undisturbed, raw_days(1, 2, 3, 4, 5))
+    run_all_stages(undisturbed)
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
 
     def dies(made: Plan, where: Lake, done: Done) -> None:
@@ -68,7 +68,7 @@ def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake
     ran = run_all_stages(lake)
 
     assert sorted(ran[VALIDATED].built) == day_names(3, 4, 5), "two partitions were remembered"
-    assert lake.manifest(VALIDATED) == calm.manifest(VALIDATED)
+    assert lake.manifest(VALIDATED) == undisturbed.manifest(VALIDATED)
 
 
 def test_two_runs_of_one_table_at_once_are_refused_with_the_holder(lake: Lake) -> None:

@@ -19,14 +19,14 @@ CONTENT = os.urandom(6 * MEGABYTE)
 
 
 class RelayedBucket:
-    """A bucket, and the same bucket at the other end of a bad line."""
+    """A bucket, and the same bucket behind a relay that simulates a bad connection."""
 
     def __init__(self, server: S3, relay: Relay) -> None:
         self.bucket, self.relay = server.new_bucket(), relay
-        self.far = replace(self.bucket, endpoint=f"http://127.0.0.1:{relay.port}", patience=0.2)
+        self.bucket_behind_relay = replace(self.bucket, endpoint=f"http://127.0.0.1:{relay.port}", patience=0.2)
 
     def put(self, key: str, content: bytes = CONTENT) -> Object:
-        """Write an object where the line is good, and see it listed."""
+        """Write an object without the relay; its listing."""
         self.bucket.write(key, content)
         (found,) = self.bucket.list(key)
         return found
@@ -47,7 +47,7 @@ def test_a_read_that_broke_off_goes_on_from_where_it_was(any_relayed: RelayedBuc
     found = any_relayed.put("large")
     any_relayed.relay.cut_connections(after=5 * MEGABYTE)
 
-    got = any_relayed.far.download(found, tmp_path / "got")
+    got = any_relayed.bucket_behind_relay.download(found, tmp_path / "got")
 
     assert any_relayed.relay.count(b"Range: bytes=") == 1
     assert (tmp_path / "got").read_bytes() == CONTENT
@@ -59,7 +59,7 @@ def test_an_object_with_an_odd_name_is_read_on_too(moto_s3: S3, relay: Callable[
     found = relayed.put("odd//name")
     relayed.relay.cut_connections(after=5 * MEGABYTE)
 
-    assert relayed.far.read(found) == CONTENT
+    assert relayed.bucket_behind_relay.read(found) == CONTENT
     assert relayed.relay.count(b"Range: bytes=") == 1
 
 
@@ -67,7 +67,7 @@ def test_patience_begins_anew_while_bytes_arrive(relayed: RelayedBucket) -> None
     found = relayed.put("large")
     relayed.relay.cut_connections(after=3 * MEGABYTE // 2, times=5)
 
-    assert relayed.far.read(found) == CONTENT
+    assert relayed.bucket_behind_relay.read(found) == CONTENT
 
 
 def test_an_object_that_is_replaced_while_a_read_goes_on_is_never_mixed_with_the_old_one(
@@ -78,7 +78,7 @@ def test_an_object_that_is_replaced_while_a_read_goes_on_is_never_mixed_with_the
     any_relayed.relay.on_cut = lambda: any_relayed.bucket.write("large", CONTENT[::-1])
 
     with pytest.raises(ObjectChangedError, match="replaced"):
-        any_relayed.far.read(found)
+        any_relayed.bucket_behind_relay.read(found)
 
 
 def test_bytes_that_the_server_lists_and_never_gives_are_told_from_a_server_that_is_away(
@@ -88,11 +88,11 @@ def test_bytes_that_the_server_lists_and_never_gives_are_told_from_a_server_that
     relayed.relay.cut_connections(after=1000, times=1000)
 
     with pytest.raises(ObjectUnreadableError, match=r"0 of 6,291,456 bytes read, then: .*(IncompleteBody|reset)"):
-        relayed.far.read(found)
+        relayed.bucket_behind_relay.read(found)
 
     relayed.relay.close()
     with pytest.raises(StorageUnreachableError, match="Check AWS_ENDPOINT_URL") as raised:
-        relayed.far.read(found)
+        relayed.bucket_behind_relay.read(found)
     assert not isinstance(raised.value, ObjectUnreadableError)
 
 
@@ -114,7 +114,7 @@ def test_a_large_body_may_take_longer_than_an_answer(relayed: RelayedBucket, mon
     monkeypatch.setattr(obstore_client, "READ_SECONDS", 0.5)
     relayed.relay.body_delay_s = 0.02
 
-    relayed.far.write("slow", CONTENT)
+    relayed.bucket_behind_relay.write("slow", CONTENT)
 
     assert relayed.relay.count(b"PUT /") == 1
     assert relayed.bucket.head("slow")
