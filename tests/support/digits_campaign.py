@@ -1,4 +1,4 @@
-"""The dataset `digits` in a bucket and a workspace of its own, with its labeling task on a real Label Studio."""
+"""The dataset `digits` in a new bucket and workspace, with its labeling task on a real Label Studio."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from headrace.storage.table_store import Lake
 from infra.demo import digits
 
 if TYPE_CHECKING:
-    from label_server import LabelServer, Person
+    from label_server import Annotator, LabelServer
 
     from headrace.label.collect import CollectResult
     from headrace.label.send import SendResult
@@ -27,7 +27,7 @@ PARAMS: Mapping[str, Any] = {"sample": 20, "seed": 7}
 
 
 @dataclass
-class Digits:
+class DigitsCampaign:
     """Validated pictures, and the labeling task about them."""
 
     server: "LabelServer"
@@ -37,8 +37,8 @@ class Digits:
     labeling: LabelingTask
 
     @classmethod
-    def arrived(cls, server: "LabelServer", s3: S3, root: Path, title: str, count: int) -> "Digits":
-        """`count` pictures in a new bucket, ingested and validated."""
+    def create(cls, server: "LabelServer", s3: S3, root: Path, title: str, count: int) -> "DigitsCampaign":
+        """Create `count` pictures in a new bucket, ingest and validate them."""
         bucket = s3.new_bucket()
         digits.upload_images(s3.client, bucket.name, count)
         settings = server.settings(HEADRACE_BUCKET=bucket.name, AWS_ENDPOINT_URL=s3.endpoint)
@@ -69,13 +69,13 @@ class Digits:
         return int(found[0]["id"])
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Sample id → task as the server holds it."""
+        """Sample id → task on the server."""
         numbers = self.server.tasks(self.project)
         return {item: self.server.http.get(f"/api/tasks/{copies[0]}/").json() for item, copies in numbers.items()}
 
 
-def answer(person: "Person", task: Mapping[str, Any], digit: str | None) -> None:
-    """Answer a task as the page does; None skips."""
+def submit_answer(annotator: "Annotator", task: Mapping[str, Any], digit: str | None) -> None:
+    """Answer a task as the web page does; None skips it."""
     value = {"from_name": "digit", "to_name": "picture", "type": "choices", "value": {"choices": [digit]}}
     body = {"result": [value] if digit else [], "was_cancelled": digit is None, "lead_time": 2.0}
-    person.http.post(f"/api/tasks/{task['id']}/annotations/", json=body).raise_for_status()
+    annotator.http.post(f"/api/tasks/{task['id']}/annotations/", json=body).raise_for_status()

@@ -36,7 +36,7 @@ PARAMS: Mapping[str, Any] = {"sample": 6}
 LABELS, ANNOTATIONS, REJECTED = "labels/rides/cause", "annotations/rides/cause", "rejected/rides/cause"
 
 
-def sample(params: Mapping[str, Any], rides: pl.LazyFrame) -> pl.DataFrame:
+def sample_rides(params: Mapping[str, Any], rides: pl.LazyFrame) -> pl.DataFrame:
     return (
         rides.sort("started_at", "car")
         .head(params["sample"])
@@ -49,7 +49,7 @@ def sample(params: Mapping[str, Any], rides: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def task(row: Mapping[str, Any]) -> dict[str, Any]:
+def task_data(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": f"car {row['car']} was {row['late_min']} minutes late"}
 
 
@@ -62,8 +62,8 @@ class Campaign:
         self.settings = server.settings()
         self.labeling = LabelingTask(
             name="cause", title=title[-50:], config=CONFIG, control="cause", choices=("carrier", "weather", "security"),
-            inputs={"rides": Input("validated/rides")}, sample=sample, keys=("started_at", "car"),
-            task=task, **declared,
+            inputs={"rides": Input("validated/rides")}, sample=sample_rides, keys=("started_at", "car"),
+            task=task_data, **declared,
         )  # fmt: skip
         self.dataset = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(self.labeling,))
 
@@ -72,7 +72,7 @@ class Campaign:
         return replace(self.labeling, **declared)
 
     def write_rides(self, days: Mapping[str, int]) -> None:
-        """Fill `validated/rides` with rides of so many cars on these days."""
+        """Write `validated/rides`; `days` maps a day to its number of rides."""
         entries, car = {}, 0
         for day, cars in days.items():
             start = datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC)
@@ -87,7 +87,7 @@ class Campaign:
         self.lake.commit(Manifest("validated/rides/rides", partitions=entries))
 
     def send(self, settings: Settings | None = None, **params: int) -> "SendResult":
-        """Send a sample of six, or of as many as `params` says."""
+        """Send a sample of six, or of the size in `params`."""
         from headrace.label.send import send_tasks  # noqa: PLC0415  only tests that send import the SDK
 
         return send_tasks(self.dataset, self.labeling, self.lake, settings or self.settings, {**PARAMS, **params})

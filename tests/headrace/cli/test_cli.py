@@ -163,7 +163,7 @@ def test_a_plan_and_a_release_load_no_library_that_they_do_not_use(released: Wor
 
 
 def test_a_validation_of_small_days_does_not_start_dask(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 6))
+    workspace.raw.add_days(*days(1, 6))
 
     assert loaded(workspace, {"dask", "sqlalchemy", "boto3"}, "validate", "flights", "--table", "flights") == set()
 
@@ -254,7 +254,7 @@ def test_debug_shows_the_stack_trace_before_the_message() -> None:
 
 
 def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with_1(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 1))
+    workspace.raw.add_days(*days(1, 1))
 
     with workspace.lake.lease("validated/flights/flights"):
         locked = run(workspace.root, "validate", "flights", "--table", "flights")
@@ -265,7 +265,7 @@ def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with
 
 
 def test_who_asks_for_json_gets_the_error_as_the_last_line_of_standard_error_in_json(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 1))
+    workspace.raw.add_days(*days(1, 1))
 
     with workspace.lake.lease("validated/flights/flights"):
         locked = run(workspace.root, "validate", "flights", "--table", "flights", "--json")
@@ -287,7 +287,7 @@ def test_an_unknown_table_is_an_error_with_the_known_ones() -> None:
 
 
 def test_plan_run_and_status_agree_in_json(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 2))
+    workspace.raw.add_days(*days(1, 2))
 
     plan = as_json(workspace, "plan", "flights")
     validated = as_json(workspace, "validate", "flights")

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from minimal_dataset import RAW, REJECTED, VALIDATED, bring, lake_at
+from minimal_dataset import RAW, REJECTED, VALIDATED, lake_at, write_raw_partitions
 
 from headrace.dataset import Dataset
 from headrace.engine.plan import Plan
@@ -40,7 +40,7 @@ def lines(day: str, orders: str) -> str:
 
 def arrive(lake: Lake, orders: Mapping[str, str]) -> None:
     """Day → orders, a letter each."""
-    bring(lake, {day: lines(day, held) for day, held in orders.items()})
+    write_raw_partitions(lake, {day: lines(day, held) for day, held in orders.items()})
 
 
 def accepted(lake: Lake) -> dict[str, list[str]]:
