@@ -216,7 +216,7 @@ class CopiedWorkspaceScenario:
 
 @dataclass(frozen=True)
 class ReleaseScenario(CopiedWorkspaceScenario):
-    """Three days are released; then one is corrected, two are added that repeat keys of earlier ones, one is deleted."""
+    """Three days are released; then one is corrected, two repeat keys of earlier ones, one is deleted."""
 
     template: ReleaseCase
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from minimal_dataset import RAW, REJECTED, VALIDATED, lake_at, write_raw_partitions
+from minimal_dataset import RAW, REJECTED, VALIDATED, create_lake, write_raw_partitions
 
 from headrace.dataset import Dataset
 from headrace.engine.plan import Plan
@@ -87,7 +87,7 @@ def run(lake: Lake, declared: Dataset) -> None:
 def test_a_partition_that_is_refused_for_its_shared_keys_is_refused_by_every_run_and_never_shown(
     tmp_path: Path,
 ) -> None:
-    lake, declared = lake_at(tmp_path), dataset(tolerated=0.49)
+    lake, declared = create_lake(tmp_path), dataset(tolerated=0.49)
     arrive(lake, {"2026-01-01": "abc"})
     run(lake, declared)
     arrive(lake, {"2026-01-02": "abd"})
@@ -103,7 +103,7 @@ def test_a_partition_that_is_refused_for_its_shared_keys_is_refused_by_every_run
 def test_the_plan_after_a_refusal_says_that_the_partition_is_read_with_the_one_that_holds_its_keys(
     tmp_path: Path,
 ) -> None:
-    lake, declared = lake_at(tmp_path), dataset(tolerated=0.49)
+    lake, declared = create_lake(tmp_path), dataset(tolerated=0.49)
     arrive(lake, {"2026-01-01": "abc"})
     run(lake, declared)
     arrive(lake, {"2026-01-02": "abd"})
@@ -117,7 +117,7 @@ def test_the_plan_after_a_refusal_says_that_the_partition_is_read_with_the_one_t
 
 def test_what_was_computed_and_not_shown_cannot_be_released(tmp_path: Path) -> None:
     """The process dies when everything is computed, before anything is shown."""
-    lake, declared = lake_at(tmp_path), dataset()
+    lake, declared = create_lake(tmp_path), dataset()
     arrive(lake, {"2026-01-01": "abc"})
     run(lake, declared)
     arrive(lake, {"2026-01-02": "de"})
@@ -134,7 +134,7 @@ def test_what_was_computed_and_not_shown_cannot_be_released(tmp_path: Path) -> N
 
 
 def test_a_table_of_rejected_rows_that_is_not_the_planned_one_cannot_be_released(tmp_path: Path) -> None:
-    lake, declared = lake_at(tmp_path), replace(dataset(), features=())
+    lake, declared = create_lake(tmp_path), replace(dataset(), features=())
     arrive(lake, {"2026-01-01": "ab", "2026-01-02": "bc"})
     run(lake, declared)
     audit(declared, lake)
@@ -161,7 +161,7 @@ def test_however_often_a_run_dies_one_more_gives_what_an_undisturbed_one_gives(
     declared = dataset()
     first = {f"2026-01-{number:02}": orders for number, orders in enumerate(before, start=1)}
     then = {f"2026-01-{number:02}": orders for number, orders in enumerate(after, start=2)}
-    calm, disturbed = (lake_at(tmp_path_factory.mktemp("lake")) for _ in range(2))
+    calm, disturbed = (create_lake(tmp_path_factory.mktemp("lake")) for _ in range(2))
     for lake in (calm, disturbed):
         arrive(lake, first)
         run(lake, declared)

@@ -8,8 +8,8 @@ from minimal_dataset import REJECTED, create_lake, raw_day, run_all_stages, writ
 
 from headrace.lineage.row_diff import RowDiff, compare_rows
 from headrace.lineage.row_lookup import RowMatch
-from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.parquet_encoding import encode
 from headrace.storage.table_store import Lake
 
 DAY = "2026-01-02"
@@ -27,7 +27,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def write_rejected_rows(lake: Lake, rows: pl.DataFrame) -> Manifest:
     """A table of rejected rows with one partition."""
-    stored = lake.cache.add_bytes(memoryview(parquet.encode(rows)))
+    stored = lake.cache.add_bytes(memoryview(encode(rows)))
     return Manifest(REJECTED, partitions={DAY: Entry("key", stored.md5, stored.size, rows.height)})
 
 
