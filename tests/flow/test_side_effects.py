@@ -1,7 +1,7 @@
 """Every side effect in the code is inside a failpoint, at which `make faults` crashes, or a comment says why not.
 
-Found in the source, so that one that is new and has no point fails here, whichever system it changes. What a run does
-is listened to besides, in every crash test (tests/support/side_effects.py).
+The source is searched, so that a new side effect without a failpoint fails here. In addition, every crash test records
+the side effects of its runs (tests/support/side_effects.py).
 """
 
 import ast
