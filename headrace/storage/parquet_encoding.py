@@ -21,7 +21,6 @@ FORMAT: dict[str, Any] = {
 }
 
 
-# no failpoint: bytes in memory
 def encode(frame: pl.DataFrame) -> "pa.Buffer":
     """What the installed writer makes of `frame`, whether or not it is the writer that tables are recorded with."""
     import pyarrow as pa  # noqa: PLC0415
