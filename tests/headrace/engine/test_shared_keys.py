@@ -90,7 +90,7 @@ def test_a_partition_that_is_refused_for_its_shared_keys_is_refused_by_every_run
     lake, declared = create_lake(tmp_path), dataset(tolerated=0.49)
     arrive(lake, {"2026-01-01": "abc"})
     run(lake, declared)
-    arrive(lake, {"2026-01-02": "abd"})
+    arrive(lake, {"2026-01-02": "abe"})
 
     for _ in range(3):
         with pytest.raises(TooManyRejectedError, match=r"66\.7% of 3 rows rejected"):
@@ -106,7 +106,7 @@ def test_the_plan_after_a_refusal_says_that_the_partition_is_read_with_the_one_t
     lake, declared = create_lake(tmp_path), dataset(tolerated=0.49)
     arrive(lake, {"2026-01-01": "abc"})
     run(lake, declared)
-    arrive(lake, {"2026-01-02": "abd"})
+    arrive(lake, {"2026-01-02": "abe"})
     with pytest.raises(TooManyRejectedError):
         run(lake, declared)
 
