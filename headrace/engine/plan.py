@@ -35,8 +35,8 @@ class Plan:
         keep: What is carried over as it is.
         stale: What is to be computed, in partition order.
         gone: Partitions whose inputs are no more.
-        found: Partitions of `keep` that the table does not show yet: an earlier run computed them, or a release holds
-            them.
+        computed_before: Partitions of `keep` that the table does not hold: an earlier run computed them, or a release
+            records them.
     """
 
     stage: Stage
@@ -44,19 +44,24 @@ class Plan:
     keep: LazyEntries
     stale: Sequence[Stale]
     gone: Sequence[str]
-    found: Sequence[str] = ()
+    computed_before: Sequence[str] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do: nothing to compute, and the table shows what it should."""
-        return not (self.stale or self.gone or self.found)
+        """Whether a run would change nothing."""
+        return not self.pending_partitions
 
     @property
-    def waiting(self) -> list[str]:
-        """Every partition that a run would compute, show or remove."""
-        return [*(item.partition for item in self.stale), *self.found, *self.gone]
+    def pending_partitions(self) -> list[str]:
+        """Every partition that a run would compute, add from an earlier run, or remove."""
+        return [*(item.partition for item in self.stale), *self.computed_before, *self.gone]
 
-    def tables(self) -> dict[str, Manifest]:
+    @property
+    def unchanged(self) -> int:
+        """How many partitions the table holds as they should be."""
+        return len(self.keep) - len(self.computed_before)
+
+    def kept_manifests(self) -> dict[str, Manifest]:
         """Table → manifest of what is carried over, for every table of the stage; the main one is the last."""
         main = self.manifest(self.keep)
         beside = {
@@ -89,7 +94,7 @@ def plan(
         only: The one partition that is asked for; the others stay as they are, stale or not.
     """
     own = known[0] if known else Manifest(stage.table)
-    keep, missing, lent = _reusable(stage, inputs, own, known, fingerprint)
+    keep, missing = _reusable(stage, inputs, own, known, fingerprint)
     otherwise = _fingerprint_reasons(stage, own, fingerprint)
     stale = [
         Stale(name, memo, wanted, _reasons(name, wanted, own, otherwise))
@@ -100,30 +105,28 @@ def plan(
     if only is not None:
         keep |= own.entries.select([name for name in gone if name != only])
         gone = [name for name in gone if name == only]
-    return Plan(stage, fingerprint, keep, stale, gone, sorted(lent & keep.md5s.keys()))
+    return Plan(stage, fingerprint, keep, stale, gone, sorted(keep.changed_since(own.entries)))
 
 
 def _reusable(
     stage: Stage, inputs: Mapping[str, Manifest], own: Manifest, known: Sequence[Manifest], fingerprint: Fingerprint
-) -> tuple[LazyEntries, dict[str, tuple[str, Inputs]], set[str]]:
-    """What is carried over, cache key and inputs of the other partitions, and which entries the table does not have.
+) -> tuple[LazyEntries, dict[str, tuple[str, Inputs]]]:
+    """The entries that need not be computed, and the cache key and inputs of the other partitions.
 
-    An entry that another manifest lends may show which inputs the other partitions have: a key range that nobody knew.
-    So what is lent is examined as if the table held it, until nothing new is lent. This ends, because the ranges of a
-    partition depend on its own input alone.
+    An entry from another manifest may hold a key range that was not known before, and with it other partitions have
+    other inputs. So such entries are added to the table and its partitions are compared again, until none is new. That
+    ends, because the key range of a partition depends on its own input alone.
     """
-    table, found = own, set[str]()
+    table = own
     while True:
         same, missing = _compared(stage.partitions(inputs, table), table, fingerprint.key)
         valid = _unaffected(stage, table, fingerprint, missing)
-        wanted = {name: key for name, (key, _) in missing.items() if name not in valid}
-        lent = find_by_cache_key(known, wanted)
-        new = {name: line for name, line in lent.lines.items() if table.entries.line(name) != line}
-        found |= new.keys()
-        if stage.settles or not new:
+        missing = {name: wanted for name, wanted in missing.items() if name not in valid}
+        lent = find_by_cache_key(known, {name: key for name, (key, _) in missing.items()})
+        if stage.settles or not lent:
             keep = table.entries.select([*same, *valid]) | lent
-            return keep, {name: missing[name] for name in wanted if name not in lent}, found
-        table = table.with_partitions(table.entries.with_lines(new, lent.schemas))
+            return keep, {name: wanted for name, wanted in missing.items() if name not in lent}
+        table = table.plus(lent)
 
 
 def find_by_cache_key(known: Sequence[Manifest], wanted: Mapping[str, str]) -> LazyEntries:

@@ -396,7 +396,10 @@ class LazyEntries(Mapping[str, PartitionEntry]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.lines == LazyEntries.of(other).lines
+        entries = LazyEntries.of(other)
+        if (self.chunks, self.removed) == (entries.chunks, entries.removed):
+            return self.added == entries.added
+        return self.lines == entries.lines
 
     __hash__ = None  # type: ignore[assignment]
 
