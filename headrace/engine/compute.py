@@ -1,5 +1,6 @@
 """Partitions: their inputs fetched, their rows computed on CPU or GPU, their canonical bytes kept in the cache."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache as once_each
 from pathlib import Path
@@ -23,6 +24,15 @@ from headrace.storage.table_store import Lake
 Engine = Literal["cpu", "gpu"]
 PartitionResult = PartitionEntry | HeadraceError
 """A partition, or why it was refused."""
+
+
+def with_sha256s(items: Sequence[Stale], lake: Lake) -> list[Stale]:
+    """The same partitions, with the second hashes of their inputs as the manifests in `lake` record them."""
+    names = {(table, name) for item in items for table, md5s in item.inputs.items() for name in md5s}
+    manifests = {table: lake.manifest(table) for table, _ in names}
+    entries = [manifests[table].partitions.get(name) for table, name in names]
+    sha256s = {entry.md5: entry.sha256 for entry in entries if entry and entry.sha256}
+    return [dataclasses.replace(item, sha256s=sha256s) for item in items]
 
 
 def build(stage: Stage, item: Stale, fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu") -> PartitionEntry:
@@ -81,8 +91,11 @@ def _kept(item: Stale, outcome: Outcome, lake: Lake, cache: Cache, engine: Engin
     return replace(own, inputs=item.inputs, metadata=metadata, companions=companions)
 
 
-def _files(item: Stale, fetch: Callable[[str], Path]) -> Files:
-    return {table: {name: fetch(md5) for name, md5 in sorted(names.items())} for table, names in item.inputs.items()}
+def _files(item: Stale, fetch: Callable[[str, str | None], Path]) -> Files:
+    return {
+        table: {name: fetch(md5, item.sha256s.get(md5)) for name, md5 in sorted(names.items())}
+        for table, names in item.inputs.items()
+    }
 
 
 def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.DataFrame, Engine]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -17,12 +17,21 @@ from headrace.storage.partition_names import partition_interval
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A partition that must be computed, from what, and why."""
+    """A partition that must be computed, from what, and why.
+
+    Attributes:
+        partition: Its name.
+        memo: Its cache key.
+        inputs: What it is computed from.
+        reasons: Why, for people.
+        sha256s: md5 → sha256 of its inputs, where that is known: inputs that are fetched are compared with it.
+    """
 
     partition: str
     memo: str
     inputs: Inputs
     reasons: tuple[str, ...]
+    sha256s: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import compute_cache_key
 from headrace.settings import Settings
-from headrace.storage.dvc.objects import Digests
+from headrace.storage.digests import Digests
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.manifest import PartitionEntry, SourceObject
 from headrace.storage.partition_names import partition_interval
@@ -121,7 +121,7 @@ class ObjectListing:
 
         def receive(path: Path) -> Digests:
             downloads.append(self.bucket.download(listed, path))
-            return Digests(downloads[0].md5, downloads[0].sha256)
+            return downloads[0].digests
 
         try:
             stored = self.lake.cache.take(receive)

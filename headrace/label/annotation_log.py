@@ -55,6 +55,11 @@ class AnnotationLogWriter:
         entries = {day: self._write_partition(day, added) for day, added in by_day.items()}
         self.manifest = self.manifest.plus(entries)
 
+    def rewrite_without_field_ids(self) -> None:
+        """Write again the partitions whose Parquet files have no field ids: those of versions up to 0.2."""
+        old = [day for day, entry in self.manifest.partitions.items() if entry.schema is None]
+        self.manifest = self.manifest.plus({day: self._write_partition(day, []) for day in old})
+
     def changed_partitions(self, before: Manifest) -> tuple[str, ...]:
         """Partitions that received events since the table was `before`."""
         days = sorted(self.manifest.partitions)
@@ -86,7 +91,8 @@ class AnnotationLogWriter:
         )
 
     def _read_partition(self, day: str) -> pl.DataFrame:
-        return pl.read_parquet(self.lake.cache.fetch(self.manifest.partitions[day].md5))
+        entry = self.manifest.partitions[day]
+        return pl.read_parquet(self.lake.cache.fetch(entry.md5, entry.sha256))
 
     def _write_partition(self, day: str, added: list[Row]) -> PartitionEntry:
         frame = pl.DataFrame(added, schema=annotation_schema(self.keys))

@@ -59,7 +59,9 @@ def collect_annotations(
         project = find_project(client, labeling, collected=count_annotations(before))
         keys = _key_types(dataset, labeling, lake, before)
         reader = AnnotationReader(client, project, labeling, keys, secret)
-        synced = sync_annotations(AnnotationLogWriter(before, lake, keys), reader, allow_empty=allow_empty)
+        log = AnnotationLogWriter(before, lake, keys)
+        log.rewrite_without_field_ids()
+        synced = sync_annotations(log, reader, allow_empty=allow_empty)
         lake.commit(synced.manifest)
     stage = run_label_stage(dataset, labeling, lake)
     return CollectResult(

@@ -59,7 +59,8 @@ def diff_rows(lake: Lake, before: Manifest, after: Manifest, key: Sequence[str])
     )
     for name in sorted(old.keys() & new.keys()):
         if old[name].md5 != new[name].md5:
-            old_rows, new_rows = (pl.read_parquet(lake.cache.fetch(version[name].md5)) for version in (old, new))
+            entries = (old[name], new[name])
+            old_rows, new_rows = (pl.read_parquet(lake.cache.fetch(entry.md5, entry.sha256)) for entry in entries)
             total += compare_rows(old_rows, new_rows, key)
     return total
 

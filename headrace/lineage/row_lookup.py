@@ -57,9 +57,7 @@ class RowMatch:
         if REQUEST_TIME in values:
             return cls._find_as_of(cache, manifest, partition, values)
         names = [partition] if partition else _candidate_partitions(manifest, values)
-        rows = {
-            name: _filter_rows(cache.fetch(manifest.partitions[name].md5), manifest.table, values) for name in names
-        }
+        rows = {name: _filter_rows(_fetch(cache, manifest, name), manifest.table, values) for name in names}
         matches = [cls(name, frame.to_dicts()) for name, frame in rows.items() if frame.height]
         if len(matches) != 1:
             raise UnknownRowError(f"{manifest.table}: {_format_values(values)} {_describe_matches(matches, names)}")
@@ -80,7 +78,7 @@ class RowMatch:
         day = request_time.date().isoformat()
         earlier = [name for name in manifest.partitions if name == UNPARTITIONED or name <= day]
         for name in sorted([partition] if partition else earlier, reverse=True):
-            rows = _filter_rows(cache.fetch(manifest.partitions[name].md5), manifest.table, keys)
+            rows = _filter_rows(_fetch(cache, manifest, name), manifest.table, keys)
             if not {EVENT_TIME, KNOWN_TIME} <= set(rows.columns):
                 raise UnknownRowError(
                     f"{manifest.table} has no {EVENT_TIME} and {KNOWN_TIME}, so {REQUEST_TIME} does not identify a row"
@@ -101,6 +99,11 @@ class RowMatch:
         newest = [aggregation.latest_events(pl.read_parquet(path)).filter(wanted) for path in paths]
         events = [event for frame in newest for event in frame.drop("result").sort("annotation_id").to_dicts()]
         return replace(self, annotations=events)
+
+
+def _fetch(cache: Cache, manifest: Manifest, partition: str) -> Path:
+    entry = manifest.partitions[partition]
+    return cache.fetch(entry.md5, entry.sha256)
 
 
 def _format_values(values: Mapping[str, str]) -> str:

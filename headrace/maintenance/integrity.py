@@ -2,7 +2,8 @@
 
 Stock DVC does not see this damage: it takes a read-only file in the cache as intact, and the files of a directory
 object that is on the remote as present. Here one listing of the remote is compared with the recorded sizes; `deep`
-hashes every byte on both sides. If the server's ETags are md5s, an object with another ETag is hashed in any case.
+hashes every byte on both sides, and compares sha256, too, where a manifest records it. If the server's ETags are md5s,
+an object with another ETag is hashed in any case.
 """
 
 import re
@@ -11,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from headrace.maintenance.references import ObjectReference, ReferencedObjects
+from headrace.storage.digests import Digests
 from headrace.storage.dvc.cache import Cache
-from headrace.storage.dvc.objects import md5_of
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.s3.errors import ObjectUnreadableError
@@ -33,6 +34,7 @@ class ObjectDamage:
         remote: The same for the remote.
         is_released: Whether a revision references it, so that the remote must have it.
         references: Where it is referenced.
+        sha256: Second hash of its bytes; None if no manifest records it.
     """
 
     md5: str
@@ -40,6 +42,7 @@ class ObjectDamage:
     remote: str
     is_released: bool
     references: tuple[ObjectReference, ...] = ()
+    sha256: str | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -63,7 +66,10 @@ def find_damage(lake: Lake, referenced: ReferencedObjects, *, deep: bool = False
     released = referenced.released
     damaged = [md5 for md5 in sorted(referenced.sizes) if _is_damaged(md5 in released, cache[md5], remote[md5])]
     references = referenced.locate(lake, damaged) if damaged else {}
-    damages = [ObjectDamage(md5, cache[md5], remote[md5], md5 in released, tuple(references[md5])) for md5 in damaged]
+    damages = [
+        ObjectDamage(md5, cache[md5], remote[md5], md5 in released, tuple(references[md5]), referenced.sha256s.get(md5))
+        for md5 in damaged
+    ]
     # An object that only a journal references may be missing: the next run computes it again.
     return [damage for damage in damages if damage.references or damage.cache != MISSING]
 
@@ -79,7 +85,9 @@ def _check_cache(cache: Cache, referenced: ReferencedObjects, *, deep: bool) -> 
             size = path.stat().st_size
             if expected is not None and size != expected:
                 return f"{size:,} bytes instead of {expected:,}"
-            return _compare_md5(md5_of(path), md5) if deep or expected is None or md5.endswith(".dir") else GOOD
+            if not (deep or expected is None or md5.endswith(".dir")):
+                return GOOD
+            return Digests.of_file(path).mismatch(md5, referenced.sha256s.get(md5)) or GOOD
         except FileNotFoundError:
             return MISSING
 
@@ -98,7 +106,9 @@ def _check_remote(remote: Remote, referenced: ReferencedObjects, *, deep: bool) 
         if expected is not None and item.size != expected:
             return f"{item.size:,} bytes instead of {expected:,}"
         try:
-            return _compare_md5(remote.bucket.md5(item), md5) if md5 in to_hash else GOOD
+            if md5 not in to_hash:
+                return GOOD
+            return remote.bucket.digests(item).mismatch(md5, referenced.sha256s.get(md5)) or GOOD
         except ObjectUnreadableError:
             return "listed but unreadable"
 
@@ -123,7 +133,3 @@ def _with_other_etags(listed: Mapping[str, Object]) -> set[str]:
     """
     others = {md5 for md5, item in listed.items() if MD5.fullmatch(item.etag) and item.etag != md5[:32]}
     return others if 2 * len(others) < len(listed) else set()
-
-
-def _compare_md5(found: str, md5: str) -> str:
-    return GOOD if found == md5[:32] else f"md5 {found}"

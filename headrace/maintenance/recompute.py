@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headrace.engine.compute import build
+from headrace.engine.compute import build, with_sha256s
 from headrace.engine.fingerprint import stage_fingerprint
 from headrace.engine.plan import Stale, memo_key
 from headrace.engine.stage import Stage
@@ -43,7 +43,7 @@ def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
         entry = computation.entry
         # Only a computation with the recorded cache key can give the recorded bytes.
         if memo_key(fingerprint.key, computation.partition, entry.inputs) == entry.cache_key:
-            stale = Stale(computation.partition, entry.cache_key, entry.inputs, ("lost",))
+            [stale] = with_sha256s([Stale(computation.partition, entry.cache_key, entry.inputs, ("lost",))], lake)
             return _check_recomputed(computation, build(computation.stage, stale, fingerprint, lake), damage)
     if computations:
         first = computations[0]

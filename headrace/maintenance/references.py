@@ -26,6 +26,7 @@ from headrace.storage.manifest import (
     DamagedManifestError,
     Manifest,
     PartitionEntry,
+    StoredFile,
     damaged_manifest,
     decode_entry,
     parse_manifest,
@@ -60,12 +61,14 @@ class ReferencedObjects:
     Attributes:
         outs: md5 of a recorded output → its references. The output of a folder is a directory object, `<md5>.dir`.
         sizes: md5 of every object → bytes; None if nothing records its size.
+        sha256s: md5 → second hash, of the objects of which a manifest records it.
         released: Objects that a revision references, not only the workspace: the remote must have them.
         unreadable: Directory objects that neither cache nor remote has intact, so that what they list is unknown.
     """
 
     outs: Mapping[str, tuple[ObjectReference, ...]]
     sizes: dict[str, int | None] = field(default_factory=dict)
+    sha256s: dict[str, str] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
     unreadable: set[str] = field(default_factory=set)
 
@@ -74,9 +77,9 @@ class ReferencedObjects:
         """What `revisions` (name → commit) and the workspace with its journals reference."""
         collected = cls(_collect_outs(lake, revisions))
         for manifest in read_workspace_manifests(lake):
-            collected.sizes.update(manifest.objects)
+            collected._add_files(manifest.entries.files)
         for entry in read_journals(lake):
-            collected.sizes.update({file.md5: file.size for file in entry.files})
+            collected._add_files(entry.files)
         for md5, references in collected.outs.items():
             collected.sizes.setdefault(md5, None)
             if any(reference.revision != WORKSPACE for reference in references):
@@ -84,6 +87,12 @@ class ReferencedObjects:
         for md5, content in _read_directories(lake.cache, collected.outs):
             collected._add_directory(lake.cache, md5, content)
         return collected
+
+    def _add_files(self, files: Iterable[StoredFile | PartitionEntry]) -> None:
+        for file in files:
+            self.sizes[file.md5] = file.size
+            if file.sha256:
+                self.sha256s[file.md5] = file.sha256
 
     def _add_directory(self, cache: Cache, md5: str, content: bytes | None) -> None:
         if content is None:
@@ -110,11 +119,11 @@ class ReferencedObjects:
         manifest = parse_manifest(content, partial(_read_chunk, cache), head)
         for chunk in manifest.entries.chunks:
             if self.sizes.get(chunk.reference.md5) is None:  # consecutive releases share most chunks
-                self.sizes[chunk.reference.md5] = chunk.reference.size
+                self._add_files([chunk.reference.file])
                 with suppress(DamagedManifestError):
-                    self.sizes.update(zip(chunk.column("md5").values(), chunk.column("size").values(), strict=True))
+                    self._add_files(chunk.files)
         if not manifest.entries.chunks:
-            self.sizes.update(manifest.objects)
+            self._add_files(manifest.entries.files)
 
     def locate(self, lake: Lake, md5s: Iterable[str]) -> dict[str, list[ObjectReference]]:
         """Where each of these objects is referenced.
@@ -131,7 +140,8 @@ class ReferencedObjects:
                         for reference in self.outs[directory_md5]
                     ]
         for manifest in read_workspace_manifests(lake):
-            for name, md5 in manifest.files.items():
+            chunks = {chunk.reference.path: chunk.reference.md5 for chunk in manifest.entries.chunks}
+            for name, md5 in {**manifest.files, **chunks}.items():
                 reference = ObjectReference(WORKSPACE, f"data/{manifest.table}/{name}")
                 if md5 in located and reference not in located[md5]:
                     located[md5].append(reference)

@@ -15,6 +15,7 @@ from headrace.errors import HeadraceError
 from headrace.maintenance.integrity import GOOD, MISSING, ObjectDamage
 from headrace.maintenance.recompute import recompute_object
 from headrace.maintenance.references import WORKSPACE
+from headrace.storage.digests import Digests
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.objects import directory_bytes, md5_of
 from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE, is_manifest_file
@@ -55,24 +56,25 @@ def _repair_order(damage: ObjectDamage) -> tuple[bool, bool, str]:
 
 def _repair_object(lake: Lake, damage: ObjectDamage) -> RepairResult:
     try:
-        corrupt_md5 = _quarantine(lake, damage) if damage.cache not in (GOOD, MISSING) else None
+        corrupt = _quarantine(lake, damage) if damage.cache not in (GOOD, MISSING) else None
         if not damage.references:
             return RepairResult(damage, f"moved to {QUARANTINE}; the next run computes it again")
         source = _restore(lake, damage)
         done = [f"cache: {source}"] if source else []
         if damage.is_released and damage.remote != GOOD:
-            done.append(f"remote: {write_back(lake.cache, damage.md5)}")
-        if corrupt_md5:
-            done += _replace_workspace_copies(lake, damage, corrupt_md5)
+            done.append(f"remote: {write_back(lake.cache, damage.md5, damage.sha256)}")
+        if corrupt:
+            done += _replace_workspace_copies(lake, damage, corrupt)
         return RepairResult(damage, "; ".join(done) or "intact when looked at again")
     except (HeadraceError, OSError) as error:
         return RepairResult(damage, unrepaired=str(error))
 
 
-def _quarantine(lake: Lake, damage: ObjectDamage) -> str | None:
-    """Move corrupt bytes out of the cache. Returns their md5; None if they turn out to be intact."""
+def _quarantine(lake: Lake, damage: ObjectDamage) -> Digests | None:
+    """Move corrupt bytes out of the cache. Returns their hashes; None if they turn out to be intact."""
     path = lake.cache.path(damage.md5)
-    if (found := md5_of(path)) == damage.md5[:32]:
+    found = Digests.of_file(path)
+    if not found.mismatch(damage.md5, damage.sha256):
         return None
     target = lake.root / QUARANTINE / damage.md5
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +91,12 @@ def _restore(lake: Lake, damage: ObjectDamage) -> str:
     """
     path = lake.cache.path(damage.md5)
     if path.exists():
-        if md5_of(path) == damage.md5[:32]:
+        if not Digests.of_file(path).mismatch(damage.md5, damage.sha256):
             return ""
         _quarantine(lake, damage)  # the size was right, so the bytes were not looked at before
     sources = (("fetched from the remote", _from_remote), ("copied from the workspace", _from_workspace))
     for description, find_copies in sources:
-        if any(_add_if_intact(lake.cache, damage.md5, write) for write in find_copies(lake, damage)):
+        if any(_add_if_intact(lake.cache, damage, write) for write in find_copies(lake, damage)):
             return description
     return recompute_object(lake, damage)
 
@@ -133,16 +135,16 @@ def _is_manifest(path: str) -> bool:
 
 
 # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
-def _add_if_intact(cache: Cache, md5: str, write: WriteCopy) -> bool:
-    """Add the copy that `write` writes to the cache if it has this md5."""
-    temporary = cache.folder / "tmp" / f"{md5}.repair"
+def _add_if_intact(cache: Cache, damage: ObjectDamage, write: WriteCopy) -> bool:
+    """Add the copy that `write` writes to the cache if it has the right hashes."""
+    temporary = cache.folder / "tmp" / f"{damage.md5}.repair"
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
         with suppress(ObjectUnreadableError):
             write(temporary)
-        if not temporary.exists() or md5_of(temporary) != md5[:32]:
+        if not temporary.exists() or Digests.of_file(temporary).mismatch(damage.md5, damage.sha256):
             return False
-        if md5.endswith(".dir"):
+        if damage.md5.endswith(".dir"):
             cache.add_bytes(temporary.read_bytes(), suffix=".dir")
         else:
             cache.add(lambda path: _move(temporary, path))
@@ -156,7 +158,7 @@ def _move(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def write_back(cache: Cache, md5: str) -> str:
+def write_back(cache: Cache, md5: str, sha256: str | None = None) -> str:
     """Upload the cache's object to the remote, and hash what the remote then returns.
 
     Raises:
@@ -165,8 +167,8 @@ def write_back(cache: Cache, md5: str) -> str:
     remote = cache.remote
     remote.write(md5, cache.path(md5))
     uploaded = remote.bucket.head(remote.key(md5))
-    found = remote.bucket.md5(uploaded) if uploaded else MISSING
-    if found != md5[:32]:
+    found = remote.bucket.digests(uploaded).mismatch(md5, sha256) if uploaded else MISSING
+    if found:
         raise HeadraceError(
             f"{remote.where(md5)}: uploaded again, but expected md5 {md5[:32]} when reading it back, found {found}."
             " Check the server, then run `headrace doctor --repair` again."
@@ -174,10 +176,10 @@ def write_back(cache: Cache, md5: str) -> str:
     return "uploaded again and read back"
 
 
-def _replace_workspace_copies(lake: Lake, damage: ObjectDamage, corrupt_md5: str) -> Iterator[str]:
+def _replace_workspace_copies(lake: Lake, damage: ObjectDamage, corrupt: Digests) -> Iterator[str]:
     """Replace files of the workspace that have the same corrupt bytes: with links or copies, DVC spread them there."""
     for reference in damage.references:
         path = lake.root / reference.path
-        if reference.revision == WORKSPACE and path.is_file() and md5_of(path) == corrupt_md5:
+        if reference.revision == WORKSPACE and path.is_file() and Digests.of_file(path) == corrupt:
             lake.cache.copy_to(damage.md5, path)
             yield f"{reference.path}: copied again"

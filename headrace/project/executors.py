@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.engine.compute import Engine, PartitionResult, build_all
+from headrace.engine.compute import Engine, PartitionResult, build_all, with_sha256s
 from headrace.engine.fingerprint import Fingerprint, stage_code
 from headrace.engine.plan import Plan, Stale
 from headrace.engine.result_versions import result_version
@@ -107,7 +107,7 @@ class Executor:
         whole = group_partitions(plan, lake, workers=1)
         if few or len(whole) == 1:
             for items in whole:
-                for made in build_all(plan.stage, items, plan.fingerprint, lake, how):
+                for made in build_all(plan.stage, with_sha256s(items, lake), plan.fingerprint, lake, how):
                     tell(*made)
         else:
             threads = 1 if how == "gpu" else self.settings.threads or os.cpu_count() or 1
@@ -131,7 +131,7 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
     gc.freeze()  # the garbage collector need not traverse what is loaded for every partition
 
     def make(items: Sequence[Stale]) -> list[tuple[str, PartitionResult]]:
-        return list(build_all(plan.stage, items, plan.fingerprint, lake, how))
+        return list(build_all(plan.stage, with_sha256s(items, lake), plan.fingerprint, lake, how))
 
     tasks = {str(number): (partial(make, items),) for number, items in enumerate(group_partitions(plan, lake, threads))}
 
@@ -156,7 +156,10 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
     with client:
         job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.of(lake), how)
         together = group_partitions(plan, lake, max(1, sum(client.nthreads().values())))
-        futures = [client.submit(compute_on_worker, items, job, pure=False, retries=RETRIES) for items in together]
+        futures = [  # with the hashes: a worker that has the remote alone has no manifests
+            client.submit(compute_on_worker, with_sha256s(items, lake), job, pure=False, retries=RETRIES)
+            for items in together
+        ]
         try:
             for computed in results_as_completed(client, futures):
                 for each in computed:

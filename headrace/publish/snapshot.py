@@ -107,7 +107,8 @@ class Snapshot:
 
     def _footer(self, made: Manifest, name: str) -> dict[str, int]:
         """The fact `SPAN`, from the statistics at the end of the file."""
-        path = self.lake.cache.fetch(made.partitions[name].md5)
+        entry = made.partitions[name]
+        path = self.lake.cache.fetch(entry.md5, entry.sha256)
         try:
             footer = pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from headrace.storage.dvc.objects import md5_of
+from headrace.storage.digests import Digests
 
 SETTLED_NS = 1_000_000_000
 """A file that was touched more recently is not recorded: it may be written again within one tick of its clock."""
@@ -50,12 +50,12 @@ class HashCache:
         except FileNotFoundError:
             return False
 
-    def matches(self, path: Path, md5: str) -> bool:
-        """Whether the file's bytes have that hash."""
+    def matches(self, path: Path, md5: str, sha256: str | None = None) -> bool:
+        """Whether the file's bytes have these hashes; `sha256` is None where it is not known."""
         if self.is_unchanged(path, md5):
             return True
         stat = path.stat()
-        if md5_of(path) != md5:
+        if Digests.of_file(path).mismatch(md5, sha256):
             return False
         if time.time_ns() - stat.st_ctime_ns > SETTLED_NS:
             self.entries[md5] = self.unsaved[md5] = _file_state(stat)

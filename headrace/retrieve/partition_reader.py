@@ -27,6 +27,7 @@ WORKSPACE = ""
 """In place of a release: the tables as the workspace has them now."""
 
 DAY = 86_400_000_000
+_EPOCH = date(1970, 1, 1).toordinal()
 
 ROW = "row"
 """Column of numbered rows: from 0 through all partitions that are read."""
@@ -97,7 +98,8 @@ class PartitionReader:
         """The partitions that may hold events from `since` to `until` (microseconds, both included, None for any)."""
         first = None if since is None else _day(since)
         last = None if until is None else _day(until)
-        names = (name for name in sorted(manifest.partitions) if _overlaps(name, first, last))
+        entries = manifest.entries.starting_between(_to_date(first), _to_date(last))
+        names = (name for name in sorted(entries) if _overlaps(name, first, last))
         return cls(lake, manifest, tuple(names), verify)
 
     @cached_property
@@ -112,10 +114,10 @@ class PartitionReader:
             UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
         """
         if not self.partitions:
-            some = sorted(self.manifest.partitions)[:1]
-            if not some:
+            first = self.manifest.entries.first
+            if first is None:
                 return pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
-            return replace(self, partitions=tuple(some)).read(columns, pl.lit(value=False))
+            return replace(self, partitions=(first,)).read(columns, pl.lit(value=False))
         paths = self.paths()
         try:
             scanned = pl.scan_parquet(paths, glob=False, row_index_name=ROW if numbered else None)
@@ -179,10 +181,11 @@ class PartitionReader:
 
     def _path(self, name: str) -> Path:
         entry = self.manifest.partitions[name]
-        path = self.lake.cache.fetch(entry.md5)
-        if self.verify and not hash_cache_of(self.lake.root).matches(path, entry.md5):
+        path = self.lake.cache.fetch(entry.md5, entry.sha256)
+        if self.verify and not hash_cache_of(self.lake.root).matches(path, entry.md5, entry.sha256):
+            expected = f"md5 {entry.md5}, sha256 {entry.sha256}" if entry.sha256 else f"md5 {entry.md5}"
             raise UnreadablePartitionError(
-                f"{self.manifest.table} {name}: expected md5 {entry.md5} and {entry.size} bytes, found others in"
+                f"{self.manifest.table} {name}: expected {expected} and {entry.size} bytes, found others in"
                 f" {path}. Delete that file, then run the same command again: it is fetched from the remote."
             )
         return path
@@ -207,8 +210,8 @@ class PartitionReader:
 def digest(manifests: Sequence[Manifest]) -> Iterator[str]:
     """Lines that are equal when, and only when, the tables' rows are the same files."""
     for table in manifests:
-        for name, entry in sorted(table.partitions.items()):
-            yield json.dumps([table.table, name, entry.md5])
+        for name, md5 in sorted(table.md5s.items()):
+            yield json.dumps([table.table, name, md5])
 
 
 def moment(microseconds: int) -> datetime:
@@ -231,8 +234,13 @@ def _day(time: int) -> int:
     return time // DAY
 
 
+def _to_date(day: int | None) -> date | None:
+    """The date of a day since 1970, or the first or last one that there is."""
+    return None if day is None else date.fromordinal(min(max(day + _EPOCH, 1), date.max.toordinal()))
+
+
 def _overlaps(name: str, first: int | None, last: int | None) -> bool:
     if name == UNPARTITIONED:
         return True
-    day = date.fromisoformat(name).toordinal() - date(1970, 1, 1).toordinal()
+    day = date.fromisoformat(name).toordinal() - _EPOCH
     return (first is None or day >= first) and (last is None or day <= last)

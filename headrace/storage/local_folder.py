@@ -4,7 +4,6 @@ For samples, and for files that somebody copies to one machine. A file's ETag is
 checkout or a changed clock is no change; every listing reads every file. Large data belongs in a bucket.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import HeadraceError
+from headrace.storage.digests import Hasher
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.s3.bucket import Download
 from headrace.storage.s3.errors import ObjectChangedError
@@ -70,16 +70,16 @@ class LocalFolder:
         Raises:
             ObjectChangedError: It has been changed or deleted since.
         """
-        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        hasher = Hasher()
         # no failpoint: a temporary of the cache, which nobody reads before it is renamed
         with path.open("wb") as into:
-            size = self._read(listed, into.write, md5.update, sha256.update)
-        if md5.hexdigest() != listed.etag:
+            size = self._read(listed, into.write, hasher.update)
+        if hasher.digests.md5 != listed.etag:
             raise ObjectChangedError(
                 f"{self.path / listed.key} has been changed since it was listed: expected {listed.size} bytes with the"
-                f" md5 {listed.etag}, found {size} with {md5.hexdigest()}."
+                f" md5 {listed.etag}, found {size} with {hasher.digests.md5}."
             )
-        return Download(listed, md5.hexdigest(), sha256.hexdigest())
+        return Download(listed, hasher.digests)
 
     def _below(self, folder: str, begin: str = "") -> Iterator[str]:
         try:

@@ -15,7 +15,7 @@ All that knows how a manifest is laid out is in this module.
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from msgspec import Raw
 
 from headrace.errors import HeadraceError
 from headrace.storage.field_ids import Schema
-from headrace.storage.partition_names import check_partition_names, chunk_name, partition_interval
+from headrace.storage.partition_names import STATIC, check_partition_names, chunk_name, partition_interval
 
 T = TypeVar("T")
 
@@ -125,6 +125,20 @@ def decode_entry(line: bytes) -> PartitionEntry:
         return _ENTRY_1.decode(line).upgraded()
 
 
+class StoredFile(msgspec.Struct, frozen=True):
+    """An object of the cache, as a manifest records it.
+
+    Attributes:
+        md5: Its name.
+        size: Its bytes.
+        sha256: Second hash of its bytes; None in manifests of format 1.
+    """
+
+    md5: str
+    size: int
+    sha256: str | None = None
+
+
 class ChunkReference(msgspec.Struct, frozen=True, omit_defaults=True):
     """A chunk, as the head lists it.
 
@@ -154,6 +168,11 @@ class ChunkReference(msgspec.Struct, frozen=True, omit_defaults=True):
     def path(self) -> str:
         """Path of its file, relative to the table's folder."""
         return f"{FOLDER}/{self.name}.{self.md5}.json"
+
+    @property
+    def file(self) -> StoredFile:
+        """Its file."""
+        return StoredFile(self.md5, self.size, self.sha256)
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,6 +256,11 @@ class Chunk:
                 self._columns[name] = {partition: row.value for partition, row in rows.items()}
         return self._columns[name]
 
+    @property
+    def files(self) -> list[StoredFile]:
+        """The files of its partitions, in one pass over the bytes."""
+        return list(self._decode(_FILES).values())
+
     def _decode(self, decoder: "msgspec.json.Decoder[dict[str, T]]") -> dict[str, T]:
         try:
             decoded = decoder.decode(self.content)
@@ -298,16 +322,56 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         return self.column("cache_key")
 
     @cached_property
-    def _chunk_of(self) -> dict[str, Chunk]:
-        return {partition: chunk for chunk in self.chunks for partition in chunk.md5s}
+    def _chunks_by_name(self) -> dict[str, Chunk]:
+        return {chunk.reference.name: chunk for chunk in self.chunks}
+
+    def _find_chunk(self, partition: str) -> Chunk | None:
+        """The chunk that has the partition, also if it is in `removed`: no other chunk is read."""
+        chunk = self._chunks_by_name.get(chunk_name(partition))
+        return chunk if chunk and partition in chunk.md5s else None
+
+    def _replaced(self, partitions: Iterable[str]) -> set[str]:
+        """Those of the partitions that a chunk has."""
+        return {partition for partition in partitions if self._find_chunk(partition)}
 
     def line(self, partition: str) -> Raw | None:
         """The entry as JSON; None if there is no such partition."""
         if partition in self.added:
             return self.added[partition]
-        if partition in self.removed or partition not in self._chunk_of:
-            return None
-        return self._chunk_of[partition].lines[partition]
+        chunk = None if partition in self.removed else self._find_chunk(partition)
+        return chunk.lines[partition] if chunk else None
+
+    @property
+    def first(self) -> str | None:
+        """The first partition, or None; of a table that was read as it is, only the first chunk is read."""
+        is_as_read = self.chunks and not (self.added or self.removed)
+        return next(iter(self.chunks[0].md5s if is_as_read else self), None)
+
+    @property
+    def files(self) -> list[StoredFile]:
+        """The files of the partitions and of the chunks that hold them."""
+        chunks = [chunk.reference.file for chunk in self.chunks]
+        if self.removed:
+            own = [_FILE.decode(line) for line in self.lines.values()]
+        else:
+            stored = [file for chunk in self.chunks for file in chunk.files]
+            own = [*stored, *(_FILE.decode(line) for line in self.added.values())]
+        return [*chunks, *own]
+
+    def starting_between(self, first: date | None, last: date | None) -> "LazyEntries":
+        """The partitions that start in the months from `first` to `last` (None for any), and static ones.
+
+        The chunks of other months are not read.
+        """
+        low, high = (day.isoformat()[:7] if day else None for day in (first, last))
+
+        def is_within(name: str) -> bool:
+            return name == STATIC or ((low is None or low <= name) and (high is None or name <= high))
+
+        chunks = [chunk for chunk in self.chunks if is_within(chunk.reference.name)]
+        removed = [name for name in self.removed if is_within(chunk_name(name))]
+        added = {name: line for name, line in self.added.items() if is_within(chunk_name(name))}
+        return LazyEntries(chunks, removed, added, self.schemas)
 
     def changed_since(self, other: "LazyEntries") -> list[str]:
         """Partitions that the other table does not have, or with other bytes or another cache key."""
@@ -334,7 +398,7 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         """These entries, with others in the place of those of the same names."""
         if not lines:
             return self
-        removed = self.removed | (lines.keys() & self._chunk_of.keys())
+        removed = self.removed | self._replaced(lines)
         return LazyEntries(self.chunks, removed, self.added | dict(lines), {**self.schemas, **(schemas or {})})
 
     def __or__(self, other: Mapping[str, PartitionEntry]) -> "LazyEntries":
@@ -344,10 +408,9 @@ class LazyEntries(Mapping[str, PartitionEntry]):
             return more
         if self.chunks != more.chunks:
             return self.with_lines(more.lines, more.schemas)
-        stored = self._chunk_of.keys()
-        own = {name: line for name, line in self.added.items() if name not in stored or name in more.removed}
-        added = own | more.added
-        removed = (self.removed & more.removed) | (added.keys() & stored)
+        kept = {name for name in self._replaced(self.added) if name not in more.removed}
+        added = {name: line for name, line in self.added.items() if name not in kept} | more.added
+        removed = (self.removed & more.removed) | self._replaced(added)
         return LazyEntries(self.chunks, removed, added, self.schemas | more.schemas)
 
     @property
@@ -364,7 +427,7 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         """
         gained: dict[str, dict[str, Raw]] = {}
         for partition, line in self.added.items():
-            gained.setdefault(chunk_name(_SUMMARY.decode(line).start), {})[partition] = line
+            gained.setdefault(chunk_name(partition), {})[partition] = line
         chunks = []
         for chunk in self.chunks:
             new = gained.pop(chunk.reference.name, {})
@@ -391,7 +454,9 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         return sum(chunk.reference.partitions for chunk in self.chunks) - len(self.removed) + len(self.added)
 
     def __contains__(self, partition: object) -> bool:
-        return partition in self.md5s
+        if not isinstance(partition, str) or partition in self.added:
+            return partition in self.added
+        return partition not in self.removed and self._find_chunk(partition) is not None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -476,8 +541,8 @@ class Manifest:
 
     @property
     def objects(self) -> dict[str, int]:
-        """Hash → bytes of every partition's file."""
-        return dict(zip(self.md5s.values(), self.sizes.values(), strict=True))
+        """Hash → bytes of every file of the table, chunks of its manifest included."""
+        return {file.md5: file.size for file in self.entries.files}
 
     @property
     def rows(self) -> int:
@@ -592,11 +657,11 @@ def check_chunk(reference: ChunkReference, content: bytes, location: str) -> byt
     Raises:
         DamagedManifestError: They are others.
     """
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != reference.md5:
+    found = hashlib.sha256(content).hexdigest()
+    if found != reference.sha256:
         raise damaged_manifest(
             location,
-            f"expected {reference.size:,} bytes with md5 {reference.md5}, found {len(content):,} with {found}",
+            f"expected {reference.size:,} bytes with sha256 {reference.sha256}, found {len(content):,} with {found}",
         )
     return content
 
@@ -669,7 +734,6 @@ class _Summary(msgspec.Struct, frozen=True):
     size: int
     rows: int | None = None
     schema: str | None = None
-    start: datetime | None = None
 
 
 def _field_type(name: str) -> Any:  # noqa: ANN401  a struct that is made here has no type of its own
@@ -689,6 +753,8 @@ _VERSION = msgspec.json.Decoder(_Version)
 _HEAD = msgspec.json.Decoder(_Head)
 _LINES = msgspec.json.Decoder(dict[str, Raw])
 _SUMMARY = msgspec.json.Decoder(_Summary)
+_FILE = msgspec.json.Decoder(StoredFile)
+_FILES = msgspec.json.Decoder(dict[str, StoredFile])
 _KEYS = msgspec.json.Decoder(dict[str, _Keys])
 _READ_COLUMNS = ("md5", "cache_key", "size", "rows", "metadata", "companions")
 _FIELDS = {name: msgspec.json.Decoder(_field_type(name)) for name in _READ_COLUMNS}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from headrace.errors import HeadraceError
 
@@ -14,7 +15,7 @@ STATIC = "static"
 
 # Checked in one search over all names of a chunk, one per line.
 _INVALID = re.compile(r"^(?:$|[._])|[/\\\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]|\.\.", re.MULTILINE)
-_INTERVAL = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d))?)?)?")
+_INTERVAL = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d))?)?)?", re.ASCII)
 
 Interval = tuple[datetime | None, datetime | None]
 
@@ -65,6 +66,8 @@ def partition_interval(name: str) -> Interval:
         return None, None
 
 
-def chunk_name(start: datetime | None) -> str:
-    """Chunk of the manifest that holds a partition: the month in which it starts."""
-    return STATIC if start is None else f"{start.year:04}-{start.month:02}"
+@lru_cache(maxsize=1 << 16)  # merging tables asks for each name several times
+def chunk_name(partition: str) -> str:
+    """Chunk of the manifest that holds a partition: the month in which its interval starts, else `static`."""
+    start, _ = partition_interval(partition)
+    return STATIC if start is None else f"{partition}-01"[:7]

@@ -167,7 +167,8 @@ class Lake:
         for partition in wanted:
             if partition not in entries:
                 raise MissingObjectError(f"{table} has no partition {partition}: see `headrace status`.")
-        return {partition: self.cache.fetch(entries[partition].md5) for partition in wanted}
+        wanted_entries = {partition: entries[partition] for partition in wanted}
+        return {name: self.cache.fetch(entry.md5, entry.sha256) for name, entry in wanted_entries.items()}
 
     def scan(self, table: str, partitions: Iterable[str] | None = None) -> "pl.LazyFrame":
         """The rows of a Parquet table, in partition order.
@@ -198,7 +199,8 @@ class Lake:
         shown = self._shown(manifest.table, there)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
-                self.cache.copy_to(md5, folder / name, fence)
+                entry = manifest.partitions[name.removesuffix(manifest.suffix)]
+                self.cache.copy_to(md5, folder / name, fence, entry.sha256)
         self._write_manifest(self._with_schemas(manifest).to_files(), folder, fence)
         for name in there.keys() - wanted.keys():
             with failpoints.failpoint("file that is gone"):
@@ -211,7 +213,8 @@ class Lake:
         for chunk in files.chunks:
             self._keep_chunk(chunk)
             if there.get(chunk.reference.path) != chunk.reference.size:
-                self.cache.copy_to(chunk.reference.md5, folder / chunk.reference.path, fence)
+                reference = chunk.reference
+                self.cache.copy_to(reference.md5, folder / reference.path, fence, reference.sha256)
         head = folder / HEAD_FILE
         if HEAD_FILE not in there or head.read_bytes() != files.head:
             write_whole(head, files.head, fence)
@@ -337,7 +340,7 @@ def _chunks(_cache: Cache) -> WeakValueDictionary[str, Chunk]:
 
 
 def _load_chunk(cache: Cache, reference: ChunkReference) -> bytes:
-    path = cache.fetch(reference.md5)
+    path = cache.fetch(reference.md5, reference.sha256)
     return check_chunk(reference, path.read_bytes(), str(path))
 
 

@@ -70,7 +70,7 @@ def hash_objects(workspace: GitWorkspace) -> State:
     """Object of the cache and of the remote → hash of its bytes."""
     cache, remote = workspace.lake.cache, workspace.lake.cache.remote
     in_cache = {f"cache {path.name}": md5_of(path) for path in (cache.folder / "files").rglob("*") if path.is_file()}
-    in_remote = {f"remote {md5[2:]}": remote.bucket.md5(item) for md5, item in list_objects(remote)}
+    in_remote = {f"remote {md5[2:]}": remote.bucket.digests(item).md5 for md5, item in list_objects(remote)}
     return {**in_cache, **in_remote}
 
 

@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 import orjson
 
 from headrace import failpoints
-from headrace.errors import MissingObjectError
-from headrace.storage.dvc.objects import Digests, object_key
+from headrace.errors import HeadraceError, MissingObjectError
+from headrace.storage.digests import Digests
+from headrace.storage.dvc.objects import object_key
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.files import read_config
 
@@ -23,6 +24,10 @@ READ_ONLY = 0o444
 
 AT_ONCE = 1 << 30
 """Bytes that one call copies at most."""
+
+
+class HashCollisionError(HeadraceError):
+    """Two contents have the same md5, by which DVC names objects: one of them was forged."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,11 @@ class Cache:
         """The same, where `write` returns the hashes of what it wrote: the bytes need not be read again."""
         with self._temporary() as temporary:
             digests = write(temporary)
-            keep = self._pass_on if self.passes_on else self._keep
-            return Stored(digests.md5, keep(temporary, digests.md5), digests.sha256)
+            if self.passes_on:
+                size = self._pass_on(temporary, digests.md5)
+            else:
+                size = self._keep(temporary, digests.md5, digests.sha256)
+            return Stored(digests.md5, size, digests.sha256)
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
     def add_bytes(self, content: bytes | memoryview, *, suffix: str = "", stays: bool = True) -> Stored:
@@ -94,10 +102,13 @@ class Cache:
         digests = Digests.of_bytes(content)
         md5, size = digests.md5 + suffix, len(content)
         stays = stays or not self.passes_on
-        if not (stays and self.has(md5, size)):
+        if not (stays and self._holds(md5, size, digests.sha256)):
             with self._temporary() as temporary:
                 temporary.write_bytes(content)
-                size = self._keep(temporary, md5) if stays else self._pass_on(temporary, md5)
+                if stays:
+                    self._keep(temporary, md5, digests.sha256)
+                else:
+                    self._pass_on(temporary, md5)
         return Stored(md5, size, digests.sha256)
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
@@ -111,16 +122,33 @@ class Cache:
         finally:
             path.unlink(missing_ok=True)
 
-    def _keep(self, temporary: Path, md5: str) -> int:
+    def _keep(self, temporary: Path, md5: str, sha256: str) -> int:
         size = temporary.stat().st_size
         target = self.path(md5)
-        if not target.exists() or target.stat().st_size != size:
+        if not self._holds(md5, size, sha256):
             with failpoints.failpoint("object into the cache", lambda: os.truncate(temporary, size // 2)):
                 _sync(temporary)
                 temporary.chmod(READ_ONLY)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.replace(target)
         return size
+
+    def _holds(self, md5: str, size: int, sha256: str) -> bool:
+        """Whether the object is here with these bytes. It is read: it may be damaged, or another with the same md5.
+
+        Raises:
+            HashCollisionError: It is another.
+        """
+        if not self.has(md5, size):
+            return False
+        found = Digests.of_file(self.path(md5))
+        if found.sha256 != sha256 and not found.mismatch(md5):
+            raise HashCollisionError(
+                f"{self.path(md5)}: expected the bytes with sha256 {sha256}, found others with sha256 {found.sha256}"
+                f" and the same md5. One of the two was forged, and DVC, which names objects by md5, cannot keep both."
+                " Nothing was recorded. Remove the forged one from its source, then run the same command again."
+            )
+        return found.sha256 == sha256
 
     def _pass_on(self, temporary: Path, md5: str) -> int:
         size = temporary.stat().st_size
@@ -135,8 +163,12 @@ class Cache:
             return False
         return size is None or found == size
 
-    def fetch(self, md5: str) -> Path:
+    def fetch(self, md5: str, sha256: str | None = None) -> Path:
         """Path of the object, from the remote if the cache lacks it; its bytes are hashed on the way in.
+
+        Args:
+            md5: Its name.
+            sha256: Second hash of its bytes, as its manifest records it; None if that is not known.
 
         Raises:
             MissingObjectError: It is neither here nor there, or its bytes there are not what the name says.
@@ -145,26 +177,29 @@ class Cache:
         if path.exists():
             return path
         with self._temporary() as temporary:
-            got = self.remote.download(md5, temporary)
-            if got != md5.removesuffix(".dir"):
+            digests = self.remote.download(md5, temporary)
+            if found := digests.mismatch(md5, sha256):
+                expected = f"md5 {md5} and sha256 {sha256}" if sha256 else f"md5 {md5}"
                 raise MissingObjectError(
-                    f"{self.remote.where(md5)} is corrupt: expected md5 {md5}, seen {got}."
-                    " Run `headrace doctor` in a workspace that still has it."
+                    f"{self.remote.where(md5)} is corrupt: expected {expected}, found {found}."
+                    " Run `headrace doctor --deep --repair` in a workspace that still has it."
                 )
-            self._keep(temporary, md5)
+            self._keep(temporary, md5, digests.sha256)
         return path
 
     def where(self, md5: str) -> str:
         """Where a person finds the object."""
         return self.remote.where(md5) if self.passes_on else str(self.path(md5))
 
-    def copy_to(self, md5: str, path: Path, fence: Callable[[], object] = lambda: None) -> None:
+    def copy_to(
+        self, md5: str, path: Path, fence: Callable[[], object] = lambda: None, sha256: str | None = None
+    ) -> None:
         """Put the object's bytes at `path`, whole or not at all, as a file of the reader's own.
 
         The last thing before it is seen is `fence`, which raises where this run may not write any more.
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        source = self.fetch(md5)
+        source = self.fetch(md5, sha256)
         with failpoints.failpoint("copy into the workspace", lambda: temporary.write_bytes(b"half")):
             _copy(source, temporary)
         with failpoints.failpoint("file of the workspace"):

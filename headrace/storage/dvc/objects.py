@@ -7,34 +7,7 @@ files as sorted JSON.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-CHUNK = 1 << 18
-"""Bytes that are hashed at a time: they stay in the processor's cache for the second hash."""
-
-
-@dataclass(frozen=True)
-class Digests:
-    """Hashes of some bytes: md5 names them for DVC; sha256 is compared too, because an md5 can be forged."""
-
-    md5: str
-    sha256: str
-
-    @classmethod
-    def of_bytes(cls, content: bytes | memoryview) -> "Digests":
-        """The hashes of bytes in memory."""
-        return cls(hashlib.md5(content, usedforsecurity=False).hexdigest(), hashlib.sha256(content).hexdigest())
-
-    @classmethod
-    def of_file(cls, path: Path) -> "Digests":
-        """The hashes of a file's bytes, in one pass over it."""
-        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                md5.update(chunk)
-                sha256.update(chunk)
-        return cls(md5.hexdigest(), sha256.hexdigest())
 
 
 def object_key(md5: str) -> str:

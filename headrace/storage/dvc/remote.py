@@ -6,6 +6,7 @@ from pathlib import Path
 
 from headrace import failpoints
 from headrace.errors import HeadraceError, MissingObjectError, NotConfiguredError
+from headrace.storage.digests import Digests
 from headrace.storage.dvc.objects import object_key
 from headrace.storage.files import read_config
 from headrace.storage.s3.bucket import Bucket
@@ -107,7 +108,7 @@ class Remote:
             return False
         name = md5.removesuffix(".dir")
         try:
-            return found.etag == name or self.bucket.md5(found) == name
+            return found.etag == name or self.bucket.digests(found).md5 == name
         except ObjectUnreadableError:
             return False
 
@@ -129,8 +130,8 @@ class Remote:
         bucket = Bucket(self.bucket.name, endpoint=self.bucket.endpoint, region=self.bucket.region)
         return replace(self, bucket=bucket)
 
-    def download(self, md5: str, path: Path) -> str:
-        """Write the bytes of the object to `path`, a chunk at a time; their md5.
+    def download(self, md5: str, path: Path) -> Digests:
+        """Write the bytes of the object to `path`, a chunk at a time; their hashes.
 
         Raises:
             MissingObjectError: It is not there.
@@ -141,4 +142,4 @@ class Remote:
                 f"{self.where(md5)} is not on the remote, nor in this workspace's cache."
                 " Whoever has it can `dvc push`; `headrace doctor` says what else is missing."
             )
-        return self.bucket.download(found, path).md5
+        return self.bucket.download(found, path).digests

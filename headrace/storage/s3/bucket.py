@@ -6,7 +6,6 @@ Every request has timeouts, and what may pass is tried again until `patience` is
 from where it was, and is given up when the whole of `patience` brought not a byte.
 """
 
-import hashlib
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from headrace.storage.digests import Digests, Hasher
 from headrace.storage.s3.boto3_client import Control
 from headrace.storage.s3.errors import (
     BrokeOffError,
@@ -36,11 +36,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Download:
-    """What a download brought: the object as the answer described it, and the md5 and sha256 of its bytes."""
+    """What a download brought: the object as the answer described it, and the hashes of its bytes."""
 
     object: Object
-    md5: str
-    sha256: str
+    digests: Digests
 
 
 @dataclass
@@ -118,20 +117,20 @@ class Bucket:
         Raises:
             ObjectChangedError: It has been replaced or deleted since.
         """
-        md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        hasher = Hasher()
         with path.open("wb") as into:
-            seen = self._receive(found, into.write, md5.update, sha256.update)
-        return Download(seen, md5.hexdigest(), sha256.hexdigest())
+            seen = self._receive(found, into.write, hasher.update)
+        return Download(seen, hasher.digests)
 
-    def md5(self, found: Object) -> str:
-        """The md5 of the bytes of the object that was listed; they are kept nowhere.
+    def digests(self, found: Object) -> Digests:
+        """The hashes of the bytes of the object that was listed; they are kept nowhere.
 
         Raises:
             ObjectChangedError: It has been replaced or deleted since.
         """
-        digest = hashlib.md5(usedforsecurity=False)
-        self._receive(found, digest.update)
-        return digest.hexdigest()
+        hasher = Hasher()
+        self._receive(found, hasher.update)
+        return hasher.digests
 
     # no failpoint: does what its caller asks for, which is in a failpoint
     def write(self, key: str, content: Path | bytes) -> Object:

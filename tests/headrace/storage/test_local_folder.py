@@ -47,8 +47,8 @@ def test_a_download_gives_the_bytes_and_their_hashes(folder: LocalFolder, tmp_pa
     download = folder.download(listed, tmp_path / "copy")
 
     assert (tmp_path / "copy").read_text() == "orders/2026-01-01.csv"
-    assert download.md5 == listed.etag
-    assert download.sha256 == hashlib.sha256(b"orders/2026-01-01.csv").hexdigest()
+    assert download.digests.md5 == listed.etag
+    assert download.digests.sha256 == hashlib.sha256(b"orders/2026-01-01.csv").hexdigest()
 
 
 def test_a_file_that_changed_since_it_was_listed_is_not_taken_for_the_listed_one(

@@ -169,7 +169,7 @@ def test_a_large_object_is_written_in_parts_and_listed_with_the_mark_that_reads_
     got = bucket.download(listed, tmp_path / "got")
 
     assert written.size == listed.size == 16 * 700 * 1024
-    assert got.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert got.digests.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("key", ["a//b", "a/./b", "folder/", "tab\tnew", "a b+c%20#?ü"])

@@ -51,7 +51,7 @@ def test_a_read_that_broke_off_goes_on_from_where_it_was(any_relayed: RelayedBuc
 
     assert any_relayed.relay.count(b"Range: bytes=") == 1
     assert (tmp_path / "got").read_bytes() == CONTENT
-    assert (got.object.size, got.md5) == (len(CONTENT), hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())
+    assert (got.object.size, got.digests.md5) == (len(CONTENT), hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())
 
 
 def test_an_object_with_an_odd_name_is_read_on_too(moto_s3: S3, relay: Callable[[int], Relay]) -> None:
