@@ -237,7 +237,8 @@ class Lake:
             return manifest.with_partitions(entries)
         from headrace.storage.parquet import read_schema  # noqa: PLC0415  who plans alone does not pay for the import
 
-        schemas = {name: read_schema(self.cache.fetch(md5)) for name, md5 in missing.items()}
+        with self.cache.scratch() as cache:  # where partitions go to the remote at once, none stays here
+            schemas = {name: read_schema(cache.fetch(md5)) for name, md5 in missing.items()}
         return manifest.with_partitions(entries.with_schemas(schemas))
 
     def _shown(self, table: str, there: Mapping[str, int]) -> dict[str, str]:

@@ -74,7 +74,7 @@ def test_a_manifest_reads_back_as_it_was_written() -> None:
     assert found == manifest
     assert found.partitions["2013-01-01"] == full
     assert (found.md5s, found.cache_keys) == ({"2013-01-01": "a", "all": "s"}, {"2013-01-01": "m", "all": "m"})
-    assert (found.rows, found.sizes, found.objects) == (3, {"2013-01-01": 10, "all": 1}, {"a": 10, "s": 1})
+    assert (found.rows, found.sizes) == (3, {"2013-01-01": 10, "all": 1})
     assert found.files == {"2013-01-01.csv": "a", "all.csv": "s"}
     assert read_back(Manifest("t").to_files()) == Manifest("t")
 
@@ -123,6 +123,17 @@ def test_a_name_in_iso_8601_stands_for_its_interval(name: str, start: str, end: 
 @pytest.mark.parametrize("name", ["all", "2013-02-30", "0000-01-01", "9999-12-31", "2013-01-01b", "2013-1-1"])
 def test_other_names_stand_for_no_interval(name: str) -> None:
     assert partition_interval(name) == (None, None)
+
+
+def test_the_objects_of_a_table_are_its_partitions_and_the_chunks_of_its_manifest() -> None:
+    stored = read_back(manifest_of(["2013-01-01", "all"]).to_files())
+    references = [chunk.reference for chunk in stored.entries.chunks]
+
+    assert stored.objects == {
+        "md5 2013-01-01 a": 100, "md5 all a": 100, **{reference.md5: reference.size for reference in references}
+    }  # fmt: skip
+    fewer = stored.with_partitions(stored.entries.select(["all"]))
+    assert {"md5 all a"} == fewer.objects.keys() - {reference.md5 for reference in references}
 
 
 # Equal tables, equal files
@@ -189,6 +200,56 @@ def test_one_new_day_writes_one_chunk_and_reads_no_other() -> None:
     assert after.chunks[:2] == list(stored.entries.chunks[:2])
     assert after.chunks[2].reference.md5 != march.reference.md5
     assert len(after.md5s.keys() - before.md5s.keys()) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "months"),
+    [
+        (date(2013, 2, 28), date(2013, 3, 1), ["2013-02", "2013-03", "static"]),
+        (date(2013, 3, 31), None, ["2013-03", "static"]),
+        (None, date(2013, 1, 1), ["2013-01", "static"]),
+        (date(2014, 1, 1), date.max, ["static"]),
+        (date.min, None, ["2013-01", "2013-02", "2013-03", "static"]),
+    ],
+)
+def test_a_window_of_time_reads_the_chunks_of_its_months_and_the_static_one(
+    first: date | None, last: date | None, months: list[str]
+) -> None:
+    stored = read_back(manifest_of([*DAYS, "all"]).to_files())
+    before = read_back(manifest_of(DAYS[40:]).to_files()).plus({name: entry(name) for name in [*DAYS[:40], "all"]})
+    for chunk in stored.entries.chunks:
+        if chunk.reference.name not in months:
+            chunk._load = unread  # noqa: SLF001
+
+    window = stored.entries.starting_between(first, last)
+
+    assert sorted({name[:7] if name != "all" else "static" for name in window}) == months
+    assert dict(window) == dict(before.entries.starting_between(first, last))
+
+
+def test_a_partition_is_found_in_its_own_chunk_and_no_other_is_read() -> None:
+    stored = read_back(manifest_of([*DAYS, "all"]).to_files())
+    for chunk in stored.entries.chunks:
+        if chunk.reference.name not in {"2013-02", "static"}:
+            chunk._load = unread  # noqa: SLF001
+
+    changed = stored.plus({"2013-02-02": entry("2013-02-02", "b"), "2014-01-01": entry("2014-01-01")})
+
+    assert stored.partitions["2013-02-28"] == entry("2013-02-28")
+    assert "2013-02-29" not in stored.partitions
+    assert "2014-01-01" not in stored.partitions
+    assert "2014-01-01" in changed.partitions
+    assert changed.partitions["2013-02-02"] == entry("2013-02-02", "b")
+
+
+def test_the_first_partition_of_a_table_is_found_in_its_first_chunk() -> None:
+    stored = read_back(manifest_of(DAYS).to_files())
+    for chunk in stored.entries.chunks[1:]:
+        chunk._load = unread  # noqa: SLF001
+
+    assert stored.entries.first == "2013-01-01"
+    assert LazyEntries().first is None
+    assert LazyEntries.of({"b": entry("b"), "a": entry("a")}).first == "a"
 
 
 def test_a_chunk_of_which_nothing_is_left_goes() -> None:
@@ -348,7 +409,7 @@ def test_a_chunk_that_is_damaged_is_named_with_the_next_command(lake: Lake) -> N
     chunk = next((lake.folder(TABLE) / FOLDER).glob("2013-02.*"))
     chunk.write_bytes(chunk.read_bytes()[:-20])
 
-    with pytest.raises(DamagedManifestError, match=r"2013-02\..*\.json is damaged: expected [\d,]+ bytes with md5"):
+    with pytest.raises(DamagedManifestError, match=r"2013-02\..*\.json is damaged: expected [\d,]+ bytes with sha256"):
         _ = lake.manifest(TABLE).md5s
 
 
