@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import pytest
 from label_campaign import ANNOTATIONS, DAYS, Campaign
 from label_server import Annotator
-from msgspec import structs
 
 from headrace.dataset import ItemFeatures
 from headrace.label import annotation_log, consensus, sync
 from headrace.label.consensus import ConsensusError
 from headrace.label.label_studio.tasks import Json, ProjectTasks, TaskSummary
+from headrace.storage import parquet
+from headrace.storage.manifest import PartitionEntry
 
 pytestmark = pytest.mark.slow
 
@@ -71,19 +72,26 @@ def test_a_history_that_0_1_collected_is_continued(
     campaign.collect()
     old_names = {new: old for old, new in annotation_log.WRITTEN_BY_0_1.items()}
     manifest = campaign.lake.manifest(ANNOTATIONS)
-    entries = {
-        day: structs.replace(
-            entry, metadata={old_names.get(name, name): value for name, value in entry.metadata.items()}
-        )
-        for day, entry in manifest.partitions.items()
-    }
+    entries = {}
+    for day, entry in manifest.partitions.items():
+        rows = campaign.lake.scan(ANNOTATIONS, [day]).collect()
+        stored = campaign.lake.cache.add_bytes(memoryview(parquet.content(rows)))  # without field ids
+        metadata = {old_names.get(name, name): value for name, value in entry.metadata.items()}
+        entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height, metadata=metadata)
     campaign.lake.commit(manifest.with_partitions(entries))
+    before = campaign.rows(ANNOTATIONS)
     bob.submit(tasks["ride-3"], "carrier")
 
     first, second = campaign.collect(), campaign.collect()
 
     assert (first.events, second.events) == ({"created": 1}, {})
+    assert (first.annotation_partitions, second.annotation_partitions) == (("2013-01-02",), ())
     assert reads == Reads([], [])
+    added = campaign.rows(ANNOTATIONS)
+    assert [row for row in added if row in before] == before
+    assert len(added) == len(before) + 1
+    schemas = [parquet.read_schema(path) for path in campaign.lake.paths(ANNOTATIONS).values()]
+    assert all(field.id for schema in schemas for field in schema)
 
 
 def test_of_many_tasks_only_the_range_that_lost_one_is_compared(
