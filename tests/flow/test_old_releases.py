@@ -1,7 +1,7 @@
-"""Releases of 0.1, when the engine was in the package `pipelines`, can be read by today's engine.
+"""Releases of 0.1 and 0.2, whose manifests are of format 1, can be read by today's engine.
 
-`tests/support/releases_of_0_1/` holds two, as that code wrote them; its `make.py` made them. The project is then moved
-to today's layout, as a team would do it.
+`tests/support/releases_of_0_1/` and `releases_of_0_2/` hold two each, as that code wrote them; their `make.py` made
+them. In 0.1 the engine was in the package `pipelines`: that project is moved to today's layout, as a team would do it.
 """
 
 import json
@@ -16,7 +16,8 @@ import pytest
 from servers import S3
 from workspaces import REPOSITORY, Workspace, git
 
-OLD = Path(__file__).resolve().parents[1] / "support/releases_of_0_1"
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+FAILED_CHECK = {"0.1": "amount: greater_than(0)", "0.2": "amount|min_exclusive"}
 DATASET = '''"""The dataset `sales`, as it is declared today."""
 
 from datetime import timedelta
@@ -74,14 +75,20 @@ DATASET = Dataset(description="Orders.", owner="shops", sources=(ORDERS,), featu
 '''
 
 
+@pytest.fixture(scope="module", params=["0.1", "0.2"])
+def version(request: pytest.FixtureRequest) -> str:
+    """The version that wrote the releases."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def migrated_project(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def migrated_project(version: str, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A clone of the old project whose declarations are in today's layout, with its releases and their bytes."""
-    folder = tmp_path_factory.mktemp("old")
+    folder, old = tmp_path_factory.mktemp("old"), SUPPORT / f"releases_of_{version.replace('.', '_')}"
     root, origin, bucket = folder / "workspace", folder / "origin.git", s3.new_bucket()
-    git(folder, "clone", "--quiet", "--bare", str(OLD / "releases.bundle"), str(origin))
+    git(folder, "clone", "--quiet", "--bare", str(old / "releases.bundle"), str(origin))
     git(folder, "clone", "--quiet", str(origin), str(root))
-    with tarfile.open(OLD / "objects.tar.gz") as objects:
+    with tarfile.open(old / "objects.tar.gz") as objects:
         for item in objects:
             content = objects.extractfile(item)
             assert content is not None
@@ -95,7 +102,7 @@ def migrated_project(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Worksp
     (root / "pipelines/sales/__init__.py").write_text(DATASET)
     headrace(workspace, "dvc-sync")
     git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "Move to Headrace 0.2")
+    git(root, "commit", "--quiet", "--message", "Move to the installed Headrace")
     return workspace
 
 
@@ -158,14 +165,16 @@ def test_lineage_leads_from_an_old_feature_to_the_object_it_came_from(migrated_p
     assert "s3://shop/orders/2026-01-01.csv" in output
 
 
-def test_lineage_finds_an_old_rejected_row_with_the_check_that_it_failed(migrated_project: Workspace) -> None:
+def test_lineage_finds_an_old_rejected_row_with_the_check_that_it_failed(
+    migrated_project: Workspace, version: str
+) -> None:
     output = headrace(
         migrated_project, "lineage", "sales", "--table", "rejected/orders", "--partition", "2026-01-02",
         "--revision", "sales/1", "--row", "order_id=4",
     )  # fmt: skip
 
     assert "-5.0" in output
-    assert "amount: greater_than(0)" in output
+    assert FAILED_CHECK[version] in output
 
 
 def test_old_releases_are_compared(migrated_project: Workspace) -> None:
