@@ -21,7 +21,7 @@ from measure import Contender, Report, create_parser, run_interleaved, run_once
 from transform import OUTPUT_TABLES, reset_workspace, subcommand
 
 if TYPE_CHECKING:
-    from headrace.engine.stage import Inputs, Outcome
+    from headrace.engine.stage import InputHashes, PartitionOutput
     from headrace.storage.manifest import Manifest
 
 SIZES = (10_000, 100_000)
@@ -141,15 +141,19 @@ def plan_table(size: str) -> None:
     stage = Stage("transform", "bench", "features/bench/t", ("raw/bench/t",), (), _each, _never)
     fingerprint, inputs = Fingerprint({}, {}, {}), {"raw/bench/t": Manifest("raw/bench/t", partitions=raw)}
     first = plan_stage(stage, inputs, [], fingerprint)
-    made = {item.partition: PartitionEntry(item.memo, item.memo, 1, 1, inputs=item.inputs) for item in first.stale}
+    made = {
+        item.partition: PartitionEntry(item.cache_key, item.cache_key, 1, 1, inputs=item.inputs) for item in first.stale
+    }
     files = first.manifest(made).to_files()
     chunks = {chunk.reference.md5: chunk.content for chunk in files.chunks}
     changed = {name: PartitionEntry("new", "new", 1) for name in names[::1000]}
     inputs = {"raw/bench/t": Manifest("raw/bench/t", partitions=LazyEntries.of(raw) | changed)}
     before = parse_manifest(files.head, lambda reference: chunks[reference.md5])
     again = plan_stage(stage, inputs, [before], fingerprint)
-    made = {item.partition: PartitionEntry(item.memo, item.memo, 1, 1, inputs=item.inputs) for item in again.stale}
-    after = again.manifest(again.keep | made)
+    made = {
+        item.partition: PartitionEntry(item.cache_key, item.cache_key, 1, 1, inputs=item.inputs) for item in again.stale
+    }
+    after = again.manifest(again.reused | made)
     for chunk in after.to_files().chunks:
         Path(chunk.reference.name).write_bytes(chunk.content)
     Path("list.dir").write_bytes(directory_bytes(after.files))
@@ -157,12 +161,12 @@ def plan_table(size: str) -> None:
         raise SystemExit(f"{len(again.stale)} stale of {len(names)}: the plan is wrong.")
 
 
-def _each(inputs: "Mapping[str, Manifest]", _own: "Manifest") -> "Iterator[tuple[str, Inputs]]":
+def _each(inputs: "Mapping[str, Manifest]", _own: "Manifest") -> "Iterator[tuple[str, InputHashes]]":
     for name, md5 in inputs["raw/bench/t"].md5s.items():
         yield name, {"raw/bench/t": {name: md5}}
 
 
-def _never(*_: object) -> "Outcome":
+def _never(*_: object) -> "PartitionOutput":
     raise AssertionError(os.getpid())
 
 

@@ -2,7 +2,7 @@
 
 The first days are tiny (24 flights and 6 hours of weather each), so that what grows with their number shows. Raw data
 is really ingested. The last days of the other tables are computed; entries of earlier days are simulated, with their
-own memo keys, counts and bytes in the workspace, in the cache and on the remote. No run reads these bytes, which is
+own cache keys, counts and bytes in the workspace, in the cache and on the remote. No run reads these bytes, which is
 the claim. A full run over 365 days is measured for comparison.
 
 With tiny days, start-up dominates both sides. So the share of one day in a year is measured again on days as large as
@@ -23,7 +23,7 @@ from environment import Workspace, create_workspace, run_servers
 from measure import Contender, Cost, Report, create_parser, median_cost, run_interleaved, run_once, total_cost
 
 if TYPE_CHECKING:
-    from headrace.engine.plan import Stale
+    from headrace.engine.plan import StalePartition
     from headrace.storage.manifest import PartitionEntry
     from headrace.storage.table_store import Lake
 
@@ -180,7 +180,7 @@ def add_days(first: int, count: int, size: int | None) -> None:
 
 def create_history(root: Path) -> None:
     """Create the tables and a release: the last days are computed, the entries of earlier days are simulated."""
-    from headrace.engine.compute import build  # noqa: PLC0415
+    from headrace.engine.compute import compute_partition  # noqa: PLC0415
     from headrace.engine.run import plan_stage  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
@@ -194,11 +194,11 @@ def create_history(root: Path) -> None:
         entries: dict[str, PartitionEntry] = {}
         for item in reversed(made.stale):
             if len(entries) < COMPUTED_DAYS[stage.verb]:
-                entries[item.partition] = build(stage, item, made.fingerprint, lake)
+                entries[item.partition] = compute_partition(stage, item, made.fingerprint, lake)
                 model = entries[item.partition]
             else:
                 entries[item.partition] = _simulated_entry(lake, stage.table, item, model)
-        for table in stage.beside:
+        for table in stage.companion_tables:
             lake.commit(replace(made.manifest({}), table=table))
         lake.commit(made.manifest(entries))
     bucket = root.parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
@@ -211,7 +211,7 @@ def create_history(root: Path) -> None:
         release.create_release(dataset, lake)
 
 
-def _simulated_entry(lake: "Lake", table: str, item: "Stale", model: "PartitionEntry") -> "PartitionEntry":
+def _simulated_entry(lake: "Lake", table: str, item: "StalePartition", model: "PartitionEntry") -> "PartitionEntry":
     """An entry as the engine would have written it, with bytes that nobody reads."""
     from msgspec import structs  # noqa: PLC0415
 
@@ -224,7 +224,7 @@ def _simulated_entry(lake: "Lake", table: str, item: "Stale", model: "PartitionE
     start, end = partition_interval(item.partition)
     return structs.replace(
         model,
-        cache_key=item.memo,
+        cache_key=item.cache_key,
         md5=stored.md5,
         sha256=stored.sha256,
         size=stored.size,

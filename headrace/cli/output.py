@@ -149,19 +149,19 @@ def stages(ran: "Sequence[StageResult]") -> dict[str, Any]:
 def _content(ran: "StageResult") -> dict[str, Any]:
     return {
         "table": ran.stage.table,
-        "computed": {name: list(reasons) for name, reasons in ran.built.items()},
-        "unchanged": ran.kept,
-        "removed": list(ran.gone),
+        "computed": {name: list(reasons) for name, reasons in ran.computed.items()},
+        "unchanged": ran.reused,
+        "removed": list(ran.removed),
         "totals": ran.totals,
-        "engines": ran.collected_by,
+        "engines": ran.engines,
         "checks": dict(ran.checks),
     }
 
 
 def _line(ran: "StageResult") -> str:
-    computed = f"{len(ran.built)} computed ({some(list(ran.built))})" if ran.built else "nothing to do"
-    removed = f", {len(ran.gone)} removed ({some(list(ran.gone))})" if ran.gone else ""
+    computed = f"{len(ran.computed)} computed ({some(list(ran.computed))})" if ran.computed else "nothing to do"
+    removed = f", {len(ran.removed)} removed ({some(list(ran.removed))})" if ran.removed else ""
     totals = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ran.totals.items())
     checks = "".join(f"\n  rejected by {check}: {rows:,}" for check, rows in ran.checks.most_common())
-    engines = "".join(f"; {count} computed by {engine}" for engine, count in sorted(ran.collected_by.items()))
-    return f"{ran.stage.table}: {computed}{removed}, {ran.kept} reused; {totals}{engines}{checks}"
+    engines = "".join(f"; {count} computed by {engine}" for engine, count in sorted(ran.engines.items()))
+    return f"{ran.stage.table}: {computed}{removed}, {ran.reused} reused; {totals}{engines}{checks}"

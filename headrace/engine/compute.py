@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from headrace import failpoints
 from headrace.engine.fingerprint import Fingerprint
-from headrace.engine.plan import Stale
-from headrace.engine.stage import Files, Outcome, Stage
+from headrace.engine.plan import StalePartition
+from headrace.engine.stage import InputPaths, PartitionOutput, Stage
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.extras import require_extra
 from headrace.storage import parquet
@@ -26,7 +26,7 @@ PartitionResult = PartitionEntry | HeadraceError
 """A partition, or why it was refused."""
 
 
-def with_sha256s(items: Sequence[Stale], lake: Lake) -> list[Stale]:
+def with_sha256s(items: Sequence[StalePartition], lake: Lake) -> list[StalePartition]:
     """The same partitions, with the second hashes of their inputs as the manifests in `lake` record them."""
     names = {(table, name) for item in items for table, md5s in item.inputs.items() for name in md5s}
     manifests = {table: lake.manifest(table) for table, _ in names}
@@ -35,63 +35,77 @@ def with_sha256s(items: Sequence[Stale], lake: Lake) -> list[Stale]:
     return [dataclasses.replace(item, sha256s=sha256s) for item in items]
 
 
-def build(stage: Stage, item: Stale, fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu") -> PartitionEntry:
+def compute_partition(
+    stage: Stage, item: StalePartition, fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
+) -> PartitionEntry:
     """Compute one stale partition into the cache.
 
     Raises:
         HeadraceError: The stage refuses the partition; the evidence lies in `.headrace/refused/`.
     """
     with lake.cache.scratch() as cache:
-        return _kept(
-            item, stage.compute(item.partition, _files(item, cache.fetch), fingerprint.params), lake, cache, engine
+        return _store_output(
+            item,
+            stage.compute(item.partition, _fetch_inputs(item, cache.fetch), fingerprint.params),
+            lake,
+            cache,
+            engine,
         )
 
 
-def build_all(
-    stage: Stage, items: Sequence[Stale], fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
+def compute_partitions(
+    stage: Stage, items: Sequence[StalePartition], fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
 ) -> Iterator[tuple[str, PartitionResult]]:
     """Compute stale partitions into the cache, together where the stage can; each is told as it is ready."""
-    outcomes = _together(stage, items, fingerprint, lake) if engine == "cpu" and len(items) > 1 else {}
+    outcomes = _compute_batch(stage, items, fingerprint, lake) if engine == "cpu" and len(items) > 1 else {}
     for item in items:
         outcome = outcomes.get(item.partition)
         made: PartitionResult
         try:
             if outcome is None:
-                made = build(stage, item, fingerprint, lake, engine)
+                made = compute_partition(stage, item, fingerprint, lake, engine)
             else:
                 with lake.cache.scratch() as cache:
-                    made = _kept(item, outcome, lake, cache, engine)
+                    made = _store_output(item, outcome, lake, cache, engine)
         except HeadraceError as error:
             made = error
         yield item.partition, made
 
 
-def _together(stage: Stage, items: Sequence[Stale], fingerprint: Fingerprint, lake: Lake) -> Mapping[str, Outcome]:
+def _compute_batch(
+    stage: Stage, items: Sequence[StalePartition], fingerprint: Fingerprint, lake: Lake
+) -> Mapping[str, PartitionOutput]:
     try:
         with lake.cache.scratch() as cache:
             fetch = once_each(cache.fetch)  # neighbours look back on the same days
-            return stage.together({item.partition: _files(item, fetch) for item in items}, fingerprint.params)
+            return stage.compute_batch(
+                {item.partition: _fetch_inputs(item, fetch) for item in items}, fingerprint.params
+            )
     except HeadraceError:
         return {}  # by itself, each says what is wrong with it
 
 
-def _kept(item: Stale, outcome: Outcome, lake: Lake, cache: Cache, engine: Engine) -> PartitionEntry:
+def _store_output(
+    item: StalePartition, outcome: PartitionOutput, lake: Lake, cache: Cache, engine: Engine
+) -> PartitionEntry:
     """The entry of a partition, once its rows are collected, checked and in the cache."""
-    if outcome.refusal:
-        raise outcome.refusal(_evidence(lake, outcome, item.partition))
+    if outcome.rejection_error:
+        raise outcome.rejection_error(_write_rejected_rows(lake, outcome, item.partition))
     rows, collected_by = collect(outcome.rows, engine)
     outcome.check(rows)
     companions = {
-        table: _keep(cache, parquet.canonical(more, [name for name in outcome.keys if name in more.columns]), item)
-        for table, more in outcome.beside.items()
+        table: _store_rows(
+            cache, parquet.canonical(more, [name for name in outcome.keys if name in more.columns]), item
+        )
+        for table, more in outcome.companions.items()
     }
-    own = _keep(cache, parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique), item)
+    own = _store_rows(cache, parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique), item)
     by = {"collected_by": collected_by} if engine == "gpu" else {}
-    metadata = {**outcome.facts, **outcome.told(rows), **by}
+    metadata = {**outcome.metadata, **outcome.computed_metadata(rows), **by}
     return replace(own, inputs=item.inputs, metadata=metadata, companions=companions)
 
 
-def _files(item: Stale, fetch: Callable[[str, str | None], Path]) -> Files:
+def _fetch_inputs(item: StalePartition, fetch: Callable[[str, str | None], Path]) -> InputPaths:
     return {
         table: {name: fetch(md5, item.sha256s.get(md5)) for name, md5 in sorted(names.items())}
         for table, names in item.inputs.items()
@@ -122,8 +136,8 @@ def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.Data
         return frame.collect(), "cpu"  # counted: an entry says who collected it
 
 
-def _keep(cache: Cache, ordered: pl.DataFrame, item: Stale) -> PartitionEntry:
-    return store_partition(cache, ordered, item.partition, item.memo)
+def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition) -> PartitionEntry:
+    return store_partition(cache, ordered, item.partition, item.cache_key)
 
 
 def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str) -> PartitionEntry:
@@ -143,9 +157,9 @@ def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_k
     )
 
 
-def _evidence(lake: Lake, outcome: Outcome, partition: str) -> str:
+def _write_rejected_rows(lake: Lake, outcome: PartitionOutput, partition: str) -> str:
     """Where the rows lie that show why a partition is refused."""
-    table, rows = next(iter(outcome.beside.items()))
+    table, rows = next(iter(outcome.companions.items()))
     if lake.cache.passes_on:
         return lake.cache.where(lake.cache.add(lambda path: parquet.write(rows, path)).md5)
     path = lake.root / ".headrace" / "refused" / table / f"{partition}.parquet"

@@ -10,26 +10,26 @@ from msgspec import Raw, structs
 
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.result_versions import CHANGES, still_valid
-from headrace.engine.stage import Inputs, Stage
+from headrace.engine.stage import InputHashes, Stage
 from headrace.storage.manifest import LazyEntries, Manifest, PartitionEntry, encode_entry
 from headrace.storage.partition_names import partition_interval
 
 
 @dataclass(frozen=True, slots=True)
-class Stale:
+class StalePartition:
     """A partition that must be computed, from what, and why.
 
     Attributes:
         partition: Its name.
-        memo: Its cache key.
+        cache_key: Its cache key.
         inputs: What it is computed from.
         reasons: Why, for people.
         sha256s: md5 → sha256 of its inputs, where that is known: inputs that are fetched are compared with it.
     """
 
     partition: str
-    memo: str
-    inputs: Inputs
+    cache_key: str
+    inputs: InputHashes
     reasons: tuple[str, ...]
     sha256s: Mapping[str, str] = field(default_factory=dict)
 
@@ -41,18 +41,18 @@ class Plan:
     Attributes:
         stage: The stage.
         fingerprint: What the cache keys are made with, beside the inputs.
-        keep: What is carried over as it is.
+        reused: What is carried over as it is.
         stale: What is to be computed, in partition order.
-        gone: Partitions whose inputs are no more.
+        removed: Partitions whose inputs are no more.
         computed_before: Partitions of `keep` that the table does not hold: an earlier run computed them, or a release
             records them.
     """
 
     stage: Stage
     fingerprint: Fingerprint
-    keep: LazyEntries
-    stale: Sequence[Stale]
-    gone: Sequence[str]
+    reused: LazyEntries
+    stale: Sequence[StalePartition]
+    removed: Sequence[str]
     computed_before: Sequence[str] = ()
 
     @property
@@ -63,18 +63,19 @@ class Plan:
     @property
     def pending_partitions(self) -> list[str]:
         """Every partition that a run would compute, add from an earlier run, or remove."""
-        return [*(item.partition for item in self.stale), *self.computed_before, *self.gone]
+        return [*(item.partition for item in self.stale), *self.computed_before, *self.removed]
 
     @property
     def unchanged(self) -> int:
         """How many partitions the table holds as they should be."""
-        return len(self.keep) - len(self.computed_before)
+        return len(self.reused) - len(self.computed_before)
 
     def kept_manifests(self) -> dict[str, Manifest]:
         """Table → manifest of what is carried over, for every table of the stage; the main one is the last."""
-        main = self.manifest(self.keep)
+        main = self.manifest(self.reused)
         beside = {
-            table: replace(main, table=table, partitions=self.keep.companions(table)) for table in self.stage.beside
+            table: replace(main, table=table, partitions=self.reused.companions(table))
+            for table in self.stage.companion_tables
         }
         return {**beside, self.stage.table: main}
 
@@ -106,8 +107,8 @@ def plan(
     keep, missing = _reusable(stage, inputs, own, known, fingerprint)
     otherwise = _fingerprint_reasons(stage, own, fingerprint)
     stale = [
-        Stale(name, memo, wanted, _reasons(name, wanted, own, otherwise))
-        for name, (memo, wanted) in missing.items()
+        StalePartition(name, key, wanted, _reasons(name, wanted, own, otherwise))
+        for name, (key, wanted) in missing.items()
         if only in (None, name)
     ]
     gone = sorted(own.md5s.keys() - keep.md5s.keys() - {item.partition for item in stale})
@@ -119,7 +120,7 @@ def plan(
 
 def _reusable(
     stage: Stage, inputs: Mapping[str, Manifest], own: Manifest, known: Sequence[Manifest], fingerprint: Fingerprint
-) -> tuple[LazyEntries, dict[str, tuple[str, Inputs]]]:
+) -> tuple[LazyEntries, dict[str, tuple[str, InputHashes]]]:
     """The entries that need not be computed, and the cache key and inputs of the other partitions.
 
     An entry from another manifest may hold a key range that was not known before, and with it other partitions have
@@ -128,14 +129,14 @@ def _reusable(
     """
     table = own
     while True:
-        same, missing = _compared(stage.partitions(inputs, table), table, fingerprint.key)
-        valid = _unaffected(stage, table, fingerprint, missing)
+        same, missing = _split_unchanged(stage.partitions(inputs, table), table, fingerprint.key)
+        valid = _still_valid(stage, table, fingerprint, missing)
         missing = {name: wanted for name, wanted in missing.items() if name not in valid}
-        lent = find_by_cache_key(known, {name: key for name, (key, _) in missing.items()})
-        if stage.settles or not lent:
-            keep = table.entries.select([*same, *valid]) | lent
-            return keep, {name: wanted for name, wanted in missing.items() if name not in lent}
-        table = table.plus(lent)
+        reusable = find_by_cache_key(known, {name: key for name, (key, _) in missing.items()})
+        if stage.is_single_pass or not reusable:
+            keep = table.entries.select([*same, *valid]) | reusable
+            return keep, {name: wanted for name, wanted in missing.items() if name not in reusable}
+        table = table.plus(reusable)
 
 
 def find_by_cache_key(known: Sequence[Manifest], wanted: Mapping[str, str]) -> LazyEntries:
@@ -146,12 +147,12 @@ def find_by_cache_key(known: Sequence[Manifest], wanted: Mapping[str, str]) -> L
     found = LazyEntries()
     for manifest in known if missing else ():
         names = [(name, key) for name, key in manifest.cache_keys.items() if key in missing]
-        lines = {own: _as(own, name, manifest) for name, key in names for own in missing.pop(key, ())}
+        lines = {own: _entry_for(own, name, manifest) for name, key in names for own in missing.pop(key, ())}
         found = found.with_lines(lines, manifest.schemas)
     return found
 
 
-def _as(own: str, name: str, manifest: Manifest) -> Raw:
+def _entry_for(own: str, name: str, manifest: Manifest) -> Raw:
     """The entry of the partition `name`, as that of the partition `own`, whose interval may be another."""
     entry = manifest.entries[name]
     start, end = partition_interval(own)
@@ -160,19 +161,19 @@ def _as(own: str, name: str, manifest: Manifest) -> Raw:
     return Raw(encode_entry(entry))
 
 
-def memo_key(base: bytes, partition: str, inputs: Inputs) -> str:
-    """Memo key of a partition: the fingerprint's key, its name, which the kernel is told, and every input's bytes."""
-    told = orjson.dumps([partition, inputs], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(base + told).hexdigest()[:32]
+def partition_cache_key(base: bytes, partition: str, inputs: InputHashes) -> str:
+    """Hash of the fingerprint's key, the partition's name, which the kernel receives, and the bytes of every input."""
+    content = orjson.dumps([partition, inputs], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(base + content).hexdigest()[:32]
 
 
-def _compared(
-    wanted: Iterable[tuple[str, Inputs]], own: Manifest, base: bytes
-) -> tuple[list[str], dict[str, tuple[str, Inputs]]]:
+def _split_unchanged(
+    wanted: Iterable[tuple[str, InputHashes]], own: Manifest, base: bytes
+) -> tuple[list[str], dict[str, tuple[str, InputHashes]]]:
     """The partitions that are as they are wanted, and cache key and inputs of the others."""
     same, missing, cache_keys = [], {}, own.cache_keys
     for partition, inputs in wanted:
-        key = memo_key(base, partition, inputs)
+        key = partition_cache_key(base, partition, inputs)
         if cache_keys.get(partition) == key:
             same.append(partition)
         else:
@@ -180,22 +181,22 @@ def _compared(
     return same, missing
 
 
-def _reasons(partition: str, wanted: Inputs, own: Manifest, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+def _reasons(partition: str, wanted: InputHashes, own: Manifest, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Why a partition is stale, for people."""
     if partition not in own.md5s:
         return ("never built",)
     return (*otherwise, *_input_reasons(own.entries[partition].inputs, wanted)) or ("another fingerprint",)
 
 
-def _unaffected(
-    stage: Stage, own: Manifest, fingerprint: Fingerprint, missing: Mapping[str, tuple[str, Inputs]]
+def _still_valid(
+    stage: Stage, own: Manifest, fingerprint: Fingerprint, missing: Mapping[str, tuple[str, InputHashes]]
 ) -> set[str]:
     """The partitions that an earlier result version computed and no later change affects."""
     valid = set[str]()
     for version in (change.version for change in CHANGES[stage.verb] if change.version < fingerprint.result_version):
         key = fingerprint.key_at(version)
         for name, (_, inputs) in missing.items():
-            is_of_version = own.cache_keys.get(name) == memo_key(key, name, inputs)
+            is_of_version = own.cache_keys.get(name) == partition_cache_key(key, name, inputs)
             if is_of_version and still_valid(stage.verb, version, own.entries[name]):
                 valid.add(name)
     return valid
@@ -205,19 +206,19 @@ def _fingerprint_reasons(stage: Stage, own: Manifest, now: Fingerprint) -> tuple
     """What of the fingerprint is not as it was."""
     return (
         *(f"engine changed: {change.reason}" for change in CHANGES[stage.verb] if change.version > own.result_version),
-        *(f"code changed: {name}" for name in _differing(own.code, now.code)),
-        *(f"parameter changed: {name}" for name in _differing(own.params, now.params)),
-        *(f"library changed: {name}" for name in _differing(own.libraries, now.libraries)),
+        *(f"code changed: {name}" for name in _changed_keys(own.code, now.code)),
+        *(f"parameter changed: {name}" for name in _changed_keys(own.params, now.params)),
+        *(f"library changed: {name}" for name in _changed_keys(own.libraries, now.libraries)),
     )
 
 
-def _input_reasons(had: Inputs, wanted: Inputs) -> Iterator[str]:
+def _input_reasons(had: InputHashes, wanted: InputHashes) -> Iterator[str]:
     for table in sorted(had.keys() | wanted.keys()):
         before, now = had.get(table, {}), wanted.get(table, {})
-        for name in _differing(before, now):
+        for name in _changed_keys(before, now):
             word = "gone" if name not in now else "changed" if name in before else "new"
             yield f"input {word}: {table}/{name}"
 
 
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def _changed_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))

@@ -1,6 +1,6 @@
 """The engine: plan → execute (on Dask, a partition at a time) → commit (whole or absent).
 
-Cost follows what is new: a partition is computed when its memo key is in no manifest we know; every other one is
+Cost follows what is new: a partition is computed when its cache key is in no manifest we know; every other one is
 carried over by its md5, whether its bytes lie in the workspace, in the cache or on the remote.
 """
 
@@ -28,9 +28,9 @@ class StageResult:
     """What a run of one stage did: partition → why it was computed, and how many were carried over."""
 
     stage: Stage
-    built: Mapping[str, tuple[str, ...]]
-    kept: int
-    gone: Sequence[str]
+    computed: Mapping[str, tuple[str, ...]]
+    reused: int
+    removed: Sequence[str]
     manifest: Manifest
 
     @property
@@ -53,9 +53,9 @@ class StageResult:
         return found
 
     @property
-    def collected_by(self) -> dict[str, int]:
+    def engines(self) -> dict[str, int]:
         """Engine → partitions of this run that it collected, where a GPU was asked for."""
-        entries = (self.manifest.partitions[name] for name in self.built)
+        entries = (self.manifest.partitions[name] for name in self.computed)
         return dict(Counter(entry.metadata["collected_by"] for entry in entries if "collected_by" in entry.metadata))
 
 
@@ -72,18 +72,18 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
         _log_plan(current)
         while current.stale:
             built = {item.partition: item.reasons for item in current.stale} | built
-            after = current.manifest(current.keep | _computed(current, lake, execute))
+            after = current.manifest(current.reused | _computed(current, lake, execute))
             # A key that turns out to stand in two partitions makes the later one stale once more.
-            again = plan_stage(stage, lake, after, only) if not stage.settles else None
-            current = again or replace(current, keep=after.entries, stale=())
+            again = plan_stage(stage, lake, after, only) if not stage.is_single_pass else None
+            current = again or replace(current, reused=after.entries, stale=())
         _show(current, lake)
-        return StageResult(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
+        return StageResult(stage, built, len(first.reused), first.removed, current.manifest(current.reused))
 
 
 def _log_plan(made: Plan) -> None:
     if not log.isEnabledFor(logging.DEBUG):
         return
-    counts = (made.stage.table, len(made.stale), len(made.keep), len(made.gone))
+    counts = (made.stage.table, len(made.stale), len(made.reused), len(made.removed))
     log.debug("%s: %d partitions to compute, %d unchanged, %d removed", *counts)
     for reason, count in Counter(reason for item in made.stale for reason in item.reasons).most_common():
         log.debug("%s: %d partitions: %s", made.stage.table, count, reason)
@@ -115,8 +115,10 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
     for stage in stages:
         inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}
         made = plan(stage, inputs, lake.known(stage.table), stage_fingerprint(stage, lake.root))
-        unknown = {item.partition: PartitionEntry(item.memo, f"made by {item.memo}", 0) for item in made.stale}
-        coming[stage.table] = made.manifest(made.keep | unknown)
+        unknown = {
+            item.partition: PartitionEntry(item.cache_key, f"made by {item.cache_key}", 0) for item in made.stale
+        }
+        coming[stage.table] = made.manifest(made.reused | unknown)
         plans.append(made)
     return plans
 

@@ -11,35 +11,35 @@ from headrace.storage.manifest import Manifest
 if TYPE_CHECKING:
     import polars as pl
 
-Inputs = Mapping[str, Mapping[str, str]]
-"""Table → partition → md5."""
+InputHashes = Mapping[str, Mapping[str, str]]
+"""Table → partition → md5 of its bytes."""
 
-Files = Mapping[str, Mapping[str, Path]]
+InputPaths = Mapping[str, Mapping[str, Path]]
 """Table → partition → file with its bytes."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a stage made of one partition.
+class PartitionOutput:
+    """What a stage computed of one partition.
 
     Attributes:
         rows: The rows of the stage's own table.
         keys: Columns that the rows are sorted by.
         is_unique: Whether no two rows can share their keys.
-        facts: What is known about the partition beyond its rows, for the manifest.
+        metadata: What is known about the partition beyond its rows, for the manifest.
         check: Raises a known error if the rows, once computed, are not what they must be.
-        told: More facts, of the rows once they are computed.
-        beside: Table → rows, for the tables beside it; a table of no rows is left out.
-        refusal: The partition must not go on: given where the rows lie that show why, the error that says so.
+        computed_metadata: More of it, from the rows once they are computed.
+        companions: Table → rows, for the stage's other tables; a table without rows is left out.
+        rejection_error: Location of the rows that show why → the error, if the partition must not go on.
     """
 
     rows: "pl.LazyFrame | pl.DataFrame"
     keys: tuple[str, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     check: "Callable[[pl.DataFrame], None]" = lambda _rows: None
-    told: "Callable[[pl.DataFrame], Mapping[str, Any]]" = lambda _rows: {}
-    beside: "Mapping[str, pl.DataFrame]" = field(default_factory=dict)
-    refusal: Callable[[str], HeadraceError] | None = None
+    computed_metadata: "Callable[[pl.DataFrame], Mapping[str, Any]]" = lambda _rows: {}
+    companions: "Mapping[str, pl.DataFrame]" = field(default_factory=dict)
+    rejection_error: Callable[[str], HeadraceError] | None = None
     is_unique: bool = False
 
 
@@ -51,7 +51,7 @@ class Stage:
         verb: The command: `validate`, `transform` or `label`.
         dataset: Name of the dataset.
         table: The table it makes, `<state>/<dataset>/<name>`.
-        beside: Tables it makes beside that one.
+        companion_tables: Other tables that it computes with that one.
         reads: The tables it reads.
         modules: Where the project's code begins: the fingerprint follows their imports.
         libraries: Distributions that decide its bytes, whether or not the code imports them.
@@ -59,10 +59,10 @@ class Stage:
         params: Names in `params.yaml` that it reads.
         partitions: Manifests of the inputs and of its own table → every partition there should be, and its inputs.
         compute: Partition, files of the inputs, parameters → outcome. A pure function.
-        at_once: Most partitions that are computed together.
-        together: Partition → files, parameters → the outcomes that `compute` would give, made together, of those
-            partitions of which it can tell; whatever it refuses is left to `compute`.
-        settles: Whether what a run made cannot change which inputs a partition has; else it is planned once more.
+        batch_size: Most partitions that are computed together.
+        compute_batch: Partition → files, parameters → outputs, equal to those of `compute`, of those partitions that
+            can be computed together; what it refuses is left to `compute`.
+        is_single_pass: Whether results cannot change which inputs a partition has; else the stage is planned once more.
     """
 
     verb: str
@@ -70,12 +70,14 @@ class Stage:
     table: str
     reads: tuple[str, ...]
     modules: tuple[str, ...]
-    partitions: Callable[[Mapping[str, Manifest], Manifest], Iterable[tuple[str, Inputs]]]
-    compute: Callable[[str, Files, Mapping[str, Any]], Outcome]
-    at_once: int = 1
-    together: Callable[[Mapping[str, Files], Mapping[str, Any]], Mapping[str, Outcome]] = lambda _files, _params: {}
-    settles: bool = True
-    beside: tuple[str, ...] = ()
+    partitions: Callable[[Mapping[str, Manifest], Manifest], Iterable[tuple[str, InputHashes]]]
+    compute: Callable[[str, InputPaths, Mapping[str, Any]], PartitionOutput]
+    batch_size: int = 1
+    compute_batch: Callable[[Mapping[str, InputPaths], Mapping[str, Any]], Mapping[str, PartitionOutput]] = (
+        lambda _files, _params: {}
+    )
+    is_single_pass: bool = True
+    companion_tables: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ("polars", "pyarrow")
     files: tuple[str, ...] = ()
     params: tuple[str, ...] = ()

@@ -67,7 +67,7 @@ def collect_annotations(
     return CollectResult(
         events=synced.events,
         annotation_partitions=synced.partitions,
-        label_partitions=tuple(stage.built),
+        label_partitions=tuple(stage.computed),
         labels=stage.manifest.rows,
         rejected=sum(entry.metadata["rejected"] for entry in stage.manifest.partitions.values()),
         unknown_tasks=synced.unknown_tasks,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from headrace.dataset import UNPARTITIONED, Dataset, ItemFeatures, LabelingTask
-from headrace.engine.stage import Files, Inputs
+from headrace.engine.stage import InputHashes, InputPaths
 from headrace.errors import HeadraceError
 from headrace.label import aggregation, table_names
 from headrace.label.aggregation import AggregationResult
@@ -40,10 +40,10 @@ class Consensus(Protocol):
     def libraries(self) -> tuple[str, ...]:
         """Distributions whose version decides its labels, beside Polars."""
 
-    def partitions(self, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
+    def partitions(self, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, InputHashes]]:
         """Every partition of the labels, with its inputs."""
 
-    def aggregate_partition(self, files: Files) -> AggregationResult:
+    def aggregate_partition(self, files: InputPaths) -> AggregationResult:
         """The labels of a partition."""
 
 
@@ -55,12 +55,12 @@ class MajorityVote:
     reads: tuple[str, ...]
     libraries: tuple[str, ...] = ()
 
-    def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
+    def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, InputHashes]]:
         [source] = self.reads
         for day, md5 in sorted(inputs[source].md5s.items()):
             yield day, {source: {day: md5}}
 
-    def aggregate_partition(self, files: Files) -> AggregationResult:
+    def aggregate_partition(self, files: InputPaths) -> AggregationResult:
         history = _read_all(files[self.reads[0]])
         return aggregation.aggregate_annotations(history, self.labeling.keys, self.labeling.choices)
 
@@ -73,19 +73,19 @@ class DawidSkene:
     reads: tuple[str, ...]
     libraries: tuple[str, ...] = ("numpy",)
 
-    def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, Inputs]]:
+    def partitions(self, inputs: Mapping[str, Manifest], _own: Manifest) -> Iterator[tuple[str, InputHashes]]:
         everything = {table: dict(sorted(inputs[table].md5s.items())) for table in self.reads}
         if everything[self.reads[0]]:
             yield UNPARTITIONED, everything
 
-    def aggregate_partition(self, files: Files) -> AggregationResult:
+    def aggregate_partition(self, files: InputPaths) -> AggregationResult:
         history, keys, choices = _read_all(files[self.reads[0]]), self.labeling.keys, self.labeling.choices
         decided = self._decide(history, files)
         result = aggregation.aggregate_annotations(history, keys, choices, lambda _answers: decided)
         known_time = pl.lit(aggregation.last_known_time(history, choices))
         return AggregationResult(result.labels.with_columns(known_time=known_time), result.rejected, result.counts)
 
-    def _decide(self, history: pl.DataFrame, _files: Files) -> pl.DataFrame:
+    def _decide(self, history: pl.DataFrame, _files: InputPaths) -> pl.DataFrame:
         """`sample_id`, `label` and `confidence` of each item that is decided."""
         from headrace.label import dawid_skene  # noqa: PLC0415  planning need not import NumPy
 
@@ -100,7 +100,7 @@ class Crowdlab(DawidSkene):
     # scikit-learn fits the model with SciPy's L-BFGS; cleanlab weighs with NumPy alone.
     libraries: tuple[str, ...] = ("numpy", "scipy", "scikit-learn", "cleanlab")
 
-    def _decide(self, history: pl.DataFrame, files: Files) -> pl.DataFrame:
+    def _decide(self, history: pl.DataFrame, files: InputPaths) -> pl.DataFrame:
         from headrace.label import crowdlab  # noqa: PLC0415  planning need not import scikit-learn
 
         rows = pl.scan_parquet([path for _, path in sorted(files[self.reads[1]].items())])

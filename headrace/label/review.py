@@ -109,7 +109,7 @@ def review_annotations(
         reviewer=reviewer,
         answers=log.event_counts[decision.decision],
         annotation_partitions=log.changed_partitions(before),
-        label_partitions=tuple(stage.built),
+        label_partitions=tuple(stage.computed),
         labels=stage.manifest.rows,
     )
 

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from headrace.dataset import Dataset, LabelingTask
-from headrace.engine.compute import build
+from headrace.engine.compute import compute_partition
 from headrace.engine.plan import Plan
 from headrace.engine.run import Done, StageResult, run_stage
-from headrace.engine.stage import Files, Outcome, Stage
+from headrace.engine.stage import InputPaths, PartitionOutput, Stage
 from headrace.label import table_names
 from headrace.label.consensus import Consensus, create_consensus
 from headrace.storage.table_store import Lake
@@ -26,7 +26,7 @@ def label_stage(dataset: Dataset, labeling: LabelingTask) -> Stage:
         verb="label",
         dataset=dataset.name,
         table=table_names.labels_table(dataset, labeling),
-        beside=(rejected_table,),
+        companion_tables=(rejected_table,),
         reads=consensus.reads,
         modules=(*labeling.modules, labeling.sample.__module__),
         files=labeling.files,
@@ -46,18 +46,18 @@ def _compute(
     keys: tuple[str, ...],
     rejected_table: str,
     _partition: str,
-    files: Files,
+    files: InputPaths,
     _params: Mapping[str, Any],
-) -> Outcome:
+) -> PartitionOutput:
     result = consensus.aggregate_partition(files)
-    return Outcome(
+    return PartitionOutput(
         result.labels,
         (*keys, "sample_id"),
-        facts=result.counts,
-        beside={rejected_table: result.rejected} if result.rejected.height else {},
+        metadata=result.counts,
+        companions={rejected_table: result.rejected} if result.rejected.height else {},
     )
 
 
 def _run_inline(plan: Plan, lake: Lake, done: Done) -> None:
     for item in plan.stale:
-        done(item.partition, build(plan.stage, item, plan.fingerprint, lake))
+        done(item.partition, compute_partition(plan.stage, item, plan.fingerprint, lake))

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headrace.engine.compute import build, with_sha256s
+from headrace.engine.compute import compute_partition, with_sha256s
 from headrace.engine.fingerprint import stage_fingerprint
-from headrace.engine.plan import Stale, memo_key
+from headrace.engine.plan import StalePartition, partition_cache_key
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError
 from headrace.maintenance.integrity import ObjectDamage
@@ -42,9 +42,13 @@ def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
         fingerprint = stage_fingerprint(computation.stage, lake.root)
         entry = computation.entry
         # Only a computation with the recorded cache key can give the recorded bytes.
-        if memo_key(fingerprint.key, computation.partition, entry.inputs) == entry.cache_key:
-            [stale] = with_sha256s([Stale(computation.partition, entry.cache_key, entry.inputs, ("lost",))], lake)
-            return _check_recomputed(computation, build(computation.stage, stale, fingerprint, lake), damage)
+        if partition_cache_key(fingerprint.key, computation.partition, entry.inputs) == entry.cache_key:
+            [stale] = with_sha256s(
+                [StalePartition(computation.partition, entry.cache_key, entry.inputs, ("lost",))], lake
+            )
+            return _check_recomputed(
+                computation, compute_partition(computation.stage, stale, fingerprint, lake), damage
+            )
     if computations:
         first = computations[0]
         raise ObjectLostError(
@@ -74,7 +78,7 @@ def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvena
             continue
         _, state, dataset, name, *_ = parts
         for stage in graph.dataset_stages(load_dataset(dataset)):
-            if f"{state}/{dataset}/{name}" in (stage.table, *stage.beside):
+            if f"{state}/{dataset}/{name}" in (stage.table, *stage.companion_tables):
                 yield from _find_entries(lake, stage, reference.revision, damage.md5)
 
 

@@ -58,7 +58,7 @@ def dvc_stage(stage: Stage, root: Path) -> dict[str, Any]:
         "cmd": f"{COMMAND} {SUBCOMMANDS.get(stage.verb, stage.verb)} {stage.dataset} --table {stage.name}",
         "deps": sorted((*manifests, *code.files)),
         "params": [*sorted(stage.params), {engine_lock.FILE: lock_params(code, stage.verb)}],
-        "outs": sorted(f"data/{table}" for table in (stage.table, *stage.beside)),
+        "outs": sorted(f"data/{table}" for table in (stage.table, *stage.companion_tables)),
     }
     return {name: value for name, value in entry.items() if value}
 
@@ -164,4 +164,4 @@ def kept_in_git(root: Path) -> set[str]:
 
 def tracked_by_stage(dataset: Dataset) -> set[str]:
     """Tables that stages compute; every other table of the dataset has a `.dvc` file."""
-    return {table for stage in graph.dataset_stages(dataset) for table in (stage.table, *stage.beside)}
+    return {table for stage in graph.dataset_stages(dataset) for table in (stage.table, *stage.companion_tables)}

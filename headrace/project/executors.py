@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.engine.compute import Engine, PartitionResult, build_all, with_sha256s
+from headrace.engine.compute import Engine, PartitionResult, compute_partitions, with_sha256s
 from headrace.engine.fingerprint import Fingerprint, stage_code
-from headrace.engine.plan import Plan, Stale
+from headrace.engine.plan import Plan, StalePartition
 from headrace.engine.result_versions import result_version
 from headrace.engine.run import Done
 from headrace.engine.stage import Stage
@@ -107,20 +107,20 @@ class Executor:
         whole = group_partitions(plan, lake, workers=1)
         if few or len(whole) == 1:
             for items in whole:
-                for made in build_all(plan.stage, with_sha256s(items, lake), plan.fingerprint, lake, how):
+                for made in compute_partitions(plan.stage, with_sha256s(items, lake), plan.fingerprint, lake, how):
                     tell(*made)
         else:
             threads = 1 if how == "gpu" else self.settings.threads or os.cpu_count() or 1
             _in_threads(plan, lake, threads, how, tell)
 
 
-def group_partitions(plan: Plan, lake: Lake, workers: int) -> list[Sequence[Stale]]:
+def group_partitions(plan: Plan, lake: Lake, workers: int) -> list[Sequence[StalePartition]]:
     """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
     count = len(plan.stale)
     sizes = {md5: size for table in plan.stage.reads for md5, size in lake.manifest(table).objects.items()}
     read = {md5 for item in plan.stale for names in item.inputs.values() for md5 in names.values()}
     most = GROUP_BYTES * count // max(1, sum(sizes.get(md5, 0) for md5 in read))
-    size = max(1, min(plan.stage.at_once, most, -(-count // workers)))
+    size = max(1, min(plan.stage.batch_size, most, -(-count // workers)))
     return [plan.stale[first : first + size] for first in range(0, count, size)]
 
 
@@ -130,8 +130,8 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
 
     gc.freeze()  # the garbage collector need not traverse what is loaded for every partition
 
-    def make(items: Sequence[Stale]) -> list[tuple[str, PartitionResult]]:
-        return list(build_all(plan.stage, with_sha256s(items, lake), plan.fingerprint, lake, how))
+    def make(items: Sequence[StalePartition]) -> list[tuple[str, PartitionResult]]:
+        return list(compute_partitions(plan.stage, with_sha256s(items, lake), plan.fingerprint, lake, how))
 
     tasks = {str(number): (partial(make, items),) for number, items in enumerate(group_partitions(plan, lake, threads))}
 
@@ -224,7 +224,7 @@ class WorkerTask:
     engine: Engine
 
 
-def compute_on_worker(items: Sequence[Stale], job: WorkerTask) -> list[tuple[str, PartitionResult]]:
+def compute_on_worker(items: Sequence[StalePartition], job: WorkerTask) -> list[tuple[str, PartitionResult]]:
     """Compute partitions on a worker, with the worker's own code.
 
     Raises:
@@ -236,7 +236,7 @@ def compute_on_worker(items: Sequence[Stale], job: WorkerTask) -> list[tuple[str
             f"{job.table} {items[0].partition}: this Dask worker runs other code or libraries than the run in"
             f" {job.place.root}. Start the workers again, with that workspace's code and lock file, then run again."
         )
-    return list(build_all(stage, items, job.fingerprint, job.place.lake(), job.engine))
+    return list(compute_partitions(stage, items, job.fingerprint, job.place.lake(), job.engine))
 
 
 def _runs(stage: Stage, wanted: Fingerprint) -> bool:

@@ -31,6 +31,6 @@ def all_lock_names(lake: Lake) -> Iterator[str]:
         yield from (raw_table(name, source.name) for source in dataset.sources)
         yield from (labeling_tables.annotations_table(dataset, labeling) for labeling in dataset.labels)
         for stage in graph.dataset_stages(dataset):
-            yield from (stage.table, *stage.beside)
+            yield from (stage.table, *stage.companion_tables)
     for path in (lake.root / ".headrace" / "locks").glob("*.lock"):
         yield path.stem.replace(".", "/")

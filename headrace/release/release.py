@@ -139,7 +139,7 @@ def audit(dataset: Dataset, lake: Lake) -> None:
                     f"{table}: expected the partitions that were computed with {stage.table}, found others."
                     f" `headrace run {dataset.name}` writes the table again."
                 )
-        for name, entry in plan.keep.items() if stage.verb == "validate" else ():
+        for name, entry in plan.reused.items() if stage.verb == "validate" else ():
             if entry.metadata["rows_in"] != (entry.rows or 0) + entry.metadata["rejected"]:
                 raise AuditError(
                     f"{stage.table} {name}: {entry.metadata['rows_in']:,} rows came in, but {entry.rows:,} accepted and"
@@ -165,7 +165,7 @@ def _show_all(dataset: Dataset, lake: Lake) -> None:
 def _tables(dataset: Dataset, lake: Lake) -> list[str]:
     """Every table of the dataset: those in the workspace, and those that a stage reads or computes."""
     stages = graph.dataset_stages(dataset)
-    declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.beside)}
+    declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.companion_tables)}
     return sorted(declared.union(lake.tables(dataset.name)))
 
 

@@ -1,7 +1,7 @@
 """Canonical Parquet: the same rows give the same bytes, on any machine, with any number of threads.
 
 Columns in declared order, rows sorted by declared keys, one pinned writer, page checksums, no metadata but the
-schema. Only another version of pyarrow may write other bytes, so its version is part of every memo key.
+schema. Only another version of pyarrow may write other bytes, so its version is part of every cache key.
 """
 
 import os

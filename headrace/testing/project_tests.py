@@ -113,7 +113,7 @@ class ProjectTests:
         made |= {f"annotations/{dataset.name}/{labeling.name}" for labeling in dataset.labels}
         for stage in graph.dataset_stages(dataset):
             assert set(stage.reads) <= made, stage.table
-            made |= {stage.table, *stage.beside}
+            made |= {stage.table, *stage.companion_tables}
 
     def test_a_feature_table_names_no_column_twice(self, dataset: Dataset) -> None:
         """Keys, times and features are one row of the online store."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable, Input
-from headrace.engine.stage import Files, Inputs, Outcome, Stage
+from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage
 from headrace.storage.manifest import Manifest
 from headrace.transform import kernel
 
@@ -29,14 +29,14 @@ def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
         files=table.files,
         partitions=partial(partitions, reads),
         compute=partial(compute, table, names),
-        at_once=table.batch_size,
-        together=partial(together, table, names),
+        batch_size=table.batch_size,
+        compute_batch=partial(together, table, names),
     )
 
 
 def partitions(
     reads: Mapping[str, Input], inputs: Mapping[str, Manifest], _own: Manifest
-) -> Iterator[tuple[str, Inputs]]:
+) -> Iterator[tuple[str, InputHashes]]:
     """Every partition of the first input, with the partitions of each input within its lookback."""
     windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
     driver = next(iter(reads))
@@ -45,32 +45,36 @@ def partitions(
 
 
 def compute(
-    table: FeatureTable, names: Mapping[str, str], day: str, files: Files, _params: Mapping[str, Any]
-) -> Outcome:
+    table: FeatureTable, names: Mapping[str, str], day: str, files: InputPaths, _params: Mapping[str, Any]
+) -> PartitionOutput:
     """The rows of one day; `names` maps the kernel's keywords to tables."""
     paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
     frame = kernel.compute_features(table, day, paths)
-    return Outcome(
-        frame, _keys(table), check=partial(kernel.check_rows, table, day), told=time_span_metadata, is_unique=True
+    return PartitionOutput(
+        frame,
+        _keys(table),
+        check=partial(kernel.check_rows, table, day),
+        computed_metadata=time_span_metadata,
+        is_unique=True,
     )
 
 
 def together(
-    table: FeatureTable, names: Mapping[str, str], files: Mapping[str, Files], _params: Mapping[str, Any]
-) -> dict[str, Outcome]:
+    table: FeatureTable, names: Mapping[str, str], files: Mapping[str, InputPaths], _params: Mapping[str, Any]
+) -> dict[str, PartitionOutput]:
     """The rows of many days; one call of the kernel computes consecutive days.
 
     Raises:
         UndeclaredFeatureError: Rows of some day are not what is declared.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, PartitionOutput] = {}
     for days in _runs(sorted(files)):
         read = {name: {part: path for day in days for part, path in files[day][names[name]].items()} for name in names}
         paths = {name: list(found.values()) for name, found in read.items()}
         rows = kernel.compute_features(table, days[0], paths, days[-1]).collect()
         kernel.check_rows(table, days[0], rows, days[-1])
         outcomes |= {
-            day: Outcome(cut, _keys(table), told=time_span_metadata, is_unique=True)
+            day: PartitionOutput(cut, _keys(table), computed_metadata=time_span_metadata, is_unique=True)
             for day, cut in kernel.split_days(rows, days).items()
         }
     return outcomes

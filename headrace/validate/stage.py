@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from headrace.dataset import Dataset, Source, raw_table
-from headrace.engine.stage import Files, Inputs, Outcome, Stage
+from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Manifest
 from headrace.text import pluralize
@@ -33,20 +33,20 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
         verb="validate",
         dataset=dataset.name,
         table=f"validated/{dataset.name}/{source.name}",
-        beside=(rejected,),
+        companion_tables=(rejected,),
         reads=(raw,),
         modules=(*source.modules, source.read.__module__, source.transform.__module__),
         files=source.files,
         libraries=("polars", "pyarrow", "dataframely"),
         partitions=partial(partitions, raw),
         compute=partial(compute, source, dataset.name, rejected),
-        at_once=source.batch_size,
-        together=partial(together, source, dataset.name, rejected),
-        settles=False,
+        batch_size=source.batch_size,
+        compute_batch=partial(together, source, dataset.name, rejected),
+        is_single_pass=False,
     )
 
 
-def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
+def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, InputHashes]]:
     """Every raw partition, read with the earlier ones whose keys may be its own, as far as they are known."""
     md5s = inputs[raw].md5s
     metadata = own.entries.column("metadata")
@@ -56,8 +56,8 @@ def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Itera
 
 
 def compute(
-    source: Source, dataset: str, rejected: str, name: str, files: Files, _params: Mapping[str, Any]
-) -> Outcome:
+    source: Source, dataset: str, rejected: str, name: str, files: InputPaths, _params: Mapping[str, Any]
+) -> PartitionOutput:
     """Validate one partition, given the raw files of it and of the earlier ones that may hold its keys."""
     (paths,) = files.values()
     result = validate_partition(source, name, paths)
@@ -65,8 +65,8 @@ def compute(
 
 
 def together(
-    source: Source, dataset: str, rejected: str, files: Mapping[str, Files], _params: Mapping[str, Any]
-) -> dict[str, Outcome]:
+    source: Source, dataset: str, rejected: str, files: Mapping[str, InputPaths], _params: Mapping[str, Any]
+) -> dict[str, PartitionOutput]:
     """Validate the partitions whose keys are in no other one, in one query; those that are refused are left out."""
     own = {name: paths[name] for name, tables in files.items() for paths in tables.values() if len(paths) == 1}
     results = validate_frames({name: source.read(path) for name, path in own.items()}, source)
@@ -81,8 +81,8 @@ def _outcome(
     source: Source,
     rejected: str,
     refuse: Callable[[ValidationResult, str], HeadraceError],
-) -> Outcome:
-    return Outcome(
+) -> PartitionOutput:
+    return PartitionOutput(
         result.accepted,
         source.key,
         {
@@ -91,9 +91,9 @@ def _outcome(
             "checks": result.counts,
             KEYS: result.key_span,
         },
-        beside={rejected: result.rejected} if result.rejected.height else {},
+        companions={rejected: result.rejected} if result.rejected.height else {},
         is_unique=True,
-        refusal=partial(refuse, result) if _has_too_many(result, source) else None,
+        rejection_error=partial(refuse, result) if _has_too_many(result, source) else None,
     )
 
 

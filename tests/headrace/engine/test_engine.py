@@ -47,7 +47,7 @@ def test_a_second_run_does_nothing(lake: Lake) -> None:
 
     again = run_all_stages(lake)
 
-    assert all(not ran.built and not ran.gone for ran in again.values())
+    assert all(not ran.computed and not ran.removed for ran in again.values())
 
 
 def test_a_new_day_costs_that_day(lake: Lake) -> None:
@@ -56,8 +56,8 @@ def test_a_new_day_costs_that_day(lake: Lake) -> None:
 
     ran = run_all_stages(lake)
 
-    assert list(ran[VALIDATED].built) == day_names(6)
-    assert list(ran[TOTALS].built) == day_names(6)
+    assert list(ran[VALIDATED].computed) == day_names(6)
+    assert list(ran[TOTALS].computed) == day_names(6)
 
 
 def test_a_correction_makes_the_days_stale_that_look_back_on_it_and_no_others(lake: Lake) -> None:
@@ -66,8 +66,8 @@ def test_a_correction_makes_the_days_stale_that_look_back_on_it_and_no_others(la
 
     ran = run_all_stages(lake)
 
-    assert list(ran[VALIDATED].built) == day_names(2)
-    assert sorted(ran[TOTALS].built) == day_names(2, 3, 4)
+    assert list(ran[VALIDATED].computed) == day_names(2)
+    assert sorted(ran[TOTALS].computed) == day_names(2, 3, 4)
     assert lake.scan(TOTALS, day_names(4)).collect()["amount"].to_list() == [9, 9]
 
 
@@ -77,8 +77,8 @@ def test_a_deleted_input_deletes_what_came_of_it_and_changes_what_looked_back_on
 
     ran = run_all_stages(lake)
 
-    assert ran[VALIDATED].gone == ran[TOTALS].gone == day_names(2)
-    assert sorted(ran[TOTALS].built) == day_names(3, 4)
+    assert ran[VALIDATED].removed == ran[TOTALS].removed == day_names(2)
+    assert sorted(ran[TOTALS].computed) == day_names(3, 4)
     assert not (lake.folder(VALIDATED) / "2026-01-02.parquet").exists()
 
 
@@ -88,7 +88,7 @@ def test_a_late_day_makes_later_days_stale(tmp_path: Path) -> None:
     run_all_stages(lake)
     write_raw_partitions(lake, raw_days(2))
 
-    assert sorted(run_all_stages(lake)[TOTALS].built) == day_names(2, 3, 4)
+    assert sorted(run_all_stages(lake)[TOTALS].computed) == day_names(2, 3, 4)
 
 
 def test_a_correction_that_changes_no_accepted_row_stops_there(lake: Lake) -> None:
@@ -97,8 +97,8 @@ def test_a_correction_that_changes_no_accepted_row_stops_there(lake: Lake) -> No
 
     ran = run_all_stages(lake)
 
-    assert list(ran[VALIDATED].built) == day_names(2)
-    assert not ran[TOTALS].built
+    assert list(ran[VALIDATED].computed) == day_names(2)
+    assert not ran[TOTALS].computed
     assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["amount|min"]]
 
 
@@ -120,7 +120,7 @@ def test_partitions_of_one_table_that_read_the_same_bytes_are_not_taken_for_one_
 
     made = plan_stage(same, lake)
 
-    assert len({item.memo for item in made.stale}) == len(made.stale) == 2
+    assert len({item.cache_key for item in made.stale}) == len(made.stale) == 2
 
 
 def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
@@ -136,7 +136,7 @@ def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
         "2026-01-06": ("never built",),
     }
     assert reasons(plans, TOTALS)["2026-01-03"] == (f"input changed: {VALIDATED}/2026-01-02",)
-    assert [list(made.gone) for made in plans] == [day_names(5), day_names(5)]
+    assert [list(made.removed) for made in plans] == [day_names(5), day_names(5)]
 
 
 def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake: Lake) -> None:
@@ -226,7 +226,7 @@ def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_
         assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["unique(at, shop)"]]
         assert list(lake.manifest(REJECTED).partitions) == day_names(3)
     assert late.manifest(VALIDATED) == early.manifest(VALIDATED)
-    assert sorted(ran[VALIDATED].built) == day_names(1, 2, 3, 4)
+    assert sorted(ran[VALIDATED].computed) == day_names(1, 2, 3, 4)
 
 
 def test_a_partition_whose_earlier_twin_is_deleted_gets_its_row_back(tmp_path: Path) -> None:
@@ -308,9 +308,9 @@ def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(lake: La
     ran = run_stage(stage, lake, Executor(Settings(workspace=lake.root)), "2026-01-02")
 
     after = lake.manifest(VALIDATED).partitions
-    assert (list(ran.built), ran.gone) == (day_names(2), [])
+    assert (list(ran.computed), ran.removed) == (day_names(2), [])
     assert {name for name in before if after[name] != before[name]} == set(day_names(2))
-    assert list(run_all_stages(lake)[VALIDATED].built) == day_names(4)
+    assert list(run_all_stages(lake)[VALIDATED].computed) == day_names(4)
 
 
 def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> None:

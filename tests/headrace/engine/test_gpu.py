@@ -47,7 +47,7 @@ def test_every_feature_table_is_the_same_as_on_the_cpu_within_the_stated_toleran
 
     for table, done in ran.items():
         if table.startswith("features/"):
-            assert sum(done.collected_by.values()) == len(done.built)
+            assert sum(done.engines.values()) == len(done.computed)
             expected, seen = workspace.lake.scan(table).collect(), other.lake.scan(table).collect()
             assert_frame_equal(seen, expected, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
 
@@ -64,7 +64,7 @@ def test_a_query_that_rapids_cannot_do_falls_back_to_the_cpu_and_is_counted(tmp_
 
     ran = [run_stage(stage, lake, execute) for stage in graph.dataset_stages(dataset)]
 
-    assert ran[-1].collected_by == {"cpu": 2}
+    assert ran[-1].engines == {"cpu": 2}
 
 
 @pytest.mark.skipif(find_spec("cudf_polars") is not None, reason="RAPIDS is installed")

@@ -47,15 +47,15 @@ def record(lake: Lake, days: Sequence[str] = DAYS) -> None:
     outs = []
     for stage in graph.dataset_stages(DATASET):
         plan = plan_stage(stage, lake)
-        made = {item.partition: computed_entries(stage, item.partition, item.memo) for item in plan.stale}
+        made = {item.partition: computed_entries(stage, item.partition, item.cache_key) for item in plan.stale}
         show(lake, plan.manifest(made))
         outs.append(lake.out(plan.manifest(made), {}))
     write_lock(lake.root, {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}})
 
 
-def computed_entries(stage: Stage, day: str, memo: str) -> PartitionEntry:
+def computed_entries(stage: Stage, day: str, cache_key: str) -> PartitionEntry:
     facts = {"rows_in": 2, "rejected": 0, "keys": [f"{day}T12:00:00+00:00", f"{day}T12:00:00+00:00"]}
-    return replace(entry(stage.table, day), cache_key=memo, metadata=facts if stage.verb == "validate" else {})
+    return replace(entry(stage.table, day), cache_key=cache_key, metadata=facts if stage.verb == "validate" else {})
 
 
 def entry(table: str, day: str) -> PartitionEntry:

@@ -123,11 +123,11 @@ def last_hours(day: str, sales: pl.LazyFrame, end_day: str | None = None) -> pl.
     return summed.filter(held).with_columns(known_time="event_time")
 
 
-def dataset(at_once: int) -> Dataset:
+def dataset(batch_size: int) -> Dataset:
     """The tiny dataset, whose partitions may be computed together."""
-    features = replace(minimal_dataset.FEATURES, transform=last_hours, batch_size=at_once)
+    features = replace(minimal_dataset.FEATURES, transform=last_hours, batch_size=batch_size)
     return replace(
-        minimal_dataset.DATASET, sources=(replace(minimal_dataset.SALES, batch_size=at_once),), features=(features,)
+        minimal_dataset.DATASET, sources=(replace(minimal_dataset.SALES, batch_size=batch_size),), features=(features,)
     )
 
 
@@ -140,24 +140,24 @@ def raw() -> dict[str, str]:
     return found
 
 
-def run_stages(root: Path, at_once: int, threads: int) -> Lake:
+def run_stages(root: Path, batch_size: int, threads: int) -> Lake:
     """The lake after both stages."""
     lake = minimal_dataset.create_lake(root)
     write_raw_partitions(lake, raw())
     execute = Executor(Settings(workspace=root, threads=threads))
-    for stage in graph.dataset_stages(dataset(at_once)):
+    for stage in graph.dataset_stages(dataset(batch_size)):
         run_stage(stage, lake, execute)
     return lake
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("at_once", "threads"), [(3, 1), (3, 2), (16, 2)])
+@pytest.mark.parametrize(("batch_size", "threads"), [(3, 1), (3, 2), (16, 2)])
 def test_manifests_are_the_same_however_many_partitions_are_computed_together(
-    tmp_path: Path, at_once: int, threads: int
+    tmp_path: Path, batch_size: int, threads: int
 ) -> None:
     alone = run_stages(tmp_path / "alone", 1, 1)
 
-    together = run_stages(tmp_path / "together", at_once, threads)
+    together = run_stages(tmp_path / "together", batch_size, threads)
 
     for table in (VALIDATED, REJECTED, TOTALS):
         assert together.manifest(table) == alone.manifest(table)

@@ -127,7 +127,7 @@ def test_objects_in_the_journal_of_a_killed_run_are_kept(twice: Workspace) -> No
     lake = twice.lake
     entry = lake.manifest(FEATURES).partitions[DAY]
     stored = lake.cache.add_bytes(b"computed, noted, and then killed")
-    lake.remember(FEATURES, type(entry)("its memo", stored.md5, stored.size))
+    lake.remember(FEATURES, type(entry)("its cache key", stored.md5, stored.size))
 
     collect_garbage(lake, min_age_hours=0, dry_run=False)
 

@@ -110,7 +110,7 @@ def test_temporary_files_are_removed_once_they_are_old_and_no_run_holds_a_table(
 def test_the_journal_of_an_unfinished_run_stays(released: Workspace) -> None:
     lake = released.lake
     entry = lake.manifest(FEATURES).partitions[DAY]
-    lake.remember(FEATURES, type(entry)("another memo", entry.md5, entry.size))
+    lake.remember(FEATURES, type(entry)("another cache key", entry.md5, entry.size))
 
     assert check_integrity(lake, repair=True).cleanups == []
 

@@ -102,7 +102,7 @@ def test_a_worker_that_is_killed_costs_its_own_partition_only(cluster: Cluster) 
     ran = run_stage(stage, cluster.workspace.lake, Executor(cluster.settings, kill))
 
     assert killed.is_set()
-    assert sorted(ran.built) == DAYS
+    assert sorted(ran.computed) == DAYS
     assert ran.manifest.rows == sum(flights(day).height for day in DAYS)
 
 
@@ -124,7 +124,7 @@ def test_a_scheduler_that_dies_is_unavailable_and_what_was_computed_by_then_is_r
     here = Settings(workspace=cluster.workspace.root)
     left = [item.partition for item in plan_stage(stage, cluster.workspace.lake).stale]
     assert 0 < len(left) < len(DAYS)
-    assert sorted(run_stage(stage, cluster.workspace.lake, Executor(here)).built) == sorted(left)
+    assert sorted(run_stage(stage, cluster.workspace.lake, Executor(here)).computed) == sorted(left)
 
 
 def test_a_scheduler_that_dies_while_a_result_is_fetched_is_lost_and_nothing_waits_for_it(cluster: Cluster) -> None:
@@ -205,7 +205,7 @@ def test_a_small_plan_asks_no_cluster(workspace: Workspace) -> None:
 
     ran = run_stage(graph.find_stage("flights", FLIGHTS), workspace.lake, Executor(nobody))
 
-    assert len(ran.built) == 3
+    assert len(ran.computed) == 3
 
 
 def test_a_scheduler_that_does_not_answer_is_named_with_its_variable(

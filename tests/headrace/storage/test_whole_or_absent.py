@@ -6,7 +6,7 @@ import minimal_dataset
 import pytest
 from minimal_dataset import REJECTED, TOTALS, VALIDATED, day_names, raw_days, run_all_stages, write_raw_partitions
 
-from headrace.engine.compute import build
+from headrace.engine.compute import compute_partition
 from headrace.engine.plan import Plan
 from headrace.engine.run import Done, run_stage
 from headrace.errors import LockLostError, TableLockedError
@@ -40,7 +40,7 @@ def test_a_refused_partition_shows_nothing_names_the_evidence_and_loses_no_other
     assert evidence.exists()
     assert lake.manifest(VALIDATED) == before
     write_raw_partitions(lake, raw_days(2))
-    assert not run_all_stages(lake)[VALIDATED].built, "day 6 was remembered, day 2 is as it was"
+    assert not run_all_stages(lake)[VALIDATED].computed, "day 6 was remembered, day 2 is as it was"
 
 
 def test_several_refused_partitions_are_told_together(lake: Lake) -> None:
@@ -58,7 +58,7 @@ def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake
 
     def dies(made: Plan, where: Lake, done: Done) -> None:
         for item in made.stale[:2]:
-            done(item.partition, build(stage, item, made.fingerprint, where))
+            done(item.partition, compute_partition(stage, item, made.fingerprint, where))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -67,7 +67,7 @@ def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake
 
     ran = run_all_stages(lake)
 
-    assert sorted(ran[VALIDATED].built) == day_names(3, 4, 5), "two partitions were remembered"
+    assert sorted(ran[VALIDATED].computed) == day_names(3, 4, 5), "two partitions were remembered"
     assert lake.manifest(VALIDATED) == undisturbed.manifest(VALIDATED)
 
 
@@ -91,7 +91,7 @@ def test_an_attempt_that_lost_its_lease_while_it_was_paused_cannot_commit(lake: 
         run_stage(stage, lake, is_overtaken)
 
     assert list(lake.manifest(VALIDATED).partitions) == day_names(1, 2, 3, 4, 5, 6), "what the other run showed stands"
-    assert not run_all_stages(lake)[VALIDATED].built
+    assert not run_all_stages(lake)[VALIDATED].computed
 
 
 def test_readers_see_what_the_manifest_names_and_nothing_else(lake: Lake) -> None:
@@ -110,7 +110,7 @@ def test_a_lost_object_that_no_release_records_is_computed_again(lake: Lake) -> 
 
     ran = run_all_stages(lake)
 
-    assert list(ran[VALIDATED].built) == day_names(3)
+    assert list(ran[VALIDATED].computed) == day_names(3)
     assert lake.manifest(VALIDATED) == before
 
 

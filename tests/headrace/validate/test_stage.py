@@ -195,7 +195,7 @@ def test_a_key_of_any_type_is_unique_over_the_table(lake: Lake, kind: str) -> No
 
     assert dict(ran.checks) == {"unique(k)": 1}
     assert lake.manifest(REJECTED).partitions.keys() == {"b"}
-    assert validate(lake, declared).built == {}
+    assert validate(lake, declared).computed == {}
 
 
 def test_a_key_with_a_null_is_unique_over_the_table_as_it_is_in_a_partition(lake: Lake) -> None:
@@ -229,7 +229,7 @@ def test_a_leading_key_that_is_null_in_every_row_is_compared_with_the_partitions
 
     assert dict(ran.checks) == {"unique(region, n)": 1}
     assert lake.manifest(REJECTED).partitions.keys() == {"c"}
-    assert validate(lake, declared).built == {}
+    assert validate(lake, declared).computed == {}
 
 
 # What `transform` gives
