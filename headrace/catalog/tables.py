@@ -331,7 +331,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
     def _manifest(self, table: str) -> Manifest:
         if not self.release:
             return self.lake.manifest(table)
-        return self.lake.recorded(table, _revision(self.release)) or Manifest(table)
+        return self.lake.recorded_manifest(table, _revision(self.release)) or Manifest(table)
 
 
 def may_hold(predicate: pl.Expr, schema: Mapping[str, Any], partitions: Sequence[str]) -> list[str]:

@@ -76,7 +76,7 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     for table in lake.tables(dataset):
         manifest = lake.manifest(table)
         names = sorted(manifest.md5s)
-        unreleased = PartitionDiff.between(lake.recorded(table, release) if release else None, manifest)
+        unreleased = PartitionDiff.between(lake.recorded_manifest(table, release) if release else None, manifest)
         tables[table] = {
             "partitions": len(names),
             "first": next(iter(names), None),

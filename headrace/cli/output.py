@@ -41,7 +41,7 @@ def workspace() -> "tuple[Settings, Lake]":
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     settings = load_settings()
-    return settings, Lake.at(settings.workspace, passes_on=settings.commit == "remote")
+    return settings, Lake.at(settings.workspace, is_remote_only=settings.commit == "remote")
 
 
 def writable_workspace() -> "tuple[Settings, Lake]":

@@ -47,7 +47,7 @@ def sql(
     """Query tables with DuckDB: each is a view, such as features.carrier_delays. Fetches only tables in the query."""
     from headrace.catalog.open import open_dataset  # noqa: PLC0415
     from headrace.catalog.sql import format_result, write_result  # noqa: PLC0415
-    from headrace.storage.files import write_whole  # noqa: PLC0415
+    from headrace.storage.files import atomic_write  # noqa: PLC0415
 
     atexit.unregister(gc.freeze)  # of `tune_gc`: a frozen collector makes DuckDB report leaks at exit
     tables = open_dataset(dataset, release=release)
@@ -55,7 +55,7 @@ def sql(
     kind = kind or _kind(out)
     if kind is Format.TABLE:
         text = format_result(tables, query).rstrip("\n")
-        typer.echo(text) if out is None else write_whole(out, f"{text}\n".encode())
+        typer.echo(text) if out is None else atomic_write(out, f"{text}\n".encode())
     elif out is None:
         with TemporaryDirectory() as folder:  # so that what is printed is what a file would hold
             write_result(tables, query, Path(folder, "result"), kind)

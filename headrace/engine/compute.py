@@ -43,7 +43,7 @@ def compute_partition(
     Raises:
         HeadraceError: The stage refuses the partition; the evidence lies in `.headrace/refused/`.
     """
-    with lake.cache.scratch() as cache:
+    with lake.cache.worker_cache() as cache:
         return _store_output(
             item,
             stage.compute(item.partition, _fetch_inputs(item, cache.fetch), fingerprint.params),
@@ -65,7 +65,7 @@ def compute_partitions(
             if outcome is None:
                 made = compute_partition(stage, item, fingerprint, lake, engine)
             else:
-                with lake.cache.scratch() as cache:
+                with lake.cache.worker_cache() as cache:
                     made = _store_output(item, outcome, lake, cache, engine)
         except HeadraceError as error:
             made = error
@@ -76,7 +76,7 @@ def _compute_batch(
     stage: Stage, items: Sequence[StalePartition], fingerprint: Fingerprint, lake: Lake
 ) -> Mapping[str, PartitionOutput]:
     try:
-        with lake.cache.scratch() as cache:
+        with lake.cache.worker_cache() as cache:
             fetch = once_each(cache.fetch)  # neighbours look back on the same days
             return stage.compute_batch(
                 {item.partition: _fetch_inputs(item, fetch) for item in items}, fingerprint.params
@@ -143,7 +143,7 @@ def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition) -> Pa
 def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str) -> PartitionEntry:
     """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file."""
     encoded = parquet.encode_partition(ordered)
-    stored = cache.add_bytes(memoryview(encoded.content), stays=False)
+    stored = cache.put_bytes(memoryview(encoded.content), keep_local=False)
     start, end = partition_interval(partition)
     return PartitionEntry(
         cache_key,
@@ -160,8 +160,8 @@ def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_k
 def _write_rejected_rows(lake: Lake, outcome: PartitionOutput, partition: str) -> str:
     """Where the rows lie that show why a partition is refused."""
     table, rows = next(iter(outcome.companions.items()))
-    if lake.cache.passes_on:
-        return lake.cache.where(lake.cache.add(lambda path: parquet.write(rows, path)).md5)
+    if lake.cache.is_remote_only:
+        return lake.cache.where(lake.cache.put(lambda path: parquet.write(rows, path)).md5)
     path = lake.root / ".headrace" / "refused" / table / f"{partition}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     with failpoints.failpoint("evidence of a refused partition", lambda: path.write_bytes(b"half")):

@@ -66,17 +66,17 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
         TableLockedError: Another run holds the table.
         HeadraceError: A partition was refused. What else was stale is computed and remembered; nothing is shown.
     """
-    with lake.lease(stage.table):
+    with lake.lock_table(stage.table):
         first = current = plan_stage(stage, lake, only=only)
         built: dict[str, tuple[str, ...]] = {}
         _log_plan(current)
         while current.stale:
             built = {item.partition: item.reasons for item in current.stale} | built
-            after = current.manifest(current.reused | _computed(current, lake, execute))
+            after = current.manifest(current.reused | _compute(current, lake, execute))
             # A key that turns out to stand in two partitions makes the later one stale once more.
             again = plan_stage(stage, lake, after, only) if not stage.is_single_pass else None
             current = again or replace(current, reused=after.entries, stale=())
-        _show(current, lake)
+        _write_tables(current, lake)
         return StageResult(stage, built, len(first.reused), first.removed, current.manifest(current.reused))
 
 
@@ -89,12 +89,12 @@ def _log_plan(made: Plan) -> None:
         log.debug("%s: %d partitions: %s", made.stage.table, count, reason)
 
 
-def _computed(stale: Plan, lake: Lake, execute: Execute) -> dict[str, PartitionEntry]:
+def _compute(stale: Plan, lake: Lake, execute: Execute) -> dict[str, PartitionEntry]:
     """Entries of what was stale; each is noted at once, so that a run after a crash need not compute it again."""
     made: dict[str, PartitionEntry] = {}
 
     def done(partition: str, entry: PartitionEntry) -> None:
-        lake.remember(stale.stage.table, entry)
+        lake.append_to_journal(stale.stage.table, entry)
         made[partition] = entry
 
     execute(stale, lake, done)
@@ -104,7 +104,7 @@ def _computed(stale: Plan, lake: Lake, execute: Execute) -> dict[str, PartitionE
 def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None, only: str | None = None) -> Plan:
     """The plan of `stage`, or of `only` one partition, as the workspace is, or as if it showed the table `shown`."""
     inputs = {table: lake.manifest(table) for table in stage.reads}
-    known = [shown] if shown else lake.known(stage.table)
+    known = [shown] if shown else lake.candidate_manifests(stage.table)
     return plan(stage, inputs, known, stage_fingerprint(stage, lake.root), only)
 
 
@@ -114,7 +114,7 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
     plans = []
     for stage in stages:
         inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}
-        made = plan(stage, inputs, lake.known(stage.table), stage_fingerprint(stage, lake.root))
+        made = plan(stage, inputs, lake.candidate_manifests(stage.table), stage_fingerprint(stage, lake.root))
         unknown = {
             item.partition: PartitionEntry(item.cache_key, f"made by {item.cache_key}", 0) for item in made.stale
         }
@@ -123,8 +123,8 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
     return plans
 
 
-def _show(done: Plan, lake: Lake) -> None:
+def _write_tables(done: Plan, lake: Lake) -> None:
     """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
     for manifest in done.kept_manifests().values():
-        lake.commit(manifest)
-    lake.forget(done.stage.table)
+        lake.write_table(manifest)
+    lake.clear_journal(done.stage.table)

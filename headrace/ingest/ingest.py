@@ -144,7 +144,7 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
             # Lock before the transaction begins. Otherwise another run could publish a later state of the database
             # first, and this run would replace it with an earlier one.
             for source, _ in tables:
-                stack.enter_context(run.lake.lease(raw_table(run.dataset.name, source.name)))
+                stack.enter_context(run.lake.lock_table(raw_table(run.dataset.name, source.name)))
             transaction = stack.enter_context(open_read_transaction(address))
             for source, location in tables:
                 snapshot = TableSnapshot.from_transaction(run.lake, transaction, location)
@@ -158,7 +158,7 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
     results = {}
     for source in sources:
         if isinstance(source.location, ObjectSource):
-            with run.lake.lease(raw_table(run.dataset.name, source.name)):
+            with run.lake.lock_table(raw_table(run.dataset.name, source.name)):
                 store = open_store(source.location.bucket)
                 listing = ObjectListing.from_bucket(run.lake, store, source.location, threads)
                 results[source.name] = _sync_table(run, source, listing)
@@ -178,8 +178,8 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
     manifest = Manifest(table, _suffix(source), libraries=listing.libraries, partitions=reused | read)
-    run.lake.commit(manifest)
-    run.lake.forget(table)
+    run.lake.write_table(manifest)
+    run.lake.clear_journal(table)
 
     new = manifest.md5s
     return IngestResult(
@@ -204,7 +204,7 @@ def _read_partitions(
     run.progress(source.name, 0, len(names))
     for count, (name, entry) in enumerate(listing.read(names), start=1):
         if entry is not None:
-            run.lake.remember(raw_table(run.dataset.name, source.name), entry)
+            run.lake.append_to_journal(raw_table(run.dataset.name, source.name), entry)
             read[name] = entry
         run.progress(source.name, count, len(names))
     return read
@@ -215,7 +215,7 @@ def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str
     outside = [name for name in earlier.md5s if not run.includes(name)]
     if run.full_refresh:
         return earlier.entries.select(outside)
-    known = run.lake.known(earlier.table)
+    known = run.lake.candidate_manifests(earlier.table)
     own = known[0]
     same = [name for name, key in cache_keys.items() if own.cache_keys.get(name) == key]
     others = {name: key for name, key in cache_keys.items() if own.cache_keys.get(name) != key}

@@ -54,7 +54,7 @@ def collect_annotations(
     """
     table = table_names.annotations_table(dataset, labeling)
     secret = pseudonym_key(settings)
-    with lake.lease(table), connect(settings) as client:
+    with lake.lock_table(table), connect(settings) as client:
         before = lake.manifest(table)
         project = find_project(client, labeling, collected=count_annotations(before))
         keys = _key_types(dataset, labeling, lake, before)
@@ -62,7 +62,7 @@ def collect_annotations(
         log = AnnotationLogWriter(before, lake, keys)
         log.rewrite_without_field_ids()
         synced = sync_annotations(log, reader, allow_empty=allow_empty)
-        lake.commit(synced.manifest)
+        lake.write_table(synced.manifest)
     stage = run_label_stage(dataset, labeling, lake)
     return CollectResult(
         events=synced.events,

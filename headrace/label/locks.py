@@ -24,5 +24,5 @@ def wait_for_lock(lake: Lake, name: str) -> Iterator[None]:
     with ExitStack() as held:
         for attempt in Retrying(retry=locked, stop=stop, wait=wait, reraise=True):
             with attempt:
-                held.enter_context(lake.lease(name))
+                held.enter_context(lake.lock_table(name))
         yield

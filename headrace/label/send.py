@@ -16,7 +16,7 @@ from headrace.label.label_studio.import_tasks import TaskImporter
 from headrace.label.locks import wait_for_lock
 from headrace.label.report import read_labels
 from headrace.settings import Settings
-from headrace.storage.files import write_whole
+from headrace.storage.files import atomic_write
 from headrace.storage.table_store import Lake
 
 
@@ -104,5 +104,5 @@ def _write_rejected(
         return ""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {name: {"reason": reason, "data": wanted[name]} for name, reason in rejected.items()}
-    write_whole(path, json.dumps(content, indent=2, default=str).encode())
+    atomic_write(path, json.dumps(content, indent=2, default=str).encode())
     return path.relative_to(lake.root).as_posix()

@@ -87,10 +87,10 @@ class DatasetRevision:
         return self._manifests[table]
 
     def _read_manifest(self, table: str) -> Manifest:
-        visible = None if self.revision else self.lake.visible(table)
+        visible = None if self.revision else self.lake.visible_manifest(table)
         if visible or table not in self.directory_md5s:
             return visible or Manifest(table)
-        return self.lake.listed(self.directory_md5s[table]) or Manifest(table)
+        return self.lake.manifest_of_directory(self.directory_md5s[table]) or Manifest(table)
 
     def resolve_table(self, name: str) -> str:
         """The full name of a table, given that, `<state>/<name>`, or the bare name if only one state has it.

@@ -83,7 +83,7 @@ def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvena
 
 
 def _find_entries(lake: Lake, stage: Stage, revision: str, md5: str) -> Iterator[ObjectProvenance]:
-    manifest = lake.manifest(stage.table) if revision == WORKSPACE else lake.recorded(stage.table, revision)
+    manifest = lake.manifest(stage.table) if revision == WORKSPACE else lake.recorded_manifest(stage.table, revision)
     for partition, entry in manifest.partitions.items() if manifest else ():
         if md5 in {file.md5 for file in entry.files}:
             yield ObjectProvenance(revision, stage, partition, entry)

@@ -157,7 +157,7 @@ def tagged_revisions(lake: Lake) -> dict[str, str]:
 def read_workspace_manifests(lake: Lake) -> Iterator[Manifest]:
     """The manifest of every table in the workspace, of all datasets."""
     for table in lake.tables("*"):
-        if manifest := lake.visible(table):
+        if manifest := lake.visible_manifest(table):
             yield manifest
 
 

@@ -122,7 +122,7 @@ def _from_workspace(lake: Lake, damage: ObjectDamage) -> Iterator[WriteCopy]:
 
 def _build_directory(lake: Lake, folder: Path) -> bytes | None:
     """The directory object of a table, from its manifest in the workspace; None if there is none."""
-    manifest = lake.visible(folder.relative_to(lake.root / "data").as_posix())
+    manifest = lake.visible_manifest(folder.relative_to(lake.root / "data").as_posix())
     if manifest is None:
         return None
     is_format_1 = not (folder / HEAD_FILE).exists()
@@ -145,9 +145,9 @@ def _add_if_intact(cache: Cache, damage: ObjectDamage, write: WriteCopy) -> bool
         if not temporary.exists() or Digests.of_file(temporary).mismatch(damage.md5, damage.sha256):
             return False
         if damage.md5.endswith(".dir"):
-            cache.add_bytes(temporary.read_bytes(), suffix=".dir")
+            cache.put_bytes(temporary.read_bytes(), suffix=".dir")
         else:
-            cache.add(lambda path: _move(temporary, path))
+            cache.put(lambda path: _move(temporary, path))
         return True
     finally:
         temporary.unlink(missing_ok=True)

@@ -158,7 +158,7 @@ def _find_journals(lake: Lake) -> Iterator[StaleFile]:
 
 def _is_complete(lake: Lake, table: str, path: Path) -> bool:
     """Whether the table's manifest has every entry of the journal."""
-    visible = lake.visible(table)
+    visible = lake.visible_manifest(table)
     cache_keys = set(visible.cache_keys.values()) if visible else set()
     return path.exists() and all(entry.cache_key in cache_keys for entry in parse_journal(path.read_bytes()))
 

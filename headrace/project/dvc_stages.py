@@ -19,7 +19,7 @@ from headrace.project import engine_lock, graph
 from headrace.project.engine_lock import EngineLock, lock_params
 from headrace.project.loading import DatasetError, load_datasets
 from headrace.storage.dvc.objects import md5_of
-from headrace.storage.files import dump_yaml, load_yaml, write_whole
+from headrace.storage.files import atomic_write, dump_yaml, load_yaml
 from headrace.storage.manifest import HEAD_FILE
 from headrace.storage.table_store import Lake
 
@@ -113,7 +113,7 @@ def check(root: Path) -> DvcFiles:
 def write(root: Path) -> DvcFiles:
     """Write `dvc.yaml` and `headrace.lock`."""
     declared = declared_files(root)
-    write_whole(root / "dvc.yaml", dump_yaml(declared.text))
+    atomic_write(root / "dvc.yaml", dump_yaml(declared.text))
     declared.lock.write(root)
     return declared
 

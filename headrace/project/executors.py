@@ -204,13 +204,13 @@ class WorkerStorage:
     @classmethod
     def of(cls, lake: Lake) -> "WorkerStorage":
         """The storage behind a workspace's tables. Credentials are not sent; a worker has its own."""
-        return cls(lake.root, lake.cache.remote.without_keys() if lake.cache.passes_on else None)
+        return cls(lake.root, lake.cache.remote.without_credentials() if lake.cache.is_remote_only else None)
 
     def lake(self) -> Lake:
         """The tables, as a worker reads and writes them."""
         if self.remote is None:
             return Lake.at(self.root)
-        return Lake(self.root, Cache(self.root, self.root, passes_on=True, lent=self.remote))
+        return Lake(self.root, Cache(self.root, self.root, is_remote_only=True, remote_override=self.remote))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def lock_tables(lake: Lake, tables: Iterable[str] | None = None) -> Iterator[Non
     """
     with ExitStack() as stack:
         for table in sorted(set(all_lock_names(lake) if tables is None else tables)):
-            stack.enter_context(lake.lease(table))
+            stack.enter_context(lake.lock_table(table))
         yield
 
 

@@ -23,7 +23,7 @@ from headrace.feast.key_checksum import from_tag
 from headrace.publish.snapshot import Snapshot, Span
 from headrace.retrieve.errors import NothingToPublishError, VerificationFailedError
 from headrace.settings import Settings
-from headrace.storage.files import write_whole
+from headrace.storage.files import atomic_write
 from headrace.storage.table_store import Lake
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def publish(
     from headrace.publish.blue_green import Sides  # noqa: PLC0415  Feast takes more than a second to import
 
     how = how or PublishOptions()
-    with lake.lease(f"online/{dataset.name}"):
+    with lake.lock_table(f"online/{dataset.name}"):
         snapshot = Snapshot.of(dataset, lake, release or "")
         with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
             standing = sides.forget_lost(sides.migrate(sides.standing))
@@ -221,7 +221,7 @@ def _report(lake: Lake, sides: "Sides") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(noted.report if noted else {}, indent=2, sort_keys=True) + "\n"
     if not path.exists() or path.read_text() != text:
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
 
 
 def _refusal(attempt: "Attempt", wrong: Sequence[str]) -> str:

@@ -159,7 +159,7 @@ def _show_all(dataset: Dataset, lake: Lake) -> None:
     """Write missing manifests, also in place of those of format 1: `dvc.lock` records every table of a stage."""
     for table in _tables(dataset, lake):
         if not (lake.folder(table) / HEAD_FILE).exists():
-            lake.commit(lake.manifest(table))
+            lake.write_table(lake.manifest(table))
 
 
 def _tables(dataset: Dataset, lake: Lake) -> list[str]:
@@ -195,7 +195,7 @@ def latest_remote_release(lake: Lake, dataset: str) -> str:
 
 def _outs(dataset: Dataset, lake: Lake, recorded: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Path → output entry of each of the dataset's tables, as they are in the workspace."""
-    return {f"data/{table}": lake.out(lake.manifest(table), recorded) for table in _tables(dataset, lake)}
+    return {f"data/{table}": lake.dvc_out(lake.manifest(table), recorded) for table in _tables(dataset, lake)}
 
 
 def _sizes(dataset: Dataset, lake: Lake) -> dict[str, int]:
@@ -209,7 +209,9 @@ def _differences(dataset: Dataset, lake: Lake, there: Mapping[str, dict[str, Any
     folders = {path.removeprefix("data/"): out["md5"] for path, out in there.items()}
     tables = {table for table in folders if table.split("/")[1:2] == [dataset.name]}
     found = {
-        table: PartitionDiff.between(lake.listed(folders[table]) if table in folders else None, lake.manifest(table))
+        table: PartitionDiff.between(
+            lake.manifest_of_directory(folders[table]) if table in folders else None, lake.manifest(table)
+        )
         for table in sorted({*tables, *lake.tables(dataset.name)})
     }
     return {table: difference for table, difference in found.items() if difference}

@@ -60,7 +60,7 @@ def manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) -> di
     if missing:
         there = ", ".join(sorted(outs)) or "nothing"
         raise UnknownReleaseError(f"Release {release} has no table {missing[0]}: its dvc.lock records {there}.")
-    return {table: lake.listed(outs[f"data/{table}"]) or Manifest(table) for table in tables}
+    return {table: lake.manifest_of_directory(outs[f"data/{table}"]) or Manifest(table) for table in tables}
 
 
 def _outs(root: Path, release: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
 from headrace.retrieve.joinable_tables import views
-from headrace.storage.files import write_whole
+from headrace.storage.files import atomic_write
 
 DIGITS = 16
 
@@ -93,7 +93,7 @@ class TrainingSet:
 
     def write(self, path: Path) -> None:
         """Write the lock file atomically."""
-        write_whole(path, self.to_bytes())
+        atomic_write(path, self.to_bytes())
 
     @classmethod
     def read(cls, path: Path) -> Self | None:

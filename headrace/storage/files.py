@@ -16,7 +16,7 @@ class DamagedFileError(HeadraceError):
     """A file of the workspace is not what it was written as."""
 
 
-def write_whole(path: Path, content: bytes, fence: Callable[[], object] = lambda: None) -> None:
+def atomic_write(path: Path, content: bytes, fence: Callable[[], object] = lambda: None) -> None:
     """Write `content` to `path` so that a reader sees the old bytes or the new, whatever dies.
 
     The last thing before it is seen is `fence`, which raises where this run may not write any more.
@@ -32,10 +32,10 @@ def write_whole(path: Path, content: bytes, fence: Callable[[], object] = lambda
     with failpoints.failpoint(f"rename {path.name}"):
         fence()
         temporary.replace(path)
-    _sweep(path)
+    _remove_stale_temporaries(path)
 
 
-def _sweep(path: Path) -> None:
+def _remove_stale_temporaries(path: Path) -> None:
     """Remove what writers of `path` that died left beside it."""
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         try:

@@ -56,12 +56,12 @@ def canonical(frame: pl.DataFrame, keys: Sequence[str], *, is_unique: bool = Fal
 def write(frame: pl.DataFrame, path: Path | BinaryIO) -> None:
     """Write `frame` as it stands to `path`, which must not be a file that readers hold."""
     if isinstance(path, Path):
-        path.write_bytes(content(frame))
+        path.write_bytes(to_parquet_bytes(frame))
     else:
-        path.write(content(frame))
+        path.write(to_parquet_bytes(frame))
 
 
-def content(frame: pl.DataFrame) -> "pa.Buffer":
+def to_parquet_bytes(frame: pl.DataFrame) -> "pa.Buffer":
     """The bytes of `frame` as it stands.
 
     Raises:

@@ -22,7 +22,7 @@ from headrace.errors import LockLostError, MissingObjectError, TableLockedError
 from headrace.storage.dvc.cache import Cache, read_directory
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import directory_bytes
-from headrace.storage.files import write_whole
+from headrace.storage.files import atomic_write
 from headrace.storage.manifest import (
     FOLDER,
     FORMAT_1_FILE,
@@ -50,17 +50,17 @@ class Lake:
     Attributes:
         root: The workspace: a git clone.
         cache: Where the bytes are: DVC's cache there, and the remote behind it.
-        held: Lock file → inode of the leases that this run holds.
+        held_locks: Lock file → inode of the leases that this run holds.
     """
 
     root: Path
     cache: Cache
-    held: dict[Path, int] = field(default_factory=dict, compare=False)
+    held_locks: dict[Path, int] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def at(cls, root: Path, *, passes_on: bool = False) -> "Lake":
+    def at(cls, root: Path, *, is_remote_only: bool = False) -> "Lake":
         """The lake of the workspace `root`; one that passes partitions on to the remote shows manifests alone."""
-        return cls(root.resolve(), Cache.of(root.resolve(), passes_on=passes_on))
+        return cls(root.resolve(), Cache.of(root.resolve(), is_remote_only=is_remote_only))
 
     def folder(self, table: str) -> Path:
         """Folder that shows the table's partitions."""
@@ -68,9 +68,9 @@ class Lake:
 
     def manifest(self, table: str) -> Manifest:
         """What the table holds now: its manifest in the workspace, else the recorded one, else an empty one."""
-        return self.visible(table) or self.recorded(table) or Manifest(table)
+        return self.visible_manifest(table) or self.recorded_manifest(table) or Manifest(table)
 
-    def visible(self, table: str) -> Manifest | None:
+    def visible_manifest(self, table: str) -> Manifest | None:
         """The manifest in the workspace; None if there is none."""
         folder = self.folder(table)
         for name in (HEAD_FILE, FORMAT_1_FILE):
@@ -82,7 +82,7 @@ class Lake:
             return _read(path, (found.st_ino, found.st_mtime_ns, found.st_size), self.cache)
         return None
 
-    def recorded(self, table: str, revision: str | None = None) -> Manifest | None:
+    def recorded_manifest(self, table: str, revision: str | None = None) -> Manifest | None:
         """The table as `dvc.lock` (or its `.dvc` file) records it, wherever its bytes are; None if it is in neither.
 
         Args:
@@ -90,36 +90,38 @@ class Lake:
             revision: A git revision, for example a release; by default the workspace's own files.
         """
         out = recorded_outs(self.root, revision).get(f"data/{table}")
-        return self.listed(out["md5"]) if out else None
+        return self.manifest_of_directory(out["md5"]) if out else None
 
-    def listed(self, folder: str) -> Manifest | None:
+    def manifest_of_directory(self, folder: str) -> Manifest | None:
         """The table whose list of files is the object `folder`; None if that lists no manifest."""
         files = read_directory(self.cache, folder)
         head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
         return None if head is None else _fetch(self.cache, head)
 
-    def known(self, table: str) -> list[Manifest]:
+    def candidate_manifests(self, table: str) -> list[Manifest]:
         """Every manifest that may lend an entry, the one that readers see first.
 
         What no release records is lent only while the cache still has its bytes.
         """
-        recorded = self.recorded(table)
-        visible = self.visible(table)
-        mine = [self._there(each, recorded) for each in (*([visible] if visible else []), self._remembered(table))]
+        recorded = self.recorded_manifest(table)
+        visible = self.visible_manifest(table)
+        mine = [
+            self._drop_missing(each, recorded) for each in (*([visible] if visible else []), self._read_journal(table))
+        ]
         found = [*mine[:-1], *([recorded] if recorded else []), mine[-1]]
         return found if visible or recorded else [Manifest(table), *found]
 
-    def _there(self, manifest: Manifest, recorded: Manifest | None) -> Manifest:
+    def _drop_missing(self, manifest: Manifest, recorded: Manifest | None) -> Manifest:
         """`manifest` less the partitions whose bytes are lost; what a release records is on the remote."""
         new = manifest.entries.changed_since(recorded.entries if recorded else LazyEntries())
-        lost = {name for name in new if not self._has(manifest.entries[name])}
+        lost = {name for name in new if not self._is_stored(manifest.entries[name])}
         return manifest.with_partitions(manifest.entries.select(manifest.md5s.keys() - lost)) if lost else manifest
 
-    def _has(self, entry: PartitionEntry) -> bool:
-        where = self.cache.remote if self.cache.passes_on else self.cache
+    def _is_stored(self, entry: PartitionEntry) -> bool:
+        where = self.cache.remote if self.cache.is_remote_only else self.cache
         return all(where.has(file.md5, file.size) for file in entry.files)
 
-    def remember(self, table: str, entry: PartitionEntry) -> None:
+    def append_to_journal(self, table: str, entry: PartitionEntry) -> None:
         """Note an entry that is computed but not yet shown: a run after a crash need not compute it again."""
         path = self._journal(table)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,15 +134,15 @@ class Lake:
         ):
             journal.write(line)
 
-    def forget(self, table: str) -> None:
+    def clear_journal(self, table: str) -> None:
         """Drop the notes: the table is shown."""
         with failpoints.failpoint("end of the journal"):
             self._journal(table).unlink(missing_ok=True)
 
-    def _remembered(self, table: str) -> Manifest:
+    def _read_journal(self, table: str) -> Manifest:
         path = self._journal(table)
         lines = path.read_bytes().splitlines() if path.exists() else []
-        entries = (decode_entry(line) for line in lines if _is_whole(line))
+        entries = (decode_entry(line) for line in lines if _is_complete(line))
         return Manifest(table, partitions={entry.cache_key: entry for entry in entries})
 
     def _journal(self, table: str) -> Path:
@@ -183,7 +185,7 @@ class Lake:
             raise MissingObjectError(f"{table} has no partition: `headrace run {table.split('/')[1]}` makes them.")
         return pl.scan_parquet(paths)
 
-    def commit(self, manifest: Manifest) -> None:
+    def write_table(self, manifest: Manifest) -> None:
         """Make the workspace show `manifest`: new files first, then the manifest, then what is gone goes.
 
         A crash leaves the old manifest or the new one; files it does not name are not read and go next time.
@@ -191,12 +193,12 @@ class Lake:
         Raises:
             LockLostError: A lease of this run was taken away.
         """
-        folder, fence = self.folder(manifest.table), partial(self._fence, manifest.table)
+        folder, fence = self.folder(manifest.table), partial(self._check_locks_held, manifest.table)
         fence()
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         there = {item.name: item.stat().st_size for item in os.scandir(folder) if item.name != FOLDER}
-        wanted = {} if self.cache.passes_on else manifest.files
-        shown = self._shown(manifest.table, there)
+        wanted = {} if self.cache.is_remote_only else manifest.files
+        shown = self._visible_files(manifest.table, there)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
                 entry = manifest.partitions[name.removesuffix(manifest.suffix)]
@@ -217,7 +219,7 @@ class Lake:
                 self.cache.copy_to(reference.md5, folder / reference.path, fence, reference.sha256)
         head = folder / HEAD_FILE
         if HEAD_FILE not in there or head.read_bytes() != files.head:
-            write_whole(head, files.head, fence)
+            atomic_write(head, files.head, fence)
         for path in there.keys() - files.md5s.keys():
             with failpoints.failpoint("chunk that is gone"):
                 fence()
@@ -225,7 +227,7 @@ class Lake:
 
     def _keep_chunk(self, chunk: Chunk) -> None:
         if not self.cache.has(chunk.reference.md5, chunk.reference.size):
-            self.cache.add_bytes(chunk.content)
+            self.cache.put_bytes(chunk.content)
 
     def _with_schemas(self, manifest: Manifest) -> Manifest:
         """`manifest` with the schemas of its new partitions, each read from one of their files."""
@@ -237,19 +239,19 @@ class Lake:
             return manifest.with_partitions(entries)
         from headrace.storage.parquet import read_schema  # noqa: PLC0415  who plans alone does not pay for the import
 
-        with self.cache.scratch() as cache:  # where partitions go to the remote at once, none stays here
+        with self.cache.worker_cache() as cache:  # where partitions go to the remote at once, none stays here
             schemas = {name: read_schema(cache.fetch(md5)) for name, md5 in missing.items()}
         return manifest.with_partitions(entries.with_schemas(schemas))
 
-    def _shown(self, table: str, there: Mapping[str, int]) -> dict[str, str]:
+    def _visible_files(self, table: str, there: Mapping[str, int]) -> dict[str, str]:
         """File name → md5 of the partitions that are in the folder as its manifest says, by their sizes."""
-        visible = self.visible(table)
+        visible = self.visible_manifest(table)
         if visible is None:
             return {}
         sizes = {name + visible.suffix: size for name, size in visible.sizes.items()}
         return {name: md5 for name, md5 in visible.files.items() if there.get(name) == sizes[name]}
 
-    def out(self, manifest: Manifest, recorded: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    def dvc_out(self, manifest: Manifest, recorded: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """The output entry that records a table, with which its manifest and its list of files go into the cache.
 
         Args:
@@ -259,18 +261,18 @@ class Lake:
         path, files = f"data/{manifest.table}", manifest.to_files()
         for chunk in files.chunks:
             self._keep_chunk(chunk)
-        own = self.cache.add_bytes(files.head).md5
+        own = self.cache.put_bytes(files.head).md5
         had = recorded.get(path)
         if had and self.cache.has(had["md5"]) and read_directory(self.cache, had["md5"]).get(HEAD_FILE) == own:
             return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
         listed = {**manifest.files, **files.md5s}
-        folder = self.cache.add_bytes(directory_bytes(listed), suffix=".dir")
+        folder = self.cache.put_bytes(directory_bytes(listed), suffix=".dir")
         size = files.size + sum(manifest.sizes.values())
         return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(listed)}
 
     # no failpoint: the kernel holds the lock; the file only says whose it is
     @contextmanager
-    def lease(self, table: str) -> Iterator[None]:
+    def lock_table(self, table: str) -> Iterator[None]:
         """Hold the table for one run, until the block or the process ends.
 
         Raises:
@@ -291,15 +293,15 @@ class Lake:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            self.held[path] = os.fstat(lock.fileno()).st_ino
+            self.held_locks[path] = os.fstat(lock.fileno()).st_ino
             try:
                 yield
             finally:
-                del self.held[path]
+                del self.held_locks[path]
 
-    def _fence(self, table: str) -> None:
+    def _check_locks_held(self, table: str) -> None:
         """Refuse to go on if a lease of this run was taken away, so that another run may have come and gone since."""
-        for path, inode in self.held.items():
+        for path, inode in self.held_locks.items():
             if not path.exists() or path.stat().st_ino != inode:
                 raise LockLostError(
                     f"{table}: this run (process {os.getpid()}) no longer holds {path}; another may have written the"
@@ -345,7 +347,7 @@ def _load_chunk(cache: Cache, reference: ChunkReference) -> bytes:
     return check_chunk(reference, path.read_bytes(), str(path))
 
 
-def _is_whole(line: bytes) -> bool:
+def _is_complete(line: bytes) -> bool:
     """Whether a line of the journal was written to its end: a crash may tear one."""
     try:
         orjson.loads(line)

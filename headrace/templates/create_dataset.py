@@ -12,7 +12,7 @@ from headrace import failpoints
 from headrace.errors import HeadraceError
 from headrace.project import dvc_stages
 from headrace.settings import Settings
-from headrace.storage.files import write_whole
+from headrace.storage.files import atomic_write
 from headrace.templates.dataset_draft import NAME, Assumption, DatasetDraft, draft_dataset
 from headrace.templates.declaration import dataset_files
 from headrace.templates.python_code import snake_case
@@ -63,7 +63,7 @@ def _write_private(file: Path, text: str) -> None:
     with failpoints.failpoint("write .env"):
         file.touch(mode=0o600)
         file.chmod(0o600)
-    write_whole(file, text.encode())
+    atomic_write(file, text.encode())
     file.chmod(0o600)
 
 

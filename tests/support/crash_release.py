@@ -57,7 +57,7 @@ class GitWorkspace:
     @property
     def lake(self) -> Lake:
         """The workspace's tables, opened again on each access."""
-        return Lake.at(self.root, passes_on=self.commit == "remote")
+        return Lake.at(self.root, is_remote_only=self.commit == "remote")
 
     def create(self) -> None:
         """Create an empty workspace and its origin."""

@@ -22,7 +22,7 @@ from headrace.storage.files import read_config
 READ_ONLY = 0o444
 """DVC takes an object of this mode as complete and unchanged."""
 
-AT_ONCE = 1 << 30
+COPY_BYTES = 1 << 30
 """Bytes that one call copies at most."""
 
 
@@ -31,7 +31,7 @@ class HashCollisionError(HeadraceError):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """An object of the cache: its name, its bytes and their second hash."""
 
     md5: str
@@ -46,70 +46,70 @@ class Cache:
     Attributes:
         folder: DVC's cache folder.
         root: The workspace, whose `.dvc/config` names the remote.
-        passes_on: Whether partitions go to the remote at once and are not kept here.
-        lent: The remote, where there is no workspace that names it.
+        is_remote_only: Whether partitions go to the remote at once and are not kept here.
+        remote_override: The remote, where there is no workspace that names it.
     """
 
     folder: Path
     root: Path
-    passes_on: bool = False
-    lent: Remote | None = None
+    is_remote_only: bool = False
+    remote_override: Remote | None = None
 
     @classmethod
-    def of(cls, root: Path, *, passes_on: bool = False) -> "Cache":
+    def of(cls, root: Path, *, is_remote_only: bool = False) -> "Cache":
         """The cache of the workspace `root`, where its DVC configuration says, by default `.dvc/cache`."""
         directory = read_config(root).get("cache", {}).get("dir", "cache")
-        return cls((root / ".dvc" / directory).resolve(), root, passes_on)
+        return cls((root / ".dvc" / directory).resolve(), root, is_remote_only)
 
     @contextmanager
-    def scratch(self) -> Iterator["Cache"]:
+    def worker_cache(self) -> Iterator["Cache"]:
         """A cache for one partition's work: this one, or one that passes everything on and is gone afterwards."""
-        if not self.passes_on:
+        if not self.is_remote_only:
             yield self
             return
         with TemporaryDirectory(prefix="headrace-") as folder:
-            yield replace(self, folder=Path(folder), lent=self.remote)
+            yield replace(self, folder=Path(folder), remote_override=self.remote)
 
     def path(self, md5: str) -> Path:
         """Where the object `md5` lies, or would lie."""
         return self.folder / object_key(md5)
 
-    def add(self, write: Callable[[Path], object]) -> Stored:
+    def put(self, write: Callable[[Path], object]) -> StoredObject:
         """Keep what `write` writes to the path it is given. Whole or absent, and safe to repeat."""
 
         def write_and_hash(path: Path) -> Digests:
             write(path)
             return Digests.of_file(path)
 
-        return self.take(write_and_hash)
+        return self.put_hashed(write_and_hash)
 
-    def take(self, write: Callable[[Path], Digests]) -> Stored:
+    def put_hashed(self, write: Callable[[Path], Digests]) -> StoredObject:
         """The same, where `write` returns the hashes of what it wrote: the bytes need not be read again."""
         with self._temporary() as temporary:
             digests = write(temporary)
-            if self.passes_on:
-                size = self._pass_on(temporary, digests.md5)
+            if self.is_remote_only:
+                size = self._upload(temporary, digests.md5)
             else:
-                size = self._keep(temporary, digests.md5, digests.sha256)
-            return Stored(digests.md5, size, digests.sha256)
+                size = self._store(temporary, digests.md5, digests.sha256)
+            return StoredObject(digests.md5, size, digests.sha256)
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
-    def add_bytes(self, content: bytes | memoryview, *, suffix: str = "", stays: bool = True) -> Stored:
+    def put_bytes(self, content: bytes | memoryview, *, suffix: str = "", keep_local: bool = True) -> StoredObject:
         """Keep `content`; `suffix` is `.dir` for a folder's list.
 
         What need not stay here goes to the remote, if that is where partitions are passed on to.
         """
         digests = Digests.of_bytes(content)
         md5, size = digests.md5 + suffix, len(content)
-        stays = stays or not self.passes_on
-        if not (stays and self._holds(md5, size, digests.sha256)):
+        keep_local = keep_local or not self.is_remote_only
+        if not (keep_local and self._holds(md5, size, digests.sha256)):
             with self._temporary() as temporary:
                 temporary.write_bytes(content)
-                if stays:
-                    self._keep(temporary, md5, digests.sha256)
+                if keep_local:
+                    self._store(temporary, md5, digests.sha256)
                 else:
-                    self._pass_on(temporary, md5)
-        return Stored(md5, size, digests.sha256)
+                    self._upload(temporary, md5)
+        return StoredObject(md5, size, digests.sha256)
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
     @contextmanager
@@ -122,7 +122,7 @@ class Cache:
         finally:
             path.unlink(missing_ok=True)
 
-    def _keep(self, temporary: Path, md5: str, sha256: str) -> int:
+    def _store(self, temporary: Path, md5: str, sha256: str) -> int:
         size = temporary.stat().st_size
         target = self.path(md5)
         if not self._holds(md5, size, sha256):
@@ -150,9 +150,9 @@ class Cache:
             )
         return found.sha256 == sha256
 
-    def _pass_on(self, temporary: Path, md5: str) -> int:
+    def _upload(self, temporary: Path, md5: str) -> int:
         size = temporary.stat().st_size
-        self.remote.ensure(md5, size, temporary)
+        self.remote.put_if_missing(md5, size, temporary)
         return size
 
     def has(self, md5: str, size: int | None = None) -> bool:
@@ -184,12 +184,12 @@ class Cache:
                     f"{self.remote.where(md5)} is corrupt: expected {expected}, found {found}."
                     " Run `headrace doctor --deep --repair` in a workspace that still has it."
                 )
-            self._keep(temporary, md5, digests.sha256)
+            self._store(temporary, md5, digests.sha256)
         return path
 
     def where(self, md5: str) -> str:
         """Where a person finds the object."""
-        return self.remote.where(md5) if self.passes_on else str(self.path(md5))
+        return self.remote.where(md5) if self.is_remote_only else str(self.path(md5))
 
     def copy_to(
         self, md5: str, path: Path, fence: Callable[[], object] = lambda: None, sha256: str | None = None
@@ -213,16 +213,16 @@ class Cache:
         Raises:
             NotConfiguredError: There is none, or it is not on S3.
         """
-        return self.lent or Remote.of(self.root)
+        return self.remote_override or Remote.of(self.root)
 
 
 def read_directory(cache: Cache, md5: str) -> Mapping[str, str]:
     """Relative path → md5 of the folder whose `.dir` object is `md5`."""
-    return _listed(cache.fetch(md5).read_bytes())
+    return _parse_directory(cache.fetch(md5).read_bytes())
 
 
 @lru_cache(maxsize=32)
-def _listed(content: bytes) -> Mapping[str, str]:
+def _parse_directory(content: bytes) -> Mapping[str, str]:
     """A release meets the same list several times: as what is recorded, what is to be, and what is there already."""
     return {item["relpath"]: item["md5"] for item in orjson.loads(content)}
 
@@ -232,7 +232,7 @@ def _copy(source: Path, to: Path) -> None:
     """The bytes of `source` at `to`; a file system that copies on write keeps them once."""
     try:
         with source.open("rb") as given, to.open("wb") as made:
-            while os.copy_file_range(given.fileno(), made.fileno(), AT_ONCE):
+            while os.copy_file_range(given.fileno(), made.fileno(), COPY_BYTES):
                 pass
     except (AttributeError, OSError):  # not on macOS, nor between all file systems
         shutil.copyfile(source, to)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.storage import git
-from headrace.storage.files import dump_yaml, parse_yaml, write_whole
+from headrace.storage.files import atomic_write, dump_yaml, parse_yaml
 
 
 def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str, Any]]:
@@ -43,13 +43,13 @@ def _lock_bytes(root: Path, revision: str | None) -> bytes:
 
 def write_lock(root: Path, lock: Mapping[str, Any]) -> None:
     """Write `dvc.lock`, whole or not at all."""
-    write_whole(root / "dvc.lock", dump_yaml(lock))
+    atomic_write(root / "dvc.lock", dump_yaml(lock))
 
 
 def write_pointer(root: Path, out: Mapping[str, Any]) -> str:
     """Write the `.dvc` file of a tracked folder, whose output entry has its path from the root; returns its path."""
     folder, _, name = str(out["path"]).rpartition("/")
-    write_whole(root / folder / f"{name}.dvc", dump_yaml({"outs": [_pointer_out(out, name)]}))
+    atomic_write(root / folder / f"{name}.dvc", dump_yaml({"outs": [_pointer_out(out, name)]}))
     return f"{folder}/{name}.dvc"
 
 

@@ -46,11 +46,11 @@ def push_objects(
     files = sorted((has | {md5 for md5 in new if not md5.endswith(".dir")}) - had)
     lists = sorted(md5 for md5 in new if md5.endswith(".dir"))
     with ThreadPoolExecutor(PARALLEL) as pool:
-        written = [size for md5s in (files, lists) for size in _bring(cache, md5s, sizes, pool)]
+        written = [size for md5s in (files, lists) for size in _upload_missing(cache, md5s, sizes, pool)]
     return PushResult(len(written), sum(written))
 
 
-def _bring(cache: Cache, md5s: Iterable[str], sizes: Mapping[str, int], pool: ThreadPoolExecutor) -> list[int]:
+def _upload_missing(cache: Cache, md5s: Iterable[str], sizes: Mapping[str, int], pool: ThreadPoolExecutor) -> list[int]:
     """Write what the remote lacks, and prove it by another look; the sizes of what was written."""
     groups = [list(group) for _, group in groupby(md5s, key=lambda md5: md5[:2])]
     missing = [*chain(*pool.map(lambda group: _missing(cache, group, sizes), groups))]
@@ -58,20 +58,20 @@ def _bring(cache: Cache, md5s: Iterable[str], sizes: Mapping[str, int], pool: Th
     writes = pool.map(lambda md5: cache.remote.write(md5, cache.fetch(md5)), missing)
     list(log_progress(writes, len(missing), "objects written to the remote", log))
     groups = [list(group) for _, group in groupby(missing, key=lambda md5: md5[:2])]
-    return [*chain(*pool.map(lambda group: _proved(cache, group), groups))]
+    return [*chain(*pool.map(lambda group: _verify_uploaded(cache, group), groups))]
 
 
 def _missing(cache: Cache, md5s: list[str], sizes: Mapping[str, int]) -> list[str]:
     """Those that the remote has not, or not right; of what is not in the cache its size must do."""
-    remote, there = cache.remote, cache.remote.look(md5s)
-    return [md5 for md5 in md5s if not remote.is_right(md5, _size(cache, md5, sizes), there.get(md5))]
+    remote, there = cache.remote, cache.remote.stat_many(md5s)
+    return [md5 for md5 in md5s if not remote.matches(md5, _size(cache, md5, sizes), there.get(md5))]
 
 
-def _proved(cache: Cache, md5s: list[str]) -> list[int]:
-    there = cache.remote.look(md5s)
+def _verify_uploaded(cache: Cache, md5s: list[str]) -> list[int]:
+    there = cache.remote.stat_many(md5s)
     wanted = [(md5, cache.path(md5).stat().st_size) for md5 in md5s]
     for md5, size in wanted:
-        cache.remote.prove(md5, size, there.get(md5))
+        cache.remote.verify(md5, size, there.get(md5))
     return [size for _, size in wanted]
 
 

@@ -68,7 +68,7 @@ class Remote:
         """Address of the object, for people."""
         return f"s3://{self.bucket.name}/{self.key(md5)}"
 
-    def ensure(self, md5: str, size: int, path: Path) -> int:
+    def put_if_missing(self, md5: str, size: int, path: Path) -> int:
         """Have the object there; bytes written, none if it was there already.
 
         Raises:
@@ -76,7 +76,7 @@ class Remote:
         """
         if self.has(md5, size):
             return 0
-        self.prove(md5, size, self.write(md5, path))
+        self.verify(md5, size, self.write(md5, path))
         return size
 
     def write(self, md5: str, path: Path) -> Object:
@@ -86,9 +86,9 @@ class Remote:
 
     def has(self, md5: str, size: int) -> bool:
         """Whether the object is there, with that size and hash."""
-        return self.is_right(md5, size, self.bucket.head(self.key(md5)))
+        return self.matches(md5, size, self.bucket.head(self.key(md5)))
 
-    def look(self, md5s: Collection[str]) -> dict[str, Object]:
+    def stat_many(self, md5s: Collection[str]) -> dict[str, Object]:
         """What is there of these objects, which share their first two digits: by a listing, else one by one.
 
         A listing is read no further than it costs less than to ask for each of them.
@@ -102,7 +102,7 @@ class Remote:
                 return found
         return found | {md5: item for key, md5 in keys.items() if (item := self.bucket.head(key))}
 
-    def is_right(self, md5: str, size: int, found: Object | None) -> bool:
+    def matches(self, md5: str, size: int, found: Object | None) -> bool:
         """Whether what is there is the object: by its ETag where that is the md5, else by its bytes, read again."""
         if found is None or found.size != size:
             return False
@@ -112,20 +112,20 @@ class Remote:
         except ObjectUnreadableError:
             return False
 
-    def prove(self, md5: str, size: int, found: Object | None) -> None:
+    def verify(self, md5: str, size: int, found: Object | None) -> None:
         """Hold what was found after writing against what was written.
 
         Raises:
             NotOnRemoteError: It is something else, or nothing.
         """
-        if not self.is_right(md5, size, found):
+        if not self.matches(md5, size, found):
             seen = f"{found.size:,} bytes with ETag {found.etag}" if found else "nothing"
             raise NotOnRemoteError(
                 f"{self.where(md5)}: expected {size:,} bytes with md5 {md5} after writing them, seen {seen}."
                 " Nothing was released. Check the server, then run the same command again."
             )
 
-    def without_keys(self) -> "Remote":
+    def without_credentials(self) -> "Remote":
         """The same place, for somebody who has keys of their own."""
         bucket = Bucket(self.bucket.name, endpoint=self.bucket.endpoint, region=self.bucket.region)
         return replace(self, bucket=bucket)

@@ -260,7 +260,7 @@ def test_debug_shows_the_stack_trace_before_the_message() -> None:
 def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with_1(workspace: Workspace) -> None:
     workspace.raw.add_days(*days(1, 1))
 
-    with workspace.lake.lease("validated/flights/flights"):
+    with workspace.lake.lock_table("validated/flights/flights"):
         locked = run(workspace.root, "validate", "flights", "--table", "flights")
     missing = run(workspace.root, "validate", "flights", "--table", "nope")
     misspelt = run(workspace.root, "validate", "flights", "--tabel", "flights")
@@ -271,7 +271,7 @@ def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with
 def test_who_asks_for_json_gets_the_error_as_the_last_line_of_standard_error_in_json(workspace: Workspace) -> None:
     workspace.raw.add_days(*days(1, 1))
 
-    with workspace.lake.lease("validated/flights/flights"):
+    with workspace.lake.lock_table("validated/flights/flights"):
         locked = run(workspace.root, "validate", "flights", "--table", "flights", "--json")
     missing = run(workspace.root, "plan", "nope", "--log-format", "json")
 
@@ -313,7 +313,7 @@ def test_a_plan_names_partitions_that_were_computed_by_a_run_that_died_before_it
     workspace.raw.add_days(*days(1, 1))
     lake, (stage, *_) = workspace.lake, graph.dataset_stages(workspace.dataset)
     compute = Executor(Settings(workspace=workspace.root, threads=1))
-    compute(plan_stage(stage, lake), lake, lambda _partition, entry: lake.remember(stage.table, entry))
+    compute(plan_stage(stage, lake), lake, lambda _partition, entry: lake.append_to_journal(stage.table, entry))
 
     planned = as_json(workspace, "plan", "flights")["stages"][0]
     lines = run(workspace.root, "plan", "flights").stdout

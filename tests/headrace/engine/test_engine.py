@@ -143,7 +143,7 @@ def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake
     run_all_stages(lake)
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
     recipe = stage_fingerprint(stage, lake.root)
-    own, inputs = lake.known(VALIDATED), {RAW: lake.manifest(RAW)}
+    own, inputs = lake.candidate_manifests(VALIDATED), {RAW: lake.manifest(RAW)}
 
     other = replace(
         recipe,

@@ -49,7 +49,7 @@ def record(lake: Lake, days: Sequence[str] = DAYS) -> None:
         plan = plan_stage(stage, lake)
         made = {item.partition: computed_entries(stage, item.partition, item.cache_key) for item in plan.stale}
         show(lake, plan.manifest(made))
-        outs.append(lake.out(plan.manifest(made), {}))
+        outs.append(lake.dvc_out(plan.manifest(made), {}))
     write_lock(lake.root, {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}})
 
 

@@ -126,7 +126,7 @@ def test_what_was_computed_and_not_shown_cannot_be_released(tmp_path: Path) -> N
     arrive(lake, {"2026-01-02": "de"})
     stage = stage_of(declared)
     plan = plan_stage(stage, lake)
-    Executor(Settings(workspace=lake.root))(plan, lake, lambda _day, entry: lake.remember(stage.table, entry))
+    Executor(Settings(workspace=lake.root))(plan, lake, lambda _day, entry: lake.append_to_journal(stage.table, entry))
 
     with pytest.raises(TablesBehindError, match=r"validated/tiny/sales: .* 1 that are not, 2026-01-02 first"):
         audit(declared, lake)
@@ -141,7 +141,7 @@ def test_a_table_of_rejected_rows_that_is_not_the_planned_one_cannot_be_released
     arrive(lake, {"2026-01-01": "ab", "2026-01-02": "bc"})
     run(lake, declared)
     audit(declared, lake)
-    lake.commit(lake.manifest(REJECTED).with_partitions({}))
+    lake.write_table(lake.manifest(REJECTED).with_partitions({}))
 
     with pytest.raises(TablesBehindError, match="rejected/tiny/sales"):
         audit(declared, lake)

@@ -224,7 +224,7 @@ def record_and_lose(trips: Trips) -> None:
     keys = f"access_key_id = {bucket.access_key}\nsecret_access_key = {bucket.secret_key}"
     remote = f"['remote \"storage\"']\nurl = s3://{bucket.name}/dvc\nendpointurl = {bucket.endpoint}\n{keys}\n"
     (root / ".dvc/config").write_text(f"[core]\nremote = storage\n{remote}")
-    write_pointer(root, trips.lake.out(trips.manifest, {}))
+    write_pointer(root, trips.lake.dvc_out(trips.manifest, {}))
     push_objects(trips.lake.cache, recorded_outs(root).values(), (), {})
     for folder in (".dvc/cache", ".headrace", f"data/{TABLE}"):
         shutil.rmtree(root / folder)

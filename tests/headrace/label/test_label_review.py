@@ -181,7 +181,7 @@ def test_every_release_leaves_out_the_rejected_answers_and_shows_why_without_a_n
     rejected = pl.read_parquet(other.root / "data/rejected/flights/delay_cause/*.parquet")
     assert rejected["reason"].str.contains("^rejected by [0-9a-f]{16} on .* UTC: wrong manual$").to_list() == [True] * 6
     assert other.lake.manifest(FLIGHT_LABELS).rows == 0
-    assert built.lake.recorded(FLIGHT_LABELS, "flights/1").rows == 2  # type: ignore[union-attr]
+    assert built.lake.recorded_manifest(FLIGHT_LABELS, "flights/1").rows == 2  # type: ignore[union-attr]
     assert not [path for path in (other.root / "data").rglob("*") if path.is_file() and b"Hopper" in path.read_bytes()]
     history = other.lake.scan(FLIGHT_ANNOTATIONS).collect()
     assert sorted(history["event"]) == ["created"] * 6 + ["rejected"] * 6

@@ -28,7 +28,7 @@ def lake(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     set_environment(monkeypatch, source, s3.port)
     git(tmp_path, "init", "--quiet")
     source.write(object_key(1), FIRST)
-    lake = Lake(tmp_path, Cache(tmp_path / ".dvc/cache", tmp_path, lent=remote))
+    lake = Lake(tmp_path, Cache(tmp_path / ".dvc/cache", tmp_path, remote_override=remote))
     ingest(create_dataset(), lake, Settings())
     for path in lake.cache.folder.glob("files/md5/*/*"):
         md5 = path.parent.name + path.name

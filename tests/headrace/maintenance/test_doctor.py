@@ -257,7 +257,9 @@ def directory_of(workspace: Workspace, table: str) -> str:
 def with_short_timeout(lake: Lake) -> Lake:
     """The same lake, with a short timeout for retries."""
     remote = lake.cache.remote
-    return replace(lake, cache=replace(lake.cache, lent=replace(remote, bucket=replace(remote.bucket, patience=0.2))))
+    return replace(
+        lake, cache=replace(lake.cache, remote_override=replace(remote, bucket=replace(remote.bucket, patience=0.2)))
+    )
 
 
 def broken(content: bytes, fault: str) -> bytes:

@@ -48,7 +48,9 @@ def test_objects_of_an_unreleased_run_are_deleted_from_cache_and_remote_and_ever
 ) -> None:
     left = abandon_run(twice)
     for md5 in left:
-        twice.lake.cache.remote.ensure(md5, twice.lake.cache.path(md5).stat().st_size, twice.lake.cache.path(md5))
+        twice.lake.cache.remote.put_if_missing(
+            md5, twice.lake.cache.path(md5).stat().st_size, twice.lake.cache.path(md5)
+        )
 
     garbage = collect_garbage(twice.lake, min_age_hours=0, remote=True, dry_run=False)
 
@@ -83,7 +85,9 @@ def test_the_command_deletes_and_prints_json(twice: Workspace) -> None:
 
 def test_young_objects_are_kept_on_both_sides(twice: Workspace) -> None:
     for md5 in abandon_run(twice):
-        twice.lake.cache.remote.ensure(md5, twice.lake.cache.path(md5).stat().st_size, twice.lake.cache.path(md5))
+        twice.lake.cache.remote.put_if_missing(
+            md5, twice.lake.cache.path(md5).stat().st_size, twice.lake.cache.path(md5)
+        )
 
     garbage = collect_garbage(twice.lake, remote=True, dry_run=False)
 
@@ -94,7 +98,7 @@ def test_it_fails_while_a_run_holds_a_table_and_deletes_nothing(twice: Workspace
     left = abandon_run(twice)
 
     for lease in (FEATURES, RAW, "release/flights", "sent/flights/delay_cause"):
-        with twice.lake.lease(lease), pytest.raises(TableLockedError, match=lease):
+        with twice.lake.lock_table(lease), pytest.raises(TableLockedError, match=lease):
             collect_garbage(twice.lake, min_age_hours=0, dry_run=False)
 
     assert all(exists(twice, md5) for md5 in left)
@@ -126,8 +130,8 @@ def test_tables_that_are_computed_but_not_released_are_kept(twice: Workspace) ->
 def test_objects_in_the_journal_of_a_killed_run_are_kept(twice: Workspace) -> None:
     lake = twice.lake
     entry = lake.manifest(FEATURES).partitions[DAY]
-    stored = lake.cache.add_bytes(b"computed, noted, and then killed")
-    lake.remember(FEATURES, type(entry)("its cache key", stored.md5, stored.size))
+    stored = lake.cache.put_bytes(b"computed, noted, and then killed")
+    lake.append_to_journal(FEATURES, type(entry)("its cache key", stored.md5, stored.size))
 
     collect_garbage(lake, min_age_hours=0, dry_run=False)
 
@@ -138,8 +142,8 @@ def test_objects_that_another_branch_or_a_stash_references_are_kept(twice: Works
     before = recorded_outs(twice.root)[f"data/{RAW}"]["md5"]
     clone = twice.clone("colleague")
     git(clone.root, "switch", "--quiet", "--create", "trial")
-    theirs = twice.lake.cache.add_bytes(b"of a branch").md5
-    ours = twice.lake.cache.add_bytes(b"of a stash").md5
+    theirs = twice.lake.cache.put_bytes(b"of a branch").md5
+    ours = twice.lake.cache.put_bytes(b"of a stash").md5
     pointer = "outs:\n- md5: {}\n  size: 11\n  hash: md5\n  path: flights\n"
     (clone.root / "data/raw/flights/flights.dvc").write_text(pointer.format(theirs))
     git(clone.root, "commit", "--quiet", "--all", "--message", "A trial")
@@ -170,7 +174,7 @@ def test_a_cache_outside_of_the_workspace_is_left_alone(twice: Workspace, tmp_pa
     (tmp_path / "shared").mkdir()
     with (twice.root / ".dvc/config.local").open("a") as config:
         config.write(f"[cache]\n    dir = {tmp_path / 'shared'}\n")
-    orphan = twice.lake.cache.add_bytes(b"somebody else's").md5
+    orphan = twice.lake.cache.put_bytes(b"somebody else's").md5
 
     with pytest.raises(UnresolvedReferencesError, match=r"other workspaces .*headrace gc --remote"):
         collect_garbage(twice.lake, min_age_hours=0, dry_run=False)
@@ -192,7 +196,7 @@ def test_objects_that_are_released_elsewhere_meanwhile_are_restored(
     released: list[str] = []
     for md5 in partition_md5s(other) - partition_md5s(twice):
         path = other.lake.cache.path(md5)
-        other.lake.cache.remote.ensure(md5, path.stat().st_size, path)
+        other.lake.cache.remote.put_if_missing(md5, path.stat().st_size, path)
         twice.lake.cache.fetch(md5)
 
     def slowly(bucket: Bucket, key: str) -> None:
@@ -223,9 +227,9 @@ def abandon_run(workspace: Workspace) -> set[str]:
     workspace.refresh()
     git(workspace.root, "checkout", "--quiet", ".")
     for table in workspace.lake.tables("flights"):
-        recorded = workspace.lake.recorded(table)
+        recorded = workspace.lake.recorded_manifest(table)
         assert recorded
-        workspace.lake.commit(recorded)
+        workspace.lake.write_table(recorded)
     return in_cache(workspace.lake.cache) - before
 
 
@@ -251,7 +255,7 @@ def check_pull(workspace: Workspace, tag: str) -> None:
     clone.dvc("pull", *(f"data/{table}" for table in workspace.lake.tables("flights")))
     assert check_integrity(clone.lake, deep=True).ok
     for table in workspace.lake.tables("flights"):
-        manifest = clone.lake.recorded(table)
+        manifest = clone.lake.recorded_manifest(table)
         assert manifest
         for name, entry in manifest.partitions.items():
             assert (clone.lake.folder(table) / f"{name}{manifest.suffix}").stat().st_size == entry.size

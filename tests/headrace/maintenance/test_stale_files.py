@@ -96,9 +96,9 @@ def test_temporary_files_are_removed_once_they_are_old_and_no_run_holds_a_table(
         path.write_bytes(b"half")
     for path in old:
         os.utime(path, (time.time() - 7200,) * 2)
-    lake.remember(FEATURES, lake.manifest(FEATURES).partitions[DAY])
+    lake.append_to_journal(FEATURES, lake.manifest(FEATURES).partitions[DAY])
 
-    with lake.lease(VALIDATED):
+    with lake.lock_table(VALIDATED):
         held = check_integrity(lake, repair=True)
     done = check_integrity(lake, repair=True)
 
@@ -110,7 +110,7 @@ def test_temporary_files_are_removed_once_they_are_old_and_no_run_holds_a_table(
 def test_the_journal_of_an_unfinished_run_stays(released: Workspace) -> None:
     lake = released.lake
     entry = lake.manifest(FEATURES).partitions[DAY]
-    lake.remember(FEATURES, type(entry)("another cache key", entry.md5, entry.size))
+    lake.append_to_journal(FEATURES, type(entry)("another cache key", entry.md5, entry.size))
 
     assert check_integrity(lake, repair=True).cleanups == []
 

@@ -227,7 +227,7 @@ def remote_only_lake(workspace: Workspace) -> Lake:
     """A lake whose raw days are on the remote alone."""
     shutil.rmtree(workspace.root / "data")
     shutil.rmtree(workspace.root / ".dvc/cache")
-    lake = Lake.at(workspace.root, passes_on=True)
+    lake = Lake.at(workspace.root, is_remote_only=True)
     RawPartitions(lake).add_days(*DAYS)
     return lake
 

@@ -159,7 +159,10 @@ def test_an_audit_refuses_tables_that_are_behind_their_inputs(built: Workspace) 
 
 
 def test_a_table_that_is_being_written_is_not_released(built: Workspace) -> None:
-    with built.lake.lease("raw/flights/weather"), pytest.raises(TableLockedError, match="raw/flights/weather is being"):
+    with (
+        built.lake.lock_table("raw/flights/weather"),
+        pytest.raises(TableLockedError, match="raw/flights/weather is being"),
+    ):
         create_release(built.dataset, built.lake)
 
     assert not git(built.root, "tag")

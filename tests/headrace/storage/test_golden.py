@@ -52,11 +52,11 @@ def test_another_size_of_row_groups_is_noticed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(parquet_encoding, "ROW_GROUP", parquet_encoding.ROW_GROUP // 2)
 
     with pytest.raises(WriterChangedError):
-        parquet.content(FRAME)
+        parquet.to_parquet_bytes(FRAME)
 
 
 def test_the_golden_bytes_are_computed_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    parquet.content(FRAME)
+    parquet.to_parquet_bytes(FRAME)
     monkeypatch.setattr(golden, "golden_hash", lambda: "other")
 
-    assert parquet.content(FRAME)
+    assert parquet.to_parquet_bytes(FRAME)

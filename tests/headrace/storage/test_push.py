@@ -27,11 +27,11 @@ class Table:
         self.relay = relay
         bucket = replace(server.new_bucket(), endpoint=f"http://127.0.0.1:{relay.port}", patience=0.2)
         self.remote = Remote(bucket, "dvc")
-        self.cache = Cache(folder, folder, lent=self.remote)
+        self.cache = Cache(folder, folder, remote_override=self.remote)
         contents = [bytes([number]) * SIZE for number in range(COUNT)]
-        self.files = [self.cache.add_bytes(content).md5 for content in contents]
+        self.files = [self.cache.put_bytes(content).md5 for content in contents]
         listed = directory_bytes({f"{number}": md5 for number, md5 in enumerate(self.files)})
-        self.list = self.cache.add_bytes(listed, suffix=".dir").md5
+        self.list = self.cache.put_bytes(listed, suffix=".dir").md5
 
     def push(self) -> PushResult:
         """Run what is tested."""

@@ -72,7 +72,7 @@ def test_a_run_that_dies_midway_is_finished_by_the_next_with_the_same_bytes(lake
 
 
 def test_two_runs_of_one_table_at_once_are_refused_with_the_holder(lake: Lake) -> None:
-    with lake.lease(VALIDATED), pytest.raises(TableLockedError, match=r"validated/tiny/sales .*process \d+"):
+    with lake.lock_table(VALIDATED), pytest.raises(TableLockedError, match=r"validated/tiny/sales .*process \d+"):
         run_all_stages(lake)
 
 
@@ -116,16 +116,16 @@ def test_a_lost_object_that_no_release_records_is_computed_again(lake: Lake) -> 
 
 def test_what_is_recorded_of_a_table_stands_until_it_changes_also_where_its_list_was_lost(lake: Lake) -> None:
     run_all_stages(lake)
-    first = lake.out(lake.manifest(TOTALS), {})
+    first = lake.dvc_out(lake.manifest(TOTALS), {})
     recorded = {first["path"]: {**first, "path": "totals"}}
 
-    assert lake.out(lake.manifest(TOTALS), recorded) == first
+    assert lake.dvc_out(lake.manifest(TOTALS), recorded) == first
     lake.cache.path(first["md5"]).unlink()
-    assert lake.out(lake.manifest(TOTALS), recorded) == first
+    assert lake.dvc_out(lake.manifest(TOTALS), recorded) == first
     assert lake.cache.has(first["md5"])
     write_raw_partitions(lake, raw_days(6))
     run_all_stages(lake)
-    assert lake.out(lake.manifest(TOTALS), recorded)["nfiles"] == first["nfiles"] + 1
+    assert lake.dvc_out(lake.manifest(TOTALS), recorded)["nfiles"] == first["nfiles"] + 1
 
 
 def test_a_file_that_is_damaged_or_missing_in_the_workspace_is_put_back_though_nothing_is_new(lake: Lake) -> None:

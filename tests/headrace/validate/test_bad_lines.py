@@ -100,11 +100,11 @@ def test_an_object_whose_bytes_are_lost_is_written_again(s3: S3, tmp_path: Path)
     path, bucket = tmp_path / "object", replace(s3.new_bucket(), patience=0.2)
     path.write_bytes(CONTENT)
     md5, remote = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest(), Remote(bucket, "dvc")
-    remote.ensure(md5, len(CONTENT), path)
+    remote.put_if_missing(md5, len(CONTENT), path)
     (s3.folder / bucket.name / remote.key(md5)).unlink()
     assert bucket.head(remote.key(md5)), "the server still lists it"
 
-    assert remote.ensure(md5, len(CONTENT), path) == len(CONTENT)
+    assert remote.put_if_missing(md5, len(CONTENT), path) == len(CONTENT)
 
     remote.download(md5, tmp_path / "got")
     assert (tmp_path / "got").read_bytes() == CONTENT
