@@ -125,10 +125,10 @@ def write_table(number: int, size: int) -> None:
 
     lake, entries = Lake.at(Path.cwd()), {}
     for name in range(number):
-        stored = lake.cache.put_bytes(os.urandom(size))
+        stored = lake.cache.add_bytes(os.urandom(size))
         entries[f"{name:06}"] = PartitionEntry(stored.md5, stored.md5, stored.size)
     manifest = Manifest(TABLE, ".bin", partitions=entries)
-    lake.write_table(manifest)
+    lake.checkout(manifest)
     write_pointer(lake.root, lake.dvc_out(manifest, {}))
 
 
@@ -141,9 +141,9 @@ def append_partition(number: int) -> None:
 
     lake = Lake.at(Path.cwd())
     before, recorded = lake.manifest(TABLE), recorded_outs(lake.root)
-    stored = lake.cache.put_bytes(os.urandom(PARTITION_BYTES))
+    stored = lake.cache.add_bytes(os.urandom(PARTITION_BYTES))
     after = before.plus({f"{number:06}": PartitionEntry(stored.md5, stored.md5, stored.size)})
-    lake.write_table(after)
+    lake.checkout(after)
     out = lake.dvc_out(after, recorded)
     push_objects(lake.cache, [out], recorded.values(), {})
     write_pointer(lake.root, out)

@@ -185,8 +185,8 @@ def query_headrace(case: Case, folder: Path) -> Any:  # noqa: ANN401  an Arrow t
     (folder / "feature_repo/feature_store.yaml").write_text(switched)
     lake, declared = Lake.at(folder), []
     for name, rows in feature_tables(case).items():
-        stored = lake.cache.put(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
-        lake.write_table(
+        stored = lake.cache.add(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
+        lake.checkout(
             Manifest(
                 f"features/cases/{name}", partitions={"all": PartitionEntry("", stored.md5, stored.size, rows.height)}
             )

@@ -118,9 +118,9 @@ def write_table(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: 
     entries = {}
     for (day,), part in rows.group_by(pl.col("event_time").dt.date().cast(pl.String)):
         ordered = parquet.canonical(part, [key, "event_time"])
-        stored = lake.cache.put(partial(parquet.write, ordered))
+        stored = lake.cache.add(partial(parquet.write, ordered))
         entries[str(day)] = PartitionEntry(stored.md5, stored.md5, stored.size, part.height)
-    lake.write_table(Manifest(f"features/bench/{name}", partitions=entries))
+    lake.checkout(Manifest(f"features/bench/{name}", partitions=entries))
 
 
 def create_dataset(folder: Path) -> Any:  # noqa: ANN401

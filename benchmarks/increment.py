@@ -199,8 +199,8 @@ def create_history(root: Path) -> None:
             else:
                 entries[item.partition] = _simulated_entry(lake, stage.table, item, model)
         for table in stage.companion_tables:
-            lake.write_table(replace(made.manifest({}), table=table))
-        lake.write_table(made.manifest(entries))
+            lake.checkout(replace(made.manifest({}), table=table))
+        lake.checkout(made.manifest(entries))
     bucket = root.parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
 
     def onto_disk(*_: object) -> PushResult:
@@ -217,7 +217,7 @@ def _simulated_entry(lake: "Lake", table: str, item: "StalePartition", model: "P
 
     from headrace.storage.partition_names import partition_interval  # noqa: PLC0415
 
-    stored = lake.cache.put_bytes(f"{table} {item.partition}".encode().ljust(model.size))
+    stored = lake.cache.add_bytes(f"{table} {item.partition}".encode().ljust(model.size))
     facts = dict(model.metadata)
     if "keys" in facts:
         facts["keys"] = [item.partition + str(end)[10:] for end in facts["keys"]]

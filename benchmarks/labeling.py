@@ -133,11 +133,11 @@ def create_workspace(root: Path, size: int) -> Lake:
             pl.lit(began + timedelta(days=day)).cast(pl.Datetime("us", "UTC")).alias("event_time"),
             pl.lit("all").alias("selection_reason"),
         )
-        stored = lake.cache.put(partial(parquet.write, frame))
+        stored = lake.cache.add(partial(parquet.write, frame))
         entries[f"{began + timedelta(days=day):%Y-%m-%d}"] = PartitionEntry(
             stored.md5, stored.md5, stored.size, frame.height
         )
-    lake.write_table(Manifest("validated/rides/rides", partitions=entries))
+    lake.checkout(Manifest("validated/rides/rides", partitions=entries))
     return lake
 
 

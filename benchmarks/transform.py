@@ -128,9 +128,9 @@ def prepare(size: str) -> None:
     copies, years = map(int, size.split())
     entries = dict(lake.manifest(RAW).partitions)
     for day in days(DAYS * years)[len(entries) :]:
-        stored = lake.cache.put_bytes(compress(flights(day, copies=copies)))
+        stored = lake.cache.add_bytes(compress(flights(day, copies=copies)))
         entries[str(day)] = PartitionEntry(stored.md5, stored.md5, stored.size)
-    lake.write_table(Manifest(RAW, ".csv.gz", partitions=entries))
+    lake.checkout(Manifest(RAW, ".csv.gz", partitions=entries))
 
 
 def run(place: str) -> None:

@@ -143,7 +143,7 @@ def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition) -> Pa
 def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str) -> PartitionEntry:
     """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file."""
     encoded = parquet.encode_partition(ordered)
-    stored = cache.put_bytes(memoryview(encoded.content), keep_local=False)
+    stored = cache.add_bytes(memoryview(encoded.content), keep_local=False)
     start, end = partition_interval(partition)
     return PartitionEntry(
         cache_key,
@@ -161,7 +161,7 @@ def _write_rejected_rows(lake: Lake, outcome: PartitionOutput, partition: str) -
     """Where the rows lie that show why a partition is refused."""
     table, rows = next(iter(outcome.companions.items()))
     if lake.cache.is_remote_only:
-        return lake.cache.where(lake.cache.put(lambda path: parquet.write(rows, path)).md5)
+        return lake.cache.where(lake.cache.add(lambda path: parquet.write(rows, path)).md5)
     path = lake.root / ".headrace" / "refused" / table / f"{partition}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     with failpoints.failpoint("evidence of a refused partition", lambda: path.write_bytes(b"half")):

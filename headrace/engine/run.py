@@ -126,5 +126,5 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
 def _write_tables(done: Plan, lake: Lake) -> None:
     """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
     for manifest in done.kept_manifests().values():
-        lake.write_table(manifest)
+        lake.checkout(manifest)
     lake.clear_journal(done.stage.table)

@@ -178,7 +178,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
     manifest = Manifest(table, _suffix(source), libraries=listing.libraries, partitions=reused | read)
-    run.lake.write_table(manifest)
+    run.lake.checkout(manifest)
     run.lake.clear_journal(table)
 
     new = manifest.md5s

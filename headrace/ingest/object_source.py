@@ -124,7 +124,7 @@ class ObjectListing:
             return downloads[0].digests
 
         try:
-            stored = self.lake.cache.put_hashed(receive)
+            stored = self.lake.cache.add_hashed(receive)
         except ObjectChangedError:
             if not retry:
                 raise

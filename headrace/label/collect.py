@@ -62,7 +62,7 @@ def collect_annotations(
         log = AnnotationLogWriter(before, lake, keys)
         log.rewrite_without_field_ids()
         synced = sync_annotations(log, reader, allow_empty=allow_empty)
-        lake.write_table(synced.manifest)
+        lake.checkout(synced.manifest)
     stage = run_label_stage(dataset, labeling, lake)
     return CollectResult(
         events=synced.events,

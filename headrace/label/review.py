@@ -102,7 +102,7 @@ def review_annotations(
         log = AnnotationLogWriter(before, lake, {name: history.schema[name] for name in labeling.keys})
         log.append(decision.new_events(history, reviewer, datetime.now(UTC)))
         log.flush()
-        lake.write_table(log.manifest)
+        lake.checkout(log.manifest)
         stage = run_label_stage(dataset, labeling, lake)
     return ReviewResult(
         decision=decision.decision,

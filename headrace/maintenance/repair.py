@@ -145,9 +145,9 @@ def _add_if_intact(cache: Cache, damage: ObjectDamage, write: WriteCopy) -> bool
         if not temporary.exists() or Digests.of_file(temporary).mismatch(damage.md5, damage.sha256):
             return False
         if damage.md5.endswith(".dir"):
-            cache.put_bytes(temporary.read_bytes(), suffix=".dir")
+            cache.add_bytes(temporary.read_bytes(), suffix=".dir")
         else:
-            cache.put(lambda path: _move(temporary, path))
+            cache.add(lambda path: _move(temporary, path))
         return True
     finally:
         temporary.unlink(missing_ok=True)

@@ -159,7 +159,7 @@ def _show_all(dataset: Dataset, lake: Lake) -> None:
     """Write missing manifests, also in place of those of format 1: `dvc.lock` records every table of a stage."""
     for table in _tables(dataset, lake):
         if not (lake.folder(table) / HEAD_FILE).exists():
-            lake.write_table(lake.manifest(table))
+            lake.checkout(lake.manifest(table))
 
 
 def _tables(dataset: Dataset, lake: Lake) -> list[str]:

@@ -185,7 +185,7 @@ class Lake:
             raise MissingObjectError(f"{table} has no partition: `headrace run {table.split('/')[1]}` makes them.")
         return pl.scan_parquet(paths)
 
-    def write_table(self, manifest: Manifest) -> None:
+    def checkout(self, manifest: Manifest) -> None:
         """Make the workspace show `manifest`: new files first, then the manifest, then what is gone goes.
 
         A crash leaves the old manifest or the new one; files it does not name are not read and go next time.
@@ -227,7 +227,7 @@ class Lake:
 
     def _keep_chunk(self, chunk: Chunk) -> None:
         if not self.cache.has(chunk.reference.md5, chunk.reference.size):
-            self.cache.put_bytes(chunk.content)
+            self.cache.add_bytes(chunk.content)
 
     def _with_schemas(self, manifest: Manifest) -> Manifest:
         """`manifest` with the schemas of its new partitions, each read from one of their files."""
@@ -261,12 +261,12 @@ class Lake:
         path, files = f"data/{manifest.table}", manifest.to_files()
         for chunk in files.chunks:
             self._keep_chunk(chunk)
-        own = self.cache.put_bytes(files.head).md5
+        own = self.cache.add_bytes(files.head).md5
         had = recorded.get(path)
         if had and self.cache.has(had["md5"]) and read_directory(self.cache, had["md5"]).get(HEAD_FILE) == own:
             return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
         listed = {**manifest.files, **files.md5s}
-        folder = self.cache.put_bytes(directory_bytes(listed), suffix=".dir")
+        folder = self.cache.add_bytes(directory_bytes(listed), suffix=".dir")
         size = files.size + sum(manifest.sizes.values())
         return {"path": path, "hash": "md5", "md5": folder.md5, "size": size, "nfiles": len(listed)}
 

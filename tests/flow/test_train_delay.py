@@ -76,9 +76,9 @@ def write_table(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys:
     entries = {}
     for name, rows in parts.items():
         ordered = parquet.canonical(rows, keys)
-        stored = lake.cache.put(lambda path, ordered=ordered: parquet.write(ordered, path))  # type: ignore[misc]
+        stored = lake.cache.add(lambda path, ordered=ordered: parquet.write(ordered, path))  # type: ignore[misc]
         entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
-    lake.write_table(Manifest(table, partitions=entries))
+    lake.checkout(Manifest(table, partitions=entries))
 
 
 def write_inputs(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str, list[Path]]:

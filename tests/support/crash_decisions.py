@@ -81,7 +81,7 @@ class ReviewScenario:
         log = AnnotationLogWriter(Manifest(ANNOTATIONS), lake, KEY_COLUMNS)
         log.append(_annotation(number, day) for number, day in enumerate((0, 0, 1)))
         log.flush()
-        lake.write_table(log.manifest)
+        lake.checkout(log.manifest)
         values: tuple[DecisionValue, ...] = ("accepted", "rejected")
         for value in values if self.template.decision == "accepted" else values[:1]:
             self.template.review_all(value)

@@ -29,7 +29,7 @@ class WrittenTable:
 
     def run(self) -> None:
         """Write the new table."""
-        self.lake.write_table(Manifest(TABLE, partitions={name: entry(self.lake, name) for name in NEW}))
+        self.lake.checkout(Manifest(TABLE, partitions={name: entry(self.lake, name) for name in NEW}))
 
     def read_visible_state(self) -> State:
         """The entries of the manifest, read from the table's folder alone: an empty cache has no chunk of it."""
@@ -53,7 +53,7 @@ class WrittenTables:
     def prepare(self) -> None:
         """Write the old table."""
         lake = Lake(self.folder / "old", Cache(self.folder / "old/.dvc/cache", self.folder / "old"))
-        lake.write_table(Manifest(TABLE, partitions={name: entry(lake, name) for name in OLD}))
+        lake.checkout(Manifest(TABLE, partitions={name: entry(lake, name) for name in OLD}))
 
     def new_case(self, name: str) -> WrittenTable:
         """A copy of the old table."""

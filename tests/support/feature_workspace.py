@@ -117,12 +117,12 @@ def write_table(lake: Lake, table: FeatureTable, rows: Sequence[Mapping[str, Any
     frame = pl.DataFrame(full, schema=schema)
     days = frame.group_by(pl.col(EVENT_TIME).dt.date().cast(pl.String))
     entries = {str(day): _entry(lake, table, part) for (day,), part in days}
-    lake.write_table(Manifest(f"features/{DATASET.name}/{table.name}", partitions=entries))
+    lake.checkout(Manifest(f"features/{DATASET.name}/{table.name}", partitions=entries))
 
 
 def _entry(lake: Lake, table: FeatureTable, rows: pl.DataFrame) -> PartitionEntry:
     ordered = parquet.canonical(rows, [*table.keys, EVENT_TIME])
-    stored = lake.cache.put(lambda path: parquet.write(ordered, path))
+    stored = lake.cache.add(lambda path: parquet.write(ordered, path))
     return PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
 
 
@@ -131,7 +131,7 @@ def add_second_dataset(lake: Lake) -> Dataset:
     tables = tuple(replace(table, name=f"other_{table.name}") for table in DATASET.features)
     for table in DATASET.features:
         made = lake.manifest(f"features/{DATASET.name}/{table.name}")
-        lake.write_table(replace(made, table=f"features/other/other_{table.name}"))
+        lake.checkout(replace(made, table=f"features/other/other_{table.name}"))
     return replace(DATASET, name="other", service="other_service", features=tables)
 
 

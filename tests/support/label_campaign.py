@@ -112,10 +112,10 @@ class Campaign(LabelingCampaign):
                 {"started_at": [start] * cars, "car": numbers, "late_min": [90] * cars},
                 schema={"started_at": pl.Datetime("us", "UTC"), "car": pl.Int32, "late_min": pl.Int64},
             )
-            stored = self.lake.cache.put(partial(parquet.write, frame))
+            stored = self.lake.cache.add(partial(parquet.write, frame))
             entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, cars)
             car += cars
-        self.lake.write_table(Manifest("validated/rides/rides", partitions=entries))
+        self.lake.checkout(Manifest("validated/rides/rides", partitions=entries))
 
     def progress(self) -> tuple[int, int]:
         """Finished tasks, of all."""

@@ -80,9 +80,9 @@ def write_raw_partitions(lake: Lake, contents: Mapping[str, str], *, drop: tuple
     """Write raw partitions of lines `at,shop,amount`, and delete those in `drop`."""
     entries = {name: entry for name, entry in lake.manifest(RAW).partitions.items() if name not in drop}
     for name, text in contents.items():
-        stored = lake.cache.put(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
+        stored = lake.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
         entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size)
-    lake.write_table(Manifest(RAW, ".csv", partitions=entries))
+    lake.checkout(Manifest(RAW, ".csv", partitions=entries))
 
 
 def raw_day(number: int, amount: int = 1) -> str:

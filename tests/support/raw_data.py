@@ -44,17 +44,17 @@ class RawPartitions:
         """Delete the object of a day."""
         manifest = self.lake.manifest(FLIGHTS)
         left = {name: entry for name, entry in manifest.partitions.items() if name != day}
-        self.lake.write_table(manifest.with_partitions(left))
+        self.lake.checkout(manifest.with_partitions(left))
 
     def _add(self, table: str, suffix: str, contents: Mapping[str, bytes]) -> None:
         entries = {}
         for name, content in contents.items():
-            stored = self.lake.cache.put(partial(Path.write_bytes, data=content))
+            stored = self.lake.cache.add(partial(Path.write_bytes, data=content))
             entries[name] = PartitionEntry(
                 stored.md5, stored.md5, stored.size, objects=(SourceObject("", f"{table}/{name}", ""),)
             )
         had = self.lake.manifest(table).partitions
-        self.lake.write_table(Manifest(table, suffix, partitions={**had, **entries}))
+        self.lake.checkout(Manifest(table, suffix, partitions={**had, **entries}))
 
 
 def days(first: int, last: int) -> list[str]:

@@ -106,7 +106,7 @@ def write_annotations(lake: Lake, answers: Mapping[str, tuple[str, ...]]) -> Non
         day: create_entry(lake, _answers(number, day, choices), facts | {"answers": len(choices)})
         for number, (day, choices) in enumerate(answers.items())
     }
-    lake.write_table(Manifest("annotations/flights/delay_cause", partitions=entries))
+    lake.checkout(Manifest("annotations/flights/delay_cause", partitions=entries))
 
 
 def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
@@ -139,5 +139,5 @@ def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
 
 
 def create_entry(lake: Lake, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> PartitionEntry:
-    stored = lake.cache.put(partial(parquet.write, frame))
+    stored = lake.cache.add(partial(parquet.write, frame))
     return PartitionEntry(stored.md5, stored.md5, stored.size, frame.height, metadata=facts or {})

@@ -74,16 +74,16 @@ class Cache:
         """Where the object `md5` lies, or would lie."""
         return self.folder / object_key(md5)
 
-    def put(self, write: Callable[[Path], object]) -> StoredObject:
+    def add(self, write: Callable[[Path], object]) -> StoredObject:
         """Keep what `write` writes to the path it is given. Whole or absent, and safe to repeat."""
 
         def write_and_hash(path: Path) -> Digests:
             write(path)
             return Digests.of_file(path)
 
-        return self.put_hashed(write_and_hash)
+        return self.add_hashed(write_and_hash)
 
-    def put_hashed(self, write: Callable[[Path], Digests]) -> StoredObject:
+    def add_hashed(self, write: Callable[[Path], Digests]) -> StoredObject:
         """The same, where `write` returns the hashes of what it wrote: the bytes need not be read again."""
         with self._temporary() as temporary:
             digests = write(temporary)
@@ -94,7 +94,7 @@ class Cache:
             return StoredObject(digests.md5, size, digests.sha256)
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
-    def put_bytes(self, content: bytes | memoryview, *, suffix: str = "", keep_local: bool = True) -> StoredObject:
+    def add_bytes(self, content: bytes | memoryview, *, suffix: str = "", keep_local: bool = True) -> StoredObject:
         """Keep `content`; `suffix` is `.dir` for a folder's list.
 
         What need not stay here goes to the remote, if that is where partitions are passed on to.

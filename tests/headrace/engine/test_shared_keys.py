@@ -141,7 +141,7 @@ def test_a_table_of_rejected_rows_that_is_not_the_planned_one_cannot_be_released
     arrive(lake, {"2026-01-01": "ab", "2026-01-02": "bc"})
     run(lake, declared)
     audit(declared, lake)
-    lake.write_table(lake.manifest(REJECTED).with_partitions({}))
+    lake.checkout(lake.manifest(REJECTED).with_partitions({}))
 
     with pytest.raises(TablesBehindError, match="rejected/tiny/sales"):
         audit(declared, lake)

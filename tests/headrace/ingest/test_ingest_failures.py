@@ -149,7 +149,7 @@ def test_a_crash_before_the_manifest_leaves_the_old_table_and_the_next_run_reads
         raise RuntimeError("crash")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "write_table", crash)
+        patch.setattr(Lake, "checkout", crash)
         with pytest.raises(RuntimeError, match="crash"):
             trips.ingest()
     assert list(trips.manifest.partitions) == ["2026-01-01"]

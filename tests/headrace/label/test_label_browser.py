@@ -108,8 +108,8 @@ class LabelingPage:
 
 def write_one_partition(lake: Lake, table: str, frame: pl.DataFrame) -> None:
     """Have a table of one partition."""
-    stored = lake.cache.put(partial(parquet.write, frame))
-    lake.write_table(
+    stored = lake.cache.add(partial(parquet.write, frame))
+    lake.checkout(
         Manifest(table, partitions={"2013-01-10": PartitionEntry(stored.md5, stored.md5, stored.size, frame.height)})
     )
 

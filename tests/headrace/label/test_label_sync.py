@@ -75,10 +75,10 @@ def test_a_history_that_0_1_collected_is_continued(
     entries = {}
     for day, entry in manifest.partitions.items():
         rows = campaign.lake.scan(ANNOTATIONS, [day]).collect()
-        stored = campaign.lake.cache.put_bytes(memoryview(parquet.to_parquet_bytes(rows)))  # without field ids
+        stored = campaign.lake.cache.add_bytes(memoryview(parquet.to_parquet_bytes(rows)))  # without field ids
         metadata = {old_names.get(name, name): value for name, value in entry.metadata.items()}
         entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height, metadata=metadata)
-    campaign.lake.write_table(manifest.with_partitions(entries))
+    campaign.lake.checkout(manifest.with_partitions(entries))
     before = campaign.rows(ANNOTATIONS)
     bob.submit(tasks["ride-3"], "carrier")
 

@@ -27,7 +27,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def write_rejected_rows(lake: Lake, rows: pl.DataFrame) -> Manifest:
     """A table of rejected rows with one partition."""
-    stored = lake.cache.put_bytes(memoryview(parquet.to_parquet_bytes(rows)))
+    stored = lake.cache.add_bytes(memoryview(parquet.to_parquet_bytes(rows)))
     return Manifest(REJECTED, partitions={DAY: PartitionEntry("key", stored.md5, stored.size, rows.height)})
 
 

@@ -130,7 +130,7 @@ def test_tables_that_are_computed_but_not_released_are_kept(twice: Workspace) ->
 def test_objects_in_the_journal_of_a_killed_run_are_kept(twice: Workspace) -> None:
     lake = twice.lake
     entry = lake.manifest(FEATURES).partitions[DAY]
-    stored = lake.cache.put_bytes(b"computed, noted, and then killed")
+    stored = lake.cache.add_bytes(b"computed, noted, and then killed")
     lake.append_to_journal(FEATURES, type(entry)("its cache key", stored.md5, stored.size))
 
     collect_garbage(lake, min_age_hours=0, dry_run=False)
@@ -142,8 +142,8 @@ def test_objects_that_another_branch_or_a_stash_references_are_kept(twice: Works
     before = recorded_outs(twice.root)[f"data/{RAW}"]["md5"]
     clone = twice.clone("colleague")
     git(clone.root, "switch", "--quiet", "--create", "trial")
-    theirs = twice.lake.cache.put_bytes(b"of a branch").md5
-    ours = twice.lake.cache.put_bytes(b"of a stash").md5
+    theirs = twice.lake.cache.add_bytes(b"of a branch").md5
+    ours = twice.lake.cache.add_bytes(b"of a stash").md5
     pointer = "outs:\n- md5: {}\n  size: 11\n  hash: md5\n  path: flights\n"
     (clone.root / "data/raw/flights/flights.dvc").write_text(pointer.format(theirs))
     git(clone.root, "commit", "--quiet", "--all", "--message", "A trial")
@@ -174,7 +174,7 @@ def test_a_cache_outside_of_the_workspace_is_left_alone(twice: Workspace, tmp_pa
     (tmp_path / "shared").mkdir()
     with (twice.root / ".dvc/config.local").open("a") as config:
         config.write(f"[cache]\n    dir = {tmp_path / 'shared'}\n")
-    orphan = twice.lake.cache.put_bytes(b"somebody else's").md5
+    orphan = twice.lake.cache.add_bytes(b"somebody else's").md5
 
     with pytest.raises(UnresolvedReferencesError, match=r"other workspaces .*headrace gc --remote"):
         collect_garbage(twice.lake, min_age_hours=0, dry_run=False)
@@ -229,7 +229,7 @@ def abandon_run(workspace: Workspace) -> set[str]:
     for table in workspace.lake.tables("flights"):
         recorded = workspace.lake.recorded_manifest(table)
         assert recorded
-        workspace.lake.write_table(recorded)
+        workspace.lake.checkout(recorded)
     return in_cache(workspace.lake.cache) - before
 
 

@@ -166,7 +166,7 @@ def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(
 
 def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_time(lake: Lake) -> None:
     table = lake.manifest("features/little/aircraft_history")
-    lake.write_table(table.with_partitions({"2013-01-08": table.partitions["2013-01-09"]}))
+    lake.checkout(table.with_partitions({"2013-01-08": table.partitions["2013-01-09"]}))
 
     with pytest.raises(MisplacedRowError, match=r"aircraft_history 2013-01-08: expected event times of that UTC day"):
         publish_release(lake)
@@ -243,11 +243,9 @@ def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_s
         NameConflictError, match=r"other names a feature table or service origin_weather, and so does lit"
     ):
         refuse_same_names([DATASET, other])
-    lake.write_table(replace(lake.manifest("features/little/origin_weather"), table="features/other/origin_weather"))
-    lake.write_table(
-        replace(lake.manifest("features/little/aircraft_history"), table="features/other/aircraft_history")
-    )
-    lake.write_table(replace(lake.manifest("features/little/route_traffic"), table="features/other/route_traffic"))
+    lake.checkout(replace(lake.manifest("features/little/origin_weather"), table="features/other/origin_weather"))
+    lake.checkout(replace(lake.manifest("features/little/aircraft_history"), table="features/other/aircraft_history"))
+    lake.checkout(replace(lake.manifest("features/little/route_traffic"), table="features/other/route_traffic"))
     with pytest.raises(NameConflictError, match=r"other_origin_weather"):
         publish_release(lake, dataset=other)
 

@@ -130,9 +130,9 @@ def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_col
     lake: Lake, store: FeatureStore
 ) -> None:
     table = lake.manifest("features/little/origin_weather")
-    stored = lake.cache.put(lambda path: pl.DataFrame({"origin": ["EWR"]}).write_parquet(path))
+    stored = lake.cache.add(lambda path: pl.DataFrame({"origin": ["EWR"]}).write_parquet(path))
     day = table.partitions["2013-01-09"]
-    lake.write_table(table.with_partitions({"2013-01-09": replace(day, md5=stored.md5, size=stored.size)}))
+    lake.checkout(table.with_partitions({"2013-01-09": replace(day, md5=stored.md5, size=stored.size)}))
 
     with pytest.raises(
         UnreadablePartitionError, match=r"origin_weather 2013-01-09: expected the columns origin, event"
@@ -142,7 +142,7 @@ def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_col
 
 def test_a_table_of_one_partition_is_read_for_any_time(lake: Lake, store: FeatureStore) -> None:
     table = lake.manifest("features/little/origin_weather")
-    lake.write_table(table.with_partitions({UNPARTITIONED: table.partitions["2013-01-09"]}))
+    lake.checkout(table.with_partitions({UNPARTITIONED: table.partitions["2013-01-09"]}))
 
     assert retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:sky").to_polars()[
         "sky"
@@ -153,8 +153,8 @@ def test_a_feature_comes_in_its_declared_type_whatever_the_file_holds(lake: Lake
     table = lake.manifest("features/little/origin_weather")
     day = table.partitions["2013-01-09"]
     rows = pl.read_parquet(lake.cache.path(day.md5)).with_columns(gusts=pl.lit(3, pl.Int32))
-    stored = lake.cache.put(rows.write_parquet)
-    lake.write_table(table.with_partitions({"2013-01-09": replace(day, md5=stored.md5, size=stored.size)}))
+    stored = lake.cache.add(rows.write_parquet)
+    lake.checkout(table.with_partitions({"2013-01-09": replace(day, md5=stored.md5, size=stored.size)}))
 
     assert (
         retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:gusts").to_polars().schema["gusts"]

@@ -43,20 +43,20 @@ def test_the_two_contents_differ_in_sha256_alone() -> None:
 
 
 def test_the_cache_refuses_a_second_content_under_the_name_of_the_first(cache: Cache) -> None:
-    cache.put_bytes(FIRST)
+    cache.add_bytes(FIRST)
 
     with pytest.raises(HashCollisionError, match=rf"{MD5[2:]}: expected the bytes with sha256 .* the same md5.*forged"):
-        cache.put_bytes(SECOND)
+        cache.add_bytes(SECOND)
     with pytest.raises(HashCollisionError):
-        cache.put(lambda path: path.write_bytes(SECOND))
+        cache.add(lambda path: path.write_bytes(SECOND))
 
     assert cache.path(MD5).read_bytes() == FIRST
-    assert cache.put_bytes(FIRST).md5 == MD5
+    assert cache.add_bytes(FIRST).md5 == MD5
 
 
 ADD: list[Callable[[Cache], object]] = [
-    lambda cache: cache.put_bytes(FIRST),
-    lambda cache: cache.put(lambda path: path.write_bytes(FIRST)),
+    lambda cache: cache.add_bytes(FIRST),
+    lambda cache: cache.add(lambda path: path.write_bytes(FIRST)),
 ]
 
 
@@ -64,7 +64,7 @@ ADD: list[Callable[[Cache], object]] = [
 def test_a_damaged_object_is_replaced_when_the_right_bytes_are_added(
     cache: Cache, add: Callable[[Cache], object]
 ) -> None:
-    path = cache.path(cache.put_bytes(FIRST).md5)
+    path = cache.path(cache.add_bytes(FIRST).md5)
     path.chmod(0o644)
     path.write_bytes(b"x" * len(FIRST))
 
@@ -84,9 +84,9 @@ def test_what_is_fetched_is_compared_with_the_sha256_of_its_manifest(tmp_path: P
 
 def test_a_stage_computes_nothing_from_a_raw_object_that_was_exchanged(tmp_path: Path, remote: Remote) -> None:
     lake = Lake(tmp_path, Cache(tmp_path / "cache", tmp_path, remote_override=remote))
-    stored = lake.cache.put_bytes(FIRST)
+    stored = lake.cache.add_bytes(FIRST)
     entry = PartitionEntry("key", stored.md5, stored.size, sha256=stored.sha256)
-    lake.write_table(Manifest(RAW, ".csv", partitions={"2026-01-01": entry}))
+    lake.checkout(Manifest(RAW, ".csv", partitions={"2026-01-01": entry}))
     lake.cache.path(MD5).unlink()
 
     with pytest.raises(MissingObjectError, match=f"and sha256 {SHA256}, found sha256"):

@@ -367,7 +367,7 @@ def lake(tmp_path: Path) -> Lake:
     """A table of three months whose files are there."""
     lake = Lake(tmp_path, Cache(tmp_path / "cache", tmp_path))
     names = ["2013-01-01", "2013-02-01", "2013-03-01"]
-    lake.write_table(Manifest(TABLE, partitions={name: stored_day(lake, name) for name in names}))
+    lake.checkout(Manifest(TABLE, partitions={name: stored_day(lake, name) for name in names}))
     return lake
 
 
@@ -389,7 +389,7 @@ def test_an_unchanged_chunk_is_the_same_file_after_a_new_day(lake: Lake) -> None
     folder = lake.folder(TABLE) / FOLDER
     before = {path.name: path.stat().st_ino for path in folder.iterdir()}
 
-    lake.write_table(lake.manifest(TABLE).plus({"2013-03-02": stored_day(lake, "2013-03-02")}))
+    lake.checkout(lake.manifest(TABLE).plus({"2013-03-02": stored_day(lake, "2013-03-02")}))
 
     after = {path.name: path.stat().st_ino for path in folder.iterdir()}
     assert len(before.items() & after.items()) == 2
@@ -415,7 +415,7 @@ def test_a_chunk_that_is_damaged_is_named_with_the_next_command(lake: Lake) -> N
 
 def test_a_reader_of_an_old_head_finds_the_chunks_that_it_names(lake: Lake) -> None:
     old = lake.manifest(TABLE)
-    lake.write_table(old.plus({"2013-03-02": stored_day(lake, "2013-03-02")}))
+    lake.checkout(old.plus({"2013-03-02": stored_day(lake, "2013-03-02")}))
     for chunk in old.entries.chunks:
         chunk._content, chunk._columns = None, {}  # noqa: SLF001
 
@@ -434,7 +434,7 @@ def test_a_manifest_of_format_1_is_replaced_by_the_next_commit(lake: Lake) -> No
     )
 
     manifest = lake.manifest(TABLE)
-    lake.write_table(manifest)
+    lake.checkout(manifest)
 
     assert manifest.cache_keys == {"2013-01-01": "key"}
     assert lake.manifest(TABLE) == manifest

@@ -29,9 +29,9 @@ class Table:
         self.remote = Remote(bucket, "dvc")
         self.cache = Cache(folder, folder, remote_override=self.remote)
         contents = [bytes([number]) * SIZE for number in range(COUNT)]
-        self.files = [self.cache.put_bytes(content).md5 for content in contents]
+        self.files = [self.cache.add_bytes(content).md5 for content in contents]
         listed = directory_bytes({f"{number}": md5 for number, md5 in enumerate(self.files)})
-        self.list = self.cache.put_bytes(listed, suffix=".dir").md5
+        self.list = self.cache.add_bytes(listed, suffix=".dir").md5
 
     def push(self) -> PushResult:
         """Run what is tested."""

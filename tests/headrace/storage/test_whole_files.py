@@ -32,7 +32,7 @@ def too_early(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_an_object_of_the_cache_has_its_name_when_the_disk_has_its_bytes(tmp_path: Path, too_early: list[str]) -> None:
     cache = Cache(tmp_path, tmp_path)
 
-    kept = [cache.put_bytes(b"held"), cache.put(lambda path: path.write_bytes(b"written"))]
+    kept = [cache.add_bytes(b"held"), cache.add(lambda path: path.write_bytes(b"written"))]
 
     assert [cache.path(item.md5).read_bytes() for item in kept] == [b"held", b"written"]
     assert too_early == []
@@ -54,7 +54,7 @@ def test_who_changes_the_file_that_a_workspace_shows_changes_no_history(
     if not is_known:
         monkeypatch.delattr(os, "copy_file_range", raising=False)
     cache, shown = Cache(tmp_path / "cache", tmp_path), tmp_path / "shown"
-    kept = cache.put_bytes(b"bytes" * 100_000)
+    kept = cache.add_bytes(b"bytes" * 100_000)
 
     cache.copy_to(kept.md5, shown)
 

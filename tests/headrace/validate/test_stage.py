@@ -57,9 +57,9 @@ def validate(lake: Lake, declared: Source, **partitions: pl.DataFrame) -> StageR
     """Ingest these partitions, as far as they are new, and validate the table."""
     entries: dict[str, PartitionEntry] = dict(lake.manifest(RAW).partitions)
     for name, frame in partitions.items():
-        stored = lake.cache.put_bytes(memoryview(parquet.to_parquet_bytes(frame)))
+        stored = lake.cache.add_bytes(memoryview(parquet.to_parquet_bytes(frame)))
         entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size, frame.height)
-    lake.write_table(Manifest(RAW, partitions=entries))
+    lake.checkout(Manifest(RAW, partitions=entries))
     stage = validation_stage(Dataset(description="", owner="", sources=(declared,), name="shop"), declared)
     return run_stage(stage, lake, Executor(Settings(workspace=lake.root)))
 
