@@ -18,7 +18,7 @@ from headrace.storage.manifest import PartitionEntry, SourceObject
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError
-from headrace.storage.s3.objects import FOLDER_SCHEME, Object, object_address
+from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta, object_address
 from headrace.storage.table_store import Lake
 
 PARTITION_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*")
@@ -36,13 +36,13 @@ class ObjectStore(Protocol):
     def name(self) -> str:
         """Name of the bucket, or `file:` and a path."""
 
-    def list(self, prefix: str) -> Iterator[Object]:
+    def list(self, prefix: str) -> Iterator[ObjectMeta]:
         """The objects whose keys begin with `prefix`."""
 
-    def head(self, key: str) -> Object | None:
+    def head(self, key: str) -> ObjectMeta | None:
         """The current version of an object; None if it does not exist."""
 
-    def download(self, listed: Object, path: Path) -> Download:
+    def download(self, listed: ObjectMeta, path: Path) -> Download:
         """Write the bytes of the listed version to `path`."""
 
 
@@ -76,7 +76,7 @@ class ObjectListing:
     lake: Lake
     bucket: ObjectStore
     description: str
-    objects: Mapping[str, Object]
+    objects: Mapping[str, ObjectMeta]
     unmatched: tuple[str, ...]
     threads: int
 
@@ -111,7 +111,7 @@ class ObjectListing:
                 # A caller that stops iterating would otherwise wait for every download that is still queued.
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _download(self, partition: str, listed: Object, *, retry: bool = True) -> PartitionEntry | None:
+    def _download(self, partition: str, listed: ObjectMeta, *, retry: bool = True) -> PartitionEntry | None:
         """Store the listed version of an object.
 
         A listing is not a lock: the object may be replaced or deleted before it is read. The bucket's conditional read
@@ -142,21 +142,21 @@ class ObjectListing:
             objects=(source,),
         )
 
-    def _cache_key(self, listed: Object) -> str:
+    def _cache_key(self, listed: ObjectMeta) -> str:
         # `ListObjectsV2` returns no version ids, so the ETag and the size stand for the version.
         return compute_cache_key([self.bucket.name, listed.key, listed.etag, listed.size])
 
 
 def match_partitions(
-    source: ObjectSource, listed: Iterable[Object], address: str
-) -> tuple[dict[str, Object], tuple[str, ...]]:
+    source: ObjectSource, listed: Iterable[ObjectMeta], address: str
+) -> tuple[dict[str, ObjectMeta], tuple[str, ...]]:
     """Partition → object, and the keys that match no partition.
 
     Raises:
         DuplicatePartitionError: Two keys match the same partition.
     """
     pattern = re.compile(source.partition)
-    objects: dict[str, Object] = {}
+    objects: dict[str, ObjectMeta] = {}
     unmatched: list[str] = []
     for item in listed:
         partition = _partition_name(pattern, item.key)

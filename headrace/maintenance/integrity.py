@@ -17,7 +17,7 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.s3.errors import ObjectUnreadableError
-from headrace.storage.s3.objects import Object
+from headrace.storage.s3.objects import ObjectMeta
 from headrace.storage.table_store import Lake
 
 GOOD, MISSING = "good", "missing"
@@ -116,7 +116,7 @@ def _check_remote(remote: Remote, referenced: ReferencedObjects, *, deep: bool) 
         return dict(zip(referenced.sizes, pool.map(check, referenced.sizes), strict=True))
 
 
-def list_objects(remote: Remote) -> Iterator[tuple[str, Object]]:
+def list_objects(remote: Remote) -> Iterator[tuple[str, ObjectMeta]]:
     """Every object of the remote by its md5, from one listing. Keys that are not of DVC's layout are skipped."""
     for item in remote.bucket.list(remote.key("").rstrip("/") + "/"):
         folder, _, name = item.key.rpartition("/")
@@ -125,7 +125,7 @@ def list_objects(remote: Remote) -> Iterator[tuple[str, Object]]:
             yield md5, item
 
 
-def _with_other_etags(listed: Mapping[str, Object]) -> set[str]:
+def _with_other_etags(listed: Mapping[str, ObjectMeta]) -> set[str]:
     """Objects whose ETag looks like an md5 and is not theirs.
 
     An ETag is the md5 only of an unencrypted object that was uploaded in one part. With SSE-KMS and on some servers it

@@ -15,7 +15,7 @@ from headrace.errors import TransientError
 from headrace.maintenance.references import parse_journal
 from headrace.project import locks
 from headrace.storage import git
-from headrace.storage.s3.multipart import abandon, unfinished
+from headrace.storage.s3.multipart import abort, list_incomplete
 from headrace.storage.table_store import Lake
 
 MIN_AGE_S = 3600.0
@@ -193,6 +193,6 @@ def _remove_file(lake: Lake, path: Path, tables: list[str] | None, is_stale: Cal
 def _find_uploads(lake: Lake) -> Iterator[StaleFile]:
     """Incomplete multipart uploads. No listing of objects shows them, and they are billed until they are aborted."""
     remote = lake.cache.remote
-    for upload in unfinished(remote.bucket, remote.key("").rstrip("/"), UPLOAD_MIN_AGE_HOURS):
+    for upload in list_incomplete(remote.bucket, remote.key("").rstrip("/"), UPLOAD_MIN_AGE_HOURS):
         reason = f"is an incomplete upload, started {upload.began:%Y-%m-%d %H:%M}"
-        yield StaleFile(f"s3://{remote.bucket.name}/{upload.key}", reason, partial(abandon, remote.bucket, upload))
+        yield StaleFile(f"s3://{remote.bucket.name}/{upload.key}", reason, partial(abort, remote.bucket, upload))

@@ -158,8 +158,8 @@ class Sides:
         if noted is None:
             return 0.0
         since = (datetime.now(UTC) - noted.switched_at).total_seconds()
-        patience = float(self.store.config.registry.cache_ttl_seconds)
-        return max(0.0, patience - since)
+        reader_ttl_s = float(self.store.config.registry.cache_ttl_seconds)
+        return max(0.0, reader_ttl_s - since)
 
     def attempt(self) -> "Attempt":
         """Take the lead: whoever published until now is overtaken."""

@@ -15,7 +15,7 @@ from headrace.storage.digests import Hasher
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.s3.bucket import Download
 from headrace.storage.s3.errors import ObjectChangedError
-from headrace.storage.s3.objects import FOLDER_SCHEME, Object
+from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta
 
 CHUNK = 1 << 20
 
@@ -51,7 +51,7 @@ class LocalFolder:
             )
         return cls(url, path)
 
-    def list(self, prefix: str) -> Iterator[Object]:
+    def list(self, prefix: str) -> Iterator[ObjectMeta]:
         """Every file whose path begins with `prefix`, in the order of keys."""
         return (self._object(key) for key in sorted(self.keys(prefix)))
 
@@ -60,11 +60,11 @@ class LocalFolder:
         above, _, begin = prefix.rpartition("/")
         yield from self._below(above, begin)
 
-    def head(self, key: str) -> Object | None:
+    def head(self, key: str) -> ObjectMeta | None:
         """The file as it is now; None if there is none."""
         return self._object(key) if (self.path / key).is_file() else None
 
-    def download(self, listed: Object, path: Path) -> Download:
+    def download(self, listed: ObjectMeta, path: Path) -> Download:
         """Copy the file that was listed to `path`.
 
         Raises:
@@ -97,14 +97,14 @@ class LocalFolder:
             else:
                 yield key
 
-    def _object(self, key: str) -> Object:
+    def _object(self, key: str) -> ObjectMeta:
         file = self.path / key
         try:
-            return Object(key, file.stat().st_size, md5_of(file))
+            return ObjectMeta(key, file.stat().st_size, md5_of(file))
         except OSError as error:
             raise FolderError(f"{file} cannot be read: {error.strerror}.") from error
 
-    def _read(self, listed: Object, *into: Callable[[Any], object]) -> int:
+    def _read(self, listed: ObjectMeta, *into: Callable[[Any], object]) -> int:
         size = 0
         try:
             with (self.path / listed.key).open("rb") as file:

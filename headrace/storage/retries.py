@@ -16,15 +16,15 @@ from tenacity import (
 log = logging.getLogger(__name__)
 
 
-def attempts(
-    server: str, on: type[Exception] | Callable[[Exception], bool], patience_s: float, first_s: float, most_s: float
+def retry_attempts(
+    server: str, on: type[Exception] | Callable[[Exception], bool], timeout_s: float, first_s: float, most_s: float
 ) -> Iterator[AttemptManager]:
     """Attempts to ask a server, until one succeeds or the time for retries is over; then the last error is raised.
 
     Args:
         server: Its name in the log.
         on: Which errors are retried.
-        patience_s: Seconds after which there is no other attempt; 0 for only one.
+        timeout_s: Seconds after which there is no other attempt; 0 for only one.
         first_s: Seconds to wait after the first attempt; each wait is about twice as long as the one before.
         most_s: Seconds to wait after any attempt, at most.
     """
@@ -40,7 +40,7 @@ def attempts(
         log.warning("%s is unavailable (%s): attempt %d in %.1f s", server, type(error).__name__, number, wait_s)
 
     yield from Retrying(
-        stop=stop_after_delay(patience_s) if patience_s else stop_after_attempt(1),
+        stop=stop_after_delay(timeout_s) if timeout_s else stop_after_attempt(1),
         wait=wait_exponential_jitter(first_s, most_s),
         retry=retry_if_exception(is_retried),
         before_sleep=log_retry,

@@ -169,6 +169,6 @@ def _read_object(bucket: Bucket, key: str, most: int) -> bytes:
         return b""
     if found.size <= most:
         return bucket.read(found)
-    answer = bucket.ask(f"read s3://{bucket.name}/{key}", "get_object", Key=key, Range=f"bytes=0-{most}")
+    answer = bucket.call(f"read s3://{bucket.name}/{key}", "get_object", Key=key, Range=f"bytes=0-{most}")
     content: bytes = answer["Body"].read()
     return content

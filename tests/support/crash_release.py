@@ -29,7 +29,7 @@ from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.dvc.objects import object_key
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.git import fetch
-from headrace.storage.s3.objects import Object
+from headrace.storage.s3.objects import ObjectMeta
 from headrace.storage.table_store import Lake
 
 TABLES = (minimal_dataset.VALIDATED, minimal_dataset.REJECTED, minimal_dataset.TOTALS)
@@ -87,7 +87,7 @@ class GitWorkspace:
         copy.configure()
         bucket = Remote.of(self.root).bucket
 
-        def copy_object(item: Object) -> None:
+        def copy_object(item: ObjectMeta) -> None:
             bucket.write(f"{copy.folder.name}/{item.key.partition('/')[2]}", bucket.read(item))
 
         with ThreadPoolExecutor(8) as pool:

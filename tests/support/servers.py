@@ -59,7 +59,7 @@ class S3:
             access_key=self.access_key,
             secret_key=self.secret_key,
             region="us-east-1",
-            patience=5,
+            retry_timeout_s=5,
         )
         self.client.create_bucket(Bucket=name)
         if versioned:

@@ -166,9 +166,9 @@ def _connect_with_retries(address: str, retry_timeout_s: float) -> tuple[AdbcDat
     except Error as error:
         if not is_transient_sql_error(error):
             raise
-    from headrace.storage.retries import attempts  # noqa: PLC0415  imported only after a failure
+    from headrace.storage.retries import retry_attempts  # noqa: PLC0415  imported only after a failure
 
-    for attempt in attempts("PostgreSQL", is_transient_sql_error, retry_timeout_s, first_s=0.1, most_s=5.0):
+    for attempt in retry_attempts("PostgreSQL", is_transient_sql_error, retry_timeout_s, first_s=0.1, most_s=5.0):
         with attempt:
             return _connect(address)
     raise AssertionError(retry_timeout_s)

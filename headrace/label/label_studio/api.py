@@ -39,7 +39,7 @@ from headrace.label.label_studio.errors import (
     LabelStudioUnavailableError,
     UnknownOutcomeError,
 )
-from headrace.storage.retries import attempts
+from headrace.storage.retries import retry_attempts
 
 UNAVAILABLE = frozenset({429, 502, 503, 504})
 """Statuses of a server or proxy that is busy or starting. A 500 is a bug or a bad request, and no retry helps."""
@@ -73,7 +73,7 @@ class LabelStudioApi:
             LabelStudioError: It rejects the request.
         """
         waits = {"first_s": 0.2, "most_s": 2.0}
-        for attempt in attempts("Label Studio", LabelStudioUnavailableError, self.retry_timeout_s, **waits):
+        for attempt in retry_attempts("Label Studio", LabelStudioUnavailableError, self.retry_timeout_s, **waits):
             with attempt:
                 return self._send(call, *args, **kwargs)
         raise AssertionError  # the loop returns or raises

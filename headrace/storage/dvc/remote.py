@@ -11,7 +11,7 @@ from headrace.storage.dvc.objects import object_key
 from headrace.storage.files import read_config
 from headrace.storage.s3.bucket import Bucket
 from headrace.storage.s3.errors import ObjectUnreadableError
-from headrace.storage.s3.objects import Object
+from headrace.storage.s3.objects import ObjectMeta
 
 PAGE = 1000
 """Objects that one request lists."""
@@ -79,7 +79,7 @@ class Remote:
         self.verify(md5, size, self.write(md5, path))
         return size
 
-    def write(self, md5: str, path: Path) -> Object:
+    def write(self, md5: str, path: Path) -> ObjectMeta:
         """Put the object there, whatever is there."""
         with failpoints.failpoint(f"object onto the remote{' (a list of files)' if md5.endswith('.dir') else ''}"):
             return self.bucket.write(self.key(md5), path)
@@ -88,21 +88,21 @@ class Remote:
         """Whether the object is there, with that size and hash."""
         return self.matches(md5, size, self.bucket.head(self.key(md5)))
 
-    def stat_many(self, md5s: Collection[str]) -> dict[str, Object]:
+    def stat_many(self, md5s: Collection[str]) -> dict[str, ObjectMeta]:
         """What is there of these objects, which share their first two digits: by a listing, else one by one.
 
         A listing is read no further than it costs less than to ask for each of them.
         """
-        keys, found = {self.key(md5): md5 for md5 in md5s}, dict[str, Object]()
+        keys, found = {self.key(md5): md5 for md5 in md5s}, dict[str, ObjectMeta]()
         if len(keys) > 1:
             most = PAGE * len(keys)
-            listed = list(self.bucket.list_ours(next(iter(keys)).rpartition("/")[0] + "/", most))
+            listed = list(self.bucket.list_fast(next(iter(keys)).rpartition("/")[0] + "/", most))
             found = {keys.pop(item.key): item for item in listed if item.key in keys}
             if len(listed) < most:
                 return found
         return found | {md5: item for key, md5 in keys.items() if (item := self.bucket.head(key))}
 
-    def matches(self, md5: str, size: int, found: Object | None) -> bool:
+    def matches(self, md5: str, size: int, found: ObjectMeta | None) -> bool:
         """Whether what is there is the object: by its ETag where that is the md5, else by its bytes, read again."""
         if found is None or found.size != size:
             return False
@@ -112,7 +112,7 @@ class Remote:
         except ObjectUnreadableError:
             return False
 
-    def verify(self, md5: str, size: int, found: Object | None) -> None:
+    def verify(self, md5: str, size: int, found: ObjectMeta | None) -> None:
         """Hold what was found after writing against what was written.
 
         Raises:

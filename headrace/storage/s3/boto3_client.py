@@ -12,55 +12,55 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import NotConfiguredError
-from headrace.storage.s3.errors import NoKeysError, S3RequestError, UnreachedError
-from headrace.storage.s3.objects import CONNECT_SECONDS, READ_SECONDS, Answer, Object, Place
+from headrace.storage.s3.errors import ConnectionFailedError, NoCredentialsError, S3RequestError
+from headrace.storage.s3.objects import CONNECT_SECONDS, READ_SECONDS, BucketLocation, GetResponse, ObjectMeta
 
 CHUNK = 1024 * 1024
 CONNECTIONS = 16
 
 
 @dataclass(frozen=True)
-class Control:
+class Boto3Client:
     """Any object, by any key; safe to use from many threads."""
 
-    place: Place
+    place: BucketLocation
 
-    def page(self, prefix: str, after: str | None) -> tuple[list[Object], str | None]:
+    def list_page(self, prefix: str, after: str | None) -> tuple[list[ObjectMeta], str | None]:
         """A page of the objects below `prefix`, in the order of keys, and where the next one begins."""
         more = {"ContinuationToken": after} if after else {}
-        page = self.ask("list_objects_v2", Prefix=prefix, **more)
-        return [_listed(item) for item in page.get("Contents", ())], page.get("NextContinuationToken")
+        page = self.call("list_objects_v2", Prefix=prefix, **more)
+        return [_parse_listed(item) for item in page.get("Contents", ())], page.get("NextContinuationToken")
 
-    def head(self, key: str) -> Object:
+    def head(self, key: str) -> ObjectMeta:
         """The object as it is now."""
-        return _described(key, self.ask("head_object", Key=key))
+        return _parse_head(key, self.call("head_object", Key=key))
 
-    def get(self, found: Object, start: int = 0) -> Answer:
+    def get(self, found: ObjectMeta, start: int = 0) -> GetResponse:
         """The object from its byte `start` on, if it is still the one that was found."""
         exactly = {"IfMatch": f'"{found.etag}"'} if found.etag else {}
         exactly |= {"VersionId": found.version} if found.version else {}
         exactly |= {"Range": f"bytes={start}-"} if start else {}
-        answer = self.ask("get_object", Key=found.key, **exactly)
+        answer = self.call("get_object", Key=found.key, **exactly)
         if start and "ContentRange" not in answer:
-            raise UnreachedError(f"asked for the bytes from {start:,} on, seen the whole object.")
-        return Answer(_described(found.key, answer), _chunks(answer["Body"]))
+            raise ConnectionFailedError(f"asked for the bytes from {start:,} on, seen the whole object.")
+        return GetResponse(_parse_head(found.key, answer), _chunks(answer["Body"]))
 
-    def put(self, key: str, content: Path | bytes) -> Object:
+    def put(self, key: str, content: Path | bytes) -> ObjectMeta:
         """Write an object, in one request."""
         if isinstance(content, bytes):
-            answer, size = self.ask("put_object", Key=key, Body=content), len(content)
+            answer, size = self.call("put_object", Key=key, Body=content), len(content)
         else:
             with content.open("rb") as file:
-                answer, size = self.ask("put_object", Key=key, Body=file), content.stat().st_size
-        return Object(key, size, _unquoted(answer), answer.get("VersionId"))
+                answer, size = self.call("put_object", Key=key, Body=file), content.stat().st_size
+        return ObjectMeta(key, size, _unquoted(answer), answer.get("VersionId"))
 
     def delete(self, key: str) -> None:
         """Delete an object."""
-        self.ask("delete_object", Key=key)
+        self.call("delete_object", Key=key)
 
-    def ask(self, request: str, **what: Any) -> Any:  # noqa: ANN401  boto3 makes its answers at run time
+    def call(self, request: str, **what: Any) -> Any:  # noqa: ANN401  boto3 makes its answers at run time
         """The answer to one request, by boto3's name for it."""
-        with _in_our_words():
+        with _translate_errors():
             call: Callable[..., Any] = getattr(self._client, request)
             return call(Bucket=self.place.bucket, **what)
 
@@ -110,17 +110,17 @@ def _time(text: str) -> datetime:
 
 
 def _chunks(body: Any) -> Iterator[Any]:  # noqa: ANN401
-    with _in_our_words():
+    with _translate_errors():
         yield from body.iter_chunks(CHUNK)
 
 
-def _listed(item: dict[str, Any]) -> Object:
-    return Object(item["Key"], item["Size"], _unquoted(item), modified=item.get("LastModified"))
+def _parse_listed(item: dict[str, Any]) -> ObjectMeta:
+    return ObjectMeta(item["Key"], item["Size"], _unquoted(item), modified=item.get("LastModified"))
 
 
-def _described(key: str, answer: dict[str, Any]) -> Object:
+def _parse_head(key: str, answer: dict[str, Any]) -> ObjectMeta:
     size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else answer["ContentLength"]
-    return Object(key, size, _unquoted(answer), answer.get("VersionId"), answer.get("LastModified"))
+    return ObjectMeta(key, size, _unquoted(answer), answer.get("VersionId"), answer.get("LastModified"))
 
 
 def _unquoted(answer: dict[str, Any]) -> str:
@@ -128,17 +128,17 @@ def _unquoted(answer: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Errors of boto3 as ours."""
     from botocore import exceptions  # noqa: PLC0415
 
     try:
         yield
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise NoKeysError from error
+        raise NoCredentialsError from error
     except exceptions.ClientError as error:
         said = error.response.get("Error", {})
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         raise S3RequestError(status, str(said.get("Code") or status), said.get("Message", "")) from error
     except (exceptions.BotoCoreError, OSError) as error:
-        raise UnreachedError(str(error)) from error
+        raise ConnectionFailedError(str(error)) from error

@@ -4,7 +4,7 @@ import re
 from http import HTTPStatus
 
 from headrace.errors import HeadraceError, TransientError
-from headrace.storage.s3.objects import Place
+from headrace.storage.s3.objects import BucketLocation
 
 BUSY = {
     "429",
@@ -53,7 +53,7 @@ class ObjectUnreadableError(StorageUnreachableError):
     """The server says that it has the object, and does not give its bytes."""
 
 
-class StorageRefusedError(StorageError):
+class AccessDeniedError(StorageError):
     """The server knows us not, or does not let us."""
 
 
@@ -65,19 +65,19 @@ class ObjectChangedError(StorageError, TransientError):
     """The object is no longer the one that was listed; the next run lists it again."""
 
 
-class NoKeysError(Exception):
+class NoCredentialsError(Exception):
     """Nobody says who asks."""
 
 
-class UnreachedError(Exception):
+class ConnectionFailedError(Exception):
     """The server is away, or the line is bad."""
 
 
-class CutShortError(UnreachedError):
+class TruncatedResponseError(ConnectionFailedError):
     """The server gave fewer bytes than it had announced."""
 
 
-class BrokeOffError(UnreachedError):
+class IncompleteReadError(ConnectionFailedError):
     """A read began, and did not come to its end."""
 
 
@@ -90,7 +90,7 @@ class S3RequestError(Exception):
         self.code = code
 
 
-def told(text: str) -> "S3RequestError | UnreachedError":
+def parse_error(text: str) -> "S3RequestError | ConnectionFailedError":
     """What obstore tells in its message: a refusal, or why there was no answer, or none to the end."""
     if REDIRECT in text:
         return S3RequestError(HTTPStatus.MOVED_PERMANENTLY, "301", "the bucket is in another region")
@@ -101,25 +101,25 @@ def told(text: str) -> "S3RequestError | UnreachedError":
     said, _, below = text.partition("\n")
     found = CAUSE.search(below)
     cause = f" ({next(filter(None, found.groups()))})." if found else ""
-    return (CutShortError if "IncompleteBody" in cause else UnreachedError)(said + cause)
+    return (TruncatedResponseError if "IncompleteBody" in cause else ConnectionFailedError)(said + cause)
 
 
-def may_pass(error: Exception) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if not isinstance(error, S3RequestError):
-        return isinstance(error, UnreachedError)
+        return isinstance(error, ConnectionFailedError)
     failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.NOT_IMPLEMENTED
     return failed or error.code in BUSY | CLOCK
 
 
-def known(error: Exception, doing: str, place: Place, seconds: float) -> StorageError:
+def to_storage_error(error: Exception, doing: str, place: BucketLocation, seconds: float) -> StorageError:
     """The error in our words, after trying for so many seconds."""
     where = f"Cannot {doing} at {place.endpoint}"
-    if isinstance(error, NoKeysError):
-        return StorageRefusedError(f"{where}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+    if isinstance(error, NoCredentialsError):
+        return AccessDeniedError(f"{where}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     if isinstance(error, S3RequestError):
-        return _refused(error, where, place, seconds)
-    if isinstance(error, BrokeOffError):
+        return _access_denied(error, where, place, seconds)
+    if isinstance(error, IncompleteReadError):
         return ObjectUnreadableError(
             f"{where}: tried for {seconds:.0f} s, and the answers broke off; last seen: {error} If other objects can be"
             " read, the server has lost the bytes of this one: `headrace doctor --repair` mends what a release names."
@@ -130,7 +130,7 @@ def known(error: Exception, doing: str, place: Place, seconds: float) -> Storage
     )
 
 
-def _refused(error: S3RequestError, where: str, place: Place, seconds: float) -> StorageError:
+def _access_denied(error: S3RequestError, where: str, place: BucketLocation, seconds: float) -> StorageError:
     if error.code == "NoSuchBucket":
         return BucketMissingError(
             f"{where}: there is no bucket {place.bucket}. Check HEADRACE_BUCKET, or make the bucket."
@@ -138,7 +138,7 @@ def _refused(error: S3RequestError, where: str, place: Place, seconds: float) ->
     if error.code in CHANGED:
         return ObjectChangedError(f"{where}: it has been replaced or deleted since it was listed ({error}).")
     if error.code in REFUSALS:
-        return StorageRefusedError(
+        return AccessDeniedError(
             f"{where}: refused with {error}. Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, that they belong to"
             f" this endpoint, and that they may use the bucket {place.bucket}."
         )
@@ -147,7 +147,7 @@ def _refused(error: S3RequestError, where: str, place: Place, seconds: float) ->
             f"{where}: {error}. Expected the bucket {place.bucket} in the region {place.region}; set AWS_REGION to the"
             " one it is in."
         )
-    if may_pass(error):
+    if is_retryable(error):
         hint = CLOCK_HINT if error.code in CLOCK else "Try again later."
         return StorageUnreachableError(f"{where}: still {error} after {seconds:.0f} s. {hint}")
     return StorageError(f"{where}: the server answered {error}.")

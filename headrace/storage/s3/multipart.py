@@ -10,7 +10,7 @@ from headrace.storage.s3.errors import StorageError
 
 
 @dataclass(frozen=True)
-class Upload:
+class MultipartUpload:
     """An upload that is under way, or that nobody ends any more."""
 
     key: str
@@ -18,24 +18,24 @@ class Upload:
     began: datetime
 
 
-def unfinished(bucket: Bucket, prefix: str, hours: float) -> Iterator[Upload]:
+def list_incomplete(bucket: Bucket, prefix: str, hours: float) -> Iterator[MultipartUpload]:
     """Uploads below `prefix` that began longer ago; none where the server does not answer or list them."""
     before = datetime.now(UTC) - timedelta(hours=hours)
     doing, more = f"list the uploads of s3://{bucket.name}/{prefix}", dict[str, str]()
     while True:
         try:
-            page = bucket.ask(doing, "list_multipart_uploads", Prefix=prefix, **more)
+            page = bucket.call(doing, "list_multipart_uploads", Prefix=prefix, **more)
         except StorageError:
             return
         for item in page.get("Uploads", ()):
             if item["Initiated"] < before:
-                yield Upload(item["Key"], item["UploadId"], item["Initiated"])
+                yield MultipartUpload(item["Key"], item["UploadId"], item["Initiated"])
         if not page.get("IsTruncated"):
             return
         more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
-def abandon(bucket: Bucket, upload: Upload) -> None:
+def abort(bucket: Bucket, upload: MultipartUpload) -> None:
     """Give the upload up; its parts go.
 
     Raises:
@@ -43,4 +43,4 @@ def abandon(bucket: Bucket, upload: Upload) -> None:
     """
     doing = f"give up the upload of s3://{bucket.name}/{upload.key}"
     with failpoints.failpoint("upload that never ended"):
-        bucket.ask(doing, "abort_multipart_upload", Key=upload.key, UploadId=upload.id)
+        bucket.call(doing, "abort_multipart_upload", Key=upload.key, UploadId=upload.id)

@@ -18,7 +18,7 @@ IDLE_SECONDS = 4
 
 
 @dataclass(frozen=True)
-class Object:
+class ObjectMeta:
     """One object as a listing shows it.
 
     Attributes:
@@ -37,15 +37,15 @@ class Object:
 
 
 @dataclass(frozen=True)
-class Answer:
+class GetResponse:
     """The answer to a read: the object as the server describes it, and its bytes, a chunk at a time."""
 
-    object: Object
+    object: ObjectMeta
     chunks: Iterator[Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class BucketLocation:
     """A bucket of a server, and who asks for it.
 
     Attributes:
@@ -83,7 +83,7 @@ def object_address(bucket: str, key: str) -> str:
     return f"{bucket}/{key}" if bucket.startswith(FOLDER_SCHEME) else f"s3://{bucket}/{key}"
 
 
-def is_plain(key: str) -> bool:
+def is_plain_key(key: str) -> bool:
     """Whether a key is a path of plain names, as obstore wants them: no `//`, `..`, or control character."""
     parts = key.split("/")
     return not any(part in {"", ".", ".."} for part in parts) and key.isprintable()

@@ -12,15 +12,15 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from headrace.storage.s3.errors import NoKeysError, UnreachedError, told
+from headrace.storage.s3.errors import ConnectionFailedError, NoCredentialsError, parse_error
 from headrace.storage.s3.objects import (
     CONNECT_SECONDS,
     IDLE_SECONDS,
     READ_SECONDS,
     WRITE_SECONDS,
-    Answer,
-    Object,
-    Place,
+    BucketLocation,
+    GetResponse,
+    ObjectMeta,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ CHUNK = 1024 * 1024
 PART = 16 * CHUNK
 MULTIPART_FROM = 512 * CHUNK
 """Up to here an object is one request: then its ETag is the md5 of its bytes on most servers, which proves them."""
-PARTS_AT_ONCE = 4
+PARALLEL_PARTS = 4
 LOADING = Lock()
 """One thread imports obstore: its submodules are seen before it is whole, and then lacks `get` for the others."""
 AUDIT = "headrace.object"
@@ -38,31 +38,31 @@ AUDIT = "headrace.object"
 
 
 @dataclass(frozen=True)
-class Transfer:
+class ObstoreClient:
     """Reads and writes objects whose keys are plain; safe to use from many threads."""
 
-    place: Place
+    place: BucketLocation
 
-    def list(self, prefix: str) -> Iterator[Object]:
+    def list(self, prefix: str) -> Iterator[ObjectMeta]:
         """Every object below the folder `prefix`, in which all keys are plain."""
-        with _in_our_words():
+        with _translate_errors():
             for page in self._store.list(prefix.rstrip("/") or None, chunk_size=1000):
                 yield from (_object(item) for item in page)
 
-    def head(self, key: str) -> Object:
+    def head(self, key: str) -> ObjectMeta:
         """The object as it is now."""
-        with _in_our_words():
+        with _translate_errors():
             return _object(self._store.head(key))
 
-    def get(self, found: Object) -> Answer:
+    def get(self, found: ObjectMeta) -> GetResponse:
         """The object, if it is still the one that was found."""
         exactly = {"if_match": f'"{found.etag}"'} if found.etag else {}
         exactly |= {"version": found.version} if found.version else {}
-        with _in_our_words():
+        with _translate_errors():
             answer = self._store.get(found.key, options=exactly)
-            return Answer(_object(answer.meta), _chunks(answer))
+            return GetResponse(_object(answer.meta), _chunks(answer))
 
-    def put(self, key: str, content: Path | bytes) -> Object:
+    def put(self, key: str, content: Path | bytes) -> ObjectMeta:
         """Write an object."""
         if isinstance(content, bytes):
             return self._put(key, content, len(content), use_multipart=False)
@@ -71,26 +71,26 @@ class Transfer:
         with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
             if len(body) <= MULTIPART_FROM:
                 return self._put(key, body, len(body), use_multipart=False)
-            parts = {"use_multipart": True, "chunk_size": PART, "max_concurrency": PARTS_AT_ONCE}
+            parts = {"use_multipart": True, "chunk_size": PART, "max_concurrency": PARALLEL_PARTS}
             written = self._put(key, content, len(body), **parts)
         # The answer's ETag is not the one that rclone lists: ask.
         seen = self.head(key)
         if seen.size != written.size:
-            raise UnreachedError(f"expected {written.size} bytes after the upload, seen {seen.size}.")
+            raise ConnectionFailedError(f"expected {written.size} bytes after the upload, seen {seen.size}.")
         return seen
 
     def delete(self, key: str) -> None:
         """Delete an object."""
         sys.audit(AUDIT, "DELETE", key)
-        with _in_our_words():
+        with _translate_errors():
             self._store.delete(key)
 
     # no failpoint: does what its caller asks for, which is in a failpoint
-    def _put(self, key: str, body: Any, size: int, **how: Any) -> Object:  # noqa: ANN401  whatever holds bytes
+    def _put(self, key: str, body: Any, size: int, **how: Any) -> ObjectMeta:  # noqa: ANN401  whatever holds bytes
         sys.audit(AUDIT, "PUT", key)
-        with _in_our_words():
+        with _translate_errors():
             answer = (self._store if size <= CHUNK else self._slow_store).put(key, body, **how)
-        return Object(key, size, _unquoted(answer["e_tag"]), answer["version"])
+        return ObjectMeta(key, size, _unquoted(answer["e_tag"]), answer["version"])
 
     @cached_property
     def _store(self) -> Any:  # noqa: ANN401  obstore types no more than we say here
@@ -103,7 +103,7 @@ class Transfer:
     def _connected(self, seconds: float) -> Any:  # noqa: ANN401
         return _obstore().store.S3Store(
             self.place.bucket,
-            config={**_address(self.place), **_keys(self.place)},
+            config={**_address(self.place), **_credentials(self.place)},
             client_options={
                 "allow_http": True,
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
@@ -124,7 +124,7 @@ def _obstore() -> Any:  # noqa: ANN401
     return obstore
 
 
-def _address(place: Place) -> "S3Config":
+def _address(place: BucketLocation) -> "S3Config":
     where: S3Config = {"region": place.region, "virtual_hosted_style_request": not place.own_endpoint}
     if place.own_endpoint:
         where["endpoint"] = place.own_endpoint
@@ -132,15 +132,15 @@ def _address(place: Place) -> "S3Config":
     return {**where, "unsigned_payload": True}
 
 
-def _keys(place: Place) -> "S3Config":
+def _credentials(place: BucketLocation) -> "S3Config":
     if bool(place.access_key) != bool(place.secret_key):
-        raise NoKeysError
+        raise NoCredentialsError
     if not place.access_key or not place.secret_key:
         return {}
     return {"access_key_id": place.access_key, "secret_access_key": place.secret_key}
 
 
-def _chain(place: Place) -> dict[str, Any]:
+def _chain(place: BucketLocation) -> dict[str, Any]:
     """Boto3's chain of credentials, where neither we nor the environment, which obstore reads, have any."""
     if place.access_key or os.environ.get("AWS_ACCESS_KEY_ID"):
         return {}
@@ -149,17 +149,17 @@ def _chain(place: Place) -> dict[str, Any]:
     try:
         return {"credential_provider": Boto3CredentialProvider()}
     except ValueError as error:
-        raise NoKeysError from error
+        raise NoCredentialsError from error
 
 
 def _chunks(answer: Any) -> Iterator[Any]:  # noqa: ANN401
-    with _in_our_words():
+    with _translate_errors():
         yield from answer.stream(min_chunk_size=CHUNK)
 
 
-def _object(meta: Any) -> Object:  # noqa: ANN401
+def _object(meta: Any) -> ObjectMeta:  # noqa: ANN401
     modified = meta["last_modified"]
-    return Object(meta["path"], meta["size"], _unquoted(meta["e_tag"]), meta["version"], modified)
+    return ObjectMeta(meta["path"], meta["size"], _unquoted(meta["e_tag"]), meta["version"], modified)
 
 
 def _unquoted(etag: str | None) -> str:
@@ -167,10 +167,10 @@ def _unquoted(etag: str | None) -> str:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Errors of obstore as ours."""
     failures: type[Exception] = _obstore().exceptions.BaseError
     try:
         yield
     except (failures, OSError) as error:
-        raise told(str(error)) from error
+        raise parse_error(str(error)) from error

@@ -101,7 +101,7 @@ def test_retries_are_lines_of_the_log_in_the_form_that_was_chosen(workspace: Wor
         process.terminate()  # it would ask again for half a minute
 
     assert (record["logger"], record["level"]) == ("headrace.storage.retries", "WARNING")
-    assert record["message"].startswith("the object storage is unavailable (UnreachedError): attempt 2 in ")
+    assert record["message"].startswith("the object storage is unavailable (ConnectionFailedError): attempt 2 in ")
     assert time.strptime(record["time"][:19], "%Y-%m-%dT%H:%M:%S")
 
 

@@ -14,12 +14,12 @@ from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.s3.bucket import Bucket
 from headrace.storage.s3.errors import (
+    AccessDeniedError,
     BucketMissingError,
     ObjectChangedError,
-    StorageRefusedError,
     StorageUnreachableError,
 )
-from headrace.storage.s3.objects import Object
+from headrace.storage.s3.objects import ObjectMeta
 from headrace.storage.table_store import Lake
 
 GET = b"GET /"
@@ -50,7 +50,7 @@ def test_an_object_that_is_replaced_repeatedly_stops_the_run(trips: Trips, monke
     trips.put(1)
     head = Bucket.head
 
-    def head_and_replace(bucket: Bucket, name: str) -> Object | None:
+    def head_and_replace(bucket: Bucket, name: str) -> ObjectMeta | None:
         listed = head(bucket, name)
         trips.put(1, text=b"newest")
         return listed
@@ -88,7 +88,7 @@ def test_a_transfer_cut_half_way_is_read_again(trips: Trips) -> None:
 def test_a_transfer_that_is_cut_every_time_is_an_error_with_the_key_and_the_progress(trips: Trips) -> None:
     trips.put(1, text=bytes(range(256)) * 4000)
     trips.relay.cut_connections(after=500_000, times=1000)
-    bucket = replace(trips.bucket, endpoint=f"http://127.0.0.1:{trips.relay.port}", patience=1)
+    bucket = replace(trips.bucket, endpoint=f"http://127.0.0.1:{trips.relay.port}", retry_timeout_s=1)
 
     with pytest.raises(
         StorageUnreachableError,
@@ -104,7 +104,7 @@ def test_wrong_credentials_fail_at_once_with_endpoint_bucket_and_what_to_check(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", access)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
 
-    with pytest.raises(StorageRefusedError) as raised:
+    with pytest.raises(AccessDeniedError) as raised:
         trips.ingest()
 
     message = str(raised.value)
@@ -167,7 +167,7 @@ def test_one_object_that_cannot_be_read_stops_the_run_and_the_others_are_not_rea
     trips.put(1, 2)
     download = Bucket.download
 
-    def fail_on_second(bucket: Bucket, listed: Object, path: Path) -> object:
+    def fail_on_second(bucket: Bucket, listed: ObjectMeta, path: Path) -> object:
         if listed.key == object_key(2):
             raise StorageUnreachableError("down")
         return download(bucket, listed, path)

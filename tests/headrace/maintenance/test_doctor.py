@@ -258,7 +258,8 @@ def with_short_timeout(lake: Lake) -> Lake:
     """The same lake, with a short timeout for retries."""
     remote = lake.cache.remote
     return replace(
-        lake, cache=replace(lake.cache, remote_override=replace(remote, bucket=replace(remote.bucket, patience=0.2)))
+        lake,
+        cache=replace(lake.cache, remote_override=replace(remote, bucket=replace(remote.bucket, retry_timeout_s=0.2))),
     )
 
 

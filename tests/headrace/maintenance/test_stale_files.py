@@ -13,7 +13,7 @@ from workspaces import Workspace
 from headrace.maintenance.doctor import check_integrity
 from headrace.release.release import create_release
 from headrace.storage import git
-from headrace.storage.s3.multipart import abandon, unfinished
+from headrace.storage.s3.multipart import abort, list_incomplete
 
 FEATURES, VALIDATED = "features/flights/carrier_delays", "validated/flights/flights"
 DAY = "2013-01-01"
@@ -120,12 +120,12 @@ def test_incomplete_uploads_are_found_once_they_are_old_and_aborted(moto_s3: S3)
     for key in ("dvc/files/md5/ab/c", "elsewhere/c"):
         moto_s3.client.create_multipart_upload(Bucket=bucket.name, Key=key)
 
-    assert list(unfinished(bucket, "dvc/", hours=1_000_000)) == []  # moto says that all began in 2010
-    (found,) = unfinished(bucket, "dvc/", hours=24)
-    abandon(bucket, found)
+    assert list(list_incomplete(bucket, "dvc/", hours=1_000_000)) == []  # moto says that all began in 2010
+    (found,) = list_incomplete(bucket, "dvc/", hours=24)
+    abort(bucket, found)
 
     assert found.key == "dvc/files/md5/ab/c"
-    assert list(unfinished(bucket, "dvc/", hours=24)) == []
+    assert list(list_incomplete(bucket, "dvc/", hours=24)) == []
 
 
 def locked_by(pid: int) -> str:

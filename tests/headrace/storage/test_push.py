@@ -15,7 +15,7 @@ from headrace.storage.dvc.objects import directory_bytes
 from headrace.storage.dvc.push import PushResult, push_objects
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.s3.errors import StorageUnreachableError
-from headrace.storage.s3.objects import Object
+from headrace.storage.s3.objects import ObjectMeta
 
 COUNT, SIZE = 8, 1000
 
@@ -25,7 +25,7 @@ class Table:
 
     def __init__(self, server: S3, relay: Relay, folder: Path) -> None:
         self.relay = relay
-        bucket = replace(server.new_bucket(), endpoint=f"http://127.0.0.1:{relay.port}", patience=0.2)
+        bucket = replace(server.new_bucket(), endpoint=f"http://127.0.0.1:{relay.port}", retry_timeout_s=0.2)
         self.remote = Remote(bucket, "dvc")
         self.cache = Cache(folder, folder, remote_override=self.remote)
         contents = [bytes([number]) * SIZE for number in range(COUNT)]
@@ -66,7 +66,7 @@ def test_every_object_is_sent_once_and_the_list_after_what_it_names(table: Table
 def test_objects_are_sent_at_the_same_time(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     all_here, write = threading.Barrier(COUNT, timeout=30), Remote.write
 
-    def together(remote: Remote, md5: str, path: Path) -> Object:
+    def together(remote: Remote, md5: str, path: Path) -> ObjectMeta:
         if md5 in table.files:
             all_here.wait()  # raises when some come only after others are done
         return write(remote, md5, path)

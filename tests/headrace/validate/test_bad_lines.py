@@ -12,7 +12,7 @@ from servers import S3, Relay
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.s3 import obstore_client
 from headrace.storage.s3.errors import ObjectChangedError, ObjectUnreadableError, StorageUnreachableError
-from headrace.storage.s3.objects import Object
+from headrace.storage.s3.objects import ObjectMeta
 
 MEGABYTE = 1024 * 1024
 CONTENT = os.urandom(6 * MEGABYTE)
@@ -23,9 +23,9 @@ class RelayedBucket:
 
     def __init__(self, server: S3, relay: Relay) -> None:
         self.bucket, self.relay = server.new_bucket(), relay
-        self.bucket_behind_relay = replace(self.bucket, endpoint=f"http://127.0.0.1:{relay.port}", patience=0.2)
+        self.bucket_behind_relay = replace(self.bucket, endpoint=f"http://127.0.0.1:{relay.port}", retry_timeout_s=0.2)
 
-    def put(self, key: str, content: bytes = CONTENT) -> Object:
+    def put(self, key: str, content: bytes = CONTENT) -> ObjectMeta:
         """Write an object without the relay; its listing."""
         self.bucket.write(key, content)
         (found,) = self.bucket.list(key)
@@ -63,7 +63,7 @@ def test_an_object_with_an_odd_name_is_read_on_too(moto_s3: S3, relay: Callable[
     assert relayed.relay.count(b"Range: bytes=") == 1
 
 
-def test_patience_begins_anew_while_bytes_arrive(relayed: RelayedBucket) -> None:
+def test_the_retry_timeout_begins_anew_while_bytes_arrive(relayed: RelayedBucket) -> None:
     found = relayed.put("large")
     relayed.relay.cut_connections(after=3 * MEGABYTE // 2, times=5)
 
@@ -97,7 +97,7 @@ def test_bytes_that_the_server_lists_and_never_gives_are_told_from_a_server_that
 
 
 def test_an_object_whose_bytes_are_lost_is_written_again(s3: S3, tmp_path: Path) -> None:
-    path, bucket = tmp_path / "object", replace(s3.new_bucket(), patience=0.2)
+    path, bucket = tmp_path / "object", replace(s3.new_bucket(), retry_timeout_s=0.2)
     path.write_bytes(CONTENT)
     md5, remote = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest(), Remote(bucket, "dvc")
     remote.put_if_missing(md5, len(CONTENT), path)
