@@ -135,11 +135,11 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
 
     tasks = {str(number): (partial(make, items),) for number, items in enumerate(group_partitions(plan, lake, threads))}
 
-    def told(_key: str, made: list[tuple[str, PartitionResult]], *_: object) -> None:
+    def tell_each(_key: str, made: list[tuple[str, PartitionResult]], *_: object) -> None:
         for each in made:
             tell(*each)
 
-    with Callback(posttask=told):
+    with Callback(posttask=tell_each):
         get(tasks, list(tasks), num_workers=threads)
 
 

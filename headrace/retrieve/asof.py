@@ -44,11 +44,11 @@ class Moments:
         return self.ceiling is self.floor
 
     @classmethod
-    def of(cls, times: pl.Series) -> Self:
+    def from_series(cls, times: pl.Series) -> Self:
         """The moments of a zone-aware series without nulls, of any unit; nothing is cut off."""
         kind = times.dtype
         if not isinstance(kind, pl.Datetime):
-            raise TypeError(f"expected times, seen {kind}")
+            raise TypeError(f"expected times, found {kind}")
         ticks = times.to_physical().to_numpy()
         factor = TICKS[kind.time_unit]
         if factor < 0:
@@ -66,16 +66,16 @@ class RequestTimeRange:
 
     @property
     def span(self) -> int:
-        """Moments that are told apart: those of the range, and all before it as one."""
+        """How many numbers `place` gives: one per microsecond of the range, and 0 for every earlier time."""
         return self.last - self.first + 2
 
     def place(self, times: Int64s) -> Int64s:
-        """Moment → its number; whatever is before the range has the number 0."""
+        """Number of each time: 1 for the first request's, one more per microsecond, 0 for every earlier time."""
         found: Int64s = times - (self.first - 1)
         return np.maximum(found, 0, out=found)
 
-    def placed(self, code: Int64s, times: Int64s) -> Int64s:
-        """Code and moment as one number, which orders by both."""
+    def combine(self, code: Int64s, times: Int64s) -> Int64s:
+        """Code and time as one number, which sorts by code, then by time."""
         found: Int64s = code * self.span
         found += self.place(times)
         return found
@@ -96,7 +96,7 @@ class Codes:
     first: int = 0
 
     @classmethod
-    def of(cls, keys: pl.LazyFrame) -> Self:
+    def from_keys(cls, keys: pl.LazyFrame) -> Self:
         """The codes of the keys in the rows of a frame; a null is no key."""
         schema = keys.collect_schema()
         if not schema:
@@ -149,20 +149,20 @@ class Questions:
     time_range: RequestTimeRange
 
     @classmethod
-    def of(cls, code: Int64s, at: Moments, time_range: RequestTimeRange) -> Self:
-        """The questions of requests as they stand."""
+    def from_requests(cls, code: Int64s, at: Moments, time_range: RequestTimeRange) -> Self:
+        """The questions of requests in their own order."""
         order = np.argsort((code >> max(_bits(code) - 16, 0)).astype(np.uint16), kind="stable")
         floor = at.floor[order]
         return cls(order, code[order], Moments(floor, floor if at.is_whole else at.ceiling[order]), time_range)
 
     @cached_property
     def _place(self) -> Int64s:
-        return self.time_range.placed(self.code, self.at.floor)
+        return self.time_range.combine(self.code, self.at.floor)
 
     def last_at_or_before(self, code: Int64s, visible: Int64s, keys: int) -> Int64s:
         """Place of the last row at or before each question, in rows sorted by code and moment; -1 before the first."""
         if keys * self.time_range.span < MOST:
-            here, there = self.time_range.placed(code, visible), self._place
+            here, there = self.time_range.combine(code, visible), self._place
         else:
             here, there = self._coarse(code, visible)
         found: Int64s = np.searchsorted(here, there, side="right")
@@ -204,7 +204,7 @@ class Index:
     best: Int64s | None
 
     @classmethod
-    def of(
+    def from_rows(
         cls, rows: pl.DataFrame, keys: Sequence[str], codes: Codes, time_range: RequestTimeRange, *, as_known: bool
     ) -> Self:
         """The index of a table.
@@ -273,11 +273,11 @@ def newest(  # noqa: PLR0913  one search, six facts
         return pl.Series([], dtype=pl.UInt32)
     time_range = RequestTimeRange(int(at.floor.min()), int(at.floor.max()))
     asked = requests.select(pl.col(column).alias(name) for name, column in keys.items())
-    codes = Codes.of(asked.lazy())
-    index = Index.of(rows, list(keys), codes, time_range, as_known=as_known)
+    codes = Codes.from_keys(asked.lazy())
+    index = Index.from_rows(rows, list(keys), codes, time_range, as_known=as_known)
     if not index.row.size:
         return pl.Series([None] * requests.height, dtype=pl.Int64)
-    place, found = index.find(Questions.of(codes.of_rows(asked, list(keys)), at, time_range), ttl)
+    place, found = index.find(Questions.from_requests(codes.of_rows(asked, list(keys)), at, time_range), ttl)
     return pl.select(pl.when(pl.Series(found)).then(pl.Series(place))).to_series()
 
 

@@ -229,7 +229,7 @@ class _Scope:
         """The keys that are asked for."""
         if lookup.group not in self._codes:
             keys = self.requests.select(self.join._keys(lookup))  # noqa: SLF001  a part of the join
-            self._codes[lookup.group] = Codes.of(keys)
+            self._codes[lookup.group] = Codes.from_keys(keys)
         return self._codes[lookup.group]
 
     def rows(self, lookup: Lookup) -> PartitionReader:
@@ -268,7 +268,7 @@ class _Scope:
         return codes.asked(next(iter(lookup.keys))) if codes.size * FEW <= rows.height else None
 
     def _index(self, lookup: Lookup, time_range: RequestTimeRange, heads: pl.DataFrame) -> Index:
-        index = Index.of(heads, list(lookup.keys), self.codes(lookup), time_range, as_known=self.join.as_known)
+        index = Index.from_rows(heads, list(lookup.keys), self.codes(lookup), time_range, as_known=self.join.as_known)
         return index.numbered(heads[ROW]) if ROW in heads.columns else index
 
 
@@ -295,7 +295,7 @@ class _Asked:
         if lookup.group not in self._questions:
             keys = self.part.frame.select(self.scope.join._keys(lookup))  # noqa: SLF001  a part of the join
             code = self.scope.codes(lookup).of_rows(keys, list(lookup.keys))
-            self._questions[lookup.group] = Questions.of(code, self.part.moments, time_range)
+            self._questions[lookup.group] = Questions.from_requests(code, self.part.moments, time_range)
         return self._questions[lookup.group]
 
 

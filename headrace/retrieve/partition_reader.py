@@ -179,7 +179,7 @@ class PartitionReader:
                 with ThreadPoolExecutor(PARALLEL) as pool:
                     list(pool.map(self._path, unsure))
         finally:
-            hashes.save()
+            hashes.append_unsaved()
         return [*paths.values()]
 
     def _path(self, name: str) -> Path:

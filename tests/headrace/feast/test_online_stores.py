@@ -93,6 +93,18 @@ def write_as_other_client(lake: Lake, side: str, rows: Sequence[dict[str, object
     found.online.change(found.view, write, keys[KEY], found.online.generation())
 
 
+def change_one_of_many(lake: Lake, many: Sequence[dict[str, object]]) -> None:
+    """Publish release 2 (`many` more keys) and release 3 (another value of N2); tag release 4 (yet another)."""
+    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *many])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
+    publish_release(lake, "little/1")
+    publish_release(lake, "little/2")
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *many])
+    publish_release(lake, feature_workspace.tag_release(lake, 3))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *many])
+    feature_workspace.tag_release(lake, 4)
+
+
 # --- what is online ---
 
 
@@ -158,15 +170,9 @@ def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(lak
 
 def test_what_has_not_changed_is_neither_read_nor_written(lake: Lake) -> None:
     many = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(3000)]
-    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *many])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    publish_release(lake, "little/1")
-    publish_release(lake, "little/2")
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *many])
+    change_one_of_many(lake, many)
 
-    publish_release(lake, feature_workspace.tag_release(lake, 3))
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *many])
-    done = publish_release(lake, feature_workspace.tag_release(lake, 4))
+    done = publish_release(lake, "little/4")
 
     load = done.loads["aircraft_history"]
     proof = done.verifications[1]
@@ -282,15 +288,8 @@ FOREIGN_WRITES = {
 
 @pytest.fixture
 def large(lake: Lake) -> Lake:
-    """Release 2 is on standby, at side `b`; release 3 has another value of one key."""
-    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *MANY])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    publish_release(lake, "little/1")
-    publish_release(lake, "little/2")
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *MANY])
-    publish_release(lake, feature_workspace.tag_release(lake, 3))
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *MANY])
-    feature_workspace.tag_release(lake, 4)
+    """Release 3 is live and release 2 on standby; release 4 has another value of one key."""
+    change_one_of_many(lake, MANY)
     return lake
 
 

@@ -190,7 +190,7 @@ def read_timeouts(remote: RemoteStore) -> tuple[float, float]:
 
 
 def lock_tables(remote: RemoteStore, seconds: float, released: threading.Event | None = None) -> threading.Thread:
-    """Another transaction holds both sides of a view from now on, for so long or until it is told to release them."""
+    """Lock both slots of a view in another transaction, until `released` is set or the seconds have passed."""
     options = open_workspace_store(remote.publishing.lake).config.online_store
     server, held = PostgreSQL(options.port, options.user, options.password), threading.Event()
 

@@ -96,7 +96,7 @@ def test_a_file_is_hashed_once_and_again_when_it_was_touched(tmp_path: Path, mon
     time.sleep(0.05)
     first = HashCache.load(tmp_path)
     assert first.matches(path, md5)
-    first.save()
+    first.append_unsaved()
     later = HashCache.load(tmp_path)
     assert later.matches(path, md5)
     assert hashed == [path]
@@ -121,7 +121,7 @@ def test_a_hash_cache_that_was_torn_or_cannot_be_written_costs_a_hash(tmp_path: 
     assert hashes.matches(path, md5_of(path))
     (tmp_path / ".headrace/verified").unlink()
     (tmp_path / ".headrace/verified").mkdir()
-    hashes.save()
+    hashes.append_unsaved()
 
     assert not hashes.matches(path, "0" * 32)
 
