@@ -134,7 +134,7 @@ class Codes:
 class Questions:
     """Requests by one set of keys: the same for every table that is joined by it.
 
-    They stand by their keys, nearly: searching and looking up then stay where they are in memory, which costs a fifth.
+    They are nearly sorted by key, so that the search reads memory in order, which takes a fifth of the time.
 
     Attributes:
         order: Place here → place among the requests.
@@ -150,7 +150,7 @@ class Questions:
 
     @classmethod
     def from_requests(cls, code: Int64s, at: Moments, time_range: RequestTimeRange) -> Self:
-        """The questions of requests in their own order."""
+        """The questions of requests, nearly sorted by key."""
         order = np.argsort((code >> max(_bits(code) - 16, 0)).astype(np.uint16), kind="stable")
         floor = at.floor[order]
         return cls(order, code[order], Moments(floor, floor if at.is_whole else at.ceiling[order]), time_range)
@@ -188,7 +188,7 @@ class Index:
     """The rows of a table in the order of the search.
 
     Attributes:
-        keys: How many keys are told apart.
+        keys: Number of distinct keys.
         row: Place in the order (key, event, known, table) → index of the row.
         event: Place in that order → event time.
         code: Place in the order (key, moment the row is visible) → key.
@@ -255,7 +255,7 @@ class Index:
         return asked.as_asked(self.row[best]), asked.as_asked(found)
 
     def numbered(self, numbers: pl.Series) -> Self:
-        """The same of rows that are some of others, and have these numbers among them."""
+        """The same index, with these row numbers of the whole table: its rows are a selection of that table."""
         return replace(self, row=_int64s(numbers)[self.row])
 
 
@@ -282,7 +282,7 @@ def newest(  # noqa: PLR0913  one search, six facts
 
 
 def _by_code(code: Int64s) -> Int64s:
-    """The order by key, and then as they stand: 16 bits after 16 bits, which NumPy counts where it would compare."""
+    """The stable order by key: a radix sort of 16 bits at a time, because NumPy counts such short integers."""
     order: Int64s = np.argsort(code.astype(np.uint16), kind="stable")
     for shift in range(16, _bits(code), 16):
         order = order[np.argsort((code >> shift).astype(np.uint16)[order], kind="stable")]

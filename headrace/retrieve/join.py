@@ -17,7 +17,7 @@ from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.retrieve.asof import Bools, Codes, Index, Int64s, Questions, RequestTimeRange
 from headrace.retrieve.errors import InvalidRequestError
 from headrace.retrieve.joinable_tables import JoinableTable
-from headrace.retrieve.partition_reader import ROW, PartitionReader, manifest
+from headrace.retrieve.partition_reader import ROW, PartitionReader, read_manifest
 from headrace.retrieve.requests import Requests, Slice
 from headrace.storage.manifest import Manifest
 from headrace.storage.parquet_encoding import ROW_GROUP
@@ -57,7 +57,7 @@ class Lookup:
     features: Mapping[str, str]
 
     @classmethod
-    def of(cls, view: JoinableTable, release: str, features: Mapping[str, str]) -> Self:
+    def from_table(cls, view: JoinableTable, release: str, features: Mapping[str, str]) -> Self:
         """The lookup of a view as it is declared."""
         ttl = view.ttl // timedelta(microseconds=1) if view.ttl else None
         types = {**view.keys, **view.columns}
@@ -131,7 +131,7 @@ class Join:
         """The manifest of the lookup's table, read once."""
         place = (lookup.table, lookup.release)
         if place not in self.manifests:
-            self.manifests[place] = manifest(self.lake, *place)
+            self.manifests[place] = read_manifest(self.lake, *place)
         return self.manifests[place]
 
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -147,7 +147,7 @@ class Join:
         keep = several and size <= self.memory // 2
         kept = [every.load(lookup, every.rows(lookup)) for lookup in self.lookups] if keep else []
         for part in requests.slices(rows):
-            asked = _Asked(every if kept or not part.frame.height else _Scope.of(self, part), part)
+            asked = _Asked(every if kept or not part.frame.height else _Scope.from_slice(self, part), part)
             if kept:
                 answers = [asked.answer(lookup, table) for lookup, table in zip(self.lookups, kept, strict=True)]
             else:
@@ -168,7 +168,7 @@ class Join:
             some = Slice(part.frame.filter(which == number), part.time)
             places.append((which == number).arg_true())
             if some.frame.height:
-                scope = _Scope.of(self, some)
+                scope = _Scope.from_slice(self, some)
                 mine = _share([pl.col(key) for key in lookup.keys], parts) == number
                 found.append(_Asked(scope, some).answer(lookup, scope.load(lookup, scope.rows(lookup), mine)))
         return pl.concat(found).select(pl.all().gather(pl.concat(places).arg_sort()))
@@ -180,7 +180,7 @@ class Join:
         values: list[pl.DataFrame] = []
         for some in rows.newest_first(self.memory // 2 // _row_size(lookup)):
             mine = Slice(part.frame[left], part.time)
-            scope = _Scope.of(self, mine)
+            scope = _Scope.from_slice(self, mine)
             table = scope.load(lookup, some)
             row, found = _Asked(scope, mine).find(lookup, table)
             if found.any():
@@ -219,7 +219,7 @@ class _Scope:
         self._rows: dict[str, PartitionReader] = {}
 
     @classmethod
-    def of(cls, join: Join, part: Slice) -> Self:
+    def from_slice(cls, join: Join, part: Slice) -> Self:
         """The scope of one slice, which has rows."""
         at = part.moments
         time_range = RequestTimeRange(int(at.floor.min()), int(at.floor.max()))

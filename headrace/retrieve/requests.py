@@ -36,7 +36,7 @@ class Requests:
     time_range: RequestTimeRange | None
 
     @classmethod
-    def of(cls, given: object) -> Self:
+    def read(cls, given: object) -> Self:
         """The requests in a pandas, Polars or Arrow table, or a Parquet file.
 
         Raises:
