@@ -41,7 +41,7 @@ def create_dataset(
     by_owner = _owner(root, owner)
     notes = tuple(_write_address(root, variable, address) for variable, address in draft.database.items())
     _write_folder(target, dataset_files(draft.source, by_owner.assumed))
-    files = dvc_stages.write(root)
+    files = dvc_stages.write_dvc_files(root)
     if name in files.broken:
         raise files.broken[name]
     return replace(draft, assumptions=(*draft.assumptions, by_owner), warnings=(*draft.warnings, *notes))

@@ -16,7 +16,7 @@ from headrace.engine.fingerprint import stage_code
 from headrace.project import dvc_stages, graph
 from headrace.project.code_check import check_dataset
 from headrace.project.loading import dataset_names, load_dataset
-from headrace.retrieve.joinable_tables import views
+from headrace.retrieve.joinable_tables import joinable_tables
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.compile_contract import contract_of
 from headrace.workspace import PACKAGE, find_workspace, use_project
@@ -123,7 +123,7 @@ class ProjectTests:
 
     def test_what_a_request_can_be_joined_with_has_one_name(self, dataset: Dataset) -> None:
         """Feature tables and labels are asked for by name."""
-        assert len(views(dataset)) == len(dataset.features) + len(dataset.labels)
+        assert len(joinable_tables(dataset)) == len(dataset.features) + len(dataset.labels)
 
     def test_the_code_of_every_stage_is_found_in_the_dataset(self, dataset: Dataset, project: Path) -> None:
         """What a stage runs is followed from the modules that declare it; the cache key depends on it."""
@@ -137,7 +137,7 @@ class ProjectTests:
 
     def test_dvc_yaml_and_headrace_lock_are_what_the_datasets_declare(self, project: Path) -> None:
         """`headrace dvc-sync` writes both."""
-        dvc_stages.check(project)
+        dvc_stages.check_dvc_files(project)
 
     def test_every_dag_file_imports(self, project: Path, tmp_path: Path) -> None:
         """As Airflow's DAG processor reads `dags/`."""

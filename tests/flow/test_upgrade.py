@@ -14,8 +14,8 @@ from typing import Any
 import polars as pl
 import pytest
 from servers import S3
-from wheels import REPOSITORY, Environment, build_wheel, copy_working_tree, export_revision, s3_variables
-from workspaces import git
+from wheels import Environment, build_wheel, export_revision, s3_variables
+from workspaces import REPOSITORY, copy_working_tree, git
 
 import headrace
 

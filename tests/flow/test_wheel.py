@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from servers import S3
-from wheels import REPOSITORY, Environment, build_wheel, copy_working_tree, s3_variables
+from wheels import Environment, build_wheel, s3_variables
+from workspaces import REPOSITORY, copy_working_tree
 
 import headrace
 

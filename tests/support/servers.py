@@ -285,21 +285,10 @@ def create_postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
 @contextmanager
 def postgresql_server(server: PostgreSQL, folder: Path, stop: signal.Signals = signal.SIGQUIT) -> Iterator[None]:
     """Run the server until the block ends; it then stops at once, without writing its buffers."""
-    command = [
-        _postgresql_program("postgres"),
-        "-D",
-        str(folder / "data"),
-        "-p",
-        str(server.port),
-        "-h",
-        HOST,
-        "-k",
-        "",
-    ]
-    command += ["-c", "fsync=off"]
-    with run_server(
-        command, folder / "log", lambda: _accepts_connections(server), account=POSTGRESQL_ACCOUNT, stop=stop
-    ):
+    command = [_postgresql_program("postgres"), "-D", str(folder / "data"), "-p", str(server.port)]
+    command += ["-h", HOST, "-k", "", "-c", "fsync=off"]
+    log = folder / "log"
+    with run_server(command, log, lambda: _accepts_connections(server), account=POSTGRESQL_ACCOUNT, stop=stop):
         yield
 
 
@@ -350,6 +339,14 @@ def is_listening(port: int) -> bool:
     with suppress(OSError), closing(socket.create_connection((HOST, port), timeout=1)):
         return True
     return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
+    """Wait until the condition holds; whether it holds in the end."""
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
 
 
 def _accepts_connections(server: PostgreSQL) -> bool:

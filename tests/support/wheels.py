@@ -2,32 +2,15 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from servers import S3
+from workspaces import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LOCK = REPOSITORY / "requirements/dev.txt"
-
-
-def copy_working_tree(folder: Path) -> Path:
-    """A copy of the files of the working tree that git keeps or would keep."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name)
-    return folder
 
 
 def export_revision(name: str, folder: Path) -> Path:

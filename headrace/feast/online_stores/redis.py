@@ -29,7 +29,7 @@ from headrace.feast.online_stores.fast_read import ViewRequest, understood
 from headrace.feast.online_stores.redis_layout import blocks, commands
 from headrace.feast.online_stores.response_builder import Block
 from headrace.feast.online_stores.sql_store import ReadOnlyOnlineStore
-from headrace.feast.online_stores.writer import OnlineView, left_behind
+from headrace.feast.online_stores.writer import OnlineView, fenced_error
 from headrace.feast.types import KEY, STAMP
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 
@@ -248,7 +248,7 @@ class RedisWriter:
                 with failpoints.failpoint("batch of the online deletions"):
                     self._guarded(DELETE, self._names(some), generation, fields)
 
-    def lead(self, generation: int, last: int) -> None:
+    def take_lead(self, generation: int, last: int) -> None:
         """As `Online`."""
         with self._known(None):
             self._guarded(LEAD, [], generation, [last])
@@ -270,7 +270,7 @@ class RedisWriter:
     def _guarded(self, script: str, keys: Sequence[bytes], generation: int, rest: Sequence[Any]) -> None:
         seen = int(self._script(script, [self._fence, *keys], [generation, *rest]))
         if seen != DONE:
-            raise left_behind(self.dataset, generation, seen)
+            raise fenced_error(self.dataset, generation, seen)
 
     def _script(self, script: str, keys: Sequence[bytes], rest: Sequence[Any]) -> Any:  # noqa: ANN401  Redis's answer
         return self.client.eval(script, len(keys), *keys, *rest)
@@ -325,5 +325,5 @@ def _message(microseconds: int) -> bytes:
 
 
 def _literally(prefix: bytes) -> bytes:
-    """The bytes as a pattern that stands for themselves."""
+    """The bytes as a pattern that matches only them."""
     return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\" else bytes([byte]) for byte in prefix)

@@ -330,11 +330,11 @@ def test_the_fingerprint_of_rows_does_not_depend_on_how_they_are_cut_and_sees_ev
     for part in rows.iter_slices(1):
         cut.add(part)
 
-    assert cut.of() == whole.of()
+    assert cut.summary() == whole.summary()
     for name in rows.columns:
         other = RowHasher()
         other.add(rows.with_columns(pl.col(name).reverse()))
-        assert other.of()["columns"][name] != whole.of()["columns"][name]
+        assert other.summary()["columns"][name] != whole.summary()["columns"][name]
 
 
 def test_texts_that_run_together_alike_are_told_apart() -> None:
@@ -342,7 +342,7 @@ def test_texts_that_run_together_alike_are_told_apart() -> None:
     one.add(pl.DataFrame({"s": ["ab", "c"]}))
     two.add(pl.DataFrame({"s": ["a", "bc"]}))
 
-    assert one.of() != two.of()
+    assert one.summary() != two.summary()
 
 
 def test_the_command_line_locks_a_release_and_splits_it(
