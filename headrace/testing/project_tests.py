@@ -19,7 +19,7 @@ from headrace.project.loading import dataset_names, load_dataset
 from headrace.retrieve.joinable_tables import views
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.compile_contract import contract_of
-from headrace.workspace import PACKAGE, find_workspace, use_project
+from headrace.workspace import DATASET_NAME, PACKAGE, find_workspace, use_project
 
 MAX_REJECTED_SHARE = 0.5
 """From here on, a partition of which most rows are wrong would pass."""
@@ -65,7 +65,7 @@ class ProjectTests:
     def test_tables_have_names_that_files_columns_and_stages_can_have(self, dataset: Dataset) -> None:
         """Lower-case letters, digits and underscores; each table once."""
         tables = [stage.table for stage in graph.dataset_stages(dataset)]
-        assert [table for table in tables if not re.fullmatch(r"[a-z][a-z0-9_]*", table.rsplit("/", 1)[1])] == []
+        assert [table for table in tables if not DATASET_NAME.fullmatch(table.rsplit("/", 1)[1])] == []
         assert len(set(tables)) == len(tables)
 
     def test_every_source_has_a_key_and_a_bound_on_rejected_rows(self, dataset: Dataset) -> None:
@@ -132,7 +132,7 @@ class ProjectTests:
             assert [name for name in files if name.startswith(f"{PACKAGE}/{dataset.name}/")], stage.table
 
     def test_its_code_reads_nothing_that_its_cache_keys_miss(self, dataset: Dataset) -> None:
-        """No dynamic import, no undeclared file; as `headrace check`."""
+        """No dynamic import, no undeclared file: `headrace check` finds nothing."""
         assert [str(finding) for finding in check_dataset(dataset)] == []
 
     def test_dvc_yaml_and_headrace_lock_are_what_the_datasets_declare(self, project: Path) -> None:
@@ -140,7 +140,7 @@ class ProjectTests:
         dvc_stages.check(project)
 
     def test_every_dag_file_imports(self, project: Path, tmp_path: Path) -> None:
-        """As Airflow's DAG processor reads `dags/`."""
+        """Airflow's own loader reads `dags/` without an error and finds a DAG; it starts in another folder."""
         _skip_without("airflow")
         settings = {
             "AIRFLOW_HOME": str(tmp_path),
@@ -152,7 +152,7 @@ class ProjectTests:
         assert found["dags"]
 
     def test_the_feast_definitions_import(self, project: Path, tmp_path: Path) -> None:
-        """As `feast apply` reads `feature_repo/`."""
+        """Feast's file of definitions runs outside the project, against an empty registry."""
         _skip_without("feast")
         settings = {
             "FEAST_REGISTRY_URL": f"sqlite:///{tmp_path}/registry.db",
@@ -169,6 +169,7 @@ def _project(test: Path) -> Path:
 
 
 def _skip_without(package: str) -> None:
+    """Skip the test if an extra is not installed: a project may use neither Airflow nor Feast, and still has tests."""
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
 
