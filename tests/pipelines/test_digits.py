@@ -145,7 +145,7 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
 
     assert (first.quality.items, first.quality.answers) == (20, 40)
     assert 0 < (first.no_suggestion_share or 0) < 0.6
-    assert any("of the suggestions were not shown; people agree" in line for line in first.lines())
+    assert any("of the suggestions were not shown; people agree" in line for line in first.summary_lines())
     assert sorted(again) == sorted(repeated) == sorted(handed)
     assert set(wrong) <= set(again)
     assert len(again) < 12

@@ -1,40 +1,29 @@
 """The dataset `digits` in a new bucket and workspace, with its labeling task on a real Label Studio."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from label_campaign import LabelingCampaign
 from servers import S3
 
-from headrace.dataset import Dataset, LabelingTask
 from headrace.engine.run import run_stage
 from headrace.ingest.ingest import ingest
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.project.loading import load_dataset
-from headrace.settings import Settings
 from headrace.storage.table_store import Lake
 from infra.demo import digits
 
 if TYPE_CHECKING:
     from label_server import Annotator, LabelServer
 
-    from headrace.label.collect import CollectResult
-    from headrace.label.send import SendResult
-
 PARAMS: Mapping[str, Any] = {"sample": 20, "seed": 7}
 
 
-@dataclass
-class DigitsCampaign:
+class DigitsCampaign(LabelingCampaign):
     """Validated pictures, and the labeling task about them."""
-
-    server: "LabelServer"
-    lake: Lake
-    settings: Settings
-    dataset: Dataset
-    labeling: LabelingTask
 
     @classmethod
     def create(cls, server: "LabelServer", s3: S3, root: Path, title: str, count: int) -> "DigitsCampaign":
@@ -44,29 +33,11 @@ class DigitsCampaign:
         settings = server.settings(HEADRACE_BUCKET=bucket.name, AWS_ENDPOINT_URL=s3.endpoint)
         dataset = load_dataset("digits")
         labeling = replace(dataset.labels[0], title=title[-50:])
-        found = cls(server, Lake.at(root), settings, replace(dataset, labels=(labeling,)), labeling)
+        found = cls(server, Lake.at(root), settings, replace(dataset, labels=(labeling,)), labeling, PARAMS)
         ingest(found.dataset, found.lake, settings)
         for stage in graph.command_stages(found.dataset, "validate"):
             run_stage(stage, found.lake, Executor(settings, lambda *_: None))
         return found
-
-    def send(self, **params: int) -> "SendResult":
-        """Send the sample."""
-        from headrace.label.send import send_tasks  # noqa: PLC0415  only tests that send import the SDK
-
-        return send_tasks(self.dataset, self.labeling, self.lake, self.settings, {**PARAMS, **params})
-
-    def collect(self) -> "CollectResult":
-        """Collect the answers."""
-        from headrace.label.collect import collect_annotations  # noqa: PLC0415
-
-        return collect_annotations(self.dataset, self.labeling, self.lake, self.settings)
-
-    @property
-    def project(self) -> int:
-        """The project's number."""
-        found = self.server.http.get("/api/projects", params={"title": self.labeling.title}).json()["results"]
-        return int(found[0]["id"])
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Sample id → task on the server."""

@@ -89,6 +89,17 @@ class LabelServer:
             self.people[name] = Annotator(self.url, token)
         return self.people[name]
 
+    def import_task(self, project: int, data: dict[str, Any]) -> int:
+        """Import a task past `label send`; its number."""
+        where, query = f"/api/projects/{project}/import", {"return_task_ids": "true"}
+        reply = self.http.post(where, params=query, json=[{"data": data}])
+        return int(reply.raise_for_status().json()["task_ids"][0])
+
+    def task_data(self, task: int) -> dict[str, Any]:
+        """The data of a task."""
+        data: dict[str, Any] = self.http.get(f"/api/tasks/{task}/").raise_for_status().json()["data"]
+        return data
+
     def count(self, project: int) -> int:
         """How many tasks the project holds, duplicates included."""
         query: dict[str, str | int] = {"project": project, "page_size": 1, "include": "id"}

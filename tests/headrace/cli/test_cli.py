@@ -20,7 +20,11 @@ from workspaces import REPOSITORY, Workspace
 
 import headrace
 from headrace.cli import app
+from headrace.engine.run import plan_stage
+from headrace.project import graph
+from headrace.project.executors import Executor
 from headrace.project.loading import dataset_names
+from headrace.settings import Settings
 
 COMMANDS = (
     "ingest",
@@ -301,6 +305,22 @@ def test_plan_run_and_status_agree_in_json(workspace: Workspace) -> None:
     totals = validated["stages"][0]["totals"]
     assert totals["rows_in"] == totals["rows"] + totals["rejected"] == 842 + 943
     assert status["tables"]["validated/flights/flights"]["rows"] == totals["rows"]
+
+
+def test_a_plan_names_partitions_that_were_computed_by_a_run_that_died_before_it_added_them(
+    workspace: Workspace,
+) -> None:
+    workspace.raw.add_days(*days(1, 1))
+    lake, (stage, *_) = workspace.lake, graph.dataset_stages(workspace.dataset)
+    compute = Executor(Settings(workspace=workspace.root, threads=1))
+    compute(plan_stage(stage, lake), lake, lambda _partition, entry: lake.remember(stage.table, entry))
+
+    planned = as_json(workspace, "plan", "flights")["stages"][0]
+    lines = run(workspace.root, "plan", "flights").stdout
+
+    assert planned["table"] == stage.table
+    assert (planned["stale"], planned["computed_before"], planned["unchanged"]) == ({}, days(1, 1), 0)
+    assert f"computed before, to be added: {days(1, 1)[0]}" in lines
 
 
 def test_the_declarations_of_the_current_workspace_are_what_runs(workspace: Workspace) -> None:

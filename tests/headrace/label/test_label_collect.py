@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign
+from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign, simulate_kill
 from label_server import Annotator
 
 from headrace.errors import HeadraceError, NotConfiguredError
@@ -200,12 +200,7 @@ def test_a_history_rebuilt_from_nothing_gives_the_same_labels(
 
 def test_tasks_that_somebody_else_imported_are_counted_not_read(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
-    unknown = campaign.server.http.post(
-        f"/api/projects/{campaign.project}/import",
-        params={"return_task_ids": "true"},
-        json=[{"data": {"text": "by hand"}}],
-    ).json()["task_ids"][0]
-    ann.submit(unknown, "weather")
+    ann.submit(campaign.server.import_task(campaign.project, {"text": "by hand"}), "weather")
 
     collected = campaign.collect()
 
@@ -226,11 +221,6 @@ def test_a_collect_that_died_before_the_labels_is_finished_by_the_next_one(
 
     assert (collected.events, collected.label_partitions) == ({}, ("2013-01-01",))
     assert campaign.labels() == {"ride-0": "weather"}
-
-
-def simulate_kill(*_: object) -> None:
-    """Stand in for a process that is killed."""
-    raise HeadraceError("died")
 
 
 def test_where_annotators_are_weighed_any_answer_recomputes_all_labels_and_they_are_known_from_then_on(

@@ -158,7 +158,7 @@ def count_tasks(campaign: Campaign) -> int:
 
 
 def kill_server(home: Path) -> None:
-    """As a machine does that runs out of memory."""
+    """Kill all its processes at once, without a chance to clean up: a machine that is out of memory does the same."""
     state = read_state(StackPaths(home))
     assert state
     [server] = state.servers

@@ -17,12 +17,12 @@ CHOICES = ("carrier", "weather", "security")
 
 
 def first(row: Mapping[str, Any]) -> str | None:
-    """Right on every third item, and on the others always the same wrong way."""
+    """Right about carriers; takes each of the other causes for the same wrong one every time."""
     return {"carrier": "carrier", "weather": "security", "security": "carrier"}[row["truth"]]
 
 
 def second(row: Mapping[str, Any]) -> str | None:
-    """As the first one, but it knows nothing of carriers."""
+    """Abstains on carriers; takes weather and security for each other."""
     return {"carrier": None, "weather": "security", "security": "weather"}[row["truth"]]
 
 
@@ -39,7 +39,7 @@ def given(*rows: tuple[str, str, str]) -> pl.DataFrame:
 
 def simulate_annotators(items: int, rates: Mapping[str, float]) -> tuple[pl.DataFrame, dict[str, str]]:
     """Answers of people who are wrong so often, and the truth."""
-    dice = Random(7)  # noqa: S311  a test's lot
+    dice = Random(7)  # noqa: S311  random data of a test, no secret
     truth = {f"item-{number:04}": dice.choice(CHOICES) for number in range(items)}
     rows = [
         (
@@ -97,7 +97,7 @@ def test_no_answers_are_no_labels() -> None:
 
 def item_features(truth: Mapping[str, str]) -> dict[str, list[float]]:
     """Numbers of each item that tell its true answer most of the time."""
-    dice = Random(3)  # noqa: S311  a test's lot
+    dice = Random(3)  # noqa: S311  random data of a test, no secret
     return {item: [dice.gauss(2.0 * (name == correct), 1.0) for name in CHOICES] for item, correct in truth.items()}
 
 
@@ -210,14 +210,16 @@ def test_the_quality_counts_answers_and_shows_who_is_correct_and_what_is_undecid
     ann, bob = found.annotators
     assert (ann.answers, ann.skips, ann.agreement, ann.gold_items, ann.gold_accuracy) == (3, 0, 0.5, 2, 0.5)
     assert (bob.answers, bob.skips, bob.agreement, bob.gold_items, bob.gold_accuracy) == (2, 1, 0.5, 1, 1.0)
-    assert found.lines()[0].startswith("5 answers to 3 items, 1 undecided; alpha")
-    assert found.lines()[2].endswith("2 answers, 1 skip, agrees with others 50.0%, 100.0% correct on 1 gold item")
+    assert found.summary_lines()[0].startswith("5 answers to 3 items, 1 undecided; alpha")
+    assert found.summary_lines()[2].endswith(
+        "2 answers, 1 skip, agrees with others 50.0%, 100.0% correct on 1 gold item"
+    )
 
 
 def test_counts_of_one_are_singular() -> None:
     found = quality.measure_quality(history(Event(1, "ann", "weather", item="a")), LABELING, {"a": "weather"})
 
-    assert found.lines()[0].startswith("1 answer to 1 item, 0 undecided;")
+    assert found.summary_lines()[0].startswith("1 answer to 1 item, 0 undecided;")
 
 
 def test_the_gate_names_every_threshold_that_is_missed_and_what_to_do() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from label_campaign import ANNOTATIONS, LABELS, PARAMS, REJECTED, Campaign
+from label_campaign import ANNOTATIONS, LABELS, PARAMS, REJECTED, Campaign, simulate_kill
 from label_server import Annotator
 from two_releases import ANSWERS, write_annotations
 from workspaces import Workspace
@@ -21,15 +21,22 @@ FLIGHT_LABELS, FLIGHT_ANNOTATIONS = "labels/flights/delay_cause", "annotations/f
 
 
 def decide(campaign: Campaign, value: DecisionValue, **more: str | bool | datetime) -> ReviewResult:
-    """As a reviewer called Grace."""
+    """Apply a decision of a reviewer called Grace to the answers."""
     decision = ReviewDecision(value, "Grace", "a wrong manual", **more)  # type: ignore[arg-type]
     return review_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings, decision)
 
 
-def test_rejected_answers_make_no_label_and_are_kept_with_who_when_and_why(campaign: Campaign, ann: Annotator) -> None:
+def collect_answer(campaign: Campaign, annotator: Annotator, choice: str, *rides: str) -> list[int]:
+    """Send the sample, have the annotator answer about these rides, and collect; the numbers of the answers."""
     campaign.send()
-    ann.submit(campaign.tasks()["ride-0"], "weather")
+    tasks = campaign.tasks()
+    submitted = [annotator.submit(tasks[ride], choice) for ride in rides]
     campaign.collect()
+    return submitted
+
+
+def test_rejected_answers_make_no_label_and_are_kept_with_who_when_and_why(campaign: Campaign, ann: Annotator) -> None:
+    collect_answer(campaign, ann, "weather", "ride-0")
 
     done = decide(campaign, "rejected")
 
@@ -42,14 +49,11 @@ def test_rejected_answers_make_no_label_and_are_kept_with_who_when_and_why(campa
 
 
 def test_no_collect_restores_a_rejected_answer_only_a_change_of_it_does(campaign: Campaign, ann: Annotator) -> None:
-    campaign.send()
-    tasks = campaign.tasks()
-    given = {ride: ann.submit(tasks[ride], "weather") for ride in ("ride-0", "ride-1")}
-    campaign.collect()
+    _, second = collect_answer(campaign, ann, "weather", "ride-0", "ride-1")
     decide(campaign, "rejected")
 
-    ann.submit(tasks["ride-5"], "carrier")
-    ann.edit(given["ride-1"], "security")
+    ann.submit(campaign.tasks()["ride-5"], "carrier")
+    ann.edit(second, "security")
     collected = campaign.collect()
 
     assert collected.events == {"changed": 1, "created": 1}
@@ -59,17 +63,12 @@ def test_no_collect_restores_a_rejected_answer_only_a_change_of_it_does(campaign
 def test_an_accepted_batch_stays_when_the_next_one_is_rejected(
     campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
-    campaign.send()
-    tasks = campaign.tasks()
-    ann.submit(tasks["ride-0"], "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     labels = campaign.md5s(LABELS)
 
     accepted = decide(campaign, "accepted")
     unchanged = campaign.md5s(LABELS)
-    for ride in ("ride-0", "ride-1"):
-        bob.submit(tasks[ride], "carrier")
-    campaign.collect()
+    collect_answer(campaign, bob, "carrier", "ride-0", "ride-1")
     rejected = decide(campaign, "rejected")
 
     assert (accepted.answers, rejected.answers) == (1, 2)
@@ -80,11 +79,8 @@ def test_an_accepted_batch_stays_when_the_next_one_is_rejected(
 def test_the_answers_of_one_person_can_be_rejected_and_all_be_accepted_again(
     campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
-    campaign.send()
-    tasks = campaign.tasks()
-    ann.submit(tasks["ride-0"], "weather")
-    bob.submit(tasks["ride-1"], "carrier")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
+    collect_answer(campaign, bob, "carrier", "ride-1")
     decide(campaign, "accepted")
     who = next(row["annotator"] for row in campaign.rows(ANNOTATIONS) if row["choice"] == "carrier")
 
@@ -100,13 +96,9 @@ def test_the_answers_of_one_person_can_be_rejected_and_all_be_accepted_again(
 def test_a_label_that_a_rejection_changed_is_known_since_the_rejection(
     campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
-    campaign.send()
-    task = campaign.tasks()["ride-0"]
-    ann.submit(task, "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     decide(campaign, "accepted")
-    bob.submit(task, "carrier")
-    campaign.collect()
+    collect_answer(campaign, bob, "carrier", "ride-0")
 
     decide(campaign, "rejected")
 
@@ -116,9 +108,7 @@ def test_a_label_that_a_rejection_changed_is_known_since_the_rejection(
 
 
 def test_the_same_decision_again_changes_no_byte(campaign: Campaign, ann: Annotator) -> None:
-    campaign.send()
-    ann.submit(campaign.tasks()["ride-0"], "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     decide(campaign, "rejected")
     before = campaign.lake.manifest(ANNOTATIONS).to_bytes(), campaign.lake.manifest(LABELS).to_bytes()
 
@@ -130,9 +120,7 @@ def test_the_same_decision_again_changes_no_byte(campaign: Campaign, ann: Annota
 
 
 def test_one_more_answer_is_requested_for_a_rejected_one(campaign: Campaign, ann: Annotator, bob: Annotator) -> None:
-    campaign.send()
-    ann.submit(campaign.tasks()["ride-0"], "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     decide(campaign, "rejected")
 
     again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
@@ -146,28 +134,22 @@ def test_one_more_answer_is_requested_for_a_rejected_one(campaign: Campaign, ann
 def test_a_decision_on_a_report_is_about_the_answers_in_it_and_no_later_one(
     campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
-    campaign.send()
-    tasks = campaign.tasks()
-    ann.submit(tasks["ride-0"], "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     shown = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
-    bob.submit(tasks["ride-1"], "carrier")
-    campaign.collect()
+    collect_answer(campaign, bob, "carrier", "ride-1")
 
     decide(campaign, "rejected", before=annotations.parse_timestamp(shown.before))
     last = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
 
     assert campaign.labels() == {"ride-1": "carrier"}
     assert (shown.unreviewed, shown.rejected, last.unreviewed, last.rejected) == (1, 0, 1, 1)
-    assert "  1 answer to accept or reject, 1 rejected" in last.lines()
+    assert "  1 answer to accept or reject, 1 rejected" in last.summary_lines()
 
 
 def test_a_rejection_that_died_before_the_labels_is_finished_by_repeating_it(
     campaign: Campaign, ann: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    campaign.send()
-    ann.submit(campaign.tasks()["ride-0"], "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     with monkeypatch.context() as patch:
         patch.setattr("headrace.label.review.run_label_stage", simulate_kill)
         with pytest.raises(HeadraceError, match="died"):
@@ -176,11 +158,6 @@ def test_a_rejection_that_died_before_the_labels_is_finished_by_repeating_it(
     again = decide(campaign, "rejected")
 
     assert (again.answers, again.label_partitions, campaign.labels()) == (0, ("2013-01-01",), {})
-
-
-def simulate_kill(*_: object) -> None:
-    """Stand in for a process that is killed."""
-    raise HeadraceError("died")
 
 
 @pytest.mark.slow_lane

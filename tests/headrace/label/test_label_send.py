@@ -30,7 +30,7 @@ def test_sending_twice_gives_each_row_one_task_with_its_selection_reason(campaig
     assert (second.sampled, second.existing, second.sent) == (6, 6, 0)
     tasks = campaign.tasks()
     assert sorted(tasks) == [f"ride-{car}" for car in range(6)]
-    data = campaign.server.http.get(f"/api/tasks/{tasks['ride-4']}/").json()["data"]
+    data = campaign.server.task_data(tasks["ride-4"])
     assert (data["text"], data["selection_reason"]) == ("car 4 was 90 minutes late", "delayed")
 
 
@@ -95,10 +95,7 @@ def test_a_duplicate_that_arrived_late_is_deleted_and_the_task_that_someone_answ
 ) -> None:
     campaign.send()
     original = campaign.tasks()["ride-0"]
-    data = campaign.server.http.get(f"/api/tasks/{original}/").json()["data"]
-    late = campaign.server.http.post(
-        f"/api/projects/{campaign.project}/import", params={"return_task_ids": "true"}, json=[{"data": data}]
-    ).json()["task_ids"][0]
+    late = campaign.server.import_task(campaign.project, campaign.server.task_data(original))
     ann.submit(late, "weather")
 
     sent = campaign.send()
@@ -111,8 +108,7 @@ def test_duplicates_that_two_people_answered_both_stay_and_both_answers_count(
 ) -> None:
     campaign.send()
     original = campaign.tasks()["ride-0"]
-    data = campaign.server.http.get(f"/api/tasks/{original}/").json()["data"]
-    campaign.server.http.post(f"/api/projects/{campaign.project}/import", json=[{"data": data}])
+    campaign.server.import_task(campaign.project, campaign.server.task_data(original))
     for person, number in zip((ann, bob), campaign.server.tasks(campaign.project)["ride-0"], strict=True):
         person.submit(number, "weather")
 

@@ -26,7 +26,7 @@ class Reads:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """Records which tasks are read with their annotations, and which ranges are listed."""
-    recorded, read, list_range = Reads([], []), ProjectTasks.read, ProjectTasks.list_range
+    recorded, read, list_range = Reads([], []), ProjectTasks.read_by_id, ProjectTasks.list_range
 
     def recording_read(tasks: ProjectTasks, ids: Iterable[int]) -> Iterator[Json]:
         wanted = list(ids)
@@ -37,7 +37,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         recorded.ranges.append(ids)
         return list_range(tasks, ids)
 
-    monkeypatch.setattr(ProjectTasks, "read", recording_read)
+    monkeypatch.setattr(ProjectTasks, "read_by_id", recording_read)
     monkeypatch.setattr(ProjectTasks, "list_range", recording_list_range)
     return recorded
 
@@ -108,9 +108,7 @@ def test_answers_to_tasks_of_somebody_else_and_several_skips_never_make_a_collec
 ) -> None:
     campaign.send()
     tasks = campaign.tasks()
-    where = f"/api/projects/{campaign.project}/import"
-    unknown = campaign.server.http.post(where, params={"return_task_ids": "true"}, json=[{"data": {"text": "x"}}])
-    ann.submit(unknown.json()["task_ids"][0], "weather")
+    ann.submit(campaign.server.import_task(campaign.project, {"text": "x"}), "weather")
     for person in (ann, bob):
         person.skip(tasks["ride-0"], "weather")
     ann.submit(tasks["ride-1"], "weather")
@@ -174,4 +172,4 @@ def test_labels_that_a_model_weighs_depend_on_its_features_too(
 
 def test_a_model_without_features_is_rejected_with_what_to_declare(campaign: Campaign) -> None:
     with pytest.raises(ConsensusError, match="needs `item_features`"):
-        consensus.consensus_of(campaign.with_declaration(consensus="crowdlab"), "rides")
+        consensus.create_consensus(campaign.dataset, campaign.with_declaration(consensus="crowdlab"))
