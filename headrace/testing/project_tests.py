@@ -13,6 +13,7 @@ import pytest
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, ObjectSource
 from headrace.engine.fingerprint import stage_code
+from headrace.label.table_names import annotations_table
 from headrace.project import dvc_stages, graph
 from headrace.project.code_check import check_dataset
 from headrace.project.loading import dataset_names, load_dataset
@@ -110,7 +111,7 @@ class ProjectTests:
     def test_a_table_reads_only_what_an_earlier_stage_makes(self, dataset: Dataset) -> None:
         """Inputs are tables of the dataset, declared before what reads them."""
         made = {f"raw/{dataset.name}/{source.name}" for source in dataset.sources}
-        made |= {f"annotations/{dataset.name}/{labeling.name}" for labeling in dataset.labels}
+        made |= {annotations_table(dataset, labeling) for labeling in dataset.labels}
         for stage in graph.dataset_stages(dataset):
             assert set(stage.reads) <= made, stage.table
             made |= {stage.table, *stage.beside}

@@ -3,12 +3,16 @@
 import json
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import LiteralString
 
 import pytest
 from projects import Project
 from servers import S3, PostgreSQL
+
+from headrace.failpoints import KILLED
 
 ROWS = 60
 
@@ -105,6 +109,40 @@ def test_an_env_that_others_could_read_becomes_private_and_keeps_its_other_varia
 
     assert env.read_text() == f"HEADRACE_BUCKET=shop\nSALES_DATABASE_URL=sqlite:///{tmp_path}/shop.db\n"
     assert stat.S_IMODE(env.stat().st_mode) == 0o600
+
+
+KILLED_IN_FAILPOINT = """
+import os, sys
+from headrace import failpoints
+from headrace.cli import app
+
+os.umask(0)
+failpoints.enable(int(sys.argv[1]), "half")
+app(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_wherever_new_is_killed_no_file_with_the_database_s_address_can_be_read_by_others(
+    project: Project, tmp_path: Path
+) -> None:
+    with sqlite3.connect(tmp_path / "shop.db") as connection:
+        connection.execute("CREATE TABLE orders (order_id INTEGER PRIMARY KEY, shop TEXT)")
+    connection.close()
+    address = f"sqlite:///{tmp_path}/shop.db"
+    failpoints_reached, permissions = [], []
+
+    for number in range(1, 20):
+        new = [sys.executable, "-c", KILLED_IN_FAILPOINT, str(number), "new", "sales", "--from", f"{address}#orders"]
+        done = subprocess.run(new, cwd=project.root, capture_output=True, text=True, check=False)
+        left = [path for path in project.root.glob("*.env*") if "SALES_DATABASE" in path.read_text()]
+        permissions += [stat.S_IMODE(path.stat().st_mode) for path in left]
+        if done.returncode != KILLED:
+            break
+        failpoints_reached.append(done.stderr.strip().rpartition(": ")[2])
+
+    assert {"write .env", "rename .env", "rename sales"} <= set(failpoints_reached), done.stderr
+    assert set(permissions) == {0o600}
 
 
 def test_a_table_of_postgresql_is_declared_with_its_key_and_types_and_no_password(
