@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import minimal_dataset
+import pytest
 
 from headrace.dataset import Dataset, Input
 from headrace.engine.plan import Plan
@@ -19,6 +20,8 @@ from headrace.project import graph
 from headrace.storage.dvc.lock import write_lock
 from headrace.storage.manifest import MANIFEST, Entry, Manifest
 from headrace.storage.table_store import Lake
+
+pytestmark = pytest.mark.slow
 
 DAYS = [str(date(2013, 1, 1) + timedelta(days=number)) for number in range(3650)]
 NAMES = [f"sales{number}" for number in range(5)]

@@ -75,6 +75,7 @@ def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_b
 
 
 @pytest.mark.parametrize("names", [(), ("route_traffic:temp_c", "origin_weather:sky", "origin_weather:temp_c")])
+@pytest.mark.slow
 def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, names: Sequence[str]) -> None:
     asked = requests_with_all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
     release = feature_workspace.tag_release(lake, 1)
@@ -90,6 +91,7 @@ def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, n
     assert job.to_arrow().schema == next(job.to_batches()).schema
 
 
+@pytest.mark.slow
 def test_a_release_is_read_without_importing_feast() -> None:
     words = "import sys, headrace.retrieve.retrieve, headrace.retrieve.result, headrace.retrieve.join"
     words += "; print({'feast', 'pandas'} & {*sys.modules})"

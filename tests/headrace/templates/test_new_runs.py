@@ -14,6 +14,8 @@ from servers import S3, PostgreSQL
 
 from headrace.failpoints import KILLED
 
+pytestmark = pytest.mark.slow
+
 ROWS = 60
 
 
@@ -22,7 +24,6 @@ def line(number: int) -> str:
     return f"{number},{'east' if number % 2 else 'west'},{time},{number % 7}"
 
 
-@pytest.mark.slow
 def test_a_local_file_is_run_where_it_is_and_nothing_is_copied(project: Project, tmp_path: Path) -> None:
     sample = tmp_path / "orders.csv"
     sample.write_text("order_id,shop,ordered_at,amount\n" + "".join(f"{line(number)}\n" for number in range(ROWS)))
@@ -67,7 +68,6 @@ def test_objects_below_a_prefix_become_days_and_the_bucket_of_the_settings_is_no
         assert "72 rows in, 0 rejected" in run_output
 
 
-@pytest.mark.slow
 def test_a_table_of_sqlite_gets_a_variable_of_its_own_in_env(project: Project, tmp_path: Path) -> None:
     file = tmp_path / "shop.db"
     with sqlite3.connect(file) as connection:
@@ -122,7 +122,6 @@ app(sys.argv[2:])
 """
 
 
-@pytest.mark.slow
 def test_wherever_new_is_killed_no_file_with_the_database_s_address_can_be_read_by_others(
     project: Project, tmp_path: Path
 ) -> None:
