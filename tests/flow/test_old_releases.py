@@ -1,7 +1,7 @@
 """Releases of 0.1, when the engine was in the package `pipelines`, can be read by today's engine.
 
 `tests/support/releases_of_0_1/` holds two, as that code wrote them; its `make.py` made them. The project is then moved
-to today's layout, as a team would do it.
+to today's layout, as a team would do it: `DATASET` is the declaration in `make.py`, in today's terms.
 """
 
 import json

@@ -50,6 +50,17 @@ class S3:
         """Address of the server."""
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables with which a process reaches the server."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+
     def new_bucket(self, *, versioned: bool = False) -> Bucket:
         """Create a bucket for the test."""
         name = f"test-{secrets.token_hex(6)}"

@@ -76,9 +76,7 @@ class Workspace:
 
     def configure(self) -> None:
         """Write the address of the DVC remote to the clone's local configuration."""
-        url, endpoint = f"url = s3://{self.bucket}/dvc", f"endpointurl = {self.remote.endpoint}"
-        keys = f"access_key_id = {self.remote.access_key}\nsecret_access_key = {self.remote.secret_key}"
-        (self.root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{endpoint}\n{keys}\n")
+        write_dvc_config(self.root, self.remote, self.bucket)
 
     def dvc(self, *arguments: str, fails: bool = False) -> str:
         """What `dvc` prints; it must succeed, or fail where that is expected."""
@@ -175,6 +173,13 @@ def new_workspace(folder: Path, template: Path, s3: S3) -> Workspace:
     made = Workspace(root, s3, s3.new_bucket().name)
     made.configure()
     return made
+
+
+def write_dvc_config(project: Path, s3: S3, bucket: str) -> None:
+    """Write the address of a DVC remote in the test's S3 server to the project's local configuration."""
+    url, endpoint = f"url = s3://{bucket}/dvc", f"endpointurl = {s3.endpoint}"
+    keys = f"access_key_id = {s3.access_key}\nsecret_access_key = {s3.secret_key}"
+    (project / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{endpoint}\n{keys}\n")
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -24,6 +24,7 @@ from redis import RedisError
 from redis import exceptions as redis_errors
 
 from headrace import failpoints
+from headrace.batches import batched
 from headrace.feast.encoding import KEY_VERSION, cut
 from headrace.feast.online_stores.fast_read import ViewRequest, understood
 from headrace.feast.online_stores.redis_layout import blocks, commands
@@ -213,7 +214,7 @@ class RedisWriter:
         found: list[bytes | None] = []
         keys = (self.keys(view) if among is None else among).to_list()
         with self._known(view):
-            for some in _batches(keys):
+            for some in batched(keys, BATCH):
                 found += self._script(READ, self._names(some), self._fields(view))
         columns = {name: found[place :: len(names)] for place, name in enumerate(names)}
         frame = pl.DataFrame({KEY: keys, **columns}, schema=dict.fromkeys((KEY, *names), pl.Binary))
@@ -244,7 +245,7 @@ class RedisWriter:
                 values = [*chain.from_iterable(batch.select(columns).iter_rows())]
                 with failpoints.failpoint("batch of the online values"):
                     self._guarded(WRITE, keys, generation, [len(fields), *fields, *values])
-            for some in _batches(delete.to_list()):
+            for some in batched(delete.to_list(), BATCH):
                 with failpoints.failpoint("batch of the online deletions"):
                     self._guarded(DELETE, self._names(some), generation, fields)
 
@@ -311,11 +312,6 @@ def _known(options: RedisOnlineStoreConfig, mend: str, view: OnlineView | None =
 def _is_transient(error: Exception) -> bool:
     """Whether Redis may answer a little later: it is unreachable, loading, full of clients, or failing over."""
     return isinstance(error, (OSError, *UNAVAILABLE)) and not isinstance(error, REFUSALS)
-
-
-def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(keys), BATCH):
-        yield keys[start : start + BATCH]
 
 
 def _message(microseconds: int) -> bytes:

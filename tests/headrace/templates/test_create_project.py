@@ -49,20 +49,20 @@ def test_a_changed_file_of_the_example_makes_its_day_and_those_that_look_back_on
     day = project.root / "pipelines/bikes/sample/rentals/2026-01-04.csv"
     day.write_text(day.read_text().replace(",museum,", ",harbour,", 1))
 
-    told = project.headrace("run", "bikes")
+    output = project.headrace("run", "bikes")
 
-    assert "1 changed" in told
-    assert "validated/bikes/rentals: 1 computed (2026-01-04)" in told
-    assert "features/bikes/station_demand: 2 computed (2026-01-04, 2026-01-05)" in told
+    assert "1 changed" in output
+    assert "validated/bikes/rentals: 1 computed (2026-01-04)" in output
+    assert "features/bikes/station_demand: 2 computed (2026-01-04, 2026-01-05)" in output
 
 
 @pytest.mark.slow
 def test_lineage_of_the_example_leads_to_its_files(project: Project) -> None:
     project.headrace("run", "bikes")
 
-    told = project.headrace("lineage", "bikes", "--table", "raw/rentals", "--partition", "2026-01-04")
+    output = project.headrace("lineage", "bikes", "--table", "raw/rentals", "--partition", "2026-01-04")
 
-    assert "file:pipelines/bikes/sample/rentals/2026-01-04.csv" in told
+    assert "file:pipelines/bikes/sample/rentals/2026-01-04.csv" in output
 
 
 def test_its_code_is_clean_and_formatted_by_its_own_settings(project: Project) -> None:
@@ -73,9 +73,9 @@ def test_its_code_is_clean_and_formatted_by_its_own_settings(project: Project) -
 @pytest.mark.slow
 def test_its_own_tests_pass(project: Project) -> None:
     """All but those that import Airflow and Feast, which the slow lane runs from the wheel."""
-    told = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not dag and not feast")
+    output = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not dag and not feast")
 
-    assert re.search(r"\d+ passed", told)
+    assert re.search(r"\d+ passed", output)
 
 
 def test_it_pins_the_engine_that_made_it(project: Project) -> None:
