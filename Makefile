@@ -32,8 +32,12 @@ lint: install ## Style, spelling, types, layers, and the generated files
 test: lint ## Lint, types, every test on real servers
 	@echo 'pytest' && $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=84 $(PYTEST_ARGS)
 
+# Their imports alone take seconds.
+HEAVY_TESTS := $(addprefix tests/headrace/,airflow feast publish)
+
 quick: install ## The tests that need no server, for the inner loop
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not server and not slow and not faults and not slow_lane' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not server and not slow and not faults and not slow_lane' \
+		$(addprefix --ignore ,$(HEAVY_TESTS)) $(PYTEST_ARGS)
 
 test-slow: install lock-check ## The tests that need an environment of their own, or more than a minute
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow_lane and not faults' $(PYTEST_ARGS)

@@ -31,7 +31,7 @@ from measure import REPOSITORY, Cost, Report, create_parser
 from publish import DATASET, FEATURES, PublishWorkspace, create_stock_store, materialize
 from stores import HOST, free_port, run_stores, wait_for_port
 
-from headrace.feast.definitions import Standing
+from headrace.feast.definitions import DeploymentState
 from headrace.feast.online_stores.redis import RedisWriter
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.writer import online_of
@@ -198,7 +198,7 @@ def read_through_feast(store: FeatureStore, customers: Sequence[int], *, cached:
 
 def direct_reader(store: FeatureStore) -> FeatureReader:
     """A reader that queries the live slot's bytes and parses them."""
-    view = f"history__{Standing.of(store, DATASET).live.side}"
+    view = f"history__{DeploymentState.read(store, DATASET).live.side}"
     online_store = store.provider.online_store
     fetch = _sql_fetcher(store, view) if isinstance(online_store, TableOnlineStore) else _redis_fetcher(store, view)
 

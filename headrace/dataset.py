@@ -27,6 +27,9 @@ EVENT_TIME = "event_time"
 KNOWN_TIME = "known_time"
 """Column of a feature table or a labels table: when one could know it."""
 
+DATABASE_URL = "HEADRACE_DATABASE_URL"
+"""Environment variable with the address of the database that table sources are read from, unless they name another."""
+
 
 def _declaring_modules() -> tuple[str, ...]:
     """The modules whose code declares something now: from the constructor's caller up to the top level of a module.
@@ -86,7 +89,7 @@ class TableSource:
     key: tuple[str, ...]
     watermark: str
     partition_by: str | None = None
-    database: str = "HEADRACE_DATABASE_URL"
+    database: str = DATABASE_URL
 
 
 @dataclass(frozen=True)

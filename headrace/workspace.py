@@ -12,7 +12,7 @@ PACKAGE = "pipelines"
 """The folder and Python package that holds a project's datasets. No other module of Headrace names it."""
 
 DATASET_NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""What a dataset's folder may be called."""
+"""What a dataset's folder, a source and a table may be called: the name of a package, a file and a column."""
 
 VARIABLE = "HEADRACE_WORKSPACE"
 ENV_FILES = (".env", ".headrace/stack.env")

@@ -6,24 +6,19 @@ import pytest
 
 pytest_plugins = ["servers", "label_server", "workspaces"]
 
-SERVER_FIXTURES = frozenset(("s3", "moto_s3", "postgres", "redis", "label_studio"))
+SERVER_FIXTURES = frozenset(("s3", "moto_s3", "postgres", "redis", "label_studio", "postgresql_weather"))
 """Fixtures that start a server, and parameters that request one."""
-
-HEAVY_FOLDERS = frozenset(("airflow", "feast", "publish"))
-"""Folders of tests whose imports take seconds."""
 
 ENVIRONMENT_PREFIXES = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need a server or are slow, which `make quick` leaves out."""
+    """Mark tests that need a server, which `make quick` leaves out."""
     for item in items:
         callspec = getattr(item, "callspec", None)
         asked = callspec.params.values() if callspec else ()
         if SERVER_FIXTURES & {*getattr(item, "fixturenames", ()), *(each for each in asked if isinstance(each, str))}:
             item.add_marker("server")
-        if item.path.parent.name in HEAVY_FOLDERS:
-            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

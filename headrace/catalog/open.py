@@ -64,7 +64,7 @@ def open_dataset(dataset: str | Dataset, *, release: str | None = None, workspac
     settings = load_settings(current_workspace(workspace))
     lake = Lake.at(settings.workspace, is_remote_only=settings.commit == "remote")
     name = dataset if isinstance(dataset, str) else dataset.name
-    tables = DatasetTables.of(dataset, lake, _release(lake, name, release))
+    tables = DatasetTables.open(dataset, lake, _release(lake, name, release))
     if not tables:
         names = sorted({path.split("/")[2] for path in recorded_outs(lake.root) if re.match(TABLE_PATH, path)})
         raise UnknownDatasetError(

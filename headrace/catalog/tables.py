@@ -20,7 +20,7 @@ from headrace.catalog.errors import EmptyTableError, NoSuchTableError, NotParque
 from headrace.dataset import EVENT_TIME, Dataset
 from headrace.extras import require_extra
 from headrace.release.release import list_releases
-from headrace.retrieve.partition_reader import PartitionReader, digest
+from headrace.retrieve.partition_reader import PartitionReader, partition_hashes
 from headrace.retrieve.row_hash import hash_lines
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.manifest import Manifest
@@ -71,7 +71,7 @@ class DatasetTable:
     def content_hash(self) -> str:
         """Hash over the names and hashes of the partitions: equal for equal bytes, in whatever release."""
         chosen = {name: self.reader.manifest.partitions[name] for name in self.partitions}
-        return hash_lines(digest([self.reader.manifest.with_partitions(chosen)]))
+        return hash_lines(partition_hashes([self.reader.manifest.with_partitions(chosen)]))
 
     @cached_property
     def schema(self) -> pl.Schema:
@@ -228,7 +228,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
     declared: Dataset | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, dataset: str | Dataset, lake: Lake, release: str = "") -> Self:
+    def open(cls, dataset: str | Dataset, lake: Lake, release: str = "") -> Self:
         """The tables that the release records, or that the workspace has."""
         name, declared = (dataset, None) if isinstance(dataset, str) else (dataset.name, dataset)
         recorded = {path.removeprefix("data/") for path in recorded_outs(lake.root, _revision(release))}

@@ -106,7 +106,7 @@ def dvc_sync(
     from headrace.settings import load_settings  # noqa: PLC0415
 
     root = load_settings().workspace
-    files = dvc_stages.check(root) if check else dvc_stages.write(root)
+    files = dvc_stages.check_dvc_files(root) if check else dvc_stages.write_dvc_files(root)
     typer.echo(f"dvc.yaml: {files.stages} stages; headrace.lock: {len(files.lock.libraries)} libraries")
     for error in files.broken.values():
         typer.echo(f"error: {error}", err=True)

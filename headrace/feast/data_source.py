@@ -14,7 +14,7 @@ from feast.value_type import ValueType
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.retrieve.errors import FeatureStoreError
-from headrace.retrieve.partition_reader import WORKSPACE, manifest
+from headrace.retrieve.partition_reader import WORKSPACE, read_manifest
 from headrace.storage.table_store import Lake
 from headrace.workspace import PACKAGE
 
@@ -95,7 +95,7 @@ class FeatureTableSource(DataSource):
     def get_table_column_names_and_types(self, config: RepoConfig) -> Iterable[tuple[str, str]]:
         """Column and Polars type of the table's first partition; none of a table without one."""
         lake = lake_of(config)
-        table = manifest(lake, self.table, self.release)
+        table = read_manifest(lake, self.table, self.release)
         first = table.entries.first
         entry = table.partitions[first] if first else None
         schema = pl.read_parquet_schema(lake.cache.fetch(entry.md5, entry.sha256)) if entry else {}

@@ -24,7 +24,7 @@ LONGEST_VARINT = 10
 
 
 def encode(rows: pl.DataFrame, table: FeatureTable) -> pl.DataFrame:
-    """`KEY`, `STAMP` and the features as bytes, a row a row."""
+    """`KEY`, `STAMP` and the features as bytes, one row for each row."""
     stamp = rows[EVENT_TIME].to_physical().alias(STAMP)
     features = [values(rows[name], kind_of(name, dtype).field) for name, dtype in table.features.items()]
     return pl.DataFrame([keys(rows, table), stamp, *features])

@@ -11,7 +11,7 @@ import yaml
 from feast import FeatureStore, RepoConfig
 
 from headrace.dataset import Dataset
-from headrace.feast.definitions import Holding, entities, service, view
+from headrace.feast.definitions import SlotState, entities, feature_service, feature_view
 from headrace.feast.open import close_store
 from headrace.retrieve.partition_reader import WORKSPACE
 from headrace.storage.table_store import Lake
@@ -36,9 +36,9 @@ def local_feature_store(dataset: Dataset, lake: Lake, release: str = WORKSPACE) 
         config = RepoConfig(**{**written, **own})
         config.repo_path = repo
         store = FeatureStore(config=config)
-        shown = Holding("a", release)
-        views = [view(dataset, table, shown) for table in dataset.features]
-        store.apply([*entities(dataset.features).values(), *views, service(dataset, shown)])
+        shown = SlotState("a", release)
+        views = [feature_view(dataset, table, shown) for table in dataset.features]
+        store.apply([*entities(dataset.features).values(), *views, feature_service(dataset, shown)])
         try:
             yield store
         finally:

@@ -25,7 +25,13 @@ from headrace.retrieve.change_points import history
 from headrace.retrieve.errors import FeatureStoreError
 from headrace.retrieve.join import Join, Lookup
 from headrace.retrieve.options import OfflineStoreOptions
-from headrace.retrieve.partition_reader import PartitionReader, instant, manifest, microseconds, moment
+from headrace.retrieve.partition_reader import (
+    PartitionReader,
+    microseconds,
+    read_manifest,
+    to_utc_datetime,
+    utc_literal,
+)
 from headrace.retrieve.requests import Requests
 
 
@@ -71,7 +77,7 @@ class HeadraceOfflineStore(OfflineStore):
         as_known = options.as_known or filter_by_created_timestamp
         if entity_df is None:
             entity_df = history(lake, lookups, start_date, end_date, as_known=as_known, verify=options.verify)
-        requests = Requests.of(entity_df)
+        requests = Requests.read(entity_df)
         join = Join(lake, requests, lookups, as_known, options.verify, options.memory_mb << 20).checked()
         window = requests.time_range
         return HeadraceRetrievalJob(
@@ -84,8 +90,8 @@ class HeadraceOfflineStore(OfflineStore):
             metadata=RetrievalMetadata(
                 features=feature_refs,
                 keys=[name for name in requests.schema if name != requests.time],
-                min_event_timestamp=moment(window.first) if window else None,
-                max_event_timestamp=moment(window.last + 1) if window else None,
+                min_event_timestamp=to_utc_datetime(window.first) if window else None,
+                max_event_timestamp=to_utc_datetime(window.last + 1) if window else None,
             ),
             repo=config.repo_path,
         )
@@ -177,11 +183,11 @@ def _between(
 ) -> pl.DataFrame:
     lake, table_source = lake_of(config), table_of(source)
     since, until = (microseconds(time) if time else None for time in (start, end))
-    table = manifest(lake, table_source.table, table_source.release)
+    table = read_manifest(lake, table_source.table, table_source.release)
     rows = PartitionReader.between(lake, table, since, until, verify=config.offline_store.verify).read(list(columns))
     if since is not None:
-        rows = rows.filter(pl.col(EVENT_TIME) >= instant(since))
-    return rows if until is None else rows.filter(pl.col(EVENT_TIME) <= instant(until))
+        rows = rows.filter(pl.col(EVENT_TIME) >= utc_literal(since))
+    return rows if until is None else rows.filter(pl.col(EVENT_TIME) <= utc_literal(until))
 
 
 def _named(view: FeatureView, feature: str, full: bool) -> str:

@@ -1,7 +1,7 @@
-"""Who publishes, and what is online: a row a dataset in the database of Feast's registry. Nothing here imports Feast.
+"""Who publishes, and what is online: one row per dataset in the registry's database. Nothing here imports Feast.
 
-A publisher is given a generation, one more than the last. Who has a lower one than the row says has been overtaken, and
-can switch nothing: the row is locked and compared while the registry is written. The row also keeps the last proof.
+Every publisher gets a generation, one more than the last. A publisher with a lower generation than the row is fenced
+off and cannot switch: the row is locked and compared while the registry is written. The row also keeps the last report.
 """
 
 import json
@@ -78,7 +78,7 @@ class PublishRecord:
 
 
 @dataclass(frozen=True)
-class Publications:
+class PublishLog:
     """The row of one dataset."""
 
     engine: Engine
@@ -99,9 +99,9 @@ class Publications:
             require_extra("postgres", "Feast's registry in PostgreSQL")
         return cls(create_engine(_modern(url), pool_pre_ping=True), dataset)
 
-    def take(self, at_least: int = 0) -> int:
-        """A generation higher than any before, and than `at_least`: whoever published until now is overtaken."""
-        with self.known():
+    def take_lead(self, at_least: int = 0) -> int:
+        """A generation higher than any before, and than `at_least`: every earlier publisher is fenced off."""
+        with self.translated_errors():
             self._make()
             with self.engine.begin() as database:
                 held = self._generation(database, lock=True)
@@ -111,13 +111,13 @@ class Publications:
             return mine
 
     @contextmanager
-    def held(self, generation: int) -> Iterator[Connection]:
+    def hold_lead(self, generation: int) -> Iterator[Connection]:
         """Keep every other publisher out until the block ends.
 
         Raises:
             PublisherFencedError: There has been a later one.
         """
-        with self.known(), self.engine.begin() as database:
+        with self.translated_errors(), self.engine.begin() as database:
             seen = self._generation(database, lock=True)
             if seen != generation:
                 raise PublisherFencedError(
@@ -127,18 +127,18 @@ class Publications:
             yield database
 
     # no failpoint: in the transaction of the switch, which is a failpoint
-    def note(self, database: Connection, proof: dict[str, Any]) -> None:
-        """Write down what is online, in the transaction of `held`."""
+    def record(self, database: Connection, proof: dict[str, Any]) -> None:
+        """Record what is online, in the transaction of `hold_lead`."""
         values = {"switched_at": datetime.now(UTC).isoformat(timespec="seconds"), "proof": json.dumps(proof)}
         database.execute(update(TABLE).where(self._mine).values(**values))
 
     # no failpoint: what it makes is a temporary table of its own connection
     def online(self) -> PublishRecord | None:
-        """What was written down last; None before the first publish."""
+        """The last record; None before the first publish."""
         file = self.engine.url.database or ""
         if self.engine.dialect.name == "sqlite" and not Path(file).exists():
             return None
-        with self.known(), self.engine.connect() as database:
+        with self.translated_errors(), self.engine.connect() as database:
             if not inspect(database).has_table(TABLE.name):
                 return None
             row = database.execute(select(TABLE.c.switched_at, TABLE.c.proof).where(self._mine)).first()
@@ -179,8 +179,8 @@ class Publications:
                 continue
 
     @contextmanager
-    def known(self) -> Iterator[None]:
-        """What uses the registry's database stands in this block.
+    def translated_errors(self) -> Iterator[None]:
+        """Turn errors of the registry's database into ours.
 
         Raises:
             RegistryUnavailableError: The database does not answer.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from feast import Entity, FeatureService, FeatureView
 
-from headrace.feast.definitions import Standing, objects, refuse_same_names
+from headrace.feast.definitions import DeploymentState, dataset_objects, refuse_same_names
 from headrace.feast.open import feature_store
 from headrace.project.loading import load_datasets
 from headrace.settings import load_settings
@@ -33,5 +33,5 @@ def feast_objects(repository: Path) -> dict[str, Entity | FeatureView | FeatureS
     datasets = [dataset for dataset in loaded if dataset.features]
     refuse_same_names(datasets)
     with feature_store(repository, load_settings(repository.parent)) as store:
-        every = [one for dataset in datasets for one in objects(dataset, Standing.of(store, dataset))]
+        every = [one for dataset in datasets for one in dataset_objects(dataset, DeploymentState.read(store, dataset))]
     return {f"{one.name}_{type(one).__name__.lower()}": one for one in every}

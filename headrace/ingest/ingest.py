@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 
-from headrace.dataset import Dataset, ObjectSource, Source, TableSource, raw_table
+from headrace.dataset import DATABASE_URL, Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.plan import find_by_cache_key
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.ingest.listing import SourceListing
@@ -260,7 +260,7 @@ def database_address(source: TableSource, settings: Settings) -> str:
     Raises:
         NotConfiguredError: The environment variable is not set.
     """
-    if source.database == "HEADRACE_DATABASE_URL" and settings.database_url:
+    if source.database == DATABASE_URL and settings.database_url:
         return settings.database_url.get_secret_value()
     address = os.environ.get(source.database)
     if not address:

@@ -85,10 +85,10 @@ def read_freshness(settings: Settings, dataset: str, now: datetime | None = None
     """
     if not settings.feast_registry_url:
         return None
-    from headrace.feast.publish_log import Publications  # noqa: PLC0415  most commands need no database
+    from headrace.feast.publish_log import PublishLog  # noqa: PLC0415  most commands need no database
 
-    with closing(Publications.at(settings.feast_registry_url, dataset)) as publications:
-        online = publications.online()
+    with closing(PublishLog.at(settings.feast_registry_url, dataset)) as publish_log:
+        online = publish_log.online()
     if online is None:
         return None
     report, now = online.report, now or datetime.now(UTC)

@@ -213,7 +213,7 @@ def _check_engine_lock(root: Path) -> str:
 def _check_dvc_files(root: Path) -> str:
     if not (root / "dvc.yaml").exists():
         raise HeadraceError(f"there is no dvc.yaml in {root.resolve()}. Run `headrace dvc-sync`, then commit it.")
-    files = dvc_stages.check(root)
+    files = dvc_stages.check_dvc_files(root)
     unchecked = f"; not checked: those of {', '.join(files.broken)}" if files.broken else ""
     return f"{files.stages} stages, as the datasets declare{unchecked}"
 

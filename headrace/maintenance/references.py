@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import TypeVar
 
+from headrace.batches import batched
 from headrace.storage import git
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.lock import recorded_outs
@@ -33,8 +32,6 @@ from headrace.storage.manifest import (
 )
 from headrace.storage.s3.errors import ObjectUnreadableError
 from headrace.storage.table_store import Lake
-
-T = TypeVar("T")
 
 WORKSPACE = "the workspace"
 """Stands for the workspace where a revision is expected."""
@@ -206,7 +203,7 @@ def parse_directory(content: bytes) -> dict[str, str]:
 def _read_directories(cache: Cache, outs: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
     """The directory objects among `outs` with their bytes; None for those that cannot be read."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        for batch in _batches((md5 for md5 in outs if md5.endswith(".dir")), DIRECTORIES_IN_MEMORY):
+        for batch in batched((md5 for md5 in outs if md5.endswith(".dir")), DIRECTORIES_IN_MEMORY):
             yield from zip(batch, pool.map(lambda md5: read_verified(cache, md5), batch), strict=True)
 
 
@@ -238,9 +235,3 @@ def _parse_outs(path: str, content: bytes) -> list[tuple[str, str]]:
         return [(out["path"], out["md5"]) for stage in stages for out in stage.get("outs", ()) if "md5" in out]
     folder = path.rpartition("/")[0]
     return [(f"{folder}/{out['path']}", out["md5"]) for out in parsed.get("outs", ()) if "md5" in out]
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -87,7 +87,7 @@ def _is_generated(entry: Mapping[str, Any]) -> bool:
     return str(entry.get("cmd", "")).startswith((f"{COMMAND} ", f"python -m {COMMAND} ", "python -m pipelines "))
 
 
-def check(root: Path) -> DvcFiles:
+def check_dvc_files(root: Path) -> DvcFiles:
     """Compare `dvc.yaml` and `headrace.lock` with the declarations.
 
     Raises:
@@ -110,7 +110,7 @@ def check(root: Path) -> DvcFiles:
     return declared
 
 
-def write(root: Path) -> DvcFiles:
+def write_dvc_files(root: Path) -> DvcFiles:
     """Write `dvc.yaml` and `headrace.lock`."""
     declared = declared_files(root)
     atomic_write(root / "dvc.yaml", dump_yaml(declared.text))
@@ -150,7 +150,7 @@ def _dep(lake: Lake, path: str) -> dict[str, Any]:
     return {"path": path, "hash": "md5", "md5": md5_of(file), "size": file.stat().st_size}
 
 
-def declared(root: Path) -> set[str]:
+def declared_stage_names(root: Path) -> set[str]:
     """Names of the stages in `dvc.yaml`."""
     return set(load_yaml(root / "dvc.yaml").get("stages") or {}) if (root / "dvc.yaml").exists() else set()
 

@@ -135,11 +135,11 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
 
     tasks = {str(number): (partial(make, items),) for number, items in enumerate(group_partitions(plan, lake, threads))}
 
-    def told(_key: str, made: list[tuple[str, PartitionResult]], *_: object) -> None:
+    def tell_each(_key: str, made: list[tuple[str, PartitionResult]], *_: object) -> None:
         for each in made:
             tell(*each)
 
-    with Callback(posttask=told):
+    with Callback(posttask=tell_each):
         get(tasks, list(tasks), num_workers=threads)
 
 
@@ -154,7 +154,7 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
             " Start it, or unset the variable to use this machine's threads."
         ) from None
     with client:
-        job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.of(lake), how)
+        job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.from_lake(lake), how)
         together = group_partitions(plan, lake, max(1, sum(client.nthreads().values())))
         futures = [  # with the hashes: a worker that has the remote alone has no manifests
             client.submit(compute_on_worker, with_sha256s(items, lake), job, pure=False, retries=RETRIES)
@@ -202,7 +202,7 @@ class WorkerStorage:
     remote: Remote | None
 
     @classmethod
-    def of(cls, lake: Lake) -> "WorkerStorage":
+    def from_lake(cls, lake: Lake) -> "WorkerStorage":
         """The storage behind a workspace's tables. Credentials are not sent; a worker has its own."""
         return cls(lake.root, lake.cache.remote.without_credentials() if lake.cache.is_remote_only else None)
 

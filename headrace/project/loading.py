@@ -4,7 +4,6 @@ The declarations are those of the current workspace (`headrace.workspace`), in a
 script or a notebook: no process needs `PYTHONPATH`. A broken folder is an error of that dataset alone.
 """
 
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,9 +17,7 @@ from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.errors import InvalidContractError
-from headrace.workspace import PACKAGE, locate_workspace, use_project
-
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+from headrace.workspace import DATASET_NAME, PACKAGE, locate_workspace, use_project
 
 
 class DatasetError(HeadraceError):
@@ -63,7 +60,7 @@ def load_dataset(name: str) -> Dataset:
             f"There is no dataset {name!r} in {project_root() / PACKAGE}. Declared there: {', '.join(names) or 'none'}."
             " `headrace new` adds one from a sample."
         )
-    if not NAME.fullmatch(name):
+    if not DATASET_NAME.fullmatch(name):
         raise DatasetError(
             f"{PACKAGE}/{name}: expected a folder name of lower-case letters, digits and underscores that begins with a"
             f" letter, found {name!r}. Rename the folder."

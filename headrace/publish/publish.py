@@ -27,9 +27,9 @@ from headrace.storage.files import atomic_write
 from headrace.storage.table_store import Lake
 
 if TYPE_CHECKING:
-    from headrace.feast.definitions import Holding, Standing
+    from headrace.feast.definitions import DeploymentState, SlotState
     from headrace.feast.online_stores.writer import LoadResult
-    from headrace.publish.blue_green import Attempt, Sides
+    from headrace.publish.blue_green import PublishAttempt, Sides
     from headrace.publish.verification import VerificationResult
 
 log = logging.getLogger(__name__)
@@ -129,21 +129,21 @@ def publish(
 
     how = how or PublishOptions()
     with lake.lock_table(f"online/{dataset.name}"):
-        snapshot = Snapshot.of(dataset, lake, release or "")
+        snapshot = Snapshot.read(dataset, lake, release or "")
         with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
-            standing = sides.forget_lost(sides.migrate(sides.standing))
-            changes = _changes(sides, standing, how)
-            done = _confirm(sides, standing.live, how) or _replace(sides, changes, how)
+            deployment = sides.forget_lost(sides.migrate(sides.deployment))
+            changes = _changes(sides, deployment, how)
+            done = _confirm(sides, deployment.live, how) or _replace(sides, changes, how)
             _report(lake, sides)
         return done
 
 
-def _changes(sides: "Sides", standing: "Standing", how: PublishOptions) -> list[str]:
+def _changes(sides: "Sides", deployment: "DeploymentState", how: PublishOptions) -> list[str]:
     """What changes in the definitions, logged before anything does; refused if it breaks a reader without leave."""
     from headrace.publish.schema_changes import changes, refuse_breaks, refuse_taken  # noqa: PLC0415  brings Feast
 
-    refuse_taken(sides.snapshot.dataset, standing)
-    found = changes(sides.snapshot.dataset, standing)
+    refuse_taken(sides.snapshot.dataset, deployment)
+    found = changes(sides.snapshot.dataset, deployment)
     for change in found:
         log.info("%s: %s", sides.snapshot.dataset.service, change)
     if not how.allow_breaking_changes:
@@ -151,30 +151,30 @@ def _changes(sides: "Sides", standing: "Standing", how: PublishOptions) -> list[
     return [str(change) for change in found]
 
 
-def _confirm(sides: "Sides", live: "Holding", how: PublishOptions) -> PublishResult | None:
+def _confirm(sides: "Sides", live: "SlotState", how: PublishOptions) -> PublishResult | None:
     """The live side, if it holds the snapshot already and proves it."""
-    if not sides.shows(live):
+    if not sides.holds_snapshot(live):
         return None
-    seals = from_tag(live.seals)
-    expected = sides.expected(sides.snapshot if live.release and not how.verify_all else None, seals)
-    proofs = sides.prove(live.side, expected, seals)
+    checksums = from_tag(live.seals)
+    expected = sides.expected(sides.snapshot if live.release and not how.verify_all else None, checksums)
+    proofs = sides.prove(live.side, expected, checksums)
     if any(proof.mismatches for proof in proofs):
         return None
     done = _published(sides, live.side, {}, proofs, (), switched=False)
-    noted = sides.publications.online()
+    noted = sides.publish_log.online()
     if noted is None or noted.report.get("digest") != done.digest or noted.report.get("release") != done.release:
-        sides.attempt().note(done.report)
+        sides.attempt().record_verification(done.report)
     return done
 
 
 def _replace(sides: "Sides", changes: Sequence[str], how: PublishOptions) -> PublishResult:
     """Bring the standby to the snapshot, prove it, switch the service to it."""
     attempt = sides.attempt()
-    held = from_tag(attempt.standing.standby.seals)
-    expected = sides.expected(None if how.verify_all else attempt.before(), held)
+    held = from_tag(attempt.deployment.standby.seals)
+    expected = sides.expected(None if how.verify_all else attempt.verified_snapshot(), held)
     _refuse_empty(sides, any(found.rows.height for found in expected.values()))
     loads = attempt.load(expected, patient=how.wait_for_readers, everything=how.verify_all)
-    proofs = sides.prove(attempt.side, expected, attempt.seals(loads))
+    proofs = sides.prove(attempt.side, expected, attempt.checksums(loads))
     attempt.refuse_lost(loads)
     wrong = [str(mismatch) for proof in proofs for mismatch in proof.mismatches]
     if wrong:
@@ -211,12 +211,12 @@ def _published(  # noqa: PLR0913  what was done, each once
 
 def _refuse_empty(sides: "Sides", some: bool) -> None:
     if not some:
-        raise sides.snapshot.nothing()
+        raise sides.snapshot.empty_error()
 
 
 def _report(lake: Lake, sides: "Sides") -> None:
-    """The proof that stands beside the registry as a file, for who has no access to that."""
-    noted = sides.publications.online()
+    """Write the last report to a file too, for readers without access to the registry."""
+    noted = sides.publish_log.online()
     path = lake.root / REPORTS / sides.snapshot.dataset.name / "online.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(noted.report if noted else {}, indent=2, sort_keys=True) + "\n"
@@ -224,8 +224,8 @@ def _report(lake: Lake, sides: "Sides") -> None:
         atomic_write(path, text.encode())
 
 
-def _refusal(attempt: "Attempt", wrong: Sequence[str]) -> str:
-    snapshot, live = attempt.sides.snapshot, attempt.standing.live
+def _refusal(attempt: "PublishAttempt", wrong: Sequence[str]) -> str:
+    snapshot, live = attempt.sides.snapshot, attempt.deployment.live
     shown = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3:,} more" if wrong[3:] else "")
     serving = f"Slot {live.side} still serves {_named(live.release)}" if live.digest else "Nothing is served yet"
     dataset = snapshot.dataset

@@ -7,7 +7,7 @@ from datetime import timedelta
 from feast import FeatureService, FeatureView
 
 from headrace.dataset import Dataset, FeatureTable
-from headrace.feast.definitions import SIDES, Standing, key_type, physical, taken
+from headrace.feast.definitions import SIDES, DeploymentState, key_type, name_conflict, physical_view_name
 from headrace.feast.types import kind_of
 from headrace.retrieve.errors import BreakingChangeError
 
@@ -33,13 +33,13 @@ class DefinitionChange:
         return f"{self.sign} {self.what}"
 
 
-def changes(dataset: Dataset, standing: Standing) -> tuple[DefinitionChange, ...]:
+def changes(dataset: Dataset, deployment: DeploymentState) -> tuple[DefinitionChange, ...]:
     """What differs between the declaration and the side that is live; all is new before the first publish."""
     return tuple(
         change
         for table in dataset.features
-        for change in _of_table(table, standing.views.get(physical(table, standing.live.side)))
-    ) + tuple(_gone(dataset, standing.service))
+        for change in _of_table(table, deployment.views.get(physical_view_name(table, deployment.live.side)))
+    ) + tuple(_gone(dataset, deployment.service))
 
 
 def refuse_breaks(dataset: Dataset, found: tuple[DefinitionChange, ...]) -> None:
@@ -57,17 +57,17 @@ def refuse_breaks(dataset: Dataset, found: tuple[DefinitionChange, ...]) -> None
         )
 
 
-def refuse_taken(dataset: Dataset, standing: Standing) -> None:
+def refuse_taken(dataset: Dataset, deployment: DeploymentState) -> None:
     """Let no dataset write over what another one serves.
 
     Raises:
         NameConflictError: A view of that name, or the service, is another dataset's.
     """
-    views = [standing.views.get(physical(table, side)) for table in dataset.features for side in SIDES]
-    for found in (*views, standing.service):
+    views = [deployment.views.get(physical_view_name(table, side)) for table in dataset.features for side in SIDES]
+    for found in (*views, deployment.service):
         owner = found.tags.get("dataset", dataset.name) if found else dataset.name
         if found and owner != dataset.name:
-            raise taken(found.name.removesuffix("__a").removesuffix("__b"), dataset.name, owner)
+            raise name_conflict(found.name.removesuffix("__a").removesuffix("__b"), dataset.name, owner)
 
 
 def is_other(view: FeatureView, table: FeatureTable) -> bool:

@@ -17,12 +17,12 @@ from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, Fea
 from headrace.retrieve.errors import MisplacedRowError, NothingToPublishError, UnreadablePartitionError
 from headrace.retrieve.partition_reader import (
     PartitionReader,
-    digest,
-    instant,
-    manifests,
     microseconds,
-    moment,
+    partition_hashes,
+    read_manifests,
     table_name,
+    to_utc_datetime,
+    utc_literal,
 )
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
@@ -54,13 +54,13 @@ class Snapshot:
     manifests: Mapping[str, Manifest]
 
     @classmethod
-    def of(cls, dataset: Dataset, lake: Lake, release: str) -> Self:
+    def read(cls, dataset: Dataset, lake: Lake, release: str) -> Self:
         """Read the manifests; no row is read yet.
 
         Raises:
             NothingToPublishError: A table has no partition.
         """
-        made = manifests(lake, [table_name(dataset, table) for table in dataset.features], release)
+        made = read_manifests(lake, [table_name(dataset, table) for table in dataset.features], release)
         found = {table.name: made[table_name(dataset, table)] for table in dataset.features}
         empty = [name for name, table in found.items() if not table.partitions]
         if empty:
@@ -74,13 +74,13 @@ class Snapshot:
     def digest(self) -> str:
         """Equal for two releases when they put the same values online: same files, same declarations."""
         declared = [repr((t.name, t.keys, t.key_types, t.features, t.ttl)) for t in self.dataset.features]
-        lines = [*declared, *digest(list(self.manifests.values()))]
+        lines = [*declared, *partition_hashes(list(self.manifests.values()))]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     @cached_property
     def now(self) -> datetime:
         """The moment at which all of the release is known."""
-        return max((max(span.event, span.known) for span in self.spans.values()), default=moment(0))
+        return max((max(span.event, span.known) for span in self.spans.values()), default=to_utc_datetime(0))
 
     @cached_property
     def spans(self) -> dict[str, Span]:
@@ -98,10 +98,10 @@ class Snapshot:
 
     def _span(self, made: Manifest, name: str) -> Span | None:
         """What the manifest tells of a partition's times, or its file where an older one does not: no row is read."""
-        told = made.partitions[name].metadata.get(SPAN) or self._footer(made, name)
-        if not told:
+        times = made.partitions[name].metadata.get(SPAN) or self._footer(made, name)
+        if not times:
             return None
-        first, last, known = (moment(told[time]) for time in ("first", "last", "known"))
+        first, last, known = (to_utc_datetime(times[which]) for which in ("first", "last", "known"))
         _check_day(made.table, name, first, last)
         return Span(last, known)
 
@@ -133,12 +133,12 @@ class Snapshot:
         Raises:
             NothingToPublishError: There is none in any table.
         """
-        found = {table.name: self.among(table, None) for table in self.dataset.features}
+        found = {table.name: self.latest_rows_of(table, None) for table in self.dataset.features}
         if all(rows.is_empty() for rows in found.values()):
-            raise self.nothing()
+            raise self.empty_error()
         return found
 
-    def nothing(self) -> NothingToPublishError:
+    def empty_error(self) -> NothingToPublishError:
         """The error of a release without a single value."""
         return NothingToPublishError(
             f"{self.release or self.dataset.name}: no key of any feature table has a value within its TTL of"
@@ -146,7 +146,7 @@ class Snapshot:
             " If that time is wrong, a source has a time in the future; otherwise the TTLs are too short."
         )
 
-    def among(self, table: FeatureTable, keys: pl.DataFrame | None) -> pl.DataFrame:
+    def latest_rows_of(self, table: FeatureTable, keys: pl.DataFrame | None) -> pl.DataFrame:
         """The latest row of each of these keys, by default of all, that is not older than the TTL.
 
         Of some keys, the newest partitions are read first, and older ones only for the keys that are not in them.
@@ -154,21 +154,21 @@ class Snapshot:
         columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
         window, names = self._window(table), list(table.keys)
         if keys is None:
-            return latest(window.read(columns), table, self.now)
+            return latest_rows(window.read(columns), table, self.now)
         found, left = [], keys
         for part in window.newest_first():
             first = left[names[0]].unique().implode()
             rows = part.read(columns, pl.col(names[0]).is_in(first)).join(left, on=names, how="semi")
-            found.append(latest(rows, table, self.now))
+            found.append(latest_rows(rows, table, self.now))
             left = left.join(found[-1], on=names, how="anti")
             if left.is_empty():
                 break
         return pl.concat(found) if found else window.read(columns).clear()
 
     def sample(self, table: FeatureTable, most: int) -> pl.DataFrame:
-        """Keys that have a latest row: at most so many, and all if there are no more, of partitions drawn by lot.
+        """Keys that have a latest row: at most `most`, and all if there are fewer, of partitions in random order.
 
-        The digest draws them, so that the same release has the same sample, and the next one another.
+        The digest seeds the order: a release always has the same sample, and the next one another.
         """
         window, names, kinds = self._window(table), list(table.keys), _key_types(table)
         order = list(window.partitions)
@@ -176,14 +176,14 @@ class Snapshot:
         found = pl.DataFrame(schema=kinds)
         for name in order:
             part = replace(window, partitions=(name,))
-            rows = part.read([*names, EVENT_TIME, KNOWN_TIME], seen(table, self.now)).select(names).drop_nulls()
+            rows = part.read([*names, EVENT_TIME, KNOWN_TIME], is_current(table, self.now)).select(names).drop_nulls()
             some = rows.gather_every(max(1, rows.height // most)).cast(pl.Schema(kinds))
             found = pl.concat([found, some]).unique(maintain_order=True)
             if found.height >= most:
                 break
         return found.head(most)
 
-    def affected(self, table: FeatureTable, before: "Snapshot") -> pl.DataFrame:
+    def changed_keys(self, table: FeatureTable, before: "Snapshot") -> pl.DataFrame:
         """The only keys whose latest row can be another than in `before`.
 
         They have a row that only one of the two has, in a partition that came, went or differs; or one that only one of
@@ -203,7 +203,7 @@ class Snapshot:
         if not table.ttl or before.now == self.now:
             return pl.DataFrame(schema=_key_types(table))
         first, last = sorted(microseconds(snapshot.now - table.ttl) for snapshot in (before, self))
-        between = pl.col(EVENT_TIME).is_between(instant(first), instant(last))
+        between = pl.col(EVENT_TIME).is_between(utc_literal(first), utc_literal(last))
         rows = PartitionReader.between(self.lake, self.manifests[table.name], first, last)
         return rows.read([*table.keys, EVENT_TIME], between).select(table.keys)
 
@@ -218,17 +218,17 @@ class Snapshot:
         return known
 
 
-def seen(table: FeatureTable, now: datetime) -> pl.Expr:
+def is_current(table: FeatureTable, now: datetime) -> pl.Expr:
     """Whether a row is known at `now` and not older than the TTL."""
-    end = instant(microseconds(now))
+    end = utc_literal(microseconds(now))
     found = (pl.col(EVENT_TIME) <= end) & (pl.col(KNOWN_TIME) <= end)
-    return found & (pl.col(EVENT_TIME) >= instant(microseconds(now - table.ttl))) if table.ttl else found
+    return found & (pl.col(EVENT_TIME) >= utc_literal(microseconds(now - table.ttl))) if table.ttl else found
 
 
-def latest(rows: pl.DataFrame, table: FeatureTable, now: datetime) -> pl.DataFrame:
+def latest_rows(rows: pl.DataFrame, table: FeatureTable, now: datetime) -> pl.DataFrame:
     """The newest row of each key at `now`: known by then, and not older than the TTL."""
     return (
-        rows.filter(seen(table, now))
+        rows.filter(is_current(table, now))
         .drop_nulls(list(table.keys))
         .sort(*table.keys, EVENT_TIME, KNOWN_TIME, maintain_order=True)
         .unique(table.keys, keep="last", maintain_order=True)
@@ -242,7 +242,7 @@ def only_in_one(one: pl.DataFrame, two: pl.DataFrame) -> Iterator[pl.DataFrame]:
         yield from (one, two)
         return
     if one.height == two.height:
-        # Most corrections change values where they stand: those rows are found in one pass, and the others are equal.
+        # Most corrections change values in place: one pass finds those rows, and all others are equal.
         pairs = zip(one.get_columns(), two.get_columns(), strict=True)
         other = pl.select(pl.any_horizontal(mine.ne_missing(theirs) for mine, theirs in pairs)).to_series()
         one, two = one.filter(other), two.filter(other)

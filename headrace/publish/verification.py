@@ -20,8 +20,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from headrace.dataset import UTC_MICROSECONDS, FeatureTable
 from headrace.feast.encoding import encode, keys, plain_key, plain_value
-from headrace.feast.key_checksum import Seal
-from headrace.feast.online_stores.writer import Shelf
+from headrace.feast.key_checksum import KeyChecksum
+from headrace.feast.online_stores.writer import OnlineTable
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.feast.types import KEY
 from headrace.publish.snapshot import Snapshot
@@ -82,7 +82,7 @@ class VerificationResult:
     is_complete: bool
     compared_values: int
     served_keys: int
-    key_checksum: Seal
+    key_checksum: KeyChecksum
     digest: str
     mismatches: tuple[Mismatch, ...]
 
@@ -132,7 +132,7 @@ class Expected:
     def difference(cls, snapshot: Snapshot, table: FeatureTable, changed: pl.DataFrame) -> Self:
         """What may have `changed`, and a sample of the rest."""
         wanted = pl.concat([changed, snapshot.sample(table, SAMPLE)]).unique()
-        return cls(table, snapshot.among(table, wanted), keys(wanted, table), keys(changed, table))
+        return cls(table, snapshot.latest_rows_of(table, wanted), keys(wanted, table), keys(changed, table))
 
     @cached_property
     def encoded(self) -> pl.DataFrame:
@@ -141,12 +141,12 @@ class Expected:
 
 
 def prove(
-    store: FeatureStore, shelf: Shelf, expected: Expected, now: datetime, held: Seal | None = None
+    store: FeatureStore, online_table: OnlineTable, expected: Expected, now: datetime, held: KeyChecksum | None = None
 ) -> VerificationResult:
-    """Compare what `shelf` serves with what it must serve at `now`; `held` is the seal of its keys, if it is known."""
-    table, name = expected.table, shelf.view.name
+    """Compare what `online_table` serves with what it must serve at `now`; `held`: checksum of its keys, if known."""
+    table, name = expected.table, online_table.view.name
     offline = expected.rows.select(*table.keys, *table.features)
-    wanted, seen = shelf.stamped(expected.encoded), shelf.online.rows(shelf.view, expected.among)
+    wanted, seen = online_table.stamped(expected.encoded), online_table.online.rows(online_table.view, expected.among)
     sample = offline.gather_every(max(1, offline.height // SERVED)).head(SERVED)
     found = (
         *_keys_that_differ(wanted[KEY], seen[KEY], name),
@@ -162,7 +162,7 @@ def prove(
         expected.among is None,
         offline.height * len(table.features),
         sample.height,
-        held or Seal.of(seen[KEY]),
+        held or KeyChecksum.from_keys(seen[KEY]),
         _digest(seen),
         found,
     )

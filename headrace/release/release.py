@@ -236,7 +236,7 @@ def _never_recorded(dataset: Dataset, lake: Lake) -> list[Dataset]:
     They are recorded as they are, released or not: `dvc pull` fails over a stage that was never recorded.
     """
     known = read_lock(lake.root)["stages"]
-    declared = dvc_stages.declared(lake.root) - known.keys()
+    declared = dvc_stages.declared_stage_names(lake.root) - known.keys()
     names = [
         name for name in dataset_names() if name != dataset.name and any(one.startswith(f"{name}-") for one in declared)
     ]

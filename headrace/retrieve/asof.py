@@ -44,11 +44,11 @@ class Moments:
         return self.ceiling is self.floor
 
     @classmethod
-    def of(cls, times: pl.Series) -> Self:
+    def from_series(cls, times: pl.Series) -> Self:
         """The moments of a zone-aware series without nulls, of any unit; nothing is cut off."""
         kind = times.dtype
         if not isinstance(kind, pl.Datetime):
-            raise TypeError(f"expected times, seen {kind}")
+            raise TypeError(f"expected times, found {kind}")
         ticks = times.to_physical().to_numpy()
         factor = TICKS[kind.time_unit]
         if factor < 0:
@@ -66,16 +66,16 @@ class RequestTimeRange:
 
     @property
     def span(self) -> int:
-        """Moments that are told apart: those of the range, and all before it as one."""
+        """How many numbers `place` gives: one per microsecond of the range, and 0 for every earlier time."""
         return self.last - self.first + 2
 
     def place(self, times: Int64s) -> Int64s:
-        """Moment → its number; whatever is before the range has the number 0."""
+        """Number of each time: 1 for the first request's, one more per microsecond, 0 for every earlier time."""
         found: Int64s = times - (self.first - 1)
         return np.maximum(found, 0, out=found)
 
-    def placed(self, code: Int64s, times: Int64s) -> Int64s:
-        """Code and moment as one number, which orders by both."""
+    def combine(self, code: Int64s, times: Int64s) -> Int64s:
+        """Code and time as one number, which sorts by code, then by time."""
         found: Int64s = code * self.span
         found += self.place(times)
         return found
@@ -96,7 +96,7 @@ class Codes:
     first: int = 0
 
     @classmethod
-    def of(cls, keys: pl.LazyFrame) -> Self:
+    def from_keys(cls, keys: pl.LazyFrame) -> Self:
         """The codes of the keys in the rows of a frame; a null is no key."""
         schema = keys.collect_schema()
         if not schema:
@@ -134,7 +134,7 @@ class Codes:
 class Questions:
     """Requests by one set of keys: the same for every table that is joined by it.
 
-    They stand by their keys, nearly: searching and looking up then stay where they are in memory, which costs a fifth.
+    They are nearly sorted by key, so that the search reads memory in order, which takes a fifth of the time.
 
     Attributes:
         order: Place here → place among the requests.
@@ -149,20 +149,20 @@ class Questions:
     time_range: RequestTimeRange
 
     @classmethod
-    def of(cls, code: Int64s, at: Moments, time_range: RequestTimeRange) -> Self:
-        """The questions of requests as they stand."""
+    def from_requests(cls, code: Int64s, at: Moments, time_range: RequestTimeRange) -> Self:
+        """The questions of requests, nearly sorted by key."""
         order = np.argsort((code >> max(_bits(code) - 16, 0)).astype(np.uint16), kind="stable")
         floor = at.floor[order]
         return cls(order, code[order], Moments(floor, floor if at.is_whole else at.ceiling[order]), time_range)
 
     @cached_property
     def _place(self) -> Int64s:
-        return self.time_range.placed(self.code, self.at.floor)
+        return self.time_range.combine(self.code, self.at.floor)
 
     def last_at_or_before(self, code: Int64s, visible: Int64s, keys: int) -> Int64s:
         """Place of the last row at or before each question, in rows sorted by code and moment; -1 before the first."""
         if keys * self.time_range.span < MOST:
-            here, there = self.time_range.placed(code, visible), self._place
+            here, there = self.time_range.combine(code, visible), self._place
         else:
             here, there = self._coarse(code, visible)
         found: Int64s = np.searchsorted(here, there, side="right")
@@ -188,7 +188,7 @@ class Index:
     """The rows of a table in the order of the search.
 
     Attributes:
-        keys: How many keys are told apart.
+        keys: Number of distinct keys.
         row: Place in the order (key, event, known, table) → index of the row.
         event: Place in that order → event time.
         code: Place in the order (key, moment the row is visible) → key.
@@ -204,7 +204,7 @@ class Index:
     best: Int64s | None
 
     @classmethod
-    def of(
+    def from_rows(
         cls, rows: pl.DataFrame, keys: Sequence[str], codes: Codes, time_range: RequestTimeRange, *, as_known: bool
     ) -> Self:
         """The index of a table.
@@ -255,7 +255,7 @@ class Index:
         return asked.as_asked(self.row[best]), asked.as_asked(found)
 
     def numbered(self, numbers: pl.Series) -> Self:
-        """The same of rows that are some of others, and have these numbers among them."""
+        """The same index, with these row numbers of the whole table: its rows are a selection of that table."""
         return replace(self, row=_int64s(numbers)[self.row])
 
 
@@ -273,16 +273,16 @@ def newest(  # noqa: PLR0913  one search, six facts
         return pl.Series([], dtype=pl.UInt32)
     time_range = RequestTimeRange(int(at.floor.min()), int(at.floor.max()))
     asked = requests.select(pl.col(column).alias(name) for name, column in keys.items())
-    codes = Codes.of(asked.lazy())
-    index = Index.of(rows, list(keys), codes, time_range, as_known=as_known)
+    codes = Codes.from_keys(asked.lazy())
+    index = Index.from_rows(rows, list(keys), codes, time_range, as_known=as_known)
     if not index.row.size:
         return pl.Series([None] * requests.height, dtype=pl.Int64)
-    place, found = index.find(Questions.of(codes.of_rows(asked, list(keys)), at, time_range), ttl)
+    place, found = index.find(Questions.from_requests(codes.of_rows(asked, list(keys)), at, time_range), ttl)
     return pl.select(pl.when(pl.Series(found)).then(pl.Series(place))).to_series()
 
 
 def _by_code(code: Int64s) -> Int64s:
-    """The order by key, and then as they stand: 16 bits after 16 bits, which NumPy counts where it would compare."""
+    """The stable order by key: a radix sort of 16 bits at a time, because NumPy counts such short integers."""
     order: Int64s = np.argsort(code.astype(np.uint16), kind="stable")
     for shift in range(16, _bits(code), 16):
         order = order[np.argsort((code >> shift).astype(np.uint16)[order], kind="stable")]

@@ -12,7 +12,7 @@ import polars as pl
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS
 from headrace.retrieve.errors import InvalidRequestError
 from headrace.retrieve.join import Lookup
-from headrace.retrieve.partition_reader import PartitionReader, instant, manifest, microseconds
+from headrace.retrieve.partition_reader import PartitionReader, microseconds, read_manifest, utc_literal
 from headrace.retrieve.requests import TIME
 from headrace.storage.table_store import Lake
 
@@ -50,14 +50,14 @@ def history(  # noqa: PLR0913  where, what, from when to when, and how it is rea
 def _moments(  # noqa: PLR0913
     lake: Lake, lookup: Lookup, since: int, until: int, *, as_known: bool, verify: bool
 ) -> pl.DataFrame:
-    table = manifest(lake, lookup.table, lookup.release)
+    table = read_manifest(lake, lookup.table, lookup.release)
     # A row may become known any time after its event, so as it became known, the past has no bound.
     rows = PartitionReader.between(lake, table, None if as_known else since, until, verify=verify)
     changed = pl.max_horizontal(EVENT_TIME, KNOWN_TIME) if as_known else pl.col(EVENT_TIME)
     times = rows.read([*lookup.keys, EVENT_TIME, KNOWN_TIME]).with_columns(changed.cast(UTC_MICROSECONDS).alias(TIME))
     renamed = {key: column for key, column in lookup.keys.items() if key != column}
     return (
-        times.filter(pl.col(TIME).is_between(instant(since), instant(until)))
+        times.filter(pl.col(TIME).is_between(utc_literal(since), utc_literal(until)))
         .cast({key: lookup.types[key] for key in lookup.keys})
         .rename(renamed)
     )

@@ -62,7 +62,7 @@ class HashCache:
         return True
 
     # no failpoint: a cache: without a line, or with half of one, the file is hashed again
-    def save(self) -> None:
+    def append_unsaved(self) -> None:
         """Append the new entries; a file whose entry is torn, or cannot be written, is hashed again next time."""
         new = {md5: self.unsaved.pop(md5) for md5 in list(self.unsaved)}
         if not new:

@@ -17,7 +17,7 @@ from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.retrieve.asof import Bools, Codes, Index, Int64s, Questions, RequestTimeRange
 from headrace.retrieve.errors import InvalidRequestError
 from headrace.retrieve.joinable_tables import JoinableTable
-from headrace.retrieve.partition_reader import ROW, PartitionReader, manifest
+from headrace.retrieve.partition_reader import ROW, PartitionReader, read_manifest
 from headrace.retrieve.requests import Requests, Slice
 from headrace.storage.manifest import Manifest
 from headrace.storage.parquet_encoding import ROW_GROUP
@@ -57,7 +57,7 @@ class Lookup:
     features: Mapping[str, str]
 
     @classmethod
-    def of(cls, view: JoinableTable, release: str, features: Mapping[str, str]) -> Self:
+    def from_table(cls, view: JoinableTable, release: str, features: Mapping[str, str]) -> Self:
         """The lookup of a view as it is declared."""
         ttl = view.ttl // timedelta(microseconds=1) if view.ttl else None
         types = {**view.keys, **view.columns}
@@ -131,7 +131,7 @@ class Join:
         """The manifest of the lookup's table, read once."""
         place = (lookup.table, lookup.release)
         if place not in self.manifests:
-            self.manifests[place] = manifest(self.lake, *place)
+            self.manifests[place] = read_manifest(self.lake, *place)
         return self.manifests[place]
 
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -147,7 +147,7 @@ class Join:
         keep = several and size <= self.memory // 2
         kept = [every.load(lookup, every.rows(lookup)) for lookup in self.lookups] if keep else []
         for part in requests.slices(rows):
-            asked = _Asked(every if kept or not part.frame.height else _Scope.of(self, part), part)
+            asked = _Asked(every if kept or not part.frame.height else _Scope.from_slice(self, part), part)
             if kept:
                 answers = [asked.answer(lookup, table) for lookup, table in zip(self.lookups, kept, strict=True)]
             else:
@@ -168,7 +168,7 @@ class Join:
             some = Slice(part.frame.filter(which == number), part.time)
             places.append((which == number).arg_true())
             if some.frame.height:
-                scope = _Scope.of(self, some)
+                scope = _Scope.from_slice(self, some)
                 mine = _share([pl.col(key) for key in lookup.keys], parts) == number
                 found.append(_Asked(scope, some).answer(lookup, scope.load(lookup, scope.rows(lookup), mine)))
         return pl.concat(found).select(pl.all().gather(pl.concat(places).arg_sort()))
@@ -180,7 +180,7 @@ class Join:
         values: list[pl.DataFrame] = []
         for some in rows.newest_first(self.memory // 2 // _row_size(lookup)):
             mine = Slice(part.frame[left], part.time)
-            scope = _Scope.of(self, mine)
+            scope = _Scope.from_slice(self, mine)
             table = scope.load(lookup, some)
             row, found = _Asked(scope, mine).find(lookup, table)
             if found.any():
@@ -219,7 +219,7 @@ class _Scope:
         self._rows: dict[str, PartitionReader] = {}
 
     @classmethod
-    def of(cls, join: Join, part: Slice) -> Self:
+    def from_slice(cls, join: Join, part: Slice) -> Self:
         """The scope of one slice, which has rows."""
         at = part.moments
         time_range = RequestTimeRange(int(at.floor.min()), int(at.floor.max()))
@@ -229,7 +229,7 @@ class _Scope:
         """The keys that are asked for."""
         if lookup.group not in self._codes:
             keys = self.requests.select(self.join._keys(lookup))  # noqa: SLF001  a part of the join
-            self._codes[lookup.group] = Codes.of(keys)
+            self._codes[lookup.group] = Codes.from_keys(keys)
         return self._codes[lookup.group]
 
     def rows(self, lookup: Lookup) -> PartitionReader:
@@ -268,7 +268,7 @@ class _Scope:
         return codes.asked(next(iter(lookup.keys))) if codes.size * FEW <= rows.height else None
 
     def _index(self, lookup: Lookup, time_range: RequestTimeRange, heads: pl.DataFrame) -> Index:
-        index = Index.of(heads, list(lookup.keys), self.codes(lookup), time_range, as_known=self.join.as_known)
+        index = Index.from_rows(heads, list(lookup.keys), self.codes(lookup), time_range, as_known=self.join.as_known)
         return index.numbered(heads[ROW]) if ROW in heads.columns else index
 
 
@@ -295,7 +295,7 @@ class _Asked:
         if lookup.group not in self._questions:
             keys = self.part.frame.select(self.scope.join._keys(lookup))  # noqa: SLF001  a part of the join
             code = self.scope.codes(lookup).of_rows(keys, list(lookup.keys))
-            self._questions[lookup.group] = Questions.of(code, self.part.moments, time_range)
+            self._questions[lookup.group] = Questions.from_requests(code, self.part.moments, time_range)
         return self._questions[lookup.group]
 
 

@@ -55,7 +55,7 @@ class JoinableTable:
         return [f"{self.name}:{column}" for column in self.columns]
 
 
-def views(dataset: Dataset) -> dict[str, JoinableTable]:
+def joinable_tables(dataset: Dataset) -> dict[str, JoinableTable]:
     """Name → view, the feature tables first."""
     found = (
         *(JoinableTable.of_features(dataset, table) for table in dataset.features),

@@ -38,17 +38,17 @@ def table_name(dataset: Dataset, table: FeatureTable) -> str:
     return f"features/{dataset.name}/{table.name}"
 
 
-def manifest(lake: Lake, table: str, release: str = WORKSPACE) -> Manifest:
+def read_manifest(lake: Lake, table: str, release: str = WORKSPACE) -> Manifest:
     """The manifest of `table` at `release`, wherever its bytes are.
 
     Raises:
         UnknownReleaseError: There is no such release, or the table is not in it.
     """
-    return manifests(lake, [table], release)[table]
+    return read_manifests(lake, [table], release)[table]
 
 
-def manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) -> dict[str, Manifest]:
-    """The manifests of several tables; what git has of the release is read once.
+def read_manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) -> dict[str, Manifest]:
+    """The manifests of several tables; the release's `dvc.lock` is read once.
 
     Raises:
         UnknownReleaseError: There is no such release, or a table is not in it.
@@ -108,7 +108,7 @@ class PartitionReader:
         return sum(self.manifest.partitions[name].rows or 0 for name in self.partitions)
 
     def read(self, columns: Sequence[str], where: pl.Expr | None = None, *, numbered: bool = False) -> pl.DataFrame:
-        """The rows, or those `where` something holds, in partition order; `numbered` ones have a column `ROW` first.
+        """The rows for which `where` holds, in partition order; if `numbered`, with a column `ROW` first.
 
         Raises:
             UnreadablePartitionError: A partition is missing or corrupt, or lacks a column.
@@ -176,7 +176,7 @@ class PartitionReader:
                 with ThreadPoolExecutor(PARALLEL) as pool:
                     list(pool.map(self._path, unsure))
         finally:
-            hashes.save()
+            hashes.append_unsaved()
         return [*paths.values()]
 
     def _path(self, name: str) -> Path:
@@ -207,26 +207,26 @@ class PartitionReader:
         )
 
 
-def digest(manifests: Sequence[Manifest]) -> Iterator[str]:
+def partition_hashes(manifests: Sequence[Manifest]) -> Iterator[str]:
     """Lines that are equal when, and only when, the tables' rows are the same files."""
     for table in manifests:
         for name, md5 in sorted(table.md5s.items()):
             yield json.dumps([table.table, name, md5])
 
 
-def moment(microseconds: int) -> datetime:
+def to_utc_datetime(microseconds: int) -> datetime:
     """The time that many microseconds after 1970, exactly."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
 
 
 def microseconds(time: datetime) -> int:
-    """The inverse of `moment`; a time without zone is taken for UTC, as Feast does."""
+    """The inverse of `to_utc_datetime`; a time without a zone is in UTC, as in Feast."""
     aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def instant(microseconds: int) -> pl.Expr:
-    """That moment as a Polars literal of the one type of time."""
+def utc_literal(microseconds: int) -> pl.Expr:
+    """That time as a Polars literal of the type `UTC_MICROSECONDS`."""
     return pl.lit(microseconds, dtype=pl.Int64).cast(UTC_MICROSECONDS)
 
 

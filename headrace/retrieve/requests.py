@@ -36,7 +36,7 @@ class Requests:
     time_range: RequestTimeRange | None
 
     @classmethod
-    def of(cls, given: object) -> Self:
+    def read(cls, given: object) -> Self:
         """The requests in a pandas, Polars or Arrow table, or a Parquet file.
 
         Raises:
@@ -60,7 +60,7 @@ class Requests:
             _refuse_nulls(rows, time, nulls, height)
         if not height:
             return cls(rows, schema, 0, time, 0, None)
-        first, last = Moments.of(facts["first"]), Moments.of(facts["last"])
+        first, last = Moments.from_series(facts["first"]), Moments.from_series(facts["last"])
         return cls(
             rows, schema, height, time, int(first.ceiling[0]), RequestTimeRange(int(first.floor[0]), int(last.floor[0]))
         )
@@ -109,7 +109,7 @@ class Slice:
     @cached_property
     def moments(self) -> Moments:
         """When each row asks."""
-        return Moments.of(self.frame[self.time])
+        return Moments.from_series(self.frame[self.time])
 
 
 def _rows(given: object) -> pl.LazyFrame:

@@ -17,8 +17,8 @@ from headrace import failpoints
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
 from headrace.retrieve.errors import FeatureStoreError, InvalidRequestError
-from headrace.retrieve.joinable_tables import views
-from headrace.retrieve.partition_reader import digest, manifest
+from headrace.retrieve.joinable_tables import joinable_tables
+from headrace.retrieve.partition_reader import partition_hashes, read_manifest
 from headrace.retrieve.row_hash import RowHasher, hash_lines
 from headrace.retrieve.splits import SPLIT_COLUMN, Split, SplitLeakage, measure_leakage
 from headrace.retrieve.training_set import TrainingSet, TrainingSetSpec
@@ -153,7 +153,7 @@ class _Answer:
                 locked.check(self.training_set, self.asked.lock_file)
 
     def _count(self, rows: pl.DataFrame) -> None:
-        for view in views(self.dataset):
+        for view in joinable_tables(self.dataset):
             mine = [name for name in self.job.feature_columns if name.startswith(f"{view}__")]
             if mine:
                 found = rows.select(pl.any_horizontal(pl.col(mine).is_not_null()).sum()).item()
@@ -162,11 +162,11 @@ class _Answer:
     def _training_set(self) -> TrainingSet:
         names = [name.replace("__", ":", 1) for name in self.job.feature_columns]
         split = self.asked.split.to_dict() if self.asked.split else {}
-        spec = TrainingSetSpec.of(self.dataset, self.release, names, split, as_known=self.job.as_known)
-        asked = [view for view in views(self.dataset).values() if view.name in spec.declarations]
-        files = {view.name: manifest(self.lake, view.table, self.release) for view in asked}
-        hashes = {name: hash_lines(digest([table])) for name, table in files.items()}
-        return TrainingSet(spec, hashes, self.seen.of(self.job.request_columns), self.seen.of())
+        spec = TrainingSetSpec.from_declarations(self.dataset, self.release, names, split, as_known=self.job.as_known)
+        asked = [view for view in joinable_tables(self.dataset).values() if view.name in spec.declarations]
+        files = {view.name: read_manifest(self.lake, view.table, self.release) for view in asked}
+        hashes = {name: hash_lines(partition_hashes([table])) for name, table in files.items()}
+        return TrainingSet(spec, hashes, self.seen.summary(self.job.request_columns), self.seen.summary())
 
 
 def retrieve_at_release(
@@ -194,7 +194,7 @@ def retrieve_at_release(
     from headrace.retrieve.requests import Requests  # noqa: PLC0415
     from headrace.retrieve.result import RetrievalResult  # noqa: PLC0415  Arrow is for who asks
 
-    there = views(dataset)
+    there = joinable_tables(dataset)
     known = {name: name for view in there.values() for name in view.references}
     wanted = names or [name for table in dataset.features for name in there[table.name].references]
     if not wanted:
@@ -203,8 +203,8 @@ def retrieve_at_release(
     for name in wanted:
         view, _, feature = resolve_feature(name, known, dataset).partition(":")
         chosen.setdefault(view, {})[feature] = feature_column(name)
-    lookups = [Lookup.of(there[view], release, columns) for view, columns in chosen.items()]
-    options, rows = OfflineStoreOptions.at(lake.root / "feature_repo"), Requests.of(requests)
+    lookups = [Lookup.from_table(there[view], release, columns) for view, columns in chosen.items()]
+    options, rows = OfflineStoreOptions.at(lake.root / "feature_repo"), Requests.read(requests)
     join = Join(lake, rows, lookups, options.as_known, options.verify, options.memory_mb << 20).checked()
     for lookup in lookups:
         join.manifest(lookup)
@@ -223,7 +223,7 @@ def resolve_feature(name: str, known: Mapping[str, str], dataset: Dataset) -> st
     Raises:
         FeatureStoreError: It has none.
     """
-    if name not in known and name in {each for view in views(dataset).values() for each in view.references}:
+    if name not in known and name in {each for view in joinable_tables(dataset).values() for each in view.references}:
         raise FeatureStoreError(
             f"{name} is not published: labels, and what was declared since the last publish, are retrieved at a"
             f" release. Give --release: `git tag --list '{dataset.name}/*'` lists the releases."

@@ -27,8 +27,8 @@ class RowHasher:
         for column in frame.get_columns():
             self._columns.setdefault(column.name, _Column(column.dtype)).add(column)
 
-    def of(self, columns: Iterable[str] | None = None) -> dict[str, Any]:
-        """Rows, and the hash of each column, or of each of `columns`."""
+    def summary(self, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """The number of rows, and the hash of each column, or of each of `columns`."""
         names = self._columns if columns is None else columns
         return {"rows": self.rows, "columns": {name: self._columns[name].digest() for name in names}}
 

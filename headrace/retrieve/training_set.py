@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
-from headrace.retrieve.joinable_tables import views
+from headrace.retrieve.joinable_tables import joinable_tables
 from headrace.storage.files import atomic_write
 
 DIGITS = 16
@@ -51,14 +51,14 @@ class TrainingSetSpec:
     split: Mapping[str, Any]
 
     @classmethod
-    def of(
+    def from_declarations(
         cls, dataset: Dataset, release: str, features: Sequence[str], split: Mapping[str, Any], *, as_known: bool
     ) -> Self:
         """The specification of these features, under today's declarations."""
         tables = {name.partition(":")[0] for name in features}
         declarations = {
             view.name: {"keys": [*view.keys], "ttl_seconds": view.ttl.total_seconds()}
-            for view in views(dataset).values()
+            for view in joinable_tables(dataset).values()
             if view.name in tables
         }
         return cls(dataset.name, release, [*features], as_known, declarations, split)

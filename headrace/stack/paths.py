@@ -1,12 +1,12 @@
 """Where a stack is: the project that it serves, and its home, the folder of its data, logs, credentials and state."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headrace.stack.errors import StackError
+from headrace.storage.files import atomic_write
 from headrace.workspace import MARKERS, locate_workspace
 
 HOME = ".headrace"
@@ -117,8 +117,4 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_private(path: Path, text: str) -> None:
     """Write a file atomically that only its owner can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    draft.replace(path)
+    atomic_write(path, text.encode(), is_private=True)

@@ -2,7 +2,10 @@
 
 import configparser
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +19,83 @@ class DamagedFileError(HeadraceError):
     """A file of the workspace is not what it was written as."""
 
 
-def atomic_write(path: Path, content: bytes, fence: Callable[[], object] = lambda: None) -> None:
+def atomic_write(
+    path: Path, content: bytes, fence: Callable[[], object] = lambda: None, *, is_private: bool = False
+) -> None:
     """Write `content` to `path` so that a reader sees the old bytes or the new, whatever dies.
 
-    The last thing before it is seen is `fence`, which raises where this run may not write any more.
+    Args:
+        path: The file.
+        content: Its bytes.
+        fence: Called last before the bytes are seen; it raises where this run may not write any more.
+        is_private: Whether only the file's owner may read it. No byte is ever in a file that others can read.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with (
-        failpoints.failpoint(f"write {path.name}", lambda: temporary.write_bytes(content[: len(content) // 2])),
-        temporary.open("wb") as file,
-    ):
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write = partial(_write_synced, temporary, permissions=0o600 if is_private else 0o666)
+    with failpoints.failpoint(f"write {path.name}", lambda: write(content[: len(content) // 2])):
+        write(content)
     with failpoints.failpoint(f"rename {path.name}"):
         fence()
         temporary.replace(path)
     _remove_stale_temporaries(path)
 
 
+# no failpoint: `atomic_write` calls it inside one
+def _write_synced(path: Path, content: bytes, permissions: int) -> None:
+    """Write a file and have the disk confirm it; a new file has these permissions, less the process's umask."""
+    # no chmod afterwards: who has opened the file by then could still read it
+    with open(path, "wb", opener=partial(os.open, mode=permissions)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _remove_stale_temporaries(path: Path) -> None:
     """Remove what writers of `path` that died left beside it."""
     for left in path.parent.glob(f".{path.name}.*.tmp"):
-        try:
-            os.kill(int(left.suffixes[-2][1:]), 0)
-        except (ProcessLookupError, ValueError):
+        if not _is_writer_running(left):
             with failpoints.failpoint("temporary of a dead writer"):
                 left.unlink(missing_ok=True)
+
+
+# no failpoint: removing a draft, which nobody reads; the rename that makes it visible has one
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A draft of the folder `target`, to write files to: it becomes `target` as a whole, or is removed on an error.
+
+    The draft is beside `target`, under a name that begins with a dot. Drafts of processes that were killed are removed
+    first.
+    """
+    for left in target.parent.glob(f".{target.name}.*.new"):
+        if not _is_writer_running(left):
+            shutil.rmtree(left, ignore_errors=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        yield draft
+        with failpoints.failpoint(f"rename {target.name}"):
+            draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write a file below `folder` for each path and text, for a folder that nobody reads yet."""
+    with failpoints.failpoint("write the files of a new folder"):
+        for path, text in texts.items():
+            file = folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, "utf-8")
+
+
+def _is_writer_running(left: Path) -> bool:
+    """Whether the process runs whose number is in the name of a temporary, such as `.dvc.lock.4711.tmp`."""
+    try:
+        os.kill(int(left.suffixes[-2][1:]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:  # it runs, for another user
+        pass
+    return True
 
 
 def dump_yaml(content: Mapping[str, Any]) -> bytes:

@@ -255,6 +255,21 @@ def fetch(root: Path) -> None:
         ) from None
 
 
+def config_value(root: Path, name: str) -> str:
+    """A setting of git's configuration, as it holds in `root`; empty if it is not set."""
+    return _run(root, ("config", name)).stdout.strip()
+
+
+def is_ignored(root: Path, path: str) -> bool:
+    """Whether git ignores `path`; not so outside of a repository."""
+    return _run(root, ("check-ignore", "--quiet", path)).returncode == 0
+
+
+def find_repository(folder: Path) -> str:
+    """The top folder of the repository that `folder` is in; empty if it is in none."""
+    return _run(folder, ("rev-parse", "--show-toplevel")).stdout.strip()
+
+
 def head(root: Path) -> str:
     """The commit that is checked out."""
     return git(root, "rev-parse", "HEAD")
@@ -281,5 +296,6 @@ def _leave_lock(root: Path, *names: str) -> None:
 
 def _identity(root: Path) -> list[str]:
     """Options that name an author where git has none."""
-    known = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False).returncode == 0
-    return [] if known else [part for name, value in FALLBACK_IDENTITY.items() for part in ("-c", f"{name}={value}")]
+    if config_value(root, "user.email"):
+        return []
+    return [part for name, value in FALLBACK_IDENTITY.items() for part in ("-c", f"{name}={value}")]

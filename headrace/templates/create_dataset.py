@@ -1,22 +1,20 @@
 """`headrace new`: writes a dataset's folder from a sample."""
 
 import os
-import shutil
-import subprocess
 from dataclasses import replace
 from importlib import invalidate_caches
 from keyword import iskeyword
 from pathlib import Path
 
-from headrace import failpoints
 from headrace.errors import HeadraceError
 from headrace.project import dvc_stages
 from headrace.settings import Settings
-from headrace.storage.files import atomic_write
-from headrace.templates.dataset_draft import NAME, Assumption, DatasetDraft, draft_dataset
+from headrace.storage import git
+from headrace.storage.files import new_folder, write_texts
+from headrace.templates.dataset_draft import Assumption, DatasetDraft, draft_dataset
 from headrace.templates.declaration import dataset_files
 from headrace.templates.python_code import snake_case
-from headrace.workspace import PACKAGE
+from headrace.workspace import DATASET_NAME, PACKAGE
 
 
 class NewDatasetError(HeadraceError):
@@ -40,8 +38,10 @@ def create_dataset(
     draft = draft_dataset(name, sample, settings, table)
     by_owner = _owner(root, owner)
     notes = tuple(_write_address(root, variable, address) for variable, address in draft.database.items())
-    _write_folder(target, dataset_files(draft.source, by_owner.assumed))
-    files = dvc_stages.write(root)
+    with new_folder(target) as folder:
+        write_texts(folder, dataset_files(draft.source, by_owner.assumed))
+    invalidate_caches()
+    files = dvc_stages.write_dvc_files(root)
     if name in files.broken:
         raise files.broken[name]
     return replace(draft, assumptions=(*draft.assumptions, by_owner), warnings=(*draft.warnings, *notes))
@@ -49,31 +49,18 @@ def create_dataset(
 
 def _write_address(root: Path, variable: str, address: str) -> str:
     """Write the database's address to the project's `.env`, if git ignores that; returns what to do for others."""
-    if not _is_ignored(root, ".env"):
+    if not git.is_ignored(root, ".env"):
         return f"Set {variable} to the database's address: .env was not written, because git does not ignore it."
     file = root / ".env"
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
     kept = [line for line in lines if not line.startswith(f"{variable}=")]
-    _write_private(file, "\n".join([*kept, f"{variable}={address}"]) + "\n")
+    text = "\n".join([*kept, f"{variable}={address}"]) + "\n"
+    atomic_write(file, text.encode(), is_private=True)  # the address may hold a password
     return f"The database's address is in .env, which git ignores, as {variable}: set it on other machines."
 
 
-def _write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read: the address may hold a password."""
-    with failpoints.failpoint("write .env"):
-        file.touch(mode=0o600)
-        file.chmod(0o600)
-    atomic_write(file, text.encode())
-    file.chmod(0o600)
-
-
-def _is_ignored(root: Path, path: str) -> bool:
-    done = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=root, capture_output=True, check=False)
-    return done.returncode == 0
-
-
 def _check_name(name: str, target: Path) -> None:
-    if not NAME.fullmatch(name) or iskeyword(name):
+    if not DATASET_NAME.fullmatch(name) or iskeyword(name):
         plain = snake_case(name).lstrip("_0123456789")
         hint = f" `headrace new {plain} --from …`?" if plain and not iskeyword(plain) else ""
         raise NewDatasetError(
@@ -90,22 +77,5 @@ def _check_name(name: str, target: Path) -> None:
 
 
 def _owner(root: Path, owner: str | None) -> Assumption:
-    done = subprocess.run(["git", "config", "user.name"], cwd=root, capture_output=True, text=True, check=False)
-    assumed = owner or done.stdout.strip() or os.environ.get("USER", "") or "unknown"
+    assumed = owner or git.config_value(root, "user.name") or os.environ.get("USER", "") or "unknown"
     return Assumption("owner", assumed, "--owner" if owner else "git's user.name", "who is responsible for the dataset")
-
-
-def _write_folder(target: Path, files: dict[str, str]) -> None:
-    """Write the dataset's folder beside its place, then rename it: a folder whose name begins with a dot is none."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        with failpoints.failpoint("write the dataset"):
-            for path, text in files.items():
-                file = draft / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text, "utf-8")
-        with failpoints.failpoint("rename the dataset"):
-            draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    invalidate_caches()

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ from pathlib import Path
 from string import Template
 
 import headrace
-from headrace import failpoints
 from headrace.errors import HeadraceError
 from headrace.storage import git
+from headrace.storage.files import new_folder, write_texts
 from headrace.templates.example_data import rental_files
 from headrace.workspace import VARIABLE, find_workspace
 
@@ -48,17 +47,11 @@ def create_project(name: str, folder: Path) -> Path:
     target = folder / name
     _check_name(name)
     _check_place(target)
-    _remove_drafts(target)
-    draft = _draft(target, os.getpid())
-    try:
-        _write_files(name, draft)
+    with new_folder(target) as draft:
+        write_texts(draft, project_files(name))
         _sync(draft)
         git.git(draft, "init", "--quiet", "--initial-branch", BRANCH)
         git.commit(draft, ["."], f"Start {name} with Headrace {headrace.__version__}")
-        with failpoints.failpoint("rename the project"):
-            draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
 
 
@@ -77,14 +70,6 @@ def _templates(folder: Traversable | None = None, above: str = "") -> Iterator[t
             yield path, item.read_text("utf-8")
         elif item.name != "__pycache__":  # installers compile the templates that are Python
             yield from _templates(item, f"{path}/")
-
-
-def _write_files(name: str, draft: Path) -> None:
-    with failpoints.failpoint("write the project"):
-        for path, text in project_files(name).items():
-            file = draft / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, "utf-8")
 
 
 def _sync(project: Path) -> None:
@@ -122,32 +107,9 @@ def _check_place(target: Path) -> None:
             " DVC files. Change into a folder outside it. To add a dataset to this project:"
             " `headrace new NAME --from SAMPLE`."
         )
-    repository = _repository(folder)
+    repository = git.find_repository(folder)
     if repository:
         raise ProjectError(
             f"{folder} is in the git repository {repository}, and releases of a project are commits of a repository of"
             " its own. Change into a folder outside it."
         )
-
-
-def _repository(folder: Path) -> str:
-    """The git repository around `folder`; empty if there is none."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() if found.returncode == 0 else ""
-
-
-def _draft(target: Path, process: int) -> Path:
-    return target.with_name(f".{target.name}.{process}.new")
-
-
-def _remove_drafts(target: Path) -> None:
-    """Remove what an interrupted run left: a draft whose process is gone."""
-    for left in target.parent.glob(f".{target.name}.*.new"):
-        try:
-            os.kill(int(left.name.split(".")[-2]), 0)
-        except (ProcessLookupError, ValueError):
-            shutil.rmtree(left, ignore_errors=True)
-        except PermissionError:
-            continue

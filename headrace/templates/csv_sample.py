@@ -10,7 +10,7 @@ import io
 import re
 import tempfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -63,10 +63,10 @@ class CsvSample:
     dialect: CsvDialect
     is_cut: bool = False
     notes: tuple[str, ...] = ()
-    faults: tuple[str, ...] = field(default=())
+    faults: tuple[str, ...] = ()
 
 
-def unpack(head: bytes, most: int, name: str) -> tuple[bytes, bool]:
+def decompress_head(head: bytes, most: int, name: str) -> tuple[bytes, bool]:
     """The first `most` bytes of a file that may be packed, given its first bytes; and whether there may be more.
 
     Raises:
@@ -161,7 +161,7 @@ def _decodes(content: bytes, encoding: str) -> bool:
 def _separator(text: str) -> str:
     """The separator that gives all records one number of fields, and the most; a comma where none does."""
 
-    def score(separator: str) -> tuple[float, int]:
+    def evenness_and_width(separator: str) -> tuple[float, int]:
         try:
             widths = [len(record) for record in _read_records(text, separator, HEAD) if record]
         except csv.Error:
@@ -169,7 +169,7 @@ def _separator(text: str) -> str:
         even = sum(width == widths[0] for width in widths) / len(widths) if widths else 0
         return (even if widths and widths[0] > 1 else 0, widths[0] if widths else 0)
 
-    return max(SEPARATORS, key=score)
+    return max(SEPARATORS, key=evenness_and_width)
 
 
 def _read_records(text: str, separator: str, most: int) -> list[list[str]]:

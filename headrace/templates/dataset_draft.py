@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from headrace.dataset import ObjectSource
+from headrace.dataset import DATABASE_URL, ObjectSource
 from headrace.settings import Settings
 from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.templates.csv_sample import SampleError
@@ -27,16 +27,11 @@ from headrace.templates.table_sample import (
     table_source,
 )
 from headrace.text import pluralize
-from headrace.workspace import PACKAGE
-
-NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""What a dataset, and a source, may be called."""
+from headrace.workspace import DATASET_NAME, PACKAGE
 
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
 MAX_DUPLICATES = 0.3
 """Share of repeated rows that a declaration can tolerate; with half of a partition rejected nothing would be good."""
-
-DATABASE_URL = "HEADRACE_DATABASE_URL"
 
 
 @dataclass(frozen=True)
@@ -226,7 +221,7 @@ def _oddities(draft: SourceDraft, notes: tuple[str, ...]) -> Iterator[str]:
 def _source_name(text: str, dataset: str) -> str:
     """What the source is called: the file, the last part of the prefix or the table; else as the dataset."""
     name = re.sub(r"_?\d[\d_]*$", "", snake_case(text))
-    return next(one for one in (name, dataset, f"{dataset}_rows") if NAME.fullmatch(one) and not _is_known(one))
+    return next(one for one in (name, dataset, f"{dataset}_rows") if DATASET_NAME.fullmatch(one) and not _is_known(one))
 
 
 def _is_known(name: str) -> bool:

@@ -9,19 +9,21 @@ from keyword import iskeyword
 import dataframely as dy
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, ObjectSource, TableSource
+from headrace.dataset import DATABASE_URL, UTC_MICROSECONDS, ObjectSource, TableSource
 from headrace.storage.nested import item_type
 from headrace.templates.inference import InferredColumn, InferredTable, is_pattern
 from headrace.templates.python_code import (
-    call,
+    INDENT,
+    WIDTH,
     class_name,
-    exploded,
-    literal,
-    prose,
-    raw_literal,
-    sequence,
+    escape_for_docstring,
+    format_call,
+    format_call_one_per_line,
+    regex_literal,
     snake_case,
-    wrapped,
+    string_literal,
+    tuple_literal,
+    wrap_prose,
 )
 from headrace.validate.names import FAILED_CHECKS, MARK, ROW
 from headrace.validate.readers import CsvDialect
@@ -118,11 +120,11 @@ def dataset_files(draft: SourceDraft, owner: str) -> dict[str, str]:
 
 def _dataset_module(draft: SourceDraft, owner: str) -> str:
     title = draft.name.replace("_", " ").capitalize()
-    dataset = exploded(
+    dataset = format_call_one_per_line(
         "Dataset",
         (
-            f"description={literal(f'{title}, {_arrival(draft.location)}.')}",
-            f"owner={literal(owner)}",
+            f"description={string_literal(f'{title}, {_arrival(draft.location)}.')}",
+            f"owner={string_literal(owner)}",
             f"sources=({draft.name}.SOURCE,)",
         ),
         before="DATASET = ",
@@ -144,16 +146,16 @@ def source_module(draft: SourceDraft) -> str:
 def _docstring(draft: SourceDraft) -> str:
     title = draft.name.replace("_", " ")
     arrival = _arrival(draft.location)
-    text = wrapped(f'"""raw → validated: {title}, {arrival}.')
+    text = wrap_prose(f'"""raw → validated: {title}, {arrival}.')
     if draft.odd:
-        notes = "\n".join(wrapped(prose(note), first="- ", rest="  ") for note in draft.odd)
+        notes = "\n".join(wrap_prose(escape_for_docstring(note), first="- ", rest="  ") for note in draft.odd)
         return f"{text}\n\nWhat is unusual about this data:\n\n{notes}\n" + '"""'
     return f'{text}"""'
 
 
 def _arrival(location: ObjectSource | TableSource) -> str:
     if isinstance(location, TableSource):
-        return f"from the database table `{prose(location.table)}`"
+        return f"from the database table `{escape_for_docstring(location.table)}`"
     if "(?P<partition>" not in location.partition:
         return "one CSV object"
     return "one CSV object per day" if r"\d{4}-\d{2}-\d{2})" in location.partition else "one CSV object per partition"
@@ -207,12 +209,16 @@ def _column(draft: SourceDraft, column: InferredColumn) -> str:
     arguments = [
         *positional,
         *(_bounds(column) if column.bounds else ()),
-        *([f"check={call('one_of', [literal(value) for value in column.choices])}"] if column.choices else ()),
+        *(
+            [f"check={format_call('one_of', [string_literal(value) for value in column.choices])}"]
+            if column.choices
+            else ()
+        ),
         *([f"within={_time_bounds(*column.times)}"] if column.times else ()),
         *(["nullable=True"] if column.nullable else ()),
-        *([f"alias={literal(name)}"] if name != attribute else ()),
+        *([f"alias={string_literal(name)}"] if name != attribute else ()),
     ]
-    return call(kind, arguments, before=f"{attribute} = ", depth=1)
+    return format_call(kind, arguments, before=f"{attribute} = ", depth=1)
 
 
 def _kind(dtype: pl.DataType) -> tuple[str, list[str]]:
@@ -223,7 +229,7 @@ def _kind(dtype: pl.DataType) -> tuple[str, list[str]]:
         return "dy.Decimal", [str(dtype.precision or 38), str(dtype.scale)]
     if isinstance(dtype, pl.List):
         inner, arguments = _kind(item_type(dtype))
-        return "dy.List", [call(inner, [*arguments, "nullable=True"])]
+        return "dy.List", [format_call(inner, [*arguments, "nullable=True"])]
     return ("dy.Bool" if dtype == pl.Boolean else f"dy.{dtype}"), []
 
 
@@ -243,7 +249,7 @@ def _number(value: float) -> str:
 
 
 def _time_bounds(first: timedelta | datetime, last: timedelta | datetime) -> str:
-    return call("TimeBounds", [_moment(first), _moment(last)])
+    return format_call("TimeBounds", [_moment(first), _moment(last)])
 
 
 def _moment(bound: timedelta | datetime) -> str:
@@ -257,7 +263,7 @@ def _moment(bound: timedelta | datetime) -> str:
 def _read(draft: SourceDraft) -> str:
     renamed = {name: new for name, new in draft.names.read_as.items() if name != new}
     rename = (
-        f".rename({{{', '.join(f'{literal(old)}: {literal(new)}' for old, new in renamed.items())}}})"
+        f".rename({{{', '.join(f'{string_literal(old)}: {string_literal(new)}' for old, new in renamed.items())}}})"
         if renamed
         else ""
     )
@@ -267,8 +273,8 @@ def _read(draft: SourceDraft) -> str:
             '    """One partition as ingest wrote it from the database."""\n'
             f"    return read_parquet(path){rename}"
         )
-    dialect = call("CsvDialect", list(_dialect(draft.dialect)))
-    return 'def read(path: Path) -> pl.DataFrame:\n    """One object, every column as text."""\n' + call(
+    dialect = format_call("CsvDialect", list(_dialect(draft.dialect)))
+    return 'def read(path: Path) -> pl.DataFrame:\n    """One object, every column as text."""\n' + format_call(
         "read_csv", ["path", dialect], before="return ", after=rename, depth=1
     )
 
@@ -276,11 +282,11 @@ def _read(draft: SourceDraft) -> str:
 def _dialect(dialect: CsvDialect) -> Iterator[str]:
     plain = CsvDialect()
     if dialect.separator != plain.separator:
-        yield f"separator={literal(dialect.separator)}"
+        yield f"separator={string_literal(dialect.separator)}"
     if dialect.encoding != plain.encoding:
-        yield f"encoding={literal(dialect.encoding)}"
+        yield f"encoding={string_literal(dialect.encoding)}"
     if dialect.nulls != plain.nulls:
-        yield f"nulls={sequence([literal(word) for word in dialect.nulls])}"
+        yield f"nulls={tuple_literal([string_literal(word) for word in dialect.nulls])}"
     if dialect.multiline != plain.multiline:
         yield f"multiline={dialect.multiline}"
     if dialect.final_newline != plain.final_newline:
@@ -290,31 +296,28 @@ def _dialect(dialect: CsvDialect) -> Iterator[str]:
 def _transform(draft: SourceDraft) -> str:
     names, time = draft.names, draft.table.time
     ordered = sorted((column.name for column in draft.table.columns), key=lambda name: name != time)
-    kept = [literal(names.validated[name]) for name in ordered if names.read_as[name] == names.validated[name]]
-    renamed = [
-        f"{names.validated[name]}={literal(names.read_as[name])}"
+    kept = [string_literal(names.validated[name]) for name in ordered if names.read_as[name] == names.validated[name]]
+    renamed = {
+        names.validated[name]: string_literal(names.read_as[name])
         for name in ordered
-        if names.read_as[name] != names.validated[name] and not iskeyword(names.validated[name])
-    ]
-    special = {
-        names.validated[name]: literal(names.read_as[name])
-        for name in ordered
-        if names.read_as[name] != names.validated[name] and iskeyword(names.validated[name])
+        if names.read_as[name] != names.validated[name]
     }
-    unpacked = [f"**{{{', '.join(f'{literal(new)}: {old}' for new, old in special.items())}}}"] if special else []
+    arguments = [f"{new}={old}" for new, old in renamed.items() if not iskeyword(new)]
+    keywords = ", ".join(f"{string_literal(new)}: {old}" for new, old in renamed.items() if iskeyword(new))
+    unpacked = [f"**{{{keywords}}}"] if keywords else []
     return (
         "def transform(rows: pl.DataFrame) -> pl.DataFrame:\n"
         f'    """Good rows, {"the time first, " if time else ""}under the names that the dataset uses."""\n'
-        + call("rows.select", [*kept, *renamed, *unpacked], before="return ", depth=1)
+        + format_call("rows.select", [*kept, *arguments, *unpacked], before="return ", depth=1)
     )
 
 
 def _source(draft: SourceDraft) -> str:
-    key = [literal(draft.names.validated[name]) for name in draft.table.key.columns]
+    key = [string_literal(draft.names.validated[name]) for name in draft.table.key.columns]
     rejected = draft.table.key.duplicates + draft.rejected_share
     max_share = min(round(rejected * REJECTED_MARGIN + 0.01, 2), MOST_REJECTED)
     arguments = [
-        f"name={literal(draft.name)}",
+        f"name={string_literal(draft.name)}",
         _nested("location", type(draft.location).__name__, list(_location(draft.location))),
         "read=read",
         f"contract={contract_name(draft.name)}",
@@ -322,19 +325,21 @@ def _source(draft: SourceDraft) -> str:
         _nested_tuple("key", key),
         *([f"max_rejected_share={max_share}"] if rejected else ()),
     ]
-    return exploded("Source", arguments, before="SOURCE = ")
+    return format_call_one_per_line("Source", arguments, before="SOURCE = ")
 
 
 def _nested(keyword: str, function: str, arguments: Sequence[str]) -> str:
     """A keyword argument that is a call, as it stands inside another call."""
     return (
-        call(function, list(arguments), before=f"{keyword}=", after=",", depth=1).removeprefix("    ").removesuffix(",")
+        format_call(function, list(arguments), before=f"{keyword}=", after=",", depth=1)
+        .removeprefix("    ")
+        .removesuffix(",")
     )
 
 
 def _nested_tuple(keyword: str, items: Sequence[str]) -> str:
-    one_line = f"{keyword}={sequence(items)}"
-    if len(one_line) + len("    ,") <= 120:  # noqa: PLR2004
+    one_line = f"{keyword}={tuple_literal(items)}"
+    if len(f"{INDENT}{one_line},") <= WIDTH:
         return one_line
     return f"{keyword}=(\n" + "".join(f"        {item},\n" for item in items) + "    )"
 
@@ -342,15 +347,15 @@ def _nested_tuple(keyword: str, items: Sequence[str]) -> str:
 def _location(location: ObjectSource | TableSource) -> Iterator[str]:
     if isinstance(location, ObjectSource):
         if location.bucket:
-            yield f"bucket={literal(location.bucket)}"
-        yield f"prefix={literal(location.prefix)}"
-        yield f"partition={raw_literal(location.partition)}"
-        yield f"suffix={literal(location.suffix)}"
+            yield f"bucket={string_literal(location.bucket)}"
+        yield f"prefix={string_literal(location.prefix)}"
+        yield f"partition={regex_literal(location.partition)}"
+        yield f"suffix={string_literal(location.suffix)}"
         return
-    yield f"table={literal(location.table)}"
-    yield f"key={sequence([literal(name) for name in location.key])}"
-    yield f"watermark={literal(location.watermark)}"
+    yield f"table={string_literal(location.table)}"
+    yield f"key={tuple_literal([string_literal(name) for name in location.key])}"
+    yield f"watermark={string_literal(location.watermark)}"
     if location.partition_by:
-        yield f"partition_by={literal(location.partition_by)}"
-    if location.database != "HEADRACE_DATABASE_URL":
-        yield f"database={literal(location.database)}"
+        yield f"partition_by={string_literal(location.partition_by)}"
+    if location.database != DATABASE_URL:
+        yield f"database={string_literal(location.database)}"

@@ -6,7 +6,7 @@ What a sample does not show is reported, not guessed: a time without a zone gets
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -106,7 +106,7 @@ class InferredTable:
     columns: tuple[InferredColumn, ...]
     key: InferredKey
     time: str
-    null_words: tuple[str, ...] = field(default=())
+    null_words: tuple[str, ...] = ()
     rows: int = 0
 
 
@@ -243,7 +243,7 @@ def _with_bounds(column: InferredColumn, known: pl.Series) -> InferredColumn:
         return replace(column, evidence=seen, edit="the numbers look like dates: parse them in `transform`")
     if _is_counter(known):
         return replace(column, bounds=(0, None) if low >= 0 else None, evidence=f"{seen}; all different")
-    bounds = head_room(low, high)
+    bounds = widen_bounds(low, high)
     if max(map(abs, bounds)) > MAX_INT:
         return replace(column, evidence=seen)
     edit = "bounds: the observed range, widened by its width on both sides"
@@ -261,7 +261,7 @@ def _are_days(known: pl.Series) -> bool:
     return not days.null_count() and bool(days.dt.year().is_between(1900, 2199).all())
 
 
-def head_room(low: float, high: float) -> tuple[float, float]:
+def widen_bounds(low: float, high: float) -> tuple[float, float]:
     """Bounds around what was seen: as wide again on either side, in two digits, and not below 0 if nothing was."""
     span = high - low or abs(high) or 1
     below, above = _rounded(low - span, math.floor), _rounded(high + span, math.ceil)
@@ -333,7 +333,7 @@ def _examples(values: pl.Series) -> str:
     return ", ".join(repr(text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…") for text in shown)
 
 
-def as_days(partitions: Sequence[str]) -> list[date] | None:
+def parse_days(partitions: Sequence[str]) -> list[date] | None:
     """The partitions as days; None unless all are."""
     try:
         return [date.fromisoformat(name) for name in partitions]

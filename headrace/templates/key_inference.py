@@ -54,7 +54,7 @@ def infer_time(typed: pl.DataFrame, days: pl.Series | None = None) -> str:
     kinds = {name: dtype for name, dtype in typed.schema.items() if dtype in (UTC_MICROSECONDS, pl.Date)}
     known = [name for name in kinds if typed.height and not typed[name].null_count() and not is_open_end(typed[name])]
 
-    def rank(name: str) -> tuple[bool, bool, bool, bool, int]:
+    def preference(name: str) -> tuple[bool, bool, bool, bool, int]:
         in_day = days is not None and kinds[name] != pl.Date and hours_of_day(typed[name], days) is not None
         return (
             not in_day,
@@ -64,7 +64,7 @@ def infer_time(typed: pl.DataFrame, days: pl.Series | None = None) -> str:
             known.index(name),
         )
 
-    return min(known, key=rank, default="")
+    return min(known, key=preference, default="")
 
 
 def is_update_time(name: str) -> bool:

@@ -11,9 +11,9 @@ from headrace.settings import Settings
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.s3.bucket import Bucket
 from headrace.storage.s3.objects import FOLDER_SCHEME
-from headrace.templates.csv_sample import CsvSample, SampleError, parse_csv, read_head, unpack
-from headrace.templates.inference import as_days
-from headrace.templates.partition_pattern import PartitionPattern, infer_pattern, one_object
+from headrace.templates.csv_sample import CsvSample, SampleError, decompress_head, parse_csv, read_head
+from headrace.templates.inference import parse_days
+from headrace.templates.partition_pattern import PartitionPattern, infer_pattern, single_object_pattern
 
 MOST_FILES = 12
 MOST_ROWS = 100_000
@@ -66,7 +66,7 @@ def sample_path(path: Path, project: Path) -> ObjectSample:
         prefix = f"{path.resolve().name}/"
         keys = list(LocalFolder(bucket, folder).keys(prefix))
         return _sample(bucket, infer_pattern(keys, prefix, str(path)), str(path), read)
-    return _sample(bucket, one_object(path.name), str(path), read)
+    return _sample(bucket, single_object_pattern(path.name), str(path), read)
 
 
 def sample_bucket(url: str, settings: Settings) -> ObjectSample:
@@ -81,7 +81,7 @@ def sample_bucket(url: str, settings: Settings) -> ObjectSample:
     declared = None if name == settings.bucket else name
     read = partial(_read_object, bucket)
     if keys == [prefix]:
-        return _sample(declared, one_object(prefix), url, read)
+        return _sample(declared, single_object_pattern(prefix), url, read)
     folder = prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
     prefix = folder if all(key.startswith(folder) for key in keys) else prefix
     return _sample(declared, infer_pattern(keys, prefix, url), url, read)
@@ -111,7 +111,7 @@ def _sample(bucket: str | None, pattern: PartitionPattern, where: str, read: Rea
         raise SampleError(faults[0])
     csv, used = _merged(parts, faults)
     partitions = [pattern.partitions[key] for key in used for _ in range(parts[key].rows.height)]
-    days = as_days(partitions) if pattern.are_days else None
+    days = parse_days(partitions) if pattern.are_days else None
     name = pattern.prefix.rstrip("/").rpartition("/")[2].removesuffix(pattern.suffix)
     return ObjectSample(
         name, bucket, where, pattern, csv, None if days is None else pl.Series(days, dtype=pl.Date), used
@@ -128,7 +128,7 @@ def _spread(keys: Sequence[str], most: int) -> list[str]:
 def _parse(key: str, read: ReadHead, files: int) -> CsvSample:
     most = MOST_BYTES // files
     head = read(key, most)
-    content, is_cut = unpack(head, most, key)
+    content, is_cut = decompress_head(head, most, key)
     return parse_csv(content, key, is_cut=is_cut or len(head) > most, most_rows=MOST_ROWS // files)
 
 

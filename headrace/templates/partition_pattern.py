@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 
 from headrace.dataset import UNPARTITIONED
+from headrace.ingest.object_source import PARTITION_NAME
 from headrace.templates.csv_sample import SampleError
 
 FILES = re.compile(r"\.(csv|tsv|psv|txt|dat)(\.gz)?$", re.IGNORECASE)
 GRAINS = {"day": r"\d{4}-\d{2}-\d{2}", "compact day": r"\d{8}", "month": r"\d{4}-\d{2}"}
-NAME = r"[A-Za-z0-9][A-Za-z0-9._=-]*"
-"""What a partition may be called: it becomes a file name."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class PartitionPattern:
         return self.grain == "day"
 
 
-def one_object(key: str) -> PartitionPattern:
+def single_object_pattern(key: str) -> PartitionPattern:
     """The pattern of a source of one object."""
     suffix = FILES.search(key)
     ending = suffix[0] if suffix else "." + key.rpartition("/")[2].rpartition(".")[2]
@@ -65,9 +64,9 @@ def infer_pattern(keys: Sequence[str], prefix: str, where: str) -> PartitionPatt
     wanted = sorted(key for key in keys if key.endswith(suffix))
     grain, cuts = _cuts(wanted, prefix, suffix)
     if grain == "all":
-        return one_object(wanted[0])
+        return single_object_pattern(wanted[0])
     before, _, after = zip(*cuts, strict=True)
-    group = f"(?P<partition>{GRAINS.get(grain, NAME)})"
+    group = f"(?P<partition>{GRAINS.get(grain, PARTITION_NAME.pattern)})"
     pattern = f"{_generalized(before)}{group}{_generalized(after)}"
     return _checked(PartitionPattern(prefix, pattern, suffix, grain, {}), keys, where)
 
@@ -114,7 +113,7 @@ def _generalized_name(names: set[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As `re.escape`, but for what means something in a regular expression alone."""
+    """A regular expression for the text. Unlike `re.escape`, it leaves `-`, `#` and spaces as people write them."""
     return re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", text)
 
 

@@ -13,13 +13,14 @@ import pytest
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, ObjectSource
 from headrace.engine.fingerprint import stage_code
+from headrace.label.table_names import annotations_table
 from headrace.project import dvc_stages, graph
 from headrace.project.code_check import check_dataset
 from headrace.project.loading import dataset_names, load_dataset
-from headrace.retrieve.joinable_tables import views
+from headrace.retrieve.joinable_tables import joinable_tables
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.compile_contract import contract_of
-from headrace.workspace import PACKAGE, find_workspace, use_project
+from headrace.workspace import DATASET_NAME, PACKAGE, find_workspace, use_project
 
 MAX_REJECTED_SHARE = 0.5
 """From here on, a partition of which most rows are wrong would pass."""
@@ -65,7 +66,7 @@ class ProjectTests:
     def test_tables_have_names_that_files_columns_and_stages_can_have(self, dataset: Dataset) -> None:
         """Lower-case letters, digits and underscores; each table once."""
         tables = [stage.table for stage in graph.dataset_stages(dataset)]
-        assert [table for table in tables if not re.fullmatch(r"[a-z][a-z0-9_]*", table.rsplit("/", 1)[1])] == []
+        assert [table for table in tables if not DATASET_NAME.fullmatch(table.rsplit("/", 1)[1])] == []
         assert len(set(tables)) == len(tables)
 
     def test_every_source_has_a_key_and_a_bound_on_rejected_rows(self, dataset: Dataset) -> None:
@@ -110,7 +111,7 @@ class ProjectTests:
     def test_a_table_reads_only_what_an_earlier_stage_makes(self, dataset: Dataset) -> None:
         """Inputs are tables of the dataset, declared before what reads them."""
         made = {f"raw/{dataset.name}/{source.name}" for source in dataset.sources}
-        made |= {f"annotations/{dataset.name}/{labeling.name}" for labeling in dataset.labels}
+        made |= {annotations_table(dataset, labeling) for labeling in dataset.labels}
         for stage in graph.dataset_stages(dataset):
             assert set(stage.reads) <= made, stage.table
             made |= {stage.table, *stage.companion_tables}
@@ -123,7 +124,7 @@ class ProjectTests:
 
     def test_what_a_request_can_be_joined_with_has_one_name(self, dataset: Dataset) -> None:
         """Feature tables and labels are asked for by name."""
-        assert len(views(dataset)) == len(dataset.features) + len(dataset.labels)
+        assert len(joinable_tables(dataset)) == len(dataset.features) + len(dataset.labels)
 
     def test_the_code_of_every_stage_is_found_in_the_dataset(self, dataset: Dataset, project: Path) -> None:
         """What a stage runs is followed from the modules that declare it; the cache key depends on it."""
@@ -132,15 +133,15 @@ class ProjectTests:
             assert [name for name in files if name.startswith(f"{PACKAGE}/{dataset.name}/")], stage.table
 
     def test_its_code_reads_nothing_that_its_cache_keys_miss(self, dataset: Dataset) -> None:
-        """No dynamic import, no undeclared file; as `headrace check`."""
+        """No dynamic import, no undeclared file: `headrace check` finds nothing."""
         assert [str(finding) for finding in check_dataset(dataset)] == []
 
     def test_dvc_yaml_and_headrace_lock_are_what_the_datasets_declare(self, project: Path) -> None:
         """`headrace dvc-sync` writes both."""
-        dvc_stages.check(project)
+        dvc_stages.check_dvc_files(project)
 
     def test_every_dag_file_imports(self, project: Path, tmp_path: Path) -> None:
-        """As Airflow's DAG processor reads `dags/`."""
+        """Airflow's own loader reads `dags/` without an error and finds a DAG; it starts in another folder."""
         _skip_without("airflow")
         settings = {
             "AIRFLOW_HOME": str(tmp_path),
@@ -152,7 +153,7 @@ class ProjectTests:
         assert found["dags"]
 
     def test_the_feast_definitions_import(self, project: Path, tmp_path: Path) -> None:
-        """As `feast apply` reads `feature_repo/`."""
+        """Feast's file of definitions runs outside the project, against an empty registry."""
         _skip_without("feast")
         settings = {
             "FEAST_REGISTRY_URL": f"sqlite:///{tmp_path}/registry.db",
@@ -169,6 +170,7 @@ def _project(test: Path) -> Path:
 
 
 def _skip_without(package: str) -> None:
+    """Skip the test if an extra is not installed: a project may use neither Airflow nor Feast, and still has tests."""
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
 

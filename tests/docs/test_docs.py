@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from doc_pages import PAGES, code_blocks, code_spans
 from workspaces import REPOSITORY, Workspace
 
 from headrace.storage.s3.bucket import Bucket
 
 pytestmark = pytest.mark.slow
 
-PAGES = sorted((*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("infra/**/*.md")))
 WALK = REPOSITORY / "docs/add-your-dataset.md"
 ORDERS = "order_id,shop,ordered_at,amount\n1,east,{day}T09:00:00Z,10.10\n2,west,{day}T10:00:00Z,20.20\n"
 
@@ -73,7 +73,7 @@ def test_every_file_that_a_page_links_to_is_there(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 def test_every_headrace_command_that_a_page_names_exists(page: Path) -> None:
-    named = set(re.findall(r"\bheadrace ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", "\n".join(_code(page.read_text()))))
+    named = set(re.findall(r"\bheadrace ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", "\n".join(_code(page.read_text("utf-8")))))
     verbs = _commands()
 
     assert [verb for verb, _ in named if verb not in verbs] == []
@@ -83,7 +83,7 @@ def test_every_headrace_command_that_a_page_names_exists(page: Path) -> None:
 
 
 def _code(text: str) -> list[str]:
-    return [block for pair in re.findall(r"```(?:sh)?\n(.*?)```|`([^`\n]+)`", text, re.DOTALL) for block in pair]
+    return [*code_blocks(text, "(?:sh)?"), *code_spans(text)]
 
 
 def _commands(*below: str) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from doc_pages import code_blocks
 from workspaces import REPOSITORY, Workspace
 
 PAGES = {name: (REPOSITORY / "docs" / f"{name}.md").read_text("utf-8") for name in ("training-data", "serving")}
@@ -43,24 +44,22 @@ def published(_released: Workspace, tmp_path_factory: pytest.TempPathFactory) ->
     return workspace
 
 
-def blocks(page: str, language: str) -> list[str]:
+def runnable_blocks(page: str, language: str) -> list[str]:
     """The blocks of a page that can run here; every release is `flights/1`."""
-    found = re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
-    return [
-        re.sub(r"flights/\d+", "flights/1", block) for block in found if not any(text in block for text in NOT_HERE)
-    ]
+    found = [block for block in code_blocks(PAGES[page], language) if not any(text in block for text in NOT_HERE)]
+    return [re.sub(r"flights/\d+", "flights/1", block) for block in found]
 
 
 @pytest.mark.slow_lane
 def test_the_commands_and_the_code_run(published: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{published.root}/.headrace/registry.db")
     monkeypatch.setenv("FEAST_ONLINE_STORE_PATH", f"{published.root}/.headrace/online.db")
-    shown = "".join(blocks("serving", "sh") + blocks("training-data", "sh"))
+    shown = "".join(runnable_blocks("serving", "sh") + runnable_blocks("training-data", "sh"))
     commands = [line.split("#")[0].split() for line in shown.splitlines()]
 
     for command in commands:
         published.command(*command)
-    code = blocks("training-data", "python") + blocks("serving", "python")
+    code = runnable_blocks("training-data", "python") + runnable_blocks("serving", "python")
     done = subprocess.run(
         [sys.executable, "-c", READER],
         cwd=published.root,

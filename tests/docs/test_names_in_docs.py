@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from doc_pages import PAGES, code_blocks, code_spans, without_blocks
 from workspaces import REPOSITORY
 
 import headrace
@@ -22,14 +23,6 @@ CHANGELOG = REPOSITORY / "CHANGELOG.md"
 WALKS = (REPOSITORY / "docs/add-your-dataset.md", REPOSITORY / "docs/start-a-project.md")
 """Pages whose readers write the files that they name."""
 
-PAGES = sorted(
-    {
-        *REPOSITORY.glob("*.md"),
-        *(REPOSITORY / "docs").glob("*.md"),
-        *REPOSITORY.glob("infra/**/*.md"),
-        *REPOSITORY.glob("benchmarks/*.md"),
-    }
-)
 CURRENT = [page for page in PAGES if page not in {UPGRADING, CHANGELOG}]
 """Pages that name nothing of earlier versions."""
 
@@ -52,7 +45,7 @@ def test_every_name_of_the_package_that_a_page_gives_is_defined(page: Path) -> N
     named = {name for code in code_of(page) for name in re.findall(r"(?<![\w./-])headrace(?:\.[A-Za-z_]\w*)+", code)}
     imports = {
         f"{statement.module}.{alias.name}"
-        for block in python_blocks(page)
+        for block in code_blocks(page.read_text("utf-8"), "python")
         for statement in ast.walk(ast.parse(block))
         if isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("headrace")
         for alias in statement.names
@@ -82,7 +75,7 @@ def test_every_identifier_that_a_page_names_occurs_in_the_code(page: Path) -> No
     spans = set(re.findall(r"`([A-Za-z]\w*)(?:\(\))?`", without_blocks(text)))
     identifiers = {span for span in spans if "_" in span or re.search("[a-z][A-Z]", span)}
 
-    assert sorted(identifiers - words_of_the_code() - set(re.findall(r"\w+", "".join(blocks(text))))) == []
+    assert sorted(identifiers - words_of_the_code() - set(re.findall(r"\w+", "".join(code_blocks(text))))) == []
 
 
 def test_every_new_name_of_the_upgrade_page_occurs_in_the_code() -> None:
@@ -98,19 +91,7 @@ def test_every_new_name_of_the_upgrade_page_occurs_in_the_code() -> None:
 
 def code_of(page: Path) -> list[str]:
     text = page.read_text("utf-8")
-    return [*blocks(text), *re.findall(r"`([^`\n]+)`", without_blocks(text))]
-
-
-def blocks(text: str) -> list[str]:
-    return re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-
-
-def without_blocks(text: str) -> str:
-    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [*code_blocks(text), *code_spans(text)]
 
 
 def is_defined(dotted: str) -> bool:

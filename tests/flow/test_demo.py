@@ -51,6 +51,7 @@ def test_a_day_is_the_same_bytes_every_time_with_the_text_of_the_original(year: 
     assert lines[1].startswith("2013,1,9,")
 
 
+@pytest.mark.slow
 def test_a_correction_changes_five_flights_and_all_rows_still_keep_the_contract(
     year: FlightYear, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 `tests/support/releases_of_0_1/` and `releases_of_0_2/` hold two each, as that code wrote them; their `make.py` made
 them. In 0.1 the engine was in the package `pipelines`: that project is moved to today's layout, as a team would do it.
+`DATASET` is its declaration in today's terms.
 """
 
 import json

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from servers import S3
-from wheels import REPOSITORY, Environment, build_wheel, copy_working_tree, s3_variables
+from wheels import Environment, build_wheel, s3_variables
+from workspaces import REPOSITORY, copy_working_tree
 
 import headrace
 
@@ -102,10 +103,10 @@ def test_a_second_clone_pulls_the_tables_and_repro_finds_nothing_to_do(started: 
 
 
 def test_the_project_s_own_tests_pass(started: StartedProject) -> None:
-    told = started.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    output = started.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
-    assert re.search(r"\d+ passed", told)
-    assert "skipped" not in told, "Airflow and Feast are installed"
+    assert re.search(r"\d+ passed", output)
+    assert "skipped" not in output, "Airflow and Feast are installed"
 
 
 def tables(root: Path) -> dict[str, bytes]:

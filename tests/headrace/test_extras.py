@@ -91,8 +91,8 @@ import headrace
 with headrace.open_feature_store(): pass
 """
 STATUS = """
-from headrace.feast.publish_log import Publications
-Publications.at("postgresql+psycopg://user@127.0.0.1:1/db", "flights")
+from headrace.feast.publish_log import PublishLog
+PublishLog.at("postgresql+psycopg://user@127.0.0.1:1/db", "flights")
 """
 LABEL_STUDIO = "from headrace.label.progress import read_progress"
 LABEL_ISSUES = """

@@ -10,6 +10,7 @@ from headrace.project.loading import dataset_names, load_dataset, load_datasets
 from headrace.testing import ProjectTests
 
 
+@pytest.mark.slow
 class TestProject(ProjectTests):
     """The tests that come with the engine, for the worked example."""
 

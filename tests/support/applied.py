@@ -9,7 +9,7 @@ import pytest
 from feast import FeatureStore
 from feature_workspace import DATASET, open_workspace_store, write_all_tables
 
-from headrace.feast.definitions import Holding, Standing, objects
+from headrace.feast.definitions import DeploymentState, SlotState, dataset_objects
 from headrace.storage.table_store import Lake
 
 __all__ = ["applied", "lake", "store"]
@@ -20,7 +20,7 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose definitions are applied, to be copied: applying takes a second."""
     made = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
     write_all_tables(made)
-    open_workspace_store(made).apply([*objects(DATASET, Standing(Holding("a"), Holding("b")))])
+    open_workspace_store(made).apply([*dataset_objects(DATASET, DeploymentState(SlotState("a"), SlotState("b")))])
     feature_workspace.close_all()
     return made.root
 

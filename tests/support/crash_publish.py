@@ -21,7 +21,7 @@ from feature_workspace import (
 )
 from online_stores import OnlineStore, flush_redis, reset_postgresql
 
-from headrace.feast.online_stores.writer import Shelf
+from headrace.feast.online_stores.writer import OnlineTable
 from headrace.publish.publish import REPORTS, publish
 from headrace.storage.table_store import Lake
 
@@ -71,12 +71,12 @@ class PublishCase:
         verification = [report[name] for name in ("release", "digest", "as_of", "newest_times")]
         rollback = publish_release(lake, "little/1")
         assert rollback.switched
-        shelf = Shelf.of(
+        online_table = OnlineTable.open(
             feature_workspace.open_workspace_store(lake), DATASET, AIRCRAFT, "b" if rollback.slot == "a" else "a"
         )
         return {
             **visible,
-            "keys": shelf.online.rows(shelf.view).height,
+            "keys": online_table.online.rows(online_table.view).height,
             "verification": verification,
             "after_rollback": self.read_visible_state(),
         }

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,11 +102,3 @@ def reset_postgresql(options: Mapping[str, Any]) -> None:
     with psycopg.connect(**where, autocommit=True) as connection:
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
-
-
-def wait_until(done: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait until `done()` is true."""
-    until = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < until, "timed out"
-        time.sleep(0.05)

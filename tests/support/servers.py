@@ -50,6 +50,17 @@ class S3:
         """Address of the server."""
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables with which a process reaches the server."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+
     def new_bucket(self, *, versioned: bool = False) -> Bucket:
         """Create a bucket for the test."""
         name = f"test-{secrets.token_hex(6)}"
@@ -285,21 +296,10 @@ def create_postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
 @contextmanager
 def postgresql_server(server: PostgreSQL, folder: Path, stop: signal.Signals = signal.SIGQUIT) -> Iterator[None]:
     """Run the server until the block ends; it then stops at once, without writing its buffers."""
-    command = [
-        _postgresql_program("postgres"),
-        "-D",
-        str(folder / "data"),
-        "-p",
-        str(server.port),
-        "-h",
-        HOST,
-        "-k",
-        "",
-    ]
-    command += ["-c", "fsync=off"]
-    with run_server(
-        command, folder / "log", lambda: _accepts_connections(server), account=POSTGRESQL_ACCOUNT, stop=stop
-    ):
+    command = [_postgresql_program("postgres"), "-D", str(folder / "data"), "-p", str(server.port)]
+    command += ["-h", HOST, "-k", "", "-c", "fsync=off"]
+    log = folder / "log"
+    with run_server(command, log, lambda: _accepts_connections(server), account=POSTGRESQL_ACCOUNT, stop=stop):
         yield
 
 
@@ -350,6 +350,14 @@ def is_listening(port: int) -> bool:
     with suppress(OSError), closing(socket.create_connection((HOST, port), timeout=1)):
         return True
     return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
+    """Wait until the condition holds; whether it holds in the end."""
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
 
 
 def _accepts_connections(server: PostgreSQL) -> bool:

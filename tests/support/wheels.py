@@ -2,32 +2,15 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from servers import S3
+from workspaces import REPOSITORY, write_dvc_config
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LOCK = REPOSITORY / "requirements/dev.txt"
-
-
-def copy_working_tree(folder: Path) -> Path:
-    """A copy of the files of the working tree that git keeps or would keep."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name)
-    return folder
 
 
 def export_revision(name: str, folder: Path) -> Path:
@@ -63,23 +46,11 @@ class Environment:
     @classmethod
     def with_wheel(cls, root: Path, wheel: Path, *extras: str) -> "Environment":
         """An empty environment in which the wheel is installed, with the versions of our lock."""
-        made = cls(root)
         run_uv("venv", "--quiet", "--python", sys.executable, str(root))
-        made.install(f"{wheel}[{','.join(extras)}]" if extras else str(wheel), "pytest")
-        return made
-
-    def install(self, *requirements: str) -> None:
-        """Install packages by name, with the versions of our lock."""
-        run_uv(
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            str(self.root / "bin/python"),
-            "--constraint",
-            str(LOCK),
-            *requirements,
-        )
+        requirement = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
+        into = ("--python", str(root / "bin/python"), "--constraint", str(LOCK))
+        run_uv("pip", "install", "--quiet", *into, requirement, "pytest")
+        return cls(root)
 
     def with_variables(self, **variables: str) -> "Environment":
         """The same environment, whose commands see these variables too."""
@@ -113,19 +84,8 @@ class Environment:
 
 def s3_variables(s3: S3, bucket: str, project: Path) -> dict[str, str]:
     """What a project needs to reach the test's S3 server; the DVC remote is written to the project."""
-    keys = f"access_key_id = {s3.access_key}\nsecret_access_key = {s3.secret_key}"
-    (project / ".dvc/config.local").write_text(
-        f"['remote \"storage\"']\nurl = s3://{bucket}/dvc\nendpointurl = {s3.endpoint}\n{keys}\n"
-    )
-    return {
-        "HEADRACE_BUCKET": bucket,
-        "AWS_ENDPOINT_URL": s3.endpoint,
-        "AWS_ACCESS_KEY_ID": s3.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    write_dvc_config(project, s3, bucket)
+    return {**s3.variables, "HEADRACE_BUCKET": bucket, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 def run_uv(*arguments: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from projects import Project
 from raw_data import RawPartitions, days
 from servers import S3
 
@@ -75,9 +76,7 @@ class Workspace:
 
     def configure(self) -> None:
         """Write the address of the DVC remote to the clone's local configuration."""
-        url, endpoint = f"url = s3://{self.bucket}/dvc", f"endpointurl = {self.remote.endpoint}"
-        keys = f"access_key_id = {self.remote.access_key}\nsecret_access_key = {self.remote.secret_key}"
-        (self.root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{endpoint}\n{keys}\n")
+        write_dvc_config(self.root, self.remote, self.bucket)
 
     def dvc(self, *arguments: str, fails: bool = False) -> str:
         """What `dvc` prints; it must succeed, or fail where that is expected."""
@@ -85,24 +84,12 @@ class Workspace:
 
     def command(self, *command: str, fails: bool = False) -> str:
         """What a program of this environment prints, run in the workspace."""
-        folder = Path(sys.executable).parent
         environment = {
-            **os.environ,
-            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
-            "DVC_NO_ANALYTICS": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
-        done = subprocess.run(
-            [folder / command[0], *command[1:]],
-            cwd=self.root,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return Project(self.root).run(*command, fails=fails, settings=environment)
 
     def stages(self) -> list[str]:
         """Names in `dvc.yaml` of the stages that compute tables."""
@@ -125,16 +112,20 @@ class Workspace:
         file.write_text(text.replace(old, new, 1), "utf-8")
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree, as it is now, as the first commit of a repository."""
-    root = tmp_path_factory.mktemp("template") / "repository"
-    root.mkdir()
+def copy_working_tree(folder: Path) -> Path:
+    """Copy the files of the working tree that git keeps or would keep."""
     listed = git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     for name in filter(None, listed):
         if (REPOSITORY / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, root / name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree, as it is now, as the first commit of a repository."""
+    root = copy_working_tree(tmp_path_factory.mktemp("template") / "repository")
     git(root, "init", "--quiet", "--initial-branch", "main")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "The working tree")
@@ -182,6 +173,13 @@ def new_workspace(folder: Path, template: Path, s3: S3) -> Workspace:
     made = Workspace(root, s3, s3.new_bucket().name)
     made.configure()
     return made
+
+
+def write_dvc_config(project: Path, s3: S3, bucket: str) -> None:
+    """Write the address of a DVC remote in the test's S3 server to the project's local configuration."""
+    url, endpoint = f"url = s3://{bucket}/dvc", f"endpointurl = {s3.endpoint}"
+    keys = f"access_key_id = {s3.access_key}\nsecret_access_key = {s3.secret_key}"
+    (project / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{endpoint}\n{keys}\n")
 
 
 def git(folder: Path, *arguments: str) -> str:

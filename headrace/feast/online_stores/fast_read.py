@@ -25,7 +25,14 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
 from headrace.feast.encoding import KEY_VERSION
-from headrace.feast.online_stores.response_builder import Block, FastOnlineResponse, answer, found, given, head
+from headrace.feast.online_stores.response_builder import (
+    Block,
+    FastOnlineResponse,
+    build_response,
+    encode_header,
+    encode_key_column,
+    encode_view_columns,
+)
 
 Columns = dict[str, Sequence[Any]]
 """Join key → its values, a row of the request each."""
@@ -62,7 +69,7 @@ class Request:
 
     def answer(self, blocks: Sequence[Block]) -> FastOnlineResponse:
         """The answer with what the views hold."""
-        return answer([*self.parts, *map(found, blocks)], self.types)
+        return build_response([*self.parts, *map(encode_view_columns, blocks)], self.types)
 
 
 class DirectOnlineStore(OnlineStore):
@@ -175,7 +182,7 @@ class _Plan:
         parts = {name: [*map(known[name].key, columns[name])] for entity in entities for name in entity.columns}
         keys = {entity: entity.keys(parts) for entity in entities}
         asked = [ViewRequest(view, features, keys[entity]) for view, features, entity in self.views]
-        return Request(asked, [self.head, *(given(cells[name]) for name in self.own)], self.types)
+        return Request(asked, [self.head, *(encode_key_column(cells[name]) for name in self.own)], self.types)
 
 
 class _Same:
@@ -208,7 +215,7 @@ def _plan(context: _Same, columns: tuple[str, ...], full_feature_names: bool) ->
     kinds = {name: KINDS.get(types.get(name)) for name in columns}
     if not wanted >= set(names) or any(kinds[name] is None and name in types for name in columns):
         return None
-    return _Plan(kinds, own, views, head([*own, *names]), OnlineStore._build_feature_types(grouped))  # noqa: SLF001
+    return _Plan(kinds, own, views, encode_header([*own, *names]), OnlineStore._build_feature_types(grouped))  # noqa: SLF001
 
 
 def _entity(view: FeatureView, join_keys: dict[str, str], columns: tuple[str, ...]) -> _Entity | None:

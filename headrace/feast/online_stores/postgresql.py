@@ -35,7 +35,7 @@ from headrace.feast.online_stores.sql_dialect import (
     rename_statements,
 )
 from headrace.feast.online_stores.sql_store import TableOnlineStore
-from headrace.feast.online_stores.writer import OnlineView, left_behind
+from headrace.feast.online_stores.writer import OnlineView, fenced_error
 from headrace.feast.types import KEY, STAMP
 from headrace.ingest.database.postgresql import CONNECTION_OPTIONS, redact
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
@@ -205,17 +205,17 @@ class PostgreSQLWriter:
             with failpoints.failpoint("commit of the online values"):
                 cursor.connection.commit()
 
-    def lead(self, generation: int, last: int) -> None:
+    def take_lead(self, generation: int, last: int) -> None:
         """As `Online`."""
         with self.cursor() as cursor:
             if not self._has_fence(cursor):
                 cursor.execute(MAKE_FENCE)
             seen = self._held(cursor)
             if not last <= seen <= generation:
-                raise left_behind(self.dataset, generation, seen)
+                raise fenced_error(self.dataset, generation, seen)
             cursor.execute(filled(RAISE_FENCE, self.project, self.dataset, generation))
             if (seen := self._held(cursor)) != generation:
-                raise left_behind(self.dataset, generation, seen)
+                raise fenced_error(self.dataset, generation, seen)
             cursor.connection.commit()
 
     def generation(self) -> int:
@@ -285,7 +285,7 @@ class PostgreSQLWriter:
             cursor.execute(filled(HOLD_FENCE, self.project, self.dataset, generation))
         seen = self._held(cursor) if there else 0
         if seen != generation:
-            raise left_behind(self.dataset, generation, seen)
+            raise fenced_error(self.dataset, generation, seen)
 
     @staticmethod
     def _has_fence(cursor: Any) -> bool:  # noqa: ANN401

@@ -24,12 +24,13 @@ from redis import RedisError
 from redis import exceptions as redis_errors
 
 from headrace import failpoints
+from headrace.batches import batched
 from headrace.feast.encoding import KEY_VERSION, cut
 from headrace.feast.online_stores.fast_read import ViewRequest, understood
 from headrace.feast.online_stores.redis_layout import blocks, commands
 from headrace.feast.online_stores.response_builder import Block
 from headrace.feast.online_stores.sql_store import ReadOnlyOnlineStore
-from headrace.feast.online_stores.writer import OnlineView, left_behind
+from headrace.feast.online_stores.writer import OnlineView, fenced_error
 from headrace.feast.types import KEY, STAMP
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 
@@ -213,7 +214,7 @@ class RedisWriter:
         found: list[bytes | None] = []
         keys = (self.keys(view) if among is None else among).to_list()
         with self._known(view):
-            for some in _batches(keys):
+            for some in batched(keys, BATCH):
                 found += self._script(READ, self._names(some), self._fields(view))
         columns = {name: found[place :: len(names)] for place, name in enumerate(names)}
         frame = pl.DataFrame({KEY: keys, **columns}, schema=dict.fromkeys((KEY, *names), pl.Binary))
@@ -244,11 +245,11 @@ class RedisWriter:
                 values = [*chain.from_iterable(batch.select(columns).iter_rows())]
                 with failpoints.failpoint("batch of the online values"):
                     self._guarded(WRITE, keys, generation, [len(fields), *fields, *values])
-            for some in _batches(delete.to_list()):
+            for some in batched(delete.to_list(), BATCH):
                 with failpoints.failpoint("batch of the online deletions"):
                     self._guarded(DELETE, self._names(some), generation, fields)
 
-    def lead(self, generation: int, last: int) -> None:
+    def take_lead(self, generation: int, last: int) -> None:
         """As `Online`."""
         with self._known(None):
             self._guarded(LEAD, [], generation, [last])
@@ -270,7 +271,7 @@ class RedisWriter:
     def _guarded(self, script: str, keys: Sequence[bytes], generation: int, rest: Sequence[Any]) -> None:
         seen = int(self._script(script, [self._fence, *keys], [generation, *rest]))
         if seen != DONE:
-            raise left_behind(self.dataset, generation, seen)
+            raise fenced_error(self.dataset, generation, seen)
 
     def _script(self, script: str, keys: Sequence[bytes], rest: Sequence[Any]) -> Any:  # noqa: ANN401  Redis's answer
         return self.client.eval(script, len(keys), *keys, *rest)
@@ -313,11 +314,6 @@ def _is_transient(error: Exception) -> bool:
     return isinstance(error, (OSError, *UNAVAILABLE)) and not isinstance(error, REFUSALS)
 
 
-def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(keys), BATCH):
-        yield keys[start : start + BATCH]
-
-
 def _message(microseconds: int) -> bytes:
     seconds, rest = divmod(microseconds, MILLION)
     found: bytes = Timestamp(seconds=seconds, nanos=rest * 1000).SerializeToString()
@@ -325,5 +321,5 @@ def _message(microseconds: int) -> bytes:
 
 
 def _literally(prefix: bytes) -> bytes:
-    """The bytes as a pattern that stands for themselves."""
+    """The bytes as a pattern that matches only them."""
     return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\" else bytes([byte]) for byte in prefix)

@@ -63,27 +63,27 @@ class FastOnlineResponse(OnlineResponse):
         }
 
 
-def head(names: Sequence[str]) -> bytes:
-    """How an answer with columns of these names begins."""
+def encode_header(names: Sequence[str]) -> bytes:
+    """The first bytes of a response: the names of its columns."""
     made = MESSAGE()
     made.metadata.feature_names.val.extend(names)
     found: bytes = made.SerializeToString()
     return found
 
 
-def given(cells: Sequence[bytes]) -> bytes:
-    """The column of a join key, as the request has it: each value is there, and has no time."""
+def encode_key_column(cells: Sequence[bytes]) -> bytes:
+    """The column of a join key, from the request: every value is present, without a time."""
     return _column(cells, _repeated(TIMES, [b""] * len(cells)))
 
 
-def found(block: Block) -> bytes:
-    """The columns of a view."""
+def encode_view_columns(block: Block) -> bytes:
+    """The feature columns of a view."""
     times = _repeated(TIMES, block.times)
     return b"".join([_column(cells, times) for cells in block.columns])
 
 
-def answer(parts: Sequence[bytes], types: dict[str, ValueType]) -> FastOnlineResponse:
-    """The answer that these bytes are, its head first."""
+def build_response(parts: Sequence[bytes], types: dict[str, ValueType]) -> FastOnlineResponse:
+    """Parse the bytes of a response: the header, then the columns in the order of the names."""
     return FastOnlineResponse(MESSAGE.FromString(b"".join(parts)), types)
 
 
@@ -107,7 +107,7 @@ def _repeated(tag: bytes, messages: Sequence[bytes]) -> bytes:
 
 
 def _tag(message: Any, field: str) -> bytes:  # noqa: ANN401  protobuf's
-    """What stands before bytes of that field: its number, and that a size follows."""
+    """Protobuf's tag of a field of bytes: its number, and that a size follows."""
     return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
 
 

@@ -8,7 +8,7 @@ OLD_COLUMNS = {KEY: "entity key", STAMP: "event time"}
 """Column → its name in tables that 0.1 wrote. They are read as they are, and the next publish renames the columns."""
 
 FENCE = "headrace_fences"
-"""Table of the online store with the last generation that took the lead in it, a row a dataset."""
+"""Table of the online store with the last generation that took the lead in it, one row per dataset."""
 
 MAKE_FENCE = f"CREATE TABLE IF NOT EXISTS {FENCE} (dataset VARCHAR(511) PRIMARY KEY, generation BIGINT NOT NULL)"
 RAISE_FENCE = (

@@ -1,6 +1,7 @@
-"""Feast's online store over our own tables: a row a key, a column a feature. Only a publish writes it.
+"""Feast's online store over our own tables: one row per key, one column per feature. Only a publish writes it.
 
-Feast's own stores keep a row a value, with the feature's name in it: five times the rows to write, prove and read. The
+Feast's own stores keep one row per value, with the feature's name in it: five times the rows to write, verify and read.
+The
 cells are Feast's bytes all the same, and its calls (`get_online_features`, `feast serve`) are what serving code sees.
 """
 
@@ -20,7 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyp
 from headrace.feast.online_stores.fast_read import DirectOnlineStore, ViewRequest
 from headrace.feast.online_stores.response_builder import Block
 from headrace.retrieve.errors import FeatureStoreError
-from headrace.retrieve.partition_reader import moment
+from headrace.retrieve.partition_reader import to_utc_datetime
 
 Answer = tuple[datetime | None, dict[str, Value] | None]
 """Event time and values of a key, or two times nothing."""
@@ -103,7 +104,7 @@ class TableOnlineStore(ReadOnlyOnlineStore):
         """Close the connection that reads keep open."""
 
 
-_moment = lru_cache(4096)(moment)
+_moment = lru_cache(4096)(to_utc_datetime)
 """Many keys share few event times."""
 
 

@@ -34,7 +34,7 @@ from headrace.feast.online_stores.sql_dialect import (
     rename_statements,
 )
 from headrace.feast.online_stores.sql_store import TableOnlineStore
-from headrace.feast.online_stores.writer import OnlineView, left_behind
+from headrace.feast.online_stores.writer import OnlineView, fenced_error
 from headrace.feast.types import KEY, STAMP
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 from headrace.storage.sql_errors import is_transient_sql_error
@@ -164,7 +164,7 @@ class SQLiteWriter:
             database.execute("BEGIN IMMEDIATE")
             seen = self._held(database)
             if seen != generation:
-                raise left_behind(self.dataset, generation, seen)
+                raise fenced_error(self.dataset, generation, seen)
             # In order of keys, which is that of the table.
             database.executemany(insert, write.sort(KEY).select(KEY, STAMP, *view.features).iter_rows())
             key = qualified(table, ())[0]
@@ -172,13 +172,13 @@ class SQLiteWriter:
             with failpoints.failpoint("commit of the online values"):
                 database.execute("COMMIT")
 
-    def lead(self, generation: int, last: int) -> None:
+    def take_lead(self, generation: int, last: int) -> None:
         """As `Online`."""
         with self._database(None) as database:
             database.execute("BEGIN IMMEDIATE")
             seen = self._held(database)
             if not last <= seen <= generation:
-                raise left_behind(self.dataset, generation, seen)
+                raise fenced_error(self.dataset, generation, seen)
             database.execute(MAKE_FENCE)
             database.execute(filled(RAISE_FENCE, self.project, self.dataset, generation))
             database.execute("COMMIT")

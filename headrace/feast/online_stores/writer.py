@@ -14,9 +14,9 @@ from feast import FeatureStore
 from headrace import failpoints
 from headrace.dataset import Dataset, FeatureTable
 from headrace.errors import HeadraceError
-from headrace.feast.definitions import physical
+from headrace.feast.definitions import physical_view_name
 from headrace.feast.encoding import key_size
-from headrace.feast.key_checksum import NO_KEYS, Seal
+from headrace.feast.key_checksum import NO_KEYS, KeyChecksum
 from headrace.feast.publish_log import PublisherFencedError
 from headrace.feast.types import KEY, STAMP
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
@@ -43,7 +43,7 @@ class OnlineStoreWriter(Protocol):
     """What an online store does for us. Rows have the columns `KEY`, `STAMP` and the features, as Feast's bytes."""
 
     def rows(self, view: OnlineView, among: pl.Series | None = None) -> pl.DataFrame:
-        """What the view holds of these keys, by default all of it; a cell that is not there is null."""
+        """The view's rows of these keys, by default all; a missing cell is null."""
 
     def keys(self, view: OnlineView) -> pl.Series:
         """Every key that the view holds, each once."""
@@ -53,15 +53,15 @@ class OnlineStoreWriter(Protocol):
 
         Raises:
             PublisherFencedError: A later generation took the lead in this store.
-            FeatureStoreError: It is not the store any more that `generation` took the lead in.
+            FeatureStoreError: The store lost the generation: it was restarted empty or in an older state.
         """
 
-    def lead(self, generation: int, last: int) -> None:
-        """From here on nobody writes who was given less than `generation`; `last` is who had the lead before.
+    def take_lead(self, generation: int, last: int) -> None:
+        """Refuse writes of generations below `generation` from now on; `last` is the generation that had the lead.
 
         Raises:
             PublisherFencedError: A later generation took the lead in this store.
-            FeatureStoreError: It is not the store any more in which `last` had the lead.
+            FeatureStoreError: The store lost `last`: it was restarted empty or in an older state.
         """
 
     def generation(self) -> int:
@@ -88,7 +88,7 @@ class LoadResult:
     written: int
     deleted: int
     unchanged: int
-    checksum_delta: Seal = NO_KEYS
+    checksum_delta: KeyChecksum = NO_KEYS
 
     def to_dict(self) -> dict[str, int]:
         """The counts as JSON."""
@@ -97,7 +97,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class Change:
-    """What leads from the rows that a view holds to those that it should hold; `new` are keys that it has not."""
+    """The difference between the rows that a view holds and should hold; `new`: keys that it does not have yet."""
 
     write: pl.DataFrame
     delete: pl.Series
@@ -105,7 +105,7 @@ class Change:
 
     @classmethod
     def between(cls, held: pl.DataFrame, wanted: pl.DataFrame) -> Self:
-        """Whole rows are written, also where one value differs."""
+        """Compare by key; of a row in which one value differs, the whole row is written."""
         if held.is_empty():
             return cls(wanted, held[KEY], wanted[KEY])
         other = {name: f"{name} held" for name in wanted.columns if name != KEY}
@@ -116,20 +116,20 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class OnlineTable:
     """One physical view in the online store."""
 
     online: OnlineStoreWriter
     view: OnlineView
 
     @classmethod
-    def of(cls, store: FeatureStore, dataset: Dataset, table: FeatureTable, side: str) -> Self:
+    def open(cls, store: FeatureStore, dataset: Dataset, table: FeatureTable, side: str) -> Self:
         """The values of `table` on `side`.
 
         Raises:
             FeatureStoreError: There is no publisher for that type of online store.
         """
-        held = OnlineView(physical(table, side), table.keys, tuple(table.features), key_size(table))
+        held = OnlineView(physical_view_name(table, side), table.keys, tuple(table.features), key_size(table))
         return cls(online_of(store, dataset), held)
 
     def load(self, wanted: pl.DataFrame, generation: int, among: pl.Series | None = None) -> LoadResult:
@@ -152,7 +152,7 @@ class Shelf:
                 "online values", lambda: self.online.change(self.view, some, delete.clear(), generation)
             ):
                 self.online.change(self.view, write, delete, generation)
-        moved = Seal.of(change.new) - Seal.of(delete)
+        moved = KeyChecksum.from_keys(change.new) - KeyChecksum.from_keys(delete)
         return LoadResult(write.height, delete.len(), wanted.height - write.height, moved)
 
     def stamped(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -185,7 +185,7 @@ def online_of(store: FeatureStore, dataset: Dataset) -> OnlineStoreWriter:
     return found.publisher(store, dataset.name)
 
 
-def left_behind(dataset: str, generation: int, seen: int) -> HeadraceError:
+def fenced_error(dataset: str, generation: int, seen: int) -> HeadraceError:
     """The error of a publisher that does not find the store as it left it, but with the fence at `seen`."""
     if seen > generation:
         return PublisherFencedError(

@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from headrace.batches import batched
 from headrace.label.label_studio.client import LabelStudioClient, LabelStudioProject
 from headrace.label.label_studio.errors import LabelStudioError, LabelStudioHttpError, UnknownOutcomeError
-from headrace.label.label_studio.tasks import Json, TaskSummary, batched
+from headrace.label.label_studio.tasks import Json, TaskSummary
 
 IMPORT_BATCH = 250
 """Tasks per request: one transaction of well under a second on the server, so an unknown outcome concerns few."""

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from label_studio_sdk.actions import CreateActionsRequestSelectedItemsIncluded
 from label_studio_sdk.data_manager import Column, Filters, Operator, Type
 
+from headrace.batches import batched
 from headrace.label.annotations import parse_timestamp
 from headrace.label.label_studio.api import LabelStudioApi
 
@@ -21,7 +21,6 @@ Json = dict[str, Any]
 SUMMARY_FIELDS = "id,data,updated_at,total_annotations,cancelled_annotations"
 ANNOTATION_FIELDS = "id,data,updated_at,annotations,result,completed_by,was_cancelled,lead_time,created_at,draft_exists"
 """Fields of the task and of its annotations: the server takes both in one list."""
-Item = TypeVar("Item")
 
 LOOKUP_BATCH = 400
 """Sample ids per lookup: httpx refuses addresses of more than 65 kB."""
@@ -196,10 +195,3 @@ def _in_range(ids: tuple[int, int]) -> Json:
 
 def _only(task_ids: Sequence[int]) -> Json:
     return {"all": False, "included": list(task_ids)}
-
-
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """`items` in lists of at most `size`."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch

@@ -126,6 +126,7 @@ def test_every_command_accepts_the_log_options_after_its_name(path: tuple[str, .
     }
 
 
+@pytest.mark.slow
 def test_what_libraries_print_is_not_among_the_results_in_json() -> None:
     done = run(REPOSITORY, "plan", "flights", "--json")
 
@@ -145,6 +146,7 @@ def test_help_loads_no_data_library() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_declarations_are_loaded_without_pandas_pyarrow_hypothesis_or_dvc() -> None:
     script = """if True:
         import sys
@@ -174,6 +176,7 @@ def test_a_validation_of_small_days_does_not_start_dask(workspace: Workspace) ->
     assert sorted(workspace.lake.manifest("validated/flights/flights").md5s) == days(1, 6)
 
 
+@pytest.mark.slow
 def test_an_ingest_of_no_new_rows_loads_neither_retries_nor_arrow_s_functions() -> None:
     script = """if True:
         import sys
@@ -224,6 +227,7 @@ def test_a_module_of_a_dataset_imports_contracts_without_what_dataframely_brings
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_what_is_left_out_while_dataframely_is_imported_is_there_for_everybody_later() -> None:
     script = """if True:
         from headrace.project.loading import load_dataset
@@ -249,6 +253,7 @@ def test_a_known_error_is_a_message_on_stderr_with_exit_code_1_and_no_stack_trac
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_debug_shows_the_stack_trace_before_the_message() -> None:
     done = run(REPOSITORY, "--debug", "plan", "nope")
 
@@ -284,6 +289,7 @@ def test_who_asks_for_json_gets_the_error_as_the_last_line_of_standard_error_in_
     assert (error["type"], error["transient"], error["exit_code"]) == ("DatasetError", False, 1)
 
 
+@pytest.mark.slow
 def test_an_unknown_table_is_an_error_with_the_known_ones() -> None:
     done = run(REPOSITORY, "validate", "flights", "--table", "nope")
 

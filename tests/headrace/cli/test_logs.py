@@ -22,6 +22,8 @@ from workspaces import REPOSITORY, Workspace
 
 from headrace.cli import logs, output
 
+pytestmark = pytest.mark.slow
+
 PLAIN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (?P<level>[A-Z]+) (?P<logger>headrace\.[\w.]+): (?P<message>.+)")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LIBRARY = [

@@ -119,6 +119,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     code_hash_module.import_folder.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_package_that_no_index_released_is_hashed_by_file(package: Path) -> None:
     before = source_code(["pipelines.a"], package / "project")
 
@@ -202,6 +203,7 @@ def _by_tokenize(text: str) -> list[tuple[int, int]]:
     return [token.start for token in tokens if token.type == tokenize.COMMENT]
 
 
+@pytest.mark.slow
 def test_what_counts_as_a_comment_is_what_python_takes_for_one() -> None:
     here = Path(__file__).resolve().parents[3]
     texts = [

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import minimal_dataset
+import pytest
 from msgspec.structs import replace
 
 from headrace.dataset import Dataset, Input
@@ -21,6 +22,8 @@ from headrace.storage.dvc.lock import write_lock
 from headrace.storage.manifest import FOLDER, HEAD_FILE, Manifest, PartitionEntry
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import Lake
+
+pytestmark = pytest.mark.slow
 
 DAYS = [str(date(2013, 1, 1) + timedelta(days=number)) for number in range(3650)]
 NAMES = [f"sales{number}" for number in range(5)]

@@ -33,7 +33,7 @@ from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
 
 from headrace import failpoints
 from headrace.feast.encoding import encode
-from headrace.feast.online_stores.writer import Shelf
+from headrace.feast.online_stores.writer import OnlineTable
 from headrace.feast.publish_log import PublisherFencedError
 from headrace.feast.types import KEY, STAMP
 from headrace.publish.blue_green import Sides
@@ -78,19 +78,31 @@ def _closed() -> Iterator[None]:
     feature_workspace.close_all()
 
 
-def shelf(lake: Lake, side: str) -> Shelf:
-    return Shelf.of(open_workspace_store(lake), DATASET, AIRCRAFT, side)
+def online_table(lake: Lake, side: str) -> OnlineTable:
+    return OnlineTable.open(open_workspace_store(lake), DATASET, AIRCRAFT, side)
 
 
 def write_as_other_client(lake: Lake, side: str, rows: Sequence[dict[str, object]], delete: Sequence[str] = ()) -> None:
     """Write and delete as somebody else would, whoever holds the lead."""
-    found = shelf(lake, side)
+    found = online_table(lake, side)
     full = [{"known_time": row["event_time"], "flights_7d": None, **row} for row in rows]
     types = {"tailnum": pl.String(), "event_time": pl.Datetime("us", "UTC"), **AIRCRAFT.features}
     write = found.stamped(encode(pl.DataFrame(full, schema=types), AIRCRAFT))
     gone = pl.DataFrame({"tailnum": list(delete), "event_time": [NOON] * len(delete)}, schema_overrides=types)
     keys = encode(gone.with_columns(delay_min=pl.lit(None, pl.Float64), flights_7d=pl.lit(None, pl.Int32)), AIRCRAFT)
     found.online.change(found.view, write, keys[KEY], found.online.generation())
+
+
+def change_one_of_many(lake: Lake, many: Sequence[dict[str, object]]) -> None:
+    """Publish release 2 (`many` more keys) and release 3 (another value of N2); tag release 4 (yet another)."""
+    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *many])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
+    publish_release(lake, "little/1")
+    publish_release(lake, "little/2")
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *many])
+    publish_release(lake, feature_workspace.tag_release(lake, 3))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *many])
+    feature_workspace.tag_release(lake, 4)
 
 
 # --- what is online ---
@@ -158,15 +170,9 @@ def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(lak
 
 def test_what_has_not_changed_is_neither_read_nor_written(lake: Lake) -> None:
     many = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(3000)]
-    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *many])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    publish_release(lake, "little/1")
-    publish_release(lake, "little/2")
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *many])
+    change_one_of_many(lake, many)
 
-    publish_release(lake, feature_workspace.tag_release(lake, 3))
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *many])
-    done = publish_release(lake, feature_workspace.tag_release(lake, 4))
+    done = publish_release(lake, "little/4")
 
     load = done.loads["aircraft_history"]
     proof = done.verifications[1]
@@ -196,13 +202,13 @@ def test_a_value_that_grows_too_old_leaves_although_no_row_of_it_changed(lake: L
 def test_a_release_on_standby_is_put_back_by_the_switch_alone(lake: Lake) -> None:
     write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[1], "delay_min": 6.0}])
     publish_release(lake, feature_workspace.tag_release(lake, 2))
-    generation = shelf(lake, "a").online.generation()
+    generation = online_table(lake, "a").online.generation()
 
     done = publish_release(lake, "little/1")
 
     assert done.switched
     assert {load.written + load.deleted for load in done.loads.values()} == {0}
-    assert shelf(lake, "a").online.generation() == generation
+    assert online_table(lake, "a").online.generation() == generation
     assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
 
@@ -256,7 +262,7 @@ def test_a_fault_in_what_is_live_is_found_by_publishing_again_and_repaired(lake:
 def test_bytes_of_the_wrong_type_are_caught(lake: Lake) -> None:
     write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
     publish_release(lake, feature_workspace.tag_release(lake, 2))
-    found = shelf(lake, "b")
+    found = online_table(lake, "b")
     rows = found.online.rows(found.view)
     texts = rows.with_columns(delay_min=pl.lit(b"\x12\x03ten"))
     found.online.change(found.view, texts, rows[KEY].clear(), found.online.generation())
@@ -282,15 +288,8 @@ FOREIGN_WRITES = {
 
 @pytest.fixture
 def large(lake: Lake) -> Lake:
-    """Release 2 is on standby, at side `b`; release 3 has another value of one key."""
-    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *MANY])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    publish_release(lake, "little/1")
-    publish_release(lake, "little/2")
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *MANY])
-    publish_release(lake, feature_workspace.tag_release(lake, 3))
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *MANY])
-    feature_workspace.tag_release(lake, 4)
+    """Release 3 is live and release 2 on standby; release 4 has another value of one key."""
+    change_one_of_many(lake, MANY)
     return lake
 
 
@@ -332,12 +331,12 @@ def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large
 
 
 def test_a_publisher_that_was_overtaken_writes_nothing_any_more(lake: Lake) -> None:
-    snapshot = Snapshot.of(DATASET, lake, "little/1")
+    snapshot = Snapshot.read(DATASET, lake, "little/1")
     late = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
     attempt = late.attempt()
     write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
     publish_release(lake, feature_workspace.tag_release(lake, 2))
-    held = shelf(lake, "b")
+    held = online_table(lake, "b")
     wanted = encode(snapshot.latest[AIRCRAFT.name], AIRCRAFT).with_columns(pl.col(STAMP) + 1_000_000)
 
     with pytest.raises(PublisherFencedError, match=r"publish \d+ was fenced off .* by the later publish \d+"):
@@ -370,7 +369,7 @@ def test_a_feature_of_another_type_is_written_anew_on_both_sides(lake: Lake) -> 
     write_table(lake, whole, [{**AIRCRAFT_ROWS[0], "delay_min": 8}])
     done = publish(changed, lake, settings)
 
-    found = Shelf.of(open_workspace_store(lake), DATASET, whole, done.slot)
+    found = OnlineTable.open(open_workspace_store(lake), DATASET, whole, done.slot)
     assert online_delays(lake, ["N2"]) == [8]
     assert found.online.rows(found.view).columns == [KEY, STAMP, "delay_min"]
 

@@ -72,6 +72,29 @@ def test_labels_below_their_thresholds_are_in_no_release_until_they_are_better_o
     assert create_release(DATASET, built.lake).name == "flights/1"
 
 
+def test_the_report_command_prints_the_quality_and_fails_at_the_gate_below_the_thresholds(built: Workspace) -> None:
+    submit_answers(built.lake, ["carrier", "unclear", "unclear", "security", "security"])
+    built.refresh()
+    report = ("headrace", "label", "report", "flights")
+    bad = built.command(*report)
+    refused = built.command(*report, "--gate", fails=True)
+
+    submit_answers(built.lake)
+    built.refresh()
+    good = built.command(*report, "--gate")
+    content = json.loads(built.command(*report, "--table", "delay_cause", "--gate", "--json"))
+
+    assert bad.startswith("delay_cause:\n  10 answers to 5 items, 4 undecided; alpha 0.000; no gold item has a label\n")
+    assert "agreement: expected at least 0.3, found 0.000" in refused
+    assert "  10 answers to 5 items, 0 undecided; alpha 1.000;" in good
+    assert "  10 answers to accept or reject, 0 rejected\n" in good
+    assert "  bad_weather: votes on " in good
+    assert (content["labeling"], content["unreviewed"], content["rejected"]) == ("delay_cause", 10, 0)
+    assert (content["quality"]["answers"], content["quality"]["krippendorff_alpha"]) == (10, 1.0)
+    assert [one["name"] for one in content["labeling_functions"]] == ["bad_weather", "late_in_the_day"]
+    assert content["summary"] == good.splitlines()[1:]
+
+
 def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_leads_to_its_annotations(
     built: Workspace,
 ) -> None:

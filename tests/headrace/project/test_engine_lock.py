@@ -129,7 +129,7 @@ def test_an_engine_that_computes_the_same_leaves_plan_and_lock_as_they_are(
 ) -> None:
     monkeypatch.setattr("headrace.__version__", "0.2.9")
 
-    files = dvc_stages.check(released.root)
+    files = dvc_stages.check_dvc_files(released.root)
 
     assert files.lock.engine == "0.2.0"
     assert all(plan_stage(stage, released.lake).is_empty for stage in graph.dataset_stages(released.dataset))
@@ -141,7 +141,7 @@ def test_dvc_sync_under_another_engine_accepts_it_and_dvc_and_plan_see_the_same_
     raise_version(monkeypatch, "transform")
     monkeypatch.setattr("headrace.__version__", "0.3.0")
 
-    dvc_stages.write(released.root)
+    dvc_stages.write_dvc_files(released.root)
 
     lock = EngineLock.read(released.root)
     assert lock is not None

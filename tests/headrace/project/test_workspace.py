@@ -1,6 +1,6 @@
 """Which declarations a process loads: those of HEADRACE_WORKSPACE, else of the project of the current folder.
 
-No process needs the project on its import path, and an engine that lies in a project does not run.
+No process needs the project on its import path, and an engine inside a project does not run.
 """
 
 import os

@@ -35,14 +35,14 @@ from msgspec import structs
 from published import lake, published
 from servers import PostgreSQL
 
-from headrace.feast.definitions import Standing, objects
-from headrace.feast.key_checksum import Seal, from_tag, to_tag
+from headrace.feast.definitions import DeploymentState, dataset_objects
+from headrace.feast.key_checksum import KeyChecksum, from_tag, to_tag
 from headrace.feast.open import close_store, open_store
-from headrace.feast.publish_log import Publications
+from headrace.feast.publish_log import PublishLog
 from headrace.lineage.freshness import read_freshness
 from headrace.project.loading import dataset_names, load_dataset
 from headrace.publish.publish import PublishOptions, publish
-from headrace.publish.snapshot import Snapshot, latest
+from headrace.publish.snapshot import Snapshot, latest_rows
 from headrace.retrieve.errors import BreakingChangeError
 from headrace.storage.table_store import Lake
 from headrace.transform.stage import time_span_metadata
@@ -115,7 +115,7 @@ def test_now_is_when_all_of_the_release_is_known_and_no_clock(lake: Lake) -> Non
 def test_a_row_known_only_later_is_not_the_latest() -> None:
     rows = pl.DataFrame({"tailnum": ["N2", "N2"], "event_time": [NOON - HOUR, NOON], "known_time": [NOON, NOON + HOUR]})
 
-    assert latest(rows, AIRCRAFT, NOON)["event_time"].to_list() == [NOON - HOUR]
+    assert latest_rows(rows, AIRCRAFT, NOON)["event_time"].to_list() == [NOON - HOUR]
 
 
 def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -> None:
@@ -196,31 +196,33 @@ def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> 
 
     done = publish_release(lake, feature_workspace.tag_release(lake, 2))
 
-    standing = Standing.of(open_workspace_store(lake), DATASET)
-    assert (standing.live.release, standing.standby.release) == ("little/2", "little/1")
-    assert (standing.live.side, standing.live.as_of) == (done.slot, done.as_of.isoformat())
+    deployment = DeploymentState.read(open_workspace_store(lake), DATASET)
+    assert (deployment.live.release, deployment.standby.release) == ("little/2", "little/1")
+    assert (deployment.live.side, deployment.live.as_of) == (done.slot, done.as_of.isoformat())
 
 
 @pytest.mark.parametrize("was", [0.0, None])
 def test_a_zero_that_loses_its_sign_is_a_change(lake: Lake, was: float | None) -> None:
     write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": was}, AIRCRAFT_ROWS[1]])
-    before = Snapshot.of(DATASET, lake, feature_workspace.tag_release(lake, 1))
+    before = Snapshot.read(DATASET, lake, feature_workspace.tag_release(lake, 1))
     write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": -0.0}, {**AIRCRAFT_ROWS[1], "delay_min": 3.0}])
 
-    affected = Snapshot.of(DATASET, lake, "").affected(AIRCRAFT, before)
+    affected = Snapshot.read(DATASET, lake, "").changed_keys(AIRCRAFT, before)
 
     assert affected["tailnum"].to_list() == ["N2"]
 
 
-def test_a_set_of_keys_has_one_seal_in_any_order_and_another_for_every_other_set() -> None:
+def test_a_set_of_keys_has_one_checksum_in_any_order_and_another_for_every_other_set() -> None:
     keys = pl.Series([f"key {number}".encode() for number in range(1000)], dtype=pl.Binary)
     other = pl.concat([keys.tail(999), pl.Series([b"another"], dtype=pl.Binary)])
 
-    assert Seal.of(keys) == Seal.of(keys.reverse()) == Seal.of(keys.head(400)) + Seal.of(keys.tail(600))
-    assert Seal.of(other) == Seal.of(keys) + Seal.of(other.tail(1)) - Seal.of(keys.head(1)) != Seal.of(keys)
-    assert from_tag(to_tag({"a": Seal.of(keys), "b": Seal.of(keys.clear())})) == {
-        "a": Seal.of(keys),
-        "b": Seal(0, 0),
+    checksum = KeyChecksum.from_keys
+
+    assert checksum(keys) == checksum(keys.reverse()) == checksum(keys.head(400)) + checksum(keys.tail(600))
+    assert checksum(other) == checksum(keys) + checksum(other.tail(1)) - checksum(keys.head(1)) != checksum(keys)
+    assert from_tag(to_tag({"a": checksum(keys), "b": checksum(keys.clear())})) == {
+        "a": checksum(keys),
+        "b": KeyChecksum(0, 0),
     }
 
 
@@ -228,19 +230,19 @@ def test_the_times_of_a_partition_are_in_its_manifest_entry_and_no_file_is_opene
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = {table.name: lake.manifest(f"features/little/{table.name}") for table in DATASET.features}
-    spans = Snapshot.of(DATASET, lake, "").spans
+    spans = Snapshot.read(DATASET, lake, "").spans
     for manifest in made.values():
-        told = {
+        with_spans = {
             name: structs.replace(entry, metadata=time_span_metadata(pl.read_parquet(lake.cache.path(entry.md5))))
             for name, entry in manifest.partitions.items()
         }
-        lake.checkout(manifest.with_partitions(told))
+        lake.checkout(manifest.with_partitions(with_spans))
     monkeypatch.setattr("pyarrow.parquet.read_metadata", None)
 
-    assert Snapshot.of(DATASET, lake, "").spans == spans
+    assert Snapshot.read(DATASET, lake, "").spans == spans
 
 
-# --- what is told of it ---
+# --- what a publish reports ---
 
 
 def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake: Lake) -> None:
@@ -249,8 +251,8 @@ def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake:
 
     publish_release(lake, "little/1")
 
-    with closing(Publications.at(f"sqlite:///{lake.root}/feast/registry.db", "little")) as publications:
-        noted = publications.online()
+    with closing(PublishLog.at(f"sqlite:///{lake.root}/feast/registry.db", "little")) as publish_log:
+        noted = publish_log.online()
     assert noted is not None
     assert noted.report == kept == done.report
     assert json.loads((lake.root / "reports/little/online.json").read_text()) == kept
@@ -294,7 +296,7 @@ def test_a_change_of_definitions_is_logged_before_it_is_made(lake: Lake, caplog:
     ]
 
 
-# --- what Feast is told ---
+# --- what Feast's registry holds ---
 
 
 def test_the_registry_holds_every_entity_view_and_service_that_the_datasets_declare(
@@ -321,12 +323,12 @@ def test_the_registry_holds_every_entity_view_and_service_that_the_datasets_decl
 
 def test_definitions_applied_by_hand_switch_nothing(lake: Lake) -> None:
     store = open_workspace_store(lake)
-    standing = Standing.of(store, DATASET)
+    deployment = DeploymentState.read(store, DATASET)
 
-    store.apply([*objects(DATASET, standing)])
+    store.apply([*dataset_objects(DATASET, deployment)])
 
-    assert Standing.of(store, DATASET) == standing
-    assert (standing.live.side, publish_release(lake).switched) == ("b", False)
+    assert DeploymentState.read(store, DATASET) == deployment
+    assert (deployment.live.side, publish_release(lake).switched) == ("b", False)
     assert online_delays(lake, ["N2"]) == [-4.0]
 
 
@@ -340,9 +342,9 @@ def test_a_registry_on_postgresql_holds_the_same(lake: Lake, postgres: PostgreSQ
     done = publish(DATASET, lake, settings)
 
     store = open_store(lake.root / "feature_repo", settings)
-    standing = Standing.of(store, DATASET)
+    deployment = DeploymentState.read(store, DATASET)
     close_store(store)
-    assert (standing.live.side, standing.live.digest) == (done.slot, Snapshot.of(DATASET, lake, "").digest)
+    assert (deployment.live.side, deployment.live.digest) == (done.slot, Snapshot.read(DATASET, lake, "").digest)
     assert (done.switched, publish(DATASET, lake, settings).switched) == (True, False)
 
 

@@ -27,7 +27,7 @@ from feature_workspace import (
 from published import lake, published
 
 from headrace.errors import HeadraceError, TableLockedError
-from headrace.feast.definitions import Holding, Standing, objects, refuse_same_names
+from headrace.feast.definitions import DeploymentState, SlotState, dataset_objects, refuse_same_names
 from headrace.feast.publish_log import PublisherFencedError, RegistryError
 from headrace.publish.blue_green import Sides
 from headrace.publish.snapshot import Snapshot
@@ -51,7 +51,7 @@ __all__ = ["lake", "published"]
 
 def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lake) -> None:
     write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}, AIRCRAFT_ROWS[1]])
-    open_workspace_store(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
+    open_workspace_store(lake).apply([*dataset_objects(DATASET, DeploymentState(SlotState("b"), SlotState("a")))])
     execute_on_sqlite(
         lake,
         "CREATE TRIGGER fault AFTER INSERT ON headrace_aircraft_history__a"
@@ -101,7 +101,7 @@ def test_differences_are_keys_and_values_and_never_nulls_or_nans_that_agree() ->
 
 def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lake) -> None:
     write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
-    snapshot = Snapshot.of(DATASET, lake, "")
+    snapshot = Snapshot.read(DATASET, lake, "")
     sides = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
     sides.attempt().load(sides.expected(None, {}))
     sides.close()
@@ -115,7 +115,7 @@ def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lak
 
 
 def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
-    snapshot = Snapshot.of(DATASET, lake, "")
+    snapshot = Snapshot.read(DATASET, lake, "")
     stale = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
     attempt, expected = stale.attempt(), stale.expected(None, {})
     write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
@@ -174,7 +174,7 @@ def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_tim
 
 def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switched(lake: Lake) -> None:
     write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
-    open_workspace_store(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
+    open_workspace_store(lake).apply([*dataset_objects(DATASET, DeploymentState(SlotState("b"), SlotState("a")))])
     execute_on_sqlite(
         lake,
         'CREATE TRIGGER full BEFORE INSERT ON "headrace_aircraft_history__a"'

@@ -38,7 +38,7 @@ from feature_workspace import (
 from online_stores import OnlineStore, new_store, redis_port
 
 from headrace.feast.data_source import CLASS_PATH, CLASS_PATH_0_1
-from headrace.feast.definitions import Holding, Standing, view
+from headrace.feast.definitions import DeploymentState, SlotState, feature_view
 from headrace.lineage.freshness import read_freshness
 from headrace.retrieve.errors import ReservedNameError
 from headrace.storage.table_store import Lake
@@ -171,13 +171,13 @@ def test_what_0_1_published_is_read_whole_and_publishing_it_again_brings_it_up_t
     assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS.values())}
     assert online_delays(lake, ["N2", "N3", "N9"]) == [-4.0, 3.0, None]
     feast, row = open_workspace_store(lake), {"tailnum": "N3", "origin": "EWR", "carrier_id": 1}
-    standby = Standing.of(feast, DATASET).standby.side
+    standby = DeploymentState.read(feast, DATASET).standby.side
     answer = feast.get_online_features([f"aircraft_history__{standby}:delay_min"], [row])
     timed = answer.to_dict(include_event_timestamps=True)
     assert (timed["delay_min"], timed["delay_min__ts"]) == ([99.0], [int((NOON - HOUR).timestamp())])
     online = read_freshness(settings(lake.root), DATASET.name, NOON)
     assert online is not None
-    assert (online.release, online.slot) == ("little/1", Standing.of(feast, DATASET).live.side)
+    assert (online.release, online.slot) == ("little/1", DeploymentState.read(feast, DATASET).live.side)
     assert online.views["aircraft_history"].event_time == NOON - HOUR
 
     with caplog.at_level("INFO", logger="headrace"):
@@ -212,4 +212,4 @@ def test_a_feature_named_like_a_column_of_the_store_is_refused_by_name(name: str
     table = replace(AIRCRAFT, features={**AIRCRAFT.features, name: AIRCRAFT.features["flights_7d"]})
 
     with pytest.raises(ReservedNameError, match=rf"aircraft_history.{name} has the name of a column.*Rename it"):
-        view(DATASET, table, Holding("a"))
+        feature_view(DATASET, table, SlotState("a"))

@@ -17,7 +17,7 @@ from outages import KEYS, PublishWorkspace, mark_rare_params, run_at_failpoint, 
 from redis import Redis
 from servers import HOST, create_postgresql_data, free_port, postgresql_server
 
-from headrace.publish.blue_green import Attempt, Sides
+from headrace.publish.blue_green import PublishAttempt, Sides
 from headrace.publish.publish import publish
 from headrace.retrieve.errors import FeatureStoreUnavailableError
 
@@ -59,7 +59,7 @@ def redis(tmp_path: Path) -> Iterator[RestartableRedis]:
 
 @pytest.fixture
 def publishing(tmp_path: Path, redis: RestartableRedis) -> Iterator[PublishWorkspace]:
-    """Releases 1 and 2 were published: 2 is live, 1 stands by."""
+    """Releases 1 and 2 were published: 2 is live, 1 is the standby."""
     found = PublishWorkspace.create(tmp_path / "workspace")
     OnlineStore("redis", {"connection_string": f"{HOST}:{redis.port}"}).configure(found.root)
     found.publish_and_verify(1)
@@ -114,7 +114,7 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] =
     "before the load": lambda patch, do: run_at_failpoint(patch, "online values", do),
     "between two batches": lambda patch, do: run_at_failpoint(patch, "batch of the online values", do, 3),
     "before the proof": lambda patch, do: run_before_call(patch, Sides, "prove", do),
-    "after the proof": lambda patch, do: run_before_call(patch, Attempt, "refuse_lost", do),
+    "after the proof": lambda patch, do: run_before_call(patch, PublishAttempt, "refuse_lost", do),
 }
 
 
@@ -135,7 +135,7 @@ def test_a_release_that_is_put_back_by_the_switch_alone_is_looked_for_first(
     publishing: PublishWorkspace, redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        run_before_call(patch, Attempt, "refuse_lost", redis.restart)
+        run_before_call(patch, PublishAttempt, "refuse_lost", redis.restart)
         with pytest.raises(FeatureStoreUnavailableError, match=LOST):
             publishing.publish(1)
 

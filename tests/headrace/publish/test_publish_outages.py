@@ -1,6 +1,6 @@
-"""An online store that goes away mid-publish: a clear error, nothing half-changed, and the next publish completes it.
+"""A publish whose online store fails names the store, switches nothing, and completes when it is run again.
 
-Real servers behind a relay that cuts the line, or falls silent, and comes back. `make faults` does it at every moment.
+Real servers run behind a relay that cuts the connection or stops answering. `make faults` does so at every point.
 """
 
 import threading
@@ -20,7 +20,7 @@ from headrace.feast.online_stores import postgresql
 from headrace.feast.online_stores import redis as redis_store
 from headrace.feast.online_stores.redis import RedisWriter
 from headrace.feast.online_stores.writer import online_of
-from headrace.publish.blue_green import Attempt, Sides
+from headrace.publish.blue_green import PublishAttempt, Sides
 from headrace.retrieve.errors import FeatureStoreUnavailableError
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ NAMED = r"(?s)^The online store.*127\.0\.0\.1:\d+.*publish again"
 
 @dataclass
 class RemoteStore:
-    """A workspace that publishes to a store at the end of a line."""
+    """A workspace that publishes to a store behind a relay."""
 
     store: OnlineStore
     relay: Relay
@@ -95,7 +95,7 @@ OUTAGES: dict[str, Outage] = {
     "within the load": during_load,
     "before the proof": lambda patch, _far, do: run_before_call(patch, Sides, "prove", do),
     "within the proof": lambda patch, _far, do: run_before_call(patch, FeatureStore, "get_online_features", do),
-    "before the switch": lambda patch, _far, do: run_before_call(patch, Attempt, "switch", do),
+    "before the switch": lambda patch, _far, do: run_before_call(patch, PublishAttempt, "switch", do),
 }
 
 
@@ -190,7 +190,7 @@ def read_timeouts(remote: RemoteStore) -> tuple[float, float]:
 
 
 def lock_tables(remote: RemoteStore, seconds: float, released: threading.Event | None = None) -> threading.Thread:
-    """Another transaction holds both sides of a view from now on, for so long or until it is told to release them."""
+    """Lock both slots of a view in another transaction, until `released` is set or the seconds have passed."""
     options = open_workspace_store(remote.publishing.lake).config.online_store
     server, held = PostgreSQL(options.port, options.user, options.password), threading.Event()
 

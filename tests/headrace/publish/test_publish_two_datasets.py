@@ -17,7 +17,7 @@ from feature_workspace import (
 from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
 from outages import run_at_failpoint, run_before_call
 
-from headrace.publish.blue_green import Attempt
+from headrace.publish.blue_green import PublishAttempt
 from headrace.publish.publish import PublishResult, publish
 from headrace.storage.table_store import Lake
 
@@ -36,7 +36,7 @@ def lake(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore]
 
 MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] = {
     "within the load": lambda patch, do: run_at_failpoint(patch, "online values", do, 2),
-    "before the switch": lambda patch, do: run_before_call(patch, Attempt, "switch", do),
+    "before the switch": lambda patch, do: run_before_call(patch, PublishAttempt, "switch", do),
 }
 
 

@@ -35,7 +35,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from headrace.dataset import UTC_MICROSECONDS, FeatureTable
-from headrace.feast.definitions import Holding, view
+from headrace.feast.definitions import SlotState, feature_view
 from headrace.feast.offline_store import lookup
 from headrace.feast.open import close_store, open_store
 from headrace.retrieve import join
@@ -162,7 +162,7 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(join, "ROW_GROUP", group)
         patched.setattr(join, "FEW", few)
-        asked = Requests.of(frame)
+        asked = Requests.read(frame)
         answer = pl.concat(join.Join(lake, asked, lookups, as_known, memory=memory).checked().frames())
 
     assert answer.select(frame.columns).equals(frame)
@@ -177,7 +177,7 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
 
 
 def seen_from(name: str, table: FeatureTable, keys: dict[str, str]) -> FeatureView:
-    physical: FeatureView = view(DATASET, table, Holding("a"))
+    physical: FeatureView = feature_view(DATASET, table, SlotState("a"))
     renamed: FeatureView = physical.with_name(name).with_join_key_map(keys)
     return renamed
 
@@ -211,12 +211,12 @@ def test_a_few_requests_that_read_the_newest_days_first_get_what_nested_loops_fi
     ]
     write_table(lake, ROUTES, table)
     asked = [{"carrier_id": key, "origin": "EWR", "event_timestamp": at[half]} for key, half in wanted]
-    found = lookup(view(DATASET, ROUTES, Holding("a")), {"temp_c": "temp_c"})
+    found = lookup(feature_view(DATASET, ROUTES, SlotState("a")), {"temp_c": "temp_c"})
     found = replace(found, ttl=None if ttl is None else ttl // timedelta(microseconds=1))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(join, "FEW", 0)
-        joined = join.Join(lake, Requests.of(pl.DataFrame(asked)), [found], as_known, memory=memory).checked()
+        joined = join.Join(lake, Requests.read(pl.DataFrame(asked)), [found], as_known, memory=memory).checked()
         answer = pl.concat(joined.frames())
 
     for request, got in zip(asked, answer["temp_c"], strict=True):

@@ -30,7 +30,7 @@ from feature_workspace import (
 
 from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS
 from headrace.errors import NotConfiguredError
-from headrace.feast.definitions import Holding, view
+from headrace.feast.definitions import SlotState, feature_view
 from headrace.feast.offline_store import HeadraceOfflineStore
 from headrace.feast.open import close_store, open_store
 from headrace.feast.retrieve import get_features, published_rows
@@ -96,7 +96,7 @@ def test_a_file_is_hashed_once_and_again_when_it_was_touched(tmp_path: Path, mon
     time.sleep(0.05)
     first = HashCache.load(tmp_path)
     assert first.matches(path, md5)
-    first.save()
+    first.append_unsaved()
     later = HashCache.load(tmp_path)
     assert later.matches(path, md5)
     assert hashed == [path]
@@ -121,7 +121,7 @@ def test_a_hash_cache_that_was_torn_or_cannot_be_written_costs_a_hash(tmp_path: 
     assert hashes.matches(path, md5_of(path))
     (tmp_path / ".headrace/verified").unlink()
     (tmp_path / ".headrace/verified").mkdir()
-    hashes.save()
+    hashes.append_unsaved()
 
     assert not hashes.matches(path, "0" * 32)
 
@@ -172,7 +172,7 @@ def test_no_requests_are_answered_with_no_rows_and_every_column(store: FeatureSt
 def test_a_release_is_read_as_it_was_however_much_came_since(lake: Lake, store: FeatureStore) -> None:
     first = feature_workspace.tag_release(lake, 1)
     write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
-    store.apply([view(DATASET, AIRCRAFT, Holding("b", first))])
+    store.apply([feature_view(DATASET, AIRCRAFT, SlotState("b", first))])
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
     now = retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()
@@ -183,7 +183,7 @@ def test_a_release_is_read_as_it_was_however_much_came_since(lake: Lake, store: 
 
 def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake, store: FeatureStore) -> None:
     feature_workspace.tag_release(lake, 1)
-    store.apply([view(DATASET, AIRCRAFT, Holding("b", "little/9"))])
+    store.apply([feature_view(DATASET, AIRCRAFT, SlotState("b", "little/9"))])
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
     with pytest.raises(UnknownReleaseError, match=r"no release little/9 .*git fetch --tags"):
@@ -193,7 +193,7 @@ def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake,
 def test_the_latest_rows_and_all_rows_of_a_range_are_there_for_feasts_own_materialize(
     lake: Lake, store: FeatureStore
 ) -> None:
-    source = view(DATASET, WEATHER, Holding("a")).batch_source
+    source = feature_view(DATASET, WEATHER, SlotState("a")).batch_source
     assert source is not None
     start, end = NOON - 2 * HOUR, NOON
 

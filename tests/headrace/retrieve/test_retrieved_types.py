@@ -27,7 +27,7 @@ from feature_workspace import (
     write_table,
 )
 
-from headrace.feast.definitions import Holding, view
+from headrace.feast.definitions import SlotState, feature_view
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.retrieve.errors import InvalidRequestError, UnsupportedTypeError
 from headrace.storage.table_store import Lake
@@ -83,7 +83,7 @@ def test_a_request_column_named_like_a_feature_is_refused(store: FeatureStore) -
 
 
 def test_one_view_can_be_joined_twice_under_other_keys(store: FeatureStore) -> None:
-    physical = view(DATASET, WEATHER, Holding("a"))
+    physical = feature_view(DATASET, WEATHER, SlotState("a"))
     here = physical.with_name("here").with_join_key_map({"origin": "from"})
     there = physical.with_name("there").with_join_key_map({"origin": "to"})
     store.apply([FeatureService(name="both_ends", features=[here[["temp_c"]], there[["temp_c"]]])])
@@ -100,7 +100,7 @@ def test_one_view_can_be_joined_twice_under_other_keys(store: FeatureStore) -> N
 
 
 def test_views_that_feast_computes_on_demand_get_their_inputs(store: FeatureStore) -> None:
-    physical: FeatureView = view(DATASET, WEATHER, Holding("a"))
+    physical: FeatureView = feature_view(DATASET, WEATHER, SlotState("a"))
 
     @on_demand_feature_view(  # type: ignore[untyped-decorator]
         sources=[physical], schema=[Field(name="temp_f", dtype=Float64)], mode="pandas"
@@ -157,7 +157,7 @@ def test_a_type_that_would_change_on_its_way_online_is_refused_when_it_is_define
     table = replace(WEATHER, features={"stamp": kind})
 
     with pytest.raises(UnsupportedTypeError, match=r"stamp is declared as .*online store would change"):
-        view(DATASET, table, Holding("a"))
+        feature_view(DATASET, table, SlotState("a"))
 
 
 def test_a_retrieval_can_be_kept_as_a_file(store: FeatureStore, tmp_path: Path) -> None:

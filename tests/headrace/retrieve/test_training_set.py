@@ -75,6 +75,7 @@ def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_b
 
 
 @pytest.mark.parametrize("names", [(), ("route_traffic:temp_c", "origin_weather:sky", "origin_weather:temp_c")])
+@pytest.mark.slow
 def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, names: Sequence[str]) -> None:
     asked = requests_with_all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
     release = feature_workspace.tag_release(lake, 1)
@@ -90,6 +91,7 @@ def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, n
     assert job.to_arrow().schema == next(job.to_batches()).schema
 
 
+@pytest.mark.slow
 def test_a_release_is_read_without_importing_feast() -> None:
     words = "import sys, headrace.retrieve.retrieve, headrace.retrieve.result, headrace.retrieve.join"
     words += "; print({'feast', 'pandas'} & {*sys.modules})"
@@ -328,11 +330,11 @@ def test_the_fingerprint_of_rows_does_not_depend_on_how_they_are_cut_and_sees_ev
     for part in rows.iter_slices(1):
         cut.add(part)
 
-    assert cut.of() == whole.of()
+    assert cut.summary() == whole.summary()
     for name in rows.columns:
         other = RowHasher()
         other.add(rows.with_columns(pl.col(name).reverse()))
-        assert other.of()["columns"][name] != whole.of()["columns"][name]
+        assert other.summary()["columns"][name] != whole.summary()["columns"][name]
 
 
 def test_texts_that_run_together_alike_are_told_apart() -> None:
@@ -340,7 +342,7 @@ def test_texts_that_run_together_alike_are_told_apart() -> None:
     one.add(pl.DataFrame({"s": ["ab", "c"]}))
     two.add(pl.DataFrame({"s": ["a", "bc"]}))
 
-    assert one.of() != two.of()
+    assert one.summary() != two.summary()
 
 
 def test_the_command_line_locks_a_release_and_splits_it(

@@ -9,14 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import psutil
 import psycopg
 import pytest
+from servers import wait_until
 
 from headrace.settings import Settings
 from headrace.stack import control, launcher
@@ -55,13 +55,6 @@ def state_of(home: Path) -> StackState:
 
 def processes(state: StackState) -> list[psutil.Process]:
     return process_tree([state.watchdog, *(server.process for server in state.servers)])
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 @pytest.fixture

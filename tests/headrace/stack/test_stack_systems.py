@@ -5,12 +5,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from servers import wait_until
 
 from headrace.stack import control, environment
 from headrace.stack.annotator import create_annotator
@@ -49,13 +49,6 @@ def commit(folder: Path, text: str) -> str:
     git(folder, "add", "-A")
     git(folder, "commit", "--quiet", "-m", text)
     return git(folder, "rev-parse", "HEAD")
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 def test_the_workspace_is_a_clone_of_what_is_committed_and_can_reach_the_bucket(home: Path, repository: Path) -> None:

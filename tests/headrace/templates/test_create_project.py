@@ -43,24 +43,26 @@ def test_the_example_runs_without_a_server_and_the_second_time_does_nothing(proj
     assert git(project, "status", "--porcelain") == "", "git ignores the tables"
 
 
+@pytest.mark.slow
 def test_a_changed_file_of_the_example_makes_its_day_and_those_that_look_back_on_it_anew(project: Project) -> None:
     project.headrace("run", "bikes")
     day = project.root / "pipelines/bikes/sample/rentals/2026-01-04.csv"
     day.write_text(day.read_text().replace(",museum,", ",harbour,", 1))
 
-    told = project.headrace("run", "bikes")
+    output = project.headrace("run", "bikes")
 
-    assert "1 changed" in told
-    assert "validated/bikes/rentals: 1 computed (2026-01-04)" in told
-    assert "features/bikes/station_demand: 2 computed (2026-01-04, 2026-01-05)" in told
+    assert "1 changed" in output
+    assert "validated/bikes/rentals: 1 computed (2026-01-04)" in output
+    assert "features/bikes/station_demand: 2 computed (2026-01-04, 2026-01-05)" in output
 
 
+@pytest.mark.slow
 def test_lineage_of_the_example_leads_to_its_files(project: Project) -> None:
     project.headrace("run", "bikes")
 
-    told = project.headrace("lineage", "bikes", "--table", "raw/rentals", "--partition", "2026-01-04")
+    output = project.headrace("lineage", "bikes", "--table", "raw/rentals", "--partition", "2026-01-04")
 
-    assert "file:pipelines/bikes/sample/rentals/2026-01-04.csv" in told
+    assert "file:pipelines/bikes/sample/rentals/2026-01-04.csv" in output
 
 
 def test_its_code_is_clean_and_formatted_by_its_own_settings(project: Project) -> None:
@@ -71,9 +73,9 @@ def test_its_code_is_clean_and_formatted_by_its_own_settings(project: Project) -
 @pytest.mark.slow
 def test_its_own_tests_pass(project: Project) -> None:
     """All but those that import Airflow and Feast, which the slow lane runs from the wheel."""
-    told = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not dag and not feast")
+    output = project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not dag and not feast")
 
-    assert re.search(r"\d+ passed", told)
+    assert re.search(r"\d+ passed", output)
 
 
 def test_it_pins_the_engine_that_made_it(project: Project) -> None:
@@ -157,6 +159,7 @@ def test_a_project_is_not_made_in_another_one_nor_in_a_git_repository(project: P
         create_project("other", tmp_path / "repository")
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_run_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_project: Path) -> None:
         raise KeyboardInterrupt
@@ -181,6 +184,7 @@ def test_no_placeholder_is_left_in_any_file() -> None:
     assert [path for path, text in project_files("my-shop").items() if "@@" in text] == []
 
 
+@pytest.mark.slow
 def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("headrace")
     done = subprocess.run([program, "init", "shop"], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -5,6 +5,8 @@
 The old code was one package `pipelines` with the engine in it, so a real history would carry 45,000 lines. The commits
 are therefore written again with what a release consists of (`dvc.lock`, pointers, `dvc.yaml`) and the dataset's own
 files; every byte of those is as the old code wrote it.
+
+It runs with the old code, whose test helpers and public names are others, so it imports nothing of today's tests.
 """
 
 import os

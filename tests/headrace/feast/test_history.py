@@ -22,7 +22,7 @@ from feature_workspace import (
     write_table,
 )
 
-from headrace.feast.definitions import Holding, Standing, objects
+from headrace.feast.definitions import DeploymentState, SlotState, dataset_objects
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.retrieve.errors import FeatureStoreError, InvalidRequestError
 from headrace.storage.table_store import Lake
@@ -39,7 +39,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 @pytest.fixture
 def store(lake: Lake) -> FeatureStore:
     made = open_workspace_store(lake)
-    made.apply([*objects(DATASET, Standing(Holding("a"), Holding("b")))])
+    made.apply([*dataset_objects(DATASET, DeploymentState(SlotState("a"), SlotState("b")))])
     return made
 
 
