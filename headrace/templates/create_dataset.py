@@ -10,7 +10,7 @@ from headrace.errors import HeadraceError
 from headrace.project import dvc_stages
 from headrace.settings import Settings
 from headrace.storage import git
-from headrace.storage.files import new_folder, write_texts
+from headrace.storage.files import atomic_write, new_folder, write_texts
 from headrace.templates.dataset_draft import Assumption, DatasetDraft, draft_dataset
 from headrace.templates.declaration import dataset_files
 from headrace.templates.python_code import snake_case

@@ -6,7 +6,6 @@ The small tables are real files, read through Feast's own `get_historical_featur
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from feature_workspace import (
     weather_requests,
     write_table,
 )
+from msgspec import structs
 
 from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS
 from headrace.errors import NotConfiguredError
@@ -45,6 +45,7 @@ from headrace.retrieve.errors import (
 from headrace.retrieve.hash_cache import HashCache
 from headrace.retrieve.retrieve import FeatureRequest, retrieve
 from headrace.settings import Settings
+from headrace.storage.digests import Digests
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.table_store import Lake
 
@@ -87,11 +88,11 @@ def test_a_file_is_hashed_once_and_again_when_it_was_touched(tmp_path: Path, mon
     path.write_bytes(b"as it was")
     md5, hashed = md5_of(path), []
 
-    def counted(file: Path) -> str:
+    def counted(file: Path) -> Digests:
         hashed.append(file)
-        return md5_of(file)
+        return Digests.of_bytes(file.read_bytes())
 
-    monkeypatch.setattr("headrace.retrieve.hash_cache.md5_of", counted)
+    monkeypatch.setattr("headrace.storage.digests.Digests.of_file", counted)
     monkeypatch.setattr("headrace.retrieve.hash_cache.SETTLED_NS", 0)
     time.sleep(0.05)
     first = HashCache.load(tmp_path)
@@ -132,7 +133,7 @@ def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_col
     table = lake.manifest("features/little/origin_weather")
     stored = lake.cache.add(lambda path: pl.DataFrame({"origin": ["EWR"]}).write_parquet(path))
     day = table.partitions["2013-01-09"]
-    lake.checkout(table.with_partitions({"2013-01-09": replace(day, md5=stored.md5, size=stored.size)}))
+    lake.checkout(table.with_partitions({"2013-01-09": structs.replace(day, md5=stored.md5, size=stored.size)}))
 
     with pytest.raises(
         UnreadablePartitionError, match=r"origin_weather 2013-01-09: expected the columns origin, event"
@@ -154,7 +155,7 @@ def test_a_feature_comes_in_its_declared_type_whatever_the_file_holds(lake: Lake
     day = table.partitions["2013-01-09"]
     rows = pl.read_parquet(lake.cache.path(day.md5)).with_columns(gusts=pl.lit(3, pl.Int32))
     stored = lake.cache.add(rows.write_parquet)
-    lake.checkout(table.with_partitions({"2013-01-09": replace(day, md5=stored.md5, size=stored.size)}))
+    lake.checkout(table.with_partitions({"2013-01-09": structs.replace(day, md5=stored.md5, size=stored.size)}))
 
     assert (
         retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:gusts").to_polars().schema["gusts"]
