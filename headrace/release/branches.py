@@ -55,7 +55,7 @@ def latest_local_release(lake: Lake, dataset: str) -> str:
 
 
 def latest_release(root: Path, dataset: str, remote_refs: Mapping[str, str], branch_tip: str) -> str:
-    """The latest of the remote's releases of `dataset`, which are on the branch with this tip; empty if there is none."""
+    """The latest of the remote's releases of `dataset`, all on the branch with this tip; empty if there is none."""
     for name in reversed(numbered_tags(_tag_names(remote_refs), dataset)):
         if branch_tip and git.is_ancestor(root, remote_refs[f"refs/tags/{name}"], branch_tip):
             return name

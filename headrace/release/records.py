@@ -1,10 +1,10 @@
 """What git records of tables: stages in `dvc.yaml` and `dvc.lock`, `.dvc` files, metrics that git keeps.
 
-One `dvc.lock` holds the stages of all datasets, and a release replaces those of its own. `pipelines/<dataset>/dvc.yaml`
-with a lock of its own was tried (DVC 3): a release would replace whole files. But `dvc repro` without arguments runs the
-stages of `./dvc.yaml` alone, so the datasets that nothing there reads would be left out without a word; stages would be
-called `pipelines/flights/dvc.yaml:validate`; old releases would be read from another place for ever; and `dvc pull`
-fails over a stage that was never recorded all the same.
+One `dvc.lock` holds the stages of all datasets, and a release replaces those of its own. A `dvc.yaml` and a lock for
+each dataset, in `pipelines/<dataset>/`, were tried with DVC 3: a release would replace whole files. But `dvc repro`
+without arguments runs the stages of `./dvc.yaml` and what they read, so it would leave out datasets without a word; stages
+would be called `pipelines/flights/dvc.yaml:validate`; older releases would have to be read from another place; and `dvc
+pull` fails over a stage that no lock has all the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +91,7 @@ class Records:
         return outs | {path.removesuffix(".dvc"): _pointer_md5(text) for path, text in pointers.items()}
 
     def hand_written(self, dataset: str) -> dict[str, Any]:
-        """What the hand-written stages that read the dataset have recorded: stage → entry, path of a metric → content."""
+        """What hand-written stages that read the dataset have recorded: stage → entry, path of a metric → content."""
         names = {name for name, entry in self.declared.items() if _is_hand_written(entry, dataset)}
         locked = {name: entry for name, entry in self.locked.items() if name in names}
         metrics = dvc_stages.kept_in_git({name: self.declared[name] for name in names})
