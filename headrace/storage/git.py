@@ -73,6 +73,9 @@ REFUSED = re.compile(
 )
 """What they print where the server refuses. It comes first: a refused ssh connection, too, was "closed"."""
 
+PROTECTED = re.compile(r"hook declined|protected branch", re.IGNORECASE)
+"""What the server prints where a branch does not take the push."""
+
 LOST_RACE = re.compile(
     r"\[rejected\]"
     r"|is at [0-9a-f]{40,64} but expected [0-9a-f]{40,64}|incorrect old value provided|reference already exists"
@@ -281,6 +284,11 @@ def push(root: Path, commit: str, branch: str, expected: str = "", tags: Mapping
         with failpoints.failpoint("git push"):
             git(root, "push", "--quiet", "--atomic", lease, REMOTE, f"{commit}:refs/heads/{branch}", *names)
     except GitError as error:
+        if PROTECTED.search(str(error)):
+            raise GitError(
+                f"{REMOTE} refuses pushes to {branch}; nothing was released. Let this user push there, or push releases"
+                f" to a branch of their own: HEADRACE_RELEASE_BRANCH=releases. ({error})"
+            ) from None
         if not LOST_RACE.search(str(error)):
             raise
         raise StaleReleaseError(

@@ -106,7 +106,7 @@ def test_of_two_runs_of_one_dataset_the_later_is_refused_with_the_command_to_run
     theirs.release(flights, 2)
     ours.build(flights, 1)
 
-    with pytest.raises(ReleasedMeanwhileError, match="git pull --rebase.*headrace run flights --release"):
+    with pytest.raises(ReleasedMeanwhileError, match=r"git pull --rebase.*headrace run flights --release"):
         ours.release(flights)
 
     assert origin.tags() == ["flights/1"]
