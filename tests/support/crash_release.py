@@ -141,7 +141,7 @@ class Release(Place):
         late = self.theirs if first else self
         won = self if first else self.theirs
         assert self.released()[1:] == ("refs/tags/tiny/1", "refs/tags/tiny/2")
-        assert read_lock(late.root, "tiny/2") == read_lock(won.root, "HEAD")
+        assert read_lock(late.root, "tiny/2") == read_lock(won.root)
         git(late.root, "reset", "--quiet", "--hard", "origin/main")
         late.build()
         assert self.released()[-1] == "refs/tags/tiny/3"

@@ -25,7 +25,7 @@ ASIDE = {
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 GIT_WRITES = frozenset(
-    ("add", "checkout", "commit", "fetch", "merge", "pull", "push", "rebase", "reset", "rm", "tag", "update-ref")
+    "add checkout commit commit-tree fetch merge mktag pull push rebase reset rm tag update-ref".split()
 )
 HTTP_WRITES = re.compile(rb"(PUT|POST|DELETE|PATCH) \S+")
 PIPELINES = str(Path(failpoints.__file__).parent)

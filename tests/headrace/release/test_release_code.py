@@ -21,23 +21,25 @@ def refused(workspace: Workspace) -> str:
 
 def comment(workspace: Workspace) -> None:
     """Change a file of the code, but no table."""
-    workspace.edit(WEATHER, "import", "# measured hourly\nimport")
+    with (workspace.root / WEATHER).open("a") as file:
+        file.write("# measured hourly\n")
 
 
 def test_code_that_is_not_committed_or_not_in_git_or_not_pushed_is_refused_by_file(built: Workspace) -> None:
-    git(built.root, "rm", "--quiet", "--cached", "pipelines/flights/windows.py")
-    git(built.root, "commit", "--quiet", "--message", "Forget a file")
-    comment(built)
+    (built.root / "pipelines/flights/extra.py").write_text("NUMBER = 1\n")
+    with (built.root / WEATHER).open("a") as file:
+        file.write("from pipelines.flights import extra\n")
 
     said = refused(built)
 
     assert f"{WEATHER}: changed and not committed (`git commit`, `git push`)" in said
-    assert "pipelines/flights/windows.py: not in git (`git add`" in said
+    assert "pipelines/flights/extra.py: not in git (`git add`" in said
 
     git(built.root, "add", "--all")
-    git(built.root, "commit", "--quiet", "--message", "Comment")
+    git(built.root, "commit", "--quiet", "--message", "Import more")
 
-    assert f"{WEATHER}: committed, but not on main (`git push origin HEAD:main`" in refused(built)
+    said = refused(built)
+    assert f"pipelines/flights/extra.py, {WEATHER}: committed, but not on main (`git push origin HEAD:main`" in said
 
     git(built.root, "push", "--quiet", "origin", "HEAD:main")
     assert create_release(built.dataset, built.lake).name == "flights/1"
