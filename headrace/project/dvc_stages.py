@@ -84,7 +84,7 @@ def declared_files(root: Path, *, every: bool = False) -> DvcFiles:
     earlier = EngineLock.read(root)
     lock = EngineLock.installed(stages, root).kept_by(earlier)
     if broken and earlier is not None:
-        lock = lock.with_missing_entries(earlier)  # the stages of broken datasets list them as parameters
+        lock = lock.with_missing_entries(earlier, broken)  # the stages of broken datasets list them as parameters
     kept = replace_stages(
         written.get("stages") or {},
         generated,

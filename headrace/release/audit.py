@@ -1,6 +1,8 @@
 """The audit before a release: nothing is left to compute, every row is accounted for, the code is committed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 from headrace.dataset import Dataset
 from headrace.engine.fingerprint import stage_code
@@ -8,8 +10,10 @@ from headrace.engine.run import plan_stage
 from headrace.errors import HeadraceError, TransientError
 from headrace.label import table_names
 from headrace.project import engine_lock, graph
+from headrace.project.engine_lock import lock_params
 from headrace.release.changes import PartitionDiff
 from headrace.storage import git
+from headrace.storage.files import load_yaml, parse_yaml
 from headrace.storage.table_store import Lake
 
 
@@ -77,11 +81,19 @@ def check_code_committed(dataset: Dataset, lake: Lake, branch: str, tip: str) ->
         UncommittedCodeError: A file is not; the message lists all of them, and the next command.
     """
     root = lake.root
-    files = _fingerprint_files(dataset, lake)
+    stages = graph.dataset_stages(dataset)
+    codes = {stage: stage_code(stage, root) for stage in stages}
+    files = sorted({name for code in codes.values() for name in code.files})
     here, released = git.hash_files(root, files), git.tree(root, tip, *files) if files else {}
+    values = {
+        "params.yaml": {name for stage in stages for name in stage.params},
+        engine_lock.FILE: {name for stage in stages for name in lock_params(codes[stage], stage.verb)},
+    }
     differing = [name for name in files if here.get(name) != released.get(name)]
+    differing += [name for name, wanted in values.items() if not _has_values(root, tip, name, wanted)]
     if not differing:
         return
+    here |= git.hash_files(root, values)
     head, fork = git.head(root), git.merge_base(root, git.head(root), tip)
     committed, before = git.tree(root, head, *differing), git.tree(root, fork, *differing) if fork else {}
     lists: dict[str, list[str]] = {}
@@ -106,10 +118,16 @@ def check_code_committed(dataset: Dataset, lake: Lake, branch: str, tip: str) ->
     )
 
 
-def _fingerprint_files(dataset: Dataset, lake: Lake) -> list[str]:
-    """The project's files that decide the bytes of the dataset's tables."""
-    stages = graph.dataset_stages(dataset)
-    files = {name for stage in stages for name in stage_code(stage, lake.root).files}
-    parameters = {"params.yaml"} if any(stage.params for stage in stages) else set()
-    engine = {engine_lock.FILE} if (lake.root / engine_lock.FILE).exists() else set()
-    return sorted(files | parameters | engine)
+def _has_values(root: Path, commit: str, name: str, wanted: Iterable[str]) -> bool:
+    """Whether a YAML file has the same values here and at `commit`; the rest of it belongs to other datasets."""
+    path = root / name
+    here = load_yaml(path) if path.exists() else {}
+    there = parse_yaml(git.show(root, commit, name) or b"")
+    return all(_value(here, key) == _value(there, key) for key in wanted)
+
+
+def _value(content: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401  whatever the file holds
+    found: Any = content
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
