@@ -2,9 +2,9 @@
 
 One `dvc.lock` holds the stages of all datasets, and a release replaces those of its own. A `dvc.yaml` and a lock for
 each dataset, in `pipelines/<dataset>/`, were tried with DVC 3: a release would replace whole files. But `dvc repro`
-without arguments runs the stages of `./dvc.yaml` and what they read, so it would leave out datasets without a word; stages
-would be called `pipelines/flights/dvc.yaml:validate`; older releases would have to be read from another place; and `dvc
-pull` fails over a stage that no lock has all the same.
+without arguments runs the stages of `./dvc.yaml` and what they read, so it would leave out datasets without a message;
+stages would be called `pipelines/flights/dvc.yaml:validate`; older releases would have to be read from another place;
+and `dvc pull` fails over a stage that no lock has all the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workspaces import REPOSITORY, Workspace
+from workspaces import REPOSITORY, Workspace, git
 
 from headrace.storage.s3.bucket import Bucket
 
@@ -50,9 +50,13 @@ def followed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
 def test_the_walk_through_adds_a_dataset_that_is_ingested_released_and_published(followed: Workspace) -> None:
     block = re.search(r"```sh\n(headrace dvc-sync.*?)```", WALK.read_text(), re.DOTALL)
     assert block
-    commands = [line.split("#")[0].split() for line in block[1].splitlines()]
-
-    said = {" ".join(command[1:]): followed.command(*command) for command in commands if command[0] == "headrace"}
+    lines = (part for line in block[1].splitlines() for part in line.split("#")[0].split("&&"))
+    said = {}
+    for program, *words in map(str.split, lines):
+        if program == "git":
+            git(followed.root, *words)
+        elif program == "headrace":
+            said[" ".join(words)] = followed.command(program, *words)
 
     assert "features/sales/shop_turnover: 2 computed (2026-01-01, 2026-01-02)" in said["run sales"]
     assert "stale" not in said["plan sales"]

@@ -24,9 +24,8 @@ ASIDE = {
 """Pattern of a path → why what is done to it needs no point."""
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-GIT_WRITES = frozenset(
-    "add checkout commit commit-tree fetch merge mktag pull push rebase reset rm tag update-ref".split()
-)
+GIT_WRITES = frozenset(("add", "checkout", "commit", "fetch", "merge", "pull", "push", "rebase", "reset", "rm", "tag"))
+GIT_WRITES |= {"commit-tree", "mktag", "update-ref"}
 HTTP_WRITES = re.compile(rb"(PUT|POST|DELETE|PATCH) \S+")
 PIPELINES = str(Path(failpoints.__file__).parent)
 

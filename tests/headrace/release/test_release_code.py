@@ -86,3 +86,14 @@ def test_a_feature_branch_with_code_of_its_own_is_refused_with_the_command_to_ru
     git(built.root, "push", "--quiet", "origin", "feature")
 
     assert "or merge your branch there" in refused(built)
+
+
+def test_what_a_colleague_changes_for_another_dataset_in_a_shared_file_does_not_matter(built: Workspace) -> None:
+    colleague = built.clone("colleague")
+    with (colleague.root / "params.yaml").open("a") as file:
+        file.write("another:\n  seed: 1\n")
+    colleague.edit("headrace.lock", "tables:\n", "tables:\n  another:\n    validate:\n    - orders\n")
+    colleague.publish_code("Declare another dataset")
+
+    assert create_release(built.dataset, built.lake).name == "flights/1"
+    assert git(built.root, "rev-parse", "HEAD") == git(built.root, "rev-parse", "origin/main")
