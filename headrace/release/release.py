@@ -5,7 +5,8 @@ was killed is completed by running it again. A release that fails leaves neither
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,15 @@ class ReleaseResult:
 
 
 @dataclass(frozen=True)
+class ReleaseTarget:
+    """What is released, from which workspace, to which branch."""
+
+    dataset: Dataset
+    lake: Lake
+    branches: Branches
+
+
+@dataclass(frozen=True)
 class ReleaseState:
     """What the git remote has when a release is built, and what differs here.
 
@@ -78,50 +88,56 @@ def create_release(dataset: Dataset, lake: Lake) -> ReleaseResult:
         StaleReleaseError: The release branch moved again and again.
     """
     check_environment(lake.root)
-    branches = Branches.configured(lake.root)
+    target = ReleaseTarget(dataset, lake, Branches.configured(lake.root))
     tables = _tables(dataset, lake)
     with lock_tables(lake, (f"release/{dataset.name}", *tables)):
         _show_all(tables, lake)
         audit(dataset, lake)
-        state = retry_races(partial(_fetch_state, dataset, lake, branches), lake.root)
+        state = retry_races(partial(_fetch_state, target), lake.root)
         check_label_quality(dataset, lake, state.changes)
         recorded = recorded_outs(lake.root)
         outs = {f"data/{table}": lake.out(lake.manifest(table), recorded) for table in tables}
         pushed = push_objects(lake.cache, outs.values(), state.released.values(), _sizes(dataset, lake))
         own = DatasetRecords.of_workspace(dataset, lake, outs)
         known = starting_points(lake.root, dataset.name)
-        push = partial(_build_and_push, dataset, lake, branches, own, known)
+        push = partial(_build_and_push, target, state, own, known)
         release, tip = retry_races(push, lake.root)
-        follow_release(lake.root, dataset.name, branches, tip)
+        follow_release(lake.root, dataset.name, target.branches, tip)
     return ReleaseResult(release.name, release.commit, release.created, release.changes, pushed)
 
 
-def _fetch_state(dataset: Dataset, lake: Lake, branches: Branches) -> ReleaseState:
+def _fetch_state(target: ReleaseTarget, before: ReleaseState | None = None) -> ReleaseState:
+    """The state of the remote now; what was found `before` and cannot differ is not read again."""
+    dataset, lake, branches = target.dataset, target.lake, target.branches
     root = lake.root
     remote_refs = git.fetch(root, branches.code, branches.release)
     tips = BranchTips.of(remote_refs, branches)
-    check_code_committed(dataset, lake, branches.code, tips.code)
+    if not before or before.tips.code != tips.code:
+        check_code_committed(dataset, lake, branches.code, tips.code)
     last = latest_release(root, dataset.name, remote_refs, tips.release)
+    if before and before.last == last:
+        return replace(before, remote_refs=remote_refs, tips=tips)
     released = recorded_outs(root, remote_refs[f"refs/tags/{last}"]) if last else {}
     return ReleaseState(remote_refs, tips, last, released, table_changes(dataset.name, lake, released))
 
 
 def _build_and_push(
-    dataset: Dataset, lake: Lake, branches: Branches, own: DatasetRecords, known: Sequence[Records]
+    target: ReleaseTarget, before: ReleaseState, own: DatasetRecords, known: Sequence[Records]
 ) -> tuple[ReleaseResult, str]:
     """The release, and the tip of the branch that has it."""
-    root, state = lake.root, _fetch_state(dataset, lake, branches)
+    root, branch, state = target.lake.root, target.branches.release, _fetch_state(target, before)
     is_new = not state.last or bool(state.changes)
-    name = next_release(dataset.name, state.remote_refs) if is_new else state.last
+    name = next_release(own.dataset, state.remote_refs) if is_new else state.last
     what = summarize(state.changes) if is_new else "recorded again, the tables as they were"
     commit = build_release(root, state.tips, own, known, f"{name}: {what}")
     if not is_new:
         if commit != state.tips.release:
-            git.push(root, commit, branches.release, state.tips.release)
+            git.push(root, commit, branch, state.tips.release)
         return ReleaseResult(name, state.remote_refs[f"refs/tags/{name}"], created=False), commit
     tag = git_commits.build_tag(root, name, commit, _notes(name, state))
-    git.push(root, commit, branches.release, state.tips.release, {name: tag})
-    with failpoints.failpoint("git update-ref"):
+    git.push(root, commit, branch, state.tips.release, {name: tag})
+    # A fetch that brings the tag at this moment holds its lock.
+    with failpoints.failpoint("git update-ref"), suppress(git.RefLockedError):
         git.git(root, "update-ref", f"refs/tags/{name}", tag)
     return ReleaseResult(name, commit, created=True, changes=state.changes), commit
 

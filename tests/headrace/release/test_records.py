@@ -1,5 +1,6 @@
 """What a release replaces in the files that record tables, and what it leaves to other datasets. Without git."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,13 +45,13 @@ def records(**changes: object) -> Records:
     return replace(Records(**content), **changes)  # type: ignore[arg-type]
 
 
-def own(md5: str = "f2", **hand_written: object) -> DatasetRecords:
+def own(md5: str = "f2", hand_written: Mapping[str, Any] | None = None) -> DatasetRecords:
     return DatasetRecords(
         "flights",
         {"flights-validate-orders": stage("flights"), "flights-validate-lines": stage("flights", "lines")},
         {"flights-validate-orders": locked("flights", md5), "flights-validate-lines": locked("flights", md5, "lines")},
         {"data/raw/flights/orders.dvc": pointer(md5)},
-        hand_written,
+        hand_written or {},
     )
 
 
@@ -90,7 +91,7 @@ def test_metrics_are_taken_from_who_measured_anew(base: bytes, mine: bytes, thei
     def with_metric(content: bytes) -> Records:
         return records(files={"metrics/flights.json": content})
 
-    found = merge_hand_written(own(**{"metrics/flights.json": mine}), with_metric(theirs), with_metric(base))
+    found = merge_hand_written(own(hand_written={"metrics/flights.json": mine}), with_metric(theirs), with_metric(base))
 
     assert found.hand_written == {"metrics/flights.json": merged}
 
@@ -99,7 +100,7 @@ def test_metrics_that_both_measured_anew_are_refused() -> None:
     theirs, base = (records(files={"metrics/flights.json": content}) for content in (b"2", b"1"))
 
     with pytest.raises(ReleasedMeanwhileError, match=r"metrics/flights\.json .*git pull --rebase"):
-        merge_hand_written(own(**{"metrics/flights.json": b"3"}), theirs, base)
+        merge_hand_written(own(hand_written={"metrics/flights.json": b"3"}), theirs, base)
 
 
 def test_a_lock_that_repro_wrote_is_contained_in_the_release_of_the_same_tables_and_other_work_is_not() -> None:
