@@ -1,8 +1,8 @@
-"""The job of `transform.py` in a straight line, as one would write it with each library alone, without Headrace.
+"""The job of `transform.py`, hand-written with each library alone, without Headrace.
 
 Days of flights as gzipped CSV → typed rows that meet the contract's main conditions, sorted by key, as Parquet; and the
-hourly table of carriers: departures, delays and cancellations known in the last 3 h, 24 h and 7 days. Each prints the
-rows of both and a sum, which must agree with the others'.
+hourly table of carriers: departures, delays and cancellations known in the last 3 h, 24 h and 7 days. `transform.py`
+checks that the results agree.
 """
 
 import sys
@@ -10,12 +10,12 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-KEY = ["scheduled_at", "carrier", "flight", "origin"]
-HOURS = {"3h": 3, "24h": 24, "7d": 168}
-TOTALS = ["departed", "late", "delay_min", "cancelled"]
-WHOLE = ["year", "month", "day", "dep_time", "sched_dep_time", "dep_delay", "arr_time", "arr_delay", "flight"]
-WHOLE += ["air_time", "distance", "hour", "minute"]
-WORDS = ["carrier", "tailnum", "origin", "dest"]
+KEY_COLUMNS = ["scheduled_at", "carrier", "flight", "origin"]
+WINDOW_HOURS = {"3h": 3, "24h": 24, "7d": 168}
+SUMMED_COLUMNS = ["departed", "late", "delay_min", "cancelled"]
+INTEGER_COLUMNS = ["year", "month", "day", "dep_time", "sched_dep_time", "dep_delay", "arr_time", "arr_delay", "flight"]
+INTEGER_COLUMNS += ["air_time", "distance", "hour", "minute"]
+TEXT_COLUMNS = ["carrier", "tailnum", "origin", "dest"]
 
 SQL = """
 CREATE TEMP TABLE typed AS
@@ -76,7 +76,7 @@ def polars(raw: Path, out: Path, last: str) -> None:
     """One lazy query for the flights, one for the carriers."""
     import polars as pl  # noqa: PLC0415
 
-    kinds = {**dict.fromkeys([*WHOLE, "sched_arr_time"], pl.Int64), **dict.fromkeys(WORDS, pl.String)}
+    kinds = {**dict.fromkeys([*INTEGER_COLUMNS, "sched_arr_time"], pl.Int64), **dict.fromkeys(TEXT_COLUMNS, pl.String)}
     hour, clock = pl.col("time_hour"), pl.col("departed_at").dt.convert_time_zone("America/New_York")
     local = hour.dt.convert_time_zone("America/New_York")
     shown = pl.col("dep_time") // 100 * 60 + pl.col("dep_time") % 100
@@ -103,12 +103,12 @@ def polars(raw: Path, out: Path, last: str) -> None:
             (clock.dt.hour().cast(pl.Int64) * 60 + clock.dt.minute() == shown % 1440).fill_null(value=True),
         )
         .select(
-            *KEY, "dest", "tailnum", "departed_at", "dep_delay", "arr_delay", "air_time", "distance",
+            *KEY_COLUMNS, "dest", "tailnum", "departed_at", "dep_delay", "arr_delay", "air_time", "distance",
             arrival_clock_min=(pl.col("arr_time") // 100 * 60 + pl.col("arr_time") % 100) % 1440,
             cancelled=pl.col("dep_time").is_null(),
         )
-        .unique(KEY)
-        .sort(KEY)
+        .unique(KEY_COLUMNS)
+        .sort(KEY_COLUMNS)
         .collect()
     )  # fmt: skip
     good.write_parquet(out / "validated.parquet", compression="zstd", compression_level=1)
@@ -124,16 +124,16 @@ def polars(raw: Path, out: Path, last: str) -> None:
         delay_min=pl.col("dep_delay"),
         event_time=(pl.col("known") - pl.duration(microseconds=1)).dt.truncate("1h") + pl.duration(hours=1),
     )
-    hourly = facts.group_by("carrier", "event_time").agg(pl.col(TOTALS).sum(), pl.col("known").max()).collect()
+    hourly = facts.group_by("carrier", "event_time").agg(pl.col(SUMMED_COLUMNS).sum(), pl.col("known").max()).collect()
     first: Any = hourly["event_time"].min()
     end = pl.Series([f"{last}T23:00:00Z"]).str.to_datetime(time_unit="us", time_zone="UTC")[0]
     times = pl.datetime_range(first, end, "1h", time_unit="us", eager=True).alias("event_time").to_frame()
     grid = hourly.select("carrier").unique().join(times, how="cross").join(hourly, ["carrier", "event_time"], "left")
-    grid = grid.sort("carrier", "event_time").with_columns(pl.col(TOTALS).fill_null(0))
+    grid = grid.sort("carrier", "event_time").with_columns(pl.col(SUMMED_COLUMNS).fill_null(0))
     sums = [
         pl.col(name).rolling_sum(rows, min_samples=1).over("carrier").alias(f"{name}_{period}")
-        for period, rows in HOURS.items()
-        for name in TOTALS
+        for period, rows in WINDOW_HOURS.items()
+        for name in SUMMED_COLUMNS
     ]
     latest = pl.col("known").dt.epoch("us").rolling_max(168, min_samples=1).over("carrier")
     rows = grid.lazy().with_columns(*sums, known_time=latest.cast(pl.Datetime("us", "UTC")))
@@ -142,20 +142,20 @@ def polars(raw: Path, out: Path, last: str) -> None:
     def share(part: str, whole: pl.Expr) -> pl.Expr:
         return pl.when(whole > 0).then(pl.col(part) / whole)
 
-    ended = {p: pl.col(f"departed_{p}") + pl.col(f"cancelled_{p}") for p in HOURS}
+    ended = {p: pl.col(f"departed_{p}") + pl.col(f"cancelled_{p}") for p in WINDOW_HOURS}
     rows.select(
         "carrier",
         "event_time",
         "known_time",
-        *(f"departed_{p}" for p in HOURS),
-        *(share(f"delay_min_{p}", pl.col(f"departed_{p}")).alias(f"dep_delay_mean_{p}_min") for p in HOURS),
-        *(share(f"late_{p}", pl.col(f"departed_{p}")).alias(f"late_share_{p}") for p in HOURS),
+        *(f"departed_{p}" for p in WINDOW_HOURS),
+        *(share(f"delay_min_{p}", pl.col(f"departed_{p}")).alias(f"dep_delay_mean_{p}_min") for p in WINDOW_HOURS),
+        *(share(f"late_{p}", pl.col(f"departed_{p}")).alias(f"late_share_{p}") for p in WINDOW_HOURS),
         *(share(f"cancelled_{p}", ended[p]).alias(f"cancelled_share_{p}") for p in ("24h", "7d")),
     ).collect().write_parquet(out / "carriers.parquet", compression="zstd", compression_level=1)
 
 
 def duckdb(raw: Path, out: Path, last: str) -> None:
-    """SQL."""
+    """One script of SQL."""
     import duckdb as library  # noqa: PLC0415
 
     connection = library.connect(str(out / "scratch.db"))
@@ -168,37 +168,37 @@ def pandas(raw: Path, out: Path, last: str) -> None:
     import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
 
     files = sorted(glob(f"{raw}/*.csv.gz"))  # noqa: PTH207
-    good = _cleaned(pd.concat([_read(pd, path) for path in files], ignore_index=True))
-    good = good.drop_duplicates(KEY).sort_values(KEY)
+    good = _clean(pd.concat([_read(pd, path) for path in files], ignore_index=True))
+    good = good.drop_duplicates(KEY_COLUMNS).sort_values(KEY_COLUMNS)
     good.to_parquet(out / "validated.parquet", compression="zstd", index=False)
-    _carriers(_hourly(good), last).to_parquet(out / "carriers.parquet", compression="zstd", index=False)
+    _carrier_features(_hourly_totals(good), last).to_parquet(out / "carriers.parquet", compression="zstd", index=False)
 
 
 def dask(raw: Path, out: Path, last: str) -> None:
-    """A Dask DataFrame of a partition a day, each sorted (sorting them together would shuffle all rows), on threads."""
+    """A Dask DataFrame on threads, one partition per day, sorted per day: a global sort would shuffle all rows."""
     import dask.dataframe as dd  # noqa: PLC0415
     import pandas as pd  # noqa: PLC0415
 
     files = sorted(glob(f"{raw}/*.csv.gz"))  # noqa: PTH207
 
     def one(path: str) -> Any:  # noqa: ANN401
-        return _cleaned(_read(pd, path)).drop_duplicates(KEY).sort_values(KEY)
+        return _clean(_read(pd, path)).drop_duplicates(KEY_COLUMNS).sort_values(KEY_COLUMNS)
 
     good = dd.from_map(one, files).persist(scheduler="threads")
     good.to_parquet(out / "validated", compression="zstd", write_index=False)
-    kinds = dict.fromkeys(TOTALS, "sum") | {"known": "max"}
-    parts = good.map_partitions(_hourly, meta=_hourly(one(files[0])).head(0))
+    kinds = dict.fromkeys(SUMMED_COLUMNS, "sum") | {"known": "max"}
+    parts = good.map_partitions(_hourly_totals, meta=_hourly_totals(one(files[0])).head(0))
     hourly = parts.groupby(["carrier", "event_time"]).agg(kinds).compute(scheduler="threads")
-    rows = _carriers(hourly.reset_index(), last)
+    rows = _carrier_features(hourly.reset_index(), last)
     rows.to_parquet(out / "carriers.parquet", compression="zstd", index=False)
 
 
 def _read(library: Any, path: str) -> Any:  # noqa: ANN401  pandas has no types here
-    kinds = {**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(WORDS, "string[pyarrow]")}
+    kinds = {**dict.fromkeys(INTEGER_COLUMNS, "Int64"), **dict.fromkeys(TEXT_COLUMNS, "string[pyarrow]")}
     return library.read_csv(path, dtype=kinds, parse_dates=["time_hour"], keep_default_na=False, na_values=["NA"])
 
 
-def _cleaned(rows: Any) -> Any:  # noqa: ANN401
+def _clean(rows: Any) -> Any:  # noqa: ANN401
     import pandas as pd  # noqa: PLC0415
 
     hour = rows["time_hour"]
@@ -223,11 +223,11 @@ def _cleaned(rows: Any) -> Any:  # noqa: ANN401
         & (local.dt.hour == rows["hour"])
         & ((clock.dt.hour * 60 + clock.dt.minute == shown) | shown.isna())
     )
-    kept = [*KEY, "dest", "tailnum", "departed_at", "dep_delay", "arr_delay", "arrival_clock_min", "air_time"]
+    kept = [*KEY_COLUMNS, "dest", "tailnum", "departed_at", "dep_delay", "arr_delay", "arrival_clock_min", "air_time"]
     return rows.loc[good.fillna(value=False).astype(bool), [*kept, "distance", "cancelled"]]
 
 
-def _hourly(good: Any) -> Any:  # noqa: ANN401
+def _hourly_totals(good: Any) -> Any:  # noqa: ANN401
     import pandas as pd  # noqa: PLC0415
 
     left, never = good[good["departed_at"].notna()], good[good["cancelled"]]
@@ -243,21 +243,23 @@ def _hourly(good: Any) -> Any:  # noqa: ANN401
         }),
     ])  # fmt: skip
     facts["event_time"] = facts["known"].dt.ceil("h")
-    kinds = dict.fromkeys(TOTALS, "sum") | {"known": "max"}
+    kinds = dict.fromkeys(SUMMED_COLUMNS, "sum") | {"known": "max"}
     return facts.groupby(["carrier", "event_time"]).agg(kinds).reset_index()
 
 
-def _carriers(hourly: Any, last: str) -> Any:  # noqa: ANN401
+def _carrier_features(hourly: Any, last: str) -> Any:  # noqa: ANN401
     import pandas as pd  # noqa: PLC0415
 
     times = pd.date_range(hourly["event_time"].min(), f"{last}T23:00:00Z", freq="h")
     grid = pd.MultiIndex.from_product([sorted(hourly["carrier"].unique()), times], names=["carrier", "event_time"])
     rows = hourly.set_index(["carrier", "event_time"]).reindex(grid)
     rows["known"] = rows["known"].astype("int64").where(rows["known"].notna()).astype("float64")
-    rows[TOTALS] = rows[TOTALS].fillna(0)
+    rows[SUMMED_COLUMNS] = rows[SUMMED_COLUMNS].fillna(0)
     found = {}
-    for period, hours in HOURS.items():
-        sums = rows.groupby(level="carrier", sort=False)[TOTALS].rolling(hours, min_periods=1).sum().droplevel(0)
+    for period, hours in WINDOW_HOURS.items():
+        sums = (
+            rows.groupby(level="carrier", sort=False)[SUMMED_COLUMNS].rolling(hours, min_periods=1).sum().droplevel(0)
+        )
         found[f"departed_{period}"] = sums["departed"].astype("int64")
         found[f"dep_delay_mean_{period}_min"] = sums["delay_min"] / sums["departed"]
         found[f"late_share_{period}"] = sums["late"] / sums["departed"]

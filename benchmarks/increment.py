@@ -1,14 +1,14 @@
-"""One new day on top of 30, 365 and 3,650 days: what each stage costs, the release's commit and push included.
+"""One new day on top of 30, 365 and 3,650 days: the cost of each stage, including the release's commit and push.
 
 The first days are tiny (24 flights and 6 hours of weather each), so that what grows with their number shows. Raw data
-is ingested for real. Of what came of it, the last days are computed and the ones before stand as if they had been: with
-their memo keys, counts and bytes of their own, in the workspace, in the cache and on the remote. No run reads them,
-which is the claim. A full run over 365 days stands beside it.
+is really ingested. The last days of the other tables are computed; entries of earlier days are simulated, with their
+own memo keys, counts and bytes in the workspace, in the cache and on the remote. No run reads these bytes, which is
+the claim. A full run over 365 days is measured for comparison.
 
-Of tiny days, what a command takes to start is most of either side. So the share of one day in a year is measured a
-second time on days as large as those of 2013 (336,776 flights), all of them run for real: with the four commands, and
-with `headrace run --release`, as one types it. A year of such days takes so little that a process that finds nothing to
-do is a tenth of it: the share is told with it and without.
+With tiny days, start-up dominates both sides. So the share of one day in a year is measured again on days as large as
+those of 2013 (336,776 flights), all of them really run: with the four commands, and with `headrace run --release`. A
+year of such days is so cheap that a process with nothing to do costs a tenth of it: the share is reported with and
+without that cost.
 """
 
 import os
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from environment import Workspace, servers, workspace
-from measure import Contender, Cost, Report, in_turns, middle, once, options, total
+from environment import Workspace, create_workspace, run_servers
+from measure import Contender, Cost, Report, create_parser, median_cost, run_interleaved, run_once, total_cost
 
 if TYPE_CHECKING:
     from headrace.engine.plan import Stale
@@ -28,81 +28,86 @@ if TYPE_CHECKING:
     from headrace.storage.table_store import Lake
 
 SIZES = (30, 365, 3650)
-FLIGHTS_A_DAY = 24
-COMPUTED = {"validate": 28, "transform": 14}
-"""Days at the end that are computed: a feature's day reads the ten before it."""
-VERBS = ("ingest", "validate", "transform", "release")
-RUN = ("run --release",)
-"""The same, as one types it."""
-YEAR = 365
+FLIGHTS_PER_DAY = 24
+COMPUTED_DAYS = {"validate": 28, "transform": 14}
+"""Number of last days that are computed: a day of features reads the ten days before it."""
+COMMANDS = ("ingest", "validate", "transform", "release")
+RUN_AND_RELEASE = ("run --release",)
+"""The same as one command."""
+DAYS_PER_YEAR = 365
 
 
 def main() -> None:
     """Measure and report."""
-    parser = options(__doc__ or "")
-    parser.add_argument("--grow", help="(for itself) bring days FIRST:COUNT of a workspace's sources")
-    parser.add_argument("--real", action="store_true", help="(for itself) days as large as those of 2013")
-    parser.add_argument("--stand-in", action="store_true", help="(for itself) make a workspace's history")
-    asked = parser.parse_args()
-    if asked.grow:
-        first, count = map(int, asked.grow.split(":"))
-        grow(first, count, None if asked.real else FLIGHTS_A_DAY)
-    elif asked.stand_in:
-        stand_in(Path.cwd())
+    parser = create_parser(__doc__ or "")
+    parser.add_argument("--add-days", help="(internal) add days FIRST:COUNT to a workspace's sources")
+    parser.add_argument("--real", action="store_true", help="(internal) days as large as those of 2013")
+    parser.add_argument("--create-history", action="store_true", help="(internal) create a workspace's history")
+    arguments = parser.parse_args()
+    if arguments.add_days:
+        first, count = map(int, arguments.add_days.split(":"))
+        add_days(first, count, None if arguments.real else FLIGHTS_PER_DAY)
+    elif arguments.create_history:
+        create_history(Path.cwd())
     else:
-        compare(Report("increment", as_json=asked.json), asked.repeats)
+        measure_sizes(Report("increment", as_json=arguments.json), arguments.repeats)
 
 
-def compare(report: Report, repeats: int) -> None:
-    """Each repeat brings the next day to every size, in turns."""
-    with servers("s3", "postgres") as (folder, env):
-        places = {size: workspace(folder, env, f"days{size}") for size in SIZES}
-        full, real = (workspace(folder, env, name) for name in ("full", "real"))  # before the server lists its buckets
+def measure_sizes(report: Report, repeats: int) -> None:
+    """Measure adding one day to each size; each repeat adds the next day to every size in turn."""
+    with run_servers("s3", "postgres") as (folder, env):
+        places = {size: create_workspace(folder, env, f"days{size}") for size in SIZES}
+        full, real = (
+            create_workspace(folder, env, name) for name in ("full", "real")
+        )  # before the server lists its buckets
         for size, place in places.items():
-            prepare(place, size)
+            prepare_workspace(place, size)
         runs: dict[int, list[dict[str, Cost]]] = {size: [] for size in SIZES}
         for turn in range(repeats + 1):
             for size, place in places.items():
-                once(script(place, "--grow", f"{size + turn}:1"))
-                runs[size].append({verb: once(place.headrace(verb, verb, "flights")) for verb in VERBS})
-                expect(place, str(days(1, size + turn)[0]))
-        costs = {size: by_stage(found[1:]) for size, found in runs.items()}  # the first run writes bytecode
+                run_once(subcommand(place, "--add-days", f"{size + turn}:1"))
+                runs[size].append({verb: run_once(place.headrace(verb, verb, "flights")) for verb in COMMANDS})
+                check_day_released(place, str(days(1, size + turn)[0]))
+        costs = {size: median_by_stage(found[1:]) for size, found in runs.items()}  # the first run writes bytecode
         for size in SIZES:
             report.table(f"one new day on top of {size:,}", costs[size], "total")
         least, middle_size, most = SIZES
-        for verb in (*VERBS, "total"):
+        for verb in (*COMMANDS, "total"):
             ratio = costs[most][verb].cpu_s / costs[least][verb].cpu_s
             report.target(f"{verb}: t({most:,}) / t({least})", ratio, 1.5)
-        whole = full_run(full, middle_size)
+        whole = measure_full_run(full, middle_size)
         report.table(f"everything, {middle_size} days", whole, "total")
         ratio = costs[middle_size]["total"].cpu_s / whole["total"].cpu_s
         report.target(f"one day / a full run of {middle_size} days", ratio, 0.02)
-        real_size(report, real, repeats)
+        measure_real_size(report, real, repeats)
     report.end()
 
 
-def real_size(report: Report, place: Workspace, repeats: int) -> None:
-    """A year of days of real size, and one more day, in both ways."""
-    once(script(place, "--grow", f"0:{YEAR}", "--real"))
-    whole = total(typed(place, RUN))
-    ways: dict[tuple[str, ...], list[Cost]] = {RUN: [], VERBS: []}
+def measure_real_size(report: Report, place: Workspace, repeats: int) -> None:
+    """Measure a year of days of real size, and one more day, with one command and with four."""
+    run_once(subcommand(place, "--add-days", f"0:{DAYS_PER_YEAR}", "--real"))
+    whole = total_cost(run_commands(place, RUN_AND_RELEASE))
+    ways: dict[tuple[str, ...], list[Cost]] = {RUN_AND_RELEASE: [], COMMANDS: []}
     for turn in range(repeats):
         for number, (way, costs) in enumerate(ways.items()):
-            once(script(place, "--grow", f"{YEAR + 2 * turn + number}:1", "--real"))
-            costs.append(total(typed(place, way)))
-    idle = middle(total(typed(place, RUN)) for _ in range(repeats))
-    more = {f"one more: {', '.join(way)}": middle(costs) for way, costs in ways.items()}
-    everything, nothing = f"all {YEAR} days: {', '.join(RUN)}", f"nothing new: {', '.join(RUN)}"
+            run_once(subcommand(place, "--add-days", f"{DAYS_PER_YEAR + 2 * turn + number}:1", "--real"))
+            costs.append(total_cost(run_commands(place, way)))
+    idle = median_cost(total_cost(run_commands(place, RUN_AND_RELEASE)) for _ in range(repeats))
+    more = {f"one more: {', '.join(way)}": median_cost(costs) for way, costs in ways.items()}
+    everything, nothing = (
+        f"all {DAYS_PER_YEAR} days: {', '.join(RUN_AND_RELEASE)}",
+        f"nothing new: {', '.join(RUN_AND_RELEASE)}",
+    )
     report.table("days of real size, some 920 flights", {everything: whole, **more, nothing: idle}, everything)
     for what, cost in more.items():
         report.target(f"{what} / {everything}", cost.cpu_s / whole.cpu_s, 0.02)
-    alone = middle(ways[RUN]).cpu_s - idle.cpu_s
+    alone = median_cost(ways[RUN_AND_RELEASE]).cpu_s - idle.cpu_s
     report.target(f"one more less nothing new / {everything}", alone / whole.cpu_s, 0.02)
 
 
-def typed(place: Workspace, commands: tuple[str, ...]) -> list[Cost]:
-    """What each of these commands costs."""
-    return [once(place.headrace(command, *command.split(), "flights")) for command in commands]
+def run_commands(place: Workspace, commands: tuple[str, ...]) -> list[Cost]:
+    """Run commands; the cost of each."""
+    return [run_once(place.headrace(command, *command.split(), "flights")) for command in commands]
 
 
 def days(count: int, first: int) -> list[date]:
@@ -110,56 +115,56 @@ def days(count: int, first: int) -> list[date]:
     return [date(2013, 1, 1) + timedelta(days=first + number) for number in range(count)]
 
 
-def expect(place: Workspace, day: str) -> None:
-    """Make sure that the day went all the way."""
+def check_day_released(place: Workspace, day: str) -> None:
+    """Check that every stage has processed the day."""
     for table in ("raw", "validated", "features"):
         names = "carrier_delays" if table == "features" else "flights"
         manifest = place.root / f"data/{table}/flights/{names}/manifest.json"
         if f'"{day}":' not in manifest.read_text():
-            raise SystemExit(f"{manifest} has not {day}: nothing was measured.")
+            raise SystemExit(f"{manifest} has no partition {day}: nothing was measured.")
 
 
-def by_stage(runs: list[dict[str, Cost]]) -> dict[str, Cost]:
-    """Stage → median, and that of the totals."""
-    stages = {verb: middle(run[verb] for run in runs) for verb in VERBS}
-    return {**stages, "total": middle(total(run.values()) for run in runs)}
+def median_by_stage(runs: list[dict[str, Cost]]) -> dict[str, Cost]:
+    """Stage → median cost, and the median of the totals."""
+    stages = {verb: median_cost(run[verb] for run in runs) for verb in COMMANDS}
+    return {**stages, "total": median_cost(total_cost(run.values()) for run in runs)}
 
 
-def full_run(place: Workspace, size: int) -> dict[str, Cost]:
-    """All days, from nothing, once."""
-    once(script(place, "--grow", f"0:{size}"))
-    costs = in_turns([place.headrace(verb, verb, "flights") for verb in VERBS], 1)
-    return {**costs, "total": total(costs.values())}
+def measure_full_run(place: Workspace, size: int) -> dict[str, Cost]:
+    """Measure a full run over all days, once."""
+    run_once(subcommand(place, "--add-days", f"0:{size}"))
+    costs = run_interleaved([place.headrace(verb, verb, "flights") for verb in COMMANDS], 1)
+    return {**costs, "total": total_cost(costs.values())}
 
 
-def prepare(place: Workspace, size: int) -> None:
-    """Bring a workspace to where it would be after `size` days."""
-    once(script(place, "--grow", f"0:{size}"))
-    once(place.headrace("ingest", "ingest", "flights"))
-    once(script(place, "--stand-in"))
+def prepare_workspace(place: Workspace, size: int) -> None:
+    """Bring a workspace into the state after `size` days."""
+    run_once(subcommand(place, "--add-days", f"0:{size}"))
+    run_once(place.headrace("ingest", "ingest", "flights"))
+    run_once(subcommand(place, "--create-history"))
 
 
-def script(place: Workspace, *arguments: str) -> Contender:
-    """This script, with the workspace's code."""
+def subcommand(place: Workspace, *arguments: str) -> Contender:
+    """This script, run with the workspace's code."""
     return place.script("prepare", str(place.root / "benchmarks/increment.py"), *arguments)
 
 
-def grow(first: int, count: int, size: int | None) -> None:
-    """Put days into the sources: files where the S3 server has its bucket, rows into PostgreSQL."""
+def add_days(first: int, count: int, size: int | None) -> None:
+    """Add days to the sources: files in the folder of the S3 server's bucket, rows in PostgreSQL."""
     import psycopg  # noqa: PLC0415
-    from synthetic import file, flights, packed, planes, weather  # noqa: PLC0415
+    from synthetic import compress, data_file, flights, planes, weather  # noqa: PLC0415
 
     from headrace.storage.s3.bucket import Bucket  # noqa: PLC0415
     from infra.demo.seed_sources import PLANES, WEATHER, create_table  # noqa: PLC0415
 
     bucket = Path.cwd().parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
     new: list[date] = days(count, first)
-    objects = {f"flights/{day}.csv.gz": packed(flights(day, rows=size)) for day in new}
-    if first:  # the server remembers a folder that it has listed: what comes later goes through it
+    objects = {f"flights/{day}.csv.gz": compress(flights(day, rows=size)) for day in new}
+    if first:  # the server caches the listing of a folder, so later objects are written through it
         for key, content in objects.items():
             Bucket(bucket.name, endpoint=os.environ["AWS_ENDPOINT_URL"]).write(key, content)
     else:
-        objects["airports/airports.csv"] = file("airports.csv").read_bytes()
+        objects["airports/airports.csv"] = data_file("airports.csv").read_bytes()
         for key, content in objects.items():
             (bucket / key).parent.mkdir(exist_ok=True)
             (bucket / key).write_bytes(content)
@@ -172,8 +177,8 @@ def grow(first: int, count: int, size: int | None) -> None:
                     copy.write_row(row)
 
 
-def stand_in(root: Path) -> None:
-    """Make the tables and a release: the last days computed, the others as if they had been."""
+def create_history(root: Path) -> None:
+    """Create the tables and a release: the last days are computed, the entries of earlier days are simulated."""
     from headrace.engine.compute import build  # noqa: PLC0415
     from headrace.engine.run import plan_stage  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
@@ -187,11 +192,11 @@ def stand_in(root: Path) -> None:
         made = plan_stage(stage, lake)
         entries: dict[str, Entry] = {}
         for item in reversed(made.stale):
-            if len(entries) < COMPUTED[stage.verb]:
+            if len(entries) < COMPUTED_DAYS[stage.verb]:
                 entries[item.partition] = build(stage, item, made.fingerprint, lake)
                 model = entries[item.partition]
             else:
-                entries[item.partition] = _as_if(lake, stage.table, item, model)
+                entries[item.partition] = _simulated_entry(lake, stage.table, item, model)
         for table in stage.beside:
             lake.commit(replace(made.manifest({}), table=table))
         lake.commit(made.manifest(entries))
@@ -205,8 +210,8 @@ def stand_in(root: Path) -> None:
         release.create_release(dataset, lake)
 
 
-def _as_if(lake: "Lake", table: str, item: "Stale", model: "Entry") -> "Entry":
-    """An entry as the engine would have made it, of bytes that nobody reads."""
+def _simulated_entry(lake: "Lake", table: str, item: "Stale", model: "Entry") -> "Entry":
+    """An entry as the engine would have written it, with bytes that nobody reads."""
     stored = lake.cache.add_bytes(f"{table} {item.partition}".encode().ljust(model.size))
     facts = dict(model.facts)
     if "keys" in facts:

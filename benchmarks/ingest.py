@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from environment import Workspace, servers, workspace
-from measure import Contender, Report, in_turns, once, options
-from transform import aside
+from environment import Workspace, create_workspace, run_servers
+from measure import Contender, Report, create_parser, run_interleaved, run_once
+from transform import move_aside
 
 OBJECTS = {"small": (500, 100_000), "large": (3, 100_000_000)}
 FULL_OBJECTS = {"small": (2000, 100_000), "large": (10, 100_000_000)}
@@ -26,7 +26,7 @@ THREADS = 8
 
 def main() -> None:
     """Run the benchmark."""
-    parser = options(__doc__ or "")
+    parser = create_parser(__doc__ or "")
     parser.add_argument("--do", nargs="+", help="(internal)")
     arguments = parser.parse_args()
     if arguments.do:
@@ -34,8 +34,8 @@ def main() -> None:
         globals()[function](*rest)
         return
     report = Report("ingest", as_json=arguments.json)
-    with servers("s3", "postgres") as (folder, env):
-        workspaces = {name: workspace(folder, env, name) for name in (*OBJECTS, "rows")}
+    with run_servers("s3", "postgres") as (folder, env):
+        workspaces = {name: create_workspace(folder, env, name) for name in (*OBJECTS, "rows")}
         for name, (number, size) in (FULL_OBJECTS if arguments.full else OBJECTS).items():
             compare_objects(report, workspaces[name], number, size, arguments.repeats)
         compare_tables(report, workspaces["rows"], FULL_ROWS if arguments.full else ROWS, arguments.repeats)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def contender(place: Workspace, function: str, *arguments: object) -> Contender:
-    """Runs a function of this script in a process of its own, with the workspace's code and nothing ingested."""
+    """A function of this script, run in its own process, with the workspace's code and nothing ingested."""
     script = place.script(function, str(place.root / "benchmarks/ingest.py"), "--do", function, *map(str, arguments))
     return Contender(function, script.command, place.root, place.env, partial(clear, place.root))
 
@@ -54,7 +54,7 @@ def clear(root: Path) -> None:
         for path in filter(Path.is_file, folder.rglob("*")):
             path.chmod(0o644)
             os.truncate(path, 0)
-        aside(folder)
+        move_aside(folder)
     (root / "out").mkdir()
 
 
@@ -71,7 +71,7 @@ def compare_objects(report: Report, place: Workspace, number: int, size: int, re
         contenders.append(Contender("s5cmd", command, place.root, peers, partial(clear, place.root)))
     if find_spec("obstore"):
         contenders.append(contender(place, "obstore_get"))
-    costs = in_turns(contenders, repeats)
+    costs = run_interleaved(contenders, repeats)
     report.table(f"{number:,} objects of {size / 1e6:g} MB", costs, "ours")
     for peer in sorted({"s5cmd", "obstore_get"} - costs.keys()):
         report.note(f"{peer} is not installed here")
@@ -82,11 +82,11 @@ def compare_objects(report: Report, place: Workspace, number: int, size: int, re
 
 def compare_tables(report: Report, place: Workspace, rows: int, repeats: int) -> None:
     """Ingest a table, partitioned by day."""
-    once(contender(place, "fill_table", rows))
+    run_once(contender(place, "fill_table", rows))
     contenders = [contender(place, "ours", "rows"), contender(place, "pandas_sql"), contender(place, "adbc_polars")]
     if find_spec("connectorx"):
         contenders.append(contender(place, "connectorx_polars"))
-    costs = in_turns(contenders, repeats)
+    costs = run_interleaved(contenders, repeats)
     report.table(f"{rows:,} rows of PostgreSQL", costs, "ours")
     best = min(cost.cpu_s for name, cost in costs.items() if name != "ours")
     report.target("ours / the fastest of them", costs["ours"].cpu_s / best, 1.2)

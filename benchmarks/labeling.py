@@ -53,8 +53,8 @@ CONFIG = (
     '<View><Text name="text" value="$text"/><Choices name="cause" toName="text" choice="single-radio">'
     '<Choice value="carrier"/><Choice value="weather"/></Choices></View>'
 )
-GIVEN = [{"from_name": "cause", "to_name": "text", "type": "choices", "value": {"choices": ["weather"]}}]
-OTHER = [{"from_name": "cause", "to_name": "text", "type": "choices", "value": {"choices": ["carrier"]}}]
+ANSWER = [{"from_name": "cause", "to_name": "text", "type": "choices", "value": {"choices": ["weather"]}}]
+CHANGED_ANSWER = [{"from_name": "cause", "to_name": "text", "type": "choices", "value": {"choices": ["carrier"]}}]
 
 
 def sample(params: dict[str, int], rides: pl.LazyFrame) -> pl.DataFrame:
@@ -63,7 +63,7 @@ def sample(params: dict[str, int], rides: pl.LazyFrame) -> pl.DataFrame:
 
 
 def task(row: Any) -> dict[str, Any]:  # noqa: ANN401  a row
-    """What the annotator reads."""
+    """The data of a task."""
     return {"text": f"car {row['car']} was {row['late_min']} minutes late"}
 
 
@@ -71,13 +71,13 @@ LABELING = LabelingTask(
     name="cause", title="Headrace", config=CONFIG, control="cause", choices=("carrier", "weather"),
     inputs={"rides": Input("validated/rides")}, sample=sample, keys=("car",), task=task,
 )  # fmt: skip
-ANSWERED = replace(LABELING, title="Already answered")
+ANNOTATED = replace(LABELING, title="Already answered")
 DATASET = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(LABELING,))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock, of this process's CPU, and of the server's."""
+    """Wall time, CPU seconds of this process, and CPU seconds of the server."""
 
     wall_s: float
     cpu_s: float
@@ -85,7 +85,7 @@ class Cost:
 
     @property
     def all_s(self) -> float:
-        """CPU of both."""
+        """CPU seconds of both."""
         return self.cpu_s + self.server_s
 
     def __str__(self) -> str:
@@ -93,8 +93,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Measures what something costs.
+class CostMeter:
+    """Measures the cost of a call.
 
     Attributes:
         server: The processes of the server.
@@ -102,8 +102,8 @@ class Clock:
 
     server: list[psutil.Process]
 
-    def timed(self, work: Callable[[], object]) -> Cost:
-        """What `work` costs."""
+    def measure(self, work: Callable[[], object]) -> Cost:
+        """Run `work`; its cost."""
         wall, cpu, server = time.perf_counter(), time.process_time(), self._server_s()
         work()
         return Cost(time.perf_counter() - wall, time.process_time() - cpu, self._server_s() - server)
@@ -113,16 +113,16 @@ class Clock:
 
 
 @contextmanager
-def stack() -> Iterator[tuple[dict[str, str], Clock]]:
-    """A Label Studio of our own."""
+def run_label_studio() -> Iterator[tuple[dict[str, str], CostMeter]]:
+    """Run a Label Studio; its environment variables, and a meter of its costs."""
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "home", only=("label-studio",)) as env:
         state = read_state(StackPaths(Path(folder) / "home"))
         heads = [psutil.Process(server.process.pid) for server in state.servers] if state else []
-        yield dict(env), Clock([one for head in heads for one in (head, *head.children(recursive=True))])
+        yield dict(env), CostMeter([one for head in heads for one in (head, *head.children(recursive=True))])
 
 
-def workspace(root: Path, size: int) -> Lake:
-    """A workspace with validated rides on some days."""
+def create_workspace(root: Path, size: int) -> Lake:
+    """Create a workspace with validated rides on some days."""
     lake = Lake.at(root)
     began = datetime(2013, 1, 1, 12, tzinfo=UTC)
     entries = {}
@@ -139,49 +139,49 @@ def workspace(root: Path, size: int) -> Lake:
     return lake
 
 
-def answered(client: httpx.Client, title: str, bodies: list[Json]) -> list[int]:
-    """A project whose tasks come with an answer each (one by one, a person's answers take a server minutes)."""
+def create_annotated_project(client: httpx.Client, title: str, bodies: list[Json]) -> list[int]:
+    """Create a project whose tasks are imported with one answer each: submitting them one by one takes minutes."""
     made = client.post("/api/projects", json={"title": title, "label_config": CONFIG}).raise_for_status().json()["id"]
     for start in range(0, len(bodies), BATCH):
-        batch = [{**body, "annotations": [{"result": GIVEN}]} for body in bodies[start : start + BATCH]]
+        batch = [{**body, "annotations": [{"result": ANSWER}]} for body in bodies[start : start + BATCH]]
         client.post(f"/api/projects/{made}/import", json=batch).raise_for_status()
-    return _numbers(client, title)
+    return _task_numbers(client, title)
 
 
 def main(size: int) -> None:
-    """Measure, and print."""
+    """Measure and print."""
     sync.OVERLAP = timedelta(seconds=1)
-    with stack() as (env, clock), tempfile.TemporaryDirectory() as folder:
+    with run_label_studio() as (env, clock), tempfile.TemporaryDirectory() as folder:
         url, token = env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"]
         settings = Settings.model_validate(
             {"LABEL_STUDIO_URL": url, "LABEL_STUDIO_API_KEY": token, "HEADRACE_PSEUDONYM_KEY": "benchmark"}
         )
-        lake, timed = workspace(Path(folder) / "ours", size), clock.timed
-        first = timed(lambda: send_tasks(DATASET, LABELING, lake, settings, {"sample": size}))
-        again = timed(lambda: send_tasks(DATASET, LABELING, lake, settings, {"sample": size}))
+        lake, measure = create_workspace(Path(folder) / "ours", size), clock.measure
+        first = measure(lambda: send_tasks(DATASET, LABELING, lake, settings, {"sample": size}))
+        again = measure(lambda: send_tasks(DATASET, LABELING, lake, settings, {"sample": size}))
         rows = tasks.draw_sample(DATASET, LABELING, lake, {"sample": size})
         bodies: list[Json] = [{"data": data} for data in tasks.task_data(DATASET, LABELING, rows).values()]
         plain = _sdk(url, token)
-        peer = timed(lambda: _import(plain, bodies))
+        peer = measure(lambda: _import_with_sdk(plain, bodies))
         with httpx.Client(base_url=url, headers={"Authorization": f"Token {token}"}, timeout=600) as client:
-            ours = answered(client, ANSWERED.title, bodies)
-            project = _project(client, ANSWERED.title)
+            ours = create_annotated_project(client, ANNOTATED.title, bodies)
+            project = _project(client, ANNOTATED.title)
             time.sleep(2 * sync.OVERLAP.total_seconds())
-            _change(client, ours[-1:])
-            full = timed(lambda: collect_annotations(DATASET, ANSWERED, lake, settings))
-            peer_full = timed(lambda: plain.projects.exports.as_json(project))
-            memory = _peak(_collect_elsewhere, Path(folder) / "elsewhere", size, settings)
-            peer_memory = _peak(_export_elsewhere, url, token, project)
-            nothing = timed(lambda: collect_annotations(DATASET, ANSWERED, lake, settings))
+            _change_answers(client, ours[-1:])
+            full = measure(lambda: collect_annotations(DATASET, ANNOTATED, lake, settings))
+            peer_full = measure(lambda: plain.projects.exports.as_json(project))
+            memory = _peak_memory_mb(_collect_in_child, Path(folder) / "elsewhere", size, settings)
+            peer_memory = _peak_memory_mb(_export_in_child, url, token, project)
+            nothing = measure(lambda: collect_annotations(DATASET, ANNOTATED, lake, settings))
             changes = []
             for turn in range(REPEATS):
                 time.sleep(2 * sync.OVERLAP.total_seconds())
-                _change(client, ours[turn * size // 100 : (turn + 1) * size // 100])
-                changes.append(timed(lambda: collect_annotations(DATASET, ANSWERED, lake, settings)))
+                _change_answers(client, ours[turn * size // 100 : (turn + 1) * size // 100])
+                changes.append(measure(lambda: collect_annotations(DATASET, ANNOTATED, lake, settings)))
             changed = sorted(changes, key=lambda cost: cost.wall_s)[REPEATS // 2]
-            peer_changed = timed(lambda: plain.projects.exports.as_json(project))
+            peer_changed = measure(lambda: plain.projects.exports.as_json(project))
             client.delete(f"/api/tasks/{ours[0]}/").raise_for_status()
-            gone = timed(lambda: collect_annotations(DATASET, ANSWERED, lake, settings))
+            gone = measure(lambda: collect_annotations(DATASET, ANNOTATED, lake, settings))
     lines = [
         ("send", first, peer),
         ("send again, nothing missing", again, None),
@@ -201,24 +201,24 @@ def main(size: int) -> None:
     print(json.dumps({name: [mine.wall_s, theirs and theirs.wall_s] for name, mine, theirs in lines}))
 
 
-def _peak(work: Callable[..., None], *args: object) -> float:
-    """MB that `work` takes at most, in a process of its own."""
+def _peak_memory_mb(work: Callable[..., None], *args: object) -> float:
+    """Peak memory of `work` in its own process, in MB above its imports."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_grown, work, *args).result()
+        return pool.submit(_memory_growth_mb, work, *args).result()
 
 
-def _grown(work: Callable[..., None], *args: object) -> float:
+def _memory_growth_mb(work: Callable[..., None], *args: object) -> float:
     before = psutil.Process().memory_info().rss / 2**20
     work(*args)
     [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss holds the parent's
     return int(peak) / 1024 - before
 
 
-def _collect_elsewhere(root: Path, size: int, settings: Settings) -> None:
-    collect_annotations(DATASET, ANSWERED, workspace(root, size), settings)
+def _collect_in_child(root: Path, size: int, settings: Settings) -> None:
+    collect_annotations(DATASET, ANNOTATED, create_workspace(root, size), settings)
 
 
-def _export_elsewhere(url: str, token: str, project: int) -> None:
+def _export_in_child(url: str, token: str, project: int) -> None:
     _sdk(url, token).projects.exports.as_json(project)
 
 
@@ -228,8 +228,8 @@ def _sdk(url: str, token: str) -> Any:  # noqa: ANN401  its own type tells less
     return LabelStudio(base_url=url, api_key=token, timeout=600)
 
 
-def _import(client: Any, bodies: list[Json]) -> None:  # noqa: ANN401  the SDK's client
-    """The plain loop."""
+def _import_with_sdk(client: Any, bodies: list[Json]) -> None:  # noqa: ANN401  the SDK's client
+    """The plain loop over the SDK."""
     project = client.projects.create(title="Plain SDK", label_config=CONFIG)
     for start in range(0, len(bodies), BATCH):
         client.projects.import_tasks(id=project.id, request=bodies[start : start + BATCH])
@@ -240,16 +240,16 @@ def _project(client: httpx.Client, title: str) -> int:
     return int(found["id"])
 
 
-def _numbers(client: httpx.Client, title: str) -> list[int]:
-    """The project's tasks."""
+def _task_numbers(client: httpx.Client, title: str) -> list[int]:
+    """The numbers of the project's tasks."""
     query: dict[str, str | int] = {"project": _project(client, title), "page_size": 100_000, "include": "id"}
     return [item["id"] for item in client.get("/api/tasks/", params=query).raise_for_status().json()["tasks"]]
 
 
-def _change(client: httpx.Client, numbers: list[int]) -> None:
+def _change_answers(client: httpx.Client, numbers: list[int]) -> None:
     for number in numbers:
         for given in client.get(f"/api/tasks/{number}/annotations/").raise_for_status().json():
-            client.patch(f"/api/annotations/{given['id']}/", json={"result": OTHER}).raise_for_status()
+            client.patch(f"/api/annotations/{given['id']}/", json={"result": CHANGED_ANSWER}).raise_for_status()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Online reads: p50, p99 and CPU for 1, 10 and 100 keys, from SQLite, PostgreSQL and Redis, in process and over HTTP.
 
-Ways to the same answer: `get_online_features` on our store, and on Feast's own of that kind with a service of the same
-view, each with the service from the registry's cache, and asked anew each time, as Feast does by default; and by hand:
-ask the store for the keys' bytes and parse each value's message. They take turns of 30 calls, after one that is not
-counted: Feast keeps what it made of a service for one store a process, and where two alternate call by call, each makes
-it anew every time. CPU is the median of the calls; over HTTP it is the server's, on average. Over HTTP it is
-`feast serve`, one worker, configured as `docs/serving.md` says; then 1,500 requests one after the other, of which the
-slowest is told: as Feast comes, it replaces its worker at about 1,000. Everything runs with `PYTHONOPTIMIZE=1`: without
-it, Feast checks the type of every argument of every call.
+The same features are read by `get_online_features` on Headrace's store and on Feast's own store of that kind, each with
+the service from the registry's cache and read from the registry each time (Feast's default); and by hand: query the
+store for the bytes of the keys, and parse each value's message. The readers take turns of 30 calls, after one that is
+not counted: Feast caches a resolved service for one store per process, so two stores that alternate call by call would
+evict each other. CPU is the median of the calls; over HTTP it is the server's average. Over HTTP it is `feast serve`
+with one worker, configured as in `docs/serving.md`; then 1,500 sequential requests, of which the slowest is reported:
+by default, `feast serve` replaces its worker at about 1,000. Everything runs with `PYTHONOPTIMIZE=1`: without it, Feast
+checks the type of every argument of every call.
 """
 
 import os
@@ -27,9 +27,9 @@ from feast import FeatureService, FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
-from measure import REPOSITORY, Cost, Report, options
-from publish import DATASET, FEATURES, Ground, materialize, stock
-from stores import HOST, free_port, online, wait_for
+from measure import REPOSITORY, Cost, Report, create_parser
+from publish import DATASET, FEATURES, PublishWorkspace, create_stock_store, materialize
+from stores import HOST, free_port, run_stores, wait_for_port
 
 from headrace.feast.definitions import Standing
 from headrace.feast.online_stores.redis import RedisWriter
@@ -39,97 +39,108 @@ from headrace.feast.open import close_store, open_store
 
 SIZES = (1, 10, 100)
 CALLS = 300
-TURN = 30
-OURS, THEIRS = "ours", "Feast's own store"
-CACHED, ANEW = "cached", "asked anew"
-MANY = 1500
-SERVE = ("--max-requests", "0", "--registry_ttl_sec", "10", "--no-access-log")
+CALLS_PER_TURN = 30
+HEADRACE, FEAST = "ours", "Feast's own store"
+CACHED, UNCACHED = "cached", "uncached"
+HTTP_REQUESTS = 1500
+SERVE_OPTIONS = ("--max-requests", "0", "--registry_ttl_sec", "10", "--no-access-log")
 
-Read = Callable[[Sequence[int]], dict[str, list[Any]]]
+FeatureReader = Callable[[Sequence[int]], dict[str, list[Any]]]
 
 
 def main() -> None:
     """Measure and report."""
-    parser = options(__doc__ or "")
+    parser = create_parser(__doc__ or "")
     parser.add_argument("--stores", default="sqlite,postgres,redis", help="of sqlite,postgres,redis (default: all)")
     parser.add_argument("--keys", type=int, default=20_000)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if __debug__:
         sys.exit(subprocess.call([sys.executable, "-O", *sys.argv]))
-    report = Report("online", as_json=asked.json)
-    with online(asked.stores.split(",")) as (folder, found):
+    report = Report("online", as_json=arguments.json)
+    with run_stores(arguments.stores.split(",")) as (folder, found):
         for kind, where in found.items():
-            ground = Ground(folder / f"ground-{kind}", asked.keys, kind, where)
-            ground.make()
-            ground.put(1)  # what Feast's store is given, too: it gets no row of the day after
-            theirs = stock(ground)
+            workspace = PublishWorkspace(folder / f"workspace-{kind}", arguments.keys, kind, where)
+            workspace.create_releases()
+            workspace.publish_release(1)  # the rows that Feast's store gets, too: none of the next day
+            theirs = create_stock_store(workspace)
             materialize(theirs)
-            in_process(report, ground, theirs)
-            over_http(report, ground)
+            measure_in_process(report, workspace, theirs)
+            measure_over_http(report, workspace)
     report.end()
 
 
-def in_process(report: Report, ground: Ground, theirs: FeatureStore) -> None:
-    """Every way in this process."""
-    store = open_store(ground.lake.root / "feature_repo", ground.settings)
+def measure_in_process(report: Report, workspace: PublishWorkspace, theirs: FeatureStore) -> None:
+    """Measure every reader in this process."""
+    store = open_store(workspace.lake.root / "feature_repo", workspace.settings)
     theirs.apply([FeatureService(name=DATASET.service, features=[theirs.get_feature_view("history")])])
-    ways: dict[str, Read] = {
-        f"{whose}, the service {how}": partial(through_feast, one, cached=how == CACHED)
-        for whose, one in ((OURS, store), (THEIRS, theirs))
-        for how in (CACHED, ANEW)
+    readers: dict[str, FeatureReader] = {
+        f"{whose}, the service {how}": partial(read_through_feast, one, cached=how == CACHED)
+        for whose, one in ((HEADRACE, store), (FEAST, theirs))
+        for how in (CACHED, UNCACHED)
     }
-    ways["by hand"] = reader(store)
+    readers["by hand"] = direct_reader(store)
     for size in SIZES:
-        compare(report, f"{ground.kind}: {CALLS} calls for {size} keys", ways, chosen(ground, size))
+        measure_readers(
+            report, f"{workspace.kind}: {CALLS} calls for {size} keys", readers, choose_keys(workspace, size)
+        )
     close_store(store)
 
 
-def compare(report: Report, title: str, ways: dict[str, Read], customers: Sequence[int]) -> None:
-    """The ways in turns; all must give one answer."""
-    answers = [way(customers) for way in ways.values()]
+def measure_readers(report: Report, title: str, readers: dict[str, FeatureReader], customers: Sequence[int]) -> None:
+    """Measure the readers in turns; all must return the same features."""
+    answers = [read(customers) for read in readers.values()]
     if any(answer != answers[0] for answer in answers):
-        sys.exit(f"{title}: the ways give different answers")
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    cpu: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(CALLS // TURN):
-        for name, way in ways.items():
-            way(customers)
-            for _ in range(TURN):
+        sys.exit(f"{title}: the readers return different features")
+    times: dict[str, list[float]] = {name: [] for name in readers}
+    cpu: dict[str, list[float]] = {name: [] for name in readers}
+    for _ in range(CALLS // CALLS_PER_TURN):
+        for name, read in readers.items():
+            read(customers)
+            for _ in range(CALLS_PER_TURN):
                 wall, used = time.perf_counter(), time.process_time()
-                way(customers)
+                read(customers)
                 cpu[name].append((time.process_time() - used) * 1000)
                 times[name].append((time.perf_counter() - wall) * 1000)
     costs = {name: Cost(sum(cpu[name]) / 1000, sum(found) / 1000, 0) for name, found in times.items()}
     report.table(title, costs, "by hand")
     for name, found in times.items():
-        report.note(f"{name}: {spread(found)}, {median(cpu[name]):.3f} ms of CPU")
-    for how in (CACHED, ANEW):
-        ours, theirs = (median(cpu[f"{whose}, the service {how}"]) for whose in (OURS, THEIRS))
+        report.note(f"{name}: {format_latency(found)}, {median(cpu[name]):.3f} ms of CPU")
+    for how in (CACHED, UNCACHED):
+        ours, theirs = (median(cpu[f"{whose}, the service {how}"]) for whose in (HEADRACE, FEAST))
         report.target(f"ours / Feast's, the service {how}", ours / theirs, 1.0)
 
 
-def over_http(report: Report, ground: Ground) -> None:
-    """`feast serve`, as we say and, once, as it comes."""
-    with served(ground, *SERVE) as (client, used):
+def measure_over_http(report: Report, workspace: PublishWorkspace) -> None:
+    """Measure `feast serve` with our options and, on SQLite, with its defaults."""
+    with run_feast_server(workspace, *SERVE_OPTIONS) as (client, used):
         for size in SIZES:
             before = used()
-            times = [timed(client, chosen(ground, size)) for _ in range(CALLS)]
+            times = [request_ms(client, choose_keys(workspace, size)) for _ in range(CALLS)]
             cpu = (used() - before) / CALLS * 1000
-            report.note(f"{ground.kind} over HTTP, {size} keys: {spread(times)}, {cpu:.2f} ms of the server's CPU")
-        times = [timed(client, [1]) for _ in range(MANY)]
-        report.note(f"{ground.kind} over HTTP: the slowest of {MANY:,} requests took {max(times) / 1000:.2f} s")
-    if ground.kind == "sqlite":
-        with served(ground) as (client, _):
-            times = [timed(client, [1]) for _ in range(MANY)]
-            report.note(f"as `feast serve` comes: the slowest of {MANY:,} requests took {max(times) / 1000:.2f} s")
+            report.note(
+                f"{workspace.kind} over HTTP, {size} keys: {format_latency(times)}, {cpu:.2f} ms of the server's CPU"
+            )
+        times = [request_ms(client, [1]) for _ in range(HTTP_REQUESTS)]
+        report.note(
+            f"{workspace.kind} over HTTP: the slowest of {HTTP_REQUESTS:,} requests took {max(times) / 1000:.2f} s"
+        )
+    if workspace.kind == "sqlite":
+        with run_feast_server(workspace) as (client, _):
+            times = [request_ms(client, [1]) for _ in range(HTTP_REQUESTS)]
+            slowest_s = max(times) / 1000
+            report.note(
+                f"`feast serve` with its defaults: the slowest of {HTTP_REQUESTS:,} requests took {slowest_s:.2f} s"
+            )
 
 
 @contextmanager
-def served(ground: Ground, *arguments: str) -> Iterator[tuple[httpx.Client, Callable[[], float]]]:
-    """A client of the server of that workspace, and the CPU seconds that the server has used."""
-    port, settings = free_port(), ground.settings
+def run_feast_server(
+    workspace: PublishWorkspace, *arguments: str
+) -> Iterator[tuple[httpx.Client, Callable[[], float]]]:
+    """Run `feast serve` for the workspace; a client, and a function that returns the server's CPU seconds."""
+    port, settings = free_port(), workspace.settings
     feast = str(Path(sys.executable).with_name("feast"))
-    command = [feast, "-c", str(ground.lake.root / "feature_repo"), "serve", "-p", str(port), *arguments]
+    command = [feast, "-c", str(workspace.lake.root / "feature_repo"), "serve", "-p", str(port), *arguments]
     env = {
         **os.environ,
         "FEAST_REGISTRY_URL": str(settings.feast_registry_url),
@@ -140,24 +151,24 @@ def served(ground: Ground, *arguments: str) -> Iterator[tuple[httpx.Client, Call
     }
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     try:
-        wait_for(port)
+        wait_for_port(port)
         with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60) as client:
-            timed(client, [1])
-            yield client, lambda: cpu_of(server.pid)
+            request_ms(client, [1])
+            yield client, lambda: cpu_seconds(server.pid)
     finally:
         server.terminate()
         server.wait(20)
 
 
-def cpu_of(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """CPU seconds of a process and of its children."""
     head = psutil.Process(pid)
     times = [one.cpu_times() for one in (head, *head.children(recursive=True))]
     return float(sum(one.user + one.system for one in times))
 
 
-def timed(client: httpx.Client, customers: Sequence[int]) -> float:
-    """Milliseconds of a request; one whose connection the server drops is asked once more, as a client would."""
+def request_ms(client: httpx.Client, customers: Sequence[int]) -> float:
+    """Duration of a request in milliseconds, repeated once if the server drops the connection, as a client would."""
     body = {"feature_service": DATASET.service, "entities": {"customer": list(customers)}}
     began = time.perf_counter()
     try:
@@ -168,28 +179,28 @@ def timed(client: httpx.Client, customers: Sequence[int]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def chosen(ground: Ground, size: int) -> list[int]:
-    """Keys all over the table."""
-    return [number * 7 % ground.keys for number in range(size)]
+def choose_keys(workspace: PublishWorkspace, size: int) -> list[int]:
+    """Keys from the whole table."""
+    return [number * 7 % workspace.keys for number in range(size)]
 
 
-def spread(times: Sequence[float]) -> str:
-    """The two figures that matter."""
+def format_latency(times: Sequence[float]) -> str:
+    """The 50th and the 99th percentile."""
     return f"p50 {median(times):.2f} ms, p99 {quantiles(times, n=100)[98]:.2f} ms"
 
 
-def through_feast(store: FeatureStore, customers: Sequence[int], *, cached: bool) -> dict[str, list[Any]]:
-    """As serving code asks."""
+def read_through_feast(store: FeatureStore, customers: Sequence[int], *, cached: bool) -> dict[str, list[Any]]:
+    """Read features as serving code does."""
     service = store.get_feature_service(DATASET.service, allow_cache=cached)
     answer = store.get_online_features(service, [{"customer": one} for one in customers]).to_dict()
     return {name: answer[name] for name in FEATURES}
 
 
-def reader(store: FeatureStore) -> Read:
-    """Reads the live side's bytes and parses them."""
+def direct_reader(store: FeatureStore) -> FeatureReader:
+    """A reader that queries the live slot's bytes and parses them."""
     view = f"history__{Standing.of(store, DATASET).live.side}"
     online_store = store.provider.online_store
-    fetch = _table(store, view) if isinstance(online_store, TableOnlineStore) else _redis(store, view)
+    fetch = _sql_fetcher(store, view) if isinstance(online_store, TableOnlineStore) else _redis_fetcher(store, view)
 
     def read(customers: Sequence[int]) -> dict[str, list[Any]]:
         keys = [
@@ -202,8 +213,8 @@ def reader(store: FeatureStore) -> Read:
     return read
 
 
-def _table(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Sequence[bytes]]]:
-    """A query on a connection of its own."""
+def _sql_fetcher(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Sequence[bytes]]]:
+    """A function that fetches rows by SQL."""
     columns, table = ", ".join(["entity_key", *FEATURES]), f"{store.project}_{view}"
     found = store.config.online_store
     if hasattr(found, "path"):
@@ -231,8 +242,8 @@ def _table(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Seque
     return ask
 
 
-def _redis(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Sequence[bytes]]]:
-    """A pipeline of HMGETs."""
+def _redis_fetcher(store: FeatureStore, view: str) -> Callable[[list[bytes]], list[Sequence[bytes]]]:
+    """A function that fetches rows by a pipeline of HMGET commands."""
     from feast.infra.online_stores.helpers import _mmh3  # noqa: PLC0415
 
     ours = online_of(store, DATASET)

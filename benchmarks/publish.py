@@ -1,12 +1,12 @@
-"""Publish: what a full load, a change of 1 %, a rollback and a switch cost, beside Feast's own `materialize`.
+"""Publish: the cost of a full load, a change of 1 %, a rollback and a switch, against Feast's own `materialize`.
 
 100,000 keys with five features, ten days of rows, in SQLite, PostgreSQL and Redis. Each is measured twice: within a
-process that has imported everything (what a key costs), and as a process of its own, import of Feast and all (what a
-night costs; `PYTHONOPTIMIZE=1` for both). Ours include the proof: of a full load every value, of a difference the
-values of what may have changed and of 1,000 other keys, and the whole set of keys. `materialize` proves nothing. Python
-looks for garbage as seldom as in the command line, for all of them.
+process that has imported everything (the cost of a key), and as a separate process that imports Feast (the cost of a
+nightly run; `PYTHONOPTIMIZE=1` for both). Headrace's figures include verification: of a full load every value, of a
+difference the values that may have changed, those of 1,000 other keys, and the set of all keys. `materialize` verifies
+nothing. For all of them, Python's garbage collector runs as seldom as in the command line.
 
-A million keys, by ours alone and once (SQLite; `--full`: all three), show what grows with the keys and what does not.
+A million keys, by Headrace alone and once (SQLite; `--full`: all three), show what grows with the number of keys.
 
 There are two changes of 1 %: a new day that has rows of 1 % of the keys, and, harder, a correction of 1 % of
 the keys in a day in which every key has a row: both versions of that day are read whole and compared.
@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ import polars as pl
 import yaml
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float64
-from measure import REPOSITORY, Contender, Cost, Report, middle, once, options
-from stores import TYPES, online
+from measure import REPOSITORY, Contender, Cost, Report, create_parser, median_cost, run_once
+from stores import STORE_TYPES, run_stores
 
 from headrace.__main__ import tune_gc
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Input
@@ -73,23 +74,23 @@ Store = tuple[str, dict[str, Any]]
 
 
 @dataclass
-class Ground:
-    """A workspace with releases, and where it is published."""
+class PublishWorkspace:
+    """A workspace with releases, and the online store that it publishes to."""
 
     folder: Path
     keys: int
     kind: str
-    online: dict[str, Any]
+    online_options: dict[str, Any]
     days: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     @property
     def lake(self) -> Lake:
-        """Its tables."""
+        """The workspace's tables."""
         return Lake.at(self.folder / "workspace")
 
     @property
     def settings(self) -> Settings:
-        """Where registry and SQLite lie."""
+        """The files of the registry and of SQLite."""
         return Settings.model_validate(
             {
                 "FEAST_REGISTRY_URL": f"sqlite:///{self.folder}/feast/registry.db",
@@ -97,42 +98,47 @@ class Ground:
             }
         )
 
-    def make(self) -> None:
-        """Release 1 and 2: all days; 2 has one value of every key changed; 3 is 1 with 1 % of the keys changed.
+    def create_releases(self) -> None:
+        """Create four releases.
 
-        Release 4 is 1 and a new day with rows of 1 % of the keys.
+        Release 1 has all days. 2 changes one value of every key, 3 changes 1 % of the keys of release 1. 4 is release 1
+        and a new day with rows of 1 % of the keys.
         """
         repo = self.folder / "workspace" / "feature_repo"
         repo.mkdir(parents=True)
         config = yaml.safe_load((REPOSITORY / "feature_repo" / "feature_store.yaml").read_text())
-        config["online_store"] = {"path": "${FEAST_ONLINE_STORE_PATH}", **self.online, "type": TYPES[self.kind]}
+        config["online_store"] = {
+            "path": "${FEAST_ONLINE_STORE_PATH}",
+            **self.online_options,
+            "type": STORE_TYPES[self.kind],
+        }
         if self.kind != "sqlite":
             del config["online_store"]["path"]
         (repo / "feature_store.yaml").write_text(yaml.safe_dump(config))
-        chance = np.random.default_rng(7)
+        random = np.random.default_rng(7)
         for day in range(DAYS):
             time_of = NOON - timedelta(days=DAYS - 1 - day)
-            values = {name: chance.random(self.keys) for name in FEATURES}
-            self.days[str(time_of.date())] = frame(np.arange(self.keys), time_of, values)
+            values = {name: random.random(self.keys) for name in FEATURES}
+            self.days[str(time_of.date())] = rows_at(np.arange(self.keys), time_of, values)
         last = max(self.days)
         first = self.days[last]
-        self.release(1)
+        self.tag_release(1)
         self.days[last] = first.with_columns(f0=pl.col("f0") + 1)
-        self.release(2)
+        self.tag_release(2)
         self.days[last] = first.with_columns(
             f0=pl.when(pl.col("customer") % 100 == 0).then(pl.col("f0") + 2).otherwise("f0")
         )
-        self.release(3)
+        self.tag_release(3)
         some = first.filter(pl.col("customer") % 100 == 0)
         tomorrow = pl.lit(NOON + timedelta(days=1), dtype=UTC_MICROSECONDS)
         self.days[last] = first
         self.days[str((NOON + timedelta(days=1)).date())] = some.with_columns(
             tomorrow.alias(EVENT_TIME), tomorrow.alias(KNOWN_TIME)
         )
-        self.release(4)
+        self.tag_release(4)
 
-    def release(self, number: int) -> None:
-        """Tag the days as a release."""
+    def tag_release(self, number: int) -> None:
+        """Write the days as a table, and tag it as a release."""
         lake = self.lake
         entries = {}
         for day, rows in self.days.items():
@@ -145,45 +151,45 @@ class Ground:
         outs = lake.cache.add_bytes(directory_bytes(files), suffix=".dir")
         stage = {"cmd": "true", "outs": [{"path": f"data/{made.table}", "md5": outs.md5}]}
         (lake.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {made.table: stage}}))
-        git(lake.root, "init", "--quiet")
-        git(lake.root, "add", "dvc.lock")
-        git(lake.root, "commit", "--quiet", "--allow-empty", "--message", f"bench/{number}")
-        git(lake.root, "tag", f"bench/{number}")
+        run_git(lake.root, "init", "--quiet")
+        run_git(lake.root, "add", "dvc.lock")
+        run_git(lake.root, "commit", "--quiet", "--allow-empty", "--message", f"bench/{number}")
+        run_git(lake.root, "tag", f"bench/{number}")
 
-    def put(self, number: int) -> None:
+    def publish_release(self, number: int) -> None:
         """Publish a release."""
         done = publish(DATASET, self.lake, self.settings, f"bench/{number}")
         if not done.switched:
             sys.exit(f"release {number} was live already")
 
 
-def frame(keys: Any, at: datetime, values: dict[str, Any]) -> pl.DataFrame:  # noqa: ANN401  arrays
-    """Rows of one moment."""
+def rows_at(keys: Any, at: datetime, values: dict[str, Any]) -> pl.DataFrame:  # noqa: ANN401  arrays
+    """Rows with one event time."""
     moment = pl.lit(at, dtype=UTC_MICROSECONDS)
     rows = pl.DataFrame({"customer": keys.astype(np.int64), **values})
     return rows.select("customer", moment.alias(EVENT_TIME), moment.alias(KNOWN_TIME), *FEATURES)
 
 
-def git(root: Path, *words: str) -> None:
-    """A git command."""
+def run_git(root: Path, *words: str) -> None:
+    """Run git."""
     person = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
     subprocess.run(["git", "-C", root, *person, *words], check=True)
 
 
-def stock(ground: Ground) -> FeatureStore:
-    """Feast as it comes: a file source, its own offline store, its own online store of that kind."""
-    folder = ground.folder
+def create_stock_store(workspace: PublishWorkspace) -> FeatureStore:
+    """A stock Feast store: a file source, Feast's own offline store and its own online store of that kind."""
+    folder = workspace.folder
     path = folder / "rows.parquet"
     config = RepoConfig(
         project="stock",
         provider="local",
         registry={"registry_type": "sql", "path": f"sqlite:///{folder}/stock.db"},
-        online_store={"type": ground.kind, **(ground.online or {"path": f"{folder}/stock_online.db"})},
+        online_store={"type": workspace.kind, **(workspace.online_options or {"path": f"{folder}/stock_online.db"})},
         entity_key_serialization_version=3,
     )
     store = FeatureStore(config=config)
     if not path.exists():
-        pl.concat(ground.days.values()).write_parquet(path)
+        pl.concat(workspace.days.values()).write_parquet(path)
     customer = Entity(name="customer", join_keys=["customer"], value_type=ValueType.INT64)
     source = FileSource(path=str(path), timestamp_field=EVENT_TIME, created_timestamp_column=KNOWN_TIME)
     view = FeatureView(
@@ -198,95 +204,97 @@ def stock(ground: Ground) -> FeatureStore:
 
 
 def materialize(store: FeatureStore) -> None:
-    """Its load, from the first row to the last of release 1; what it says of it is left out."""
+    """Run Feast's `materialize` on all rows of release 1, without its output."""
     with redirect_stdout(StringIO()):
         store.materialize(NOON - timedelta(days=20), NOON + timedelta(hours=1))
 
 
-def cost(work: Callable[[], object]) -> Cost:
-    """What it takes, in this process."""
+def measure_cost(work: Callable[[], object]) -> Cost:
+    """Run `work` in this process; its cost."""
     wall, cpu = time.monotonic(), time.process_time()
     work()
     used = time.process_time() - cpu, time.monotonic() - wall
     return Cost(*used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-DAY = "a new day, of 1 % of the keys"
+NEW_DAY = "a new day, of 1 % of the keys"
 STEPS = {
-    "full load, proved": 1,
+    "full load, verified": 1,
     "": 2,
     "1 % of the keys changed": 3,
-    "back: the switch alone": 2,
+    "rollback: the switch alone": 2,
     "rollback of 1 %": 1,
     " ": 3,
-    DAY: 4,
+    NEW_DAY: 4,
 }
-"""What is measured → the release that is put online, in this order; what has no name is not."""
+"""Measured step → the release that is published, in this order; steps without a name are not reported."""
 
-STOCK = "Feast's materialize, unproved"
+STOCK = "Feast's materialize, unverified"
 
-MANY = 1_000_000
-"""Keys at which ours is measured alone."""
-
-
-def alone(ground: Ground) -> dict[str, Cost]:
-    """Every step of ours once, in this process."""
-    return {name: cost(lambda number=number: ground.put(number)) for name, number in STEPS.items()}  # type: ignore[misc]
+LARGE_KEY_COUNT = 1_000_000
+"""Number of keys for which Headrace is measured alone."""
 
 
-def within(ground: Ground) -> dict[str, Cost]:
-    """Every contender once, in this process."""
-    found = alone(ground)
-    store = stock(ground)
-    return {**found, STOCK: cost(lambda: materialize(store))}
+def run_steps(workspace: PublishWorkspace) -> dict[str, Cost]:
+    """Run every step of Headrace once, in this process."""
+    return {name: measure_cost(partial(workspace.publish_release, number)) for name, number in STEPS.items()}
 
 
-def apart(ground: Ground) -> dict[str, Cost]:
-    """Every contender once, in a process of its own."""
-    stock(ground)
-    return {name: once(child(ground, str(number))) for name, number in {**STEPS, STOCK: "stock"}.items()}
+def run_in_process(workspace: PublishWorkspace) -> dict[str, Cost]:
+    """Run every step and `materialize` once, in this process."""
+    found = run_steps(workspace)
+    store = create_stock_store(workspace)
+    return {**found, STOCK: measure_cost(lambda: materialize(store))}
 
 
-def child(ground: Ground, what: str) -> Contender:
-    """A process that puts a release online, or materializes."""
-    asked = json.dumps([str(ground.folder), ground.keys, ground.kind, ground.online, what])
+def run_in_child_processes(workspace: PublishWorkspace) -> dict[str, Cost]:
+    """Run every step and `materialize` once, each in its own process."""
+    create_stock_store(workspace)
+    return {
+        name: run_once(child_contender(workspace, str(number))) for name, number in {**STEPS, STOCK: "stock"}.items()
+    }
+
+
+def child_contender(workspace: PublishWorkspace, what: str) -> Contender:
+    """A process that publishes a release, or materializes."""
+    arguments = json.dumps([str(workspace.folder), workspace.keys, workspace.kind, workspace.online_options, what])
     path = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "benchmarks")))
     env = {"PYTHONOPTIMIZE": "1", "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": path}
-    return Contender(what, [sys.executable, __file__, "--child", asked], env=env)
+    return Contender(what, [sys.executable, __file__, "--child", arguments], env=env)
 
 
-def as_child(asked: str) -> None:
-    """What `child` says."""
+def run_child(arguments: str) -> None:
+    """Do what `child_contender` requests."""
     tune_gc()
-    folder, keys, kind, options, what = json.loads(asked)
-    ground = Ground(Path(folder), keys, kind, options)
+    folder, keys, kind, options, what = json.loads(arguments)
+    workspace = PublishWorkspace(Path(folder), keys, kind, options)
     if what == "stock":
-        materialize(stock(ground))
+        materialize(create_stock_store(workspace))
     else:
-        ground.put(int(what))
+        workspace.publish_release(int(what))
 
 
-def measured(
-    way: Callable[[Ground], dict[str, Cost]],
+def median_costs(
+    run: Callable[[PublishWorkspace], dict[str, Cost]],
     place: Path,
     keys: int,
     store: tuple[str, dict[str, Any]],
     repeats: int = 1,
 ) -> dict[str, Cost]:
-    """The medians of what each contender takes, on grounds made in `place` one after the other."""
-    turns: list[dict[str, Cost]] = []
+    """Median cost of each step; every repeat creates a new workspace in `place`."""
+    repeated_costs: list[dict[str, Cost]] = []
     for _ in range(repeats):
         shutil.rmtree(place, ignore_errors=True)
-        ground = Ground(place, keys, *store)
-        ground.make()
-        if ground.kind != "sqlite":
-            emptied(*store)
-        turns.append(way(ground))
-    return {name: middle(found[name] for found in turns) for name in turns[0] if name.strip()}
+        workspace = PublishWorkspace(place, keys, *store)
+        workspace.create_releases()
+        if workspace.kind != "sqlite":
+            clear_store(*store)
+        repeated_costs.append(run(workspace))
+    return {name: median_cost(found[name] for found in repeated_costs) for name in repeated_costs[0] if name.strip()}
 
 
-def emptied(kind: str, options: dict[str, Any]) -> None:
-    """Forget what an earlier turn left on the server."""
+def clear_store(kind: str, options: dict[str, Any]) -> None:
+    """Delete what an earlier repeat left on the server."""
     if kind == "redis":
         from redis import Redis  # noqa: PLC0415
 
@@ -305,41 +313,43 @@ def emptied(kind: str, options: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure and report."""
-    parser = options(__doc__ or "")
+    parser = create_parser(__doc__ or "")
     parser.add_argument("--stores", default="sqlite,postgres,redis", help="of sqlite,postgres,redis (default: all)")
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        as_child(asked.child)
+    arguments = parser.parse_args()
+    if arguments.child:
+        run_child(arguments.child)
         return
     tune_gc()
-    report = Report("publish", as_json=asked.json)
-    with online(asked.stores.split(",")) as (folder, found):
+    report = Report("publish", as_json=arguments.json)
+    with run_stores(arguments.stores.split(",")) as (folder, found):
         for kind, where in found.items():
-            place, store = folder / f"ground-{kind}", (kind, where)
-            measured(within, place, 1000, store)  # imports and compiles what the first run would be charged with
-            for way, shown in ((within, "within a process"), (apart, "as processes")):
-                costs = measured(way, place, asked.keys, store, asked.repeats)
-                say(report, f"{asked.keys:,} keys to {kind}, {shown}", costs, asked.keys)
-            if asked.full or kind == "sqlite":
-                costs = measured(alone, place, MANY, store)
-                say(report, f"{MANY:,} keys to {kind}, within a process", costs, MANY)
+            place, store = folder / f"workspace-{kind}", (kind, where)
+            median_costs(
+                run_in_process, place, 1000, store
+            )  # imports and compiles what would otherwise count for the first run
+            for run, description in ((run_in_process, "within a process"), (run_in_child_processes, "as processes")):
+                costs = median_costs(run, place, arguments.keys, store, arguments.repeats)
+                report_costs(report, f"{arguments.keys:,} keys to {kind}, {description}", costs, arguments.keys)
+            if arguments.full or kind == "sqlite":
+                costs = median_costs(run_steps, place, LARGE_KEY_COUNT, store)
+                report_costs(report, f"{LARGE_KEY_COUNT:,} keys to {kind}, within a process", costs, LARGE_KEY_COUNT)
     report.end()
 
 
-def say(report: Report, title: str, costs: dict[str, Cost], keys: int) -> None:
-    """A table and its ratios."""
-    full = costs["full load, proved"]
-    report.table(title, costs, "full load, proved")
-    report.note(f"entities a CPU second: {keys / full.cpu_s:,.0f}")
-    for name in (DAY, "1 % of the keys changed", "rollback of 1 %", "back: the switch alone"):
+def report_costs(report: Report, title: str, costs: dict[str, Cost], keys: int) -> None:
+    """Report a table and its ratios."""
+    full = costs["full load, verified"]
+    report.table(title, costs, "full load, verified")
+    report.note(f"entities per CPU second: {keys / full.cpu_s:,.0f}")
+    for name in (NEW_DAY, "1 % of the keys changed", "rollback of 1 %", "rollback: the switch alone"):
         report.target(f"{name} / full load", costs[name].cpu_s / full.cpu_s, 0.03)
     if STOCK in costs:
         feast = costs[STOCK].cpu_s
-        report.note(f"entities a CPU second, Feast's materialize: {keys / feast:,.0f}")
+        report.note(f"entities per CPU second, Feast's materialize: {keys / feast:,.0f}")
         report.target("ours / materialize", full.cpu_s / feast, 0.2)
-        report.note(f"{DAY} / materialize, which has no other way: {costs[DAY].cpu_s / feast:.3f}")
+        report.note(f"{NEW_DAY} / materialize, which has no other way: {costs[NEW_DAY].cpu_s / feast:.3f}")
 
 
 if __name__ == "__main__":

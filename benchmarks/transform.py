@@ -1,14 +1,12 @@
-"""Validate and transform flights: all of Headrace, against straight lines of code doing the same job.
+"""Validate and transform flights: Headrace against hand-written code that does the same job.
 
-Raw days of gzipped CSV become the validated flights and the hourly table of carriers. Headrace holds every check of
-the contract, would keep what it rejects (a whole year has nothing to reject), writes a file a day twice (the cache, and
-the copy that the workspace shows), hashes each and writes manifests; the others (`baselines.py`) hold the main
-conditions and write two files. Rows and a sum of each result must agree. A day is repeated to reach the size, with
-carriers of its own each time: see `synthetic.py`. With `--full`, Headrace alone then does three such years: its memory
-must not grow.
+Raw days of gzipped CSV become the validated flights and the hourly table of carriers. Headrace evaluates every check
+of the contract, would keep rejected rows (a whole year has none), writes each day's file twice (to the cache and to the
+workspace), hashes each and writes manifests; the others (`baselines.py`) check the main conditions and write two files.
+Row counts and a sum of each result must agree. Days are repeated to reach the size, each time with other carriers: see
+`synthetic.py`. With `--full`, Headrace alone then processes three such years: its memory must not grow.
 
-What a run wrote is put aside, not deleted: ext4 makes whoever creates files in the next seconds look past those that
-are gone.
+The output of a run is moved aside, not deleted: for some seconds after many deletions, ext4 creates files slowly.
 """
 
 import json
@@ -20,50 +18,50 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measure import Contender, Cost, Report, in_turns, once, options
+from measure import Contender, Cost, Report, create_parser, run_interleaved, run_once
 
 PEERS = ("polars", "duckdb", "pandas", "dask")
 DAYS = 365
 RAW = "raw/flights/flights"
-MADE = {"flights": "validated/flights/flights", "carriers": "features/flights/carrier_delays"}
+OUTPUT_TABLES = {"flights": "validated/flights/flights", "carriers": "features/flights/carrier_delays"}
 TARGETS = {3: {"cpu": 1.1}, 30: {"cpu": 0.7, "memory": 1 / 8}}
 """Copies of the year → Headrace's share of the best peer's CPU seconds, and of the leanest of the four's memory."""
 
-YEARS, FLAT = 3, 1.1
-"""So many years of the largest size may take so many times the memory of one."""
+GROWTH_YEARS, MAX_MEMORY_GROWTH = 3, 1.1
+"""Years of the largest size, and the limit of their memory relative to that of one year."""
 
 
 def main() -> None:
     """Measure and report."""
-    parser = options(__doc__ or "")
-    parser.add_argument("--do", nargs=2, help="(for itself) prepare 'COPIES YEARS', run PLACE or check PLACE")
-    asked = parser.parse_args()
-    if asked.do:
-        {"prepare": prepare, "run": run, "check": check}[asked.do[0]](asked.do[1])
+    parser = create_parser(__doc__ or "")
+    parser.add_argument("--do", nargs=2, help="(internal) prepare 'COPIES YEARS', run FOLDER or check FOLDER")
+    arguments = parser.parse_args()
+    if arguments.do:
+        {"prepare": prepare, "run": run, "check": summarize_result}[arguments.do[0]](arguments.do[1])
         return
-    report = Report("transform", as_json=asked.json)
+    report = Report("transform", as_json=arguments.json)
     with TemporaryDirectory(prefix="headrace-bench-") as folder:
-        compare(report, Path(folder), 3, asked.repeats)
-    if asked.full:
+        measure_size(report, Path(folder), 3, arguments.repeats)
+    if arguments.full:
         with TemporaryDirectory(prefix="headrace-bench-") as folder:
-            grow(report, Path(folder), 30, compare(report, Path(folder), 30, 1))
+            measure_growth(report, Path(folder), 30, measure_size(report, Path(folder), 30, 1))
     report.end()
 
 
-def compare(report: Report, folder: Path, copies: int, repeats: int) -> Cost:
-    """One size; what it cost Headrace."""
-    once(itself(folder, "prepare", f"{copies} 1"))
-    contenders = [itself(folder, "run", "run")]
-    straight, raw = Path(__file__).with_name("baselines.py"), folder / "prepared/data" / RAW
+def measure_size(report: Report, folder: Path, copies: int, repeats: int) -> Cost:
+    """Measure one size; the cost of Headrace."""
+    run_once(subcommand(folder, "prepare", f"{copies} 1"))
+    contenders = [subcommand(folder, "run", "run")]
+    baselines, raw = Path(__file__).with_name("baselines.py"), folder / "prepared/data" / RAW
     for peer in PEERS:
-        command = [sys.executable, str(straight), peer, str(raw), str(folder / peer), "2013-12-31"]
-        contenders.append(Contender(peer, command, folder, before=partial(emptied, folder / peer)))
-    costs = in_turns(contenders, repeats)
+        command = [sys.executable, str(baselines), peer, str(raw), str(folder / peer), "2013-12-31"]
+        contenders.append(Contender(peer, command, folder, setup=partial(reset_folder, folder / peer)))
+    costs = run_interleaved(contenders, repeats)
     own = costs["run"]
     report.table(
         f"{copies} times 336,776 flights", {"headrace": own, **{peer: costs[peer] for peer in PEERS}}, "headrace"
     )
-    report.note(f"all agree: {agreed(folder)}")
+    report.note(f"all agree: {compare_results(folder)}")
     best, least = (min(getattr(costs[peer], figure) for peer in PEERS) for figure in ("cpu_s", "peak_mb"))
     report.target("CPU: Headrace / the best of them", own.cpu_s / best, TARGETS[copies]["cpu"])
     if "memory" in TARGETS[copies]:
@@ -71,46 +69,46 @@ def compare(report: Report, folder: Path, copies: int, repeats: int) -> Cost:
     return own
 
 
-def grow(report: Report, folder: Path, copies: int, one: Cost) -> None:
-    """More years of the same size, by Headrace alone."""
-    once(itself(folder, "prepare", f"{copies} {YEARS}"))
-    more = once(itself(folder, "run", "run"))
-    report.table(f"{copies} times 336,776 flights a year", {"one year": one, f"{YEARS} years": more}, "one year")
-    report.target(f"peak memory: {YEARS} years / one", more.peak_mb / one.peak_mb, FLAT)
+def measure_growth(report: Report, folder: Path, copies: int, one: Cost) -> None:
+    """Measure more years of the same size, by Headrace alone."""
+    run_once(subcommand(folder, "prepare", f"{copies} {GROWTH_YEARS}"))
+    more = run_once(subcommand(folder, "run", "run"))
+    report.table(f"{copies} times 336,776 flights a year", {"one year": one, f"{GROWTH_YEARS} years": more}, "one year")
+    report.target(f"peak memory: {GROWTH_YEARS} years / one", more.peak_mb / one.peak_mb, MAX_MEMORY_GROWTH)
 
 
-def itself(folder: Path, name: str, argument: str) -> Contender:
-    """This script, doing one of its parts."""
-    before = partial(fresh, folder / "run") if name == "run" else lambda: None
-    return Contender(name, [sys.executable, __file__, "--do", name, argument], folder, before=before)
+def subcommand(folder: Path, name: str, argument: str) -> Contender:
+    """A subcommand of this script."""
+    setup = partial(reset_workspace, folder / "run") if name == "run" else lambda: None
+    return Contender(name, [sys.executable, __file__, "--do", name, argument], folder, setup=setup)
 
 
-def agreed(folder: Path) -> list[int]:
-    """What every result amounts to."""
-    said = {}
+def compare_results(folder: Path) -> list[int]:
+    """Check that all results agree; their summary."""
+    summaries = {}
     for name in ("run", *PEERS):
         command = [sys.executable, __file__, "--do", "check", name]
-        said[name] = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
-    if len(set(said.values())) > 1:
-        sys.exit(f"the results differ: {said}")
-    found: list[int] = json.loads(said["run"])
+        summaries[name] = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+    if len(set(summaries.values())) > 1:
+        sys.exit(f"the results differ: {summaries}")
+    found: list[int] = json.loads(summaries["run"])
     return found
 
 
-def fresh(place: Path) -> None:
-    """A workspace with raw days and nothing else."""
-    aside(place)
+def reset_workspace(place: Path) -> None:
+    """Replace the workspace by one that has raw days only."""
+    move_aside(place)
     shutil.copytree(place.with_name("prepared"), place, copy_function=os.link)
 
 
-def emptied(place: Path) -> None:
-    """An empty folder."""
-    aside(place)
+def reset_folder(place: Path) -> None:
+    """Replace the folder by an empty one."""
+    move_aside(place)
     place.mkdir()
 
 
-def aside(place: Path) -> None:
-    """Put away what was written there before."""
+def move_aside(place: Path) -> None:
+    """Move the output of an earlier run aside."""
     done = place.with_name("done")
     done.mkdir(exist_ok=True)
     if place.exists():
@@ -118,8 +116,8 @@ def aside(place: Path) -> None:
 
 
 def prepare(size: str) -> None:
-    """The raw days of so many copies and years, as far as they are not there."""
-    from synthetic import days, flights, packed  # noqa: PLC0415
+    """Write the missing raw days of that many copies and years."""
+    from synthetic import compress, days, flights  # noqa: PLC0415
 
     from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
     from headrace.storage.manifest import Entry, Manifest  # noqa: PLC0415
@@ -130,13 +128,13 @@ def prepare(size: str) -> None:
     copies, years = map(int, size.split())
     entries = dict(lake.manifest(RAW).partitions)
     for day in days(DAYS * years)[len(entries) :]:
-        stored = lake.cache.add_bytes(packed(flights(day, copies=copies)))
+        stored = lake.cache.add_bytes(compress(flights(day, copies=copies)))
         entries[str(day)] = Entry(stored.md5, stored.md5, stored.size)
     lake.commit(Manifest(RAW, ".csv.gz", partitions=entries))
 
 
 def run(place: str) -> None:
-    """Headrace: the two stages, as its commands run them."""
+    """Headrace: run the two stages, as its commands do."""
     from headrace.__main__ import tune_gc  # noqa: PLC0415
     from headrace.engine.run import run_stage  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
@@ -148,17 +146,17 @@ def run(place: str) -> None:
     tune_gc()
     root = Path(place).resolve()
     lake = Lake(root, Cache(root / ".dvc/cache", root))
-    for table in MADE.values():
+    for table in OUTPUT_TABLES.values():
         run_stage(graph.find_stage("flights", table), lake, Executor(Settings(workspace=root)))
 
 
-def check(place: str) -> None:
-    """Print what a result amounts to."""
+def summarize_result(place: str) -> None:
+    """Print the row counts and sums of a result."""
     import polars as pl  # noqa: PLC0415
 
     root = Path(place)
     if place == "run":
-        paths = {name: str(root / "data" / table / "*.parquet") for name, table in MADE.items()}
+        paths = {name: str(root / "data" / table / "*.parquet") for name, table in OUTPUT_TABLES.items()}
     else:
         paths = {"flights": str(root / "validated.parquet"), "carriers": str(root / "carriers.parquet")}
         paths["flights"] = str(root / "validated/*.parquet") if place == "dask" else paths["flights"]

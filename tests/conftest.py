@@ -1,4 +1,4 @@
-"""What every test starts from: real servers on demand, and an environment of its own."""
+"""Fixtures and markers of all tests: real servers on demand, and a clean environment."""
 
 import os
 
@@ -6,31 +6,31 @@ import pytest
 
 pytest_plugins = ["servers", "label_server", "workspaces"]
 
-SERVERS = frozenset(("s3", "moto_s3", "postgres", "redis", "label_studio"))
-"""Fixtures that start a server, and parameters that ask for one."""
+SERVER_FIXTURES = frozenset(("s3", "moto_s3", "postgres", "redis", "label_studio"))
+"""Fixtures that start a server, and parameters that request one."""
 
-HEAVY = frozenset(("airflow", "feast", "publish"))
-"""Folders of tests whose imports alone take seconds."""
+HEAVY_FOLDERS = frozenset(("airflow", "feast", "publish"))
+"""Folders of tests whose imports take seconds."""
 
-OURS = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
+ENVIRONMENT_PREFIXES = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server, and what is slow, for `make quick` to leave out."""
+    """Mark tests that need a server or are slow, which `make quick` leaves out."""
     for item in items:
         callspec = getattr(item, "callspec", None)
         asked = callspec.params.values() if callspec else ()
-        if SERVERS & {*getattr(item, "fixturenames", ()), *(each for each in asked if isinstance(each, str))}:
+        if SERVER_FIXTURES & {*getattr(item, "fixturenames", ()), *(each for each in asked if isinstance(each, str))}:
             item.add_marker("server")
-        if item.path.parent.name in HEAVY:
+        if item.path.parent.name in HEAVY_FOLDERS:
             item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No setting of the person who runs the tests reaches them, nor their AWS files."""
+    """Remove the developer's settings and AWS files from the tests' environment."""
     for name in list(os.environ):
-        if name.startswith(OURS):
+        if name.startswith(ENVIRONMENT_PREFIXES):
             monkeypatch.delenv(name)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

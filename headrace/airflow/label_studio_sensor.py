@@ -100,7 +100,7 @@ class LabelStudioTrigger(BaseTrigger):
 
 
 async def count_tasks(project_url: str) -> dict[str, int]:
-    """`answered`: tasks that nobody need, or can, answer any more; `tasks`: all tasks of the project.
+    """`answered`: tasks that nobody needs to, or can, answer any more; `tasks`: all tasks of the project.
 
     Raises:
         ConnectionError: The server is unavailable.

@@ -6,9 +6,8 @@ is never collected twice: a run may be cleared or started at any time.
 Where annotators disagree, one more is asked. A wait occupies no worker. It ends when enough is answered, or at its
 deadline; what is answered later is collected by the next run. Then the labels are measured: below the declared
 thresholds the run fails; otherwise a person accepts or rejects the new answers here (Required Actions); after a day
-without a decision they are accepted. No label uses a
-rejected answer, in any release, until it is corrected, or accepted with
-`headrace label accept … --include-reviewed`. The rest is released.
+without a decision they are accepted. No label uses a rejected answer, in any release, until it is corrected, or
+accepted with `headrace label accept … --include-reviewed`. The rest is released.
 
 A task is retried automatically if the cause may pass. Everything else fails at once:
 
@@ -118,8 +117,8 @@ def label_dag(dataset: str, table: str) -> DAG:
     return commands()
 
 
-def _command(task_id: str, title: str, typed: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN401  Airflow's own
-    command = f"headrace {typed} --json"
+def _command(task_id: str, title: str, arguments: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN401  Airflow's own
+    command = f"headrace {arguments} --json"
     return HeadraceOperator(task_id=task_id, task_display_name=title, command=command, **settings)
 
 

@@ -35,8 +35,8 @@ def _plan_content(planned: "Plan", sizes: dict[str, dict[str, int]]) -> dict[str
     return {
         "table": planned.stage.table,
         "stale": {item.partition: list(item.reasons) for item in planned.stale},
-        "computed_before": list(planned.found),
-        "unchanged": len(planned.keep) - len(planned.found),
+        "computed_before": list(planned.computed_before),
+        "unchanged": planned.unchanged,
         "removed": list(planned.gone),
         "bytes": _input_bytes(planned, sizes),
     }
@@ -45,12 +45,12 @@ def _plan_content(planned: "Plan", sizes: dict[str, dict[str, int]]) -> dict[str
 def _format_plan(planned: "Plan", sizes: dict[str, dict[str, int]]) -> list[str]:
     if planned.is_empty:
         return [f"{planned.stage.table}: up to date ({len(planned.keep)} partitions)"]
-    unchanged = len(planned.keep) - len(planned.found)
-    counts = f"{len(planned.stale)} stale, {len(planned.gone)} removed, {unchanged} up to date"
+    counts = f"{len(planned.stale)} stale, {len(planned.gone)} removed, {planned.unchanged} up to date"
     reasons = Counter(reason for item in planned.stale for reason in item.reasons)
     lines = [f"{planned.stage.table}: {counts}; {_input_bytes(planned, sizes):,} bytes to read"]
     lines += [f"  {some([item.partition for item in planned.stale])}"] if planned.stale else []
-    lines += [f"  computed before, to be shown: {some(list(planned.found))}"] if planned.found else []
+    earlier = list(planned.computed_before)
+    lines += [f"  computed before, to be added: {some(earlier)}"] if earlier else []
     lines += [f"  removed: {some(list(planned.gone))}"] if planned.gone else []
     return [*lines, *(f"    {reason} ({count})" for reason, count in reasons.most_common(5))]
 

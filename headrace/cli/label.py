@@ -1,5 +1,6 @@
 """`headrace label`: send tasks to Label Studio, collect the answers, review them, aggregate them into labels."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -107,8 +108,8 @@ def report(
     _, lake = workspace()
     for declared, labeling in _labeling_tasks(dataset, table):
         found = create_label_report(declared, labeling, lake, _params(lake, dataset, labeling), gate=gate)
-        content = {"labeling": labeling.name, "summary": found.lines(), **found.content()}
-        result(content, [f"{labeling.name}:", *found.lines()], as_json=as_json)
+        content = {"labeling": labeling.name, "summary": found.summary_lines(), **asdict(found)}
+        result(content, [f"{labeling.name}:", *found.summary_lines()], as_json=as_json)
 
 
 @app.command(epilog="Example: headrace label request-more flights")
@@ -143,7 +144,7 @@ def accept(  # noqa: PLR0913  options of the command
 
 
 @app.command(epilog="Example: headrace label reject flights --annotator 3f2a9c --reason 'guessed'")
-def reject(  # noqa: PLR0913  as `accept`
+def reject(  # noqa: PLR0913  options of the command
     dataset: DatasetArgument,
     table: TableOption = None,
     *,

@@ -45,7 +45,7 @@ def workspace() -> "tuple[Settings, Lake]":
 
 
 def writable_workspace() -> "tuple[Settings, Lake]":
-    """The same, for a command that writes tables.
+    """The settings of the current workspace and its tables, for a command that writes some of them.
 
     Raises:
         EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.

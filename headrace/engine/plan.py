@@ -33,8 +33,8 @@ class Plan:
         keep: What is carried over as it is.
         stale: What is to be computed, in partition order.
         gone: Partitions whose inputs are no more.
-        found: Partitions of `keep` that the table does not show yet: an earlier run computed them, or a release holds
-            them.
+        computed_before: Partitions of `keep` that the table does not hold: an earlier run computed them, or a release
+            records them.
     """
 
     stage: Stage
@@ -42,19 +42,24 @@ class Plan:
     keep: Partitions
     stale: Sequence[Stale]
     gone: Sequence[str]
-    found: Sequence[str] = ()
+    computed_before: Sequence[str] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do: nothing to compute, and the table shows what it should."""
-        return not (self.stale or self.gone or self.found)
+        """Whether a run would change nothing."""
+        return not self.pending_partitions
 
     @property
-    def waiting(self) -> list[str]:
-        """Every partition that a run would compute, show or remove."""
-        return [*(item.partition for item in self.stale), *self.found, *self.gone]
+    def pending_partitions(self) -> list[str]:
+        """Every partition that a run would compute, add from an earlier run, or remove."""
+        return [*(item.partition for item in self.stale), *self.computed_before, *self.gone]
 
-    def tables(self) -> dict[str, Manifest]:
+    @property
+    def unchanged(self) -> int:
+        """How many partitions the table holds as they should be."""
+        return len(self.keep) - len(self.computed_before)
+
+    def kept_manifests(self) -> dict[str, Manifest]:
         """Table → manifest of what is carried over, for every table of the stage; the main one is the last."""
         main = self.manifest(self.keep)
         beside = {table: replace(main, table=table, partitions=self.keep.beside(table)) for table in self.stage.beside}
@@ -85,42 +90,40 @@ def plan(
         only: The one partition that is asked for; the others stay as they are, stale or not.
     """
     own = known[0] if known else Manifest(stage.table)
-    keep, missing, lent = _reusable(stage, inputs, own, known, fingerprint)
+    keep, missing = _reusable(stage, inputs, own, known, fingerprint)
     otherwise = _fingerprint_reasons(stage, own, fingerprint)
     stale = [
         Stale(name, memo, wanted, _reasons(name, wanted, own, otherwise))
         for name, (memo, wanted) in missing.items()
-        if name not in keep and only in (None, name)
+        if only in (None, name)
     ]
     gone = sorted(own.lines.keys() - keep.keys() - {item.partition for item in stale})
     if only is not None:
         keep |= {name: own.lines[name] for name in gone if name != only}
         gone = [name for name in gone if name == only]
-    found = sorted(name for name in lent & keep.keys() if keep[name] != own.lines.get(name))
-    return Plan(stage, fingerprint, Partitions(keep), stale, gone, found)
+    computed_before = sorted(name for name, line in keep.items() if own.lines.get(name) != line)
+    return Plan(stage, fingerprint, Partitions(keep), stale, gone, computed_before)
 
 
 def _reusable(
     stage: Stage, inputs: Mapping[str, Manifest], own: Manifest, known: Sequence[Manifest], fingerprint: Fingerprint
-) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]], set[str]]:
-    """Partition → line of those that are carried over, memo key and inputs of the others, and who was lent.
+) -> tuple[dict[str, str], dict[str, tuple[str, Inputs]]]:
+    """Partition → line of those that need not be computed, and memo key and inputs of the others.
 
-    An entry that another manifest lends may tell which inputs the other partitions have: a key range that nobody knew.
-    So what is lent is looked at as if the table held it, until nothing new is lent. This ends, for the ranges of a
-    partition depend on its own input alone.
+    An entry from another manifest may hold a key range that was not known before, and with it other partitions have
+    other inputs. So such entries are added to the table and its partitions are compared again, until none is new. That
+    ends, because the key range of a partition depends on its own input alone.
     """
-    seen, found = own, set[str]()
+    table = own
     while True:
-        keep, missing = _compared(stage.partitions(inputs, seen), seen, fingerprint.key)
-        lent = _unaffected(stage, seen, fingerprint, missing)
-        entries = by_memo(known) if missing.keys() - lent.keys() else {}
-        lent |= {name: entries[memo] for name, (memo, _) in missing.items() if memo in entries and name not in lent}
-        keep |= lent
-        new = {name: line for name, line in lent.items() if seen.lines.get(name) != line}
-        found |= new.keys()
-        if stage.settles or not new:
-            return keep, {name: wanted for name, wanted in missing.items() if name not in lent}, found
-        seen = seen.plus(Partitions(new))
+        keep, missing = _compared(stage.partitions(inputs, table), table, fingerprint.key)
+        keep |= _unaffected(stage, table, fingerprint, missing)
+        missing = {name: wanted for name, wanted in missing.items() if name not in keep}
+        lines = by_memo(known) if missing else {}
+        lent = {name: lines[memo] for name, (memo, _) in missing.items() if memo in lines}
+        if stage.settles or not lent:
+            return keep | lent, {name: wanted for name, wanted in missing.items() if name not in lent}
+        table = table.plus(Partitions(lent))
 
 
 def by_memo(known: Sequence[Manifest]) -> dict[str, str]:

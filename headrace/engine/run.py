@@ -122,6 +122,6 @@ def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
 
 def _show(done: Plan, lake: Lake) -> None:
     """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
-    for manifest in done.tables().values():
+    for manifest in done.kept_manifests().values():
         lake.commit(manifest)
     lake.forget(done.stage.table)

@@ -73,7 +73,7 @@ class HeadraceOfflineStore(OfflineStore):
             entity_df = history(lake, lookups, start_date, end_date, as_known=as_known, verify=options.verify)
         requests = Requests.of(entity_df)
         join = Join(lake, requests, lookups, as_known, options.verify, options.memory_mb << 20).checked()
-        window = requests.window
+        window = requests.time_range
         return HeadraceRetrievalJob(
             join.frames,
             requests.schema.names(),

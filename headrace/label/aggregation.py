@@ -76,13 +76,18 @@ def aggregate_annotations(
 
 
 def majority_vote(answers: pl.DataFrame) -> pl.DataFrame:
-    """As `Aggregator`: the choice of most people. An item where several choices lead is not decided."""
+    """The label that most people chose, per item, as an `Aggregator` returns it; a tied item has none."""
     tally = answers.group_by("sample_id", label="choice").len("votes")
     leading = tally.filter(pl.col("votes") == pl.col("votes").max().over("sample_id"))
     winners = leading.filter(pl.len().over("sample_id") == 1)
     all_votes = answers.group_by("sample_id").len("all_votes")
     share = (pl.col("votes") / pl.col("all_votes")).alias("confidence")
     return winners.join(all_votes, on="sample_id").select("sample_id", "label", share).sort("sample_id")
+
+
+def labels_by_item(labels: pl.DataFrame) -> dict[str, str]:
+    """Sample id → label."""
+    return dict(labels.select("sample_id", "label").iter_rows())
 
 
 def latest_events(history: pl.DataFrame) -> pl.DataFrame:
@@ -110,7 +115,7 @@ def accepted_answers(history: pl.DataFrame, choices: Sequence[str]) -> pl.DataFr
 
 
 def last_known_time(history: pl.DataFrame, choices: Sequence[str]) -> datetime | None:
-    """Since when all labels have been what they are."""
+    """The time since which no label has changed; None without answers."""
     time: datetime | None = _known_times(history, choices)["known_time"].max()  # type: ignore[assignment]
     return time
 

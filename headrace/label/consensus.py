@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from headrace.dataset import UNPARTITIONED, ItemFeatures, LabelingTask
+from headrace.dataset import UNPARTITIONED, Dataset, ItemFeatures, LabelingTask
 from headrace.engine.stage import Files, Inputs
 from headrace.errors import HeadraceError
-from headrace.label import aggregation
+from headrace.label import aggregation, table_names
 from headrace.label.aggregation import AggregationResult
 from headrace.storage.manifest import Manifest
 
@@ -27,7 +27,10 @@ class ConsensusError(HeadraceError):
 
 
 class Consensus(Protocol):
-    """A method that turns answers into labels. To add one, implement these four and add its name to `consensus_of`."""
+    """A method that turns answers into labels.
+
+    To add one, implement these four and add its name to `create_consensus`.
+    """
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -40,7 +43,7 @@ class Consensus(Protocol):
     def partitions(self, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, Inputs]]:
         """Every partition of the labels, with its inputs."""
 
-    def aggregate(self, files: Files) -> AggregationResult:
+    def aggregate_partition(self, files: Files) -> AggregationResult:
         """The labels of a partition."""
 
 
@@ -57,7 +60,7 @@ class MajorityVote:
         for day, md5 in sorted(inputs[source].md5s.items()):
             yield day, {source: {day: md5}}
 
-    def aggregate(self, files: Files) -> AggregationResult:
+    def aggregate_partition(self, files: Files) -> AggregationResult:
         history = _read_all(files[self.reads[0]])
         return aggregation.aggregate_annotations(history, self.labeling.keys, self.labeling.choices)
 
@@ -75,7 +78,7 @@ class DawidSkene:
         if everything[self.reads[0]]:
             yield UNPARTITIONED, everything
 
-    def aggregate(self, files: Files) -> AggregationResult:
+    def aggregate_partition(self, files: Files) -> AggregationResult:
         history, keys, choices = _read_all(files[self.reads[0]]), self.labeling.keys, self.labeling.choices
         decided = self._decide(history, files)
         result = aggregation.aggregate_annotations(history, keys, choices, lambda _answers: decided)
@@ -105,24 +108,23 @@ class Crowdlab(DawidSkene):
         return crowdlab.aggregate_answers(answers, feature_vectors(self.labeling, history, rows), self.labeling.choices)
 
 
-def consensus_of(labeling: LabelingTask, dataset: str) -> Consensus:
+def create_consensus(dataset: Dataset, labeling: LabelingTask) -> Consensus:
     """The consensus that a labeling task of the dataset declares.
 
     Raises:
         ConsensusError: It lacks what that consensus needs.
     """
-    annotations = f"annotations/{dataset}/{labeling.name}"
+    annotations = table_names.annotations_table(dataset, labeling)
     if labeling.consensus == "majority":
         return MajorityVote(labeling, (annotations,))
     if labeling.consensus == "dawid_skene":
         return DawidSkene(labeling, (annotations,))
-    return Crowdlab(labeling, (annotations, item_features_table(labeling, dataset)))
+    return Crowdlab(labeling, (annotations, item_features_table(dataset, labeling)))
 
 
-def item_features_table(labeling: LabelingTask, dataset: str) -> str:
+def item_features_table(dataset: Dataset, labeling: LabelingTask) -> str:
     """The table that the model of the items learns from."""
-    state, _, name = _item_features(labeling).table.partition("/")
-    return f"{state}/{dataset}/{name}"
+    return table_names.input_table(dataset, _item_features(labeling).table)
 
 
 def feature_vectors(labeling: LabelingTask, items: pl.DataFrame, rows: pl.LazyFrame) -> "FeatureVectors":

@@ -20,9 +20,9 @@ TIE_BREAKER = 1e-6
 
 
 def aggregate_answers(answers: pl.DataFrame, items: item_model.FeatureVectors, choices: Sequence[str]) -> pl.DataFrame:
-    """`sample_id`, `label` and `confidence` of each item that is decided: all that the model knows.
+    """`sample_id`, `label` and `confidence` of each item that is decided. Every item that the model knows is.
 
-    The confidence is a careful one: on digits, four in five of the wrong labels were below one half (docs/labeling.md).
+    The confidence is cautious: on digits, four in five of the wrong labels were below one half (docs/labeling.md).
 
     Args:
         answers: `sample_id`, `annotator`, `choice`; one row per annotator and item.
@@ -35,7 +35,7 @@ def aggregate_answers(answers: pl.DataFrame, items: item_model.FeatureVectors, c
         return majority  # one answer per item says nothing about the people who gave it
     names = known["sample_id"].unique(maintain_order=True).to_list()
     vectors = {name: items[name] for name in names}
-    predicted = item_model.cross_validated_probabilities(vectors, _by_item(majority), choices)
+    predicted = item_model.cross_validated_probabilities(vectors, aggregation.labels_by_item(majority), choices)
     weighed = _weigh(known, predicted, choices)
     others = majority.filter(~pl.col("sample_id").is_in(names))
     return pl.concat([weighed, others]).sort("sample_id")
@@ -61,10 +61,6 @@ def label_issues(labels: Mapping[str, str], items: item_model.FeatureVectors, ch
         warnings.simplefilter("ignore")  # that a choice has few labels: cleanlab then doubts none of them
         issues = find_label_issues(given, predicted, return_indices_ranked_by="self_confidence", n_jobs=1)
     return [names[index] for index in issues]
-
-
-def _by_item(labels: pl.DataFrame) -> dict[str, str]:
-    return dict(labels.select("sample_id", "label").iter_rows())
 
 
 def _weigh(answers: pl.DataFrame, predicted: item_model.Numbers, choices: Sequence[str]) -> pl.DataFrame:
@@ -94,6 +90,6 @@ def _weigh(answers: pl.DataFrame, predicted: item_model.Numbers, choices: Sequen
 
 
 def _tie_breaker(names: Sequence[str], choices: Sequence[str]) -> item_model.Numbers:
-    """Next to nothing, another for each item and choice: cleanlab breaks ties at random, so there must be none."""
+    """A tiny number that differs for each item and choice: cleanlab breaks ties at random, so there must be none."""
     ranks = [[int(sha256(f"{name}:{choice}".encode()).hexdigest()[:8], 16) for choice in choices] for name in names]
     return np.array(ranks) * (TIE_BREAKER / 16**8)

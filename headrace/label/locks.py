@@ -1,13 +1,15 @@
 """One command at a time where Label Studio or the history has to be looked up before it is changed."""
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from headrace.errors import TableLockedError
 from headrace.storage.table_store import Lake
 
 LOCK_TIMEOUT_S = 600
+POLL_INTERVAL_S = 0.2
 
 
 @contextmanager
@@ -17,14 +19,10 @@ def wait_for_lock(lake: Lake, name: str) -> Iterator[None]:
     Raises:
         TableLockedError: It is held for too long.
     """
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    locked = retry_if_exception_type(TableLockedError)
+    stop, wait = stop_after_delay(LOCK_TIMEOUT_S), wait_fixed(POLL_INTERVAL_S)
     with ExitStack() as held:
-        while True:
-            try:
+        for attempt in Retrying(retry=locked, stop=stop, wait=wait, reraise=True):
+            with attempt:
                 held.enter_context(lake.lease(name))
-                break
-            except TableLockedError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
         yield

@@ -7,7 +7,7 @@ from headrace.settings import Settings
 
 
 def read_progress(labeling: LabelingTask, settings: Settings) -> tuple[int, int]:
-    """Tasks that nobody need, or can, annotate any more, and all tasks: a few small requests, no data is read.
+    """Tasks that nobody needs to, or can, annotate any more, and all tasks: a few small requests, no data is read.
 
     Raises:
         NothingSentError: There is no project yet.

@@ -69,7 +69,7 @@ class AnnotationQuality:
     annotators: Sequence[AnnotatorQuality]
     label_issues: Sequence[str]
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """The quality as text."""
         on_gold = f"{format_percent(self.gold_accuracy)} correct on {pluralize(self.gold_items, 'gold item')}"
         gold = on_gold if self.gold_items else "no gold item has a label"
@@ -109,8 +109,9 @@ def measure_quality(
     }
     if items:
         decided["crowdlab"] = crowdlab.aggregate_answers(answers, items, labeling.choices)
-    labels = _by_item(decided[labeling.consensus])
-    accuracies = {name: _accuracy(_by_item(found), gold) for name, found in decided.items()}
+    by_consensus = {name: aggregation.labels_by_item(labels) for name, labels in decided.items()}
+    labels = by_consensus[labeling.consensus]
+    accuracies = {name: _accuracy(by_item, gold) for name, by_item in by_consensus.items()}
     return AnnotationQuality(
         items=answers["sample_id"].n_unique(),
         answers=answers.height,
@@ -120,7 +121,7 @@ def measure_quality(
         gold_accuracy=accuracies[labeling.consensus],
         aggregators=accuracies,
         annotators=_measure_annotators(history, answers, gold),
-        label_issues=_label_issues(labels, _by_item(decided["dawid_skene"]), labeling, items)[:SHOWN_ISSUES],
+        label_issues=_label_issues(labels, by_consensus["dawid_skene"], labeling, items)[:SHOWN_ISSUES],
     )
 
 
@@ -198,10 +199,6 @@ def _measure_annotators(
         )
         for name in sorted(choices.keys() | skip_counts.keys())
     ]
-
-
-def _by_item(labels: pl.DataFrame) -> dict[str, str]:
-    return dict(labels.select("sample_id", "label").iter_rows())
 
 
 def _accuracy(labels: Mapping[str, str], gold: Mapping[str, str]) -> float | None:

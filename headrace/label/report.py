@@ -1,7 +1,7 @@
 """annotations → report: the quality of the answers and of the labels."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -37,7 +37,7 @@ class LabelReport:
     unreviewed: int
     rejected: int
 
-    def lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """The report as text."""
         functions = [
             f"  {one.name}: votes on {one.coverage:.1%}, in conflict on {one.conflict:.1%}, correct on"
@@ -51,13 +51,9 @@ class LabelReport:
             f"  {quality.format_percent(self.no_suggestion_share)} of the suggestions were not shown; people agree with"
             f" {with_it} of those shown, with {without_it} of the others"
         )
-        summary, *details = self.quality.lines()
+        summary, *details = self.quality.summary_lines()
         reviewed = f"  {pluralize(self.unreviewed, 'answer')} to accept or reject, {self.rejected} rejected"
         return [f"  {summary}", reviewed, *details, *functions, *([anchoring] if functions else [])]
-
-    def content(self) -> dict[str, Any]:
-        """The report as JSON."""
-        return asdict(self)
 
 
 def create_label_report(
@@ -107,7 +103,7 @@ def read_labels(dataset: Dataset, labeling: LabelingTask, lake: Lake, *, min_con
     if not lake.manifest(table).partitions:
         return {}
     labels = lake.scan(table).filter(pl.col("confidence") >= min_confidence)
-    return dict(labels.select("sample_id", "label").collect().iter_rows())
+    return aggregation.labels_by_item(labels.select("sample_id", "label").collect())
 
 
 def read_feature_vectors(
@@ -116,9 +112,7 @@ def read_feature_vectors(
     """What a model of the items may learn from; None where the labeling task declares nothing."""
     if not labeling.item_features:
         return None
-    return consensus.feature_vectors(
-        labeling, history, lake.scan(consensus.item_features_table(labeling, dataset.name))
-    )
+    return consensus.feature_vectors(labeling, history, lake.scan(consensus.item_features_table(dataset, labeling)))
 
 
 def _measure(dataset: Dataset, labeling: LabelingTask, lake: Lake, history: pl.DataFrame) -> quality.AnnotationQuality:

@@ -46,7 +46,7 @@ class ReviewDecision:
     include_reviewed: bool = False
     before: datetime | None = None
 
-    def events(self, history: pl.DataFrame, reviewer: str, at: datetime) -> Iterator[Row]:
+    def new_events(self, history: pl.DataFrame, reviewer: str, at: datetime) -> Iterator[Row]:
         """An event for each answer that the decision is about and that it changes.
 
         Args:
@@ -100,7 +100,7 @@ def review_annotations(
     with wait_for_lock(lake, table):
         before, history = lake.manifest(table), table_names.read_history(dataset, labeling, lake)
         log = AnnotationLogWriter(before, lake, {name: history.schema[name] for name in labeling.keys})
-        log.append(decision.events(history, reviewer, datetime.now(UTC)))
+        log.append(decision.new_events(history, reviewer, datetime.now(UTC)))
         log.flush()
         lake.commit(log.manifest)
         stage = run_label_stage(dataset, labeling, lake)

@@ -110,7 +110,7 @@ def sample_rows(
     remaining = population.with_columns(ranks)
     is_held_out, columns = pl.col("sample_id").is_in(list(held_out)), [*remaining.columns, "selection_reason"]
     drawn: list[pl.DataFrame] = []
-    for policy, count in [*zip(policies, allocate(policies, budget), strict=True), (policies[0], budget)]:
+    for policy, count in [*zip(policies, allocate_budget(policies, budget), strict=True), (policies[0], budget)]:
         pool = remaining.filter(is_held_out if isinstance(policy, GoldSampling) else ~is_held_out)
         missing = budget - sum(part.height for part in drawn)
         if isinstance(policy, DriftSampling):
@@ -120,7 +120,7 @@ def sample_rows(
     return pl.concat(drawn).drop(RANK).sort("sample_id")
 
 
-def allocate(policies: Sequence[Policy], budget: int) -> list[int]:
+def allocate_budget(policies: Sequence[Policy], budget: int) -> list[int]:
     """Rows that each policy draws: whole numbers that add up to the budget. The first takes what is left over."""
     later = [int(policy.share * budget) for policy in policies[1:]]
     return [budget - sum(later), *later]

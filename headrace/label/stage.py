@@ -13,18 +13,19 @@ from headrace.engine.compute import build
 from headrace.engine.plan import Plan
 from headrace.engine.run import Done, StageResult, run_stage
 from headrace.engine.stage import Files, Outcome, Stage
-from headrace.label.consensus import Consensus, consensus_of
+from headrace.label import table_names
+from headrace.label.consensus import Consensus, create_consensus
 from headrace.storage.table_store import Lake
 
 
 def label_stage(dataset: Dataset, labeling: LabelingTask) -> Stage:
     """The stage that makes the labels of a labeling task from its annotations."""
-    rejected_table = f"rejected/{dataset.name}/{labeling.name}"
-    consensus = consensus_of(labeling, dataset.name)
+    rejected_table = table_names.rejected_table(dataset, labeling)
+    consensus = create_consensus(dataset, labeling)
     return Stage(
         verb="label",
         dataset=dataset.name,
-        table=f"labels/{dataset.name}/{labeling.name}",
+        table=table_names.labels_table(dataset, labeling),
         beside=(rejected_table,),
         reads=consensus.reads,
         modules=(*labeling.modules, labeling.sample.__module__),
@@ -48,7 +49,7 @@ def _compute(
     files: Files,
     _params: Mapping[str, Any],
 ) -> Outcome:
-    result = consensus.aggregate(files)
+    result = consensus.aggregate_partition(files)
     return Outcome(
         result.labels,
         (*keys, "sample_id"),

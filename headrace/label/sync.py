@@ -57,9 +57,9 @@ class AnnotationReader:
     secret: str
 
     @property
-    def tasks(self) -> ProjectTasks:
+    def project_tasks(self) -> ProjectTasks:
         """The project's tasks."""
-        return self.client.tasks(self.project)
+        return self.client.project_tasks(self.project)
 
     def new_events(self, task: Json, before: Mapping[str, Row]) -> Iterator[Row]:
         """What happened to the annotations of a task since they were `before`."""
@@ -101,7 +101,7 @@ def sync_annotations(log: AnnotationLogWriter, reader: AnnotationReader, *, allo
     unknown = _sync_since(log, reader) if before.partitions else _sync_full(log, reader)
     if _totals(log.manifest, "skips") != reader.project.counts:
         unknown = max(unknown, _sync_since(log, reader))  # people annotate while we read
-        if _totals(log.manifest, "skipped_tasks") != reader.tasks.annotation_counts():
+        if _totals(log.manifest, "skipped_tasks") != reader.project_tasks.annotation_counts():
             _sync_deleted(log, reader)
     return SyncResult(log.manifest, dict(log.event_counts), log.changed_partitions(before), unknown)
 
@@ -131,8 +131,8 @@ def _sync_full(log: AnnotationLogWriter, reader: AnnotationReader) -> int:
     Returns:
         How many tasks of the project we did not send.
     """
-    horizon, unknown = reader.tasks.last_change(), 0
-    for task in reader.tasks.read_annotated():
+    horizon, unknown = reader.project_tasks.last_change(), 0
+    for task in reader.project_tasks.read_annotated():
         if not _is_ours(task["data"]):
             unknown += 1
         elif horizon and parse_timestamp(task["updated_at"]) <= horizon:
@@ -144,9 +144,9 @@ def _sync_full(log: AnnotationLogWriter, reader: AnnotationReader) -> int:
 def _sync_since(log: AnnotationLogWriter, reader: AnnotationReader) -> int:
     """Append what changed since the newest change in the table; how many of those tasks we did not send."""
     since = _cursor(log.manifest)
-    if (few := reader.tasks.read_changed_inline(since)) is not None:
+    if (few := reader.project_tasks.read_changed_inline(since)) is not None:
         return _sync_inline(log, reader, few)
-    changed = list(reader.tasks.list_changed(since))
+    changed = list(reader.project_tasks.list_changed(since))
     ours = [task for task in changed if task.sample_id and task.item]
     for start in range(0, len(ours), RANGE_SIZE):
         part = ours[start : start + RANGE_SIZE]
@@ -162,7 +162,7 @@ def _sync_deleted(log: AnnotationLogWriter, reader: AnnotationReader) -> None:
     for ids in _id_ranges(counts["task_id"].to_list()):
         known = counts.filter(pl.col("task_id").is_between(*ids))
         totals = AnnotationCounts(int(known["annotations"].sum()), int(known["skipped"].sum()))
-        if totals != reader.tasks.annotation_counts(ids):
+        if totals != reader.project_tasks.annotation_counts(ids):
             _sync_range(log, reader, ids, known)
 
 
@@ -212,7 +212,7 @@ def _sync_changed(
     So the newest change in the table is never newer than a change that the listing missed.
     """
     horizon = max((task.updated_at for task in listed), default=None)
-    tasks = reader.tasks.read([task.id for task in listed if _has_changes(task, states)])
+    tasks = reader.project_tasks.read_by_id([task.id for task in listed if _has_changes(task, states)])
     ours = (
         task for task in tasks if horizon and parse_timestamp(task["updated_at"]) <= horizon and _is_ours(task["data"])
     )
@@ -226,14 +226,14 @@ def _id_ranges(task_ids: list[int]) -> Iterable[tuple[int, int]]:
 
 
 def _sync_range(log: AnnotationLogWriter, reader: AnnotationReader, ids: tuple[int, int], known: pl.DataFrame) -> None:
-    listed = [task for task in reader.tasks.list_range(ids) if task.sample_id and task.item]
+    listed = [task for task in reader.project_tasks.list_range(ids) if task.sample_id and task.item]
     days = {*known["day"], *(partition_of(task.item) for task in listed)}
     states = log.task_states(days, {*known["task_id"], *(task.id for task in listed)})
     existing = {(task.sample_id, task.id) for task in listed}
     _sync_changed(log, reader, listed, states)
     deleted = sorted(key for key in states.keys() - existing if states[key].active)
     if deleted:
-        deleted_at = reader.client.now()  # the server keeps no time of it, so it is when we noticed
+        deleted_at = reader.client.server_time()  # the server keeps no time of it, so it is when we noticed
         for key in deleted:
             log.append(diff_annotations(states[key].active, {}, deleted_at))
     log.flush()

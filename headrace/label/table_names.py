@@ -23,6 +23,11 @@ def labels_table(dataset: Dataset, labeling: LabelingTask) -> str:
     return f"labels/{dataset.name}/{labeling.name}"
 
 
+def rejected_table(dataset: Dataset, labeling: LabelingTask) -> str:
+    """The table of the rejected answers."""
+    return f"rejected/{dataset.name}/{labeling.name}"
+
+
 def read_history(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> pl.DataFrame:
     """All events of the annotations table.
 

@@ -39,18 +39,18 @@ def audit(dataset: Dataset, lake: Lake) -> None:
     for stage in graph.dataset_stages(dataset):
         plan = plan_stage(stage, lake)
         if not plan.is_empty:
-            waiting = plan.waiting
+            pending = plan.pending_partitions
             raise TablesBehindError(
-                f"{stage.table}: expected every partition to be up to date, found {len(waiting)} that are not,"
-                f" {waiting[0]} first. `headrace plan {dataset.name}` shows why; `headrace run {dataset.name}` brings"
+                f"{stage.table}: expected every partition to be up to date, found {len(pending)} that are not,"
+                f" {pending[0]} first. `headrace plan {dataset.name}` shows why; `headrace run {dataset.name}` brings"
                 " them up to date."
             )
-        beside = [table for table in stage.beside if lake.manifest(table).lines != plan.tables()[table].lines]
-        if beside:
-            raise TablesBehindError(
-                f"{beside[0]}: expected the partitions that were computed with {stage.table}, found others."
-                f" `headrace run {dataset.name}` shows them."
-            )
+        for table, planned in plan.kept_manifests().items():
+            if lake.manifest(table).lines != planned.lines:
+                raise TablesBehindError(
+                    f"{table}: expected the partitions that were computed with {stage.table}, found others."
+                    f" `headrace run {dataset.name}` writes the table again."
+                )
         for name, entry in plan.keep.items() if stage.verb == "validate" else ():
             if entry.facts["rows_in"] != (entry.rows or 0) + entry.facts["rejected"]:
                 raise AuditError(

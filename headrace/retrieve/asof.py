@@ -58,19 +58,19 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Window:
-    """The first and the last moment that anything is asked at."""
+class RequestTimeRange:
+    """The times of the first and of the last request, in microseconds."""
 
     first: int
     last: int
 
     @property
     def span(self) -> int:
-        """Moments that are told apart: those of the window, and all before it as one."""
+        """Moments that are told apart: those of the range, and all before it as one."""
         return self.last - self.first + 2
 
     def place(self, times: Int64s) -> Int64s:
-        """Moment → its number; whatever is before the window has the number 0."""
+        """Moment → its number; whatever is before the range has the number 0."""
         found: Int64s = times - (self.first - 1)
         return np.maximum(found, 0, out=found)
 
@@ -140,29 +140,29 @@ class Questions:
         order: Place here → place among the requests.
         code: Place here → key.
         at: When each asks.
-        window: When the first and the last of them asks.
+        time_range: The times of the first and of the last request.
     """
 
     order: Int64s
     code: Int64s
     at: Moments
-    window: Window
+    time_range: RequestTimeRange
 
     @classmethod
-    def of(cls, code: Int64s, at: Moments, window: Window) -> Self:
+    def of(cls, code: Int64s, at: Moments, time_range: RequestTimeRange) -> Self:
         """The questions of requests as they stand."""
         order = np.argsort((code >> max(_bits(code) - 16, 0)).astype(np.uint16), kind="stable")
         floor = at.floor[order]
-        return cls(order, code[order], Moments(floor, floor if at.is_whole else at.ceiling[order]), window)
+        return cls(order, code[order], Moments(floor, floor if at.is_whole else at.ceiling[order]), time_range)
 
     @cached_property
     def _place(self) -> Int64s:
-        return self.window.placed(self.code, self.at.floor)
+        return self.time_range.placed(self.code, self.at.floor)
 
     def last_at_or_before(self, code: Int64s, visible: Int64s, keys: int) -> Int64s:
         """Place of the last row at or before each question, in rows sorted by code and moment; -1 before the first."""
-        if keys * self.window.span < MOST:
-            here, there = self.window.placed(code, visible), self._place
+        if keys * self.time_range.span < MOST:
+            here, there = self.time_range.placed(code, visible), self._place
         else:
             here, there = self._coarse(code, visible)
         found: Int64s = np.searchsorted(here, there, side="right")
@@ -204,19 +204,21 @@ class Index:
     best: Int64s | None
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, keys: Sequence[str], codes: Codes, window: Window, *, as_known: bool) -> Self:
+    def of(
+        cls, rows: pl.DataFrame, keys: Sequence[str], codes: Codes, time_range: RequestTimeRange, *, as_known: bool
+    ) -> Self:
         """The index of a table.
 
         Args:
             rows: Its keys, `event_time` and `known_time` (microseconds).
             keys: Its key columns.
             codes: The keys that are asked for.
-            window: When they are asked for.
+            time_range: The times at which they are asked for.
             as_known: Whether rows known only later are hidden.
         """
         code, event, known = codes.of_rows(rows, keys), *(_int64s(rows[name]) for name in (EVENT_TIME, KNOWN_TIME))
         late = as_known and bool((known > event).any())
-        used = (code >= 0) & ((np.maximum(event, known) if late else event) <= window.last)
+        used = (code >= 0) & ((np.maximum(event, known) if late else event) <= time_range.last)
         if rows[EVENT_TIME].null_count() or rows[KNOWN_TIME].null_count():
             used &= (
                 rows.select(pl.col(EVENT_TIME).is_not_null() & pl.col(KNOWN_TIME).is_not_null()).to_series().to_numpy()
@@ -269,13 +271,13 @@ def newest(  # noqa: PLR0913  one search, six facts
     """For each request the index of its row in `rows`, or null; `keys`: key of the table → column of the requests."""
     if not requests.height:
         return pl.Series([], dtype=pl.UInt32)
-    window = Window(int(at.floor.min()), int(at.floor.max()))
+    time_range = RequestTimeRange(int(at.floor.min()), int(at.floor.max()))
     asked = requests.select(pl.col(column).alias(name) for name, column in keys.items())
     codes = Codes.of(asked.lazy())
-    index = Index.of(rows, list(keys), codes, window, as_known=as_known)
+    index = Index.of(rows, list(keys), codes, time_range, as_known=as_known)
     if not index.row.size:
         return pl.Series([None] * requests.height, dtype=pl.Int64)
-    place, found = index.find(Questions.of(codes.of_rows(asked, list(keys)), at, window), ttl)
+    place, found = index.find(Questions.of(codes.of_rows(asked, list(keys)), at, time_range), ttl)
     return pl.select(pl.when(pl.Series(found)).then(pl.Series(place))).to_series()
 
 

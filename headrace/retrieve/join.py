@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME
-from headrace.retrieve.asof import Bools, Codes, Index, Int64s, Questions, Window
+from headrace.retrieve.asof import Bools, Codes, Index, Int64s, Questions, RequestTimeRange
 from headrace.retrieve.errors import InvalidRequestError
 from headrace.retrieve.joinable_tables import JoinableTable
 from headrace.retrieve.partition_reader import ROW, PartitionReader, manifest
@@ -140,7 +140,7 @@ class Join:
         Raises:
             UnreadablePartitionError: A partition is missing or corrupt.
         """
-        requests, every = self.requests, _Scope(self, self.requests.rows, self.requests.first, self.requests.window)
+        requests, every = self.requests, _Scope(self, self.requests.rows, self.requests.first, self.requests.time_range)
         size = sum(self._size(lookup, every) for lookup in self.lookups)
         rows = self._slice_rows(size)
         several = rows < requests.height
@@ -210,11 +210,11 @@ class Join:
 class _Scope:
     """Keys and moments that tables are loaded for: those of all the requests, or of some."""
 
-    def __init__(self, join: Join, requests: pl.LazyFrame, first: int, window: Window | None) -> None:
+    def __init__(self, join: Join, requests: pl.LazyFrame, first: int, time_range: RequestTimeRange | None) -> None:
         self.join = join
         self.requests = requests
         self.first = first
-        self.window = window
+        self.time_range = time_range
         self._codes: dict[tuple[tuple[str, str], ...], Codes] = {}
         self._rows: dict[str, PartitionReader] = {}
 
@@ -222,8 +222,8 @@ class _Scope:
     def of(cls, join: Join, part: Slice) -> Self:
         """The scope of one slice, which has rows."""
         at = part.moments
-        window = Window(int(at.floor.min()), int(at.floor.max()))
-        return cls(join, part.frame.lazy(), int(at.ceiling.min()), window)
+        time_range = RequestTimeRange(int(at.floor.min()), int(at.floor.max()))
+        return cls(join, part.frame.lazy(), int(at.ceiling.min()), time_range)
 
     def codes(self, lookup: Lookup) -> Codes:
         """The keys that are asked for."""
@@ -240,25 +240,25 @@ class _Scope:
 
     def _between(self, lookup: Lookup) -> PartitionReader:
         table = self.join.manifest(lookup)
-        if self.window is None:
+        if self.time_range is None:
             return PartitionReader(self.join.lake, table, ())
         since = None if lookup.ttl is None else self.first - lookup.ttl
-        return PartitionReader.between(self.join.lake, table, since, self.window.last, verify=self.join.verify)
+        return PartitionReader.between(self.join.lake, table, since, self.time_range.last, verify=self.join.verify)
 
     def load(self, lookup: Lookup, rows: PartitionReader, mine: pl.Expr | None = None) -> Loaded:
         """These rows of the table, or those of them that are `mine`."""
         features, heads = list(lookup.features), [*lookup.keys, EVENT_TIME, KNOWN_TIME]
-        if not rows.partitions or self.window is None:
+        if not rows.partitions or self.time_range is None:
             return Loaded(None, lambda _row, _found: pl.DataFrame())
         if mine is not None:
             read = rows.read([*heads, *features], mine)
-            return Loaded(self._index(lookup, self.window, read), _from(read.select(features)))
+            return Loaded(self._index(lookup, self.time_range, read), _from(read.select(features)))
         asked = self._asked_for(lookup, rows)
         if asked is not None:
             read = rows.read(heads, asked, numbered=True)
-            return Loaded(self._index(lookup, self.window, read), partial(rows.gather, features))
+            return Loaded(self._index(lookup, self.time_range, read), partial(rows.gather, features))
         read = rows.read([*heads, *features])
-        return Loaded(self._index(lookup, self.window, read), _from(read.select(features)))
+        return Loaded(self._index(lookup, self.time_range, read), _from(read.select(features)))
 
     def _asked_for(self, lookup: Lookup, rows: PartitionReader) -> pl.Expr | None:
         """Which rows are of keys that are asked for, if those are few: then it costs less to leave the others out."""
@@ -267,8 +267,8 @@ class _Scope:
         codes = self.codes(lookup)
         return codes.asked(next(iter(lookup.keys))) if codes.size * FEW <= rows.height else None
 
-    def _index(self, lookup: Lookup, window: Window, heads: pl.DataFrame) -> Index:
-        index = Index.of(heads, list(lookup.keys), self.codes(lookup), window, as_known=self.join.as_known)
+    def _index(self, lookup: Lookup, time_range: RequestTimeRange, heads: pl.DataFrame) -> Index:
+        index = Index.of(heads, list(lookup.keys), self.codes(lookup), time_range, as_known=self.join.as_known)
         return index.numbered(heads[ROW]) if ROW in heads.columns else index
 
 
@@ -287,15 +287,15 @@ class _Asked:
 
     def find(self, lookup: Lookup, table: Loaded) -> tuple[Int64s, Bools]:
         """As `Index.find`."""
-        if table.index is None or not table.index.row.size or self.scope.window is None:
+        if table.index is None or not table.index.row.size or self.scope.time_range is None:
             return np.zeros(self.part.frame.height, np.int64), np.zeros(self.part.frame.height, np.bool_)
-        return table.index.find(self._asked(lookup, self.scope.window), lookup.ttl)
+        return table.index.find(self._asked(lookup, self.scope.time_range), lookup.ttl)
 
-    def _asked(self, lookup: Lookup, window: Window) -> Questions:
+    def _asked(self, lookup: Lookup, time_range: RequestTimeRange) -> Questions:
         if lookup.group not in self._questions:
             keys = self.part.frame.select(self.scope.join._keys(lookup))  # noqa: SLF001  a part of the join
             code = self.scope.codes(lookup).of_rows(keys, list(lookup.keys))
-            self._questions[lookup.group] = Questions.of(code, self.part.moments, window)
+            self._questions[lookup.group] = Questions.of(code, self.part.moments, time_range)
         return self._questions[lookup.group]
 
 

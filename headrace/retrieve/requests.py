@@ -9,7 +9,7 @@ from typing import Self
 import polars as pl
 import pyarrow as pa
 
-from headrace.retrieve.asof import Moments, Window
+from headrace.retrieve.asof import Moments, RequestTimeRange
 from headrace.retrieve.errors import InvalidRequestError
 
 TIME = "event_timestamp"
@@ -25,7 +25,7 @@ class Requests:
         height: How many there are.
         time: Column that says at which time each row asks.
         first: The first of these times, in whole microseconds, rounded up; 0 without rows.
-        window: From the first of these times to the last, rounded down; None without rows.
+        time_range: From the first of these times to the last, rounded down; None without rows.
     """
 
     rows: pl.LazyFrame
@@ -33,7 +33,7 @@ class Requests:
     height: int
     time: str
     first: int
-    window: Window | None
+    time_range: RequestTimeRange | None
 
     @classmethod
     def of(cls, given: object) -> Self:
@@ -61,7 +61,9 @@ class Requests:
         if not height:
             return cls(rows, schema, 0, time, 0, None)
         first, last = Moments.of(facts["first"]), Moments.of(facts["last"])
-        return cls(rows, schema, height, time, int(first.ceiling[0]), Window(int(first.floor[0]), int(last.floor[0])))
+        return cls(
+            rows, schema, height, time, int(first.ceiling[0]), RequestTimeRange(int(first.floor[0]), int(last.floor[0]))
+        )
 
     def slices(self, most: int) -> Iterator["Slice"]:
         """The rows in order, at most so many at a time; without rows, one slice that has none."""

@@ -50,7 +50,7 @@ def canonical(frame: pl.DataFrame, keys: Sequence[str], *, is_unique: bool = Fal
     return frame.sort([*keys, *rest], nulls_last=False, maintain_order=True)
 
 
-# no failpoint: does what it is told to, and the caller is in a failpoint
+# no failpoint: does what its caller asks for, which is in a failpoint
 def write(frame: pl.DataFrame, path: Path | BinaryIO) -> None:
     """Write `frame` as it stands to `path`, which must not be a file that readers hold."""
     if isinstance(path, Path):
@@ -69,7 +69,7 @@ def content(frame: pl.DataFrame) -> "pa.Buffer":
     return encode(frame)
 
 
-# no failpoint: does what it is told to, and the caller is in a failpoint
+# no failpoint: does what its caller asks for, which is in a failpoint
 def write_all(frames: Iterator[pl.DataFrame], path: Path) -> int:
     """Write the rows of `frames`, one after the other, to `path`, whole or not at all; how many there were.
 

@@ -21,7 +21,6 @@ FORMAT: dict[str, Any] = {
 }
 
 
-# no failpoint: bytes in memory
 def encode(frame: pl.DataFrame) -> "pa.Buffer":
     """What the installed writer makes of `frame`, whether or not it is the writer that tables are recorded with."""
     import pyarrow as pa  # noqa: PLC0415
@@ -31,7 +30,7 @@ def encode(frame: pl.DataFrame) -> "pa.Buffer":
     return stream.getvalue()
 
 
-# no failpoint: does what it is told to, and the caller is in a failpoint
+# no failpoint: does what its caller asks for, which is in a failpoint
 def write_tables(tables: "Iterator[pa.Table]", sink: "Path | pa.NativeFile") -> int:
     """Write one table or more, each as row groups of its own, to `sink`; how many rows there were."""
     import pyarrow.parquet as pq  # noqa: PLC0415

@@ -50,7 +50,9 @@ def compute(
     """The rows of one day; `names` maps the kernel's keywords to tables."""
     paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
     frame = kernel.compute_features(table, day, paths)
-    return Outcome(frame, _keys(table), check=partial(kernel.check_rows, table, day), told=span, is_unique=True)
+    return Outcome(
+        frame, _keys(table), check=partial(kernel.check_rows, table, day), told=time_span_metadata, is_unique=True
+    )
 
 
 def together(
@@ -68,14 +70,14 @@ def together(
         rows = kernel.compute_features(table, days[0], paths, days[-1]).collect()
         kernel.check_rows(table, days[0], rows, days[-1])
         outcomes |= {
-            day: Outcome(cut, _keys(table), told=span, is_unique=True)
+            day: Outcome(cut, _keys(table), told=time_span_metadata, is_unique=True)
             for day, cut in kernel.split_days(rows, days).items()
         }
     return outcomes
 
 
-def span(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
-    """The metadata `SPAN` of a partition; none if it has no rows."""
+def time_span_metadata(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
+    """The metadata `SPAN` of a partition: its first and last event time and newest known time; none without rows."""
     event, known = (rows[name].to_physical() for name in (EVENT_TIME, KNOWN_TIME))
     if not rows.height:
         return {}

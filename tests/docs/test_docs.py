@@ -18,7 +18,7 @@ ORDERS = "order_id,shop,ordered_at,amount\n1,east,{day}T09:00:00Z,10.10\n2,west,
 
 
 @pytest.fixture
-def followed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def walkthrough_clone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A clone in which somebody did what the page says, with two days of orders in the bucket."""
     files = r"`(pipelines/\S+?\.py)`(?:(?!```).)*?```python\n(.*?)```"
     for path, code in re.findall(files, WALK.read_text("utf-8"), re.DOTALL):
@@ -47,22 +47,22 @@ def followed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace
 
 
 @pytest.mark.slow
-def test_the_walk_through_adds_a_dataset_that_is_ingested_released_and_published(followed: Workspace) -> None:
+def test_the_walk_through_adds_a_dataset_that_is_ingested_released_and_published(walkthrough_clone: Workspace) -> None:
     block = re.search(r"```sh\n(headrace dvc-sync.*?)```", WALK.read_text(), re.DOTALL)
     assert block
     lines = (part for line in block[1].splitlines() for part in line.split("#")[0].split("&&"))
     said = {}
     for program, *words in map(str.split, lines):
         if program == "git":
-            git(followed.root, *words)
+            git(walkthrough_clone.root, *words)
         elif program == "headrace":
-            said[" ".join(words)] = followed.command(program, *words)
+            said[" ".join(words)] = walkthrough_clone.command(program, *words)
 
     assert "features/sales/shop_turnover: 2 computed (2026-01-01, 2026-01-02)" in said["run sales"]
     assert "stale" not in said["plan sales"]
     assert "sales/1 released" in said["release sales"]
     assert "shop_turnover serves sales/1" in said["publish sales"]
-    rows = followed.lake.scan("features/sales/shop_turnover", ["2026-01-02"]).collect()
+    rows = walkthrough_clone.lake.scan("features/sales/shop_turnover", ["2026-01-02"]).collect()
     assert rows.select("shop", "orders_7d", "turnover_7d_eur").rows() == [("east", 1, 10.1), ("west", 1, 20.2)]
 
 

@@ -1,137 +1,147 @@
-"""Whatever dies, wherever: readers see the old state or the new one, whole; one more run gives the undisturbed bytes.
+"""A crash at any side effect: readers see the old state or the new one, and one more run gives the undisturbed bytes.
 
-Every side effect is a numbered point. `make faults` dies at each of them, `make test` at some: before the effect, with
-half of it done, and after the last one, before anybody was told.
+Every side effect is a failpoint. `make faults` crashes at each of them, `make test` at some: before the effect, with
+half of it done, and after the last one, before the run has reported success.
 """
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crash_harness import REFUSED
-from crash_runs import rehearse
+from crash_harness import EXIT_REJECTED
+from crash_runs import inject_crashes
 from label_campaign import Campaign
-from label_server import Person
+from label_server import Annotator
 from servers import S3
 
 pytestmark = pytest.mark.slow
 
 
-def remote(s3: S3) -> dict[str, str]:
-    """Options of a DVC remote in a bucket of its own."""
+def dvc_remote(s3: S3) -> dict[str, str]:
+    """Options of a DVC remote in a new bucket."""
     keys = {"endpointurl": s3.endpoint, "access_key_id": s3.access_key, "secret_access_key": s3.secret_key}
     return {"url": f"s3://{s3.new_bucket().name}", "region": "us-east-1", **keys}
 
 
-def source(s3: S3) -> dict[str, str]:
-    """A bucket to read from, and what it is later."""
+def source_buckets(s3: S3) -> dict[str, str]:
+    """A bucket to ingest from, and one with its later content."""
     keys = {"endpoint": s3.endpoint, "access_key": s3.access_key, "secret_key": s3.secret_key, "region": "us-east-1"}
     return {"name": s3.new_bucket().name, "later": s3.new_bucket().name, **keys}
 
 
-def some(count: int, full: int = 1) -> list[Any]:
-    """Each `count`-th point in `make test`, and in `make faults` all of them, or each `full`-th."""
+def every_nth(count: int, full: int = 1) -> list[Any]:
+    """Every `count`-th failpoint in `make test`, and in `make faults` all of them, or every `full`-th."""
     return [
         pytest.param(count, id="some"),
         pytest.param(full, id="all", marks=[pytest.mark.faults, pytest.mark.timeout(1800)]),
     ]
 
 
-@pytest.mark.parametrize("count", some(23))
+@pytest.mark.parametrize("count", every_nth(23))
 @pytest.mark.parametrize("commit", ["local", "remote"])
 def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
     tmp_path: Path, s3: S3, commit: str, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_release", {"remote": remote(s3), "commit": commit}, count=count)
+    undisturbed, *_ = inject_crashes(
+        tmp_path, "crash_release", {"remote": dvc_remote(s3), "commit": commit}, count=count
+    )
 
-    names = set(calm["points"])
+    names = set(undisturbed["failpoints"])
     assert {"rename manifest.json", "git commit-tree", "git mktag", "git push", "git read-tree"} <= names
     assert {"git update-ref", "object onto the remote"} <= names
 
 
-@pytest.mark.parametrize("count", some(33, 2))
+@pytest.mark.parametrize("count", every_nth(33, 2))
 def test_of_two_releases_from_two_clones_one_is_refused_wherever_the_other_was_paused(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    _, *cases = rehearse(tmp_path, "crash_release", {"remote": remote(s3), "commit": "local"}, how="pause", count=count)
+    _, *cases = inject_crashes(
+        tmp_path, "crash_release", {"remote": dvc_remote(s3), "commit": "local"}, interruption="pause", count=count
+    )
 
-    assert {case["second"] for case in cases} >= {0}
+    assert {case["concurrent_exit_code"] for case in cases} >= {0}
 
 
-@pytest.mark.parametrize("count", some(23))
+@pytest.mark.parametrize("count", every_nth(23))
 def test_a_validate_or_transform_that_was_paused_anywhere_can_not_take_back_what_another_showed(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    settings = {"remote": remote(s3), "commit": "local", "only": "stages"}
+    settings = {"remote": dvc_remote(s3), "commit": "local", "only": "stages"}
 
-    _, *cases = rehearse(tmp_path, "crash_release", settings, how="pause", count=count)
+    _, *cases = inject_crashes(tmp_path, "crash_release", settings, interruption="pause", count=count)
 
-    assert {case["first"] for case in cases} >= {REFUSED}
+    assert {case["paused_exit_code"] for case in cases} >= {EXIT_REJECTED}
 
 
-@pytest.mark.parametrize("count", some(13))
+@pytest.mark.parametrize("count", every_nth(13))
 def test_an_ingest_that_was_paused_anywhere_can_not_take_back_what_another_showed(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    _, *cases = rehearse(tmp_path, "crash_ingest", {"bucket": source(s3)}, how="pause", count=count)
+    _, *cases = inject_crashes(
+        tmp_path, "crash_ingest", {"bucket": source_buckets(s3)}, interruption="pause", count=count
+    )
 
-    assert {case["first"] for case in cases} >= {REFUSED}
+    assert {case["paused_exit_code"] for case in cases} >= {EXIT_REJECTED}
 
 
-@pytest.mark.parametrize("count", some(13))
+@pytest.mark.parametrize("count", every_nth(13))
 def test_an_ingest_that_dies_anywhere_leaves_raw_tables_whole_and_is_finished_by_the_next(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_ingest", {"bucket": source(s3)}, count=count)
+    undisturbed, *_ = inject_crashes(tmp_path, "crash_ingest", {"bucket": source_buckets(s3)}, count=count)
 
-    assert {"object into the cache", "line of the journal", "file that is gone"} <= set(calm["points"])
+    assert {"object into the cache", "line of the journal", "file that is gone"} <= set(undisturbed["failpoints"])
 
 
-@pytest.mark.parametrize("count", some(13))
+@pytest.mark.parametrize("count", every_nth(13))
 def test_a_repair_that_dies_anywhere_makes_nothing_worse_and_is_finished_by_the_next(
     tmp_path: Path, s3: S3, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_maintenance", {"remote": remote(s3), "verb": "doctor"}, count=count)
+    undisturbed, *_ = inject_crashes(
+        tmp_path, "crash_maintenance", {"remote": dvc_remote(s3), "verb": "doctor"}, count=count
+    )
 
     wanted = {"quarantine corrupt object", "remove stale DVC lock", "git's lock that is dead", "remove stale file"}
-    assert wanted <= set(calm["points"])
+    assert wanted <= set(undisturbed["failpoints"])
 
 
-@pytest.mark.parametrize("count", some(13))
+@pytest.mark.parametrize("count", every_nth(13))
 def test_a_garbage_collection_that_dies_anywhere_leaves_every_release_whole(tmp_path: Path, s3: S3, count: int) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_maintenance", {"remote": remote(s3), "verb": "gc"}, count=count)
+    undisturbed, *_ = inject_crashes(
+        tmp_path, "crash_maintenance", {"remote": dvc_remote(s3), "verb": "gc"}, count=count
+    )
 
-    assert {"delete object from the remote", "delete object from the cache"} <= set(calm["points"])
+    assert {"delete object from the remote", "delete object from the cache"} <= set(undisturbed["failpoints"])
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
-    tmp_path: Path, campaign: Campaign, ann: Person, bob: Person
+    tmp_path: Path, campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
     campaign.send()
     tasks = campaign.tasks()
-    given = {name: ann.answers(tasks[name], "weather") for name in ("ride-0", "ride-1", "ride-4")}
+    given = {name: ann.submit(tasks[name], "weather") for name in ("ride-0", "ride-1", "ride-4")}
     campaign.collect()
-    ann.changes(given["ride-0"], "carrier")
-    ann.deletes(given["ride-1"])
-    bob.answers(tasks["ride-4"], "security")
-    bob.skips(tasks["ride-5"], "weather")
-    place = {"root": str(campaign.lake.root), "url": campaign.server.url, "token": campaign.server.token}
+    ann.edit(given["ride-0"], "carrier")
+    ann.delete(given["ride-1"])
+    bob.submit(tasks["ride-4"], "security")
+    bob.skip(tasks["ride-5"], "weather")
+    settings = {"root": str(campaign.lake.root), "url": campaign.server.url, "token": campaign.server.token}
 
-    beside = tmp_path.with_name("rehearsal")
-    beside.mkdir()
+    folder = tmp_path.with_name("crash-cases")
+    folder.mkdir()
 
-    calm, *_ = rehearse(beside, "crash_labels", {**place, "title": campaign.labeling.title})
+    undisturbed, *_ = inject_crashes(folder, "crash_labels", {**settings, "title": campaign.labeling.title})
 
-    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])
+    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(undisturbed["failpoints"])
 
 
-@pytest.mark.parametrize("count", some(13))
+@pytest.mark.parametrize("count", every_nth(13))
 @pytest.mark.parametrize("decision", ["rejected", "accepted"])
 def test_a_word_on_answers_that_dies_anywhere_is_said_again_and_noted_once(
     tmp_path: Path, decision: str, count: int
 ) -> None:
-    calm, *_ = rehearse(tmp_path, "crash_decisions", {"decision": decision}, count=count)
+    undisturbed, *_ = inject_crashes(tmp_path, "crash_decisions", {"decision": decision}, count=count)
 
-    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(calm["points"])
+    assert {"object into the cache", "rename manifest.json", "end of the journal"} <= set(undisturbed["failpoints"])

@@ -105,7 +105,7 @@ def test_days_arrive_once_and_can_be_corrected_and_taken_back(year: FlightYear, 
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedDemo:
     """A demo that has run to its end."""
 
     repository: Path
@@ -114,20 +114,20 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    with cloned(template, tmp_path_factory.mktemp("demo")) as repository, demo(repository) as process:
+def finished(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedDemo]:
+    with clone_working_tree(template, tmp_path_factory.mktemp("demo")) as repository, demo(repository) as process:
         output, _ = process.communicate()
-        yield Finished(repository, process.returncode, output)
+        yield FinishedDemo(repository, process.returncode, output)
 
 
 @pytest.fixture
 def repository(template: Path, tmp_path: Path) -> Iterator[Path]:
-    with cloned(template, tmp_path) as clone:
+    with clone_working_tree(template, tmp_path) as clone:
         yield clone
 
 
 @contextmanager
-def cloned(template: Path, folder: Path) -> Iterator[Path]:
+def clone_working_tree(template: Path, folder: Path) -> Iterator[Path]:
     """The working tree in a clone, for a demo of its own."""
     git(folder, "clone", "--quiet", str(template), "repository")
     yield folder / "repository"
@@ -154,7 +154,7 @@ def left_running(repository: Path) -> list[str]:
 
 @pytest.mark.slow_lane
 @pytest.mark.timeout(600)
-def test_the_demo_carries_real_data_the_whole_way_and_ends_with_nothing_running(finished: Finished) -> None:
+def test_the_demo_carries_real_data_the_whole_way_and_ends_with_nothing_running(finished: FinishedDemo) -> None:
     assert finished.code == 0, finished.output
     assert left_running(finished.repository) == []
     assert "rejected airports: 1 of 1,458 by lon_suits_tz (faa EEN," in finished.output
@@ -172,7 +172,9 @@ def test_the_demo_carries_real_data_the_whole_way_and_ends_with_nothing_running(
 
 @pytest.mark.slow_lane
 @pytest.mark.timeout(600)
-def test_the_second_refresh_computes_only_what_a_new_a_corrected_and_a_deleted_day_concern(finished: Finished) -> None:
+def test_the_second_refresh_computes_only_what_a_new_a_corrected_and_a_deleted_day_concern(
+    finished: FinishedDemo,
+) -> None:
     found = re.finditer(r"^  (\w+ \w+) {2,}(\d.*)$", finished.output, flags=re.MULTILINE)
     rows = {row[1]: row[2].split() for row in found}
 
@@ -186,7 +188,7 @@ def test_the_second_refresh_computes_only_what_a_new_a_corrected_and_a_deleted_d
 
 @pytest.mark.slow_lane
 @pytest.mark.timeout(600)
-def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: Finished) -> None:
+def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: FinishedDemo) -> None:
     workspace = finished.repository / ".headrace" / "demo" / "workspace"
     dvc = Path(sys.executable).with_name("dvc")
 
@@ -201,11 +203,11 @@ def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: 
 
 @pytest.mark.slow_lane
 @pytest.mark.timeout(600)
-def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: Finished, tmp_path: Path) -> None:
+def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: FinishedDemo, tmp_path: Path) -> None:
     home = finished.repository / ".headrace" / "demo"
 
     with control.running(home, ["s3"], project=finished.repository) as env:
-        clone = colleague(home, tmp_path)
+        clone = clone_as_colleague(home, tmp_path)
         run(clone, env, "dvc", "pull")
         said = run(clone, env, "dvc", "repro")
 
@@ -215,11 +217,11 @@ def test_after_airflow_a_fresh_clone_pulls_and_repro_does_no_work(finished: Fini
 
 @pytest.mark.slow_lane
 @pytest.mark.timeout(600)
-def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finished, tmp_path: Path) -> None:
+def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: FinishedDemo, tmp_path: Path) -> None:
     home = finished.repository / ".headrace" / "demo"
 
     with control.running(home, project=finished.repository) as env:
-        clone = colleague(home, tmp_path)
+        clone = clone_as_colleague(home, tmp_path)
         run(clone, env, "dvc", "pull")
         contract = clone / "pipelines/flights/sources/weather.py"
         contract.write_text(
@@ -245,7 +247,7 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
     assert found["release.release"]["pushed"]["objects"] == 0, "the researcher's bytes were there already"
 
 
-def colleague(home: Path, folder: Path) -> Path:
+def clone_as_colleague(home: Path, folder: Path) -> Path:
     """A fresh clone of the demo's origin, with the keys to its remote."""
     git(folder, "clone", "--quiet", str(home / "origin.git"), "colleague")
     shutil.copy(home / "workspace/.dvc/config.local", folder / "colleague/.dvc/config.local")

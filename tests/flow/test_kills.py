@@ -1,4 +1,4 @@
-"""The real commands, really killed: `kill -9` and SIGSTOP at seeded moments, of one alone or with its children."""
+"""The real commands, killed by `kill -9` or paused by SIGSTOP at seeded moments, alone or with their children."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import real_flights
-from label_server import LabelServer, Person
+from label_server import Annotator, LabelServer
 from raw_data import days
 from workspaces import Workspace
 
@@ -32,21 +32,21 @@ COMMANDS = {
     "publish": (["publish", "flights"], 3.0),
     "collect": (["label", "collect", "flights"], 1.5),
 }
-"""Command, and seconds that it works for here when nothing else runs, after it has got its lease."""
+"""Command, and the seconds that it works for on an idle machine after it has taken its lock."""
 
 DAILY = ("ingest", "validate", "transform", "release", "publish")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A workspace, the bucket that it ingests from, and where it publishes to."""
+class CommandRunner:
+    """Runs commands in a workspace that ingests from a bucket and publishes to files."""
 
     workspace: Workspace
     bucket: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the commands are told."""
+        """Environment variables of the commands."""
         s3, root = self.workspace.remote, self.workspace.root
         return {
             "PYTHONPATH": str(root),
@@ -59,7 +59,7 @@ class Place:
         }
 
     def start(self, verb: str) -> "subprocess.Popen[bytes]":
-        """The command, running, in a group of its own."""
+        """Start the command in its own process group."""
         program = [sys.executable, "-m", "headrace", *COMMANDS[verb][0]]
         environment = {**os.environ, **self.environment}
         out = subprocess.DEVNULL
@@ -67,8 +67,8 @@ class Place:
             program, cwd=self.workspace.root, env=environment, stdout=out, stderr=out, start_new_session=True
         )
 
-    def works(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Wait until the process holds a lease; False if it ended before."""
+    def wait_for_lock(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Wait until the process holds a lock; False if it ended before."""
         locks = self.workspace.root / ".headrace/locks"
         while process.poll() is None:
             if any(_read(lock) == str(process.pid) for lock in locks.glob("*.lock")):
@@ -76,8 +76,8 @@ class Place:
             time.sleep(0.005)
         return False
 
-    def finish(self, *verbs: str) -> dict[str, bytes]:
-        """Run these to their end; file → bytes of what readers see, labels aside."""
+    def run_commands(self, *verbs: str) -> dict[str, bytes]:
+        """Run these commands; file → bytes that readers see, without labels."""
         for verb in verbs:
             self.workspace.command("headrace", *COMMANDS[verb][0])
         files = [
@@ -87,35 +87,35 @@ class Place:
 
 
 @pytest.fixture
-def place(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Four days lie in the bucket; weather and planes were ingested."""
+def runner(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> CommandRunner:
+    """Four days are in the bucket; weather and planes are ingested."""
     bucket = workspace.remote.new_bucket()
     for day in DAYS:
         bucket.write(f"flights/{day}.csv.gz", real_flights.flights_object(day))
-    workspace.raw.arrive(*DAYS)
-    made = Place(workspace, bucket.name)
+    workspace.raw.add_days(*DAYS)
+    made = CommandRunner(workspace, bucket.name)
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
     return made
 
 
-def calm(place: Place) -> dict[str, bytes]:
-    """What readers see in another clone, in which nothing was killed."""
-    other = place.workspace.clone("calm")
-    other.raw.arrive(*DAYS)
-    settings = Settings(workspace=other.root, bucket=place.bucket, s3_endpoint=other.remote.endpoint)
+def undisturbed_files(runner: CommandRunner) -> dict[str, bytes]:
+    """File → bytes that readers see in another clone, in which nothing was killed."""
+    other = runner.workspace.clone("undisturbed")
+    other.raw.add_days(*DAYS)
+    settings = Settings(workspace=other.root, bucket=runner.bucket, s3_endpoint=other.remote.endpoint)
     ingest(other.dataset, other.lake, settings, sources=["flights"])
     other.refresh()
-    return Place(other, place.bucket).finish()
+    return CommandRunner(other, runner.bucket).run_commands()
 
 
-def kill(place: Place, verb: str, chance: random.Random) -> bool:
-    """Kill the command at some moment of its work, alone or with the children that it has; whether it was alive."""
-    process = place.start(verb)
-    if place.works(process):
-        time.sleep(chance.uniform(0, COMMANDS[verb][1]))
+def kill_command(runner: CommandRunner, verb: str, random_source: random.Random) -> bool:
+    """Kill the command at a random moment, alone or with its children; whether it was still running."""
+    process = runner.start(verb)
+    if runner.wait_for_lock(process):
+        time.sleep(random_source.uniform(0, COMMANDS[verb][1]))
     alive = process.poll() is None
-    if alive and chance.random() < 1 / 2:
+    if alive and random_source.random() < 1 / 2:
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
@@ -128,45 +128,45 @@ def kill(place: Place, verb: str, chance: random.Random) -> bool:
 )
 @pytest.mark.timeout(900)
 def test_kill_9_at_random_moments_of_every_command_is_healed_by_running_them_again(
-    place: Place, seed: int, times: int
+    runner: CommandRunner, seed: int, times: int
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311  a moment, no secret
-    wanted = calm(place)
+    random_source = random.Random(seed)  # noqa: S311  a moment, no secret
+    expected = undisturbed_files(runner)
 
     killed = []
     for verb in DAILY:
-        killed += [kill(place, verb, chance) for _ in range(times)]
-        seen = place.finish(verb)
+        killed += [kill_command(runner, verb, random_source) for _ in range(times)]
+        files = runner.run_commands(verb)
 
     assert any(killed), "no command was alive when it was to die"
-    assert seen == wanted
-    assert place.workspace.lake.manifest("features/flights/carrier_delays").rows
-    text = place.workspace.command("headrace", "publish", "flights", "--json")
-    said = json.loads(text[text.index("{") :])
-    assert (said["release"], said["switched"]) == ("flights/1", False)
-    assert not any(view["mismatches"] for view in said["verifications"])
+    assert files == expected
+    assert runner.workspace.lake.manifest("features/flights/carrier_delays").rows
+    text = runner.workspace.command("headrace", "publish", "flights", "--json")
+    output = json.loads(text[text.index("{") :])
+    assert (output["release"], output["switched"]) == ("flights/1", False)
+    assert not any(view["mismatches"] for view in output["verifications"])
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_kill_9_while_labels_are_collected_collects_each_answer_once(
-    place: Place, label_studio: LabelServer, ann: Person, monkeypatch: pytest.MonkeyPatch
+    runner: CommandRunner, label_studio: LabelServer, ann: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABEL_STUDIO_URL", label_studio.url)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
     monkeypatch.setenv("HEADRACE_PSEUDONYM_KEY", "a long random text")
-    place.finish("ingest", "validate")
-    place.workspace.command("headrace", "label", "send", "flights")
+    runner.run_commands("ingest", "validate")
+    runner.workspace.command("headrace", "label", "send", "flights")
     for task in _tasks(label_studio):
-        _answers(ann, task)
-    chance = random.Random(4)  # noqa: S311
+        _submit_answer(ann, task)
+    random_source = random.Random(4)  # noqa: S311
 
-    killed = [kill(place, "collect", chance) for _ in range(6)]
-    place.finish("collect")
+    killed = [kill_command(runner, "collect", random_source) for _ in range(6)]
+    runner.run_commands("collect")
 
     assert any(killed)
-    assert "nothing new" in place.workspace.command("headrace", *COMMANDS["collect"][0])
-    events = place.workspace.lake.scan("annotations/flights/delay_cause").collect()
+    assert "nothing new" in runner.workspace.command("headrace", *COMMANDS["collect"][0])
+    events = runner.workspace.lake.scan("annotations/flights/delay_cause").collect()
     assert events.height == events["annotation_id"].n_unique() == len(_tasks(label_studio))
 
 
@@ -175,30 +175,30 @@ def test_kill_9_while_labels_are_collected_collects_each_answer_once(
     ["release", *(pytest.param(verb, marks=pytest.mark.faults) for verb in ("ingest", "transform", "publish"))],
 )
 def test_while_a_run_is_paused_a_second_one_is_told_whose_the_table_is_and_the_first_ends_well(
-    place: Place, verb: str
+    runner: CommandRunner, verb: str
 ) -> None:
-    place.finish(*DAILY[: DAILY.index(verb)])
-    first = place.start(verb)
-    assert place.works(first)
+    runner.run_commands(*DAILY[: DAILY.index(verb)])
+    first = runner.start(verb)
+    assert runner.wait_for_lock(first)
     first.send_signal(signal.SIGSTOP)
 
-    said = place.workspace.command("headrace", *COMMANDS[verb][0], fails=True)
+    output = runner.workspace.command("headrace", *COMMANDS[verb][0], fails=True)
     first.send_signal(signal.SIGCONT)
 
-    assert f"process {first.pid}" in said
+    assert f"process {first.pid}" in output
     assert first.wait() == 0
 
 
 def test_of_two_runs_that_start_at_once_one_makes_the_table_and_the_other_is_refused_or_finds_it_made(
-    place: Place,
+    runner: CommandRunner,
 ) -> None:
-    both = [place.start("validate") for _ in range(2)]
-    ended = [process.wait() for process in both]
+    processes = [runner.start("validate") for _ in range(2)]
+    exit_codes = [process.wait() for process in processes]
 
-    assert 0 in ended
-    said = place.workspace.command("headrace", *COMMANDS["validate"][0])
-    assert said.count("nothing to do") == len(place.workspace.dataset.sources)
-    validated = place.workspace.lake.manifest("validated/flights/flights")
+    assert 0 in exit_codes
+    output = runner.workspace.command("headrace", *COMMANDS["validate"][0])
+    assert output.count("nothing to do") == len(runner.workspace.dataset.sources)
+    validated = runner.workspace.lake.manifest("validated/flights/flights")
     assert (sorted(validated.partitions), validated.rows > 0) == (DAYS, True)
 
 
@@ -207,7 +207,7 @@ def _tasks(server: LabelServer) -> list[int]:
     return [number for copies in server.tasks(int(found[0]["id"])).values() for number in copies]
 
 
-def _answers(person: Person, task: int) -> None:
+def _submit_answer(person: Annotator, task: int) -> None:
     to_name = LABELING.config.partition(f'name="{LABELING.control}"')[2].partition('toName="')[2].partition('"')[0]
     value = {"from_name": LABELING.control, "to_name": to_name, "type": "choices"}
     body = {"result": [{**value, "value": {"choices": [LABELING.choices[0]]}}], "lead_time": 2.0}

@@ -75,7 +75,7 @@ DATASET = Dataset(description="Orders.", owner="shops", sources=(ORDERS,), featu
 
 
 @pytest.fixture(scope="module")
-def moved(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def migrated_project(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A clone of the old project whose declarations are in today's layout, with its releases and their bytes."""
     folder = tmp_path_factory.mktemp("old")
     root, origin, bucket = folder / "workspace", folder / "origin.git", s3.new_bucket()
@@ -107,7 +107,7 @@ def moved(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     ],
 )
 def test_an_old_release_is_retrieved(
-    moved: Workspace, tmp_path: Path, release: str, rows: list[tuple[str, int, float]]
+    migrated_project: Workspace, tmp_path: Path, release: str, rows: list[tuple[str, int, float]]
 ) -> None:
     asked = pl.DataFrame(
         {
@@ -118,7 +118,7 @@ def test_an_old_release_is_retrieved(
     asked.write_parquet(tmp_path / "requests.parquet")
 
     headrace(
-        moved, "retrieve", "sales", "--release", release,
+        migrated_project, "retrieve", "sales", "--release", release,
         "--requests", str(tmp_path / "requests.parquet"), "--out", str(tmp_path / "rows.parquet"),
     )  # fmt: skip
 
@@ -128,22 +128,22 @@ def test_an_old_release_is_retrieved(
 
 
 def test_the_online_store_is_rolled_back_to_an_old_release(
-    moved: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    migrated_project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{tmp_path}/registry.db")
     monkeypatch.setenv("FEAST_ONLINE_STORE_PATH", str(tmp_path / "online.db"))
     monkeypatch.setenv("FEAST_USAGE", "False")
 
-    second = headrace(moved, "publish", "sales", "--release", "sales/2")
-    first = headrace(moved, "publish", "sales", "--release", "sales/1")
+    second = headrace(migrated_project, "publish", "sales", "--release", "sales/2")
+    first = headrace(migrated_project, "publish", "sales", "--release", "sales/1")
 
     assert "serves sales/2" in second
     assert "serves sales/1" in first, "its values in the store equal those of the release before the switch"
 
 
-def test_lineage_leads_from_an_old_feature_to_the_object_it_came_from(moved: Workspace) -> None:
-    told = headrace(
-        moved,
+def test_lineage_leads_from_an_old_feature_to_the_object_it_came_from(migrated_project: Workspace) -> None:
+    output = headrace(
+        migrated_project,
         "lineage",
         "sales",
         "--table",
@@ -154,52 +154,52 @@ def test_lineage_leads_from_an_old_feature_to_the_object_it_came_from(moved: Wor
         "sales/2",
     )
 
-    assert "s3://shop/orders/2026-01-02.csv" in told
-    assert "s3://shop/orders/2026-01-01.csv" in told
+    assert "s3://shop/orders/2026-01-02.csv" in output
+    assert "s3://shop/orders/2026-01-01.csv" in output
 
 
-def test_lineage_finds_an_old_rejected_row_with_the_check_that_it_failed(moved: Workspace) -> None:
-    told = headrace(
-        moved, "lineage", "sales", "--table", "rejected/orders", "--partition", "2026-01-02", "--revision", "sales/1",
-        "--row", "order_id=4",
+def test_lineage_finds_an_old_rejected_row_with_the_check_that_it_failed(migrated_project: Workspace) -> None:
+    output = headrace(
+        migrated_project, "lineage", "sales", "--table", "rejected/orders", "--partition", "2026-01-02",
+        "--revision", "sales/1", "--row", "order_id=4",
     )  # fmt: skip
 
-    assert "-5.0" in told
-    assert "amount: greater_than(0)" in told
+    assert "-5.0" in output
+    assert "amount: greater_than(0)" in output
 
 
-def test_old_releases_are_compared(moved: Workspace) -> None:
-    found = as_json(moved, "diff", "sales/1", "sales/2")
+def test_old_releases_are_compared(migrated_project: Workspace) -> None:
+    found = as_json(migrated_project, "diff", "sales/1", "sales/2")
 
     raw = found["tables"]["raw/sales/orders"]
     assert (raw["changed"], raw["removed"]) == (["2026-01-02"], ["2026-01-03"])
 
 
-def test_the_doctor_finds_every_old_byte(moved: Workspace) -> None:
-    whole = headrace(moved, "doctor", "--deep")
-    objects = moved.remote.folder / moved.bucket / "dvc/files/md5"
+def test_the_doctor_finds_every_old_byte(migrated_project: Workspace) -> None:
+    whole = headrace(migrated_project, "doctor", "--deep")
+    objects = migrated_project.remote.folder / migrated_project.bucket / "dvc/files/md5"
     lost = next(path for path in sorted(objects.rglob("*")) if path.is_file() and path.suffix != ".dir")
     content = lost.read_bytes()
     lost.write_bytes(b"damaged")
 
-    damaged = moved.command("headrace", "doctor", "--deep", fails=True)
+    damaged = migrated_project.command("headrace", "doctor", "--deep", fails=True)
     lost.write_bytes(content)
 
     assert "sales/1" not in whole
     assert "sales/1" in damaged or "sales/2" in damaged
 
 
-def test_old_tables_are_computed_again_once_and_come_out_with_the_same_bytes(moved: Workspace) -> None:
-    moved.dvc("pull", "--quiet")
+def test_old_tables_are_computed_again_once_and_come_out_with_the_same_bytes(migrated_project: Workspace) -> None:
+    migrated_project.dvc("pull", "--quiet")
 
-    planned = as_json(moved, "plan", "sales")
-    headrace(moved, "validate", "sales")
-    headrace(moved, "transform", "sales")
-    released = headrace(moved, "release", "sales")
+    planned = as_json(migrated_project, "plan", "sales")
+    headrace(migrated_project, "validate", "sales")
+    headrace(migrated_project, "transform", "sales")
+    released = headrace(migrated_project, "release", "sales")
 
     assert [len(stage["stale"]) for stage in planned["stages"]] == [2, 2]
     assert "sales/2 unchanged since" in released
-    assert [len(stage["stale"]) for stage in as_json(moved, "plan", "sales")["stages"]] == [0, 0]
+    assert [len(stage["stale"]) for stage in as_json(migrated_project, "plan", "sales")["stages"]] == [0, 0]
 
 
 def headrace(workspace: Workspace, *arguments: str) -> str:

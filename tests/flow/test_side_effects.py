@@ -1,7 +1,7 @@
-"""Every side effect in the code stands in a numbered point, where `make faults` lets it die, or has a reason why not.
+"""Every side effect in the code is inside a failpoint, at which `make faults` crashes, or a comment says why not.
 
-Found in the source, so that one that is new and has no point fails here, whichever system it changes. What a run does
-is listened to besides, in every crash test (tests/support/side_effects.py).
+The source is searched, so that a new side effect without a failpoint fails here. In addition, every crash test records
+the side effects of its runs (tests/support/side_effects.py).
 """
 
 import ast
@@ -26,7 +26,9 @@ PROGRAMS = "Popen check_call check_output"
 CHANGES = frozenset(f"{FILES} {OBJECTS} {DATABASES} {PROGRAMS}".split())
 """Names of methods and functions that change something outside of this process."""
 
-OF = frozenset(("bucket.write", "bucket.delete", "store.apply", "os.rename", "os.replace", "os.truncate", "os.remove"))
+METHOD_CALLS = frozenset(
+    ("bucket.write", "bucket.delete", "store.apply", "os.rename", "os.replace", "os.truncate", "os.remove")
+)
 """The same, of names that mean something else elsewhere: the end of what they are called on, and the name."""
 
 REASON = re.compile(r"#\s*no failpoint: (?P<reason>\S.*)")
@@ -38,9 +40,9 @@ OUTSIDE = ("airflow", "stack", "templates", "testing")
 
 def test_every_change_to_the_world_stands_in_a_point_or_has_a_reason_why_not() -> None:
     unnumbered, unused = {}, []
-    for path in sources():
+    for path in module_paths():
         text = (PACKAGE / path).read_text()
-        found, reasons = changes(ast.parse(text)), explained(text)
+        found, reasons = unguarded_changes(ast.parse(text)), explained_functions(text)
         for name, lines in found.items():
             if not {name, ""} & reasons.keys():
                 unnumbered[f"{path} {name}"] = lines
@@ -54,16 +56,16 @@ def test_an_unnumbered_change_would_be_seen() -> None:
     lines = ("path.unlink()", "bucket.delete('x')", "with failpoints.failpoint('x'):", "    path.unlink()")
     code = "\n    ".join(("def lose(path, bucket):", *lines))
 
-    assert changes(ast.parse(code)) == {"lose": [2, 3]}
+    assert unguarded_changes(ast.parse(code)) == {"lose": [2, 3]}
 
 
-def sources() -> list[str]:
+def module_paths() -> list[str]:
     """Every module that can touch a table, by its path in the package."""
     every = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.name != "failpoints.py")
     return sorted(path.as_posix() for path in every if path.parts[0] not in OUTSIDE)
 
 
-def explained(text: str) -> dict[str, int]:
+def explained_functions(text: str) -> dict[str, int]:
     """Function (empty for the module) → line of the comment that says why it needs no failpoint."""
     lines = {number for number, line in enumerate(text.splitlines(), start=1) if REASON.search(line)}
     found: dict[str, int] = {}
@@ -84,17 +86,17 @@ def functions(node: ast.AST, within: tuple[str, ...]) -> Iterator[tuple[str, ast
         yield from functions(child, scope)
 
 
-def changes(code: ast.AST) -> dict[str, list[int]]:
-    """Function → lines outside of any point on which it changes the world."""
+def unguarded_changes(code: ast.AST) -> dict[str, list[int]]:
+    """Function → lines outside of any failpoint on which it has a side effect."""
     found: dict[str, list[int]] = {}
-    for name, node in unguarded(code, ()):
+    for name, node in unguarded_nodes(code, ()):
         if isinstance(node, ast.Call) and is_change(node):
             found.setdefault(name, []).append(node.lineno)
     return found
 
 
-def unguarded(node: ast.AST, within: tuple[str, ...]) -> Iterator[tuple[str, ast.AST]]:
-    """Every node that stands in no point, with the name of its function."""
+def unguarded_nodes(node: ast.AST, within: tuple[str, ...]) -> Iterator[tuple[str, ast.AST]]:
+    """Every node outside of any failpoint, with the name of its function."""
     if isinstance(node, ast.Call) and is_point(node):
         return
     if isinstance(node, ast.With) and any(is_point(item.context_expr) for item in node.items):
@@ -102,7 +104,7 @@ def unguarded(node: ast.AST, within: tuple[str, ...]) -> Iterator[tuple[str, ast
     here = (*within, node.name) if isinstance(node, ast.FunctionDef | ast.ClassDef) else within
     yield ".".join(within), node
     for child in ast.iter_child_nodes(node):
-        yield from unguarded(child, here)
+        yield from unguarded_nodes(child, here)
 
 
 def is_point(node: ast.AST) -> bool:
@@ -119,4 +121,4 @@ def is_change(call: ast.Call) -> bool:
         return any(isinstance(word, ast.Constant) and set(str(word.value)) & set("wax+") for word in call.args[:2])
     if name == "eval" and of[-1:] == ["list"]:  # of Polars, on the elements of a list
         return False
-    return name in CHANGES or (bool(of) and (f"{of[-1]}.{name}" in OF or name == "execute"))
+    return name in CHANGES or (bool(of) and (f"{of[-1]}.{name}" in METHOD_CALLS or name == "execute"))

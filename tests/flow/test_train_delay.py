@@ -48,20 +48,22 @@ train_delay = _example()
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A workspace with nine days of validated flights, their features, and the causes of three delays."""
-    lake = feature_workspace.workspace(tmp_path_factory.mktemp("real"))
+    lake = feature_workspace.create_workspace(tmp_path_factory.mktemp("real"))
     git.git(lake.root, "init", "--quiet")
-    validated = {day: real_flights.validation_of("flights", day).accepted for day in DAYS}
-    keep(lake, "validated/flights/flights", validated, train_delay.FLIGHT)
+    validated = {day: real_flights.validate_partition("flights", day).accepted for day in DAYS}
+    write_table(lake, "validated/flights/flights", validated, train_delay.FLIGHT)
     for table in DATASET.features:
-        rows = {day: kernel.compute_features(table, day, files(lake, table.inputs, day)).collect() for day in DAYS}
-        keep(lake, f"features/flights/{table.name}", rows, [*table.keys, "event_time"])
+        rows = {
+            day: kernel.compute_features(table, day, write_inputs(lake, table.inputs, day)).collect() for day in DAYS
+        }
+        write_table(lake, f"features/flights/{table.name}", rows, [*table.keys, "event_time"])
     late = pl.concat([validated[DAYS[0]], validated[DAYS[-1]]]).filter(pl.col("dep_delay_min") >= 60)
     labels = (
         late.sort(train_delay.FLIGHT)
         .gather([0, 1, -1])
         .with_columns(label=pl.Series(["weather", "carrier", "weather"]))
     )
-    keep(lake, "labels/flights/delay_cause", {UNPARTITIONED: labels}, train_delay.FLIGHT)
+    write_table(lake, "labels/flights/delay_cause", {UNPARTITIONED: labels}, train_delay.FLIGHT)
     return lake
 
 
@@ -70,7 +72,7 @@ def tables(lake: Lake) -> DatasetTables:
     return headrace.open(DATASET, workspace=lake.root)
 
 
-def keep(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys: list[str]) -> None:
+def write_table(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys: list[str]) -> None:
     entries = {}
     for name, rows in parts.items():
         ordered = parquet.canonical(rows, keys)
@@ -79,14 +81,14 @@ def keep(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys: list[s
     lake.commit(Manifest(table, partitions=entries))
 
 
-def files(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str, list[Path]]:
+def write_inputs(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str, list[Path]]:
     """What a kernel reads, written as files."""
     found = {}
     for keyword in reads:
         path = lake.root / f"{keyword}-{day}.parquet"
-        real_flights.validated(keyword, day, 9 if keyword in {"flights", "weather"} else 0).collect().write_parquet(
-            path
-        )
+        real_flights.validated_rows(
+            keyword, day, 9 if keyword in {"flights", "weather"} else 0
+        ).collect().write_parquet(path)
         found[keyword] = [path]
     return found
 
@@ -163,7 +165,7 @@ def test_trained_again_the_metrics_have_the_same_bytes(
 def test_without_tables_it_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    feature_workspace.workspace(tmp_path / "empty")
+    feature_workspace.create_workspace(tmp_path / "empty")
     monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path / "empty"))
 
     assert train_delay.main() == 1

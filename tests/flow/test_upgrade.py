@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 from servers import S3
-from wheels import REPOSITORY, Environment, access, build, revision, working_tree
+from wheels import REPOSITORY, Environment, build_wheel, copy_working_tree, export_revision, s3_variables
 from workspaces import git
 
 import headrace
@@ -32,7 +32,7 @@ DAY = "rental_id,station,started_at,minutes,member\nR9001,harbour,2026-01-06T09:
 
 
 @dataclass(frozen=True)
-class Upgraded:
+class UpgradedProject:
     """A project with two releases by the old engine, and the environment of the next one.
 
     Attributes:
@@ -55,13 +55,13 @@ class Upgraded:
 
 
 @pytest.fixture(scope="module")
-def upgraded(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Upgraded:
+def upgraded(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> UpgradedProject:
     folder, bucket = tmp_path_factory.mktemp("upgrade"), s3.new_bucket().name
-    old = Environment.with_wheel(folder / "old", build(old_source(folder / "old-source")), "feast")
+    old = Environment.with_wheel(folder / "old", build_wheel(old_source(folder / "old-source")), "feast")
     root = folder / "shop"
     old.run(folder, "headrace", "init", "shop")
-    old = old.reaching(
-        **access(s3, bucket, root),
+    old = old.with_variables(
+        **s3_variables(s3, bucket, root),
         FEAST_REGISTRY_URL=f"sqlite:///{folder}/registry.db",
         FEAST_ONLINE_STORE_PATH=str(folder / "online.db"),
         FEAST_USAGE="False",
@@ -74,15 +74,17 @@ def upgraded(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Upgraded:
     old.run(root, "git", "add", "--all")
     old.run(root, "git", "commit", "--quiet", "--message", "A day more")
     old.run(root, "headrace", "run", "bikes", "--release")
-    answers = {release: retrieved(old, root, release) for release in ("bikes/1", "bikes/2")}
+    answers = {release: retrieve_last_days(old, root, release) for release in ("bikes/1", "bikes/2")}
 
-    next_engine = Environment.with_wheel(folder / "next", build(next_source(folder / "next-source"), NEXT), "feast")
+    next_engine = Environment.with_wheel(
+        folder / "next", build_wheel(next_source(folder / "next-source"), NEXT), "feast"
+    )
     versions = [json.loads(engine.run(root, "python", "-c", RESULT_VERSIONS)) for engine in (old, next_engine)]
     changed = frozenset(kind for kind, version in versions[1].items() if versions[0].get(kind) != version)
-    return Upgraded(root, replace(next_engine, variables=old.variables), changed, answers)
+    return UpgradedProject(root, replace(next_engine, variables=old.variables), changed, answers)
 
 
-def retrieved(engine: Environment, root: Path, release: str) -> pl.DataFrame:
+def retrieve_last_days(engine: Environment, root: Path, release: str) -> pl.DataFrame:
     """What a release says of each station on its last days."""
     requests, out = root.parent / "requests.parquet", root.parent / "rows.parquet"
     times = [datetime(2026, 1, day, 12, tzinfo=UTC) for day in (3, 4, 5, 6)]
@@ -101,12 +103,12 @@ def old_source(folder: Path) -> Path:
     """The engine of the tag, or of HEAD while that is the same version."""
     if not has_tag() and headrace.__version__ != TAG:
         pytest.fail(FETCH)
-    return revision(TAG if has_tag() else "HEAD", folder)
+    return export_revision(TAG if has_tag() else "HEAD", folder)
 
 
 def next_source(folder: Path) -> Path:
     """The working tree, edited where every run passes, in ways that change no result."""
-    source = working_tree(folder)
+    source = copy_working_tree(folder)
     for path, addition in (
         ("headrace/validate/stage.py", "# A comment of the next version.\n"),
         ("headrace/transform/kernel.py", "\n\ndef next_version(rows: object) -> object:\n    return rows\n"),
@@ -122,11 +124,11 @@ def test_the_old_engine_is_that_of_the_tag() -> None:
         pytest.skip(f"HEAD was upgraded instead, for {FETCH}")
 
 
-def test_the_next_engine_has_a_higher_version(upgraded: Upgraded) -> None:
+def test_the_next_engine_has_a_higher_version(upgraded: UpgradedProject) -> None:
     assert NEXT in upgraded.headrace("--version")
 
 
-def test_the_plan_is_empty_but_for_stages_whose_result_version_was_raised(upgraded: Upgraded) -> None:
+def test_the_plan_is_empty_but_for_stages_whose_result_version_was_raised(upgraded: UpgradedProject) -> None:
     planned = {stage["table"].split("/")[0]: stage["stale"] for stage in upgraded.as_json("plan", "bikes")["stages"]}
 
     assert set(planned) == {"validated", "features"}
@@ -134,7 +136,7 @@ def test_the_plan_is_empty_but_for_stages_whose_result_version_was_raised(upgrad
     assert not planned["features"] or upgraded.changed & {"validate", "transform"}
 
 
-def test_repro_does_nothing(upgraded: Upgraded) -> None:
+def test_repro_does_nothing(upgraded: UpgradedProject) -> None:
     if upgraded.changed:
         pytest.skip(f"result versions were raised: {', '.join(sorted(upgraded.changed))}")
     told = upgraded.environment.run(upgraded.root, "dvc", "repro")
@@ -143,7 +145,7 @@ def test_repro_does_nothing(upgraded: Upgraded) -> None:
     assert "Running stage" not in told
 
 
-def test_a_run_computes_nothing_and_leaves_git_clean(upgraded: Upgraded) -> None:
+def test_a_run_computes_nothing_and_leaves_git_clean(upgraded: UpgradedProject) -> None:
     if upgraded.changed:
         pytest.skip(f"result versions were raised: {', '.join(sorted(upgraded.changed))}")
     told = upgraded.headrace("run", "bikes")
@@ -155,14 +157,14 @@ def test_a_run_computes_nothing_and_leaves_git_clean(upgraded: Upgraded) -> None
 
 
 @pytest.mark.parametrize("release", ["bikes/1", "bikes/2"])
-def test_each_release_answers_as_it_did_under_the_old_engine(upgraded: Upgraded, release: str) -> None:
-    found = retrieved(upgraded.environment, upgraded.root, release)
+def test_each_release_answers_as_it_did_under_the_old_engine(upgraded: UpgradedProject, release: str) -> None:
+    found = retrieve_last_days(upgraded.environment, upgraded.root, release)
 
     assert found.equals(upgraded.answers[release])
     assert not upgraded.answers["bikes/1"].equals(upgraded.answers["bikes/2"])
 
 
-def test_the_online_store_goes_on_to_the_second_release_and_back_to_the_first(upgraded: Upgraded) -> None:
+def test_the_online_store_goes_on_to_the_second_release_and_back_to_the_first(upgraded: UpgradedProject) -> None:
     forward = upgraded.headrace("publish", "bikes", "--release", "bikes/2")
     back = upgraded.headrace("publish", "bikes", "--release", "bikes/1")
 
@@ -170,7 +172,7 @@ def test_the_online_store_goes_on_to_the_second_release_and_back_to_the_first(up
     assert "serves bikes/1" in back
 
 
-def test_lineage_diff_and_doctor_read_what_the_old_engine_wrote(upgraded: Upgraded) -> None:
+def test_lineage_diff_and_doctor_read_what_the_old_engine_wrote(upgraded: UpgradedProject) -> None:
     lineage = upgraded.headrace(
         "lineage", "bikes", "--table", "features/station_demand", "--partition", "2026-01-05", "--revision", "bikes/1"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from servers import S3
-from wheels import REPOSITORY, Environment, access, build, working_tree
+from wheels import REPOSITORY, Environment, build_wheel, copy_working_tree, s3_variables
 
 import headrace
 
@@ -20,7 +20,7 @@ PAGE = REPOSITORY / "docs/start-a-project.md"
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedProject:
     """A project that was made, run and released as the page says, and what each command printed."""
 
     environment: Environment
@@ -33,12 +33,12 @@ class Started:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    wheel = build(working_tree(tmp_path_factory.mktemp("source")))
+    wheel = build_wheel(copy_working_tree(tmp_path_factory.mktemp("source")))
     return Environment.with_wheel(tmp_path_factory.mktemp("environment") / "venv", wheel, "airflow", "feast")
 
 
 @pytest.fixture(scope="module")
-def started(environment: Environment, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Started:
+def started(environment: Environment, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> StartedProject:
     """Every command of the page, in its order. `cd` changes the folder; the remotes are there from then on."""
     folder, bucket, printed = tmp_path_factory.mktemp("started"), s3.new_bucket().name, dict[str, str]()
     with (folder / "orders.csv").open("w", newline="") as file:
@@ -52,11 +52,11 @@ def started(environment: Environment, s3: S3, tmp_path_factory: pytest.TempPathF
     for line in commands():
         if line.startswith("cd "):
             root /= line.removeprefix("cd ")
-            environment = environment.reaching(**access(s3, bucket, root))
+            environment = environment.with_variables(**s3_variables(s3, bucket, root))
             environment.run(root, "git", "remote", "add", "origin", str(folder / "origin.git"))
             continue
         printed[line] = environment.run(root, "sh", "-c", line)
-    return Started(environment, root, printed)
+    return StartedProject(environment, root, printed)
 
 
 def commands() -> list[str]:
@@ -73,7 +73,7 @@ def test_the_engine_is_the_wheel_and_knows_its_version(environment: Environment,
     assert headrace.__version__ in environment.run(tmp_path, "headrace", "--version")
 
 
-def test_every_command_of_the_page_does_what_the_page_says(started: Started) -> None:
+def test_every_command_of_the_page_does_what_the_page_says(started: StartedProject) -> None:
     printed = started.printed
 
     assert "shop: a project with one example dataset" in printed["headrace init shop"]
@@ -85,7 +85,7 @@ def test_every_command_of_the_page_does_what_the_page_says(started: Started) -> 
     assert "orders/1 released" in printed["headrace release orders"]
 
 
-def test_a_second_clone_pulls_the_tables_and_repro_finds_nothing_to_do(started: Started, tmp_path: Path) -> None:
+def test_a_second_clone_pulls_the_tables_and_repro_finds_nothing_to_do(started: StartedProject, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     started.run("git", "clone", "--quiet", "../origin.git", str(clone))
     local = (started.root / ".dvc/config.local").read_text()
@@ -101,7 +101,7 @@ def test_a_second_clone_pulls_the_tables_and_repro_finds_nothing_to_do(started: 
     assert started.environment.run(clone, "git", "status", "--porcelain") == ""
 
 
-def test_the_project_s_own_tests_pass(started: Started) -> None:
+def test_the_project_s_own_tests_pass(started: StartedProject) -> None:
     told = started.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
     assert re.search(r"\d+ passed", told)

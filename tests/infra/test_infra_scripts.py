@@ -297,7 +297,7 @@ def submit(node: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     return run(SLURM, "flights", **job(node, **settings))
 
 
-def left_of(node: Path) -> list[str]:
+def find_leftovers(node: Path) -> list[str]:
     """What still runs in the job's workspace, and what is still in its scratch folder."""
     marked = f"HEADRACE_WORKSPACE={node}\0".encode()
     running = (entry.parent.name for entry in Path("/proc").glob("[0-9]*/environ") if marked in readable(entry))
@@ -317,7 +317,7 @@ def test_a_slurm_job_runs_the_dataset_on_an_encrypted_cluster_of_its_own_and_lea
 
     assert f"answer run flights {node} tls://" in done.stdout, done.stderr
     assert done.returncode == 0
-    assert not left_of(node)
+    assert not find_leftovers(node)
 
 
 @pytest.mark.slow
@@ -334,7 +334,7 @@ def test_a_slurm_job_that_is_told_to_end_takes_its_cluster_with_it(node: Path) -
         running.terminate()
 
     assert running.returncode == 143
-    assert not left_of(node)
+    assert not find_leftovers(node)
 
 
 @pytest.mark.slow

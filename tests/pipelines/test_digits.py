@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from digits_campaign import Digits, answer
+from digits_campaign import DigitsCampaign, submit_answer
 from label_server import LabelServer
 from PIL import Image
 from servers import S3
@@ -92,14 +92,16 @@ def campaign(
     tmp_path: Path,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
-) -> Digits:
+) -> DigitsCampaign:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
-    return Digits.arrived(label_studio, s3, tmp_path, request.node.name, count=60)
+    return DigitsCampaign.create(label_studio, s3, tmp_path, request.node.name, count=60)
 
 
 @pytest.mark.slow
-def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_suggestion(campaign: Digits) -> None:
+def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_suggestion(
+    campaign: DigitsCampaign,
+) -> None:
     sent = campaign.send()
 
     tasks = campaign.tasks()
@@ -119,15 +121,15 @@ def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_sugg
 
 @pytest.mark.slow_lane
 @pytest.mark.slow
-def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right(campaign: Digits) -> None:
+def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right(campaign: DigitsCampaign) -> None:
     truth = digits.true_digits()
     campaign.send()
     ann, bob, eve = (campaign.server.person(name) for name in ("ann", "bob", "eve"))
     tasks = campaign.tasks()
     wrong = sorted(tasks)[::5]
     for item, task in tasks.items():
-        answer(ann, task, truth[item])
-        answer(bob, task, str((int(truth[item]) + 1) % 10) if item in wrong else truth[item])
+        submit_answer(ann, task, truth[item])
+        submit_answer(bob, task, str((int(truth[item]) + 1) % 10) if item in wrong else truth[item])
     campaign.collect()
 
     first = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
@@ -137,13 +139,13 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
     while (reply := eve.http.get(f"/api/projects/{campaign.project}/next")).status_code == 200:
         task = reply.json()
         handed[task["data"]["sample_id"]] = task
-        answer(eve, task, truth[task["data"]["sample_id"]])
+        submit_answer(eve, task, truth[task["data"]["sample_id"]])
     collected = campaign.collect()
     last = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
 
     assert (first.quality.items, first.quality.answers) == (20, 40)
     assert 0 < (first.no_suggestion_share or 0) < 0.6
-    assert any("of the suggestions were not shown; people agree" in line for line in first.lines())
+    assert any("of the suggestions were not shown; people agree" in line for line in first.summary_lines())
     assert sorted(again) == sorted(repeated) == sorted(handed)
     assert set(wrong) <= set(again)
     assert len(again) < 12
@@ -159,12 +161,12 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
 
 
 @pytest.mark.slow
-def test_labels_below_the_declared_thresholds_are_refused_with_what_was_seen(campaign: Digits) -> None:
+def test_labels_below_the_declared_thresholds_are_refused_with_what_was_seen(campaign: DigitsCampaign) -> None:
     campaign.send()
     ann, bob = (campaign.server.person(name) for name in ("ann", "bob"))
     for number, task in enumerate(campaign.tasks().values()):
-        answer(ann, task, "1")
-        answer(bob, task, str(number % 10))
+        submit_answer(ann, task, "1")
+        submit_answer(bob, task, str(number % 10))
     campaign.collect()
     found = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
 

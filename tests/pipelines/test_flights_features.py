@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 import real_flights
-from flights_oracle import EXPECTED, HOUR, TABLES, flights_of
+from flights_oracle import EXPECTED, HOUR, TABLES, lookback_flights
 from polars.testing import assert_frame_equal
-from real_flights import SOURCES, validation_of
+from real_flights import SOURCES, validate_partition
 
 from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, FeatureTable
 from headrace.transform import kernel
@@ -25,7 +25,9 @@ def computed(name: str, day: str, *, more: int = 0, **replaced: pl.LazyFrame) ->
     """The rows of a feature table on a real day; `more` days of lookback than declared, tables replaced."""
     table = TABLES[name]
     frames = {
-        keyword: real_flights.validated(read.table.partition("/")[2], day, read.lookback + more if read.lookback else 0)
+        keyword: real_flights.validated_rows(
+            read.table.partition("/")[2], day, read.lookback + more if read.lookback else 0
+        )
         for keyword, read in table.inputs.items()
     }
     return table.transform(day=day, **{**frames, **replaced}).collect()
@@ -85,7 +87,7 @@ def rewritten_after(flights: pl.DataFrame, now: datetime) -> pl.DataFrame:
 @pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
 def test_what_becomes_known_later_changes_no_row(name: str, hour: int) -> None:
     now = datetime(2013, 2, 10, hour, tzinfo=UTC)
-    flights = flights_of(name, "2013-02-10")
+    flights = lookback_flights(name, "2013-02-10")
     other = rewritten_after(flights, now)
 
     before, after = (computed(name, "2013-02-10", flights=f.lazy()) for f in (flights, other))
@@ -102,7 +104,7 @@ def test_reading_more_days_than_declared_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
 def test_the_next_days_flights_change_nothing(name: str) -> None:
-    with_next = pl.concat([flights_of(name, "2013-02-10"), validation_of("flights", "2013-02-11").accepted])
+    with_next = pl.concat([lookback_flights(name, "2013-02-10"), validate_partition("flights", "2013-02-11").accepted])
 
     assert computed(name, "2013-02-10", flights=with_next.lazy()).equals(computed(name, "2013-02-10"))
 
@@ -136,7 +138,7 @@ def test_the_lookback_is_as_long_as_the_latest_fact_needs_and_no_longer(name: st
 
 def _asked(name: str, day: str, extreme: str | None) -> pl.LazyFrame:
     """A day's own flights and one extreme flight of an earlier day, all of one carrier, airport and aircraft."""
-    own = flights_of(name, day).filter(pl.col("scheduled_at") > datetime.fromisoformat(day).replace(tzinfo=UTC))
+    own = lookback_flights(name, day).filter(pl.col("scheduled_at") > datetime.fromisoformat(day).replace(tzinfo=UTC))
     frames = [own.lazy(), *([latest_flight(extreme)] if extreme else [])]
     return pl.concat(frames).with_columns(carrier=pl.lit("UA"), origin=pl.lit("EWR"), tailnum=pl.lit("N14228"))
 
@@ -145,7 +147,7 @@ def _asked(name: str, day: str, extreme: str | None) -> pl.LazyFrame:
 def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> None:
     table, days = TABLES[name], ["2013-03-08", "2013-03-09", "2013-03-10", "2013-03-11"]
     frames = {
-        keyword: real_flights.validated(
+        keyword: real_flights.validated_rows(
             read.table.partition("/")[2], days[-1], read.lookback + 3 if read.lookback else 0
         )
         for keyword, read in table.inputs.items()
@@ -162,7 +164,7 @@ def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> N
 def test_neither_the_order_of_rows_nor_the_engine_changes_a_bit(name: str) -> None:
     table, day = TABLES[name], "2013-02-10"
     frames = {
-        keyword: real_flights.validated(read.table.partition("/")[2], day, read.lookback).collect()
+        keyword: real_flights.validated_rows(read.table.partition("/")[2], day, read.lookback).collect()
         for keyword, read in table.inputs.items()
     }
     shuffled = {name: frame.sample(fraction=1, shuffle=True, seed=5).lazy() for name, frame in frames.items()}
@@ -174,7 +176,7 @@ def test_neither_the_order_of_rows_nor_the_engine_changes_a_bit(name: str) -> No
 
 
 def test_the_longest_delay_is_not_known_while_the_flight_still_stands() -> None:
-    (late,) = flights_of("carrier_delays", "2013-01-10").filter(pl.col("dep_delay_min") == 1301).rows(named=True)
+    (late,) = lookback_flights("carrier_delays", "2013-01-10").filter(pl.col("dep_delay_min") == 1301).rows(named=True)
 
     rows = computed("carrier_delays", "2013-01-10").filter(pl.col("carrier") == late["carrier"])
 
@@ -187,7 +189,7 @@ def test_the_longest_delay_is_not_known_while_the_flight_still_stands() -> None:
 def test_a_corrected_hour_of_weather_keeps_its_event_time_and_shows_when_it_became_known() -> None:
     corrected_at = datetime(2013, 1, 20, tzinfo=UTC)
     noon = pl.col("time_hour") == datetime(2013, 1, 9, 12, tzinfo=UTC)
-    weather = real_flights.validated("weather", "2013-01-09", 1).with_columns(
+    weather = real_flights.validated_rows("weather", "2013-01-09", 1).with_columns(
         updated_at=pl.when(noon).then(pl.lit(corrected_at).cast(UTC_MICROSECONDS)).otherwise("updated_at")
     )
 
@@ -200,7 +202,7 @@ def test_a_corrected_hour_of_weather_keeps_its_event_time_and_shows_when_it_beca
 def test_an_aircraft_that_is_not_registered_has_a_history_and_no_facts() -> None:
     rows = computed("aircraft_history", "2013-01-10")
 
-    unknown = rows.join(validation_of("planes", UNPARTITIONED).accepted, on="tailnum", how="anti")
+    unknown = rows.join(validate_partition("planes", UNPARTITIONED).accepted, on="tailnum", how="anti")
     assert unknown.height > 100
     assert unknown["seats"].null_count() == unknown.height
     assert unknown["last_dep_delay_min"].null_count() < unknown.height
@@ -208,22 +210,22 @@ def test_an_aircraft_that_is_not_registered_has_a_history_and_no_facts() -> None
 
 def test_an_arrival_where_the_clock_is_not_known_counts_only_when_it_must_have_happened() -> None:
     table = TABLES["aircraft_history"]
-    flights = flights_of("aircraft_history", "2013-01-10").filter(pl.col("dest") == "SJU").head(1)
+    flights = lookback_flights("aircraft_history", "2013-01-10").filter(pl.col("dest") == "SJU").head(1)
     (flight,) = flights.rows(named=True)
     latest = flight["departed_at"] + timedelta(minutes=flight["air_time_min"] + 300)
 
     rows = table.transform(
         day=f"{latest:%Y-%m-%d}",
         flights=flights.lazy(),
-        planes=validation_of("planes", UNPARTITIONED).accepted.lazy(),
-        airports=validation_of("airports", UNPARTITIONED).accepted.lazy(),
+        planes=validate_partition("planes", UNPARTITIONED).accepted.lazy(),
+        airports=validate_partition("airports", UNPARTITIONED).accepted.lazy(),
     ).collect()
 
     assert rows.filter(pl.col("last_arr_delay_min").is_not_null())["event_time"].to_list() == [latest]
 
 
 def test_two_departures_of_an_aircraft_in_one_minute_make_one_row_and_the_longer_is_the_last() -> None:
-    one = flights_of("aircraft_history", "2013-01-10").filter(~pl.col("cancelled")).head(1)
+    one = lookback_flights("aircraft_history", "2013-01-10").filter(~pl.col("cancelled")).head(1)
     day = f"{one['departed_at'].item():%Y-%m-%d}"
     twice = pl.concat([one.with_columns(pl.lit(delay, pl.Int64).alias("dep_delay_min")) for delay in (9, 5)])
 

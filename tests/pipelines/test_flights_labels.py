@@ -21,8 +21,8 @@ def sampled(*, lookback: int = 4, **params: int) -> pl.DataFrame:
     """The sample of the days up to 10 January."""
     return LABELING.sample(
         params={**PARAMS, **params},
-        flights=real_flights.validated("flights", LAST, lookback),
-        weather=real_flights.validated("weather", LAST, lookback),
+        flights=real_flights.validated_rows("flights", LAST, lookback),
+        weather=real_flights.validated_rows("weather", LAST, lookback),
     )
 
 
@@ -43,9 +43,11 @@ def test_the_sample_has_as_many_flights_as_asked_each_late_enough_and_says_why()
 
 
 def test_the_same_flights_and_parameters_give_the_same_sample_in_any_order() -> None:
-    shuffled = real_flights.validated("flights", LAST, 4).collect().sample(fraction=1, shuffle=True, seed=3)
+    shuffled = real_flights.validated_rows("flights", LAST, 4).collect().sample(fraction=1, shuffle=True, seed=3)
 
-    again = LABELING.sample(params=PARAMS, flights=shuffled.lazy(), weather=real_flights.validated("weather", LAST, 4))
+    again = LABELING.sample(
+        params=PARAMS, flights=shuffled.lazy(), weather=real_flights.validated_rows("weather", LAST, 4)
+    )
 
     assert again.equals(sampled())
 
@@ -68,7 +70,7 @@ def test_new_days_replace_only_what_they_must() -> None:
 def test_fewer_delayed_flights_than_asked_are_all_taken() -> None:
     rows = sampled(delayed_by_min=600)
 
-    late = real_flights.validated("flights", LAST, 4).filter(pl.col("dep_delay_min") >= 600).collect()
+    late = real_flights.validated_rows("flights", LAST, 4).filter(pl.col("dep_delay_min") >= 600).collect()
     assert 0 < rows.height == late.height < 24
 
 
@@ -83,7 +85,7 @@ def test_a_task_shows_the_flight_and_the_weather_of_its_departure() -> None:
 
     page = shown(row)
 
-    observed = real_flights.validated("weather", "2013-01-10", 1).filter(
+    observed = real_flights.validated_rows("weather", "2013-01-10", 1).filter(
         pl.col("origin") == row["origin"], pl.col("time_hour") == row["departed_at"].replace(minute=0)
     )
     assert "<b>1301</b>" in page

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import real_flights
-from real_flights import SOURCES, validation_of
+from real_flights import SOURCES, validate_partition
 
 from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.project.loading import load_dataset
@@ -35,7 +35,7 @@ def checks_of(day: str, row: int, **values: str | None) -> set[str]:
 
 @pytest.mark.slow
 def test_all_flights_of_2013_are_accepted_and_no_key_stands_twice() -> None:
-    results = [validation_of("flights", day) for day in real_flights.flights()]
+    results = [validate_partition("flights", day) for day in real_flights.flights()]
 
     assert sum(result.rows_in for result in results) == 336_776
     assert sum((Counter(result.counts) for result in results), Counter()) == {}
@@ -46,7 +46,7 @@ def test_all_flights_of_2013_are_accepted_and_no_key_stands_twice() -> None:
 
 @pytest.mark.slow
 def test_of_all_weather_only_the_hour_of_the_impossible_wind_is_rejected() -> None:
-    results = {day: validation_of("weather", day) for day in real_flights.weather()}
+    results = {day: validate_partition("weather", day) for day in real_flights.weather()}
 
     assert sum(result.rows_in for result in results.values()) == 26_115
     rejected = {day: result for day, result in results.items() if result.rejected.height}
@@ -59,13 +59,13 @@ def test_of_all_weather_only_the_hour_of_the_impossible_wind_is_rejected() -> No
 def test_the_real_data_stays_within_the_tolerance(source: object) -> None:
     partition = {"flights": SNOW, "weather": "2013-02-12"}
     name = getattr(source, "name", "")
-    result = validation_of(name, partition.get(name, UNPARTITIONED))
+    result = validate_partition(name, partition.get(name, UNPARTITIONED))
 
     assert result.rejected.height <= SOURCES[name].max_rejected_share * result.rows_in
 
 
 def test_airports_in_the_wrong_half_of_the_world_are_rejected() -> None:
-    rejected = validation_of("airports", UNPARTITIONED).rejected
+    rejected = validate_partition("airports", UNPARTITIONED).rejected
 
     assert rejected.select("faa", "_failed_checks").rows() == [
         ("DVT", ["tzone|check__one_of"]),
@@ -75,14 +75,14 @@ def test_airports_in_the_wrong_half_of_the_world_are_rejected() -> None:
 
 
 def test_an_airport_without_a_zone_is_accepted_with_none() -> None:
-    zones = dict(validation_of("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
+    zones = dict(validate_partition("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
 
     assert zones["YAK"] is None
     assert zones["LAX"] == "America/Los_Angeles"
 
 
 def test_all_planes_are_accepted_and_what_is_not_known_is_null() -> None:
-    result = validation_of("planes", UNPARTITIONED)
+    result = validate_partition("planes", UNPARTITIONED)
 
     assert (result.accepted.height, result.rejected.height) == (3322, 0)
     assert result.accepted["built_year"].null_count() == 70
@@ -113,7 +113,7 @@ def test_an_object_becomes_typed_flights_with_units_in_the_names(tmp_path: Path)
 
 def test_2400_is_midnight_of_the_day_that_the_delay_says() -> None:
     day = next(day for day, rows in real_flights.flights().items() if "2400" in rows["dep_time"])
-    result = validation_of("flights", day)
+    result = validate_partition("flights", day)
 
     at_midnight = result.accepted.filter(result.accepted_raw["dep_time"] == "2400")
     local = at_midnight["departed_at"].dt.convert_time_zone("America/New_York")
@@ -123,7 +123,7 @@ def test_2400_is_midnight_of_the_day_that_the_delay_says() -> None:
 
 def test_on_the_day_the_clock_goes_back_local_hours_repeat_and_utc_does_not() -> None:
     raw = real_flights.weather()[FALL_BACK]
-    result = validation_of("weather", FALL_BACK)
+    result = validate_partition("weather", FALL_BACK)
 
     local = ["origin", "year", "month", "day", "hour"]
     assert raw.height - raw.unique(local).height == 3
@@ -133,7 +133,7 @@ def test_on_the_day_the_clock_goes_back_local_hours_repeat_and_utc_does_not() ->
 
 @pytest.mark.parametrize(("day", "offset"), [("2013-03-09", 5), ("2013-03-10", 4), ("2013-11-02", 4), (FALL_BACK, 5)])
 def test_scheduled_times_follow_the_change_of_the_clock(day: str, offset: int) -> None:
-    result = validation_of("flights", day)
+    result = validate_partition("flights", day)
 
     minutes = pl.col("hour").cast(pl.Int64) * 60 + pl.col("minute").cast(pl.Int64) + offset * 60
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)
@@ -142,7 +142,7 @@ def test_scheduled_times_follow_the_change_of_the_clock(day: str, offset: int) -
 
 
 def test_a_cancelled_flight_is_accepted_without_departure_or_tail_number() -> None:
-    cancelled = validation_of("flights", SNOW).accepted.filter("cancelled")
+    cancelled = validate_partition("flights", SNOW).accepted.filter("cancelled")
 
     assert cancelled.height > 300
     assert cancelled["departed_at"].null_count() == cancelled.height
@@ -150,7 +150,7 @@ def test_a_cancelled_flight_is_accepted_without_departure_or_tail_number() -> No
 
 
 def test_a_flight_that_left_and_never_arrived_as_planned_is_accepted_without_arrival() -> None:
-    lost = validation_of("flights", "2013-01-01").accepted.filter(
+    lost = validate_partition("flights", "2013-01-01").accepted.filter(
         ~pl.col("cancelled") & pl.col("arr_delay_min").is_null()
     )
 
@@ -159,11 +159,11 @@ def test_a_flight_that_left_and_never_arrived_as_planned_is_accepted_without_arr
 
 
 def test_aircraft_and_airports_that_nobody_knows_are_no_fault_of_the_flight() -> None:
-    flights = validation_of("flights", "2013-01-01").accepted
+    flights = validate_partition("flights", "2013-01-01").accepted
 
-    assert flights.join(validation_of("planes", UNPARTITIONED).accepted, on="tailnum", how="anti").height > 100
+    assert flights.join(validate_partition("planes", UNPARTITIONED).accepted, on="tailnum", how="anti").height > 100
     unknown = flights.join(
-        validation_of("airports", UNPARTITIONED).accepted, left_on="dest", right_on="airport", how="anti"
+        validate_partition("airports", UNPARTITIONED).accepted, left_on="dest", right_on="airport", how="anti"
     )
     assert set(unknown["dest"]) <= {"BQN", "PSE", "SJU", "STT"}
     assert unknown.height > 10

@@ -1,4 +1,4 @@
-"""A history of answers, as people would have given them around one noon."""
+"""A history of annotations by several people around one noon."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ SCHEMA = annotations.annotation_schema({"car": pl.Int32()})
 
 @dataclass(frozen=True)
 class Event:
-    """Something a person did to an annotation, some minutes after noon."""
+    """A change of an annotation, some minutes after noon."""
 
     minute: int
     person: str

@@ -1,4 +1,4 @@
-"""The little workspace of `feature_lake.py` with its definitions applied, copied for each test; fixtures to import."""
+"""The workspace of `feature_workspace.py` with applied Feast definitions, copied for each test; fixtures to import."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import feature_workspace
 import pytest
 from feast import FeatureStore
-from feature_workspace import DATASET, fill_all, opened
+from feature_workspace import DATASET, open_workspace_store, write_all_tables
 
 from headrace.feast.definitions import Holding, Standing, objects
 from headrace.storage.table_store import Lake
@@ -18,9 +18,9 @@ __all__ = ["applied", "lake", "store"]
 @pytest.fixture(scope="module")
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose definitions are applied, to be copied: applying takes a second."""
-    made = feature_workspace.workspace(tmp_path_factory.mktemp("template"))
-    fill_all(made)
-    opened(made).apply([*objects(DATASET, Standing(Holding("a"), Holding("b")))])
+    made = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
+    write_all_tables(made)
+    open_workspace_store(made).apply([*objects(DATASET, Standing(Holding("a"), Holding("b")))])
     feature_workspace.close_all()
     return made.root
 
@@ -34,5 +34,5 @@ def lake(applied: Path, tmp_path: Path) -> Iterator[Lake]:
 
 @pytest.fixture
 def store(lake: Lake) -> FeatureStore:
-    """Feast's store there."""
-    return opened(lake)
+    """Feast's store of the workspace."""
+    return open_workspace_store(lake)

@@ -1,4 +1,4 @@
-"""`label reject`, or `label accept` of rejected answers, on answers of two days, for `crash_harness`."""
+"""Crash cases of `label reject`, and of `label accept` for rejected answers: answers of two days."""
 
 import re
 import shutil
@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from crash_harness import Seen
-from crash_state import copied, expect_shown, files, whole
+from crash_harness import State
+from crash_state import assert_files_match_manifest, copy_workspace, hash_files, read_intact_tables
 from label_campaign import ANNOTATIONS, LABELS, REJECTED, Campaign
 from label_server import LabelServer
 
@@ -19,88 +19,90 @@ from headrace.label.review import DecisionValue, ReviewDecision, review_annotati
 from headrace.storage.manifest import Manifest
 
 TABLES = (ANNOTATIONS, LABELS, REJECTED)
-AT = datetime(2013, 1, 1, 8, tzinfo=UTC)
-KEYS = {"started_at": UTC_MICROSECONDS, "car": annotation_schema({})["task_id"]}
-CLOCK = {"created_at", "known_time"}
+ANSWERED_AT = datetime(2013, 1, 1, 8, tzinfo=UTC)
+KEY_COLUMNS = {"started_at": UTC_MICROSECONDS, "car": annotation_schema({})["task_id"]}
+DECISION_TIMES = {"created_at", "known_time"}
 """Columns that hold the time of a decision."""
 
 
 @dataclass(frozen=True)
-class Review:
-    """A workspace with answers; the decision reverses what was decided about them before."""
+class ReviewCase:
+    """A workspace with answers; the decision reverses the earlier one."""
 
     root: Path
     decision: DecisionValue
 
     @property
     def campaign(self) -> Campaign:
-        """The labeling task there; no command asks the server."""
+        """The labeling task of the workspace; no command contacts the server."""
         return Campaign(LabelServer("http://127.0.0.1:1", "none"), self.root, "Decisions")
 
     def run(self) -> None:
-        """As `Case`."""
         self.review_all(self.decision)
 
     def review_all(self, value: DecisionValue) -> None:
-        """Decide so about every answer."""
-        place = self.campaign
+        """Apply the decision to every answer."""
+        campaign = self.campaign
         decision = ReviewDecision(value, "Grace", "a wrong manual", include_reviewed=True)
-        review_annotations(place.dataset, place.labeling, place.lake, place.settings, decision)
+        review_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings, decision)
 
-    def seen(self) -> Seen:
-        """As `Case`: each table is complete, compared without the times of the decisions."""
-        place = self.campaign
-        there = [table for table in whole(place.lake, TABLES) if place.lake.manifest(table).partitions]
-        return {table: [_timeless(row) for row in place.rows(table)] for table in there}
+    def read_visible_state(self) -> State:
+        """Each table is complete; the times of the decisions are left out."""
+        campaign = self.campaign
+        tables = [
+            table for table in read_intact_tables(campaign.lake, TABLES) if campaign.lake.manifest(table).partitions
+        ]
+        return {table: [_without_decision_times(row) for row in campaign.rows(table)] for table in tables}
 
-    def shown(self) -> Seen:
-        """As `Case`: nothing is left over, and the files are those of the manifests."""
+    def read_final_state(self) -> State:
+        """The journal is empty, and the files are those of the manifests."""
         for table in TABLES:
-            expect_shown(self.campaign.lake, table)
-        return {**self.seen(), "files": sorted(files(self.root, "data")), **files(self.root, ".headrace/journal")}
+            assert_files_match_manifest(self.campaign.lake, table)
+        return {
+            **self.read_visible_state(),
+            "files": sorted(hash_files(self.root, "data")),
+            **hash_files(self.root, ".headrace/journal"),
+        }
 
 
-def _timeless(row: dict[str, Any]) -> list[tuple[str, str]]:
-    told = {name: re.sub(r" on [\d-]+ [\d:]+ UTC", "", str(value)) for name, value in row.items()}
-    return sorted((name, value) for name, value in told.items() if name not in CLOCK)
+def _without_decision_times(row: dict[str, Any]) -> list[tuple[str, str]]:
+    values = {name: re.sub(r" on [\d-]+ [\d:]+ UTC", "", str(value)) for name, value in row.items()}
+    return sorted((name, value) for name, value in values.items() if name not in DECISION_TIMES)
 
 
 @dataclass(frozen=True)
-class Reviews:
+class ReviewScenario:
     """Three answers on two days and their labels; before an accept, all of them were rejected."""
 
-    template: Review
+    template: ReviewCase
 
     def prepare(self) -> None:
-        """As `Scenario`."""
         lake = self.template.campaign.lake
-        log = AnnotationLogWriter(Manifest(ANNOTATIONS), lake, KEYS)
-        log.append(_answer(number, day) for number, day in enumerate((0, 0, 1)))
+        log = AnnotationLogWriter(Manifest(ANNOTATIONS), lake, KEY_COLUMNS)
+        log.append(_annotation(number, day) for number, day in enumerate((0, 0, 1)))
         log.flush()
         lake.commit(log.manifest)
         values: tuple[DecisionValue, ...] = ("accepted", "rejected")
         for value in values if self.template.decision == "accepted" else values[:1]:
             self.template.review_all(value)
 
-    def case(self, name: str) -> Review:
-        """As `Scenario`."""
-        return Review(copied(self.template.root, name), self.template.decision)
+    def new_case(self, name: str) -> ReviewCase:
+        return ReviewCase(copy_workspace(self.template.root, name), self.template.decision)
 
-    def over(self, name: str) -> None:
-        """As `Scenario`."""
+    def remove_case(self, name: str) -> None:
         shutil.rmtree(self.template.root.with_name(name))
 
 
-def _answer(number: int, day: int) -> dict[str, Any]:
-    """What one person answered about one ride."""
-    at = AT + timedelta(days=day)
+def _annotation(number: int, day: int) -> dict[str, Any]:
+    """One person's answer about one ride."""
+    at = ANSWERED_AT + timedelta(days=day)
     times = dict.fromkeys(("event_time", "started_at", "created_at", "updated_at", "task_changed_at"), at)
     names = {"sample_id": f"ride-{number}", "car": number, "task_id": number, "annotation_id": f"a{number}"}
-    said = {"annotator": "ann", "event": "created", "choice": "weather", "was_cancelled": False, "result": "[]"}
-    return {**times, **names, **said, "note": None, "lead_time_s": None}
+    answer = {"annotator": "ann", "event": "created", "choice": "weather", "was_cancelled": False, "result": "[]"}
+    return {**times, **names, **answer, "note": None, "lead_time_s": None}
 
 
-def scenario(folder: Path, decision: DecisionValue) -> Reviews:
-    """What `crash_harness` runs."""
+def scenario(folder: Path, decision: DecisionValue) -> ReviewScenario:
+    """The crash scenario of a review decision."""
     (folder / "workspace").mkdir(parents=True)
-    return Reviews(Review(folder / "workspace", decision))
+    return ReviewScenario(ReviewCase(folder / "workspace", decision))

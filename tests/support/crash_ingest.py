@@ -1,4 +1,4 @@
-"""ingest, of objects and of database tables, after some came, some changed and some went; rehearsed by `crashes.py`."""
+"""Crash cases of `ingest`: objects and database rows were added, changed and deleted since the last run."""
 
 import os
 import shutil
@@ -11,8 +11,15 @@ from typing import Any
 import dataframely as dy
 import minimal_dataset
 import polars as pl
-from crash_harness import Seen
-from crash_state import VISIBLE, copied, expect_shown, files, remove_locks, whole
+from crash_harness import State
+from crash_state import (
+    VISIBLE_FOLDERS,
+    assert_files_match_manifest,
+    copy_workspace,
+    hash_files,
+    read_intact_tables,
+    remove_locks,
+)
 
 from headrace.dataset import Source, TableSource
 from headrace.ingest.ingest import ingest
@@ -26,91 +33,91 @@ VISITS = Source(
     TableSource("visits", ("shop", "at"), "updated_at", "at", DATABASE),
     pl.read_parquet,
     dy.Schema,  # ingest reads no contract
-    minimal_dataset.tidy,
+    minimal_dataset.keep_rows,
     ("shop",),
 )
 DATASET = replace(minimal_dataset.DATASET, sources=(minimal_dataset.SALES, VISITS), features=())
-FIRST = "2026-01-01"
-NOW = {f"2026-01-{day:02}": minimal_dataset.day(day, amount).encode() for day, amount in ((2, 7), (3, 1), (4, 1))}
-LATER = {f"2026-01-{day:02}": minimal_dataset.day(day, amount).encode() for day, amount in ((2, 9), (3, 1), (5, 1))}
-"""Partition → object, as the source is when the run begins, and when the rival does."""
+FIRST_DAY = "2026-01-01"
+CURRENT_OBJECTS = {
+    f"2026-01-{day:02}": minimal_dataset.raw_day(day, amount).encode() for day, amount in ((2, 7), (3, 1), (4, 1))
+}
+LATER_OBJECTS = {
+    f"2026-01-{day:02}": minimal_dataset.raw_day(day, amount).encode() for day, amount in ((2, 9), (3, 1), (5, 1))
+}
+"""Partition → object in the source, when the run starts and when the concurrent writer starts."""
 
 TABLES = ("raw/tiny/sales", "raw/tiny/visits")
 
 
 @dataclass(frozen=True)
-class Ingest:
-    """One workspace; what it reads from stands still."""
+class IngestCase:
+    """A workspace whose source does not change during the run."""
 
     root: Path
     bucket: dict[str, Any]
 
     @property
     def lake(self) -> Lake:
-        """Its tables, read afresh."""
-        return minimal_dataset.lake_at(self.root)
+        """The workspace's tables, opened again on each access."""
+        return minimal_dataset.create_lake(self.root)
 
     def run(self) -> None:
-        """As `Case`."""
         settings = Settings(workspace=self.root, bucket=self.bucket["name"], s3_endpoint=self.bucket["endpoint"])
         ingest(DATASET, self.lake, settings)
 
-    def rival(self) -> None:
-        """As `Contested`: the source has moved on, and somebody took the paused run for dead."""
+    def run_concurrent_writer(self) -> None:
+        """The source has changed, and somebody removed the locks of the paused run."""
         remove_locks(self.root)
         replace(self, bucket={**self.bucket, "name": self.bucket["later"]}).run()
 
-    def settled(self, *, first: bool, second: bool) -> None:
-        """As `Contested`: the tables are what the source was last, and so are the files.
+    def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:
+        """The tables equal the newest source, and so do the files.
 
-        A run that is stopped between two tables has taken no lease on the second: it lists that one afterwards, here
-        in the bucket that stands still.
+        A run that is paused between two tables holds no lock on the second one: it lists that table when it continues,
+        and its own bucket has not changed.
         """
-        assert second
+        assert concurrent_succeeded
         sales, _ = TABLES
-        seen = {name: path.read_bytes() for name, path in self.lake.paths(sales).items()}
-        assert seen in [LATER] + [NOW] * first
+        contents = {name: path.read_bytes() for name, path in self.lake.paths(sales).items()}
+        assert contents in [LATER_OBJECTS] + [CURRENT_OBJECTS] * paused_succeeded
         for table in TABLES:
-            expect_shown(self.lake, table)
+            assert_files_match_manifest(self.lake, table)
 
-    def seen(self) -> Seen:
-        """As `Case`."""
-        return whole(self.lake, TABLES)
+    def read_visible_state(self) -> State:
+        return read_intact_tables(self.lake, TABLES)
 
-    def shown(self) -> Seen:
-        """As `Case`."""
-        return files(self.root, *VISIBLE)
+    def read_final_state(self) -> State:
+        return hash_files(self.root, *VISIBLE_FOLDERS)
 
 
 @dataclass(frozen=True)
-class Ingests:
-    """Three objects and rows of three days read; then one of each is corrected, one comes, one goes."""
+class IngestScenario:
+    """Three days are ingested; then one object and one day of rows is corrected, one is added, one is deleted."""
 
-    template: Ingest
+    template: IngestCase
 
     def prepare(self) -> None:
-        """As `Scenario`."""
         keys = {name: value for name, value in self.template.bucket.items() if name != "later"}
         bucket, later = Bucket(**keys), Bucket(**{**keys, "name": self.template.bucket["later"]})
-        for day, content in LATER.items():
+        for day, content in LATER_OBJECTS.items():
             later.write(f"sales/{day}.csv", content)
-        for day in (FIRST, *list(NOW)[:2]):
-            bucket.write(f"sales/{day}.csv", minimal_dataset.day(int(day[-2:])).encode())
+        for day in (FIRST_DAY, *list(CURRENT_OBJECTS)[:2]):
+            bucket.write(f"sales/{day}.csv", minimal_dataset.raw_day(int(day[-2:])).encode())
         self._execute("CREATE TABLE visits (shop TEXT, at TIMESTAMP, people INT, updated_at TIMESTAMP)")
-        self._execute(*map(_visits, (1, 2, 3)))
+        self._execute(*map(_insert_visits, (1, 2, 3)))
         self.template.run()
-        for day, content in NOW.items():
+        for day, content in CURRENT_OBJECTS.items():
             bucket.write(f"sales/{day}.csv", content)
-        bucket.delete(f"sales/{FIRST}.csv")
-        more = "UPDATE visits SET people = 9, updated_at = '2026-02-01 00:00:00+00:00' WHERE at LIKE '2026-01-02%'"
-        self._execute(_visits(4), more, "DELETE FROM visits WHERE at LIKE '2026-01-01%'")
+        bucket.delete(f"sales/{FIRST_DAY}.csv")
+        correction = (
+            "UPDATE visits SET people = 9, updated_at = '2026-02-01 00:00:00+00:00' WHERE at LIKE '2026-01-02%'"
+        )
+        self._execute(_insert_visits(4), correction, "DELETE FROM visits WHERE at LIKE '2026-01-01%'")
 
-    def case(self, name: str) -> Ingest:
-        """As `Scenario`."""
-        return replace(self.template, root=copied(self.template.root, name))
+    def new_case(self, name: str) -> IngestCase:
+        return replace(self.template, root=copy_workspace(self.template.root, name))
 
-    def over(self, name: str) -> None:
-        """As `Scenario`."""
+    def remove_case(self, name: str) -> None:
         shutil.rmtree(self.template.root.with_name(name))
 
     def _execute(self, *statements: str) -> None:
@@ -119,15 +126,15 @@ class Ingests:
                 database.execute(statement)
 
 
-def _visits(day: int) -> str:
+def _insert_visits(day: int) -> str:
     at = f"2026-01-{day:02} 12:00:00+00:00"
     return f"INSERT INTO visits VALUES ('east', '{at}', 5, '{at}'), ('west', '{at}', 6, '{at}')"  # noqa: S608  our own
 
 
-def scenario(folder: Path, bucket: dict[str, Any]) -> Ingests:
-    """The rehearsal of an ingest."""
+def scenario(folder: Path, bucket: dict[str, Any]) -> IngestScenario:
+    """The crash scenario of an ingest."""
     folder.mkdir()
     os.environ[DATABASE] = f"sqlite:///{folder}/source.db"
     os.environ |= {"AWS_ACCESS_KEY_ID": bucket["access_key"], "AWS_SECRET_ACCESS_KEY": bucket["secret_key"]}
     os.environ["AWS_DEFAULT_REGION"] = bucket["region"]
-    return Ingests(Ingest(folder / "template", bucket))
+    return IngestScenario(IngestCase(folder / "template", bucket))

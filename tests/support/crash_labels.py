@@ -1,18 +1,18 @@
-"""`label collect` of answers that were added, changed and deleted since the last time, for `crash_harness`."""
+"""Crash cases of `label collect`: answers were added, changed and deleted since the last collect."""
 
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crash_harness import Seen
-from crash_state import VISIBLE, copied, files, whole
+from crash_harness import State
+from crash_state import VISIBLE_FOLDERS, copy_workspace, hash_files, read_intact_tables
 from label_campaign import ANNOTATIONS, LABELS, REJECTED, Campaign
 from label_server import LabelServer
 
 
 @dataclass(frozen=True)
-class Collect:
-    """One workspace; on the server nothing changes any more."""
+class CollectCase:
+    """A workspace; the server's answers do not change any more."""
 
     root: Path
     url: str
@@ -21,41 +21,36 @@ class Collect:
 
     @property
     def campaign(self) -> Campaign:
-        """The labeling task there."""
+        """The labeling task of the workspace."""
         return Campaign(LabelServer(self.url, self.token), self.root, self.title)
 
     def run(self) -> None:
-        """As `Case`."""
         self.campaign.collect()
 
-    def seen(self) -> Seen:
-        """As `Case`."""
-        return whole(self.campaign.lake, (ANNOTATIONS, LABELS, REJECTED))
+    def read_visible_state(self) -> State:
+        return read_intact_tables(self.campaign.lake, (ANNOTATIONS, LABELS, REJECTED))
 
-    def shown(self) -> Seen:
-        """As `Case`."""
-        return files(self.root, *VISIBLE)
+    def read_final_state(self) -> State:
+        return hash_files(self.root, *VISIBLE_FOLDERS)
 
 
 @dataclass(frozen=True)
-class Collects:
-    """The workspace as the test left it: answers were collected, and others were given since."""
+class CollectScenario:
+    """The workspace as the test left it: answers were collected, and others were submitted since."""
 
-    template: Collect
+    template: CollectCase
 
     def prepare(self) -> None:
-        """As `Scenario`: the test did."""
+        """Nothing to do: the test has prepared the workspace and the server."""
 
-    def case(self, name: str) -> Collect:
-        """As `Scenario`."""
-        return replace(self.template, root=copied(self.template.root, name))
+    def new_case(self, name: str) -> CollectCase:
+        return replace(self.template, root=copy_workspace(self.template.root, name))
 
-    def over(self, name: str) -> None:
-        """As `Scenario`."""
+    def remove_case(self, name: str) -> None:
         shutil.rmtree(self.template.root.with_name(name))
 
 
-def scenario(folder: Path, root: str, url: str, token: str, title: str) -> Collects:
-    """What `crash_harness` runs."""
+def scenario(folder: Path, root: str, url: str, token: str, title: str) -> CollectScenario:
+    """The crash scenario of a collect."""
     folder.mkdir()
-    return Collects(Collect(Path(root), url, token, title))
+    return CollectScenario(CollectCase(Path(root), url, token, title))

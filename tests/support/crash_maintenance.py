@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import minimal_dataset
-from crash_harness import Seen
-from crash_release import TABLES, Place, Places, expect_on_remote, run_stages
-from crash_state import files
-from minimal_dataset import bring, sales
+from crash_harness import State
+from crash_release import TABLES, CopiedWorkspaceScenario, GitWorkspace, assert_tagged_objects_on_remote, run_stages
+from crash_state import hash_files
+from minimal_dataset import raw_days, write_raw_partitions
 from workspaces import git
 
 from headrace.maintenance.doctor import check_integrity
@@ -25,63 +25,62 @@ LONG_AGO_S = 7200.0
 
 
 @dataclass(frozen=True)
-class RepairCase(Place):
+class RepairCase(GitWorkspace):
     """A workspace that `doctor --repair` repairs."""
 
     def run(self) -> None:
         done = check_integrity(self.lake, deep=True, repair=True)
         assert done.ok, done
 
-    def seen(self) -> Seen:
-        """As `Case`: each intact object, in the cache and on the remote. What was intact may not get lost."""
+    def read_visible_state(self) -> State:
+        """Each intact object, in the cache and on the remote: none may be lost."""
         hashes = hash_objects(self)
         good = {name: md5 for name, md5 in hashes.items() if name.removesuffix(".dir").endswith(f" {str(md5)[2:]}")}
         read = {name.replace("cache", "read").replace("remote", "read"): md5 for name, md5 in good.items()}
         there = {name: md5 for name, md5 in good.items() if name.startswith("remote")}
-        return {**read, **there, **files(self.root, "data")}
+        return {**read, **there, **hash_files(self.root, "data")}
 
-    def shown(self) -> Seen:
+    def read_final_state(self) -> State:
         report = check_integrity(self.lake, deep=True)
         assert report.ok
         assert (list(report.repairs), list(report.cleanups)) == ([], [])
-        return self.seen()
+        return self.read_visible_state()
 
 
 @dataclass(frozen=True)
-class CollectionCase(Place):
+class CollectionCase(GitWorkspace):
     """A workspace in which `gc` deletes."""
 
     def run(self) -> None:
         collect_garbage(self.lake, min_age_hours=0, remote=True, dry_run=False)
 
-    def seen(self) -> Seen:
-        """As `Case`: every tag is complete on the remote, whatever else is there."""
-        expect_on_remote(self, git(self.root, "tag", "--list").split())
-        return {**hash_objects(self), **files(self.root, "data")}
+    def read_visible_state(self) -> State:
+        """Every tag is complete on the remote, whatever else is there."""
+        assert_tagged_objects_on_remote(self, git(self.root, "tag", "--list").split())
+        return {**hash_objects(self), **hash_files(self.root, "data")}
 
-    def shown(self) -> Seen:
+    def read_final_state(self) -> State:
         done = check_integrity(self.lake, deep=True, repair=True)
         assert not done.repairs, "only stale files may be left"
         assert done.ok
-        return self.seen()
+        return self.read_visible_state()
 
 
-def hash_objects(place: Place) -> Seen:
+def hash_objects(workspace: GitWorkspace) -> State:
     """Object of the cache and of the remote → hash of its bytes."""
-    cache, remote = place.lake.cache, place.lake.cache.remote
+    cache, remote = workspace.lake.cache, workspace.lake.cache.remote
     in_cache = {f"cache {path.name}": md5_of(path) for path in (cache.folder / "files").rglob("*") if path.is_file()}
     in_remote = {f"remote {md5[2:]}": remote.bucket.md5(item) for md5, item in list_objects(remote)}
     return {**in_cache, **in_remote}
 
 
-class RepairScenario(Places):
+class RepairScenario(CopiedWorkspaceScenario):
     """A release of three days; then objects are lost and corrupted on both sides, and stale files are left behind."""
 
     def prepare(self) -> None:
-        """As `Scenario`."""
-        self.template.begin()
-        bring(self.template.lake, sales(1, 2, 3))
-        self.template.build()
+        self.template.create()
+        write_raw_partitions(self.template.lake, raw_days(1, 2, 3))
+        self.template.build_and_release()
         lake = self.template.lake
         raw, validated, totals = (
             _md5(lake, table) for table in (minimal_dataset.RAW, minimal_dataset.VALIDATED, minimal_dataset.TOTALS)
@@ -96,22 +95,21 @@ class RepairScenario(Places):
         _write_stale_files(self.template.root, lake)
 
 
-class CollectionScenario(Places):
+class CollectionScenario(CopiedWorkspaceScenario):
     """Two releases, and objects that were never released in between, also on the remote."""
 
     def prepare(self) -> None:
-        """As `Scenario`."""
-        place = self.template
-        place.begin()
-        bring(place.lake, sales(1, 2, 3))
-        place.build()
+        workspace = self.template
+        workspace.create()
+        write_raw_partitions(workspace.lake, raw_days(1, 2, 3))
+        workspace.build_and_release()
         for amount in (5, 6):
-            bring(place.lake, {"2026-01-02": minimal_dataset.day(2, amount)})
-            run_stages(place)
-            md5 = _md5(place.lake, minimal_dataset.TOTALS, "2026-01-02")
-            place.lake.cache.remote.write(md5, place.lake.cache.path(md5))
-        bring(place.lake, {"2026-01-02": minimal_dataset.day(2, amount=7)})
-        place.build()
+            write_raw_partitions(workspace.lake, {"2026-01-02": minimal_dataset.raw_day(2, amount)})
+            run_stages(workspace)
+            md5 = _md5(workspace.lake, minimal_dataset.TOTALS, "2026-01-02")
+            workspace.lake.cache.remote.write(md5, workspace.lake.cache.path(md5))
+        write_raw_partitions(workspace.lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
+        workspace.build_and_release()
 
 
 def _md5(lake: Lake, table: str, partition: str = "2026-01-01") -> str:

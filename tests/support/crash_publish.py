@@ -1,4 +1,4 @@
-"""publish, of a release with changes in two views, to a real online store; rehearsed by `crashes.py`."""
+"""Crash cases of `publish`: a release with changes in two views, and a real online store."""
 
 import json
 import shutil
@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import feature_workspace
-from crash_harness import Seen
-from feature_workspace import AIRCRAFT, DATASET, FLOWN, NOON, WEATHER, fill, fill_all, put, served
-from online_stores import OnlineStore, empty, empty_postgresql
+from crash_harness import State
+from feature_workspace import (
+    AIRCRAFT,
+    AIRCRAFT_ROWS,
+    DATASET,
+    NOON,
+    WEATHER,
+    online_delays,
+    publish_release,
+    write_all_tables,
+    write_table,
+)
+from online_stores import OnlineStore, flush_redis, reset_postgresql
 
 from headrace.feast.online_stores.writer import Shelf
 from headrace.publish.publish import REPORTS, publish
@@ -21,90 +31,97 @@ RELEASE_3 = ([20.0, None, None], [31.0])
 
 
 @dataclass(frozen=True)
-class Publish:
-    """Release 1 is live, release 2 is there."""
+class PublishCase:
+    """Release 1 is live; the run publishes release 2."""
 
     root: Path
 
     def run(self) -> None:
-        """As `Case`."""
-        put(Lake.at(self.root), "little/2")
+        publish_release(Lake.at(self.root), "little/2")
 
-    def seen(self) -> Seen:
-        """As `Case`: readers see one release, in every view."""
+    def read_visible_state(self) -> State:
+        """Readers see one release, in every view."""
         lake = Lake.at(self.root)
-        store = feature_workspace.opened(lake)
+        store = feature_workspace.open_workspace_store(lake)
         keys = [{"tailnum": "N2", "origin": "EWR", "carrier_id": 1}]
         answer = store.get_online_features(store.get_feature_service(DATASET.service), keys, full_feature_names=True)
-        return {"online": (served(lake, KEYS), answer.to_dict()["origin_weather__temp_c"])}
+        return {"online": (online_delays(lake, KEYS), answer.to_dict()["origin_weather__temp_c"])}
 
-    def rival(self) -> None:
-        """As `Contested`: release 3 is published from another clone."""
-        publish(DATASET, Lake.at(self.theirs), feature_workspace.settings(self.root), "little/3")
+    def run_concurrent_writer(self) -> None:
+        """Release 3 is published from another clone."""
+        publish(DATASET, Lake.at(self.other_clone), feature_workspace.settings(self.root), "little/3")
 
-    def settled(self, *, first: bool, second: bool) -> None:
-        """As `Contested`: what is served is one release, of one who was not refused."""
-        served_now = self.seen()["online"]
-        assert served_now in [RELEASE_2] * first + [RELEASE_3] * second, served_now
-        self.rival()
-        assert self.seen()["online"] == RELEASE_3
+    def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:
+        """The live release is that of a writer that succeeded."""
+        served_values = self.read_visible_state()["online"]
+        assert served_values in [RELEASE_2] * paused_succeeded + [RELEASE_3] * concurrent_succeeded, served_values
+        self.run_concurrent_writer()
+        assert self.read_visible_state()["online"] == RELEASE_3
 
     @property
-    def theirs(self) -> Path:
-        """The other clone; registry and online store are the same."""
-        return self.root.with_name("theirs")
+    def other_clone(self) -> Path:
+        """Another clone with the same registry and online store."""
+        return self.root.with_name("other_clone")
 
-    def shown(self) -> Seen:
-        """As `Case`: the proof is written down, and the other side is as its tags say: one can go back to it."""
-        lake, found = Lake.at(self.root), self.seen()
+    def read_final_state(self) -> State:
+        """The verification report is written, and the standby slot is as its tags say: a rollback works."""
+        lake, visible = Lake.at(self.root), self.read_visible_state()
         report = json.loads((self.root / REPORTS / DATASET.name / "online.json").read_text())
-        # Which side it is, and how many keys had to be compared, depends on when the run before died.
-        proof = [report[name] for name in ("release", "digest", "as_of", "newest_times")]
-        back = put(lake, "little/1")
-        assert back.switched
-        shelf = Shelf.of(feature_workspace.opened(lake), DATASET, AIRCRAFT, "b" if back.slot == "a" else "a")
-        return {**found, "keys": shelf.online.rows(shelf.view).height, "proof": proof, "back": self.seen()}
+        # The slot, and the number of compared keys, depend on when the earlier run crashed.
+        verification = [report[name] for name in ("release", "digest", "as_of", "newest_times")]
+        rollback = publish_release(lake, "little/1")
+        assert rollback.switched
+        shelf = Shelf.of(
+            feature_workspace.open_workspace_store(lake), DATASET, AIRCRAFT, "b" if rollback.slot == "a" else "a"
+        )
+        return {
+            **visible,
+            "keys": shelf.online.rows(shelf.view).height,
+            "verification": verification,
+            "after_rollback": self.read_visible_state(),
+        }
 
 
 @dataclass(frozen=True)
-class Publishes:
-    """One workspace and one online store, brought back to release 1 for each case."""
+class PublishScenario:
+    """One workspace and one online store, reset to release 1 for each case."""
 
     root: Path
     store: OnlineStore
 
     def prepare(self) -> None:
-        """As `Scenario`."""
-        lake = feature_workspace.workspace(self.root)
-        self.store.serve(self.root)
-        fill_all(lake)
-        fill(lake, AIRCRAFT, FLOWN)
-        feature_workspace.release(lake, 1)
-        fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}, {**FLOWN[0], "tailnum": "N4", "delay_min": 1.0}])
-        fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 30.0}])
-        feature_workspace.release(lake, 2)
-        shutil.copytree(self.root, self.root.with_name("theirs"))
-        theirs = Lake.at(self.root.with_name("theirs"))
-        fill(theirs, AIRCRAFT, [{**FLOWN[0], "delay_min": 20.0}])
-        fill(theirs, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 31.0}])
-        feature_workspace.release(theirs, 3)
+        lake = feature_workspace.create_workspace(self.root)
+        self.store.configure(self.root)
+        write_all_tables(lake)
+        write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
+        feature_workspace.tag_release(lake, 1)
+        write_table(
+            lake,
+            AIRCRAFT,
+            [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}, {**AIRCRAFT_ROWS[0], "tailnum": "N4", "delay_min": 1.0}],
+        )
+        write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 30.0}])
+        feature_workspace.tag_release(lake, 2)
+        shutil.copytree(self.root, self.root.with_name("other_clone"))
+        other_clone = Lake.at(self.root.with_name("other_clone"))
+        write_table(other_clone, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 20.0}])
+        write_table(other_clone, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 31.0}])
+        feature_workspace.tag_release(other_clone, 3)
 
-    def case(self, name: str) -> Publish:  # noqa: ARG002  there is one place only
-        """As `Scenario`."""
-        self.over("what was")
-        put(Lake.at(self.root), "little/1")
-        return Publish(self.root)
+    def new_case(self, name: str) -> PublishCase:
+        self.remove_case(name)
+        publish_release(Lake.at(self.root), "little/1")
+        return PublishCase(self.root)
 
-    def over(self, name: str) -> None:  # noqa: ARG002
-        """As `Scenario`."""
+    def remove_case(self, name: str) -> None:  # noqa: ARG002
         for folder in ("feast", REPORTS):
             shutil.rmtree(self.root / folder, ignore_errors=True)
         if self.store.kind == "redis":
-            empty(int(self.store.options["connection_string"].rpartition(":")[2]))
+            flush_redis(int(self.store.options["connection_string"].rpartition(":")[2]))
         elif self.store.kind == "postgres":
-            empty_postgresql(self.store.options)
+            reset_postgresql(self.store.options)
 
 
-def scenario(folder: Path, kind: str, options: dict[str, Any]) -> Publishes:
-    """The rehearsal of a publish."""
-    return Publishes(folder / "workspace", OnlineStore(kind, options))
+def scenario(folder: Path, kind: str, options: dict[str, Any]) -> PublishScenario:
+    """The crash scenario of a publish."""
+    return PublishScenario(folder / "workspace", OnlineStore(kind, options))

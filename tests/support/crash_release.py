@@ -1,4 +1,4 @@
-"""validate, transform and version, on a real git origin and S3 remote; rehearsed by `crashes.py`."""
+"""Crash cases of `validate`, `transform` and `release`, on a real git origin and S3 remote."""
 
 import shutil
 from collections.abc import Iterable
@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import minimal_dataset
-from crash_harness import Seen
-from crash_state import VISIBLE, copied, expect_shown, files, remove_locks, whole
-from minimal_dataset import bring, sales
+from crash_harness import State
+from crash_state import (
+    VISIBLE_FOLDERS,
+    assert_files_match_manifest,
+    copy_workspace,
+    hash_files,
+    read_intact_tables,
+    remove_locks,
+)
+from minimal_dataset import raw_days, write_raw_partitions
 from workspaces import git
 
 from headrace.engine.run import plan_stage, run_stage
@@ -29,11 +36,11 @@ TABLES = (minimal_dataset.VALIDATED, minimal_dataset.REJECTED, minimal_dataset.T
 
 
 @dataclass(frozen=True)
-class Place:
-    """One workspace with its origin, and a prefix of the remote of its own.
+class GitWorkspace:
+    """A workspace with its origin, and its prefix of the DVC remote.
 
     Attributes:
-        folder: The two of them.
+        folder: The folder of workspace and origin.
         remote: The DVC remote's options; its `url` is the bucket.
         commit: `local`, or `remote` where partitions go straight to the remote.
     """
@@ -49,11 +56,11 @@ class Place:
 
     @property
     def lake(self) -> Lake:
-        """Its tables, read afresh."""
+        """The workspace's tables, opened again on each access."""
         return Lake.at(self.root, passes_on=self.commit == "remote")
 
-    def begin(self) -> None:
-        """An empty workspace and its origin."""
+    def create(self) -> None:
+        """Create an empty workspace and its origin."""
         self.root.mkdir(parents=True)
         git(self.folder, "init", "--quiet", "--bare", "--initial-branch", "main", "origin.git")
         git(self.root, "init", "--quiet", "--initial-branch", "main")
@@ -73,169 +80,163 @@ class Place:
             text = f"[core]\nremote = storage\n['remote \"storage\"']\n{url}\n{lines}"
             workspace.with_name(".dvc").joinpath("config").write_text(text)
 
-    def copied(self, name: str) -> "Place":
-        """The same state, elsewhere, objects of the remote included."""
-        other = type(self)(self.folder.with_name(name), self.remote, self.commit)
-        copied(self.folder, name)
-        other.configure()
+    def copy_to(self, name: str) -> "GitWorkspace":
+        """Copy workspace, origin and the objects on the remote to another folder."""
+        copy = type(self)(self.folder.with_name(name), self.remote, self.commit)
+        copy_workspace(self.folder, name)
+        copy.configure()
         bucket = Remote.of(self.root).bucket
 
-        def take(found: Object) -> None:
-            bucket.write(f"{other.folder.name}/{found.key.partition('/')[2]}", bucket.read(found))
+        def copy_object(item: Object) -> None:
+            bucket.write(f"{copy.folder.name}/{item.key.partition('/')[2]}", bucket.read(item))
 
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(take, bucket.list(f"{self.folder.name}/")))
-        return other
+            list(pool.map(copy_object, bucket.list(f"{self.folder.name}/")))
+        return copy
 
-    def build(self) -> None:
+    def build_and_release(self) -> None:
         """Bring every table up to date and release them."""
         run_stages(self)
         create_release(minimal_dataset.DATASET, self.lake)
 
-    def named(self, revision: str) -> set[str]:
-        """Every object that a release names."""
+    def released_objects(self, revision: str) -> set[str]:
+        """The md5 of every object of a release."""
         lists = {out["md5"] for out in recorded_outs(self.root, revision).values()}
         return lists | {name for one in lists for name in read_directory(self.lake.cache, one).values()}
 
 
 @dataclass(frozen=True)
-class Release(Place):
-    """The case of a release."""
+class ReleaseCase(GitWorkspace):
+    """The crash case of `release`."""
 
     def run(self) -> None:
-        """As `Case`."""
-        self.build()
+        self.build_and_release()
 
-    def seen(self) -> Seen:
-        """As `Case`: each table is whole, and no tag names what is not on the remote."""
+    def read_visible_state(self) -> State:
+        """Each table is complete, and every object of a tag is on the remote."""
         fetch(self.root)
-        expect_on_remote(self, git(self.root, "tag", "--list").split())
-        # Whatever commit the release is, it is one step for who looks at the origin.
-        return whole(self.lake, TABLES) | {"origin": self.released()}
+        assert_tagged_objects_on_remote(self, git(self.root, "tag", "--list").split())
+        # For readers of the origin, lock and tags of a release appear in one step.
+        return read_intact_tables(self.lake, TABLES) | {"origin": self.read_origin()}
 
-    def shown(self) -> Seen:
-        """As `Case`."""
-        return files(self.root, *VISIBLE) | {"origin": self.released()}
+    def read_final_state(self) -> State:
+        return hash_files(self.root, *VISIBLE_FOLDERS) | {"origin": self.read_origin()}
 
-    def released(self) -> tuple[str, ...]:
-        """Lock and tags that everybody sees."""
+    def read_origin(self) -> tuple[str, ...]:
+        """`dvc.lock` and the tags on the origin."""
         tags = git(self.root, "ls-remote", "--tags", "--refs", "origin").split()[1::2]
         return git(self.folder, "--git-dir", "origin.git", "show", "main:dvc.lock"), *tags
 
-    def rival(self) -> None:
-        """As `Contested`: a colleague releases another correction, from a clone."""
-        theirs = self.theirs
-        bring(theirs.lake, {"2026-01-03": minimal_dataset.day(3, amount=11)})
-        theirs.build()
+    def run_concurrent_writer(self) -> None:
+        """Release another correction, from another clone."""
+        other_clone = self.other_clone
+        write_raw_partitions(other_clone.lake, {"2026-01-03": minimal_dataset.raw_day(3, amount=11)})
+        other_clone.build_and_release()
 
     @property
-    def theirs(self) -> "Release":
-        """The colleague's place: another clone, the same origin and remote."""
-        return Theirs(self.folder, self.remote, self.commit)
+    def other_clone(self) -> "ReleaseCase":
+        """The case in the other clone of the same origin."""
+        return OtherClone(self.folder, self.remote, self.commit)
 
-    def settled(self, *, first: bool, second: bool) -> None:
-        """As `Contested`: the origin has the release of one of them, whole; who was refused can rebase and go on."""
-        assert first != second, "one of them releases, and the other is told that it came late"
+    def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:
+        """The origin has one complete release; the rejected writer can rebase and release."""
+        assert paused_succeeded != concurrent_succeeded, "one writer releases, and the other one is rejected"
         fetch(self.root)
-        expect_on_remote(self, git(self.root, "tag", "--list").split())
-        late = self.theirs if first else self
-        won = self if first else self.theirs
-        assert self.released()[1:] == ("refs/tags/tiny/1", "refs/tags/tiny/2")
-        assert read_lock(late.root, "tiny/2") == read_lock(won.root)
-        git(late.root, "reset", "--quiet", "--hard", "origin/main")
-        late.build()
-        assert self.released()[-1] == "refs/tags/tiny/3"
+        assert_tagged_objects_on_remote(self, git(self.root, "tag", "--list").split())
+        rejected = self.other_clone if paused_succeeded else self
+        released = self if paused_succeeded else self.other_clone
+        assert self.read_origin()[1:] == ("refs/tags/tiny/1", "refs/tags/tiny/2")
+        assert read_lock(rejected.root, "tiny/2") == read_lock(released.root)
+        git(rejected.root, "reset", "--quiet", "--hard", "origin/main")
+        rejected.build_and_release()
+        assert self.read_origin()[-1] == "refs/tags/tiny/3"
 
 
 @dataclass(frozen=True)
-class Stages(Release):
-    """The case of validate and transform in one workspace, out of which somebody removes the locks."""
+class StagesCase(ReleaseCase):
+    """The crash case of `validate` and `transform` in one workspace, whose locks somebody removes."""
 
     def run(self) -> None:
-        """As `Case`."""
         run_stages(self)
 
-    def rival(self) -> None:
-        """As `Contested`: other raw rows came, and are brought up to date."""
+    def run_concurrent_writer(self) -> None:
+        """Change raw rows, and bring every table up to date."""
         remove_locks(self.root)
-        bring(self.lake, {"2026-01-03": minimal_dataset.day(3, amount=11)})
+        write_raw_partitions(self.lake, {"2026-01-03": minimal_dataset.raw_day(3, amount=11)})
         run_stages(self)
 
-    def settled(self, *, first: bool, second: bool) -> None:  # noqa: ARG002  it may have been done before
-        """As `Contested`: the tables are what today's code makes of today's rows, and so are the files."""
+    def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:  # noqa: ARG002  the paused run may have finished or not
+        """The plan is empty, and the files are those of the manifests."""
         lake = self.lake
-        assert second
+        assert concurrent_succeeded
         assert all(plan_stage(stage, lake).is_empty for stage in graph.dataset_stages(minimal_dataset.DATASET))
         for table in TABLES:
-            expect_shown(lake, table)
+            assert_files_match_manifest(lake, table)
 
 
 @dataclass(frozen=True)
-class Theirs(Release):
+class OtherClone(ReleaseCase):
     """The same origin and remote, from another clone."""
 
     @property
     def root(self) -> Path:
         """The workspace."""
-        return self.folder / "theirs"
+        return self.folder / "other_clone"
 
 
-def run_stages(place: Place) -> None:
+def run_stages(workspace: GitWorkspace) -> None:
     """Bring every table up to date."""
-    lake, execute = place.lake, Executor(Settings(workspace=place.root))
+    lake, execute = workspace.lake, Executor(Settings(workspace=workspace.root))
     for stage in graph.dataset_stages(minimal_dataset.DATASET):
         run_stage(stage, lake, execute)
 
 
-def expect_on_remote(place: Place, tags: Iterable[str]) -> None:
-    """Every object that a tag names is there."""
-    remote = Remote.of(place.root)
-    wanted = sorted({name for tag in tags for name in place.named(tag)})
+def assert_tagged_objects_on_remote(workspace: GitWorkspace, tags: Iterable[str]) -> None:
+    """Every object of the tags is on the remote."""
+    remote = Remote.of(workspace.root)
+    md5s = sorted({name for tag in tags for name in workspace.released_objects(tag)})
     with ThreadPoolExecutor(8) as pool:
-        there = pool.map(lambda name: remote.bucket.head(remote.key(name)), wanted)
-    lost = [object_key(name) for name, found in zip(wanted, there, strict=True) if found is None]
-    assert not lost, f"tags name what is not on the remote: {lost}"
+        heads = pool.map(lambda name: remote.bucket.head(remote.key(name)), md5s)
+    missing = [object_key(name) for name, item in zip(md5s, heads, strict=True) if item is None]
+    assert not missing, f"objects of tags that are not on the remote: {missing}"
 
 
 @dataclass(frozen=True)
-class Places:
-    """A place that is copied for each case."""
+class CopiedWorkspaceScenario:
+    """A workspace that is copied for each case."""
 
-    template: Place
+    template: GitWorkspace
 
-    def case(self, name: str) -> Place:
-        """As `Scenario`."""
-        return self.template.copied(name)
+    def new_case(self, name: str) -> GitWorkspace:
+        return self.template.copy_to(name)
 
-    def over(self, name: str) -> None:
-        """As `Scenario`."""
+    def remove_case(self, name: str) -> None:
         shutil.rmtree(self.template.folder.with_name(name))
 
 
 @dataclass(frozen=True)
-class Releases(Places):
-    """Three days released; then one is corrected, two come, one goes. The new days repeat keys of earlier ones."""
+class ReleaseScenario(CopiedWorkspaceScenario):
+    """Three days are released; then one is corrected, two repeat keys of earlier ones, one is deleted."""
 
-    template: Release
+    template: ReleaseCase
 
     def prepare(self) -> None:
-        """As `Scenario`."""
-        self.template.begin()
-        bring(self.template.lake, sales(1, 2, 3))
-        self.template.build()
-        git(self.template.folder, "clone", "--quiet", "origin.git", "theirs")
-        git(self.template.theirs.root, "remote", "set-url", "origin", "../origin.git")
+        self.template.create()
+        write_raw_partitions(self.template.lake, raw_days(1, 2, 3))
+        self.template.build_and_release()
+        git(self.template.folder, "clone", "--quiet", "origin.git", "other_clone")
+        git(self.template.other_clone.root, "remote", "set-url", "origin", "../origin.git")
         self.template.configure()
-        corrected = minimal_dataset.day(2, amount=7)
+        corrected = minimal_dataset.raw_day(2, amount=7)
         more = {
             "2026-01-02": corrected + "2026-01-02T13:00:00Z,east,-5\n",
-            "2026-01-04": minimal_dataset.day(4) + corrected,
-            "2026-01-05": minimal_dataset.day(4) + minimal_dataset.day(5),
+            "2026-01-04": minimal_dataset.raw_day(4) + corrected,
+            "2026-01-05": minimal_dataset.raw_day(4) + minimal_dataset.raw_day(5),
         }
-        bring(self.template.lake, more, drop=("2026-01-01",))
+        write_raw_partitions(self.template.lake, more, drop=("2026-01-01",))
 
 
-def scenario(folder: Path, remote: dict[str, str], commit: str, *, only: str = "") -> Releases:
-    """The rehearsal of a release, or of the stages before it."""
-    kind = Stages if only == "stages" else Release
-    return Releases(kind(folder / "template", remote, commit))
+def scenario(folder: Path, remote: dict[str, str], commit: str, *, only: str = "") -> ReleaseScenario:
+    """The crash scenario of a release, or of the stages before it."""
+    kind = StagesCase if only == "stages" else ReleaseCase
+    return ReleaseScenario(kind(folder / "template", remote, commit))

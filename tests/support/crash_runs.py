@@ -1,4 +1,4 @@
-"""Runs `crashes.py`, and holds it to its promises."""
+"""Runs `crash_harness.py` on a scenario, and asserts what must hold of every case."""
 
 import json
 import os
@@ -11,30 +11,31 @@ from typing import Any
 SCRIPT = Path(__file__).with_name("crash_harness.py")
 
 
-def rehearse(
-    folder: Path, scenario: str, settings: Mapping[str, Any], *, how: str = "points", count: int = 1
+def inject_crashes(
+    folder: Path, scenario: str, settings: Mapping[str, Any], *, interruption: str = "points", count: int = 1
 ) -> list[dict[str, Any]]:
-    """A line for each case, after the one of the undisturbed run.
+    """Crash a scenario's run at many positions; the results of the undisturbed run, then of each case.
 
-    In each, readers saw the old or the new, whole, and the next run left what an undisturbed one does. What the run
-    does stands in points, all of it.
+    In each case readers saw the old state or the new one, never a mixture, and the next run left what an undisturbed
+    run leaves. No side effect of the run is outside of a failpoint.
     """
-    told = folder / "settings.json"
-    told.write_text(json.dumps(settings))
+    settings_path = folder / "settings.json"
+    settings_path.write_text(json.dumps(settings))
     paths = os.pathsep.join((str(SCRIPT.parent), str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")))
     done = subprocess.run(
-        [sys.executable, SCRIPT, scenario, told, folder / "rehearsal", how, str(count)],
+        [sys.executable, SCRIPT, scenario, settings_path, folder / "crash-cases", interruption, str(count)],
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    calm, *cases = [json.loads(line) for line in done.stdout.splitlines()]
-    assert calm["outside"] == [], f"side effects that stand in no point of headrace/failpoints.py: {calm['outside']}"
-    assert calm["differ"], "the run changed nothing that readers see"
+    undisturbed, *cases = [json.loads(line) for line in done.stdout.splitlines()]
+    unguarded = undisturbed["unguarded_effects"]
+    assert unguarded == [], f"side effects outside of the failpoints of headrace/failpoints.py: {unguarded}"
+    assert undisturbed["changed"], "the run changed nothing that readers see"
     assert cases
-    bad = [case for case in cases if case["mixed"] or case["other"] or case["failed"]]
-    assert bad == [], f"{bad}\n{done.stderr[-4000:]}"
-    assert how == "kill" or all(case["died"] for case in cases), done.stderr[-4000:]
-    return [calm, *cases]
+    failed = [case for case in cases if case["inconsistent"] or case["not_recovered"] or case["error"]]
+    assert failed == [], f"{failed}\n{done.stderr[-4000:]}"
+    assert interruption == "kill" or all(case["interrupted"] for case in cases), done.stderr[-4000:]
+    return [undisturbed, *cases]

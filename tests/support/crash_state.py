@@ -1,51 +1,51 @@
-"""What a rehearsal looks at and does to a workspace, whatever runs in it."""
+"""What the crash scenarios read from a workspace and do to it, whatever runs in it."""
 
 import shutil
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
-from crash_harness import Seen
+from crash_harness import State
 
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.manifest import MANIFEST
 from headrace.storage.table_store import Lake
 
-VISIBLE = ("data", ".headrace/journal")
-"""What a run leaves: the tables, and notes for the next one, of which there are none when it ended well."""
+VISIBLE_FOLDERS = ("data", ".headrace/journal")
+"""What a run leaves: the tables, and a journal for the next run, which is empty after a run that ended well."""
 
 
-def whole(lake: Lake, tables: Iterable[str]) -> Seen:
-    """Table → its manifest, each partition of which has the bytes that it says."""
-    found: Seen = {}
+def read_intact_tables(lake: Lake, tables: Iterable[str]) -> State:
+    """Table → its manifest, after checking that each partition has the bytes that the manifest records."""
+    state: State = {}
     for table in tables:
         manifest = lake.manifest(table)
         for name, path in lake.paths(table).items():
             assert md5_of(path) == manifest.partitions[name].md5, f"{table} {name}"
-        found[table] = manifest.to_bytes()
-    return found
+        state[table] = manifest.to_bytes()
+    return state
 
 
-def files(root: Path, *folders: str) -> Seen:
+def hash_files(root: Path, *folders: str) -> State:
     """File → hash of its bytes."""
-    found = [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
-    return {path.relative_to(root).as_posix(): sha256(path.read_bytes()).hexdigest() for path in found}
+    paths = [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix(): sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def expect_shown(lake: Lake, table: str) -> None:
-    """The files of the table are those that its manifest names."""
+def assert_files_match_manifest(lake: Lake, table: str) -> None:
+    """The files in the table's folder are exactly those of its manifest."""
     manifest = lake.manifest(table)
-    shown = {path.name: md5_of(path) for path in lake.folder(table).iterdir() if path.name[0] != "."}
-    shown.pop(MANIFEST)
-    assert shown == {name + manifest.suffix: entry.md5 for name, entry in manifest.partitions.items()}, table
+    md5s = {path.name: md5_of(path) for path in lake.folder(table).iterdir() if path.name[0] != "."}
+    md5s.pop(MANIFEST)
+    assert md5s == {name + manifest.suffix: entry.md5 for name, entry in manifest.partitions.items()}, table
 
 
 def remove_locks(root: Path) -> None:
-    """As somebody does who takes a run that is paused for dead."""
+    """Delete the locks, as somebody does who takes a paused run for dead."""
     for lock in (root / ".headrace/locks").iterdir():
         lock.unlink()
 
 
-def copied(root: Path, name: str) -> Path:
-    """The workspace, once more beside it."""
+def copy_workspace(root: Path, name: str) -> Path:
+    """Copy a workspace to a folder beside it."""
     return Path(shutil.copytree(root, root.with_name(name), symlinks=True))

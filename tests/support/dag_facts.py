@@ -1,4 +1,4 @@
-"""Reads the DAG files as Airflow's DAG processor does, and prints what is in them; run as a process of its own."""
+"""Reads the DAG files as Airflow's DAG processor does, and prints what is in them; run as a separate process."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ DATA_LIBRARIES = (
 )  # fmt: skip
 
 
-def facts(folder: Path) -> dict[str, Any]:
+def read_dags(folder: Path) -> dict[str, Any]:
     """Errors, DAGs with their tasks, loaded data libraries, and the CPU time of Airflow's imports and of the files."""
     started = time.process_time()
     import airflow.sdk  # noqa: PLC0415
@@ -25,12 +25,12 @@ def facts(folder: Path) -> dict[str, Any]:
         "parse_cpu_s": time.process_time() - imported,
         "errors": bag.import_errors,
         "loaded": sorted(set(DATA_LIBRARIES) & set(sys.modules)),
-        "dags": {name: _dag(dag) for name, dag in bag.dags.items()},
+        "dags": {name: _describe_dag(dag) for name, dag in bag.dags.items()},
         "airflow": airflow.sdk.__version__,
     }
 
 
-def _dag(dag: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
+def _describe_dag(dag: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
     return {
         "title": dag.dag_display_name,
         "doc": dag.doc_md or "",
@@ -42,11 +42,11 @@ def _dag(dag: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
         "at_once": dag.max_active_runs,
         "file": Path(dag.fileloc).name,
         "order": [task.task_id for task in dag.topological_sort()],
-        "tasks": {task.task_id: _task(task) for task in dag.tasks},
+        "tasks": {task.task_id: _describe_task(task) for task in dag.tasks},
     }
 
 
-def _task(task: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
+def _describe_task(task: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
     return {
         "title": task.task_display_name,
         "owner": task.owner,
@@ -63,4 +63,4 @@ def _task(task: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(facts(Path(sys.argv[1]))))
+    sys.stdout.write(json.dumps(read_dags(Path(sys.argv[1]))))

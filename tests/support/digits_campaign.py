@@ -1,81 +1,52 @@
-"""The dataset `digits` in a bucket and a workspace of its own, with its labeling task on a real Label Studio."""
+"""The dataset `digits` in a new bucket and workspace, with its labeling task on a real Label Studio."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from label_campaign import LabelingCampaign
 from servers import S3
 
-from headrace.dataset import Dataset, LabelingTask
 from headrace.engine.run import run_stage
 from headrace.ingest.ingest import ingest
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.project.loading import load_dataset
-from headrace.settings import Settings
 from headrace.storage.table_store import Lake
 from infra.demo import digits
 
 if TYPE_CHECKING:
-    from label_server import LabelServer, Person
-
-    from headrace.label.collect import CollectResult
-    from headrace.label.send import SendResult
+    from label_server import Annotator, LabelServer
 
 PARAMS: Mapping[str, Any] = {"sample": 20, "seed": 7}
 
 
-@dataclass
-class Digits:
+class DigitsCampaign(LabelingCampaign):
     """Validated pictures, and the labeling task about them."""
 
-    server: "LabelServer"
-    lake: Lake
-    settings: Settings
-    dataset: Dataset
-    labeling: LabelingTask
-
     @classmethod
-    def arrived(cls, server: "LabelServer", s3: S3, root: Path, title: str, count: int) -> "Digits":
-        """`count` pictures in a new bucket, ingested and validated."""
+    def create(cls, server: "LabelServer", s3: S3, root: Path, title: str, count: int) -> "DigitsCampaign":
+        """Create `count` pictures in a new bucket, ingest and validate them."""
         bucket = s3.new_bucket()
         digits.upload_images(s3.client, bucket.name, count)
         settings = server.settings(HEADRACE_BUCKET=bucket.name, AWS_ENDPOINT_URL=s3.endpoint)
         dataset = load_dataset("digits")
         labeling = replace(dataset.labels[0], title=title[-50:])
-        found = cls(server, Lake.at(root), settings, replace(dataset, labels=(labeling,)), labeling)
+        found = cls(server, Lake.at(root), settings, replace(dataset, labels=(labeling,)), labeling, PARAMS)
         ingest(found.dataset, found.lake, settings)
         for stage in graph.command_stages(found.dataset, "validate"):
             run_stage(stage, found.lake, Executor(settings, lambda *_: None))
         return found
 
-    def send(self, **params: int) -> "SendResult":
-        """Send the sample."""
-        from headrace.label.send import send_tasks  # noqa: PLC0415  only tests that send import the SDK
-
-        return send_tasks(self.dataset, self.labeling, self.lake, self.settings, {**PARAMS, **params})
-
-    def collect(self) -> "CollectResult":
-        """Collect the answers."""
-        from headrace.label.collect import collect_annotations  # noqa: PLC0415
-
-        return collect_annotations(self.dataset, self.labeling, self.lake, self.settings)
-
-    @property
-    def project(self) -> int:
-        """The project's number."""
-        found = self.server.http.get("/api/projects", params={"title": self.labeling.title}).json()["results"]
-        return int(found[0]["id"])
-
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Sample id → task as the server holds it."""
+        """Sample id → task on the server."""
         numbers = self.server.tasks(self.project)
         return {item: self.server.http.get(f"/api/tasks/{copies[0]}/").json() for item, copies in numbers.items()}
 
 
-def answer(person: "Person", task: Mapping[str, Any], digit: str | None) -> None:
-    """Answer a task as the page does; None skips."""
+def submit_answer(annotator: "Annotator", task: Mapping[str, Any], digit: str | None) -> None:
+    """Answer a task as the web page does; None skips it."""
     value = {"from_name": "digit", "to_name": "picture", "type": "choices", "value": {"choices": [digit]}}
     body = {"result": [value] if digit else [], "was_cancelled": digit is None, "lead_time": 2.0}
-    person.http.post(f"/api/tasks/{task['id']}/annotations/", json=body).raise_for_status()
+    annotator.http.post(f"/api/tasks/{task['id']}/annotations/", json=body).raise_for_status()

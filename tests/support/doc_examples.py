@@ -1,7 +1,7 @@
 """The examples in the docstrings of the public API; as a program, runs them in the current folder.
 
-It prints a JSON object: the name of each example, and what it printed instead of what its docstring says. A process of
-its own, because a process loads the declarations of one project only.
+It prints a JSON object: name of each example → the difference between its output and its docstring. It is a separate
+process, because a process loads the declarations of one project only.
 """
 
 import doctest
@@ -39,7 +39,7 @@ def find_examples() -> dict[str, doctest.DocTest]:
 
 
 def run_example(example: doctest.DocTest) -> str:
-    """Run it; what differs from its docstring."""
+    """Run an example; the difference from its docstring."""
     differences: list[str] = []
     doctest.DocTestRunner().run(example, out=differences.append)
     return "".join(differences)

@@ -25,8 +25,8 @@ from headrace.storage.dvc.objects import directory_bytes
 from headrace.storage.manifest import MANIFEST, Entry, Manifest
 from headrace.storage.table_store import Lake
 
-LARGE = 2**53 + 1
-"""The first whole number that a float can not hold."""
+LARGE_INT = 2**53 + 1
+"""The first integer that a float cannot represent."""
 
 REPO = Path(__file__).parents[2]
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
@@ -78,8 +78,8 @@ DATASET = Dataset(
 )
 
 
-def workspace(root: Path) -> Lake:
-    """A workspace with no table, and Feast's configuration as we ship it."""
+def create_workspace(root: Path) -> Lake:
+    """Create a workspace with no table, and Feast's configuration as it is shipped."""
     (root / "feature_repo").mkdir(parents=True)
     shutil.copy(REPO / "feature_repo" / "feature_store.yaml", root / "feature_repo")
     return Lake.at(root)
@@ -95,23 +95,23 @@ def settings(root: Path) -> Settings:
     )
 
 
-_OPENED: list[FeatureStore] = []
+_OPEN_STORES: list[FeatureStore] = []
 
 
-def opened(lake: Lake) -> FeatureStore:
-    """Feast's store of the workspace, until `close_all`."""
-    _OPENED.append(open_store(lake.root / "feature_repo", settings(lake.root)))
-    return _OPENED[-1]
+def open_workspace_store(lake: Lake) -> FeatureStore:
+    """Open Feast's store of the workspace, until `close_all`."""
+    _OPEN_STORES.append(open_store(lake.root / "feature_repo", settings(lake.root)))
+    return _OPEN_STORES[-1]
 
 
 def close_all() -> None:
     """Close every store that was opened here."""
-    while _OPENED:
-        close_store(_OPENED.pop())
+    while _OPEN_STORES:
+        close_store(_OPEN_STORES.pop())
 
 
-def fill(lake: Lake, table: FeatureTable, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Make `rows` the table: a partition a UTC day; a feature not given is null, known time is event time."""
+def write_table(lake: Lake, table: FeatureTable, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table, one partition per UTC day. A missing feature is null; known time defaults to event time."""
     columns = dict.fromkeys(table.keys, pl.String()) | dict(table.key_types)
     schema = {**columns, EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
     full = [{KNOWN_TIME: row[EVENT_TIME], **dict.fromkeys(table.features), **row} for row in rows]
@@ -127,8 +127,8 @@ def _entry(lake: Lake, table: FeatureTable, rows: pl.DataFrame) -> Entry:
     return Entry(stored.md5, stored.md5, stored.size, rows.height)
 
 
-def another(lake: Lake) -> Dataset:
-    """A second dataset with the same rows, in tables of its own."""
+def add_second_dataset(lake: Lake) -> Dataset:
+    """Add a second dataset with the same rows in other tables."""
     tables = tuple(replace(table, name=f"other_{table.name}") for table in DATASET.features)
     for table in DATASET.features:
         made = lake.manifest(f"features/{DATASET.name}/{table.name}")
@@ -136,9 +136,9 @@ def another(lake: Lake) -> Dataset:
     return replace(DATASET, name="other", service="other_service", features=tables)
 
 
-def fill_all(lake: Lake) -> None:
-    """Every table with a few rows around noon of 9 January."""
-    fill(
+def write_all_tables(lake: Lake) -> None:
+    """Write every table, with a few rows around noon of 9 January."""
+    write_table(
         lake,
         WEATHER,
         [
@@ -148,7 +148,7 @@ def fill_all(lake: Lake) -> None:
             {"origin": "LGA", EVENT_TIME: NOON - 7 * HOUR, "temp_c": 9.0},
         ],
     )
-    fill(
+    write_table(
         lake,
         AIRCRAFT,
         [
@@ -157,10 +157,10 @@ def fill_all(lake: Lake) -> None:
             {"tailnum": "N3", EVENT_TIME: NOON - HOUR},
         ],
     )
-    fill(lake, ROUTES, [{"carrier_id": 2**53 + 1, "origin": "EWR", EVENT_TIME: NOON - HOUR, "temp_c": 7.0}])
+    write_table(lake, ROUTES, [{"carrier_id": 2**53 + 1, "origin": "EWR", EVENT_TIME: NOON - HOUR, "temp_c": 7.0}])
 
 
-def release(lake: Lake, number: int) -> str:
+def tag_release(lake: Lake, number: int) -> str:
     """Tag the workspace's tables as the release `little/<number>`, as `headrace release` records them."""
     stages = {}
     for table in lake.tables(DATASET.name):
@@ -183,65 +183,70 @@ def _git(root: Path, *words: str) -> None:
     subprocess.run(["git", "-C", root, *person, *words], check=True)
 
 
-FLOWN = [
+AIRCRAFT_ROWS = [
     {"tailnum": "N2", "event_time": NOON - 2 * HOUR, "delay_min": -4.0},
     {"tailnum": "N3", "event_time": NOON - HOUR, "delay_min": 3.0},
 ]
 
-CHANGES: dict[str, tuple[list[dict[str, Any]], list[float | None]]] = {
-    "corrected at the same time": ([{**FLOWN[0], "delay_min": 99.0}, FLOWN[1]], [99.0, 3.0]),
-    "deleted": ([FLOWN[0]], [-4.0, None]),
+AIRCRAFT_CHANGES: dict[str, tuple[list[dict[str, Any]], list[float | None]]] = {
+    "corrected at the same time": ([{**AIRCRAFT_ROWS[0], "delay_min": 99.0}, AIRCRAFT_ROWS[1]], [99.0, 3.0]),
+    "deleted": ([AIRCRAFT_ROWS[0]], [-4.0, None]),
     "late, and newer than what was there": (
-        [*FLOWN, {"tailnum": "N3", "event_time": NOON - HOUR / 2, "known_time": NOON, "delay_min": 5.0}],
+        [*AIRCRAFT_ROWS, {"tailnum": "N3", "event_time": NOON - HOUR / 2, "known_time": NOON, "delay_min": 5.0}],
         [-4.0, 5.0],
     ),
     "late, and older than what was there": (
-        [*FLOWN, {"tailnum": "N3", "event_time": NOON - 3 * HOUR, "known_time": NOON, "delay_min": 5.0}],
+        [*AIRCRAFT_ROWS, {"tailnum": "N3", "event_time": NOON - 3 * HOUR, "known_time": NOON, "delay_min": 5.0}],
         [-4.0, 3.0],
     ),
-    "withdrawn": ([FLOWN[0], {**FLOWN[1], "delay_min": None}], [-4.0, None]),
-    "older than its TTL": ([FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=8)}], [-4.0, None]),
-    "an older event": ([FLOWN[0], {**FLOWN[1], "event_time": NOON - timedelta(days=6)}], [-4.0, 3.0]),
-    "a key deleted and one of another value": ([{**FLOWN[0], "tailnum": "N3"}], [None, -4.0]),
+    "withdrawn": ([AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "delay_min": None}], [-4.0, None]),
+    "older than its TTL": (
+        [AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "event_time": NOON - timedelta(days=8)}],
+        [-4.0, None],
+    ),
+    "an older event": ([AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "event_time": NOON - timedelta(days=6)}], [-4.0, 3.0]),
+    "a key deleted and one of another value": ([{**AIRCRAFT_ROWS[0], "tailnum": "N3"}], [None, -4.0]),
 }
-"""What becomes of the aircraft that flew: the rows then, and the latest delays of N2 and N3."""
+"""Change of the aircraft table → its rows afterwards, and the latest delays of N2 and N3."""
 
 
-def ask(store: FeatureStore, requests: object, *names: str, **options: Any) -> HeadraceRetrievalJob:  # noqa: ANN401
+def retrieval_job(store: FeatureStore, requests: object, *names: str, **options: Any) -> HeadraceRetrievalJob:  # noqa: ANN401
     job = store.get_historical_features(requests, list(names), **options)
     assert isinstance(job, HeadraceRetrievalJob)
     return job
 
 
-def weather(origins: Sequence[str | None], times: Sequence[datetime]) -> pl.DataFrame:
+def weather_requests(origins: Sequence[str | None], times: Sequence[datetime]) -> pl.DataFrame:
     schema = {"origin": pl.String(), "event_timestamp": UTC_MICROSECONDS}
     return pl.DataFrame({"origin": origins, "event_timestamp": times}, schema=schema)
 
 
-def all_keys(times: Sequence[datetime]) -> pl.DataFrame:
+def requests_with_all_keys(times: Sequence[datetime]) -> pl.DataFrame:
     count = len(times)
-    return weather(["EWR"] * count, times).with_columns(tailnum=pl.lit("N2"), carrier_id=pl.lit(LARGE, pl.Int64))
+    return weather_requests(["EWR"] * count, times).with_columns(
+        tailnum=pl.lit("N2"), carrier_id=pl.lit(LARGE_INT, pl.Int64)
+    )
 
 
-def put(lake: Lake, release: str | None = None, dataset: Dataset = DATASET) -> PublishResult:
+def publish_release(lake: Lake, release: str | None = None, dataset: Dataset = DATASET) -> PublishResult:
     return publish(dataset, lake, settings(lake.root), release)
 
 
-def served(lake: Lake, tailnums: Sequence[str]) -> list[float | None]:
-    store = opened(lake)
+def online_delays(lake: Lake, tailnums: Sequence[str]) -> list[float | None]:
+    store = open_workspace_store(lake)
     rows = [{"tailnum": tailnum, "origin": "EWR", "carrier_id": 1} for tailnum in tailnums]
     service = store.get_feature_service(DATASET.service)
     answer = store.get_online_features(service, rows, full_feature_names=True).to_dict()
     return list(answer["aircraft_history__delay_min"])
 
 
-def offline(lake: Lake, tailnums: Sequence[str], at: PublishResult) -> list[float | None]:
+def offline_delays(lake: Lake, tailnums: Sequence[str], at: PublishResult) -> list[float | None]:
     asked = pl.DataFrame({"tailnum": tailnums}).with_columns(
         origin=pl.lit("EWR"), carrier_id=pl.lit(1, pl.Int64), event_timestamp=pl.lit(at.as_of)
     )
-    return get_features(DATASET, opened(lake), asked)["aircraft_history__delay_min"].to_list()
+    return get_features(DATASET, open_workspace_store(lake), asked)["aircraft_history__delay_min"].to_list()
 
 
-def execute(lake: Lake, statement: str) -> None:
+def execute_on_sqlite(lake: Lake, statement: str) -> None:
     with closing(sqlite3.connect(lake.root / "feast" / "online.db")) as database:
         database.executescript(statement)

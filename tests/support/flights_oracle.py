@@ -1,4 +1,4 @@
-"""The feature tables of `flights` a second time, by plain loops over the flights: slow, and easy to believe."""
+"""The oracle of the feature tables of `flights`: plain loops over the flights, slow and easy to check."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import real_flights
-from real_flights import validation_of
+from real_flights import validate_partition
 
 from headrace.dataset import UNPARTITIONED
 from headrace.project.loading import load_dataset
@@ -19,12 +19,12 @@ PERIODS = {"3h": 3 * HOUR, "24h": 24 * HOUR, "7d": timedelta(days=7)}
 Row = dict[str, Any]
 
 
-def flights_of(name: str, day: str) -> pl.DataFrame:
+def lookback_flights(name: str, day: str) -> pl.DataFrame:
     """The flights that a feature table reads for a day."""
-    return real_flights.validated("flights", day, TABLES[name].inputs["flights"].lookback).collect()
+    return real_flights.validated_rows("flights", day, TABLES[name].inputs["flights"].lookback).collect()
 
 
-def hours_of(day: str) -> list[datetime]:
+def hours_in_day(day: str) -> list[datetime]:
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)
     return [start + hour * HOUR for hour in range(24)]
 
@@ -33,11 +33,11 @@ def mean(values: Sequence[int]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def share_of(part: int, whole: int) -> float | None:
+def share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def known_departures(flights: Iterable[Row], key: str) -> dict[str, list[tuple[datetime, int | None]]]:
+def departures_by_known_time(flights: Iterable[Row], key: str) -> dict[str, list[tuple[datetime, int | None]]]:
     """Key → (known time, delay) of each departure, and (known time, None) of each cancellation."""
     facts: dict[str, list[tuple[datetime, int | None]]] = defaultdict(list)
     for flight in flights:
@@ -50,10 +50,10 @@ def known_departures(flights: Iterable[Row], key: str) -> dict[str, list[tuple[d
 
 def expected_carrier_delays(day: str) -> list[Row]:
     """By loops: what was known of each carrier at each hour."""
-    facts = known_departures(flights_of("carrier_delays", day).rows(named=True), "carrier")
+    facts = departures_by_known_time(lookback_flights("carrier_delays", day).rows(named=True), "carrier")
     rows = []
     for carrier, known in facts.items():
-        for hour in hours_of(day):
+        for hour in hours_in_day(day):
             within = {p: [f for f in known if hour - period < f[0] <= hour] for p, period in PERIODS.items()}
             if not within["7d"]:
                 continue
@@ -62,19 +62,19 @@ def expected_carrier_delays(day: str) -> list[Row]:
                 delays = [delay for _, delay in seen if delay is not None]
                 row[f"departed_{period}"] = len(delays)
                 row[f"dep_delay_mean_{period}_min"] = mean(delays)
-                row[f"late_share_{period}"] = share_of(sum(delay >= 15 for delay in delays), len(delays))
-                row[f"cancelled_share_{period}"] = share_of(len(seen) - len(delays), len(seen))
+                row[f"late_share_{period}"] = share(sum(delay >= 15 for delay in delays), len(delays))
+                row[f"cancelled_share_{period}"] = share(len(seen) - len(delays), len(seen))
             rows.append(row)
     return rows
 
 
 def expected_origin_traffic(day: str) -> list[Row]:
     """By loops: what was known of each airport at each hour."""
-    flights = flights_of("origin_traffic", day).rows(named=True)
+    flights = lookback_flights("origin_traffic", day).rows(named=True)
     rows = []
-    for origin, known in known_departures(flights, "origin").items():
+    for origin, known in departures_by_known_time(flights, "origin").items():
         here = [flight for flight in flights if flight["origin"] == origin]
-        for hour in hours_of(day):
+        for hour in hours_in_day(day):
             row: Row = {"origin": origin, "event_time": hour}
             for period in ("3h", "24h"):
                 start = hour - PERIODS[period]
@@ -85,7 +85,7 @@ def expected_origin_traffic(day: str) -> list[Row]:
                     f"scheduled_{period}": len(scheduled),
                     f"departed_{period}": len(delays),
                     f"dep_delay_mean_{period}_min": mean(delays),
-                    f"late_share_{period}": share_of(sum(delay >= 15 for delay in delays), len(delays)),
+                    f"late_share_{period}": share(sum(delay >= 15 for delay in delays), len(delays)),
                     f"cancelled_{period}": len(times) - len(delays),
                     "known_time": max([*times, *scheduled], default=None),
                 }
@@ -98,7 +98,7 @@ def expected_origin_traffic(day: str) -> list[Row]:
 
 def expected_origin_weather(day: str) -> list[Row]:
     """By loops: the weather of each hour that was observed."""
-    observed = real_flights.validated("weather", day, 1).collect().rows(named=True)
+    observed = real_flights.validated_rows("weather", day, 1).collect().rows(named=True)
     rows = []
     for now in observed:
         if f"{now['time_hour']:%Y-%m-%d}" != day:
@@ -120,7 +120,7 @@ def expected_origin_weather(day: str) -> list[Row]:
     return rows
 
 
-def arrived_at(flight: Row, zones: Mapping[str, str | None]) -> datetime:
+def arrival_known_time(flight: Row, zones: Mapping[str, str | None]) -> datetime:
     """When the destination's clock first showed the arrival, or the latest it can have been."""
     zone = zones.get(flight["dest"])
     latest: datetime = flight["departed_at"] + timedelta(minutes=flight["air_time_min"] + 300)
@@ -137,15 +137,17 @@ def arrived_at(flight: Row, zones: Mapping[str, str | None]) -> datetime:
 
 def expected_aircraft_history(day: str) -> list[Row]:
     """By loops: what was known of each aircraft each time it left or arrived."""
-    zones = dict(validation_of("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
-    planes = {plane["tailnum"]: plane for plane in validation_of("planes", UNPARTITIONED).accepted.rows(named=True)}
+    zones = dict(validate_partition("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
+    planes = {
+        plane["tailnum"]: plane for plane in validate_partition("planes", UNPARTITIONED).accepted.rows(named=True)
+    }
     left: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     arrived: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
-    for flight in flights_of("aircraft_history", day).rows(named=True):
+    for flight in lookback_flights("aircraft_history", day).rows(named=True):
         if flight["tailnum"] and not flight["cancelled"]:
             left[flight["tailnum"]].append((flight["departed_at"], flight["dep_delay_min"]))
             if flight["arr_delay_min"] is not None:
-                arrived[flight["tailnum"]].append((arrived_at(flight, zones), flight["arr_delay_min"]))
+                arrived[flight["tailnum"]].append((arrival_known_time(flight, zones), flight["arr_delay_min"]))
     rows = []
     for tailnum, departures in left.items():
         for now in sorted({time for time, _ in (*departures, *arrived[tailnum]) if f"{time:%Y-%m-%d}" == day}):

@@ -1,7 +1,7 @@
 """A labeling task about rides, its project on the server and its workspace: what the tests of `label` act on."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.dataset import Dataset, Input, LabelingTask
+from headrace.errors import HeadraceError
 from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
@@ -36,7 +37,7 @@ PARAMS: Mapping[str, Any] = {"sample": 6}
 LABELS, ANNOTATIONS, REJECTED = "labels/rides/cause", "annotations/rides/cause", "rejected/rides/cause"
 
 
-def sample(params: Mapping[str, Any], rides: pl.LazyFrame) -> pl.DataFrame:
+def sample_rides(params: Mapping[str, Any], rides: pl.LazyFrame) -> pl.DataFrame:
     return (
         rides.sort("started_at", "car")
         .head(params["sample"])
@@ -49,30 +50,60 @@ def sample(params: Mapping[str, Any], rides: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def task(row: Mapping[str, Any]) -> dict[str, Any]:
+def task_data(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": f"car {row['car']} was {row['late_min']} minutes late"}
 
 
-class Campaign:
-    """A labeling task of the dataset `rides` in a workspace, with a project of its own."""
+@dataclass
+class LabelingCampaign:
+    """A labeling task in a workspace, with a project of its own on the server."""
+
+    server: "LabelServer"
+    lake: Lake
+    settings: Settings
+    dataset: Dataset
+    labeling: LabelingTask
+    params: Mapping[str, Any]
+    """Parameters of the sample."""
+
+    def send(self, settings: Settings | None = None, **params: int) -> "SendResult":
+        """Send the sample, with `params` in place of some of its parameters."""
+        from headrace.label.send import send_tasks  # noqa: PLC0415  only tests that send import the SDK
+
+        merged = {**self.params, **params}
+        return send_tasks(self.dataset, self.labeling, self.lake, settings or self.settings, merged)
+
+    def collect(self, *, allow_empty: bool = False) -> "CollectResult":
+        """Collect into the workspace."""
+        from headrace.label.collect import collect_annotations  # noqa: PLC0415
+
+        return collect_annotations(self.dataset, self.labeling, self.lake, self.settings, allow_empty=allow_empty)
+
+    @property
+    def project(self) -> int:
+        """The project's number."""
+        found = self.server.http.get("/api/projects", params={"title": self.labeling.title}).json()["results"]
+        return next(int(item["id"]) for item in found if item["title"] == self.labeling.title)
+
+
+class Campaign(LabelingCampaign):
+    """A labeling task of the dataset `rides`."""
 
     def __init__(self, server: "LabelServer", root: Path, title: str, **declared: Any) -> None:  # noqa: ANN401
-        self.server = server
-        self.lake = Lake.at(root)
-        self.settings = server.settings()
-        self.labeling = LabelingTask(
+        labeling = LabelingTask(
             name="cause", title=title[-50:], config=CONFIG, control="cause", choices=("carrier", "weather", "security"),
-            inputs={"rides": Input("validated/rides")}, sample=sample, keys=("started_at", "car"),
-            task=task, **declared,
+            inputs={"rides": Input("validated/rides")}, sample=sample_rides, keys=("started_at", "car"),
+            task=task_data, **declared,
         )  # fmt: skip
-        self.dataset = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(self.labeling,))
+        dataset = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(labeling,))
+        super().__init__(server, Lake.at(root), server.settings(), dataset, labeling, PARAMS)
 
     def with_declaration(self, **declared: Any) -> LabelingTask:  # noqa: ANN401
         """The labeling task with some fields declared otherwise."""
         return replace(self.labeling, **declared)
 
     def write_rides(self, days: Mapping[str, int]) -> None:
-        """Fill `validated/rides` with rides of so many cars on these days."""
+        """Write `validated/rides`; `days` maps a day to its number of rides."""
         entries, car = {}, 0
         for day, cars in days.items():
             start = datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC)
@@ -86,29 +117,11 @@ class Campaign:
             car += cars
         self.lake.commit(Manifest("validated/rides/rides", partitions=entries))
 
-    def send(self, settings: Settings | None = None, **params: int) -> "SendResult":
-        """Send a sample of six, or of as many as `params` says."""
-        from headrace.label.send import send_tasks  # noqa: PLC0415  only tests that send import the SDK
-
-        return send_tasks(self.dataset, self.labeling, self.lake, settings or self.settings, {**PARAMS, **params})
-
-    def collect(self, *, allow_empty: bool = False) -> "CollectResult":
-        """Collect into the workspace."""
-        from headrace.label.collect import collect_annotations  # noqa: PLC0415
-
-        return collect_annotations(self.dataset, self.labeling, self.lake, self.settings, allow_empty=allow_empty)
-
     def progress(self) -> tuple[int, int]:
         """Finished tasks, of all."""
         from headrace.label.progress import read_progress  # noqa: PLC0415
 
         return read_progress(self.labeling, self.settings)
-
-    @property
-    def project(self) -> int:
-        """The project's number."""
-        found = self.server.http.get("/api/projects", params={"title": self.labeling.title}).json()["results"]
-        return next(int(item["id"]) for item in found if item["title"] == self.labeling.title)
 
     def tasks(self) -> dict[str, int]:
         """Sample id → task number, each task existing exactly once."""
@@ -127,3 +140,8 @@ class Campaign:
     def md5s(self, table: str) -> dict[str, str]:
         """Partition → md5."""
         return {day: entry.md5 for day, entry in self.lake.manifest(table).partitions.items()}
+
+
+def simulate_kill(*_: object) -> None:
+    """Stand in for a process that is killed."""
+    raise HeadraceError("died")

@@ -1,4 +1,4 @@
-"""A real Label Studio for the session, annotators with own accounts on it, and a proxy that loses its answers."""
+"""A real Label Studio for the session, annotators with accounts on it, and a proxy that loses its responses."""
 
 import threading
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ CONTROL = "cause"
 
 
 @dataclass
-class Person:
-    """An annotator with an own account and token, as whom the requests are made."""
+class Annotator:
+    """An annotator with an account and a token."""
 
     url: str
     token: str
@@ -32,25 +32,27 @@ class Person:
         """The annotator's connection."""
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Token {self.token}"}, timeout=30)
 
-    def answers(self, task: int, choice: str, **more: Any) -> int:  # noqa: ANN401  fields of the API
+    def submit(self, task: int, choice: str, **more: Any) -> int:  # noqa: ANN401  fields of the API
         """Submit `choice`; returns the annotation's number."""
-        reply = self.http.post(f"/api/tasks/{task}/annotations/", json={**result(choice), "lead_time": 2.5, **more})
+        reply = self.http.post(
+            f"/api/tasks/{task}/annotations/", json={**answer_body(choice), "lead_time": 2.5, **more}
+        )
         return int(reply.raise_for_status().json()["id"])
 
-    def skips(self, task: int, choice: str) -> int:
+    def skip(self, task: int, choice: str) -> int:
         """Skip the task; as in the browser, the choice that was suggested is stored with the skip."""
-        return self.answers(task, choice, was_cancelled=True)
+        return self.submit(task, choice, was_cancelled=True)
 
-    def changes(self, annotation: int, choice: str) -> None:
+    def edit(self, annotation: int, choice: str) -> None:
         """Edit an answer that was given."""
-        self.http.patch(f"/api/annotations/{annotation}/", json=result(choice)).raise_for_status()
+        self.http.patch(f"/api/annotations/{annotation}/", json=answer_body(choice)).raise_for_status()
 
-    def deletes(self, annotation: int) -> None:
+    def delete(self, annotation: int) -> None:
         """Delete an answer."""
         self.http.delete(f"/api/annotations/{annotation}/").raise_for_status()
 
 
-def result(choice: str) -> dict[str, Any]:
+def answer_body(choice: str) -> dict[str, Any]:
     """An answer as the page submits it."""
     value = {"choices": [choice]}
     return {"result": [{"from_name": CONTROL, "to_name": "text", "type": "choices", "value": value}]}
@@ -62,7 +64,7 @@ class LabelServer:
 
     url: str
     token: str
-    people: dict[str, Person] = field(default_factory=dict)
+    people: dict[str, Annotator] = field(default_factory=dict)
 
     @cached_property
     def http(self) -> httpx.Client:
@@ -70,7 +72,7 @@ class LabelServer:
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Token {self.token}"}, timeout=30)
 
     def settings(self, **other: str) -> Settings:
-        """An environment in which this server is the one."""
+        """Settings that name this server."""
         return Settings.model_validate(
             {
                 "LABEL_STUDIO_URL": self.url,
@@ -80,12 +82,23 @@ class LabelServer:
             }
         )
 
-    def person(self, name: str) -> Person:
-        """The annotator `name`, invited on first use."""
+    def person(self, name: str) -> Annotator:
+        """The annotator `name`, whose account is created on first use."""
         if name not in self.people:
             token = create_annotator(self.url, self.token, f"{name}@example.com", f"{name}'s own password")
-            self.people[name] = Person(self.url, token)
+            self.people[name] = Annotator(self.url, token)
         return self.people[name]
+
+    def import_task(self, project: int, data: dict[str, Any]) -> int:
+        """Import a task past `label send`; its number."""
+        where, query = f"/api/projects/{project}/import", {"return_task_ids": "true"}
+        reply = self.http.post(where, params=query, json=[{"data": data}])
+        return int(reply.raise_for_status().json()["task_ids"][0])
+
+    def task_data(self, task: int) -> dict[str, Any]:
+        """The data of a task."""
+        data: dict[str, Any] = self.http.get(f"/api/tasks/{task}/").raise_for_status().json()["data"]
+        return data
 
     def count(self, project: int) -> int:
         """How many tasks the project holds, duplicates included."""
@@ -102,12 +115,12 @@ class LabelServer:
 
 
 class _LossyHandler(BaseHTTPRequestHandler):
-    """Passes requests on, but loses the answers to the first imports."""
+    """Forwards requests, but loses the responses to the first imports."""
 
     server: "_Proxy"
 
     def handle_any(self) -> None:
-        """Pass the request on."""
+        """Forward the request."""
         if self.server.gone:
             self.close_connection = True
             return
@@ -144,7 +157,7 @@ class _Proxy(ThreadingHTTPServer):
 
 @contextmanager
 def lossy_proxy(url: str, imports_to_lose: int, *, then_gone: bool = False, status: int | None = None) -> Iterator[str]:
-    """Address of a proxy to `url` that loses the answers to that many imports, although they are carried out.
+    """Address of a proxy to `url` that loses the responses to that many imports, although the server executes them.
 
     Args:
         url: The server.
@@ -176,21 +189,21 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServ
 
 @pytest.fixture
 def campaign(label_studio: LabelServer, tmp_path: Path, request: pytest.FixtureRequest) -> Campaign:
-    """A project of its own, rides in the workspace, nothing sent."""
+    """A new project, and a workspace with rides of which none is sent."""
     made = Campaign(label_studio, tmp_path, request.node.name)
     made.write_rides(DAYS)
     return made
 
 
 @pytest.fixture
-def ann(label_studio: LabelServer) -> Person:
+def ann(label_studio: LabelServer) -> Annotator:
     """An annotator."""
     return label_studio.person("ann")
 
 
 @pytest.fixture
-def bob(label_studio: LabelServer) -> Person:
-    """Another one."""
+def bob(label_studio: LabelServer) -> Annotator:
+    """Another annotator."""
     return label_studio.person("bob")
 
 

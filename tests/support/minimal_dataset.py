@@ -39,8 +39,8 @@ def read(path: Path) -> pl.DataFrame:
     return pl.read_csv(path.read_bytes(), infer_schema=False)
 
 
-def tidy(rows: pl.DataFrame) -> pl.DataFrame:
-    """As the contract has typed them."""
+def keep_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep the rows as the contract has typed them."""
     return rows
 
 
@@ -56,7 +56,7 @@ SALES = Source(
     location=ObjectSource(prefix="sales/", partition=r"sales/(?P<partition>.+)\.csv", suffix=".csv"),
     read=read,
     contract=Sales,
-    transform=tidy,
+    transform=keep_rows,
     key=("at", "shop"),
     max_rejected_share=0.5,
 )
@@ -71,13 +71,13 @@ FEATURES = FeatureTable(
 DATASET = Dataset(name="tiny", description="Sales.", owner="tests", sources=(SALES,), features=(FEATURES,))
 
 
-def lake_at(root: Path) -> Lake:
+def create_lake(root: Path) -> Lake:
     """An empty lake without git, DVC or a remote."""
     return Lake(root, Cache(root / ".dvc/cache", root))
 
 
-def bring(lake: Lake, contents: Mapping[str, str], *, drop: tuple[str, ...] = ()) -> None:
-    """Raw partitions arrive, as lines `at,shop,amount`; others vanish."""
+def write_raw_partitions(lake: Lake, contents: Mapping[str, str], *, drop: tuple[str, ...] = ()) -> None:
+    """Write raw partitions of lines `at,shop,amount`, and delete those in `drop`."""
     entries = {name: entry for name, entry in lake.manifest(RAW).partitions.items() if name not in drop}
     for name, text in contents.items():
         stored = lake.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
@@ -85,22 +85,22 @@ def bring(lake: Lake, contents: Mapping[str, str], *, drop: tuple[str, ...] = ()
     lake.commit(Manifest(RAW, ".csv", partitions=entries))
 
 
-def day(number: int, amount: int = 1) -> str:
-    """The lines of one day: two shops, one sale each at noon."""
+def raw_day(number: int, amount: int = 1) -> str:
+    """The lines of one day: one sale at noon in each of two shops."""
     return "".join(f"2026-01-{number:02}T12:00:00Z,{shop},{amount}\n" for shop in ("east", "west"))
 
 
-def sales(*numbers: int) -> dict[str, str]:
+def raw_days(*numbers: int) -> dict[str, str]:
     """Partition → lines, of these days."""
-    return {f"2026-01-{number:02}": day(number) for number in numbers}
+    return {f"2026-01-{number:02}": raw_day(number) for number in numbers}
 
 
-def days(*numbers: int) -> list[str]:
+def day_names(*numbers: int) -> list[str]:
     """Names of these days."""
     return [f"2026-01-{number:02}" for number in numbers]
 
 
-def run(lake: Lake, dataset: Dataset = DATASET, threads: int = 2) -> dict[str, StageResult]:
-    """Table → what was done, of all stages."""
+def run_all_stages(lake: Lake, dataset: Dataset = DATASET, threads: int = 2) -> dict[str, StageResult]:
+    """Run all stages; table → result."""
     execute = Executor(Settings(workspace=lake.root, threads=threads))
     return {stage.table: run_stage(stage, lake, execute) for stage in graph.dataset_stages(dataset)}

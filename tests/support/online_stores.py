@@ -12,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 import yaml
-from servers import HOST, PostgreSQL, answers, free_port, running
+from servers import HOST, PostgreSQL, free_port, is_listening, run_server
 
-OURS = "headrace.feast"
-KINDS = {
-    "sqlite": f"{OURS}.online_stores.sqlite.HeadraceSQLiteOnlineStore",
-    "postgres": f"{OURS}.online_stores.postgresql.HeadracePostgreSQLOnlineStore",
-    "redis": f"{OURS}.online_stores.redis.HeadraceRedisOnlineStore",
+FEAST_PACKAGE = "headrace.feast"
+STORE_TYPES = {
+    "sqlite": f"{FEAST_PACKAGE}.online_stores.sqlite.HeadraceSQLiteOnlineStore",
+    "postgres": f"{FEAST_PACKAGE}.online_stores.postgresql.HeadracePostgreSQLOnlineStore",
+    "redis": f"{FEAST_PACKAGE}.online_stores.redis.HeadraceRedisOnlineStore",
 }
 """Kind → type in `feature_store.yaml`."""
 
@@ -28,24 +28,24 @@ REDIS = str(Path(sys.executable).with_name("redis-server"))
 
 @dataclass(frozen=True)
 class OnlineStore:
-    """An online store, and how `feature_store.yaml` names it."""
+    """An online store, and its options in `feature_store.yaml`."""
 
     kind: str
     options: dict[str, Any]
 
-    def serve(self, root: Path) -> None:
-        """Let the workspace at `root` publish to it."""
+    def configure(self, root: Path) -> None:
+        """Configure the workspace at `root` to publish to this store."""
         path = root / "feature_repo" / "feature_store.yaml"
         path.chmod(0o644)
         config = yaml.safe_load(path.read_text())
         if self.options:
-            config["online_store"] = {"type": KINDS[self.kind], **self.options}
+            config["online_store"] = {"type": STORE_TYPES[self.kind], **self.options}
         path.write_text(yaml.safe_dump(config))
 
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A Redis server that keeps nothing on disk."""
+    """A Redis server without persistence."""
     port = free_port()
     with redis_server(port, tmp_path_factory.mktemp("redis")):
         yield port
@@ -55,18 +55,18 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def redis_server(port: int, folder: Path, stop: signal.Signals = signal.SIGTERM) -> Iterator[None]:
     """A Redis server until the block ends, then `stop`; it begins with the snapshot in the folder, and saves none."""
     command = [REDIS, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with running(command, folder / "log", lambda: answers(port), stop=stop):
+    with run_server(command, folder / "log", lambda: is_listening(port), stop=stop):
         yield
 
 
 @pytest.fixture
 def new_store(request: pytest.FixtureRequest) -> Callable[[str], OnlineStore]:
-    """Makes an empty store of a kind."""
+    """Creates an empty store of a kind."""
 
     def make(kind: str) -> OnlineStore:
         if kind == "redis":
             port = request.getfixturevalue("redis_port")
-            empty(port)
+            flush_redis(port)
             return OnlineStore(kind, {"connection_string": f"{HOST}:{port}"})
         if kind == "postgres":
             server: PostgreSQL = request.getfixturevalue("postgres")
@@ -89,16 +89,16 @@ def postgresql_store(server: PostgreSQL, port: int) -> OnlineStore:
     return OnlineStore("postgres", options)
 
 
-def empty(port: int) -> None:
-    """Forget everything that the Redis server holds."""
+def flush_redis(port: int) -> None:
+    """Delete all keys of the Redis server."""
     from redis import Redis  # noqa: PLC0415  an extra
 
     with Redis(HOST, port) as client:
         client.flushall()
 
 
-def empty_postgresql(options: Mapping[str, Any]) -> None:
-    """Forget everything that the PostgreSQL database of a store holds."""
+def reset_postgresql(options: Mapping[str, Any]) -> None:
+    """Delete all tables of a store's PostgreSQL database."""
     where = {"dbname" if name == "database" else name: value for name, value in options.items()}
     with psycopg.connect(**where, autocommit=True) as connection:
         connection.execute("DROP SCHEMA public CASCADE")
@@ -106,8 +106,8 @@ def empty_postgresql(options: Mapping[str, Any]) -> None:
 
 
 def wait_until(done: Callable[[], bool], seconds: float = 20) -> None:
-    """Until it is so."""
+    """Wait until `done()` is true."""
     until = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < until, "it did not come"
+        assert time.monotonic() < until, "timed out"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Servers that go away in the middle of a publish: when they do, and a workspace that publishes to them."""
+"""Outages in the middle of a publish: helpers that trigger them, and a workspace that publishes."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -8,22 +8,32 @@ from pathlib import Path
 import feature_workspace
 import pytest
 from _pytest.mark import ParameterSet
-from feature_workspace import AIRCRAFT, FLOWN, HOUR, NOON, WEATHER, fill, fill_all, put, served
+from feature_workspace import (
+    AIRCRAFT,
+    AIRCRAFT_ROWS,
+    HOUR,
+    NOON,
+    WEATHER,
+    online_delays,
+    publish_release,
+    write_all_tables,
+    write_table,
+)
 
 from headrace import failpoints
 from headrace.publish.publish import PublishResult
 from headrace.storage.table_store import Lake
 
-MANY = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR} for number in range(600)]
-"""More aircraft than go into a batch."""
+MANY_AIRCRAFT = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR} for number in range(600)]
+"""More aircraft than fit into one batch."""
 
 KEYS = ["N2", "M00001", "M00599"]
 RELEASES = 3
-_point = failpoints.failpoint
+_real_failpoint = failpoints.failpoint
 
 
 @dataclass
-class Publishing:
+class PublishWorkspace:
     """A workspace of three releases, any two of which differ in most keys of one view and in one of another.
 
     Attributes:
@@ -35,48 +45,50 @@ class Publishing:
     live: int = 0
 
     @classmethod
-    def made(cls, root: Path) -> "Publishing":
-        """The workspace at `root`; nothing is published."""
-        lake = feature_workspace.workspace(root)
-        fill_all(lake)
+    def create(cls, root: Path) -> "PublishWorkspace":
+        """Create the workspace at `root`; nothing is published."""
+        lake = feature_workspace.create_workspace(root)
+        write_all_tables(lake)
         for number in range(1, RELEASES + 1):
-            fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": float(number)}])
-            fill(lake, AIRCRAFT, [{**row, "delay_min": float(number)} for row in (*FLOWN, *MANY)])
-            feature_workspace.release(lake, number)
+            write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": float(number)}])
+            write_table(
+                lake, AIRCRAFT, [{**row, "delay_min": float(number)} for row in (*AIRCRAFT_ROWS, *MANY_AIRCRAFT)]
+            )
+            feature_workspace.tag_release(lake, number)
         return cls(root)
 
     @property
     def lake(self) -> Lake:
-        """The workspace, opened anew."""
+        """The workspace's tables, opened again on each access."""
         return Lake.at(self.root)
 
     @property
-    def next(self) -> int:
-        """The release that is on neither side."""
+    def next_release(self) -> int:
+        """The release that is in neither slot."""
         return self.live % RELEASES + 1
 
-    def put(self, number: int) -> PublishResult:
+    def publish(self, number: int) -> PublishResult:
         """Publish the release of that number."""
-        return put(self.lake, f"little/{number}")
+        return publish_release(self.lake, f"little/{number}")
 
-    def completes(self, number: int) -> PublishResult:
-        """What was served is served; then that release is put online, proved, and served by itself."""
+    def publish_after_outage(self, number: int) -> PublishResult:
+        """Check that the live release is still served; then publish and verify that release."""
         if self.live:
-            assert served(self.lake, KEYS) == [self.live] * len(KEYS)
-        return self.repairs(number)
+            assert online_delays(self.lake, KEYS) == [self.live] * len(KEYS)
+        return self.publish_and_verify(number)
 
-    def repairs(self, number: int) -> PublishResult:
-        """The release is put online, proved, and served, whatever was served before."""
-        done = self.put(number)
+    def publish_and_verify(self, number: int) -> PublishResult:
+        """Publish the release; check that it was verified and is served."""
+        done = self.publish(number)
         assert (done.release, done.switched) == (f"little/{number}", True)
         assert not [found for proof in done.verifications for found in proof.mismatches]
-        assert served(self.lake, KEYS) == [number] * len(KEYS)
+        assert online_delays(self.lake, KEYS) == [number] * len(KEYS)
         self.live = number
         return done
 
 
-def at(patch: pytest.MonkeyPatch, name: str, do: Callable[[], object], number: int = 1) -> None:
-    """Do it, once, when failpoint `name` is passed for the `number`-th time, before its effect."""
+def run_at_failpoint(patch: pytest.MonkeyPatch, name: str, do: Callable[[], object], number: int = 1) -> None:
+    """Call `do` once, before the effect of failpoint `name`, when it is passed for the `number`-th time."""
     passed: list[str] = []
 
     def point(passing: str, half: Callable[[], object] | None = None) -> AbstractContextManager[object]:
@@ -84,13 +96,13 @@ def at(patch: pytest.MonkeyPatch, name: str, do: Callable[[], object], number: i
             passed.append(passing)
             if len(passed) == number:
                 do()
-        return _point(passing, half)
+        return _real_failpoint(passing, half)
 
     patch.setattr(failpoints, "failpoint", point)
 
 
-def before(patch: pytest.MonkeyPatch, owner: type, name: str, do: Callable[[], object]) -> None:
-    """Do it, once, when this method is called, before it is."""
+def run_before_call(patch: pytest.MonkeyPatch, owner: type, name: str, do: Callable[[], object]) -> None:
+    """Call `do` once, before the first call of this method."""
     real, calls = getattr(owner, name), iter([do])
 
     def called(*arguments: object, **named: object) -> object:
@@ -100,6 +112,6 @@ def before(patch: pytest.MonkeyPatch, owner: type, name: str, do: Callable[[], o
     patch.setattr(owner, name, called)
 
 
-def moments(every: Iterable[str], *some: str) -> list[ParameterSet]:
-    """All of them in `make faults`, and `some` of them in `make test`."""
+def mark_rare_params(every: Iterable[str], *some: str) -> list[ParameterSet]:
+    """Parameters of which only `some` run in `make test`, and all in `make faults`."""
     return [pytest.param(when, marks=[] if when in some else pytest.mark.faults) for when in every]

@@ -1,4 +1,4 @@
-"""Who is right about a point in time: nested loops over plain rows, no library, no index, no sorting."""
+"""The oracle of point-in-time joins: nested loops over plain rows, without a library, an index or sorting."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-def answer(
+def expected_row(
     request: Row, table: Sequence[Row], keys: Sequence[str], ttl: int | None, *, as_known: bool = True
 ) -> Row | None:
-    """The row of `table` that `request` gets; times (`at`, `event_time`, `known_time`) are whole nanoseconds."""
+    """The row of `table` that a request must get; times (`at`, `event_time`, `known_time`) are whole nanoseconds."""
     best: Row | None = None
     for row in table:
         if any(row[key] is None or row[key] != request[key] for key in keys):

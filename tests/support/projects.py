@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Project:
-    """A project of its own, in which commands run."""
+    """A project folder in which commands run."""
 
     root: Path
 

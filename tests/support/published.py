@@ -1,4 +1,4 @@
-"""The little workspace of `feature_lake.py`, published once and copied for each test; fixtures to import."""
+"""The workspace of `feature_workspace.py`, published once and copied for each test; fixtures to import."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import feature_workspace
 import pytest
-from feature_workspace import AIRCRAFT, FLOWN, fill, fill_all, put
+from feature_workspace import AIRCRAFT, AIRCRAFT_ROWS, publish_release, write_all_tables, write_table
 
 from headrace.storage.table_store import Lake
 
@@ -15,11 +15,11 @@ __all__ = ["lake", "published"]
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose tables are published on side `b`, to be copied."""
-    made = feature_workspace.workspace(tmp_path_factory.mktemp("template"))
-    fill_all(made)
-    fill(made, AIRCRAFT, FLOWN)
-    put(made)
+    """A workspace whose tables are published in slot `b`, to be copied."""
+    made = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
+    write_all_tables(made)
+    write_table(made, AIRCRAFT, AIRCRAFT_ROWS)
+    publish_release(made)
     return made.root
 
 

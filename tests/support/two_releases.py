@@ -30,7 +30,7 @@ from headrace.storage.table_store import Lake
 DAYS = days(1, 3)
 CORRECTED, DELETED = "2013-01-02", "2013-01-03"
 CARRIERS, RAW, VALIDATED = "features/flights/carrier_delays", "raw/flights/flights", "validated/flights/flights"
-ANSWERED = datetime(2013, 2, 1, tzinfo=UTC)
+ANSWERED_AT = datetime(2013, 2, 1, tzinfo=UTC)
 ANSWERS = {"2013-01-01": ("weather", "weather", "carrier"), "2013-01-02": ("carrier", "carrier", "carrier")}
 """Day → answers of three annotators about one flight of it. They agree well enough for a release."""
 
@@ -45,7 +45,7 @@ class TwoReleases:
     def lineage(
         self, table: str, partition: str | None = None, revision: str | None = None, **row: str
     ) -> PartitionLineage:
-        """Trace a partition in the workspace that made the releases."""
+        """Trace a partition in the workspace of the releases."""
         return trace_lineage(DatasetRevision.open(self.workspace.lake, "flights", revision), table, partition, row)
 
     def diff(self, before: str = "flights/1", after: str = "flights/2", *, by_row: bool = False) -> ReleaseDiff:
@@ -65,25 +65,25 @@ class TwoReleases:
 def two_releases(
     template: Path, s3: S3, moto_s3: S3, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TwoReleases]:
-    """Made once for all tests, which read it or a clone of it."""
+    """Created once for all tests, which read it or a clone of it."""
     workspace = new_workspace(tmp_path_factory.mktemp("two-releases"), template, s3)
     made = TwoReleases(workspace, moto_s3.new_bucket(versioned=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", moto_s3.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", moto_s3.secret_key)
         patch.setenv("AWS_ENDPOINT_URL", moto_s3.endpoint)
-        workspace.raw.arrive(*DAYS)
-        annotate(workspace.lake, ANSWERS)
+        workspace.raw.add_days(*DAYS)
+        write_annotations(workspace.lake, ANSWERS)
         for day in DAYS:
             made.bucket.write(f"flights/{day}.csv.gz", real_flights.flights_object(day))
-        release(made)
-        made.bucket.write(f"flights/{CORRECTED}.csv.gz", shorter(CORRECTED))
+        create_next_release(made)
+        made.bucket.write(f"flights/{CORRECTED}.csv.gz", shortened_day(CORRECTED))
         made.bucket.delete(f"flights/{DELETED}.csv.gz")
-        release(made)
+        create_next_release(made)
         yield made
 
 
-def release(two_releases: TwoReleases) -> None:
+def create_next_release(two_releases: TwoReleases) -> None:
     settings = Settings(
         workspace=two_releases.workspace.root, bucket=two_releases.bucket.name, s3_endpoint=two_releases.bucket.endpoint
     )
@@ -92,25 +92,25 @@ def release(two_releases: TwoReleases) -> None:
     create_release(two_releases.workspace.dataset, two_releases.workspace.lake)
 
 
-def shorter(day: str) -> bytes:
+def shortened_day(day: str) -> bytes:
     """The first 600 flights of a day, the first of them twice, so that the contract rejects one row."""
     rows = real_flights.flights()[day].head(600)
     text = pl.concat([rows, rows.head(1)]).write_csv(null_value="NA")
     return gzip.compress(text.encode(), mtime=0)
 
 
-def annotate(lake: Lake, answers: Mapping[str, tuple[str, ...]]) -> None:
+def write_annotations(lake: Lake, answers: Mapping[str, tuple[str, ...]]) -> None:
     """Write the annotations table as `label collect` would, with answers about one flight per day."""
-    facts = {"newest": ANSWERED.isoformat(), "skipped": 0}
+    facts = {"newest": ANSWERED_AT.isoformat(), "skipped": 0}
     entries = {
-        day: entry(lake, _answers(number, day, choices), facts | {"answers": len(choices)})
+        day: create_entry(lake, _answers(number, day, choices), facts | {"answers": len(choices)})
         for number, (day, choices) in enumerate(answers.items())
     }
     lake.commit(Manifest("annotations/flights/delay_cause", partitions=entries))
 
 
 def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
-    """Annotations of one flight. Each flight has a carrier of its own."""
+    """Annotations of one flight. Each flight has another carrier."""
     at = datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC)
     keys = {
         "scheduled_at": pl.Datetime("us", "UTC"),
@@ -126,18 +126,18 @@ def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
         "event": "created",
         "was_cancelled": False,
         "result": "[]",
-        "created_at": ANSWERED,
+        "created_at": ANSWERED_AT,
     }
     rows = [
         item
         | event
         | {"annotation_id": f"a{3 * flight + number}", "annotator": f"person-{number}", "choice": choice}
-        | {"updated_at": ANSWERED - timedelta(hours=number)}
+        | {"updated_at": ANSWERED_AT - timedelta(hours=number)}
         for number, choice in enumerate(choices)
     ]
     return pl.DataFrame(rows, schema=annotations.annotation_schema(keys))
 
 
-def entry(lake: Lake, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> Entry:
+def create_entry(lake: Lake, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> Entry:
     stored = lake.cache.add(partial(parquet.write, frame))
     return Entry(stored.md5, stored.md5, stored.size, frame.height, facts=facts or {})

@@ -23,13 +23,16 @@ NEW = "2013-02-01 00:00:00+00:00"
 INSERT = "INSERT INTO weather VALUES "
 
 
-def source(name: str, table: TableSource) -> Source:
+def create_source(name: str, table: TableSource) -> Source:
     return Source(name, table, pl.read_parquet, dy.Schema, lambda rows: rows, table.key)
 
 
-def sky(**tables: TableSource) -> Dataset:
+def create_dataset(**tables: TableSource) -> Dataset:
     return Dataset(
-        name="sky", description="", owner="", sources=tuple(source(name, table) for name, table in tables.items())
+        name="sky",
+        description="",
+        owner="",
+        sources=tuple(create_source(name, table) for name, table in tables.items()),
     )
 
 
@@ -51,7 +54,7 @@ class Weather:
         progress: Progress = lambda _source, _done, _total: None,
     ) -> IngestResult:
         (result,) = ingest(
-            sky(weather=table),
+            create_dataset(weather=table),
             self.lake,
             Settings(),
             full_refresh=full_refresh,
@@ -75,7 +78,7 @@ class Weather:
         return self.relay.count(b'COPY (SELECT "origin", "at"')
 
 
-def fill(run: Callable[[str], object], timestamp_type: str, *, backwards: bool = False) -> None:
+def create_weather_table(run: Callable[[str], object], timestamp_type: str, *, backwards: bool = False) -> None:
     """Create the table: three UTC days, two stations, three hours each."""
     run(f"CREATE TABLE weather (origin TEXT, at {timestamp_type}, temp REAL, updated_at {timestamp_type})")
     rows = [
@@ -110,7 +113,7 @@ def postgresql_weather(
     monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(name, port=proxy.port))
     run("DROP SCHEMA public CASCADE")
     run("CREATE SCHEMA public")
-    fill(run, "timestamptz")
+    create_weather_table(run, "timestamptz")
     return Weather(postgres.address(name, port=proxy.port), run, Lake.at(tmp_path), proxy)
 
 
@@ -127,7 +130,7 @@ def sqlite_weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weather:
             connection.close()
 
     monkeypatch.setenv("HEADRACE_DATABASE_URL", f"sqlite:///{path}")
-    fill(run, "TIMESTAMP")
+    create_weather_table(run, "TIMESTAMP")
     return Weather(f"sqlite:///{path}", run, Lake.at(tmp_path / "workspace"))
 
 

@@ -1,4 +1,4 @@
-"""The engine as a team has it: a wheel in an environment of its own, with this repository nowhere on the path."""
+"""The engine as a team installs it: a wheel in a separate environment, without this repository on the path."""
 
 import os
 import re
@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LOCK = REPOSITORY / "requirements/dev.txt"
 
 
-def working_tree(folder: Path) -> Path:
+def copy_working_tree(folder: Path) -> Path:
     """A copy of the files of the working tree that git keeps or would keep."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -30,7 +30,7 @@ def working_tree(folder: Path) -> Path:
     return folder
 
 
-def revision(name: str, folder: Path) -> Path:
+def export_revision(name: str, folder: Path) -> Path:
     """A copy of the files of a git revision."""
     folder.mkdir(parents=True)
     archive = subprocess.run(["git", "archive", name], cwd=REPOSITORY, capture_output=True, check=True).stdout
@@ -38,7 +38,7 @@ def revision(name: str, folder: Path) -> Path:
     return folder
 
 
-def build(source: Path, version: str | None = None) -> Path:
+def build_wheel(source: Path, version: str | None = None) -> Path:
     """The wheel of a source tree, under another version if one is given."""
     if version:
         module = source / "headrace/__init__.py"
@@ -64,13 +64,13 @@ class Environment:
     def with_wheel(cls, root: Path, wheel: Path, *extras: str) -> "Environment":
         """An empty environment in which the wheel is installed, with the versions of our lock."""
         made = cls(root)
-        uv("venv", "--quiet", "--python", sys.executable, str(root))
+        run_uv("venv", "--quiet", "--python", sys.executable, str(root))
         made.install(f"{wheel}[{','.join(extras)}]" if extras else str(wheel), "pytest")
         return made
 
     def install(self, *requirements: str) -> None:
         """Install packages by name, with the versions of our lock."""
-        uv(
+        run_uv(
             "pip",
             "install",
             "--quiet",
@@ -81,7 +81,7 @@ class Environment:
             *requirements,
         )
 
-    def reaching(self, **variables: str) -> "Environment":
+    def with_variables(self, **variables: str) -> "Environment":
         """The same environment, whose commands see these variables too."""
         return Environment(self.root, {**self.variables, **variables})
 
@@ -111,7 +111,7 @@ class Environment:
         return done.stdout + done.stderr
 
 
-def access(s3: S3, bucket: str, project: Path) -> dict[str, str]:
+def s3_variables(s3: S3, bucket: str, project: Path) -> dict[str, str]:
     """What a project needs to reach the test's S3 server; the DVC remote is written to the project."""
     keys = f"access_key_id = {s3.access_key}\nsecret_access_key = {s3.secret_key}"
     (project / ".dvc/config.local").write_text(
@@ -128,8 +128,8 @@ def access(s3: S3, bucket: str, project: Path) -> dict[str, str]:
     }
 
 
-def uv(*arguments: str) -> None:
-    """Run uv: from its cache, which `make install` filled; else from where pip is told to look."""
+def run_uv(*arguments: str) -> None:
+    """Run uv on its cache, which `make install` filled, else on pip's index."""
     program = Path(sys.prefix) / ".uv/bin/uv"
     command = [str(program) if program.exists() else "uv", *arguments]
     cached = subprocess.run([*command, "--offline"], capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from raw_data import Arrivals, days
+from raw_data import RawPartitions, days
 from servers import S3
 
 from headrace.dataset import Dataset
@@ -29,7 +29,7 @@ DAYS = days(1, 3)
 
 @dataclass(frozen=True)
 class Workspace:
-    """A git clone in which stages run, with data of its own."""
+    """A git clone in which stages run, with its data."""
 
     root: Path
     remote: S3
@@ -37,7 +37,7 @@ class Workspace:
 
     @property
     def lake(self) -> Lake:
-        """Its tables, read afresh."""
+        """The workspace's tables, opened again on each access."""
         return Lake.at(self.root)
 
     @property
@@ -46,9 +46,9 @@ class Workspace:
         return load_dataset("flights")
 
     @property
-    def raw(self) -> Arrivals:
-        """Brings raw data."""
-        return Arrivals(self.lake)
+    def raw(self) -> RawPartitions:
+        """Writes raw data."""
+        return RawPartitions(self.lake)
 
     def refresh(self) -> dict[str, StageResult]:
         """Run every stage; table → what was done."""
@@ -56,7 +56,7 @@ class Workspace:
         return {stage.table: run_stage(stage, self.lake, execute) for stage in graph.dataset_stages(self.dataset)}
 
     def clone(self, name: str) -> "Workspace":
-        """A fresh clone of the origin, as somebody else has it: no data, no cache."""
+        """A fresh clone of the origin, with no data and no cache."""
         root = self.root.with_name(name)
         git(self.root.parent, "clone", "--quiet", git(self.root, "remote", "get-url", "origin"), str(root))
         other = Workspace(root, self.remote, self.bucket)
@@ -64,7 +64,7 @@ class Workspace:
         return other
 
     def copy(self, folder: Path) -> "Workspace":
-        """The same state in another folder, with an origin and a bucket of its own."""
+        """Copy the workspace, its origin and its bucket."""
         shutil.copytree(self.root.parent, folder, dirs_exist_ok=True)
         other = Workspace(folder / self.root.name, self.remote, self.remote.new_bucket().name)
         git(other.root, "remote", "set-url", "origin", str(folder / "origin.git"))
@@ -75,7 +75,7 @@ class Workspace:
         return other
 
     def configure(self) -> None:
-        """Tell the clone where its DVC remote is; that is no part of git."""
+        """Write the address of the DVC remote to the clone's local configuration."""
         url, endpoint = f"url = s3://{self.bucket}/dvc", f"endpointurl = {self.remote.endpoint}"
         keys = f"access_key_id = {self.remote.access_key}\nsecret_access_key = {self.remote.secret_key}"
         (self.root / ".dvc/config.local").write_text(f"['remote \"storage\"']\n{url}\n{endpoint}\n{keys}\n")
@@ -106,7 +106,7 @@ class Workspace:
         return done.stdout + done.stderr
 
     def stages(self) -> list[str]:
-        """Names of the stages in `dvc.yaml` that make tables."""
+        """Names in `dvc.yaml` of the stages that compute tables."""
         stages = load_yaml(self.root / "dvc.yaml")["stages"]
         return [name for name, entry in stages.items() if dvc_stages.is_generated(entry)]
 
@@ -147,7 +147,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def _built(template: Path, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = new_workspace(tmp_path_factory.mktemp("built"), template, s3)
-    made.raw.arrive(*DAYS)
+    made.raw.add_days(*DAYS)
     made.refresh()
     return made
 
@@ -173,12 +173,12 @@ def released(_released: Workspace, tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def workspace(template: Path, tmp_path: Path, s3: S3) -> Workspace:
-    """A clone with an origin and a DVC remote of its own, and no data yet."""
+    """A clone with an origin and a DVC remote, and no data."""
     return new_workspace(tmp_path, template, s3)
 
 
 def new_workspace(folder: Path, template: Path, s3: S3) -> Workspace:
-    """The same, in a folder that a fixture of wider scope may give."""
+    """Create a clone with an origin and a DVC remote in a folder."""
     origin, root = folder / "origin.git", folder / "workspace"
     git(folder, "clone", "--quiet", "--bare", str(template), str(origin))
     git(folder, "clone", "--quiet", str(origin), str(root))
@@ -188,7 +188,7 @@ def new_workspace(folder: Path, template: Path, s3: S3) -> Workspace:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git prints."""
+    """Run git; its output."""
     identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
     done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -121,7 +121,7 @@ class LabelStudioClient(LabelStudioApi):
         project = self.find_project(title, config)
         if project:
             return project
-        created = self.write(self.sdk.projects.create, title=title, label_config=config)
+        created = self.call_once(self.sdk.projects.create, title=title, label_config=config)
         return LabelStudioProject(created.id or 0, title)
 
     def set_annotators_per_item(self, project: LabelStudioProject, number: int) -> None:
@@ -130,16 +130,16 @@ class LabelStudioClient(LabelStudioApi):
         Nothing is written if that is so: the server would set the number of every task, and undo `request_more`.
         """
         if project.annotators_per_item != number:
-            self.write(self.sdk.projects.update, project.id, maximum_annotations=number)
+            self.call_once(self.sdk.projects.update, project.id, maximum_annotations=number)
 
     def set_model_version(self, project: LabelStudioProject, version: str) -> None:
         """Show the suggestions of this model and no other, if the project holds any of it."""
         held = f"/api/projects/{project.id}/model-versions/"
-        if version != project.model_version and version in self.read_json(held):
+        if version != project.model_version and version in self.get_json(held):
             update = self.sdk.projects.update
-            self.write(update, project.id, model_version=version, show_collab_predictions=True)
+            self.call_once(update, project.id, model_version=version, show_collab_predictions=True)
 
-    def tasks(self, project: LabelStudioProject) -> ProjectTasks:
+    def project_tasks(self, project: LabelStudioProject) -> ProjectTasks:
         """The tasks of a project."""
         return ProjectTasks(self, project.id)
 
@@ -150,7 +150,7 @@ class LabelStudioClient(LabelStudioApi):
             LabelStudioError: There is no such project.
         """
         fields = "id,task_number,finished_task_number"
-        page: Page = self.read(self.sdk.projects.list, ids=str(project.id), include=fields)
+        page: Page = self.call_with_retries(self.sdk.projects.list, ids=str(project.id), include=fields)
         if not page.items:
             raise LabelStudioError(
                 f"Label Studio at {self.url} has no project {project.id}: was it deleted? Run `headrace label send`"
@@ -163,17 +163,17 @@ class LabelStudioClient(LabelStudioApi):
 
         In the free edition each account sees every project, and `is_active` does not tell who was switched off.
         """
-        return sum(user.email != REMOVED for user in self.read(self.sdk.users.list))
+        return sum(user.email != REMOVED for user in self.call_with_retries(self.sdk.users.list))
 
     def request_more(self, project: LabelStudioProject, annotators: Mapping[str, int]) -> None:
         """Show tasks to people until so many have annotated them: sample id → number of annotators in all."""
-        for sample_id, copies in self.tasks(project).find(annotators).items():
+        for sample_id, copies in self.project_tasks(project).find_by_sample_id(annotators).items():
             task, wanted = str(copies[0].id), annotators[sample_id]
-            self.write(self.sdk.tasks.update, task, overlap=wanted, is_labeled=False)
+            self.call_once(self.sdk.tasks.update, task, overlap=wanted, is_labeled=False)
 
-    def now(self) -> datetime:
+    def server_time(self) -> datetime:
         """The server's clock, to the second."""
-        headers = self.read(self.sdk.versions.with_raw_response.get).headers
+        headers = self.call_with_retries(self.sdk.versions.with_raw_response.get).headers
         return parsedate_to_datetime(headers["date"]).astimezone(UTC)
 
     def _list_projects(self, title: str) -> Iterator[AllRolesProjectList]:
@@ -182,7 +182,9 @@ class LabelStudioClient(LabelStudioApi):
         Page by page as far as the server says that there is another: the SDK's pager asks once more and takes the 404.
         """
         for number in count(1):
-            page: Page = self.read(self.sdk.projects.list, title=title, include=FIELDS, page=number, page_size=100)
+            page: Page = self.call_with_retries(
+                self.sdk.projects.list, title=title, include=FIELDS, page=number, page_size=100
+            )
             yield from page.items or ()
             if not page.response.next:
                 return

@@ -11,14 +11,14 @@ from headrace.label.label_studio.tasks import IS_SKIPPED, Json
 
 
 def count_finished(client: LabelStudioClient, project: LabelStudioProject) -> tuple[int, int]:
-    """Tasks that nobody need, or can, annotate any more; and all tasks.
+    """Tasks that nobody needs to, or can, annotate any more; and all tasks.
 
     Raises:
         LabelStudioError: There is no such project, or the server rejects the request or does not answer.
     """
     finished, tasks = client.task_counts(project)
     if finished < tasks:
-        finished += client.tasks(project).count([IS_SKIPPED, _annotations(Operator.EQUAL, 0)])
+        finished += client.project_tasks(project).count([IS_SKIPPED, _annotations(Operator.EQUAL, 0)])
     if finished < tasks:
         finished += _count_exhausted(client, project)
     return finished, tasks
@@ -26,7 +26,7 @@ def count_finished(client: LabelStudioClient, project: LabelStudioProject) -> tu
 
 def _count_exhausted(client: LabelStudioClient, project: LabelStudioProject) -> int:
     """Tasks that more annotations are wanted of than there are accounts left. Our own account does not annotate."""
-    people, tasks = max(client.count_users() - 1, 1), client.tasks(project)
+    people, tasks = max(client.count_users() - 1, 1), client.project_tasks(project)
     unfinished = Filters.item(Column.completed_at, Operator.EMPTY, Type.Datetime, value=True)
     partly = (
         tasks.count([unfinished, _annotations(Operator.EQUAL, number), _skips_above(people - number - 1)])

@@ -58,7 +58,7 @@ class TaskImporter:
             LabelStudioError: The server rejects all tasks, or does not come back. What was stored stays; the same call
                 imports the rest.
         """
-        found = self.client.tasks(project).find(tasks) if project.tasks else {}
+        found = self.client.project_tasks(project).find_by_sample_id(tasks) if project.tasks else {}
         existing, rejected = len(found), dict[str, LabelStudioHttpError]()
         for _ in range(IMPORT_ATTEMPTS):
             missing = [name for name in tasks if name not in found and name not in rejected]
@@ -71,8 +71,8 @@ class TaskImporter:
                 removed = self._remove_duplicates(project, found)
                 reasons = {name: error.reason for name, error in rejected.items()}
                 return ImportResult(existing, len(tasks) - existing - len(rejected), removed, reasons)
-            project = replace(project, tasks=self.client.tasks(project).count())
-            found = self.client.tasks(project).find(tasks)
+            project = replace(project, tasks=self.client.project_tasks(project).count())
+            found = self.client.project_tasks(project).find_by_sample_id(tasks)
         raise LabelStudioError(
             f"Project {project.title!r} on {self.client.url}: {len(missing)} of {len(tasks)} tasks are still missing"
             f" after {IMPORT_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends"
@@ -81,7 +81,7 @@ class TaskImporter:
 
     def _has_grown_by(self, project: LabelStudioProject, imported: int) -> bool:
         """Whether the project grew by what was acknowledged and nothing else: no other sender, no late arrival."""
-        return not imported or self.client.tasks(project).count() == project.tasks + imported
+        return not imported or self.client.project_tasks(project).count() == project.tasks + imported
 
     def _import_all(
         self, project: LabelStudioProject, requests: Mapping[str, Json]
@@ -106,7 +106,11 @@ class TaskImporter:
     def _import_batch(
         self, project: LabelStudioProject, requests: Mapping[str, Json]
     ) -> tuple[bool, dict[str, LabelStudioHttpError]]:
-        """As `_import_all`, for one batch: a part that is rejected is halved, down to single tasks."""
+        """Import one batch. A part of it that is rejected is halved, down to single tasks.
+
+        Returns:
+            Whether no answer was lost, and the tasks that the server rejects.
+        """
         all_arrived, rejected, parts = True, dict[str, LabelStudioHttpError](), [dict(requests)]
         while parts:
             part = parts.pop()
@@ -123,7 +127,7 @@ class TaskImporter:
         """Send some tasks, once. False if the answer was lost: they may be stored, under way, or never arrive."""
         tasks = list(requests.values())
         try:
-            self.client.write(self.client.sdk.projects.import_tasks, project.id, request=tasks)  # type: ignore[arg-type]
+            self.client.call_once(self.client.sdk.projects.import_tasks, project.id, request=tasks)  # type: ignore[arg-type]
         except UnknownOutcomeError:
             self._wait_for(project, list(requests))
             return False
@@ -132,7 +136,7 @@ class TaskImporter:
     def _wait_for(self, project: LabelStudioProject, sample_ids: Sequence[str]) -> None:
         """Wait until a batch whose answer was lost shows up (a batch is one transaction), but not for ever."""
         deadline = time.monotonic() + self.client.retry_timeout_s
-        while time.monotonic() < deadline and not self.client.tasks(project).find(sample_ids[:1]):
+        while time.monotonic() < deadline and not self.client.project_tasks(project).find_by_sample_id(sample_ids[:1]):
             time.sleep(0.5)
 
     def _remove_duplicates(self, project: LabelStudioProject, found: Mapping[str, list[TaskSummary]]) -> int:
@@ -140,11 +144,11 @@ class TaskImporter:
         duplicates: list[TaskSummary] = []
         for copies in found.values():
             duplicates += sorted(copies, key=lambda task: (-task.annotations, task.id))[1:]
-        removed, tasks = 0, self.client.tasks(project)
+        removed, tasks = 0, self.client.project_tasks(project)
         for batch in batched([task.id for task in duplicates], DUPLICATES_BATCH):
-            unannotated = tasks.unannotated(batch)
+            unannotated = tasks.find_unannotated(batch)
             if unannotated:
-                tasks.delete(unannotated)
+                tasks.delete_tasks(unannotated)
             removed += len(unannotated)
         return removed
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from label_studio_sdk.actions import CreateActionsRequestSelectedItemsIncluded
 from label_studio_sdk.data_manager import Column, Filters, Operator, Type
 
+from headrace.label.annotations import parse_timestamp
 from headrace.label.label_studio.api import LabelStudioApi
 
 Json = dict[str, Any]
@@ -86,7 +87,7 @@ class ProjectTasks:
         """Tasks with ids from the first to the last of `ids`."""
         return self._summaries([_in_range(ids)])
 
-    def find(self, sample_ids: Iterable[str]) -> dict[str, list[TaskSummary]]:
+    def find_by_sample_id(self, sample_ids: Iterable[str]) -> dict[str, list[TaskSummary]]:
         """Sample id → its tasks on the server, ordered by id. A sample without a task is not in it."""
         found: dict[str, list[TaskSummary]] = {}
         for batch in batched(sample_ids, LOOKUP_BATCH):
@@ -110,7 +111,7 @@ class ProjectTasks:
     def last_change(self) -> datetime | None:
         """When a task of the project last changed; None if it has none."""
         newest = self._page([], size=1, ordering=f"-{Column.updated_at}")["tasks"]
-        return _parse_time(newest[0]["updated_at"]) if newest else None
+        return parse_timestamp(newest[0]["updated_at"]) if newest else None
 
     def read_annotated(self) -> Iterator[Json]:
         """Every task that somebody annotated or skipped, with all its annotations."""
@@ -120,21 +121,21 @@ class ProjectTasks:
         ):
             yield from self._list(filters, annotations=True)
 
-    def read(self, task_ids: Iterable[int]) -> Iterator[Json]:
+    def read_by_id(self, task_ids: Iterable[int]) -> Iterator[Json]:
         """These tasks with all their annotations. Not by an export: the server keeps two files of each."""
         for batch in batched(task_ids, ANNOTATED_PAGE):
             yield from self._page([], size=len(batch), annotations=True, selectedItems=_only(batch))["tasks"]
 
-    def unannotated(self, task_ids: Sequence[int]) -> list[int]:
+    def find_unannotated(self, task_ids: Sequence[int]) -> list[int]:
         """Those of the tasks that still exist and that nobody annotated, skipped or has begun to annotate."""
         page = self._page([], size=len(task_ids), annotations=True, selectedItems=_only(task_ids))
         return [task["id"] for task in page["tasks"] if not (task["annotations"] or task["draft_exists"])]
 
-    def delete(self, task_ids: Sequence[int]) -> None:
+    def delete_tasks(self, task_ids: Sequence[int]) -> None:
         """Delete tasks with all that is in them."""
         selected = CreateActionsRequestSelectedItemsIncluded(included=list(task_ids))
         delete = self.api.sdk.actions.create
-        self.api.write(delete, id="delete_tasks", project=self.project, selected_items=selected)
+        self.api.call_once(delete, id="delete_tasks", project=self.project, selected_items=selected)
 
     def _summaries(self, filters: Sequence[Json]) -> Iterator[TaskSummary]:
         return map(_summarize, self._list(filters))
@@ -159,7 +160,7 @@ class ProjectTasks:
         **selection: Json,
     ) -> Any:  # noqa: ANN401  any JSON
         query = {"filters": Filters.create(Filters.AND, filters), "ordering": [ordering], **selection}
-        return self.api.read_json(
+        return self.api.get_json(
             "/api/tasks/",
             project=self.project,
             page_size=size,
@@ -176,12 +177,8 @@ def _summarize(task: Json) -> TaskSummary:
         sample_id=str(task["data"].get("sample_id") or ""),
         item=task["data"].get("item") or {},
         annotations=(task["total_annotations"] or 0) + (task["cancelled_annotations"] or 0),
-        updated_at=_parse_time(task["updated_at"]),
+        updated_at=parse_timestamp(task["updated_at"]),
     )
-
-
-def _parse_time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _changed_since(time: datetime | None) -> list[Json]:

@@ -190,7 +190,7 @@ def _listed(content: bytes) -> Mapping[str, str]:
     return {item["relpath"]: item["md5"] for item in orjson.loads(content)}
 
 
-# no failpoint: does what it is told to, and the caller is in a failpoint
+# no failpoint: does what its caller asks for, which is in a failpoint
 def _copy(source: Path, to: Path) -> None:
     """The bytes of `source` at `to`; a file system that copies on write keeps them once."""
     try:

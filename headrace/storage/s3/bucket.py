@@ -133,7 +133,7 @@ class Bucket:
         self._receive(found, digest.update)
         return digest.hexdigest()
 
-    # no failpoint: does what it is told to, and the caller is in a failpoint
+    # no failpoint: does what its caller asks for, which is in a failpoint
     def write(self, key: str, content: Path | bytes) -> Object:
         """Write an object, whole or not at all, and say how the bucket lists it."""
         return self._patiently(f"write {self._at(key)}", lambda: self._client(key).put(key, content))

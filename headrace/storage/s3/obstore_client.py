@@ -85,7 +85,7 @@ class Transfer:
         with _in_our_words():
             self._store.delete(key)
 
-    # no failpoint: does what it is told to, and the caller is in a failpoint
+    # no failpoint: does what its caller asks for, which is in a failpoint
     def _put(self, key: str, body: Any, size: int, **how: Any) -> Object:  # noqa: ANN401  whatever holds bytes
         sys.audit(AUDIT, "PUT", key)
         with _in_our_words():

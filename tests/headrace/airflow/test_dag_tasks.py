@@ -90,7 +90,7 @@ def test_headrace_is_found_as_one_types_it_whatever_the_path_of_the_worker_is(mo
     from headrace.airflow.headrace_operator import HeadraceOperator
 
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    log = followed(HeadraceOperator(task_id="t", command="headrace --version"))
+    log = log_records(HeadraceOperator(task_id="t", command="headrace --version"))
 
     assert ("INFO", f"headrace {headrace.__version__}") in log
 
@@ -152,7 +152,7 @@ def test_a_command_that_outlives_its_time_limit_is_stopped_and_not_tried_again(w
     with pytest.raises(AirflowFailException, match=r"did not end within 0:00:02"), timeout(2):  # type: ignore[no-untyped-call]
         task.execute(context())
 
-    assert is_free(workspace / "lock")
+    assert is_released(workspace / "lock")
 
 
 def test_levels_and_messages_of_the_log_reach_the_log_of_the_task() -> None:
@@ -163,7 +163,7 @@ def test_levels_and_messages_of_the_log_reach_the_log_of_the_task() -> None:
         " logging.getLogger('headrace.x').warning('%s is slow', 'disk'); print('plain', file=sys.stderr)"
     )
 
-    log = followed(HeadraceOperator(task_id="t", command=shlex.join([sys.executable, "-c", script])))
+    log = log_records(HeadraceOperator(task_id="t", command=shlex.join([sys.executable, "-c", script])))
 
     assert log[-2:] == [("WARNING", "disk is slow"), ("INFO", "plain")]
 
@@ -191,7 +191,7 @@ def test_a_killed_task_leaves_no_process_of_its_command_behind(workspace: Path) 
     with pytest.raises(AirflowException, match="was killed by SIGTERM"):
         task.execute(context())
 
-    assert is_free(workspace / "lock")
+    assert is_released(workspace / "lock")
 
 
 # The wait for people
@@ -199,28 +199,28 @@ def test_a_killed_task_leaves_no_process_of_its_command_behind(workspace: Path) 
 
 def test_the_wait_ends_when_enough_is_answered() -> None:
     with label_studio(answered=[0, 1, 3], tasks=4) as server:
-        event = fired(f"{server}/projects/7", share=0.75)
+        event = trigger_event(f"{server}/projects/7", share=0.75)
 
     assert event == {"answered": 3, "tasks": 4, "ended_by": "answers"}
 
 
 def test_a_server_that_is_away_for_a_while_is_asked_again() -> None:
     with label_studio(answered=[-503, -502, 4], tasks=4) as server:
-        event = fired(f"{server}/projects/7", share=1)
+        event = trigger_event(f"{server}/projects/7", share=1)
 
     assert event["answered"] == 4
 
 
 def test_the_wait_ends_at_its_deadline_with_what_is_there() -> None:
     with label_studio(answered=[1], tasks=4) as server:
-        event = fired(f"{server}/projects/7", share=1, hours=0.0)
+        event = trigger_event(f"{server}/projects/7", share=1, hours=0.0)
 
     assert event == {"answered": 1, "tasks": 4, "ended_by": "deadline"}
 
 
 def test_a_server_that_never_answers_fails_the_wait_at_its_deadline() -> None:
     with label_studio(answered=[-503], tasks=4) as server:
-        event = fired(f"{server}/projects/7", share=1, hours=0.0)
+        event = trigger_event(f"{server}/projects/7", share=1, hours=0.0)
 
     assert list(event) == ["error"]
     assert re.search(r"does not answer \(HTTP 503\).*clear this task to wait again", event["error"])
@@ -232,7 +232,7 @@ def test_a_refused_token_fails_the_wait_at_once_with_what_to_check() -> None:
     from headrace.airflow.label_studio_sensor import LabelStudioSensor
 
     with label_studio(answered=[-401], tasks=4) as server:
-        event = fired(f"{server}/projects/7", share=1)
+        event = trigger_event(f"{server}/projects/7", share=1)
         wait = LabelStudioSensor(task_id="wait", project_url="", share="1", hours="1", poll_interval_s="1")
         with pytest.raises(AirflowFailException, match=r"HTTP 401.*LABEL_STUDIO_API_KEY"):
             wait.resume(context(), event)
@@ -284,7 +284,7 @@ def test_a_decision_made_in_airflow_is_recorded_by_the_command_that_one_would_ty
     dag: Any = label_dag("flights", "delay_cause")
     found = {"release.accept": answer, "release.measure": {"before": "2013-01-09T12:00:00+00:00"}}
     task = dag.get_task("release.decide")
-    task.render_template_fields({"ti": Told(found)}, dag.get_template_env())
+    task.render_template_fields({"ti": FakeTaskInstance(found)}, dag.get_template_env())
 
     command = shlex.split(task.command)
 
@@ -295,7 +295,7 @@ def test_a_decision_made_in_airflow_is_recorded_by_the_command_that_one_would_ty
     assert helped.returncode == 0, helped.stderr
 
 
-class Told:
+class FakeTaskInstance:
     """What earlier tasks found."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
@@ -306,7 +306,7 @@ class Told:
         return self.found[task_ids]
 
 
-def followed(task: Any) -> list[tuple[str, str]]:  # noqa: ANN401  an operator
+def log_records(task: Any) -> list[tuple[str, str]]:  # noqa: ANN401  an operator
     """Level and message of what the task logs."""
     log: list[tuple[str, str]] = []
     logger, handler = logging.getLogger("tests.task"), logging.Handler()
@@ -319,7 +319,7 @@ def followed(task: Any) -> list[tuple[str, str]]:  # noqa: ANN401  an operator
     return log
 
 
-def is_free(lock: Path) -> bool:
+def is_released(lock: Path) -> bool:
     """Whether the process that held the lock has ended, or does so soon."""
     until = time.monotonic() + 10
     with lock.open() as file:
@@ -343,7 +343,7 @@ def context(events: Mapping[Any, Event] | None = None) -> Any:  # noqa: ANN401  
     return {"outlet_events": events or {}}
 
 
-def fired(project: str, *, share: float, hours: float = 1) -> dict[str, Any]:
+def trigger_event(project: str, *, share: float, hours: float = 1) -> dict[str, Any]:
     """The one event of a trigger."""
     from headrace.airflow.label_studio_sensor import LabelStudioTrigger
 

@@ -45,7 +45,7 @@ def command(typed: str) -> Any:  # noqa: ANN401
 
 
 def test_a_table_that_another_run_holds_is_tried_again(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 1))
+    workspace.raw.add_days(*days(1, 1))
 
     with workspace.lake.lease("validated/flights/flights"):
         assert is_retried(command("headrace validate flights --table flights --json"))

@@ -24,24 +24,24 @@ FIRST, SECOND = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in DAYS
 
 
 @pytest.fixture(scope="module")
-def place(_released: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def released_workspace(_released: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with release `flights/1`, for tests that only read."""
     return _released.copy(tmp_path_factory.mktemp("open"))
 
 
 @pytest.fixture(scope="module")
-def release(place: Workspace) -> DatasetTables:
+def release(released_workspace: Workspace) -> DatasetTables:
     """The release, where it was made."""
-    return open_dataset("flights", release="flights/1", workspace=place.root)
+    return open_dataset("flights", release="flights/1", workspace=released_workspace.root)
 
 
 @pytest.fixture
-def clone(place: Workspace, tmp_path: Path) -> Workspace:
+def clone(released_workspace: Workspace, tmp_path: Path) -> Workspace:
     """A clone that never pulled."""
-    return place.clone(f"clone-{tmp_path.name}")
+    return released_workspace.clone(f"clone-{tmp_path.name}")
 
 
-def fetched(clone: Workspace, table: str) -> list[str]:
+def cached_partitions(clone: Workspace, table: str) -> list[str]:
     """The partitions whose bytes are in the clone's cache."""
     state, _, name = table.partition("/")
     manifest = clone.lake.manifest(f"{state}/flights/{name}")
@@ -51,9 +51,9 @@ def fetched(clone: Workspace, table: str) -> list[str]:
 # --- a dataset is a mapping of tables ---
 
 
-def test_a_dataset_is_a_mapping_of_its_tables(release: DatasetTables, place: Workspace) -> None:
+def test_a_dataset_is_a_mapping_of_its_tables(release: DatasetTables, released_workspace: Workspace) -> None:
     assert list(release) == sorted(release)
-    assert len(release) == len(place.lake.tables("flights"))
+    assert len(release) == len(released_workspace.lake.tables("flights"))
     assert CARRIERS in release
     assert "features/nothing" not in release
     assert release.get("features/nothing") is None
@@ -74,7 +74,7 @@ def test_what_is_printed_names_the_release_and_what_is_in_each_table(release: Da
 
 
 def test_the_workspace_has_what_came_since_the_release(released: Workspace) -> None:
-    released.raw.vanish(DAYS[0])
+    released.raw.delete_day(DAYS[0])
     released.refresh()
 
     now = open_dataset("flights", workspace=released.root)
@@ -91,8 +91,10 @@ def test_the_workspace_has_what_came_since_the_release(released: Workspace) -> N
 # --- every form gives the same rows ---
 
 
-def test_polars_arrow_pandas_and_duckdb_give_the_same_rows(release: DatasetTables, place: Workspace) -> None:
-    table, expected = release[CARRIERS], place.lake.scan("features/flights/carrier_delays").collect()
+def test_polars_arrow_pandas_and_duckdb_give_the_same_rows(
+    release: DatasetTables, released_workspace: Workspace
+) -> None:
+    table, expected = release[CARRIERS], released_workspace.lake.scan("features/flights/carrier_delays").collect()
 
     assert_frame_equal(table.polars().collect(), expected)
     assert_frame_equal(pl.DataFrame(table.arrow()), expected)
@@ -121,9 +123,9 @@ def test_polars_arrow_pandas_and_duckdb_give_the_same_rows(release: DatasetTable
     ],
 )
 def test_a_lazy_query_gives_what_the_same_query_gives_on_the_files(
-    release: DatasetTables, place: Workspace, query: Callable[[pl.LazyFrame], pl.LazyFrame]
+    release: DatasetTables, released_workspace: Workspace, query: Callable[[pl.LazyFrame], pl.LazyFrame]
 ) -> None:
-    files = place.lake.scan("features/flights/carrier_delays")
+    files = released_workspace.lake.scan("features/flights/carrier_delays")
 
     assert_frame_equal(query(release[CARRIERS].polars()).collect(), query(files).collect())
     assert_frame_equal(query(release[CARRIERS].polars()).collect(engine="streaming"), query(files).collect())
@@ -160,29 +162,31 @@ def test_a_clone_that_never_pulled_fetches_nothing_until_rows_are_read(clone: Wo
     table = tables[CARRIERS]
 
     assert repr(table).endswith("rows>")
-    assert fetched(clone, CARRIERS) == [], "opening reads manifests"
+    assert cached_partitions(clone, CARRIERS) == [], "opening reads manifests"
     rows = table.polars().filter(pl.col("event_time") >= SECOND)
-    assert fetched(clone, CARRIERS) == [DAYS[0]], "a lazy frame needs the schema"
+    assert cached_partitions(clone, CARRIERS) == [DAYS[0]], "a lazy frame needs the schema"
     assert rows.collect().height > 0
-    assert fetched(clone, CARRIERS) == DAYS
-    assert fetched(clone, FLIGHTS) == []
+    assert cached_partitions(clone, CARRIERS) == DAYS
+    assert cached_partitions(clone, FLIGHTS) == []
 
 
-def test_a_filter_on_event_time_fetches_the_days_that_may_hold_it(clone: Workspace, place: Workspace) -> None:
+def test_a_filter_on_event_time_fetches_the_days_that_may_hold_it(
+    clone: Workspace, released_workspace: Workspace
+) -> None:
     table = open_dataset("flights", release="flights/1", workspace=clone.root)[CARRIERS]
     wanted = pl.col("event_time") < SECOND
 
     rows = table.polars().filter(wanted).collect()
 
-    assert_frame_equal(rows, place.lake.scan("features/flights/carrier_delays").filter(wanted).collect())
-    assert fetched(clone, CARRIERS) == [DAYS[0]]
+    assert_frame_equal(rows, released_workspace.lake.scan("features/flights/carrier_delays").filter(wanted).collect())
+    assert cached_partitions(clone, CARRIERS) == [DAYS[0]]
 
 
 def test_the_head_of_a_table_fetches_its_first_partition(clone: Workspace) -> None:
     table = open_dataset("flights", release="flights/1", workspace=clone.root)[CARRIERS]
 
     assert table.polars().head(3).collect().height == 3
-    assert fetched(clone, CARRIERS) == [DAYS[0]]
+    assert cached_partitions(clone, CARRIERS) == [DAYS[0]]
 
 
 def test_chosen_partitions_are_fetched_and_no_other(clone: Workspace) -> None:
@@ -191,8 +195,8 @@ def test_chosen_partitions_are_fetched_and_no_other(clone: Workspace) -> None:
     assert tables[CARRIERS].select(partitions=[DAYS[2]]).duckdb().count("*").fetchall()
     assert [*tables["raw/flights"].select(partitions=[DAYS[1]]).paths()] == [DAYS[1]]
 
-    assert fetched(clone, CARRIERS) == [DAYS[2]]
-    assert fetched(clone, "raw/flights") == [DAYS[1]]
+    assert cached_partitions(clone, CARRIERS) == [DAYS[2]]
+    assert cached_partitions(clone, "raw/flights") == [DAYS[1]]
 
 
 @pytest.mark.parametrize(
@@ -223,13 +227,13 @@ def test_a_partition_is_left_out_only_where_no_row_of_its_day_can_be_wanted(
 
 
 def test_raw_files_come_as_paths_and_raw_rows_of_a_database_as_rows_too(
-    release: DatasetTables, place: Workspace
+    release: DatasetTables, released_workspace: Workspace
 ) -> None:
     flights, planes = release["raw/flights"], release["raw/planes"]
 
     assert [*flights.paths()] == list(DAYS)
     assert {day: path.read_bytes() for day, path in flights.paths().items()} == {
-        day: path.read_bytes() for day, path in place.lake.paths("raw/flights/flights").items()
+        day: path.read_bytes() for day, path in released_workspace.lake.paths("raw/flights/flights").items()
     }
     with pytest.raises(headrace.NotParquetError, match=r"raw/flights holds raw files \(.csv.gz\).*validated/flights"):
         flights.polars()
@@ -239,13 +243,15 @@ def test_raw_files_come_as_paths_and_raw_rows_of_a_database_as_rows_too(
 # --- what cannot be opened ---
 
 
-def test_what_there_is_not_is_named_with_the_next_command(place: Workspace, release: DatasetTables) -> None:
+def test_what_there_is_not_is_named_with_the_next_command(
+    released_workspace: Workspace, release: DatasetTables
+) -> None:
     with pytest.raises(headrace.UnknownDatasetError, match=r"no table of a dataset 'trains'.*flights.*run trains"):
-        open_dataset("trains", workspace=place.root)
+        open_dataset("trains", workspace=released_workspace.root)
     with pytest.raises(headrace.UnknownReleaseError, match=r"no release 'flights/9'.*flights/1.*git fetch --tags"):
-        open_dataset("flights", release="flights/9", workspace=place.root)
+        open_dataset("flights", release="flights/9", workspace=released_workspace.root)
     with pytest.raises(headrace.HeadraceError, match=r"digits has no release.*headrace release digits"):
-        open_dataset("digits", release="latest", workspace=place.root)
+        open_dataset("digits", release="latest", workspace=released_workspace.root)
     with pytest.raises(headrace.NoSuchTableError, match=r"no table 'features/carrier_delay' in flights/1.*_delays"):
         release["features/carrier_delay"]
     with pytest.raises(headrace.NoSuchTableError, match=r"no partition 2014-01-01; it has 2013-01-01 … 2013-01-03"):

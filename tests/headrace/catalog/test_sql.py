@@ -25,27 +25,27 @@ BY_CARRIER = "SELECT carrier, count(*) AS flights FROM validated.flights GROUP B
 
 
 @pytest.fixture(scope="module")
-def place(_released: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def released_workspace(_released: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with release `flights/1`, for tests that only read."""
     return _released.copy(tmp_path_factory.mktemp("sql"))
 
 
 @pytest.fixture(scope="module")
-def release(place: Workspace) -> DatasetTables:
-    return open_dataset("flights", release="flights/1", workspace=place.root)
+def release(released_workspace: Workspace) -> DatasetTables:
+    return open_dataset("flights", release="flights/1", workspace=released_workspace.root)
 
 
 @pytest.fixture(scope="module")
-def by_carrier(place: Workspace) -> pl.DataFrame:
+def by_carrier(released_workspace: Workspace) -> pl.DataFrame:
     """What the query must give, by another engine."""
-    flights = place.lake.scan("validated/flights/flights")
+    flights = released_workspace.lake.scan("validated/flights/flights")
     return flights.group_by("carrier").agg(pl.len().cast(pl.Int64).alias("flights")).sort("carrier").collect()
 
 
 def test_a_release_is_queried_in_a_clone_and_only_the_named_tables_are_fetched(
-    place: Workspace, tmp_path: Path, by_carrier: pl.DataFrame
+    released_workspace: Workspace, tmp_path: Path, by_carrier: pl.DataFrame
 ) -> None:
-    clone = place.clone(f"clone-{tmp_path.name}")
+    clone = released_workspace.clone(f"clone-{tmp_path.name}")
 
     printed = clone.command("headrace", "sql", "flights", BY_CARRIER, "--release", "flights/1", "--format", "csv")
 
@@ -58,7 +58,7 @@ def test_a_release_is_queried_in_a_clone_and_only_the_named_tables_are_fetched(
 def test_the_workspace_is_queried_by_default(
     released: Workspace, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    released.raw.vanish(DAYS[0])
+    released.raw.delete_day(DAYS[0])
     released.refresh()
     monkeypatch.chdir(released.root)
     days = "SELECT count(DISTINCT CAST(scheduled_at AS DATE)) AS days FROM validated.flights"
@@ -73,9 +73,9 @@ def test_the_workspace_is_queried_by_default(
 
 @pytest.mark.parametrize("kind", READERS)
 def test_a_file_holds_the_rows_in_the_format_of_its_ending(
-    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_carrier: pl.DataFrame, kind: str
+    released_workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_carrier: pl.DataFrame, kind: str
 ) -> None:
-    monkeypatch.chdir(place.root)
+    monkeypatch.chdir(released_workspace.root)
     out = tmp_path / f"rows.{kind}"
 
     app(["sql", "flights", BY_CARRIER, "--release", "flights/1", "--out", str(out)], standalone_mode=False)
@@ -85,9 +85,9 @@ def test_a_file_holds_the_rows_in_the_format_of_its_ending(
 
 
 def test_a_terminal_gets_a_table_and_a_query_may_come_from_standard_input(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    released_workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(place.root)
+    monkeypatch.chdir(released_workspace.root)
     monkeypatch.setattr("sys.stdin", io.StringIO("SELECT 1 AS one, 'é' AS text"))
 
     app(["sql", "flights", "-"], standalone_mode=False)

@@ -20,7 +20,11 @@ from workspaces import REPOSITORY, Workspace
 
 import headrace
 from headrace.cli import app
+from headrace.engine.run import plan_stage
+from headrace.project import graph
+from headrace.project.executors import Executor
 from headrace.project.loading import dataset_names
+from headrace.settings import Settings
 
 COMMANDS = (
     "ingest",
@@ -163,7 +167,7 @@ def test_a_plan_and_a_release_load_no_library_that_they_do_not_use(released: Wor
 
 
 def test_a_validation_of_small_days_does_not_start_dask(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 6))
+    workspace.raw.add_days(*days(1, 6))
 
     assert loaded(workspace, {"dask", "sqlalchemy", "boto3"}, "validate", "flights", "--table", "flights") == set()
 
@@ -254,7 +258,7 @@ def test_debug_shows_the_stack_trace_before_the_message() -> None:
 
 
 def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with_1(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 1))
+    workspace.raw.add_days(*days(1, 1))
 
     with workspace.lake.lease("validated/flights/flights"):
         locked = run(workspace.root, "validate", "flights", "--table", "flights")
@@ -265,7 +269,7 @@ def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with
 
 
 def test_who_asks_for_json_gets_the_error_as_the_last_line_of_standard_error_in_json(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 1))
+    workspace.raw.add_days(*days(1, 1))
 
     with workspace.lake.lease("validated/flights/flights"):
         locked = run(workspace.root, "validate", "flights", "--table", "flights", "--json")
@@ -287,7 +291,7 @@ def test_an_unknown_table_is_an_error_with_the_known_ones() -> None:
 
 
 def test_plan_run_and_status_agree_in_json(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 2))
+    workspace.raw.add_days(*days(1, 2))
 
     plan = as_json(workspace, "plan", "flights")
     validated = as_json(workspace, "validate", "flights")
@@ -301,6 +305,22 @@ def test_plan_run_and_status_agree_in_json(workspace: Workspace) -> None:
     totals = validated["stages"][0]["totals"]
     assert totals["rows_in"] == totals["rows"] + totals["rejected"] == 842 + 943
     assert status["tables"]["validated/flights/flights"]["rows"] == totals["rows"]
+
+
+def test_a_plan_names_partitions_that_were_computed_by_a_run_that_died_before_it_added_them(
+    workspace: Workspace,
+) -> None:
+    workspace.raw.add_days(*days(1, 1))
+    lake, (stage, *_) = workspace.lake, graph.dataset_stages(workspace.dataset)
+    compute = Executor(Settings(workspace=workspace.root, threads=1))
+    compute(plan_stage(stage, lake), lake, lambda _partition, entry: lake.remember(stage.table, entry))
+
+    planned = as_json(workspace, "plan", "flights")["stages"][0]
+    lines = run(workspace.root, "plan", "flights").stdout
+
+    assert planned["table"] == stage.table
+    assert (planned["stale"], planned["computed_before"], planned["unchanged"]) == ({}, days(1, 1), 0)
+    assert f"computed before, to be added: {days(1, 1)[0]}" in lines
 
 
 def test_the_declarations_of_the_current_workspace_are_what_runs(workspace: Workspace) -> None:

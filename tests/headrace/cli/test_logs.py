@@ -34,7 +34,7 @@ LIBRARY = [
 @pytest.fixture
 def validated(workspace: Workspace) -> Workspace:
     """A workspace with one day to validate."""
-    workspace.raw.arrive(*days(1, 1))
+    workspace.raw.add_days(*days(1, 1))
     return workspace
 
 

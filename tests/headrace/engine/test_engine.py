@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from minimal_dataset import RAW, REJECTED, TOTALS, VALIDATED, bring, days, run, sales
+from minimal_dataset import RAW, REJECTED, TOTALS, VALIDATED, day_names, raw_days, run_all_stages, write_raw_partitions
 
 from headrace.engine.fingerprint import stage_fingerprint
 from headrace.engine.plan import Plan, plan
@@ -30,8 +30,8 @@ from headrace.storage.table_store import Lake
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     """Five days, nothing computed yet."""
-    made = minimal_dataset.lake_at(tmp_path)
-    bring(made, sales(1, 2, 3, 4, 5))
+    made = minimal_dataset.create_lake(tmp_path)
+    write_raw_partitions(made, raw_days(1, 2, 3, 4, 5))
     return made
 
 
@@ -40,71 +40,71 @@ def reasons(plans: Sequence[Plan], table: str) -> dict[str, tuple[str, ...]]:
 
 
 def test_a_second_run_does_nothing(lake: Lake) -> None:
-    run(lake)
+    run_all_stages(lake)
 
-    again = run(lake)
+    again = run_all_stages(lake)
 
     assert all(not ran.built and not ran.gone for ran in again.values())
 
 
 def test_a_new_day_costs_that_day(lake: Lake) -> None:
-    run(lake)
-    bring(lake, sales(6))
+    run_all_stages(lake)
+    write_raw_partitions(lake, raw_days(6))
 
-    ran = run(lake)
+    ran = run_all_stages(lake)
 
-    assert list(ran[VALIDATED].built) == days(6)
-    assert list(ran[TOTALS].built) == days(6)
+    assert list(ran[VALIDATED].built) == day_names(6)
+    assert list(ran[TOTALS].built) == day_names(6)
 
 
 def test_a_correction_makes_the_days_stale_that_look_back_on_it_and_no_others(lake: Lake) -> None:
-    run(lake)
-    bring(lake, {"2026-01-02": minimal_dataset.day(2, amount=7)})
+    run_all_stages(lake)
+    write_raw_partitions(lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
 
-    ran = run(lake)
+    ran = run_all_stages(lake)
 
-    assert list(ran[VALIDATED].built) == days(2)
-    assert sorted(ran[TOTALS].built) == days(2, 3, 4)
-    assert lake.scan(TOTALS, days(4)).collect()["amount"].to_list() == [9, 9]
+    assert list(ran[VALIDATED].built) == day_names(2)
+    assert sorted(ran[TOTALS].built) == day_names(2, 3, 4)
+    assert lake.scan(TOTALS, day_names(4)).collect()["amount"].to_list() == [9, 9]
 
 
 def test_a_deleted_input_deletes_what_came_of_it_and_changes_what_looked_back_on_it(lake: Lake) -> None:
-    run(lake)
-    bring(lake, {}, drop=("2026-01-02",))
+    run_all_stages(lake)
+    write_raw_partitions(lake, {}, drop=("2026-01-02",))
 
-    ran = run(lake)
+    ran = run_all_stages(lake)
 
-    assert ran[VALIDATED].gone == ran[TOTALS].gone == days(2)
-    assert sorted(ran[TOTALS].built) == days(3, 4)
+    assert ran[VALIDATED].gone == ran[TOTALS].gone == day_names(2)
+    assert sorted(ran[TOTALS].built) == day_names(3, 4)
     assert not (lake.folder(VALIDATED) / "2026-01-02.parquet").exists()
 
 
 def test_a_late_day_makes_later_days_stale(tmp_path: Path) -> None:
-    lake = minimal_dataset.lake_at(tmp_path)
-    bring(lake, sales(1, 3, 4, 6))
-    run(lake)
-    bring(lake, sales(2))
+    lake = minimal_dataset.create_lake(tmp_path)
+    write_raw_partitions(lake, raw_days(1, 3, 4, 6))
+    run_all_stages(lake)
+    write_raw_partitions(lake, raw_days(2))
 
-    assert sorted(run(lake)[TOTALS].built) == days(2, 3, 4)
+    assert sorted(run_all_stages(lake)[TOTALS].built) == day_names(2, 3, 4)
 
 
 def test_a_correction_that_changes_no_accepted_row_stops_there(lake: Lake) -> None:
-    run(lake)
-    bring(lake, {"2026-01-02": minimal_dataset.day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
+    run_all_stages(lake)
+    write_raw_partitions(lake, {"2026-01-02": minimal_dataset.raw_day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
 
-    ran = run(lake)
+    ran = run_all_stages(lake)
 
-    assert list(ran[VALIDATED].built) == days(2)
+    assert list(ran[VALIDATED].built) == day_names(2)
     assert not ran[TOTALS].built
     assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["amount|min"]]
 
 
 def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
-    bring(lake, {"2026-01-02": minimal_dataset.day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
-    run(lake)
-    bring(lake, sales(2))
+    write_raw_partitions(lake, {"2026-01-02": minimal_dataset.raw_day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
+    run_all_stages(lake)
+    write_raw_partitions(lake, raw_days(2))
 
-    run(lake)
+    run_all_stages(lake)
 
     assert lake.manifest(REJECTED).partitions == {}
     assert [path.name for path in lake.folder(REJECTED).iterdir()] == [MANIFEST]
@@ -113,7 +113,7 @@ def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
 def test_partitions_of_one_table_that_read_the_same_bytes_are_not_taken_for_one_another(lake: Lake) -> None:
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
     every = {RAW: dict(lake.manifest(RAW).md5s)}
-    same = replace(stage, partitions=lambda _inputs, _own: ((day, every) for day in days(1, 2)))
+    same = replace(stage, partitions=lambda _inputs, _own: ((day, every) for day in day_names(1, 2)))
 
     made = plan_stage(same, lake)
 
@@ -121,8 +121,10 @@ def test_partitions_of_one_table_that_read_the_same_bytes_are_not_taken_for_one_
 
 
 def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
-    run(lake)
-    bring(lake, {"2026-01-02": minimal_dataset.day(2, amount=7), **sales(6)}, drop=("2026-01-05",))
+    run_all_stages(lake)
+    write_raw_partitions(
+        lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7), **raw_days(6)}, drop=("2026-01-05",)
+    )
 
     plans = plan_all(graph.dataset_stages(minimal_dataset.DATASET), lake)
 
@@ -131,11 +133,11 @@ def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
         "2026-01-06": ("never built",),
     }
     assert reasons(plans, TOTALS)["2026-01-03"] == (f"input changed: {VALIDATED}/2026-01-02",)
-    assert [list(made.gone) for made in plans] == [days(5), days(5)]
+    assert [list(made.gone) for made in plans] == [day_names(5), day_names(5)]
 
 
 def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake: Lake) -> None:
-    run(lake)
+    run_all_stages(lake)
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
     recipe = stage_fingerprint(stage, lake.root)
     own, inputs = lake.known(VALIDATED), {RAW: lake.manifest(RAW)}
@@ -158,7 +160,7 @@ def test_a_declared_data_file_counts_as_code_and_one_that_is_missing_is_named(
     (tmp_path / "zones.csv").write_text("JFK,America/New_York\n")
     source = replace(minimal_dataset.SALES, files=("zones.csv",))
     dataset = replace(minimal_dataset.DATASET, sources=(source,))
-    run(lake, dataset)
+    run_all_stages(lake, dataset)
     stage = graph.dataset_stages(dataset)[0]
     assert plan_stage(stage, lake).is_empty
 
@@ -171,13 +173,13 @@ def test_a_declared_data_file_counts_as_code_and_one_that_is_missing_is_named(
 
 
 def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_remembers_it(lake: Lake) -> None:
-    run(lake)
+    run_all_stages(lake)
     before = lake.manifest(TOTALS)
-    bring(lake, {"2026-01-02": minimal_dataset.day(2, amount=7)})
-    run(lake)
-    bring(lake, sales(2))
+    write_raw_partitions(lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
+    run_all_stages(lake)
+    write_raw_partitions(lake, raw_days(2))
 
-    run(lake)
+    run_all_stages(lake)
 
     assert lake.manifest(TOTALS) == before
 
@@ -188,14 +190,14 @@ def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_
 def test_neither_order_of_arrival_nor_threads_change_a_byte(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], threads: int, cut: int
 ) -> None:
-    one, other = (minimal_dataset.lake_at(tmp_path_factory.mktemp("lake")) for _ in range(2))
-    bring(one, sales(*range(1, 9)))
-    run(one)
+    one, other = (minimal_dataset.create_lake(tmp_path_factory.mktemp("lake")) for _ in range(2))
+    write_raw_partitions(one, raw_days(*range(1, 9)))
+    run_all_stages(one)
 
-    bring(other, sales(*order[:cut]))
-    run(other, threads=threads)
-    bring(other, sales(*order[cut:]))
-    run(other, threads=threads)
+    write_raw_partitions(other, raw_days(*order[:cut]))
+    run_all_stages(other, threads=threads)
+    write_raw_partitions(other, raw_days(*order[cut:]))
+    run_all_stages(other, threads=threads)
 
     for table in (VALIDATED, REJECTED, TOTALS):
         shown = {path.name: path.read_bytes() for path in one.folder(table).iterdir()}
@@ -204,30 +206,36 @@ def test_neither_order_of_arrival_nor_threads_change_a_byte(
 
 def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_path: Path) -> None:
     twice = "2026-01-02T12:00:00Z,east,1\n"
-    late, early = minimal_dataset.lake_at(tmp_path / "late"), minimal_dataset.lake_at(tmp_path / "early")
-    contents = {**sales(1, 2), "2026-01-03": minimal_dataset.day(3) + twice, "2026-01-04": minimal_dataset.day(4)}
-    bring(late, {name: contents[name] for name in days(3, 4)})
-    run(late)
-    bring(late, contents)
-    run(late)
+    late, early = minimal_dataset.create_lake(tmp_path / "late"), minimal_dataset.create_lake(tmp_path / "early")
+    contents = {
+        **raw_days(1, 2),
+        "2026-01-03": minimal_dataset.raw_day(3) + twice,
+        "2026-01-04": minimal_dataset.raw_day(4),
+    }
+    write_raw_partitions(late, {name: contents[name] for name in day_names(3, 4)})
+    run_all_stages(late)
+    write_raw_partitions(late, contents)
+    run_all_stages(late)
 
-    bring(early, contents)
-    ran = run(early)
+    write_raw_partitions(early, contents)
+    ran = run_all_stages(early)
 
     for lake in (late, early):
         assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["unique(at, shop)"]]
-        assert list(lake.manifest(REJECTED).partitions) == days(3)
+        assert list(lake.manifest(REJECTED).partitions) == day_names(3)
     assert late.manifest(VALIDATED) == early.manifest(VALIDATED)
-    assert sorted(ran[VALIDATED].built) == days(1, 2, 3, 4)
+    assert sorted(ran[VALIDATED].built) == day_names(1, 2, 3, 4)
 
 
 def test_a_partition_whose_earlier_twin_is_deleted_gets_its_row_back(tmp_path: Path) -> None:
-    lake = minimal_dataset.lake_at(tmp_path)
-    bring(lake, {**sales(2), "2026-01-03": minimal_dataset.day(3) + "2026-01-02T12:00:00Z,east,1\n"})
-    run(lake)
-    bring(lake, {}, drop=("2026-01-02",))
+    lake = minimal_dataset.create_lake(tmp_path)
+    write_raw_partitions(
+        lake, {**raw_days(2), "2026-01-03": minimal_dataset.raw_day(3) + "2026-01-02T12:00:00Z,east,1\n"}
+    )
+    run_all_stages(lake)
+    write_raw_partitions(lake, {}, drop=("2026-01-02",))
 
-    run(lake)
+    run_all_stages(lake)
 
     assert lake.manifest(REJECTED).partitions == {}
     assert lake.manifest(VALIDATED).partitions["2026-01-03"].rows == 3
@@ -239,7 +247,7 @@ def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -
     with pytest.raises(
         HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel returned .*amount: Int64"
     ):
-        run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+        run_all_stages(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +266,7 @@ def test_a_feature_or_key_of_a_type_that_parquet_does_not_keep_is_refused_by_nam
     wrong = replace(minimal_dataset.FEATURES, transform=kernel, features={"amount": feature})
 
     with pytest.raises(HeadraceError, match=rf"totals 2026-01-01: {message}"):
-        run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+        run_all_stages(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
 
 
 def _a_day_late(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
@@ -282,14 +290,14 @@ def test_rows_that_retrieval_would_not_find_or_not_tell_apart_are_refused(
     wrong = replace(minimal_dataset.FEATURES, transform=kernel)
 
     with pytest.raises(HeadraceError, match=message):
-        run(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+        run_all_stages(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
 
 
 def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(lake: Lake) -> None:
-    run(lake)
-    bring(
+    run_all_stages(lake)
+    write_raw_partitions(
         lake,
-        {"2026-01-02": minimal_dataset.day(2, amount=7), "2026-01-04": minimal_dataset.day(4, amount=7)},
+        {"2026-01-02": minimal_dataset.raw_day(2, amount=7), "2026-01-04": minimal_dataset.raw_day(4, amount=7)},
         drop=("2026-01-05",),
     )
     before = lake.manifest(VALIDATED).partitions
@@ -298,15 +306,15 @@ def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(lake: La
     ran = run_stage(stage, lake, Executor(Settings(workspace=lake.root)), "2026-01-02")
 
     after = lake.manifest(VALIDATED).partitions
-    assert (list(ran.built), ran.gone) == (days(2), [])
-    assert {name for name in before if after[name] != before[name]} == set(days(2))
-    assert list(run(lake)[VALIDATED].built) == days(4)
+    assert (list(ran.built), ran.gone) == (day_names(2), [])
+    assert {name for name in before if after[name] != before[name]} == set(day_names(2))
+    assert list(run_all_stages(lake)[VALIDATED].built) == day_names(4)
 
 
 def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> None:
-    other = minimal_dataset.lake_at(tmp_path / "other")
-    bring(other, sales(1, 2, 3, 4, 5))
-    run(lake)
+    other = minimal_dataset.create_lake(tmp_path / "other")
+    write_raw_partitions(other, raw_days(1, 2, 3, 4, 5))
+    run_all_stages(lake)
 
     def shuffled(made: Plan, where: Lake, done: Done) -> None:
         items = list(made.stale)

@@ -9,7 +9,7 @@ from pathlib import Path
 import minimal_dataset
 import polars as pl
 import pytest
-from minimal_dataset import bring, sales
+from minimal_dataset import raw_days, write_raw_partitions
 from polars.testing import assert_frame_equal
 from raw_data import days
 from workspaces import Workspace
@@ -37,10 +37,10 @@ needs_gpu = pytest.mark.skipif(not has_gpu(), reason="no GPU")
 
 @needs_gpu
 def test_every_feature_table_is_the_same_as_on_the_cpu_within_the_stated_tolerance(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 5))
+    workspace.raw.add_days(*days(1, 5))
     workspace.refresh()
     other = workspace.clone("gpu")
-    other.raw.arrive(*days(1, 5))
+    other.raw.add_days(*days(1, 5))
     execute = Executor(Settings(workspace=other.root, engine="gpu"))
 
     ran = {stage.table: run_stage(stage, other.lake, execute) for stage in graph.dataset_stages(other.dataset)}
@@ -57,8 +57,8 @@ def test_a_query_that_rapids_cannot_do_falls_back_to_the_cpu_and_is_counted(tmp_
     def odd(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
         return minimal_dataset.totals(day, sales).with_columns(pl.col("amount").map_batches(lambda amounts: amounts))
 
-    lake = minimal_dataset.lake_at(tmp_path)
-    bring(lake, sales(1, 2))
+    lake = minimal_dataset.create_lake(tmp_path)
+    write_raw_partitions(lake, raw_days(1, 2))
     dataset = replace(minimal_dataset.DATASET, features=(replace(minimal_dataset.FEATURES, transform=odd),))
     execute = Executor(Settings(workspace=tmp_path, engine="gpu"))
 
@@ -69,8 +69,8 @@ def test_a_query_that_rapids_cannot_do_falls_back_to_the_cpu_and_is_counted(tmp_
 
 @pytest.mark.skipif(find_spec("cudf_polars") is not None, reason="RAPIDS is installed")
 def test_a_gpu_that_is_asked_for_without_rapids_is_an_error_that_says_what_to_install(tmp_path: Path) -> None:
-    lake = minimal_dataset.lake_at(tmp_path)
-    bring(lake, sales(1))
+    lake = minimal_dataset.create_lake(tmp_path)
+    write_raw_partitions(lake, raw_days(1))
     execute = Executor(Settings(workspace=tmp_path, engine="gpu"))
     validate, transform = graph.dataset_stages(minimal_dataset.DATASET)
     run_stage(validate, lake, execute)

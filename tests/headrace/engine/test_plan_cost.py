@@ -45,13 +45,13 @@ def record(lake: Lake, days: Sequence[str] = DAYS) -> None:
     outs = []
     for stage in graph.dataset_stages(DATASET):
         plan = plan_stage(stage, lake)
-        made = {item.partition: as_made(stage, item.partition, item.memo) for item in plan.stale}
+        made = {item.partition: computed_entries(stage, item.partition, item.memo) for item in plan.stale}
         show(lake, plan.manifest(made))
         outs.append(lake.out(plan.manifest(made), {}))
     write_lock(lake.root, {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}})
 
 
-def as_made(stage: Stage, day: str, memo: str) -> Entry:
+def computed_entries(stage: Stage, day: str, memo: str) -> Entry:
     facts = {"rows_in": 2, "rejected": 0, "keys": [f"{day}T12:00:00+00:00", f"{day}T12:00:00+00:00"]}
     return replace(entry(stage.table, day), memo=memo, facts=facts if stage.verb == "validate" else {})
 
@@ -66,7 +66,7 @@ def show(lake: Lake, manifest: Manifest) -> None:
 
 
 def plans(root: Path) -> list[Plan]:
-    return plan_all(graph.dataset_stages(DATASET), minimal_dataset.lake_at(root))
+    return plan_all(graph.dataset_stages(DATASET), minimal_dataset.create_lake(root))
 
 
 def change(lake: Lake, day: str) -> None:
@@ -76,7 +76,7 @@ def change(lake: Lake, day: str) -> None:
 
 
 def test_a_plan_reads_no_data_file(tmp_path: Path) -> None:
-    lake = minimal_dataset.lake_at(tmp_path)
+    lake = minimal_dataset.create_lake(tmp_path)
     record(lake)
     change(lake, DAYS[100])
 
@@ -86,16 +86,16 @@ def test_a_plan_reads_no_data_file(tmp_path: Path) -> None:
 
 
 def test_the_work_of_a_plan_grows_with_the_partitions_and_no_faster(tmp_path: Path) -> None:
-    year, decade = calls(tmp_path / "year", DAYS[:365]), calls(tmp_path / "decade", DAYS)
+    year, decade = count_calls(tmp_path / "year", DAYS[:365]), count_calls(tmp_path / "decade", DAYS)
 
     assert decade < year * len(DAYS) / 365
     assert decade < CALLS_PER_PARTITION * 10 * len(DAYS)
 
 
-def calls(root: Path, days: list[str]) -> int:
+def count_calls(root: Path, days: list[str]) -> int:
     """How many functions a plan calls when one raw object has changed: unlike a time, the same on any machine."""
     root.mkdir()
-    lake = minimal_dataset.lake_at(root)
+    lake = minimal_dataset.create_lake(root)
     record(lake, days)
     change(lake, days[100])
     profile = cProfile.Profile()

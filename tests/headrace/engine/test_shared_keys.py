@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from minimal_dataset import RAW, REJECTED, VALIDATED, bring, lake_at
+from minimal_dataset import RAW, REJECTED, VALIDATED, create_lake, write_raw_partitions
 
 from headrace.dataset import Dataset
 from headrace.engine.plan import Plan
@@ -40,7 +40,7 @@ def lines(day: str, orders: str) -> str:
 
 def arrive(lake: Lake, orders: Mapping[str, str]) -> None:
     """Day → orders, a letter each."""
-    bring(lake, {day: lines(day, held) for day, held in orders.items()})
+    write_raw_partitions(lake, {day: lines(day, held) for day, held in orders.items()})
 
 
 def accepted(lake: Lake) -> dict[str, list[str]]:
@@ -59,38 +59,44 @@ def in_earliest_only(orders: Mapping[str, str]) -> dict[str, list[str]]:
     return right
 
 
-class Interrupted(Exception):  # noqa: N818  no error of the product
-    """The process would be dead now."""
+class InterruptedRunError(Exception):
+    """Stands for the death of the process."""
 
 
 @dataclass
-class Dying:
-    """Computes plans until so many entries are told, in one run."""
+class InterruptedExecutor:
+    """Dies once so many partitions have been computed and recorded in the journal."""
 
-    lake: Lake
-    left: int
+    partitions: int
 
     def __call__(self, plan: Plan, lake: Lake, done: Done) -> None:
-        def tell(partition: str, entry: Entry) -> None:
-            if not self.left:
-                raise Interrupted
-            self.left -= 1
+        def record(partition: str, entry: Entry) -> None:
+            if not self.partitions:
+                raise InterruptedRunError
+            self.partitions -= 1
             done(partition, entry)
 
-        Executor(Settings(workspace=self.lake.root, threads=1))(plan, lake, tell)
+        Executor(Settings(workspace=lake.root, threads=1))(plan, lake, record)
 
 
 def run(lake: Lake, declared: Dataset) -> None:
     run_stage(stage_of(declared), lake, Executor(Settings(workspace=lake.root, threads=1)))
 
 
-def test_a_partition_that_is_refused_for_its_shared_keys_is_refused_by_every_run_and_never_shown(
-    tmp_path: Path,
-) -> None:
-    lake, declared = lake_at(tmp_path), dataset(tolerated=0.49)
+@pytest.fixture
+def repeated(tmp_path: Path) -> tuple[Lake, Dataset]:
+    """A day that is up to date, and a second one that repeats two thirds of its keys and is therefore refused."""
+    lake, declared = create_lake(tmp_path), dataset(tolerated=0.49)
     arrive(lake, {"2026-01-01": "abc"})
     run(lake, declared)
-    arrive(lake, {"2026-01-02": "abd"})
+    arrive(lake, {"2026-01-02": "abe"})
+    return lake, declared
+
+
+def test_a_partition_that_is_refused_for_its_shared_keys_is_refused_by_every_run_and_never_shown(
+    repeated: tuple[Lake, Dataset],
+) -> None:
+    lake, declared = repeated
 
     for _ in range(3):
         with pytest.raises(TooManyRejectedError, match=r"66\.7% of 3 rows rejected"):
@@ -101,12 +107,9 @@ def test_a_partition_that_is_refused_for_its_shared_keys_is_refused_by_every_run
 
 
 def test_the_plan_after_a_refusal_says_that_the_partition_is_read_with_the_one_that_holds_its_keys(
-    tmp_path: Path,
+    repeated: tuple[Lake, Dataset],
 ) -> None:
-    lake, declared = lake_at(tmp_path), dataset(tolerated=0.49)
-    arrive(lake, {"2026-01-01": "abc"})
-    run(lake, declared)
-    arrive(lake, {"2026-01-02": "abd"})
+    lake, declared = repeated
     with pytest.raises(TooManyRejectedError):
         run(lake, declared)
 
@@ -117,7 +120,7 @@ def test_the_plan_after_a_refusal_says_that_the_partition_is_read_with_the_one_t
 
 def test_what_was_computed_and_not_shown_cannot_be_released(tmp_path: Path) -> None:
     """The process dies when everything is computed, before anything is shown."""
-    lake, declared = lake_at(tmp_path), dataset()
+    lake, declared = create_lake(tmp_path), dataset()
     arrive(lake, {"2026-01-01": "abc"})
     run(lake, declared)
     arrive(lake, {"2026-01-02": "de"})
@@ -127,14 +130,14 @@ def test_what_was_computed_and_not_shown_cannot_be_released(tmp_path: Path) -> N
 
     with pytest.raises(TablesBehindError, match=r"validated/tiny/sales: .* 1 that are not, 2026-01-02 first"):
         audit(declared, lake)
-    assert plan_stage(stage, lake).found == ["2026-01-02"]
+    assert plan_stage(stage, lake).computed_before == ["2026-01-02"]
 
     run(lake, declared)
     assert accepted(lake) == {"2026-01-01": ["a", "b", "c"], "2026-01-02": ["d", "e"]}
 
 
 def test_a_table_of_rejected_rows_that_is_not_the_planned_one_cannot_be_released(tmp_path: Path) -> None:
-    lake, declared = lake_at(tmp_path), replace(dataset(), features=())
+    lake, declared = create_lake(tmp_path), replace(dataset(), features=())
     arrive(lake, {"2026-01-01": "ab", "2026-01-02": "bc"})
     run(lake, declared)
     audit(declared, lake)
@@ -161,7 +164,7 @@ def test_however_often_a_run_dies_one_more_gives_what_an_undisturbed_one_gives(
     declared = dataset()
     first = {f"2026-01-{number:02}": orders for number, orders in enumerate(before, start=1)}
     then = {f"2026-01-{number:02}": orders for number, orders in enumerate(after, start=2)}
-    calm, disturbed = (lake_at(tmp_path_factory.mktemp("lake")) for _ in range(2))
+    calm, disturbed = (create_lake(tmp_path_factory.mktemp("lake")) for _ in range(2))
     for lake in (calm, disturbed):
         arrive(lake, first)
         run(lake, declared)
@@ -169,8 +172,8 @@ def test_however_often_a_run_dies_one_more_gives_what_an_undisturbed_one_gives(
 
     for left in deaths:
         try:
-            run_stage(stage_of(declared), disturbed, Dying(disturbed, left))
-        except Interrupted:
+            run_stage(stage_of(declared), disturbed, InterruptedExecutor(left))
+        except InterruptedRunError:
             continue
     run(calm, declared)
     run(disturbed, declared)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minimal_dataset import REJECTED, TOTALS, VALIDATED, bring, sales
+from minimal_dataset import REJECTED, TOTALS, VALIDATED, raw_days, write_raw_partitions
 
 from headrace.dataset import Dataset, ObjectSource, Source
 from headrace.engine.run import plan_stage, run_stage
@@ -27,7 +27,7 @@ DAYS = ("2013-01-09", "2013-01-10", "2013-01-11")
 COLUMNS = ("at", "place", "count")
 
 
-def unread(_path: Path) -> pl.DataFrame:
+def read_nothing(_path: Path) -> pl.DataFrame:
     raise NotImplementedError
 
 
@@ -46,7 +46,7 @@ class Readings(dy.Schema):
 
 
 SOURCE = Source(
-    "readings", ObjectSource("readings/", ".*", ".csv"), unread, Readings, doubled, ("at", "place"), batch_size=8
+    "readings", ObjectSource("readings/", ".*", ".csv"), read_nothing, Readings, doubled, ("at", "place"), batch_size=8
 )
 
 
@@ -133,17 +133,17 @@ def dataset(at_once: int) -> Dataset:
 
 def raw() -> dict[str, str]:
     """Ten days with a gap, a bad row, a key twice in a day, and a key that stands in an earlier day."""
-    found = sales(1, 2, 3, 5, 6, 7, 8, 9, 10, 11)
+    found = raw_days(1, 2, 3, 5, 6, 7, 8, 9, 10, 11)
     found["2026-01-03"] += "2026-01-03T13:00:00Z,east,-1\n"
     found["2026-01-06"] += "2026-01-06T12:00:00Z,east,9\n"
     found["2026-01-09"] += "2026-01-08T12:00:00Z,west,9\n"
     return found
 
 
-def made(root: Path, at_once: int, threads: int) -> Lake:
+def run_stages(root: Path, at_once: int, threads: int) -> Lake:
     """The lake after both stages."""
-    lake = minimal_dataset.lake_at(root)
-    bring(lake, raw())
+    lake = minimal_dataset.create_lake(root)
+    write_raw_partitions(lake, raw())
     execute = Executor(Settings(workspace=root, threads=threads))
     for stage in graph.dataset_stages(dataset(at_once)):
         run_stage(stage, lake, execute)
@@ -155,9 +155,9 @@ def made(root: Path, at_once: int, threads: int) -> Lake:
 def test_manifests_are_the_same_however_many_partitions_are_computed_together(
     tmp_path: Path, at_once: int, threads: int
 ) -> None:
-    alone = made(tmp_path / "alone", 1, 1)
+    alone = run_stages(tmp_path / "alone", 1, 1)
 
-    together = made(tmp_path / "together", at_once, threads)
+    together = run_stages(tmp_path / "together", at_once, threads)
 
     for table in (VALIDATED, REJECTED, TOTALS):
         assert together.manifest(table) == alone.manifest(table)
@@ -168,8 +168,8 @@ def test_manifests_are_the_same_however_many_partitions_are_computed_together(
 def test_groups_are_as_large_as_the_stage_the_workers_and_the_memory_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake = minimal_dataset.lake_at(tmp_path)
-    bring(lake, raw())
+    lake = minimal_dataset.create_lake(tmp_path)
+    write_raw_partitions(lake, raw())
     (stage, _) = graph.dataset_stages(dataset(4))
     plan = plan_stage(stage, lake)
 

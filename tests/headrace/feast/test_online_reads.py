@@ -26,10 +26,21 @@ from feast.online_response import OnlineResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.types import Float64
-from feature_workspace import AIRCRAFT, FLOWN, HOUR, LARGE, NOON, WEATHER, fill, fill_all, opened, put
+from feature_workspace import (
+    AIRCRAFT,
+    AIRCRAFT_ROWS,
+    HOUR,
+    LARGE_INT,
+    NOON,
+    WEATHER,
+    open_workspace_store,
+    publish_release,
+    write_all_tables,
+    write_table,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from online_stores import KINDS, OnlineStore, new_store, redis_port
+from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
 
 from headrace.feast.data_source import FeatureTableSource
 from headrace.feast.online_stores.response_builder import FastOnlineResponse
@@ -53,11 +64,11 @@ a view of an entity that is called otherwise than its key."""
 KEYS: dict[str, list[Any]] = {
     "origin": ["EWR", "nowhere", "JFK", "EWR"],
     "tailnum": ["N2", "N3", "ä\x00 \U0001f6eb", "N2"],
-    "carrier_id": [LARGE, 0, -1, LARGE],
+    "carrier_id": [LARGE_INT, 0, -1, LARGE_INT],
     "to": ["JFK", "EWR", "JFK", "EWR"],
 }
 AWKWARD: list[dict[str, Any]] = [
-    {"origin": "EWR", "event_time": NOON, "temp_c": float("nan"), "gusts": LARGE, "humidity": 0.1, "sky": ""},
+    {"origin": "EWR", "event_time": NOON, "temp_c": float("nan"), "gusts": LARGE_INT, "humidity": 0.1, "sky": ""},
     {"origin": "JFK", "event_time": NOON - HOUR / 7, "temp_c": -0.0, "gusts": -(2**63), "sky": "ä\x00" * 300},
     {"origin": "LGA", "event_time": NOON - HOUR, "humidity": float("-inf"), "sky": "x" * 127, "frozen": True},
 ]
@@ -111,18 +122,18 @@ class Reads:
         return list(request.features)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=STORE_TYPES)
 def reads(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore], tmp_path: Path) -> Iterator[Reads]:
     """Awkward values are live, one feature of one key is missing, and there are services of many kinds."""
-    lake = feature_workspace.workspace(tmp_path / "workspace")
+    lake = feature_workspace.create_workspace(tmp_path / "workspace")
     store = new_store(request.param)
-    store.serve(lake.root)
-    fill_all(lake)
-    fill(lake, AIRCRAFT, FLOWN)
-    fill(lake, WEATHER, AWKWARD)
-    assert put(lake).slot == "b"
-    feast = opened(lake)
-    take_away(feast, store, lake)
+    store.configure(lake.root)
+    write_all_tables(lake)
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
+    write_table(lake, WEATHER, AWKWARD)
+    assert publish_release(lake).slot == "b"
+    feast = open_workspace_store(lake)
+    delete_value(feast, store, lake)
     weather, delays = (feast.get_feature_view(f"{table.name}__b") for table in (WEATHER, AIRCRAFT))
     nobodys = FeatureView(
         name="nobodys",
@@ -134,7 +145,7 @@ def reads(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore
     schema = [Field(name="seats", dtype=Float64)]
     source = FeatureTableSource(name="planes", table="features/little/planes")
     planes = FeatureView(name="planes", entities=[plane], schema=schema, source=source)
-    feast.apply([nobodys, plane, planes, felt(weather)])
+    feast.apply([nobodys, plane, planes, felt_temperature(weather)])
     roles = [weather.with_name("departure"), weather.with_name("arrival").with_join_key_map({"origin": "to"})]
     on_demand = feast.get_on_demand_feature_view("felt")
     feast.apply(
@@ -155,7 +166,7 @@ def reads(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore
     feature_workspace.close_all()
 
 
-def felt(weather: FeatureView) -> Any:  # noqa: ANN401  Feast's decorator
+def felt_temperature(weather: FeatureView) -> Any:  # noqa: ANN401  Feast's decorator
     """An on-demand view over the weather."""
 
     def twice(weather: pd.DataFrame) -> pd.DataFrame:
@@ -165,7 +176,7 @@ def felt(weather: FeatureView) -> Any:  # noqa: ANN401  Feast's decorator
     return on_demand_feature_view(name="felt", sources=[weather], schema=schema)(twice)
 
 
-def take_away(feast: FeatureStore, store: OnlineStore, lake: Lake) -> None:
+def delete_value(feast: FeatureStore, store: OnlineStore, lake: Lake) -> None:
     """Leave one value out, as where a feature is new and its values are not there yet; with the store's own client."""
     key = serialize_entity_key(EntityKey(join_keys=["tailnum"], entity_values=[Value(string_val="N3")]), 3)
     if store.kind == "redis":
@@ -175,7 +186,7 @@ def take_away(feast: FeatureStore, store: OnlineStore, lake: Lake) -> None:
     table = f'"{feast.project}_aircraft_history__b"'
     update = f"UPDATE {table} SET flights_7d = NULL WHERE entity_key = "  # noqa: S608
     if store.kind == "sqlite":
-        feature_workspace.execute(lake, f"{update} X'{key.hex()}'")
+        feature_workspace.execute_on_sqlite(lake, f"{update} X'{key.hex()}'")
         return
     where = {"dbname" if name == "database" else name: value for name, value in store.options.items()}
     with psycopg.connect(**where, autocommit=True) as connection:
@@ -213,15 +224,29 @@ REFERENCES = [
 USUAL: dict[str, st.SearchStrategy[Any]] = {
     "origin": st.sampled_from(["EWR", "JFK", "LGA", "nowhere", "ä\x00 \U0001f6eb", "5"]),
     "tailnum": st.sampled_from(["N2", "N3", "N9"]),
-    "carrier_id": st.sampled_from([LARGE, 0, 1, -1, 2**63 - 1, -(2**63)]),
+    "carrier_id": st.sampled_from([LARGE_INT, 0, 1, -1, 2**63 - 1, -(2**63)]),
     "to": st.sampled_from(["EWR", "nowhere"]),
     "plane": st.sampled_from(["N2", "N3"]),
     "unknown": st.just(1),
 }
 UNUSUAL: st.SearchStrategy[Any] = st.sampled_from(
     [
-        *("", None, 5, "5", "N2", 1.0, True, 2**63, -(2**70), b"EWR", float("nan"), np.int64(LARGE), np.str_("EWR")),
-        *(["EWR"], {}, "\ud800", Value(string_val="EWR"), Value(int64_val=LARGE), Value()),
+        *(
+            "",
+            None,
+            5,
+            "5",
+            "N2",
+            1.0,
+            True,
+            2**63,
+            -(2**70),
+            b"EWR",
+            float("nan"),
+            np.int64(LARGE_INT),
+            np.str_("EWR"),
+        ),
+        *(["EWR"], {}, "\ud800", Value(string_val="EWR"), Value(int64_val=LARGE_INT), Value()),
     ]
 )
 SELDOM = st.integers(0, 7).map(lambda drawn: drawn == 5)

@@ -15,21 +15,21 @@ import polars as pl
 import pytest
 from feature_workspace import (
     AIRCRAFT,
-    CHANGES,
+    AIRCRAFT_CHANGES,
+    AIRCRAFT_ROWS,
     DATASET,
-    FLOWN,
     HOUR,
-    LARGE,
+    LARGE_INT,
     NOON,
     WEATHER,
-    fill,
-    fill_all,
-    offline,
-    opened,
-    put,
-    served,
+    offline_delays,
+    online_delays,
+    open_workspace_store,
+    publish_release,
+    write_all_tables,
+    write_table,
 )
-from online_stores import KINDS, OnlineStore, new_store, redis_port
+from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
 
 from headrace import failpoints
 from headrace.feast.encoding import encode
@@ -50,14 +50,14 @@ __all__ = ["new_store", "redis_port"]
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with tables and two releases; nothing is published."""
-    lake = feature_workspace.workspace(tmp_path_factory.mktemp("template"))
-    fill_all(lake)
-    fill(lake, AIRCRAFT, FLOWN)
-    feature_workspace.release(lake, 1)
+    lake = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
+    write_all_tables(lake)
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
+    feature_workspace.tag_release(lake, 1)
     return lake.root
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=STORE_TYPES)
 def store(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore]) -> OnlineStore:
     return new_store(request.param)
 
@@ -66,9 +66,9 @@ def store(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore
 def lake(template: Path, tmp_path: Path, store: OnlineStore) -> Lake:
     """The workspace, with release 1 live on side `b`."""
     root = shutil.copytree(template, tmp_path / "workspace")
-    store.serve(root)
+    store.configure(root)
     lake = Lake.at(root)
-    put(lake, "little/1")
+    publish_release(lake, "little/1")
     return lake
 
 
@@ -79,10 +79,10 @@ def _closed() -> Iterator[None]:
 
 
 def shelf(lake: Lake, side: str) -> Shelf:
-    return Shelf.of(opened(lake), DATASET, AIRCRAFT, side)
+    return Shelf.of(open_workspace_store(lake), DATASET, AIRCRAFT, side)
 
 
-def spoil(lake: Lake, side: str, rows: Sequence[dict[str, object]], delete: Sequence[str] = ()) -> None:
+def write_as_other_client(lake: Lake, side: str, rows: Sequence[dict[str, object]], delete: Sequence[str] = ()) -> None:
     """Write and delete as somebody else would, whoever holds the lead."""
     found = shelf(lake, side)
     full = [{"known_time": row["event_time"], "flights_7d": None, **row} for row in rows]
@@ -97,22 +97,22 @@ def spoil(lake: Lake, side: str, rows: Sequence[dict[str, object]], delete: Sequ
 
 
 def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> None:
-    feast = opened(lake)
-    keys = [{"origin": origin, "tailnum": "N2", "carrier_id": LARGE} for origin in ("EWR", "JFK", "LGA")]
+    feast = open_workspace_store(lake)
+    keys = [{"origin": origin, "tailnum": "N2", "carrier_id": LARGE_INT} for origin in ("EWR", "JFK", "LGA")]
 
     answer = feast.get_online_features(
         feast.get_feature_service(DATASET.service), keys, full_feature_names=True
     ).to_dict()
 
     assert answer["origin_weather__temp_c"] == [2.5, 0.1 + 0.2, None]
-    assert answer["origin_weather__gusts"] == [None, LARGE, None]
+    assert answer["origin_weather__gusts"] == [None, LARGE_INT, None]
     assert answer["origin_weather__frozen"] == [False, True, None]
     assert answer["origin_weather__sky"] == ["clear", None, None]
     assert answer["route_traffic__temp_c"] == [7.0, None, None]
 
 
 AWKWARD: list[dict[str, object]] = [
-    {"temp_c": float("nan"), "gusts": LARGE, "humidity": 0.1, "sky": "", "frozen": False},
+    {"temp_c": float("nan"), "gusts": LARGE_INT, "humidity": 0.1, "sky": "", "frozen": False},
     {"temp_c": -0.0, "gusts": None, "humidity": float("nan"), "sky": None, "frozen": None},
     {"temp_c": float("-inf"), "gusts": -(2**63), "humidity": 1e-45, "sky": "ä\x00 \U0001f6eb", "frozen": True},
     {"temp_c": None, "gusts": 0, "humidity": None, "sky": "x" * 300, "frozen": None},
@@ -123,15 +123,15 @@ STAMPS = [NOON, NOON - timedelta(microseconds=1), NOON - timedelta(seconds=1), N
 def test_awkward_values_and_stamps_are_online_what_they_are_offline_bit_by_bit(lake: Lake) -> None:
     origins = ["A", "B", "C", "D"]
     moments = [{"origin": origin, "event_time": time} for origin, time in zip(origins, STAMPS, strict=True)]
-    fill(lake, WEATHER, [{**moment, **values} for moment, values in zip(moments, AWKWARD, strict=True)])
-    done = put(lake, feature_workspace.release(lake, 2))
-    feast = opened(lake)
-    asked = feature_workspace.weather(origins, [done.as_of] * 4)
+    write_table(lake, WEATHER, [{**moment, **values} for moment, values in zip(moments, AWKWARD, strict=True)])
+    done = publish_release(lake, feature_workspace.tag_release(lake, 2))
+    feast = open_workspace_store(lake)
+    asked = feature_workspace.weather_requests(origins, [done.as_of] * 4)
     names = [f"origin_weather__{done.slot}:{name}" for name in WEATHER.features]
 
     answer = feast.get_online_features(names, [{"origin": origin} for origin in origins])
 
-    online, history = answer.to_dict(), feature_workspace.ask(feast, asked, *names).to_polars()
+    online, history = answer.to_dict(), feature_workspace.retrieval_job(feast, asked, *names).to_polars()
     assert [history.schema[name] for name in WEATHER.features] == [*WEATHER.features.values()]
     for name in WEATHER.features:
         assert [*map(repr, online[name])] == [*map(repr, history[name].to_list())], name
@@ -140,132 +140,135 @@ def test_awkward_values_and_stamps_are_online_what_they_are_offline_bit_by_bit(l
 
 
 @pytest.mark.parametrize(
-    "change", sorted(CHANGES.keys() - {"older than its TTL", "late, and older than what was there"})
+    "change", sorted(AIRCRAFT_CHANGES.keys() - {"older than its TTL", "late, and older than what was there"})
 )
 def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(lake: Lake, change: str) -> None:
-    rows, expected = CHANGES[change]
-    fill(lake, AIRCRAFT, rows)
-    put(lake, feature_workspace.release(lake, 2))
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "tailnum": "N7"}])
-    put(lake, feature_workspace.release(lake, 3))
+    rows, expected = AIRCRAFT_CHANGES[change]
+    write_table(lake, AIRCRAFT, rows)
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
+    publish_release(lake, feature_workspace.tag_release(lake, 3))
 
-    again = put(lake, "little/2")
-    assert served(lake, ["N2", "N3"]) == offline(lake, ["N2", "N3"], again) == expected
-    back = put(lake, "little/1")
-    assert served(lake, ["N2", "N3"]) == offline(lake, ["N2", "N3"], back) == [-4.0, 3.0]
-    assert served(lake, ["N7"]) == [None]
+    again = publish_release(lake, "little/2")
+    assert online_delays(lake, ["N2", "N3"]) == offline_delays(lake, ["N2", "N3"], again) == expected
+    back = publish_release(lake, "little/1")
+    assert online_delays(lake, ["N2", "N3"]) == offline_delays(lake, ["N2", "N3"], back) == [-4.0, 3.0]
+    assert online_delays(lake, ["N7"]) == [None]
 
 
 def test_what_has_not_changed_is_neither_read_nor_written(lake: Lake) -> None:
     many = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(3000)]
-    fill(lake, AIRCRAFT, [*FLOWN, *many])
-    put(lake, feature_workspace.release(lake, 2))
-    put(lake, "little/1")
-    put(lake, "little/2")
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 5.0}, FLOWN[1], *many])
+    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *many])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
+    publish_release(lake, "little/1")
+    publish_release(lake, "little/2")
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *many])
 
-    put(lake, feature_workspace.release(lake, 3))
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 6.0}, FLOWN[1], *many])
-    done = put(lake, feature_workspace.release(lake, 4))
+    publish_release(lake, feature_workspace.tag_release(lake, 3))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *many])
+    done = publish_release(lake, feature_workspace.tag_release(lake, 4))
 
     load = done.loads["aircraft_history"]
     proof = done.verifications[1]
     assert (load.written, load.deleted, load.unchanged) == (1, 0, 0)
     assert (proof.is_complete, proof.changed_keys, proof.key_checksum.count) == (False, 1, 3002)
     assert 1000 <= proof.compared_keys <= 1001
-    assert served(lake, ["N2"]) == [6.0]
+    assert online_delays(lake, ["N2"]) == [6.0]
 
 
 def test_a_value_that_grows_too_old_leaves_although_no_row_of_it_changed(lake: Lake) -> None:
     old = {"tailnum": "N8", "event_time": NOON - timedelta(days=6, hours=23), "delay_min": 8.0}
-    fill(lake, AIRCRAFT, [*FLOWN, old])
-    put(lake, feature_workspace.release(lake, 2))
-    put(lake, "little/1")
-    put(lake, "little/2")
-    assert served(lake, ["N8"]) == [8.0]
+    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, old])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
+    publish_release(lake, "little/1")
+    publish_release(lake, "little/2")
+    assert online_delays(lake, ["N8"]) == [8.0]
 
-    fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON + 6 * HOUR, "temp_c": 1.0}])
-    put(lake, feature_workspace.release(lake, 3))
-    fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON + 7 * HOUR, "temp_c": 2.0}])
-    second = put(lake, feature_workspace.release(lake, 4))
+    write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON + 6 * HOUR, "temp_c": 1.0}])
+    publish_release(lake, feature_workspace.tag_release(lake, 3))
+    write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON + 7 * HOUR, "temp_c": 2.0}])
+    second = publish_release(lake, feature_workspace.tag_release(lake, 4))
 
-    assert served(lake, ["N8"]) == offline(lake, ["N8"], second) == [None]
+    assert online_delays(lake, ["N8"]) == offline_delays(lake, ["N8"], second) == [None]
     assert second.loads["aircraft_history"].deleted == 1
 
 
 def test_a_release_on_standby_is_put_back_by_the_switch_alone(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [{**FLOWN[1], "delay_min": 6.0}])
-    put(lake, feature_workspace.release(lake, 2))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[1], "delay_min": 6.0}])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
     generation = shelf(lake, "a").online.generation()
 
-    done = put(lake, "little/1")
+    done = publish_release(lake, "little/1")
 
     assert done.switched
     assert {load.written + load.deleted for load in done.loads.values()} == {0}
     assert shelf(lake, "a").online.generation() == generation
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
 
 # --- seeded faults: what the proof must catch ---
 
-WRONG = {**FLOWN[0], "delay_min": 50.0}
+WRONG_ROW = {**AIRCRAFT_ROWS[0], "delay_min": 50.0}
 FAULTS = {
-    "late: an older row was left": ([{**FLOWN[1], "event_time": NOON - 3 * HOUR, "delay_min": 1.0}], []),
-    "corrected: the value of before was left": ([{**FLOWN[1], "delay_min": 4.5}], []),
+    "late: an older row was left": ([{**AIRCRAFT_ROWS[1], "event_time": NOON - 3 * HOUR, "delay_min": 1.0}], []),
+    "corrected: the value of before was left": ([{**AIRCRAFT_ROWS[1], "delay_min": 4.5}], []),
     "deleted: the key is missing": ([], ["N3"]),
-    "duplicate: a second key with the same value": ([{**FLOWN[1], "tailnum": "n3"}], []),
-    "future-stamped: the value is right and its time is not": ([{**FLOWN[0], "event_time": NOON + 900 * HOUR}], []),
-    "half-written: one feature of a key is null": ([{**FLOWN[0], "delay_min": None}], []),
-    "a delete plus an add": ([{**FLOWN[1], "tailnum": "N9"}], ["N3"]),
-    "another value": ([WRONG], []),
+    "duplicate: a second key with the same value": ([{**AIRCRAFT_ROWS[1], "tailnum": "n3"}], []),
+    "future-stamped: the value is right and its time is not": (
+        [{**AIRCRAFT_ROWS[0], "event_time": NOON + 900 * HOUR}],
+        [],
+    ),
+    "half-written: one feature of a key is null": ([{**AIRCRAFT_ROWS[0], "delay_min": None}], []),
+    "a delete plus an add": ([{**AIRCRAFT_ROWS[1], "tailnum": "N9"}], ["N3"]),
+    "another value": ([WRONG_ROW], []),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_what_is_put_back_refuses_the_switch_and_the_next_publish_repairs_it(lake: Lake, fault: str) -> None:
     write, delete = FAULTS[fault]
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "tailnum": "N7"}])
-    put(lake, feature_workspace.release(lake, 2))
-    spoil(lake, "b", write, delete)
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
+    write_as_other_client(lake, "b", write, delete)
 
     with pytest.raises(
         VerificationFailedError, match=r"aircraft_history__b tailnum=[Nn]\d.* in the online store.*not switched"
     ):
-        put(lake, "little/1")
+        publish_release(lake, "little/1")
 
-    assert served(lake, ["N7"]) == [-4.0]
+    assert online_delays(lake, ["N7"]) == [-4.0]
     done = publish(DATASET, lake, feature_workspace.settings(lake.root), "little/1", PublishOptions(verify_all=True))
     assert done.switched
-    assert served(lake, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
+    assert online_delays(lake, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_what_is_live_is_found_by_publishing_again_and_repaired(lake: Lake, fault: str) -> None:
     write, delete = FAULTS[fault]
-    spoil(lake, "b", write, delete)
+    write_as_other_client(lake, "b", write, delete)
 
-    done = put(lake, "little/1")
+    done = publish_release(lake, "little/1")
 
     assert (done.switched, done.slot) == (True, "a")
-    assert served(lake, ["N2", "N3", "N9", "n3"]) == [-4.0, 3.0, None, None]
+    assert online_delays(lake, ["N2", "N3", "N9", "n3"]) == [-4.0, 3.0, None, None]
 
 
 def test_bytes_of_the_wrong_type_are_caught(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "tailnum": "N7"}])
-    put(lake, feature_workspace.release(lake, 2))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
     found = shelf(lake, "b")
     rows = found.online.rows(found.view)
     texts = rows.with_columns(delay_min=pl.lit(b"\x12\x03ten"))
     found.online.change(found.view, texts, rows[KEY].clear(), found.online.generation())
 
     with pytest.raises(VerificationFailedError, match=r"tailnum=N[23]: delay_min is 'ten' in the online store"):
-        put(lake, "little/1")
+        publish_release(lake, "little/1")
 
 
 MANY = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(2500)]
 """More aircraft than are sampled; no release changes them."""
 
-FOREIGN = {
+FOREIGN_WRITES = {
     "a key deleted": ([], ["M01234"], r"tailnum=M01234 is 'missing' in the online store, 'there' offline"),
     "a key added": ([{**MANY[0], "tailnum": "X1"}], [], r"tailnum=X1 is 'there' in the online store"),
     "a delete plus an add": ([{**MANY[0], "tailnum": "X1"}], ["M01234"], r"tailnum=M01234 is 'missing'"),
@@ -280,49 +283,49 @@ FOREIGN = {
 @pytest.fixture
 def large(lake: Lake) -> Lake:
     """Release 2 is on standby, at side `b`; release 3 has another value of one key."""
-    fill(lake, AIRCRAFT, [*FLOWN, *MANY])
-    put(lake, feature_workspace.release(lake, 2))
-    put(lake, "little/1")
-    put(lake, "little/2")
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 5.0}, FLOWN[1], *MANY])
-    put(lake, feature_workspace.release(lake, 3))
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 6.0}, FLOWN[1], *MANY])
-    feature_workspace.release(lake, 4)
+    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *MANY])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
+    publish_release(lake, "little/1")
+    publish_release(lake, "little/2")
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *MANY])
+    publish_release(lake, feature_workspace.tag_release(lake, 3))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *MANY])
+    feature_workspace.tag_release(lake, 4)
     return lake
 
 
-@pytest.mark.parametrize("fault", FOREIGN)
+@pytest.mark.parametrize("fault", FOREIGN_WRITES)
 def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(large: Lake, fault: str) -> None:
-    write, delete, named = FOREIGN[fault]
-    standby = "b" if put(large, "little/3").slot == "a" else "a"
-    spoil(large, standby, write, delete)
+    write, delete, named = FOREIGN_WRITES[fault]
+    standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
+    write_as_other_client(large, standby, write, delete)
 
     with pytest.raises(VerificationFailedError, match=rf"{named}.*not switched"):
-        put(large, "little/4")
+        publish_release(large, "little/4")
 
-    assert served(large, ["N2"]) == [5.0]
+    assert online_delays(large, ["N2"]) == [5.0]
     done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(verify_all=True))
-    assert (done.switched, served(large, ["N2", "M01234", "X1"])) == (True, [6.0, 1.0, None])
+    assert (done.switched, online_delays(large, ["N2", "M01234", "X1"])) == (True, [6.0, 1.0, None])
 
 
 def test_a_key_that_somebody_deleted_and_the_release_writes_anew_is_no_fault(large: Lake) -> None:
-    standby = "b" if put(large, "little/3").slot == "a" else "a"
-    spoil(large, standby, [], ["N2"])
+    standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
+    write_as_other_client(large, standby, [], ["N2"])
 
-    done = put(large, "little/4")
+    done = publish_release(large, "little/4")
 
     assert (done.switched, done.verifications[1].is_complete) == (True, True)
-    assert served(large, ["N2"]) == [6.0]
+    assert online_delays(large, ["N2"]) == [6.0]
 
 
 def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large: Lake) -> None:
-    standby = "b" if put(large, "little/3").slot == "a" else "a"
-    spoil(large, standby, [{**MANY[1234], "delay_min": 2.0}])
+    standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
+    write_as_other_client(large, standby, [{**MANY[1234], "delay_min": 2.0}])
 
     done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(verify_all=True))
 
     assert done.loads["aircraft_history"].written == 2
-    assert served(large, ["N2", "M01234"]) == [6.0, 1.0]
+    assert online_delays(large, ["N2", "M01234"]) == [6.0, 1.0]
 
 
 # --- who may write ---
@@ -332,8 +335,8 @@ def test_a_publisher_that_was_overtaken_writes_nothing_any_more(lake: Lake) -> N
     snapshot = Snapshot.of(DATASET, lake, "little/1")
     late = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
     attempt = late.attempt()
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
-    put(lake, feature_workspace.release(lake, 2))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
     held = shelf(lake, "b")
     wanted = encode(snapshot.latest[AIRCRAFT.name], AIRCRAFT).with_columns(pl.col(STAMP) + 1_000_000)
 
@@ -343,57 +346,57 @@ def test_a_publisher_that_was_overtaken_writes_nothing_any_more(lake: Lake) -> N
         attempt.switch({}, {})
 
     late.close()
-    assert served(lake, ["N2"]) == [10.0]
+    assert online_delays(lake, ["N2"]) == [10.0]
 
 
 def test_a_registry_that_was_lost_does_not_lock_publishers_out(lake: Lake) -> None:
-    put(lake, "little/1")
+    publish_release(lake, "little/1")
     for path in (lake.root / "feast").glob("registry.db*"):
         path.unlink()
 
-    done = put(lake, "little/1")
+    done = publish_release(lake, "little/1")
 
     assert done.switched
-    assert served(lake, ["N2"]) == [-4.0]
+    assert online_delays(lake, ["N2"]) == [-4.0]
 
 
 def test_a_feature_of_another_type_is_written_anew_on_both_sides(lake: Lake) -> None:
     whole = replace(AIRCRAFT, features={"delay_min": pl.Int64()})
     changed = replace(DATASET, features=(WEATHER, whole, DATASET.features[2]))
-    fill(lake, whole, [{**FLOWN[0], "delay_min": 7}])
+    write_table(lake, whole, [{**AIRCRAFT_ROWS[0], "delay_min": 7}])
     settings = feature_workspace.settings(lake.root)
 
     publish(changed, lake, settings, how=PublishOptions(allow_breaking_changes=True))
-    fill(lake, whole, [{**FLOWN[0], "delay_min": 8}])
+    write_table(lake, whole, [{**AIRCRAFT_ROWS[0], "delay_min": 8}])
     done = publish(changed, lake, settings)
 
-    found = Shelf.of(opened(lake), DATASET, whole, done.slot)
-    assert served(lake, ["N2"]) == [8]
+    found = Shelf.of(open_workspace_store(lake), DATASET, whole, done.slot)
+    assert online_delays(lake, ["N2"]) == [8]
     assert found.online.rows(found.view).columns == [KEY, STAMP, "delay_min"]
 
 
 @pytest.mark.parametrize("store", ["postgres", "redis"], indirect=True)
 def test_a_store_that_is_gone_is_named_and_what_was_live_stays(lake: Lake, store: OnlineStore) -> None:
-    fill(lake, AIRCRAFT, FLOWN[:1])
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
     wrong = {"connection_string": "127.0.0.1:1"} if store.kind == "redis" else {"port": 1}
-    OnlineStore(store.kind, {**store.options, **wrong}).serve(lake.root)
+    OnlineStore(store.kind, {**store.options, **wrong}).configure(lake.root)
 
     with pytest.raises(FeatureStoreUnavailableError, match=r"The online store.*publish again"):
-        put(lake)
+        publish_release(lake)
 
-    store.serve(lake.root)
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    store.configure(lake.root)
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
 
 @pytest.mark.parametrize("store", ["postgres", "redis"], indirect=True)
 def test_a_store_that_refuses_the_password_is_not_taken_for_one_that_is_gone(lake: Lake, store: OnlineStore) -> None:
-    fill(lake, AIRCRAFT, FLOWN[:1])
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
     address = f"{store.options.get('connection_string')},password=wrong"
     wrong = {"connection_string": address} if store.kind == "redis" else {"password": "wrong"}
-    OnlineStore(store.kind, {**store.options, **wrong}).serve(lake.root)
+    OnlineStore(store.kind, {**store.options, **wrong}).configure(lake.root)
 
     with pytest.raises(FeatureStoreError, match=r"The online store.*publish again") as refused:
-        put(lake)
+        publish_release(lake)
 
     assert not refused.value.is_transient
 
@@ -406,9 +409,9 @@ def test_points_are_passed_in_the_order_of_the_promise(lake: Lake, monkeypatch: 
         return nullcontext()
 
     monkeypatch.setattr(failpoints, "failpoint", point)
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
 
-    put(lake, feature_workspace.release(lake, 2))
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
 
     order = ["claim of the standby", "online values", "tags of the proved side", "switch of the service"]
     assert [passed.index(name) for name in order] == sorted(passed.index(name) for name in order)

@@ -10,8 +10,8 @@ import feature_workspace
 import httpx
 import psutil
 import pytest
-from feature_workspace import AIRCRAFT, FLOWN, fill, fill_all, put
-from servers import HOST, answers, free_port, running
+from feature_workspace import AIRCRAFT, AIRCRAFT_ROWS, publish_release, write_all_tables, write_table
+from servers import HOST, free_port, is_listening, run_server
 
 from headrace.storage.table_store import Lake
 
@@ -22,10 +22,10 @@ ENOUGH = 1_200
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    lake = feature_workspace.workspace(tmp_path / "workspace")
-    fill_all(lake)
-    fill(lake, AIRCRAFT, FLOWN)
-    put(lake)
+    lake = feature_workspace.create_workspace(tmp_path / "workspace")
+    write_all_tables(lake)
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
+    publish_release(lake)
     return lake
 
 
@@ -43,7 +43,7 @@ def ask(lake: Lake, tmp_path: Path) -> Iterator[Callable[[str], float | None]]:
         "PYTHONPATH": os.pathsep.join((str(feature_workspace.REPO), os.environ.get("PYTHONPATH", ""))),
     }
     with (
-        running(command, tmp_path / "log", lambda: answers(port), environment=environment),
+        run_server(command, tmp_path / "log", lambda: is_listening(port), environment=environment),
         httpx.Client(base_url=f"http://{HOST}:{port}", timeout=30) as client,
     ):
 
@@ -75,8 +75,8 @@ def test_feast_serve_answers_with_the_release_follows_the_switch_and_replaces_no
     for _ in range(ENOUGH):
         assert ask("N2") == -4.0
     assert processes() == before, "replacing a worker stalls the requests to it"
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
-    put(lake)
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
+    publish_release(lake)
 
     until = time.monotonic() + 20
     while (ask("N2"), ask("N3")) != (10.0, None):

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from servers import PostgreSQL, free_port
-from weather import INSERT, OLD, PLANES, TABLE, WEATHER, Weather, sky
+from weather import INSERT, OLD, PLANES, TABLE, WEATHER, Weather, create_dataset
 
 from headrace.dataset import TableSource
 from headrace.errors import NotConfiguredError
@@ -43,7 +43,7 @@ def test_all_tables_are_read_in_one_transaction(postgresql_weather: Weather) -> 
             postgresql_weather.run("INSERT INTO planes VALUES ('N2', now())")
             postgresql_weather.run("DELETE FROM weather")
 
-    both = sky(weather=WEATHER, planes=PLANES)
+    both = create_dataset(weather=WEATHER, planes=PLANES)
     done = ingest(both, postgresql_weather.lake, Settings(), progress=buy)
 
     assert [item.rows for item in done] == [18, 1]
@@ -86,7 +86,7 @@ def test_a_connection_cut_while_reading_is_an_error_with_the_progress_and_the_ta
     before = postgresql_weather.lake.manifest(TABLE).to_bytes()
     grow(postgresql_weather)
     assert postgresql_weather.relay is not None
-    postgresql_weather.relay.cut(after=10_000_000)
+    postgresql_weather.relay.cut_connections(after=10_000_000)
 
     with pytest.raises(DatabaseUnreachableError) as raised:
         postgresql_weather.ingest()

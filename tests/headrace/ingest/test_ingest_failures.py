@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trips import TABLE, Trips, dataset, key
+from trips import TABLE, Trips, create_dataset, object_key
 
 from headrace.ingest.ingest import SourceEmptyError, UnknownSourceError, ingest
 from headrace.settings import Settings
@@ -34,7 +34,7 @@ def test_a_partition_that_no_source_lists_is_an_error_that_names_it(trips: Trips
 
 def test_an_unknown_source_is_an_error_with_the_declared_names(trips: Trips) -> None:
     with pytest.raises(UnknownSourceError, match="trips: expected sources of days, found nights"):
-        ingest(dataset(), trips.lake, Settings(), sources=["nights"])
+        ingest(create_dataset(), trips.lake, Settings(), sources=["nights"])
 
 
 def test_an_object_replaced_after_the_listing_is_looked_up_again_once(trips: Trips) -> None:
@@ -65,7 +65,9 @@ def test_an_object_that_is_replaced_repeatedly_stops_the_run(trips: Trips, monke
 def test_an_object_that_vanishes_after_the_listing_is_not_in_the_table(trips: Trips) -> None:
     trips.put(1, 2)
 
-    done = trips.ingest(progress=lambda _source, count, _total: trips.bucket.delete(key(1)) if not count else None)
+    done = trips.ingest(
+        progress=lambda _source, count, _total: trips.bucket.delete(object_key(1)) if not count else None
+    )
 
     assert done.new == ("2026-01-02",)
     assert list(trips.manifest.partitions) == ["2026-01-02"]
@@ -75,7 +77,7 @@ def test_a_transfer_cut_half_way_is_read_again(trips: Trips) -> None:
     big = bytes(range(256)) * 4000
     trips.put(1, text=big)
     # The listing stays below this, the object does not.
-    trips.relay.cut(after=500_000)
+    trips.relay.cut_connections(after=500_000)
 
     trips.ingest()
 
@@ -85,7 +87,7 @@ def test_a_transfer_cut_half_way_is_read_again(trips: Trips) -> None:
 
 def test_a_transfer_that_is_cut_every_time_is_an_error_with_the_key_and_the_progress(trips: Trips) -> None:
     trips.put(1, text=bytes(range(256)) * 4000)
-    trips.relay.cut(after=500_000, times=1000)
+    trips.relay.cut_connections(after=500_000, times=1000)
     bucket = replace(trips.bucket, endpoint=f"http://127.0.0.1:{trips.relay.port}", patience=1)
 
     with pytest.raises(
@@ -125,7 +127,7 @@ def test_a_missing_bucket_is_an_error_that_names_it_and_the_setting(
 def test_an_empty_listing_does_not_empty_the_table_unless_allowed(trips: Trips) -> None:
     trips.put(1)
     trips.ingest()
-    trips.bucket.delete(key(1))
+    trips.bucket.delete(object_key(1))
 
     with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 1 partitions, but s3://.*/days/ lists none.*allow-empty"):
         trips.ingest()
@@ -166,7 +168,7 @@ def test_one_object_that_cannot_be_read_stops_the_run_and_the_others_are_not_rea
     download = Bucket.download
 
     def fail_on_second(bucket: Bucket, listed: Object, path: Path) -> object:
-        if listed.key == key(2):
+        if listed.key == object_key(2):
             raise StorageUnreachableError("down")
         return download(bucket, listed, path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from servers import S3
-from trips import DAYS, TABLE, Trips, content, dataset, key, set_environment
+from trips import DAYS, TABLE, Trips, create_dataset, object_content, object_key, set_environment
 
 from headrace.dataset import ObjectSource
 from headrace.ingest.ingest import ingest
@@ -25,9 +25,9 @@ def test_objects_become_partitions_with_the_same_bytes(trips: Trips) -> None:
 
     assert (done.new, done.changed, done.deleted, done.unmatched) == (("2026-01-01", "2026-01-02"), (), (), ())
     assert done.listed == done.read == 2
-    assert done.size == len(content(1)) + len(content(2))
-    assert trips.lake.paths(TABLE)["2026-01-02"].read_bytes() == content(2)
-    assert (trips.lake.folder(TABLE) / "2026-01-01.csv.gz").read_bytes() == content(1)
+    assert done.size == len(object_content(1)) + len(object_content(2))
+    assert trips.lake.paths(TABLE)["2026-01-02"].read_bytes() == object_content(2)
+    assert (trips.lake.folder(TABLE) / "2026-01-01.csv.gz").read_bytes() == object_content(1)
 
 
 def test_each_partition_records_the_version_of_its_object(trips: Trips) -> None:
@@ -35,13 +35,13 @@ def test_each_partition_records_the_version_of_its_object(trips: Trips) -> None:
 
     trips.ingest()
 
-    listed = trips.bucket.head(key(1))
+    listed = trips.bucket.head(object_key(1))
     assert listed is not None
     assert trips.manifest.partitions["2026-01-01"].facts["object"] == {
         "bucket": trips.bucket.name,
-        "key": key(1),
+        "key": object_key(1),
         "etag": listed.etag,
-        "sha256": hashlib.sha256(content(1)).hexdigest(),
+        "sha256": hashlib.sha256(object_content(1)).hexdigest(),
     }
 
 
@@ -50,9 +50,9 @@ def test_the_version_id_is_recorded_if_the_bucket_has_versions(
 ) -> None:
     bucket = moto_s3.new_bucket(versioned=True)
     set_environment(monkeypatch, bucket, moto_s3.port)
-    written = bucket.write(key(1), content(1))
+    written = bucket.write(object_key(1), object_content(1))
 
-    ingest(dataset(), Lake.at(tmp_path), Settings())
+    ingest(create_dataset(), Lake.at(tmp_path), Settings())
 
     facts = Lake.at(tmp_path).manifest(TABLE).partitions["2026-01-01"].facts
     assert written.version
@@ -77,7 +77,7 @@ def test_only_new_changed_and_deleted_objects_cause_work(trips: Trips) -> None:
     reads = trips.reads
     trips.put(2, text=b"corrected")
     trips.put(4)
-    trips.bucket.delete(key(3))
+    trips.bucket.delete(object_key(3))
 
     done = trips.ingest()
 
@@ -100,7 +100,7 @@ def test_the_same_objects_give_the_same_manifest_in_another_workspace(trips: Tri
     trips.ingest()
     other = Lake.at(tmp_path / "other")
 
-    ingest(dataset(), other, Settings())
+    ingest(create_dataset(), other, Settings())
 
     assert other.manifest(TABLE).to_bytes() == trips.manifest.to_bytes()
 
@@ -116,7 +116,9 @@ def test_a_checkout_without_data_appends_and_reads_no_object_that_is_recorded(tr
 
     assert (done.new, done.changed, done.deleted) == (("2026-01-03",), (), ())
     assert trips.reads - reads == 1
-    assert [path.read_bytes() for path in trips.lake.paths(TABLE).values()] == [content(day) for day in (1, 2, 3)]
+    assert [path.read_bytes() for path in trips.lake.paths(TABLE).values()] == [
+        object_content(day) for day in (1, 2, 3)
+    ]
 
 
 def test_a_full_refresh_reads_everything_again(trips: Trips) -> None:
@@ -137,7 +139,7 @@ def test_one_partition_can_be_selected_and_the_others_stay_as_they_are(trips: Tr
     done = trips.ingest(partition="2026-01-02")
 
     assert done.changed == ("2026-01-02",)
-    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == content(1)
+    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == object_content(1)
 
 
 def test_keys_that_match_no_partition_are_reported_and_never_read(trips: Trips) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, fill
+from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, create_weather_table
 
 from headrace.ingest import table_source
 from headrace.ingest.ingest import SourceEmptyError
@@ -154,7 +154,7 @@ def test_equal_rows_give_equal_bytes_in_whatever_order_the_database_returns_them
     weather.ingest()
     before = weather.hashes
     weather.run("DROP TABLE weather")
-    fill(weather.run, "TIMESTAMP" if weather.relay is None else "timestamptz", backwards=True)
+    create_weather_table(weather.run, "TIMESTAMP" if weather.relay is None else "timestamptz", backwards=True)
     other = replace(weather, lake=Lake.at(tmp_path / "other"))
 
     other.ingest()

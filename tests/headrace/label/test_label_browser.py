@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 import real_flights
-from digits_campaign import Digits
+from digits_campaign import DigitsCampaign
 from label_server import LabelServer
 from servers import S3
 
@@ -77,13 +77,13 @@ def page(label_studio: LabelServer, request: pytest.FixtureRequest) -> Iterator[
 
 
 @dataclass(frozen=True)
-class Screen:
+class LabelingPage:
     """The page on which a person answers one question after the other."""
 
     page: "Page"
 
     @classmethod
-    def open(cls, page: "Page", server: LabelServer, project: int) -> "Screen":
+    def open(cls, page: "Page", server: LabelServer, project: int) -> "LabelingPage":
         """Begin to label."""
         page.goto(f"{server.url}/projects/{project}/data?labeling=1")
         return cls(page)
@@ -106,7 +106,7 @@ class Screen:
             self.page.get_by_label("Submit current annotation").click()
 
 
-def hold(lake: Lake, table: str, frame: pl.DataFrame) -> None:
+def write_one_partition(lake: Lake, table: str, frame: pl.DataFrame) -> None:
     """Have a table of one partition."""
     stored = lake.cache.add(partial(parquet.write, frame))
     lake.commit(Manifest(table, partitions={"2013-01-10": Entry(stored.md5, stored.md5, stored.size, frame.height)}))
@@ -118,9 +118,11 @@ def test_three_delays_that_a_person_explains_by_clicking_become_labels(
     lake, settings, dataset = Lake.at(tmp_path), label_studio.settings(), load_dataset("flights")
     dataset = replace(dataset, labels=(replace(dataset.labels[0], title="What caused this delay? (browser)"),))
     for name in ("flights", "weather"):
-        hold(lake, f"validated/flights/{name}", real_flights.validated(name, "2013-01-10", 1).collect())
+        write_one_partition(
+            lake, f"validated/flights/{name}", real_flights.validated_rows(name, "2013-01-10", 1).collect()
+        )
     project = _sent(dataset, lake, settings, {"sample": ITEMS, "delayed_by_min": 60, "seed": 7})
-    screen = Screen.open(page, label_studio, project)
+    screen = LabelingPage.open(page, label_studio, project)
 
     page.get_by_text("Late at departure, min").wait_for()
     for choice in ("weather", "carrier", "late_aircraft"):
@@ -137,11 +139,11 @@ def test_three_pictures_that_a_person_sees_and_reads_become_labels(
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
-    campaign = Digits.arrived(label_studio, s3, tmp_path, "Which digit is this? (browser)", count=20)
+    campaign = DigitsCampaign.create(label_studio, s3, tmp_path, "Which digit is this? (browser)", count=20)
     campaign.send(sample=ITEMS)
     truth = digits.true_digits()
     by_picture = {task["data"]["picture"]: truth[item] for item, task in campaign.tasks().items()}
-    screen = Screen.open(page, label_studio, campaign.project)
+    screen = LabelingPage.open(page, label_studio, campaign.project)
 
     while by_picture:
         address = screen.next_picture(list(by_picture))

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign
-from label_server import Person
+from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign, simulate_kill
+from label_server import Annotator
 
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.label.errors import LabelsWouldVanishError
@@ -16,9 +16,9 @@ from headrace.label.errors import LabelsWouldVanishError
 pytestmark = pytest.mark.slow
 
 
-def test_an_answer_becomes_a_label_that_joins_back_to_its_row(campaign: Campaign, ann: Person) -> None:
+def test_an_answer_becomes_a_label_that_joins_back_to_its_row(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
-    ann.answers(campaign.tasks()["ride-4"], "weather")
+    ann.submit(campaign.tasks()["ride-4"], "weather")
 
     collected = campaign.collect()
 
@@ -35,12 +35,12 @@ def test_an_answer_becomes_a_label_that_joins_back_to_its_row(campaign: Campaign
 
 
 def test_annotators_enter_the_history_under_a_pseudonym_that_needs_the_secret(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
     campaign.send()
     tasks = campaign.tasks()
     for person, ride in ((ann, "ride-0"), (ann, "ride-1"), (bob, "ride-2")):
-        person.answers(tasks[ride], "weather")
+        person.submit(tasks[ride], "weather")
     campaign.collect()
 
     [first, second, other] = [row["annotator"] for row in campaign.rows(ANNOTATIONS)]
@@ -51,10 +51,10 @@ def test_annotators_enter_the_history_under_a_pseudonym_that_needs_the_secret(
         campaign.collect()
 
 
-def test_collecting_twice_changes_no_byte(campaign: Campaign, ann: Person) -> None:
+def test_collecting_twice_changes_no_byte(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
     for task in campaign.tasks().values():
-        ann.answers(task, "carrier")
+        ann.submit(task, "carrier")
     campaign.collect()
     before = {path: path.read_bytes() for path in sorted((campaign.lake.root / "data").rglob("*.*"))}
 
@@ -66,14 +66,14 @@ def test_collecting_twice_changes_no_byte(campaign: Campaign, ann: Person) -> No
 
 @pytest.mark.usefixtures("changes")
 def test_a_changed_answer_changes_exactly_the_day_of_its_item_and_the_history_keeps_the_old_one(
-    campaign: Campaign, ann: Person
+    campaign: Campaign, ann: Annotator
 ) -> None:
     campaign.send()
-    given = {ride: ann.answers(task, "carrier") for ride, task in campaign.tasks().items()}
+    given = {ride: ann.submit(task, "carrier") for ride, task in campaign.tasks().items()}
     campaign.collect()
     labels, annotations = campaign.md5s(LABELS), campaign.md5s(ANNOTATIONS)
 
-    ann.changes(given["ride-5"], "weather")
+    ann.edit(given["ride-5"], "weather")
     collected = campaign.collect()
 
     assert collected.events == {"changed": 1}
@@ -85,9 +85,9 @@ def test_a_changed_answer_changes_exactly_the_day_of_its_item_and_the_history_ke
     assert history == [("created", "carrier"), ("changed", "weather")]
 
 
-def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign, ann: Person) -> None:
+def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
-    ann.skips(campaign.tasks()["ride-0"], "weather")
+    ann.skip(campaign.tasks()["ride-0"], "weather")
 
     collected = campaign.collect()
 
@@ -97,14 +97,14 @@ def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign,
 
 
 @pytest.mark.usefixtures("changes")
-def test_a_deleted_annotation_becomes_an_event_and_its_label_is_removed(campaign: Campaign, ann: Person) -> None:
+def test_a_deleted_annotation_becomes_an_event_and_its_label_is_removed(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
     tasks = campaign.tasks()
-    ann.answers(tasks["ride-1"], "carrier")
-    given = ann.answers(tasks["ride-0"], "weather")
+    ann.submit(tasks["ride-1"], "carrier")
+    given = ann.submit(tasks["ride-0"], "weather")
     campaign.collect()
 
-    ann.deletes(given)
+    ann.delete(given)
     collected = campaign.collect()
 
     assert collected.events == {"deleted": 1}
@@ -113,12 +113,12 @@ def test_a_deleted_annotation_becomes_an_event_and_its_label_is_removed(campaign
 
 
 def test_a_deleted_task_becomes_an_event_though_the_server_keeps_no_trace_of_it(
-    campaign: Campaign, ann: Person
+    campaign: Campaign, ann: Annotator
 ) -> None:
     campaign.send()
     tasks = campaign.tasks()
     for ride in ("ride-0", "ride-4"):
-        ann.answers(tasks[ride], "weather")
+        ann.submit(tasks[ride], "weather")
     campaign.collect()
 
     campaign.server.http.delete(f"/api/tasks/{tasks['ride-0']}/").raise_for_status()
@@ -128,10 +128,10 @@ def test_a_deleted_task_becomes_an_event_though_the_server_keeps_no_trace_of_it(
     assert campaign.labels() == {"ride-4": "weather"}
 
 
-def test_a_project_that_lost_all_its_answers_removes_no_label(campaign: Campaign, ann: Person) -> None:
+def test_a_project_that_lost_all_its_answers_removes_no_label(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
     for task in campaign.tasks().values():
-        ann.answers(task, "carrier")
+        ann.submit(task, "carrier")
     campaign.collect()
 
     campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
@@ -147,11 +147,11 @@ def test_a_project_that_lost_all_its_answers_removes_no_label(campaign: Campaign
 
 
 def test_an_answer_that_the_question_does_not_offer_is_rejected_with_the_reason(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
     campaign.send()
-    ann.answers(campaign.tasks()["ride-0"], "gremlins")
-    bob.answers(campaign.tasks()["ride-0"], "weather")
+    ann.submit(campaign.tasks()["ride-0"], "gremlins")
+    bob.submit(campaign.tasks()["ride-0"], "weather")
 
     collected = campaign.collect()
 
@@ -161,14 +161,14 @@ def test_an_answer_that_the_question_does_not_offer_is_rejected_with_the_reason(
     assert rejected["reason"] == "gremlins is none of the choices (carrier, weather, security)"
 
 
-def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campaign, ann: Person) -> None:
+def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
     tasks = campaign.tasks()
-    ann.answers(tasks["ride-0"], "weather")
+    ann.submit(tasks["ride-0"], "weather")
     campaign.collect()
     cursor = campaign.lake.manifest(ANNOTATIONS).partitions["2013-01-01"].facts["last_task_change"]
 
-    ann.answers(tasks["ride-3"], "weather")
+    ann.submit(tasks["ride-3"], "weather")
     campaign.collect()
 
     assert campaign.rows(ANNOTATIONS)[0]["task_changed_at"] == datetime.fromisoformat(cursor)
@@ -176,15 +176,17 @@ def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campai
 
 
 @pytest.mark.usefixtures("changes")
-def test_a_history_rebuilt_from_nothing_gives_the_same_labels(campaign: Campaign, ann: Person, bob: Person) -> None:
+def test_a_history_rebuilt_from_nothing_gives_the_same_labels(
+    campaign: Campaign, ann: Annotator, bob: Annotator
+) -> None:
     campaign.send()
     tasks = campaign.tasks()
-    given = {ride: ann.answers(task, "carrier") for ride, task in tasks.items()}
+    given = {ride: ann.submit(task, "carrier") for ride, task in tasks.items()}
     campaign.collect()
     for ride in ("ride-1", "ride-4"):
-        ann.changes(given[ride], "security")
+        ann.edit(given[ride], "security")
     for task in tasks.values():
-        bob.answers(task, "security")
+        bob.submit(task, "security")
     campaign.collect()
     grown = campaign.md5s(LABELS)
 
@@ -196,14 +198,9 @@ def test_a_history_rebuilt_from_nothing_gives_the_same_labels(campaign: Campaign
     assert other.labels() == {"ride-1": "security", "ride-4": "security"}
 
 
-def test_tasks_that_somebody_else_imported_are_counted_not_read(campaign: Campaign, ann: Person) -> None:
+def test_tasks_that_somebody_else_imported_are_counted_not_read(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
-    unknown = campaign.server.http.post(
-        f"/api/projects/{campaign.project}/import",
-        params={"return_task_ids": "true"},
-        json=[{"data": {"text": "by hand"}}],
-    ).json()["task_ids"][0]
-    ann.answers(unknown, "weather")
+    ann.submit(campaign.server.import_task(campaign.project, {"text": "by hand"}), "weather")
 
     collected = campaign.collect()
 
@@ -211,12 +208,12 @@ def test_tasks_that_somebody_else_imported_are_counted_not_read(campaign: Campai
 
 
 def test_a_collect_that_died_before_the_labels_is_finished_by_the_next_one(
-    campaign: Campaign, ann: Person, monkeypatch: pytest.MonkeyPatch
+    campaign: Campaign, ann: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign.send()
-    ann.answers(campaign.tasks()["ride-0"], "weather")
+    ann.submit(campaign.tasks()["ride-0"], "weather")
     with monkeypatch.context() as patch:
-        patch.setattr("headrace.label.collect.run_label_stage", dies)
+        patch.setattr("headrace.label.collect.run_label_stage", simulate_kill)
         with pytest.raises(HeadraceError, match="died"):
             campaign.collect()
 
@@ -226,23 +223,18 @@ def test_a_collect_that_died_before_the_labels_is_finished_by_the_next_one(
     assert campaign.labels() == {"ride-0": "weather"}
 
 
-def dies(*_: object) -> None:
-    """Stand in for a process that is killed."""
-    raise HeadraceError("died")
-
-
 def test_where_annotators_are_weighed_any_answer_recomputes_all_labels_and_they_are_known_from_then_on(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
     campaign.labeling = replace(campaign.labeling, consensus="dawid_skene")
     campaign.send()
     tasks = campaign.tasks()
-    given = {ride: ann.answers(task, "carrier") for ride, task in tasks.items()}
+    given = {ride: ann.submit(task, "carrier") for ride, task in tasks.items()}
     for task in tasks.values():
-        bob.answers(task, "carrier")
+        bob.submit(task, "carrier")
     campaign.collect()
 
-    ann.changes(given["ride-5"], "weather")
+    ann.edit(given["ride-5"], "weather")
     collected = campaign.collect()
 
     newest = max(row["updated_at"] for row in campaign.rows(ANNOTATIONS))

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 from label_campaign import CONFIG, Campaign
-from label_server import LabelServer, Person
+from label_server import Annotator, LabelServer
 from workspaces import REPOSITORY
 
 from headrace.errors import HeadraceError
@@ -44,7 +44,7 @@ Campaign(LabelServer(url, token), Path(root), title).send(sample=int(tasks))
 """
 
 
-def sending(campaign: Campaign, tasks: int) -> subprocess.Popen[bytes]:
+def start_sending(campaign: Campaign, tasks: int) -> subprocess.Popen[bytes]:
     """A process of its own that sends."""
     server = campaign.server
     where = (server.url, server.token, str(campaign.lake.root), campaign.labeling.title, str(tasks))
@@ -60,8 +60,8 @@ def test_a_sender_killed_again_and_again_leaves_every_task_exactly_once(campaign
     killed = 0
 
     for _ in range(tasks // 1000 + 1):
-        process, before = sending(campaign, tasks), stored(campaign)
-        while process.poll() is None and stored(campaign) == before:
+        process, before = start_sending(campaign, tasks), count_tasks(campaign)
+        while process.poll() is None and count_tasks(campaign) == before:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.1))
         killed += process.poll() is None
@@ -109,20 +109,20 @@ def test_two_senders_on_two_machines_leave_one_task_per_row(campaign: Campaign, 
 def test_a_server_killed_in_mid_import_and_started_again_holds_every_task_exactly_once(tmp_path: Path) -> None:
     home = tmp_path / "home"
     try:
-        with started(home) as server:
+        with run_label_studio(home) as server:
             campaign = Campaign(server, tmp_path / "workspace", "Killed in mid-import")
             campaign.write_rides({"2013-01-01": 5000})
             failed: list[HeadraceError] = []
-            sender = threading.Thread(target=tried, args=(campaign, failed))
+            sender = threading.Thread(target=send_and_catch, args=(campaign, failed))
             sender.start()
-            while stored(campaign) < 1000:
+            while count_tasks(campaign) < 1000:
                 time.sleep(0.05)
             kill_server(home)
             sender.join()
         control.down(home)
-        with started(home) as server:
+        with run_label_studio(home) as server:
             campaign.server, campaign.settings = server, server.settings()
-            before = stored(campaign)
+            before = count_tasks(campaign)
             sent = campaign.send(sample=5000)
 
             assert failed
@@ -134,7 +134,7 @@ def test_a_server_killed_in_mid_import_and_started_again_holds_every_task_exactl
 
 
 @contextmanager
-def started(home: Path) -> Iterator[LabelServer]:
+def run_label_studio(home: Path) -> Iterator[LabelServer]:
     """A Label Studio that stays when the block ends."""
     control.up(home, only=("label-studio",))
     env = control.read_env(StackPaths(home))
@@ -143,7 +143,7 @@ def started(home: Path) -> Iterator[LabelServer]:
     server.http.close()
 
 
-def tried(campaign: Campaign, failed: list[HeadraceError]) -> None:
+def send_and_catch(campaign: Campaign, failed: list[HeadraceError]) -> None:
     """Send; an error is kept."""
     try:
         campaign.send(sample=5000)
@@ -151,14 +151,14 @@ def tried(campaign: Campaign, failed: list[HeadraceError]) -> None:
         failed.append(error)
 
 
-def stored(campaign: Campaign) -> int:
+def count_tasks(campaign: Campaign) -> int:
     """Tasks of the project so far."""
     found = campaign.server.http.get("/api/projects", params={"title": campaign.labeling.title}).json()["results"]
     return int(found[0]["task_number"]) if found else 0
 
 
 def kill_server(home: Path) -> None:
-    """As a machine does that runs out of memory."""
+    """Kill all its processes at once, without a chance to clean up: a machine that is out of memory does the same."""
     state = read_state(StackPaths(home))
     assert state
     [server] = state.servers
@@ -205,18 +205,18 @@ def invalidate_access_token(client: LabelStudioClient) -> None:
 
 
 def test_answers_whose_webhooks_were_cut_off_after_a_second_or_met_nobody_are_all_collected_exactly_once(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
     campaign.send()
     tasks = campaign.tasks()
     with slow_receiver(answers_after_s=1.5) as (url, received):
         hook = {"url": url, "project": campaign.project, "send_for_all_actions": True, "send_payload": True}
         campaign.server.http.post("/api/webhooks/", json=hook).raise_for_status()
-        given = ann.answers(tasks["ride-0"], "weather")
-        bob.answers(tasks["ride-1"], "carrier")
+        given = ann.submit(tasks["ride-0"], "weather")
+        bob.submit(tasks["ride-1"], "carrier")
     calls = list(received)
-    ann.changes(given, "security")
-    bob.answers(tasks["ride-2"], "carrier")
+    ann.edit(given, "security")
+    bob.submit(tasks["ride-2"], "carrier")
 
     collected, again = campaign.collect(), campaign.collect()
 
@@ -252,7 +252,7 @@ def slow_receiver(answers_after_s: float) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_a_task_that_nobody_is_left_to_annotate_is_finished_although_more_answers_are_wanted(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
     campaign.labeling = campaign.with_declaration(annotators_per_item=2)
     campaign.send(sample=2)
@@ -260,9 +260,9 @@ def test_a_task_that_nobody_is_left_to_annotate_is_finished_although_more_answer
     campaign.server.person("leaves")
     accounts = {person["email"]: person["id"] for person in campaign.server.http.get("/api/users").json()}
     left = accounts.pop("leaves@example.com")
-    ann.answers(first, "weather")
-    bob.answers(second, "weather")
-    ann.answers(second, "carrier")
+    ann.submit(first, "weather")
+    bob.submit(second, "weather")
+    ann.submit(second, "carrier")
 
     for email in accounts.keys() - {"admin@localhost", "ann@example.com", "Deleted"}:
         skip = {"result": [], "was_cancelled": True, "completed_by": accounts[email]}

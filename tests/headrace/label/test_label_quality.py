@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 from answers import SCHEMA, Event
-from label_campaign import CONFIG, sample, task
+from label_campaign import CONFIG, sample_rides, task_data
 
 from headrace.dataset import Input, LabelingTask, Thresholds
 from headrace.label import aggregation, crowdlab, dawid_skene, item_model, labeling_functions, quality
@@ -17,19 +17,19 @@ CHOICES = ("carrier", "weather", "security")
 
 
 def first(row: Mapping[str, Any]) -> str | None:
-    """Right on every third item, and on the others always the same wrong way."""
+    """Right about carriers; takes each of the other causes for the same wrong one every time."""
     return {"carrier": "carrier", "weather": "security", "security": "carrier"}[row["truth"]]
 
 
 def second(row: Mapping[str, Any]) -> str | None:
-    """As the first one, but it knows nothing of carriers."""
+    """Abstains on carriers; takes weather and security for each other."""
     return {"carrier": None, "weather": "security", "security": "weather"}[row["truth"]]
 
 
 LABELING = LabelingTask(
     name="cause", title="Cause", config=CONFIG, control="cause", choices=CHOICES,
     inputs={"rides": Input("validated/r")},
-    sample=sample, keys=("car",), task=task, labeling_functions=(first, second), no_suggestion_share=0.5,
+    sample=sample_rides, keys=("car",), task=task_data, labeling_functions=(first, second), no_suggestion_share=0.5,
 )  # fmt: skip
 
 
@@ -37,19 +37,23 @@ def given(*rows: tuple[str, str, str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["sample_id", "annotator", "choice"], orient="row")
 
 
-def crowd(items: int, rates: Mapping[str, float]) -> tuple[pl.DataFrame, dict[str, str]]:
+def simulate_annotators(items: int, rates: Mapping[str, float]) -> tuple[pl.DataFrame, dict[str, str]]:
     """Answers of people who are wrong so often, and the truth."""
-    dice = Random(7)  # noqa: S311  a test's lot
+    dice = Random(7)  # noqa: S311  random data of a test, no secret
     truth = {f"item-{number:04}": dice.choice(CHOICES) for number in range(items)}
     rows = [
-        (item, name, dice.choice([other for other in CHOICES if other != right]) if dice.random() < rate else right)
-        for item, right in truth.items()
+        (
+            item,
+            name,
+            dice.choice([other for other in CHOICES if other != correct]) if dice.random() < rate else correct,
+        )
+        for item, correct in truth.items()
         for name, rate in rates.items()
     ]
     return given(*rows), truth
 
 
-def right(labels: pl.DataFrame, truth: Mapping[str, str]) -> float:
+def accuracy(labels: pl.DataFrame, truth: Mapping[str, str]) -> float:
     found: dict[str, str] = dict(labels.select("sample_id", "label").iter_rows())
     return float(sum(found.get(item) == label for item, label in truth.items()) / len(truth))
 
@@ -58,11 +62,11 @@ def right(labels: pl.DataFrame, truth: Mapping[str, str]) -> float:
 
 
 def test_weighing_annotators_beats_the_majority_where_they_are_of_different_reliability() -> None:
-    answers, truth = crowd(400, {"ann": 0.05, "bob": 0.2, "eve": 0.5, "max": 0.6})
+    answers, truth = simulate_annotators(400, {"ann": 0.05, "bob": 0.2, "eve": 0.5, "max": 0.6})
 
     weighed, plain = (
-        right(dawid_skene.aggregate_answers(answers, CHOICES), truth),
-        right(aggregation.majority_vote(answers), truth),
+        accuracy(dawid_skene.aggregate_answers(answers, CHOICES), truth),
+        accuracy(aggregation.majority_vote(answers), truth),
     )
 
     assert weighed > 0.9
@@ -70,7 +74,7 @@ def test_weighing_annotators_beats_the_majority_where_they_are_of_different_reli
 
 
 def test_the_order_of_the_answers_never_matters() -> None:
-    answers, _ = crowd(60, {"ann": 0.1, "bob": 0.3})
+    answers, _ = simulate_annotators(60, {"ann": 0.1, "bob": 0.3})
 
     shuffled = answers.sample(fraction=1, shuffle=True, seed=3)
 
@@ -91,28 +95,28 @@ def test_no_answers_are_no_labels() -> None:
 # Weighing annotators and a model of the items
 
 
-def shown(truth: Mapping[str, str]) -> dict[str, list[float]]:
+def item_features(truth: Mapping[str, str]) -> dict[str, list[float]]:
     """Numbers of each item that tell its true answer most of the time."""
-    dice = Random(3)  # noqa: S311  a test's lot
-    return {item: [dice.gauss(2.0 * (name == right), 1.0) for name in CHOICES] for item, right in truth.items()}
+    dice = Random(3)  # noqa: S311  random data of a test, no secret
+    return {item: [dice.gauss(2.0 * (name == correct), 1.0) for name in CHOICES] for item, correct in truth.items()}
 
 
 def test_a_model_of_the_items_decides_what_people_leave_open() -> None:
-    answers, truth = crowd(300, {"ann": 0.15, "bob": 0.25, "eve": 0.35})
+    answers, truth = simulate_annotators(300, {"ann": 0.15, "bob": 0.25, "eve": 0.35})
     answers = answers.sample(fraction=0.7, shuffle=True, seed=1)
     asked = {item: label for item, label in truth.items() if item in set(answers["sample_id"])}
 
-    found = crowdlab.aggregate_answers(answers, shown(truth), CHOICES)
+    found = crowdlab.aggregate_answers(answers, item_features(truth), CHOICES)
 
-    assert right(found, asked) > right(dawid_skene.aggregate_answers(answers, CHOICES), asked) + 0.03
-    assert right(found, asked) > right(aggregation.majority_vote(answers), asked) + 0.1
+    assert accuracy(found, asked) > accuracy(dawid_skene.aggregate_answers(answers, CHOICES), asked) + 0.03
+    assert accuracy(found, asked) > accuracy(aggregation.majority_vote(answers), asked) + 0.1
     assert found.height == len(asked)
-    assert found.equals(crowdlab.aggregate_answers(answers.reverse(), shown(truth), CHOICES))
+    assert found.equals(crowdlab.aggregate_answers(answers.reverse(), item_features(truth), CHOICES))
 
 
 def test_an_item_that_the_model_knows_nothing_of_is_decided_by_majority() -> None:
-    answers, truth = crowd(40, {"ann": 0.0, "bob": 0.1, "eve": 0.1})
-    items = shown(truth)
+    answers, truth = simulate_annotators(40, {"ann": 0.0, "bob": 0.1, "eve": 0.1})
+    items = item_features(truth)
     items.pop("item-0000")
 
     found = dict(crowdlab.aggregate_answers(answers, items, CHOICES).select("sample_id", "label").iter_rows())
@@ -121,9 +125,9 @@ def test_an_item_that_the_model_knows_nothing_of_is_decided_by_majority() -> Non
 
 
 def test_one_answer_an_item_is_its_label_whatever_the_model_says() -> None:
-    answers, truth = crowd(20, {"ann": 0.3})
+    answers, truth = simulate_annotators(20, {"ann": 0.3})
 
-    assert crowdlab.aggregate_answers(answers, shown(truth), CHOICES).equals(aggregation.majority_vote(answers))
+    assert crowdlab.aggregate_answers(answers, item_features(truth), CHOICES).equals(aggregation.majority_vote(answers))
 
 
 def test_annotators_who_never_agree_and_choices_that_nobody_makes_are_no_error() -> None:
@@ -135,18 +139,18 @@ def test_annotators_who_never_agree_and_choices_that_nobody_makes_are_no_error()
 
 
 def test_planted_errors_are_doubted_the_worst_first_and_few_others() -> None:
-    _, truth = crowd(400, {"ann": 0.0})
+    _, truth = simulate_annotators(400, {"ann": 0.0})
     planted = dict(list(truth.items())[:20])
     wrong = {item: CHOICES[(CHOICES.index(label) + 1) % 3] for item, label in planted.items()}
 
-    doubted = crowdlab.label_issues(truth | wrong, shown(truth), CHOICES)
+    doubted = crowdlab.label_issues(truth | wrong, item_features(truth), CHOICES)
 
     assert len(set(doubted) & set(wrong)) >= 14
     assert len(set(doubted[:10]) & set(wrong)) >= 8
 
 
 def test_the_model_never_saw_the_label_that_it_judges() -> None:
-    _, truth = crowd(100, {"ann": 0.0})
+    _, truth = simulate_annotators(100, {"ann": 0.0})
     lone = {item: [float(number == 7)] for number, item in enumerate(truth)}  # tells item 7 and nothing else
 
     before, after = (
@@ -175,8 +179,8 @@ def test_alpha_is_what_krippendorff_computes_by_hand() -> None:
 
 
 def test_full_agreement_is_one_chance_is_about_zero_and_single_answers_tell_nothing() -> None:
-    same, _ = crowd(100, {"ann": 0.0, "bob": 0.0})
-    chance, _ = crowd(1000, {"ann": 2 / 3, "bob": 2 / 3})
+    same, _ = simulate_annotators(100, {"ann": 0.0, "bob": 0.0})
+    chance, _ = simulate_annotators(1000, {"ann": 2 / 3, "bob": 2 / 3})
 
     assert quality.krippendorff_alpha(same) == 1
     assert quality.krippendorff_alpha(chance) == pytest.approx(0, abs=0.05)
@@ -206,14 +210,16 @@ def test_the_quality_counts_answers_and_shows_who_is_correct_and_what_is_undecid
     ann, bob = found.annotators
     assert (ann.answers, ann.skips, ann.agreement, ann.gold_items, ann.gold_accuracy) == (3, 0, 0.5, 2, 0.5)
     assert (bob.answers, bob.skips, bob.agreement, bob.gold_items, bob.gold_accuracy) == (2, 1, 0.5, 1, 1.0)
-    assert found.lines()[0].startswith("5 answers to 3 items, 1 undecided; alpha")
-    assert found.lines()[2].endswith("2 answers, 1 skip, agrees with others 50.0%, 100.0% correct on 1 gold item")
+    assert found.summary_lines()[0].startswith("5 answers to 3 items, 1 undecided; alpha")
+    assert found.summary_lines()[2].endswith(
+        "2 answers, 1 skip, agrees with others 50.0%, 100.0% correct on 1 gold item"
+    )
 
 
 def test_counts_of_one_are_singular() -> None:
     found = quality.measure_quality(history(Event(1, "ann", "weather", item="a")), LABELING, {"a": "weather"})
 
-    assert found.lines()[0].startswith("1 answer to 1 item, 0 undecided;")
+    assert found.summary_lines()[0].startswith("1 answer to 1 item, 0 undecided;")
 
 
 def test_the_gate_names_every_threshold_that_is_missed_and_what_to_do() -> None:
@@ -276,14 +282,14 @@ def test_the_same_evidence_gives_the_same_model_and_more_of_it_another() -> None
 
 def test_answers_that_people_gave_after_a_suggestion_are_no_evidence() -> None:
     cast, truth = items(300)
-    shown = {
+    suggested = {
         item: label for item, label in truth.items() if not labeling_functions.is_without_suggestion(item, LABELING)
     }
 
-    assert labeling_functions.suggest_choices(cast, LABELING, shown).reason.startswith(
+    assert labeling_functions.suggest_choices(cast, LABELING, suggested).reason.startswith(
         "0 labels of items shown without a suggestion"
     )
-    assert [function.accuracy for function in labeling_functions.measure_functions(cast, LABELING, shown)] == [
+    assert [function.accuracy for function in labeling_functions.measure_functions(cast, LABELING, suggested)] == [
         None,
         None,
     ]

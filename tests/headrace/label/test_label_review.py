@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from label_campaign import ANNOTATIONS, LABELS, PARAMS, REJECTED, Campaign
-from label_server import Person
-from two_releases import ANSWERS, annotate
+from label_campaign import ANNOTATIONS, LABELS, PARAMS, REJECTED, Campaign, simulate_kill
+from label_server import Annotator
+from two_releases import ANSWERS, write_annotations
 from workspaces import Workspace
 
 from headrace.errors import HeadraceError
@@ -21,15 +21,22 @@ FLIGHT_LABELS, FLIGHT_ANNOTATIONS = "labels/flights/delay_cause", "annotations/f
 
 
 def decide(campaign: Campaign, value: DecisionValue, **more: str | bool | datetime) -> ReviewResult:
-    """As a reviewer called Grace."""
+    """Apply a decision of a reviewer called Grace to the answers."""
     decision = ReviewDecision(value, "Grace", "a wrong manual", **more)  # type: ignore[arg-type]
     return review_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings, decision)
 
 
-def test_rejected_answers_make_no_label_and_are_kept_with_who_when_and_why(campaign: Campaign, ann: Person) -> None:
+def collect_answer(campaign: Campaign, annotator: Annotator, choice: str, *rides: str) -> list[int]:
+    """Send the sample, have the annotator answer about these rides, and collect; the numbers of the answers."""
     campaign.send()
-    ann.answers(campaign.tasks()["ride-0"], "weather")
+    tasks = campaign.tasks()
+    submitted = [annotator.submit(tasks[ride], choice) for ride in rides]
     campaign.collect()
+    return submitted
+
+
+def test_rejected_answers_make_no_label_and_are_kept_with_who_when_and_why(campaign: Campaign, ann: Annotator) -> None:
+    collect_answer(campaign, ann, "weather", "ride-0")
 
     done = decide(campaign, "rejected")
 
@@ -41,33 +48,27 @@ def test_rejected_answers_make_no_label_and_are_kept_with_who_when_and_why(campa
     assert rejected["choice"] == "weather"
 
 
-def test_no_collect_restores_a_rejected_answer_only_a_change_of_it_does(campaign: Campaign, ann: Person) -> None:
-    campaign.send()
-    tasks = campaign.tasks()
-    given = {ride: ann.answers(tasks[ride], "weather") for ride in ("ride-0", "ride-1")}
-    campaign.collect()
+def test_no_collect_restores_a_rejected_answer_only_a_change_of_it_does(campaign: Campaign, ann: Annotator) -> None:
+    _, second = collect_answer(campaign, ann, "weather", "ride-0", "ride-1")
     decide(campaign, "rejected")
 
-    ann.answers(tasks["ride-5"], "carrier")
-    ann.changes(given["ride-1"], "security")
+    ann.submit(campaign.tasks()["ride-5"], "carrier")
+    ann.edit(second, "security")
     collected = campaign.collect()
 
     assert collected.events == {"changed": 1, "created": 1}
     assert campaign.labels() == {"ride-1": "security", "ride-5": "carrier"}
 
 
-def test_an_accepted_batch_stays_when_the_next_one_is_rejected(campaign: Campaign, ann: Person, bob: Person) -> None:
-    campaign.send()
-    tasks = campaign.tasks()
-    ann.answers(tasks["ride-0"], "weather")
-    campaign.collect()
+def test_an_accepted_batch_stays_when_the_next_one_is_rejected(
+    campaign: Campaign, ann: Annotator, bob: Annotator
+) -> None:
+    collect_answer(campaign, ann, "weather", "ride-0")
     labels = campaign.md5s(LABELS)
 
     accepted = decide(campaign, "accepted")
     unchanged = campaign.md5s(LABELS)
-    for ride in ("ride-0", "ride-1"):
-        bob.answers(tasks[ride], "carrier")
-    campaign.collect()
+    collect_answer(campaign, bob, "carrier", "ride-0", "ride-1")
     rejected = decide(campaign, "rejected")
 
     assert (accepted.answers, rejected.answers) == (1, 2)
@@ -76,13 +77,10 @@ def test_an_accepted_batch_stays_when_the_next_one_is_rejected(campaign: Campaig
 
 
 def test_the_answers_of_one_person_can_be_rejected_and_all_be_accepted_again(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
-    campaign.send()
-    tasks = campaign.tasks()
-    ann.answers(tasks["ride-0"], "weather")
-    bob.answers(tasks["ride-1"], "carrier")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
+    collect_answer(campaign, bob, "carrier", "ride-1")
     decide(campaign, "accepted")
     who = next(row["annotator"] for row in campaign.rows(ANNOTATIONS) if row["choice"] == "carrier")
 
@@ -96,15 +94,11 @@ def test_the_answers_of_one_person_can_be_rejected_and_all_be_accepted_again(
 
 
 def test_a_label_that_a_rejection_changed_is_known_since_the_rejection(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
-    campaign.send()
-    task = campaign.tasks()["ride-0"]
-    ann.answers(task, "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     decide(campaign, "accepted")
-    bob.answers(task, "carrier")
-    campaign.collect()
+    collect_answer(campaign, bob, "carrier", "ride-0")
 
     decide(campaign, "rejected")
 
@@ -113,10 +107,8 @@ def test_a_label_that_a_rejection_changed_is_known_since_the_rejection(
     assert (row["label"], row["known_time"]) == ("weather", decided)
 
 
-def test_the_same_decision_again_changes_no_byte(campaign: Campaign, ann: Person) -> None:
-    campaign.send()
-    ann.answers(campaign.tasks()["ride-0"], "weather")
-    campaign.collect()
+def test_the_same_decision_again_changes_no_byte(campaign: Campaign, ann: Annotator) -> None:
+    collect_answer(campaign, ann, "weather", "ride-0")
     decide(campaign, "rejected")
     before = campaign.lake.manifest(ANNOTATIONS).to_bytes(), campaign.lake.manifest(LABELS).to_bytes()
 
@@ -127,47 +119,39 @@ def test_the_same_decision_again_changes_no_byte(campaign: Campaign, ann: Person
     assert before == (campaign.lake.manifest(ANNOTATIONS).to_bytes(), campaign.lake.manifest(LABELS).to_bytes())
 
 
-def test_one_more_answer_is_requested_for_a_rejected_one(campaign: Campaign, ann: Person, bob: Person) -> None:
-    campaign.send()
-    ann.answers(campaign.tasks()["ride-0"], "weather")
-    campaign.collect()
+def test_one_more_answer_is_requested_for_a_rejected_one(campaign: Campaign, ann: Annotator, bob: Annotator) -> None:
+    collect_answer(campaign, ann, "weather", "ride-0")
     decide(campaign, "rejected")
 
     again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
 
-    bob.answers(campaign.tasks()["ride-0"], "carrier")
+    bob.submit(campaign.tasks()["ride-0"], "carrier")
     campaign.collect()
     assert again == ("ride-0",)
     assert campaign.labels() == {"ride-0": "carrier"}
 
 
 def test_a_decision_on_a_report_is_about_the_answers_in_it_and_no_later_one(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
-    campaign.send()
-    tasks = campaign.tasks()
-    ann.answers(tasks["ride-0"], "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     shown = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
-    bob.answers(tasks["ride-1"], "carrier")
-    campaign.collect()
+    collect_answer(campaign, bob, "carrier", "ride-1")
 
     decide(campaign, "rejected", before=annotations.parse_timestamp(shown.before))
     last = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
 
     assert campaign.labels() == {"ride-1": "carrier"}
     assert (shown.unreviewed, shown.rejected, last.unreviewed, last.rejected) == (1, 0, 1, 1)
-    assert "  1 answer to accept or reject, 1 rejected" in last.lines()
+    assert "  1 answer to accept or reject, 1 rejected" in last.summary_lines()
 
 
 def test_a_rejection_that_died_before_the_labels_is_finished_by_repeating_it(
-    campaign: Campaign, ann: Person, monkeypatch: pytest.MonkeyPatch
+    campaign: Campaign, ann: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    campaign.send()
-    ann.answers(campaign.tasks()["ride-0"], "weather")
-    campaign.collect()
+    collect_answer(campaign, ann, "weather", "ride-0")
     with monkeypatch.context() as patch:
-        patch.setattr("headrace.label.review.run_label_stage", dies)
+        patch.setattr("headrace.label.review.run_label_stage", simulate_kill)
         with pytest.raises(HeadraceError, match="died"):
             decide(campaign, "rejected")
 
@@ -176,17 +160,12 @@ def test_a_rejection_that_died_before_the_labels_is_finished_by_repeating_it(
     assert (again.answers, again.label_partitions, campaign.labels()) == (0, ("2013-01-01",), {})
 
 
-def dies(*_: object) -> None:
-    """Stand in for a process that is killed."""
-    raise HeadraceError("died")
-
-
 @pytest.mark.slow_lane
 def test_every_release_leaves_out_the_rejected_answers_and_shows_why_without_a_name(
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_PSEUDONYM_KEY", "a long random text")
-    annotate(built.lake, ANSWERS)
+    write_annotations(built.lake, ANSWERS)
     built.refresh()
     built.command("headrace", "release", "flights")
 

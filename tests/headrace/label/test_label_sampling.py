@@ -17,7 +17,7 @@ from headrace.label.sampling import (
     StratifiedSampling,
     UncertaintySampling,
     UniformSampling,
-    allocate,
+    allocate_budget,
     in_holdout,
     sample_rows,
 )
@@ -180,7 +180,7 @@ def test_the_order_of_the_population_never_matters_and_no_row_is_drawn_twice(
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 500))
 def test_allocations_are_whole_and_add_up_to_the_budget(parts: list[int], budget: int) -> None:
-    found = allocate([UniformSampling(part / sum(parts)) for part in parts], budget)
+    found = allocate_budget([UniformSampling(part / sum(parts)) for part in parts], budget)
 
     assert sum(found) == budget
     assert min(found) >= 0

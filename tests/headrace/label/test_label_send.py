@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
-from label_campaign import CONFIG, LABELS, PARAMS, Campaign, sample, task
-from label_server import Person, lossy_proxy
+from label_campaign import CONFIG, LABELS, PARAMS, Campaign, sample_rides, task_data
+from label_server import Annotator, lossy_proxy
 
 from headrace.errors import NotConfiguredError
 from headrace.label import tasks as sample_tasks
@@ -30,7 +30,7 @@ def test_sending_twice_gives_each_row_one_task_with_its_selection_reason(campaig
     assert (second.sampled, second.existing, second.sent) == (6, 6, 0)
     tasks = campaign.tasks()
     assert sorted(tasks) == [f"ride-{car}" for car in range(6)]
-    data = campaign.server.http.get(f"/api/tasks/{tasks['ride-4']}/").json()["data"]
+    data = campaign.server.task_data(tasks["ride-4"])
     assert (data["text"], data["selection_reason"]) == ("car 4 was 90 minutes late", "delayed")
 
 
@@ -42,7 +42,7 @@ def test_a_larger_sample_sends_only_the_rows_that_are_new(campaign: Campaign) ->
     assert (sent.existing, sent.sent, len(campaign.tasks())) == (2, 4, 6)
 
 
-def test_tasks_that_0_1_sent_are_recognised(campaign: Campaign, ann: Person) -> None:
+def test_tasks_that_0_1_sent_are_recognised(campaign: Campaign, ann: Annotator) -> None:
     rows = sample_tasks.draw_sample(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
     data = sample_tasks.task_data(campaign.dataset, campaign.labeling, rows).values()
     title = {"title": campaign.labeling.title, "label_config": CONFIG}
@@ -53,7 +53,7 @@ def test_tasks_that_0_1_sent_are_recognised(campaign: Campaign, ann: Person) -> 
     campaign.server.http.post(f"/api/projects/{project}/import", json=old).raise_for_status()
 
     sent = campaign.send()
-    ann.answers(campaign.tasks()["ride-4"], "weather")
+    ann.submit(campaign.tasks()["ride-4"], "weather")
     campaign.collect()
 
     assert (sent.existing, sent.sent, campaign.labels()) == (6, 0, {"ride-4": "weather"})
@@ -91,15 +91,12 @@ def test_a_send_that_died_half_way_is_finished_by_the_next_one(campaign: Campaig
 
 
 def test_a_duplicate_that_arrived_late_is_deleted_and_the_task_that_someone_answered_stays(
-    campaign: Campaign, ann: Person
+    campaign: Campaign, ann: Annotator
 ) -> None:
     campaign.send()
     original = campaign.tasks()["ride-0"]
-    data = campaign.server.http.get(f"/api/tasks/{original}/").json()["data"]
-    late = campaign.server.http.post(
-        f"/api/projects/{campaign.project}/import", params={"return_task_ids": "true"}, json=[{"data": data}]
-    ).json()["task_ids"][0]
-    ann.answers(late, "weather")
+    late = campaign.server.import_task(campaign.project, campaign.server.task_data(original))
+    ann.submit(late, "weather")
 
     sent = campaign.send()
 
@@ -107,14 +104,13 @@ def test_a_duplicate_that_arrived_late_is_deleted_and_the_task_that_someone_answ
 
 
 def test_duplicates_that_two_people_answered_both_stay_and_both_answers_count(
-    campaign: Campaign, ann: Person, bob: Person
+    campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
     campaign.send()
     original = campaign.tasks()["ride-0"]
-    data = campaign.server.http.get(f"/api/tasks/{original}/").json()["data"]
-    campaign.server.http.post(f"/api/projects/{campaign.project}/import", json=[{"data": data}])
+    campaign.server.import_task(campaign.project, campaign.server.task_data(original))
     for person, number in zip((ann, bob), campaign.server.tasks(campaign.project)["ride-0"], strict=True):
-        person.answers(number, "weather")
+        person.submit(number, "weather")
 
     campaign.send()
     campaign.collect()
@@ -125,7 +121,7 @@ def test_duplicates_that_two_people_answered_both_stay_and_both_answers_count(
 
 def test_a_sample_with_a_duplicate_id_is_rejected_before_anything_is_sent(campaign: Campaign) -> None:
     campaign.labeling = replace(
-        campaign.labeling, sample=lambda **given: sample(**given).with_columns(pl.lit("same").alias("sample_id"))
+        campaign.labeling, sample=lambda **given: sample_rides(**given).with_columns(pl.lit("same").alias("sample_id"))
     )
 
     with pytest.raises(InvalidItemError, match="found 1 values of type String in 6 rows"):
@@ -138,7 +134,7 @@ def test_tasks_that_the_server_rejects_are_kept_with_the_reason_and_the_rest_of_
     campaign.write_rides({"2013-01-01": 40})
     bad = {7, 23}
     campaign.labeling = replace(
-        campaign.labeling, task=lambda row: {"words": "no text"} if row["car"] in bad else task(row)
+        campaign.labeling, task=lambda row: {"words": "no text"} if row["car"] in bad else task_data(row)
     )
 
     first, second = campaign.send(sample=40), campaign.send(sample=40)
@@ -148,7 +144,7 @@ def test_tasks_that_the_server_rejects_are_kept_with_the_reason_and_the_rest_of_
     kept = json.loads((campaign.lake.root / first.rejected_path).read_text())
     assert kept["ride-7"]["data"]["words"] == "no text"
     assert "Error at item 0" in kept["ride-7"]["reason"]
-    campaign.labeling = replace(campaign.labeling, task=task)
+    campaign.labeling = replace(campaign.labeling, task=task_data)
     fixed = campaign.send(sample=40)
     assert (fixed.sent, fixed.rejected, fixed.rejected_path) == (2, {}, "")
 
@@ -183,11 +179,11 @@ def test_a_personal_column_reaches_the_tool_only_where_the_declaration_says_that
 # Wait
 
 
-def test_progress_counts_answered_and_skipped_tasks(campaign: Campaign, ann: Person) -> None:
+def test_progress_counts_answered_and_skipped_tasks(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
     tasks = campaign.tasks()
-    ann.answers(tasks["ride-0"], "weather")
-    ann.skips(tasks["ride-1"], "weather")
+    ann.submit(tasks["ride-0"], "weather")
+    ann.skip(tasks["ride-1"], "weather")
 
     assert campaign.progress() == (2, 6)
 

@@ -77,7 +77,7 @@ def client(url: str, token: str = TOKEN, **more: float) -> Iterator["LabelStudio
 def count_tasks(opened: "LabelStudioClient") -> int:
     from headrace.label.label_studio.client import LabelStudioProject  # noqa: PLC0415  imports the SDK
 
-    return opened.tasks(LabelStudioProject(7, "Rides")).count()
+    return opened.project_tasks(LabelStudioProject(7, "Rides")).count()
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_write_is_sent_once_whatever_is_answered_and_the_error_says_whether_to
         client(url) as opened,
         pytest.raises(LabelStudioError) as raised,
     ):
-        opened.write(opened.sdk.projects.create, title="Rides", label_config="<View/>")
+        opened.call_once(opened.sdk.projects.create, title="Rides", label_config="<View/>")
 
     assert requests == ["POST /api/projects/"]
     assert isinstance(raised.value, UnknownOutcomeError) == (status in (429, 502, 503, 504))
@@ -120,7 +120,7 @@ def test_a_redirect_is_not_followed_because_a_redirected_write_would_become_a_re
         client(url) as opened,
         pytest.raises(LabelStudioError, match=r"found a redirect to https://elsewhere.example/\. Set LABEL_STUDIO_URL"),
     ):
-        opened.write(opened.sdk.projects.create, title="Rides", label_config="<View/>")
+        opened.call_once(opened.sdk.projects.create, title="Rides", label_config="<View/>")
 
     assert requests == ["POST /api/projects/"]
 
@@ -199,7 +199,7 @@ def test_a_server_that_is_away_is_unavailable_and_a_write_to_it_has_an_unknown_o
         with pytest.raises(LabelStudioUnavailableError) as on_read:
             opened.count_users()
         with pytest.raises(UnknownOutcomeError, match="headrace stack up"):
-            opened.write(opened.sdk.projects.create, title="Rides", label_config="<View/>")
+            opened.call_once(opened.sdk.projects.create, title="Rides", label_config="<View/>")
 
     assert not isinstance(on_read.value, UnknownOutcomeError)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from label_campaign import ANNOTATIONS, DAYS, Campaign
-from label_server import Person
+from label_server import Annotator
 
 from headrace.dataset import ItemFeatures
 from headrace.label import annotation_log, consensus, sync
@@ -26,7 +26,7 @@ class Reads:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """Records which tasks are read with their annotations, and which ranges are listed."""
-    recorded, read, list_range = Reads([], []), ProjectTasks.read, ProjectTasks.list_range
+    recorded, read, list_range = Reads([], []), ProjectTasks.read_by_id, ProjectTasks.list_range
 
     def recording_read(tasks: ProjectTasks, ids: Iterable[int]) -> Iterator[Json]:
         wanted = list(ids)
@@ -37,20 +37,20 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         recorded.ranges.append(ids)
         return list_range(tasks, ids)
 
-    monkeypatch.setattr(ProjectTasks, "read", recording_read)
+    monkeypatch.setattr(ProjectTasks, "read_by_id", recording_read)
     monkeypatch.setattr(ProjectTasks, "list_range", recording_list_range)
     return recorded
 
 
 def test_few_changes_are_read_at_once_and_of_many_only_those_that_came_since(
-    campaign: Campaign, ann: Person, bob: Person, reads: Reads, changes: str
+    campaign: Campaign, ann: Annotator, bob: Annotator, reads: Reads, changes: str
 ) -> None:
     campaign.send()
     tasks = campaign.tasks()
     for task in tasks.values():
-        ann.answers(task, "carrier")
+        ann.submit(task, "carrier")
     campaign.collect()
-    bob.answers(tasks["ride-3"], "weather")
+    bob.submit(tasks["ride-3"], "weather")
 
     first, second = campaign.collect(), campaign.collect()
 
@@ -59,12 +59,14 @@ def test_few_changes_are_read_at_once_and_of_many_only_those_that_came_since(
     assert reads.ranges == []
 
 
-def test_a_history_that_0_1_collected_is_continued(campaign: Campaign, ann: Person, bob: Person, reads: Reads) -> None:
+def test_a_history_that_0_1_collected_is_continued(
+    campaign: Campaign, ann: Annotator, bob: Annotator, reads: Reads
+) -> None:
     campaign.send()
     tasks = campaign.tasks()
     for ride in ("ride-0", "ride-3"):
-        ann.answers(tasks[ride], "carrier")
-    ann.skips(tasks["ride-1"], "carrier")
+        ann.submit(tasks[ride], "carrier")
+    ann.skip(tasks["ride-1"], "carrier")
     campaign.collect()
     old_names = {new: old for old, new in annotation_log.WRITTEN_BY_0_1.items()}
     manifest = campaign.lake.manifest(ANNOTATIONS)
@@ -73,7 +75,7 @@ def test_a_history_that_0_1_collected_is_continued(campaign: Campaign, ann: Pers
         for day, entry in manifest.partitions.items()
     }
     campaign.lake.commit(manifest.with_partitions(entries))
-    bob.answers(tasks["ride-3"], "carrier")
+    bob.submit(tasks["ride-3"], "carrier")
 
     first, second = campaign.collect(), campaign.collect()
 
@@ -82,13 +84,13 @@ def test_a_history_that_0_1_collected_is_continued(campaign: Campaign, ann: Pers
 
 
 def test_of_many_tasks_only_the_range_that_lost_one_is_compared(
-    campaign: Campaign, ann: Person, reads: Reads, monkeypatch: pytest.MonkeyPatch
+    campaign: Campaign, ann: Annotator, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync, "RANGE_SIZE", 2)
     campaign.send()
     tasks = campaign.tasks()
     for ride, task in tasks.items():
-        (ann.skips if ride == "ride-2" else ann.answers)(task, "weather")
+        (ann.skip if ride == "ride-2" else ann.submit)(task, "weather")
     campaign.collect()
 
     for ride in ("ride-2", "ride-5"):
@@ -102,16 +104,14 @@ def test_of_many_tasks_only_the_range_that_lost_one_is_compared(
 
 
 def test_answers_to_tasks_of_somebody_else_and_several_skips_never_make_a_collect_compare(
-    campaign: Campaign, ann: Person, bob: Person, reads: Reads
+    campaign: Campaign, ann: Annotator, bob: Annotator, reads: Reads
 ) -> None:
     campaign.send()
     tasks = campaign.tasks()
-    where = f"/api/projects/{campaign.project}/import"
-    unknown = campaign.server.http.post(where, params={"return_task_ids": "true"}, json=[{"data": {"text": "x"}}])
-    ann.answers(unknown.json()["task_ids"][0], "weather")
+    ann.submit(campaign.server.import_task(campaign.project, {"text": "x"}), "weather")
     for person in (ann, bob):
-        person.skips(tasks["ride-0"], "weather")
-    ann.answers(tasks["ride-1"], "weather")
+        person.skip(tasks["ride-0"], "weather")
+    ann.submit(tasks["ride-1"], "weather")
 
     events = [campaign.collect().events for _ in range(2)]
 
@@ -119,15 +119,15 @@ def test_answers_to_tasks_of_somebody_else_and_several_skips_never_make_a_collec
     assert reads.ranges == []
 
 
-def test_a_task_number_that_is_used_again_is_another_task(campaign: Campaign, ann: Person) -> None:
+def test_a_task_number_that_is_used_again_is_another_task(campaign: Campaign, ann: Annotator) -> None:
     campaign.send()
     tasks = campaign.tasks()
     for ride in ("ride-0", "ride-5"):
-        ann.answers(tasks[ride], "weather")
+        ann.submit(tasks[ride], "weather")
     campaign.collect()
     campaign.server.http.delete(f"/api/tasks/{tasks['ride-5']}/").raise_for_status()
     campaign.send()  # SQLite gives the highest number again
-    ann.answers(campaign.tasks()["ride-5"], "carrier")
+    ann.submit(campaign.tasks()["ride-5"], "carrier")
 
     collected = campaign.collect()
 
@@ -136,11 +136,11 @@ def test_a_task_number_that_is_used_again_is_another_task(campaign: Campaign, an
 
 
 def test_many_events_are_written_a_bounded_number_at_a_time_with_the_same_outcome(
-    campaign: Campaign, ann: Person, monkeypatch: pytest.MonkeyPatch
+    campaign: Campaign, ann: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign.send()
     for task in campaign.tasks().values():
-        ann.answers(task, "weather")
+        ann.submit(task, "weather")
     other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
     other.write_rides(DAYS)
     campaign.collect()
@@ -151,13 +151,15 @@ def test_many_events_are_written_a_bounded_number_at_a_time_with_the_same_outcom
     assert other.md5s(ANNOTATIONS) == campaign.md5s(ANNOTATIONS)
 
 
-def test_labels_that_a_model_weighs_depend_on_its_features_too(campaign: Campaign, ann: Person, bob: Person) -> None:
+def test_labels_that_a_model_weighs_depend_on_its_features_too(
+    campaign: Campaign, ann: Annotator, bob: Annotator
+) -> None:
     features = ItemFeatures("validated/rides", lambda row: [float(row["car"])])
     campaign.labeling = campaign.with_declaration(consensus="crowdlab", item_features=features)
     campaign.send()
     for ride, task in campaign.tasks().items():
-        ann.answers(task, "carrier" if ride < "ride-3" else "weather")
-        bob.answers(task, "carrier" if ride < "ride-2" else "weather")
+        ann.submit(task, "carrier" if ride < "ride-3" else "weather")
+        bob.submit(task, "carrier" if ride < "ride-2" else "weather")
     campaign.collect()
 
     unchanged = campaign.collect().label_partitions
@@ -170,4 +172,4 @@ def test_labels_that_a_model_weighs_depend_on_its_features_too(campaign: Campaig
 
 def test_a_model_without_features_is_rejected_with_what_to_declare(campaign: Campaign) -> None:
     with pytest.raises(ConsensusError, match="needs `item_features`"):
-        consensus.consensus_of(campaign.with_declaration(consensus="crowdlab"), "rides")
+        consensus.create_consensus(campaign.dataset, campaign.with_declaration(consensus="crowdlab"))

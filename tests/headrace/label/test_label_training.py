@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
-from two_releases import entry
+from two_releases import create_entry
 from workspaces import Workspace, git
 
 from headrace.label import annotations
@@ -29,7 +29,7 @@ CHOICES = ("carrier", "weather", "weather", "weather", "weather")
 FLIGHTS = len(CHOICES)
 
 
-def answer(lake: "Lake", of_bob: Sequence[str] = CHOICES) -> pl.DataFrame:
+def submit_answers(lake: "Lake", of_bob: Sequence[str] = CHOICES) -> pl.DataFrame:
     """Have two people answered about some flights of the day, who agree by default; the flights."""
     late = lake.scan("validated/flights/flights", [DAY]).filter(pl.col("dep_delay_min") >= 60, pl.col("tailnum") != "")
     flights = late.sort(KEYS).head(FLIGHTS).collect()
@@ -55,19 +55,19 @@ def answer(lake: "Lake", of_bob: Sequence[str] = CHOICES) -> pl.DataFrame:
     frame = pl.concat(people)
     schema = annotations.annotation_schema({name: frame.schema[name] for name in KEYS})
     whole = pl.concat([pl.DataFrame(schema=schema), frame.cast({"task_id": pl.Int64})], how="diagonal")
-    lake.commit(Manifest("annotations/flights/delay_cause", partitions={DAY: entry(lake, whole)}))
+    lake.commit(Manifest("annotations/flights/delay_cause", partitions={DAY: create_entry(lake, whole)}))
     return flights
 
 
 def test_labels_below_their_thresholds_are_in_no_release_until_they_are_better_or_rejected(built: Workspace) -> None:
-    answer(built.lake, ["carrier", "unclear", "unclear", "security", "security"])
+    submit_answers(built.lake, ["carrier", "unclear", "unclear", "security", "security"])
     built.refresh()
 
     with pytest.raises(QualityError, match=r"agreement: expected at least 0.3, found 0.000.*headrace label reject"):
         create_release(DATASET, built.lake)
 
     assert git(built.root, "tag", "--list") == ""
-    answer(built.lake)
+    submit_answers(built.lake)
     built.refresh()
     assert create_release(DATASET, built.lake).name == "flights/1"
 
@@ -75,7 +75,7 @@ def test_labels_below_their_thresholds_are_in_no_release_until_they_are_better_o
 def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_leads_to_its_annotations(
     built: Workspace,
 ) -> None:
-    flights = answer(built.lake)
+    flights = submit_answers(built.lake)
     built.refresh()
     release = create_release(DATASET, built.lake).name
 
@@ -97,7 +97,7 @@ def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_lead
 
 
 def test_labels_join_by_the_items_key_as_features_do_from_when_they_are_known(built: Workspace) -> None:
-    answer(built.lake)
+    submit_answers(built.lake)
     built.refresh()
     release = create_release(DATASET, built.lake).name
     labels = built.lake.scan("labels/flights/delay_cause").collect()
@@ -114,7 +114,7 @@ def test_labels_join_by_the_items_key_as_features_do_from_when_they_are_known(bu
 
 
 def test_a_training_set_with_labels_is_locked_and_verified_as_any_other(built: Workspace) -> None:
-    answer(built.lake)
+    submit_answers(built.lake)
     built.refresh()
     release = create_release(DATASET, built.lake).name
     labels = built.lake.scan("labels/flights/delay_cause").collect()

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from two_releases import CARRIERS, CORRECTED, DELETED, RAW, VALIDATED, TwoReleases, entry
+from two_releases import CARRIERS, CORRECTED, DELETED, RAW, VALIDATED, TwoReleases, create_entry
 
 from headrace.lineage.diff import diff_tables
 from headrace.lineage.row_diff import RowDiff, compare_rows
@@ -107,10 +107,10 @@ def test_a_diff_shows_changes_of_columns_and_of_the_fingerprint(tmp_path: Path) 
     old = pl.DataFrame({"carrier": ["UA"], "late": [1], "gone": [True]})
     new = pl.DataFrame({"carrier": ["UA", "AA"], "late": [0.5, 0.25], "fresh": ["x", "y"]})
     before = Manifest(
-        "features/f/t", code={"k.py": "1"}, params={"p": 1}, result_version=1, partitions={"d": entry(lake, old)}
+        "features/f/t", code={"k.py": "1"}, params={"p": 1}, result_version=1, partitions={"d": create_entry(lake, old)}
     )
     after = Manifest(
-        "features/f/t", code={"k.py": "2"}, params={"p": 1}, result_version=2, partitions={"d": entry(lake, new)}
+        "features/f/t", code={"k.py": "2"}, params={"p": 1}, result_version=2, partitions={"d": create_entry(lake, new)}
     )
 
     table = diff_tables(lake, before, after)

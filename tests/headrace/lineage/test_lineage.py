@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import real_flights
-from two_releases import ANSWERED, CARRIERS, CORRECTED, DAYS, DELETED, RAW, VALIDATED, TwoReleases, shorter
+from two_releases import ANSWERED_AT, CARRIERS, CORRECTED, DAYS, DELETED, RAW, VALIDATED, TwoReleases, shortened_day
 from weather import Weather
 from workspaces import Workspace, git
 
@@ -56,7 +56,7 @@ def test_a_raw_partition_names_its_object_by_bucket_key_etag_version_and_hash(tw
         "key": f"flights/{CORRECTED}.csv.gz",
         "etag": listed.etag,
         "version": listed.version,
-        "sha256": hashlib.sha256(shorter(CORRECTED)).hexdigest(),
+        "sha256": hashlib.sha256(shortened_day(CORRECTED)).hexdigest(),
     }
 
 
@@ -86,7 +86,7 @@ def test_a_correction_leads_from_the_old_release_to_the_old_object_and_from_the_
 
     assert (old.releases, new.releases) == (["flights/1"], ["flights/2"])
     sums = [_raw(traced, CORRECTED).source["object"]["sha256"] for traced in (old, new)]
-    wanted = (real_flights.flights_object(CORRECTED), shorter(CORRECTED))
+    wanted = (real_flights.flights_object(CORRECTED), shortened_day(CORRECTED))
     assert sums == [hashlib.sha256(content).hexdigest() for content in wanted]
     assert _raw(old, CORRECTED).source["object"]["version"] != _raw(new, CORRECTED).source["object"]["version"]
     assert {node.status for traced in (old, new) for node in traced.node.walk()} == {"current"}
@@ -130,24 +130,24 @@ def test_in_a_workspace_that_is_ahead_inputs_are_marked_changed_and_the_old_byte
     two_releases: TwoReleases,
 ) -> None:
     clone = two_releases.workspace.clone("ahead")
-    clone.raw.change(CORRECTED, lambda rows: rows.head(10))
-    clone.raw.vanish("2013-01-01")
+    clone.raw.edit_day(CORRECTED, lambda rows: rows.head(10))
+    clone.raw.delete_day("2013-01-01")
 
     traced = trace_lineage(DatasetRevision.open(clone.lake, "flights"), "features/carrier_delays", CORRECTED)
 
     changed, removed = _raw(traced, CORRECTED), _raw(traced, "2013-01-01")
     assert (changed.status, changed.release) == ("changed", "flights/2")
     assert (removed.status, removed.release) == ("removed", "flights/2")
-    assert changed.source["object"]["sha256"] == hashlib.sha256(shorter(CORRECTED)).hexdigest()
+    assert changed.source["object"]["sha256"] == hashlib.sha256(shortened_day(CORRECTED)).hexdigest()
     output = clone.command("headrace", "lineage", "flights", "-t", "features/carrier_delays", "-p", CORRECTED)
     assert "changed since it was read; these bytes are in flights/2" in output
 
 
 def test_bytes_that_no_release_has_are_reported_as_such(two_releases: TwoReleases) -> None:
     clone = two_releases.workspace.clone("unreleased")
-    clone.raw.change(CORRECTED, lambda rows: rows.head(60))
+    clone.raw.edit_day(CORRECTED, lambda rows: rows.head(60))
     clone.refresh()
-    clone.raw.change(CORRECTED, lambda rows: rows.head(50))
+    clone.raw.edit_day(CORRECTED, lambda rows: rows.head(50))
 
     traced = trace_lineage(DatasetRevision.open(clone.lake, "flights"), "features/carrier_delays", CORRECTED)
 
@@ -186,11 +186,11 @@ def test_a_label_leads_to_the_annotations_that_decided_it(two_releases: TwoRelea
     answers = {(item["annotation_id"], item["annotator"], item["choice"]) for item in traced.row_match.annotations}
     assert answers == {("a0", "person-0", "weather"), ("a1", "person-1", "weather"), ("a2", "person-2", "carrier")}
     (node,) = traced.node.inputs
-    assert node.source == {"annotations": {"newest": ANSWERED.isoformat(), "answers": 3, "skipped": 0}}
+    assert node.source == {"annotations": {"newest": ANSWERED_AT.isoformat(), "answers": 3, "skipped": 0}}
 
 
 def test_a_training_row_does_not_lead_to_a_label_that_was_unknown_at_its_time(two_releases: TwoReleases) -> None:
-    later = (ANSWERED + timedelta(seconds=1)).isoformat()
+    later = (ANSWERED_AT + timedelta(seconds=1)).isoformat()
 
     traced = two_releases.lineage("labels/delay_cause", carrier="UA", event_timestamp=later)
 

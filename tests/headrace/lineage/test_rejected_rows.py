@@ -4,12 +4,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from minimal_dataset import REJECTED, bring, day, lake_at, run
+from minimal_dataset import REJECTED, create_lake, raw_day, run_all_stages, write_raw_partitions
 
 from headrace.lineage.row_diff import RowDiff, compare_rows
 from headrace.lineage.row_lookup import RowMatch
-from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.parquet_encoding import encode
 from headrace.storage.table_store import Lake
 
 DAY = "2026-01-02"
@@ -22,24 +22,24 @@ WRITTEN_BY_0_1 = pl.DataFrame(
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    return lake_at(tmp_path)
+    return create_lake(tmp_path)
 
 
-def written(lake: Lake, rows: pl.DataFrame) -> Manifest:
+def write_rejected_rows(lake: Lake, rows: pl.DataFrame) -> Manifest:
     """A table of rejected rows with one partition."""
-    stored = lake.cache.add_bytes(memoryview(parquet.encode(rows)))
+    stored = lake.cache.add_bytes(memoryview(encode(rows)))
     return Manifest(REJECTED, partitions={DAY: Entry("key", stored.md5, stored.size, rows.height)})
 
 
 def test_a_row_that_0_1_rejected_is_found_by_its_number_and_shows_the_checks_it_failed(lake: Lake) -> None:
-    found = RowMatch.find(lake.cache, written(lake, WRITTEN_BY_0_1), None, {"row": "3"})
+    found = RowMatch.find(lake.cache, write_rejected_rows(lake, WRITTEN_BY_0_1), None, {"row": "3"})
 
     assert (found.partition, found.rows[0]["checks"]) == (DAY, ["amount: ge(0)"])
 
 
 def test_a_row_rejected_today_is_found_by_its_number_and_shows_the_checks_it_failed(lake: Lake) -> None:
-    bring(lake, {DAY: day(2) + BAD})
-    run(lake)
+    write_raw_partitions(lake, {DAY: raw_day(2) + BAD})
+    run_all_stages(lake)
 
     found = RowMatch.find(lake.cache, lake.manifest(REJECTED), None, {"_row": "3"})
 
@@ -47,8 +47,8 @@ def test_a_row_rejected_today_is_found_by_its_number_and_shows_the_checks_it_fai
 
 
 def test_rows_that_0_1_rejected_are_compared_with_those_of_today(lake: Lake) -> None:
-    bring(lake, {DAY: day(2) + BAD + BAD.replace("-5", "-6")})
-    run(lake)
+    write_raw_partitions(lake, {DAY: raw_day(2) + BAD + BAD.replace("-5", "-6")})
+    run_all_stages(lake)
     today = lake.scan(REJECTED).collect()
 
     assert compare_rows(WRITTEN_BY_0_1, today, ()) == RowDiff(added=1, changed=1)

@@ -59,7 +59,7 @@ def test_after_a_repair_of_many_faults_at_once_a_fresh_clone_pulls_everything(
     break_cache(released, md5_of_partition(released, FEATURES, DAYS[1]), "truncated")
     break_remote(released, directory_of(released, "raw/flights/planes"), "truncated")
     break_cache(released, directory_of(released, "raw/flights/planes"), "truncated")
-    lose(released, VALIDATED, md5_of_partition(released, VALIDATED))
+    delete_everywhere(released, VALIDATED, md5_of_partition(released, VALIDATED))
 
     done = check_integrity(released.lake, deep=True, repair=True)
 
@@ -80,7 +80,7 @@ def test_stock_dvc_reports_everything_up_to_date_while_objects_are_lost_and_corr
 
 
 def test_an_object_that_the_server_lists_but_cannot_return_is_uploaded_again(released: Workspace) -> None:
-    md5, lake = md5_of_partition(released, FEATURES), impatient(released.lake)
+    md5, lake = md5_of_partition(released, FEATURES), with_short_timeout(released.lake)
     remote = lake.cache.remote
     (released.remote.folder / remote.bucket.name / remote.key(md5)).unlink()
 
@@ -158,7 +158,7 @@ def test_an_object_that_cache_and_remote_lost_is_copied_from_the_workspace(relea
 def test_an_object_that_is_nowhere_is_recomputed_from_its_inputs_with_the_same_hash(released: Workspace) -> None:
     lost = [md5_of_partition(released, VALIDATED), md5_of_partition(released, FEATURES)]
     for table, md5 in zip((VALIDATED, FEATURES), lost, strict=True):
-        lose(released, table, md5)
+        delete_everywhere(released, table, md5)
 
     done = check_integrity(released.lake, repair=True)
 
@@ -171,7 +171,7 @@ def test_lost_raw_data_is_reported_with_its_releases_and_the_command_that_reads_
     released: Workspace,
 ) -> None:
     md5 = md5_of_partition(released, RAW)
-    lose(released, RAW, md5)
+    delete_everywhere(released, RAW, md5)
 
     said = json.loads(released.command("headrace", "doctor", "--repair", "--json", fails=True))
 
@@ -183,7 +183,7 @@ def test_lost_raw_data_is_reported_with_its_releases_and_the_command_that_reads_
 
 
 def test_a_lost_object_of_other_code_is_reported_with_the_release_to_recompute_it_at(released: Workspace) -> None:
-    lose(released, FEATURES, md5_of_partition(released, FEATURES))
+    delete_everywhere(released, FEATURES, md5_of_partition(released, FEATURES))
     released.edit("pipelines/flights/features/carrier_delays.py", "timedelta(days=", "timedelta(hours=24 *")
 
     said = released.command("headrace", "doctor", "--repair", fails=True)
@@ -211,7 +211,7 @@ def test_a_lost_directory_object_is_repaired_and_its_files_are_checked_too(relea
 
 def test_an_older_release_is_checked_from_a_clone_that_never_pulled_it(released: Workspace) -> None:
     old = md5_of_partition(released, RAW)
-    released.raw.change(DAY, lambda rows: rows.head(600))
+    released.raw.edit_day(DAY, lambda rows: rows.head(600))
     released.refresh()
     create_release(released.dataset, released.lake)
     clone = released.clone("colleague")
@@ -254,7 +254,7 @@ def directory_of(workspace: Workspace, table: str) -> str:
     return str(recorded_outs(workspace.root)[f"data/{table}"]["md5"])
 
 
-def impatient(lake: Lake) -> Lake:
+def with_short_timeout(lake: Lake) -> Lake:
     """The same lake, with a short timeout for retries."""
     remote = lake.cache.remote
     return replace(lake, cache=replace(lake.cache, lent=replace(remote, bucket=replace(remote.bucket, patience=0.2))))
@@ -286,7 +286,7 @@ def break_cache(workspace: Workspace, md5: str, fault: str) -> None:
     path.chmod(0o444)
 
 
-def lose(workspace: Workspace, table: str, md5: str) -> None:
+def delete_everywhere(workspace: Workspace, table: str, md5: str) -> None:
     """Delete an object from the remote, the cache and the workspace."""
     break_remote(workspace, md5, "deleted")
     remove(workspace.lake.cache.path(md5))

@@ -26,10 +26,10 @@ RAW, FEATURES = "raw/flights/flights", "features/flights/carrier_delays"
 @pytest.fixture
 def twice(workspace: Workspace) -> Workspace:
     """Two releases of two days. The second corrects the first day."""
-    workspace.raw.arrive(*days(1, 2))
+    workspace.raw.add_days(*days(1, 2))
     workspace.refresh()
     create_release(workspace.dataset, workspace.lake)
-    workspace.raw.change(DAY, lambda rows: rows.head(600))
+    workspace.raw.edit_day(DAY, lambda rows: rows.head(600))
     workspace.refresh()
     create_release(workspace.dataset, workspace.lake)
     return workspace
@@ -114,7 +114,7 @@ def test_it_fails_while_dvc_runs(twice: Workspace) -> None:
 
 
 def test_tables_that_are_computed_but_not_released_are_kept(twice: Workspace) -> None:
-    twice.raw.arrive("2013-01-03")
+    twice.raw.add_days("2013-01-03")
     twice.refresh()
 
     collect_garbage(twice.lake, min_age_hours=0, remote=True, dry_run=False)
@@ -186,7 +186,7 @@ def test_objects_that_are_released_elsewhere_meanwhile_are_restored(
     abandon_run(twice)
     other = twice.clone("colleague")
     other.dvc("pull", *(f"data/{table}" for table in twice.lake.tables("flights")))
-    other.raw.change("2013-01-02", lambda rows: rows.head(500))
+    other.raw.edit_day("2013-01-02", lambda rows: rows.head(500))
     other.refresh()
     delete, at_once = Bucket.delete, threading.Lock()
     released: list[str] = []
@@ -219,7 +219,7 @@ def test_the_age_is_measured_by_the_servers_clock(twice: Workspace) -> None:
 def abandon_run(workspace: Workspace) -> set[str]:
     """Change and compute a day, then restore the workspace; returns the objects that this left in the cache."""
     before = in_cache(workspace.lake.cache)
-    workspace.raw.change("2013-01-02", lambda rows: rows.head(300))
+    workspace.raw.edit_day("2013-01-02", lambda rows: rows.head(300))
     workspace.refresh()
     git(workspace.root, "checkout", "--quiet", ".")
     for table in workspace.lake.tables("flights"):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from distributed import Client
-from raw_data import Arrivals, days, flights
-from servers import HOST, answers, free_port, running
+from raw_data import RawPartitions, days, flights
+from servers import HOST, free_port, is_listening, run_server
 from workspaces import Workspace
 
 from headrace.engine.run import StageResult, plan_stage, run_stage
@@ -56,7 +56,7 @@ class Cluster:
 @pytest.fixture
 def cluster(workspace: Workspace, tmp_path: Path) -> Iterator[Cluster]:
     """A cluster in a workspace with six raw days."""
-    workspace.raw.arrive(*DAYS)
+    workspace.raw.add_days(*DAYS)
     port = free_port()
     address = f"tcp://{HOST}:{port}"
     program = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
@@ -70,15 +70,15 @@ def cluster(workspace: Workspace, tmp_path: Path) -> Iterator[Cluster]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     with (
-        running(scheduler, tmp_path / "scheduler.log", lambda: answers(port), environment=code),
-        running(worker, tmp_path / "worker.log", lambda: _workers(address) == 2, environment=code),
+        run_server(scheduler, tmp_path / "scheduler.log", lambda: is_listening(port), environment=code),
+        run_server(worker, tmp_path / "worker.log", lambda: _workers(address) == 2, environment=code),
     ):
         yield Cluster(address, workspace)
 
 
 def test_a_cluster_gives_the_same_bytes_as_threads(cluster: Cluster) -> None:
     elsewhere = cluster.workspace.clone("elsewhere")
-    elsewhere.raw.arrive(*reversed(DAYS))
+    elsewhere.raw.add_days(*reversed(DAYS))
     elsewhere.refresh()
 
     for stage in graph.dataset_stages(cluster.workspace.dataset):
@@ -168,9 +168,9 @@ def test_a_worker_whose_code_is_older_than_the_workspace_is_refused(
 def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_drivers_disk(cluster: Cluster) -> None:
     workspace = cluster.workspace
     elsewhere = workspace.clone("elsewhere")
-    elsewhere.raw.arrive(*DAYS)
+    elsewhere.raw.add_days(*DAYS)
     elsewhere.refresh()
-    lake = on_the_remote(workspace)
+    lake = remote_only_lake(workspace)
 
     for stage in graph.dataset_stages(workspace.dataset):
         run_stage(stage, lake, Executor(cluster.settings))
@@ -185,7 +185,7 @@ def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_dr
 
 @pytest.mark.slow_lane
 def test_a_fresh_clone_pulls_what_workers_committed_and_dvc_finds_nothing_changed(cluster: Cluster) -> None:
-    lake = on_the_remote(cluster.workspace)
+    lake = remote_only_lake(cluster.workspace)
     for stage in graph.dataset_stages(cluster.workspace.dataset):
         run_stage(stage, lake, Executor(cluster.settings))
     create_release(cluster.workspace.dataset, lake)
@@ -200,7 +200,7 @@ def test_a_fresh_clone_pulls_what_workers_committed_and_dvc_finds_nothing_change
 
 
 def test_a_small_plan_asks_no_cluster(workspace: Workspace) -> None:
-    workspace.raw.arrive(*days(1, 3))
+    workspace.raw.add_days(*days(1, 3))
     nobody = Settings(workspace=workspace.root, scheduler=f"tcp://{HOST}:{free_port()}")
 
     ran = run_stage(graph.find_stage("flights", FLIGHTS), workspace.lake, Executor(nobody))
@@ -212,7 +212,7 @@ def test_a_scheduler_that_does_not_answer_is_named_with_its_variable(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.project.executors.CONNECT_SECONDS", 0.5)
-    workspace.raw.arrive(*DAYS)
+    workspace.raw.add_days(*DAYS)
     address = f"tcp://{HOST}:{free_port()}"
 
     with pytest.raises(SchedulerUnavailableError, match=rf"{address} \(DASK_SCHEDULER_ADDRESS\) within 0.5 s"):
@@ -223,12 +223,12 @@ def test_a_scheduler_that_does_not_answer_is_named_with_its_variable(
         )
 
 
-def on_the_remote(workspace: Workspace) -> Lake:
+def remote_only_lake(workspace: Workspace) -> Lake:
     """A lake whose raw days are on the remote alone."""
     shutil.rmtree(workspace.root / "data")
     shutil.rmtree(workspace.root / ".dvc/cache")
     lake = Lake.at(workspace.root, passes_on=True)
-    Arrivals(lake).arrive(*DAYS)
+    RawPartitions(lake).add_days(*DAYS)
     return lake
 
 

@@ -159,9 +159,11 @@ def test_dvc_sync_under_another_engine_accepts_it_and_dvc_and_plan_see_the_same_
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     """The small dataset, computed."""
-    made = minimal_dataset.lake_at(tmp_path)
-    minimal_dataset.bring(made, {**minimal_dataset.sales(1, 3), "2026-01-02": minimal_dataset.day(2, amount=7)})
-    minimal_dataset.run(made)
+    made = minimal_dataset.create_lake(tmp_path)
+    minimal_dataset.write_raw_partitions(
+        made, {**minimal_dataset.raw_days(1, 3), "2026-01-02": minimal_dataset.raw_day(2, amount=7)}
+    )
+    minimal_dataset.run_all_stages(made)
     return made
 
 
@@ -186,7 +188,7 @@ def test_a_change_that_affects_some_partitions_leaves_the_others_carried_over_al
     raise_version(monkeypatch, "validate", lambda entry: entry.md5 == touched)
 
     assert [item.partition for item in plan_stage(stage, lake).stale] == ["2026-01-02"]
-    minimal_dataset.run(lake)
+    minimal_dataset.run_all_stages(lake)
 
     after = lake.manifest(VALIDATED)
     assert plan_stage(stage, lake).is_empty
@@ -200,7 +202,7 @@ def test_an_unaffected_partition_is_computed_again_once_its_inputs_change(
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
     assert plan_stage(stage, lake).is_empty
 
-    minimal_dataset.bring(lake, {"2026-01-03": minimal_dataset.day(3, amount=9)})
+    minimal_dataset.write_raw_partitions(lake, {"2026-01-03": minimal_dataset.raw_day(3, amount=9)})
 
     assert [item.partition for item in plan_stage(stage, lake).stale] == ["2026-01-03"]
 

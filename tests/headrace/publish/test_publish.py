@@ -17,7 +17,20 @@ import feature_workspace
 import polars as pl
 import pytest
 from feast import Entity, FeatureService, FeatureView
-from feature_workspace import AIRCRAFT, CHANGES, DATASET, FLOWN, HOUR, NOON, WEATHER, fill, offline, opened, put, served
+from feature_workspace import (
+    AIRCRAFT,
+    AIRCRAFT_CHANGES,
+    AIRCRAFT_ROWS,
+    DATASET,
+    HOUR,
+    NOON,
+    WEATHER,
+    offline_delays,
+    online_delays,
+    open_workspace_store,
+    publish_release,
+    write_table,
+)
 from published import lake, published
 from servers import PostgreSQL
 
@@ -31,7 +44,7 @@ from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot, latest
 from headrace.retrieve.errors import BreakingChangeError
 from headrace.storage.table_store import Lake
-from headrace.transform.stage import span
+from headrace.transform.stage import time_span_metadata
 
 __all__ = ["lake", "published"]
 
@@ -40,7 +53,7 @@ __all__ = ["lake", "published"]
 
 
 def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> None:
-    store = opened(lake)
+    store = open_workspace_store(lake)
     service = store.get_feature_service(DATASET.service)
     keys = [{"origin": origin, "tailnum": "N2", "carrier_id": 2**53 + 1} for origin in ("EWR", "JFK")]
 
@@ -54,7 +67,7 @@ def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> N
 
 
 def test_a_value_older_than_its_ttl_is_not_online(lake: Lake) -> None:
-    store = opened(lake)
+    store = open_workspace_store(lake)
 
     answer = store.get_online_features(["origin_weather__b:temp_c"], [{"origin": "LGA"}]).to_dict()
 
@@ -62,11 +75,11 @@ def test_a_value_older_than_its_ttl_is_not_online(lake: Lake) -> None:
 
 
 def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: Lake) -> None:
-    fill(lake, WEATHER, [{"origin": "EWR", "event_time": NOON - timedelta(days=3), "temp_c": 1.0}])
+    write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON - timedelta(days=3), "temp_c": 1.0}])
 
-    done = put(lake)
+    done = publish_release(lake)
 
-    store = opened(lake)
+    store = open_workspace_store(lake)
     key = {"origin": "EWR", "tailnum": "N2", "carrier_id": 1}
     answer = store.get_online_features(
         store.get_feature_service(DATASET.service), [key], full_feature_names=True
@@ -76,7 +89,7 @@ def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: L
 
 
 def test_the_proof_covers_every_key_and_value_of_every_view(lake: Lake) -> None:
-    done = put(lake)
+    done = publish_release(lake)
 
     assert [
         (proof.view, proof.compared_keys, proof.compared_values, proof.served_keys) for proof in done.verifications
@@ -90,12 +103,12 @@ def test_the_proof_covers_every_key_and_value_of_every_view(lake: Lake) -> None:
 
 def test_now_is_when_all_of_the_release_is_known_and_no_clock(lake: Lake) -> None:
     late = {"tailnum": "N3", "event_time": NOON, "known_time": NOON + 2 * HOUR, "delay_min": 8.0}
-    fill(lake, AIRCRAFT, [*FLOWN, late])
+    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, late])
 
-    done = put(lake)
+    done = publish_release(lake)
 
     assert done.as_of == NOON + 2 * HOUR
-    assert served(lake, ["N3"]) == [8.0]
+    assert online_delays(lake, ["N3"]) == [8.0]
 
 
 def test_a_row_known_only_later_is_not_the_latest() -> None:
@@ -107,7 +120,7 @@ def test_a_row_known_only_later_is_not_the_latest() -> None:
 def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -> None:
     before = (lake.root / "feast" / "online.db").read_bytes()
 
-    done = put(lake)
+    done = publish_release(lake)
 
     assert (done.switched, done.loads, done.slot) == (False, {}, "b")
     assert (lake.root / "feast" / "online.db").read_bytes() == before
@@ -117,54 +130,54 @@ def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", AIRCRAFT_CHANGES)
 def test_after_the_next_publish_online_is_offline_for_a_row_that_was(lake: Lake, change: str) -> None:
-    rows, expected = CHANGES[change]
-    fill(lake, AIRCRAFT, rows)
+    rows, expected = AIRCRAFT_CHANGES[change]
+    write_table(lake, AIRCRAFT, rows)
 
-    done = put(lake)
+    done = publish_release(lake)
 
-    assert served(lake, ["N2", "N3"]) == offline(lake, ["N2", "N3"], done) == expected
+    assert online_delays(lake, ["N2", "N3"]) == offline_delays(lake, ["N2", "N3"], done) == expected
 
 
 def test_the_standby_is_brought_to_a_release_by_the_difference_alone(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [*FLOWN, {"tailnum": "N4", "event_time": NOON - HOUR, "delay_min": 1.0}])
-    put(lake)
+    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, {"tailnum": "N4", "event_time": NOON - HOUR, "delay_min": 1.0}])
+    publish_release(lake)
     # Side `b`, which is loaded now, holds N2 and N3 as they were first.
-    fill(lake, AIRCRAFT, [FLOWN[0], {**FLOWN[1], "tailnum": "N5"}])
+    write_table(lake, AIRCRAFT, [AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "tailnum": "N5"}])
 
-    done = put(lake)
+    done = publish_release(lake)
 
     assert done.loads["aircraft_history"].to_dict() == {"written": 1, "deleted": 1, "unchanged": 1}
     assert done.loads["origin_weather"].to_dict() == {"written": 0, "deleted": 0, "unchanged": 2}
-    assert served(lake, ["N2", "N3", "N4", "N5"]) == [-4.0, None, None, 3.0]
+    assert online_delays(lake, ["N2", "N3", "N4", "N5"]) == [-4.0, None, None, 3.0]
 
 
 def test_a_release_can_be_put_back_with_its_deletions_and_without_a_write(lake: Lake) -> None:
-    first = feature_workspace.release(lake, 1)
-    put(lake, first)
-    fill(lake, AIRCRAFT, [{**FLOWN[1], "delay_min": 6.0}])
-    put(lake, feature_workspace.release(lake, 2))
+    first = feature_workspace.tag_release(lake, 1)
+    publish_release(lake, first)
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[1], "delay_min": 6.0}])
+    publish_release(lake, feature_workspace.tag_release(lake, 2))
 
-    done = put(lake, first)
+    done = publish_release(lake, first)
 
     assert done.switched
     assert {load.written + load.deleted for load in done.loads.values()} == {0}
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
 
 def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> None:
     grown = replace(WEATHER, features={"temp_c": pl.Float64(), "wind_kt": pl.Int64()})
     changed = replace(DATASET, features=(grown, *DATASET.features[1:]))
-    fill(lake, grown, [{"origin": "EWR", "event_time": NOON, "temp_c": 4.0, "wind_kt": 12}])
+    write_table(lake, grown, [{"origin": "EWR", "event_time": NOON, "temp_c": 4.0, "wind_kt": 12}])
 
     with pytest.raises(BreakingChangeError, match=r"- origin_weather.gusts Int64.*--allow-breaking-changes"):
-        put(lake, dataset=changed)
+        publish_release(lake, dataset=changed)
     done = publish(
         changed, lake, feature_workspace.settings(lake.root), how=PublishOptions(allow_breaking_changes=True)
     )
 
-    store = opened(lake)
+    store = open_workspace_store(lake)
     service = store.get_feature_service(DATASET.service)
     keys = [{"origin": "EWR", "tailnum": "N2", "carrier_id": 1}]
     answer = store.get_online_features(service, keys, full_feature_names=True).to_dict()
@@ -172,26 +185,26 @@ def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> N
         "origin_weather__temp_c": [4.0],
         "origin_weather__wind_kt": [12],
     }
-    assert put(lake, dataset=changed).switched is False
+    assert publish_release(lake, dataset=changed).switched is False
     assert done.switched
 
 
 def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> None:
-    put(lake, feature_workspace.release(lake, 1))
-    fill(lake, AIRCRAFT, FLOWN[:1])
+    publish_release(lake, feature_workspace.tag_release(lake, 1))
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
 
-    done = put(lake, feature_workspace.release(lake, 2))
+    done = publish_release(lake, feature_workspace.tag_release(lake, 2))
 
-    standing = Standing.of(opened(lake), DATASET)
+    standing = Standing.of(open_workspace_store(lake), DATASET)
     assert (standing.live.release, standing.standby.release) == ("little/2", "little/1")
     assert (standing.live.side, standing.live.as_of) == (done.slot, done.as_of.isoformat())
 
 
 @pytest.mark.parametrize("was", [0.0, None])
 def test_a_zero_that_loses_its_sign_is_a_change(lake: Lake, was: float | None) -> None:
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": was}, FLOWN[1]])
-    before = Snapshot.of(DATASET, lake, feature_workspace.release(lake, 1))
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": -0.0}, {**FLOWN[1], "delay_min": 3.0}])
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": was}, AIRCRAFT_ROWS[1]])
+    before = Snapshot.of(DATASET, lake, feature_workspace.tag_release(lake, 1))
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": -0.0}, {**AIRCRAFT_ROWS[1], "delay_min": 3.0}])
 
     affected = Snapshot.of(DATASET, lake, "").affected(AIRCRAFT, before)
 
@@ -217,7 +230,7 @@ def test_the_times_of_a_partition_are_in_its_manifest_entry_and_no_file_is_opene
     spans = Snapshot.of(DATASET, lake, "").spans
     for manifest in made.values():
         told = {
-            name: replace(entry, facts=span(pl.read_parquet(lake.cache.path(entry.md5))))
+            name: replace(entry, facts=time_span_metadata(pl.read_parquet(lake.cache.path(entry.md5))))
             for name, entry in manifest.partitions.items()
         }
         lake.commit(manifest.with_partitions(told))
@@ -230,10 +243,10 @@ def test_the_times_of_a_partition_are_in_its_manifest_entry_and_no_file_is_opene
 
 
 def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake: Lake) -> None:
-    done = put(lake, feature_workspace.release(lake, 1))
+    done = publish_release(lake, feature_workspace.tag_release(lake, 1))
     kept = json.loads((lake.root / "reports/little/online.json").read_text())
 
-    put(lake, "little/1")
+    publish_release(lake, "little/1")
 
     with closing(Publications.at(f"sqlite:///{lake.root}/feast/registry.db", "little")) as publications:
         noted = publications.online()
@@ -246,7 +259,7 @@ def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake:
 
 
 def test_freshness_is_the_age_of_the_newest_value_of_each_table_and_what_is_not_online_yet(lake: Lake) -> None:
-    put(lake, feature_workspace.release(lake, 1))
+    publish_release(lake, feature_workspace.tag_release(lake, 1))
 
     online = read_freshness(feature_workspace.settings(lake.root), "little", NOON + 3 * HOUR)
 
@@ -270,7 +283,7 @@ def test_a_change_of_definitions_is_logged_before_it_is_made(lake: Lake, caplog:
     caplog.set_level("INFO", logger="headrace.publish")
     grown = replace(AIRCRAFT, features={**AIRCRAFT.features, "seats": pl.Int32()}, ttl=timedelta(days=9))
     changed = replace(DATASET, features=(WEATHER, grown, DATASET.features[2]))
-    fill(lake, grown, FLOWN)
+    write_table(lake, grown, AIRCRAFT_ROWS)
 
     publish(changed, lake, feature_workspace.settings(lake.root))
 
@@ -306,14 +319,14 @@ def test_the_registry_holds_every_entity_view_and_service_that_the_datasets_decl
 
 
 def test_definitions_applied_by_hand_switch_nothing(lake: Lake) -> None:
-    store = opened(lake)
+    store = open_workspace_store(lake)
     standing = Standing.of(store, DATASET)
 
     store.apply([*objects(DATASET, standing)])
 
     assert Standing.of(store, DATASET) == standing
-    assert (standing.live.side, put(lake).switched) == ("b", False)
-    assert served(lake, ["N2"]) == [-4.0]
+    assert (standing.live.side, publish_release(lake).switched) == ("b", False)
+    assert online_delays(lake, ["N2"]) == [-4.0]
 
 
 def test_a_registry_on_postgresql_holds_the_same(lake: Lake, postgres: PostgreSQL) -> None:
@@ -321,7 +334,7 @@ def test_a_registry_on_postgresql_holds_the_same(lake: Lake, postgres: PostgreSQ
         update={"feast_registry_url": postgres.address(postgres.new_database())}
     )
     publish(DATASET, lake, settings)
-    fill(lake, AIRCRAFT, FLOWN[:1])
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
 
     done = publish(DATASET, lake, settings)
 

@@ -11,7 +11,19 @@ from datetime import timedelta
 import feature_workspace
 import polars as pl
 import pytest
-from feature_workspace import AIRCRAFT, DATASET, FLOWN, NOON, ROUTES, WEATHER, execute, fill, opened, put, served
+from feature_workspace import (
+    AIRCRAFT,
+    AIRCRAFT_ROWS,
+    DATASET,
+    NOON,
+    ROUTES,
+    WEATHER,
+    execute_on_sqlite,
+    online_delays,
+    open_workspace_store,
+    publish_release,
+    write_table,
+)
 from published import lake, published
 
 from headrace.errors import HeadraceError, TableLockedError
@@ -38,9 +50,9 @@ __all__ = ["lake", "published"]
 
 
 def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}, FLOWN[1]])
-    opened(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
-    execute(
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}, AIRCRAFT_ROWS[1]])
+    open_workspace_store(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
+    execute_on_sqlite(
         lake,
         "CREATE TRIGGER fault AFTER INSERT ON headrace_aircraft_history__a"
         " BEGIN UPDATE headrace_aircraft_history__a SET delay_min = x'290000000000004940'"
@@ -51,26 +63,26 @@ def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lak
         VerificationFailedError,
         match=r"aircraft_history__a tailnum=N2: delay_min is 50.0 in the online store, 10.0 offline.*was not switched",
     ):
-        put(lake)
+        publish_release(lake)
 
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
-    execute(lake, "DROP TRIGGER fault")
-    assert put(lake).switched
-    assert served(lake, ["N2", "N3"]) == [10.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    execute_on_sqlite(lake, "DROP TRIGGER fault")
+    assert publish_release(lake).switched
+    assert online_delays(lake, ["N2", "N3"]) == [10.0, 3.0]
 
 
 def test_a_key_deleted_and_another_added_behind_our_back_is_repaired_by_publishing_again(lake: Lake) -> None:
-    execute(
+    execute_on_sqlite(
         lake,
         "UPDATE headrace_aircraft_history__b SET entity_key = CAST(replace(CAST(entity_key AS TEXT),"
         " 'N2', 'N9') AS BLOB)",
     )
-    assert served(lake, ["N2", "N9"]) == [None, -4.0]
+    assert online_delays(lake, ["N2", "N9"]) == [None, -4.0]
 
-    done = put(lake)
+    done = publish_release(lake)
 
     assert done.switched
-    assert served(lake, ["N2", "N9"]) == [-4.0, None]
+    assert online_delays(lake, ["N2", "N9"]) == [-4.0, None]
 
 
 def test_differences_are_keys_and_values_and_never_nulls_or_nans_that_agree() -> None:
@@ -88,26 +100,26 @@ def test_differences_are_keys_and_values_and_never_nulls_or_nans_that_agree() ->
 
 
 def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
     snapshot = Snapshot.of(DATASET, lake, "")
     sides = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
     sides.attempt().load(sides.expected(None, {}))
     sides.close()
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
-    done = put(lake)
+    done = publish_release(lake)
 
     assert done.switched
     assert {load.written + load.deleted for load in done.loads.values()} == {0}
-    assert served(lake, ["N2", "N3"]) == [10.0, None]
+    assert online_delays(lake, ["N2", "N3"]) == [10.0, None]
 
 
 def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
     snapshot = Snapshot.of(DATASET, lake, "")
     stale = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
     attempt, expected = stale.attempt(), stale.expected(None, {})
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 10.0}])
-    put(lake)
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
+    publish_release(lake)
 
     with pytest.raises(
         PublisherFencedError, match=r"publish 2 was fenced off .* by the later publish 3|a later publish \(3\)"
@@ -117,39 +129,39 @@ def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
         attempt.switch({}, {})
 
     stale.close()
-    assert served(lake, ["N2"]) == [10.0]
+    assert online_delays(lake, ["N2"]) == [10.0]
 
 
 def test_two_publishes_at_once_are_refused(lake: Lake) -> None:
     with lake.lease("online/little"), pytest.raises(TableLockedError):
-        put(lake)
+        publish_release(lake)
 
 
 def test_a_release_that_does_not_exist_changes_nothing(lake: Lake) -> None:
-    feature_workspace.release(lake, 1)
+    feature_workspace.tag_release(lake, 1)
 
     with pytest.raises(UnknownReleaseError, match="no release little/7"):
-        put(lake, "little/7")
+        publish_release(lake, "little/7")
 
-    assert served(lake, ["N2"]) == [-4.0]
+    assert online_delays(lake, ["N2"]) == [-4.0]
 
 
 def test_a_table_without_a_partition_is_refused_with_the_command_that_makes_one(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, [])
+    write_table(lake, AIRCRAFT, [])
 
     with pytest.raises(NothingToPublishError, match=r"aircraft_history has no partition\. Run `headrace run little`"):
-        put(lake)
+        publish_release(lake)
 
 
 def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(lake: Lake) -> None:
     future = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + timedelta(days=900), "delay_min": 1.0}
-    fill(lake, AIRCRAFT, [future])
-    fill(lake, ROUTES, [{"carrier_id": None, "origin": "EWR", "event_time": NOON}])
+    write_table(lake, AIRCRAFT, [future])
+    write_table(lake, ROUTES, [{"carrier_id": None, "origin": "EWR", "event_time": NOON}])
 
     with pytest.raises(NothingToPublishError, match=r"2015-06-28T12:00.*a time in the future"):
-        put(lake)
+        publish_release(lake)
 
-    assert served(lake, ["N2"]) == [-4.0]
+    assert online_delays(lake, ["N2"]) == [-4.0]
 
 
 def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_time(lake: Lake) -> None:
@@ -157,13 +169,13 @@ def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_tim
     lake.commit(table.with_partitions({"2013-01-08": table.partitions["2013-01-09"]}))
 
     with pytest.raises(MisplacedRowError, match=r"aircraft_history 2013-01-08: expected event times of that UTC day"):
-        put(lake)
+        publish_release(lake)
 
 
 def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switched(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, FLOWN[:1])
-    opened(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
-    execute(
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
+    open_workspace_store(lake).apply([*objects(DATASET, Standing(Holding("b"), Holding("a")))])
+    execute_on_sqlite(
         lake,
         'CREATE TRIGGER full BEFORE INSERT ON "headrace_aircraft_history__a"'
         " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
@@ -172,14 +184,14 @@ def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switche
     with pytest.raises(
         FeatureStoreError, match=r"online\.db.*aircraft_history__a.*disk is full.*publish again"
     ) as full:
-        put(lake)
+        publish_release(lake)
 
     assert not full.value.is_transient
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
 
 def test_a_registry_that_fails_at_the_switch_is_named_and_the_next_publish_completes_it(lake: Lake) -> None:
-    fill(lake, AIRCRAFT, FLOWN[:1])
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
     registry = lake.root / "feast" / "registry.db"
     with closing(sqlite3.connect(registry)) as database:
         database.execute(
@@ -188,40 +200,40 @@ def test_a_registry_that_fails_at_the_switch_is_named_and_the_next_publish_compl
 
     named = r"little: the registry's database at .* refuses: .*no space left.* What was served"
     with pytest.raises(RegistryError, match=named) as full:
-        put(lake)
+        publish_release(lake)
 
     assert not full.value.is_transient
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
     with closing(sqlite3.connect(registry)) as database:
         database.execute("DROP TRIGGER down")
-    assert put(lake).switched
-    assert served(lake, ["N2", "N3"]) == [-4.0, None]
+    assert publish_release(lake).switched
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, None]
 
 
 @pytest.mark.parametrize("damage", ["missing", "corrupt"])
 def test_a_partition_that_is_missing_or_corrupt_is_named_and_nothing_is_switched(lake: Lake, damage: str) -> None:
-    fill(lake, AIRCRAFT, [{**FLOWN[0], "delay_min": 12.0}])
+    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 12.0}])
     path = lake.cache.path(lake.manifest("features/little/aircraft_history").partitions["2013-01-09"].md5)
     path.unlink()
     if damage == "corrupt":
         path.write_bytes(b"PAR1 but no more")
 
     with pytest.raises(HeadraceError, match=r"features/little/aircraft_history 2013-01-09|remote"):
-        put(lake)
+        publish_release(lake)
 
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
 
 
 def test_a_feature_whose_type_feast_would_change_is_refused(lake: Lake) -> None:
     timed = replace(WEATHER, features={"observed_at": pl.Datetime("us", "UTC")})
 
     with pytest.raises(UnsupportedTypeError, match=r"observed_at is declared as Datetime.*count of seconds"):
-        put(lake, dataset=replace(DATASET, features=(timed,)))
+        publish_release(lake, dataset=replace(DATASET, features=(timed,)))
 
 
 def test_a_dataset_without_features_has_nothing_to_publish(lake: Lake) -> None:
     with pytest.raises(NothingToPublishError, match="little declares no features"):
-        put(lake, dataset=replace(DATASET, features=()))
+        publish_release(lake, dataset=replace(DATASET, features=()))
 
 
 def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_served_stays(lake: Lake) -> None:
@@ -235,6 +247,6 @@ def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_s
     lake.commit(replace(lake.manifest("features/little/aircraft_history"), table="features/other/aircraft_history"))
     lake.commit(replace(lake.manifest("features/little/route_traffic"), table="features/other/route_traffic"))
     with pytest.raises(NameConflictError, match=r"other_origin_weather"):
-        put(lake, dataset=other)
+        publish_release(lake, dataset=other)
 
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]

@@ -23,17 +23,17 @@ from feast.protos.feast.core.FeatureService_pb2 import FeatureService as Feature
 from feast.protos.feast.core.FeatureView_pb2 import FeatureView as FeatureViewProto
 from feature_workspace import (
     AIRCRAFT,
+    AIRCRAFT_ROWS,
     DATASET,
-    FLOWN,
     HOUR,
     NOON,
-    fill,
-    fill_all,
-    offline,
-    opened,
-    put,
-    served,
+    offline_delays,
+    online_delays,
+    open_workspace_store,
+    publish_release,
     settings,
+    write_all_tables,
+    write_table,
 )
 from online_stores import OnlineStore, new_store, redis_port
 
@@ -65,12 +65,12 @@ def store(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two releases: in the second one N3's delay was corrected."""
-    lake = feature_workspace.workspace(tmp_path_factory.mktemp("template"))
-    fill_all(lake)
-    fill(lake, AIRCRAFT, FLOWN)
-    feature_workspace.release(lake, 1)
-    fill(lake, AIRCRAFT, [FLOWN[0], {**FLOWN[1], "delay_min": 99.0}])
-    feature_workspace.release(lake, 2)
+    lake = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
+    write_all_tables(lake)
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
+    feature_workspace.tag_release(lake, 1)
+    write_table(lake, AIRCRAFT, [AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "delay_min": 99.0}])
+    feature_workspace.tag_release(lake, 2)
     return lake.root
 
 
@@ -91,9 +91,9 @@ def lake(template: Path, tmp_path: Path, store: OnlineStore) -> Iterator[Lake]:
 
 
 def _publish_as_0_1(lake: Lake, store: OnlineStore) -> None:
-    store.serve(lake.root)
-    put(lake, "little/2")
-    put(lake, "little/1")
+    store.configure(lake.root)
+    publish_release(lake, "little/2")
+    publish_release(lake, "little/1")
     feature_workspace.close_all()
     for table in TABLES:
         for name, old in COLUMNS.items():
@@ -103,7 +103,7 @@ def _publish_as_0_1(lake: Lake, store: OnlineStore) -> None:
 
 def execute(store: OnlineStore, lake: Lake, statement: str) -> None:
     if store.kind == "sqlite":
-        feature_workspace.execute(lake, statement)
+        feature_workspace.execute_on_sqlite(lake, statement)
         return
     where = {"dbname" if name == "database" else name: value for name, value in store.options.items()}
     with psycopg.connect(**where, autocommit=True) as connection:
@@ -169,8 +169,8 @@ def test_what_0_1_published_is_read_whole_and_publishing_it_again_brings_it_up_t
 ) -> None:
     assert class_paths(lake.root) == {CLASS_PATH_0_1}
     assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS.values())}
-    assert served(lake, ["N2", "N3", "N9"]) == [-4.0, 3.0, None]
-    feast, row = opened(lake), {"tailnum": "N3", "origin": "EWR", "carrier_id": 1}
+    assert online_delays(lake, ["N2", "N3", "N9"]) == [-4.0, 3.0, None]
+    feast, row = open_workspace_store(lake), {"tailnum": "N3", "origin": "EWR", "carrier_id": 1}
     standby = Standing.of(feast, DATASET).standby.side
     answer = feast.get_online_features([f"aircraft_history__{standby}:delay_min"], [row])
     timed = answer.to_dict(include_event_timestamps=True)
@@ -181,7 +181,7 @@ def test_what_0_1_published_is_read_whole_and_publishing_it_again_brings_it_up_t
     assert online.views["aircraft_history"].event_time == NOON - HOUR
 
     with caplog.at_level("INFO", logger="headrace"):
-        done = put(lake, "little/1")
+        done = publish_release(lake, "little/1")
     lines = [record.getMessage() for record in caplog.records]
 
     assert (done.switched, done.loads) == (False, {})
@@ -190,19 +190,19 @@ def test_what_0_1_published_is_read_whole_and_publishing_it_again_brings_it_up_t
     assert class_paths(lake.root) == {CLASS_PATH}
     assert sum("columns of Headrace 0.1 were renamed" in line for line in lines) == len(TABLES)
     assert sum("registered by Headrace 0.1, now registered again" in line for line in lines) == 1
-    assert served(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
     caplog.clear()
     with caplog.at_level("INFO", logger="headrace"):
-        put(lake, "little/1")
+        publish_release(lake, "little/1")
     assert not [line for line in caplog.messages if "0.1" in line], "a second publish finds nothing of 0.1"
 
 
 def test_another_release_is_loaded_into_a_slot_of_0_1_by_the_difference(lake: Lake, store: OnlineStore) -> None:
-    done = put(lake, "little/2")
+    done = publish_release(lake, "little/2")
 
     assert done.switched
     assert sum(load.written + load.deleted for load in done.loads.values()) == 0, "the slot held it already"
-    assert served(lake, ["N2", "N3"]) == offline(lake, ["N2", "N3"], done) == [-4.0, 99.0]
+    assert online_delays(lake, ["N2", "N3"]) == offline_delays(lake, ["N2", "N3"], done) == [-4.0, 99.0]
     assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS)}
     assert class_paths(lake.root) == {CLASS_PATH}
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import feature_workspace
 import pytest
-from feature_workspace import another, served
+from feature_workspace import add_second_dataset, online_delays
 from online_stores import OnlineStore, postgresql_store, redis_server
-from outages import KEYS, Publishing, at, before, moments
+from outages import KEYS, PublishWorkspace, mark_rare_params, run_at_failpoint, run_before_call
 from redis import Redis
-from servers import HOST, free_port, postgresql_data, postgresql_server
+from servers import HOST, create_postgresql_data, free_port, postgresql_server
 
 from headrace.publish.blue_green import Attempt, Sides
 from headrace.publish.publish import publish
@@ -27,7 +27,7 @@ LOST = r"lost what was written to it.*headrace publish little` again"
 
 
 @dataclass
-class Mortal:
+class RestartableRedis:
     """A Redis server that keeps what it holds in memory, but for a snapshot that somebody asks for."""
 
     folder: Path
@@ -50,116 +50,116 @@ class Mortal:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Mortal]:
-    found = Mortal(tmp_path)
+def redis(tmp_path: Path) -> Iterator[RestartableRedis]:
+    found = RestartableRedis(tmp_path)
     with found.life:
         found.start()
         yield found
 
 
 @pytest.fixture
-def publishing(tmp_path: Path, redis: Mortal) -> Iterator[Publishing]:
+def publishing(tmp_path: Path, redis: RestartableRedis) -> Iterator[PublishWorkspace]:
     """Releases 1 and 2 were published: 2 is live, 1 stands by."""
-    found = Publishing.made(tmp_path / "workspace")
-    OnlineStore("redis", {"connection_string": f"{HOST}:{redis.port}"}).serve(found.root)
-    found.repairs(1)
-    found.repairs(2)
+    found = PublishWorkspace.create(tmp_path / "workspace")
+    OnlineStore("redis", {"connection_string": f"{HOST}:{redis.port}"}).configure(found.root)
+    found.publish_and_verify(1)
+    found.publish_and_verify(2)
     yield found
     feature_workspace.close_all()
 
 
 @pytest.mark.parametrize("number", [1, 2, 3], ids=["the one before", "the live one", "another one"])
 def test_whatever_is_published_next_finds_an_empty_store_and_writes_all_of_it(
-    publishing: Publishing, redis: Mortal, number: int
+    publishing: PublishWorkspace, redis: RestartableRedis, number: int
 ) -> None:
     redis.restart()
-    assert served(publishing.lake, KEYS) == [None] * len(KEYS)
+    assert online_delays(publishing.lake, KEYS) == [None] * len(KEYS)
 
-    publishing.repairs(number)
-    publishing.repairs(number % 3 + 1)
+    publishing.publish_and_verify(number)
+    publishing.publish_and_verify(number % 3 + 1)
 
-    publishing.repairs(number)
+    publishing.publish_and_verify(number)
 
 
 def test_a_store_that_came_back_as_it_was_a_while_ago_is_not_taken_for_what_was_proved(
-    publishing: Publishing, redis: Mortal
+    publishing: PublishWorkspace, redis: RestartableRedis
 ) -> None:
     redis.save()
-    publishing.repairs(3)
-    publishing.repairs(1)
+    publishing.publish_and_verify(3)
+    publishing.publish_and_verify(1)
     redis.restart()
-    assert served(publishing.lake, KEYS) == [2.0] * len(KEYS)
+    assert online_delays(publishing.lake, KEYS) == [2.0] * len(KEYS)
 
-    publishing.repairs(1)
+    publishing.publish_and_verify(1)
 
-    publishing.repairs(3)
+    publishing.publish_and_verify(3)
 
 
 def test_another_dataset_of_the_same_store_finds_that_it_is_lost_when_it_is_published(
-    publishing: Publishing, redis: Mortal
+    publishing: PublishWorkspace, redis: RestartableRedis
 ) -> None:
     lake, settings = publishing.lake, feature_workspace.settings(publishing.root)
-    other = another(lake)
+    other = add_second_dataset(lake)
     before = publish(other, lake, settings)
     redis.restart()
 
-    publishing.repairs(1)
+    publishing.publish_and_verify(1)
 
     after = publish(other, lake, settings)
     assert (after.switched, after.digest) == (True, before.digest)
 
 
 MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] = {
-    "before the lead": lambda patch, do: at(patch, "lead in the online store", do),
-    "before the load": lambda patch, do: at(patch, "online values", do),
-    "between two batches": lambda patch, do: at(patch, "batch of the online values", do, 3),
-    "before the proof": lambda patch, do: before(patch, Sides, "prove", do),
-    "after the proof": lambda patch, do: before(patch, Attempt, "refuse_lost", do),
+    "before the lead": lambda patch, do: run_at_failpoint(patch, "lead in the online store", do),
+    "before the load": lambda patch, do: run_at_failpoint(patch, "online values", do),
+    "between two batches": lambda patch, do: run_at_failpoint(patch, "batch of the online values", do, 3),
+    "before the proof": lambda patch, do: run_before_call(patch, Sides, "prove", do),
+    "after the proof": lambda patch, do: run_before_call(patch, Attempt, "refuse_lost", do),
 }
 
 
-@pytest.mark.parametrize("when", moments(MOMENTS, "between two batches", "after the proof"))
+@pytest.mark.parametrize("when", mark_rare_params(MOMENTS, "between two batches", "after the proof"))
 def test_a_store_that_is_empty_since_a_moment_ago_is_never_switched_to(
-    publishing: Publishing, redis: Mortal, monkeypatch: pytest.MonkeyPatch, when: str
+    publishing: PublishWorkspace, redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     with monkeypatch.context() as patch:
         MOMENTS[when](patch, redis.restart)
         with pytest.raises(FeatureStoreUnavailableError, match=LOST):
-            publishing.put(3)
+            publishing.publish(3)
 
-    publishing.repairs(3)
-    publishing.repairs(2)
+    publishing.publish_and_verify(3)
+    publishing.publish_and_verify(2)
 
 
 def test_a_release_that_is_put_back_by_the_switch_alone_is_looked_for_first(
-    publishing: Publishing, redis: Mortal, monkeypatch: pytest.MonkeyPatch
+    publishing: PublishWorkspace, redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        before(patch, Attempt, "refuse_lost", redis.restart)
+        run_before_call(patch, Attempt, "refuse_lost", redis.restart)
         with pytest.raises(FeatureStoreUnavailableError, match=LOST):
-            publishing.put(1)
+            publishing.publish(1)
 
-    publishing.repairs(1)
+    publishing.publish_and_verify(1)
 
 
 def test_postgresql_that_is_killed_within_the_load_serves_what_it_served_and_the_next_publish_completes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publishing = Publishing.made(tmp_path / "workspace")
-    with postgresql_data() as (server, folder), ExitStack() as life:
+    publishing = PublishWorkspace.create(tmp_path / "workspace")
+    with create_postgresql_data() as (server, folder), ExitStack() as life:
         life.enter_context(postgresql_server(server, folder, signal.SIGKILL))
-        postgresql_store(server, server.port).serve(publishing.root)
-        publishing.repairs(1)
+        postgresql_store(server, server.port).configure(publishing.root)
+        publishing.publish_and_verify(1)
 
         with monkeypatch.context() as patch:
-            at(patch, "commit of the online values", life.close, 2)
+            run_at_failpoint(patch, "commit of the online values", life.close, 2)
             with pytest.raises(
                 FeatureStoreUnavailableError, match=r"(?s)^The online store.*127\.0\.0\.1.*publish again"
             ):
-                publishing.put(2)
+                publishing.publish(2)
 
         with pytest.raises(FeatureStoreUnavailableError, match=r"(?s)^The online store.*127\.0\.0\.1.*publish again"):
-            publishing.put(2)
+            publishing.publish(2)
         life.enter_context(postgresql_server(server, folder, signal.SIGKILL))
-        publishing.completes(2)
+        publishing.publish_after_outage(2)
         feature_workspace.close_all()

@@ -5,9 +5,17 @@ from pathlib import Path
 
 import feature_workspace
 import pytest
-from feature_workspace import AIRCRAFT, DATASET, FLOWN, another, fill, fill_all, settings
-from online_stores import KINDS, OnlineStore, new_store, redis_port
-from outages import at, before
+from feature_workspace import (
+    AIRCRAFT,
+    AIRCRAFT_ROWS,
+    DATASET,
+    add_second_dataset,
+    settings,
+    write_all_tables,
+    write_table,
+)
+from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
+from outages import run_at_failpoint, run_before_call
 
 from headrace.publish.blue_green import Attempt
 from headrace.publish.publish import PublishResult, publish
@@ -16,19 +24,19 @@ from headrace.storage.table_store import Lake
 __all__ = ["new_store", "redis_port"]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=STORE_TYPES)
 def lake(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore], tmp_path: Path) -> Iterator[Lake]:
     """A workspace with the tables of two datasets."""
-    found = feature_workspace.workspace(tmp_path / "workspace")
-    new_store(request.param).serve(found.root)
-    fill_all(found)
+    found = feature_workspace.create_workspace(tmp_path / "workspace")
+    new_store(request.param).configure(found.root)
+    write_all_tables(found)
     yield found
     feature_workspace.close_all()
 
 
 MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] = {
-    "within the load": lambda patch, do: at(patch, "online values", do, 2),
-    "before the switch": lambda patch, do: before(patch, Attempt, "switch", do),
+    "within the load": lambda patch, do: run_at_failpoint(patch, "online values", do, 2),
+    "before the switch": lambda patch, do: run_before_call(patch, Attempt, "switch", do),
 }
 
 
@@ -37,9 +45,9 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] =
 def test_a_publish_goes_on_where_another_dataset_was_published_meanwhile(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    other, meanwhile = another(lake), list[PublishResult]()
+    other, meanwhile = add_second_dataset(lake), list[PublishResult]()
     publish(DATASET, lake, settings(lake.root))
-    fill(lake, AIRCRAFT, FLOWN)
+    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
     with monkeypatch.context() as patch:
         MOMENTS[when](patch, lambda: meanwhile.append(publish(other, lake, settings(lake.root))))
 
@@ -48,4 +56,4 @@ def test_a_publish_goes_on_where_another_dataset_was_published_meanwhile(
     assert (mine.switched, [done.switched for done in meanwhile]) == (True, [True])
     assert not publish(DATASET, lake, settings(lake.root)).switched
     assert not publish(other, lake, settings(lake.root)).switched
-    assert feature_workspace.served(lake, ["N2"]) == [-4.0]
+    assert feature_workspace.online_delays(lake, ["N2"]) == [-4.0]

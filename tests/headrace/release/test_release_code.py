@@ -69,7 +69,7 @@ def test_a_detached_head_and_a_feature_branch_release_onto_the_branch_if_their_c
     git(built.root, "switch", "--quiet", "--create", "feature")
     (built.root / "README.md").write_text("Work that no table depends on.\n")
     git(built.root, "commit", "--quiet", "--all", "--message", "Work in progress")
-    built.raw.arrive("2013-01-04")
+    built.raw.add_days("2013-01-04")
     built.refresh()
     again = create_release(built.dataset, built.lake)
     assert again.name == "flights/2"

@@ -32,7 +32,7 @@ def test_the_lock_is_what_dvc_itself_would_write(released: Workspace) -> None:
 def test_run_makes_the_release_too_where_it_is_told_to(
     released: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    released.raw.arrive("2013-01-04")
+    released.raw.add_days("2013-01-04")
     monkeypatch.setenv("HEADRACE_WORKSPACE", str(released.root))
     monkeypatch.setattr(build, "_ingest", lambda *_arguments, **_options: [])  # the day has arrived already
 
@@ -93,7 +93,7 @@ def test_repro_keeps_old_partitions_that_the_checkout_never_had_whole(released: 
     clone = released.clone("colleague")
     clone.dvc("pull")
     before = clone.lake.manifest("features/flights/carrier_delays").partitions
-    clone.raw.arrive("2013-01-04")
+    clone.raw.add_days("2013-01-04")
     clone.dvc("commit", "--force", "data/raw/flights/flights.dvc", "data/raw/flights/weather.dvc")
 
     clone.dvc("repro", *clone.stages())
@@ -107,7 +107,7 @@ def test_repro_keeps_old_partitions_that_the_checkout_never_had_whole(released: 
 def test_metrics_are_recorded_without_a_new_release_and_then_a_fresh_clone_has_no_work_at_all(
     workspace: Workspace,
 ) -> None:
-    workspace.raw.arrive(*days(1, 6))
+    workspace.raw.add_days(*days(1, 6))
     workspace.refresh()
     create_release(workspace.dataset, workspace.lake)
     workspace.dvc("repro", "flights-train")
@@ -133,7 +133,7 @@ def test_a_second_run_releases_nothing(released: Workspace) -> None:
 
 
 def test_the_next_release_says_which_partitions_changed_and_pushes_only_those(released: Workspace) -> None:
-    released.raw.change("2013-01-02", lambda rows: rows.head(600))
+    released.raw.edit_day("2013-01-02", lambda rows: rows.head(600))
     released.refresh()
 
     made = create_release(released.dataset, released.lake)
@@ -147,7 +147,7 @@ def test_the_next_release_says_which_partitions_changed_and_pushes_only_those(re
 
 
 def test_an_audit_refuses_tables_that_are_behind_their_inputs(built: Workspace) -> None:
-    built.raw.arrive("2013-01-04")
+    built.raw.add_days("2013-01-04")
 
     with pytest.raises(
         AuditError, match=r"validated/flights/flights: .* 1 that are not, 2013-01-04 .*headrace run flights"
@@ -198,7 +198,7 @@ def test_git_names_nothing_while_an_object_is_not_on_the_remote(
 
 def test_a_manifest_holds_no_clock_so_two_workspaces_record_the_same(built: Workspace) -> None:
     other = built.clone("colleague")
-    other.raw.arrive(*reversed(DAYS))
+    other.raw.add_days(*reversed(DAYS))
     other.refresh()
 
     create_release(built.dataset, built.lake)

@@ -9,7 +9,18 @@ import polars as pl
 import pytest
 from feast import FeatureStore
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
-from feature_workspace import AIRCRAFT, DATASET, HOUR, NOON, WEATHER, ask, fill, fill_all, opened, weather
+from feature_workspace import (
+    AIRCRAFT,
+    DATASET,
+    HOUR,
+    NOON,
+    WEATHER,
+    open_workspace_store,
+    retrieval_job,
+    weather_requests,
+    write_all_tables,
+    write_table,
+)
 
 from headrace.feast.definitions import Holding, Standing, objects
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
@@ -19,15 +30,15 @@ from headrace.storage.table_store import Lake
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Iterator[Lake]:
-    made = feature_workspace.workspace(tmp_path / "workspace")
-    fill_all(made)
+    made = feature_workspace.create_workspace(tmp_path / "workspace")
+    write_all_tables(made)
     yield made
     feature_workspace.close_all()
 
 
 @pytest.fixture
 def store(lake: Lake) -> FeatureStore:
-    made = opened(lake)
+    made = open_workspace_store(lake)
     made.apply([*objects(DATASET, Standing(Holding("a"), Holding("b")))])
     return made
 
@@ -53,7 +64,7 @@ def test_every_row_between_two_times_is_there_with_both_ends(store: FeatureStore
 
 def test_a_correction_is_a_row_of_its_own_at_the_time_it_was_known(lake: Lake, store: FeatureStore) -> None:
     corrected = {"tailnum": "N2", "event_time": NOON - HOUR, "known_time": NOON + HOUR, "delay_min": 50.0}
-    fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}, corrected])
+    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}, corrected])
 
     rows = between(store, NOON - 3 * HOUR, NOON + 3 * HOUR, "aircraft_history__a:delay_min")
 
@@ -62,7 +73,7 @@ def test_a_correction_is_a_row_of_its_own_at_the_time_it_was_known(lake: Lake, s
 
 def test_a_row_known_after_the_end_is_not_there(lake: Lake, store: FeatureStore) -> None:
     late = {"tailnum": "N2", "event_time": NOON - HOUR, "known_time": NOON + HOUR, "delay_min": 50.0}
-    fill(lake, AIRCRAFT, [late])
+    write_table(lake, AIRCRAFT, [late])
 
     assert between(store, NOON - 3 * HOUR, NOON, "aircraft_history__a:delay_min").is_empty()
 
@@ -100,9 +111,9 @@ def test_a_time_with_nothing_in_it_has_no_rows_and_every_column(store: FeatureSt
 
 @pytest.mark.filterwarnings("ignore:.*experimental feature:RuntimeWarning")
 def test_a_saved_dataset_gives_back_every_row_and_column_that_was_saved(store: FeatureStore) -> None:
-    asked = weather(["EWR", "JFK", "XXX"], [NOON] * 3).with_columns(late=pl.Series([True, False, None]))
+    asked = weather_requests(["EWR", "JFK", "XXX"], [NOON] * 3).with_columns(late=pl.Series([True, False, None]))
     names = [f"origin_weather__a:{name}" for name in WEATHER.features]
-    job = ask(store, asked, *names)
+    job = retrieval_job(store, asked, *names)
 
     store.create_saved_dataset(job, "january", SavedDatasetFileStorage("saved/january.parquet"))
     saved = store.get_saved_dataset("january")
@@ -114,7 +125,7 @@ def test_a_saved_dataset_gives_back_every_row_and_column_that_was_saved(store: F
 
 @pytest.mark.filterwarnings("ignore:.*experimental feature:RuntimeWarning")
 def test_a_saved_dataset_whose_file_is_gone_is_refused_by_path(lake: Lake, store: FeatureStore) -> None:
-    job = ask(store, weather(["EWR"], [NOON]), "origin_weather__a:sky")
+    job = retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:sky")
     store.create_saved_dataset(job, "january", SavedDatasetFileStorage("january.parquet"))
     (lake.root / "feature_repo" / "january.parquet").unlink()
 

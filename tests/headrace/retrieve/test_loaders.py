@@ -28,7 +28,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "rows.parquet"
 
 
-def seen(feed: ParquetBatches) -> list[int]:
+def read_ids(feed: ParquetBatches) -> list[int]:
     return [number for batch in feed for number in batch["n"]]
 
 
@@ -36,14 +36,14 @@ def seen(feed: ParquetBatches) -> list[int]:
 @pytest.mark.parametrize("seed", [None, 0, 5])
 def test_the_processes_see_every_row_once(path: Path, count: int, seed: int | None) -> None:
     parts = [
-        seen(ParquetBatches(path, batch_size=4, rank=index, world_size=count, seed=seed)) for index in range(count)
+        read_ids(ParquetBatches(path, batch_size=4, rank=index, world_size=count, seed=seed)) for index in range(count)
     ]
 
     assert sorted(number for part in parts for number in part) == list(range(103))
 
 
 def test_without_a_seed_one_process_sees_the_rows_in_their_order(path: Path) -> None:
-    assert seen(ParquetBatches(path, batch_size=4)) == list(range(103))
+    assert read_ids(ParquetBatches(path, batch_size=4)) == list(range(103))
     assert [batch.height for batch in ParquetBatches(path, batch_size=4)][:4] == [4, 4, 2, 4]
 
 
@@ -54,7 +54,7 @@ def test_shares_of_ranks_are_shared_by_their_workers(path: Path) -> None:
         for worker in range(3)
     ]
 
-    assert sorted(number for share in shares for number in seen(share)) == list(range(103))
+    assert sorted(number for share in shares for number in read_ids(share)) == list(range(103))
 
 
 @pytest.mark.parametrize("seed", [None, 5])
@@ -68,7 +68,7 @@ def test_a_process_that_is_started_anew_goes_on_after_the_batches_it_had(path: P
 
 
 def test_a_seed_gives_one_order_an_epoch_and_another_the_next(path: Path) -> None:
-    first, again, second = (seen(ParquetBatches(path, seed=5, epoch=epoch)) for epoch in (0, 0, 1))
+    first, again, second = (read_ids(ParquetBatches(path, seed=5, epoch=epoch)) for epoch in (0, 0, 1))
 
     assert first == again
     assert sorted(first) == sorted(second) == list(range(103))
@@ -199,14 +199,14 @@ def loader() -> Any:  # noqa: ANN401  torch has no types here
     return pytest.importorskip("torch.utils.data", reason="skipped: no torch").DataLoader
 
 
-def loaded(loader: Any, feed: ParquetBatches, workers: int) -> list[int]:  # noqa: ANN401
+def read_with_loader(loader: Any, feed: ParquetBatches, workers: int) -> list[int]:  # noqa: ANN401
     how = {"num_workers": workers, "multiprocessing_context": "spawn"} if workers else {}
     return [number for batch in loader(to_torch(feed), batch_size=None, **how) for number in batch["n"].tolist()]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_of_pytorch_itself_sees_every_row_once(path: Path, loader: Any, workers: int) -> None:  # noqa: ANN401
-    assert sorted(loaded(loader, ParquetBatches(path, batch_size=4, seed=1), workers)) == list(range(103))
+    assert sorted(read_with_loader(loader, ParquetBatches(path, batch_size=4, seed=1), workers)) == list(range(103))
 
 
 def test_ranks_of_pytorch_itself_share_the_rows_and_their_workers_too(
@@ -247,7 +247,7 @@ def as_rank(path: str, meet: str, rank: str) -> None:
     """One of two ranks, with two workers each: prints the rows that it sees."""
     distributed, loader = import_module("torch.distributed"), import_module("torch.utils.data").DataLoader
     distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=int(rank), world_size=2)
-    print(*loaded(loader, ParquetBatches(Path(path), batch_size=4, seed=1), 2))  # noqa: T201
+    print(*read_with_loader(loader, ParquetBatches(Path(path), batch_size=4, seed=1), 2))  # noqa: T201
     distributed.destroy_process_group()
 
 

@@ -17,7 +17,19 @@ import polars as pl
 import pytest
 from applied import applied, lake, store
 from feast import FeatureStore, FeatureView
-from feature_workspace import AIRCRAFT, DATASET, HOUR, LARGE, NOON, ROUTES, WEATHER, ask, fill, opened, weather
+from feature_workspace import (
+    AIRCRAFT,
+    DATASET,
+    HOUR,
+    LARGE_INT,
+    NOON,
+    ROUTES,
+    WEATHER,
+    open_workspace_store,
+    retrieval_job,
+    weather_requests,
+    write_table,
+)
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -76,12 +88,12 @@ def test_every_request_gets_the_row_that_nested_loops_find(
         {**row, "known_time": row["event_time"] + row["late"], "temp_c": float(number), "gusts": number}
         for number, row in enumerate(rows)
     ]
-    fill(lake, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
+    write_table(lake, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
     asked = [(origin, nanoseconds(time) + shift) for origin, time, shift in wanted]
     stamps = pl.Series([at for _, at in asked], dtype=pl.Int64).cast(pl.Datetime("ns", "UTC"))
     frame = pl.DataFrame({"origin": [origin for origin, _ in asked]}, schema={"origin": pl.String()})
 
-    answers = ask(store, frame.with_columns(event_timestamp=stamps), "origin_weather__a:temp_c").to_polars()
+    answers = retrieval_job(store, frame.with_columns(event_timestamp=stamps), "origin_weather__a:temp_c").to_polars()
 
     # Of rows that share key, event time and known time, the file's own order decides: the greatest value is its last.
     plain = [
@@ -89,7 +101,7 @@ def test_every_request_gets_the_row_that_nested_loops_find(
         for row in table
     ]
     for (origin, at), got in zip(asked, answers["temp_c"], strict=True):
-        best = pit_oracle.answer({"origin": origin, "at": at}, plain, ["origin"], 6 * HOUR_NS)
+        best = pit_oracle.expected_row({"origin": origin, "at": at}, plain, ["origin"], 6 * HOUR_NS)
         assert got == (None if best is None else best["temp_c"])
 
 
@@ -99,7 +111,9 @@ def nanoseconds(time: datetime) -> int:
 
 ends = st.sampled_from(["EWR", "JFK", "XXX", None])
 routes = st.lists(
-    st.tuples(st.sampled_from([1, LARGE, None]), st.sampled_from(["EWR", "JFK"]), moments, st.sampled_from([0, 1, 5])),
+    st.tuples(
+        st.sampled_from([1, LARGE_INT, None]), st.sampled_from(["EWR", "JFK"]), moments, st.sampled_from([0, 1, 5])
+    ),
     max_size=16,
 )
 
@@ -108,7 +122,7 @@ routes = st.lists(
 @given(
     rows=table_rows,
     several=routes,
-    wanted=st.lists(st.tuples(ends, ends, st.sampled_from([1, LARGE, 7, None]), moments), max_size=9),
+    wanted=st.lists(st.tuples(ends, ends, st.sampled_from([1, LARGE_INT, 7, None]), moments), max_size=9),
     memory=st.sampled_from([1, 3_000, 4 << 30]),
     group=st.sampled_from([1, 2, 100]),
     few=st.sampled_from([0, join.FEW]),
@@ -135,8 +149,8 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
         {"carrier_id": key, "origin": end, "event_time": at, "known_time": at + late * HOUR, "temp_c": float(number)}
         for number, (key, end, at, late) in enumerate(several)
     ]
-    fill(lake, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
-    fill(lake, ROUTES, other)
+    write_table(lake, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
+    write_table(lake, ROUTES, other)
     schema = {"from": pl.String(), "to": pl.String(), "carrier_id": pl.Int64(), "event_timestamp": UTC_MICROSECONDS}
     frame = pl.DataFrame(wanted, schema=schema, orient="row")
     lookups = [
@@ -154,11 +168,11 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
     assert answer.select(frame.columns).equals(frame)
     for (start, end, carrier, time), got in zip(wanted, answer.select("here", "there", "route").rows(), strict=True):
         best = [
-            pit_oracle.answer({"origin": key, "at": time}, table, ["origin"], 6 * HOUR, as_known=as_known)  # type: ignore[arg-type]
+            pit_oracle.expected_row({"origin": key, "at": time}, table, ["origin"], 6 * HOUR, as_known=as_known)  # type: ignore[arg-type]
             for key in (start, end)
         ]
         keys = {"carrier_id": carrier, "origin": start, "at": time}
-        best.append(pit_oracle.answer(keys, other, ["carrier_id", "origin"], None, as_known=as_known))
+        best.append(pit_oracle.expected_row(keys, other, ["carrier_id", "origin"], None, as_known=as_known))
         assert got == tuple(None if row is None else row["temp_c"] for row in best)
 
 
@@ -195,7 +209,7 @@ def test_a_few_requests_that_read_the_newest_days_first_get_what_nested_loops_fi
         {"carrier_id": key, "origin": "EWR", "event_time": at[half], "known_time": at[half + late], "temp_c": float(n)}
         for n, (key, half, late) in enumerate(rows)
     ]
-    fill(lake, ROUTES, table)
+    write_table(lake, ROUTES, table)
     asked = [{"carrier_id": key, "origin": "EWR", "event_timestamp": at[half]} for key, half in wanted]
     found = lookup(view(DATASET, ROUTES, Holding("a")), {"temp_c": "temp_c"})
     found = replace(found, ttl=None if ttl is None else ttl // timedelta(microseconds=1))
@@ -207,7 +221,7 @@ def test_a_few_requests_that_read_the_newest_days_first_get_what_nested_loops_fi
 
     for request, got in zip(asked, answer["temp_c"], strict=True):
         keys = {**request, "at": request["event_timestamp"]}
-        best = pit_oracle.answer(keys, table, ["carrier_id", "origin"], ttl, as_known=as_known)  # type: ignore[arg-type]
+        best = pit_oracle.expected_row(keys, table, ["carrier_id", "origin"], ttl, as_known=as_known)  # type: ignore[arg-type]
         assert got == (None if best is None else best["temp_c"])
 
 
@@ -235,7 +249,7 @@ def test_the_search_is_exact_for_any_span_of_time_and_ttl(
     found = newest(frame, asked, Moments(times, times), {"k": "k"}, ttl, as_known=as_known)
 
     for (key, at), got in zip(wanted, found, strict=True):
-        best = pit_oracle.answer({"k": key, "at": at}, table, ["k"], ttl, as_known=as_known)
+        best = pit_oracle.expected_row({"k": key, "at": at}, table, ["k"], ttl, as_known=as_known)
         assert got == (None if best is None else best["n"])
 
 
@@ -261,7 +275,7 @@ def test_repeated_rows_unknown_keys_null_keys_and_rows_too_early_or_too_late_all
     origins = ["EWR", "EWR", None, "XXX", "LGA", "EWR", "JFK"]
     times = [NOON, NOON, NOON, NOON, NOON, NOON - timedelta(days=30), NOON]
 
-    answers = ask(store, weather(origins, times), "origin_weather__a:temp_c").to_polars()
+    answers = retrieval_job(store, weather_requests(origins, times), "origin_weather__a:temp_c").to_polars()
 
     assert answers["origin"].to_list() == origins
     assert answers["event_timestamp"].to_list() == times
@@ -270,9 +284,9 @@ def test_repeated_rows_unknown_keys_null_keys_and_rows_too_early_or_too_late_all
 
 def test_few_requests_that_find_nothing_in_a_large_table_get_nulls(lake: Lake, store: FeatureStore) -> None:
     expired = [NOON - 10 * HOUR + timedelta(seconds=number) for number in range(60)]
-    fill(lake, WEATHER, [{"origin": "EWR", "event_time": time, "temp_c": 1.0} for time in expired])
+    write_table(lake, WEATHER, [{"origin": "EWR", "event_time": time, "temp_c": 1.0} for time in expired])
 
-    answers = ask(store, weather(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
+    answers = retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
 
     assert answers["temp_c"].to_list() == [None]
 
@@ -282,7 +296,7 @@ def test_a_value_is_served_up_to_its_ttl_and_not_a_nanosecond_longer(store: Feat
     stamps = pl.Series([event - 1, event, event + ttl, event + ttl + 1]).cast(pl.Datetime("ns", "UTC"))
     frame = pl.DataFrame({"origin": ["JFK"] * 4, "event_timestamp": stamps})
 
-    answers = ask(store, frame, "origin_weather__a:frozen").to_polars()
+    answers = retrieval_job(store, frame, "origin_weather__a:frozen").to_polars()
 
     assert answers["frozen"].to_list() == [None, True, True, None]
     assert answers["event_timestamp"].equals(stamps.alias("event_timestamp"))
@@ -290,42 +304,42 @@ def test_a_value_is_served_up_to_its_ttl_and_not_a_nanosecond_longer(store: Feat
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
 def test_times_of_any_unit_and_zone_are_the_same_moments(store: FeatureStore, unit: Any) -> None:  # noqa: ANN401
-    frame = weather(["EWR"], [NOON]).with_columns(
+    frame = weather_requests(["EWR"], [NOON]).with_columns(
         pl.col("event_timestamp").cast(pl.Datetime(unit, "UTC")).dt.convert_time_zone("America/New_York")
     )
 
-    assert ask(store, frame, "origin_weather__a:sky").to_polars()["sky"].to_list() == ["clear"]
+    assert retrieval_job(store, frame, "origin_weather__a:sky").to_polars()["sky"].to_list() == ["clear"]
 
 
 def test_a_correction_is_hidden_until_it_was_known(lake: Lake, store: FeatureStore) -> None:
     corrected = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + 2 * HOUR, "delay_min": 50.0}
-    fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}, corrected])
+    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}, corrected])
     times = [NOON, NOON + 2 * HOUR - timedelta(microseconds=1), NOON + 2 * HOUR]
     frame = pl.DataFrame({"tailnum": ["N2"] * 3, "event_timestamp": times})
 
-    answers = ask(store, frame, "aircraft_history__a:delay_min").to_polars()
+    answers = retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()
 
     assert answers["delay_min"].to_list() == [5.0, 5.0, 50.0]
 
 
 def test_an_older_event_that_comes_late_does_not_hide_a_newer_one(lake: Lake, store: FeatureStore) -> None:
     late = {"tailnum": "N2", "event_time": NOON - 2 * HOUR, "known_time": NOON + HOUR, "delay_min": 50.0}
-    fill(lake, AIRCRAFT, [late, {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}])
+    write_table(lake, AIRCRAFT, [late, {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}])
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON + 2 * HOUR]})
 
-    assert ask(store, frame, "aircraft_history__a:delay_min").to_polars()["delay_min"].to_list() == [5.0]
+    assert retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()["delay_min"].to_list() == [5.0]
 
 
 def test_one_switch_shows_what_came_in_later_and_feasts_own_flag_hides_it_again(lake: Lake) -> None:
     late = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + HOUR, "delay_min": 50.0}
-    fill(lake, AIRCRAFT, [late])
+    write_table(lake, AIRCRAFT, [late])
     config = lake.root / "feature_repo" / "feature_store.yaml"
     config.write_text(config.read_text().replace("as_known: true", "as_known: false"))
-    store = opened(lake)
+    store = open_workspace_store(lake)
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
-    shown = ask(store, frame, "aircraft_history__a:delay_min").to_polars()
-    hidden = ask(store, frame, "aircraft_history__a:delay_min", filter_by_created_timestamp=True).to_polars()
+    shown = retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()
+    hidden = retrieval_job(store, frame, "aircraft_history__a:delay_min", filter_by_created_timestamp=True).to_polars()
 
     assert shown["delay_min"].to_list() == [50.0]
     assert hidden["delay_min"].to_list() == [None]

@@ -16,7 +16,17 @@ import polars as pl
 import pytest
 from applied import applied, lake, store
 from feast import FeatureStore
-from feature_workspace import AIRCRAFT, DATASET, HOUR, NOON, WEATHER, all_keys, ask, fill, weather
+from feature_workspace import (
+    AIRCRAFT,
+    DATASET,
+    HOUR,
+    NOON,
+    WEATHER,
+    requests_with_all_keys,
+    retrieval_job,
+    weather_requests,
+    write_table,
+)
 
 from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS
 from headrace.errors import NotConfiguredError
@@ -46,14 +56,14 @@ __all__ = ["applied", "lake", "store"]
 
 def test_only_partitions_within_the_requests_and_their_ttl_are_read(lake: Lake, store: FeatureStore) -> None:
     days = [NOON + timedelta(days=day) for day in range(-9, 10)]
-    fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
+    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
     needed = {str((NOON + timedelta(days=day)).date()) for day in range(-7, 1)}
     for name, entry in lake.manifest("features/little/aircraft_history").partitions.items():
         if name not in needed:
             lake.cache.path(entry.md5).unlink()
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
-    assert ask(store, frame, "aircraft_history__a:delay_min").to_polars()["delay_min"].to_list() == [1.0]
+    assert retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()["delay_min"].to_list() == [1.0]
 
 
 def test_a_flipped_bit_in_a_partition_is_refused_with_its_name_and_the_next_command(
@@ -69,7 +79,7 @@ def test_a_flipped_bit_in_a_partition_is_refused_with_its_name_and_the_next_comm
     with pytest.raises(
         UnreadablePartitionError, match=r"origin_weather 2013-01-09: expected md5 .* Delete that file, then run"
     ):
-        ask(store, weather(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
+        retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
 
 
 def test_a_file_is_hashed_once_and_again_when_it_was_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,14 +137,16 @@ def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_col
     with pytest.raises(
         UnreadablePartitionError, match=r"origin_weather 2013-01-09: expected the columns origin, event"
     ):
-        ask(store, weather(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
+        retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
 
 
 def test_a_table_of_one_partition_is_read_for_any_time(lake: Lake, store: FeatureStore) -> None:
     table = lake.manifest("features/little/origin_weather")
     lake.commit(table.with_partitions({UNPARTITIONED: table.partitions["2013-01-09"]}))
 
-    assert ask(store, weather(["EWR"], [NOON]), "origin_weather__a:sky").to_polars()["sky"].to_list() == ["clear"]
+    assert retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:sky").to_polars()[
+        "sky"
+    ].to_list() == ["clear"]
 
 
 def test_a_feature_comes_in_its_declared_type_whatever_the_file_holds(lake: Lake, store: FeatureStore) -> None:
@@ -144,35 +156,38 @@ def test_a_feature_comes_in_its_declared_type_whatever_the_file_holds(lake: Lake
     stored = lake.cache.add(rows.write_parquet)
     lake.commit(table.with_partitions({"2013-01-09": replace(day, md5=stored.md5, size=stored.size)}))
 
-    assert ask(store, weather(["EWR"], [NOON]), "origin_weather__a:gusts").to_polars().schema["gusts"] == pl.Int64
+    assert (
+        retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:gusts").to_polars().schema["gusts"]
+        == pl.Int64
+    )
 
 
 def test_no_requests_are_answered_with_no_rows_and_every_column(store: FeatureStore) -> None:
-    answer = ask(store, weather([], []), "origin_weather__a:gusts").to_polars()
+    answer = retrieval_job(store, weather_requests([], []), "origin_weather__a:gusts").to_polars()
 
     assert answer.schema == {"origin": pl.String, "event_timestamp": UTC_MICROSECONDS, "gusts": pl.Int64}
     assert answer.is_empty()
 
 
 def test_a_release_is_read_as_it_was_however_much_came_since(lake: Lake, store: FeatureStore) -> None:
-    first = feature_workspace.release(lake, 1)
-    fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
+    first = feature_workspace.tag_release(lake, 1)
+    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
     store.apply([view(DATASET, AIRCRAFT, Holding("b", first))])
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
-    now = ask(store, frame, "aircraft_history__a:delay_min").to_polars()
-    then = ask(store, frame, "aircraft_history__b:delay_min").to_polars()
+    now = retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()
+    then = retrieval_job(store, frame, "aircraft_history__b:delay_min").to_polars()
 
     assert (now["delay_min"].item(), then["delay_min"].item()) == (77.0, -4.0)
 
 
 def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake, store: FeatureStore) -> None:
-    feature_workspace.release(lake, 1)
+    feature_workspace.tag_release(lake, 1)
     store.apply([view(DATASET, AIRCRAFT, Holding("b", "little/9"))])
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
     with pytest.raises(UnknownReleaseError, match=r"no release little/9 .*git fetch --tags"):
-        ask(store, frame, "aircraft_history__b:delay_min").to_polars()
+        retrieval_job(store, frame, "aircraft_history__b:delay_min").to_polars()
 
 
 def test_the_latest_rows_and_all_rows_of_a_range_are_there_for_feasts_own_materialize(
@@ -231,26 +246,26 @@ def test_a_request_that_can_not_be_placed_is_refused_with_what_was_expected_and_
     store: FeatureStore, change: Callable[[pl.DataFrame], pl.DataFrame], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        ask(store, change(weather(["EWR"], [NOON])), "origin_weather__a:temp_c").to_polars()
+        retrieval_job(store, change(weather_requests(["EWR"], [NOON])), "origin_weather__a:temp_c").to_polars()
 
 
 def test_times_of_pandas_without_a_zone_are_refused_too(store: FeatureStore) -> None:
     frame = pd.DataFrame({"origin": ["EWR"], "event_timestamp": pd.to_datetime(["2013-01-09 12:00"])})
 
     with pytest.raises(InvalidRequestError, match="expected times with a zone"):
-        ask(store, frame, "origin_weather__a:temp_c")
+        retrieval_job(store, frame, "origin_weather__a:temp_c")
 
 
 def test_integer_keys_that_pandas_made_floats_are_refused_with_the_remedy(store: FeatureStore) -> None:
     frame = pd.DataFrame({"carrier_id": [1, None], "origin": "EWR", "event_timestamp": pd.to_datetime([NOON, NOON])})
 
     with pytest.raises(InvalidRequestError, match=r"carrier_id: expected Int64, found Float64.*use its Int64"):
-        ask(store, frame, "route_traffic__a:temp_c").to_polars()
+        retrieval_job(store, frame, "route_traffic__a:temp_c").to_polars()
 
 
 def test_a_query_in_sql_is_refused(store: FeatureStore) -> None:
     with pytest.raises(InvalidRequestError, match="Expected requests as a pandas, Polars or Arrow table"):
-        ask(store, "select 1", "origin_weather__a:temp_c")
+        retrieval_job(store, "select 1", "origin_weather__a:temp_c")
 
 
 # --- the verb ---
@@ -258,8 +273,8 @@ def test_a_query_in_sql_is_refused(store: FeatureStore) -> None:
 
 def test_retrieve_answers_a_file_with_a_file_and_says_what_was_found(lake: Lake, tmp_path: Path) -> None:
     settings = feature_workspace.settings(lake.root)
-    publish(DATASET, lake, settings, feature_workspace.release(lake, 1))
-    given = all_keys([NOON, NOON - timedelta(days=30), NOON])
+    publish(DATASET, lake, settings, feature_workspace.tag_release(lake, 1))
+    given = requests_with_all_keys([NOON, NOON - timedelta(days=30), NOON])
     given.write_parquet(tmp_path / "requests.parquet")
 
     done = retrieve(
@@ -276,8 +291,8 @@ def test_retrieve_answers_a_file_with_a_file_and_says_what_was_found(lake: Lake,
 def test_retrieve_at_a_release_needs_no_publish_and_gives_the_same_bytes_however_much_came_since(
     lake: Lake, tmp_path: Path
 ) -> None:
-    first = feature_workspace.release(lake, 1)
-    all_keys([NOON]).write_parquet(tmp_path / "requests.parquet")
+    first = feature_workspace.tag_release(lake, 1)
+    requests_with_all_keys([NOON]).write_parquet(tmp_path / "requests.parquet")
     files = [tmp_path / "before.parquet", tmp_path / "after.parquet"]
 
     for out in files:
@@ -289,7 +304,7 @@ def test_retrieve_at_a_release_needs_no_publish_and_gives_the_same_bytes_however
             out,
             FeatureRequest(release=first),
         )
-        fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
+        write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
 
     assert done.release == first
     assert pl.read_parquet(files[0])["aircraft_history__delay_min"].to_list() == [-4.0]
@@ -300,7 +315,7 @@ def test_a_service_that_is_not_published_is_named_with_the_command_that_publishe
     store = open_store(lake.root / "feature_repo", feature_workspace.settings(lake.root / "other"))
 
     with pytest.raises(FeatureStoreError, match=r"'little_service'.*Services there: none.*headrace publish little"):
-        get_features(DATASET, store, all_keys([NOON]))
+        get_features(DATASET, store, requests_with_all_keys([NOON]))
 
     close_store(store)
 
@@ -308,15 +323,15 @@ def test_a_service_that_is_not_published_is_named_with_the_command_that_publishe
 def test_chosen_features_come_alone_under_the_names_of_their_tables(store: FeatureStore) -> None:
     names = ["route_traffic:temp_c", "origin_weather:sky"]
 
-    rows = get_features(DATASET, store, all_keys([NOON]), names)
+    rows = get_features(DATASET, store, requests_with_all_keys([NOON]), names)
 
-    assert rows.columns == [*all_keys([]).columns, "route_traffic__temp_c", "origin_weather__sky"]
+    assert rows.columns == [*requests_with_all_keys([]).columns, "route_traffic__temp_c", "origin_weather__sky"]
     assert rows.row(0)[-2:] == (7.0, "clear")
 
 
 def test_a_feature_that_does_not_exist_is_named_beside_those_like_it(store: FeatureStore) -> None:
     with pytest.raises(FeatureStoreError, match=r"no feature origin_weather:temp_f; there is origin_weather:temp_c"):
-        get_features(DATASET, store, all_keys([NOON]), ["origin_weather:temp_f"])
+        get_features(DATASET, store, requests_with_all_keys([NOON]), ["origin_weather:temp_f"])
 
 
 def test_requests_that_are_no_parquet_file_are_refused_by_name(lake: Lake, tmp_path: Path) -> None:

@@ -15,7 +15,17 @@ from feast import FeatureService, FeatureStore, FeatureView, Field
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
-from feature_workspace import DATASET, HOUR, LARGE, NOON, WEATHER, all_keys, ask, fill, weather
+from feature_workspace import (
+    DATASET,
+    HOUR,
+    LARGE_INT,
+    NOON,
+    WEATHER,
+    requests_with_all_keys,
+    retrieval_job,
+    weather_requests,
+    write_table,
+)
 
 from headrace.feast.definitions import Holding, view
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
@@ -27,21 +37,21 @@ __all__ = ["applied", "lake", "store"]
 
 def test_whole_numbers_beside_nulls_are_exact_in_polars_arrow_and_pandas(store: FeatureStore) -> None:
     names = [f"origin_weather__a:{name}" for name in WEATHER.features]
-    job = ask(store, weather(["EWR", "XXX", "JFK"], [NOON - HOUR, NOON, NOON]), *names)
+    job = retrieval_job(store, weather_requests(["EWR", "XXX", "JFK"], [NOON - HOUR, NOON, NOON]), *names)
 
     rows, frame = job.to_polars(), job.to_df()
 
     assert {name: rows.schema[name] for name in WEATHER.features} == dict(WEATHER.features)
-    assert rows["gusts"].to_list() == [LARGE, None, LARGE]
-    assert job.to_arrow()["gusts"].to_pylist() == [LARGE, None, LARGE]
-    assert frame["gusts"].tolist() == [LARGE, pd.NA, LARGE]
+    assert rows["gusts"].to_list() == [LARGE_INT, None, LARGE_INT]
+    assert job.to_arrow()["gusts"].to_pylist() == [LARGE_INT, None, LARGE_INT]
+    assert frame["gusts"].tolist() == [LARGE_INT, pd.NA, LARGE_INT]
     assert str(frame["frozen"].dtype) == "boolean"
 
 
 def test_a_pandas_request_comes_back_as_it_was_with_the_features_beside_it(store: FeatureStore) -> None:
     given = pd.DataFrame(
         {
-            "carrier_id": pd.array([LARGE, None], dtype="Int64"),
+            "carrier_id": pd.array([LARGE_INT, None], dtype="Int64"),
             "origin": ["EWR", "EWR"],
             "event_timestamp": pd.to_datetime([NOON, NOON]),
             "late": [True, False],
@@ -49,7 +59,7 @@ def test_a_pandas_request_comes_back_as_it_was_with_the_features_beside_it(store
         index=[7, 7],
     )
 
-    answer = ask(store, given, "route_traffic__a:temp_c").to_df()
+    answer = retrieval_job(store, given, "route_traffic__a:temp_c").to_df()
 
     pd.testing.assert_frame_equal(answer[given.columns], given.reset_index(drop=True))
     assert answer["temp_c"].tolist()[0] == 7.0
@@ -59,17 +69,17 @@ def test_a_pandas_request_comes_back_as_it_was_with_the_features_beside_it(store
 def test_views_with_the_same_feature_and_other_keys_are_joined_under_full_names(store: FeatureStore) -> None:
     refs = ["origin_weather__a:temp_c", "route_traffic__a:temp_c", "aircraft_history__a:delay_min"]
 
-    answer = ask(store, all_keys([NOON]), *refs, full_feature_names=True).to_polars()
+    answer = retrieval_job(store, requests_with_all_keys([NOON]), *refs, full_feature_names=True).to_polars()
 
     assert answer.row(0)[-3:] == (2.5, 7.0, -4.0)
     assert answer.columns[-3:] == [ref.replace(":", "__") for ref in refs]
 
 
 def test_a_request_column_named_like_a_feature_is_refused(store: FeatureStore) -> None:
-    frame = weather(["EWR"], [NOON]).with_columns(temp_c=pl.lit(0.0))
+    frame = weather_requests(["EWR"], [NOON]).with_columns(temp_c=pl.lit(0.0))
 
     with pytest.raises(InvalidRequestError, match=r"two columns temp_c.*full_feature_names=True"):
-        ask(store, frame, "origin_weather__a:temp_c").to_polars()
+        retrieval_job(store, frame, "origin_weather__a:temp_c").to_polars()
 
 
 def test_one_view_can_be_joined_twice_under_other_keys(store: FeatureStore) -> None:
@@ -102,11 +112,11 @@ def test_views_that_feast_computes_on_demand_get_their_inputs(store: FeatureStor
         store.apply([fahrenheit])
     refs = ["origin_weather__a:temp_c", "fahrenheit:temp_f"]
 
-    assert ask(store, weather(["EWR"], [NOON]), *refs).to_df()["temp_f"].tolist() == [36.5]
+    assert retrieval_job(store, weather_requests(["EWR"], [NOON]), *refs).to_df()["temp_f"].tolist() == [36.5]
 
 
 def test_arrow_batches_a_file_and_pandas_hold_what_polars_holds(store: FeatureStore, tmp_path: Path) -> None:
-    job = ask(store, all_keys([NOON] * 5), "origin_weather__a:gusts", "route_traffic__a:temp_c")
+    job = retrieval_job(store, requests_with_all_keys([NOON] * 5), "origin_weather__a:gusts", "route_traffic__a:temp_c")
     rows = job.to_polars()
 
     batches = list(job.to_batches(2))
@@ -118,19 +128,21 @@ def test_arrow_batches_a_file_and_pandas_hold_what_polars_holds(store: FeatureSt
 
 
 def test_requests_in_a_file_are_answered_without_being_read_whole(store: FeatureStore, tmp_path: Path) -> None:
-    given = all_keys([NOON + timedelta(seconds=second) for second in range(50)])
+    given = requests_with_all_keys([NOON + timedelta(seconds=second) for second in range(50)])
     given.write_parquet(tmp_path / "requests.parquet", row_group_size=7)
 
-    answer = ask(store, tmp_path / "requests.parquet", "origin_weather__a:gusts").to_polars()
+    answer = retrieval_job(store, tmp_path / "requests.parquet", "origin_weather__a:gusts").to_polars()
 
-    assert answer.equals(ask(store, given, "origin_weather__a:gusts").to_polars())
+    assert answer.equals(retrieval_job(store, given, "origin_weather__a:gusts").to_polars())
 
 
 def test_not_a_number_stays_apart_from_null_and_float32_as_narrow_as_declared(lake: Lake, store: FeatureStore) -> None:
     hour = {"origin": "EWR", "event_time": NOON}
-    fill(lake, WEATHER, [{**hour, "temp_c": math.nan, "humidity": 0.1}, {**hour, "origin": "JFK"}])
+    write_table(lake, WEATHER, [{**hour, "temp_c": math.nan, "humidity": 0.1}, {**hour, "origin": "JFK"}])
 
-    answer = ask(store, weather(["EWR", "JFK"], [NOON] * 2), "origin_weather__a:temp_c", "origin_weather__a:humidity")
+    answer = retrieval_job(
+        store, weather_requests(["EWR", "JFK"], [NOON] * 2), "origin_weather__a:temp_c", "origin_weather__a:humidity"
+    )
 
     rows = answer.to_polars()
     assert rows["temp_c"].is_nan().to_list() == [True, None]
@@ -149,7 +161,7 @@ def test_a_type_that_would_change_on_its_way_online_is_refused_when_it_is_define
 
 
 def test_a_retrieval_can_be_kept_as_a_file(store: FeatureStore, tmp_path: Path) -> None:
-    job = ask(store, weather(["EWR"], [NOON]), "origin_weather__a:gusts")
+    job = retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:gusts")
 
     job.persist(SavedDatasetFileStorage(str(tmp_path / "kept.parquet")))
 

@@ -12,7 +12,17 @@ from pathlib import Path
 import feature_workspace
 import polars as pl
 import pytest
-from feature_workspace import AIRCRAFT, DATASET, HOUR, LARGE, NOON, WEATHER, all_keys, fill, fill_all
+from feature_workspace import (
+    AIRCRAFT,
+    DATASET,
+    HOUR,
+    LARGE_INT,
+    NOON,
+    WEATHER,
+    requests_with_all_keys,
+    write_all_tables,
+    write_table,
+)
 from servers import S3
 
 from headrace.dataset import Dataset
@@ -32,14 +42,16 @@ LATE = {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Iterator[Lake]:
-    made = feature_workspace.workspace(tmp_path / "workspace")
-    fill_all(made)
-    all_keys([NOON, NOON - timedelta(days=30)]).write_parquet(tmp_path / "requests.parquet")
+    made = feature_workspace.create_workspace(tmp_path / "workspace")
+    write_all_tables(made)
+    requests_with_all_keys([NOON, NOON - timedelta(days=30)]).write_parquet(tmp_path / "requests.parquet")
     yield made
     feature_workspace.close_all()
 
 
-def ask(lake: Lake, asked: FeatureRequest, dataset: Dataset = DATASET, requests: str = "requests.parquet") -> Path:
+def create_set(
+    lake: Lake, asked: FeatureRequest, dataset: Dataset = DATASET, requests: str = "requests.parquet"
+) -> Path:
     folder = lake.root.parent
     return retrieve(
         dataset, lake, published_rows(lake, Settings()), folder / requests, folder / "out.parquet", asked
@@ -50,13 +62,13 @@ def ask(lake: Lake, asked: FeatureRequest, dataset: Dataset = DATASET, requests:
 
 
 def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_between(lake: Lake) -> None:
-    first = feature_workspace.release(lake, 1)
-    before = ask(lake, FeatureRequest(release=first)).read_bytes()
-    fill(lake, AIRCRAFT, [LATE])
-    second = feature_workspace.release(lake, 2)
+    first = feature_workspace.tag_release(lake, 1)
+    before = create_set(lake, FeatureRequest(release=first)).read_bytes()
+    write_table(lake, AIRCRAFT, [LATE])
+    second = feature_workspace.tag_release(lake, 2)
 
-    after = ask(lake, FeatureRequest(release=first)).read_bytes()
-    now = pl.read_parquet(ask(lake, FeatureRequest(release=second)))
+    after = create_set(lake, FeatureRequest(release=first)).read_bytes()
+    now = pl.read_parquet(create_set(lake, FeatureRequest(release=second)))
 
     assert after == before
     assert now["aircraft_history__delay_min"].to_list() == [77.0, None]
@@ -64,10 +76,10 @@ def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_b
 
 @pytest.mark.parametrize("names", [(), ("route_traffic:temp_c", "origin_weather:sky", "origin_weather:temp_c")])
 def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, names: Sequence[str]) -> None:
-    asked = all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
-    release = feature_workspace.release(lake, 1)
-    feature_workspace.put(lake, release)
-    published = get_features(DATASET, feature_workspace.opened(lake), asked, names)
+    asked = requests_with_all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
+    release = feature_workspace.tag_release(lake, 1)
+    feature_workspace.publish_release(lake, release)
+    published = get_features(DATASET, feature_workspace.open_workspace_store(lake), asked, names)
     feature_workspace.close_all()
 
     job = retrieve_at_release(DATASET, lake, release, asked, names)
@@ -88,10 +100,10 @@ def test_a_release_is_read_without_importing_feast() -> None:
 
 
 def test_one_retrieval_reads_one_version_of_a_table_that_is_written_meanwhile(lake: Lake) -> None:
-    job = retrieve_at_release(DATASET, lake, "", all_keys([NOON]), ["aircraft_history:delay_min"])
+    job = retrieve_at_release(DATASET, lake, "", requests_with_all_keys([NOON]), ["aircraft_history:delay_min"])
     before = job.to_polars()
 
-    fill(lake, AIRCRAFT, [LATE])
+    write_table(lake, AIRCRAFT, [LATE])
 
     assert job.to_polars().equals(before)
     assert before["aircraft_history__delay_min"].to_list() == [-4.0]
@@ -101,12 +113,12 @@ def test_a_clone_without_its_bytes_answers_from_the_remote_and_fetches_only_what
     lake: Lake, s3: S3, tmp_path: Path
 ) -> None:
     days = [NOON + timedelta(days=day) for day in range(-9, 3)]
-    fill(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
-    release = feature_workspace.release(lake, 1)
-    expected = retrieve_at_release(DATASET, lake, release, all_keys([NOON])).to_polars()
+    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
+    release = feature_workspace.tag_release(lake, 1)
+    expected = retrieve_at_release(DATASET, lake, release, requests_with_all_keys([NOON])).to_polars()
     clone = pushed_clone(lake, s3, tmp_path)
 
-    answer = retrieve_at_release(DATASET, clone, release, all_keys([NOON])).to_polars()
+    answer = retrieve_at_release(DATASET, clone, release, requests_with_all_keys([NOON])).to_polars()
 
     fetched = {
         day: clone.cache.has(entry.md5)
@@ -119,7 +131,7 @@ def test_a_clone_without_its_bytes_answers_from_the_remote_and_fetches_only_what
 def test_a_release_whose_object_is_not_on_the_remote_is_refused_and_nothing_is_written(
     lake: Lake, s3: S3, tmp_path: Path
 ) -> None:
-    release = feature_workspace.release(lake, 1)
+    release = feature_workspace.tag_release(lake, 1)
     clone = pushed_clone(lake, s3, tmp_path)
     lost = lake.manifest("features/little/origin_weather").partitions["2013-01-09"].md5
     clone.cache.remote.bucket.delete(clone.cache.remote.key(lost))
@@ -138,10 +150,10 @@ def test_a_release_whose_object_is_not_on_the_remote_is_refused_and_nothing_is_w
 
 
 def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake) -> None:
-    feature_workspace.release(lake, 1)
+    feature_workspace.tag_release(lake, 1)
 
     with pytest.raises(UnknownReleaseError, match=r"no release little/9 .*git fetch --tags"):
-        ask(lake, FeatureRequest(release="little/9"))
+        create_set(lake, FeatureRequest(release="little/9"))
 
 
 def pushed_clone(lake: Lake, s3: S3, folder: Path) -> Lake:
@@ -163,12 +175,12 @@ def pushed_clone(lake: Lake, s3: S3, folder: Path) -> Lake:
 
 
 def test_a_lock_is_written_once_and_then_the_rows_must_be_the_locked_ones(lake: Lake) -> None:
-    lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
+    lock, release = lake.root / "train.lock.json", feature_workspace.tag_release(lake, 1)
 
-    first = ask(lake, FeatureRequest(release=release, lock_file=lock)).read_bytes()
+    first = create_set(lake, FeatureRequest(release=release, lock_file=lock)).read_bytes()
     written = lock.read_bytes()
-    fill(lake, AIRCRAFT, [LATE])
-    again = ask(lake, FeatureRequest(lock_file=lock)).read_bytes()
+    write_table(lake, AIRCRAFT, [LATE])
+    again = create_set(lake, FeatureRequest(lock_file=lock)).read_bytes()
 
     assert again == first
     assert lock.read_bytes() == written
@@ -176,9 +188,9 @@ def test_a_lock_is_written_once_and_then_the_rows_must_be_the_locked_ones(lake: 
 
 
 def test_a_lock_holds_specification_release_and_hashes_and_neither_paths_nor_clocks(lake: Lake) -> None:
-    lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
+    lock, release = lake.root / "train.lock.json", feature_workspace.tag_release(lake, 1)
 
-    ask(
+    create_set(
         lake,
         FeatureRequest(["origin_weather:gusts"], release, KeySplit(["tailnum"], {"train": 0.5, "test": 0.5}), lock),
     )
@@ -197,13 +209,13 @@ def test_a_lock_holds_specification_release_and_hashes_and_neither_paths_nor_clo
 
 def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -> None:
     lock, folder = lake.root / "train.lock.json", lake.root.parent
-    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock_file=lock)).unlink()
-    all_keys([NOON, NOON]).write_parquet(folder / "other.parquet")
+    create_set(lake, FeatureRequest(release=feature_workspace.tag_release(lake, 1), lock_file=lock)).unlink()
+    requests_with_all_keys([NOON, NOON]).write_parquet(folder / "other.parquet")
 
     with pytest.raises(
         TrainingSetMismatchError, match=r"requests columns event_timestamp: locked \"\w{32}\", found"
     ) as no:
-        ask(lake, FeatureRequest(lock_file=lock), requests="other.parquet")
+        create_set(lake, FeatureRequest(lock_file=lock), requests="other.parquet")
 
     assert "origin_weather__temp_c" in str(no.value)
     assert "Nothing was written" in str(no.value)
@@ -219,27 +231,27 @@ def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -
 )
 def test_another_release_or_another_feature_is_named(lake: Lake, asked: FeatureRequest, message: str) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock_file=lock))
-    feature_workspace.release(lake, 2)
+    create_set(lake, FeatureRequest(release=feature_workspace.tag_release(lake, 1), lock_file=lock))
+    feature_workspace.tag_release(lake, 2)
 
     with pytest.raises(TrainingSetMismatchError, match=message):
-        ask(lake, replace(asked, lock_file=lock))
+        create_set(lake, replace(asked, lock_file=lock))
 
 
 def test_a_ttl_that_was_declared_otherwise_since_is_named(lake: Lake) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock_file=lock))
+    create_set(lake, FeatureRequest(release=feature_workspace.tag_release(lake, 1), lock_file=lock))
     shorter = replace(DATASET, features=(replace(WEATHER, ttl=timedelta(minutes=5)), *DATASET.features[1:]))
 
     with pytest.raises(
         TrainingSetMismatchError, match=r"declarations origin_weather ttl_seconds: locked 21600.0, found 300.0"
     ):
-        ask(lake, FeatureRequest(lock_file=lock), shorter)
+        create_set(lake, FeatureRequest(lock_file=lock), shorter)
 
 
 def test_a_lock_needs_a_release(lake: Lake) -> None:
     with pytest.raises(HeadraceError, match=r"a lock file names a release.*Give --release"):
-        ask(lake, FeatureRequest(release="", lock_file=lake.root / "train.lock.json"))
+        create_set(lake, FeatureRequest(release="", lock_file=lake.root / "train.lock.json"))
 
 
 @pytest.mark.parametrize(
@@ -252,12 +264,12 @@ def test_a_lock_needs_a_release(lake: Lake) -> None:
 )
 def test_a_lock_that_is_torn_or_edited_is_refused(lake: Lake, change: object, message: str) -> None:
     lock = lake.root / "train.lock.json"
-    ask(lake, FeatureRequest(release=feature_workspace.release(lake, 1), lock_file=lock))
+    create_set(lake, FeatureRequest(release=feature_workspace.tag_release(lake, 1), lock_file=lock))
     assert callable(change)
     lock.write_text(change(lock.read_text()))
 
     with pytest.raises(InvalidLockFileError, match=message):
-        ask(lake, FeatureRequest(lock_file=lock))
+        create_set(lake, FeatureRequest(lock_file=lock))
 
 
 WRITTEN_BY_0_1 = """{"id": "ecc0c0e54071a237", "question": {"dataset": "little", "release": "little/1",
@@ -289,20 +301,20 @@ def test_a_lock_that_0_1_wrote_and_somebody_edited_is_refused(tmp_path: Path) ->
 
 
 def test_rows_are_still_the_locked_ones_when_0_1_locked_them(lake: Lake) -> None:
-    lock, release = lake.root / "train.lock.json", feature_workspace.release(lake, 1)
-    first = ask(lake, FeatureRequest(release=release, lock_file=lock)).read_bytes()
+    lock, release = lake.root / "train.lock.json", feature_workspace.tag_release(lake, 1)
+    first = create_set(lake, FeatureRequest(release=release, lock_file=lock)).read_bytes()
     new = json.loads(lock.read_text())
     question = {"declared" if name == "declarations" else name: value for name, value in new["spec"].items()}
     kept = {name: new[name] for name in ("id", "requests", "result")}
     lock.write_text(json.dumps({**kept, "question": question, "tables": new["table_hashes"]}))
 
-    assert ask(lake, FeatureRequest(lock_file=lock)).read_bytes() == first
+    assert create_set(lake, FeatureRequest(lock_file=lock)).read_bytes() == first
 
 
 def test_the_fingerprint_of_rows_does_not_depend_on_how_they_are_cut_and_sees_every_value() -> None:
     rows = pl.DataFrame(
         {
-            "n": [1, None, LARGE, 0],
+            "n": [1, None, LARGE_INT, 0],
             "x": [0.5, float("nan"), None, -0.0],
             "s": ["", "ab", None, "c"],
             "b": [True, None, False, True],
@@ -337,7 +349,7 @@ def test_the_command_line_locks_a_release_and_splits_it(
     from headrace.cli import app  # noqa: PLC0415
     from headrace.project import loading  # noqa: PLC0415
 
-    release, folder = feature_workspace.release(lake, 1), lake.root.parent
+    release, folder = feature_workspace.tag_release(lake, 1), lake.root.parent
     monkeypatch.setattr(loading, "load_dataset", {"little": DATASET}.get)
     monkeypatch.chdir(lake.root)
     files = ["--requests", str(folder / "requests.parquet"), "--out", str(folder / "out.parquet")]

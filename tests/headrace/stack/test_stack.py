@@ -57,7 +57,7 @@ def processes(state: StackState) -> list[psutil.Process]:
     return process_tree([state.watchdog, *(server.process for server in state.servers)])
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -187,7 +187,7 @@ def test_a_killed_owner_leaves_no_process_behind(home: Path, owner: "subprocess.
 
     owner.kill()
 
-    assert eventually(lambda: still_running(members) == [])
+    assert wait_until(lambda: still_running(members) == [])
 
 
 def test_ctrl_c_leaves_no_process_behind(home: Path, owner: "subprocess.Popen[str]") -> None:
@@ -195,16 +195,16 @@ def test_ctrl_c_leaves_no_process_behind(home: Path, owner: "subprocess.Popen[st
 
     owner.send_signal(signal.SIGINT)
 
-    assert eventually(lambda: still_running(members) == [])
+    assert wait_until(lambda: still_running(members) == [])
 
 
 def test_an_up_killed_while_it_starts_leaves_no_process_behind(home: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER, home, *BASE], cwd=ROOT) as child:
-        assert eventually(lambda: (home / "stack.json").exists() and bool(state_of(home).servers))
+        assert wait_until(lambda: (home / "stack.json").exists() and bool(state_of(home).servers))
         members = processes(state_of(home))
         child.kill()
 
-    assert eventually(lambda: still_running([*members, *processes(state_of(home))]) == [])
+    assert wait_until(lambda: still_running([*members, *processes(state_of(home))]) == [])
     assert control.down(home) is False
 
 
@@ -217,7 +217,7 @@ def test_a_killed_supervisor_takes_every_server_along(home: Path, victim: str) -
 
     (watchdog if victim == "watchdog" else watchdog.children()[0]).kill()
 
-    assert eventually(lambda: still_running(members) == [])
+    assert wait_until(lambda: still_running(members) == [])
     assert control.status(home).state == "stopped"
     assert control.up(home, BASE).is_healthy, "and the next one starts"
 
@@ -228,7 +228,7 @@ def test_a_server_that_dies_takes_the_stack_along_and_status_says_which(home: Pa
 
     os.kill(found.servers[0][0].process.pid, signal.SIGKILL)
 
-    assert eventually(lambda: still_running(members) == [])
+    assert wait_until(lambda: still_running(members) == [])
     assert "s3 was killed by signal 9; the other servers were stopped" in state_of(home).error
 
 
@@ -308,12 +308,12 @@ def test_where_the_kernel_does_not_help_a_server_is_watched_over_and_ends_with_i
     parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {watcher!r}]); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", parent]) as child:
         below = psutil.Process(child.pid)
-        assert eventually(lambda: [one.name() for one in below.children(recursive=True)].count("sleep") == 1)
+        assert wait_until(lambda: [one.name() for one in below.children(recursive=True)].count("sleep") == 1)
         members = below.children(recursive=True)
 
         child.kill()
 
-    assert eventually(lambda: still_running(members) == [])
+    assert wait_until(lambda: still_running(members) == [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the watcher looks")

@@ -190,7 +190,7 @@ def test_workers_run_the_installed_engine_on_the_declarations_of_the_workspace(p
 # Homes that Headrace 0.1 left
 
 
-def in_terms_of_0_1(home: Path) -> None:
+def write_0_1_state(home: Path) -> None:
     """Write the state file as Headrace 0.1 did."""
 
     def identity(process: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def test_a_stack_that_headrace_0_1_started_is_found_and_stopped(project: Path) -
     state = read_state(StackPaths(home))
     assert state
     members = process_tree([state.watchdog, *(server.process for server in state.servers)])
-    in_terms_of_0_1(home)
+    write_0_1_state(home)
 
     found = status(project)
     stopped = control.down(home)
@@ -227,7 +227,7 @@ def test_a_home_of_headrace_0_1_keeps_its_ports_and_its_data(project: Path) -> N
     home = project / ".headrace"
     with control.running(home, BASE, project=project) as before:
         (home / "stack" / "s3" / "headrace" / "kept.txt").write_text("kept")
-    in_terms_of_0_1(home)
+    write_0_1_state(home)
 
     assert status(project, code=3)["state"] == "stopped"
     with control.running(home, BASE, project=project) as after:
@@ -238,7 +238,7 @@ def test_a_home_of_headrace_0_1_keeps_its_ports_and_its_data(project: Path) -> N
 # What is not installed
 
 
-def without(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python_without(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command in a Python that lacks a package."""
     program = f"import sys; sys.modules[{package!r}] = None; from headrace.__main__ import main; main()"
     command = [sys.executable, "-c", program, *arguments]
@@ -248,7 +248,7 @@ def without(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "env", "install"])
 def test_without_the_extra_a_command_names_the_package_and_what_installs_it(command: str) -> None:
-    done = without("psutil", "stack", command)
+    done = python_without("psutil", "stack", command)
 
     assert done.returncode == 1
     assert "headrace stack needs psutil, which is not installed: `pip install 'headrace[stack]'`." in done.stderr
@@ -256,8 +256,8 @@ def test_without_the_extra_a_command_names_the_package_and_what_installs_it(comm
 
 
 def test_without_the_extra_help_works() -> None:
-    assert "Start the servers" in without("psutil", "stack", "--help").stdout
-    assert "stack" in without("psutil", "--help").stdout
+    assert "Start the servers" in python_without("psutil", "stack", "--help").stdout
+    assert "stack" in python_without("psutil", "--help").stdout
 
 
 def test_a_program_that_is_missing_is_named_with_what_installs_it(

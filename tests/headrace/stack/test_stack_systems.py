@@ -51,7 +51,7 @@ def commit(folder: Path, text: str) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -111,8 +111,8 @@ def test_a_dask_worker_that_dies_is_replaced(home: Path, repository: Path) -> No
 
     os.kill(victim.pid, signal.SIGKILL)
 
-    assert eventually(lambda: victim not in [server.process for server, _ in control.status(home).servers])
-    assert eventually(lambda: control.status(home).is_healthy)
+    assert wait_until(lambda: victim not in [server.process for server, _ in control.status(home).servers])
+    assert wait_until(lambda: control.status(home).is_healthy)
 
 
 def test_label_studio_is_closed_to_strangers_and_gives_an_annotator_an_account_of_his_own(home: Path) -> None:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from headrace.storage import parquet
+from headrace.storage.parquet_encoding import encode
 
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
 VALUES: list[tuple[pl.DataType, object]] = [
@@ -41,7 +42,7 @@ VALUES: list[tuple[pl.DataType, object]] = [
 def test_a_type_counts_as_kept_exactly_where_a_reader_gets_it_back(dtype: pl.DataType, value: object) -> None:
     frame = pl.DataFrame({"v": pl.Series([value, None], dtype=dtype)})
     try:
-        read = pl.read_parquet(io.BytesIO(bytes(parquet.encode(frame))))
+        read = pl.read_parquet(io.BytesIO(bytes(encode(frame))))
     except Exception:  # noqa: BLE001  Arrow has an error of its own for each type that it cannot write
         is_kept = False
     else:

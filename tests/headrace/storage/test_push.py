@@ -40,10 +40,10 @@ class Table:
     @property
     def puts(self) -> list[str]:
         """Objects that were sent, in their order."""
-        paths = re.findall(rb"PUT /(\S+) HTTP", self.relay.asked)
+        paths = re.findall(rb"PUT /(\S+) HTTP", self.relay.received)
         return ["".join(path.decode().rsplit("/", 2)[1:]) for path in paths]
 
-    def good(self, md5: str) -> bool:
+    def has_intact_object(self, md5: str) -> bool:
         """Whether the remote has these very bytes."""
         found = self.remote.bucket.head(self.remote.key(md5))
         return found is not None and self.remote.bucket.read(found) == self.cache.path(md5).read_bytes()
@@ -60,7 +60,7 @@ def test_every_object_is_sent_once_and_the_list_after_what_it_names(table: Table
     assert pushed.objects == COUNT + 1
     assert sorted(table.puts) == sorted([*table.files, table.list])
     assert table.puts[-1] == table.list
-    assert all(map(table.good, (*table.files, table.list)))
+    assert all(map(table.has_intact_object, (*table.files, table.list)))
 
 
 def test_objects_are_sent_at_the_same_time(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_an_object_that_is_there_and_not_as_it_must_be_is_sent_again(table: Tabl
     again = table.push()
 
     assert (again.objects, again.size) == (1, SIZE)
-    assert table.good(table.files[3])
+    assert table.has_intact_object(table.files[3])
 
 
 def test_a_push_that_broke_off_goes_on_with_what_is_missing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,4 +115,4 @@ def test_a_push_that_broke_off_goes_on_with_what_is_missing(table: Table, monkey
 
     assert pushed.objects == COUNT + 1 - len(before)
     assert len(table.puts) == COUNT + 1
-    assert all(map(table.good, (*table.files, table.list)))
+    assert all(map(table.has_intact_object, (*table.files, table.list)))

@@ -18,79 +18,81 @@ MEGABYTE = 1024 * 1024
 CONTENT = os.urandom(6 * MEGABYTE)
 
 
-class Line:
-    """A bucket, and the same bucket at the other end of a bad line."""
+class RelayedBucket:
+    """A bucket, and the same bucket behind a relay that simulates a bad connection."""
 
     def __init__(self, server: S3, relay: Relay) -> None:
         self.bucket, self.relay = server.new_bucket(), relay
-        self.far = replace(self.bucket, endpoint=f"http://127.0.0.1:{relay.port}", patience=0.2)
+        self.bucket_behind_relay = replace(self.bucket, endpoint=f"http://127.0.0.1:{relay.port}", patience=0.2)
 
     def put(self, key: str, content: bytes = CONTENT) -> Object:
-        """Write an object where the line is good, and see it listed."""
+        """Write an object without the relay; its listing."""
         self.bucket.write(key, content)
         (found,) = self.bucket.list(key)
         return found
 
 
 @pytest.fixture(params=["s3", "moto_s3"])
-def any_line(request: pytest.FixtureRequest, relay: Callable[[int], Relay]) -> Line:
+def any_relayed(request: pytest.FixtureRequest, relay: Callable[[int], Relay]) -> RelayedBucket:
     server: S3 = request.getfixturevalue(request.param)
-    return Line(server, relay(server.port))
+    return RelayedBucket(server, relay(server.port))
 
 
 @pytest.fixture
-def line(s3: S3, relay: Callable[[int], Relay]) -> Line:
-    return Line(s3, relay(s3.port))
+def relayed(s3: S3, relay: Callable[[int], Relay]) -> RelayedBucket:
+    return RelayedBucket(s3, relay(s3.port))
 
 
-def test_a_read_that_broke_off_goes_on_from_where_it_was(any_line: Line, tmp_path: Path) -> None:
-    found = any_line.put("large")
-    any_line.relay.cut(after=5 * MEGABYTE)
+def test_a_read_that_broke_off_goes_on_from_where_it_was(any_relayed: RelayedBucket, tmp_path: Path) -> None:
+    found = any_relayed.put("large")
+    any_relayed.relay.cut_connections(after=5 * MEGABYTE)
 
-    got = any_line.far.download(found, tmp_path / "got")
+    got = any_relayed.bucket_behind_relay.download(found, tmp_path / "got")
 
-    assert any_line.relay.count(b"Range: bytes=") == 1
+    assert any_relayed.relay.count(b"Range: bytes=") == 1
     assert (tmp_path / "got").read_bytes() == CONTENT
     assert (got.object.size, got.md5) == (len(CONTENT), hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())
 
 
 def test_an_object_with_an_odd_name_is_read_on_too(moto_s3: S3, relay: Callable[[int], Relay]) -> None:
-    line = Line(moto_s3, relay(moto_s3.port))
-    found = line.put("odd//name")
-    line.relay.cut(after=5 * MEGABYTE)
+    relayed = RelayedBucket(moto_s3, relay(moto_s3.port))
+    found = relayed.put("odd//name")
+    relayed.relay.cut_connections(after=5 * MEGABYTE)
 
-    assert line.far.read(found) == CONTENT
-    assert line.relay.count(b"Range: bytes=") == 1
+    assert relayed.bucket_behind_relay.read(found) == CONTENT
+    assert relayed.relay.count(b"Range: bytes=") == 1
 
 
-def test_patience_begins_anew_while_bytes_arrive(line: Line) -> None:
-    found = line.put("large")
-    line.relay.cut(after=3 * MEGABYTE // 2, times=5)
+def test_patience_begins_anew_while_bytes_arrive(relayed: RelayedBucket) -> None:
+    found = relayed.put("large")
+    relayed.relay.cut_connections(after=3 * MEGABYTE // 2, times=5)
 
-    assert line.far.read(found) == CONTENT
+    assert relayed.bucket_behind_relay.read(found) == CONTENT
 
 
 def test_an_object_that_is_replaced_while_a_read_goes_on_is_never_mixed_with_the_old_one(
-    any_line: Line,
+    any_relayed: RelayedBucket,
 ) -> None:
-    found = any_line.put("large")
-    any_line.relay.cut(after=5 * MEGABYTE)
-    any_line.relay.at_cut = lambda: any_line.bucket.write("large", CONTENT[::-1])
+    found = any_relayed.put("large")
+    any_relayed.relay.cut_connections(after=5 * MEGABYTE)
+    any_relayed.relay.on_cut = lambda: any_relayed.bucket.write("large", CONTENT[::-1])
 
     with pytest.raises(ObjectChangedError, match="replaced"):
-        any_line.far.read(found)
+        any_relayed.bucket_behind_relay.read(found)
 
 
-def test_bytes_that_the_server_lists_and_never_gives_are_told_from_a_server_that_is_away(line: Line) -> None:
-    found = line.put("lost")
-    line.relay.cut(after=1000, times=1000)
+def test_bytes_that_the_server_lists_and_never_gives_are_told_from_a_server_that_is_away(
+    relayed: RelayedBucket,
+) -> None:
+    found = relayed.put("lost")
+    relayed.relay.cut_connections(after=1000, times=1000)
 
     with pytest.raises(ObjectUnreadableError, match=r"0 of 6,291,456 bytes read, then: .*(IncompleteBody|reset)"):
-        line.far.read(found)
+        relayed.bucket_behind_relay.read(found)
 
-    line.relay.close()
+    relayed.relay.close()
     with pytest.raises(StorageUnreachableError, match="Check AWS_ENDPOINT_URL") as raised:
-        line.far.read(found)
+        relayed.bucket_behind_relay.read(found)
     assert not isinstance(raised.value, ObjectUnreadableError)
 
 
@@ -108,11 +110,11 @@ def test_an_object_whose_bytes_are_lost_is_written_again(s3: S3, tmp_path: Path)
     assert (tmp_path / "got").read_bytes() == CONTENT
 
 
-def test_a_large_body_may_take_longer_than_an_answer(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_body_may_take_longer_than_an_answer(relayed: RelayedBucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(obstore_client, "READ_SECONDS", 0.5)
-    line.relay.pause = 0.02
+    relayed.relay.body_delay_s = 0.02
 
-    line.far.write("slow", CONTENT)
+    relayed.bucket_behind_relay.write("slow", CONTENT)
 
-    assert line.relay.count(b"PUT /") == 1
-    assert line.bucket.head("slow")
+    assert relayed.relay.count(b"PUT /") == 1
+    assert relayed.bucket.head("slow")

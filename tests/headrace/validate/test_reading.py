@@ -15,7 +15,7 @@ from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, rea
 DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"
 
 
-def written(folder: Path, content: bytes, name: str = "2013-01-09.csv") -> Path:
+def write_file(folder: Path, content: bytes, name: str = "2013-01-09.csv") -> Path:
     path = folder / name
     path.write_bytes(content)
     return path
@@ -36,7 +36,7 @@ def message_for(path: Path, dialect: CsvDialect | None = None) -> str:
 
 
 def test_every_column_is_text_as_it_came_and_only_declared_words_are_null(tmp_path: Path) -> None:
-    rows = read_csv(written(tmp_path, DAY), CsvDialect()).rows()
+    rows = read_csv(write_file(tmp_path, DAY), CsvDialect()).rows()
 
     assert rows == [("UA", "0017", None), ("DL", None, "café")]
 
@@ -47,20 +47,20 @@ def test_every_column_is_text_as_it_came_and_only_declared_words_are_null(tmp_pa
     ids=["one member", "two members", "byte order mark"],
 )
 def test_gzip_of_one_or_more_members_and_a_byte_order_mark_are_read(tmp_path: Path, content: bytes) -> None:
-    plain = read_csv(written(tmp_path, DAY), CsvDialect())
+    plain = read_csv(write_file(tmp_path, DAY), CsvDialect())
 
-    assert read_csv(written(tmp_path, content, "other.csv"), CsvDialect()).equals(plain)
+    assert read_csv(write_file(tmp_path, content, "other.csv"), CsvDialect()).equals(plain)
 
 
 def test_quotes_may_hold_the_separator(tmp_path: Path) -> None:
-    path = written(tmp_path, b'carrier,note\nUA,"late, again"\nDL,"a ""quoted"" word"\n')
+    path = write_file(tmp_path, b'carrier,note\nUA,"late, again"\nDL,"a ""quoted"" word"\n')
 
     assert read_csv(path, CsvDialect()).rows() == [("UA", "late, again"), ("DL", 'a "quoted" word')]
 
 
 @pytest.mark.parametrize("kept", [12, 30, -1])
 def test_a_truncated_gzip_is_refused_with_its_partition_and_the_next_command(tmp_path: Path, kept: int) -> None:
-    path = written(tmp_path, gzip.compress(DAY)[:kept], "2013-01-09.csv.gz")
+    path = write_file(tmp_path, gzip.compress(DAY)[:kept], "2013-01-09.csv.gz")
 
     message = message_for(path)
 
@@ -72,41 +72,41 @@ def test_a_damaged_gzip_is_refused(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(DAY))
     packed[-6] ^= 1
 
-    assert "damaged gzip" in message_for(written(tmp_path, bytes(packed)))
+    assert "damaged gzip" in message_for(write_file(tmp_path, bytes(packed)))
 
 
 def test_an_object_that_is_named_gz_and_is_none_is_refused(tmp_path: Path) -> None:
-    assert "expected gzip" in message_for(written(tmp_path, DAY, "2013-01-09.csv.gz"))
+    assert "expected gzip" in message_for(write_file(tmp_path, DAY, "2013-01-09.csv.gz"))
 
 
 def test_gzip_that_unpacks_to_more_than_allowed_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, gzip.compress(DAY * 1000))
+    path = write_file(tmp_path, gzip.compress(DAY * 1000))
 
     assert "unpack to more than the 10,000 allowed" in message_for(path, CsvDialect(max_bytes=10_000))
 
 
 def test_an_empty_object_is_refused(tmp_path: Path) -> None:
-    assert "it is empty: 0 bytes" in message_for(written(tmp_path, b""))
+    assert "it is empty: 0 bytes" in message_for(write_file(tmp_path, b""))
 
 
 def test_another_encoding_is_refused_with_the_line_and_the_bytes(tmp_path: Path) -> None:
-    path = written(tmp_path, DAY.replace(b"\xc3\xa9", b"\xe9"))
+    path = write_file(tmp_path, DAY.replace(b"\xc3\xa9", b"\xe9"))
 
     assert "expected utf-8, but line 3 holds the bytes e9" in message_for(path)
 
 
 def test_utf_16_is_refused(tmp_path: Path) -> None:
-    assert "expected utf-8" in message_for(written(tmp_path, DAY.decode().encode("utf-16")))
-    assert "NUL" in message_for(written(tmp_path, "a,b\n1,2\n".encode("utf-16-le")))
+    assert "expected utf-8" in message_for(write_file(tmp_path, DAY.decode().encode("utf-16")))
+    assert "NUL" in message_for(write_file(tmp_path, "a,b\n1,2\n".encode("utf-16-le")))
 
 
 def test_a_file_cut_in_its_last_field_is_refused(tmp_path: Path) -> None:
-    assert "the last line, 'DL,NA,caf', has no line end" in message_for(written(tmp_path, DAY[:-3]))
+    assert "the last line, 'DL,NA,caf', has no line end" in message_for(write_file(tmp_path, DAY[:-3]))
 
 
 @pytest.mark.parametrize(("line", "fields"), [(b"UA,1\n", 2), (b"UA,1,x,y\n", 4), (b"\n", 1)])
 def test_a_ragged_line_is_refused_by_number(tmp_path: Path, line: bytes, fields: int) -> None:
-    message = message_for(written(tmp_path, DAY + line))
+    message = message_for(write_file(tmp_path, DAY + line))
 
     assert f"line 4 has not the 3 fields that the header names but {fields} (1 such lines)" in message
 
@@ -117,7 +117,7 @@ LINES = st.lists(st.text('a,,,"\r\n\0', max_size=9), max_size=5)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LINES)
 def test_a_look_at_the_bytes_decides_as_a_look_at_each_line_does(tmp_path: Path, lines: list[str]) -> None:
-    path = written(tmp_path, "\n".join(["x,y,z", *lines, ""]).encode())
+    path = write_file(tmp_path, "\n".join(["x,y,z", *lines, ""]).encode())
 
     quick = outcome_for(path)
 
@@ -126,18 +126,18 @@ def test_a_look_at_the_bytes_decides_as_a_look_at_each_line_does(tmp_path: Path,
 
 
 def test_a_field_too_many_and_one_too_few_do_not_make_up_for_each_other(tmp_path: Path) -> None:
-    path = written(tmp_path, DAY + b"UA,1,x,y\nDL,2\n")
+    path = write_file(tmp_path, DAY + b"UA,1,x,y\nDL,2\n")
 
     assert "line 4 has not the 3 fields that the header names but 4 (2 such lines)" in message_for(path)
 
 
 def test_an_unbalanced_quote_is_refused_by_line(tmp_path: Path) -> None:
-    assert "line 4 has an unbalanced quote" in message_for(written(tmp_path, DAY + b'UA,1,"x\nDL,2,y\n'))
+    assert "line 4 has an unbalanced quote" in message_for(write_file(tmp_path, DAY + b'UA,1,"x\nDL,2,y\n'))
 
 
 @pytest.mark.parametrize("line", [b'UA,1,"x \\"y\\", z"', b'UA,1, "x"', b'UA,1,x"y"', b'UA,"1"2,x', b'"UA""",1,"x"y"'])
 def test_a_quote_that_neither_encloses_a_field_nor_is_doubled_in_one_is_refused(tmp_path: Path, line: bytes) -> None:
-    message = message_for(written(tmp_path, DAY + line + b"\n"))
+    message = message_for(write_file(tmp_path, DAY + line + b"\n"))
 
     assert "line 4 has a" in message
     assert "quote" in message
@@ -149,25 +149,25 @@ def test_a_doubled_quote_in_a_field_that_quotes_enclose_is_a_quote(
     tmp_path: Path, separator: str, ending: bytes
 ) -> None:
     line = separator.join(['"UA"', '""', '"say ""a,b"" \\"']).encode()
-    path = written(tmp_path, separator.join(["a", "b", "c"]).encode() + ending + line + ending)
+    path = write_file(tmp_path, separator.join(["a", "b", "c"]).encode() + ending + line + ending)
 
     assert read_csv(path, CsvDialect(separator)).rows() == [("UA", None, 'say "a,b" \\')]
 
 
 @pytest.mark.parametrize("content", [b"\n", b"\r\n", b"\n\n\n", b"\xef\xbb\xbf\n"])
 def test_lines_without_a_header_are_refused_and_raise_nothing_else(tmp_path: Path, content: bytes) -> None:
-    assert message_for(written(tmp_path, content))
+    assert message_for(write_file(tmp_path, content))
 
 
 def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
-    assert "the header names 'flight' more than once" in message_for(written(tmp_path, b"flight,flight\n1,2\n"))
+    assert "the header names 'flight' more than once" in message_for(write_file(tmp_path, b"flight,flight\n1,2\n"))
 
 
 def test_a_header_alone_is_a_day_without_rows(tmp_path: Path) -> None:
-    assert read_csv(written(tmp_path, b"carrier,flight\n"), CsvDialect()).shape == (0, 2)
+    assert read_csv(write_file(tmp_path, b"carrier,flight\n"), CsvDialect()).shape == (0, 2)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing"])
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnreadableError, match="expected a Parquet file written by ingest"):
-        read_parquet(written(tmp_path, content, "2013-01-09.parquet"))
+        read_parquet(write_file(tmp_path, content, "2013-01-09.parquet"))

@@ -14,7 +14,7 @@ from typing import Any
 import dataframely as dy
 import polars as pl
 import pytest
-from minimal_dataset import lake_at
+from minimal_dataset import create_lake
 
 from headrace.dataset import UTC_MICROSECONDS, Dataset, Source, TableSource
 from headrace.engine.run import StageResult, run_stage
@@ -50,7 +50,7 @@ def source(key: tuple[str, ...] = ("id",), **columns: dy.Column) -> Source:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    return lake_at(tmp_path)
+    return create_lake(tmp_path)
 
 
 def validate(lake: Lake, declared: Source, **partitions: pl.DataFrame) -> StageResult:

@@ -28,11 +28,11 @@ from headrace.validate.validate_partition import validate_frame, validate_frames
 DAY = "2013-01-09"
 
 
-def unread(_path: Path) -> pl.DataFrame:
+def read_nothing(_path: Path) -> pl.DataFrame:
     raise NotImplementedError
 
 
-def as_it_is(rows: pl.DataFrame) -> pl.DataFrame:
+def keep_rows(rows: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
@@ -47,7 +47,7 @@ class Readings(dy.Schema):
     speed = dy.Float64(min=0, nullable=True)
 
 
-SOURCE = Source("readings", ObjectSource("readings/", ".*", ".csv"), unread, Readings, as_it_is, ("at", "place"))
+SOURCE = Source("readings", ObjectSource("readings/", ".*", ".csv"), read_nothing, Readings, keep_rows, ("at", "place"))
 
 
 def source(**changes: dy.Column) -> Source:
