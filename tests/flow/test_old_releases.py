@@ -104,6 +104,7 @@ def migrated_project(version: str, s3: S3, tmp_path_factory: pytest.TempPathFact
     headrace(workspace, "dvc-sync")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "Move to the installed Headrace")
+    git(root, "push", "--quiet", "origin", "HEAD:main")
     return workspace
 
 
