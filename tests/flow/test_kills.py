@@ -80,10 +80,9 @@ class CommandRunner:
         """Run these commands; file → bytes that readers see, without labels."""
         for verb in verbs:
             self.workspace.command("headrace", *COMMANDS[verb][0])
-        files = [
-            path for path in (self.workspace.root / "data").glob("*/flights/*/*") if path.parent.name != LABELING.name
-        ]
-        return {path.relative_to(self.workspace.root).as_posix(): path.read_bytes() for path in files}
+        root = self.workspace.root
+        paths = [path.relative_to(root) for path in (root / "data").glob("*/flights/*/**/*") if path.is_file()]
+        return {path.as_posix(): (root / path).read_bytes() for path in paths if LABELING.name not in path.parts}
 
 
 @pytest.fixture

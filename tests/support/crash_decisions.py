@@ -24,6 +24,9 @@ KEY_COLUMNS = {"started_at": UTC_MICROSECONDS, "car": annotation_schema({})["tas
 DECISION_TIMES = {"created_at", "known_time"}
 """Columns that hold the time of a decision."""
 
+CHUNK_MD5 = re.compile(r"(?<=\.)[0-9a-f]{32}\.(?=json$)")
+"""In the name of a chunk: it depends on the times of the decisions in the table."""
+
 
 @dataclass(frozen=True)
 class ReviewCase:
@@ -60,7 +63,7 @@ class ReviewCase:
             assert_files_match_manifest(self.campaign.lake, table)
         return {
             **self.read_visible_state(),
-            "files": sorted(hash_files(self.root, "data")),
+            "files": sorted(CHUNK_MD5.sub("", name) for name in hash_files(self.root, "data")),
             **hash_files(self.root, ".headrace/journal"),
         }
 
