@@ -1,8 +1,8 @@
-"""Tables: partitions and the manifest that names them, read and written whole or not at all.
+"""Tables: partitions and the manifest that names them, read and written atomically.
 
-A table is the folder `data/<state>/<dataset>/<name>/`. Its bytes are objects of the DVC cache, named by their md5;
-the folder shows them, and the manifest in it says which belong to the table. Readers go through the manifest only, so
-other files in the folder are never read.
+A table is the folder `data/<state>/<dataset>/<name>/`. Its bytes are objects of the DVC cache, named by their md5; the
+folder has copies of them, and the manifest in it names those that belong to the table. Readers go through the manifest
+only, so other files in the folder are never read.
 """
 
 import fcntl
@@ -50,7 +50,7 @@ class Lake:
     Attributes:
         root: The workspace: a git clone.
         cache: Where the bytes are: DVC's cache there, and the remote behind it.
-        held_locks: Lock file → inode of the leases that this run holds.
+        held_locks: Lock file → inode, of the locks that this run holds.
     """
 
     root: Path
@@ -59,11 +59,11 @@ class Lake:
 
     @classmethod
     def at(cls, root: Path, *, is_remote_only: bool = False) -> "Lake":
-        """The lake of the workspace `root`; one that passes partitions on to the remote shows manifests alone."""
+        """The lake of the workspace `root`; one whose partitions are on the remote only has manifests alone."""
         return cls(root.resolve(), Cache.of(root.resolve(), is_remote_only=is_remote_only))
 
     def folder(self, table: str) -> Path:
-        """Folder that shows the table's partitions."""
+        """Folder of the table."""
         return self.root / "data" / table
 
     def manifest(self, table: str) -> Manifest:
@@ -99,9 +99,9 @@ class Lake:
         return None if head is None else _fetch(self.cache, head)
 
     def candidate_manifests(self, table: str) -> list[Manifest]:
-        """Every manifest that may lend an entry, the one that readers see first.
+        """Every manifest whose entries may be reused, the one that readers see first.
 
-        What no release records is lent only while the cache still has its bytes.
+        Of what no release records, only entries whose bytes the cache still has.
         """
         recorded = self.recorded_manifest(table)
         visible = self.visible_manifest(table)
@@ -122,7 +122,7 @@ class Lake:
         return all(where.has(file.md5, file.size) for file in entry.files)
 
     def append_to_journal(self, table: str, entry: PartitionEntry) -> None:
-        """Note an entry that is computed but not yet shown: a run after a crash need not compute it again."""
+        """Record an entry that is computed and in no manifest yet: a run after a crash need not compute it again."""
         path = self._journal(table)
         path.parent.mkdir(parents=True, exist_ok=True)
         line = encode_entry(entry) + b"\n"
@@ -135,7 +135,7 @@ class Lake:
             journal.write(line)
 
     def clear_journal(self, table: str) -> None:
-        """Drop the notes: the table is shown."""
+        """Delete the journal: the manifest has its entries."""
         with failpoints.failpoint("end of the journal"):
             self._journal(table).unlink(missing_ok=True)
 
@@ -149,7 +149,7 @@ class Lake:
         return self.root / ".headrace" / "journal" / (table.replace("/", ".") + ".jsonl")
 
     def tables(self, dataset: str) -> tuple[str, ...]:
-        """Every table of `dataset` that the workspace shows."""
+        """Every table of `dataset` that has a manifest in the workspace."""
         data = self.root / "data"
         folders = (path for path in data.glob(f"*/{dataset}/*/") if self.is_visible(path.relative_to(data).as_posix()))
         return tuple(sorted(path.relative_to(data).as_posix() for path in folders))
@@ -186,12 +186,13 @@ class Lake:
         return pl.scan_parquet(paths)
 
     def checkout(self, manifest: Manifest) -> None:
-        """Make the workspace show `manifest`: new files first, then the manifest, then what is gone goes.
+        """Write the table to the workspace: new files first, then the manifest, then old files are removed.
 
-        A crash leaves the old manifest or the new one; files it does not name are not read and go next time.
+        A crash leaves the old manifest or the new one. Files that it does not name are not read; the next write removes
+        them.
 
         Raises:
-            LockLostError: A lease of this run was taken away.
+            LockLostError: A lock of this run was taken away.
         """
         folder, fence = self.folder(manifest.table), partial(self._check_locks_held, manifest.table)
         fence()
@@ -300,7 +301,7 @@ class Lake:
                 del self.held_locks[path]
 
     def _check_locks_held(self, table: str) -> None:
-        """Refuse to go on if a lease of this run was taken away, so that another run may have come and gone since."""
+        """Raise if a lock of this run was taken away: another run may have written the table since."""
         for path, inode in self.held_locks.items():
             if not path.exists() or path.stat().st_ino != inode:
                 raise LockLostError(

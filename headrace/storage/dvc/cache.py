@@ -63,7 +63,7 @@ class Cache:
 
     @contextmanager
     def worker_cache(self) -> Iterator["Cache"]:
-        """A cache for one partition's work: this one, or one that passes everything on and is gone afterwards."""
+        """A cache for one partition's work: this one, or a temporary one where objects go to the remote at once."""
         if not self.is_remote_only:
             yield self
             return
@@ -71,11 +71,11 @@ class Cache:
             yield replace(self, folder=Path(folder), remote_override=self.remote)
 
     def path(self, md5: str) -> Path:
-        """Where the object `md5` lies, or would lie."""
+        """Path of the object `md5`, whether it is there or not."""
         return self.folder / object_key(md5)
 
     def add(self, write: Callable[[Path], object]) -> StoredObject:
-        """Keep what `write` writes to the path it is given. Whole or absent, and safe to repeat."""
+        """Add what `write` writes to the path that it receives. Atomic, and safe to repeat."""
 
         def write_and_hash(path: Path) -> Digests:
             write(path)
@@ -95,9 +95,9 @@ class Cache:
 
     # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
     def add_bytes(self, content: bytes | memoryview, *, suffix: str = "", keep_local: bool = True) -> StoredObject:
-        """Keep `content`; `suffix` is `.dir` for a folder's list.
+        """Add `content`; `suffix` is `.dir` for a folder's list.
 
-        What need not stay here goes to the remote, if that is where partitions are passed on to.
+        Without `keep_local` it goes to the remote at once, in a cache that is remote only.
         """
         digests = Digests.of_bytes(content)
         md5, size = digests.md5 + suffix, len(content)
