@@ -71,9 +71,9 @@ def _find_dvc_lock(lake: Lake) -> Iterator[StaleFile]:
 
 
 def _find_git_locks(lake: Lake) -> Iterator[StaleFile]:
-    for path in git.dead_locks(lake.root):
+    for path in git.stale_locks(lake.root):
         reason = "is a lock that no running git holds, so git refuses to write"
-        yield StaleFile(str(path), reason, partial(git.unlock, lake.root, path))
+        yield StaleFile(str(path), reason, partial(git.remove_stale_lock, lake.root, path))
 
 
 def _read_rwlock(path: Path) -> dict[int, str]:

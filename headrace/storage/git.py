@@ -40,7 +40,7 @@ LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
 TRIES = 4
 """One git takes several locks in turn."""
 
-DEAD_AFTER_S = 5.0
+STALE_AFTER_S = 5.0
 """Seconds after which a lock is dead that no process of git in the repository can hold: a library holds it shortly."""
 
 
@@ -125,7 +125,7 @@ def git(root: Path, *arguments: str, given: str | None = None, index: Path | Non
     for _ in range(TRIES):
         done = _run(root, arguments, given, index)
         lock = LOCKED.search(done.stderr) if done.returncode else None
-        if not (lock and _waited_out(root, Path(lock[1]))):
+        if not (lock and _wait_for_lock(root, Path(lock[1]))):
             break
     if done.returncode:
         printed = done.stderr.strip() or done.stdout.strip()
@@ -153,29 +153,29 @@ def _options(values: Mapping[str, str]) -> list[str]:
     return [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
 
 
-def dead_locks(root: Path) -> list[Path]:
+def stale_locks(root: Path) -> list[Path]:
     """Lock files of the repository that no running git can hold, and that are too old to be a library's."""
     folders = git(root, "rev-parse", "--absolute-git-dir", "--path-format=absolute", "--git-common-dir").splitlines()
     places = ((Path(folder), pattern) for folder in dict.fromkeys(folders) for pattern in ("*.lock", "refs/**/*.lock"))
     found = sorted({path for folder, pattern in places for path in folder.glob(pattern)})
-    return [path for path in found if _age(path) > DEAD_AFTER_S] if found and not _at_work(root) else []
+    return [path for path in found if _age(path) > STALE_AFTER_S] if found and not _is_git_running(root) else []
 
 
-def unlock(root: Path, lock: Path) -> None:
+def remove_stale_lock(root: Path, lock: Path) -> None:
     """Remove a lock that is dead, if it still is."""
-    if lock in dead_locks(root):
+    if lock in stale_locks(root):
         with failpoints.failpoint("git's lock that is dead"):
             lock.unlink(missing_ok=True)
         log.warning("removed %s: no running git holds it", lock)
 
 
-def _waited_out(root: Path, lock: Path) -> bool:
+def _wait_for_lock(root: Path, lock: Path) -> bool:
     """Whether to try again: the lock was let go of, or found dead and removed; False if somebody goes on holding it."""
-    until = time.monotonic() + 2 * DEAD_AFTER_S
-    log.info("git's lock %s exists: waiting up to %.0f s for the process that holds it", lock, 2 * DEAD_AFTER_S)
+    until = time.monotonic() + 2 * STALE_AFTER_S
+    log.info("git's lock %s exists: waiting up to %.0f s for the process that holds it", lock, 2 * STALE_AFTER_S)
     while lock.exists() and time.monotonic() < until:
-        unlock(root, lock)
-        time.sleep(DEAD_AFTER_S / 25)
+        remove_stale_lock(root, lock)
+        time.sleep(STALE_AFTER_S / 25)
     return not lock.exists()
 
 
@@ -187,7 +187,7 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _at_work(root: Path) -> bool:
+def _is_git_running(root: Path) -> bool:
     """Whether a process of git, or one that cannot be looked at, works in the repository."""
     import psutil  # noqa: PLC0415  DVC brings it; only who meets a lock pays
 
@@ -247,11 +247,11 @@ def blobs(root: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
 def commit(root: Path, paths: Iterable[str], message: str) -> bool:
     """Commit these paths; False if nothing in them differs from HEAD."""
     wanted = sorted(paths)
-    with failpoints.failpoint("git add", lambda: _leave_lock(root, "index")):
+    with failpoints.failpoint("git add", lambda: _simulate_stale_lock(root, "index")):
         git(root, "add", "--all", "--", *wanted)
     if not git(root, "diff", "--cached", "--name-only", "--", *wanted):
         return False
-    with failpoints.failpoint("git commit", lambda: _leave_lock(root, "index", "HEAD")):
+    with failpoints.failpoint("git commit", lambda: _simulate_stale_lock(root, "index", "HEAD")):
         git(root, *identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
     return True
 
@@ -325,7 +325,7 @@ def fetch(root: Path, *branches: str) -> dict[str, str]:
     refspecs = [f"+{name}:{mine}" for name, mine in local.items() if here.get(mine) != there[name]]
     depth = ["--unshallow"] if git(root, "rev-parse", "--is-shallow-repository") == "true" else []
     if depth or refspecs:
-        with failpoints.failpoint("git fetch", lambda: _leave_lock(root, f"refs/remotes/{REMOTE}/main")):
+        with failpoints.failpoint("git fetch", lambda: _simulate_stale_lock(root, f"refs/remotes/{REMOTE}/main")):
             options = ("--quiet", "--no-tags", "--no-write-fetch-head", *depth, "--stdin")
             git(root, "fetch", *options, REMOTE, given="".join(f"{line}\n" for line in refspecs))
     return there
@@ -405,7 +405,7 @@ def hash_files(root: Path, paths: Iterable[str]) -> dict[str, str]:
 
 
 # no failpoint: what a killed git does, in a test only
-def _leave_lock(root: Path, *names: str) -> None:
+def _simulate_stale_lock(root: Path, *names: str) -> None:
     """What git leaves when it is killed."""
     for name in names:
         lock = Path(root, git(root, "rev-parse", "--git-path", f"{name}.lock"))

@@ -145,7 +145,7 @@ def run_to_failpoint(case: CrashCase, number: int, mode: failpoints.Mode) -> Non
 def recover(case: CrashCase) -> tuple[State, State]:
     """Run again after a crash; the visible state before that run, and the final state after it."""
     visible = case.read_visible_state()
-    time.sleep(git.DEAD_AFTER_S)  # a younger lock of the crashed run would not count as stale
+    time.sleep(git.STALE_AFTER_S)  # a younger lock of the crashed run would not count as stale
     case.run()
     return visible, case.read_final_state()
 
@@ -250,7 +250,7 @@ def kill_after(case: CrashCase, delay_s: float) -> int:
 
 def main(module: str, settings_path: str, folder: str, interruption: str, count: str) -> None:
     """Print one line of JSON per case."""
-    git.DEAD_AFTER_S = 0.05
+    git.STALE_AFTER_S = 0.05
     settings: dict[str, Any] = json.loads(Path(settings_path).read_text())
     scenario: CrashScenario = import_module(module).scenario(Path(folder), **settings)
     for result in inject_crashes(scenario, interruption, int(count)):

@@ -67,7 +67,7 @@ def test_a_git_lock_is_removed_once_no_git_can_hold_it(released: Workspace) -> N
 
 
 def test_a_release_waits_for_a_dead_git_lock_and_removes_it(built: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git, "DEAD_AFTER_S", 0.1)
+    monkeypatch.setattr(git, "STALE_AFTER_S", 0.1)
     for name in ("index.lock", "HEAD.lock", "refs/tags/flights/1.lock"):
         path = built.root / ".git" / name
         path.parent.mkdir(parents=True, exist_ok=True)

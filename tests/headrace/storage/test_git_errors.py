@@ -136,8 +136,8 @@ def test_a_lock_that_another_git_holds_on_is_unavailable_and_is_logged(
     clone: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="headrace.storage.git")
-    monkeypatch.setattr(storage_git, "DEAD_AFTER_S", 0.05)
-    monkeypatch.setattr(storage_git, "_at_work", lambda _root: True)
+    monkeypatch.setattr(storage_git, "STALE_AFTER_S", 0.05)
+    monkeypatch.setattr(storage_git, "_is_git_running", lambda _root: True)
     (clone / "file").write_text("changed")
     (clone / ".git" / "index.lock").touch()
 
