@@ -178,7 +178,7 @@ def test_the_online_store_goes_on_to_the_second_release_and_back_to_the_first(up
     assert "serves bikes/1" in back
 
 
-def test_lineage_diff_and_doctor_read_what_the_old_engine_wrote(upgraded: UpgradedProject) -> None:
+def test_lineage_and_diff_read_what_the_old_engine_wrote(upgraded: UpgradedProject) -> None:
     lineage = upgraded.headrace(
         "lineage", "bikes", "--table", "features/station_demand", "--partition", "2026-01-05", "--revision", "bikes/1"
     )
@@ -186,4 +186,19 @@ def test_lineage_diff_and_doctor_read_what_the_old_engine_wrote(upgraded: Upgrad
 
     assert "file:pipelines/bikes/sample/rentals/2026-01-04.csv" in lineage
     assert difference["tables"]["raw/bikes/rentals"]["added"] == ["2026-01-06"]
-    upgraded.headrace("doctor")
+
+
+def test_after_dvc_sync_what_changed_is_computed_once_and_the_doctor_finds_every_object(
+    upgraded: UpgradedProject,
+) -> None:
+    upgraded.headrace("dvc-sync")
+    upgraded.environment.run(upgraded.root, "git", "add", "--all")
+    upgraded.environment.run(upgraded.root, "git", "commit", "--quiet", "--allow-empty", "--message", "Upgrade")
+    upgraded.environment.run(upgraded.root, "git", "push", "--quiet", "origin", "HEAD:main")
+
+    released = upgraded.headrace("run", "bikes", "--release")
+    again = upgraded.headrace("run", "bikes")
+
+    assert ("bikes/3" in released) == bool(upgraded.changed)
+    assert again.count("nothing to do") == 2
+    upgraded.headrace("doctor", "--deep")
