@@ -77,9 +77,7 @@ def test_a_clone_that_lacks_objects_or_branches_releases_like_any_other(
     for amount in (1, 2):
         origin.first.release(FLIGHTS, amount)
     clone = origin.clone("clone", *options)
-    clone.build(FLIGHTS, 3)
-
-    made = clone.release(FLIGHTS)
+    made = clone.release(FLIGHTS, 3)
 
     assert made.name == "flights/3"
     assert origin.git("rev-parse", "main") == made.commit
