@@ -155,8 +155,13 @@ def run(
     environment = {**os.environ, "LC_ALL": "C"}  # what it says is read here
     if index is not None:
         environment["GIT_INDEX_FILE"] = str(index)
-    command = ["git", *_options(CLEAN), *arguments]
+    command = ["git", *clean_options(), *arguments]
     return subprocess.run(command, cwd=root, env=environment, input=given, capture_output=True, check=False)
+
+
+def clean_options() -> list[str]:
+    """Options of a `git` that is run elsewhere, for the clean configuration."""
+    return _options(CLEAN)
 
 
 def _options(values: Mapping[str, str]) -> list[str]:
