@@ -12,7 +12,7 @@ import polars as pl
 from msgspec.structs import replace
 
 from headrace.engine.compute import store_partition
-from headrace.label.aggregation import latest_events
+from headrace.label.aggregation import REVIEW_EVENTS, latest_events
 from headrace.label.annotations import SORT_KEYS, Row, TaskKey, TaskState, annotation_schema, latest_states
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest, PartitionEntry
@@ -97,9 +97,52 @@ class AnnotationLogWriter:
     def _write_partition(self, day: str, added: list[Row]) -> PartitionEntry:
         frame = pl.DataFrame(added, schema=annotation_schema(self.keys))
         whole = pl.concat([self._read_partition(day), frame]) if day in self.manifest.partitions else frame
-        ordered = parquet.canonical(whole, SORT_KEYS)
-        entry = store_partition(self.lake.cache, ordered, day, "")
-        return replace(entry, cache_key=entry.md5, metadata=_statistics(ordered))
+        return _store(self.lake, day, whole)
+
+
+def _store(lake: Lake, day: str, events: pl.DataFrame) -> PartitionEntry:
+    ordered = parquet.canonical(events, SORT_KEYS)
+    entry = store_partition(lake.cache, ordered, day, "")
+    return replace(entry, cache_key=entry.md5, metadata=_statistics(ordered))
+
+
+def merge_logs(lake: Lake, released: Manifest, own: Manifest) -> Manifest:
+    """The events of two versions of one annotations table, which were collected in two places.
+
+    Both may have seen the same event. Then the one that was released is kept: a released row never changes.
+
+    Args:
+        lake: Whose cache has the partitions, or gets them from the remote.
+        released: The table as a release records it.
+        own: The table of the workspace.
+    """
+    merged = {**released.partitions, **own.partitions}
+    for day in released.partitions.keys() & own.partitions.keys():
+        entries = [manifest.partitions[day] for manifest in (released, own)]
+        if len({entry.md5 for entry in entries}) > 1:
+            frames = [pl.read_parquet(lake.cache.fetch(entry.md5, entry.sha256)) for entry in entries]
+            merged[day] = _store(lake, day, merge_events(*frames))
+    return own.with_partitions(merged)
+
+
+def merge_events(released: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+    """The events of both, each once.
+
+    What identifies an event: for an answer, the annotation and the time of its last edit, whether it was collected as
+    created or as changed; for a deletion, the annotation, as its time is when somebody noticed; for a review decision,
+    the state that it is about and its own time.
+    """
+    event = pl.col("event")
+    is_deleted, is_review = event == "deleted", event.is_in(REVIEW_EVENTS)
+    identity = (
+        *(pl.col(name) for name in ("sample_id", "task_id", "annotation_id")),
+        pl.when(is_deleted | is_review).then(event).alias("kind"),
+        pl.when(~is_deleted).then("updated_at").alias("state"),
+        pl.when(is_review).then("created_at").alias("decided_at"),
+    )
+    events = pl.concat([released, own])
+    is_first = events.select(pl.struct(identity).is_first_distinct()).to_series()
+    return events.filter(is_first)
 
 
 def _statistics(frame: pl.DataFrame) -> dict[str, Any]:

@@ -299,6 +299,8 @@ class Lake:
                 yield
             finally:
                 del self.held_locks[path]
+                # Closing is not enough: a child that another thread has just forked still has the file open.
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _check_locks_held(self, table: str) -> None:
         """Raise if a lock of this run was taken away: another run may have written the table since."""
