@@ -5,8 +5,8 @@ process that dies leaves of them is unreachable, and git removes it in time.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,7 +34,7 @@ def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[s
     """
     with TemporaryDirectory(prefix="headrace-") as folder:
         index = Path(folder) / "index"
-        blobs = iter(_write_blobs(root, tuple(content for content in files.values() if content is not None)))
+        blobs = _write_blobs(root, Path(folder), [content for content in files.values() if content is not None])
         lines = [
             f"0 {GONE}\t{path}\n" if content is None else f"{REGULAR_FILE} {next(blobs)}\t{path}\n"
             for path, content in files.items()
@@ -49,15 +49,12 @@ def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[s
 
 
 # no failpoint: temporaries that git reads, and objects that nothing refers to
-@lru_cache(maxsize=1)
-def _write_blobs(root: Path, contents: tuple[bytes, ...]) -> list[str]:
-    """The objects; once, where a commit is built again because only other files have changed."""
-    with TemporaryDirectory(prefix="headrace-") as folder:
-        paths = [Path(folder) / str(number) for number in range(len(contents))]
-        for path, content in zip(paths, contents, strict=True):
-            path.write_bytes(content)
-        names = "".join(f"{path}\n" for path in paths)
-        return git.git(root, "hash-object", "-w", "--no-filters", "--stdin-paths", given=names).splitlines()
+def _write_blobs(root: Path, folder: Path, contents: Sequence[bytes]) -> Iterator[str]:
+    paths = [folder / str(number) for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    names = "".join(f"{path}\n" for path in paths)
+    return iter(git.git(root, "hash-object", "-w", "--no-filters", "--stdin-paths", given=names).splitlines())
 
 
 def build_tag(root: Path, name: str, commit: str, message: str) -> str:
