@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     workspace: Path = Field(Path(), validation_alias="HEADRACE_WORKSPACE")
     """The git clone whose tables are read and written."""
 
+    code_branch: str = Field("main", validation_alias="HEADRACE_CODE_BRANCH")
+    """Branch of the git remote with the code that releases are made with."""
+
+    release_branch: str | None = Field(None, validation_alias="HEADRACE_RELEASE_BRANCH")
+    """Branch that releases are pushed to (default: the code branch). Set it where the code branch is protected."""
+
     engine: Literal["cpu", "gpu"] = Field("cpu", validation_alias="HEADRACE_ENGINE")
     """What collects the frames: Polars, or RAPIDS (`cudf-polars`) with fallback to Polars."""
 

@@ -70,7 +70,7 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
 
     Args:
         name: The dataset.
-        tables: Its tables; none if `dvc.yaml` does not have it.
+        tables: Its tables; none if `headrace.lock` does not have it.
         problem: Why it cannot run. It is the first thing that the DAG's documentation says, and the first task fails.
     """
     computed = [command for command in ("validate", "transform") if tables[command]]

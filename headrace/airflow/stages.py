@@ -1,4 +1,4 @@
-"""What there is to run: the stages in `dvc.yaml`, which `headrace dvc-sync` writes from the declarations.
+"""What there is to run: the tables in `headrace.lock`, which `headrace dvc-sync` writes from the declarations.
 
 A declaration itself imports data libraries, which no DAG file may pay for. What its text alone shows to be broken is
 found here all the same, so that a dataset that cannot run is visible in Airflow, by name.
@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,24 +39,33 @@ class DatasetProblem:
 
 
 def dataset_tables(project: Path) -> dict[str, Tables]:
-    """Dataset → its tables, as the project's `dvc.yaml` has them.
+    """Dataset → its tables, as the project's `headrace.lock` has them, or `dvc.yaml` where an older engine wrote both.
 
     Raises:
         HeadraceError: The file cannot be read.
     """
-    path = project / "dvc.yaml"
-    try:
-        stages = yaml.load(path.read_text(), yaml.CSafeLoader)["stages"] or ()
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
-        raise HeadraceError(
-            f"{path} cannot be read: expected a mapping with `stages`, found {type(error).__name__}: {error}."
-            " Restore it (`git checkout dvc.yaml`), or write it anew with `headrace dvc-sync`."
-        ) from None
-    tables: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"validate": [], "transform": [], "label": []})
-    for name in stages:
+    lock = project / "headrace.lock"
+    listed = _read(lock, "tables") if lock.exists() and "tables:" in lock.read_text() else _stages_by_name(project)
+    commands = ("validate", "transform", "label")
+    return {name: {command: tables.get(command, []) for command in commands} for name, tables in listed.items()}
+
+
+def _stages_by_name(project: Path) -> dict[str, dict[str, list[str]]]:
+    tables: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name in _read(project / "dvc.yaml", "stages"):
         if stage := STAGE.fullmatch(name):
             tables[stage["dataset"]][stage["command"]].append(stage["table"])
-    return dict(tables)
+    return tables
+
+
+def _read(path: Path, key: str) -> dict[str, Any]:
+    try:
+        return dict(yaml.load(path.read_text(), yaml.CSafeLoader)[key] or {})
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise HeadraceError(
+            f"{path} cannot be read: expected a mapping with `{key}`, found {type(error).__name__}: {error}."
+            f" Restore it (`git checkout {path.name}`), or write it anew with `headrace dvc-sync`."
+        ) from None
 
 
 def dataset_problems(project: Path, known: Collection[str]) -> dict[str, DatasetProblem]:
@@ -63,13 +73,13 @@ def dataset_problems(project: Path, known: Collection[str]) -> dict[str, Dataset
 
     Args:
         project: Folder of the project.
-        known: Datasets that have stages in `dvc.yaml`.
+        known: Datasets that have tables in `headrace.lock`.
     """
     folders = {path.parent.name: path.parent for path in sorted((project / PACKAGE).glob("[!._]*/__init__.py"))}
     check = "headrace dvc-sync --check"
     problems = {
         name: DatasetProblem(
-            f"dvc.yaml has stages of {name}, but there is no folder {PACKAGE}/{name}. {DVC_SYNC}", check
+            f"headrace.lock has tables of {name}, but there is no folder {PACKAGE}/{name}. {DVC_SYNC}", check
         )
         for name in known
         if name not in folders
@@ -78,7 +88,7 @@ def dataset_problems(project: Path, known: Collection[str]) -> dict[str, Dataset
         if message := folder_problem(folder):
             problems[name] = DatasetProblem(message, f"headrace plan {shlex.quote(name)}")
         elif name not in known:
-            problems[name] = DatasetProblem(f"dvc.yaml has no stage of the dataset {name}. {DVC_SYNC}", check)
+            problems[name] = DatasetProblem(f"headrace.lock has no table of the dataset {name}. {DVC_SYNC}", check)
     return problems
 
 

@@ -11,7 +11,7 @@ from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
 from headrace.extras import require_extra
 from headrace.project import loading
-from headrace.release.release import latest_local_release, list_releases
+from headrace.release.branches import latest_local_release, list_releases
 from headrace.retrieve.errors import UnknownReleaseError
 from headrace.settings import load_settings
 from headrace.storage.dvc.lock import recorded_outs

@@ -19,7 +19,7 @@ import polars as pl
 from headrace.catalog.errors import EmptyTableError, NoSuchTableError, NotParquetError
 from headrace.dataset import EVENT_TIME, Dataset
 from headrace.extras import require_extra
-from headrace.release.release import list_releases
+from headrace.release.branches import list_releases
 from headrace.retrieve.partition_reader import PartitionReader, partition_hashes
 from headrace.retrieve.row_hash import hash_lines
 from headrace.storage.dvc.lock import recorded_outs

@@ -47,7 +47,7 @@ def publish(
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.publish.publish import PublishOptions  # noqa: PLC0415
     from headrace.publish.publish import publish as publish_release  # noqa: PLC0415
-    from headrace.release.release import latest_local_release  # noqa: PLC0415
+    from headrace.release.branches import latest_local_release  # noqa: PLC0415
 
     settings, lake = workspace()
     options = PublishOptions(verify_all, allow_breaking_changes, wait_for_readers=True)

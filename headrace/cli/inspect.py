@@ -68,7 +68,8 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     the last release.
     """
     from headrace.lineage.freshness import read_freshness  # noqa: PLC0415
-    from headrace.release.release import PartitionDiff, list_releases  # noqa: PLC0415
+    from headrace.release.branches import list_releases  # noqa: PLC0415
+    from headrace.release.changes import PartitionDiff  # noqa: PLC0415
 
     settings, lake = workspace()
     release = next(reversed(list_releases(lake, dataset)), "")
@@ -100,13 +101,16 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
 def dvc_sync(
     *,
     check: Annotated[bool, typer.Option("--check", help="Only compare the files; exit code 1 if they differ.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also stages that no `dvc.lock` records yet, for `dvc repro` to run them.")
+    ] = False,
 ) -> None:
     """Write `dvc.yaml` and `headrace.lock` as the datasets declare them; commit both."""
     from headrace.project import dvc_stages  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
 
     root = load_settings().workspace
-    files = dvc_stages.check_dvc_files(root) if check else dvc_stages.write_dvc_files(root)
+    files = dvc_stages.check_dvc_files(root) if check else dvc_stages.write_dvc_files(root, every=every)
     typer.echo(f"dvc.yaml: {files.stages} stages; headrace.lock: {len(files.lock.libraries)} libraries")
     for error in files.broken.values():
         typer.echo(f"error: {error}", err=True)

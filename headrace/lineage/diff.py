@@ -13,7 +13,8 @@ import polars as pl
 from headrace.lineage.history import DatasetRevision, UnknownRevisionError, format_names
 from headrace.lineage.row_diff import RowDiff, declared_key, diff_rows
 from headrace.project.loading import load_dataset
-from headrace.release.release import PartitionDiff, list_releases
+from headrace.release.branches import list_releases
+from headrace.release.changes import PartitionDiff
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from headrace.errors import HeadraceError
-from headrace.release.release import list_releases
+from headrace.release.branches import list_releases
 from headrace.storage import git
 from headrace.storage.dvc.cache import read_directory
 from headrace.storage.dvc.lock import read_lock, recorded_outs

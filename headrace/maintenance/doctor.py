@@ -155,7 +155,7 @@ def run_checks(settings: Settings) -> list[CheckResult]:
     services: dict[str, Callable[[], str]] = {
         "DVC remote verifies what it pulls": lambda: _check_verify_option(root),
         REMOTE: lambda: _check_remote(root),
-        "git remote": lambda: f"{pluralize(len(git.remote_tags(root, '')), 'tag')} on {git.REMOTE}",
+        "git remote": lambda: f"{pluralize(len(git.remote_refs(root, 'refs/tags/*')), 'tag')} on {git.REMOTE}",
         "Feast's configuration": lambda: _check_feast(root),
         "open files": _check_open_files,
         "disk": lambda: _check_disk(root),

@@ -18,12 +18,16 @@ from headrace.errors import HeadraceError
 from headrace.project import engine_lock, graph
 from headrace.project.engine_lock import EngineLock, lock_params
 from headrace.project.loading import DatasetError, load_datasets
+from headrace.storage.dvc.lock import read_lock
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.files import dump_yaml, load_yaml, write_whole
 from headrace.storage.manifest import MANIFEST
 from headrace.storage.table_store import Lake
 
 COMMAND = "headrace"
+DATASET_PART = 2
+"""Where the dataset stands in the path of a table."""
+
 SUBCOMMANDS = {"label": "label aggregate"}
 """Stage kind → its command, if that is more than its name."""
 
@@ -63,27 +67,35 @@ def dvc_stage(stage: Stage, root: Path) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value}
 
 
-def declared_files(root: Path) -> DvcFiles:
-    """`dvc.yaml` and `headrace.lock` as the datasets declare them; hand-written stages are kept."""
+def declared_files(root: Path, *, every: bool = False) -> DvcFiles:
+    """`dvc.yaml` and `headrace.lock` as the datasets declare them; hand-written stages are kept.
+
+    `dvc pull` fails over a stage that `dvc.lock` does not have. So a stage is in `dvc.yaml` once `dvc.lock` records it,
+    which the first release with it does, or, with `every`, before: then `dvc repro` runs it, and records it too.
+    """
     path = root / "dvc.yaml"
     written = load_yaml(path) if path.exists() else {}
     datasets, broken = load_datasets()
     stages = [stage for dataset in datasets for stage in graph.dataset_stages(dataset)]
-    generated = {stage_name(stage): dvc_stage(stage, root) for stage in stages}
-    kept = {
-        name: entry
-        for name, entry in (written.get("stages") or {}).items()
-        if not _is_generated(entry) or name.partition("-")[0] in broken
+    recorded = read_lock(root)["stages"]
+    generated = {
+        stage_name(stage): dvc_stage(stage, root) for stage in stages if every or stage_name(stage) in recorded
     }
     earlier = EngineLock.read(root)
     lock = EngineLock.installed(stages, root).kept_by(earlier)
     if broken and earlier is not None:
-        lock = lock.with_missing_entries(earlier)  # the stages kept above list them as parameters
-    content = {**written, "stages": {**generated, **kept}}
+        lock = lock.with_missing_entries(earlier, broken)  # the stages of broken datasets list them as parameters
+    kept = replace_stages(
+        written.get("stages") or {},
+        generated,
+        lambda entry: is_generated(entry) and stage_datasets(entry).isdisjoint(broken),
+    )
+    content = {**written, "stages": kept}
     return DvcFiles(len(content["stages"]), content, lock, broken)
 
 
-def _is_generated(entry: Mapping[str, Any]) -> bool:
+def is_generated(entry: Mapping[str, Any]) -> bool:
+    """Whether a stage of `dvc.yaml` or `dvc.lock` comes from a declaration; the others are written by hand."""
     return str(entry.get("cmd", "")).startswith((f"{COMMAND} ", f"python -m {COMMAND} ", "python -m pipelines "))
 
 
@@ -110,9 +122,9 @@ def check_dvc_files(root: Path) -> DvcFiles:
     return declared
 
 
-def write_dvc_files(root: Path) -> DvcFiles:
-    """Write `dvc.yaml` and `headrace.lock`."""
-    declared = declared_files(root)
+def write_dvc_files(root: Path, *, every: bool = False) -> DvcFiles:
+    """Write `dvc.yaml` and `headrace.lock`; `every` stage, or those that `dvc.lock` records."""
+    declared = declared_files(root, every=every)
     write_whole(root / "dvc.yaml", dump_yaml(declared.text))
     declared.lock.write(root)
     return declared
@@ -150,16 +162,32 @@ def _dep(lake: Lake, path: str) -> dict[str, Any]:
     return {"path": path, "hash": "md5", "md5": md5_of(file), "size": file.stat().st_size}
 
 
-def declared_stage_names(root: Path) -> set[str]:
-    """Names of the stages in `dvc.yaml`."""
-    return set(load_yaml(root / "dvc.yaml").get("stages") or {}) if (root / "dvc.yaml").exists() else set()
-
-
-def kept_in_git(root: Path) -> set[str]:
-    """Metrics, plots and other outputs that git keeps instead of DVC (`cache: false`)."""
-    stages = (load_yaml(root / "dvc.yaml").get("stages") or {}).values() if (root / "dvc.yaml").exists() else ()
-    outs = (out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, ()))
+def kept_in_git(stages: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Metrics, plots and other outputs of these stages of `dvc.yaml` that git keeps instead of DVC (`cache: false`)."""
+    outs = (out for stage in stages.values() for kind in ("outs", "metrics", "plots") for out in stage.get(kind, ()))
     return {path for out in outs if isinstance(out, dict) for path, how in out.items() if how.get("cache") is False}
+
+
+def stage_datasets(entry: Mapping[str, Any]) -> set[str]:
+    """The datasets of the tables that a stage of `dvc.yaml` or `dvc.lock` writes, or else of those that it reads."""
+    return _table_datasets(entry.get("outs", ())) or _table_datasets(entry.get("deps", ()))
+
+
+def _table_datasets(items: Iterable[Any]) -> set[str]:
+    """Of `data/<state>/<dataset>/<name>`, which `dvc.yaml` has as text or key, and `dvc.lock` as a field."""
+    paths = (item if isinstance(item, str) else item.get("path") or next(iter(item)) for item in items)
+    parts = (str(path).split("/") for path in paths)
+    return {part[2] for part in parts if part[0] == "data" and len(part) > DATASET_PART}
+
+
+def replace_stages(
+    stages: Mapping[str, dict[str, Any]],
+    wanted: Mapping[str, dict[str, Any]],
+    is_replaced: Callable[[dict[str, Any]], bool],
+) -> dict[str, dict[str, Any]]:
+    """`stages` with `wanted` instead of those that are replaced: each in its place, new ones at the end."""
+    kept = {name: entry for name, entry in stages.items() if name in wanted or not is_replaced(entry)}
+    return {**kept, **wanted}
 
 
 def tracked_by_stage(dataset: Dataset) -> set[str]:

@@ -1,4 +1,4 @@
-"""`headrace.lock`: the engine and the libraries that a project's tables are computed with. Generated, and committed.
+"""`headrace.lock`: the tables of a project, the engine and the libraries they are computed with. Generated, committed.
 
 It holds the engine's result versions, the version of every library whose code a stage imports or that decides bytes,
 and a hash of each package that no index released. Every stage in `dvc.yaml` lists its entries as parameters, so
@@ -38,12 +38,14 @@ class EngineLock:
         result_versions: Stage kind → result version.
         libraries: Distribution → version.
         packages: Package that no index released → hash of its code, as far as stages import it.
+        tables: Dataset → command → tables that it computes, for readers that cannot load declarations (Airflow).
     """
 
     engine: str
     result_versions: Mapping[str, int]
     libraries: Mapping[str, str]
     packages: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, root: Path) -> "EngineLock | None":
@@ -66,11 +68,18 @@ class EngineLock:
     @classmethod
     def installed(cls, stages: Iterable[Stage], root: Path | None = None) -> "EngineLock":
         """The lock that this environment would write for `stages`."""
+        stages = list(stages)
         codes = [stage_code(stage, root) for stage in stages]
         libraries = {name: library_version(name) for name in INGEST_LIBRARIES}
         for code in codes:
             libraries |= code.libraries
-        return cls(headrace.__version__, result_versions(), dict(sorted(libraries.items())), _package_hashes(codes))
+        return cls(
+            headrace.__version__,
+            result_versions(),
+            dict(sorted(libraries.items())),
+            _package_hashes(codes),
+            _tables_by_command(stages),
+        )
 
     def write(self, root: Path) -> None:
         """Write it to the project `root`, atomically."""
@@ -80,13 +89,15 @@ class EngineLock:
         """The lock to write over `earlier`: an engine that computes the same results needs no new entry."""
         if earlier is None or earlier.result_versions != self.result_versions:
             return self
-        return EngineLock(earlier.engine, self.result_versions, self.libraries, self.packages)
+        return replace(self, engine=earlier.engine)
 
-    def with_missing_entries(self, earlier: "EngineLock") -> "EngineLock":
-        """This lock with the libraries and packages of `earlier` that it lacks."""
+    def with_missing_entries(self, earlier: "EngineLock", datasets: Iterable[str]) -> "EngineLock":
+        """This lock with the libraries and packages of `earlier` that it lacks, and the tables of these datasets."""
         libraries = dict(sorted({**earlier.libraries, **self.libraries}.items()))
         packages = dict(sorted({**earlier.packages, **self.packages}.items()))
-        return replace(self, libraries=libraries, packages=packages)
+        tables = {name: earlier.tables[name] for name in datasets if name in earlier.tables}
+        every = dict(sorted({**self.tables, **tables}.items()))
+        return replace(self, libraries=libraries, packages=packages, tables=every)
 
     def check_installed(self) -> None:
         """Compare the installed engine and libraries with the lock; what the lock does not name is not compared.
@@ -148,6 +159,13 @@ def check_environment(root: Path) -> None:
     lock = EngineLock.read(root)
     if lock is not None:
         lock.check_installed()
+
+
+def _tables_by_command(stages: Iterable[Stage]) -> dict[str, dict[str, list[str]]]:
+    tables: dict[str, dict[str, list[str]]] = {}
+    for stage in stages:
+        tables.setdefault(stage.dataset, {}).setdefault(stage.verb, []).append(stage.name)
+    return tables
 
 
 def _package_hashes(codes: Iterable[SourceCode]) -> dict[str, str]:

@@ -1,6 +1,8 @@
-"""Git: what is committed, and the one atomic push that makes a release.
+"""Git: what is committed, what the remote has, and the one atomic push that makes a release.
 
-A git that is killed leaves a lock file behind, and later ones refuse to go on: a lock that nobody holds is removed.
+Every call is made with a clean configuration: signatures, hooks, columns and colors that a user has switched on change
+nothing here. A git that is killed leaves a lock file behind, and later ones refuse to go on: a lock that nobody holds
+is removed.
 """
 
 import logging
@@ -8,7 +10,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from headrace import failpoints
@@ -18,6 +20,22 @@ log = logging.getLogger(__name__)
 
 REMOTE = "origin"
 FALLBACK_IDENTITY = {"user.name": "Headrace", "user.email": "headrace@localhost"}
+
+CLEAN = {
+    "color.ui": "false",
+    "column.ui": "never",
+    "commit.gpgSign": "false",
+    "core.hooksPath": os.devnull,
+    "core.quotePath": "false",
+    "push.followTags": "false",
+    "push.gpgSign": "false",
+    "tag.gpgSign": "false",
+}
+"""Options of the user's configuration that would change what git prints or does, and their values here."""
+
+FIXED_TAG = re.compile(r"refs/tags/[a-z][a-z0-9_]*/[1-9][0-9]*")
+"""Tags that are numbered below a dataset's name: releases, which never move."""
+
 LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
 TRIES = 4
 """One git takes several locks in turn."""
@@ -42,6 +60,11 @@ TRANSIENT = re.compile(
 The last is a `git pull` whose FETCH_HEAD another fetch in the same clone wrote, too.
 """
 
+REF_LOCKED = re.compile(
+    r"cannot lock ref|failed to (lock|update) ref|incorrect old value|reference already exists", re.IGNORECASE
+)
+"""Of these, what they print where two gits of one repository met at a ref: fetches of two releases do."""
+
 REFUSED = re.compile(
     r"permission denied|authentication failed|could not read (username|password)|host key verification failed"
     r"|repository .*not found|does not appear to be a git repository|returned error: 4(?!08|29)\d\d"
@@ -49,6 +72,9 @@ REFUSED = re.compile(
     re.IGNORECASE,
 )
 """What they print where the server refuses. It comes first: a refused ssh connection, too, was "closed"."""
+
+PROTECTED = re.compile(r"hook declined|protected branch", re.IGNORECASE)
+"""What the server prints where a branch does not take the push."""
 
 LOST_RACE = re.compile(
     r"\[rejected\]"
@@ -66,8 +92,16 @@ class GitUnavailableError(GitError, TransientError):
     """The git remote did not answer, or another git held a lock or a ref."""
 
 
+class RefLockedError(GitUnavailableError):
+    """Another git wrote a ref at the same time."""
+
+
 class StaleReleaseError(TransientError):
     """Somebody else's commit came first: the release lost the race for the branch."""
+
+
+class MovedTagError(GitError):
+    """The tag of a release names another commit here than on the remote."""
 
 
 def is_transient_output(text: str) -> bool:
@@ -75,28 +109,48 @@ def is_transient_output(text: str) -> bool:
     return bool(TRANSIENT.search(text)) and not REFUSED.search(text)
 
 
-def git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str, given: str | None = None, index: Path | None = None) -> str:
     """What `git` prints, run in `root`.
+
+    Args:
+        root: The workspace.
+        arguments: Command and options.
+        given: What git reads from its standard input.
+        index: The index file to use instead of the workspace's.
 
     Raises:
         GitError: It exited with another code than 0.
         GitUnavailableError: The remote did not answer, or another git held a lock until we gave up.
     """
     for _ in range(TRIES):
-        done = _run(root, arguments)
+        done = _run(root, arguments, given, index)
         lock = LOCKED.search(done.stderr) if done.returncode else None
         if not (lock and _waited_out(root, Path(lock[1]))):
             break
     if done.returncode:
         printed = done.stderr.strip() or done.stdout.strip()
-        kind = GitUnavailableError if is_transient_output(printed) else GitError
-        raise kind(f"git {' '.join(arguments)} in {root} failed: {printed}")
+        raise _kind_of_failure(printed)(f"git {' '.join(arguments)} in {root} failed: {printed}")
     return done.stdout.strip()
 
 
-def _run(root: Path, arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    english = {**os.environ, "LC_ALL": "C"}  # what it says is read here
-    return subprocess.run(["git", *arguments], cwd=root, env=english, capture_output=True, text=True, check=False)
+def _kind_of_failure(printed: str) -> type[GitError]:
+    if not is_transient_output(printed):
+        return GitError
+    return RefLockedError if REF_LOCKED.search(printed) else GitUnavailableError
+
+
+def _run(
+    root: Path, arguments: Sequence[str], given: str | None = None, index: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "LC_ALL": "C"}  # what it says is read here
+    if index is not None:
+        environment["GIT_INDEX_FILE"] = str(index)
+    command = ["git", *_options(CLEAN), *arguments]
+    return subprocess.run(command, cwd=root, env=environment, input=given, capture_output=True, text=True, check=False)
+
+
+def _options(values: Mapping[str, str]) -> list[str]:
+    return [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
 
 
 def dead_locks(root: Path) -> list[Path]:
@@ -198,54 +252,64 @@ def commit(root: Path, paths: Iterable[str], message: str) -> bool:
     if not git(root, "diff", "--cached", "--name-only", "--", *wanted):
         return False
     with failpoints.failpoint("git commit", lambda: _leave_lock(root, "index", "HEAD")):
-        git(root, *_identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
+        git(root, *identity(root), "commit", "--quiet", "--message", message, "--", *wanted)
     return True
 
 
-def tag(root: Path, name: str, message: str) -> None:
-    """Tag HEAD, with a note; a tag of that name that was never pushed makes way."""
-    with failpoints.failpoint("git tag", lambda: _leave_lock(root, f"refs/tags/{name}")):
-        git(root, *_identity(root), "tag", "--force", "--annotate", name, "--message", message)
+def remote_refs(root: Path, *patterns: str) -> dict[str, str]:
+    """Full name → commit of the refs on the remote that match: what is there is released, whatever is here."""
+    lines = git(root, "ls-remote", REMOTE, *patterns).splitlines()
+    found = {name: commit for commit, name in (line.split("\t") for line in lines)}
+    return {name: found.get(f"{name}^{{}}", commit) for name, commit in found.items() if not name.endswith("^{}")}
 
 
-def remote_tags(root: Path, prefix: str) -> list[str]:
-    """Tags below `prefix` on the remote: what is there is released, whatever is here."""
-    lines = git(root, "ls-remote", "--tags", "--refs", REMOTE, f"refs/tags/{prefix}*").splitlines()
-    return [line.split("\t")[1].removeprefix("refs/tags/") for line in lines]
+def push(root: Path, commit: str, branch: str, expected: str = "", tags: Mapping[str, str] | None = None) -> None:
+    """Push a commit to a branch of the remote, and tags, in one step that happens whole or not at all.
 
-
-def push(root: Path, *tags: str) -> None:
-    """Push HEAD and `tags` in one step that happens whole or not at all.
+    Args:
+        root: The workspace.
+        commit: The commit; nothing needs to be checked out.
+        branch: Name of the branch.
+        expected: The commit that the branch must have there; empty if it must not exist.
+        tags: Name → object.
 
     Raises:
-        StaleReleaseError: The remote's branch has commits that HEAD does not have.
+        StaleReleaseError: The branch has another commit, or a tag exists.
         GitUnavailableError: The remote does not answer.
         GitError: It does not let us push.
     """
-    branch = git(root, "rev-parse", "--abbrev-ref", "HEAD")
-    names = [f"refs/tags/{name}" for name in tags]
+    names = [f"{name}:refs/tags/{tag}" for tag, name in (tags or {}).items()]
+    lease = f"--force-with-lease=refs/heads/{branch}:{expected}"
     try:
         with failpoints.failpoint("git push"):
-            git(root, "push", "--quiet", "--atomic", REMOTE, f"HEAD:refs/heads/{branch}", *names)
+            git(root, "push", "--quiet", "--atomic", lease, REMOTE, f"{commit}:refs/heads/{branch}", *names)
     except GitError as error:
+        if PROTECTED.search(str(error)):
+            raise GitError(
+                f"{REMOTE} refuses pushes to {branch}; nothing was released. Let this user push there, or push releases"
+                f" to a branch of their own: HEADRACE_RELEASE_BRANCH=releases. ({error})"
+            ) from None
         if not LOST_RACE.search(str(error)):
             raise
         raise StaleReleaseError(
-            f"{root}: {REMOTE}/{branch} moved on since this run began, so its release was refused; nothing was pushed."
-            f" `git pull --rebase`, then run the same command again. ({error})"
+            f"{root}: {REMOTE}/{branch} moved on while the release was pushed; nothing was pushed. Run the same command"
+            f" again. ({error})"
         ) from None
 
 
-def fetch(root: Path) -> None:
-    """Bring the remote's branches and tags here.
+def fetch(root: Path, *branches: str) -> dict[str, str]:
+    """Bring branches (by default all) and tags of the remote here, and the history that a shallow clone lacks.
+
+    Returns:
+        Full name → commit of the remote's branches and tags, all as they were at one moment.
 
     Raises:
         GitUnavailableError: The remote does not answer.
         NotConfiguredError: The workspace has no remote called `origin`, or it refuses.
+        MovedTagError: The tag of a release names another commit there than here.
     """
     try:
-        with failpoints.failpoint("git fetch", lambda: _leave_lock(root, f"refs/remotes/{REMOTE}/main")):
-            git(root, "fetch", "--quiet", "--tags", "--force", REMOTE)
+        there = remote_refs(root, "refs/heads/*", "refs/tags/*")
     except GitUnavailableError:
         raise
     except GitError as error:
@@ -253,6 +317,29 @@ def fetch(root: Path) -> None:
             f"{root}: releases are pushed to the git remote {REMOTE!r}, and it cannot be read."
             f" Set it with `git remote add {REMOTE} …`. ({error})"
         ) from None
+    here = refs(root, "refs/tags", f"refs/remotes/{REMOTE}")
+    _refuse_moved_tags(root, here, there)
+    wanted = [f"refs/heads/{name}" for name in branches] or [name for name in there if name.startswith("refs/heads/")]
+    tracked = {name: f"refs/remotes/{REMOTE}/{name.removeprefix('refs/heads/')}" for name in wanted if name in there}
+    local = tracked | {name: name for name in there if name.startswith("refs/tags/")}
+    refspecs = [f"+{name}:{mine}" for name, mine in local.items() if here.get(mine) != there[name]]
+    depth = ["--unshallow"] if git(root, "rev-parse", "--is-shallow-repository") == "true" else []
+    if depth or refspecs:
+        with failpoints.failpoint("git fetch", lambda: _leave_lock(root, f"refs/remotes/{REMOTE}/main")):
+            options = ("--quiet", "--no-tags", "--no-write-fetch-head", *depth, "--stdin")
+            git(root, "fetch", *options, REMOTE, given="".join(f"{line}\n" for line in refspecs))
+    return there
+
+
+def _refuse_moved_tags(root: Path, here: Mapping[str, str], there: Mapping[str, str]) -> None:
+    for name, commit in there.items():
+        if FIXED_TAG.fullmatch(name) and here.get(name, commit) != commit:
+            tag = name.removeprefix("refs/tags/")
+            raise MovedTagError(
+                f"{root}: expected the tag {tag} to name one commit, found {here[name]} here and {commit} on {REMOTE}."
+                f" The tag of a release never moves. Find out who moved it; if {REMOTE} is right:"
+                f" `git fetch {REMOTE} +{name}:{name}`."
+            )
 
 
 def config_value(root: Path, name: str) -> str:
@@ -280,9 +367,41 @@ def commit_of(root: Path, name: str) -> str:
     return git(root, "rev-parse", f"{name}^{{commit}}")
 
 
-def tags(root: Path, prefix: str) -> list[str]:
-    """Tags below `prefix` that are here."""
-    return git(root, "tag", "--list", f"{prefix}*").splitlines()
+def tags(root: Path, prefix: str, branch: str) -> list[str]:
+    """Tags below `prefix` that are here and whose commit is on `branch`."""
+    options = ("--format=%(refname)", f"--merged={branch}")
+    return [
+        name.removeprefix("refs/tags/")
+        for name in git(root, "for-each-ref", *options, f"refs/tags/{prefix}").splitlines()
+    ]
+
+
+def resolve(root: Path, name: str) -> str:
+    """The commit that a ref or revision names; empty if there is none."""
+    done = _run(root, ("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"))
+    return done.stdout.strip()
+
+
+def checked_out_branch(root: Path) -> str:
+    """Name of the branch that is checked out; empty on a detached HEAD."""
+    return _run(root, ("symbolic-ref", "--quiet", "--short", "HEAD")).stdout.strip()
+
+
+def merge_base(root: Path, one: str, other: str) -> str:
+    """The newest commit that two commits have in common; empty if there is none."""
+    return _run(root, ("merge-base", one, other)).stdout.strip()
+
+
+def is_ancestor(root: Path, commit: str, of: str) -> bool:
+    """Whether `commit` is `of` or one of its ancestors."""
+    return _run(root, ("merge-base", "--is-ancestor", commit, of)).returncode == 0
+
+
+def hash_files(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Path → the blob that git would store for the file as it is in the workspace; files that are gone are left out."""
+    there = [path for path in paths if (root / path).is_file()]
+    hashes = git(root, "hash-object", "--stdin-paths", given="".join(f"{path}\n" for path in there)) if there else ""
+    return dict(zip(there, hashes.splitlines(), strict=True))
 
 
 # no failpoint: what a killed git does, in a test only
@@ -294,8 +413,6 @@ def _leave_lock(root: Path, *names: str) -> None:
         lock.touch()
 
 
-def _identity(root: Path) -> list[str]:
+def identity(root: Path) -> list[str]:
     """Options that name an author where git has none."""
-    if config_value(root, "user.email"):
-        return []
-    return [part for name, value in FALLBACK_IDENTITY.items() for part in ("-c", f"{name}={value}")]
+    return [] if config_value(root, "user.email") else _options(FALLBACK_IDENTITY)

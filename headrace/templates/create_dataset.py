@@ -24,7 +24,7 @@ class NewDatasetError(HeadraceError):
 def create_dataset(
     name: str, sample: str, settings: Settings, *, table: str | None = None, owner: str | None = None
 ) -> DatasetDraft:
-    """Write the dataset `name` as a sample suggests, and its stages into `dvc.yaml`.
+    """Write the dataset `name` as a sample suggests, and its tables into `headrace.lock`.
 
     The arguments are those of `draft_dataset`, and `owner`: who is responsible for the dataset, by default git's user.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from doc_pages import PAGES, code_blocks, code_spans
-from workspaces import REPOSITORY, Workspace
+from workspaces import REPOSITORY, Workspace, git
 
 from headrace.storage.s3.bucket import Bucket
 
@@ -50,11 +50,13 @@ def walkthrough_clone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_walk_through_adds_a_dataset_that_is_ingested_released_and_published(walkthrough_clone: Workspace) -> None:
     block = re.search(r"```sh\n(headrace dvc-sync.*?)```", WALK.read_text(), re.DOTALL)
     assert block
-    commands = [line.split("#")[0].split() for line in block[1].splitlines()]
-
-    said = {
-        " ".join(command[1:]): walkthrough_clone.command(*command) for command in commands if command[0] == "headrace"
-    }
+    lines = (part for line in block[1].splitlines() for part in line.split("#")[0].split("&&"))
+    said = {}
+    for program, *words in map(str.split, lines):
+        if program == "git":
+            git(walkthrough_clone.root, *words)
+        elif program == "headrace":
+            said[" ".join(words)] = walkthrough_clone.command(program, *words)
 
     assert "features/sales/shop_turnover: 2 computed (2026-01-01, 2026-01-02)" in said["run sales"]
     assert "stale" not in said["plan sales"]

@@ -47,7 +47,8 @@ def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
     )
 
     names = set(undisturbed["failpoints"])
-    assert {"rename manifest.json", "git commit", "git tag", "git push", "object onto the remote"} <= names
+    assert {"rename manifest.json", "git commit-tree", "git mktag", "git push", "git read-tree"} <= names
+    assert {"git update-ref", "object onto the remote"} <= names
 
 
 @pytest.mark.parametrize("count", every_nth(33, 2))

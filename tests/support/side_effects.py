@@ -24,9 +24,8 @@ IGNORED_PATHS = {
 """Pattern of a path → why its changes need no failpoint."""
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-GIT_WRITES = frozenset(
-    ("add", "checkout", "commit", "fetch", "merge", "pull", "push", "rebase", "reset", "rm", "tag", "update-ref")
-)
+GIT_WRITES = frozenset(("add", "checkout", "commit", "fetch", "merge", "pull", "push", "rebase", "reset", "rm", "tag"))
+GIT_WRITES |= {"commit-tree", "mktag", "update-ref"}
 HTTP_WRITES = re.compile(rb"(PUT|POST|DELETE|PATCH) \S+")
 ENGINE = str(Path(failpoints.__file__).parent)
 

@@ -18,9 +18,10 @@ from headrace.dataset import Dataset
 from headrace.engine.run import StageResult, run_stage
 from headrace.project import dvc_stages, graph
 from headrace.project.executors import Executor
-from headrace.project.loading import dataset_names, load_dataset
+from headrace.project.loading import load_dataset
 from headrace.release.release import create_release
 from headrace.settings import Settings
+from headrace.storage.files import load_yaml
 from headrace.storage.table_store import Lake
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -93,16 +94,18 @@ class Workspace:
 
     def stages(self) -> list[str]:
         """Names in `dvc.yaml` of the stages that compute tables."""
-        return [
-            dvc_stages.stage_name(stage)
-            for name in dataset_names()
-            for stage in graph.dataset_stages(load_dataset(name))
-        ]
+        stages = load_yaml(self.root / "dvc.yaml")["stages"]
+        return [name for name, entry in stages.items() if dvc_stages.is_generated(entry)]
 
     def stale_stages(self) -> dict[str, object]:
         """What `dvc status` finds changed in tables: stage or pointer → how."""
         found: dict[str, object] = json.loads(self.dvc("status", "--json").splitlines()[-1])
         return {name: how for name, how in found.items() if name != "flights-train"}
+
+    def publish_code(self, subject: str) -> None:
+        """Commit what changed, and push it to main."""
+        git(self.root, "commit", "--quiet", "--all", "--message", subject)
+        git(self.root, "push", "--quiet", "origin", "HEAD:main")
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Change a file of the clone."""

@@ -46,11 +46,17 @@ def write_lock(root: Path, lock: Mapping[str, Any]) -> None:
     write_whole(root / "dvc.lock", dump_yaml(lock))
 
 
-def write_pointer(root: Path, out: Mapping[str, Any]) -> str:
-    """Write the `.dvc` file of a tracked folder, whose output entry has its path from the root; returns its path."""
+def pointer_file(out: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Path and content of the `.dvc` file of a tracked folder, whose output entry has its path from the root."""
     folder, _, name = str(out["path"]).rpartition("/")
-    write_whole(root / folder / f"{name}.dvc", dump_yaml({"outs": [_pointer_out(out, name)]}))
-    return f"{folder}/{name}.dvc"
+    return f"{folder}/{name}.dvc", dump_yaml({"outs": [_pointer_out(out, name)]})
+
+
+def write_pointer(root: Path, out: Mapping[str, Any]) -> str:
+    """Write the `.dvc` file of a tracked folder; returns its path."""
+    path, content = pointer_file(out)
+    write_whole(root / path, content)
+    return path
 
 
 def _pointer_out(out: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -177,13 +177,13 @@ def test_every_stage_that_a_dag_trains_with_is_in_dvc_yaml(facts: Facts) -> None
 # Datasets that cannot run
 
 DECLARATION = "from headrace.dataset import Dataset\n\nDATASET = Dataset()\n"
-DVC_YAML = """stages:
-  good-validate-orders:
-    cmd: headrace validate good --table orders
-  torn-validate-orders:
-    cmd: headrace validate torn --table orders
-  deleted-validate-orders:
-    cmd: headrace validate deleted --table orders
+TABLES = """tables:
+  good:
+    validate: [orders]
+  torn:
+    validate: [orders]
+  deleted:
+    validate: [orders]
 """
 FOLDERS = {
     "good": DECLARATION,
@@ -199,7 +199,8 @@ FOLDERS = {
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     """What Airflow finds in a project in which only one dataset can run."""
     project = tmp_path_factory.mktemp("project")
-    (project / "dvc.yaml").write_text(DVC_YAML)
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    (project / "headrace.lock").write_text(TABLES)
     for name, text in FOLDERS.items():
         folder = project / "pipelines" / name
         folder.mkdir(parents=True)
@@ -226,7 +227,11 @@ def test_a_dataset_that_cannot_run_is_a_dag_that_says_why_and_the_others_are_as_
         ("torn", "pipelines/torn/__init__.py:1: SyntaxError", "headrace plan torn"),
         ("empty", "pipelines/empty/__init__.py: expected `DATASET = Dataset(...)`", "headrace plan empty"),
         ("Bad-Name", "pipelines/Bad-Name: expected a folder name of lower-case letters", "headrace plan Bad-Name"),
-        ("fresh", "dvc.yaml has no stage of the dataset fresh. Run `headrace dvc-sync`", "headrace dvc-sync --check"),
+        (
+            "fresh",
+            "headrace.lock has no table of the dataset fresh. Run `headrace dvc-sync`",
+            "headrace dvc-sync --check",
+        ),
         ("deleted", "there is no folder pipelines/deleted. Run `headrace dvc-sync`", "headrace dvc-sync --check"),
     ],
 )

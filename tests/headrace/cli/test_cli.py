@@ -340,7 +340,7 @@ def test_the_declarations_of_the_current_workspace_are_what_runs(workspace: Work
 def test_doctor_shows_what_is_wrong_and_how_to_fix_it(workspace: Workspace) -> None:
     good = run(workspace.root, "doctor")
     workspace.edit(".dvc/config", "    verify = true\n", "")
-    workspace.edit("dvc.yaml", "flights-validate-weather", "flights-validate-wether")
+    workspace.edit("dvc.yaml", "stages:", "stages:\n  flights-validate-wether:\n    cmd: headrace validate flights")
 
     bad = run(workspace.root, "doctor")
 

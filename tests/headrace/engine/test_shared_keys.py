@@ -17,7 +17,7 @@ from headrace.engine.run import Done, plan_all, plan_stage, run_stage
 from headrace.engine.stage import Stage
 from headrace.project import graph
 from headrace.project.executors import Executor
-from headrace.release.release import TablesBehindError, audit
+from headrace.release.audit import TablesBehindError, audit
 from headrace.settings import Settings
 from headrace.storage.manifest import Entry
 from headrace.storage.table_store import Lake

@@ -51,7 +51,11 @@ def test_a_missing_headrace_lock_is_a_warning_with_the_command_that_writes_it(wo
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("flights-validate-weather:", "flights-validate-wether:", "dvc.yaml is not what the datasets declare"),
+        (
+            "stages:",
+            "stages:\n  flights-validate-wether:\n    cmd: headrace validate flights",
+            "dvc.yaml is not what the datasets declare",
+        ),
         ("stages:", "<<<<<<< HEAD\nstages:", "dvc.yaml cannot be parsed"),
     ],
 )

@@ -53,7 +53,7 @@ def test_every_generated_stage_depends_on_its_entries_of_the_lock(workspace: Wor
 
 
 def test_a_stage_depends_on_a_library_that_only_its_own_code_imports(workspace: Workspace) -> None:
-    stages = load_yaml(workspace.root / "dvc.yaml")["stages"]
+    stages = dvc_stages.declared_files(workspace.root, every=True).text["stages"]
 
     users = [name for name, stage in stages.items() if "libraries.pillow" in json.dumps(stage["params"])]
 

@@ -36,8 +36,10 @@ def test_a_local_file_is_run_where_it_is_and_nothing_is_copied(project: Project,
     assert "Nothing was uploaded" in output
     assert f"{ROWS} rows in, 0 rejected" in run_output
     assert 'owner="shops"' in (project.root / "pipelines/sales/__init__.py").read_text()
-    assert "sales-validate-orders" in (project.root / "dvc.yaml").read_text()
+    assert "sales:\n    validate:\n    - orders\n" in (project.root / "headrace.lock").read_text()
     project.headrace("dvc-sync", "--check")
+    project.headrace("dvc-sync", "--all")
+    assert "sales-validate-orders" in (project.root / "dvc.yaml").read_text()
 
 
 def test_objects_below_a_prefix_become_days_and_the_bucket_of_the_settings_is_not_named(

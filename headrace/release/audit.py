@@ -1,0 +1,133 @@
+"""The audit before a release: nothing is left to compute, every row is accounted for, the code is committed."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from headrace.dataset import Dataset
+from headrace.engine.fingerprint import stage_code
+from headrace.engine.run import plan_stage
+from headrace.errors import HeadraceError, TransientError
+from headrace.label import table_names
+from headrace.project import engine_lock, graph
+from headrace.project.engine_lock import lock_params
+from headrace.release.changes import PartitionDiff
+from headrace.storage import git
+from headrace.storage.files import load_yaml, parse_yaml
+from headrace.storage.table_store import Lake
+
+
+class AuditError(HeadraceError):
+    """The tables are not up to date, or rows are not accounted for, so they cannot be released."""
+
+
+class TablesBehindError(AuditError, TransientError):
+    """A stage has work to do; most often another run is in progress and will do it."""
+
+
+class UncommittedCodeError(AuditError):
+    """The tables were computed with code that is not as committed on the code branch."""
+
+
+def audit(dataset: Dataset, lake: Lake) -> None:
+    """Check that the tables are what today's code makes of today's inputs, and that every row is accounted for.
+
+    Raises:
+        TablesBehindError: A stage has work to do; the message names the command.
+        AuditError: A partition's counts do not add up.
+    """
+    for stage in graph.dataset_stages(dataset):
+        plan = plan_stage(stage, lake)
+        if not plan.is_empty:
+            pending = plan.pending_partitions
+            raise TablesBehindError(
+                f"{stage.table}: expected every partition to be up to date, found {len(pending)} that are not,"
+                f" {pending[0]} first. `headrace plan {dataset.name}` shows why; `headrace run {dataset.name}` brings"
+                " them up to date."
+            )
+        for table, planned in plan.kept_manifests().items():
+            if lake.manifest(table).lines != planned.lines:
+                raise TablesBehindError(
+                    f"{table}: expected the partitions that were computed with {stage.table}, found others."
+                    f" `headrace run {dataset.name}` writes the table again."
+                )
+        for name, entry in plan.keep.items() if stage.verb == "validate" else ():
+            if entry.facts["rows_in"] != (entry.rows or 0) + entry.facts["rejected"]:
+                raise AuditError(
+                    f"{stage.table} {name}: {entry.facts['rows_in']:,} rows came in, but {entry.rows:,} accepted and"
+                    f" {entry.facts['rejected']:,} rejected do not add up to that. Nothing was released."
+                )
+
+
+def check_label_quality(dataset: Dataset, lake: Lake, changes: Mapping[str, PartitionDiff]) -> None:
+    """Hold labels that would be new in the release against their thresholds.
+
+    Raises:
+        QualityError: They do not reach them.
+    """
+    for labeling in dataset.labels:
+        if table_names.labels_table(dataset, labeling) in changes:
+            from headrace.label.report import enforce_thresholds  # noqa: PLC0415  only new labels need be measured
+
+            enforce_thresholds(dataset, labeling, lake)
+
+
+def check_code_committed(dataset: Dataset, lake: Lake, branch: str, tip: str) -> None:
+    """Check that every file of the stages' fingerprints is as committed at `tip`, the tip of the code branch.
+
+    Where the workspace stands, on a branch or on a detached HEAD, does not matter: the release names `tip`.
+
+    Raises:
+        UncommittedCodeError: A file is not; the message lists all of them, and the next command.
+    """
+    root = lake.root
+    stages = graph.dataset_stages(dataset)
+    codes = {stage: stage_code(stage, root) for stage in stages}
+    files = sorted({name for code in codes.values() for name in code.files})
+    here, released = git.hash_files(root, files), git.tree(root, tip, *files) if files else {}
+    values = {
+        "params.yaml": {name for stage in stages for name in stage.params},
+        engine_lock.FILE: {name for stage in stages for name in lock_params(codes[stage], stage.verb)},
+    }
+    differing = [name for name in files if here.get(name) != released.get(name)]
+    differing += [name for name, wanted in values.items() if not _has_values(root, tip, name, wanted)]
+    if not differing:
+        return
+    here |= git.hash_files(root, values)
+    head, fork = git.head(root), git.merge_base(root, git.head(root), tip)
+    committed, before = git.tree(root, head, *differing), git.tree(root, fork, *differing) if fork else {}
+    lists: dict[str, list[str]] = {}
+    for name in differing:
+        if name not in committed:
+            where = "not in git (`git add`, `git commit`, `git push`)"
+        elif here.get(name) != committed[name]:
+            where = "changed and not committed (`git commit`, `git push`)"
+        elif before.get(name) == committed[name]:
+            where = (
+                f"changed on {branch} since (`git pull --rebase {git.REMOTE} {branch}`, `headrace run {dataset.name}`)"
+            )
+        else:
+            where = (
+                f"committed, but not on {branch} (`git push {git.REMOTE} HEAD:{branch}`, or merge your branch there)"
+            )
+        lists.setdefault(where, []).append(name)
+    found = "; ".join(f"{', '.join(names)}: {where}" for where, names in lists.items())
+    raise UncommittedCodeError(
+        f"{dataset.name}: expected every file that decides its tables to be as on {git.REMOTE}/{branch} ({tip[:10]}),"
+        f" found {found}. Nothing was released. Then run `headrace release {dataset.name}` again."
+    )
+
+
+def _has_values(root: Path, commit: str, name: str, wanted: Iterable[str]) -> bool:
+    """Whether a YAML file has the same values here and at `commit`; the rest of it belongs to other datasets."""
+    path = root / name
+    here = load_yaml(path) if path.exists() else {}
+    there = parse_yaml(git.show(root, commit, name) or b"")
+    return all(_value(here, key) == _value(there, key) for key in wanted)
+
+
+def _value(content: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401  whatever the file holds
+    found: Any = content
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found

@@ -1,0 +1,81 @@
+"""The branches of the git remote that releases are made from and pushed to, and the tags there that are releases."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.errors import HeadraceError
+from headrace.settings import load_settings
+from headrace.storage import git
+from headrace.storage.table_store import Lake
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Names of branches on the git remote; both are one unless the code branch is protected.
+
+    Attributes:
+        code: The branch with the code that releases are made with.
+        release: The branch that releases are pushed to.
+    """
+
+    code: str
+    release: str
+
+    @classmethod
+    def configured(cls, root: Path) -> "Branches":
+        """Those that the settings of the workspace `root` name."""
+        settings = load_settings(root)
+        return cls(settings.code_branch, settings.release_branch or settings.code_branch)
+
+
+def list_releases(lake: Lake, dataset: str) -> list[str]:
+    """The releases of `dataset` that the workspace has fetched, oldest first.
+
+    A tag is a release if its name is `<dataset>/<number>` and its commit is on the release branch.
+    """
+    remote = f"refs/remotes/{git.REMOTE}/{Branches.configured(lake.root).release}"
+    branch = git.resolve(lake.root, remote) or git.resolve(lake.root, "HEAD")
+    return numbered_tags(git.tags(lake.root, f"{dataset}/", branch), dataset) if branch else []
+
+
+def latest_local_release(lake: Lake, dataset: str) -> str:
+    """The latest release that the workspace has fetched.
+
+    Raises:
+        HeadraceError: There is none.
+    """
+    releases = list_releases(lake, dataset)
+    if not releases:
+        raise HeadraceError(
+            f"{dataset} has no release in {lake.root}. `headrace release {dataset}` creates the first one."
+        )
+    return releases[-1]
+
+
+def latest_release(root: Path, dataset: str, remote_refs: Mapping[str, str], branch_tip: str) -> str:
+    """The latest of the remote's releases of `dataset`, all on the branch with this tip; empty if there is none."""
+    for name in reversed(numbered_tags(_tag_names(remote_refs), dataset)):
+        if branch_tip and git.is_ancestor(root, remote_refs[f"refs/tags/{name}"], branch_tip):
+            return name
+    return ""
+
+
+def next_release(dataset: str, remote_refs: Mapping[str, str]) -> str:
+    """The name of the next release: a number that no tag has, whether that is a release or not."""
+    taken = numbered_tags(_tag_names(remote_refs), dataset)
+    return f"{dataset}/{_number(taken[-1]) + 1 if taken else 1}"
+
+
+def numbered_tags(names: Iterable[str], dataset: str) -> list[str]:
+    """Those of the tags that are called `<dataset>/<number>`, by number."""
+    return sorted((name for name in names if re.fullmatch(rf"{dataset}/[1-9][0-9]*", name)), key=_number)
+
+
+def _tag_names(remote_refs: Iterable[str]) -> list[str]:
+    return [name.removeprefix("refs/tags/") for name in remote_refs if name.startswith("refs/tags/")]
+
+
+def _number(release: str) -> int:
+    return int(release.rpartition("/")[2])

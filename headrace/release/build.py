@@ -1,0 +1,152 @@
+"""The release commit: built on the tip of the release branch, compared with what others released, pushed atomically.
+
+No working tree is touched. A push that loses the race is built again on the new tip, a bounded number of times.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headrace.errors import HeadraceError, TransientError
+from headrace.release.branches import Branches
+from headrace.release.records import DatasetRecords, Records
+from headrace.storage import git, git_commits
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 30
+"""Pushes before a release gives up: ten that release at the same time need nine at most."""
+
+LONGEST_WAIT_S = 2.0
+
+
+class ReleasedMeanwhileError(TransientError):
+    """Somebody else has released the dataset since this run began."""
+
+
+class NoCodeBranchError(HeadraceError):
+    """The git remote does not have the code branch."""
+
+
+@dataclass(frozen=True)
+class BranchTips:
+    """Where a release is built.
+
+    Attributes:
+        code: Tip of the code branch.
+        release: Tip of the release branch; empty if the remote does not have it yet.
+    """
+
+    code: str
+    release: str
+
+    @classmethod
+    def of(cls, remote_refs: Mapping[str, str], branches: Branches) -> "BranchTips":
+        """Those of the remote.
+
+        Raises:
+            NoCodeBranchError: There is no code branch.
+        """
+        code = remote_refs.get(f"refs/heads/{branches.code}")
+        if not code:
+            raise NoCodeBranchError(
+                f"{git.REMOTE} has no branch {branches.code!r}: a release names committed code there. Push the code"
+                f" first: `git push {git.REMOTE} HEAD:{branches.code}`; HEADRACE_CODE_BRANCH names another branch."
+            )
+        return cls(code, remote_refs.get(f"refs/heads/{branches.release}", ""))
+
+    @property
+    def parents(self) -> list[str]:
+        """The parents of a release commit: the last release and, on another branch, the code."""
+        return list(dict.fromkeys(commit for commit in (self.release, self.code) if commit))
+
+
+def build_release(root: Path, tips: BranchTips, own: DatasetRecords, known: Sequence[Records], message: str) -> str:
+    """Build a commit that records `own`; the tip of the release branch if it records that already.
+
+    Args:
+        root: The workspace.
+        tips: Where it is built.
+        own: What was audited.
+        known: What the run started from: HEAD first, then other states that its tables continue.
+        message: The commit's message.
+
+    Raises:
+        ReleasedMeanwhileError: The branch has other tables of the dataset than any of `known`.
+    """
+    code = Records.at_commit(root, tips.code)
+    last = Records.at_commit(root, tips.release) if tips.release else code
+    merged = merge_hand_written(own, last, known[0])
+    _check_tables(own, last, known)
+    on_code = code if tips.code == tips.release else code.with_stages_of(last)
+    wanted = on_code.with_dataset(merged)
+    files = wanted.changed_files(code)
+    is_recorded = not wanted.changed_files(last) and tips.release
+    return tips.release if is_recorded else git_commits.build_commit(root, tips.parents, tips.code, files, message)
+
+
+def _check_tables(own: DatasetRecords, last: Records, known: Sequence[Records]) -> None:
+    theirs = last.tables(own.dataset)
+    if not theirs or theirs in (own.tables, *(records.tables(own.dataset) for records in known)):
+        return
+    before = known[0].tables(own.dataset)
+    differing = sorted(path for path, md5 in theirs.items() if before.get(path) != md5)
+    differing += sorted(before.keys() - theirs.keys())
+    histories = [f"{path}.dvc" for path in differing if path.startswith("data/annotations/")]
+    pull = f"`dvc pull --force {' '.join(histories)}`, " if histories else ""
+    raise ReleasedMeanwhileError(
+        f"{own.dataset}: the release branch has other tables than this run began with: {', '.join(differing[:5])}"
+        f"{' …' if len(differing) > 5 else ''}. Somebody released {own.dataset} meanwhile; nothing was released."  # noqa: PLR2004
+        f" Run `git pull --rebase`, {pull}then `headrace run {own.dataset} --release`."
+    )
+
+
+def merge_hand_written(own: DatasetRecords, theirs: Records, base: Records) -> DatasetRecords:
+    """Take what hand-written stages recorded from who changed it since `base`.
+
+    Raises:
+        ReleasedMeanwhileError: Both sides changed the same.
+    """
+    before, there = base.hand_written(own.dataset), theirs.hand_written(own.dataset)
+    merged: dict[str, Any] = {}
+    for name in sorted({*own.hand_written, *there}):
+        mine, other = own.hand_written.get(name, before.get(name)), there.get(name)
+        if mine != other and before.get(name) not in (mine, other):
+            raise ReleasedMeanwhileError(
+                f"{own.dataset}: {name} was recorded here and, otherwise, on the release branch. Nothing was released."
+                f" Run `git stash`, `git pull --rebase`, `git stash drop`, then `dvc repro` and the release again."
+            )
+        chosen = other if mine == before.get(name) else mine
+        if chosen is not None:
+            merged[name] = chosen
+    return replace(own, hand_written=merged)
+
+
+def retry_races(attempt: Callable[[], T], root: Path) -> T:
+    """What `attempt` returns, tried again where another push or fetch came first.
+
+    Raises:
+        StaleReleaseError: Others came first every time.
+    """
+    for wait in _waits():
+        try:
+            return attempt()
+        except (git.StaleReleaseError, git.RefLockedError) as error:
+            log.debug("the release is built again in %.2f s: %s", wait, error)
+            time.sleep(wait)
+    raise git.StaleReleaseError(
+        f"{root}: the release branch moved {ATTEMPTS} times while the release was built; nothing was pushed. Run the"
+        " same command again."
+    )
+
+
+def _waits() -> Iterator[float]:
+    """Seconds between attempts: random, so that those who met do not meet again, and longer each time."""
+    for attempt in range(ATTEMPTS):
+        yield random.uniform(0, min(LONGEST_WAIT_S, 0.05 * 1.5**attempt))  # noqa: S311  no secret

@@ -1,0 +1,53 @@
+"""What a release changes: partitions of each table that were added, changed and removed since the one before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.storage.manifest import Manifest
+from headrace.storage.table_store import Lake
+
+
+@dataclass(frozen=True)
+class PartitionDiff:
+    """Partitions of a table that were added, changed and removed."""
+
+    added: Sequence[str]
+    changed: Sequence[str]
+    removed: Sequence[str]
+
+    @classmethod
+    def between(cls, before: Manifest | None, after: Manifest | None) -> "PartitionDiff":
+        """The difference between two versions of a table; None for a table that does not exist."""
+        had = before.md5s if before else {}
+        has = after.md5s if after else {}
+        return cls(
+            sorted(has.keys() - had.keys()),
+            sorted(name for name in has.keys() & had.keys() if has[name] != had[name]),
+            sorted(had.keys() - has.keys()),
+        )
+
+    def __bool__(self) -> bool:
+        """Whether there is a difference."""
+        return bool(self.added or self.changed or self.removed)
+
+    def __str__(self) -> str:
+        """The counts: `+1 ~3 -0`."""
+        return f"+{len(self.added)} ~{len(self.changed)} -{len(self.removed)}"
+
+
+def table_changes(dataset: str, lake: Lake, released: Mapping[str, dict[str, Any]]) -> dict[str, PartitionDiff]:
+    """Table → what changed since the release whose output entries are `released`; unchanged tables are left out."""
+    folders = {path.removeprefix("data/"): out["md5"] for path, out in released.items()}
+    tables = {table for table in folders if table.split("/")[1:2] == [dataset]}
+    changes = {
+        table: PartitionDiff.between(lake.listed(folders[table]) if table in folders else None, lake.manifest(table))
+        for table in sorted({*tables, *lake.tables(dataset)})
+    }
+    return {table: change for table, change in changes.items() if change}
+
+
+def summarize(changes: Mapping[str, PartitionDiff]) -> str:
+    """One line: how many partitions of how many tables changed."""
+    total = sum(len(item.added) + len(item.changed) + len(item.removed) for item in changes.values())
+    return f"{total} partitions of {len(changes)} tables"

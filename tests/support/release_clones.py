@@ -1,0 +1,113 @@
+"""Clones of one git remote in which small datasets are released; their raw rows tell the datasets and rounds apart."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import minimal_dataset
+from crash_release import ReleaseCase
+from servers import S3
+from workspaces import git
+
+from headrace.dataset import Dataset
+from headrace.engine.run import run_stage
+from headrace.project import graph
+from headrace.project.executors import Executor
+from headrace.release.release import ReleaseResult, create_release
+from headrace.settings import Settings
+from headrace.storage.manifest import Entry, Manifest
+from headrace.storage.table_store import Lake
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A clone of the git remote, with tables of its own."""
+
+    root: Path
+
+    @property
+    def lake(self) -> Lake:
+        """Its tables, read afresh."""
+        return Lake.at(self.root)
+
+    def build(self, dataset: Dataset, amount: int, *, day: int = 1) -> None:
+        """A day's sales of this amount arrive, and every table is brought up to date."""
+        text = f"at,shop,amount\n{minimal_dataset.raw_day(day, amount)}"
+        raw = f"raw/{dataset.name}/sales"
+        stored = self.lake.cache.add(partial(Path.write_bytes, data=text.encode()))
+        entries = {
+            **self.lake.manifest(raw).partitions,
+            f"2026-01-{day:02}": Entry(stored.md5, stored.md5, stored.size),
+        }
+        self.lake.commit(Manifest(raw, ".csv", partitions=entries))
+        self.refresh(dataset)
+
+    def refresh(self, dataset: Dataset) -> None:
+        """Bring every table up to date with the raw rows that are there."""
+        execute = Executor(Settings(workspace=self.root, threads=1))
+        for stage in graph.dataset_stages(dataset):
+            run_stage(stage, self.lake, execute)
+
+    def release(self, dataset: Dataset, amount: int | None = None) -> ReleaseResult:
+        """Release the dataset, with new sales if an amount is given."""
+        if amount is not None:
+            self.build(dataset, amount)
+        return create_release(dataset, self.lake)
+
+    def tables(self, dataset: Dataset) -> dict[str, bytes]:
+        """Table → its manifest, as the workspace shows it."""
+        return {table: self.lake.manifest(table).to_bytes() for table in self.lake.tables(dataset.name)}
+
+    def git(self, *arguments: str) -> str:
+        """What git prints here."""
+        return git(self.root, *arguments)
+
+    def push_file(self, name: str, text: str, branch: str = "main") -> None:
+        """Commit a file on top of the remote's branch and push it; others may push at the same time."""
+        self.git("fetch", "--quiet", "origin", branch)
+        self.git("reset", "--quiet", "--hard", "FETCH_HEAD")
+        (self.root / name).write_text(text)
+        self.git("add", name)
+        self.git("commit", "--quiet", "--message", f"Write {name}")
+        self.git("push", "--quiet", "origin", f"HEAD:{branch}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A bare repository, and a DVC remote that all clones of it use."""
+
+    folder: Path
+    place: ReleaseCase
+
+    @classmethod
+    def begin(cls, folder: Path, s3: S3) -> "Origin":
+        """A repository with one commit, and no release."""
+        keys = {"endpointurl": s3.endpoint, "access_key_id": s3.access_key, "secret_access_key": s3.secret_key}
+        place = ReleaseCase(folder, {"url": f"s3://{s3.new_bucket().name}", "region": "us-east-1", **keys})
+        place.create()
+        return cls(folder, place)
+
+    @property
+    def first(self) -> Clone:
+        """The clone that there is from the beginning."""
+        return Clone(self.place.root)
+
+    def clone(self, name: str, *options: str) -> Clone:
+        """Another clone; a URL, so that git transfers what it would over a network."""
+        url = (self.folder / "origin.git").as_uri()
+        git(self.folder, "clone", "--quiet", *options, url, name)
+        self.place.configure()
+        return Clone(self.folder / name)
+
+    def git(self, *arguments: str) -> str:
+        """What git prints in the bare repository."""
+        return git(self.folder / "origin.git", *arguments)
+
+    def tags(self) -> list[str]:
+        """Names of the tags there."""
+        return self.git("for-each-ref", "--format=%(refname:short)", "refs/tags").split()
+
+
+def dataset(name: str) -> Dataset:
+    """The minimal dataset under another name."""
+    return replace(minimal_dataset.DATASET, name=name)
