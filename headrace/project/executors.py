@@ -20,7 +20,7 @@ from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError, TransientError
 from headrace.project import graph
 from headrace.project.code_bundle import CodeBundle
-from headrace.project.engine_lock import check_environment
+from headrace.project.engine_lock import FILE, check_environment
 from headrace.project.loading import load_dataset, project_root
 from headrace.project.worker_processes import ComputationFailedError, ProcessDiedError, compute_on_worker
 from headrace.project.worker_task import WorkerCodeError, WorkerStorage, WorkerTask
@@ -42,6 +42,12 @@ GROUP_BYTES = 3 << 20
 """Bytes of inputs up to which partitions are computed together; unpacked they are ten to twenty times as many."""
 
 CONNECT_SECONDS = 20
+PROCESSES_PER_THREAD = {"cpu": 2, "gpu": 1}
+"""Processes that a worker keeps for each thread: runs of two commits take turns without a start. A GPU has no room."""
+
+PROJECT_FILES = ("dvc.yaml", FILE, "params.yaml")
+"""What makes a folder a project, beside its code."""
+
 MOST_SHOWN = 5
 """Refused partitions whose message is shown in full."""
 
@@ -172,8 +178,9 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
 def _compute_groups(
     client: "Client", groups: Iterable[Sequence[Stale]], code: "Future[CodeBundle]", job: WorkerTask, tell: Tell
 ) -> None:
+    kept = PROCESSES_PER_THREAD[job.engine]
     futures = {
-        client.submit(compute_on_worker, code, job.request(items), pure=False, retries=RETRIES): items
+        client.submit(compute_on_worker, code, job.request(items), kept, pure=False, retries=RETRIES): items
         for items in groups
     }
     alone: list[Sequence[Stale]] = []
@@ -220,7 +227,7 @@ def _send_code(client: "Client", plan: Plan) -> "Future[CodeBundle]":
 def bundle_code(stages: Iterable[Stage]) -> CodeBundle:
     """The project's code as this process runs it: all below `pipelines/`, and what else of the project `stages` use."""
     root = project_root()
-    names = {path.relative_to(root).as_posix() for path in (root / PACKAGE).rglob("*.py")}
+    names = {*PROJECT_FILES, *(path.relative_to(root).as_posix() for path in (root / PACKAGE).rglob("*.py"))}
     for stage in stages:
         names |= {*source_code(stage.modules, root).files, *stage.files}
     contents = ((name, _content(root / name)) for name in sorted(names))

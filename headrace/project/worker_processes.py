@@ -28,9 +28,6 @@ from headrace.workspace import VARIABLE
 FOLDER = "headrace-code"
 """Folder of the bundles, in the worker's local directory, which Dask deletes."""
 
-PROCESSES_PER_THREAD = 2
-"""Processes that a worker keeps for each of its threads: runs of two commits can take turns without a start."""
-
 IDLE_S = 300.0
 """How long a process waits for its next request before it is ended; the last one's folder goes with it."""
 
@@ -46,8 +43,13 @@ class ComputationFailedError(Exception):
     """Computing raised an error, which is the only argument, pickled."""
 
 
-def compute_on_worker(code: CodeBundle, request: bytes) -> bytes:
-    """Run a request (see `worker_task.Request`) in a process that has loaded `code`; the answer, pickled.
+def compute_on_worker(code: CodeBundle, request: bytes, processes_per_thread: int) -> bytes:
+    """Run a request in a process that has loaded `code`; the answer, pickled.
+
+    Args:
+        code: The project's code.
+        request: What `WorkerTask.request` returns.
+        processes_per_thread: Processes that the worker keeps at most, for each of its threads.
 
     Raises:
         ProcessDiedError: The process ended before it answered.
@@ -56,8 +58,8 @@ def compute_on_worker(code: CodeBundle, request: bytes) -> bytes:
     from distributed import get_worker  # noqa: PLC0415  the processes, which import this module too, need no Dask
 
     worker = get_worker()
-    pool = _process_pool(Path(worker.local_directory) / FOLDER, PROCESSES_PER_THREAD * worker.state.nthreads)
-    return pool.call(code, request)
+    pool = _process_pool(Path(worker.local_directory) / FOLDER)
+    return pool.call(code, request, processes_per_thread * worker.state.nthreads)
 
 
 class CodeProcess:
@@ -109,20 +111,22 @@ class ProcessPool:
 
     Args:
         folder: Where bundles are unpacked.
-        size: Most processes: idle ones of other bundles are ended before another is started.
         idle_s: How long an idle process is kept.
     """
 
-    def __init__(self, folder: Path, size: int, idle_s: float = IDLE_S) -> None:
-        self._folder, self._size, self._idle_s = folder, size, idle_s
+    def __init__(self, folder: Path, idle_s: float = IDLE_S) -> None:
+        self._folder, self._idle_s = folder, idle_s
         self._lock = threading.Lock()
         self._busy: list[CodeProcess] = []
         self._idle: list[CodeProcess] = []  # the one that waits longest comes first
         self._timer: threading.Timer | None = None
 
-    def call(self, code: CodeBundle, request: bytes) -> bytes:
-        """Run the request in a process with that code."""
-        process = self._take(code)
+    def call(self, code: CodeBundle, request: bytes, size: int) -> bytes:
+        """Run the request in a process with that code.
+
+        Before another process is started, idle ones of other bundles are ended, until there are fewer than `size`.
+        """
+        process = self._take(code, size)
         try:
             return process.call(request)
         finally:
@@ -139,14 +143,14 @@ class ProcessPool:
             self._timer = None
             self._set_timer()
 
-    def _take(self, code: CodeBundle) -> CodeProcess:
+    def _take(self, code: CodeBundle, size: int) -> CodeProcess:
         with self._lock:
             folder = code.unpack(self._folder)
             for dead in [one for one in self._idle if not one.is_alive]:
                 self._end(dead)
             process = next((one for one in reversed(self._idle) if one.folder == folder), None)
             if process is None:
-                while self._idle and len(self._idle) + len(self._busy) >= self._size:
+                while self._idle and len(self._idle) + len(self._busy) >= size:
                     self._end(self._idle[0])
                 process = CodeProcess(folder)
             else:
@@ -175,8 +179,8 @@ class ProcessPool:
 
 
 @cache
-def _process_pool(folder: Path, size: int) -> ProcessPool:
-    return ProcessPool(folder, size)
+def _process_pool(folder: Path) -> ProcessPool:
+    return ProcessPool(folder)
 
 
 # In the process

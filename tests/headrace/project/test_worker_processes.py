@@ -16,8 +16,8 @@ OLD, NEW, NEWER = (CodeBundle({"pipelines/__init__.py": f"version = {number}\n".
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[ProcessPool]:
-    """A pool of at most two processes that keeps them idle for long."""
-    made = ProcessPool(tmp_path, 2)
+    """A pool that keeps two processes, for long."""
+    made = ProcessPool(tmp_path)
     yield made
     made.end_idle()
 
@@ -25,7 +25,7 @@ def pool(tmp_path: Path) -> Iterator[ProcessPool]:
 def call(pool: ProcessPool, code: CodeBundle) -> None:
     """Send what no process can read: it answers with an error, and goes on."""
     with pytest.raises(ComputationFailedError):
-        pool.call(code, b"no request")
+        pool.call(code, b"no request", 2)
 
 
 def running() -> list[int]:
@@ -78,7 +78,7 @@ def test_a_process_that_died_while_idle_is_replaced(pool: ProcessPool) -> None:
 
 
 def test_a_bundle_that_nobody_uses_goes_with_its_process(tmp_path: Path) -> None:
-    pool = ProcessPool(tmp_path, 2, idle_s=0.5)
+    pool = ProcessPool(tmp_path, idle_s=0.5)
 
     call(pool, OLD)
 
