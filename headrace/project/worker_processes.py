@@ -65,6 +65,7 @@ def compute_on_worker(code: CodeBundle, request: bytes, processes_per_thread: in
 class CodeProcess:
     """A process that runs the code in one folder, one request at a time."""
 
+    # no failpoint: what the process writes is in failpoints of its own
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.idle_since = time.monotonic()
@@ -132,6 +133,7 @@ class ProcessPool:
         finally:
             self._give_back(process)
 
+    # no failpoint: deletes code that the next run sends again
     def end_idle(self, longer_than_s: float = 0) -> None:
         """End the processes that have been idle for so long, and delete the bundles that no other process uses."""
         with self._lock:
@@ -194,6 +196,7 @@ def serve(connection: Connection) -> None:
         connection.send(_answer(requests.get()))
 
 
+# no failpoint: puts into a queue of this process
 def _receive(connection: Connection, requests: "SimpleQueue[bytes]") -> None:
     """Receive requests in a thread: a worker that dies ends this process at once, not after the present request."""
     with suppress(EOFError, OSError):
