@@ -17,7 +17,7 @@ from headrace.engine.fingerprint import check_code_unchanged
 from headrace.engine.plan import Plan, Stale
 from headrace.engine.run import Done
 from headrace.engine.stage import Stage
-from headrace.errors import HeadraceError, TransientError
+from headrace.errors import HeadraceError, NotConfiguredError, TransientError
 from headrace.project import graph
 from headrace.project.code_bundle import CodeBundle
 from headrace.project.engine_lock import FILE, check_environment
@@ -42,6 +42,7 @@ GROUP_BYTES = 3 << 20
 """Bytes of inputs up to which partitions are computed together; unpacked they are ten to twenty times as many."""
 
 CONNECT_SECONDS = 20
+TLS_VARIABLES = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY"
 PROCESSES_PER_THREAD = {"cpu": 2, "gpu": 1}
 """Processes that a worker keeps for each thread: runs of two commits take turns without a start. A GPU has no room."""
 
@@ -152,8 +153,14 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
 
 
 def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -> None:
-    from distributed import Client  # noqa: PLC0415  only a cluster pays for the import
+    from dask import config  # noqa: PLC0415  only a cluster pays for the import
+    from distributed import Client  # noqa: PLC0415
 
+    if address.startswith("tls:") and not config.get("distributed.comm.tls.client.cert"):
+        raise NotConfiguredError(
+            f"The Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) admits only who shows the cluster's certificate:"
+            f" expected its files in {TLS_VARIABLES}, found none. `headrace stack env` prints those of the local stack."
+        )
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError as error:

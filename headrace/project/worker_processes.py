@@ -87,7 +87,9 @@ class CodeProcess:
             self._connection.send(request)
             succeeded, answer = self._connection.recv()
         except (EOFError, OSError):
-            raise ProcessDiedError(self._describe_exit()) from None
+            reason = self._describe_exit()
+            self.end()
+            raise ProcessDiedError(reason) from None
         if not succeeded:
             raise ComputationFailedError(answer)
         return bytes(answer)

@@ -15,12 +15,13 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, KilledWorker
 from raw_data import RawPartitions, days, flights
 from servers import HOST, free_port, is_listening, run_server
 from workspaces import Workspace
 
 from headrace.engine.run import StageResult, plan_stage, run_stage
+from headrace.errors import NotConfiguredError
 from headrace.project import graph
 from headrace.project.executors import Executor, SchedulerLostError, SchedulerUnavailableError, results_as_completed
 from headrace.release.release import create_release
@@ -170,6 +171,15 @@ def test_an_error_of_a_task_that_looks_like_one_of_the_connection_is_raised_as_i
 
     with Client(cluster.address, set_as_default=False) as client, pytest.raises(OSError, match="No space left"):
         list(results_as_completed(client, [client.submit(fill_disk, pure=False)]))
+
+
+def test_a_task_whose_workers_all_die_has_an_error_for_a_result_so_that_the_others_go_on(cluster: Cluster) -> None:
+    with Client(cluster.address, set_as_default=False) as client:
+        killing = client.submit(lambda: os.kill(os.getpid(), signal.SIGKILL), pure=False)
+        results = dict(results_as_completed(client, [killing, client.submit(int, pure=False)]))
+
+    assert isinstance(results.pop(killing), KilledWorker)
+    assert list(results.values()) == [0]
 
 
 def test_a_push_between_two_runs_needs_no_restart_of_workers(cluster: Cluster) -> None:
@@ -359,6 +369,14 @@ def test_a_scheduler_that_does_not_answer_is_named_with_its_variable(
             workspace.lake,
             Executor(Settings(workspace=workspace.root, scheduler=address)),
         )
+
+
+def test_a_cluster_with_tls_and_no_certificate_here_names_the_variables(workspace: Workspace) -> None:
+    workspace.raw.add_days(*DAYS)
+    settings = Settings(workspace=workspace.root, scheduler=f"tls://{HOST}:{free_port()}")
+
+    with pytest.raises(NotConfiguredError, match=r"DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT"):
+        run_stage(graph.find_stage("flights", FLIGHTS), workspace.lake, Executor(settings))
 
 
 def distances(workspace: Workspace) -> pl.Series:
