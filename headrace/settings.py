@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     """What collects the frames: Polars, or RAPIDS (`cudf-polars`) with fallback to Polars."""
 
     scheduler: str | None = Field(None, validation_alias="DASK_SCHEDULER_ADDRESS")
-    """Address of a running Dask scheduler (`tcp://host:port`); without one, threads of this process."""
+    """Address of a running Dask scheduler (`tls://host:port`); without one, threads of this process."""
 
     commit: Literal["local", "remote"] = Field("local", validation_alias="HEADRACE_COMMIT")
     """Where partitions are written: into the workspace, or straight to the DVC remote, with only manifests here."""

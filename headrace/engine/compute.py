@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 from headrace import failpoints
-from headrace.engine.fingerprint import Fingerprint
+from headrace.engine.fingerprint import Fingerprint, check_code_unchanged
 from headrace.engine.plan import Stale
 from headrace.engine.stage import Files, Outcome, Stage
 from headrace.errors import HeadraceError, NotConfiguredError
@@ -39,7 +39,11 @@ def build(stage: Stage, item: Stale, fingerprint: Fingerprint, lake: Lake, engin
 def build_all(
     stage: Stage, items: Sequence[Stale], fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
 ) -> Iterator[tuple[str, PartitionResult]]:
-    """Compute stale partitions into the cache, together where the stage can; each is told as it is ready."""
+    """Compute stale partitions into the cache, together where the stage can; each is told as it is ready.
+
+    None is told once a file that the fingerprint names has changed.
+    """
+    check_code_unchanged(stage, fingerprint)
     outcomes = _together(stage, items, fingerprint, lake) if engine == "cpu" and len(items) > 1 else {}
     for item in items:
         outcome = outcomes.get(item.partition)
@@ -50,6 +54,7 @@ def build_all(
             else:
                 with lake.cache.scratch() as cache:
                     made = _kept(item, outcome, lake, cache, engine)
+            check_code_unchanged(stage, fingerprint)
         except HeadraceError as error:
             made = error
         yield item.partition, made

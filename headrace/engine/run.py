@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.engine.fingerprint import stage_fingerprint
+from headrace.engine.fingerprint import check_code_unchanged, stage_fingerprint
 from headrace.engine.plan import Plan, plan
 from headrace.engine.stage import Stage
 from headrace.storage.manifest import Entry, Manifest, Partitions
@@ -63,6 +63,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
 
     Raises:
         TableLockedError: Another run holds the table.
+        CodeChangedError: A file that decides the table's bytes changed during the run. Nothing is shown.
         HeadraceError: A partition was refused. What else was stale is computed and remembered; nothing is shown.
     """
     with lake.lease(stage.table):
@@ -75,6 +76,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
             # A key that turns out to stand in two partitions makes the later one stale once more.
             again = plan_stage(stage, lake, after, only) if not stage.settles else None
             current = again or replace(current, keep=Partitions.of(after.partitions), stale=())
+        check_code_unchanged(stage, first.fingerprint)
         _show(current, lake)
         return StageResult(stage, built, len(first.keep), first.gone, current.manifest(current.keep))
 

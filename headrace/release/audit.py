@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.dataset import Dataset
-from headrace.engine.fingerprint import stage_code
+from headrace.engine.fingerprint import check_code_unchanged, stage_code
 from headrace.engine.run import plan_stage
 from headrace.errors import HeadraceError, TransientError
 from headrace.label import table_names
@@ -34,10 +34,12 @@ def audit(dataset: Dataset, lake: Lake) -> None:
 
     Raises:
         TablesBehindError: A stage has work to do; the message names the command.
+        CodeChangedError: A file of a stage is not what this process has loaded.
         AuditError: A partition's counts do not add up.
     """
     for stage in graph.dataset_stages(dataset):
         plan = plan_stage(stage, lake)
+        check_code_unchanged(stage, plan.fingerprint)
         if not plan.is_empty:
             pending = plan.pending_partitions
             raise TablesBehindError(
