@@ -137,13 +137,13 @@ class RunRefs:
 
     def commit_tables(self, state: RunState, outs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Table → a new commit with its output entry, which continues `state`; no ref names it yet."""
-        return {path.removeprefix("data/"): self._commit_table(state, out) for path, out in outs.items()}
+        return {path.removeprefix("data/"): self._commit_table(state, path, out) for path, out in outs.items()}
 
-    def _commit_table(self, state: RunState, out: Mapping[str, Any]) -> str:
-        path, content = pointer_file(out)
-        table = path.removeprefix("data/").removesuffix(".dvc")
+    def _commit_table(self, state: RunState, path: str, out: Mapping[str, Any]) -> str:
+        table = path.removeprefix("data/")
         parent = state.tables.get(table, state.start)
-        return git_commits.build_commit(self.root, [parent], "", {path: content}, f"{state.name}: {table}")
+        files = dict([pointer_file({**out, "path": path})])
+        return git_commits.build_commit(self.root, [parent], "", files, f"{state.name}: {table}")
 
     def end(self, state: RunState) -> None:
         """Delete every ref of a run.

@@ -1,4 +1,4 @@
-"""A run works on one commit, in a worktree of its own; any clone can continue it with nothing but git and the remote."""
+"""A run works on one commit, in a worktree of its own; any clone can continue it from git and the remote alone."""
 
 from pathlib import Path
 
@@ -92,11 +92,11 @@ def test_a_run_continues_the_last_release_and_not_the_tables_of_its_clone(origin
     origin.first.release(TINY, 5)
     late = RunOfClone(origin.clone("late"), TINY, "r2")
 
-    task = late.ingest(days(2))
-    late.compute("validate", "transform")
-    late.release()
+    late.ingest(days(2))
+    task = late.compute("validate", "transform")
 
     assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02"]
+    late.release()
     assert origin.tags() == ["tiny/1", "tiny/2"]
 
 
@@ -114,10 +114,10 @@ def test_a_release_that_came_meanwhile_refuses_the_run_until_it_is_moved_there(o
 
     moved = run.start()
     assert moved.tables == {}, "they continued what is not the latest release"
-    task = run.ingest(days(2))
-    run.compute("validate", "transform")
-    run.release()
+    run.ingest(days(2))
+    task = run.compute("validate", "transform")
     assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    assert run.release().name == "tiny/3"
 
 
 def test_a_run_that_is_started_again_moves_to_the_newest_code_and_keeps_its_tables(origin: Origin) -> None:
