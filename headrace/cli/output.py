@@ -69,19 +69,19 @@ def writable_workspace() -> "tuple[Settings, Lake]":
 
 
 @contextmanager
-def dataset_tables(dataset: str, run: str | None) -> "Iterator[tuple[Settings, Lake]]":
+def dataset_tables(dataset: str, run: str | None, *, read_only: bool = False) -> "Iterator[tuple[Settings, Lake]]":
     """Settings and tables of the workspace or, with `run`, of that run, which gets the tables that the block writes.
 
     Raises:
-        EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
+        EngineMismatchError: The engine or a library is not the one that `headrace.lock` names, and not `read_only`.
     """
     if not run:
-        yield writable_workspace()
+        yield workspace() if read_only else writable_workspace()
         return
     from headrace.runs.task import save_task  # noqa: PLC0415  only a run pays for the imports
 
     task = open_run(dataset, run)
-    yield writable_workspace()[0], task.lake
+    yield (workspace() if read_only else writable_workspace())[0], task.lake
     save_task(task)
 
 

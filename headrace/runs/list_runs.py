@@ -52,7 +52,8 @@ def _summarize(refs: RunRefs, state: RunState) -> RunSummary:
 def split_old_runs(refs: RunRefs, states: Iterable[RunState], days: float) -> tuple[list[RunState], list[RunState]]:
     """Runs that have written something in the last days, and those that have not."""
     limit = datetime.now(UTC) - timedelta(days=days)
-    live, old = [], []
+    live: list[RunState] = []
+    old: list[RunState] = []
     for state in states:
         (live if refs.last_written(state) >= limit else old).append(state)
     return live, old
