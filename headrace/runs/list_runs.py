@@ -1,8 +1,7 @@
-"""The runs that have not ended, and those that are old enough to be ended."""
+"""The runs that have not ended."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.runs.run_refs import RunRefs, RunState
@@ -47,13 +46,3 @@ def _summarize(refs: RunRefs, state: RunState) -> RunSummary:
     path = worktree_path(refs.root, state.dataset, state.name)
     tables, written = tuple(sorted(state.tables)), refs.last_written(state)
     return RunSummary(state.dataset, state.name, started, written, commit, tables, path if path.is_dir() else None)
-
-
-def split_old_runs(refs: RunRefs, states: Iterable[RunState], days: float) -> tuple[list[RunState], list[RunState]]:
-    """Runs that have written something in the last days, and those that have not."""
-    limit = datetime.now(UTC) - timedelta(days=days)
-    live: list[RunState] = []
-    old: list[RunState] = []
-    for state in states:
-        (live if refs.last_written(state) >= limit else old).append(state)
-    return live, old

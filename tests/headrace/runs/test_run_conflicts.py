@@ -141,7 +141,7 @@ def refuse(origin: Origin, prefix: str) -> None:
 def test_a_host_that_refuses_run_refs_is_an_error_that_names_the_setting(origin: Origin) -> None:
     refuse(origin, "refs/headrace/")
 
-    with pytest.raises(RefsRefusedError, match="HEADRACE_RUN_REFS.*refs/heads/headrace-runs") as refused:
+    with pytest.raises(RefsRefusedError, match=r"HEADRACE_RUN_REFS.*refs/heads/headrace-runs") as refused:
         RunOfClone(origin.first, TINY, "r1").open()
 
     assert not refused.value.is_transient
