@@ -46,7 +46,8 @@ class GarbageReport:
         remote: Those on the DVC remote; empty if it was not searched.
         referenced: Number of objects that are referenced.
         ended_runs: Runs that have written nothing for days (HEADRACE_RUN_DAYS), as dataset and run: nothing counts as
-            referenced by them. They were ended if the objects were deleted.
+            referenced by them, but for what their worktrees here show in a dry run. They were ended if the objects were
+            deleted.
         deleted: Whether the unreferenced objects were deleted.
     """
 
@@ -134,7 +135,7 @@ def _is_shared(lake: Lake) -> bool:
 
 
 def _collect_references(lake: Lake) -> set[str]:
-    """Objects that any ref (the remote's as they are now), any stash, HEAD, a run, the workspace or a journal references."""
+    """Objects that a ref (the remote's as they are now), a stash, a run, the workspace or a journal references."""
     git.fetch(lake.root)
     refs = {name: commit for name, commit in git.refs(lake.root).items() if not _is_run_ref(lake, name)}
     settings = load_settings(lake.root)

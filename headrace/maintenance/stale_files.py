@@ -201,9 +201,8 @@ def _find_worktrees(lake: Lake) -> Iterator[StaleFile]:
     worktrees = list_worktrees(lake.root)  # before the refs: a worktree is younger than the start of its run
     if not worktrees:
         return
-    live = {
-        (state.dataset, state.name) for refs in all_refs(lake.root, load_settings(lake.root)) for state in refs.list()
-    }
+    every = all_refs(lake.root, load_settings(lake.root))
+    live = {(state.dataset, state.name) for refs in every for state in refs.list()}
     for run, path in worktrees.items():
         if run not in live:
             location = path.relative_to(lake.root).as_posix()

@@ -73,7 +73,6 @@ def test_a_run_that_has_written_nothing_for_14_days_is_ended(origin: Origin, mon
 
     shown = collect(origin.first.lake, dry_run=True)
     assert shown.ended_runs == ("tiny forgotten",)
-    assert object_of_run in shown.remote
     assert "tiny/forgotten/start" in run_refs(origin)
 
     done = collect(origin.first.lake)
