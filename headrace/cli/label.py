@@ -1,5 +1,6 @@
 """`headrace label`: send tasks to Label Studio, collect the answers, review them, aggregate them into labels."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from headrace.cli.output import (
     RunOption,
     TableOption,
     dataset_tables,
+    named_run,
     progress,
     result,
 )
@@ -19,6 +21,7 @@ from headrace.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from headrace.dataset import Dataset, LabelingTask
@@ -52,7 +55,8 @@ def send(
 
     with dataset_tables(dataset, run, read_only=True) as (settings, lake):
         for declared, labeling in _labeling_tasks(dataset, table):
-            sent = send_tasks(declared, labeling, lake, settings, _params(lake, dataset, labeling))
+            with _only_sender(dataset, labeling, run):
+                sent = send_tasks(declared, labeling, lake, settings, _params(lake, dataset, labeling))
             counts = f"{pluralize(sent.sent, 'task')} sent, {sent.existing} of {sent.sampled} existed"
             lines = [f"{labeling.name}: {counts}; {sent.project_url}"]
             if labeling.labeling_functions:
@@ -186,6 +190,19 @@ def aggregate(
     with dataset_tables(dataset, run) as (settings, lake), progress() as tell:
         stages = [label_stage(declared, labeling) for declared, labeling in _labeling_tasks(dataset, table)]
         report_stages([run_stage(stage, lake, Executor(settings, tell)) for stage in stages], as_json=as_json)
+
+
+def _only_sender(dataset: str, labeling: "LabelingTask", run: str | None) -> "AbstractContextManager[None]":
+    """Keep other runs, on whichever machine, from sending at the same time."""
+    if not run:
+        return nullcontext()  # a lock of the workspace does
+    from headrace.runs.run_refs import RunRefs  # noqa: PLC0415
+    from headrace.runs.sender_lock import hold_sender_lock  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    refs = RunRefs.configured(settings.workspace.resolve(), settings)
+    return hold_sender_lock(refs, dataset, labeling.name, named_run(run))
 
 
 def _review(

@@ -31,7 +31,7 @@ def start(
 ) -> None:
     """Start a run at the tip of the code branch, or move one there that has started before.
 
-    A run that is moved keeps its tables, unless the dataset was released meanwhile.
+    A run that is moved keeps its tables, less those that a release has changed meanwhile.
     """
     from headrace.runs.run_refs import RunRefs  # noqa: PLC0415
     from headrace.runs.start import start_run  # noqa: PLC0415

@@ -190,10 +190,12 @@ def _push(target: ReleaseTarget, commit: str, tip: str, tags: Mapping[str, str] 
 
 
 def _tables(dataset: Dataset, lake: Lake) -> list[str]:
-    """Every table of the dataset: those in the workspace, and those that a stage reads or computes."""
+    """Every table of the dataset: those in the workspace, those that a `.dvc` file records, those of its stages."""
     stages = graph.dataset_stages(dataset)
     declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.beside)}
-    return sorted(declared.union(lake.tables(dataset.name)))
+    data = lake.root / "data"
+    recorded = {path.relative_to(data).with_suffix("").as_posix() for path in data.glob(f"*/{dataset.name}/*.dvc")}
+    return sorted({*declared, *recorded, *lake.tables(dataset.name)})
 
 
 def _show_all(tables: Sequence[str], lake: Lake) -> None:

@@ -12,11 +12,17 @@ from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.git_refs import RefChange, RefMovedError
 
 
-def start_run(refs: RunRefs, dataset: str, run: str) -> RunState:
+def start_run(refs: RunRefs, dataset: str, run: str, *, must_keep: bool = False) -> RunState:
     """Start a run at the tip of the code branch, or move one there that has started before.
 
-    A run that is moved keeps its tables if no release of the dataset came meanwhile. Otherwise they continue what is
-    not the latest release any more, and are dropped.
+    A run that is moved keeps the tables that no release has changed meanwhile. The others continue what is not the
+    latest release any more, and are dropped.
+
+    Args:
+        refs: The refs of all runs.
+        dataset: The dataset.
+        run: The run.
+        must_keep: Leave the run where it is if it would lose a table.
 
     Raises:
         NoCodeBranchError: The git remote has no code branch.
@@ -28,8 +34,11 @@ def start_run(refs: RunRefs, dataset: str, run: str) -> RunState:
     if before.start and _is_same(refs.root, before.start, start):
         return before
     state = RunState(dataset, run, start)
-    keeps = before.start and _tables(refs.root, before.start, dataset) == _tables(refs.root, start, dataset)
-    kept = refs.commit_tables(state, refs.outs(before)) if keeps else {}
+    continued, latest = _tables(refs.root, before.start), _tables(refs.root, start)
+    outs = {path: out for path, out in refs.outs(before).items() if continued.get(path) == latest.get(path)}
+    if must_keep and len(outs) < len(before.tables):
+        return before
+    kept = refs.commit_tables(state, outs)
     new = {refs.ref(dataset, run): start, **{refs.ref(dataset, run, table): commit for table, commit in kept.items()}}
     old = refs.refs(before)
     try:
@@ -57,7 +66,6 @@ def _is_same(root: Path, start: str, other: str) -> bool:
     return one == two
 
 
-def _tables(root: Path, commit: str, dataset: str) -> dict[str, str]:
-    """Path → md5 of the dataset's tables that a commit records."""
-    outs = recorded_outs(root, commit)
-    return {path: str(out["md5"]) for path, out in outs.items() if path.split("/")[2:3] == [dataset]}
+def _tables(root: Path, commit: str) -> dict[str, str]:
+    """Path → md5 of the tables that a commit records; none if there is no commit."""
+    return {path: str(out["md5"]) for path, out in recorded_outs(root, commit).items()} if commit else {}

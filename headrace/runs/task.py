@@ -31,6 +31,10 @@ class RunConflictError(TransientError):
     """Another task has written a table of the run since this one began."""
 
 
+class RunMovedError(TransientError):
+    """Somebody released other tables of the dataset, and the run continues that release now."""
+
+
 class RunOutdatedError(HeadraceError):
     """The run cannot be released any more: the dataset's code or tables have changed since it started."""
 
@@ -132,7 +136,8 @@ def release_task(task: RunTask, dataset: Dataset) -> ReleaseResult:
     """Release the tables of the run. The push that makes the release deletes the run's refs.
 
     Raises:
-        RunOutdatedError: The dataset's code, or its latest release, is not what the run started from.
+        RunMovedError: A release changed tables meanwhile that the run has not written.
+        RunOutdatedError: The dataset's code, or a table of the run in the latest release, is not what it started from.
         HeadraceError: As `create_release`.
     """
     run_refs = task.refs.refs(task.state) if task.refs.is_pushed else {}
@@ -140,10 +145,21 @@ def release_task(task: RunTask, dataset: Dataset) -> ReleaseResult:
     try:
         return create_release(dataset, task.lake, run_refs=run_refs, follow=follow)
     except (ReleasedMeanwhileError, UncommittedCodeError) as error:
+        if isinstance(error, ReleasedMeanwhileError) and _moves(task):
+            raise RunMovedError(
+                f"{error.found} The run {task.state.name} has not written these tables, and has moved on to that"
+                " release. Run the same command again."
+            ) from error
         raise RunOutdatedError(
             f"{error.found} Nothing was released. `headrace runs start {dataset.name} --run {task.state.name}` moves"
             " the run to the newest commit; then run its commands again (in Airflow: clear the whole DAG run)."
         ) from error
+
+
+def _moves(task: RunTask) -> bool:
+    """Whether the run has moved to the newest commit with all its tables."""
+    moved = start_run(task.refs, task.state.dataset, task.state.name, must_keep=True)
+    return moved.start != task.state.start
 
 
 def _follow(clone: Path, dataset: str, tip: str) -> None:
