@@ -35,6 +35,17 @@ class Settings(BaseSettings):
     release_branch: str | None = Field(None, validation_alias="HEADRACE_RELEASE_BRANCH")
     """Branch that releases are pushed to (default: the code branch). Set it where the code branch is protected."""
 
+    run_refs: str = Field(
+        "refs/headrace/runs", pattern=r"^refs(/[a-z0-9][a-z0-9_-]*){2,}$", validation_alias="HEADRACE_RUN_REFS"
+    )
+    """Where git keeps the state of runs; `refs/heads/headrace-runs` for a host that takes branches and tags only."""
+
+    push_runs: bool = Field(default=True, validation_alias="HEADRACE_PUSH_RUNS")
+    """Whether the state of a run is pushed after each command. Without it, a run stays on one machine."""
+
+    run_days: float = Field(14, gt=0, validation_alias="HEADRACE_RUN_DAYS")
+    """Days after which `headrace gc` ends a run that has written nothing."""
+
     engine: Literal["cpu", "gpu"] = Field("cpu", validation_alias="HEADRACE_ENGINE")
     """What collects the frames: Polars, or RAPIDS (`cudf-polars`) with fallback to Polars."""
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from headrace.batches import batched
+from headrace.runs.worktree import list_worktrees
 from headrace.storage import git
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.lock import recorded_outs
@@ -117,16 +119,23 @@ def tagged_revisions(lake: Lake) -> dict[str, str]:
     return {name.removeprefix("refs/tags/"): commit for name, commit in tags.items()} | {"HEAD": git.head(lake.root)}
 
 
+def workspace_roots(lake: Lake) -> list[Path]:
+    """The workspace, and the worktrees of its runs."""
+    return [lake.root, *list_worktrees(lake.root).values()]
+
+
 def read_workspace_manifests(lake: Lake) -> Iterator[Manifest]:
-    """The manifest of every table in the workspace, of all datasets."""
-    for path in sorted((lake.root / "data").glob(f"*/*/*/{MANIFEST}")):
-        yield Manifest.at(path)
+    """The manifest of every table in the workspace and in the worktrees of its runs, of all datasets."""
+    for root in workspace_roots(lake):
+        for path in sorted((root / "data").glob(f"*/*/*/{MANIFEST}")):
+            yield Manifest.at(path)
 
 
 def read_journals(lake: Lake) -> Iterator[Entry]:
-    """Entries that an unfinished run has computed and not yet published in a manifest."""
-    for path in sorted((lake.root / ".headrace" / "journal").glob("*.jsonl")):
-        yield from parse_journal(path.read_bytes())
+    """Entries that unfinished runs have computed and not yet published in a manifest."""
+    for root in workspace_roots(lake):
+        for path in sorted((root / ".headrace" / "journal").glob("*.jsonl")):
+            yield from parse_journal(path.read_bytes())
 
 
 def parse_journal(content: bytes) -> Iterator[Entry]:

@@ -27,7 +27,15 @@ LONGEST_WAIT_S = 2.0
 
 
 class ReleasedMeanwhileError(TransientError):
-    """Somebody else has released the dataset since this run began."""
+    """Somebody else has released the dataset since this run began.
+
+    Attributes:
+        found: What was found, without the command to run next.
+    """
+
+    def __init__(self, found: str, next_step: str) -> None:
+        super().__init__(f"{found} {next_step}")
+        self.found = found
 
 
 class NoCodeBranchError(HeadraceError):
@@ -102,8 +110,8 @@ def _check_tables(own: DatasetRecords, last: Records, known: Sequence[Records]) 
     pull = f"`dvc pull --force {' '.join(histories)}`, " if histories else ""
     raise ReleasedMeanwhileError(
         f"{own.dataset}: the release branch has other tables than this run began with: {', '.join(differing[:5])}"
-        f"{' …' if len(differing) > 5 else ''}. Somebody released {own.dataset} meanwhile; nothing was released."  # noqa: PLR2004
-        f" Run `git pull --rebase`, {pull}then `headrace run {own.dataset} --release`."
+        f"{' …' if len(differing) > 5 else ''}. Somebody released {own.dataset} meanwhile.",  # noqa: PLR2004
+        f"Nothing was released. Run `git pull --rebase`, {pull}then `headrace run {own.dataset} --release`.",
     )
 
 
@@ -119,8 +127,9 @@ def merge_hand_written(own: DatasetRecords, theirs: Records, base: Records) -> D
         mine, other = own.hand_written.get(name, before.get(name)), there.get(name)
         if mine != other and before.get(name) not in (mine, other):
             raise ReleasedMeanwhileError(
-                f"{own.dataset}: {name} was recorded here and, otherwise, on the release branch. Nothing was released."
-                f" Run `git stash`, `git pull --rebase`, `git stash drop`, then `dvc repro` and the release again."
+                f"{own.dataset}: {name} was recorded here and, otherwise, on the release branch.",
+                "Nothing was released. Run `git stash`, `git pull --rebase`, `git stash drop`, then `dvc repro` and the"
+                " release again.",
             )
         chosen = other if mine == before.get(name) else mine
         if chosen is not None:

@@ -35,12 +35,17 @@ class Lake:
     Attributes:
         root: The workspace: a git clone.
         cache: Where the bytes are: DVC's cache there, and the remote behind it.
+        run_outs: In the worktree of a run: path → output entry of the tables that the run has made so far. They count
+            before what the workspace records, and the worktree shows manifests alone. None outside of a run.
         held: Lock file → inode of the leases that this run holds.
+        written: Tables that `commit` has shown.
     """
 
     root: Path
     cache: Cache
+    run_outs: Mapping[str, dict[str, Any]] | None = None
     held: dict[Path, int] = field(default_factory=dict, compare=False)
+    written: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def at(cls, root: Path, *, passes_on: bool = False) -> "Lake":
@@ -63,10 +68,16 @@ class Lake:
 
         Args:
             table: The table.
-            revision: A git revision, for example a release; by default the workspace's own files.
+            revision: A git revision, for example a release; by default what the run has made, else the workspace's own
+                files.
         """
-        out = recorded_outs(self.root, revision).get(f"data/{table}")
+        out = self._recorded_out(f"data/{table}", revision)
         return self.listed(out["md5"]) if out else None
+
+    def _recorded_out(self, path: str, revision: str | None) -> dict[str, Any] | None:
+        if revision is None and self.run_outs and path in self.run_outs:
+            return self.run_outs[path]
+        return recorded_outs(self.root, revision).get(path)
 
     def listed(self, folder: str) -> Manifest | None:
         """The table whose list of files is the object `folder`; None if that lists no manifest."""
@@ -171,7 +182,7 @@ class Lake:
         fence()
         folder.mkdir(parents=True, exist_ok=True)
         there = {item.name: item.stat().st_size for item in os.scandir(folder)}
-        wanted = {} if self.cache.passes_on else manifest.files
+        wanted = {} if self.cache.passes_on or self.run_outs is not None else manifest.files
         shown = self._shown(folder, there)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
@@ -183,6 +194,7 @@ class Lake:
             with failpoints.failpoint("file that is gone"):
                 fence()
                 (folder / name).unlink(missing_ok=True)
+        self.written.add(manifest.table)
 
     def _shown(self, folder: Path, there: Mapping[str, int]) -> dict[str, str]:
         """File name → md5 of the partitions that lie in the folder as its manifest says, by their sizes."""
