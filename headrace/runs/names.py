@@ -9,8 +9,8 @@ RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,119}")
 NEW = "new"
 """Stands for a run that is started, where the name of one is expected."""
 
-HASH_DIGITS = 10
-"""Two of a billion names meet with a chance below one in a million (birthday bound of 40 bits: 2^20 names)."""
+HASH_DIGITS = 16
+"""64 bits: that two of a million names meet has a chance of 3 in 100 million (birthday bound, n^2 / 2^65)."""
 
 
 def run_name(text: str) -> str:
