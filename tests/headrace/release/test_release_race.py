@@ -68,9 +68,11 @@ def test_releases_of_many_datasets_at_once_hold_their_audited_bytes_and_lose_not
 
     with ThreadPoolExecutor(datasets + 1) as pool:
         writing = pool.submit(write_readme)
-        for turn in range(rounds):
-            list(pool.map(lambda number, turn=turn: release(number, turn), range(datasets)))
-        is_over.set()
+        try:
+            for turn in range(rounds):
+                list(pool.map(lambda number, turn=turn: release(number, turn), range(datasets)))
+        finally:
+            is_over.set()  # the pool waits for the writer, also if a release failed
         assert writing.result()
 
     assert sorted(origin.tags()) == sorted(f"{one.name}/{turn + 1}" for one in every for turn in range(rounds))
