@@ -106,7 +106,7 @@ def test_a_release_that_came_meanwhile_refuses_the_run_until_it_is_moved_there(o
     run = RunOfClone(origin.clone("late"), TINY, "r2")
     run.ingest(days(2))
     run.compute("validate", "transform")
-    origin.first.build(TINY, 7, day=3)
+    origin.first.run(TINY, {1: 5, 3: 7})
     origin.first.release(TINY)
 
     with pytest.raises(RunOutdatedError, match=r"raw/tiny/sales.*`headrace runs start tiny --run r2`"):
@@ -129,7 +129,7 @@ def test_a_release_of_tables_that_the_run_has_not_written_moves_it_by_itself(ori
     answers = {"2026-01": Entry(stored.md5, stored.md5, stored.size)}
     task.lake.commit(Manifest("annotations/tiny/people", partitions=answers))
     save_task(task)
-    origin.first.build(TINY, 7, day=3)
+    origin.first.run(TINY, {1: 5, 3: 7})
     origin.first.release(TINY)
 
     with pytest.raises(RunMovedError, match="Run the same command again") as moved:
