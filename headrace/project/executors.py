@@ -168,7 +168,7 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
             f"No Dask scheduler answered at {address} (DASK_SCHEDULER_ADDRESS) within {CONNECT_SECONDS} s: {error}."
             " Start it, or unset the variable to use this machine's threads."
         ) from None
-    job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.of(lake), how)
+    job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.from_lake(lake), how)
     with client:
         try:
             code = _send_code(client, plan)

@@ -34,7 +34,7 @@ class WorkerStorage:
     remote: Remote | None
 
     @classmethod
-    def of(cls, lake: Lake) -> "WorkerStorage":
+    def from_lake(cls, lake: Lake) -> "WorkerStorage":
         """The storage behind a workspace's tables. Credentials are not sent; a worker has its own."""
         return cls(lake.root, lake.cache.remote.without_keys() if lake.cache.passes_on else None)
 
