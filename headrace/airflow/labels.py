@@ -19,7 +19,7 @@ A task is retried automatically if the cause may pass. Everything else fails at 
 | measure | the labels are not good enough: the log names who disagrees; ask for more answers, or talk to people |
 | accept | Airflow lost the request: clear the task, and it asks again |
 | decide | the decision could not be recorded: the log says why; clear the task |
-| release | another commit came first: `git pull --rebase` in the workspace, clear the task |
+| release | the dataset was released elsewhere meanwhile, or code is not pushed: the log says what to run |
 """
 
 import shlex

@@ -13,7 +13,7 @@ machine that goes down. Everything else fails at once:
 | ingest | bucket, database or credentials are wrong: the log names which |
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the run |
-| release | another commit came first: `git pull --rebase` in the workspace, clear the task |
+| release | the dataset was released elsewhere meanwhile: clear the run; code is not pushed: the log lists the files |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
 
 Every task is safe to clear and to run again. By hand: the command in *Rendered Templates*, in the workspace.

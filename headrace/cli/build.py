@@ -117,8 +117,11 @@ def _ingest(
 ) -> "list[IngestResult]":
     from headrace.ingest import ingest as verb  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
+    from headrace.release.worktree_refs import note_listing  # noqa: PLC0415
 
     settings, lake = writable_workspace()
+    if not (tables or partition):
+        note_listing(lake.root, dataset)
     with progress() as tell:
         return verb.ingest(
             load_dataset(dataset),

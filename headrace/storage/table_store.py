@@ -237,6 +237,8 @@ class Lake:
                 yield
             finally:
                 del self.held[path]
+                # Closing is not enough: a child that another thread has just forked still has the file open.
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _fence(self, table: str) -> None:
         """Refuse to go on if a lease of this run was taken away, so that another run may have come and gone since."""

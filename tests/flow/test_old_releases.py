@@ -96,6 +96,7 @@ def migrated_project(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Worksp
     headrace(workspace, "dvc-sync")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "Move to Headrace 0.2")
+    git(root, "push", "--quiet", "origin", "HEAD:main")
     return workspace
 
 
