@@ -45,7 +45,8 @@ OF_A_TOOL = re.compile(
 """Settings that the tools themselves document."""
 
 OPTIONAL = {"AWS_ENDPOINT_URL_S3"} | {
-    f"HEADRACE_{name}" for name in ("COMMIT", "ENGINE", "LOG_FORMAT", "LOG_LEVEL", "THREADS")
+    f"HEADRACE_{name}"
+    for name in ("CODE_BRANCH", "COMMIT", "ENGINE", "LOG_FORMAT", "LOG_LEVEL", "RELEASE_BRANCH", "THREADS")
 }
 """Settings of the pipeline whose default is right in a container."""
 

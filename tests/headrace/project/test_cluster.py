@@ -293,7 +293,7 @@ def test_a_worker_that_is_killed_leaves_no_process_behind_idle_or_busy(cluster: 
         run.result()
 
     assert idle
-    assert wait_until(lambda: not any(process.is_running() for process in processes))
+    assert wait_until(lambda: all(has_ended(process) for process in processes))
 
 
 def test_a_worker_with_another_version_of_a_library_computes_nothing_and_the_versions_are_named(
@@ -388,6 +388,14 @@ def code_processes(cluster: Cluster) -> list[psutil.Process]:
     """The processes of the workers that run the code of projects."""
     children = [child for worker in cluster.workers().values() for child in psutil.Process(worker).children()]
     return [child for child in children if "headrace.project.worker_processes" in child.cmdline()]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it is gone, or a zombie that nobody has waited for."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> bool:

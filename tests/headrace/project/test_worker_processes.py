@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,13 @@ def call(pool: ProcessPool, code: CodeBundle) -> None:
 
 
 def running() -> list[int]:
-    return sorted(child.pid for child in psutil.Process().children() if "worker_processes" in " ".join(child.cmdline()))
+    return sorted(child.pid for child in psutil.Process().children() if is_code_process(child))
+
+
+def is_code_process(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # nor a zombie
+        return "headrace.project.worker_processes" in process.cmdline()
+    return False
 
 
 def test_a_second_request_of_a_bundle_reaches_the_same_process(pool: ProcessPool) -> None:
