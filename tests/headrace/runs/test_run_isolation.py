@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from minimal_dataset import RAW
-from release_clones import Origin, dataset
+from release_clones import QUESTION, Origin, dataset
 from run_clones import RunOfClone, days, run_refs, write_raw
 from servers import S3
 
@@ -140,6 +140,25 @@ def test_a_release_of_tables_that_the_run_has_not_written_moves_it_by_itself(ori
     task = RunOfClone(origin.first, TINY, "r3").open()
     assert task.lake.manifest("annotations/tiny/people").md5s == {"2026-01": stored.md5}
     assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-03"]
+
+
+def test_annotations_that_were_released_meanwhile_are_merged_into_the_release_of_a_run(origin: Origin) -> None:
+    labeled = dataset("digits", QUESTION)
+    origin.first.release(labeled, 5)
+    run = RunOfClone(origin.clone("late"), labeled, "r2")
+    run.ingest(days(2))
+    run.compute("validate", "transform", "label")
+    origin.first.collect(labeled, "one", "two")
+    origin.first.release(labeled)
+
+    made = run.release()
+    origin.first.git("fetch", "--quiet", "--tags")
+
+    history = f"annotations/digits/{QUESTION.name}"
+    manifests = [origin.first.lake.recorded(history, tag) for tag in ("digits/2", made.name)]
+    assert made.name == "digits/3"
+    assert [manifest and manifest.rows for manifest in manifests] == [2, 2]
+    assert run_refs(origin) == []
 
 
 def test_a_run_that_is_started_again_moves_to_the_newest_code_and_keeps_its_tables(origin: Origin) -> None:
