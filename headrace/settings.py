@@ -35,11 +35,22 @@ class Settings(BaseSettings):
     release_branch: str | None = Field(None, validation_alias="HEADRACE_RELEASE_BRANCH")
     """Branch that releases are pushed to (default: the code branch). Set it where the code branch is protected."""
 
+    run_refs: str = Field(
+        "refs/headrace/runs", pattern=r"^refs(/[a-z0-9][a-z0-9_-]*){2,}$", validation_alias="HEADRACE_RUN_REFS"
+    )
+    """Where git keeps the state of runs; `refs/heads/headrace-runs` for a host that takes branches and tags only."""
+
+    push_runs: bool = Field(default=True, validation_alias="HEADRACE_PUSH_RUNS")
+    """Whether the state of a run is pushed after each command. Without it, a run stays on one machine."""
+
+    run_days: float = Field(14, gt=0, validation_alias="HEADRACE_RUN_DAYS")
+    """Days after which `headrace gc` ends a run that has written nothing."""
+
     engine: Literal["cpu", "gpu"] = Field("cpu", validation_alias="HEADRACE_ENGINE")
     """What collects the frames: Polars, or RAPIDS (`cudf-polars`) with fallback to Polars."""
 
     scheduler: str | None = Field(None, validation_alias="DASK_SCHEDULER_ADDRESS")
-    """Address of a running Dask scheduler (`tcp://host:port`); without one, threads of this process."""
+    """Address of a running Dask scheduler (`tls://host:port`); without one, threads of this process."""
 
     commit: Literal["local", "remote"] = Field("local", validation_alias="HEADRACE_COMMIT")
     """Where partitions are written: into the workspace, or straight to the DVC remote, with only manifests here."""

@@ -7,6 +7,7 @@ from importlib import invalidate_caches
 from pathlib import Path
 
 from headrace.errors import HeadraceError
+from headrace.project_modules import watch_imports
 
 PACKAGE = "pipelines"
 """The folder and Python package that holds a project's datasets. No other module of Headrace names it."""
@@ -76,6 +77,7 @@ def use_project(root: Path) -> None:
             f"This process has loaded the datasets of {folder.parent}, so it cannot load those of {root}."
             " Use one process per project."
         )
+    watch_imports(root)
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
         invalidate_caches()

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from headrace import __version__
-from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, project, sql
+from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, project, runs, sql
 from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
 from headrace.workspace import load_env_files
@@ -25,6 +25,7 @@ ORDER = (
     "publish",
     "retrieve",
     "run",
+    "runs",
     "plan",
     "status",
     "lineage",
@@ -75,6 +76,7 @@ app = typer.Typer(
 project.add_to(app)
 build.add_to(app)
 app.add_typer(label.app, name="label")
+app.add_typer(runs.app, name="runs")
 features.add_to(app)
 inspect.add_to(app)
 check.add_to(app)

@@ -8,7 +8,11 @@ from headrace.cli.output import (
     DatasetArgument,
     JsonOption,
     PartitionOption,
+    RunOption,
     TableOption,
+    dataset_tables,
+    named_run,
+    open_run,
     progress,
     report,
     result,
@@ -19,6 +23,9 @@ from headrace.cli.output import (
 if TYPE_CHECKING:
     from headrace.engine.run import StageResult
     from headrace.ingest.ingest import IngestResult
+    from headrace.release.release import ReleaseResult
+    from headrace.settings import Settings
+    from headrace.storage.table_store import Lake
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: headrace validate flights --table weather --partition 2013-01-09")(validate)
     app.command(epilog="Example: headrace transform flights --table carrier_delays")(transform)
     app.command(epilog="Example: headrace run flights --release")(run)
-    app.command(epilog="Example: headrace release flights")(release)
+    app.command(epilog="Example: headrace release flights --run nightly-7")(release)
 
 
 def ingest(  # noqa: PLR0913  each is an option of the command
@@ -41,10 +48,12 @@ def ingest(  # noqa: PLR0913  each is an option of the command
     allow_empty: Annotated[
         bool, typer.Option(help="Accept a source that lists nothing: its table becomes empty.")
     ] = False,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Source → raw: read new and changed objects and rows, and keep them unaltered."""
-    found = _ingest(dataset, table, partition, full_refresh=full_refresh, allow_empty=allow_empty)
+    with dataset_tables(dataset, run) as (settings, lake):
+        found = _ingest(dataset, settings, lake, table, partition, full_refresh=full_refresh, allow_empty=allow_empty)
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
 
@@ -53,10 +62,13 @@ def validate(
     table: TableOption = None,
     partition: PartitionOption = None,
     *,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raw → validated: check rows against their contract; keep rejected rows with the checks that they failed."""
-    report(_run(dataset, "validate", table, partition), as_json=as_json)
+    with dataset_tables(dataset, run) as (settings, lake):
+        ran = _run(dataset, settings, lake, "validate", table, partition)
+    report(ran, as_json=as_json)
 
 
 def transform(
@@ -64,43 +76,62 @@ def transform(
     table: TableOption = None,
     partition: PartitionOption = None,
     *,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Validated → features: compute the partitions whose inputs or code changed."""
-    report(_run(dataset, "transform", table, partition), as_json=as_json)
+    with dataset_tables(dataset, run) as (settings, lake):
+        ran = _run(dataset, settings, lake, "transform", table, partition)
+    report(ran, as_json=as_json)
 
 
 def run(
     dataset: DatasetArgument,
     *,
     release: Annotated[bool, typer.Option(help="Make a release afterwards, as `headrace release` does.")] = False,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Source → features: ingest, validate and transform in one process, as the nightly run does."""
-    found = _ingest(dataset, None, None, full_refresh=False, allow_empty=False)
-    if not as_json:
-        typer.echo("\n".join(str(item) for item in found))
-    ran = [*_run(dataset, "validate"), *_run(dataset, "transform")]
+    run = named_run(run) if run else None
+    with dataset_tables(dataset, run) as (settings, lake):
+        found = _ingest(dataset, settings, lake)
+        if not as_json:
+            typer.echo("\n".join(str(item) for item in found))
+        ran = [*_run(dataset, settings, lake, "validate"), *_run(dataset, settings, lake, "transform")]
     if not (release and as_json):
         report(ran, as_json=as_json)
     if release:
-        content, lines = _release(dataset)
+        content, lines = _release(dataset, run)
         result({**stages(ran), "release": content}, lines, as_json=as_json)
 
 
-def release(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Tables → release: audit, push the bytes and read them back, then push commit and tag atomically."""
-    content, lines = _release(dataset)
+def release(dataset: DatasetArgument, *, run: RunOption = None, as_json: JsonOption = False) -> None:
+    """Tables → release: audit, push the bytes and read them back, then push commit and tag atomically.
+
+    A run ends with its release.
+    """
+    content, lines = _release(dataset, run)
     result(content, lines, as_json=as_json)
 
 
-def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
+def _release(dataset: str, run: str | None) -> tuple[dict[str, Any], list[str]]:
     """Make a release; returns its description as JSON and as lines of text."""
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.release.release import create_release  # noqa: PLC0415
 
-    _, lake = writable_workspace()
-    made = create_release(load_dataset(dataset), lake)
+    if not run:
+        _, lake = writable_workspace()
+        return _describe_release(dataset, create_release(load_dataset(dataset), lake), lake)
+    from headrace.runs.task import end_run, release_task  # noqa: PLC0415
+
+    task = open_run(dataset, run)
+    described = _describe_release(dataset, release_task(task, load_dataset(dataset)), task.lake)
+    end_run(task.refs, dataset, task.state.name, start=task.state.start)
+    return described
+
+
+def _describe_release(dataset: str, made: "ReleaseResult", lake: "Lake") -> tuple[dict[str, Any], list[str]]:
     head = f"{made.name} {'released' if made.created else 'unchanged since'} ({made.commit[:10]})"
     lines = [
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
@@ -112,14 +143,20 @@ def _release(dataset: str) -> tuple[dict[str, Any], list[str]]:
     return content, lines
 
 
-def _ingest(
-    dataset: str, tables: list[str] | None, partition: str | None, *, full_refresh: bool, allow_empty: bool
+def _ingest(  # noqa: PLR0913  each is an option of the command
+    dataset: str,
+    settings: "Settings",
+    lake: "Lake",
+    tables: list[str] | None = None,
+    partition: str | None = None,
+    *,
+    full_refresh: bool = False,
+    allow_empty: bool = False,
 ) -> "list[IngestResult]":
     from headrace.ingest import ingest as verb  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.release.worktree_refs import note_listing  # noqa: PLC0415
 
-    settings, lake = writable_workspace()
     if not (tables or partition):
         note_listing(lake.root, dataset)
     with progress() as tell:
@@ -135,13 +172,19 @@ def _ingest(
         )
 
 
-def _run(dataset: str, verb: str, tables: list[str] | None = None, partition: str | None = None) -> "list[StageResult]":
+def _run(  # noqa: PLR0913, PLR0917  where, and options of the command
+    dataset: str,
+    settings: "Settings",
+    lake: "Lake",
+    verb: str,
+    tables: list[str] | None = None,
+    partition: str | None = None,
+) -> "list[StageResult]":
     from headrace.engine.run import run_stage  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
-    settings, lake = writable_workspace()
     with progress() as tell:
         execute = Executor(settings, tell)
         stages = graph.command_stages(load_dataset(dataset), verb, tables or ())

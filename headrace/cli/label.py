@@ -1,5 +1,6 @@
 """`headrace label`: send tasks to Label Studio, collect the answers, review them, aggregate them into labels."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,17 +9,19 @@ import typer
 from headrace.cli.output import (
     DatasetArgument,
     JsonOption,
+    RunOption,
     TableOption,
+    dataset_tables,
+    named_run,
     progress,
     result,
-    workspace,
-    writable_workspace,
 )
 from headrace.cli.output import report as report_stages
 from headrace.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from headrace.dataset import Dataset, LabelingTask
@@ -44,21 +47,26 @@ app = typer.Typer(
 
 
 @app.command(epilog="Example: headrace label send flights --table delay_cause")
-def send(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
+def send(
+    dataset: DatasetArgument, table: TableOption = None, *, run: RunOption = None, as_json: JsonOption = False
+) -> None:
     """Create one task in Label Studio for each sampled row that has none yet."""
     from headrace.label.send import send_tasks  # noqa: PLC0415
 
-    settings, lake = workspace()
-    for declared, labeling in _labeling_tasks(dataset, table):
-        sent = send_tasks(declared, labeling, lake, settings, _params(lake, dataset, labeling))
-        counts = f"{pluralize(sent.sent, 'task')} sent, {sent.existing} of {sent.sampled} existed"
-        lines = [f"{labeling.name}: {counts}; {sent.project_url}"]
-        if labeling.labeling_functions:
-            lines.append(f"  {sent.suggestions} with a suggestion by {sent.model_version} ({sent.model_reason})")
-        if sent.rejected:
-            item, reason = next(iter(sent.rejected.items()))
-            lines.append(f"  {len(sent.rejected)} rejected and kept in {sent.rejected_path}, such as {item}: {reason}")
-        result({"labeling": labeling.name, **vars(sent)}, lines, as_json=as_json)
+    with dataset_tables(dataset, run, read_only=True) as (settings, lake):
+        for declared, labeling in _labeling_tasks(dataset, table):
+            with _only_sender(dataset, labeling, run):
+                sent = send_tasks(declared, labeling, lake, settings, _params(lake, dataset, labeling))
+            counts = f"{pluralize(sent.sent, 'task')} sent, {sent.existing} of {sent.sampled} existed"
+            lines = [f"{labeling.name}: {counts}; {sent.project_url}"]
+            if labeling.labeling_functions:
+                lines.append(f"  {sent.suggestions} with a suggestion by {sent.model_version} ({sent.model_reason})")
+            if sent.rejected:
+                item, reason = next(iter(sent.rejected.items()))
+                lines.append(
+                    f"  {len(sent.rejected)} rejected and kept in {sent.rejected_path}, such as {item}: {reason}"
+                )
+            result({"labeling": labeling.name, **vars(sent)}, lines, as_json=as_json)
 
 
 @app.command(name="progress", epilog="Example: headrace label progress flights")
@@ -81,17 +89,20 @@ def collect(
     allow_empty: Annotated[
         bool, typer.Option(help="Accept that the Label Studio project has no answers any more.")
     ] = False,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Collect what annotators did since the last time into the history, and update the labels."""
     from headrace.label.collect import collect_annotations  # noqa: PLC0415
 
-    settings, lake = writable_workspace()
-    for declared, labeling in _labeling_tasks(dataset, table):
-        found = collect_annotations(declared, labeling, lake, settings, allow_empty=allow_empty)
-        events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
-        labels = f"{pluralize(found.labels, 'label')}, {pluralize(found.rejected, 'answer')} rejected"
-        result({"labeling": labeling.name, **vars(found)}, [f"{labeling.name}: {events}; {labels}"], as_json=as_json)
+    with dataset_tables(dataset, run) as (settings, lake):
+        for declared, labeling in _labeling_tasks(dataset, table):
+            found = collect_annotations(declared, labeling, lake, settings, allow_empty=allow_empty)
+            events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
+            labels = f"{pluralize(found.labels, 'label')}, {pluralize(found.rejected, 'answer')} rejected"
+            result(
+                {"labeling": labeling.name, **vars(found)}, [f"{labeling.name}: {events}; {labels}"], as_json=as_json
+            )
 
 
 @app.command(epilog="Example: headrace label report flights --gate")
@@ -100,28 +111,31 @@ def report(
     table: TableOption = None,
     *,
     gate: Annotated[bool, typer.Option(help="Fail if the labels do not reach the declared thresholds.")] = False,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the answers: agreement, accuracy on gold items, labeling functions, influence of suggestions."""
     from headrace.label.report import create_label_report  # noqa: PLC0415
 
-    _, lake = workspace()
-    for declared, labeling in _labeling_tasks(dataset, table):
-        found = create_label_report(declared, labeling, lake, _params(lake, dataset, labeling), gate=gate)
-        content = {"labeling": labeling.name, "summary": found.summary_lines(), **asdict(found)}
-        result(content, [f"{labeling.name}:", *found.summary_lines()], as_json=as_json)
+    with dataset_tables(dataset, run, read_only=True) as (_, lake):
+        for declared, labeling in _labeling_tasks(dataset, table):
+            found = create_label_report(declared, labeling, lake, _params(lake, dataset, labeling), gate=gate)
+            content = {"labeling": labeling.name, "summary": found.summary_lines(), **asdict(found)}
+            result(content, [f"{labeling.name}:", *found.summary_lines()], as_json=as_json)
 
 
 @app.command(epilog="Example: headrace label request-more flights")
-def request_more(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
+def request_more(
+    dataset: DatasetArgument, table: TableOption = None, *, run: RunOption = None, as_json: JsonOption = False
+) -> None:
     """Request one more answer to each item that its answers leave undecided."""
     from headrace.label.request_more import request_more_annotations  # noqa: PLC0415
 
-    settings, lake = workspace()
-    for declared, labeling in _labeling_tasks(dataset, table):
-        items = request_more_annotations(declared, labeling, lake, settings)
-        line = f"{labeling.name}: one more answer requested for {pluralize(len(items), 'item')}"
-        result({"labeling": labeling.name, "items": items}, [line], as_json=as_json)
+    with dataset_tables(dataset, run, read_only=True) as (settings, lake):
+        for declared, labeling in _labeling_tasks(dataset, table):
+            items = request_more_annotations(declared, labeling, lake, settings)
+            line = f"{labeling.name}: one more answer requested for {pluralize(len(items), 'item')}"
+            result({"labeling": labeling.name, "items": items}, [line], as_json=as_json)
 
 
 @app.command(epilog="Example: headrace label accept flights --reason 'ten of them checked'")
@@ -134,13 +148,14 @@ def accept(  # noqa: PLR0913  options of the command
     annotator: AnnotatorOption = None,
     include_reviewed: IncludeReviewedOption = False,
     before: BeforeOption = None,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Accept the answers that were not reviewed yet; a later `label reject` does not include them."""
     from headrace.label.review import ReviewDecision  # noqa: PLC0415
 
     decision = ReviewDecision("accepted", by or _user(), reason, annotator, include_reviewed, _parse_time(before))
-    _review(dataset, table, decision, as_json=as_json)
+    _review(dataset, table, decision, run, as_json=as_json)
 
 
 @app.command(epilog="Example: headrace label reject flights --annotator 3f2a9c --reason 'guessed'")
@@ -153,39 +168,56 @@ def reject(  # noqa: PLR0913  options of the command
     annotator: AnnotatorOption = None,
     include_reviewed: IncludeReviewedOption = False,
     before: BeforeOption = None,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Reject the answers that were not reviewed yet: no label uses them until they are changed or accepted."""
     from headrace.label.review import ReviewDecision  # noqa: PLC0415
 
     decision = ReviewDecision("rejected", by or _user(), reason, annotator, include_reviewed, _parse_time(before))
-    _review(dataset, table, decision, as_json=as_json)
+    _review(dataset, table, decision, run, as_json=as_json)
 
 
 @app.command(epilog="Example: headrace label aggregate flights")
-def aggregate(dataset: DatasetArgument, table: TableOption = None, *, as_json: JsonOption = False) -> None:
+def aggregate(
+    dataset: DatasetArgument, table: TableOption = None, *, run: RunOption = None, as_json: JsonOption = False
+) -> None:
     """Annotations → labels: aggregate the newest answers to each item. `collect` does this, too."""
     from headrace.engine.run import run_stage  # noqa: PLC0415
     from headrace.label.stage import label_stage  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
 
-    settings, lake = writable_workspace()
-    with progress() as tell:
+    with dataset_tables(dataset, run) as (settings, lake), progress() as tell:
         stages = [label_stage(declared, labeling) for declared, labeling in _labeling_tasks(dataset, table)]
         report_stages([run_stage(stage, lake, Executor(settings, tell)) for stage in stages], as_json=as_json)
 
 
-def _review(dataset: str, table: list[str] | None, decision: "ReviewDecision", *, as_json: bool) -> None:
+def _only_sender(dataset: str, labeling: "LabelingTask", run: str | None) -> "AbstractContextManager[None]":
+    """Keep other runs, on whichever machine, from sending at the same time."""
+    if not run:
+        return nullcontext()  # a lock of the workspace does
+    from headrace.runs.run_refs import RunRefs  # noqa: PLC0415
+    from headrace.runs.sender_lock import hold_sender_lock  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    refs = RunRefs.configured(settings.workspace.resolve(), settings)
+    return hold_sender_lock(refs, dataset, labeling.name, named_run(run))
+
+
+def _review(
+    dataset: str, table: list[str] | None, decision: "ReviewDecision", run: str | None, *, as_json: bool
+) -> None:
     from headrace.label.review import review_annotations  # noqa: PLC0415
 
-    settings, lake = writable_workspace()
-    for declared, labeling in _labeling_tasks(dataset, table):
-        done = review_annotations(declared, labeling, lake, settings, decision)
-        reviewed = f"{pluralize(done.answers, 'answer')} {done.decision} by {done.reviewer}"
-        line = f"{labeling.name}: {reviewed}; {pluralize(done.labels, 'label')}"
-        if not done.answers and not decision.include_reviewed:
-            line += ". All such answers were reviewed before: `--include-reviewed` decides about those too"
-        result({"labeling": labeling.name, **vars(done)}, [line], as_json=as_json)
+    with dataset_tables(dataset, run) as (settings, lake):
+        for declared, labeling in _labeling_tasks(dataset, table):
+            done = review_annotations(declared, labeling, lake, settings, decision)
+            reviewed = f"{pluralize(done.answers, 'answer')} {done.decision} by {done.reviewer}"
+            line = f"{labeling.name}: {reviewed}; {pluralize(done.labels, 'label')}"
+            if not done.answers and not decision.include_reviewed:
+                line += ". All such answers were reviewed before: `--include-reviewed` decides about those too"
+            result({"labeling": labeling.name, **vars(done)}, [line], as_json=as_json)
 
 
 def _parse_time(text: str | None) -> "datetime | None":

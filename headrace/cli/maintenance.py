@@ -126,7 +126,8 @@ def gc(
 ) -> None:
     """Delete objects that nothing references: no release, branch, stash, workspace table or unfinished run.
 
-    By default it only shows what would be deleted.
+    Runs that have written nothing for 14 days (HEADRACE_RUN_DAYS) are ended before. By default it only shows what would
+    be deleted.
     """
     from headrace.maintenance.gc import collect_garbage  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
@@ -141,6 +142,9 @@ def gc(
     lines = [
         f"{place}: {len(sizes):,} objects {verb}, {sum(sizes.values()):,} bytes" for place, sizes in places.items()
     ]
+    ended = "ended" if garbage.deleted else "would be ended"
+    lines += [f"run {run} {ended}: it is old" for run in garbage.ended_runs]
     lines += [] if garbage.deleted else ["Nothing was deleted; `--no-dry-run` deletes them."]
     content = {place: {"objects": len(sizes), "bytes": sum(sizes.values())} for place, sizes in places.items()}
-    result({**content, "referenced": garbage.referenced, "deleted": garbage.deleted}, lines, as_json=as_json)
+    facts = {"referenced": garbage.referenced, "ended_runs": garbage.ended_runs, "deleted": garbage.deleted}
+    result({**content, **facts}, lines, as_json=as_json)

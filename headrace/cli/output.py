@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli import logs
+from headrace.errors import HeadraceError
+from headrace.workspace import DATASET_NAME, PACKAGE, VARIABLE, use_project
 
 if TYPE_CHECKING:
     from headrace.engine.run import StageResult
-    from headrace.errors import HeadraceError
+    from headrace.runs.task import RunTask
     from headrace.settings import Settings
     from headrace.storage.table_store import Lake
 
@@ -31,6 +34,14 @@ DatasetArgument = Annotated[str, typer.Argument(help="Name of the dataset: its f
 TableOption = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")]
 PartitionOption = Annotated[
     str | None, typer.Option("--partition", "-p", help="Only this partition, for example 2013-01-09.")
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        envvar="HEADRACE_RUN",
+        help="Work in this run, on its commit and in a worktree of its own, not in the workspace; `new` starts one.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -57,13 +68,75 @@ def writable_workspace() -> "tuple[Settings, Lake]":
     return settings, lake
 
 
+@contextmanager
+def dataset_tables(dataset: str, run: str | None, *, read_only: bool = False) -> "Iterator[tuple[Settings, Lake]]":
+    """Settings and tables of the workspace or, with `run`, of that run, which gets the tables that the block writes.
+
+    Raises:
+        EngineMismatchError: The engine or a library is not the one that `headrace.lock` names, and not `read_only`.
+    """
+    if not run:
+        yield workspace() if read_only else writable_workspace()
+        return
+    from headrace.runs.task import save_task  # noqa: PLC0415  only a run pays for the imports
+
+    task = open_run(dataset, run)
+    yield (workspace() if read_only else writable_workspace())[0], task.lake
+    save_task(task)
+
+
+def open_run(dataset: str, run: str) -> "RunTask":
+    """Begin a task of a run of `dataset`; from here on its worktree is the workspace of this process.
+
+    Args:
+        dataset: The dataset.
+        run: As typed: any text, for example an id of Airflow; `new` for a run that is started.
+
+    Raises:
+        DatasetError: The commit of the run does not have the dataset.
+    """
+    from headrace.project.loading import load_dataset  # noqa: PLC0415  only a run pays for the imports
+    from headrace.runs.task import end_run, open_task  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    task = open_task(settings.workspace, check_name(dataset), named_run(run), settings)
+    os.environ[VARIABLE] = str(task.lake.root)
+    use_project(task.lake.root)
+    log.info("run %s of %s, commit %s, in %s", task.state.name, dataset, task.state.start[:10], task.lake.root)
+    if not (task.lake.root / PACKAGE / dataset).is_dir() and not task.state.tables:
+        end_run(task.refs, dataset, task.state.name)
+    load_dataset(dataset)
+    return task
+
+
+def named_run(run: str) -> str:
+    """The name of a run: of the one that is typed, or of a new one."""
+    from headrace.runs.names import NEW, new_run_name, run_name  # noqa: PLC0415
+
+    return new_run_name() if run == NEW else run_name(run)
+
+
+def check_name(dataset: str) -> str:
+    """The name of a dataset, after checking that it can be one.
+
+    Raises:
+        HeadraceError: It cannot.
+    """
+    if not DATASET_NAME.fullmatch(dataset):
+        raise HeadraceError(
+            f"expected the name of a dataset, as its folder in {PACKAGE}/ is called, found {dataset!r}."
+        )
+    return dataset
+
+
 def result(content: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     """Print the result of a command: `content` as JSON, or `lines` as text."""
     text = json.dumps(content, indent=2, default=str) if as_json else "\n".join(lines)
     typer.echo(text, file=sys.__stdout__ if sys.stdout is sys.stderr else None)
 
 
-def error_text(error: "HeadraceError", *, as_json: bool) -> str:
+def error_text(error: HeadraceError, *, as_json: bool) -> str:
     """The error as the last line on standard error."""
     if not as_json:
         return f"error: {error}"

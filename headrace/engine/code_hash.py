@@ -18,8 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
-from importlib.util import find_spec
+from importlib.util import decode_source, find_spec
 from pathlib import Path
+
+from headrace.project_modules import loaded_source
 
 ENGINE = __name__.partition(".")[0]
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
@@ -47,7 +49,7 @@ class SourceCode:
 
 
 def source_code(modules: Iterable[str], root: Path | None = None) -> SourceCode:
-    """The code of `modules` and of all that they import.
+    """The code of `modules` and of all that they import: of a module that is loaded, what was compiled.
 
     Args:
         modules: Dotted names.
@@ -76,7 +78,9 @@ def source_code(modules: Iterable[str], root: Path | None = None) -> SourceCode:
         if path is None:
             continue
         own = files if in_project else packages
-        own[path.relative_to(folder).as_posix()], imported = _read(path, path.stat().st_mtime_ns, folder)
+        source = loaded_source(path)
+        hashed, imported = _read(path.read_bytes() if source is None else source, path.relative_to(folder))
+        own[path.relative_to(folder).as_posix()] = hashed
         waiting += imported
     return SourceCode(dict(sorted(files.items())), dict(sorted(packages.items())), dict(sorted(libraries.items())))
 
@@ -86,6 +90,21 @@ def project_folder(modules: Iterable[str]) -> Path:
     tops = (_top(name) for name in modules)
     folders = (import_folder(top) for top in tops if top != ENGINE)
     return next((folder for folder in folders if folder is not None), Path())
+
+
+def current_hashes(name: str, root: Path) -> set[str]:
+    """Hashes of a source file: as it lies there now, empty if it is gone, and of what was compiled if it is loaded.
+
+    Args:
+        name: A name of `SourceCode.files` or of `SourceCode.packages`.
+        root: The project.
+    """
+    path = root / name
+    if not path.is_file():
+        path = (import_folder(_top(name.removesuffix(".py").replace("/", "."))) or root) / name
+    lies_there = _read(path.read_bytes(), Path(name))[0] if path.is_file() else ""
+    loaded = loaded_source(path)
+    return {lies_there} if loaded is None else {lies_there, _read(loaded, Path(name))[0]}
 
 
 def fingerprint(files: Mapping[str, str]) -> str:
@@ -181,10 +200,9 @@ def _file(module: str, folder: Path) -> Path | None:
 
 
 @lru_cache(maxsize=1024)
-def _read(path: Path, _changed: int, folder: Path) -> tuple[str, tuple[str, ...]]:
-    text = path.read_text("utf-8")
-    tree = ast.parse(text)
-    return _hash(text, tree), tuple(_imports(tree, path.relative_to(folder)))
+def _read(source: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(source)
+    return _hash(decode_source(source), tree), tuple(_imports(tree, path))
 
 
 def _imports(tree: ast.Module, path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ import polars as pl
 from msgspec.structs import replace
 
 from headrace import failpoints
-from headrace.engine.fingerprint import Fingerprint
+from headrace.engine.fingerprint import Fingerprint, check_code_unchanged
 from headrace.engine.plan import StalePartition
 from headrace.engine.stage import InputPaths, PartitionOutput, Stage
 from headrace.errors import HeadraceError, NotConfiguredError
@@ -56,7 +56,11 @@ def compute_partition(
 def compute_partitions(
     stage: Stage, items: Sequence[StalePartition], fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
 ) -> Iterator[tuple[str, PartitionResult]]:
-    """Compute stale partitions into the cache, together where the stage can; each is told as it is ready."""
+    """Compute stale partitions into the cache, together where the stage can; each is told as it is ready.
+
+    None is told once a file that the fingerprint names has changed.
+    """
+    check_code_unchanged(stage, fingerprint)
     outcomes = _compute_batch(stage, items, fingerprint, lake) if engine == "cpu" and len(items) > 1 else {}
     for item in items:
         outcome = outcomes.get(item.partition)
@@ -67,6 +71,7 @@ def compute_partitions(
             else:
                 with lake.cache.worker_cache() as cache:
                     made = _store_output(item, outcome, lake, cache, engine)
+            check_code_unchanged(stage, fingerprint)
         except HeadraceError as error:
             made = error
         yield item.partition, made

@@ -8,11 +8,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headrace.engine.code_hash import SourceCode, fingerprint, library_version, normalized, project_folder, source_code
+from headrace.engine.code_hash import (
+    SourceCode,
+    current_hashes,
+    fingerprint,
+    library_version,
+    normalized,
+    project_folder,
+    source_code,
+)
 from headrace.engine.result_versions import result_version
 from headrace.engine.stage import Stage
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, TransientError
 from headrace.storage.files import load_yaml
+
+
+class CodeChangedError(TransientError):
+    """A file that decides the stage's bytes changed after the plan was made: by the next run it is part of the plan."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,28 @@ def stage_fingerprint(stage: Stage, root: Path) -> Fingerprint:
     code = stage_code(stage)
     params = {name: parameter(root, name) for name in stage.params}
     return Fingerprint({**code.files, **code.packages}, params, code.libraries, result_version(stage.verb))
+
+
+def check_code_unchanged(stage: Stage, made_with: Fingerprint) -> None:
+    """Check that the stage's files still are what the fingerprint says, on disk and as this process has loaded them.
+
+    Raises:
+        CodeChangedError: A file is not.
+    """
+    root = project_folder(stage.modules)
+    changed = [name for name, known in made_with.code.items() if _current_hashes(name, stage, root) != {known}]
+    if changed:
+        raise CodeChangedError(
+            f"{stage.table}: {', '.join(changed)} changed while this run was at work (in {root}), so it can no longer"
+            " say which code made what. Nothing was written since. Run the same command again; `--run` works in a"
+            " worktree that nobody edits."
+        )
+
+
+def _current_hashes(name: str, stage: Stage, root: Path) -> set[str]:
+    if name not in stage.files:
+        return current_hashes(name, root)
+    return {_data_hash(root / name, stage) if (root / name).is_file() else ""}
 
 
 def stage_code(stage: Stage, root: Path | None = None) -> SourceCode:

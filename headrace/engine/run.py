@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.engine.fingerprint import stage_fingerprint
+from headrace.engine.fingerprint import check_code_unchanged, stage_fingerprint
 from headrace.engine.plan import Plan, plan
 from headrace.engine.stage import Stage
 from headrace.storage.manifest import Manifest, PartitionEntry
@@ -64,6 +64,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
 
     Raises:
         TableLockedError: Another run holds the table.
+        CodeChangedError: A file that decides the table's bytes changed during the run. Nothing is shown.
         HeadraceError: A partition was refused. What else was stale is computed and remembered; nothing is shown.
     """
     with lake.lock_table(stage.table):
@@ -76,6 +77,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
             # A key that turns out to stand in two partitions makes the later one stale once more.
             again = plan_stage(stage, lake, after, only) if not stage.is_single_pass else None
             current = again or replace(current, reused=after.entries, stale=())
+        check_code_unchanged(stage, first.fingerprint)
         _write_tables(current, lake)
         return StageResult(stage, built, len(first.reused), first.removed, current.manifest(current.reused))
 

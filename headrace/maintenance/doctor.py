@@ -24,7 +24,9 @@ from headrace.maintenance.repair import RepairResult, repair_objects
 from headrace.maintenance.stale_files import StaleFile, find_stale_files
 from headrace.project import dvc_stages, engine_lock
 from headrace.project.loading import load_datasets
-from headrace.settings import Settings
+from headrace.runs.old_runs import live_run_revisions
+from headrace.runs.run_refs import RunRefs
+from headrace.settings import Settings, load_settings
 from headrace.storage import git, golden
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.files import read_config
@@ -87,7 +89,7 @@ class IntegrityReport:
 
     Attributes:
         objects: Number of objects that were checked.
-        revisions: Number of releases that reference them, HEAD included.
+        revisions: Number of releases, and of states of runs, that reference them, HEAD included.
         repairs: Damaged objects.
         cleanups: Stale files.
     """
@@ -104,7 +106,7 @@ class IntegrityReport:
 
 
 def check_integrity(lake: Lake, *, deep: bool = False, repair: bool = False) -> IntegrityReport:
-    """Check every object that a release, HEAD or the workspace references, and look for stale files.
+    """Check every object that a release, HEAD, a run or the workspace references, and look for stale files.
 
     Args:
         lake: The workspace's tables.
@@ -113,10 +115,11 @@ def check_integrity(lake: Lake, *, deep: bool = False, repair: bool = False) -> 
     """
     with suppress(HeadraceError):  # whether the git remote answers is a check of its own
         git.fetch(lake.root)
+    runs = _run_revisions(lake)
     cleanups = [_remove(item) if repair else CleanupResult(item) for item in find_stale_files(lake)]
     repairs: dict[str, RepairResult] = {}
     for _ in range(REPAIR_ROUNDS):
-        revisions = tagged_revisions(lake)
+        revisions = tagged_revisions(lake) | runs
         referenced = ReferencedObjects.collect(lake, revisions)
         damages = [damage for damage in find_damage(lake, referenced, deep=deep) if damage.md5 not in repairs]
         results = repair_objects(lake, damages) if repair else map(RepairResult, damages)
@@ -124,6 +127,14 @@ def check_integrity(lake: Lake, *, deep: bool = False, repair: bool = False) -> 
         if not (repair and damages):
             break
     return IntegrityReport(len(referenced.sizes), len(revisions), list(repairs.values()), cleanups)
+
+
+def _run_revisions(lake: Lake) -> dict[str, str]:
+    """What live runs have recorded and pushed; nothing if the git remote does not answer."""
+    settings = load_settings(lake.root)
+    with suppress(HeadraceError):
+        return live_run_revisions(RunRefs.pushed(lake.root, settings), settings)
+    return {}
 
 
 def remote_available(results: Iterable[CheckResult]) -> bool:

@@ -1,4 +1,4 @@
-"""Garbage collection: deletes objects that no release, branch, stash, workspace table or journal references.
+"""Garbage collection: deletes objects that no release, branch, stash, run, workspace table or journal references.
 
 Objects younger than a minimum age are kept, because an unfinished run may be about to reference them; and nothing is
 deleted while a run holds a table's lock. `dvc gc` knows neither journals nor other people's branches.
@@ -18,6 +18,9 @@ from headrace.maintenance.references import ReferencedObjects
 from headrace.maintenance.repair import write_back
 from headrace.maintenance.stale_files import dvc_lock
 from headrace.project import locks
+from headrace.runs.old_runs import all_refs, end_old_runs, find_old_runs, live_run_revisions
+from headrace.runs.worktree import list_worktrees
+from headrace.settings import load_settings
 from headrace.storage import git
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.push import PARALLEL
@@ -42,12 +45,16 @@ class GarbageReport:
         cache: Those in the workspace's cache.
         remote: Those on the DVC remote; empty if it was not searched.
         referenced: Number of objects that are referenced.
+        ended_runs: Runs that have written nothing for days (HEADRACE_RUN_DAYS), as dataset and run: nothing counts as
+            referenced by them, but for what their worktrees here show in a dry run. They were ended if the objects were
+            deleted.
         deleted: Whether the unreferenced objects were deleted.
     """
 
     cache: Mapping[str, int]
     remote: Mapping[str, int] = field(default_factory=dict)
     referenced: int = 0
+    ended_runs: tuple[str, ...] = ()
     deleted: bool = False
 
 
@@ -76,8 +83,14 @@ def collect_garbage(
     with ExitStack() as stack:
         if not dry_run:
             stack.enter_context(locks.lock_tables(lake))
+            ended = end_old_runs(lake.root, load_settings(lake.root))
+            for worktree in list_worktrees(lake.root).values():
+                stack.enter_context(locks.lock_tables(Lake.at(worktree)))
             stack.enter_context(dvc_lock(lake.root))
+        else:
+            ended = find_old_runs(lake.root, load_settings(lake.root))
         garbage = _find_garbage(lake, min_age_hours, remote=remote)
+        garbage = replace(garbage, ended_runs=tuple(f"{state.dataset} {state.name}" for state in ended))
         if dry_run:
             return garbage
         # The remote first: objects that a concurrent release needs after all are restored from the cache.
@@ -122,9 +135,12 @@ def _is_shared(lake: Lake) -> bool:
 
 
 def _collect_references(lake: Lake) -> set[str]:
-    """Objects that any ref (the remote's as they are now), any stash, HEAD, the workspace or a journal references."""
+    """Objects that a ref (the remote's as they are now), a stash, a run, the workspace or a journal references."""
     git.fetch(lake.root)
-    revisions = {**git.refs(lake.root), **git.stashes(lake.root), "HEAD": git.head(lake.root)}
+    refs = {name: commit for name, commit in git.refs(lake.root).items() if not _is_run_ref(lake, name)}
+    settings = load_settings(lake.root)
+    pushed, local = (live_run_revisions(runs, settings) for runs in all_refs(lake.root, settings))
+    revisions = {**refs, **git.stashes(lake.root), "HEAD": git.head(lake.root), **local, **pushed}
     referenced = ReferencedObjects.collect(lake, revisions)
     if referenced.unreadable:
         raise UnresolvedReferencesError(
@@ -133,6 +149,13 @@ def _collect_references(lake: Lake) -> set[str]:
             " repairs them or says how."
         )
     return set(referenced.sizes)
+
+
+def _is_run_ref(lake: Lake, name: str) -> bool:
+    """Whether a ref of the clone belongs to a run, perhaps to one that has ended since the ref was fetched."""
+    namespace = load_settings(lake.root).run_refs
+    tracking = f"refs/remotes/{git.REMOTE}/{namespace.removeprefix('refs/heads/')}"
+    return name.startswith((f"{namespace}/", f"{tracking}/"))
 
 
 def _delete_from_remote(remote: Remote, md5s: Iterable[str]) -> None:

@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from headrace.batches import batched
+from headrace.runs.worktree import list_worktrees
 from headrace.storage import git
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.lock import recorded_outs
@@ -151,17 +153,25 @@ def tagged_revisions(lake: Lake) -> dict[str, str]:
     return {name.removeprefix("refs/tags/"): commit for name, commit in tags.items()} | {"HEAD": git.head(lake.root)}
 
 
+def workspace_roots(lake: Lake) -> list[Path]:
+    """The workspace, and the worktrees of its runs."""
+    return [lake.root, *list_worktrees(lake.root).values()]
+
+
 def read_workspace_manifests(lake: Lake) -> Iterator[Manifest]:
-    """The manifest of every table in the workspace, of all datasets."""
-    for table in lake.tables("*"):
-        if manifest := lake.visible_manifest(table):
-            yield manifest
+    """The manifest of every table in the workspace and in the worktrees of its runs, of all datasets."""
+    for root in workspace_roots(lake):
+        here = Lake.at(root)
+        for table in here.tables("*"):
+            if manifest := here.visible_manifest(table):
+                yield manifest
 
 
 def read_journals(lake: Lake) -> Iterator[PartitionEntry]:
-    """Entries that an unfinished run has computed and not yet published in a manifest."""
-    for path in sorted((lake.root / ".headrace" / "journal").glob("*.jsonl")):
-        yield from parse_journal(path.read_bytes())
+    """Entries that unfinished runs have computed and not yet published in a manifest."""
+    for root in workspace_roots(lake):
+        for path in sorted((root / ".headrace" / "journal").glob("*.jsonl")):
+            yield from parse_journal(path.read_bytes())
 
 
 def parse_journal(content: bytes) -> Iterator[PartitionEntry]:

@@ -14,6 +14,10 @@ from headrace import failpoints
 from headrace.errors import TransientError
 from headrace.maintenance.references import parse_journal
 from headrace.project import locks
+from headrace.runs.old_runs import all_refs
+from headrace.runs.task import lock_name
+from headrace.runs.worktree import list_worktrees, remove_worktree, worktree_path
+from headrace.settings import load_settings
 from headrace.storage import git
 from headrace.storage.s3.multipart import abort, list_incomplete
 from headrace.storage.table_store import Lake
@@ -48,6 +52,7 @@ def find_stale_files(lake: Lake) -> Iterator[StaleFile]:
     yield from _find_journals(lake)
     yield from _find_temporaries(lake)
     yield from _find_uploads(lake)
+    yield from _find_worktrees(lake)
 
 
 def running_dvc_processes(root: Path) -> list[str]:
@@ -188,6 +193,24 @@ def _remove_file(lake: Lake, path: Path, tables: list[str] | None, is_stale: Cal
         if is_stale():
             with failpoints.failpoint("remove stale file"):
                 path.unlink()
+
+
+def _find_worktrees(lake: Lake) -> Iterator[StaleFile]:
+    """Worktrees of runs that have ended, for example on another machine."""
+    worktrees = list_worktrees(lake.root)  # before the refs: a worktree is younger than the start of its run
+    if not worktrees:
+        return
+    every = all_refs(lake.root, load_settings(lake.root))
+    live = {(state.dataset, state.name) for refs in every for state in refs.list()}
+    for run, path in worktrees.items():
+        if run not in live:
+            location = path.relative_to(lake.root).as_posix()
+            yield StaleFile(location, "is the worktree of a run that has ended", partial(_remove_worktree, lake, *run))
+
+
+def _remove_worktree(lake: Lake, dataset: str, run: str) -> None:
+    with lake.lock_table(lock_name(dataset)):
+        remove_worktree(lake.root, worktree_path(lake.root, dataset, run))
 
 
 def _find_uploads(lake: Lake) -> Iterator[StaleFile]:

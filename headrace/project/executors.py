@@ -2,27 +2,32 @@
 
 import gc
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import headrace
+from headrace.engine.code_hash import source_code
 from headrace.engine.compute import Engine, PartitionResult, compute_partitions, with_sha256s
-from headrace.engine.fingerprint import Fingerprint, stage_code
+from headrace.engine.fingerprint import check_code_unchanged
 from headrace.engine.plan import Plan, StalePartition
-from headrace.engine.result_versions import result_version
 from headrace.engine.run import Done
 from headrace.engine.stage import Stage
-from headrace.errors import HeadraceError, TransientError
+from headrace.errors import HeadraceError, NotConfiguredError, TransientError
 from headrace.project import graph
-from headrace.project.engine_lock import check_environment
-from headrace.project.loading import project_root
+from headrace.project.code_bundle import CodeBundle
+from headrace.project.engine_lock import FILE, check_environment
+from headrace.project.loading import load_dataset, project_root
+from headrace.project.worker_processes import ComputationFailedError, ProcessDiedError, compute_on_worker
+from headrace.project.worker_task import WorkerCodeError, WorkerStorage, WorkerTask
+from headrace.project_modules import loaded_source
 from headrace.settings import Settings
-from headrace.storage.dvc.cache import Cache
-from headrace.storage.dvc.remote import Remote
 from headrace.storage.table_store import Lake
+from headrace.workspace import PACKAGE
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -37,11 +42,15 @@ GROUP_BYTES = 3 << 20
 """Bytes of inputs up to which partitions are computed together; unpacked they are ten to twenty times as many."""
 
 CONNECT_SECONDS = 20
+TLS_VARIABLES = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY"
+PROCESSES_PER_THREAD = {"cpu": 2, "gpu": 1}
+"""Processes that a worker keeps for each thread: runs of two commits take turns without a start. A GPU has no room."""
+
+PROJECT_FILES = ("dvc.yaml", FILE, "params.yaml")
+"""What makes a folder a project, beside its code."""
+
 MOST_SHOWN = 5
 """Refused partitions whose message is shown in full."""
-
-STARTED = time.time()
-"""When this process loaded the code."""
 
 Tell = Callable[[str, PartitionResult], None]
 Progress = Callable[[str, int, int], None]
@@ -64,8 +73,8 @@ class SchedulerLostError(TransientError):
     """The connection to the Dask scheduler broke."""
 
 
-class WorkerCodeError(HeadraceError):
-    """A worker runs other code or libraries than the process that made the plan."""
+class WorkerDiedError(HeadraceError):
+    """Every process that computed the partition died before it was ready."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +153,14 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
 
 
 def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -> None:
-    from distributed import Client  # noqa: PLC0415  only a cluster pays for the import
+    from dask import config  # noqa: PLC0415  only a cluster pays for the import
+    from distributed import Client  # noqa: PLC0415
 
+    if address.startswith("tls:") and not config.get("distributed.comm.tls.client.cert"):
+        raise NotConfiguredError(
+            f"The Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) admits only who shows the cluster's certificate:"
+            f" expected its files in {TLS_VARIABLES}, found none. `headrace stack env` prints those of the local stack."
+        )
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError as error:
@@ -153,17 +168,12 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
             f"No Dask scheduler answered at {address} (DASK_SCHEDULER_ADDRESS) within {CONNECT_SECONDS} s: {error}."
             " Start it, or unset the variable to use this machine's threads."
         ) from None
+    job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.from_lake(lake), how)
     with client:
-        job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.from_lake(lake), how)
-        together = group_partitions(plan, lake, max(1, sum(client.nthreads().values())))
-        futures = [  # with the hashes: a worker that has the remote alone has no manifests
-            client.submit(compute_on_worker, with_sha256s(items, lake), job, pure=False, retries=RETRIES)
-            for items in together
-        ]
         try:
-            for computed in results_as_completed(client, futures):
-                for each in computed:
-                    tell(*each)
+            code = _send_code(client, plan)
+            groups = group_partitions(plan, lake, max(1, sum(client.nthreads().values())))
+            _compute_groups(client, [with_sha256s(items, lake) for items in groups], code, job, tell)
         except SchedulerLostError as error:
             raise SchedulerUnavailableError(
                 f"{plan.stage.table}: the Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) stopped answering:"
@@ -172,8 +182,87 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
             ) from None
 
 
-def results_as_completed(client: "Client", futures: Sequence["Future[Any]"]) -> Iterator[Any]:
-    """The results of the futures, each as soon as it is there.
+def _compute_groups(
+    client: "Client",
+    groups: Iterable[Sequence[StalePartition]],
+    code: "Future[CodeBundle]",
+    job: WorkerTask,
+    tell: Tell,
+) -> None:
+    kept = PROCESSES_PER_THREAD[job.engine]
+    futures = {
+        client.submit(compute_on_worker, code, job.request(items), kept, pure=False, retries=RETRIES): items
+        for items in groups
+    }
+    alone: list[Sequence[StalePartition]] = []
+    for future, answer in results_as_completed(client, list(futures)):
+        items = futures[future]
+        if not isinstance(answer, Exception):
+            for each in pickle.loads(answer):  # noqa: S301  by our own worker
+                tell(*each)
+        elif len(items) > 1:
+            alone += [[item] for item in items]  # so that the one that needs too much memory is named
+        else:
+            tell(items[0].partition, _worker_died(job, items[0], answer))
+    if alone:
+        _compute_groups(client, alone, code, job, tell)
+
+
+def _send_code(client: "Client", plan: Plan) -> "Future[CodeBundle]":
+    """The project's code on every worker, as the result of a task: if all that have it die, Dask makes it again.
+
+    Raises:
+        CodeChangedError: A file is not what the plan was made with any more.
+        WorkerCodeError: The workers have no Headrace that can take it.
+    """
+    bundle = bundle_code(graph.dataset_stages(load_dataset(plan.stage.dataset)))
+    check_code_unchanged(plan.stage, plan.fingerprint)
+    code = client.submit(CodeBundle, bundle.files, key=f"headrace-code-{uuid.uuid4().hex}")
+    try:
+        error = code.exception()
+        if not code.cancelled() and error is None:
+            client.replicate(code)  # Dask gives tasks to workers that have what they need
+    except OSError as lost:
+        raise SchedulerLostError(str(lost)) from None
+    if code.cancelled():
+        raise SchedulerLostError(str(error))
+    if error is not None:
+        raise WorkerCodeError(
+            f"{plan.stage.table}: the Dask workers cannot load this run's code by headrace {headrace.__version__}:"
+            f" {error!r}. Start the workers with the engine and the libraries of the run's lock file"
+            " (`headrace.lock`), then run again."
+        )
+    return code
+
+
+def bundle_code(stages: Iterable[Stage]) -> CodeBundle:
+    """The project's code as this process runs it: all below `pipelines/`, and what else of the project `stages` use."""
+    root = project_root()
+    names = {*PROJECT_FILES, *(path.relative_to(root).as_posix() for path in (root / PACKAGE).rglob("*.py"))}
+    for stage in stages:
+        names |= {*source_code(stage.modules, root).files, *stage.files}
+    contents = ((name, _content(root / name)) for name in sorted(names))
+    return CodeBundle({name: content for name, content in contents if content is not None})
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes that were compiled if it is a loaded module, else those of the file; None if there is none."""
+    loaded = loaded_source(path)
+    if loaded is None and path.is_file():
+        return path.read_bytes()
+    return loaded
+
+
+def _worker_died(job: WorkerTask, item: StalePartition, error: Exception) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"{job.table} {item.partition}: each process that computed it on the Dask cluster died before it was ready, in"
+        f" {RETRIES + 1} attempts. The last one: {error}. The usual cause is too little memory; the workers' logs may"
+        " say more. Give the workers more memory or fewer threads, then run the same command again."
+    )
+
+
+def results_as_completed(client: "Client", futures: Sequence["Future[Any]"]) -> Iterator[tuple["Future[Any]", Any]]:
+    """The futures, each with its result as soon as it is there, or with the error that says that its workers died.
 
     Not `as_completed(with_results=True)`: where the scheduler dies while a result is fetched, that waits forever
     (distributed 2026.8). Fetching them one after the other costs 2 ms for each.
@@ -182,70 +271,21 @@ def results_as_completed(client: "Client", futures: Sequence["Future[Any]"]) -> 
         SchedulerLostError: The connection to the scheduler broke.
         Exception: What a task raised.
     """
-    from distributed import CancelledError, as_completed  # noqa: PLC0415
+    from distributed import CancelledError, KilledWorker, as_completed  # noqa: PLC0415
 
     for future in as_completed(futures, loop=client.loop):
+        result: Any
         try:
             result = future.result()
+        except (KilledWorker, ProcessDiedError) as error:
+            result = error
+        except ComputationFailedError as error:
+            raise pickle.loads(error.args[0]) from None  # noqa: S301  by our own worker
         except (CancelledError, OSError) as error:
             if future.status == "error":  # raised by the task itself
                 raise
             raise SchedulerLostError(str(error)) from None
-        yield result
-
-
-@dataclass(frozen=True)
-class WorkerStorage:
-    """Where a worker reads inputs and writes outputs: a workspace on a shared disk, or the DVC remote."""
-
-    root: Path
-    remote: Remote | None
-
-    @classmethod
-    def from_lake(cls, lake: Lake) -> "WorkerStorage":
-        """The storage behind a workspace's tables. Credentials are not sent; a worker has its own."""
-        return cls(lake.root, lake.cache.remote.without_credentials() if lake.cache.is_remote_only else None)
-
-    def lake(self) -> Lake:
-        """The tables, as a worker reads and writes them."""
-        if self.remote is None:
-            return Lake.at(self.root)
-        return Lake(self.root, Cache(self.root, self.root, is_remote_only=True, remote_override=self.remote))
-
-
-@dataclass(frozen=True)
-class WorkerTask:
-    """What a worker must know besides the partitions: the stage, its fingerprint, the storage, and CPU or GPU."""
-
-    dataset: str
-    table: str
-    fingerprint: Fingerprint
-    place: WorkerStorage
-    engine: Engine
-
-
-def compute_on_worker(items: Sequence[StalePartition], job: WorkerTask) -> list[tuple[str, PartitionResult]]:
-    """Compute partitions on a worker, with the worker's own code.
-
-    Raises:
-        WorkerCodeError: That code or its libraries differ from those that the plan was made with.
-    """
-    stage = graph.find_stage(job.dataset, job.table)
-    if not _runs(stage, job.fingerprint):
-        raise WorkerCodeError(
-            f"{job.table} {items[0].partition}: this Dask worker runs other code or libraries than the run in"
-            f" {job.place.root}. Start the workers again, with that workspace's code and lock file, then run again."
-        )
-    return list(compute_partitions(stage, items, job.fingerprint, job.place.lake(), job.engine))
-
-
-def _runs(stage: Stage, wanted: Fingerprint) -> bool:
-    """Whether this process runs the code, libraries and result version of the fingerprint."""
-    code = stage_code(stage)
-    mine = Fingerprint({**code.files, **code.packages}, wanted.params, code.libraries, result_version(stage.verb))
-    root = project_root()
-    # A file written after this process started is not the code that it runs.
-    return mine == wanted and all((root / name).stat().st_mtime <= STARTED for name in code.files)
+        yield future, result
 
 
 def _together(plan: Plan, refused: list[HeadraceError]) -> HeadraceError:

@@ -1,7 +1,8 @@
 """The datasets of a project: every folder of `pipelines/` is one, and its name is the dataset's name.
 
-The declarations are those of the current workspace (`headrace.workspace`), in a command as in a Dask worker, a training
-script or a notebook: no process needs `PYTHONPATH`. A broken folder is an error of that dataset alone.
+The declarations are those of the current workspace (`headrace.workspace`), in a command as in a training script or a
+notebook: no process needs `PYTHONPATH`. A Dask worker loads those of the run (`worker_processes`). A broken
+folder is an error of that dataset alone.
 """
 
 import sys

@@ -28,6 +28,7 @@ def all_lock_names(lake: Lake) -> Iterator[str]:
     for name in dataset_names():
         dataset = load_dataset(name)
         yield f"release/{name}"
+        yield f"runs/{name}"
         yield from (raw_table(name, source.name) for source in dataset.sources)
         yield from (labeling_tables.annotations_table(dataset, labeling) for labeling in dataset.labels)
         for stage in graph.dataset_stages(dataset):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.dataset import Dataset
-from headrace.engine.fingerprint import stage_code
+from headrace.engine.fingerprint import check_code_unchanged, stage_code
 from headrace.engine.run import plan_stage
 from headrace.errors import HeadraceError, TransientError
 from headrace.label import table_names
@@ -26,7 +26,18 @@ class TablesBehindError(AuditError, TransientError):
 
 
 class UncommittedCodeError(AuditError):
-    """The tables were computed with code that is not as committed on the code branch."""
+    """The tables were computed with code that is not as committed on the code branch.
+
+    Attributes:
+        found: What was found, without the commands to run next.
+    """
+
+    def __init__(self, dataset: str, branch: str, files: Mapping[tuple[str, str], list[str]]) -> None:
+        lists = [(", ".join(names), where, commands) for (where, commands), names in files.items()]
+        expected = f"{dataset}: expected every file that decides its tables to be as on {branch}, found"
+        self.found = f"{expected} {'; '.join(f'{names}: {where}' for names, where, _ in lists)}."
+        found = "; ".join(f"{names}: {where} ({commands})" for names, where, commands in lists)
+        super().__init__(f"{expected} {found}. Nothing was released. Then run `headrace release {dataset}` again.")
 
 
 def audit(dataset: Dataset, lake: Lake) -> None:
@@ -34,10 +45,12 @@ def audit(dataset: Dataset, lake: Lake) -> None:
 
     Raises:
         TablesBehindError: A stage has work to do; the message names the command.
+        CodeChangedError: A file of a stage is not what this process has loaded.
         AuditError: A partition's counts do not add up.
     """
     for stage in graph.dataset_stages(dataset):
         plan = plan_stage(stage, lake)
+        check_code_unchanged(stage, plan.fingerprint)
         if not plan.is_empty:
             pending = plan.pending_partitions
             raise TablesBehindError(
@@ -106,26 +119,20 @@ def check_code_committed(dataset: Dataset, lake: Lake, branch: str, tip: str) ->
     here |= git.hash_files(root, values)
     head, fork = git.head(root), git.merge_base(root, git.head(root), tip)
     committed, before = git.tree(root, head, *differing), git.tree(root, fork, *differing) if fork else {}
-    lists: dict[str, list[str]] = {}
+    files_by_state: dict[tuple[str, str], list[str]] = {}
     for name in differing:
         if name not in committed:
-            where = "not in git (`git add`, `git commit`, `git push`)"
+            state = "not in git", "`git add`, `git commit`, `git push`"
         elif here.get(name) != committed[name]:
-            where = "changed and not committed (`git commit`, `git push`)"
+            state = "changed and not committed", "`git commit`, `git push`"
         elif before.get(name) == committed[name]:
-            where = (
-                f"changed on {branch} since (`git pull --rebase {git.REMOTE} {branch}`, `headrace run {dataset.name}`)"
-            )
+            pull = f"`git pull --rebase {git.REMOTE} {branch}`, `headrace run {dataset.name}`"
+            state = f"changed on {branch} since", pull
         else:
-            where = (
-                f"committed, but not on {branch} (`git push {git.REMOTE} HEAD:{branch}`, or merge your branch there)"
-            )
-        lists.setdefault(where, []).append(name)
-    found = "; ".join(f"{', '.join(names)}: {where}" for where, names in lists.items())
-    raise UncommittedCodeError(
-        f"{dataset.name}: expected every file that decides its tables to be as on {git.REMOTE}/{branch} ({tip[:10]}),"
-        f" found {found}. Nothing was released. Then run `headrace release {dataset.name}` again."
-    )
+            push = f"`git push {git.REMOTE} HEAD:{branch}`, or merge your branch there"
+            state = f"committed, but not on {branch}", push
+        files_by_state.setdefault(state, []).append(name)
+    raise UncommittedCodeError(dataset.name, f"{git.REMOTE}/{branch} ({tip[:10]})", files_by_state)
 
 
 def _has_values(root: Path, commit: str, name: str, wanted: Iterable[str]) -> bool:

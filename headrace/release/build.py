@@ -27,7 +27,15 @@ LONGEST_WAIT_S = 2.0
 
 
 class ReleasedMeanwhileError(TransientError):
-    """Somebody else has released the dataset since this run began."""
+    """Somebody else has released the dataset since this run began.
+
+    Attributes:
+        found: What was found, without the command to run next.
+    """
+
+    def __init__(self, found: str, next_step: str) -> None:
+        super().__init__(f"{found} {next_step}")
+        self.found = found
 
 
 class HistoryGrewError(ReleasedMeanwhileError):
@@ -37,8 +45,8 @@ class HistoryGrewError(ReleasedMeanwhileError):
         commit: The commit whose histories are to be merged.
     """
 
-    def __init__(self, message: str, commit: str) -> None:
-        super().__init__(message)
+    def __init__(self, found: str, next_step: str, commit: str) -> None:
+        super().__init__(found, next_step)
         self.commit = commit
 
 
@@ -145,13 +153,14 @@ def check_input_tables(own: DatasetRecords, last: Records, start: StartingPoint,
     if raw:
         raise ReleasedMeanwhileError(
             f"{own.dataset}: expected {', '.join(raw)} on the release branch as it was when the source was listed here,"
-            f" found another. Somebody released {own.dataset} meanwhile, and that release may have newer data; nothing"
-            f" was released. `headrace run {own.dataset} --release` reads the source again."
+            f" found another. Somebody released {own.dataset} meanwhile, and that release may have newer data.",
+            f"Nothing was released. `headrace run {own.dataset} --release` reads the source again.",
         )
     if histories:
         raise HistoryGrewError(
             f"{own.dataset}: {', '.join(histories)} on the release branch had other annotations each time they were"
-            f" merged; nothing was released. Run `headrace release {own.dataset}` again.",
+            " merged.",
+            f"Nothing was released. Run `headrace release {own.dataset}` again.",
             commit,
         )
 
@@ -168,8 +177,9 @@ def merge_hand_written(own: DatasetRecords, theirs: Records, base: Records) -> D
         mine, other = own.hand_written.get(name, before.get(name)), there.get(name)
         if mine != other and before.get(name) not in (mine, other):
             raise ReleasedMeanwhileError(
-                f"{own.dataset}: {name} was recorded here and, otherwise, on the release branch. Nothing was released."
-                f" Run `git stash`, `git pull --rebase`, `git stash drop`, then `dvc repro` and the release again."
+                f"{own.dataset}: {name} was recorded here and, otherwise, on the release branch.",
+                "Nothing was released. Run `git stash`, `git pull --rebase`, `git stash drop`, then `dvc repro` and the"
+                " release again.",
             )
         chosen = other if mine == before.get(name) else mine
         if chosen is not None:

@@ -4,7 +4,7 @@ In that order, and each step can be repeated: no git ref points at data that is 
 was killed is completed by running it again. A release that fails leaves neither commit nor tag.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace import failpoints
 from headrace.dataset import Dataset
+from headrace.errors import TransientError
 from headrace.project import graph
 from headrace.project.engine_lock import check_environment
 from headrace.project.locks import lock_tables
@@ -54,11 +55,19 @@ class ReleaseResult:
 
 @dataclass(frozen=True)
 class ReleaseTarget:
-    """What is released, from which workspace, to which branch."""
+    """What is released, from which workspace, to which branch.
+
+    Attributes:
+        dataset: The dataset.
+        lake: Its tables.
+        branches: Where the code is, and where releases go.
+        run_refs: Full name → commit of the refs that the push of the release deletes.
+    """
 
     dataset: Dataset
     lake: Lake
     branches: Branches
+    run_refs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,25 @@ class ReleaseState:
     changes: Mapping[str, PartitionDiff]
 
 
-def create_release(dataset: Dataset, lake: Lake) -> ReleaseResult:
+class RunChangedError(TransientError):
+    """A task wrote a table of the run while the run was released."""
+
+
+def create_release(
+    dataset: Dataset,
+    lake: Lake,
+    *,
+    run_refs: Mapping[str, str] | None = None,
+    follow: Callable[[str], None] | None = None,
+) -> ReleaseResult:
     """Record the tables of `dataset` as they are, and release them if they differ from the last release.
+
+    Args:
+        dataset: The dataset.
+        lake: Its tables.
+        run_refs: Full name → commit of the refs of the run that is released: the push that makes the release deletes
+            them, and is refused if one has another commit.
+        follow: Called with the commit of the release branch that has the release; by default the workspace follows.
 
     Raises:
         EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
@@ -91,13 +117,15 @@ def create_release(dataset: Dataset, lake: Lake) -> ReleaseResult:
         QualityError: Labels that would be new in the release do not reach their thresholds.
         ReleasedMeanwhileError: Somebody else released the dataset since this run began.
         StaleReleaseError: The release branch moved again and again.
+        RunChangedError: A ref in `run_refs` has another commit.
     """
     check_environment(lake.root)
-    target = ReleaseTarget(dataset, lake, Branches.configured(lake.root))
+    target = ReleaseTarget(dataset, lake, Branches.configured(lake.root), run_refs or {})
+    follow = follow or partial(follow_release, lake.root, dataset.name, target.branches)
     merged: list[str] = []
     while True:
         try:
-            return _release(target, merged)
+            return _release(target, merged, follow)
         except HistoryGrewError as error:
             if len(merged) == MERGES:
                 raise
@@ -105,7 +133,7 @@ def create_release(dataset: Dataset, lake: Lake) -> ReleaseResult:
             merged.append(error.commit)
 
 
-def _release(target: ReleaseTarget, merged: Sequence[str]) -> ReleaseResult:
+def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str], None]) -> ReleaseResult:
     dataset, lake = target.dataset, target.lake
     tables = _tables(dataset, lake)
     with lock_tables(lake, (f"release/{dataset.name}", *tables)):
@@ -122,7 +150,7 @@ def _release(target: ReleaseTarget, merged: Sequence[str]) -> ReleaseResult:
         # Releases of one workspace would only make each other build again: they come one after the other.
         with wait_for_lock(lake, "release"):
             release, tip = retry_races(push, lake.root)
-        follow_release(lake.root, dataset.name, target.branches, tip)
+        follow(tip)
     return ReleaseResult(release.name, release.commit, release.created, release.changes, pushed)
 
 
@@ -145,28 +173,49 @@ def _build_and_push(
     target: ReleaseTarget, before: ReleaseState, own: DatasetRecords, start: StartingPoint
 ) -> tuple[ReleaseResult, str]:
     """The release, and the tip of the branch that has it."""
-    root, branch, state = target.lake.root, target.branches.release, _fetch_state(target, before)
+    root, state = target.lake.root, _fetch_state(target, before)
     is_new = not state.last or bool(state.changes)
     name = next_release(own.dataset, state.remote_refs) if is_new else state.last
     what = summarize(state.changes) if is_new else "recorded again, the tables as they were"
     commit = build_release(root, state.tips, own, start, f"{name}: {what}")
     if not is_new:
         if commit != state.tips.release:
-            git.push(root, commit, branch, state.tips.release)
+            _push(target, commit, state.tips.release)
         return ReleaseResult(name, state.remote_refs[f"refs/tags/{name}"], created=False), commit
     tag = git_commits.build_tag(root, name, commit, _notes(name, state))
-    git.push(root, commit, branch, state.tips.release, {name: tag})
+    _push(target, commit, state.tips.release, {name: tag})
     # A fetch that brings the tag at this moment holds its lock.
     with failpoints.failpoint("git update-ref"), suppress(git.RefLockedError):
         git.git(root, "update-ref", f"refs/tags/{name}", tag)
     return ReleaseResult(name, commit, created=True, changes=state.changes), commit
 
 
+def _push(target: ReleaseTarget, commit: str, tip: str, tags: Mapping[str, str] | None = None) -> None:
+    """Push the release, and delete the refs of its run.
+
+    Raises:
+        StaleReleaseError: The release branch does not have the tip any more.
+        RunChangedError: A ref of the run has another commit.
+    """
+    root, refs = target.lake.root, target.run_refs
+    try:
+        git.push(root, commit, target.branches.release, tip, tags, deleted=refs)
+    except git.StaleReleaseError:
+        if refs and git.remote_refs(root, *refs) != refs:
+            raise RunChangedError(
+                f"{target.dataset.name}: a task wrote a table of the run while the run was released. Nothing was"
+                " released. Run the same command again."
+            ) from None
+        raise
+
+
 def _tables(dataset: Dataset, lake: Lake) -> list[str]:
-    """Every table of the dataset: those in the workspace, and those that a stage reads or computes."""
+    """Every table of the dataset: those in the workspace, those that a `.dvc` file records, those of its stages."""
     stages = graph.dataset_stages(dataset)
     declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.companion_tables)}
-    return sorted(declared.union(lake.tables(dataset.name)))
+    data = lake.root / "data"
+    recorded = {path.relative_to(data).with_suffix("").as_posix() for path in data.glob(f"*/{dataset.name}/*.dvc")}
+    return sorted({*declared, *recorded, *lake.tables(dataset.name)})
 
 
 def _show_all(tables: Sequence[str], lake: Lake) -> None:

@@ -36,11 +36,13 @@ def starting_point(root: Path, dataset: str, merged: Sequence[str]) -> StartingP
 
 
 def follow_release(root: Path, dataset: str, branches: Branches, commit: str) -> None:
-    """Note that the workspace's tables of `dataset` are those of `commit`, and fast-forward its branch if that is safe.
-
-    Otherwise the log says what to run.
-    """
+    """Note that the workspace's tables of `dataset` are those of `commit`, and have its branch follow."""
     worktree_refs.note_release(root, dataset, commit)
+    follow_branch(root, branches, commit)
+
+
+def follow_branch(root: Path, branches: Branches, commit: str) -> None:
+    """Fast-forward the branch of a workspace to `commit` if that is safe; otherwise the log says what to run."""
     branch = git.checked_out_branch(root)
     if branch != branches.release:
         log.info(

@@ -279,7 +279,15 @@ def remote_refs(root: Path, *patterns: str) -> dict[str, str]:
     return {name: found.get(f"{name}^{{}}", commit) for name, commit in found.items() if not name.endswith("^{}")}
 
 
-def push(root: Path, commit: str, branch: str, expected: str = "", tags: Mapping[str, str] | None = None) -> None:
+def push(  # noqa: PLR0913  what one push does
+    root: Path,
+    commit: str,
+    branch: str,
+    expected: str = "",
+    tags: Mapping[str, str] | None = None,
+    *,
+    deleted: Mapping[str, str] | None = None,
+) -> None:
     """Push a commit to a branch of the remote, and tags, in one step that happens whole or not at all.
 
     Args:
@@ -288,17 +296,20 @@ def push(root: Path, commit: str, branch: str, expected: str = "", tags: Mapping
         branch: Name of the branch.
         expected: The commit that the branch must have there; empty if it must not exist.
         tags: Name → object.
+        deleted: Full names of refs that the same step deletes → the commits that they must have there.
 
     Raises:
-        StaleReleaseError: The branch has another commit, or a tag exists.
+        StaleReleaseError: The branch has another commit, a tag exists, or a ref to delete has another commit.
         GitUnavailableError: The remote does not answer.
         GitError: It does not let us push.
     """
     names = [f"{name}:refs/tags/{tag}" for tag, name in (tags or {}).items()]
-    lease = f"--force-with-lease=refs/heads/{branch}:{expected}"
+    names += [f":{ref}" for ref in deleted or {}]
+    known = {f"refs/heads/{branch}": expected, **(deleted or {})}
+    leases = [f"--force-with-lease={ref}:{value}" for ref, value in known.items()]
     try:
         with failpoints.failpoint("git push"):
-            git(root, "push", "--quiet", "--atomic", lease, REMOTE, f"{commit}:refs/heads/{branch}", *names)
+            git(root, "push", "--quiet", "--atomic", *leases, REMOTE, f"{commit}:refs/heads/{branch}", *names)
     except GitError as error:
         if PROTECTED.search(str(error)):
             raise GitError(

@@ -25,7 +25,7 @@ def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[s
     Args:
         root: The workspace, whose repository gets the objects; its files and its index are not touched.
         parents: The parents, oldest history first.
-        base: The commit whose tree it begins with.
+        base: The commit whose tree it begins with; empty for a tree of `files` alone.
         files: Path → content; None removes the file.
         message: The message.
 
@@ -39,7 +39,7 @@ def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[s
             f"0 {GONE}\t{path}\n" if content is None else f"{REGULAR_FILE} {next(blobs)}\t{path}\n"
             for path, content in files.items()
         ]
-        git.git(root, "read-tree", base, index=index)
+        git.git(root, "read-tree", base or "--empty", index=index)
         git.git(root, "update-index", "--index-info", given="".join(lines), index=index)
         # The objects that a partial clone lacks are on the remote; without the option, git would fetch all of them.
         tree = git.git(root, "write-tree", "--missing-ok", index=index)

@@ -50,12 +50,17 @@ class Lake:
     Attributes:
         root: The workspace: a git clone.
         cache: Where the bytes are: DVC's cache there, and the remote behind it.
+        run_outs: In the worktree of a run: path → output entry of the tables that the run has made so far. They count
+            before what the workspace records, and the worktree shows manifests alone. None outside of a run.
         held_locks: Lock file → inode, of the locks that this run holds.
+        written: Tables that `checkout` has written.
     """
 
     root: Path
     cache: Cache
+    run_outs: Mapping[str, dict[str, Any]] | None = None
     held_locks: dict[Path, int] = field(default_factory=dict, compare=False)
+    written: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def at(cls, root: Path, *, is_remote_only: bool = False) -> "Lake":
@@ -87,10 +92,16 @@ class Lake:
 
         Args:
             table: The table.
-            revision: A git revision, for example a release; by default the workspace's own files.
+            revision: A git revision, for example a release; by default what the run has made, else the workspace's own
+                files.
         """
-        out = recorded_outs(self.root, revision).get(f"data/{table}")
+        out = self._recorded_out(f"data/{table}", revision)
         return self.manifest_of_directory(out["md5"]) if out else None
+
+    def _recorded_out(self, path: str, revision: str | None) -> dict[str, Any] | None:
+        if revision is None and self.run_outs and path in self.run_outs:
+            return self.run_outs[path]
+        return recorded_outs(self.root, revision).get(path)
 
     def manifest_of_directory(self, folder: str) -> Manifest | None:
         """The table whose list of files is the object `folder`; None if that lists no manifest."""
@@ -149,10 +160,11 @@ class Lake:
         return self.root / ".headrace" / "journal" / (table.replace("/", ".") + ".jsonl")
 
     def tables(self, dataset: str) -> tuple[str, ...]:
-        """Every table of `dataset` that has a manifest in the workspace."""
+        """Every table of `dataset` that has a manifest in the workspace, or that the run has made."""
         data = self.root / "data"
-        folders = (path for path in data.glob(f"*/{dataset}/*/") if self.is_visible(path.relative_to(data).as_posix()))
-        return tuple(sorted(path.relative_to(data).as_posix() for path in folders))
+        folders = (path.relative_to(data).as_posix() for path in data.glob(f"*/{dataset}/*/"))
+        made = (path.removeprefix("data/") for path in self.run_outs or ())
+        return tuple(sorted({*filter(self.is_visible, folders), *made}))
 
     def is_visible(self, table: str) -> bool:
         """Whether the workspace has a manifest of the table."""
@@ -198,7 +210,7 @@ class Lake:
         fence()
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         there = {item.name: item.stat().st_size for item in os.scandir(folder) if item.name != FOLDER}
-        wanted = {} if self.cache.is_remote_only else manifest.files
+        wanted = {} if self.cache.is_remote_only or self.run_outs is not None else manifest.files
         shown = self._visible_files(manifest.table, there)
         for name, md5 in wanted.items():
             if shown.get(name) != md5:
@@ -209,6 +221,7 @@ class Lake:
             with failpoints.failpoint("file that is gone"):
                 fence()
                 (folder / name).unlink(missing_ok=True)
+        self.written.add(manifest.table)
 
     def _write_manifest(self, files: ManifestFiles, folder: Path, fence: Callable[[], None]) -> None:
         """Chunks first, then the head that names them; chunks that no head names any more go last."""

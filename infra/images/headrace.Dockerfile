@@ -16,7 +16,7 @@ FROM python:3.11.14-slim-bookworm AS cpu
 
 # hadolint ignore=DL3008 # Debian keeps only the newest version of a package; the base image's tag fixes the rest
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends curl git \
+    && apt-get install --yes --no-install-recommends curl git openssl \
     && rm -rf /var/lib/apt/lists/*
 
 ENV PATH=/opt/environment/bin:$PATH \
@@ -36,8 +36,9 @@ RUN git config --system --add safe.directory /repository \
 
 # User 50000 of group 0: what Airflow's Helm chart and OpenShift expect.
 RUN useradd --uid 50000 --gid 0 --create-home airflow \
-    && install --directory --owner=50000 --group=0 --mode=0770 /opt/airflow /srv/headrace /workspace
+    && install --directory --owner=50000 --group=0 --mode=0770 /opt/airflow /srv/dask-tls /srv/headrace /workspace
 
+COPY infra/images/create-certificate.sh /usr/local/bin/create-certificate
 COPY infra/images/open-workspace.sh /usr/local/bin/open-workspace
 COPY infra/images/airflow-healthy.sh /usr/local/bin/airflow-healthy
 COPY infra/images/airflow-init.sh /usr/local/bin/airflow-init

@@ -51,6 +51,19 @@ def test_a_release_that_dies_anywhere_is_finished_by_the_next_run(
     assert {"git update-ref", "object onto the remote"} <= names
 
 
+@pytest.mark.parametrize("count", every_nth(17))
+def test_a_run_that_dies_anywhere_is_finished_by_its_tasks_run_again_and_leaves_nothing_behind(
+    tmp_path: Path, s3: S3, count: int
+) -> None:
+    undisturbed, *_ = inject_crashes(
+        tmp_path, "crash_run_tasks", {"remote": dvc_remote(s3), "commit": "local"}, count=count
+    )
+
+    names = set(undisturbed["failpoints"])
+    assert {"git worktree add", "worktree of a run", "git worktree prune", "write run.json"} <= names
+    assert {"write config.local", "git push", "git commit-tree"} <= names
+
+
 @pytest.mark.parametrize("count", every_nth(33, 2))
 def test_of_two_releases_from_two_clones_one_is_refused_wherever_the_other_was_paused(
     tmp_path: Path, s3: S3, count: int

@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import dask
+import distributed  # noqa: F401  with its options
 import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
@@ -43,9 +45,13 @@ OF_A_TOOL = re.compile(
 """Settings that the tools themselves document."""
 
 OPTIONAL = {"AWS_ENDPOINT_URL_S3"} | {
-    f"HEADRACE_{name}" for name in ("COMMIT", "ENGINE", "LOG_FORMAT", "LOG_LEVEL", "THREADS")
+    f"HEADRACE_{name}"
+    for name in ("CODE_BRANCH", "COMMIT", "ENGINE", "LOG_FORMAT", "LOG_LEVEL", "RELEASE_BRANCH", "THREADS")
 }
 """Settings of the pipeline whose default is right in a container."""
+
+
+NOT_AN_OPTION = "not an option"
 
 
 def settings_of_the_pipeline() -> Iterator[str]:
@@ -91,7 +97,8 @@ def test_every_yaml_file_parses(path: Path) -> None:
 def test_the_profile_core_holds_every_server_of_the_local_stack() -> None:
     assert services_with("core") == {
         "storage", "postgres", "workspace", "airflow-init", "airflow-api-server", "airflow-scheduler",
-        "airflow-dag-processor", "airflow-triggerer", "dask-scheduler", "dask-worker",
+        "airflow-dag-processor", "airflow-triggerer", "dask-certificate", "dask-scheduler",
+        "dask-worker",
     }  # fmt: skip
     assert SERVICES["dask-worker"]["deploy"]["replicas"] == 2
 
@@ -193,6 +200,10 @@ def test_a_setting_is_known_to_who_reads_it(service: str, name: str) -> None:
     section, _, option = name.removeprefix("AIRFLOW__").lower().partition("__")
     if name.startswith("AIRFLOW__"):
         assert (section, option) in airflow_options()
+        return
+
+    if name.startswith("DASK_DISTRIBUTED__"):
+        assert dask.config.get(name.removeprefix("DASK_").lower().replace("__", "."), NOT_AN_OPTION) != NOT_AN_OPTION
         return
 
     readers = [ROOT / "feature_repo" / "feature_store.yaml", ROOT / ".env.example", *(INFRA / "images").glob("*.sh")]
@@ -338,11 +349,48 @@ def test_the_chart_sets_only_options_that_airflow_has() -> None:
 
 
 def test_the_chart_speaks_of_every_setting_that_tasks_get_in_compose() -> None:
-    text = (INFRA / "helm" / "airflow-values.yaml").read_text()
+    text = "".join((INFRA / "helm" / name).read_text() for name in ("airflow-values.yaml", "headrace.yaml"))
     families = [name.removesuffix("*") for name in re.findall(r"[A-Z_]+_\*", text)]
 
     for name in SERVICES["dask-worker"]["environment"]:
         assert name in text or any(name.startswith(family) for family in families), name
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in INFRA.rglob("*") if path.suffix in {".yaml", ".sbatch"}], ids=lambda path: path.name
+)
+def test_no_part_of_a_dask_cluster_talks_without_tls(path: Path) -> None:
+    text = path.read_text()
+
+    assert "tcp://" not in text
+    assert text.count("dask, scheduler,") == text.count("dask, scheduler, --protocol, tls,")
+    assert not re.search(r"PRIVATE KEY|BEGIN CERTIFICATE", text)
+
+
+@pytest.mark.parametrize("name", ["airflow-scheduler", "dask-scheduler", "dask-worker", "dask-gpu-worker"])
+def test_a_container_reads_the_certificate_where_dask_looks_for_it(name: str) -> None:
+    service = SERVICES[name]
+    files = {value for key, value in service["environment"].items() if "__TLS__" in key}
+
+    assert files == {"/srv/dask-tls/certificate.pem", "/srv/dask-tls/key.pem"}
+    assert service["environment"]["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "true"
+    assert "dask-tls:/srv/dask-tls:ro" in service["volumes"]
+    assert SERVICES["dask-certificate"]["volumes"] == ["dask-tls:/srv/dask-tls"]
+
+
+def test_pods_read_the_certificate_of_dask_from_a_secret_and_where_dask_looks_for_it() -> None:
+    values = yaml.safe_load((INFRA / "helm" / "airflow-values.yaml").read_text())
+    beside = yaml.safe_load((INFRA / "helm" / "headrace.yaml").read_text())["items"]
+    pods = [(one["spec"]["template"]["spec"], one["spec"]["template"]["spec"]["containers"][0]) for one in beside
+            if one["kind"] == "Deployment"]  # fmt: skip
+    assert len(pods) == 2
+
+    for volumes, part in [(values["volumes"], values), *((pod["volumes"], container) for pod, container in pods)]:
+        mounts = {mount["name"]: mount["mountPath"] for mount in part["volumeMounts"]}
+        (volume,) = [volume for volume in volumes if volume["name"] == "dask-tls"]
+        files = {item["value"] for item in part["env"] if "__TLS__" in item["name"]}
+        assert volume["secret"] == {"secretName": "headrace-dask-tls", "defaultMode": 0o440}
+        assert files == {f"{mounts['dask-tls']}/{name}.pem" for name in ("certificate", "key")}
 
 
 @pytest.mark.parametrize("part", ["compose.yaml", "images/", "helm/", "terraform/", "slurm/"])

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -246,6 +247,23 @@ def test_a_lock_is_installed_by_hash_and_its_own_build_tool_comes_first(tmp_path
     assert first.split("\n", 1)[1] == "setuptools==2 \\\n    --hash=sha256:bb\n"
     assert "--no-build-isolation" in second
     assert all("--require-hashes" in call and "--no-deps" in call for call in (first, second))
+
+
+def test_the_certificate_of_a_dask_cluster_is_created_once_and_read_by_its_owner_alone(tmp_path: Path) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("the script needs openssl")
+    files = [tmp_path / name for name in ("certificate.pem", "key.pem")]
+    (tmp_path / ".key.pem").write_text("half of a key, from a start that was killed")
+
+    first = run(IMAGES / "create-certificate.sh", tmp_path)
+    created = [path.read_text() for path in files]
+    again = run(IMAGES / "create-certificate.sh", tmp_path)
+
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert [path.read_text() for path in files] == created
+    assert sorted(tmp_path.iterdir()) == files
+    assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
+    ssl.create_default_context(cafile=str(files[0])).load_cert_chain(*map(str, files))
 
 
 JOB = {"SLURM_JOB_ID": 7, "SLURM_NTASKS": 1, "SLURM_CPUS_PER_TASK": 1, "HEADRACE_CLUSTER_INTERFACE": "lo"}

@@ -100,6 +100,7 @@ class Origin:
         keys = {"endpointurl": s3.endpoint, "access_key_id": s3.access_key, "secret_access_key": s3.secret_key}
         place = ReleaseCase(folder, {"url": f"s3://{s3.new_bucket().name}", "region": "us-east-1", **keys})
         place.create()
+        git(place.root, "remote", "set-url", "origin", (folder / "origin.git").as_uri())
         return cls(folder, place)
 
     @property

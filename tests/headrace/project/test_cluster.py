@@ -1,21 +1,27 @@
-"""On a Dask cluster a plan gives the same bytes; a dead worker costs its partitions only; other code is refused."""
+"""On a Dask cluster a plan gives the same bytes, with the run's own code; what dies costs its partitions only."""
 
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+import psutil
 import pytest
-from distributed import Client
+from distributed import Client, KilledWorker
 from raw_data import RawPartitions, days, flights
 from servers import HOST, free_port, is_listening, run_server
 from workspaces import Workspace
 
 from headrace.engine.run import StageResult, plan_stage, run_stage
+from headrace.errors import NotConfiguredError
 from headrace.project import graph
 from headrace.project.executors import Executor, SchedulerLostError, SchedulerUnavailableError, results_as_completed
 from headrace.release.release import create_release
@@ -27,14 +33,20 @@ pytestmark = pytest.mark.slow
 
 DAYS = days(1, 6)
 FLIGHTS = "validated/flights/flights"
+VALIDATE = ("headrace", "validate", "flights", "--table", "flights")
+SOURCE = "pipelines/flights/sources/flights.py"
+KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
+READ = '''    """One day's object as text; `NA` and nothing are null."""
+'''
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A scheduler and two worker processes that run the code of one workspace."""
+    """A scheduler and two worker processes that know no project."""
 
     address: str
     workspace: Workspace
+    log: Path
 
     def run(self, table: str) -> StageResult:
         """Run the stage of `table` there."""
@@ -54,26 +66,35 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(workspace: Workspace, tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster in a workspace with six raw days."""
+def cluster(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster, and a workspace with six raw days whose commands run on it."""
+    with run_cluster(workspace, tmp_path) as started:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", started.address)
+        yield started
+
+
+@contextmanager
+def run_cluster(workspace: Workspace, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """Run a cluster whose workers have credentials of the remote, and a workspace with six raw days beside it."""
     workspace.raw.add_days(*DAYS)
     port = free_port()
     address = f"tcp://{HOST}:{port}"
     program = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     scheduler = [*program, "--host", HOST, "--port", str(port), "--no-dashboard"]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--host", HOST, "--nworkers", "2"]
-    worker += ["--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
-    code = {
-        "PYTHONPATH": str(workspace.root),
+    worker += ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / "dask")]
+    keys = {
         "AWS_ACCESS_KEY_ID": workspace.remote.access_key,
         "AWS_SECRET_ACCESS_KEY": workspace.remote.secret_key,
         "AWS_DEFAULT_REGION": "us-east-1",
+        **(environment or {}),
     }
+    log = folder / "worker.log"
     with (
-        run_server(scheduler, tmp_path / "scheduler.log", lambda: is_listening(port), environment=code),
-        run_server(worker, tmp_path / "worker.log", lambda: _workers(address) == 2, environment=code),
+        run_server(scheduler, folder / "scheduler.log", lambda: is_listening(port)),
+        run_server(worker, log, lambda: _workers(address) == 2, environment=keys),
     ):
-        yield Cluster(address, workspace)
+        yield Cluster(address, workspace, log)
 
 
 def test_a_cluster_gives_the_same_bytes_as_threads(cluster: Cluster) -> None:
@@ -152,17 +173,144 @@ def test_an_error_of_a_task_that_looks_like_one_of_the_connection_is_raised_as_i
         list(results_as_completed(client, [client.submit(fill_disk, pure=False)]))
 
 
-def test_a_worker_whose_code_is_older_than_the_workspace_is_refused(
+def test_a_task_whose_workers_all_die_has_an_error_for_a_result_so_that_the_others_go_on(cluster: Cluster) -> None:
+    with Client(cluster.address, set_as_default=False) as client:
+        killing = client.submit(lambda: os.kill(os.getpid(), signal.SIGKILL), pure=False)
+        results = dict(results_as_completed(client, [killing, client.submit(int, pure=False)]))
+
+    assert isinstance(results.pop(killing), KilledWorker)
+    assert list(results.values()) == [0]
+
+
+def test_a_push_between_two_runs_needs_no_restart_of_workers(cluster: Cluster) -> None:
+    workspace, workers = cluster.workspace, cluster.workers()
+    workspace.command(*VALIDATE)
+    before = distances(workspace)
+
+    workspace.edit(SOURCE, 'distance_miles="distance"', 'distance_miles=pl.col("distance") + 1')
+    workspace.command(*VALIDATE)
+    after = distances(workspace)
+    workspace.edit(SOURCE, 'distance_miles=pl.col("distance") + 1', 'distance_miles="distance"')
+    workspace.command(*VALIDATE)
+
+    assert after.equals(before + 1)
+    assert distances(workspace).equals(before)
+    assert cluster.workers() == workers
+
+
+def test_two_runs_of_different_code_at_the_same_time_each_give_the_bytes_of_their_own(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.run(FLIGHTS)
-    cluster.workspace.edit("pipelines/flights/sources/flights.py", "max_rejected_share=", "max_rejected_share=0.5 * ")
-    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.address)
+    ours, theirs = cluster.workspace, cluster.workspace.clone("elsewhere")
+    theirs.raw.add_days(*DAYS)
+    theirs.edit(SOURCE, 'distance_miles="distance"', 'distance_miles=pl.col("distance") + 1')
 
-    said = cluster.workspace.command("headrace", "validate", "flights", "--table", "flights", fails=True)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda workspace: workspace.command(*VALIDATE), (ours, theirs)))
+    made = [workspace.lake.manifest(FLIGHTS).objects for workspace in (ours, theirs)]
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
+    for workspace in (ours, theirs):
+        shutil.rmtree(workspace.root / "data" / FLIGHTS)
+        shutil.rmtree(workspace.root / ".headrace", ignore_errors=True)
+        workspace.command(*VALIDATE)
 
-    assert "this Dask worker runs other code" in said
-    assert "Start the workers again" in said
+    assert made == [workspace.lake.manifest(FLIGHTS).objects for workspace in (ours, theirs)]
+    assert distances(theirs).equals(distances(ours) + 1)
+
+
+def test_a_declared_file_and_a_module_at_the_root_travel_with_the_code(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    (workspace.root / "extra.csv").write_text("miles\n7\n")
+    (workspace.root / "roadmap.py").write_text(
+        "from pathlib import Path\nimport polars as pl\n"
+        "def extra():\n    return pl.read_csv(Path(__file__).parent / 'extra.csv')['miles'][0]\n"
+    )
+    workspace.command(*VALIDATE)
+    before = distances(workspace)
+
+    workspace.edit(SOURCE, "from pathlib import Path\n", "from pathlib import Path\nfrom roadmap import extra\n")
+    workspace.edit(SOURCE, 'distance_miles="distance"', 'distance_miles=pl.col("distance") + extra()')
+    workspace.edit(SOURCE, "batch_size=16,", 'batch_size=16, files=("extra.csv",),')
+    workspace.command(*VALIDATE)
+
+    assert distances(workspace).equals(before + 7)
+
+
+def test_what_a_kernel_prints_is_in_the_log_of_the_worker_and_disturbs_nothing(cluster: Cluster) -> None:
+    cluster.workspace.edit(SOURCE, READ, f"{READ}    print('a kernel' * 20_000, flush=True)\n")
+
+    cluster.workspace.command(*VALIDATE)
+
+    assert sorted(cluster.workspace.lake.manifest(FLIGHTS).partitions) == DAYS
+    assert "a kernel" * 20_000 in cluster.log.read_text()
+
+
+def test_a_kernel_that_kills_its_process_once_is_run_again(cluster: Cluster, tmp_path: Path) -> None:
+    marker = tmp_path / "killed"
+    die = f"    if not Path({str(marker)!r}).exists():\n        Path({str(marker)!r}).touch()\n        {KILL}\n"
+    cluster.workspace.edit(SOURCE, READ, READ + die)
+
+    cluster.workspace.command(*VALIDATE)
+
+    assert marker.exists()
+    assert sorted(cluster.workspace.lake.manifest(FLIGHTS).partitions) == DAYS
+
+
+def test_a_partition_that_kills_every_process_is_named_and_all_others_are_computed(cluster: Cluster) -> None:
+    workspace, workers = cluster.workspace, cluster.workers()
+    die = f"    if b'\\n2013,1,3,' in __import__('gzip').decompress(path.read_bytes()):\n        {KILL}\n"
+    workspace.edit(SOURCE, READ, READ + die)
+
+    said = workspace.command(*VALIDATE, fails=True)
+
+    assert f"{FLIGHTS} 2013-01-03: each process that computed it on the Dask cluster died" in said
+    assert "The last one: ended by SIGKILL" in said
+    assert [day for day in DAYS if f"{FLIGHTS} {day}" in said] == ["2013-01-03"]
+    stage = graph.find_stage("flights", FLIGHTS)
+    workspace.edit(SOURCE, die, "")
+    assert "2013-01-03" in {item.partition for item in plan_stage(stage, workspace.lake).stale}
+    assert cluster.workers() == workers, "no worker died"
+
+
+def test_a_worker_that_is_killed_leaves_no_process_behind_idle_or_busy(cluster: Cluster, tmp_path: Path) -> None:
+    workspace, workers = cluster.workspace, cluster.workers().values()
+    workspace.command(*VALIDATE)
+    idle = code_processes(cluster)
+    busy = tmp_path / "busy"
+    wait = f"    Path({str(busy)!r}).write_text(str(__import__('os').getpid()))\n    __import__('time').sleep(600)\n"
+    workspace.edit(SOURCE, READ, READ + wait)
+
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(workspace.command, *VALIDATE, fails=True)
+        assert wait_until(lambda: busy.exists() and busy.read_text() != "")
+        processes = [*idle, *code_processes(cluster)]
+        assert psutil.Process(int(busy.read_text())) in processes
+        with Client(cluster.address, set_as_default=False) as client:
+            scheduler: int = client.run_on_scheduler(os.getpid)
+        os.kill(scheduler, signal.SIGKILL)  # so that the run ends, and no worker begins it again
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        run.result()
+
+    assert idle
+    assert wait_until(lambda: all(has_ended(process) for process in processes))
+
+
+def test_a_worker_with_another_version_of_a_library_computes_nothing_and_the_versions_are_named(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site/polars-9.9.9.dist-info/METADATA"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("Metadata-Version: 2.1\nName: polars\nVersion: 9.9.9\n")
+    paths = os.pathsep.join((str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])))
+
+    with run_cluster(workspace, tmp_path, {"PYTHONPATH": paths}) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.address)
+        said = workspace.command(*VALIDATE, fails=True)
+
+    assert f"polars: 9.9.9 there, {pl.__version__} here." in said
+    assert "Start the workers with the engine and the libraries of the run's lock file" in said
+    assert not workspace.lake.manifest(FLIGHTS).partitions
 
 
 def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_drivers_disk(cluster: Cluster) -> None:
@@ -221,6 +369,41 @@ def test_a_scheduler_that_does_not_answer_is_named_with_its_variable(
             workspace.lake,
             Executor(Settings(workspace=workspace.root, scheduler=address)),
         )
+
+
+def test_a_cluster_with_tls_and_no_certificate_here_names_the_variables(workspace: Workspace) -> None:
+    workspace.raw.add_days(*DAYS)
+    settings = Settings(workspace=workspace.root, scheduler=f"tls://{HOST}:{free_port()}")
+
+    with pytest.raises(NotConfiguredError, match=r"DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT"):
+        run_stage(graph.find_stage("flights", FLIGHTS), workspace.lake, Executor(settings))
+
+
+def distances(workspace: Workspace) -> pl.Series:
+    """Distances of all validated flights, in the order of the table."""
+    return workspace.lake.scan(FLIGHTS).collect()["distance_miles"]
+
+
+def code_processes(cluster: Cluster) -> list[psutil.Process]:
+    """The processes of the workers that run the code of projects."""
+    children = [child for worker in cluster.workers().values() for child in psutil.Process(worker).children()]
+    return [child for child in children if "headrace.project.worker_processes" in child.cmdline()]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it is gone, or a zombie that nobody has waited for."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether it became so in time."""
+    until = time.monotonic() + seconds
+    while not (result := is_so()) and time.monotonic() < until:
+        time.sleep(0.05)
+    return result
 
 
 def remote_only_lake(workspace: Workspace) -> Lake:

@@ -13,10 +13,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from distributed import Client
 
 import headrace
-from headrace.project.loading import project_root
 from headrace.settings import Settings
 from headrace.stack import control
 from headrace.stack.config import StackConfig, load_config
@@ -175,15 +173,19 @@ def test_workers_run_the_installed_engine_on_the_declarations_of_the_workspace(p
     (project / "headrace").mkdir()
     (project / "headrace" / "__init__.py").write_text("raise RuntimeError('not the engine that is installed')\n")
     commit(project)
-    with (
-        control.running(project / ".headrace", ["dask"], project=project) as env,
-        Client(env["DASK_SCHEDULER_ADDRESS"], set_as_default=False) as client,
-    ):
-        engines = client.run(eval, "__import__('headrace').__file__")
-        projects = client.run(project_root)
+    script = (
+        "import json, os; from distributed import Client; client = Client(os.environ['DASK_SCHEDULER_ADDRESS']);"
+        "from headrace.project.loading import project_root;"
+        "engines = client.run(eval, '__import__(\"headrace\").__file__');"
+        "print(json.dumps([engines, {worker: str(root) for worker, root in client.run(project_root).items()}]))"
+    )
+    with control.running(project / ".headrace", ["dask"], project=project) as env:
+        shell = {**os.environ, "PYTHONPATH": str(ENGINE), **env}
+        done = subprocess.run([sys.executable, "-c", script], env=shell, check=True, capture_output=True, text=True)
+    engines, projects = json.loads(done.stdout)
 
     assert set(engines.values()) == {headrace.__file__}
-    assert set(projects.values()) == {project / ".headrace" / "workspace"}
+    assert set(projects.values()) == {str(project / ".headrace" / "workspace")}
     assert len(projects) == 2
 
 

@@ -1,15 +1,19 @@
 """What the stack gives its servers: a workspace that loses nothing, workers that are replaced, accounts."""
 
+import asyncio
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
+from distributed.core import rpc
+from distributed.security import Security
 from servers import wait_until
 
 from headrace.stack import control, environment
@@ -106,6 +110,71 @@ def test_a_dask_worker_that_dies_is_replaced(home: Path, repository: Path) -> No
 
     assert wait_until(lambda: victim not in [server.process for server, _ in control.status(home).servers])
     assert wait_until(lambda: control.status(home).is_healthy)
+
+
+STRANGERS = {
+    "nothing": ("tls", Security()),
+    "a certificate of their own": ("tls", Security.temporary()),
+    "no encryption": ("tcp", Security()),
+}
+
+
+def test_only_who_holds_the_key_of_the_stack_can_run_code_on_its_dask_cluster(home: Path, repository: Path) -> None:
+    with control.running(home, ["dask"], project=repository) as env:
+        address = env["DASK_SCHEDULER_ADDRESS"]
+        refused = {who: connect(address.replace("tls", protocol), how) for who, (protocol, how) in STRANGERS.items()}
+        holder = Security(
+            tls_ca_file=env["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"],
+            tls_client_cert=env["DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT"],
+            tls_client_key=env["DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"],
+        )
+        user, *workers = run_client(env)
+        admitted = [connect(server, holder) for server in (address, *workers)]
+        for worker in workers:
+            refused[worker] = connect(worker, Security())
+
+    assert user == str(os.getuid())
+    assert [worker.partition("://")[0] for worker in workers] == ["tls", "tls"]
+    assert admitted == [True, True, True]
+    assert refused == dict.fromkeys(refused, False)
+
+
+def test_the_key_of_the_dask_cluster_is_readable_by_its_owner_alone_and_is_new_at_each_start(
+    home: Path, repository: Path
+) -> None:
+    keys = []
+    for _ in range(2):
+        with control.running(home, ["dask"], project=repository) as env:
+            key = Path(env["DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"])
+            keys.append(key.read_text())
+            assert key.stat().st_mode & 0o777 == 0o600
+
+    assert "PRIVATE KEY" in keys[0]
+    assert keys[0] != keys[1]
+
+
+def run_client(env: Mapping[str, str]) -> list[str]:
+    """Run code on the cluster as whoever has set the variables of `stack.env`: the user there, and the workers."""
+    script = (
+        "import os; from distributed import Client; client = Client(os.environ['DASK_SCHEDULER_ADDRESS']);"
+        "print(client.submit(os.getuid).result(), *client.run(os.getpid))"
+    )
+    command, shell = [sys.executable, "-c", script], {**os.environ, **env}
+    return subprocess.run(command, env=shell, check=True, capture_output=True, text=True).stdout.split()
+
+
+def connect(address: str, security: Security) -> bool:
+    """Whether somebody with these credentials reaches a server of Dask."""
+
+    async def ask() -> bool:
+        arguments = security.get_connection_args("client")
+        try:
+            async with rpc(address, timeout=3, connection_args=arguments) as server:
+                return bool(await server.identity())
+        except (OSError, TypeError):  # refused, or Dask does not even try without a certificate
+            return False
+
+    return asyncio.run(ask())
 
 
 def test_label_studio_is_closed_to_strangers_and_gives_an_annotator_an_account_of_his_own(home: Path) -> None:
