@@ -17,7 +17,7 @@ machine that goes down. Everything else fails at once:
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
 | release | the dataset's code or tables changed meanwhile: the log names them; clear the whole DAG run |
-| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the task |
+| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
 
 Every task is safe to clear and to run again. By hand: the command in *Rendered Templates*, in the workspace.
@@ -111,14 +111,14 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
         with TaskGroup("release", tooltip="tables → release → online store") as out:
             released = _command(f"release {name} {RUN}", outlets=[release_asset(name)])
             publish = [_command(f"{command} {name}", outlets=[online_asset(name)]) for command in served]
-            chain(released, *([sync_workspace()] if publish and not problem else []), *publish)
+            chain(released, *([sync_workspace()] if publish else []), *publish)
         chain(*first, steps, out)
 
     return commands()
 
 
 def _command(arguments: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN401  Airflow's own
-    name, command = arguments.split()[0], f"headrace {arguments} --json"
+    name, command = arguments.split(maxsplit=1)[0], f"headrace {arguments} --json"
     return HeadraceOperator(task_id=name, task_display_name=name.capitalize(), command=command, **settings)
 
 
