@@ -22,7 +22,7 @@ A task is retried automatically if the cause may pass. Everything else fails at 
 | measure | the labels are not good enough: the log names who disagrees; ask for more answers, or talk to people |
 | accept | Airflow lost the request: clear the task, and it asks again |
 | decide | the decision could not be recorded: the log says why; clear the task |
-| release | the dataset's code or tables changed meanwhile: the log names them; clear `release.update_run` and below |
+| release | the dataset's code changed meanwhile: the log names the files; clear `release.update_run` and what follows |
 """
 
 import shlex

@@ -16,7 +16,7 @@ machine that goes down. Everything else fails at once:
 | ingest | bucket, database or credentials are wrong: the log names which |
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
-| release | the dataset's code or tables changed meanwhile: the log names them; clear the whole DAG run |
+| release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |
 | sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
 

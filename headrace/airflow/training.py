@@ -10,7 +10,7 @@ A task is retried by itself where the cause may pass. Everything else fails at o
 | sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
 | pull | the DVC remote does not answer, or lacks objects: `headrace doctor` |
 | train | the log has the error; by hand: the command in *Rendered Templates*, in the workspace |
-| release | another commit came first: `git pull --rebase` in the workspace, clear the task |
+| release | others recorded other metrics, or code is not pushed: the log says what to run |
 """
 
 import re

@@ -155,7 +155,10 @@ def _ingest(  # noqa: PLR0913  each is an option of the command
 ) -> "list[IngestResult]":
     from headrace.ingest import ingest as verb  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
+    from headrace.release.worktree_refs import note_listing  # noqa: PLC0415
 
+    if not (tables or partition):
+        note_listing(lake.root, dataset)
     with progress() as tell:
         return verb.ingest(
             load_dataset(dataset),

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.label.aggregation import latest_events
+from headrace.label.aggregation import REVIEW_EVENTS, latest_events
 from headrace.label.annotations import SORT_KEYS, Row, TaskKey, TaskState, annotation_schema, latest_states
 from headrace.storage import parquet
 from headrace.storage.manifest import Entry, Manifest
@@ -89,9 +89,52 @@ class AnnotationLogWriter:
     def _write_partition(self, day: str, added: list[Row]) -> Entry:
         frame = pl.DataFrame(added, schema=annotation_schema(self.keys))
         whole = pl.concat([self._read_partition(day), frame]) if day in self.manifest.partitions else frame
-        ordered = parquet.canonical(whole, SORT_KEYS)
-        stored = self.lake.cache.add(lambda path: parquet.write(ordered, path))
-        return Entry(stored.md5, stored.md5, stored.size, ordered.height, facts=_statistics(ordered))
+        return _store(self.lake, whole)
+
+
+def _store(lake: Lake, events: pl.DataFrame) -> Entry:
+    ordered = parquet.canonical(events, SORT_KEYS)
+    stored = lake.cache.add(lambda path: parquet.write(ordered, path))
+    return Entry(stored.md5, stored.md5, stored.size, ordered.height, facts=_statistics(ordered))
+
+
+def merge_logs(lake: Lake, released: Manifest, own: Manifest) -> Manifest:
+    """The events of two versions of one annotations table, which were collected in two places.
+
+    Both may have seen the same event. Then the one that was released is kept: a released row never changes.
+
+    Args:
+        lake: Whose cache has the partitions, or gets them from the remote.
+        released: The table as a release records it.
+        own: The table of the workspace.
+    """
+    merged = {**released.partitions, **own.partitions}
+    for day in released.partitions.keys() & own.partitions.keys():
+        versions = [manifest.partitions[day].md5 for manifest in (released, own)]
+        if len({*versions}) > 1:
+            frames = [pl.read_parquet(lake.cache.fetch(md5)) for md5 in versions]
+            merged[day] = _store(lake, merge_events(*frames))
+    return own.with_partitions(merged)
+
+
+def merge_events(released: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
+    """The events of both, each once.
+
+    What identifies an event: for an answer, the annotation and the time of its last edit, whether it was collected as
+    created or as changed; for a deletion, the annotation, as its time is when somebody noticed; for a review decision,
+    the state that it is about and its own time.
+    """
+    event = pl.col("event")
+    is_deleted, is_review = event == "deleted", event.is_in(REVIEW_EVENTS)
+    identity = (
+        *(pl.col(name) for name in ("sample_id", "task_id", "annotation_id")),
+        pl.when(is_deleted | is_review).then(event).alias("kind"),
+        pl.when(~is_deleted).then("updated_at").alias("state"),
+        pl.when(is_review).then("created_at").alias("decided_at"),
+    )
+    events = pl.concat([released, own])
+    is_first = events.select(pl.struct(identity).is_first_distinct()).to_series()
+    return events.filter(is_first)
 
 
 def _statistics(frame: pl.DataFrame) -> dict[str, Any]:

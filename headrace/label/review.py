@@ -18,9 +18,9 @@ from headrace.label.aggregation import active_annotations, review_events
 from headrace.label.annotation_log import AnnotationLogWriter
 from headrace.label.annotations import Row, pseudonymize
 from headrace.label.connection import pseudonym_key
-from headrace.label.locks import wait_for_lock
 from headrace.label.stage import run_label_stage
 from headrace.settings import Settings
+from headrace.storage.locks import wait_for_lock
 from headrace.storage.table_store import Lake
 
 DecisionValue = Literal["accepted", "rejected"]

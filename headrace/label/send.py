@@ -13,10 +13,10 @@ from headrace.dataset import Dataset, LabelingTask
 from headrace.label import labeling_functions, tasks
 from headrace.label.connection import connect
 from headrace.label.label_studio.import_tasks import TaskImporter
-from headrace.label.locks import wait_for_lock
 from headrace.label.report import read_labels
 from headrace.settings import Settings
 from headrace.storage.files import write_whole
+from headrace.storage.locks import wait_for_lock
 from headrace.storage.table_store import Lake
 
 

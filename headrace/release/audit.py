@@ -83,6 +83,16 @@ def check_label_quality(dataset: Dataset, lake: Lake, changes: Mapping[str, Part
             enforce_thresholds(dataset, labeling, lake)
 
 
+def changes_code(dataset: Dataset, root: Path, before: str, after: str) -> bool:
+    """Whether files that decide the dataset's tables differ between two commits."""
+    files = (*_code_files(dataset, root), "params.yaml", engine_lock.FILE)
+    return before != after and bool(git.git(root, "diff-tree", "-r", "--name-only", before, after, "--", *files))
+
+
+def _code_files(dataset: Dataset, root: Path) -> list[str]:
+    return sorted({name for stage in graph.dataset_stages(dataset) for name in stage_code(stage, root).files})
+
+
 def check_code_committed(dataset: Dataset, lake: Lake, branch: str, tip: str) -> None:
     """Check that every file of the stages' fingerprints is as committed at `tip`, the tip of the code branch.
 
@@ -94,7 +104,7 @@ def check_code_committed(dataset: Dataset, lake: Lake, branch: str, tip: str) ->
     root = lake.root
     stages = graph.dataset_stages(dataset)
     codes = {stage: stage_code(stage, root) for stage in stages}
-    files = sorted({name for code in codes.values() for name in code.files})
+    files = _code_files(dataset, root)
     here, released = git.hash_files(root, files), git.tree(root, tip, *files) if files else {}
     values = {
         "params.yaml": {name for stage in stages for name in stage.params},

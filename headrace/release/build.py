@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 30
-"""Pushes before a release gives up: ten that release at the same time need nine at most."""
+ATTEMPTS = 60
+"""Pushes before a release gives up: against somebody who pushes every second, on a busy machine, it needs up to 20."""
 
 LONGEST_WAIT_S = 2.0
 
@@ -36,6 +36,18 @@ class ReleasedMeanwhileError(TransientError):
     def __init__(self, found: str, next_step: str) -> None:
         super().__init__(f"{found} {next_step}")
         self.found = found
+
+
+class HistoryGrewError(ReleasedMeanwhileError):
+    """Somebody else has released annotations since, and nothing else that this run does not know.
+
+    Attributes:
+        commit: The commit whose histories are to be merged.
+    """
+
+    def __init__(self, found: str, next_step: str, commit: str) -> None:
+        super().__init__(found, next_step)
+        self.commit = commit
 
 
 class NoCodeBranchError(HeadraceError):
@@ -75,23 +87,39 @@ class BranchTips:
         return list(dict.fromkeys(commit for commit in (self.release, self.code) if commit))
 
 
-def build_release(root: Path, tips: BranchTips, own: DatasetRecords, known: Sequence[Records], message: str) -> str:
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a run started from, which the release may replace.
+
+    Attributes:
+        head: What HEAD records: the base for what hand-written stages recorded.
+        raw: Releases that the raw tables here are newer than.
+        histories: Releases whose annotations the histories here contain.
+    """
+
+    head: Records
+    raw: Sequence[Records]
+    histories: Sequence[Records]
+
+
+def build_release(root: Path, tips: BranchTips, own: DatasetRecords, start: StartingPoint, message: str) -> str:
     """Build a commit that records `own`; the tip of the release branch if it records that already.
 
     Args:
         root: The workspace.
         tips: Where it is built.
         own: What was audited.
-        known: What the run started from: HEAD first, then other states that its tables continue.
+        start: What the run started from.
         message: The commit's message.
 
     Raises:
-        ReleasedMeanwhileError: The branch has other tables of the dataset than any of `known`.
+        ReleasedMeanwhileError: The branch has other raw tables of the dataset than the run started from.
+        HistoryGrewError: It has other annotations.
     """
     code = Records.at_commit(root, tips.code)
-    last = Records.at_commit(root, tips.release) if tips.release else code
-    merged = merge_hand_written(own, last, known[0])
-    _check_tables(own, last, known)
+    last = Records.at_commit(root, tips.release) if tips.release not in ("", tips.code) else code
+    merged = merge_hand_written(own, last, start.head)
+    check_input_tables(own, last, start, tips.release)
     on_code = code if tips.code == tips.release else code.with_stages_of(last)
     wanted = on_code.with_dataset(merged)
     files = wanted.changed_files(code)
@@ -99,20 +127,42 @@ def build_release(root: Path, tips: BranchTips, own: DatasetRecords, known: Sequ
     return tips.release if is_recorded else git_commits.build_commit(root, tips.parents, tips.code, files, message)
 
 
-def _check_tables(own: DatasetRecords, last: Records, known: Sequence[Records]) -> None:
-    theirs = last.tables(own.dataset)
-    if not theirs or theirs in (own.tables, *(records.tables(own.dataset) for records in known)):
-        return
-    before = known[0].tables(own.dataset)
-    differing = sorted(path for path, md5 in theirs.items() if before.get(path) != md5)
-    differing += sorted(before.keys() - theirs.keys())
-    histories = [f"{path}.dvc" for path in differing if path.startswith("data/annotations/")]
-    pull = f"`dvc pull --force {' '.join(histories)}`, " if histories else ""
-    raise ReleasedMeanwhileError(
-        f"{own.dataset}: the release branch has other tables than this run began with: {', '.join(differing[:5])}"
-        f"{' …' if len(differing) > 5 else ''}. Somebody released {own.dataset} meanwhile.",  # noqa: PLR2004
-        f"Nothing was released. Run `git pull --rebase`, {pull}then `headrace run {own.dataset} --release`.",
-    )
+def check_input_tables(own: DatasetRecords, last: Records, start: StartingPoint, commit: str) -> None:
+    """The three-way check: what the branch has is what the run started from, or what the run has itself.
+
+    Tables that stages compute need none: they follow from these tables and from the code, which was compared before.
+
+    Args:
+        own: What was audited.
+        last: What the tip of the release branch records.
+        start: What the run started from.
+        commit: That tip.
+
+    Raises:
+        ReleasedMeanwhileError: Raw tables differ: those of the branch may come from a later look at the source.
+        HistoryGrewError: Only annotations differ. They can be merged.
+    """
+    ours = own.input_tables
+    raw: list[str] = []
+    histories: list[str] = []
+    for table, md5 in last.input_tables(own.dataset).items():
+        is_history = table.startswith("annotations/")
+        known = start.histories if is_history else start.raw
+        if md5 not in (ours.get(table), *(records.input_tables(own.dataset).get(table) for records in known)):
+            (histories if is_history else raw).append(table)
+    if raw:
+        raise ReleasedMeanwhileError(
+            f"{own.dataset}: expected {', '.join(raw)} on the release branch as it was when the source was listed here,"
+            f" found another. Somebody released {own.dataset} meanwhile, and that release may have newer data.",
+            f"Nothing was released. `headrace run {own.dataset} --release` reads the source again.",
+        )
+    if histories:
+        raise HistoryGrewError(
+            f"{own.dataset}: {', '.join(histories)} on the release branch had other annotations each time they were"
+            " merged.",
+            f"Nothing was released. Run `headrace release {own.dataset}` again.",
+            commit,
+        )
 
 
 def merge_hand_written(own: DatasetRecords, theirs: Records, base: Records) -> DatasetRecords:

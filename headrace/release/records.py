@@ -7,8 +7,9 @@ stages would be called `pipelines/flights/dvc.yaml:validate`; older releases wou
 and `dvc pull` fails over a stage that no lock has all the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,35 +42,28 @@ class Records:
     def at_commit(cls, root: Path, commit: str) -> "Records":
         """What `commit` records."""
         blobs = git.tree(root, commit, STAGES, LOCK, "data")
-        return cls._parse(
-            lambda paths: _read_blobs(root, {path: blobs[path] for path in paths if path in blobs}),
-            [path for path in blobs if path.endswith(".dvc")],
-            lambda paths: _read_blobs(root, git.tree(root, commit, *paths)),
-        )
+        records = _parse_records(root, tuple(sorted(blobs.items())))
+        metrics = sorted(dvc_stages.kept_in_git(records.declared))
+        files = _read_blobs(root, git.tree(root, commit, *metrics)) if metrics else {}
+        return replace(records, files={**records.files, **files})
 
     @classmethod
     def in_workspace(cls, root: Path) -> "Records":
         """What the files of the workspace record."""
 
-        def read(paths: list[str]) -> dict[str, bytes]:
+        def read(paths: Iterable[str]) -> dict[str, bytes]:
             return {path: (root / path).read_bytes() for path in paths if (root / path).is_file()}
 
         pointers = [path.relative_to(root).as_posix() for path in sorted((root / "data").glob("*/*/*.dvc"))]
-        return cls._parse(read, pointers, read)
+        records = cls.parse(read([STAGES, LOCK, *pointers]))
+        return replace(records, files={**records.files, **read(dvc_stages.kept_in_git(records.declared))})
 
     @classmethod
-    def _parse(
-        cls,
-        read: Callable[[list[str]], Mapping[str, bytes]],
-        pointers: list[str],
-        read_metrics: Callable[[list[str]], Mapping[str, bytes]],
-    ) -> "Records":
-        content = read([STAGES, LOCK, *pointers])
-        stages = parse_yaml(content.get(STAGES, b""))
+    def parse(cls, content: Mapping[str, bytes]) -> "Records":
+        """What these files record: `dvc.yaml`, `dvc.lock` and `.dvc` files."""
         lock = {"schema": "2.0", "stages": {}, **parse_yaml(content.get(LOCK, b""))}
-        metrics = sorted(dvc_stages.kept_in_git(stages.get("stages") or {}))
-        files = {path: content[path] for path in pointers if path in content}
-        return cls(stages, lock, {**files, **(read_metrics(metrics) if metrics else {})})
+        pointers = {path: text for path, text in content.items() if path.endswith(".dvc")}
+        return cls(parse_yaml(content.get(STAGES, b"")), lock, pointers)
 
     @property
     def declared(self) -> dict[str, dict[str, Any]]:
@@ -81,14 +75,13 @@ class Records:
         """Stage → entry of `dvc.lock`."""
         return dict(self.lock["stages"] or {})
 
-    def tables(self, dataset: str) -> dict[str, str]:
-        """Path → md5 of the dataset's tables: what a release must not lose."""
-        entries = (out for entry in self.locked.values() for out in entry.get("outs", ()))
-        outs = {out["path"]: out["md5"] for out in entries if "md5" in out and _is_table(out["path"], dataset)}
-        pointers = {
-            path: text for path, text in self.files.items() if path.endswith(".dvc") and _is_table(path, dataset)
+    def input_tables(self, dataset: str) -> dict[str, str]:
+        """Table → md5 of the dataset's tables that no stage computes: raw tables and histories of annotations."""
+        return {
+            path.removeprefix("data/").removesuffix(".dvc"): _pointer_md5(text)
+            for path, text in self.files.items()
+            if path.endswith(".dvc") and _is_table(path, dataset)
         }
-        return outs | {path.removesuffix(".dvc"): _pointer_md5(text) for path, text in pointers.items()}
 
     def hand_written(self, dataset: str) -> dict[str, Any]:
         """What hand-written stages that read the dataset have recorded: stage → entry, path of a metric → content."""
@@ -157,9 +150,9 @@ class DatasetRecords:
     hand_written: Mapping[str, Any]
 
     @property
-    def tables(self) -> dict[str, str]:
-        """As `Records.tables`."""
-        return Records({}, {"stages": self.locked}, self.pointers).tables(self.dataset)
+    def input_tables(self) -> dict[str, str]:
+        """As `Records.input_tables`."""
+        return Records({}, {}, self.pointers).input_tables(self.dataset)
 
     @classmethod
     def of_workspace(cls, dataset: Dataset, lake: Lake, outs: Mapping[str, dict[str, Any]]) -> "DatasetRecords":
@@ -173,6 +166,13 @@ class DatasetRecords:
             dict(pointer_file(out) for path, out in outs.items() if path.removeprefix("data/") not in computed),
             Records.in_workspace(lake.root).hand_written(dataset.name),
         )
+
+
+@lru_cache(maxsize=4)
+def _parse_records(root: Path, blobs: tuple[tuple[str, str], ...]) -> Records:
+    """Parsed once, however many commits have the same files: a lock of 1,000 stages takes a second."""
+    record_files = {path: blob for path, blob in blobs if path in (STAGES, LOCK) or path.endswith(".dvc")}
+    return Records.parse(_read_blobs(root, record_files))
 
 
 def contains_changes(records: Records, before: Records, here: Records) -> Iterator[str]:

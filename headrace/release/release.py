@@ -16,17 +16,22 @@ from headrace.errors import TransientError
 from headrace.project import graph
 from headrace.project.engine_lock import check_environment
 from headrace.project.locks import lock_tables
-from headrace.release.audit import audit, check_code_committed, check_label_quality
+from headrace.release.audit import audit, changes_code, check_code_committed, check_label_quality
 from headrace.release.branches import Branches, latest_release, next_release
-from headrace.release.build import BranchTips, build_release, retry_races
+from headrace.release.build import BranchTips, HistoryGrewError, StartingPoint, build_release, retry_races
 from headrace.release.changes import PartitionDiff, summarize, table_changes
-from headrace.release.records import DatasetRecords, Records
-from headrace.release.workspace import follow_release, starting_points
+from headrace.release.histories import merge_histories
+from headrace.release.records import DatasetRecords
+from headrace.release.workspace import follow_release, starting_point
 from headrace.storage import git, git_commits
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import PushResult, push_objects
+from headrace.storage.locks import wait_for_lock
 from headrace.storage.manifest import MANIFEST
 from headrace.storage.table_store import Lake
+
+MERGES = 5
+"""Merges of annotations before a release gives up: each time, another release with new annotations came first."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,19 @@ def create_release(
     check_environment(lake.root)
     target = ReleaseTarget(dataset, lake, Branches.configured(lake.root), run_refs or {})
     follow = follow or partial(follow_release, lake.root, dataset.name, target.branches)
+    merged: list[str] = []
+    while True:
+        try:
+            return _release(target, merged, follow)
+        except HistoryGrewError as error:
+            if len(merged) == MERGES:
+                raise
+            merge_histories(dataset, lake, error.commit)
+            merged.append(error.commit)
+
+
+def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str], None]) -> ReleaseResult:
+    dataset, lake = target.dataset, target.lake
     tables = _tables(dataset, lake)
     with lock_tables(lake, (f"release/{dataset.name}", *tables)):
         _show_all(tables, lake)
@@ -127,9 +145,11 @@ def create_release(
         outs = {f"data/{table}": lake.out(lake.manifest(table), recorded) for table in tables}
         pushed = push_objects(lake.cache, outs.values(), state.released.values(), _sizes(dataset, lake))
         own = DatasetRecords.of_workspace(dataset, lake, outs)
-        known = starting_points(lake.root, dataset.name)
-        push = partial(_build_and_push, target, state, own, known)
-        release, tip = retry_races(push, lake.root)
+        start = starting_point(lake.root, dataset.name, merged)
+        push = partial(_build_and_push, target, state, own, start)
+        # Releases of one workspace would only make each other build again: they come one after the other.
+        with wait_for_lock(lake, "release"):
+            release, tip = retry_races(push, lake.root)
         follow(tip)
     return ReleaseResult(release.name, release.commit, release.created, release.changes, pushed)
 
@@ -140,7 +160,7 @@ def _fetch_state(target: ReleaseTarget, before: ReleaseState | None = None) -> R
     root = lake.root
     remote_refs = git.fetch(root, branches.code, branches.release)
     tips = BranchTips.of(remote_refs, branches)
-    if not before or before.tips.code != tips.code:
+    if not before or changes_code(dataset, root, before.tips.code, tips.code):
         check_code_committed(dataset, lake, branches.code, tips.code)
     last = latest_release(root, dataset.name, remote_refs, tips.release)
     if before and before.last == last:
@@ -150,14 +170,14 @@ def _fetch_state(target: ReleaseTarget, before: ReleaseState | None = None) -> R
 
 
 def _build_and_push(
-    target: ReleaseTarget, before: ReleaseState, own: DatasetRecords, known: Sequence[Records]
+    target: ReleaseTarget, before: ReleaseState, own: DatasetRecords, start: StartingPoint
 ) -> tuple[ReleaseResult, str]:
     """The release, and the tip of the branch that has it."""
     root, state = target.lake.root, _fetch_state(target, before)
     is_new = not state.last or bool(state.changes)
     name = next_release(own.dataset, state.remote_refs) if is_new else state.last
     what = summarize(state.changes) if is_new else "recorded again, the tables as they were"
-    commit = build_release(root, state.tips, own, known, f"{name}: {what}")
+    commit = build_release(root, state.tips, own, start, f"{name}: {what}")
     if not is_new:
         if commit != state.tips.release:
             _push(target, commit, state.tips.release)

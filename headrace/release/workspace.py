@@ -1,11 +1,13 @@
-"""The workspace after a release: it follows the release branch where nobody's work would be lost."""
+"""The workspace and the release branch: what its tables started from, and how it follows the branch after a release."""
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from headrace import failpoints
+from headrace.release import worktree_refs
 from headrace.release.branches import Branches
+from headrace.release.build import StartingPoint
 from headrace.release.records import Records, contains_changes
 from headrace.storage import git, git_commits
 
@@ -15,20 +17,27 @@ TRIES = 5
 """Releases of several datasets in one workspace move its branch at the same time."""
 
 
-def starting_points(root: Path, dataset: str) -> list[Records]:
-    """What the tables of `dataset` in this workspace continue: HEAD, the recorded files, the last release made here."""
-    made_here = git.resolve(root, _last_release(dataset))
-    return [
-        Records.at_commit(root, git.head(root)),
-        Records.in_workspace(root),
-        *([Records.at_commit(root, made_here)] if made_here else []),
-    ]
+def starting_point(root: Path, dataset: str, merged: Sequence[str]) -> StartingPoint:
+    """What the tables of `dataset` in this workspace started from.
+
+    Args:
+        root: The workspace.
+        dataset: Name of the dataset.
+        merged: Commits whose annotations were merged into the workspace.
+    """
+    head = Records.at_commit(root, git.head(root))
+    listed_after, made_here = worktree_refs.listed_after(root, dataset), worktree_refs.last_release(root, dataset)
+    last = [Records.at_commit(root, made_here)] if made_here else []
+    return StartingPoint(
+        head,
+        raw=[Records.at_commit(root, listed_after) if listed_after else head, *last],
+        histories=[*last, *(Records.at_commit(root, commit) for commit in merged)],
+    )
 
 
 def follow_release(root: Path, dataset: str, branches: Branches, commit: str) -> None:
     """Note that the workspace's tables of `dataset` are those of `commit`, and have its branch follow."""
-    with failpoints.failpoint("git update-ref"):
-        git.git(root, "update-ref", _last_release(dataset), commit)
+    worktree_refs.note_release(root, dataset, commit)
     follow_branch(root, branches, commit)
 
 
@@ -68,8 +77,3 @@ def follow_branch(root: Path, branches: Branches, commit: str) -> None:
 def _fast_forward(root: Path, before: str, commit: str) -> list[str]:
     records, had, here = Records.at_commit(root, commit), Records.at_commit(root, before), Records.in_workspace(root)
     return git_commits.fast_forward(root, commit, contains_changes(records, had, here))
-
-
-def _last_release(dataset: str) -> str:
-    """A ref of this worktree alone."""
-    return f"refs/worktree/headrace/{dataset}"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError, TableLockedError, TransientError
-from headrace.label.locks import wait_for_lock
 from headrace.release.audit import UncommittedCodeError
 from headrace.release.branches import Branches
 from headrace.release.build import ReleasedMeanwhileError
@@ -22,6 +21,7 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import push_objects
 from headrace.storage.git_refs import RefMovedError
+from headrace.storage.locks import wait_for_lock
 from headrace.storage.table_store import Lake
 
 log = logging.getLogger(__name__)

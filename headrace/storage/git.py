@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from headrace import failpoints
@@ -142,11 +143,25 @@ def _kind_of_failure(printed: str) -> type[GitError]:
 def _run(
     root: Path, arguments: Sequence[str], given: str | None = None, index: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
+    done = run(root, *arguments, given=given.encode() if given is not None else None, index=index)
+    printed = [text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr)]
+    return subprocess.CompletedProcess(done.args, done.returncode, *printed)
+
+
+def run(
+    root: Path, *arguments: str, given: bytes | None = None, index: Path | None = None
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run `git`, with the clean configuration; whether it failed is for the caller to see."""
     environment = {**os.environ, "LC_ALL": "C"}  # what it says is read here
     if index is not None:
         environment["GIT_INDEX_FILE"] = str(index)
-    command = ["git", *_options(CLEAN), *arguments]
-    return subprocess.run(command, cwd=root, env=environment, input=given, capture_output=True, text=True, check=False)
+    command = ["git", *clean_options(), *arguments]
+    return subprocess.run(command, cwd=root, env=environment, input=given, capture_output=True, check=False)
+
+
+def clean_options() -> list[str]:
+    """Options of a `git` that is run elsewhere, for the clean configuration."""
+    return _options(CLEAN)
 
 
 def _options(values: Mapping[str, str]) -> list[str]:
@@ -201,7 +216,7 @@ def _at_work(root: Path) -> bool:
 
 def show(root: Path, revision: str, path: str) -> bytes | None:
     """A file as it is at `revision`; None if it is not there."""
-    done = subprocess.run(["git", "show", f"{revision}:{path}"], cwd=root, capture_output=True, check=False)
+    done = run(root, "show", f"{revision}:{path}")
     return done.stdout if done.returncode == 0 else None
 
 
@@ -235,7 +250,8 @@ def tree(root: Path, revision: str, *paths: str) -> dict[str, str]:
 def blobs(root: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """The bytes of each blob, by one process of git."""
     wanted = "".join(f"{name}\n" for name in names).encode()
-    done = subprocess.run(["git", "cat-file", "--batch"], cwd=root, input=wanted, capture_output=True, check=True)
+    done = run(root, "cat-file", "--batch", given=wanted)
+    done.check_returncode()
     at = 0
     while at < len(done.stdout):
         begin = done.stdout.index(b"\n", at) + 1
@@ -409,7 +425,12 @@ def _leave_lock(root: Path, *names: str) -> None:
         lock.touch()
 
 
+@cache
 def identity(root: Path) -> list[str]:
     """Options that name an author where git has none."""
-    known = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False).returncode == 0
-    return [] if known else _options(FALLBACK_IDENTITY)
+    return [] if config_value(root, "user.email") else _options(FALLBACK_IDENTITY)
+
+
+def config_value(root: Path, name: str) -> str:
+    """A value of the user's or the repository's configuration; empty if there is none."""
+    return run(root, "config", name).stdout.decode().strip()

@@ -4,7 +4,9 @@ Blobs, a tree from an index file of its own, a commit, a tag: objects that nobod
 process that dies leaves of them is unreachable, and git removes it in time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,7 +34,11 @@ def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[s
     """
     with TemporaryDirectory(prefix="headrace-") as folder:
         index = Path(folder) / "index"
-        lines = [_index_line(root, Path(folder), path, content) for path, content in files.items()]
+        blobs = _write_blobs(root, Path(folder), [content for content in files.values() if content is not None])
+        lines = [
+            f"0 {GONE}\t{path}\n" if content is None else f"{REGULAR_FILE} {next(blobs)}\t{path}\n"
+            for path, content in files.items()
+        ]
         git.git(root, "read-tree", base or "--empty", index=index)
         git.git(root, "update-index", "--index-info", given="".join(lines), index=index)
         # The objects that a partial clone lacks are on the remote; without the option, git would fetch all of them.
@@ -42,21 +48,27 @@ def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[s
         return git.git(root, *git.identity(root), "commit-tree", tree, *named, given=message)
 
 
-# no failpoint: a temporary that git reads, and an object that nothing refers to
-def _index_line(root: Path, folder: Path, path: str, content: bytes | None) -> str:
-    if content is None:
-        return f"0 {GONE}\t{path}\n"
-    file = folder / "content"
-    file.write_bytes(content)
-    return f"{REGULAR_FILE} {git.git(root, 'hash-object', '-w', '--no-filters', str(file))}\t{path}\n"
+# no failpoint: temporaries that git reads, and objects that nothing refers to
+def _write_blobs(root: Path, folder: Path, contents: Sequence[bytes]) -> Iterator[str]:
+    paths = [folder / str(number) for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    names = "".join(f"{path}\n" for path in paths)
+    return iter(git.git(root, "hash-object", "-w", "--no-filters", "--stdin-paths", given=names).splitlines())
 
 
 def build_tag(root: Path, name: str, commit: str, message: str) -> str:
     """An annotated tag of `commit`, as an object: no ref names it yet."""
-    tagger = git.git(root, *git.identity(root), "var", "GIT_COMMITTER_IDENT")
+    tagger = f"{_committer(root)} {int(time.time())} +0000"
     content = f"object {commit}\ntype commit\ntag {name}\ntagger {tagger}\n\n{message.strip()}\n"
     with failpoints.failpoint("git mktag"):
         return git.git(root, "mktag", given=content)
+
+
+@cache
+def _committer(root: Path) -> str:
+    """Name and address."""
+    return git.git(root, *git.identity(root), "var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)[0]
 
 
 def fast_forward(root: Path, commit: str, replaceable: Iterable[str]) -> list[str]:

@@ -140,9 +140,10 @@ class Lake:
         return self.root / ".headrace" / "journal" / (table.replace("/", ".") + ".jsonl")
 
     def tables(self, dataset: str) -> tuple[str, ...]:
-        """Every table of `dataset` that the workspace shows."""
-        found = (path.parent for path in (self.root / "data").glob(f"*/{dataset}/*/{MANIFEST}"))
-        return tuple(sorted(path.relative_to(self.root / "data").as_posix() for path in found))
+        """Every table of `dataset` that the workspace shows, or that the run has made."""
+        shown = (path.parent for path in (self.root / "data").glob(f"*/{dataset}/*/{MANIFEST}"))
+        found = {path.relative_to(self.root / "data").as_posix() for path in shown}
+        return tuple(sorted(found.union(path.removeprefix("data/") for path in self.run_outs or ())))
 
     def paths(self, table: str, partitions: Iterable[str] | None = None) -> dict[str, Path]:
         """Partition → file with its bytes, fetched from the remote if need be, in partition order.
@@ -249,6 +250,8 @@ class Lake:
                 yield
             finally:
                 del self.held[path]
+                # Closing is not enough: a child that another thread has just forked still has the file open.
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _fence(self, table: str) -> None:
         """Refuse to go on if a lease of this run was taken away, so that another run may have come and gone since."""

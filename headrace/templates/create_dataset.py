@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from dataclasses import replace
 from importlib import invalidate_caches
 from keyword import iskeyword
@@ -12,6 +11,7 @@ from headrace import failpoints
 from headrace.errors import HeadraceError
 from headrace.project import dvc_stages
 from headrace.settings import Settings
+from headrace.storage import git
 from headrace.storage.files import write_whole
 from headrace.templates.dataset_draft import NAME, Assumption, DatasetDraft, draft_dataset
 from headrace.templates.declaration import dataset_files
@@ -68,8 +68,7 @@ def _write_private(file: Path, text: str) -> None:
 
 
 def _is_ignored(root: Path, path: str) -> bool:
-    done = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=root, capture_output=True, check=False)
-    return done.returncode == 0
+    return git.run(root, "check-ignore", "--quiet", path).returncode == 0
 
 
 def _check_name(name: str, target: Path) -> None:
@@ -90,8 +89,7 @@ def _check_name(name: str, target: Path) -> None:
 
 
 def _owner(root: Path, owner: str | None) -> Assumption:
-    done = subprocess.run(["git", "config", "user.name"], cwd=root, capture_output=True, text=True, check=False)
-    assumed = owner or done.stdout.strip() or os.environ.get("USER", "") or "unknown"
+    assumed = owner or git.config_value(root, "user.name") or os.environ.get("USER", "") or "unknown"
     return Assumption("owner", assumed, "--owner" if owner else "git's user.name", "who is responsible for the dataset")
 
 

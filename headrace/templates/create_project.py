@@ -132,10 +132,7 @@ def _check_place(target: Path) -> None:
 
 def _repository(folder: Path) -> str:
     """The git repository around `folder`; empty if there is none."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() if found.returncode == 0 else ""
+    return git.run(folder, "rev-parse", "--show-toplevel").stdout.decode().strip()
 
 
 def _draft(target: Path, process: int) -> Path:

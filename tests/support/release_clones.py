@@ -1,19 +1,25 @@
 """Clones of one git remote in which small datasets are released; their raw rows tell the datasets and rounds apart."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import minimal_dataset
+import polars as pl
 from crash_release import ReleaseCase
 from servers import S3
 from workspaces import git
 
-from headrace.dataset import Dataset
+from headrace.dataset import Dataset, Input, LabelingTask
 from headrace.engine.run import run_stage
+from headrace.label.annotation_log import AnnotationLogWriter
+from headrace.label.annotations import annotation_schema
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.release.release import ReleaseResult, create_release
+from headrace.release.worktree_refs import note_listing
 from headrace.settings import Settings
 from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
@@ -30,16 +36,25 @@ class Clone:
         """Its tables, read afresh."""
         return Lake.at(self.root)
 
-    def build(self, dataset: Dataset, amount: int, *, day: int = 1) -> None:
-        """A day's sales of this amount arrive, and every table is brought up to date."""
-        text = f"at,shop,amount\n{minimal_dataset.raw_day(day, amount)}"
-        raw = f"raw/{dataset.name}/sales"
-        stored = self.lake.cache.add(partial(Path.write_bytes, data=text.encode()))
-        entries = {
-            **self.lake.manifest(raw).partitions,
-            f"2026-01-{day:02}": Entry(stored.md5, stored.md5, stored.size),
-        }
-        self.lake.commit(Manifest(raw, ".csv", partitions=entries))
+    def run(self, dataset: Dataset, source: Mapping[int, int]) -> None:
+        """Ingest from a source that has these days, each with its amount, and bring every table up to date."""
+        note_listing(self.root, dataset.name)
+        entries = {}
+        for day, amount in source.items():
+            text = f"at,shop,amount\n{minimal_dataset.raw_day(day, amount)}"
+            stored = self.lake.cache.add(partial(Path.write_bytes, data=text.encode()))
+            entries[f"2026-01-{day:02}"] = Entry(stored.md5, stored.md5, stored.size)
+        self.lake.commit(Manifest(f"raw/{dataset.name}/sales", ".csv", partitions=entries))
+        self.refresh(dataset)
+
+    def collect(self, dataset: Dataset, *annotation_ids: str) -> None:
+        """Collect annotations with these ids, and bring every table up to date."""
+        lake, table = self.lake, f"annotations/{dataset.name}/{QUESTION.name}"
+        keys = {"shop": pl.String()}
+        writer = AnnotationLogWriter(lake.manifest(table), lake, keys)
+        writer.append(annotation(name) for name in annotation_ids)
+        writer.flush()
+        lake.commit(writer.manifest)
         self.refresh(dataset)
 
     def refresh(self, dataset: Dataset) -> None:
@@ -49,9 +64,9 @@ class Clone:
             run_stage(stage, self.lake, execute)
 
     def release(self, dataset: Dataset, amount: int | None = None) -> ReleaseResult:
-        """Release the dataset, with new sales if an amount is given."""
+        """Release the dataset, from a source with one day if an amount is given."""
         if amount is not None:
-            self.build(dataset, amount)
+            self.run(dataset, {1: amount})
         return create_release(dataset, self.lake)
 
     def tables(self, dataset: Dataset) -> dict[str, bytes]:
@@ -109,6 +124,45 @@ class Origin:
         return self.git("for-each-ref", "--format=%(refname:short)", "refs/tags").split()
 
 
-def dataset(name: str) -> Dataset:
-    """The minimal dataset under another name."""
-    return replace(minimal_dataset.DATASET, name=name)
+def dataset(name: str, *labels: LabelingTask) -> Dataset:
+    """The minimal dataset under another name, with these labeling tasks."""
+    return replace(minimal_dataset.DATASET, name=name, labels=labels)
+
+
+def annotation(annotation_id: str, minute: int = 0, **changes: object) -> dict[str, object]:
+    """An event of the annotations table: an answer given that many minutes after noon."""
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    row = dict.fromkeys(annotation_schema({"shop": pl.String()}))
+    at = noon + timedelta(minutes=minute)
+    times = {"created_at": noon, "updated_at": at, "task_changed_at": at, "event_time": noon}
+    return {
+        **row,
+        **times,
+        "sample_id": annotation_id,
+        "shop": annotation_id,
+        "task_id": 1,
+        "annotation_id": annotation_id,
+        "annotator": "ann",
+        "event": "created",
+        "choice": "fine",
+        "was_cancelled": False,
+        "result": "[]",
+        **changes,
+    }
+
+
+def _sample(sales: pl.LazyFrame) -> pl.DataFrame:
+    return sales.collect()
+
+
+QUESTION = LabelingTask(
+    name="state",
+    title="State of the shop",
+    config='<View><Choices name="state" toName="text"><Choice value="fine"/></Choices></View>',
+    control="state",
+    choices=("fine",),
+    inputs={"sales": Input("validated/sales")},
+    sample=_sample,
+    keys=("shop",),
+    task=dict,
+)

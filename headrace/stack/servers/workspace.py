@@ -16,6 +16,7 @@ from headrace.stack.errors import StackError
 from headrace.stack.paths import StackPaths, write_private
 from headrace.stack.server import CommandRunner, Server, System
 from headrace.stack.servers import s3
+from headrace.storage.git import clean_options
 from headrace.workspace import MARKERS, VARIABLE
 
 NAME = "workspace"
@@ -69,7 +70,8 @@ def environment_for_stages(config: StackConfig) -> dict[str, str]:
 
 async def update_workspace(paths: StackPaths, project: Path, run: CommandRunner) -> None:
     """Create origin and workspace, or fast-forward them; what is not a fast-forward is reported and left."""
-    git = partial(run, "git", env=environment.base_environment() | {"GIT_TERMINAL_PROMPT": "0"})
+    variables = environment.base_environment() | {"GIT_TERMINAL_PROMPT": "0"}
+    git = partial(run, "git", *clean_options(), env=variables)
     if not await git("-C", str(project), "rev-parse", "--verify", "--quiet", "HEAD", check=False):
         raise StackError(
             f"{project} has no commit yet, so there is nothing to clone a workspace from.\n"

@@ -1,6 +1,8 @@
 """Which branch a release is on, which tags count, and what of a clone and of a user's git may differ."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,41 @@ def test_releases_on_a_branch_of_their_own_have_the_last_release_and_the_code_as
     assert origin.first.release(FLIGHTS).commit == second.commit
 
 
+def test_two_clones_release_one_dataset_in_turn_beside_a_protected_main(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HEAD is on the code branch, which records no table: what a run started from is noted elsewhere."""
+    monkeypatch.setenv("HEADRACE_RELEASE_BRANCH", "releases")
+    protect_main(origin)
+    ours, theirs = origin.first, origin.clone("colleague")
+
+    names = []
+    for amount, clone in enumerate((ours, theirs, ours), start=1):
+        clone.git("fetch", "--quiet")
+        names.append(clone.release(FLIGHTS, amount).name)
+
+    assert names == ["flights/1", "flights/2", "flights/3"]
+
+
+def test_a_fresh_clone_beside_a_protected_main_pulls_the_tables_and_shows_the_status(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_RELEASE_BRANCH", "releases")
+    protect_main(origin)
+    origin.first.release(FLIGHTS, 1)
+    clone = origin.clone("reader")
+
+    run(clone, "dvc", "pull")
+    assert "last release flights/1" in run(clone, "headrace", "status", "flights")
+
+    clone.git("switch", "--quiet", "releases")
+    run(clone, "dvc", "pull")
+    assert clone.tables(FLIGHTS) == origin.first.tables(FLIGHTS)
+    status = run(clone, "headrace", "status", "flights")
+    assert "features/flights/totals: 1 partitions" in status
+    assert "unreleased" not in status
+
+
 @pytest.mark.parametrize(
     "options", [("--depth", "1"), ("--filter=blob:none",), ("--single-branch", "--no-tags")], ids=lambda each: each[0]
 )
@@ -77,9 +114,7 @@ def test_a_clone_that_lacks_objects_or_branches_releases_like_any_other(
     for amount in (1, 2):
         origin.first.release(FLIGHTS, amount)
     clone = origin.clone("clone", *options)
-    clone.build(FLIGHTS, 3)
-
-    made = clone.release(FLIGHTS)
+    made = clone.release(FLIGHTS, 3)
 
     assert made.name == "flights/3"
     assert origin.git("rev-parse", "main") == made.commit
@@ -199,16 +234,14 @@ def test_every_commit_can_be_pulled_by_dvc(origin: Origin) -> None:
 def pulled(origin: Origin, commit: str) -> None:
     clone = origin.clone(commit[:8])
     clone.git("switch", "--quiet", "--detach", commit)
-    dvc(clone, "pull")
+    run(clone, "dvc", "pull")
     wanted = clone.git("ls-files", "dvc.yaml")
     assert not wanted or (clone.root / "data/validated").exists()
 
 
-def dvc(clone: Clone, *arguments: str) -> None:
-    """Run DVC; it must succeed."""
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
-    command = [str(Path(sys.executable).with_name("dvc")), *arguments]
+def run(clone: Clone, program: str, *arguments: str) -> str:
+    """What a program of this environment prints in the clone; it must succeed."""
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
     done = subprocess.run(command, cwd=clone.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

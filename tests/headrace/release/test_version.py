@@ -167,7 +167,7 @@ def test_a_table_that_is_being_written_is_not_released(built: Workspace) -> None
 def test_a_crash_before_the_push_leaves_nothing_and_the_next_run_releases(
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:

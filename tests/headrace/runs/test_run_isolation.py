@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from minimal_dataset import RAW
-from release_clones import Origin, dataset
+from release_clones import QUESTION, Origin, dataset
 from run_clones import RunOfClone, days, run_refs, write_raw
 from servers import S3
 
@@ -106,15 +106,15 @@ def test_a_release_that_came_meanwhile_refuses_the_run_until_it_is_moved_there(o
     run = RunOfClone(origin.clone("late"), TINY, "r2")
     run.ingest(days(2))
     run.compute("validate", "transform")
-    origin.first.build(TINY, 7, day=3)
+    origin.first.run(TINY, {1: 5, 3: 7})
     origin.first.release(TINY)
 
-    with pytest.raises(RunOutdatedError, match=r"features/tiny/totals.*`headrace runs start tiny --run r2`"):
+    with pytest.raises(RunOutdatedError, match=r"raw/tiny/sales.*`headrace runs start tiny --run r2`"):
         run.release()
     assert origin.tags() == ["tiny/1", "tiny/2"]
 
     moved = run.start()
-    assert moved.tables == {}, "all of them continued what is not the latest release"
+    assert RAW not in moved.tables, "it continued what is not the latest release"
     run.ingest(days(2))
     task = run.compute("validate", "transform")
     assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02", "2026-01-03"]
@@ -124,11 +124,12 @@ def test_a_release_that_came_meanwhile_refuses_the_run_until_it_is_moved_there(o
 def test_a_release_of_tables_that_the_run_has_not_written_moves_it_by_itself(origin: Origin) -> None:
     origin.first.release(TINY, 5)
     run = RunOfClone(origin.clone("late"), TINY, "r2")
-    run.ingest(days(2))
-    run.compute("validate", "transform")
-    stored = origin.first.lake.cache.add_bytes(b"answers")
+    task = run.open()
+    stored = task.lake.cache.add_bytes(b"answers")
     answers = {"2026-01": Entry(stored.md5, stored.md5, stored.size)}
-    origin.first.lake.commit(Manifest("annotations/tiny/people", partitions=answers))
+    task.lake.commit(Manifest("annotations/tiny/people", partitions=answers))
+    save_task(task)
+    origin.first.run(TINY, {1: 5, 3: 7})
     origin.first.release(TINY)
 
     with pytest.raises(RunMovedError, match="Run the same command again") as moved:
@@ -136,10 +137,28 @@ def test_a_release_of_tables_that_the_run_has_not_written_moves_it_by_itself(ori
     assert moved.value.is_transient
     assert run.release().name == "tiny/3"
 
-    assert "data/annotations/tiny/people.dvc" in records(origin, "tiny/3")
     task = RunOfClone(origin.first, TINY, "r3").open()
     assert task.lake.manifest("annotations/tiny/people").md5s == {"2026-01": stored.md5}
-    assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02"]
+    assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-03"]
+
+
+def test_annotations_that_were_released_meanwhile_are_merged_into_the_release_of_a_run(origin: Origin) -> None:
+    labeled = dataset("digits", QUESTION)
+    origin.first.release(labeled, 5)
+    run = RunOfClone(origin.clone("late"), labeled, "r2")
+    run.ingest(days(2))
+    run.compute("validate", "transform", "label")
+    origin.first.collect(labeled, "one", "two")
+    origin.first.release(labeled)
+
+    made = run.release()
+    origin.first.git("fetch", "--quiet", "--tags")
+
+    history = f"annotations/digits/{QUESTION.name}"
+    manifests = [origin.first.lake.recorded(history, tag) for tag in ("digits/2", made.name)]
+    assert made.name == "digits/3"
+    assert [manifest and manifest.rows for manifest in manifests] == [2, 2]
+    assert run_refs(origin) == []
 
 
 def test_a_run_that_is_started_again_moves_to_the_newest_code_and_keeps_its_tables(origin: Origin) -> None:

@@ -1,4 +1,4 @@
-"""One command at a time where Label Studio or the history has to be looked up before it is changed."""
+"""One command of a workspace at a time, where the others had better wait than fail."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

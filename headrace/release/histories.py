@@ -1,0 +1,23 @@
+"""Histories of annotations that two workspaces have collected: both are kept, as one history."""
+
+from headrace.dataset import Dataset
+from headrace.engine.run import run_stage
+from headrace.label import table_names
+from headrace.project import graph
+from headrace.project.executors import Executor
+from headrace.settings import load_settings
+from headrace.storage.table_store import Lake
+
+
+def merge_histories(dataset: Dataset, lake: Lake, commit: str) -> None:
+    """Add the annotation events that `commit` records to those of the workspace, and compute what depends on them."""
+    from headrace.label.annotation_log import merge_logs  # noqa: PLC0415  only who meets another release pays
+
+    for labeling in dataset.labels:
+        table = table_names.annotations_table(dataset, labeling)
+        with lake.lease(table):
+            if released := lake.recorded(table, commit):
+                lake.commit(merge_logs(lake, released, lake.manifest(table)))
+    execute = Executor(load_settings(lake.root))
+    for stage in graph.dataset_stages(dataset):
+        run_stage(stage, lake, execute)
