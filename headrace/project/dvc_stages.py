@@ -5,8 +5,8 @@ hold the hash of every partition, on the project's source files and data files t
 entries in `headrace.lock`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,12 @@ def dvc_stage(stage: Stage, root: Path) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value}
 
 
-def declared_files(root: Path, *, every: bool = False) -> DvcFiles:
+def declared_files(root: Path, *, every: bool = False, also: Collection[str] = ()) -> DvcFiles:
     """`dvc.yaml` and `headrace.lock` as the datasets declare them; hand-written stages are kept.
 
     `dvc pull` fails over a stage that `dvc.lock` does not have. So a stage is in `dvc.yaml` once `dvc.lock` records it,
-    which the first release with it does, or, with `every`, before: then `dvc repro` runs it, and records it too.
+    which the first release with it does, or, with `every` or named in `also`, before: then `dvc repro` runs it, and
+    records it too.
     """
     path = root / "dvc.yaml"
     written = load_yaml(path) if path.exists() else {}
@@ -79,7 +80,9 @@ def declared_files(root: Path, *, every: bool = False) -> DvcFiles:
     stages = [stage for dataset in datasets for stage in graph.dataset_stages(dataset)]
     recorded = read_lock(root)["stages"]
     generated = {
-        stage_name(stage): dvc_stage(stage, root) for stage in stages if every or stage_name(stage) in recorded
+        stage_name(stage): dvc_stage(stage, root)
+        for stage in stages
+        if every or stage_name(stage) in recorded or stage_name(stage) in also
     }
     earlier = EngineLock.read(root)
     lock = EngineLock.installed(stages, root).kept_by(earlier)
@@ -105,12 +108,16 @@ def check(root: Path) -> DvcFiles:
     Raises:
         HeadraceError: They differ.
     """
-    declared = declared_files(root)
+    written, lock = load_yaml(root / "dvc.yaml"), EngineLock.read(root)
+    # `headrace dvc-sync --all` and 0.2.0 write stages that no lock records.
+    declared = declared_files(root, also=written.get("stages") or ())
+    # 0.2.0 listed no tables. Airflow then reads them from `dvc.yaml`, so there is nothing to do after an upgrade.
+    wanted_lock = replace(declared.lock, tables={}) if lock and not lock.tables else declared.lock
     differing = [
         name
         for name, found, wanted in (
-            ("dvc.yaml", load_yaml(root / "dvc.yaml"), declared.text),
-            (engine_lock.FILE, EngineLock.read(root), declared.lock),
+            ("dvc.yaml", written, declared.text),
+            (engine_lock.FILE, lock, wanted_lock),
         )
         if found != wanted
     ]

@@ -21,7 +21,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 60
-"""Pushes before a release gives up: against somebody who pushes every second, on a busy machine, it needs up to 20."""
+"""Pushes before a release gives up; it never comes first while others push as often as a commit can be built."""
 
 LONGEST_WAIT_S = 2.0
 

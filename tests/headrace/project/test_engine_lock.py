@@ -17,7 +17,7 @@ from headrace.errors import HeadraceError
 from headrace.project import dvc_stages, graph
 from headrace.project.engine_lock import EngineLock, EngineMismatchError, check_environment
 from headrace.release.release import create_release
-from headrace.storage.files import load_yaml
+from headrace.storage.files import dump_yaml, load_yaml
 from headrace.storage.manifest import Entry, Manifest
 from headrace.storage.table_store import Lake
 
@@ -41,6 +41,21 @@ def test_dvc_sync_writes_result_versions_and_the_libraries_that_stage_code_impor
     lock = load_yaml(workspace.root / "headrace.lock")
     assert lock["result_versions"] == result_versions()
     assert {"polars", "pyarrow", "pillow", "cleanlab"} <= lock["libraries"].keys()
+
+
+def test_files_that_list_no_tables_or_every_stage_pass_the_check(workspace: Workspace) -> None:
+    """So 0.2.0 wrote them, and `headrace dvc-sync --all` writes every stage: an upgrade leaves nothing to do."""
+    before = load_yaml(workspace.root / "dvc.yaml")["stages"]
+
+    workspace.command("headrace", "dvc-sync", "--all")
+    lock = load_yaml(workspace.root / "headrace.lock")
+    (workspace.root / "headrace.lock").write_bytes(dump_yaml({**lock, "tables": {}}))
+
+    assert len(load_yaml(workspace.root / "dvc.yaml")["stages"]) > len(before)
+    workspace.command("headrace", "dvc-sync", "--check")
+    workspace.command("headrace", "dvc-sync")
+    assert load_yaml(workspace.root / "dvc.yaml")["stages"] == before
+    assert load_yaml(workspace.root / "headrace.lock") == lock
 
 
 def test_every_generated_stage_depends_on_its_entries_of_the_lock(workspace: Workspace) -> None:

@@ -195,7 +195,7 @@ def test_releases_of_many_datasets_at_once_hold_their_audited_bytes_and_lose_not
 def push_until(writer: Clone, is_over: threading.Event) -> int:
     """Push commits of README.md; how many there were."""
     written = 0
-    while not is_over.wait(1):
+    while not is_over.wait(3):
         with suppress(AssertionError, subprocess.CalledProcessError):  # a push that lost the race is tried again
             writer.push_file("README.md", f"Version {written}\n")
             written += 1
