@@ -9,17 +9,20 @@ thresholds the run fails; otherwise a person accepts or rejects the new answers 
 without a decision they are accepted. No label uses a rejected answer, in any release, until it is corrected, or
 accepted with `headrace label accept … --include-reviewed`. The rest is released.
 
+The commands work in an isolated run. After each wait it moves to the newest commit, because the dataset may have been
+released meanwhile, and collects what it lacks.
+
 A task is retried automatically if the cause may pass. Everything else fails at once:
 
 | when it fails | then |
 |---|---|
-| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
+| start_run, update_run | git's `origin` refuses the run, or lacks the code branch: the log says which |
 | send, collect, request_more, collect_again | is the token valid? is the project in Label Studio as declared? |
 | wait, wait_again | Label Studio refuses to show the project, or never answered: the log says what to check |
 | measure | the labels are not good enough: the log names who disagrees; ask for more answers, or talk to people |
 | accept | Airflow lost the request: clear the task, and it asks again |
 | decide | the decision could not be recorded: the log says why; clear the task |
-| release | the dataset was released elsewhere meanwhile, or code is not pushed: the log says what to run |
+| release | the dataset's code changed meanwhile: the log names the files; clear `release.update_run` and what follows |
 """
 
 import shlex
@@ -35,7 +38,7 @@ from headrace.airflow.defaults import DAG_DEFAULTS
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.label_studio_sensor import LabelStudioSensor
 from headrace.airflow.stages import dataset_tables
-from headrace.airflow.sync_workspace import sync_workspace
+from headrace.airflow.start_run import RUN, start_run, update_run
 
 ACCEPT, REJECT = "Accept", "Reject"
 DECIDE = """
@@ -43,7 +46,7 @@ DECIDE = """
 headrace label {{ 'reject' if 'Reject' in answer.get('chosen_options', []) else 'accept' }} LABELING
  --before {{ ti.xcom_pull(task_ids='release.measure')['before'] }}
  --by {{ ((answer.get('responded_by_user') or {}).get('name') or 'nobody') | quoted }}
- --reason {{ ((answer.get('params_input') or {}).get('reason') or '') | quoted }} --json
+ --reason {{ ((answer.get('params_input') or {}).get('reason') or '') | quoted }} RUN --json
 """
 """The command that records the decision made in Airflow. Marking `accept` as successful by hand accepts."""
 
@@ -97,28 +100,30 @@ def label_dag(dataset: str, table: str) -> DAG:
         send = _command("send", "Send tasks", f"label send {labeling}")
         wait = _wait("wait", "Wait for people")
         with TaskGroup("answers", tooltip="people's answers → labels") as answers:
-            chain(sync_workspace(), _command("collect", "Collect answers", f"label collect {labeling}"))
+            chain(update_run(dataset), _command("collect", "Collect answers", f"label collect {labeling}"))
         with TaskGroup("opinions", tooltip="where annotators disagree, one more is asked") as opinions:
             request_more = _command("request_more", "Ask where people disagree", f"label request-more {labeling}")
             wait_again = _wait("wait_again", "Wait for more answers")
             collect_again = _command("collect_again", "Collect more answers", f"label collect {labeling}")
-            chain(request_more, wait_again, collect_again)
+            chain(request_more, wait_again, update_run(dataset), collect_again)
         with TaskGroup("release", tooltip="labels → release") as out:
             measure = _command("measure", "Measure the labels", f"label report {labeling} --gate")
             decide = HeadraceOperator(
                 task_id="decide",
                 task_display_name="Record the decision",
-                command=DECIDE.replace("LABELING", labeling),
+                command=DECIDE.replace("LABELING", labeling).replace("RUN", RUN),
             )
+            # The decision may take a day. If the dataset was released meanwhile, the run has to collect once more.
+            collect = _command("collect", "Collect answers", f"label collect {labeling}")
             released = _command("release", "Release", f"release {dataset}", outlets=[release_asset(dataset)])
-            chain(measure, _accept(), decide, released)
-        chain(send, wait, answers, opinions, out)
+            chain(measure, _accept(), update_run(dataset), collect, decide, released)
+        chain(start_run(dataset), send, wait, answers, opinions, out)
 
     return commands()
 
 
 def _command(task_id: str, title: str, arguments: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN401  Airflow's own
-    command = f"headrace {arguments} --json"
+    command = f"headrace {arguments} {RUN} --json"
     return HeadraceOperator(task_id=task_id, task_display_name=title, command=command, **settings)
 
 

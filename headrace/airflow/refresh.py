@@ -3,17 +3,21 @@
 Every morning at 06:00 UTC. A run takes *everything* that arrived, changed or disappeared since the last one, whatever
 its date: late files, corrections and deletions need no backfill.
 
+The commands work in an isolated run, on the commit that *Start the run* found: what is pushed or edited meanwhile does
+not change them. Only *Publish* works in the workspace.
+
 A task is retried automatically if the cause may pass: a server that does not answer, a table that another run holds, a
 machine that goes down. Everything else fails at once:
 
 | when it fails | then |
 |---|---|
-| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
+| start_run | git's `origin` refuses the run, or lacks the code branch: the log says which |
 | declaration | the dataset cannot run: the log names the file and what to do; the other datasets are not affected |
 | ingest | bucket, database or credentials are wrong: the log names which |
 | validate | too many rows were rejected: the log names the check and the file with the rows |
-| transform | a bug in a feature table's code: fix it, push, clear the run |
-| release | the dataset was released elsewhere meanwhile: clear the run; code is not pushed: the log lists the files |
+| transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
+| release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |
+| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
 
 Every task is safe to clear and to run again. By hand: the command in *Rendered Templates*, in the workspace.
@@ -31,6 +35,7 @@ from headrace.airflow.defaults import DAG_DEFAULTS
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.runbook import runbook
 from headrace.airflow.stages import DatasetProblem, Tables, dataset_problems, dataset_tables
+from headrace.airflow.start_run import RUN, start_run
 from headrace.airflow.sync_workspace import sync_workspace
 
 DAILY = CronTriggerTimetable("0 6 * * *", timezone="UTC")
@@ -75,7 +80,9 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
     """
     computed = [command for command in ("validate", "transform") if tables[command]]
     served = ["publish"] if tables["transform"] else []
-    tasks = {"sync_workspace", *(["declaration"] if problem else []), "ingest", *computed, "release", *served}
+    synced = ["sync_workspace"] if problem or served else []
+    checked = ["declaration"] if problem else []
+    tasks = {*synced, *checked, "start_run", "ingest", *computed, "release", *served}
     broken = f"**This dataset cannot run.** {problem.message}\n\n" if problem else ""
 
     @dag(
@@ -88,29 +95,31 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
         **DAG_DEFAULTS,
     )
     def commands() -> None:
-        first = [sync_workspace(), *([_declaration(problem)] if problem else [])]
+        first = [sync_workspace(), _declaration(problem)] if problem else []
         if not any(tables.values()):
             chain(*first)
             return
+        first.append(start_run(name))
         with TaskGroup("tables", tooltip="source → raw → validated → features") as steps:
             ingest = HeadraceOperator(
                 task_id="ingest",
                 task_display_name="Ingest",
-                command=f"headrace ingest {name} --json"
+                command=f"headrace ingest {name} {RUN} --json"
                 "{{ ' --full-refresh' if params.full else '' }}{{ ' --allow-empty' if params.allow_empty else '' }}",
             )
-            chain(ingest, *(_command(command, name) for command in computed))
+            chain(ingest, *(_command(f"{command} {name} {RUN}") for command in computed))
         with TaskGroup("release", tooltip="tables → release → online store") as out:
-            released = _command("release", name, outlets=[release_asset(name)])
-            chain(released, *(_command(command, name, outlets=[online_asset(name)]) for command in served))
+            released = _command(f"release {name} {RUN}", outlets=[release_asset(name)])
+            publish = [_command(f"{command} {name}", outlets=[online_asset(name)]) for command in served]
+            chain(released, *([sync_workspace()] if publish else []), *publish)
         chain(*first, steps, out)
 
     return commands()
 
 
-def _command(command: str, name: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN401  Airflow's own
-    typed = f"headrace {command} {name} --json"
-    return HeadraceOperator(task_id=command, task_display_name=command.capitalize(), command=typed, **settings)
+def _command(arguments: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN401  Airflow's own
+    name, command = arguments.split(maxsplit=1)[0], f"headrace {arguments} --json"
+    return HeadraceOperator(task_id=name, task_display_name=name.capitalize(), command=command, **settings)
 
 
 def _declaration(problem: DatasetProblem) -> HeadraceOperator:

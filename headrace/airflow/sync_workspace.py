@@ -1,4 +1,4 @@
-"""The first task of a DAG: the workspace follows its origin, where a researcher may have pushed."""
+"""The task before commands that work in the workspace itself: it follows its origin."""
 
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.storage.git import is_transient_output

@@ -8,6 +8,7 @@ A task is retried by itself where the cause may pass. Everything else fails at o
 | when it fails | then |
 |---|---|
 | sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
+| pull | the DVC remote does not answer, or lacks objects: `headrace doctor` |
 | train | the log has the error; by hand: the command in *Rendered Templates*, in the workspace |
 | release | others recorded other metrics, or code is not pushed: the log says what to run |
 """
@@ -47,6 +48,13 @@ def training_dag(dataset: str, *, stage: str, metrics: str) -> DAG:
         **DAG_DEFAULTS,
     )
     def commands() -> None:
+        # Releases are made in worktrees, so the workspace does not show the tables of the latest one by itself.
+        pull = HeadraceOperator(
+            task_id="pull",
+            task_display_name="Pull the tables",
+            command=f"dvc pull --force --with-deps {stage}",
+            is_transient_output=lambda stderr: bool(TRANSIENT_DVC.search(stderr)),
+        )
         train = HeadraceOperator(
             task_id="train",
             task_display_name="Train and measure",
@@ -59,6 +67,6 @@ def training_dag(dataset: str, *, stage: str, metrics: str) -> DAG:
         release = HeadraceOperator(
             task_id="release", task_display_name="Record metrics", command=f"headrace release {dataset} --json"
         )
-        chain(sync_workspace(), train, release)
+        chain(sync_workspace(), pull, train, release)
 
     return commands()

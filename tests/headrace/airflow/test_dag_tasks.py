@@ -284,13 +284,15 @@ def test_a_decision_made_in_airflow_is_recorded_by_the_command_that_one_would_ty
     dag: Any = label_dag("flights", "delay_cause")
     found = {"release.accept": answer, "release.measure": {"before": "2013-01-09T12:00:00+00:00"}}
     task = dag.get_task("release.decide")
-    task.render_template_fields({"ti": FakeTaskInstance(found)}, dag.get_template_env())
+    context = {"ti": FakeTaskInstance(found), "run_id": "scheduled__2026-11-30T07:00:00+00:00"}
+    task.render_template_fields(context, dag.get_template_env())
 
     command = shlex.split(task.command)
 
     word, by, reason = words
     asked = ["label", word, "flights", "--table", "delay_cause", "--before", "2013-01-09T12:00:00+00:00"]
-    assert command == ["headrace", *asked, "--by", by, "--reason", reason, "--json"]
+    run = ["--run", "scheduled__2026-11-30T07:00:00+00:00"]
+    assert command == ["headrace", *asked, "--by", by, "--reason", reason, *run, "--json"]
     helped = subprocess.run([sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, check=False)
     assert helped.returncode == 0, helped.stderr
 

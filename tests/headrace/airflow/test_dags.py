@@ -109,8 +109,8 @@ def test_a_refresh_runs_each_command_that_has_something_to_compute_one_after_the
     refresh = facts["dags"][f"{name}_refresh"]
 
     computed = [*(["validate"] if declared.sources else []), *(["transform"] if declared.features else [])]
-    served = ["publish"] if declared.features else []
-    assert order_of(refresh) == ["sync_workspace", "ingest", *computed, "release", *served]
+    served = ["sync_workspace", "publish"] if declared.features else []
+    assert order_of(refresh) == ["start_run", "ingest", *computed, "release", *served]
     assert [len(task["after"]) for task in refresh["tasks"].values()].count(1) == len(refresh["order"]) - 1
     assert refresh["tasks"]["release.release"]["outlets"] == [f"{name}_release"]
 
@@ -119,8 +119,9 @@ def test_a_refresh_runs_each_command_that_has_something_to_compute_one_after_the
 def test_answers_are_collected_after_the_wait_and_then_released(facts: Facts, name: str) -> None:
     order = order_of(facts["dags"][name])
 
-    assert order[:4] == ["send", "wait", "sync_workspace", "collect"]
-    assert order[4:] == ["request_more", "wait_again", "collect_again", "measure", "accept", "decide", "release"]
+    assert order[:5] == ["start_run", "send", "wait", "update_run", "collect"]
+    assert order[5:9] == ["request_more", "wait_again", "update_run", "collect_again"]
+    assert order[9:] == ["measure", "accept", "update_run", "collect", "decide", "release"]
 
 
 def test_a_release_starts_the_training_and_the_training_makes_no_release_event(facts: Facts) -> None:
@@ -166,6 +167,17 @@ def test_every_command_is_one_that_can_be_typed(facts: Facts) -> None:
         )  # fmt: skip
         assert asked.returncode == 0, f"{command}: {asked.stderr}"
         assert all(option in asked.stdout for option in re.findall(r"--[a-z-]+", command)), command
+
+
+def test_every_command_that_writes_tables_works_in_the_run_of_its_dag_run(facts: Facts) -> None:
+    outside = {command for command in commands_of(facts) if "--run {{ run_id }}" not in command}
+
+    verbs = {" ".join(command.split()[:2]) for command in outside}
+    assert verbs == {"dvc pull", "dvc repro", "git pull", "headrace publish", "headrace release"}
+    recording = {
+        name for name, _, task in tasks_of(facts) if task["command"] in outside and "release" in task["command"]
+    }
+    assert recording == facts["dags"].keys() - REFRESHES - LABELS, "a training records its metrics in the workspace"
 
 
 def test_every_stage_that_a_dag_trains_with_is_in_dvc_yaml(facts: Facts) -> None:
@@ -218,7 +230,7 @@ def test_a_dataset_that_cannot_run_is_a_dag_that_says_why_and_the_others_are_as_
     assert broken["errors"] == {}
     assert set(dags) == {f"{name}_refresh" for name in ("good", "torn", "fresh", "empty", "Bad-Name", "deleted")}
     assert {name for name, dag in dags.items() if "broken" not in dag["tags"]} == {"good_refresh"}
-    assert order_of(dags["good_refresh"]) == ["sync_workspace", "ingest", "validate", "release"]
+    assert order_of(dags["good_refresh"]) == ["start_run", "ingest", "validate", "release"]
 
 
 @pytest.mark.parametrize(
