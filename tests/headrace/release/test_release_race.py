@@ -148,7 +148,7 @@ class Race:
     "size",
     [
         pytest.param((4, 2, 4), id="small"),
-        pytest.param((10, 3, 20), id="full", marks=[pytest.mark.slow_lane, pytest.mark.timeout(1800)]),
+        pytest.param((10, 3, 20), id="full", marks=[pytest.mark.faults, pytest.mark.timeout(1800)]),
     ],
 )
 def test_releases_of_many_datasets_at_once_hold_their_audited_bytes_and_lose_nothing(
