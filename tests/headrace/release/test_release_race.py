@@ -71,7 +71,7 @@ class RetryCounter(logging.Handler):
     count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """As `logging.Handler`."""
+        """Count the record if a release lost a race."""
         self.count += record.getMessage().startswith("the release is built again")
 
 
