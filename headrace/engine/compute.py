@@ -17,7 +17,7 @@ from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.extras import require_extra
 from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
-from headrace.storage.manifest import PartitionEntry
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import Lake
 
