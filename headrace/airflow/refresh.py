@@ -4,7 +4,7 @@ Every morning at 06:00 UTC. A run takes *everything* that arrived, changed or di
 its date: late files, corrections and deletions need no backfill.
 
 The commands work in an isolated run, on the commit that *Start the run* found: what is pushed or edited meanwhile does
-not change them. Only *Publish* works in the workspace.
+not change them, and they leave no tables in the workspace. *Publish* works in the workspace, after `git pull`.
 
 A task is retried automatically if the cause may pass: a server that does not answer, a table that another run holds, a
 machine that goes down. Everything else fails at once:
@@ -17,10 +17,11 @@ machine that goes down. Everything else fails at once:
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
 | release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |
-| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
+| publish | or the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
 
-Every task is safe to clear and to run again. By hand: the command in *Rendered Templates*, in the workspace.
+Every task is safe to clear and to run again. By hand: type the command in *Rendered Templates* as it is, in any clone
+of the project; `--run` continues this run there.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,6 @@ from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.runbook import runbook
 from headrace.airflow.stages import DatasetProblem, Tables, dataset_problems, dataset_tables
 from headrace.airflow.start_run import RUN, start_run
-from headrace.airflow.sync_workspace import sync_workspace
 
 DAILY = CronTriggerTimetable("0 6 * * *", timezone="UTC")
 """Not `@daily`: midnight UTC is 19:00 in New York, and the day's object would be half a day."""
@@ -80,9 +80,8 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
     """
     computed = [command for command in ("validate", "transform") if tables[command]]
     served = ["publish"] if tables["transform"] else []
-    synced = ["sync_workspace"] if problem or served else []
     checked = ["declaration"] if problem else []
-    tasks = {*synced, *checked, "start_run", "ingest", *computed, "release", *served}
+    tasks = {*checked, "start_run", "ingest", *computed, "release", *served}
     broken = f"**This dataset cannot run.** {problem.message}\n\n" if problem else ""
 
     @dag(
@@ -95,7 +94,7 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
         **DAG_DEFAULTS,
     )
     def commands() -> None:
-        first = [sync_workspace(), _declaration(problem)] if problem else []
+        first = [_declaration(problem)] if problem else []
         if not any(tables.values()):
             chain(*first)
             return
@@ -110,8 +109,8 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
             chain(ingest, *(_command(f"{command} {name} {RUN}") for command in computed))
         with TaskGroup("release", tooltip="tables → release → online store") as out:
             released = _command(f"release {name} {RUN}", outlets=[release_asset(name)])
-            publish = [_command(f"{command} {name}", outlets=[online_asset(name)]) for command in served]
-            chain(released, *([sync_workspace()] if publish else []), *publish)
+            publish = (_command(f"{it} {name}", outlets=[online_asset(name)], sync_workspace=True) for it in served)
+            chain(released, *publish)
         chain(*first, steps, out)
 
     return commands()
@@ -124,7 +123,11 @@ def _command(arguments: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN4
 
 def _declaration(problem: DatasetProblem) -> HeadraceOperator:
     return HeadraceOperator(
-        task_id="declaration", task_display_name="Load the declaration", command=problem.command, doc_md=problem.message
+        task_id="declaration",
+        task_display_name="Load the declaration",
+        command=problem.command,
+        sync_workspace=True,
+        doc_md=problem.message,
     )
 
 
