@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from headrace.batches import batched
+from headrace.project.dvc_stages import kept_in_git
 from headrace.runs.worktree import list_worktrees
 from headrace.storage import git
 from headrace.storage.dvc.cache import Cache
@@ -37,6 +38,7 @@ from headrace.storage.table_store import Lake
 WORKSPACE = "the workspace"
 """Stands for the workspace where a revision is expected."""
 
+STAGES_FILE = "dvc.yaml"
 OUTPUT_RECORDS = ("dvc.lock", "data")
 """Where a revision records its outputs: `dvc.lock`, and `.dvc` files below `data/`."""
 
@@ -220,24 +222,40 @@ def _collect_outs(lake: Lake, revisions: Mapping[str, str]) -> dict[str, tuple[O
     """md5 of every recorded output → its references.
 
     Most releases share most of their `.dvc` files, and git stores equal files as one blob: each blob is parsed once.
+    `dvc.lock` also records outputs with `cache: false`, which git keeps and DVC never uploads: they are left out.
     """
     outs: dict[str, list[ObjectReference]] = {}
     blobs: dict[str, list[ObjectReference]] = {}
+    stages: dict[str, list[str]] = {}
     for revision, commit in revisions.items():
-        for path, blob in git.tree(lake.root, commit, *OUTPUT_RECORDS).items():
-            if path == "dvc.lock" or path.endswith(".dvc"):
+        for path, blob in git.tree(lake.root, commit, STAGES_FILE, *OUTPUT_RECORDS).items():
+            if path == STAGES_FILE:
+                stages.setdefault(blob, []).append(revision)
+            elif path == "dvc.lock" or path.endswith(".dvc"):
                 blobs.setdefault(blob, []).append(ObjectReference(revision, path))
+    in_git: dict[str, set[str]] = {}
+    for blob, content in git.blobs(lake.root, stages):
+        in_git |= dict.fromkeys(stages[blob], _kept_in_git(content))
     for blob, content in git.blobs(lake.root, blobs):
         for record in blobs[blob]:
             for path, md5 in _parse_outs(record.path, content):
-                outs.setdefault(md5, []).append(ObjectReference(record.revision, path))
+                if path not in in_git.get(record.revision, ()):
+                    outs.setdefault(md5, []).append(ObjectReference(record.revision, path))
+    here = lake.root / STAGES_FILE
+    kept = _kept_in_git(here.read_bytes()) if here.exists() else set()
     for path, out in recorded_outs(lake.root).items():
-        outs.setdefault(str(out["md5"]), []).append(ObjectReference(WORKSPACE, path))
+        if path not in kept:
+            outs.setdefault(str(out["md5"]), []).append(ObjectReference(WORKSPACE, path))
     return {md5: tuple(references) for md5, references in outs.items()}
 
 
+def _kept_in_git(content: bytes) -> set[str]:
+    """Outputs that git keeps, as this `dvc.yaml` declares them."""
+    return kept_in_git(parse_yaml(content).get("stages") or {})
+
+
 def _parse_outs(path: str, content: bytes) -> list[tuple[str, str]]:
-    """Path and md5 of every output in a `dvc.lock` or a `.dvc` file. Outputs with `cache: false` have no md5 here."""
+    """Path and md5 of every output in a `dvc.lock` or a `.dvc` file."""
     parsed = parse_yaml(content)
     if path == "dvc.lock":
         stages = parsed.get("stages", {}).values()
