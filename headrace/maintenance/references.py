@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from headrace.batches import batched
@@ -221,32 +222,43 @@ def _read_directories(cache: Cache, outs: Iterable[str]) -> Iterator[tuple[str, 
 def _collect_outs(lake: Lake, revisions: Mapping[str, str]) -> dict[str, tuple[ObjectReference, ...]]:
     """md5 of every recorded output → its references.
 
-    Most releases share most of their `.dvc` files, and git stores equal files as one blob: each blob is parsed once.
     `dvc.lock` also records outputs with `cache: false`, which git keeps and DVC never uploads: they are left out.
     """
     outs: dict[str, list[ObjectReference]] = {}
-    blobs: dict[str, list[ObjectReference]] = {}
+    for reference, md5 in chain(_outs_of_revisions(lake.root, revisions), _outs_of_workspace(lake.root)):
+        outs.setdefault(md5, []).append(reference)
+    return {md5: tuple(references) for md5, references in outs.items()}
+
+
+def _outs_of_revisions(root: Path, revisions: Mapping[str, str]) -> Iterator[tuple[ObjectReference, str]]:
+    """Every output that a revision records, and its md5.
+
+    Most releases share most of their `.dvc` files, and git stores equal files as one blob: each blob is parsed once.
+    """
     stages: dict[str, list[str]] = {}
+    records: dict[str, list[ObjectReference]] = {}
     for revision, commit in revisions.items():
-        for path, blob in git.tree(lake.root, commit, STAGES_FILE, *OUTPUT_RECORDS).items():
+        for path, blob in git.tree(root, commit, STAGES_FILE, *OUTPUT_RECORDS).items():
             if path == STAGES_FILE:
                 stages.setdefault(blob, []).append(revision)
             elif path == "dvc.lock" or path.endswith(".dvc"):
-                blobs.setdefault(blob, []).append(ObjectReference(revision, path))
+                records.setdefault(blob, []).append(ObjectReference(revision, path))
     in_git: dict[str, set[str]] = {}
-    for blob, content in git.blobs(lake.root, stages):
+    for blob, content in git.blobs(root, stages):
         in_git |= dict.fromkeys(stages[blob], _kept_in_git(content))
-    for blob, content in git.blobs(lake.root, blobs):
-        for record in blobs[blob]:
+    for blob, content in git.blobs(root, records):
+        for record in records[blob]:
             for path, md5 in _parse_outs(record.path, content):
                 if path not in in_git.get(record.revision, ()):
-                    outs.setdefault(md5, []).append(ObjectReference(record.revision, path))
-    here = lake.root / STAGES_FILE
-    kept = _kept_in_git(here.read_bytes()) if here.exists() else set()
-    for path, out in recorded_outs(lake.root).items():
-        if path not in kept:
-            outs.setdefault(str(out["md5"]), []).append(ObjectReference(WORKSPACE, path))
-    return {md5: tuple(references) for md5, references in outs.items()}
+                    yield ObjectReference(record.revision, path), md5
+
+
+def _outs_of_workspace(root: Path) -> Iterator[tuple[ObjectReference, str]]:
+    file = root / STAGES_FILE
+    in_git = _kept_in_git(file.read_bytes()) if file.exists() else set()
+    for path, out in recorded_outs(root).items():
+        if path not in in_git:
+            yield ObjectReference(WORKSPACE, path), str(out["md5"])
 
 
 def _kept_in_git(content: bytes) -> set[str]:
