@@ -15,7 +15,7 @@ RETRIES: dict[str, Any] = {
 
 DAG_DEFAULTS: dict[str, Any] = {
     "catchup": False,  # a run takes everything that has arrived, so one run makes up for any number of missed ones
-    "max_active_runs": 1,  # two runs would only wait for each other's locks
+    "max_active_runs": 1,  # two runs would do the same work, and the later release be refused
     "owner_links": {OWNER: "mailto:data-platform@example.com"},
     "default_args": {
         "owner": OWNER,
