@@ -120,7 +120,8 @@ def measure_bulk_push(report: Report, place: Workspace, number: int, size: int, 
 def write_table(number: int, size: int) -> None:
     """Write a table of `number` partitions to the workspace and the cache, and record it."""
     from headrace.storage.dvc.lock import write_pointer  # noqa: PLC0415
-    from headrace.storage.manifest import Manifest, PartitionEntry  # noqa: PLC0415
+    from headrace.storage.manifest import Manifest  # noqa: PLC0415
+    from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake, entries = Lake.at(Path.cwd()), {}
@@ -136,7 +137,7 @@ def append_partition(number: int) -> None:
     """Headrace: append one partition, record and push it."""
     from headrace.storage.dvc.lock import recorded_outs, write_pointer  # noqa: PLC0415
     from headrace.storage.dvc.push import push_objects  # noqa: PLC0415
-    from headrace.storage.manifest import PartitionEntry  # noqa: PLC0415
+    from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake = Lake.at(Path.cwd())

@@ -25,7 +25,8 @@ from pit_oracle import expected_row
 from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable
 from headrace.feast.local_store import local_feature_store
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)

@@ -111,7 +111,8 @@ def write_table(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: 
     import polars as pl  # noqa: PLC0415
 
     from headrace.storage import parquet  # noqa: PLC0415
-    from headrace.storage.manifest import Manifest, PartitionEntry  # noqa: PLC0415
+    from headrace.storage.manifest import Manifest  # noqa: PLC0415
+    from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake = Lake.at(folder)

@@ -24,7 +24,7 @@ from measure import Contender, Cost, Report, create_parser, median_cost, run_int
 
 if TYPE_CHECKING:
     from headrace.engine.plan import StalePartition
-    from headrace.storage.manifest import PartitionEntry
+    from headrace.storage.partition_entry import PartitionEntry
     from headrace.storage.table_store import Lake
 
 SIZES = (30, 365, 3650)

@@ -43,7 +43,8 @@ from headrace.stack.control import running
 from headrace.stack.paths import StackPaths
 from headrace.stack.state import read_state
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 Json = dict[str, Any]

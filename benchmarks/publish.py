@@ -42,7 +42,8 @@ from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, 
 from headrace.publish.publish import publish
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)

@@ -120,7 +120,8 @@ def prepare(size: str) -> None:
     from synthetic import compress, days, flights  # noqa: PLC0415
 
     from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
-    from headrace.storage.manifest import Manifest, PartitionEntry  # noqa: PLC0415
+    from headrace.storage.manifest import Manifest  # noqa: PLC0415
+    from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     root = Path("prepared").resolve()

@@ -44,8 +44,8 @@ def watch_imports(project: Path) -> None:
     if not _projects:
         sys.path_hooks.insert(0, _find_in)
     _projects.append(folder)
-    for path in [path for path in sys.path_importer_cache if _is_watched(path)]:
-        del sys.path_importer_cache[path]
+    for path in filter(_is_watched, list(sys.path_importer_cache)):
+        sys.path_importer_cache.pop(path, None)
     invalidate_caches()
 
 
@@ -56,8 +56,8 @@ def loaded_source(path: Path) -> bytes | None:
 
 def _find_in(path: str) -> FileFinder:
     """A path hook: finds the modules of a watched folder."""
-    if not _is_watched(path):
-        raise ImportError(f"{path} is not in a watched project", path=path)
+    if not _is_watched(path) or not os.path.isdir(path or "."):  # noqa: PTH112  called for every folder of the path
+        raise ImportError(f"{path} is no folder of a watched project", path=path)
     return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (ProjectLoader, SOURCE_SUFFIXES))
 
 

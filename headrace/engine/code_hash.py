@@ -14,6 +14,7 @@ import re
 import site
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -26,6 +27,8 @@ from headrace.project_modules import loaded_source
 ENGINE = __name__.partition(".")[0]
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 """Where a node of the syntax tree holds statements."""
+PARSING = threading.Lock()
+"""Threads that parse at the same time may get a SystemError about the recursion depth (seen with Python 3.11)."""
 STRING_OR_COMMENT = re.compile(
     r'''"""(?:[^"\\]|\\.|"(?!""))*"""|'{3}(?:[^'\\]|\\.|'(?!''))*'{3}'''
     r"""|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?P<comment>\#[^\n]*)""",
@@ -201,7 +204,8 @@ def _file(module: str, folder: Path) -> Path | None:
 
 @lru_cache(maxsize=1024)
 def _read(source: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
-    tree = ast.parse(source)
+    with PARSING:
+        tree = ast.parse(source)
     return _hash(decode_source(source), tree), tuple(_imports(tree, path))
 
 

@@ -17,7 +17,7 @@ from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.extras import require_extra
 from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
-from headrace.storage.manifest import PartitionEntry
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import Lake
 
@@ -56,9 +56,12 @@ def compute_partition(
 def compute_partitions(
     stage: Stage, items: Sequence[StalePartition], fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
 ) -> Iterator[tuple[str, PartitionResult]]:
-    """Compute stale partitions into the cache, together where the stage can; each is told as it is ready.
+    """Compute stale partitions into the cache, together where the stage can; yield each as soon as it is computed.
 
-    None is told once a file that the fingerprint names has changed.
+    After a file that the fingerprint names has changed, no entry is yielded: the partitions come with the error.
+
+    Raises:
+        CodeChangedError: A file had changed before the first partition was computed.
     """
     check_code_unchanged(stage, fingerprint)
     outcomes = _compute_batch(stage, items, fingerprint, lake) if engine == "cpu" and len(items) > 1 else {}

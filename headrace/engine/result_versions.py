@@ -10,7 +10,7 @@ which, `affects` says so, and the others are carried over as they are.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from headrace.storage.manifest import PartitionEntry
+from headrace.storage.partition_entry import PartitionEntry
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from headrace.engine.fingerprint import check_code_unchanged, stage_fingerprint
 from headrace.engine.plan import Plan, plan
 from headrace.engine.stage import Stage
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 log = logging.getLogger(__name__)

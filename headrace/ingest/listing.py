@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Protocol
 
-from headrace.storage.manifest import PartitionEntry
+from headrace.storage.partition_entry import PartitionEntry
 
 
 class SourceListing(Protocol):

@@ -14,7 +14,7 @@ from headrace.ingest.listing import compute_cache_key
 from headrace.settings import Settings
 from headrace.storage.digests import Digests
 from headrace.storage.local_folder import LocalFolder
-from headrace.storage.manifest import PartitionEntry, SourceObject
+from headrace.storage.partition_entry import PartitionEntry, SourceObject
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError

@@ -15,7 +15,7 @@ from headrace.engine.result_versions import result_version
 from headrace.ingest.database.read_transaction import ReadTransaction, TableListing
 from headrace.ingest.listing import compute_cache_key
 from headrace.storage import parquet
-from headrace.storage.manifest import PartitionEntry
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 

@@ -15,7 +15,8 @@ from headrace.engine.compute import store_partition
 from headrace.label.aggregation import REVIEW_EVENTS, latest_events
 from headrace.label.annotations import SORT_KEYS, Row, TaskKey, TaskState, annotation_schema, latest_states
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 BUFFERED_EVENTS = 20_000

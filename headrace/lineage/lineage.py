@@ -13,7 +13,8 @@ from msgspec import to_builtins
 
 from headrace.lineage.history import DatasetRevision, ReleaseHistory, UnknownTableError, format_names
 from headrace.lineage.row_lookup import RowMatch
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 
 QUERY = "query"
 """Metadata of a raw partition that identifies its source."""

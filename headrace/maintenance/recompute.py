@@ -12,7 +12,8 @@ from headrace.maintenance.integrity import ObjectDamage
 from headrace.maintenance.references import WORKSPACE
 from headrace.project import graph
 from headrace.project.loading import dataset_names, load_dataset
-from headrace.storage.manifest import PartitionEntry, is_manifest_file
+from headrace.storage.manifest import is_manifest_file
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 

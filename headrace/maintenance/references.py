@@ -26,12 +26,11 @@ from headrace.storage.manifest import (
     ChunkReference,
     DamagedManifestError,
     Manifest,
-    PartitionEntry,
     StoredFile,
     damaged_manifest,
-    decode_entry,
     parse_manifest,
 )
+from headrace.storage.partition_entry import PartitionEntry, decode_entry
 from headrace.storage.s3.errors import ObjectUnreadableError
 from headrace.storage.table_store import Lake
 

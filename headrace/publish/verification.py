@@ -146,15 +146,16 @@ def prove(
     """Compare what `online_table` serves with what it must serve at `now`; `held`: checksum of its keys, if known."""
     table, name = expected.table, online_table.view.name
     offline = expected.rows.select(*table.keys, *table.features)
-    wanted, seen = online_table.stamped(expected.encoded), online_table.online.rows(online_table.view, expected.among)
+    released = online_table.stamped(expected.encoded)
+    stored = online_table.online.rows(online_table.view, expected.among)
     sample = offline.gather_every(max(1, offline.height // SERVED)).head(SERVED)
     found = (
-        *_keys_that_differ(wanted[KEY], seen[KEY], name),
-        *_bytes_that_differ(wanted, seen, name),
+        *_keys_that_differ(released[KEY], stored[KEY], name),
+        *_bytes_that_differ(released, stored, name),
         *differences(offline, _at(store, table, name, offline, now), table, name, "for a request at that time"),
         *differences(sample, _served(store, table, name, sample), table, name, "from get_online_features"),
     )
-    compared = wanted.height if expected.among is None else expected.among.len()
+    compared = released.height if expected.among is None else expected.among.len()
     return VerificationResult(
         name,
         compared if expected.changed is None else expected.changed.len(),
@@ -162,8 +163,8 @@ def prove(
         expected.among is None,
         offline.height * len(table.features),
         sample.height,
-        held or KeyChecksum.from_keys(seen[KEY]),
-        _digest(seen),
+        held or KeyChecksum.from_keys(stored[KEY]),
+        _digest(stored),
         found,
     )
 

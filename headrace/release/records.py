@@ -140,7 +140,7 @@ class DatasetRecords:
         declared: Stage → entry of `dvc.yaml`.
         locked: Stage → entry of `dvc.lock`.
         pointers: Path → content of the `.dvc` files of tables that no stage computes.
-        hand_written: As `Records.hand_written`.
+        hand_written: What hand-written stages have recorded: stage → entry, path of a metric → content.
     """
 
     dataset: str
@@ -151,7 +151,7 @@ class DatasetRecords:
 
     @property
     def input_tables(self) -> dict[str, str]:
-        """As `Records.input_tables`."""
+        """Table → md5 of the tables that no stage computes: raw tables and histories of annotations."""
         return Records({}, {}, self.pointers).input_tables(self.dataset)
 
     @classmethod

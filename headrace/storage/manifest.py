@@ -9,13 +9,13 @@ Format 2 is a folder `_manifest/` in the table's folder; readers of folders skip
 
 Format 1 (up to 0.2) was one file `manifest.json` with one line per partition. It is read, and never written.
 
-All that knows how a manifest is laid out is in this module.
+All that knows how a manifest is laid out is in this module and, for one entry, in `partition_entry`.
 """
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -25,7 +25,8 @@ from msgspec import Raw
 
 from headrace.errors import HeadraceError
 from headrace.storage.field_ids import Schema
-from headrace.storage.partition_names import STATIC, check_partition_names, chunk_name, partition_interval
+from headrace.storage.partition_entry import ENCODER, EntryFormat1, PartitionEntry, decode_entry, encode_entry
+from headrace.storage.partition_names import STATIC, check_partition_names, chunk_name
 
 T = TypeVar("T")
 
@@ -49,80 +50,6 @@ class DamagedManifestError(HeadraceError):
 
 class ManifestFormatError(HeadraceError):
     """A manifest was written by a later version of Headrace."""
-
-
-class SourceObject(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An object that a raw partition was read from.
-
-    Attributes:
-        bucket: Its bucket, or `file:` and a path.
-        key: Its key.
-        etag: Its ETag when it was listed.
-        sha256: Hash of its bytes.
-        version: Its version, in a bucket that keeps versions.
-    """
-
-    bucket: str
-    key: str
-    etag: str
-    sha256: str | None = None
-    version: str | None = None
-
-
-class PartitionEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One partition of a table.
-
-    Attributes:
-        cache_key: Hash of what it is computed from: an equal key means that there is nothing to do.
-        md5: Hash of the file's bytes, and its name in the cache and on the remote.
-        size: Bytes.
-        rows: Rows in the file; None for raw bytes, which nobody has counted yet.
-        sha256: Second hash of the file's bytes: an md5 can be forged. None in manifests of format 1.
-        schema: Hash of the schema of its Parquet file, which the manifest's `schemas` has.
-        profile: Hash of the object that holds its profile.
-        start: Start of its time interval (UTC); None for a static name.
-        end: End of its time interval, exclusive.
-        objects: The objects that a raw partition was read from.
-        inputs: Table → partition → md5 of everything it was computed from; empty for raw partitions.
-        metadata: What else is known: rows in and rejected, the checks that failed, the query it came from.
-        companions: Table → entry of what the same computation wrote to the tables beside this one.
-    """
-
-    cache_key: str
-    md5: str
-    size: int
-    rows: int | None = None
-    sha256: str | None = None
-    schema: str | None = None
-    profile: str | None = None
-    start: datetime | None = None
-    end: datetime | None = None
-    objects: tuple[SourceObject, ...] = ()
-    inputs: Mapping[str, Mapping[str, str]] = {}
-    metadata: Mapping[str, Any] = {}
-    companions: "Mapping[str, PartitionEntry]" = {}
-
-    @property
-    def files(self) -> tuple["PartitionEntry", ...]:
-        """This entry and its companions: every file that the computation wrote."""
-        return self, *self.companions.values()
-
-
-def encode_entry(entry: PartitionEntry) -> bytes:
-    """The entry as one line of canonical JSON, without empty fields."""
-    return _ENCODER.encode(entry)
-
-
-def decode_entry(line: bytes) -> PartitionEntry:
-    """The entry that a line of canonical JSON, also one of format 1, holds.
-
-    Raises:
-        ValueError: The line is torn.
-    """
-    try:
-        return _ENTRY.decode(line)
-    except msgspec.ValidationError:
-        return _ENTRY_1.decode(line).upgraded()
 
 
 class StoredFile(msgspec.Struct, frozen=True):
@@ -445,7 +372,7 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         line = self.line(partition)
         if line is None:
             raise KeyError(partition)
-        return _ENTRY.decode(line)
+        return decode_entry(line)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.md5s)
@@ -576,7 +503,7 @@ class Manifest:
             schemas={name: schema for name, schema in self.schemas.items() if name in used},
             chunks=tuple(chunk.reference for chunk in chunks),
         )
-        return ManifestFiles(msgspec.json.format(_ENCODER.encode(head), indent=1) + b"\n", chunks)
+        return ManifestFiles(msgspec.json.format(ENCODER.encode(head), indent=1) + b"\n", chunks)
 
 
 @dataclass(frozen=True)
@@ -675,41 +602,13 @@ def damaged_manifest(location: str, reason: str) -> DamagedManifestError:
     )
 
 
-class _Entry1(msgspec.Struct, frozen=True):
-    memo: str
-    md5: str
-    size: int
-    rows: int | None = None
-    inputs: Mapping[str, Mapping[str, str]] = {}
-    facts: Mapping[str, Any] = {}
-    beside: "Mapping[str, _Entry1]" = {}
-
-    def upgraded(self, partition: str = "") -> PartitionEntry:
-        metadata = dict(self.facts)
-        source = metadata.pop("object", None)
-        start, end = partition_interval(partition)
-        return PartitionEntry(
-            self.memo,
-            self.md5,
-            self.size,
-            self.rows,
-            sha256=source.get("sha256") if source else None,  # the object's bytes were stored unchanged
-            start=start,
-            end=end,
-            objects=(msgspec.convert(source, SourceObject),) if source else (),
-            inputs=self.inputs,
-            metadata=metadata,
-            companions={table: entry.upgraded(partition) for table, entry in self.beside.items()},
-        )
-
-
 class _Manifest1(msgspec.Struct, frozen=True):
     table: str
     suffix: str
     code: Mapping[str, str]
     params: Mapping[str, Any]
     libraries: Mapping[str, str]
-    partitions: Mapping[str, _Entry1]
+    partitions: Mapping[str, EntryFormat1]
     result_version: int = 0
 
     def upgraded(self) -> Manifest:
@@ -745,9 +644,6 @@ def _field_type(name: str) -> Any:  # noqa: ANN401  a struct that is made here h
     return msgspec.defstruct("Field", [("value", found.type, default)], rename={"value": name}, frozen=True)
 
 
-_ENCODER = msgspec.json.Encoder(order="deterministic")
-_ENTRY = msgspec.json.Decoder(PartitionEntry)
-_ENTRY_1 = msgspec.json.Decoder(_Entry1)
 _MANIFEST_1 = msgspec.json.Decoder(_Manifest1)
 _VERSION = msgspec.json.Decoder(_Version)
 _HEAD = msgspec.json.Decoder(_Head)

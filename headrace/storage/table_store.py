@@ -32,12 +32,10 @@ from headrace.storage.manifest import (
     LazyEntries,
     Manifest,
     ManifestFiles,
-    PartitionEntry,
     check_chunk,
-    decode_entry,
-    encode_entry,
     parse_manifest,
 )
+from headrace.storage.partition_entry import PartitionEntry, decode_entry, encode_entry
 
 if TYPE_CHECKING:
     import polars as pl

@@ -21,7 +21,8 @@ from headrace import DatasetTables
 from headrace.dataset import UNPARTITIONED
 from headrace.project.loading import load_dataset
 from headrace.storage import git, parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 from headrace.transform import kernel
 

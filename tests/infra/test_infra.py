@@ -46,8 +46,11 @@ OF_A_TOOL = re.compile(
 
 OPTIONAL = {"AWS_ENDPOINT_URL_S3"} | {
     f"HEADRACE_{name}"
-    for name in ("CODE_BRANCH", "COMMIT", "ENGINE", "LOG_FORMAT", "LOG_LEVEL", "RELEASE_BRANCH", "THREADS")
-}
+    for name in (
+        "CODE_BRANCH", "COMMIT", "ENGINE", "LOG_FORMAT", "LOG_LEVEL", "PUSH_RUNS", "RELEASE_BRANCH", "RUN_DAYS",
+        "RUN_REFS", "THREADS",
+    )
+}  # fmt: skip
 """Settings of the pipeline whose default is right in a container."""
 
 

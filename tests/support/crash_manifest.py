@@ -9,7 +9,8 @@ from crash_state import hash_files
 
 from headrace.engine.compute import store_partition
 from headrace.storage.dvc.cache import Cache
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 TABLE = "features/tiny/totals"

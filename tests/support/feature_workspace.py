@@ -21,7 +21,8 @@ from headrace.feast.retrieve import get_features
 from headrace.publish.publish import PublishResult, publish
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 LARGE_INT = 2**53 + 1

@@ -13,7 +13,8 @@ from headrace.dataset import Dataset, Input, LabelingTask
 from headrace.errors import HeadraceError
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 if TYPE_CHECKING:

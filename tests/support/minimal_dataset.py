@@ -14,7 +14,8 @@ from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.settings import Settings
 from headrace.storage.dvc.cache import Cache
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 from headrace.validate.columns import utc_time
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry, SourceObject
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry, SourceObject
 from headrace.storage.table_store import Lake
 
 FLIGHTS, WEATHER = "raw/flights/flights", "raw/flights/weather"

@@ -21,7 +21,8 @@ from headrace.project.executors import Executor
 from headrace.release.release import ReleaseResult, create_release
 from headrace.release.worktree_refs import note_listing
 from headrace.settings import Settings
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 

@@ -17,7 +17,8 @@ from headrace.runs.run_refs import RunRefs, RunState
 from headrace.runs.start import start_run
 from headrace.runs.task import RunTask, end_run, open_task, release_task, save_task
 from headrace.settings import Settings, load_settings
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 

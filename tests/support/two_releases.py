@@ -23,7 +23,8 @@ from headrace.lineage.lineage import PartitionLineage, trace_lineage
 from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.s3.bucket import Bucket
 from headrace.storage.table_store import Lake
 

@@ -42,7 +42,7 @@ class Boto3Client:
         exactly |= {"Range": f"bytes={start}-"} if start else {}
         answer = self.call("get_object", Key=found.key, **exactly)
         if start and "ContentRange" not in answer:
-            raise ConnectionFailedError(f"asked for the bytes from {start:,} on, seen the whole object.")
+            raise ConnectionFailedError(f"requested the bytes from {start:,} on, received the whole object.")
         return GetResponse(_parse_head(found.key, answer), _chunks(answer["Body"]))
 
     def put(self, key: str, content: Path | bytes) -> ObjectMeta:

@@ -76,7 +76,7 @@ class ObstoreClient:
         # The answer's ETag is not the one that rclone lists: ask.
         seen = self.head(key)
         if seen.size != written.size:
-            raise ConnectionFailedError(f"expected {written.size} bytes after the upload, seen {seen.size}.")
+            raise ConnectionFailedError(f"expected {written.size} bytes after the upload, found {seen.size}.")
         return seen
 
     def delete(self, key: str) -> None:

@@ -185,6 +185,7 @@ def test_a_file_that_changes_during_a_run_stops_it_and_nothing_is_shown(
     project: Project, lake: Lake, threads: int
 ) -> None:
     path = project.write("features", "total = 1\n")
+    project.load("features")
 
     def edit(partition: str) -> None:
         if partition == "2026-01-03":

@@ -19,7 +19,7 @@ from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.release.audit import TablesBehindError, audit
 from headrace.settings import Settings
-from headrace.storage.manifest import PartitionEntry
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 from headrace.validate.stage import TooManyRejectedError
 

@@ -15,7 +15,7 @@ from headrace.ingest.object_source import DuplicatePartitionError
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs, write_pointer
 from headrace.storage.dvc.push import push_objects
-from headrace.storage.manifest import SourceObject
+from headrace.storage.partition_entry import SourceObject
 from headrace.storage.table_store import Lake
 
 

@@ -21,7 +21,8 @@ from headrace.project.loading import load_dataset
 from headrace.settings import Settings
 from headrace.stack.annotator import create_annotator
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 from infra.demo import digits
 

@@ -12,7 +12,7 @@ from headrace.label import annotation_log, consensus, sync
 from headrace.label.consensus import ConsensusError
 from headrace.label.label_studio.tasks import Json, ProjectTasks, TaskSummary
 from headrace.storage import parquet
-from headrace.storage.manifest import PartitionEntry
+from headrace.storage.partition_entry import PartitionEntry
 
 pytestmark = pytest.mark.slow
 

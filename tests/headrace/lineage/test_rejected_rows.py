@@ -9,7 +9,8 @@ from minimal_dataset import REJECTED, create_lake, raw_day, run_all_stages, writ
 from headrace.lineage.row_diff import RowDiff, compare_rows
 from headrace.lineage.row_lookup import RowMatch
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 DAY = "2026-01-02"

@@ -71,7 +71,7 @@ class RetryCounter(logging.Handler):
     count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """As `logging.Handler`."""
+        """Count the record if a release lost a race."""
         self.count += record.getMessage().startswith("the release is built again")
 
 
@@ -148,7 +148,7 @@ class Race:
     "size",
     [
         pytest.param((4, 2, 4), id="small"),
-        pytest.param((10, 3, 20), id="full", marks=[pytest.mark.slow_lane, pytest.mark.timeout(1800)]),
+        pytest.param((10, 3, 20), id="full", marks=[pytest.mark.faults, pytest.mark.timeout(1800)]),
     ],
 )
 def test_releases_of_many_datasets_at_once_hold_their_audited_bytes_and_lose_nothing(

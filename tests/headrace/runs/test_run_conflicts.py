@@ -1,4 +1,4 @@
-"""Run refs change by compare-and-swap: nothing that another task wrote is overwritten, and whoever loses is told."""
+"""Run refs change by compare-and-swap: a task never overwrites what another wrote; the later one gets an error."""
 
 from concurrent.futures import ThreadPoolExecutor
 

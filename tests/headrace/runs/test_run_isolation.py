@@ -9,7 +9,8 @@ from run_clones import RunOfClone, days, run_refs, write_raw
 from servers import S3
 
 from headrace.runs.task import RunConflictError, RunMovedError, RunOutdatedError, save_task
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 
 TINY = dataset("tiny")
 

@@ -13,7 +13,8 @@ from headrace.engine.compute import store_partition
 from headrace.storage import field_ids, parquet
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.field_ids import MAX_FIELD_ID, assign_field_ids, schema_hash
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
 TABLE = "validated/tiny/sales"

@@ -25,12 +25,9 @@ from headrace.storage.manifest import (
     Manifest,
     ManifestFiles,
     ManifestFormatError,
-    PartitionEntry,
-    SourceObject,
-    decode_entry,
-    encode_entry,
     parse_manifest,
 )
+from headrace.storage.partition_entry import PartitionEntry, SourceObject, decode_entry, encode_entry
 from headrace.storage.partition_names import PartitionNameError, partition_interval
 from headrace.storage.table_store import Lake
 

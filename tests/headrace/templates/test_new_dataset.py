@@ -307,7 +307,7 @@ def test_a_time_that_changes_or_stands_for_no_end_does_not_lead_the_key(
 
 
 DAY = r"(?P<partition>\d{4}-\d{2}-\d{2})"
-NAME = "(?P<partition>[A-Za-z0-9][A-Za-z0-9._=-]*)"
+NAME = r"(?P<partition>(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*)"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from headrace.engine.run import StageResult, run_stage
 from headrace.project.executors import Executor
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.manifest import Manifest, PartitionEntry
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 from headrace.validate.columns import TimeBounds, utc_time
 from headrace.validate.errors import InvalidContractError
