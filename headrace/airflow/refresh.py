@@ -4,7 +4,8 @@ Every morning at 06:00 UTC. A run takes *everything* that arrived, changed or di
 its date: late files, corrections and deletions need no backfill.
 
 The commands work in an isolated run, on the commit that *Start the run* found: what is pushed or edited meanwhile does
-not change them. Only *Publish* works in the workspace.
+not change them, and each may be executed on another machine. Only *Publish* works in the workspace, a git clone, which
+it fast-forwards first.
 
 A task is retried automatically if the cause may pass: a server that does not answer, a table that another run holds, a
 machine that goes down. Everything else fails at once:
@@ -12,13 +13,14 @@ machine that goes down. Everything else fails at once:
 | when it fails | then |
 |---|---|
 | start_run | git's `origin` refuses the run, or lacks the code branch: the log says which |
+| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
 | declaration | the dataset cannot run: the log names the file and what to do; the other datasets are not affected |
 | ingest | bucket, database or credentials are wrong: the log names which |
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
 | release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |
-| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
+| publish | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the task |
 
 Every task is safe to clear and to run again. By hand: the command in *Rendered Templates*, in the workspace.
 """
@@ -80,9 +82,8 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
     """
     computed = [command for command in ("validate", "transform") if tables[command]]
     served = ["publish"] if tables["transform"] else []
-    synced = ["sync_workspace"] if problem or served else []
-    checked = ["declaration"] if problem else []
-    tasks = {*synced, *checked, "start_run", "ingest", *computed, "release", *served}
+    checked = ["sync_workspace", "declaration"] if problem else []
+    tasks = {*checked, "start_run", "ingest", *computed, "release", *served}
     broken = f"**This dataset cannot run.** {problem.message}\n\n" if problem else ""
 
     @dag(
@@ -110,8 +111,8 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
             chain(ingest, *(_command(f"{command} {name} {RUN}") for command in computed))
         with TaskGroup("release", tooltip="tables → release → online store") as out:
             released = _command(f"release {name} {RUN}", outlets=[release_asset(name)])
-            publish = [_command(f"{command} {name}", outlets=[online_asset(name)]) for command in served]
-            chain(released, *([sync_workspace()] if publish else []), *publish)
+            publish = [_command(f"{command} {name} --pull", outlets=[online_asset(name)]) for command in served]
+            chain(released, *publish)
         chain(*first, steps, out)
 
     return commands()

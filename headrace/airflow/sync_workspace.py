@@ -1,4 +1,4 @@
-"""The task before commands that work in the workspace itself: it follows its origin."""
+"""The task before other commands that work in the workspace itself, on the same machine: it follows its origin."""
 
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.storage.git import is_transient_output

@@ -109,7 +109,7 @@ def test_a_refresh_runs_each_command_that_has_something_to_compute_one_after_the
     refresh = facts["dags"][f"{name}_refresh"]
 
     computed = [*(["validate"] if declared.sources else []), *(["transform"] if declared.features else [])]
-    served = ["sync_workspace", "publish"] if declared.features else []
+    served = ["publish"] if declared.features else []
     assert order_of(refresh) == ["start_run", "ingest", *computed, "release", *served]
     assert [len(task["after"]) for task in refresh["tasks"].values()].count(1) == len(refresh["order"]) - 1
     assert refresh["tasks"]["release.release"]["outlets"] == [f"{name}_release"]
