@@ -19,6 +19,7 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -248,6 +249,7 @@ def start_airflow(
         control.warm_up()
         stack.enter_context(control.run("scheduler"))
         client = control.connect()
+        stack.enter_context(client.client)
         client.wait_for_dags([DAG])
         client.pause(DAG, paused=False)
         assert wait_until(lambda: all(is_ready(worker) for worker in workers.values()), START_TIMEOUT_S)
@@ -323,12 +325,15 @@ class ControlMachine:
 
     def connect(self) -> AirflowClient:
         """The REST API."""
-        login = {"HEADRACE_AIRFLOW_URL": self.url, "HEADRACE_AIRFLOW_USER": "admin", "HEADRACE_AIRFLOW_PASSWORD": "admin"}
+        login = {
+            "HEADRACE_AIRFLOW_URL": self.url,
+            "HEADRACE_AIRFLOW_USER": "admin",
+            "HEADRACE_AIRFLOW_PASSWORD": "admin",
+        }
         return AirflowClient.connect(login, self.folder.parent)
 
     def warm_up(self) -> None:
         """Wait for the API server, and for the API of tasks, which is built at its first request."""
-        import httpx  # noqa: PLC0415
 
         def answers() -> bool:
             try:
