@@ -23,11 +23,15 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
 from headrace.errors import TRANSIENT_EXIT_CODE
+from headrace.storage.git import is_transient_output as is_transient_git_output
 
 STOP_TIMEOUT_S = 30
 MAX_ENTRIES = 30
 LAST_LINES = 200
 AIRFLOW_VARIABLES = ("AIRFLOW", "_AIRFLOW")
+SYNC_WORKSPACE = "git pull --ff-only --tags"
+"""Has a workspace follow its origin. It fails where the workspace has commits that its origin has not, and changes
+nothing then."""
 
 
 @dataclass(frozen=True)
@@ -55,26 +59,27 @@ class HeadraceOperator(BaseOperator):
     Args:
         command: The command as typed in the workspace; a template. With `--json` in it, its standard output is the
             result.
-        result_file: A JSON file in the workspace that the command writes, if that holds the result.
+        sync_workspace: Whether the workspace follows its origin first. It is the same task, since another one may be
+            executed on another machine.
         is_transient_output: Says of a failed command of another tool, which knows no exit code 75, whether what it
             printed on standard error means that it may succeed later.
     """
 
-    template_fields: Sequence[str] = ("command",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"command": "bash"}
+    template_fields: Sequence[str] = ("before", "command")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"before": "bash", "command": "bash"}
     ui_color = "#e6f1f7"
 
     def __init__(
         self,
         *,
         command: str,
-        result_file: str | None = None,
+        sync_workspace: bool = False,
         is_transient_output: Callable[[str], bool] = lambda _stderr: False,
         **settings: Any,  # noqa: ANN401  Airflow's own
     ) -> None:
         super().__init__(**settings)
         self.command = command
-        self.result_file = result_file
+        self.before = SYNC_WORKSPACE if sync_workspace else ""
         self.is_transient_output = is_transient_output
         self._process: subprocess.Popen[str] | None = None
 
@@ -85,12 +90,10 @@ class HeadraceOperator(BaseOperator):
             AirflowException: It failed and may succeed later: Airflow retries the task.
             AirflowFailException: It failed for good.
         """
-        folder = workspace_folder()
-        self.log.info("%s$ %s", folder, self.command)
-        finished = self._run(folder)
-        if finished.exit_code:
-            raise self._error(folder, finished)
-        result = truncate(self._result(folder, finished.stdout))
+        if self.before:
+            self._run(self.before, is_transient_git_output)
+        stdout = self._run(self.command, self.is_transient_output)
+        result = truncate(json.loads(stdout) if "--json" in shlex.split(self.command) else None)
         for outlet in self.outlets if isinstance(result, Mapping) else ():
             context["outlet_events"][outlet].extra = dict(result)
         return result
@@ -104,9 +107,27 @@ class HeadraceOperator(BaseOperator):
             except subprocess.TimeoutExpired:
                 _kill(self._process, signal.SIGKILL)
 
-    def _run(self, folder: Path) -> FinishedCommand:
+    def _run(self, command: str, is_transient_output: Callable[[str], bool]) -> str:
+        """Run a command to its end; its standard output."""
+        folder = workspace_folder()
+        self.log.info("%s$ %s", folder, command)
+        finished = self._call(folder, command)
+        code = finished.exit_code
+        if not code:
+            return finished.stdout
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        by_hand = f"Its message is above. {self._by_hand(folder)}"
+        if code < 0 or code == TRANSIENT_EXIT_CODE or is_transient_output(finished.stderr):
+            raise AirflowException(f"`{command}` {how}, which may pass: Airflow retries it. {by_hand}")
+        raise AirflowFailException(f"`{command}` {how}. A retry would give the same answer. {by_hand}")
+
+    def _by_hand(self, folder: Path) -> str:
+        typed = " && ".join(filter(None, (f"cd {folder}", self.before, self.command)))
+        return f"To run it by hand: {typed}"
+
+    def _call(self, folder: Path, command: str) -> FinishedCommand:
         with subprocess.Popen(
-            shlex.split(self.command),
+            shlex.split(command),
             cwd=folder,
             env=command_environment(folder),
             stdin=subprocess.DEVNULL,
@@ -120,8 +141,8 @@ class HeadraceOperator(BaseOperator):
                 return self._follow(process)
             except AirflowTaskTimeout:
                 raise AirflowFailException(
-                    f"`{self.command}` did not end within {self.execution_timeout}. Find out what it waits for (the log"
-                    f" above), then clear the task, or run it by hand: cd {folder} && {self.command}"
+                    f"`{command}` did not end within {self.execution_timeout}. Find out what it waits for (the log"
+                    f" above), then clear the task. {self._by_hand(folder)}"
                 ) from None
             finally:
                 self.on_kill()
@@ -144,20 +165,6 @@ class HeadraceOperator(BaseOperator):
             stdout.append(line)
         follower.join()
         return FinishedCommand(process.wait(), "\n".join(stdout), "\n".join(stderr))
-
-    def _error(self, folder: Path, finished: FinishedCommand) -> AirflowException:
-        """The error that makes Airflow retry the task, or fail it at once."""
-        code = finished.exit_code
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        by_hand = f"Its message is above. To run it by hand: cd {folder} && {self.command}"
-        if code < 0 or code == TRANSIENT_EXIT_CODE or self.is_transient_output(finished.stderr):
-            return AirflowException(f"`{self.command}` {how}, which may pass: Airflow retries it. {by_hand}")
-        return AirflowFailException(f"`{self.command}` {how}. A retry would give the same answer. {by_hand}")
-
-    def _result(self, folder: Path, stdout: str) -> Any:  # noqa: ANN401  any JSON
-        if self.result_file:
-            return json.loads((folder / self.result_file).read_text())
-        return json.loads(stdout) if "--json" in shlex.split(self.command) else None
 
 
 def workspace_folder() -> Path:

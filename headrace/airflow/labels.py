@@ -23,6 +23,9 @@ A task is retried automatically if the cause may pass. Everything else fails at 
 | accept | Airflow lost the request: clear the task, and it asks again |
 | decide | the decision could not be recorded: the log says why; clear the task |
 | release | the dataset's code changed meanwhile: the log names the files; clear `release.update_run` and what follows |
+
+By hand: type the command in *Rendered Templates* as it is, in any clone of the project; `--run` continues this run
+there.
 """
 
 import shlex

@@ -4,8 +4,7 @@ Every morning at 06:00 UTC. A run takes *everything* that arrived, changed or di
 its date: late files, corrections and deletions need no backfill.
 
 The commands work in an isolated run, on the commit that *Start the run* found: what is pushed or edited meanwhile does
-not change them, and each may be executed on another machine. Only *Publish* works in the workspace, a git clone, which
-it fast-forwards first.
+not change them, and they leave no tables in the workspace. *Publish* works in the workspace, after `git pull`.
 
 A task is retried automatically if the cause may pass: a server that does not answer, a table that another run holds, a
 machine that goes down. Everything else fails at once:
@@ -13,16 +12,16 @@ machine that goes down. Everything else fails at once:
 | when it fails | then |
 |---|---|
 | start_run | git's `origin` refuses the run, or lacks the code branch: the log says which |
-| sync_workspace | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the run |
 | declaration | the dataset cannot run: the log names the file and what to do; the other datasets are not affected |
 | ingest | bucket, database or credentials are wrong: the log names which |
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
 | release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
-| publish | the workspace has commits that `origin` lacks: `git pull --rebase`, `git push` there, clear the task |
+| publish | or the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
 
-Every task is safe to clear and to run again. By hand: the command in *Rendered Templates*, in the workspace.
+Every task is safe to clear and to run again. By hand: type the command in *Rendered Templates* as it is, in any clone
+of the project; `--run` continues this run there.
 """
 
 from collections.abc import Mapping
@@ -38,7 +37,6 @@ from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.runbook import runbook
 from headrace.airflow.stages import DatasetProblem, Tables, dataset_problems, dataset_tables
 from headrace.airflow.start_run import RUN, start_run
-from headrace.airflow.sync_workspace import sync_workspace
 
 DAILY = CronTriggerTimetable("0 6 * * *", timezone="UTC")
 """Not `@daily`: midnight UTC is 19:00 in New York, and the day's object would be half a day."""
@@ -82,7 +80,7 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
     """
     computed = [command for command in ("validate", "transform") if tables[command]]
     served = ["publish"] if tables["transform"] else []
-    checked = ["sync_workspace", "declaration"] if problem else []
+    checked = ["declaration"] if problem else []
     tasks = {*checked, "start_run", "ingest", *computed, "release", *served}
     broken = f"**This dataset cannot run.** {problem.message}\n\n" if problem else ""
 
@@ -96,7 +94,7 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
         **DAG_DEFAULTS,
     )
     def commands() -> None:
-        first = [sync_workspace(), _declaration(problem)] if problem else []
+        first = [_declaration(problem)] if problem else []
         if not any(tables.values()):
             chain(*first)
             return
@@ -111,7 +109,7 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
             chain(ingest, *(_command(f"{command} {name} {RUN}") for command in computed))
         with TaskGroup("release", tooltip="tables → release → online store") as out:
             released = _command(f"release {name} {RUN}", outlets=[release_asset(name)])
-            publish = [_command(f"{command} {name} --pull", outlets=[online_asset(name)]) for command in served]
+            publish = (_command(f"{it} {name}", outlets=[online_asset(name)], sync_workspace=True) for it in served)
             chain(released, *publish)
         chain(*first, steps, out)
 
@@ -125,7 +123,11 @@ def _command(arguments: str, **settings: Any) -> HeadraceOperator:  # noqa: ANN4
 
 def _declaration(problem: DatasetProblem) -> HeadraceOperator:
     return HeadraceOperator(
-        task_id="declaration", task_display_name="Load the declaration", command=problem.command, doc_md=problem.message
+        task_id="declaration",
+        task_display_name="Load the declaration",
+        command=problem.command,
+        sync_workspace=True,
+        doc_md=problem.message,
     )
 
 

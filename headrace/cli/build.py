@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.engine.run import StageResult
     from headrace.ingest.ingest import IngestResult
     from headrace.release.release import ReleaseResult
+    from headrace.runs.task import RunTask
     from headrace.settings import Settings
     from headrace.storage.table_store import Lake
 
@@ -123,9 +124,14 @@ def _release(dataset: str, run: str | None) -> tuple[dict[str, Any], list[str]]:
     if not run:
         _, lake = writable_workspace()
         return _describe_release(dataset, create_release(load_dataset(dataset), lake), lake)
+    return release_run(open_run(dataset, run), dataset)
+
+
+def release_run(task: "RunTask", dataset: str) -> tuple[dict[str, Any], list[str]]:
+    """Release a run, which ends with it; returns its description as JSON and as lines of text."""
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.runs.task import end_run, release_task  # noqa: PLC0415
 
-    task = open_run(dataset, run)
     described = _describe_release(dataset, release_task(task, load_dataset(dataset)), task.lake)
     end_run(task.refs, dataset, task.state.name, start=task.state.start)
     return described

@@ -41,10 +41,6 @@ def publish(
             "--allow-breaking-changes", help="Allow features that are served now to be removed or to change their type."
         ),
     ] = False,
-    pull: Annotated[
-        bool,
-        typer.Option("--pull", help="Fast-forward the workspace first, as `git pull --ff-only --tags` does."),
-    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Release → online store: load the idle slot, verify it against the release, switch to it."""
@@ -52,11 +48,8 @@ def publish(
     from headrace.publish.publish import PublishOptions  # noqa: PLC0415
     from headrace.publish.publish import publish as publish_release  # noqa: PLC0415
     from headrace.release.branches import latest_local_release  # noqa: PLC0415
-    from headrace.release.workspace import pull_workspace  # noqa: PLC0415
 
     settings, lake = workspace()
-    if pull:
-        pull_workspace(lake.root)
     options = PublishOptions(verify_all, allow_breaking_changes, wait_for_readers=True)
     name = release or latest_local_release(lake, dataset)
     published = publish_release(load_dataset(dataset), lake, settings, name, options)

@@ -1,11 +1,14 @@
 """`headrace runs`: start, list and end the isolated runs of datasets."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.output import DatasetArgument, JsonOption, check_name, named_run, result
+from headrace.cli.output import DatasetArgument, JsonOption, check_name, named_run, open_run, result
 from headrace.text import pluralize
 
 if TYPE_CHECKING:
@@ -14,8 +17,8 @@ if TYPE_CHECKING:
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run, as `headrace runs list` shows it.")]
 
 app = typer.Typer(
-    help="Start, list and end runs: each works on one commit, in a worktree of its own, and any machine can continue"
-    " it.",
+    help="Start, list, use and end runs: each works on one commit, in a worktree of its own, and any machine can"
+    " continue it.",
     no_args_is_help=True,
 )
 
@@ -79,6 +82,47 @@ def end(dataset: DatasetArgument, run: RunArgument, *, as_json: JsonOption = Fal
     result(
         {"dataset": dataset, "run": run_name(run), "ended": True}, [f"run {run} of {dataset} ended"], as_json=as_json
     )
+
+
+@app.command(
+    name="exec", epilog="Example: headrace runs exec flights --run nightly-7 -- dvc repro --single-item flights-train"
+)
+def execute(  # noqa: PLR0913  each is an option of the command
+    dataset: DatasetArgument,
+    command: Annotated[list[str], typer.Argument(help="The command, after `--`.")],
+    *,
+    run: Annotated[
+        str, typer.Option("--run", envvar="HEADRACE_RUN", help="The run; it is started if it has not begun.")
+    ],
+    release: Annotated[
+        bool, typer.Option(help="Then release the run, which also records what the command wrote into metrics.")
+    ] = False,
+    result_file: Annotated[
+        Path | None, typer.Option("--result", help="A JSON file that the command writes, for the result of --json.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run any command in the worktree of a run, for example a stage of dvc.yaml that reads the tables.
+
+    Each table has its manifest there, which is what such a stage depends on; partitions are fetched when they are read.
+    Tables that the command writes are added to the run.
+    """
+    from headrace.cli.build import release_run  # noqa: PLC0415
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+    from headrace.runs.command import run_command  # noqa: PLC0415
+    from headrace.runs.task import save_task  # noqa: PLC0415
+
+    name = named_run(run)
+    task = open_run(dataset, name)
+    run_command(task, load_dataset(dataset), command, keep_stdout=as_json)
+    content: dict[str, Any] = {"dataset": dataset, "run": name, "command": command}
+    if result_file:
+        content["result"] = json.loads((task.lake.root / result_file).read_bytes())
+    task = replace(task, state=save_task(task))
+    lines: list[str] = []
+    if release:
+        content["release"], lines = release_run(task, dataset)
+    result(content, lines, as_json=as_json)
 
 
 def _content(item: "RunSummary") -> dict[str, Any]:

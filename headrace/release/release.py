@@ -135,9 +135,9 @@ def create_release(
 
 def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str], None]) -> ReleaseResult:
     dataset, lake = target.dataset, target.lake
-    tables = _tables(dataset, lake)
+    tables = list_tables(dataset, lake)
     with lock_tables(lake, (f"release/{dataset.name}", *tables)):
-        _show_all(tables, lake)
+        show_tables(tables, lake)
         audit(dataset, lake)
         state = retry_races(partial(_fetch_state, target), lake.root)
         check_label_quality(dataset, lake, state.changes)
@@ -209,7 +209,7 @@ def _push(target: ReleaseTarget, commit: str, tip: str, tags: Mapping[str, str] 
         raise
 
 
-def _tables(dataset: Dataset, lake: Lake) -> list[str]:
+def list_tables(dataset: Dataset, lake: Lake) -> list[str]:
     """Every table of the dataset: those in the workspace, those that a `.dvc` file records, those of its stages."""
     stages = graph.dataset_stages(dataset)
     declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.companion_tables)}
@@ -218,7 +218,7 @@ def _tables(dataset: Dataset, lake: Lake) -> list[str]:
     return sorted({*declared, *recorded, *lake.tables(dataset.name)})
 
 
-def _show_all(tables: Sequence[str], lake: Lake) -> None:
+def show_tables(tables: Sequence[str], lake: Lake) -> None:
     """Write missing manifests, also in place of those of format 1: `dvc.lock` records every table of a stage."""
     for table in tables:
         if not (lake.folder(table) / HEAD_FILE).exists():

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace import failpoints
 from headrace.release import worktree_refs
 from headrace.release.branches import Branches
 from headrace.release.build import StartingPoint
@@ -40,17 +39,6 @@ def follow_release(root: Path, dataset: str, branches: Branches, commit: str) ->
     """Note that the workspace's tables of `dataset` are those of `commit`, and have its branch follow."""
     worktree_refs.note_release(root, dataset, commit)
     follow_branch(root, branches, commit)
-
-
-def pull_workspace(root: Path) -> None:
-    """Fast-forward the checked out branch of a workspace to its origin, and fetch every branch and tag.
-
-    Raises:
-        GitError: The workspace has commits that its origin lacks, or changes that the pull would overwrite.
-        GitUnavailableError: The remote does not answer, or another git in the same clone came in between.
-    """
-    with failpoints.failpoint("git pull"):
-        git.git(root, "pull", "--quiet", "--ff-only", "--tags")
 
 
 def follow_branch(root: Path, branches: Branches, commit: str) -> None:

@@ -1,6 +1,7 @@
 """Runs `headrace` commands as a person types them in the workspace."""
 
 import json
+import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,9 +32,21 @@ class CliRunner:
         Raises:
             DemoError: It failed; with its message.
         """
-        command = [find_program("headrace"), *arguments, "--json"]
+        result: dict[str, Any] = json.loads(self._output(*arguments, "--json"))
+        return result
+
+    def query(self, dataset: str, statement: str) -> list[dict[str, Any]]:
+        """The rows of an SQL query over the tables of a dataset.
+
+        Raises:
+            DemoError: It failed; with its message.
+        """
+        rows: list[dict[str, Any]] = json.loads(self._output("sql", dataset, statement, "--format", "json"))
+        return rows
+
+    def _output(self, *arguments: str) -> str:
+        command = [find_program("headrace"), *arguments]
         done = subprocess.run(command, cwd=self.workspace, env=self.env, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise DemoError(f"`headrace {' '.join(arguments)}` failed in {self.workspace}:\n{done.stderr[-2000:]}")
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
+            raise DemoError(f"`{shlex.join(command)}` failed in {self.workspace}:\n{done.stderr[-2000:]}")
+        return done.stdout

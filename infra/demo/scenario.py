@@ -1,15 +1,15 @@
 """The scenario: two weeks arrive; a day, a correction and a deletion; people label, images too; a model is trained."""
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
+from headrace.validate.names import FAILED_CHECKS, ROW
 from infra.demo import digits
 from infra.demo.airflow_client import AirflowClient, DagRun, TaskInstance
 from infra.demo.cli_runner import CliRunner
@@ -40,6 +40,7 @@ class ScenarioResult:
     Attributes:
         arrivals: What was put into the sources, one line each.
         refreshes: Title → task → its result.
+        rejected: Rejected rows of the last refresh: one line per table and check, with an example.
         labels: Task → its result.
         answers: Simulated annotator → number of answers, for each round.
         quality: Labeling task → the report on its answers, the accuracy of the labels against the hidden truth, and the
@@ -50,6 +51,7 @@ class ScenarioResult:
 
     arrivals: list[str] = field(default_factory=list)
     refreshes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    rejected: list[str] = field(default_factory=list)
     labels: Mapping[str, Any] = field(default_factory=dict)
     answers: list[Mapping[str, int]] = field(default_factory=list)
     quality: dict[str, Json] = field(default_factory=dict)
@@ -118,7 +120,23 @@ class Scenario:
             self.airflow.follow(run, show)
         self.result.refreshes[title] = results = self._task_results(run)
         released, published = results["release"], results["publish"]
+        self.result.rejected = [*self._rejected(results["validate"]["stages"])]
         self.console.print(f"  {released['name']} released, and served from slot {published['slot']}")
+
+    def _rejected(self, stages: Sequence[Json]) -> Iterator[str]:
+        for stage in stages:
+            _, dataset, table = stage["table"].split("/")
+            for check, rows in stage["checks"].items():
+                example = self._rejected_row(dataset, table, check)
+                yield f"rejected {table}: {rows:,} of {stage['totals']['rows_in']:,} by {check} ({example})"
+
+    def _rejected_row(self, dataset: str, table: str, check: str) -> str:
+        """A row that failed the check: its first column, and those that the check names."""
+        query = f"SELECT * FROM rejected.{table} WHERE list_contains({FAILED_CHECKS}, '{check}') LIMIT 1"  # noqa: S608  declared names
+        row = self.cli.query(dataset, query)[0]
+        data = [name for name in row if name not in (ROW, FAILED_CHECKS)]
+        named = [name for name in data if re.search(rf"(?<![^|_]){name}(?![^|_])", check)]
+        return ", ".join(f"{name} {row[name]}" for name in dict.fromkeys([data[0], *named]))
 
     def _label_delays(self) -> None:
         self.airflow.pause("flights_training", paused=False)
@@ -147,7 +165,7 @@ class Scenario:
         run = self.airflow.wait_for_dag_run("flights_training")
         with self.console.dag_run("flights_training, started by the asset flights_release") as show:
             self.airflow.follow(run, show)
-        self.result.metrics = self.airflow.task_result(run, "train")
+        self.result.metrics = self.airflow.task_result(run, "train")["result"]
 
     def _label_digits(self) -> None:
         """The commands that a person types."""
@@ -174,13 +192,13 @@ class Scenario:
 
     def _measure_labels(self, labeling: str, dataset: str, report: Json, requested: Json) -> None:
         """Compare the labels with the truth, which only the demo knows."""
-        table = pl.read_parquet(self.cli.workspace / "data" / "labels" / dataset / labeling / "*.parquet")
-        pairs = list(table.select("sample_id", "label").iter_rows())
-        accuracy = sum(self.annotators.truth[item] == label for item, label in pairs) / len(pairs)
+        labels = self.cli.query(dataset, f"SELECT sample_id, label FROM labels.{labeling}")  # noqa: S608  a declared name
+        right = sum(self.annotators.truth[row["sample_id"]] == row["label"] for row in labels)
+        accuracy = right / len(labels)
         count = len(requested["items"])
         self.result.quality[labeling] = {**report["quality"], "accuracy": accuracy, "requested": count}
         self.console.print(
-            f"  {labeling}: {len(pairs)} labels, {accuracy:.1%} right against the hidden truth; "
+            f"  {labeling}: {len(labels)} labels, {accuracy:.1%} right against the hidden truth; "
             f"{count} items in doubt were sent to a third annotator"
         )
 
@@ -190,5 +208,4 @@ class Scenario:
 
     def _task_results(self, run: DagRun) -> Mapping[str, Any]:
         """Task → its result, for those that return one."""
-        tasks = (task for task in self.airflow.tasks(run) if task.name != "sync_workspace")
-        return {task.name: self.airflow.task_result(run, task.id) for task in tasks}
+        return {task.name: self.airflow.task_result(run, task.id) for task in self.airflow.tasks(run)}

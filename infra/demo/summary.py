@@ -1,17 +1,14 @@
 """The summary of the demo: what arrived, what ran, what was rejected, what was released, how good the model is."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from headrace.validate.names import FAILED_CHECKS, ROW
 from infra.demo.demo_console import titled_table
 from infra.demo.scenario import ScenarioResult
 from infra.demo.simulated_annotators import ERROR_RATES
@@ -25,7 +22,7 @@ def render_summary(result: ScenarioResult, durations_s: Mapping[str, float], hom
     parts = (
         _lines("What arrived", result.arrivals),
         _stages(result),
-        _lines("Rejected, and why (the rows are kept)", [*_rejected(result, home / "workspace")] or ["nothing"]),
+        _lines("Rejected, and why (the rows are kept)", result.rejected or ["nothing"]),
         _releases(result),
         _lines("Online, and verified", [*_online(result)]),
         _lines("Labels", [*_labels(result)]),
@@ -66,25 +63,6 @@ def _partitions(run: Json) -> Iterator[tuple[str, int, int, int, str]]:
 def _short(name: str) -> str:
     """A table's name without its dataset: the summary is about one."""
     return name.replace("/flights/", " ", 1)
-
-
-def _rejected(result: ScenarioResult, workspace: Path) -> Iterator[str]:
-    for stage in [*result.refreshes.values()][-1]["validate"]["stages"]:
-        name = stage["table"].replace("validated/", "rejected/", 1)
-        for check, rows in stage["checks"].items():
-            example = _example(workspace / "data" / name, check)
-            yield f"{_short(name)}: {rows:,} of {stage['totals']['rows_in']:,} by {check}{example}"
-
-
-def _example(folder: Path, check: str) -> str:
-    """One row that failed the check: its first column, and those that the check names."""
-    for file in sorted(folder.glob("*.parquet")):
-        failed = pl.read_parquet(file).filter(pl.col(FAILED_CHECKS).list.contains(check))
-        if failed.height:
-            data = [name for name in failed.columns if name not in (ROW, FAILED_CHECKS)]
-            named = [name for name in data if re.search(rf"(?<![^|_]){name}(?![^|_])", check)]
-            return f" ({', '.join(f'{name} {failed[name][0]}' for name in dict.fromkeys([data[0], *named]))})"
-    return ""
 
 
 def _releases(result: ScenarioResult) -> RenderableType:
@@ -155,7 +133,9 @@ def _model(metrics: Json) -> RenderableType:
 def _events(result: ScenarioResult) -> Iterator[str]:
     releases: dict[str, list[str]] = {}
     for event in result.events:
-        releases.setdefault(event["name"], []).append(event["extra"].get("name") or event["extra"]["release"])
+        extra = event["extra"]
+        release = extra.get("name") or extra["release"]  # of `release`; of `publish` and `runs exec`
+        releases.setdefault(event["name"], []).append(release if isinstance(release, str) else release["name"])
     for asset, names in releases.items():
         yield f"{asset}: {', '.join(names)}"
 
@@ -168,8 +148,7 @@ def _durations(durations_s: Mapping[str, float]) -> RenderableType:
 def _where_to_look(home: Path) -> RenderableType:
     places = {
         f"make up HOME_DIR={home}": "the same servers with all of this in them, and how to log in",
-        f"cd {home}/workspace": "then: git log, dvc metrics show, headrace status flights",
-        f"{home}/workspace/data": "the tables, each with a manifest",
+        f"cd {home}/workspace": "then: git log, dvc metrics show, headrace status flights; dvc pull for the tables",
         f"{home}/logs": "one log per server; those of the tasks are in airflow/",
     }
     return _lines("Look again", [line for place, what in places.items() for line in (place, f"  {what}")])

@@ -51,6 +51,7 @@ def _describe_task(task: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
         "title": task.task_display_name,
         "owner": task.owner,
         "kind": type(task).__name__,
+        "before": getattr(task, "before", ""),
         "command": getattr(task, "command", ""),
         "retries": task.retries,
         "retry_delay_s": task.retry_delay.total_seconds(),

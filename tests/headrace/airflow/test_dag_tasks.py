@@ -58,17 +58,19 @@ def test_what_a_command_prints_as_json_is_its_result_and_goes_with_the_events() 
     assert events[asset].extra == found
 
 
-def test_a_result_may_come_from_a_file_that_the_command_wrote() -> None:
+def test_a_workspace_follows_its_origin_in_the_task_that_uses_it(workspace: Path) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
     from headrace.airflow.headrace_operator import HeadraceOperator
 
-    script = """open("metrics.json", "w").write("{}")"""
+    task = HeadraceOperator(task_id="t", command="touch used --json", sync_workspace=True)
 
-    assert (
-        HeadraceOperator(task_id="t", command=f"{sys.executable} -c '{script}'", result_file="metrics.json").execute(
-            context()
-        )
-        == {}
-    )
+    with pytest.raises(AirflowFailException) as failed:  # the folder is no clone
+        task.execute(context())
+
+    assert "`git pull --ff-only --tags` ended with exit code 128" in str(failed.value)
+    assert f"cd {workspace} && git pull --ff-only --tags && touch used --json" in str(failed.value)
+    assert not (workspace / "used").exists()
 
 
 def test_a_command_runs_in_the_workspace_and_sees_nothing_of_airflows_own(

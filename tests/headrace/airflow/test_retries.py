@@ -44,6 +44,12 @@ def command(typed: str) -> Any:  # noqa: ANN401
     return HeadraceOperator(task_id="t", command=typed)
 
 
+def synced() -> Any:  # noqa: ANN401
+    from headrace.airflow.headrace_operator import HeadraceOperator
+
+    return HeadraceOperator(task_id="t", command="true", sync_workspace=True)
+
+
 def test_a_table_that_another_run_holds_is_tried_again(workspace: Workspace) -> None:
     workspace.raw.add_days(*days(1, 1))
 
@@ -94,36 +100,28 @@ def test_what_a_person_must_fix_fails_at_once(
 
 
 def test_a_workspace_that_has_commits_of_its_own_is_not_synced_and_not_tried_again(workspace: Workspace) -> None:
-    from headrace.airflow.sync_workspace import sync_workspace
-
     other = workspace.clone("other")
     for root in (workspace.root, other.root):
         (root / "params.yaml").write_text(f"# {root.name}\n")
         git(root, "commit", "--quiet", "--all", "--message", "A change")
     git(other.root, "push", "--quiet", "origin", "main")
 
-    assert not is_retried(sync_workspace())
+    assert not is_retried(synced())
 
 
 def test_an_origin_that_does_not_answer_is_tried_again(workspace: Workspace) -> None:
-    from headrace.airflow.sync_workspace import sync_workspace
-
     git(workspace.root, "remote", "set-url", "origin", f"http://127.0.0.1:{free_port()}/origin.git")
 
-    assert is_retried(sync_workspace())
+    assert is_retried(synced())
 
 
 def test_an_origin_that_is_not_there_fails_at_once(workspace: Workspace, tmp_path: Path) -> None:
-    from headrace.airflow.sync_workspace import sync_workspace
-
     git(workspace.root, "remote", "set-url", "origin", str(tmp_path / "nowhere.git"))
 
-    assert not is_retried(sync_workspace())
+    assert not is_retried(synced())
 
 
 def test_two_pulls_that_meet_in_one_clone_are_tried_again(workspace: Workspace) -> None:
-    from headrace.airflow.sync_workspace import sync_workspace
-
     lock = workspace.root / ".git" / "refs" / "remotes" / "origin" / "main.lock"
     other = workspace.clone("other")
     (other.root / "params.yaml").write_text("# other\n")
@@ -131,7 +129,7 @@ def test_two_pulls_that_meet_in_one_clone_are_tried_again(workspace: Workspace) 
     git(other.root, "push", "--quiet", "origin", "main")
     lock.touch()
 
-    assert is_retried(sync_workspace())
+    assert is_retried(synced())
 
 
 # DVC
@@ -143,16 +141,21 @@ def test_a_dvc_that_another_one_keeps_waiting_is_tried_again_and_a_stage_that_fa
     from headrace.airflow.training import training_dag
 
     (workspace.root / "dvc.yaml").write_text("stages:\n  train:\n    cmd: exit ${code}\n    outs: [nothing]\n")
-    train: Any = training_dag("flights", stage="train", metrics="metrics.json").get_task("train")
+
+    def train(code: int) -> Any:  # noqa: ANN401
+        task: Any = training_dag("flights", stage="train", metrics="metrics.json").get_task("train")
+        task.render_template_fields({"run_id": f"exit-{code}"})
+        return task
 
     def exits(code: int) -> bool:
         (workspace.root / "params.yaml").write_text(f"code: {code}\n")
-        return is_retried(train)
+        workspace.publish_code(f"Exit with {code}")
+        return is_retried(train(code))
 
     assert exits(75)
     assert not exits(1)
-    with holding_dvc(workspace.root):
-        assert exits(1)
+    with holding_dvc(workspace.root / ".headrace/runs/flights/exit-1"):
+        assert is_retried(train(1))
 
 
 @contextmanager
