@@ -1,17 +1,28 @@
 """The refresh DAG on Celery: workers that share no disk release the bytes that one machine releases."""
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from celery_cluster import DAG, QUEUES, CeleryCluster, celery_cluster, january
+from celery_cluster import DAG, QUEUES, CeleryCluster, january, new_cluster
+from servers import S3, PostgreSQL
 
 pytestmark = [pytest.mark.slow_lane, pytest.mark.timeout(600)]
 
 
+@pytest.fixture(scope="module")
+def cluster(
+    template: Path, s3: S3, postgres: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CeleryCluster]:
+    """Airflow on Celery, with sources that have no day yet."""
+    with new_cluster(template, s3, postgres, tmp_path_factory.mktemp("celery")) as started:
+        yield started
+
+
 def test_tasks_that_alternate_between_two_workers_release_the_bytes_of_a_local_run(
-    celery_cluster: CeleryCluster,
+    cluster: CeleryCluster,
 ) -> None:
-    cluster = celery_cluster
     cluster.sources.add_days(january(8, 9, 10))
 
     run = cluster.airflow.trigger(DAG)
@@ -25,9 +36,9 @@ def test_tasks_that_alternate_between_two_workers_release_the_bytes_of_a_local_r
 
 
 def test_a_worker_that_is_killed_in_a_task_is_replaced_by_the_other_one_and_the_bytes_are_the_same(
-    celery_cluster: CeleryCluster,
+    cluster: CeleryCluster,
 ) -> None:
-    cluster, killed = celery_cluster, celery_cluster.workers["two"]
+    killed = cluster.workers["two"]
     cluster.sources.add_days(january(11, 12, 13))
     run = cluster.airflow.trigger(DAG)
     cluster.wait_for(run, lambda tasks: any(task.name == "validate" and task.state == "success" for task in tasks), "")

@@ -83,7 +83,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Lineage:
+class RemoteProject:
     """A project with its git remote and its DVC remote."""
 
     origin: Path
@@ -165,8 +165,8 @@ class CeleryCluster:
 
     shared: Shared
     sources: SourceSystems
-    project: Lineage
-    local: Lineage
+    project: RemoteProject
+    local: RemoteProject
     local_clone: Path
     airflow: AirflowClient
     workers: Mapping[str, CeleryWorker]
@@ -205,12 +205,9 @@ class CeleryCluster:
         return self.local.releases()[-1]
 
 
-@pytest.fixture(scope="module")
-def celery_cluster(
-    template: Path, s3: S3, postgres: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[CeleryCluster]:
-    """Airflow on Celery, with sources that have no day yet."""
-    folder = tmp_path_factory.mktemp("celery")
+@contextmanager
+def new_cluster(template: Path, s3: S3, postgres: PostgreSQL, folder: Path) -> Iterator[CeleryCluster]:
+    """Airflow on Celery, with sources that have no day yet, until the block ends."""
     names = [postgres.new_database() for _ in range(2)]
     shared = Shared(s3, postgres, free_port(), s3.new_bucket().name, *names)
     sources = SourceSystems.connect(shared.variables, FlightYear.installed())
@@ -222,7 +219,7 @@ def celery_cluster(
         yield CeleryCluster(shared, sources, project, local, local_clone, airflow, workers)
 
 
-def create_project(template: Path, folder: Path, s3: S3, configure: Callable[[Path], None]) -> Lineage:
+def create_project(template: Path, folder: Path, s3: S3, configure: Callable[[Path], None]) -> RemoteProject:
     """This repository's project with a git remote and a DVC remote of its own."""
     bucket = s3.new_bucket().name
     git(folder.parent, "clone", "--quiet", str(template), str(folder))
@@ -232,12 +229,12 @@ def create_project(template: Path, folder: Path, s3: S3, configure: Callable[[Pa
     git(folder, "commit", "--quiet", "--all", "--message", "Choose the DVC remote and the online store")
     origin = folder.with_suffix(".git")
     git(folder.parent, "clone", "--quiet", "--bare", str(folder), str(origin))
-    return Lineage(origin, s3, bucket)
+    return RemoteProject(origin, s3, bucket)
 
 
 @contextmanager
 def start_airflow(
-    folder: Path, shared: Shared, project: Lineage
+    folder: Path, shared: Shared, project: RemoteProject
 ) -> Iterator[tuple[AirflowClient, Mapping[str, CeleryWorker]]]:
     """The control machine and the workers, until the block ends."""
     control = ControlMachine(folder / "control", shared, project, free_port())
@@ -267,7 +264,7 @@ class ControlMachine:
 
     folder: Path
     shared: Shared
-    project: Lineage
+    project: RemoteProject
     port: int
 
     @property
