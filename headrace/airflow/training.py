@@ -57,7 +57,7 @@ def training_dag(dataset: str, *, stage: str, metrics: str) -> DAG:
         # is the model alone: the tables are as they were, so this is no reason to train again.
         train = HeadraceOperator(
             task_id="train",
-            task_display_name="Train, measure, record metrics",
+            task_display_name="Train and record metrics",
             command=f"headrace runs exec {dataset} {RUN} --release --result {shlex.quote(metrics)} --json"
             f" -- dvc repro --single-item {shlex.quote(stage)}",
             is_transient_output=lambda stderr: bool(TRANSIENT_DVC.search(stderr)),

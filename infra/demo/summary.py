@@ -73,9 +73,8 @@ def _releases(result: ScenarioResult) -> RenderableType:
         (_short(name), *(_change(release["changes"].get(name)) for release in releases))
         for name in sorted(changed, key=_flow_order)
     ]
-    sent = ("bytes sent and read back", *(f"{release['pushed']['size']:,}" for release in releases))
     columns = ("table", *(release["name"] for release in releases))
-    return titled_table("Released: partitions added (+), changed (~), removed (-)", columns, [*rows, sent])
+    return titled_table("Released: partitions added (+), changed (~), removed (-)", columns, rows)
 
 
 def _flow_order(name: str) -> tuple[int, str]:
