@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -46,14 +46,22 @@ QUEUES = {
 }
 """Task → queue, which has the name of the worker that listens to it."""
 
+HOSTNAMES = {"one": "127.0.0.1", "two": "localhost"}
+"""Worker → name of its machine."""
+
 POLICY = f"""
 from datetime import timedelta
+from airflow.sdk.definitions.timetables.simple import NullTimetable
 
 def task_policy(task):
     task.queue = {QUEUES!r}.get(task.task_id, "one")
     task.retry_delay = timedelta(seconds=1)
+
+def dag_policy(dag):
+    dag.timetable = NullTimetable()
 """
-"""A policy of Airflow's: consecutive tasks go to different workers, and a retry waits for a second."""
+"""Policies of Airflow's: consecutive tasks go to different workers, a retry waits for a second, and no run starts by
+itself."""
 
 START_TIMEOUT_S = 180
 TASK_TIMEOUT_S = 180
@@ -109,7 +117,7 @@ class RemoteProject:
         outs = {out["path"]: out["md5"] for stage in entries for out in stage.get("outs", ())}
         for pointer in git(self.origin, "ls-tree", "-r", "--name-only", release, "data/").split():
             outs |= {pointer.removesuffix(".dvc"): out["md5"] for out in self._show(release, pointer)["outs"]}
-        files = {}
+        files: dict[str, str] = {}
         for folder, digest in outs.items():
             listed = json.loads(self._read(digest))
             files |= {f"{folder}/{item['relpath']}": md5(self._read(item["md5"])).hexdigest() for item in listed}  # noqa: S324
@@ -145,18 +153,13 @@ class CeleryWorker:
         """Objects in the cache of its clone."""
         return {path.parent.name + path.name for path in (self.clone / ".dvc/cache/files/md5").glob("*/*")}
 
-    def stop(self) -> None:
-        """Freeze every process of the machine, as it is at this moment."""
-        self._signal(signal.SIGSTOP)
+    def freeze(self) -> None:
+        """Stop every process of the machine, as it is at this moment."""
+        signal_all(self.process, signal.SIGSTOP)
 
     def kill(self) -> None:
         """Kill every process of the machine at once, as a power cut does."""
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> None:
-        main = psutil.Process(self.process.pid)
-        for process in (main, *main.children(recursive=True)):
-            process.send_signal(number)
+        signal_all(self.process, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -187,11 +190,19 @@ class CeleryCluster:
                 pytest.fail(f"expected the DAG run {what}, found {states}; the logs are below {self.airflow.logs}")
             time.sleep(0.2)
 
-    def hosts(self, run: DagRun) -> dict[str, str]:
+    def executed_by(self, run: DagRun) -> dict[str, str]:
         """Task → worker that has executed it, as it told Airflow."""
-        path = f"dags/{run.dag}/dagRuns/{run.id}/taskInstances"
-        items = self.airflow.client.get(path).raise_for_status().json()["task_instances"]
-        return {item["task_id"]: item["hostname"] for item in items}
+        workers = {host: worker for worker, host in HOSTNAMES.items()}
+        return {item["task_id"]: workers[item["hostname"]] for item in self._get(run)["task_instances"]}
+
+    def log(self, run: DagRun, task: str) -> str:
+        """The log of a task's first attempt, which the API server asks its worker for."""
+        return str(self._get(run, f"/{task}/logs/1")["content"])
+
+    def _get(self, run: DagRun, path: str = "") -> dict[str, Any]:
+        found = self.airflow.client.get(f"dags/{run.dag}/dagRuns/{run.id}/taskInstances{path}").raise_for_status()
+        content: dict[str, Any] = found.json()
+        return content
 
     def hand_queue(self, queue: str, worker: str) -> None:
         """Have a worker listen to another queue, too, as `airflow celery add-queue` does."""
@@ -284,6 +295,7 @@ class ControlMachine:
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         }
 
     @cached_property
@@ -316,7 +328,7 @@ class ControlMachine:
     @contextmanager
     def run(self, name: str) -> "Iterator[subprocess.Popen[bytes]]":
         """A process of Airflow."""
-        options = () if name == "api-server" else ("--skip-serve-logs",) if name == "scheduler" else ()
+        options = ("--skip-serve-logs",) if name == "scheduler" else ()
         with run_airflow(self.folder, name, *options, environment=self.environment) as process:
             yield process
 
@@ -346,16 +358,17 @@ def run_worker(folder: Path, control: ControlMachine) -> Iterator[CeleryWorker]:
     """A worker that listens to the queue with the name of its folder."""
     name = folder.name
     (folder / "airflow/config").mkdir(parents=True)
-    (folder / "airflow/config/machine.py").write_text(f"def name():\n    return {name!r}\n")
+    (folder / "airflow/config/machine.py").write_text(f"def name():\n    return {HOSTNAMES[name]!r}\n")
     control.project.clone(folder / "workspace")
     environment = control.common | machine_variables(folder) | read_settings("worker") | control.shared.variables | {
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "machine.name",
         "HEADRACE_WORKSPACE": str(folder / "workspace"),
         "HEADRACE_THREADS": "1",
     }  # fmt: skip
-    options = ("--queues", name, "--concurrency", "1", "--celery-hostname", f"celery@{name}", "--skip-serve-logs")
-    run = run_airflow(folder, "celery", "worker", *options, environment=environment, stop=signal.SIGQUIT)
-    with run as process:
+    options = ["--queues", name, "--concurrency", "1", "--celery-hostname", f"celery@{name}"]
+    if name != "one":
+        options.append("--skip-serve-logs")  # both machines are this one: they cannot have the same port
+    with run_airflow(folder, "celery", "worker", *options, environment=environment) as process:
         yield CeleryWorker(folder, process)
 
 
@@ -366,14 +379,24 @@ def is_ready(worker: CeleryWorker) -> bool:
 
 
 @contextmanager
-def run_airflow(
-    folder: Path, *command: str, environment: Mapping[str, str], stop: signal.Signals = signal.SIGTERM
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """A process of Airflow on the machine of that folder; it is starting when the block begins."""
+def run_airflow(folder: Path, *command: str, environment: Mapping[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """A process of Airflow on the machine of that folder, starting when the block begins, killed when it ends."""
     program = str(Path(sys.executable).with_name("airflow"))
     log = folder / f"{command[0]}.log"
-    with run_server([program, *command], log, lambda: True, stop=stop, environment=environment) as process:
-        yield process
+    with run_server([program, *command], log, lambda: True, environment=environment) as process:
+        try:
+            yield process
+        finally:
+            signal_all(process, signal.SIGKILL)
+
+
+def signal_all(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Send a signal to a process and to all that it has started, also by way of others."""
+    if process.poll() is None:
+        main = psutil.Process(process.pid)
+        for each in (main, *main.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
 
 
 def machine_variables(folder: Path) -> dict[str, str]:
