@@ -65,7 +65,7 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Show the tables of a dataset, what changed since the last release, and what is online.
 
     For each table: partitions, rows, bytes, and how many partitions were added (+), changed (~) and removed (-) since
-    the last release.
+    the last release. A table that is not in the workspace is shown as git records it: `dvc pull` is not needed.
     """
     from headrace.lineage.freshness import read_freshness  # noqa: PLC0415
     from headrace.release.branches import list_releases  # noqa: PLC0415
@@ -74,7 +74,7 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     settings, lake = workspace()
     release = next(reversed(list_releases(lake, dataset)), "")
     tables = {}
-    for table in lake.tables(dataset):
+    for table in lake.known_tables(dataset):
         manifest = lake.manifest(table)
         names = sorted(manifest.md5s)
         unreleased = PartitionDiff.between(lake.recorded_manifest(table, release) if release else None, manifest)

@@ -164,6 +164,11 @@ class Lake:
         made = (path.removeprefix("data/") for path in self.run_outs or ())
         return tuple(sorted({*filter(self.is_visible, folders), *made}))
 
+    def known_tables(self, dataset: str) -> tuple[str, ...]:
+        """The same, and every table of `dataset` that `dvc.lock` or a `.dvc` file records, as in a fresh clone."""
+        recorded = (path.removeprefix("data/") for path in recorded_outs(self.root) if path.startswith("data/"))
+        return tuple(sorted({*self.tables(dataset), *(it for it in recorded if it.split("/")[1:2] == [dataset])}))
+
     def is_visible(self, table: str) -> bool:
         """Whether the workspace has a manifest of the table."""
         return any((self.folder(table) / name).exists() for name in (HEAD_FILE, FORMAT_1_FILE))

@@ -189,14 +189,23 @@ def test_the_second_refresh_computes_only_what_a_new_a_corrected_and_a_deleted_d
 
 @pytest.mark.slow_lane
 @pytest.mark.timeout(600)
-def test_the_demo_leaves_a_workspace_in_which_dvc_finds_nothing_to_do(finished: FinishedDemo) -> None:
-    workspace = finished.repository / ".headrace" / "demo" / "workspace"
-    dvc = Path(sys.executable).with_name("dvc")
+def test_the_demo_leaves_a_clone_with_every_release_whose_tables_dvc_pulls(finished: FinishedDemo) -> None:
+    home = finished.repository / ".headrace" / "demo"
+    workspace = home / "workspace"
 
-    status = subprocess.run([dvc, "status"], cwd=workspace, capture_output=True, text=True, check=True)
+    shown = {path.parents[1].name for path in workspace.glob("data/*/*/*/_manifest")}
+    with control.running(home, ["s3", "postgres"], project=finished.repository) as env:
+        status = run(workspace, env, "headrace", "status", "flights")
+        run(workspace, env, "dvc", "pull")
+        compared = run(workspace, env, "dvc", "status")
 
-    assert "up to date" in status.stdout
+    assert shown == {"digits"}, "the runs of Airflow leave no tables in the clone"
+    assert re.search(r"labels/flights/delay_cause: 1\d? partitions .* 2\d rows", status)
+    assert "unreleased" not in status
+    assert "up to date" in compared
     assert git(workspace, "status", "--porcelain") == ""
+    assert len(git(workspace, "worktree", "list").splitlines()) == 1
+    assert git(workspace, "ls-remote", "origin", "refs/headrace/runs*") == ""
     assert git(workspace, "tag", "--list", "flights/*").split() == ["flights/1", "flights/2", "flights/3"]
     assert 20 <= pl.read_parquet(workspace / "data/labels/flights/delay_cause/*.parquet").height <= 24
     assert git(workspace, "tag", "--list", "digits/*").split() == ["digits/1"]

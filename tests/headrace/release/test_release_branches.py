@@ -97,9 +97,11 @@ def test_a_fresh_clone_beside_a_protected_main_pulls_the_tables_and_shows_the_st
     assert "last release flights/1" in run(clone, "headrace", "status", "flights")
 
     clone.git("switch", "--quiet", "releases")
+    before = run(clone, "headrace", "status", "flights")
     run(clone, "dvc", "pull")
     assert clone.tables(FLIGHTS) == origin.first.tables(FLIGHTS)
     status = run(clone, "headrace", "status", "flights")
+    assert status == before, "git records what the tables are"
     assert "features/flights/totals: 1 partitions" in status
     assert "unreleased" not in status
 
