@@ -5,6 +5,7 @@ its copy of the DAG files and, for a worker, its clone with the cache in it. The
 """
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -23,7 +24,6 @@ import httpx
 import psutil
 import pytest
 import yaml
-from celery import Celery
 from cryptography.fernet import Fernet
 from dotenv import dotenv_values
 from online_stores import postgresql_store, redis_server
@@ -63,6 +63,7 @@ def dag_policy(dag):
 """Policies of Airflow's: consecutive tasks go to different workers, a retry waits for a second, and no run starts by
 itself."""
 
+AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 START_TIMEOUT_S = 180
 TASK_TIMEOUT_S = 180
 
@@ -171,6 +172,7 @@ class CeleryCluster:
     project: RemoteProject
     local: RemoteProject
     local_clone: Path
+    control: "ControlMachine"
     airflow: AirflowClient
     workers: Mapping[str, CeleryWorker]
 
@@ -205,9 +207,10 @@ class CeleryCluster:
         return content
 
     def hand_queue(self, queue: str, worker: str) -> None:
-        """Have a worker listen to another queue, too, as `airflow celery add-queue` does."""
-        app = Celery(broker=broker_url(self.shared))
-        assert app.control.add_consumer(queue, destination=[f"celery@{worker}"], reply=True, timeout=10)
+        """Have a worker listen to another queue, too."""
+        options = ("--celery-hostname", f"celery@{worker}", "--queues", queue)
+        command = [AIRFLOW, "celery", "add-queue", *options]
+        subprocess.run(command, env={**os.environ, **self.control.environment}, check=True, capture_output=True)
 
     def run_locally(self) -> str:
         """The same refresh, from the same sources, in one process in the second project; the release's name."""
@@ -226,8 +229,9 @@ def new_cluster(template: Path, s3: S3, postgres: PostgreSQL, folder: Path) -> I
     store = postgresql_store(postgres, postgres.port)
     project, local = (create_project(template, folder / name, s3, store.configure) for name in ("project", "local"))
     local_clone = local.clone(folder / "local-clone")
-    with redis_server(shared.redis_port, folder), start_airflow(folder, shared, project) as (airflow, workers):
-        yield CeleryCluster(shared, sources, project, local, local_clone, airflow, workers)
+    control = ControlMachine(folder / "control", shared, project, free_port())
+    with redis_server(shared.redis_port, folder), start_airflow(folder, control) as (airflow, workers):
+        yield CeleryCluster(shared, sources, project, local, local_clone, control, airflow, workers)
 
 
 def create_project(template: Path, folder: Path, s3: S3, configure: Callable[[Path], None]) -> RemoteProject:
@@ -245,10 +249,9 @@ def create_project(template: Path, folder: Path, s3: S3, configure: Callable[[Pa
 
 @contextmanager
 def start_airflow(
-    folder: Path, shared: Shared, project: RemoteProject
+    folder: Path, control: "ControlMachine"
 ) -> Iterator[tuple[AirflowClient, Mapping[str, CeleryWorker]]]:
     """The control machine and the workers, until the block ends."""
-    control = ControlMachine(folder / "control", shared, project, free_port())
     control.prepare()
     with ExitStack() as stack:
         for name in ("api-server", "dag-processor"):
@@ -262,11 +265,6 @@ def start_airflow(
         client.pause(DAG, paused=False)
         assert wait_until(lambda: all(is_ready(worker) for worker in workers.values()), START_TIMEOUT_S)
         yield client, workers
-
-
-def broker_url(shared: Shared) -> str:
-    """Where messages are."""
-    return f"redis://{HOST}:{shared.redis_port}/0"
 
 
 @dataclass(frozen=True)
@@ -290,7 +288,7 @@ class ControlMachine:
         bundle["kwargs"]["repo_url"] = self.project.origin.as_uri()
         results = self.shared.postgres.address(self.shared.postgres.new_database())
         return read_settings("airflow") | {
-            "AIRFLOW__CELERY__BROKER_URL": broker_url(self.shared),
+            "AIRFLOW__CELERY__BROKER_URL": f"redis://{HOST}:{self.shared.redis_port}/0",
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{results}",
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
@@ -381,9 +379,8 @@ def is_ready(worker: CeleryWorker) -> bool:
 @contextmanager
 def run_airflow(folder: Path, *command: str, environment: Mapping[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
     """A process of Airflow on the machine of that folder, starting when the block begins, killed when it ends."""
-    program = str(Path(sys.executable).with_name("airflow"))
     log = folder / f"{command[0]}.log"
-    with run_server([program, *command], log, lambda: True, environment=environment) as process:
+    with run_server([AIRFLOW, *command], log, lambda: True, environment=environment) as process:
         try:
             yield process
         finally:
