@@ -12,10 +12,10 @@ from headrace.cli.output import (
     TableOption,
     dataset_tables,
     named_run,
-    open_run,
     progress,
     report,
     result,
+    run_task,
     stages,
     writable_workspace,
 )
@@ -124,7 +124,8 @@ def _release(dataset: str, run: str | None) -> tuple[dict[str, Any], list[str]]:
     if not run:
         _, lake = writable_workspace()
         return _describe_release(dataset, create_release(load_dataset(dataset), lake), lake)
-    return release_run(open_run(dataset, run), dataset)
+    with run_task(dataset, run) as task:
+        return release_run(task, dataset)
 
 
 def release_run(task: "RunTask", dataset: str) -> tuple[dict[str, Any], list[str]]:

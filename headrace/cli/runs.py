@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.output import DatasetArgument, JsonOption, check_name, named_run, open_run, result
+from headrace.cli.output import DatasetArgument, JsonOption, check_name, named_run, result, run_task
 from headrace.text import pluralize
 
 if TYPE_CHECKING:
@@ -113,15 +113,15 @@ def execute(  # noqa: PLR0913  each is an option of the command
     from headrace.runs.task import save_task  # noqa: PLC0415
 
     name = named_run(run)
-    task = open_run(dataset, name)
-    run_command(task, load_dataset(dataset), command, keep_stdout=as_json)
     content: dict[str, Any] = {"dataset": dataset, "run": name, "command": command}
-    if result_file:
-        content["result"] = json.loads((task.lake.root / result_file).read_bytes())
-    task = replace(task, state=save_task(task))
     lines: list[str] = []
-    if release:
-        content["release"], lines = release_run(task, dataset)
+    with run_task(dataset, name) as task:
+        run_command(task, load_dataset(dataset), command, keep_stdout=as_json)
+        if result_file:
+            content["result"] = json.loads((task.lake.root / result_file).read_bytes())
+        saved = replace(task, state=save_task(task))
+        if release:
+            content["release"], lines = release_run(saved, dataset)
     result(content, lines, as_json=as_json)
 
 

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from headrace.batches import batched
+from headrace.project.dvc_stages import kept_in_git
 from headrace.runs.worktree import list_worktrees
 from headrace.storage import git
 from headrace.storage.dvc.cache import Cache
@@ -37,6 +39,7 @@ from headrace.storage.table_store import Lake
 WORKSPACE = "the workspace"
 """Stands for the workspace where a revision is expected."""
 
+STAGES_FILE = "dvc.yaml"
 OUTPUT_RECORDS = ("dvc.lock", "data")
 """Where a revision records its outputs: `dvc.lock`, and `.dvc` files below `data/`."""
 
@@ -219,25 +222,52 @@ def _read_directories(cache: Cache, outs: Iterable[str]) -> Iterator[tuple[str, 
 def _collect_outs(lake: Lake, revisions: Mapping[str, str]) -> dict[str, tuple[ObjectReference, ...]]:
     """md5 of every recorded output → its references.
 
-    Most releases share most of their `.dvc` files, and git stores equal files as one blob: each blob is parsed once.
+    `dvc.lock` also records outputs with `cache: false`, which git keeps and DVC never uploads: they are left out.
     """
     outs: dict[str, list[ObjectReference]] = {}
-    blobs: dict[str, list[ObjectReference]] = {}
-    for revision, commit in revisions.items():
-        for path, blob in git.tree(lake.root, commit, *OUTPUT_RECORDS).items():
-            if path == "dvc.lock" or path.endswith(".dvc"):
-                blobs.setdefault(blob, []).append(ObjectReference(revision, path))
-    for blob, content in git.blobs(lake.root, blobs):
-        for record in blobs[blob]:
-            for path, md5 in _parse_outs(record.path, content):
-                outs.setdefault(md5, []).append(ObjectReference(record.revision, path))
-    for path, out in recorded_outs(lake.root).items():
-        outs.setdefault(str(out["md5"]), []).append(ObjectReference(WORKSPACE, path))
+    for reference, md5 in chain(_outs_of_revisions(lake.root, revisions), _outs_of_workspace(lake.root)):
+        outs.setdefault(md5, []).append(reference)
     return {md5: tuple(references) for md5, references in outs.items()}
 
 
+def _outs_of_revisions(root: Path, revisions: Mapping[str, str]) -> Iterator[tuple[ObjectReference, str]]:
+    """Every output that a revision records, and its md5.
+
+    Most releases share most of their `.dvc` files, and git stores equal files as one blob: each blob is parsed once.
+    """
+    stages: dict[str, list[str]] = {}
+    records: dict[str, list[ObjectReference]] = {}
+    for revision, commit in revisions.items():
+        for path, blob in git.tree(root, commit, STAGES_FILE, *OUTPUT_RECORDS).items():
+            if path == STAGES_FILE:
+                stages.setdefault(blob, []).append(revision)
+            elif path == "dvc.lock" or path.endswith(".dvc"):
+                records.setdefault(blob, []).append(ObjectReference(revision, path))
+    in_git: dict[str, set[str]] = {}
+    for blob, content in git.blobs(root, stages):
+        in_git |= dict.fromkeys(stages[blob], _kept_in_git(content))
+    for blob, content in git.blobs(root, records):
+        for record in records[blob]:
+            for path, md5 in _parse_outs(record.path, content):
+                if path not in in_git.get(record.revision, ()):
+                    yield ObjectReference(record.revision, path), md5
+
+
+def _outs_of_workspace(root: Path) -> Iterator[tuple[ObjectReference, str]]:
+    file = root / STAGES_FILE
+    in_git = _kept_in_git(file.read_bytes()) if file.exists() else set()
+    for path, out in recorded_outs(root).items():
+        if path not in in_git:
+            yield ObjectReference(WORKSPACE, path), str(out["md5"])
+
+
+def _kept_in_git(content: bytes) -> set[str]:
+    """Outputs that git keeps, as this `dvc.yaml` declares them."""
+    return kept_in_git(parse_yaml(content).get("stages") or {})
+
+
 def _parse_outs(path: str, content: bytes) -> list[tuple[str, str]]:
-    """Path and md5 of every output in a `dvc.lock` or a `.dvc` file. Outputs with `cache: false` have no md5 here."""
+    """Path and md5 of every output in a `dvc.lock` or a `.dvc` file."""
     parsed = parse_yaml(content)
     if path == "dvc.lock":
         stages = parsed.get("stages", {}).values()

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from minimal_dataset import RAW, TOTALS
-from release_clones import Origin, dataset
+from release_clones import Clone, Origin, dataset
 from run_clones import RunOfClone, run_refs
 
 from headrace.errors import HeadraceError
+from headrace.maintenance.references import ReferencedObjects
 from headrace.runs.command import run_command
-from headrace.runs.task import save_task
+from headrace.runs.task import RunMovedError, save_task
 
 TINY = dataset("tiny")
 HEAD = f"data/{TOTALS}/_manifest/head.json"
@@ -72,6 +73,27 @@ def test_a_stage_of_dvc_yaml_trains_on_the_release_and_the_release_branch_record
     assert run_refs(released) == []
     assert clone.git("status", "--porcelain") == ""
     assert (clone.root / "metrics.json").read_text() == metrics, "the clone follows"
+    referenced = ReferencedObjects.collect(clone.lake, {"main": "origin/main"})
+    paths = {reference.path for references in referenced.outs.values() for reference in references}
+    assert f"data/{TOTALS}" in paths
+    assert "metrics.json" not in paths, "git has it, not the DVC remote"
+
+
+def test_a_training_that_a_release_overtakes_is_tried_again_and_trains_on_that_release(released: Origin) -> None:
+    run = RunOfClone(released.clone("trainer"), TINY, "r1")
+    run_command(run.open(), TINY, python(TRAIN_PY))
+    writer = Clone(released.folder / "writer")
+    writer.run(TINY, {1: 5, 2: 6})
+    writer.release(TINY)
+
+    with pytest.raises(RunMovedError):
+        run.release()
+    task = run.open()
+    assert not (task.lake.root / "metrics.json").exists()
+    run_command(task, TINY, python(TRAIN_PY))
+
+    table = json.loads((task.lake.root / "metrics.json").read_text())["table"]
+    assert table == md5(writer.tables(TINY)[TOTALS])
 
 
 def test_what_a_clone_has_changed_is_neither_used_nor_touched(released: Origin) -> None:

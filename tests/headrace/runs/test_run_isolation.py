@@ -245,3 +245,38 @@ def test_a_run_of_another_dataset_goes_on_while_one_is_released(origin: Origin) 
 
     assert origin.tags() == ["digits/1", "flights/1"]
     assert origin.git("rev-list", "--merges", "main") == ""
+
+
+def test_a_task_that_is_run_again_after_the_release_of_its_run_finds_nothing_to_do(origin: Origin) -> None:
+    run = RunOfClone(origin.first, TINY, "r1")
+    run.ingest(days(1))
+    run.compute("validate", "transform")
+    released = run.release()
+
+    again = RunOfClone(origin.clone("other"), TINY, "r1")
+    again.compute("validate", "transform")
+    assert run_refs(origin) == ["tiny/r1/start"], "no table was written"
+
+    unchanged = again.release()
+    assert not unchanged.created
+    assert unchanged.name == released.name
+    assert run_refs(origin) == []
+
+
+def test_a_run_that_failed_for_good_keeps_what_it_made_and_the_next_run_goes_on(origin: Origin) -> None:
+    failed = RunOfClone(origin.first, TINY, "r1")
+    failed.ingest(days(1))
+    failed.compute("validate")
+
+    following = RunOfClone(origin.clone("other"), TINY, "r2")
+    following.ingest(days(1, 2))
+    following.compute("validate", "transform")
+    assert following.release().created
+
+    assert failed.state
+    assert sorted(failed.state.tables) == [RAW, "rejected/tiny/sales", "validated/tiny/sales"]
+    assert failed.start().tables == {}, "they continue what is not the latest release"
+    failed.ingest(days(1, 2, 3))
+    failed.compute("validate", "transform")
+    assert failed.release().name == "tiny/2"
+    assert run_refs(origin) == []

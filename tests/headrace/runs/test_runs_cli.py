@@ -1,6 +1,7 @@
 """`--run` and `headrace runs`: the commands of a run are typed in any clone, and none of them touches the clone."""
 
 import json
+import sys
 
 import pytest
 from workspaces import Workspace, git
@@ -18,11 +19,16 @@ def test_a_run_is_typed_in_two_clones_whose_own_code_differs(released: Workspace
 
     started = json.loads(other.command("headrace", "-q", "runs", "start", "flights", "--run", AIRFLOW_ID, "--json"))
     validated = other.command("headrace", "validate", "flights", "--run", AIRFLOW_ID)
+    early = other.command("headrace", "release", "flights", "--run", AIRFLOW_ID, fails=True)
+    planned = other.command("headrace", "plan", "flights", "--run", started["run"])
     other.command("headrace", "transform", "flights", "--run", started["run"])
     (listed,) = json.loads(third.command("headrace", "-q", "runs", "list", "flights", "--json"))["runs"]
     made = json.loads(third.command("headrace", "-q", "release", "flights", "--run", AIRFLOW_ID, "--json"))
 
     assert "validated/flights/flights: nothing to do" in validated
+    assert "`headrace plan flights` shows why" in early
+    assert "features/flights/carrier_delays: 3 stale" in planned
+    assert early.splitlines()[-1].endswith(f"type the command with `--run {started['run']}`.")
     assert listed["run"] == started["run"]
     assert listed["commit"] == git(released.root, "rev-parse", "HEAD")
     assert listed["tables"] == ["features/flights/carrier_delays"]
@@ -51,6 +57,34 @@ def test_a_run_may_be_named_by_the_environment_and_ended_without_a_release(
     again = released.command("headrace", "runs", "end", "flights", "My run", fails=True)
     assert "flights has no run My run. `headrace runs list flights`" in again
     assert not list((released.root / ".headrace/runs").glob("*/*"))
+
+
+def test_a_command_that_computes_and_releases_stays_in_one_worktree_of_the_clone(released: Workspace) -> None:
+    code = (
+        "from headrace.cli.output import dataset_tables, run_task\n"
+        "with dataset_tables('flights', 'r1') as (_, lake):\n    first = lake.root\n"
+        "with run_task('flights', 'r1') as task:\n    print(task.refs.root, first, task.lake.root)\n"
+    )
+
+    printed = released.command(sys.executable, "-c", code).splitlines()[-1]
+
+    worktree = released.root / ".headrace/runs/flights/r1"
+    assert printed == f"{released.root} {worktree} {worktree}"
+
+
+def test_a_command_in_a_run_gives_its_result_and_ends_with_the_release(released: Workspace) -> None:
+    script = 'import json; json.dump({"auc": 0.5}, open("m.json", "w"))'
+    options = ("--run", AIRFLOW_ID, "--release", "--result", "m.json", "--json")
+
+    printed = released.command(
+        "headrace", "-qq", "runs", "exec", "flights", *options, "--", sys.executable, "-c", script
+    )
+
+    found, _ = json.JSONDecoder().raw_decode(printed[printed.index("{") :])
+    assert found["result"] == {"auc": 0.5}
+    assert found["release"]["name"] == "flights/1"
+    assert "no runs" in released.command("headrace", "runs", "list")
+    assert not (released.root / "m.json").exists()
 
 
 def test_a_dataset_that_the_commit_does_not_have_leaves_no_run(released: Workspace) -> None:
