@@ -3,13 +3,14 @@
 And what is left of an object whose read broke off: rclone answers that with status 200, which obstore does not take.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from headrace.errors import NotConfiguredError
 from headrace.storage.s3.errors import ConnectionFailedError, NoCredentialsError, S3RequestError
@@ -83,7 +84,7 @@ class Boto3Client:
         try:
             session = botocore.session.get_session()
             session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
-            return boto3.session.Session(botocore_session=session).client(
+            client = boto3.session.Session(botocore_session=session).client(
                 "s3",
                 endpoint_url=place.own_endpoint,
                 aws_access_key_id=place.access_key,
@@ -91,11 +92,41 @@ class Boto3Client:
                 region_name=place.region,
                 config=config,
             )
+            client.meta.events.register("before-parse.s3.ListObjectsV2", parse_contents)
+            return client
         except ValueError as error:
             raise NotConfiguredError(
                 f"s3://{place.bucket}: expected an address such as http://127.0.0.1:9000, seen {place.own_endpoint!r}"
                 " (AWS_ENDPOINT_URL)."
             ) from error
+
+
+def parse_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_event: Any) -> None:
+    """Parse the objects of a listing, and leave the rest of the answer to botocore, whose parser takes ten times as long.
+
+    Args:
+        response_dict: The answer as it came, which botocore parses next.
+        customized_response_dict: What is added to the result.
+    """
+    try:
+        root = ElementTree.fromstring(response_dict["body"])  # noqa: S314  botocore parses it in the same way
+    except ElementTree.ParseError:
+        return  # botocore parses it again, and says what is wrong
+    namespace = root.tag.removesuffix("ListBucketResult")
+    objects = root.findall(f"{namespace}Contents")
+    if not objects:
+        return
+    tags = {name: namespace + name for name in ("Key", "Size", "ETag", "LastModified")}
+    customized_response_dict["Contents"] = [_parse_fields(item, tags) for item in objects]
+    root[:] = [item for item in root if item.tag != f"{namespace}Contents"]
+    response_dict["body"] = ElementTree.tostring(root)
+
+
+def _parse_fields(item: ElementTree.Element, tags: Mapping[str, str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: text for name, tag in tags.items() if (text := item.findtext(tag)) is not None}
+    if "LastModified" in fields:
+        fields["LastModified"] = _time(fields["LastModified"])
+    return {**fields, "Size": int(fields["Size"])}
 
 
 def _time(text: str) -> datetime:
