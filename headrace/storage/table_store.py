@@ -21,7 +21,7 @@ from headrace import failpoints
 from headrace.errors import LockLostError, MissingObjectError, TableLockedError
 from headrace.storage.dvc.cache import Cache, find_in_directory
 from headrace.storage.dvc.lock import recorded_outs
-from headrace.storage.dvc.objects import directory_bytes
+from headrace.storage.dvc.objects import directory_bytes, object_key
 from headrace.storage.files import atomic_write
 from headrace.storage.manifest import (
     FOLDER,
@@ -363,8 +363,13 @@ def _chunks(_cache: Cache) -> WeakValueDictionary[str, Chunk]:
 
 
 def _load_chunk(cache: Cache, reference: ChunkReference) -> bytes:
-    path = cache.fetch(reference.md5, reference.sha256)
-    return check_chunk(reference, path.read_bytes(), str(path))
+    path = f"{cache.folder}/{object_key(reference.md5)}"
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  as above
+            content = file.read()
+    except FileNotFoundError:
+        content = cache.fetch(reference.md5, reference.sha256).read_bytes()
+    return check_chunk(reference, content, path)
 
 
 def _is_complete(line: bytes) -> bool:
