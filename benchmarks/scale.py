@@ -51,6 +51,7 @@ def main() -> None:
             "plan": plan_table,
             "append": append_partition,
             "list": list_objects,
+            "hash": hash_bytes,
             "lock": rewrite_lock,
             "release": make_releases,
             "tasks": run_tasks,
@@ -60,6 +61,7 @@ def main() -> None:
     report = Report("scale", as_json=arguments.json)
     measure_tables(report, FULL_SIZES if arguments.full else SIZES, arguments.repeats)
     measure_listing(report)
+    measure_hashing(report)
     measure_lock(report, arguments.repeats)
     measure_git(report, FULL_RELEASES if arguments.full else RELEASES, arguments.repeats)
     measure_tasks(report)
@@ -245,6 +247,23 @@ def list_objects() -> None:
     started = process_time()
     listed = len(list(bucket.list("hours/")))
     write_result(objects=listed, cpu_us=(process_time() - started) / listed * 1e6)
+
+
+def measure_hashing(report: Report) -> None:
+    """Measure the two hashes of every object."""
+    with TemporaryDirectory(prefix="headrace-bench-") as name:
+        run_once(subcommand("hash", Path(name), "hash"))
+        report.note(f"md5 and sha256: {read_result(Path(name))['gb_s']:.2f} CPU seconds per GB")
+
+
+def hash_bytes() -> None:
+    """Hash a quarter of a gigabyte."""
+    from headrace.storage.digests import Digests  # noqa: PLC0415
+
+    content = os.urandom(250_000_000)
+    started = process_time()
+    Digests.of_bytes(content)
+    write_result(gb_s=(process_time() - started) * 4)
 
 
 # dvc.lock

@@ -88,7 +88,7 @@ class Boto3Client:
         try:
             session = botocore.session.get_session()
             session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
-            session.register_component("data_loader", _create_model_loader(session.get_config_variable("data_path")))
+            session.register_component("data_loader", create_model_loader(session.get_config_variable("data_path")))
             client: Any = boto3.session.Session(botocore_session=session).client(
                 "s3",
                 endpoint_url=place.own_endpoint,
@@ -106,7 +106,7 @@ class Boto3Client:
         return client
 
 
-def _create_model_loader(data_path: str | None) -> Any:  # noqa: ANN401  boto3 is imported late
+def create_model_loader(data_path: str | None) -> Any:  # noqa: ANN401  boto3 is imported late
     """Loads botocore's descriptions of services, in less than half of the CPU that its own loader takes for S3's.
 
     That one looks for the versions of all 400 services before it loads one, and parses with the json module.
