@@ -51,12 +51,14 @@ class Contender:
 def run_once(contender: Contender) -> Cost:
     """Run the program. A failure ends the benchmark and prints the program's output."""
     contender.setup()
+    # An installed package has its bytecode; without it, every run would compile all modules.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile() as output:
         started_at = time.monotonic()
         process = subprocess.Popen(
             [str(part) for part in contender.command],
             cwd=contender.folder,
-            env={**os.environ, **contender.env},
+            env={**inherited, **contender.env},
             stdout=output,
             stderr=output,
         )

@@ -120,6 +120,7 @@ def code_hash(text: str) -> str:
     return _hash(text, ast.parse(text))
 
 
+@cache  # a distribution's metadata are parsed as an email: a millisecond each time
 def library_version(name: str) -> str:
     """Version of an installed distribution, as a cache key and a lock file hold it."""
     return distribution(name).version
@@ -184,7 +185,8 @@ def find_distributions(top: str) -> tuple[Distribution, ...]:
     return tuple(map(distribution, sorted(set(packages_distributions().get(top, ())))))
 
 
-def _versions(top: str) -> dict[str, str]:
+@cache
+def _versions(top: str) -> Mapping[str, str]:
     return {normalized(one.name): one.version for one in find_distributions(top)}
 
 

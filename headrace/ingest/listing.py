@@ -33,4 +33,13 @@ class SourceListing(Protocol):
 
 def compute_cache_key(content: Any) -> str:  # noqa: ANN401  anything JSON
     """Hash of a JSON value."""
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    return hash_json(encode_json(content))
+
+
+encode_json = json.JSONEncoder(sort_keys=True).encode
+"""A JSON value as text: as `json.dumps` gives it, which makes an encoder for each value."""
+
+
+def hash_json(text: str) -> str:
+    """Hash of the text of a JSON value."""
+    return sha256(text.encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ from headrace.dataset import TableSource
 from headrace.engine.compute import store_partition
 from headrace.engine.result_versions import result_version
 from headrace.ingest.database.read_transaction import ReadTransaction, TableListing
-from headrace.ingest.listing import compute_cache_key
+from headrace.ingest.listing import encode_json, hash_json
 from headrace.storage import parquet
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
@@ -52,8 +52,10 @@ class TableSnapshot:
 
     @cached_property
     def cache_keys(self) -> Mapping[str, str]:
-        shape = [self.listing.columns, self.source.key, dict(self.libraries), result_version("ingest")]
-        return {name: compute_cache_key([shape, self._provenance(name)]) for name in self.listing.partitions}
+        shape = encode_json([self.listing.columns, self.source.key, dict(self.libraries), result_version("ingest")])
+        return {
+            name: hash_json(f"[{shape}, {encode_json(self._provenance(name))}]") for name in self.listing.partitions
+        }
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
         """Read partitions, sorted by key, so that equal rows give equal bytes whatever order the database returns."""

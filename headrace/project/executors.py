@@ -126,9 +126,11 @@ class Executor:
 def group_partitions(plan: Plan, lake: Lake, workers: int) -> list[Sequence[StalePartition]]:
     """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
     count = len(plan.stale)
-    sizes = {md5: size for table in plan.stage.reads for md5, size in lake.manifest(table).objects.items()}
-    read = {md5 for item in plan.stale for names in item.inputs.values() for md5 in names.values()}
-    most = GROUP_BYTES * count // max(1, sum(sizes.get(md5, 0) for md5 in read))
+    read = (
+        lake.manifest(table).entries.pick("size", {name for item in plan.stale for name in item.inputs.get(table, ())})
+        for table in plan.stage.reads
+    )
+    most = GROUP_BYTES * count // max(1, sum(size for sizes in read for size in sizes.values()))
     size = max(1, min(plan.stage.batch_size, most, -(-count // workers)))
     return [plan.stale[first : first + size] for first in range(0, count, size)]
 

@@ -1,11 +1,10 @@
 """The graph of a dataset: its stages in the order data flows, for the command line, DVC and Dask workers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from headrace.dataset import Dataset
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError
-from headrace.label.stage import label_stage
 from headrace.project.loading import load_dataset
 from headrace.transform.stage import feature_stage
 from headrace.validate.stage import validation_stage
@@ -16,8 +15,14 @@ def dataset_stages(dataset: Dataset) -> tuple[Stage, ...]:
     return (
         *(validation_stage(dataset, source) for source in dataset.sources),
         *(feature_stage(dataset, table) for table in dataset.features),
-        *(label_stage(dataset, labeling) for labeling in dataset.labels),
+        *(_label_stages(dataset) if dataset.labels else ()),
     )
+
+
+def _label_stages(dataset: Dataset) -> Iterator[Stage]:
+    from headrace.label.stage import label_stage  # noqa: PLC0415  a dataset without labels does not pay for the import
+
+    return (label_stage(dataset, labeling) for labeling in dataset.labels)
 
 
 def command_stages(dataset: Dataset, command: str, tables: Iterable[str] = ()) -> tuple[Stage, ...]:

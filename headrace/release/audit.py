@@ -14,6 +14,7 @@ from headrace.project.engine_lock import lock_params
 from headrace.release.changes import PartitionDiff
 from headrace.storage import git
 from headrace.storage.files import load_yaml, parse_yaml
+from headrace.storage.manifest import LazyEntries
 from headrace.storage.table_store import Lake
 
 
@@ -64,12 +65,18 @@ def audit(dataset: Dataset, lake: Lake) -> None:
                     f"{table}: expected the partitions that were computed with {stage.table}, found others."
                     f" `headrace run {dataset.name}` writes the table again."
                 )
-        for name, entry in plan.reused.items() if stage.verb == "validate" else ():
-            if entry.metadata["rows_in"] != (entry.rows or 0) + entry.metadata["rejected"]:
-                raise AuditError(
-                    f"{stage.table} {name}: {entry.metadata['rows_in']:,} rows came in, but {entry.rows:,} accepted and"
-                    f" {entry.metadata['rejected']:,} rejected do not add up to that. Nothing was released."
-                )
+        if stage.verb == "validate":
+            _check_counts(stage.table, plan.reused)
+
+
+def _check_counts(table: str, entries: LazyEntries) -> None:
+    accepted = entries.column("rows")
+    for name, counts in entries.column("metadata").items():
+        if counts["rows_in"] != (accepted[name] or 0) + counts["rejected"]:
+            raise AuditError(
+                f"{table} {name}: {counts['rows_in']:,} rows came in, but {accepted[name]:,} accepted and"
+                f" {counts['rejected']:,} rejected do not add up to that. Nothing was released."
+            )
 
 
 def check_label_quality(dataset: Dataset, lake: Lake, changes: Mapping[str, PartitionDiff]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.storage.manifest import Manifest
+from headrace.storage.manifest import LazyEntries, Manifest
 from headrace.storage.table_store import Lake
 
 
@@ -19,8 +19,9 @@ class PartitionDiff:
     @classmethod
     def between(cls, before: Manifest | None, after: Manifest | None) -> "PartitionDiff":
         """The difference between two versions of a table; None for a table that does not exist."""
-        had = before.md5s if before else {}
-        has = after.md5s if after else {}
+        earlier, later = (table.entries if table else LazyEntries() for table in (before, after))
+        earlier, later = earlier.without_shared_chunks(later)
+        had, has = earlier.md5s, later.md5s
         return cls(
             sorted(has.keys() - had.keys()),
             sorted(name for name in has.keys() & had.keys() if has[name] != had[name]),

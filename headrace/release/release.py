@@ -143,7 +143,7 @@ def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str
         check_label_quality(dataset, lake, state.changes)
         recorded = recorded_outs(lake.root)
         outs = {f"data/{table}": lake.dvc_out(lake.manifest(table), recorded) for table in tables}
-        pushed = push_objects(lake.cache, outs.values(), state.released.values(), _sizes(dataset, lake))
+        pushed = push_objects(lake.cache, outs.values(), state.released.values(), _new_sizes(tables, state, lake))
         own = DatasetRecords.of_workspace(dataset, lake, outs)
         start = starting_point(lake.root, dataset.name, merged)
         push = partial(_build_and_push, target, state, own, start)
@@ -225,10 +225,16 @@ def show_tables(tables: Sequence[str], lake: Lake) -> None:
             lake.checkout(lake.manifest(table))
 
 
-def _sizes(dataset: Dataset, lake: Lake) -> dict[str, int]:
-    """md5 → bytes of every partition."""
-    manifests = (lake.manifest(table) for table in lake.tables(dataset.name))
-    return {md5: size for manifest in manifests for md5, size in manifest.objects.items()}
+def _new_sizes(tables: Sequence[str], state: ReleaseState, lake: Lake) -> dict[str, int]:
+    """md5 → bytes of the partitions, and of the chunks of manifests, that the last release may not have."""
+    sizes: dict[str, int] = {}
+    for table in tables:
+        out = state.released.get(f"data/{table}")
+        released = lake.manifest_of_directory(out["md5"]) if out else None
+        mine = lake.manifest(table).entries
+        new, _ = mine.without_shared_chunks(released.entries) if released else (mine, None)
+        sizes |= {file.md5: file.size for file in new.files}
+    return sizes
 
 
 def _notes(name: str, state: ReleaseState) -> str:

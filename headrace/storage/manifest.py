@@ -232,6 +232,38 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         values |= {partition: _FIELDS[name].decode(line).value for partition, line in self.added.items()}
         return dict(sorted(values.items())) if self.added or not self._is_sorted else values
 
+    def pick(self, name: str, partitions: Iterable[str]) -> dict[str, Any]:
+        """Partition → one field of its entry, of those of these partitions that there are.
+
+        No chunk is read that has none of them.
+        """
+        values: dict[str, Any] = {}
+        for partition in partitions:
+            if partition in self.added:
+                values[partition] = _FIELDS[name].decode(self.added[partition]).value
+            elif partition not in self.removed and (chunk := self._find_chunk(partition)):
+                values[partition] = chunk.column(name)[partition]
+        return values
+
+    def without_shared_chunks(self, other: "LazyEntries") -> tuple["LazyEntries", "LazyEntries"]:
+        """Both tables less the chunks that they share: a partition in one of these is the same in both."""
+        shared = {chunk.reference.md5 for chunk in self.chunks} & {chunk.reference.md5 for chunk in other.chunks}
+        if self.removed or other.removed or not shared:
+            return self, other
+        mine, theirs = (
+            LazyEntries([chunk for chunk in table.chunks if chunk.reference.md5 not in shared], (), table.added)
+            for table in (self, other)
+        )
+        return mine, theirs
+
+    @property
+    def rows(self) -> int:
+        """Rows of all partitions."""
+        if self.removed:
+            return sum(rows or 0 for rows in self.column("rows").values())
+        added = (_SUMMARY.decode(line).rows or 0 for line in self.added.values())
+        return sum(chunk.reference.rows for chunk in self.chunks) + sum(added)
+
     @cached_property
     def _is_sorted(self) -> bool:
         """Whether the partitions of each chunk come after those of the chunk before."""
@@ -474,7 +506,7 @@ class Manifest:
     @property
     def rows(self) -> int:
         """Rows of the whole table."""
-        return sum(rows or 0 for rows in self.entries.column("rows").values())
+        return self.entries.rows
 
     def with_partitions(self, partitions: Mapping[str, PartitionEntry]) -> "Manifest":
         """The same table with these partitions instead."""

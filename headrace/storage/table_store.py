@@ -19,9 +19,9 @@ import orjson
 
 from headrace import failpoints
 from headrace.errors import LockLostError, MissingObjectError, TableLockedError
-from headrace.storage.dvc.cache import Cache, read_directory
+from headrace.storage.dvc.cache import Cache, find_in_directory
 from headrace.storage.dvc.lock import recorded_outs
-from headrace.storage.dvc.objects import directory_bytes
+from headrace.storage.dvc.objects import directory_bytes, object_key
 from headrace.storage.files import atomic_write
 from headrace.storage.manifest import (
     FOLDER,
@@ -103,8 +103,7 @@ class Lake:
 
     def manifest_of_directory(self, folder: str) -> Manifest | None:
         """The table whose list of files is the object `folder`; None if that lists no manifest."""
-        files = read_directory(self.cache, folder)
-        head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
+        head = find_in_directory(self.cache, folder, HEAD_FILE, FORMAT_1_FILE)
         return None if head is None else _fetch(self.cache, head)
 
     def candidate_manifests(self, table: str) -> list[Manifest]:
@@ -213,14 +212,12 @@ class Lake:
         fence()
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         there = {item.name: item.stat().st_size for item in os.scandir(folder) if item.name != FOLDER}
-        wanted = {} if self.cache.is_remote_only or self.run_outs is not None else manifest.files
-        shown = self._visible_files(manifest.table, there)
-        for name, md5 in wanted.items():
-            if shown.get(name) != md5:
-                entry = manifest.partitions[name.removesuffix(manifest.suffix)]
-                self.cache.copy_to(md5, folder / name, fence, entry.sha256)
+        if not self.cache.is_remote_only and self.run_outs is None:
+            for partition in self._take_shown(manifest, there):
+                entry = manifest.partitions[partition]
+                self.cache.copy_to(entry.md5, folder / (partition + manifest.suffix), fence, entry.sha256)
         self._write_manifest(self._with_schemas(manifest).to_files(), folder, fence)
-        for name in there.keys() - wanted.keys():
+        for name in there:
             with failpoints.failpoint("file that is gone"):
                 fence()
                 (folder / name).unlink(missing_ok=True)
@@ -260,13 +257,22 @@ class Lake:
             schemas = {name: read_schema(cache.fetch(md5)) for name, md5 in missing.items()}
         return manifest.with_partitions(entries.with_schemas(schemas))
 
-    def _visible_files(self, table: str, there: Mapping[str, int]) -> dict[str, str]:
-        """File name → md5 of the partitions that are in the folder as its manifest says, by their sizes."""
-        visible = self.visible_manifest(table)
-        if visible is None:
-            return {}
-        sizes = {name + visible.suffix: size for name, size in visible.sizes.items()}
-        return {name: md5 for name, md5 in visible.files.items() if there.get(name) == sizes[name]}
+    def _take_shown(self, manifest: Manifest, there: dict[str, int]) -> list[str]:
+        """The partitions whose files are not as the manifest says, judged by the visible manifest and their sizes.
+
+        Args:
+            manifest: What is to be shown.
+            there: File name → bytes of the files in the folder; those that the manifest names are taken out.
+        """
+        visible = self.visible_manifest(manifest.table)
+        is_same_suffix = visible is not None and visible.suffix == manifest.suffix
+        md5s, sizes = (visible.md5s, visible.sizes) if visible and is_same_suffix else ({}, {})
+        missing = []
+        for partition, md5 in manifest.md5s.items():
+            size = there.pop(partition + manifest.suffix, None)
+            if size is None or md5s.get(partition) != md5 or sizes[partition] != size:
+                missing.append(partition)
+        return missing
 
     def dvc_out(self, manifest: Manifest, recorded: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """The output entry that records a table, with which its manifest and its list of files go into the cache.
@@ -280,7 +286,7 @@ class Lake:
             self._keep_chunk(chunk)
         own = self.cache.add_bytes(files.head).md5
         had = recorded.get(path)
-        if had and self.cache.has(had["md5"]) and read_directory(self.cache, had["md5"]).get(HEAD_FILE) == own:
+        if had and self.cache.has(had["md5"]) and find_in_directory(self.cache, had["md5"], HEAD_FILE) == own:
             return {"path": path, **{name: had[name] for name in ("hash", "md5", "size", "nfiles")}}
         listed = {**manifest.files, **files.md5s}
         folder = self.cache.add_bytes(directory_bytes(listed), suffix=".dir")
@@ -362,8 +368,13 @@ def _chunks(_cache: Cache) -> WeakValueDictionary[str, Chunk]:
 
 
 def _load_chunk(cache: Cache, reference: ChunkReference) -> bytes:
-    path = cache.fetch(reference.md5, reference.sha256)
-    return check_chunk(reference, path.read_bytes(), str(path))
+    path = f"{cache.folder}/{object_key(reference.md5)}"
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  as above
+            content = file.read()
+    except FileNotFoundError:
+        content = cache.fetch(reference.md5, reference.sha256).read_bytes()
+    return check_chunk(reference, content, path)
 
 
 def _is_complete(line: bytes) -> bool:

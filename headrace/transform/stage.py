@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache, partial
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,12 @@ def partitions(
     reads: Mapping[str, Input], inputs: Mapping[str, Manifest], _own: Manifest
 ) -> Iterator[tuple[str, InputHashes]]:
     """Every partition of the first input, with the partitions of each input within its lookback."""
-    windows = {table: _Window.over(inputs[table], read.lookback) for table, read in reads.items()}
     driver = next(iter(reads))
-    for partition in sorted(inputs[driver].md5s):
-        yield partition, {table: window.before(partition) for table, window in windows.items()}
+    days = sorted(inputs[driver].md5s)
+    windows = (_windows(inputs[table].md5s, read.lookback, days) for table, read in reads.items())
+    tables = tuple(reads)
+    for partition, *parts in zip(days, *windows, strict=True):
+        yield partition, dict(zip(tables, parts, strict=True))
 
 
 def compute(
@@ -103,27 +106,22 @@ def _keys(table: FeatureTable) -> tuple[str, ...]:
     return (*table.keys, EVENT_TIME, KNOWN_TIME)
 
 
-class _Window:
-    """The partitions of one input that a day reads."""
-
-    def __init__(self, md5s: Mapping[str, str], lookback: int) -> None:
-        self.whole = {UNPARTITIONED: md5s[UNPARTITIONED]} if UNPARTITIONED in md5s else None
-        self.days = sorted(md5s.items())
-        self.ordinals = [] if self.whole else [_ordinal(day) for day, _ in self.days]
-        self.lookback = lookback
-
-    @classmethod
-    def over(cls, manifest: Manifest, lookback: int) -> "_Window":
-        return cls(manifest.md5s, lookback)
-
-    def before(self, day: str) -> dict[str, str]:
-        if self.whole is not None:
-            return self.whole
+def _windows(md5s: Mapping[str, str], lookback: int, days: Sequence[str]) -> Iterator[Mapping[str, str]]:
+    """The partitions of an input that each of the days reads; `days` are sorted."""
+    if UNPARTITIONED in md5s:
+        yield from repeat({UNPARTITIONED: md5s[UNPARTITIONED]}, len(days))
+        return
+    items = sorted(md5s.items())
+    ordinals = [_ordinal(name) for name, _ in items]
+    first = end = 0
+    for day in days:
         if day == UNPARTITIONED:
-            return dict(self.days)
+            yield dict(items)
+            continue
         last = _ordinal(day)
-        first = bisect_left(self.ordinals, last - self.lookback)
-        return dict(self.days[first : bisect_right(self.ordinals, last)])
+        first = bisect_left(ordinals, last - lookback, first)
+        end = bisect_right(ordinals, last, end)
+        yield dict(items[first:end])
 
 
 @lru_cache(maxsize=1 << 14)

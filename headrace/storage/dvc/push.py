@@ -1,13 +1,13 @@
 """The DVC remote, written to: objects first, folders' lists last, and every one of them looked at again afterwards."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Any
 
-from headrace.storage.dvc.cache import Cache, read_directory
+from headrace.storage.dvc.cache import Cache, new_in_directory
 from headrace.storage.progress_log import log_progress
 
 log = logging.getLogger(__name__)
@@ -39,15 +39,26 @@ def push_objects(
         NotOnRemoteError: An object is not there with its size and hash after it was written.
         MissingObjectError: An object is neither in the cache nor on the remote.
     """
+    there = list(there)
     known = {str(out["md5"]) for out in there}
-    new = {str(out["md5"]) for out in outs} - known
-    had = {md5 for folder in known if folder.endswith(".dir") for md5 in read_directory(cache, folder).values()}
-    has = {md5 for folder in new if folder.endswith(".dir") for md5 in read_directory(cache, folder).values()}
-    files = sorted((has | {md5 for md5 in new if not md5.endswith(".dir")}) - had)
-    lists = sorted(md5 for md5 in new if md5.endswith(".dir"))
+    new = [out for out in outs if out["md5"] not in known]
+    lists = sorted({str(out["md5"]) for out in new if out["md5"].endswith(".dir")})
+    files = sorted(_new_files(cache, new, there))
     with ThreadPoolExecutor(PARALLEL) as pool:
         written = [size for md5s in (files, lists) for size in _upload_missing(cache, md5s, sizes, pool)]
     return PushResult(len(written), sum(written))
+
+
+def _new_files(cache: Cache, new: Iterable[Mapping[str, Any]], there: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The files of new outputs, less those that the earlier list of the same folder has."""
+    files: set[str] = set()
+    for out in new:
+        if out["md5"].endswith(".dir"):
+            earlier = [one["md5"] for one in there if one["path"] == out.get("path") and one["md5"].endswith(".dir")]
+            files |= new_in_directory(cache, out["md5"], earlier)
+        else:
+            files.add(out["md5"])
+    return files
 
 
 def _upload_missing(cache: Cache, md5s: Iterable[str], sizes: Mapping[str, int], pool: ThreadPoolExecutor) -> list[int]:
