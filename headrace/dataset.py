@@ -80,7 +80,8 @@ class TableSource:
     Attributes:
         table: Name, with its schema where it has one.
         key: Columns that identify a row.
-        watermark: Column whose value grows when a row changes; a partition where it has changed is read again.
+        watermark: Column whose value changes when a row does, of any type; a partition where it has changed is read
+            again, and one where it is NULL in a row every time.
         partition_by: Date or time column whose UTC day is the partition; None puts all rows into `all`.
         database: Name of the environment variable with the SQLAlchemy URL.
     """

@@ -7,10 +7,10 @@ either updated completely or not at all.
 How changes are detected, and which are missed:
 
 - An object has changed if its key, ETag or size has. It is read as exactly the version that was listed.
-- A partition of a database table has changed if its row count, the maximum or the sum of its watermark column, or the
-  table's columns have. That covers inserts, hard deletes and updates that set the watermark, including late commits
-  below the maximum. It misses updates that leave the watermark alone and, for a text watermark, which has no sum, an
-  equal number of deletes and inserts below the maximum. `full_refresh=True` reads every partition again.
+- A partition of a database table has changed if its row count, a digest of the values of its watermark column, or the
+  table's columns have. That covers inserts, hard deletes and updates that set the watermark, of any type, including
+  late commits below the maximum. A partition with a row whose watermark is NULL is always read. What is missed are
+  updates that leave the watermark alone: `full_refresh=True` reads every partition again.
 """
 
 import os
@@ -174,7 +174,8 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     _check_not_empty(run, table, listing, old)
 
     cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
-    reused = _reusable_entries(run, earlier, cache_keys)
+    certain = {name: key for name, key in cache_keys.items() if name not in listing.uncertain}
+    reused = _reusable_entries(run, earlier, certain)
     read = _read_partitions(run, source, listing, sorted(cache_keys.keys() - reused.md5s.keys()))
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.

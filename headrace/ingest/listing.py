@@ -20,6 +20,10 @@ class SourceListing(Protocol):
         """Keys in the source that match no partition. They are reported and never read."""
 
     @property
+    def uncertain(self) -> frozenset[str]:
+        """Partitions that may have changed under the same cache key, and are always read."""
+
+    @property
     def description(self) -> str:
         """The source's address, for messages."""
 

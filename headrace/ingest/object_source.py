@@ -96,6 +96,11 @@ class ObjectListing:
         """None: no library touches the bytes."""
         return {}
 
+    @property
+    def uncertain(self) -> frozenset[str]:
+        """None: the ETag changes with the bytes."""
+        return frozenset()
+
     @cached_property
     def cache_keys(self) -> Mapping[str, str]:
         return {partition: self._cache_key(listed) for partition, listed in self.objects.items()}

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from msgspec.structs import replace
 
 from headrace.dataset import TableSource
@@ -17,6 +18,8 @@ from headrace.ingest.listing import encode_json, hash_json
 from headrace.storage import parquet
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
+
+DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class TableSnapshot:
         return ()
 
     @property
+    def uncertain(self) -> frozenset[str]:
+        return frozenset(name for name, stats in self.listing.partitions.items() if stats.without_watermark)
+
+    @property
     def libraries(self) -> Mapping[str, str]:
         return {name: version(name) for name in ("polars", "pyarrow")}
 
@@ -74,12 +81,26 @@ class TableSnapshot:
             "where": f"UTC day of {day_column} = {partition}" if day_column else "",
             "rows": stats.rows,
             "watermark": stats.watermark,
-            "sum": stats.watermark_sum,
+            "digest": stats.digest,
         }
 
 
-def _to_frame(rows: Any) -> pl.DataFrame:  # noqa: ANN401  an Arrow table; pyarrow is untyped
-    frame = pl.from_arrow(rows)
+def _to_frame(rows: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(_with_midnight_as_text(rows))
     if isinstance(frame, pl.Series):  # what Polars makes of an Arrow array
         raise TypeError(frame)
     return frame
+
+
+def _with_midnight_as_text(rows: pa.Table) -> pa.Table:
+    """Columns of times that hold 24:00:00 as text: PostgreSQL has that time, Polars would make it null."""
+    import pyarrow.compute as pc  # noqa: PLC0415  a run that reads no rows does not import it
+
+    for number, field in enumerate(rows.schema):
+        if pa.types.is_time64(field.type):
+            column = rows.column(number).cast(pa.int64())
+            is_midnight = pc.equal(column, DAY_US)
+            if pc.any(is_midnight).as_py():
+                times = pc.if_else(is_midnight, None, column).cast(field.type).cast(pa.string())
+                rows = rows.set_column(number, field.name, pc.if_else(is_midnight, "24:00:00", times))
+    return rows

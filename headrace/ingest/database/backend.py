@@ -59,10 +59,13 @@ class DatabaseBackend(Protocol):
         """Expression that sorts rows by the UTC day of the column."""
 
     def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """Maximum of the column, as text."""
+        """Maximum of the column, as text; of times, the latest that is finite."""
 
-    def sum_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """Exact sum of the column, as text; NULL for a type without a sum."""
+    def digest_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """Sum of a 64-bit hash of each value of the column, as text: whatever the order, it differs if a value does."""
+
+    def changed_by_arrow_expr(self, field: pa.Field) -> ColumnElement[Any] | None:
+        """Number of values of the column that Arrow would hold as something else; None for a type without any."""
 
     def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
         """Whether the column's UTC day is between `first` and `last`, both included."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement, Error
 from adbc_driver_manager._reader import AdbcRecordBatchReader
 from adbc_driver_postgresql import _driver_path
-from sqlalchemy import Numeric, Select, Text, and_, cast, extract, func, literal_column, null, select
+from sqlalchemy import ARRAY, Numeric, Select, Text, and_, cast, func, literal_column, or_, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
@@ -27,6 +27,9 @@ from headrace.storage.sql_errors import is_transient_sql_error
 POSTGRESQL_TYPE = b"POSTGRESQL:type"
 """Field metadata in which ADBC names the column's type."""
 
+READ_AS_TEXT = frozenset({"money", "oid"})
+"""Types that ADBC gives as something else: cents, and a signed number."""
+
 AS_TEXT = {b"headrace": b"text"}
 """Field metadata of a column that is selected as text; beside it, the column's own type."""
 
@@ -39,6 +42,15 @@ CONNECTION_OPTIONS = {
 """libpq options, unless the address sets its own. By default libpq connects without a timeout, and a read from a server
 that has vanished waits for the kernel's keepalive: two hours on Linux. `tcp_user_timeout` is in milliseconds, the
 others are in seconds."""
+
+TEXT_SETTINGS = (
+    "SET LOCAL TIME ZONE 'UTC'",
+    "SET LOCAL DateStyle = 'ISO, YMD'",
+    "SET LOCAL IntervalStyle = 'postgres'",
+    "SET LOCAL extra_float_digits = 1",
+    "SET LOCAL bytea_output = 'hex'",
+)
+"""What decides the text of a value; a role or a database may have settings of its own."""
 
 PRIMARY_KEY = (
     "SELECT attname::text FROM pg_index"
@@ -67,15 +79,20 @@ class PostgreSQLBackend:
         return pa.schema(
             [
                 pa.field(field.name, pa.string(), metadata={**(field.metadata or {}), **AS_TEXT})
-                if _lacks_arrow_type(field.type)
+                if _lacks_arrow_type(field.type) or _type_name(field).removeprefix("_") in READ_AS_TEXT
                 else field
                 for field in schema
             ]
         )
 
     def select_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        is_text = AS_TEXT.items() <= (field.metadata or {}).items()
-        return cast(quote_column(field.name), Text) if is_text else quote_column(field.name)
+        column = quote_column(field.name)
+        if not AS_TEXT.items() <= (field.metadata or {}).items():
+            return column
+        kind = _type_name(field)
+        if kind.removeprefix("_") == "money":  # its own text depends on the server's locale
+            return cast(cast(column, ARRAY(Numeric) if kind.startswith("_") else Numeric), Text)
+        return cast(column, Text)
 
     def primary_key(self, source: TableClause, name: str) -> tuple[str, ...]:
         table = _literal(self.dialect.identifier_preparer.format_table(source))
@@ -96,18 +113,26 @@ class PostgreSQLBackend:
         return quote_column(field.name)
 
     def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        maximum = func.max(quote_column(field.name))
+        column = quote_column(field.name)
         if pa.types.is_timestamp(field.type):
-            return func.to_char(func.timezone(_literal("UTC"), maximum), _literal('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-        return cast(maximum, Text)
+            latest = func.timezone(_literal("UTC"), func.max(column).filter(func.isfinite(column)))
+            return func.to_char(latest, _literal('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+        if _is_ordered(field.type):
+            return cast(func.max(column), Text)
+        return func.max(cast(column, Text))  # the server has no maximum of a uuid, a boolean or a document
 
-    def sum_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """A `numeric` sum: a sum of floats depends on the order in which the server reads the rows."""
-        if pa.types.is_timestamp(field.type):
-            return cast(func.sum(extract("epoch", quote_column(field.name))), Text)
-        if pa.types.is_integer(field.type):
-            return cast(func.sum(cast(quote_column(field.name), Numeric)), Text)
-        return null()
+    def digest_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """Of the text, which every type has. A sum of the values would miss changes that cancel out, and `infinity`."""
+        hashed = func.hashtextextended(cast(quote_column(field.name), Text), literal_column("0"))
+        return cast(func.sum(cast(hashed, Numeric)), Text)
+
+    def changed_by_arrow_expr(self, field: pa.Field) -> ColumnElement[Any] | None:
+        """Arrays of several dimensions, or that do not count from 1: Arrow's lists have neither."""
+        if not pa.types.is_list(field.type):
+            return None
+        column = quote_column(field.name)
+        dimensions, first = func.array_ndims(column), func.array_lower(column, literal_column("1"))
+        return func.count().filter(or_(dimensions > literal_column("1"), first != literal_column("1")))
 
     def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
         """A range of the bare column, so that an index on it can be used."""
@@ -199,7 +224,7 @@ def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBac
     try:
         connection.set_autocommit(False)
         # READ COMMITTED, the default, would give each statement a snapshot of its own.
-        for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SET LOCAL TIME ZONE 'UTC'"):
+        for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", *TEXT_SETTINGS):
             with backend._execute(statement, shown):  # noqa: SLF001
                 pass
         yield backend
@@ -234,6 +259,10 @@ def _lacks_arrow_type(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_struct(kind):
         return any(_lacks_arrow_type(kind.field(index).type) for index in range(kind.num_fields))
     return isinstance(kind, pa.BaseExtensionType) or pa.types.is_interval(kind) or pa.types.is_null(kind)
+
+
+def _is_ordered(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_date(kind))
 
 
 def _type_name(field: pa.Field) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from sqlalchemy import Select, func, literal_column, make_url, or_, select, table
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.sql import quoted_name
+from sqlalchemy.sql import ColumnElement, quoted_name
 from sqlalchemy.sql.expression import TableClause
 
 from headrace.dataset import UNPARTITIONED, TableSource
@@ -29,6 +29,7 @@ from headrace.ingest.database.backend import (
     DatabaseUnreachableError,
     NaiveTimestampError,
     NullPartitionError,
+    quote_column,
 )
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -40,13 +41,15 @@ class PartitionStats:
 
     Attributes:
         rows: Row count.
-        watermark: Maximum of the watermark column, as text.
-        watermark_sum: Sum of the watermark column (of a timestamp, its seconds), as text; None for a text column.
+        watermark: Maximum of the watermark column, as text; None if it holds no value that is finite.
+        digest: Sum of a hash of each of its values, as text; None if it holds none.
+        without_watermark: Number of rows whose watermark is NULL: what changes in them, the statistics do not show.
     """
 
     rows: int
     watermark: str | None
-    watermark_sum: str | None
+    digest: str | None
+    without_watermark: int
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,14 @@ class ReadTransaction:
         """Columns and partitions of the table, by one aggregate query.
 
         Raises:
-            DatabaseError: There is no such table, or it lacks a declared column.
+            DatabaseError: There is no such table, it lacks a declared column, or a value cannot be read as it is.
             NaiveTimestampError: Any column of the table is a timestamp without a time zone.
             NullPartitionError: Rows have no day.
         """
         schema = self._read_schema(source)
         partitions = {}
-        for day, rows, watermark, watermark_sum in self.backend.fetch_all(
+        checked = self._changed_by_arrow(schema)
+        for day, rows, watermark, digest, without, *changed in self.backend.fetch_all(
             self._stats_statement(source, schema), source.table
         ):
             # `infinity` and years beyond 9999 are timestamps in PostgreSQL and have no date that Arrow or Python holds.
@@ -98,8 +102,9 @@ class ReadTransaction:
                     " or outside of the years 1 to 9999), so they belong to no partition. Correct them, or declare a"
                     " view that excludes them."
                 )
+            _check_unchanged(source, day, dict(zip(checked, changed, strict=True)))
             if rows:  # without GROUP BY, an aggregate of an empty table is one row, too
-                partitions[day] = PartitionStats(rows, watermark, watermark_sum)
+                partitions[day] = PartitionStats(rows, watermark, digest, without)
         return TableListing(tuple((field.name, str(field.type)) for field in schema), partitions)
 
     def read_partitions(
@@ -170,9 +175,21 @@ class ReadTransaction:
             )
         return schema
 
+    def _changed_by_arrow(self, schema: pa.Schema) -> dict[str, ColumnElement[Any]]:
+        """Column → number of values that Arrow would hold as something else, for the types that have such values."""
+        found = ((field.name, self.backend.changed_by_arrow_expr(field)) for field in schema)
+        return {name: count for name, count in found if count is not None}
+
     def _stats_statement(self, source: TableSource, schema: pa.Schema) -> str:
         watermark = schema.field(source.watermark)
-        stats = (func.count(), self.backend.max_expr(watermark), self.backend.sum_expr(watermark))
+        without = func.count() - func.count(quote_column(watermark.name))
+        stats = (
+            func.count(),
+            self.backend.max_expr(watermark),
+            self.backend.digest_expr(watermark),
+            without,
+            *self._changed_by_arrow(schema).values(),
+        )
         if source.partition_by is None:
             return self._compile(
                 select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(_table_clause(source.table))
@@ -275,6 +292,15 @@ def _split_by_day(batches: Iterator[pa.RecordBatch], time_column: str) -> Iterat
             start = end
     if slices:
         yield str(current), pa.Table.from_batches(slices)
+
+
+def _check_unchanged(source: TableSource, partition: str, counts: Mapping[str, int]) -> None:
+    for column, count in counts.items():
+        if count:
+            raise DatabaseError(
+                f"{source.table} {partition}: expected arrays of one dimension that count from 1, found {count} others"
+                f" in {column}. Declare a view that gives their text: `{column}::text AS {column}`."
+            )
 
 
 def _check_row_count(source: TableSource, partition: str, listed: int, read: int) -> None:

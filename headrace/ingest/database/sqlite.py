@@ -1,15 +1,17 @@
 """SQLite: one transaction on a file opened read-only. Every value is checked against its column's declared type."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Integer, Text, and_, cast, func, literal, null
+from sqlalchemy import Function, Text, and_, cast, func, literal
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
@@ -26,6 +28,8 @@ from headrace.storage.sql_errors import is_transient_sql_error
 
 DAY = "%Y-%m-%d"
 BATCH_ROWS = 20_000
+DIGEST = "headrace_digest"
+FINER_THAN_US = re.compile(r"[.,]\d{6}0*[1-9]")
 LOCK_TIMEOUT_S = 30.0
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
 ARROW_TYPES: tuple[tuple[tuple[str, ...], pa.DataType], ...] = (
@@ -50,7 +54,10 @@ class SQLiteBackend:
     dialect: Dialect = field(default_factory=sqlite.dialect)
 
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
-        columns = self._execute("SELECT name, type FROM pragma_table_info(?)", name, (str(source.name),)).fetchall()
+        # Hidden are 1 (a column of a virtual table), 2 and 3 (generated columns), which `SELECT *` shows.
+        columns = self._execute(
+            "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden <> 1", name, (str(source.name),)
+        ).fetchall()
         if not columns:  # the pragma returns no row for a table that does not exist
             raise DatabaseError(
                 f"{self.path} has no table {name}. Correct the source's declaration, or create the table."
@@ -80,27 +87,24 @@ class SQLiteBackend:
         """The maximum of the text, which for timestamps is the latest if all are written in the same format."""
         return cast(func.max(quote_column(field.name)), Text)
 
-    def sum_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """For timestamps, milliseconds as integers: a sum of floats is not exact."""
-        if pa.types.is_timestamp(field.type):
-            # `%s` is whole seconds, `%f` is SS.SSS: milliseconds are all that SQLite's date functions keep.
-            seconds = cast(func.strftime("%s", quote_column(field.name)), Integer)
-            milliseconds = cast(func.substr(func.strftime("%f", quote_column(field.name)), 4), Integer)
-            return cast(func.sum(seconds * 1000 + milliseconds), Text)
-        if pa.types.is_integer(field.type):
-            return cast(func.sum(quote_column(field.name)), Text)
-        return null()
+    def digest_expr(self, field: pa.Field) -> ColumnElement[Any]:
+        """Computed in this process: SQLite has no hash, and its date functions keep milliseconds only."""
+        return Function(DIGEST, quote_column(field.name))
+
+    def changed_by_arrow_expr(self, field: pa.Field) -> ColumnElement[Any] | None:  # noqa: ARG002  the interface's
+        """None: every value is checked when it is read."""
+        return None
 
     def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
         day = self.day_expr(field)
         return and_(day >= literal(first.isoformat()), day <= literal(last.isoformat()))
 
     def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
-        return self._execute(statement, name).fetchall()
+        return self._fetch(self._execute(statement, name), name, -1)
 
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         cursor = self._execute(statement, name)
-        while rows := cursor.fetchmany(BATCH_ROWS):
+        while rows := self._fetch(cursor, name):
             columns = zip(*rows, strict=True)
             yield pa.RecordBatch.from_arrays(
                 [_to_array(values, field, name) for values, field in zip(columns, schema, strict=True)], schema=schema
@@ -108,8 +112,18 @@ class SQLiteBackend:
 
     # no failpoint: a source, and the statements are SELECTs
     def _execute(self, statement: str, name: str, values: tuple[str, ...] = ()) -> sqlite3.Cursor:
-        try:
+        with self._known_errors(name):
             return self.connection.execute(statement, values)
+
+    def _fetch(self, cursor: sqlite3.Cursor, name: str, rows: int = BATCH_ROWS) -> list[tuple[Any, ...]]:
+        """The next rows, or all if their number is negative: SQLite computes them only now, and may fail."""
+        with self._known_errors(name):
+            return cursor.fetchmany(rows) if rows >= 0 else cursor.fetchall()
+
+    @contextmanager
+    def _known_errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
             if is_transient_sql_error(error):
                 raise DatabaseUnreachableError(
@@ -144,6 +158,7 @@ def open_transaction(url: URL) -> Iterator[SQLiteBackend]:
     # for a writer that holds the file's lock.
     connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=LOCK_TIMEOUT_S)
     try:
+        connection.create_aggregate(DIGEST, 1, _Digest)  # type: ignore[arg-type]  # typeshed wants `step(*values: int)`
         backend = SQLiteBackend(connection, path)
         # BEGIN is deferred: the snapshot is taken by the first statement that reads (lang_transaction.html).
         backend._execute("BEGIN", "the file")  # noqa: SLF001
@@ -153,6 +168,20 @@ def open_transaction(url: URL) -> Iterator[SQLiteBackend]:
         connection.close()
 
 
+@dataclass
+class _Digest:
+    """The aggregate function that sums a hash of every value."""
+
+    total: int = 0
+
+    def step(self, value: object, /) -> None:
+        if value is not None:
+            self.total += int.from_bytes(blake2b(repr(value).encode(), digest_size=8).digest())
+
+    def finalize(self) -> str:
+        return str(self.total)
+
+
 def _to_array(values: tuple[Any, ...], field: pa.Field, name: str) -> pa.Array:
     """Values as the column's type.
 
@@ -160,9 +189,9 @@ def _to_array(values: tuple[Any, ...], field: pa.Field, name: str) -> pa.Array:
         NaiveTimestampError: A timestamp has no UTC offset.
         DatabaseError: A value does not have the type.
     """
-    parse = PARSERS.get(field.type)
+    parse = PARSERS[field.type]
     try:
-        return pa.array([None if value is None else parse(value) for value in values] if parse else values, field.type)
+        return pa.array([None if value is None else parse(value) for value in values], field.type)
     except NaiveTimestampError as error:
         raise NaiveTimestampError(f"{name}.{field.name}: {error}") from None
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -174,6 +203,8 @@ def _to_array(values: tuple[Any, ...], field: pa.Field, name: str) -> pa.Array:
 
 def _parse_timestamp(value: str) -> datetime:
     timestamp = datetime.fromisoformat(value)
+    if FINER_THAN_US.search(value):
+        raise ValueError(f"{value} is finer than microseconds")
     if timestamp.tzinfo is None:
         raise NaiveTimestampError(
             f"expected a timestamp with a UTC offset, such as {value}+00:00, found {value}. Correct the rows, or"
@@ -188,8 +219,29 @@ def _parse_boolean(value: int) -> bool:
     return bool(value)
 
 
+def _parse_float(value: float) -> float:
+    if float(_only(float, int)(value)) != value:
+        raise ValueError(f"{value!r} is no 64-bit float")
+    return float(value)
+
+
+def _only(*kinds: type) -> Callable[[Any], Any]:
+    """A parser that takes values of these types as they are: Arrow would cut 1.5 to 1, and take bytes for text."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, kinds):
+            raise TypeError(f"found {value!r}")
+        return value
+
+    return check
+
+
 PARSERS: dict[pa.DataType, Callable[[Any], Any]] = {
     UTC_TIMESTAMP: _parse_timestamp,
     pa.date32(): date.fromisoformat,
     pa.bool_(): _parse_boolean,
+    pa.int64(): _only(int),
+    pa.float64(): _parse_float,
+    pa.string(): _only(str),
+    pa.binary(): _only(bytes),
 }

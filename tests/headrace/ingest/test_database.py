@@ -4,6 +4,7 @@ No message contains a password.
 """
 
 from dataclasses import replace
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 import polars as pl
@@ -24,6 +25,8 @@ from headrace.ingest.database.postgresql import redact
 from headrace.ingest.database.read_transaction import open_read_transaction
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
+
+INSERT_ODD = "INSERT INTO odd VALUES "
 
 
 def test_names_that_need_quotes_are_read(weather: Weather) -> None:
@@ -294,3 +297,103 @@ def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(DatabaseError, match="file is not a database"), open_read_transaction(f"sqlite:///{path}"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("'1234.56'::money", "1234.56"),
+        ("'-0.05'::money", "-0.05"),
+        ("'1234.56'::amount", "1234.56"),
+        ("ARRAY['1.50', NULL]::money[]", "{1.50,NULL}"),
+        ("4294967295::oid", "4294967295"),
+        ("time '24:00:00'", "24:00:00"),
+        ("timetz '24:00:00+02'", "24:00:00+02"),
+    ],
+)
+def test_a_value_of_postgresql_that_arrow_would_change_is_kept_as_text(
+    postgresql_weather: Weather, value: str, text: str
+) -> None:
+    postgresql_weather.run("CREATE DOMAIN amount AS money")
+    postgresql_weather.run(f"CREATE TABLE odd AS SELECT 1 AS id, {value} AS v")
+
+    postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
+
+    assert postgresql_weather.rows("all").rows() == [(1, text)]
+
+
+def test_beside_midnight_at_the_end_of_a_day_other_times_are_text_too(postgresql_weather: Weather) -> None:
+    postgresql_weather.run("CREATE TABLE odd (id int, v time, w time)")
+    postgresql_weather.run(
+        "INSERT INTO odd VALUES (1, '24:00', '23:59:59.999999'), (2, '00:00:00.5', NULL), (3, NULL, NULL)"
+    )
+
+    postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
+
+    rows = postgresql_weather.rows("all")
+    assert rows["v"].to_list() == ["24:00:00", "00:00:00.500000", None]
+    assert rows["w"].to_list() == [time(23, 59, 59, 999999), None, None]
+
+
+@pytest.mark.parametrize("value", ["{{1,2},{3,4}}", "[0:1]={1,2}", "[2:3]={1,2}"])
+def test_an_array_that_a_list_does_not_show_is_an_error_with_a_way_out(postgresql_weather: Weather, value: str) -> None:
+    postgresql_weather.run(f"CREATE TABLE odd AS SELECT 1 AS id, '{value}'::int[] AS v")
+
+    with pytest.raises(DatabaseError, match=r"odd all: .* found 1 others in v\. .*`v::text AS v`"):
+        postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
+
+    postgresql_weather.run("CREATE VIEW plain AS SELECT id, v::text AS v FROM odd")
+    postgresql_weather.ingest(TableSource("plain", ("id",), "id"))
+    assert postgresql_weather.rows("all").rows() == [(1, value)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("INTEGER", "1.5"),
+        ("INTEGER", "1e300"),
+        ("INTEGER", "'abc'"),
+        ("REAL", "'abc'"),
+        ("NUMERIC", "9007199254740993"),
+        ("TEXT", "CAST(x'6162' AS BLOB)"),
+        ("TEXT", "CAST(x'ff41' AS TEXT)"),
+        ("BLOB", "'ab'"),
+        ("BOOLEAN", "2"),
+        ("DATE", "20130101"),
+        ("TIMESTAMP", "'2013-01-01T00:00:00.0000001Z'"),
+        ("TIMESTAMP", "1357000000"),
+    ],
+)
+def test_a_value_of_sqlite_that_is_none_of_its_column_is_an_error_that_names_the_table(
+    sqlite_weather: Weather, kind: str, value: str
+) -> None:
+    sqlite_weather.run(f"CREATE TABLE odd (id INTEGER, v {kind})")
+    sqlite_weather.run(INSERT_ODD + f"(1, {value})")
+
+    with pytest.raises(DatabaseError, match="odd"):
+        sqlite_weather.ingest(TableSource("odd", ("id",), "id"))
+    assert not sqlite_weather.hashes
+
+
+def test_values_at_the_ends_of_their_type_come_from_sqlite_as_they_are(sqlite_weather: Weather) -> None:
+    sqlite_weather.run("CREATE TABLE odd (id INTEGER, i INTEGER, r REAL, n NUMERIC, t TIMESTAMP, d DATE, b BLOB)")
+    row = (2**63 - 1, 1.7976931348623157e308, 2**53, "0001-01-01T00:00:00.000001Z", "9999-12-31", "x''")
+    sqlite_weather.run(INSERT_ODD + f"(1, {row[0]}, {row[1]!r}, {row[2]}, '{row[3]}', '{row[4]}', {row[5]})")
+    sqlite_weather.run(INSERT_ODD + f"(2, {-(2**63)}, 9e999, 0.5, '9999-12-31T23:59:59.9999990Z', '0001-01-01', x'ff')")
+
+    sqlite_weather.ingest(TableSource("odd", ("id",), "id"))
+
+    first, last = datetime(1, 1, 1, 0, 0, 0, 1, UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)
+    assert sqlite_weather.rows("all").drop("id").rows() == [
+        (2**63 - 1, 1.7976931348623157e308, float(2**53), first, date(9999, 12, 31), b""),
+        (-(2**63), float("inf"), 0.5, last, date(1, 1, 1), b"\xff"),
+    ]
+
+
+def test_generated_columns_of_sqlite_are_read(sqlite_weather: Weather) -> None:
+    sqlite_weather.run("CREATE TABLE odd (id INTEGER, twice INTEGER AS (id * 2) STORED, thrice INTEGER AS (id * 3))")
+    sqlite_weather.run("INSERT INTO odd (id) VALUES (5)")
+
+    sqlite_weather.ingest(TableSource("odd", ("id",), "id"))
+
+    assert sqlite_weather.rows("all").rows() == [(5, 10, 15)]
