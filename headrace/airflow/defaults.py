@@ -13,9 +13,13 @@ RETRIES: dict[str, Any] = {
 }
 """Half an hour in all. Every task has them, since `HeadraceOperator` fails at once where a retry cannot help."""
 
+NOT_AT_ONCE = timedelta()
+"""`run_immediately` of a timetable: a new Airflow waits for the next time. For False, Airflow 3.3 makes up for the last
+one all the same, if no more than a tenth of the interval has passed since (`CronTriggerTimetable._calc_first_run`)."""
+
 DAG_DEFAULTS: dict[str, Any] = {
     "catchup": False,  # a run takes everything that has arrived, so one run makes up for any number of missed ones
-    "max_active_runs": 1,  # two runs would only wait for each other's locks
+    "max_active_runs": 1,  # two runs would do the same work, and the later release be refused
     "owner_links": {OWNER: "mailto:data-platform@example.com"},
     "default_args": {
         "owner": OWNER,

@@ -37,7 +37,7 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain, dag
 
 from headrace.airflow.assets import release_asset
-from headrace.airflow.defaults import DAG_DEFAULTS
+from headrace.airflow.defaults import DAG_DEFAULTS, NOT_AT_ONCE
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.label_studio_sensor import LabelStudioSensor
 from headrace.airflow.stages import dataset_tables
@@ -53,7 +53,7 @@ headrace label {{ 'reject' if 'Reject' in answer.get('chosen_options', []) else 
 """
 """The command that records the decision made in Airflow. Marking `accept` as successful by hand accepts."""
 
-WEEKLY = CronTriggerTimetable("0 7 * * MON", timezone="UTC")
+WEEKLY = CronTriggerTimetable("0 7 * * MON", timezone="UTC", run_immediately=NOT_AT_ONCE)
 """An hour after the daily refresh."""
 
 PARAMS = {

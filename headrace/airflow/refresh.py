@@ -32,13 +32,13 @@ from typing import Any
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain, dag
 
 from headrace.airflow.assets import online_asset, release_asset
-from headrace.airflow.defaults import DAG_DEFAULTS
+from headrace.airflow.defaults import DAG_DEFAULTS, NOT_AT_ONCE
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.runbook import runbook
 from headrace.airflow.stages import DatasetProblem, Tables, dataset_problems, dataset_tables
 from headrace.airflow.start_run import RUN, start_run
 
-DAILY = CronTriggerTimetable("0 6 * * *", timezone="UTC")
+DAILY = CronTriggerTimetable("0 6 * * *", timezone="UTC", run_immediately=NOT_AT_ONCE)
 """Not `@daily`: midnight UTC is 19:00 in New York, and the day's object would be half a day."""
 
 NO_TABLES: Tables = MappingProxyType({"validate": [], "transform": [], "label": []})

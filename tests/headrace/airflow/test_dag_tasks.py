@@ -395,6 +395,31 @@ def label_studio(answered: list[int], tasks: int) -> Iterator[str]:
 # When
 
 
+@pytest.mark.parametrize("minutes", [1, 60, 600])
+def test_a_new_airflow_waits_for_the_next_time_however_short_ago_the_last_one_was(
+    minutes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.serialization.decoders import decode_timetable
+    from airflow.serialization.encoders import encode_timetable
+    from airflow.timetables import trigger
+    from airflow.timetables.base import TimeRestriction
+
+    from headrace.airflow.labels import WEEKLY
+    from headrace.airflow.refresh import DAILY
+
+    monday = datetime(2026, 11, 30, tzinfo=UTC)
+    for timetable, hour, days in ((DAILY, 6, 1), (WEEKLY, 7, 7)):
+        last = monday + timedelta(hours=hour)
+        monkeypatch.setattr(trigger, "utcnow", lambda now=last + timedelta(minutes=minutes): now)
+        restriction = TimeRestriction(earliest=None, latest=None, catchup=False)
+        scheduled = decode_timetable(encode_timetable(timetable))
+
+        first = scheduled.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+
+        assert first
+        assert first.run_after == last + timedelta(days=days)
+
+
 def test_the_refresh_runs_when_yesterday_is_over_in_new_york_winter_and_summer() -> None:
     from headrace.airflow.refresh import DAILY
 

@@ -88,6 +88,7 @@ def test_each_dag_says_what_it_does_who_answers_for_it_and_what_to_do_when_it_fa
     for name, dag in facts["dags"].items():
         assert dag["title"] not in ("", name)
         assert "when it fails" in dag["doc"]
+        assert "type the command in *Rendered Templates*" in dag["doc"].replace("\n", " ")
         assert set(dag["tags"]) & set(dataset_names())
         assert {task["owner"] for task in dag["tasks"].values()} == set(dag["links"])
         assert all(task["title"] != task_id.rsplit(".")[-1] for task_id, task in dag["tasks"].items())

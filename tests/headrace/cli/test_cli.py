@@ -117,7 +117,7 @@ def test_every_command_teaches_with_an_example_that_can_be_typed(path: tuple[str
 def test_every_command_accepts_the_log_options_after_its_name(path: tuple[str, ...]) -> None:
     words = shlex.split(LEAVES[path].epilog.removeprefix("Example: headrace "))
 
-    context = LEAVES[path].make_context(path[-1], [*words[len(path) :], "-vv", "-q", "--log-format", "json"])
+    context = LEAVES[path].make_context(path[-1], ["-vv", "-q", "--log-format", "json", *words[len(path) :]])
 
     assert {name: context.params[name] for name in context.params if name.startswith("log_")} == {
         "log_verbose": 2,
