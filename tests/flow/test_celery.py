@@ -7,7 +7,7 @@ import pytest
 from celery_cluster import DAG, QUEUES, CeleryCluster, january, new_cluster
 from servers import S3, PostgreSQL, wait_until
 
-pytestmark = [pytest.mark.slow_lane, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow_lane, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

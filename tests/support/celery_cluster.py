@@ -65,7 +65,7 @@ itself."""
 
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 START_TIMEOUT_S = 180
-TASK_TIMEOUT_S = 180
+RUN_TIMEOUT_S = 400
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class CeleryCluster:
 
     def wait_for(self, run: DagRun, holds: Callable[[Sequence[TaskInstance]], bool], what: str) -> None:
         """Wait until something holds of the tasks of a DAG run; the test fails if one has failed for good."""
-        deadline = time.monotonic() + TASK_TIMEOUT_S
+        deadline = time.monotonic() + RUN_TIMEOUT_S
         while True:
             tasks = self.airflow.tasks(run)
             if tasks and holds(tasks):
