@@ -85,7 +85,7 @@ def _check_cache(cache: Cache, referenced: ReferencedObjects, *, deep: bool) -> 
             size = path.stat().st_size
             if expected is not None and size != expected:
                 return f"{size:,} bytes instead of {expected:,}"
-            if not (deep or expected is None or md5.endswith(".dir")):
+            if not (deep or expected is None):
                 return GOOD
             return Digests.of_file(path).mismatch(md5, referenced.sha256s.get(md5)) or GOOD
         except FileNotFoundError:
