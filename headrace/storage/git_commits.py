@@ -69,14 +69,14 @@ def _write_blobs(root: Path, folder: Path, contents: Sequence[bytes]) -> Iterato
 
 def build_tag(root: Path, name: str, commit: str, message: str) -> str:
     """An annotated tag of `commit`, as an object: no ref names it yet."""
-    tagger = f"{_committer(root)} {int(time.time())} +0000"
+    tagger = f"{committer(root)} {int(time.time())} +0000"
     content = f"object {commit}\ntype commit\ntag {name}\ntagger {tagger}\n\n{message.strip()}\n"
     with failpoints.failpoint("git mktag"):
         return git.git(root, "mktag", given=content)
 
 
 @cache
-def _committer(root: Path) -> str:
+def committer(root: Path) -> str:
     """Name and address."""
     return git.git(root, *git.identity(root), "var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)[0]
 
