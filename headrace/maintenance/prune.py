@@ -131,7 +131,8 @@ def plan_prune(dataset: Dataset, lake: Lake, settings: Settings) -> PrunePlan:
 
 def _check_policy_is_committed(dataset: Dataset, root: Path, tip: str) -> None:
     """Refuse a declaration that is not the one on the code branch: it may lack a pin that somebody has pushed."""
-    files = source_code([f"{PACKAGE}.{dataset.name}"], root).files
+    own = (path.relative_to(root).as_posix() for path in (root / PACKAGE / dataset.name).rglob("*.py"))
+    files = sorted({*own, *source_code([f"{PACKAGE}.{dataset.name}"], root).files})
     if not files:  # a dataset that is declared elsewhere, in a test or a notebook
         return
     here, committed = git.hash_files(root, files), git.tree(root, tip, *files)

@@ -259,7 +259,9 @@ def test_many_releases_go_in_several_pushes(origin: Origin, monkeypatch: pytest.
 def test_tags_that_the_remote_does_not_let_us_delete_stay_and_nothing_else_changes(origin: Origin) -> None:
     release(origin.first, 1, 2)
     before = origin.git("for-each-ref")
-    origin.git("config", "receive.denyDeletes", "true")
+    hook = origin.folder / "origin.git/hooks/update"
+    hook.write_text('#!/bin/sh\ncase "$1 $3" in refs/tags/*" 0000"*) exit 1;; esac\n')
+    hook.chmod(0o755)
 
     with pytest.raises(PruneRefusedError, match=r"delete tags .*Nothing was pruned"):
         prune(origin.first, keeping(1))
