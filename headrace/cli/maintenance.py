@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(epilog="Example: headrace releases flights --all")(releases)
     app.command(epilog="Example: headrace doctor --repair")(doctor)
-    app.command(epilog="Example: headrace prune flights --no-dry-run && headrace gc --remote --no-dry-run")(prune)
+    app.command(epilog="Example: headrace prune flights --no-dry-run")(prune)
     app.command(epilog="Example: headrace gc --remote --no-dry-run")(gc)
 
 
