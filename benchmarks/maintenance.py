@@ -1,24 +1,20 @@
 """What `gc` and `doctor` pay to find out which objects are referenced, with many releases of many tables.
 
 The releases are simulated: real git commits and tags, directory objects and manifests, and partitions without bytes.
-Each release adds a day to every table. Prints CPU seconds, those of git included:
-
-- first: nothing is remembered;
-- again: nothing is new;
-- next: one release is new.
-
-    python -m benchmarks.maintenance --tables 50 --releases 200
+Each release adds a day to every table. CPU seconds are those of this process and of the gits that it starts.
 """
 
-import argparse
 import hashlib
 import os
+import resource
 import subprocess
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from measure import Cost, Report, create_parser
 
 from headrace.maintenance.references import ReferencedObjects, tagged_revisions
 from headrace.storage import git, git_commits
@@ -31,26 +27,33 @@ from headrace.storage.table_store import Lake
 
 FIRST_DAY = date(2024, 1, 1)
 DAYS_BEFORE = 365
-"""Partitions of each table in the first release, less one."""
+"""Partitions of each table before the first release."""
+
+SIZE, FULL_SIZE = (10, 40), (50, 200)
+"""Tables and releases."""
+
+AGAIN_AT_MOST, NEXT_AT_MOST = 0.05, 0.1
 
 
 def main() -> None:
-    """Simulate releases, and print what it costs to follow them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", type=int, default=50)
-    parser.add_argument("--releases", type=int, default=200)
-    options = parser.parse_args()
+    """Simulate releases, and measure what it costs to follow them."""
+    arguments = create_parser(__doc__ or "").parse_args()
+    tables, number = FULL_SIZE if arguments.full else SIZE
+    report = Report("maintenance", as_json=arguments.json)
     with TemporaryDirectory(prefix="headrace-benchmark-") as folder:
         root = Path(folder)
         subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", folder], check=True)
-        releases = Releases(Lake(root, Cache(root / ".dvc/cache", root)), options.tables)
-        for _ in range(options.releases):
+        releases = Releases(Lake(root, Cache(root / ".dvc/cache", root)), tables)
+        for _ in range(number):
             releases.add()
-        print(f"{options.tables} tables, {options.releases} releases")
-        print(f"first: {cpu_seconds(releases.collect):8.2f} CPU s")
-        print(f"again: {cpu_seconds(releases.collect):8.2f} CPU s")
+        costs = {"nothing is remembered": measure(releases.collect), "nothing is new": measure(releases.collect)}
         releases.add()
-        print(f"next:  {cpu_seconds(releases.collect):8.2f} CPU s")
+        costs["one release is new"] = measure(releases.collect)
+    first, again, following = costs.values()
+    report.table(f"references of {number} releases of {tables} tables", costs, "nothing is remembered")
+    report.target("nothing is new, against all releases", again.cpu_s / first.cpu_s, AGAIN_AT_MOST)
+    report.target("one release is new, against all releases", following.cpu_s / first.cpu_s, NEXT_AT_MOST)
+    report.end()
 
 
 class Releases:
@@ -87,7 +90,8 @@ class Releases:
     def _reopen(self, out: dict[str, Any]) -> Manifest:
         """The manifest as a later run finds it: its chunks are carried over."""
         manifest = self.lake.manifest_of_directory(out["md5"])
-        assert manifest is not None
+        if manifest is None:
+            raise AssertionError(out)
         return manifest
 
     def collect(self) -> None:
@@ -95,14 +99,13 @@ class Releases:
         ReferencedObjects.collect(self.lake, tagged_revisions(self.lake))
 
 
-def cpu_seconds(call: Callable[[], object]) -> float:
-    """CPU seconds of this process and of the processes that it starts."""
+def measure(call: Callable[[], object]) -> Cost:
+    """What a call costs in this process and in those that it starts."""
     before = os.times()
     call()
     after = os.times()
-    return sum(
-        getattr(after, name) - getattr(before, name) for name in ("user", "system", "children_user", "children_system")
-    )
+    cpu_s = sum(after[:4]) - sum(before[:4])
+    return Cost(cpu_s, after.elapsed - before.elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 if __name__ == "__main__":
