@@ -189,14 +189,14 @@ def prune(
 
     settings, lake = workspace()
     done = prune_releases(load_dataset(dataset), lake, settings, dry_run=dry_run)
-    verb = "pruned" if done.is_done else "would be pruned"
+    verb = "would be pruned" if done.dry_run else "pruned"
     lines = [f"{dataset}: {pluralize(len(done.pruned), 'release')} {verb}, {len(done.kept_by):,} kept ({done.policy})"]
     lines += [f"  {release} {verb}" for release in done.pruned]
     lines += [f"  {release} kept: {'; '.join(reasons)}" for release, reasons in done.kept_by.items()]
     if done.freed_objects:
         freed = f"{pluralize(done.freed_objects, 'object')}, {done.freed_bytes:,} bytes"
         lines.append(f"{freed} are referenced by nothing else: `headrace gc` can delete them afterwards")
-    if done.pruned and not done.is_done:
+    if done.pruned and done.dry_run:
         lines.append("Nothing was pruned; `--no-dry-run` prunes them.")
     result({**vars(done), "pruned": list(done.pruned)}, lines, as_json=as_json)
 

@@ -69,7 +69,7 @@ class PruneResult:
         kept_by: Release → everything that keeps it, of those that are kept.
         freed_objects: Objects that nothing else references: what `headrace gc` may delete then.
         freed_bytes: Their bytes, as far as they are known.
-        is_done: Whether the releases were pruned.
+        dry_run: Whether nothing was changed.
     """
 
     dataset: str
@@ -78,7 +78,7 @@ class PruneResult:
     kept_by: Mapping[str, Sequence[str]]
     freed_objects: int = 0
     freed_bytes: int = 0
-    is_done: bool = False
+    dry_run: bool = True
 
 
 def prune(dataset: Dataset, lake: Lake, settings: Settings, *, dry_run: bool = True) -> PruneResult:
@@ -102,7 +102,7 @@ def prune(dataset: Dataset, lake: Lake, settings: Settings, *, dry_run: bool = T
     names = [point.name for point in plan.pruned]
     if not dry_run:
         names = _prune_all(dataset, lake, settings)
-    return PruneResult(dataset.name, policy, names, kept, *freed, is_done=not dry_run)
+    return PruneResult(dataset.name, policy, names, kept, *freed, dry_run=dry_run)
 
 
 def plan_prune(dataset: Dataset, lake: Lake, settings: Settings) -> PrunePlan:

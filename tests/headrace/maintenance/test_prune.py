@@ -6,10 +6,12 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from release_clones import Clone, Origin, dataset
 from servers import S3
+from workspaces import Workspace
 
 from headrace.catalog.open import open_dataset
 from headrace.dataset import Dataset, Retention
@@ -23,7 +25,10 @@ from headrace.maintenance.prune import prune as prune_releases
 from headrace.maintenance.release_summaries import list_release_summaries
 from headrace.release.branches import list_releases
 from headrace.retrieve.partition_reader import read_manifest
+from headrace.retrieve.retrieve import FeatureRequest, retrieve
+from headrace.retrieve.training_set import TrainingSet, TrainingSetSpec
 from headrace.settings import Settings
+from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.pruned_releases import PrunedReleaseError, find_tombstone, read_tombstones
 
 FLIGHTS = dataset("flights")
@@ -65,7 +70,7 @@ def test_a_dry_run_names_what_would_go_and_the_bytes_that_nothing_else_reference
     done = prune(place, keeping(1), dry_run=True)
 
     assert only is not None
-    assert (done.pruned, done.is_done) == (["flights/1", "flights/2"], False)
+    assert (done.pruned, done.dry_run) == (["flights/1", "flights/2"], True)
     assert done.kept_by == {"flights/3": ["latest", "keep_last"]}
     assert origin.git("for-each-ref") == before
     assert done.freed_bytes > sum(only.objects.values())
@@ -84,7 +89,7 @@ def test_a_pruned_release_leaves_a_tombstone_that_every_clone_sees_and_its_bytes
     done = prune(place, keeping(2))
 
     assert was is not None
-    assert (done.pruned, done.is_done) == (["flights/1"], True)
+    assert (done.pruned, done.dry_run) == (["flights/1"], False)
     assert origin.tags() == ["flights/2", "flights/3"]
     assert place.git("tag").split() == ["flights/2", "flights/3"]
     assert place.git("rev-parse", "HEAD") == origin.git("rev-parse", "main")
@@ -123,6 +128,37 @@ def test_whatever_asks_for_a_pruned_release_is_told_so_with_what_to_use(origin: 
         ):
             with pytest.raises(PrunedReleaseError, match=r"flights/1 was pruned on .* Use .*flights/2\."):
                 ask(clone.lake)
+
+
+def test_a_lock_file_of_a_pruned_release_is_refused_with_its_name(origin: Origin) -> None:
+    place = origin.first
+    release(place, 1, 2)
+    prune(place, keeping(1))
+    path = place.root / "model.lock.json"
+    TrainingSet(TrainingSetSpec("flights", "flights/1", [], True, {}, {}), {}, {}, {}).write(path)
+
+    with pytest.raises(PrunedReleaseError, match=r"model\.lock\.json: .*flights/1 was pruned .*Use .*flights/2"):
+        retrieve(FLIGHTS, place.lake, cannot_answer, path, place.root / "out", FeatureRequest(lock_file=path))
+
+
+def cannot_answer(*_: object) -> NoReturn:
+    raise AssertionError
+
+
+def test_the_commands_list_releases_and_what_would_be_pruned(released: Workspace) -> None:
+    registry = f"sqlite:///{released.root}/.headrace/registry.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEAST_REGISTRY_URL", registry)
+        (listed,) = json.loads(released.command("headrace", "releases", "flights", "--all", "--json"))["releases"]
+        text = released.command("headrace", "releases", "flights")
+        pruned = json.loads(released.command("headrace", "prune", "flights", "--json"))
+
+    size = sum(out["size"] for path, out in recorded_outs(released.root).items() if "/flights/" in path)
+    assert (listed["release"], listed["bytes"], listed["online"]) == ("flights/1", size, False)
+    assert 0 < listed["new_bytes"] <= size + 10**6
+    assert listed["kept_by"][:2] == ["latest", "keep_last"]
+    assert text.startswith("flights/1  ")
+    assert (pruned["pruned"], list(pruned["kept_by"]), pruned["dry_run"]) == ([], ["flights/1"], True)
 
 
 def test_what_is_online_locked_or_pinned_is_kept(origin: Origin, tmp_path: Path) -> None:
