@@ -70,7 +70,7 @@ class ReleaseNeeds:
             online = online_release(dataset, settings)
         except HeadraceError as found:
             error = str(found)
-        return cls(online, error, find_locks(lake.root, dataset.name, Branches.configured(lake.root).code))
+        return cls(online, error, find_locks(lake.root, dataset.name, Branches.configured(lake.root)))
 
     def reasons(self, release: str) -> list[str]:
         """Why a release is kept besides the policy."""

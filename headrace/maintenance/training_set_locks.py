@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from headrace.release.branches import Branches
 from headrace.storage import git
 from headrace.storage.pruned_releases import RELEASE
 
@@ -19,16 +20,16 @@ MAX_PATTERNS = 1000
 """Files that a branch may have changed before all of its files are searched: a command line has a limit."""
 
 
-def find_locks(root: Path, dataset: str, code_branch: str) -> dict[str, list[str]]:
+def find_locks(root: Path, dataset: str, branches: Branches) -> dict[str, list[str]]:
     """Release → the lock files that need it, each as its path, or as branch and path: `origin/trial:rf.lock.json`.
 
     Args:
         root: The workspace, which has fetched the branches of the remote.
         dataset: Name of the dataset.
-        code_branch: Name of the code branch.
+        branches: The code branch; and the release branch, which has only copies of its files.
     """
     found: dict[str, dict[str, None]] = {}
-    for location, content in (*_in_workspace(root, dataset), *_in_branches(root, dataset, code_branch)):
+    for location, content in (*_in_workspace(root, dataset), *_in_branches(root, dataset, branches)):
         release = locked_release(content)
         if release and release.startswith(f"{dataset}/"):
             found.setdefault(release, {})[location] = None
@@ -55,13 +56,14 @@ def _in_workspace(root: Path, dataset: str) -> Iterator[tuple[str, bytes]]:
             yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
-def _in_branches(root: Path, dataset: str, code_branch: str) -> Iterator[tuple[str, bytes]]:
+def _in_branches(root: Path, dataset: str, branches: Branches) -> Iterator[tuple[str, bytes]]:
     remote = f"refs/remotes/{git.REMOTE}"
-    code = git.resolve(root, f"{remote}/{code_branch}")
+    code = git.resolve(root, f"{remote}/{branches.code}")
     if code:
         yield from ((path, git.show(root, code, path) or b"") for path in _grep_commit(root, dataset, code))
     unmerged = (f"--no-merged={code}",) if code else ()
-    for ref in git.git(root, "for-each-ref", "--format=%(refname)", *unmerged, f"{remote}/").splitlines():
+    refs = git.git(root, "for-each-ref", "--format=%(refname)", *unmerged, f"{remote}/").splitlines()
+    for ref in (ref for ref in refs if ref != f"{remote}/{branches.release}"):
         changed = _changed_files(root, code, ref) if code else ["."]
         for path in _grep_commit(root, dataset, ref, changed):
             yield f"{ref.removeprefix('refs/remotes/')}:{path}", git.show(root, ref, path) or b""
@@ -83,4 +85,7 @@ def _grep(root: Path, dataset: str, *where: str) -> list[str]:
     """Names of the files that name a release of the dataset as a lock file does."""
     pattern = rf'"release": *"{dataset}/[1-9][0-9]*"'
     options = ("--files-with-matches", "-I", "-z", "--full-name", "--extended-regexp", "-e", pattern)
-    return git.run(root, "grep", *options, *where).stdout.decode(errors="surrogateescape").split("\0")[:-1]
+    done = git.run(root, "grep", *options, *where)
+    if done.returncode > 1:  # 1: no file has it. A search that failed must not pass as one that found nothing
+        raise git.GitError(f"git grep in {root} failed: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
