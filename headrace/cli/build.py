@@ -12,10 +12,10 @@ from headrace.cli.output import (
     TableOption,
     dataset_tables,
     named_run,
-    open_run,
     progress,
     report,
     result,
+    run_task,
     stages,
     writable_workspace,
 )
@@ -125,9 +125,9 @@ def _release(dataset: str, run: str | None) -> tuple[dict[str, Any], list[str]]:
         return _describe_release(dataset, create_release(load_dataset(dataset), lake), lake)
     from headrace.runs.task import end_run, release_task  # noqa: PLC0415
 
-    task = open_run(dataset, run)
-    described = _describe_release(dataset, release_task(task, load_dataset(dataset)), task.lake)
-    end_run(task.refs, dataset, task.state.name, start=task.state.start)
+    with run_task(dataset, run) as task:
+        described = _describe_release(dataset, release_task(task, load_dataset(dataset)), task.lake)
+        end_run(task.refs, dataset, task.state.name, start=task.state.start)
     return described
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.output import DatasetArgument, JsonOption, result, some, workspace
+from headrace.cli.output import DatasetArgument, JsonOption, RunOption, dataset_tables, result, some, workspace
 
 if TYPE_CHECKING:
     from headrace.engine.plan import Plan
@@ -18,15 +18,15 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: headrace dvc-sync --check")(dvc_sync)
 
 
-def plan(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
+def plan(dataset: DatasetArgument, *, run: RunOption = None, as_json: JsonOption = False) -> None:
     """Show which partitions of which tables are stale, and why. Reads manifests only."""
     from headrace.engine.run import plan_all  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
-    _, lake = workspace()
-    plans = plan_all(graph.dataset_stages(load_dataset(dataset)), lake)
-    sizes = {table: lake.manifest(table).sizes for planned in plans for table in planned.stage.reads}
+    with dataset_tables(dataset, run, read_only=True) as (_, lake):
+        plans = plan_all(graph.dataset_stages(load_dataset(dataset)), lake)
+        sizes = {table: lake.manifest(table).sizes for planned in plans for table in planned.stage.reads}
     content = {"stages": [_plan_content(planned, sizes) for planned in plans]}
     result(content, [line for planned in plans for line in _format_plan(planned, sizes)], as_json=as_json)
 

@@ -80,13 +80,16 @@ def dataset_tables(dataset: str, run: str | None, *, read_only: bool = False) ->
         return
     from headrace.runs.task import save_task  # noqa: PLC0415  only a run pays for the imports
 
-    task = open_run(dataset, run)
-    yield (workspace() if read_only else writable_workspace())[0], task.lake
-    save_task(task)
+    with run_task(dataset, run) as task:
+        yield (workspace() if read_only else writable_workspace())[0], task.lake
+        save_task(task)
 
 
-def open_run(dataset: str, run: str) -> "RunTask":
-    """Begin a task of a run of `dataset`; from here on its worktree is the workspace of this process.
+@contextmanager
+def run_task(dataset: str, run: str) -> "Iterator[RunTask]":
+    """A task of a run of `dataset`; from here on its worktree is the workspace of this process.
+
+    An error that names a command also says how to type it for this run.
 
     Args:
         dataset: The dataset.
@@ -95,12 +98,22 @@ def open_run(dataset: str, run: str) -> "RunTask":
     Raises:
         DatasetError: The commit of the run does not have the dataset.
     """
-    from headrace.project.loading import load_dataset  # noqa: PLC0415  only a run pays for the imports
-    from headrace.runs.task import end_run, open_task  # noqa: PLC0415
-    from headrace.settings import load_settings  # noqa: PLC0415
+    from headrace.settings import load_settings  # noqa: PLC0415  only a run pays for the imports
 
-    settings = load_settings()
-    task = open_task(settings.workspace, check_name(dataset), named_run(run), settings)
+    name = named_run(run)
+    try:
+        yield _open_run(dataset, name, load_settings())
+    except HeadraceError as error:
+        if "`headrace " in str(error) and "--run" not in str(error):
+            error.add_note(f"For the run {name}, type the command with `--run {name}`.")
+        raise
+
+
+def _open_run(dataset: str, run: str, settings: "Settings") -> "RunTask":
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+    from headrace.runs.task import end_run, open_task  # noqa: PLC0415
+
+    task = open_task(settings.workspace, check_name(dataset), run, settings)
     os.environ[VARIABLE] = str(task.lake.root)
     use_project(task.lake.root)
     log.info("run %s of %s, commit %s, in %s", task.state.name, dataset, task.state.start[:10], task.lake.root)
@@ -138,11 +151,12 @@ def result(content: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> N
 
 def error_text(error: HeadraceError, *, as_json: bool) -> str:
     """The error as the last line on standard error."""
+    message = " ".join([str(error), *getattr(error, "__notes__", [])])
     if not as_json:
-        return f"error: {error}"
+        return f"error: {message}"
     content = {
         "type": type(error).__name__,
-        "message": str(error),
+        "message": message,
         "transient": error.is_transient,
         "exit_code": error.exit_code,
     }

@@ -194,7 +194,7 @@ def merge_hand_written(own: DatasetRecords, theirs: Records, base: Records) -> D
 
 
 def retry_races(attempt: Callable[[], T], root: Path) -> T:
-    """What `attempt` returns, tried again where another push or fetch came first.
+    """What `attempt` returns, tried again where another push came first.
 
     Raises:
         StaleReleaseError: Others came first every time.
@@ -202,7 +202,7 @@ def retry_races(attempt: Callable[[], T], root: Path) -> T:
     for wait in _waits():
         try:
             return attempt()
-        except (git.StaleReleaseError, git.RefLockedError) as error:
+        except git.StaleReleaseError as error:
             log.debug("the release is built again in %.2f s: %s", wait, error)
             time.sleep(wait)
     raise git.StaleReleaseError(

@@ -112,7 +112,7 @@ def remove_worktree(clone: Path, path: Path) -> None:
         if path.exists():
             with failpoints.failpoint("worktree of a run"):
                 shutil.rmtree(path)
-    with suppress(git.GitError):  # a process that was killed while it added the worktree has left it locked
-        git.git(clone, "worktree", "unlock", str(path))
-    with failpoints.failpoint("git worktree prune"):
-        git.git(clone, "worktree", "prune", "--expire", "now")
+    # Not `git worktree prune`: it would remove what git has noted so far of a worktree that another task adds just now.
+    # Twice --force: a process that was killed while it added the worktree has left it locked. It may not be registered.
+    with failpoints.failpoint("git worktree remove"), suppress(git.GitError):
+        git.git(clone, "worktree", "remove", "--force", "--force", str(path))

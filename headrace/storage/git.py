@@ -7,10 +7,12 @@ is removed.
 
 import logging
 import os
+import random
 import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +35,9 @@ CLEAN = {
     "tag.gpgSign": "false",
 }
 """Options of the user's configuration that would change what git prints or does, and their values here."""
+
+FETCHES = 8
+"""Fetches of one clone at the same time meet at its remote-tracking refs; the later ones begin again."""
 
 FIXED_TAG = re.compile(r"refs/tags/[a-z][a-z0-9_]*/[1-9][0-9]*")
 """Tags that are numbered below a dataset's name: releases, which never move."""
@@ -334,7 +339,16 @@ def fetch(root: Path, *branches: str) -> dict[str, str]:
         GitUnavailableError: The remote does not answer.
         NotConfiguredError: The workspace has no remote called `origin`, or it refuses.
         MovedTagError: The tag of a release names another commit there than here.
+        RefLockedError: Other fetches of this clone came first every time.
     """
+    for attempt in range(FETCHES - 1):
+        with suppress(RefLockedError):  # another fetch of this clone has brought a ref meanwhile
+            return _fetch_once(root, branches)
+        time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311  no secret
+    return _fetch_once(root, branches)
+
+
+def _fetch_once(root: Path, branches: Sequence[str]) -> dict[str, str]:
     try:
         there = remote_refs(root, "refs/heads/*", "refs/tags/*")
     except GitUnavailableError:

@@ -60,7 +60,7 @@ def test_a_run_that_dies_anywhere_is_finished_by_its_tasks_run_again_and_leaves_
     )
 
     names = set(undisturbed["failpoints"])
-    assert {"git worktree add", "worktree of a run", "git worktree prune", "write run.json"} <= names
+    assert {"git worktree add", "worktree of a run", "git worktree remove", "write run.json"} <= names
     assert {"write config.local", "git push", "git commit-tree"} <= names
 
 

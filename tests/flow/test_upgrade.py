@@ -1,11 +1,12 @@
 """An upgrade of the engine: what the old wheel made, the next one finds up to date, retrieves and rolls back.
 
-The old wheel is built from the tag 0.2.0. The next one is the working tree with a higher version, a comment and a
-change of code that changes no result. Both use the libraries of today's lock. Without the tag (it does not exist yet,
-or the clone has no tags), HEAD stands in for it as long as its version is 0.2.0: one test is then skipped and says so.
+The old wheel is built from the commit of the tag 0.2.0. The next one is the working tree with a higher version, a
+comment and a change of code that changes no result. Both use the libraries of today's lock. In a shallow clone, which
+lacks that commit, HEAD stands in for it as long as its version is 0.2.0: one test is then skipped and says so.
 """
 
 import json
+import subprocess
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +16,16 @@ import polars as pl
 import pytest
 from servers import S3
 from wheels import Environment, build_wheel, export_revision, s3_variables
-from workspaces import REPOSITORY, copy_working_tree, git
+from workspaces import REPOSITORY, copy_working_tree
 
 import headrace
 
 pytestmark = pytest.mark.slow_lane
 
-TAG, NEXT = "0.2.0", f"{headrace.__version__}.post1"
-FETCH = f"the tag {TAG} is not in this clone; next: `git fetch --tags`, or `git fetch --unshallow --tags`"
+OLD, NEXT = "0.2.0", f"{headrace.__version__}.post1"
+OLD_COMMIT = "1da005ee28cfde750dce3d5cde1e29b3e63fd6cb"
+"""The commit of the tag 0.2.0: a clone may lack tags."""
+FETCH = f"the commit of {OLD} is not in this clone; next: `git fetch --unshallow`"
 RESULT_VERSIONS = """if True:
     import json
     from headrace.engine.result_versions import result_versions
@@ -68,11 +71,13 @@ def upgraded(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> UpgradedProjec
     )
     old.run(folder, "git", "init", "--quiet", "--bare", "--initial-branch", "main", "origin.git")
     old.run(root, "git", "remote", "add", "origin", str(folder / "origin.git"))
+    old.run(root, "git", "push", "--quiet", "origin", "HEAD:main")
     old.run(root, "headrace", "run", "bikes", "--release")
     old.run(root, "headrace", "publish", "bikes")
     (root / "pipelines/bikes/sample/rentals/2026-01-06.csv").write_text(DAY)
     old.run(root, "git", "add", "--all")
     old.run(root, "git", "commit", "--quiet", "--message", "A day more")
+    old.run(root, "git", "push", "--quiet", "origin", "HEAD:main")
     old.run(root, "headrace", "run", "bikes", "--release")
     answers = {release: retrieve_last_days(old, root, release) for release in ("bikes/1", "bikes/2")}
 
@@ -95,15 +100,16 @@ def retrieve_last_days(engine: Environment, root: Path, release: str) -> pl.Data
     return pl.read_parquet(out)
 
 
-def has_tag() -> bool:
-    return bool(git(REPOSITORY, "tag", "--list", TAG))
+def has_old_commit() -> bool:
+    command = ["git", "cat-file", "-e", f"{OLD_COMMIT}^{{commit}}"]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
 
 
 def old_source(folder: Path) -> Path:
-    """The engine of the tag, or of HEAD while that is the same version."""
-    if not has_tag() and headrace.__version__ != TAG:
+    """The engine of the old release, or of HEAD while that is the same version."""
+    if not has_old_commit() and headrace.__version__ != OLD:
         pytest.fail(FETCH)
-    return export_revision(TAG if has_tag() else "HEAD", folder)
+    return export_revision(OLD_COMMIT if has_old_commit() else "HEAD", folder)
 
 
 def next_source(folder: Path) -> Path:
@@ -126,9 +132,9 @@ def _same_result_versions(upgraded: UpgradedProject) -> None:
         pytest.skip(f"result versions were raised: {', '.join(sorted(upgraded.changed))}")
 
 
-def test_the_old_engine_is_that_of_the_tag() -> None:
-    """Skipped where HEAD stands in for the tag: the other tests still hold, and the report says what they compared."""
-    if not has_tag():
+def test_the_old_engine_is_that_of_the_old_release() -> None:
+    """Skipped where HEAD stands in for it: the other tests still hold, and the report says what they compared."""
+    if not has_old_commit():
         pytest.skip(f"HEAD was upgraded instead, for {FETCH}")
 
 

@@ -50,12 +50,7 @@ class Clone:
 
     def collect(self, dataset: Dataset, *annotation_ids: str) -> None:
         """Collect annotations with these ids, and bring every table up to date."""
-        lake, table = self.lake, f"annotations/{dataset.name}/{QUESTION.name}"
-        keys = {"shop": pl.String()}
-        writer = AnnotationLogWriter(lake.manifest(table), lake, keys)
-        writer.append(annotation(name) for name in annotation_ids)
-        writer.flush()
-        lake.checkout(writer.manifest)
+        collect_annotations(self.lake, dataset, *annotation_ids)
         self.refresh(dataset)
 
     def refresh(self, dataset: Dataset) -> None:
@@ -128,6 +123,15 @@ class Origin:
 def dataset(name: str, *labels: LabelingTask) -> Dataset:
     """The minimal dataset under another name, with these labeling tasks."""
     return replace(minimal_dataset.DATASET, name=name, labels=labels)
+
+
+def collect_annotations(lake: Lake, dataset: Dataset, *annotation_ids: str) -> None:
+    """Append one annotation with each of these ids to the dataset's annotations."""
+    manifest = lake.manifest(f"annotations/{dataset.name}/{QUESTION.name}")
+    writer = AnnotationLogWriter(manifest, lake, {"shop": pl.String()})
+    writer.append(annotation(name) for name in annotation_ids)
+    writer.flush()
+    lake.checkout(writer.manifest)
 
 
 def annotation(annotation_id: str, minute: int = 0, **changes: object) -> dict[str, object]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import minimal_dataset
-from release_clones import Clone, Origin
+from release_clones import Clone, Origin, collect_annotations
 
 from headrace.dataset import Dataset
 from headrace.engine.run import run_stage
@@ -64,6 +64,13 @@ class RunOfClone:
         save_task(task)
         return task
 
+    def collect(self, *annotation_ids: str) -> RunTask:
+        """A task: annotations with these ids are collected."""
+        task = self.open()
+        collect_annotations(task.lake, self.dataset, *annotation_ids)
+        save_task(task)
+        return task
+
     def compute(self, *verbs: str) -> RunTask:
         """A task: bring the tables of these commands up to date."""
         task = self.open()
@@ -76,10 +83,15 @@ class RunOfClone:
 
     def release(self) -> ReleaseResult:
         """The last task: release, and end the run."""
-        task = self.open()
+        return self.release_tables()[0]
+
+    def release_tables(self) -> tuple[ReleaseResult, dict[str, bytes]]:
+        """The last task, and what it has audited: table → head of its manifest."""
+        task, name = self.open(), self.dataset.name
         made = release_task(task, self.dataset)
-        end_run(task.refs, self.dataset.name, self.name, start=task.state.start)
-        return made
+        tables = {table: task.lake.manifest(table).to_files().head for table in task.lake.tables(name)}
+        end_run(task.refs, name, self.name, start=task.state.start)
+        return made, tables
 
 
 def write_raw(lake: Lake, dataset: Dataset, days: dict[str, str]) -> None:

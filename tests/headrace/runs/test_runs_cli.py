@@ -18,11 +18,16 @@ def test_a_run_is_typed_in_two_clones_whose_own_code_differs(released: Workspace
 
     started = json.loads(other.command("headrace", "-q", "runs", "start", "flights", "--run", AIRFLOW_ID, "--json"))
     validated = other.command("headrace", "validate", "flights", "--run", AIRFLOW_ID)
+    early = other.command("headrace", "release", "flights", "--run", AIRFLOW_ID, fails=True)
+    planned = other.command("headrace", "plan", "flights", "--run", started["run"])
     other.command("headrace", "transform", "flights", "--run", started["run"])
     (listed,) = json.loads(third.command("headrace", "-q", "runs", "list", "flights", "--json"))["runs"]
     made = json.loads(third.command("headrace", "-q", "release", "flights", "--run", AIRFLOW_ID, "--json"))
 
     assert "validated/flights/flights: nothing to do" in validated
+    assert "`headrace plan flights` shows why" in early
+    assert "features/flights/carrier_delays: 3 stale" in planned
+    assert early.splitlines()[-1].endswith(f"type the command with `--run {started['run']}`.")
     assert listed["run"] == started["run"]
     assert listed["commit"] == git(released.root, "rev-parse", "HEAD")
     assert listed["tables"] == ["features/flights/carrier_delays"]
