@@ -9,10 +9,10 @@ import yaml
 from release_clones import Clone, Origin, dataset
 from servers import S3
 
-from headrace.maintenance import added_objects
 from headrace.maintenance.doctor import check_integrity
 from headrace.maintenance.gc import collect_garbage
 from headrace.maintenance.references import ReferencedObjects, tagged_revisions
+from headrace.maintenance.stored_objects import read_verified
 from headrace.storage.dvc.cache import Cache
 
 FLIGHTS = dataset("flights")
@@ -32,13 +32,12 @@ def place(tmp_path: Path, s3: S3) -> Clone:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """md5 → how often a directory object or a file of a manifest was read to find references."""
     counted: Counter[str] = Counter()
-    read = added_objects.read_verified
 
     def count(cache: Cache, md5: str) -> bytes | None:
         counted[md5] += 1
-        return read(cache, md5)
+        return read_verified(cache, md5)
 
-    monkeypatch.setattr(added_objects, "read_verified", count)
+    monkeypatch.setattr("headrace.maintenance.added_objects.read_verified", count)
     return counted
 
 

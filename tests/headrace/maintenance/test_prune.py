@@ -47,8 +47,9 @@ def keeping(last: int, **pinned: str) -> Dataset:
     return replace(FLIGHTS, retention=Retention(keep_last=last, pinned=pins))
 
 
-def prune(clone: Clone, flights: Dataset, *, dry_run: bool = False, **settings: str) -> PruneResult:
-    return prune_releases(flights, clone.lake, Settings(workspace=clone.root, **settings), dry_run=dry_run)
+def prune(clone: Clone, flights: Dataset, *, dry_run: bool = False, registry: str | None = None) -> PruneResult:
+    settings = Settings(workspace=clone.root, feast_registry_url=registry)
+    return prune_releases(flights, clone.lake, settings, dry_run=dry_run)
 
 
 def release(clone: Clone, *amounts: int) -> None:
@@ -178,7 +179,7 @@ def test_what_is_online_locked_or_pinned_is_kept(origin: Origin, tmp_path: Path)
     serve(registry, "flights/4")
 
     flights = replace(keeping(1, n5="figure 2"), service="totals")
-    done = prune(place, flights, FEAST_REGISTRY_URL=registry)
+    done = prune(place, flights, registry=registry)
 
     assert done.pruned == ["flights/6"]
     assert done.kept_by == {
@@ -189,7 +190,7 @@ def test_what_is_online_locked_or_pinned_is_kept(origin: Origin, tmp_path: Path)
         "flights/5": ["pinned: figure 2"],
         "flights/7": ["latest", "keep_last"],
     }
-    listing = list_release_summaries(flights, place.lake, Settings(workspace=place.root, FEAST_REGISTRY_URL=registry))
+    listing = list_release_summaries(flights, place.lake, Settings(workspace=place.root, feast_registry_url=registry))
     assert [each.point.name for each in listing.releases if each.is_online] == ["flights/4"]
     assert [each.release for each in listing.tombstones] == ["flights/6"]
     assert [each.size.rows for each in listing.releases] == [4] * 6

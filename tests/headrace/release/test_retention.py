@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from operator import itemgetter
 
 import minimal_dataset
 import pytest
@@ -40,7 +41,9 @@ def names_kept_by_groups(policy: Retention, releases: Sequence[ReleasePoint]) ->
     kept = {releases[-1].name, *policy.pinned}
     for rule, form in FORMATS.items():
         count = getattr(policy, rule)
-        groups = [[*group] for _, group in groupby(releases, key=lambda each, form=form: each.time.strftime(form))]
+        periods = [each.time.strftime(form) for each in releases]
+        pairs = groupby(zip(periods, releases, strict=True), key=itemgetter(0))
+        groups = [[each for _, each in group] for _, group in pairs]
         kept |= {group[-1].name for group in groups[max(0, len(groups) - count) :]} if count else set()
         kept |= {releases[0].name} if len(groups) < count else set()
     return [int(each.name.partition("/")[2]) for each in releases if each.name in kept]
