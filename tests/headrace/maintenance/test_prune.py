@@ -1,6 +1,7 @@
 """Pruning: the policy decides, what somebody needs is kept, a tombstone stays, and numbers are never given twice."""
 
 import json
+import re
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -11,10 +12,11 @@ from typing import NoReturn
 import pytest
 from release_clones import Clone, Origin, dataset
 from servers import S3
-from workspaces import Workspace
+from workspaces import Workspace, git
 
 from headrace.catalog.open import open_dataset
 from headrace.dataset import Dataset, Retention
+from headrace.errors import HeadraceError
 from headrace.feast.publish_log import PublishLog
 from headrace.lineage.diff import diff_releases
 from headrace.lineage.history import DatasetRevision
@@ -24,6 +26,7 @@ from headrace.maintenance.prune import PruneRefusedError, PruneResult
 from headrace.maintenance.prune import prune as prune_releases
 from headrace.maintenance.release_summaries import list_release_summaries
 from headrace.release.branches import list_releases
+from headrace.release.release import create_release
 from headrace.retrieve.partition_reader import read_manifest
 from headrace.retrieve.retrieve import FeatureRequest, retrieve
 from headrace.retrieve.training_set import TrainingSet, TrainingSetSpec
@@ -162,6 +165,32 @@ def test_the_commands_list_releases_and_what_would_be_pruned(released: Workspace
     assert (pruned["pruned"], list(pruned["kept_by"]), pruned["dry_run"]) == ([], ["flights/1"], True)
 
 
+@pytest.mark.slow_lane
+def test_the_commands_as_operations_shows_them(released: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{released.root}/.headrace/registry.db")
+    released.raw.edit_day("2013-01-01", lambda rows: rows.head(600))
+    released.refresh()
+    create_release(released.dataset, released.lake)
+    declaration = released.root / "pipelines/flights/__init__.py"
+    text, count = re.subn(r"retention=Retention\(.*?\)", "retention=Retention(keep_last=1)", declaration.read_text())
+    declaration.write_text(text)
+    git(released.root, "commit", "--quiet", "--all", "--message", "Keep one release")
+    git(released.root, "push", "--quiet", "origin", "HEAD:main")
+
+    assert count == 1
+    shown = released.command("headrace", "prune", "flights")
+    assert "flights: 1 release would be pruned, 1 kept (keep_last=1)\n  flights/1 would be pruned\n" in shown
+    assert "are referenced by nothing else: `headrace gc` can delete them afterwards" in shown
+    assert "flights/1 pruned\n" in released.command("headrace", "prune", "flights", "--no-dry-run")
+    first, second = released.command("headrace", "releases", "flights", "--all").splitlines()
+    assert re.fullmatch(r"flights/1  .* rows, .* bytes  pruned 20.* by .*: no rule .* \(keep_last=1\)", first)
+    assert re.fullmatch(r"flights/2  .* rows, .* bytes, [\d,]+ new  latest; keep_last", second)
+    freed = json.loads(released.command("headrace", "gc", "--remote", "--no-dry-run", "--hours", "0", "--json"))
+    assert freed["remote"]["objects"] > 0
+    with pytest.raises(HeadraceError, match=r"flights/1 was pruned on"):
+        diff_releases(released.lake, "flights/1", "flights/2")
+
+
 def test_what_is_online_locked_or_pinned_is_kept(origin: Origin, tmp_path: Path) -> None:
     place, colleague = origin.first, origin.clone("colleague")
     release(place, *range(1, 8))
@@ -279,6 +308,7 @@ def test_releases_on_a_branch_of_their_own_keep_their_tombstones(
     assert origin.git("log", "--format=%s", "-3", "releases").splitlines()[-1] == "flights: prune flights/1"
 
 
+@pytest.mark.slow_lane
 def test_many_releases_go_in_several_pushes(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.maintenance.prune.BATCH", 2)
     monkeypatch.setattr("headrace.storage.pruned_releases.BLOCK", 3)
