@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.batches import batched
 from headrace.maintenance.record_cache import RecordCache
-from headrace.maintenance.stored_objects import parse_directory, read_verified
+from headrace.maintenance.stored_objects import parse_new_files, read_verified
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import PARALLEL
@@ -138,9 +138,8 @@ def _add_directory(cache: Cache, added: AddedObjects, md5: str, content: bytes |
         added.is_complete = False
         return
     added.objects[md5] = KnownObject(len(content))
-    files, had = parse_directory(content), parse_directory(earlier) if earlier else {}
-    new = {name for path, name in files.items() if had.get(path) != name}
-    head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
+    files = parse_new_files(content, earlier or b"[]")
+    new, head = set(files.values()), files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
     found = dict(_read_sizes(cache, head, new, added)) if head and new else {}
     for name in new:
         added.objects.setdefault(name, found.get(name, KnownObject()))

@@ -38,6 +38,23 @@ def parse_directory(content: bytes) -> dict[str, str]:
     return {item["relpath"]: item["md5"] for item in orjson.loads(content)}
 
 
+def parse_new_files(content: bytes, earlier: bytes) -> dict[str, str]:
+    """Path → md5 of the files that a directory object lists and an earlier one does not, or not with these bytes.
+
+    Items are compared as text: to parse all of two long lists, which share most items, takes several times as long.
+    """
+    new = set(_split_items(content)).difference(_split_items(earlier))
+    try:
+        return parse_directory(b"[%s]" % b",".join(new))
+    except orjson.JSONDecodeError:  # a path contains what separates items
+        return parse_directory(content)
+
+
+def _split_items(content: bytes) -> list[bytes]:
+    """The items of a directory object, as DVC writes it: on one line, so none contains a line break."""
+    return content[1:-1].replace(b"}, {", b"}\n{").split(b"\n")
+
+
 def read_directories(cache: Cache, outs: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
     """The directory objects among `outs` with their bytes; None for those that cannot be read."""
     with ThreadPoolExecutor(PARALLEL) as pool:

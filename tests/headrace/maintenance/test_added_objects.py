@@ -12,8 +12,9 @@ from servers import S3
 from headrace.maintenance.doctor import check_integrity
 from headrace.maintenance.gc import collect_garbage
 from headrace.maintenance.references import ReferencedObjects, tagged_revisions
-from headrace.maintenance.stored_objects import read_verified
+from headrace.maintenance.stored_objects import parse_new_files, read_verified
 from headrace.storage.dvc.cache import Cache
+from headrace.storage.dvc.objects import directory_bytes
 
 FLIGHTS = dataset("flights")
 RECORDS = Path(".headrace/references")
@@ -150,3 +151,16 @@ def test_what_could_not_be_read_is_not_remembered(place: Clone) -> None:
     after = collect(place)
     assert after.unreadable == set()
     assert after.sizes.keys() == all_objects(place)
+
+
+def test_new_files_of_a_list_are_found_as_text_whatever_their_names() -> None:
+    before = {"a.csv": "0" * 32, "b.csv": "1" * 32, "gone.csv": "2" * 32}
+    after = {"a.csv": "0" * 32, "b.csv": "3" * 32, "new.csv": "4" * 32}
+    odd = {'x"}, {"y': "5" * 32, "ä}, {b": "6" * 32}
+
+    assert parse_new_files(directory_bytes(after), directory_bytes(before)) == {"b.csv": "3" * 32, "new.csv": "4" * 32}
+    assert parse_new_files(directory_bytes(after), b"[]") == after
+    assert parse_new_files(directory_bytes(after), directory_bytes(after)) == {}
+    assert parse_new_files(directory_bytes({}), directory_bytes(after)) == {}
+    found = parse_new_files(directory_bytes(after | odd), directory_bytes(after))
+    assert set(odd.values()) <= set(found.values()) <= {*odd.values(), *after.values()}
