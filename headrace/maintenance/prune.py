@@ -96,7 +96,7 @@ def prune(dataset: Dataset, lake: Lake, settings: Settings, *, dry_run: bool = T
         StaleReleaseError: The release branch moved again and again.
     """
     policy = describe_policy(declared_policy(dataset))
-    plan = plan_prune(dataset, lake, settings)
+    plan = plan_prune(dataset, lake, settings, must_be_committed=not dry_run)
     kept = {name: reasons for name, reasons in plan.kept_by.items() if reasons}
     freed = _count_freed(lake, plan.pruned)
     names = [point.name for point in plan.pruned]
@@ -105,8 +105,14 @@ def prune(dataset: Dataset, lake: Lake, settings: Settings, *, dry_run: bool = T
     return PruneResult(dataset.name, policy, names, kept, *freed, dry_run=dry_run)
 
 
-def plan_prune(dataset: Dataset, lake: Lake, settings: Settings) -> PrunePlan:
+def plan_prune(dataset: Dataset, lake: Lake, settings: Settings, *, must_be_committed: bool = True) -> PrunePlan:
     """Decide which releases are kept, by what the git remote has now.
+
+    Args:
+        dataset: The dataset, with its retention policy.
+        lake: The workspace's tables.
+        settings: Where Feast's registry is.
+        must_be_committed: Refuse a policy that is not the one on the code branch.
 
     Raises:
         RetentionError: The dataset declares no policy, or one that cannot be meant.
@@ -115,7 +121,8 @@ def plan_prune(dataset: Dataset, lake: Lake, settings: Settings) -> PrunePlan:
     policy, root, branches = declared_policy(dataset), lake.root, Branches.configured(lake.root)
     remote_refs = git.fetch(root)
     tips = BranchTips.of(remote_refs, branches)
-    _check_policy_is_committed(dataset, root, tips.code)
+    if must_be_committed:
+        _check_policy_is_committed(dataset, root, tips.code)
     there = numbered_tags((name.removeprefix("refs/tags/") for name in remote_refs), dataset.name)
     on_branch = set(git.tags(root, f"{dataset.name}/", tips.release)) if tips.release else set()
     pruned_before = read_pruned_numbers(root, dataset.name, tips.release)
@@ -214,8 +221,8 @@ def _push(root: Path, branch: str, expected: str, commit: str, deleted: Mapping[
         if error.is_transient:
             raise
         raise PruneRefusedError(
-            f"{git.REMOTE} does not let this user push to {branch} and delete tags ({next(iter(deleted))} and"
-            f" {len(deleted) - 1} more). Nothing was pruned. Whoever prunes needs both rights. ({error})"
+            f"{git.REMOTE} does not let this user push to {branch} and delete {pluralize(len(deleted), 'tag')}:"
+            f" {', '.join([*deleted][:3])}. Nothing was pruned. Whoever prunes needs both rights. ({error})"
         ) from None
 
 

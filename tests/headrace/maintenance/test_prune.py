@@ -252,6 +252,7 @@ def test_a_policy_that_is_not_as_on_the_code_branch_prunes_nothing(origin: Origi
     with pytest.raises(PruneRefusedError, match=r"pipelines/flights/__init__\.py.*Commit and push"):
         prune(place, keeping(1))
 
+    assert prune(place, keeping(1), dry_run=True).pruned == ["flights/1"], "a dry run tries a policy out"
     place.git("add", "pipelines")
     place.git("commit", "--quiet", "--message", "Keep one")
     place.git("push", "--quiet", "origin", "HEAD:main")
@@ -330,7 +331,7 @@ def test_tags_that_the_remote_does_not_let_us_delete_stay_and_nothing_else_chang
     hook.write_text('#!/bin/sh\ncase "$1 $3" in refs/tags/*" 0000"*) exit 1;; esac\n')
     hook.chmod(0o755)
 
-    with pytest.raises(PruneRefusedError, match=r"delete tags .*Nothing was pruned"):
+    with pytest.raises(PruneRefusedError, match=r"delete 1 tag: refs/tags/flights/1\. Nothing was pruned"):
         prune(origin.first, keeping(1))
 
     assert origin.git("for-each-ref") == before
