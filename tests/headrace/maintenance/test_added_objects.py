@@ -43,8 +43,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def release(clone: Clone, days: int) -> None:
+    """Release a table of these days, at a time of its own: commits of one second have no order."""
     clone.run(FLIGHTS, {day: day for day in range(1, days + 1)})
-    clone.release(FLIGHTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_COMMITTER_DATE", f"2026-02-{days:02}T06:00:00Z")
+        clone.release(FLIGHTS)
 
 
 def objects_of(clone: Clone, revision: str) -> set[str]:
