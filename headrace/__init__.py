@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         LabelingFunction,
         LabelingTask,
         ObjectSource,
+        Retention,
         Source,
         TableSource,
         Thresholds,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from headrace.retrieve.loaders import LoaderError, ParquetBatches, to_dask, to_hugging_face, to_torch
     from headrace.retrieve.result import RetrievalResult
     from headrace.retrieve.splits import InvalidSplitError, KeySplit, SplitLeakage, TimeSplit, measure_leakage
+    from headrace.storage.pruned_releases import PrunedReleaseError
     from headrace.validate.columns import TimeBounds, one_of, utc_time
     from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
 
@@ -75,6 +77,8 @@ __all__ = [
     "NotParquetError",
     "ObjectSource",
     "ParquetBatches",
+    "PrunedReleaseError",
+    "Retention",
     "RetrievalResult",
     "Source",
     "SplitLeakage",
@@ -120,6 +124,7 @@ _MODULES = {
         "LabelingFunction",
         "LabelingTask",
         "ObjectSource",
+        "Retention",
         "Source",
         "TableSource",
         "Thresholds",
@@ -138,6 +143,7 @@ _MODULES = {
     "headrace.retrieve.loaders": ("LoaderError", "ParquetBatches", "to_dask", "to_hugging_face", "to_torch"),
     "headrace.retrieve.result": ("RetrievalResult",),
     "headrace.retrieve.splits": ("InvalidSplitError", "KeySplit", "SplitLeakage", "TimeSplit", "measure_leakage"),
+    "headrace.storage.pruned_releases": ("PrunedReleaseError",),
     "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
     "headrace.validate.readers": ("CsvDialect", "UnreadableError", "read_csv", "read_parquet"),
 }

@@ -268,6 +268,31 @@ class LabelingTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retention:
+    """Which releases of a dataset are kept; `headrace prune` removes the others.
+
+    The rules are those of restic and borg, in UTC: of each of the last `keep_daily` days that have a release, the last
+    one of the day is kept, and so on. A release that any rule keeps is kept. While a rule has fewer releases than it
+    could keep, it also keeps the oldest one.
+
+    Attributes:
+        keep_last: Number of the latest releases.
+        keep_daily: Number of days.
+        keep_weekly: Number of weeks (ISO 8601).
+        keep_monthly: Number of months.
+        keep_yearly: Number of years.
+        pinned: Release → why it is kept, whatever the rules say: `{"flights/3": "figure 2 of the paper"}`.
+    """
+
+    keep_last: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+    pinned: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Everything declared about one dataset.
 
@@ -279,6 +304,7 @@ class Dataset:
         labels: The questions that people answer about its rows.
         service: Name of the Feast FeatureService that serves all feature tables.
         tags: Anything else, as tags of the Feast objects.
+        retention: Which releases are kept; without it, all of them.
         name: The name of its folder below `pipelines/`, filled in when it is loaded.
     """
 
@@ -289,6 +315,7 @@ class Dataset:
     labels: tuple[LabelingTask, ...] = ()
     service: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    retention: Retention | None = None
     name: str = ""
 
 

@@ -15,6 +15,7 @@ from headrace.release.branches import latest_local_release, list_releases
 from headrace.retrieve.errors import UnknownReleaseError
 from headrace.settings import load_settings
 from headrace.storage.dvc.lock import recorded_outs
+from headrace.storage.pruned_releases import check_not_pruned
 from headrace.storage.table_store import Lake
 from headrace.workspace import current_workspace, use_project
 
@@ -41,6 +42,7 @@ def open_dataset(dataset: str | Dataset, *, release: str | None = None, workspac
         Name → table, such as `tables["features/carrier_delays"]`.
 
     Raises:
+        PrunedReleaseError: The release was pruned.
         UnknownReleaseError: This clone has no such release.
         UnknownDatasetError: There is no table of the dataset.
         HeadraceError: The current folder is in no project.
@@ -126,6 +128,7 @@ def _release(lake: Lake, dataset: str, release: str | None) -> str:
         return latest_local_release(lake, dataset)
     known = list_releases(lake, dataset)
     if release not in known:
+        check_not_pruned(lake.root, release)
         there = f"{known[0]} to {known[-1]}" if known else "none"
         raise UnknownReleaseError(
             f"{dataset} has no release {release!r} in {lake.root}. Releases there: {there}. `git fetch --tags` brings"

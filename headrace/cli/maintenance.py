@@ -1,18 +1,23 @@
-"""The commands that maintain a workspace and its releases: doctor, gc."""
+"""The commands that maintain a workspace and its releases: releases, doctor, prune, gc."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.output import JsonOption, result
+from headrace.cli.output import DatasetArgument, JsonOption, result, workspace
+from headrace.text import pluralize
 
 if TYPE_CHECKING:
     from headrace.maintenance.doctor import CheckResult, IntegrityReport
+    from headrace.maintenance.release_summaries import ReleaseSummary
+    from headrace.storage.pruned_releases import Tombstone
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
+    app.command(epilog="Example: headrace releases flights --all")(releases)
     app.command(epilog="Example: headrace doctor --repair")(doctor)
+    app.command(epilog="Example: headrace prune flights --no-dry-run")(prune)
     app.command(epilog="Example: headrace gc --remote --no-dry-run")(gc)
 
 
@@ -109,6 +114,91 @@ def _format_integrity(integrity: "IntegrityReport", *, deep: bool, repair: bool)
         hint = "" if repair else "; `headrace doctor --repair` repairs what it can"
         lines.append(f"{len(problems)} found, {done} repaired, {len(problems) - done} remaining{hint}")
     return lines
+
+
+def releases(
+    dataset: DatasetArgument,
+    *,
+    show_all: Annotated[bool, typer.Option("--all", help="Also show the releases that were pruned.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the releases of a dataset: when, how large, and who needs each.
+
+    New bytes are those that the release before does not have. A release is needed if it is online, if a lock file of a
+    training set names it, if it is pinned, or if a rule of the dataset's retention policy keeps it; `headrace prune`
+    removes the others. `online ?` means that it is unknown what is online.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from headrace.maintenance.release_summaries import list_release_summaries  # noqa: PLC0415
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+
+    settings, lake = workspace()
+    listing = list_release_summaries(load_dataset(dataset), lake, settings)
+    tombstones = listing.tombstones if show_all else ()
+    lines = [*map(_format_tombstone, tombstones), *map(_format_release, listing.releases)]
+    lines += [f"online ?: {listing.online_error}"] if listing.online_error else []
+    hidden = 0 if show_all else len(listing.tombstones)
+    lines += [f"{pluralize(hidden, 'release')} pruned; `--all` shows them"] if hidden else []
+    content: dict[str, Any] = {
+        "dataset": dataset,
+        "releases": [release.to_dict() for release in listing.releases],
+        "online_error": listing.online_error or None,
+    }
+    if show_all:
+        content["pruned"] = [msgspec.to_builtins(tombstone) for tombstone in tombstones]
+    result(content, lines or [f"{dataset} has no release"], as_json=as_json)
+
+
+def _format_release(release: "ReleaseSummary") -> str:
+    point, size = release.point, release.size
+    new = "?" if size.new_bytes is None else f"{size.new_bytes:,}"
+    needs = list(release.kept_by or ())
+    if release.kept_by is None:
+        needs = [*(["online"] if release.is_online else []), *(f"lock {path}" for path in release.locks)]
+    needs += ["online ?"] if release.is_online is None else []
+    facts = f"{point.time:%Y-%m-%d %H:%M}  {point.commit[:10]}  {size.rows:,} rows, {size.bytes:,} bytes, {new} new"
+    may_go = "kept by nothing" if release.kept_by is not None and not needs else ""
+    return f"{point.name}  {facts}  {'; '.join(needs) or may_go}".rstrip()
+
+
+def _format_tombstone(tombstone: "Tombstone") -> str:
+    was = f"{tombstone.released_at[:16].replace('T', ' ')}  {tombstone.commit[:10]}"
+    size = f"{tombstone.rows:,} rows, {tombstone.bytes:,} bytes"
+    why = f"pruned {tombstone.pruned_at[:10]} by {tombstone.pruned_by}: {tombstone.reason}"
+    return f"{tombstone.release}  {was}  {size}  {why}"
+
+
+def prune(
+    dataset: DatasetArgument,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run/--no-dry-run", help="Show what would be pruned, or prune it.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete the releases that the dataset's retention policy does not keep, and leave a tombstone of each.
+
+    The policy is declared on the dataset: `Dataset(retention=Retention(keep_last=7, keep_daily=30, keep_monthly=24,
+    pinned={"flights/3": "figure 2 of the paper"}))`. Whatever it says, the latest release, the one that is online and
+    those that a lock file of a training set names are kept. By default it only shows what would be pruned. Pruning
+    deletes tags, not objects: `headrace gc` then deletes the objects that nothing references any more.
+    """
+    from headrace.maintenance.prune import prune as prune_releases  # noqa: PLC0415
+    from headrace.project.loading import load_dataset  # noqa: PLC0415
+
+    settings, lake = workspace()
+    done = prune_releases(load_dataset(dataset), lake, settings, dry_run=dry_run)
+    verb = "would be pruned" if done.dry_run else "pruned"
+    lines = [f"{dataset}: {pluralize(len(done.pruned), 'release')} {verb}, {len(done.kept_by):,} kept ({done.policy})"]
+    lines += [f"  {release} {verb}" for release in done.pruned]
+    lines += [f"  {release} kept: {'; '.join(reasons)}" for release, reasons in done.kept_by.items()]
+    if done.freed_objects:
+        freed = f"{pluralize(done.freed_objects, 'object')}, {done.freed_bytes:,} bytes"
+        lines.append(f"{freed} are referenced by nothing else: `headrace gc` can delete them afterwards")
+    if done.pruned and done.dry_run:
+        lines.append("Nothing was pruned; `--no-dry-run` prunes them.")
+    result({**vars(done), "pruned": list(done.pruned)}, lines, as_json=as_json)
 
 
 def gc(

@@ -16,6 +16,7 @@ from headrace.project.loading import load_dataset
 from headrace.release.branches import list_releases
 from headrace.release.changes import PartitionDiff
 from headrace.storage.manifest import Manifest
+from headrace.storage.pruned_releases import check_not_pruned
 from headrace.storage.table_store import Lake
 
 FINGERPRINT_PARTS = {"code": "code", "params": "parameter", "libraries": "library"}
@@ -104,6 +105,7 @@ def diff_releases(lake: Lake, before: str, after: str, *, by_row: bool = False) 
         by_row: Compare row by row, which reads the partitions that differ.
 
     Raises:
+        PrunedReleaseError: One of them was pruned.
         UnknownRevisionError: One of them is not a release, or they belong to different datasets.
         MissingObjectError: A manifest is neither in the cache nor on the remote.
     """
@@ -175,6 +177,7 @@ def _diff_fingerprints(before: Manifest, after: Manifest) -> list[str]:
 def _check_release_exists(lake: Lake, dataset: str, release: str) -> None:
     releases = list_releases(lake, dataset)
     if release not in releases:
+        check_not_pruned(lake.root, release)
         raise UnknownRevisionError(
             f"{release} is not a release of {dataset} in {lake.root}. Its releases: {format_names(releases)}. Run"
             " `git fetch --tags` to get those of others."

@@ -11,6 +11,7 @@ from headrace.storage.dvc.cache import read_directory
 from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.files import parse_yaml
 from headrace.storage.manifest import Manifest
+from headrace.storage.pruned_releases import check_not_pruned
 from headrace.storage.table_store import Lake
 
 
@@ -44,9 +45,12 @@ class DatasetRevision:
         """The tables at `revision`, by default those of the workspace.
 
         Raises:
+            PrunedReleaseError: The revision is a release that was pruned.
             UnknownRevisionError: Git does not know the revision.
             UnknownTableError: It has no table of the dataset.
         """
+        if revision:
+            check_not_pruned(lake.root, revision)
         try:
             commit = git.commit_of(lake.root, revision) if revision else git.head(lake.root)
         except git.GitError:

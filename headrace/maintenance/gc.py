@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from headrace import failpoints
 from headrace.errors import HeadraceError
 from headrace.maintenance.integrity import list_objects
-from headrace.maintenance.references import ReferencedObjects
+from headrace.maintenance.references import ReferencedObjects, forget_other_commits, without_pruned
 from headrace.maintenance.repair import write_back
 from headrace.maintenance.stale_files import dvc_lock
 from headrace.project import locks
@@ -134,13 +134,22 @@ def _is_shared(lake: Lake) -> bool:
     return not lake.cache.folder.is_relative_to(lake.root)
 
 
-def _collect_references(lake: Lake) -> set[str]:
-    """Objects that a ref (the remote's as they are now), a stash, a run, the workspace or a journal references."""
+def find_revisions(lake: Lake) -> dict[str, str]:
+    """Name → commit of all that references objects: refs (the remote's as they are now), stashes, runs.
+
+    The tags of pruned releases do not count.
+    """
     git.fetch(lake.root)
-    refs = {name: commit for name, commit in git.refs(lake.root).items() if not _is_run_ref(lake, name)}
+    fetched = without_pruned(lake.root, git.refs(lake.root))
+    refs = {name: commit for name, commit in fetched.items() if not _is_run_ref(lake, name)}
     settings = load_settings(lake.root)
     pushed, local = (live_run_revisions(runs, settings) for runs in all_refs(lake.root, settings))
-    revisions = {**refs, **git.stashes(lake.root), "HEAD": git.head(lake.root), **local, **pushed}
+    return {**refs, **git.stashes(lake.root), "HEAD": git.head(lake.root), **local, **pushed}
+
+
+def _collect_references(lake: Lake) -> set[str]:
+    """Objects that a ref, a stash, a run, the workspace or a journal references."""
+    revisions = find_revisions(lake)
     referenced = ReferencedObjects.collect(lake, revisions)
     if referenced.unreadable:
         raise UnresolvedReferencesError(
@@ -148,6 +157,7 @@ def _collect_references(lake: Lake) -> set[str]:
             " so it is unknown which files they reference. Nothing was deleted. Run `headrace doctor --repair`, which"
             " repairs them or says how."
         )
+    forget_other_commits(lake, revisions)
     return set(referenced.sizes)
 
 

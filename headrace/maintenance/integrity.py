@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from headrace.maintenance.references import ObjectReference, ReferencedObjects
+from headrace.retrieve.hash_cache import HashCache
 from headrace.storage.digests import Digests
-from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.s3.errors import ObjectUnreadableError
@@ -22,6 +22,9 @@ from headrace.storage.table_store import Lake
 
 GOOD, MISSING = "good", "missing"
 MD5 = re.compile("[0-9a-f]{32}")
+
+HASHED_DIRECTORIES = "hashed-directories"
+"""File below `.headrace/` with what the file system said of the directory objects that were hashed."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class ObjectDamage:
 
 def find_damage(lake: Lake, referenced: ReferencedObjects, *, deep: bool = False) -> list[ObjectDamage]:
     """Every damaged object among the `referenced` ones, sorted by md5."""
-    cache = _check_cache(lake.cache, referenced, deep=deep)
+    cache = _check_cache(lake, referenced, deep=deep)
     remote = _check_remote(lake.cache.remote, referenced, deep=deep)
     released = referenced.released
     damaged = [md5 for md5 in sorted(referenced.sizes) if _is_damaged(md5 in released, cache[md5], remote[md5])]
@@ -78,21 +81,26 @@ def _is_damaged(is_released: bool, cache: str, remote: str) -> bool:
     return cache not in (GOOD, MISSING) or (remote != GOOD and (is_released or cache != GOOD))
 
 
-def _check_cache(cache: Cache, referenced: ReferencedObjects, *, deep: bool) -> dict[str, str]:
+def _check_cache(lake: Lake, referenced: ReferencedObjects, *, deep: bool) -> dict[str, str]:
+    cache, hashed = lake.cache, HashCache.load(lake.root, HASHED_DIRECTORIES)
+
     def check(md5: str) -> str:
         path, expected = cache.path(md5), referenced.sizes[md5]
         try:
             size = path.stat().st_size
             if expected is not None and size != expected:
                 return f"{size:,} bytes instead of {expected:,}"
-            if not (deep or expected is None or md5.endswith(".dir")):
+            # DVC trusts a directory object that is there, so each is hashed, and again if it was touched since.
+            if not deep and expected is not None and (not md5.endswith(".dir") or hashed.matches(path, md5)):
                 return GOOD
             return Digests.of_file(path).mismatch(md5, referenced.sha256s.get(md5)) or GOOD
         except FileNotFoundError:
             return MISSING
 
     with ThreadPoolExecutor() as pool:
-        return dict(zip(referenced.sizes, pool.map(check, referenced.sizes), strict=True))
+        states = dict(zip(referenced.sizes, pool.map(check, referenced.sizes), strict=True))
+    hashed.append_unsaved()
+    return states
 
 
 def _check_remote(remote: Remote, referenced: ReferencedObjects, *, deep: bool) -> dict[str, str]:

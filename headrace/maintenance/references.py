@@ -4,47 +4,36 @@ References come from git (`dvc.lock` and `.dvc` files of every given revision), 
 the journals of unfinished runs. Directory objects and manifests are hashed before they are trusted.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
-from headrace.batches import batched
-from headrace.project.dvc_stages import kept_in_git
+from headrace.maintenance.added_objects import (
+    STAGES_FILE,
+    AddedObjects,
+    AddedObjectsIndex,
+    Outs,
+    commit_outs,
+    compare_outs,
+    outs_kept_in_git,
+    workspace_outs,
+)
+from headrace.maintenance.stored_objects import parse_directory, read_directories
 from headrace.runs.worktree import list_worktrees
 from headrace.storage import git
-from headrace.storage.dvc.cache import Cache
-from headrace.storage.dvc.lock import recorded_outs
-from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.files import parse_yaml
-from headrace.storage.manifest import (
-    FORMAT_1_FILE,
-    HEAD_FILE,
-    ChunkReference,
-    DamagedManifestError,
-    Manifest,
-    StoredFile,
-    damaged_manifest,
-    parse_manifest,
-)
+from headrace.storage.manifest import Manifest, StoredFile
 from headrace.storage.partition_entry import PartitionEntry, decode_entry
-from headrace.storage.s3.errors import ObjectUnreadableError
+from headrace.storage.pruned_releases import read_all_pruned
 from headrace.storage.table_store import Lake
 
 WORKSPACE = "the workspace"
 """Stands for the workspace where a revision is expected."""
 
-STAGES_FILE = "dvc.yaml"
 OUTPUT_RECORDS = ("dvc.lock", "data")
 """Where a revision records its outputs: `dvc.lock`, and `.dvc` files below `data/`."""
-
-DIRECTORIES_IN_MEMORY = 4 * PARALLEL
-"""Directory objects read at a time. Each lists every partition of a table, so all of them may not fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +49,14 @@ class ReferencedObjects:
     """Every referenced object.
 
     Attributes:
-        outs: md5 of a recorded output → its references. The output of a folder is a directory object, `<md5>.dir`.
+        revisions: Name → commit of what references them, besides the workspace.
         sizes: md5 of every object → bytes; None if nothing records its size.
         sha256s: md5 → second hash, of the objects of which a manifest records it.
         released: Objects that a revision references, not only the workspace: the remote must have them.
         unreadable: Directory objects that neither cache nor remote has intact, so that what they list is unknown.
     """
 
-    outs: Mapping[str, tuple[ObjectReference, ...]]
+    revisions: Mapping[str, str]
     sizes: dict[str, int | None] = field(default_factory=dict)
     sha256s: dict[str, str] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
@@ -76,18 +65,31 @@ class ReferencedObjects:
     @classmethod
     def collect(cls, lake: Lake, revisions: Mapping[str, str]) -> "ReferencedObjects":
         """What `revisions` (name → commit) and the workspace with its journals reference."""
-        collected = cls(_collect_outs(lake, revisions))
+        collected = cls(revisions)
+        index, commits = AddedObjectsIndex.of(lake), commits_by_time(lake.root, revisions.values())
+        for before, commit in pairwise(["", *commits]):
+            collected._add(index.added(before, commit))
+        collected.released.update(collected.sizes)
+        last = commit_outs(lake, commits[-1]) if commits else {}
+        collected._add(compare_outs(lake.cache, last, collected._own_outs(lake)))
         for manifest in read_workspace_manifests(lake):
             collected._add_files(manifest.entries.files)
         for entry in read_journals(lake):
             collected._add_files(entry.files)
-        for md5, references in collected.outs.items():
-            collected.sizes.setdefault(md5, None)
-            if any(reference.revision != WORKSPACE for reference in references):
-                collected.released.add(md5)
-        for md5, content in _read_directories(lake.cache, collected.outs):
-            collected._add_directory(lake.cache, md5, content)
         return collected
+
+    def _own_outs(self, lake: Lake) -> Outs:
+        """What the files of the workspace record, less what a revision does."""
+        outs = workspace_outs(lake)
+        return {path: out for path, out in outs.items() if str(out.get("md5")) not in self.released}
+
+    def _add(self, added: AddedObjects) -> None:
+        self.unreadable.update(added.unreadable)
+        for md5, item in added.objects.items():
+            if item.size is not None or md5 not in self.sizes:
+                self.sizes[md5] = item.size
+            if item.sha256:
+                self.sha256s[md5] = item.sha256.hex()
 
     def _add_files(self, files: Iterable[StoredFile | PartitionEntry]) -> None:
         for file in files:
@@ -95,50 +97,20 @@ class ReferencedObjects:
             if file.sha256:
                 self.sha256s[file.md5] = file.sha256
 
-    def _add_directory(self, cache: Cache, md5: str, content: bytes | None) -> None:
-        if content is None:
-            self.unreadable.add(md5)
-            return
-        files = parse_directory(content)
-        self.sizes[md5] = len(content)
-        if md5 in self.released:
-            self.released.update(files.values())
-        # A directory object has no sizes; the manifest in it has. Consecutive releases share most partitions, so the
-        # manifest is read only if it can add a size.
-        if any(self.sizes.get(name) is None for name in files.values()):
-            self._add_sizes(cache, files)
-        for name in files.values():
-            self.sizes.setdefault(name, None)
-
-    def _add_sizes(self, cache: Cache, files: Mapping[str, str]) -> None:
-        """The sizes that the manifest of a directory records, as far as it is intact."""
-        head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
-        content = read_verified(cache, head) if head else None
-        if not head or content is None:
-            return
-        self.sizes[head] = len(content)
-        manifest = parse_manifest(content, partial(_read_chunk, cache), head)
-        for chunk in manifest.entries.chunks:
-            if self.sizes.get(chunk.reference.md5) is None:  # consecutive releases share most chunks
-                self._add_files([chunk.reference.file])
-                with suppress(DamagedManifestError):
-                    self._add_files(chunk.files)
-        if not manifest.entries.chunks:
-            self._add_files(manifest.entries.files)
-
     def locate(self, lake: Lake, md5s: Iterable[str]) -> dict[str, list[ObjectReference]]:
         """Where each of these objects is referenced.
 
-        Reads the directory objects again: keeping the references of every object would need memory for each partition
-        of each release, and only damaged objects need them.
+        Reads every directory object: keeping the references of every object would need memory for each partition of
+        each release, and only damaged objects need them.
         """
-        located: dict[str, list[ObjectReference]] = {md5: list(self.outs.get(md5, ())) for md5 in md5s}
-        for directory_md5, content in _read_directories(lake.cache, self.outs):
+        outs = _collect_outs(lake, self.revisions)
+        located: dict[str, list[ObjectReference]] = {md5: list(outs.get(md5, ())) for md5 in md5s}
+        for directory_md5, content in read_directories(lake.cache, outs):
             for path, md5 in parse_directory(content).items() if content else ():
                 if md5 in located:
                     located[md5] += [
                         ObjectReference(reference.revision, f"{reference.path}/{path}")
-                        for reference in self.outs[directory_md5]
+                        for reference in outs[directory_md5]
                     ]
         for manifest in read_workspace_manifests(lake):
             chunks = {chunk.reference.path: chunk.reference.md5 for chunk in manifest.entries.chunks}
@@ -150,9 +122,33 @@ class ReferencedObjects:
 
 
 def tagged_revisions(lake: Lake) -> dict[str, str]:
-    """Every fetched tag, newest first, and HEAD: name → commit."""
-    tags = git.refs(lake.root, "refs/tags")
+    """Every fetched tag, newest first, less those of pruned releases, and HEAD: name → commit."""
+    tags = without_pruned(lake.root, git.refs(lake.root, "refs/tags"))
     return {name.removeprefix("refs/tags/"): commit for name, commit in tags.items()} | {"HEAD": git.head(lake.root)}
+
+
+def without_pruned(root: Path, refs: Mapping[str, str]) -> dict[str, str]:
+    """Refs less the tags of releases that were pruned, which a clone may still have."""
+    pruned = {f"refs/tags/{release}" for release in read_all_pruned(root)}
+    return {name: commit for name, commit in refs.items() if name not in pruned}
+
+
+def forget_other_commits(lake: Lake, revisions: Mapping[str, str]) -> None:
+    """Remove what is remembered of commits that are not among `revisions`."""
+    commits = {"all", *revisions.values()}
+    records = AddedObjectsIndex.of(lake).records
+    records.retain([key for key in records.list_keys() if commits.issuperset(key.split("-"))])
+
+
+def commits_by_time(root: Path, commits: Iterable[str]) -> list[str]:
+    """Each commit once, oldest first: neighbors share most of their objects, and a new commit comes last."""
+    wanted = set(commits)
+    if not wanted:
+        return []
+    given = "".join(f"{commit}\n" for commit in sorted(wanted))
+    lines = git.git(root, "log", "--no-walk", "--format=%ct %H", "--stdin", given=given).splitlines()
+    times = {commit: int(time) for time, commit in (line.split(" ") for line in lines)}
+    return sorted(wanted, key=lambda commit: (times[commit], commit))
 
 
 def workspace_roots(lake: Lake) -> list[Path]:
@@ -183,49 +179,14 @@ def parse_journal(content: bytes) -> Iterator[PartitionEntry]:
             yield decode_entry(line)
 
 
-def read_verified(cache: Cache, md5: str) -> bytes | None:
-    """Bytes of a small object, from the cache or else the remote; None if neither has bytes with this md5."""
-    path = cache.path(md5)
-    if path.exists() and has_md5(content := path.read_bytes(), md5):
-        return content
-    found = cache.remote.bucket.head(cache.remote.key(md5))
-    with suppress(ObjectUnreadableError):
-        if found and has_md5(content := cache.remote.bucket.read(found), md5):
-            return content
-    return None
-
-
-def _read_chunk(cache: Cache, reference: ChunkReference) -> bytes:
-    content = read_verified(cache, reference.md5)
-    if content is None:
-        raise damaged_manifest(reference.md5, "it is neither in the cache nor on the remote with this md5")
-    return content
-
-
-def has_md5(content: bytes, md5: str) -> bool:
-    """Whether `content` has this md5; the name of a directory object ends with `.dir`."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir")
-
-
-def parse_directory(content: bytes) -> dict[str, str]:
-    """Path → md5 of the files that a directory object lists."""
-    return {item["relpath"]: item["md5"] for item in json.loads(content)}
-
-
-def _read_directories(cache: Cache, outs: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-    """The directory objects among `outs` with their bytes; None for those that cannot be read."""
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        for batch in batched((md5 for md5 in outs if md5.endswith(".dir")), DIRECTORIES_IN_MEMORY):
-            yield from zip(batch, pool.map(lambda md5: read_verified(cache, md5), batch), strict=True)
-
-
 def _collect_outs(lake: Lake, revisions: Mapping[str, str]) -> dict[str, tuple[ObjectReference, ...]]:
     """md5 of every recorded output → its references.
 
     `dvc.lock` also records outputs with `cache: false`, which git keeps and DVC never uploads: they are left out.
     """
     outs: dict[str, list[ObjectReference]] = {}
-    for reference, md5 in chain(_outs_of_revisions(lake.root, revisions), _outs_of_workspace(lake.root)):
+    here = ((ObjectReference(WORKSPACE, path), str(out["md5"])) for path, out in workspace_outs(lake).items())
+    for reference, md5 in chain(_outs_of_revisions(lake.root, revisions), here):
         outs.setdefault(md5, []).append(reference)
     return {md5: tuple(references) for md5, references in outs.items()}
 
@@ -245,25 +206,12 @@ def _outs_of_revisions(root: Path, revisions: Mapping[str, str]) -> Iterator[tup
                 records.setdefault(blob, []).append(ObjectReference(revision, path))
     in_git: dict[str, set[str]] = {}
     for blob, content in git.blobs(root, stages):
-        in_git |= dict.fromkeys(stages[blob], _kept_in_git(content))
+        in_git |= dict.fromkeys(stages[blob], outs_kept_in_git(content))
     for blob, content in git.blobs(root, records):
         for record in records[blob]:
             for path, md5 in _parse_outs(record.path, content):
                 if path not in in_git.get(record.revision, ()):
                     yield ObjectReference(record.revision, path), md5
-
-
-def _outs_of_workspace(root: Path) -> Iterator[tuple[ObjectReference, str]]:
-    file = root / STAGES_FILE
-    in_git = _kept_in_git(file.read_bytes()) if file.exists() else set()
-    for path, out in recorded_outs(root).items():
-        if path not in in_git:
-            yield ObjectReference(WORKSPACE, path), str(out["md5"])
-
-
-def _kept_in_git(content: bytes) -> set[str]:
-    """Outputs that git keeps, as this `dvc.yaml` declares them."""
-    return kept_in_git(parse_yaml(content).get("stages") or {})
 
 
 def _parse_outs(path: str, content: bytes) -> list[tuple[str, str]]:

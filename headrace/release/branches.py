@@ -8,6 +8,7 @@ from pathlib import Path
 from headrace.errors import HeadraceError
 from headrace.settings import load_settings
 from headrace.storage import git
+from headrace.storage.pruned_releases import read_pruned_numbers, release_branch_tip, release_number
 from headrace.storage.table_store import Lake
 
 
@@ -33,11 +34,14 @@ class Branches:
 def list_releases(lake: Lake, dataset: str) -> list[str]:
     """The releases of `dataset` that the workspace has fetched, oldest first.
 
-    A tag is a release if its name is `<dataset>/<number>` and its commit is on the release branch.
+    A tag is a release if its name is `<dataset>/<number>`, its commit is on the release branch, and it was not pruned.
     """
-    remote = f"refs/remotes/{git.REMOTE}/{Branches.configured(lake.root).release}"
-    branch = git.resolve(lake.root, remote) or git.resolve(lake.root, "HEAD")
-    return numbered_tags(git.tags(lake.root, f"{dataset}/", branch), dataset) if branch else []
+    branch = release_branch_tip(lake.root)
+    if not branch:
+        return []
+    pruned = read_pruned_numbers(lake.root, dataset, branch)
+    tags = numbered_tags(git.tags(lake.root, f"{dataset}/", branch), dataset)
+    return [name for name in tags if release_number(name) not in pruned]
 
 
 def latest_local_release(lake: Lake, dataset: str) -> str:
@@ -56,26 +60,25 @@ def latest_local_release(lake: Lake, dataset: str) -> str:
 
 def latest_release(root: Path, dataset: str, remote_refs: Mapping[str, str], branch_tip: str) -> str:
     """The latest of the remote's releases of `dataset`, all on the branch with this tip; empty if there is none."""
+    pruned = read_pruned_numbers(root, dataset, branch_tip)
     for name in reversed(numbered_tags(_tag_names(remote_refs), dataset)):
-        if branch_tip and git.is_ancestor(root, remote_refs[f"refs/tags/{name}"], branch_tip):
+        is_on_branch = branch_tip and git.is_ancestor(root, remote_refs[f"refs/tags/{name}"], branch_tip)
+        if is_on_branch and release_number(name) not in pruned:
             return name
     return ""
 
 
-def next_release(dataset: str, remote_refs: Mapping[str, str]) -> str:
-    """The name of the next release: a number that no tag has, whether that is a release or not."""
-    taken = numbered_tags(_tag_names(remote_refs), dataset)
-    return f"{dataset}/{_number(taken[-1]) + 1 if taken else 1}"
+def next_release(root: Path, dataset: str, remote_refs: Mapping[str, str], branch_tip: str) -> str:
+    """The name of the next release: a number that no tag has, whether that is a release or not, and no tombstone."""
+    tags = numbered_tags(_tag_names(remote_refs), dataset)
+    taken = {0, *map(release_number, tags), *read_pruned_numbers(root, dataset, branch_tip)}
+    return f"{dataset}/{max(taken) + 1}"
 
 
 def numbered_tags(names: Iterable[str], dataset: str) -> list[str]:
     """Those of the tags that are called `<dataset>/<number>`, by number."""
-    return sorted((name for name in names if re.fullmatch(rf"{dataset}/[1-9][0-9]*", name)), key=_number)
+    return sorted((name for name in names if re.fullmatch(rf"{dataset}/[1-9][0-9]*", name)), key=release_number)
 
 
 def _tag_names(remote_refs: Iterable[str]) -> list[str]:
     return [name.removeprefix("refs/tags/") for name in remote_refs if name.startswith("refs/tags/")]
-
-
-def _number(release: str) -> int:
-    return int(release.rpartition("/")[2])

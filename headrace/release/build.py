@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from headrace.errors import HeadraceError, TransientError
 from headrace.release.branches import Branches
 from headrace.release.records import DatasetRecords, Records
-from headrace.storage import git, git_commits
+from headrace.storage import git, git_commits, pruned_releases
 
 T = TypeVar("T")
 
@@ -122,9 +122,15 @@ def build_release(root: Path, tips: BranchTips, own: DatasetRecords, start: Star
     check_input_tables(own, last, start, tips.release)
     on_code = code if tips.code == tips.release else code.with_stages_of(last)
     wanted = on_code.with_dataset(merged)
-    files = wanted.changed_files(code)
-    is_recorded = not wanted.changed_files(last) and tips.release
-    return tips.release if is_recorded else git_commits.build_commit(root, tips.parents, tips.code, files, message)
+    if tips.release and not wanted.changed_files(last):
+        return tips.release
+    files, tombstones = wanted.changed_files(code), _tombstones_to_carry(root, tips)
+    return git_commits.build_commit(root, tips.parents, tips.code, files, message, carried=tombstones)
+
+
+def _tombstones_to_carry(root: Path, tips: BranchTips) -> dict[str, str]:
+    """Path → blob of what the release branch, where it is not the code branch, keeps of pruned releases."""
+    return git.tree(root, tips.release, pruned_releases.FOLDER) if tips.release not in ("", tips.code) else {}
 
 
 def check_input_tables(own: DatasetRecords, last: Records, start: StartingPoint, commit: str) -> None:

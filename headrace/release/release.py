@@ -175,7 +175,7 @@ def _build_and_push(
     """The release, and the tip of the branch that has it."""
     root, state = target.lake.root, _fetch_state(target, before)
     is_new = not state.last or bool(state.changes)
-    name = next_release(own.dataset, state.remote_refs) if is_new else state.last
+    name = next_release(root, own.dataset, state.remote_refs, state.tips.release) if is_new else state.last
     what = summarize(state.changes) if is_new else "recorded again, the tables as they were"
     commit = build_release(root, state.tips, own, start, f"{name}: {what}")
     if not is_new:

@@ -37,9 +37,9 @@ class HashCache:
     unsaved: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, root: Path) -> Self:
-        """The entries that the workspace `root` keeps."""
-        path = root / ".headrace" / "verified"
+    def load(cls, root: Path, name: str = "verified") -> Self:
+        """The entries that the workspace `root` keeps in the file `name`."""
+        path = root / ".headrace" / name
         lines = path.read_text().splitlines() if path.exists() else []
         return cls(path, {md5: state for md5, _, state in (line.partition(" ") for line in lines)})
 

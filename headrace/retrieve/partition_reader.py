@@ -21,6 +21,7 @@ from headrace.storage import git
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.files import parse_yaml
 from headrace.storage.manifest import Manifest
+from headrace.storage.pruned_releases import check_not_pruned
 from headrace.storage.table_store import Lake
 
 WORKSPACE = ""
@@ -64,7 +65,13 @@ def read_manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) 
 
 
 def _outs(root: Path, release: str) -> dict[str, str]:
-    """Path → md5 of every output that the release records."""
+    """Path → md5 of every output that the release records.
+
+    Raises:
+        PrunedReleaseError: The release was pruned.
+        UnknownReleaseError: There is no such release.
+    """
+    check_not_pruned(root, release)
     lock = git.show(root, f"refs/tags/{release}", "dvc.lock")
     if lock is None:
         raise UnknownReleaseError(

@@ -23,6 +23,7 @@ from headrace.retrieve.row_hash import RowHasher, hash_lines
 from headrace.retrieve.splits import SPLIT_COLUMN, Split, SplitLeakage, measure_leakage
 from headrace.retrieve.training_set import TrainingSet, TrainingSetSpec
 from headrace.storage import parquet
+from headrace.storage.pruned_releases import PrunedReleaseError, check_not_pruned
 from headrace.storage.table_store import Lake
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
     Raises:
         InvalidRequestError: The requests cannot be read, or lack a key or a time.
         TrainingSetMismatchError: The rows are not the locked ones; nothing was written.
+        PrunedReleaseError: The release was pruned.
         HeadraceError: Nothing is published, there is no such release, or a partition cannot be read.
     """
     if not requests.exists():
@@ -103,6 +105,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
     asked = asked or FeatureRequest()
     locked = TrainingSet.read(asked.lock_file) if asked.lock_file else None
     if locked:
+        _check_release_is_kept(lake, locked, asked)
         names, release = asked.features or locked.spec.features, asked.release or locked.spec.release
         asked = FeatureRequest(names, release, asked.split, asked.lock_file)
     _check_requests(requests)
@@ -235,6 +238,17 @@ def resolve_feature(name: str, known: Mapping[str, str], dataset: Dataset) -> st
             " publishes a feature that was declared since the last publish."
         )
     return known[name]
+
+
+def _check_release_is_kept(lake: Lake, locked: TrainingSet, asked: FeatureRequest) -> None:
+    """Refuse a lock file whose release was pruned: its rows cannot be retrieved again."""
+    try:
+        check_not_pruned(lake.root, asked.release or locked.spec.release)
+    except PrunedReleaseError as error:
+        raise PrunedReleaseError(
+            f"{asked.lock_file}: the rows of this training set cannot be retrieved any more. {error} A lock"
+            " file that is committed and pushed in time protects its release from `headrace prune`."
+        ) from error
 
 
 def _check_requests(path: Path) -> None:

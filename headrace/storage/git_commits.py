@@ -19,7 +19,15 @@ GONE = "0" * 40
 """What `git update-index` takes as the object of a path that is removed."""
 
 
-def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[str, bytes | None], message: str) -> str:
+def build_commit(  # noqa: PLR0913  what one commit is made of
+    root: Path,
+    parents: Sequence[str],
+    base: str,
+    files: Mapping[str, bytes | None],
+    message: str,
+    *,
+    carried: Mapping[str, str] | None = None,
+) -> str:
     """A commit with the tree of `base`, in which `files` are replaced.
 
     Args:
@@ -28,6 +36,7 @@ def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[s
         base: The commit whose tree it begins with; empty for a tree of `files` alone.
         files: Path → content; None removes the file.
         message: The message.
+        carried: Path → blob of files of another commit, which are taken as they are.
 
     Returns:
         The commit.
@@ -39,6 +48,7 @@ def build_commit(root: Path, parents: Sequence[str], base: str, files: Mapping[s
             f"0 {GONE}\t{path}\n" if content is None else f"{REGULAR_FILE} {next(blobs)}\t{path}\n"
             for path, content in files.items()
         ]
+        lines += [f"{REGULAR_FILE} {blob}\t{path}\n" for path, blob in (carried or {}).items()]
         git.git(root, "read-tree", base or "--empty", index=index)
         git.git(root, "update-index", "--index-info", given="".join(lines), index=index)
         # The objects that a partial clone lacks are on the remote; without the option, git would fetch all of them.
@@ -59,14 +69,14 @@ def _write_blobs(root: Path, folder: Path, contents: Sequence[bytes]) -> Iterato
 
 def build_tag(root: Path, name: str, commit: str, message: str) -> str:
     """An annotated tag of `commit`, as an object: no ref names it yet."""
-    tagger = f"{_committer(root)} {int(time.time())} +0000"
+    tagger = f"{committer(root)} {int(time.time())} +0000"
     content = f"object {commit}\ntype commit\ntag {name}\ntagger {tagger}\n\n{message.strip()}\n"
     with failpoints.failpoint("git mktag"):
         return git.git(root, "mktag", given=content)
 
 
 @cache
-def _committer(root: Path) -> str:
+def committer(root: Path) -> str:
     """Name and address."""
     return git.git(root, *git.identity(root), "var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)[0]
 

@@ -129,6 +129,16 @@ def test_a_garbage_collection_that_dies_anywhere_leaves_every_release_whole(tmp_
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
+def test_a_prune_that_dies_anywhere_deletes_tags_with_their_tombstones_and_is_finished_by_the_next(
+    tmp_path: Path, s3: S3
+) -> None:
+    undisturbed, *_ = inject_crashes(tmp_path, "crash_maintenance", {"remote": dvc_remote(s3), "verb": "prune"})
+
+    assert {"git commit-tree", "git push", "git update-ref", "git read-tree"} <= set(undisturbed["failpoints"])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
 def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
     tmp_path: Path, campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:

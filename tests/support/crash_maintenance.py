@@ -1,9 +1,9 @@
-"""Crash cases: `doctor --repair` on a damaged workspace, and `gc` on one with unreleased objects."""
+"""Crash cases: `doctor --repair` on a damaged workspace, `gc` on one with unreleased objects, `prune` of releases."""
 
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import minimal_dataset
@@ -13,12 +13,17 @@ from crash_state import hash_files
 from minimal_dataset import raw_days, write_raw_partitions
 from workspaces import git
 
+from headrace.dataset import Retention
 from headrace.maintenance.doctor import check_integrity
 from headrace.maintenance.gc import collect_garbage
 from headrace.maintenance.integrity import list_objects
+from headrace.maintenance.prune import prune
 from headrace.maintenance.stale_files import RWLOCK
+from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import md5_of
+from headrace.storage.git import fetch
+from headrace.storage.pruned_releases import read_tombstones
 from headrace.storage.table_store import Lake
 
 LONG_AGO_S = 7200.0
@@ -64,6 +69,32 @@ class CollectionCase(GitWorkspace):
         assert not done.repairs, "only stale files may be left"
         assert done.ok
         return self.read_visible_state()
+
+
+@dataclass(frozen=True)
+class PruneCase(GitWorkspace):
+    """A workspace in which `prune` removes two of four releases."""
+
+    def run(self) -> None:
+        retention = Retention(keep_last=1, pinned={"tiny/2": "figure 2"})
+        settings = Settings(workspace=self.root)
+        prune(replace(minimal_dataset.DATASET, retention=retention), self.lake, settings, dry_run=False)
+
+    def read_visible_state(self) -> State:
+        """For readers of the origin, tombstones appear in the step in which the tags go; every tag is complete."""
+        tags = git(self.root, "ls-remote", "--tags", "--refs", "origin").split()[1::2]
+        assert_tagged_objects_on_remote(self, [tag.removeprefix("refs/tags/") for tag in tags])
+        fetch(self.root)
+        tip = git(self.root, "rev-parse", "origin/main")
+        tombstones = read_tombstones(self.root, "tiny", tip).values()
+        known = [(each.release, each.commit, str(each.tables)) for each in tombstones]
+        return {"origin": (*tags, *map(str, known)), **hash_files(self.root, "data")}
+
+    def read_final_state(self) -> State:
+        assert check_integrity(self.lake).ok
+        here = (git(self.root, "tag"), git(self.root, "status", "--porcelain"))
+        followed = git(self.root, "rev-parse", "HEAD") == git(self.root, "rev-parse", "origin/main")
+        return {**self.read_visible_state(), "here": (*here, str(followed))}
 
 
 def hash_objects(workspace: GitWorkspace) -> State:
@@ -112,6 +143,16 @@ class CollectionScenario(CopiedWorkspaceScenario):
         workspace.build_and_release()
 
 
+class PruneScenario(CopiedWorkspaceScenario):
+    """Four releases of one day, each with another amount."""
+
+    def prepare(self) -> None:
+        self.template.create()
+        for amount in range(1, 5):
+            write_raw_partitions(self.template.lake, {"2026-01-01": minimal_dataset.raw_day(1, amount)})
+            self.template.build_and_release()
+
+
 def _md5(lake: Lake, table: str, partition: str = "2026-01-01") -> str:
     return lake.manifest(table).partitions[partition].md5
 
@@ -141,9 +182,11 @@ def _write_stale_files(root: Path, lake: Lake) -> None:
         os.utime(path, (time.time() - LONG_AGO_S,) * 2)
 
 
-def scenario(folder: Path, remote: dict[str, str], verb: str) -> RepairScenario | CollectionScenario:
-    """The scenario of `doctor --repair` or of `gc`."""
+def scenario(folder: Path, remote: dict[str, str], verb: str) -> CopiedWorkspaceScenario:
+    """The scenario of `doctor --repair`, of `gc` or of `prune`."""
     template = folder / "template"
+    if verb == "prune":
+        return PruneScenario(PruneCase(template, remote))
     return (
         RepairScenario(RepairCase(template, remote))
         if verb == "doctor"

@@ -1,0 +1,245 @@
+"""What releases hold and who needs them: sizes, rows, what is online, pins, lock files of training sets."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from headrace.dataset import Dataset
+from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.maintenance.added_objects import Outs, commit_outs, compare_outs
+from headrace.maintenance.record_cache import RecordCache
+from headrace.maintenance.training_set_locks import find_locks
+from headrace.release.branches import Branches, list_releases
+from headrace.release.retention import ReleasePoint, apply_policy, declared_policy
+from headrace.settings import Settings
+from headrace.storage import git
+from headrace.storage.dvc.cache import read_directory
+from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE
+from headrace.storage.pruned_releases import PrunedTable, Tombstone, read_tombstones
+from headrace.storage.table_store import Lake
+
+FOLDER = Path(".headrace/release-summaries")
+
+
+@dataclass(frozen=True)
+class ReleaseSize:
+    """What a release holds of its dataset.
+
+    Attributes:
+        tables: Table → its hashes, rows and bytes.
+        new_bytes: Bytes of objects that the release before does not have; None if an object could not be read.
+    """
+
+    tables: Mapping[str, PrunedTable]
+    new_bytes: int | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(table.rows for table in self.tables.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tables."""
+        return sum(table.bytes for table in self.tables.values())
+
+
+@dataclass(frozen=True)
+class ReleaseNeeds:
+    """Who needs which releases.
+
+    Attributes:
+        online: The release that is online; empty if none is.
+        online_error: Why that is unknown; empty if it is known.
+        locks: Release → lock files of training sets that name it.
+    """
+
+    online: str
+    online_error: str
+    locks: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def find(cls, dataset: Dataset, lake: Lake, settings: Settings) -> "ReleaseNeeds":
+        """Those of a dataset, as far as they are known here."""
+        online, error = "", ""
+        try:
+            online = online_release(dataset, settings)
+        except HeadraceError as found:
+            error = str(found)
+        return cls(online, error, find_locks(lake.root, dataset.name, Branches.configured(lake.root)))
+
+    def reasons(self, release: str) -> list[str]:
+        """Why a release is kept besides the policy."""
+        online = ["online"] if release == self.online else []
+        return online + [f"lock {path}" for path in self.locks.get(release, ())]
+
+
+@dataclass(frozen=True)
+class ReleaseSummary:
+    """One line of `headrace releases`.
+
+    Attributes:
+        point: The release.
+        size: What it holds.
+        is_online: Whether it is online; None if that is unknown.
+        locks: Lock files of training sets that need it.
+        pinned: Why the policy pins it; empty if it does not.
+        kept_by: Everything that keeps it; None without a retention policy, which keeps everything.
+    """
+
+    point: ReleasePoint
+    size: ReleaseSize
+    is_online: bool | None
+    locks: Sequence[str] = ()
+    pinned: str = ""
+    kept_by: Sequence[str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "release": self.point.name,
+            "released_at": self.point.time,
+            "commit": self.point.commit,
+            "rows": self.size.rows,
+            "bytes": self.size.bytes,
+            "new_bytes": self.size.new_bytes,
+            "online": self.is_online,
+            "pinned": self.pinned or None,
+            "training_set_locks": list(self.locks),
+            "kept_by": None if self.kept_by is None else list(self.kept_by),
+        }
+
+
+@dataclass(frozen=True)
+class ReleaseListing:
+    """The releases of a dataset.
+
+    Attributes:
+        releases: Those that are there, oldest first.
+        tombstones: Those that were pruned, oldest first.
+        online_error: Why it is unknown what is online; empty if it is known.
+    """
+
+    releases: Sequence[ReleaseSummary]
+    tombstones: Sequence[Tombstone] = field(default=())
+    online_error: str = ""
+
+
+def list_release_summaries(dataset: Dataset, lake: Lake, settings: Settings) -> ReleaseListing:
+    """Every release of a dataset that the workspace has fetched, and the pruned ones.
+
+    Reads the heads of manifests, and only of releases that were not read before.
+    """
+    points = release_points(lake.root, dataset.name, list_releases(lake, dataset.name))
+    needs = ReleaseNeeds.find(dataset, lake, settings)
+    policy = declared_policy(dataset) if dataset.retention else None
+    rules = apply_policy(policy, points) if policy else {}
+    sizes = read_sizes(lake, dataset.name, points)
+    releases = [
+        ReleaseSummary(
+            point,
+            sizes[point.name],
+            None if needs.online_error else point.name == needs.online,
+            needs.locks.get(point.name, ()),
+            policy.pinned.get(point.name, "") if policy else "",
+            [*rules[point.name], *needs.reasons(point.name)] if policy else None,
+        )
+        for point in points
+    ]
+    return ReleaseListing(releases, [*read_tombstones(lake.root, dataset.name).values()], needs.online_error)
+
+
+def online_release(dataset: Dataset, settings: Settings) -> str:
+    """The release that is online; empty if nothing is, or if the dataset is never published.
+
+    Raises:
+        NotConfiguredError: The settings name no registry, so it is unknown.
+        RegistryUnavailableError: The registry's database does not answer.
+    """
+    if not (dataset.service and dataset.features):
+        return ""
+    if not settings.feast_registry_url:
+        raise NotConfiguredError(
+            f"{dataset.name} declares the service {dataset.service}, and FEAST_REGISTRY_URL is not set, so it is"
+            " unknown which release is online. Set it to the registry that publishes use (`.env.example` shows one)."
+        )
+    from headrace.feast.publish_log import PublishLog  # noqa: PLC0415  most commands need no database
+
+    with closing(PublishLog.at(settings.feast_registry_url, dataset.name)) as publish_log:
+        online = publish_log.online()
+    return str(online.report["release"]) if online else ""
+
+
+def release_points(root: Path, dataset: str, releases: Iterable[str]) -> list[ReleasePoint]:
+    """Commit and time of releases, from their tags."""
+    form = "%(refname:lstrip=2) %(creatordate:unix) %(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end)"
+    lines = git.git(root, "for-each-ref", f"--format={form}", f"refs/tags/{dataset}/").splitlines()
+    tags = {name: (commit, int(time)) for name, time, commit in (line.split(" ") for line in lines)}
+    return [ReleasePoint(name, tags[name][0], datetime.fromtimestamp(tags[name][1], UTC)) for name in releases]
+
+
+def read_sizes(lake: Lake, dataset: str, points: Sequence[ReleasePoint]) -> dict[str, ReleaseSize]:
+    """Release → what it holds, and how much of that is new since the release before it in `points`."""
+    commits = [point.commit for point in points]
+    sizes = {
+        point.name: ReleaseSize(read_tables(lake, dataset, point.commit), _read_new_bytes(lake, dataset, before, point))
+        for before, point in zip(["", *commits], points, strict=False)
+    }
+    pairs = {f"{before}-{commit}" for before, commit in pairwise(["", *commits])}
+    _records(lake, dataset).retain({*commits, *pairs})
+    return sizes
+
+
+def read_tables(lake: Lake, dataset: str, commit: str) -> dict[str, PrunedTable]:
+    """Table → its hashes, rows and bytes, for the tables of a dataset that a commit records."""
+    records = _records(lake, dataset)
+    tables = records.read(commit, dict[str, PrunedTable])
+    if tables is None:
+        outs = _own_outs(lake, dataset, commit)
+        tables = {path.removeprefix("data/"): _describe_table(lake, out) for path, out in sorted(outs.items())}
+        if all(table.manifest for table in tables.values()):
+            records.write(commit, tables)
+    return tables
+
+
+def _read_new_bytes(lake: Lake, dataset: str, before: str, point: ReleasePoint) -> int | None:
+    records, key = _records(lake, dataset), f"{before}-{point.commit}"
+    known = records.read(key, int)
+    if known is not None:
+        return known
+    old, new = (_own_outs(lake, dataset, commit) for commit in (before, point.commit))
+    added = compare_outs(lake.cache, old, new)
+    if not added.is_complete:
+        return None
+    new_bytes = sum(item.size or 0 for item in added.objects.values())
+    records.write(key, new_bytes)
+    return new_bytes
+
+
+def _records(lake: Lake, dataset: str) -> RecordCache:
+    return RecordCache(lake.root / FOLDER / dataset)
+
+
+def _own_outs(lake: Lake, dataset: str, commit: str) -> Outs:
+    outs = commit_outs(lake, commit)
+    return {path: out for path, out in outs.items() if path.split("/")[:3:2] == ["data", dataset]}
+
+
+def _describe_table(lake: Lake, out: Mapping[str, Any]) -> PrunedTable:
+    """A table from its output entry and the head of its manifest; without rows if that cannot be read."""
+    md5, size = str(out["md5"]), int(out.get("size", 0))
+    try:
+        files = read_directory(lake.cache, md5)
+        manifest = lake.manifest_of_directory(md5)
+    except HeadraceError:
+        return PrunedTable(md5, None, 0, size)
+    head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
+    if manifest is None:
+        return PrunedTable(md5, head, 0, size)
+    chunks = manifest.entries.chunks
+    rows = sum(chunk.reference.rows for chunk in chunks) if chunks else manifest.rows
+    return PrunedTable(md5, head, rows, size)
