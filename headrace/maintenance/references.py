@@ -46,10 +46,17 @@ DIRECTORIES_IN_MEMORY = 4 * PARALLEL
 
 @dataclass(frozen=True)
 class ObjectReference:
-    """A revision (or the workspace) and the path under which it has an object."""
+    """A revision (or the workspace) and the path under which it has an object.
+
+    Attributes:
+        revision: Its name, for people: a release, `HEAD`, what a run has made.
+        path: The path.
+        commit: The commit of the revision; empty for the workspace.
+    """
 
     revision: str
     path: str
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ class ReferencedObjects:
             for path, md5 in parse_directory(content).items() if content else ():
                 if md5 in located:
                     located[md5] += [
-                        ObjectReference(reference.revision, f"{reference.path}/{path}")
+                        ObjectReference(reference.revision, f"{reference.path}/{path}", reference.commit)
                         for reference in self.outs[directory_md5]
                     ]
         for manifest in read_workspace_manifests(lake):
@@ -226,11 +233,11 @@ def _collect_outs(lake: Lake, revisions: Mapping[str, str]) -> dict[str, tuple[O
     for revision, commit in revisions.items():
         for path, blob in git.tree(lake.root, commit, *OUTPUT_RECORDS).items():
             if path == "dvc.lock" or path.endswith(".dvc"):
-                blobs.setdefault(blob, []).append(ObjectReference(revision, path))
+                blobs.setdefault(blob, []).append(ObjectReference(revision, path, commit))
     for blob, content in git.blobs(lake.root, blobs):
         for record in blobs[blob]:
             for path, md5 in _parse_outs(record.path, content):
-                outs.setdefault(md5, []).append(ObjectReference(record.revision, path))
+                outs.setdefault(md5, []).append(ObjectReference(record.revision, path, record.commit))
     for path, out in recorded_outs(lake.root).items():
         outs.setdefault(str(out["md5"]), []).append(ObjectReference(WORKSPACE, path))
     return {md5: tuple(references) for md5, references in outs.items()}
