@@ -110,6 +110,8 @@ lock: $(UV) ## Bring requirements/*.txt up to date with pyproject.toml
 		--output-file requirements/runtime.txt >/dev/null
 	@$(uv) $(compile) pyproject.toml --extra gpu --constraints requirements/dev.txt \
 		--output-file requirements/gpu.txt >/dev/null
+	@$(uv) $(compile) requirements/kubernetes.in --constraints requirements/dev.txt \
+		--output-file requirements/kubernetes.txt >/dev/null
 	@$(uv) $(compile) headrace/stack/label-studio.in --output-file headrace/stack/label-studio.txt >/dev/null
 	@touch $(UV)
 

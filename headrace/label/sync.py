@@ -26,6 +26,7 @@ from headrace.label.errors import LabelsWouldVanishError
 from headrace.label.label_studio.client import LabelStudioClient, LabelStudioProject
 from headrace.label.label_studio.tasks import AnnotationCounts, Json, ProjectTasks, TaskSummary
 from headrace.storage.manifest import Manifest
+from headrace.text import pluralize
 
 OVERLAP = timedelta(minutes=10)
 """Tasks are looked at again that changed this much before the newest change we hold: the server stamps a change before
@@ -93,7 +94,7 @@ def sync_annotations(log: AnnotationLogWriter, reader: AnnotationReader, *, allo
     """Append what happened since the last time; the bytes go into the cache, nothing is visible yet.
 
     Raises:
-        LabelsWouldVanishError: The project holds no annotation and the table does, unless `allow_empty`.
+        LabelsWouldVanishError: The project holds none of the annotations that the table holds, unless `allow_empty`.
     """
     before = log.manifest
     if not allow_empty:
@@ -103,6 +104,8 @@ def sync_annotations(log: AnnotationLogWriter, reader: AnnotationReader, *, allo
         unknown = max(unknown, _sync_since(log, reader))  # people annotate while we read
         if _totals(log.manifest, "skipped_tasks") != reader.project_tasks.annotation_counts():
             _sync_deleted(log, reader)
+    if not allow_empty:
+        _check_not_replaced(before, log, reader)
     return SyncResult(log.manifest, dict(log.event_counts), log.changed_partitions(before), unknown)
 
 
@@ -113,6 +116,20 @@ def _check_not_emptied(manifest: Manifest, reader: AnnotationReader) -> None:
             f"Project {reader.project.title!r} on {reader.client.url} holds no answer, but {held:,} were collected from"
             " it. Nothing was changed. Restore the server's data, or set LABEL_STUDIO_URL to the right server, then run"
             " the same command again; with `--allow-empty` if they were deleted on purpose."
+        )
+
+
+def _check_not_replaced(before: Manifest, log: AnnotationLogWriter, reader: AnnotationReader) -> None:
+    """Refuse a project that was created again: its answers are new, and each one that was collected before is gone."""
+    totals = _totals(before, "skips")
+    held = totals.annotations + totals.skips
+    if held and log.event_counts["deleted"] >= held:
+        raise LabelsWouldVanishError(
+            f"Project {reader.project.title!r} on {reader.client.url} holds none of the {pluralize(held, 'answer')}"
+            " collected from it, only others: it is not the project that they came from. Nothing was changed. Restore"
+            " the server's data, or set LABEL_STUDIO_URL to the right server, then run the same command again; with"
+            " `--allow-empty` if they were deleted on purpose. If the server's data is lost, declare new questions as"
+            " another labeling task, and keep this one: its labels stay."
         )
 
 

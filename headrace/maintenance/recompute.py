@@ -9,7 +9,7 @@ from headrace.engine.plan import StalePartition, partition_cache_key
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError
 from headrace.maintenance.integrity import ObjectDamage
-from headrace.maintenance.references import WORKSPACE
+from headrace.maintenance.references import WORKSPACE, ObjectReference
 from headrace.project import graph
 from headrace.project.loading import dataset_names, load_dataset
 from headrace.storage.manifest import is_manifest_file
@@ -80,14 +80,15 @@ def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvena
         _, state, dataset, name, *_ = parts
         for stage in graph.dataset_stages(load_dataset(dataset)):
             if f"{state}/{dataset}/{name}" in (stage.table, *stage.companion_tables):
-                yield from _find_entries(lake, stage, reference.revision, damage.md5)
+                yield from _find_entries(lake, stage, reference, damage.md5)
 
 
-def _find_entries(lake: Lake, stage: Stage, revision: str, md5: str) -> Iterator[ObjectProvenance]:
-    manifest = lake.manifest(stage.table) if revision == WORKSPACE else lake.recorded_manifest(stage.table, revision)
+def _find_entries(lake: Lake, stage: Stage, reference: ObjectReference, md5: str) -> Iterator[ObjectProvenance]:
+    is_here = reference.revision == WORKSPACE
+    manifest = lake.manifest(stage.table) if is_here else lake.recorded_manifest(stage.table, reference.commit)
     for partition, entry in manifest.partitions.items() if manifest else ():
         if md5 in {file.md5 for file in entry.files}:
-            yield ObjectProvenance(revision, stage, partition, entry)
+            yield ObjectProvenance(reference.revision, stage, partition, entry)
 
 
 def _is_manifest(parts: list[str]) -> bool:
@@ -114,7 +115,9 @@ def _advise(damage: ObjectDamage) -> str:
         )
     if _is_manifest(parts) or damage.md5.endswith(".dir"):
         return (
-            f"{path} lists the files of a table. Run `headrace doctor --repair` in a clone that still has it; otherwise"
-            " make a new release of the table: `headrace run`, then `headrace release`."
+            f"{path} lists the files of a table. Run `headrace doctor --repair` in a clone that still has it. If there"
+            " is none, withdraw the releases that reference it, newest first: `git revert --no-edit RELEASE`, `git"
+            " push`, `git push --delete origin RELEASE`, `git tag --delete RELEASE`, and `headrace runs end` for runs."
+            " Then `headrace run DATASET --release` computes the tables again."
         )
     return f"{path} is the output of a stage in dvc.yaml: run `dvc repro` there, then `headrace doctor --repair`."

@@ -38,10 +38,17 @@ OUTPUT_RECORDS = ("dvc.lock", "data")
 
 @dataclass(frozen=True)
 class ObjectReference:
-    """A revision (or the workspace) and the path under which it has an object."""
+    """A revision (or the workspace) and the path under which it has an object.
+
+    Attributes:
+        revision: Its name, for people: a release, `HEAD`, what a run has made.
+        path: The path.
+        commit: The commit of the revision; empty for the workspace.
+    """
 
     revision: str
     path: str
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class ReferencedObjects:
             for path, md5 in parse_directory(content).items() if content else ():
                 if md5 in located:
                     located[md5] += [
-                        ObjectReference(reference.revision, f"{reference.path}/{path}")
+                        ObjectReference(reference.revision, f"{reference.path}/{path}", reference.commit)
                         for reference in outs[directory_md5]
                     ]
         for manifest in read_workspace_manifests(lake):
@@ -203,7 +210,7 @@ def _outs_of_revisions(root: Path, revisions: Mapping[str, str]) -> Iterator[tup
             if path == STAGES_FILE:
                 stages.setdefault(blob, []).append(revision)
             elif path == "dvc.lock" or path.endswith(".dvc"):
-                records.setdefault(blob, []).append(ObjectReference(revision, path))
+                records.setdefault(blob, []).append(ObjectReference(revision, path, commit))
     in_git: dict[str, set[str]] = {}
     for blob, content in git.blobs(root, stages):
         in_git |= dict.fromkeys(stages[blob], outs_kept_in_git(content))
@@ -211,7 +218,7 @@ def _outs_of_revisions(root: Path, revisions: Mapping[str, str]) -> Iterator[tup
         for record in records[blob]:
             for path, md5 in _parse_outs(record.path, content):
                 if path not in in_git.get(record.revision, ()):
-                    yield ObjectReference(record.revision, path), md5
+                    yield ObjectReference(record.revision, path, record.commit), md5
 
 
 def _parse_outs(path: str, content: bytes) -> list[tuple[str, str]]:

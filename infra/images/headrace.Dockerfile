@@ -1,4 +1,4 @@
-# The environment of every Headrace process: Airflow, Dask, DVC, Feast, and the engine as a wheel. Two targets: cpu, rapids.
+# The environment of every Headrace process: Airflow, Dask, DVC, Feast, and the engine as a wheel. Three targets: cpu, kubernetes, rapids.
 # A project is not in the image: processes import the declarations of the workspace, a git clone, at the commit that it is at.
 
 # The wheel, built with the tools that the locks pin.
@@ -16,7 +16,7 @@ FROM python:3.11.14-slim-bookworm AS cpu
 
 # hadolint ignore=DL3008 # Debian keeps only the newest version of a package; the base image's tag fixes the rest
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends curl git openssl \
+    && apt-get install --yes --no-install-recommends curl git openssh-client openssl \
     && rm -rf /var/lib/apt/lists/*
 
 ENV PATH=/opt/environment/bin:$PATH \
@@ -48,6 +48,15 @@ ENV AIRFLOW_HOME=/opt/airflow \
 USER 50000:0
 WORKDIR /workspace
 CMD ["headrace", "--help"]
+
+
+# The same environment plus what Airflow needs to start a pod per task, to keep its log on S3, and to read DAG files from git.
+FROM cpu AS kubernetes
+
+USER 0:0
+RUN --mount=type=bind,source=requirements/kubernetes.txt,target=/tmp/kubernetes.txt \
+    install-lock /tmp/kubernetes.txt
+USER 50000:0
 
 
 # The same environment plus what cudf-polars needs; the driver comes from the host (NVIDIA Container Toolkit).

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Open the workspace in which stages run: a git clone on a volume, created once and fast-forwarded at each start.
 # Releases are pushed to its `origin`: HEADRACE_GIT_REMOTE, by default a bare repository on a volume, fed from the project's
-# checkout, HEADRACE_REPOSITORY. Killed at any line, the next start completes it.
+# checkout, HEADRACE_REPOSITORY. Killed at any line, the next start completes it. HEADRACE_CLONE_FILTER makes a partial clone.
 set -eu
 
 workspace="${HEADRACE_WORKSPACE:?set HEADRACE_WORKSPACE to the folder of the clone}"
 remote="${HEADRACE_GIT_REMOTE:?set HEADRACE_GIT_REMOTE to the git address that releases are pushed to}"
 repository="${HEADRACE_REPOSITORY:-/repository}"
-branch=main
+branch="${HEADRACE_CODE_BRANCH:-main}"
 
 case "$remote" in
 /*) # a repository of our own: fast-forward it to the checkout's HEAD
@@ -28,7 +28,7 @@ esac
 
 if [ ! -e "$workspace/.git" ]; then
     rm -rf "$workspace/.clone"
-    git clone --quiet --no-checkout --branch "$branch" "$remote" "$workspace/.clone"
+    git clone --quiet --no-checkout ${HEADRACE_CLONE_FILTER:+--filter="$HEADRACE_CLONE_FILTER"} --branch "$branch" "$remote" "$workspace/.clone"
     mv "$workspace/.clone/.git" "$workspace/.git"
     rmdir "$workspace/.clone"
 fi

@@ -1,8 +1,10 @@
-# Two roles. The pipeline reads the sources and adds to the DVC remote; it can delete nothing, so neither can a bug in it.
-# The reader is what a researcher needs for `dvc pull`.
+# Three roles. The pipeline reads the sources and adds to the DVC remote; it can delete nothing, so neither can a bug in it.
+# The reader is what a researcher needs for `dvc pull`, and a backup to copy the remote. Maintenance runs `headrace gc --remote`: what
+# it deletes becomes an older version, which nobody can delete, and can be brought back for `noncurrent_days`.
 locals {
   source_objects = "${aws_s3_bucket.lake.arn}/${var.prefixes.sources}/*"
   remote_objects = "${aws_s3_bucket.lake.arn}/${var.prefixes.remote}/*"
+  log_objects    = "${aws_s3_bucket.lake.arn}/${var.prefixes.logs}/*"
   trusted        = { for role, arns in var.trusted_role_arns : role => arns if length(arns) > 0 }
 }
 
@@ -22,13 +24,13 @@ data "aws_iam_policy_document" "trust" {
 data "aws_iam_policy_document" "reader" {
   statement {
     sid       = "List"
-    actions   = ["s3:GetBucketLocation", "s3:ListBucket"]
+    actions   = ["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"]
     resources = [aws_s3_bucket.lake.arn]
   }
 
   statement {
     sid       = "ReadReleases"
-    actions   = ["s3:GetObject"]
+    actions   = ["s3:GetObject", "s3:GetObjectVersion"]
     resources = [local.remote_objects]
   }
 
@@ -48,14 +50,21 @@ data "aws_iam_policy_document" "pipeline" {
 
   statement {
     sid       = "ReadSources"
-    actions   = ["s3:GetObject", "s3:GetObjectVersion", "s3:ListBucketVersions"]
-    resources = [aws_s3_bucket.lake.arn, local.source_objects]
+    actions   = ["s3:GetObject", "s3:GetObjectVersion"]
+    resources = [local.source_objects]
   }
 
   statement {
     sid       = "AddToReleases"
     actions   = ["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts", "s3:PutObject"]
     resources = [local.remote_objects]
+  }
+
+  # Airflow reads a task's log before it appends to it.
+  statement {
+    sid       = "Log"
+    actions   = ["s3:GetObject", "s3:PutObject"]
+    resources = [local.log_objects]
   }
 
   dynamic "statement" {
@@ -66,6 +75,16 @@ data "aws_iam_policy_document" "pipeline" {
       actions   = ["kms:GenerateDataKey"]
       resources = [statement.value]
     }
+  }
+}
+
+data "aws_iam_policy_document" "maintenance" {
+  source_policy_documents = [data.aws_iam_policy_document.pipeline.json]
+
+  statement {
+    sid       = "DeleteUnreferenced"
+    actions   = ["s3:DeleteObject"]
+    resources = [local.remote_objects]
   }
 }
 
@@ -82,7 +101,8 @@ resource "aws_iam_role_policy" "access" {
   name = "lake"
   role = aws_iam_role.access[each.key].id
   policy = {
-    pipeline = data.aws_iam_policy_document.pipeline.json
-    reader   = data.aws_iam_policy_document.reader.json
+    maintenance = data.aws_iam_policy_document.maintenance.json
+    pipeline    = data.aws_iam_policy_document.pipeline.json
+    reader      = data.aws_iam_policy_document.reader.json
   }[each.key]
 }

@@ -7,7 +7,7 @@ output "environment" {
 }
 
 output "role_arns" {
-  description = "Roles to assume: the pipeline's, and the reader's for `dvc pull`."
+  description = "Roles to assume: the pipeline's, the reader's for `dvc pull` and for backups, maintenance for `headrace gc --remote`."
   value       = { for name, role in aws_iam_role.access : name => role.arn }
 }
 

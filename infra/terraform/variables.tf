@@ -9,8 +9,8 @@ variable "bucket" {
 }
 
 variable "prefixes" {
-  description = "Where in the bucket the raw objects arrive, and where the DVC remote is (its url in .dvc/config)."
-  type        = object({ sources = string, remote = string })
+  description = "Where in the bucket the raw objects arrive, where the DVC remote is (its url in .dvc/config), and where logs of tasks go."
+  type        = object({ sources = string, remote = string, logs = optional(string, "logs") })
   default     = { sources = "sources", remote = "dvc" }
 }
 
@@ -32,8 +32,8 @@ variable "noncurrent_days" {
 }
 
 variable "trusted_role_arns" {
-  description = "Roles that may become the pipeline's or the reader's role: the Airflow nodes', a CI runner's, a researcher's."
-  type        = object({ pipeline = list(string), reader = list(string) })
+  description = "Roles that may become the pipeline's, the reader's or the maintenance role: the Airflow nodes', a CI runner's, a researcher's, an operator's."
+  type        = object({ pipeline = list(string), reader = list(string), maintenance = optional(list(string), []) })
 
   validation {
     condition     = length(var.trusted_role_arns.pipeline) > 0

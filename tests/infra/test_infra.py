@@ -309,10 +309,10 @@ def test_no_process_finds_an_engine_in_the_workspace(path: Path) -> None:
 
 def test_the_chart_and_what_stands_beside_it_run_the_image_of_this_engine() -> None:
     values = yaml.safe_load((INFRA / "helm" / "airflow-values.yaml").read_text())["images"]["airflow"]
-    beside = re.findall(r"image: &image (\S+)", (INFRA / "helm" / "headrace.yaml").read_text())
+    beside = "".join((INFRA / "helm" / name).read_text() for name in ("headrace.yaml", "task-pod.yaml"))
 
     assert values["tag"] == headrace.__version__
-    assert beside == [f"{values['repository']}:{headrace.__version__}"]
+    assert set(re.findall(r"image: &image (\S+)", beside)) == {f"{values['repository']}:{headrace.__version__}"}
     assert f"{values['repository']}:{headrace.__version__}" in (INFRA / "README.md").read_text()
 
 
@@ -376,7 +376,7 @@ def test_the_chart_sets_only_options_that_airflow_has() -> None:
 
 
 def test_the_chart_speaks_of_every_setting_that_tasks_get_in_compose() -> None:
-    text = "".join((INFRA / "helm" / name).read_text() for name in ("airflow-values.yaml", "headrace.yaml"))
+    text = "".join(path.read_text() for path in sorted((INFRA / "helm").glob("*.yaml")))
     families = [name.removesuffix("*") for name in re.findall(r"[A-Z_]+_\*", text)]
 
     for name in SERVICES["dask-worker"]["environment"]:
@@ -406,16 +406,16 @@ def test_a_container_reads_the_certificate_where_dask_looks_for_it(name: str) ->
 
 
 def test_pods_read_the_certificate_of_dask_from_a_secret_and_where_dask_looks_for_it() -> None:
-    values = yaml.safe_load((INFRA / "helm" / "airflow-values.yaml").read_text())
     beside = yaml.safe_load((INFRA / "helm" / "headrace.yaml").read_text())["items"]
-    pods = [(one["spec"]["template"]["spec"], one["spec"]["template"]["spec"]["containers"][0]) for one in beside
-            if one["kind"] == "Deployment"]  # fmt: skip
-    assert len(pods) == 2
+    task = yaml.safe_load((INFRA / "helm" / "task-pod.yaml").read_text())["spec"]
+    pods = [task, *(one["spec"]["template"]["spec"] for one in beside if one["kind"] == "Deployment")]
+    assert len(pods) == 3
 
-    for volumes, part in [(values["volumes"], values), *((pod["volumes"], container) for pod, container in pods)]:
-        mounts = {mount["name"]: mount["mountPath"] for mount in part["volumeMounts"]}
-        (volume,) = [volume for volume in volumes if volume["name"] == "dask-tls"]
-        files = {item["value"] for item in part["env"] if "__TLS__" in item["name"]}
+    for pod in pods:
+        (container,) = pod["containers"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "dask-tls"]
+        files = {item["value"] for item in container["env"] if "__TLS__" in item["name"]}
         assert volume["secret"] == {"secretName": "headrace-dask-tls", "defaultMode": 0o440}
         assert files == {f"{mounts['dask-tls']}/{name}.pem" for name in ("certificate", "key")}
 

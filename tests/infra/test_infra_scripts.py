@@ -90,6 +90,23 @@ def test_a_workspace_is_cloned_and_its_releases_go_to_a_repository_beside_it(sta
     assert git(stack["HEADRACE_GIT_REMOTE"], "log", "-1", "--format=%s", "main") == "release"
 
 
+def test_a_partial_clone_of_another_branch_has_no_contents_of_old_files(
+    stack: Mapping[str, Path], checkout: Path
+) -> None:
+    (checkout / "dvc.yaml").write_text("newer")
+    git(checkout, "commit", "--quiet", "--all", "--message", "newer")
+    old = git(checkout, "rev-parse", "HEAD~1:dvc.yaml")
+    git(checkout, "config", "uploadpack.allowFilter", "true")
+    settings = {"HEADRACE_GIT_REMOTE": f"file://{checkout}", "HEADRACE_CODE_BRANCH": "trunk"}
+
+    done = run(IMAGES / "open-workspace.sh", **{**stack, **settings}, HEADRACE_CLONE_FILTER="blob:none")
+
+    workspace = stack["HEADRACE_WORKSPACE"]
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "dvc.yaml").read_text() == "newer"
+    assert f"?{old}" in git(workspace, "rev-list", "--objects", "--all", "--missing=print")
+
+
 def test_a_step_forward_in_the_checkout_reaches_the_workspace(stack: Mapping[str, Path], checkout: Path) -> None:
     open_workspace(stack)
     commit(checkout, "params.yaml")

@@ -146,6 +146,27 @@ def test_a_project_that_lost_all_its_answers_removes_no_label(campaign: Campaign
     assert campaign.labels() == {}
 
 
+def test_a_project_that_was_created_again_removes_no_label_once_somebody_has_answered_there(
+    campaign: Campaign, ann: Annotator
+) -> None:
+    campaign.send()
+    for task in campaign.tasks().values():
+        ann.submit(task, "carrier")
+    campaign.collect()
+    before = campaign.md5s(ANNOTATIONS)
+
+    campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
+    campaign.send()
+    ann.submit(campaign.tasks()["ride-0"], "weather")
+    with pytest.raises(LabelsWouldVanishError, match=r"none of the 6 answers.*only others.*another labeling task"):
+        campaign.collect()
+
+    assert campaign.md5s(ANNOTATIONS) == before
+    assert set(campaign.labels().values()) == {"carrier"}
+    assert campaign.collect(allow_empty=True).events == {"created": 1, "deleted": 6}
+    assert campaign.labels() == {"ride-0": "weather"}
+
+
 def test_an_answer_that_the_question_does_not_offer_is_rejected_with_the_reason(
     campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
