@@ -80,11 +80,9 @@ def dataset_tables(dataset: str, run: str | None, *, read_only: bool = False) ->
         return
     from headrace.runs.task import save_task  # noqa: PLC0415  only a run pays for the imports
 
-    clone = os.environ.get(VARIABLE, "")
     with run_task(dataset, run) as task:
         yield (workspace() if read_only else writable_workspace())[0], task.lake
         save_task(task)
-    os.environ[VARIABLE] = clone  # a second task of this process begins there, too
 
 
 @contextmanager
