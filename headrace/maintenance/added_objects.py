@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from headrace.batches import batched
 from headrace.maintenance.record_cache import RecordCache
@@ -119,8 +120,14 @@ def workspace_outs(lake: Lake) -> Outs:
 
 @lru_cache(maxsize=8)
 def outs_kept_in_git(stages_file: bytes) -> set[str]:
-    """Outputs that git keeps, as this `dvc.yaml` declares them: `dvc.lock` records them, and DVC never uploads them."""
-    return kept_in_git(parse_yaml(stages_file).get("stages") or {})
+    """Outputs that git keeps, as this `dvc.yaml` declares them: `dvc.lock` records them, and DVC never uploads them.
+
+    None if it cannot be parsed, which the doctor reports.
+    """
+    try:
+        return kept_in_git(parse_yaml(stages_file).get("stages") or {})
+    except yaml.YAMLError:
+        return set()
 
 
 def compare_outs(cache: Cache, before: Outs, after: Outs) -> AddedObjects:

@@ -14,6 +14,7 @@ from headrace.errors import HeadraceError
 from headrace.maintenance.references import ReferencedObjects
 from headrace.runs.command import run_command
 from headrace.runs.task import RunMovedError, save_task
+from headrace.storage.dvc.lock import recorded_outs
 
 TINY = dataset("tiny")
 HEAD = f"data/{TOTALS}/_manifest/head.json"
@@ -73,10 +74,10 @@ def test_a_stage_of_dvc_yaml_trains_on_the_release_and_the_release_branch_record
     assert run_refs(released) == []
     assert clone.git("status", "--porcelain") == ""
     assert (clone.root / "metrics.json").read_text() == metrics, "the clone follows"
-    referenced = ReferencedObjects.collect(clone.lake, {"main": "origin/main"})
-    paths = {reference.path for references in referenced.outs.values() for reference in references}
-    assert f"data/{TOTALS}" in paths
-    assert "metrics.json" not in paths, "git has it, not the DVC remote"
+    outs = recorded_outs(clone.root, "origin/main")
+    referenced = ReferencedObjects.collect(clone.lake, {"main": clone.git("rev-parse", "origin/main")})
+    assert outs[f"data/{TOTALS}"]["md5"] in referenced.released
+    assert outs["metrics.json"]["md5"] not in referenced.released, "git has it, not the DVC remote"
 
 
 def test_a_training_that_a_release_overtakes_is_tried_again_and_trains_on_that_release(released: Origin) -> None:
