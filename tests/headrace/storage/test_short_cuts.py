@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.release.changes import PartitionDiff
 from headrace.storage.dvc.cache import Cache, find_in_directory, new_in_directory, read_directory
+from headrace.storage.dvc.lock import recorded_outs, write_pointer
 from headrace.storage.dvc.objects import directory_bytes
 from headrace.storage.manifest import ChunkReference, LazyEntries, Manifest, parse_manifest
 from headrace.storage.partition_entry import PartitionEntry
@@ -127,3 +128,12 @@ def test_the_services_that_credentials_may_need_can_be_described(
     for service in ("s3", "sts", "sso", "sso-oidc"):
         assert loader.load_service_model(service, "service-2") == Session().get_service_data(service)
     assert str(tmp_path) in loader.search_paths
+
+
+def test_an_output_is_recorded_under_its_whole_path_by_which_a_push_finds_the_earlier_list(tmp_path: Path) -> None:
+    out = {"path": "data/raw/flights/days", "hash": "md5", "md5": "a" * 32 + ".dir", "size": 1, "nfiles": 1}
+    (tmp_path / "data/raw/flights").mkdir(parents=True)
+
+    write_pointer(tmp_path, out)
+
+    assert recorded_outs(tmp_path) == {out["path"]: out}
