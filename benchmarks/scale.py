@@ -350,7 +350,8 @@ def measure_git(report: Report, releases: int, repeats: int) -> None:
         run_git(root, "push", "--quiet", "--mirror", "origin")
         report.note(
             f"{releases:,} releases of {DATASET_STAGES} stages of {STAGES[0]}: {loose / releases:,.0f} bytes each"
-            f" as they are made, {packed / releases:,.0f} after `git gc`"
+            f" as they are made, {packed / releases:,.0f} after `git gc`,"
+            f" {len(run_git(root, 'ls-remote', 'origin')) / releases:.0f} in the remote's list of refs"
         )
         remote = [
             Contender("git ls-remote", ["git", "ls-remote", "--quiet", "origin"], root),

@@ -14,9 +14,10 @@ LISTED_AFTER, RELEASED = "listed-after", "released"
 
 def note_listing(root: Path, dataset: str) -> None:
     """Note that the sources of `dataset` are about to be listed: the raw tables will be newer than today's releases."""
-    tip = git.resolve(root, f"refs/remotes/{git.REMOTE}/{Branches.configured(root).release}")
-    if tip and tip != listed_after(root, dataset):
-        _note(root, LISTED_AFTER, dataset, tip)
+    branch, noted = f"refs/remotes/{git.REMOTE}/{Branches.configured(root).release}", _ref(LISTED_AFTER, dataset)
+    commits = git.refs(root, branch, noted)
+    if branch in commits and commits[branch] != commits.get(noted):
+        _note(root, LISTED_AFTER, dataset, commits[branch])
 
 
 def note_release(root: Path, dataset: str, commit: str) -> None:

@@ -10,7 +10,7 @@ from headrace.storage.files import atomic_write, dump_yaml, parse_yaml
 
 
 def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str, Any]]:
-    """Path → output entry (`md5`, `size`, `nfiles`), of `dvc.lock` and of every `.dvc` file below `data/`.
+    """Path → output entry (`path`, `md5`, `size`, `nfiles`), of `dvc.lock` and of every `.dvc` file below `data/`.
 
     Args:
         root: The workspace.
@@ -26,7 +26,10 @@ def _outs(lock: bytes, pointers: tuple[tuple[str, bytes], ...]) -> dict[str, dic
     for stage in parse_yaml(lock).get("stages", {}).values():
         outs |= {out["path"]: out for out in stage.get("outs", ())}
     for name, text in pointers:
-        outs |= {f"{name.rsplit('/', 1)[0]}/{out['path']}": out for out in parse_yaml(text)["outs"]}
+        folder = name.rsplit("/", 1)[0]
+        outs |= {
+            path: {**out, "path": path} for out in parse_yaml(text)["outs"] for path in [f"{folder}/{out['path']}"]
+        }
     return outs
 
 

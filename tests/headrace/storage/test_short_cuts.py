@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from headrace.release.changes import PartitionDiff
 from headrace.storage.dvc.cache import Cache, find_in_directory, new_in_directory, read_directory
+from headrace.storage.dvc.lock import recorded_outs, write_pointer
 from headrace.storage.dvc.objects import directory_bytes
-from headrace.storage.manifest import LazyEntries, Manifest, parse_manifest
+from headrace.storage.manifest import ChunkReference, LazyEntries, Manifest, parse_manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.s3.boto3_client import create_model_loader, parse_contents
 
-NAMES = st.text(st.characters(min_codepoint=32, exclude_characters="/", exclude_categories=("Cs",)), min_size=1)
+NAMES = st.text(st.characters(min_codepoint=32, exclude_characters="/", codec="utf-8"), min_size=1)
 FOLDERS = st.dictionaries(
     st.one_of(NAMES, st.sampled_from(['a}, {"md5": "b', '", "relpath": "head.json"}', "head.json"])),
     st.sampled_from(["a" * 32, "b" * 32, "c" * 32]),
@@ -77,9 +78,9 @@ def test_one_field_of_a_partition_is_read_from_its_own_chunk() -> None:
     files = Manifest("t", partitions=table({"2013-01-01": "a", "2013-02-01": "a"}).partitions).to_files()
     chunks = {chunk.reference.md5: chunk.content for chunk in files.chunks}
 
-    def load(reference: object) -> bytes:
+    def load(reference: ChunkReference) -> bytes:
         read.append(reference)
-        return chunks[reference.md5]  # type: ignore[attr-defined,no-any-return]
+        return chunks[reference.md5]
 
     entries = parse_manifest(files.head, load).entries
 
@@ -127,3 +128,12 @@ def test_the_services_that_credentials_may_need_can_be_described(
     for service in ("s3", "sts", "sso", "sso-oidc"):
         assert loader.load_service_model(service, "service-2") == Session().get_service_data(service)
     assert str(tmp_path) in loader.search_paths
+
+
+def test_an_output_is_recorded_under_its_whole_path_by_which_a_push_finds_the_earlier_list(tmp_path: Path) -> None:
+    out = {"path": "data/raw/flights/days", "hash": "md5", "md5": "a" * 32 + ".dir", "size": 1, "nfiles": 1}
+    (tmp_path / "data/raw/flights").mkdir(parents=True)
+
+    write_pointer(tmp_path, out)
+
+    assert recorded_outs(tmp_path) == {out["path"]: out}
