@@ -100,9 +100,9 @@ def collect(
             found = collect_annotations(declared, labeling, lake, settings, allow_empty=allow_empty)
             events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
             labels = f"{pluralize(found.labels, 'label')}, {pluralize(found.rejected, 'answer')} rejected"
-            result(
-                {"labeling": labeling.name, **vars(found)}, [f"{labeling.name}: {events}; {labels}"], as_json=as_json
-            )
+            invalid = [f"  task {task} was set aside: {why}" for task, why in sorted(found.invalid_tasks.items())]
+            lines = [f"{labeling.name}: {events}; {labels}", *invalid]
+            result({"labeling": labeling.name, **vars(found)}, lines, as_json=as_json)
 
 
 @app.command(epilog="Example: headrace label report flights --gate")

@@ -130,20 +130,28 @@ def merge_events(released: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     """The events of both, each once.
 
     What identifies an event: for an answer, the annotation and the time of its last edit, whether it was collected as
-    created or as changed; for a deletion, the annotation, as its time is when somebody noticed; for a review decision,
-    the state that it is about and its own time.
+    created or as changed; for a deletion, the state that was deleted, as its own time is when somebody noticed; for a
+    review decision, the state that it is about and its own time.
     """
     event = pl.col("event")
     is_deleted, is_review = event == "deleted", event.is_in(REVIEW_EVENTS)
     identity = (
         *(pl.col(name) for name in ("sample_id", "task_id", "annotation_id")),
         pl.when(is_deleted | is_review).then(event).alias("kind"),
-        pl.when(~is_deleted).then("updated_at").alias("state"),
+        pl.when(is_deleted).then("deleted_state").otherwise("updated_at").alias("state"),
         pl.when(is_review).then("created_at").alias("decided_at"),
     )
-    events = pl.concat([released, own])
+    events = pl.concat([_with_deleted_state(released), _with_deleted_state(own)])
     is_first = events.select(pl.struct(identity).is_first_distinct()).to_series()
-    return events.filter(is_first)
+    return events.filter(is_first).drop("deleted_state")
+
+
+def _with_deleted_state(events: pl.DataFrame) -> pl.DataFrame:
+    """With the time of the last event before it that is no deletion, of each annotation."""
+    state = pl.when(pl.col("event") != "deleted").then("updated_at")
+    return events.sort("updated_at", pl.col("event") == "deleted", maintain_order=True).with_columns(
+        deleted_state=state.forward_fill().over("annotation_id")
+    )
 
 
 def _statistics(frame: pl.DataFrame) -> dict[str, Any]:

@@ -8,14 +8,14 @@ import hmac
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, LabelingTask
 from headrace.label.aggregation import latest_events
-from headrace.label.errors import InvalidItemError
+from headrace.label.errors import InvalidItemError, InvalidTaskError
 
 Row = dict[str, Any]
 TaskKey = tuple[str, int]
@@ -28,12 +28,20 @@ class TaskState:
 
     Attributes:
         changed_at: When the task had last changed, as of the last collect that brought an event of it.
-        active: Annotation id → its last event, for those that were not deleted.
+        last_events: Annotation id → its last event, which may be its deletion.
     """
 
     changed_at: datetime
-    active: Mapping[str, Row]
+    last_events: Mapping[str, Row]
 
+    @property
+    def active(self) -> int:
+        """Number of annotations that were not deleted."""
+        return sum(row["event"] != "deleted" for row in self.last_events.values())
+
+
+TICK = timedelta(microseconds=1)
+"""What an event is later than the one before it at least, whatever the clock of the server says."""
 
 SORT_KEYS = ("sample_id", "task_id", "annotation_id", "updated_at")
 
@@ -65,18 +73,21 @@ def item_key(row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {name: _to_json(row[name]) for name in dict.fromkeys(("event_time", *keys))}
 
 
-def partition_of(item: Mapping[str, Any]) -> str:
-    """UTC day of the item's event time."""
-    return parse_timestamp(item["event_time"]).date().isoformat()
+def partition_of(item: Any) -> str | None:  # noqa: ANN401  whatever the task carries
+    """UTC day of the item's event time; None where it has none that can be read."""
+    try:
+        return parse_timestamp(item["event_time"]).date().isoformat()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def latest_states(history: pl.DataFrame) -> dict[TaskKey, TaskState]:
     """The state of each task that the events in `history` add up to."""
-    active: dict[TaskKey, dict[str, Row]] = {}
-    for row in latest_events(history).filter(pl.col("event") != "deleted").iter_rows(named=True):
-        active.setdefault((row["sample_id"], row["task_id"]), {})[row["annotation_id"]] = row
+    last: dict[TaskKey, dict[str, Row]] = {}
+    for row in latest_events(history).iter_rows(named=True):
+        last.setdefault((row["sample_id"], row["task_id"]), {})[row["annotation_id"]] = row
     changes = history.group_by("sample_id", "task_id").agg(pl.col("task_changed_at").max())
-    return {(item, task): TaskState(time, active.get((item, task), {})) for item, task, time in changes.iter_rows()}
+    return {(item, task): TaskState(time, last.get((item, task), {})) for item, task, time in changes.iter_rows()}
 
 
 def parse_task(
@@ -89,12 +100,12 @@ def parse_task(
         labeling: The question.
         keys: The item's key columns and their types.
         secret: Key of the annotators' pseudonyms.
+
+    Raises:
+        InvalidTaskError: Somebody has edited or imported the task, and what it is about is not what we send.
     """
-    item = task["data"]["item"]
     shared = {
-        "sample_id": task["data"]["sample_id"],
-        "event_time": parse_timestamp(item["event_time"]),
-        **{name: _from_json(item.get(name), kind) for name, kind in keys.items()},
+        **_parse_item(task, keys),
         "task_id": task["id"],
         "task_changed_at": parse_timestamp(task["updated_at"]),
     }
@@ -105,18 +116,44 @@ def parse_task(
 def diff_annotations(before: Mapping[str, Row], now: Mapping[str, Row], deleted_at: datetime) -> Iterator[Row]:
     """What happened to the annotations of one task, as events.
 
+    An event of an annotation is always later than the one before it, so the last event is what was seen last: an answer
+    that is restored from a backup keeps its old time on the server, and a clock may be wrong.
+
     Args:
-        before: Annotation id → last event, of those that were active at the last collect.
+        before: Annotation id → last event.
         now: Annotation id → current state.
         deleted_at: The time to record for deletions, of which the server keeps none.
     """
     for name, row in now.items():
-        if name not in before:
-            yield row | {"event": "skipped" if row["was_cancelled"] else "created"}
-        elif any(row[column] != before[name][column] for column in row.keys() - {"task_changed_at"}):
-            yield row | {"event": "skipped" if row["was_cancelled"] else "changed"}
+        last = before.get(name)
+        if last is None:
+            unknown = row["annotator"] is None
+            yield row | {"event": _named("created", row)} | ({"annotator": _unknown_author(name)} if unknown else {})
+            continue
+        current = row | ({"annotator": last["annotator"]} if row["annotator"] is None else {})
+        is_later = {"updated_at": max(row["updated_at"], last["updated_at"] + TICK)}
+        if last["event"] == "deleted":
+            yield current | is_later | {"event": _named("restored", row)}
+        elif row["updated_at"] > last["updated_at"] or _has_changed(current, last):
+            yield current | is_later | {"event": _named("changed", row)}
     for name in before.keys() - now.keys():
-        yield {**before[name], "event": "deleted", "updated_at": deleted_at, "task_changed_at": deleted_at}
+        last = before[name]
+        if last["event"] != "deleted":
+            time = max(deleted_at, last["updated_at"] + TICK)
+            yield {**last, "event": "deleted", "updated_at": time, "task_changed_at": deleted_at}
+
+
+def _named(event: str, row: Row) -> str:
+    return "skipped" if row["was_cancelled"] else event
+
+
+def _has_changed(row: Row, last: Row) -> bool:
+    return any(row[column] != last[column] for column in row.keys() - {"task_changed_at", "updated_at"})
+
+
+def _unknown_author(annotation_id: str) -> str:
+    """A name for who gave an answer before their account was deleted: each such answer counts as a person's own."""
+    return f"unknown-{annotation_id}"
 
 
 def pseudonymize(account: object, secret: str) -> str:
@@ -129,32 +166,54 @@ def parse_timestamp(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
+def _parse_item(task: Mapping[str, Any], keys: Mapping[str, pl.DataType]) -> Row:
+    """What a task is about, in the types of the annotations table."""
+    data, name = task["data"], task["id"]
+    item = data.get("item")
+    if not isinstance(item, Mapping):
+        raise InvalidTaskError(name, f"expected a mapping in `item`, found {item!r}")
+    if not isinstance(data.get("sample_id"), str):
+        raise InvalidTaskError(name, f"expected a text in `sample_id`, found {data.get('sample_id')!r}")
+    row = {"sample_id": data["sample_id"]}
+    for column, kind in {"event_time": UTC_MICROSECONDS, **keys}.items():
+        try:
+            value = _from_json(item.get(column), kind)
+            row[column] = pl.Series([value], dtype=kind, strict=True).item()
+        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+            raise InvalidTaskError(name, f"expected {kind} in `item.{column}`, found {item.get(column)!r}") from None
+    if row["event_time"] is None:
+        raise InvalidTaskError(name, "expected a time in `item.event_time`, found none")
+    return row
+
+
 def _parse_annotation(annotation: Mapping[str, Any], labeling: LabelingTask, secret: str) -> Row:
+    """One annotation. Label Studio takes whatever is posted: what is no answer makes a row without a choice."""
     result = annotation["result"]
     account = annotation["completed_by"]
+    lead_time = annotation["lead_time"]
+    if isinstance(account, Mapping):
+        account = account.get("id") or account.get("email")
     created_at = parse_timestamp(annotation["created_at"])
     return {
         # SQLite gives the number of a deleted annotation to the next one: only together with its time it is unique.
         "annotation_id": f"{annotation['id']}-{created_at:%Y%m%dT%H%M%S%fZ}",
-        "annotator": pseudonymize(account["id"] if isinstance(account, dict) else account, secret),
+        "annotator": None if account is None else pseudonymize(account, secret),
         "choice": _join_values(result, "choices", labeling.control),
         "note": _join_values(result, "textarea"),
         "was_cancelled": bool(annotation["was_cancelled"]),
-        "lead_time_s": annotation["lead_time"],
+        "lead_time_s": float(lead_time) if isinstance(lead_time, int | float) else None,
         "created_at": created_at,
         "updated_at": parse_timestamp(annotation["updated_at"]),
         "result": json.dumps(result, sort_keys=True),
     }
 
 
-def _join_values(result: Sequence[Mapping[str, Any]], kind: str, control: str | None = None) -> str | None:
+def _join_values(result: Any, kind: str, control: str | None = None) -> str | None:  # noqa: ANN401  anything JSON
     """What was answered in controls of a kind. Several values are joined, so that they match no declared choice."""
-    values = [
-        str(value)
-        for part in result
-        if part.get("type") == kind and control in (None, part.get("from_name"))
-        for value in _as_list(part["value"].get("choices" if kind == "choices" else "text"))
-    ]
+    parts = [part for part in _as_list(result) if isinstance(part, Mapping) and part.get("type") == kind]
+    answers = [part.get("value") for part in parts if control in (None, part.get("from_name"))]
+    field = "choices" if kind == "choices" else "text"
+    values = [str(value) for answer in answers if isinstance(answer, Mapping) for value in _as_list(answer.get(field))]
     return "; ".join(values) or None
 
 

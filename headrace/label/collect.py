@@ -25,12 +25,14 @@ class CollectResult:
     """Result of a collect.
 
     Attributes:
-        events: Event (`created`, `changed`, `skipped`, `deleted`) → how often it happened since the last time.
+        events: Event (`created`, `changed`, `skipped`, `deleted`, `restored`) → how often it happened since the last
+            time.
         annotation_partitions: Partitions of the annotations that received events.
         label_partitions: Partitions of the labels that were computed.
         labels: Rows of the whole labels table.
         rejected: Rejected answers in the whole table.
         unknown_tasks: Tasks in the project that we did not send; they are not read.
+        invalid_tasks: Number → why a task was set aside: somebody has edited or imported it.
     """
 
     events: Mapping[str, int]
@@ -39,6 +41,7 @@ class CollectResult:
     labels: int
     rejected: int
     unknown_tasks: int
+    invalid_tasks: Mapping[int, str]
 
 
 def collect_annotations(
@@ -71,6 +74,7 @@ def collect_annotations(
         labels=stage.manifest.rows,
         rejected=sum(entry.metadata["rejected"] for entry in stage.manifest.partitions.values()),
         unknown_tasks=synced.unknown_tasks,
+        invalid_tasks=synced.invalid_tasks,
     )
 
 

@@ -5,9 +5,10 @@ in the server's totals: where they differ from ours, a range of tasks at a time,
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import polars as pl
 
@@ -22,7 +23,7 @@ from headrace.label.annotations import (
     parse_timestamp,
     partition_of,
 )
-from headrace.label.errors import LabelsWouldVanishError
+from headrace.label.errors import InvalidTaskError, LabelsWouldVanishError
 from headrace.label.label_studio.client import LabelStudioClient, LabelStudioProject
 from headrace.label.label_studio.tasks import AnnotationCounts, Json, ProjectTasks, TaskSummary
 from headrace.storage.manifest import Manifest
@@ -49,6 +50,7 @@ class AnnotationReader:
         labeling: The labeling task.
         keys: The items' key columns and their types.
         secret: Key of the annotators' pseudonyms.
+        invalid_tasks: Number → why a task was set aside; filled while tasks are read.
     """
 
     client: LabelStudioClient
@@ -56,6 +58,7 @@ class AnnotationReader:
     labeling: LabelingTask
     keys: Mapping[str, pl.DataType]
     secret: str
+    invalid_tasks: dict[int, str] = field(default_factory=dict)
 
     @property
     def project_tasks(self) -> ProjectTasks:
@@ -64,7 +67,11 @@ class AnnotationReader:
 
     def new_events(self, task: Json, before: Mapping[str, Row]) -> Iterator[Row]:
         """What happened to the annotations of a task since they were `before`."""
-        now = parse_task(task, self.labeling, self.keys, self.secret)
+        try:
+            now = parse_task(task, self.labeling, self.keys, self.secret)
+        except InvalidTaskError as error:
+            self.invalid_tasks[error.task] = error.reason
+            return
         yield from diff_annotations(before, now, parse_timestamp(task["updated_at"]))
 
 
@@ -77,12 +84,14 @@ class SyncResult:
         events: Event → how often it was appended.
         partitions: Partitions that received events.
         unknown_tasks: Tasks of the project that we did not send.
+        invalid_tasks: Number → why a task was set aside: somebody has edited or imported it.
     """
 
     manifest: Manifest
     events: Mapping[str, int]
     partitions: tuple[str, ...]
     unknown_tasks: int
+    invalid_tasks: Mapping[int, str]
 
 
 def count_annotations(manifest: Manifest) -> int:
@@ -106,7 +115,9 @@ def sync_annotations(log: AnnotationLogWriter, reader: AnnotationReader, *, allo
             _sync_deleted(log, reader)
     if not allow_empty:
         _check_not_replaced(before, log, reader)
-    return SyncResult(log.manifest, dict(log.event_counts), log.changed_partitions(before), unknown)
+    return SyncResult(
+        log.manifest, dict(log.event_counts), log.changed_partitions(before), unknown, reader.invalid_tasks
+    )
 
 
 def _check_not_emptied(manifest: Manifest, reader: AnnotationReader) -> None:
@@ -167,7 +178,7 @@ def _sync_since(log: AnnotationLogWriter, reader: AnnotationReader) -> int:
     ours = [task for task in changed if task.sample_id and task.item]
     for start in range(0, len(ours), RANGE_SIZE):
         part = ours[start : start + RANGE_SIZE]
-        states = log.task_states({partition_of(task.item) for task in part}, [task.id for task in part])
+        states = log.task_states(_days(task.item for task in part), [task.id for task in part])
         _sync_changed(log, reader, part, states)
     log.flush()
     return len(changed) - len(ours)
@@ -183,6 +194,11 @@ def _sync_deleted(log: AnnotationLogWriter, reader: AnnotationReader) -> None:
             _sync_range(log, reader, ids, known)
 
 
+def _days(items: Iterable[Any]) -> set[str]:
+    """The partitions of items, less those that have none."""
+    return {day for item in items if (day := partition_of(item))}
+
+
 def _is_ours(data: Json) -> bool:
     return bool(data.get("sample_id") and data.get("item"))
 
@@ -190,7 +206,7 @@ def _is_ours(data: Json) -> bool:
 def _sync_inline(log: AnnotationLogWriter, reader: AnnotationReader, tasks: list[Json]) -> int:
     """Append what happened to these tasks, which came with their annotations; how many we did not send."""
     ours = [task for task in tasks if _is_ours(task["data"])]
-    states = log.task_states({partition_of(task["data"]["item"]) for task in ours}, [task["id"] for task in ours])
+    states = log.task_states(_days(task["data"]["item"] for task in ours), [task["id"] for task in ours])
     _append(log, reader, ours, states)
     log.flush()
     return len(tasks) - len(ours)
@@ -201,7 +217,7 @@ def _append(
 ) -> None:
     for task in tasks:
         state = states.get((task["data"]["sample_id"], task["id"]))
-        log.append(reader.new_events(task, state.active if state else {}))
+        log.append(reader.new_events(task, state.last_events if state else {}))
 
 
 def _cursor(manifest: Manifest) -> datetime | None:
@@ -215,7 +231,7 @@ def _has_changes(task: TaskSummary, states: Mapping[TaskKey, TaskState]) -> bool
     state = states.get((task.sample_id, task.id))
     if not state:
         return bool(task.annotations)
-    return (state.changed_at, len(state.active)) != (task.updated_at, task.annotations)
+    return (state.changed_at, state.active) != (task.updated_at, task.annotations)
 
 
 def _sync_changed(
@@ -244,13 +260,14 @@ def _id_ranges(task_ids: list[int]) -> Iterable[tuple[int, int]]:
 
 def _sync_range(log: AnnotationLogWriter, reader: AnnotationReader, ids: tuple[int, int], known: pl.DataFrame) -> None:
     listed = [task for task in reader.project_tasks.list_range(ids) if task.sample_id and task.item]
-    days = {*known["day"], *(partition_of(task.item) for task in listed)}
+    days = {*known["day"], *_days(task.item for task in listed)}
     states = log.task_states(days, {*known["task_id"], *(task.id for task in listed)})
     existing = {(task.sample_id, task.id) for task in listed}
     _sync_changed(log, reader, listed, states)
-    deleted = sorted(key for key in states.keys() - existing if states[key].active)
+    gone = states.keys() - existing
+    deleted = sorted(key for key in gone if states[key].active and key[1] not in reader.invalid_tasks)
     if deleted:
         deleted_at = reader.client.server_time()  # the server keeps no time of it, so it is when we noticed
         for key in deleted:
-            log.append(diff_annotations(states[key].active, {}, deleted_at))
+            log.append(diff_annotations(states[key].last_events, {}, deleted_at))
     log.flush()
