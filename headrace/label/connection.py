@@ -1,5 +1,6 @@
 """What the environment says about labeling: the server, the token, the key of pseudonyms; and the project there."""
 
+import hashlib
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,14 @@ def connect(settings: Settings) -> "AbstractContextManager[LabelStudioClient]":
     return open_label_studio(settings.label_studio_url, settings.label_studio_token.get_secret_value())
 
 
+def project_mark(labeling: LabelingTask) -> str:
+    """What the description of the labeling task's project says, by which it is found when people rename it.
+
+    A declaration with another title has another project.
+    """
+    return f"[headrace {labeling.name} {hashlib.sha256(labeling.title.encode()).hexdigest()[:12]}]"
+
+
 def find_project(client: "LabelStudioClient", labeling: LabelingTask, *, collected: int = 0) -> "LabelStudioProject":
     """The project of a labeling task.
 
@@ -42,17 +51,47 @@ def find_project(client: "LabelStudioClient", labeling: LabelingTask, *, collect
         LabelsWouldVanishError: There is none, although answers were collected from it.
         NothingSentError: There is none.
     """
-    project = client.find_project(labeling.title, labeling.config)
+    project = client.find_project(labeling.title, labeling.config, project_mark(labeling))
     if project:
         return project
-    where = f"Label Studio at {client.url} has no project {labeling.title!r}"
     if collected:
-        raise LabelsWouldVanishError(
-            f"{where}, but {pluralize(collected, 'answer')} {'was' if collected == 1 else 'were'} collected from it."
-            " Nothing was changed. Restore the server's data, or set LABEL_STUDIO_URL to the right server, then run the"
-            " same command again."
-        )
-    raise NothingSentError(f"{where}: send the tasks first, with `headrace label send`.")
+        raise _no_project(client, labeling, collected)
+    raise NothingSentError(f"{_missing(client, labeling)}: send the tasks first, with `headrace label send`.")
+
+
+def ensure_project(client: "LabelStudioClient", labeling: LabelingTask, collected: int) -> "LabelStudioProject":
+    """The project of a labeling task, created if there is none and nothing was collected yet.
+
+    Args:
+        client: Label Studio.
+        labeling: The labeling task.
+        collected: How many answers were collected from it before.
+
+    Raises:
+        LabelsWouldVanishError: There is none, although answers were collected from it: in another project, the same
+            questions would be asked again, and the answers would count as deleted.
+    """
+    mark = project_mark(labeling)
+    project = client.find_project(labeling.title, labeling.config, mark)
+    if not project:
+        if collected:
+            raise _no_project(client, labeling, collected)
+        return client.create_project(labeling.title, labeling.config, mark)
+    client.mark_project(project, mark)
+    return project
+
+
+def _missing(client: "LabelStudioClient", labeling: LabelingTask) -> str:
+    return f"Label Studio at {client.url} has no project {labeling.title!r}"
+
+
+def _no_project(client: "LabelStudioClient", labeling: LabelingTask, collected: int) -> LabelsWouldVanishError:
+    return LabelsWouldVanishError(
+        f"{_missing(client, labeling)}, but {pluralize(collected, 'answer')} {'was' if collected == 1 else 'were'}"
+        " collected from it. Nothing was changed. Restore the server's data, or set LABEL_STUDIO_URL to the right"
+        " server, then run the same command again. If the server's data is lost, declare new questions as another"
+        " labeling task, and keep this one: its labels stay."
+    )
 
 
 def pseudonym_key(settings: Settings) -> str:

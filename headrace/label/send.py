@@ -10,10 +10,11 @@ from typing import Any
 
 from headrace import failpoints
 from headrace.dataset import Dataset, LabelingTask
-from headrace.label import labeling_functions, tasks
-from headrace.label.connection import connect
+from headrace.label import labeling_functions, table_names, tasks
+from headrace.label.connection import connect, ensure_project
 from headrace.label.label_studio.import_tasks import TaskImporter
 from headrace.label.report import read_labels
+from headrace.label.sync import count_annotations
 from headrace.settings import Settings
 from headrace.storage.files import atomic_write
 from headrace.storage.locks import wait_for_lock
@@ -65,6 +66,7 @@ def send_tasks(
         InvalidItemError: The sample is not what the declaration says.
         LabelStudioError: The server rejects the tasks, or does not answer.
         LabelConfigDriftError: The project has another label configuration.
+        LabelsWouldVanishError: There is no project, although answers were collected from it.
     """
     rows = tasks.draw_sample(dataset, labeling, lake, params)
     wanted = tasks.task_data(dataset, labeling, rows)
@@ -73,7 +75,8 @@ def send_tasks(
     predictions = tasks.task_predictions(labeling, suggestions)
 
     with wait_for_lock(lake, f"sent/{dataset.name}/{labeling.name}"), connect(settings) as client:
-        project = client.ensure_project(labeling.title, labeling.config)
+        collected = count_annotations(lake.manifest(table_names.annotations_table(dataset, labeling)))
+        project = ensure_project(client, labeling, collected)
         client.set_annotators_per_item(project, labeling.annotators_per_item)
         result = TaskImporter(client).import_tasks(project, wanted, predictions)
         client.set_model_version(project, suggestions.model_version)

@@ -20,7 +20,10 @@ from headrace.label.label_studio.tasks import NO_ANNOTATIONS, AnnotationCounts, 
 
 Page = SyncPager[AllRolesProjectList, Any]
 COUNTS = "task_number,total_annotations_number,skipped_annotations_number"
-FIELDS = f"id,title,label_config,maximum_annotations,model_version,{COUNTS}"
+FIELDS = f"id,title,description,label_config,maximum_annotations,model_version,{COUNTS}"
+MARK_START = "[headrace "
+"""How the mark of any project of ours begins."""
+
 REMOVED = "Deleted"
 """What the server shows as the address of an account that was removed from the organization."""
 
@@ -31,7 +34,8 @@ class LabelStudioProject:
 
     Attributes:
         id: Its number on the server.
-        title: Its title.
+        title: Its title, which people may change.
+        is_marked: Whether its description has our mark, by which it is found again.
         annotators_per_item: How many people annotate each task.
         model_version: The model whose suggestions are shown.
         tasks: How many tasks it holds.
@@ -40,6 +44,7 @@ class LabelStudioProject:
 
     id: int
     title: str
+    is_marked: bool = True
     annotators_per_item: int = 1
     model_version: str = ""
     tasks: int = 0
@@ -83,21 +88,26 @@ class LabelStudioClient(LabelStudioApi):
         """Where people open the project."""
         return f"{self.url}/projects/{project.id}"
 
-    def find_project(self, title: str, config: str) -> LabelStudioProject | None:
-        """The project `title`; None if there is none.
+    def find_project(self, title: str, config: str, mark: str) -> LabelStudioProject | None:
+        """The project with our mark in its description, whatever its title; None if there is none.
+
+        Without any, it is the project `title` that has no mark: versions up to 0.2 set none.
 
         Raises:
             LabelConfigDriftError: Its label configuration is not `config`.
-            LabelStudioError: Several projects have that title.
+            LabelStudioError: There are several.
         """
-        found = [project for project in self._list_projects(title) if project.title == title]
+        titled = [project for project in self._list_projects(title) if project.title == title]
+        found = [project for project in titled if mark in (project.description or "")]
+        found = found or [project for project in self._list_projects() if mark in (project.description or "")]
+        found = found or [project for project in titled if MARK_START not in (project.description or "")]
         if not found:
             return None
         if len(found) > 1:
             raise LabelStudioError(
                 f"Label Studio at {self.url}: expected one project {title!r}, found {len(found)}"
-                f" (ids {', '.join(str(project.id) for project in found)}). Rename or delete all but the one that"
-                " people work in, then run the same command again."
+                f" (ids {', '.join(str(project.id) for project in found)}). Delete all but the one that people work in,"
+                f" or take {mark!r} out of their descriptions and rename them, then run the same command again."
             )
         [project] = found
         self._check_config(project, config)
@@ -105,24 +115,24 @@ class LabelStudioClient(LabelStudioApi):
         annotations, skips = project.total_annotations_number, project.skipped_annotations_number
         return LabelStudioProject(
             id=project.id or 0,
-            title=title,
+            title=project.title or "",
+            is_marked=mark in (project.description or ""),
             annotators_per_item=project.maximum_annotations or 1,
             model_version=project.model_version or "",
             tasks=int(project.task_number or 0),
             counts=AnnotationCounts(int(annotations or 0), int(skips or 0)),
         )
 
-    def ensure_project(self, title: str, config: str) -> LabelStudioProject:
-        """The project `title`, created if there is none.
-
-        Raises:
-            LabelConfigDriftError: It exists with another label configuration.
-        """
-        project = self.find_project(title, config)
-        if project:
-            return project
-        created = self.call_once(self.sdk.projects.create, title=title, label_config=config)
+    def create_project(self, title: str, config: str, mark: str) -> LabelStudioProject:
+        """A new project, with our mark in its description."""
+        created = self.call_once(self.sdk.projects.create, title=title, label_config=config, description=mark)
         return LabelStudioProject(created.id or 0, title)
+
+    def mark_project(self, project: LabelStudioProject, mark: str) -> None:
+        """Add our mark to the description of a project, if it lacks it."""
+        if not project.is_marked:
+            description = self.call_with_retries(self.sdk.projects.get, project.id).description or ""
+            self.call_once(self.sdk.projects.update, project.id, description=f"{description}\n\n{mark}".strip())
 
     def set_annotators_per_item(self, project: LabelStudioProject, number: int) -> None:
         """Have `number` people annotate each task.
@@ -176,8 +186,8 @@ class LabelStudioClient(LabelStudioApi):
         headers = self.call_with_retries(self.sdk.versions.with_raw_response.get).headers
         return parsedate_to_datetime(headers["date"]).astimezone(UTC)
 
-    def _list_projects(self, title: str) -> Iterator[AllRolesProjectList]:
-        """Projects whose title contains `title`.
+    def _list_projects(self, title: str | None = None) -> Iterator[AllRolesProjectList]:
+        """Projects whose title contains `title`; by default all.
 
         Page by page as far as the server says that there is another: the SDK's pager asks once more and takes the 404.
         """

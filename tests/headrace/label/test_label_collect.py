@@ -5,6 +5,7 @@ Everything runs against a real Label Studio; answers are given by annotators wit
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign, simulate_kill
@@ -156,7 +157,9 @@ def test_a_project_that_was_created_again_removes_no_label_once_somebody_has_ans
     before = campaign.md5s(ANNOTATIONS)
 
     campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
-    campaign.send()
+    unaware = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
+    unaware.write_rides(DAYS)
+    unaware.send()
     ann.submit(campaign.tasks()["ride-0"], "weather")
     with pytest.raises(LabelsWouldVanishError, match=r"none of the 6 answers.*only others.*another labeling task"):
         campaign.collect()
@@ -180,6 +183,66 @@ def test_an_answer_that_the_question_does_not_offer_is_rejected_with_the_reason(
     assert (collected.labels, collected.rejected) == (1, 1)
     assert campaign.labels() == {"ride-0": "weather"}
     assert rejected["reason"] == "gremlins is none of the choices (carrier, weather, security)"
+
+
+def test_what_is_no_answer_and_a_task_that_was_edited_stop_no_other(campaign: Campaign, ann: Annotator) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    ann.submit(tasks["ride-0"], "weather")
+    ann.submit(tasks["ride-1"], "carrier")
+    ann.http.post(f"/api/tasks/{tasks['ride-2']}/annotations/", json={}).raise_for_status()
+    data = campaign.server.task_data(tasks["ride-1"])
+    data["item"]["started_at"] = "soon"
+    campaign.server.http.patch(f"/api/tasks/{tasks['ride-1']}/", json={"data": data}).raise_for_status()
+
+    collected = campaign.collect()
+
+    assert campaign.labels() == {"ride-0": "weather"}
+    assert [row["reason"] for row in campaign.rows(REJECTED)] == ["no choice was made"]
+    assert collected.invalid_tasks.keys() == {tasks["ride-1"]}
+    assert "`item.started_at`, found 'soon'" in collected.invalid_tasks[tasks["ride-1"]]
+    data["item"]["started_at"] = "2013-01-01T12:00:00+00:00"
+    campaign.server.http.patch(f"/api/tasks/{tasks['ride-1']}/", json={"data": data}).raise_for_status()
+    assert campaign.collect().invalid_tasks == {}
+    assert campaign.labels() == {"ride-0": "weather", "ride-1": "carrier"}
+
+
+def test_a_label_stays_where_an_answered_task_is_edited_beyond_recognition(campaign: Campaign, ann: Annotator) -> None:
+    campaign.send()
+    tasks = campaign.tasks()
+    for ride in ("ride-0", "ride-1"):
+        ann.submit(tasks[ride], "weather")
+    campaign.collect()
+    data = {**campaign.server.task_data(tasks["ride-1"]), "item": "a text"}
+    campaign.server.http.patch(f"/api/tasks/{tasks['ride-1']}/", json={"data": data}).raise_for_status()
+    campaign.server.http.delete(f"/api/tasks/{tasks['ride-0']}/").raise_for_status()
+
+    collected = campaign.collect()
+
+    assert (collected.events, collected.invalid_tasks.keys()) == ({"deleted": 1}, {tasks["ride-1"]})
+    assert campaign.labels() == {"ride-1": "weather"}
+
+
+def test_the_answers_of_accounts_that_were_deleted_count_as_before(campaign: Campaign, tmp_path: Path) -> None:
+    campaign.send()
+    people = [campaign.server.person(name) for name in ("gone-1", "gone-2", "gone-3")]
+    for person, choice in zip(people, ("weather", "weather", "carrier"), strict=True):
+        person.submit(campaign.tasks()["ride-0"], choice)
+    campaign.collect()
+    before = campaign.md5s(ANNOTATIONS)
+    for person in people:
+        account = person.http.get("/api/current-user/whoami").raise_for_status().json()["id"]
+        campaign.server.http.delete(f"/api/users/{account}/").raise_for_status()
+
+    collected = campaign.collect()
+    other = Campaign(campaign.server, tmp_path / "elsewhere", campaign.labeling.title)
+    other.write_rides(DAYS)
+    other.collect()
+
+    assert (collected.events, campaign.md5s(ANNOTATIONS)) == ({}, before)
+    for place in (campaign, other):
+        [label] = place.rows(LABELS)
+        assert (label["label"], label["votes"]) == ("weather", 3)
 
 
 def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campaign, ann: Annotator) -> None:

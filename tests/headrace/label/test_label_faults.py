@@ -19,12 +19,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from label_campaign import CONFIG, Campaign
+from label_campaign import Campaign
 from label_server import Annotator, LabelServer
 from workspaces import REPOSITORY
 
 from headrace.errors import HeadraceError
 from headrace.label import tasks as sample_tasks
+from headrace.label.connection import ensure_project
 from headrace.label.label_studio.client import LabelStudioClient, open_label_studio
 from headrace.label.label_studio.errors import LabelStudioError
 from headrace.label.label_studio.import_tasks import TaskImporter
@@ -80,7 +81,7 @@ def test_what_the_server_stored_after_the_client_timed_out_is_not_sent_again(cam
     tasks = sample_tasks.task_data(campaign.dataset, campaign.labeling, rows)
     url, token = campaign.server.url, campaign.server.token
     with open_label_studio(url, token) as patient:
-        project = patient.ensure_project(campaign.labeling.title, CONFIG)
+        project = ensure_project(patient, campaign.labeling, collected=0)
     with (
         open_label_studio(url, token, timeout_s=0.03, retry_timeout_s=1) as hasty,
         pytest.raises(LabelStudioError, match="does not answer"),
@@ -187,7 +188,7 @@ def test_an_access_token_that_the_server_rejects_is_renewed_whatever_the_local_c
     person = campaign.server.person("rob").http
     token = person.post("/api/token/", json={}).raise_for_status().json()["token"]
     with open_label_studio(campaign.server.url, token) as client:
-        project = client.ensure_project(campaign.labeling.title, CONFIG)
+        project = ensure_project(client, campaign.labeling, collected=0)
         invalidate_access_token(client)
         sent = TaskImporter(client).import_tasks(project, {"ride-0": {"text": "late", "sample_id": "ride-0"}})
 

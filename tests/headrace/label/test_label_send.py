@@ -14,7 +14,8 @@ from label_server import Annotator, lossy_proxy
 
 from headrace.errors import NotConfiguredError
 from headrace.label import tasks as sample_tasks
-from headrace.label.errors import InvalidItemError, NothingSentError
+from headrace.label.connection import ensure_project
+from headrace.label.errors import InvalidItemError, LabelsWouldVanishError, NothingSentError
 from headrace.label.label_studio.client import open_label_studio
 from headrace.label.label_studio.errors import LabelConfigDriftError, LabelStudioError
 from headrace.label.label_studio.import_tasks import TaskImporter
@@ -79,7 +80,7 @@ def test_a_send_that_died_half_way_is_finished_by_the_next_one(campaign: Campaig
         lossy_proxy(campaign.server.url, imports_to_lose=1, then_gone=True) as url,
         open_label_studio(url, campaign.server.token, retry_timeout_s=0.5) as client,
     ):
-        project = client.ensure_project(campaign.labeling.title, CONFIG)
+        project = ensure_project(client, campaign.labeling, collected=0)
         with pytest.raises(LabelStudioError, match="run the same command again"):
             TaskImporter(client).import_tasks(project, tasks)
     stored = len(campaign.tasks())
@@ -214,7 +215,7 @@ def test_a_server_that_is_down_is_named_with_the_next_command() -> None:
         open_label_studio("http://127.0.0.1:9", "token", retry_timeout_s=0.3) as client,
         pytest.raises(LabelStudioError, match=r"http://127.0.0.1:9 does not answer .*headrace stack up"),
     ):
-        client.ensure_project("anything", CONFIG)
+        client.find_project("anything", CONFIG, "a mark")
 
 
 def test_a_missing_address_is_named_before_anything_is_tried(campaign: Campaign) -> None:
@@ -246,13 +247,58 @@ def test_a_question_with_other_indentation_is_the_same_question(campaign: Campai
     assert campaign.send().existing == 6
 
 
-def test_two_projects_of_one_title_are_not_guessed_between(campaign: Campaign) -> None:
+@pytest.mark.parametrize("version", ["0.2", "today"])
+def test_a_project_is_found_by_its_mark_whatever_people_call_it(
+    campaign: Campaign, ann: Annotator, version: str
+) -> None:
+    if version == "0.2":  # it set no mark; the first send adds it
+        project = {"title": campaign.labeling.title, "label_config": CONFIG, "description": "Be quick."}
+        campaign.server.http.post("/api/projects", json=project).raise_for_status()
     campaign.send()
+    ann.submit(campaign.tasks()["ride-0"], "weather")
+    campaign.collect()
+    project = campaign.project
+    page = campaign.server.http.get(f"/api/projects/{project}/").json()
+    rename = {"title": "Causes (old)"}
+    campaign.server.http.patch(f"/api/projects/{project}/", json=rename).raise_for_status()
     twin = {"title": campaign.labeling.title, "label_config": CONFIG}
     campaign.server.http.post("/api/projects", json=twin).raise_for_status()
 
+    sent, collected = campaign.send(), campaign.collect()
+
+    assert (sent.existing, sent.sent) == (6, 0)
+    assert sent.project_url.endswith(f"/projects/{project}")
+    assert (collected.events, collected.labels) == ({}, 1)
+    assert page["description"].startswith("Be quick.") == (version == "0.2")
+
+
+def test_two_projects_with_one_mark_are_not_guessed_between(campaign: Campaign) -> None:
+    campaign.send()
+    page = campaign.server.http.get(f"/api/projects/{campaign.project}/").json()
+    twin = {"title": "A copy", "label_config": CONFIG, "description": page["description"]}
+    campaign.server.http.post("/api/projects", json=twin).raise_for_status()
+    rename = {"title": "The original"}
+    campaign.server.http.patch(f"/api/projects/{page['id']}/", json=rename).raise_for_status()
+
     with pytest.raises(LabelStudioError, match=r"expected one project .* found 2"):
         campaign.send()
+
+
+def test_a_project_that_is_gone_is_not_made_again_once_answers_were_collected(
+    campaign: Campaign, ann: Annotator
+) -> None:
+    campaign.send()
+    campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
+    assert campaign.send().sent == 6, "nothing was lost"
+    ann.submit(campaign.tasks()["ride-0"], "weather")
+    campaign.collect()
+    campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
+
+    for verb in (campaign.send, campaign.collect):
+        with pytest.raises(LabelsWouldVanishError, match="1 answer was collected from it"):
+            verb()
+
+    assert campaign.labels() == {"ride-0": "weather"}
 
 
 def test_collecting_before_sending_says_what_to_do_first(campaign: Campaign) -> None:
