@@ -138,13 +138,20 @@ def test_a_project_that_lost_all_its_answers_removes_no_label(campaign: Campaign
     campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
     with pytest.raises(LabelsWouldVanishError, match="6 answers were collected"):
         campaign.collect()
-    campaign.send()
+    send_from_elsewhere(campaign)
     with pytest.raises(LabelsWouldVanishError, match=r"holds no answer, but 6 were collected.*Restore"):
         campaign.collect()
     assert len(campaign.labels()) == 6
 
     assert campaign.collect(allow_empty=True).events == {"deleted": 6}
     assert campaign.labels() == {}
+
+
+def send_from_elsewhere(campaign: Campaign) -> None:
+    """Send the sample from a workspace that does not know of any answer."""
+    other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
+    other.write_rides(DAYS)
+    other.send()
 
 
 def test_a_project_that_was_created_again_removes_no_label_once_somebody_has_answered_there(
@@ -157,9 +164,7 @@ def test_a_project_that_was_created_again_removes_no_label_once_somebody_has_ans
     before = campaign.md5s(ANNOTATIONS)
 
     campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
-    unaware = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
-    unaware.write_rides(DAYS)
-    unaware.send()
+    send_from_elsewhere(campaign)
     ann.submit(campaign.tasks()["ride-0"], "weather")
     with pytest.raises(LabelsWouldVanishError, match=r"none of the 6 answers.*only others.*another labeling task"):
         campaign.collect()
