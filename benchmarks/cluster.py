@@ -134,7 +134,8 @@ def plan_table(size: str) -> None:
     from headrace.engine.plan import plan as plan_stage  # noqa: PLC0415
     from headrace.engine.stage import Stage  # noqa: PLC0415
     from headrace.storage.dvc.objects import directory_bytes  # noqa: PLC0415
-    from headrace.storage.manifest import LazyEntries, Manifest, parse_manifest  # noqa: PLC0415
+    from headrace.storage.manifest import Manifest, parse_manifest  # noqa: PLC0415
+    from headrace.storage.manifest_entries import LazyEntries  # noqa: PLC0415
     from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
 
     names = [f"{number:08}" for number in range(int(size))]

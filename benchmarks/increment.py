@@ -215,7 +215,7 @@ def create_history(root: Path) -> None:
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.release import release  # noqa: PLC0415
     from headrace.storage.dvc.push import PushResult  # noqa: PLC0415
-    from headrace.storage.manifest import LazyEntries  # noqa: PLC0415
+    from headrace.storage.manifest_entries import LazyEntries  # noqa: PLC0415
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     lake, dataset = Lake.at(root), load_dataset("flights")

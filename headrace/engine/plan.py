@@ -11,7 +11,8 @@ from msgspec import Raw, structs
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.result_versions import CHANGES, still_valid
 from headrace.engine.stage import InputHashes, Stage
-from headrace.storage.manifest import LazyEntries, Manifest
+from headrace.storage.manifest import Manifest
+from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, encode_entry
 from headrace.storage.partition_names import partition_interval
 

@@ -25,7 +25,8 @@ from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
 from headrace.settings import Settings
-from headrace.storage.manifest import LazyEntries, Manifest
+from headrace.storage.manifest import Manifest
+from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 

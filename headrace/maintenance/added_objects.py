@@ -25,16 +25,8 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.files import parse_yaml
-from headrace.storage.manifest import (
-    FORMAT_1_FILE,
-    HEAD_FILE,
-    ChunkReference,
-    DamagedManifestError,
-    Manifest,
-    StoredFile,
-    damaged_manifest,
-    parse_manifest,
-)
+from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE, Manifest, parse_manifest
+from headrace.storage.manifest_entries import ChunkReference, DamagedManifestError, StoredFile, damaged_manifest
 from headrace.storage.table_store import Lake
 
 STAGES_FILE = "dvc.yaml"

@@ -24,7 +24,8 @@ from headrace.maintenance.stored_objects import parse_directory, read_directorie
 from headrace.runs.worktree import list_worktrees
 from headrace.storage import git
 from headrace.storage.files import parse_yaml
-from headrace.storage.manifest import Manifest, StoredFile
+from headrace.storage.manifest import Manifest
+from headrace.storage.manifest_entries import StoredFile
 from headrace.storage.partition_entry import PartitionEntry, decode_entry
 from headrace.storage.pruned_releases import read_all_pruned
 from headrace.storage.table_store import Lake

@@ -14,7 +14,7 @@ from headrace.project.engine_lock import lock_params
 from headrace.release.changes import PartitionDiff
 from headrace.storage import git
 from headrace.storage.files import load_yaml, parse_yaml
-from headrace.storage.manifest import LazyEntries
+from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.table_store import Lake
 
 

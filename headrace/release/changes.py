@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.storage.manifest import LazyEntries, Manifest
+from headrace.storage.manifest import Manifest
+from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.table_store import Lake
 
 

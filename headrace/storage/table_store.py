@@ -23,18 +23,8 @@ from headrace.storage.dvc.cache import Cache, find_in_directory
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import directory_bytes, object_key
 from headrace.storage.files import atomic_write
-from headrace.storage.manifest import (
-    FOLDER,
-    FORMAT_1_FILE,
-    HEAD_FILE,
-    Chunk,
-    ChunkReference,
-    LazyEntries,
-    Manifest,
-    ManifestFiles,
-    check_chunk,
-    parse_manifest,
-)
+from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE, Manifest, ManifestFiles, parse_manifest
+from headrace.storage.manifest_entries import FOLDER, Chunk, ChunkReference, LazyEntries, check_chunk
 from headrace.storage.partition_entry import PartitionEntry, decode_entry, encode_entry
 
 if TYPE_CHECKING:

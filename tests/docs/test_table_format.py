@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from headrace.storage.field_ids import MAX_FIELD_ID
-from headrace.storage.manifest import FORMAT, ChunkReference, Manifest
+from headrace.storage.manifest import FORMAT, Manifest
+from headrace.storage.manifest_entries import ChunkReference
 from headrace.storage.partition_entry import PartitionEntry, SourceObject
 
 PAGE = (Path(__file__).parents[2] / "docs/table-format.md").read_text()

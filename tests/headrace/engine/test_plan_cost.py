@@ -19,7 +19,8 @@ from headrace.engine.run import plan_all, plan_stage
 from headrace.engine.stage import Stage
 from headrace.project import graph
 from headrace.storage.dvc.lock import write_lock
-from headrace.storage.manifest import FOLDER, HEAD_FILE, Manifest
+from headrace.storage.manifest import HEAD_FILE, Manifest
+from headrace.storage.manifest_entries import FOLDER
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import Lake

@@ -252,8 +252,8 @@ def test_a_project_is_found_by_its_mark_whatever_people_call_it(
     campaign: Campaign, ann: Annotator, version: str
 ) -> None:
     if version == "0.2":  # it set no mark; the first send adds it
-        project = {"title": campaign.labeling.title, "label_config": CONFIG, "description": "Be quick."}
-        campaign.server.http.post("/api/projects", json=project).raise_for_status()
+        unmarked = {"title": campaign.labeling.title, "label_config": CONFIG, "description": "Be quick."}
+        campaign.server.http.post("/api/projects", json=unmarked).raise_for_status()
     campaign.send()
     ann.submit(campaign.tasks()["ride-0"], "weather")
     campaign.collect()

@@ -26,7 +26,7 @@ from headrace.project import graph
 from headrace.project.executors import Executor, SchedulerLostError, SchedulerUnavailableError, results_as_completed
 from headrace.release.release import create_release
 from headrace.settings import Settings
-from headrace.storage.manifest import FOLDER
+from headrace.storage.manifest_entries import FOLDER
 from headrace.storage.table_store import Lake
 
 pytestmark = pytest.mark.slow

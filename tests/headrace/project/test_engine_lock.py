@@ -18,7 +18,8 @@ from headrace.project import dvc_stages, graph
 from headrace.project.engine_lock import EngineLock, EngineMismatchError, check_environment
 from headrace.release.release import create_release
 from headrace.storage.files import dump_yaml, load_yaml
-from headrace.storage.manifest import ChunkReference, parse_manifest
+from headrace.storage.manifest import parse_manifest
+from headrace.storage.manifest_entries import ChunkReference
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 

@@ -14,7 +14,8 @@ from headrace.retrieve.hash_cache import HashCache
 from headrace.storage.digests import Digests
 from headrace.storage.dvc.cache import Cache, HashCollisionError
 from headrace.storage.dvc.remote import Remote
-from headrace.storage.manifest import DamagedManifestError, Manifest, check_chunk
+from headrace.storage.manifest import Manifest
+from headrace.storage.manifest_entries import DamagedManifestError, check_chunk
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 

@@ -15,18 +15,14 @@ from msgspec import Raw
 from headrace.engine.compute import store_partition
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import (
-    FOLDER,
     FORMAT_1_FILE,
     HEAD_FILE,
-    Chunk,
-    ChunkReference,
-    DamagedManifestError,
-    LazyEntries,
     Manifest,
     ManifestFiles,
     ManifestFormatError,
     parse_manifest,
 )
+from headrace.storage.manifest_entries import FOLDER, Chunk, ChunkReference, DamagedManifestError, LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, SourceObject, decode_entry, encode_entry
 from headrace.storage.partition_names import PartitionNameError, partition_interval
 from headrace.storage.table_store import Lake
@@ -295,7 +291,7 @@ def test_an_invalid_partition_name_is_refused_when_it_is_written(name: str) -> N
 def test_an_invalid_partition_name_is_refused_when_it_is_read(name: str) -> None:
     line = Raw(encode_entry(entry("all")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headrace.storage.manifest.check_partition_names", lambda *_: None)
+        patch.setattr("headrace.storage.manifest_entries.check_partition_names", lambda *_: None)
         chunk = Chunk.build("static", {name: line, "2013-01-01": line}, TABLE)
     stored = Chunk(chunk.reference, lambda _reference: chunk.content, TABLE)
 

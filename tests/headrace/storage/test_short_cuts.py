@@ -14,7 +14,8 @@ from headrace.release.changes import PartitionDiff
 from headrace.storage.dvc.cache import Cache, find_in_directory, new_in_directory, read_directory
 from headrace.storage.dvc.lock import recorded_outs, write_pointer
 from headrace.storage.dvc.objects import directory_bytes
-from headrace.storage.manifest import ChunkReference, LazyEntries, Manifest, parse_manifest
+from headrace.storage.manifest import Manifest, parse_manifest
+from headrace.storage.manifest_entries import ChunkReference, LazyEntries
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.s3.boto3_client import create_model_loader, parse_contents
 
