@@ -27,7 +27,7 @@ from headrace.project.loading import load_datasets
 from headrace.runs.old_runs import live_run_revisions
 from headrace.runs.run_refs import RunRefs
 from headrace.settings import Settings, load_settings
-from headrace.storage import git, golden
+from headrace.storage import git, git_remote, golden
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.files import read_config
 from headrace.storage.table_store import Lake
@@ -114,7 +114,7 @@ def check_integrity(lake: Lake, *, deep: bool = False, repair: bool = False) -> 
         repair: Repair what can be repaired, and remove stale files.
     """
     with suppress(HeadraceError):  # whether the git remote answers is a check of its own
-        git.fetch(lake.root)
+        git_remote.fetch(lake.root)
     runs = _run_revisions(lake)
     cleanups = [_remove(item) if repair else CleanupResult(item) for item in find_stale_files(lake)]
     repairs: dict[str, RepairResult] = {}
@@ -166,7 +166,7 @@ def run_checks(settings: Settings) -> list[CheckResult]:
     services: dict[str, Callable[[], str]] = {
         "DVC remote verifies what it pulls": lambda: _check_verify_option(root),
         REMOTE: lambda: _check_remote(root),
-        "git remote": lambda: f"{pluralize(len(git.remote_refs(root, 'refs/tags/*')), 'tag')} on {git.REMOTE}",
+        "git remote": lambda: f"{pluralize(len(git_remote.remote_refs(root, 'refs/tags/*')), 'tag')} on {git.REMOTE}",
         "Feast's configuration": lambda: _check_feast(root),
         "open files": _check_open_files,
         "disk": lambda: _check_disk(root),

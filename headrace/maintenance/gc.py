@@ -21,7 +21,7 @@ from headrace.project import locks
 from headrace.runs.old_runs import all_refs, end_old_runs, find_old_runs, live_run_revisions
 from headrace.runs.worktree import list_worktrees
 from headrace.settings import load_settings
-from headrace.storage import git
+from headrace.storage import git, git_remote
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.dvc.remote import Remote
@@ -139,7 +139,7 @@ def find_revisions(lake: Lake) -> dict[str, str]:
 
     The tags of pruned releases do not count.
     """
-    git.fetch(lake.root)
+    git_remote.fetch(lake.root)
     fetched = without_pruned(lake.root, git.refs(lake.root))
     refs = {name: commit for name, commit in fetched.items() if not _is_run_ref(lake, name)}
     settings = load_settings(lake.root)

@@ -24,7 +24,7 @@ from headrace.release.build import BranchTips, retry_races
 from headrace.release.retention import ReleasePoint, apply_policy, declared_policy, describe_policy
 from headrace.release.workspace import follow_branch
 from headrace.settings import Settings
-from headrace.storage import git, git_commits
+from headrace.storage import git, git_commits, git_remote
 from headrace.storage.locks import wait_for_lock
 from headrace.storage.pruned_releases import Tombstone, read_pruned_numbers, release_number, tombstone_files
 from headrace.storage.table_store import Lake
@@ -119,7 +119,7 @@ def plan_prune(dataset: Dataset, lake: Lake, settings: Settings, *, must_be_comm
         PruneRefusedError: The policy is not as committed, or it is unknown what is online.
     """
     policy, root, branches = declared_policy(dataset), lake.root, Branches.configured(lake.root)
-    remote_refs = git.fetch(root)
+    remote_refs = git_remote.fetch(root)
     tips = BranchTips.of(remote_refs, branches)
     if must_be_committed:
         _check_policy_is_committed(dataset, root, tips.code)
@@ -216,7 +216,7 @@ def _build_tombstones(dataset: Dataset, lake: Lake, batch: Sequence[ReleasePoint
 
 def _push(root: Path, branch: str, expected: str, commit: str, deleted: Mapping[str, str]) -> None:
     try:
-        git.push(root, commit, branch, expected, deleted=deleted)
+        git_remote.push(root, commit, branch, expected, deleted=deleted)
     except git.GitError as error:
         if error.is_transient:
             raise

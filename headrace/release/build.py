@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from headrace.errors import HeadraceError, TransientError
 from headrace.release.branches import Branches
 from headrace.release.records import DatasetRecords, Records
-from headrace.storage import git, git_commits, pruned_releases
+from headrace.storage import git, git_commits, git_remote, pruned_releases
 
 T = TypeVar("T")
 
@@ -202,10 +202,10 @@ def retry_races(attempt: Callable[[], T], root: Path) -> T:
     for wait in _waits():
         try:
             return attempt()
-        except git.StaleReleaseError as error:
+        except git_remote.StaleReleaseError as error:
             log.debug("the release is built again in %.2f s: %s", wait, error)
             time.sleep(wait)
-    raise git.StaleReleaseError(
+    raise git_remote.StaleReleaseError(
         f"{root}: the release branch moved {ATTEMPTS} times while the release was built; nothing was pushed. Run the"
         " same command again."
     )

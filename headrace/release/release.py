@@ -23,7 +23,7 @@ from headrace.release.changes import PartitionDiff, summarize, table_changes
 from headrace.release.histories import merge_histories
 from headrace.release.records import DatasetRecords
 from headrace.release.workspace import follow_release, starting_point
-from headrace.storage import git, git_commits
+from headrace.storage import git, git_commits, git_remote
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import PushResult, push_objects
 from headrace.storage.locks import wait_for_lock
@@ -158,7 +158,7 @@ def _fetch_state(target: ReleaseTarget, before: ReleaseState | None = None) -> R
     """The state of the remote now; what was found `before` and cannot differ is not read again."""
     dataset, lake, branches = target.dataset, target.lake, target.branches
     root = lake.root
-    remote_refs = git.fetch(root, branches.code, branches.release)
+    remote_refs = git_remote.fetch(root, branches.code, branches.release)
     tips = BranchTips.of(remote_refs, branches)
     if not before or changes_code(dataset, root, before.tips.code, tips.code):
         check_code_committed(dataset, lake, branches.code, tips.code)
@@ -199,9 +199,9 @@ def _push(target: ReleaseTarget, commit: str, tip: str, tags: Mapping[str, str] 
     """
     root, refs = target.lake.root, target.run_refs
     try:
-        git.push(root, commit, target.branches.release, tip, tags, deleted=refs)
-    except git.StaleReleaseError:
-        if refs and git.remote_refs(root, *refs) != refs:
+        git_remote.push(root, commit, target.branches.release, tip, tags, deleted=refs)
+    except git_remote.StaleReleaseError:
+        if refs and git_remote.remote_refs(root, *refs) != refs:
             raise RunChangedError(
                 f"{target.dataset.name}: a task wrote a table of the run while the run was released. Nothing was"
                 " released. Run the same command again."

@@ -7,7 +7,7 @@ from headrace.release.branches import Branches
 from headrace.release.build import BranchTips
 from headrace.release.records import Records
 from headrace.runs.run_refs import RunRefs, RunState
-from headrace.storage import git, git_commits
+from headrace.storage import git, git_commits, git_remote
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.git_refs import RefChange, RefMovedError
 
@@ -54,7 +54,7 @@ def start_run(refs: RunRefs, dataset: str, run: str, *, must_keep: bool = False)
 def _build_start(root: Path, message: str) -> str:
     """A commit of the code branch's tree and the release branch's records of tables; its parents are their tips."""
     branches = Branches.configured(root)
-    tips = BranchTips.of(git.fetch(root, branches.code, branches.release), branches)
+    tips = BranchTips.of(git_remote.fetch(root, branches.code, branches.release), branches)
     code = Records.at_commit(root, tips.code)
     with_tables = code.with_stages_of(Records.at_commit(root, tips.release)) if tips.release else code
     return git_commits.build_commit(root, tips.parents, tips.code, with_tables.changed_files(code), message)

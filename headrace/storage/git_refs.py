@@ -11,7 +11,7 @@ from typing import Protocol
 
 from headrace import failpoints
 from headrace.errors import NotConfiguredError, TransientError
-from headrace.storage import git
+from headrace.storage import git, git_remote
 
 READ_ATTEMPTS = 4
 """Refs may be deleted or moved between their listing and the fetch of their commits."""
@@ -70,7 +70,7 @@ class RemoteRefs:
         """
         error: git.GitError = git.GitUnavailableError(f"{self.root}: refs below {below} of {git.REMOTE} keep moving")
         for _ in range(READ_ATTEMPTS):
-            there = git.remote_refs(self.root, f"{below}/*")
+            there = git_remote.remote_refs(self.root, f"{below}/*")
             missing = self._missing(there)
             if not missing:
                 return there
@@ -105,7 +105,7 @@ class RemoteRefs:
             with failpoints.failpoint("git push"):
                 git.git(self.root, "push", "--quiet", "--atomic", *leases, git.REMOTE, *specs)
         except git.GitError as error:
-            if git.LOST_RACE.search(str(error)):
+            if git_remote.LOST_RACE.search(str(error)):
                 raise RefMovedError(f"{self.root}: refs of {git.REMOTE} moved meanwhile: {error}") from None
             if error.is_transient:
                 raise

@@ -22,7 +22,7 @@ from headrace.maintenance.stale_files import RWLOCK
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import md5_of
-from headrace.storage.git import fetch
+from headrace.storage.git_remote import fetch
 from headrace.storage.pruned_releases import read_tombstones
 from headrace.storage.table_store import Lake
 

@@ -28,7 +28,7 @@ from headrace.storage.dvc.cache import read_directory
 from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.dvc.objects import object_key
 from headrace.storage.dvc.remote import Remote
-from headrace.storage.git import fetch
+from headrace.storage.git_remote import fetch
 from headrace.storage.s3.objects import ObjectMeta
 from headrace.storage.table_store import Lake
 

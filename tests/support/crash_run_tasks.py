@@ -11,7 +11,7 @@ from release_clones import Clone
 from run_clones import RunOfClone, days
 from workspaces import git
 
-from headrace.storage.git import fetch
+from headrace.storage.git_remote import fetch
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from release_clones import Clone, Origin, dataset
 from servers import S3
 
 from headrace.release.branches import latest_local_release, list_releases
-from headrace.storage import git as storage_git
-from headrace.storage.git import GitError, MovedTagError
+from headrace.storage import git_remote
+from headrace.storage.git import GitError
+from headrace.storage.git_remote import MovedTagError
 
 FLIGHTS = dataset("flights")
 
@@ -179,7 +180,7 @@ def test_a_release_whose_tag_moved_is_an_error_that_names_both_commits(origin: O
     other = origin.git("rev-parse", f"{made.commit}^")
     origin.git("tag", "--force", "flights/1", other)
 
-    for call in (lambda: place.release(FLIGHTS, 2), lambda: storage_git.fetch(place.root)):
+    for call in (lambda: place.release(FLIGHTS, 2), lambda: git_remote.fetch(place.root)):
         with pytest.raises(MovedTagError) as raised:
             call()
         assert "flights/1" in str(raised.value)

@@ -176,7 +176,7 @@ def test_a_crash_before_the_push_leaves_nothing_and_the_next_run_releases(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr("headrace.storage.git.push", die)
+        dying.setattr("headrace.storage.git_remote.push", die)
         with pytest.raises(KeyboardInterrupt):
             create_release(built.dataset, built.lake)
     assert not git(built.root, "ls-remote", "--tags", "origin")

@@ -12,7 +12,9 @@ from workspaces import git
 
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.storage import git as storage_git
-from headrace.storage.git import GitError, GitUnavailableError, StaleReleaseError
+from headrace.storage import git_remote
+from headrace.storage.git import GitError, GitUnavailableError
+from headrace.storage.git_remote import StaleReleaseError
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def http_server(status: int) -> Iterator[str]:
 
 def push(root: Path) -> None:
     """Push HEAD to the branch as this clone knows it."""
-    storage_git.push(root, "HEAD", "main", storage_git.resolve(root, "origin/main"))
+    git_remote.push(root, "HEAD", "main", storage_git.resolve(root, "origin/main"))
 
 
 def failure(call: Callable[[Path], object], root: Path) -> HeadraceError:
@@ -66,7 +68,7 @@ def failure(call: Callable[[Path], object], root: Path) -> HeadraceError:
     return raised.value
 
 
-@pytest.mark.parametrize("call", [storage_git.fetch, push])
+@pytest.mark.parametrize("call", [git_remote.fetch, push])
 def test_a_remote_that_is_down_is_unavailable(clone: Path, call: Callable[[Path], object]) -> None:
     for scheme in ("http", "git"):
         git(clone, "remote", "set-url", "origin", f"{scheme}://{HOST}:{free_port()}/origin.git")
@@ -83,7 +85,7 @@ def test_a_server_that_is_overloaded_is_unavailable_and_one_that_refuses_is_not(
 ) -> None:
     with http_server(status) as url:
         git(clone, "remote", "set-url", "origin", url)
-        errors = [failure(call, clone) for call in (storage_git.fetch, push)]
+        errors = [failure(call, clone) for call in (git_remote.fetch, push)]
 
     assert [error.is_transient for error in errors] == [is_transient] * 2
 
@@ -91,7 +93,7 @@ def test_a_server_that_is_overloaded_is_unavailable_and_one_that_refuses_is_not(
 def test_a_remote_that_is_not_there_must_be_set_by_a_person(clone: Path, tmp_path: Path) -> None:
     git(clone, "remote", "set-url", "origin", str(tmp_path / "nowhere.git"))
 
-    error = failure(storage_git.fetch, clone)
+    error = failure(git_remote.fetch, clone)
 
     assert isinstance(error, NotConfiguredError)
     assert "git remote add origin" in str(error)
