@@ -136,6 +136,7 @@ def test_an_old_release_is_retrieved(
     assert found[value].to_list() == [amount for _, _, amount in rows]
 
 
+@pytest.mark.slow_lane
 def test_the_online_store_is_rolled_back_to_an_old_release(
     migrated_project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

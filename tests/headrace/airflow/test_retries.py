@@ -57,6 +57,7 @@ def test_a_table_that_another_run_holds_is_tried_again(workspace: Workspace) -> 
         assert is_retried(command("headrace validate flights --table flights --json"))
 
 
+@pytest.mark.slow_lane
 def test_a_server_that_does_not_answer_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     for name, value in {

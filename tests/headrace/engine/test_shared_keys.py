@@ -155,7 +155,7 @@ DAYS = st.lists(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(before=DAYS, after=DAYS, deaths=st.lists(st.integers(0, 6), max_size=3))
 def test_however_often_a_run_dies_one_more_gives_what_an_undisturbed_one_gives(

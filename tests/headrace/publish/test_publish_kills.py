@@ -22,7 +22,7 @@ def test_a_publish_that_dies_at_some_points_is_completed_by_the_next(tmp_path: P
     assert {*POINTS, "commit of the online values", "note of the proof"} <= set(undisturbed["failpoints"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 def test_kill_9_at_any_moment_leaves_readers_whole_and_the_next_publish_completes_it(
     tmp_path: Path, new_store: NewStore
 ) -> None:

@@ -82,7 +82,7 @@ class RunRaceOnOneMachine(RunRace):
         pytest.param((10, 3, 20), id="full", marks=[pytest.mark.faults, pytest.mark.timeout(3600)]),
     ],
 )
-@pytest.mark.parametrize("kind", [RunRace, RunRaceOnOneMachine])
+@pytest.mark.parametrize("kind", [RunRace, pytest.param(RunRaceOnOneMachine, marks=pytest.mark.slow_lane)])
 def test_runs_of_many_datasets_at_once_release_their_audited_bytes_and_lose_nothing(
     origin: Origin, monkeypatch: pytest.MonkeyPatch, kind: type[RunRace], size: tuple[int, int, int]
 ) -> None:

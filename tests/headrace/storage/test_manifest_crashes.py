@@ -8,7 +8,7 @@ from crash_runs import inject_crashes
 CHUNK, HEAD, GONE = "file of the workspace", "rename head.json", "chunk that is gone"
 
 
-@pytest.mark.slow
+@pytest.mark.slow_lane
 def test_chunks_come_before_the_head_that_names_them_and_go_after_it_wherever_the_run_dies(tmp_path: Path) -> None:
     undisturbed, *cases = inject_crashes(tmp_path, "crash_manifest", {})
 
