@@ -56,11 +56,25 @@ def current_workspace(workspace: Path | None = None) -> Path:
         return (workspace or Path(os.environ[VARIABLE])).resolve()
     root = find_workspace(Path.cwd())
     if root is None:
-        raise HeadraceError(
-            f"There is no project here: expected {' and '.join(MARKERS)} in {Path.cwd()} or a folder above it. Change"
-            " into a clone of the project, set HEADRACE_WORKSPACE to it, or make one with `headrace init NAME`."
-        )
+        raise _no_project(f"in {Path.cwd()} or a folder above it")
     return root
+
+
+def check_project(root: Path) -> None:
+    """Check that a folder is the top of a Headrace project.
+
+    Raises:
+        HeadraceError: It is not.
+    """
+    if not is_project(root):
+        raise _no_project(f"in {root.resolve()}")
+
+
+def _no_project(where: str) -> HeadraceError:
+    return HeadraceError(
+        f"There is no project here: expected {' and '.join(MARKERS)} {where}. Change into a clone of the project, set"
+        f" {VARIABLE} to it, or make one with `headrace init NAME`."
+    )
 
 
 def use_project(root: Path) -> None:

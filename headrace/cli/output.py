@@ -14,7 +14,7 @@ import typer
 
 from headrace.cli import logs
 from headrace.errors import HeadraceError
-from headrace.workspace import DATASET_NAME, PACKAGE, VARIABLE, use_project
+from headrace.workspace import DATASET_NAME, PACKAGE, VARIABLE, check_project, use_project
 
 if TYPE_CHECKING:
     from headrace.engine.run import StageResult
@@ -47,11 +47,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 
 def workspace() -> "tuple[Settings, Lake]":
-    """The settings of the current workspace, and its tables."""
+    """The settings of the current workspace, and its tables.
+
+    Raises:
+        HeadraceError: There is no project here.
+    """
     from headrace.settings import load_settings  # noqa: PLC0415  only a command that reads data pays for the imports
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     settings = load_settings()
+    check_project(settings.workspace)
     return settings, Lake.at(settings.workspace, is_remote_only=settings.commit == "remote")
 
 

@@ -362,3 +362,21 @@ def as_json(workspace: Workspace, *arguments: str) -> Any:  # noqa: ANN401  what
     assert done.returncode == 0, done.stderr
     content: Any = json.loads(done.stdout)
     return content
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "run", "ingest"])
+def test_a_folder_that_is_no_project_is_named_even_where_datasets_can_be_imported(tmp_path: Path, command: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment.pop("HEADRACE_WORKSPACE", None)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", command, "flights"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"There is no project here: expected dvc.yaml and pipelines/__init__.py in {tmp_path}" in done.stderr
