@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,11 @@ NEXT_STEP = "The token is LABEL_STUDIO_API_KEY of the triggerer; once that is ri
 
 GRACE = timedelta(minutes=10)
 """The trigger ends the wait by itself; Airflow's own time limit, which fails the task, comes this much later."""
+
+
+SETTLED_S = 15.0
+"""No event comes sooner. A task that returns from its trigger before the scheduler has noted that it was deferred is
+taken for one that died (Airflow 3.3), and tried again minutes later. A busy scheduler needed five seconds."""
 
 
 class LabelStudioSensor(BaseSensorOperator):
@@ -77,6 +83,12 @@ class LabelStudioTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Ask until there is something to report."""
+        settled = time.monotonic() + SETTLED_S
+        found = await self._wait()
+        await asyncio.sleep(max(0.0, settled - time.monotonic()))
+        yield TriggerEvent(found)  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> dict[str, Any]:
         until = datetime.fromisoformat(self.until)
         counts: dict[str, int] | None = None
         unavailable = ""
@@ -87,15 +99,12 @@ class LabelStudioTrigger(BaseTrigger):
                 unavailable = str(error)
                 self.log.warning("%s; next request in %s s", error, self.poll_interval_s)
             except PermissionError as error:
-                yield _event({"error": str(error)})
-                return
+                return {"error": str(error)}
             else:
                 if counts["answered"] >= math.ceil(self.share * counts["tasks"]):
-                    yield _event({**counts, "ended_by": "answers"})
-                    return
+                    return {**counts, "ended_by": "answers"}
             if datetime.now(UTC) >= until:
-                yield _event({**counts, "ended_by": "deadline"} if counts else {"error": f"{unavailable} {NEXT_STEP}"})
-                return
+                return {**counts, "ended_by": "deadline"} if counts else {"error": f"{unavailable} {NEXT_STEP}"}
             await asyncio.sleep(self.poll_interval_s)
 
 
@@ -125,7 +134,3 @@ def _count_tasks(project_url: str) -> dict[str, int]:
             raise ConnectionError(str(error)) from None
         raise PermissionError(f"{error} {NEXT_STEP}") from None
     return {"answered": answered, "tasks": tasks}
-
-
-def _event(content: dict[str, Any]) -> TriggerEvent:
-    return TriggerEvent(content)  # type: ignore[no-untyped-call]

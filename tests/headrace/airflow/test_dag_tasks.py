@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -206,6 +207,17 @@ def test_the_wait_ends_when_enough_is_answered() -> None:
     assert event == {"answered": 3, "tasks": 4, "ended_by": "answers"}
 
 
+def test_the_wait_ends_only_after_the_scheduler_has_noted_that_it_began() -> None:
+    from headrace.airflow.label_studio_sensor import SETTLED_S
+
+    began = time.monotonic()
+    with label_studio(answered=[4], tasks=4) as server:
+        trigger_event(f"{server}/projects/7", share=1, settled_s=1)
+
+    assert time.monotonic() - began >= 1
+    assert SETTLED_S >= 10
+
+
 def test_a_server_that_is_away_for_a_while_is_asked_again() -> None:
     with label_studio(answered=[-503, -502, 4], tasks=4) as server:
         event = trigger_event(f"{server}/projects/7", share=1)
@@ -347,8 +359,9 @@ def context(events: Mapping[Any, Event] | None = None) -> Any:  # noqa: ANN401  
     return {"outlet_events": events or {}}
 
 
-def trigger_event(project: str, *, share: float, hours: float = 1) -> dict[str, Any]:
-    """The one event of a trigger."""
+def trigger_event(project: str, *, share: float, hours: float = 1, settled_s: float = 0) -> dict[str, Any]:
+    """The one event of a trigger, which comes no sooner than `settled_s`."""
+    from headrace.airflow import label_studio_sensor
     from headrace.airflow.label_studio_sensor import LabelStudioTrigger
 
     until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
@@ -359,7 +372,8 @@ def trigger_event(project: str, *, share: float, hours: float = 1) -> dict[str, 
         content: dict[str, Any] = events[0].payload
         return content
 
-    return asyncio.run(asyncio.wait_for(first(), 20))
+    with patch.object(label_studio_sensor, "SETTLED_S", settled_s):
+        return asyncio.run(asyncio.wait_for(first(), 20))
 
 
 @contextmanager
