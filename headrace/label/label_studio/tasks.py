@@ -5,7 +5,9 @@ fewer tasks than a page should hold: tasks are therefore listed by id, past the 
 """
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from label_studio_sdk.data_manager import Column, Filters, Operator, Type
 from headrace.batches import batched
 from headrace.label.annotations import parse_timestamp
 from headrace.label.label_studio.api import LabelStudioApi
+from headrace.label.label_studio.errors import LabelStudioServerError
 
 Json = dict[str, Any]
 SUMMARY_FIELDS = "id,data,updated_at,total_annotations,cancelled_annotations"
@@ -127,6 +130,13 @@ class ProjectTasks:
 
     def find_unannotated(self, task_ids: Sequence[int]) -> list[int]:
         """Those of the tasks that still exist and that nobody annotated, skipped or has begun to annotate."""
+        for _ in range(2):
+            with suppress(LabelStudioServerError):  # the server fails where another sender deletes what it reads
+                return self._find_unannotated(task_ids)
+            time.sleep(0.5)
+        return self._find_unannotated(task_ids)
+
+    def _find_unannotated(self, task_ids: Sequence[int]) -> list[int]:
         page = self._page([], size=len(task_ids), annotations=True, selectedItems=_only(task_ids))
         return [task["id"] for task in page["tasks"] if not (task["annotations"] or task["draft_exists"])]
 
