@@ -38,6 +38,12 @@ LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
 TRIES = 4
 """One git takes several locks in turn."""
 
+HALF_ADDED = re.compile(r"failed to read .*worktrees/[^/]+/(commondir|HEAD|gitdir)")
+"""What git prints where it meets a worktree that another one is adding: it reads them all."""
+
+HALF_ADDED_S = 0.2
+"""Seconds after which it will be added."""
+
 STALE_AFTER_S = 5.0
 """Seconds after which a lock is dead that no process of git in the repository can hold: a library holds it shortly."""
 
@@ -50,7 +56,8 @@ TRANSIENT = re.compile(
     r"|returned error: (408|429|5\d\d)|gnutls_handshake\(\) failed|ssl_error_syscall|tls connection was non-properly"
     r"|unable to create '.+\.lock': file exists"
     r"|cannot lock ref|failed to (lock|update) ref|incorrect old value|reference already exists"
-    r"|cannot fast-forward to multiple branches",
+    r"|cannot fast-forward to multiple branches"
+    r"|failed to read .*worktrees/[^/]+/(commondir|head|gitdir)",
     re.IGNORECASE,
 )
 """What git, curl and ssh print where server or network are unavailable, or where two gits met at a lock or a ref.
@@ -104,6 +111,9 @@ def git(root: Path, *arguments: str, given: str | None = None, index: Path | Non
     """
     for _ in range(TRIES):
         done = _run(root, arguments, given, index)
+        if done.returncode and HALF_ADDED.search(done.stderr):
+            time.sleep(HALF_ADDED_S)
+            continue
         lock = LOCKED.search(done.stderr) if done.returncode else None
         if not (lock and _wait_for_lock(root, Path(lock[1]))):
             break

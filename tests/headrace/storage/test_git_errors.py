@@ -147,3 +147,20 @@ def test_a_lock_that_another_git_holds_on_is_unavailable_and_is_logged(
 
     assert isinstance(error, GitUnavailableError)
     assert "index.lock exists: waiting up to" in caplog.text
+
+
+def test_a_git_that_meets_a_worktree_that_another_one_is_adding_waits_for_it(clone: Path) -> None:
+    half = clone / ".git/worktrees/half"
+    half.mkdir(parents=True)
+    (half / "gitdir").write_text(f"{clone.parent}/half/.git\n")
+    (half / "HEAD").write_text("0" * 40 + "\n")
+    (half / "commondir").touch()
+    with pytest.raises(GitUnavailableError, match="failed to read"):
+        storage_git.git(clone, "worktree", "add", "--quiet", "--detach", "../other")
+
+    added = threading.Timer(0.3, lambda: (half / "commondir").write_text("../..\n"))
+    added.start()
+    storage_git.git(clone, "worktree", "add", "--quiet", "--detach", "../other")
+
+    added.join()
+    assert (clone.parent / "other/file").exists()
