@@ -38,10 +38,10 @@ LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
 TRIES = 4
 """One git takes several locks in turn."""
 
-HALF_ADDED = re.compile(r"failed to read .*worktrees/[^/]+/(commondir|HEAD|gitdir)")
+HALF_ADDED = re.compile(r"failed to read .*worktrees/[^/]+/(commondir|HEAD|gitdir)|bad object worktrees/[^/]+/HEAD")
 """What git prints where it meets a worktree that another one is adding: it reads them all."""
 
-HALF_ADDED_S = 0.2
+HALF_ADDED_S = 0.3
 """Seconds after which it will be added."""
 
 STALE_AFTER_S = 5.0
@@ -57,7 +57,7 @@ TRANSIENT = re.compile(
     r"|unable to create '.+\.lock': file exists"
     r"|cannot lock ref|failed to (lock|update) ref|incorrect old value|reference already exists"
     r"|cannot fast-forward to multiple branches"
-    r"|failed to read .*worktrees/[^/]+/(commondir|head|gitdir)",
+    r"|failed to read .*worktrees/[^/]+/(commondir|head|gitdir)|bad object worktrees/[^/]+/head",
     re.IGNORECASE,
 )
 """What git, curl and ssh print where server or network are unavailable, or where two gits met at a lock or a ref.

@@ -158,9 +158,25 @@ def test_a_git_that_meets_a_worktree_that_another_one_is_adding_waits_for_it(clo
     with pytest.raises(GitUnavailableError, match="failed to read"):
         storage_git.git(clone, "worktree", "add", "--quiet", "--detach", "../other")
 
-    added = threading.Timer(0.3, lambda: (half / "commondir").write_text("../..\n"))
+    added = threading.Timer(0.5, lambda: (half / "commondir").write_text("../..\n"))
     added.start()
     storage_git.git(clone, "worktree", "add", "--quiet", "--detach", "../other")
 
     added.join()
     assert (clone.parent / "other/file").exists()
+
+
+def test_a_fetch_that_meets_a_worktree_without_a_commit_yet_waits_for_it(clone: Path) -> None:
+    git(clone, "worktree", "add", "--quiet", "--detach", "../other")
+    head, commit_id = clone / ".git/worktrees/other/HEAD", git(clone, "rev-parse", "HEAD")
+    git(clone.parent, "clone", "--quiet", "origin.git", "colleague")
+    commit(clone.parent / "colleague", "second")
+    git(clone.parent / "colleague", "push", "--quiet", "origin", "main")
+    head.write_text("0" * 40 + "\n")
+
+    added = threading.Timer(0.5, lambda: head.write_text(f"{commit_id}\n"))
+    added.start()
+    git_remote.fetch(clone)
+
+    added.join()
+    assert git(clone, "log", "-1", "--format=%s", "origin/main") == "second"
