@@ -175,8 +175,8 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     _check_not_empty(run, table, listing, old)
 
     cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
-    certain = {name: key for name, key in cache_keys.items() if name not in listing.uncertain}
-    reused = _reusable_entries(run, earlier, certain)
+    comparable = {name: key for name, key in cache_keys.items() if name not in listing.always_read}
+    reused = _reusable_entries(run, earlier, comparable)
     read = _read_partitions(run, source, listing, sorted(cache_keys.keys() - reused.md5s.keys()))
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.

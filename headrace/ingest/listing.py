@@ -20,8 +20,8 @@ class SourceListing(Protocol):
         """Keys in the source that match no partition. They are reported and never read."""
 
     @property
-    def uncertain(self) -> frozenset[str]:
-        """Partitions that may have changed under the same cache key, and are always read."""
+    def always_read(self) -> frozenset[str]:
+        """Partitions that may have changed under the same cache key: every run reads them."""
 
     @property
     def description(self) -> str:

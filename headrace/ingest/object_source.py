@@ -97,7 +97,7 @@ class ObjectListing:
         return {}
 
     @property
-    def uncertain(self) -> frozenset[str]:
+    def always_read(self) -> frozenset[str]:
         """None: the ETag changes with the bytes."""
         return frozenset()
 

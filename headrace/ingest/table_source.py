@@ -50,7 +50,7 @@ class TableSnapshot:
         return ()
 
     @property
-    def uncertain(self) -> frozenset[str]:
+    def always_read(self) -> frozenset[str]:
         return frozenset(name for name, stats in self.listing.partitions.items() if stats.without_watermark)
 
     @property

@@ -114,7 +114,7 @@ def workspace_outs(lake: Lake) -> Outs:
 def outs_kept_in_git(stages_file: bytes) -> set[str]:
     """Outputs that git keeps, as this `dvc.yaml` declares them: `dvc.lock` records them, and DVC never uploads them.
 
-    None if it cannot be parsed, which the doctor reports.
+    The set is empty if the file cannot be parsed, which the doctor reports.
     """
     try:
         return kept_in_git(parse_yaml(stages_file).get("stages") or {})

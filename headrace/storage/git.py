@@ -56,8 +56,7 @@ TRANSIENT = re.compile(
     r"|returned error: (408|429|5\d\d)|gnutls_handshake\(\) failed|ssl_error_syscall|tls connection was non-properly"
     r"|unable to create '.+\.lock': file exists"
     r"|cannot lock ref|failed to (lock|update) ref|incorrect old value|reference already exists"
-    r"|cannot fast-forward to multiple branches"
-    r"|failed to read .*worktrees/[^/]+/(commondir|head|gitdir)|bad object worktrees/[^/]+/head",
+    r"|cannot fast-forward to multiple branches",
     re.IGNORECASE,
 )
 """What git, curl and ssh print where server or network are unavailable, or where two gits met at a lock or a ref.
@@ -93,7 +92,7 @@ class RefLockedError(GitUnavailableError):
 
 def is_transient_output(text: str) -> bool:
     """Whether a git that printed this and failed may succeed a little later."""
-    return bool(TRANSIENT.search(text)) and not REFUSED.search(text)
+    return bool(TRANSIENT.search(text) or HALF_ADDED.search(text)) and not REFUSED.search(text)
 
 
 def git(root: Path, *arguments: str, given: str | None = None, index: Path | None = None) -> str:
