@@ -19,14 +19,14 @@ from headrace.settings import Settings
 from headrace.storage import git
 from headrace.storage.dvc.cache import read_directory
 from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE
-from headrace.storage.pruned_releases import PrunedTable, Tombstone, read_tombstones
+from headrace.storage.pruned_releases import PrunedTable, TableTotals, Tombstone, read_tombstones
 from headrace.storage.table_store import Lake
 
 FOLDER = Path(".headrace/release-summaries")
 
 
 @dataclass(frozen=True)
-class ReleaseSize:
+class ReleaseSize(TableTotals):
     """What a release holds of its dataset.
 
     Attributes:
@@ -36,16 +36,6 @@ class ReleaseSize:
 
     tables: Mapping[str, PrunedTable]
     new_bytes: int | None
-
-    @property
-    def rows(self) -> int:
-        """Rows of all tables."""
-        return sum(table.rows for table in self.tables.values())
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all tables."""
-        return sum(table.bytes for table in self.tables.values())
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,23 @@ class PrunedTable(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
+class TableTotals:
+    """The sums over the tables of a release."""
+
+    tables: Mapping[str, PrunedTable]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(table.rows for table in self.tables.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tables."""
+        return sum(table.bytes for table in self.tables.values())
+
+
+class Tombstone(TableTotals, msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a release that was pruned.
 
     Attributes:
@@ -66,16 +82,6 @@ class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     pruned_by: str
     pruned_at: str
-
-    @property
-    def rows(self) -> int:
-        """Rows of all tables."""
-        return sum(table.rows for table in self.tables.values())
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all tables."""
-        return sum(table.bytes for table in self.tables.values())
 
 
 class _Numbers(msgspec.Struct, frozen=True):
