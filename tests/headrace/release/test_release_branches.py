@@ -1,6 +1,7 @@
 """Which branch a release is on, which tags count, and what of a clone and of a user's git may differ."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,7 @@ def test_a_fresh_clone_beside_a_protected_main_pulls_the_tables_and_shows_the_st
     origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_RELEASE_BRANCH", "releases")
+    push_project(origin.first)
     protect_main(origin)
     origin.first.release(FLIGHTS, 1)
     clone = origin.clone("reader")
@@ -242,9 +244,23 @@ def pulled(origin: Origin, commit: str) -> None:
     assert not wanted or (clone.root / "data/validated").exists()
 
 
+def push_project(clone: Clone) -> None:
+    """Push what makes a clone a project: an empty `dvc.yaml`, and the declaration of the dataset."""
+    declarations = {"__init__.py": "", "flights/__init__.py": "from test_release_branches import FLIGHTS as DATASET\n"}
+    for name, text in declarations.items():
+        path = clone.root / "pipelines" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (clone.root / "dvc.yaml").write_text("stages: {}\n")
+    clone.git("add", "pipelines", "dvc.yaml")
+    clone.git("commit", "--quiet", "--message", "Declare a dataset")
+    clone.git("push", "--quiet", "origin", "HEAD:main")
+
+
 def run(clone: Clone, program: str, *arguments: str) -> str:
     """What a program of this environment prints in the clone; it must succeed."""
     command = [str(Path(sys.executable).with_name(program)), *arguments]
-    done = subprocess.run(command, cwd=clone.root, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=clone.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
