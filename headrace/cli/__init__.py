@@ -12,6 +12,7 @@ from headrace import __version__
 from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, project, runs, sql
 from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
+from headrace.unexpected_errors import is_known_os_error, to_filesystem_error
 from headrace.workspace import load_env_files
 
 STACK = "stack"
@@ -135,7 +136,15 @@ def run() -> None:
     try:
         app(prog_name="headrace")
     except HeadraceError as error:
-        if os.environ.get("HEADRACE_DEBUG"):
-            traceback.print_exception(error)
-        typer.echo(error_text(error, as_json=as_json or logs.is_json()), err=True)
-        sys.exit(error.exit_code)
+        _fail(error, error, as_json=as_json)
+    except OSError as error:
+        if not is_known_os_error(error):
+            raise
+        _fail(to_filesystem_error(error), error, as_json=as_json)
+
+
+def _fail(error: HeadraceError, raised: BaseException, *, as_json: bool) -> None:
+    if os.environ.get("HEADRACE_DEBUG"):
+        traceback.print_exception(raised)
+    typer.echo(error_text(error, as_json=as_json or logs.is_json()), err=True)
+    sys.exit(error.exit_code)
