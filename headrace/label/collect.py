@@ -33,6 +33,9 @@ class CollectResult:
         rejected: Rejected answers in the whole table.
         unknown_tasks: Tasks in the project that we did not send; they are not read.
         invalid_tasks: Number → why a task was set aside: somebody has edited or imported it.
+        disputed: Annotation id → `reassigned` or `edited_by_other`: answers that are set aside since this collect, as
+            perhaps not their authors'.
+        held: Answers in the whole table that make no label before a reviewer accepts them.
     """
 
     events: Mapping[str, int]
@@ -42,12 +45,28 @@ class CollectResult:
     rejected: int
     unknown_tasks: int
     invalid_tasks: Mapping[int, str]
+    disputed: Mapping[str, str]
+    held: int
 
 
-def collect_annotations(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, *, allow_empty: bool = False
+def collect_annotations(  # noqa: PLR0913  what the command knows
+    dataset: Dataset,
+    labeling: LabelingTask,
+    lake: Lake,
+    settings: Settings,
+    *,
+    allow_empty: bool = False,
+    full: bool = False,
 ) -> CollectResult:
     """Append what people did since the last time to the annotations, and bring the labels up to date.
+
+    Args:
+        dataset: The dataset.
+        labeling: The labeling task.
+        lake: The workspace.
+        settings: Where Label Studio is, and the secret of pseudonyms.
+        allow_empty: Accept that answers are gone from the project.
+        full: Compare every task, whatever the clocks say about when it changed.
 
     Raises:
         LabelsWouldVanishError: There is no project, or it has no answers although some were collected (and not
@@ -64,7 +83,7 @@ def collect_annotations(
         reader = AnnotationReader(client, project, labeling, keys, secret)
         log = AnnotationLogWriter(before, lake, keys)
         log.rewrite_without_field_ids()
-        synced = sync_annotations(log, reader, allow_empty=allow_empty)
+        synced = sync_annotations(log, reader, allow_empty=allow_empty, full=full)
         lake.checkout(synced.manifest)
     stage = run_label_stage(dataset, labeling, lake)
     return CollectResult(
@@ -75,6 +94,8 @@ def collect_annotations(
         rejected=sum(entry.metadata["rejected"] for entry in stage.manifest.partitions.values()),
         unknown_tasks=synced.unknown_tasks,
         invalid_tasks=synced.invalid_tasks,
+        disputed=synced.disputed,
+        held=sum(entry.metadata.get("held", 0) for entry in stage.manifest.partitions.values()),
     )
 
 
