@@ -62,7 +62,7 @@ def aggregate_annotations(
         aggregator: How answers become a label; the majority vote by default.
         hold_unreviewed: Whether an answer counts only once a reviewer has accepted it.
     """
-    status = _with_status(history, choices, hold_unreviewed=hold_unreviewed)
+    status = with_status(history, choices, hold_unreviewed=hold_unreviewed)
     decided = _with_labels(status, (aggregator or majority_vote)(_answers(status)))
     item = list(dict.fromkeys([*keys, "sample_id", "event_time"]))
     labels = (
@@ -124,7 +124,7 @@ def review_events(history: pl.DataFrame) -> pl.DataFrame:
 
 def accepted_answers(history: pl.DataFrame, choices: Sequence[str], *, hold_unreviewed: bool = False) -> pl.DataFrame:
     """The answers that count: `sample_id`, `annotator`, `choice`; one per annotator and item."""
-    return _answers(_with_status(history, choices, hold_unreviewed=hold_unreviewed))
+    return _answers(with_status(history, choices, hold_unreviewed=hold_unreviewed))
 
 
 def last_known_time(history: pl.DataFrame, choices: Sequence[str], *, hold_unreviewed: bool = False) -> datetime | None:
@@ -142,7 +142,7 @@ def disputed_answers(history: pl.DataFrame) -> dict[str, str]:
     return dict(last.filter(is_open).sort("annotation_id").select("annotation_id", _dispute_reason()).iter_rows())
 
 
-def _with_status(history: pl.DataFrame, choices: Sequence[str], *, hold_unreviewed: bool) -> pl.DataFrame:
+def with_status(history: pl.DataFrame, choices: Sequence[str], *, hold_unreviewed: bool) -> pl.DataFrame:
     """The last event of each annotation, with the `status` of its answer and the `reason` of a rejection."""
     last = latest_events(history).sort("updated_at", "annotation_id").with_row_index("order")
     # A decision is about an answer in one state: one that was changed since has another `updated_at`.

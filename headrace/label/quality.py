@@ -158,7 +158,11 @@ def check_thresholds(quality: AnnotationQuality, labeling: LabelingTask, open_it
     if missed:
         is_unfinished = open_items or any(found[name] is None for name, least in expected.items() if least is not None)
         error = UnfinishedLabelsError if is_unfinished else QualityError
-        waiting = f" {pluralize(open_items, 'item')} still waits for answers." if open_items else ""
+        waiting = (
+            f" {pluralize(open_items, 'item')} still {'waits' if open_items == 1 else 'wait'} for answers."
+            if open_items
+            else ""
+        )
         raise error(
             f"labels {labeling.name} are not good enough to release. {'; '.join(missed)}.{waiting} See who differs"
             " (`headrace label report`), ask for more answers (`headrace label request-more`), then collect and run the"

@@ -1,7 +1,8 @@
 """Synchronize the annotations table with Label Studio: read what changed, append what that means.
 
-The cursor is the newest change in the table itself. What no change of a task shows (a task that was deleted) is visible
-in the server's totals: where they differ from ours, a range of tasks at a time, the tasks of that range are compared.
+The cursor is the newest change in the table itself, while the clocks of the server and of this machine agree. What no
+change of a task shows (a task that was deleted) is visible in the server's totals: where they differ from ours, a range
+of tasks at a time, the tasks of that range are compared.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -185,11 +186,11 @@ def sync_annotations(
     before = log.manifest
     if not allow_empty:
         _check_not_emptied(before, reader)
-    since = None if full else cursor(before, reader.started_at, reader.client.clock_offset)
+    since = None if full else _cursor(before, reader)
     unknown = _sync_since(log, reader, since) if before.partitions else _sync_full(log, reader)
     if _totals(log.manifest, "skips") != reader.project.counts:
-        since = cursor(log.manifest, reader.started_at, reader.client.clock_offset)
-        unknown = max(unknown, _sync_since(log, reader, since))  # people annotate while we read
+        # People annotate while we read.
+        unknown = max(unknown, _sync_since(log, reader, _cursor(log.manifest, reader)))
         if _totals(log.manifest, "skipped_tasks") != reader.project_tasks.annotation_counts():
             _sync_deleted(log, reader)
     if not allow_empty:
@@ -333,25 +334,29 @@ def _append(
         log.append(reader.new_events(log, task, state.last_events if state else {}))
 
 
+def _cursor(manifest: Manifest, reader: AnnotationReader) -> datetime | None:
+    changes = [part["last_task_change"] for part in read_statistics(manifest)]
+    newest = parse_timestamp(max(changes)) if changes else None
+    return find_cursor(newest, reader.started_at, reader.client.clock_offset)
+
+
 def trusted_time(stamp: datetime, now: datetime) -> datetime:
     """When a task changed, by the server; `now` by our clock if the server says that it has not happened yet.
 
     The newest change in the table says since when to look for changes: a time from the future would hide those that
     come before it.
     """
-    return min(stamp, now) if stamp > now + OVERLAP else stamp
+    return min(stamp, now)
 
 
-def cursor(manifest: Manifest, now: datetime, clock_offset: timedelta) -> datetime | None:
+def find_cursor(newest: datetime | None, now: datetime, clock_offset: timedelta) -> datetime | None:
     """Since when to look for changes, by the clock of the server; None to compare all tasks.
 
     Args:
-        manifest: The annotations.
+        newest: The newest change that the table holds; None if it holds none.
         now: The time by our clock.
         clock_offset: How far the clock of the server is ahead of ours. Where the two disagree, neither is believed.
     """
-    changes = [part["last_task_change"] for part in read_statistics(manifest)]
-    newest = parse_timestamp(max(changes)) if changes else None
     if newest is None or newest > now + OVERLAP or abs(clock_offset) > OVERLAP:
         return None
     return newest - OVERLAP
