@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from headrace import __version__
-from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, project, runs, sql
+from headrace.cli import accept, build, check, features, inspect, label, lineage, logs, maintenance, project, runs, sql
 from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
 from headrace.workspace import load_env_files
@@ -25,6 +25,7 @@ ORDER = (
     "publish",
     "retrieve",
     "run",
+    "accept",
     "runs",
     "plan",
     "status",
@@ -80,6 +81,7 @@ build.add_to(app)
 app.add_typer(label.app, name="label")
 app.add_typer(runs.app, name="runs")
 features.add_to(app)
+accept.add_to(app)
 inspect.add_to(app)
 check.add_to(app)
 lineage.add_to(app)
