@@ -15,9 +15,8 @@ import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, LabelingTask
 from headrace.label.aggregation import DISPUTES, EDITED_BY_OTHER, REASSIGNED, latest_events
-from headrace.label.connection import project_mark
 from headrace.label.errors import InvalidItemError, InvalidTaskError
-from headrace.label.item_signature import ItemSigner
+from headrace.label.item_signature import ItemSigner, project_mark
 
 Row = dict[str, Any]
 TaskKey = tuple[str, int]

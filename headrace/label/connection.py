@@ -1,6 +1,5 @@
 """What the environment says about labeling: the server, the token, the key of pseudonyms; and the project there."""
 
-import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 from headrace.dataset import LabelingTask
 from headrace.errors import NotConfiguredError
 from headrace.label.errors import LabelsWouldVanishError, NothingSentError
-from headrace.label.item_signature import ItemSigner, is_signed
+from headrace.label.item_signature import ItemSigner, is_signed, project_mark
 from headrace.settings import Settings
 from headrace.text import pluralize
 
@@ -33,14 +32,6 @@ def connect(settings: Settings) -> "AbstractContextManager[LabelStudioClient]":
             " `headrace stack up` starts a server and writes both."
         )
     return open_label_studio(settings.label_studio_url, settings.label_studio_token.get_secret_value())
-
-
-def project_mark(labeling: LabelingTask) -> str:
-    """What the description of the labeling task's project says, by which it is found when people rename it.
-
-    A declaration with another title has another project.
-    """
-    return f"[headrace {labeling.name} {hashlib.sha256(labeling.title.encode()).hexdigest()[:12]}]"
 
 
 def find_project(client: "LabelStudioClient", labeling: LabelingTask, *, collected: int = 0) -> "LabelStudioProject":

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.dataset import LabelingTask
+
 FIELD = "item_signature"
 """Name of the signature in the data of a task."""
 
@@ -56,6 +58,14 @@ class ItemSigner:
         content = [self.project_mark, data.get("sample_id"), _normalize(data.get("item"))]
         key = hmac.new(secret.encode(), b"headrace: items of labeling tasks", hashlib.sha256).digest()
         return hmac.new(key, json.dumps(content, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def project_mark(labeling: LabelingTask) -> str:
+    """What the description of the labeling task's project says, by which it is found when people rename it.
+
+    A declaration with another title has another project.
+    """
+    return f"[headrace {labeling.name} {hashlib.sha256(labeling.title.encode()).hexdigest()[:12]}]"
 
 
 def is_signed(data: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from headrace.dataset import LabelingTask
+from headrace.guards.vanished import Loss, TableLoss
 from headrace.label.aggregation import DISPUTES
 from headrace.label.annotation_log import AnnotationLogWriter, read_statistics
 from headrace.label.annotations import (
@@ -52,8 +53,11 @@ RANGE_SIZE = 1000
 LAST_ID = 2**62
 """Beyond the number of any task."""
 
-MAX_LOST_SHARE, FEW_ANSWERS = 0.5, 10
-"""Share of the collected answers that may disappear at once; so few may always."""
+FEW_ANSWERS = 3
+"""What fewer than these answers lose is no mass: of two answers, one or both may go."""
+
+LOSSES = ("deleted", *DISPUTES)
+"""Events after which an answer does not count any more."""
 
 NO_ITEM = "somebody has removed its `sample_id` or `item`; what was collected of it stays"
 
@@ -81,6 +85,7 @@ class AnnotationReader:
         secret: Key of the annotators' pseudonyms.
         invalid_tasks: Number → why a task was set aside; filled while tasks are read.
         started_at: When the reading began, by the clock of this machine.
+        lost: Annotation id → the event by which an answer that counted is deleted, or set aside; filled likewise.
     """
 
     client: LabelStudioClient
@@ -90,6 +95,7 @@ class AnnotationReader:
     secret: str
     invalid_tasks: dict[int, str] = field(default_factory=dict)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    lost: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def project_tasks(self) -> ProjectTasks:
@@ -119,12 +125,21 @@ class AnnotationReader:
                 self._check_unsigned(log, task["id"], now)
             changed_at = trusted_time(parse_timestamp(task["updated_at"]), self.started_at)
             now = {name: row | {"task_changed_at": changed_at} for name, row in now.items()}
-            return list(diff_annotations(before, now, changed_at))
+            return self.compare(before, now, changed_at)
         except InvalidTaskError as error:
             self.invalid_tasks[error.task] = error.reason
         except NOT_A_TASK as error:
             self.invalid_tasks[task["id"]] = f"{type(error).__name__}: {error}"
         return []
+
+    def compare(self, before: Mapping[str, Row], now: Mapping[str, Row], deleted_at: datetime) -> list[Row]:
+        """What happened to the annotations of one task, as `diff_annotations` says; notes what is lost by it."""
+        events = list(diff_annotations(before, now, deleted_at))
+        for row in events:
+            last = before.get(row["annotation_id"])
+            if last and row["event"] in LOSSES and last["event"] not in LOSSES and not last["was_cancelled"]:
+                self.lost[row["annotation_id"]] = row["event"]
+        return events
 
     def _check_unsigned(self, log: AnnotationLogWriter, task: int, rows: Mapping[str, Row]) -> None:
         """Check a task without a signature against what is known of its item: a version up to 0.2 may have sent it.
@@ -154,6 +169,7 @@ class SyncResult:
         unknown_tasks: Tasks of the project that we did not send.
         invalid_tasks: Number → why a task was set aside: somebody has edited or imported it.
         disputed: Annotation id → the event that set an answer aside as perhaps not its author's.
+        loss: What of the answers disappears.
     """
 
     manifest: Manifest
@@ -162,6 +178,7 @@ class SyncResult:
     unknown_tasks: int
     invalid_tasks: Mapping[int, str]
     disputed: Mapping[str, str]
+    loss: TableLoss
 
 
 def count_annotations(manifest: Manifest) -> int:
@@ -195,14 +212,14 @@ def sync_annotations(
             _sync_deleted(log, reader)
     if not allow_empty:
         _check_not_replaced(before, log, reader)
-        if finding := find_mass_disappearance(count_annotations(before), log.event_counts):
-            raise LabelsWouldVanishError(
-                f"{log.manifest.table}: project {reader.project.title!r} on {reader.client.url}: {finding}. Nothing was"
-                " changed. Ask in the project who changed so much at once, and compare HEADRACE_PSEUDONYM_KEY and"
-                " LABEL_STUDIO_URL with those of the last collect; with `--allow-empty` if it is intended."
-            )
     return SyncResult(
-        log.manifest, dict(log.event_counts), log.changed_partitions(before), unknown, reader.set_aside, log.disputed
+        manifest=log.manifest,
+        events=dict(log.event_counts),
+        partitions=log.changed_partitions(before),
+        unknown_tasks=unknown,
+        invalid_tasks=reader.set_aside,
+        disputed=log.disputed,
+        loss=answer_loss(before.table, count_annotations(before), reader.lost),
     )
 
 
@@ -230,22 +247,16 @@ def _check_not_replaced(before: Manifest, log: AnnotationLogWriter, reader: Anno
         )
 
 
-def find_mass_disappearance(held: int, events: Mapping[str, int]) -> str:
-    """What is wrong if so many answers disappear at once that a person has to say that it is intended; else empty.
+def answer_loss(table: str, held: int, lost: Mapping[str, str]) -> TableLoss:
+    """What a collect would take away, for the bound on what may disappear at once.
 
     Args:
+        table: The annotations.
         held: Answers that were collected before and not deleted.
-        events: Event → how often it happened since. An answer disappears if it is deleted or set aside.
+        lost: Annotation id → the event by which it disappears: it is deleted, or set aside.
     """
-    lost = {name: events.get(name, 0) for name in ("deleted", *DISPUTES) if events.get(name, 0)}
-    total = sum(lost.values())
-    if total < FEW_ANSWERS or total <= MAX_LOST_SHARE * held:
-        return ""
-    named = ", ".join(f"{count:,} {name}" for name, count in lost.items())
-    return (
-        f"expected at most {MAX_LOST_SHARE:.0%} of the {held:,} collected answers to disappear at once, found"
-        f" {total:,} ({named})"
-    )
+    losses = [Loss("answer", len(lost), held)] if len(lost) >= FEW_ANSWERS else []
+    return TableLoss(table, losses, sorted(lost), [f"{name} {event}" for name, event in lost.items()])
 
 
 def _totals(manifest: Manifest, skips: str) -> AnnotationCounts:
@@ -410,5 +421,5 @@ def _sync_range(log: AnnotationLogWriter, reader: AnnotationReader, ids: tuple[i
     if deleted:
         deleted_at = reader.client.server_time()  # the server keeps no time of it, so it is when we noticed
         for key in deleted:
-            log.append(diff_annotations(states[key].last_events, {}, deleted_at))
+            log.append(reader.compare(states[key].last_events, {}, deleted_at))
     log.flush()

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from release_clones import QUESTION
 
+from headrace.dataset import Guards
 from headrace.label import aggregation, sync
 from headrace.label.aggregation import aggregate_annotations, latest_events
 from headrace.label.annotation_log import merge_events
@@ -339,26 +340,32 @@ def test_a_change_from_the_future_that_an_earlier_version_stored_makes_all_tasks
 
 
 @pytest.mark.parametrize(
-    ("held", "events", "is_refused"),
+    ("held", "lost", "is_refused"),
     [
-        (48, {"created": 12, "deleted": 48}, True),
-        (48, {"deleted": 24}, False),
-        (48, {"deleted": 25}, True),
-        (48, {"reassigned": 20, "edited_by_other": 10}, True),
-        (9, {"deleted": 9}, False),
-        (100_000, {"deleted": 50_000, "changed": 50_000}, False),
-        (0, {}, False),
+        (48, 48, True),
+        (48, 24, False),
+        (48, 25, True),
+        (3, 2, False),
+        (3, 3, True),
+        (100_000, 50_000, False),
+        (0, 0, False),
     ],
 )
 def test_more_than_half_of_the_answers_do_not_disappear_at_once_without_a_persons_word(
-    held: int, events: dict[str, int], *, is_refused: bool
+    held: int, lost: int, *, is_refused: bool
 ) -> None:
-    finding = sync.find_mass_disappearance(held, events)
+    events = {f"{number:06}": ("deleted", "reassigned", "edited_by_other")[number % 3] for number in range(lost)}
 
+    loss = sync.answer_loss("annotations/rides/cause", held, events)
+
+    finding = loss.finding(Guards(), "since the last collect")
     assert bool(finding) == is_refused
-    if is_refused:
-        assert f"{held:,}" in finding
-        assert all(f"{count:,} {name}" in finding for name, count in events.items() if name != "created")
+    if finding:
+        assert f"{lost:,} of {held:,} answers would vanish (000000, 000001, 000002" in finding.text
+        again = sync.answer_loss("annotations/rides/cause", held, {**events, "another": "deleted"})
+        other = again.finding(Guards(), "since the last collect")
+        assert other
+        assert other.id != finding.id, "other answers need another acceptance"
 
 
 def test_an_answer_that_is_deleted_and_restored_from_a_backup_counts_again() -> None:
