@@ -1,6 +1,7 @@
 """Starts, finds and stops a stack, for the command line, the demo and the tests."""
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -17,9 +18,9 @@ from headrace.stack.config import load_config
 from headrace.stack.environment import engine_path
 from headrace.stack.errors import StackError, StartFailedError
 from headrace.stack.label_studio_environment import InstallState, label_studio_environment
-from headrace.stack.paths import StackPaths, stack_paths
+from headrace.stack.paths import StackPaths, disk_message, stack_paths
 from headrace.stack.process import process_tree, send_signal, terminate, wait_for_exit
-from headrace.stack.servers import build_systems, label_studio, select_systems, workspace
+from headrace.stack.servers import build_systems, label_studio, port_names, select_systems, workspace
 from headrace.stack.state import (
     EXIT_ALREADY_RUNNING,
     FAILED,
@@ -28,6 +29,7 @@ from headrace.stack.state import (
     READY,
     STOPPED,
     STOPPING,
+    UNREADABLE,
     Event,
     EventHandler,
     ServerState,
@@ -124,7 +126,7 @@ def down(home: Path | None = None, on_event: EventHandler = ignore_events) -> bo
         StackError: A process survives SIGKILL.
     """
     paths = stack_paths(home)
-    state = read_state(paths)
+    state = read_own_state(paths)
     if state is None:
         return False
     roots = [state.watchdog, *(server.process for server in state.servers)]
@@ -146,7 +148,7 @@ def down(home: Path | None = None, on_event: EventHandler = ignore_events) -> bo
 def status(home: Path | None = None) -> StackStatus:
     """Probe every server of the stack: a process number in a file proves nothing."""
     paths = stack_paths(home)
-    record = read_state(paths)
+    record = read_own_state(paths)
     if record is None:
         return StackStatus(paths, "never started")
     if not is_locked(paths):
@@ -178,6 +180,13 @@ def read_env(paths: StackPaths) -> Env:
     return dict(line.split("=", 1) for line in paths.env.read_text().splitlines() if "=" in line)
 
 
+def read_own_state(paths: StackPaths) -> StackState | None:
+    """The state, unless it was copied here with the folder of another stack, whose processes are none of ours."""
+    state = read_state(paths)
+    is_foreign = state is not None and state.home not in ("", str(paths.home))
+    return None if is_foreign and not is_locked(paths) else state
+
+
 def is_locked(paths: StackPaths) -> bool:
     """Whether a supervisor lives: it holds the lock for as long as it does."""
     if not paths.lock.exists():
@@ -193,7 +202,10 @@ def is_locked(paths: StackPaths) -> bool:
 async def _probe_servers(paths: StackPaths, record: StackState) -> tuple[tuple[ServerState, bool], ...]:
     """Each server, and whether the very process that was started runs and answers its probe."""
     served = StackPaths(paths.home, Path(record.project) if record.project else paths.project)
-    systems = build_systems(load_config(served), record.systems)
+    config = load_config(served)
+    if not set(port_names(record.systems)) <= config.ports.keys():  # the file with them was lost
+        return tuple((server, False) for server in record.servers)
+    systems = build_systems(config, record.systems)
     probes = {server.name: server.probe for system in systems for server in system.servers}
 
     async def is_healthy(server: ServerState) -> bool:
@@ -221,11 +233,14 @@ def _started(paths: StackPaths, names: tuple[str, ...], on_event: EventHandler) 
 
 def _start_supervisor(paths: StackPaths, names: tuple[str, ...], on_event: EventHandler) -> "SupervisorHandle":
     """A new supervisor, once nothing of an earlier one is left and Label Studio is installed."""
-    if state := read_state(paths):
+    if state := read_own_state(paths):
         terminate(process_tree(server.process for server in state.servers), timeout_s=2)
     if label_studio.NAME in names:
         _ensure_label_studio(on_event)
-    return SupervisorHandle(paths, names)
+    try:
+        return SupervisorHandle(paths, names)
+    except OSError as error:
+        raise StartFailedError(disk_message(paths.home, error)) from None
 
 
 def _ensure_label_studio(on_event: EventHandler) -> None:
@@ -243,7 +258,7 @@ def _wait_for_running_stack(paths: StackPaths, names: tuple[str, ...]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while not (found := status(paths.home)).is_healthy:
         record = found.record
-        is_broken = record is not None and record.watchdog.is_running() and record.state == READY
+        is_broken = record is not None and record.watchdog.is_running() and record.state in (READY, UNREADABLE)
         if is_broken or not is_locked(paths) or time.monotonic() > deadline:
             raise StackError(_unhealthy_message(found))
         time.sleep(POLL_S)
@@ -266,8 +281,9 @@ def _unhealthy_message(found: StackStatus) -> str:
         for server, healthy in found.servers
         if not healthy
     )
+    cause = f"{found.record.error}\n" if found.record and found.record.error else ""
     return (
-        f"The stack in {home} is {found.state}, and not healthy.\n{logs}\n"
+        f"The stack in {home} is {found.state}, and not healthy.\n{cause}{logs}\n"
         f"Next: `headrace stack down --home {home}`, then `headrace stack up --home {home}`."
     )
 
@@ -319,15 +335,21 @@ class SupervisorHandle:
     def detach(self) -> None:
         """Let it run when this process ends."""
         if self.process.stdin:
-            self.process.stdin.write(DETACH + b"\n")
-            self.process.stdin.flush()
+            try:
+                self.process.stdin.write(DETACH + b"\n")
+                self.process.stdin.flush()
+            except BrokenPipeError:
+                raise StartFailedError(
+                    "The stack stopped just after it had started. `headrace stack status` says why."
+                ) from None
         self.is_detached = True
 
     def close(self, on_event: EventHandler) -> None:
         """Close its standard input; unless it is detached, wait until all servers have ended."""
         for pipe in (self.process.stdin, self.process.stdout if self.is_detached else None):
             if pipe:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # the supervisor has ended
+                    pipe.close()
         if self.is_detached:
             self.process.returncode = 0  # no longer a child to wait for
             return
