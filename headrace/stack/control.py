@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.stack.config import load_config
-from headrace.stack.environment import engine_path
+from headrace.stack.environment import engine_path, engine_version
 from headrace.stack.errors import StackError, StartFailedError
 from headrace.stack.label_studio_environment import InstallState, label_studio_environment
 from headrace.stack.paths import StackPaths, disk_message, stack_paths
 from headrace.stack.process import process_tree, send_signal, terminate, wait_for_exit
+from headrace.stack.served_clone import ServedClone, served_clone
 from headrace.stack.servers import build_systems, label_studio, port_names, select_systems, workspace
 from headrace.stack.state import (
     EXIT_ALREADY_RUNNING,
@@ -38,9 +39,11 @@ from headrace.stack.state import (
     read_state,
 )
 from headrace.stack.supervisor import DETACH
+from headrace.storage.git import GitError
 
 STOP_TIMEOUT_S = 45.0
 START_TIMEOUT_S = 600.0
+FOLLOW_TIMEOUT_S = 10.0
 POLL_S = 0.2
 
 Env = dict[str, str]
@@ -60,6 +63,7 @@ class StackStatus:
         servers: Each server and whether it is healthy; empty if the stack does not run.
         record: What the supervisor wrote.
         was_running: The stack ran before `up` was called.
+        served: The clone and the commit that runs work on; None if the stack has no workspace.
     """
 
     paths: StackPaths
@@ -67,6 +71,7 @@ class StackStatus:
     servers: tuple[tuple[ServerState, bool], ...] = ()
     record: StackState | None = None
     was_running: bool = False
+    served: ServedClone | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -85,7 +90,9 @@ def up(
     on_event: EventHandler = ignore_events,
     project: Path | None = None,
 ) -> StackStatus:
-    """Start a stack that stays when this process ends, or find the one that runs.
+    """Start a stack that stays when this process ends, or find the one that runs, and have it follow what changed.
+
+    A stack that runs follows the commits of its clone by itself. It is started again if the engine has changed since.
 
     Args:
         home: Folder of the stack, by default `.headrace` of the project.
@@ -97,9 +104,12 @@ def up(
         StackError: It cannot be started, or the one that runs lacks a system or serves another project.
     """
     paths, names = stack_paths(home, project), select_systems(only)
+    names = _stop_outdated(paths, names, on_event)
     with _started(paths, names, on_event) as supervisor:
         if supervisor is not None:
             supervisor.detach()
+    if supervisor is None:
+        _wait_until_served(paths, on_event)
     return replace(status(paths.home), was_running=supervisor is None)
 
 
@@ -153,7 +163,8 @@ def status(home: Path | None = None) -> StackStatus:
         return StackStatus(paths, "never started")
     if not is_locked(paths):
         return StackStatus(paths, STOPPED, (), record)
-    return StackStatus(paths, record.state, asyncio.run(_probe_servers(paths, record)), record)
+    served = _read_served(paths, record)
+    return StackStatus(paths, record.state, asyncio.run(_probe_servers(paths, record)), record, served=served)
 
 
 def wait_until_stopped(home: Path | None = None) -> None:
@@ -197,6 +208,43 @@ def is_locked(paths: StackPaths) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def _read_served(paths: StackPaths, record: StackState) -> ServedClone | None:
+    if workspace.NAME not in record.systems or not record.project:
+        return None
+    with contextlib.suppress(GitError, OSError):  # the clone may be gone
+        return served_clone(paths, Path(record.project))
+    return None
+
+
+def _stop_outdated(paths: StackPaths, names: tuple[str, ...], on_event: EventHandler) -> tuple[str, ...]:
+    """Stop a stack whose servers have loaded another engine than this one; the systems to start then."""
+    record = read_own_state(paths) if is_locked(paths) else None
+    if record is None or record.state != READY or record.engine == engine_version():
+        return names
+    if paths.project and record.project not in ("", str(paths.project)):
+        return names  # refused in what follows
+    before, now = record.engine or "an earlier version", engine_version()
+    on_event(
+        Event(NOTE, detail=f"the engine has changed since the stack was started ({before}; now {now}): restarting it")
+    )
+    down(paths.home, on_event)
+    return select_systems({*names, *record.systems})
+
+
+def _wait_until_served(paths: StackPaths, on_event: EventHandler) -> None:
+    """Wait until a stack that runs has followed the last commit of its clone, or tell that it has not."""
+    record = read_own_state(paths)
+    deadline = time.monotonic() + FOLLOW_TIMEOUT_S
+    while record and (served := _read_served(paths, record)):
+        if served.is_newest:
+            return
+        if time.monotonic() > deadline:
+            log = paths.log(workspace.NAME)
+            on_event(Event(NOTE, detail=f"the last commit is not served yet; the end of {log}:\n{log_tail(log, 3)}"))
+            return
+        time.sleep(POLL_S)
 
 
 async def _probe_servers(paths: StackPaths, record: StackState) -> tuple[tuple[ServerState, bool], ...]:

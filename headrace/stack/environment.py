@@ -49,8 +49,7 @@ def engine_version() -> str:
     hashed = hashlib.sha256()
     root = Path(headrace.__file__).parent
     for path in sorted(root.rglob("*.py")):
-        status = path.stat()
-        hashed.update(f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+        hashed.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return f"{headrace.__version__} {hashed.hexdigest()[:12]} {root}"
 
 

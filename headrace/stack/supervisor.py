@@ -122,8 +122,7 @@ async def supervise(paths: StackPaths, names: tuple[str, ...], watchdog: Process
         emit(Event(FAILED, detail=disk_message(paths.home, error)))
         return 1
     endpoints = [endpoint for system in systems for endpoint in system.endpoints]
-    where = {"project": str(paths.project or ""), "home": str(paths.home), "engine": engine_version()}
-    state = StackState(watchdog, systems=list(names), endpoints=endpoints, **where)
+    state = StackState(watchdog, str(paths.project or ""), list(names), str(paths.home), engine_version(), endpoints)
     manager = ProcessManager(config, systems, exports, state, emit)
     signalled = stop_signal_future()
     servers = asyncio.create_task(manager.run())
