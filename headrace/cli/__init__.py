@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from headrace import __version__
-from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, project, runs, sql
+from headrace.cli import build, check, demo, features, inspect, label, lineage, logs, maintenance, project, runs, sql
 from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
 from headrace.workspace import load_env_files
@@ -38,6 +38,7 @@ ORDER = (
     "check",
     "dvc-sync",
     STACK,
+    "demo",
     "init",
     "new",
 )
@@ -79,6 +80,7 @@ project.add_to(app)
 build.add_to(app)
 app.add_typer(label.app, name="label")
 app.add_typer(runs.app, name="runs")
+app.add_typer(demo.app, name="demo")
 features.add_to(app)
 inspect.add_to(app)
 check.add_to(app)

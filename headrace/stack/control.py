@@ -191,6 +191,30 @@ def read_env(paths: StackPaths) -> Env:
     return dict(line.split("=", 1) for line in paths.env.read_text().splitlines() if "=" in line)
 
 
+def read_running_env(home: Path | None, required: Iterable[str]) -> tuple[Path, Env]:
+    """The project that a healthy stack serves, and the content of its `stack.env`.
+
+    Raises:
+        StackError: It does not run, is not healthy, lacks one of the systems, or serves no project.
+    """
+    found = status(home)
+    option = f" --home {found.paths.home}" if home else ""
+    if not found.is_healthy:
+        raise StackError(
+            f"The stack in {found.paths.home} is {found.state}, and not healthy: expected it to run.\n"
+            f"Next: `headrace stack up{option}`."
+        )
+    systems = found.record.systems if found.record else []
+    if missing := [name for name in required if name not in systems]:
+        raise StackError(
+            f"The stack in {found.paths.home} runs without {', '.join(missing)}.\n"
+            f"Next: `headrace stack down{option}`, then `headrace stack up{option}`."
+        )
+    if not found.project:
+        raise StackError(f"The stack in {found.paths.home} serves no project.\nNext: start one in a project.")
+    return Path(found.project), read_env(found.paths)
+
+
 def read_own_state(paths: StackPaths) -> StackState | None:
     """The state, unless it was copied here with the folder of another stack, whose processes are none of ours."""
     state = read_state(paths)
