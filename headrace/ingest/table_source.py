@@ -49,7 +49,7 @@ class TableSnapshot:
         """None: every row belongs to a partition."""
         return ()
 
-    @property
+    @cached_property
     def always_read(self) -> frozenset[str]:
         return frozenset(name for name, stats in self.listing.partitions.items() if stats.without_watermark)
 
