@@ -59,6 +59,23 @@ def test_what_a_command_prints_as_json_is_its_result_and_goes_with_the_events() 
     assert events[asset].extra == found
 
 
+def test_the_log_has_the_lines_for_people_and_not_the_json_of_the_result(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headrace.airflow.headrace_operator import HeadraceOperator
+
+    for name in ("pipelines/__init__.py", "dvc.yaml"):
+        (workspace / name).parent.mkdir(exist_ok=True)
+        (workspace / name).touch()
+
+    found = HeadraceOperator(task_id="t", command="headrace check --json").execute(context({}))
+
+    logged = capsys.readouterr().out
+    assert found["findings"] == []
+    assert "0 datasets checked, nothing found" in logged, "what a terminal would show"
+    assert "findings" not in logged
+
+
 def test_a_workspace_follows_its_origin_in_the_task_that_uses_it(workspace: Path) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
