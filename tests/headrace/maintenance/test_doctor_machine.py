@@ -36,9 +36,9 @@ def test_a_machine_that_lacks_something_is_told_what_and_how_to_get_it(
         "DVC remote verifies what it pulls": "Run `dvc remote modify storage verify true`",
         "Feast's configuration": "FEAST_ONLINE_STORE_PATH and FEAST_REGISTRY_URL not set",
     }
-    assert {name: words in checks[name].detail and not checks[name].ok for name, words in said.items()} == dict.fromkeys(
-        said, True
-    )
+    assert {
+        name: words in checks[name].detail and not checks[name].ok for name, words in said.items()
+    } == dict.fromkeys(said, True)
 
 
 def test_a_machine_that_has_everything_passes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
