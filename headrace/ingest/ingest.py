@@ -22,6 +22,9 @@ from functools import cache, partial
 from headrace.dataset import DATABASE_URL, Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.plan import find_by_cache_key
 from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.guards.future import clock, future_findings, starts_of
+from headrace.guards.gate import accept_in_advance, enforce
+from headrace.guards.vanished import table_loss
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
 from headrace.settings import Settings
@@ -123,6 +126,7 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
         progress: Called after each partition.
 
     Raises:
+        FindingsError: A table would lose too much, or has partitions of the future, and nobody has accepted that.
         HeadraceError: A source cannot be read. Its table stays as it was.
     """
     selected = _select_sources(dataset, sources)
@@ -179,8 +183,10 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     reused = _reusable_entries(run, earlier, comparable)
     read = _read_partitions(run, source, listing, sorted(cache_keys.keys() - reused.md5s.keys()))
 
-    # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
     manifest = Manifest(table, _suffix(source), libraries=listing.libraries, partitions=reused | read)
+    _enforce_guards(run, earlier, manifest)
+
+    # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
     run.lake.checkout(manifest)
     run.lake.clear_journal(table)
 
@@ -232,6 +238,25 @@ def _check_not_empty(run: IngestRun, table: str, listing: SourceListing, old: Ma
             " bucket, prefix or database, so the table was left as it is. If the source really is empty, run"
             f" `headrace ingest {run.dataset.name} --allow-empty`."
         )
+
+
+def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest) -> None:
+    """Refuse a table that would lose too much, or that has partitions of the future, unless that was accepted."""
+    table, old, new = manifest.table, earlier.md5s, manifest.md5s
+    guards = run.dataset.guards_of(table)
+    found = table_loss(earlier, manifest).finding(guards, "since the last ingest")
+    if found and run.allow_empty and not new:
+        accept_in_advance(found, dataset=run.dataset.name, step="ingest", lake=run.lake, reason="--allow-empty")
+    changed = [name for name, md5 in new.items() if old.get(name) != md5]
+    future = future_findings(table, starts_of(changed), new, guards, clock()) if changed else []
+    enforce(
+        [*([found] if found else []), *future],
+        dataset=run.dataset.name,
+        step="ingest",
+        tables=[table],
+        lake=run.lake,
+        consequence="The table stays as it was.",
+    )
 
 
 def _suffix(source: Source) -> str:
