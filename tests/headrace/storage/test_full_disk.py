@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from minimal_dataset import TOTALS, VALIDATED, create_lake, raw_days, run_all_stages, write_raw_partitions
 
+from headrace.errors import HeadraceError
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.table_store import Lake
 
@@ -40,7 +41,7 @@ def is_damaged_object(path: Path) -> bool:
 def test_an_object_that_cannot_be_written_to_its_end_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     lake = create_lake(tmp_path)
 
-    with files_of_at_most(LIMIT), pytest.raises(Exception, match="File too large"):
+    with files_of_at_most(LIMIT), pytest.raises(OSError, match="File too large"):
         lake.cache.add(partial(Path.write_bytes, data=bytes(2 * LIMIT)))
 
     assert files_of(lake) == set()
@@ -54,7 +55,7 @@ def test_a_table_whose_bytes_have_no_room_stays_as_it_was_and_the_next_run_finis
     for each in (lake, other):
         write_raw_partitions(each, {**raw_days(1, 3), "2026-01-02": LARGE})
 
-    with files_of_at_most(LIMIT), pytest.raises(Exception, match="File too large"):
+    with files_of_at_most(LIMIT), pytest.raises(HeadraceError, match=r"2026-01-02.*\(EFBIG\)"):
         run_all_stages(lake)
 
     assert {table: lake.manifest(table) for table in before} == before
