@@ -337,7 +337,9 @@ class Dataset:
         features: Its feature tables, each after those that it reads.
         labels: The questions that people answer about its rows.
         service: Name of the Feast FeatureService that serves all feature tables.
-        tags: Anything else, as tags of the Feast objects.
+        schedule: When Airflow refreshes it: a cron expression in UTC; empty for never by itself. Airflow reads it, the
+            owner, the description and the tags from the text of the declaration, so they are literals.
+        tags: Anything else, as tags of the Feast objects and of the DAGs.
         retention: Which releases are kept; without it, all of them.
         guards: How much may disappear in one step, and how far in the future a row may lie.
         name: The name of its folder below `pipelines/`, filled in when it is loaded.
@@ -349,6 +351,7 @@ class Dataset:
     features: tuple[FeatureTable, ...] = ()
     labels: tuple[LabelingTask, ...] = ()
     service: str = ""
+    schedule: str = "0 6 * * *"
     tags: Mapping[str, str] = field(default_factory=dict)
     retention: Retention | None = None
     guards: Guards = field(default_factory=Guards)

@@ -39,7 +39,8 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain, dag
 
 from headrace.airflow.assets import release_asset
-from headrace.airflow.defaults import DAG_DEFAULTS, NOT_AT_ONCE
+from headrace.airflow.dataset_facts import DatasetFacts, read_facts
+from headrace.airflow.defaults import NOT_AT_ONCE
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.label_studio_sensor import LabelStudioSensor
 from headrace.airflow.stages import dataset_tables
@@ -59,6 +60,9 @@ without a decision does, by `nobody`: what only counts after a review stays held
 WEEKLY = CronTriggerTimetable("0 7 * * MON", timezone="UTC", run_immediately=NOT_AT_ONCE)
 """An hour after the daily refresh."""
 
+MOST_HOURS = 24 * 366
+"""A wait of more than a year is a slip of the keyboard."""
+
 PARAMS = {
     "share": Param(
         1.0,
@@ -73,6 +77,7 @@ PARAMS = {
         48,
         type="number",
         exclusiveMinimum=0,
+        maximum=MOST_HOURS,
         title="Deadline in hours",
         description="The run continues with what is answered by then.",
         section="Waiting",
@@ -84,23 +89,25 @@ PARAMS = {
 def label_dags(project: Path) -> dict[str, DAG]:
     """DAG id → the DAG of a labeling task, for every one of every dataset of the project."""
     found = dataset_tables(project).items()
-    dags = (label_dag(name, table) for name, tables in found for table in tables["label"])
+    dags = (label_dag(name, table, read_facts(project, name)) for name, tables in found for table in tables["label"])
     return {one.dag_id: one for one in dags}
 
 
-def label_dag(dataset: str, table: str) -> DAG:
+def label_dag(dataset: str, table: str, facts: DatasetFacts | None = None) -> DAG:
     """The DAG of one labeling task: commands before and after the wait for people."""
+    facts = facts or DatasetFacts()
     labeling = f"{dataset} --table {table}"
 
     @dag(
         dag_id=f"{dataset}_label_{table}",
         dag_display_name=f"{dataset.replace('_', ' ').capitalize()}: labels of {table}",
         schedule=WEEKLY,
-        doc_md=__doc__,
-        tags=[dataset, "labels"],
+        description=facts.description or None,
+        doc_md=facts.introduction() + (__doc__ or ""),
+        tags=[dataset, "labels", *facts.dag_tags()],
         params=PARAMS,
         user_defined_filters={"quoted": shlex.quote},
-        **DAG_DEFAULTS,
+        **facts.dag_settings(),
     )
     def commands() -> None:
         send = _command("send", "Send tasks", f"label send {labeling}")

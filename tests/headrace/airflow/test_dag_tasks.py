@@ -61,6 +61,23 @@ def test_what_a_command_prints_as_json_is_its_result_and_goes_with_the_events() 
     assert events[asset].extra == found
 
 
+def test_the_log_has_the_lines_for_people_and_not_the_json_of_the_result(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headrace.airflow.headrace_operator import HeadraceOperator
+
+    for name in ("pipelines/__init__.py", "dvc.yaml"):
+        (workspace / name).parent.mkdir(exist_ok=True)
+        (workspace / name).touch()
+
+    found = HeadraceOperator(task_id="t", command="headrace check --json").execute(context({}))
+
+    logged = capsys.readouterr().out
+    assert found["findings"] == []
+    assert "0 datasets checked, nothing found" in logged, "what a terminal would show"
+    assert "findings" not in logged
+
+
 def test_a_workspace_follows_its_origin_in_the_task_that_uses_it(workspace: Path) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -158,6 +175,38 @@ def test_a_command_that_outlives_its_time_limit_is_stopped_and_not_tried_again(w
         task.execute(context())
 
     assert is_released(workspace / "lock")
+
+
+def test_the_first_task_of_a_local_stack_says_which_commit_the_run_works_on_and_what_is_not_in_it(
+    tmp_path: Path,
+) -> None:
+    from headrace.airflow.start_run import SERVED, describe_served
+
+    def git(folder: Path, *arguments: str) -> None:
+        author = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+        subprocess.run(["git", "-C", folder, *author, *arguments], check=True, capture_output=True)
+
+    def lines() -> list[tuple[int, str]]:
+        return list(describe_served(project, tmp_path / "workspace", timeout_s=0))
+
+    project = tmp_path / "project"
+    for folder in ("project", "workspace"):
+        git(tmp_path, "init", "--quiet", folder)
+    git(tmp_path, "init", "--quiet", "--bare", "origin.git")
+    git(tmp_path / "workspace", "remote", "add", "origin", str(tmp_path / "origin.git"))
+    git(project, "commit", "--quiet", "--allow-empty", "--message", "Add weather")
+
+    before = lines()
+    git(project, "push", "--quiet", str(tmp_path / "origin.git"), f"HEAD:{SERVED}")
+    (project / "kernel.py").write_text("edited")
+    after = lines()
+
+    assert [level for level, _ in before] == [logging.WARNING]
+    assert "works on an earlier commit than the last one of" in before[0][1]
+    assert after[0][0] == logging.INFO
+    assert after[0][1].endswith('"Add weather".')
+    assert after[1][1].startswith("Uncommitted changes are not in the run: kernel.py. Commit them")
+    assert next(describe_served(tmp_path / "gone", tmp_path))[1].endswith("the last commit that was served.")
 
 
 def test_levels_and_messages_of_the_log_reach_the_log_of_the_task() -> None:
