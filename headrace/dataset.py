@@ -268,6 +268,9 @@ class LabelingTask:
         item_features: What that model learns from; with it, the report lists labels that the model doubts.
         gold: A table with the keys and the true answer in the column `answer`, for some of the items. It only measures.
         thresholds: What the labels must reach to be released.
+        unreviewed: What becomes of answers that no reviewer has accepted (`headrace label accept`): `hold` makes no
+            label of them, `accept` lets them count as soon as they are collected. In Label Studio's free edition each
+            labeler can change everybody's answers.
         allowed_pii: Columns with personal data that people need to see to answer.
         files: Data files that its functions open, as paths below the project's root.
         modules: Modules that declare it; found automatically.
@@ -292,6 +295,7 @@ class LabelingTask:
     item_features: ItemFeatures | None = None
     gold: Input | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
+    unreviewed: Literal["hold", "accept"] = "hold"
     allowed_pii: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()

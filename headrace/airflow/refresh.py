@@ -17,8 +17,11 @@ machine that goes down. Everything else fails at once:
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
 | release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |
+| release | labels below their thresholds, every answer there: `headrace label report`, `label reject`, clear the task |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
 | publish | or the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
+
+Labels that wait for answers stop nothing: they stay as in the last release, the tables go out, and the log says so.
 
 Every task is safe to clear and to run again. By hand: type the command in *Rendered Templates* as it is, in any clone
 of the project; `--run` continues this run there.

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -36,6 +37,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
     monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path))
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
+    monkeypatch.delenv("LABEL_STUDIO_URL", raising=False)
     monkeypatch.syspath_prepend(str(ROOT))
     return tmp_path
 
@@ -289,6 +291,42 @@ def test_a_server_that_never_answers_fails_the_wait_at_its_deadline() -> None:
     assert re.search(r"does not answer \(HTTP 503\).*clear this task to wait again", event["error"])
 
 
+def test_a_wait_goes_on_where_the_server_moved_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with label_studio(answered=[1], tasks=4) as first, label_studio(answered=[4], tasks=4) as second:
+        monkeypatch.setenv("LABEL_STUDIO_URL", first)
+        moves = threading.Timer(0.3, lambda: os.environ.update(LABEL_STUDIO_URL=second))
+        moves.start()
+        event = trigger_event("/projects/7", share=1)
+        moves.join()
+
+    assert event == {"answered": 4, "tasks": 4, "ended_by": "answers"}
+
+
+def test_a_wait_that_a_version_before_began_uses_its_address_where_the_environment_names_none() -> None:
+    with label_studio(answered=[4], tasks=4) as server:
+        assert trigger_event(f"{server}/projects/7", share=1)["answered"] == 4
+
+    assert "LABEL_STUDIO_URL is not set" in trigger_event("/projects/7", share=1)["error"]
+
+
+def test_a_wait_whose_server_was_away_at_the_deadline_fails_unless_it_was_for_a_short_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forgiven, failed = (wait_for_a_server_that_goes_away(monkeypatch, minutes) for minutes in (10, 0))
+
+    assert forgiven == {"answered": 1, "tasks": 4, "ended_by": "deadline"}
+    assert re.search(r"does not answer \(HTTP 503\).*LABEL_STUDIO_URL", failed["error"])
+
+
+def wait_for_a_server_that_goes_away(monkeypatch: pytest.MonkeyPatch, forgiven_min: int) -> dict[str, Any]:
+    """The event of a wait of two seconds whose server answers only once."""
+    from headrace.airflow import label_studio_sensor
+
+    monkeypatch.setattr(label_studio_sensor, "UNREACHED", timedelta(minutes=forgiven_min))
+    with label_studio(answered=[1, -503], tasks=4) as server:
+        return trigger_event(f"{server}/projects/7", share=1, hours=1 / 3600)
+
+
 def test_a_refused_token_fails_the_wait_at_once_with_what_to_check() -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -318,6 +356,7 @@ def test_the_wait_is_handed_to_the_triggerer_without_the_token(monkeypatch: pyte
     assert path == "headrace.airflow.label_studio_sensor.LabelStudioTrigger"
     assert LabelStudioTrigger(**stored).serialize() == (path, stored)
     assert "a-secret-token" not in json.dumps(stored)
+    assert "http://x" not in json.dumps(stored), "the server may move"
     assert datetime.fromisoformat(stored["until"]) > datetime.now(UTC) + timedelta(hours=47)
 
 
