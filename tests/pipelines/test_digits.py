@@ -135,7 +135,7 @@ def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_sugg
     known = set(campaign.lake.scan("validated/digits/gold").collect()["image_id"])
     assert (sent.sent, len(tasks), len(tasks.keys() & known)) == (20, 20, 4)
     for item, task in tasks.items():
-        assert set(task["data"]) == {"picture", "object", "sample_id", "selection_reason", "item"}
+        assert set(task["data"]) == {"picture", "object", "sample_id", "selection_reason", "item", "item_signature"}
         assert task["data"]["picture"].startswith("data:image/png;base64,")
         assert "gold" not in str(task["data"]).replace(task["data"]["picture"], "")
         assert not (is_without_suggestion(item, campaign.labeling) and task["predictions"])

@@ -59,6 +59,10 @@ class AccessDeniedError(StorageError):
     """The server knows us not, or does not let us."""
 
 
+class ObjectArchivedError(StorageError):
+    """The object is in a storage class that gives its bytes only after it was restored."""
+
+
 class BucketMissingError(StorageError):
     """There is no such bucket at the endpoint."""
 
@@ -125,6 +129,12 @@ def to_storage_error(error: Exception, doing: str, place: BucketLocation, second
     where = f"Cannot {doing} at {place.endpoint}"
     if isinstance(error, NoCredentialsError):
         return AccessDeniedError(f"{where}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+    if isinstance(error, S3RequestError) and error.code == "InvalidObjectState":
+        return ObjectArchivedError(
+            f"{where}: the object is archived (storage class GLACIER or DEEP_ARCHIVE), so it cannot be read at once."
+            " Restore it (`aws s3api restore-object`), or move it out of the source's prefix; then run the same command"
+            " again."
+        )
     if isinstance(error, S3RequestError):
         return _access_denied(error, where, place, seconds)
     if isinstance(error, UntrustedCertificateError):
