@@ -100,6 +100,7 @@ def check(history: pl.DataFrame, shown: dict[int, dict[str, Any]]) -> None:
     assert look(history, shown) == []
 
 
+@settings(deadline=None)
 @given(servers, st.lists(st.integers(-30, 30), min_size=6, max_size=6))
 @example([{7: {"choice": "fine", "minute": 0, "is_skip": False, "author": 1}}, {}] * 2, [5] * 6)
 def test_after_each_look_the_history_adds_up_to_what_the_server_shows(
@@ -116,6 +117,7 @@ def test_after_each_look_the_history_adds_up_to_what_the_server_shows(
     assert times.all(), "no two events of an annotation have one time"
 
 
+@settings(deadline=None)
 @given(servers, st.data())
 def test_two_places_that_looked_at_different_moments_merge_to_what_was_seen_last(
     looks: list[dict[int, dict[str, Any]]], data: st.DataObject
@@ -304,6 +306,7 @@ def test_a_held_answer_makes_a_label_that_is_known_since_it_was_accepted() -> No
 # Clocks
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 300), st.sampled_from([-9, -5, 0, 1, 30, 120, 1440]), st.booleans()),

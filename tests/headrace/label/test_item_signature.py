@@ -1,7 +1,7 @@
 """The signature of a task: whatever is edited of what it asks about, it does not fit any more."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.label.item_signature import FIELD, ItemSigner, is_signed
@@ -17,6 +17,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(json_values, json_values, json_values)
 def test_any_edit_of_the_sample_id_or_the_item_is_seen(sample_id: object, time: object, car: object) -> None:
     edited = {"sample_id": sample_id, "item": {"event_time": time, "car": car}}
@@ -27,11 +28,13 @@ def test_any_edit_of_the_sample_id_or_the_item_is_seen(sample_id: object, time: 
     assert is_as_sent == (edited == {name: DATA[name] for name in edited} and not isinstance(car, bool))
 
 
+@settings(deadline=None)
 @given(json_values)
 def test_any_other_signature_is_refused(signature: object) -> None:
     assert SIGNER.find_problem({**DATA, FIELD: signature}) if signature else not is_signed({**DATA, FIELD: signature})
 
 
+@settings(deadline=None)
 @given(json_values)
 def test_whatever_is_in_the_place_of_a_tasks_data_is_no_item_of_ours(content: object) -> None:
     data = task_data({"id": 1, "data": content})
