@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from headrace.errors import HeadraceError
+from headrace.validate.clock_times import times_outside_the_day
 
 GZIP = b"\x1f\x8b"
 GZIP_FORMAT = zlib.MAX_WBITS | 16
@@ -81,7 +82,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
     """The rows of a Parquet file as ingest wrote it from a database.
 
     Raises:
-        UnreadableError: It is no whole Parquet file.
+        UnreadableError: It is no whole Parquet file, or Polars would change a value.
 
     Examples:
         >>> pl.DataFrame({"order_id": [7]}).write_parquet("orders.parquet")
@@ -89,9 +90,14 @@ def read_parquet(path: Path) -> pl.DataFrame:
         [(7,)]
     """
     try:
-        return pl.read_parquet(path)
+        rows = pl.read_parquet(path)
     except (pl.exceptions.ComputeError, OSError) as error:
         raise refused(path, f"expected a Parquet file written by ingest, but: {error}") from error
+    for column, time in times_outside_the_day(path, rows.schema):
+        raise refused(
+            path, f"the column {column} holds the time {time}, which is outside of the day: Polars has no such"
+        )
+    return rows
 
 
 def refused(path: Path, reason: str) -> UnreadableError:
