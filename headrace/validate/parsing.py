@@ -9,16 +9,13 @@ from typing import Literal
 
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS
+from headrace.dataset import END_US, FIRST_US, UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type, items
 
 TimeUnit = Literal["ns", "us", "ms"]
 
-FIRST_US, END_US = -62_135_596_800_000_000, 253_402_300_800_000_000
-"""0001-01-01 and 10000-01-01 in microseconds since 1970: what Python's `datetime` can hold."""
-
 FIRST_DAY, END_DAY = -719_162, 2_932_897
-"""The same in days since 1970."""
+"""`FIRST_US` and `END_US` in days since 1970."""
 
 FIFTEEN_DIGITS = 1e15
 """Decimals of up to so many digits are told apart by floats of 64 bits."""
