@@ -15,7 +15,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = "2026-01-01"
 
 
-def rows(**columns: object) -> pl.DataFrame:
+def rows(**columns: pl.Series) -> pl.DataFrame:
     """Two rows of the table `totals`, with some columns replaced."""
     good = {"shop": ["east", "west"], "event_time": NOON, "known_time": NOON, "amount": [1, 2]}
     schema = {"event_time": UTC_MICROSECONDS, "known_time": UTC_MICROSECONDS}
