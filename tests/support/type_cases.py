@@ -202,7 +202,11 @@ POSTGRESQL = (
             **dict.fromkeys(["'infinity'", "'-infinity'", "'294276-12-31 23:59:59.999999Z'"], REJECTED),
         },
     ),
-    _pg("interval", "String", {"'1 mon 2 days 3.5 sec'": "1 mon 2 days 00:00:03.5"}),
+    _pg(
+        "interval",
+        "String",
+        {"'1 mon -2 days 3.5 sec'": "1 mon -2 days +00:00:03.5", "'-178000000 years'": "-178000000 years"},
+    ),
     _pg("uuid", "String", {"'6ecd8c99-4036-403d-bf84-cf8400f67836'": "6ecd8c99-4036-403d-bf84-cf8400f67836"}),
     _pg("jsonb", "String", {"""'{"a": 1.10}'""": '{"a": 1.10}'}),
     _pg("mood (an enum)", "Enum([a, b])", {"'a'": "a", "'c'": REJECTED}),

@@ -21,7 +21,8 @@ refused with the column, the value and the way out. Nothing is rounded, cut, wra
 - **Decimals**: of a float, the digits that it is written with; a whole number beyond 10<sup>16</sup> as it is.
 - **Times**: whole microseconds in UTC, of the years 1 to 9999. Dates likewise.
 - **Nested values**: a list or struct is rejected if any time inside of it is out of range.
-- **Null** is null of any type. Which fields of a delimited file are null is declared (`CsvDialect.nulls`).
+- **Null** is null of any type. Which fields of a delimited file are null is declared (`CsvDialect.nulls`). An empty
+  field without quotes always is.
 - **Categories** become text in validated tables, which is how Parquet keeps them. `transform` converts what Parquet
   does not keep: durations, 16-bit floats, arrays.
 
