@@ -26,7 +26,7 @@ CONVERSION_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What Polars and Arrow raise at values that they cannot hold. A panic of Polars is no `Exception`."""
+"""What Polars and Arrow raise at values that they cannot hold. A panic of Polars is not an `Exception`."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def apply_transform(where: str, source: Source, typed: pl.DataFrame) -> pl.DataF
     """
     try:
         rows = source.transform(typed)
-    except (Exception, pl.exceptions.PanicException) as error:  # a panic of Polars is no `Exception`
+    except (Exception, pl.exceptions.PanicException) as error:  # a panic of Polars is not an `Exception`
         raise InvalidContractError(
             f"{where}: `transform` ({source.transform.__module__}) raised {type(error).__name__}: {error}"
         ) from error

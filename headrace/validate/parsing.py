@@ -18,7 +18,7 @@ FIRST_DAY, END_DAY = -719_162, 2_932_897
 """`FIRST_US` and `END_US` in days since 1970."""
 
 FIFTEEN_DIGITS = 1e15
-"""Decimals of up to so many digits are told apart by floats of 64 bits."""
+"""Floats of 64 bits distinguish all decimals of up to so many digits."""
 
 DATE = r"^\d{4}-\d\d-\d\d"
 """chrono, which Polars parses with, takes `13-01-09` for a day of the year 13."""
