@@ -42,7 +42,11 @@ CHANGES: Mapping[str, tuple[ResultChange, ...]] = {
         ResultChange(3, "decimals have the digits of their floats; rejected rows show infinity and NaN"),
     ),
     "transform": (ResultChange(1, "feature tables of 0.2.0"), FIELD_IDS),
-    "label": (ResultChange(1, "labels of 0.2.0"), FIELD_IDS),
+    "label": (
+        ResultChange(1, "labels of 0.2.0"),
+        FIELD_IDS,
+        ResultChange(3, "answers that no reviewer has accepted are held, unless the labeling task says otherwise"),
+    ),
     "retrieve": (ResultChange(1, "training rows of 0.2.0"),),
 }
 """Stage kind → its changes, oldest first.
