@@ -21,6 +21,12 @@ UNPARTITIONED = "all"
 UTC_MICROSECONDS = pl.Datetime("us", "UTC")
 """Type of every time in a table; only raw tables have others."""
 
+FIRST_US, END_US = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""0001-01-01 and 10000-01-01 in microseconds since 1970: Python's `datetime` holds the times between them."""
+
+MAX_TTL = timedelta(days=365 * 1000)
+"""Longest TTL: longer ones overflow where a time is compared with them, and in Feast. 0 means no limit."""
+
 EVENT_TIME = "event_time"
 """Column of a feature table or a labels table: when something was so."""
 
@@ -187,13 +193,16 @@ class FeatureTable:
         transform: `transform(day=..., <keyword>=LazyFrame, ...)` → LazyFrame with the keys, `event_time`, `known_time`
             and the features: the kernel. A pure function: no clock, no file, no environment.
         features: Feature → Polars type. Other columns of the kernel's frame are dropped.
-        ttl: How old a value may be and still be served or joined; 0 means no limit.
+        ttl: How old a value may be and still be served or joined, up to `MAX_TTL`; 0 means no limit.
         key_types: Key → Polars type, for keys that are not strings.
         description: What readers of Feast's registry and of Airflow see.
         batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `end_day`,
             the last of them, and promises that the rows of a day are the same whatever days are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
         modules: Modules that declare it; found automatically.
+
+    Raises:
+        ValueError: The TTL is negative or longer than `MAX_TTL`.
     """
 
     name: str
@@ -207,6 +216,13 @@ class FeatureTable:
     batch_size: int = 1
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
+
+    def __post_init__(self) -> None:
+        """Refuse a TTL that times cannot be compared with."""
+        if not timedelta(0) <= self.ttl <= MAX_TTL:
+            raise ValueError(
+                f"the feature table {self.name}: expected a ttl from 0 (no limit) to {MAX_TTL}, found {self.ttl}"
+            )
 
 
 LabelingFunction = Callable[[Mapping[str, Any]], str | None]

@@ -31,8 +31,16 @@ class ResultChange:
 FIELD_IDS = ResultChange(2, "Parquet columns carry field ids")
 
 CHANGES: Mapping[str, tuple[ResultChange, ...]] = {
-    "ingest": (ResultChange(1, "raw tables of 0.2.0"), FIELD_IDS),
-    "validate": (ResultChange(1, "validated tables of 0.2.0"), FIELD_IDS),
+    "ingest": (
+        ResultChange(1, "raw tables of 0.2.0"),
+        FIELD_IDS,
+        ResultChange(3, "PostgreSQL's text arrives as UTF-8, and its composite types and some arrays as text"),
+    ),
+    "validate": (
+        ResultChange(1, "validated tables of 0.2.0"),
+        FIELD_IDS,
+        ResultChange(3, "decimals have the digits of their floats; rejected rows show infinity and NaN"),
+    ),
     "transform": (ResultChange(1, "feature tables of 0.2.0"), FIELD_IDS),
     "label": (
         ResultChange(1, "labels of 0.2.0"),

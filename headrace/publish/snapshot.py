@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from random import Random
 from typing import Self
@@ -13,7 +13,7 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable
+from headrace.dataset import EVENT_TIME, FIRST_US, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable
 from headrace.retrieve.errors import MisplacedRowError, NothingToPublishError, UnreadablePartitionError
 from headrace.retrieve.partition_reader import (
     PartitionReader,
@@ -202,13 +202,13 @@ class Snapshot:
         """Keys of the rows that only one of the two finds too old."""
         if not table.ttl or before.now == self.now:
             return pl.DataFrame(schema=_key_types(table))
-        first, last = sorted(microseconds(snapshot.now - table.ttl) for snapshot in (before, self))
+        first, last = sorted(oldest_event_time(table, snapshot.now) for snapshot in (before, self))
         between = pl.col(EVENT_TIME).is_between(utc_literal(first), utc_literal(last))
         rows = PartitionReader.between(self.lake, self.manifests[table.name], first, last)
         return rows.read([*table.keys, EVENT_TIME], between).select(table.keys)
 
     def _window(self, table: FeatureTable) -> PartitionReader:
-        since = microseconds(self.now - table.ttl) if table.ttl else None
+        since = oldest_event_time(table, self.now) if table.ttl else None
         return PartitionReader.between(self.lake, self.manifests[table.name], since, microseconds(self.now))
 
     def known_at(self, now: str) -> Self:
@@ -218,11 +218,16 @@ class Snapshot:
         return known
 
 
+def oldest_event_time(table: FeatureTable, now: datetime) -> int:
+    """The earliest event time that is within the TTL at `now`, in microseconds since 1970; not before the year 1."""
+    return max(FIRST_US, microseconds(now) - table.ttl // timedelta(microseconds=1))
+
+
 def is_current(table: FeatureTable, now: datetime) -> pl.Expr:
     """Whether a row is known at `now` and not older than the TTL."""
     end = utc_literal(microseconds(now))
     found = (pl.col(EVENT_TIME) <= end) & (pl.col(KNOWN_TIME) <= end)
-    return found & (pl.col(EVENT_TIME) >= utc_literal(microseconds(now - table.ttl))) if table.ttl else found
+    return found & (pl.col(EVENT_TIME) >= utc_literal(oldest_event_time(table, now))) if table.ttl else found
 
 
 def latest_rows(rows: pl.DataFrame, table: FeatureTable, now: datetime) -> pl.DataFrame:

@@ -1,18 +1,32 @@
 """Training requests: any frame with the join keys and a time with a zone, or a Parquet file of them."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 import pyarrow as pa
 
+from headrace.dataset import END_US, FIRST_US
 from headrace.retrieve.asof import Moments, RequestTimeRange
 from headrace.retrieve.errors import InvalidRequestError
 
 TIME = "event_timestamp"
+
+CONVERSION_ERRORS = (
+    pa.ArrowException,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    OSError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+"""What Polars and Arrow raise at values that they cannot hold. A panic of Polars is not an `Exception`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,8 @@ class Requests:
         """The requests in a pandas, Polars or Arrow table, or a Parquet file.
 
         Raises:
-            InvalidRequestError: It is none of these, or a time has no zone or is null.
+            InvalidRequestError: It is none of these, a value is not of its column's type, two columns share a name, or
+                a time has no zone, is null or out of range.
         """
         try:
             rows = _rows(given)
@@ -51,13 +66,12 @@ class Requests:
             facts = rows.select(
                 pl.len(), asked.null_count().alias("nulls"), first=asked.min(), last=asked.max()
             ).collect()
-        except (pa.ArrowException, pl.exceptions.PolarsError, OSError, TypeError) as error:
-            raise InvalidRequestError(
-                f"The requests cannot be read: {str(error).splitlines()[0]}. Every column must have one type."
-            ) from error
+        except CONVERSION_ERRORS as error:
+            raise InvalidRequestError(f"The requests cannot be read: {_reason(error)}") from error
         height, nulls = facts.item(0, "len"), facts.item(0, "nulls")
         if nulls:
             _refuse_nulls(rows, time, nulls, height)
+        _check_years(time, facts["first"], facts["last"])
         if not height:
             return cls(rows, schema, 0, time, 0, None)
         first, last = Moments.from_series(facts["first"]), Moments.from_series(facts["last"])
@@ -115,9 +129,11 @@ class Slice:
 def _rows(given: object) -> pl.LazyFrame:
     if isinstance(given, pl.DataFrame):
         return given.lazy()
-    if type(given).__module__.partition(".")[0] == "pandas":
-        return pl.from_pandas(given).lazy()
+    if type(given).__module__.partition(".")[0] == "pandas" and hasattr(given, "columns"):
+        _check_names(list(given.columns))
+        return _from_pandas(given).lazy()
     if isinstance(given, pa.Table):
+        _check_names(given.column_names)
         return pl.DataFrame(given).lazy()
     if isinstance(given, str | Path) and str(given).endswith(".parquet"):
         return pl.scan_parquet(given, glob=False)
@@ -126,6 +142,66 @@ def _rows(given: object) -> pl.LazyFrame:
         f" {type(given).__name__}. SQL is not supported. Without requests, start_date and end_date give every row"
         " between two times."
     )
+
+
+def _check_names(names: Sequence[object]) -> None:
+    if shared := [str(name) for name, columns in Counter(names).items() if columns > 1]:
+        raise InvalidRequestError(
+            f"Several columns of the requests are called {', '.join(shared)}. Rename or drop all but one."
+        )
+
+
+def _from_pandas(given: Any) -> pl.DataFrame:  # noqa: ANN401  pandas is not imported here
+    try:
+        rows = pl.from_pandas(given)
+    except CONVERSION_ERRORS as error:
+        columns = (name for name in given.columns if _is_unreadable(given[[name]]))
+        raise InvalidRequestError(f"The requests cannot be read: {_reason(error, next(columns, None))}") from error
+    for number, (name, dtype) in enumerate(rows.schema.items()):
+        column = given.iloc[:, number]
+        if isinstance(dtype, pl.Datetime) and column.dtype == object:
+            _check_mixed_zones(name, column)
+    return rows
+
+
+def _is_unreadable(column: Any) -> bool:  # noqa: ANN401  a frame of pandas
+    try:
+        pl.from_pandas(column)
+    except CONVERSION_ERRORS:
+        return True
+    return False
+
+
+def _check_mixed_zones(name: str, times: Any) -> None:  # noqa: ANN401  a series of pandas
+    """Refuse objects of which some name a zone and others do not: pyarrow takes the latter for UTC."""
+    naive = [isinstance(time, datetime) and time.tzinfo is None for time in times.dropna()]
+    if any(naive) and not all(naive):
+        raise InvalidRequestError(
+            f"Column {name} of the requests: expected every time with a zone or none, found {sum(naive):,} without in"
+            f" {len(naive):,}. Set the zone of those, or convert all: `pd.to_datetime(frame[{name!r}], utc=True)` takes"
+            " them for UTC."
+        )
+
+
+def _reason(error: BaseException, column: object = None) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    where = "" if column is None else f"column {column}: "
+    remedy = "Every column must have one type, and whole numbers have 64 bits at most."
+    if "time zone" in lines[0] or "Offset" in lines[0]:
+        remedy = "Convert the times to UTC: `.dt.tz_convert('UTC')` in pandas."
+    return f"{where}{lines[0].rstrip('.')}. {remedy}"
+
+
+def _check_years(time: str, first: pl.Series, last: pl.Series) -> None:
+    """Refuse times that neither Python nor the search can hold."""
+    kind = first.dtype
+    step = 1000 if isinstance(kind, pl.Datetime) and kind.time_unit == "ms" else 1
+    ends = [end for series in (first, last) for end in series.to_physical() if end is not None]
+    is_ns = isinstance(kind, pl.Datetime) and kind.time_unit == "ns"  # which end in the year 2262
+    if not is_ns and not all(FIRST_US // step <= end < END_US // step for end in ends):
+        raise InvalidRequestError(
+            f"Column {time} of the requests: expected times of the years 1 to 9999, found others. Correct them."
+        )
 
 
 def _check_zone(time: str, kind: pl.DataType) -> None:

@@ -25,8 +25,8 @@ from headrace.templates.python_code import (
     tuple_literal,
     wrap_prose,
 )
-from headrace.validate.names import FAILED_CHECKS, MARK, ROW
 from headrace.validate.readers import CsvDialect
+from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW
 
 USED_NAMES = frozenset({"datetime", "dy", "one_of", "pl", "timedelta", "utc_time"})
 """Names that the body of a contract uses: an attribute would hide them from the lines below it."""

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, UTC_MICROSECONDS, FeatureTable
+from headrace.dataset import (
+    END_US,
+    EVENT_TIME,
+    FIRST_US,
+    KNOWN_TIME,
+    UNPARTITIONED,
+    UTC_MICROSECONDS,
+    FeatureTable,
+)
 from headrace.engine.stage import SCHEMA_ONLY
 from headrace.errors import HeadraceError
 from headrace.storage.parquet import keeps_type
@@ -37,8 +45,8 @@ def compute_features(
 
     Raises:
         InputMissingError: An input has no partition at all, so its columns are not known.
-        UndeclaredFeatureError: The kernel's frame lacks a declared column, or has one of another type, or of a type
-            that Parquet does not keep.
+        UndeclaredFeatureError: The kernel's frame lacks a key or a declared column, or has one of another type, or of a
+            type that Parquet does not keep.
     """
     last = {} if end_day is None else {"end_day": end_day}
     inputs = {name: _scan(table, day, name, paths) for name, paths in files.items()}
@@ -49,22 +57,23 @@ def compute_features(
             f" Fix the kernel in {table.transform.__module__}."
         )
     got = frame.collect_schema()
-    wanted = {EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
-    wrong = {name: got.get(name) for name, kind in wanted.items() if got.get(name) != kind}
-    missing = [name for name in table.keys if name not in got]
-    if wrong or missing:
-        expected = ", ".join(f"{name}: {wanted.get(name, 'a key')}" for name in (*missing, *wrong))
-        found = ", ".join(f"{name}: {kind}" for name, kind in got.items())
-        raise UndeclaredFeatureError(
-            f"features {table.name} {day}: expected {expected}; its kernel returned {found}."
-            f" Fix the kernel or the declaration in {table.transform.__module__}."
-        )
-    if lost := {name: got[name] for name in (*table.keys, *wanted) if not keeps_type(got[name])}:
+    keys = {name: table.key_types.get(name, pl.String()) for name in table.keys}
+    wanted = {**keys, EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
+    if lost := {name: got[name] for name in wanted if name in got and not keeps_type(got[name])}:
         raise UndeclaredFeatureError(
             f"features {table.name} {day}: {', '.join(f'{name}: {kind}' for name, kind in lost.items())} would not be"
             f" read back as that from Parquet. Convert it to numbers or text in {table.transform.__module__}."
         )
-    return frame.select(*table.keys, *wanted)
+    wrong = [name for name, kind in wanted.items() if got.get(name) != kind]
+    if wrong:
+        expected = ", ".join(f"{name}: {wanted[name]}" for name in wrong)
+        found = ", ".join(f"{name}: {kind}" for name, kind in got.items())
+        hint = " Keys that are not strings are declared in `key_types`." if any(name in keys for name in wrong) else ""
+        raise UndeclaredFeatureError(
+            f"features {table.name} {day}: expected {expected}; its kernel returned {found}."
+            f" Fix the kernel or the declaration in {table.transform.__module__}.{hint}"
+        )
+    return frame.select(*wanted)
 
 
 def _scan(table: FeatureTable, day: str, name: str, paths: Mapping[str, Path]) -> pl.LazyFrame:
@@ -84,11 +93,24 @@ def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str |
     """Check what retrieval relies on, in the rows of one day or of the days up to `end_day`.
 
     Raises:
-        UndeclaredFeatureError: An event time is null or not in these UTC days, or a key has two rows with the same one.
+        UndeclaredFeatureError: A row could never be retrieved, since a key or a time is null or out of range; an event
+            time is not in these UTC days; or a key has two rows with the same one.
     """
+    where, fix = f"features {table.name} {day}", f"Fix the kernel in {table.transform.__module__}."
+    for column in (*table.keys, EVENT_TIME, KNOWN_TIME):
+        if nulls := rows[column].null_count():
+            raise UndeclaredFeatureError(
+                f"{where}: expected a value of {column} in every row, found null in {nulls:,} of {rows.height:,}: such"
+                f" a row could never be retrieved. {fix}"
+            )
+    for column in (EVENT_TIME, KNOWN_TIME):
+        time = rows[column].to_physical()
+        if far := rows.height - int(time.is_between(FIRST_US, END_US, closed="left").sum()):
+            raise UndeclaredFeatureError(
+                f"{where}: expected times of the years 1 to 9999 in {column}, found {far:,} others. {fix}"
+            )
     stray = _stray(rows, day, end_day or day)
     twice = rows.filter(pl.struct(*table.keys, EVENT_TIME).is_duplicated())
-    where, fix = f"features {table.name} {day}", f"Fix the kernel in {table.transform.__module__}."
     if stray.height:
         raise UndeclaredFeatureError(
             f"{where}: expected event times of that UTC day, found {stray.height:,} others, {stray[EVENT_TIME][0]}"
@@ -110,9 +132,8 @@ def split_days(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFram
 
 
 def _stray(rows: pl.DataFrame, day: str, end_day: str) -> pl.DataFrame:
-    """Rows with an event time of another day, or without one."""
+    """Rows with an event time of another day."""
     if day == UNPARTITIONED:
-        return rows
+        return rows.clear()
     first, last = (date.fromisoformat(name) for name in (day, end_day))
-    held = pl.col(EVENT_TIME).dt.date().is_between(first, last)
-    return rows.filter(~held.fill_null(value=False))
+    return rows.filter(~pl.col(EVENT_TIME).dt.date().is_between(first, last))

@@ -30,7 +30,7 @@ def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
         partitions=partial(partitions, reads),
         compute=partial(compute, table, names),
         batch_size=table.batch_size,
-        compute_batch=partial(together, table, names),
+        compute_batch=partial(compute_batch, table, names),
     )
 
 
@@ -60,7 +60,7 @@ def compute(
     )
 
 
-def together(
+def compute_batch(
     table: FeatureTable, names: Mapping[str, str], files: Mapping[str, InputPaths], _params: Mapping[str, Any]
 ) -> dict[str, PartitionOutput]:
     """The rows of many days; one call of the kernel computes consecutive days.

@@ -26,7 +26,7 @@ def apply_transform(where: str, source: Source, typed: pl.DataFrame) -> pl.DataF
     """
     try:
         rows = source.transform(typed)
-    except BaseException as error:  # a panic of Polars is no `Exception`
+    except BaseException as error:  # a panic of Polars is not an `Exception`
         if not is_failure(error) or isinstance(error, HeadraceError):
             raise
         raise InvalidContractError(

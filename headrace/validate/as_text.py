@@ -5,12 +5,21 @@ import polars as pl
 from headrace.storage.nested import field_types, item_type, items
 from headrace.validate.parsing import in_range
 
+INFINITIES = {
+    "-9222425352054775809": "infinity",
+    "-9222425352054775808": "-infinity",
+    "-2147472692": "infinity",
+    "-2147472691": "-infinity",
+}
+"""What ADBC makes of PostgreSQL's infinite timestamps (in microseconds) and dates (in days): it counts from 1970 on,
+where PostgreSQL counts from 2000, and the sum overflows. No other time of PostgreSQL gives these numbers."""
+
 
 def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Values as text, null where there is none; no value raises.
 
-    Bytes are hexadecimal, lists and structs JSON, durations ISO 8601. A time out of range is the integer that stands
-    for it: `9223372036854775807` is PostgreSQL's `infinity`.
+    Bytes are hexadecimal, lists and structs JSON, durations ISO 8601. In JSON, decimals and floats are text, which has
+    `NaN` and `inf`. A time out of range is `infinity`, `-infinity` or the integer that stands for it.
     """
     if dtype.is_temporal():
         return _time_as_text(column, dtype)
@@ -27,11 +36,15 @@ def _time_as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return column.dt.to_string("iso")
     if dtype == pl.Time:
         return column.dt.to_string("%H:%M:%S%.f")
-    return pl.coalesce(in_range(column, dtype).cast(pl.String), column.to_physical().cast(pl.String))
+    number = column.to_physical().cast(pl.String).replace(INFINITIES)
+    return pl.coalesce(in_range(column, dtype).cast(pl.String), number)
 
 
 def _encodable(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """A nested value in which everything that Polars cannot write as JSON is text: it panics at bytes and far times."""
+    """A nested value in which everything that Polars cannot write as JSON is text.
+
+    It panics at bytes and at times out of range, and writes NaN and infinity as null.
+    """
     if isinstance(dtype, pl.List | pl.Array):
         return items(column, dtype).list.eval(_encodable(pl.element(), item_type(dtype)))
     if isinstance(dtype, pl.Struct):
@@ -39,4 +52,4 @@ def _encodable(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             _encodable(column.struct.field(name), inner).alias(name) for name, inner in field_types(dtype).items()
         )
         return pl.when(column.is_not_null()).then(pl.struct(*fields)) if dtype.fields else column
-    return as_text(column, dtype) if dtype == pl.Binary or dtype.is_temporal() else column
+    return as_text(column, dtype) if dtype == pl.Binary or dtype.is_temporal() or dtype.is_float() else column

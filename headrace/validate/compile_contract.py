@@ -13,7 +13,7 @@ from headrace.validate.compiled_contract import CompiledContract, RowCheck
 from headrace.validate.contract_faults import check_faults, column_faults, name_faults
 from headrace.validate.dataframely_rules import rule_expression, schema_rules
 from headrace.validate.errors import InvalidContractError
-from headrace.validate.names import START
+from headrace.validate.reserved_names import START
 
 LIMITS = {
     "min": "at least",

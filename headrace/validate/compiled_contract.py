@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 QUERY_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
-"""What a query raises. A panic of Polars is no `Exception`, so whoever catches only those lets it through."""
+"""What a query raises. A panic of Polars is not an `Exception`, so whoever catches only those lets it through."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from headrace.dataset import UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type
 from headrace.validate.columns import WITHIN, TimeBounds
 from headrace.validate.compiled_contract import QUERY_ERRORS, RowCheck
-from headrace.validate.names import FAILED_CHECKS, MARK, ROW, START
+from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW, START
 
 SCHEMA_METHODS = frozenset(name for name in dir(dy.Schema) if not name.startswith("_"))
 
@@ -65,7 +65,7 @@ def check_faults(columns: Mapping[str, pl.DataType], checks: Sequence[RowCheck],
     """
     types = {**columns, START: UTC_MICROSECONDS}
     nulls = pl.LazyFrame({name: [None, None] for name in types}, schema=types)
-    if not _are_sound(nulls, checks):
+    if not _are_applicable(nulls, checks):
         found = ((check, _check_fault(nulls, check)) for check in checks)
         yield from (f"check {check.name!r}: {fault}" for check, fault in found if fault)
     elif is_batched and checks and not _is_rowwise(nulls, checks):
@@ -73,7 +73,7 @@ def check_faults(columns: Mapping[str, pl.DataType], checks: Sequence[RowCheck],
         yield from (f"check {name!r} compares rows, so the source needs `batch_size=1`" for name in beyond)
 
 
-def _are_sound(nulls: pl.LazyFrame, checks: Sequence[RowCheck]) -> bool:
+def _are_applicable(nulls: pl.LazyFrame, checks: Sequence[RowCheck]) -> bool:
     """Whether each check is one Boolean per row: one query for the answers of all, one for how many each gives."""
     try:
         answers = nulls.select(check.passes.alias(check.name) for check in checks).collect()

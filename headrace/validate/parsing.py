@@ -9,16 +9,16 @@ from typing import Literal
 
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS
+from headrace.dataset import END_US, FIRST_US, UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type, items
 
 TimeUnit = Literal["ns", "us", "ms"]
 
-FIRST_US, END_US = -62_135_596_800_000_000, 253_402_300_800_000_000
-"""0001-01-01 and 10000-01-01 in microseconds since 1970: what Python's `datetime` can hold."""
-
 FIRST_DAY, END_DAY = -719_162, 2_932_897
-"""The same in days since 1970."""
+"""`FIRST_US` and `END_US` in days since 1970."""
+
+FIFTEEN_DIGITS = 1e15
+"""Floats of 64 bits distinguish all decimals of up to so many digits."""
 
 DATE = r"^\d{4}-\d\d-\d\d"
 """chrono, which Polars parses with, takes `13-01-09` for a day of the year 13."""
@@ -26,7 +26,9 @@ DATE = r"^\d{4}-\d\d-\d\d"
 CLOCK = r"\d\d:\d\d:[0-5]\d"
 """chrono takes second 60 for the next minute."""
 
-UTC_TIME = rf"{DATE}[T ]{CLOCK}(\.\d{{1,6}}0*)?[Zz+-]"
+UTC_TIME = rf"{DATE}[T ]{CLOCK}(\.\d{{1,6}}0*)?([Zz]|[+-]\d\d(:?\d\d)?)$"
+"""chrono takes `+01:` and `+01: 30` for zones, too."""
+
 NAIVE_TIME = rf"{DATE}[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$"
 
 
@@ -125,9 +127,10 @@ def _if_shaped(text: pl.Expr, pattern: str, parsed: pl.Expr) -> pl.Expr:
 
 def _from_typed(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:
     """The value as the other type, where the way back gives the same one."""
+    if raw.is_float() and isinstance(wanted, pl.Decimal):
+        return _decimal_of_float(column, raw, wanted)
     if raw.is_numeric() and wanted.is_numeric():
-        converted = column.cast(wanted, strict=False)
-        return pl.when(converted.cast(raw, strict=False) == column).then(converted)
+        return _if_same_number(column.cast(wanted, strict=False), column, raw)
     if isinstance(raw, pl.Datetime) and raw.time_zone and wanted == UTC_MICROSECONDS:
         time = in_range(column, raw)
         return _if_same(time.dt.cast_time_unit("us").dt.convert_time_zone("UTC"), time, raw.time_unit)
@@ -137,6 +140,22 @@ def _from_typed(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Ex
     if isinstance(raw, texts) and isinstance(wanted, texts):
         return column.cast(pl.String).cast(wanted, strict=False)
     return None
+
+
+def _decimal_of_float(column: pl.Expr, raw: pl.DataType, wanted: pl.Decimal) -> pl.Expr:
+    """The digits that the float is written with, if the scale has room for them.
+
+    Polars' own cast computes `number * 10 ** scale` in floats: of more than fifteen digits the last ones are noise.
+    """
+    digits = _number(column.cast(pl.String), wanted)
+    whole = _if_same_number(column.cast(pl.Int128, strict=False), column, raw).cast(wanted, strict=False)
+    is_short = (column * 10.0**wanted.scale).abs() < FIFTEEN_DIGITS
+    small = pl.when(is_short).then(_if_same_number(column.cast(wanted, strict=False), column, raw))
+    return pl.coalesce(digits, whole, small)  # the latter two for those that are written with an exponent
+
+
+def _if_same_number(converted: pl.Expr, column: pl.Expr, raw: pl.DataType) -> pl.Expr:
+    return pl.when(converted.cast(raw, strict=False) == column).then(converted)
 
 
 def _if_same(converted: pl.Expr, column: pl.Expr, unit: TimeUnit) -> pl.Expr:

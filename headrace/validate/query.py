@@ -9,8 +9,8 @@ import polars as pl
 from headrace.dataset import UTC_MICROSECONDS
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract, RowCheck
 from headrace.validate.errors import InvalidContractError
-from headrace.validate.names import MARK, START
 from headrace.validate.parsing import holds_times, is_naive_time, parse
+from headrace.validate.reserved_names import MARK, START
 
 RAW = f"{MARK}raw "
 """Before the name of a column as it came."""
@@ -153,9 +153,9 @@ class RowQuery:
 
     def _checked(self, query: pl.LazyFrame) -> CheckedRows:
         marks = [*self._parse_checks, *(MARK + check.name for check in self.contract.checks)]
-        found = query.with_columns(pl.any_horizontal(pl.lit(value=False), *marks).alias(IS_BAD)).collect()
-        failed = found.select(pl.col(mark).alias(mark.removeprefix(MARK)) for mark in marks)
-        return CheckedRows(found.select(list(self.typed)), failed, found.get_column(IS_BAD))
+        checked = query.with_columns(pl.any_horizontal(pl.lit(value=False), *marks).alias(IS_BAD)).collect()
+        failed = checked.select(pl.col(mark).alias(mark.removeprefix(MARK)) for mark in marks)
+        return CheckedRows(checked.select(list(self.typed)), failed, checked.get_column(IS_BAD))
 
 
 @cache

@@ -17,6 +17,7 @@ import polars as pl
 
 from headrace.errors import HeadraceError
 from headrace.unexpected_errors import describe_error, is_known_os_error
+from headrace.validate.clock_times import times_outside_the_day
 
 GZIP = b"\x1f\x8b"
 MAGIC = {".gz": GZIP, ".bz2": b"BZh", ".zst": b"\x28\xb5\x2f\xfd", ".xz": b"\xfd7zXZ", ".parquet": b"PAR1"}
@@ -112,7 +113,7 @@ def read_parquet(
         max_fields: Most values in all columns together, those in lists included.
 
     Raises:
-        UnreadableError: It is no whole Parquet file, or too large.
+        UnreadableError: It is no whole Parquet file, it is too large, or Polars would change a value.
 
     Examples:
         >>> pl.DataFrame({"order_id": [7]}).write_parquet("orders.parquet")
@@ -129,11 +130,16 @@ def read_parquet(
         _check_limit(path, "unpacked bytes", sum(group.total_byte_size for group in groups), max_bytes)
         values = (group.column(number).num_values for group in groups for number in range(group.num_columns))
         _check_limit(path, "fields", sum(values), max_fields)
-        return pl.read_parquet(path)
+        rows = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
         if is_known_os_error(error):  # the machine is at fault, not the file
             raise
         raise refused(path, f"expected a Parquet file written by ingest, but: {describe_error(error)}") from error
+    for column, time in times_outside_the_day(path, rows.schema):
+        raise refused(
+            path, f"the column {column} holds the time {time}, which is outside of the day: Polars has no such"
+        )
+    return rows
 
 
 def refused(path: Path, reason: str) -> UnreadableError:

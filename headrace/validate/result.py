@@ -7,8 +7,8 @@ from functools import cache, cached_property
 import polars as pl
 
 from headrace.validate.as_text import as_text
-from headrace.validate.names import FAILED_CHECKS, ROW
 from headrace.validate.query import CheckedRows
+from headrace.validate.reserved_names import FAILED_CHECKS, ROW
 from headrace.validate.uniqueness import Span, key_span
 
 
@@ -31,7 +31,7 @@ class ValidationResult:
     key_span: Span | None = None
 
     @classmethod
-    def before_keys(
+    def before_key_check(
         cls, raw: pl.DataFrame, checked: CheckedRows, accepted: pl.DataFrame, key: Sequence[str]
     ) -> "ValidationResult":
         """The result before keys are compared; `accepted` are the good rows, transformed."""

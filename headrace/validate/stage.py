@@ -1,7 +1,7 @@
 """raw → validated: good rows go on, each bad row is kept in `rejected` with the checks it failed.
 
-For every partition: rows in = rows accepted + rows rejected. A key stands once in the whole table, not only once a
-partition: the earliest partition that holds it keeps it, the others reject their row.
+For every partition: rows in = rows accepted + rows rejected. A key is unique in the table, not only in a partition: the
+earliest partition that holds it keeps it, the others reject their row.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ from headrace.validate.uniqueness import Span, partitions_with_shared_keys
 from headrace.validate.validate_partition import read_raw, validate_frames, validate_partition
 
 KEYS = "keys"
-"""The fact that holds the first and the last value of the leading key column."""
+"""Metadata of a partition: the first and the last value of the leading key column."""
 
 
 GROUP_BYTES = 128 << 20
@@ -47,7 +47,7 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
         partitions=partial(partitions, raw),
         compute=partial(compute, source, dataset.name, rejected),
         batch_size=source.batch_size,
-        compute_batch=partial(together, source, dataset.name, rejected),
+        compute_batch=partial(compute_batch, source, dataset.name, rejected),
         is_single_pass=False,
     )
 
@@ -70,7 +70,7 @@ def compute(
     return _outcome(result, source, rejected, partial(too_many_rejected, source, dataset, name))
 
 
-def together(
+def compute_batch(
     source: Source, dataset: str, rejected: str, files: Mapping[str, InputPaths], _params: Mapping[str, Any]
 ) -> dict[str, PartitionOutput]:
     """Validate the partitions whose keys are in no other one, in one query.

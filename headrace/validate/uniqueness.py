@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from headrace.validate.as_text import as_text
-from headrace.validate.names import MARK
+from headrace.validate.reserved_names import MARK
 
 IS_KNOWN, PARTITION = f"{MARK}is known", f"{MARK}partition"
 
@@ -72,18 +72,18 @@ def partitions_with_shared_keys(spans: Mapping[str, Span | None]) -> Iterator[tu
     for name in sorted(spans):
         shared: Sequence[str] = ()
         if span := spans[name]:
-            first, last = map(_order, span)
+            first, last = map(_sort_key, span)
             if latest >= first:
-                shared = [other for other in earlier if _overlap(spans[other], span)]
+                shared = [other for other in earlier if _spans_overlap(spans[other], span)]
             latest = max(latest, last)
             earlier.append(name)
         yield name, shared
 
 
-def _overlap(span: Span | None, other: Span) -> bool:
-    return span is not None and _order(span[0]) <= _order(other[1]) and _order(other[0]) <= _order(span[1])
+def _spans_overlap(span: Span | None, other: Span) -> bool:
+    return span is not None and _sort_key(span[0]) <= _sort_key(other[1]) and _sort_key(other[0]) <= _sort_key(span[1])
 
 
-def _order(value: Any) -> tuple[Any, ...]:  # noqa: ANN401  what a manifest holds
+def _sort_key(value: Any) -> tuple[Any, ...]:  # noqa: ANN401  what a manifest holds
     """What sorts null first, then numbers, then text: a column may have had another type when a partition was made."""
     return (0,) if value is None else (2, value) if isinstance(value, str) else (1, value)

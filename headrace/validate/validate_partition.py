@@ -17,9 +17,9 @@ from headrace.validate.columns import partition_start
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.compiled_contract import QUERY_ERRORS
 from headrace.validate.errors import InvalidContractError
-from headrace.validate.names import START
 from headrace.validate.query import CheckedRows, RowQuery, row_query
 from headrace.validate.readers import UnreadableError, check_suffix
+from headrace.validate.reserved_names import START
 from headrace.validate.result import ValidationResult
 from headrace.validate.schema_check import check_columns, column_refusal, value_refusal
 from headrace.validate.uniqueness import is_first_of_key, is_known_key, unique_check
@@ -110,11 +110,13 @@ def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, R
         by_type.setdefault(tuple(raw.dtypes), {})[name] = raw
     outcomes: dict[str, ResultOrRefusal] = {}
     for types, raws in by_type.items():
-        outcomes |= _validate_alike(raws, source, row_query(contract, types))
+        outcomes |= _validate_same_types(raws, source, row_query(contract, types))
     return outcomes
 
 
-def _validate_alike(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> dict[str, ResultOrRefusal]:
+def _validate_same_types(
+    raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery
+) -> dict[str, ResultOrRefusal]:
     """Validate partitions whose columns have the same types, in one query."""
     outcomes: dict[str, ResultOrRefusal] = {}
     for name, raw in raws.items():
@@ -122,12 +124,12 @@ def _validate_alike(raws: Mapping[str, pl.DataFrame], source: Source, query: Row
             outcomes[name] = error
     if outcomes:
         return outcomes
-    rows = _joined(raws, source, query)
+    rows = _concatenate(raws, source, query)
     try:
         checked = query.run(rows)
     except QUERY_ERRORS:  # each partition by itself, so that its result is its own; then each check by itself
         if len(raws) > 1:
-            alone = (_validate_alike({name: raw}, source, query) for name, raw in raws.items())
+            alone = (_validate_same_types({name: raw}, source, query) for name, raw in raws.items())
             return {name: outcome for each in alone for name, outcome in each.items()}
         checked = _run_apart(query, rows, _where(source, *raws))
     parts: dict[str, CheckedRows] = {}
@@ -151,13 +153,13 @@ def _results(
     results: dict[str, ValidationResult] = {}
     start = 0
     for (name, part), frame in zip(parts.items(), good, strict=True):
-        result = ValidationResult.before_keys(raws[name], part, rows.slice(start, frame.height), source.key)
+        result = ValidationResult.before_key_check(raws[name], part, rows.slice(start, frame.height), source.key)
         results[name] = result.reject(~is_first.slice(start, frame.height), unique_check(source.key))
         start += frame.height
     return results
 
 
-def _joined(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> pl.DataFrame:
+def _concatenate(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> pl.DataFrame:
     """The rows of all partitions, with the start of each where the contract needs it."""
     rows = pl.concat(raws.values(), rechunk=True)
     if not query.contract.needs_start:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from headrace.validate.names import FAILED_CHECKS, ROW
+from headrace.validate.reserved_names import FAILED_CHECKS, ROW
 from infra.demo import digits
 from infra.demo.airflow_client import AirflowClient, DagRun, TaskInstance
 from infra.demo.cli_runner import CliRunner

@@ -109,11 +109,12 @@ class PostgreSQL:
         address = self.address(database).replace("+psycopg", "")
         return psycopg.connect(address, autocommit=True, connect_timeout=5)
 
-    def new_database(self) -> str:
+    def new_database(self, encoding: str = "UTF8") -> str:
         """Create a database for the test; its name."""
         name = f"test_{secrets.token_hex(6)}"
+        options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'" if encoding != "UTF8" else ""
         with self.connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name} {options}".encode())
         return name
 
 

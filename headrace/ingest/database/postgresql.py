@@ -30,18 +30,26 @@ POSTGRESQL_TYPE = b"POSTGRESQL:type"
 READ_AS_TEXT = frozenset({"money", "oid"})
 """Types that ADBC gives as something else: cents, and a signed number."""
 
+ITEM_TYPES = frozenset({"bool", "bytea", "date", "float4", "float8", "int2", "int4", "int8", "timestamptz"})
+"""Types that ADBC gives unchanged inside an array, beside those that are text. An item of a domain is named by the
+domain, which may stand for money; `24:00:00` is no time of Polars."""
+
 AS_TEXT = {b"headrace": b"text"}
 """Field metadata of a column that is selected as text; beside it, the column's own type."""
+
+NOT_UTF_8 = frozenset({"22021", "22P05"})
+"""SQLSTATEs of text that the server cannot send as UTF-8: a database of the encoding SQL_ASCII stores any bytes."""
 
 CONNECTION_OPTIONS = {
     "connect_timeout": "10",
     "keepalives_idle": "30",
     "tcp_user_timeout": "60000",
     "application_name": "headrace",
+    "client_encoding": "UTF8",
 }
 """libpq options, unless the address sets its own. By default libpq connects without a timeout, and a read from a server
 that has vanished waits for the kernel's keepalive: two hours on Linux. `tcp_user_timeout` is in milliseconds, the
-others are in seconds."""
+others are in seconds. Without `client_encoding`, text arrives in the encoding of the database."""
 
 TEXT_SETTINGS = (
     "SET LOCAL TIME ZONE 'UTC'",
@@ -49,6 +57,7 @@ TEXT_SETTINGS = (
     "SET LOCAL IntervalStyle = 'postgres'",
     "SET LOCAL extra_float_digits = 1",
     "SET LOCAL bytea_output = 'hex'",
+    "SET LOCAL lc_monetary = 'C'",
 )
 """What decides the text of a value; a role or a database may have settings of its own."""
 
@@ -71,7 +80,10 @@ class PostgreSQLBackend:
     dialect: Dialect
 
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
-        """Columns of the table. Types that Arrow lacks (numeric, uuid, json, interval, …) are read as text."""
+        """Columns of the table. Types that Arrow lacks (numeric, uuid, json, interval, …) are read as text.
+
+        So are composite types, and arrays of what ADBC would change.
+        """
         no_rows: Select[Any] = select(literal_column("*")).select_from(source).limit(0)
         statement = no_rows.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
         with self._execute(str(statement), name) as reader:
@@ -79,7 +91,7 @@ class PostgreSQLBackend:
         return pa.schema(
             [
                 pa.field(field.name, pa.string(), metadata={**(field.metadata or {}), **AS_TEXT})
-                if _lacks_arrow_type(field.type) or _type_name(field).removeprefix("_") in READ_AS_TEXT
+                if _is_changed(field)
                 else field
                 for field in schema
             ]
@@ -185,6 +197,11 @@ class PostgreSQLBackend:
             return DatabaseError(
                 f"{self.address}: this user may not read {name}. `GRANT SELECT` on it, then run the command again."
             )
+        if state in NOT_UTF_8:
+            return DatabaseError(
+                f"{self.address}: {name} holds text that is not UTF-8: {cause}. Correct the rows, or declare a view"
+                " that converts the column: `convert_from(name::bytea, 'LATIN1') AS name`."
+            )
         if is_transient_sql_error(error):
             return DatabaseUnreachableError(f"{self.address} closed the connection: {cause}")
         return DatabaseError(f"{self.address}: {name} cannot be read: {cause}")
@@ -260,10 +277,15 @@ def _literal(value: str) -> ColumnElement[Any]:
     return literal_column("'" + value.replace("'", "''") + "'")
 
 
-def _lacks_arrow_type(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_struct(kind):
-        return any(_lacks_arrow_type(kind.field(index).type) for index in range(kind.num_fields))
-    return isinstance(kind, pa.BaseExtensionType) or pa.types.is_interval(kind) or pa.types.is_null(kind)
+def _is_changed(field: pa.Field) -> bool:
+    """Whether ADBC gives values of the column as something else, or as a type that Arrow lacks."""
+    kind = field.type
+    if pa.types.is_list(kind):
+        item = kind.value_field
+        return not (pa.types.is_string(item.type) or _type_name(item) in ITEM_TYPES)
+    is_extension = isinstance(kind, pa.BaseExtensionType)
+    is_other = pa.types.is_struct(kind) or pa.types.is_interval(kind) or pa.types.is_null(kind)
+    return is_extension or is_other or _type_name(field) in READ_AS_TEXT
 
 
 def _is_ordered(kind: pa.DataType) -> bool:

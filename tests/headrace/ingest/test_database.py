@@ -309,17 +309,81 @@ def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path) -> None:
         ("4294967295::oid", "4294967295"),
         ("time '24:00:00'", "24:00:00"),
         ("timetz '24:00:00+02'", "24:00:00+02"),
+        ("ARRAY['24:00', '05:00', NULL]::time[]", "{24:00:00,05:00:00,NULL}"),
+        ("ARRAY['2013-01-01']::timestamp[]", '{"2013-01-01 00:00:00"}'),
+        ("ARRAY['1.50']::amount[]", "{$1.50}"),
+        ("ARRAY[4294967295]::number[]", "{4294967295}"),
+        ("tstzrange('2013-01-01Z', 'infinity')", '["2013-01-01 00:00:00+00",infinity)'),
+        (
+            "ROW('24:00', 'infinity', 4294967295, 1.5, '{{1,2}}')::pair",
+            '(24:00:00,infinity,4294967295,$1.50,"{{1,2}}")',
+        ),
+        ("ARRAY[ROW('24:00', NULL, 1, NULL, NULL)::pair]", '{"(24:00:00,,1,,)"}'),
     ],
 )
 def test_a_value_of_postgresql_that_arrow_would_change_is_kept_as_text(
     postgresql_weather: Weather, value: str, text: str
 ) -> None:
-    postgresql_weather.run("CREATE DOMAIN amount AS money")
+    postgresql_weather.run("CREATE DOMAIN amount AS money; CREATE DOMAIN number AS oid")
+    postgresql_weather.run("CREATE TYPE pair AS (t time, ts timestamptz, o oid, m money, a int[])")
     postgresql_weather.run(f"CREATE TABLE odd AS SELECT 1 AS id, {value} AS v")
 
     postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
 
     assert postgresql_weather.rows("all").rows() == [(1, text)]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("ARRAY[true, NULL]", [True, None]),
+        ("'{}'::int8[]", []),
+        ("ARRAY['NaN', '-Infinity', NULL]::float8[]", [pytest.approx(float("nan"), nan_ok=True), float("-inf"), None]),
+        (r"ARRAY['\x00ff'::bytea]", [b"\x00\xff"]),
+        ("ARRAY['0001-01-01', '9999-12-31']::date[]", [date(1, 1, 1), date(9999, 12, 31)]),
+        ("ARRAY['9999-12-31 23:59:59.999999Z']::timestamptz[]", [datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)]),
+        ("ARRAY['happy']::mood[]", ["happy"]),
+        ("ARRAY['', 'a\"b', NULL]::varchar[]", ["", 'a"b', None]),
+    ],
+)
+def test_an_array_of_values_that_arrow_holds_is_a_list(
+    postgresql_weather: Weather, value: str, expected: object
+) -> None:
+    postgresql_weather.run("CREATE TYPE mood AS ENUM ('happy')")
+    postgresql_weather.run(f"CREATE TABLE odd AS SELECT 1 AS id, {value} AS v")
+
+    postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
+
+    assert postgresql_weather.rows("all")["v"].to_list() == [expected]
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("LATIN1", "café"), ("EUC_JP", "日本")])
+def test_text_arrives_whatever_the_encoding_of_the_database(
+    postgres: PostgreSQL, postgresql_weather: Weather, monkeypatch: pytest.MonkeyPatch, encoding: str, text: str
+) -> None:
+    database = postgres.new_database(encoding)
+    with postgres.connect(database) as connection:
+        connection.execute("SET client_encoding = 'UTF8'")
+        connection.execute("CREATE TABLE odd (id int, v text)")
+        connection.execute("INSERT INTO odd VALUES (1, %s)", [text])
+    monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(database))
+
+    postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
+
+    assert postgresql_weather.rows("all").rows() == [(1, text)]
+
+
+@pytest.mark.parametrize("value", [r"E'caf\351'", r"ARRAY[E'caf\351']"])
+def test_text_that_is_not_utf_8_is_an_error_with_a_way_out(
+    postgres: PostgreSQL, postgresql_weather: Weather, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    database = postgres.new_database("SQL_ASCII")
+    with postgres.connect(database) as connection:
+        connection.execute(f"CREATE TABLE odd AS SELECT 1 AS id, {value} AS v".encode())
+    monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(database))
+
+    with pytest.raises(DatabaseError, match=r"odd holds text that is not UTF-8: .*0xe9.*convert_from"):
+        postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
 
 
 def test_beside_midnight_at_the_end_of_a_day_other_times_are_text_too(postgresql_weather: Weather) -> None:

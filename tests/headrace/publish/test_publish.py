@@ -9,7 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,14 @@ from feature_workspace import (
     DATASET,
     HOUR,
     NOON,
+    ROUTES,
     WEATHER,
     offline_delays,
     online_delays,
     open_workspace_store,
     publish_release,
+    retrieval_job,
+    weather_requests,
     write_table,
 )
 from msgspec import structs
@@ -73,6 +76,28 @@ def test_a_value_older_than_its_ttl_is_not_online(lake: Lake) -> None:
     answer = store.get_online_features(["origin_weather__b:temp_c"], [{"origin": "LGA"}]).to_dict()
 
     assert answer["temp_c"] == [None]
+
+
+def test_values_of_the_first_and_last_year_that_there_are_can_be_published(lake: Lake) -> None:
+    first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)
+    for at in (first, last):
+        write_table(lake, WEATHER, [{"origin": "EWR", "event_time": at, "temp_c": 1.5}])
+        write_table(lake, AIRCRAFT, [{"tailnum": "N1", "event_time": at}])
+        write_table(lake, ROUTES, [{"carrier_id": 1, "origin": "EWR", "event_time": at}])
+
+        assert [proof.compared_keys for proof in publish_release(lake).verifications] == [1, 1, 1]
+
+    store = open_workspace_store(lake)
+    rows = retrieval_job(store, weather_requests(["EWR"], [last]), "origin_weather__b:temp_c").to_polars()
+    assert rows["temp_c"].to_list() == [1.5]
+
+
+@pytest.mark.parametrize("ttl", [timedelta.max, timedelta(-1), timedelta(days=365 * 1000 + 1)])
+def test_a_ttl_that_no_time_can_be_compared_with_is_refused_where_it_is_declared(ttl: timedelta) -> None:
+    with pytest.raises(
+        ValueError, match=r"feature table origin_weather: expected a ttl from 0 \(no limit\) to 365000 d"
+    ):
+        replace(WEATHER, ttl=ttl)
 
 
 def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: Lake) -> None:

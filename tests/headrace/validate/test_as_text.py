@@ -34,6 +34,8 @@ def texts(series: pl.Series) -> list[str | None]:
         (pl.Categorical(), "a", "a"),
         (pl.List(pl.Int64()), [1, None], "[1,null]"),
         (pl.List(pl.Int64()), [], "[]"),
+        (pl.List(pl.Float64()), [1.5, float("nan"), float("-inf"), None], '["1.5","NaN","-inf",null]'),
+        (pl.List(pl.Decimal(10, 2)), [Decimal("1.20")], '["1.20"]'),
         (pl.List(pl.Binary()), [b"\xff", None], '["ff",null]'),
         (pl.Array(pl.Int64(), 2), [1, 2], "[1,2]"),
         (pl.List(pl.List(pl.Date())), [[date(2013, 1, 9)], None], '[["2013-01-09"],null]'),
@@ -57,6 +59,9 @@ def test_any_value_has_a_text_and_null_has_none(dtype: pl.DataType, value: objec
         (pl.List(UTC_MICROSECONDS), [0, INFINITY], f'["1970-01-01 00:00:00.000000+00:00","{INFINITY}"]'),
         (pl.Struct({"at": UTC_MICROSECONDS}), {"at": INFINITY}, f'{{"at":"{INFINITY}"}}'),
         (pl.Duration("ms"), INFINITY, "P106751991167DT7H12M55.807S"),
+        (UTC_MICROSECONDS, -9_222_425_352_054_775_809, "infinity"),
+        (UTC_MICROSECONDS, -9_222_425_352_054_775_808, "-infinity"),
+        (pl.List(UTC_MICROSECONDS), [-9_222_425_352_054_775_809], '["infinity"]'),
     ],
     ids=str,
 )
@@ -72,5 +77,7 @@ def physical(dtype: pl.DataType) -> pl.DataType:
     return pl.Struct({"at": pl.Int64()}) if isinstance(dtype, pl.Struct) else pl.Int64()
 
 
-def test_a_date_that_nothing_can_hold_is_its_number_of_days() -> None:
-    assert texts(pl.Series([2**31 - 1], dtype=pl.Int32).cast(pl.Date)) == [str(2**31 - 1)]
+def test_a_date_that_nothing_can_hold_is_its_number_of_days_or_infinity() -> None:
+    days = pl.Series([2**31 - 1, -2_147_472_692, -2_147_472_691], dtype=pl.Int32)
+
+    assert texts(days.cast(pl.Date)) == [str(2**31 - 1), "infinity", "-infinity"]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from headrace.validate.columns import one_of, partition_start, utc_time
 from headrace.validate.compile_contract import compile_contract
 from headrace.validate.dataframely_rules import rule_expression, schema_rules
-from headrace.validate.names import START
 from headrace.validate.query import CheckedRows, row_query
+from headrace.validate.reserved_names import START
 from pipelines.flights.sources.flights import Flights
 from pipelines.flights.sources.weather import Weather
 

@@ -15,7 +15,7 @@ from headrace.validate.parsing import parse
 
 TEXT = pl.String()
 INFINITY, MINUS_INFINITY = 2**63 - 1, -(2**63) + 1
-"""What PostgreSQL's `infinity` becomes, in the unit of a column."""
+"""The ends of 64 bits, in the unit of a column."""
 
 
 def parsed(raw: pl.DataType, wanted: pl.DataType, *values: Any) -> list[Any]:  # noqa: ANN401  any value of a column
@@ -58,6 +58,11 @@ def decimal(precision: int, scale: int) -> pl.Decimal:
         (UTC_MICROSECONDS, "2013-01-09T05:00:00Z", utc(2013, 1, 9, 5)),
         (UTC_MICROSECONDS, "2013-01-09 05:00:00+01:00", utc(2013, 1, 9, 4)),
         (UTC_MICROSECONDS, "2013-01-09 05:00:00+01", utc(2013, 1, 9, 4)),
+        (UTC_MICROSECONDS, "2013-01-09 05:00:00+0130", utc(2013, 1, 9, 3, 30)),
+        (UTC_MICROSECONDS, "2013-01-09 05:00:00+01:", None),
+        (UTC_MICROSECONDS, "2013-01-09 05:00:00+01: 30", None),
+        (UTC_MICROSECONDS, "2013-01-09 05:00:00+24:00", None),
+        (UTC_MICROSECONDS, "2013-01-09 05:00:00 +01:00", None),
         (UTC_MICROSECONDS, "2013-01-09T05:00:00.123456Z", utc(2013, 1, 9, 5, 0, 0, 123456)),
         (UTC_MICROSECONDS, "2013-01-09T05:00:00.1234560000Z", utc(2013, 1, 9, 5, 0, 0, 123456)),
         (UTC_MICROSECONDS, "2013-01-09T05:00:00.1234567Z", None),
@@ -123,6 +128,14 @@ def test_a_text_is_parsed_exactly_or_not_at_all(wanted: pl.DataType, text: str, 
         (pl.Float64(), pl.Float32(), 1e300, None),
         (pl.Float64(), decimal(10, 2), 1.5, Decimal("1.50")),
         (pl.Float64(), decimal(10, 2), 1.005, None),
+        (pl.Float64(), decimal(38, 38), 0.5, Decimal("0.5")),
+        (pl.Float64(), decimal(38, 2), 1e30, Decimal(10**30 + 19884624838656)),
+        (pl.Float64(), decimal(38, 20), 0.1, Decimal("0.1")),
+        (pl.Float64(), decimal(10, 7), 1e-7, Decimal("1E-7")),
+        (pl.Float64(), decimal(10, 7), 1e-8, None),
+        (pl.Float64(), decimal(38, 2), 1e36, None),
+        (pl.Float64(), decimal(10, 2), float("inf"), None),
+        (pl.Float32(), decimal(10, 2), 0.1, Decimal("0.10")),
         (pl.Float32(), pl.Float64(), 0.5, 0.5),
         (pl.Int64(), pl.UInt8(), 256, None),
         (pl.Int64(), pl.UInt8(), -1, None),
@@ -253,6 +266,23 @@ def test_a_decimal_is_what_python_s_decimal_says_without_rounding(number: Decima
 
     is_exact = (Fraction(number) * 10**scale).denominator == 1 and abs(number) < 10 ** (20 - scale)
     assert parsed(TEXT, decimal(20, scale), text) == [number if is_exact else None]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 20))
+def test_a_decimal_of_a_float_has_the_digits_that_the_float_is_written_with(number: float, scale: int) -> None:
+    (found,) = parsed(pl.Float64(), decimal(38, scale), number)
+
+    if found is not None:
+        assert found in {Decimal(repr(number)), Decimal(number)}
+    elif 1e-4 <= abs(number) < 1e16:
+        assert (Fraction(repr(number)) * 10**scale).denominator > 1
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.decimals(-(10**20), 10**20, allow_nan=False, places=2))
+def test_a_float_of_a_decimal_is_the_nearest_one(number: Decimal) -> None:
+    assert parsed(decimal(38, 2), pl.Float64(), number)[0] in {None, float(number)}
 
 
 @settings(deadline=None, max_examples=200)

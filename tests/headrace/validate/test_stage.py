@@ -31,7 +31,7 @@ from headrace.validate.stage import validation_stage
 
 RAW, VALIDATED, REJECTED = ("raw/shop/rows", "validated/shop/rows", "rejected/shop/rows")
 INFINITY = 2**63 - 1
-"""PostgreSQL's `infinity`, in microseconds since 1970."""
+"""The latest time of 64 bits, in microseconds since 1970."""
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -89,9 +89,20 @@ class UntilNewYork(dy.Schema):
         return (cls.v.col + timedelta(days=1)).dt.to_string("%Y") >= "2012"
 
 
-@pytest.mark.parametrize("step", [INFINITY, -INFINITY, -9_222_425_352_054_775_809, -62_135_596_800_000_001])
+@pytest.mark.parametrize(
+    ("step", "shown"),
+    [
+        (INFINITY, str(INFINITY)),
+        (-INFINITY, str(-INFINITY)),
+        (-9_222_425_352_054_775_809, "infinity"),
+        (-9_222_425_352_054_775_808, "-infinity"),
+        (-62_135_596_800_000_001, "-62135596800000001"),
+    ],
+)
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_time_that_nothing_can_hold_is_rejected_by_column_and_value(lake: Lake, step: int, batch_size: int) -> None:
+def test_a_time_that_nothing_can_hold_is_rejected_by_column_and_value(
+    lake: Lake, step: int, shown: str, batch_size: int
+) -> None:
     declared = replace(source(id=dy.Int64()), contract=UntilNewYork, batch_size=batch_size)
     first = pl.DataFrame({"id": [1, 2], "v": times(step, JANUARY)})
     second = pl.DataFrame({"id": [3, 4], "v": times(None, JANUARY + 86_400_000_000)})
@@ -100,9 +111,7 @@ def test_a_time_that_nothing_can_hold_is_rejected_by_column_and_value(lake: Lake
 
     assert dict(ran.checks) == {"v|dtype": 1}
     (bad,) = lake.scan(REJECTED).collect().rows(named=True)
-    shown = str(step) if abs(step) > 1e17 else "0000-12-31 23:59:59.999999+00:00"
-    assert bad == {"_row": 1, "id": "1", "v": bad["v"], "_failed_checks": ["v|dtype"]}
-    assert bad["v"] in {shown, str(step)}
+    assert bad == {"_row": 1, "id": "1", "v": shown, "_failed_checks": ["v|dtype"]}
     assert lake.scan(VALIDATED).collect()["v"].to_list() == [
         datetime(2013, 1, 1, tzinfo=UTC),
         None,

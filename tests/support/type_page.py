@@ -1,0 +1,107 @@
+"""`docs/types.md` from the cases: run this file to write it."""
+
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+
+from type_cases import CONVERSIONS, REFUSALS, REJECTED, Conversion
+
+PAGE = Path(__file__).parents[2] / "docs/types.md"
+
+INTRODUCTION = """# Types
+
+A value becomes the nearest value of the declared type without loss, or its row is rejected as `<column>|dtype`, with
+the text of the value. A time without a zone is rejected as `<column>|zone`. Where the two types have no value in
+common, and where a database or a file holds what no column of Arrow or Polars can, the partition or the source is
+refused with the column, the value and the way out. Nothing is rounded, cut, wrapped or guessed.
+
+- **Floats**: a text becomes the nearest float, which is never infinity. A number becomes a float if the way back
+  gives it again.
+- **Decimals**: of a float, the digits that it is written with; a whole number beyond 10<sup>16</sup> as it is.
+- **Times**: whole microseconds in UTC, of the years 1 to 9999. Dates likewise.
+- **Nested values**: a list or struct is rejected if any time inside of it is out of range.
+- **Null** is null of any type. Which fields of a delimited file are null is declared (`CsvDialect.nulls`). An empty
+  field without quotes always is.
+- **Categories** become text in validated tables, which is how Parquet keeps them. `transform` converts what Parquet
+  does not keep: durations, 16-bit floats, arrays.
+
+The tables are written by `tests/support/type_page.py` from cases that the tests run through the sources themselves.
+[Contracts](contracts.md) describes how columns are declared.
+"""
+
+SECTIONS = {
+    "CSV": "Every field of a delimited file is text.",
+    "Parquet": (
+        "Files that a source delivers as Parquet, read by `read_parquet`. Values of times and durations are given as\n"
+        "ticks of their unit."
+    ),
+    "PostgreSQL": (
+        "Types that Arrow lacks are PostgreSQL's own text (`numeric`, `money`, `oid`, `uuid`, `json`, `interval`,\n"
+        "ranges), and so are composite types and arrays of types that have no row here. Text is read as UTF-8,\n"
+        "whatever the encoding of the database."
+    ),
+    "SQLite": "SQLite stores any value in any column. Each value is checked against the declared type of its column.",
+}
+
+
+def write_page() -> None:
+    """Write the page."""
+    PAGE.write_text(render_page(), "utf-8")
+
+
+def render_page() -> str:
+    """The page as the cases say it."""
+    return "\n".join([INTRODUCTION, *(line for source in SECTIONS for line in _section(source))])
+
+
+def _section(source: str) -> Iterator[str]:
+    yield f"## {source}\n\n{SECTIONS[source]}\n"
+    yield "| source type | declared | arrives | is rejected |"
+    yield "|---|---|---|---|"
+    for conversion in CONVERSIONS:
+        if conversion.source == source:
+            yield _row(conversion)
+    yield ""
+    refusals = [refusal for refusal in REFUSALS if refusal.source == source]
+    if refusals:
+        yield "Refused, whatever is declared:\n"
+        yield "| source type | value | the error says |"
+        yield "|---|---|---|"
+        yield from (f"| {each.source_type} | {_code(each.value)} | {each.message} |" for each in refusals)
+        yield ""
+
+
+def _row(conversion: Conversion) -> str:
+    arrives = [
+        _code(value) if _text(value) == _text(arrived) else f"{_code(value)} → {_code(arrived)}"
+        for value, arrived in conversion.outcomes.items()
+        if not (isinstance(arrived, str) and arrived == REJECTED)
+    ]
+    rejected = [_code(value) for value, arrived in conversion.outcomes.items() if arrived == REJECTED]
+    cells = [conversion.source_type, conversion.declared, ", ".join(arrives), ", ".join(rejected)]
+    if conversion.refused:
+        cells[2:] = ["", f"the partition is refused: {conversion.refused}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _code(value: object) -> str:
+    return f"`{_text(value)}`".replace("|", "\\|")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {_text(item)}' for name, item in value.items())}}}"
+    if isinstance(value, datetime | date | time):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:f}" if isinstance(value, Decimal) else str(value) or '""'
+
+
+if __name__ == "__main__":
+    write_page()
