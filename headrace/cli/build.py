@@ -144,6 +144,7 @@ def _describe_release(dataset: str, made: "ReleaseResult", lake: "Lake") -> tupl
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
         *(f"  {table}: {change}" for table, change in made.changes.items()),
         *(f"  {acceptance}" for acceptance in made.accepted),
+        *(f"  {table} is held back, as it was in the release before: {reason}" for table, reason in made.held.items()),
     ]
     content = {**vars(made), "pushed": vars(made.pushed), "accepted": [each.to_dict() for each in made.accepted]}
     content["changes"] = {table: vars(change) for table, change in made.changes.items()}
@@ -188,7 +189,7 @@ def _run(  # noqa: PLR0913, PLR0917  where, and options of the command
     tables: list[str] | None = None,
     partition: str | None = None,
 ) -> "list[StageResult]":
-    from headrace.engine.run import run_stage  # noqa: PLC0415
+    from headrace.engine.run import run_stages  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
@@ -196,4 +197,4 @@ def _run(  # noqa: PLR0913, PLR0917  where, and options of the command
     with progress() as tell:
         execute = Executor(settings, tell)
         stages = graph.command_stages(load_dataset(dataset), verb, tables or ())
-        return [run_stage(stage, lake, execute, partition) for stage in stages]
+        return run_stages(stages, lake, execute, partition)

@@ -68,8 +68,11 @@ def check_guards(
 
 
 def _inputs(dataset: Dataset) -> dict[str, Sequence[str]]:
-    """Table → tables that it is computed from, for all tables but those of rejected rows, each after its inputs."""
-    stages = graph.dataset_stages(dataset)
+    """Table → tables that it is computed from, for raw, validated and feature tables, each after its inputs.
+
+    Not of labels: `label collect` guards the answers, and people who reject some have decided.
+    """
+    stages = [stage for stage in graph.dataset_stages(dataset) if stage.verb != "label"]
     computed = {stage.table: stage.reads for stage in stages}
     sources: dict[str, Sequence[str]] = {read: () for stage in stages for read in stage.reads if read not in computed}
     return {**sources, **computed}

@@ -140,6 +140,7 @@ def _run(
     return subprocess.CompletedProcess(done.args, done.returncode, *printed)
 
 
+# no failpoint: those who call a command that writes have one
 def run(
     root: Path, *arguments: str, given: bytes | None = None, index: Path | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
@@ -300,6 +301,12 @@ def commit(root: Path, paths: Iterable[str], message: str) -> bool:
 def config_value(root: Path, name: str) -> str:
     """A setting of git's configuration, as it holds in `root`; empty if it is not set."""
     return _run(root, ("config", name)).stdout.strip()
+
+
+def uncommitted_files(root: Path) -> tuple[str, ...]:
+    """Paths of the files that differ from the last commit or are not in it, less those that git ignores."""
+    fields = _run(root, ("status", "--porcelain", "--no-renames", "-z")).stdout.split("\0")
+    return tuple(field[3:] for field in fields if field)
 
 
 def is_ignored(root: Path, path: str) -> bool:
