@@ -72,7 +72,8 @@ class Guards:
 
     Attributes:
         max_vanished_share: Share of the partitions of a table, of its rows, or of the keys online that may disappear in
-            one step. Rows and keys that come in their place do not count. 1 switches the guard off.
+            one step, whatever comes in their place. One or two always may, unless nothing is left.
+            1 switches the guard off.
         max_future: How far a row's event time or known time, or the start of a raw partition, may lie beyond the moment
             of the step: of ingest and release the clock, of publish the time of the release. None switches it off.
     """

@@ -5,6 +5,7 @@ table that another run holds, a lost race), so the same command may succeed a li
 *terminal*: the same command gives the same answer until a person changes something.
 """
 
+import re
 from typing import ClassVar
 
 TERMINAL_EXIT_CODE = 1
@@ -14,8 +15,28 @@ TRANSIENT_EXIT_CODE = 75
 """Exit code of a command that may succeed later: EX_TEMPFAIL of sysexits.h."""
 
 
+_PASSWORD = re.compile(r"(://[^\s'\"/:@]*:)(?!password@)[^\s'\"]*@")
+_TOKEN = re.compile(r"(https?://)[^\s'\"/:@]+@")
+_PARAMETER = re.compile(
+    r"((?<![a-z])[a-z0-9_.-]*(?:password|passwd|pwd|secret|token|signature|credentials?)=)('(?:[^'\\]|\\.)*'|[^\s&;'\"]+)",
+    re.IGNORECASE,
+)
+
+
+def hide_credentials(text: str) -> str:
+    """A message without the credentials of the addresses in it: user information, parameters, libpq's key=value form.
+
+    Drivers and git print addresses as they got them, so every known error passes its message through here.
+    """
+    if "://" in text:
+        text = _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1***@", text))
+    return _PARAMETER.sub(r"\1***", text) if "=" in text else text
+
+
 class HeadraceError(Exception):
     """A known failure, terminal unless it is a `TransientError`; the command line prints it without a stack trace.
+
+    Its message holds no credentials of addresses.
 
     Attributes:
         is_transient: Whether the same command may succeed a little later.
@@ -24,6 +45,10 @@ class HeadraceError(Exception):
 
     is_transient: ClassVar[bool] = False
     exit_code: ClassVar[int] = TERMINAL_EXIT_CODE
+
+    def __init__(self, *args: object) -> None:
+        """An error with this message."""
+        super().__init__(*(hide_credentials(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class TransientError(HeadraceError):

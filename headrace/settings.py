@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     push_runs: bool = Field(default=True, validation_alias="HEADRACE_PUSH_RUNS")
     """Whether the state of a run is pushed after each command. Without it, a run stays on one machine."""
 
+    git_timeout_s: float = Field(600, gt=0, validation_alias="HEADRACE_GIT_TIMEOUT_S")
+    """Seconds after which a git command that talks to the remote is given up, as a temporary failure."""
+
     run_days: float = Field(14, gt=0, validation_alias="HEADRACE_RUN_DAYS")
     """Days after which `headrace gc` ends a run that has written nothing."""
 

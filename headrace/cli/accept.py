@@ -1,7 +1,7 @@
 """`headrace accept`: let a finding pass that refuses a step."""
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,7 +49,7 @@ def accept(  # noqa: PLR0913  each is an option of the command
         accepted = [_accept_one(lake, check_name(dataset), finding, person, reason.strip()) for finding in ids]
     content = {
         "dataset": dataset,
-        "accepted": [{**_fields(each.acceptance), "is_new": each.is_new} for each in accepted],
+        "accepted": [{**each.acceptance.to_dict(), "is_new": each.is_new} for each in accepted],
     }
     lines = [f"{each.acceptance}{'' if each.is_new else ' (before; nothing was changed)'}" for each in accepted]
     result(content, lines, as_json=as_json)
@@ -67,10 +67,3 @@ def _accept_one(lake: "Lake", dataset: str, finding: str, by: str, reason: str) 
         if not log.is_shared or finding not in {each.id for each in log.read().findings}:
             raise
         return accept_finding(log, finding, by=by, reason=reason)
-
-
-def _fields(acceptance: object) -> dict[str, Any]:
-    import msgspec  # noqa: PLC0415
-
-    fields: dict[str, Any] = msgspec.to_builtins(acceptance)
-    return fields

@@ -143,9 +143,10 @@ def _describe_release(dataset: str, made: "ReleaseResult", lake: "Lake") -> tupl
     lines = [
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
         *(f"  {table}: {change}" for table, change in made.changes.items()),
+        *(f"  {acceptance}" for acceptance in made.accepted),
         *(f"  {table} is held back, as it was in the release before: {reason}" for table, reason in made.held.items()),
     ]
-    content = {**vars(made), "pushed": vars(made.pushed)}
+    content = {**vars(made), "pushed": vars(made.pushed), "accepted": [each.to_dict() for each in made.accepted]}
     content["changes"] = {table: vars(change) for table, change in made.changes.items()}
     content["rows"] = {table: lake.manifest(table).rows for table in lake.tables(dataset)}
     return content, lines

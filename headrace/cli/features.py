@@ -61,6 +61,7 @@ def publish(
             for table, load in published.loads.items()
         ),
         *(f"  {verification}" for verification in published.verifications),
+        *(f"  {acceptance}" for acceptance in published.accepted),
     ]
     result(published.to_dict(), lines, as_json=as_json)
 

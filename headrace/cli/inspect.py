@@ -9,6 +9,7 @@ from headrace.cli.output import DatasetArgument, JsonOption, RunOption, dataset_
 
 if TYPE_CHECKING:
     from headrace.engine.plan import Plan
+    from headrace.storage.table_store import Lake
 
 
 def add_to(app: typer.Typer) -> None:
@@ -94,8 +95,26 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     head = f"{dataset}: last release {release or 'none yet'}"
     online = read_freshness(settings, dataset)
     online_lines = list(online.format_lines(release)) if online else []
-    content = {"release": release, "tables": tables, "online": online.to_dict() if online else None}
-    result(content, [head, *lines, *online_lines], as_json=as_json)
+    findings, finding_lines = _findings(lake, dataset, release)
+    content = {"release": release, "tables": tables, "online": online.to_dict() if online else None, **findings}
+    result(content, [head, *lines, *online_lines, *finding_lines], as_json=as_json)
+
+
+def _findings(lake: "Lake", dataset: str, release: str) -> tuple[dict[str, Any], list[str]]:
+    """What guards found in this workspace, and what was accepted since and for the last release; as JSON and lines."""
+    from headrace.guards.finding_log import FileLog  # noqa: PLC0415
+    from headrace.release.guards import read_acceptances  # noqa: PLC0415
+
+    record = FileLog(lake, dataset).read()
+    released = read_acceptances(lake.root, dataset).get(release, []) if release else []
+    content = {
+        "findings": [finding.to_dict() for finding in record.open],
+        "accepted": [each.to_dict() for each in record.acceptances],
+        "accepted_in_release": [each.to_dict() for each in released],
+    }
+    lines = [f"{each.step} found {each.id}: {each.text}" for each in record.open]
+    lines += [f"{each}" for each in record.acceptances]
+    return content, [*lines, *(f"{release}: {each}" for each in released)]
 
 
 def dvc_sync(

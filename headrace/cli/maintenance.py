@@ -151,7 +151,10 @@ def releases(
     settings, lake = workspace()
     listing = list_release_summaries(load_dataset(dataset), lake, settings)
     tombstones = listing.tombstones if show_all else ()
-    lines = [*map(_format_tombstone, tombstones), *map(_format_release, listing.releases)]
+    lines = [
+        *map(_format_tombstone, tombstones),
+        *(line for each in listing.releases for line in _format_release(each)),
+    ]
     lines += [f"online ?: {listing.online_error}"] if listing.online_error else []
     hidden = 0 if show_all else len(listing.tombstones)
     lines += [f"{pluralize(hidden, 'release')} pruned; `--all` shows them"] if hidden else []
@@ -165,7 +168,7 @@ def releases(
     result(content, lines or [f"{dataset} has no release"], as_json=as_json)
 
 
-def _format_release(release: "ReleaseSummary") -> str:
+def _format_release(release: "ReleaseSummary") -> list[str]:
     point, size = release.point, release.size
     new = "?" if size.new_bytes is None else f"{size.new_bytes:,}"
     needs = list(release.kept_by or ())
@@ -174,7 +177,8 @@ def _format_release(release: "ReleaseSummary") -> str:
     needs += ["online ?"] if release.is_online is None else []
     facts = f"{point.time:%Y-%m-%d %H:%M}  {point.commit[:10]}  {size.rows:,} rows, {size.bytes:,} bytes, {new} new"
     may_go = "kept by nothing" if release.kept_by is not None and not needs else ""
-    return f"{point.name}  {facts}  {'; '.join(needs) or may_go}".rstrip()
+    line = f"{point.name}  {facts}  {'; '.join(needs) or may_go}".rstrip()
+    return [line, *(f"  {acceptance}" for acceptance in release.accepted)]
 
 
 def _format_tombstone(tombstone: "Tombstone") -> str:

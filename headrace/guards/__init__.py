@@ -3,7 +3,7 @@
 A step computes its findings and calls `enforce` before it shows anything. Findings that nobody has accepted refuse the
 step; `headrace accept` accepts them. A step that compares something of its own counts it as a `TableLoss`:
 
-    loss = TableLoss(table, [Loss("answer", lost, total)], names=ids, state=ids)
+    loss = TableLoss(table, [Loss("answer", lost, total, left)], names=ids, state=ids)
     found = loss.finding(dataset.guards_of(table), "since the last collect")
     enforce(
         [found] if found else [],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec import structs
 
 
 class GuardFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,6 +33,10 @@ class GuardFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     partition: str = ""
     level: Literal["error", "warning"] = "error"
     step: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """As JSON, with the id."""
+        return {"id": self.id, **structs.asdict(self)}
 
     @property
     def id(self) -> str:
@@ -56,6 +61,10 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     at: str
     reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As JSON."""
+        return structs.asdict(self)
 
     def __str__(self) -> str:
         """One line for people."""

@@ -6,7 +6,7 @@ where git knows of a later release.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from headrace.dataset import Guards
 from headrace.guards.finding import GuardFinding, hash_state
@@ -15,6 +15,18 @@ from headrace.storage.partition_names import partition_interval
 CHECK = "future"
 LISTED = 20
 """Partitions of a table that may be findings of their own; where there are more, the table is one finding."""
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment_of(microseconds: int) -> datetime:
+    """The time so many microseconds after 1970 (UTC), or the last or first one that there is."""
+    try:
+        return EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        year, month, day = (9999, 12, 31) if microseconds > 0 else (1, 1, 1)
+        return datetime(year, month, day, tzinfo=UTC)
 
 
 def clock() -> datetime:

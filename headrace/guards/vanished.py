@@ -9,6 +9,9 @@ from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 
 CHECK = "vanished"
+FEW = 3
+"""What fewer than these lose is no mass: a table of two rows may lose one, or hold two others. Losing all is."""
+
 NAMED = 3
 """Names that a text gives of what would vanish."""
 
@@ -21,16 +24,22 @@ class Loss:
         what: What is counted: `partition`, `row`, `key`, `answer`.
         lost: How many would be gone, whatever comes in their place.
         total: How many there were.
+        left: How many there would be; of keys online, how many of those of all tables would stay.
     """
 
     what: str
     lost: int
     total: int
+    left: int = 1
 
     @property
     def share(self) -> float:
         """The part of all that would be gone."""
         return self.lost / self.total if self.total else 0.0
+
+    def is_beyond(self, guards: Guards) -> bool:
+        """Whether more would be gone than the bound lets pass."""
+        return self.share > guards.max_vanished_share and (self.lost >= FEW or not self.left)
 
     def __str__(self) -> str:
         """`29 of 30 partitions`."""
@@ -69,9 +78,9 @@ class TableLoss:
             also: Losses of other tables that follow from this one.
             note: What else the text says.
         """
-        if self.share <= guards.max_vanished_share:
+        beyond = [str(loss) for loss in self.losses if loss.is_beyond(guards)]
+        if not beyond:
             return None
-        beyond = [str(loss) for loss in self.losses if loss.share > guards.max_vanished_share]
         more = "" if len(self.names) <= NAMED else ", …"
         names = f" ({', '.join(self.names[:NAMED])}{more})" if self.names else ""
         consequences = "".join(f", and with them {' and '.join(map(str, it.losses))} of {it.table}" for it in also)
@@ -94,7 +103,10 @@ def table_loss(before: Manifest | None, after: Manifest) -> TableLoss:
     gone = sorted(old.keys() - new.keys())
     changed = [name for name in old.keys() & new.keys() if old[name] != new[name]]
     fewer = _lost_rows(had, has, gone, changed)
-    losses = [Loss("partition", len(gone), _count(before)), Loss("row", sum(fewer.values()), before.rows)]
+    losses = [
+        Loss("partition", len(gone), len(before.md5s), len(after.md5s)),
+        Loss("row", sum(fewer.values()), before.rows, after.rows),
+    ]
     lost = sorted({*gone, *fewer})
     state = [f"{name} {new.get(name, '')}" for name in lost]
     return TableLoss(after.table, [loss for loss in losses if loss.lost], lost, state)
@@ -107,7 +119,3 @@ def _lost_rows(had: LazyEntries, has: LazyEntries, gone: Sequence[str], changed:
     before, after = had.pick("rows", [*gone, *changed]), has.pick("rows", changed)
     lost = {name: (rows or 0) - (after.get(name) or 0) for name, rows in before.items()}
     return {name: rows for name, rows in lost.items() if rows > 0}
-
-
-def _count(manifest: Manifest) -> int:
-    return len(manifest.md5s)

@@ -4,7 +4,7 @@ Reads only the publish log in the registry's database, so the answer is the same
 imported.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,12 +54,14 @@ class OnlineFreshness:
         slot: The slot that serves it, `a` or `b`.
         switched_at: When the service was switched to it.
         views: Feature table → its newest values.
+        accepted: What guards found in the publish, and who let it pass, as JSON.
     """
 
     release: str
     slot: str
     switched_at: datetime
     views: Mapping[str, FeatureFreshness]
+    accepted: Sequence[Mapping[str, str]] = ()
 
     def format_lines(self, last_release: str) -> Iterator[str]:
         """Human-readable lines, with a note if `last_release` is not the one online."""
@@ -71,6 +73,8 @@ class OnlineFreshness:
                 f"  {table}: newest event {view.event_time.isoformat()}, {_format_span(view.age)} old,"
                 f" known after {_format_span(view.delay)}"
             )
+        for each in self.accepted:
+            yield f"  {each['finding']} accepted by {each['by']} on {each['at'][:10]}: {each['reason']}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -93,7 +97,7 @@ def read_freshness(settings: Settings, dataset: str, now: datetime | None = None
         return None
     report, now = online.report, now or datetime.now(UTC)
     views = {table: _view_freshness(times, now) for table, times in report["newest_times"].items()}
-    return OnlineFreshness(report["release"], report["slot"], online.switched_at, views)
+    return OnlineFreshness(report["release"], report["slot"], online.switched_at, views, report.get("accepted", ()))
 
 
 def _view_freshness(times: Mapping[str, str], now: datetime) -> FeatureFreshness:

@@ -10,10 +10,12 @@ from typing import Any
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.guards.finding import Acceptance
 from headrace.maintenance.added_objects import Outs, commit_outs, compare_outs
 from headrace.maintenance.record_cache import RecordCache
 from headrace.maintenance.training_set_locks import find_locks
 from headrace.release.branches import Branches, list_releases
+from headrace.release.guards import read_acceptances
 from headrace.release.retention import ReleasePoint, apply_policy, declared_policy
 from headrace.settings import Settings
 from headrace.storage import git
@@ -79,6 +81,7 @@ class ReleaseSummary:
         locks: Lock files of training sets that need it.
         pinned: Why the policy pins it; empty if it does not.
         kept_by: Everything that keeps it; None without a retention policy, which keeps everything.
+        accepted: What guards found in it, and who let it pass.
     """
 
     point: ReleasePoint
@@ -87,6 +90,7 @@ class ReleaseSummary:
     locks: Sequence[str] = ()
     pinned: str = ""
     kept_by: Sequence[str] | None = None
+    accepted: Sequence[Acceptance] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -101,6 +105,7 @@ class ReleaseSummary:
             "pinned": self.pinned or None,
             "training_set_locks": list(self.locks),
             "kept_by": None if self.kept_by is None else list(self.kept_by),
+            "accepted": [each.to_dict() for each in self.accepted],
         }
 
 
@@ -128,7 +133,7 @@ def list_release_summaries(dataset: Dataset, lake: Lake, settings: Settings) -> 
     needs = ReleaseNeeds.find(dataset, lake, settings)
     policy = declared_policy(dataset) if dataset.retention else None
     rules = apply_policy(policy, points) if policy else {}
-    sizes = read_sizes(lake, dataset.name, points)
+    sizes, accepted = read_sizes(lake, dataset.name, points), read_acceptances(lake.root, dataset.name)
     releases = [
         ReleaseSummary(
             point,
@@ -137,6 +142,7 @@ def list_release_summaries(dataset: Dataset, lake: Lake, settings: Settings) -> 
             needs.locks.get(point.name, ()),
             policy.pinned.get(point.name, "") if policy else "",
             [*rules[point.name], *needs.reasons(point.name)] if policy else None,
+            accepted.get(point.name, ()),
         )
         for point in points
     ]

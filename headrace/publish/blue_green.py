@@ -121,6 +121,19 @@ class Sides:
         """Whether the side holds the snapshot, by what its tags say."""
         return (slot_state.release, slot_state.digest) == (self.snapshot.release, self.snapshot.digest)
 
+    def verified_snapshot(self, slot_state: SlotState) -> Snapshot | None:
+        """What a side was verified to hold; None if that is unknown."""
+        new = self.snapshot
+        if self.holds_snapshot(slot_state):
+            return new
+        if not (slot_state.release and slot_state.digest):
+            return None
+        try:
+            found = Snapshot.read(new.dataset, new.lake, slot_state.release)
+        except HeadraceError:
+            return None
+        return found.known_at(slot_state.as_of) if found.digest == slot_state.digest else None
+
     def expected(self, before: Snapshot | None, checksums: Mapping[str, KeyChecksum]) -> dict[str, Expected]:
         """Feature table → what a side must hold.
 
@@ -203,16 +216,7 @@ class PublishAttempt:
 
     def verified_snapshot(self) -> Snapshot | None:
         """What the standby was verified to hold; None if that is unknown."""
-        slot_state, new = self.deployment.standby, self.sides.snapshot
-        if self.sides.holds_snapshot(slot_state):
-            return new
-        if not (slot_state.release and slot_state.digest):
-            return None
-        try:
-            found = Snapshot.read(new.dataset, new.lake, slot_state.release)
-        except HeadraceError:
-            return None
-        return found.known_at(slot_state.as_of) if found.digest == slot_state.digest else None
+        return self.sides.verified_snapshot(self.deployment.standby)
 
     def load(
         self, expected: Mapping[str, Expected], *, patient: bool = False, everything: bool = False

@@ -5,14 +5,15 @@ alone and verified, and then the service is switched to it in one step (blue/gre
 point, the next one completes it. Publishing what is live verifies it and writes nothing.
 
 "Now" is the moment at which all of the release is known: its newest event time or known time. No clock is read, so a
-release has one latest value for each key, whenever it is published.
+release has one latest value for each key, whenever it is published. That a row of the future does not decide it is
+checked against the time of the release's tag, and against the keys that are online.
 """
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, Dataset
 from headrace.extras import require_extra
 from headrace.feast.key_checksum import from_tag
+from headrace.guards.finding import Acceptance
 from headrace.publish.snapshot import Snapshot, Span
 from headrace.retrieve.errors import NothingToPublishError, VerificationFailedError
 from headrace.settings import Settings
@@ -70,6 +72,7 @@ class PublishResult:
         newest_times: Feature table → its newest event time and known time.
         definition_changes: What changed in the definitions, one line each.
         switched: Whether the service was switched.
+        accepted: What guards found, and who let it pass.
     """
 
     dataset: str
@@ -83,6 +86,7 @@ class PublishResult:
     newest_times: Mapping[str, Span]
     definition_changes: Sequence[str]
     switched: bool
+    accepted: Sequence[Acceptance] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON."""
@@ -96,6 +100,7 @@ class PublishResult:
                 for table, span in self.newest_times.items()
             },
             "definition_changes": list(self.definition_changes),
+            "accepted": [each.to_dict() for each in self.accepted],
         }
 
     @property
@@ -114,6 +119,7 @@ def publish(
         NothingToPublishError: There is no value to publish.
         BreakingChangeError: A feature that is served would be gone or of another type.
         NameConflictError: Another dataset serves a feature table or a service of that name.
+        FindingsError: Too many keys would vanish, or times lie in the future, and nobody has accepted that.
         VerificationFailedError: The loaded values are not the release's; what was live stays live.
         PublisherFencedError: Another publish came later.
         MissingExtraError: Feast, or the driver of the registry or the online store, is not installed.
@@ -169,18 +175,22 @@ def _confirm(sides: "Sides", live: "SlotState", how: PublishOptions) -> PublishR
 
 def _replace(sides: "Sides", changes: Sequence[str], how: PublishOptions) -> PublishResult:
     """Bring the standby to the snapshot, prove it, switch the service to it."""
+    from headrace.publish.guards import check_guards, forget_published  # noqa: PLC0415  brings Feast
+
     attempt = sides.attempt()
     held = from_tag(attempt.deployment.standby.seals)
     expected = sides.expected(None if how.verify_all else attempt.verified_snapshot(), held)
     _refuse_empty(sides, any(found.rows.height for found in expected.values()))
+    accepted = check_guards(attempt, expected)
     loads = attempt.load(expected, patient=how.wait_for_readers, everything=how.verify_all)
     proofs = sides.prove(attempt.side, expected, attempt.checksums(loads))
     attempt.refuse_lost(loads)
     wrong = [str(mismatch) for proof in proofs for mismatch in proof.mismatches]
     if wrong:
         raise VerificationFailedError(_refusal(attempt, wrong))
-    done = _published(sides, attempt.side, loads, proofs, changes, switched=True)
+    done = replace(_published(sides, attempt.side, loads, proofs, changes, switched=True), accepted=accepted)
     attempt.switch(done.report, {name: proof.key_checksum for name, proof in zip(expected, proofs, strict=True)})
+    forget_published(sides.snapshot, accepted)
     return done
 
 

@@ -90,11 +90,22 @@ class Snapshot:
             MisplacedRowError: A row's event time is not in the day of its partition, where nobody would look for it.
         """
         found = {}
-        for table, made in self.manifests.items():
-            spans = [span for name in made.partitions if (span := self._span(made, name))]
+        for table in self.dataset.features:
+            spans = [span for _, span in self.partition_spans(table)]
             if spans:
-                found[table] = Span(max(span.event for span in spans), max(span.known for span in spans))
+                found[table.name] = Span(max(span.event for span in spans), max(span.known for span in spans))
         return found
+
+    def partition_spans(self, table: FeatureTable) -> Iterator[tuple[str, Span]]:
+        """Partition and its newest times, of the partitions that have rows.
+
+        Raises:
+            MisplacedRowError: As `spans`.
+        """
+        made = self.manifests[table.name]
+        for name in made.partitions:
+            if span := self._span(made, name):
+                yield name, span
 
     def _span(self, made: Manifest, name: str) -> Span | None:
         """What the manifest tells of a partition's times, or its file where an older one does not: no row is read."""

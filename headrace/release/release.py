@@ -1,4 +1,4 @@
-"""tables → release: audit, then bytes to the remote and read back, then one atomic push of commit and tag.
+"""tables → release: audit and guards, then bytes to the remote and read back, then one atomic push of commit and tag.
 
 In that order, and each step can be repeated: no git ref points at data that is not on the remote, and a release that
 was killed is completed by running it again. A release that fails leaves neither commit nor tag.
@@ -13,6 +13,7 @@ from typing import Any
 from headrace import failpoints
 from headrace.dataset import Dataset
 from headrace.errors import TransientError
+from headrace.guards.finding import Acceptance
 from headrace.project import graph
 from headrace.project.engine_lock import check_environment
 from headrace.project.locks import lock_tables
@@ -20,6 +21,7 @@ from headrace.release.audit import audit, changes_code, check_code_committed
 from headrace.release.branches import Branches, latest_release, next_release
 from headrace.release.build import BranchTips, HistoryGrewError, StartingPoint, build_release, retry_races
 from headrace.release.changes import PartitionDiff, summarize, table_changes
+from headrace.release.guards import check_guards, forget_released, note_lines
 from headrace.release.held_labels import hold_unfinished_labels
 from headrace.release.histories import merge_histories
 from headrace.release.records import DatasetRecords
@@ -45,6 +47,7 @@ class ReleaseResult:
         created: Whether this run created it; False if nothing had changed since.
         changes: Table → what changed since the release before it.
         pushed: What was uploaded to the remote.
+        accepted: What guards found, and who let it pass.
         held: Labels table → why it is as in the release before it.
     """
 
@@ -53,6 +56,7 @@ class ReleaseResult:
     created: bool
     changes: Mapping[str, PartitionDiff] = field(default_factory=dict)
     pushed: PushResult = field(default_factory=PushResult)
+    accepted: Sequence[Acceptance] = ()
     held: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -119,6 +123,7 @@ def create_release(
         TableLockedError: A run holds one of the tables.
         TablesBehindError: A stage has work to do.
         AuditError: A partition's counts do not add up, or code is not committed on the code branch.
+        FindingsError: A table would lose too much, or has times in the future, and nobody has accepted that.
         QualityError: Labels that would be new in the release do not reach their thresholds, and wait for no answers.
         ReleasedMeanwhileError: Somebody else released the dataset since this run began.
         StaleReleaseError: The release branch moved again and again.
@@ -160,6 +165,7 @@ def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str
         with wait_for_lock(lake, "release"):
             release, tip = retry_races(push, lake.root)
         follow(tip)
+        forget_released(release.accepted, dataset, lake)
     return replace(release, pushed=pushed, held=held.reasons)
 
 
@@ -196,12 +202,14 @@ def _build_and_push(
         if commit != state.tips.release:
             _push(target, commit, state.tips.release)
         return ReleaseResult(name, state.remote_refs[f"refs/tags/{name}"], created=False), commit
-    tag = git_commits.build_tag(root, name, commit, _notes(name, state))
+    # Not earlier: what a release of others has, and this one lacks, was read or merged above.
+    accepted = check_guards(target.dataset, target.lake, state.last, state.released, state.changes)
+    tag = git_commits.build_tag(root, name, commit, _notes(name, state, accepted))
     _push(target, commit, state.tips.release, {name: tag})
     # A fetch that brings the tag at this moment holds its lock.
     with failpoints.failpoint("git update-ref"), suppress(git.RefLockedError):
         git.git(root, "update-ref", f"refs/tags/{name}", tag)
-    return ReleaseResult(name, commit, created=True, changes=state.changes), commit
+    return ReleaseResult(name, commit, created=True, changes=state.changes, accepted=accepted), commit
 
 
 def _push(target: ReleaseTarget, commit: str, tip: str, tags: Mapping[str, str] | None = None) -> None:
@@ -251,7 +259,7 @@ def _new_sizes(tables: Sequence[str], state: ReleaseState, lake: Lake) -> dict[s
     return sizes
 
 
-def _notes(name: str, state: ReleaseState) -> str:
-    """The message of the tag: the committed code, and what changed in each table."""
+def _notes(name: str, state: ReleaseState, accepted: Sequence[Acceptance]) -> str:
+    """The message of the tag: the committed code, what changed in each table, and what was accepted."""
     changes = (f"{table}: {change}" for table, change in state.changes.items())
-    return "\n".join((name, "", f"code: {state.tips.code}", *changes))
+    return "\n".join((name, "", f"code: {state.tips.code}", *changes, *note_lines(accepted)))

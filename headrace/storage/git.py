@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,9 @@ CLEAN = {
     "tag.gpgSign": "false",
 }
 """Options of the user's configuration that would change what git prints or does, and their values here."""
+
+NETWORK_COMMANDS = frozenset({"clone", "fetch", "ls-remote", "pull", "push"})
+"""Commands that talk to a remote, which may accept the connection and never answer: git itself waits without end."""
 
 LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
 TRIES = 4
@@ -136,6 +140,7 @@ def _run(
     return subprocess.CompletedProcess(done.args, done.returncode, *printed)
 
 
+# no failpoint: those who call a command that writes have one
 def run(
     root: Path, *arguments: str, given: bytes | None = None, index: Path | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
@@ -144,7 +149,40 @@ def run(
     if index is not None:
         environment["GIT_INDEX_FILE"] = str(index)
     command = ["git", *clean_options(), *arguments]
-    return subprocess.run(command, cwd=root, env=environment, input=given, capture_output=True, check=False)
+    pipe = subprocess.PIPE
+    stdin = None if given is None else pipe
+    with subprocess.Popen(command, cwd=root, env=environment, stdin=stdin, stdout=pipe, stderr=pipe) as process:
+        limit_s = _time_limit(arguments)
+        try:
+            stdout, stderr = process.communicate(given, timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            _kill_with_children(process.pid)
+            process.communicate()
+            stdout, stderr = b"", f"operation timed out after {limit_s:g} s (HEADRACE_GIT_TIMEOUT_S)".encode()
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _time_limit(arguments: Sequence[str]) -> float | None:
+    """Seconds that a command may take; None for one that works in the repository alone."""
+    if not NETWORK_COMMANDS.intersection(arguments[:1]):
+        return None
+    from headrace.settings import Settings  # noqa: PLC0415  DAG files import this module
+
+    return Settings().git_timeout_s
+
+
+def _kill_with_children(pid: int) -> None:
+    """Kill git and what it has started for the transport, which holds the pipes open."""
+    import psutil  # noqa: PLC0415  as in `_is_git_running`
+
+    with suppress(psutil.NoSuchProcess):
+        git_process = psutil.Process(pid)
+        for process in (*git_process.children(recursive=True), git_process):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def clean_options() -> list[str]:

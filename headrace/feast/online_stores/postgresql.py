@@ -38,7 +38,7 @@ from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.writer import OnlineView, fenced_error
 from headrace.feast.types import KEY, STAMP
 from headrace.feast.variables import expand_options
-from headrace.ingest.database.postgresql import CONNECTION_OPTIONS, redact
+from headrace.ingest.database.postgresql import CONNECTION_OPTIONS, libpq_address, redact
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 from headrace.storage.sql_errors import is_transient_sql_error
 
@@ -253,7 +253,7 @@ class PostgreSQLWriter:
         """A cursor in a transaction that goes back unless it is committed; temporary tables go in any case."""
         try:
             if self.address not in self.connections:
-                self.connections[self.address] = dbapi.connect(self.address.render_as_string(hide_password=False))
+                self.connections[self.address] = dbapi.connect(libpq_address(self.address))
             connection = self.connections[self.address]
             try:
                 with closing(connection.cursor()) as cursor:

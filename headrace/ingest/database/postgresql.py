@@ -10,7 +10,7 @@ import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement, Error
 from adbc_driver_manager._reader import AdbcRecordBatchReader
 from adbc_driver_postgresql import _driver_path
-from sqlalchemy import ARRAY, Numeric, Select, Text, and_, cast, func, literal_column, or_, select
+from sqlalchemy import ARRAY, Numeric, Select, Text, and_, case, cast, func, literal_column, or_, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.sql import ColumnElement
@@ -115,9 +115,9 @@ class PostgreSQLBackend:
 
     def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
         if pa.types.is_timestamp(field.type):
-            return func.to_char(func.timezone(_literal("UTC"), quote_column(field.name)), _literal("YYYY-MM-DD"))
+            return _day_text(func.timezone(_literal("UTC"), quote_column(field.name)))
         if pa.types.is_date(field.type):
-            return func.to_char(quote_column(field.name), _literal("YYYY-MM-DD"))
+            return _day_text(quote_column(field.name))
         raise DatabaseError(f"partition_by {field.name}: expected a timestamptz or a date, found {_type_name(field)}.")
 
     def order_expr(self, field: pa.Field) -> ColumnElement[Any]:
@@ -234,9 +234,14 @@ def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBac
         DatabaseUnreachableError: The server does not answer.
         DatabaseAccessDeniedError: There is no such database, or it denies access.
     """
-    shown, password = url.render_as_string(hide_password=True), str(url.password or "")
-    query = {**CONNECTION_OPTIONS, **url.query}
-    address = url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+    # Parameters can hold credentials, too.
+    shown = url.set(query={}).render_as_string(hide_password=True)
+    secrets = [
+        str(url.password or ""),
+        *(str(value) for name, value in url.query.items() if "password" in name.lower()),
+    ]
+    password = max(secrets, key=len)
+    address = libpq_address(url.set(query={**CONNECTION_OPTIONS, **url.query}))
     try:
         database, connection = _connect_with_retries(address, retry_timeout_s)
     except Error as error:
@@ -256,6 +261,13 @@ def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBac
             database.close()
 
 
+def libpq_address(url: URL) -> str:
+    """The address as libpq reads it, which takes `+` in a parameter as a plus: SQLAlchemy writes a space so."""
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    place, mark, query = address.partition("?")
+    return place + mark + query.replace("+", "%20")
+
+
 def _connection_error(address: str, error: Error, password: str) -> DatabaseError:
     """The error of a connection that could not be opened: the server does not answer, or rejects the address."""
     failed = f"Cannot open {address}: {redact(str(error), password)}"
@@ -271,6 +283,14 @@ def redact(text: str, password: str) -> str:
     """A driver's message on one line, without the password: libpq quotes the address in some of its messages."""
     line = " ".join(text.split())
     return line.replace(password, "***") if password else line
+
+
+def _day_text(time: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The day; of a year before Christ with that said, which YYYY alone does not: 44 BC would be the year 44."""
+    is_bc = time < _literal("0001-01-01")
+    return case(
+        (is_bc, func.to_char(time, _literal("YYYY-MM-DD BC"))), else_=func.to_char(time, _literal("YYYY-MM-DD"))
+    )
 
 
 def _literal(value: str) -> ColumnElement[Any]:

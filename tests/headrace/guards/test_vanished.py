@@ -41,7 +41,9 @@ def found(before: Manifest, after: Manifest, share: float = 0.5) -> str:
         (days(30, None), days(1, None), f"29 of 30 partitions would vanish (2026-01-02, {MORE})"),
         (days(30, 10), days(30, 1), "270 of 300 rows would vanish (2026-01-01, 2026-01-02, 2026-01-03, …)"),
         (table(all=30), table(all=3), "27 of 30 rows would vanish (all)"),
-        (days(3), days(1), "2 of 3 partitions and 20 of 30 rows would vanish (2026-01-02, 2026-01-03)"),
+        (days(3), days(1), "20 of 30 rows would vanish (2026-01-02, 2026-01-03)"),
+        (days(4), days(1), f"3 of 4 partitions and 30 of 40 rows would vanish (2026-01-02, {MORE[:-3]})"),
+        (table(all=2), table(all=0), "2 of 2 rows would vanish (all)"),
         (days(1), Manifest(TABLE), "1 of 1 partition and 10 of 10 rows would vanish (2026-01-01)"),
         (days(2, 10), days(2, 0), "20 of 20 rows would vanish (2026-01-01, 2026-01-02)"),
     ],
@@ -59,6 +61,9 @@ def test_a_loss_beyond_half_is_found_with_counts_and_first_names(before: Manifes
         (days(3), days(30)),
         (days(30, 10), days(30, 5)),
         (table(all=2), table(all=1)),
+        (table(all=3), table(all=1)),
+        (days(3, None), days(1, None)),
+        (days(1, 2), table(**{"2026-01-02": 2})),
         (days(3, None), days(3, 10)),
         (days(3, 0), days(3, 0)),
         (Manifest(TABLE), Manifest(TABLE)),
@@ -83,7 +88,7 @@ def test_partitions_under_other_names_do_not_make_up_for_those_that_vanish() -> 
 
 
 def test_the_bound_is_declared() -> None:
-    assert found(days(30), days(29), share=0.0).startswith(f"{TABLE}: 1 of 30 partitions")
+    assert found(days(30, None), days(27, None), share=0.0).startswith(f"{TABLE}: 3 of 30 partitions")
     assert found(days(30), Manifest(TABLE), share=1.0) == ""
 
 

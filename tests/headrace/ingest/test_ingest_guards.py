@@ -104,9 +104,9 @@ def test_more_that_vanishes_after_the_acceptance_is_refused_again(source: Source
 
 
 def test_new_partitions_of_a_refused_run_are_read_once(source: Source) -> None:
-    source.put("2026-01-01", "2026-01-02", "2026-01-03")
+    source.put("2026-01-01", "2026-01-02", "2026-01-03", "2026-01-05")
     source.ingest()
-    source.delete("2026-01-01", "2026-01-02")
+    source.delete("2026-01-01", "2026-01-02", "2026-01-05")
     source.put("2026-01-04")
     with pytest.raises(FindingsError) as refused:
         source.ingest()
@@ -126,12 +126,12 @@ def test_half_of_a_tiny_source_may_go(source: Source) -> None:
 
 
 def test_a_source_that_is_restored_needs_no_acceptance(source: Source) -> None:
-    source.put("2026-01-01", "2026-01-02", "2026-01-03")
+    source.put("2026-01-01", "2026-01-02", "2026-01-03", "2026-01-05")
     source.ingest()
-    source.delete("2026-01-01", "2026-01-02")
+    source.delete("2026-01-01", "2026-01-02", "2026-01-05")
     with pytest.raises(FindingsError):
         source.ingest()
-    source.put("2026-01-01", "2026-01-02")
+    source.put("2026-01-01", "2026-01-02", "2026-01-05")
 
     assert source.ingest().deleted == ()
     assert open_finding_log(source.lake, "tiny").read().open == []
@@ -171,11 +171,11 @@ def test_one_partition_of_the_future_does_not_name_the_others(source: Source) ->
 def test_the_guards_of_a_source_win_over_those_of_its_dataset(source: Source) -> None:
     open_ended = Guards(max_vanished_share=1, max_future=None)
     source.dataset = replace(source.dataset, sources=(replace(source.dataset.sources[0], guards=open_ended),))
-    source.put("2026-01-01", "2026-01-02", "2999-01-01")
+    source.put("2026-01-01", "2026-01-02", "2026-01-03", "2999-01-01")
     source.ingest()
-    source.delete("2026-01-01", "2026-01-02")
+    source.delete("2026-01-01", "2026-01-02", "2026-01-03")
 
-    assert source.ingest().deleted == ("2026-01-01", "2026-01-02")
+    assert source.ingest().deleted == ("2026-01-01", "2026-01-02", "2026-01-03")
 
 
 def test_an_empty_source_that_an_option_allows_is_accepted_for_the_release_too(source: Source) -> None:

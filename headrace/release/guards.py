@@ -1,0 +1,159 @@
+"""The guards of a release: what every table would lose since the last release, and which times lie in the future."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.dataset import Dataset
+from headrace.guards.finding import Acceptance, FindingRecord, GuardFinding
+from headrace.guards.future import clock, future_findings, moment_of, starts_of
+from headrace.guards.gate import enforce
+from headrace.guards.vanished import TableLoss, table_loss
+from headrace.project import graph
+from headrace.release.changes import PartitionDiff
+from headrace.storage import git
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import ENCODER
+from headrace.storage.partition_names import partition_interval
+from headrace.storage.table_store import Lake
+from headrace.transform.kernel import SPAN
+
+ROUNDING = 0.01
+"""How much larger than its input's share the loss of a table may be, and still follow from it: rows are not keys."""
+
+NOTE = "accepted: "
+"""What the line of a tag's message begins with that holds an acceptance, as JSON."""
+
+
+def check_guards(
+    dataset: Dataset, lake: Lake, last: str, released: Mapping[str, Any], changes: Mapping[str, PartitionDiff]
+) -> list[Acceptance]:
+    """Hold what changed since the release `last` against the declared bounds; the acceptances that let findings pass.
+
+    Args:
+        dataset: The dataset.
+        lake: Its tables.
+        last: The last release; empty if there is none.
+        released: Its output entries.
+        changes: Table → what changed since.
+
+    Raises:
+        FindingsError: Too much would vanish, or times lie in the future, and nobody has accepted that.
+    """
+    inputs = _inputs(dataset)
+    changed = [table for table in inputs if table in changes]
+
+    def manifest_before(table: str) -> Manifest | None:
+        out = released.get(f"data/{table}")
+        return lake.manifest_of_directory(out["md5"]) if out else None
+
+    losing = [table for table in changed if changes[table].changed or changes[table].removed]
+    losses = {table: table_loss(manifest_before(table), lake.manifest(table)) for table in losing}
+    findings = [
+        *_vanished(dataset, losses, inputs, f"since {last}"),
+        *_future(dataset, lake, {table: changes[table] for table in changed}, inputs),
+    ]
+    return enforce(
+        findings,
+        dataset=dataset.name,
+        step="release",
+        tables=list(inputs),
+        lake=lake,
+        consequence="Nothing was released.",
+    )
+
+
+def _inputs(dataset: Dataset) -> dict[str, Sequence[str]]:
+    """Table → tables that it is computed from, for raw, validated and feature tables, each after its inputs.
+
+    Not of labels: `label collect` guards the answers, and people who reject some have decided.
+    """
+    stages = [stage for stage in graph.dataset_stages(dataset) if stage.verb != "label"]
+    computed = {stage.table: stage.reads for stage in stages}
+    sources: dict[str, Sequence[str]] = {read: () for stage in stages for read in stage.reads if read not in computed}
+    return {**sources, **computed}
+
+
+def _vanished(
+    dataset: Dataset, losses: Mapping[str, TableLoss], inputs: Mapping[str, Sequence[str]], since: str
+) -> Iterator[GuardFinding]:
+    """A finding per table that loses too much, less what follows from the loss of a table that it is computed from."""
+    cause: dict[str, str] = {}
+    for table, loss in losses.items():
+        causes = (read for read in inputs[table] if read in losses and losses[read].share + ROUNDING >= loss.share)
+        cause[table] = cause.get(found, found) if (found := next(causes, "")) else table
+    for table, loss in losses.items():
+        if cause[table] == table:
+            also = [losses[other] for other, root in cause.items() if root == table != other and losses[other].losses]
+            if finding := loss.finding(dataset.guards_of(table), since, also):
+                yield finding
+
+
+def _future(
+    dataset: Dataset, lake: Lake, changes: Mapping[str, PartitionDiff], inputs: Mapping[str, Sequence[str]]
+) -> Iterator[GuardFinding]:
+    """A finding per new or changed partition of the future, but for what follows from one that it is computed from."""
+    moment = clock()
+    explained: dict[str, set[str]] = {}
+    for table, change in changes.items():
+        manifest, guards = lake.manifest(table), dataset.guards_of(table)
+        times = newest_times(manifest, [*change.added, *change.changed])
+        known = {name for read in inputs[table] for name in explained.get(read, ())}
+        is_explained = partial(_is_within, tolerance=guards.max_future or timedelta(0))
+        own = {name: time for name, time in times.items() if not (name in known and is_explained(name, time))}
+        beyond = {name for name, time in times.items() if time > moment}
+        explained[table] = beyond | known
+        yield from future_findings(table, own, manifest.md5s, guards, moment)
+
+
+def _is_within(partition: str, time: datetime, tolerance: timedelta) -> bool:
+    end = partition_interval(partition)[1]
+    return end is not None and time <= end + tolerance
+
+
+def newest_times(manifest: Manifest, partitions: Iterable[str]) -> dict[str, datetime]:
+    """Partition → its newest event time or known time, else the start of its interval, as far as the manifest knows."""
+    names = list(partitions)
+    spans = {name: facts.get(SPAN) for name, facts in manifest.entries.pick("metadata", names).items()}
+    newest = {name: moment_of(max(span["last"], span["known"])) for name, span in spans.items() if span}
+    return starts_of(names) | newest
+
+
+def forget_released(accepted: Sequence[Acceptance], dataset: Dataset, lake: Lake) -> None:
+    """Remove from the workspace what its release has recorded; what a run has recorded ends with the run."""
+    if not accepted or lake.findings_ref:
+        return
+    from headrace.guards.finding_log import open_finding_log  # noqa: PLC0415
+
+    ids = {each.finding for each in accepted}
+
+    def forget(record: FindingRecord) -> FindingRecord:
+        return FindingRecord(
+            tuple(each for each in record.findings if each.id not in ids),
+            tuple(each for each in record.acceptances if each.finding not in ids),
+        )
+
+    open_finding_log(lake, dataset.name).update(forget)
+
+
+def note_lines(accepted: Iterable[Acceptance]) -> Iterator[str]:
+    """The lines of the message of a release's tag that hold its acceptances."""
+    return (f"{NOTE}{ENCODER.encode(each).decode()}" for each in accepted)
+
+
+def read_acceptances(root: Path, dataset: str) -> dict[str, list[Acceptance]]:
+    """Release → what was accepted for it, of every release of a dataset whose tag is here."""
+    form = "%(refname:lstrip=2)%0a%(contents)%00"
+    tags = git.git(root, "for-each-ref", f"--format={form}", f"refs/tags/{dataset}/").split("\0")
+    found = {}
+    for tag in filter(None, map(str.strip, tags)):
+        name, *lines = tag.splitlines()
+        found[name] = [_ACCEPTANCE.decode(line.removeprefix(NOTE)) for line in lines if line.startswith(NOTE)]
+    return found
+
+
+_ACCEPTANCE = msgspec.json.Decoder(Acceptance)
