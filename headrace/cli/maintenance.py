@@ -35,6 +35,12 @@ def doctor(
     code 1 if something remains to be fixed.
     """
     from headrace.errors import HeadraceError  # noqa: PLC0415
+    from headrace.maintenance.damaged_files import (  # noqa: PLC0415
+        find_damaged_files,
+        find_damaged_manifests,
+        repair_file,
+        repair_manifest,
+    )
     from headrace.maintenance.doctor import (  # noqa: PLC0415
         CheckResult,
         check_integrity,
@@ -45,12 +51,21 @@ def doctor(
     from headrace.storage.table_store import Lake  # noqa: PLC0415
 
     settings = load_settings()
+    root = settings.workspace.resolve()
+    # First of all: nearly everything else reads these files.
+    damaged = [repair_file(root, item) if repair else item for item in find_damaged_files(root)]
     checks, integrity = run_checks(settings), None
     try:
+        lake = Lake.at(root)
+        damaged += [repair_manifest(lake, item) if repair else item for item in find_damaged_manifests(lake)]
         if remote_available(checks):
-            integrity = check_integrity(Lake.at(settings.workspace), deep=deep, repair=repair)
+            integrity = check_integrity(lake, deep=deep, repair=repair)
     except HeadraceError as error:
         checks.append(CheckResult("objects", ok=False, detail=str(error)))
+    checks += [
+        CheckResult(f"file {item.path}", ok=bool(item.repaired), detail=item.repaired or item.reason)
+        for item in damaged
+    ]
     content = {"checks": [vars(item) for item in checks], **(_integrity_content(integrity) if integrity else {})}
     lines = [
         *map(_format_check, checks),

@@ -317,7 +317,7 @@ def _days(items: Iterable[Any]) -> set[str]:
 def _sync_inline(log: AnnotationLogWriter, reader: AnnotationReader, tasks: list[Json]) -> int:
     """Append what happened to these tasks, which came with their annotations; how many we did not send."""
     ours = [task for task in tasks if claims_item(task_data(task))]
-    states = log.task_states(_days(task["data"]["item"] for task in ours), [task["id"] for task in ours])
+    states = log.task_states(_days(task["data"].get("item") for task in ours), [task["id"] for task in ours])
     _append(log, reader, ours, states)
     log.flush()
     others = [task for task in tasks if not claims_item(task_data(task))]

@@ -32,6 +32,7 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.files import read_config
 from headrace.storage.table_store import Lake
 from headrace.text import pluralize
+from headrace.unexpected_errors import describe_error, is_known_os_error, to_filesystem_error
 
 PYTHON_VERSIONS = ((3, 11), (3, 14))
 REMOTE = "DVC remote"
@@ -181,6 +182,9 @@ def _run_check(name: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(name, ok=False, detail=str(warning), is_warning=True)
     except HeadraceError as error:
         return CheckResult(name, ok=False, detail=str(error))
+    except Exception as error:  # noqa: BLE001  the one command that must say what is wrong never fails itself
+        known = to_filesystem_error(error) if is_known_os_error(error) else describe_error(error)
+        return CheckResult(name, ok=False, detail=str(known))
 
 
 def _check_python() -> str:

@@ -118,22 +118,44 @@ def load_yaml(path: Path) -> dict[str, Any]:
     Raises:
         DamagedFileError: It cannot be parsed, for example because git left merge markers in it.
     """
+    return parse_mapping(path.read_bytes(), path)
+
+
+def parse_mapping(text: bytes, path: Path) -> dict[str, Any]:
+    """The mapping that a YAML text holds; `path` is its file, for messages.
+
+    Raises:
+        DamagedFileError: It cannot be parsed, or holds something else.
+    """
     try:
-        content = parse_yaml(path.read_bytes())
+        content = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise DamagedFileError(
-            f"{path} cannot be parsed{where}: {getattr(error, 'problem', error)}. Correct it, or restore what was"
-            f" committed: `git checkout -- {path.name}`."
-        ) from None
+        raise damaged_file(path, f"cannot be parsed{where}: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
-        raise DamagedFileError(f"{path}: expected a mapping, found {type(content).__name__}. Correct it.")
+        raise damaged_file(path, f"expected a mapping, found {type(content).__name__}")
     return content
 
 
+def damaged_file(path: Path, reason: str) -> DamagedFileError:
+    """The error for a file that git keeps and that is not what was committed."""
+    return DamagedFileError(
+        f"{path} {reason}. Correct it, or restore what was committed: `git checkout -- {path.name}` in its folder, or"
+        " `headrace doctor --repair`."
+    )
+
+
 def read_config(root: Path) -> dict[str, dict[str, str]]:
-    """Section → option → value of the workspace's DVC configuration."""
+    """Section → option → value of the workspace's DVC configuration.
+
+    Raises:
+        DamagedFileError: A file of it cannot be parsed.
+    """
     parser = configparser.RawConfigParser(strict=False)
-    parser.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
+    for path in (root / ".dvc" / "config", root / ".dvc" / "config.local"):
+        try:
+            parser.read(path, "utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            raise damaged_file(path, f"cannot be parsed: {' '.join(str(error).split())}") from None
     return {name.strip("'"): dict(parser[name]) for name in parser.sections()}

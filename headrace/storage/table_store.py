@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import orjson
-
 from headrace import failpoints
 from headrace.errors import LockLostError, MissingObjectError, TableLockedError
 from headrace.storage.dvc.cache import Cache, find_in_directory
@@ -144,7 +142,7 @@ class Lake:
     def _read_journal(self, table: str) -> Manifest:
         path = self._journal(table)
         lines = path.read_bytes().splitlines() if path.exists() else []
-        entries = (decode_entry(line) for line in lines if _is_complete(line))
+        entries = (entry for entry in map(_journal_entry, lines) if entry)
         return Manifest(table, partitions={entry.cache_key: entry for entry in entries})
 
     def _journal(self, table: str) -> Path:
@@ -371,10 +369,9 @@ def _load_chunk(cache: Cache, reference: ChunkReference) -> bytes:
     return check_chunk(reference, content, path)
 
 
-def _is_complete(line: bytes) -> bool:
-    """Whether a line of the journal was written to its end: a crash may tear one."""
+def _journal_entry(line: bytes) -> PartitionEntry | None:
+    """The entry in a line of the journal; None if it is torn by a crash or damaged: it is computed again."""
     try:
-        orjson.loads(line)
+        return decode_entry(line)
     except ValueError:
-        return False
-    return True
+        return None

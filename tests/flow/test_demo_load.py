@@ -26,7 +26,7 @@ HEADRACE = Path(sys.executable).with_name("headrace")
 
 def demo_load(*options: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
     env = {**os.environ, "PYTHONPATH": str(ENGINE)}
-    command = [HEADRACE, "demo", "load", *options]
+    command = [str(HEADRACE), "demo", "load", *options]
     done = subprocess.run(command, cwd=ENGINE, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done

@@ -242,8 +242,8 @@ def sample_id_of(data: Json) -> str:
 
 
 def claims_item(data: Json) -> bool:
-    """Whether a task says that it is about an item of ours."""
-    return bool(data.get("sample_id") and data.get("item"))
+    """Whether a task says that it is about an item of ours, or once did: the signature is there."""
+    return item_signature.is_signed(data) or bool(data.get("sample_id") and data.get("item"))
 
 
 def _summarize(task: Json) -> TaskSummary:

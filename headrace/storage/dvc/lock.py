@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.storage import git
-from headrace.storage.files import atomic_write, dump_yaml, parse_yaml
+from headrace.storage.files import atomic_write, damaged_file, dump_yaml, parse_mapping
 
 
 def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str, Any]]:
@@ -16,26 +16,61 @@ def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str
         root: The workspace.
         revision: A git revision; by default the files as they lie in the workspace.
     """
-    return dict(_outs(_lock_bytes(root, revision), tuple(_pointers(root, revision))))
+    return dict(_outs(root, _lock_bytes(root, revision), tuple(_pointers(root, revision))))
 
 
 @lru_cache(maxsize=8)
-def _outs(lock: bytes, pointers: tuple[tuple[str, bytes], ...]) -> dict[str, dict[str, Any]]:
+def _outs(root: Path, lock: bytes, pointers: tuple[tuple[str, bytes], ...]) -> dict[str, dict[str, Any]]:
     """The entries in these files; the YAML is parsed once, however many tables a run asks for."""
     outs: dict[str, dict[str, Any]] = {}
-    for stage in parse_yaml(lock).get("stages", {}).values():
-        outs |= {out["path"]: out for out in stage.get("outs", ())}
+    for out in lock_outs(lock, root / "dvc.lock"):
+        outs[out["path"]] = out
     for name, text in pointers:
         folder = name.rsplit("/", 1)[0]
-        outs |= {
-            path: {**out, "path": path} for out in parse_yaml(text)["outs"] for path in [f"{folder}/{out['path']}"]
-        }
+        for out in pointer_outs(text, root / name):
+            path = f"{folder}/{out['path']}"
+            outs[path] = {**out, "path": path}
+    return outs
+
+
+def lock_outs(text: bytes, path: Path) -> list[dict[str, Any]]:
+    """The output entries of a `dvc.lock`; `path` is the file, for messages.
+
+    Raises:
+        DamagedFileError: It is not what DVC or Headrace wrote.
+    """
+    try:
+        stages = parse_mapping(text, path).get("stages", {}).values()
+        return _complete([out for stage in stages for out in stage.get("outs", ())], path)
+    except (AttributeError, TypeError):
+        raise damaged_file(path, "is not laid out as DVC writes it") from None
+
+
+def pointer_outs(text: bytes, path: Path) -> list[dict[str, Any]]:
+    """The output entries of a `.dvc` file.
+
+    Raises:
+        DamagedFileError: It is not what DVC or Headrace wrote.
+    """
+    try:
+        outs = parse_mapping(text, path).get("outs") or []
+        if not outs:
+            raise damaged_file(path, "names no output: it was cut or emptied")
+        return _complete(outs, path)
+    except (AttributeError, TypeError):
+        raise damaged_file(path, "is not laid out as DVC writes it") from None
+
+
+def _complete(outs: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    for out in outs:
+        if missing := {"path", "md5"} - out.keys():
+            raise damaged_file(path, f"has an output without {' and '.join(sorted(missing))}: it was cut")
     return outs
 
 
 def read_lock(root: Path, revision: str | None = None) -> dict[str, Any]:
     """`dvc.lock`, with no stages where there is none."""
-    return {"schema": "2.0", "stages": {}, **parse_yaml(_lock_bytes(root, revision))}
+    return {"schema": "2.0", "stages": {}, **parse_mapping(_lock_bytes(root, revision), root / "dvc.lock")}
 
 
 def _lock_bytes(root: Path, revision: str | None) -> bytes:

@@ -11,10 +11,10 @@ from trips import TABLE, Trips, create_dataset, object_content, object_key, set_
 from weather import INSERT, OLD, Weather
 
 from headrace.dataset import ObjectSource
+from headrace.errors import HeadraceError
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage.s3.bucket import Bucket
-from headrace.storage.s3.errors import AccessDeniedError
 from headrace.storage.s3.objects import ObjectMeta
 
 BY_NAME = ObjectSource("days/", r"days/(?P<partition>.+)\.csv", ".csv")
@@ -81,7 +81,7 @@ def test_credentials_that_expire_in_a_run_fail_at_once_and_the_next_run_reads_th
     answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     trips.relay.reply_instead(f"GET /{trips.bucket.name}/days/".encode(), answer, after=1)
 
-    with pytest.raises(AccessDeniedError, match=r"refused with ExpiredToken.*Check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(HeadraceError, match=r"refused with ExpiredToken.*Check AWS_ACCESS_KEY_ID"):
         ingest(create_dataset(), trips.lake, Settings(threads=1))
 
     assert trips.reads <= 3, "no request is repeated"

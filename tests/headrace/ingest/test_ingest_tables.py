@@ -13,7 +13,6 @@ import pytest
 from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, create_dataset, create_weather_table
 
 from headrace.engine.result_versions import result_version
-from headrace.engine.run import TablesFailedError
 from headrace.ingest import table_source
 from headrace.ingest.database.backend import DatabaseError
 from headrace.ingest.ingest import SourceEmptyError, ingest
@@ -204,7 +203,7 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others_of_its_database(we
     missing = replace(WEATHER, table="nowhere")
     dataset = create_dataset(first=missing, weather=WEATHER, last=missing)
 
-    with pytest.raises(TablesFailedError, match=r"no table nowhere"):
+    with pytest.raises(DatabaseError, match=r"no table nowhere"):
         ingest(dataset, weather.lake, Settings())
 
     assert len(weather.lake.manifest(TABLE).partitions) == 3

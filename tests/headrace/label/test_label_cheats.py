@@ -93,6 +93,7 @@ def test_an_edited_task_is_set_aside_by_its_number_and_its_answer_stays_with_the
         "ride-2": {"item": {**item, "car": "two"}},
         "ride-3": {"sample_id": None, "item": None},
         "ride-4": {"sample_id": ["ride-4"]},
+        "ride-5": {"sample_id": None, "item": None, FIELD: None},
     }
     for ride, changes in edits.items():
         edit_task(campaign, tasks[ride], **changes)
@@ -105,6 +106,7 @@ def test_an_edited_task_is_set_aside_by_its_number_and_its_answer_stays_with_the
         assert collected.events == {}
         assert collected.invalid_tasks.keys() == {tasks[ride] for ride in edits}
         assert (campaign.md5s(ANNOTATIONS), campaign.labels()) == before
+    assert all(collected.invalid_tasks.values())
     assert campaign.send().sent == len(edits), "each question has a task again that is as it was sent"
     edit_task(campaign, tasks["ride-0"], item=item)
     assert campaign.send().duplicates_removed == 1

@@ -1,0 +1,194 @@
+"""The first hour of a new user, with real servers: from `make up` to an own dataset that breaks and is repaired.
+
+`make up` is `headrace stack up` in the environment that it makes; here without Label Studio, which nothing here needs.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import httpx
+import pytest
+from workspaces import REPOSITORY, copy_working_tree, git
+
+from headrace.stack import control
+from headrace.stack.paths import StackPaths
+from infra.demo.airflow_client import AirflowClient, DagRun, TaskFailedError, TaskInstance
+
+pytestmark = [pytest.mark.slow_lane, pytest.mark.timeout(900)]
+
+TUTORIAL = REPOSITORY / "docs/add-your-dataset.md"
+KERNEL = "pipelines/sales/features/shop_turnover.py"
+DAYS = ("2026-01-01", "2026-01-02")
+ORDERS = "order_id,shop,ordered_at,amount\n1,east,{day}T09:00:00Z,10.10\n2,west,{day}T10:00:00Z,20.20\n"
+
+
+@dataclass(frozen=True)
+class User:
+    """A person with a clone, a shell and a browser."""
+
+    clone: Path
+    airflow: AirflowClient
+
+    def type(self, *words: str, code: int = 0) -> str:
+        """What a command prints, typed in the clone, in a shell without any setting of the stack."""
+        return type_in(self.clone, *words, code=code)
+
+    def commit(self, message: str) -> str:
+        git(self.clone, "add", "--all")
+        git(self.clone, "commit", "--quiet", "--message", message)
+        return git(self.clone, "rev-parse", "HEAD")
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        file = self.clone / path
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    def refresh(self, dataset: str) -> DagRun:
+        """Trigger the DAG and follow it to its end."""
+        run = self.airflow.trigger(f"{dataset}_refresh")
+        self.airflow.follow(run, lambda _tasks: None)
+        return run
+
+    def log(self, run: DagRun, task: str, attempt: int = 1) -> str:
+        path = f"dags/{run.dag}/dagRuns/{run.id}/taskInstances/{task}/logs/{attempt}"
+        content = self.airflow.client.get(path).raise_for_status().json()["content"]
+        return "\n".join(str(entry.get("event", "")) for entry in content)
+
+
+def type_in(folder: Path, *words: str, code: int = 0) -> str:
+    tools = Path(sys.executable).parent
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HEADRACE_", "FEAST_"))}
+    env = {**kept, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    folder = copy_working_tree(tmp_path / "clone")
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "The repository")
+    yield folder
+    control.down(folder / ".headrace")
+
+
+def test_from_make_up_to_a_dataset_that_breaks_and_is_repaired(clone: Path) -> None:
+    up = type_in(clone, "headrace", "stack", "up", "--only", "dask,airflow")
+    env = control.read_env(StackPaths(clone / ".headrace"))
+    user = User(clone, AirflowClient.connect(env, clone / ".headrace/logs/airflow"))
+    assert f'Runs work on the last commit of {clone}: {git(clone, "rev-parse", "HEAD")[:10]} "The repository".' in up
+    with user.airflow.client:
+        see_the_demo(user)
+        add_a_dataset(user, env)
+        edit_a_kernel(user)
+        break_and_repair_it(user)
+        bring_the_releases_home(user)
+
+
+def see_the_demo(user: User) -> None:
+    assert "flights of 2013-01-01 to 2013-01-03" in user.type("headrace", "demo", "load", "--days", "3")
+    user.airflow.wait_for_dags(["flights_refresh", "digits_refresh"])
+    logs_while_running: list[str] = []
+    run = user.airflow.trigger("flights_refresh")
+
+    def look(tasks: list[TaskInstance]) -> None:
+        running = [task for task in tasks if task.state == "running" and task.name in ("ingest", "validate")]
+        logs_while_running.extend(user.log(run, task.id) for task in running)
+
+    user.airflow.follow(run, look)
+
+    assert any(re.search("headrace (ingest|validate) flights", log) for log in logs_while_running), logs_while_running
+    log = user.log(run, "tables.validate")
+    assert re.search(r"validated/flights/flights: 3 computed \(2013-01-01, 2013-01-02, 2013-01-03\)", log)
+    assert '"stages"' not in log, "people read lines, programs XCom"
+
+
+def add_a_dataset(user: User, env: Mapping[str, str]) -> None:
+    files = re.findall(
+        r"`(pipelines/\S+?\.py)`(?:(?!```).)*?```python\n(.*?)```", TUTORIAL.read_text("utf-8"), re.DOTALL
+    )
+    for path, code in files:
+        file = user.clone / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / "__init__.py").touch()
+        file.write_text(code)
+    bucket = boto3.client(
+        "s3",
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name=env["AWS_DEFAULT_REGION"],
+    )
+    for day in DAYS:
+        bucket.put_object(Bucket=env["HEADRACE_BUCKET"], Key=f"orders/{day}.csv", Body=ORDERS.format(day=day).encode())
+
+    user.type("headrace", "dvc-sync")
+    typed = user.type("headrace", "run", "sales")
+    user.commit("Sales")
+    user.airflow.wait_for_dags(["sales_refresh"])
+    run = user.refresh("sales")
+
+    assert "features/sales/shop_turnover: 2 computed (2026-01-01, 2026-01-02)" in typed, "before the commit"
+    assert user.airflow.task_result(run, "release.release")["name"] == "sales/1"
+    dag = user.airflow.client.get("dags/sales_refresh").json()
+    assert (dag["owners"], dag["description"]) == (["shops"], "Orders of our shops.")
+
+
+def edit_a_kernel(user: User) -> None:
+    user.edit(KERNEL, "cents / 100)", "cents / 100 + 1)")
+    typed = user.type("headrace", "run", "sales")
+    before = user.refresh("sales")
+    newest = user.commit("A euro more")
+    after = user.refresh("sales")
+
+    assert "features/sales/shop_turnover: 2 computed" in typed, "the shell runs what is edited"
+    assert f"Uncommitted changes are not in the run: {KERNEL}." in user.log(before, "start_run")
+    assert computed(user, before) == []
+    assert f'The run works on the last commit of {user.clone}: {newest[:10]} "A euro more".' in user.log(
+        after, "start_run"
+    )
+    assert computed(user, after) == list(DAYS)
+    assert user.airflow.task_result(after, "release.release")["name"] == "sales/2"
+
+
+def computed(user: User, run: DagRun) -> list[str]:
+    """Partitions of the feature table that a run computed."""
+    return [day for stage in user.airflow.task_result(run, "tables.transform")["stages"] for day in stage["computed"]]
+
+
+def break_and_repair_it(user: User) -> None:
+    user.edit(KERNEL, "    week = orders", "    raise ValueError('no such shop')\n    week = orders")
+    user.commit("Break it")
+    with pytest.raises(TaskFailedError) as failure:
+        user.refresh("sales")
+    typed = user.type("headrace", "run", "sales", code=1)
+
+    for message in (str(failure.value), typed):
+        assert "shop_turnover" in message
+        assert "2026-01-01" in message
+        assert "no such shop" in message
+        assert "Traceback" not in message
+    assert "A retry would give the same answer" in str(failure.value)
+    git(user.clone, "revert", "--no-edit", "HEAD")
+    assert user.airflow.task_result(user.refresh("sales"), "release.release")["name"] == "sales/2", "as it was"
+
+
+def bring_the_releases_home(user: User) -> None:
+    git(user.clone, "checkout", "--quiet", "--", ".")
+    user.type("git", "pull", "--quiet", "--tags", ".headrace/origin.git", "main")
+
+    assert {"flights/1", "sales/1", "sales/2"} <= set(git(user.clone, "tag").split())
+    status = json.loads(user.type("headrace", "stack", "status", "--json"))
+    assert status["commit"] == git(user.clone, "rev-parse", "HEAD")
+    login = {"username": "admin", "password": "wrong"}
+    assert httpx.post(f"{status['endpoints']['Airflow']}/auth/token", json=login).is_error
