@@ -36,8 +36,9 @@ def _time_as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return column.dt.to_string("iso")
     if dtype == pl.Time:
         return column.dt.to_string("%H:%M:%S%.f")
-    number = column.to_physical().cast(pl.String).replace(INFINITIES)
-    return pl.coalesce(in_range(column, dtype).cast(pl.String), number)
+    number = column.to_physical().cast(pl.String)
+    number_or_infinity = number.replace_strict(INFINITIES, default=number)
+    return pl.coalesce(in_range(column, dtype).cast(pl.String), number_or_infinity)
 
 
 def _encodable(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:

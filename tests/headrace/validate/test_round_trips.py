@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from math import isnan
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dataframely as dy
@@ -193,11 +194,12 @@ def test_any_number_of_ticks_is_that_instant_or_its_row_is_rejected(
 
 
 def ingested(address: str, folder: Path) -> pl.DataFrame:
-    with pytest.MonkeyPatch.context() as patch:
+    """The raw rows of the table, as a workspace of its own ingests them."""
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(dir=folder) as workspace:
         patch.setenv("HEADRACE_DATABASE_URL", address)
-        lake = Lake.at(folder)
-        list(ingest(create_dataset(odd=TABLE), lake, Settings(), full_refresh=True, allow_empty=True))
-    return read_parquet(lake.paths("raw/sky/odd")["all"])
+        lake = Lake.at(Path(workspace))
+        list(ingest(create_dataset(odd=TABLE), lake, Settings()))
+        return read_parquet(lake.paths("raw/sky/odd")["all"])
 
 
 SQLITE_FLOATS = FLOATS.filter(lambda number: not isnan(number)).map(lambda number: number or 0.0)
@@ -227,7 +229,7 @@ def test_any_value_of_sqlite_arrives_exactly(tmp_path: Path, rows: list[tuple[An
         connection.executemany(f"INSERT INTO odd VALUES ({marks})", written(rows, SQLITE_COLUMNS))  # noqa: S608
     connection.close()
 
-    frame = ingested(f"sqlite:///{path}", tmp_path / "lake")
+    frame = ingested(f"sqlite:///{path}", tmp_path)
 
     assert shown(arrived(frame, SQLITE_COLUMNS, tmp_path)) == shown(rows)
 
@@ -271,7 +273,7 @@ def test_any_value_of_postgresql_arrives_exactly(
         for row in written(rows, POSTGRESQL_COLUMNS):
             connection.execute(f"INSERT INTO odd VALUES ({marks})".encode(), row)  # noqa: S608
 
-    frame = ingested(postgres.address(odd_database), tmp_path / "lake")
+    frame = ingested(postgres.address(odd_database), tmp_path)
 
     assert shown(arrived(frame, POSTGRESQL_COLUMNS, tmp_path)) == shown(rows)
 
