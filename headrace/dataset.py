@@ -46,12 +46,23 @@ def _declaring_modules() -> tuple[str, ...]:
     return tuple(modules)
 
 
+def _declaring_place() -> tuple[str, int]:
+    """File and line of the constructor's call."""
+    frame = sys._getframe(2)  # noqa: SLF001  as above
+    return frame.f_code.co_filename, frame.f_lineno
+
+
 SITE = "site-packages"
 
 
 def declared_in() -> Any:  # noqa: ANN401  as `dataclasses.field`
     """Field of a declaration: the modules that declare it."""
     return field(default_factory=_declaring_modules, repr=False, compare=False)
+
+
+def declared_at() -> Any:  # noqa: ANN401  as `dataclasses.field`
+    """Field of a declaration: file and line of it, for messages."""
+    return field(default_factory=_declaring_place, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,7 @@ class Source:
             at each row by itself, so that a row's result does not depend on the other partitions.
         files: Data files that `read`, the checks or `transform` open, as paths below the project's root.
         modules: Modules that declare it; found automatically.
+        place: File and line of the declaration; found automatically.
     """
 
     name: str
@@ -131,6 +143,7 @@ class Source:
     batch_size: int = 1
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
+    place: tuple[str, int] = declared_at()
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,7 @@ class FeatureTable:
             the last of them, and promises that the rows of a day are the same whatever days are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
         modules: Modules that declare it; found automatically.
+        place: File and line of the declaration; found automatically.
     """
 
     name: str
@@ -177,6 +191,7 @@ class FeatureTable:
     batch_size: int = 1
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
+    place: tuple[str, int] = declared_at()
 
 
 LabelingFunction = Callable[[Mapping[str, Any]], str | None]
@@ -241,6 +256,7 @@ class LabelingTask:
         allowed_pii: Columns with personal data that people need to see to answer.
         files: Data files that its functions open, as paths below the project's root.
         modules: Modules that declare it; found automatically.
+        place: File and line of the declaration; found automatically.
     """
 
     name: str
@@ -265,6 +281,7 @@ class LabelingTask:
     allowed_pii: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
+    place: tuple[str, int] = declared_at()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,6 +323,7 @@ class Dataset:
         tags: Anything else, as tags of the Feast objects.
         retention: Which releases are kept; without it, all of them.
         name: The name of its folder below `pipelines/`, filled in when it is loaded.
+        place: File and line of the declaration; found automatically.
     """
 
     description: str
@@ -317,6 +335,7 @@ class Dataset:
     tags: Mapping[str, str] = field(default_factory=dict)
     retention: Retention | None = None
     name: str = ""
+    place: tuple[str, int] = declared_at()
 
 
 def raw_table(dataset: str, source: str) -> str:

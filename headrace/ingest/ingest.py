@@ -13,10 +13,11 @@ How changes are detected, and which are missed:
   updates that leave the watermark alone: `full_refresh=True` reads every partition again.
 """
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 
 from headrace.dataset import DATABASE_URL, Dataset, ObjectSource, Source, TableSource, raw_table
@@ -30,6 +31,8 @@ from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str, int, int], None]
 """Called with the source, the number of partitions read, and the number to read."""
 
@@ -39,6 +42,10 @@ DEFAULT_THREADS = 16
 
 class SourceEmptyError(HeadraceError):
     """A source that had partitions lists none."""
+
+
+class NothingMatchesError(HeadraceError):
+    """A source has keys, and none of them is a partition."""
 
 
 class UnknownSourceError(HeadraceError):
@@ -57,6 +64,7 @@ class IngestResult:
         changed: Partitions with different bytes.
         deleted: Partitions that the source no longer has.
         unmatched: Keys below the prefix that match no partition. They were not read.
+        strays: Key → partition, where feature tables read the source by UTC day and that is none. They were not read.
         read: Number of partitions read.
         rows: Rows read; None for objects, which are not parsed here.
         size: Bytes stored.
@@ -72,15 +80,41 @@ class IngestResult:
     read: int
     rows: int | None
     size: int
+    strays: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = ((len(getattr(self, kind)), kind) for kind in ("new", "changed", "deleted"))
         changes = ", ".join(f"{count} {kind}" for count, kind in counts if count) or "nothing new"
         rows = "" if self.rows is None else f", {self.rows:,} rows"
         line = f"{self.table}: {self.listed} listed, {changes}; read {self.read}{rows}, {self.size:,} bytes"
-        if not self.unmatched:
-            return line
-        return f"{line}\n  {len(self.unmatched)} keys match no partition and were not read, e.g. {self.unmatched[0]!a}"
+        return "\n  ".join([line, *skipped_keys(self.unmatched, self.strays)])
+
+
+def skipped_keys(unmatched: Sequence[str], strays: Mapping[str, str]) -> Iterator[str]:
+    """Lines about the keys of a source that are not read."""
+    if unmatched:
+        yield f"{_not_read(len(unmatched), 'match no partition', 'matches no partition')}, e.g. {unmatched[0]!a}"
+    if strays:
+        key, name = next(iter(strays.items()))
+        yield (
+            f"{_not_read(len(strays), 'name a partition that is no UTC day', 'names a partition that is no UTC day')}:"
+            f" feature tables read this source by day (2013-01-09) or as a whole (all), found {name!a} of {key!a}"
+        )
+
+
+def _not_read(count: int, several: str, one: str) -> str:
+    return f"1 key {one} and was not read" if count == 1 else f"{count:,} keys {several} and were not read"
+
+
+def sources_read_by_day(dataset: Dataset) -> dict[str, str]:
+    """Source → a feature table that reads it, so that its partitions must be UTC days or the whole table."""
+    found: dict[str, str] = {}
+    for table in dataset.features:
+        for read in table.inputs.values():
+            state, _, name = read.table.partition("/")
+            if state in ("raw", "validated", "rejected"):
+                found.setdefault(name, table.name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -157,12 +191,14 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
 def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
     threads = settings.threads or DEFAULT_THREADS
     open_store = cache(partial(open_object_store, settings=settings, root=run.lake.root))  # one connection per bucket
-    results = {}
+    results, by_day = {}, sources_read_by_day(run.dataset)
     for source in sources:
         if isinstance(source.location, ObjectSource):
             with run.lake.lock_table(raw_table(run.dataset.name, source.name)):
                 store = open_store(source.location.bucket)
-                listing = ObjectListing.from_bucket(run.lake, store, source.location, threads)
+                listing = ObjectListing.from_bucket(
+                    run.lake, store, source.location, threads, by_day=source.name in by_day
+                )
                 results[source.name] = _sync_table(run, source, listing)
     return results
 
@@ -172,15 +208,16 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     table = raw_table(run.dataset.name, source.name)
     earlier = run.lake.manifest(table)
     old = earlier.md5s
+    check_some_match(source, listing)
     _check_not_empty(run, table, listing, old)
 
-    cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
-    comparable = {name: key for name, key in cache_keys.items() if name not in listing.always_read}
-    reused = _reusable_entries(run, earlier, comparable)
-    read = _read_partitions(run, source, listing, sorted(cache_keys.keys() - reused.md5s.keys()))
+    reused, missing = split_unchanged(run, listing, earlier)
+    for skipped in skipped_keys((), listing.strays):
+        log.warning("%s: %s", table, skipped)
+    read = _read_partitions(run, source, listing, missing)
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
-    manifest = Manifest(table, _suffix(source), libraries=listing.libraries, partitions=reused | read)
+    manifest = Manifest(table, raw_suffix(source), libraries=listing.libraries, partitions=reused | read)
     run.lake.checkout(manifest)
     run.lake.clear_journal(table)
 
@@ -188,7 +225,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     return IngestResult(
         source=source.name,
         table=table,
-        listed=len(cache_keys),
+        listed=sum(map(run.includes, listing.cache_keys)),
         new=tuple(sorted(new.keys() - old.keys())),
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
         deleted=tuple(sorted(old.keys() - new.keys())),
@@ -196,6 +233,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
         read=len(read),
         rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.location, TableSource) else None,
         size=sum(entry.size for entry in read.values()),
+        strays=listing.strays,
     )
 
 
@@ -213,6 +251,14 @@ def _read_partitions(
     return read
 
 
+def split_unchanged(run: IngestRun, listing: SourceListing, earlier: Manifest) -> tuple[LazyEntries, list[str]]:
+    """The entries that need no read, and the names of the partitions to read, sorted."""
+    cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
+    comparable = {name: key for name, key in cache_keys.items() if name not in listing.always_read}
+    reused = _reusable_entries(run, earlier, comparable)
+    return reused, sorted(cache_keys.keys() - reused.md5s.keys())
+
+
 def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str, str]) -> LazyEntries:
     """Entries that need no read: partitions outside of the run, and those that were read before under the same key."""
     outside = [name for name in earlier.md5s if not run.includes(name)]
@@ -225,6 +271,22 @@ def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str
     return own.entries.select(same) | earlier.entries.select(outside) | find_by_cache_key(known, others)
 
 
+def check_some_match(source: Source, listing: SourceListing) -> None:
+    """Check that some key of the source is a partition, if it has any.
+
+    Raises:
+        NothingMatchesError: None is.
+    """
+    if listing.cache_keys or not (listing.unmatched or listing.strays):
+        return
+    pattern = f" Its pattern is {source.location.partition!r}." if isinstance(source.location, ObjectSource) else ""
+    raise NothingMatchesError(
+        f"source {source.name}: {listing.description} has keys, but none is a partition:"
+        f" {'; '.join(skipped_keys(listing.unmatched, listing.strays))}.{pattern} The table was left as it was. Correct"
+        " the pattern or the keys, then run the same command again."
+    )
+
+
 def _check_not_empty(run: IngestRun, table: str, listing: SourceListing, old: Mapping[str, str]) -> None:
     if old and not listing.cache_keys and not run.allow_empty:
         raise SourceEmptyError(
@@ -234,7 +296,8 @@ def _check_not_empty(run: IngestRun, table: str, listing: SourceListing, old: Ma
         )
 
 
-def _suffix(source: Source) -> str:
+def raw_suffix(source: Source) -> str:
+    """File name ending of the source's raw partitions."""
     return source.location.suffix if isinstance(source.location, ObjectSource) else ".parquet"
 
 

@@ -20,6 +20,10 @@ class SourceListing(Protocol):
         """Keys in the source that match no partition. They are reported and never read."""
 
     @property
+    def strays(self) -> Mapping[str, str]:
+        """Key in the source → its partition, whose name no table that reads the source by day can use: never read."""
+
+    @property
     def always_read(self) -> frozenset[str]:
         """Partitions that may have changed under the same cache key: every run reads them."""
 
@@ -28,8 +32,15 @@ class SourceListing(Protocol):
         """The source's address, for messages."""
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a database table; empty for objects, which are not opened."""
+
+    @property
     def libraries(self) -> Mapping[str, str]:
         """Distribution → version, for the libraries that decide the bytes of a partition."""
+
+    def volume(self, partitions: Iterable[str]) -> int:
+        """Bytes of partitions where the listing shows them, else rows."""
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
         """Read partitions into the cache, in any order. The entry is None if the partition no longer exists."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ from headrace.settings import Settings
 from headrace.storage.digests import Digests
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.partition_entry import PartitionEntry, SourceObject
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.partition_names import is_day, partition_interval
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError
 from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta, object_address
@@ -71,6 +71,7 @@ class ObjectListing:
         objects: Partition → object.
         unmatched: Keys below the prefix that match no partition.
         threads: Number of objects that are downloaded at the same time.
+        strays: Key → partition, where that should be a UTC day and is none.
     """
 
     lake: Lake
@@ -79,17 +80,34 @@ class ObjectListing:
     objects: Mapping[str, ObjectMeta]
     unmatched: tuple[str, ...]
     threads: int
+    strays: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_bucket(cls, lake: Lake, bucket: ObjectStore, source: ObjectSource, threads: int) -> "ObjectListing":
+    def from_bucket(
+        cls, lake: Lake, bucket: ObjectStore, source: ObjectSource, threads: int, *, by_day: bool = False
+    ) -> "ObjectListing":
         """List the source's prefix once.
+
+        Args:
+            lake: The workspace's tables.
+            bucket: The bucket, or the folder in its place.
+            source: What is listed.
+            threads: Number of objects that are downloaded at the same time.
+            by_day: Whether a table reads the source by UTC day: then keys of other partitions are strays.
 
         Raises:
             DuplicatePartitionError: Two keys match the same partition.
         """
         address = object_address(bucket.name, source.prefix)
         objects, unmatched = match_partitions(source, bucket.list(source.prefix), address)
-        return cls(lake, bucket, address, objects, unmatched, threads)
+        strays = [name for name in objects if by_day and name != UNPARTITIONED and not is_day(name)]
+        stray_keys = {objects.pop(name).key: name for name in strays}
+        return cls(lake, bucket, address, objects, unmatched, threads, stray_keys)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None: objects are not opened."""
+        return ()
 
     @property
     def libraries(self) -> Mapping[str, str]:
@@ -104,6 +122,10 @@ class ObjectListing:
     @cached_property
     def cache_keys(self) -> Mapping[str, str]:
         return {partition: self._cache_key(listed) for partition, listed in self.objects.items()}
+
+    def volume(self, partitions: Iterable[str]) -> int:
+        """Bytes of the objects."""
+        return sum(self.objects[name].size for name in partitions)
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
         """Download partitions in parallel threads. Yields in the order of completion."""

@@ -30,39 +30,56 @@ def compute_features(
         end_day: The last of several days, for a kernel with `batch_size` above 1.
 
     Raises:
-        UndeclaredFeatureError: The kernel's frame lacks a declared column, or has one of another type, or of a type
-            that Parquet does not keep.
+        UndeclaredFeatureError: The kernel's frame lacks a key or a declared column, or has one of another type, or
+            of a type that Parquet does not keep.
     """
     last = {} if end_day is None else {"end_day": end_day}
     frame = table.transform(day=day, **last, **{name: pl.scan_parquet(list(paths)) for name, paths in files.items()})
     got = frame.collect_schema()
     wanted = {EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
-    wrong = {name: got.get(name) for name, kind in wanted.items() if got.get(name) != kind}
-    missing = [name for name in table.keys if name not in got]
-    if wrong or missing:
-        expected = ", ".join(f"{name}: {wanted.get(name, 'a key')}" for name in (*missing, *wrong))
-        found = ", ".join(f"{name}: {kind}" for name, kind in got.items())
-        raise UndeclaredFeatureError(
-            f"features {table.name} {day}: expected {expected}; its kernel returned {found}."
-            f" Fix the kernel or the declaration in {table.transform.__module__}."
-        )
+    keys = {key: table.key_types.get(key, pl.String()) for key in table.keys}
+    missing = {name: kind for name, kind in keys.items() if name not in got}
+    wrong = {name: kind for name, kind in wanted.items() if got.get(name) != kind}
+    if missing or wrong:
+        raise _undeclared(table, day, missing | wrong, got)
     if lost := {name: got[name] for name in (*table.keys, *wanted) if not keeps_type(got[name])}:
         raise UndeclaredFeatureError(
             f"features {table.name} {day}: {', '.join(f'{name}: {kind}' for name, kind in lost.items())} would not be"
             f" read back as that from Parquet. Convert it to numbers or text in {table.transform.__module__}."
         )
+    if retyped := {name: kind for name, kind in keys.items() if got[name] != kind}:
+        raise _undeclared(table, day, retyped, got)
     return frame.select(*table.keys, *wanted)
+
+
+def _undeclared(
+    table: FeatureTable, day: str, expected: Mapping[str, pl.DataType], got: Mapping[str, pl.DataType]
+) -> UndeclaredFeatureError:
+    wanted = ", ".join(f"{name}: {kind}" for name, kind in expected.items())
+    found = ", ".join(f"{name}: {kind}" for name, kind in got.items())
+    return UndeclaredFeatureError(
+        f"features {table.name} {day}: expected {wanted}; its kernel returned {found}."
+        f" Fix the kernel or the declaration in {table.transform.__module__}."
+    )
 
 
 def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None = None) -> None:
     """Check what retrieval relies on, in the rows of one day or of the days up to `end_day`.
 
     Raises:
-        UndeclaredFeatureError: An event time is null or not in these UTC days, or a key has two rows with the same one.
+        UndeclaredFeatureError: A key or a known time is null, an event time is null or not in these UTC days, or a key
+            has two rows with the same one.
     """
     stray = _stray(rows, day, end_day or day)
     twice = rows.filter(pl.struct(*table.keys, EVENT_TIME).is_duplicated())
     where, fix = f"features {table.name} {day}", f"Fix the kernel in {table.transform.__module__}."
+    nulls = [name for name in (*table.keys, KNOWN_TIME) if rows[name].null_count()]
+    if nulls:
+        counts = ", ".join(f"{rows[name].null_count():,} in {name}" for name in nulls)
+        raise UndeclaredFeatureError(
+            f"{where}: expected keys and a known time in every row, found nulls: {counts}, of {rows.height:,} rows."
+            f" Such a row can never be retrieved or served. {fix}"
+        )
     if stray.height:
         raise UndeclaredFeatureError(
             f"{where}: expected event times of that UTC day, found {stray.height:,} others, {stray[EVENT_TIME][0]}"
@@ -85,8 +102,8 @@ def split_days(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFram
 
 def _stray(rows: pl.DataFrame, day: str, end_day: str) -> pl.DataFrame:
     """Rows with an event time of another day, or without one."""
-    if day == UNPARTITIONED:
-        return rows
+    if day == UNPARTITIONED:  # any time is of the whole table
+        return rows.filter(pl.col(EVENT_TIME).is_null())
     first, last = (date.fromisoformat(name) for name in (day, end_day))
     held = pl.col(EVENT_TIME).dt.date().is_between(first, last)
     return rows.filter(~held.fill_null(value=False))

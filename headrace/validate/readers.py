@@ -43,6 +43,9 @@ class CsvDialect:
             swallow the lines after it.
         final_newline: Whether the last line must have an end. If not, a file that was cut after a whole field is not
             recognised.
+
+    Raises:
+        ValueError: No file can be read so.
     """
 
     separator: str = ","
@@ -51,6 +54,29 @@ class CsvDialect:
     max_bytes: int = 1 << 30
     multiline: bool = False
     final_newline: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what no file can be read with."""
+        separator: object = self.separator
+        nulls: object = self.nulls
+        if not (
+            isinstance(separator, str) and len(separator) == 1 and separator.isascii() and separator not in '"\r\n\0'
+        ):
+            raise ValueError(
+                "CsvDialect: expected one ASCII character other than a quote or a line end as `separator`, found"
+                f" {separator!r}"
+            )
+        try:
+            codecs.lookup(self.encoding)
+            "".encode(self.encoding)
+        except (LookupError, TypeError):  # `encode` refuses what is no text encoding, such as base64
+            raise ValueError(
+                f"CsvDialect: expected the name of a text encoding such as 'utf-8' or 'cp1252', found {self.encoding!r}"
+            ) from None
+        if not (isinstance(nulls, tuple | list) and all(isinstance(null, str) for null in nulls)):
+            raise ValueError(f"CsvDialect: expected a tuple of texts as `nulls`, found {nulls!r}")
+        if not (isinstance(self.max_bytes, int) and self.max_bytes > 0):
+            raise ValueError(f"CsvDialect: expected a number of bytes above 0 as `max_bytes`, found {self.max_bytes!r}")
 
 
 def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
