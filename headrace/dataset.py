@@ -27,6 +27,9 @@ EVENT_TIME = "event_time"
 KNOWN_TIME = "known_time"
 """Column of a feature table or a labels table: when one could know it."""
 
+SOURCE_STATES = ("raw", "validated", "rejected")
+"""States of the tables that are named after a source."""
+
 DATABASE_URL = "HEADRACE_DATABASE_URL"
 """Environment variable with the address of the database that table sources are read from, unless they name another."""
 
@@ -63,6 +66,31 @@ def declared_in() -> Any:  # noqa: ANN401  as `dataclasses.field`
 def declared_at() -> Any:  # noqa: ANN401  as `dataclasses.field`
     """Field of a declaration: file and line of it, for messages."""
     return field(default_factory=_declaring_place, repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guards:
+    """How much may disappear in one step, and how far in the future a row may lie, until a person has to accept it.
+
+    `ingest` compares a raw table with what it held before, `release` every table with the last release, `publish` the
+    keys online with those of the release. What is beyond a bound refuses the step; `headrace accept` lets it pass.
+
+    Attributes:
+        max_vanished_share: Share of the partitions of a table, of its rows, or of the keys online that may disappear in
+            one step. Rows and keys that come in their place do not count. 1 switches the guard off.
+        max_future: How far a row's event time or known time, or the start of a raw partition, may lie beyond the moment
+            of the step: of ingest and release the clock, of publish the time of the release. None switches it off.
+    """
+
+    max_vanished_share: float = 0.5
+    max_future: timedelta | None = timedelta(days=1)
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that cannot be meant."""
+        if not 0 <= self.max_vanished_share <= 1:
+            raise ValueError(f"Guards: expected max_vanished_share from 0 to 1, found {self.max_vanished_share}")
+        if self.max_future is not None and self.max_future < timedelta(0):
+            raise ValueError(f"Guards: expected max_future of 0 or more, or None, found {self.max_future}")
 
 
 @dataclass(frozen=True)
@@ -127,6 +155,7 @@ class Source:
         batch_size: Most partitions that one query validates. Above 1 this promises that `transform` and the checks look
             at each row by itself, so that a row's result does not depend on the other partitions.
         files: Data files that `read`, the checks or `transform` open, as paths below the project's root.
+        guards: Bounds of its raw and its validated table; by default those of the dataset.
         modules: Modules that declare it; found automatically.
         place: File and line of the declaration; found automatically.
     """
@@ -142,6 +171,7 @@ class Source:
     pii_columns: tuple[str, ...] = ()
     batch_size: int = 1
     files: tuple[str, ...] = ()
+    guards: Guards | None = None
     modules: tuple[str, ...] = declared_in()
     place: tuple[str, int] = declared_at()
 
@@ -322,6 +352,7 @@ class Dataset:
         service: Name of the Feast FeatureService that serves all feature tables.
         tags: Anything else, as tags of the Feast objects.
         retention: Which releases are kept; without it, all of them.
+        guards: How much may disappear in one step, and how far in the future a row may lie.
         name: The name of its folder below `pipelines/`, filled in when it is loaded.
         place: File and line of the declaration; found automatically.
     """
@@ -334,8 +365,15 @@ class Dataset:
     service: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     retention: Retention | None = None
+    guards: Guards = field(default_factory=Guards)
     name: str = ""
     place: tuple[str, int] = declared_at()
+
+    def guards_of(self, table: str) -> Guards:
+        """The bounds of a table `<state>/<dataset>/<name>`: those of its source, else those of the dataset."""
+        state, _, name = table.split("/")
+        own = (source.guards for source in self.sources if source.name == name and state in SOURCE_STATES)
+        return next(filter(None, own), self.guards)
 
 
 def raw_table(dataset: str, source: str) -> str:

@@ -54,6 +54,18 @@ def loaded_source(path: Path) -> bytes | None:
     return _sources.get(os.path.realpath(path))
 
 
+def is_installed(path: str) -> bool:
+    """Whether a file belongs to Python or to an installed package."""
+    return any(_is_below(os.path.realpath(path), folder) for folder in INSTALLED)
+
+
+def project_path(path: str) -> str:
+    """A file's path below its project, for messages; that of another file as it is."""
+    found = os.path.realpath(path)
+    project = next((folder for folder in _projects if _is_below(found, folder)), None)
+    return os.path.relpath(found, project) if project else path
+
+
 def _find_in(path: str) -> FileFinder:
     """A path hook: finds the modules of a watched folder."""
     if not _is_watched(path) or not os.path.isdir(path or "."):  # noqa: PTH112  called for every folder of the path

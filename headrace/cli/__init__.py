@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from headrace import __version__
-from headrace.cli import build, check, features, inspect, label, lineage, logs, maintenance, project, runs, sql
+from headrace.cli import accept, build, check, features, inspect, label, lineage, logs, maintenance, project, runs, sql
 from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
+from headrace.unexpected_errors import is_known_os_error, to_filesystem_error
 from headrace.workspace import load_env_files
 
 STACK = "stack"
@@ -25,6 +26,7 @@ ORDER = (
     "publish",
     "retrieve",
     "run",
+    "accept",
     "runs",
     "plan",
     "status",
@@ -80,6 +82,7 @@ build.add_to(app)
 app.add_typer(label.app, name="label")
 app.add_typer(runs.app, name="runs")
 features.add_to(app)
+accept.add_to(app)
 inspect.add_to(app)
 check.add_to(app)
 lineage.add_to(app)
@@ -135,7 +138,15 @@ def run() -> None:
     try:
         app(prog_name="headrace")
     except HeadraceError as error:
-        if os.environ.get("HEADRACE_DEBUG"):
-            traceback.print_exception(error)
-        typer.echo(error_text(error, as_json=as_json or logs.is_json()), err=True)
-        sys.exit(error.exit_code)
+        _fail(error, error, as_json=as_json)
+    except OSError as error:
+        if not is_known_os_error(error):
+            raise
+        _fail(to_filesystem_error(error), error, as_json=as_json)
+
+
+def _fail(error: HeadraceError, raised: BaseException, *, as_json: bool) -> None:
+    if os.environ.get("HEADRACE_DEBUG"):
+        traceback.print_exception(raised)
+    typer.echo(error_text(error, as_json=as_json or logs.is_json()), err=True)
+    sys.exit(error.exit_code)

@@ -187,7 +187,7 @@ def _run(  # noqa: PLR0913, PLR0917  where, and options of the command
     tables: list[str] | None = None,
     partition: str | None = None,
 ) -> "list[StageResult]":
-    from headrace.engine.run import run_stage  # noqa: PLC0415
+    from headrace.engine.run import run_stages  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
@@ -195,4 +195,4 @@ def _run(  # noqa: PLR0913, PLR0917  where, and options of the command
     with progress() as tell:
         execute = Executor(settings, tell)
         stages = graph.command_stages(load_dataset(dataset), verb, tables or ())
-        return [run_stage(stage, lake, execute, partition) for stage in stages]
+        return run_stages(stages, lake, execute, partition)

@@ -69,7 +69,7 @@ def _preview(dataset: "Dataset", lake: "Lake", settings: "Settings") -> "list[So
 
 
 def _preview_content(preview: "SourcePreview") -> dict[str, Any]:
-    names = ("source", "table", "listed", "new", "changed", "deleted", "always_read", "unmatched", "strays", "rows")
+    names = ("source", "table", "listed", "new", "changed", "deleted", "always_read", "unmatched", "invalid", "rows")
     return {
         **{name: getattr(preview, name) for name in names},
         "bytes": preview.size,
@@ -97,7 +97,7 @@ def _format_previews(previews: "Sequence[SourcePreview]") -> Iterator[str]:
             yield f"  {some(preview.to_read)}"
         if preview.deleted:
             yield f"  gone: {some(preview.deleted)}"
-        yield from (f"  {line}" for line in skipped_keys(preview.unmatched, preview.strays))
+        yield from (f"  {line}" for line in skipped_keys(preview.unmatched, preview.invalid))
     yield from _format_unavailable(previews)
 
 

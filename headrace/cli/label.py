@@ -183,13 +183,13 @@ def aggregate(
     dataset: DatasetArgument, table: TableOption = None, *, run: RunOption = None, as_json: JsonOption = False
 ) -> None:
     """Annotations → labels: aggregate the newest answers to each item. `collect` does this, too."""
-    from headrace.engine.run import run_stage  # noqa: PLC0415
+    from headrace.engine.run import run_stages  # noqa: PLC0415
     from headrace.label.stage import label_stage  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
 
     with dataset_tables(dataset, run) as (settings, lake), progress() as tell:
         stages = [label_stage(declared, labeling) for declared, labeling in _labeling_tasks(dataset, table)]
-        report_stages([run_stage(stage, lake, Executor(settings, tell)) for stage in stages], as_json=as_json)
+        report_stages(run_stages(stages, lake, Executor(settings, tell)), as_json=as_json)
 
 
 def _only_sender(dataset: str, labeling: "LabelingTask", run: str | None) -> "AbstractContextManager[None]":

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from headrace import failpoints
 from headrace.engine.fingerprint import Fingerprint, check_code_unchanged
+from headrace.engine.partition_errors import to_partition_error
 from headrace.engine.plan import StalePartition
-from headrace.engine.stage import InputPaths, PartitionOutput, Stage
+from headrace.engine.stage import SCHEMA_ONLY, InputPaths, PartitionOutput, Stage
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.extras import require_extra
 from headrace.storage import parquet
@@ -20,19 +21,23 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import Lake
+from headrace.unexpected_errors import is_failure
 
 Engine = Literal["cpu", "gpu"]
 PartitionResult = PartitionEntry | HeadraceError
 """A partition, or why it was refused."""
 
 
-def with_sha256s(items: Sequence[StalePartition], lake: Lake) -> list[StalePartition]:
-    """The same partitions, with the second hashes of their inputs as the manifests in `lake` record them."""
+def with_input_files(items: Sequence[StalePartition], lake: Lake) -> list[StalePartition]:
+    """The same partitions, with what the manifests in `lake` know of the files that they read."""
     names = {(table, name) for item in items for table, md5s in item.inputs.items() for name in md5s}
-    manifests = {table: lake.manifest(table) for table, _ in names}
+    empty = {table for item in items for table, md5s in item.inputs.items() if not md5s}
+    manifests = {table: lake.manifest(table) for table in {*empty, *(table for table, _ in names)}}
     entries = [manifests[table].partitions.get(name) for table, name in names]
-    sha256s = {entry.md5: entry.sha256 for entry in entries if entry and entry.sha256}
-    return [dataclasses.replace(item, sha256s=sha256s) for item in items]
+    samples = {table: next(iter(manifests[table].partitions.values()), None) for table in empty}
+    sha256s = {entry.md5: entry.sha256 for entry in (*entries, *samples.values()) if entry and entry.sha256}
+    schema_files = {table: entry.md5 for table, entry in samples.items() if entry}
+    return [dataclasses.replace(item, sha256s=sha256s, schema_files=schema_files) for item in items]
 
 
 def compute_partition(
@@ -58,7 +63,8 @@ def compute_partitions(
 ) -> Iterator[tuple[str, PartitionResult]]:
     """Compute stale partitions into the cache, together where the stage can; yield each as soon as it is computed.
 
-    After a file that the fingerprint names has changed, no entry is yielded: the partitions come with the error.
+    Whatever a partition raises comes with it, as a known error. After a file that the fingerprint names has changed, no
+    entry is yielded: the partitions come with the error.
 
     Raises:
         CodeChangedError: A file had changed before the first partition was computed.
@@ -75,8 +81,10 @@ def compute_partitions(
                 with lake.cache.worker_cache() as cache:
                     made = _store_output(item, outcome, lake, cache, engine)
             check_code_unchanged(stage, fingerprint)
-        except HeadraceError as error:
-            made = error
+        except BaseException as error:  # a panic of Polars is no `Exception`
+            if not is_failure(error):
+                raise
+            made = to_partition_error(error, stage)
         yield item.partition, made
 
 
@@ -89,7 +97,9 @@ def _compute_batch(
             return stage.compute_batch(
                 {item.partition: _fetch_inputs(item, fetch) for item in items}, fingerprint.params
             )
-    except HeadraceError:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         return {}  # by itself, each says what is wrong with it
 
 
@@ -115,9 +125,15 @@ def _store_output(
 
 def _fetch_inputs(item: StalePartition, fetch: Callable[[str, str | None], Path]) -> InputPaths:
     return {
-        table: {name: fetch(md5, item.sha256s.get(md5)) for name, md5 in sorted(names.items())}
-        for table, names in item.inputs.items()
+        table: {name: fetch(md5, item.sha256s.get(md5)) for name, md5 in sorted(_files(item, table).items())}
+        for table in item.inputs
     }
+
+
+def _files(item: StalePartition, table: str) -> Mapping[str, str]:
+    """Partition → md5 of the input `table`; where there is none, a file with the table's columns."""
+    schema = item.schema_files.get(table)
+    return item.inputs[table] or ({SCHEMA_ONLY: schema} if schema else {})
 
 
 def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.DataFrame, Engine]:

@@ -27,6 +27,7 @@ class StalePartition:
         inputs: What it is computed from.
         reasons: Why, for people.
         sha256s: md5 → sha256 of its inputs, where that is known: inputs that are fetched are compared with it.
+        schema_files: Table that it reads no partition of → md5 of some file of that table, which has its columns.
     """
 
     partition: str
@@ -34,6 +35,7 @@ class StalePartition:
     inputs: InputHashes
     reasons: tuple[str, ...]
     sha256s: Mapping[str, str] = field(default_factory=dict)
+    schema_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

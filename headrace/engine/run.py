@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from headrace.engine.fingerprint import check_code_unchanged, stage_fingerprint
 from headrace.engine.plan import Plan, plan
 from headrace.engine.stage import Stage
+from headrace.errors import HeadraceError, TransientError
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
@@ -22,6 +23,14 @@ Done = Callable[[str, PartitionEntry], None]
 """Called with a partition and its entry, as they are ready, in any order."""
 
 Execute = Callable[[Plan, Lake, Done], None]
+
+
+class TablesFailedError(HeadraceError):
+    """Several tables could not be brought up to date; the message has the error of each."""
+
+
+class TablesUnavailableError(TransientError):
+    """Several tables could not be brought up to date, each for a transient reason."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,38 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
         check_code_unchanged(stage, first.fingerprint)
         _write_tables(current, lake)
         return StageResult(stage, built, len(first.reused), first.removed, current.manifest(current.reused))
+
+
+def run_stages(stages: Iterable[Stage], lake: Lake, execute: Execute, only: str | None = None) -> list[StageResult]:
+    """Bring the tables of several stages up to date, in this order. One that fails does not stop the others.
+
+    Those that read what has failed, directly or through others, are left as they are.
+
+    Raises:
+        HeadraceError: A stage has failed; all the others were run first.
+    """
+    results: list[StageResult] = []
+    failed: dict[str, HeadraceError] = {}
+    skipped: set[str] = set()
+    for stage in stages:
+        if any(table in failed or table in skipped for table in stage.reads):
+            skipped.add(stage.table)
+            continue
+        try:
+            results.append(run_stage(stage, lake, execute, only))
+        except HeadraceError as error:
+            failed[stage.table] = error
+    if failed:
+        raise combine_stage_errors(list(failed.values()))
+    return results
+
+
+def combine_stage_errors(errors: Sequence[HeadraceError]) -> HeadraceError:
+    """One error for the tables that a command could not bring up to date; a single one stays as it is."""
+    if len(errors) == 1:
+        return errors[0]
+    kind = TablesUnavailableError if all(error.is_transient for error in errors) else TablesFailedError
+    return kind("\n".join(dict.fromkeys(" ".join([str(error), *getattr(error, "__notes__", [])]) for error in errors)))
 
 
 def _log_plan(made: Plan) -> None:

@@ -15,7 +15,10 @@ InputHashes = Mapping[str, Mapping[str, str]]
 """Table → partition → md5 of its bytes."""
 
 InputPaths = Mapping[str, Mapping[str, Path]]
-"""Table → partition → file with its bytes."""
+"""Table → partition → file with its bytes; of a table without partitions, `SCHEMA_ONLY` → a file with its columns."""
+
+SCHEMA_ONLY = ""
+"""In place of a partition: the rows of the file are not an input, only its columns are."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from functools import cache, partial
 from headrace.dataset import DATABASE_URL, Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.plan import find_by_cache_key
 from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.guards.future import clock, future_findings, starts_of
+from headrace.guards.gate import accept_in_advance, enforce
+from headrace.guards.vanished import table_loss
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
 from headrace.settings import Settings
@@ -64,7 +67,7 @@ class IngestResult:
         changed: Partitions with different bytes.
         deleted: Partitions that the source no longer has.
         unmatched: Keys below the prefix that match no partition. They were not read.
-        strays: Key → partition, where feature tables read the source by UTC day and that is none. They were not read.
+        invalid: Key → why what it names cannot be a partition. They were not read.
         read: Number of partitions read.
         rows: Rows read; None for objects, which are not parsed here.
         size: Bytes stored.
@@ -80,25 +83,25 @@ class IngestResult:
     read: int
     rows: int | None
     size: int
-    strays: Mapping[str, str] = field(default_factory=dict)
+    invalid: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = ((len(getattr(self, kind)), kind) for kind in ("new", "changed", "deleted"))
         changes = ", ".join(f"{count} {kind}" for count, kind in counts if count) or "nothing new"
         rows = "" if self.rows is None else f", {self.rows:,} rows"
         line = f"{self.table}: {self.listed} listed, {changes}; read {self.read}{rows}, {self.size:,} bytes"
-        return "\n  ".join([line, *skipped_keys(self.unmatched, self.strays)])
+        return "\n  ".join([line, *skipped_keys(self.unmatched, self.invalid)])
 
 
-def skipped_keys(unmatched: Sequence[str], strays: Mapping[str, str]) -> Iterator[str]:
+def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterator[str]:
     """Lines about the keys of a source that are not read."""
     if unmatched:
         yield f"{_not_read(len(unmatched), 'match no partition', 'matches no partition')}, e.g. {unmatched[0]!a}"
-    if strays:
-        key, name = next(iter(strays.items()))
+    if invalid:
+        key, reason = next(iter(invalid.items()))
         yield (
-            f"{_not_read(len(strays), 'name a partition that is no UTC day', 'names a partition that is no UTC day')}:"
-            f" feature tables read this source by day (2013-01-09) or as a whole (all), found {name!a} of {key!a}"
+            f"{_not_read(len(invalid), 'have no valid partition name', 'has no valid partition name')}, e.g. {key!a}:"
+            f" {reason}"
         )
 
 
@@ -157,6 +160,7 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
         progress: Called after each partition.
 
     Raises:
+        FindingsError: A table would lose too much, or has partitions of the future, and nobody has accepted that.
         HeadraceError: A source cannot be read. Its table stays as it was.
     """
     selected = _select_sources(dataset, sources)
@@ -212,12 +216,14 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     _check_not_empty(run, table, listing, old)
 
     reused, missing = split_unchanged(run, listing, earlier)
-    for skipped in skipped_keys((), listing.strays):
+    for skipped in skipped_keys((), listing.invalid):
         log.warning("%s: %s", table, skipped)
     read = _read_partitions(run, source, listing, missing)
 
-    # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
     manifest = Manifest(table, raw_suffix(source), libraries=listing.libraries, partitions=reused | read)
+    _enforce_guards(run, earlier, manifest)
+
+    # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
     run.lake.checkout(manifest)
     run.lake.clear_journal(table)
 
@@ -233,7 +239,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
         read=len(read),
         rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.location, TableSource) else None,
         size=sum(entry.size for entry in read.values()),
-        strays=listing.strays,
+        invalid=listing.invalid,
     )
 
 
@@ -277,13 +283,13 @@ def check_some_match(source: Source, listing: SourceListing) -> None:
     Raises:
         NothingMatchesError: None is.
     """
-    if listing.cache_keys or not (listing.unmatched or listing.strays):
+    if listing.cache_keys or not (listing.unmatched or listing.invalid):
         return
     pattern = f" Its pattern is {source.location.partition!r}." if isinstance(source.location, ObjectSource) else ""
     raise NothingMatchesError(
         f"source {source.name}: {listing.description} has keys, but none is a partition:"
-        f" {'; '.join(skipped_keys(listing.unmatched, listing.strays))}.{pattern} The table was left as it was. Correct"
-        " the pattern or the keys, then run the same command again."
+        f" {'; '.join(skipped_keys(listing.unmatched, listing.invalid))}.{pattern} The table was left as it was."
+        " Correct the pattern or the keys, then run the same command again."
     )
 
 
@@ -294,6 +300,25 @@ def _check_not_empty(run: IngestRun, table: str, listing: SourceListing, old: Ma
             " bucket, prefix or database, so the table was left as it is. If the source really is empty, run"
             f" `headrace ingest {run.dataset.name} --allow-empty`."
         )
+
+
+def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest) -> None:
+    """Refuse a table that would lose too much, or that has partitions of the future, unless that was accepted."""
+    table, old, new = manifest.table, earlier.md5s, manifest.md5s
+    guards = run.dataset.guards_of(table)
+    found = table_loss(earlier, manifest).finding(guards, "since the last ingest")
+    if found and run.allow_empty and not new:
+        accept_in_advance(found, dataset=run.dataset.name, step="ingest", lake=run.lake, reason="--allow-empty")
+    changed = [name for name, md5 in new.items() if old.get(name) != md5]
+    future = future_findings(table, starts_of(changed), new, guards, clock()) if changed else []
+    enforce(
+        [*([found] if found else []), *future],
+        dataset=run.dataset.name,
+        step="ingest",
+        tables=[table],
+        lake=run.lake,
+        consequence="The table stays as it was.",
+    )
 
 
 def raw_suffix(source: Source) -> str:

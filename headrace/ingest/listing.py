@@ -20,8 +20,8 @@ class SourceListing(Protocol):
         """Keys in the source that match no partition. They are reported and never read."""
 
     @property
-    def strays(self) -> Mapping[str, str]:
-        """Key in the source → its partition, whose name no table that reads the source by day can use: never read."""
+    def invalid(self) -> Mapping[str, str]:
+        """Key in the source → why what it names cannot be a partition. They are reported and never read."""
 
     @property
     def always_read(self) -> frozenset[str]:

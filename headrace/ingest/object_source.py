@@ -25,6 +25,9 @@ PARTITION_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*")
 """Valid partition names. A name becomes a file name, so a key such as `../x` must not match."""
 
 
+NO_DAY = "{!a} is no UTC day, and feature tables read this source by day (2013-01-09) or as a whole (all)"
+
+
 class DuplicatePartitionError(HeadraceError):
     """Two objects match the same partition."""
 
@@ -71,7 +74,7 @@ class ObjectListing:
         objects: Partition → object.
         unmatched: Keys below the prefix that match no partition.
         threads: Number of objects that are downloaded at the same time.
-        strays: Key → partition, where that should be a UTC day and is none.
+        invalid: Key → why what it names cannot be a partition.
     """
 
     lake: Lake
@@ -80,7 +83,7 @@ class ObjectListing:
     objects: Mapping[str, ObjectMeta]
     unmatched: tuple[str, ...]
     threads: int
-    strays: Mapping[str, str] = field(default_factory=dict)
+    invalid: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_bucket(
@@ -93,7 +96,7 @@ class ObjectListing:
             bucket: The bucket, or the folder in its place.
             source: What is listed.
             threads: Number of objects that are downloaded at the same time.
-            by_day: Whether a table reads the source by UTC day: then keys of other partitions are strays.
+            by_day: Whether a table reads the source by UTC day: then keys of other partitions are invalid.
 
         Raises:
             DuplicatePartitionError: Two keys match the same partition.
@@ -101,8 +104,8 @@ class ObjectListing:
         address = object_address(bucket.name, source.prefix)
         objects, unmatched = match_partitions(source, bucket.list(source.prefix), address)
         strays = [name for name in objects if by_day and name != UNPARTITIONED and not is_day(name)]
-        stray_keys = {objects.pop(name).key: name for name in strays}
-        return cls(lake, bucket, address, objects, unmatched, threads, stray_keys)
+        invalid = {objects.pop(name).key: NO_DAY.format(name) for name in strays}
+        return cls(lake, bucket, address, objects, unmatched, threads, invalid)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ class SourcePreview:
         deleted: Partitions that the source no longer has.
         always_read: Partitions that every run reads, because no change of theirs would be seen.
         unmatched: Keys below the prefix that match no partition.
-        strays: Key → partition, where feature tables read the source by UTC day and that is none.
+        invalid: Key → why what it names cannot be a partition.
         size: Bytes to read; None for a database.
         rows: Rows to read; None for objects.
         columns: Columns of the database table; empty for objects.
@@ -97,7 +97,7 @@ class SourcePreview:
     deleted: tuple[str, ...] = ()
     always_read: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
-    strays: Mapping[str, str] = field(default_factory=dict)
+    invalid: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     rows: int | None = None
     columns: tuple[str, ...] = ()
@@ -140,7 +140,7 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
         deleted=tuple(sorted(earlier.md5s.keys() - listing.cache_keys.keys())),
         always_read=tuple(name for name in missing if name in earlier.md5s and name in listing.always_read),
         unmatched=listing.unmatched,
-        strays=listing.strays,
+        invalid=listing.invalid,
         size=volume if is_object else None,
         rows=None if is_object else volume,
         columns=listing.columns,
@@ -161,7 +161,7 @@ def _stand_ins(listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[s
 def _cost(source: Source, listing: SourceListing, seconds: float) -> ListingCost:
     if not isinstance(source.location, ObjectSource):
         return ListingCost(None, 0, QUERIES_PER_TABLE, seconds)
-    objects = len(listing.cache_keys) + len(listing.unmatched) + len(listing.strays)
+    objects = len(listing.cache_keys) + len(listing.unmatched) + len(listing.invalid)
     is_folder = listing.description.startswith(FOLDER_SCHEME)
     return ListingCost(objects, 0 if is_folder else max(1, math.ceil(objects / KEYS_PER_REQUEST)), 0, seconds)
 

@@ -50,11 +50,11 @@ class TableSnapshot:
         return ()
 
     @property
-    def strays(self) -> Mapping[str, str]:
+    def invalid(self) -> Mapping[str, str]:
         """None: the database names each partition by its day."""
         return {}
 
-    @property
+    @cached_property
     def always_read(self) -> frozenset[str]:
         return frozenset(name for name, stats in self.listing.partitions.items() if stats.without_watermark)
 

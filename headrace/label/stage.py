@@ -9,10 +9,12 @@ from functools import partial
 from typing import Any
 
 from headrace.dataset import Dataset, LabelingTask
-from headrace.engine.compute import compute_partition
+from headrace.engine.compute import compute_partitions
+from headrace.engine.partition_errors import combine_errors
 from headrace.engine.plan import Plan
 from headrace.engine.run import Done, StageResult, run_stage
 from headrace.engine.stage import InputPaths, PartitionOutput, Stage
+from headrace.errors import HeadraceError
 from headrace.label import table_names
 from headrace.label.consensus import Consensus, create_consensus
 from headrace.storage.table_store import Lake
@@ -59,5 +61,11 @@ def _compute(
 
 
 def _run_inline(plan: Plan, lake: Lake, done: Done) -> None:
-    for item in plan.stale:
-        done(item.partition, compute_partition(plan.stage, item, plan.fingerprint, lake))
+    failed: dict[str, HeadraceError] = {}
+    for partition, made in compute_partitions(plan.stage, plan.stale, plan.fingerprint, lake):
+        if isinstance(made, HeadraceError):
+            failed[partition] = made
+        else:
+            done(partition, made)
+    if failed:
+        raise combine_errors(plan, lake, failed)

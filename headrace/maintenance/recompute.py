@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headrace.engine.compute import compute_partition, with_sha256s
+from headrace.engine.compute import compute_partition, with_input_files
 from headrace.engine.fingerprint import stage_fingerprint
 from headrace.engine.plan import StalePartition, partition_cache_key
 from headrace.engine.stage import Stage
@@ -44,7 +44,7 @@ def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
         entry = computation.entry
         # Only a computation with the recorded cache key can give the recorded bytes.
         if partition_cache_key(fingerprint.key, computation.partition, entry.inputs) == entry.cache_key:
-            [stale] = with_sha256s(
+            [stale] = with_input_files(
                 [StalePartition(computation.partition, entry.cache_key, entry.inputs, ("lost",))], lake
             )
             return _check_recomputed(

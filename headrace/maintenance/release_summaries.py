@@ -19,7 +19,7 @@ from headrace.settings import Settings
 from headrace.storage import git
 from headrace.storage.dvc.cache import read_directory
 from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE
-from headrace.storage.pruned_releases import PrunedTable, TableTotals, Tombstone, read_tombstones
+from headrace.storage.pruned_releases import ReleasedTable, TableTotals, Tombstone, read_tombstones
 from headrace.storage.table_store import Lake
 
 FOLDER = Path(".headrace/release-summaries")
@@ -34,7 +34,7 @@ class ReleaseSize(TableTotals):
         new_bytes: Bytes of objects that the release before does not have; None if an object could not be read.
     """
 
-    tables: Mapping[str, PrunedTable]
+    tables: Mapping[str, ReleasedTable]
     new_bytes: int | None
 
 
@@ -184,10 +184,10 @@ def read_sizes(lake: Lake, dataset: str, points: Sequence[ReleasePoint]) -> dict
     return sizes
 
 
-def read_tables(lake: Lake, dataset: str, commit: str) -> dict[str, PrunedTable]:
+def read_tables(lake: Lake, dataset: str, commit: str) -> dict[str, ReleasedTable]:
     """Table → its hashes, rows and bytes, for the tables of a dataset that a commit records."""
     records = _records(lake, dataset)
-    tables = records.read(commit, dict[str, PrunedTable])
+    tables = records.read(commit, dict[str, ReleasedTable])
     if tables is None:
         outs = _own_outs(lake, dataset, commit)
         tables = {path.removeprefix("data/"): _describe_table(lake, out) for path, out in sorted(outs.items())}
@@ -219,17 +219,17 @@ def _own_outs(lake: Lake, dataset: str, commit: str) -> Outs:
     return {path: out for path, out in outs.items() if path.split("/")[:3:2] == ["data", dataset]}
 
 
-def _describe_table(lake: Lake, out: Mapping[str, Any]) -> PrunedTable:
+def _describe_table(lake: Lake, out: Mapping[str, Any]) -> ReleasedTable:
     """A table from its output entry and the head of its manifest; without rows if that cannot be read."""
     md5, size = str(out["md5"]), int(out.get("size", 0))
     try:
         files = read_directory(lake.cache, md5)
         manifest = lake.manifest_of_directory(md5)
     except HeadraceError:
-        return PrunedTable(md5, None, 0, size)
+        return ReleasedTable(md5, None, 0, size)
     head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)
     if manifest is None:
-        return PrunedTable(md5, head, 0, size)
+        return ReleasedTable(md5, head, 0, size)
     chunks = manifest.entries.chunks
     rows = sum(chunk.reference.rows for chunk in chunks) if chunks else manifest.rows
-    return PrunedTable(md5, head, rows, size)
+    return ReleasedTable(md5, head, rows, size)

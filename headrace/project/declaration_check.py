@@ -6,9 +6,10 @@ at the declaration alone: no source is asked, and of the project's functions onl
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 
-from headrace.dataset import Dataset, FeatureTable, LabelingTask, Source
-from headrace.project.faults import Declaration, Fault
+from headrace.dataset import Dataset, FeatureTable, Guards, LabelingTask, Retention, Source
+from headrace.project.faults import Declaration, Fault, argument
 from headrace.project.feature_check import feature_faults
 from headrace.project.findings import Finding
 from headrace.project.input_check import TableGraph
@@ -40,6 +41,7 @@ def _faults(dataset: Dataset) -> Iterator[Fault]:
         yield from _guarded(table, feature_faults(table))
     for labeling in dataset.labels:
         yield from _guarded(labeling, labeling_faults(labeling))
+    yield from _guarded(dataset, _option_faults(dataset))
     yield from _guarded(dataset, _name_faults(dataset))
     yield from _guarded(dataset, TableGraph(dataset).faults())
 
@@ -72,6 +74,15 @@ def _member_faults(dataset: Dataset) -> Iterator[Fault]:
             for one in found:
                 if not isinstance(one, kind):
                     yield Fault(dataset, (field,), f"expected a tuple of {kind.__name__}, found {one!r} in it")
+
+
+def _option_faults(dataset: Dataset) -> Iterator[Fault]:
+    """Options of the dataset and of its sources that are not what they are declared with."""
+    for declared in (dataset, *dataset.sources):
+        if not isinstance(guards := argument(declared, "guards"), Guards | NoneType):
+            yield Fault(declared, ("guards",), f"expected `Guards(…)`, found {guards!r}")
+    if not isinstance(retention := argument(dataset, "retention"), Retention | NoneType):
+        yield Fault(dataset, ("retention",), f"expected `Retention(…)`, found {retention!r}")
 
 
 def _name_faults(dataset: Dataset) -> Iterator[Fault]:

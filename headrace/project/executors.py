@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import headrace
 from headrace.engine.code_hash import source_code
-from headrace.engine.compute import Engine, PartitionResult, compute_partitions, with_sha256s
+from headrace.engine.compute import Engine, PartitionResult, compute_partitions, with_input_files
 from headrace.engine.fingerprint import check_code_unchanged
+from headrace.engine.partition_errors import combine_errors
 from headrace.engine.plan import Plan, StalePartition
 from headrace.engine.run import Done
 from headrace.engine.stage import Stage
@@ -38,8 +39,8 @@ INLINE_LIMIT = 3
 RETRIES = 3
 """How often a partition is tried again when its worker dies."""
 
-GROUP_BYTES = 3 << 20
-"""Bytes of inputs up to which partitions are computed together; unpacked they are ten to twenty times as many."""
+GROUP_BYTES, GROUP_ROWS = 3 << 20, 1 << 20
+"""Bytes and rows of inputs up to which partitions are computed together: equal values take hardly any bytes packed."""
 
 CONNECT_SECONDS = 20
 TLS_VARIABLES = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY"
@@ -49,20 +50,9 @@ PROCESSES_PER_THREAD = {"cpu": 2, "gpu": 1}
 PROJECT_FILES = ("dvc.yaml", FILE, "params.yaml")
 """What makes a folder a project, beside its code."""
 
-MOST_SHOWN = 5
-"""Refused partitions whose message is shown in full."""
-
 Tell = Callable[[str, PartitionResult], None]
 Progress = Callable[[str, int, int], None]
 """Called with a stage's table, the number of partitions that are done, and the number of all."""
-
-
-class PartitionsRefusedError(HeadraceError):
-    """Several partitions could not be computed, at least one for a terminal reason; the message has the reasons."""
-
-
-class PartitionsUnavailableError(TransientError):
-    """Several partitions could not be computed, each for a transient reason."""
 
 
 class SchedulerUnavailableError(TransientError):
@@ -106,7 +96,7 @@ class Executor:
 
         self._compute(plan, lake, tell)
         if refused:
-            raise _together(plan, [refused[name] for name in sorted(refused)])
+            raise combine_errors(plan, lake, refused)
 
     def _compute(self, plan: Plan, lake: Lake, tell: Tell) -> None:
         how, few = self.settings.engine, len(plan.stale) <= INLINE_LIMIT
@@ -116,7 +106,7 @@ class Executor:
         whole = group_partitions(plan, lake, workers=1)
         if few or len(whole) == 1:
             for items in whole:
-                for made in compute_partitions(plan.stage, with_sha256s(items, lake), plan.fingerprint, lake, how):
+                for made in compute_partitions(plan.stage, with_input_files(items, lake), plan.fingerprint, lake, how):
                     tell(*made)
         else:
             threads = 1 if how == "gpu" else self.settings.threads or os.cpu_count() or 1
@@ -126,13 +116,23 @@ class Executor:
 def group_partitions(plan: Plan, lake: Lake, workers: int) -> list[Sequence[StalePartition]]:
     """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
     count = len(plan.stale)
-    read = (
-        lake.manifest(table).entries.pick("size", {name for item in plan.stale for name in item.inputs.get(table, ())})
-        for table in plan.stage.reads
-    )
-    most = GROUP_BYTES * count // max(1, sum(size for sizes in read for size in sizes.values()))
+    if plan.stage.batch_size == 1:
+        return [[item] for item in plan.stale]
+    packed, rows = _input_sizes(plan, lake)
+    most = min(GROUP_BYTES * count // max(1, packed), GROUP_ROWS * count // max(1, rows))
     size = max(1, min(plan.stage.batch_size, most, -(-count // workers)))
     return [plan.stale[first : first + size] for first in range(0, count, size)]
+
+
+def _input_sizes(plan: Plan, lake: Lake) -> tuple[int, int]:
+    """Bytes of what the stale partitions read, and rows as far as they are counted: raw bytes are not."""
+    size = rows = 0
+    for table in plan.stage.reads:
+        names = {name for item in plan.stale for name in item.inputs.get(table, ())}
+        entries = lake.manifest(table).entries
+        size += sum(entries.pick("size", names).values())
+        rows += sum(count or 0 for count in entries.pick("rows", names).values())
+    return size, rows
 
 
 def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -> None:
@@ -142,7 +142,7 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
     gc.freeze()  # the garbage collector need not traverse what is loaded for every partition
 
     def make(items: Sequence[StalePartition]) -> list[tuple[str, PartitionResult]]:
-        return list(compute_partitions(plan.stage, with_sha256s(items, lake), plan.fingerprint, lake, how))
+        return list(compute_partitions(plan.stage, with_input_files(items, lake), plan.fingerprint, lake, how))
 
     tasks = {str(number): (partial(make, items),) for number, items in enumerate(group_partitions(plan, lake, threads))}
 
@@ -175,7 +175,7 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
         try:
             code = _send_code(client, plan)
             groups = group_partitions(plan, lake, max(1, sum(client.nthreads().values())))
-            _compute_groups(client, [with_sha256s(items, lake) for items in groups], code, job, tell)
+            _compute_groups(client, [with_input_files(items, lake) for items in groups], code, job, tell)
         except SchedulerLostError as error:
             raise SchedulerUnavailableError(
                 f"{plan.stage.table}: the Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) stopped answering:"
@@ -288,13 +288,3 @@ def results_as_completed(client: "Client", futures: Sequence["Future[Any]"]) -> 
                 raise
             raise SchedulerLostError(str(error)) from None
         yield future, result
-
-
-def _together(plan: Plan, refused: list[HeadraceError]) -> HeadraceError:
-    if len(refused) == 1:
-        return refused[0]
-    shown = "\n".join(f"- {error}" for error in refused[:MOST_SHOWN])
-    more = f"\n… and {len(refused) - MOST_SHOWN} more" if len(refused) > MOST_SHOWN else ""
-    if all(error.is_transient for error in refused):
-        return PartitionsUnavailableError(f"{plan.stage.table}: {len(refused)} partitions unavailable.\n{shown}{more}")
-    return PartitionsRefusedError(f"{plan.stage.table}: {len(refused)} partitions refused.\n{shown}{more}")

@@ -49,7 +49,7 @@ def _faults(source: Source, preview: SourcePreview) -> Iterator[Fault]:
             f"{preview.description} lists nothing: correct the location, or wait for data",
             "warning",
         )
-    for text in skipped_keys(preview.unmatched, preview.strays):
+    for text in skipped_keys(preview.unmatched, preview.invalid):
         yield Fault(source, ("location", "partition"), text, "warning")
     if preview.columns:
         yield from _column_faults(source, preview.columns)

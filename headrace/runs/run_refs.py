@@ -2,8 +2,8 @@
 
 `<namespace>/<dataset>/<run>/start` names the commit that the run works on. `<namespace>/<dataset>/<run>/<table>` names
 a commit whose tree holds the table's `.dvc` file, and whose parent is the commit before it: the start, or the table's
-own. All of them together are the state of the run. Each is changed by compare-and-swap only, so no task can overwrite
-what another has written.
+own. `<namespace>/<dataset>/<run>/findings` names what guards found and what was accepted. All of them together are the
+state of the run. Each is changed by compare-and-swap only, so no task can overwrite what another has written.
 """
 
 import re
@@ -18,7 +18,7 @@ from headrace.storage import git, git_commits
 from headrace.storage.dvc.lock import pointer_file, recorded_outs
 from headrace.storage.git_refs import LocalRefs, RefChange, RefStore, RemoteRefs
 
-START = "start"
+START, FINDINGS = "start", "findings"
 REF = re.compile(r"(?P<dataset>[^/]+)/(?P<run>[^/]+)/(?P<what>.+)")
 
 
@@ -32,6 +32,7 @@ class RunState:
         start: The commit that it works on; empty if its ref is gone and tables are left over.
         tables: Table → commit with its output entry.
         outdated: The same of tables that were made from an earlier start. They do not count, and end with the run.
+        findings: The commit with its findings and acceptances; empty if there are none.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class RunState:
     start: str
     tables: Mapping[str, str] = field(default_factory=dict)
     outdated: Mapping[str, str] = field(default_factory=dict)
+    findings: str = ""
 
     def commit(self, table: str) -> str:
         """The commit of a table's ref, whether it counts or not; empty if there is none."""
@@ -85,7 +87,7 @@ class RunRefs:
 
     def refs(self, state: RunState) -> dict[str, str]:
         """Full name → commit of every ref of a run."""
-        found = {START: state.start, **state.outdated, **state.tables}
+        found = {START: state.start, FINDINGS: state.findings, **state.outdated, **state.tables}
         return {self.ref(state.dataset, state.name, what): commit for what, commit in found.items() if commit}
 
     def list(self, dataset: str = "") -> list[RunState]:
@@ -101,7 +103,7 @@ class RunRefs:
         return next((state for state in self.list(dataset) if state.name == run), None)
 
     def _state(self, dataset: str, run: str, commits: dict[str, str]) -> RunState:
-        start = commits.pop(START, "")
+        start, findings = commits.pop(START, ""), commits.pop(FINDINGS, "")
         counts = {what for what, commit in commits.items() if start and git.is_ancestor(self.root, start, commit)}
         return RunState(
             dataset,
@@ -109,6 +111,7 @@ class RunRefs:
             start,
             {table: commit for table, commit in commits.items() if table in counts},
             {table: commit for table, commit in commits.items() if table not in counts},
+            findings,
         )
 
     def outs(self, state: RunState) -> dict[str, dict[str, Any]]:

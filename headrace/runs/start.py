@@ -33,13 +33,13 @@ def start_run(refs: RunRefs, dataset: str, run: str, *, must_keep: bool = False)
     start = _build_start(refs.root, f"Start the run {run} of {dataset}")
     if before.start and _is_same(refs.root, before.start, start):
         return before
-    state = RunState(dataset, run, start)
+    state = RunState(dataset, run, start, findings=before.findings)
     continued, latest = _tables(refs.root, before.start), _tables(refs.root, start)
     outs = {path: out for path, out in refs.outs(before).items() if continued.get(path) == latest.get(path)}
     if must_keep and len(outs) < len(before.tables):
         return before
     kept = refs.commit_tables(state, outs)
-    new = {refs.ref(dataset, run): start, **{refs.ref(dataset, run, table): commit for table, commit in kept.items()}}
+    new = refs.refs(replace(state, tables=kept))
     old = refs.refs(before)
     try:
         refs.store.swap({name: RefChange(old.get(name, ""), new.get(name, "")) for name in {**old, **new}})

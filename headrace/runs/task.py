@@ -13,7 +13,7 @@ from headrace.release.branches import Branches
 from headrace.release.build import ReleasedMeanwhileError
 from headrace.release.release import ReleaseResult, create_release
 from headrace.release.workspace import follow_branch
-from headrace.runs.run_refs import RunRefs, RunState
+from headrace.runs.run_refs import FINDINGS, RunRefs, RunState
 from headrace.runs.start import start_run
 from headrace.runs.worktree import list_worktrees, open_worktree, remove_worktree, worktree_path, write_state
 from headrace.settings import Settings
@@ -81,7 +81,8 @@ def open_task(clone: Path, dataset: str, run: str, settings: Settings) -> RunTas
             state = start_run(refs, dataset, run)
         root = open_worktree(clone, state)
     cache = Cache.of(root, is_remote_only=settings.commit == "remote")
-    return RunTask(refs, state, Lake(root, cache, refs.outs(state)))
+    findings = refs.ref(dataset, run, FINDINGS)
+    return RunTask(refs, state, Lake(root, cache, refs.outs(state), findings, bool(state.findings)))
 
 
 def lock_name(dataset: str) -> str:

@@ -30,8 +30,8 @@ class PrunedReleaseError(HeadraceError):
     """The release was pruned: its tables are not available any more."""
 
 
-class PrunedTable(msgspec.Struct, frozen=True):
-    """A table of a release that was pruned.
+class ReleasedTable(msgspec.Struct, frozen=True):
+    """A table of a release.
 
     Attributes:
         directory: md5 of its directory object, `<md5>.dir`.
@@ -49,7 +49,7 @@ class PrunedTable(msgspec.Struct, frozen=True):
 class TableTotals:
     """The sums over the tables of a release."""
 
-    tables: Mapping[str, PrunedTable]
+    tables: Mapping[str, ReleasedTable]
 
     @property
     def rows(self) -> int:
@@ -78,7 +78,7 @@ class Tombstone(TableTotals, msgspec.Struct, frozen=True, kw_only=True):
     release: str
     commit: str
     released_at: str
-    tables: Mapping[str, PrunedTable]
+    tables: Mapping[str, ReleasedTable]
     reason: str
     pruned_by: str
     pruned_at: str

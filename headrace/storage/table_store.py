@@ -40,6 +40,8 @@ class Lake:
         cache: Where the bytes are: DVC's cache there, and the remote behind it.
         run_outs: In the worktree of a run: path → output entry of the tables that the run has made so far. They count
             before what the workspace records, and the worktree shows manifests alone. None outside of a run.
+        findings_ref: Full name of the git ref that keeps the findings of the run; empty outside of a run.
+        has_findings: Whether that ref existed when the task began.
         held_locks: Lock file → inode, of the locks that this run holds.
         written: Tables that `checkout` has written.
     """
@@ -47,6 +49,8 @@ class Lake:
     root: Path
     cache: Cache
     run_outs: Mapping[str, dict[str, Any]] | None = None
+    findings_ref: str = ""
+    has_findings: bool = False
     held_locks: dict[Path, int] = field(default_factory=dict, compare=False)
     written: set[str] = field(default_factory=set, compare=False)
 

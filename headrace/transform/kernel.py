@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, UTC_MICROSECONDS, FeatureTable
+from headrace.engine.stage import SCHEMA_ONLY
 from headrace.errors import HeadraceError
 from headrace.storage.parquet import keeps_type
 
@@ -18,23 +19,35 @@ class UndeclaredFeatureError(HeadraceError):
     """A kernel's frame does not have the rows or columns that its feature table declares."""
 
 
+class InputMissingError(HeadraceError):
+    """A table that a kernel reads has no partition."""
+
+
 def compute_features(
-    table: FeatureTable, day: str, files: Mapping[str, Sequence[Path]], end_day: str | None = None
+    table: FeatureTable, day: str, files: Mapping[str, Mapping[str, Path]], end_day: str | None = None
 ) -> pl.LazyFrame:
     """The rows of `table` for the UTC day `day`: keys, event time, known time and the declared features, in that order.
 
     Args:
         table: The declaration.
         day: `2013-01-09`.
-        files: Keyword of the kernel → Parquet files in partition order.
+        files: Keyword of the kernel → Parquet files in partition order; with `SCHEMA_ONLY` for its partition, a file
+            whose columns the input has, without rows.
         end_day: The last of several days, for a kernel with `batch_size` above 1.
 
     Raises:
+        InputMissingError: An input has no partition at all, so its columns are not known.
         UndeclaredFeatureError: The kernel's frame lacks a key or a declared column, or has one of another type, or
             of a type that Parquet does not keep.
     """
     last = {} if end_day is None else {"end_day": end_day}
-    frame = table.transform(day=day, **last, **{name: pl.scan_parquet(list(paths)) for name, paths in files.items()})
+    inputs = {name: _scan(table, day, name, paths) for name, paths in files.items()}
+    frame = table.transform(day=day, **last, **inputs)
+    if not isinstance(frame, pl.LazyFrame):
+        raise UndeclaredFeatureError(
+            f"features {table.name} {day}: expected a LazyFrame, but its kernel returned {type(frame).__name__}."
+            f" Fix the kernel in {table.transform.__module__}."
+        )
     got = frame.collect_schema()
     wanted = {EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
     keys = {key: table.key_types.get(key, pl.String()) for key in table.keys}
@@ -61,6 +74,19 @@ def _undeclared(
         f"features {table.name} {day}: expected {wanted}; its kernel returned {found}."
         f" Fix the kernel or the declaration in {table.transform.__module__}."
     )
+
+
+def _scan(table: FeatureTable, day: str, name: str, paths: Mapping[str, Path]) -> pl.LazyFrame:
+    """The rows of one input of a kernel."""
+    if not paths:
+        raise InputMissingError(
+            f"features {table.name} {day}: {table.inputs[name].table}, which the kernel reads as `{name}`, has no"
+            " partition yet, so its columns are not known. Ingest and validate its source first, then run the same"
+            " command again: `headrace status` shows what there is."
+        )
+    if set(paths) == {SCHEMA_ONLY}:
+        return pl.scan_parquet(paths[SCHEMA_ONLY]).clear()
+    return pl.scan_parquet([path for partition, path in paths.items() if partition != SCHEMA_ONLY])
 
 
 def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None = None) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache, partial
 from itertools import repeat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable, Input
@@ -59,8 +58,7 @@ def compute(
     table: FeatureTable, names: Mapping[str, str], day: str, files: InputPaths, _params: Mapping[str, Any]
 ) -> PartitionOutput:
     """The rows of one day; `names` maps the kernel's keywords to tables."""
-    paths: dict[str, list[Path]] = {name: list(files[read].values()) for name, read in names.items()}
-    frame = kernel.compute_features(table, day, paths)
+    frame = kernel.compute_features(table, day, {name: files[read] for name, read in names.items()})
     return PartitionOutput(
         frame,
         _keys(table),
@@ -81,8 +79,7 @@ def together(
     outcomes: dict[str, PartitionOutput] = {}
     for days in _runs(sorted(files)):
         read = {name: {part: path for day in days for part, path in files[day][names[name]].items()} for name in names}
-        paths = {name: list(found.values()) for name, found in read.items()}
-        rows = kernel.compute_features(table, days[0], paths, days[-1]).collect()
+        rows = kernel.compute_features(table, days[0], read, days[-1]).collect()
         kernel.check_rows(table, days[0], rows, days[-1])
         outcomes |= {
             day: PartitionOutput(cut, _keys(table), computed_metadata=time_span_metadata, is_unique=True)

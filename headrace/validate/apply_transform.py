@@ -6,7 +6,9 @@ import polars as pl
 import polars.selectors as cs
 
 from headrace.dataset import UTC_MICROSECONDS, Source
+from headrace.errors import HeadraceError
 from headrace.storage.parquet import keeps_type
+from headrace.unexpected_errors import describe_error, is_failure
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.parsing import holds_times, in_range
 
@@ -24,10 +26,18 @@ def apply_transform(where: str, source: Source, typed: pl.DataFrame) -> pl.DataF
     """
     try:
         rows = source.transform(typed)
-    except (Exception, pl.exceptions.PanicException) as error:  # a panic of Polars is no `Exception`
+    except BaseException as error:  # a panic of Polars is no `Exception`
+        if not is_failure(error) or isinstance(error, HeadraceError):
+            raise
         raise InvalidContractError(
-            f"{where}: `transform` ({source.transform.__module__}) raised {type(error).__name__}: {error}"
+            f"{where}: `transform` ({source.transform.__module__}) raised {describe_error(error)}. Correct it, then run"
+            " `headrace validate` again."
         ) from error
+    if not isinstance(rows, pl.DataFrame):
+        raise InvalidContractError(
+            f"{where}: expected a polars DataFrame, but `transform` ({source.transform.__module__}) returned"
+            f" {type(rows).__name__}. Correct it, then run `headrace validate` again."
+        )
     rows = rows.with_columns(cs.enum().cast(pl.String), cs.categorical().cast(pl.String))
     if faults := list(_faults(source, typed, rows)):
         raise InvalidContractError(

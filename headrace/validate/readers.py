@@ -8,18 +8,35 @@ import csv
 import io
 import re
 import zlib
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from headrace.errors import HeadraceError
+from headrace.unexpected_errors import describe_error, is_known_os_error
 
 GZIP = b"\x1f\x8b"
+MAGIC = {".gz": GZIP, ".bz2": b"BZh", ".zst": b"\x28\xb5\x2f\xfd", ".xz": b"\xfd7zXZ", ".parquet": b"PAR1"}
+KINDS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "Zstandard", ".xz": "XZ", ".parquet": "Parquet"}
+"""Suffix → how a file of that kind begins, and what it is called."""
 GZIP_FORMAT = zlib.MAX_WBITS | 16
-QUOTED = re.compile(r'"[^"]*"')
+QUOTED = re.compile(rb'"[^"]*"')
+MOST_NAMES = 5
 LARGE = 16 << 20
 """From so many bytes on, a file is read by several threads: for smaller ones, starting them costs more."""
+
+
+MAX_BYTES, MAX_COLUMNS, MAX_FIELDS = 1 << 29, 10_000, 50_000_000
+"""Most unpacked bytes, columns and fields of a file: reading and validating it then fits into a worker of 8 GiB."""
+
+BLOCK = 16 << 20
+"""Bytes that are looked at together, where looking takes several times their memory."""
+
+CHUNK = 32 << 10
+"""Bytes of gzip that are unpacked together: what is left of them after each member of the file is copied."""
 
 
 class UnreadableError(HeadraceError):
@@ -32,7 +49,7 @@ class UnreadableError(HeadraceError):
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """How a delimited file is written.
+    """How a delimited file is written, and how large it may be. What is larger is refused before it is in memory.
 
     Attributes:
         separator: Between two fields.
@@ -43,6 +60,9 @@ class CsvDialect:
             swallow the lines after it.
         final_newline: Whether the last line must have an end. If not, a file that was cut after a whole field is not
             recognised.
+        max_columns: Most columns that a file may have.
+        max_fields: Most fields that a file may have, in all columns together: each takes 16 bytes of memory, however
+            short it is.
 
     Raises:
         ValueError: No file can be read so.
@@ -51,9 +71,11 @@ class CsvDialect:
     separator: str = ","
     encoding: str = "utf-8"
     nulls: tuple[str, ...] = ("", "NA")
-    max_bytes: int = 1 << 30
+    max_bytes: int = MAX_BYTES
     multiline: bool = False
     final_newline: bool = True
+    max_columns: int = MAX_COLUMNS
+    max_fields: int = MAX_FIELDS
 
     def __post_init__(self) -> None:
         """Refuse what no file can be read with."""
@@ -94,48 +116,84 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
     content = _in_utf_8(path, _unpacked(path, dialect.max_bytes), dialect.encoding)
     if not dialect.final_newline and not content.endswith(b"\n"):
         content += b"\n"
+    _check_extent(path, content, dialect)
     if not _is_even(content, dialect.separator.encode()):
-        _check_lines(path, content.decode(), dialect)
+        _check_lines(path, content, dialect)
     try:
         return _rows(content, dialect)
-    except pl.exceptions.PolarsError as error:
-        _check_lines(path, content.decode(), dialect)
-        raise refused(path, f"Polars cannot read it: {error}") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        _check_lines(path, content, dialect)
+        raise refused(path, f"Polars cannot read it: {describe_error(error)}") from error
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
+def read_parquet(
+    path: Path, *, max_bytes: int = MAX_BYTES, max_columns: int = MAX_COLUMNS, max_fields: int = MAX_FIELDS
+) -> pl.DataFrame:
     """The rows of a Parquet file as ingest wrote it from a database.
 
+    Args:
+        path: The file.
+        max_bytes: Most bytes that it may have once unpacked.
+        max_columns: Most columns, fields of nested columns included.
+        max_fields: Most values in all columns together, those in lists included.
+
     Raises:
-        UnreadableError: It is no whole Parquet file.
+        UnreadableError: It is no whole Parquet file, or too large.
 
     Examples:
         >>> pl.DataFrame({"order_id": [7]}).write_parquet("orders.parquet")
         >>> headrace.read_parquet(Path("orders.parquet")).rows()
         [(7,)]
     """
+    import pyarrow as pa  # noqa: PLC0415  who only plans does not pay for the imports
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     try:
+        facts = pq.read_metadata(path)
+        _check_limit(path, "columns", facts.num_columns, max_columns)
+        groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
+        _check_limit(path, "unpacked bytes", sum(group.total_byte_size for group in groups), max_bytes)
+        values = (group.column(number).num_values for group in groups for number in range(group.num_columns))
+        _check_limit(path, "fields", sum(values), max_fields)
         return pl.read_parquet(path)
-    except (pl.exceptions.ComputeError, OSError) as error:
-        raise refused(path, f"expected a Parquet file written by ingest, but: {error}") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
+        if is_known_os_error(error):  # the machine is at fault, not the file
+            raise
+        raise refused(path, f"expected a Parquet file written by ingest, but: {describe_error(error)}") from error
 
 
 def refused(path: Path, reason: str) -> UnreadableError:
-    """The error that says what to do about a file that cannot be read."""
+    """The error for a file that cannot be read; `validate` adds to its reason which partition the file is."""
     return UnreadableError(
-        f"{path.parent.name}/{path.name}: {reason}. The file is kept as it came in {path.parent};"
-        " have the producer send it again, whole, then run `headrace ingest` and `headrace validate`.",
+        f"{path}: {reason}. Have the producer send it again, whole, then run `headrace ingest` and"
+        " `headrace validate`.",
         reason,
     )
 
 
+def check_suffix(path: Path, suffix: str) -> None:
+    """Check that a raw partition begins as files with its suffix do: the objects of a cache have no suffix.
+
+    Raises:
+        UnreadableError: It does not.
+    """
+    name, magic = next(((end, start) for end, start in MAGIC.items() if suffix.endswith(end)), ("", b""))
+    if magic:
+        with path.open("rb") as file:
+            start = file.read(len(magic))
+        if start and start != magic:
+            seen = start.hex(" ")
+            raise refused(path, f"expected {KINDS[name]} by its suffix {suffix}, but it begins with the bytes {seen}")
+
+
 def _unpacked(path: Path, max_bytes: int) -> bytes:
-    packed = path.read_bytes()
-    if not packed:
+    size = path.stat().st_size
+    if not size:
         raise refused(path, "it is empty: 0 bytes, where a header line at least was expected")
+    check_suffix(path, path.suffix)
+    _check_limit(path, "bytes", size, max_bytes)
+    packed = path.read_bytes()
     if not packed.startswith(GZIP):
-        if path.suffix == ".gz":
-            raise refused(path, f"expected gzip, but it begins with the bytes {packed[:4].hex(' ')}")
         return packed
     try:
         content = _gunzipped(packed, max_bytes + 1)
@@ -143,30 +201,66 @@ def _unpacked(path: Path, max_bytes: int) -> bytes:
         raise refused(path, f"truncated or damaged gzip of {len(packed):,} bytes ({error})") from error
     if len(content) > max_bytes:
         raise refused(path, f"{len(packed):,} bytes of gzip unpack to more than the {max_bytes:,} allowed")
+    if not content:
+        raise refused(path, "it is gzip of 0 bytes, where a header line at least was expected")
     return content
 
 
 def _gunzipped(packed: bytes, most: int) -> bytes:
     """The content of one gzip member or several, up to so many bytes."""
     parts: list[bytes] = []
-    while packed and most > 0:
-        member = zlib.decompressobj(GZIP_FORMAT)
-        parts.append(member.decompress(packed, most))
-        most -= len(parts[-1])
-        if most > 0 and not member.eof:
-            raise EOFError("it ends before its end was marked")
-        packed = member.unused_data.lstrip(b"\0")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    member, is_begun = zlib.decompressobj(GZIP_FORMAT), False
+    for start in range(0, len(packed), CHUNK):
+        chunk = packed[start : start + CHUNK]
+        while chunk and most > 0:
+            if not is_begun and not (chunk := chunk.lstrip(b"\0")):  # members may be padded with zeros
+                break
+            parts.append(member.decompress(chunk, most))
+            most -= len(parts[-1])
+            chunk, is_begun = member.unconsumed_tail, True
+            if member.eof:
+                chunk, member, is_begun = member.unused_data, zlib.decompressobj(GZIP_FORMAT), False
+    if is_begun and most > 0:
+        raise EOFError("it ends before its end was marked")
+    return b"".join(parts)
+
+
+def _check_limit(path: Path, what: str, found: int, most: int) -> None:
+    if found > most:
+        raise refused(path, f"it has {found:,} {what}, more than the {most:,} allowed")
 
 
 def _in_utf_8(path: Path, content: bytes, encoding: str) -> bytes:
+    is_utf_8 = codecs.lookup(encoding).name == "utf-8"
+    start = 0
     try:
-        text = content.decode(encoding)
+        if not is_utf_8:
+            return content.decode(encoding).encode().removeprefix(codecs.BOM_UTF8)
+        for start, end in _blocks(content):
+            content[start:end].decode()
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        seen = content[error.start : error.end].hex(" ")
+        line = content.count(b"\n", 0, start + error.start) + 1
+        seen = content[start + error.start : start + error.end].hex(" ")
         raise refused(path, f"expected {encoding}, but line {line} holds the bytes {seen}") from error
-    return (content if codecs.lookup(encoding).name == "utf-8" else text.encode()).removeprefix(codecs.BOM_UTF8)
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def _blocks(content: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of parts of some 16 MiB, each of whole lines."""
+    start = 0
+    while start < len(content):
+        end = content.find(b"\n", start + BLOCK) + 1 or len(content)
+        yield start, end
+        start = end
+
+
+def _check_extent(path: Path, content: bytes, dialect: CsvDialect) -> None:
+    """Columns and fields, before there are any: separators within quotes are counted, too, in the header alone."""
+    header = content[: content.find(b"\n") + 1 or len(content)]
+    columns = header.count(dialect.separator.encode()) + 1
+    _check_limit(path, "columns", columns, dialect.max_columns)
+    if len(content) > dialect.max_fields:  # a field and its end take a byte at least
+        _check_limit(path, "fields", content.count(b"\n") * columns, dialect.max_fields)
 
 
 def _is_even(content: bytes, separator: bytes) -> bool:
@@ -179,8 +273,11 @@ def _is_even(content: bytes, separator: bytes) -> bool:
     names = content[: content.index(b"\n")].rstrip(b"\r").split(separator)
     import numpy as np  # noqa: PLC0415  who only plans does not pay for the import
 
-    numbers = np.frombuffer(content, np.uint8)
-    lines, separators = (np.count_nonzero(numbers == ord(mark)) for mark in (b"\n", separator))
+    lines = separators = 0
+    for start in range(0, len(content), BLOCK):
+        numbers = np.frombuffer(content, np.uint8, min(BLOCK, len(content) - start), start)
+        lines += int(np.count_nonzero(numbers == ord(b"\n")))
+        separators += int(np.count_nonzero(numbers == ord(separator)))
     return len(set(names)) == len(names) and separators == lines * (len(names) - 1)
 
 
@@ -193,30 +290,75 @@ def _rows(content: bytes, dialect: CsvDialect) -> pl.DataFrame:
         n_threads=1 if len(content) < LARGE else None,
     )
     if any('""' in name for name in rows.columns):  # Polars keeps doubled quotes in the header as they are
-        rows.columns = next(csv.reader(io.StringIO(content.decode(), newline=""), delimiter=dialect.separator))
+        start = io.StringIO(content[:BLOCK].decode(errors="replace"), newline="")
+        rows.columns = next(csv.reader(start, delimiter=dialect.separator))
     return rows
 
 
-def _check_lines(path: Path, text: str, dialect: CsvDialect) -> None:
+def _check_lines(path: Path, content: bytes, dialect: CsvDialect) -> None:
     """One record a line, as many fields as the header names, the last line ended."""
     separator = dialect.separator
-    if "\0" in text:
+    if b"\0" in content:
         raise refused(path, "it holds NUL characters: text in another encoding, or no text at all")
-    if not text.endswith("\n"):
-        raise refused(path, f"the last line, {_last_line(text)!r}, has no line end: the file was cut")
+    if b"\n" not in content and b"\r" in content:
+        raise refused(path, "its lines end with a carriage return alone; expected line feeds")
+    if not content.endswith(b"\n"):
+        raise refused(path, f"the last line, {_last_line(content)!r}, has no line end: the file was cut")
     if dialect.multiline:
-        text = QUOTED.sub(lambda field: field[0].replace("\n", " "), text)
-    lines = pl.Series("line", text[:-1].split("\n"))
-    names = next(csv.reader([lines[0]], delimiter=separator), [])
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise refused(path, f"the header names {', '.join(map(repr, twice))} more than once")
-    bare = lines.str.replace_all('"[^"]*"', "") if '"' in text else lines
-    _check_each(path, bare.str.contains('"', literal=True), "has an unbalanced quote")
-    if '"' in text:
-        _check_each(path, ~lines.str.contains(_record(separator)), "has a quote inside a field that is not doubled")
+        content = QUOTED.sub(lambda field: field[0].replace(b"\n", b" "), content)
+    names = _names(path, content[: content.index(b"\n")].decode(), separator)
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise refused(path, f"the header names {', '.join(map(repr, twice[:MOST_NAMES]))} more than once")
+    faults = [_Fault("has an unbalanced quote"), _Fault("has a quote inside a field that is not doubled")]
+    faults.append(_Fault(f"has not the {len(names)} fields that the header names"))
+    number = 0
+    for start, end in _blocks(content):
+        lines = pl.Series("line", content[start : end - 1].decode().split("\n"))
+        for fault, found in zip(faults, _faulty_lines(lines, separator, len(names)), strict=True):
+            fault.add(number, *found)
+        number += len(lines)
+    for fault in faults:
+        if fault.count:
+            raise refused(path, str(fault))
+
+
+@dataclass
+class _Fault:
+    """Something that is wrong with lines: the first of them, its number of fields if that is it, and how many."""
+
+    reason: str
+    line: int = 0
+    fields: int | None = None
+    count: int = 0
+
+    def add(self, before: int, is_wrong: pl.Series, fields: pl.Series | None) -> None:
+        """Add the lines of a block that comes after so many lines."""
+        count = int(is_wrong.sum())
+        if count and not self.count:
+            first = int(is_wrong.arg_true()[0])
+            self.line, self.fields = before + first + 1, None if fields is None else int(fields[first])
+        self.count += count
+
+    def __str__(self) -> str:
+        seen = "" if self.fields is None else f" but {self.fields}"
+        return f"line {self.line} {self.reason}{seen} ({self.count} such lines)"
+
+
+def _faulty_lines(lines: pl.Series, separator: str, columns: int) -> Iterator[tuple[pl.Series, pl.Series | None]]:
+    """Which lines have which fault, in the order of `_check_lines`."""
+    has_quote = lines.str.contains('"', literal=True)
+    bare = lines.str.replace_all('"[^"]*"', "") if has_quote.any() else lines
+    yield bare.str.contains('"', literal=True), None
+    yield has_quote & ~lines.str.contains(_record(separator)), None
     fields = bare.str.count_matches(separator, literal=True) + 1
-    _check_each(path, fields != len(names), f"has not the {len(names)} fields that the header names", fields)
+    yield fields != columns, fields
+
+
+def _names(path: Path, header: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([header], delimiter=separator), [])
+    except csv.Error as error:  # a name of more than 128 KiB
+        raise refused(path, f"its header cannot be read: {error}") from error
 
 
 def _record(separator: str) -> str:
@@ -226,12 +368,5 @@ def _record(separator: str) -> str:
     return rf"^{field}(?:{mark}{field})*\r?$"
 
 
-def _check_each(path: Path, wrong: pl.Series, reason: str, fields: pl.Series | None = None) -> None:
-    if wrong.any():
-        line = int(wrong.arg_true()[0])
-        seen = "" if fields is None else f" but {fields[line]}"
-        raise refused(path, f"line {line + 1} {reason}{seen} ({wrong.sum()} such lines)")
-
-
-def _last_line(text: str) -> str:
-    return text.rpartition("\n")[2][-80:]
+def _last_line(content: bytes) -> str:
+    return content[content.rfind(b"\n") + 1 :][-80:].decode(errors="replace")

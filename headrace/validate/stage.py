@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import polars as pl
+
 from headrace.dataset import Dataset, Source, raw_table
 from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage
 from headrace.errors import HeadraceError
@@ -16,10 +18,14 @@ from headrace.text import pluralize
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.result import ValidationResult
 from headrace.validate.uniqueness import Span, partitions_with_shared_keys
-from headrace.validate.validate_partition import validate_frames, validate_partition
+from headrace.validate.validate_partition import read_raw, validate_frames, validate_partition
 
 KEYS = "keys"
 """The fact that holds the first and the last value of the leading key column."""
+
+
+GROUP_BYTES = 128 << 20
+"""Most memory of the rows that are validated together: packed files do not say how large they are unpacked."""
 
 
 class TooManyRejectedError(HeadraceError):
@@ -67,9 +73,20 @@ def compute(
 def together(
     source: Source, dataset: str, rejected: str, files: Mapping[str, InputPaths], _params: Mapping[str, Any]
 ) -> dict[str, PartitionOutput]:
-    """Validate the partitions whose keys are in no other one, in one query; those that are refused are left out."""
+    """Validate the partitions whose keys are in no other one, in one query.
+
+    Those that are refused are left out, and those that would take more memory together than `GROUP_BYTES`.
+    """
     own = {name: paths[name] for name, tables in files.items() for paths in tables.values() if len(paths) == 1}
-    results = validate_frames({name: source.read(path) for name, path in own.items()}, source)
+    frames: dict[str, pl.DataFrame] = {}
+    size: float = 0
+    for name, path in own.items():
+        frame = read_raw(source, name, path)
+        size += frame.estimated_size()
+        if size > GROUP_BYTES:
+            break
+        frames[name] = frame
+    results = validate_frames(frames, source)
     return {
         name: _outcome(result, source, rejected, partial(too_many_rejected, source, dataset, name))
         for name, result in results.items()

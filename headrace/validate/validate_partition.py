@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from headrace.dataset import UTC_MICROSECONDS, Source
+from headrace.dataset import UTC_MICROSECONDS, ObjectSource, Source
 from headrace.errors import HeadraceError
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.columns import partition_start
@@ -19,6 +19,7 @@ from headrace.validate.compiled_contract import QUERY_ERRORS
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.names import START
 from headrace.validate.query import CheckedRows, RowQuery, row_query
+from headrace.validate.readers import UnreadableError, check_suffix
 from headrace.validate.result import ValidationResult
 from headrace.validate.schema_check import check_columns, column_refusal, value_refusal
 from headrace.validate.uniqueness import is_first_of_key, is_known_key, unique_check
@@ -38,12 +39,40 @@ def validate_partition(source: Source, partition: str, files: Mapping[str, Path]
     Raises:
         HeadraceError: The partition is refused whole.
     """
-    result = validate_frame(source.read(files[partition]), source, partition)
-    others = [validate_frame(source.read(path), source, name) for name, path in files.items() if name != partition]
+    result = validate_frame(read_raw(source, partition, files[partition]), source, partition)
+    others = [
+        validate_frame(read_raw(source, name, path), source, name) for name, path in files.items() if name != partition
+    ]
     if not others:
         return result
     earlier = pl.concat(other.accepted.select(source.key) for other in others).lazy()
     return result.reject(is_known_key(result.accepted, earlier, source.key), unique_check(source.key))
+
+
+def read_raw(source: Source, partition: str, path: Path) -> pl.DataFrame:
+    """The rows of one raw partition, as the source's `read` gives them.
+
+    Raises:
+        UnreadableError: The bytes are not what they are declared to be.
+        InvalidContractError: `read` gives no frame.
+    """
+    where = _where(source, partition)
+    try:
+        if isinstance(source.location, ObjectSource):
+            check_suffix(path, source.location.suffix)
+        frame = source.read(path)
+    except UnreadableError as error:
+        raise UnreadableError(
+            f"{where}: {error.reason}. The bytes are kept as they came in {path}; have the producer send them again,"
+            " whole, then run `headrace ingest` and `headrace validate`.",
+            error.reason,
+        ) from error
+    if not isinstance(frame, pl.DataFrame):
+        raise InvalidContractError(
+            f"{where}: expected a polars DataFrame, but `read` ({source.read.__module__}) returned"
+            f" {type(frame).__name__}. Correct it, then run `headrace validate` again."
+        )
+    return frame
 
 
 def validate_frame(frame: pl.DataFrame, source: Source, partition: str) -> ValidationResult:

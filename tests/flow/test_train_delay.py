@@ -82,7 +82,7 @@ def write_table(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys:
     lake.checkout(Manifest(table, partitions=entries))
 
 
-def write_inputs(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str, list[Path]]:
+def write_inputs(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str, dict[str, Path]]:
     """What a kernel reads, written as files."""
     found = {}
     for keyword in reads:
@@ -90,7 +90,7 @@ def write_inputs(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str,
         real_flights.validated_rows(
             keyword, day, 9 if keyword in {"flights", "weather"} else 0
         ).collect().write_parquet(path)
-        found[keyword] = [path]
+        found[keyword] = {day: path}
     return found
 
 

@@ -149,7 +149,10 @@ def recorded(
         site.headrace("doctor", "--deep", "--repair")
     key = f"dvc/files/md5/ab/{'c' * 30}"
     moto_s3.client.put_object(Bucket=site.remote.name, Key=key, Body=b"nobody names this")
+    keep_one_release(site)
     with recorder.role("maintenance"):
+        site.headrace("prune", "flights", "--no-dry-run")
+        assert git(site.origin, "tag", "--list", "flights/*") == "flights/2"
         site.headrace("gc", "--remote", "--no-dry-run", "--hours", "0")
     assert key not in {item["Key"] for item in moto_s3.client.list_objects_v2(Bucket=site.remote.name)["Contents"]}
     yield recorder.actions
@@ -159,6 +162,17 @@ def recorded(
 def clone(site: Site, name: str) -> None:
     git(site.home, "clone", "--quiet", str(site.origin), name)
     site.run("dvc", "remote", "modify", "--local", "storage", "url", f"s3://{site.remote.name}/dvc")
+
+
+def keep_one_release(site: Site) -> None:
+    """Declare and push a retention policy that keeps the latest release alone."""
+    git(site.project, "pull", "--quiet")
+    declaration = site.project / "pipelines/flights/__init__.py"
+    text, count = re.subn(r"retention=Retention\(.*?\)", "retention=Retention(keep_last=1)", declaration.read_text())
+    assert count == 1
+    declaration.write_text(text)
+    git(site.project, "commit", "--quiet", "--all", "--message", "Keep one release")
+    git(site.project, "push", "--quiet", "origin", "HEAD:main")
 
 
 def damage(s3: S3, site: Site) -> None:

@@ -163,17 +163,20 @@ def test_a_key_that_names_no_day_is_reported_and_the_others_are_read(
     (done,) = ingest(declare(OBJECTS), lake, settings(lake))
 
     assert done.new == found.new == ("2026-01-01",)
-    assert done.strays == found.strays == {f"sales/{name}.csv": name}
-    expected = "1 key names a partition that is no UTC day and was not read: feature tables read this source by day"
-    assert expected in str(done)
-    assert f"found '{name}' of 'sales/{name}.csv'" in caplog.text
+    assert done.invalid == found.invalid
+    assert list(done.invalid) == [f"sales/{name}.csv"]
+    assert (
+        f"1 key has no valid partition name and was not read, e.g. 'sales/{name}.csv': '{name}' is no UTC day"
+        in str(done)
+    )
+    assert f"'{name}' is no UTC day" in caplog.text
 
 
 def test_a_source_of_months_that_features_read_is_refused_by_key(lake: Lake) -> None:
     for month in ("2026-01", "2026-02"):
         put(lake, month)
 
-    with pytest.raises(NothingMatchesError, match=r"2 keys name a partition that is no .*'2026-01' of 'sales/2026"):
+    with pytest.raises(NothingMatchesError, match=r"2 keys have no valid .* '2026-01' is no UTC day"):
         ingest(declare(OBJECTS), lake, settings(lake))
 
 

@@ -272,6 +272,27 @@ def test_a_partition_that_kills_every_process_is_named_and_all_others_are_comput
     assert cluster.workers() == workers, "no worker died"
 
 
+@pytest.mark.parametrize("raised", ["ZeroDivisionError('odd')", "pl.exceptions.PanicException('odd')", "Odd(1, 2)"])
+def test_what_a_reader_raises_on_a_worker_is_an_error_of_its_partition(cluster: Cluster, raised: str) -> None:
+    workspace = cluster.workspace
+    odd = "class Odd(BaseException):\n    def __init__(self, a, b):\n        self.f = lambda: None\n\n\n"
+    workspace.edit(SOURCE, "def read", f"{odd}def read")
+    test = "    if b'\\n2013,1,3,' in __import__('gzip').decompress(path.read_bytes()):\n"
+    workspace.edit(SOURCE, READ, f"{READ}{test}        raise {raised}\n")
+
+    said = workspace.command(*VALIDATE, fails=True)
+
+    assert f"{FLIGHTS} 2013-01-03" in said
+    assert raised.partition("(")[0].rpartition(".")[2] in said
+    assert f"({SOURCE}, line " in said
+    assert "Traceback" not in said
+    stage = graph.find_stage("flights", FLIGHTS)
+    workspace.edit(SOURCE, f"{test}        raise {raised}\n", "")
+    assert not [day for day in DAYS if f"{FLIGHTS} {day}" in said and day != "2013-01-03"]
+    journal = (workspace.root / ".headrace/journal" / f"{stage.table.replace('/', '.')}.jsonl").read_text()
+    assert len(journal.splitlines()) == len(DAYS) - 1
+
+
 def test_a_worker_that_is_killed_leaves_no_process_behind_idle_or_busy(cluster: Cluster, tmp_path: Path) -> None:
     workspace, workers = cluster.workspace, cluster.workers().values()
     workspace.command(*VALIDATE)

@@ -7,11 +7,12 @@ import pytest
 from minimal_dataset import REJECTED, TOTALS, VALIDATED, day_names, raw_days, run_all_stages, write_raw_partitions
 
 from headrace.engine.compute import compute_partition
+from headrace.engine.partition_errors import PartitionsRefusedError
 from headrace.engine.plan import Plan
 from headrace.engine.run import Done, run_stage
 from headrace.errors import LockLostError, TableLockedError
 from headrace.project import graph
-from headrace.project.executors import Executor, PartitionsRefusedError
+from headrace.project.executors import Executor
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
 from headrace.validate.stage import TooManyRejectedError

@@ -1,0 +1,182 @@
+"""Where the findings and acceptances of a dataset are kept between the step that found them and its next attempt.
+
+A run keeps them in git, in its ref `findings`, where every machine of the run reads and changes them by
+compare-and-swap. A workspace keeps them in a file. What is found by a publish, which belongs to no run, is kept in git
+for all machines (`<namespace>-findings/<dataset>/publish`), if the workspace has a git remote.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from headrace import failpoints
+from headrace.errors import HeadraceError
+from headrace.guards.finding import FindingRecord, record_file
+from headrace.settings import load_settings
+from headrace.storage import git, git_commits
+from headrace.storage.files import atomic_write
+from headrace.storage.git_refs import LocalRefs, RefChange, RefMovedError, RefStore, RemoteRefs
+from headrace.storage.locks import wait_for_lock
+from headrace.storage.partition_entry import ENCODER
+from headrace.storage.table_store import Lake
+
+FILE = "findings.json"
+SWAPS = 20
+"""Attempts to change a ref that others change at the same time."""
+
+Change = Callable[[FindingRecord], FindingRecord]
+
+
+class DamagedFindingsError(HeadraceError):
+    """The record of findings cannot be read."""
+
+
+class FindingLog(Protocol):
+    """The findings and acceptances of one dataset."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines read it."""
+
+    def read(self) -> FindingRecord:
+        """What is recorded."""
+
+    def update(self, change: Change) -> FindingRecord:
+        """Change the record, atomically; `change` may be called several times. Returns what is recorded afterwards."""
+
+
+@dataclass(frozen=True)
+class FileLog:
+    """The record in a file of the workspace.
+
+    Attributes:
+        lake: The workspace.
+        dataset: Name of the dataset.
+    """
+
+    lake: Lake
+    dataset: str
+
+    @property
+    def is_shared(self) -> bool:
+        return False
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return record_file(self.lake.root, self.dataset)
+
+    def read(self) -> FindingRecord:
+        """What is recorded.
+
+        Raises:
+            DamagedFindingsError: The file is not what was written.
+        """
+        try:
+            return _parse(self.path.read_bytes(), str(self.path))
+        except FileNotFoundError:
+            return FindingRecord()
+
+    def update(self, change: Change) -> FindingRecord:
+        """Change the record under a lock of the workspace."""
+        with wait_for_lock(self.lake, f"findings/{self.dataset}"):
+            before = self.read()
+            after = change(before)
+            if after == FindingRecord():
+                with failpoints.failpoint("record of findings"):
+                    self.path.unlink(missing_ok=True)
+            elif after != before:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(self.path, _encode(after))
+        return after
+
+
+@dataclass(frozen=True)
+class RefLog:
+    """The record in a git ref.
+
+    Attributes:
+        root: The clone.
+        store: Where the ref is.
+        ref: Its full name.
+    """
+
+    root: Path
+    store: RefStore
+    ref: str
+
+    @property
+    def is_shared(self) -> bool:
+        return True
+
+    def read(self) -> FindingRecord:
+        """What is recorded; nothing if there is no such ref."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[str, FindingRecord]:
+        commit = self.store.read(self.ref.rpartition("/")[0]).get(self.ref, "")
+        content = git.show(self.root, commit, FILE) if commit else None
+        return commit, _parse(content, self.ref) if content else FindingRecord()
+
+    def update(self, change: Change) -> FindingRecord:
+        """Change the record by compare-and-swap.
+
+        Raises:
+            RefMovedError: Others changed it every time.
+        """
+        for attempt in range(SWAPS):
+            commit, before = self._read()
+            after = change(before)
+            if after == before:
+                return after
+            new = ""
+            if after != FindingRecord():
+                parents = [commit] if commit else []
+                new = git_commits.build_commit(self.root, parents, "", {FILE: _encode(after)}, "Record findings")
+            try:
+                self.store.swap({self.ref: RefChange(commit, new)})
+            except RefMovedError:
+                if attempt == SWAPS - 1:
+                    raise
+            else:
+                return after
+        raise AssertionError  # the last attempt returns or raises
+
+
+def open_finding_log(lake: Lake, dataset: str) -> FindingLog:
+    """The record that a step on these tables uses: that of their run, else that of the workspace."""
+    if lake.findings_ref:
+        return RefLog(lake.root, _ref_store(lake.root), lake.findings_ref)
+    return FileLog(lake, dataset)
+
+
+def open_publish_log(lake: Lake, dataset: str) -> FindingLog:
+    """The record that a publish uses: on the git remote, for every machine; in the workspace if it has no remote."""
+    if not git.config_value(lake.root, f"remote.{git.REMOTE}.url"):
+        return FileLog(lake, dataset)
+    namespace = load_settings(lake.root).run_refs
+    return RefLog(lake.root, _ref_store(lake.root), f"{namespace}-findings/{dataset}/publish")
+
+
+def _ref_store(root: Path) -> RefStore:
+    return RemoteRefs(root) if load_settings(root).push_runs else LocalRefs(root)
+
+
+def _encode(record: FindingRecord) -> bytes:
+    return msgspec.json.format(ENCODER.encode(record), indent=1) + b"\n"
+
+
+def _parse(content: bytes, location: str) -> FindingRecord:
+    try:
+        return _RECORD.decode(content)
+    except msgspec.MsgspecError as error:
+        raise DamagedFindingsError(
+            f"{location}: expected the findings and acceptances of a dataset, found {error}. Delete it: the next run"
+            " finds again what there is, and what was accepted must be accepted again."
+        ) from None
+
+
+_RECORD = msgspec.json.Decoder(FindingRecord)

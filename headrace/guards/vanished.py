@@ -1,0 +1,113 @@
+"""The check `vanished`: the share of partitions, rows or keys that one step would remove from a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headrace.dataset import Guards
+from headrace.guards.finding import GuardFinding, hash_state
+from headrace.storage.manifest import Manifest
+from headrace.storage.manifest_entries import LazyEntries
+
+CHECK = "vanished"
+NAMED = 3
+"""Names that a text gives of what would vanish."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a step would remove from a table.
+
+    Attributes:
+        what: What is counted: `partition`, `row`, `key`, `answer`.
+        lost: How many would be gone, whatever comes in their place.
+        total: How many there were.
+    """
+
+    what: str
+    lost: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """The part of all that would be gone."""
+        return self.lost / self.total if self.total else 0.0
+
+    def __str__(self) -> str:
+        """`29 of 30 partitions`."""
+        return f"{self.lost:,} of {self.total:,} {self.what}{'' if self.total == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class TableLoss:
+    """What a step would remove from a table, by partitions and by rows.
+
+    Attributes:
+        table: The table.
+        losses: One per thing that is counted.
+        names: First names of what would vanish.
+        state: What identifies it: partition and the md5 that it would have, or nothing.
+    """
+
+    table: str
+    losses: Sequence[Loss]
+    names: Sequence[str] = ()
+    state: Sequence[str] = field(default=(), repr=False)
+
+    @property
+    def share(self) -> float:
+        """The largest share."""
+        return max((loss.share for loss in self.losses), default=0.0)
+
+    def finding(
+        self, guards: Guards, since: str, also: Sequence["TableLoss"] = (), note: str = ""
+    ) -> GuardFinding | None:
+        """The finding, if the loss is beyond the bound.
+
+        Args:
+            guards: The bounds.
+            since: What the table is compared with: `since flights/3`.
+            also: Losses of other tables that follow from this one.
+            note: What else the text says.
+        """
+        if self.share <= guards.max_vanished_share:
+            return None
+        beyond = [str(loss) for loss in self.losses if loss.share > guards.max_vanished_share]
+        more = "" if len(self.names) <= NAMED else ", …"
+        names = f" ({', '.join(self.names[:NAMED])}{more})" if self.names else ""
+        consequences = "".join(f", and with them {' and '.join(map(str, it.losses))} of {it.table}" for it in also)
+        text = (
+            f"{self.table}: {' and '.join(beyond)} would vanish{names} {since}; at most"
+            f" {guards.max_vanished_share:.0%} may{consequences}{note}"
+        )
+        return GuardFinding(check=CHECK, table=self.table, state_hash=hash_state(self.state), text=text)
+
+
+def table_loss(before: Manifest | None, after: Manifest) -> TableLoss:
+    """What the table would lose: partitions that are gone, and the rows of these and of partitions that hold fewer.
+
+    Reads only the chunks of the manifests in which they differ.
+    """
+    if before is None:
+        return TableLoss(after.table, ())
+    had, has = before.entries.without_shared_chunks(after.entries)
+    old, new = had.md5s, has.md5s
+    gone = sorted(old.keys() - new.keys())
+    changed = [name for name in old.keys() & new.keys() if old[name] != new[name]]
+    fewer = _lost_rows(had, has, gone, changed)
+    losses = [Loss("partition", len(gone), _count(before)), Loss("row", sum(fewer.values()), before.rows)]
+    lost = sorted({*gone, *fewer})
+    state = [f"{name} {new.get(name, '')}" for name in lost]
+    return TableLoss(after.table, [loss for loss in losses if loss.lost], lost, state)
+
+
+def _lost_rows(had: LazyEntries, has: LazyEntries, gone: Sequence[str], changed: Sequence[str]) -> Mapping[str, int]:
+    """Partition → rows that it had and has no more; raw bytes, which nobody has counted, are left out."""
+    if not (gone or changed):
+        return {}
+    before, after = had.pick("rows", [*gone, *changed]), has.pick("rows", changed)
+    lost = {name: (rows or 0) - (after.get(name) or 0) for name, rows in before.items()}
+    return {name: rows for name, rows in lost.items() if rows > 0}
+
+
+def _count(manifest: Manifest) -> int:
+    return len(manifest.md5s)
