@@ -78,7 +78,8 @@ def _member_faults(dataset: Dataset) -> Iterator[Fault]:
 
 def _option_faults(dataset: Dataset) -> Iterator[Fault]:
     """Options of the dataset and of its sources that are not what they are declared with."""
-    for declared in (dataset, *dataset.sources):
+    members: tuple[Dataset | Source, ...] = (dataset, *dataset.sources)
+    for declared in members:
         if not isinstance(guards := argument(declared, "guards"), Guards | NoneType):
             yield Fault(declared, ("guards",), f"expected `Guards(…)`, found {guards!r}")
     if not isinstance(retention := argument(dataset, "retention"), Retention | NoneType):

@@ -4,12 +4,18 @@ Each finding has file and line; one broken dataset does not hide the others; sou
 """
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import minimal_dataset
 import pytest
 from projects import Project
+
+from headrace.cli import app
+from headrace.storage.s3.errors import StorageUnreachableError
+from headrace.storage.table_store import Lake
 
 MODULE = '''"""Sales."""
 from dataclasses import replace
@@ -134,3 +140,47 @@ def test_a_plan_names_a_source_that_cannot_be_listed_and_plans_the_rest(project:
     assert "raw/tiny/sales: not listed, planned as in the workspace: file:sample: expected the folder" in found
     assert "features/tiny/totals: up to date (0 partitions)" in found
     assert "error: source sales: it cannot be listed: file:sample: expected the folder" in checked
+
+
+@pytest.fixture
+def unavailable(project: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A workspace whose registry cannot be opened, and whose recorded tables are on a remote that does not answer.
+
+    Returns:
+        The tables that the remote was asked for.
+    """
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(project.root))
+    monkeypatch.setenv("FEAST_REGISTRY_URL", "postgresql+psycopg://me:secret@127.0.0.1:1/registry")
+    lake, asked = minimal_dataset.create_lake(project.root), list[str]()
+    minimal_dataset.write_raw_partitions(lake, minimal_dataset.raw_days(1, 2))
+
+    def read_from_remote(_lake: Lake, table: str, _revision: str | None = None) -> None:
+        asked.append(table)
+        raise StorageUnreachableError("the remote does not answer")
+
+    recorded = (minimal_dataset.RAW, minimal_dataset.TOTALS, minimal_dataset.VALIDATED)
+    monkeypatch.setattr(Lake, "recorded_manifest", read_from_remote)
+    monkeypatch.setattr(Lake, "known_tables", lambda _lake, _dataset: recorded)
+    return asked
+
+
+def test_status_shows_what_it_can_and_says_what_it_could_not_ask(
+    unavailable: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    app(["status", "tiny"], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    app(["status", "tiny", "--json"], standalone_mode=False)
+    content = json.loads(capsys.readouterr().out)
+
+    assert lines[1].startswith("raw/tiny/sales: 2 partitions (2026-01-01 … 2026-01-02)")
+    assert lines[2] == "not known: features/tiny/totals, validated/tiny/sales: the remote does not answer"
+    assert re.match("not known: online: .*registry.*does not answer", lines[3])
+    assert "secret" not in "".join(lines)
+    assert set(content["tables"]) == {minimal_dataset.RAW}
+    assert set(content["unknown"]) == {minimal_dataset.TOTALS, minimal_dataset.VALIDATED, "online"}
+    assert content["unknown"][minimal_dataset.TOTALS] == {
+        "type": "StorageUnreachableError",
+        "message": "the remote does not answer",
+        "transient": True,
+    }
+    assert unavailable == [minimal_dataset.TOTALS] * 2  # it is waited for once in each command
