@@ -1,11 +1,13 @@
 """`headrace check`: everything that can be said of a dataset without its data."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.dataset import Dataset
 from headrace.project.code_check import check_dataset
 from headrace.project.declaration_check import check_declaration, locate
+from headrace.project.faults import Declaration, Fault
 from headrace.project.findings import Finding, errors
 from headrace.project.loading import DatasetError, import_dataset, project_root
 from headrace.project.schema_check import schema_faults
@@ -49,6 +51,7 @@ def check_datasets(names: tuple[str, ...]) -> ProjectCheck:
         result.findings += found
         if not errors(check_declaration(dataset, root)):
             result.loaded.append(dataset)
+    result.findings += [locate(fault, dataset, root) for dataset, fault in _shared_names(result.loaded)]
     return result
 
 
@@ -59,3 +62,20 @@ def check_loaded(dataset: Dataset, root: Path) -> list[Finding]:
         return declared  # what cannot be declared so cannot be looked into
     schemas = {locate(fault, dataset, root) for fault in schema_faults(dataset)}
     return sorted({*declared, *schemas, *check_dataset(dataset)})
+
+
+def _shared_names(datasets: Iterable[Dataset]) -> Iterator[tuple[Dataset, Fault]]:
+    """Feature tables and services of two datasets that serving code could not tell apart."""
+    owners: dict[str, str] = {}
+    for dataset in datasets:
+        served: list[tuple[Declaration, str, str]] = [(table, "name", table.name) for table in dataset.features]
+        if dataset.features and dataset.service:
+            served.append((dataset, "service", dataset.service))
+        for declared, argument, name in served:
+            owner = owners.setdefault(name, dataset.name)
+            if owner != dataset.name:
+                text = (
+                    f"the dataset {owner} has a feature table or service {name!r}, too, and serving code could not"
+                    f" tell them apart, so `headrace publish` refuses it: rename it, for example to {dataset.name}_{name}"
+                )
+                yield dataset, Fault(declared, (argument,), text)

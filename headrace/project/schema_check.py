@@ -11,6 +11,7 @@ import polars as pl
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Source
 from headrace.project.faults import Fault, data_type, function_name, type_of_key
 from headrace.text import closest
+from headrace.unexpected_errors import describe_error, is_failure
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.errors import InvalidContractError
 
@@ -54,9 +55,10 @@ def _feature_faults(table: FeatureTable, schemas: dict[str, pl.Schema]) -> Itera
     try:
         frame = table.transform(**days, **frames)
         found = frame.collect_schema()
-    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001  whatever the team's function raises
-        first = (str(error).strip().splitlines() or [""])[0]
-        what = f"{type(error).__name__}: {first}"
+    except BaseException as error:  # whatever the team's function raises; a panic of Polars is no `Exception`
+        if not is_failure(error):
+            raise
+        what = describe_error(error)
         is_schema = isinstance(error, pl.exceptions.ColumnNotFoundError | pl.exceptions.SchemaError)
         yield Fault(
             table, ("transform",), f"{where} raised {what} on no rows: correct it", "error" if is_schema else "warning"

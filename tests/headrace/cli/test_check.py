@@ -5,6 +5,7 @@ Each finding has file and line; one broken dataset does not hide the others; sou
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,17 @@ def test_a_sound_dataset_is_checked_with_its_sources(project: Project) -> None:
 
     assert "warning: source sales: 1 key has no valid partition name and was not read" in found
     assert "1 dataset checked, 0 errors, 1 warning" in found
+
+
+def test_feature_tables_of_one_name_in_two_datasets_are_named(project: Project, tmp_path: Path) -> None:
+    copy = Project(tmp_path / "copy")
+    subprocess.run(["cp", "-R", project.root, copy.root], check=True)
+    shutil.copytree(copy.root / "pipelines/tiny", copy.root / "pipelines/twin")
+
+    found = copy.headrace("check", "tiny", "twin", fails=True)
+
+    assert "error: feature table totals: the dataset tiny has a feature table or service 'totals', too" in found
+    assert "1 error" in found
 
 
 def test_a_plan_shows_an_object_that_waits_unless_it_is_offline(project: Project) -> None:
