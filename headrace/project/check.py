@@ -76,6 +76,6 @@ def _shared_names(datasets: Iterable[Dataset]) -> Iterator[tuple[Dataset, Fault]
             if owner != dataset.name:
                 text = (
                     f"the dataset {owner} has a feature table or service {name!r}, too, and serving code could not"
-                    f" tell them apart, so `headrace publish` refuses it: rename it, for example to {dataset.name}_{name}"
+                    f" tell them apart; `headrace publish` refuses it. Rename it, for example to {dataset.name}_{name}"
                 )
                 yield dataset, Fault(declared, (argument,), text)

@@ -12,7 +12,6 @@ from pathlib import Path
 from headrace.dataset import Dataset
 from headrace.engine.code_hash import project_folder
 from headrace.engine.fingerprint import stage_code
-from headrace.engine.stage import Stage
 from headrace.project import graph
 from headrace.project.findings import Finding
 from headrace.validate.readers import CsvDialect
@@ -29,16 +28,12 @@ PATH_METHODS = frozenset(("open", "read_text", "read_bytes"))
 
 def check_dataset(dataset: Dataset) -> list[Finding]:
     """Findings in the code of a dataset's stages, sorted by file and line."""
-    found = {finding for stage in graph.dataset_stages(dataset) for finding in check_stage(stage)}
+    stages = graph.dataset_stages(dataset)
+    # Stages share most of their files: each is parsed once.
+    files = {(project_folder(stage.modules), name, stage.files) for stage in stages for name in stage_code(stage).files}
+    code = ((root, name, declared) for root, name, declared in files if name.endswith(".py"))
+    found = {finding for file in code for finding in check_file(*file)}
     return sorted(replace(finding, dataset=dataset.name) for finding in found)
-
-
-def check_stage(stage: Stage) -> Iterator[Finding]:
-    """Findings in the code of one stage."""
-    root = project_folder(stage.modules)
-    for name in stage_code(stage).files:
-        if name.endswith(".py"):
-            yield from check_file(root, name, stage.files)
 
 
 def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Finding]:
