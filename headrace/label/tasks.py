@@ -73,7 +73,7 @@ def _shown(labeling: LabelingTask, row: Mapping[str, Any]) -> tuple[Json, str]:
     """What `task` shows of a row, and why it cannot be sent; empty if it can."""
     where = f"`task` in {labeling.task.__module__}"
     try:
-        shown = labeling.task(row)
+        shown: object = labeling.task(row)
     except BaseException as error:
         if isinstance(error, HeadraceError) or not is_failure(error):
             raise

@@ -456,7 +456,7 @@ def kernel_of_another_type(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def kernel_that_misspells(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
-    return minimal_dataset.totals(day, sales.select("at", "shop", amount="amont"))
+    return minimal_dataset.totals(day, sales.select("at", "shop", amount="amuont"))
 
 
 def kernel_that_lacks_a_time(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
@@ -472,7 +472,7 @@ def kernel_that_needs_rows(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
     ("transform", "level", "expected"),
     [
         (kernel_of_another_type, "error", ["gives 'shop' as Int64, declared is String", "gives 'amount' as Float64"]),
-        (kernel_that_misspells, "error", ['ColumnNotFoundError: unable to find column "amont"']),
+        (kernel_that_misspells, "error", ['ColumnNotFoundError: unable to find column "amuont"']),
         (kernel_that_lacks_a_time, "error", ["gives no column 'known_time'"]),
         (kernel_that_needs_rows, "warning", ["OutOfBoundsError"]),
     ],
