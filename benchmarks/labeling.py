@@ -71,6 +71,7 @@ def task(row: Any) -> dict[str, Any]:  # noqa: ANN401  a row
 LABELING = LabelingTask(
     name="cause", title="Headrace", config=CONFIG, control="cause", choices=("carrier", "weather"),
     inputs={"rides": Input("validated/rides")}, sample=sample, keys=("car",), task=task,
+    unreviewed="accept",
 )  # fmt: skip
 ANNOTATED = replace(LABELING, title="Already answered")
 DATASET = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(LABELING,))

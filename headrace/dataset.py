@@ -283,6 +283,9 @@ class LabelingTask:
         item_features: What that model learns from; with it, the report lists labels that the model doubts.
         gold: A table with the keys and the true answer in the column `answer`, for some of the items. It only measures.
         thresholds: What the labels must reach to be released.
+        unreviewed: What becomes of answers that no reviewer has accepted (`headrace label accept`): `hold` makes no
+            label of them, `accept` lets them count as soon as they are collected. In Label Studio's free edition each
+            labeler can change everybody's answers.
         allowed_pii: Columns with personal data that people need to see to answer.
         files: Data files that its functions open, as paths below the project's root.
         modules: Modules that declare it; found automatically.
@@ -308,6 +311,7 @@ class LabelingTask:
     item_features: ItemFeatures | None = None
     gold: Input | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
+    unreviewed: Literal["hold", "accept"] = "hold"
     allowed_pii: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
@@ -350,7 +354,9 @@ class Dataset:
         features: Its feature tables, each after those that it reads.
         labels: The questions that people answer about its rows.
         service: Name of the Feast FeatureService that serves all feature tables.
-        tags: Anything else, as tags of the Feast objects.
+        schedule: When Airflow refreshes it: a cron expression in UTC; empty for never by itself. Airflow reads it, the
+            owner, the description and the tags from the text of the declaration, so they are literals.
+        tags: Anything else, as tags of the Feast objects and of the DAGs.
         retention: Which releases are kept; without it, all of them.
         guards: How much may disappear in one step, and how far in the future a row may lie.
         name: The name of its folder below `pipelines/`, filled in when it is loaded.
@@ -363,6 +369,7 @@ class Dataset:
     features: tuple[FeatureTable, ...] = ()
     labels: tuple[LabelingTask, ...] = ()
     service: str = ""
+    schedule: str = "0 6 * * *"
     tags: Mapping[str, str] = field(default_factory=dict)
     retention: Retention | None = None
     guards: Guards = field(default_factory=Guards)

@@ -92,8 +92,9 @@ class HeadraceOperator(BaseOperator):
         """
         if self.before:
             self._run(self.before, is_transient_git_output)
-        stdout = self._run(self.command, self.is_transient_output)
-        result = truncate(json.loads(stdout) if "--json" in shlex.split(self.command) else None)
+        is_json = "--json" in shlex.split(self.command)
+        stdout = self._run(self.command, self.is_transient_output, is_result=is_json)
+        result = truncate(json.loads(stdout) if is_json else None)
         for outlet in self.outlets if isinstance(result, Mapping) else ():
             context["outlet_events"][outlet].extra = dict(result)
         return result
@@ -107,11 +108,11 @@ class HeadraceOperator(BaseOperator):
             except subprocess.TimeoutExpired:
                 _kill(self._process, signal.SIGKILL)
 
-    def _run(self, command: str, is_transient_output: Callable[[str], bool]) -> str:
-        """Run a command to its end; its standard output."""
+    def _run(self, command: str, is_transient_output: Callable[[str], bool], *, is_result: bool = False) -> str:
+        """Run a command to its end; its standard output, which is logged unless it is the task's result."""
         folder = workspace_folder()
         self.log.info("%s$ %s", folder, command)
-        finished = self._call(folder, command)
+        finished = self._call(folder, command, is_result=is_result)
         code = finished.exit_code
         if not code:
             return finished.stdout
@@ -125,7 +126,7 @@ class HeadraceOperator(BaseOperator):
         typed = " && ".join(filter(None, (f"cd {folder}", self.before, self.command)))
         return f"To run it by hand: {typed}"
 
-    def _call(self, folder: Path, command: str) -> FinishedCommand:
+    def _call(self, folder: Path, command: str, *, is_result: bool) -> FinishedCommand:
         with subprocess.Popen(
             shlex.split(command),
             cwd=folder,
@@ -138,7 +139,7 @@ class HeadraceOperator(BaseOperator):
         ) as process:
             self._process = process
             try:
-                return self._follow(process)
+                return self._follow(process, is_result=is_result)
             except AirflowTaskTimeout:
                 raise AirflowFailException(
                     f"`{command}` did not end within {self.execution_timeout}. Find out what it waits for (the log"
@@ -147,8 +148,8 @@ class HeadraceOperator(BaseOperator):
             finally:
                 self.on_kill()
 
-    def _follow(self, process: subprocess.Popen[str]) -> FinishedCommand:
-        """Log both outputs line by line as they come."""
+    def _follow(self, process: subprocess.Popen[str], *, is_result: bool) -> FinishedCommand:
+        """Log both outputs line by line as they come, but not the JSON that is the result: XCom has it."""
         stdout: list[str] = []
         stderr: deque[str] = deque(maxlen=LAST_LINES)
 
@@ -161,7 +162,8 @@ class HeadraceOperator(BaseOperator):
         follower = Thread(target=follow_stderr)
         follower.start()
         for line in _lines(process.stdout):
-            self.log.info("%s", line)
+            if not is_result:
+                self.log.info("%s", line)
             stdout.append(line)
         follower.join()
         return FinishedCommand(process.wait(), "\n".join(stdout), "\n".join(stderr))
@@ -181,6 +183,7 @@ def command_environment(folder: Path) -> dict[str, str]:
     return kept | {
         "HEADRACE_WORKSPACE": str(folder),
         "HEADRACE_LOG_FORMAT": "json",
+        "HEADRACE_SUMMARY": "1",  # the lines that a person would read on a terminal, since the result is JSON
         "LANGUAGE": "en",  # what other tools print is read here
         "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath))),
     }

@@ -15,7 +15,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 REQUEST_TIMEOUT_S = 30
 """Timeout of one request."""
 
-NEXT_STEP = "The token is LABEL_STUDIO_API_KEY of the triggerer; once that is right, clear this task to wait again."
+NEXT_STEP = (
+    "The address is LABEL_STUDIO_URL and the token LABEL_STUDIO_API_KEY of the triggerer; once they are right, clear"
+    " this task to wait again."
+)
+
+UNREACHED = timedelta(minutes=10)
+"""A wait whose deadline comes after the server has not answered for this long has failed: what people answered
+meanwhile is unknown. A shorter outage is forgiven."""
 
 GRACE = timedelta(minutes=10)
 """The trigger ends the wait by itself; Airflow's own time limit, which fails the task, comes this much later."""
@@ -30,7 +37,7 @@ class LabelStudioSensor(BaseSensorOperator):
     """Wait until people have answered enough of a Label Studio project, or until the deadline; the run goes on in both.
 
     Args:
-        project_url: Address of the project; a template.
+        project_url: Address of the project; a template. Only its number is kept while the task waits.
         share: Share of its tasks that must have as many answers as are wanted, or be skipped; a template.
         hours: How long to wait at most; the run continues with what has been answered by then. A template.
         poll_interval_s: Seconds between two requests; a template.
@@ -49,7 +56,7 @@ class LabelStudioSensor(BaseSensorOperator):
         until = datetime.now(UTC) + limit
         self.log.info("waiting for people at %s until %s", self.project_url, f"{until:%Y-%m-%d %H:%M} UTC")
         trigger = LabelStudioTrigger(
-            self.project_url, float(self.share), float(self.poll_interval_s), until.isoformat()
+            project_path(self.project_url), float(self.share), float(self.poll_interval_s), until.isoformat()
         )
         self.defer(trigger=trigger, method_name="resume", timeout=limit + GRACE)
 
@@ -68,8 +75,9 @@ class LabelStudioSensor(BaseSensorOperator):
 class LabelStudioTrigger(BaseTrigger):
     """Fires once: when enough is answered, when time is up, or when the server refuses.
 
-    A server that is unavailable is asked again. The token is read from the environment of the triggerer
-    (LABEL_STUDIO_API_KEY) and stored nowhere.
+    A server that is unavailable is asked again. Its address and the token are read from the environment of the
+    triggerer at each request (LABEL_STUDIO_URL, LABEL_STUDIO_API_KEY) and stored nowhere: the server may move during a
+    wait.
     """
 
     def __init__(self, project_url: str, share: float, poll_interval_s: float, until: str) -> None:
@@ -91,7 +99,7 @@ class LabelStudioTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         until = datetime.fromisoformat(self.until)
         counts: dict[str, int] | None = None
-        unavailable = ""
+        reached_at = datetime.now(UTC)
         while True:
             try:
                 counts = await count_tasks(self.project_url)
@@ -101,11 +109,19 @@ class LabelStudioTrigger(BaseTrigger):
             except PermissionError as error:
                 return {"error": str(error)}
             else:
+                unavailable, reached_at = "", datetime.now(UTC)
                 if counts["answered"] >= math.ceil(self.share * counts["tasks"]):
                     return {**counts, "ended_by": "answers"}
-            if datetime.now(UTC) >= until:
-                return {**counts, "ended_by": "deadline"} if counts else {"error": f"{unavailable} {NEXT_STEP}"}
+            if (now := datetime.now(UTC)) >= until:
+                if counts and not (unavailable and now - reached_at > UNREACHED):
+                    return {**counts, "ended_by": "deadline"}
+                return {"error": f"{unavailable} {NEXT_STEP}"}
             await asyncio.sleep(self.poll_interval_s)
+
+
+def project_path(project_url: str) -> str:
+    """What of a project's address does not change when the server moves: `/projects/7`."""
+    return "/projects/" + project_url.rpartition("/projects/")[2]
 
 
 async def count_tasks(project_url: str) -> dict[str, int]:
@@ -124,8 +140,11 @@ def _count_tasks(project_url: str) -> dict[str, int]:
     from headrace.label.label_studio.errors import LabelStudioError  # noqa: PLC0415
     from headrace.label.label_studio.finished import count_finished  # noqa: PLC0415
 
-    url, _, number = project_url.rpartition("/projects/")
-    token = os.environ.get("LABEL_STUDIO_API_KEY", "")
+    # A wait that an earlier version began has the address that it was started with.
+    stored_url, _, number = project_url.rpartition("/projects/")
+    url, token = os.environ.get("LABEL_STUDIO_URL", "") or stored_url, os.environ.get("LABEL_STUDIO_API_KEY", "")
+    if not url:
+        raise PermissionError(f"LABEL_STUDIO_URL is not set in the environment of the triggerer. {NEXT_STEP}")
     try:
         with open_label_studio(url, token, timeout_s=REQUEST_TIMEOUT_S, retry_timeout_s=0) as client:
             answered, tasks = count_finished(client, LabelStudioProject(int(number), ""))

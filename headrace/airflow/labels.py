@@ -5,9 +5,10 @@ is never collected twice: a run may be cleared or started at any time.
 
 Where annotators disagree, one more is asked. A wait occupies no worker. It ends when enough is answered, or at its
 deadline; what is answered later is collected by the next run. Then the labels are measured: below the declared
-thresholds the run fails; otherwise a person accepts or rejects the new answers here (Required Actions); after a day
-without a decision they are accepted. No label uses a rejected answer, in any release, until it is corrected, or
-accepted with `headrace label accept … --include-reviewed`. The rest is released.
+thresholds the run fails; otherwise a person accepts or rejects the new answers here (Required Actions). After a day
+without a decision they count if the declaration says `unreviewed="accept"`, and are held otherwise. No label uses a
+rejected answer, in any release, until it is corrected, or accepted with `headrace label accept … --include-reviewed`,
+nor one that somebody else than its author changed, unless `--include-disputed` accepts it. The rest is released.
 
 The commands work in an isolated run. After each wait it moves to the newest commit, because the dataset may have been
 released meanwhile, and collects what it lacks.
@@ -18,7 +19,8 @@ A task is retried automatically if the cause may pass. Everything else fails at 
 |---|---|
 | start_run, update_run | git's `origin` refuses the run, or lacks the code branch: the log says which |
 | send, collect, request_more, collect_again | is the token valid? is the project in Label Studio as declared? |
-| wait, wait_again | Label Studio refuses to show the project, or never answered: the log says what to check |
+| collect, collect_again | most answers would vanish: the log says how many, what to compare, `headrace accept …` |
+| wait, wait_again | Label Studio refuses to show the project, or does not answer: the log says what to check |
 | measure | the labels are not good enough: the log names who disagrees; ask for more answers, or talk to people |
 | accept | Airflow lost the request: clear the task, and it asks again |
 | decide | the decision could not be recorded: the log says why; clear the task |
@@ -37,7 +39,8 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain, dag
 
 from headrace.airflow.assets import release_asset
-from headrace.airflow.defaults import DAG_DEFAULTS, NOT_AT_ONCE
+from headrace.airflow.dataset_facts import DatasetFacts, read_facts
+from headrace.airflow.defaults import NOT_AT_ONCE
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.label_studio_sensor import LabelStudioSensor
 from headrace.airflow.stages import dataset_tables
@@ -51,10 +54,14 @@ headrace label {{ 'reject' if 'Reject' in answer.get('chosen_options', []) else 
  --by {{ ((answer.get('responded_by_user') or {}).get('name') or 'nobody') | quoted }}
  --reason {{ ((answer.get('params_input') or {}).get('reason') or '') | quoted }} RUN --json
 """
-"""The command that records the decision made in Airflow. Marking `accept` as successful by hand accepts."""
+"""The command that records the decision made in Airflow. Marking `accept` as successful by hand accepts, as a day
+without a decision does, by `nobody`: what only counts after a review stays held."""
 
 WEEKLY = CronTriggerTimetable("0 7 * * MON", timezone="UTC", run_immediately=NOT_AT_ONCE)
 """An hour after the daily refresh."""
+
+MOST_HOURS = 24 * 366
+"""A wait of more than a year is a slip of the keyboard."""
 
 PARAMS = {
     "share": Param(
@@ -70,6 +77,7 @@ PARAMS = {
         48,
         type="number",
         exclusiveMinimum=0,
+        maximum=MOST_HOURS,
         title="Deadline in hours",
         description="The run continues with what is answered by then.",
         section="Waiting",
@@ -81,23 +89,25 @@ PARAMS = {
 def label_dags(project: Path) -> dict[str, DAG]:
     """DAG id → the DAG of a labeling task, for every one of every dataset of the project."""
     found = dataset_tables(project).items()
-    dags = (label_dag(name, table) for name, tables in found for table in tables["label"])
+    dags = (label_dag(name, table, read_facts(project, name)) for name, tables in found for table in tables["label"])
     return {one.dag_id: one for one in dags}
 
 
-def label_dag(dataset: str, table: str) -> DAG:
+def label_dag(dataset: str, table: str, facts: DatasetFacts | None = None) -> DAG:
     """The DAG of one labeling task: commands before and after the wait for people."""
+    facts = facts or DatasetFacts()
     labeling = f"{dataset} --table {table}"
 
     @dag(
         dag_id=f"{dataset}_label_{table}",
         dag_display_name=f"{dataset.replace('_', ' ').capitalize()}: labels of {table}",
         schedule=WEEKLY,
-        doc_md=__doc__,
-        tags=[dataset, "labels"],
+        description=facts.description or None,
+        doc_md=facts.introduction() + (__doc__ or ""),
+        tags=[dataset, "labels", *facts.dag_tags()],
         params=PARAMS,
         user_defined_filters={"quoted": shlex.quote},
-        **DAG_DEFAULTS,
+        **facts.dag_settings(),
     )
     def commands() -> None:
         send = _command("send", "Send tasks", f"label send {labeling}")

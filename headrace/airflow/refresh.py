@@ -1,7 +1,7 @@
 """**New data → a release, online.** Ingest, validate, transform, release, publish: one DAG per dataset.
 
-Every morning at 06:00 UTC. A run takes *everything* that arrived, changed or disappeared since the last one, whatever
-its date: late files, corrections and deletions need no backfill.
+On the dataset's schedule, by default every morning at 06:00 UTC. A run takes *everything* that arrived, changed or
+disappeared since the last one, whatever its date: late files, corrections and deletions need no backfill.
 
 The commands work in an isolated run, on the commit that *Start the run* found: what is pushed or edited meanwhile does
 not change them, and they leave no tables in the workspace. *Publish* works in the workspace, after `git pull`.
@@ -17,8 +17,11 @@ machine that goes down. Everything else fails at once:
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
 | release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |
+| release | labels below their thresholds, every answer there: `headrace label report`, `label reject`, clear the task |
 | publish | the online store differs from the release: the log names the keys; the old release is still served |
 | publish | or the workspace has commits that `origin` lacks: `git pull --rebase`, `git push`, clear the task |
+
+Labels that wait for answers stop nothing: they stay as in the last release, the tables go out, and the log says so.
 
 Every task is safe to clear and to run again. By hand: type the command in *Rendered Templates* as it is, in any clone
 of the project; `--run` continues this run there.
@@ -29,17 +32,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain, dag
+from airflow.sdk import DAG, Param, TaskGroup, chain, dag
 
 from headrace.airflow.assets import online_asset, release_asset
-from headrace.airflow.defaults import DAG_DEFAULTS, NOT_AT_ONCE
+from headrace.airflow.dataset_facts import DatasetFacts, daily_timetable, read_facts
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.runbook import runbook
 from headrace.airflow.stages import DatasetProblem, Tables, dataset_problems, dataset_tables
 from headrace.airflow.start_run import RUN, start_run
 
-DAILY = CronTriggerTimetable("0 6 * * *", timezone="UTC", run_immediately=NOT_AT_ONCE)
-"""Not `@daily`: midnight UTC is 19:00 in New York, and the day's object would be half a day."""
+DAILY = daily_timetable()
+"""The schedule of a dataset that declares none."""
 
 NO_TABLES: Tables = MappingProxyType({"validate": [], "transform": [], "label": []})
 
@@ -66,18 +69,24 @@ def refresh_dags(project: Path) -> dict[str, DAG]:
     tables = dataset_tables(project)
     problems = dataset_problems(project, tables)
     names = sorted({*tables, *problems})
-    dags = (refresh_dag(name, tables.get(name, NO_TABLES), problems.get(name)) for name in names)
+    dags = (
+        refresh_dag(name, tables.get(name, NO_TABLES), problems.get(name), read_facts(project, name)) for name in names
+    )
     return {one.dag_id: one for one in dags}
 
 
-def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None) -> DAG:
+def refresh_dag(
+    name: str, tables: Tables, problem: DatasetProblem | None = None, facts: DatasetFacts | None = None
+) -> DAG:
     """The DAG of one dataset: one task per command that has something to compute.
 
     Args:
         name: The dataset.
         tables: Its tables; none if `headrace.lock` does not have it.
         problem: Why it cannot run. It is the first thing that the DAG's documentation says, and the first task fails.
+        facts: Owner, description, schedule and tags.
     """
+    facts = facts or DatasetFacts()
     computed = [command for command in ("validate", "transform") if tables[command]]
     served = ["publish"] if tables["transform"] else []
     checked = ["declaration"] if problem else []
@@ -87,11 +96,12 @@ def refresh_dag(name: str, tables: Tables, problem: DatasetProblem | None = None
     @dag(
         dag_id=f"{_identifier(name)}_refresh",
         dag_display_name=f"{_title(name)}: refresh",
-        schedule=DAILY,
-        doc_md=broken + runbook(__doc__ or "", tasks),
-        tags=[name, "release", *(["broken"] if problem else [])],
+        schedule=facts.timetable(),
+        description=facts.description or None,
+        doc_md=broken + facts.introduction() + runbook(__doc__ or "", tasks),
+        tags=[name, "release", *(["broken"] if problem else []), *facts.dag_tags()],
         params=dict(PARAMS),
-        **DAG_DEFAULTS,
+        **facts.dag_settings(),
     )
     def commands() -> None:
         first = [_declaration(problem)] if problem else []

@@ -19,11 +19,12 @@ of the project; `--run` continues this run there.
 
 import re
 import shlex
+from pathlib import Path
 
 from airflow.sdk import DAG, chain, dag
 
 from headrace.airflow.assets import model_asset, release_asset
-from headrace.airflow.defaults import DAG_DEFAULTS
+from headrace.airflow.dataset_facts import DatasetFacts, read_facts
 from headrace.airflow.headrace_operator import HeadraceOperator
 from headrace.airflow.start_run import RUN, start_run
 from headrace.errors import TRANSIENT_EXIT_CODE
@@ -35,22 +36,25 @@ TRANSIENT_DVC = re.compile(
 was killed by a signal."""
 
 
-def training_dag(dataset: str, *, stage: str, metrics: str) -> DAG:
+def training_dag(dataset: str, *, stage: str, metrics: str, project: Path | None = None) -> DAG:
     """The DAG that trains a model on every release of a dataset.
 
     Args:
         dataset: The dataset.
         stage: The stage of `dvc.yaml` that trains and measures. Of a table it depends on `_manifest/head.json`.
         metrics: The JSON file of metrics that the stage writes, relative to the workspace.
+        project: Folder of the project, whose declaration names owner and tags.
     """
+    facts = read_facts(project, dataset) if project else DatasetFacts()
 
     @dag(
         dag_id=f"{dataset}_training",
         dag_display_name=f"{dataset.replace('_', ' ').capitalize()}: training",
         schedule=[release_asset(dataset)],
-        doc_md=__doc__,
-        tags=[dataset, "model"],
-        **DAG_DEFAULTS,
+        description=facts.description or None,
+        doc_md=facts.introduction() + (__doc__ or ""),
+        tags=[dataset, "model", *facts.dag_tags()],
+        **facts.dag_settings(),
     )
     def commands() -> None:
         # One task, since the metrics are in a worktree of the machine that trains until they are recorded. The outlet

@@ -9,7 +9,21 @@ import typer
 from typer.core import TyperGroup
 
 from headrace import __version__
-from headrace.cli import accept, build, check, features, inspect, label, lineage, logs, maintenance, project, runs, sql
+from headrace.cli import (
+    accept,
+    build,
+    check,
+    demo,
+    features,
+    inspect,
+    label,
+    lineage,
+    logs,
+    maintenance,
+    project,
+    runs,
+    sql,
+)
 from headrace.cli.output import error_text, keep_stdout_for_results
 from headrace.errors import HeadraceError
 from headrace.unexpected_errors import is_known_os_error, to_filesystem_error
@@ -40,6 +54,7 @@ ORDER = (
     "check",
     "dvc-sync",
     STACK,
+    "demo",
     "init",
     "new",
 )
@@ -81,6 +96,7 @@ project.add_to(app)
 build.add_to(app)
 app.add_typer(label.app, name="label")
 app.add_typer(runs.app, name="runs")
+app.add_typer(demo.app, name="demo")
 features.add_to(app)
 accept.add_to(app)
 inspect.add_to(app)

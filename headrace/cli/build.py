@@ -143,6 +143,7 @@ def _describe_release(dataset: str, made: "ReleaseResult", lake: "Lake") -> tupl
     lines = [
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
         *(f"  {table}: {change}" for table, change in made.changes.items()),
+        *(f"  {table} is held back, as it was in the release before: {reason}" for table, reason in made.held.items()),
     ]
     content = {**vars(made), "pushed": vars(made.pushed)}
     content["changes"] = {table: vars(change) for table, change in made.changes.items()}

@@ -69,7 +69,19 @@ def _preview(dataset: "Dataset", lake: "Lake", settings: "Settings") -> "list[So
 
 
 def _preview_content(preview: "SourcePreview") -> dict[str, Any]:
-    names = ("source", "table", "listed", "new", "changed", "deleted", "always_read", "unmatched", "invalid", "rows")
+    names = (
+        "source",
+        "table",
+        "listed",
+        "new",
+        "changed",
+        "deleted",
+        "always_read",
+        "unmatched",
+        "invalid",
+        "unreadable",
+        "rows",
+    )
     return {
         **{name: getattr(preview, name) for name in names},
         "bytes": preview.size,
@@ -98,6 +110,7 @@ def _format_previews(previews: "Sequence[SourcePreview]") -> Iterator[str]:
         if preview.deleted:
             yield f"  gone: {some(preview.deleted)}"
         yield from (f"  {line}" for line in skipped_keys(preview.unmatched, preview.invalid))
+        yield from (f"  {name} cannot be read: {reason}" for name, reason in preview.unreadable.items())
     yield from _format_unavailable(previews)
 
 

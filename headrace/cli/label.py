@@ -61,6 +61,10 @@ def send(
             lines = [f"{labeling.name}: {counts}; {sent.project_url}"]
             if labeling.labeling_functions:
                 lines.append(f"  {sent.suggestions} with a suggestion by {sent.model_version} ({sent.model_reason})")
+            lines += [
+                f"  task {task} about {item} is not what was sent and is left alone: somebody edited or imported it"
+                for task, item in sorted(sent.foreign.items())
+            ]
             if sent.rejected:
                 item, reason = next(iter(sent.rejected.items()))
                 lines.append(
@@ -82,12 +86,16 @@ def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_jso
 
 
 @app.command(epilog="Example: headrace label collect flights")
-def collect(
+def collect(  # noqa: PLR0913  options of the command
     dataset: DatasetArgument,
     table: TableOption = None,
     *,
     allow_empty: Annotated[
         bool, typer.Option(help="Accept that the Label Studio project has no answers any more.")
+    ] = False,
+    full: Annotated[
+        bool,
+        typer.Option(help="Compare every task, whatever the clocks say about when it changed."),
     ] = False,
     run: RunOption = None,
     as_json: JsonOption = False,
@@ -97,11 +105,16 @@ def collect(
 
     with dataset_tables(dataset, run) as (settings, lake):
         for declared, labeling in _labeling_tasks(dataset, table):
-            found = collect_annotations(declared, labeling, lake, settings, allow_empty=allow_empty)
+            found = collect_annotations(declared, labeling, lake, settings, allow_empty=allow_empty, full=full)
             events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
             labels = f"{pluralize(found.labels, 'label')}, {pluralize(found.rejected, 'answer')} rejected"
             invalid = [f"  task {task} was set aside: {why}" for task, why in sorted(found.invalid_tasks.items())]
-            lines = [f"{labeling.name}: {events}; {labels}", *invalid]
+            lines = [f"{labeling.name}: {events}; {labels}", *invalid, *_disputed_lines(found.disputed)]
+            if found.held:
+                lines.append(
+                    f"  {pluralize(found.held, 'answer')} held until a reviewer accepts them: `headrace label report"
+                    f" {dataset}`, then `headrace label accept {dataset}` or `headrace label reject {dataset}`"
+                )
             result({"labeling": labeling.name, **vars(found)}, lines, as_json=as_json)
 
 
@@ -147,14 +160,22 @@ def accept(  # noqa: PLR0913  options of the command
     reason: ReasonOption = "",
     annotator: AnnotatorOption = None,
     include_reviewed: IncludeReviewedOption = False,
+    include_disputed: Annotated[
+        bool, typer.Option(help="Include answers that may not be their authors': see `label report`.")
+    ] = False,
     before: BeforeOption = None,
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Accept the answers that were not reviewed yet; a later `label reject` does not include them."""
+    """Accept the answers that were not reviewed yet; a later `label reject` does not include them.
+
+    By `nobody`, as where a time limit passed, only answers are accepted that count without a review.
+    """
     from headrace.label.review import ReviewDecision  # noqa: PLC0415
 
-    decision = ReviewDecision("accepted", by or _user(), reason, annotator, include_reviewed, _parse_time(before))
+    decision = ReviewDecision(
+        "accepted", by or _user(), reason, annotator, include_reviewed, _parse_time(before), include_disputed
+    )
     _review(dataset, table, decision, run, as_json=as_json)
 
 
@@ -192,6 +213,11 @@ def aggregate(
         report_stages(run_stages(stages, lake, Executor(settings, tell)), as_json=as_json)
 
 
+def _disputed_lines(disputed: "Mapping[str, str]") -> list[str]:
+    found = {"reassigned": "its author was changed", "edited_by_other": "somebody else than its author changed it"}
+    return [f"  answer {name} was set aside: {found[event]}" for name, event in sorted(disputed.items())]
+
+
 def _only_sender(dataset: str, labeling: "LabelingTask", run: str | None) -> "AbstractContextManager[None]":
     """Keep other runs, on whichever machine, from sending at the same time."""
     if not run:
@@ -217,7 +243,13 @@ def _review(
             line = f"{labeling.name}: {reviewed}; {pluralize(done.labels, 'label')}"
             if not done.answers and not decision.include_reviewed:
                 line += ". All such answers were reviewed before: `--include-reviewed` decides about those too"
-            result({"labeling": labeling.name, **vars(done)}, [line], as_json=as_json)
+            lines = [line]
+            if done.disputed:
+                lines.append(
+                    f"  {pluralize(done.disputed, 'answer')} set aside as perhaps not their authors'; `headrace label"
+                    f" accept {dataset} --table {labeling.name} --include-disputed` accepts them"
+                )
+            result({"labeling": labeling.name, **vars(done)}, lines, as_json=as_json)
 
 
 def _parse_time(text: str | None) -> "datetime | None":

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 """Called with a table, the number of its partitions that are done, and the number of all."""
 
+SUMMARY_VARIABLE = "HEADRACE_SUMMARY"
 PROGRESS_INTERVAL_S = 10.0
 """Seconds between two progress lines in a log; bars on a terminal are updated continuously."""
 
@@ -151,7 +152,13 @@ def check_name(dataset: str) -> str:
 
 
 def result(content: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
-    """Print the result of a command: `content` as JSON, or `lines` as text."""
+    """Print the result of a command: `content` as JSON, or `lines` as text.
+
+    With HEADRACE_SUMMARY, the lines are logged beside the JSON: a program reads one, a person the other.
+    """
+    if as_json and os.environ.get(SUMMARY_VARIABLE):
+        for line in lines:
+            log.info("%s", line)
     text = json.dumps(content, indent=2, default=str) if as_json else "\n".join(lines)
     typer.echo(text, file=sys.__stdout__ if sys.stdout is sys.stderr else None)
 

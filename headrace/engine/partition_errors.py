@@ -2,7 +2,9 @@
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from functools import partial
 
 from headrace.engine.plan import Plan
 from headrace.engine.stage import Stage
@@ -47,60 +49,73 @@ def to_partition_error(error: BaseException, stage: Stage) -> HeadraceError:
     )
 
 
-def combine_errors(plan: Plan, lake: Lake, errors: Mapping[str, HeadraceError]) -> HeadraceError:
-    """One error for the partitions that could not be computed.
+def to_known_error(error: BaseException) -> HeadraceError:
+    """A failure outside of a project's code, as a known error."""
+    if isinstance(error, HeadraceError):
+        return error
+    if is_known_os_error(error):
+        return to_filesystem_error(error)
+    return PartitionFailedError(
+        f"{describe_error(error)}. Run the same command again; with `--debug` it shows where the error comes from."
+    )
 
-    It names the table, each partition with its object or database table, and each reason once. The error of a single
-    partition keeps its type.
+
+def combine_stage_errors(plan: Plan, lake: Lake, errors: Mapping[str, HeadraceError]) -> HeadraceError:
+    """One error for the partitions of a stage that could not be computed; each is named with what it was read from."""
+    return combine_partition_errors(plan.stage.table, errors, partial(_find_source, lake, plan.stage.reads))
+
+
+def combine_partition_errors(
+    table: str, errors: Mapping[str, HeadraceError], find_source: Callable[[str], str]
+) -> HeadraceError:
+    """One error for partitions that could not be computed. The error of a single partition keeps its type.
+
+    Args:
+        table: Their table.
+        errors: Partition → what happened.
+        find_source: Partition → the object or database table that it came from; empty if that is not known.
     """
     names = sorted(errors)
+    reasons = {name: _reason(table, name, error) for name, error in errors.items()}
+
+    def place(name: str) -> str:
+        source = find_source(name)
+        return f"{name} ({source})" if source else name
+
     if len(names) == 1:
-        (error,) = errors.values()
-        error.args = (_describe(plan, lake, names[0], error),)
+        error = copy(next(iter(errors.values())))
+        error.args = (f"{table} {place(names[0])}: {reasons[names[0]]}",)
         return error
     by_reason: dict[str, list[str]] = {}
     for name in names:
-        by_reason.setdefault(_without_name(_reason(plan, name, errors[name]), name), []).append(name)
+        by_reason.setdefault(_without_name(reasons[name], name), []).append(name)
+    lines = [f"{table}: {len(names)} partitions"]
     groups = list(by_reason.values())
-    lines = [line for same in groups[:MOST_REASONS] for line in _describe_group(plan, lake, same, errors)]
+    for first, *others in groups[:MOST_REASONS]:
+        lines.append(f"- {table} {place(first)}: {reasons[first]}")
+        if others:
+            shown = ", ".join(map(place, others[:MOST_NAMES]))
+            lines.append(f"  The same for {len(others):,} more: {shown}{' …' if len(others) > MOST_NAMES else ''}")
     if rest := groups[MOST_REASONS:]:
-        lines.append(
-            f"… and {pluralize(sum(map(len, rest)), 'more partition')} for {pluralize(len(rest), 'other reason')}"
-        )
-    head = f"{plan.stage.table}: {len(names)} partitions"
+        count = pluralize(sum(map(len, rest)), "more partition")
+        lines.append(f"… and {count} for {pluralize(len(rest), 'other reason')}")
     if all(error.is_transient for error in errors.values()):
-        return PartitionsUnavailableError("\n".join([f"{head} unavailable.", *lines]))
-    return PartitionsRefusedError("\n".join([f"{head} refused.", *lines]))
+        return PartitionsUnavailableError("\n".join([f"{lines[0]} unavailable.", *lines[1:]]))
+    return PartitionsRefusedError("\n".join([f"{lines[0]} refused.", *lines[1:]]))
 
 
-def _describe_group(plan: Plan, lake: Lake, names: list[str], errors: Mapping[str, HeadraceError]) -> list[str]:
-    """The first of the partitions that have the same reason, and the names of the others."""
-    first, *others = names
-    lines = [f"- {_describe(plan, lake, first, errors[first])}"]
-    if others:
-        shown = ", ".join(_place(plan, lake, name) for name in others[:MOST_NAMES])
-        lines.append(f"  The same for {len(others):,} more: {shown}{' …' if len(others) > MOST_NAMES else ''}")
-    return lines
-
-
-def _describe(plan: Plan, lake: Lake, partition: str, error: HeadraceError) -> str:
-    return f"{plan.stage.table} {_place(plan, lake, partition)}: {_reason(plan, partition, error)}"
-
-
-def _reason(plan: Plan, partition: str, error: HeadraceError) -> str:
+def _reason(table: str, partition: str, error: HeadraceError) -> str:
     """The message less the table and partition that it may begin with: those are said for every error alike."""
-    own = rf"(?:\w+ )?(?:[\w/]*/)?{re.escape(plan.stage.name)} {re.escape(partition)}: "
-    return re.sub(f"^{own}", "", str(error))
+    name = table.rsplit("/", 1)[1]
+    return re.sub(rf"^(?:\w+ )?(?:[\w/]*/)?{re.escape(name)} {re.escape(partition)}: ", "", str(error))
 
 
 def _without_name(reason: str, partition: str) -> str:
     return re.sub(rf"(?<![\w-]){re.escape(partition)}(?![\w-])", "<partition>", reason)
 
 
-def _place(plan: Plan, lake: Lake, partition: str) -> str:
-    """A partition with the object or database table that it came from, where a manifest says so."""
-    found = next(filter(None, (_source(lake, table, partition) for table in plan.stage.reads)), "")
-    return f"{partition} ({found})" if found else partition
+def _find_source(lake: Lake, reads: Sequence[str], partition: str) -> str:
+    return next(filter(None, (_source(lake, table, partition) for table in reads)), "")
 
 
 def _source(lake: Lake, table: str, partition: str) -> str:

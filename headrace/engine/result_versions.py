@@ -34,7 +34,11 @@ CHANGES: Mapping[str, tuple[ResultChange, ...]] = {
     "ingest": (ResultChange(1, "raw tables of 0.2.0"), FIELD_IDS),
     "validate": (ResultChange(1, "validated tables of 0.2.0"), FIELD_IDS),
     "transform": (ResultChange(1, "feature tables of 0.2.0"), FIELD_IDS),
-    "label": (ResultChange(1, "labels of 0.2.0"), FIELD_IDS),
+    "label": (
+        ResultChange(1, "labels of 0.2.0"),
+        FIELD_IDS,
+        ResultChange(3, "answers that no reviewer has accepted are held, unless the labeling task says otherwise"),
+    ),
     "retrieve": (ResultChange(1, "training rows of 0.2.0"),),
 }
 """Stage kind → its changes, oldest first.

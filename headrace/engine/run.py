@@ -112,16 +112,17 @@ def run_stages(stages: Iterable[Stage], lake: Lake, execute: Execute, only: str 
         except HeadraceError as error:
             failed[stage.table] = error
     if failed:
-        raise combine_stage_errors(list(failed.values()))
+        raise combine_table_errors(list(failed.values()))
     return results
 
 
-def combine_stage_errors(errors: Sequence[HeadraceError]) -> HeadraceError:
+def combine_table_errors(errors: Sequence[HeadraceError]) -> HeadraceError:
     """One error for the tables that a command could not bring up to date; a single one stays as it is."""
-    if len(errors) == 1:
+    distinct = {" ".join([str(error), *getattr(error, "__notes__", [])]): error for error in errors}
+    if len(distinct) == 1:
         return errors[0]
     kind = TablesUnavailableError if all(error.is_transient for error in errors) else TablesFailedError
-    return kind("\n".join(dict.fromkeys(" ".join([str(error), *getattr(error, "__notes__", [])]) for error in errors)))
+    return kind("\n".join(distinct))
 
 
 def _log_plan(made: Plan) -> None:

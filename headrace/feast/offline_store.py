@@ -21,6 +21,7 @@ from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.feast.data_source import lake_of, table_of
 from headrace.feast.retrieval_job import HeadraceRetrievalJob, saved_path
 from headrace.feast.types import KINDS
+from headrace.feast.variables import register
 from headrace.retrieve.change_points import history
 from headrace.retrieve.errors import FeatureStoreError
 from headrace.retrieve.join import Join, Lookup
@@ -33,6 +34,8 @@ from headrace.retrieve.partition_reader import (
     utc_literal,
 )
 from headrace.retrieve.requests import Requests
+
+register()  # here, since `FeatureStore(repo_path=...)` loads this module, and only this, before it needs the registry
 
 
 class HeadraceOfflineStoreConfig(OfflineStoreOptions, FeastConfigBaseModel):

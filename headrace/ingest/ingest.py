@@ -16,12 +16,14 @@ How changes are detected, and which are missed:
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 
 from headrace.dataset import DATABASE_URL, Dataset, ObjectSource, Source, TableSource, raw_table
+from headrace.engine.partition_errors import combine_partition_errors
 from headrace.engine.plan import find_by_cache_key
+from headrace.engine.run import combine_table_errors
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.guards.future import clock, future_findings, starts_of
 from headrace.guards.gate import accept_in_advance, enforce
@@ -32,6 +34,7 @@ from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.s3.errors import StorageUnreachableError
 from headrace.storage.table_store import Lake
 
 log = logging.getLogger(__name__)
@@ -80,10 +83,10 @@ class IngestResult:
     changed: tuple[str, ...]
     deleted: tuple[str, ...]
     unmatched: tuple[str, ...]
+    invalid: Mapping[str, str]
     read: int
     rows: int | None
     size: int
-    invalid: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = ((len(getattr(self, kind)), kind) for kind in ("new", "changed", "deleted"))
@@ -96,17 +99,10 @@ class IngestResult:
 def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterator[str]:
     """Lines about the keys of a source that are not read."""
     if unmatched:
-        yield f"{_not_read(len(unmatched), 'match no partition', 'matches no partition')}, e.g. {unmatched[0]!a}"
+        yield f"{len(unmatched)} keys match no partition and were not read, e.g. {unmatched[0]!a}"
     if invalid:
         key, reason = next(iter(invalid.items()))
-        yield (
-            f"{_not_read(len(invalid), 'have no valid partition name', 'has no valid partition name')}, e.g. {key!a}:"
-            f" {reason}"
-        )
-
-
-def _not_read(count: int, several: str, one: str) -> str:
-    return f"1 key {one} and was not read" if count == 1 else f"{count:,} keys {several} and were not read"
+        yield f"{len(invalid)} keys have no valid partition name and were not read, e.g. {key!a}: {reason}"
 
 
 def sources_read_by_day(dataset: Dataset) -> dict[str, str]:
@@ -122,7 +118,7 @@ def sources_read_by_day(dataset: Dataset) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class IngestRun:
-    """The arguments of one `ingest` call."""
+    """The arguments of one `ingest` call, and for each source its result or the error that it met."""
 
     dataset: Dataset
     lake: Lake
@@ -130,6 +126,16 @@ class IngestRun:
     full_refresh: bool
     allow_empty: bool
     progress: Progress
+    results: dict[str, IngestResult] = field(default_factory=dict)
+    failed: dict[str, HeadraceError] = field(default_factory=dict)
+
+    @contextmanager
+    def note_failure(self, *sources: str) -> Iterator[None]:
+        """Note what happens to sources, instead of raising it: the others go on."""
+        try:
+            yield
+        except HeadraceError as error:
+            self.failed.update(dict.fromkeys(sources, error))
 
     def includes(self, partition: str) -> bool:
         """Whether the run covers this partition."""
@@ -161,50 +167,66 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
 
     Raises:
         FindingsError: A table would lose too much, or has partitions of the future, and nobody has accepted that.
-        HeadraceError: A source cannot be read. Its table stays as it was.
+        HeadraceError: A source, or a partition of it, cannot be read. Its table stays as it was. Everything else that
+            could be read was read first, and is not read again.
     """
     selected = _select_sources(dataset, sources)
     run = IngestRun(dataset, lake, partition, full_refresh, allow_empty, progress)
-    results = _ingest_tables(run, selected, settings) | _ingest_objects(run, selected, settings)
-    _check_partition_exists(run, results)
-    return [results[source.name] for source in selected]
+    _ingest_tables(run, selected, settings)
+    _ingest_objects(run, selected, settings)
+    if run.failed:
+        raise combine_table_errors(list(run.failed.values()))
+    _check_partition_exists(run, run.results)
+    return [run.results[source.name] for source in selected]
 
 
-def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
-    results: dict[str, IngestResult] = {}
-    databases = _group_by_database(sources, settings)
+def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings) -> None:
+    databases = _group_by_database(run, sources, settings)
     if not databases:
-        return results
+        return
     # Half the import time of a run that has only objects to read.
     from headrace.ingest.database.read_transaction import open_read_transaction  # noqa: PLC0415
     from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415
 
     for address, tables in databases.items():
-        with ExitStack() as stack:
-            # Lock before the transaction begins. Otherwise another run could publish a later state of the database
-            # first, and this run would replace it with an earlier one.
-            for source, _ in tables:
-                stack.enter_context(run.lake.lock_table(raw_table(run.dataset.name, source.name)))
-            transaction = stack.enter_context(open_read_transaction(address))
-            for source, location in tables:
-                snapshot = TableSnapshot.from_transaction(run.lake, transaction, location)
-                results[source.name] = _sync_table(run, source, snapshot)
-    return results
+        waiting, is_open = list(tables), True
+        while (
+            waiting and is_open
+        ):  # again after an error: PostgreSQL ends the transaction with the statement that fails
+            is_open = False
+            with ExitStack() as stack, run.note_failure(*(source.name for source, _ in waiting)):
+                # Lock before the transaction begins. Otherwise another run could publish a later state of the database
+                # first, and this run would replace it with an earlier one.
+                for source, _ in waiting:
+                    stack.enter_context(run.lake.lock_table(raw_table(run.dataset.name, source.name)))
+                transaction = stack.enter_context(open_read_transaction(address))
+                is_open = True
+                while waiting:
+                    source, location = waiting.pop(0)
+                    with run.note_failure(source.name):
+                        snapshot = TableSnapshot.from_transaction(run.lake, transaction, location)
+                        run.results[source.name] = _sync_table(run, source, snapshot)
+                    if source.name in run.failed and not transaction.backend.survives_errors:
+                        break
 
 
-def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Settings) -> dict[str, IngestResult]:
+def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Settings) -> None:
     threads = settings.threads or DEFAULT_THREADS
     open_store = cache(partial(open_object_store, settings=settings, root=run.lake.root))  # one connection per bucket
-    results, by_day = {}, sources_read_by_day(run.dataset)
+    by_day = sources_read_by_day(run.dataset)
+    unreachable: dict[str, HeadraceError] = {}
     for source in sources:
-        if isinstance(source.location, ObjectSource):
-            with run.lake.lock_table(raw_table(run.dataset.name, source.name)):
-                store = open_store(source.location.bucket)
-                listing = ObjectListing.from_bucket(
-                    run.lake, store, source.location, threads, by_day=source.name in by_day
-                )
-                results[source.name] = _sync_table(run, source, listing)
-    return results
+        if not isinstance(source.location, ObjectSource):
+            continue
+        if error := unreachable.get(source.location.bucket):  # it would be waited for once more
+            run.failed[source.name] = error
+            continue
+        with run.note_failure(source.name), run.lake.lock_table(raw_table(run.dataset.name, source.name)):
+            store = open_store(source.location.bucket)
+            listing = ObjectListing.from_bucket(run.lake, store, source.location, threads, by_day=source.name in by_day)
+            run.results[source.name] = _sync_table(run, source, listing)
+        if isinstance(failure := run.failed.get(source.name), StorageUnreachableError):
+            unreachable[source.location.bucket] = failure
 
 
 def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> IngestResult:
@@ -236,24 +258,34 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
         deleted=tuple(sorted(old.keys() - new.keys())),
         unmatched=listing.unmatched,
+        invalid=listing.invalid,
         read=len(read),
         rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.location, TableSource) else None,
         size=sum(entry.size for entry in read.values()),
-        invalid=listing.invalid,
     )
 
 
 def _read_partitions(
     run: IngestRun, source: Source, listing: SourceListing, names: list[str]
 ) -> dict[str, PartitionEntry]:
-    """Read partitions into the cache. Each goes into the journal, so that the run after a crash need not read it."""
+    """Read partitions into the cache. Each goes into the journal, so that the run after a crash need not read it.
+
+    Raises:
+        HeadraceError: A partition cannot be read; all the others were read first.
+    """
     read = {}
+    table = raw_table(run.dataset.name, source.name)
+    failed = {name: error for name, error in listing.errors.items() if run.includes(name)}
     run.progress(source.name, 0, len(names))
     for count, (name, entry) in enumerate(listing.read(names), start=1):
-        if entry is not None:
-            run.lake.append_to_journal(raw_table(run.dataset.name, source.name), entry)
+        if isinstance(entry, HeadraceError):
+            failed[name] = entry
+        elif entry is not None:
+            run.lake.append_to_journal(table, entry)
             read[name] = entry
         run.progress(source.name, count, len(names))
+    if failed:
+        raise combine_partition_errors(table, failed, listing.address)
     return read
 
 
@@ -335,13 +367,16 @@ def _select_sources(dataset: Dataset, names: Iterable[str] | None) -> list[Sourc
     return [source for source in dataset.sources if wanted is None or source.name in wanted]
 
 
-def _group_by_database(sources: Iterable[Source], settings: Settings) -> dict[str, list[tuple[Source, TableSource]]]:
+def _group_by_database(
+    run: IngestRun, sources: Iterable[Source], settings: Settings
+) -> dict[str, list[tuple[Source, TableSource]]]:
     """Database address → sources that are tables of it."""
     databases: dict[str, list[tuple[Source, TableSource]]] = {}
     for source in sources:
         if isinstance(source.location, TableSource):
-            address = database_address(source.location, settings)
-            databases.setdefault(address, []).append((source, source.location))
+            with run.note_failure(source.name):
+                address = database_address(source.location, settings)
+                databases.setdefault(address, []).append((source, source.location))
     return databases
 
 

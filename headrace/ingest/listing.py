@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Protocol
 
+from headrace.errors import HeadraceError
 from headrace.storage.partition_entry import PartitionEntry
 
 
@@ -22,6 +23,10 @@ class SourceListing(Protocol):
     @property
     def invalid(self) -> Mapping[str, str]:
         """Key in the source → why what it names cannot be a partition. They are reported and never read."""
+
+    @property
+    def errors(self) -> Mapping[str, HeadraceError]:
+        """Partition → why it cannot be read. The others can."""
 
     @property
     def always_read(self) -> frozenset[str]:
@@ -42,8 +47,17 @@ class SourceListing(Protocol):
     def volume(self, partitions: Iterable[str]) -> int:
         """Bytes of partitions where the listing shows them, else rows."""
 
-    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
-        """Read partitions into the cache, in any order. The entry is None if the partition no longer exists."""
+    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:
+        """Read partitions into the cache, in any order; each with its entry, or with the error that it met.
+
+        The entry is None if the partition no longer exists.
+
+        Raises:
+            HeadraceError: The source does not answer any more.
+        """
+
+    def address(self, partition: str) -> str:
+        """The object or table that a partition is read from, for messages."""
 
 
 def compute_cache_key(content: Any) -> str:  # noqa: ANN401  anything JSON

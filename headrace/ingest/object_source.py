@@ -2,24 +2,27 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from headrace.dataset import UNPARTITIONED, ObjectSource
+from headrace.engine.partition_errors import to_known_error
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import compute_cache_key
 from headrace.settings import Settings
 from headrace.storage.digests import Digests
 from headrace.storage.local_folder import LocalFolder
+from headrace.storage.manifest import FORMAT_1_FILE
 from headrace.storage.partition_entry import PartitionEntry, SourceObject
-from headrace.storage.partition_names import is_day, partition_interval
+from headrace.storage.partition_names import MAX_NAME_BYTES, is_day, is_impossible_interval, partition_interval
 from headrace.storage.s3.bucket import Bucket, Download
-from headrace.storage.s3.errors import ObjectChangedError
+from headrace.storage.s3.errors import ObjectChangedError, ObjectUnreadableError, StorageUnreachableError
 from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta, object_address
 from headrace.storage.table_store import Lake
+from headrace.unexpected_errors import is_failure
 
 PARTITION_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*")
 """Valid partition names. A name becomes a file name, so a key such as `../x` must not match."""
@@ -73,8 +76,9 @@ class ObjectListing:
         description: Address of the prefix.
         objects: Partition → object.
         unmatched: Keys below the prefix that match no partition.
-        threads: Number of objects that are downloaded at the same time.
         invalid: Key → why what it names cannot be a partition.
+        errors: Partition → why it cannot be read.
+        threads: Number of objects that are downloaded at the same time.
     """
 
     lake: Lake
@@ -82,8 +86,9 @@ class ObjectListing:
     description: str
     objects: Mapping[str, ObjectMeta]
     unmatched: tuple[str, ...]
+    invalid: Mapping[str, str]
+    errors: Mapping[str, HeadraceError]
     threads: int
-    invalid: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_bucket(
@@ -97,15 +102,15 @@ class ObjectListing:
             source: What is listed.
             threads: Number of objects that are downloaded at the same time.
             by_day: Whether a table reads the source by UTC day: then keys of other partitions are invalid.
-
-        Raises:
-            DuplicatePartitionError: Two keys match the same partition.
         """
         address = object_address(bucket.name, source.prefix)
-        objects, unmatched = match_partitions(source, bucket.list(source.prefix), address)
-        strays = [name for name in objects if by_day and name != UNPARTITIONED and not is_day(name)]
-        invalid = {objects.pop(name).key: NO_DAY.format(name) for name in strays}
-        return cls(lake, bucket, address, objects, unmatched, threads, invalid)
+        matched = match_partitions(source, bucket.list(source.prefix), address)
+        for name in [name for name in matched.objects if by_day and name != UNPARTITIONED and not is_day(name)]:
+            matched.invalid[matched.objects.pop(name).key] = NO_DAY.format(name)
+            matched.errors.pop(name, None)
+        return cls(
+            lake, bucket, address, matched.objects, tuple(matched.unmatched), matched.invalid, matched.errors, threads
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -130,13 +135,20 @@ class ObjectListing:
         """Bytes of the objects."""
         return sum(self.objects[name].size for name in partitions)
 
-    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
-        """Download partitions in parallel threads. Yields in the order of completion."""
+    def address(self, partition: str) -> str:
+        return object_address(self.bucket.name, self.objects[partition].key) if partition in self.objects else ""
+
+    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:
+        """Download partitions in parallel threads. Yields in the order of completion.
+
+        Raises:
+            StorageUnreachableError: The server does not answer. The other downloads would wait as long for it.
+        """
         with ThreadPoolExecutor(self.threads) as pool:
             pending = {pool.submit(self._download, name, self.objects[name]): name for name in partitions}
             try:
                 for future in as_completed(pending):
-                    yield pending[future], future.result()
+                    yield pending[future], _result(future)
             finally:
                 # A caller that stops iterating would otherwise wait for every download that is still queued.
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -177,29 +189,56 @@ class ObjectListing:
         return compute_cache_key([self.bucket.name, listed.key, listed.etag, listed.size])
 
 
-def match_partitions(
-    source: ObjectSource, listed: Iterable[ObjectMeta], address: str
-) -> tuple[dict[str, ObjectMeta], tuple[str, ...]]:
-    """Partition → object, and the keys that match no partition.
+def _result(future: Future[PartitionEntry | None]) -> PartitionEntry | HeadraceError | None:
+    """What became of a download.
 
     Raises:
-        DuplicatePartitionError: Two keys match the same partition.
+        StorageUnreachableError: The server does not answer.
     """
+    error = future.exception()
+    if error is None:
+        return future.result()
+    is_unreachable = isinstance(error, StorageUnreachableError) and not isinstance(error, ObjectUnreadableError)
+    if is_unreachable or not is_failure(error):
+        raise error
+    return to_known_error(error)
+
+
+@dataclass(frozen=True)
+class MatchedObjects:
+    """The objects below a prefix, by what their keys name.
+
+    Attributes:
+        objects: Partition → object.
+        unmatched: Keys that do not match the source's pattern.
+        invalid: Key → why what it names cannot be a partition.
+        errors: Partition → why it cannot be read: two keys match it.
+    """
+
+    objects: dict[str, ObjectMeta] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
+    invalid: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, HeadraceError] = field(default_factory=dict)
+
+
+def match_partitions(source: ObjectSource, listed: Iterable[ObjectMeta], address: str) -> MatchedObjects:
+    """The partitions of listed objects."""
     pattern = re.compile(source.partition)
-    objects: dict[str, ObjectMeta] = {}
-    unmatched: list[str] = []
+    matched = MatchedObjects()
     for item in listed:
         partition = _partition_name(pattern, item.key)
         if partition is None:
-            unmatched.append(item.key)
-        elif partition in objects:
-            raise DuplicatePartitionError(
-                f"{address}: {objects[partition].key} and {item.key} both match the partition {partition}. Delete one"
-                f" of them, or change the source's pattern so that it distinguishes them: {source.partition}"
+            matched.unmatched.append(item.key)
+        elif reason := _name_fault(partition, source.suffix):
+            matched.invalid[item.key] = reason
+        elif partition in matched.objects:
+            matched.errors[partition] = DuplicatePartitionError(
+                f"{address}: {matched.objects[partition].key} and {item.key} both match the partition {partition}."
+                f" Delete one of them, or change the source's pattern so that it distinguishes them: {source.partition}"
             )
         else:
-            objects[partition] = item
-    return objects, tuple(unmatched)
+            matched.objects[partition] = item
+    return matched
 
 
 def _partition_name(pattern: re.Pattern[str], key: str) -> str | None:
@@ -208,3 +247,14 @@ def _partition_name(pattern: re.Pattern[str], key: str) -> str | None:
         return None
     name = match["partition"] if "partition" in pattern.groupindex else UNPARTITIONED
     return name if name and PARTITION_NAME.fullmatch(name) else None
+
+
+def _name_fault(partition: str, suffix: str) -> str:
+    """Why a name cannot be that of a partition; empty if it can."""
+    if is_impossible_interval(partition):
+        return f"{partition} is not in the calendar"
+    if len(partition) > MAX_NAME_BYTES:
+        return f"its partition name has {len(partition)} characters, more than the {MAX_NAME_BYTES} allowed"
+    if partition + suffix == FORMAT_1_FILE:
+        return f"a table's manifest was called {FORMAT_1_FILE} until version 0.2"
+    return ""

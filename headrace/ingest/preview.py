@@ -80,6 +80,7 @@ class SourcePreview:
         always_read: Partitions that every run reads, because no change of theirs would be seen.
         unmatched: Keys below the prefix that match no partition.
         invalid: Key → why what it names cannot be a partition.
+        unreadable: Partition → why it cannot be read.
         size: Bytes to read; None for a database.
         rows: Rows to read; None for objects.
         columns: Columns of the database table; empty for objects.
@@ -98,6 +99,7 @@ class SourcePreview:
     always_read: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     invalid: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     rows: int | None = None
     columns: tuple[str, ...] = ()
@@ -141,6 +143,7 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
         always_read=tuple(name for name in missing if name in earlier.md5s and name in listing.always_read),
         unmatched=listing.unmatched,
         invalid=listing.invalid,
+        unreadable={name: str(error) for name, error in listing.errors.items()},
         size=volume if is_object else None,
         rows=None if is_object else volume,
         columns=listing.columns,

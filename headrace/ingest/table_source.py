@@ -12,12 +12,16 @@ from msgspec.structs import replace
 
 from headrace.dataset import TableSource
 from headrace.engine.compute import store_partition
+from headrace.engine.partition_errors import to_known_error
 from headrace.engine.result_versions import result_version
+from headrace.errors import HeadraceError
+from headrace.ingest.database.backend import DatabaseError
 from headrace.ingest.database.read_transaction import ReadTransaction, TableListing
 from headrace.ingest.listing import encode_json, hash_json
 from headrace.storage import parquet
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
+from headrace.unexpected_errors import is_failure
 
 DAY_US = 86_400_000_000
 
@@ -51,8 +55,16 @@ class TableSnapshot:
 
     @property
     def invalid(self) -> Mapping[str, str]:
-        """None: the database names each partition by its day."""
+        """None: a day is a valid name."""
         return {}
+
+    @property
+    def errors(self) -> Mapping[str, HeadraceError]:
+        """None: what cannot be read is found when it is read."""
+        return {}
+
+    def address(self, partition: str) -> str:  # noqa: ARG002  the interface's
+        return f"table {self.source.table}"
 
     @cached_property
     def always_read(self) -> frozenset[str]:
@@ -77,13 +89,41 @@ class TableSnapshot:
         """Rows."""
         return sum(self.listing.partitions[name].rows for name in partitions)
 
-    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | None]]:
-        """Read partitions, sorted by key, so that equal rows give equal bytes whatever order the database returns."""
-        cache_keys = self.cache_keys
-        for partition, rows in self.transaction.read_partitions(self.source, self.listing, partitions):
+    def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:
+        """Read partitions, sorted by key, so that equal rows give equal bytes whatever order the database returns.
+
+        One statement reads all of them. If it fails, those that are missing are read by a statement each.
+
+        Raises:
+            DatabaseError: The transaction cannot be used any more.
+        """
+        missing = set(partitions)
+        try:
+            for partition, rows in self.transaction.read_partitions(self.source, self.listing, missing):
+                missing.discard(partition)
+                yield partition, self._store(partition, rows)
+        except DatabaseError as error:
+            if error.is_transient or not self.transaction.backend.survives_errors:
+                raise
+            for partition in sorted(missing):
+                yield partition, self._read_alone(partition)
+
+    def _read_alone(self, partition: str) -> PartitionEntry | HeadraceError:
+        try:
+            ((_, rows),) = self.transaction.read_partitions(self.source, self.listing, [partition])
+        except DatabaseError as error:
+            return error
+        return self._store(partition, rows)
+
+    def _store(self, partition: str, rows: pa.Table) -> PartitionEntry | HeadraceError:
+        try:
             frame = parquet.canonical(_to_frame(rows), self.source.key)
-            entry = store_partition(self.lake.cache, frame, partition, cache_keys[partition])
-            yield partition, replace(entry, metadata={"query": self._provenance(partition)})
+            entry = store_partition(self.lake.cache, frame, partition, self.cache_keys[partition])
+        except BaseException as error:  # a panic of Polars is no `Exception`
+            if not is_failure(error):
+                raise
+            return to_known_error(error)
+        return replace(entry, metadata={"query": self._provenance(partition)})
 
     def _provenance(self, partition: str) -> dict[str, Any]:
         """The query of a partition and its statistics, as the manifest and the cache key hold them."""

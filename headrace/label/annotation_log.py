@@ -4,20 +4,31 @@ Partitions are written into the cache only, a bounded number of events at a time
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from msgspec.structs import replace
 
 from headrace.engine.compute import store_partition
-from headrace.label.aggregation import REVIEW_EVENTS, latest_events
+from headrace.label.aggregation import DISPUTES, REVIEW_EVENTS, latest_events
 from headrace.label.annotations import SORT_KEYS, Row, TaskKey, TaskState, annotation_schema, latest_states
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
+
+Item = Sequence[object]
+"""Sample id, event time and keys."""
+
+
+class KnownItems(NamedTuple):
+    """What the annotations in the table are about, as they were first collected."""
+
+    by_annotation: Mapping[str, Item]
+    by_sample: Mapping[str, Item]
+
 
 BUFFERED_EVENTS = 20_000
 """Events kept in memory before they are written: some 40 MB."""
@@ -32,6 +43,7 @@ class AnnotationLogWriter:
         lake: Whose cache the partitions are written into.
         keys: The items' key columns and their types.
         event_counts: Event → how often it was appended.
+        disputed: Annotation id → the event that set it aside as perhaps not its author's, of the events appended.
     """
 
     manifest: Manifest
@@ -39,6 +51,8 @@ class AnnotationLogWriter:
     keys: Mapping[str, pl.DataType]
     event_counts: Counter[str] = field(default_factory=Counter)
     _buffer: list[Row] = field(default_factory=list)
+    disputed: dict[str, str] = field(default_factory=dict)
+    _known: KnownItems | None = None
 
     def append(self, events: Iterable[Row]) -> None:
         """Take events; many are flushed at once."""
@@ -50,6 +64,7 @@ class AnnotationLogWriter:
         """Write the buffered events into their partitions."""
         rows, self._buffer = self._buffer, []
         self.event_counts.update(row["event"] for row in rows)
+        self.disputed |= {row["annotation_id"]: row["event"] for row in rows if row["event"] in DISPUTES}
         by_day: dict[str, list[Row]] = {}
         for row in rows:
             by_day.setdefault(row["event_time"].date().isoformat(), []).append(row)
@@ -73,6 +88,20 @@ class AnnotationLogWriter:
         for day in sorted(set(days) & self.manifest.partitions.keys()):
             states |= latest_states(self._read_partition(day).filter(is_wanted))
         return states
+
+    def known_items(self) -> KnownItems:
+        """What each annotation, and each sample id, of the table is about; reads all of it, at the first call."""
+        if self._known is None:
+            columns = ["sample_id", "event_time", *self.keys]
+            by_annotation: dict[str, Item] = {}
+            by_sample: dict[str, Item] = {}
+            for day in self.manifest.partitions:
+                rows = self._read_partition(day).select("annotation_id", *columns).unique(maintain_order=True)
+                for name, *item in rows.iter_rows():
+                    by_annotation.setdefault(name, tuple(item))
+                    by_sample.setdefault(str(item[0]), tuple(item))
+            self._known = KnownItems(by_annotation, by_sample)
+        return self._known
 
     def count_by_task(self) -> pl.DataFrame:
         """Of every task in the table, by number: `task_id`, `annotations`, whether it was `skipped`, and `day`."""

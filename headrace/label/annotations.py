@@ -14,8 +14,9 @@ from typing import Any
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS, LabelingTask
-from headrace.label.aggregation import latest_events
+from headrace.label.aggregation import DISPUTES, EDITED_BY_OTHER, REASSIGNED, latest_events
 from headrace.label.errors import InvalidItemError, InvalidTaskError
+from headrace.label.item_signature import ItemSigner, project_mark
 
 Row = dict[str, Any]
 TaskKey = tuple[str, int]
@@ -42,6 +43,9 @@ class TaskState:
 
 TICK = timedelta(microseconds=1)
 """What an event is later than the one before it at least, whatever the clock of the server says."""
+
+UNKNOWN = "unknown-"
+"""How the names of authors begin whose accounts were deleted before their answers were first seen."""
 
 SORT_KEYS = ("sample_id", "task_id", "annotation_id", "updated_at")
 
@@ -101,11 +105,17 @@ def parse_task(
         keys: The item's key columns and their types.
         secret: Key of the annotators' pseudonyms.
 
+    Returns:
+        The columns of `annotation_schema` but for the event, and in `editor` the pseudonym of who changed it last.
+
     Raises:
         InvalidTaskError: Somebody has edited or imported the task, and what it is about is not what we send.
     """
+    item = _parse_item(task, keys)
+    if problem := ItemSigner(project_mark(labeling), secret).find_problem(task["data"]):
+        raise InvalidTaskError(task["id"], problem)
     shared = {
-        **_parse_item(task, keys),
+        **item,
         "task_id": task["id"],
         "task_changed_at": parse_timestamp(task["updated_at"]),
     }
@@ -125,22 +135,47 @@ def diff_annotations(before: Mapping[str, Row], now: Mapping[str, Row], deleted_
         deleted_at: The time to record for deletions, of which the server keeps none.
     """
     for name, row in now.items():
-        last = before.get(name)
-        if last is None:
-            unknown = row["annotator"] is None
-            yield row | {"event": _named("created", row)} | ({"annotator": _unknown_author(name)} if unknown else {})
-            continue
-        current = row | ({"annotator": last["annotator"]} if row["annotator"] is None else {})
-        is_later = {"updated_at": max(row["updated_at"], last["updated_at"] + TICK)}
-        if last["event"] == "deleted":
-            yield current | is_later | {"event": _named("restored", row)}
-        elif row["updated_at"] > last["updated_at"] or _has_changed(current, last):
-            yield current | is_later | {"event": _named("changed", row)}
+        event = _next_event(name, row, before.get(name))
+        if event:
+            yield event
     for name in before.keys() - now.keys():
         last = before[name]
         if last["event"] != "deleted":
             time = max(deleted_at, last["updated_at"] + TICK)
             yield {**last, "event": "deleted", "updated_at": time, "task_changed_at": deleted_at}
+
+
+def _next_event(annotation_id: str, row: Row, last: Row | None) -> Row | None:
+    """What happened to an annotation that the server shows as `row` and that was last seen as `last`; None if nothing.
+
+    Who gave an answer is who gave it when it was first seen.
+    """
+    is_new_author = last is None or (row["annotator"] and _is_unknown(last["annotator"]))
+    author = row["annotator"] if last is None or is_new_author else last["annotator"]
+    current = {name: value for name, value in row.items() if name != "editor"}
+    current |= {"annotator": author or _unknown_author(annotation_id)}
+    dispute = _find_dispute(row, author, last)
+    if last is None:
+        return current | {"event": dispute or _named("created", row)}
+    is_later = {"updated_at": max(row["updated_at"], last["updated_at"] + TICK)}
+    if last["event"] == "deleted":
+        return current | is_later | {"event": dispute or _named("restored", row)}
+    is_new_dispute = bool(dispute) != (last["event"] in DISPUTES)
+    if row["updated_at"] > last["updated_at"] or is_new_dispute or _has_changed(current, last):
+        return current | is_later | {"event": dispute or _named("changed", row)}
+    return None
+
+
+def _find_dispute(row: Row, author: str | None, last: Row | None) -> str | None:
+    """Why an answer may not be what its author gave; None if nothing speaks against it.
+
+    A dispute ends when the author changes the answer, not when the account of who changed it is deleted.
+    """
+    if row["annotator"] and row["annotator"] != author:
+        return REASSIGNED
+    if row["editor"]:
+        return EDITED_BY_OTHER if row["editor"] != author else None
+    return last["event"] if last and last["event"] in DISPUTES else None
 
 
 def _named(event: str, row: Row) -> str:
@@ -153,7 +188,11 @@ def _has_changed(row: Row, last: Row) -> bool:
 
 def _unknown_author(annotation_id: str) -> str:
     """A name for who gave an answer before their account was deleted: each such answer counts as a person's own."""
-    return f"unknown-{annotation_id}"
+    return f"{UNKNOWN}{annotation_id}"
+
+
+def _is_unknown(annotator: str) -> bool:
+    return annotator.startswith(UNKNOWN)
 
 
 def pseudonymize(account: object, secret: str) -> str:
@@ -186,23 +225,31 @@ def _parse_item(task: Mapping[str, Any], keys: Mapping[str, pl.DataType]) -> Row
     return row
 
 
+def annotation_id(annotation: Mapping[str, Any]) -> str:
+    """SQLite gives the number of a deleted annotation to the next one: only together with its time it is unique."""
+    return f"{annotation['id']}-{parse_timestamp(annotation['created_at']):%Y%m%dT%H%M%S%fZ}"
+
+
+def _person(account: Any, secret: str) -> str | None:  # noqa: ANN401  a number, or a mapping
+    """Pseudonym of an account; None for one that was deleted."""
+    if isinstance(account, Mapping):
+        account = account.get("id") or account.get("email")
+    return None if account is None else pseudonymize(account, secret)
+
+
 def _parse_annotation(annotation: Mapping[str, Any], labeling: LabelingTask, secret: str) -> Row:
     """One annotation. Label Studio takes whatever is posted: what is no answer makes a row without a choice."""
     result = annotation["result"]
-    account = annotation["completed_by"]
     lead_time = annotation["lead_time"]
-    if isinstance(account, Mapping):
-        account = account.get("id") or account.get("email")
-    created_at = parse_timestamp(annotation["created_at"])
     return {
-        # SQLite gives the number of a deleted annotation to the next one: only together with its time it is unique.
-        "annotation_id": f"{annotation['id']}-{created_at:%Y%m%dT%H%M%S%fZ}",
-        "annotator": None if account is None else pseudonymize(account, secret),
+        "annotation_id": annotation_id(annotation),
+        "annotator": _person(annotation["completed_by"], secret),
+        "editor": _person(annotation.get("updated_by"), secret),
         "choice": _join_values(result, "choices", labeling.control),
         "note": _join_values(result, "textarea"),
         "was_cancelled": bool(annotation["was_cancelled"]),
         "lead_time_s": float(lead_time) if isinstance(lead_time, int | float) else None,
-        "created_at": created_at,
+        "created_at": parse_timestamp(annotation["created_at"]),
         "updated_at": parse_timestamp(annotation["updated_at"]),
         "result": json.dumps(result, sort_keys=True),
     }

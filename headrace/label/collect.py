@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import polars as pl
 
 from headrace.dataset import Dataset, LabelingTask
+from headrace.guards.gate import accept_in_advance, enforce
 from headrace.label import table_names
 from headrace.label.annotation_log import AnnotationLogWriter
 from headrace.label.connection import connect, find_project, pseudonym_key
 from headrace.label.errors import InvalidItemError
 from headrace.label.stage import run_label_stage
-from headrace.label.sync import AnnotationReader, count_annotations, sync_annotations
+from headrace.label.sync import AnnotationReader, SyncResult, count_annotations, sync_annotations
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import Lake
@@ -33,6 +34,9 @@ class CollectResult:
         rejected: Rejected answers in the whole table.
         unknown_tasks: Tasks in the project that we did not send; they are not read.
         invalid_tasks: Number → why a task was set aside: somebody has edited or imported it.
+        disputed: Annotation id → `reassigned` or `edited_by_other`: answers that are set aside since this collect, as
+            perhaps not their authors'.
+        held: Answers in the whole table that make no label before a reviewer accepts them.
     """
 
     events: Mapping[str, int]
@@ -42,14 +46,31 @@ class CollectResult:
     rejected: int
     unknown_tasks: int
     invalid_tasks: Mapping[int, str]
+    disputed: Mapping[str, str]
+    held: int
 
 
-def collect_annotations(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, *, allow_empty: bool = False
+def collect_annotations(  # noqa: PLR0913  what the command knows
+    dataset: Dataset,
+    labeling: LabelingTask,
+    lake: Lake,
+    settings: Settings,
+    *,
+    allow_empty: bool = False,
+    full: bool = False,
 ) -> CollectResult:
     """Append what people did since the last time to the annotations, and bring the labels up to date.
 
+    Args:
+        dataset: The dataset.
+        labeling: The labeling task.
+        lake: The workspace.
+        settings: Where Label Studio is, and the secret of pseudonyms.
+        allow_empty: Accept that answers are gone from the project.
+        full: Compare every task, whatever the clocks say about when it changed.
+
     Raises:
+        FindingsError: Most answers would disappear, and nobody has accepted that (and not `allow_empty`).
         LabelsWouldVanishError: There is no project, or it has no answers although some were collected (and not
             `allow_empty`).
         LabelStudioError: The server rejects the request, or does not answer.
@@ -64,7 +85,8 @@ def collect_annotations(
         reader = AnnotationReader(client, project, labeling, keys, secret)
         log = AnnotationLogWriter(before, lake, keys)
         log.rewrite_without_field_ids()
-        synced = sync_annotations(log, reader, allow_empty=allow_empty)
+        synced = sync_annotations(log, reader, allow_empty=allow_empty, full=full)
+        _enforce_guards(dataset, lake, synced, allow_empty=allow_empty)
         lake.checkout(synced.manifest)
     stage = run_label_stage(dataset, labeling, lake)
     return CollectResult(
@@ -75,6 +97,28 @@ def collect_annotations(
         rejected=sum(entry.metadata["rejected"] for entry in stage.manifest.partitions.values()),
         unknown_tasks=synced.unknown_tasks,
         invalid_tasks=synced.invalid_tasks,
+        disputed=synced.disputed,
+        held=sum(entry.metadata.get("held", 0) for entry in stage.manifest.partitions.values()),
+    )
+
+
+def _enforce_guards(dataset: Dataset, lake: Lake, synced: SyncResult, *, allow_empty: bool) -> None:
+    """Refuse to lose most answers at once, unless that was accepted."""
+    table = synced.manifest.table
+    note = (
+        ". Ask in the project who deleted or changed so much, and compare LABEL_STUDIO_URL and HEADRACE_PSEUDONYM_KEY"
+        " with those of the last collect: with another key each answer has another author"
+    )
+    found = synced.loss.finding(dataset.guards_of(table), "since the last collect", note=note)
+    if found and allow_empty:
+        accept_in_advance(found, dataset=dataset.name, step="label collect", lake=lake, reason="--allow-empty")
+    enforce(
+        [found] if found else [],
+        dataset=dataset.name,
+        step="label collect",
+        tables=[table],
+        lake=lake,
+        consequence="Nothing was collected.",
     )
 
 

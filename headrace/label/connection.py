@@ -1,17 +1,20 @@
 """What the environment says about labeling: the server, the token, the key of pseudonyms; and the project there."""
 
-import hashlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from headrace.dataset import LabelingTask
 from headrace.errors import NotConfiguredError
 from headrace.label.errors import LabelsWouldVanishError, NothingSentError
+from headrace.label.item_signature import ItemSigner, is_signed, project_mark
 from headrace.settings import Settings
 from headrace.text import pluralize
 
 if TYPE_CHECKING:
     from headrace.label.label_studio.client import LabelStudioClient, LabelStudioProject
+    from headrace.label.label_studio.tasks import ProjectTasks, TaskSummary
 
 
 def connect(settings: Settings) -> "AbstractContextManager[LabelStudioClient]":
@@ -29,14 +32,6 @@ def connect(settings: Settings) -> "AbstractContextManager[LabelStudioClient]":
             " `headrace stack up` starts a server and writes both."
         )
     return open_label_studio(settings.label_studio_url, settings.label_studio_token.get_secret_value())
-
-
-def project_mark(labeling: LabelingTask) -> str:
-    """What the description of the labeling task's project says, by which it is found when people rename it.
-
-    A declaration with another title has another project.
-    """
-    return f"[headrace {labeling.name} {hashlib.sha256(labeling.title.encode()).hexdigest()[:12]}]"
 
 
 def find_project(client: "LabelStudioClient", labeling: LabelingTask, *, collected: int = 0) -> "LabelStudioProject":
@@ -92,6 +87,30 @@ def _no_project(client: "LabelStudioClient", labeling: LabelingTask, collected: 
         " server, then run the same command again. If the server's data is lost, declare new questions as another"
         " labeling task, and keep this one: its labels stay."
     )
+
+
+def item_signer(labeling: LabelingTask, settings: Settings) -> ItemSigner:
+    """What signs the tasks of a labeling task; it signs nothing where HEADRACE_PSEUDONYM_KEY is not set."""
+    key = settings.pseudonym_key
+    return ItemSigner(project_mark(labeling), key.get_secret_value() if key else None)
+
+
+def own_task_check(tasks: "ProjectTasks", signer: ItemSigner) -> "Callable[[TaskSummary], bool]":
+    """Tells the tasks that were sent from those that somebody has edited or imported.
+
+    A task without a signature is ours if it is older than every signed one: a version up to 0.2 may have sent it.
+    """
+    first_signed = cache(tasks.first_signed)
+
+    def is_ours(task: "TaskSummary") -> bool:
+        if not task.item:
+            return False
+        if is_signed(task.data):
+            return not signer.find_problem(task.data)
+        first = first_signed()
+        return first is None or task.id < first
+
+    return is_ours
 
 
 def pseudonym_key(settings: Settings) -> str:

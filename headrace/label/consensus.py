@@ -62,7 +62,9 @@ class MajorityVote:
 
     def aggregate_partition(self, files: InputPaths) -> AggregationResult:
         history = _read_all(files[self.reads[0]])
-        return aggregation.aggregate_annotations(history, self.labeling.keys, self.labeling.choices)
+        return aggregation.aggregate_annotations(
+            history, self.labeling.keys, self.labeling.choices, hold_unreviewed=holds_unreviewed(self.labeling)
+        )
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,19 @@ class DawidSkene:
 
     def aggregate_partition(self, files: InputPaths) -> AggregationResult:
         history, keys, choices = _read_all(files[self.reads[0]]), self.labeling.keys, self.labeling.choices
-        decided = self._decide(history, files)
-        result = aggregation.aggregate_annotations(history, keys, choices, lambda _answers: decided)
-        known_time = pl.lit(aggregation.last_known_time(history, choices))
+        holds = holds_unreviewed(self.labeling)
+        answers = aggregation.accepted_answers(history, choices, hold_unreviewed=holds)
+        decided = self._decide(answers, history, files)
+        result = aggregation.aggregate_annotations(
+            history, keys, choices, lambda _answers: decided, hold_unreviewed=holds
+        )
+        known_time = pl.lit(aggregation.last_known_time(history, choices, hold_unreviewed=holds))
         return AggregationResult(result.labels.with_columns(known_time=known_time), result.rejected, result.counts)
 
-    def _decide(self, history: pl.DataFrame, _files: InputPaths) -> pl.DataFrame:
+    def _decide(self, answers: pl.DataFrame, _history: pl.DataFrame, _files: InputPaths) -> pl.DataFrame:
         """`sample_id`, `label` and `confidence` of each item that is decided."""
         from headrace.label import dawid_skene  # noqa: PLC0415  planning need not import NumPy
 
-        answers = aggregation.accepted_answers(history, self.labeling.choices)
         return dawid_skene.aggregate_answers(answers, self.labeling.choices)
 
 
@@ -100,12 +105,16 @@ class Crowdlab(DawidSkene):
     # scikit-learn fits the model with SciPy's L-BFGS; cleanlab weighs with NumPy alone.
     libraries: tuple[str, ...] = ("numpy", "scipy", "scikit-learn", "cleanlab")
 
-    def _decide(self, history: pl.DataFrame, files: InputPaths) -> pl.DataFrame:
+    def _decide(self, answers: pl.DataFrame, history: pl.DataFrame, files: InputPaths) -> pl.DataFrame:
         from headrace.label import crowdlab  # noqa: PLC0415  planning need not import scikit-learn
 
         rows = pl.scan_parquet([path for _, path in sorted(files[self.reads[1]].items())])
-        answers = aggregation.accepted_answers(history, self.labeling.choices)
         return crowdlab.aggregate_answers(answers, feature_vectors(self.labeling, history, rows), self.labeling.choices)
+
+
+def holds_unreviewed(labeling: LabelingTask) -> bool:
+    """Whether an answer makes no label before a reviewer has accepted it."""
+    return labeling.unreviewed == "hold"
 
 
 def create_consensus(dataset: Dataset, labeling: LabelingTask) -> Consensus:

@@ -21,6 +21,10 @@ class QualityError(HeadraceError):
     """The labels do not reach the declared thresholds."""
 
 
+class UnfinishedLabelsError(QualityError):
+    """The labels do not reach the declared thresholds while their answers are still being collected."""
+
+
 @dataclass(frozen=True)
 class AnnotatorQuality:
     """Answers and accuracy of one annotator.
@@ -125,10 +129,23 @@ def measure_quality(
     )
 
 
-def check_thresholds(quality: AnnotationQuality, labeling: LabelingTask) -> None:
+def count_open_items(history: pl.DataFrame, labeling: LabelingTask) -> int:
+    """Items that somebody answered, but not as many people as the declaration wants; a skip counts like an answer."""
+    given = aggregation.latest_events(history).filter(pl.col("event") != "deleted")
+    people = given.group_by("sample_id").agg(pl.col("annotator").n_unique())["annotator"]
+    return int((people < labeling.annotators_per_item).sum())
+
+
+def check_thresholds(quality: AnnotationQuality, labeling: LabelingTask, open_items: int = 0) -> None:
     """Check the labels against the declared thresholds.
 
+    Args:
+        quality: What was measured.
+        labeling: The labeling task.
+        open_items: Items that wait for more answers.
+
     Raises:
+        UnfinishedLabelsError: They are below one, or it cannot be told, while answers are still being collected.
         QualityError: They are below one.
     """
     expected = {"agreement": labeling.thresholds.agreement, "gold": labeling.thresholds.gold}
@@ -139,8 +156,15 @@ def check_thresholds(quality: AnnotationQuality, labeling: LabelingTask) -> None
         if least is not None and (found[name] or 0) < least
     ]
     if missed:
-        raise QualityError(
-            f"labels {labeling.name} are not good enough to release. {'; '.join(missed)}. See who differs"
+        is_unfinished = open_items or any(found[name] is None for name, least in expected.items() if least is not None)
+        error = UnfinishedLabelsError if is_unfinished else QualityError
+        waiting = (
+            f" {pluralize(open_items, 'item')} still {'waits' if open_items == 1 else 'wait'} for answers."
+            if open_items
+            else ""
+        )
+        raise error(
+            f"labels {labeling.name} are not good enough to release. {'; '.join(missed)}.{waiting} See who differs"
             " (`headrace label report`), ask for more answers (`headrace label request-more`), then collect and run the"
             " same command again; or leave answers out of every release (`headrace label reject`), or change the"
             " thresholds in the declaration."

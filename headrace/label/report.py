@@ -12,6 +12,8 @@ from headrace.label import aggregation, consensus, item_model, labeling_function
 from headrace.storage.table_store import Lake
 from headrace.text import pluralize
 
+SHOWN_DISPUTES = 20
+
 
 @dataclass(frozen=True)
 class LabelReport:
@@ -27,6 +29,8 @@ class LabelReport:
             it.
         unreviewed: Answers that nobody accepted or rejected yet.
         rejected: Answers that somebody rejected, and nobody accepted since.
+        disputed: Annotation id → why an answer is set aside as perhaps not its author's.
+        held: Answers that make no label before a reviewer accepts them.
     """
 
     quality: quality.AnnotationQuality
@@ -36,6 +40,8 @@ class LabelReport:
     before: str
     unreviewed: int
     rejected: int
+    disputed: Mapping[str, str]
+    held: int
 
     def summary_lines(self) -> list[str]:
         """The report as text."""
@@ -53,7 +59,12 @@ class LabelReport:
         )
         summary, *details = self.quality.summary_lines()
         reviewed = f"  {pluralize(self.unreviewed, 'answer')} to accept or reject, {self.rejected} rejected"
-        return [f"  {summary}", reviewed, *details, *functions, *([anchoring] if functions else [])]
+        waiting = [f"  {pluralize(self.held, 'answer')} held until a reviewer accepts them"] if self.held else []
+        disputed = [f"  {name} is set aside: {reason}" for name, reason in list(self.disputed.items())[:SHOWN_DISPUTES]]
+        if len(self.disputed) > SHOWN_DISPUTES:
+            disputed.append(f"  {pluralize(len(self.disputed) - SHOWN_DISPUTES, 'more answer')} set aside like these")
+        on_suggestions = [*functions, *([anchoring] if functions else [])]
+        return [f"  {summary}", reviewed, *waiting, *disputed, *details, *on_suggestions]
 
 
 def create_label_report(
@@ -75,6 +86,9 @@ def create_label_report(
     hidden = [labeling_functions.is_without_suggestion(item, labeling) for item in suggested]
     after_newest = (pl.col("updated_at").max() + timedelta(microseconds=1)).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z")
     decisions = review.with_decisions(history)["decision"]
+    disputed = aggregation.disputed_answers(history)
+    holds = consensus.holds_unreviewed(labeling)
+    status_counts = aggregation.aggregate_annotations(history, labeling.keys, labeling.choices, hold_unreviewed=holds)
     return LabelReport(
         quality=measured,
         labeling_functions=labeling_functions.measure_functions(votes, labeling, labels),
@@ -83,6 +97,8 @@ def create_label_report(
         before=aggregation.latest_events(history).select(after_newest).item(),
         unreviewed=decisions.null_count(),
         rejected=int((decisions == "rejected").sum()),
+        disputed=disputed,
+        held=status_counts.counts[aggregation.HELD],
     )
 
 
@@ -90,11 +106,13 @@ def enforce_thresholds(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> 
     """Check the labels, if there are any, against the declared thresholds, if there are any.
 
     Raises:
+        UnfinishedLabelsError: They do not reach them while answers are still being collected.
         QualityError: They do not reach them.
     """
     if labeling.thresholds != Thresholds() and lake.manifest(table_names.labels_table(dataset, labeling)).rows:
         history = table_names.read_history(dataset, labeling, lake)
-        quality.check_thresholds(_measure(dataset, labeling, lake, history), labeling)
+        measured = _measure(dataset, labeling, lake, history)
+        quality.check_thresholds(measured, labeling, quality.count_open_items(history, labeling))
 
 
 def read_labels(dataset: Dataset, labeling: LabelingTask, lake: Lake, *, min_confidence: float = 0.0) -> dict[str, str]:

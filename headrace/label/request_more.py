@@ -1,8 +1,11 @@
 """Items whose answers leave the label open → one more annotator each."""
 
+import polars as pl
+
 from headrace.dataset import Dataset, LabelingTask
 from headrace.label import aggregation, crowdlab, table_names
-from headrace.label.connection import connect, find_project
+from headrace.label.connection import connect, find_project, item_signer, own_task_check
+from headrace.label.consensus import holds_unreviewed
 from headrace.label.report import read_feature_vectors, read_labels
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
@@ -32,7 +35,8 @@ def request_more_annotations(
     annotation_counts = aggregation.active_annotations(history).group_by("sample_id").len().sort("sample_id")
 
     confident = read_labels(dataset, labeling, lake, min_confidence=MIN_CONFIDENCE)
-    decided = set(aggregation.majority_vote(answers)["sample_id"]) & confident.keys()
+    by_majority = set(aggregation.majority_vote(answers)["sample_id"])
+    decided = by_majority & (confident.keys() | _held_items(labeling, history))
     if items := read_feature_vectors(dataset, labeling, lake, history):
         labels = read_labels(dataset, labeling, lake)
         decided -= set(crowdlab.label_issues(labels, items, labeling.choices))
@@ -44,5 +48,15 @@ def request_more_annotations(
     }
     if wanted:
         with connect(settings) as client:
-            client.request_more(find_project(client, labeling), wanted)
+            project = find_project(client, labeling)
+            is_ours = own_task_check(client.project_tasks(project), item_signer(labeling, settings))
+            client.request_more(project, wanted, is_ours)
     return tuple(wanted)
+
+
+def _held_items(labeling: LabelingTask, history: pl.DataFrame) -> set[str]:
+    """Items whose answers wait for their review: that they have no label yet says nothing about their answers."""
+    if not holds_unreviewed(labeling):
+        return set()
+    counting = aggregation.accepted_answers(history, labeling.choices, hold_unreviewed=True)
+    return set(aggregation.accepted_answers(history, labeling.choices)["sample_id"]) - set(counting["sample_id"])

@@ -1,8 +1,8 @@
 """Review decisions → events of the history: a rejected answer makes no label until it is changed or accepted.
 
 A decision is about an answer in exactly the state that it had. In its event `updated_at` is that state, `annotator` the
-reviewer, `note` the reason, `created_at` the time of the decision. Nobody has to decide: an answer without a decision
-counts.
+reviewer, `note` the reason, `created_at` the time of the decision. What becomes of an answer without a decision is for
+the declaration to say (`LabelingTask.unreviewed`). One that may not be its author's is accepted only if asked for.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,18 @@ import polars as pl
 
 from headrace.dataset import Dataset, LabelingTask
 from headrace.label import table_names
-from headrace.label.aggregation import active_annotations, review_events
+from headrace.label.aggregation import DISPUTES, active_annotations, disputed_answers, review_events
 from headrace.label.annotation_log import AnnotationLogWriter
 from headrace.label.annotations import Row, pseudonymize
 from headrace.label.connection import pseudonym_key
+from headrace.label.consensus import holds_unreviewed
 from headrace.label.stage import run_label_stage
 from headrace.settings import Settings
 from headrace.storage.locks import wait_for_lock
 from headrace.storage.table_store import Lake
+
+NOBODY = "nobody"
+"""The reviewer where a time limit passed without a decision. It accepts only what counts without a review anyway."""
 
 DecisionValue = Literal["accepted", "rejected"]
 
@@ -37,6 +41,7 @@ class ReviewDecision:
         annotator: Only answers of that person, by pseudonym.
         include_reviewed: Also answers that were reviewed before.
         before: Only answers given or changed before that time.
+        include_disputed: Accept also answers that may not be their authors'; rejecting includes them always.
     """
 
     decision: DecisionValue
@@ -45,6 +50,7 @@ class ReviewDecision:
     annotator: str | None = None
     include_reviewed: bool = False
     before: datetime | None = None
+    include_disputed: bool = False
 
     def new_events(self, history: pl.DataFrame, reviewer: str, at: datetime) -> Iterator[Row]:
         """An event for each answer that the decision is about and that it changes.
@@ -59,6 +65,8 @@ class ReviewDecision:
             answers = answers.filter(pl.col("annotator") == self.annotator)
         if self.before:
             answers = answers.filter(pl.col("updated_at") < self.before)
+        if self.decision == "accepted" and not self.include_disputed:
+            answers = answers.filter(~pl.col("event").is_in(DISPUTES))
         decision = pl.col("decision")
         is_new = decision.fill_null("") != self.decision if self.include_reviewed else decision.is_null()
         event = {"event": self.decision, "annotator": reviewer, "note": self.reason or None, "created_at": at}
@@ -77,6 +85,7 @@ class ReviewResult:
         annotation_partitions: Partitions of the annotations that received events.
         label_partitions: Partitions of the labels that were computed.
         labels: Rows of the whole labels table.
+        disputed: Answers that may not be their authors', and that no reviewer has accepted.
     """
 
     decision: str
@@ -85,6 +94,7 @@ class ReviewResult:
     annotation_partitions: tuple[str, ...]
     label_partitions: tuple[str, ...]
     labels: int
+    disputed: int
 
 
 def review_annotations(
@@ -100,7 +110,8 @@ def review_annotations(
     with wait_for_lock(lake, table):
         before, history = lake.manifest(table), table_names.read_history(dataset, labeling, lake)
         log = AnnotationLogWriter(before, lake, {name: history.schema[name] for name in labeling.keys})
-        log.append(decision.new_events(history, reviewer, datetime.now(UTC)))
+        if not (decision.reviewer == NOBODY and decision.decision == "accepted" and holds_unreviewed(labeling)):
+            log.append(decision.new_events(history, reviewer, datetime.now(UTC)))
         log.flush()
         lake.checkout(log.manifest)
         stage = run_label_stage(dataset, labeling, lake)
@@ -111,6 +122,7 @@ def review_annotations(
         annotation_partitions=log.changed_partitions(before),
         label_partitions=tuple(stage.computed),
         labels=stage.manifest.rows,
+        disputed=len(disputed_answers(table_names.read_history(dataset, labeling, lake))),
     )
 
 

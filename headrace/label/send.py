@@ -11,7 +11,7 @@ from typing import Any
 from headrace import failpoints
 from headrace.dataset import Dataset, LabelingTask
 from headrace.label import labeling_functions, table_names, tasks
-from headrace.label.connection import connect, ensure_project
+from headrace.label.connection import connect, ensure_project, item_signer, own_task_check
 from headrace.label.errors import InvalidItemError
 from headrace.label.label_studio.import_tasks import TaskImporter
 from headrace.label.report import read_labels
@@ -32,6 +32,7 @@ class SendResult:
         sent: Tasks that were missing.
         duplicates_removed: Duplicates that were deleted.
         rejected: Sample id → why its task cannot be sent, or why Label Studio rejects it.
+        foreign: Number → sample id of tasks with an id of ours that somebody edited or imported; they are left alone.
         rejected_path: The file of the workspace that holds the rejected tasks; empty if there are none.
         suggestions: Items that are shown with a suggestion.
         model_version: The model of the suggestions.
@@ -44,6 +45,7 @@ class SendResult:
     sent: int
     duplicates_removed: int
     rejected: Mapping[str, str]
+    foreign: Mapping[int, str]
     rejected_path: str
     suggestions: int
     model_version: str
@@ -71,13 +73,15 @@ def send_tasks(
     """
     rows = tasks.draw_sample(dataset, labeling, lake, params)
     rejected: dict[str, str] = {}
-    wanted = tasks.task_data(dataset, labeling, rows, rejected)
-    if rejected and not wanted:
+    data = tasks.task_data(dataset, labeling, rows, rejected)
+    if rejected and not data:
         name, reason = next(iter(rejected.items()))
         raise InvalidItemError(
             f"labeling task {labeling.name}: none of the {rows.height:,} sampled rows has a task that can be sent,"
             f" {name} first: {reason}. Nothing was sent. Correct the function, then run the same command again."
         )
+    signer = item_signer(labeling, settings)
+    wanted = {name: signer.sign(one) for name, one in data.items()}
     votes = labeling_functions.apply_labeling_functions(rows, labeling)
     suggestions = labeling_functions.suggest_choices(votes, labeling, read_labels(dataset, labeling, lake))
     predictions = tasks.task_predictions(labeling, suggestions)
@@ -86,7 +90,8 @@ def send_tasks(
         collected = count_annotations(lake.manifest(table_names.annotations_table(dataset, labeling)))
         project = ensure_project(client, labeling, collected)
         client.set_annotators_per_item(project, labeling.annotators_per_item)
-        result = TaskImporter(client).import_tasks(project, wanted, predictions)
+        importer = TaskImporter(client, own_task_check(client.project_tasks(project), signer))
+        result = importer.import_tasks(project, wanted, predictions)
         client.set_model_version(project, suggestions.model_version)
         project_url = client.project_url(project)
 
@@ -96,6 +101,7 @@ def send_tasks(
         sent=result.imported,
         duplicates_removed=result.duplicates_removed,
         rejected=rejected | dict(result.rejected),
+        foreign=result.foreign,
         rejected_path=_write_rejected(dataset, labeling, lake, wanted, rejected | dict(result.rejected)),
         suggestions=len(suggestions.by_item),
         model_version=suggestions.model_version,

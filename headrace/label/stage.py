@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.dataset import Dataset, LabelingTask
 from headrace.engine.compute import compute_partitions
-from headrace.engine.partition_errors import combine_errors
+from headrace.engine.partition_errors import combine_stage_errors
 from headrace.engine.plan import Plan
 from headrace.engine.run import Done, StageResult, run_stage
 from headrace.engine.stage import InputPaths, PartitionOutput, Stage
@@ -68,4 +68,4 @@ def _run_inline(plan: Plan, lake: Lake, done: Done) -> None:
         else:
             done(partition, made)
     if failed:
-        raise combine_errors(plan, lake, failed)
+        raise combine_stage_errors(plan, lake, failed)

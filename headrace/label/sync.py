@@ -1,31 +1,45 @@
 """Synchronize the annotations table with Label Studio: read what changed, append what that means.
 
-The cursor is the newest change in the table itself. What no change of a task shows (a task that was deleted) is visible
-in the server's totals: where they differ from ours, a range of tasks at a time, the tasks of that range are compared.
+The cursor is the newest change in the table itself, while the clocks of the server and of this machine agree. What no
+change of a task shows (a task that was deleted) is visible in the server's totals: where they differ from ours, a range
+of tasks at a time, the tasks of that range are compared.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import polars as pl
 
 from headrace.dataset import LabelingTask
+from headrace.guards.vanished import Loss, TableLoss
+from headrace.label.aggregation import DISPUTES
 from headrace.label.annotation_log import AnnotationLogWriter, read_statistics
 from headrace.label.annotations import (
     Row,
     TaskKey,
     TaskState,
+    annotation_id,
     diff_annotations,
     parse_task,
     parse_timestamp,
     partition_of,
 )
 from headrace.label.errors import InvalidTaskError, LabelsWouldVanishError
+from headrace.label.item_signature import NOT_SIGNED, is_signed
 from headrace.label.label_studio.client import LabelStudioClient, LabelStudioProject
-from headrace.label.label_studio.tasks import AnnotationCounts, Json, ProjectTasks, TaskSummary
+from headrace.label.label_studio.tasks import (
+    AnnotationCounts,
+    Json,
+    ProjectTasks,
+    TaskSummary,
+    claims_item,
+    sample_id_of,
+    task_data,
+)
 from headrace.storage.manifest import Manifest
 from headrace.text import pluralize
 
@@ -39,6 +53,25 @@ RANGE_SIZE = 1000
 LAST_ID = 2**62
 """Beyond the number of any task."""
 
+FEW_ANSWERS = 3
+"""What fewer than these answers lose is no mass: of two answers, one or both may go."""
+
+LOSSES = ("deleted", *DISPUTES)
+"""Events after which an answer does not count any more."""
+
+NO_ITEM = "somebody has removed its `sample_id` or `item`; what was collected of it stays"
+
+NOT_A_TASK = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    pl.exceptions.PolarsError,
+)
+"""What reading a task may raise that somebody has edited into something else."""
+
 
 @dataclass(frozen=True)
 class AnnotationReader:
@@ -51,6 +84,8 @@ class AnnotationReader:
         keys: The items' key columns and their types.
         secret: Key of the annotators' pseudonyms.
         invalid_tasks: Number → why a task was set aside; filled while tasks are read.
+        started_at: When the reading began, by the clock of this machine.
+        lost: Annotation id → the event by which an answer that counted is deleted, or set aside; filled likewise.
     """
 
     client: LabelStudioClient
@@ -59,20 +94,68 @@ class AnnotationReader:
     keys: Mapping[str, pl.DataType]
     secret: str
     invalid_tasks: dict[int, str] = field(default_factory=dict)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    lost: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def project_tasks(self) -> ProjectTasks:
         """The project's tasks."""
         return self.client.project_tasks(self.project)
 
-    def new_events(self, task: Json, before: Mapping[str, Row]) -> Iterator[Row]:
+    @cached_property
+    def first_signed(self) -> int | None:
+        """Number of the project's first task with a signature; None if none has one."""
+        return self.project_tasks.first_signed()
+
+    @cached_property
+    def unsigned_items(self) -> dict[str, Sequence[object]]:
+        """Sample id → event time and keys of an item whose task has no signature, as first read by this reader."""
+        return {}
+
+    @property
+    def set_aside(self) -> dict[int, str]:
+        """Number → why a task was not read."""
+        return {**self.invalid_tasks, **self.project_tasks.unreadable}
+
+    def new_events(self, log: AnnotationLogWriter, task: Json, before: Mapping[str, Row]) -> list[Row]:
         """What happened to the annotations of a task since they were `before`."""
         try:
             now = parse_task(task, self.labeling, self.keys, self.secret)
+            if not is_signed(task["data"]):
+                self._check_unsigned(log, task["id"], now)
+            changed_at = trusted_time(parse_timestamp(task["updated_at"]), self.started_at)
+            now = {name: row | {"task_changed_at": changed_at} for name, row in now.items()}
+            return self.compare(before, now, changed_at)
         except InvalidTaskError as error:
             self.invalid_tasks[error.task] = error.reason
-            return
-        yield from diff_annotations(before, now, parse_timestamp(task["updated_at"]))
+        except NOT_A_TASK as error:
+            self.invalid_tasks[task["id"]] = f"{type(error).__name__}: {error}"
+        return []
+
+    def compare(self, before: Mapping[str, Row], now: Mapping[str, Row], deleted_at: datetime) -> list[Row]:
+        """What happened to the annotations of one task, as `diff_annotations` says; notes what is lost by it."""
+        events = list(diff_annotations(before, now, deleted_at))
+        for row in events:
+            last = before.get(row["annotation_id"])
+            if last and row["event"] in LOSSES and last["event"] not in LOSSES and not last["was_cancelled"]:
+                self.lost[row["annotation_id"]] = row["event"]
+        return events
+
+    def _check_unsigned(self, log: AnnotationLogWriter, task: int, rows: Mapping[str, Row]) -> None:
+        """Check a task without a signature against what is known of its item: a version up to 0.2 may have sent it.
+
+        Raises:
+            InvalidTaskError: Somebody has edited or imported it.
+        """
+        if self.first_signed is not None and task > self.first_signed:
+            raise InvalidTaskError(task, NOT_SIGNED)
+        known = log.known_items()
+        for name, row in rows.items():
+            item = (row["sample_id"], row["event_time"], *(row[key] for key in self.keys))
+            before = known.by_annotation.get(name) or known.by_sample.get(row["sample_id"])
+            before = before or self.unsigned_items.setdefault(row["sample_id"], item)
+            if item != before:
+                raise InvalidTaskError(task, f"expected the item as it was first collected, {before}, found {item}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +168,8 @@ class SyncResult:
         partitions: Partitions that received events.
         unknown_tasks: Tasks of the project that we did not send.
         invalid_tasks: Number → why a task was set aside: somebody has edited or imported it.
+        disputed: Annotation id → the event that set an answer aside as perhaps not its author's.
+        loss: What of the answers disappears.
     """
 
     manifest: Manifest
@@ -92,6 +177,8 @@ class SyncResult:
     partitions: tuple[str, ...]
     unknown_tasks: int
     invalid_tasks: Mapping[int, str]
+    disputed: Mapping[str, str]
+    loss: TableLoss
 
 
 def count_annotations(manifest: Manifest) -> int:
@@ -99,8 +186,16 @@ def count_annotations(manifest: Manifest) -> int:
     return _totals(manifest, "skips").annotations
 
 
-def sync_annotations(log: AnnotationLogWriter, reader: AnnotationReader, *, allow_empty: bool = False) -> SyncResult:
+def sync_annotations(
+    log: AnnotationLogWriter, reader: AnnotationReader, *, allow_empty: bool = False, full: bool = False
+) -> SyncResult:
     """Append what happened since the last time; the bytes go into the cache, nothing is visible yet.
+
+    Args:
+        log: The table.
+        reader: The project.
+        allow_empty: Accept that answers are gone.
+        full: Compare every task, whatever the clocks say about when it changed.
 
     Raises:
         LabelsWouldVanishError: The project holds none of the annotations that the table holds, unless `allow_empty`.
@@ -108,15 +203,23 @@ def sync_annotations(log: AnnotationLogWriter, reader: AnnotationReader, *, allo
     before = log.manifest
     if not allow_empty:
         _check_not_emptied(before, reader)
-    unknown = _sync_since(log, reader) if before.partitions else _sync_full(log, reader)
+    since = None if full else _cursor(before, reader)
+    unknown = _sync_since(log, reader, since) if before.partitions else _sync_full(log, reader)
     if _totals(log.manifest, "skips") != reader.project.counts:
-        unknown = max(unknown, _sync_since(log, reader))  # people annotate while we read
+        # People annotate while we read.
+        unknown = max(unknown, _sync_since(log, reader, _cursor(log.manifest, reader)))
         if _totals(log.manifest, "skipped_tasks") != reader.project_tasks.annotation_counts():
             _sync_deleted(log, reader)
     if not allow_empty:
         _check_not_replaced(before, log, reader)
     return SyncResult(
-        log.manifest, dict(log.event_counts), log.changed_partitions(before), unknown, reader.invalid_tasks
+        manifest=log.manifest,
+        events=dict(log.event_counts),
+        partitions=log.changed_partitions(before),
+        unknown_tasks=unknown,
+        invalid_tasks=reader.set_aside,
+        disputed=log.disputed,
+        loss=answer_loss(before.table, count_annotations(before), reader.lost),
     )
 
 
@@ -144,6 +247,18 @@ def _check_not_replaced(before: Manifest, log: AnnotationLogWriter, reader: Anno
         )
 
 
+def answer_loss(table: str, held: int, lost: Mapping[str, str]) -> TableLoss:
+    """What a collect would take away, for the bound on what may disappear at once.
+
+    Args:
+        table: The annotations.
+        held: Answers that were collected before and not deleted.
+        lost: Annotation id → the event by which it disappears: it is deleted, or set aside.
+    """
+    losses = [Loss("answer", len(lost), held)] if len(lost) >= FEW_ANSWERS else []
+    return TableLoss(table, losses, sorted(lost), [f"{name} {event}" for name, event in lost.items()])
+
+
 def _totals(manifest: Manifest, skips: str) -> AnnotationCounts:
     """What the table says that the project holds: annotations, and skips by that statistic."""
     statistics = read_statistics(manifest)
@@ -161,27 +276,27 @@ def _sync_full(log: AnnotationLogWriter, reader: AnnotationReader) -> int:
     """
     horizon, unknown = reader.project_tasks.last_change(), 0
     for task in reader.project_tasks.read_annotated():
-        if not _is_ours(task["data"]):
+        if not claims_item(task_data(task)):
             unknown += 1
         elif horizon and parse_timestamp(task["updated_at"]) <= horizon:
-            log.append(reader.new_events(task, {}))
+            log.append(reader.new_events(log, task, {}))
     log.flush()
     return unknown
 
 
-def _sync_since(log: AnnotationLogWriter, reader: AnnotationReader) -> int:
-    """Append what changed since the newest change in the table; how many of those tasks we did not send."""
-    since = _cursor(log.manifest)
+def _sync_since(log: AnnotationLogWriter, reader: AnnotationReader, since: datetime | None) -> int:
+    """Append what changed since then, or, without a time, in all tasks; how many of those we did not send."""
     if (few := reader.project_tasks.read_changed_inline(since)) is not None:
         return _sync_inline(log, reader, few)
     changed = list(reader.project_tasks.list_changed(since))
-    ours = [task for task in changed if task.sample_id and task.item]
+    ours = [task for task in changed if task.is_ours]
     for start in range(0, len(ours), RANGE_SIZE):
         part = ours[start : start + RANGE_SIZE]
         states = log.task_states(_days(task.item for task in part), [task.id for task in part])
         _sync_changed(log, reader, part, states)
     log.flush()
-    return len(changed) - len(ours)
+    others = [task.id for task in changed if task.annotations and not task.is_ours]
+    return len(changed) - len(ours) - _set_aside_known(log, reader, reader.project_tasks.read_by_id(others))
 
 
 def _sync_deleted(log: AnnotationLogWriter, reader: AnnotationReader) -> None:
@@ -199,31 +314,63 @@ def _days(items: Iterable[Any]) -> set[str]:
     return {day for item in items if (day := partition_of(item))}
 
 
-def _is_ours(data: Json) -> bool:
-    return bool(data.get("sample_id") and data.get("item"))
-
-
 def _sync_inline(log: AnnotationLogWriter, reader: AnnotationReader, tasks: list[Json]) -> int:
     """Append what happened to these tasks, which came with their annotations; how many we did not send."""
-    ours = [task for task in tasks if _is_ours(task["data"])]
+    ours = [task for task in tasks if claims_item(task_data(task))]
     states = log.task_states(_days(task["data"]["item"] for task in ours), [task["id"] for task in ours])
     _append(log, reader, ours, states)
     log.flush()
-    return len(tasks) - len(ours)
+    others = [task for task in tasks if not claims_item(task_data(task))]
+    return len(others) - _set_aside_known(log, reader, others)
+
+
+def _set_aside_known(log: AnnotationLogWriter, reader: AnnotationReader, tasks: Iterable[Json]) -> int:
+    """Set those of the tasks aside that hold annotations of the table, although they name no item; how many.
+
+    A number alone proves nothing: SQLite gives the number of a deleted task to the next one.
+    """
+    count = 0
+    for task in tasks:
+        if any(annotation_id(each) in log.known_items().by_annotation for each in task["annotations"] or ()):
+            reader.invalid_tasks.setdefault(task["id"], NO_ITEM)
+            count += 1
+    return count
 
 
 def _append(
     log: AnnotationLogWriter, reader: AnnotationReader, tasks: Iterable[Json], states: Mapping[TaskKey, TaskState]
 ) -> None:
     for task in tasks:
-        state = states.get((task["data"]["sample_id"], task["id"]))
-        log.append(reader.new_events(task, state.last_events if state else {}))
+        state = states.get((sample_id_of(task["data"]), task["id"]))
+        log.append(reader.new_events(log, task, state.last_events if state else {}))
 
 
-def _cursor(manifest: Manifest) -> datetime | None:
-    """Since when to look for changes; None for all."""
+def _cursor(manifest: Manifest, reader: AnnotationReader) -> datetime | None:
     changes = [part["last_task_change"] for part in read_statistics(manifest)]
-    return parse_timestamp(max(changes)) - OVERLAP if changes else None
+    newest = parse_timestamp(max(changes)) if changes else None
+    return find_cursor(newest, reader.started_at, reader.client.clock_offset)
+
+
+def trusted_time(stamp: datetime, now: datetime) -> datetime:
+    """When a task changed, by the server; `now` by our clock if the server says that it has not happened yet.
+
+    The newest change in the table says since when to look for changes: a time from the future would hide those that
+    come before it.
+    """
+    return min(stamp, now)
+
+
+def find_cursor(newest: datetime | None, now: datetime, clock_offset: timedelta) -> datetime | None:
+    """Since when to look for changes, by the clock of the server; None to compare all tasks.
+
+    Args:
+        newest: The newest change that the table holds; None if it holds none.
+        now: The time by our clock.
+        clock_offset: How far the clock of the server is ahead of ours. Where the two disagree, neither is believed.
+    """
+    if newest is None or newest > now + OVERLAP or abs(clock_offset) > OVERLAP:
+        return None
+    return newest - OVERLAP
 
 
 def _has_changes(task: TaskSummary, states: Mapping[TaskKey, TaskState]) -> bool:
@@ -247,7 +394,9 @@ def _sync_changed(
     horizon = max((task.updated_at for task in listed), default=None)
     tasks = reader.project_tasks.read_by_id([task.id for task in listed if _has_changes(task, states)])
     ours = (
-        task for task in tasks if horizon and parse_timestamp(task["updated_at"]) <= horizon and _is_ours(task["data"])
+        task
+        for task in tasks
+        if horizon and parse_timestamp(task["updated_at"]) <= horizon and claims_item(task_data(task))
     )
     _append(log, reader, ours, states)
 
@@ -259,15 +408,18 @@ def _id_ranges(task_ids: list[int]) -> Iterable[tuple[int, int]]:
 
 
 def _sync_range(log: AnnotationLogWriter, reader: AnnotationReader, ids: tuple[int, int], known: pl.DataFrame) -> None:
-    listed = [task for task in reader.project_tasks.list_range(ids) if task.sample_id and task.item]
+    tasks = list(reader.project_tasks.list_range(ids))
+    listed = [task for task in tasks if task.is_ours]
     days = {*known["day"], *_days(task.item for task in listed)}
     states = log.task_states(days, {*known["task_id"], *(task.id for task in listed)})
     existing = {(task.sample_id, task.id) for task in listed}
     _sync_changed(log, reader, listed, states)
-    gone = states.keys() - existing
-    deleted = sorted(key for key in gone if states[key].active and key[1] not in reader.invalid_tasks)
+    gone = {key for key in states.keys() - existing if states[key].active}
+    edited = sorted({task.id for task in tasks} & {number for _, number in gone} - reader.set_aside.keys())
+    _set_aside_known(log, reader, reader.project_tasks.read_by_id(edited))
+    deleted = sorted(key for key in gone if key[1] not in reader.set_aside)
     if deleted:
         deleted_at = reader.client.server_time()  # the server keeps no time of it, so it is when we noticed
         for key in deleted:
-            log.append(diff_annotations(states[key].last_events, {}, deleted_at))
+            log.append(reader.compare(states[key].last_events, {}, deleted_at))
     log.flush()

@@ -28,6 +28,11 @@ def rejected_table(dataset: Dataset, labeling: LabelingTask) -> str:
     return f"rejected/{dataset.name}/{labeling.name}"
 
 
+def all_tables(dataset: Dataset, labeling: LabelingTask) -> tuple[str, ...]:
+    """Every table that is made of people's answers."""
+    return tuple(table(dataset, labeling) for table in (annotations_table, labels_table, rejected_table))
+
+
 def read_history(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> pl.DataFrame:
     """All events of the annotations table.
 

@@ -8,6 +8,7 @@ entries in `headrace.lock`.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,18 @@ def write_dvc_files(root: Path, *, every: bool = False) -> DvcFiles:
     return declared
 
 
-def lock_entries(stages: Iterable[Stage], lake: Lake, outs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Stage → its entry in `dvc.lock`, as `dvc commit` would write it; `outs` maps paths to output entries."""
-    dep = cache(partial(_dep, lake))  # a file that many stages read is hashed once
+def lock_entries(
+    stages: Iterable[Stage], lake: Lake, outs: Mapping[str, dict[str, Any]], heads: Mapping[str, bytes]
+) -> dict[str, dict[str, Any]]:
+    """Stage → its entry in `dvc.lock`, as `dvc commit` would write it.
+
+    Args:
+        stages: The stages.
+        lake: Their tables.
+        outs: Path → output entry.
+        heads: Path → bytes of manifests that are recorded otherwise than the workspace has them.
+    """
+    dep = cache(partial(_dep, lake, heads))  # a file that many stages read is hashed once
     lock = EngineLock.read(lake.root) or EngineLock.installed(stages := list(stages), lake.root)
     return {stage_name(stage): _lock_entry(stage, lake, dep, outs, lock) for stage in stages}
 
@@ -164,7 +174,15 @@ def _lock_entry(
     }
 
 
-def _dep(lake: Lake, path: str) -> dict[str, Any]:
+def _dep(lake: Lake, heads: Mapping[str, bytes], path: str) -> dict[str, Any]:
+    if path in heads:
+        content = heads[path]
+        return {
+            "path": path,
+            "hash": "md5",
+            "md5": md5(content, usedforsecurity=False).hexdigest(),
+            "size": len(content),
+        }
     file = lake.root / path
     return {"path": path, "hash": "md5", "md5": md5_of(file), "size": file.stat().st_size}
 

@@ -14,7 +14,7 @@ import headrace
 from headrace.engine.code_hash import source_code
 from headrace.engine.compute import Engine, PartitionResult, compute_partitions, with_input_files
 from headrace.engine.fingerprint import check_code_unchanged
-from headrace.engine.partition_errors import combine_errors
+from headrace.engine.partition_errors import combine_stage_errors
 from headrace.engine.plan import Plan, StalePartition
 from headrace.engine.run import Done
 from headrace.engine.stage import Stage
@@ -96,7 +96,7 @@ class Executor:
 
         self._compute(plan, lake, tell)
         if refused:
-            raise combine_errors(plan, lake, refused)
+            raise combine_stage_errors(plan, lake, refused)
 
     def _compute(self, plan: Plan, lake: Lake, tell: Tell) -> None:
         how, few = self.settings.engine, len(plan.stale) <= INLINE_LIMIT

@@ -51,6 +51,8 @@ def _faults(source: Source, preview: SourcePreview) -> Iterator[Fault]:
         )
     for text in skipped_keys(preview.unmatched, preview.invalid):
         yield Fault(source, ("location", "partition"), text, "warning")
+    for text in preview.unreadable.values():
+        yield Fault(source, ("location", "partition"), text)
     if preview.columns:
         yield from _column_faults(source, preview.columns)
 

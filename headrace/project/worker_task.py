@@ -130,5 +130,5 @@ def _other_code(subject: str, differences: Sequence[str]) -> WorkerCodeError:
     return WorkerCodeError(
         f"{subject}: the Dask worker on {socket.gethostname()} computes with something else than this run:"
         f" {'; '.join(differences)}. Nothing was computed there. Start the workers with the engine and the libraries of"
-        " the run's lock file (`headrace.lock`), then run again."
+        " the run's lock file (`headrace.lock`), then run again; for the local stack, `headrace stack up` does that."
     )

@@ -8,10 +8,8 @@ from headrace.dataset import Dataset
 from headrace.engine.fingerprint import check_code_unchanged, stage_code
 from headrace.engine.run import plan_stage
 from headrace.errors import HeadraceError, TransientError
-from headrace.label import table_names
 from headrace.project import engine_lock, graph
 from headrace.project.engine_lock import lock_params
-from headrace.release.changes import PartitionDiff
 from headrace.storage import git
 from headrace.storage.files import load_yaml, parse_yaml
 from headrace.storage.manifest_entries import LazyEntries
@@ -77,19 +75,6 @@ def _check_counts(table: str, entries: LazyEntries) -> None:
                 f"{table} {name}: {counts['rows_in']:,} rows came in, but {accepted[name]:,} accepted and"
                 f" {counts['rejected']:,} rejected do not add up to that. Nothing was released."
             )
-
-
-def check_label_quality(dataset: Dataset, lake: Lake, changes: Mapping[str, PartitionDiff]) -> None:
-    """Hold labels that would be new in the release against their thresholds.
-
-    Raises:
-        QualityError: They do not reach them.
-    """
-    for labeling in dataset.labels:
-        if table_names.labels_table(dataset, labeling) in changes:
-            from headrace.label.report import enforce_thresholds  # noqa: PLC0415  only new labels need be measured
-
-            enforce_thresholds(dataset, labeling, lake)
 
 
 def changes_code(dataset: Dataset, root: Path, before: str, after: str) -> bool:

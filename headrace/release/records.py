@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from headrace.dataset import Dataset
@@ -155,14 +156,27 @@ class DatasetRecords:
         return Records({}, {}, self.pointers).input_tables(self.dataset)
 
     @classmethod
-    def of_workspace(cls, dataset: Dataset, lake: Lake, outs: Mapping[str, dict[str, Any]]) -> "DatasetRecords":
-        """The records of the tables that were audited; `outs` are their output entries."""
+    def of_workspace(
+        cls,
+        dataset: Dataset,
+        lake: Lake,
+        outs: Mapping[str, dict[str, Any]],
+        heads: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> "DatasetRecords":
+        """The records of the tables that were audited.
+
+        Args:
+            dataset: The dataset.
+            lake: Its tables.
+            outs: Path → their output entries.
+            heads: Path → bytes of the manifests that are recorded otherwise than the workspace has them.
+        """
         stages = graph.dataset_stages(dataset)
         computed = dvc_stages.tracked_by_stage(dataset)
         return cls(
             dataset.name,
             {dvc_stages.stage_name(stage): dvc_stages.dvc_stage(stage, lake.root) for stage in stages},
-            dvc_stages.lock_entries(stages, lake, outs),
+            dvc_stages.lock_entries(stages, lake, outs, heads),
             dict(pointer_file(out) for path, out in outs.items() if path.removeprefix("data/") not in computed),
             Records.in_workspace(lake.root).hand_written(dataset.name),
         )

@@ -4,7 +4,7 @@ In that order, and each step can be repeated: no git ref points at data that is 
 was killed is completed by running it again. A release that fails leaves neither commit nor tag.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,10 +16,11 @@ from headrace.errors import TransientError
 from headrace.project import graph
 from headrace.project.engine_lock import check_environment
 from headrace.project.locks import lock_tables
-from headrace.release.audit import audit, changes_code, check_code_committed, check_label_quality
+from headrace.release.audit import audit, changes_code, check_code_committed
 from headrace.release.branches import Branches, latest_release, next_release
 from headrace.release.build import BranchTips, HistoryGrewError, StartingPoint, build_release, retry_races
 from headrace.release.changes import PartitionDiff, summarize, table_changes
+from headrace.release.held_labels import hold_unfinished_labels
 from headrace.release.histories import merge_histories
 from headrace.release.records import DatasetRecords
 from headrace.release.workspace import follow_release, starting_point
@@ -44,6 +45,7 @@ class ReleaseResult:
         created: Whether this run created it; False if nothing had changed since.
         changes: Table → what changed since the release before it.
         pushed: What was uploaded to the remote.
+        held: Labels table → why it is as in the release before it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ReleaseResult:
     created: bool
     changes: Mapping[str, PartitionDiff] = field(default_factory=dict)
     pushed: PushResult = field(default_factory=PushResult)
+    held: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,14 @@ class ReleaseTarget:
         lake: Its tables.
         branches: Where the code is, and where releases go.
         run_refs: Full name → commit of the refs that the push of the release deletes.
+        held: Tables that it takes from the last release.
     """
 
     dataset: Dataset
     lake: Lake
     branches: Branches
     run_refs: Mapping[str, str] = field(default_factory=dict)
+    held: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def create_release(
         TableLockedError: A run holds one of the tables.
         TablesBehindError: A stage has work to do.
         AuditError: A partition's counts do not add up, or code is not committed on the code branch.
-        QualityError: Labels that would be new in the release do not reach their thresholds.
+        QualityError: Labels that would be new in the release do not reach their thresholds, and wait for no answers.
         ReleasedMeanwhileError: Somebody else released the dataset since this run began.
         StaleReleaseError: The release branch moved again and again.
         RunChangedError: A ref in `run_refs` has another commit.
@@ -140,18 +145,22 @@ def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str
         show_tables(tables, lake)
         audit(dataset, lake)
         state = retry_races(partial(_fetch_state, target), lake.root)
-        check_label_quality(dataset, lake, state.changes)
+        held = hold_unfinished_labels(dataset, lake, state.changes, state.released)
+        target = replace(target, held=held.tables)
+        state = replace(state, changes=_without(state.changes, held.tables))
         recorded = recorded_outs(lake.root)
-        outs = {f"data/{table}": lake.dvc_out(lake.manifest(table), recorded) for table in tables}
-        pushed = push_objects(lake.cache, outs.values(), state.released.values(), _new_sizes(tables, state, lake))
-        own = DatasetRecords.of_workspace(dataset, lake, outs)
+        own_tables = [table for table in tables if table not in held.tables]
+        outs = {f"data/{table}": lake.dvc_out(lake.manifest(table), recorded) for table in own_tables}
+        outs |= held.outs
+        pushed = push_objects(lake.cache, outs.values(), state.released.values(), _new_sizes(own_tables, state, lake))
+        own = DatasetRecords.of_workspace(dataset, lake, outs, held.heads)
         start = starting_point(lake.root, dataset.name, merged)
         push = partial(_build_and_push, target, state, own, start)
         # Releases of one workspace would only make each other build again: they come one after the other.
         with wait_for_lock(lake, "release"):
             release, tip = retry_races(push, lake.root)
         follow(tip)
-    return ReleaseResult(release.name, release.commit, release.created, release.changes, pushed)
+    return replace(release, pushed=pushed, held=held.reasons)
 
 
 def _fetch_state(target: ReleaseTarget, before: ReleaseState | None = None) -> ReleaseState:
@@ -166,7 +175,12 @@ def _fetch_state(target: ReleaseTarget, before: ReleaseState | None = None) -> R
     if before and before.last == last:
         return replace(before, remote_refs=remote_refs, tips=tips)
     released = recorded_outs(root, remote_refs[f"refs/tags/{last}"]) if last else {}
-    return ReleaseState(remote_refs, tips, last, released, table_changes(dataset.name, lake, released))
+    changes = _without(table_changes(dataset.name, lake, released), target.held)
+    return ReleaseState(remote_refs, tips, last, released, changes)
+
+
+def _without(changes: Mapping[str, PartitionDiff], held: Collection[str]) -> dict[str, PartitionDiff]:
+    return {table: change for table, change in changes.items() if table not in held}
 
 
 def _build_and_push(

@@ -36,7 +36,7 @@ OnlyOption = Annotated[
     typer.Option(
         "--only",
         metavar="SYSTEMS",
-        help="Only these systems and what they depend on: s3,postgres,label-studio,workspace,dask,airflow.",
+        help="Only these systems and what they depend on: s3,postgres,label-studio,workspace,dask,airflow,s3-browser.",
         show_default="all",
     ),
 ]

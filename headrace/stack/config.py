@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.stack.errors import DamagedJsonError
 from headrace.stack.paths import StackPaths, read_json, write_private
 
 HOST = "127.0.0.1"
@@ -66,15 +67,33 @@ class StackConfig:
 
 
 def load_config(paths: StackPaths) -> StackConfig:
-    """What the home holds; credentials that it lacks are generated."""
+    """What the home holds; credentials that it lacks are generated.
+
+    Raises:
+        DamagedJsonError: The file with the credentials is damaged.
+    """
     paths.create()
     file = paths.data / "secrets.json"
-    stored = read_json(file)
+    try:
+        stored = read_json(file)
+    except DamagedJsonError as error:
+        raise DamagedJsonError(
+            f"{error} It holds the passwords that the data of the servers was created with.\n"
+            f"Next: restore the file from a backup; or remove {paths.data}, which starts with empty servers."
+        ) from None
     # Another version of Headrace may have stored fewer or more.
     credentials = Credentials(**{name: stored.get(name, new) for name, new in vars(Credentials.generate()).items()})
     if vars(credentials) != stored:
         write_private(file, json.dumps(vars(credentials), indent=2))
-    return StackConfig(paths, credentials, read_json(paths.data / "ports.json"))
+    return StackConfig(paths, credentials, _read_ports(paths.data / "ports.json"))
+
+
+def _read_ports(file: Path) -> dict[str, int]:
+    """The stored ports; none if the file is damaged: other ports are as good."""
+    try:
+        return {name: port for name, port in read_json(file).items() if isinstance(port, int)}
+    except DamagedJsonError:
+        return {}
 
 
 def allocate_ports(paths: StackPaths, names: Iterable[str]) -> StackConfig:

@@ -76,10 +76,11 @@ class ServerProgress:
 
 
 def describe_stack(found: StackStatus) -> str:
-    """Where the stack is, which project it serves, and with which systems."""
+    """Where the stack is, which clone it serves, with which systems, and which commit runs work on."""
     systems = f" with {', '.join(found.record.systems)}" if found.record else ""
     serves = f"serves {found.project}" if found.project else "serves no project"
-    return f"The stack in {found.paths.home} {serves}{systems}."
+    lines = [f"The stack in {found.paths.home} {serves}{systems}.", *(found.served.describe() if found.served else ())]
+    return "\n".join(lines)
 
 
 def endpoint_table(found: StackStatus) -> Table:
@@ -109,6 +110,8 @@ def status_json(found: StackStatus) -> dict[str, Any]:
     return {
         "home": str(found.paths.home),
         "project": found.project or None,
+        "commit": found.served.commit if found.served else None,
+        "uncommitted": list(found.served.uncommitted) if found.served else [],
         "state": found.state,
         "error": (record.error if record else "") or None,
         "healthy": found.is_healthy,

@@ -1,6 +1,7 @@
 """Starts, finds and stops a stack, for the command line, the demo and the tests."""
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -14,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.stack.config import load_config
-from headrace.stack.environment import engine_path
+from headrace.stack.environment import engine_path, engine_version
 from headrace.stack.errors import StackError, StartFailedError
 from headrace.stack.label_studio_environment import InstallState, label_studio_environment
-from headrace.stack.paths import StackPaths, stack_paths
+from headrace.stack.paths import StackPaths, disk_message, stack_paths
 from headrace.stack.process import process_tree, send_signal, terminate, wait_for_exit
-from headrace.stack.servers import build_systems, label_studio, select_systems, workspace
+from headrace.stack.served_clone import ServedClone, served_clone
+from headrace.stack.servers import build_systems, label_studio, port_names, select_systems, workspace
 from headrace.stack.state import (
     EXIT_ALREADY_RUNNING,
     FAILED,
@@ -28,6 +30,7 @@ from headrace.stack.state import (
     READY,
     STOPPED,
     STOPPING,
+    UNREADABLE,
     Event,
     EventHandler,
     ServerState,
@@ -36,9 +39,11 @@ from headrace.stack.state import (
     read_state,
 )
 from headrace.stack.supervisor import DETACH
+from headrace.storage.git import GitError
 
 STOP_TIMEOUT_S = 45.0
 START_TIMEOUT_S = 600.0
+FOLLOW_TIMEOUT_S = 10.0
 POLL_S = 0.2
 
 Env = dict[str, str]
@@ -58,6 +63,7 @@ class StackStatus:
         servers: Each server and whether it is healthy; empty if the stack does not run.
         record: What the supervisor wrote.
         was_running: The stack ran before `up` was called.
+        served: The clone and the commit that runs work on; None if the stack has no workspace.
     """
 
     paths: StackPaths
@@ -65,6 +71,7 @@ class StackStatus:
     servers: tuple[tuple[ServerState, bool], ...] = ()
     record: StackState | None = None
     was_running: bool = False
+    served: ServedClone | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -83,7 +90,9 @@ def up(
     on_event: EventHandler = ignore_events,
     project: Path | None = None,
 ) -> StackStatus:
-    """Start a stack that stays when this process ends, or find the one that runs.
+    """Start a stack that stays when this process ends, or find the one that runs, and have it follow what changed.
+
+    A stack that runs follows the commits of its clone by itself. It is started again if the engine has changed since.
 
     Args:
         home: Folder of the stack, by default `.headrace` of the project.
@@ -95,9 +104,12 @@ def up(
         StackError: It cannot be started, or the one that runs lacks a system or serves another project.
     """
     paths, names = stack_paths(home, project), select_systems(only)
+    names = _stop_outdated(paths, names, on_event)
     with _started(paths, names, on_event) as supervisor:
         if supervisor is not None:
             supervisor.detach()
+    if supervisor is None:
+        _wait_until_served(paths, on_event)
     return replace(status(paths.home), was_running=supervisor is None)
 
 
@@ -124,7 +136,7 @@ def down(home: Path | None = None, on_event: EventHandler = ignore_events) -> bo
         StackError: A process survives SIGKILL.
     """
     paths = stack_paths(home)
-    state = read_state(paths)
+    state = read_own_state(paths)
     if state is None:
         return False
     roots = [state.watchdog, *(server.process for server in state.servers)]
@@ -146,12 +158,13 @@ def down(home: Path | None = None, on_event: EventHandler = ignore_events) -> bo
 def status(home: Path | None = None) -> StackStatus:
     """Probe every server of the stack: a process number in a file proves nothing."""
     paths = stack_paths(home)
-    record = read_state(paths)
+    record = read_own_state(paths)
     if record is None:
         return StackStatus(paths, "never started")
     if not is_locked(paths):
         return StackStatus(paths, STOPPED, (), record)
-    return StackStatus(paths, record.state, asyncio.run(_probe_servers(paths, record)), record)
+    served = _read_served(paths, record)
+    return StackStatus(paths, record.state, asyncio.run(_probe_servers(paths, record)), record, served=served)
 
 
 def wait_until_stopped(home: Path | None = None) -> None:
@@ -178,6 +191,37 @@ def read_env(paths: StackPaths) -> Env:
     return dict(line.split("=", 1) for line in paths.env.read_text().splitlines() if "=" in line)
 
 
+def read_running_env(home: Path | None, required: Iterable[str]) -> tuple[Path, Env]:
+    """The project that a healthy stack serves, and the content of its `stack.env`.
+
+    Raises:
+        StackError: It does not run, is not healthy, lacks one of the systems, or serves no project.
+    """
+    found = status(home)
+    option = f" --home {found.paths.home}" if home else ""
+    if not found.is_healthy:
+        raise StackError(
+            f"The stack in {found.paths.home} is {found.state}, and not healthy: expected it to run.\n"
+            f"Next: `headrace stack up{option}`."
+        )
+    systems = found.record.systems if found.record else []
+    if missing := [name for name in required if name not in systems]:
+        raise StackError(
+            f"The stack in {found.paths.home} runs without {', '.join(missing)}.\n"
+            f"Next: `headrace stack down{option}`, then `headrace stack up{option}`."
+        )
+    if not found.project:
+        raise StackError(f"The stack in {found.paths.home} serves no project.\nNext: start one in a project.")
+    return Path(found.project), read_env(found.paths)
+
+
+def read_own_state(paths: StackPaths) -> StackState | None:
+    """The state, unless it was copied here with the folder of another stack, whose processes are none of ours."""
+    state = read_state(paths)
+    is_foreign = state is not None and state.home not in ("", str(paths.home))
+    return None if is_foreign and not is_locked(paths) else state
+
+
 def is_locked(paths: StackPaths) -> bool:
     """Whether a supervisor lives: it holds the lock for as long as it does."""
     if not paths.lock.exists():
@@ -190,10 +234,50 @@ def is_locked(paths: StackPaths) -> bool:
     return False
 
 
+def _read_served(paths: StackPaths, record: StackState) -> ServedClone | None:
+    if workspace.NAME not in record.systems or not record.project:
+        return None
+    with contextlib.suppress(GitError, OSError):  # the clone may be gone
+        return served_clone(paths, Path(record.project))
+    return None
+
+
+def _stop_outdated(paths: StackPaths, names: tuple[str, ...], on_event: EventHandler) -> tuple[str, ...]:
+    """Stop a stack whose servers have loaded another engine than this one; the systems to start then."""
+    record = read_own_state(paths) if is_locked(paths) else None
+    if record is None or record.state != READY or record.engine == engine_version():
+        return names
+    if paths.project and record.project not in ("", str(paths.project)):
+        return names  # refused in what follows
+    before, now = record.engine or "an earlier version", engine_version()
+    on_event(
+        Event(NOTE, detail=f"the engine has changed since the stack was started ({before}; now {now}): restarting it")
+    )
+    down(paths.home, on_event)
+    return select_systems({*names, *record.systems})
+
+
+def _wait_until_served(paths: StackPaths, on_event: EventHandler) -> None:
+    """Wait until a stack that runs has followed the last commit of its clone, or tell that it has not."""
+    record = read_own_state(paths)
+    deadline = time.monotonic() + FOLLOW_TIMEOUT_S
+    while record and (served := _read_served(paths, record)):
+        if served.is_newest:
+            return
+        if time.monotonic() > deadline:
+            log = paths.log(workspace.NAME)
+            on_event(Event(NOTE, detail=f"the last commit is not served yet; the end of {log}:\n{log_tail(log, 3)}"))
+            return
+        time.sleep(POLL_S)
+
+
 async def _probe_servers(paths: StackPaths, record: StackState) -> tuple[tuple[ServerState, bool], ...]:
     """Each server, and whether the very process that was started runs and answers its probe."""
     served = StackPaths(paths.home, Path(record.project) if record.project else paths.project)
-    systems = build_systems(load_config(served), record.systems)
+    config = load_config(served)
+    if not set(port_names(record.systems)) <= config.ports.keys():  # the file with them was lost
+        return tuple((server, False) for server in record.servers)
+    systems = build_systems(config, record.systems)
     probes = {server.name: server.probe for system in systems for server in system.servers}
 
     async def is_healthy(server: ServerState) -> bool:
@@ -221,11 +305,14 @@ def _started(paths: StackPaths, names: tuple[str, ...], on_event: EventHandler) 
 
 def _start_supervisor(paths: StackPaths, names: tuple[str, ...], on_event: EventHandler) -> "SupervisorHandle":
     """A new supervisor, once nothing of an earlier one is left and Label Studio is installed."""
-    if state := read_state(paths):
+    if state := read_own_state(paths):
         terminate(process_tree(server.process for server in state.servers), timeout_s=2)
     if label_studio.NAME in names:
         _ensure_label_studio(on_event)
-    return SupervisorHandle(paths, names)
+    try:
+        return SupervisorHandle(paths, names)
+    except OSError as error:
+        raise StartFailedError(disk_message(paths.home, error)) from None
 
 
 def _ensure_label_studio(on_event: EventHandler) -> None:
@@ -243,7 +330,7 @@ def _wait_for_running_stack(paths: StackPaths, names: tuple[str, ...]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while not (found := status(paths.home)).is_healthy:
         record = found.record
-        is_broken = record is not None and record.watchdog.is_running() and record.state == READY
+        is_broken = record is not None and record.watchdog.is_running() and record.state in (READY, UNREADABLE)
         if is_broken or not is_locked(paths) or time.monotonic() > deadline:
             raise StackError(_unhealthy_message(found))
         time.sleep(POLL_S)
@@ -266,8 +353,9 @@ def _unhealthy_message(found: StackStatus) -> str:
         for server, healthy in found.servers
         if not healthy
     )
+    cause = f"{found.record.error}\n" if found.record and found.record.error else ""
     return (
-        f"The stack in {home} is {found.state}, and not healthy.\n{logs}\n"
+        f"The stack in {home} is {found.state}, and not healthy.\n{cause}{logs}\n"
         f"Next: `headrace stack down --home {home}`, then `headrace stack up --home {home}`."
     )
 
@@ -319,15 +407,21 @@ class SupervisorHandle:
     def detach(self) -> None:
         """Let it run when this process ends."""
         if self.process.stdin:
-            self.process.stdin.write(DETACH + b"\n")
-            self.process.stdin.flush()
+            try:
+                self.process.stdin.write(DETACH + b"\n")
+                self.process.stdin.flush()
+            except BrokenPipeError:
+                raise StartFailedError(
+                    "The stack stopped just after it had started. `headrace stack status` says why."
+                ) from None
         self.is_detached = True
 
     def close(self, on_event: EventHandler) -> None:
         """Close its standard input; unless it is detached, wait until all servers have ended."""
         for pipe in (self.process.stdin, self.process.stdout if self.is_detached else None):
             if pipe:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # the supervisor has ended
+                    pipe.close()
         if self.is_detached:
             self.process.returncode = 0  # no longer a child to wait for
             return

@@ -1,5 +1,6 @@
 """The environment that a server starts with: what the machine needs, and nothing else of the user's shell."""
 
+import hashlib
 import os
 import sys
 import sysconfig
@@ -41,6 +42,15 @@ def find_program(name: str) -> str:
     if not program.exists():
         raise NotInstalledError(f"{name} is not installed: expected {program}.\nNext: {INSTALL_EXTRA}.")
     return str(program)
+
+
+def engine_version() -> str:
+    """What identifies the engine that this process runs: its version and, in a source tree, its files."""
+    hashed = hashlib.sha256()
+    root = Path(headrace.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        hashed.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return f"{headrace.__version__} {hashed.hexdigest()[:12]} {root}"
 
 
 def engine_path() -> dict[str, str]:

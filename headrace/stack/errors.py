@@ -9,6 +9,10 @@ class StackError(HeadraceError):
     """The stack cannot be started, found or stopped."""
 
 
+class DamagedJsonError(StackError):
+    """A state file of the stack is empty or was cut."""
+
+
 class StartFailedError(StackError):
     """A server did not become healthy; the others were stopped."""
 

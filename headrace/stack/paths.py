@@ -1,17 +1,21 @@
 """Where a stack is: the project that it serves, and its home, the folder of its data, logs, credentials and state."""
 
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.stack.errors import StackError
+from headrace.stack.errors import DamagedJsonError, StackError
 from headrace.storage.files import atomic_write
 from headrace.workspace import MARKERS, locate_workspace
 
 HOME = ".headrace"
 STATE_FILE = "stack.json"
 WORKSPACE = "workspace"
+LOW_DISK = 256 << 20
+"""Bytes below which a server is likely to have failed for want of space: PostgreSQL alone writes 40 MiB at first."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,10 @@ class StackPaths:
         return self.logs / f"{name}.log"
 
     def create(self) -> None:
-        """Create the folders. Git ignores them: they hold credentials."""
+        """Create the folders, which only their owner can enter. Git ignores them: they hold credentials."""
+        parents = [folder for folder in self.home.parents if folder.name == HOME]
+        for folder in (*reversed(parents), self.home):
+            _create_private(folder)
         for folder in (self.data, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         ignore = self.home / ".gitignore"
@@ -104,13 +111,50 @@ def _stack_of_workspace(folder: Path) -> StackPaths | None:
     """The stack whose workspace is `folder`, if it is one."""
     if folder.name != WORKSPACE:
         return None
-    project = read_json(folder.parent / STATE_FILE).get("project")
+    try:
+        project = read_json(folder.parent / STATE_FILE).get("project")
+    except DamagedJsonError:
+        return None
     return StackPaths(folder.parent.resolve(), Path(project)) if project else None
 
 
+def low_disk_note(folder: Path) -> str:
+    """A sentence for an error message if the disk is (almost) full, since then logs may not say so; else empty."""
+    free = shutil.disk_usage(folder).free
+    return f"\nOnly {free >> 20} MiB are free on the disk of {folder}: make room first." if free < LOW_DISK else ""
+
+
+def disk_message(home: Path, error: OSError) -> str:
+    """What to do about a file of the home that cannot be written, for example because the disk is full."""
+    free = shutil.disk_usage(next(folder for folder in (home, *home.parents) if folder.exists())).free
+    return (
+        f"The stack cannot write to {home}: {error.strerror or error} ({free >> 20:,} MiB are free there).\n"
+        "Next: make room on the disk, or make the folder writable, then `headrace stack up` again."
+    )
+
+
+def _create_private(folder: Path) -> None:
+    """Create a folder with mode 0700; take the rights of others from one that an earlier version created."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; an empty one if there is no file."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    """The JSON object in a file; an empty one if there is no file.
+
+    Raises:
+        DamagedJsonError: The file holds no JSON object: it is empty, or was cut.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DamagedJsonError(f"{path} is damaged: expected a JSON object, found {error}.") from None
+    if not isinstance(content, dict):
+        raise DamagedJsonError(f"{path} is damaged: expected a JSON object, found {type(content).__name__}.")
     return content
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from headrace.stack.config import StackConfig
 from headrace.stack.errors import StartFailedError
+from headrace.stack.paths import low_disk_note
 from headrace.stack.process import ProcessIdentity, process_tree, terminate, tied_to_this_process
 from headrace.stack.server import Server, System
 from headrace.stack.state import NOTE, READY, STOPPED, STOPPING, Event, EventHandler, ServerState, StackState, log_tail
@@ -110,7 +111,8 @@ class ProcessManager:
         """The error of a server that is needed and does not run."""
         log = self.paths.log(server.name)
         return StartFailedError(
-            f"{server.name} {problem}; the other servers were stopped. The end of {log}:\n{log_tail(log)}\n"
+            f"{server.name} {problem}; the other servers were stopped. The end of {log}:\n{log_tail(log)}"
+            f"{low_disk_note(self.paths.home)}\n"
             f"Next: `headrace stack up --home {self.paths.home}`, once the cause is fixed."
         )
 
@@ -124,14 +126,19 @@ class ProcessManager:
     async def stop(self, error: str) -> None:
         """Stop everything, dependents first, and record why."""
         self.state.state, self.state.error = STOPPING, error
-        self.state.write(self.paths)
+        self.write_state()
         remaining = dict(self.processes)
         while remaining:
             in_use = {name for dependent in remaining for name in self.dependencies(dependent)}
             unused = [name for name in remaining if name not in in_use]
             await asyncio.gather(*(self.stop_server(self.servers[name], remaining.pop(name)) for name in unused))
         self.state.state = STOPPED
-        self.state.write(self.paths)
+        self.write_state()
+
+    def write_state(self) -> None:
+        """Write the state if the disk takes it: the servers are stopped all the same."""
+        with contextlib.suppress(OSError):
+            self.state.write(self.paths)
 
     def dependencies(self, name: str) -> set[str]:
         """Everything that a server depends on, directly or not."""
@@ -184,7 +191,7 @@ class LoggedCommandRunner:
         if child.returncode and check:
             raise StartFailedError(
                 f"{self.server} could not be prepared: `{' '.join(command)}` {describe_exit(child)}. "
-                f"The end of {self.log}:\n{log_tail(self.log)}"
+                f"The end of {self.log}:\n{log_tail(self.log)}{low_disk_note(self.cwd)}"
             )
         return "" if child.returncode else output.decode().strip()
 

@@ -6,12 +6,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headrace.stack.errors import DamagedJsonError
 from headrace.stack.paths import StackPaths, read_json, write_private
 from headrace.stack.process import ProcessIdentity
 from headrace.stack.server import Endpoint
 
 STARTING, READY, STOPPING, STOPPED = "starting", "ready", "stopping", "stopped"
 INSTALLING, NOTE, FAILED = "installing", "note", "failed"
+UNREADABLE = "unreadable"
+"""The state of a stack whose state file is damaged: only its watchdog is known, by the lock file."""
+
 EXIT_ALREADY_RUNNING = 3
 """Exit code of a supervisor that found another one in its home."""
 
@@ -47,6 +51,8 @@ class StackState:
         watchdog: The process to signal when the stack shall stop.
         project: Folder of the project that the stack serves; empty for servers that need none.
         systems: Names of the systems.
+        home: Folder of the stack when it was started; empty if an earlier version wrote the state.
+        engine: The engine that its servers loaded (`environment.engine_version`); empty likewise.
         endpoints: Where users reach them, with passwords.
         servers: The processes.
         state: `starting`, `ready`, `stopping` or `stopped`.
@@ -56,6 +62,8 @@ class StackState:
     watchdog: ProcessIdentity
     project: str
     systems: list[str]
+    home: str = ""
+    engine: str = ""
     endpoints: list[Endpoint] = field(default_factory=list)
     servers: list[ServerState] = field(default_factory=list)
     state: str = STARTING
@@ -68,9 +76,28 @@ class StackState:
 
 def read_state(paths: StackPaths) -> StackState | None:
     """The last state that was written; None if no stack was ever started here."""
-    raw = read_json(paths.state)
-    if not raw:
-        return None
+    try:
+        raw = read_json(paths.state)
+        return _parse(raw) if raw else None
+    except (DamagedJsonError, KeyError, TypeError) as error:
+        text = f"{paths.state} is damaged ({error})"
+        return StackState(read_watchdog(paths), "", [], str(paths.home), state=UNREADABLE, error=text)
+
+
+def write_watchdog(paths: StackPaths, watchdog: ProcessIdentity) -> None:
+    """Write to the lock file which process to signal, for a stack whose state file is lost."""
+    paths.lock.write_text(json.dumps(asdict(watchdog)))  # not replaced: the lock is held on this very file
+
+
+def read_watchdog(paths: StackPaths) -> ProcessIdentity:
+    """The watchdog by the lock file; a process that does not run if the file does not say."""
+    try:
+        return ProcessIdentity(**read_json(paths.lock))
+    except (DamagedJsonError, TypeError):
+        return ProcessIdentity(0, 0.0)
+
+
+def _parse(raw: dict[str, Any]) -> StackState:
     if "keeper" in raw:
         raw = _from_0_1(raw)
     servers = [
@@ -79,6 +106,7 @@ def read_state(paths: StackPaths) -> StackState | None:
     ]
     endpoints = [Endpoint(**item) for item in raw["endpoints"]]
     rest = {name: raw[name] for name in ("project", "systems", "state", "error")}
+    rest |= {name: raw.get(name, "") for name in ("home", "engine")}
     return StackState(ProcessIdentity(**raw["watchdog"]), endpoints=endpoints, servers=servers, **rest)
 
 

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -25,11 +26,12 @@ from typing import IO
 from headrace.errors import HeadraceError
 from headrace.stack import launcher
 from headrace.stack.config import allocate_ports
-from headrace.stack.paths import StackPaths, write_private
+from headrace.stack.environment import engine_version
+from headrace.stack.paths import StackPaths, disk_message, write_private
 from headrace.stack.process import ProcessIdentity, process_tree, terminate, wait_for_exit
 from headrace.stack.process_manager import ProcessManager
 from headrace.stack.servers import build_systems, collect_exports, port_names
-from headrace.stack.state import EXIT_ALREADY_RUNNING, FAILED, Event, StackState, read_state
+from headrace.stack.state import EXIT_ALREADY_RUNNING, FAILED, Event, StackState, read_state, write_watchdog
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 WATCHDOG_TIMEOUT_S = 6.0
@@ -44,10 +46,14 @@ def main() -> None:
     parser.add_argument("systems", nargs="+")
     options = parser.parse_args()
     paths = StackPaths(options.home, options.project)
-    paths.create()
     with paths.lock.open("a") as lock:
         if not acquire_lock(lock):
             sys.exit(EXIT_ALREADY_RUNNING)
+        try:
+            write_watchdog(paths, ProcessIdentity.from_pid(os.getpid()))
+        except OSError as error:
+            emit(Event(FAILED, detail=disk_message(paths.home, error)))
+            sys.exit(1)
         fork_supervisor(paths, tuple(options.systems))
 
 
@@ -104,22 +110,25 @@ def end_remaining(roots: list[ProcessIdentity]) -> None:
 
 async def supervise(paths: StackPaths, names: tuple[str, ...], watchdog: ProcessIdentity) -> int:
     """Run the servers until a signal arrives, the owner ends or a server dies, then stop everything; the exit code."""
-    config = allocate_ports(paths, port_names(names))
     try:
+        config = allocate_ports(paths, port_names(names))
         systems = build_systems(config, names)
+        exports = collect_exports(systems)
+        write_private(paths.env, "".join(f"{key}={value}\n" for key, value in exports.items()))
     except HeadraceError as error:  # a program or the project is missing
         emit(Event(FAILED, detail=str(error)))
         return 1
-    exports = collect_exports(systems)
-    write_private(paths.env, "".join(f"{key}={value}\n" for key, value in exports.items()))
+    except OSError as error:
+        emit(Event(FAILED, detail=disk_message(paths.home, error)))
+        return 1
     endpoints = [endpoint for system in systems for endpoint in system.endpoints]
-    state = StackState(watchdog, str(paths.project or ""), list(names), endpoints)
+    state = StackState(watchdog, str(paths.project or ""), list(names), str(paths.home), engine_version(), endpoints)
     manager = ProcessManager(config, systems, exports, state, emit)
     signalled = stop_signal_future()
     servers = asyncio.create_task(manager.run())
     owner = asyncio.create_task(wait_for_owner_exit())
     await asyncio.wait({servers, signalled, owner}, return_when=asyncio.FIRST_COMPLETED)
-    error_text = failure_text(servers)
+    error_text = failure_text(paths, servers)
     servers.cancel()
     await manager.stop(error_text)
     if error_text:
@@ -127,13 +136,15 @@ async def supervise(paths: StackPaths, names: tuple[str, ...], watchdog: Process
     return 1 if error_text else 0
 
 
-def failure_text(servers: "asyncio.Task[None]") -> str:
+def failure_text(paths: StackPaths, servers: "asyncio.Task[None]") -> str:
     """Why the servers ended; empty if they were only told to stop."""
     failure = servers.exception() if servers.done() else None
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     if failure is None:
         return ""
+    if isinstance(failure, OSError) and failure.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+        return disk_message(paths.home, failure)
     return str(failure) if isinstance(failure, HeadraceError) else f"{type(failure).__name__}: {failure}"
 
 

@@ -265,6 +265,12 @@ def config_value(root: Path, name: str) -> str:
     return _run(root, ("config", name)).stdout.strip()
 
 
+def uncommitted_files(root: Path) -> tuple[str, ...]:
+    """Paths of the files that differ from the last commit or are not in it, less those that git ignores."""
+    fields = _run(root, ("status", "--porcelain", "--no-renames", "-z")).stdout.split("\0")
+    return tuple(field[3:] for field in fields if field)
+
+
 def is_ignored(root: Path, path: str) -> bool:
     """Whether git ignores `path`; not so outside of a repository."""
     return _run(root, ("check-ignore", "--quiet", path)).returncode == 0

@@ -44,17 +44,23 @@ def check_partition_names(names: Iterable[str], table: str) -> None:
             )
 
 
+def is_impossible_interval(name: str) -> bool:
+    """Whether `name` is written as an hour, day, month or year that no calendar has, such as 2013-02-30."""
+    match = _INTERVAL.fullmatch(name)
+    return match is not None and _start(match) is None
+
+
 def partition_interval(name: str) -> Interval:
     """Start and end (exclusive, UTC) of the hour, day, month or year that `name` writes in ISO 8601.
 
     None and None for a static name, and for an interval that `datetime` cannot hold.
     """
     match = _INTERVAL.fullmatch(name)
-    if match is None:
+    start = _start(match) if match else None
+    if match is None or start is None:
         return None, None
-    year, month, day, hour = (int(part) if part else None for part in match.groups())
+    _, month, day, hour = match.groups()
     try:
-        start = datetime(year or 0, month or 1, day or 1, hour or 0, tzinfo=UTC)
         if hour is not None:
             return start, start + timedelta(hours=1)
         if day is not None:
@@ -73,6 +79,14 @@ def is_day(name: str) -> bool:
         return date.fromisoformat(name).isoformat() == name  # it reads 20130109 and 2013-W02-3, too
     except ValueError:
         return False
+
+
+def _start(match: re.Match[str]) -> datetime | None:
+    year, month, day, hour = match.groups()
+    try:
+        return datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 @lru_cache(maxsize=1 << 16)  # merging tables asks for each name several times

@@ -61,12 +61,13 @@ def gold_answers(images: Sequence[DigitImage]) -> bytes:
 def upload_images(s3: Any, bucket: str, count: int) -> Sequence[DigitImage]:  # noqa: ANN401  a boto3 client
     """Upload the first `count` images, and the gold answers of some."""
     images = digit_images()[:count]
-    for key, content in _objects(images):
+    for key, content in image_objects(images):
         s3.put_object(Bucket=bucket, Key=key, Body=content)
     return images
 
 
-def _objects(images: Sequence[DigitImage]) -> Iterator[tuple[str, bytes]]:
+def image_objects(images: Sequence[DigitImage]) -> Iterator[tuple[str, bytes]]:
+    """Key → content of the images, and of the gold answers of some."""
     yield from ((image.key, image.png) for image in images)
     yield "digits-gold/gold.csv", gold_answers(images)
 

@@ -25,6 +25,12 @@ PLANES = {
 }  # fmt: skip
 
 
+AIRPORTS_KEY = "airports/airports.csv"
+
+RowCounts = dict[str, int]
+"""Outcome → number of rows."""
+
+
 @dataclass(frozen=True)
 class SourceSystems:
     """The bucket and the database in which the raw data of `flights` is."""
@@ -47,33 +53,47 @@ class SourceSystems:
         )
         return cls(year, env["HEADRACE_BUCKET"], s3, env["HEADRACE_DATABASE_URL"].replace("+psycopg", "", 1))
 
-    def create(self) -> None:
-        """What exists before the first flight: airports, aircraft, an empty table of weather."""
-        self._put("airports/airports.csv", self.year.airports())
+    def create(self) -> dict[str, RowCounts]:
+        """What exists before the first flight: airports, aircraft, an empty table of weather; what was inserted."""
+        self.put(AIRPORTS_KEY, self.year.airports())
+        return self.create_tables()
+
+    def create_tables(self) -> dict[str, RowCounts]:
+        """The tables, with the aircraft; what was inserted."""
         with psycopg.connect(self.database) as connection:
             create_table(connection, "weather", WEATHER, ("origin", "time_hour"))
             create_table(connection, "planes", PLANES, ("tailnum",))
-            _insert_rows(connection, "planes", PLANES, self.year.planes())
+            return {"planes": _insert_rows(connection, "planes", PLANES, self.year.planes())}
 
     def add_days(self, days: Sequence[date]) -> int:
         """Add flights and weather of `days`; the number of flights."""
         flights = {day: self.year.day(day) for day in days}
         for day, content in flights.items():
-            self._put(flights_key(day), content.to_bytes())
-        with psycopg.connect(self.database) as connection:
-            _insert_rows(connection, "weather", WEATHER, self.year.weather(frozenset(days)))
+            self.put(flights_key(day), content.to_bytes())
+        self.add_weather(days)
         return sum(len(content.rows) for content in flights.values())
+
+    def add_weather(self, days: Sequence[date]) -> RowCounts:
+        """Add the weather of `days`; what was inserted."""
+        with psycopg.connect(self.database) as connection:
+            return _insert_rows(connection, "weather", WEATHER, self.year.weather(frozenset(days)))
 
     def correct_day(self, day: date) -> None:
         """Replace the object of a day by a late correction."""
-        self._put(flights_key(day), self.year.day(day).corrected().to_bytes())
+        self.put(flights_key(day), self.year.day(day).corrected().to_bytes())
 
     def delete_day(self, day: date) -> None:
         """Delete the object of a day."""
         self.s3.delete_object(Bucket=self.bucket, Key=flights_key(day))
 
-    def _put(self, key: str, content: bytes) -> None:
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object."""
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+    def etags(self, prefix: str) -> dict[str, str]:
+        """Key → ETag, which is the md5 here, of the objects below a prefix."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return {item["Key"]: item["ETag"].strip('"') for page in pages for item in page.get("Contents", ())}
 
 
 def flights_key(day: date) -> str:
@@ -96,8 +116,8 @@ def _insert_rows(
     table: str,
     columns: Mapping[str, str],
     rows: Iterable[Mapping[str, str | None]],
-) -> None:
-    """Insert the rows whose keys do not exist yet."""
+) -> RowCounts:
+    """Insert the rows whose keys do not exist yet; how many were `new` and how many `unchanged`."""
     values = sql.SQL(", ").join(
         sql.SQL("{}::{}").format(sql.Placeholder(name), sql.SQL(kind)) for name, kind in columns.items()
     )
@@ -106,4 +126,6 @@ def _insert_rows(
         sql.Identifier(table), names, values
     )
     with connection.cursor() as cursor:
-        cursor.executemany(statement, list(rows))
+        given = list(rows)
+        cursor.executemany(statement, given)
+        return {"new": cursor.rowcount, "unchanged": len(given) - cursor.rowcount}

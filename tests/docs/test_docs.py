@@ -1,5 +1,7 @@
 """The documents are run: the walk-through's files and commands as they stand, and every link and path that is named."""
 
+import ast
+import builtins
 import re
 import subprocess
 import sys
@@ -92,3 +94,25 @@ def _commands(*below: str) -> set[str]:
     program = Path(sys.executable).with_name("headrace")
     done = subprocess.run([program, *below, "--help"], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     return set(re.findall(r"^│ ([a-z][a-z-]*) ", done.stdout, re.MULTILINE))
+
+
+def defined_names(code: ast.Module) -> set[str]:
+    found = {
+        alias.asname or alias.name.partition(".")[0]
+        for node in ast.walk(code)
+        for alias in getattr(node, "names", ())
+        if isinstance(alias, ast.alias)
+    }
+    found |= {node.id for node in ast.walk(code) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    found |= {node.arg for node in ast.walk(code) if isinstance(node, ast.arg)}
+    return found | {node.name for node in ast.walk(code) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_a_snippet_of_python_uses_only_names_that_its_page_has_defined_by_then(page: Path) -> None:
+    known = set(dir(builtins))
+    for block in code_blocks(page.read_text("utf-8"), "python"):
+        code = ast.parse(block)
+        known |= defined_names(code)
+        used = {node.id for node in ast.walk(code) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        assert used <= known, block

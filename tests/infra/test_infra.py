@@ -173,12 +173,36 @@ def test_a_secret_has_no_default_and_its_absence_is_said_with_its_name_and_its_f
         assert rest == f":?set {name} in infra/.env" if secret else rest.startswith(":-"), name
 
 
-def test_secrets_sh_prints_a_fresh_value_for_every_setting_that_compose_asks_for() -> None:
+def write_secrets(file: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([INFRA / "secrets.sh", file], capture_output=True, text=True, check=False)
+
+
+def test_secrets_sh_writes_a_file_for_its_owner_alone_and_never_overwrites_one(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+
+    first = write_secrets(file)
+    content = file.read_text()
+    second = write_secrets(file)
+    dangling = tmp_path / "link"
+    dangling.symlink_to(tmp_path / "elsewhere")
+    third = write_secrets(dangling)
+
+    assert first.returncode == 0
+    assert first.stdout == "", "no secret on the terminal"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (second.returncode, third.returncode) == (1, 1)
+    assert "exists, and stays as it is" in second.stderr
+    assert file.read_text() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "link"], "no draft is left"
+
+
+def test_secrets_sh_has_a_fresh_value_for_every_setting_that_compose_asks_for(tmp_path: Path) -> None:
     asked = set(re.findall(r"\$\{(\w+):\?", (INFRA / "compose.yaml").read_text()))
 
     one, other = (
-        dict(line.split("=", 1) for line in subprocess.check_output([INFRA / "secrets.sh"], text=True).splitlines())
-        for _ in range(2)
+        dict(line.split("=", 1) for line in (tmp_path / name).read_text().splitlines())
+        for name in ("one", "other")
+        if write_secrets(tmp_path / name).returncode == 0
     )
 
     assert one.keys() == asked
@@ -194,7 +218,7 @@ def test_compose_itself_accepts_the_file(tmp_path: Path) -> None:
     if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("this docker has no compose")
     env = tmp_path / "env"
-    env.write_text(subprocess.check_output([INFRA / "secrets.sh"], text=True))
+    write_secrets(env)
 
     check(docker, "compose", "--env-file", env, "--file", INFRA / "compose.yaml", "--profile", "*", "config", "--quiet")
 

@@ -18,6 +18,7 @@ from headrace.label.quality import QualityError, check_thresholds
 from headrace.label.report import create_label_report
 from headrace.label.request_more import request_more_annotations
 from headrace.validate.readers import UnreadableError
+from headrace.validate.validate_partition import validate_frame
 from infra.demo import digits
 from pipelines.digits.sources import images
 
@@ -66,6 +67,13 @@ def test_the_same_pictures_are_the_same_bytes_and_none_tells_its_digit() -> None
     assert digits.digit_images()[3].png == picture.png
 
 
+def empty_picture(width: int, height: int, mode: str = "1") -> bytes:
+    """A picture of one color: a few bytes, however large."""
+    into = io.BytesIO()
+    Image.new(mode, (width, height)).save(into, "PNG")
+    return into.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "seen"),
     [
@@ -73,6 +81,8 @@ def test_the_same_pictures_are_the_same_bytes_and_none_tells_its_digit() -> None
         (b"GIF89a" + bytes(40), "46 bytes cannot be decoded"),
         (digits.digit_images()[0].png[:200], "200 bytes cannot be decoded"),
         (bytes(20_000), "at most 16,384 bytes, seen 20,000"),
+        (empty_picture(8000, 8000), "expected at most 1,048,576 pixels, found 8,000 x 8,000"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "71 bytes cannot be decoded"),
     ],
 )
 def test_bytes_that_are_no_whole_picture_are_refused_with_the_reason(tmp_path: Path, content: bytes, seen: str) -> None:
@@ -80,6 +90,23 @@ def test_bytes_that_are_no_whole_picture_are_refused_with_the_reason(tmp_path: P
 
     with pytest.raises(UnreadableError, match=seen):
         images.read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("picture", "check"),
+    [
+        (empty_picture(1, 50_000, "L"), "height_px|is_in"),
+        (empty_picture(64, 64, "RGBA"), "mode|check__one_of"),
+        (empty_picture(64, 64, "L"), "ink|min"),
+    ],
+)
+def test_a_picture_of_another_form_is_rejected_with_the_reason(tmp_path: Path, picture: bytes, check: str) -> None:
+    (tmp_path / "x.png").write_bytes(picture)
+
+    result = validate_frame(images.read(tmp_path / "x.png"), images.SOURCE, "digit-0001")
+
+    assert result.accepted.is_empty()
+    assert check in result.counts
 
 
 # The loop
@@ -108,7 +135,7 @@ def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_sugg
     known = set(campaign.lake.scan("validated/digits/gold").collect()["image_id"])
     assert (sent.sent, len(tasks), len(tasks.keys() & known)) == (20, 20, 4)
     for item, task in tasks.items():
-        assert set(task["data"]) == {"picture", "object", "sample_id", "selection_reason", "item"}
+        assert set(task["data"]) == {"picture", "object", "sample_id", "selection_reason", "item", "item_signature"}
         assert task["data"]["picture"].startswith("data:image/png;base64,")
         assert "gold" not in str(task["data"]).replace(task["data"]["picture"], "")
         assert not (is_without_suggestion(item, campaign.labeling) and task["predictions"])

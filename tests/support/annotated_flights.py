@@ -20,8 +20,13 @@ CHOICES = ("carrier", "weather", "weather", "weather", "weather")
 FLIGHTS = len(CHOICES)
 
 
-def submit_answers(lake: "Lake", of_bob: Sequence[str] = CHOICES) -> pl.DataFrame:
-    """Have two people answered about some flights of the day, who agree by default; the flights."""
+def submit_answers(lake: "Lake", of_bob: Sequence[str] | None = CHOICES) -> pl.DataFrame:
+    """Have two people answered about some flights of the day, who agree by default; the flights.
+
+    Args:
+        lake: Whose history the answers enter.
+        of_bob: The answers of the second; None if he has not answered yet.
+    """
     late = lake.scan("validated/flights/flights", [DAY]).filter(pl.col("dep_delay_min") >= 60, pl.col("tailnum") != "")
     flights = late.sort(KEYS).head(FLIGHTS).collect()
     answered_at = pl.col("departed_at") + timedelta(days=30)
@@ -42,6 +47,7 @@ def submit_answers(lake: "Lake", of_bob: Sequence[str] = CHOICES) -> pl.DataFram
             annotation_id=pl.format("{} {}", pl.lit(name), "task_id"), annotator=pl.lit(name), choice=pl.Series(choices)
         )
         for name, choices in {"ann": CHOICES, "bob": of_bob}.items()
+        if choices is not None
     )
     frame = pl.concat(people)
     schema = annotations.annotation_schema({name: frame.schema[name] for name in KEYS})

@@ -94,7 +94,7 @@ class Campaign(LabelingCampaign):
         labeling = LabelingTask(
             name="cause", title=title[-50:], config=CONFIG, control="cause", choices=("carrier", "weather", "security"),
             inputs={"rides": Input("validated/rides")}, sample=sample_rides, keys=("started_at", "car"),
-            task=task_data, **declared,
+            task=task_data, **{"unreviewed": "accept", **declared},
         )  # fmt: skip
         dataset = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(labeling,))
         super().__init__(server, Lake.at(root), server.settings(), dataset, labeling, PARAMS)

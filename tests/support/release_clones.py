@@ -170,4 +170,5 @@ QUESTION = LabelingTask(
     sample=_sample,
     keys=("shop",),
     task=dict,
+    unreviewed="accept",
 )

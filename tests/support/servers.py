@@ -136,6 +136,7 @@ class Relay:
         self.body_delay_s = 0.0
         self._target = port
         self._down_after = b""
+        self._reply: tuple[bytes, int, bytes] | None = None
         self._state: Literal["up", "down", "silent"] = "up"
         self._lock = threading.Lock()
         self._listener = socket.create_server((HOST, 0))
@@ -160,13 +161,17 @@ class Relay:
         """Go down after the server has executed a request that contains `words`, before the response."""
         self._down_after = words
 
+    def reply_instead(self, words: bytes, answer: bytes, after: int = 0) -> None:
+        """Give this answer to every request that contains `words`, but for the first `after`, until `come_up`."""
+        self._reply = words, self.count(words) + after, answer
+
     def stop_answering(self) -> None:
         """Accept requests and answer none, on old and new connections, until `come_up`."""
         self._state = "silent"
 
     def come_up(self) -> None:
         """Relay again; earlier connections stay closed."""
-        self._down_after, self._state = b"", "up"
+        self._down_after, self._reply, self._state = b"", None, "up"
         self._close_connections()
 
     def close(self) -> None:
@@ -197,12 +202,21 @@ class Relay:
             while data := client.recv(65536):
                 with self._lock:
                     self.received += data
+                    reply = self._reply_to(data)
+                if reply:
+                    client.sendall(reply)
+                    continue
                 time.sleep(self.body_delay_s if len(data) == 65536 else 0)
                 if self._down_after and self._down_after in data:
                     self._state = "down"
                 if self._state != "silent":
                     server.sendall(data)
             server.shutdown(socket.SHUT_WR)
+
+    def _reply_to(self, data: bytes) -> bytes:
+        """The answer that we give in place of the server; empty if it is asked."""
+        words, after, answer = self._reply or (b"", 0, b"")
+        return answer if words and words in data and self.count(words) > after else b""
 
     def _relay_answers(self, server: socket.socket, client: socket.socket) -> None:
         relayed_bytes = 0

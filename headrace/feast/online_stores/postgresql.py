@@ -37,6 +37,7 @@ from headrace.feast.online_stores.sql_dialect import (
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.writer import OnlineView, fenced_error
 from headrace.feast.types import KEY, STAMP
+from headrace.feast.variables import expand_options
 from headrace.ingest.database.postgresql import CONNECTION_OPTIONS, redact
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 from headrace.storage.sql_errors import is_transient_sql_error
@@ -52,6 +53,8 @@ class HeadracePostgreSQLOnlineStoreConfig(PostgreSQLConfig):
     type: Literal["headrace.feast.online_stores.postgresql.HeadracePostgreSQLOnlineStore"] = (
         "headrace.feast.online_stores.postgresql.HeadracePostgreSQLOnlineStore"
     )
+
+    _expanded = expand_options
 
 
 class HeadracePostgreSQLOnlineStore(TableOnlineStore):

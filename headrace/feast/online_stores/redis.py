@@ -32,6 +32,7 @@ from headrace.feast.online_stores.response_builder import Block
 from headrace.feast.online_stores.sql_store import ReadOnlyOnlineStore
 from headrace.feast.online_stores.writer import OnlineView, fenced_error
 from headrace.feast.types import KEY, STAMP
+from headrace.feast.variables import expand_options
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 
 BATCH = 500
@@ -124,6 +125,8 @@ class HeadraceRedisOnlineStoreConfig(RedisOnlineStoreConfig):
     type: Literal["headrace.feast.online_stores.redis.HeadraceRedisOnlineStore"] = (
         "headrace.feast.online_stores.redis.HeadraceRedisOnlineStore"  # type: ignore[assignment]
     )
+
+    _expanded = expand_options
 
 
 class HeadraceRedisOnlineStore(ReadOnlyOnlineStore, RedisOnlineStore):

@@ -36,6 +36,7 @@ from headrace.feast.online_stores.sql_dialect import (
 from headrace.feast.online_stores.sql_store import TableOnlineStore
 from headrace.feast.online_stores.writer import OnlineView, fenced_error
 from headrace.feast.types import KEY, STAMP
+from headrace.feast.variables import expand_options
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 from headrace.storage.sql_errors import is_transient_sql_error
 
@@ -58,6 +59,8 @@ class HeadraceSQLiteOnlineStoreConfig(FeastConfigBaseModel):
         "headrace.feast.online_stores.sqlite.HeadraceSQLiteOnlineStore"
     )
     path: str
+
+    _expanded = expand_options
 
 
 class HeadraceSQLiteOnlineStore(TableOnlineStore):

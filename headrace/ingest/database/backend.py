@@ -73,6 +73,10 @@ class DatabaseBackend(Protocol):
     def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
         """All rows of a small result. `name` is the table that errors name."""
 
+    @property
+    def survives_errors(self) -> bool:
+        """Whether the transaction can be used after a statement that failed."""
+
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         """The rows of a large result, streamed."""
 

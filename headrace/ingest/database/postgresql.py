@@ -148,6 +148,11 @@ class PostgreSQLBackend:
             columns = [column.to_pylist() for column in reader.read_all().columns]
             return list(zip(*columns, strict=True))
 
+    @property
+    def survives_errors(self) -> bool:
+        """No: PostgreSQL refuses every other one, and ADBC offers no savepoints."""
+        return False
+
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         with self._execute(statement, name) as reader:
             for batch in reader:

@@ -102,6 +102,11 @@ class SQLiteBackend:
     def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
         return self._fetch(self._execute(statement, name), name, -1)
 
+    @property
+    def survives_errors(self) -> bool:
+        """Yes: only that statement is undone."""
+        return True
+
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         cursor = self._execute(statement, name)
         while rows := self._fetch(cursor, name):

@@ -1,10 +1,10 @@
 """Projects of Label Studio, and who works in them."""
 
 import difflib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ from label_studio_sdk.core.pagination import SyncPager
 
 from headrace.label.label_studio.api import LabelStudioApi
 from headrace.label.label_studio.errors import LabelConfigDriftError, LabelStudioError
-from headrace.label.label_studio.tasks import NO_ANNOTATIONS, AnnotationCounts, ProjectTasks
+from headrace.label.label_studio.tasks import NO_ANNOTATIONS, AnnotationCounts, ProjectTasks, TaskSummary
 
 Page = SyncPager[AllRolesProjectList, Any]
 COUNTS = "task_number,total_annotations_number,skipped_annotations_number"
@@ -69,7 +69,9 @@ def open_label_studio(
     if not token:  # httpx would call the empty header a failed connection
         raise LabelStudioError(f"There is no token for Label Studio at {url}: set LABEL_STUDIO_API_KEY.")
     address = url.rstrip("/")
-    with httpx.Client(timeout=timeout_s, follow_redirects=False) as http:
+    clock = ServerClock()
+    hooks = {"response": [clock.note]}
+    with httpx.Client(timeout=timeout_s, follow_redirects=False, event_hooks=hooks) as http:
         try:
             # The slash at the end keeps a path in the address: the SDK joins the address for new tokens by urljoin.
             sdk = LabelStudio(base_url=f"{address}/", api_key=token, httpx_client=http)
@@ -78,11 +80,39 @@ def open_label_studio(
                 "The token in LABEL_STUDIO_API_KEY has expired. Take another one from Account & Settings > Access Token"
                 f" at {address}, then run the same command again."
             ) from None
-        yield LabelStudioClient(address, sdk, retry_timeout_s)
+        yield LabelStudioClient(address, sdk, retry_timeout_s, clock)
 
 
+@dataclass
+class ServerClock:
+    """The clock of the server, as its last response showed it.
+
+    Attributes:
+        offset: How far it is ahead of ours.
+    """
+
+    offset: timedelta = timedelta()
+
+    def note(self, response: httpx.Response) -> None:
+        """Read the header `Date` of a response."""
+        with suppress(KeyError, TypeError, ValueError):
+            self.offset = parsedate_to_datetime(response.headers["date"]).astimezone(UTC) - datetime.now(UTC)
+
+
+@dataclass(frozen=True)
 class LabelStudioClient(LabelStudioApi):
-    """What the label commands do with a server, beyond its tasks."""
+    """What the label commands do with a server, beyond its tasks.
+
+    Attributes:
+        clock: The clock of the server.
+    """
+
+    clock: ServerClock = field(default_factory=ServerClock)
+
+    @property
+    def clock_offset(self) -> timedelta:
+        """How far the clock of the server is ahead of ours, by its last response."""
+        return self.clock.offset
 
     def project_url(self, project: LabelStudioProject) -> str:
         """Where people open the project."""
@@ -175,10 +205,18 @@ class LabelStudioClient(LabelStudioApi):
         """
         return sum(user.email != REMOVED for user in self.call_with_retries(self.sdk.users.list))
 
-    def request_more(self, project: LabelStudioProject, annotators: Mapping[str, int]) -> None:
+    def request_more(
+        self,
+        project: LabelStudioProject,
+        annotators: Mapping[str, int],
+        is_ours: Callable[[TaskSummary], bool] = lambda _task: True,
+    ) -> None:
         """Show tasks to people until so many have annotated them: sample id → number of annotators in all."""
         for sample_id, copies in self.project_tasks(project).find_by_sample_id(annotators).items():
-            task, wanted = str(copies[0].id), annotators[sample_id]
+            own = [task for task in copies if is_ours(task)]
+            if not own:
+                continue
+            task, wanted = str(own[0].id), annotators[sample_id]
             self.call_once(self.sdk.tasks.update, task, overlap=wanted, is_labeled=False)
 
     def server_time(self) -> datetime:

@@ -5,7 +5,7 @@ task exists exactly once. A task that the server rejects is found and reported; 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headrace.batches import batched
@@ -29,19 +29,27 @@ class ImportResult:
         imported: Tasks that were missing.
         duplicates_removed: Duplicates that were deleted.
         rejected: Sample id → why the server rejects its task; all others exist.
+        foreign: Number → sample id of tasks with an id of ours that are not what was sent; they are left alone.
     """
 
     existing: int
     imported: int
     duplicates_removed: int
     rejected: Mapping[str, str]
+    foreign: Mapping[int, str]
 
 
 @dataclass(frozen=True)
 class TaskImporter:
-    """Imports tasks into the projects of a server."""
+    """Imports tasks into the projects of a server.
+
+    Attributes:
+        client: The server.
+        is_ours: Whether a task with an id of ours is what was sent.
+    """
 
     client: LabelStudioClient
+    is_ours: Callable[[TaskSummary], bool] = lambda _task: True
 
     def import_tasks(
         self, project: LabelStudioProject, tasks: Mapping[str, Json], predictions: Mapping[str, Json] | None = None
@@ -59,7 +67,7 @@ class TaskImporter:
             LabelStudioError: The server rejects all tasks, or does not come back. What was stored stays; the same call
                 imports the rest.
         """
-        found = self.client.project_tasks(project).find_by_sample_id(tasks) if project.tasks else {}
+        found, foreign = self._find(project, tasks) if project.tasks else ({}, {})
         existing, rejected = len(found), dict[str, LabelStudioHttpError]()
         for _ in range(IMPORT_ATTEMPTS):
             missing = [name for name in tasks if name not in found and name not in rejected]
@@ -71,14 +79,29 @@ class TaskImporter:
             if all_arrived and self._has_grown_by(project, len(missing) - len(errors)):
                 removed = self._remove_duplicates(project, found)
                 reasons = {name: error.reason for name, error in rejected.items()}
-                return ImportResult(existing, len(tasks) - existing - len(rejected), removed, reasons)
+                return ImportResult(existing, len(tasks) - existing - len(rejected), removed, reasons, foreign)
             project = replace(project, tasks=self.client.project_tasks(project).count())
-            found = self.client.project_tasks(project).find_by_sample_id(tasks)
+            found, foreign = self._find(project, tasks)
         raise LabelStudioError(
             f"Project {project.title!r} on {self.client.url}: {len(missing)} of {len(tasks)} tasks are still missing"
             f" after {IMPORT_ATTEMPTS} attempts. See the server's log; then run the same command again, which sends"
             " only those."
         )
+
+    def _find(
+        self, project: LabelStudioProject, tasks: Mapping[str, Json]
+    ) -> tuple[dict[str, list[TaskSummary]], dict[int, str]]:
+        """Sample id → its tasks, all about one item; and the tasks with such an id that are not what was sent."""
+        found: dict[str, list[TaskSummary]] = {}
+        foreign: dict[int, str] = {}
+        for name, copies in self.client.project_tasks(project).find_by_sample_id(tasks).items():
+            own = [task for task in copies if self.is_ours(task)]
+            as_sent = [task for task in own if task.item == tasks[name].get("item")] or own
+            own = [task for task in own if task.item == as_sent[0].item]
+            if own:
+                found[name] = own
+            foreign |= {task.id: name for task in copies if task not in own}
+        return found, foreign
 
     def _has_grown_by(self, project: LabelStudioProject, imported: int) -> bool:
         """Whether the project grew by what was acknowledged and nothing else: no other sender, no late arrival."""

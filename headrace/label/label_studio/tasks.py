@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -16,22 +16,27 @@ from label_studio_sdk.actions import CreateActionsRequestSelectedItemsIncluded
 from label_studio_sdk.data_manager import Column, Filters, Operator, Type
 
 from headrace.batches import batched
+from headrace.label import item_signature
 from headrace.label.annotations import parse_timestamp
 from headrace.label.label_studio.api import LabelStudioApi
 from headrace.label.label_studio.errors import LabelStudioServerError
 
 Json = dict[str, Any]
 SUMMARY_FIELDS = "id,data,updated_at,total_annotations,cancelled_annotations"
-ANNOTATION_FIELDS = "id,data,updated_at,annotations,result,completed_by,was_cancelled,lead_time,created_at,draft_exists"
+ANNOTATION_FIELDS = (
+    "id,data,updated_at,annotations,result,completed_by,updated_by,was_cancelled,lead_time,created_at,draft_exists"
+)
 """Fields of the task and of its annotations: the server takes both in one list."""
 
 LOOKUP_BATCH = 400
 """Sample ids per lookup: httpx refuses addresses of more than 65 kB."""
 SUMMARY_PAGE, ANNOTATED_PAGE = 1000, 500
+UNREADABLE_CHARACTERS = 200
 INLINE_LIMIT = 100
 """As many changed tasks are read with their annotations in the request that finds them."""
 
 IS_SKIPPED = Filters.item(Column.cancelled_annotations, Operator.GREATER, Type.Number, 0)
+IS_SIGNED = Filters.item(Column.data(item_signature.FIELD), Operator.EMPTY, Type.String, value=False)
 IS_OURS = Filters.item(Column.data("sample_id"), Operator.EMPTY, Type.String, value=False)
 
 
@@ -51,17 +56,30 @@ class TaskSummary:
 
     Attributes:
         id: Its number on the server. SQLite gives the number of a deleted task to another one.
-        sample_id: Our id; empty for a task that somebody else imported.
-        item: What we sent along under `item`, to find the row again.
+        data: What it holds.
         annotations: How many annotations people submitted or skipped.
         updated_at: When the task, or an annotation of it, last changed.
     """
 
     id: int
-    sample_id: str
-    item: Json
+    data: Json
     annotations: int
     updated_at: datetime
+
+    @property
+    def sample_id(self) -> str:
+        """Our id; empty for a task that somebody else imported."""
+        return sample_id_of(self.data)
+
+    @property
+    def item(self) -> Any:  # noqa: ANN401  anything that somebody imports
+        """What we sent along under `item`, to find the row again."""
+        return self.data.get("item")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it says that it is about an item of ours."""
+        return claims_item(self.data)
 
 
 @dataclass(frozen=True)
@@ -71,10 +89,13 @@ class ProjectTasks:
     Attributes:
         api: The server, and an account on it.
         project: Number of the project there.
+        unreadable: Number → why a task cannot be read: the server fails to show what somebody has stored in it. Filled
+            while tasks are read.
     """
 
     api: LabelStudioApi
     project: int
+    unreadable: dict[int, str] = field(default_factory=dict)
 
     def list_changed(self, since: datetime | None) -> Iterator[TaskSummary]:
         """Tasks that changed at that time or later, ordered by id; without a time, all."""
@@ -82,7 +103,10 @@ class ProjectTasks:
 
     def read_changed_inline(self, since: datetime | None) -> list[Json] | None:
         """The tasks of `list_changed` with all annotations, in one request; None if they are too many for it."""
-        page = self._page(_changed_since(since), size=INLINE_LIMIT, annotations=True)
+        try:
+            page = self._page(_changed_since(since), size=INLINE_LIMIT, annotations=True)
+        except LabelStudioServerError:
+            return None
         return page["tasks"] if page["total"] <= len(page["tasks"]) else None
 
     def list_range(self, ids: tuple[int, int]) -> Iterator[TaskSummary]:
@@ -103,16 +127,21 @@ class ProjectTasks:
         A task that several people skipped is one skip here; in `LabelStudioProject.counts` it is several.
         """
         ours = [IS_OURS, *([_in_range(ids)] if ids else [])]
-        annotations = self._page(ours, size=1)["total_annotations"]
-        return AnnotationCounts(annotations, self._page([*ours, IS_SKIPPED], size=1)["total"])
+        annotations = self._page(ours, size=1, include="id")["total_annotations"]
+        return AnnotationCounts(annotations, self._page([*ours, IS_SKIPPED], size=1, include="id")["total"])
 
     def count(self, filters: Sequence[Json] = ()) -> int:
         """How many tasks of the project pass these filters, whoever sent them."""
-        return int(self._page(filters, size=1)["total"])
+        return int(self._page(filters, size=1, include="id")["total"])
+
+    def first_signed(self) -> int | None:
+        """Number of the first task that carries a signature; None if none does."""
+        found = self._page([IS_SIGNED], size=1, include="id")["tasks"]
+        return int(found[0]["id"]) if found else None
 
     def last_change(self) -> datetime | None:
         """When a task of the project last changed; None if it has none."""
-        newest = self._page([], size=1, ordering=f"-{Column.updated_at}")["tasks"]
+        newest = self._page([], size=1, ordering=f"-{Column.updated_at}", include="id,updated_at")["tasks"]
         return parse_timestamp(newest[0]["updated_at"]) if newest else None
 
     def read_annotated(self) -> Iterator[Json]:
@@ -126,7 +155,7 @@ class ProjectTasks:
     def read_by_id(self, task_ids: Iterable[int]) -> Iterator[Json]:
         """These tasks with all their annotations. Not by an export: the server keeps two files of each."""
         for batch in batched(task_ids, ANNOTATED_PAGE):
-            yield from self._page([], size=len(batch), annotations=True, selectedItems=_only(batch))["tasks"]
+            yield from self._read_selected(batch, annotations=True)
 
     def find_unannotated(self, task_ids: Sequence[int]) -> list[int]:
         """Those of the tasks that still exist and that nobody annotated, skipped or has begun to annotate."""
@@ -152,12 +181,31 @@ class ProjectTasks:
     def _list(self, filters: Sequence[Json], *, annotations: bool = False) -> Iterator[Json]:
         last, size = 0, ANNOTATED_PAGE if annotations else SUMMARY_PAGE
         while True:
-            later = Filters.item(Column.id, Operator.GREATER, Type.Number, last)
-            page = self._page([*filters, later], size=size, annotations=annotations)
-            yield from page["tasks"]
+            later = [*filters, Filters.item(Column.id, Operator.GREATER, Type.Number, last)]
+            try:
+                page = self._page(later, size=size, annotations=annotations)
+            except LabelStudioServerError:
+                page = self._page(later, size=size, include="id")  # what the server cannot show is in none of these
+                yield from self._read_selected([task["id"] for task in page["tasks"]], annotations=annotations)
+            else:
+                yield from page["tasks"]
             if page["total"] <= len(page["tasks"]):
                 return
             last = page["tasks"][-1]["id"]
+
+    def _read_selected(self, task_ids: Sequence[int], *, annotations: bool) -> Iterator[Json]:
+        """These tasks. Where the server fails, they are halved until those are found that it fails to show."""
+        try:
+            tasks = self._page([], size=len(task_ids), annotations=annotations, selectedItems=_only(task_ids))["tasks"]
+        except LabelStudioServerError as error:
+            if len(task_ids) == 1:
+                self.unreadable[task_ids[0]] = f"the server fails to show it ({error.reason[:UNREADABLE_CHARACTERS]})"
+                return
+            middle = len(task_ids) // 2
+            for half in (task_ids[:middle], task_ids[middle:]):
+                yield from self._read_selected(half, annotations=annotations)
+        else:
+            yield from tasks
 
     def _page(
         self,
@@ -166,6 +214,7 @@ class ProjectTasks:
         size: int,
         annotations: bool = False,
         ordering: str = Column.id,
+        include: str = "",
         **selection: Json,
     ) -> Any:  # noqa: ANN401  any JSON
         query = {"filters": Filters.create(Filters.AND, filters), "ordering": [ordering], **selection}
@@ -173,18 +222,34 @@ class ProjectTasks:
             "/api/tasks/",
             project=self.project,
             page_size=size,
-            include=ANNOTATION_FIELDS if annotations else SUMMARY_FIELDS,
+            include=include or (ANNOTATION_FIELDS if annotations else SUMMARY_FIELDS),
             fields="all" if annotations else "task_only",
             resolve_uri=False,
             query=json.dumps(query),
         )
 
 
+def task_data(task: Json) -> Json:
+    """The data of a task; nothing if somebody has made something else of it."""
+    data = task.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def sample_id_of(data: Json) -> str:
+    """Our id in the data of a task; empty if there is none."""
+    sample_id = data.get("sample_id")
+    return sample_id if isinstance(sample_id, str) else ""
+
+
+def claims_item(data: Json) -> bool:
+    """Whether a task says that it is about an item of ours."""
+    return bool(data.get("sample_id") and data.get("item"))
+
+
 def _summarize(task: Json) -> TaskSummary:
     return TaskSummary(
         id=task["id"],
-        sample_id=str(task["data"].get("sample_id") or ""),
-        item=task["data"].get("item") or {},
+        data=task_data(task),
         annotations=(task["total_annotations"] or 0) + (task["cancelled_annotations"] or 0),
         updated_at=parse_timestamp(task["updated_at"]),
     )

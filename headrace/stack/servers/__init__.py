@@ -14,6 +14,7 @@ SYSTEMS: Mapping[str, Callable[[StackConfig], System]] = {
     "workspace": workspace.workspace_system,
     "dask": dask.dask_system,
     "airflow": airflow.airflow_system,
+    "s3-browser": s3.browser_system,
 }
 PORTS: Mapping[str, tuple[str, ...]] = {
     "s3": ("s3",),
@@ -21,11 +22,13 @@ PORTS: Mapping[str, tuple[str, ...]] = {
     "label-studio": ("label-studio",),
     "dask": ("dask", "dask-dashboard"),
     "airflow": ("airflow",),
+    "s3-browser": ("s3-browser",),
 }
 DEPENDS_ON: Mapping[str, tuple[str, ...]] = {
     "workspace": ("s3",),
     "dask": ("workspace",),
     "airflow": ("postgres", "workspace"),
+    "s3-browser": ("s3",),
 }
 
 

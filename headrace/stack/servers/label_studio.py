@@ -65,8 +65,8 @@ def server_environment(config: StackConfig, installed: LabelStudioEnvironment) -
         "LABEL_STUDIO_BASE_DATA_DIR": str(config.folder(NAME)),
         "LABEL_STUDIO_HOST": config.url(NAME),
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
-        # With the protection on, it may call nothing on this machine: neither the bucket nor a webhook.
-        "LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "false",
+        # Everybody with an account can import tasks from an address, without it from any server in reach.
+        "LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "true",
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",  # read at the first start, when the organization is created
         "LABEL_STUDIO_USERNAME": USER,
         "LABEL_STUDIO_PASSWORD": config.credentials.label_studio,

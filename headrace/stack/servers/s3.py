@@ -1,4 +1,4 @@
-"""S3: `rclone serve s3` on a folder; signatures are checked, objects are files, there are no versions."""
+"""S3: `rclone serve s3` on a folder; signatures are checked, objects are files, there are no versions; and a page."""
 
 from headrace.stack import environment, probes
 from headrace.stack.config import HOST, StackConfig
@@ -6,6 +6,7 @@ from headrace.stack.server import CommandRunner, Endpoint, Server, System
 
 BUCKET = "headrace"
 REGION = "us-east-1"
+BROWSER, BROWSER_USER = "s3-browser", "reader"
 
 
 def s3_system(config: StackConfig) -> System:
@@ -32,6 +33,28 @@ def s3_system(config: StackConfig) -> System:
     )  # fmt: skip
     endpoint = Endpoint("S3", config.url("s3"), config.credentials.s3_key, config.credentials.s3_secret)
     return System("s3", (server,), s3_exports(config), (endpoint,))
+
+
+def browser_system(config: StackConfig) -> System:
+    """A page for people that lists the bucket, read-only: S3's own address answers a browser with XML."""
+
+    async def is_healthy(_started_at: float) -> bool:
+        return await probes.responds(config.url(BROWSER))
+
+    login = {"RCLONE_USER": BROWSER_USER, "RCLONE_PASS": config.credentials.s3_secret}
+    server = Server(
+        name=BROWSER,
+        command=(
+            environment.find_program("rclone"), "serve", "http", str(config.folder("s3")), "--read-only",
+            "--addr", f"{HOST}:{config.ports[BROWSER]}", "--config", "/dev/null",
+        ),
+        probe=is_healthy,
+        depends_on=("s3",),
+        env=environment.base_environment() | login,
+        start_timeout_s=30,
+    )  # fmt: skip
+    endpoint = Endpoint("S3 browser", config.url(BROWSER), BROWSER_USER, config.credentials.s3_secret)
+    return System(BROWSER, (server,), {}, (endpoint,))
 
 
 def s3_exports(config: StackConfig) -> dict[str, str]:

@@ -17,7 +17,12 @@ from xml.etree import ElementTree as ET
 import orjson
 
 from headrace.errors import NotConfiguredError
-from headrace.storage.s3.errors import ConnectionFailedError, NoCredentialsError, S3RequestError
+from headrace.storage.s3.errors import (
+    ConnectionFailedError,
+    NoCredentialsError,
+    S3RequestError,
+    UntrustedCertificateError,
+)
 from headrace.storage.s3.objects import CONNECT_SECONDS, READ_SECONDS, BucketLocation, GetResponse, ObjectMeta
 
 CHUNK = 1024 * 1024
@@ -202,5 +207,7 @@ def _translate_errors() -> Iterator[None]:
         said = error.response.get("Error", {})
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         raise S3RequestError(status, str(said.get("Code") or status), said.get("Message", "")) from error
+    except exceptions.SSLError as error:
+        raise UntrustedCertificateError(str(error)) from error
     except (exceptions.BotoCoreError, OSError) as error:
         raise ConnectionFailedError(str(error)) from error

@@ -37,7 +37,9 @@ CODE = re.compile(r"<Code>([^<]+)</Code>")
 MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
 REDIRECT = "redirect without LOCATION"
 """How obstore reports S3's answer about a bucket of another region, without its status."""
-CAUSE = re.compile(r'message: "([^"]+)"|error: (IncompleteBody)|source: (TimedOut)')
+CAUSE = re.compile(
+    r'message: "([^"]+)"|error: "([^"]+)"|error: (IncompleteBody)|(InvalidCertificate)|source: (TimedOut)'
+)
 """The innermost of the causes that obstore lists below its message, which is the same for all of them."""
 
 
@@ -57,6 +59,10 @@ class AccessDeniedError(StorageError):
     """The server knows us not, or does not let us."""
 
 
+class ObjectArchivedError(StorageError):
+    """The object is in a storage class that gives its bytes only after it was restored."""
+
+
 class BucketMissingError(StorageError):
     """There is no such bucket at the endpoint."""
 
@@ -71,6 +77,10 @@ class NoCredentialsError(Exception):
 
 class ConnectionFailedError(Exception):
     """The server is away, or the line is bad."""
+
+
+class UntrustedCertificateError(ConnectionFailedError):
+    """The server showed a certificate that no authority known here has signed for its name."""
 
 
 class TruncatedResponseError(ConnectionFailedError):
@@ -101,13 +111,15 @@ def parse_error(text: str) -> "S3RequestError | ConnectionFailedError":
     said, _, below = text.partition("\n")
     found = CAUSE.search(below)
     cause = f" ({next(filter(None, found.groups()))})." if found else ""
-    return (TruncatedResponseError if "IncompleteBody" in cause else ConnectionFailedError)(said + cause)
+    kinds = {"IncompleteBody": TruncatedResponseError, "InvalidCertificate": UntrustedCertificateError}
+    kind = next((kind for name, kind in kinds.items() if name in cause), ConnectionFailedError)
+    return kind(said + cause)
 
 
 def is_retryable(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if not isinstance(error, S3RequestError):
-        return isinstance(error, ConnectionFailedError)
+        return isinstance(error, ConnectionFailedError) and not isinstance(error, UntrustedCertificateError)
     failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.NOT_IMPLEMENTED
     return failed or error.code in BUSY | CLOCK
 
@@ -117,8 +129,19 @@ def to_storage_error(error: Exception, doing: str, place: BucketLocation, second
     where = f"Cannot {doing} at {place.endpoint}"
     if isinstance(error, NoCredentialsError):
         return AccessDeniedError(f"{where}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+    if isinstance(error, S3RequestError) and error.code == "InvalidObjectState":
+        return ObjectArchivedError(
+            f"{where}: the object is archived (storage class GLACIER or DEEP_ARCHIVE), so it cannot be read at once."
+            " Restore it (`aws s3api restore-object`), or move it out of the source's prefix; then run the same command"
+            " again."
+        )
     if isinstance(error, S3RequestError):
         return _access_denied(error, where, place, seconds)
+    if isinstance(error, UntrustedCertificateError):
+        return StorageError(
+            f"{where}: its certificate is not trusted here: {error} Correct AWS_ENDPOINT_URL, or set AWS_CA_BUNDLE and"
+            " SSL_CERT_FILE to the certificates of the authority that signed it."
+        )
     if isinstance(error, IncompleteReadError):
         return ObjectUnreadableError(
             f"{where}: tried for {seconds:.0f} s, and the answers broke off; last seen: {error} If other objects can be"

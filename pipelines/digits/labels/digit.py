@@ -78,4 +78,5 @@ LABELING = LabelingTask(
     item_features=ItemFeatures("validated/images", ink),
     gold=Input("validated/gold"),
     thresholds=Thresholds(agreement=0.5, gold=0.75),
+    unreviewed="accept",
 )

@@ -23,6 +23,8 @@ from headrace.validate.readers import refused
 
 SIDE_PX, GRID = 64, 8
 MOST_BYTES = 16 * 1024
+MOST_PX = 1024 * 1024
+"""A picture of one color takes a bit per thousand pixels: 16 KiB could unpack to 130 MB."""
 
 
 class Images(dy.Schema):
@@ -49,10 +51,17 @@ def read(path: Path) -> pl.DataFrame:
         raise refused(path, f"expected a picture of at most {MOST_BYTES:,} bytes, seen {len(content):,}")
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+            _check_size(picture)
             picture.load()
             return pl.DataFrame([_row(picture, content)], schema=dict.fromkeys(Images.column_names(), pl.String))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise refused(path, f"expected a PNG picture, but {len(content):,} bytes cannot be decoded: {error}") from error
+
+
+def _check_size(picture: Image.Image) -> None:
+    """Raise before the pixels are decoded."""
+    if picture.width * picture.height > MOST_PX:
+        raise ValueError(f"expected at most {MOST_PX:,} pixels, found {picture.width:,} x {picture.height:,}")
 
 
 def _row(picture: Image.Image, content: bytes) -> dict[str, str | None]:

@@ -135,4 +135,5 @@ LABELING = LabelingTask(
     annotators_per_item=2,
     max_annotators_per_item=3,
     thresholds=Thresholds(agreement=0.3),
+    unreviewed="accept",
 )

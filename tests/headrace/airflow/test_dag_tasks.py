@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -36,6 +37,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
     monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path))
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "token")
+    monkeypatch.delenv("LABEL_STUDIO_URL", raising=False)
     monkeypatch.syspath_prepend(str(ROOT))
     return tmp_path
 
@@ -57,6 +59,23 @@ def test_what_a_command_prints_as_json_is_its_result_and_goes_with_the_events() 
     assert found["name"] == "flights/3"
     assert found["days"][-1] == "… 69 more"
     assert events[asset].extra == found
+
+
+def test_the_log_has_the_lines_for_people_and_not_the_json_of_the_result(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headrace.airflow.headrace_operator import HeadraceOperator
+
+    for name in ("pipelines/__init__.py", "dvc.yaml"):
+        (workspace / name).parent.mkdir(exist_ok=True)
+        (workspace / name).touch()
+
+    found = HeadraceOperator(task_id="t", command="headrace check --json").execute(context({}))
+
+    logged = capsys.readouterr().out
+    assert found["findings"] == []
+    assert "0 datasets checked, nothing found" in logged, "what a terminal would show"
+    assert "findings" not in logged
 
 
 def test_a_workspace_follows_its_origin_in_the_task_that_uses_it(workspace: Path) -> None:
@@ -158,6 +177,38 @@ def test_a_command_that_outlives_its_time_limit_is_stopped_and_not_tried_again(w
     assert is_released(workspace / "lock")
 
 
+def test_the_first_task_of_a_local_stack_says_which_commit_the_run_works_on_and_what_is_not_in_it(
+    tmp_path: Path,
+) -> None:
+    from headrace.airflow.start_run import SERVED, describe_served
+
+    def git(folder: Path, *arguments: str) -> None:
+        author = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+        subprocess.run(["git", "-C", folder, *author, *arguments], check=True, capture_output=True)
+
+    def lines() -> list[tuple[int, str]]:
+        return list(describe_served(project, tmp_path / "workspace", timeout_s=0))
+
+    project = tmp_path / "project"
+    for folder in ("project", "workspace"):
+        git(tmp_path, "init", "--quiet", folder)
+    git(tmp_path, "init", "--quiet", "--bare", "origin.git")
+    git(tmp_path / "workspace", "remote", "add", "origin", str(tmp_path / "origin.git"))
+    git(project, "commit", "--quiet", "--allow-empty", "--message", "Add weather")
+
+    before = lines()
+    git(project, "push", "--quiet", str(tmp_path / "origin.git"), f"HEAD:{SERVED}")
+    (project / "kernel.py").write_text("edited")
+    after = lines()
+
+    assert [level for level, _ in before] == [logging.WARNING]
+    assert "works on an earlier commit than the last one of" in before[0][1]
+    assert after[0][0] == logging.INFO
+    assert after[0][1].endswith('"Add weather".')
+    assert after[1][1].startswith("Uncommitted changes are not in the run: kernel.py. Commit them")
+    assert next(describe_served(tmp_path / "gone", tmp_path))[1].endswith("the last commit that was served.")
+
+
 def test_levels_and_messages_of_the_log_reach_the_log_of_the_task() -> None:
     from headrace.airflow.headrace_operator import HeadraceOperator
 
@@ -240,6 +291,42 @@ def test_a_server_that_never_answers_fails_the_wait_at_its_deadline() -> None:
     assert re.search(r"does not answer \(HTTP 503\).*clear this task to wait again", event["error"])
 
 
+def test_a_wait_goes_on_where_the_server_moved_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with label_studio(answered=[1], tasks=4) as first, label_studio(answered=[4], tasks=4) as second:
+        monkeypatch.setenv("LABEL_STUDIO_URL", first)
+        moves = threading.Timer(0.3, lambda: os.environ.update(LABEL_STUDIO_URL=second))
+        moves.start()
+        event = trigger_event("/projects/7", share=1)
+        moves.join()
+
+    assert event == {"answered": 4, "tasks": 4, "ended_by": "answers"}
+
+
+def test_a_wait_that_a_version_before_began_uses_its_address_where_the_environment_names_none() -> None:
+    with label_studio(answered=[4], tasks=4) as server:
+        assert trigger_event(f"{server}/projects/7", share=1)["answered"] == 4
+
+    assert "LABEL_STUDIO_URL is not set" in trigger_event("/projects/7", share=1)["error"]
+
+
+def test_a_wait_whose_server_was_away_at_the_deadline_fails_unless_it_was_for_a_short_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forgiven, failed = (wait_for_a_server_that_goes_away(monkeypatch, minutes) for minutes in (10, 0))
+
+    assert forgiven == {"answered": 1, "tasks": 4, "ended_by": "deadline"}
+    assert re.search(r"does not answer \(HTTP 503\).*LABEL_STUDIO_URL", failed["error"])
+
+
+def wait_for_a_server_that_goes_away(monkeypatch: pytest.MonkeyPatch, forgiven_min: int) -> dict[str, Any]:
+    """The event of a wait of two seconds whose server answers only once."""
+    from headrace.airflow import label_studio_sensor
+
+    monkeypatch.setattr(label_studio_sensor, "UNREACHED", timedelta(minutes=forgiven_min))
+    with label_studio(answered=[1, -503], tasks=4) as server:
+        return trigger_event(f"{server}/projects/7", share=1, hours=1 / 3600)
+
+
 def test_a_refused_token_fails_the_wait_at_once_with_what_to_check() -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -269,6 +356,7 @@ def test_the_wait_is_handed_to_the_triggerer_without_the_token(monkeypatch: pyte
     assert path == "headrace.airflow.label_studio_sensor.LabelStudioTrigger"
     assert LabelStudioTrigger(**stored).serialize() == (path, stored)
     assert "a-secret-token" not in json.dumps(stored)
+    assert "http://x" not in json.dumps(stored), "the server may move"
     assert datetime.fromisoformat(stored["until"]) > datetime.now(UTC) + timedelta(hours=47)
 
 

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from headrace.dataset import Dataset, Input, ObjectSource
 from headrace.engine.partition_errors import PartitionFailedError, PartitionsRefusedError
-from headrace.engine.run import TablesFailedError, combine_stage_errors, run_stages
+from headrace.engine.run import TablesFailedError, combine_table_errors, run_stages
 from headrace.errors import HeadraceError, TransientError
 from headrace.project import graph
 from headrace.project.executors import Executor
@@ -362,4 +362,4 @@ def test_the_errors_of_several_tables_are_told_together_and_equal_ones_once(lake
 
     with pytest.raises(TablesFailedError, match=f"tiny/sales {BAD_DAY}.*\n.*tiny/visits {BAD_DAY}"):
         run_stages(graph.dataset_stages(dataset), lake, Executor(Settings(workspace=lake.root)))
-    assert str(combine_stage_errors([HeadraceError("a"), HeadraceError("a"), HeadraceError("b")])) == "a\nb"
+    assert str(combine_table_errors([HeadraceError("a"), HeadraceError("a"), HeadraceError("b")])) == "a\nb"

@@ -3,23 +3,33 @@
 The raw table is updated completely or not at all, and what was read is not read again.
 """
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
-from trips import TABLE, Trips, create_dataset, object_key
+from trips import DAYS, TABLE, Trips, create_dataset, object_key
 
+from headrace.dataset import ObjectSource
+from headrace.engine.partition_errors import PartitionsRefusedError
+from headrace.engine.run import TablesFailedError
+from headrace.errors import TableLockedError
 from headrace.ingest.ingest import SourceEmptyError, UnknownSourceError, ingest
+from headrace.ingest.object_source import DuplicatePartitionError
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.s3.bucket import Bucket
 from headrace.storage.s3.errors import (
     AccessDeniedError,
     BucketMissingError,
+    ObjectArchivedError,
     ObjectChangedError,
+    S3RequestError,
     StorageUnreachableError,
+    to_storage_error,
 )
-from headrace.storage.s3.objects import ObjectMeta
+from headrace.storage.s3.objects import BucketLocation, ObjectMeta
 from headrace.storage.table_store import Lake
 
 GET = b"GET /"
@@ -180,3 +190,109 @@ def test_one_object_that_cannot_be_read_stops_the_run_and_the_others_are_not_rea
     assert not trips.manifest.partitions
 
     assert trips.ingest().read == 1
+
+
+def failing_download(monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseException]) -> None:
+    """Let the downloads of some keys fail."""
+    download = Bucket.download
+
+    def fail(bucket: Bucket, listed: ObjectMeta, path: Path) -> object:
+        if listed.key in errors:
+            raise errors[listed.key]
+        return download(bucket, listed, path)
+
+    monkeypatch.setattr(Bucket, "download", fail)
+
+
+def test_objects_that_cannot_be_read_are_named_and_the_others_are_read_once(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips.put(1, 2, 3, 4, 5)
+    errors: dict[str, BaseException] = {
+        object_key(2): ObjectArchivedError("Cannot read it: the object is archived."),
+        object_key(3): OSError(errno.ENOSPC, "No space left on device", "/mnt/cache/tmp/1"),
+        object_key(4): pl.exceptions.PanicException("odd"),
+    }
+    with monkeypatch.context() as patch:
+        failing_download(patch, errors)
+        with pytest.raises(PartitionsRefusedError) as failed:
+            trips.ingest()
+    address = f"s3://{trips.bucket.name}/{object_key(2)}"
+
+    assert f"- {TABLE} 2026-01-02 ({address}): Cannot read it: the object is archived." in str(failed.value)
+    assert "/mnt/cache/tmp/1: No space left on device (ENOSPC)" in str(failed.value)
+    assert "PanicException: odd" in str(failed.value)
+    assert not trips.manifest.partitions
+    assert trips.ingest().read == 3
+
+
+def test_a_source_that_fails_does_not_stop_the_others(trips: Trips, monkeypatch: pytest.MonkeyPatch) -> None:
+    trips.put(1, 2)
+    other = replace(create_dataset().sources[0], name="nights")
+    dataset = replace(create_dataset(), sources=(*create_dataset().sources, other))
+    (trips.lake.root / ".headrace/locks").mkdir(parents=True)
+
+    with trips.lake.lock_table(TABLE), pytest.raises(TableLockedError, match=TABLE):
+        ingest(dataset, Lake.at(trips.lake.root), Settings())
+
+    assert len(trips.lake.manifest("raw/trips/nights").partitions) == 2
+    with monkeypatch.context() as patch:
+        failing_download(patch, {object_key(1): ObjectArchivedError("archived")})
+        trips.put(1, text=b"newer")
+        with pytest.raises(TablesFailedError, match=f"{TABLE} 2026-01-01.*\n.*raw/trips/nights 2026-01-01"):
+            ingest(dataset, trips.lake, Settings())
+
+
+def test_a_bucket_that_does_not_answer_is_waited_for_once(trips: Trips, monkeypatch: pytest.MonkeyPatch) -> None:
+    trips.put(1)
+    other = replace(create_dataset().sources[0], name="nights")
+    dataset = replace(create_dataset(), sources=(*create_dataset().sources, other))
+    failing_download(monkeypatch, {object_key(1): StorageUnreachableError("s3://lake does not answer.")})
+
+    with pytest.raises(StorageUnreachableError, match=r"^s3://lake does not answer\.$"):
+        ingest(dataset, trips.lake, Settings())
+
+
+def test_an_archived_object_is_said_to_be_archived() -> None:
+    place = BucketLocation("lake", "https://s3.example", None, None, "us-east-1")
+
+    error = to_storage_error(S3RequestError(403, "InvalidObjectState"), "read s3://lake/days/1", place, 0)
+
+    assert "s3://lake/days/1" in str(error)
+    assert "archived" in str(error)
+    assert "restore-object" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("names", "suffix", "reason"),
+    [
+        (["2013-02-30", "0000-01-01", "2013-13", "2013-01-01T24", "2013-00-01", "0000"], ".csv", "not in the calendar"),
+        (["x" * 201, "y" * 250], ".csv", "more than the 200 allowed"),
+        (["manifest"], ".json", "a table's manifest was called manifest.json"),
+    ],
+)
+def test_a_name_that_no_partition_can_have_is_reported_and_the_others_are_read(
+    trips: Trips, names: list[str], suffix: str, reason: str
+) -> None:
+    good = ["2013-01-31", "9999-12-31", "2012-02-29", "2013-01-01T23", "0001-01-01", "9999"]
+    for name in (*names, *good):
+        trips.bucket.write(f"days/{name}{suffix}", b"x")
+
+    done = trips.ingest(ObjectSource("days/", rf"days/(?P<partition>.+)\{suffix}", suffix))
+
+    assert sorted(trips.manifest.partitions) == sorted(good)
+    assert sorted(done.invalid) == sorted(f"days/{name}{suffix}" for name in names)
+    assert all(reason in each for each in done.invalid.values())
+    assert f"{len(names)} keys have no valid partition name and were not read, e.g. 'days/" in str(done)
+
+
+def test_two_keys_of_one_partition_do_not_stop_the_others(trips: Trips) -> None:
+    for name in ("a/2026-01-01", "b/2026-01-01", "a/2026-01-02"):
+        trips.bucket.write(f"days/{name}.csv.gz", b"x")
+    loose = replace(DAYS, partition=r"days/./(?P<partition>[\d-]+)\.csv\.gz")
+
+    with pytest.raises(DuplicatePartitionError, match=f"{TABLE} 2026-01-01 .*days/a/.*days/b/.*Delete one"):
+        trips.ingest(loose)
+    trips.bucket.delete("days/b/2026-01-01.csv.gz")
+
+    assert trips.ingest(loose).read == 0, "both were read before"

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, create_weather_table
+from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, create_dataset, create_weather_table
 
 from headrace.engine.result_versions import result_version
+from headrace.engine.run import TablesFailedError
 from headrace.ingest import table_source
-from headrace.ingest.ingest import SourceEmptyError
+from headrace.ingest.database.backend import DatabaseError
+from headrace.ingest.ingest import SourceEmptyError, ingest
+from headrace.settings import Settings
 from headrace.storage.table_store import Lake
 
 
@@ -186,3 +189,22 @@ def test_an_empty_table_does_not_empty_ours_unless_allowed(weather: Weather) -> 
         weather.ingest()
 
     assert weather.ingest(allow_empty=True).deleted == ("2013-01-01", "2013-01-02", "2013-01-03")
+
+
+def test_a_value_that_cannot_be_read_does_not_stop_the_other_days(sqlite_weather: Weather) -> None:
+    sqlite_weather.run("UPDATE weather SET temp = 'cold' WHERE at LIKE '2013-01-02%'")
+    with pytest.raises(DatabaseError, match=rf"{TABLE} 2013-01-02 \(table weather\): .*temp: expected every value"):
+        sqlite_weather.ingest()
+    sqlite_weather.run("UPDATE weather SET temp = 1 WHERE at LIKE '2013-01-02%'")
+
+    assert sqlite_weather.ingest().read == 1
+
+
+def test_a_table_that_cannot_be_read_does_not_stop_the_others_of_its_database(weather: Weather) -> None:
+    missing = replace(WEATHER, table="nowhere")
+    dataset = create_dataset(first=missing, weather=WEATHER, last=missing)
+
+    with pytest.raises(TablesFailedError, match=r"no table nowhere"):
+        ingest(dataset, weather.lake, Settings())
+
+    assert len(weather.lake.manifest(TABLE).partitions) == 3

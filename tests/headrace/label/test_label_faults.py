@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from label_campaign import Campaign
+from label_campaign import DAYS, Campaign
 from label_server import Annotator, LabelServer
 from workspaces import REPOSITORY
 
@@ -30,7 +30,10 @@ from headrace.label.label_studio.client import LabelStudioClient, open_label_stu
 from headrace.label.label_studio.errors import LabelStudioError
 from headrace.label.label_studio.import_tasks import TaskImporter
 from headrace.stack import control
+from headrace.stack.config import StackConfig
+from headrace.stack.label_studio_environment import LabelStudioEnvironment
 from headrace.stack.paths import StackPaths
+from headrace.stack.servers import label_studio as label_studio_server
 from headrace.stack.state import read_state
 
 pytestmark = pytest.mark.slow
@@ -205,9 +208,28 @@ def invalidate_access_token(client: LabelStudioClient) -> None:
 # Webhooks
 
 
+@pytest.fixture
+def server_that_calls_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabelServer]:
+    """A server without protection of internal addresses: the stack's calls no webhook on this machine."""
+
+    def unprotected(config: StackConfig, installed: LabelStudioEnvironment) -> dict[str, str]:
+        return server_environment(config, installed) | {"LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "false"}
+
+    server_environment = label_studio_server.server_environment
+    monkeypatch.setattr(label_studio_server, "server_environment", unprotected)
+    with control.running(tmp_path / "home", only=("label-studio",)) as env:
+        server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
+        yield server
+        server.http.close()
+
+
+@pytest.mark.slow_lane
 def test_answers_whose_webhooks_were_cut_off_after_a_second_or_met_nobody_are_all_collected_exactly_once(
-    campaign: Campaign, ann: Annotator, bob: Annotator
+    server_that_calls_this_machine: LabelServer, tmp_path: Path
 ) -> None:
+    campaign = Campaign(server_that_calls_this_machine, tmp_path / "workspace", "Webhooks")
+    campaign.write_rides(DAYS)
+    ann, bob = (campaign.server.person(name) for name in ("ann", "bob"))
     campaign.send()
     tasks = campaign.tasks()
     with slow_receiver(answers_after_s=1.5) as (url, received):

@@ -15,6 +15,7 @@ from headrace.retrieve.retrieve import retrieve_at_release
 
 pytestmark = pytest.mark.slow
 
+LABELS = "labels/flights/delay_cause"
 DATASET = load_dataset("flights")
 
 
@@ -29,6 +30,33 @@ def test_labels_below_their_thresholds_are_in_no_release_until_they_are_better_o
     submit_answers(built.lake)
     built.refresh()
     assert create_release(DATASET, built.lake).name == "flights/1"
+
+
+def test_labels_that_wait_for_answers_are_held_back_and_the_tables_go_out(built: Workspace) -> None:
+    submit_answers(built.lake, None)
+    built.refresh()
+    first = create_release(DATASET, built.lake)
+    unfinished = built.lake.manifest(LABELS)
+    submit_answers(built.lake)
+    built.refresh()
+    second = create_release(DATASET, built.lake)
+    submit_answers(built.lake, None)
+    built.refresh()
+
+    third = built.command("headrace", "release", "flights")
+
+    assert (first.name, list(first.held)) == ("flights/1", [LABELS])
+    assert "agreement: expected at least 0.3, found unknown. 5 items still wait for answers" in first.held[LABELS]
+    assert unfinished.rows == FLIGHTS
+    assert built.lake.manifest(LABELS).entries == unfinished.entries, "the workspace keeps what it collected"
+    assert (second.name, dict(second.held)) == ("flights/2", {})
+    assert third.startswith("flights/2 unchanged since")
+    assert f"{LABELS} is held back, as it was in the release before: " in third
+    rows = [built.lake.recorded_manifest(LABELS, name) for name in ("flights/1", "flights/2")]
+    assert [manifest.rows for manifest in rows if manifest] == [0, FLIGHTS]
+    other = built.clone("other")
+    other.dvc("pull")
+    assert other.stale_stages() == {}
 
 
 def test_the_report_command_prints_the_quality_and_fails_at_the_gate_below_the_thresholds(built: Workspace) -> None:

@@ -4,6 +4,8 @@ The small tables are real files, read through Feast's own `get_historical_featur
 """
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -361,6 +363,39 @@ def test_an_unset_variable_of_the_configuration_is_named_with_the_file(
         NotConfiguredError, match=r"feature_store\.yaml: FEAST_ONLINE_STORE_PATH and FEAST_REGISTRY_URL are not set"
     ):
         open_store(lake.root / "feature_repo", Settings())
+
+
+NOTEBOOK = """
+from feast import FeatureStore
+store = FeatureStore(repo_path="feature_repo")
+print(store.list_feature_views(), store.config.online_store.path)
+"""
+
+
+def run_notebook(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """What a notebook runs, without any of our settings in its environment, and without an import of ours."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FEAST", "HEADRACE"))}
+    command = [sys.executable, "-c", NOTEBOOK]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_feast_alone_finds_the_settings_of_the_local_stack_in_a_notebook(lake: Lake) -> None:
+    (lake.root / ".headrace").mkdir(exist_ok=True)
+    lines = [f"FEAST_REGISTRY_URL=sqlite:///{lake.root}/registry.db", f"FEAST_ONLINE_STORE_PATH={lake.root}/online.db"]
+    stack_env = lake.root / ".headrace" / "stack.env"
+    (lake.root / "pipelines").mkdir(exist_ok=True)
+    for marker in ("dvc.yaml", "pipelines/__init__.py"):
+        (lake.root / marker).touch()
+
+    without = run_notebook(lake.root)
+    stack_env.write_text("\n".join(lines))
+    found = run_notebook(lake.root)
+
+    assert (
+        "FEAST_REGISTRY_URL is not set: expected it in the environment, or in .env or .headrace/stack.env"
+        in without.stderr
+    )
+    assert (found.stdout, found.returncode) == (f"[] {lake.root}/online.db\n", 0), found.stderr
 
 
 def test_a_registry_that_does_not_answer_is_named_without_its_password(lake: Lake) -> None:

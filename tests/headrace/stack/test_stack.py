@@ -3,8 +3,10 @@
 Real servers throughout; most tests need no more than S3 and PostgreSQL, which are up within a second.
 """
 
+import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,8 +24,9 @@ from headrace.settings import Settings
 from headrace.stack import control, launcher
 from headrace.stack.config import load_config
 from headrace.stack.errors import StackError, StartFailedError
-from headrace.stack.paths import StackPaths
+from headrace.stack.paths import StackPaths, low_disk_note
 from headrace.stack.process import process_tree, still_running
+from headrace.stack.servers import postgres
 from headrace.stack.state import Event, StackState, read_state
 
 pytestmark = pytest.mark.server
@@ -317,3 +320,177 @@ def test_a_server_that_finds_its_parent_gone_does_not_start() -> None:
     )  # fmt: skip
 
     assert (done.returncode, done.stdout) == (1, "")
+
+
+# Local security
+
+
+def test_only_the_owner_can_enter_the_home_also_one_that_an_earlier_version_created(tmp_path: Path) -> None:
+    home = tmp_path / ".headrace" / "demo"
+    home.mkdir(parents=True)
+    for folder in (home, home.parent):
+        folder.chmod(0o755)
+
+    StackPaths(home).create()
+
+    assert [folder.stat().st_mode & 0o777 for folder in (home, home.parent)] == [0o700, 0o700]
+    assert tmp_path.stat().st_mode & 0o700 == 0o700, "the project itself is left alone"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_postgresql_runs_as_nobody_special_without_capabilities(home: Path) -> None:
+    control.up(home, ["postgres"])
+    (server,) = state_of(home).servers
+
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+
+    assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    assert fields["Uid"].split()[0] != "0"
+
+
+def test_sources_are_read_by_a_role_that_owns_its_database_and_reaches_nothing_else(home: Path) -> None:
+    with control.running(home, ["postgres"]) as env:
+        address = env["HEADRACE_DATABASE_URL"].replace("+psycopg", "")
+        with psycopg.connect(address, autocommit=True) as source:
+            role = source.execute(
+                "SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles"
+                " WHERE rolname = current_user"
+            ).fetchone()
+            source.execute("CREATE TABLE orders (id int)")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                source.execute("COPY orders FROM PROGRAM 'id'")
+        for database in ("airflow", "feast", "postgres"):
+            with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+                psycopg.connect(address.rpartition("/")[0] + f"/{database}")
+        registry = psycopg.connect(env["FEAST_REGISTRY_URL"].replace("+psycopg", ""))
+        registry.execute("CREATE TABLE entities (id int)")
+        registry.close()
+
+    assert role == ("source", False, False, False, False)
+
+
+def test_tables_that_an_earlier_version_created_as_the_superuser_become_the_roles_own(home: Path) -> None:
+    with control.running(home, ["postgres"]) as env:
+        superuser = env["HEADRACE_DATABASE_URL"].replace("+psycopg", "").rpartition("@")[2]
+        password = load_config(StackPaths(home)).credentials.postgres
+        with psycopg.connect(f"postgresql://headrace:{password}@{superuser}", autocommit=True) as connection:
+            connection.execute("CREATE TYPE mood AS ENUM ('good')")
+            connection.execute("CREATE TABLE orders (id serial PRIMARY KEY, mood mood)")
+            connection.execute("CREATE VIEW last_order AS SELECT max(id) FROM orders")
+
+    with (
+        control.running(home, ["postgres"]) as env,
+        psycopg.connect(env["HEADRACE_DATABASE_URL"].replace("+psycopg", "")) as source,
+    ):
+        source.execute("INSERT INTO orders (mood) VALUES ('good')")
+        source.execute("ALTER TABLE orders ADD COLUMN price int")
+        assert source.execute("SELECT * FROM last_order").fetchone() == (1,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_programs_of_postgresql_below_a_closed_folder_are_copied_to_where_nobody_reaches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    folder = tmp_path / "closed" / "pg" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "postgres").write_text("a program")
+    folder.parents[1].chmod(0o700)
+
+    first, second = (postgres.reachable_bin(folder, "nobody") for _ in range(2))
+
+    assert first == second != folder
+    assert (first / "postgres").read_text() == "a program"
+    assert first.parents[1].stat().st_mode & 0o777 == 0o755
+    assert postgres.reachable_bin(folder, "-") == folder, "where the user stays, nothing is copied"
+    os.chown(first.parents[1], 65534, -1)
+    with pytest.raises(StackError, match="belongs to another user"):
+        postgres.reachable_bin(folder, "nobody")
+
+
+# State files that were cut, copied, or written at the same time
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]"])
+def test_a_damaged_state_file_of_a_running_stack_is_named_and_down_stops_everything(home: Path, content: bytes) -> None:
+    control.up(home, ["s3"])
+    members = processes(state_of(home))
+    (home / "stack.json").write_bytes(content)
+
+    found = control.status(home)
+    with pytest.raises(StackError, match=r"stack\.json is damaged[\s\S]*Next: `headrace stack down"):
+        control.up(home, ["s3"])
+    stopped = control.down(home)
+
+    assert (found.state, found.is_healthy) == ("unreadable", False)
+    assert stopped
+    assert still_running(members) == []
+    assert control.up(home, ["s3"]).is_healthy
+
+
+def test_damaged_ports_are_chosen_again_and_damaged_credentials_are_named(home: Path) -> None:
+    control.up(home, ["s3"])
+    (home / "stack" / "ports.json").write_text("")
+    assert not control.status(home).is_healthy, "nobody knows where to ask"
+    control.down(home)
+
+    assert control.up(home, ["s3"]).is_healthy
+    control.down(home)
+
+    (home / "stack" / "secrets.json").write_text("{")
+    with pytest.raises(StackError, match=r"secrets\.json is damaged[\s\S]*Next: restore the file"):
+        control.up(home, ["s3"])
+
+
+def test_of_several_ups_at_once_each_ends_well(home: Path) -> None:
+    command = [HEADRACE, "stack", "up", "--home", str(home), "--only", "s3", "--json"]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)
+    ]
+
+    printed = [child.communicate() for child in started]
+
+    assert [child.returncode for child in started] == [0, 0, 0], printed
+    assert len({json.dumps(json.loads(out)["servers"]) for out, _ in printed}) == 1
+
+
+def test_the_copy_of_a_folder_whose_stack_runs_has_a_stack_of_its_own(home: Path, tmp_path: Path) -> None:
+    first = control.up(home, ["s3"])
+    copy = tmp_path / "copy"
+    shutil.copytree(home, copy)
+
+    try:
+        assert control.status(copy).state == "never started"
+        assert control.down(copy) is False
+        second = control.up(copy, ["s3"])
+
+        assert control.status(home).is_healthy, "the first one runs on"
+        assert second.record
+        assert first.record
+        assert second.record.endpoints[0].address != first.record.endpoints[0].address
+    finally:
+        control.down(copy)
+
+
+def test_a_full_disk_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr(StackPaths, "create", refuse)
+    with pytest.raises(StartFailedError, match=r"cannot write to .*No space left on device.*\nNext: make room"):
+        control.up(home, ["s3"])
+
+
+def test_a_server_that_fails_on_an_almost_full_disk_is_reported_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert low_disk_note(tmp_path) == ""
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: shutil._ntuple_diskusage(1 << 40, 1 << 40, 5 << 20))  # noqa: SLF001  the type of what it returns
+
+    assert "Only 5 MiB are free" in low_disk_note(tmp_path)

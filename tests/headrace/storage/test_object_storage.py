@@ -156,6 +156,14 @@ def test_a_clock_that_is_wrong_is_named(s3: S3) -> None:
             list(bucket.list("days/"))
 
 
+def test_a_bucket_of_another_region_is_named_with_the_setting(s3: S3) -> None:
+    with refusing(301, "PermanentRedirect") as endpoint:
+        bucket = replace(s3.new_bucket(), endpoint=endpoint, region="eu-north-1")
+
+        with pytest.raises(StorageError, match=r"Expected the bucket .* in the region eu-north-1; set AWS_REGION"):
+            list(bucket.list("days/"))
+
+
 def test_a_large_object_is_written_in_parts_and_listed_with_the_mark_that_reads_give(
     any_s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

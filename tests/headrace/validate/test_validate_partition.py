@@ -93,6 +93,24 @@ def test_the_checks_are_counted_most_frequent_first() -> None:
     assert list(result.counts.items()) == [("place|check__one_of", 2), ("count|max", 1)]
 
 
+def test_a_column_of_nothing_but_nulls_keeps_the_type_of_its_contract() -> None:
+    result = validate_frame(rows((GOOD[0], "EWR", None, None)), SOURCE, DAY)
+
+    assert result.accepted.select("count", "speed").rows() == [(None, None)]
+    assert result.accepted.schema == validate_frame(rows(GOOD), SOURCE, DAY).accepted.schema
+
+
+def test_texts_that_look_alike_are_different_keys() -> None:
+    alike = ["Zu\u0308rich", "Z\u00fcrich", "Z\u00fcrich\u200b", "\u202eZ\u00fcrich", "Z\u00fcrich ", "\U0001f6eb"]
+    wide = source(place=dy.String())
+    frame = rows(*((GOOD[0], place, "1", None) for place in alike))
+
+    result = validate_frame(frame, wide, DAY)
+
+    assert result.accepted["place"].to_list() == alike
+    assert result.counts == {}
+
+
 VALUES = {
     "at": [
         "2013-01-09T05:00:00Z",

@@ -1,0 +1,83 @@
+"""Labels that are still being collected: they, and the answers they are made of, stay as the last release has them.
+
+A release of tables does not wait for people. Labels are held back while they do not reach their thresholds and answers
+are missing. Where all answers are there, the labels are bad, and a person has to decide: the release stops. So does the
+release of the run that collected the answers, because it was made to release them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.dataset import Dataset, LabelingTask
+from headrace.label import table_names
+from headrace.release.changes import PartitionDiff
+from headrace.storage.manifest import HEAD_FILE, Manifest
+from headrace.storage.table_store import Lake
+
+
+@dataclass(frozen=True)
+class HeldLabels:
+    """The labeling tasks whose tables a release takes from the last one.
+
+    Attributes:
+        reasons: Labels table → why it is held back.
+        outs: Path → output entry of every table of these tasks, as the release records it.
+        heads: Path → bytes of their manifests.
+    """
+
+    reasons: Mapping[str, str]
+    outs: Mapping[str, dict[str, Any]]
+    heads: Mapping[str, bytes]
+
+    @property
+    def tables(self) -> set[str]:
+        """The tables that are held back."""
+        return {path.removeprefix("data/") for path in self.outs}
+
+
+def hold_unfinished_labels(
+    dataset: Dataset, lake: Lake, changes: Mapping[str, PartitionDiff], released: Mapping[str, dict[str, Any]]
+) -> HeldLabels:
+    """Hold labels that would be new in the release against their thresholds.
+
+    Args:
+        dataset: The dataset.
+        lake: Its tables.
+        changes: Table → what changed since the last release.
+        released: Output entries of the last release.
+
+    Raises:
+        QualityError: They do not reach them, and every answer is there, or the run that is released collected them.
+    """
+    reasons: dict[str, str] = {}
+    outs: dict[str, dict[str, Any]] = {}
+    heads: dict[str, bytes] = {}
+    for labeling in dataset.labels:
+        if reason := _find_reason(dataset, labeling, lake, changes):
+            reasons[table_names.labels_table(dataset, labeling)] = reason
+            for table in table_names.all_tables(dataset, labeling):
+                path = f"data/{table}"
+                out = released.get(path)
+                manifest = lake.manifest_of_directory(out["md5"]) if out else None
+                manifest = manifest or Manifest(table)
+                outs[path] = out or lake.dvc_out(manifest, {})
+                heads[f"{path}/{HEAD_FILE}"] = manifest.to_files().head
+    return HeldLabels(reasons, outs, heads)
+
+
+def _find_reason(
+    dataset: Dataset, labeling: LabelingTask, lake: Lake, changes: Mapping[str, PartitionDiff]
+) -> str | None:
+    if table_names.labels_table(dataset, labeling) not in changes:
+        return None
+    from headrace.label.quality import UnfinishedLabelsError  # noqa: PLC0415  only new labels need be measured
+    from headrace.label.report import enforce_thresholds  # noqa: PLC0415
+
+    try:
+        enforce_thresholds(dataset, labeling, lake)
+    except UnfinishedLabelsError as error:
+        if f"data/{table_names.annotations_table(dataset, labeling)}" in (lake.run_outs or {}):
+            raise
+        return str(error)
+    return None
