@@ -55,12 +55,23 @@ def _declaring_modules() -> tuple[str, ...]:
     return tuple(modules)
 
 
+def _declaring_place() -> tuple[str, int]:
+    """File and line of the constructor's call."""
+    frame = sys._getframe(2)  # noqa: SLF001  as above
+    return frame.f_code.co_filename, frame.f_lineno
+
+
 SITE = "site-packages"
 
 
 def declared_in() -> Any:  # noqa: ANN401  as `dataclasses.field`
     """Field of a declaration: the modules that declare it."""
     return field(default_factory=_declaring_modules, repr=False, compare=False)
+
+
+def declared_at() -> Any:  # noqa: ANN401  as `dataclasses.field`
+    """Field of a declaration: file and line of it, for messages."""
+    return field(default_factory=_declaring_place, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +164,7 @@ class Source:
         files: Data files that `read`, the checks or `transform` open, as paths below the project's root.
         guards: Bounds of its raw and its validated table; by default those of the dataset.
         modules: Modules that declare it; found automatically.
+        place: File and line of the declaration; found automatically.
     """
 
     name: str
@@ -168,6 +180,7 @@ class Source:
     files: tuple[str, ...] = ()
     guards: Guards | None = None
     modules: tuple[str, ...] = declared_in()
+    place: tuple[str, int] = declared_at()
 
 
 @dataclass(frozen=True)
@@ -201,6 +214,7 @@ class FeatureTable:
             the last of them, and promises that the rows of a day are the same whatever days are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
         modules: Modules that declare it; found automatically.
+        place: File and line of the declaration; found automatically.
 
     Raises:
         ValueError: The TTL is negative or longer than `MAX_TTL`.
@@ -217,6 +231,7 @@ class FeatureTable:
     batch_size: int = 1
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
+    place: tuple[str, int] = declared_at()
 
     def __post_init__(self) -> None:
         """Refuse a TTL that times cannot be compared with."""
@@ -291,6 +306,7 @@ class LabelingTask:
         allowed_pii: Columns with personal data that people need to see to answer.
         files: Data files that its functions open, as paths below the project's root.
         modules: Modules that declare it; found automatically.
+        place: File and line of the declaration; found automatically.
     """
 
     name: str
@@ -316,6 +332,7 @@ class LabelingTask:
     allowed_pii: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
+    place: tuple[str, int] = declared_at()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +377,7 @@ class Dataset:
         retention: Which releases are kept; without it, all of them.
         guards: How much may disappear in one step, and how far in the future a row may lie.
         name: The name of its folder below `pipelines/`, filled in when it is loaded.
+        place: File and line of the declaration; found automatically.
     """
 
     description: str
@@ -373,6 +391,7 @@ class Dataset:
     retention: Retention | None = None
     guards: Guards = field(default_factory=Guards)
     name: str = ""
+    place: tuple[str, int] = declared_at()
 
     def guards_of(self, table: str) -> Guards:
         """The bounds of a table `<state>/<dataset>/<name>`: those of its source, else those of the dataset."""

@@ -1,37 +1,53 @@
-"""`headrace check`: a static check of the project's code."""
+"""`headrace check`: what is wrong with a project, found without its data."""
 
 from typing import Annotated
 
 import typer
 
 from headrace.cli.output import JsonOption, result
+from headrace.text import pluralize
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command(epilog="Example: headrace check flights")(check)
+    app.command(epilog="Example: headrace check flights --sources")(check)
 
 
 def check(
     datasets: Annotated[list[str] | None, typer.Argument(help="Datasets to check; by default all.")] = None,
     *,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Also list the sources: bucket, database, tables, columns, patterns.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the project's code: datasets that cannot be loaded, dynamic imports, undeclared files that code opens.
+    """Check declarations and code: what can only fail, and what no fingerprint follows. No data is read.
 
-    No data is read. Exit code 1 if something is found.
+    Each finding has file and line, and says what to do. Exit code 1 if one of them is an error.
+
+    Unknown inputs, cycles, the order of tables, key and feature types, reserved names, contracts, patterns, label
+    configurations; functions that give other columns than declared; dynamic imports, and files that code opens
+    undeclared.
     """
-    from headrace.project.code_check import check_dataset  # noqa: PLC0415  only this command pays for the import
-    from headrace.project.loading import DatasetError, dataset_names, load_dataset  # noqa: PLC0415
+    from headrace.project.check import check_datasets  # noqa: PLC0415  only this command pays for the import
+    from headrace.project.loading import dataset_names  # noqa: PLC0415
 
-    findings, broken, checked = [], {}, datasets or dataset_names()
-    for name in checked:
-        try:
-            findings += check_dataset(load_dataset(name))
-        except DatasetError as error:
-            broken[name] = str(error)
-    lines = [*map(str, findings), *broken.values()] or [f"{len(checked)} datasets checked, nothing found"]
-    content = {"datasets": list(checked), "findings": [vars(item) for item in findings], "broken": broken}
+    found = check_datasets(tuple(datasets or dataset_names()))
+    if sources:
+        from headrace.cli.output import workspace  # noqa: PLC0415  who asks no source reads no settings
+        from headrace.project.source_probe import probe_sources  # noqa: PLC0415
+
+        settings, lake = workspace()
+        for dataset in found.loaded:
+            found.findings += probe_sources(dataset, lake, settings)
+    checked = pluralize(len(found.datasets), "dataset")
+    counts = f"{pluralize(found.errors, 'error')}, {pluralize(len(found.findings) - found.errors, 'warning')}"
+    lines = [*map(str, found.findings), f"{checked} checked, {counts if found.findings else 'nothing found'}"]
+    content = {
+        "datasets": list(found.datasets),
+        "findings": [vars(finding) for finding in found.findings],
+        "broken": found.broken,
+    }
     result(content, lines, as_json=as_json)
-    if findings or broken:
+    if found.errors:
         raise typer.Exit(1)

@@ -1,15 +1,28 @@
 """The commands that inspect a workspace: plan, status; and dvc-sync, which compares and writes `dvc.yaml`."""
 
+import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli.output import DatasetArgument, JsonOption, RunOption, dataset_tables, result, some, workspace
+from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
+    from headrace.dataset import Dataset
     from headrace.engine.plan import Plan
+    from headrace.ingest.preview import SourcePreview
+    from headrace.lineage.freshness import OnlineFreshness
+    from headrace.settings import Settings
+    from headrace.storage.manifest import Manifest
     from headrace.storage.table_store import Lake
+
+MAX_REASONS = 5
+
+INPUT_REASON = re.compile(r"(input (?:new|changed|gone): )(.+)/([^/]+)")
+"""A reason of a plan that names a partition of an input."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,17 +32,96 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: headrace dvc-sync --check")(dvc_sync)
 
 
-def plan(dataset: DatasetArgument, *, run: RunOption = None, as_json: JsonOption = False) -> None:
-    """Show which partitions of which tables are stale, and why. Reads manifests only."""
+def plan(
+    dataset: DatasetArgument,
+    *,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no source: plan from manifests alone.")] = False,
+    run: RunOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run would do: what it would read of the sources, and which partitions are stale, and why.
+
+    The sources are listed, which costs what the output says; nothing is read. A source that cannot be listed is
+    reported, and its tables are planned as they are.
+    """
     from headrace.engine.run import plan_all  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
-    with dataset_tables(dataset, run, read_only=True) as (_, lake):
-        plans = plan_all(graph.dataset_stages(load_dataset(dataset)), lake)
-        sizes = {table: lake.manifest(table).sizes for planned in plans for table in planned.stage.reads}
-    content = {"stages": [_plan_content(planned, sizes) for planned in plans]}
-    result(content, [line for planned in plans for line in _format_plan(planned, sizes)], as_json=as_json)
+    with dataset_tables(dataset, run, read_only=True) as (settings, lake):
+        previews = [] if offline else _preview(load_dataset(dataset), lake, settings)
+        raw = {preview.table: preview.manifest for preview in previews if preview.manifest}
+        plans = plan_all(graph.dataset_stages(load_dataset(dataset)), lake, raw)
+        reads = {table for planned in plans for table in planned.stage.reads}
+        sizes = {table: (raw.get(table) or lake.manifest(table)).sizes for table in reads}
+    content = {
+        "sources": [_preview_content(preview) for preview in previews],
+        "stages": [_plan_content(planned, sizes) for planned in plans],
+    }
+    lines = [*_format_previews(previews), *(line for planned in plans for line in _format_plan(planned, sizes))]
+    result(content, lines, as_json=as_json)
+
+
+def _preview(dataset: "Dataset", lake: "Lake", settings: "Settings") -> "list[SourcePreview]":
+    from headrace.ingest.preview import preview_sources  # noqa: PLC0415  a plan without sources needs no bucket
+
+    return preview_sources(dataset, lake, settings)
+
+
+def _preview_content(preview: "SourcePreview") -> dict[str, Any]:
+    names = (
+        "source",
+        "table",
+        "listed",
+        "new",
+        "changed",
+        "deleted",
+        "always_read",
+        "unmatched",
+        "invalid",
+        "unreadable",
+        "rows",
+    )
+    return {
+        **{name: getattr(preview, name) for name in names},
+        "bytes": preview.size,
+        "cost": vars(preview.cost) if preview.cost else None,
+        "error": _error_content(preview.error) if preview.error else None,
+    }
+
+
+def _error_content(error: HeadraceError) -> dict[str, Any]:
+    return {"type": type(error).__name__, "message": str(error), "transient": error.is_transient}
+
+
+def _format_previews(previews: "Sequence[SourcePreview]") -> Iterator[str]:
+    for preview in previews:
+        if preview.error:
+            continue
+        from headrace.ingest.ingest import skipped_keys  # noqa: PLC0415  a plan without sources does not load it
+
+        kinds = (("new", "new"), ("changed", "changed"), ("deleted", "gone"), ("always_read", "read by every run"))
+        counts = [f"{len(names):,} {word}" for kind, word in kinds if (names := getattr(preview, kind))]
+        volume = f"{preview.size:,} bytes" if preview.rows is None else f"{preview.rows:,} rows"
+        found = f"{', '.join(counts)}; {volume} to read" if preview.to_read else ", ".join(counts) or "nothing new"
+        yield f"{preview.table}: {preview.listed:,} listed, {found} ({preview.cost})"
+        if preview.to_read:
+            yield f"  {some(preview.to_read)}"
+        if preview.deleted:
+            yield f"  gone: {some(preview.deleted)}"
+        yield from (f"  {line}" for line in skipped_keys(preview.unmatched, preview.invalid))
+        yield from (f"  {name} cannot be read: {reason}" for name, reason in preview.unreadable.items())
+    yield from _format_unavailable(previews)
+
+
+def _format_unavailable(previews: "Sequence[SourcePreview]") -> Iterator[str]:
+    """Sources that could not be listed; those of one reason together."""
+    tables: dict[str, list[str]] = {}
+    for preview in previews:
+        if preview.error:
+            tables.setdefault(str(preview.error), []).append(preview.table)
+    for message, names in tables.items():
+        yield f"{some(names)}: not listed, planned as in the workspace: {message}"
 
 
 def _plan_content(planned: "Plan", sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
@@ -47,13 +139,37 @@ def _format_plan(planned: "Plan", sizes: dict[str, dict[str, int]]) -> list[str]
     if planned.is_empty:
         return [f"{planned.stage.table}: up to date ({len(planned.reused)} partitions)"]
     counts = f"{len(planned.stale)} stale, {len(planned.removed)} removed, {planned.unchanged} up to date"
-    reasons = Counter(reason for item in planned.stale for reason in item.reasons)
     lines = [f"{planned.stage.table}: {counts}; {_input_bytes(planned, sizes):,} bytes to read"]
     lines += [f"  {some([item.partition for item in planned.stale])}"] if planned.stale else []
     earlier = list(planned.computed_before)
     lines += [f"  computed before, to be added: {some(earlier)}"] if earlier else []
     lines += [f"  removed: {some(list(planned.removed))}"] if planned.removed else []
-    return [*lines, *(f"    {reason} ({count})" for reason, count in reasons.most_common(5))]
+    return [*lines, *_format_reasons(planned)]
+
+
+def _format_reasons(planned: "Plan") -> Iterator[str]:
+    """Each reason once, with the number of stale partitions; inputs by their table, with the first partitions."""
+    stale, inputs = Counter[str](), dict[str, dict[str, None]]()
+    for item in planned.stale:
+        said = set()
+        for reason in item.reasons:
+            text, table, partition = _split_reason(reason)
+            said.add(f"{text}{table}")
+            if partition:
+                inputs.setdefault(f"{text}{table}", {})[partition] = None
+        stale.update(sorted(said))
+    shown = stale.most_common(MAX_REASONS)
+    for reason, count in shown:
+        names = f": {some([*inputs[reason]])}" if reason in inputs else ""
+        yield f"    {reason}{names} ({count})"
+    if len(stale) > len(shown):
+        yield f"    … {len(stale) - len(shown)} more reasons: `headrace plan {planned.stage.dataset} --json` has all"
+
+
+def _split_reason(reason: str) -> tuple[str, str, str]:
+    """`input new: raw/flights/flights/2013-01-09` as text, table and partition; any other reason as text alone."""
+    match = INPUT_REASON.fullmatch(reason)
+    return (match[1], match[2], match[3]) if match else (reason, "", "")
 
 
 def _input_bytes(planned: "Plan", sizes: dict[str, dict[str, int]]) -> int:
@@ -66,38 +182,96 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """Show the tables of a dataset, what changed since the last release, and what is online.
 
     For each table: partitions, rows, bytes, and how many partitions were added (+), changed (~) and removed (-) since
-    the last release. A table that is not in the workspace is shown as git records it: `dvc pull` is not needed.
+    the last release. A table that is not in the workspace is shown as git records it: `dvc pull` is not needed. What
+    cannot be asked, because a server does not answer, is named, and the rest is shown.
     """
-    from headrace.lineage.freshness import read_freshness  # noqa: PLC0415
     from headrace.release.branches import list_releases  # noqa: PLC0415
-    from headrace.release.changes import PartitionDiff  # noqa: PLC0415
 
     settings, lake = workspace()
     release = next(reversed(list_releases(lake, dataset)), "")
-    tables = {}
-    for table in lake.known_tables(dataset):
-        manifest = lake.manifest(table)
-        names = sorted(manifest.md5s)
-        unreleased = PartitionDiff.between(lake.recorded_manifest(table, release) if release else None, manifest)
-        tables[table] = {
-            "partitions": len(names),
-            "first": next(iter(names), None),
-            "last": next(reversed(names), None),
-            "rows": manifest.rows,
-            "bytes": sum(manifest.sizes.values()),
-            "since_release": str(unreleased) if unreleased else "",
-        }
-    lines = [
-        f"{table}: {found['partitions']} partitions ({found['first']} … {found['last']}), {found['rows']:,} rows,"
-        f" {found['bytes']:,} bytes{', unreleased: ' if found['since_release'] else ''}{found['since_release']}"
-        for table, found in tables.items()
-    ]
-    head = f"{dataset}: last release {release or 'none yet'}"
-    online = read_freshness(settings, dataset)
-    online_lines = list(online.format_lines(release)) if online else []
+    tables, unknown = _describe_tables(lake, dataset, release)
+    online = None
+    try:
+        online = _read_online(settings, dataset)
+    except HeadraceError as error:
+        unknown["online"] = error
+    lines = [f"{dataset}: last release {release or 'none yet'}", *(_table_line(*item) for item in tables.items())]
+    lines += online.format_lines(release) if online else []
+    lines += _format_unknown(unknown)
     findings, finding_lines = _findings(lake, dataset, release)
-    content = {"release": release, "tables": tables, "online": online.to_dict() if online else None, **findings}
-    result(content, [head, *lines, *online_lines, *finding_lines], as_json=as_json)
+    lines += finding_lines
+    content = {
+        "release": release,
+        "tables": tables,
+        "online": online.to_dict() if online else None,
+        "unknown": {what: _error_content(error) for what, error in unknown.items()},
+        **findings,
+    }
+    result(content, lines, as_json=as_json)
+
+
+def _describe_tables(
+    lake: "Lake", dataset: str, release: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, HeadraceError]]:
+    """Table → what it holds, and table → why that is not known: its manifest is on a remote that does not answer."""
+    tables: dict[str, dict[str, Any]] = {}
+    unknown: dict[str, HeadraceError] = {}
+    for table in lake.known_tables(dataset):
+        unavailable = next((error for error in unknown.values() if error.is_transient), None)
+        if unavailable and not lake.is_visible(table):  # the remote would be waited for once more
+            unknown[table] = unavailable
+            continue
+        try:
+            manifest = lake.manifest(table)
+        except HeadraceError as error:
+            unknown[table] = error
+            continue
+        try:
+            if unavailable and release:
+                raise unavailable
+            released = lake.recorded_manifest(table, release) if release else None
+        except HeadraceError as error:
+            unknown[f"changes of {table} since {release}"] = error
+            released = manifest
+        tables[table] = _describe_table(manifest, released)
+    return tables, unknown
+
+
+def _describe_table(manifest: "Manifest", released: "Manifest | None") -> dict[str, Any]:
+    from headrace.release.changes import PartitionDiff  # noqa: PLC0415
+
+    names, unreleased = sorted(manifest.md5s), PartitionDiff.between(released, manifest)
+    return {
+        "partitions": len(names),
+        "first": next(iter(names), None),
+        "last": next(reversed(names), None),
+        "rows": manifest.rows,
+        "bytes": sum(manifest.sizes.values()),
+        "since_release": str(unreleased) if unreleased else "",
+    }
+
+
+def _table_line(table: str, found: dict[str, Any]) -> str:
+    unreleased = f", unreleased: {found['since_release']}" if found["since_release"] else ""
+    return (
+        f"{table}: {found['partitions']} partitions ({found['first']} … {found['last']}), {found['rows']:,} rows,"
+        f" {found['bytes']:,} bytes{unreleased}"
+    )
+
+
+def _read_online(settings: "Settings", dataset: str) -> "OnlineFreshness | None":
+    from headrace.lineage.freshness import read_freshness  # noqa: PLC0415
+
+    return read_freshness(settings, dataset)
+
+
+def _format_unknown(unknown: dict[str, HeadraceError]) -> Iterator[str]:
+    """What could not be asked, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for what, error in unknown.items():
+        reasons.setdefault(str(error), []).append(what)
+    for message, names in reasons.items():
+        yield f"not known: {some(names)}: {message}"
 
 
 def _findings(lake: "Lake", dataset: str, release: str) -> tuple[dict[str, Any], list[str]]:

@@ -153,9 +153,15 @@ def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None, only: st
     return plan(stage, inputs, known, stage_fingerprint(stage, lake.root), only)
 
 
-def plan_all(stages: Iterable[Stage], lake: Lake) -> list[Plan]:
-    """The plans of `stages` in order, each as if those before it had run: what they would make counts as changed."""
-    coming: dict[str, Manifest] = {}
+def plan_all(stages: Iterable[Stage], lake: Lake, raw: Mapping[str, Manifest] | None = None) -> list[Plan]:
+    """The plans of `stages` in order, each as if those before it had run: what they would make counts as changed.
+
+    Args:
+        stages: The stages.
+        lake: The workspace's tables.
+        raw: Raw table → its manifest after the next ingest; without one, the table as it is.
+    """
+    coming = dict(raw or {})
     plans = []
     for stage in stages:
         inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}

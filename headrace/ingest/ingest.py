@@ -13,8 +13,9 @@ How changes are detected, and which are missed:
   updates that leave the watermark alone: `full_refresh=True` reads every partition again.
 """
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -36,6 +37,8 @@ from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.s3.errors import StorageUnreachableError
 from headrace.storage.table_store import Lake
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str, int, int], None]
 """Called with the source, the number of partitions read, and the number to read."""
 
@@ -45,6 +48,10 @@ DEFAULT_THREADS = 16
 
 class SourceEmptyError(HeadraceError):
     """A source that had partitions lists none."""
+
+
+class NothingMatchesError(HeadraceError):
+    """A source has keys, and none of them is a partition."""
 
 
 class UnknownSourceError(HeadraceError):
@@ -86,14 +93,27 @@ class IngestResult:
         changes = ", ".join(f"{count} {kind}" for count, kind in counts if count) or "nothing new"
         rows = "" if self.rows is None else f", {self.rows:,} rows"
         line = f"{self.table}: {self.listed} listed, {changes}; read {self.read}{rows}, {self.size:,} bytes"
-        if self.unmatched:
-            line += f"\n  {len(self.unmatched)} keys match no partition and were not read, e.g. {self.unmatched[0]!a}"
-        if self.invalid:
-            key, reason = next(iter(self.invalid.items()))
-            line += (
-                f"\n  {len(self.invalid)} keys have no valid partition name and were not read, e.g. {key!a}: {reason}"
-            )
-        return line
+        return "\n  ".join([line, *skipped_keys(self.unmatched, self.invalid)])
+
+
+def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterator[str]:
+    """Lines about the keys of a source that are not read."""
+    if unmatched:
+        yield f"{len(unmatched)} keys match no partition and were not read, e.g. {unmatched[0]!a}"
+    if invalid:
+        key, reason = next(iter(invalid.items()))
+        yield f"{len(invalid)} keys have no valid partition name and were not read, e.g. {key!a}: {reason}"
+
+
+def sources_read_by_day(dataset: Dataset) -> dict[str, str]:
+    """Source → a feature table that reads it, so that its partitions must be UTC days or the whole table."""
+    found: dict[str, str] = {}
+    for table in dataset.features:
+        for read in table.inputs.values():
+            state, _, name = read.table.partition("/")
+            if state in ("raw", "validated", "rejected"):
+                found.setdefault(name, table.name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -193,6 +213,7 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
 def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Settings) -> None:
     threads = settings.threads or DEFAULT_THREADS
     open_store = cache(partial(open_object_store, settings=settings, root=run.lake.root))  # one connection per bucket
+    by_day = sources_read_by_day(run.dataset)
     unreachable: dict[str, HeadraceError] = {}
     for source in sources:
         if not isinstance(source.location, ObjectSource):
@@ -202,7 +223,7 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
             continue
         with run.note_failure(source.name), run.lake.lock_table(raw_table(run.dataset.name, source.name)):
             store = open_store(source.location.bucket)
-            listing = ObjectListing.from_bucket(run.lake, store, source.location, threads)
+            listing = ObjectListing.from_bucket(run.lake, store, source.location, threads, by_day=source.name in by_day)
             run.results[source.name] = _sync_table(run, source, listing)
         if isinstance(failure := run.failed.get(source.name), StorageUnreachableError):
             unreachable[source.location.bucket] = failure
@@ -213,14 +234,15 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     table = raw_table(run.dataset.name, source.name)
     earlier = run.lake.manifest(table)
     old = earlier.md5s
+    check_some_match(source, listing)
     _check_not_empty(run, table, listing, old)
 
-    cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
-    comparable = {name: key for name, key in cache_keys.items() if name not in listing.always_read}
-    reused = _reusable_entries(run, earlier, comparable)
-    read = _read_partitions(run, source, listing, sorted(cache_keys.keys() - reused.md5s.keys()))
+    reused, missing = split_unchanged(run, listing, earlier)
+    for skipped in skipped_keys((), listing.invalid):
+        log.warning("%s: %s", table, skipped)
+    read = _read_partitions(run, source, listing, missing)
 
-    manifest = Manifest(table, _suffix(source), libraries=listing.libraries, partitions=reused | read)
+    manifest = Manifest(table, raw_suffix(source), libraries=listing.libraries, partitions=reused | read)
     _enforce_guards(run, earlier, manifest)
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
@@ -231,7 +253,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     return IngestResult(
         source=source.name,
         table=table,
-        listed=len(cache_keys),
+        listed=sum(map(run.includes, listing.cache_keys)),
         new=tuple(sorted(new.keys() - old.keys())),
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
         deleted=tuple(sorted(old.keys() - new.keys())),
@@ -267,6 +289,14 @@ def _read_partitions(
     return read
 
 
+def split_unchanged(run: IngestRun, listing: SourceListing, earlier: Manifest) -> tuple[LazyEntries, list[str]]:
+    """The entries that need no read, and the names of the partitions to read, sorted."""
+    cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
+    comparable = {name: key for name, key in cache_keys.items() if name not in listing.always_read}
+    reused = _reusable_entries(run, earlier, comparable)
+    return reused, sorted(cache_keys.keys() - reused.md5s.keys())
+
+
 def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str, str]) -> LazyEntries:
     """Entries that need no read: partitions outside of the run, and those that were read before under the same key."""
     outside = [name for name in earlier.md5s if not run.includes(name)]
@@ -277,6 +307,22 @@ def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str
     same = [name for name, key in cache_keys.items() if own.cache_keys.get(name) == key]
     others = {name: key for name, key in cache_keys.items() if own.cache_keys.get(name) != key}
     return own.entries.select(same) | earlier.entries.select(outside) | find_by_cache_key(known, others)
+
+
+def check_some_match(source: Source, listing: SourceListing) -> None:
+    """Check that some key of the source is a partition, if it has any.
+
+    Raises:
+        NothingMatchesError: None is.
+    """
+    if listing.cache_keys or not (listing.unmatched or listing.invalid):
+        return
+    pattern = f" Its pattern is {source.location.partition!r}." if isinstance(source.location, ObjectSource) else ""
+    raise NothingMatchesError(
+        f"source {source.name}: {listing.description} has keys, but none is a partition:"
+        f" {'; '.join(skipped_keys(listing.unmatched, listing.invalid))}.{pattern} The table was left as it was."
+        " Correct the pattern or the keys, then run the same command again."
+    )
 
 
 def _check_not_empty(run: IngestRun, table: str, listing: SourceListing, old: Mapping[str, str]) -> None:
@@ -307,7 +353,8 @@ def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest) -> No
     )
 
 
-def _suffix(source: Source) -> str:
+def raw_suffix(source: Source) -> str:
+    """File name ending of the source's raw partitions."""
     return source.location.suffix if isinstance(source.location, ObjectSource) else ".parquet"
 
 

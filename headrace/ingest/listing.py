@@ -37,8 +37,15 @@ class SourceListing(Protocol):
         """The source's address, for messages."""
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a database table; empty for objects, which are not opened."""
+
+    @property
     def libraries(self) -> Mapping[str, str]:
         """Distribution → version, for the libraries that decide the bytes of a partition."""
+
+    def volume(self, partitions: Iterable[str]) -> int:
+        """Bytes of partitions where the listing shows them, else rows."""
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:
         """Read partitions into the cache, in any order; each with its entry, or with the error that it met.

@@ -17,7 +17,7 @@ from headrace.storage.digests import Digests
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.manifest import FORMAT_1_FILE
 from headrace.storage.partition_entry import PartitionEntry, SourceObject
-from headrace.storage.partition_names import MAX_NAME_BYTES, is_impossible_interval, partition_interval
+from headrace.storage.partition_names import MAX_NAME_BYTES, is_day, is_impossible_interval, partition_interval
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError, ObjectUnreadableError, StorageUnreachableError
 from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta, object_address
@@ -26,6 +26,9 @@ from headrace.unexpected_errors import is_failure
 
 PARTITION_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*")
 """Valid partition names. A name becomes a file name, so a key such as `../x` must not match."""
+
+
+NO_DAY = "{!a} is no UTC day, and feature tables read this source by day (2013-01-09) or as a whole (all)"
 
 
 class DuplicatePartitionError(HeadraceError):
@@ -88,13 +91,31 @@ class ObjectListing:
     threads: int
 
     @classmethod
-    def from_bucket(cls, lake: Lake, bucket: ObjectStore, source: ObjectSource, threads: int) -> "ObjectListing":
-        """List the source's prefix once."""
+    def from_bucket(
+        cls, lake: Lake, bucket: ObjectStore, source: ObjectSource, threads: int, *, by_day: bool = False
+    ) -> "ObjectListing":
+        """List the source's prefix once.
+
+        Args:
+            lake: The workspace's tables.
+            bucket: The bucket, or the folder in its place.
+            source: What is listed.
+            threads: Number of objects that are downloaded at the same time.
+            by_day: Whether a table reads the source by UTC day: then keys of other partitions are invalid.
+        """
         address = object_address(bucket.name, source.prefix)
         matched = match_partitions(source, bucket.list(source.prefix), address)
+        for name in [name for name in matched.objects if by_day and name != UNPARTITIONED and not is_day(name)]:
+            matched.invalid[matched.objects.pop(name).key] = NO_DAY.format(name)
+            matched.errors.pop(name, None)
         return cls(
             lake, bucket, address, matched.objects, tuple(matched.unmatched), matched.invalid, matched.errors, threads
         )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None: objects are not opened."""
+        return ()
 
     @property
     def libraries(self) -> Mapping[str, str]:
@@ -109,6 +130,10 @@ class ObjectListing:
     @cached_property
     def cache_keys(self) -> Mapping[str, str]:
         return {partition: self._cache_key(listed) for partition, listed in self.objects.items()}
+
+    def volume(self, partitions: Iterable[str]) -> int:
+        """Bytes of the objects."""
+        return sum(self.objects[name].size for name in partitions)
 
     def address(self, partition: str) -> str:
         return object_address(self.bucket.name, self.objects[partition].key) if partition in self.objects else ""

@@ -71,6 +71,10 @@ class TableSnapshot:
         return frozenset(name for name, stats in self.listing.partitions.items() if stats.without_watermark)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.listing.columns)
+
+    @property
     def libraries(self) -> Mapping[str, str]:
         return {name: version(name) for name in ("polars", "pyarrow")}
 
@@ -80,6 +84,10 @@ class TableSnapshot:
         return {
             name: hash_json(f"[{shape}, {encode_json(self._provenance(name))}]") for name in self.listing.partitions
         }
+
+    def volume(self, partitions: Iterable[str]) -> int:
+        """Rows."""
+        return sum(self.listing.partitions[name].rows for name in partitions)
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:
         """Read partitions, sorted by key, so that equal rows give equal bytes whatever order the database returns.

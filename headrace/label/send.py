@@ -12,6 +12,7 @@ from headrace import failpoints
 from headrace.dataset import Dataset, LabelingTask
 from headrace.label import labeling_functions, table_names, tasks
 from headrace.label.connection import connect, ensure_project, item_signer, own_task_check
+from headrace.label.errors import InvalidItemError
 from headrace.label.label_studio.import_tasks import TaskImporter
 from headrace.label.report import read_labels
 from headrace.label.sync import count_annotations
@@ -30,7 +31,7 @@ class SendResult:
         existing: Tasks that were on the server before.
         sent: Tasks that were missing.
         duplicates_removed: Duplicates that were deleted.
-        rejected: Sample id → why Label Studio rejects its task.
+        rejected: Sample id → why its task cannot be sent, or why Label Studio rejects it.
         foreign: Number → sample id of tasks with an id of ours that somebody edited or imported; they are left alone.
         rejected_path: The file of the workspace that holds the rejected tasks; empty if there are none.
         suggestions: Items that are shown with a suggestion.
@@ -71,8 +72,16 @@ def send_tasks(
         LabelsWouldVanishError: There is no project, although answers were collected from it.
     """
     rows = tasks.draw_sample(dataset, labeling, lake, params)
+    rejected: dict[str, str] = {}
+    data = tasks.task_data(dataset, labeling, rows, rejected)
+    if rejected and not data:
+        name, reason = next(iter(rejected.items()))
+        raise InvalidItemError(
+            f"labeling task {labeling.name}: none of the {rows.height:,} sampled rows has a task that can be sent,"
+            f" {name} first: {reason}. Nothing was sent. Correct the function, then run the same command again."
+        )
     signer = item_signer(labeling, settings)
-    wanted = {name: signer.sign(data) for name, data in tasks.task_data(dataset, labeling, rows).items()}
+    wanted = {name: signer.sign(one) for name, one in data.items()}
     votes = labeling_functions.apply_labeling_functions(rows, labeling)
     suggestions = labeling_functions.suggest_choices(votes, labeling, read_labels(dataset, labeling, lake))
     predictions = tasks.task_predictions(labeling, suggestions)
@@ -87,13 +96,13 @@ def send_tasks(
         project_url = client.project_url(project)
 
     return SendResult(
-        sampled=len(wanted),
+        sampled=rows.height,
         existing=result.existing,
         sent=result.imported,
         duplicates_removed=result.duplicates_removed,
-        rejected=result.rejected,
+        rejected=rejected | dict(result.rejected),
         foreign=result.foreign,
-        rejected_path=_write_rejected(dataset, labeling, lake, wanted, result.rejected),
+        rejected_path=_write_rejected(dataset, labeling, lake, wanted, rejected | dict(result.rejected)),
         suggestions=len(suggestions.by_item),
         model_version=suggestions.model_version,
         model_reason=suggestions.reason,
@@ -111,6 +120,6 @@ def _write_rejected(
             path.unlink(missing_ok=True)
         return ""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {name: {"reason": reason, "data": wanted[name]} for name, reason in rejected.items()}
+    content = {name: {"reason": reason, "data": wanted.get(name)} for name, reason in rejected.items()}
     atomic_write(path, json.dumps(content, indent=2, default=str).encode())
     return path.relative_to(lake.root).as_posix()

@@ -4,17 +4,20 @@ Every sampled row becomes one task, known by its `sample_id`. A column with pers
 declaration says that people need it.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import polars as pl
 
 from headrace.dataset import Dataset, LabelingTask
+from headrace.errors import HeadraceError
 from headrace.label import table_names
 from headrace.label.annotations import item_key
 from headrace.label.errors import InvalidItemError
 from headrace.label.labeling_functions import Suggestions
 from headrace.storage.table_store import Lake
+from headrace.unexpected_errors import describe_error, is_failure
 
 Json = dict[str, Any]
 
@@ -31,23 +34,70 @@ def draw_sample(dataset: Dataset, labeling: LabelingTask, lake: Lake, params: Ma
     return rows
 
 
-def task_data(dataset: Dataset, labeling: LabelingTask, rows: pl.DataFrame) -> dict[str, Json]:
-    """Sample id → data of the task, in the order of the sample."""
+def task_data(
+    dataset: Dataset, labeling: LabelingTask, rows: pl.DataFrame, rejected: dict[str, str] | None = None
+) -> dict[str, Json]:
+    """Sample id → data of the task, in the order of the sample.
+
+    Args:
+        dataset: The dataset.
+        labeling: The labeling task.
+        rows: The sample.
+        rejected: Receives sample id → why there is no task for it, so that one row does not keep the others from being
+            sent. Without it, the first such row is an error.
+
+    Raises:
+        InvalidItemError: The task shows personal data, or a row has no task that can be sent.
+    """
     hidden = pii_columns(dataset) - set(labeling.allowed_pii)
     if leaked := hidden & {"sample_id", *labeling.keys}:
         raise InvalidItemError(
             f"sample of {dataset.name} {labeling.name}: {', '.join(sorted(leaked))} is personal data, and keys are sent"
             " to the labeling tool. Use another key, or name the column in `allowed_pii`."
         )
-    return {
-        row["sample_id"]: {
-            **labeling.task(_RowWithoutPii(labeling.name, hidden, row)),
-            "sample_id": row["sample_id"],
-            "selection_reason": row["selection_reason"],
-            "item": item_key(row, labeling.keys),
-        }
-        for row in rows.iter_rows(named=True)
-    }
+    found: dict[str, Json] = {}
+    for row in rows.iter_rows(named=True):
+        name = row["sample_id"]
+        shown, fault = _shown(labeling, _RowWithoutPii(labeling.name, hidden, row))
+        if not fault:
+            own = {"sample_id": name, "selection_reason": row["selection_reason"]}
+            found[name] = {**shown, **own, "item": item_key(row, labeling.keys)}
+        elif rejected is None:
+            raise InvalidItemError(f"labeling task {labeling.name}, {name}: {fault}")
+        else:
+            rejected[name] = fault
+    return found
+
+
+def _shown(labeling: LabelingTask, row: Mapping[str, Any]) -> tuple[Json, str]:
+    """What `task` shows of a row, and why it cannot be sent; empty if it can."""
+    where = f"`task` in {labeling.task.__module__}"
+    try:
+        shown: object = labeling.task(row)
+    except BaseException as error:
+        if isinstance(error, HeadraceError) or not is_failure(error):
+            raise
+        return {}, f"{where} raised {describe_error(error)}"
+    if not isinstance(shown, dict):
+        return {}, f"{where} returned {type(shown).__name__}, expected a dict"
+    faults = ((str(name), _json_fault(value)) for name, value in shown.items())
+    fault = next((f"{where} gave {name!r} as {found}" for name, found in faults if found), "")
+    return shown, fault
+
+
+def _json_fault(value: Any) -> str:  # noqa: ANN401  whatever a task shows
+    """What of a value JSON does not hold; empty if it is JSON."""
+    if value is None or isinstance(value, str | bool | int):
+        return ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"{value}, which JSON has not: show it as text or null"
+    if isinstance(value, Mapping):
+        strange = next((name for name in value if not isinstance(name, str)), None)
+        own = f"an object with the key {strange!r}, expected a text" if strange is not None else ""
+        return own or next(filter(None, map(_json_fault, value.values())), "")
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(_json_fault, value)), "")
+    return f"{type(value).__name__} {value!r}, which JSON has not: show it as text or number"
 
 
 class _RowWithoutPii(dict[str, Any]):

@@ -6,14 +6,15 @@ files that code opens without declaring them, are what it cannot follow. Nothing
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from headrace.dataset import Dataset
 from headrace.engine.code_hash import project_folder
 from headrace.engine.fingerprint import stage_code
-from headrace.engine.stage import Stage
 from headrace.project import graph
+from headrace.project.findings import Finding
+from headrace.validate.readers import CsvDialect
 
 DYNAMIC_IMPORTS = frozenset(
     ("__import__", "exec", "eval", "import_module", "importlib.import_module", "runpy.run_path", "runpy.run_module")
@@ -25,36 +26,14 @@ OPENERS = frozenset(("open", "io.open", "gzip.open", "np.load", "numpy.load", "n
 PATH_METHODS = frozenset(("open", "read_text", "read_bytes"))
 
 
-@dataclass(frozen=True, order=True)
-class Finding:
-    """Something in the code that a fingerprint cannot follow.
-
-    Attributes:
-        file: The file, relative to the project.
-        line: The line, from 1.
-        problem: What it is, and how to fix it.
-    """
-
-    file: str
-    line: int
-    problem: str
-
-    def __str__(self) -> str:
-        """`file:line: problem`, as compilers print it."""
-        return f"{self.file}:{self.line}: {self.problem}"
-
-
 def check_dataset(dataset: Dataset) -> list[Finding]:
     """Findings in the code of a dataset's stages, sorted by file and line."""
-    return sorted({found for stage in graph.dataset_stages(dataset) for found in check_stage(stage)})
-
-
-def check_stage(stage: Stage) -> Iterator[Finding]:
-    """Findings in the code of one stage."""
-    root = project_folder(stage.modules)
-    for name in stage_code(stage).files:
-        if name.endswith(".py"):
-            yield from check_file(root, name, stage.files)
+    stages = graph.dataset_stages(dataset)
+    # Stages share most of their files: each is parsed once.
+    files = {(project_folder(stage.modules), name, stage.files) for stage in stages for name in stage_code(stage).files}
+    code = ((root, name, declared) for root, name, declared in files if name.endswith(".py"))
+    found = {finding for file in code for finding in check_file(*file)}
+    return sorted(replace(finding, dataset=dataset.name) for finding in found)
 
 
 def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Finding]:
@@ -70,6 +49,8 @@ def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Fin
                 f"`{function}` loads code that no fingerprint follows: tables stay as they are when it changes. Use an"
                 " `import` statement.",
             )
+        if function.rpartition(".")[2] == "CsvDialect" and (fault := _dialect_fault(call)):
+            yield Finding(name, call.lineno, fault)
         opened = _opened(call, function, imported)
         if opened is None or _is_given(opened, parameters):
             continue
@@ -88,6 +69,16 @@ def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Fin
                 f"`{function}` opens {shown}, which no `files=(…)` declares: tables stay as they are when it changes."
                 f" Declare files=({shown!r},).",
             )
+
+
+def _dialect_fault(call: ast.Call) -> str:
+    """Why no file can be read by a dialect of constants; empty if some can, or if only a run knows its arguments."""
+    try:
+        arguments = [ast.literal_eval(argument) for argument in call.args]
+        CsvDialect(*arguments, **{word.arg or "": ast.literal_eval(word.value) for word in call.keywords})
+    except (TypeError, ValueError) as error:
+        return f"{error}. Correct it." if str(error).startswith(CsvDialect.__name__) else ""
+    return ""
 
 
 def _calls(node: ast.AST, parameters: frozenset[str]) -> Iterator[tuple[ast.Call, frozenset[str]]]:

@@ -7,7 +7,7 @@ folder is an error of that dataset alone.
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -16,13 +16,21 @@ from pathlib import Path
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
-from headrace.validate.compile_contract import contract_of
-from headrace.validate.errors import InvalidContractError
+from headrace.project.declaration_check import check_declaration
+from headrace.project.findings import Finding, errors
 from headrace.workspace import DATASET_NAME, PACKAGE, locate_workspace, use_project
 
 
 class DatasetError(HeadraceError):
-    """The folder of a dataset cannot be loaded, or has no declaration."""
+    """The folder of a dataset cannot be loaded, or what it declares can only fail.
+
+    Attributes:
+        findings: What is wrong, each with file and line.
+    """
+
+    def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
 
 
 def project_root() -> Path:
@@ -50,10 +58,22 @@ def dataset_names() -> tuple[str, ...]:
 
 @cache
 def load_dataset(name: str) -> Dataset:
-    """The declaration of the dataset `name`.
+    """The declaration of the dataset `name`, checked.
 
     Raises:
-        DatasetError: There is no such folder, or it cannot be loaded.
+        DatasetError: There is no such folder, it cannot be loaded, or what it declares can only fail.
+    """
+    dataset = import_dataset(name)
+    if wrong := errors(check_declaration(dataset, project_root())):
+        raise _declaration_error(name, wrong)
+    return dataset
+
+
+def import_dataset(name: str) -> Dataset:
+    """The declaration of the dataset `name`, as its folder has it.
+
+    Raises:
+        DatasetError: There is no such folder, or it cannot be imported.
     """
     names = dataset_names()
     if name not in names:
@@ -69,7 +89,7 @@ def load_dataset(name: str) -> Dataset:
     try:
         declared = getattr(import_module(f"{PACKAGE}.{name}"), "DATASET", None)
     except Exception as error:  # whatever a declaration raises is an error of that dataset
-        raise DatasetError(_describe(name, error)) from error
+        raise _import_error(name, error) from error
     if not isinstance(declared, Dataset):
         found = "none" if declared is None else type(declared).__name__
         raise DatasetError(
@@ -81,14 +101,6 @@ def load_dataset(name: str) -> Dataset:
             f"{PACKAGE}/{name}/__init__.py: DATASET is named {declared.name!r}, its folder {name!r}. The folder names"
             " the dataset: leave `name` out."
         )
-    try:
-        for source in declared.sources:
-            contract_of(source)
-    except InvalidContractError as error:
-        raise DatasetError(
-            f"The dataset {name} ({PACKAGE}/{name}) cannot be loaded: {error}. Fix it, then run the command again; the"
-            " other datasets are not affected."
-        ) from error
     return replace(declared, name=name)
 
 
@@ -121,16 +133,34 @@ def _dataset_files(package: Path) -> Iterator[Path]:
     return (path for path in package.glob("*/__init__.py") if not path.parent.name.startswith(("_", ".")))
 
 
-def _describe(name: str, error: Exception) -> str:
+def _declaration_error(name: str, wrong: Sequence[Finding]) -> DatasetError:
+    first, *others = wrong
+    if others:
+        lines = "".join(f"\n  {finding.file}:{finding.line}: {finding.problem}" for finding in wrong)
+        what, fix = f"{lines}\n", "Fix them"
+    else:
+        what, fix = f" {first.problem} ", f"Fix it in {first.file}:{first.line}"
+    return DatasetError(
+        f"The dataset {name} ({PACKAGE}/{name}) cannot be loaded:{what}{fix}, then run the command again; the other"
+        " datasets are not affected.",
+        wrong,
+    )
+
+
+def _import_error(name: str, error: Exception) -> DatasetError:
     """The error, with the last line of the dataset's own code in its traceback."""
     marker = f"/{PACKAGE}/"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if marker in frame.filename]
-    where = f"{PACKAGE}/{name}"
+    file, line = f"{PACKAGE}/{name}/__init__.py", 1
     if isinstance(error, SyntaxError) and error.filename:
-        where = f"{error.filename}:{error.lineno}"
+        file, line = error.filename, error.lineno or 1
     elif frames:
-        where = f"{frames[-1].filename}:{frames[-1].lineno}"
-    return (
-        f"The dataset {name} cannot be loaded: {type(error).__name__}: {error} ({where}). Fix it, then run the command"
-        " again; the other datasets are not affected."
+        file, line = frames[-1].filename, frames[-1].lineno or 1
+    shown = file[file.index(marker) + 1 :] if marker in file else file
+    found = f"{type(error).__name__}: {error}"
+    finding = Finding(shown, line, f"{found}. Fix it; nothing of the dataset can be loaded.", "error", name)
+    return DatasetError(
+        f"The dataset {name} cannot be loaded: {found} ({file}:{line}). Fix it, then run the command again; the other"
+        " datasets are not affected.",
+        [finding],
     )

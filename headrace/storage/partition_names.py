@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 from headrace.errors import HeadraceError
@@ -70,6 +70,15 @@ def partition_interval(name: str) -> Interval:
         return start, start.replace(year=start.year + 1)
     except (ValueError, OverflowError):
         return None, None
+
+
+@lru_cache(maxsize=1 << 16)  # every plan asks for each name
+def is_day(name: str) -> bool:
+    """Whether a partition is a UTC day, as `2013-01-09`."""
+    try:
+        return date.fromisoformat(name).isoformat() == name  # it reads 20130109 and 2013-W02-3, too
+    except ValueError:
+        return False
 
 
 def _start(match: re.Match[str]) -> datetime | None:

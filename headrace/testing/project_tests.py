@@ -15,7 +15,9 @@ from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, 
 from headrace.engine.fingerprint import stage_code
 from headrace.label.table_names import annotations_table
 from headrace.project import dvc_stages, graph
+from headrace.project.check import check_loaded
 from headrace.project.code_check import check_dataset
+from headrace.project.findings import errors
 from headrace.project.loading import dataset_names, load_dataset
 from headrace.retrieve.joinable_tables import joinable_tables
 from headrace.validate.apply_transform import apply_transform
@@ -57,6 +59,10 @@ class ProjectTests:
     def dataset(self, request: pytest.FixtureRequest) -> Dataset:
         """A dataset of the project; a broken one fails the test with its error."""
         return load_dataset(request.param)
+
+    def test_nothing_in_it_can_only_fail(self, dataset: Dataset, project: Path) -> None:
+        """`headrace check` finds no error in its declaration, and in what its functions give for no rows."""
+        assert [str(finding) for finding in errors(check_loaded(dataset, project))] == []
 
     def test_a_dataset_says_what_it_is_and_who_answers_for_it(self, dataset: Dataset) -> None:
         """`description` is a sentence, `owner` is not empty."""

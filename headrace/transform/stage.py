@@ -1,7 +1,7 @@
 """validated → features: the kernel of each feature table, run only for days whose inputs or code changed."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache, partial
 from itertools import repeat
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable, Input
 from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage
 from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import PartitionNameError, is_day
+from headrace.text import pluralize
 from headrace.transform import kernel
 
 if TYPE_CHECKING:
@@ -37,7 +39,13 @@ def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
 def partitions(
     reads: Mapping[str, Input], inputs: Mapping[str, Manifest], _own: Manifest
 ) -> Iterator[tuple[str, InputHashes]]:
-    """Every partition of the first input, with the partitions of each input within its lookback."""
+    """Every partition of the first input, with the partitions of each input within its lookback.
+
+    Raises:
+        PartitionNameError: An input has a partition that is neither a UTC day nor the whole table.
+    """
+    for table in reads:
+        _check_days(table, inputs[table].md5s)
     driver = next(iter(reads))
     days = sorted(inputs[driver].md5s)
     windows = (_windows(inputs[table].md5s, read.lookback, days) for table, read in reads.items())
@@ -101,6 +109,17 @@ def _runs(days: Sequence[str]) -> list[list[str]]:
 
 def _keys(table: FeatureTable) -> tuple[str, ...]:
     return (*table.keys, EVENT_TIME, KNOWN_TIME)
+
+
+def _check_days(table: str, names: Iterable[str]) -> None:
+    strange = [name for name in names if name != UNPARTITIONED and not is_day(name)]
+    if strange:
+        dataset, source = table.split("/")[1:]
+        raise PartitionNameError(
+            f"{table}: feature tables read partitions that are UTC days (2013-01-09) or the whole table"
+            f" ({UNPARTITIONED}), found {pluralize(len(strange), 'other')}: {', '.join(sorted(strange)[:3])}. Correct"
+            f" the pattern of the source {source} or the keys of its objects, then run `headrace run {dataset}`."
+        )
 
 
 def _windows(md5s: Mapping[str, str], lookback: int, days: Sequence[str]) -> Iterator[Mapping[str, str]]:

@@ -64,6 +64,9 @@ class CsvDialect:
         max_columns: Most columns that a file may have.
         max_fields: Most fields that a file may have, in all columns together: each takes 16 bytes of memory, however
             short it is.
+
+    Raises:
+        ValueError: No file can be read so.
     """
 
     separator: str = ","
@@ -74,6 +77,29 @@ class CsvDialect:
     final_newline: bool = True
     max_columns: int = MAX_COLUMNS
     max_fields: int = MAX_FIELDS
+
+    def __post_init__(self) -> None:
+        """Refuse what no file can be read with."""
+        separator: object = self.separator
+        nulls: object = self.nulls
+        if not (
+            isinstance(separator, str) and len(separator) == 1 and separator.isascii() and separator not in '"\r\n\0'
+        ):
+            raise ValueError(
+                "CsvDialect: expected one ASCII character other than a quote or a line end as `separator`, found"
+                f" {separator!r}"
+            )
+        try:
+            codecs.lookup(self.encoding)
+            "".encode(self.encoding)
+        except (LookupError, TypeError):  # `encode` refuses what is no text encoding, such as base64
+            raise ValueError(
+                f"CsvDialect: expected the name of a text encoding such as 'utf-8' or 'cp1252', found {self.encoding!r}"
+            ) from None
+        if not (isinstance(nulls, tuple | list) and all(isinstance(null, str) for null in nulls)):
+            raise ValueError(f"CsvDialect: expected a tuple of texts as `nulls`, found {nulls!r}")
+        if not (isinstance(self.max_bytes, int) and self.max_bytes > 0):
+            raise ValueError(f"CsvDialect: expected a number of bytes above 0 as `max_bytes`, found {self.max_bytes!r}")
 
 
 def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:

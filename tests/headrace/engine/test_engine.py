@@ -23,6 +23,7 @@ from headrace.errors import HeadraceError
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.settings import Settings
+from headrace.storage.partition_names import PartitionNameError
 from headrace.storage.table_store import Lake
 
 
@@ -279,9 +280,24 @@ def _twice(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
     return pl.concat([minimal_dataset.totals(day, sales), minimal_dataset.totals(day, sales)])
 
 
+def _with_nulls(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    is_west = pl.col("shop") == "west"
+    rows = minimal_dataset.totals(day, sales).with_columns(known_time=pl.when(~is_west).then(pl.col("known_time")))
+    return rows.with_columns(shop=pl.when(is_west).then(pl.col("shop")))
+
+
+def _numbered(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+    return minimal_dataset.totals(day, sales).with_columns(shop=pl.lit(7, pl.Int64))
+
+
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
+        (
+            _with_nulls,
+            r"totals 2026-01-01: expected keys and a known time .* nulls: 1 in shop, 1 in known_time",
+        ),
+        (_numbered, r"totals 2026-01-01: expected shop: String; its kernel returned .*shop: Int64"),
         (_a_day_late, r"totals 2026-01-01: expected event times of that UTC day, found 2 others, 2026-01-02 23:00:00"),
         (_twice, r"totals 2026-01-01: expected one row per key and event time, found 4 that share theirs, \('\w+', "),
     ],
@@ -293,6 +309,31 @@ def test_rows_that_retrieval_would_not_find_or_not_tell_apart_are_refused(
 
     with pytest.raises(HeadraceError, match=message):
         run_all_stages(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+
+
+def test_a_table_whose_first_input_is_one_partition_has_rows_of_any_time(lake: Lake) -> None:
+    def kernel(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
+        assert day == "all"
+        return minimal_dataset.totals("2026-01-02", sales)
+
+    write_raw_partitions(lake, {"all": minimal_dataset.raw_day(1)}, drop=tuple(lake.manifest(RAW).md5s))
+    whole = replace(minimal_dataset.FEATURES, transform=kernel)
+
+    run_all_stages(lake, replace(minimal_dataset.DATASET, features=(whole,)))
+
+    assert lake.manifest(TOTALS).rows == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["2026-01", "2026-1-1", "backfill", "20260101", "2026-W01-1", "2026-01-01T05", "2026-02-30"]
+)
+def test_a_partition_that_is_no_day_is_named_before_anything_is_computed(lake: Lake, name: str) -> None:
+    write_raw_partitions(lake, {name: minimal_dataset.raw_day(9)})
+
+    with pytest.raises(PartitionNameError, match=rf"{VALIDATED}: .* UTC days .* found 1 other: {name}"):
+        run_all_stages(lake)
+
+    assert name in lake.manifest(VALIDATED).md5s
 
 
 def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(lake: Lake) -> None:

@@ -67,6 +67,38 @@ def test_a_file_whose_name_only_a_run_knows_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ('encoding="utf-99"', "expected the name of a text encoding such as 'utf-8' or 'cp1252', found 'utf-99'"),
+        ('encoding="base64"', "expected the name of a text encoding"),
+        ('encoding=""', "expected the name of a text encoding"),
+        ('separator="||"', "expected one ASCII character other than a quote or a line end as `separator`, found '||'"),
+        ('separator="§"', "expected one ASCII character"),
+        ('separator=""', "expected one ASCII character"),
+        ("'\"'", "expected one ASCII character"),
+        ('nulls="NA"', "expected a tuple of texts as `nulls`, found 'NA'"),
+        ("max_bytes=0", "expected a number of bytes above 0"),
+    ],
+)
+def test_a_dialect_that_no_file_can_be_read_with_is_named(tmp_path: Path, arguments: str, problem: str) -> None:
+    code = f"import headrace\n\ndef read(path):\n    return headrace.read_csv(path, headrace.CsvDialect({arguments}))\n"
+
+    (found,) = findings(tmp_path, code)
+
+    assert found.startswith(f"{NAME}:4: error: CsvDialect: ")
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", 'separator=";"', 'separator="\\t"', 'encoding="UTF-16"', "encoding=NAME", "**ALL"]
+)
+def test_a_dialect_that_some_file_can_be_read_with_is_taken(tmp_path: Path, arguments: str) -> None:
+    code = f"from headrace import CsvDialect\nDIALECT = CsvDialect({arguments})\n"
+
+    assert findings(tmp_path, code) == []
+
+
+@pytest.mark.parametrize(
     "code",
     [
         "def read(path):\n    return path.read_bytes()\n",

@@ -1,0 +1,212 @@
+"""What an ingest would read: every source listed, nothing read and nothing written.
+
+A source that cannot be listed does not hide the others: its error is part of the result.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from headrace.dataset import Dataset, ObjectSource, Source, raw_table
+from headrace.errors import HeadraceError, TransientError
+from headrace.ingest.ingest import (
+    DEFAULT_THREADS,
+    IngestRun,
+    check_some_match,
+    database_address,
+    raw_suffix,
+    sources_read_by_day,
+    split_unchanged,
+)
+from headrace.ingest.listing import SourceListing
+from headrace.ingest.object_source import ObjectListing, open_object_store
+from headrace.settings import Settings
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.partition_names import partition_interval
+from headrace.storage.s3.objects import FOLDER_SCHEME
+from headrace.storage.table_store import Lake
+
+if TYPE_CHECKING:
+    from headrace.ingest.database.read_transaction import ReadTransaction
+
+KEYS_PER_REQUEST = 1000
+"""Objects in one answer of `ListObjectsV2`."""
+
+QUERIES_PER_TABLE = 2
+"""One for the columns, one for the partitions and their statistics."""
+
+
+@dataclass(frozen=True)
+class ListingCost:
+    """What a listing took.
+
+    Attributes:
+        objects: Objects that were listed; None for a database.
+        requests: Requests to the object store.
+        queries: Queries to the database.
+        seconds: Time that it took.
+    """
+
+    objects: int | None
+    requests: int
+    queries: int
+    seconds: float
+
+    def __str__(self) -> str:
+        parts = [f"{self.objects:,} objects"] if self.objects is not None else []
+        for count, what in ((self.requests, "request"), (self.queries, "query")):
+            plural = "queries" if what == "query" else f"{what}s"
+            parts += [f"{count:,} {what if count == 1 else plural}"] if count else []
+        return ", ".join([*parts, f"{self.seconds:.1f} s"])
+
+
+@dataclass(frozen=True)
+class SourcePreview:
+    """What an ingest of one source would do.
+
+    Attributes:
+        source: Name of the source.
+        table: The raw table.
+        description: Address of the source.
+        listed: Number of partitions in the source.
+        new: Partitions that the table does not have.
+        changed: Partitions that the source shows to be others.
+        deleted: Partitions that the source no longer has.
+        always_read: Partitions that every run reads, because no change of theirs would be seen.
+        unmatched: Keys below the prefix that match no partition.
+        invalid: Key → why what it names cannot be a partition.
+        unreadable: Partition → why it cannot be read.
+        size: Bytes to read; None for a database.
+        rows: Rows to read; None for objects.
+        columns: Columns of the database table; empty for objects.
+        cost: What the listing took.
+        error: Why the source could not be listed; None if it was.
+        manifest: The raw table as it would be, with stand-ins for what is to be read; None if it could not be listed.
+    """
+
+    source: str
+    table: str
+    description: str = ""
+    listed: int = 0
+    new: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    always_read: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+    invalid: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    size: int | None = None
+    rows: int | None = None
+    columns: tuple[str, ...] = ()
+    cost: ListingCost | None = None
+    error: HeadraceError | None = None
+    manifest: Manifest | None = None
+
+    @property
+    def to_read(self) -> tuple[str, ...]:
+        """Every partition that an ingest would read."""
+        return (*self.new, *self.changed, *self.always_read)
+
+
+def preview_sources(dataset: Dataset, lake: Lake, settings: Settings) -> list[SourcePreview]:
+    """List every source of the dataset, and say what an ingest would read."""
+    run = IngestRun(dataset, lake, None, full_refresh=False, allow_empty=True, progress=lambda _name, _done, _all: None)
+    listers = _Listers(lake, settings, frozenset(sources_read_by_day(dataset)))
+    with listers.opened:
+        return [_preview(run, source, partial(listers.list_source, source)) for source in dataset.sources]
+
+
+def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceListing]) -> SourcePreview:
+    table, started = raw_table(run.dataset.name, source.name), time.monotonic()
+    try:
+        listing = list_source()
+        check_some_match(source, listing)
+    except HeadraceError as error:
+        return SourcePreview(source.name, table, error=error)
+    earlier = run.lake.manifest(table)
+    reused, missing = split_unchanged(run, listing, earlier)
+    volume = listing.volume(missing)
+    is_object = isinstance(source.location, ObjectSource)
+    return SourcePreview(
+        source.name,
+        table,
+        listing.description,
+        listed=len(listing.cache_keys),
+        new=tuple(name for name in missing if name not in earlier.md5s),
+        changed=tuple(name for name in missing if name in earlier.md5s and name not in listing.always_read),
+        deleted=tuple(sorted(earlier.md5s.keys() - listing.cache_keys.keys())),
+        always_read=tuple(name for name in missing if name in earlier.md5s and name in listing.always_read),
+        unmatched=listing.unmatched,
+        invalid=listing.invalid,
+        unreadable={name: str(error) for name, error in listing.errors.items()},
+        size=volume if is_object else None,
+        rows=None if is_object else volume,
+        columns=listing.columns,
+        cost=_cost(source, listing, time.monotonic() - started),
+        manifest=Manifest(table, raw_suffix(source), partitions=reused | dict(_stand_ins(listing, missing))),
+    )
+
+
+def _stand_ins(listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[str, PartitionEntry]]:
+    """Entries of partitions that are not read yet: they differ from any that a table was computed from."""
+    for name in names:
+        start, end = partition_interval(name)
+        key = listing.cache_keys[name]
+        size = 0 if listing.columns else listing.volume([name])
+        yield name, PartitionEntry(key, f"to be read as {key}", size, start=start, end=end)
+
+
+def _cost(source: Source, listing: SourceListing, seconds: float) -> ListingCost:
+    if not isinstance(source.location, ObjectSource):
+        return ListingCost(None, 0, QUERIES_PER_TABLE, seconds)
+    objects = len(listing.cache_keys) + len(listing.unmatched) + len(listing.invalid)
+    is_folder = listing.description.startswith(FOLDER_SCHEME)
+    return ListingCost(objects, 0 if is_folder else max(1, math.ceil(objects / KEYS_PER_REQUEST)), 0, seconds)
+
+
+class _Listers:
+    """Opens each bucket and each database once, and keeps them open while sources are listed."""
+
+    def __init__(self, lake: Lake, settings: Settings, by_day: frozenset[str]) -> None:
+        self.lake, self.settings, self.by_day, self.opened = lake, settings, by_day, ExitStack()
+        self._store = cache(partial(open_object_store, settings=settings, root=lake.root))
+        self._transaction = cache(self._open_transaction)
+        self._unavailable: dict[str, TransientError] = {}
+
+    def list_source(self, source: Source) -> SourceListing:
+        """The source as it is now.
+
+        Raises:
+            HeadraceError: It cannot be listed.
+        """
+        location = source.location
+        place = location.bucket if isinstance(location, ObjectSource) else location.database
+        if place in self._unavailable:  # each attempt would wait as long as the first
+            raise self._unavailable[place]
+        try:
+            return self._list(source)
+        except TransientError as error:
+            self._unavailable[place] = error
+            raise
+
+    def _list(self, source: Source) -> SourceListing:
+        location = source.location
+        if isinstance(location, ObjectSource):
+            threads = self.settings.threads or DEFAULT_THREADS
+            return ObjectListing.from_bucket(
+                self.lake, self._store(location.bucket), location, threads, by_day=source.name in self.by_day
+            )
+        from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415  half the import time of a run of objects
+
+        transaction = self._transaction(database_address(location, self.settings))
+        return TableSnapshot.from_transaction(self.lake, transaction, location)
+
+    def _open_transaction(self, address: str) -> "ReadTransaction":
+        from headrace.ingest.database.read_transaction import open_read_transaction  # noqa: PLC0415
+
+        return self.opened.enter_context(open_read_transaction(address))

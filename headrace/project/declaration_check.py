@@ -1,0 +1,124 @@
+"""Static check of a declaration: what can only fail, found before any data is read.
+
+Every command runs it when it loads a dataset, so a dataset with a finding of level `error` computes nothing. It looks
+at the declaration alone: no source is asked, and of the project's functions only the contract's checks are called.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
+
+from headrace.dataset import Dataset, FeatureTable, Guards, LabelingTask, Retention, Source
+from headrace.project.faults import Declaration, Fault, argument
+from headrace.project.feature_check import feature_faults
+from headrace.project.findings import Finding
+from headrace.project.input_check import TableGraph
+from headrace.project.labeling_check import labeling_faults
+from headrace.project.source_check import contract_place, module_file, source_faults
+from headrace.project.source_lines import class_line, line_of
+
+KINDS = {Source: "source", FeatureTable: "feature table", LabelingTask: "labeling task"}
+
+
+def check_declaration(dataset: Dataset, root: Path) -> list[Finding]:
+    """The findings in a declaration, sorted by file and line.
+
+    Args:
+        dataset: The dataset.
+        root: The project, which the files of findings are relative to.
+    """
+    return sorted({locate(fault, dataset, root) for fault in _faults(dataset)})
+
+
+def _faults(dataset: Dataset) -> Iterator[Fault]:
+    members = list(_member_faults(dataset))
+    yield from members
+    if members:
+        return  # what is no source or no table cannot be looked into
+    for source in dataset.sources:
+        yield from _guarded(source, source_faults(source))
+    for table in dataset.features:
+        yield from _guarded(table, feature_faults(table))
+    for labeling in dataset.labels:
+        yield from _guarded(labeling, labeling_faults(labeling))
+    yield from _guarded(dataset, _option_faults(dataset))
+    yield from _guarded(dataset, _name_faults(dataset))
+    yield from _guarded(dataset, TableGraph(dataset).faults())
+
+
+def _guarded(declared: Declaration, faults: Iterator[Fault]) -> Iterator[Fault]:
+    """The faults; an argument of so strange a type that a check of it raises is a fault, too."""
+    count = 0
+    try:
+        for fault in faults:
+            count += 1
+            yield fault
+    except (TypeError, AttributeError, ValueError) as error:
+        if not count:  # else what was found before says why
+            yield Fault(
+                declared, (), f"an argument is not of the type that is expected: {type(error).__name__}: {error}"
+            )
+
+
+def _member_faults(dataset: Dataset) -> Iterator[Fault]:
+    """Members that are not what the dataset takes them for: `sources=SOURCE` instead of `sources=(SOURCE,)`."""
+    for field, kind in (("sources", Source), ("features", FeatureTable), ("labels", LabelingTask)):
+        found = getattr(dataset, field)
+        if isinstance(found, kind):
+            yield Fault(
+                dataset, (field,), f"expected a tuple, found one {kind.__name__}: write `{field}=(…,)` with a comma"
+            )
+        elif not isinstance(found, tuple | list):
+            yield Fault(dataset, (field,), f"expected a tuple of {kind.__name__}, found {found!r}")
+        else:
+            for one in found:
+                if not isinstance(one, kind):
+                    yield Fault(dataset, (field,), f"expected a tuple of {kind.__name__}, found {one!r} in it")
+
+
+def _option_faults(dataset: Dataset) -> Iterator[Fault]:
+    """Options of the dataset and of its sources that are not what they are declared with."""
+    members: tuple[Dataset | Source, ...] = (dataset, *dataset.sources)
+    for declared in members:
+        if not isinstance(guards := argument(declared, "guards"), Guards | NoneType):
+            yield Fault(declared, ("guards",), f"expected `Guards(…)`, found {guards!r}")
+    if not isinstance(retention := argument(dataset, "retention"), Retention | NoneType):
+        yield Fault(dataset, ("retention",), f"expected `Retention(…)`, found {retention!r}")
+
+
+def _name_faults(dataset: Dataset) -> Iterator[Fault]:
+    """Two tables of one name."""
+    reported: set[int] = set()
+    groups: tuple[tuple[tuple[Source | FeatureTable | LabelingTask, ...], str], ...] = (
+        (dataset.sources, "two sources would have one raw table"),
+        ((*dataset.features, *dataset.labels), "a training request would mean both"),
+        ((*dataset.sources, *dataset.labels), "their rejected rows would have one table"),
+    )
+    for members, why in groups:
+        first: dict[str, Source | FeatureTable | LabelingTask] = {}
+        for member in members:
+            other = first.setdefault(member.name, member)
+            if other is not member and id(member) not in reported:
+                reported.add(id(member))
+                text = f"a {KINDS[type(other)]} is named {member.name!r}, too, and {why}: rename one of them"
+                yield Fault(member, ("name",), text)
+
+
+def locate(fault: Fault, dataset: Dataset, root: Path) -> Finding:
+    """The finding of a fault: with file, line and name."""
+    declared = fault.declared
+    file, line = declared.place
+    line = line_of(file, line, fault.path)
+    if isinstance(declared, Source) and fault.path == ("contract",):
+        module, name, attribute = contract_place(declared, fault.text)
+        if found := class_line(module_file(module), name, attribute):
+            file, line = module_file(module), found
+    kind = "" if isinstance(declared, Dataset) else f"{KINDS[type(declared)]} {declared.name}: "
+    text = fault.text.removeprefix(f"source {declared.name}: ")
+    ended = text if text.endswith((".", "?")) else f"{text}."
+    return Finding(_relative(file, root), line, f"{kind}{ended}", fault.level, dataset.name)
+
+
+def _relative(file: str, root: Path) -> str:
+    path = Path(file)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else file

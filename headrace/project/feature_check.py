@@ -1,0 +1,114 @@
+"""What can only fail in the declaration of a feature table: keys, features, times, the kernel's parameters."""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+import polars as pl
+
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, FeatureTable
+from headrace.project.faults import (
+    Fault,
+    argument,
+    data_type,
+    function_faults,
+    name_faults,
+    number_faults,
+    text_tuple_faults,
+    type_of_key,
+)
+from headrace.project.findings import Level
+from headrace.storage.parquet import keeps_type
+
+RESERVED = {
+    EVENT_TIME: "the time of each row",
+    KNOWN_TIME: "the time from which each row is known",
+    "event_timestamp": "the time of a request",
+    "entity_key": "the online store's column of keys",
+}
+"""Name → what has it already, in a feature table, a request or the online store."""
+
+KEY_TYPES: tuple[pl.DataType, ...] = (pl.String(), pl.Int64(), pl.Int32())
+"""Types of a join key that the online store looks up exactly."""
+
+ONLINE_TYPES: tuple[pl.DataType, ...] = (*KEY_TYPES, pl.Float64(), pl.Float32(), pl.Boolean())
+"""Types of a feature that come out of the online store as they went in."""
+
+MAX_TTL = timedelta(days=36_525)
+
+
+def feature_faults(table: FeatureTable) -> Iterator[Fault]:
+    """The faults of one feature table, but for its inputs."""
+    yield from name_faults(table)
+    yield from text_tuple_faults(table, "keys", "files")
+    yield from number_faults(table, "batch_size", 1, whole=True)
+    inputs = [str(name) for name in table.inputs] if isinstance(table.inputs, Mapping) else []
+    days = ("day", "end_day") if table.batch_size != 1 else ("day",)
+    yield from function_faults(table, "transform", *days, *inputs)
+    yield from key_faults(table)
+    yield from _column_faults(table)
+    if not (isinstance(table.ttl, timedelta) and timedelta() <= table.ttl <= MAX_TTL):
+        yield Fault(
+            table,
+            ("ttl",),
+            f"expected a timedelta of 0 (no limit) to {MAX_TTL.days:,} days, found {table.ttl!r}",
+        )
+
+
+def key_faults(table: FeatureTable) -> Iterator[Fault]:
+    """Keys that no row can be found by."""
+    if not table.keys:
+        yield Fault(
+            table, ("keys",), "expected at least one key, found none: name the column that a row is asked for by"
+        )
+    if not isinstance(argument(table, "key_types"), Mapping):
+        yield Fault(table, ("key_types",), f"expected key → Polars type, found {table.key_types!r}")
+        return
+    for key in (it for it in table.key_types if it not in table.keys):
+        yield Fault(
+            table, ("key_types", str(key)), f"it types {key!r}, which is none of the keys {', '.join(table.keys)}"
+        )
+    for key in table.keys:
+        kind = type_of_key(table, key)
+        if kind not in KEY_TYPES:
+            yield Fault(
+                table,
+                ("key_types", key),
+                f"the key {key!r} is declared as {table.key_types.get(key)!r}, by which no value can be looked up"
+                f" exactly: declare {', '.join(map(str, KEY_TYPES))}, and convert it in the transform",
+            )
+
+
+def _column_faults(table: FeatureTable) -> Iterator[Fault]:
+    """Names that are taken, and types that are not kept."""
+    if not isinstance(argument(table, "features"), Mapping):
+        yield Fault(table, ("features",), f"expected feature → Polars type, found {table.features!r}")
+        return
+    if not table.features:
+        yield Fault(table, ("features",), "expected at least one feature, found none: declare feature → Polars type")
+    for field, what, names in (("keys", "key", table.keys), ("features", "feature", table.features)):
+        for name in names:
+            if not isinstance(name, str) or not name:
+                yield Fault(table, (field,), f"expected the name of a {what}, found {name!r}")
+            elif name in RESERVED:
+                yield Fault(table, (field, name), f"the {what} {name!r} has the name of {RESERVED[name]}: rename it")
+    for name in (it for it in table.features if it in table.keys):
+        yield Fault(table, ("features", str(name)), f"{name!r} is both a key and a feature: rename one of them")
+    yield from _type_faults(table)
+
+
+def _type_faults(table: FeatureTable) -> Iterator[Fault]:
+    for name, declared in table.features.items():
+        kind, fault = data_type(declared), ""
+        level: Level = "error"
+        if kind is None:
+            fault = f"expected a Polars type such as pl.Float64(), found {declared!r}"
+        elif not keeps_type(kind):
+            fault = f"Parquet does not keep {kind}: convert it to numbers or text"
+        elif kind not in ONLINE_TYPES:
+            level = "warning"
+            fault = (
+                f"the online store would change {kind}: it can be retrieved for training, and `headrace publish`"
+                f" refuses it. Published are {', '.join(map(str, ONLINE_TYPES))}"
+            )
+        if fault:
+            yield Fault(table, ("features", str(name)), f"the feature {name!r}: {fault}", level)

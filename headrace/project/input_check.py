@@ -1,0 +1,154 @@
+"""The tables that a dataset's tables read: unknown ones, those of another dataset, cycles, and the order."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from headrace.dataset import Dataset, FeatureTable, Input, LabelingTask, ObjectSource, Source
+from headrace.project.faults import Fault, function_name
+from headrace.text import closest
+
+MAX_LOOKBACK_DAYS = 36_525
+"""A century: more is a number of another unit."""
+
+
+@dataclass(frozen=True)
+class TableGraph:
+    """The tables of a dataset as inputs name them, and what computes each.
+
+    Attributes:
+        dataset: The dataset.
+        makers: Table → declaration that makes it, in the order in which `run` computes them.
+    """
+
+    dataset: Dataset
+    makers: Mapping[str, Source | FeatureTable | LabelingTask] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Collect the tables."""
+        dataset, makers = self.dataset, dict[str, Source | FeatureTable | LabelingTask]()
+        for source in dataset.sources:
+            makers |= {f"{state}/{source.name}": source for state in ("raw", "validated", "rejected")}
+        makers |= {f"annotations/{labeling.name}": labeling for labeling in dataset.labels}
+        makers |= {f"features/{table.name}": table for table in dataset.features}
+        makers |= {f"{state}/{it.name}": it for it in dataset.labels for state in ("labels", "rejected")}
+        object.__setattr__(self, "makers", makers)
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong with the inputs of feature tables and labeling tasks."""
+        for table in self.dataset.features:
+            yield from self._input_faults(table, table.inputs, "transform")
+            yield from self._order_faults(table)
+        for labeling in self.dataset.labels:
+            inputs = dict(labeling.inputs) if isinstance(labeling.inputs, Mapping) else labeling.inputs
+            yield from self._input_faults(labeling, inputs, "sample")
+            if labeling.gold is not None:
+                yield from self._table_faults(labeling, ("gold",), labeling.gold)
+            if labeling.item_features is not None:
+                yield from self._table_faults(labeling, ("item_features",), Input(labeling.item_features.table))
+
+    def _input_faults(self, declared: FeatureTable | LabelingTask, inputs: object, function: str) -> Iterator[Fault]:
+        if not isinstance(inputs, Mapping) or not inputs:
+            name = function_name(getattr(declared, function))
+            yield Fault(
+                declared, ("inputs",), f"expected keyword of {name} → `Input`, found {inputs!r}: name what it reads"
+            )
+            return
+        tables: dict[str, str] = {}
+        for keyword, read in inputs.items():
+            if isinstance(read, Input) and tables.setdefault(read.table, str(keyword)) != keyword:
+                yield Fault(
+                    declared,
+                    ("inputs", str(keyword)),
+                    f"the inputs {tables[read.table]!r} and {keyword!r} read one table, {read.table!r}: read it"
+                    " once, with the longer lookback",
+                )
+            elif isinstance(read, Input):
+                yield from self._table_faults(declared, ("inputs", str(keyword)), read)
+            else:
+                yield Fault(declared, ("inputs", str(keyword)), f"expected an `Input`, found {read!r}")
+
+    def _table_faults(
+        self, declared: FeatureTable | LabelingTask, path: tuple[str, ...], read: Input
+    ) -> Iterator[Fault]:
+        if type(read.lookback) is not int or not 0 <= read.lookback <= MAX_LOOKBACK_DAYS:
+            yield Fault(
+                declared, path, f"expected a lookback of 0 to {MAX_LOOKBACK_DAYS:,} whole days, found {read.lookback!r}"
+            )
+        maker = self.makers.get(read.table)
+        if maker is None:
+            yield Fault(declared, path, self._unknown(read.table))
+        elif isinstance(maker, Source) and read.table.startswith("raw/") and not _is_parquet(maker):
+            yield Fault(
+                declared,
+                path,
+                f"{read.table} holds the source's files as they came, which no transform can scan: read"
+                f" 'validated/{maker.name}'",
+            )
+
+    def _unknown(self, table: object) -> str:
+        name, readable = str(table), [known for known in self.makers if not known.startswith("raw/")]
+        parts = name.split("/")
+        if len(parts) == 3:  # noqa: PLR2004  state, dataset, table
+            state, dataset, own = parts
+            if dataset != self.dataset.name:
+                return (
+                    f"{name!r} is a table of another dataset, and a dataset reads its own tables only: declare the"
+                    f" source in {self.dataset.name or 'this dataset'}, too"
+                )
+            return f"there is no table {name!r}: tables are named without the dataset, {f'{state}/{own}'!r}"
+        return f"there is no table {name!r}{closest(name, readable)}; its tables: {', '.join(readable)}"
+
+    def _order_faults(self, table: FeatureTable) -> Iterator[Fault]:
+        """A table that reads itself, a later one, or labels: it would be computed from what an earlier run left."""
+        order = [f"features/{it.name}" for it in self.dataset.features]
+        own, inputs = f"features/{table.name}", table.inputs if isinstance(table.inputs, Mapping) else {}
+        for keyword, read in inputs.items():
+            path, name = ("inputs", str(keyword)), getattr(read, "table", "")
+            if name == own:
+                yield Fault(
+                    table,
+                    path,
+                    f"it reads itself, {name!r}, and would be computed from what an earlier run made: read its inputs"
+                    " with a lookback instead",
+                )
+            elif name in order and order.index(name) > order.index(own):
+                cycle = self._path(name, own)
+                if cycle:
+                    yield Fault(
+                        table, path, f"the tables read each other: {' → '.join((own, *cycle))}: break the cycle"
+                    )
+                else:
+                    yield Fault(
+                        table,
+                        path,
+                        f"it reads {name!r}, which is declared after it, and would be computed from what an earlier run"
+                        f" made: move {name.removeprefix('features/')} before {table.name} in `features`",
+                    )
+            elif name.startswith("labels/") and name in self.makers:
+                yield Fault(
+                    table,
+                    path,
+                    f"it reads {name!r}, and labels are made after the features: join them in the training request",
+                )
+
+    def _path(self, start: str, end: str) -> list[str]:
+        """Feature tables from `start`, each reading the next one, to `end`; empty if there is no such path."""
+        reads = {
+            f"features/{it.name}": [getattr(read, "table", "") for read in it.inputs.values()]
+            for it in self.dataset.features
+            if isinstance(it.inputs, Mapping)
+        }
+        paths, seen = [[start]], {start}
+        while paths:
+            path = paths.pop()
+            for name in reads.get(path[-1], ()):
+                if name == end:
+                    return [*path, end]
+                if name not in seen:
+                    seen.add(name)
+                    paths.append([*path, name])
+        return []
+
+
+def _is_parquet(source: Source) -> bool:
+    return not isinstance(source.location, ObjectSource) or source.location.suffix.endswith(".parquet")

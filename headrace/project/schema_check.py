@@ -1,0 +1,91 @@
+"""What the functions of a declaration give for no rows: the columns and types that a run would find too late.
+
+A source's `transform` gets its contract's columns without rows, each kernel the columns of what it reads. No data is
+read. A function that cannot work on no rows is reported, but is no error: data may be what it needs.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Source
+from headrace.project.faults import Fault, data_type, function_name, type_of_key
+from headrace.text import closest
+from headrace.unexpected_errors import describe_error, is_failure
+from headrace.validate.apply_transform import apply_transform
+from headrace.validate.errors import InvalidContractError
+
+SOME_DAY = "2026-01-09"
+
+
+def schema_faults(dataset: Dataset) -> Iterator[Fault]:
+    """The faults of what the functions of a dataset give for no rows."""
+    schemas: dict[str, pl.Schema] = {}
+    for source in dataset.sources:
+        yield from _source_faults(source, schemas)
+    for table in dataset.features:
+        if all(read.table in schemas for read in table.inputs.values()):
+            yield from _feature_faults(table, schemas)
+
+
+def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
+    try:
+        rows = apply_transform(source.name, source, source.contract.create_empty())
+    except InvalidContractError as error:
+        text = (
+            str(error).removeprefix(f"{source.name}: ").removesuffix(" Correct it, then run `headrace validate` again.")
+        )
+        raised = error.__cause__ is not None
+        yield Fault(source, ("transform",), f"on no rows, {text}", "warning" if raised else "error")
+        return
+    schemas[f"validated/{source.name}"] = rows.schema
+    for name in (it for it in source.pii_columns if it not in rows.columns):
+        yield Fault(
+            source,
+            ("pii_columns", name),
+            f"the validated rows have no column {name!r}{closest(name, rows.columns)}, so nothing keeps it from being"
+            " sent: correct the name",
+        )
+
+
+def _feature_faults(table: FeatureTable, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
+    frames = {name: pl.LazyFrame(schema=schemas[read.table]) for name, read in table.inputs.items()}
+    days = {"day": SOME_DAY, "end_day": SOME_DAY} if table.batch_size > 1 else {"day": SOME_DAY}
+    where = function_name(table.transform)
+    try:
+        frame = table.transform(**days, **frames)
+        found = frame.collect_schema()
+    except BaseException as error:  # whatever the team's function raises; a panic of Polars is no `Exception`
+        if not is_failure(error):
+            raise
+        what = describe_error(error)
+        is_schema = isinstance(error, pl.exceptions.ColumnNotFoundError | pl.exceptions.SchemaError)
+        yield Fault(
+            table, ("transform",), f"{where} raised {what} on no rows: correct it", "error" if is_schema else "warning"
+        )
+        return
+    schemas[f"features/{table.name}"] = found
+    yield from _column_faults(table, found, where)
+
+
+def _column_faults(table: FeatureTable, found: Mapping[str, pl.DataType], where: str) -> Iterator[Fault]:
+    wanted = {
+        **{key: type_of_key(table, key) for key in table.keys},
+        EVENT_TIME: UTC_MICROSECONDS,
+        KNOWN_TIME: UTC_MICROSECONDS,
+        **{name: data_type(declared) for name, declared in table.features.items()},
+    }
+    for name, kind in wanted.items():
+        is_time = name in (EVENT_TIME, KNOWN_TIME)
+        path = ("transform",) if is_time else ("key_types" if name in table.keys else "features", name)
+        if name not in found:
+            yield Fault(
+                table, path, f"{where} gives no column {name!r}{closest(name, found)}: add it, or correct its name"
+            )
+        elif found[name] != kind:
+            told = " (a key is text unless `key_types` names its type)" if name in table.keys else ""
+            yield Fault(
+                table,
+                path,
+                f"{where} gives {name!r} as {found[name]}, declared is {kind}{told}: cast it, or correct the type",
+            )

@@ -1,0 +1,177 @@
+"""What can only fail in the declaration of a source: names, patterns, keys, bounds, the contract."""
+
+import re
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+
+from headrace.dataset import ObjectSource, Source, TableSource
+from headrace.project.faults import Fault, argument, function_faults, name_faults, number_faults, text_tuple_faults
+from headrace.storage.s3.objects import FOLDER_SCHEME
+from headrace.validate.columns import bounds_of
+from headrace.validate.compile_contract import contract_of
+from headrace.validate.errors import InvalidContractError
+
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|()]")
+"""Characters with a meaning in a regular expression."""
+
+NAMED_ATTRIBUTE = re.compile(r"(?:column|check) '([^']+)'")
+
+
+def source_faults(source: Source) -> Iterator[Fault]:
+    """The faults of one source."""
+    yield from name_faults(source)
+    yield from text_tuple_faults(source, "key", "pii_columns", "files")
+    if not source.key:
+        yield Fault(source, ("key",), "expected at least one column that identifies a row, found none: name it")
+    yield from number_faults(source, "max_rejected_share", 0, 1)
+    yield from number_faults(source, "batch_size", 1, whole=True)
+    if source.extra_columns not in ("refuse", "drop"):
+        yield Fault(
+            source, ("extra_columns",), f"expected extra_columns 'refuse' or 'drop', found {source.extra_columns!r}"
+        )
+    for field in ("read", "transform"):
+        yield from function_faults(source, field)
+    location = argument(source, "location")
+    if isinstance(location, ObjectSource):
+        yield from _object_faults(source, location)
+    elif isinstance(location, TableSource):
+        yield from _table_faults(source, location)
+    else:
+        yield Fault(source, ("location",), f"expected an ObjectSource or a TableSource, found {location!r}")
+    yield from _contract_faults(source)
+
+
+def contract_place(source: Source, message: str) -> tuple[str, str, str]:
+    """Module, class and attribute of a contract that a message is about."""
+    named = set(NAMED_ATTRIBUTE.findall(message))
+    attribute = named.pop().partition("|")[0] if len(named) == 1 else ""
+    contract = source.contract
+    return getattr(contract, "__module__", ""), getattr(contract, "__qualname__", ""), attribute
+
+
+def module_file(module: str) -> str:
+    """The file of a module that is loaded; empty if there is none."""
+    return getattr(sys.modules.get(module), "__file__", None) or ""
+
+
+def _contract_faults(source: Source) -> Iterator[Fault]:
+    try:
+        contract_of(source)
+    except InvalidContractError as error:
+        yield Fault(source, ("contract",), str(error))
+    else:
+        yield from _bound_faults(source)
+
+
+def _bound_faults(source: Source) -> Iterator[Fault]:
+    """Bounds that count from the partition's day, on a source that is not partitioned."""
+    location = argument(source, "location")
+    if isinstance(location, ObjectSource):
+        has_days = "(?P<partition>" in str(location.partition)
+    else:
+        has_days = not isinstance(location, TableSource) or location.partition_by is not None
+    for name, column in source.contract.columns().items():
+        bounds = bounds_of(column)
+        if bounds and not has_days and timedelta in (type(bounds.first), type(bounds.last)):
+            text = (
+                f"column {name!r}: its bounds count from the partition's day, and the source is one partition, `all`:"
+                " give `TimeBounds` fixed times, or partition the source"
+            )
+            yield Fault(source, ("contract",), text)
+
+
+def _object_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
+    at = ("location",)
+    for field in ("prefix", "partition", "suffix", "bucket"):
+        if not isinstance(getattr(location, field), str):
+            yield Fault(source, (*at, field), f"expected a text, found {getattr(location, field)!r}")
+            return
+    try:
+        pattern = re.compile(location.partition)
+    except (re.error, RecursionError, OverflowError) as error:
+        yield Fault(
+            source, (*at, "partition"), f"{location.partition!r} is not a regular expression: {error}. Correct it"
+        )
+    else:
+        yield from _pattern_faults(source, location, pattern)
+    if not location.suffix.startswith(".") or "/" in location.suffix:
+        yield Fault(
+            source, (*at, "suffix"), f"expected a file name ending such as '.csv.gz', found {location.suffix!r}"
+        )
+    if location.prefix.startswith("/"):
+        yield Fault(
+            source,
+            (*at, "prefix"),
+            f"keys of a bucket do not begin with '/', found {location.prefix!r}: take it away",
+            "warning",
+        )
+    if "/" in location.bucket and not location.bucket.startswith(FOLDER_SCHEME):
+        yield Fault(
+            source,
+            (*at, "bucket"),
+            f"expected the name of a bucket, or '{FOLDER_SCHEME}' and a path, found {location.bucket!r}",
+        )
+
+
+def _pattern_faults(source: Source, location: ObjectSource, pattern: re.Pattern[str]) -> Iterator[Fault]:
+    path = ("location", "partition")
+    if pattern.groups and "partition" not in pattern.groupindex:
+        named = f", found the groups {', '.join(pattern.groupindex)}" if pattern.groupindex else ""
+        yield Fault(
+            source,
+            path,
+            f"{location.partition!r} has no group named `partition`{named}, so every object would be the partition"
+            " `all`, and two of them are refused: write (?P<partition>…), or (?:…) for a group that names nothing",
+            "error" if pattern.groupindex else "warning",
+        )
+    begins = _literal_start(location.partition)
+    if not (begins.startswith(location.prefix) or location.prefix.startswith(begins)):
+        yield Fault(
+            source,
+            path,
+            f"{location.partition!r} is matched with the whole key, and no key below {location.prefix!r} begins with"
+            f" {begins!r}: begin the pattern with the prefix",
+        )
+
+
+def _literal_start(pattern: str) -> str:
+    """What every key that the pattern matches begins with, as far as its text plainly says."""
+    if "|" in pattern:
+        return ""
+    special = SPECIAL.search(pattern)
+    start = pattern[: special.start()] if special else pattern
+    # `flights?` matches without the last letter.
+    return start[:-1] if special and special[0] in "*?{" else start
+
+
+def _table_faults(source: Source, location: TableSource) -> Iterator[Fault]:
+    at = ("location",)
+    if not (isinstance(location.table, str) and location.table):
+        yield Fault(source, (*at, "table"), f"expected the name of a table, found {location.table!r}")
+    key: object = location.key
+    if isinstance(key, str):
+        yield Fault(source, (*at, "key"), f"expected a tuple of columns, found the text {key!r}: write ({key!r},)")
+    elif not (isinstance(key, tuple | list) and key and all(isinstance(name, str) and name for name in key)):
+        yield Fault(source, (*at, "key"), f"expected the columns that identify a row, found {key!r}")
+    if not (isinstance(location.watermark, str) and location.watermark):
+        yield Fault(
+            source,
+            (*at, "watermark"),
+            f"expected the column whose value changes when a row does, found {location.watermark!r}: without one, no"
+            " change would be noticed. Name a column such as `updated_at`, or a view that has one",
+        )
+    if not (location.partition_by is None or (isinstance(location.partition_by, str) and location.partition_by)):
+        yield Fault(
+            source,
+            (*at, "partition_by"),
+            f"expected a column of dates or times or None, found {location.partition_by!r}",
+        )
+    if not (isinstance(location.database, str) and VARIABLE_NAME.fullmatch(location.database)):
+        yield Fault(
+            source,
+            (*at, "database"),
+            "expected the name of an environment variable that holds the address, found something else, which is not"
+            " shown because it may contain a password: move the address into the environment",
+        )
