@@ -1,7 +1,6 @@
 """What can only fail in the declaration of a feature table: keys, features, times, the kernel's parameters."""
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 
 import polars as pl
 
@@ -33,8 +32,6 @@ KEY_TYPES: tuple[pl.DataType, ...] = (pl.String(), pl.Int64(), pl.Int32())
 ONLINE_TYPES: tuple[pl.DataType, ...] = (*KEY_TYPES, pl.Float64(), pl.Float32(), pl.Boolean())
 """Types of a feature that come out of the online store as they went in."""
 
-MAX_TTL = timedelta(days=36_525)
-
 
 def feature_faults(table: FeatureTable) -> Iterator[Fault]:
     """The faults of one feature table, but for its inputs."""
@@ -46,12 +43,6 @@ def feature_faults(table: FeatureTable) -> Iterator[Fault]:
     yield from function_faults(table, "transform", *days, *inputs)
     yield from key_faults(table)
     yield from _column_faults(table)
-    if not (isinstance(table.ttl, timedelta) and timedelta() <= table.ttl <= MAX_TTL):
-        yield Fault(
-            table,
-            ("ttl",),
-            f"expected a timedelta of 0 (no limit) to {MAX_TTL.days:,} days, found {table.ttl!r}",
-        )
 
 
 def key_faults(table: FeatureTable) -> Iterator[Fault]:
