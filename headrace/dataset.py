@@ -235,7 +235,7 @@ class FeatureTable:
 
     def __post_init__(self) -> None:
         """Refuse a TTL that times cannot be compared with."""
-        if not timedelta(0) <= self.ttl <= MAX_TTL:
+        if not isinstance(self.ttl, timedelta) or not timedelta(0) <= self.ttl <= MAX_TTL:
             raise ValueError(
                 f"the feature table {self.name}: expected a ttl from 0 (no limit) to {MAX_TTL}, found {self.ttl}"
             )

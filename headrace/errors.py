@@ -62,11 +62,15 @@ class NotConfiguredError(HeadraceError):
     """A setting of the environment is missing or cannot be used."""
 
 
-class TableLockedError(TransientError):
+class ConcurrentRunError(TransientError):
+    """Another run works on the same tables: the whole command ends, lest each of the two make some of them."""
+
+
+class TableLockedError(ConcurrentRunError):
     """Another run holds the table; it is free again when that run ends."""
 
 
-class LockLostError(TransientError):
+class LockLostError(ConcurrentRunError):
     """This run no longer holds the lock of its table, and has written nothing since."""
 
 

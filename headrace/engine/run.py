@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from headrace.engine.fingerprint import check_code_unchanged, stage_fingerprint
 from headrace.engine.plan import Plan, plan
 from headrace.engine.stage import Stage
-from headrace.errors import HeadraceError, TransientError
+from headrace.errors import ConcurrentRunError, HeadraceError, TransientError
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import Lake
@@ -98,6 +98,7 @@ def run_stages(stages: Iterable[Stage], lake: Lake, execute: Execute, only: str 
     Those that read what has failed, directly or through others, are left as they are.
 
     Raises:
+        ConcurrentRunError: Another run works on one of the tables; the stages after it were not begun.
         HeadraceError: A stage has failed; all the others were run first.
     """
     results: list[StageResult] = []
@@ -109,6 +110,8 @@ def run_stages(stages: Iterable[Stage], lake: Lake, execute: Execute, only: str 
             continue
         try:
             results.append(run_stage(stage, lake, execute, only))
+        except ConcurrentRunError:
+            raise
         except HeadraceError as error:
             failed[stage.table] = error
     if failed:

@@ -24,7 +24,7 @@ from headrace.dataset import DATABASE_URL, Dataset, ObjectSource, Source, TableS
 from headrace.engine.partition_errors import combine_partition_errors
 from headrace.engine.plan import find_by_cache_key
 from headrace.engine.run import combine_table_errors
-from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.errors import ConcurrentRunError, HeadraceError, NotConfiguredError
 from headrace.guards.future import clock, future_findings, starts_of
 from headrace.guards.gate import accept_in_advance, enforce
 from headrace.guards.vanished import table_loss
@@ -134,6 +134,8 @@ class IngestRun:
         """Note what happens to sources, instead of raising it: the others go on."""
         try:
             yield
+        except ConcurrentRunError:
+            raise
         except HeadraceError as error:
             self.failed.update(dict.fromkeys(sources, error))
 
@@ -190,9 +192,8 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
 
     for address, tables in databases.items():
         waiting, is_open = list(tables), True
-        while (
-            waiting and is_open
-        ):  # again after an error: PostgreSQL ends the transaction with the statement that fails
+        # Again after an error: PostgreSQL ends the transaction with the statement that fails.
+        while waiting and is_open:
             is_open = False
             with ExitStack() as stack, run.note_failure(*(source.name for source, _ in waiting)):
                 # Lock before the transaction begins. Otherwise another run could publish a later state of the database

@@ -97,12 +97,12 @@ def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str |
             time is not in these UTC days; or a key has two rows with the same one.
     """
     where, fix = f"features {table.name} {day}", f"Fix the kernel in {table.transform.__module__}."
-    for column in (*table.keys, EVENT_TIME, KNOWN_TIME):
-        if nulls := rows[column].null_count():
-            raise UndeclaredFeatureError(
-                f"{where}: expected a value of {column} in every row, found null in {nulls:,} of {rows.height:,}: such"
-                f" a row could never be retrieved. {fix}"
-            )
+    counts = {column: rows[column].null_count() for column in (*table.keys, EVENT_TIME, KNOWN_TIME)}
+    if nulls := {column: f"{count:,}" for column, count in counts.items() if count}:
+        raise UndeclaredFeatureError(
+            f"{where}: expected a value of {', '.join(nulls)} in every row, found null in {', '.join(nulls.values())}"
+            f" of {rows.height:,}: such a row could never be retrieved. {fix}"
+        )
     for column in (EVENT_TIME, KNOWN_TIME):
         time = rows[column].to_physical()
         if far := rows.height - int(time.is_between(FIRST_US, END_US, closed="left").sum()):

@@ -31,7 +31,10 @@ LARGE = 16 << 20
 
 
 MAX_BYTES, MAX_COLUMNS, MAX_FIELDS = 1 << 29, 10_000, 50_000_000
-"""Most unpacked bytes, columns and fields of a file: reading and validating it then fits into a worker of 8 GiB."""
+"""Most unpacked bytes, columns and fields of a file. Reading one takes up to eight times its unpacked size."""
+
+LONGEST_NAME = 10_000
+"""Characters that the name of a column may have."""
 
 BLOCK = 16 << 20
 """Bytes that are looked at together, where looking takes several times their memory."""
@@ -121,10 +124,13 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
     if not _is_even(content, dialect.separator.encode()):
         _check_lines(path, content, dialect)
     try:
-        return _rows(content, dialect)
+        rows = _rows(content, dialect)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         _check_lines(path, content, dialect)
         raise refused(path, f"Polars cannot read it: {describe_error(error)}") from error
+    if any(len(name) > LONGEST_NAME for name in rows.columns):
+        raise refused(path, f"its header names a column with more than {LONGEST_NAME:,} characters")
+    return rows
 
 
 def read_parquet(
@@ -363,7 +369,7 @@ def _faulty_lines(lines: pl.Series, separator: str, columns: int) -> Iterator[tu
 def _names(path: Path, header: str, separator: str) -> list[str]:
     try:
         return next(csv.reader([header], delimiter=separator), [])
-    except csv.Error as error:  # a name of more than 128 KiB
+    except csv.Error as error:  # a name that is longer than the process allows at the moment
         raise refused(path, f"its header cannot be read: {error}") from error
 
 

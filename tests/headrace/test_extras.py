@@ -10,6 +10,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import minimal_dataset
 import pytest
 
 from headrace.extras import EXTRAS
@@ -62,8 +63,9 @@ from headrace.dataset import Dataset, FeatureTable
 from headrace.publish.publish import publish
 from headrace.settings import Settings
 from headrace.storage.table_store import Lake
+from datetime import timedelta
 from pathlib import Path
-table = FeatureTable("t", ("k",), {}, lambda: None, {}, None)
+table = FeatureTable("t", ("k",), {}, lambda: None, {}, timedelta(1))
 publish(Dataset(description="", owner="", sources=(), features=(table,), service="s"), Lake.at(Path()), Settings())
 """
 STORE = """
@@ -169,12 +171,13 @@ def test_a_command_prints_it_without_a_stack_trace(tmp_path: Path) -> None:
         (tmp_path / marker).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / marker).write_text("", "utf-8")
     (tmp_path / "pipelines/shop/__init__.py").write_text(
-        "from headrace import Dataset, FeatureTable\n"
-        "TABLE = FeatureTable('t', ('k',), {}, lambda: None, {}, None)\n"
-        "DATASET = Dataset(description='', owner='', sources=(), features=(TABLE,), service='s')\n",
+        "from dataclasses import replace\n"
+        "import minimal_dataset\n"
+        "DATASET = replace(minimal_dataset.DATASET, name='', service='s')\n",
         "utf-8",
     )
-    enter = f"import os\nos.chdir({str(tmp_path)!r})\n"
+    support = str(Path(minimal_dataset.__file__).parent)
+    enter = f"import os\nos.chdir({str(tmp_path)!r})\nsys.path.append({support!r})\n"
     code = f"{enter}sys.argv = ['headrace', 'publish', 'shop', '--release', 'shop/1']\n"
 
     done = run_without(["feast"], f"{code}from headrace.__main__ import main\nmain()")

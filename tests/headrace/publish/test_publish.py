@@ -92,7 +92,7 @@ def test_values_of_the_first_and_last_year_that_there_are_can_be_published(lake:
     assert rows["temp_c"].to_list() == [1.5]
 
 
-@pytest.mark.parametrize("ttl", [timedelta.max, timedelta(-1), timedelta(days=365 * 1000 + 1)])
+@pytest.mark.parametrize("ttl", [timedelta.max, timedelta(-1), timedelta(days=365 * 1000 + 1), None])
 def test_a_ttl_that_no_time_can_be_compared_with_is_refused_where_it_is_declared(ttl: timedelta) -> None:
     with pytest.raises(
         ValueError, match=r"feature table origin_weather: expected a ttl from 0 \(no limit\) to 365000 d"

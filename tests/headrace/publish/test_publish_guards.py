@@ -20,7 +20,9 @@ from headrace.storage.table_store import Lake
 __all__ = ["lake", "published"]
 
 FUTURE = datetime(2999, 1, 1, tzinfo=UTC)
-DATASET = replace(feature_workspace.DATASET, features=(WEATHER,), service="weather_service", name="little")
+DATASET = replace(
+    feature_workspace.DATASET, features=(WEATHER,), service="weather_service", name="little", guards=Guards()
+)
 ABC = [{"origin": name, "event_time": NOON, "temp_c": 1.0} for name in "abc"]
 
 
