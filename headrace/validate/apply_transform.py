@@ -7,6 +7,7 @@ import polars.selectors as cs
 
 from headrace.dataset import UTC_MICROSECONDS, Source
 from headrace.errors import HeadraceError
+from headrace.storage.nested import leaf_types
 from headrace.storage.parquet import keeps_type
 from headrace.unexpected_errors import describe_error, is_failure
 from headrace.validate.errors import InvalidContractError
@@ -56,7 +57,7 @@ def _faults(source: Source, typed: pl.DataFrame, rows: pl.DataFrame) -> Iterator
     if missing := [name for name in source.key if name not in rows.columns]:
         yield f"no column {', '.join(map(repr, missing))}, which the key names"
     for name, dtype in rows.schema.items():
-        if isinstance(dtype, pl.Datetime) and dtype != UTC_MICROSECONDS:
+        if any(isinstance(leaf, pl.Datetime) and leaf != UTC_MICROSECONDS for leaf in leaf_types(dtype)):
             yield f"the column {name!r} as {dtype}: times are UTC in microseconds"
         elif not keeps_type(dtype):
             yield f"the column {name!r} as {dtype}, which Parquet does not keep: convert it to numbers or text"

@@ -49,6 +49,8 @@ def _first_outside(values: "pa.Array") -> str:
     kind = values.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _first_outside(values.flatten())
+    if pa.types.is_map(kind):
+        return _first_outside(values.keys) or _first_outside(values.items)
     if pa.types.is_struct(kind):
         return next(filter(None, map(_first_outside, values.flatten())), "")
     if not pa.types.is_time(kind):

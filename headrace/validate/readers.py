@@ -250,6 +250,9 @@ def _in_utf_8(path: Path, content: bytes, encoding: str) -> bytes:
             return content.decode(encoding).encode().removeprefix(codecs.BOM_UTF8)
         for start, end in _blocks(content):
             content[start:end].decode()
+    except UnicodeEncodeError as error:  # UTF-7 has half a surrogate pair, UTF-8 has not
+        line, seen = error.object.count("\n", 0, error.start) + 1, error.object[error.start]
+        raise refused(path, f"expected {encoding}, but line {line} holds {seen!a}, which is no character") from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, start + error.start) + 1
         seen = content[start + error.start : start + error.end].hex(" ")

@@ -37,9 +37,9 @@ SECTIONS = {
         "ticks of their unit."
     ),
     "PostgreSQL": (
-        "Types that Arrow lacks are PostgreSQL's own text (`numeric`, `money`, `oid`, `uuid`, `json`, `interval`,\n"
-        "ranges), and so are composite types and arrays of types that have no row here. Text is read as UTF-8,\n"
-        "whatever the encoding of the database."
+        "Types that Arrow lacks are PostgreSQL's own text (`numeric`, `money`, `oid`, `regproc`, `uuid`, `json`,\n"
+        "`interval`, ranges), and so are composite types and arrays of types that have no row here.\n"
+        "Text is read as UTF-8, whatever the encoding of the database."
     ),
     "SQLite": "SQLite stores any value in any column. Each value is checked against the declared type of its column.",
 }

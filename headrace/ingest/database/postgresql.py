@@ -27,8 +27,9 @@ from headrace.storage.sql_errors import is_transient_sql_error
 POSTGRESQL_TYPE = b"POSTGRESQL:type"
 """Field metadata in which ADBC names the column's type."""
 
-READ_AS_TEXT = frozenset({"money", "oid"})
-"""Types that ADBC gives as something else: cents, and a signed number."""
+READ_AS_TEXT = frozenset({"char", "money", "oid", "regproc"})
+"""Types that ADBC gives as something else: a byte that may not be UTF-8 (`"char"`, which is not `char(1)`), cents, and
+signed numbers."""
 
 ITEM_TYPES = frozenset({"bool", "bytea", "date", "float4", "float8", "int2", "int4", "int8", "timestamptz"})
 """Types that ADBC gives unchanged inside an array, beside those that are text. An item of a domain is named by the
@@ -302,7 +303,8 @@ def _is_changed(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_list(kind):
         item = kind.value_field
-        return not (pa.types.is_string(item.type) or _type_name(item) in ITEM_TYPES)
+        is_text = pa.types.is_string(item.type) and _type_name(item) not in READ_AS_TEXT
+        return not (is_text or _type_name(item) in ITEM_TYPES)
     is_extension = isinstance(kind, pa.BaseExtensionType)
     is_other = pa.types.is_struct(kind) or pa.types.is_interval(kind) or pa.types.is_null(kind)
     return is_extension or is_other or _type_name(field) in READ_AS_TEXT

@@ -29,6 +29,7 @@ from headrace.storage.sql_errors import is_transient_sql_error
 DAY = "%Y-%m-%d"
 BATCH_ROWS = 20_000
 DIGEST = "headrace_digest"
+CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 FINER_THAN_US = re.compile(r"[.,]\d{6}0*[1-9]")
 LOCK_TIMEOUT_S = 30.0
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
@@ -84,8 +85,9 @@ class SQLiteBackend:
         return self.day_expr(field)
 
     def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """The maximum of the text, which for timestamps is the latest if all are written in the same format."""
-        return cast(func.max(quote_column(field.name)), Text)
+        """The maximum as text, of bytes in hexadecimal. Of timestamps it is the latest if all have the same format."""
+        latest = func.max(quote_column(field.name))
+        return cast(func.hex(latest) if pa.types.is_binary(field.type) else latest, Text)
 
     def digest_expr(self, field: pa.Field) -> ColumnElement[Any]:
         """Computed in this process: SQLite has no hash, and its date functions keep milliseconds only."""
@@ -199,17 +201,27 @@ def _to_array(values: tuple[Any, ...], field: pa.Field, name: str) -> pa.Array:
         return pa.array([None if value is None else parse(value) for value in values], field.type)
     except NaiveTimestampError as error:
         raise NaiveTimestampError(f"{name}.{field.name}: {error}") from None
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+    except CONVERSION_ERRORS as error:
+        found = next((value for value in values if not _has_type(value, field.type)), None)
         raise DatabaseError(
-            f"{name}.{field.name}: expected every value to be {field.type}, as declared: {error}."
+            f"{name}.{field.name}: expected every value to be {field.type}, as declared, found"
+            f" {found!r:.80}: {error}."
             " SQLite stores any value in any column; correct the rows, or declare a view that casts them."
         ) from error
 
 
+def _has_type(value: object, kind: pa.DataType) -> bool:
+    try:
+        pa.array([None if value is None else PARSERS[kind](value)], kind)
+    except CONVERSION_ERRORS:
+        return False
+    return True
+
+
 def _parse_timestamp(value: str) -> datetime:
-    timestamp = datetime.fromisoformat(value)
+    timestamp = datetime.fromisoformat(_only(str)(value))
     if FINER_THAN_US.search(value):
-        raise ValueError(f"{value} is finer than microseconds")
+        raise ValueError("it is finer than microseconds")
     if timestamp.tzinfo is None:
         raise NaiveTimestampError(
             f"expected a timestamp with a UTC offset, such as {value}+00:00, found {value}. Correct the rows, or"
@@ -218,15 +230,19 @@ def _parse_timestamp(value: str) -> datetime:
     return timestamp.astimezone(UTC)
 
 
+def _parse_date(value: str) -> date:
+    return date.fromisoformat(_only(str)(value))
+
+
 def _parse_boolean(value: int) -> bool:
     if value not in (0, 1):
-        raise ValueError(f"{value!r} is neither 0 nor 1")
+        raise ValueError("it is neither 0 nor 1")
     return bool(value)
 
 
 def _parse_float(value: float) -> float:
     if float(_only(float, int)(value)) != value:
-        raise ValueError(f"{value!r} is no 64-bit float")
+        raise ValueError("it is no 64-bit float")
     return float(value)
 
 
@@ -235,7 +251,7 @@ def _only(*kinds: type) -> Callable[[Any], Any]:
 
     def check(value: object) -> object:
         if not isinstance(value, kinds):
-            raise TypeError(f"found {value!r}")
+            raise TypeError(f"it is stored as {type(value).__name__}")
         return value
 
     return check
@@ -243,7 +259,7 @@ def _only(*kinds: type) -> Callable[[Any], Any]:
 
 PARSERS: dict[pa.DataType, Callable[[Any], Any]] = {
     UTC_TIMESTAMP: _parse_timestamp,
-    pa.date32(): date.fromisoformat,
+    pa.date32(): _parse_date,
     pa.bool_(): _parse_boolean,
     pa.int64(): _only(int),
     pa.float64(): _parse_float,

@@ -3,6 +3,7 @@
 No message contains a password.
 """
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -307,6 +308,9 @@ def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path) -> None:
         ("'1234.56'::amount", "1234.56"),
         ("ARRAY['1.50', NULL]::money[]", "{1.50,NULL}"),
         ("4294967295::oid", "4294967295"),
+        ("'sin'::regproc", "sin"),
+        (r"""'\377'::"char" """, r"\377"),
+        (r"""ARRAY['\377', 'a']::"char"[]""", r'{"\\377",a}'),
         ("time '24:00:00'", "24:00:00"),
         ("timetz '24:00:00+02'", "24:00:00+02"),
         ("ARRAY['24:00', '05:00', NULL]::time[]", "{24:00:00,05:00:00,NULL}"),
@@ -412,29 +416,32 @@ def test_an_array_that_a_list_does_not_show_is_an_error_with_a_way_out(postgresq
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
+    ("kind", "value", "found"),
     [
-        ("INTEGER", "1.5"),
-        ("INTEGER", "1e300"),
-        ("INTEGER", "'abc'"),
-        ("REAL", "'abc'"),
-        ("NUMERIC", "9007199254740993"),
-        ("TEXT", "CAST(x'6162' AS BLOB)"),
-        ("TEXT", "CAST(x'ff41' AS TEXT)"),
-        ("BLOB", "'ab'"),
-        ("BOOLEAN", "2"),
-        ("DATE", "20130101"),
-        ("TIMESTAMP", "'2013-01-01T00:00:00.0000001Z'"),
-        ("TIMESTAMP", "1357000000"),
+        ("INTEGER", "1.5", "found 1.5: it is stored as float"),
+        ("INTEGER", "1e300", "found 1e+300: it is stored as float"),
+        ("INTEGER", "'abc'", "found 'abc': it is stored as str"),
+        ("REAL", "'abc'", "found 'abc': it is stored as str"),
+        ("NUMERIC", "9007199254740993", "found 9007199254740993: it is no 64-bit float"),
+        ("TEXT", "CAST(x'6162' AS BLOB)", "found b'ab': it is stored as bytes"),
+        ("TEXT", "CAST(x'ff41' AS TEXT)", "column 'v'"),
+        ("BLOB", "'ab'", "found 'ab': it is stored as str"),
+        ("BOOLEAN", "2", "found 2: it is neither 0 nor 1"),
+        ("DATE", "20130101", "found 20130101: it is stored as int"),
+        ("DATE", "'2013-02-30'", "found '2013-02-30': day is out of range"),
+        ("DATE", "x'00'", "found b'\\x00': it is stored as bytes"),
+        ("TIMESTAMP", "'2013-01-01T00:00:00.0000001Z'", "found '2013-01-01T00:00:00.0000001Z': it is finer"),
+        ("TIMESTAMP", "1357000000", "found 1357000000: it is stored as int"),
+        ("TIMESTAMP", "'0001-01-01 00:00:00+01:00'", "found '0001-01-01 00:00:00+01:00': date value out of range"),
     ],
 )
-def test_a_value_of_sqlite_that_is_none_of_its_column_is_an_error_that_names_the_table(
-    sqlite_weather: Weather, kind: str, value: str
+def test_a_value_of_sqlite_that_is_none_of_its_column_is_an_error_that_names_table_column_and_value(
+    sqlite_weather: Weather, kind: str, value: str, found: str
 ) -> None:
     sqlite_weather.run(f"CREATE TABLE odd (id INTEGER, v {kind})")
-    sqlite_weather.run(INSERT_ODD + f"(1, {value})")
+    sqlite_weather.run(INSERT_ODD + f"(1, NULL), (2, {value})")
 
-    with pytest.raises(DatabaseError, match="odd"):
+    with pytest.raises(DatabaseError, match=rf"odd.*{re.escape(found)}"):
         sqlite_weather.ingest(TableSource("odd", ("id",), "id"))
     assert not sqlite_weather.hashes
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from weather import Weather
+from weather import TABLE, Weather
 
 from headrace.dataset import TableSource
 
@@ -129,3 +129,15 @@ def test_the_text_of_a_value_does_not_depend_on_settings_of_the_role(
 
     assert (unchanged.read, refreshed.changed) == (0, ())
     assert postgresql_weather.hashes == before
+
+
+def test_a_watermark_of_bytes_that_are_no_text_is_kept_in_hexadecimal(sqlite_weather: Weather) -> None:
+    sqlite_weather.run("CREATE TABLE marked (id INTEGER, value INTEGER, mark BLOB)")
+    sqlite_weather.run(INSERT + "(0, 0, x'00ff'), (1, 0, x'80')")
+    sqlite_weather.ingest(MARKED)
+
+    sqlite_weather.run(UPDATE + "x'8000' WHERE id = 1")
+
+    assert sqlite_weather.ingest(MARKED).changed == ("all",)
+    (entry,) = sqlite_weather.lake.manifest(TABLE).partitions.values()
+    assert entry.metadata["query"]["watermark"] == "8000"

@@ -46,6 +46,15 @@ def test_a_time_outside_of_the_day_is_refused_by_column_and_value(
         read_parquet(path)
 
 
+def test_a_time_outside_of_the_day_is_refused_in_a_map(tmp_path: Path) -> None:
+    times = pa.array([0, MIDNIGHT], pa.int64()).cast(MICROSECONDS)
+    hours = pa.MapArray.from_arrays(pa.array([0, 2], pa.int32()), pa.array(["open", "close"]), times)
+    pq.write_table(pa.table({"hours": hours}), tmp_path / "2013-01-09.parquet")
+
+    with pytest.raises(UnreadableError, match=r"the column hours holds the time 24:00:00, "):
+        read_parquet(tmp_path / "2013-01-09.parquet")
+
+
 def test_times_of_the_day_are_read_as_they_are(tmp_path: Path) -> None:
     path = write(tmp_path, [0, None, MIDNIGHT - 1], pa.int64(), MICROSECONDS)
 

@@ -99,6 +99,12 @@ def test_another_encoding_is_refused_with_the_line_and_the_bytes(tmp_path: Path)
     assert "expected utf-8, but line 3 holds the bytes e9" in message_for(path)
 
 
+def test_text_of_utf_7_that_is_no_unicode_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = write_file(tmp_path, b"carrier,delay\nDL,+2AA-\n")
+
+    assert r"expected utf-7, but line 2 holds '\ud800'" in message_for(path, CsvDialect(encoding="utf-7"))
+
+
 def test_utf_16_is_refused(tmp_path: Path) -> None:
     assert "expected utf-8" in message_for(write_file(tmp_path, DAY.decode().encode("utf-16")))
     assert "NUL" in message_for(write_file(tmp_path, "a,b\n1,2\n".encode("utf-16-le")))

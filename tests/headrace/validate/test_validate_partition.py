@@ -343,6 +343,15 @@ def test_a_transform_that_makes_times_which_python_cannot_hold_is_a_fault_of_the
         validate_frame(rows(GOOD), replace(SOURCE, transform=far_later), DAY)
 
 
+def nested_naive_times(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(span=pl.struct(hours=pl.concat_list(pl.col("at").dt.replace_time_zone(None))))
+
+
+def test_a_transform_that_makes_times_without_a_zone_inside_a_value_is_a_fault_of_the_declaration() -> None:
+    with pytest.raises(InvalidContractError, match=r"the column 'span' as Struct.*: times are UTC in microseconds"):
+        validate_frame(rows(GOOD), replace(SOURCE, transform=nested_naive_times), DAY)
+
+
 def raises(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(pl.col("plaice"))
 
