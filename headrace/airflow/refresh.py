@@ -1,7 +1,8 @@
 """**New data → a release, online.** Ingest, validate, transform, release, publish: one DAG per dataset.
 
 On the dataset's schedule, by default every morning at 06:00 UTC. A run takes *everything* that arrived, changed or
-disappeared since the last one, whatever its date: late files, corrections and deletions need no backfill.
+disappeared since the last one, whatever its date: late files, corrections and deletions need no backfill, and Airflow
+refuses one. Trigger a single run instead.
 
 The commands work in an isolated run, on the commit that *Start the run* found: what is pushed or edited meanwhile does
 not change them, and they leave no tables in the workspace. *Publish* works in the workspace, after `git pull`.
