@@ -6,7 +6,7 @@ table that another run holds, a lost race), so the same command may succeed a li
 """
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 TERMINAL_EXIT_CODE = 1
 """Exit code of a command that failed; 2 is wrong usage, as everywhere."""
@@ -49,6 +49,10 @@ class HeadraceError(Exception):
     def __init__(self, *args: object) -> None:
         """An error with this message."""
         super().__init__(*(hide_credentials(arg) if isinstance(arg, str) else arg for arg in args))
+
+    def details(self) -> dict[str, Any]:
+        """What the message says, for programs: further entries of the error as JSON."""
+        return {}
 
 
 class TransientError(HeadraceError):

@@ -17,14 +17,18 @@ NOT_AT_ONCE = timedelta()
 """`run_immediately` of a timetable: a new Airflow waits for the next time. For False, Airflow 3.3 makes up for the last
 one all the same, if no more than a tenth of the interval has passed since (`CronTriggerTimetable._calc_first_run`)."""
 
+RUN_TYPES = ("scheduled", "manual", "asset_triggered", "asset_materialization", "operator_triggered")
+"""All but a backfill: it ignores `max_active_runs`, and each of its runs would take everything that has arrived."""
+
 DAG_DEFAULTS: dict[str, Any] = {
     "catchup": False,  # a run takes everything that has arrived, so one run makes up for any number of missed ones
     "max_active_runs": 1,  # two runs would do the same work, and the later release be refused
+    "allowed_run_types": RUN_TYPES,
     "owner_links": {OWNER: "mailto:data-platform@example.com"},
     "default_args": {
         "owner": OWNER,
         "execution_timeout": timedelta(hours=6),
-        "max_active_tis_per_dag": 1,  # holds in a backfill, too, which ignores `max_active_runs`
+        "max_active_tis_per_dag": 1,  # holds in a backfill that began before it was refused, too
         **RETRIES,
     },
 }

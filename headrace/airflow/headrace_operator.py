@@ -22,6 +22,7 @@ from typing import IO, Any, ClassVar
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
+from headrace.airflow.findings_question import RefusedStep, accept_command, ask
 from headrace.errors import TRANSIENT_EXIT_CODE
 from headrace.storage.git import is_transient_output as is_transient_git_output
 
@@ -42,19 +43,34 @@ class FinishedCommand:
         exit_code: Its exit code; negative if a signal killed it, then the signal's number.
         stdout: Its standard output.
         stderr: The last lines of its standard error.
+        error: The error of `headrace` that it printed last, as JSON; empty if it printed none.
     """
 
     exit_code: int
     stdout: str
     stderr: str
+    error: Mapping[str, Any]
+
+
+class FindingsFailError(AirflowFailException):
+    """A guard refused the command.
+
+    Attributes:
+        refused: The error of the command, with its findings.
+    """
+
+    def __init__(self, message: str, refused: RefusedStep) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class HeadraceOperator(BaseOperator):
     """Run a command. The JSON that it prints is the task's result, and goes with the events of its outlets.
 
     A failed command is retried only if it may succeed later: it exited with 75 (a transient error of Headrace), or a
-    signal killed it, as when its machine goes down. Any other exit code fails the task at once, and so does a command
-    that takes longer than `execution_timeout`.
+    signal killed it, as when its machine goes down. Where a guard refused it, the task asks a person whether what was
+    found is accepted, and runs the command again if it is. Any other exit code fails the task at once, and so does a
+    command that takes longer than `execution_timeout`.
 
     Args:
         command: The command as typed in the workspace; a template. With `--json` in it, its standard output is the
@@ -89,7 +105,35 @@ class HeadraceOperator(BaseOperator):
         Raises:
             AirflowException: It failed and may succeed later: Airflow retries the task.
             AirflowFailException: It failed for good.
+            TaskAwaitingInput: A guard refused it, and the task waits for a person.
         """
+        try:
+            return self._execute(context)
+        except FindingsFailError as error:
+            ask(context, error.refused, self.execute_answer.__name__)
+
+    def execute_answer(self, context: Context, refused: RefusedStep, event: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON
+        """Record that a person accepted the findings, and run the command again; its result.
+
+        Args:
+            context: Airflow's.
+            refused: The error of the command, with its findings.
+            event: The answer, as Airflow gives it.
+
+        Raises:
+            AirflowException: There are other findings now, or the command may succeed later: Airflow retries the task,
+                and asks again where it must.
+            AirflowFailException: They were refused, nobody answered, or the command failed for good.
+        """
+        self._run(accept_command(self.command, refused, event), is_result=True)
+        try:
+            return self._execute(context)
+        except FindingsFailError as error:  # Airflow keeps the text of a task's first question until its next try
+            raise AirflowException(
+                f"Other findings than those accepted, about which Airflow asks again. {error}"
+            ) from None
+
+    def _execute(self, context: Context) -> Any:  # noqa: ANN401  any JSON
         if self.before:
             self._run(self.before, is_transient_git_output)
         is_json = "--json" in shlex.split(self.command)
@@ -108,7 +152,13 @@ class HeadraceOperator(BaseOperator):
             except subprocess.TimeoutExpired:
                 _kill(self._process, signal.SIGKILL)
 
-    def _run(self, command: str, is_transient_output: Callable[[str], bool], *, is_result: bool = False) -> str:
+    def _run(
+        self,
+        command: str,
+        is_transient_output: Callable[[str], bool] = lambda _stderr: False,
+        *,
+        is_result: bool = False,
+    ) -> str:
         """Run a command to its end; its standard output, which is logged unless it is the task's result."""
         folder = workspace_folder()
         self.log.info("%s$ %s", folder, command)
@@ -120,7 +170,10 @@ class HeadraceOperator(BaseOperator):
         by_hand = f"Its message is above. {self._by_hand(folder)}"
         if code < 0 or code == TRANSIENT_EXIT_CODE or is_transient_output(finished.stderr):
             raise AirflowException(f"`{command}` {how}, which may pass: Airflow retries it. {by_hand}")
-        raise AirflowFailException(f"`{command}` {how}. A retry would give the same answer. {by_hand}")
+        message = f"`{command}` {how}. A retry would give the same answer. {by_hand}"
+        if finished.error.get("findings"):
+            raise FindingsFailError(message, finished.error)
+        raise AirflowFailException(message)
 
     def _by_hand(self, folder: Path) -> str:
         typed = " && ".join(filter(None, (f"cd {folder}", self.before, self.command)))
@@ -152,12 +205,14 @@ class HeadraceOperator(BaseOperator):
         """Log both outputs line by line as they come, but not the JSON that is the result: XCom has it."""
         stdout: list[str] = []
         stderr: deque[str] = deque(maxlen=LAST_LINES)
+        errors: deque[Mapping[str, Any]] = deque(({},), maxlen=1)
 
         def follow_stderr() -> None:
             for line in _lines(process.stderr):
                 level, text = parse_log_line(line)
                 self.log.log(level, "%s", text)
                 stderr.append(text)
+                errors.extend(parse_error(line))
 
         follower = Thread(target=follow_stderr)
         follower.start()
@@ -166,7 +221,7 @@ class HeadraceOperator(BaseOperator):
                 self.log.info("%s", line)
             stdout.append(line)
         follower.join()
-        return FinishedCommand(process.wait(), "\n".join(stdout), "\n".join(stderr))
+        return FinishedCommand(process.wait(), "\n".join(stdout), "\n".join(stderr), errors[0])
 
 
 def workspace_folder() -> Path:
@@ -191,11 +246,7 @@ def command_environment(folder: Path) -> dict[str, str]:
 
 def parse_log_line(line: str) -> tuple[int, str]:
     """Level and text of a line of standard error: a JSON line of `headrace` (a log record or an error), or plain."""
-    try:
-        found = json.loads(line) if line.startswith("{") else None
-    except ValueError:
-        found = None
-    match found:
+    match _parse_json(line):
         case {"error": {"message": str(message)}}:
             return logging.ERROR, message
         case {"level": str(level), "message": str(message), **rest}:
@@ -203,6 +254,21 @@ def parse_log_line(line: str) -> tuple[int, str]:
             text = f"{message}\n{trace}" if trace else message
             return logging.getLevelNamesMapping().get(level, logging.INFO), text
     return logging.INFO, line
+
+
+def parse_error(line: str) -> list[Mapping[str, Any]]:
+    """The error of `headrace` that a line of standard error is; none if it is another line."""
+    match _parse_json(line) if line.startswith('{"error":') else None:
+        case {"error": {"message": str()} as error}:
+            return [error]
+    return []
+
+
+def _parse_json(line: str) -> Any:  # noqa: ANN401  any JSON
+    try:
+        return json.loads(line) if line.startswith("{") else None
+    except ValueError:
+        return None
 
 
 def truncate(value: Any, most: int = MAX_ENTRIES) -> Any:  # noqa: ANN401  any JSON

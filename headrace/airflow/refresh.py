@@ -1,19 +1,22 @@
 """**New data → a release, online.** Ingest, validate, transform, release, publish: one DAG per dataset.
 
 On the dataset's schedule, by default every morning at 06:00 UTC. A run takes *everything* that arrived, changed or
-disappeared since the last one, whatever its date: late files, corrections and deletions need no backfill.
+disappeared since the last one, whatever its date: late files, corrections and deletions need no backfill, and Airflow
+refuses one. Trigger a single run instead.
 
 The commands work in an isolated run, on the commit that *Start the run* found: what is pushed or edited meanwhile does
 not change them, and they leave no tables in the workspace. *Publish* works in the workspace, after `git pull`.
 
 A task is retried automatically if the cause may pass: a server that does not answer, a table that another run holds, a
-machine that goes down. Everything else fails at once:
+machine that goes down. Where a guard finds that much would vanish, or times in the future, the task waits for a person
+(*Required Actions*), and the next run with it. Everything else fails at once:
 
 | when it fails | then |
 |---|---|
 | start_run | git's `origin` refuses the run, or lacks the code branch: the log says which |
 | declaration | the dataset cannot run: the log names the file and what to do; the other datasets are not affected |
 | ingest | bucket, database or credentials are wrong: the log names which |
+| ingest, release, publish | findings that somebody refused, or did not answer for a day: the log has the counts |
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
 | release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |

@@ -173,6 +173,7 @@ def error_text(error: HeadraceError, *, as_json: bool) -> str:
         "message": message,
         "transient": error.is_transient,
         "exit_code": error.exit_code,
+        **error.details(),
     }
     return json.dumps({"error": content}, ensure_ascii=False)
 

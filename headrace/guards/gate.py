@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from getpass import getuser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -27,11 +27,13 @@ class FindingsError(HeadraceError):
 
     Attributes:
         findings: These findings.
+        consequence: What refusing means.
     """
 
     def __init__(self, dataset: str, findings: Sequence[GuardFinding], consequence: str) -> None:
         self.dataset = dataset
         self.findings = tuple(findings)
+        self.consequence = consequence
         shown = "; ".join(finding.text for finding in findings[:SHOWN])
         more = f"; and {len(findings) - SHOWN:,} more, which `headrace status {dataset}` shows" * (
             len(findings) > SHOWN
@@ -41,6 +43,11 @@ class FindingsError(HeadraceError):
             f"{shown}{more}. {consequence} Find out why. If it is intended, run `headrace accept {dataset} {ids}"
             ' --reason "…"`, and then the same command again.'
         )
+
+    def details(self) -> dict[str, Any]:
+        """The dataset, its findings and what refusing means."""
+        findings = [finding.to_dict() for finding in self.findings]
+        return {"dataset": self.dataset, "findings": findings, "consequence": self.consequence}
 
 
 class UnknownFindingError(HeadraceError):

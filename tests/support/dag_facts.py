@@ -40,6 +40,7 @@ def _describe_dag(dag: Any) -> dict[str, Any]:  # noqa: ANN401  Airflow's own
         "start": dag.start_date and str(dag.start_date),
         "catchup": dag.catchup,
         "at_once": dag.max_active_runs,
+        "run_types": sorted(dag.allowed_run_types or ()),
         "file": Path(dag.fileloc).name,
         "order": [task.task_id for task in dag.topological_sort()],
         "tasks": {task.task_id: _describe_task(task) for task in dag.tasks},

@@ -145,6 +145,13 @@ def test_runs_of_a_dag_never_overlap_and_missed_ones_are_not_made_up_for(facts: 
     assert {found["at_once"] for _, _, found in tasks_of(facts)} == {1}, "holds in a backfill, too"
 
 
+def test_a_backfill_is_refused_since_one_run_takes_everything_and_its_runs_would_overlap(facts: Facts) -> None:
+    kinds = {kind for dag in facts["dags"].values() for kind in dag["run_types"]}
+
+    assert all({"scheduled", "manual", "asset_triggered"} <= set(dag["run_types"]) for dag in facts["dags"].values())
+    assert "backfill" not in kinds
+
+
 def test_a_fresh_stack_starts_no_run_by_itself(facts: Facts) -> None:
     clocked = {name: dag for name, dag in facts["dags"].items() if dag["schedule"] == "CronTriggerTimetable"}
 
