@@ -38,6 +38,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     control.down(tmp_path / "home")
 
 
+@pytest.mark.slow_lane
 def test_days_arrive_once_and_more_can_follow(home: Path) -> None:
     with control.running(home, ["s3", "postgres"], project=ENGINE) as env:
         first = demo_load("--days", "1", "--home", str(home))

@@ -64,6 +64,7 @@ def test_a_fresh_clone_pulls_the_release_and_repro_does_nothing(released: Worksp
             assert path.read_bytes() == own.read_bytes()
 
 
+@pytest.mark.slow_lane
 def test_a_change_to_one_contract_reruns_that_stage_and_what_depends_on_it(released: Workspace) -> None:
     clone = released.clone("colleague")
     clone.dvc("pull")
@@ -90,6 +91,7 @@ def test_what_repro_makes_after_a_change_is_what_the_command_line_makes(released
     assert clone.lake.manifest("rejected/flights/weather").rows == 1
 
 
+@pytest.mark.slow_lane
 def test_repro_keeps_old_partitions_that_the_checkout_never_had_whole(released: Workspace) -> None:
     clone = released.clone("colleague")
     clone.dvc("pull")

@@ -118,6 +118,7 @@ routes = st.lists(
 )
 
 
+@pytest.mark.slow_lane
 @pytest.mark.slow
 @given(
     rows=table_rows,

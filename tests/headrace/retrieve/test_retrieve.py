@@ -379,6 +379,7 @@ def run_notebook(folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow_lane
 def test_feast_alone_finds_the_settings_of_the_local_stack_in_a_notebook(lake: Lake) -> None:
     (lake.root / ".headrace").mkdir(exist_ok=True)
     lines = [f"FEAST_REGISTRY_URL=sqlite:///{lake.root}/registry.db", f"FEAST_ONLINE_STORE_PATH={lake.root}/online.db"]

@@ -308,6 +308,7 @@ def test_only_who_holds_the_key_of_the_stack_can_run_code_on_its_dask_cluster(ho
     assert refused == dict.fromkeys(refused, False)
 
 
+@pytest.mark.slow_lane
 def test_the_key_of_the_dask_cluster_is_readable_by_its_owner_alone_and_is_new_at_each_start(
     home: Path, repository: Path
 ) -> None:

@@ -124,6 +124,7 @@ app(sys.argv[2:])
 """
 
 
+@pytest.mark.slow_lane
 def test_wherever_new_is_killed_no_file_with_the_database_s_address_can_be_read_by_others(
     project: Project, tmp_path: Path
 ) -> None:

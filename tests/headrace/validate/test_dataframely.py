@@ -82,6 +82,7 @@ VALUES: dict[str, list[Any]] = {
 ROWS = st.lists(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in VALUES.items()}), max_size=8)
 
 
+@pytest.mark.slow_lane
 @pytest.mark.slow
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(ROWS, st.sampled_from([Odd, Child, Nephew]))
