@@ -9,9 +9,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.errors import NotConfiguredError
 from headrace.workspace import load_env_files
 
 
@@ -98,7 +99,17 @@ def load_settings(workspace: Path | None = None) -> Settings:
 
     Variables of its files that the environment does not set are added to the environment of this process, so that
     libraries that read the environment themselves (boto3, DVC, Feast) see them, too.
+
+    Raises:
+        NotConfiguredError: A variable has a value that it cannot have.
     """
     root = workspace or Path(os.environ.get("HEADRACE_WORKSPACE", ""))
     load_env_files(root)
-    return Settings(workspace=root)
+    try:
+        return Settings(workspace=root)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise NotConfiguredError(
+            f"{found}. Correct it in the environment or in .env (.env.example says what it is), then run the same"
+            " command again."
+        ) from None

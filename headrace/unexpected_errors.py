@@ -3,14 +3,14 @@
 import errno
 import os
 from collections.abc import Iterator
-from types import CodeType
+from types import CodeType, FrameType
 from typing import TypeGuard
 
 from headrace.errors import HeadraceError
 from headrace.project_modules import is_installed, project_path
 
-PASSED_THROUGH = (KeyboardInterrupt, SystemExit, GeneratorExit)
-"""Somebody ends the process. Every other `BaseException` is a failure: a panic of a Rust library is one, too."""
+ENDINGS = (SystemExit, GeneratorExit)
+"""What ends a process or a generator. In the code of a project `sys.exit()` ends neither: it is a failure."""
 
 MAX_LENGTH = 400
 """Characters of a message that are shown: Polars appends query plans, libraries whole documents."""
@@ -44,8 +44,15 @@ class FileSystemError(HeadraceError):
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an exception is a failure, and no request to end the process."""
-    return not isinstance(error, PASSED_THROUGH)
+    """Whether an exception is a failure, and no request to end the process.
+
+    Every `BaseException` may be one: a panic of a Rust library is. `sys.exit()` is one where code of the project calls
+    it, because the run would end there with that exit code, 0 as well, and without a message. A signal handler that
+    calls it is obeyed.
+    """
+    if isinstance(error, ENDINGS):
+        return _last_user_frame(error) is not None and not _is_from_signal_handler(error)
+    return not isinstance(error, KeyboardInterrupt)
 
 
 def is_known_os_error(error: BaseException) -> TypeGuard[OSError]:
@@ -65,9 +72,13 @@ def to_filesystem_error(error: OSError) -> FileSystemError:
 
 def describe_error(error: BaseException) -> str:
     """Type and message of an exception, and the last line of the project's code that it came through."""
-    name = type(error).__name__
+    return f"{name_error(error)}{user_location(error)}"
+
+
+def name_error(error: BaseException) -> str:
+    """Type and message of an exception, whatever its class does."""
     message = _shorten(error)
-    return f"{name}{f': {message}' if message else ''}{user_location(error)}"
+    return f"{type(error).__name__}{f': {message}' if message else ''}"
 
 
 def user_location(error: BaseException) -> str:
@@ -96,6 +107,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(one))
         yield one
         one = one.__cause__ or one.__context__
+
+
+def _is_from_signal_handler(error: BaseException) -> bool:
+    """Whether a handler raised it: Python calls it with the number of the signal and the interrupted frame."""
+    trace = error.__traceback__
+    while trace is not None:
+        for value in trace.tb_frame.f_locals.values():
+            if any(isinstance(one, FrameType) for one in (value if isinstance(value, tuple) else (value,))):
+                return True
+        trace = trace.tb_next
+    return False
 
 
 def _last_user_frame(error: BaseException) -> tuple[CodeType, int] | None:

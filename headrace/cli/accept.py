@@ -9,7 +9,6 @@ from headrace.cli.output import DatasetArgument, JsonOption, RunOption, check_na
 
 if TYPE_CHECKING:
     from headrace.guards.finding_log import FindingLog
-    from headrace.guards.gate import AcceptResult
     from headrace.storage.table_store import Lake
 
 
@@ -40,13 +39,14 @@ def accept(  # noqa: PLR0913  each is an option of the command
     """
     if not reason.strip():
         raise typer.BadParameter("expected a reason, found none", param_hint="--reason")
-    from headrace.guards.gate import accepting_person  # noqa: PLC0415
+    from headrace.guards.gate import accept_finding, accepting_person  # noqa: PLC0415
 
     with run_task(dataset, run) if run else nullcontext() as task:
         lake = task.lake if task else workspace()[1]
         person = (by or "").strip() or accepting_person(lake.root)
-        ids = dict.fromkeys(findings)
-        accepted = [_accept_one(lake, check_name(dataset), finding, person, reason.strip()) for finding in ids]
+        ids = dict.fromkeys(finding.strip() for finding in findings)
+        logs = {finding: _find_log(lake, check_name(dataset), finding) for finding in ids}  # all of them, or none
+        accepted = [accept_finding(log, finding, by=person, reason=reason.strip()) for finding, log in logs.items()]
     content = {
         "dataset": dataset,
         "accepted": [{**each.acceptance.to_dict(), "is_new": each.is_new} for each in accepted],
@@ -55,15 +55,16 @@ def accept(  # noqa: PLR0913  each is an option of the command
     result(content, lines, as_json=as_json)
 
 
-def _accept_one(lake: "Lake", dataset: str, finding: str, by: str, reason: str) -> "AcceptResult":
-    """Accept a finding of the run or the workspace, else of a publish."""
+def _find_log(lake: "Lake", dataset: str, finding: str) -> "FindingLog":
+    """The record that has a finding: that of the run or the workspace, else of a publish."""
     from headrace.guards.finding_log import open_finding_log, open_publish_log  # noqa: PLC0415
-    from headrace.guards.gate import UnknownFindingError, accept_finding  # noqa: PLC0415
+    from headrace.guards.gate import UnknownFindingError, check_known  # noqa: PLC0415
 
+    log: FindingLog = open_finding_log(lake, dataset)
     try:
-        return accept_finding(open_finding_log(lake, dataset), finding, by=by, reason=reason)
+        check_known(log.read(), finding)
     except UnknownFindingError:
-        log: FindingLog = open_publish_log(lake, dataset)
+        log = open_publish_log(lake, dataset)
         if not log.is_shared or finding not in {each.id for each in log.read().findings}:
             raise
-        return accept_finding(log, finding, by=by, reason=reason)
+    return log

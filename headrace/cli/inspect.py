@@ -197,9 +197,13 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
         unknown["online"] = error
     lines = [f"{dataset}: last release {release or 'none yet'}", *(_table_line(*item) for item in tables.items())]
     lines += online.format_lines(release) if online else []
+    findings: dict[str, Any] = {}
+    try:
+        findings, finding_lines = _findings(lake, dataset, release)
+        lines += finding_lines
+    except HeadraceError as error:
+        unknown["findings"] = error
     lines += _format_unknown(unknown)
-    findings, finding_lines = _findings(lake, dataset, release)
-    lines += finding_lines
     content = {
         "release": release,
         "tables": tables,
@@ -233,7 +237,10 @@ def _describe_tables(
         except HeadraceError as error:
             unknown[f"changes of {table} since {release}"] = error
             released = manifest
-        tables[table] = _describe_table(manifest, released)
+        try:
+            tables[table] = _describe_table(manifest, released)
+        except HeadraceError as error:  # a chunk of a manifest is read when it is needed
+            unknown[table] = error
     return tables, unknown
 
 
@@ -253,9 +260,9 @@ def _describe_table(manifest: "Manifest", released: "Manifest | None") -> dict[s
 
 def _table_line(table: str, found: dict[str, Any]) -> str:
     unreleased = f", unreleased: {found['since_release']}" if found["since_release"] else ""
+    days = f" ({found['first']} … {found['last']})" if found["partitions"] else ""
     return (
-        f"{table}: {found['partitions']} partitions ({found['first']} … {found['last']}), {found['rows']:,} rows,"
-        f" {found['bytes']:,} bytes{unreleased}"
+        f"{table}: {found['partitions']} partitions{days}, {found['rows']:,} rows, {found['bytes']:,} bytes{unreleased}"
     )
 
 

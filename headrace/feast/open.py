@@ -113,7 +113,7 @@ def _config(path: Path, text: str) -> Any:  # noqa: ANN401  Feast has no types
         make_url(config.registry.path)
     except (ValidationError, yaml.YAMLError, TypeError, KeyError) as error:
         raise NotConfiguredError(f"{path} is not a valid configuration of Feast: {error}") from error
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError) as error:  # a port that is no number is a ValueError
         raise NotConfiguredError(
             f"{path}: FEAST_REGISTRY_URL is not an SQLAlchemy address, such as sqlite:////path/registry.db or"
             " postgresql+psycopg://user:password@host/feast."

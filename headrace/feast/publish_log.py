@@ -28,10 +28,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from headrace import failpoints
-from headrace.errors import HeadraceError, TransientError
+from headrace.errors import HeadraceError, NotConfiguredError, TransientError
 from headrace.extras import require_extra
 from headrace.storage.sql_errors import is_transient_sql_error
 
@@ -90,8 +90,19 @@ class PublishLog:
 
         A registry in an SQLite file has it in a file beside: there, one transaction locks the whole database, and
         Feast could not write its own while we hold ours.
+
+        Raises:
+            NotConfiguredError: The address cannot be used.
         """
-        url = make_url(registry)
+        try:
+            url = make_url(registry)
+            url.get_dialect()
+        except (ArgumentError, ImportError, ValueError):  # no address; no driver; a port that is no number
+            raise NotConfiguredError(
+                "FEAST_REGISTRY_URL is not an SQLAlchemy address that can be used, such as sqlite:////path/registry.db"
+                " or postgresql+psycopg://user:password@host/feast. Its text is not shown because it may contain a"
+                " password. Correct it in the environment or in .env."
+            ) from None
         if url.get_backend_name() == "sqlite":
             url = url.set(database=f"{url.database}.headrace")
             return cls(create_engine(url, connect_args={"timeout": BUSY_SECONDS}), dataset)

@@ -138,15 +138,25 @@ def accept_finding(log: "FindingLog", finding: str, *, by: str, reason: str) -> 
         made.clear()
         if any(each.finding == finding for each in record.acceptances):
             return record
-        found = next((each for each in record.findings if each.id == finding), None)
-        if found is None:
-            raise UnknownFindingError(_describe_unknown(finding, record))
+        check_known(record, finding)
+        found = next(each for each in record.findings if each.id == finding)
         made.append(_acceptance(found, by, reason))
         return FindingRecord(record.findings, (*record.acceptances, *made))
 
     record = log.update(accept)
     counts = next(each for each in record.acceptances if each.finding == finding)
     return AcceptResult(counts, is_new=counts in made)
+
+
+def check_known(record: FindingRecord, finding: str) -> None:
+    """Raise unless a step has such a finding, or had it and it was accepted.
+
+    Raises:
+        UnknownFindingError: The record has no such finding.
+    """
+    known = {*(each.id for each in record.findings), *(each.finding for each in record.acceptances)}
+    if finding not in known:
+        raise UnknownFindingError(_describe_unknown(finding, record))
 
 
 def accept_in_advance(finding: GuardFinding, *, dataset: str, step: str, lake: Lake, reason: str) -> None:

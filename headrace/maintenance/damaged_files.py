@@ -11,6 +11,7 @@ from pathlib import Path
 from headrace import failpoints
 from headrace.errors import HeadraceError
 from headrace.maintenance.repair import QUARANTINE
+from headrace.project.engine_lock import FILE as LOCK_FILE
 from headrace.storage import git
 from headrace.storage.dvc.lock import lock_outs, pointer_outs
 from headrace.storage.files import atomic_write, damaged_file, load_yaml, parse_mapping, read_config
@@ -37,8 +38,9 @@ class DamagedFile:
 
 
 def find_damaged_files(root: Path) -> list[DamagedFile]:
-    """The damaged files that DVC and git keep: the configuration, `dvc.yaml`, `dvc.lock` and `.dvc` files."""
-    names = [".dvc/config", "dvc.yaml", "dvc.lock"]
+    """The damaged files that git keeps: DVC's configuration, `dvc.yaml`, `dvc.lock`, `.dvc` files, and our own two."""
+    names = [".dvc/config", "dvc.yaml", "dvc.lock", LOCK_FILE]
+    names += [name for name in ("params.yaml",) if (root / name).exists()]  # a project needs none
     names += sorted(path.relative_to(root).as_posix() for path in (root / "data").glob("*/*/*.dvc"))
     damaged = []
     for name in names:

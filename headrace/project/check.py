@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headrace.dataset import Dataset
+from headrace.dataset import Dataset, FeatureTable, LabelingTask, Source
 from headrace.project.code_check import check_dataset
 from headrace.project.declaration_check import check_declaration, locate
 from headrace.project.faults import Declaration, Fault
@@ -61,7 +61,19 @@ def check_loaded(dataset: Dataset, root: Path) -> list[Finding]:
     if errors(declared):
         return declared  # what cannot be declared so cannot be looked into
     schemas = {locate(fault, dataset, root) for fault in schema_faults(dataset)}
-    return sorted({*declared, *schemas, *check_dataset(dataset)})
+    files = {locate(fault, dataset, root) for fault in _file_faults(dataset, root)}
+    return sorted({*declared, *schemas, *(files or check_dataset(dataset))})
+
+
+def _file_faults(dataset: Dataset, root: Path) -> Iterator[Fault]:
+    """Declared files that are not there: no fingerprint can be made of them."""
+    members: tuple[Source | FeatureTable | LabelingTask, ...] = (*dataset.sources, *dataset.features, *dataset.labels)
+    for declared in members:
+        for name in declared.files:
+            if not (root / name).is_file():
+                found = "a folder" if (root / name).is_dir() else "none"
+                text = f"expected the file {name} in the project, found {found}: add it, or correct the path"
+                yield Fault(declared, ("files", name), text)
 
 
 def _shared_names(datasets: Iterable[Dataset]) -> Iterator[tuple[Dataset, Fault]]:

@@ -98,7 +98,10 @@ def _name_faults(dataset: Dataset) -> Iterator[Fault]:
         first: dict[str, Source | FeatureTable | LabelingTask] = {}
         for member in members:
             other = first.setdefault(member.name, member)
-            if other is not member and id(member) not in reported:
+            if other is member and sum(each is member for each in members) > 1 and id(member) not in reported:
+                reported.add(id(member))
+                yield Fault(dataset, (), f"the {KINDS[type(member)]} {member.name} is named twice: once is enough")
+            elif other is not member and id(member) not in reported:
                 reported.add(id(member))
                 text = f"a {KINDS[type(other)]} is named {member.name!r}, too, and {why}: rename one of them"
                 yield Fault(member, ("name",), text)

@@ -18,6 +18,7 @@ from headrace.dataset import Dataset
 from headrace.errors import HeadraceError
 from headrace.project.declaration_check import check_declaration
 from headrace.project.findings import Finding, errors
+from headrace.unexpected_errors import is_failure, name_error
 from headrace.workspace import DATASET_NAME, PACKAGE, locate_workspace, use_project
 
 
@@ -88,7 +89,9 @@ def import_dataset(name: str) -> Dataset:
         )
     try:
         declared = getattr(import_module(f"{PACKAGE}.{name}"), "DATASET", None)
-    except Exception as error:  # whatever a declaration raises is an error of that dataset
+    except BaseException as error:  # whatever a declaration raises is an error of that dataset
+        if not is_failure(error):
+            raise
         raise _import_error(name, error) from error
     if not isinstance(declared, Dataset):
         found = "none" if declared is None else type(declared).__name__
@@ -147,7 +150,7 @@ def _declaration_error(name: str, wrong: Sequence[Finding]) -> DatasetError:
     )
 
 
-def _import_error(name: str, error: Exception) -> DatasetError:
+def _import_error(name: str, error: BaseException) -> DatasetError:
     """The error, with the last line of the dataset's own code in its traceback."""
     marker = f"/{PACKAGE}/"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if marker in frame.filename]
@@ -157,7 +160,7 @@ def _import_error(name: str, error: Exception) -> DatasetError:
     elif frames:
         file, line = frames[-1].filename, frames[-1].lineno or 1
     shown = file[file.index(marker) + 1 :] if marker in file else file
-    found = f"{type(error).__name__}: {error}"
+    found = name_error(error)
     finding = Finding(shown, line, f"{found}. Fix it; nothing of the dataset can be loaded.", "error", name)
     return DatasetError(
         f"The dataset {name} cannot be loaded: {found} ({file}:{line}). Fix it, then run the command again; the other"

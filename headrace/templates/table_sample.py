@@ -121,7 +121,7 @@ def _parse(address: str, table: str | None) -> tuple[URL, str]:
     name = table or fragment
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise SampleError(
             "The database address cannot be parsed: expected postgresql://user:password@host:port/database#table or"
             " sqlite:///path#table. Its text is not shown because it may contain a password."

@@ -230,7 +230,7 @@ def open_read_transaction(address: str, *, retry_timeout_s: float = 30.0) -> Ite
 def _parse_address(address: str) -> URL:
     try:
         return make_url(address)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise NotConfiguredError(
             "The database address cannot be parsed: expected postgresql+psycopg://user:password@host:port/database or"
             " sqlite:////absolute/path. Its text is not shown because it may contain a password. Correct"

@@ -88,6 +88,35 @@ def test_each_broken_dataset_is_a_finding_with_file_and_line(project: Project) -
     assert found[-1] == "4 datasets checked, 4 errors, 0 warnings"
 
 
+LOADS_NOTHING = {
+    "exits": ("import sys\n\nsys.exit(0)\n", "SystemExit: 0"),
+    "unheard": ("raise BaseException('nobody catches this')\n", "BaseException: nobody catches this"),
+    "mute": (
+        "class Mute(Exception):\n    def __str__(self):\n        return 1 / 0\n\n\nraise Mute\n",
+        "Mute: its message cannot be shown",
+    ),
+    "fileless": (
+        MODULE.replace("features=(FEATURES,)", "features=(replace(FEATURES, files=('holidays.csv',)),)"),
+        "feature table totals: expected the file holidays.csv in the project, found none",
+    ),
+}
+
+
+def test_a_dataset_that_ends_the_process_or_lacks_a_file_hides_no_other(project: Project, tmp_path: Path) -> None:
+    copy = Project(tmp_path / "copy")
+    subprocess.run(["cp", "-R", project.root, copy.root], check=True)
+    for name, (code, _) in LOADS_NOTHING.items():
+        (copy.root / "pipelines" / name).mkdir()
+        (copy.root / f"pipelines/{name}/__init__.py").write_text(code)
+
+    found = copy.headrace("check", *LOADS_NOTHING, "unknown_input", fails=True)
+
+    for _, problem in LOADS_NOTHING.values():
+        assert f": error: {problem}" in found
+    assert "pipelines/exits/__init__.py:3: error: SystemExit: 0. Fix it" in found
+    assert "5 datasets checked, 6 errors, 0 warnings" in found
+
+
 def test_a_check_in_json_names_level_and_dataset(project: Project) -> None:
     found = json.loads(project.run("headrace", "check", "unknown_input", "tiny", "--json", fails=True))
 

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +61,8 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "a group": lambda: ExceptionGroup("several", [KeyError("a"), ValueError("b")]),
     "no memory": MemoryError,
     "a stop": StopIteration,
+    "an exit": lambda: SystemExit(0),
+    "the end of a generator": GeneratorExit,
     "a missing file": lambda: FileNotFoundError(errno.ENOENT, "No such file", "/data/airports.csv"),
 }
 """What a function of a project may raise."""
@@ -125,7 +129,7 @@ def test_what_a_reader_raises_is_an_error_of_its_partition_and_the_others_are_re
     assert remembered(lake, VALIDATED) == 4
 
 
-@pytest.mark.parametrize("kind", ["an exception", "a panic", "a BaseException"])
+@pytest.mark.parametrize("kind", ["an exception", "a panic", "a BaseException", "an exit"])
 def test_what_a_kernel_raises_is_an_error_of_its_partition(lake: Lake, kind: str) -> None:
     def kernel(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
         if day == BAD_DAY:
@@ -156,7 +160,7 @@ def test_what_only_the_query_raises_names_the_kernel(lake: Lake) -> None:
     assert remembered(lake, TOTALS) == 4
 
 
-@pytest.mark.parametrize("kind", ["an exception", "a panic", "a BaseException"])
+@pytest.mark.parametrize("kind", ["an exception", "a panic", "a BaseException", "an exit"])
 def test_what_transform_raises_names_its_line(lake: Lake, kind: str) -> None:
     def transform(rows: pl.DataFrame) -> pl.DataFrame:
         if rows["at"].dt.day()[0] == 3:
@@ -225,12 +229,26 @@ def test_a_transient_reason_stays_transient(lake: Lake) -> None:
         run_all_stages(lake, with_read(fails_on(BAD_DAY, lambda: AwayError("the server is away"))))
 
 
-@pytest.mark.parametrize("ends", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_a_request_to_end_the_process_is_obeyed(lake: Lake, ends: type[BaseException]) -> None:
+def exit_by_signal() -> BaseException:
+    """Send this process a signal whose handler ends it, as a scheduler's does."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    raise AssertionError("the handler has not ended the process")
+
+
+@pytest.mark.parametrize(
+    ("ends", "make"), [(KeyboardInterrupt, KeyboardInterrupt), (SystemExit, exit_by_signal)], ids=["keys", "signal"]
+)
+def test_a_request_to_end_the_process_is_obeyed(
+    lake: Lake, ends: type[BaseException], make: Callable[[], BaseException]
+) -> None:
     write_raw_partitions(lake, {}, drop=("2026-01-01", "2026-01-02"))
 
     with pytest.raises(ends):
-        run_all_stages(lake, with_read(fails_on(BAD_DAY, ends)), threads=1)
+        run_all_stages(lake, with_read(fails_on(BAD_DAY, make)), threads=1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 from minimal_dataset import create_lake
 from release_clones import Origin, dataset
 from run_clones import RunOfClone
+from typer.testing import CliRunner
 
+from headrace.cli import app
 from headrace.guards.finding import Acceptance, FindingRecord, GuardFinding, record_file
 from headrace.guards.finding_log import DamagedFindingsError, FileLog, FindingLog, open_finding_log
 from headrace.guards.gate import FindingsError, UnknownFindingError, accept_finding, enforce
@@ -85,6 +87,20 @@ def test_an_unknown_finding_cannot_be_accepted(lake: Lake) -> None:
     with pytest.raises(UnknownFindingError, match=r"expected a finding that a step was refused for, found none\."):
         accept(lake, finding())
     assert not record_file(lake.root, "tiny").exists()
+
+
+def test_of_several_ids_none_is_accepted_if_one_is_unknown(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FindingsError):
+        pass_gate(lake, finding())
+    (lake.root / "pipelines").mkdir()
+    for name in ("dvc.yaml", "pipelines/__init__.py"):
+        (lake.root / name).touch()
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(lake.root))
+
+    ended = CliRunner().invoke(app, ["accept", "tiny", finding().id, "nonsense", "--reason", "moved"])
+
+    assert isinstance(ended.exception, UnknownFindingError)
+    assert open_finding_log(lake, "tiny").read().acceptances == ()
 
 
 def test_the_first_of_two_acceptances_counts(lake: Lake) -> None:

@@ -185,7 +185,9 @@ def test_a_source_may_have_a_database_of_its_own(sqlite_weather: Weather, monkey
     assert sqlite_weather.ingest(replace(WEATHER, database="SKY_DATABASE_URL")).rows == 18
 
 
-@pytest.mark.parametrize("address", ["canary", "mysql://someone:canary@127.0.0.1/source"])
+@pytest.mark.parametrize(
+    "address", ["canary", "mysql://someone:canary@127.0.0.1/source", "postgresql://me:canary@host:port/source"]
+)
 def test_an_address_that_cannot_be_used_is_an_error_without_the_password(address: str) -> None:
     with pytest.raises(NotConfiguredError, match="postgresql") as raised, open_read_transaction(address):
         pass

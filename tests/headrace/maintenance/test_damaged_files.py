@@ -36,6 +36,8 @@ COMMITTED = {
     "dvc.lock": LOCK,
     ".dvc/config": b"[core]\n    remote = storage\n",
     "data/raw/tiny/sales.dvc": OUT,
+    "headrace.lock": b"engine: 0.2.0\nlibraries:\n  polars: 1.0.0\nresult_versions: {}\n",
+    "params.yaml": b"tiny:\n  share: 0.5\n",
 }
 
 

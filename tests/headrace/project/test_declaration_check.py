@@ -105,6 +105,10 @@ def test_the_datasets_of_this_project_have_no_findings(name: str) -> None:
     ("declared", "problem"),
     [
         (dataset(sources=minimal_dataset.SALES), "expected a tuple, found one Source: write `sources=(…,)`"),
+        (
+            dataset(features=(minimal_dataset.FEATURES, minimal_dataset.FEATURES)),
+            "the feature table totals is named twice: once is enough",
+        ),
         (dataset(features=[None]), "expected a tuple of FeatureTable, found None in it"),
         (with_source(name="Sales"), "expected a name of lower-case letters"),
         (with_source(key="at"), "expected a tuple of texts, found the text 'at': write ('at',)"),
