@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,10 @@ def bring_the_releases_home(user: User) -> None:
     user.type("git", "pull", "--quiet", "--tags", ".headrace/origin.git", "main")
 
     assert {"flights/1", "sales/1", "sales/2"} <= set(git(user.clone, "tag").split())
+    head, until = git(user.clone, "rev-parse", "HEAD"), time.monotonic() + 30
     status = json.loads(user.type("headrace", "stack", "status", "--json"))
-    assert status["commit"] == git(user.clone, "rev-parse", "HEAD")
+    while status["commit"] != head and time.monotonic() < until:  # the stack follows the clone a moment later
+        status = json.loads(user.type("headrace", "stack", "status", "--json"))
+    assert status["commit"] == head
     login = {"username": "admin", "password": "wrong"}
     assert httpx.post(f"{status['endpoints']['Airflow']}/auth/token", json=login).is_error

@@ -13,14 +13,16 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from label_campaign import DAYS, Campaign
 from label_server import Annotator, LabelServer
+from servers import run_server
 from workspaces import REPOSITORY
 
 from headrace.errors import HeadraceError
@@ -30,10 +32,9 @@ from headrace.label.label_studio.client import LabelStudioClient, open_label_stu
 from headrace.label.label_studio.errors import LabelStudioError
 from headrace.label.label_studio.import_tasks import TaskImporter
 from headrace.stack import control
-from headrace.stack.config import StackConfig
-from headrace.stack.label_studio_environment import LabelStudioEnvironment
+from headrace.stack.config import load_config
 from headrace.stack.paths import StackPaths
-from headrace.stack.servers import label_studio as label_studio_server
+from headrace.stack.servers.label_studio import label_studio_system
 from headrace.stack.state import read_state
 
 pytestmark = pytest.mark.slow
@@ -209,18 +210,23 @@ def invalidate_access_token(client: LabelStudioClient) -> None:
 
 
 @pytest.fixture
-def server_that_calls_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabelServer]:
+def server_that_calls_this_machine(tmp_path: Path) -> Iterator[LabelServer]:
     """A server without protection of internal addresses: the stack's calls no webhook on this machine."""
+    home = tmp_path / "home"
+    with control.running(home, only=("label-studio",)) as env:
+        pass  # it has made its tables and its account
+    (started,) = label_studio_system(load_config(StackPaths(home))).servers
+    unprotected = {**started.env, "LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "false", "PYTHONPATH": ""}
+    server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
 
-    def unprotected(config: StackConfig, installed: LabelStudioEnvironment) -> dict[str, str]:
-        return server_environment(config, installed) | {"LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "false"}
+    def is_healthy() -> bool:
+        with suppress(httpx.TransportError):
+            return server.http.get("/health").is_success
+        return False
 
-    server_environment = label_studio_server.server_environment
-    monkeypatch.setattr(label_studio_server, "server_environment", unprotected)
-    with control.running(tmp_path / "home", only=("label-studio",)) as env:
-        server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
+    with run_server(list(started.command), home / "unprotected.log", is_healthy, environment=unprotected):
         yield server
-        server.http.close()
+    server.http.close()
 
 
 @pytest.mark.slow_lane
