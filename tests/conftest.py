@@ -1,6 +1,7 @@
 """Fixtures and markers of all tests: real servers on demand, and a clean environment."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,10 @@ SERVER_FIXTURES = frozenset(("s3", "moto_s3", "postgres", "redis", "label_studio
 """Fixtures that start a server, and parameters that request one."""
 
 ENVIRONMENT_PREFIXES = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
+
+SUPPORT = Path(__file__).parent / "support"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT.parents[1]), str(SUPPORT)])
+"""Projects of the tests import their support, in the commands that they start as well."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
