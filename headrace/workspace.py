@@ -19,6 +19,12 @@ VARIABLE = "HEADRACE_WORKSPACE"
 ENV_FILES = (".env", ".headrace/stack.env")
 """Files of a workspace with environment variables; the first that sets one decides."""
 
+SERVED_PROJECT = "HEADRACE_SERVED_PROJECT"
+"""Variable of the local stack: the clone whose last commit its runs work on."""
+
+SERVED_REF = "refs/headrace/served"
+"""Ref of the local stack's origin: the commit of that clone which the origin has followed to."""
+
 MARKERS = ("dvc.yaml", f"{PACKAGE}/__init__.py")
 
 

@@ -13,7 +13,7 @@ SERVER_FIXTURES = frozenset(("s3", "moto_s3", "postgres", "redis", "label_studio
 ENVIRONMENT_PREFIXES = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 
 SUPPORT = Path(__file__).parent / "support"
-os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT.parents[1]), str(SUPPORT)])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
 """Projects of the tests import their support, in the commands that they start as well."""
 
 

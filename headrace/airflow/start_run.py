@@ -11,15 +11,10 @@ from airflow.sdk import Context
 
 from headrace.airflow.headrace_operator import HeadraceOperator, workspace_folder
 from headrace.storage import git
+from headrace.workspace import SERVED_PROJECT, SERVED_REF
 
 RUN = "--run {{ run_id }}"
 """The option that puts a command into the run of its DAG run, on whichever machine it is executed."""
-
-SERVED_PROJECT = "HEADRACE_SERVED_PROJECT"
-"""Set by the local stack: the clone whose last commit it serves."""
-
-SERVED = "refs/headrace/served"
-"""Ref of the origin there: the commit of the clone that it has followed to."""
 
 FOLLOW_TIMEOUT_S = 10.0
 POLL_S = 0.3
@@ -30,7 +25,7 @@ class StartRunOperator(HeadraceOperator):
     """Start the run. In a local stack, first wait until the last commit of the clone that it serves is there."""
 
     def execute(self, context: Context) -> Any:  # noqa: ANN401  any JSON
-        """As `HeadraceOperator.execute`; the log says which commit the run works on, and what is not in it."""
+        """Run the command, once the log says which commit the run works on and what is not in it."""
         if project := os.environ.get(SERVED_PROJECT):
             for level, line in describe_served(Path(project), workspace_folder()):
                 self.log.log(level, "%s", line)
@@ -57,7 +52,7 @@ def describe_served(project: Path, workspace: Path, timeout_s: float = FOLLOW_TI
 def _is_served(commit: str, workspace: Path, timeout_s: float) -> bool:
     """Whether the origin of the workspace has followed the clone; it takes a second after a commit."""
     deadline = time.monotonic() + timeout_s
-    while not git.git(workspace, "ls-remote", git.REMOTE, SERVED).startswith(commit):
+    while not git.git(workspace, "ls-remote", git.REMOTE, SERVED_REF).startswith(commit):
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)

@@ -75,7 +75,7 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
     Raises:
         TableLockedError: Another run holds the table.
         CodeChangedError: A file that decides the table's bytes changed during the run. Nothing is shown.
-        HeadraceError: A partition was refused. What else was stale is computed and remembered; nothing is shown.
+        HeadraceError: A partition was refused. What else was stale is computed and kept; nothing is shown.
     """
     with lake.lock_table(stage.table):
         first = current = plan_stage(stage, lake, only=only)

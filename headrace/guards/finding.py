@@ -5,7 +5,7 @@ here: `enforce` takes whatever findings a step has.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +92,13 @@ class FindingRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         """The acceptances of these findings."""
         ids = {finding.id for finding in findings}
         return [each for each in self.acceptances if each.finding in ids]
+
+    def without(self, ids: Container[str]) -> "FindingRecord":
+        """The record less these findings and their acceptances."""
+        return FindingRecord(
+            tuple(finding for finding in self.findings if finding.id not in ids),
+            tuple(each for each in self.acceptances if each.finding not in ids),
+        )
 
 
 def record_file(root: Path, dataset: str) -> Path:

@@ -44,7 +44,7 @@ class SourceListing(Protocol):
     def libraries(self) -> Mapping[str, str]:
         """Distribution → version, for the libraries that decide the bytes of a partition."""
 
-    def volume(self, partitions: Iterable[str]) -> int:
+    def amount_to_read(self, partitions: Iterable[str]) -> int:
         """Bytes of partitions where the listing shows them, else rows."""
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:

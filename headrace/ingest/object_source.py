@@ -131,7 +131,7 @@ class ObjectListing:
     def cache_keys(self) -> Mapping[str, str]:
         return {partition: self._cache_key(listed) for partition, listed in self.objects.items()}
 
-    def volume(self, partitions: Iterable[str]) -> int:
+    def amount_to_read(self, partitions: Iterable[str]) -> int:
         """Bytes of the objects."""
         return sum(self.objects[name].size for name in partitions)
 

@@ -130,7 +130,7 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
         return SourcePreview(source.name, table, error=error)
     earlier = run.lake.manifest(table)
     reused, missing = split_unchanged(run, listing, earlier)
-    volume = listing.volume(missing)
+    amount = listing.amount_to_read(missing)
     is_object = isinstance(source.location, ObjectSource)
     return SourcePreview(
         source.name,
@@ -144,8 +144,8 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
         unmatched=listing.unmatched,
         invalid=listing.invalid,
         unreadable={name: str(error) for name, error in listing.errors.items()},
-        size=volume if is_object else None,
-        rows=None if is_object else volume,
+        size=amount if is_object else None,
+        rows=None if is_object else amount,
         columns=listing.columns,
         cost=_cost(source, listing, time.monotonic() - started),
         manifest=Manifest(table, raw_suffix(source), partitions=reused | dict(_stand_ins(listing, missing))),
@@ -157,7 +157,7 @@ def _stand_ins(listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[s
     for name in names:
         start, end = partition_interval(name)
         key = listing.cache_keys[name]
-        size = 0 if listing.columns else listing.volume([name])
+        size = 0 if listing.columns else listing.amount_to_read([name])
         yield name, PartitionEntry(key, f"to be read as {key}", size, start=start, end=end)
 
 

@@ -85,7 +85,7 @@ class TableSnapshot:
             name: hash_json(f"[{shape}, {encode_json(self._provenance(name))}]") for name in self.listing.partitions
         }
 
-    def volume(self, partitions: Iterable[str]) -> int:
+    def amount_to_read(self, partitions: Iterable[str]) -> int:
         """Rows."""
         return sum(self.listing.partitions[name].rows for name in partitions)
 

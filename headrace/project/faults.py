@@ -61,6 +61,21 @@ def text_tuple_faults(declared: Declaration, *fields: str) -> Iterator[Fault]:
             )
 
 
+def key_types_faults(declared: FeatureTable | LabelingTask) -> Iterator[Fault]:
+    """Types of keys: a mapping of keys that there are."""
+    found = argument(declared, "key_types")
+    if not isinstance(found, Mapping):
+        yield Fault(declared, ("key_types",), f"expected key → Polars type, found {found!r}")
+        return
+    for key in found:
+        if key not in declared.keys:
+            yield Fault(
+                declared,
+                ("key_types", str(key)),
+                f"it types {key!r}, which is none of the keys {', '.join(declared.keys)}",
+            )
+
+
 def is_text_sequence(value: object) -> bool:
     """Whether a value is a sequence of texts."""
     return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(it, str) for it in value)

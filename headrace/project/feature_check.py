@@ -10,6 +10,7 @@ from headrace.project.faults import (
     argument,
     data_type,
     function_faults,
+    key_types_faults,
     name_faults,
     number_faults,
     text_tuple_faults,
@@ -51,13 +52,9 @@ def key_faults(table: FeatureTable) -> Iterator[Fault]:
         yield Fault(
             table, ("keys",), "expected at least one key, found none: name the column that a row is asked for by"
         )
+    yield from key_types_faults(table)
     if not isinstance(argument(table, "key_types"), Mapping):
-        yield Fault(table, ("key_types",), f"expected key → Polars type, found {table.key_types!r}")
         return
-    for key in (it for it in table.key_types if it not in table.keys):
-        yield Fault(
-            table, ("key_types", str(key)), f"it types {key!r}, which is none of the keys {', '.join(table.keys)}"
-        )
     for key in table.keys:
         kind = type_of_key(table, key)
         if kind not in KEY_TYPES:

@@ -8,6 +8,7 @@ from headrace.project.faults import (
     Fault,
     argument,
     function_faults,
+    key_types_faults,
     name_faults,
     number_faults,
     text_tuple_faults,
@@ -67,13 +68,9 @@ def labeling_faults(labeling: LabelingTask) -> Iterator[Fault]:
 
 
 def _key_faults(labeling: LabelingTask) -> Iterator[Fault]:
+    yield from key_types_faults(labeling)
     if not isinstance(argument(labeling, "key_types"), Mapping):
-        yield Fault(labeling, ("key_types",), f"expected key → Polars type, found {labeling.key_types!r}")
         return
-    for key in (it for it in labeling.key_types if it not in labeling.keys):
-        yield Fault(
-            labeling, ("key_types", str(key)), f"it types {key!r}, which is none of the keys {', '.join(labeling.keys)}"
-        )
     for key in labeling.keys:
         kind = type_of_key(labeling, key)
         if key in RESERVED:

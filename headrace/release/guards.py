@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headrace.dataset import Dataset
-from headrace.guards.finding import Acceptance, FindingRecord, GuardFinding
+from headrace.guards.finding import Acceptance, GuardFinding
 from headrace.guards.future import clock, future_findings, moment_of, starts_of
 from headrace.guards.gate import enforce
 from headrace.guards.vanished import TableLoss, table_loss
@@ -130,14 +130,7 @@ def forget_released(accepted: Sequence[Acceptance], dataset: Dataset, lake: Lake
     from headrace.guards.finding_log import open_finding_log  # noqa: PLC0415
 
     ids = {each.finding for each in accepted}
-
-    def forget(record: FindingRecord) -> FindingRecord:
-        return FindingRecord(
-            tuple(each for each in record.findings if each.id not in ids),
-            tuple(each for each in record.acceptances if each.finding not in ids),
-        )
-
-    open_finding_log(lake, dataset.name).update(forget)
+    open_finding_log(lake, dataset.name).update(lambda record: record.without(ids))
 
 
 def note_lines(accepted: Iterable[Acceptance]) -> Iterator[str]:

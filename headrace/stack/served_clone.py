@@ -15,12 +15,10 @@ from headrace.stack.paths import StackPaths
 from headrace.storage import git
 from headrace.storage.files import dump_yaml
 from headrace.storage.git_refs import LocalRefs, RefChange, RefMovedError
+from headrace.workspace import SERVED_REF
 
 BRANCH = "main"
 TIP = f"refs/heads/{BRANCH}"
-SERVED = "refs/headrace/served"
-"""The commit of the clone that the branch contains."""
-
 FETCHED = "refs/headrace/clone"
 TRIES = 5
 MOST_SHOWN = 3
@@ -68,7 +66,7 @@ class ServedClone:
 
 def served_clone(paths: StackPaths, project: Path) -> ServedClone:
     """What the stack serves of the clone `project`."""
-    commit = git.resolve(paths.origin, SERVED) if paths.origin.exists() else ""
+    commit = git.resolve(paths.origin, SERVED_REF) if paths.origin.exists() else ""
     subject = git.git(paths.origin, "log", "-1", "--format=%s", commit) if commit else ""
     return ServedClone(project, commit, subject, git.resolve(project, "HEAD"), git.uncommitted_files(project))
 
@@ -103,12 +101,12 @@ def serve_last_commit(paths: StackPaths, project: Path) -> str:
         git.git(project, "init", "--quiet", "--bare", "--initial-branch", BRANCH, str(origin))
     git.git(origin, "fetch", "--quiet", "--no-tags", "--update-shallow", str(project), f"+HEAD:{FETCHED}")
     for attempt in range(TRIES):
-        clone, tip, served = (git.resolve(origin, name) for name in (FETCHED, TIP, SERVED))
+        clone, tip, served = (git.resolve(origin, name) for name in (FETCHED, TIP, SERVED_REF))
         new = _next_tip(origin, clone, tip, served, paths)
         if (new, clone) == (tip, served):
             return tip
         try:
-            LocalRefs(origin).swap({TIP: RefChange(tip, new), SERVED: RefChange(served, clone)})
+            LocalRefs(origin).swap({TIP: RefChange(tip, new), SERVED_REF: RefChange(served, clone)})
         except RefMovedError:
             if attempt == TRIES - 1:
                 raise

@@ -31,6 +31,18 @@ RowCounts = dict[str, int]
 """Outcome → number of rows."""
 
 
+def stack_s3(env: Mapping[str, str]) -> Any:  # noqa: ANN401  a client that boto3 makes
+    """The S3 client of a running stack, by its `stack.env`."""
+    return boto3.client(
+        "s3",
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name=env["AWS_DEFAULT_REGION"],
+        config=Config(request_checksum_calculation="when_required", response_checksum_validation="when_required"),
+    )
+
+
 @dataclass(frozen=True)
 class SourceSystems:
     """The bucket and the database in which the raw data of `flights` is."""
@@ -43,15 +55,7 @@ class SourceSystems:
     @classmethod
     def connect(cls, env: Mapping[str, str], year: FlightYear) -> "SourceSystems":
         """Those of a running stack, by its `stack.env`."""
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=env["AWS_ENDPOINT_URL"],
-            aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-            region_name=env["AWS_DEFAULT_REGION"],
-            config=Config(request_checksum_calculation="when_required", response_checksum_validation="when_required"),
-        )
-        return cls(year, env["HEADRACE_BUCKET"], s3, env["HEADRACE_DATABASE_URL"].replace("+psycopg", "", 1))
+        return cls(year, env["HEADRACE_BUCKET"], stack_s3(env), env["HEADRACE_DATABASE_URL"].replace("+psycopg", "", 1))
 
     def create(self) -> dict[str, RowCounts]:
         """What exists before the first flight: airports, aircraft, an empty table of weather; what was inserted."""

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import psycopg
 import pytest
@@ -17,6 +16,7 @@ import headrace
 from headrace.stack import control
 from headrace.stack.paths import StackPaths
 from headrace.stack.state import read_state
+from infra.demo.seed_sources import stack_s3
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -43,13 +43,7 @@ def test_days_arrive_once_and_more_can_follow(home: Path) -> None:
     with control.running(home, ["s3", "postgres"], project=ENGINE) as env:
         first = demo_load("--days", "1", "--home", str(home))
         second: Any = json.loads(demo_load("--days", "2", "--home", str(home), "--json").stdout)
-        bucket = boto3.client(
-            "s3",
-            endpoint_url=env["AWS_ENDPOINT_URL"],
-            aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-            region_name=env["AWS_DEFAULT_REGION"],
-        )
+        bucket = stack_s3(env)
         flights = bucket.list_objects_v2(Bucket=env["HEADRACE_BUCKET"], Prefix="flights/")["Contents"]
         with psycopg.connect(env["HEADRACE_DATABASE_URL"].replace("+psycopg", "")) as source:
             weather = source.execute("SELECT count(*) FROM weather").fetchone()

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import httpx
 import pytest
 from workspaces import REPOSITORY, copy_working_tree, git
@@ -21,6 +20,7 @@ from workspaces import REPOSITORY, copy_working_tree, git
 from headrace.stack import control
 from headrace.stack.paths import StackPaths
 from infra.demo.airflow_client import AirflowClient, DagRun, TaskFailedError, TaskInstance
+from infra.demo.seed_sources import stack_s3
 
 pytestmark = [pytest.mark.slow_lane, pytest.mark.timeout(900)]
 
@@ -123,13 +123,7 @@ def add_a_dataset(user: User, env: Mapping[str, str]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         (file.parent / "__init__.py").touch()
         file.write_text(code)
-    bucket = boto3.client(
-        "s3",
-        endpoint_url=env["AWS_ENDPOINT_URL"],
-        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        region_name=env["AWS_DEFAULT_REGION"],
-    )
+    bucket = stack_s3(env)
     for day in DAYS:
         bucket.put_object(Bucket=env["HEADRACE_BUCKET"], Key=f"orders/{day}.csv", Body=ORDERS.format(day=day).encode())
 

@@ -23,9 +23,17 @@ from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage.files import load_yaml
 from headrace.storage.table_store import Lake
+from headrace.workspace import MARKERS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAYS = days(1, 3)
+
+
+def mark_as_project(root: Path) -> None:
+    """Add the empty files that make a folder a project."""
+    for marker in MARKERS:
+        (root / marker).parent.mkdir(parents=True, exist_ok=True)
+        (root / marker).touch()
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,10 @@ from headrace.stack.served_clone import BRANCH, CloneConflictError, check_clone,
 from headrace.stack.server import CommandRunner, Server, System
 from headrace.stack.servers import s3
 from headrace.storage import git
-from headrace.workspace import MARKERS, VARIABLE
+from headrace.workspace import MARKERS, SERVED_PROJECT, VARIABLE
 
 NAME = "workspace"
 DEFAULT_REMOTE = "storage"
-SERVED_PROJECT = "HEADRACE_SERVED_PROJECT"
-"""Tells tasks of Airflow which clone the stack serves (`headrace.airflow.start_run`)."""
 
 IGNORED = "/.env\n/.headrace/\n/.dvc/config.local\n"
 """What the stack and commands write into the workspace; the project's own `.gitignore` may not list it."""

@@ -180,7 +180,8 @@ def test_a_command_that_outlives_its_time_limit_is_stopped_and_not_tried_again(w
 def test_the_first_task_of_a_local_stack_says_which_commit_the_run_works_on_and_what_is_not_in_it(
     tmp_path: Path,
 ) -> None:
-    from headrace.airflow.start_run import SERVED, describe_served
+    from headrace.airflow.start_run import describe_served
+    from headrace.workspace import SERVED_REF
 
     def git(folder: Path, *arguments: str) -> None:
         author = ("-c", "user.name=A", "-c", "user.email=a@example.com")
@@ -197,7 +198,7 @@ def test_the_first_task_of_a_local_stack_says_which_commit_the_run_works_on_and_
     git(project, "commit", "--quiet", "--allow-empty", "--message", "Add weather")
 
     before = lines()
-    git(project, "push", "--quiet", str(tmp_path / "origin.git"), f"HEAD:{SERVED}")
+    git(project, "push", "--quiet", str(tmp_path / "origin.git"), f"HEAD:{SERVED_REF}")
     (project / "kernel.py").write_text("edited")
     after = lines()
 

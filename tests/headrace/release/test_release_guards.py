@@ -11,6 +11,7 @@ from msgspec import structs
 from release_clones import Clone, Origin, dataset
 from run_clones import RunOfClone, days
 from servers import S3
+from workspaces import mark_as_project
 
 from headrace.cli.accept import accept
 from headrace.cli.inspect import status
@@ -149,7 +150,7 @@ def test_status_and_releases_show_findings_and_acceptances(
     clone: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HEADRACE_WORKSPACE", str(clone.root))
-    monkeypatch.setattr("headrace.cli.output.check_project", lambda _root: None)  # the clone has only tables
+    mark_as_project(clone.root)
     clone.run(TINY, {1: 1})
     with pytest.raises(FindingsError) as refused:
         clone.release(TINY)

@@ -24,6 +24,7 @@ from feature_workspace import (
     write_table,
 )
 from servers import S3
+from workspaces import mark_as_project
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError, MissingObjectError
@@ -36,7 +37,6 @@ from headrace.retrieve.training_set import InvalidLockFileError, TrainingSet, Tr
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.table_store import Lake
-from headrace.workspace import MARKERS
 
 LATE = {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}
 
@@ -354,9 +354,7 @@ def test_the_command_line_locks_a_release_and_splits_it(
 
     release, folder = feature_workspace.tag_release(lake, 1), lake.root.parent
     monkeypatch.setattr(loading, "load_dataset", {"little": DATASET}.get)
-    for marker in MARKERS:
-        (lake.root / marker).parent.mkdir(exist_ok=True)
-        (lake.root / marker).touch()
+    mark_as_project(lake.root)
     monkeypatch.chdir(lake.root)
     files = ["--requests", str(folder / "requests.parquet"), "--out", str(folder / "out.parquet")]
     split = ["--split", "train=0.8,test=0.2", "--split-by", "tailnum", "--lock", "train.lock.json"]
