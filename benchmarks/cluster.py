@@ -119,13 +119,13 @@ def run_stages(address: str = "") -> None:
     from headrace.project.executors import Executor  # noqa: PLC0415
     from headrace.settings import Settings  # noqa: PLC0415
     from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     root = Path("run").resolve()
-    lake = Lake(root, Cache(root / ".dvc/cache", root))
+    table_store = TableStore(root, Cache(root / ".dvc/cache", root))
     for table in OUTPUT_TABLES.values():
         settings = Settings(workspace=root, scheduler=address or None)
-        run_stage(graph.find_stage("flights", table), lake, Executor(settings))
+        run_stage(graph.find_stage("flights", table), table_store, Executor(settings))
 
 
 def plan_table(size: str) -> None:

@@ -122,15 +122,15 @@ def write_table(number: int, size: int) -> None:
     from headrace.storage.dvc.lock import write_pointer  # noqa: PLC0415
     from headrace.storage.manifest import Manifest  # noqa: PLC0415
     from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    lake, entries = Lake.at(Path.cwd()), {}
+    table_store, entries = TableStore.at(Path.cwd()), {}
     for name in range(number):
-        stored = lake.cache.add_bytes(os.urandom(size))
+        stored = table_store.cache.add_bytes(os.urandom(size))
         entries[f"{name:06}"] = PartitionEntry(stored.md5, stored.md5, stored.size)
     manifest = Manifest(TABLE, ".bin", partitions=entries)
-    lake.checkout(manifest)
-    write_pointer(lake.root, lake.dvc_out(manifest, {}))
+    table_store.checkout(manifest)
+    write_pointer(table_store.root, table_store.dvc_out(manifest, {}))
 
 
 def append_partition(number: int) -> None:
@@ -138,26 +138,26 @@ def append_partition(number: int) -> None:
     from headrace.storage.dvc.lock import recorded_outs, write_pointer  # noqa: PLC0415
     from headrace.storage.dvc.push import push_objects  # noqa: PLC0415
     from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    lake = Lake.at(Path.cwd())
-    before, recorded = lake.manifest(TABLE), recorded_outs(lake.root)
-    stored = lake.cache.add_bytes(os.urandom(PARTITION_BYTES))
+    table_store = TableStore.at(Path.cwd())
+    before, recorded = table_store.manifest(TABLE), recorded_outs(table_store.root)
+    stored = table_store.cache.add_bytes(os.urandom(PARTITION_BYTES))
     after = before.plus({f"{number:06}": PartitionEntry(stored.md5, stored.md5, stored.size)})
-    lake.checkout(after)
-    out = lake.dvc_out(after, recorded)
-    push_objects(lake.cache, [out], recorded.values(), {})
-    write_pointer(lake.root, out)
+    table_store.checkout(after)
+    out = table_store.dvc_out(after, recorded)
+    push_objects(table_store.cache, [out], recorded.values(), {})
+    write_pointer(table_store.root, out)
 
 
 def push_table() -> None:
     """Headrace: push every object of the table."""
     from headrace.storage.dvc.lock import recorded_outs  # noqa: PLC0415
     from headrace.storage.dvc.push import push_objects  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    lake = Lake.at(Path.cwd())
-    pushed = push_objects(lake.cache, recorded_outs(lake.root).values(), (), {})
+    table_store = TableStore.at(Path.cwd())
+    pushed = push_objects(table_store.cache, recorded_outs(table_store.root).values(), (), {})
     print(json.dumps(vars(pushed)))
 
 

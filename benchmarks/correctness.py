@@ -27,7 +27,7 @@ from headrace.feast.local_store import local_feature_store
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -184,17 +184,17 @@ def query_headrace(case: Case, folder: Path) -> Any:  # noqa: ANN401  an Arrow t
     written = (REPOSITORY / "feature_repo/feature_store.yaml").read_text()
     switched = written.replace("as_known: true", f"as_known: {str(case.as_known).lower()}")
     (folder / "feature_repo/feature_store.yaml").write_text(switched)
-    lake, declared = Lake.at(folder), []
+    table_store, declared = TableStore.at(folder), []
     for name, rows in feature_tables(case).items():
-        stored = lake.cache.add(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
-        lake.checkout(
+        stored = table_store.cache.add(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
+        table_store.checkout(
             Manifest(
                 f"features/cases/{name}", partitions={"all": PartitionEntry("", stored.md5, stored.size, rows.height)}
             )
         )
         declared.append(FeatureTable(name, (f"{name}_id",), {}, query_headrace, {"v": pl.Int64()}, TTL))
     dataset = Dataset(name="cases", description="", owner="", sources=(), features=tuple(declared), service="cases")
-    with local_feature_store(dataset, lake) as store:
+    with local_feature_store(dataset, table_store) as store:
         references = [f"{name.split('__')[0]}__a:v" for name in feature_columns(case)]
         found = store.get_historical_features(request_rows(case), references, full_feature_names=True).to_arrow()
         return found.rename_columns([name.replace("__a__", "__") for name in found.column_names])

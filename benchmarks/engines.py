@@ -113,15 +113,15 @@ def write_table(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: 
     from headrace.storage import parquet  # noqa: PLC0415
     from headrace.storage.manifest import Manifest  # noqa: PLC0415
     from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    lake = Lake.at(folder)
+    table_store = TableStore.at(folder)
     entries = {}
     for (day,), part in rows.group_by(pl.col("event_time").dt.date().cast(pl.String)):
         ordered = parquet.canonical(part, [key, "event_time"])
-        stored = lake.cache.add(partial(parquet.write, ordered))
+        stored = table_store.cache.add(partial(parquet.write, ordered))
         entries[str(day)] = PartitionEntry(stored.md5, stored.md5, stored.size, part.height)
-    lake.checkout(Manifest(f"features/bench/{name}", partitions=entries))
+    table_store.checkout(Manifest(f"features/bench/{name}", partitions=entries))
 
 
 def create_dataset(folder: Path) -> Any:  # noqa: ANN401
@@ -161,9 +161,9 @@ def headrace(folder: Path, out: Path, most: int | None) -> None:
     """Headrace, through Feast's API."""
     from headrace.feast.local_store import local_feature_store  # noqa: PLC0415
     from headrace.feast.retrieval_job import HeadraceRetrievalJob  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    with local_feature_store(create_dataset(folder), Lake.at(folder)) as store:
+    with local_feature_store(create_dataset(folder), TableStore.at(folder)) as store:
         job = store.get_historical_features(
             read_requests(folder, most), store.get_feature_service("bench"), full_feature_names=True
         )
@@ -182,9 +182,9 @@ def read_requests(folder: Path, most: int | None) -> Any:  # noqa: ANN401
 def headrace_release(folder: Path, out: Path, most: int | None) -> None:
     """Headrace at a release, as `headrace retrieve --release` does it: the same join, without Feast."""
     from headrace.retrieve.retrieve import retrieve_at_release  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    retrieve_at_release(create_dataset(folder), Lake.at(folder), "", read_requests(folder, most)).to_parquet(out)
+    retrieve_at_release(create_dataset(folder), TableStore.at(folder), "", read_requests(folder, most)).to_parquet(out)
 
 
 def duckdb(folder: Path, out: Path, _most: int | None) -> None:

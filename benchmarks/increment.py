@@ -29,7 +29,7 @@ from measure import Contender, Cost, Report, create_parser, median_cost, run_int
 if TYPE_CHECKING:
     from headrace.engine.plan import StalePartition
     from headrace.storage.partition_entry import PartitionEntry
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 SIZES = (30, 365, 3650)
 FLIGHTS_PER_DAY = 24
@@ -146,11 +146,11 @@ def days(count: int, first: int) -> list[date]:
 
 def check_day_released(place: Workspace, day: str) -> None:
     """Check that every stage has processed the day."""
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    lake = Lake.at(place.root)
+    table_store = TableStore.at(place.root)
     for table in ("raw/flights/flights", "validated/flights/flights", "features/flights/carrier_delays"):
-        if day not in lake.manifest(table).partitions:
+        if day not in table_store.manifest(table).partitions:
             raise SystemExit(f"{table} has no partition {day}: nothing was measured.")
 
 
@@ -216,31 +216,33 @@ def create_history(root: Path) -> None:
     from headrace.release import release  # noqa: PLC0415
     from headrace.storage.dvc.push import PushResult  # noqa: PLC0415
     from headrace.storage.manifest_entries import LazyEntries  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    lake, dataset = Lake.at(root), load_dataset("flights")
+    table_store, dataset = TableStore.at(root), load_dataset("flights")
     for stage in graph.dataset_stages(dataset):
-        made = plan_stage(stage, lake)
+        made = plan_stage(stage, table_store)
         entries: dict[str, PartitionEntry] = {}
         for item in reversed(made.stale):
             if len(entries) < COMPUTED_DAYS[stage.verb]:
-                entries[item.partition] = compute_partition(stage, item, made.fingerprint, lake)
+                entries[item.partition] = compute_partition(stage, item, made.fingerprint, table_store)
                 model = entries[item.partition]
             else:
-                entries[item.partition] = _simulated_entry(lake, stage.table, item, model)
+                entries[item.partition] = _simulated_entry(table_store, stage.table, item, model)
         for manifest in replace(made, reused=LazyEntries.of(entries), stale=()).kept_manifests().values():
-            lake.checkout(manifest)
+            table_store.checkout(manifest)
     bucket = root.parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
 
     def onto_disk(*_: object) -> PushResult:
-        shutil.copytree(lake.cache.folder / "files", bucket / "dvc/files", copy_function=os.link)
+        shutil.copytree(table_store.cache.folder / "files", bucket / "dvc/files", copy_function=os.link)
         return PushResult()
 
     with patch.object(release, "push_objects", onto_disk):
-        release.create_release(dataset, lake)
+        release.create_release(dataset, table_store)
 
 
-def _simulated_entry(lake: "Lake", table: str, item: "StalePartition", model: "PartitionEntry") -> "PartitionEntry":
+def _simulated_entry(
+    table_store: "TableStore", table: str, item: "StalePartition", model: "PartitionEntry"
+) -> "PartitionEntry":
     """An entry as the engine would have written it, with files of its own that nobody reads."""
     from msgspec import structs  # noqa: PLC0415
 
@@ -252,8 +254,8 @@ def _simulated_entry(lake: "Lake", table: str, item: "StalePartition", model: "P
     start, end = partition_interval(item.partition)
 
     def simulate(entry: "PartitionEntry", name: str) -> "PartitionEntry":
-        computed = lake.cache.path(entry.md5).read_bytes()
-        stored = lake.cache.add_bytes(_insert_before_footer(computed, f"{name} {item.partition}".encode()))
+        computed = table_store.cache.path(entry.md5).read_bytes()
+        stored = table_store.cache.add_bytes(_insert_before_footer(computed, f"{name} {item.partition}".encode()))
         own = structs.replace(entry, cache_key=item.cache_key, md5=stored.md5, sha256=stored.sha256, size=stored.size)
         return structs.replace(own, start=start, end=end)
 

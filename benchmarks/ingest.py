@@ -98,7 +98,7 @@ def ours(kind: str) -> None:
     from headrace.dataset import Dataset, ObjectSource, Source, TableSource  # noqa: PLC0415
     from headrace.ingest.ingest import ingest  # noqa: PLC0415
     from headrace.settings import Settings  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     sources: dict[str, ObjectSource | TableSource] = {
         "objects": ObjectSource("objects/", r"objects/(?P<partition>\d+)\.bin", ".bin"),
@@ -107,7 +107,7 @@ def ours(kind: str) -> None:
     unused: Any = None  # ingest reads no contract
     source = Source("events", sources[kind], unused, unused, unused, ("id",))
     dataset = Dataset(name="bench", description="", owner="", sources=(source,))
-    print(*ingest(dataset, Lake.at(Path.cwd()), Settings(workspace=Path.cwd())))
+    print(*ingest(dataset, TableStore.at(Path.cwd()), Settings(workspace=Path.cwd())))
 
 
 def boto3_pool() -> None:

@@ -45,7 +45,7 @@ from headrace.stack.state import read_state
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 Json = dict[str, Any]
 TASKS, FULL, BATCH, DAYS = 2000, 25_000, 250, 20
@@ -123,9 +123,9 @@ def run_label_studio() -> Iterator[tuple[dict[str, str], CostMeter]]:
         yield dict(env), CostMeter([one for head in heads for one in (head, *head.children(recursive=True))])
 
 
-def create_workspace(root: Path, size: int) -> Lake:
+def create_workspace(root: Path, size: int) -> TableStore:
     """Create a workspace with validated rides on some days."""
-    lake = Lake.at(root)
+    table_store = TableStore.at(root)
     began = datetime(2013, 1, 1, 12, tzinfo=UTC)
     entries = {}
     for day in range(DAYS):
@@ -135,12 +135,12 @@ def create_workspace(root: Path, size: int) -> Lake:
             pl.lit(began + timedelta(days=day)).cast(pl.Datetime("us", "UTC")).alias("event_time"),
             pl.lit("all").alias("selection_reason"),
         )
-        stored = lake.cache.add(partial(parquet.write, frame))
+        stored = table_store.cache.add(partial(parquet.write, frame))
         entries[f"{began + timedelta(days=day):%Y-%m-%d}"] = PartitionEntry(
             stored.md5, stored.md5, stored.size, frame.height
         )
-    lake.checkout(Manifest("validated/rides/rides", partitions=entries))
-    return lake
+    table_store.checkout(Manifest("validated/rides/rides", partitions=entries))
+    return table_store
 
 
 def create_annotated_project(client: httpx.Client, title: str, bodies: list[Json]) -> list[int]:
@@ -160,10 +160,10 @@ def main(size: int) -> None:
         settings = Settings.model_validate(
             {"LABEL_STUDIO_URL": url, "LABEL_STUDIO_API_KEY": token, "HEADRACE_PSEUDONYM_KEY": "benchmark"}
         )
-        lake, measure = create_workspace(Path(folder) / "ours", size), clock.measure
-        first = measure(lambda: send_tasks(DATASET, LABELING, lake, settings, {"sample": size}))
-        again = measure(lambda: send_tasks(DATASET, LABELING, lake, settings, {"sample": size}))
-        rows = tasks.draw_sample(DATASET, LABELING, lake, {"sample": size})
+        table_store, measure = create_workspace(Path(folder) / "ours", size), clock.measure
+        first = measure(lambda: send_tasks(DATASET, LABELING, table_store, settings, {"sample": size}))
+        again = measure(lambda: send_tasks(DATASET, LABELING, table_store, settings, {"sample": size}))
+        rows = tasks.draw_sample(DATASET, LABELING, table_store, {"sample": size})
         bodies: list[Json] = [{"data": data} for data in tasks.task_data(DATASET, LABELING, rows).values()]
         plain = _sdk(url, token)
         peer = measure(lambda: _import_with_sdk(plain, bodies))
@@ -172,20 +172,20 @@ def main(size: int) -> None:
             project = _project(client, ANNOTATED.title)
             time.sleep(2 * sync.OVERLAP.total_seconds())
             _change_answers(client, ours[-1:])
-            full = measure(lambda: collect_annotations(DATASET, ANNOTATED, lake, settings))
+            full = measure(lambda: collect_annotations(DATASET, ANNOTATED, table_store, settings))
             peer_full = measure(lambda: plain.projects.exports.as_json(project))
             memory = _peak_memory_mb(_collect_in_child, Path(folder) / "elsewhere", size, settings)
             peer_memory = _peak_memory_mb(_export_in_child, url, token, project)
-            nothing = measure(lambda: collect_annotations(DATASET, ANNOTATED, lake, settings))
+            nothing = measure(lambda: collect_annotations(DATASET, ANNOTATED, table_store, settings))
             changes = []
             for turn in range(REPEATS):
                 time.sleep(2 * sync.OVERLAP.total_seconds())
                 _change_answers(client, ours[turn * size // 100 : (turn + 1) * size // 100])
-                changes.append(measure(lambda: collect_annotations(DATASET, ANNOTATED, lake, settings)))
+                changes.append(measure(lambda: collect_annotations(DATASET, ANNOTATED, table_store, settings)))
             changed = sorted(changes, key=lambda cost: cost.wall_s)[REPEATS // 2]
             peer_changed = measure(lambda: plain.projects.exports.as_json(project))
             client.delete(f"/api/tasks/{ours[0]}/").raise_for_status()
-            gone = measure(lambda: collect_annotations(DATASET, ANNOTATED, lake, settings))
+            gone = measure(lambda: collect_annotations(DATASET, ANNOTATED, table_store, settings))
     lines = [
         ("send", first, peer),
         ("send again, nothing missing", again, None),

@@ -23,7 +23,7 @@ from headrace.storage.files import dump_yaml
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 FIRST_DAY = date(2024, 1, 1)
 DAYS_BEFORE = 365
@@ -43,7 +43,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="headrace-benchmark-") as folder:
         root = Path(folder)
         subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", folder], check=True)
-        releases = Releases(Lake(root, Cache(root / ".dvc/cache", root)), tables)
+        releases = Releases(TableStore(root, Cache(root / ".dvc/cache", root)), tables)
         for _ in range(number):
             releases.add()
         costs = {"nothing is remembered": measure(releases.collect), "nothing is new": measure(releases.collect)}
@@ -59,9 +59,9 @@ def main() -> None:
 class Releases:
     """Simulated releases of one dataset."""
 
-    def __init__(self, lake: Lake, tables: int) -> None:
+    def __init__(self, table_store: TableStore, tables: int) -> None:
         """No release yet."""
-        self.lake, self.number, self.commit = lake, 0, ""
+        self.table_store, self.number, self.commit = table_store, 0, ""
         self.manifests = [Manifest(f"features/many/table_{number:03}") for number in range(tables)]
         for day in range(DAYS_BEFORE):
             self._add_day(day)
@@ -78,10 +78,10 @@ class Releases:
         """Release one more day of every table."""
         self._add_day(DAYS_BEFORE + self.number)
         self.number += 1
-        outs = [self.lake.dvc_out(manifest, {}) for manifest in self.manifests]
+        outs = [self.table_store.dvc_out(manifest, {}) for manifest in self.manifests]
         stages = {str(out["path"]).replace("/", "-"): {"cmd": "headrace", "outs": [out]} for out in outs}
         files: dict[str, bytes | None] = {"dvc.lock": dump_yaml({"schema": "2.0", "stages": stages})}
-        root, parents = self.lake.root, [self.commit] if self.commit else []
+        root, parents = self.table_store.root, [self.commit] if self.commit else []
         self.commit = git_commits.build_commit(root, parents, self.commit, files, f"many/{self.number}")
         git.git(root, "update-ref", "refs/heads/main", self.commit)
         git.git(root, "update-ref", f"refs/tags/many/{self.number}", self.commit)
@@ -89,14 +89,14 @@ class Releases:
 
     def _reopen(self, out: dict[str, Any]) -> Manifest:
         """The manifest as a later run finds it: its chunks are carried over."""
-        manifest = self.lake.manifest_of_directory(out["md5"])
+        manifest = self.table_store.manifest_of_directory(out["md5"])
         if manifest is None:
             raise AssertionError(out)
         return manifest
 
     def collect(self) -> None:
         """What `gc` and `doctor` do first."""
-        ReferencedObjects.collect(self.lake, tagged_revisions(self.lake))
+        ReferencedObjects.collect(self.table_store, tagged_revisions(self.table_store))
 
 
 def measure(call: Callable[[], object]) -> Cost:

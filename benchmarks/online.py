@@ -71,7 +71,7 @@ def main() -> None:
 
 def measure_in_process(report: Report, workspace: PublishWorkspace, theirs: FeatureStore) -> None:
     """Measure every reader in this process."""
-    store = open_store(workspace.lake.root / "feature_repo", workspace.settings)
+    store = open_store(workspace.table_store.root / "feature_repo", workspace.settings)
     theirs.apply([FeatureService(name=DATASET.service, features=[theirs.get_feature_view("history")])])
     readers: dict[str, FeatureReader] = {
         f"{whose}, the service {how}": partial(read_through_feast, one, cached=how == CACHED)
@@ -140,7 +140,7 @@ def run_feast_server(
     """Run `feast serve` for the workspace; a client, and a function that returns the server's CPU seconds."""
     port, settings = free_port(), workspace.settings
     feast = str(Path(sys.executable).with_name("feast"))
-    command = [feast, "-c", str(workspace.lake.root / "feature_repo"), "serve", "-p", str(port), *arguments]
+    command = [feast, "-c", str(workspace.table_store.root / "feature_repo"), "serve", "-p", str(port), *arguments]
     env = {
         **os.environ,
         "FEAST_REGISTRY_URL": str(settings.feast_registry_url),

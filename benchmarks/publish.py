@@ -44,7 +44,7 @@ from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 DAYS = 10
@@ -84,9 +84,9 @@ class PublishWorkspace:
     days: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     @property
-    def lake(self) -> Lake:
+    def table_store(self) -> TableStore:
         """The workspace's tables."""
-        return Lake.at(self.folder / "workspace")
+        return TableStore.at(self.folder / "workspace")
 
     @property
     def settings(self) -> Settings:
@@ -139,23 +139,23 @@ class PublishWorkspace:
 
     def tag_release(self, number: int) -> None:
         """Write the days as a table, and tag it as a release."""
-        lake = self.lake
+        table_store = self.table_store
         entries = {}
         for day, rows in self.days.items():
-            stored = lake.cache.add(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
+            stored = table_store.cache.add(lambda path, rows=rows: parquet.write(rows, path))  # type: ignore[misc]
             entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
         made = Manifest("features/bench/history", partitions=entries)
-        lake.checkout(made)
-        stage = {"cmd": "true", "outs": [lake.dvc_out(lake.manifest(made.table), {})]}
-        (lake.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {made.table: stage}}))
-        run_git(lake.root, "init", "--quiet")
-        run_git(lake.root, "add", "dvc.lock")
-        run_git(lake.root, "commit", "--quiet", "--allow-empty", "--message", f"bench/{number}")
-        run_git(lake.root, "tag", f"bench/{number}")
+        table_store.checkout(made)
+        stage = {"cmd": "true", "outs": [table_store.dvc_out(table_store.manifest(made.table), {})]}
+        (table_store.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {made.table: stage}}))
+        run_git(table_store.root, "init", "--quiet")
+        run_git(table_store.root, "add", "dvc.lock")
+        run_git(table_store.root, "commit", "--quiet", "--allow-empty", "--message", f"bench/{number}")
+        run_git(table_store.root, "tag", f"bench/{number}")
 
     def publish_release(self, number: int) -> None:
         """Publish a release."""
-        done = publish(DATASET, self.lake, self.settings, f"bench/{number}")
+        done = publish(DATASET, self.table_store, self.settings, f"bench/{number}")
         if not done.switched:
             sys.exit(f"release {number} was live already")
 

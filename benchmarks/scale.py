@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headrace.engine.plan import Plan
     from headrace.engine.stage import InputHashes, PartitionOutput, Stage
     from headrace.storage.manifest import Manifest
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 RAW, TABLE = "raw/bench/hours", "features/bench/hours"
 SIZES = (10_000, 100_000)
@@ -124,13 +124,13 @@ def hours(count: int) -> list[str]:
     return [(start + timedelta(hours=number)).strftime("%Y-%m-%dT%H") for number in range(count)]
 
 
-def open_lake() -> "Lake":
-    """A lake in the current folder, whose tables are manifests alone."""
+def open_table_store() -> "TableStore":
+    """A table store in the current folder, whose tables are manifests alone."""
     from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     root = Path.cwd()
-    return Lake(root, Cache(root / ".dvc/cache", root), run_outs={})
+    return TableStore(root, Cache(root / ".dvc/cache", root), run_outs={})
 
 
 def bench_stage() -> "Stage":
@@ -154,14 +154,14 @@ def create_tables(size: str) -> None:
     from headrace.engine.plan import partition_cache_key  # noqa: PLC0415
     from headrace.storage.manifest import Manifest  # noqa: PLC0415
 
-    lake, names = open_lake(), hours(int(size))
+    table_store, names = open_table_store(), hours(int(size))
     key, md5s = _fingerprint().key, {name: f"{number:032x}" for number, name in enumerate(names)}
-    lake.checkout(Manifest(RAW, partitions={name: _entry(name, md5, md5) for name, md5 in md5s.items()}))
+    table_store.checkout(Manifest(RAW, partitions={name: _entry(name, md5, md5) for name, md5 in md5s.items()}))
     own = {
         name: _entry(name, partition_cache_key(key, name, {RAW: {name: md5}}), md5, {RAW: {name: md5}})
         for name, md5 in md5s.items()
     }
-    lake.checkout(Manifest(TABLE, partitions=own))
+    table_store.checkout(Manifest(TABLE, partitions=own))
 
 
 def _fingerprint() -> Any:  # noqa: ANN401  imported late
@@ -180,40 +180,42 @@ def _entry(name: str, cache_key: str, md5: str, inputs: "InputHashes | None" = N
     )
 
 
-def make_plan(lake: "Lake", one_in: int) -> "Plan":
+def make_plan(table_store: "TableStore", one_in: int) -> "Plan":
     """Plan the table, with one in so many raw partitions changed."""
     from headrace.engine.plan import plan  # noqa: PLC0415
 
-    raw = lake.manifest(RAW)
+    raw = table_store.manifest(RAW)
     if one_in > 1:
         changed = list(raw.md5s)[::one_in]
         raw = raw.plus({name: _entry(name, "changed", "f" * 32) for name in changed})
-    known = [] if one_in == 1 else [lake.manifest(TABLE)]
+    known = [] if one_in == 1 else [table_store.manifest(TABLE)]
     return plan(bench_stage(), {RAW: raw}, known, _fingerprint())
 
 
 def plan_table(kind: str) -> None:
     """Plan the table."""
-    lake, one_in = open_lake(), PLANS[kind]
-    made = make_plan(lake, one_in)
-    size = len(lake.manifest(RAW).entries)
+    table_store, one_in = open_table_store(), PLANS[kind]
+    made = make_plan(table_store, one_in)
+    size = len(table_store.manifest(RAW).entries)
     if len(made.stale) != (-(-size // one_in) if one_in else 0):
         raise SystemExit(f"{len(made.stale)} stale of {size}: the plan is wrong.")
 
 
 def append_partition() -> None:
     """Add the next hour to the table and record it; what was written."""
-    lake = open_lake()
-    table = lake.manifest(TABLE)
+    table_store = open_table_store()
+    table = table_store.manifest(TABLE)
     name = hours(len(table.entries) + 1)[-1]
-    recorded = {f"data/{TABLE}": lake.dvc_out(table, {})}
-    before = {path: path.stat().st_size for path in lake.cache.folder.rglob("*") if path.is_file()}
+    recorded = {f"data/{TABLE}": table_store.dvc_out(table, {})}
+    before = {path: path.stat().st_size for path in table_store.cache.folder.rglob("*") if path.is_file()}
     after = table.plus({name: _entry(name, "new", "e" * 32)})
-    lake.checkout(after)
-    lake.dvc_out(after, recorded)
+    table_store.checkout(after)
+    table_store.dvc_out(after, recorded)
     files = after.to_files()
     sizes = [chunk.reference.size for chunk in files.chunks]
-    written = [path.stat().st_size for path in lake.cache.folder.rglob("*") if path.is_file() and path not in before]
+    written = [
+        path.stat().st_size for path in table_store.cache.folder.rglob("*") if path.is_file() and path not in before
+    ]
     write_result(
         head=len(files.head),
         entry=sum(sizes) / len(after.entries),

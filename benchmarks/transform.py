@@ -122,16 +122,16 @@ def prepare(size: str) -> None:
     from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
     from headrace.storage.manifest import Manifest  # noqa: PLC0415
     from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     root = Path("prepared").resolve()
-    lake = Lake(root, Cache(root / ".dvc/cache", root))
+    table_store = TableStore(root, Cache(root / ".dvc/cache", root))
     copies, years = map(int, size.split())
-    entries = dict(lake.manifest(RAW).partitions)
+    entries = dict(table_store.manifest(RAW).partitions)
     for day in days(DAYS * years)[len(entries) :]:
-        stored = lake.cache.add_bytes(compress(flights(day, copies=copies)))
+        stored = table_store.cache.add_bytes(compress(flights(day, copies=copies)))
         entries[str(day)] = PartitionEntry(stored.md5, stored.md5, stored.size)
-    lake.checkout(Manifest(RAW, ".csv.gz", partitions=entries))
+    table_store.checkout(Manifest(RAW, ".csv.gz", partitions=entries))
 
 
 def run(place: str) -> None:
@@ -142,13 +142,13 @@ def run(place: str) -> None:
     from headrace.project.executors import Executor  # noqa: PLC0415
     from headrace.settings import Settings  # noqa: PLC0415
     from headrace.storage.dvc.cache import Cache  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     tune_gc()
     root = Path(place).resolve()
-    lake = Lake(root, Cache(root / ".dvc/cache", root))
+    table_store = TableStore(root, Cache(root / ".dvc/cache", root))
     for table in OUTPUT_TABLES.values():
-        run_stage(graph.find_stage("flights", table), lake, Executor(Settings(workspace=root)))
+        run_stage(graph.find_stage("flights", table), table_store, Executor(Settings(workspace=root)))
 
 
 def summarize_result(place: str) -> None:

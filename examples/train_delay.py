@@ -78,7 +78,7 @@ def main() -> int:
         return error.exit_code
     predicted = fit_predict(table)
     metrics = measure(table, predicted, labels, release_of(tables))
-    write(tables.lake.root / "metrics", metrics, calibration(table.test["late"].to_numpy(), predicted))
+    write(tables.table_store.root / "metrics", metrics, calibration(table.test["late"].to_numpy(), predicted))
     print(summary(metrics))
     return 0 if metrics["gain"]["log_loss"] > 0 else 1
 

@@ -16,7 +16,7 @@ from headrace.retrieve.errors import UnknownReleaseError
 from headrace.settings import load_settings
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.pruned_releases import check_not_pruned
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.workspace import current_workspace, use_project
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def open_dataset(dataset: str | Dataset, *, release: str | None = None, workspac
         └─────────────────────────┴─────────────┘
     """
     settings = load_settings(current_workspace(workspace))
-    lake = Lake.at(settings.workspace, is_remote_only=settings.commit == "remote")
+    table_store = TableStore.at(settings.workspace, is_remote_only=settings.commit == "remote")
     name = dataset if isinstance(dataset, str) else dataset.name
-    tables = DatasetTables.open(dataset, lake, _release(lake, name, release))
+    tables = DatasetTables.open(dataset, table_store, _release(table_store, name, release))
     if not tables:
-        names = sorted({path.split("/")[2] for path in recorded_outs(lake.root) if re.match(TABLE_PATH, path)})
+        names = sorted({path.split("/")[2] for path in recorded_outs(table_store.root) if re.match(TABLE_PATH, path)})
         raise UnknownDatasetError(
             f"There is no table of a dataset {name!r} {tables.where}. Datasets with tables:"
             f" {', '.join(names) or 'none'}. `headrace run {name}` computes the tables of a dataset, `git pull` brings"
@@ -120,18 +120,18 @@ def open_feature_store(*, workspace: Path | None = None) -> "Iterator[FeatureSto
         yield store
 
 
-def _release(lake: Lake, dataset: str, release: str | None) -> str:
+def _release(table_store: TableStore, dataset: str, release: str | None) -> str:
     """Name of the release, empty for the workspace."""
     if not release:
         return ""
     if release == LATEST:
-        return latest_local_release(lake, dataset)
-    known = list_releases(lake, dataset)
+        return latest_local_release(table_store, dataset)
+    known = list_releases(table_store, dataset)
     if release not in known:
-        check_not_pruned(lake.root, release)
+        check_not_pruned(table_store.root, release)
         there = f"{known[0]} to {known[-1]}" if known else "none"
         raise UnknownReleaseError(
-            f"{dataset} has no release {release!r} in {lake.root}. Releases there: {there}. `git fetch --tags` brings"
-            " those of others."
+            f"{dataset} has no release {release!r} in {table_store.root}. Releases there: {there}. `git fetch --tags`"
+            " brings those of others."
         )
     return release

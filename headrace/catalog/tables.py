@@ -24,7 +24,7 @@ from headrace.retrieve.partition_reader import PartitionReader, partition_hashes
 from headrace.retrieve.row_hash import hash_lines
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.manifest import Manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class DatasetTable:
     def schema(self) -> pl.Schema:
         """Column → type. Fetches one partition, if none is in the cache."""
         self.check_rows()
-        cache, md5s = self.reader.lake.cache, self.reader.manifest.md5s
+        cache, md5s = self.reader.table_store.cache, self.reader.manifest.md5s
         some = next((name for name in self.partitions if cache.has(md5s[name])), self.partitions[0])
         found = pl.read_parquet_schema(replace(self.reader, partitions=(some,)).paths()[0])
         return pl.Schema({name: found[name] for name in self.columns or found})
@@ -215,26 +215,26 @@ class DatasetTables(Mapping[str, DatasetTable]):
 
     Attributes:
         dataset: Name of the dataset.
-        lake: The workspace.
+        table_store: The workspace.
         release: The release; empty for the tables as the workspace has them now.
         tables: Names of the tables, such as `features/carrier_delays`.
         declared: The dataset's declaration, if it was given; else it is loaded from the workspace when it is needed.
     """
 
     dataset: str
-    lake: Lake
+    table_store: TableStore
     release: str
     tables: tuple[str, ...]
     declared: Dataset | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def open(cls, dataset: str | Dataset, lake: Lake, release: str = "") -> Self:
+    def open(cls, dataset: str | Dataset, table_store: TableStore, release: str = "") -> Self:
         """The tables that the release records, or that the workspace has."""
         name, declared = (dataset, None) if isinstance(dataset, str) else (dataset.name, dataset)
-        recorded = {path.removeprefix("data/") for path in recorded_outs(lake.root, _revision(release))}
+        recorded = {path.removeprefix("data/") for path in recorded_outs(table_store.root, _revision(release))}
         mine = {table for table in recorded if table.split("/")[1:2] == [name]}
-        mine |= set(() if release else lake.tables(name))
-        return cls(name, lake, release, tuple(sorted(_short(table) for table in mine)), declared)
+        mine |= set(() if release else table_store.tables(name))
+        return cls(name, table_store, release, tuple(sorted(_short(table) for table in mine)), declared)
 
     def __getitem__(self, name: str) -> DatasetTable:
         """The table `<state>/<name>`.
@@ -249,7 +249,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
                 f" {', '.join(near)}. `headrace status {self.dataset}` shows what is in each."
             )
         manifest = self._manifest(f"{name.partition('/')[0]}/{self.dataset}/{name.partition('/')[2]}")
-        return DatasetTable(name, PartitionReader(self.lake, manifest, tuple(sorted(manifest.partitions))))
+        return DatasetTable(name, PartitionReader(self.table_store, manifest, tuple(sorted(manifest.partitions))))
 
     def __iter__(self) -> Iterator[str]:
         """The names."""
@@ -266,12 +266,12 @@ class DatasetTables(Mapping[str, DatasetTable]):
     @property
     def where(self) -> str:
         """The release or the workspace, as text."""
-        return f"in {self.release}" if self.release else f"in the workspace {self.lake.root}"
+        return f"in {self.release}" if self.release else f"in the workspace {self.table_store.root}"
 
     @property
     def releases(self) -> list[str]:
         """Every release of the dataset that this clone has fetched, oldest first."""
-        return list_releases(self.lake, self.dataset)
+        return list_releases(self.table_store, self.dataset)
 
     @property
     def declaration(self) -> Dataset:
@@ -281,7 +281,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
         from headrace.project.loading import load_dataset  # noqa: PLC0415
         from headrace.workspace import use_project  # noqa: PLC0415
 
-        use_project(self.lake.root)
+        use_project(self.table_store.root)
         return load_dataset(self.dataset)
 
     def retrieve(self, requests: object, features: Sequence[str] = ()) -> "RetrievalResult":
@@ -309,7 +309,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
         """
         from headrace.retrieve.retrieve import retrieve_at_release  # noqa: PLC0415
 
-        return retrieve_at_release(self.declaration, self.lake, self.release, requests, features)
+        return retrieve_at_release(self.declaration, self.table_store, self.release, requests, features)
 
     def feature_store(self) -> "AbstractContextManager[FeatureStore]":
         """A Feast feature store over these tables, without a server or a publish, until the block ends.
@@ -320,7 +320,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
         require_extra("feast", "DatasetTables.feature_store()")
         from headrace.feast.local_store import local_feature_store  # noqa: PLC0415
 
-        return local_feature_store(self.declaration, self.lake, self.release)
+        return local_feature_store(self.declaration, self.table_store, self.release)
 
     def __repr__(self) -> str:
         """One line per table."""
@@ -330,8 +330,8 @@ class DatasetTables(Mapping[str, DatasetTable]):
 
     def _manifest(self, table: str) -> Manifest:
         if not self.release:
-            return self.lake.manifest(table)
-        return self.lake.recorded_manifest(table, _revision(self.release)) or Manifest(table)
+            return self.table_store.manifest(table)
+        return self.table_store.recorded_manifest(table, _revision(self.release)) or Manifest(table)
 
 
 def may_hold(predicate: pl.Expr, schema: Mapping[str, Any], partitions: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from headrace.cli.output import DatasetArgument, JsonOption, RunOption, check_na
 
 if TYPE_CHECKING:
     from headrace.guards.finding_log import FindingLog
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,10 +42,12 @@ def accept(  # noqa: PLR0913  each is an option of the command
     from headrace.guards.gate import accept_finding, accepting_person  # noqa: PLC0415
 
     with run_task(dataset, run) if run else nullcontext() as task:
-        lake = task.lake if task else workspace()[1]
-        person = (by or "").strip() or accepting_person(lake.root)
+        table_store = task.table_store if task else workspace()[1]
+        person = (by or "").strip() or accepting_person(table_store.root)
         ids = dict.fromkeys(finding.strip() for finding in findings)
-        logs = {finding: _find_log(lake, check_name(dataset), finding) for finding in ids}  # all of them, or none
+        logs = {
+            finding: _find_log(table_store, check_name(dataset), finding) for finding in ids
+        }  # all of them, or none
         accepted = [accept_finding(log, finding, by=person, reason=reason.strip()) for finding, log in logs.items()]
     content = {
         "dataset": dataset,
@@ -55,16 +57,16 @@ def accept(  # noqa: PLR0913  each is an option of the command
     result(content, lines, as_json=as_json)
 
 
-def _find_log(lake: "Lake", dataset: str, finding: str) -> "FindingLog":
+def _find_log(table_store: "TableStore", dataset: str, finding: str) -> "FindingLog":
     """The record that has a finding: that of the run or the workspace, else of a publish."""
     from headrace.guards.finding_log import open_finding_log, open_publish_log  # noqa: PLC0415
     from headrace.guards.gate import UnknownFindingError, check_known  # noqa: PLC0415
 
-    log: FindingLog = open_finding_log(lake, dataset)
+    log: FindingLog = open_finding_log(table_store, dataset)
     try:
         check_known(log.read(), finding)
     except UnknownFindingError:
-        log = open_publish_log(lake, dataset)
+        log = open_publish_log(table_store, dataset)
         if not log.is_shared or finding not in {each.id for each in log.read().findings}:
             raise
     return log

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.release.release import ReleaseResult
     from headrace.runs.task import RunTask
     from headrace.settings import Settings
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,8 +53,10 @@ def ingest(  # noqa: PLR0913  each is an option of the command
     as_json: JsonOption = False,
 ) -> None:
     """Source → raw: read new and changed objects and rows, and keep them unaltered."""
-    with dataset_tables(dataset, run) as (settings, lake):
-        found = _ingest(dataset, settings, lake, table, partition, full_refresh=full_refresh, allow_empty=allow_empty)
+    with dataset_tables(dataset, run) as (settings, table_store):
+        found = _ingest(
+            dataset, settings, table_store, table, partition, full_refresh=full_refresh, allow_empty=allow_empty
+        )
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
 
@@ -67,8 +69,8 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Raw → validated: check rows against their contract; keep rejected rows with the checks that they failed."""
-    with dataset_tables(dataset, run) as (settings, lake):
-        ran = _run(dataset, settings, lake, "validate", table, partition)
+    with dataset_tables(dataset, run) as (settings, table_store):
+        ran = _run(dataset, settings, table_store, "validate", table, partition)
     report(ran, as_json=as_json)
 
 
@@ -81,8 +83,8 @@ def transform(
     as_json: JsonOption = False,
 ) -> None:
     """Validated → features: compute the partitions whose inputs or code changed."""
-    with dataset_tables(dataset, run) as (settings, lake):
-        ran = _run(dataset, settings, lake, "transform", table, partition)
+    with dataset_tables(dataset, run) as (settings, table_store):
+        ran = _run(dataset, settings, table_store, "transform", table, partition)
     report(ran, as_json=as_json)
 
 
@@ -95,11 +97,11 @@ def run(
 ) -> None:
     """Source → features: ingest, validate and transform in one process, as the nightly run does."""
     run = named_run(run) if run else None
-    with dataset_tables(dataset, run) as (settings, lake):
-        found = _ingest(dataset, settings, lake)
+    with dataset_tables(dataset, run) as (settings, table_store):
+        found = _ingest(dataset, settings, table_store)
         if not as_json:
             typer.echo("\n".join(str(item) for item in found))
-        ran = [*_run(dataset, settings, lake, "validate"), *_run(dataset, settings, lake, "transform")]
+        ran = [*_run(dataset, settings, table_store, "validate"), *_run(dataset, settings, table_store, "transform")]
     if not (release and as_json):
         report(ran, as_json=as_json)
     if release:
@@ -122,8 +124,8 @@ def _release(dataset: str, run: str | None) -> tuple[dict[str, Any], list[str]]:
     from headrace.release.release import create_release  # noqa: PLC0415
 
     if not run:
-        _, lake = writable_workspace()
-        return _describe_release(dataset, create_release(load_dataset(dataset), lake), lake)
+        _, table_store = writable_workspace()
+        return _describe_release(dataset, create_release(load_dataset(dataset), table_store), table_store)
     with run_task(dataset, run) as task:
         return release_run(task, dataset)
 
@@ -133,12 +135,14 @@ def release_run(task: "RunTask", dataset: str) -> tuple[dict[str, Any], list[str
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.runs.task import end_run, release_task  # noqa: PLC0415
 
-    described = _describe_release(dataset, release_task(task, load_dataset(dataset)), task.lake)
+    described = _describe_release(dataset, release_task(task, load_dataset(dataset)), task.table_store)
     end_run(task.refs, dataset, task.state.name, start=task.state.start)
     return described
 
 
-def _describe_release(dataset: str, made: "ReleaseResult", lake: "Lake") -> tuple[dict[str, Any], list[str]]:
+def _describe_release(
+    dataset: str, made: "ReleaseResult", table_store: "TableStore"
+) -> tuple[dict[str, Any], list[str]]:
     head = f"{made.name} {'released' if made.created else 'unchanged since'} ({made.commit[:10]})"
     lines = [
         f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
@@ -148,14 +152,14 @@ def _describe_release(dataset: str, made: "ReleaseResult", lake: "Lake") -> tupl
     ]
     content = {**vars(made), "pushed": vars(made.pushed), "accepted": [each.to_dict() for each in made.accepted]}
     content["changes"] = {table: vars(change) for table, change in made.changes.items()}
-    content["rows"] = {table: lake.manifest(table).rows for table in lake.tables(dataset)}
+    content["rows"] = {table: table_store.manifest(table).rows for table in table_store.tables(dataset)}
     return content, lines
 
 
 def _ingest(  # noqa: PLR0913  each is an option of the command
     dataset: str,
     settings: "Settings",
-    lake: "Lake",
+    table_store: "TableStore",
     tables: list[str] | None = None,
     partition: str | None = None,
     *,
@@ -167,11 +171,11 @@ def _ingest(  # noqa: PLR0913  each is an option of the command
     from headrace.release.worktree_refs import note_listing  # noqa: PLC0415
 
     if not (tables or partition):
-        note_listing(lake.root, dataset)
+        note_listing(table_store.root, dataset)
     with progress() as tell:
         return verb.ingest(
             load_dataset(dataset),
-            lake,
+            table_store,
             settings,
             sources=tables,
             partition=partition,
@@ -184,7 +188,7 @@ def _ingest(  # noqa: PLR0913  each is an option of the command
 def _run(  # noqa: PLR0913, PLR0917  where, and options of the command
     dataset: str,
     settings: "Settings",
-    lake: "Lake",
+    table_store: "TableStore",
     verb: str,
     tables: list[str] | None = None,
     partition: str | None = None,
@@ -197,4 +201,4 @@ def _run(  # noqa: PLR0913, PLR0917  where, and options of the command
     with progress() as tell:
         execute = Executor(settings, tell)
         stages = graph.command_stages(load_dataset(dataset), verb, tables or ())
-        return run_stages(stages, lake, execute, partition)
+        return run_stages(stages, table_store, execute, partition)

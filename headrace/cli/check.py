@@ -37,9 +37,9 @@ def check(
         from headrace.cli.output import workspace  # noqa: PLC0415  who asks no source reads no settings
         from headrace.project.source_probe import probe_sources  # noqa: PLC0415
 
-        settings, lake = workspace()
+        settings, table_store = workspace()
         for dataset in found.loaded:
-            found.findings += probe_sources(dataset, lake, settings)
+            found.findings += probe_sources(dataset, table_store, settings)
     checked = pluralize(len(found.datasets), "dataset")
     counts = f"{pluralize(found.errors, 'error')}, {pluralize(len(found.findings) - found.errors, 'warning')}"
     lines = [*map(str, found.findings), f"{checked} checked, {counts if found.findings else 'nothing found'}"]

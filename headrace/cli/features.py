@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from headrace.retrieve.result import RetrievalResult
     from headrace.retrieve.retrieve import Published
     from headrace.settings import Settings
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,10 +49,10 @@ def publish(
     from headrace.publish.publish import publish as publish_release  # noqa: PLC0415
     from headrace.release.branches import latest_local_release  # noqa: PLC0415
 
-    settings, lake = workspace()
+    settings, table_store = workspace()
     options = PublishOptions(verify_all, allow_breaking_changes, wait_for_readers=True)
-    name = release or latest_local_release(lake, dataset)
-    published = publish_release(load_dataset(dataset), lake, settings, name, options)
+    name = release or latest_local_release(table_store, dataset)
+    published = publish_release(load_dataset(dataset), table_store, settings, name, options)
     lines = [
         f"{published.service} serves {published.release} from slot {published.slot}"
         + ("" if published.switched else ", as before"),
@@ -96,9 +96,11 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     from headrace.retrieve.retrieve import retrieve as retrieve_rows  # noqa: PLC0415
     from headrace.retrieve.splits import parse_split  # noqa: PLC0415
 
-    settings, lake = workspace()
+    settings, table_store = workspace()
     request = FeatureRequest(feature or (), release, parse_split(split, split_by or ()) if split else None, lock)
-    report = retrieve_rows(load_dataset(dataset), lake, _published(lake, settings), requests, out, request)
+    report = retrieve_rows(
+        load_dataset(dataset), table_store, _published(table_store, settings), requests, out, request
+    )
     lines = [
         f"{report.rows:,} rows in, {report.rows:,} rows out, from {report.release or 'the workspace'}: {report.path}",
         *(f"  {table}: features for {rows:,} rows" for table, rows in report.matched_rows.items()),
@@ -113,7 +115,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
     result(report.to_dict(), lines, as_json=as_json)
 
 
-def _published(lake: "Lake", settings: "Settings") -> "Published":
+def _published(table_store: "TableStore", settings: "Settings") -> "Published":
     """Retrieves from the published release. Only this imports Feast, which takes more than a second."""
 
     def answer(dataset: "Dataset", requests: Path, names: "Sequence[str]") -> "tuple[RetrievalResult, str]":
@@ -122,6 +124,6 @@ def _published(lake: "Lake", settings: "Settings") -> "Published":
         require_extra("feast", "headrace retrieve without --release")
         from headrace.feast.retrieve import published_rows  # noqa: PLC0415
 
-        return published_rows(lake, settings)(dataset, requests, names)
+        return published_rows(table_store, settings)(dataset, requests, names)
 
     return answer

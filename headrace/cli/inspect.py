@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headrace.lineage.freshness import OnlineFreshness
     from headrace.settings import Settings
     from headrace.storage.manifest import Manifest
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 MAX_REASONS = 5
 
@@ -48,12 +48,12 @@ def plan(
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
-    with dataset_tables(dataset, run, read_only=True) as (settings, lake):
-        previews = [] if offline else _preview(load_dataset(dataset), lake, settings)
+    with dataset_tables(dataset, run, read_only=True) as (settings, table_store):
+        previews = [] if offline else _preview(load_dataset(dataset), table_store, settings)
         raw = {preview.table: preview.manifest for preview in previews if preview.manifest}
-        plans = plan_all(graph.dataset_stages(load_dataset(dataset)), lake, raw)
+        plans = plan_all(graph.dataset_stages(load_dataset(dataset)), table_store, raw)
         reads = {table for planned in plans for table in planned.stage.reads}
-        sizes = {table: (raw.get(table) or lake.manifest(table)).sizes for table in reads}
+        sizes = {table: (raw.get(table) or table_store.manifest(table)).sizes for table in reads}
     content = {
         "sources": [_preview_content(preview) for preview in previews],
         "stages": [_plan_content(planned, sizes) for planned in plans],
@@ -62,10 +62,10 @@ def plan(
     result(content, lines, as_json=as_json)
 
 
-def _preview(dataset: "Dataset", lake: "Lake", settings: "Settings") -> "list[SourcePreview]":
+def _preview(dataset: "Dataset", table_store: "TableStore", settings: "Settings") -> "list[SourcePreview]":
     from headrace.ingest.preview import preview_sources  # noqa: PLC0415  a plan without sources needs no bucket
 
-    return preview_sources(dataset, lake, settings)
+    return preview_sources(dataset, table_store, settings)
 
 
 def _preview_content(preview: "SourcePreview") -> dict[str, Any]:
@@ -187,9 +187,9 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     """
     from headrace.release.branches import list_releases  # noqa: PLC0415
 
-    settings, lake = workspace()
-    release = next(reversed(list_releases(lake, dataset)), "")
-    tables, unknown = _describe_tables(lake, dataset, release)
+    settings, table_store = workspace()
+    release = next(reversed(list_releases(table_store, dataset)), "")
+    tables, unknown = _describe_tables(table_store, dataset, release)
     online = None
     try:
         online = _read_online(settings, dataset)
@@ -199,7 +199,7 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     lines += online.format_lines(release) if online else []
     findings: dict[str, Any] = {}
     try:
-        findings, finding_lines = _findings(lake, dataset, release)
+        findings, finding_lines = _findings(table_store, dataset, release)
         lines += finding_lines
     except HeadraceError as error:
         unknown["findings"] = error
@@ -215,25 +215,25 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
 
 
 def _describe_tables(
-    lake: "Lake", dataset: str, release: str
+    table_store: "TableStore", dataset: str, release: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, HeadraceError]]:
     """Table → what it holds, and table → why that is not known: its manifest is on a remote that does not answer."""
     tables: dict[str, dict[str, Any]] = {}
     unknown: dict[str, HeadraceError] = {}
-    for table in lake.known_tables(dataset):
+    for table in table_store.known_tables(dataset):
         unavailable = next((error for error in unknown.values() if error.is_transient), None)
-        if unavailable and not lake.is_visible(table):  # the remote would be waited for once more
+        if unavailable and not table_store.is_visible(table):  # the remote would be waited for once more
             unknown[table] = unavailable
             continue
         try:
-            manifest = lake.manifest(table)
+            manifest = table_store.manifest(table)
         except HeadraceError as error:
             unknown[table] = error
             continue
         try:
             if unavailable and release:
                 raise unavailable
-            released = lake.recorded_manifest(table, release) if release else None
+            released = table_store.recorded_manifest(table, release) if release else None
         except HeadraceError as error:
             unknown[f"changes of {table} since {release}"] = error
             released = manifest
@@ -281,13 +281,13 @@ def _format_unknown(unknown: dict[str, HeadraceError]) -> Iterator[str]:
         yield f"not known: {some(names)}: {message}"
 
 
-def _findings(lake: "Lake", dataset: str, release: str) -> tuple[dict[str, Any], list[str]]:
+def _findings(table_store: "TableStore", dataset: str, release: str) -> tuple[dict[str, Any], list[str]]:
     """What guards found in this workspace, and what was accepted since and for the last release; as JSON and lines."""
     from headrace.guards.finding_log import FileLog  # noqa: PLC0415
     from headrace.release.guards import read_acceptances  # noqa: PLC0415
 
-    record = FileLog(lake, dataset).read()
-    released = read_acceptances(lake.root, dataset).get(release, []) if release else []
+    record = FileLog(table_store, dataset).read()
+    released = read_acceptances(table_store.root, dataset).get(release, []) if release else []
     content = {
         "findings": [finding.to_dict() for finding in record.open],
         "accepted": [each.to_dict() for each in record.acceptances],

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from headrace.dataset import Dataset, LabelingTask
     from headrace.label.review import ReviewDecision
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 ByOption = Annotated[
     str | None, typer.Option(help="The reviewer; by default the user of this process. Only a pseudonym is stored.")
@@ -53,10 +53,10 @@ def send(
     """Create one task in Label Studio for each sampled row that has none yet."""
     from headrace.label.send import send_tasks  # noqa: PLC0415
 
-    with dataset_tables(dataset, run, read_only=True) as (settings, lake):
+    with dataset_tables(dataset, run, read_only=True) as (settings, table_store):
         for declared, labeling in _labeling_tasks(dataset, table):
             with _only_sender(dataset, labeling, run):
-                sent = send_tasks(declared, labeling, lake, settings, _params(lake, dataset, labeling))
+                sent = send_tasks(declared, labeling, table_store, settings, _params(table_store, dataset, labeling))
             counts = f"{pluralize(sent.sent, 'task')} sent, {sent.existing} of {sent.sampled} existed"
             lines = [f"{labeling.name}: {counts}; {sent.project_url}"]
             if labeling.labeling_functions:
@@ -103,9 +103,9 @@ def collect(  # noqa: PLR0913  options of the command
     """Collect what annotators did since the last time into the history, and update the labels."""
     from headrace.label.collect import collect_annotations  # noqa: PLC0415
 
-    with dataset_tables(dataset, run) as (settings, lake):
+    with dataset_tables(dataset, run) as (settings, table_store):
         for declared, labeling in _labeling_tasks(dataset, table):
-            found = collect_annotations(declared, labeling, lake, settings, allow_empty=allow_empty, full=full)
+            found = collect_annotations(declared, labeling, table_store, settings, allow_empty=allow_empty, full=full)
             events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
             labels = f"{pluralize(found.labels, 'label')}, {pluralize(found.rejected, 'answer')} rejected"
             invalid = [f"  task {task} was set aside: {why}" for task, why in sorted(found.invalid_tasks.items())]
@@ -130,9 +130,11 @@ def report(
     """Measure the answers: agreement, accuracy on gold items, labeling functions, influence of suggestions."""
     from headrace.label.report import create_label_report  # noqa: PLC0415
 
-    with dataset_tables(dataset, run, read_only=True) as (_, lake):
+    with dataset_tables(dataset, run, read_only=True) as (_, table_store):
         for declared, labeling in _labeling_tasks(dataset, table):
-            found = create_label_report(declared, labeling, lake, _params(lake, dataset, labeling), gate=gate)
+            found = create_label_report(
+                declared, labeling, table_store, _params(table_store, dataset, labeling), gate=gate
+            )
             content = {"labeling": labeling.name, "summary": found.summary_lines(), **asdict(found)}
             result(content, [f"{labeling.name}:", *found.summary_lines()], as_json=as_json)
 
@@ -144,9 +146,9 @@ def request_more(
     """Request one more answer to each item that its answers leave undecided."""
     from headrace.label.request_more import request_more_annotations  # noqa: PLC0415
 
-    with dataset_tables(dataset, run, read_only=True) as (settings, lake):
+    with dataset_tables(dataset, run, read_only=True) as (settings, table_store):
         for declared, labeling in _labeling_tasks(dataset, table):
-            items = request_more_annotations(declared, labeling, lake, settings)
+            items = request_more_annotations(declared, labeling, table_store, settings)
             line = f"{labeling.name}: one more answer requested for {pluralize(len(items), 'item')}"
             result({"labeling": labeling.name, "items": items}, [line], as_json=as_json)
 
@@ -208,9 +210,9 @@ def aggregate(
     from headrace.label.stage import label_stage  # noqa: PLC0415
     from headrace.project.executors import Executor  # noqa: PLC0415
 
-    with dataset_tables(dataset, run) as (settings, lake), progress() as tell:
+    with dataset_tables(dataset, run) as (settings, table_store), progress() as tell:
         stages = [label_stage(declared, labeling) for declared, labeling in _labeling_tasks(dataset, table)]
-        report_stages(run_stages(stages, lake, Executor(settings, tell)), as_json=as_json)
+        report_stages(run_stages(stages, table_store, Executor(settings, tell)), as_json=as_json)
 
 
 def _disputed_lines(disputed: "Mapping[str, str]") -> list[str]:
@@ -236,9 +238,9 @@ def _review(
 ) -> None:
     from headrace.label.review import review_annotations  # noqa: PLC0415
 
-    with dataset_tables(dataset, run) as (settings, lake):
+    with dataset_tables(dataset, run) as (settings, table_store):
         for declared, labeling in _labeling_tasks(dataset, table):
-            done = review_annotations(declared, labeling, lake, settings, decision)
+            done = review_annotations(declared, labeling, table_store, settings, decision)
             reviewed = f"{pluralize(done.answers, 'answer')} {done.decision} by {done.reviewer}"
             line = f"{labeling.name}: {reviewed}; {pluralize(done.labels, 'label')}"
             if not done.answers and not decision.include_reviewed:
@@ -270,13 +272,13 @@ def _user() -> str:
     return getuser()
 
 
-def _params(lake: "Lake", dataset: str, labeling: "LabelingTask") -> "Mapping[str, Any]":
+def _params(table_store: "TableStore", dataset: str, labeling: "LabelingTask") -> "Mapping[str, Any]":
     """Parameters of the sample: those of the declaration, overridden by `params.yaml`."""
     from headrace.engine.fingerprint import parameter  # noqa: PLC0415
     from headrace.errors import HeadraceError  # noqa: PLC0415
 
     try:
-        return {**labeling.params, **parameter(lake.root, f"{dataset}.{labeling.name}")}
+        return {**labeling.params, **parameter(table_store.root, f"{dataset}.{labeling.name}")}
     except HeadraceError:
         if labeling.params:
             return labeling.params

@@ -50,10 +50,10 @@ def lineage(  # noqa: PLR0913  each is an option of the command
     from headrace.lineage.history import DatasetRevision  # noqa: PLC0415
     from headrace.lineage.lineage import trace_lineage  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     values = dict(_parse_pair(text) for text in row or ())
-    tables = DatasetRevision.open(Lake.at(load_settings().workspace), dataset, revision)
+    tables = DatasetRevision.open(TableStore.at(load_settings().workspace), dataset, revision)
     traced = trace_lineage(tables, table, partition, values)
     result(traced.to_dict(), list(_format_lineage(traced)), as_json=as_json)
 
@@ -147,9 +147,9 @@ def diff(
     """Compare two releases: partitions, rows, columns and fingerprint of every table that differs."""
     from headrace.lineage.diff import diff_releases  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    difference = diff_releases(Lake.at(load_settings().workspace), before, after, by_row=rows)
+    difference = diff_releases(TableStore.at(load_settings().workspace), before, after, by_row=rows)
     result(difference.to_dict(), list(_format_diff(difference)), as_json=as_json)
 
 

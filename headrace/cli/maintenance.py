@@ -48,7 +48,7 @@ def doctor(
         run_checks,
     )
     from headrace.settings import load_settings  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     settings = load_settings()
     root = settings.workspace.resolve()
@@ -56,10 +56,12 @@ def doctor(
     damaged = [repair_file(root, item) if repair else item for item in find_damaged_files(root)]
     checks, integrity = run_checks(settings), None
     try:
-        lake = Lake.at(root)
-        damaged += [repair_manifest(lake, item) if repair else item for item in find_damaged_manifests(lake)]
+        table_store = TableStore.at(root)
+        damaged += [
+            repair_manifest(table_store, item) if repair else item for item in find_damaged_manifests(table_store)
+        ]
         if remote_available(checks):
-            integrity = check_integrity(lake, deep=deep, repair=repair)
+            integrity = check_integrity(table_store, deep=deep, repair=repair)
     except HeadraceError as error:
         checks.append(CheckResult("objects", ok=False, detail=str(error)))
     checks += [
@@ -148,8 +150,8 @@ def releases(
     from headrace.maintenance.release_summaries import list_release_summaries  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
-    settings, lake = workspace()
-    listing = list_release_summaries(load_dataset(dataset), lake, settings)
+    settings, table_store = workspace()
+    listing = list_release_summaries(load_dataset(dataset), table_store, settings)
     tombstones = listing.tombstones if show_all else ()
     lines = [
         *map(_format_tombstone, tombstones),
@@ -206,8 +208,8 @@ def prune(
     from headrace.maintenance.prune import prune as prune_releases  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
-    settings, lake = workspace()
-    done = prune_releases(load_dataset(dataset), lake, settings, dry_run=dry_run)
+    settings, table_store = workspace()
+    done = prune_releases(load_dataset(dataset), table_store, settings, dry_run=dry_run)
     verb = "would be pruned" if done.dry_run else "pruned"
     lines = [f"{dataset}: {pluralize(len(done.pruned), 'release')} {verb}, {len(done.kept_by):,} kept ({done.policy})"]
     lines += [f"  {release} {verb}" for release in done.pruned]
@@ -241,11 +243,13 @@ def gc(
     from headrace.maintenance.gc import collect_garbage  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
     from headrace.settings import load_settings  # noqa: PLC0415
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     if dataset:
         load_dataset(dataset)
-    garbage = collect_garbage(Lake.at(load_settings().workspace), min_age_hours=hours, remote=remote, dry_run=dry_run)
+    garbage = collect_garbage(
+        TableStore.at(load_settings().workspace), min_age_hours=hours, remote=remote, dry_run=dry_run
+    )
     places = {"cache": garbage.cache, **({"remote": garbage.remote} if remote else {})}
     verb = "deleted" if garbage.deleted else "would be deleted"
     lines = [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.engine.run import StageResult
     from headrace.runs.task import RunTask
     from headrace.settings import Settings
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +47,21 @@ RunOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def workspace() -> "tuple[Settings, Lake]":
+def workspace() -> "tuple[Settings, TableStore]":
     """The settings of the current workspace, and its tables.
 
     Raises:
         HeadraceError: There is no project here.
     """
     from headrace.settings import load_settings  # noqa: PLC0415  only a command that reads data pays for the imports
-    from headrace.storage.table_store import Lake  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     settings = load_settings()
     check_project(settings.workspace)
-    return settings, Lake.at(settings.workspace, is_remote_only=settings.commit == "remote")
+    return settings, TableStore.at(settings.workspace, is_remote_only=settings.commit == "remote")
 
 
-def writable_workspace() -> "tuple[Settings, Lake]":
+def writable_workspace() -> "tuple[Settings, TableStore]":
     """The settings of the current workspace and its tables, for a command that writes some of them.
 
     Raises:
@@ -69,13 +69,15 @@ def writable_workspace() -> "tuple[Settings, Lake]":
     """
     from headrace.project.engine_lock import check_environment  # noqa: PLC0415
 
-    settings, lake = workspace()
-    check_environment(lake.root)
-    return settings, lake
+    settings, table_store = workspace()
+    check_environment(table_store.root)
+    return settings, table_store
 
 
 @contextmanager
-def dataset_tables(dataset: str, run: str | None, *, read_only: bool = False) -> "Iterator[tuple[Settings, Lake]]":
+def dataset_tables(
+    dataset: str, run: str | None, *, read_only: bool = False
+) -> "Iterator[tuple[Settings, TableStore]]":
     """Settings and tables of the workspace or, with `run`, of that run, which gets the tables that the block writes.
 
     Raises:
@@ -87,7 +89,7 @@ def dataset_tables(dataset: str, run: str | None, *, read_only: bool = False) ->
     from headrace.runs.task import save_task  # noqa: PLC0415  only a run pays for the imports
 
     with run_task(dataset, run) as task:
-        yield (workspace() if read_only else writable_workspace())[0], task.lake
+        yield (workspace() if read_only else writable_workspace())[0], task.table_store
         save_task(task)
 
 
@@ -122,10 +124,10 @@ def _open_run(dataset: str, run: str, settings: "Settings") -> "RunTask":
     from headrace.runs.task import end_run, open_task  # noqa: PLC0415
 
     task = open_task(settings.workspace, check_name(dataset), run, settings)
-    os.environ[VARIABLE] = str(task.lake.root)
-    use_project(task.lake.root)
-    log.info("run %s of %s, commit %s, in %s", task.state.name, dataset, task.state.start[:10], task.lake.root)
-    if not (task.lake.root / PACKAGE / dataset).is_dir() and not task.state.tables:
+    os.environ[VARIABLE] = str(task.table_store.root)
+    use_project(task.table_store.root)
+    log.info("run %s of %s, commit %s, in %s", task.state.name, dataset, task.state.start[:10], task.table_store.root)
+    if not (task.table_store.root / PACKAGE / dataset).is_dir() and not task.state.tables:
         end_run(task.refs, dataset, task.state.name)
     load_dataset(dataset)
     return task

@@ -118,7 +118,7 @@ def execute(  # noqa: PLR0913  each is an option of the command
     with run_task(dataset, name) as task:
         run_command(task, load_dataset(dataset), command, keep_stdout=as_json)
         if result_file:
-            content["result"] = json.loads((task.lake.root / result_file).read_bytes())
+            content["result"] = json.loads((task.table_store.root / result_file).read_bytes())
         saved = replace(task, state=save_task(task))
         if release:
             content["release"], lines = release_run(saved, dataset)

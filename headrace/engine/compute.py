@@ -20,7 +20,7 @@ from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
 Engine = Literal["cpu", "gpu"]
@@ -28,11 +28,11 @@ PartitionResult = PartitionEntry | HeadraceError
 """A partition, or why it was refused."""
 
 
-def with_input_files(items: Sequence[StalePartition], lake: Lake) -> list[StalePartition]:
-    """The same partitions, with what the manifests in `lake` know of the files that they read."""
+def with_input_files(items: Sequence[StalePartition], table_store: TableStore) -> list[StalePartition]:
+    """The same partitions, with what the manifests in `table_store` know of the files that they read."""
     names = {(table, name) for item in items for table, md5s in item.inputs.items() for name in md5s}
     empty = {table for item in items for table, md5s in item.inputs.items() if not md5s}
-    manifests = {table: lake.manifest(table) for table in {*empty, *(table for table, _ in names)}}
+    manifests = {table: table_store.manifest(table) for table in {*empty, *(table for table, _ in names)}}
     entries = [manifests[table].partitions.get(name) for table, name in names]
     samples = {table: next(iter(manifests[table].partitions.values()), None) for table in empty}
     sha256s = {entry.md5: entry.sha256 for entry in (*entries, *samples.values()) if entry and entry.sha256}
@@ -41,25 +41,29 @@ def with_input_files(items: Sequence[StalePartition], lake: Lake) -> list[StaleP
 
 
 def compute_partition(
-    stage: Stage, item: StalePartition, fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
+    stage: Stage, item: StalePartition, fingerprint: Fingerprint, table_store: TableStore, engine: Engine = "cpu"
 ) -> PartitionEntry:
     """Compute one stale partition into the cache.
 
     Raises:
         HeadraceError: The stage refuses the partition; the evidence lies in `.headrace/refused/`.
     """
-    with lake.cache.worker_cache() as cache:
+    with table_store.cache.worker_cache() as cache:
         return _store_output(
             item,
             stage.compute(item.partition, _fetch_inputs(item, cache.fetch), fingerprint.params),
-            lake,
+            table_store,
             cache,
             engine,
         )
 
 
 def compute_partitions(
-    stage: Stage, items: Sequence[StalePartition], fingerprint: Fingerprint, lake: Lake, engine: Engine = "cpu"
+    stage: Stage,
+    items: Sequence[StalePartition],
+    fingerprint: Fingerprint,
+    table_store: TableStore,
+    engine: Engine = "cpu",
 ) -> Iterator[tuple[str, PartitionResult]]:
     """Compute stale partitions into the cache, together where the stage can; yield each as soon as it is computed.
 
@@ -70,16 +74,16 @@ def compute_partitions(
         CodeChangedError: A file had changed before the first partition was computed.
     """
     check_code_unchanged(stage, fingerprint)
-    outcomes = _compute_batch(stage, items, fingerprint, lake) if engine == "cpu" and len(items) > 1 else {}
+    outcomes = _compute_batch(stage, items, fingerprint, table_store) if engine == "cpu" and len(items) > 1 else {}
     for item in items:
         outcome = outcomes.get(item.partition)
         made: PartitionResult
         try:
             if outcome is None:
-                made = compute_partition(stage, item, fingerprint, lake, engine)
+                made = compute_partition(stage, item, fingerprint, table_store, engine)
             else:
-                with lake.cache.worker_cache() as cache:
-                    made = _store_output(item, outcome, lake, cache, engine)
+                with table_store.cache.worker_cache() as cache:
+                    made = _store_output(item, outcome, table_store, cache, engine)
             check_code_unchanged(stage, fingerprint)
         except BaseException as error:  # a panic of Polars is no `Exception`
             if not is_failure(error):
@@ -89,10 +93,10 @@ def compute_partitions(
 
 
 def _compute_batch(
-    stage: Stage, items: Sequence[StalePartition], fingerprint: Fingerprint, lake: Lake
+    stage: Stage, items: Sequence[StalePartition], fingerprint: Fingerprint, table_store: TableStore
 ) -> Mapping[str, PartitionOutput]:
     try:
-        with lake.cache.worker_cache() as cache:
+        with table_store.cache.worker_cache() as cache:
             fetch = once_each(cache.fetch)  # neighbours look back on the same days
             return stage.compute_batch(
                 {item.partition: _fetch_inputs(item, fetch) for item in items}, fingerprint.params
@@ -104,11 +108,11 @@ def _compute_batch(
 
 
 def _store_output(
-    item: StalePartition, outcome: PartitionOutput, lake: Lake, cache: Cache, engine: Engine
+    item: StalePartition, outcome: PartitionOutput, table_store: TableStore, cache: Cache, engine: Engine
 ) -> PartitionEntry:
     """The entry of a partition, once its rows are collected, checked and in the cache."""
     if outcome.rejection_error:
-        raise outcome.rejection_error(_write_rejected_rows(lake, outcome, item.partition))
+        raise outcome.rejection_error(_write_rejected_rows(table_store, outcome, item.partition))
     rows, collected_by = collect(outcome.rows, engine)
     outcome.check(rows)
     companions = {
@@ -181,12 +185,12 @@ def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_k
     )
 
 
-def _write_rejected_rows(lake: Lake, outcome: PartitionOutput, partition: str) -> str:
+def _write_rejected_rows(table_store: TableStore, outcome: PartitionOutput, partition: str) -> str:
     """Where the rows lie that show why a partition is refused."""
     table, rows = next(iter(outcome.companions.items()))
-    if lake.cache.is_remote_only:
-        return lake.cache.where(lake.cache.add(lambda path: parquet.write(rows, path)).md5)
-    path = lake.root / ".headrace" / "refused" / table / f"{partition}.parquet"
+    if table_store.cache.is_remote_only:
+        return table_store.cache.where(table_store.cache.add(lambda path: parquet.write(rows, path)).md5)
+    path = table_store.root / ".headrace" / "refused" / table / f"{partition}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     with failpoints.failpoint("evidence of a refused partition", lambda: path.write_bytes(b"half")):
         path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from headrace.engine.plan import Plan
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError, TransientError
 from headrace.storage.s3.objects import object_address
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 from headrace.unexpected_errors import describe_error, is_known_os_error, to_filesystem_error
 
@@ -60,9 +60,9 @@ def to_known_error(error: BaseException) -> HeadraceError:
     )
 
 
-def combine_stage_errors(plan: Plan, lake: Lake, errors: Mapping[str, HeadraceError]) -> HeadraceError:
+def combine_stage_errors(plan: Plan, table_store: TableStore, errors: Mapping[str, HeadraceError]) -> HeadraceError:
     """One error for the partitions of a stage that could not be computed; each is named with what it was read from."""
-    return combine_partition_errors(plan.stage.table, errors, partial(_find_source, lake, plan.stage.reads))
+    return combine_partition_errors(plan.stage.table, errors, partial(_find_source, table_store, plan.stage.reads))
 
 
 def combine_partition_errors(
@@ -114,20 +114,20 @@ def _without_name(reason: str, partition: str) -> str:
     return re.sub(rf"(?<![\w-]){re.escape(partition)}(?![\w-])", "<partition>", reason)
 
 
-def _find_source(lake: Lake, reads: Sequence[str], partition: str) -> str:
-    return next(filter(None, (_source(lake, table, partition) for table in reads)), "")
+def _find_source(table_store: TableStore, reads: Sequence[str], partition: str) -> str:
+    return next(filter(None, (_source(table_store, table, partition) for table in reads)), "")
 
 
-def _source(lake: Lake, table: str, partition: str) -> str:
+def _source(table_store: TableStore, table: str, partition: str) -> str:
     """Address of what a partition was read from, found through the tables that it was computed from."""
-    entry = lake.manifest(table).partitions.get(partition)
+    entry = table_store.manifest(table).partitions.get(partition)
     if entry is None:
         return ""
     if entry.objects:
         return object_address(entry.objects[0].bucket, entry.objects[0].key)
     if query := entry.metadata.get("query"):
         return f"table {query['table']}"
-    return next(filter(None, (_source(lake, read, partition) for read in entry.inputs)), "")
+    return next(filter(None, (_source(table_store, read, partition) for read in entry.inputs)), "")
 
 
 def _can_be_sent(error: HeadraceError) -> bool:

@@ -15,14 +15,14 @@ from headrace.engine.stage import Stage
 from headrace.errors import ConcurrentRunError, HeadraceError, TransientError
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 log = logging.getLogger(__name__)
 
 Done = Callable[[str, PartitionEntry], None]
 """Called with a partition and its entry, as they are ready, in any order."""
 
-Execute = Callable[[Plan, Lake, Done], None]
+Execute = Callable[[Plan, TableStore, Done], None]
 
 
 class TablesFailedError(HeadraceError):
@@ -69,7 +69,7 @@ class StageResult:
         return dict(Counter(entry.metadata["collected_by"] for entry in entries if "collected_by" in entry.metadata))
 
 
-def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = None) -> StageResult:
+def run_stage(stage: Stage, table_store: TableStore, execute: Execute, only: str | None = None) -> StageResult:
     """Bring the stage's tables, or `only` one partition of them, up to date and show them.
 
     Raises:
@@ -77,22 +77,24 @@ def run_stage(stage: Stage, lake: Lake, execute: Execute, only: str | None = Non
         CodeChangedError: A file that decides the table's bytes changed during the run. Nothing is shown.
         HeadraceError: A partition was refused. What else was stale is computed and kept; nothing is shown.
     """
-    with lake.lock_table(stage.table):
-        first = current = plan_stage(stage, lake, only=only)
+    with table_store.lock_table(stage.table):
+        first = current = plan_stage(stage, table_store, only=only)
         built: dict[str, tuple[str, ...]] = {}
         _log_plan(current)
         while current.stale:
             built = {item.partition: item.reasons for item in current.stale} | built
-            after = current.manifest(current.reused | _compute(current, lake, execute))
+            after = current.manifest(current.reused | _compute(current, table_store, execute))
             # A key that turns out to stand in two partitions makes the later one stale once more.
-            again = plan_stage(stage, lake, after, only) if not stage.is_single_pass else None
+            again = plan_stage(stage, table_store, after, only) if not stage.is_single_pass else None
             current = again or replace(current, reused=after.entries, stale=())
         check_code_unchanged(stage, first.fingerprint)
-        _write_tables(current, lake)
+        _write_tables(current, table_store)
         return StageResult(stage, built, len(first.reused), first.removed, current.manifest(current.reused))
 
 
-def run_stages(stages: Iterable[Stage], lake: Lake, execute: Execute, only: str | None = None) -> list[StageResult]:
+def run_stages(
+    stages: Iterable[Stage], table_store: TableStore, execute: Execute, only: str | None = None
+) -> list[StageResult]:
     """Bring the tables of several stages up to date, in this order. One that fails does not stop the others.
 
     Those that read what has failed, directly or through others, are left as they are.
@@ -109,7 +111,7 @@ def run_stages(stages: Iterable[Stage], lake: Lake, execute: Execute, only: str 
             skipped.add(stage.table)
             continue
         try:
-            results.append(run_stage(stage, lake, execute, only))
+            results.append(run_stage(stage, table_store, execute, only))
         except ConcurrentRunError:
             raise
         except HeadraceError as error:
@@ -137,38 +139,40 @@ def _log_plan(made: Plan) -> None:
         log.debug("%s: %d partitions: %s", made.stage.table, count, reason)
 
 
-def _compute(stale: Plan, lake: Lake, execute: Execute) -> dict[str, PartitionEntry]:
+def _compute(stale: Plan, table_store: TableStore, execute: Execute) -> dict[str, PartitionEntry]:
     """Entries of what was stale; each is noted at once, so that a run after a crash need not compute it again."""
     made: dict[str, PartitionEntry] = {}
 
     def done(partition: str, entry: PartitionEntry) -> None:
-        lake.append_to_journal(stale.stage.table, entry)
+        table_store.append_to_journal(stale.stage.table, entry)
         made[partition] = entry
 
-    execute(stale, lake, done)
+    execute(stale, table_store, done)
     return made
 
 
-def plan_stage(stage: Stage, lake: Lake, shown: Manifest | None = None, only: str | None = None) -> Plan:
+def plan_stage(stage: Stage, table_store: TableStore, shown: Manifest | None = None, only: str | None = None) -> Plan:
     """The plan of `stage`, or of `only` one partition, as the workspace is, or as if it showed the table `shown`."""
-    inputs = {table: lake.manifest(table) for table in stage.reads}
-    known = [shown] if shown else lake.candidate_manifests(stage.table)
-    return plan(stage, inputs, known, stage_fingerprint(stage, lake.root), only)
+    inputs = {table: table_store.manifest(table) for table in stage.reads}
+    known = [shown] if shown else table_store.candidate_manifests(stage.table)
+    return plan(stage, inputs, known, stage_fingerprint(stage, table_store.root), only)
 
 
-def plan_all(stages: Iterable[Stage], lake: Lake, raw: Mapping[str, Manifest] | None = None) -> list[Plan]:
+def plan_all(stages: Iterable[Stage], table_store: TableStore, raw: Mapping[str, Manifest] | None = None) -> list[Plan]:
     """The plans of `stages` in order, each as if those before it had run: what they would make counts as changed.
 
     Args:
         stages: The stages.
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         raw: Raw table → its manifest after the next ingest; without one, the table as it is.
     """
     coming = dict(raw or {})
     plans = []
     for stage in stages:
-        inputs = {table: coming.get(table) or lake.manifest(table) for table in stage.reads}
-        made = plan(stage, inputs, lake.candidate_manifests(stage.table), stage_fingerprint(stage, lake.root))
+        inputs = {table: coming.get(table) or table_store.manifest(table) for table in stage.reads}
+        made = plan(
+            stage, inputs, table_store.candidate_manifests(stage.table), stage_fingerprint(stage, table_store.root)
+        )
         unknown = {
             item.partition: PartitionEntry(item.cache_key, f"made by {item.cache_key}", 0) for item in made.stale
         }
@@ -177,8 +181,8 @@ def plan_all(stages: Iterable[Stage], lake: Lake, raw: Mapping[str, Manifest] | 
     return plans
 
 
-def _write_tables(done: Plan, lake: Lake) -> None:
+def _write_tables(done: Plan, table_store: TableStore) -> None:
     """Show the tables of a stage: those beside the main one first, so that its manifest is the last step."""
     for manifest in done.kept_manifests().values():
-        lake.checkout(manifest)
-    lake.clear_journal(done.stage.table)
+        table_store.checkout(manifest)
+    table_store.clear_journal(done.stage.table)

@@ -15,7 +15,7 @@ from feast.value_type import ValueType
 from headrace.dataset import EVENT_TIME, KNOWN_TIME
 from headrace.retrieve.errors import FeatureStoreError
 from headrace.retrieve.partition_reader import WORKSPACE, read_manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.workspace import PACKAGE
 
 CLASS_PATH = f"{__name__}.FeatureTableSource"
@@ -25,9 +25,9 @@ CLASS_PATH_0_1 = f"{PACKAGE}.systems.feature_store.source.TableSource"
 """The same in registries that 0.1 wrote, until the next publish."""
 
 
-def lake_of(config: RepoConfig) -> Lake:
-    """The lake that the offline store of `feature_store.yaml` reads."""
-    return Lake.at(Path(config.repo_path or ".") / config.offline_store.workspace)
+def table_store_of(config: RepoConfig) -> TableStore:
+    """The table store that the offline store of `feature_store.yaml` reads."""
+    return TableStore.at(Path(config.repo_path or ".") / config.offline_store.workspace)
 
 
 class FeatureTableSource(DataSource):
@@ -94,11 +94,11 @@ class FeatureTableSource(DataSource):
 
     def get_table_column_names_and_types(self, config: RepoConfig) -> Iterable[tuple[str, str]]:
         """Column and Polars type of the table's first partition; none of a table without one."""
-        lake = lake_of(config)
-        table = read_manifest(lake, self.table, self.release)
+        table_store = table_store_of(config)
+        table = read_manifest(table_store, self.table, self.release)
         first = table.entries.first
         entry = table.partitions[first] if first else None
-        schema = pl.read_parquet_schema(lake.cache.fetch(entry.md5, entry.sha256)) if entry else {}
+        schema = pl.read_parquet_schema(table_store.cache.fetch(entry.md5, entry.sha256)) if entry else {}
         return [(name, str(kind)) for name, kind in schema.items()]
 
     @staticmethod

@@ -14,19 +14,19 @@ from headrace.dataset import Dataset
 from headrace.feast.definitions import SlotState, entities, feature_service, feature_view
 from headrace.feast.open import close_store
 from headrace.retrieve.partition_reader import WORKSPACE
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 SQLITE = "headrace.feast.online_stores.sqlite.HeadraceSQLiteOnlineStore"
 
 
 # no failpoint: a registry in memory
 @contextmanager
-def local_feature_store(dataset: Dataset, lake: Lake, release: str = WORKSPACE) -> Iterator[FeatureStore]:
+def local_feature_store(dataset: Dataset, table_store: TableStore, release: str = WORKSPACE) -> Iterator[FeatureStore]:
     """A store whose service and views show the tables at `release`, by default as the workspace has them now.
 
     The offline store is the one of `feature_store.yaml`; registry and online store are new, empty and temporary.
     """
-    repo = lake.root / "feature_repo"
+    repo = table_store.root / "feature_repo"
     written = yaml.safe_load((repo / "feature_store.yaml").read_text())
     with TemporaryDirectory() as folder:
         own = {

@@ -18,7 +18,7 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.utils import _get_requested_feature_views_to_features_dict, _get_requested_on_demand_feature_views
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME
-from headrace.feast.data_source import lake_of, table_of
+from headrace.feast.data_source import table_of, table_store_of
 from headrace.feast.retrieval_job import HeadraceRetrievalJob, saved_path
 from headrace.feast.types import KINDS
 from headrace.feast.variables import register
@@ -76,12 +76,12 @@ class HeadraceOfflineStore(OfflineStore):
             lookup(view, {name: _named(view, name, full_feature_names) for name in names})
             for view, names in asked.items()
         ]
-        options, lake = config.offline_store, lake_of(config)
+        options, table_store = config.offline_store, table_store_of(config)
         as_known = options.as_known or filter_by_created_timestamp
         if entity_df is None:
-            entity_df = history(lake, lookups, start_date, end_date, as_known=as_known, verify=options.verify)
+            entity_df = history(table_store, lookups, start_date, end_date, as_known=as_known, verify=options.verify)
         requests = Requests.read(entity_df)
-        join = Join(lake, requests, lookups, as_known, options.verify, options.memory_mb << 20).checked()
+        join = Join(table_store, requests, lookups, as_known, options.verify, options.memory_mb << 20).checked()
         window = requests.time_range
         return HeadraceRetrievalJob(
             join.frames,
@@ -184,10 +184,12 @@ def _saved(path: Path) -> HeadraceRetrievalJob:
 def _between(
     config: RepoConfig, source: DataSource, columns: Sequence[str], start: datetime | None, end: datetime | None
 ) -> pl.DataFrame:
-    lake, table_source = lake_of(config), table_of(source)
+    table_store, table_source = table_store_of(config), table_of(source)
     since, until = (microseconds(time) if time else None for time in (start, end))
-    table = read_manifest(lake, table_source.table, table_source.release)
-    rows = PartitionReader.between(lake, table, since, until, verify=config.offline_store.verify).read(list(columns))
+    table = read_manifest(table_store, table_source.table, table_source.release)
+    rows = PartitionReader.between(table_store, table, since, until, verify=config.offline_store.verify).read(
+        list(columns)
+    )
     if since is not None:
         rows = rows.filter(pl.col(EVENT_TIME) >= utc_literal(since))
     return rows if until is None else rows.filter(pl.col(EVENT_TIME) <= utc_literal(until))

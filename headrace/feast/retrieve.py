@@ -13,14 +13,14 @@ from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.retrieve.errors import FeatureStoreError
 from headrace.retrieve.retrieve import Published, feature_column, resolve_feature
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
-def published_rows(lake: Lake, settings: Settings) -> Published:
+def published_rows(table_store: TableStore, settings: Settings) -> Published:
     """Answers requests from what Feast's registry has as published."""
 
     def answer(dataset: Dataset, requests: Path, names: Sequence[str]) -> tuple[HeadraceRetrievalJob, str]:
-        with feature_store(lake.root / "feature_repo", settings) as store:
+        with feature_store(table_store.root / "feature_repo", settings) as store:
             job = feast_retrieval(dataset, store, requests, names)
             return job, str(store.get_feature_service(dataset.service).tags.get("release", ""))
 

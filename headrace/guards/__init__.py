@@ -10,7 +10,7 @@ step; `headrace accept` accepts them. A step that compares something of its own 
         dataset=dataset.name,
         step="label collect",
         tables=[table],
-        lake=lake,
+        table_store=table_store,
         consequence="The answers stay as they were.",
     )
 

@@ -21,7 +21,7 @@ from headrace.storage.files import atomic_write
 from headrace.storage.git_refs import LocalRefs, RefChange, RefMovedError, RefStore, RemoteRefs
 from headrace.storage.locks import wait_for_lock
 from headrace.storage.partition_entry import ENCODER
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 FILE = "findings.json"
 SWAPS = 20
@@ -53,11 +53,11 @@ class FileLog:
     """The record in a file of the workspace.
 
     Attributes:
-        lake: The workspace.
+        table_store: The workspace.
         dataset: Name of the dataset.
     """
 
-    lake: Lake
+    table_store: TableStore
     dataset: str
 
     @property
@@ -67,7 +67,7 @@ class FileLog:
     @property
     def path(self) -> Path:
         """The file."""
-        return record_file(self.lake.root, self.dataset)
+        return record_file(self.table_store.root, self.dataset)
 
     def read(self) -> FindingRecord:
         """What is recorded.
@@ -82,7 +82,7 @@ class FileLog:
 
     def update(self, change: Change) -> FindingRecord:
         """Change the record under a lock of the workspace."""
-        with wait_for_lock(self.lake, f"findings/{self.dataset}"):
+        with wait_for_lock(self.table_store, f"findings/{self.dataset}"):
             before = self.read()
             after = change(before)
             if after == FindingRecord():
@@ -146,19 +146,19 @@ class RefLog:
         raise AssertionError  # the last attempt returns or raises
 
 
-def open_finding_log(lake: Lake, dataset: str) -> FindingLog:
+def open_finding_log(table_store: TableStore, dataset: str) -> FindingLog:
     """The record that a step on these tables uses: that of their run, else that of the workspace."""
-    if lake.findings_ref:
-        return RefLog(lake.root, _ref_store(lake.root), lake.findings_ref)
-    return FileLog(lake, dataset)
+    if table_store.findings_ref:
+        return RefLog(table_store.root, _ref_store(table_store.root), table_store.findings_ref)
+    return FileLog(table_store, dataset)
 
 
-def open_publish_log(lake: Lake, dataset: str) -> FindingLog:
+def open_publish_log(table_store: TableStore, dataset: str) -> FindingLog:
     """The record that a publish uses: on the git remote, for every machine; in the workspace if it has no remote."""
-    if not git.config_value(lake.root, f"remote.{git.REMOTE}.url"):
-        return FileLog(lake, dataset)
-    namespace = load_settings(lake.root).run_refs
-    return RefLog(lake.root, _ref_store(lake.root), f"{namespace}-findings/{dataset}/publish")
+    if not git.config_value(table_store.root, f"remote.{git.REMOTE}.url"):
+        return FileLog(table_store, dataset)
+    namespace = load_settings(table_store.root).run_refs
+    return RefLog(table_store.root, _ref_store(table_store.root), f"{namespace}-findings/{dataset}/publish")
 
 
 def _ref_store(root: Path) -> RefStore:

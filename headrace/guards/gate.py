@@ -13,7 +13,7 @@ from msgspec import structs
 from headrace.errors import HeadraceError
 from headrace.guards.finding import Acceptance, FindingRecord, GuardFinding, record_file
 from headrace.storage import git
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 if TYPE_CHECKING:
     from headrace.guards.finding_log import FindingLog
@@ -73,7 +73,7 @@ def enforce(  # noqa: PLR0913  what a step knows of its findings
     dataset: str,
     step: str,
     tables: Collection[str],
-    lake: Lake,
+    table_store: TableStore,
     consequence: str,
     log: "FindingLog | None" = None,
     earlier: Iterable[Acceptance] = (),
@@ -88,7 +88,7 @@ def enforce(  # noqa: PLR0913  what a step knows of its findings
         dataset: Name of the dataset.
         step: The command, for example `ingest`.
         tables: The tables that the step has checked.
-        lake: The tables of the step: its run or workspace keeps the record.
+        table_store: The tables of the step: its run or workspace keeps the record.
         consequence: What refusing means, as a sentence: `The table stays as it was.`
         log: Where the record is kept, if elsewhere.
         earlier: Acceptances that count beside those of the record, for example those of the release.
@@ -99,11 +99,11 @@ def enforce(  # noqa: PLR0913  what a step knows of its findings
     Raises:
         FindingsError: A finding was not accepted. The message says how to accept it.
     """
-    if not (findings or log or has_record(lake, dataset)):
+    if not (findings or log or has_record(table_store, dataset)):
         return []
     from headrace.guards.finding_log import open_finding_log  # noqa: PLC0415  most steps have nothing to look up
 
-    log = log or open_finding_log(lake, dataset)
+    log = log or open_finding_log(table_store, dataset)
     found, checked = [structs.replace(finding, step=step) for finding in findings], set(tables)
 
     def replace_findings(record: FindingRecord) -> FindingRecord:
@@ -121,9 +121,9 @@ def enforce(  # noqa: PLR0913  what a step knows of its findings
     return known
 
 
-def has_record(lake: Lake, dataset: str) -> bool:
+def has_record(table_store: TableStore, dataset: str) -> bool:
     """Whether findings or acceptances are recorded in the run or the workspace, as it was when the task began."""
-    return lake.has_findings if lake.findings_ref else record_file(lake.root, dataset).exists()
+    return table_store.has_findings if table_store.findings_ref else record_file(table_store.root, dataset).exists()
 
 
 def accept_finding(log: "FindingLog", finding: str, *, by: str, reason: str) -> AcceptResult:
@@ -159,11 +159,11 @@ def check_known(record: FindingRecord, finding: str) -> None:
         raise UnknownFindingError(_describe_unknown(finding, record))
 
 
-def accept_in_advance(finding: GuardFinding, *, dataset: str, step: str, lake: Lake, reason: str) -> None:
+def accept_in_advance(finding: GuardFinding, *, dataset: str, step: str, table_store: TableStore, reason: str) -> None:
     """Record a finding and its acceptance, which an option of the command gave before anything was found."""
     from headrace.guards.finding_log import open_finding_log  # noqa: PLC0415
 
-    found, by = structs.replace(finding, step=step), accepting_person(lake.root)
+    found, by = structs.replace(finding, step=step), accepting_person(table_store.root)
 
     def accept(record: FindingRecord) -> FindingRecord:
         if any(each.finding == found.id for each in record.acceptances):
@@ -171,7 +171,7 @@ def accept_in_advance(finding: GuardFinding, *, dataset: str, step: str, lake: L
         findings = (*(each for each in record.findings if each.id != found.id), found)
         return FindingRecord(findings, (*record.acceptances, _acceptance(found, by, reason)))
 
-    open_finding_log(lake, dataset).update(accept)
+    open_finding_log(table_store, dataset).update(accept)
 
 
 def accepting_person(root: Path) -> str:

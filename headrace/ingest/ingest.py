@@ -35,7 +35,7 @@ from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.s3.errors import StorageUnreachableError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class IngestRun:
     """The arguments of one `ingest` call, and for each source its result or the error that it met."""
 
     dataset: Dataset
-    lake: Lake
+    table_store: TableStore
     partition: str | None
     full_refresh: bool
     allow_empty: bool
@@ -146,7 +146,7 @@ class IngestRun:
 
 def ingest(  # noqa: PLR0913  everything behind the star is an option
     dataset: Dataset,
-    lake: Lake,
+    table_store: TableStore,
     settings: Settings,
     *,
     sources: Iterable[str] | None = None,
@@ -159,7 +159,7 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
 
     Args:
         dataset: The dataset whose sources are read.
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         settings: Bucket, database and number of threads.
         sources: Names of the sources; None for all.
         partition: Only this partition; the others stay as they are.
@@ -173,7 +173,7 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
             could be read was read first, and is not read again.
     """
     selected = _select_sources(dataset, sources)
-    run = IngestRun(dataset, lake, partition, full_refresh, allow_empty, progress)
+    run = IngestRun(dataset, table_store, partition, full_refresh, allow_empty, progress)
     _ingest_tables(run, selected, settings)
     _ingest_objects(run, selected, settings)
     if run.failed:
@@ -199,13 +199,13 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
                 # Lock before the transaction begins. Otherwise another run could publish a later state of the database
                 # first, and this run would replace it with an earlier one.
                 for source, _ in waiting:
-                    stack.enter_context(run.lake.lock_table(raw_table(run.dataset.name, source.name)))
+                    stack.enter_context(run.table_store.lock_table(raw_table(run.dataset.name, source.name)))
                 transaction = stack.enter_context(open_read_transaction(address))
                 is_open = True
                 while waiting:
                     source, location = waiting.pop(0)
                     with run.note_failure(source.name):
-                        snapshot = TableSnapshot.from_transaction(run.lake, transaction, location)
+                        snapshot = TableSnapshot.from_transaction(run.table_store, transaction, location)
                         run.results[source.name] = _sync_table(run, source, snapshot)
                     if source.name in run.failed and not transaction.backend.survives_errors:
                         break
@@ -213,7 +213,9 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
 
 def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Settings) -> None:
     threads = settings.threads or DEFAULT_THREADS
-    open_store = cache(partial(open_object_store, settings=settings, root=run.lake.root))  # one connection per bucket
+    open_store = cache(
+        partial(open_object_store, settings=settings, root=run.table_store.root)
+    )  # one connection per bucket
     by_day = sources_read_by_day(run.dataset)
     unreachable: dict[str, HeadraceError] = {}
     for source in sources:
@@ -222,9 +224,11 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
         if error := unreachable.get(source.location.bucket):  # it would be waited for once more
             run.failed[source.name] = error
             continue
-        with run.note_failure(source.name), run.lake.lock_table(raw_table(run.dataset.name, source.name)):
+        with run.note_failure(source.name), run.table_store.lock_table(raw_table(run.dataset.name, source.name)):
             store = open_store(source.location.bucket)
-            listing = ObjectListing.from_bucket(run.lake, store, source.location, threads, by_day=source.name in by_day)
+            listing = ObjectListing.from_bucket(
+                run.table_store, store, source.location, threads, by_day=source.name in by_day
+            )
             run.results[source.name] = _sync_table(run, source, listing)
         if isinstance(failure := run.failed.get(source.name), StorageUnreachableError):
             unreachable[source.location.bucket] = failure
@@ -233,7 +237,7 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
 def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> IngestResult:
     """Read the partitions that the table lacks, then write its manifest."""
     table = raw_table(run.dataset.name, source.name)
-    earlier = run.lake.manifest(table)
+    earlier = run.table_store.manifest(table)
     old = earlier.md5s
     check_some_match(source, listing)
     _check_not_empty(run, table, listing, old)
@@ -247,8 +251,8 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     _enforce_guards(run, earlier, manifest)
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
-    run.lake.checkout(manifest)
-    run.lake.clear_journal(table)
+    run.table_store.checkout(manifest)
+    run.table_store.clear_journal(table)
 
     new = manifest.md5s
     return IngestResult(
@@ -282,7 +286,7 @@ def _read_partitions(
         if isinstance(entry, HeadraceError):
             failed[name] = entry
         elif entry is not None:
-            run.lake.append_to_journal(table, entry)
+            run.table_store.append_to_journal(table, entry)
             read[name] = entry
         run.progress(source.name, count, len(names))
     if failed:
@@ -303,7 +307,7 @@ def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str
     outside = [name for name in earlier.md5s if not run.includes(name)]
     if run.full_refresh:
         return earlier.entries.select(outside)
-    known = run.lake.candidate_manifests(earlier.table)
+    known = run.table_store.candidate_manifests(earlier.table)
     own = known[0]
     same = [name for name, key in cache_keys.items() if own.cache_keys.get(name) == key]
     others = {name: key for name, key in cache_keys.items() if own.cache_keys.get(name) != key}
@@ -341,7 +345,9 @@ def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest) -> No
     guards = run.dataset.guards_of(table)
     found = table_loss(earlier, manifest).finding(guards, "since the last ingest")
     if found and run.allow_empty and not new:
-        accept_in_advance(found, dataset=run.dataset.name, step="ingest", lake=run.lake, reason="--allow-empty")
+        accept_in_advance(
+            found, dataset=run.dataset.name, step="ingest", table_store=run.table_store, reason="--allow-empty"
+        )
     changed = [name for name, md5 in new.items() if old.get(name) != md5]
     future = future_findings(table, starts_of(changed), new, guards, clock()) if changed else []
     enforce(
@@ -349,7 +355,7 @@ def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest) -> No
         dataset=run.dataset.name,
         step="ingest",
         tables=[table],
-        lake=run.lake,
+        table_store=run.table_store,
         consequence="The table stays as it was.",
     )
 
@@ -405,5 +411,5 @@ def _check_partition_exists(run: IngestRun, results: Mapping[str, IngestResult])
         tables = ", ".join(result.table for result in results.values())
         raise UnknownSourceError(
             f"{run.dataset.name}: no source lists the partition {run.partition}, and it is not in {tables} in"
-            f" {run.lake.root} either. Omit `--partition` to ingest every partition."
+            f" {run.table_store.root} either. Omit `--partition` to ingest every partition."
         )

@@ -21,7 +21,7 @@ from headrace.storage.partition_names import MAX_NAME_BYTES, is_day, is_impossib
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError, ObjectUnreadableError, StorageUnreachableError
 from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta, object_address
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
 PARTITION_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*")
@@ -71,7 +71,7 @@ class ObjectListing:
     """The objects of a source. Implements `SourceListing`.
 
     Attributes:
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         bucket: The bucket that was listed, or the folder in its place.
         description: Address of the prefix.
         objects: Partition → object.
@@ -81,7 +81,7 @@ class ObjectListing:
         threads: Number of objects that are downloaded at the same time.
     """
 
-    lake: Lake
+    table_store: TableStore
     bucket: ObjectStore
     description: str
     objects: Mapping[str, ObjectMeta]
@@ -92,12 +92,12 @@ class ObjectListing:
 
     @classmethod
     def from_bucket(
-        cls, lake: Lake, bucket: ObjectStore, source: ObjectSource, threads: int, *, by_day: bool = False
+        cls, table_store: TableStore, bucket: ObjectStore, source: ObjectSource, threads: int, *, by_day: bool = False
     ) -> "ObjectListing":
         """List the source's prefix once.
 
         Args:
-            lake: The workspace's tables.
+            table_store: The workspace's tables.
             bucket: The bucket, or the folder in its place.
             source: What is listed.
             threads: Number of objects that are downloaded at the same time.
@@ -109,7 +109,14 @@ class ObjectListing:
             matched.invalid[matched.objects.pop(name).key] = NO_DAY.format(name)
             matched.errors.pop(name, None)
         return cls(
-            lake, bucket, address, matched.objects, tuple(matched.unmatched), matched.invalid, matched.errors, threads
+            table_store,
+            bucket,
+            address,
+            matched.objects,
+            tuple(matched.unmatched),
+            matched.invalid,
+            matched.errors,
+            threads,
         )
 
     @property
@@ -166,7 +173,7 @@ class ObjectListing:
             return downloads[0].digests
 
         try:
-            stored = self.lake.cache.add_hashed(receive)
+            stored = self.table_store.cache.add_hashed(receive)
         except ObjectChangedError:
             if not retry:
                 raise

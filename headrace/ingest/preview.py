@@ -29,7 +29,7 @@ from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.s3.objects import FOLDER_SCHEME
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 if TYPE_CHECKING:
     from headrace.ingest.database.read_transaction import ReadTransaction
@@ -113,10 +113,12 @@ class SourcePreview:
         return (*self.new, *self.changed, *self.always_read)
 
 
-def preview_sources(dataset: Dataset, lake: Lake, settings: Settings) -> list[SourcePreview]:
+def preview_sources(dataset: Dataset, table_store: TableStore, settings: Settings) -> list[SourcePreview]:
     """List every source of the dataset, and say what an ingest would read."""
-    run = IngestRun(dataset, lake, None, full_refresh=False, allow_empty=True, progress=lambda _name, _done, _all: None)
-    listers = _Listers(lake, settings, frozenset(sources_read_by_day(dataset)))
+    run = IngestRun(
+        dataset, table_store, None, full_refresh=False, allow_empty=True, progress=lambda _name, _done, _all: None
+    )
+    listers = _Listers(table_store, settings, frozenset(sources_read_by_day(dataset)))
     with listers.opened:
         return [_preview(run, source, partial(listers.list_source, source)) for source in dataset.sources]
 
@@ -128,7 +130,7 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
         check_some_match(source, listing)
     except HeadraceError as error:
         return SourcePreview(source.name, table, error=error)
-    earlier = run.lake.manifest(table)
+    earlier = run.table_store.manifest(table)
     reused, missing = split_unchanged(run, listing, earlier)
     amount = listing.amount_to_read(missing)
     is_object = isinstance(source.location, ObjectSource)
@@ -172,9 +174,9 @@ def _cost(source: Source, listing: SourceListing, seconds: float) -> ListingCost
 class _Listers:
     """Opens each bucket and each database once, and keeps them open while sources are listed."""
 
-    def __init__(self, lake: Lake, settings: Settings, by_day: frozenset[str]) -> None:
-        self.lake, self.settings, self.by_day, self.opened = lake, settings, by_day, ExitStack()
-        self._store = cache(partial(open_object_store, settings=settings, root=lake.root))
+    def __init__(self, table_store: TableStore, settings: Settings, by_day: frozenset[str]) -> None:
+        self.table_store, self.settings, self.by_day, self.opened = table_store, settings, by_day, ExitStack()
+        self._store = cache(partial(open_object_store, settings=settings, root=table_store.root))
         self._transaction = cache(self._open_transaction)
         self._unavailable: dict[str, TransientError] = {}
 
@@ -199,12 +201,12 @@ class _Listers:
         if isinstance(location, ObjectSource):
             threads = self.settings.threads or DEFAULT_THREADS
             return ObjectListing.from_bucket(
-                self.lake, self._store(location.bucket), location, threads, by_day=source.name in self.by_day
+                self.table_store, self._store(location.bucket), location, threads, by_day=source.name in self.by_day
             )
         from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415  half the import time of a run of objects
 
         transaction = self._transaction(database_address(location, self.settings))
-        return TableSnapshot.from_transaction(self.lake, transaction, location)
+        return TableSnapshot.from_transaction(self.table_store, transaction, location)
 
     def _open_transaction(self, address: str) -> "ReadTransaction":
         from headrace.ingest.database.read_transaction import open_read_transaction  # noqa: PLC0415

@@ -20,7 +20,7 @@ from headrace.ingest.database.read_transaction import ReadTransaction, TableList
 from headrace.ingest.listing import encode_json, hash_json
 from headrace.storage import parquet
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
 DAY_US = 86_400_000_000
@@ -30,19 +30,21 @@ DAY_US = 86_400_000_000
 class TableSnapshot:
     """A database table as one transaction sees it. Implements `SourceListing`."""
 
-    lake: Lake
+    table_store: TableStore
     transaction: ReadTransaction
     source: TableSource
     listing: TableListing
 
     @classmethod
-    def from_transaction(cls, lake: Lake, transaction: ReadTransaction, source: TableSource) -> "TableSnapshot":
+    def from_transaction(
+        cls, table_store: TableStore, transaction: ReadTransaction, source: TableSource
+    ) -> "TableSnapshot":
         """List the table's partitions; reads no rows.
 
         Raises:
             DatabaseError: The table cannot be read, or does not have the declared columns.
         """
-        return cls(lake, transaction, source, transaction.list_partitions(source))
+        return cls(table_store, transaction, source, transaction.list_partitions(source))
 
     @property
     def description(self) -> str:
@@ -118,7 +120,7 @@ class TableSnapshot:
     def _store(self, partition: str, rows: pa.Table) -> PartitionEntry | HeadraceError:
         try:
             frame = parquet.canonical(_to_frame(rows), self.source.key)
-            entry = store_partition(self.lake.cache, frame, partition, self.cache_keys[partition])
+            entry = store_partition(self.table_store.cache, frame, partition, self.cache_keys[partition])
         except BaseException as error:  # a panic of Polars is no `Exception`
             if not is_failure(error):
                 raise

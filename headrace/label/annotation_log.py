@@ -17,7 +17,7 @@ from headrace.label.annotations import SORT_KEYS, Row, TaskKey, TaskState, annot
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 Item = Sequence[object]
 """Sample id, event time and keys."""
@@ -40,14 +40,14 @@ class AnnotationLogWriter:
 
     Attributes:
         manifest: The table, as of the last `flush`.
-        lake: Whose cache the partitions are written into.
+        table_store: Whose cache the partitions are written into.
         keys: The items' key columns and their types.
         event_counts: Event → how often it was appended.
         disputed: Annotation id → the event that set it aside as perhaps not its author's, of the events appended.
     """
 
     manifest: Manifest
-    lake: Lake
+    table_store: TableStore
     keys: Mapping[str, pl.DataType]
     event_counts: Counter[str] = field(default_factory=Counter)
     _buffer: list[Row] = field(default_factory=list)
@@ -122,27 +122,27 @@ class AnnotationLogWriter:
 
     def _read_partition(self, day: str) -> pl.DataFrame:
         entry = self.manifest.partitions[day]
-        return pl.read_parquet(self.lake.cache.fetch(entry.md5, entry.sha256))
+        return pl.read_parquet(self.table_store.cache.fetch(entry.md5, entry.sha256))
 
     def _write_partition(self, day: str, added: list[Row]) -> PartitionEntry:
         frame = pl.DataFrame(added, schema=annotation_schema(self.keys))
         whole = pl.concat([self._read_partition(day), frame]) if day in self.manifest.partitions else frame
-        return _store(self.lake, day, whole)
+        return _store(self.table_store, day, whole)
 
 
-def _store(lake: Lake, day: str, events: pl.DataFrame) -> PartitionEntry:
+def _store(table_store: TableStore, day: str, events: pl.DataFrame) -> PartitionEntry:
     ordered = parquet.canonical(events, SORT_KEYS)
-    entry = store_partition(lake.cache, ordered, day, "")
+    entry = store_partition(table_store.cache, ordered, day, "")
     return replace(entry, cache_key=entry.md5, metadata=_statistics(ordered))
 
 
-def merge_logs(lake: Lake, released: Manifest, own: Manifest) -> Manifest:
+def merge_logs(table_store: TableStore, released: Manifest, own: Manifest) -> Manifest:
     """The events of two versions of one annotations table, which were collected in two places.
 
     Both may have seen the same event. Then the one that was released is kept: a released row never changes.
 
     Args:
-        lake: Whose cache has the partitions, or gets them from the remote.
+        table_store: Whose cache has the partitions, or gets them from the remote.
         released: The table as a release records it.
         own: The table of the workspace.
     """
@@ -150,8 +150,8 @@ def merge_logs(lake: Lake, released: Manifest, own: Manifest) -> Manifest:
     for day in released.partitions.keys() & own.partitions.keys():
         entries = [manifest.partitions[day] for manifest in (released, own)]
         if len({entry.md5 for entry in entries}) > 1:
-            frames = [pl.read_parquet(lake.cache.fetch(entry.md5, entry.sha256)) for entry in entries]
-            merged[day] = _store(lake, day, merge_events(*frames))
+            frames = [pl.read_parquet(table_store.cache.fetch(entry.md5, entry.sha256)) for entry in entries]
+            merged[day] = _store(table_store, day, merge_events(*frames))
     return own.with_partitions(merged)
 
 

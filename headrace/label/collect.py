@@ -18,7 +18,7 @@ from headrace.label.stage import run_label_stage
 from headrace.label.sync import AnnotationReader, SyncResult, count_annotations, sync_annotations
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CollectResult:
 def collect_annotations(  # noqa: PLR0913  what the command knows
     dataset: Dataset,
     labeling: LabelingTask,
-    lake: Lake,
+    table_store: TableStore,
     settings: Settings,
     *,
     allow_empty: bool = False,
@@ -64,7 +64,7 @@ def collect_annotations(  # noqa: PLR0913  what the command knows
     Args:
         dataset: The dataset.
         labeling: The labeling task.
-        lake: The workspace.
+        table_store: The workspace.
         settings: Where Label Studio is, and the secret of pseudonyms.
         allow_empty: Accept that answers are gone from the project.
         full: Compare every task, whatever the clocks say about when it changed.
@@ -78,17 +78,17 @@ def collect_annotations(  # noqa: PLR0913  what the command knows
     """
     table = table_names.annotations_table(dataset, labeling)
     secret = pseudonym_key(settings)
-    with lake.lock_table(table), connect(settings) as client:
-        before = lake.manifest(table)
+    with table_store.lock_table(table), connect(settings) as client:
+        before = table_store.manifest(table)
         project = find_project(client, labeling, collected=count_annotations(before))
-        keys = _key_types(dataset, labeling, lake, before)
+        keys = _key_types(dataset, labeling, table_store, before)
         reader = AnnotationReader(client, project, labeling, keys, secret)
-        log = AnnotationLogWriter(before, lake, keys)
+        log = AnnotationLogWriter(before, table_store, keys)
         log.rewrite_without_field_ids()
         synced = sync_annotations(log, reader, allow_empty=allow_empty, full=full)
-        _enforce_guards(dataset, lake, synced, allow_empty=allow_empty)
-        lake.checkout(synced.manifest)
-    stage = run_label_stage(dataset, labeling, lake)
+        _enforce_guards(dataset, table_store, synced, allow_empty=allow_empty)
+        table_store.checkout(synced.manifest)
+    stage = run_label_stage(dataset, labeling, table_store)
     return CollectResult(
         events=synced.events,
         annotation_partitions=synced.partitions,
@@ -102,7 +102,7 @@ def collect_annotations(  # noqa: PLR0913  what the command knows
     )
 
 
-def _enforce_guards(dataset: Dataset, lake: Lake, synced: SyncResult, *, allow_empty: bool) -> None:
+def _enforce_guards(dataset: Dataset, table_store: TableStore, synced: SyncResult, *, allow_empty: bool) -> None:
     """Refuse to lose most answers at once, unless that was accepted."""
     table = synced.manifest.table
     note = (
@@ -111,23 +111,27 @@ def _enforce_guards(dataset: Dataset, lake: Lake, synced: SyncResult, *, allow_e
     )
     found = synced.loss.finding(dataset.guards_of(table), "since the last collect", note=note)
     if found and allow_empty:
-        accept_in_advance(found, dataset=dataset.name, step="label collect", lake=lake, reason="--allow-empty")
+        accept_in_advance(
+            found, dataset=dataset.name, step="label collect", table_store=table_store, reason="--allow-empty"
+        )
     enforce(
         [found] if found else [],
         dataset=dataset.name,
         step="label collect",
         tables=[table],
-        lake=lake,
+        table_store=table_store,
         consequence="Nothing was collected.",
     )
 
 
-def _key_types(dataset: Dataset, labeling: LabelingTask, lake: Lake, before: Manifest) -> dict[str, pl.DataType]:
+def _key_types(
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, before: Manifest
+) -> dict[str, pl.DataType]:
     """Types of the key columns, as the history has them, else as the tables do that the sample is drawn from."""
     inputs = [table_names.input_table(dataset, read.table) for read in labeling.inputs.values()]
     for table in (before.table, *inputs):
-        for partition in sorted(lake.manifest(table).partitions)[:1]:
-            schema = pl.read_parquet_schema(lake.paths(table, [partition])[partition])
+        for partition in sorted(table_store.manifest(table).partitions)[:1]:
+            schema = pl.read_parquet_schema(table_store.paths(table, [partition])[partition])
             if all(name in schema for name in labeling.keys):
                 return {name: schema[name] for name in labeling.keys}
     raise InvalidItemError(

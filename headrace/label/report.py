@@ -9,7 +9,7 @@ import polars as pl
 
 from headrace.dataset import Dataset, LabelingTask, Thresholds
 from headrace.label import aggregation, consensus, item_model, labeling_functions, quality, review, table_names, tasks
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 
 SHOWN_DISPUTES = 20
@@ -68,7 +68,7 @@ class LabelReport:
 
 
 def create_label_report(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, params: Mapping[str, Any], *, gate: bool = False
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, params: Mapping[str, Any], *, gate: bool = False
 ) -> LabelReport:
     """Measure what was collected; changes nothing.
 
@@ -76,12 +76,15 @@ def create_label_report(
         QualityError: With `gate`, the labels do not reach the declared thresholds.
         NothingCollectedError: There are no answers yet.
     """
-    rows = tasks.draw_sample(dataset, labeling, lake, params)
-    history = table_names.read_history(dataset, labeling, lake)
-    measured = _measure(dataset, labeling, lake, history)
+    rows = tasks.draw_sample(dataset, labeling, table_store, params)
+    history = table_names.read_history(dataset, labeling, table_store)
+    measured = _measure(dataset, labeling, table_store, history)
     if gate:
         quality.check_thresholds(measured, labeling)
-    votes, labels = labeling_functions.apply_labeling_functions(rows, labeling), read_labels(dataset, labeling, lake)
+    votes, labels = (
+        labeling_functions.apply_labeling_functions(rows, labeling),
+        read_labels(dataset, labeling, table_store),
+    )
     suggested = labeling_functions.majority_choices(votes)
     hidden = [labeling_functions.is_without_suggestion(item, labeling) for item in suggested]
     after_newest = (pl.col("updated_at").max() + timedelta(microseconds=1)).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z")
@@ -102,46 +105,58 @@ def create_label_report(
     )
 
 
-def enforce_thresholds(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> None:
+def enforce_thresholds(dataset: Dataset, labeling: LabelingTask, table_store: TableStore) -> None:
     """Check the labels, if there are any, against the declared thresholds, if there are any.
 
     Raises:
         UnfinishedLabelsError: They do not reach them while answers are still being collected.
         QualityError: They do not reach them.
     """
-    if labeling.thresholds != Thresholds() and lake.manifest(table_names.labels_table(dataset, labeling)).rows:
-        history = table_names.read_history(dataset, labeling, lake)
-        measured = _measure(dataset, labeling, lake, history)
+    if labeling.thresholds != Thresholds() and table_store.manifest(table_names.labels_table(dataset, labeling)).rows:
+        history = table_names.read_history(dataset, labeling, table_store)
+        measured = _measure(dataset, labeling, table_store, history)
         quality.check_thresholds(measured, labeling, quality.count_open_items(history, labeling))
 
 
-def read_labels(dataset: Dataset, labeling: LabelingTask, lake: Lake, *, min_confidence: float = 0.0) -> dict[str, str]:
+def read_labels(
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, *, min_confidence: float = 0.0
+) -> dict[str, str]:
     """Sample id → label that people gave so far, of those with at least that confidence."""
     table = table_names.labels_table(dataset, labeling)
-    if not lake.manifest(table).partitions:
+    if not table_store.manifest(table).partitions:
         return {}
-    labels = lake.scan(table).filter(pl.col("confidence") >= min_confidence)
+    labels = table_store.scan(table).filter(pl.col("confidence") >= min_confidence)
     return aggregation.labels_by_item(labels.select("sample_id", "label").collect())
 
 
 def read_feature_vectors(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, history: pl.DataFrame
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, history: pl.DataFrame
 ) -> item_model.FeatureVectors | None:
     """What a model of the items may learn from; None where the labeling task declares nothing."""
     if not labeling.item_features:
         return None
-    return consensus.feature_vectors(labeling, history, lake.scan(consensus.item_features_table(dataset, labeling)))
+    return consensus.feature_vectors(
+        labeling, history, table_store.scan(consensus.item_features_table(dataset, labeling))
+    )
 
 
-def _measure(dataset: Dataset, labeling: LabelingTask, lake: Lake, history: pl.DataFrame) -> quality.AnnotationQuality:
-    items = read_feature_vectors(dataset, labeling, lake, history)
-    return quality.measure_quality(history, labeling, _gold_answers(dataset, labeling, lake, history), items)
+def _measure(
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, history: pl.DataFrame
+) -> quality.AnnotationQuality:
+    items = read_feature_vectors(dataset, labeling, table_store, history)
+    return quality.measure_quality(history, labeling, _gold_answers(dataset, labeling, table_store, history), items)
 
 
-def _gold_answers(dataset: Dataset, labeling: LabelingTask, lake: Lake, history: pl.DataFrame) -> dict[str, str]:
+def _gold_answers(
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, history: pl.DataFrame
+) -> dict[str, str]:
     """Sample id → true answer, for the items in the history that have one."""
     if not labeling.gold:
         return {}
-    gold = lake.scan(table_names.input_table(dataset, labeling.gold.table)).select(*labeling.keys, "answer").collect()
+    gold = (
+        table_store.scan(table_names.input_table(dataset, labeling.gold.table))
+        .select(*labeling.keys, "answer")
+        .collect()
+    )
     items = history.select("sample_id", *labeling.keys).unique("sample_id")
     return dict(items.join(gold, on=labeling.keys).select("sample_id", "answer").iter_rows())

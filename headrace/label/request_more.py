@@ -8,14 +8,14 @@ from headrace.label.connection import connect, find_project, item_signer, own_ta
 from headrace.label.consensus import holds_unreviewed
 from headrace.label.report import read_feature_vectors, read_labels
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 MIN_CONFIDENCE = 0.5
 """A label less likely than this is more likely wrong than right."""
 
 
 def request_more_annotations(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, settings: Settings
 ) -> tuple[str, ...]:
     """Have one more person annotate each open item.
 
@@ -29,16 +29,16 @@ def request_more_annotations(
         NothingCollectedError: There are no answers yet.
         LabelStudioError: The server rejects the request, or does not answer.
     """
-    history = table_names.read_history(dataset, labeling, lake)
+    history = table_names.read_history(dataset, labeling, table_store)
     answers = aggregation.accepted_answers(history, labeling.choices)
     answer_counts = dict(answers.group_by("sample_id").len().iter_rows())
     annotation_counts = aggregation.active_annotations(history).group_by("sample_id").len().sort("sample_id")
 
-    confident = read_labels(dataset, labeling, lake, min_confidence=MIN_CONFIDENCE)
+    confident = read_labels(dataset, labeling, table_store, min_confidence=MIN_CONFIDENCE)
     by_majority = set(aggregation.majority_vote(answers)["sample_id"])
     decided = by_majority & (confident.keys() | _held_items(labeling, history))
-    if items := read_feature_vectors(dataset, labeling, lake, history):
-        labels = read_labels(dataset, labeling, lake)
+    if items := read_feature_vectors(dataset, labeling, table_store, history):
+        labels = read_labels(dataset, labeling, table_store)
         decided -= set(crowdlab.label_issues(labels, items, labeling.choices))
 
     wanted = {

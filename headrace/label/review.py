@@ -22,7 +22,7 @@ from headrace.label.consensus import holds_unreviewed
 from headrace.label.stage import run_label_stage
 from headrace.settings import Settings
 from headrace.storage.locks import wait_for_lock
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 NOBODY = "nobody"
 """The reviewer where a time limit passed without a decision. It accepts only what counts without a review anyway."""
@@ -98,7 +98,7 @@ class ReviewResult:
 
 
 def review_annotations(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, decision: ReviewDecision
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, settings: Settings, decision: ReviewDecision
 ) -> ReviewResult:
     """Append a decision to the history, and bring the labels up to date.
 
@@ -107,14 +107,14 @@ def review_annotations(
     """
     table = table_names.annotations_table(dataset, labeling)
     reviewer = pseudonymize(f"by {decision.reviewer}", pseudonym_key(settings))
-    with wait_for_lock(lake, table):
-        before, history = lake.manifest(table), table_names.read_history(dataset, labeling, lake)
-        log = AnnotationLogWriter(before, lake, {name: history.schema[name] for name in labeling.keys})
+    with wait_for_lock(table_store, table):
+        before, history = table_store.manifest(table), table_names.read_history(dataset, labeling, table_store)
+        log = AnnotationLogWriter(before, table_store, {name: history.schema[name] for name in labeling.keys})
         if not (decision.reviewer == NOBODY and decision.decision == "accepted" and holds_unreviewed(labeling)):
             log.append(decision.new_events(history, reviewer, datetime.now(UTC)))
         log.flush()
-        lake.checkout(log.manifest)
-        stage = run_label_stage(dataset, labeling, lake)
+        table_store.checkout(log.manifest)
+        stage = run_label_stage(dataset, labeling, table_store)
     return ReviewResult(
         decision=decision.decision,
         reviewer=reviewer,
@@ -122,7 +122,7 @@ def review_annotations(
         annotation_partitions=log.changed_partitions(before),
         label_partitions=tuple(stage.computed),
         labels=stage.manifest.rows,
-        disputed=len(disputed_answers(table_names.read_history(dataset, labeling, lake))),
+        disputed=len(disputed_answers(table_names.read_history(dataset, labeling, table_store))),
     )
 
 

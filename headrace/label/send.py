@@ -19,7 +19,7 @@ from headrace.label.sync import count_annotations
 from headrace.settings import Settings
 from headrace.storage.files import atomic_write
 from headrace.storage.locks import wait_for_lock
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class SendResult:
 
 
 def send_tasks(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, settings: Settings, params: Mapping[str, Any]
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, settings: Settings, params: Mapping[str, Any]
 ) -> SendResult:
     """Create one task in the project for every sampled row that has none.
 
     Args:
         dataset: The dataset.
         labeling: The labeling task.
-        lake: The workspace.
+        table_store: The workspace.
         settings: Where Label Studio is.
         params: The parameters of the sample, `params.yaml` below `<dataset>.<labeling>`.
 
@@ -71,7 +71,7 @@ def send_tasks(
         LabelConfigDriftError: The project has another label configuration.
         LabelsWouldVanishError: There is no project, although answers were collected from it.
     """
-    rows = tasks.draw_sample(dataset, labeling, lake, params)
+    rows = tasks.draw_sample(dataset, labeling, table_store, params)
     rejected: dict[str, str] = {}
     data = tasks.task_data(dataset, labeling, rows, rejected)
     if rejected and not data:
@@ -83,11 +83,11 @@ def send_tasks(
     signer = item_signer(labeling, settings)
     wanted = {name: signer.sign(one) for name, one in data.items()}
     votes = labeling_functions.apply_labeling_functions(rows, labeling)
-    suggestions = labeling_functions.suggest_choices(votes, labeling, read_labels(dataset, labeling, lake))
+    suggestions = labeling_functions.suggest_choices(votes, labeling, read_labels(dataset, labeling, table_store))
     predictions = tasks.task_predictions(labeling, suggestions)
 
-    with wait_for_lock(lake, f"sent/{dataset.name}/{labeling.name}"), connect(settings) as client:
-        collected = count_annotations(lake.manifest(table_names.annotations_table(dataset, labeling)))
+    with wait_for_lock(table_store, f"sent/{dataset.name}/{labeling.name}"), connect(settings) as client:
+        collected = count_annotations(table_store.manifest(table_names.annotations_table(dataset, labeling)))
         project = ensure_project(client, labeling, collected)
         client.set_annotators_per_item(project, labeling.annotators_per_item)
         importer = TaskImporter(client, own_task_check(client.project_tasks(project), signer))
@@ -102,7 +102,7 @@ def send_tasks(
         duplicates_removed=result.duplicates_removed,
         rejected=rejected | dict(result.rejected),
         foreign=result.foreign,
-        rejected_path=_write_rejected(dataset, labeling, lake, wanted, rejected | dict(result.rejected)),
+        rejected_path=_write_rejected(dataset, labeling, table_store, wanted, rejected | dict(result.rejected)),
         suggestions=len(suggestions.by_item),
         model_version=suggestions.model_version,
         model_reason=suggestions.reason,
@@ -111,10 +111,14 @@ def send_tasks(
 
 
 def _write_rejected(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, wanted: Mapping[str, Any], rejected: Mapping[str, str]
+    dataset: Dataset,
+    labeling: LabelingTask,
+    table_store: TableStore,
+    wanted: Mapping[str, Any],
+    rejected: Mapping[str, str],
 ) -> str:
     """Keep the tasks that the server rejects, each with the reason; the path of the file in the workspace."""
-    path = lake.root / ".headrace" / "refused" / "tasks" / dataset.name / f"{labeling.name}.json"
+    path = table_store.root / ".headrace" / "refused" / "tasks" / dataset.name / f"{labeling.name}.json"
     if not rejected:
         with failpoints.failpoint("remove the rejected tasks of an earlier send"):
             path.unlink(missing_ok=True)
@@ -122,4 +126,4 @@ def _write_rejected(
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {name: {"reason": reason, "data": wanted.get(name)} for name, reason in rejected.items()}
     atomic_write(path, json.dumps(content, indent=2, default=str).encode())
-    return path.relative_to(lake.root).as_posix()
+    return path.relative_to(table_store.root).as_posix()

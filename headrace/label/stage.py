@@ -17,7 +17,7 @@ from headrace.engine.stage import InputPaths, PartitionOutput, Stage
 from headrace.errors import HeadraceError
 from headrace.label import table_names
 from headrace.label.consensus import Consensus, create_consensus
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 def label_stage(dataset: Dataset, labeling: LabelingTask) -> Stage:
@@ -38,9 +38,9 @@ def label_stage(dataset: Dataset, labeling: LabelingTask) -> Stage:
     )
 
 
-def run_label_stage(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> StageResult:
+def run_label_stage(dataset: Dataset, labeling: LabelingTask, table_store: TableStore) -> StageResult:
     """Bring the labels up to date in this process: a day of answers is small."""
-    return run_stage(label_stage(dataset, labeling), lake, _run_inline)
+    return run_stage(label_stage(dataset, labeling), table_store, _run_inline)
 
 
 def _compute(
@@ -60,12 +60,12 @@ def _compute(
     )
 
 
-def _run_inline(plan: Plan, lake: Lake, done: Done) -> None:
+def _run_inline(plan: Plan, table_store: TableStore, done: Done) -> None:
     failed: dict[str, HeadraceError] = {}
-    for partition, made in compute_partitions(plan.stage, plan.stale, plan.fingerprint, lake):
+    for partition, made in compute_partitions(plan.stage, plan.stale, plan.fingerprint, table_store):
         if isinstance(made, HeadraceError):
             failed[partition] = made
         else:
             done(partition, made)
     if failed:
-        raise combine_stage_errors(plan, lake, failed)
+        raise combine_stage_errors(plan, table_store, failed)

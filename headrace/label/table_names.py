@@ -4,7 +4,7 @@ import polars as pl
 
 from headrace.dataset import Dataset, LabelingTask
 from headrace.label.errors import NothingCollectedError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 def input_table(dataset: Dataset, name: str) -> str:
@@ -33,16 +33,16 @@ def all_tables(dataset: Dataset, labeling: LabelingTask) -> tuple[str, ...]:
     return tuple(table(dataset, labeling) for table in (annotations_table, labels_table, rejected_table))
 
 
-def read_history(dataset: Dataset, labeling: LabelingTask, lake: Lake) -> pl.DataFrame:
+def read_history(dataset: Dataset, labeling: LabelingTask, table_store: TableStore) -> pl.DataFrame:
     """All events of the annotations table.
 
     Raises:
         NothingCollectedError: It is empty.
     """
     table = annotations_table(dataset, labeling)
-    if not lake.manifest(table).partitions:
+    if not table_store.manifest(table).partitions:
         raise NothingCollectedError(
             f"labels {dataset.name} {labeling.name}: nothing was collected yet. Run `headrace label collect"
             f" {dataset.name} --table {labeling.name}`."
         )
-    return lake.scan(table).collect()
+    return table_store.scan(table).collect()

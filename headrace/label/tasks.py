@@ -16,19 +16,23 @@ from headrace.label import table_names
 from headrace.label.annotations import item_key
 from headrace.label.errors import InvalidItemError
 from headrace.label.labeling_functions import Suggestions
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import describe_error, is_failure
 
 Json = dict[str, Any]
 
 
-def draw_sample(dataset: Dataset, labeling: LabelingTask, lake: Lake, params: Mapping[str, Any]) -> pl.DataFrame:
+def draw_sample(
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, params: Mapping[str, Any]
+) -> pl.DataFrame:
     """The rows that people are asked about, as the declaration draws them.
 
     Raises:
         InvalidItemError: The sample is not what the declaration says.
     """
-    inputs = {name: lake.scan(table_names.input_table(dataset, read.table)) for name, read in labeling.inputs.items()}
+    inputs = {
+        name: table_store.scan(table_names.input_table(dataset, read.table)) for name, read in labeling.inputs.items()
+    }
     rows = labeling.sample(params=params, **inputs)
     _check_sample(dataset, labeling, rows)
     return rows

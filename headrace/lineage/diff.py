@@ -17,7 +17,7 @@ from headrace.release.branches import list_releases
 from headrace.release.changes import PartitionDiff
 from headrace.storage.manifest import Manifest
 from headrace.storage.pruned_releases import check_not_pruned
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 FINGERPRINT_PARTS = {"code": "code", "params": "parameter", "libraries": "library"}
 """Field of a manifest → what one of its items is called."""
@@ -95,11 +95,11 @@ class ReleaseDiff:
         return {"before": self.before, "after": self.after, "tables": tables, "unchanged": self.unchanged}
 
 
-def diff_releases(lake: Lake, before: str, after: str, *, by_row: bool = False) -> ReleaseDiff:
+def diff_releases(table_store: TableStore, before: str, after: str, *, by_row: bool = False) -> ReleaseDiff:
     """Compare the releases `before` and `after` of one dataset.
 
     Args:
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         before: A release.
         after: Another release of the same dataset.
         by_row: Compare row by row, which reads the partitions that differ.
@@ -111,24 +111,25 @@ def diff_releases(lake: Lake, before: str, after: str, *, by_row: bool = False) 
     """
     dataset = before.partition("/")[0]
     for release in (before, after):
-        _check_release_exists(lake, dataset, release)
-    old, new = DatasetRevision.open(lake, dataset, before), DatasetRevision.open(lake, dataset, after)
+        _check_release_exists(table_store, dataset, release)
+    old, new = DatasetRevision.open(table_store, dataset, before), DatasetRevision.open(table_store, dataset, after)
     names = sorted({*old.table_names, *new.table_names})
     differing = [name for name in names if old.directory_md5s.get(name) != new.directory_md5s.get(name)]
-    diffs = [diff_tables(lake, old.manifest(name), new.manifest(name)) for name in differing]
+    diffs = [diff_tables(table_store, old.manifest(name), new.manifest(name)) for name in differing]
     if by_row:
         declared = load_dataset(dataset)
         row_diffs = [
-            diff_rows(lake, old.manifest(name), new.manifest(name), declared_key(declared, name)) for name in differing
+            diff_rows(table_store, old.manifest(name), new.manifest(name), declared_key(declared, name))
+            for name in differing
         ]
         diffs = [replace(diff, row_diff=rows) for diff, rows in zip(diffs, row_diffs, strict=True)]
     return ReleaseDiff(before, after, diffs, len(names) - len(differing))
 
 
-def diff_tables(lake: Lake, before: Manifest, after: Manifest) -> TableDiff:
+def diff_tables(table_store: TableStore, before: Manifest, after: Manifest) -> TableDiff:
     """Compare two versions of a table."""
     partitions = PartitionDiff.between(before, after)
-    columns = _diff_schemas(lake, before, after) if partitions else SchemaDiff({}, {}, {})
+    columns = _diff_schemas(table_store, before, after) if partitions else SchemaDiff({}, {}, {})
     return TableDiff(
         after.table, partitions, _count_rows(partitions, before, after), columns, _diff_fingerprints(before, after)
     )
@@ -146,19 +147,19 @@ def _sum_rows(manifest: Manifest, names: set[str]) -> int:
     return sum(entry.rows or 0 for name, entry in manifest.partitions.items() if name in names)
 
 
-def _diff_schemas(lake: Lake, before: Manifest, after: Manifest) -> SchemaDiff:
+def _diff_schemas(table_store: TableStore, before: Manifest, after: Manifest) -> SchemaDiff:
     """Compares the newest partition that only one version has. A table without partitions has no schema to compare."""
-    old, new = _read_schema(lake, before, after), _read_schema(lake, after, before)
+    old, new = _read_schema(table_store, before, after), _read_schema(table_store, after, before)
     return SchemaDiff.between(old, new) if old and new else SchemaDiff({}, {}, {})
 
 
-def _read_schema(lake: Lake, manifest: Manifest, other: Manifest) -> dict[str, str]:
+def _read_schema(table_store: TableStore, manifest: Manifest, other: Manifest) -> dict[str, str]:
     if manifest.suffix != ".parquet" or not manifest.partitions:
         return {}
     other_md5s = set(other.md5s.values())
     # A partition that both versions share has the old schema even after the columns changed.
     own = [name for name, md5 in manifest.md5s.items() if md5 not in other_md5s]
-    path = lake.cache.fetch(manifest.md5s[max(own or manifest.md5s)])
+    path = table_store.cache.fetch(manifest.md5s[max(own or manifest.md5s)])
     return {name: str(kind) for name, kind in pl.read_parquet_schema(path).items()}
 
 
@@ -174,11 +175,11 @@ def _diff_fingerprints(before: Manifest, after: Manifest) -> list[str]:
     return changes
 
 
-def _check_release_exists(lake: Lake, dataset: str, release: str) -> None:
-    releases = list_releases(lake, dataset)
+def _check_release_exists(table_store: TableStore, dataset: str, release: str) -> None:
+    releases = list_releases(table_store, dataset)
     if release not in releases:
-        check_not_pruned(lake.root, release)
+        check_not_pruned(table_store.root, release)
         raise UnknownRevisionError(
-            f"{release} is not a release of {dataset} in {lake.root}. Its releases: {format_names(releases)}. Run"
-            " `git fetch --tags` to get those of others."
+            f"{release} is not a release of {dataset} in {table_store.root}. Its releases: {format_names(releases)}."
+            " Run `git fetch --tags` to get those of others."
         )

@@ -12,7 +12,7 @@ from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.files import parse_yaml
 from headrace.storage.manifest import Manifest
 from headrace.storage.pruned_releases import check_not_pruned
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 class UnknownRevisionError(HeadraceError):
@@ -28,20 +28,20 @@ class DatasetRevision:
     """The tables of a dataset as a git revision records them, or as they are in the workspace.
 
     Attributes:
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         dataset: Name of the dataset.
         revision: A git revision, for example a release; None for the workspace.
         commit: The commit of the revision; for the workspace, HEAD.
     """
 
-    lake: Lake
+    table_store: TableStore
     dataset: str
     revision: str | None = None
     commit: str = ""
     _manifests: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, lake: Lake, dataset: str, revision: str | None = None) -> "DatasetRevision":
+    def open(cls, table_store: TableStore, dataset: str, revision: str | None = None) -> "DatasetRevision":
         """The tables at `revision`, by default those of the workspace.
 
         Raises:
@@ -50,38 +50,39 @@ class DatasetRevision:
             UnknownTableError: It has no table of the dataset.
         """
         if revision:
-            check_not_pruned(lake.root, revision)
+            check_not_pruned(table_store.root, revision)
         try:
-            commit = git.commit_of(lake.root, revision) if revision else git.head(lake.root)
+            commit = git.commit_of(table_store.root, revision) if revision else git.head(table_store.root)
         except git.GitError:
             raise UnknownRevisionError(
-                f"{revision} is not a revision of {lake.root}. Releases of {dataset} there:"
-                f" {format_names(list_releases(lake, dataset))}. Run `git fetch --tags` to get those of others."
+                f"{revision} is not a revision of {table_store.root}. Releases of {dataset} there:"
+                f" {format_names(list_releases(table_store, dataset))}. Run `git fetch --tags` to get those of others."
             ) from None
-        opened = cls(lake, dataset, revision, commit)
+        opened = cls(table_store, dataset, revision, commit)
         if not opened.table_names:
             raise UnknownTableError(
                 f"{opened.label} has no table of a dataset {dataset!r}. Releases of it:"
-                f" {format_names(list_releases(lake, dataset))}. `headrace run {dataset}` computes its tables here."
+                f" {format_names(list_releases(table_store, dataset))}. `headrace run {dataset}` computes its"
+                " tables here."
             )
         return opened
 
     @property
     def label(self) -> str:
         """The revision or the workspace, for messages."""
-        return self.revision or f"The workspace {self.lake.root}"
+        return self.revision or f"The workspace {self.table_store.root}"
 
     @cached_property
     def directory_md5s(self) -> dict[str, str]:
         """Table → md5 of its directory object, for the tables that are recorded in git."""
-        outs = recorded_outs(self.lake.root, self.revision)
+        outs = recorded_outs(self.table_store.root, self.revision)
         tables = {path.removeprefix("data/"): out["md5"] for path, out in outs.items()}
         return {table: md5 for table, md5 in tables.items() if table.split("/")[1:2] == [self.dataset]}
 
     @cached_property
     def table_names(self) -> tuple[str, ...]:
         """Every table, recorded or not."""
-        unrecorded = () if self.revision else self.lake.tables(self.dataset)
+        unrecorded = () if self.revision else self.table_store.tables(self.dataset)
         return tuple(sorted({*self.directory_md5s, *unrecorded}))
 
     def manifest(self, table: str) -> Manifest:
@@ -91,10 +92,10 @@ class DatasetRevision:
         return self._manifests[table]
 
     def _read_manifest(self, table: str) -> Manifest:
-        visible = None if self.revision else self.lake.visible_manifest(table)
+        visible = None if self.revision else self.table_store.visible_manifest(table)
         if visible or table not in self.directory_md5s:
             return visible or Manifest(table)
-        return self.lake.manifest_of_directory(self.directory_md5s[table]) or Manifest(table)
+        return self.table_store.manifest_of_directory(self.directory_md5s[table]) or Manifest(table)
 
     def resolve_table(self, name: str) -> str:
         """The full name of a table, given that, `<state>/<name>`, or the bare name if only one state has it.
@@ -118,14 +119,14 @@ class DatasetRevision:
 class ReleaseHistory:
     """Which releases of a dataset contain a partition. Reads directory objects only, and each of them once."""
 
-    lake: Lake
+    table_store: TableStore
     dataset: str
     _directories: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def releases(self) -> list[str]:
         """Every release, oldest first."""
-        return list_releases(self.lake, self.dataset)
+        return list_releases(self.table_store, self.dataset)
 
     def releases_with(self, table: str, partition: str, md5: str | None = None) -> Iterator[str]:
         """The releases, newest first, that have the partition; with `md5`, those that have it with these bytes."""
@@ -137,12 +138,12 @@ class ReleaseHistory:
     def _files(self, release: str, table: str) -> Mapping[str, str]:
         md5 = self._directory_md5(release, table)
         if md5 and md5 not in self._directories:
-            self._directories[md5] = read_directory(self.lake.cache, md5)
+            self._directories[md5] = read_directory(self.table_store.cache, md5)
         return self._directories[md5] if md5 else {}
 
     def _directory_md5(self, release: str, table: str) -> str:
         """From the table's `.dvc` file (raw tables) or from `dvc.lock`; empty if it is in neither."""
-        root = self.lake.root
+        root = self.table_store.root
         if pointer := git.show(root, release, f"data/{table}.dvc"):
             return str(parse_yaml(pointer)["outs"][0]["md5"])
         outs = (out for stage in read_lock(root, release)["stages"].values() for out in stage.get("outs", ()))

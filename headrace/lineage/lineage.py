@@ -136,17 +136,17 @@ def trace_lineage(
         UnknownRowError: There is no such row, or several partitions have one.
         MissingObjectError: A manifest, or the bytes of the row, are neither in the cache nor on the remote.
     """
-    table, history = tables.resolve_table(table_name), ReleaseHistory(tables.lake, tables.dataset)
+    table, history = tables.resolve_table(table_name), ReleaseHistory(tables.table_store, tables.dataset)
     manifest = tables.manifest(table)
     if partition is not None or not row:
         partition = _resolve_partition(tables, history, table, partition)
-    match = RowMatch.find(tables.lake.cache, manifest, partition, row) if row else None
+    match = RowMatch.find(tables.table_store.cache, manifest, partition, row) if row else None
     partition = match.partition if match else str(partition)
 
     node = LineageBuilder(tables, history).node(table, partition, manifest.partitions[partition].md5)
     if match:
         annotation_md5s = [item.md5 for item in node.walk() if item.table.startswith("annotations/")]
-        match = match.with_annotations(tables.lake.cache, annotation_md5s)
+        match = match.with_annotations(tables.table_store.cache, annotation_md5s)
     releases = list(history.releases_with(table, partition, node.md5))[::-1]
     return PartitionLineage(tables, node, manifest.with_partitions({}), releases, find_dependents(tables, node), match)
 
@@ -174,7 +174,7 @@ class LineageBuilder:
         release = next(self.history.releases_with(table, partition, md5), None)
         if release is None:
             return LineageNode(table, partition, md5, status, None, None)
-        released = DatasetRevision(self.tables.lake, self.tables.dataset, release)
+        released = DatasetRevision(self.tables.table_store, self.tables.dataset, release)
         entry = released.manifest(table).partitions[partition]
         return self._with_inputs(LineageNode(table, partition, md5, status, release, entry), released)
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from headrace.dataset import EVENT_TIME, Dataset
 from headrace.storage.manifest import Manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 NTH = "__nth"
 """Number of a row among those with the same key. If a key occurs twice, first is compared with first."""
@@ -45,7 +45,7 @@ def declared_key(dataset: Dataset, table: str) -> tuple[str, ...]:
     return keys.get(state, {}).get(name, ())
 
 
-def diff_rows(lake: Lake, before: Manifest, after: Manifest, key: Sequence[str]) -> RowDiff | None:
+def diff_rows(table_store: TableStore, before: Manifest, after: Manifest, key: Sequence[str]) -> RowDiff | None:
     """Compare the rows of two versions of a table. A row that moved to another partition is removed and added.
 
     None for tables of unparsed objects, which have no row counts.
@@ -60,7 +60,9 @@ def diff_rows(lake: Lake, before: Manifest, after: Manifest, key: Sequence[str])
     for name in sorted(old.keys() & new.keys()):
         if old[name].md5 != new[name].md5:
             entries = (old[name], new[name])
-            old_rows, new_rows = (pl.read_parquet(lake.cache.fetch(entry.md5, entry.sha256)) for entry in entries)
+            old_rows, new_rows = (
+                pl.read_parquet(table_store.cache.fetch(entry.md5, entry.sha256)) for entry in entries
+            )
             total += compare_rows(old_rows, new_rows, key)
     return total
 

@@ -27,7 +27,7 @@ from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.files import parse_yaml
 from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE, Manifest, parse_manifest
 from headrace.storage.manifest_entries import ChunkReference, DamagedManifestError, StoredFile, damaged_manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 STAGES_FILE = "dvc.yaml"
 FOLDER = Path(".headrace/references")
@@ -71,17 +71,17 @@ class AddedObjectsIndex:
     """What commits added to others, as far as it was read before.
 
     Attributes:
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         records: What was read before.
     """
 
-    lake: Lake
+    table_store: TableStore
     records: RecordCache
 
     @classmethod
-    def of(cls, lake: Lake) -> "AddedObjectsIndex":
+    def of(cls, table_store: TableStore) -> "AddedObjectsIndex":
         """That of a workspace."""
-        return cls(lake, RecordCache(lake.root / FOLDER))
+        return cls(table_store, RecordCache(table_store.root / FOLDER))
 
     def added(self, before: str, commit: str) -> AddedObjects:
         """What `commit` references and `before` does not; `before` is empty for all that `commit` references."""
@@ -89,25 +89,27 @@ class AddedObjectsIndex:
         known = self.records.read(key, dict[bytes, KnownObject])
         if known is not None:
             return AddedObjects({_decode_name(name): item for name, item in known.items()})
-        added = compare_outs(self.lake.cache, commit_outs(self.lake, before), commit_outs(self.lake, commit))
+        added = compare_outs(
+            self.table_store.cache, commit_outs(self.table_store, before), commit_outs(self.table_store, commit)
+        )
         if added.is_complete:
             self.records.write(key, {_encode_name(name): item for name, item in added.objects.items()})
         return added
 
 
-def commit_outs(lake: Lake, commit: str) -> Outs:
+def commit_outs(table_store: TableStore, commit: str) -> Outs:
     """What a commit records and DVC keeps; nothing for no commit."""
     if not commit:
         return {}
-    in_git = outs_kept_in_git(git.show(lake.root, commit, STAGES_FILE) or b"")
-    return {path: out for path, out in recorded_outs(lake.root, commit).items() if path not in in_git}
+    in_git = outs_kept_in_git(git.show(table_store.root, commit, STAGES_FILE) or b"")
+    return {path: out for path, out in recorded_outs(table_store.root, commit).items() if path not in in_git}
 
 
-def workspace_outs(lake: Lake) -> Outs:
+def workspace_outs(table_store: TableStore) -> Outs:
     """What the files of the workspace record and DVC keeps."""
-    file = lake.root / STAGES_FILE
+    file = table_store.root / STAGES_FILE
     in_git = outs_kept_in_git(file.read_bytes() if file.exists() else b"")
-    return {path: out for path, out in recorded_outs(lake.root).items() if path not in in_git}
+    return {path: out for path, out in recorded_outs(table_store.root).items() if path not in in_git}
 
 
 @lru_cache(maxsize=8)

@@ -17,7 +17,7 @@ from headrace.storage.dvc.lock import lock_outs, pointer_outs
 from headrace.storage.files import atomic_write, damaged_file, load_yaml, parse_mapping, read_config
 from headrace.storage.manifest import FORMAT_1_FILE
 from headrace.storage.manifest_entries import FOLDER, DamagedManifestError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 MOST_SHOWN = 3
 
@@ -51,15 +51,15 @@ def find_damaged_files(root: Path) -> list[DamagedFile]:
     return damaged
 
 
-def find_damaged_manifests(lake: Lake) -> list[DamagedFile]:
+def find_damaged_manifests(table_store: TableStore) -> list[DamagedFile]:
     """The tables in the workspace whose manifest, or a chunk of it, cannot be read."""
     damaged = []
-    data = lake.root / "data"
+    data = table_store.root / "data"
     folders = {path.parent for name in (FOLDER, FORMAT_1_FILE) for path in data.glob(f"*/*/*/{name}")}
     for folder in sorted(folders):
         table = folder.relative_to(data).as_posix()
         try:
-            manifest = lake.visible_manifest(table)
+            manifest = table_store.visible_manifest(table)
             if manifest is not None:
                 _ = manifest.md5s
         except DamagedManifestError as error:
@@ -80,16 +80,16 @@ def repair_file(root: Path, damaged: DamagedFile) -> DamagedFile:
     return replace(damaged, repaired=f"restored as the last commit has it; the damaged file is in {QUARANTINE}")
 
 
-def repair_manifest(lake: Lake, damaged: DamagedFile) -> DamagedFile:
+def repair_manifest(table_store: TableStore, damaged: DamagedFile) -> DamagedFile:
     """Show the table as it is recorded; one that nothing records is computed again, from what the cache has."""
     table = damaged.path.removeprefix("data/")
-    with lake.lock_table(table):
-        for path in (lake.folder(table) / FOLDER, lake.folder(table) / FORMAT_1_FILE):
+    with table_store.lock_table(table):
+        for path in (table_store.folder(table) / FOLDER, table_store.folder(table) / FORMAT_1_FILE):
             if path.exists():
-                _quarantine(lake.root, path)
+                _quarantine(table_store.root, path)
         with suppress(HeadraceError):
-            if recorded := lake.recorded_manifest(table):
-                lake.checkout(recorded)
+            if recorded := table_store.recorded_manifest(table):
+                table_store.checkout(recorded)
                 return replace(damaged, repaired="the recorded table is shown again; the next run adds what was newer")
     return replace(damaged, repaired=f"moved to {QUARANTINE}; the next run computes the table from what the cache has")
 

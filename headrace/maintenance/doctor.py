@@ -30,7 +30,7 @@ from headrace.settings import Settings, load_settings
 from headrace.storage import git, git_remote, golden
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.files import read_config
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 from headrace.unexpected_errors import describe_error, is_known_os_error, to_filesystem_error
 
@@ -106,35 +106,35 @@ class IntegrityReport:
         return all(item.repaired for item in self.repairs) and all(item.removed for item in self.cleanups)
 
 
-def check_integrity(lake: Lake, *, deep: bool = False, repair: bool = False) -> IntegrityReport:
+def check_integrity(table_store: TableStore, *, deep: bool = False, repair: bool = False) -> IntegrityReport:
     """Check every object that a release, HEAD, a run or the workspace references, and look for stale files.
 
     Args:
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         deep: Hash every byte instead of comparing sizes.
         repair: Repair what can be repaired, and remove stale files.
     """
     with suppress(HeadraceError):  # whether the git remote answers is a check of its own
-        git_remote.fetch(lake.root)
-    runs = _run_revisions(lake)
-    cleanups = [_remove(item) if repair else CleanupResult(item) for item in find_stale_files(lake)]
+        git_remote.fetch(table_store.root)
+    runs = _run_revisions(table_store)
+    cleanups = [_remove(item) if repair else CleanupResult(item) for item in find_stale_files(table_store)]
     repairs: dict[str, RepairResult] = {}
     for _ in range(REPAIR_ROUNDS):
-        revisions = tagged_revisions(lake) | runs
-        referenced = ReferencedObjects.collect(lake, revisions)
-        damages = [damage for damage in find_damage(lake, referenced, deep=deep) if damage.md5 not in repairs]
-        results = repair_objects(lake, damages) if repair else map(RepairResult, damages)
+        revisions = tagged_revisions(table_store) | runs
+        referenced = ReferencedObjects.collect(table_store, revisions)
+        damages = [damage for damage in find_damage(table_store, referenced, deep=deep) if damage.md5 not in repairs]
+        results = repair_objects(table_store, damages) if repair else map(RepairResult, damages)
         repairs |= {result.damage.md5: result for result in results}
         if not (repair and damages):
             break
     return IntegrityReport(len(referenced.sizes), len(revisions), list(repairs.values()), cleanups)
 
 
-def _run_revisions(lake: Lake) -> dict[str, str]:
+def _run_revisions(table_store: TableStore) -> dict[str, str]:
     """What live runs have recorded and pushed; nothing if the git remote does not answer."""
-    settings = load_settings(lake.root)
+    settings = load_settings(table_store.root)
     with suppress(HeadraceError):
-        return live_run_revisions(RunRefs.pushed(lake.root, settings), settings)
+        return live_run_revisions(RunRefs.pushed(table_store.root, settings), settings)
     return {}
 
 

@@ -25,7 +25,7 @@ from headrace.storage import git, git_remote
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.dvc.remote import Remote
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 MIN_AGE_HOURS = 24.0
 """Longer than any run takes from its first object to its release."""
@@ -59,12 +59,12 @@ class GarbageReport:
 
 
 def collect_garbage(
-    lake: Lake, *, min_age_hours: float = MIN_AGE_HOURS, remote: bool = False, dry_run: bool = True
+    table_store: TableStore, *, min_age_hours: float = MIN_AGE_HOURS, remote: bool = False, dry_run: bool = True
 ) -> GarbageReport:
     """Find unreferenced objects, and delete them unless it is a dry run.
 
     Args:
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         min_age_hours: Younger objects are kept.
         remote: Search the DVC remote, too.
         dry_run: Delete nothing.
@@ -74,40 +74,40 @@ def collect_garbage(
         UnresolvedReferencesError: A directory object is lost, so what it references is unknown; or only the cache is
             searched, and other workspaces may share it.
     """
-    if not remote and _is_shared(lake):
+    if not remote and _is_shared(table_store):
         raise UnresolvedReferencesError(
-            f"The cache {lake.cache.folder} is outside of the workspace {lake.root}, so other workspaces may use it."
-            " What they reference cannot be seen from here, and nothing was deleted. `headrace gc --remote` collects"
-            " on the remote only."
+            f"The cache {table_store.cache.folder} is outside of the workspace {table_store.root}, so other workspaces"
+            " may use it. What they reference cannot be seen from here, and nothing was deleted. `headrace gc --remote`"
+            " collects on the remote only."
         )
     with ExitStack() as stack:
         if not dry_run:
-            stack.enter_context(locks.lock_tables(lake))
-            ended = end_old_runs(lake.root, load_settings(lake.root))
-            for worktree in list_worktrees(lake.root).values():
-                stack.enter_context(locks.lock_tables(Lake.at(worktree)))
-            stack.enter_context(dvc_lock(lake.root))
+            stack.enter_context(locks.lock_tables(table_store))
+            ended = end_old_runs(table_store.root, load_settings(table_store.root))
+            for worktree in list_worktrees(table_store.root).values():
+                stack.enter_context(locks.lock_tables(TableStore.at(worktree)))
+            stack.enter_context(dvc_lock(table_store.root))
         else:
-            ended = find_old_runs(lake.root, load_settings(lake.root))
-        garbage = _find_garbage(lake, min_age_hours, remote=remote)
+            ended = find_old_runs(table_store.root, load_settings(table_store.root))
+        garbage = _find_garbage(table_store, min_age_hours, remote=remote)
         garbage = replace(garbage, ended_runs=tuple(f"{state.dataset} {state.name}" for state in ended))
         if dry_run:
             return garbage
         # The remote first: objects that a concurrent release needs after all are restored from the cache.
-        _delete_from_remote(lake.cache.remote, garbage.remote)
-        _restore_referenced(lake, garbage)
+        _delete_from_remote(table_store.cache.remote, garbage.remote)
+        _restore_referenced(table_store, garbage)
         for md5 in garbage.cache:
             with failpoints.failpoint("delete object from the cache"):
-                lake.cache.path(md5).unlink(missing_ok=True)
+                table_store.cache.path(md5).unlink(missing_ok=True)
         return replace(garbage, deleted=True)
 
 
-def _find_garbage(lake: Lake, min_age_hours: float, *, remote: bool) -> GarbageReport:
+def _find_garbage(table_store: TableStore, min_age_hours: float, *, remote: bool) -> GarbageReport:
     before = datetime.now(UTC) - timedelta(hours=min_age_hours)
-    in_remote = dict(_list_old_in_remote(lake.cache.remote, before)) if remote else {}
-    in_cache = {} if _is_shared(lake) else dict(_list_old_in_cache(lake.cache, before))
+    in_remote = dict(_list_old_in_remote(table_store.cache.remote, before)) if remote else {}
+    in_cache = {} if _is_shared(table_store) else dict(_list_old_in_cache(table_store.cache, before))
     # References last, so that those that were added while objects were listed count.
-    referenced = _collect_references(lake)
+    referenced = _collect_references(table_store)
     return GarbageReport(
         {md5: size for md5, size in in_cache.items() if md5 not in referenced},
         {md5: size for md5, size in in_remote.items() if md5 not in referenced},
@@ -130,40 +130,40 @@ def _list_old_in_cache(cache: Cache, before: datetime) -> Iterator[tuple[str, in
             yield md5, stat.st_size
 
 
-def _is_shared(lake: Lake) -> bool:
-    return not lake.cache.folder.is_relative_to(lake.root)
+def _is_shared(table_store: TableStore) -> bool:
+    return not table_store.cache.folder.is_relative_to(table_store.root)
 
 
-def find_revisions(lake: Lake) -> dict[str, str]:
+def find_revisions(table_store: TableStore) -> dict[str, str]:
     """Name → commit of all that references objects: refs (the remote's as they are now), stashes, runs.
 
     The tags of pruned releases do not count.
     """
-    git_remote.fetch(lake.root)
-    fetched = without_pruned(lake.root, git.refs(lake.root))
-    refs = {name: commit for name, commit in fetched.items() if not _is_run_ref(lake, name)}
-    settings = load_settings(lake.root)
-    pushed, local = (live_run_revisions(runs, settings) for runs in all_refs(lake.root, settings))
-    return {**refs, **git.stashes(lake.root), "HEAD": git.head(lake.root), **local, **pushed}
+    git_remote.fetch(table_store.root)
+    fetched = without_pruned(table_store.root, git.refs(table_store.root))
+    refs = {name: commit for name, commit in fetched.items() if not _is_run_ref(table_store, name)}
+    settings = load_settings(table_store.root)
+    pushed, local = (live_run_revisions(runs, settings) for runs in all_refs(table_store.root, settings))
+    return {**refs, **git.stashes(table_store.root), "HEAD": git.head(table_store.root), **local, **pushed}
 
 
-def _collect_references(lake: Lake) -> set[str]:
+def _collect_references(table_store: TableStore) -> set[str]:
     """Objects that a ref, a stash, a run, the workspace or a journal references."""
-    revisions = find_revisions(lake)
-    referenced = ReferencedObjects.collect(lake, revisions)
+    revisions = find_revisions(table_store)
+    referenced = ReferencedObjects.collect(table_store, revisions)
     if referenced.unreadable:
         raise UnresolvedReferencesError(
-            f"{lake.root}: {len(referenced.unreadable)} directory objects are lost, {min(referenced.unreadable)} first,"
-            " so it is unknown which files they reference. Nothing was deleted. Run `headrace doctor --repair`, which"
-            " repairs them or says how."
+            f"{table_store.root}: {len(referenced.unreadable)} directory objects are lost, {min(referenced.unreadable)}"
+            " first, so it is unknown which files they reference. Nothing was deleted. Run `headrace doctor --repair`,"
+            " which repairs them or says how."
         )
-    forget_other_commits(lake, revisions)
+    forget_other_commits(table_store, revisions)
     return set(referenced.sizes)
 
 
-def _is_run_ref(lake: Lake, name: str) -> bool:
+def _is_run_ref(table_store: TableStore, name: str) -> bool:
     """Whether a ref of the clone belongs to a run, perhaps to one that has ended since the ref was fetched."""
-    namespace = load_settings(lake.root).run_refs
+    namespace = load_settings(table_store.root).run_refs
     tracking = f"refs/remotes/{git.REMOTE}/{namespace.removeprefix('refs/heads/')}"
     return name.startswith((f"{namespace}/", f"{tracking}/"))
 
@@ -186,7 +186,7 @@ def _delete(remote: Remote, md5: str) -> None:
         remote.bucket.delete(remote.key(md5))
 
 
-def _restore_referenced(lake: Lake, garbage: GarbageReport) -> None:
+def _restore_referenced(table_store: TableStore, garbage: GarbageReport) -> None:
     """Upload deleted objects that another workspace has come to reference meanwhile.
 
     Its release found them on the remote before they were deleted, and therefore did not upload them.
@@ -194,12 +194,12 @@ def _restore_referenced(lake: Lake, garbage: GarbageReport) -> None:
     Raises:
         UnresolvedReferencesError: This cache does not have them.
     """
-    needed = _collect_references(lake) & garbage.remote.keys() if garbage.remote else set()
-    lost = sorted(md5 for md5 in needed if not lake.cache.path(md5).exists())
+    needed = _collect_references(table_store) & garbage.remote.keys() if garbage.remote else set()
+    lost = sorted(md5 for md5 in needed if not table_store.cache.path(md5).exists())
     for md5 in sorted(needed - set(lost)):
-        write_back(lake.cache, md5)
+        write_back(table_store.cache, md5)
     if lost:
         raise UnresolvedReferencesError(
-            f"{lake.cache.remote.where(lost[0])} and {len(lost) - 1} more were deleted while another workspace released"
-            " them. Run `headrace doctor --repair` in that workspace, whose cache has them."
+            f"{table_store.cache.remote.where(lost[0])} and {len(lost) - 1} more were deleted while another workspace"
+            " released them. Run `headrace doctor --repair` in that workspace, whose cache has them."
         )

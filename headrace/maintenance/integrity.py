@@ -18,7 +18,7 @@ from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.s3.errors import ObjectUnreadableError
 from headrace.storage.s3.objects import ObjectMeta
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 GOOD, MISSING = "good", "missing"
 MD5 = re.compile("[0-9a-f]{32}")
@@ -62,13 +62,13 @@ class ObjectDamage:
         return f"{self.md5} ({where}): remote {self.remote}, cache {self.cache}"
 
 
-def find_damage(lake: Lake, referenced: ReferencedObjects, *, deep: bool = False) -> list[ObjectDamage]:
+def find_damage(table_store: TableStore, referenced: ReferencedObjects, *, deep: bool = False) -> list[ObjectDamage]:
     """Every damaged object among the `referenced` ones, sorted by md5."""
-    cache = _check_cache(lake, referenced, deep=deep)
-    remote = _check_remote(lake.cache.remote, referenced, deep=deep)
+    cache = _check_cache(table_store, referenced, deep=deep)
+    remote = _check_remote(table_store.cache.remote, referenced, deep=deep)
     released = referenced.released
     damaged = [md5 for md5 in sorted(referenced.sizes) if _is_damaged(md5 in released, cache[md5], remote[md5])]
-    references = referenced.locate(lake, damaged) if damaged else {}
+    references = referenced.locate(table_store, damaged) if damaged else {}
     damages = [
         ObjectDamage(md5, cache[md5], remote[md5], md5 in released, tuple(references[md5]), referenced.sha256s.get(md5))
         for md5 in damaged
@@ -81,8 +81,8 @@ def _is_damaged(is_released: bool, cache: str, remote: str) -> bool:
     return cache not in (GOOD, MISSING) or (remote != GOOD and (is_released or cache != GOOD))
 
 
-def _check_cache(lake: Lake, referenced: ReferencedObjects, *, deep: bool) -> dict[str, str]:
-    cache, hashed = lake.cache, HashCache.load(lake.root, HASHED_DIRECTORIES)
+def _check_cache(table_store: TableStore, referenced: ReferencedObjects, *, deep: bool) -> dict[str, str]:
+    cache, hashed = table_store.cache, HashCache.load(table_store.root, HASHED_DIRECTORIES)
 
     def check(md5: str) -> str:
         path, expected = cache.path(md5), referenced.sizes[md5]

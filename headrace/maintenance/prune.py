@@ -27,7 +27,7 @@ from headrace.settings import Settings
 from headrace.storage import git, git_commits, git_remote
 from headrace.storage.locks import wait_for_lock
 from headrace.storage.pruned_releases import Tombstone, read_pruned_numbers, release_number, tombstone_files
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 from headrace.workspace import PACKAGE
 
@@ -81,12 +81,12 @@ class PruneResult:
     dry_run: bool = True
 
 
-def prune(dataset: Dataset, lake: Lake, settings: Settings, *, dry_run: bool = True) -> PruneResult:
+def prune(dataset: Dataset, table_store: TableStore, settings: Settings, *, dry_run: bool = True) -> PruneResult:
     """Prune the releases that the retention policy of a dataset does not keep, unless it is a dry run.
 
     Args:
         dataset: The dataset, with its retention policy.
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         settings: Where Feast's registry is, which says what is online.
         dry_run: Change nothing.
 
@@ -96,21 +96,23 @@ def prune(dataset: Dataset, lake: Lake, settings: Settings, *, dry_run: bool = T
         StaleReleaseError: The release branch moved again and again.
     """
     policy = describe_policy(declared_policy(dataset))
-    plan = plan_prune(dataset, lake, settings, must_be_committed=not dry_run)
+    plan = plan_prune(dataset, table_store, settings, must_be_committed=not dry_run)
     kept = {name: reasons for name, reasons in plan.kept_by.items() if reasons}
-    freed = _count_freed(lake, plan.pruned)
+    freed = _count_freed(table_store, plan.pruned)
     names = [point.name for point in plan.pruned]
     if not dry_run:
-        names = _prune_all(dataset, lake, settings)
+        names = _prune_all(dataset, table_store, settings)
     return PruneResult(dataset.name, policy, names, kept, *freed, dry_run=dry_run)
 
 
-def plan_prune(dataset: Dataset, lake: Lake, settings: Settings, *, must_be_committed: bool = True) -> PrunePlan:
+def plan_prune(
+    dataset: Dataset, table_store: TableStore, settings: Settings, *, must_be_committed: bool = True
+) -> PrunePlan:
     """Decide which releases are kept, by what the git remote has now.
 
     Args:
         dataset: The dataset, with its retention policy.
-        lake: The workspace's tables.
+        table_store: The workspace's tables.
         settings: Where Feast's registry is.
         must_be_committed: Refuse a policy that is not the one on the code branch.
 
@@ -118,7 +120,7 @@ def plan_prune(dataset: Dataset, lake: Lake, settings: Settings, *, must_be_comm
         RetentionError: The dataset declares no policy, or one that cannot be meant.
         PruneRefusedError: The policy is not as committed, or it is unknown what is online.
     """
-    policy, root, branches = declared_policy(dataset), lake.root, Branches.configured(lake.root)
+    policy, root, branches = declared_policy(dataset), table_store.root, Branches.configured(table_store.root)
     remote_refs = git_remote.fetch(root)
     tips = BranchTips.of(remote_refs, branches)
     if must_be_committed:
@@ -128,7 +130,7 @@ def plan_prune(dataset: Dataset, lake: Lake, settings: Settings, *, must_be_comm
     pruned_before = read_pruned_numbers(root, dataset.name, tips.release)
     returned = [name for name in there if release_number(name) in pruned_before]
     points = release_points(root, dataset.name, [name for name in there if name in on_branch - {*returned}])
-    needs = ReleaseNeeds.find(dataset, lake, settings)
+    needs = ReleaseNeeds.find(dataset, table_store, settings)
     if needs.online_error:
         raise PruneRefusedError(f"{needs.online_error} Nothing was pruned.")
     rules = apply_policy(policy, points)
@@ -151,41 +153,43 @@ def _check_policy_is_committed(dataset: Dataset, root: Path, tip: str) -> None:
         )
 
 
-def _count_freed(lake: Lake, pruned: Sequence[ReleasePoint]) -> tuple[int, int]:
+def _count_freed(table_store: TableStore, pruned: Sequence[ReleasePoint]) -> tuple[int, int]:
     """Objects, and their bytes, that are referenced by these releases and by nothing else."""
     if not pruned:
         return 0, 0
-    revisions = find_revisions(lake)
+    revisions = find_revisions(table_store)
     gone = {f"refs/tags/{point.name}" for point in pruned}
-    before = ReferencedObjects.collect(lake, revisions)
-    after = ReferencedObjects.collect(lake, {name: commit for name, commit in revisions.items() if name not in gone})
+    before = ReferencedObjects.collect(table_store, revisions)
+    after = ReferencedObjects.collect(
+        table_store, {name: commit for name, commit in revisions.items() if name not in gone}
+    )
     freed = before.sizes.keys() - after.sizes.keys()
     return len(freed), sum(before.sizes[md5] or 0 for md5 in freed)
 
 
-def _prune_all(dataset: Dataset, lake: Lake, settings: Settings) -> list[str]:
+def _prune_all(dataset: Dataset, table_store: TableStore, settings: Settings) -> list[str]:
     """Prune in batches, each in one push; names of what was pruned."""
     names: list[str] = []
-    with wait_for_lock(lake, "release"):
+    with wait_for_lock(table_store, "release"):
         while True:
-            done, has_more, tip = retry_races(lambda: _prune_batch(dataset, lake, settings), lake.root)
+            done, has_more, tip = retry_races(lambda: _prune_batch(dataset, table_store, settings), table_store.root)
             names += done
-            _delete_local_tags(lake.root, dataset.name)
+            _delete_local_tags(table_store.root, dataset.name)
             if not has_more:
                 break
-    follow_branch(lake.root, Branches.configured(lake.root), tip)
+    follow_branch(table_store.root, Branches.configured(table_store.root), tip)
     return names
 
 
-def _prune_batch(dataset: Dataset, lake: Lake, settings: Settings) -> tuple[list[str], bool, str]:
+def _prune_batch(dataset: Dataset, table_store: TableStore, settings: Settings) -> tuple[list[str], bool, str]:
     """Prune some releases: their names, whether there are more, and the tip of the release branch."""
-    plan = plan_prune(dataset, lake, settings)
+    plan = plan_prune(dataset, table_store, settings)
     batch, returned = plan.pruned[:BATCH], plan.returned[:BATCH]
     if not (batch or returned):
         return [], False, plan.tips.release
-    root, commit = lake.root, plan.tips.release
+    root, commit = table_store.root, plan.tips.release
     if batch:
-        tombstones = _build_tombstones(dataset, lake, batch)
+        tombstones = _build_tombstones(dataset, table_store, batch)
         files = tombstone_files(root, commit, dataset.name, tombstones)
         message = f"{dataset.name}: prune {_describe_names(batch)}\n\n{tombstones[0].reason}"
         commit = git_commits.build_commit(root, [commit], commit, files, message)
@@ -198,14 +202,14 @@ def _prune_batch(dataset: Dataset, lake: Lake, settings: Settings) -> tuple[list
     return [point.name for point in batch], has_more, commit
 
 
-def _build_tombstones(dataset: Dataset, lake: Lake, batch: Sequence[ReleasePoint]) -> list[Tombstone]:
-    now, by = datetime.now(UTC).isoformat(timespec="seconds"), git_commits.committer(lake.root)
+def _build_tombstones(dataset: Dataset, table_store: TableStore, batch: Sequence[ReleasePoint]) -> list[Tombstone]:
+    now, by = datetime.now(UTC).isoformat(timespec="seconds"), git_commits.committer(table_store.root)
     return [
         Tombstone(
             release=point.name,
             commit=point.commit,
             released_at=point.time.isoformat(timespec="seconds"),
-            tables=read_tables(lake, dataset.name, point.commit),
+            tables=read_tables(table_store, dataset.name, point.commit),
             reason=f"no rule of the retention policy kept it ({describe_policy(declared_policy(dataset))})",
             pruned_by=by,
             pruned_at=now,

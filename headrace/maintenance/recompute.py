@@ -14,7 +14,7 @@ from headrace.project import graph
 from headrace.project.loading import dataset_names, load_dataset
 from headrace.storage.manifest import is_manifest_file
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 class ObjectLostError(HeadraceError):
@@ -31,24 +31,24 @@ class ObjectProvenance:
     entry: PartitionEntry
 
 
-def recompute_object(lake: Lake, damage: ObjectDamage) -> str:
+def recompute_object(table_store: TableStore, damage: ObjectDamage) -> str:
     """Compute a lost object into the cache; returns what was run.
 
     Raises:
         ObjectLostError: No stage computes it, other code computed it, or its inputs are lost, too. The message has the
             next command.
     """
-    computations = list(_find_provenance(lake, damage))
+    computations = list(_find_provenance(table_store, damage))
     for computation in computations:
-        fingerprint = stage_fingerprint(computation.stage, lake.root)
+        fingerprint = stage_fingerprint(computation.stage, table_store.root)
         entry = computation.entry
         # Only a computation with the recorded cache key can give the recorded bytes.
         if partition_cache_key(fingerprint.key, computation.partition, entry.inputs) == entry.cache_key:
             [stale] = with_input_files(
-                [StalePartition(computation.partition, entry.cache_key, entry.inputs, ("lost",))], lake
+                [StalePartition(computation.partition, entry.cache_key, entry.inputs, ("lost",))], table_store
             )
             return _check_recomputed(
-                computation, compute_partition(computation.stage, stale, fingerprint, lake), damage
+                computation, compute_partition(computation.stage, stale, fingerprint, table_store), damage
             )
     if computations:
         first = computations[0]
@@ -71,7 +71,7 @@ def _check_recomputed(computation: ObjectProvenance, entry: PartitionEntry, dama
     return f"recomputed by {stage.verb} {stage.table} {partition}"
 
 
-def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvenance]:
+def _find_provenance(table_store: TableStore, damage: ObjectDamage) -> Iterator[ObjectProvenance]:
     """Every computation that wrote the object, from the manifests of the releases that reference it."""
     for reference in damage.references:
         parts = reference.path.split("/")  # data/<state>/<dataset>/<name>/<file>
@@ -80,12 +80,16 @@ def _find_provenance(lake: Lake, damage: ObjectDamage) -> Iterator[ObjectProvena
         _, state, dataset, name, *_ = parts
         for stage in graph.dataset_stages(load_dataset(dataset)):
             if f"{state}/{dataset}/{name}" in (stage.table, *stage.companion_tables):
-                yield from _find_entries(lake, stage, reference, damage.md5)
+                yield from _find_entries(table_store, stage, reference, damage.md5)
 
 
-def _find_entries(lake: Lake, stage: Stage, reference: ObjectReference, md5: str) -> Iterator[ObjectProvenance]:
+def _find_entries(
+    table_store: TableStore, stage: Stage, reference: ObjectReference, md5: str
+) -> Iterator[ObjectProvenance]:
     is_here = reference.revision == WORKSPACE
-    manifest = lake.manifest(stage.table) if is_here else lake.recorded_manifest(stage.table, reference.commit)
+    manifest = (
+        table_store.manifest(stage.table) if is_here else table_store.recorded_manifest(stage.table, reference.commit)
+    )
     for partition, entry in manifest.partitions.items() if manifest else ():
         if md5 in {file.md5 for file in entry.files}:
             yield ObjectProvenance(reference.revision, stage, partition, entry)

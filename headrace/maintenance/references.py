@@ -28,7 +28,7 @@ from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import StoredFile
 from headrace.storage.partition_entry import PartitionEntry, decode_entry
 from headrace.storage.pruned_releases import read_all_pruned
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 WORKSPACE = "the workspace"
 """Stands for the workspace where a revision is expected."""
@@ -71,24 +71,24 @@ class ReferencedObjects:
     unreadable: set[str] = field(default_factory=set)
 
     @classmethod
-    def collect(cls, lake: Lake, revisions: Mapping[str, str]) -> "ReferencedObjects":
+    def collect(cls, table_store: TableStore, revisions: Mapping[str, str]) -> "ReferencedObjects":
         """What `revisions` (name → commit) and the workspace with its journals reference."""
         collected = cls(revisions)
-        index, commits = AddedObjectsIndex.of(lake), commits_by_time(lake.root, revisions.values())
+        index, commits = AddedObjectsIndex.of(table_store), commits_by_time(table_store.root, revisions.values())
         for before, commit in pairwise(["", *commits]):
             collected._add(index.added(before, commit))
         collected.released.update(collected.sizes)
-        last = commit_outs(lake, commits[-1]) if commits else {}
-        collected._add(compare_outs(lake.cache, last, collected._own_outs(lake)))
-        for manifest in read_workspace_manifests(lake):
+        last = commit_outs(table_store, commits[-1]) if commits else {}
+        collected._add(compare_outs(table_store.cache, last, collected._own_outs(table_store)))
+        for manifest in read_workspace_manifests(table_store):
             collected._add_files(manifest.entries.files)
-        for entry in read_journals(lake):
+        for entry in read_journals(table_store):
             collected._add_files(entry.files)
         return collected
 
-    def _own_outs(self, lake: Lake) -> Outs:
+    def _own_outs(self, table_store: TableStore) -> Outs:
         """What the files of the workspace record, less what a revision does."""
-        outs = workspace_outs(lake)
+        outs = workspace_outs(table_store)
         return {path: out for path, out in outs.items() if str(out.get("md5")) not in self.released}
 
     def _add(self, added: AddedObjects) -> None:
@@ -105,22 +105,22 @@ class ReferencedObjects:
             if file.sha256:
                 self.sha256s[file.md5] = file.sha256
 
-    def locate(self, lake: Lake, md5s: Iterable[str]) -> dict[str, list[ObjectReference]]:
+    def locate(self, table_store: TableStore, md5s: Iterable[str]) -> dict[str, list[ObjectReference]]:
         """Where each of these objects is referenced.
 
         Reads every directory object: keeping the references of every object would need memory for each partition of
         each release, and only damaged objects need them.
         """
-        outs = _collect_outs(lake, self.revisions)
+        outs = _collect_outs(table_store, self.revisions)
         located: dict[str, list[ObjectReference]] = {md5: list(outs.get(md5, ())) for md5 in md5s}
-        for directory_md5, content in read_directories(lake.cache, outs):
+        for directory_md5, content in read_directories(table_store.cache, outs):
             for path, md5 in parse_directory(content).items() if content else ():
                 if md5 in located:
                     located[md5] += [
                         ObjectReference(reference.revision, f"{reference.path}/{path}", reference.commit)
                         for reference in outs[directory_md5]
                     ]
-        for manifest in read_workspace_manifests(lake):
+        for manifest in read_workspace_manifests(table_store):
             chunks = {chunk.reference.path: chunk.reference.md5 for chunk in manifest.entries.chunks}
             for name, md5 in {**manifest.files, **chunks}.items():
                 reference = ObjectReference(WORKSPACE, f"data/{manifest.table}/{name}")
@@ -129,10 +129,12 @@ class ReferencedObjects:
         return located
 
 
-def tagged_revisions(lake: Lake) -> dict[str, str]:
+def tagged_revisions(table_store: TableStore) -> dict[str, str]:
     """Every fetched tag, newest first, less those of pruned releases, and HEAD: name → commit."""
-    tags = without_pruned(lake.root, git.refs(lake.root, "refs/tags"))
-    return {name.removeprefix("refs/tags/"): commit for name, commit in tags.items()} | {"HEAD": git.head(lake.root)}
+    tags = without_pruned(table_store.root, git.refs(table_store.root, "refs/tags"))
+    return {name.removeprefix("refs/tags/"): commit for name, commit in tags.items()} | {
+        "HEAD": git.head(table_store.root)
+    }
 
 
 def without_pruned(root: Path, refs: Mapping[str, str]) -> dict[str, str]:
@@ -141,10 +143,10 @@ def without_pruned(root: Path, refs: Mapping[str, str]) -> dict[str, str]:
     return {name: commit for name, commit in refs.items() if name not in pruned}
 
 
-def forget_other_commits(lake: Lake, revisions: Mapping[str, str]) -> None:
+def forget_other_commits(table_store: TableStore, revisions: Mapping[str, str]) -> None:
     """Remove what is remembered of commits that are not among `revisions`."""
     commits = {"all", *revisions.values()}
-    records = AddedObjectsIndex.of(lake).records
+    records = AddedObjectsIndex.of(table_store).records
     records.retain([key for key in records.list_keys() if commits.issuperset(key.split("-"))])
 
 
@@ -159,23 +161,23 @@ def commits_by_time(root: Path, commits: Iterable[str]) -> list[str]:
     return sorted(wanted, key=lambda commit: (times[commit], commit))
 
 
-def workspace_roots(lake: Lake) -> list[Path]:
+def workspace_roots(table_store: TableStore) -> list[Path]:
     """The workspace, and the worktrees of its runs."""
-    return [lake.root, *list_worktrees(lake.root).values()]
+    return [table_store.root, *list_worktrees(table_store.root).values()]
 
 
-def read_workspace_manifests(lake: Lake) -> Iterator[Manifest]:
+def read_workspace_manifests(table_store: TableStore) -> Iterator[Manifest]:
     """The manifest of every table in the workspace and in the worktrees of its runs, of all datasets."""
-    for root in workspace_roots(lake):
-        here = Lake.at(root)
+    for root in workspace_roots(table_store):
+        here = TableStore.at(root)
         for table in here.tables("*"):
             if manifest := here.visible_manifest(table):
                 yield manifest
 
 
-def read_journals(lake: Lake) -> Iterator[PartitionEntry]:
+def read_journals(table_store: TableStore) -> Iterator[PartitionEntry]:
     """Entries that unfinished runs have computed and not yet published in a manifest."""
-    for root in workspace_roots(lake):
+    for root in workspace_roots(table_store):
         for path in sorted((root / ".headrace" / "journal").glob("*.jsonl")):
             yield from parse_journal(path.read_bytes())
 
@@ -187,14 +189,14 @@ def parse_journal(content: bytes) -> Iterator[PartitionEntry]:
             yield decode_entry(line)
 
 
-def _collect_outs(lake: Lake, revisions: Mapping[str, str]) -> dict[str, tuple[ObjectReference, ...]]:
+def _collect_outs(table_store: TableStore, revisions: Mapping[str, str]) -> dict[str, tuple[ObjectReference, ...]]:
     """md5 of every recorded output → its references.
 
     `dvc.lock` also records outputs with `cache: false`, which git keeps and DVC never uploads: they are left out.
     """
     outs: dict[str, list[ObjectReference]] = {}
-    here = ((ObjectReference(WORKSPACE, path), str(out["md5"])) for path, out in workspace_outs(lake).items())
-    for reference, md5 in chain(_outs_of_revisions(lake.root, revisions), here):
+    here = ((ObjectReference(WORKSPACE, path), str(out["md5"])) for path, out in workspace_outs(table_store).items())
+    for reference, md5 in chain(_outs_of_revisions(table_store.root, revisions), here):
         outs.setdefault(md5, []).append(reference)
     return {md5: tuple(references) for md5, references in outs.items()}
 

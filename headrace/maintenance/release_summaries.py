@@ -22,7 +22,7 @@ from headrace.storage import git
 from headrace.storage.dvc.cache import read_directory
 from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE
 from headrace.storage.pruned_releases import ReleasedTable, TableTotals, Tombstone, read_tombstones
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 FOLDER = Path(".headrace/release-summaries")
 
@@ -55,14 +55,14 @@ class ReleaseNeeds:
     locks: Mapping[str, Sequence[str]]
 
     @classmethod
-    def find(cls, dataset: Dataset, lake: Lake, settings: Settings) -> "ReleaseNeeds":
+    def find(cls, dataset: Dataset, table_store: TableStore, settings: Settings) -> "ReleaseNeeds":
         """Those of a dataset, as far as they are known here."""
         online, error = "", ""
         try:
             online = online_release(dataset, settings)
         except HeadraceError as found:
             error = str(found)
-        return cls(online, error, find_locks(lake.root, dataset.name, Branches.configured(lake.root)))
+        return cls(online, error, find_locks(table_store.root, dataset.name, Branches.configured(table_store.root)))
 
     def reasons(self, release: str) -> list[str]:
         """Why a release is kept besides the policy."""
@@ -124,16 +124,16 @@ class ReleaseListing:
     online_error: str = ""
 
 
-def list_release_summaries(dataset: Dataset, lake: Lake, settings: Settings) -> ReleaseListing:
+def list_release_summaries(dataset: Dataset, table_store: TableStore, settings: Settings) -> ReleaseListing:
     """Every release of a dataset that the workspace has fetched, and the pruned ones.
 
     Reads the heads of manifests, and only of releases that were not read before.
     """
-    points = release_points(lake.root, dataset.name, list_releases(lake, dataset.name))
-    needs = ReleaseNeeds.find(dataset, lake, settings)
+    points = release_points(table_store.root, dataset.name, list_releases(table_store, dataset.name))
+    needs = ReleaseNeeds.find(dataset, table_store, settings)
     policy = declared_policy(dataset) if dataset.retention else None
     rules = apply_policy(policy, points) if policy else {}
-    sizes, accepted = read_sizes(lake, dataset.name, points), read_acceptances(lake.root, dataset.name)
+    sizes, accepted = read_sizes(table_store, dataset.name, points), read_acceptances(table_store.root, dataset.name)
     releases = [
         ReleaseSummary(
             point,
@@ -146,7 +146,7 @@ def list_release_summaries(dataset: Dataset, lake: Lake, settings: Settings) -> 
         )
         for point in points
     ]
-    return ReleaseListing(releases, [*read_tombstones(lake.root, dataset.name).values()], needs.online_error)
+    return ReleaseListing(releases, [*read_tombstones(table_store.root, dataset.name).values()], needs.online_error)
 
 
 def online_release(dataset: Dataset, settings: Settings) -> str:
@@ -178,37 +178,39 @@ def release_points(root: Path, dataset: str, releases: Iterable[str]) -> list[Re
     return [ReleasePoint(name, tags[name][0], datetime.fromtimestamp(tags[name][1], UTC)) for name in releases]
 
 
-def read_sizes(lake: Lake, dataset: str, points: Sequence[ReleasePoint]) -> dict[str, ReleaseSize]:
+def read_sizes(table_store: TableStore, dataset: str, points: Sequence[ReleasePoint]) -> dict[str, ReleaseSize]:
     """Release → what it holds, and how much of that is new since the release before it in `points`."""
     commits = [point.commit for point in points]
     sizes = {
-        point.name: ReleaseSize(read_tables(lake, dataset, point.commit), _read_new_bytes(lake, dataset, before, point))
+        point.name: ReleaseSize(
+            read_tables(table_store, dataset, point.commit), _read_new_bytes(table_store, dataset, before, point)
+        )
         for before, point in zip(["", *commits], points, strict=False)
     }
     pairs = {f"{before}-{commit}" for before, commit in pairwise(["", *commits])}
-    _records(lake, dataset).retain({*commits, *pairs})
+    _records(table_store, dataset).retain({*commits, *pairs})
     return sizes
 
 
-def read_tables(lake: Lake, dataset: str, commit: str) -> dict[str, ReleasedTable]:
+def read_tables(table_store: TableStore, dataset: str, commit: str) -> dict[str, ReleasedTable]:
     """Table → its hashes, rows and bytes, for the tables of a dataset that a commit records."""
-    records = _records(lake, dataset)
+    records = _records(table_store, dataset)
     tables = records.read(commit, dict[str, ReleasedTable])
     if tables is None:
-        outs = _own_outs(lake, dataset, commit)
-        tables = {path.removeprefix("data/"): _describe_table(lake, out) for path, out in sorted(outs.items())}
+        outs = _own_outs(table_store, dataset, commit)
+        tables = {path.removeprefix("data/"): _describe_table(table_store, out) for path, out in sorted(outs.items())}
         if all(table.manifest for table in tables.values()):
             records.write(commit, tables)
     return tables
 
 
-def _read_new_bytes(lake: Lake, dataset: str, before: str, point: ReleasePoint) -> int | None:
-    records, key = _records(lake, dataset), f"{before}-{point.commit}"
+def _read_new_bytes(table_store: TableStore, dataset: str, before: str, point: ReleasePoint) -> int | None:
+    records, key = _records(table_store, dataset), f"{before}-{point.commit}"
     known = records.read(key, int)
     if known is not None:
         return known
-    old, new = (_own_outs(lake, dataset, commit) for commit in (before, point.commit))
-    added = compare_outs(lake.cache, old, new)
+    old, new = (_own_outs(table_store, dataset, commit) for commit in (before, point.commit))
+    added = compare_outs(table_store.cache, old, new)
     if not added.is_complete:
         return None
     new_bytes = sum(item.size or 0 for item in added.objects.values())
@@ -216,21 +218,21 @@ def _read_new_bytes(lake: Lake, dataset: str, before: str, point: ReleasePoint) 
     return new_bytes
 
 
-def _records(lake: Lake, dataset: str) -> RecordCache:
-    return RecordCache(lake.root / FOLDER / dataset)
+def _records(table_store: TableStore, dataset: str) -> RecordCache:
+    return RecordCache(table_store.root / FOLDER / dataset)
 
 
-def _own_outs(lake: Lake, dataset: str, commit: str) -> Outs:
-    outs = commit_outs(lake, commit)
+def _own_outs(table_store: TableStore, dataset: str, commit: str) -> Outs:
+    outs = commit_outs(table_store, commit)
     return {path: out for path, out in outs.items() if path.split("/")[:3:2] == ["data", dataset]}
 
 
-def _describe_table(lake: Lake, out: Mapping[str, Any]) -> ReleasedTable:
+def _describe_table(table_store: TableStore, out: Mapping[str, Any]) -> ReleasedTable:
     """A table from its output entry and the head of its manifest; without rows if that cannot be read."""
     md5, size = str(out["md5"]), int(out.get("size", 0))
     try:
-        files = read_directory(lake.cache, md5)
-        manifest = lake.manifest_of_directory(md5)
+        files = read_directory(table_store.cache, md5)
+        manifest = table_store.manifest_of_directory(md5)
     except HeadraceError:
         return ReleasedTable(md5, None, 0, size)
     head = files.get(HEAD_FILE) or files.get(FORMAT_1_FILE)

@@ -20,7 +20,7 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.objects import directory_bytes, md5_of
 from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE, is_manifest_file
 from headrace.storage.s3.errors import ObjectUnreadableError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 QUARANTINE = Path(".headrace/corrupt")
 """Folder for corrupt bytes of the cache, kept for an analysis of what happened to them."""
@@ -41,9 +41,9 @@ class RepairResult:
     unrepaired: str = ""
 
 
-def repair_objects(lake: Lake, damages: Iterable[ObjectDamage]) -> list[RepairResult]:
+def repair_objects(table_store: TableStore, damages: Iterable[ObjectDamage]) -> list[RepairResult]:
     """Repair what can be repaired."""
-    return [_repair_object(lake, damage) for damage in sorted(damages, key=_repair_order)]
+    return [_repair_object(table_store, damage) for damage in sorted(damages, key=_repair_order)]
 
 
 def _repair_order(damage: ObjectDamage) -> tuple[bool, bool, str]:
@@ -54,75 +54,75 @@ def _repair_order(damage: ObjectDamage) -> tuple[bool, bool, str]:
     return not damage.md5.endswith(".dir"), not _is_manifest(path), state + path
 
 
-def _repair_object(lake: Lake, damage: ObjectDamage) -> RepairResult:
+def _repair_object(table_store: TableStore, damage: ObjectDamage) -> RepairResult:
     try:
-        corrupt = _quarantine(lake, damage) if damage.cache not in (GOOD, MISSING) else None
+        corrupt = _quarantine(table_store, damage) if damage.cache not in (GOOD, MISSING) else None
         if not damage.references:
             return RepairResult(damage, f"moved to {QUARANTINE}; the next run computes it again")
-        source = _restore(lake, damage)
+        source = _restore(table_store, damage)
         done = [f"cache: {source}"] if source else []
         if damage.is_released and damage.remote != GOOD:
-            done.append(f"remote: {write_back(lake.cache, damage.md5, damage.sha256)}")
+            done.append(f"remote: {write_back(table_store.cache, damage.md5, damage.sha256)}")
         if corrupt:
-            done += _replace_workspace_copies(lake, damage, corrupt)
+            done += _replace_workspace_copies(table_store, damage, corrupt)
         return RepairResult(damage, "; ".join(done) or "intact when looked at again")
     except (HeadraceError, OSError) as error:
         return RepairResult(damage, unrepaired=str(error))
 
 
-def _quarantine(lake: Lake, damage: ObjectDamage) -> Digests | None:
+def _quarantine(table_store: TableStore, damage: ObjectDamage) -> Digests | None:
     """Move corrupt bytes out of the cache. Returns their hashes; None if they turn out to be intact."""
-    path = lake.cache.path(damage.md5)
+    path = table_store.cache.path(damage.md5)
     found = Digests.of_file(path)
     if not found.mismatch(damage.md5, damage.sha256):
         return None
-    target = lake.root / QUARANTINE / damage.md5
+    target = table_store.root / QUARANTINE / damage.md5
     target.parent.mkdir(parents=True, exist_ok=True)
     with failpoints.failpoint("quarantine corrupt object"):  # moved, not renamed: the cache may be on another disk
         shutil.move(path, target)
     return found
 
 
-def _restore(lake: Lake, damage: ObjectDamage) -> str:
+def _restore(table_store: TableStore, damage: ObjectDamage) -> str:
     """Put the right bytes into the cache. Returns where they came from; empty if the cache already has them.
 
     Raises:
         HeadraceError: They are nowhere, and could not be recomputed.
     """
-    path = lake.cache.path(damage.md5)
+    path = table_store.cache.path(damage.md5)
     if path.exists():
         if not Digests.of_file(path).mismatch(damage.md5, damage.sha256):
             return ""
-        _quarantine(lake, damage)  # the size was right, so the bytes were not looked at before
+        _quarantine(table_store, damage)  # the size was right, so the bytes were not looked at before
     sources = (("fetched from the remote", _from_remote), ("copied from the workspace", _from_workspace))
     for description, find_copies in sources:
-        if any(_add_if_intact(lake.cache, damage, write) for write in find_copies(lake, damage)):
+        if any(_add_if_intact(table_store.cache, damage, write) for write in find_copies(table_store, damage)):
             return description
-    return recompute_object(lake, damage)
+    return recompute_object(table_store, damage)
 
 
 WriteCopy = Callable[[Path], object]
 """Writes a copy of an object to a path."""
 
 
-def _from_remote(lake: Lake, damage: ObjectDamage) -> Iterator[WriteCopy]:
-    remote = lake.cache.remote
+def _from_remote(table_store: TableStore, damage: ObjectDamage) -> Iterator[WriteCopy]:
+    remote = table_store.cache.remote
     if found := remote.bucket.head(remote.key(damage.md5)):
         yield lambda path: remote.bucket.download(found, path)
 
 
 # no failpoint: a temporary of the cache, which nobody reads before the failpoint that renames it
-def _from_workspace(lake: Lake, damage: ObjectDamage) -> Iterator[WriteCopy]:
-    for path in (lake.root / name for name in damage.paths):
+def _from_workspace(table_store: TableStore, damage: ObjectDamage) -> Iterator[WriteCopy]:
+    for path in (table_store.root / name for name in damage.paths):
         if path.is_file():
             yield lambda target, path=path: shutil.copyfile(path, target)  # type: ignore[misc]
-        elif damage.md5.endswith(".dir") and (directory := _build_directory(lake, path)):
+        elif damage.md5.endswith(".dir") and (directory := _build_directory(table_store, path)):
             yield lambda target, directory=directory: target.write_bytes(directory)  # type: ignore[misc]
 
 
-def _build_directory(lake: Lake, folder: Path) -> bytes | None:
+def _build_directory(table_store: TableStore, folder: Path) -> bytes | None:
     """The directory object of a table, from its manifest in the workspace; None if there is none."""
-    manifest = lake.visible_manifest(folder.relative_to(lake.root / "data").as_posix())
+    manifest = table_store.visible_manifest(folder.relative_to(table_store.root / "data").as_posix())
     if manifest is None:
         return None
     is_format_1 = not (folder / HEAD_FILE).exists()
@@ -176,10 +176,10 @@ def write_back(cache: Cache, md5: str, sha256: str | None = None) -> str:
     return "uploaded again and read back"
 
 
-def _replace_workspace_copies(lake: Lake, damage: ObjectDamage, corrupt: Digests) -> Iterator[str]:
+def _replace_workspace_copies(table_store: TableStore, damage: ObjectDamage, corrupt: Digests) -> Iterator[str]:
     """Replace files of the workspace that have the same corrupt bytes: with links or copies, DVC spread them there."""
     for reference in damage.references:
-        path = lake.root / reference.path
+        path = table_store.root / reference.path
         if reference.revision == WORKSPACE and path.is_file() and Digests.of_file(path) == corrupt:
-            lake.cache.copy_to(damage.md5, path)
+            table_store.cache.copy_to(damage.md5, path)
             yield f"{reference.path}: copied again"

@@ -20,7 +20,7 @@ from headrace.runs.worktree import list_worktrees, remove_worktree, worktree_pat
 from headrace.settings import load_settings
 from headrace.storage import git
 from headrace.storage.s3.multipart import abort, list_incomplete
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 MIN_AGE_S = 3600.0
 """A younger temporary file may be in use by a process that writes it without holding a table's lock."""
@@ -45,14 +45,14 @@ class StaleFile:
     remove: Callable[[], None]
 
 
-def find_stale_files(lake: Lake) -> Iterator[StaleFile]:
+def find_stale_files(table_store: TableStore) -> Iterator[StaleFile]:
     """Everything that is stale. What a running process may still need is not included."""
-    yield from _find_dvc_lock(lake)
-    yield from _find_git_locks(lake)
-    yield from _find_journals(lake)
-    yield from _find_temporaries(lake)
-    yield from _find_uploads(lake)
-    yield from _find_worktrees(lake)
+    yield from _find_dvc_lock(table_store)
+    yield from _find_git_locks(table_store)
+    yield from _find_journals(table_store)
+    yield from _find_temporaries(table_store)
+    yield from _find_uploads(table_store)
+    yield from _find_worktrees(table_store)
 
 
 def running_dvc_processes(root: Path) -> list[str]:
@@ -61,8 +61,8 @@ def running_dvc_processes(root: Path) -> list[str]:
     return [f"{pid} ({command})" for pid, command in _read_rwlock(path).items() if _is_running(pid, path)]
 
 
-def _find_dvc_lock(lake: Lake) -> Iterator[StaleFile]:
-    path = lake.root / RWLOCK
+def _find_dvc_lock(table_store: TableStore) -> Iterator[StaleFile]:
+    path = table_store.root / RWLOCK
     try:
         holders = _read_rwlock(path)
     except ValueError:
@@ -75,10 +75,10 @@ def _find_dvc_lock(lake: Lake) -> Iterator[StaleFile]:
         yield StaleFile(str(RWLOCK), reason, partial(_remove_rwlock, path))
 
 
-def _find_git_locks(lake: Lake) -> Iterator[StaleFile]:
-    for path in git.stale_locks(lake.root):
+def _find_git_locks(table_store: TableStore) -> Iterator[StaleFile]:
+    for path in git.stale_locks(table_store.root):
         reason = "is a lock that no running git holds, so git refuses to write"
-        yield StaleFile(str(path), reason, partial(git.remove_stale_lock, lake.root, path))
+        yield StaleFile(str(path), reason, partial(git.remove_stale_lock, table_store.root, path))
 
 
 def _read_rwlock(path: Path) -> dict[int, str]:
@@ -152,34 +152,38 @@ def dvc_lock(root: Path) -> Iterator[None]:
         yield
 
 
-def _find_journals(lake: Lake) -> Iterator[StaleFile]:
-    for path in sorted((lake.root / ".headrace/journal").glob("*.jsonl")):
+def _find_journals(table_store: TableStore) -> Iterator[StaleFile]:
+    for path in sorted((table_store.root / ".headrace/journal").glob("*.jsonl")):
         table = path.stem.replace(".", "/")
-        if _is_complete(lake, table, path):
-            remove = partial(_remove_file, lake, path, [table], partial(_is_complete, lake, table, path))
-            location = path.relative_to(lake.root).as_posix()
+        if _is_complete(table_store, table, path):
+            remove = partial(_remove_file, table_store, path, [table], partial(_is_complete, table_store, table, path))
+            location = path.relative_to(table_store.root).as_posix()
             yield StaleFile(location, f"is the journal of a run whose table {table} is complete", remove)
 
 
-def _is_complete(lake: Lake, table: str, path: Path) -> bool:
+def _is_complete(table_store: TableStore, table: str, path: Path) -> bool:
     """Whether the table's manifest has every entry of the journal."""
-    visible = lake.visible_manifest(table)
+    visible = table_store.visible_manifest(table)
     cache_keys = set(visible.cache_keys.values()) if visible else set()
     return path.exists() and all(entry.cache_key in cache_keys for entry in parse_journal(path.read_bytes()))
 
 
-def _find_temporaries(lake: Lake) -> Iterator[StaleFile]:
+def _find_temporaries(table_store: TableStore) -> Iterator[StaleFile]:
     patterns = (
-        (lake.root, ".*.tmp"),
-        (lake.root / "data", "**/.*.tmp"),
-        (lake.cache.folder / "tmp", "*"),
-        (lake.cache.folder / "files/md5", "*/.*.tmp"),
+        (table_store.root, ".*.tmp"),
+        (table_store.root / "data", "**/.*.tmp"),
+        (table_store.cache.folder / "tmp", "*"),
+        (table_store.cache.folder / "files/md5", "*/.*.tmp"),
     )
     for folder, pattern in patterns:
         for path in sorted(folder.glob(pattern)):
             if _is_old(path):
-                location = path.relative_to(lake.root).as_posix() if path.is_relative_to(lake.root) else str(path)
-                remove = partial(_remove_file, lake, path, None, partial(_is_old, path))
+                location = (
+                    path.relative_to(table_store.root).as_posix()
+                    if path.is_relative_to(table_store.root)
+                    else str(path)
+                )
+                remove = partial(_remove_file, table_store, path, None, partial(_is_old, path))
                 yield StaleFile(location, f"is a partial write of {path.stat().st_size:,} bytes", remove)
 
 
@@ -187,35 +191,37 @@ def _is_old(path: Path) -> bool:
     return path.is_file() and time.time() - path.stat().st_mtime > MIN_AGE_S
 
 
-def _remove_file(lake: Lake, path: Path, tables: list[str] | None, is_stale: Callable[[], bool]) -> None:
+def _remove_file(table_store: TableStore, path: Path, tables: list[str] | None, is_stale: Callable[[], bool]) -> None:
     """Delete `path` while holding the locks of `tables` (None: of all tables), if it is still stale then."""
-    with locks.lock_tables(lake, tables):
+    with locks.lock_tables(table_store, tables):
         if is_stale():
             with failpoints.failpoint("remove stale file"):
                 path.unlink()
 
 
-def _find_worktrees(lake: Lake) -> Iterator[StaleFile]:
+def _find_worktrees(table_store: TableStore) -> Iterator[StaleFile]:
     """Worktrees of runs that have ended, for example on another machine."""
-    worktrees = list_worktrees(lake.root)  # before the refs: a worktree is younger than the start of its run
+    worktrees = list_worktrees(table_store.root)  # before the refs: a worktree is younger than the start of its run
     if not worktrees:
         return
-    every = all_refs(lake.root, load_settings(lake.root))
+    every = all_refs(table_store.root, load_settings(table_store.root))
     live = {(state.dataset, state.name) for refs in every for state in refs.list()}
     for run, path in worktrees.items():
         if run not in live:
-            location = path.relative_to(lake.root).as_posix()
-            yield StaleFile(location, "is the worktree of a run that has ended", partial(_remove_worktree, lake, *run))
+            location = path.relative_to(table_store.root).as_posix()
+            yield StaleFile(
+                location, "is the worktree of a run that has ended", partial(_remove_worktree, table_store, *run)
+            )
 
 
-def _remove_worktree(lake: Lake, dataset: str, run: str) -> None:
-    with lake.lock_table(lock_name(dataset)):
-        remove_worktree(lake.root, worktree_path(lake.root, dataset, run))
+def _remove_worktree(table_store: TableStore, dataset: str, run: str) -> None:
+    with table_store.lock_table(lock_name(dataset)):
+        remove_worktree(table_store.root, worktree_path(table_store.root, dataset, run))
 
 
-def _find_uploads(lake: Lake) -> Iterator[StaleFile]:
+def _find_uploads(table_store: TableStore) -> Iterator[StaleFile]:
     """Incomplete multipart uploads. No listing of objects shows them, and they are billed until they are aborted."""
-    remote = lake.cache.remote
+    remote = table_store.cache.remote
     for upload in list_incomplete(remote.bucket, remote.key("").rstrip("/"), UPLOAD_MIN_AGE_HOURS):
         reason = f"is an incomplete upload, started {upload.began:%Y-%m-%d %H:%M}"
         yield StaleFile(f"s3://{remote.bucket.name}/{upload.key}", reason, partial(abort, remote.bucket, upload))

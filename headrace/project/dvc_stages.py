@@ -23,7 +23,7 @@ from headrace.storage.dvc.lock import read_lock
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.files import atomic_write, dump_yaml, load_yaml
 from headrace.storage.manifest import HEAD_FILE
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 COMMAND = "headrace"
 DATASET_PART = 2
@@ -139,33 +139,33 @@ def write_dvc_files(root: Path, *, every: bool = False) -> DvcFiles:
 
 
 def lock_entries(
-    stages: Iterable[Stage], lake: Lake, outs: Mapping[str, dict[str, Any]], heads: Mapping[str, bytes]
+    stages: Iterable[Stage], table_store: TableStore, outs: Mapping[str, dict[str, Any]], heads: Mapping[str, bytes]
 ) -> dict[str, dict[str, Any]]:
     """Stage → its entry in `dvc.lock`, as `dvc commit` would write it.
 
     Args:
         stages: The stages.
-        lake: Their tables.
+        table_store: Their tables.
         outs: Path → output entry.
         heads: Path → bytes of manifests that are recorded otherwise than the workspace has them.
     """
-    dep = cache(partial(_dep, lake, heads))  # a file that many stages read is hashed once
-    lock = EngineLock.read(lake.root) or EngineLock.installed(stages := list(stages), lake.root)
-    return {stage_name(stage): _lock_entry(stage, lake, dep, outs, lock) for stage in stages}
+    dep = cache(partial(_dep, table_store, heads))  # a file that many stages read is hashed once
+    lock = EngineLock.read(table_store.root) or EngineLock.installed(stages := list(stages), table_store.root)
+    return {stage_name(stage): _lock_entry(stage, table_store, dep, outs, lock) for stage in stages}
 
 
 def _lock_entry(
     stage: Stage,
-    lake: Lake,
+    table_store: TableStore,
     dep: Callable[[str], dict[str, Any]],
     outs: Mapping[str, dict[str, Any]],
     lock: EngineLock,
 ) -> dict[str, Any]:
-    declared = dvc_stage(stage, lake.root)
+    declared = dvc_stage(stage, table_store.root)
     *_, engine = declared["params"]
     params: dict[str, Any] = {engine_lock.FILE: engine_lock.param_values(lock, engine[engine_lock.FILE])}
     if stage.params:
-        params["params.yaml"] = {name: parameter(lake.root, name) for name in sorted(stage.params)}
+        params["params.yaml"] = {name: parameter(table_store.root, name) for name in sorted(stage.params)}
     return {
         "cmd": declared["cmd"],
         "deps": [{**dep(path)} for path in declared["deps"]],
@@ -174,7 +174,7 @@ def _lock_entry(
     }
 
 
-def _dep(lake: Lake, heads: Mapping[str, bytes], path: str) -> dict[str, Any]:
+def _dep(table_store: TableStore, heads: Mapping[str, bytes], path: str) -> dict[str, Any]:
     if path in heads:
         content = heads[path]
         return {
@@ -183,7 +183,7 @@ def _dep(lake: Lake, heads: Mapping[str, bytes], path: str) -> dict[str, Any]:
             "md5": md5(content, usedforsecurity=False).hexdigest(),
             "size": len(content),
         }
-    file = lake.root / path
+    file = table_store.root / path
     return {"path": path, "hash": "md5", "md5": md5_of(file), "size": file.stat().st_size}
 
 

@@ -27,7 +27,7 @@ from headrace.project.worker_processes import ComputationFailedError, ProcessDie
 from headrace.project.worker_task import WorkerCodeError, WorkerStorage, WorkerTask
 from headrace.project_modules import loaded_source
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.workspace import PACKAGE
 
 if TYPE_CHECKING:
@@ -74,14 +74,14 @@ class Executor:
     settings: Settings
     progress: Progress = lambda _table, _done, _total: None
 
-    def __call__(self, plan: Plan, lake: Lake, done: Done) -> None:
+    def __call__(self, plan: Plan, table_store: TableStore, done: Done) -> None:
         """Compute every stale partition of `plan`; `done` is called with each as it is ready.
 
         Raises:
             EngineMismatchError: The engine or a library is not the one that `headrace.lock` names.
             HeadraceError: A partition was refused; all the others were computed first.
         """
-        check_environment(lake.root)
+        check_environment(table_store.root)
         refused: dict[str, HeadraceError] = {}
         finished = 0
 
@@ -94,57 +94,64 @@ class Executor:
                 done(partition, made)
             self.progress(plan.stage.table, finished, len(plan.stale))
 
-        self._compute(plan, lake, tell)
+        self._compute(plan, table_store, tell)
         if refused:
-            raise combine_stage_errors(plan, lake, refused)
+            raise combine_stage_errors(plan, table_store, refused)
 
-    def _compute(self, plan: Plan, lake: Lake, tell: Tell) -> None:
+    def _compute(self, plan: Plan, table_store: TableStore, tell: Tell) -> None:
         how, few = self.settings.engine, len(plan.stale) <= INLINE_LIMIT
         if self.settings.scheduler and not few:
-            _on_cluster(plan, lake, self.settings.scheduler, how, tell)
+            _on_cluster(plan, table_store, self.settings.scheduler, how, tell)
             return
-        whole = group_partitions(plan, lake, workers=1)
+        whole = group_partitions(plan, table_store, workers=1)
         if few or len(whole) == 1:
             for items in whole:
-                for made in compute_partitions(plan.stage, with_input_files(items, lake), plan.fingerprint, lake, how):
+                for made in compute_partitions(
+                    plan.stage, with_input_files(items, table_store), plan.fingerprint, table_store, how
+                ):
                     tell(*made)
         else:
             threads = 1 if how == "gpu" else self.settings.threads or os.cpu_count() or 1
-            _in_threads(plan, lake, threads, how, tell)
+            _in_threads(plan, table_store, threads, how, tell)
 
 
-def group_partitions(plan: Plan, lake: Lake, workers: int) -> list[Sequence[StalePartition]]:
+def group_partitions(plan: Plan, table_store: TableStore, workers: int) -> list[Sequence[StalePartition]]:
     """The stale partitions in groups that are computed together, so that every worker has one and none is too large."""
     count = len(plan.stale)
     if plan.stage.batch_size == 1:
         return [[item] for item in plan.stale]
-    packed, rows = _input_sizes(plan, lake)
+    packed, rows = _input_sizes(plan, table_store)
     most = min(GROUP_BYTES * count // max(1, packed), GROUP_ROWS * count // max(1, rows))
     size = max(1, min(plan.stage.batch_size, most, -(-count // workers)))
     return [plan.stale[first : first + size] for first in range(0, count, size)]
 
 
-def _input_sizes(plan: Plan, lake: Lake) -> tuple[int, int]:
+def _input_sizes(plan: Plan, table_store: TableStore) -> tuple[int, int]:
     """Bytes of what the stale partitions read, and rows as far as they are counted: raw bytes are not."""
     size = rows = 0
     for table in plan.stage.reads:
         names = {name for item in plan.stale for name in item.inputs.get(table, ())}
-        entries = lake.manifest(table).entries
+        entries = table_store.manifest(table).entries
         size += sum(entries.pick("size", names).values())
         rows += sum(count or 0 for count in entries.pick("rows", names).values())
     return size, rows
 
 
-def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -> None:
+def _in_threads(plan: Plan, table_store: TableStore, threads: int, how: Engine, tell: Tell) -> None:
     from dask.callbacks import Callback  # noqa: PLC0415  a small plan does not pay for the import
     from dask.threaded import get  # noqa: PLC0415
 
     gc.freeze()  # the garbage collector need not traverse what is loaded for every partition
 
     def make(items: Sequence[StalePartition]) -> list[tuple[str, PartitionResult]]:
-        return list(compute_partitions(plan.stage, with_input_files(items, lake), plan.fingerprint, lake, how))
+        return list(
+            compute_partitions(plan.stage, with_input_files(items, table_store), plan.fingerprint, table_store, how)
+        )
 
-    tasks = {str(number): (partial(make, items),) for number, items in enumerate(group_partitions(plan, lake, threads))}
+    tasks = {
+        str(number): (partial(make, items),)
+        for number, items in enumerate(group_partitions(plan, table_store, threads))
+    }
 
     def tell_each(_key: str, made: list[tuple[str, PartitionResult]], *_: object) -> None:
         for each in made:
@@ -154,7 +161,7 @@ def _in_threads(plan: Plan, lake: Lake, threads: int, how: Engine, tell: Tell) -
         get(tasks, list(tasks), num_workers=threads)
 
 
-def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -> None:
+def _on_cluster(plan: Plan, table_store: TableStore, address: str, how: Engine, tell: Tell) -> None:
     from dask import config  # noqa: PLC0415  only a cluster pays for the import
     from distributed import Client  # noqa: PLC0415
 
@@ -170,12 +177,14 @@ def _on_cluster(plan: Plan, lake: Lake, address: str, how: Engine, tell: Tell) -
             f"No Dask scheduler answered at {address} (DASK_SCHEDULER_ADDRESS) within {CONNECT_SECONDS} s: {error}."
             " Start it, or unset the variable to use this machine's threads."
         ) from None
-    job = WorkerTask(plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.from_lake(lake), how)
+    job = WorkerTask(
+        plan.stage.dataset, plan.stage.table, plan.fingerprint, WorkerStorage.from_table_store(table_store), how
+    )
     with client:
         try:
             code = _send_code(client, plan)
-            groups = group_partitions(plan, lake, max(1, sum(client.nthreads().values())))
-            _compute_groups(client, [with_input_files(items, lake) for items in groups], code, job, tell)
+            groups = group_partitions(plan, table_store, max(1, sum(client.nthreads().values())))
+            _compute_groups(client, [with_input_files(items, table_store) for items in groups], code, job, tell)
         except SchedulerLostError as error:
             raise SchedulerUnavailableError(
                 f"{plan.stage.table}: the Dask scheduler at {address} (DASK_SCHEDULER_ADDRESS) stopped answering:"

@@ -7,23 +7,23 @@ from headrace.dataset import raw_table
 from headrace.label import table_names as labeling_tables
 from headrace.project import graph
 from headrace.project.loading import dataset_names, load_dataset
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @contextmanager
-def lock_tables(lake: Lake, tables: Iterable[str] | None = None) -> Iterator[None]:
+def lock_tables(table_store: TableStore, tables: Iterable[str] | None = None) -> Iterator[None]:
     """Hold the locks of `tables`, or of everything that a run of any dataset may write.
 
     Raises:
         TableLockedError: A run holds one of them.
     """
     with ExitStack() as stack:
-        for table in sorted(set(all_lock_names(lake) if tables is None else tables)):
-            stack.enter_context(lake.lock_table(table))
+        for table in sorted(set(all_lock_names(table_store) if tables is None else tables)):
+            stack.enter_context(table_store.lock_table(table))
         yield
 
 
-def all_lock_names(lake: Lake) -> Iterator[str]:
+def all_lock_names(table_store: TableStore) -> Iterator[str]:
     """Name of every lock: of the tables that datasets declare, of releases, and those that any run has taken here."""
     for name in dataset_names():
         dataset = load_dataset(name)
@@ -33,5 +33,5 @@ def all_lock_names(lake: Lake) -> Iterator[str]:
         yield from (labeling_tables.annotations_table(dataset, labeling) for labeling in dataset.labels)
         for stage in graph.dataset_stages(dataset):
             yield from (stage.table, *stage.companion_tables)
-    for path in (lake.root / ".headrace" / "locks").glob("*.lock"):
+    for path in (table_store.root / ".headrace" / "locks").glob("*.lock"):
         yield path.stem.replace(".", "/")

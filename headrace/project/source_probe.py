@@ -11,19 +11,19 @@ from headrace.project.faults import Fault
 from headrace.project.findings import Finding
 from headrace.project.loading import project_root
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.text import closest
 from headrace.validate.compile_contract import contract_of
 
 
-def probe_sources(dataset: Dataset, lake: Lake, settings: Settings) -> list[Finding]:
+def probe_sources(dataset: Dataset, table_store: TableStore, settings: Settings) -> list[Finding]:
     """List every source of a dataset; nothing is read.
 
     Equal reasons, such as a server that several sources are in, are one finding with a count.
     """
     sources = {source.name: source for source in dataset.sources}
     found: dict[str, list[Fault]] = {}
-    for preview in preview_sources(dataset, lake, settings):
+    for preview in preview_sources(dataset, table_store, settings):
         for fault in _faults(sources[preview.source], preview):
             found.setdefault(fault.text, []).append(fault)
     return [locate(_merged(faults), dataset, project_root()) for faults in found.values()]

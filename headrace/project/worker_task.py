@@ -19,7 +19,7 @@ from headrace.project import graph
 from headrace.project.loading import project_root
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.dvc.remote import Remote
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 class WorkerCodeError(HeadraceError):
@@ -34,15 +34,18 @@ class WorkerStorage:
     remote: Remote | None
 
     @classmethod
-    def from_lake(cls, lake: Lake) -> "WorkerStorage":
+    def from_table_store(cls, table_store: TableStore) -> "WorkerStorage":
         """The storage behind a workspace's tables. Credentials are not sent; a worker has its own."""
-        return cls(lake.root, lake.cache.remote.without_credentials() if lake.cache.is_remote_only else None)
+        return cls(
+            table_store.root,
+            table_store.cache.remote.without_credentials() if table_store.cache.is_remote_only else None,
+        )
 
-    def lake(self) -> Lake:
+    def table_store(self) -> TableStore:
         """The tables, as a worker reads and writes them."""
         if self.remote is None:
-            return Lake.at(self.root)
-        return Lake(self.root, Cache(self.root, self.root, is_remote_only=True, remote_override=self.remote))
+            return TableStore.at(self.root)
+        return TableStore(self.root, Cache(self.root, self.root, is_remote_only=True, remote_override=self.remote))
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def compute(items: Sequence[StalePartition], job: WorkerTask) -> list[tuple[str,
     stage = graph.find_stage(job.dataset, job.table)
     if differences := list(_differences(stage, job.fingerprint)):
         raise _other_code(subject, differences)
-    return list(compute_partitions(stage, items, job.fingerprint, job.place.lake(), job.engine))
+    return list(compute_partitions(stage, items, job.fingerprint, job.place.table_store(), job.engine))
 
 
 def _installed_differences(wanted: Fingerprint, root: Path) -> Iterator[str]:

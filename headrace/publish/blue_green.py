@@ -129,7 +129,7 @@ class Sides:
         if not (slot_state.release and slot_state.digest):
             return None
         try:
-            found = Snapshot.read(new.dataset, new.lake, slot_state.release)
+            found = Snapshot.read(new.dataset, new.table_store, slot_state.release)
         except HeadraceError:
             return None
         return found.known_at(slot_state.as_of) if found.digest == slot_state.digest else None

@@ -44,16 +44,16 @@ def check_guards(attempt: "PublishAttempt", expected: Mapping[str, "Expected"]) 
     findings = [*_vanished(attempt, expected), *_future(snapshot)]
     if not findings:
         return []
-    released = read_acceptances(snapshot.lake.root, dataset.name) if snapshot.release else {}
+    released = read_acceptances(snapshot.table_store.root, dataset.name) if snapshot.release else {}
     served = f"{live.release or 'Tables of a workspace'} stays online" if live.digest else "Nothing is online yet"
     return enforce(
         findings,
         dataset=dataset.name,
         step="publish",
         tables=[finding.table for finding in findings],
-        lake=snapshot.lake,
+        table_store=snapshot.table_store,
         consequence=f"{served}.",
-        log=open_publish_log(snapshot.lake, dataset.name),
+        log=open_publish_log(snapshot.table_store, dataset.name),
         earlier=[each for made in released.values() for each in made if each.finding.startswith(f"{FUTURE}:")],
     )
 
@@ -69,7 +69,7 @@ def forget_published(snapshot: Snapshot, accepted: list[Acceptance]) -> None:
         )
 
     if accepted:
-        open_publish_log(snapshot.lake, snapshot.dataset.name).update(forget)
+        open_publish_log(snapshot.table_store, snapshot.dataset.name).update(forget)
 
 
 def _vanished(attempt: "PublishAttempt", expected: Mapping[str, "Expected"]) -> Iterator[GuardFinding]:
@@ -128,7 +128,7 @@ def _newest_row(snapshot: Snapshot) -> str:
     )
     table, name, _ = max(spans, key=lambda found: max(found[2].event, found[2].known))
     made = snapshot.manifests[table.name]
-    rows = PartitionReader(snapshot.lake, made, (name,)).read([*table.keys, EVENT_TIME, KNOWN_TIME])
+    rows = PartitionReader(snapshot.table_store, made, (name,)).read([*table.keys, EVENT_TIME, KNOWN_TIME])
     newest = rows.sort(pl.max_horizontal(EVENT_TIME, KNOWN_TIME), descending=True).row(0, named=True)
     key = ", ".join(f"{column}={newest[column]}" for column in table.keys)
     place = f"{table_name(snapshot.dataset, table)} {name}"
@@ -151,5 +151,5 @@ def _release_time(snapshot: Snapshot) -> datetime:
     if not snapshot.release:
         return clock()
     tag = f"refs/tags/{snapshot.release}"
-    created = git.git(snapshot.lake.root, "for-each-ref", "--format=%(creatordate:unix)", tag)
+    created = git.git(snapshot.table_store.root, "for-each-ref", "--format=%(creatordate:unix)", tag)
     return datetime.fromtimestamp(int(created), UTC) if created else clock()

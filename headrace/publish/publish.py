@@ -26,7 +26,7 @@ from headrace.publish.snapshot import Snapshot, Span
 from headrace.retrieve.errors import NothingToPublishError, VerificationFailedError
 from headrace.settings import Settings
 from headrace.storage.files import atomic_write
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 if TYPE_CHECKING:
     from headrace.feast.definitions import DeploymentState, SlotState
@@ -111,7 +111,11 @@ class PublishResult:
 
 
 def publish(
-    dataset: Dataset, lake: Lake, settings: Settings, release: str | None = None, how: PublishOptions | None = None
+    dataset: Dataset,
+    table_store: TableStore,
+    settings: Settings,
+    release: str | None = None,
+    how: PublishOptions | None = None,
 ) -> PublishResult:
     """Bring the online store to `release`, or to the tables as the workspace has them now.
 
@@ -134,13 +138,13 @@ def publish(
     from headrace.publish.blue_green import Sides  # noqa: PLC0415  Feast takes more than a second to import
 
     how = how or PublishOptions()
-    with lake.lock_table(f"online/{dataset.name}"):
-        snapshot = Snapshot.read(dataset, lake, release or "")
-        with closing(Sides.open(snapshot, lake.root / "feature_repo", settings)) as sides:
+    with table_store.lock_table(f"online/{dataset.name}"):
+        snapshot = Snapshot.read(dataset, table_store, release or "")
+        with closing(Sides.open(snapshot, table_store.root / "feature_repo", settings)) as sides:
             deployment = sides.forget_lost(sides.migrate(sides.deployment))
             changes = _changes(sides, deployment, how)
             done = _confirm(sides, deployment.live, how) or _replace(sides, changes, how)
-            _report(lake, sides)
+            _report(table_store, sides)
         return done
 
 
@@ -224,10 +228,10 @@ def _refuse_empty(sides: "Sides", some: bool) -> None:
         raise sides.snapshot.empty_error()
 
 
-def _report(lake: Lake, sides: "Sides") -> None:
+def _report(table_store: TableStore, sides: "Sides") -> None:
     """Write the last report to a file too, for readers without access to the registry."""
     noted = sides.publish_log.online()
-    path = lake.root / REPORTS / sides.snapshot.dataset.name / "online.json"
+    path = table_store.root / REPORTS / sides.snapshot.dataset.name / "online.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(noted.report if noted else {}, indent=2, sort_keys=True) + "\n"
     if not path.exists() or path.read_text() != text:

@@ -25,7 +25,7 @@ from headrace.retrieve.partition_reader import (
     utc_literal,
 )
 from headrace.storage.manifest import Manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.transform.kernel import SPAN
 
 
@@ -43,24 +43,24 @@ class Snapshot:
 
     Attributes:
         dataset: Whose.
-        lake: The workspace.
+        table_store: The workspace.
         release: Its name; empty for the tables as the workspace has them.
         manifests: Feature table → manifest.
     """
 
     dataset: Dataset
-    lake: Lake
+    table_store: TableStore
     release: str
     manifests: Mapping[str, Manifest]
 
     @classmethod
-    def read(cls, dataset: Dataset, lake: Lake, release: str) -> Self:
+    def read(cls, dataset: Dataset, table_store: TableStore, release: str) -> Self:
         """Read the manifests; no row is read yet.
 
         Raises:
             NothingToPublishError: A table has no partition.
         """
-        made = read_manifests(lake, [table_name(dataset, table) for table in dataset.features], release)
+        made = read_manifests(table_store, [table_name(dataset, table) for table in dataset.features], release)
         found = {table.name: made[table_name(dataset, table)] for table in dataset.features}
         empty = [name for name, table in found.items() if not table.partitions]
         if empty:
@@ -68,7 +68,7 @@ class Snapshot:
                 f"{release or dataset.name}: {', '.join(empty)} {'has' if len(empty) == 1 else 'have'} no partition."
                 f" Run `headrace run {dataset.name}` first."
             )
-        return cls(dataset, lake, release, found)
+        return cls(dataset, table_store, release, found)
 
     @cached_property
     def digest(self) -> str:
@@ -119,7 +119,7 @@ class Snapshot:
     def _footer(self, made: Manifest, name: str) -> dict[str, int]:
         """The fact `SPAN`, from the statistics at the end of the file."""
         entry = made.partitions[name]
-        path = self.lake.cache.fetch(entry.md5, entry.sha256)
+        path = self.table_store.cache.fetch(entry.md5, entry.sha256)
         try:
             footer = pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
@@ -203,7 +203,7 @@ class Snapshot:
         had, has = before.manifests[table.name], self.manifests[table.name]
         other = {name for name in {*had.partitions, *has.partitions} if _md5(had, name) != _md5(has, name)}
         columns = [*table.keys, EVENT_TIME, KNOWN_TIME, *table.features]
-        one, two = (_some(self.lake, made, other).read(columns) for made in (had, has))
+        one, two = (_some(self.table_store, made, other).read(columns) for made in (had, has))
         kinds = _key_types(table)
         parts = [*only_in_one(one, two), self._aged(table, before)]
         keys = [part.select(pl.col(name).cast(kind) for name, kind in kinds.items()) for part in parts]
@@ -215,12 +215,12 @@ class Snapshot:
             return pl.DataFrame(schema=_key_types(table))
         first, last = sorted(oldest_event_time(table, snapshot.now) for snapshot in (before, self))
         between = pl.col(EVENT_TIME).is_between(utc_literal(first), utc_literal(last))
-        rows = PartitionReader.between(self.lake, self.manifests[table.name], first, last)
+        rows = PartitionReader.between(self.table_store, self.manifests[table.name], first, last)
         return rows.read([*table.keys, EVENT_TIME], between).select(table.keys)
 
     def _window(self, table: FeatureTable) -> PartitionReader:
         since = oldest_event_time(table, self.now) if table.ttl else None
-        return PartitionReader.between(self.lake, self.manifests[table.name], since, microseconds(self.now))
+        return PartitionReader.between(self.table_store, self.manifests[table.name], since, microseconds(self.now))
 
     def known_at(self, now: str) -> Self:
         """The same, `now` having been found before."""
@@ -285,8 +285,8 @@ def _check_day(table: str, name: str, *times: datetime) -> None:
             )
 
 
-def _some(lake: Lake, made: Manifest, names: Collection[str]) -> PartitionReader:
-    return PartitionReader(lake, made, tuple(name for name in sorted(names) if name in made.partitions))
+def _some(table_store: TableStore, made: Manifest, names: Collection[str]) -> PartitionReader:
+    return PartitionReader(table_store, made, tuple(name for name in sorted(names) if name in made.partitions))
 
 
 def _key_types(table: FeatureTable) -> dict[str, pl.DataType]:

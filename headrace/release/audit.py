@@ -13,7 +13,7 @@ from headrace.project.engine_lock import lock_params
 from headrace.storage import git
 from headrace.storage.files import load_yaml, parse_yaml
 from headrace.storage.manifest_entries import LazyEntries
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 class AuditError(HeadraceError):
@@ -39,7 +39,7 @@ class UncommittedCodeError(AuditError):
         super().__init__(f"{expected} {found}. Nothing was released. Then run `headrace release {dataset}` again.")
 
 
-def audit(dataset: Dataset, lake: Lake) -> None:
+def audit(dataset: Dataset, table_store: TableStore) -> None:
     """Check that the tables are what today's code makes of today's inputs, and that every row is accounted for.
 
     Raises:
@@ -48,7 +48,7 @@ def audit(dataset: Dataset, lake: Lake) -> None:
         AuditError: A partition's counts do not add up.
     """
     for stage in graph.dataset_stages(dataset):
-        plan = plan_stage(stage, lake)
+        plan = plan_stage(stage, table_store)
         check_code_unchanged(stage, plan.fingerprint)
         if not plan.is_empty:
             pending = plan.pending_partitions
@@ -58,7 +58,7 @@ def audit(dataset: Dataset, lake: Lake) -> None:
                 " them up to date."
             )
         for table, planned in plan.kept_manifests().items():
-            if lake.manifest(table).entries != planned.entries:
+            if table_store.manifest(table).entries != planned.entries:
                 raise TablesBehindError(
                     f"{table}: expected the partitions that were computed with {stage.table}, found others."
                     f" `headrace run {dataset.name}` writes the table again."
@@ -87,7 +87,7 @@ def _code_files(dataset: Dataset, root: Path) -> list[str]:
     return sorted({name for stage in graph.dataset_stages(dataset) for name in stage_code(stage, root).files})
 
 
-def check_code_committed(dataset: Dataset, lake: Lake, branch: str, tip: str) -> None:
+def check_code_committed(dataset: Dataset, table_store: TableStore, branch: str, tip: str) -> None:
     """Check that every file of the stages' fingerprints is as committed at `tip`, the tip of the code branch.
 
     Where the workspace stands, on a branch or on a detached HEAD, does not matter: the release names `tip`.
@@ -95,7 +95,7 @@ def check_code_committed(dataset: Dataset, lake: Lake, branch: str, tip: str) ->
     Raises:
         UncommittedCodeError: A file is not; the message lists all of them, and the next command.
     """
-    root = lake.root
+    root = table_store.root
     stages = graph.dataset_stages(dataset)
     codes = {stage: stage_code(stage, root) for stage in stages}
     files = _code_files(dataset, root)

@@ -9,7 +9,7 @@ from headrace.errors import HeadraceError
 from headrace.settings import load_settings
 from headrace.storage import git
 from headrace.storage.pruned_releases import read_pruned_numbers, release_branch_tip, release_number
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @dataclass(frozen=True)
@@ -31,29 +31,29 @@ class Branches:
         return cls(settings.code_branch, settings.release_branch or settings.code_branch)
 
 
-def list_releases(lake: Lake, dataset: str) -> list[str]:
+def list_releases(table_store: TableStore, dataset: str) -> list[str]:
     """The releases of `dataset` that the workspace has fetched, oldest first.
 
     A tag is a release if its name is `<dataset>/<number>`, its commit is on the release branch, and it was not pruned.
     """
-    branch = release_branch_tip(lake.root)
+    branch = release_branch_tip(table_store.root)
     if not branch:
         return []
-    pruned = read_pruned_numbers(lake.root, dataset, branch)
-    tags = numbered_tags(git.tags(lake.root, f"{dataset}/", branch), dataset)
+    pruned = read_pruned_numbers(table_store.root, dataset, branch)
+    tags = numbered_tags(git.tags(table_store.root, f"{dataset}/", branch), dataset)
     return [name for name in tags if release_number(name) not in pruned]
 
 
-def latest_local_release(lake: Lake, dataset: str) -> str:
+def latest_local_release(table_store: TableStore, dataset: str) -> str:
     """The latest release that the workspace has fetched.
 
     Raises:
         HeadraceError: There is none.
     """
-    releases = list_releases(lake, dataset)
+    releases = list_releases(table_store, dataset)
     if not releases:
         raise HeadraceError(
-            f"{dataset} has no release in {lake.root}. `headrace release {dataset}` creates the first one."
+            f"{dataset} has no release in {table_store.root}. `headrace release {dataset}` creates the first one."
         )
     return releases[-1]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,17 @@ class PartitionDiff:
         return f"+{len(self.added)} ~{len(self.changed)} -{len(self.removed)}"
 
 
-def table_changes(dataset: str, lake: Lake, released: Mapping[str, dict[str, Any]]) -> dict[str, PartitionDiff]:
+def table_changes(
+    dataset: str, table_store: TableStore, released: Mapping[str, dict[str, Any]]
+) -> dict[str, PartitionDiff]:
     """Table → what changed since the release whose output entries are `released`; unchanged tables are left out."""
     folders = {path.removeprefix("data/"): out["md5"] for path, out in released.items()}
     tables = {table for table in folders if table.split("/")[1:2] == [dataset]}
     changes = {
         table: PartitionDiff.between(
-            lake.manifest_of_directory(folders[table]) if table in folders else None, lake.manifest(table)
+            table_store.manifest_of_directory(folders[table]) if table in folders else None, table_store.manifest(table)
         )
-        for table in sorted({*tables, *lake.tables(dataset)})
+        for table in sorted({*tables, *table_store.tables(dataset)})
     }
     return {table: change for table, change in changes.items() if change}
 

@@ -19,7 +19,7 @@ from headrace.storage import git
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import ENCODER
 from headrace.storage.partition_names import partition_interval
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.transform.kernel import SPAN
 
 ROUNDING = 0.01
@@ -30,13 +30,17 @@ NOTE = "accepted: "
 
 
 def check_guards(
-    dataset: Dataset, lake: Lake, last: str, released: Mapping[str, Any], changes: Mapping[str, PartitionDiff]
+    dataset: Dataset,
+    table_store: TableStore,
+    last: str,
+    released: Mapping[str, Any],
+    changes: Mapping[str, PartitionDiff],
 ) -> list[Acceptance]:
     """Hold what changed since the release `last` against the declared bounds; the acceptances that let findings pass.
 
     Args:
         dataset: The dataset.
-        lake: Its tables.
+        table_store: Its tables.
         last: The last release; empty if there is none.
         released: Its output entries.
         changes: Table → what changed since.
@@ -49,20 +53,20 @@ def check_guards(
 
     def manifest_before(table: str) -> Manifest | None:
         out = released.get(f"data/{table}")
-        return lake.manifest_of_directory(out["md5"]) if out else None
+        return table_store.manifest_of_directory(out["md5"]) if out else None
 
     losing = [table for table in changed if changes[table].changed or changes[table].removed]
-    losses = {table: table_loss(manifest_before(table), lake.manifest(table)) for table in losing}
+    losses = {table: table_loss(manifest_before(table), table_store.manifest(table)) for table in losing}
     findings = [
         *_vanished(dataset, losses, inputs, f"since {last}"),
-        *_future(dataset, lake, {table: changes[table] for table in changed}, inputs),
+        *_future(dataset, table_store, {table: changes[table] for table in changed}, inputs),
     ]
     return enforce(
         findings,
         dataset=dataset.name,
         step="release",
         tables=list(inputs),
-        lake=lake,
+        table_store=table_store,
         consequence="Nothing was released.",
     )
 
@@ -94,13 +98,13 @@ def _vanished(
 
 
 def _future(
-    dataset: Dataset, lake: Lake, changes: Mapping[str, PartitionDiff], inputs: Mapping[str, Sequence[str]]
+    dataset: Dataset, table_store: TableStore, changes: Mapping[str, PartitionDiff], inputs: Mapping[str, Sequence[str]]
 ) -> Iterator[GuardFinding]:
     """A finding per new or changed partition of the future, but for what follows from one that it is computed from."""
     moment = clock()
     explained: dict[str, set[str]] = {}
     for table, change in changes.items():
-        manifest, guards = lake.manifest(table), dataset.guards_of(table)
+        manifest, guards = table_store.manifest(table), dataset.guards_of(table)
         times = newest_times(manifest, [*change.added, *change.changed])
         known = {name for read in inputs[table] for name in explained.get(read, ())}
         is_explained = partial(_is_within, tolerance=guards.max_future or timedelta(0))
@@ -123,14 +127,14 @@ def newest_times(manifest: Manifest, partitions: Iterable[str]) -> dict[str, dat
     return starts_of(names) | newest
 
 
-def forget_released(accepted: Sequence[Acceptance], dataset: Dataset, lake: Lake) -> None:
+def forget_released(accepted: Sequence[Acceptance], dataset: Dataset, table_store: TableStore) -> None:
     """Remove from the workspace what its release has recorded; what a run has recorded ends with the run."""
-    if not accepted or lake.findings_ref:
+    if not accepted or table_store.findings_ref:
         return
     from headrace.guards.finding_log import open_finding_log  # noqa: PLC0415
 
     ids = {each.finding for each in accepted}
-    open_finding_log(lake, dataset.name).update(lambda record: record.without(ids))
+    open_finding_log(table_store, dataset.name).update(lambda record: record.without(ids))
 
 
 def note_lines(accepted: Iterable[Acceptance]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from headrace.dataset import Dataset, LabelingTask
 from headrace.label import table_names
 from headrace.release.changes import PartitionDiff
 from headrace.storage.manifest import HEAD_FILE, Manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,16 @@ class HeldLabels:
 
 
 def hold_unfinished_labels(
-    dataset: Dataset, lake: Lake, changes: Mapping[str, PartitionDiff], released: Mapping[str, dict[str, Any]]
+    dataset: Dataset,
+    table_store: TableStore,
+    changes: Mapping[str, PartitionDiff],
+    released: Mapping[str, dict[str, Any]],
 ) -> HeldLabels:
     """Hold labels that would be new in the release against their thresholds.
 
     Args:
         dataset: The dataset.
-        lake: Its tables.
+        table_store: Its tables.
         changes: Table → what changed since the last release.
         released: Output entries of the last release.
 
@@ -54,20 +57,20 @@ def hold_unfinished_labels(
     outs: dict[str, dict[str, Any]] = {}
     heads: dict[str, bytes] = {}
     for labeling in dataset.labels:
-        if reason := _find_reason(dataset, labeling, lake, changes):
+        if reason := _find_reason(dataset, labeling, table_store, changes):
             reasons[table_names.labels_table(dataset, labeling)] = reason
             for table in table_names.all_tables(dataset, labeling):
                 path = f"data/{table}"
                 out = released.get(path)
-                manifest = lake.manifest_of_directory(out["md5"]) if out else None
+                manifest = table_store.manifest_of_directory(out["md5"]) if out else None
                 manifest = manifest or Manifest(table)
-                outs[path] = out or lake.dvc_out(manifest, {})
+                outs[path] = out or table_store.dvc_out(manifest, {})
                 heads[f"{path}/{HEAD_FILE}"] = manifest.to_files().head
     return HeldLabels(reasons, outs, heads)
 
 
 def _find_reason(
-    dataset: Dataset, labeling: LabelingTask, lake: Lake, changes: Mapping[str, PartitionDiff]
+    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, changes: Mapping[str, PartitionDiff]
 ) -> str | None:
     if table_names.labels_table(dataset, labeling) not in changes:
         return None
@@ -75,9 +78,9 @@ def _find_reason(
     from headrace.label.report import enforce_thresholds  # noqa: PLC0415
 
     try:
-        enforce_thresholds(dataset, labeling, lake)
+        enforce_thresholds(dataset, labeling, table_store)
     except UnfinishedLabelsError as error:
-        if f"data/{table_names.annotations_table(dataset, labeling)}" in (lake.run_outs or {}):
+        if f"data/{table_names.annotations_table(dataset, labeling)}" in (table_store.run_outs or {}):
             raise
         return str(error)
     return None

@@ -20,7 +20,7 @@ from headrace.project.dvc_stages import is_generated, replace_stages, stage_data
 from headrace.storage import git
 from headrace.storage.dvc.lock import pointer_file
 from headrace.storage.files import dump_yaml, parse_yaml
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 LOCK, STAGES = "dvc.lock", "dvc.yaml"
 
@@ -159,7 +159,7 @@ class DatasetRecords:
     def of_workspace(
         cls,
         dataset: Dataset,
-        lake: Lake,
+        table_store: TableStore,
         outs: Mapping[str, dict[str, Any]],
         heads: Mapping[str, bytes] = MappingProxyType({}),
     ) -> "DatasetRecords":
@@ -167,7 +167,7 @@ class DatasetRecords:
 
         Args:
             dataset: The dataset.
-            lake: Its tables.
+            table_store: Its tables.
             outs: Path → their output entries.
             heads: Path → bytes of the manifests that are recorded otherwise than the workspace has them.
         """
@@ -175,10 +175,10 @@ class DatasetRecords:
         computed = dvc_stages.tracked_by_stage(dataset)
         return cls(
             dataset.name,
-            {dvc_stages.stage_name(stage): dvc_stages.dvc_stage(stage, lake.root) for stage in stages},
-            dvc_stages.lock_entries(stages, lake, outs, heads),
+            {dvc_stages.stage_name(stage): dvc_stages.dvc_stage(stage, table_store.root) for stage in stages},
+            dvc_stages.lock_entries(stages, table_store, outs, heads),
             dict(pointer_file(out) for path, out in outs.items() if path.removeprefix("data/") not in computed),
-            Records.in_workspace(lake.root).hand_written(dataset.name),
+            Records.in_workspace(table_store.root).hand_written(dataset.name),
         )
 
 

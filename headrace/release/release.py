@@ -31,7 +31,7 @@ from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import PushResult, push_objects
 from headrace.storage.locks import wait_for_lock
 from headrace.storage.manifest import HEAD_FILE
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 MERGES = 5
 """Merges of annotations before a release gives up: each time, another release with new annotations came first."""
@@ -66,14 +66,14 @@ class ReleaseTarget:
 
     Attributes:
         dataset: The dataset.
-        lake: Its tables.
+        table_store: Its tables.
         branches: Where the code is, and where releases go.
         run_refs: Full name → commit of the refs that the push of the release deletes.
         held: Tables that it takes from the last release.
     """
 
     dataset: Dataset
-    lake: Lake
+    table_store: TableStore
     branches: Branches
     run_refs: Mapping[str, str] = field(default_factory=dict)
     held: Collection[str] = ()
@@ -104,7 +104,7 @@ class RunChangedError(TransientError):
 
 def create_release(
     dataset: Dataset,
-    lake: Lake,
+    table_store: TableStore,
     *,
     run_refs: Mapping[str, str] | None = None,
     follow: Callable[[str], None] | None = None,
@@ -113,7 +113,7 @@ def create_release(
 
     Args:
         dataset: The dataset.
-        lake: Its tables.
+        table_store: Its tables.
         run_refs: Full name → commit of the refs of the run that is released: the push that makes the release deletes
             them, and is refused if one has another commit.
         follow: Called with the commit of the release branch that has the release; by default the workspace follows.
@@ -129,9 +129,9 @@ def create_release(
         StaleReleaseError: The release branch moved again and again.
         RunChangedError: A ref in `run_refs` has another commit.
     """
-    check_environment(lake.root)
-    target = ReleaseTarget(dataset, lake, Branches.configured(lake.root), run_refs or {})
-    follow = follow or partial(follow_release, lake.root, dataset.name, target.branches)
+    check_environment(table_store.root)
+    target = ReleaseTarget(dataset, table_store, Branches.configured(table_store.root), run_refs or {})
+    follow = follow or partial(follow_release, table_store.root, dataset.name, target.branches)
     merged: list[str] = []
     while True:
         try:
@@ -139,49 +139,51 @@ def create_release(
         except HistoryGrewError as error:
             if len(merged) == MERGES:
                 raise
-            merge_histories(dataset, lake, error.commit)
+            merge_histories(dataset, table_store, error.commit)
             merged.append(error.commit)
 
 
 def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str], None]) -> ReleaseResult:
-    dataset, lake = target.dataset, target.lake
-    tables = list_tables(dataset, lake)
-    with lock_tables(lake, (f"release/{dataset.name}", *tables)):
-        show_tables(tables, lake)
-        audit(dataset, lake)
-        state = retry_races(partial(_fetch_state, target), lake.root)
-        held = hold_unfinished_labels(dataset, lake, state.changes, state.released)
+    dataset, table_store = target.dataset, target.table_store
+    tables = list_tables(dataset, table_store)
+    with lock_tables(table_store, (f"release/{dataset.name}", *tables)):
+        show_tables(tables, table_store)
+        audit(dataset, table_store)
+        state = retry_races(partial(_fetch_state, target), table_store.root)
+        held = hold_unfinished_labels(dataset, table_store, state.changes, state.released)
         target = replace(target, held=held.tables)
         state = replace(state, changes=_without(state.changes, held.tables))
-        recorded = recorded_outs(lake.root)
+        recorded = recorded_outs(table_store.root)
         own_tables = [table for table in tables if table not in held.tables]
-        outs = {f"data/{table}": lake.dvc_out(lake.manifest(table), recorded) for table in own_tables}
+        outs = {f"data/{table}": table_store.dvc_out(table_store.manifest(table), recorded) for table in own_tables}
         outs |= held.outs
-        pushed = push_objects(lake.cache, outs.values(), state.released.values(), _new_sizes(own_tables, state, lake))
-        own = DatasetRecords.of_workspace(dataset, lake, outs, held.heads)
-        start = starting_point(lake.root, dataset.name, merged)
+        pushed = push_objects(
+            table_store.cache, outs.values(), state.released.values(), _new_sizes(own_tables, state, table_store)
+        )
+        own = DatasetRecords.of_workspace(dataset, table_store, outs, held.heads)
+        start = starting_point(table_store.root, dataset.name, merged)
         push = partial(_build_and_push, target, state, own, start)
         # Releases of one workspace would only make each other build again: they come one after the other.
-        with wait_for_lock(lake, "release"):
-            release, tip = retry_races(push, lake.root)
+        with wait_for_lock(table_store, "release"):
+            release, tip = retry_races(push, table_store.root)
         follow(tip)
-        forget_released(release.accepted, dataset, lake)
+        forget_released(release.accepted, dataset, table_store)
     return replace(release, pushed=pushed, held=held.reasons)
 
 
 def _fetch_state(target: ReleaseTarget, before: ReleaseState | None = None) -> ReleaseState:
     """The state of the remote now; what was found `before` and cannot differ is not read again."""
-    dataset, lake, branches = target.dataset, target.lake, target.branches
-    root = lake.root
+    dataset, table_store, branches = target.dataset, target.table_store, target.branches
+    root = table_store.root
     remote_refs = git_remote.fetch(root, branches.code, branches.release)
     tips = BranchTips.of(remote_refs, branches)
     if not before or changes_code(dataset, root, before.tips.code, tips.code):
-        check_code_committed(dataset, lake, branches.code, tips.code)
+        check_code_committed(dataset, table_store, branches.code, tips.code)
     last = latest_release(root, dataset.name, remote_refs, tips.release)
     if before and before.last == last:
         return replace(before, remote_refs=remote_refs, tips=tips)
     released = recorded_outs(root, remote_refs[f"refs/tags/{last}"]) if last else {}
-    changes = _without(table_changes(dataset.name, lake, released), target.held)
+    changes = _without(table_changes(dataset.name, table_store, released), target.held)
     return ReleaseState(remote_refs, tips, last, released, changes)
 
 
@@ -193,7 +195,7 @@ def _build_and_push(
     target: ReleaseTarget, before: ReleaseState, own: DatasetRecords, start: StartingPoint
 ) -> tuple[ReleaseResult, str]:
     """The release, and the tip of the branch that has it."""
-    root, state = target.lake.root, _fetch_state(target, before)
+    root, state = target.table_store.root, _fetch_state(target, before)
     is_new = not state.last or bool(state.changes)
     name = next_release(root, own.dataset, state.remote_refs, state.tips.release) if is_new else state.last
     what = summarize(state.changes) if is_new else "recorded again, the tables as they were"
@@ -203,7 +205,7 @@ def _build_and_push(
             _push(target, commit, state.tips.release)
         return ReleaseResult(name, state.remote_refs[f"refs/tags/{name}"], created=False), commit
     # Not earlier: what a release of others has, and this one lacks, was read or merged above.
-    accepted = check_guards(target.dataset, target.lake, state.last, state.released, state.changes)
+    accepted = check_guards(target.dataset, target.table_store, state.last, state.released, state.changes)
     tag = git_commits.build_tag(root, name, commit, _notes(name, state, accepted))
     _push(target, commit, state.tips.release, {name: tag})
     # A fetch that brings the tag at this moment holds its lock.
@@ -219,7 +221,7 @@ def _push(target: ReleaseTarget, commit: str, tip: str, tags: Mapping[str, str] 
         StaleReleaseError: The release branch does not have the tip any more.
         RunChangedError: A ref of the run has another commit.
     """
-    root, refs = target.lake.root, target.run_refs
+    root, refs = target.table_store.root, target.run_refs
     try:
         git_remote.push(root, commit, target.branches.release, tip, tags, deleted=refs)
     except git_remote.StaleReleaseError:
@@ -231,29 +233,29 @@ def _push(target: ReleaseTarget, commit: str, tip: str, tags: Mapping[str, str] 
         raise
 
 
-def list_tables(dataset: Dataset, lake: Lake) -> list[str]:
+def list_tables(dataset: Dataset, table_store: TableStore) -> list[str]:
     """Every table of the dataset: those in the workspace, those that a `.dvc` file records, those of its stages."""
     stages = graph.dataset_stages(dataset)
     declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.companion_tables)}
-    data = lake.root / "data"
+    data = table_store.root / "data"
     recorded = {path.relative_to(data).with_suffix("").as_posix() for path in data.glob(f"*/{dataset.name}/*.dvc")}
-    return sorted({*declared, *recorded, *lake.tables(dataset.name)})
+    return sorted({*declared, *recorded, *table_store.tables(dataset.name)})
 
 
-def show_tables(tables: Sequence[str], lake: Lake) -> None:
+def show_tables(tables: Sequence[str], table_store: TableStore) -> None:
     """Write missing manifests, also in place of those of format 1: `dvc.lock` records every table of a stage."""
     for table in tables:
-        if not (lake.folder(table) / HEAD_FILE).exists():
-            lake.checkout(lake.manifest(table))
+        if not (table_store.folder(table) / HEAD_FILE).exists():
+            table_store.checkout(table_store.manifest(table))
 
 
-def _new_sizes(tables: Sequence[str], state: ReleaseState, lake: Lake) -> dict[str, int]:
+def _new_sizes(tables: Sequence[str], state: ReleaseState, table_store: TableStore) -> dict[str, int]:
     """md5 → bytes of the partitions, and of the chunks of manifests, that the last release may not have."""
     sizes: dict[str, int] = {}
     for table in tables:
         out = state.released.get(f"data/{table}")
-        released = lake.manifest_of_directory(out["md5"]) if out else None
-        mine = lake.manifest(table).entries
+        released = table_store.manifest_of_directory(out["md5"]) if out else None
+        mine = table_store.manifest(table).entries
         new, _ = mine.without_shared_chunks(released.entries) if released else (mine, None)
         sizes |= {file.md5: file.size for file in new.files}
     return sizes

@@ -14,11 +14,11 @@ from headrace.retrieve.errors import InvalidRequestError
 from headrace.retrieve.join import Lookup
 from headrace.retrieve.partition_reader import PartitionReader, microseconds, read_manifest, utc_literal
 from headrace.retrieve.requests import TIME
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 def history(  # noqa: PLR0913  where, what, from when to when, and how it is read
-    lake: Lake,
+    table_store: TableStore,
     lookups: Sequence[Lookup],
     start: datetime | None,
     end: datetime | None,
@@ -42,17 +42,18 @@ def history(  # noqa: PLR0913  where, what, from when to when, and how it is rea
     same = [lookup for lookup in lookups if set(lookup.keys.values()) == set(widest.keys.values())]
     keys = list(widest.keys.values())
     found = [
-        _moments(lake, lookup, since, until, as_known=as_known, verify=verify).select(*keys, TIME) for lookup in same
+        _moments(table_store, lookup, since, until, as_known=as_known, verify=verify).select(*keys, TIME)
+        for lookup in same
     ]
     return pl.concat(found).drop_nulls().unique().sort(*keys, TIME)
 
 
 def _moments(  # noqa: PLR0913
-    lake: Lake, lookup: Lookup, since: int, until: int, *, as_known: bool, verify: bool
+    table_store: TableStore, lookup: Lookup, since: int, until: int, *, as_known: bool, verify: bool
 ) -> pl.DataFrame:
-    table = read_manifest(lake, lookup.table, lookup.release)
+    table = read_manifest(table_store, lookup.table, lookup.release)
     # A row may become known any time after its event, so as it became known, the past has no bound.
-    rows = PartitionReader.between(lake, table, None if as_known else since, until, verify=verify)
+    rows = PartitionReader.between(table_store, table, None if as_known else since, until, verify=verify)
     changed = pl.max_horizontal(EVENT_TIME, KNOWN_TIME) if as_known else pl.col(EVENT_TIME)
     times = rows.read([*lookup.keys, EVENT_TIME, KNOWN_TIME]).with_columns(changed.cast(UTC_MICROSECONDS).alias(TIME))
     renamed = {key: column for key, column in lookup.keys.items() if key != column}

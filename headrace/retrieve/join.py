@@ -21,7 +21,7 @@ from headrace.retrieve.partition_reader import ROW, PartitionReader, read_manife
 from headrace.retrieve.requests import Requests, Slice
 from headrace.storage.manifest import Manifest
 from headrace.storage.parquet_encoding import ROW_GROUP
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 CELL = 16
 """Bytes that a value takes in memory, about; a text of the usual length among them."""
@@ -40,7 +40,7 @@ class Lookup:
 
     Attributes:
         name: Name of the view.
-        table: Its table in the lake.
+        table: Its table in the table store.
         release: The release that it is read at.
         keys: Key of the table → column of the requests.
         types: Key and feature → type.
@@ -92,7 +92,7 @@ class Join:
     """A point-in-time join.
 
     Attributes:
-        lake: Where the tables are.
+        table_store: Where the tables are.
         requests: The requests.
         lookups: What they are joined with.
         as_known: Whether a request sees only what was known at its time.
@@ -102,7 +102,7 @@ class Join:
             one version.
     """
 
-    lake: Lake
+    table_store: TableStore
     requests: Requests
     lookups: Sequence[Lookup]
     as_known: bool = True
@@ -131,7 +131,7 @@ class Join:
         """The manifest of the lookup's table, read once."""
         place = (lookup.table, lookup.release)
         if place not in self.manifests:
-            self.manifests[place] = read_manifest(self.lake, *place)
+            self.manifests[place] = read_manifest(self.table_store, *place)
         return self.manifests[place]
 
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -241,9 +241,11 @@ class _Scope:
     def _between(self, lookup: Lookup) -> PartitionReader:
         table = self.join.manifest(lookup)
         if self.time_range is None:
-            return PartitionReader(self.join.lake, table, ())
+            return PartitionReader(self.join.table_store, table, ())
         since = None if lookup.ttl is None else self.first - lookup.ttl
-        return PartitionReader.between(self.join.lake, table, since, self.time_range.last, verify=self.join.verify)
+        return PartitionReader.between(
+            self.join.table_store, table, since, self.time_range.last, verify=self.join.verify
+        )
 
     def load(self, lookup: Lookup, rows: PartitionReader, mine: pl.Expr | None = None) -> Loaded:
         """These rows of the table, or those of them that are `mine`."""

@@ -22,7 +22,7 @@ from headrace.storage.dvc.push import PARALLEL
 from headrace.storage.files import parse_yaml
 from headrace.storage.manifest import Manifest
 from headrace.storage.pruned_releases import check_not_pruned
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 WORKSPACE = ""
 """In place of a release: the tables as the workspace has them now."""
@@ -35,33 +35,33 @@ ROW = "row"
 
 
 def table_name(dataset: Dataset, table: FeatureTable) -> str:
-    """Name of the table in the lake."""
+    """Name of the table in the table store."""
     return f"features/{dataset.name}/{table.name}"
 
 
-def read_manifest(lake: Lake, table: str, release: str = WORKSPACE) -> Manifest:
+def read_manifest(table_store: TableStore, table: str, release: str = WORKSPACE) -> Manifest:
     """The manifest of `table` at `release`, wherever its bytes are.
 
     Raises:
         UnknownReleaseError: There is no such release, or the table is not in it.
     """
-    return read_manifests(lake, [table], release)[table]
+    return read_manifests(table_store, [table], release)[table]
 
 
-def read_manifests(lake: Lake, tables: Sequence[str], release: str = WORKSPACE) -> dict[str, Manifest]:
+def read_manifests(table_store: TableStore, tables: Sequence[str], release: str = WORKSPACE) -> dict[str, Manifest]:
     """The manifests of several tables; the release's `dvc.lock` is read once.
 
     Raises:
         UnknownReleaseError: There is no such release, or a table is not in it.
     """
     if release == WORKSPACE:
-        return {table: lake.manifest(table) for table in tables}
-    outs = _outs(lake.root, release)
+        return {table: table_store.manifest(table) for table in tables}
+    outs = _outs(table_store.root, release)
     missing = [table for table in tables if f"data/{table}" not in outs]
     if missing:
         there = ", ".join(sorted(outs)) or "nothing"
         raise UnknownReleaseError(f"Release {release} has no table {missing[0]}: its dvc.lock records {there}.")
-    return {table: lake.manifest_of_directory(outs[f"data/{table}"]) or Manifest(table) for table in tables}
+    return {table: table_store.manifest_of_directory(outs[f"data/{table}"]) or Manifest(table) for table in tables}
 
 
 def _outs(root: Path, release: str) -> dict[str, str]:
@@ -87,27 +87,27 @@ class PartitionReader:
     """Some partitions of one table.
 
     Attributes:
-        lake: Where their bytes are.
+        table_store: Where their bytes are.
         manifest: The table.
         partitions: The partitions, in order.
         verify: Whether every file is hashed before it is read for the first time, and when it was touched since.
     """
 
-    lake: Lake
+    table_store: TableStore
     manifest: Manifest
     partitions: tuple[str, ...]
     verify: bool = True
 
     @classmethod
     def between(
-        cls, lake: Lake, manifest: Manifest, since: int | None, until: int | None, *, verify: bool = True
+        cls, table_store: TableStore, manifest: Manifest, since: int | None, until: int | None, *, verify: bool = True
     ) -> Self:
         """The partitions that may hold events from `since` to `until` (microseconds, both included, None for any)."""
         first = None if since is None else _day(since)
         last = None if until is None else _day(until)
         entries = manifest.entries.starting_between(_to_date(first), _to_date(last))
         names = (name for name in sorted(entries) if _overlaps(name, first, last))
-        return cls(lake, manifest, tuple(names), verify)
+        return cls(table_store, manifest, tuple(names), verify)
 
     @cached_property
     def height(self) -> int:
@@ -172,9 +172,9 @@ class PartitionReader:
             MissingObjectError: A partition is neither in the cache nor on the remote.
             UnreadablePartitionError: The bytes of one are not what the manifest says.
         """
-        hashes = hash_cache_of(self.lake.root)
+        hashes = hash_cache_of(self.table_store.root)
         md5s = {name: self.manifest.partitions[name].md5 for name in self.partitions}
-        paths = {name: self.lake.cache.path(md5) for name, md5 in md5s.items()}
+        paths = {name: self.table_store.cache.path(md5) for name, md5 in md5s.items()}
         unsure = [name for name, path in paths.items() if not hashes.is_unchanged(path, md5s[name])]
         try:
             if len(unsure) == 1:
@@ -188,8 +188,8 @@ class PartitionReader:
 
     def _path(self, name: str) -> Path:
         entry = self.manifest.partitions[name]
-        path = self.lake.cache.fetch(entry.md5, entry.sha256)
-        if self.verify and not hash_cache_of(self.lake.root).matches(path, entry.md5, entry.sha256):
+        path = self.table_store.cache.fetch(entry.md5, entry.sha256)
+        if self.verify and not hash_cache_of(self.table_store.root).matches(path, entry.md5, entry.sha256):
             expected = f"md5 {entry.md5}, sha256 {entry.sha256}" if entry.sha256 else f"md5 {entry.md5}"
             raise UnreadablePartitionError(
                 f"{self.manifest.table} {name}: expected {expected} and {entry.size} bytes, found others in"

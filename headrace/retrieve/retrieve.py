@@ -24,7 +24,7 @@ from headrace.retrieve.splits import SPLIT_COLUMN, Split, SplitLeakage, measure_
 from headrace.retrieve.training_set import TrainingSet, TrainingSetSpec
 from headrace.storage import parquet
 from headrace.storage.pruned_releases import PrunedReleaseError, check_not_pruned
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 if TYPE_CHECKING:
     from headrace.retrieve.result import RetrievalResult
@@ -80,7 +80,12 @@ Published = Callable[[Dataset, Path, Sequence[str]], tuple["RetrievalResult", st
 
 
 def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
-    dataset: Dataset, lake: Lake, published: Published, requests: Path, out: Path, asked: FeatureRequest | None = None
+    dataset: Dataset,
+    table_store: TableStore,
+    published: Published,
+    requests: Path,
+    out: Path,
+    asked: FeatureRequest | None = None,
 ) -> RetrievalReport:
     """Write the rows of the Parquet file `requests` with their features to the Parquet file `out`, atomically.
 
@@ -88,7 +93,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
 
     Args:
         dataset: The dataset whose features are retrieved.
-        lake: The workspace with its tables.
+        table_store: The workspace with its tables.
         published: Retrieves from the published release, if neither `asked` nor its lock file names a release.
         requests: Parquet file of join keys and `event_timestamp`.
         out: Parquet file to write.
@@ -105,15 +110,15 @@ def retrieve(  # noqa: PLR0913, PLR0917  two files, and whose rows they are
     asked = asked or FeatureRequest()
     locked = TrainingSet.read(asked.lock_file) if asked.lock_file else None
     if locked:
-        _check_release_is_kept(lake, locked, asked)
+        _check_release_is_kept(table_store, locked, asked)
         names, release = asked.features or locked.spec.features, asked.release or locked.spec.release
         asked = FeatureRequest(names, release, asked.split, asked.lock_file)
     _check_requests(requests)
     if asked.release is None:
         job, shown = published(dataset, requests, asked.features)
     else:
-        job, shown = retrieve_at_release(dataset, lake, asked.release, requests, asked.features), asked.release
-    answer = _Answer(dataset, lake, job, asked, shown)
+        job, shown = retrieve_at_release(dataset, table_store, asked.release, requests, asked.features), asked.release
+    answer = _Answer(dataset, table_store, job, asked, shown)
     with failpoints.failpoint("training rows"):
         parquet.write_all(answer.frames(locked), out)
     made = answer.training_set
@@ -127,9 +132,9 @@ class _Answer:
     """The rows of one retrieval on their way to the file, counted and hashed as they pass."""
 
     def __init__(
-        self, dataset: Dataset, lake: Lake, job: "RetrievalResult", asked: FeatureRequest, release: str
+        self, dataset: Dataset, table_store: TableStore, job: "RetrievalResult", asked: FeatureRequest, release: str
     ) -> None:
-        self.dataset, self.lake, self.job, self.asked, self.release = dataset, lake, job, asked, release
+        self.dataset, self.table_store, self.job, self.asked, self.release = dataset, table_store, job, asked, release
         self.seen = RowHasher()
         self.answered: dict[str, int] = {}
         self.training_set: TrainingSet | None = None
@@ -167,13 +172,13 @@ class _Answer:
         split = self.asked.split.to_dict() if self.asked.split else {}
         spec = TrainingSetSpec.from_declarations(self.dataset, self.release, names, split, as_known=self.job.as_known)
         asked = [view for view in joinable_tables(self.dataset).values() if view.name in spec.declarations]
-        files = {view.name: read_manifest(self.lake, view.table, self.release) for view in asked}
+        files = {view.name: read_manifest(self.table_store, view.table, self.release) for view in asked}
         hashes = {name: hash_lines(partition_hashes([table])) for name, table in files.items()}
         return TrainingSet(spec, hashes, self.seen.summary(self.job.request_columns), self.seen.summary())
 
 
 def retrieve_at_release(
-    dataset: Dataset, lake: Lake, release: str, requests: object, names: Sequence[str] = ()
+    dataset: Dataset, table_store: TableStore, release: str, requests: object, names: Sequence[str] = ()
 ) -> "RetrievalResult":
     """Training rows at a release, computed when they are asked for.
 
@@ -181,7 +186,7 @@ def retrieve_at_release(
 
     Args:
         dataset: The dataset whose features are retrieved.
-        lake: The workspace with its tables.
+        table_store: The workspace with its tables.
         release: A release, published or not; empty for the tables as the workspace has them.
         requests: A Polars, pandas or Arrow table, or the path of a Parquet file, with join keys and `event_timestamp`.
         names: References `<table>:<feature>`; by default every feature. Labels are given if they are named, such as
@@ -207,8 +212,8 @@ def retrieve_at_release(
         view, _, feature = resolve_feature(name, known, dataset).partition(":")
         chosen.setdefault(view, {})[feature] = feature_column(name)
     lookups = [Lookup.from_table(there[view], release, columns) for view, columns in chosen.items()]
-    options, rows = OfflineStoreOptions.at(lake.root / "feature_repo"), Requests.read(requests)
-    join = Join(lake, rows, lookups, options.as_known, options.verify, options.memory_mb << 20).checked()
+    options, rows = OfflineStoreOptions.at(table_store.root / "feature_repo"), Requests.read(requests)
+    join = Join(table_store, rows, lookups, options.as_known, options.verify, options.memory_mb << 20).checked()
     for lookup in lookups:
         join.manifest(lookup)
     answered = [column for lookup in lookups for column in lookup.features.values()]
@@ -240,10 +245,10 @@ def resolve_feature(name: str, known: Mapping[str, str], dataset: Dataset) -> st
     return known[name]
 
 
-def _check_release_is_kept(lake: Lake, locked: TrainingSet, asked: FeatureRequest) -> None:
+def _check_release_is_kept(table_store: TableStore, locked: TrainingSet, asked: FeatureRequest) -> None:
     """Refuse a lock file whose release was pruned: its rows cannot be retrieved again."""
     try:
-        check_not_pruned(lake.root, asked.release or locked.spec.release)
+        check_not_pruned(table_store.root, asked.release or locked.spec.release)
     except PrunedReleaseError as error:
         raise PrunedReleaseError(
             f"{asked.lock_file}: the rows of this training set cannot be retrieved any more. {error} A lock"

@@ -14,7 +14,7 @@ from headrace.project.locks import lock_tables
 from headrace.release.release import list_tables, show_tables
 from headrace.runs.task import RunTask
 from headrace.storage.manifest import HEAD_FILE
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 RUN_VARIABLE = "HEADRACE_RUN"
 
@@ -44,39 +44,41 @@ def run_command(task: RunTask, dataset: Dataset, command: Sequence[str], *, keep
         CommandInterruptedError: It failed and may succeed later.
         TableLockedError: Another command works in the worktree.
     """
-    lake = task.lake
+    table_store = task.table_store
     # While the lock is held, nobody removes the worktree.
-    with lock_tables(lake, [f"exec/{dataset.name}"]):
-        tables = list_tables(dataset, lake)
-        with lock_tables(lake, tables):
-            show_tables(tables, lake)
-        before = _heads(lake, dataset.name)
-        code = _call(lake, command, keep_stdout=keep_stdout)
+    with lock_tables(table_store, [f"exec/{dataset.name}"]):
+        tables = list_tables(dataset, table_store)
+        with lock_tables(table_store, tables):
+            show_tables(tables, table_store)
+        before = _heads(table_store, dataset.name)
+        code = _call(table_store, command, keep_stdout=keep_stdout)
         if code:
             how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
             kind = CommandInterruptedError if code < 0 or code == TRANSIENT_EXIT_CODE else CommandFailedError
             raise kind(
                 f"{dataset.name}: `{shlex.join(command)}` {how} in the run {task.state.name}. Its message is above;"
-                f" {lake.root} is as it left it. Nothing was added to the run."
+                f" {table_store.root} is as it left it. Nothing was added to the run."
             )
-        lake.written.update(table for table, head in _heads(lake, dataset.name).items() if before.get(table) != head)
+        table_store.written.update(
+            table for table, head in _heads(table_store, dataset.name).items() if before.get(table) != head
+        )
 
 
-def _call(lake: Lake, command: Sequence[str], *, keep_stdout: bool) -> int:
+def _call(table_store: TableStore, command: Sequence[str], *, keep_stdout: bool) -> int:
     environment = {name: value for name, value in os.environ.items() if name != RUN_VARIABLE}
     stdout = sys.__stderr__ if keep_stdout else None
     try:
-        return subprocess.run(command, cwd=lake.root, env=environment, stdout=stdout, check=False).returncode
+        return subprocess.run(command, cwd=table_store.root, env=environment, stdout=stdout, check=False).returncode
     except OSError as error:
-        raise CommandFailedError(f"`{shlex.join(command)}` cannot be run in {lake.root}: {error}.") from None
+        raise CommandFailedError(f"`{shlex.join(command)}` cannot be run in {table_store.root}: {error}.") from None
 
 
-def _heads(lake: Lake, dataset: str) -> dict[str, bytes]:
+def _heads(table_store: TableStore, dataset: str) -> dict[str, bytes]:
     """Table → the head of its manifest."""
     heads = {}
-    for table in lake.tables(dataset):
+    for table in table_store.tables(dataset):
         with suppress(FileNotFoundError):
-            heads[table] = (lake.folder(table) / HEAD_FILE).read_bytes()
+            heads[table] = (table_store.folder(table) / HEAD_FILE).read_bytes()
     return heads
 
 

@@ -22,7 +22,7 @@ from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.push import push_objects
 from headrace.storage.git_refs import RefMovedError
 from headrace.storage.locks import wait_for_lock
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ class RunTask:
     Attributes:
         refs: The refs of all runs.
         state: The run as it was when the task began.
-        lake: The run's tables, in its worktree.
+        table_store: The run's tables, in its worktree.
     """
 
     refs: RunRefs
     state: RunState
-    lake: Lake
+    table_store: TableStore
 
 
 def open_task(clone: Path, dataset: str, run: str, settings: Settings) -> RunTask:
@@ -70,7 +70,7 @@ def open_task(clone: Path, dataset: str, run: str, settings: Settings) -> RunTas
     """
     clone = clone.resolve()
     refs = RunRefs.configured(clone, settings)
-    with wait_for_lock(Lake.at(clone), lock_name(dataset)):
+    with wait_for_lock(TableStore.at(clone), lock_name(dataset)):
         worktrees = list_worktrees(clone)  # before the refs: a worktree is younger than the start of its run
         states = {state.name: state for state in refs.list(dataset)}
         if refs.is_pushed:
@@ -82,7 +82,7 @@ def open_task(clone: Path, dataset: str, run: str, settings: Settings) -> RunTas
         root = open_worktree(clone, state)
     cache = Cache.of(root, is_remote_only=settings.commit == "remote")
     findings = refs.ref(dataset, run, FINDINGS)
-    return RunTask(refs, state, Lake(root, cache, refs.outs(state), findings, bool(state.findings)))
+    return RunTask(refs, state, TableStore(root, cache, refs.outs(state), findings, bool(state.findings)))
 
 
 def lock_name(dataset: str) -> str:
@@ -112,14 +112,19 @@ def save_task(task: RunTask) -> RunState:
     Raises:
         RunConflictError: Another task has written one of them since this one began. Nothing was added.
     """
-    lake, known = task.lake, {**recorded_outs(task.lake.root), **(task.lake.run_outs or {})}
-    outs = {f"data/{table}": lake.dvc_out(lake.manifest(table), known) for table in sorted(lake.written)}
+    table_store, known = task.table_store, {**recorded_outs(task.table_store.root), **(task.table_store.run_outs or {})}
+    outs = {
+        f"data/{table}": table_store.dvc_out(table_store.manifest(table), known)
+        for table in sorted(table_store.written)
+    }
     new = {path: out for path, out in outs.items() if out["md5"] != known.get(path, {}).get("md5")}
     if not new:
         return task.state
     if task.refs.is_pushed:
-        sizes = {md5: size for table in lake.written for md5, size in lake.manifest(table).objects.items()}
-        push_objects(lake.cache, new.values(), [known[path] for path in new if path in known], sizes)
+        sizes = {
+            md5: size for table in table_store.written for md5, size in table_store.manifest(table).objects.items()
+        }
+        push_objects(table_store.cache, new.values(), [known[path] for path in new if path in known], sizes)
     try:
         state = task.refs.write_tables(task.state, new)
     except RefMovedError as error:
@@ -129,7 +134,7 @@ def save_task(task: RunTask) -> RunState:
             " tables since this one began, or the run has ended or moved. Nothing of this task was added. Run the same"
             f" command again, which continues from there. ({error})"
         ) from None
-    write_state(lake.root, state)
+    write_state(table_store.root, state)
     return state
 
 
@@ -144,7 +149,7 @@ def release_task(task: RunTask, dataset: Dataset) -> ReleaseResult:
     run_refs = task.refs.refs(task.state) if task.refs.is_pushed else {}
     follow = partial(_follow, task.refs.root, dataset.name)
     try:
-        return create_release(dataset, task.lake, run_refs=run_refs, follow=follow)
+        return create_release(dataset, task.table_store, run_refs=run_refs, follow=follow)
     except (ReleasedMeanwhileError, UncommittedCodeError) as error:
         if isinstance(error, ReleasedMeanwhileError) and _moves(task):
             raise RunMovedError(
@@ -165,7 +170,7 @@ def _moves(task: RunTask) -> bool:
 
 def _follow(clone: Path, dataset: str, tip: str) -> None:
     """Fast-forward the clone, unless it shows tables of its own, which do not continue this release."""
-    if Lake.at(clone).tables(dataset):
+    if TableStore.at(clone).tables(dataset):
         log.info("%s shows tables of %s of its own, so its branch stays: `git pull` moves it.", clone, dataset)
         return
     follow_branch(clone, Branches.configured(clone), tip)
@@ -184,7 +189,7 @@ def end_run(refs: RunRefs, dataset: str, run: str, *, start: str | None = None) 
         RefMovedError: A task has written a table at the same time.
         TableLockedError: A task works in the worktree. The refs are deleted.
     """
-    with wait_for_lock(Lake.at(refs.root), lock_name(dataset)):
+    with wait_for_lock(TableStore.at(refs.root), lock_name(dataset)):
         state = refs.find(dataset, run)
         if state and start and state.start not in ("", start):
             return False

@@ -17,7 +17,7 @@ from headrace.storage import git
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.files import atomic_write
 from headrace.storage.manifest import FORMAT_1_FILE, HEAD_FILE
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 FOLDER = Path(".headrace/runs")
 STATE = Path(".headrace/run.json")
@@ -46,10 +46,10 @@ def open_worktree(clone: Path, state: RunState) -> Path:
         remove_worktree(clone, path)
         _add_worktree(clone, path, state.start)
         shown = {}
-    lake = Lake.at(path)
+    table_store = TableStore.at(path)
     for table, commit in state.tables.items():
         if shown.get(table) != commit:
-            _hide(lake, table)
+            _hide(table_store, table)
     _write_config(clone, path)
     write_state(path, state)
     return path
@@ -76,11 +76,11 @@ def _add_worktree(clone: Path, path: Path, commit: str) -> None:
         git.git(clone, "worktree", "add", "--quiet", "--force", "--force", "--detach", str(path), commit)
 
 
-def _hide(lake: Lake, table: str) -> None:
+def _hide(table_store: TableStore, table: str) -> None:
     """Have a table read from what the run has recorded, not from the manifest in the worktree."""
-    with lake.lock_table(table), failpoints.failpoint("manifest that is outdated"):
+    with table_store.lock_table(table), failpoints.failpoint("manifest that is outdated"):
         for name in (HEAD_FILE, FORMAT_1_FILE):
-            (lake.folder(table) / name).unlink(missing_ok=True)
+            (table_store.folder(table) / name).unlink(missing_ok=True)
 
 
 def _write_config(clone: Path, path: Path) -> None:
@@ -105,10 +105,10 @@ def remove_worktree(clone: Path, path: Path) -> None:
     Raises:
         TableLockedError: A task works in it.
     """
-    lake = Lake.at(path)
+    table_store = TableStore.at(path)
     with ExitStack() as held:
         for lock in sorted((path / ".headrace/locks").glob("*.lock")):
-            held.enter_context(lake.lock_table(lock.stem.replace(".", "/")))
+            held.enter_context(table_store.lock_table(lock.stem.replace(".", "/")))
         if path.exists():
             with failpoints.failpoint("worktree of a run"):
                 shutil.rmtree(path)

@@ -6,14 +6,14 @@ from contextlib import ExitStack, contextmanager
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from headrace.errors import TableLockedError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 LOCK_TIMEOUT_S = 600
 POLL_INTERVAL_S = 0.2
 
 
 @contextmanager
-def wait_for_lock(lake: Lake, name: str) -> Iterator[None]:
+def wait_for_lock(table_store: TableStore, name: str) -> Iterator[None]:
     """Hold a lock of the workspace, after whoever holds it now.
 
     Raises:
@@ -24,5 +24,5 @@ def wait_for_lock(lake: Lake, name: str) -> Iterator[None]:
     with ExitStack() as held:
         for attempt in Retrying(retry=locked, stop=stop, wait=wait, reraise=True):
             with attempt:
-                held.enter_context(lake.lock_table(name))
+                held.enter_context(table_store.lock_table(name))
         yield

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lake:
+class TableStore:
     """The tables of one workspace.
 
     Attributes:
@@ -53,8 +53,8 @@ class Lake:
     written: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
-    def at(cls, root: Path, *, is_remote_only: bool = False) -> "Lake":
-        """The lake of the workspace `root`; one whose partitions are on the remote only has manifests alone."""
+    def at(cls, root: Path, *, is_remote_only: bool = False) -> "TableStore":
+        """The table store of the workspace `root`; one whose partitions are on the remote only has manifests alone."""
         return cls(root.resolve(), Cache.of(root.resolve(), is_remote_only=is_remote_only))
 
     def folder(self, table: str) -> Path:

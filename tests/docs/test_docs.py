@@ -64,7 +64,7 @@ def test_the_walk_through_adds_a_dataset_that_is_ingested_released_and_published
     assert "stale" not in said["plan sales"]
     assert "sales/1 released" in said["release sales"]
     assert "shop_turnover serves sales/1" in said["publish sales"]
-    rows = walkthrough_clone.lake.scan("features/sales/shop_turnover", ["2026-01-02"]).collect()
+    rows = walkthrough_clone.table_store.scan("features/sales/shop_turnover", ["2026-01-02"]).collect()
     assert rows.select("shop", "orders_7d", "turnover_7d_eur").rows() == [("east", 1, 10.1), ("west", 1, 20.2)]
 
 

@@ -31,7 +31,7 @@ def published(_released: Workspace, tmp_path_factory: pytest.TempPathFactory) ->
     workspace = _released.copy(tmp_path_factory.mktemp("pages"))
     keys = ("carrier", "origin", "tailnum")
     time = pl.col("scheduled_at").alias("event_timestamp")
-    rows = workspace.lake.scan("validated/flights/flights").select(*keys, time).drop_nulls().head(200)
+    rows = workspace.table_store.scan("validated/flights/flights").select(*keys, time).drop_nulls().head(200)
     rows.collect().write_parquet(workspace.root / "flights.parquet")
     (workspace.root / "feature_repo/saved").mkdir()
     return workspace

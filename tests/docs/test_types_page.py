@@ -26,7 +26,7 @@ from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.parquet import keeps_type
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.validate.readers import CsvDialect, read_csv, read_parquet
 from headrace.validate.validate_partition import validate_frame
 
@@ -86,9 +86,9 @@ def sql_statements(columns: Mapping[str, tuple[str, Sequence[str]]]) -> list[str
 def ingested(address: str, folder: Path) -> pl.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADRACE_DATABASE_URL", address)
-        lake = Lake.at(folder)
-        list(ingest(create_dataset(odd=ODD), lake, Settings()))
-    return read_parquet(lake.paths("raw/sky/odd")["all"])
+        table_store = TableStore.at(folder)
+        list(ingest(create_dataset(odd=ODD), table_store, Settings()))
+    return read_parquet(table_store.paths("raw/sky/odd")["all"])
 
 
 def sqlite_table(folder: Path, *statements: str) -> str:
@@ -111,7 +111,7 @@ def postgresql_table(postgres: PostgreSQL, *statements: str) -> str:
 @pytest.fixture(scope="module")
 def sqlite_frame(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
     folder = tmp_path_factory.mktemp("sqlite")
-    return ingested(sqlite_table(folder, *sql_statements(sql_columns("SQLite"))), folder / "lake")
+    return ingested(sqlite_table(folder, *sql_statements(sql_columns("SQLite"))), folder / "tables")
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_values_that_are_refused_in_sqlite(refusal: Refusal, tmp_path: Path) -> 
     address = sqlite_table(tmp_path, *statements(refusal))
 
     with pytest.raises(HeadraceError) as error:
-        ingested(address, tmp_path / "lake")
+        ingested(address, tmp_path / "tables")
     assert refusal.message in str(error.value)
     assert "odd" in str(error.value)
 
@@ -226,7 +226,7 @@ def test_values_that_are_refused_in_postgresql(refusal: Refusal, postgres: Postg
     address = postgresql_table(postgres, *statements(refusal))
 
     with pytest.raises(HeadraceError) as error:
-        ingested(address, tmp_path / "lake")
+        ingested(address, tmp_path / "tables")
     assert refusal.message in str(error.value)
     assert "odd" in str(error.value)
 

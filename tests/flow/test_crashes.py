@@ -150,7 +150,7 @@ def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(
     ann.delete(given["ride-1"])
     bob.submit(tasks["ride-4"], "security")
     bob.skip(tasks["ride-5"], "weather")
-    settings = {"root": str(campaign.lake.root), "url": campaign.server.url, "token": campaign.server.token}
+    settings = {"root": str(campaign.table_store.root), "url": campaign.server.url, "token": campaign.server.token}
 
     folder = tmp_path.with_name("crash-cases")
     folder.mkdir()

@@ -103,7 +103,7 @@ def undisturbed_files(runner: CommandRunner) -> dict[str, bytes]:
     other = runner.workspace.clone("undisturbed")
     other.raw.add_days(*DAYS)
     settings = Settings(workspace=other.root, bucket=runner.bucket, s3_endpoint=other.remote.endpoint)
-    ingest(other.dataset, other.lake, settings, sources=["flights"])
+    ingest(other.dataset, other.table_store, settings, sources=["flights"])
     other.refresh()
     return CommandRunner(other, runner.bucket).run_commands()
 
@@ -139,7 +139,7 @@ def test_kill_9_at_random_moments_of_every_command_is_healed_by_running_them_aga
 
     assert any(killed), "no command was alive when it was to die"
     assert files == expected
-    assert runner.workspace.lake.manifest("features/flights/carrier_delays").rows
+    assert runner.workspace.table_store.manifest("features/flights/carrier_delays").rows
     text = runner.workspace.command("headrace", "publish", "flights", "--json")
     output = json.loads(text[text.index("{") :])
     assert (output["release"], output["switched"]) == ("flights/1", False)
@@ -165,7 +165,7 @@ def test_kill_9_while_labels_are_collected_collects_each_answer_once(
 
     assert any(killed)
     assert "nothing new" in runner.workspace.command("headrace", *COMMANDS["collect"][0])
-    events = runner.workspace.lake.scan("annotations/flights/delay_cause").collect()
+    events = runner.workspace.table_store.scan("annotations/flights/delay_cause").collect()
     assert events.height == events["annotation_id"].n_unique() == len(_tasks(label_studio))
 
 
@@ -197,7 +197,7 @@ def test_of_two_runs_that_start_at_once_one_makes_the_table_and_the_other_is_ref
     assert 0 in exit_codes
     output = runner.workspace.command("headrace", *COMMANDS["validate"][0])
     assert output.count("nothing to do") == len(runner.workspace.dataset.sources)
-    validated = runner.workspace.lake.manifest("validated/flights/flights")
+    validated = runner.workspace.table_store.manifest("validated/flights/flights")
     assert (sorted(validated.partitions), validated.rows > 0) == (DAYS, True)
 
 

@@ -205,14 +205,14 @@ def test_old_tables_are_computed_again_once_with_the_same_rows(migrated_project:
     migrated_project.dvc("pull", "--quiet")
 
     planned = as_json(migrated_project, "plan", "sales")
-    before = migrated_project.lake.scan("features/sales/shop_turnover").collect()
+    before = migrated_project.table_store.scan("features/sales/shop_turnover").collect()
     headrace(migrated_project, "validate", "sales")
     headrace(migrated_project, "transform", "sales")
     released = headrace(migrated_project, "release", "sales")
 
     assert [len(stage["stale"]) for stage in planned["stages"]] == [2, 2]
     assert "sales/3" in released
-    assert migrated_project.lake.scan("features/sales/shop_turnover").collect().equals(before)
+    assert migrated_project.table_store.scan("features/sales/shop_turnover").collect().equals(before)
     assert [len(stage["stale"]) for stage in as_json(migrated_project, "plan", "sales")["stages"]] == [0, 0]
     folders = (migrated_project.root / "data").glob("*/sales/*/")
     assert {tuple(sorted(path.name for path in folder.glob("*manifest*"))) for folder in folders} == {("_manifest",)}

@@ -22,7 +22,7 @@ from workspaces import REPOSITORY, git
 from headrace.storage.dvc.objects import object_key
 from headrace.storage.s3.bucket import Bucket
 from headrace.storage.s3.objects import ObjectMeta
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 pytestmark = [pytest.mark.slow_lane, pytest.mark.timeout(900)]
 
@@ -89,7 +89,7 @@ def company(template: Path, s3: S3, postgres: PostgreSQL, tmp_path_factory: pyte
     sources.add_days(DAYS[:3])
     site.headrace("run", "flights", "--release")
     back_up()
-    submit_answers(Lake.at(site.project))
+    submit_answers(TableStore.at(site.project))
     site.headrace("label", "aggregate", "flights")
     site.headrace("release", "flights")
     back_up()
@@ -101,7 +101,7 @@ def company(template: Path, s3: S3, postgres: PostgreSQL, tmp_path_factory: pyte
     site.headrace("ingest", "flights", "--run", "nightly")
     back_up()
 
-    rows = Lake.at(site.project).scan("validated/flights/flights")
+    rows = TableStore.at(site.project).scan("validated/flights/flights")
     asked = rows.select("carrier", "origin", "tailnum", pl.col("scheduled_at").alias("event_timestamp")).drop_nulls()
     asked.collect().write_parquet(folder / "requests.parquet")
     asked.drop("event_timestamp").tail(50).collect().write_parquet(folder / "entities.parquet")

@@ -23,7 +23,7 @@ from headrace.project.loading import load_dataset
 from headrace.storage import git, parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.transform import kernel
 
 pytestmark = pytest.mark.slow
@@ -47,46 +47,47 @@ train_delay = _example()
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def table_store(tmp_path_factory: pytest.TempPathFactory) -> TableStore:
     """A workspace with nine days of validated flights, their features, and the causes of three delays."""
-    lake = feature_workspace.create_workspace(tmp_path_factory.mktemp("real"))
-    git.git(lake.root, "init", "--quiet")
+    table_store = feature_workspace.create_workspace(tmp_path_factory.mktemp("real"))
+    git.git(table_store.root, "init", "--quiet")
     validated = {day: real_flights.validate_partition("flights", day).accepted for day in DAYS}
-    write_table(lake, "validated/flights/flights", validated, train_delay.FLIGHT)
+    write_table(table_store, "validated/flights/flights", validated, train_delay.FLIGHT)
     for table in DATASET.features:
         rows = {
-            day: kernel.compute_features(table, day, write_inputs(lake, table.inputs, day)).collect() for day in DAYS
+            day: kernel.compute_features(table, day, write_inputs(table_store, table.inputs, day)).collect()
+            for day in DAYS
         }
-        write_table(lake, f"features/flights/{table.name}", rows, [*table.keys, "event_time"])
+        write_table(table_store, f"features/flights/{table.name}", rows, [*table.keys, "event_time"])
     late = pl.concat([validated[DAYS[0]], validated[DAYS[-1]]]).filter(pl.col("dep_delay_min") >= 60)
     labels = (
         late.sort(train_delay.FLIGHT)
         .gather([0, 1, -1])
         .with_columns(label=pl.Series(["weather", "carrier", "weather"]))
     )
-    write_table(lake, "labels/flights/delay_cause", {UNPARTITIONED: labels}, train_delay.FLIGHT)
-    return lake
+    write_table(table_store, "labels/flights/delay_cause", {UNPARTITIONED: labels}, train_delay.FLIGHT)
+    return table_store
 
 
-def tables(lake: Lake) -> DatasetTables:
+def tables(table_store: TableStore) -> DatasetTables:
     """The workspace's tables, as the example opens them."""
-    return headrace.open(DATASET, workspace=lake.root)
+    return headrace.open(DATASET, workspace=table_store.root)
 
 
-def write_table(lake: Lake, table: str, parts: Mapping[str, pl.DataFrame], keys: list[str]) -> None:
+def write_table(table_store: TableStore, table: str, parts: Mapping[str, pl.DataFrame], keys: list[str]) -> None:
     entries = {}
     for name, rows in parts.items():
         ordered = parquet.canonical(rows, keys)
-        stored = lake.cache.add(lambda path, ordered=ordered: parquet.write(ordered, path))  # type: ignore[misc]
+        stored = table_store.cache.add(lambda path, ordered=ordered: parquet.write(ordered, path))  # type: ignore[misc]
         entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
-    lake.checkout(Manifest(table, partitions=entries))
+    table_store.checkout(Manifest(table, partitions=entries))
 
 
-def write_inputs(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str, dict[str, Path]]:
+def write_inputs(table_store: TableStore, reads: Mapping[str, object], day: str) -> dict[str, dict[str, Path]]:
     """What a kernel reads, written as files."""
     found = {}
     for keyword in reads:
-        path = lake.root / f"{keyword}-{day}.parquet"
+        path = table_store.root / f"{keyword}-{day}.parquet"
         real_flights.validated_rows(
             keyword, day, 9 if keyword in {"flights", "weather"} else 0
         ).collect().write_parquet(path)
@@ -95,11 +96,11 @@ def write_inputs(lake: Lake, reads: Mapping[str, object], day: str) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def trained(lake: Lake) -> Path:
+def trained(table_store: TableStore) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADRACE_WORKSPACE", str(lake.root))
+        patch.setenv("HEADRACE_WORKSPACE", str(table_store.root))
         assert train_delay.main() == 0
-    return lake.root / "metrics"
+    return table_store.root / "metrics"
 
 
 def test_the_model_beats_predicting_the_base_rate_and_says_by_how_much(trained: Path) -> None:
@@ -112,32 +113,32 @@ def test_the_model_beats_predicting_the_base_rate_and_says_by_how_much(trained: 
     assert found["base_rate"]["roc_auc"] == 0.5
 
 
-def test_every_flight_that_left_is_in_the_training_table_once_and_in_order(lake: Lake) -> None:
-    asked = train_delay.requests(tables(lake))
+def test_every_flight_that_left_is_in_the_training_table_once_and_in_order(table_store: TableStore) -> None:
+    asked = train_delay.requests(tables(table_store))
 
-    rows = train_delay.with_features(tables(lake), asked)
+    rows = train_delay.with_features(tables(table_store), asked)
 
-    left = lake.scan("validated/flights/flights").filter(pl.col("departed_at").is_not_null()).collect()
+    left = table_store.scan("validated/flights/flights").filter(pl.col("departed_at").is_not_null()).collect()
     assert rows.height == left.height
     assert rows.select(asked.columns).equals(asked)
 
 
-def test_the_test_is_the_last_fifth_of_the_days_and_nothing_known_later_is_trained_on(lake: Lake) -> None:
-    asked = train_delay.requests(tables(lake))
+def test_the_test_is_the_last_fifth_of_the_days_and_nothing_known_later_is_trained_on(table_store: TableStore) -> None:
+    asked = train_delay.requests(tables(table_store))
 
-    table = train_delay.split(asked, train_delay.with_features(tables(lake), asked))
+    table = train_delay.split(asked, train_delay.with_features(tables(table_store), asked))
 
     start = pl.Series([table.first_test_day]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").item()
     assert table.train["departed_at"].max() < start <= table.test["scheduled_at"].min()
     assert not {"late", "departed_at", "scheduled_at", "flight", "tailnum"} & set(table.inputs)
 
 
-def test_human_labels_are_counted_and_are_no_input(lake: Lake, trained: Path) -> None:
+def test_human_labels_are_counted_and_are_no_input(table_store: TableStore, trained: Path) -> None:
     found = json.loads((trained / "flights.json").read_text())["labels"]
 
     assert (found["flights"], found["in_test"]) == (3, 1)
     assert list(found["mean_predicted"]) == ["weather"]
-    assert lake.manifest("labels/flights/delay_cause").rows == 3
+    assert table_store.manifest("labels/flights/delay_cause").rows == 3
 
 
 def test_the_calibration_plot_has_ten_groups_of_equal_size(trained: Path) -> None:
@@ -153,10 +154,10 @@ def test_the_calibration_plot_has_ten_groups_of_equal_size(trained: Path) -> Non
 
 
 def test_trained_again_the_metrics_have_the_same_bytes(
-    lake: Lake, trained: Path, monkeypatch: pytest.MonkeyPatch
+    table_store: TableStore, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    monkeypatch.setenv("HEADRACE_WORKSPACE", str(lake.root))
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(table_store.root))
 
     assert train_delay.main() == 0
 

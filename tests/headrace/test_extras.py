@@ -62,11 +62,12 @@ PUBLISH = """
 from headrace.dataset import Dataset, FeatureTable
 from headrace.publish.publish import publish
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from datetime import timedelta
 from pathlib import Path
 table = FeatureTable("t", ("k",), {}, lambda: None, {}, timedelta(1))
-publish(Dataset(description="", owner="", sources=(), features=(table,), service="s"), Lake.at(Path()), Settings())
+dataset = Dataset(description="", owner="", sources=(), features=(table,), service="s")
+publish(dataset, TableStore.at(Path()), Settings())
 """
 STORE = """
 from pathlib import Path

@@ -20,7 +20,7 @@ from psycopg import sql
 from servers import S3, PostgreSQL, Relay
 from workspaces import git
 
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 pytestmark = [pytest.mark.slow_lane, pytest.mark.timeout(900)]
 
@@ -129,7 +129,9 @@ def recorded(
         site.headrace("run", "flights", "--release", "--run", "nightly")
         site.headrace("publish", "flights")
         site.headrace("lineage", "flights", "--table", "features/carrier_delays", "--partition", "2013-01-02")
-    requests = Lake.at(site.project).scan("validated/flights/flights").select("carrier", "origin", "tailnum").head(9)
+    requests = (
+        TableStore.at(site.project).scan("validated/flights/flights").select("carrier", "origin", "tailnum").head(9)
+    )
     requests.with_columns(event_timestamp=pl.datetime(2013, 1, 2, time_zone="UTC")).collect().write_parquet(
         sites.folder / "requests.parquet"
     )

@@ -132,7 +132,7 @@ def test_tasks_show_the_picture_never_tell_the_answer_and_some_go_without_a_sugg
     sent = campaign.send()
 
     tasks = campaign.tasks()
-    known = set(campaign.lake.scan("validated/digits/gold").collect()["image_id"])
+    known = set(campaign.table_store.scan("validated/digits/gold").collect()["image_id"])
     assert (sent.sent, len(tasks), len(tasks.keys() & known)) == (20, 20, 4)
     for item, task in tasks.items():
         assert set(task["data"]) == {"picture", "object", "sample_id", "selection_reason", "item", "item_signature"}
@@ -159,16 +159,16 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
         submit_answer(bob, task, str((int(truth[item]) + 1) % 10) if item in wrong else truth[item])
     campaign.collect()
 
-    first = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
-    again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
-    repeated = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    first = create_label_report(campaign.dataset, campaign.labeling, campaign.table_store, {"sample": 20, "seed": 7})
+    again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings)
+    repeated = request_more_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings)
     handed = {}
     while (reply := eve.http.get(f"/api/projects/{campaign.project}/next")).status_code == 200:
         task = reply.json()
         handed[task["data"]["sample_id"]] = task
         submit_answer(eve, task, truth[task["data"]["sample_id"]])
     collected = campaign.collect()
-    last = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    last = create_label_report(campaign.dataset, campaign.labeling, campaign.table_store, {"sample": 20, "seed": 7})
 
     assert (first.quality.items, first.quality.answers) == (20, 40)
     assert 0 < (first.no_suggestion_share or 0) < 0.6
@@ -183,7 +183,7 @@ def test_two_who_differ_are_followed_by_a_third_and_the_report_says_who_is_right
     assert last.quality.krippendorff_alpha is not None
     assert sorted(person.answers for person in last.quality.annotators) == [len(again), 20, 20]
     assert not set(
-        request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+        request_more_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings)
     ) & set(again)
 
 
@@ -195,11 +195,13 @@ def test_labels_below_the_declared_thresholds_are_refused_with_what_was_seen(cam
         submit_answer(ann, task, "1")
         submit_answer(bob, task, str(number % 10))
     campaign.collect()
-    found = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7})
+    found = create_label_report(campaign.dataset, campaign.labeling, campaign.table_store, {"sample": 20, "seed": 7})
 
     with pytest.raises(
         QualityError, match=r"agreement: expected at least 0.5, found -?0\.\d+.*headrace label request-more"
     ):
         check_thresholds(found.quality, campaign.labeling)
     with pytest.raises(HeadraceError, match="not good enough"):
-        create_label_report(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 20, "seed": 7}, gate=True)
+        create_label_report(
+            campaign.dataset, campaign.labeling, campaign.table_store, {"sample": 20, "seed": 7}, gate=True
+        )

@@ -12,7 +12,7 @@ from headrace.project.loading import load_dataset
 from headrace.storage.manifest import Manifest
 
 if TYPE_CHECKING:
-    from headrace.storage.table_store import Lake
+    from headrace.storage.table_store import TableStore
 
 KEYS = load_dataset("flights").labels[0].keys
 DAY = "2013-01-03"
@@ -20,14 +20,16 @@ CHOICES = ("carrier", "weather", "weather", "weather", "weather")
 FLIGHTS = len(CHOICES)
 
 
-def submit_answers(lake: "Lake", of_bob: Sequence[str] | None = CHOICES) -> pl.DataFrame:
+def submit_answers(table_store: "TableStore", of_bob: Sequence[str] | None = CHOICES) -> pl.DataFrame:
     """Have two people answered about some flights of the day, who agree by default; the flights.
 
     Args:
-        lake: Whose history the answers enter.
+        table_store: Whose history the answers enter.
         of_bob: The answers of the second; None if he has not answered yet.
     """
-    late = lake.scan("validated/flights/flights", [DAY]).filter(pl.col("dep_delay_min") >= 60, pl.col("tailnum") != "")
+    late = table_store.scan("validated/flights/flights", [DAY]).filter(
+        pl.col("dep_delay_min") >= 60, pl.col("tailnum") != ""
+    )
     flights = late.sort(KEYS).head(FLIGHTS).collect()
     answered_at = pl.col("departed_at") + timedelta(days=30)
     frame = flights.select(
@@ -52,5 +54,7 @@ def submit_answers(lake: "Lake", of_bob: Sequence[str] | None = CHOICES) -> pl.D
     frame = pl.concat(people)
     schema = annotations.annotation_schema({name: frame.schema[name] for name in KEYS})
     whole = pl.concat([pl.DataFrame(schema=schema), frame.cast({"task_id": pl.Int64})], how="diagonal")
-    lake.checkout(Manifest("annotations/flights/delay_cause", partitions={DAY: create_entry(lake, whole)}))
+    table_store.checkout(
+        Manifest("annotations/flights/delay_cause", partitions={DAY: create_entry(table_store, whole)})
+    )
     return flights

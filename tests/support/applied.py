@@ -10,9 +10,9 @@ from feast import FeatureStore
 from feature_workspace import DATASET, open_workspace_store, write_all_tables
 
 from headrace.feast.definitions import DeploymentState, SlotState, dataset_objects
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
-__all__ = ["applied", "lake", "store"]
+__all__ = ["applied", "store", "table_store"]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lake(applied: Path, tmp_path: Path) -> Iterator[Lake]:
+def table_store(applied: Path, tmp_path: Path) -> Iterator[TableStore]:
     """A copy of it; every store that the test opens is closed."""
-    yield Lake.at(shutil.copytree(applied, tmp_path / "workspace"))
+    yield TableStore.at(shutil.copytree(applied, tmp_path / "workspace"))
     feature_workspace.close_all()
 
 
 @pytest.fixture
-def store(lake: Lake) -> FeatureStore:
+def store(table_store: TableStore) -> FeatureStore:
     """Feast's store of the workspace."""
-    return open_workspace_store(lake)
+    return open_workspace_store(table_store)

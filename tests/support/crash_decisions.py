@@ -47,20 +47,22 @@ class ReviewCase:
         """Apply the decision to every answer."""
         campaign = self.campaign
         decision = ReviewDecision(value, "Grace", "a wrong manual", include_reviewed=True)
-        review_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings, decision)
+        review_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings, decision)
 
     def read_visible_state(self) -> State:
         """Each table is complete; the times of the decisions are left out."""
         campaign = self.campaign
         tables = [
-            table for table in read_intact_tables(campaign.lake, TABLES) if campaign.lake.manifest(table).partitions
+            table
+            for table in read_intact_tables(campaign.table_store, TABLES)
+            if campaign.table_store.manifest(table).partitions
         ]
         return {table: [_without_decision_times(row) for row in campaign.rows(table)] for table in tables}
 
     def read_final_state(self) -> State:
         """The journal is empty, and the files are those of the manifests."""
         for table in TABLES:
-            assert_files_match_manifest(self.campaign.lake, table)
+            assert_files_match_manifest(self.campaign.table_store, table)
         return {
             **self.read_visible_state(),
             "files": sorted(CHUNK_MD5.sub("", name) for name in hash_files(self.root, "data")),
@@ -80,11 +82,11 @@ class ReviewScenario:
     template: ReviewCase
 
     def prepare(self) -> None:
-        lake = self.template.campaign.lake
-        log = AnnotationLogWriter(Manifest(ANNOTATIONS), lake, KEY_COLUMNS)
+        table_store = self.template.campaign.table_store
+        log = AnnotationLogWriter(Manifest(ANNOTATIONS), table_store, KEY_COLUMNS)
         log.append(_annotation(number, day) for number, day in enumerate((0, 0, 1)))
         log.flush()
-        lake.checkout(log.manifest)
+        table_store.checkout(log.manifest)
         values: tuple[DecisionValue, ...] = ("accepted", "rejected")
         for value in values if self.template.decision == "accepted" else values[:1]:
             self.template.review_all(value)

@@ -25,7 +25,7 @@ from headrace.dataset import Source, TableSource
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage.s3.bucket import Bucket
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 DATABASE = "CRASH_DATABASE_URL"
 VISITS = Source(
@@ -57,13 +57,13 @@ class IngestCase:
     bucket: dict[str, Any]
 
     @property
-    def lake(self) -> Lake:
+    def table_store(self) -> TableStore:
         """The workspace's tables, opened again on each access."""
-        return minimal_dataset.create_lake(self.root)
+        return minimal_dataset.create_table_store(self.root)
 
     def run(self) -> None:
         settings = Settings(workspace=self.root, bucket=self.bucket["name"], s3_endpoint=self.bucket["endpoint"])
-        ingest(DATASET, self.lake, settings)
+        ingest(DATASET, self.table_store, settings)
 
     def run_concurrent_writer(self) -> None:
         """The source has changed, and somebody removed the locks of the paused run."""
@@ -78,13 +78,13 @@ class IngestCase:
         """
         assert concurrent_succeeded
         sales, _ = TABLES
-        contents = {name: path.read_bytes() for name, path in self.lake.paths(sales).items()}
+        contents = {name: path.read_bytes() for name, path in self.table_store.paths(sales).items()}
         assert contents in [LATER_OBJECTS] + [CURRENT_OBJECTS] * paused_succeeded
         for table in TABLES:
-            assert_files_match_manifest(self.lake, table)
+            assert_files_match_manifest(self.table_store, table)
 
     def read_visible_state(self) -> State:
-        return read_intact_tables(self.lake, TABLES)
+        return read_intact_tables(self.table_store, TABLES)
 
     def read_final_state(self) -> State:
         return hash_files(self.root, *VISIBLE_FOLDERS)

@@ -28,7 +28,7 @@ class CollectCase:
         self.campaign.collect()
 
     def read_visible_state(self) -> State:
-        return read_intact_tables(self.campaign.lake, (ANNOTATIONS, LABELS, REJECTED))
+        return read_intact_tables(self.campaign.table_store, (ANNOTATIONS, LABELS, REJECTED))
 
     def read_final_state(self) -> State:
         return hash_files(self.root, *VISIBLE_FOLDERS)

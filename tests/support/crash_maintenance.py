@@ -24,7 +24,7 @@ from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.git_remote import fetch
 from headrace.storage.pruned_releases import read_tombstones
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 LONG_AGO_S = 7200.0
 
@@ -34,7 +34,7 @@ class RepairCase(GitWorkspace):
     """A workspace that `doctor --repair` repairs."""
 
     def run(self) -> None:
-        done = check_integrity(self.lake, deep=True, repair=True)
+        done = check_integrity(self.table_store, deep=True, repair=True)
         assert done.ok, done
 
     def read_visible_state(self) -> State:
@@ -46,7 +46,7 @@ class RepairCase(GitWorkspace):
         return {**read, **there, **hash_files(self.root, "data")}
 
     def read_final_state(self) -> State:
-        report = check_integrity(self.lake, deep=True)
+        report = check_integrity(self.table_store, deep=True)
         assert report.ok
         assert (list(report.repairs), list(report.cleanups)) == ([], [])
         return self.read_visible_state()
@@ -57,7 +57,7 @@ class CollectionCase(GitWorkspace):
     """A workspace in which `gc` deletes."""
 
     def run(self) -> None:
-        collect_garbage(self.lake, min_age_hours=0, remote=True, dry_run=False)
+        collect_garbage(self.table_store, min_age_hours=0, remote=True, dry_run=False)
 
     def read_visible_state(self) -> State:
         """Every tag is complete on the remote, whatever else is there."""
@@ -65,7 +65,7 @@ class CollectionCase(GitWorkspace):
         return {**hash_objects(self), **hash_files(self.root, "data")}
 
     def read_final_state(self) -> State:
-        done = check_integrity(self.lake, deep=True, repair=True)
+        done = check_integrity(self.table_store, deep=True, repair=True)
         assert not done.repairs, "only stale files may be left"
         assert done.ok
         return self.read_visible_state()
@@ -78,7 +78,7 @@ class PruneCase(GitWorkspace):
     def run(self) -> None:
         retention = Retention(keep_last=1, pinned={"tiny/2": "figure 2"})
         settings = Settings(workspace=self.root)
-        prune(replace(minimal_dataset.DATASET, retention=retention), self.lake, settings, dry_run=False)
+        prune(replace(minimal_dataset.DATASET, retention=retention), self.table_store, settings, dry_run=False)
 
     def read_visible_state(self) -> State:
         """For readers of the origin, tombstones appear in the step in which the tags go; every tag is complete."""
@@ -91,7 +91,7 @@ class PruneCase(GitWorkspace):
         return {"origin": (*tags, *map(str, known)), **hash_files(self.root, "data")}
 
     def read_final_state(self) -> State:
-        assert check_integrity(self.lake).ok
+        assert check_integrity(self.table_store).ok
         here = (git(self.root, "tag"), git(self.root, "status", "--porcelain"))
         followed = git(self.root, "rev-parse", "HEAD") == git(self.root, "rev-parse", "origin/main")
         return {**self.read_visible_state(), "here": (*here, str(followed))}
@@ -99,7 +99,7 @@ class PruneCase(GitWorkspace):
 
 def hash_objects(workspace: GitWorkspace) -> State:
     """Object of the cache and of the remote → hash of its bytes."""
-    cache, remote = workspace.lake.cache, workspace.lake.cache.remote
+    cache, remote = workspace.table_store.cache, workspace.table_store.cache.remote
     in_cache = {f"cache {path.name}": md5_of(path) for path in (cache.folder / "files").rglob("*") if path.is_file()}
     in_remote = {f"remote {md5[2:]}": remote.bucket.digests(item).md5 for md5, item in list_objects(remote)}
     return {**in_cache, **in_remote}
@@ -110,20 +110,21 @@ class RepairScenario(CopiedWorkspaceScenario):
 
     def prepare(self) -> None:
         self.template.create()
-        write_raw_partitions(self.template.lake, raw_days(1, 2, 3))
+        write_raw_partitions(self.template.table_store, raw_days(1, 2, 3))
         self.template.build_and_release()
-        lake = self.template.lake
+        table_store = self.template.table_store
         raw, validated, totals = (
-            _md5(lake, table) for table in (minimal_dataset.RAW, minimal_dataset.VALIDATED, minimal_dataset.TOTALS)
+            _md5(table_store, table)
+            for table in (minimal_dataset.RAW, minimal_dataset.VALIDATED, minimal_dataset.TOTALS)
         )
-        lists = [str(out["md5"]) for path, out in sorted(recorded_outs(lake.root).items())]
-        _break_remote(lake, raw, b"")
-        _break_remote(lake, lists[0], b"half")
-        _break_cache(lake, lists[1], b"half")
-        _break_cache(lake, validated, b"flipped")
-        _break_remote(lake, totals, b"")
-        _break_cache(lake, totals, b"half")  # taken from the workspace
-        _write_stale_files(self.template.root, lake)
+        lists = [str(out["md5"]) for path, out in sorted(recorded_outs(table_store.root).items())]
+        _break_remote(table_store, raw, b"")
+        _break_remote(table_store, lists[0], b"half")
+        _break_cache(table_store, lists[1], b"half")
+        _break_cache(table_store, validated, b"flipped")
+        _break_remote(table_store, totals, b"")
+        _break_cache(table_store, totals, b"half")  # taken from the workspace
+        _write_stale_files(self.template.root, table_store)
 
 
 class CollectionScenario(CopiedWorkspaceScenario):
@@ -132,14 +133,14 @@ class CollectionScenario(CopiedWorkspaceScenario):
     def prepare(self) -> None:
         workspace = self.template
         workspace.create()
-        write_raw_partitions(workspace.lake, raw_days(1, 2, 3))
+        write_raw_partitions(workspace.table_store, raw_days(1, 2, 3))
         workspace.build_and_release()
         for amount in (5, 6):
-            write_raw_partitions(workspace.lake, {"2026-01-02": minimal_dataset.raw_day(2, amount)})
+            write_raw_partitions(workspace.table_store, {"2026-01-02": minimal_dataset.raw_day(2, amount)})
             run_stages(workspace)
-            md5 = _md5(workspace.lake, minimal_dataset.TOTALS, "2026-01-02")
-            workspace.lake.cache.remote.write(md5, workspace.lake.cache.path(md5))
-        write_raw_partitions(workspace.lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
+            md5 = _md5(workspace.table_store, minimal_dataset.TOTALS, "2026-01-02")
+            workspace.table_store.cache.remote.write(md5, workspace.table_store.cache.path(md5))
+        write_raw_partitions(workspace.table_store, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
         workspace.build_and_release()
 
 
@@ -149,33 +150,37 @@ class PruneScenario(CopiedWorkspaceScenario):
     def prepare(self) -> None:
         self.template.create()
         for amount in range(1, 5):
-            write_raw_partitions(self.template.lake, {"2026-01-01": minimal_dataset.raw_day(1, amount)})
+            write_raw_partitions(self.template.table_store, {"2026-01-01": minimal_dataset.raw_day(1, amount)})
             self.template.build_and_release()
 
 
-def _md5(lake: Lake, table: str, partition: str = "2026-01-01") -> str:
-    return lake.manifest(table).partitions[partition].md5
+def _md5(table_store: TableStore, table: str, partition: str = "2026-01-01") -> str:
+    return table_store.manifest(table).partitions[partition].md5
 
 
-def _break_remote(lake: Lake, md5: str, content: bytes) -> None:
-    remote = lake.cache.remote
+def _break_remote(table_store: TableStore, md5: str, content: bytes) -> None:
+    remote = table_store.cache.remote
     if content:
         remote.bucket.write(remote.key(md5), content)
     else:
         remote.bucket.delete(remote.key(md5))
 
 
-def _break_cache(lake: Lake, md5: str, content: bytes) -> None:
-    path = lake.cache.path(md5)
+def _break_cache(table_store: TableStore, md5: str, content: bytes) -> None:
+    path = table_store.cache.path(md5)
     path.chmod(0o644)
     path.write_bytes(content)
     path.chmod(0o444)
 
 
-def _write_stale_files(root: Path, lake: Lake) -> None:
+def _write_stale_files(root: Path, table_store: TableStore) -> None:
     """What killed runs leave: DVC's lock, git's lock, a partial write."""
     dead = {"write": {"data/x": {"pid": 2**22 + 1, "cmd": "dvc repro"}}, "read": {}}
-    left = {root / RWLOCK: json.dumps(dead), root / ".git/index.lock": "", lake.folder(TABLES[0]) / ".x.1.tmp": "half"}
+    left = {
+        root / RWLOCK: json.dumps(dead),
+        root / ".git/index.lock": "",
+        table_store.folder(TABLES[0]) / ".x.1.tmp": "half",
+    }
     for path, text in left.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

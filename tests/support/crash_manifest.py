@@ -11,30 +11,30 @@ from headrace.engine.compute import store_partition
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TABLE = "features/tiny/totals"
 OLD = ("2026-01-01", "2026-02-01", "2026-03-01")
 NEW = ("2026-02-01", "2026-03-01", "2026-03-02", "2026-04-01")
 
 
-def entry(lake: Lake, name: str) -> PartitionEntry:
-    return store_partition(lake.cache, pl.DataFrame({"day": [name]}), name, f"key of {name}")
+def entry(table_store: TableStore, name: str) -> PartitionEntry:
+    return store_partition(table_store.cache, pl.DataFrame({"day": [name]}), name, f"key of {name}")
 
 
 class WrittenTable:
     """A table of three months: of the new one, January is gone, February as before, March longer, and April new."""
 
     def __init__(self, root: Path) -> None:
-        self.lake = Lake(root, Cache(root / ".dvc/cache", root))
+        self.table_store = TableStore(root, Cache(root / ".dvc/cache", root))
 
     def run(self) -> None:
         """Write the new table."""
-        self.lake.checkout(Manifest(TABLE, partitions={name: entry(self.lake, name) for name in NEW}))
+        self.table_store.checkout(Manifest(TABLE, partitions={name: entry(self.table_store, name) for name in NEW}))
 
     def read_visible_state(self) -> State:
         """The entries of the manifest, read from the table's folder alone: an empty cache has no chunk of it."""
-        reader = Lake(self.lake.root, Cache(self.lake.root / "empty", self.lake.root))
+        reader = TableStore(self.table_store.root, Cache(self.table_store.root / "empty", self.table_store.root))
         manifest = reader.manifest(TABLE)
         missing = [name for name in manifest.files if not (reader.folder(TABLE) / name).exists()]
         assert not missing, f"the manifest names files that are not there: {missing}"
@@ -42,7 +42,7 @@ class WrittenTable:
 
     def read_final_state(self) -> State:
         """Every file of the table's folder."""
-        return hash_files(self.lake.root, "data")
+        return hash_files(self.table_store.root, "data")
 
 
 class WrittenTables:
@@ -53,8 +53,8 @@ class WrittenTables:
 
     def prepare(self) -> None:
         """Write the old table."""
-        lake = Lake(self.folder / "old", Cache(self.folder / "old/.dvc/cache", self.folder / "old"))
-        lake.checkout(Manifest(TABLE, partitions={name: entry(lake, name) for name in OLD}))
+        table_store = TableStore(self.folder / "old", Cache(self.folder / "old/.dvc/cache", self.folder / "old"))
+        table_store.checkout(Manifest(TABLE, partitions={name: entry(table_store, name) for name in OLD}))
 
     def new_case(self, name: str) -> WrittenTable:
         """A copy of the old table."""

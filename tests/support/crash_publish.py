@@ -23,7 +23,7 @@ from online_stores import OnlineStore, flush_redis, reset_postgresql
 
 from headrace.feast.online_stores.writer import OnlineTable
 from headrace.publish.publish import REPORTS, publish
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 KEYS = ["N2", "N3", "N4"]
 RELEASE_2 = ([10.0, None, 1.0], [30.0])
@@ -37,19 +37,19 @@ class PublishCase:
     root: Path
 
     def run(self) -> None:
-        publish_release(Lake.at(self.root), "little/2")
+        publish_release(TableStore.at(self.root), "little/2")
 
     def read_visible_state(self) -> State:
         """Readers see one release, in every view."""
-        lake = Lake.at(self.root)
-        store = feature_workspace.open_workspace_store(lake)
+        table_store = TableStore.at(self.root)
+        store = feature_workspace.open_workspace_store(table_store)
         keys = [{"tailnum": "N2", "origin": "EWR", "carrier_id": 1}]
         answer = store.get_online_features(store.get_feature_service(DATASET.service), keys, full_feature_names=True)
-        return {"online": (online_delays(lake, KEYS), answer.to_dict()["origin_weather__temp_c"])}
+        return {"online": (online_delays(table_store, KEYS), answer.to_dict()["origin_weather__temp_c"])}
 
     def run_concurrent_writer(self) -> None:
         """Release 3 is published from another clone."""
-        publish(DATASET, Lake.at(self.other_clone), feature_workspace.settings(self.root), "little/3")
+        publish(DATASET, TableStore.at(self.other_clone), feature_workspace.settings(self.root), "little/3")
 
     def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:
         """The live release is that of a writer that succeeded."""
@@ -65,14 +65,14 @@ class PublishCase:
 
     def read_final_state(self) -> State:
         """The verification report is written, and the standby slot is as its tags say: a rollback works."""
-        lake, visible = Lake.at(self.root), self.read_visible_state()
+        table_store, visible = TableStore.at(self.root), self.read_visible_state()
         report = json.loads((self.root / REPORTS / DATASET.name / "online.json").read_text())
         # The slot, and the number of compared keys, depend on when the earlier run crashed.
         verification = [report[name] for name in ("release", "digest", "as_of", "newest_times")]
-        rollback = publish_release(lake, "little/1")
+        rollback = publish_release(table_store, "little/1")
         assert rollback.switched
         online_table = OnlineTable.open(
-            feature_workspace.open_workspace_store(lake), DATASET, AIRCRAFT, "b" if rollback.slot == "a" else "a"
+            feature_workspace.open_workspace_store(table_store), DATASET, AIRCRAFT, "b" if rollback.slot == "a" else "a"
         )
         return {
             **visible,
@@ -90,27 +90,27 @@ class PublishScenario:
     store: OnlineStore
 
     def prepare(self) -> None:
-        lake = feature_workspace.create_workspace(self.root)
+        table_store = feature_workspace.create_workspace(self.root)
         self.store.configure(self.root)
-        write_all_tables(lake)
-        write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
-        feature_workspace.tag_release(lake, 1)
+        write_all_tables(table_store)
+        write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS)
+        feature_workspace.tag_release(table_store, 1)
         write_table(
-            lake,
+            table_store,
             AIRCRAFT,
             [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}, {**AIRCRAFT_ROWS[0], "tailnum": "N4", "delay_min": 1.0}],
         )
-        write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 30.0}])
-        feature_workspace.tag_release(lake, 2)
+        write_table(table_store, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 30.0}])
+        feature_workspace.tag_release(table_store, 2)
         shutil.copytree(self.root, self.root.with_name("other_clone"))
-        other_clone = Lake.at(self.root.with_name("other_clone"))
+        other_clone = TableStore.at(self.root.with_name("other_clone"))
         write_table(other_clone, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 20.0}])
         write_table(other_clone, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": 31.0}])
         feature_workspace.tag_release(other_clone, 3)
 
     def new_case(self, name: str) -> PublishCase:
         self.remove_case(name)
-        publish_release(Lake.at(self.root), "little/1")
+        publish_release(TableStore.at(self.root), "little/1")
         return PublishCase(self.root)
 
     def remove_case(self, name: str) -> None:  # noqa: ARG002

@@ -30,7 +30,7 @@ from headrace.storage.dvc.objects import object_key
 from headrace.storage.dvc.remote import Remote
 from headrace.storage.git_remote import fetch
 from headrace.storage.s3.objects import ObjectMeta
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TABLES = (minimal_dataset.VALIDATED, minimal_dataset.REJECTED, minimal_dataset.TOTALS)
 
@@ -55,9 +55,9 @@ class GitWorkspace:
         return self.folder / "workspace"
 
     @property
-    def lake(self) -> Lake:
+    def table_store(self) -> TableStore:
         """The workspace's tables, opened again on each access."""
-        return Lake.at(self.root, is_remote_only=self.commit == "remote")
+        return TableStore.at(self.root, is_remote_only=self.commit == "remote")
 
     def create(self) -> None:
         """Create an empty workspace and its origin."""
@@ -97,12 +97,12 @@ class GitWorkspace:
     def build_and_release(self) -> None:
         """Bring every table up to date and release them."""
         run_stages(self)
-        create_release(minimal_dataset.DATASET, self.lake)
+        create_release(minimal_dataset.DATASET, self.table_store)
 
     def released_objects(self, revision: str) -> set[str]:
         """The md5 of every object of a release."""
         lists = {out["md5"] for out in recorded_outs(self.root, revision).values()}
-        return lists | {name for one in lists for name in read_directory(self.lake.cache, one).values()}
+        return lists | {name for one in lists for name in read_directory(self.table_store.cache, one).values()}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class ReleaseCase(GitWorkspace):
         fetch(self.root)
         assert_tagged_objects_on_remote(self, git(self.root, "tag", "--list").split())
         # For readers of the origin, lock and tags of a release appear in one step.
-        return read_intact_tables(self.lake, TABLES) | {"origin": self.read_origin()}
+        return read_intact_tables(self.table_store, TABLES) | {"origin": self.read_origin()}
 
     def read_final_state(self) -> State:
         return hash_files(self.root, *VISIBLE_FOLDERS) | {"origin": self.read_origin()}
@@ -130,7 +130,7 @@ class ReleaseCase(GitWorkspace):
     def run_concurrent_writer(self) -> None:
         """Release another correction, from another clone."""
         other_clone = self.other_clone
-        write_raw_partitions(other_clone.lake, {"2026-01-03": minimal_dataset.raw_day(3, amount=11)})
+        write_raw_partitions(other_clone.table_store, {"2026-01-03": minimal_dataset.raw_day(3, amount=11)})
         other_clone.build_and_release()
 
     @property
@@ -162,16 +162,16 @@ class StagesCase(ReleaseCase):
     def run_concurrent_writer(self) -> None:
         """Change raw rows, and bring every table up to date."""
         remove_locks(self.root)
-        write_raw_partitions(self.lake, {"2026-01-03": minimal_dataset.raw_day(3, amount=11)})
+        write_raw_partitions(self.table_store, {"2026-01-03": minimal_dataset.raw_day(3, amount=11)})
         run_stages(self)
 
     def check_consistent(self, *, paused_succeeded: bool, concurrent_succeeded: bool) -> None:  # noqa: ARG002  the paused run may have finished or not
         """The plan is empty, and the files are those of the manifests."""
-        lake = self.lake
+        table_store = self.table_store
         assert concurrent_succeeded
-        assert all(plan_stage(stage, lake).is_empty for stage in graph.dataset_stages(minimal_dataset.DATASET))
+        assert all(plan_stage(stage, table_store).is_empty for stage in graph.dataset_stages(minimal_dataset.DATASET))
         for table in TABLES:
-            assert_files_match_manifest(lake, table)
+            assert_files_match_manifest(table_store, table)
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,9 @@ class OtherClone(ReleaseCase):
 
 def run_stages(workspace: GitWorkspace) -> None:
     """Bring every table up to date."""
-    lake, execute = workspace.lake, Executor(Settings(workspace=workspace.root))
+    table_store, execute = workspace.table_store, Executor(Settings(workspace=workspace.root))
     for stage in graph.dataset_stages(minimal_dataset.DATASET):
-        run_stage(stage, lake, execute)
+        run_stage(stage, table_store, execute)
 
 
 def assert_tagged_objects_on_remote(workspace: GitWorkspace, tags: Iterable[str]) -> None:
@@ -222,7 +222,7 @@ class ReleaseScenario(CopiedWorkspaceScenario):
 
     def prepare(self) -> None:
         self.template.create()
-        write_raw_partitions(self.template.lake, raw_days(1, 2, 3))
+        write_raw_partitions(self.template.table_store, raw_days(1, 2, 3))
         self.template.build_and_release()
         git(self.template.folder, "clone", "--quiet", "origin.git", "other_clone")
         git(self.template.other_clone.root, "remote", "set-url", "origin", "../origin.git")
@@ -233,7 +233,7 @@ class ReleaseScenario(CopiedWorkspaceScenario):
             "2026-01-04": minimal_dataset.raw_day(4) + corrected,
             "2026-01-05": minimal_dataset.raw_day(4) + minimal_dataset.raw_day(5),
         }
-        write_raw_partitions(self.template.lake, more, drop=("2026-01-01",))
+        write_raw_partitions(self.template.table_store, more, drop=("2026-01-01",))
 
 
 def scenario(folder: Path, remote: dict[str, str], commit: str, *, only: str = "") -> ReleaseScenario:

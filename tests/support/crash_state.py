@@ -8,18 +8,18 @@ from pathlib import Path
 from crash_harness import State
 
 from headrace.storage.dvc.objects import md5_of
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 VISIBLE_FOLDERS = ("data", ".headrace/journal")
 """What a run leaves: the tables, and a journal for the next run, which is empty after a run that ended well."""
 
 
-def read_intact_tables(lake: Lake, tables: Iterable[str]) -> State:
+def read_intact_tables(table_store: TableStore, tables: Iterable[str]) -> State:
     """Table → its manifest, after checking that each partition has the bytes that the manifest records."""
     state: State = {}
     for table in tables:
-        manifest = lake.manifest(table)
-        for name, path in lake.paths(table).items():
+        manifest = table_store.manifest(table)
+        for name, path in table_store.paths(table).items():
             assert md5_of(path) == manifest.partitions[name].md5, f"{table} {name}"
         state[table] = manifest.to_files().head
     return state
@@ -31,10 +31,10 @@ def hash_files(root: Path, *folders: str) -> State:
     return {path.relative_to(root).as_posix(): sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def assert_files_match_manifest(lake: Lake, table: str) -> None:
+def assert_files_match_manifest(table_store: TableStore, table: str) -> None:
     """The files in the table's folder are exactly those of its manifest."""
-    manifest = lake.manifest(table)
-    folder = lake.folder(table)
+    manifest = table_store.manifest(table)
+    folder = table_store.folder(table)
     files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
     md5s = {path.relative_to(folder).as_posix(): md5_of(path) for path in files}
     assert md5s == manifest.files | manifest.to_files().md5s, table

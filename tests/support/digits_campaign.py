@@ -13,7 +13,7 @@ from headrace.ingest.ingest import ingest
 from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.project.loading import load_dataset
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from infra.demo import digits
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ class DigitsCampaign(LabelingCampaign):
         settings = server.settings(HEADRACE_BUCKET=bucket.name, AWS_ENDPOINT_URL=s3.endpoint)
         dataset = load_dataset("digits")
         labeling = replace(dataset.labels[0], title=title[-50:])
-        found = cls(server, Lake.at(root), settings, replace(dataset, labels=(labeling,)), labeling, PARAMS)
-        ingest(found.dataset, found.lake, settings)
+        found = cls(server, TableStore.at(root), settings, replace(dataset, labels=(labeling,)), labeling, PARAMS)
+        ingest(found.dataset, found.table_store, settings)
         for stage in graph.command_stages(found.dataset, "validate"):
-            run_stage(stage, found.lake, Executor(settings, lambda *_: None))
+            run_stage(stage, found.table_store, Executor(settings, lambda *_: None))
         return found
 
     def tasks(self) -> dict[str, dict[str, Any]]:

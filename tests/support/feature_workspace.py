@@ -23,7 +23,7 @@ from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 LARGE_INT = 2**53 + 1
 """The first integer that a float cannot represent."""
@@ -79,11 +79,11 @@ DATASET = Dataset(
 )
 
 
-def create_workspace(root: Path) -> Lake:
+def create_workspace(root: Path) -> TableStore:
     """Create a workspace with no table, and Feast's configuration as it is shipped."""
     (root / "feature_repo").mkdir(parents=True)
     shutil.copy(REPO / "feature_repo" / "feature_store.yaml", root / "feature_repo")
-    return Lake.at(root)
+    return TableStore.at(root)
 
 
 def settings(root: Path) -> Settings:
@@ -99,9 +99,9 @@ def settings(root: Path) -> Settings:
 _OPEN_STORES: list[FeatureStore] = []
 
 
-def open_workspace_store(lake: Lake) -> FeatureStore:
+def open_workspace_store(table_store: TableStore) -> FeatureStore:
     """Open Feast's store of the workspace, until `close_all`."""
-    _OPEN_STORES.append(open_store(lake.root / "feature_repo", settings(lake.root)))
+    _OPEN_STORES.append(open_store(table_store.root / "feature_repo", settings(table_store.root)))
     return _OPEN_STORES[-1]
 
 
@@ -111,36 +111,36 @@ def close_all() -> None:
         close_store(_OPEN_STORES.pop())
 
 
-def write_table(lake: Lake, table: FeatureTable, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(table_store: TableStore, table: FeatureTable, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the table, one partition per UTC day. A missing feature is null; known time defaults to event time."""
     columns = dict.fromkeys(table.keys, pl.String()) | dict(table.key_types)
     schema = {**columns, EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
     full = [{KNOWN_TIME: row[EVENT_TIME], **dict.fromkeys(table.features), **row} for row in rows]
     frame = pl.DataFrame(full, schema=schema)
     days = frame.group_by(pl.col(EVENT_TIME).dt.date().cast(pl.String))
-    entries = {str(day): _entry(lake, table, part) for (day,), part in days}
-    lake.checkout(Manifest(f"features/{DATASET.name}/{table.name}", partitions=entries))
+    entries = {str(day): _entry(table_store, table, part) for (day,), part in days}
+    table_store.checkout(Manifest(f"features/{DATASET.name}/{table.name}", partitions=entries))
 
 
-def _entry(lake: Lake, table: FeatureTable, rows: pl.DataFrame) -> PartitionEntry:
+def _entry(table_store: TableStore, table: FeatureTable, rows: pl.DataFrame) -> PartitionEntry:
     ordered = parquet.canonical(rows, [*table.keys, EVENT_TIME])
-    stored = lake.cache.add(lambda path: parquet.write(ordered, path))
+    stored = table_store.cache.add(lambda path: parquet.write(ordered, path))
     return PartitionEntry(stored.md5, stored.md5, stored.size, rows.height)
 
 
-def add_second_dataset(lake: Lake) -> Dataset:
+def add_second_dataset(table_store: TableStore) -> Dataset:
     """Add a second dataset with the same rows in other tables."""
     tables = tuple(replace(table, name=f"other_{table.name}") for table in DATASET.features)
     for table in DATASET.features:
-        made = lake.manifest(f"features/{DATASET.name}/{table.name}")
-        lake.checkout(replace(made, table=f"features/other/other_{table.name}"))
+        made = table_store.manifest(f"features/{DATASET.name}/{table.name}")
+        table_store.checkout(replace(made, table=f"features/other/other_{table.name}"))
     return replace(DATASET, name="other", service="other_service", features=tables)
 
 
-def write_all_tables(lake: Lake) -> None:
+def write_all_tables(table_store: TableStore) -> None:
     """Write every table, with a few rows around noon of 9 January."""
     write_table(
-        lake,
+        table_store,
         WEATHER,
         [
             {"origin": "EWR", EVENT_TIME: NOON - HOUR, "temp_c": 1.5, "gusts": 2**53 + 1, "humidity": 0.1},
@@ -150,7 +150,7 @@ def write_all_tables(lake: Lake) -> None:
         ],
     )
     write_table(
-        lake,
+        table_store,
         AIRCRAFT,
         [
             {"tailnum": "N1", EVENT_TIME: NOON - timedelta(days=8), "delay_min": 3.0, "flights_7d": 1},
@@ -158,21 +158,23 @@ def write_all_tables(lake: Lake) -> None:
             {"tailnum": "N3", EVENT_TIME: NOON - HOUR},
         ],
     )
-    write_table(lake, ROUTES, [{"carrier_id": 2**53 + 1, "origin": "EWR", EVENT_TIME: NOON - HOUR, "temp_c": 7.0}])
+    write_table(
+        table_store, ROUTES, [{"carrier_id": 2**53 + 1, "origin": "EWR", EVENT_TIME: NOON - HOUR, "temp_c": 7.0}]
+    )
 
 
-def tag_release(lake: Lake, number: int) -> str:
+def tag_release(table_store: TableStore, number: int) -> str:
     """Tag the workspace's tables as the release `little/<number>`, as `headrace release` records them."""
     stages = {}
-    for table in lake.tables(DATASET.name):
-        manifest = lake.manifest(table)
-        stages[table] = {"cmd": "true", "outs": [lake.dvc_out(manifest, {})]}
-    (lake.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    for table in table_store.tables(DATASET.name):
+        manifest = table_store.manifest(table)
+        stages[table] = {"cmd": "true", "outs": [table_store.dvc_out(manifest, {})]}
+    (table_store.root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
     name = f"{DATASET.name}/{number}"
-    _git(lake.root, "init", "--quiet")
-    _git(lake.root, "add", "dvc.lock")
-    _git(lake.root, "commit", "--quiet", "--allow-empty", "--message", name)
-    _git(lake.root, "tag", name)
+    _git(table_store.root, "init", "--quiet")
+    _git(table_store.root, "add", "dvc.lock")
+    _git(table_store.root, "commit", "--quiet", "--allow-empty", "--message", name)
+    _git(table_store.root, "tag", name)
     return name
 
 
@@ -226,25 +228,25 @@ def requests_with_all_keys(times: Sequence[datetime]) -> pl.DataFrame:
     )
 
 
-def publish_release(lake: Lake, release: str | None = None, dataset: Dataset = DATASET) -> PublishResult:
-    return publish(dataset, lake, settings(lake.root), release)
+def publish_release(table_store: TableStore, release: str | None = None, dataset: Dataset = DATASET) -> PublishResult:
+    return publish(dataset, table_store, settings(table_store.root), release)
 
 
-def online_delays(lake: Lake, tailnums: Sequence[str]) -> list[float | None]:
-    store = open_workspace_store(lake)
+def online_delays(table_store: TableStore, tailnums: Sequence[str]) -> list[float | None]:
+    store = open_workspace_store(table_store)
     rows = [{"tailnum": tailnum, "origin": "EWR", "carrier_id": 1} for tailnum in tailnums]
     service = store.get_feature_service(DATASET.service)
     answer = store.get_online_features(service, rows, full_feature_names=True).to_dict()
     return list(answer["aircraft_history__delay_min"])
 
 
-def offline_delays(lake: Lake, tailnums: Sequence[str], at: PublishResult) -> list[float | None]:
+def offline_delays(table_store: TableStore, tailnums: Sequence[str], at: PublishResult) -> list[float | None]:
     asked = pl.DataFrame({"tailnum": tailnums}).with_columns(
         origin=pl.lit("EWR"), carrier_id=pl.lit(1, pl.Int64), event_timestamp=pl.lit(at.as_of)
     )
-    return get_features(DATASET, open_workspace_store(lake), asked)["aircraft_history__delay_min"].to_list()
+    return get_features(DATASET, open_workspace_store(table_store), asked)["aircraft_history__delay_min"].to_list()
 
 
-def execute_on_sqlite(lake: Lake, statement: str) -> None:
-    with closing(sqlite3.connect(lake.root / "feast" / "online.db")) as database:
+def execute_on_sqlite(table_store: TableStore, statement: str) -> None:
+    with closing(sqlite3.connect(table_store.root / "feast" / "online.db")) as database:
         database.executescript(statement)

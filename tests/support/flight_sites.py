@@ -14,7 +14,7 @@ from workspaces import git
 
 from headrace.lineage.history import DatasetRevision
 from headrace.storage.s3.bucket import Bucket
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from infra.demo.data import FlightYear
 from infra.demo.seed_sources import SourceSystems
 
@@ -92,7 +92,9 @@ class Site:
 
     def table(self, table: str, revision: str) -> dict[str, str]:
         """Partition → md5 of a table at a release, as git and the remote have it."""
-        manifest = DatasetRevision(Lake.at(self.project), "flights", revision, git(self.project, "rev-parse", revision))
+        manifest = DatasetRevision(
+            TableStore.at(self.project), "flights", revision, git(self.project, "rev-parse", revision)
+        )
         return dict(manifest.manifest(table).md5s)
 
 

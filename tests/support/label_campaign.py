@@ -15,7 +15,7 @@ from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 if TYPE_CHECKING:
     from label_server import LabelServer
@@ -60,7 +60,7 @@ class LabelingCampaign:
     """A labeling task in a workspace, with a project of its own on the server."""
 
     server: "LabelServer"
-    lake: Lake
+    table_store: TableStore
     settings: Settings
     dataset: Dataset
     labeling: LabelingTask
@@ -72,13 +72,15 @@ class LabelingCampaign:
         from headrace.label.send import send_tasks  # noqa: PLC0415  only tests that send import the SDK
 
         merged = {**self.params, **params}
-        return send_tasks(self.dataset, self.labeling, self.lake, settings or self.settings, merged)
+        return send_tasks(self.dataset, self.labeling, self.table_store, settings or self.settings, merged)
 
     def collect(self, *, allow_empty: bool = False) -> "CollectResult":
         """Collect into the workspace."""
         from headrace.label.collect import collect_annotations  # noqa: PLC0415
 
-        return collect_annotations(self.dataset, self.labeling, self.lake, self.settings, allow_empty=allow_empty)
+        return collect_annotations(
+            self.dataset, self.labeling, self.table_store, self.settings, allow_empty=allow_empty
+        )
 
     @property
     def project(self) -> int:
@@ -97,7 +99,7 @@ class Campaign(LabelingCampaign):
             task=task_data, **{"unreviewed": "accept", **declared},
         )  # fmt: skip
         dataset = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(labeling,))
-        super().__init__(server, Lake.at(root), server.settings(), dataset, labeling, PARAMS)
+        super().__init__(server, TableStore.at(root), server.settings(), dataset, labeling, PARAMS)
 
     def with_declaration(self, **declared: Any) -> LabelingTask:  # noqa: ANN401
         """The labeling task with some fields declared otherwise."""
@@ -113,10 +115,10 @@ class Campaign(LabelingCampaign):
                 {"started_at": [start] * cars, "car": numbers, "late_min": [90] * cars},
                 schema={"started_at": pl.Datetime("us", "UTC"), "car": pl.Int32, "late_min": pl.Int64},
             )
-            stored = self.lake.cache.add(partial(parquet.write, frame))
+            stored = self.table_store.cache.add(partial(parquet.write, frame))
             entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, cars)
             car += cars
-        self.lake.checkout(Manifest("validated/rides/rides", partitions=entries))
+        self.table_store.checkout(Manifest("validated/rides/rides", partitions=entries))
 
     def progress(self) -> tuple[int, int]:
         """Finished tasks, of all."""
@@ -132,7 +134,7 @@ class Campaign(LabelingCampaign):
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table."""
-        return self.lake.scan(table).collect().to_dicts()
+        return self.table_store.scan(table).collect().to_dicts()
 
     def labels(self) -> dict[str, str]:
         """Sample id → label."""
@@ -140,7 +142,7 @@ class Campaign(LabelingCampaign):
 
     def md5s(self, table: str) -> dict[str, str]:
         """Partition → md5."""
-        return {day: entry.md5 for day, entry in self.lake.manifest(table).partitions.items()}
+        return {day: entry.md5 for day, entry in self.table_store.manifest(table).partitions.items()}
 
 
 def simulate_kill(*_: object) -> None:

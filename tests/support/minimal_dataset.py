@@ -16,7 +16,7 @@ from headrace.settings import Settings
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.validate.columns import utc_time
 
 RAW, VALIDATED, REJECTED, TOTALS = (
@@ -72,18 +72,18 @@ FEATURES = FeatureTable(
 DATASET = Dataset(name="tiny", description="Sales.", owner="tests", sources=(SALES,), features=(FEATURES,))
 
 
-def create_lake(root: Path) -> Lake:
-    """An empty lake without git, DVC or a remote."""
-    return Lake(root, Cache(root / ".dvc/cache", root))
+def create_table_store(root: Path) -> TableStore:
+    """An empty table store without git, DVC or a remote."""
+    return TableStore(root, Cache(root / ".dvc/cache", root))
 
 
-def write_raw_partitions(lake: Lake, contents: Mapping[str, str], *, drop: tuple[str, ...] = ()) -> None:
+def write_raw_partitions(table_store: TableStore, contents: Mapping[str, str], *, drop: tuple[str, ...] = ()) -> None:
     """Write raw partitions of lines `at,shop,amount`, and delete those in `drop`."""
-    entries = {name: entry for name, entry in lake.manifest(RAW).partitions.items() if name not in drop}
+    entries = {name: entry for name, entry in table_store.manifest(RAW).partitions.items() if name not in drop}
     for name, text in contents.items():
-        stored = lake.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
+        stored = table_store.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
         entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size)
-    lake.checkout(Manifest(RAW, ".csv", partitions=entries))
+    table_store.checkout(Manifest(RAW, ".csv", partitions=entries))
 
 
 def raw_day(number: int, amount: int = 1) -> str:
@@ -101,7 +101,7 @@ def day_names(*numbers: int) -> list[str]:
     return [f"2026-01-{number:02}" for number in numbers]
 
 
-def run_all_stages(lake: Lake, dataset: Dataset = DATASET, threads: int = 2) -> dict[str, StageResult]:
+def run_all_stages(table_store: TableStore, dataset: Dataset = DATASET, threads: int = 2) -> dict[str, StageResult]:
     """Run all stages; table → result."""
-    execute = Executor(Settings(workspace=lake.root, threads=threads))
-    return {stage.table: run_stage(stage, lake, execute) for stage in graph.dataset_stages(dataset)}
+    execute = Executor(Settings(workspace=table_store.root, threads=threads))
+    return {stage.table: run_stage(stage, table_store, execute) for stage in graph.dataset_stages(dataset)}

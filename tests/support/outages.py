@@ -22,7 +22,7 @@ from feature_workspace import (
 
 from headrace import failpoints
 from headrace.publish.publish import PublishResult
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 MANY_AIRCRAFT = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR} for number in range(600)]
 """More aircraft than fit into one batch."""
@@ -47,20 +47,20 @@ class PublishWorkspace:
     @classmethod
     def create(cls, root: Path) -> "PublishWorkspace":
         """Create the workspace at `root`; nothing is published."""
-        lake = feature_workspace.create_workspace(root)
-        write_all_tables(lake)
+        table_store = feature_workspace.create_workspace(root)
+        write_all_tables(table_store)
         for number in range(1, RELEASES + 1):
-            write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": float(number)}])
+            write_table(table_store, WEATHER, [{"origin": "EWR", "event_time": NOON, "temp_c": float(number)}])
             write_table(
-                lake, AIRCRAFT, [{**row, "delay_min": float(number)} for row in (*AIRCRAFT_ROWS, *MANY_AIRCRAFT)]
+                table_store, AIRCRAFT, [{**row, "delay_min": float(number)} for row in (*AIRCRAFT_ROWS, *MANY_AIRCRAFT)]
             )
-            feature_workspace.tag_release(lake, number)
+            feature_workspace.tag_release(table_store, number)
         return cls(root)
 
     @property
-    def lake(self) -> Lake:
+    def table_store(self) -> TableStore:
         """The workspace's tables, opened again on each access."""
-        return Lake.at(self.root)
+        return TableStore.at(self.root)
 
     @property
     def next_release(self) -> int:
@@ -69,12 +69,12 @@ class PublishWorkspace:
 
     def publish(self, number: int) -> PublishResult:
         """Publish the release of that number."""
-        return publish_release(self.lake, f"little/{number}")
+        return publish_release(self.table_store, f"little/{number}")
 
     def publish_after_outage(self, number: int) -> PublishResult:
         """Check that the live release is still served; then publish and verify that release."""
         if self.live:
-            assert online_delays(self.lake, KEYS) == [self.live] * len(KEYS)
+            assert online_delays(self.table_store, KEYS) == [self.live] * len(KEYS)
         return self.publish_and_verify(number)
 
     def publish_and_verify(self, number: int) -> PublishResult:
@@ -82,7 +82,7 @@ class PublishWorkspace:
         done = self.publish(number)
         assert (done.release, done.switched) == (f"little/{number}", True)
         assert not [found for proof in done.verifications for found in proof.mismatches]
-        assert online_delays(self.lake, KEYS) == [number] * len(KEYS)
+        assert online_delays(self.table_store, KEYS) == [number] * len(KEYS)
         self.live = number
         return done
 

@@ -8,9 +8,9 @@ import feature_workspace
 import pytest
 from feature_workspace import AIRCRAFT, AIRCRAFT_ROWS, publish_release, write_all_tables, write_table
 
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
-__all__ = ["lake", "published"]
+__all__ = ["published", "table_store"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lake(published: Path, tmp_path: Path) -> Iterator[Lake]:
+def table_store(published: Path, tmp_path: Path) -> Iterator[TableStore]:
     """A copy of it; every store that the test opens is closed."""
-    yield Lake.at(shutil.copytree(published, tmp_path / "workspace"))
+    yield TableStore.at(shutil.copytree(published, tmp_path / "workspace"))
     feature_workspace.close_all()

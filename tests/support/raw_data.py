@@ -15,7 +15,7 @@ import polars as pl
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry, SourceObject
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 FLIGHTS, WEATHER = "raw/flights/flights", "raw/flights/weather"
 
@@ -24,7 +24,7 @@ FLIGHTS, WEATHER = "raw/flights/flights", "raw/flights/weather"
 class RawPartitions:
     """Writes raw partitions as ingest does."""
 
-    lake: Lake
+    table_store: TableStore
 
     def add_days(self, *days: str) -> None:
         """Add flights and weather of these days, with all airports and planes."""
@@ -43,19 +43,19 @@ class RawPartitions:
 
     def delete_day(self, day: str) -> None:
         """Delete the object of a day."""
-        manifest = self.lake.manifest(FLIGHTS)
+        manifest = self.table_store.manifest(FLIGHTS)
         left = {name: entry for name, entry in manifest.partitions.items() if name != day}
-        self.lake.checkout(manifest.with_partitions(left))
+        self.table_store.checkout(manifest.with_partitions(left))
 
     def _add(self, table: str, suffix: str, contents: Mapping[str, bytes]) -> None:
         entries = {}
         for name, content in contents.items():
-            stored = self.lake.cache.add(partial(Path.write_bytes, data=content))
+            stored = self.table_store.cache.add(partial(Path.write_bytes, data=content))
             entries[name] = PartitionEntry(
                 stored.md5, stored.md5, stored.size, objects=(SourceObject("", f"{table}/{name}", ""),)
             )
-        had = self.lake.manifest(table).partitions
-        self.lake.checkout(Manifest(table, suffix, partitions={**had, **entries}))
+        had = self.table_store.manifest(table).partitions
+        self.table_store.checkout(Manifest(table, suffix, partitions={**had, **entries}))
 
 
 def days(first: int, last: int) -> list[str]:

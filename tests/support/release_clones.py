@@ -23,7 +23,7 @@ from headrace.release.worktree_refs import note_listing
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Clone:
     root: Path
 
     @property
-    def lake(self) -> Lake:
+    def table_store(self) -> TableStore:
         """Its tables, read afresh."""
-        return Lake.at(self.root)
+        return TableStore.at(self.root)
 
     def run(self, dataset: Dataset, source: Mapping[int, int]) -> None:
         """Ingest from a source that has these days, each with its amount, and bring every table up to date."""
@@ -43,31 +43,33 @@ class Clone:
         entries = {}
         for day, amount in source.items():
             text = f"at,shop,amount\n{minimal_dataset.raw_day(day, amount)}"
-            stored = self.lake.cache.add(partial(Path.write_bytes, data=text.encode()))
+            stored = self.table_store.cache.add(partial(Path.write_bytes, data=text.encode()))
             entries[f"2026-01-{day:02}"] = PartitionEntry(stored.md5, stored.md5, stored.size)
-        self.lake.checkout(Manifest(f"raw/{dataset.name}/sales", ".csv", partitions=entries))
+        self.table_store.checkout(Manifest(f"raw/{dataset.name}/sales", ".csv", partitions=entries))
         self.refresh(dataset)
 
     def collect(self, dataset: Dataset, *annotation_ids: str) -> None:
         """Collect annotations with these ids, and bring every table up to date."""
-        collect_annotations(self.lake, dataset, *annotation_ids)
+        collect_annotations(self.table_store, dataset, *annotation_ids)
         self.refresh(dataset)
 
     def refresh(self, dataset: Dataset) -> None:
         """Bring every table up to date with the raw rows that are there."""
         execute = Executor(Settings(workspace=self.root, threads=1))
         for stage in graph.dataset_stages(dataset):
-            run_stage(stage, self.lake, execute)
+            run_stage(stage, self.table_store, execute)
 
     def release(self, dataset: Dataset, amount: int | None = None) -> ReleaseResult:
         """Release the dataset, from a source with one day if an amount is given."""
         if amount is not None:
             self.run(dataset, {1: amount})
-        return create_release(dataset, self.lake)
+        return create_release(dataset, self.table_store)
 
     def tables(self, dataset: Dataset) -> dict[str, bytes]:
         """Table → its manifest, as the workspace shows it."""
-        return {table: self.lake.manifest(table).to_files().head for table in self.lake.tables(dataset.name)}
+        return {
+            table: self.table_store.manifest(table).to_files().head for table in self.table_store.tables(dataset.name)
+        }
 
     def git(self, *arguments: str) -> str:
         """What git prints here."""
@@ -125,13 +127,13 @@ def dataset(name: str, *labels: LabelingTask) -> Dataset:
     return replace(minimal_dataset.DATASET, name=name, labels=labels)
 
 
-def collect_annotations(lake: Lake, dataset: Dataset, *annotation_ids: str) -> None:
+def collect_annotations(table_store: TableStore, dataset: Dataset, *annotation_ids: str) -> None:
     """Append one annotation with each of these ids to the dataset's annotations."""
-    manifest = lake.manifest(f"annotations/{dataset.name}/{QUESTION.name}")
-    writer = AnnotationLogWriter(manifest, lake, {"shop": pl.String()})
+    manifest = table_store.manifest(f"annotations/{dataset.name}/{QUESTION.name}")
+    writer = AnnotationLogWriter(manifest, table_store, {"shop": pl.String()})
     writer.append(annotation(name) for name in annotation_ids)
     writer.flush()
-    lake.checkout(writer.manifest)
+    table_store.checkout(writer.manifest)
 
 
 def annotation(annotation_id: str, minute: int = 0, **changes: object) -> dict[str, object]:

@@ -19,7 +19,7 @@ from headrace.runs.task import RunTask, end_run, open_task, release_task, save_t
 from headrace.settings import Settings, load_settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,24 @@ class RunOfClone:
     def ingest(self, days: dict[str, str]) -> RunTask:
         """A task: these days arrive (day → lines); days that are there already stay."""
         task = self.open()
-        write_raw(task.lake, self.dataset, days)
+        write_raw(task.table_store, self.dataset, days)
         save_task(task)
         return task
 
     def collect(self, *annotation_ids: str) -> RunTask:
         """A task: annotations with these ids are collected."""
         task = self.open()
-        collect_annotations(task.lake, self.dataset, *annotation_ids)
+        collect_annotations(task.table_store, self.dataset, *annotation_ids)
         save_task(task)
         return task
 
     def compute(self, *verbs: str) -> RunTask:
         """A task: bring the tables of these commands up to date."""
         task = self.open()
-        execute = Executor(Settings(workspace=task.lake.root, threads=1))
+        execute = Executor(Settings(workspace=task.table_store.root, threads=1))
         for stage in graph.dataset_stages(self.dataset):
             if stage.verb in verbs:
-                run_stage(stage, task.lake, execute)
+                run_stage(stage, task.table_store, execute)
         save_task(task)
         return task
 
@@ -89,20 +89,20 @@ class RunOfClone:
         """The last task, and what it has audited: table → head of its manifest."""
         task, name = self.open(), self.dataset.name
         made = release_task(task, self.dataset)
-        tables = {table: task.lake.manifest(table).to_files().head for table in task.lake.tables(name)}
+        tables = {table: task.table_store.manifest(table).to_files().head for table in task.table_store.tables(name)}
         end_run(task.refs, name, self.name, start=task.state.start)
         return made, tables
 
 
-def write_raw(lake: Lake, dataset: Dataset, days: dict[str, str]) -> None:
+def write_raw(table_store: TableStore, dataset: Dataset, days: dict[str, str]) -> None:
     """Write raw partitions of lines `at,shop,amount`; those that are there stay."""
     raw = f"raw/{dataset.name}/sales"
-    with lake.lock_table(raw):
-        entries: dict[str, Any] = dict(lake.manifest(raw).partitions)
+    with table_store.lock_table(raw):
+        entries: dict[str, Any] = dict(table_store.manifest(raw).partitions)
         for day, text in days.items():
-            stored = lake.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
+            stored = table_store.cache.add(partial(Path.write_bytes, data=f"at,shop,amount\n{text}".encode()))
             entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size)
-        lake.checkout(Manifest(raw, ".csv", partitions=entries))
+        table_store.checkout(Manifest(raw, ".csv", partitions=entries))
 
 
 def days(*numbers: int, amount: int = 1) -> dict[str, str]:

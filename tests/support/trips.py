@@ -14,7 +14,7 @@ from headrace.ingest.ingest import IngestResult, ingest
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.s3.bucket import Bucket
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TABLE = "raw/trips/days"
 DAYS = ObjectSource("days/", r"days/(?P<partition>\d{4}-\d\d-\d\d)\.csv\.gz", ".csv.gz")
@@ -41,7 +41,7 @@ class Trips:
     """A bucket with one object per day, behind a relay, and an empty workspace."""
 
     def __init__(self, bucket: Bucket, relay: Relay, root: Path) -> None:
-        self.bucket, self.relay, self.lake = bucket, relay, Lake.at(root)
+        self.bucket, self.relay, self.table_store = bucket, relay, TableStore.at(root)
 
     def put(self, *days: int, text: bytes | None = None) -> None:
         for day in days:
@@ -50,11 +50,11 @@ class Trips:
     def ingest(
         self, source: ObjectSource = DAYS, **options: bool | str | Callable[[str, int, int], None]
     ) -> IngestResult:
-        return ingest(create_dataset(source), self.lake, Settings(), **options)[0]  # type: ignore[arg-type]
+        return ingest(create_dataset(source), self.table_store, Settings(), **options)[0]  # type: ignore[arg-type]
 
     @property
     def manifest(self) -> Manifest:
-        return self.lake.manifest(TABLE)
+        return self.table_store.manifest(TABLE)
 
     @property
     def reads(self) -> int:

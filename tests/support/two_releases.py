@@ -26,7 +26,7 @@ from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.s3.bucket import Bucket
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 DAYS = days(1, 3)
 CORRECTED, DELETED = "2013-01-02", "2013-01-03"
@@ -47,15 +47,17 @@ class TwoReleases:
         self, table: str, partition: str | None = None, revision: str | None = None, **row: str
     ) -> PartitionLineage:
         """Trace a partition in the workspace of the releases."""
-        return trace_lineage(DatasetRevision.open(self.workspace.lake, "flights", revision), table, partition, row)
+        return trace_lineage(
+            DatasetRevision.open(self.workspace.table_store, "flights", revision), table, partition, row
+        )
 
     def diff(self, before: str = "flights/1", after: str = "flights/2", *, by_row: bool = False) -> ReleaseDiff:
         """Compare two releases there."""
-        return diff_releases(self.workspace.lake, before, after, by_row=by_row)
+        return diff_releases(self.workspace.table_store, before, after, by_row=by_row)
 
     def partitions(self, release: str, table: str) -> Mapping[str, PartitionEntry]:
         """Partition → entry of a table in a release."""
-        return DatasetRevision.open(self.workspace.lake, "flights", release).manifest(table).partitions
+        return DatasetRevision.open(self.workspace.table_store, "flights", release).manifest(table).partitions
 
     def command(self, *words: str, fails: bool = False) -> str:
         """What a `headrace` command prints there."""
@@ -74,7 +76,7 @@ def two_releases(
         patch.setenv("AWS_SECRET_ACCESS_KEY", moto_s3.secret_key)
         patch.setenv("AWS_ENDPOINT_URL", moto_s3.endpoint)
         workspace.raw.add_days(*DAYS)
-        write_annotations(workspace.lake, ANSWERS)
+        write_annotations(workspace.table_store, ANSWERS)
         for day in DAYS:
             made.bucket.write(f"flights/{day}.csv.gz", real_flights.flights_object(day))
         create_next_release(made)
@@ -88,9 +90,9 @@ def create_next_release(two_releases: TwoReleases) -> None:
     settings = Settings(
         workspace=two_releases.workspace.root, bucket=two_releases.bucket.name, s3_endpoint=two_releases.bucket.endpoint
     )
-    ingest(two_releases.workspace.dataset, two_releases.workspace.lake, settings, sources=["flights"])
+    ingest(two_releases.workspace.dataset, two_releases.workspace.table_store, settings, sources=["flights"])
     two_releases.workspace.refresh()
-    create_release(two_releases.workspace.dataset, two_releases.workspace.lake)
+    create_release(two_releases.workspace.dataset, two_releases.workspace.table_store)
 
 
 def shortened_day(day: str) -> bytes:
@@ -100,14 +102,14 @@ def shortened_day(day: str) -> bytes:
     return gzip.compress(text.encode(), mtime=0)
 
 
-def write_annotations(lake: Lake, answers: Mapping[str, tuple[str, ...]]) -> None:
+def write_annotations(table_store: TableStore, answers: Mapping[str, tuple[str, ...]]) -> None:
     """Write the annotations table as `label collect` would, with answers about one flight per day."""
     facts = {"newest": ANSWERED_AT.isoformat(), "skipped": 0}
     entries = {
-        day: create_entry(lake, _answers(number, day, choices), facts | {"answers": len(choices)})
+        day: create_entry(table_store, _answers(number, day, choices), facts | {"answers": len(choices)})
         for number, (day, choices) in enumerate(answers.items())
     }
-    lake.checkout(Manifest("annotations/flights/delay_cause", partitions=entries))
+    table_store.checkout(Manifest("annotations/flights/delay_cause", partitions=entries))
 
 
 def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
@@ -139,6 +141,6 @@ def _answers(flight: int, day: str, choices: tuple[str, ...]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=annotations.annotation_schema(keys))
 
 
-def create_entry(lake: Lake, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> PartitionEntry:
-    stored = lake.cache.add(partial(parquet.write, frame))
+def create_entry(table_store: TableStore, frame: pl.DataFrame, facts: dict[str, Any] | None = None) -> PartitionEntry:
+    stored = table_store.cache.add(partial(parquet.write, frame))
     return PartitionEntry(stored.md5, stored.md5, stored.size, frame.height, metadata=facts or {})

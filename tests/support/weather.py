@@ -13,7 +13,7 @@ from servers import PostgreSQL, Relay
 from headrace.dataset import Dataset, Source, TableSource
 from headrace.ingest.ingest import IngestResult, Progress, ingest
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TABLE = "raw/sky/weather"
 WEATHER = TableSource("weather", ("origin", "at"), "updated_at", "at")
@@ -42,7 +42,7 @@ class Weather:
 
     address: str
     run: Callable[[str], object]
-    lake: Lake
+    table_store: TableStore
     relay: Relay | None = None
 
     def ingest(
@@ -55,7 +55,7 @@ class Weather:
     ) -> IngestResult:
         (result,) = ingest(
             create_dataset(weather=table),
-            self.lake,
+            self.table_store,
             Settings(),
             full_refresh=full_refresh,
             allow_empty=allow_empty,
@@ -64,12 +64,12 @@ class Weather:
         return result
 
     def rows(self, partition: str = "2013-01-01") -> pl.DataFrame:
-        return pl.read_parquet(self.lake.paths(TABLE)[partition])
+        return pl.read_parquet(self.table_store.paths(TABLE)[partition])
 
     @property
     def hashes(self) -> dict[str, str]:
         """Partition → md5."""
-        return {name: entry.md5 for name, entry in self.lake.manifest(TABLE).partitions.items()}
+        return {name: entry.md5 for name, entry in self.table_store.manifest(TABLE).partitions.items()}
 
     @property
     def reads(self) -> int:
@@ -114,7 +114,7 @@ def postgresql_weather(
     run("DROP SCHEMA public CASCADE")
     run("CREATE SCHEMA public")
     create_weather_table(run, "timestamptz")
-    return Weather(postgres.address(name, port=proxy.port), run, Lake.at(tmp_path), proxy)
+    return Weather(postgres.address(name, port=proxy.port), run, TableStore.at(tmp_path), proxy)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def sqlite_weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weather:
 
     monkeypatch.setenv("HEADRACE_DATABASE_URL", f"sqlite:///{path}")
     create_weather_table(run, "TIMESTAMP")
-    return Weather(f"sqlite:///{path}", run, Lake.at(tmp_path / "workspace"))
+    return Weather(f"sqlite:///{path}", run, TableStore.at(tmp_path / "workspace"))
 
 
 @pytest.fixture(params=["postgresql_weather", "sqlite_weather"])

@@ -22,7 +22,7 @@ from headrace.project.loading import load_dataset
 from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage.files import load_yaml
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.workspace import MARKERS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -45,9 +45,9 @@ class Workspace:
     bucket: str
 
     @property
-    def lake(self) -> Lake:
+    def table_store(self) -> TableStore:
         """The workspace's tables, opened again on each access."""
-        return Lake.at(self.root)
+        return TableStore.at(self.root)
 
     @property
     def dataset(self) -> Dataset:
@@ -57,12 +57,14 @@ class Workspace:
     @property
     def raw(self) -> RawPartitions:
         """Writes raw data."""
-        return RawPartitions(self.lake)
+        return RawPartitions(self.table_store)
 
     def refresh(self) -> dict[str, StageResult]:
         """Run every stage; table → what was done."""
         execute = Executor(Settings(workspace=self.root))
-        return {stage.table: run_stage(stage, self.lake, execute) for stage in graph.dataset_stages(self.dataset)}
+        return {
+            stage.table: run_stage(stage, self.table_store, execute) for stage in graph.dataset_stages(self.dataset)
+        }
 
     def clone(self, name: str) -> "Workspace":
         """A fresh clone of the origin, with no data and no cache."""
@@ -78,7 +80,7 @@ class Workspace:
         other = Workspace(folder / self.root.name, self.remote, self.remote.new_bucket().name)
         git(other.root, "remote", "set-url", "origin", str(folder / "origin.git"))
         other.configure()
-        had, has = self.lake.cache.remote.bucket, other.lake.cache.remote.bucket
+        had, has = self.table_store.cache.remote.bucket, other.table_store.cache.remote.bucket
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda found: has.write(found.key, had.read(found)), had.list("")))
         return other
@@ -154,7 +156,7 @@ def _built(template: Path, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def _released(_built: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = _built.copy(tmp_path_factory.mktemp("released"))
-    create_release(made.dataset, made.lake)
+    create_release(made.dataset, made.table_store)
     return made
 
 

@@ -53,7 +53,7 @@ def synced() -> Any:  # noqa: ANN401
 def test_a_table_that_another_run_holds_is_tried_again(workspace: Workspace) -> None:
     workspace.raw.add_days(*days(1, 1))
 
-    with workspace.lake.lock_table("validated/flights/flights"):
+    with workspace.table_store.lock_table("validated/flights/flights"):
         assert is_retried(command("headrace validate flights --table flights --json"))
 
 

@@ -44,8 +44,8 @@ def clone(released_workspace: Workspace, tmp_path: Path) -> Workspace:
 def cached_partitions(clone: Workspace, table: str) -> list[str]:
     """The partitions whose bytes are in the clone's cache."""
     state, _, name = table.partition("/")
-    manifest = clone.lake.manifest(f"{state}/flights/{name}")
-    return [day for day, entry in sorted(manifest.partitions.items()) if clone.lake.cache.has(entry.md5)]
+    manifest = clone.table_store.manifest(f"{state}/flights/{name}")
+    return [day for day, entry in sorted(manifest.partitions.items()) if clone.table_store.cache.has(entry.md5)]
 
 
 # --- a dataset is a mapping of tables ---
@@ -53,7 +53,7 @@ def cached_partitions(clone: Workspace, table: str) -> list[str]:
 
 def test_a_dataset_is_a_mapping_of_its_tables(release: DatasetTables, released_workspace: Workspace) -> None:
     assert list(release) == sorted(release)
-    assert len(release) == len(released_workspace.lake.tables("flights"))
+    assert len(release) == len(released_workspace.table_store.tables("flights"))
     assert CARRIERS in release
     assert "features/nothing" not in release
     assert release.get("features/nothing") is None
@@ -94,7 +94,10 @@ def test_the_workspace_has_what_came_since_the_release(released: Workspace) -> N
 def test_polars_arrow_pandas_and_duckdb_give_the_same_rows(
     release: DatasetTables, released_workspace: Workspace
 ) -> None:
-    table, expected = release[CARRIERS], released_workspace.lake.scan("features/flights/carrier_delays").collect()
+    table, expected = (
+        release[CARRIERS],
+        released_workspace.table_store.scan("features/flights/carrier_delays").collect(),
+    )
 
     assert_frame_equal(table.polars().collect(), expected)
     assert_frame_equal(pl.DataFrame(table.arrow()), expected)
@@ -125,7 +128,7 @@ def test_polars_arrow_pandas_and_duckdb_give_the_same_rows(
 def test_a_lazy_query_gives_what_the_same_query_gives_on_the_files(
     release: DatasetTables, released_workspace: Workspace, query: Callable[[pl.LazyFrame], pl.LazyFrame]
 ) -> None:
-    files = released_workspace.lake.scan("features/flights/carrier_delays")
+    files = released_workspace.table_store.scan("features/flights/carrier_delays")
 
     assert_frame_equal(query(release[CARRIERS].polars()).collect(), query(files).collect())
     assert_frame_equal(query(release[CARRIERS].polars()).collect(engine="streaming"), query(files).collect())
@@ -178,7 +181,9 @@ def test_a_filter_on_event_time_fetches_the_days_that_may_hold_it(
 
     rows = table.polars().filter(wanted).collect()
 
-    assert_frame_equal(rows, released_workspace.lake.scan("features/flights/carrier_delays").filter(wanted).collect())
+    assert_frame_equal(
+        rows, released_workspace.table_store.scan("features/flights/carrier_delays").filter(wanted).collect()
+    )
     assert cached_partitions(clone, CARRIERS) == [DAYS[0]]
 
 
@@ -233,7 +238,7 @@ def test_raw_files_come_as_paths_and_raw_rows_of_a_database_as_rows_too(
 
     assert [*flights.paths()] == list(DAYS)
     assert {day: path.read_bytes() for day, path in flights.paths().items()} == {
-        day: path.read_bytes() for day, path in released_workspace.lake.paths("raw/flights/flights").items()
+        day: path.read_bytes() for day, path in released_workspace.table_store.paths("raw/flights/flights").items()
     }
     with pytest.raises(headrace.NotParquetError, match=r"raw/flights holds raw files \(.csv.gz\).*validated/flights"):
         flights.polars()

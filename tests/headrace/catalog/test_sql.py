@@ -38,7 +38,7 @@ def release(released_workspace: Workspace) -> DatasetTables:
 @pytest.fixture(scope="module")
 def by_carrier(released_workspace: Workspace) -> pl.DataFrame:
     """What the query must give, by another engine."""
-    flights = released_workspace.lake.scan("validated/flights/flights")
+    flights = released_workspace.table_store.scan("validated/flights/flights")
     return flights.group_by("carrier").agg(pl.len().cast(pl.Int64).alias("flights")).sort("carrier").collect()
 
 
@@ -50,9 +50,9 @@ def test_a_release_is_queried_in_a_clone_and_only_the_named_tables_are_fetched(
     printed = clone.command("headrace", "sql", "flights", BY_CARRIER, "--release", "flights/1", "--format", "csv")
 
     assert_frame_equal(pl.read_csv(printed.encode()), by_carrier)
-    named, other = (clone.lake.manifest(table) for table in ("validated/flights/flights", "raw/flights/flights"))
-    assert all(clone.lake.cache.has(entry.md5) for entry in named.partitions.values())
-    assert not any(clone.lake.cache.has(entry.md5) for entry in other.partitions.values())
+    named, other = (clone.table_store.manifest(table) for table in ("validated/flights/flights", "raw/flights/flights"))
+    assert all(clone.table_store.cache.has(entry.md5) for entry in named.partitions.values())
+    assert not any(clone.table_store.cache.has(entry.md5) for entry in other.partitions.values())
 
 
 def test_the_workspace_is_queried_by_default(

@@ -16,7 +16,7 @@ from projects import Project
 
 from headrace.cli import app
 from headrace.storage.s3.errors import StorageUnreachableError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 MODULE = '''"""Sales."""
 from dataclasses import replace
@@ -192,16 +192,16 @@ def unavailable(project: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """
     monkeypatch.setenv("HEADRACE_WORKSPACE", str(project.root))
     monkeypatch.setenv("FEAST_REGISTRY_URL", "postgresql+psycopg://me:secret@127.0.0.1:1/registry")
-    lake, asked = minimal_dataset.create_lake(project.root), list[str]()
-    minimal_dataset.write_raw_partitions(lake, minimal_dataset.raw_days(1, 2))
+    table_store, asked = minimal_dataset.create_table_store(project.root), list[str]()
+    minimal_dataset.write_raw_partitions(table_store, minimal_dataset.raw_days(1, 2))
 
-    def read_from_remote(_lake: Lake, table: str, _revision: str | None = None) -> None:
+    def read_from_remote(_table_store: TableStore, table: str, _revision: str | None = None) -> None:
         asked.append(table)
         raise StorageUnreachableError("the remote does not answer")
 
     recorded = (minimal_dataset.RAW, minimal_dataset.TOTALS, minimal_dataset.VALIDATED)
-    monkeypatch.setattr(Lake, "recorded_manifest", read_from_remote)
-    monkeypatch.setattr(Lake, "known_tables", lambda _lake, _dataset: recorded)
+    monkeypatch.setattr(TableStore, "recorded_manifest", read_from_remote)
+    monkeypatch.setattr(TableStore, "known_tables", lambda _table_store, _dataset: recorded)
     return asked
 
 

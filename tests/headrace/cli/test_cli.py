@@ -173,7 +173,7 @@ def test_a_validation_of_small_days_does_not_start_dask(workspace: Workspace) ->
 
     assert loaded(workspace, {"dask", "sqlalchemy", "boto3"}, "validate", "flights", "--table", "flights") == set()
 
-    assert sorted(workspace.lake.manifest("validated/flights/flights").md5s) == days(1, 6)
+    assert sorted(workspace.table_store.manifest("validated/flights/flights").md5s) == days(1, 6)
 
 
 @pytest.mark.slow
@@ -265,7 +265,7 @@ def test_debug_shows_the_stack_trace_before_the_message() -> None:
 def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with_1(workspace: Workspace) -> None:
     workspace.raw.add_days(*days(1, 1))
 
-    with workspace.lake.lock_table("validated/flights/flights"):
+    with workspace.table_store.lock_table("validated/flights/flights"):
         locked = run(workspace.root, "validate", "flights", "--table", "flights")
     missing = run(workspace.root, "validate", "flights", "--table", "nope")
     misspelt = run(workspace.root, "validate", "flights", "--tabel", "flights")
@@ -276,7 +276,7 @@ def test_an_error_that_may_pass_ends_with_exit_code_75_and_one_that_may_not_with
 def test_who_asks_for_json_gets_the_error_as_the_last_line_of_standard_error_in_json(workspace: Workspace) -> None:
     workspace.raw.add_days(*days(1, 1))
 
-    with workspace.lake.lock_table("validated/flights/flights"):
+    with workspace.table_store.lock_table("validated/flights/flights"):
         locked = run(workspace.root, "validate", "flights", "--table", "flights", "--json")
     missing = run(workspace.root, "plan", "nope", "--log-format", "json")
 
@@ -317,9 +317,13 @@ def test_a_plan_names_partitions_that_were_computed_by_a_run_that_died_before_it
     workspace: Workspace,
 ) -> None:
     workspace.raw.add_days(*days(1, 1))
-    lake, (stage, *_) = workspace.lake, graph.dataset_stages(workspace.dataset)
+    table_store, (stage, *_) = workspace.table_store, graph.dataset_stages(workspace.dataset)
     compute = Executor(Settings(workspace=workspace.root, threads=1))
-    compute(plan_stage(stage, lake), lake, lambda _partition, entry: lake.append_to_journal(stage.table, entry))
+    compute(
+        plan_stage(stage, table_store),
+        table_store,
+        lambda _partition, entry: table_store.append_to_journal(stage.table, entry),
+    )
 
     planned = as_json(workspace, "plan", "flights")["stages"][0]
     lines = run(workspace.root, "plan", "flights").stdout

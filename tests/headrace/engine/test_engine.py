@@ -24,13 +24,13 @@ from headrace.project import graph
 from headrace.project.executors import Executor
 from headrace.settings import Settings
 from headrace.storage.partition_names import PartitionNameError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def table_store(tmp_path: Path) -> TableStore:
     """Five days, nothing computed yet."""
-    made = minimal_dataset.create_lake(tmp_path)
+    made = minimal_dataset.create_table_store(tmp_path)
     write_raw_partitions(made, raw_days(1, 2, 3, 4, 5))
     return made
 
@@ -43,94 +43,96 @@ def reasons(plans: Sequence[Plan], table: str) -> dict[str, tuple[str, ...]]:
     return {item.partition: item.reasons for made in plans if made.stage.table == table for item in made.stale}
 
 
-def test_a_second_run_does_nothing(lake: Lake) -> None:
-    run_all_stages(lake)
+def test_a_second_run_does_nothing(table_store: TableStore) -> None:
+    run_all_stages(table_store)
 
-    again = run_all_stages(lake)
+    again = run_all_stages(table_store)
 
     assert all(not ran.computed and not ran.removed for ran in again.values())
 
 
-def test_a_new_day_costs_that_day(lake: Lake) -> None:
-    run_all_stages(lake)
-    write_raw_partitions(lake, raw_days(6))
+def test_a_new_day_costs_that_day(table_store: TableStore) -> None:
+    run_all_stages(table_store)
+    write_raw_partitions(table_store, raw_days(6))
 
-    ran = run_all_stages(lake)
+    ran = run_all_stages(table_store)
 
     assert list(ran[VALIDATED].computed) == day_names(6)
     assert list(ran[TOTALS].computed) == day_names(6)
 
 
-def test_a_correction_makes_the_days_stale_that_look_back_on_it_and_no_others(lake: Lake) -> None:
-    run_all_stages(lake)
-    write_raw_partitions(lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
+def test_a_correction_makes_the_days_stale_that_look_back_on_it_and_no_others(table_store: TableStore) -> None:
+    run_all_stages(table_store)
+    write_raw_partitions(table_store, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
 
-    ran = run_all_stages(lake)
+    ran = run_all_stages(table_store)
 
     assert list(ran[VALIDATED].computed) == day_names(2)
     assert sorted(ran[TOTALS].computed) == day_names(2, 3, 4)
-    assert lake.scan(TOTALS, day_names(4)).collect()["amount"].to_list() == [9, 9]
+    assert table_store.scan(TOTALS, day_names(4)).collect()["amount"].to_list() == [9, 9]
 
 
-def test_a_deleted_input_deletes_what_came_of_it_and_changes_what_looked_back_on_it(lake: Lake) -> None:
-    run_all_stages(lake)
-    write_raw_partitions(lake, {}, drop=("2026-01-02",))
+def test_a_deleted_input_deletes_what_came_of_it_and_changes_what_looked_back_on_it(table_store: TableStore) -> None:
+    run_all_stages(table_store)
+    write_raw_partitions(table_store, {}, drop=("2026-01-02",))
 
-    ran = run_all_stages(lake)
+    ran = run_all_stages(table_store)
 
     assert ran[VALIDATED].removed == ran[TOTALS].removed == day_names(2)
     assert sorted(ran[TOTALS].computed) == day_names(3, 4)
-    assert not (lake.folder(VALIDATED) / "2026-01-02.parquet").exists()
+    assert not (table_store.folder(VALIDATED) / "2026-01-02.parquet").exists()
 
 
 def test_a_late_day_makes_later_days_stale(tmp_path: Path) -> None:
-    lake = minimal_dataset.create_lake(tmp_path)
-    write_raw_partitions(lake, raw_days(1, 3, 4, 6))
-    run_all_stages(lake)
-    write_raw_partitions(lake, raw_days(2))
+    table_store = minimal_dataset.create_table_store(tmp_path)
+    write_raw_partitions(table_store, raw_days(1, 3, 4, 6))
+    run_all_stages(table_store)
+    write_raw_partitions(table_store, raw_days(2))
 
-    assert sorted(run_all_stages(lake)[TOTALS].computed) == day_names(2, 3, 4)
+    assert sorted(run_all_stages(table_store)[TOTALS].computed) == day_names(2, 3, 4)
 
 
-def test_a_correction_that_changes_no_accepted_row_stops_there(lake: Lake) -> None:
-    run_all_stages(lake)
-    write_raw_partitions(lake, {"2026-01-02": minimal_dataset.raw_day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
+def test_a_correction_that_changes_no_accepted_row_stops_there(table_store: TableStore) -> None:
+    run_all_stages(table_store)
+    write_raw_partitions(table_store, {"2026-01-02": minimal_dataset.raw_day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
 
-    ran = run_all_stages(lake)
+    ran = run_all_stages(table_store)
 
     assert list(ran[VALIDATED].computed) == day_names(2)
     assert not ran[TOTALS].computed
-    assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["amount|min"]]
+    assert table_store.scan(REJECTED).collect()["_failed_checks"].to_list() == [["amount|min"]]
 
 
-def test_a_rejected_row_goes_when_its_partition_is_mended(lake: Lake) -> None:
-    write_raw_partitions(lake, {"2026-01-02": minimal_dataset.raw_day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
-    run_all_stages(lake)
-    write_raw_partitions(lake, raw_days(2))
+def test_a_rejected_row_goes_when_its_partition_is_mended(table_store: TableStore) -> None:
+    write_raw_partitions(table_store, {"2026-01-02": minimal_dataset.raw_day(2) + "2026-01-02T13:00:00Z,east,-5\n"})
+    run_all_stages(table_store)
+    write_raw_partitions(table_store, raw_days(2))
 
-    run_all_stages(lake)
+    run_all_stages(table_store)
 
-    assert lake.manifest(REJECTED).partitions == {}
-    assert [path.name for path in lake.folder(REJECTED).rglob("*.*")] == ["head.json"]
+    assert table_store.manifest(REJECTED).partitions == {}
+    assert [path.name for path in table_store.folder(REJECTED).rglob("*.*")] == ["head.json"]
 
 
-def test_partitions_of_one_table_that_read_the_same_bytes_are_not_taken_for_one_another(lake: Lake) -> None:
+def test_partitions_of_one_table_that_read_the_same_bytes_are_not_taken_for_one_another(
+    table_store: TableStore,
+) -> None:
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
-    every = {RAW: dict(lake.manifest(RAW).md5s)}
+    every = {RAW: dict(table_store.manifest(RAW).md5s)}
     same = replace(stage, partitions=lambda _inputs, _own: ((day, every) for day in day_names(1, 2)))
 
-    made = plan_stage(same, lake)
+    made = plan_stage(same, table_store)
 
     assert len({item.cache_key for item in made.stale}) == len(made.stale) == 2
 
 
-def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
-    run_all_stages(lake)
+def test_the_plan_says_why_before_anything_runs(table_store: TableStore) -> None:
+    run_all_stages(table_store)
     write_raw_partitions(
-        lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7), **raw_days(6)}, drop=("2026-01-05",)
+        table_store, {"2026-01-02": minimal_dataset.raw_day(2, amount=7), **raw_days(6)}, drop=("2026-01-05",)
     )
 
-    plans = plan_all(graph.dataset_stages(minimal_dataset.DATASET), lake)
+    plans = plan_all(graph.dataset_stages(minimal_dataset.DATASET), table_store)
 
     assert reasons(plans, VALIDATED) == {
         "2026-01-02": (f"input changed: {RAW}/2026-01-02",),
@@ -140,11 +142,11 @@ def test_the_plan_says_why_before_anything_runs(lake: Lake) -> None:
     assert [list(made.removed) for made in plans] == [day_names(5), day_names(5)]
 
 
-def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake: Lake) -> None:
-    run_all_stages(lake)
+def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(table_store: TableStore) -> None:
+    run_all_stages(table_store)
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
-    recipe = stage_fingerprint(stage, lake.root)
-    own, inputs = lake.candidate_manifests(VALIDATED), {RAW: lake.manifest(RAW)}
+    recipe = stage_fingerprint(stage, table_store.root)
+    own, inputs = table_store.candidate_manifests(VALIDATED), {RAW: table_store.manifest(RAW)}
 
     other = replace(
         recipe,
@@ -158,34 +160,36 @@ def test_the_plan_names_the_file_the_parameter_and_the_library_that_changed(lake
 
 
 def test_a_declared_data_file_counts_as_code_and_one_that_is_missing_is_named(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table_store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.engine.fingerprint.project_folder", lambda _modules: tmp_path)
     (tmp_path / "zones.csv").write_text("JFK,America/New_York\n")
     source = replace(minimal_dataset.SALES, files=("zones.csv",))
     dataset = replace(minimal_dataset.DATASET, sources=(source,))
-    run_all_stages(lake, dataset)
+    run_all_stages(table_store, dataset)
     stage = graph.dataset_stages(dataset)[0]
-    assert plan_stage(stage, lake).is_empty
+    assert plan_stage(stage, table_store).is_empty
 
     (tmp_path / "zones.csv").write_text("JFK,UTC\n")
-    assert {item.reasons for item in plan_stage(stage, lake).stale} == {("code changed: zones.csv",)}
+    assert {item.reasons for item in plan_stage(stage, table_store).stale} == {("code changed: zones.csv",)}
 
     (tmp_path / "zones.csv").unlink()
     with pytest.raises(HeadraceError, match=r"validated/tiny/sales: the declared file .*zones\.csv cannot be read"):
-        plan_stage(stage, lake)
+        plan_stage(stage, table_store)
 
 
-def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_remembers_it(lake: Lake) -> None:
-    run_all_stages(lake)
-    before = lake.manifest(TOTALS)
-    write_raw_partitions(lake, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
-    run_all_stages(lake)
-    write_raw_partitions(lake, raw_days(2))
+def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_remembers_it(
+    table_store: TableStore,
+) -> None:
+    run_all_stages(table_store)
+    before = table_store.manifest(TOTALS)
+    write_raw_partitions(table_store, {"2026-01-02": minimal_dataset.raw_day(2, amount=7)})
+    run_all_stages(table_store)
+    write_raw_partitions(table_store, raw_days(2))
 
-    run_all_stages(lake)
+    run_all_stages(table_store)
 
-    assert lake.manifest(TOTALS) == before
+    assert table_store.manifest(TOTALS) == before
 
 
 @pytest.mark.slow
@@ -194,7 +198,7 @@ def test_a_partition_that_is_changed_back_is_not_computed_again_while_something_
 def test_neither_order_of_arrival_nor_threads_change_a_byte(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], threads: int, cut: int
 ) -> None:
-    one, other = (minimal_dataset.create_lake(tmp_path_factory.mktemp("lake")) for _ in range(2))
+    one, other = (minimal_dataset.create_table_store(tmp_path_factory.mktemp("tables")) for _ in range(2))
     write_raw_partitions(one, raw_days(*range(1, 9)))
     run_all_stages(one)
 
@@ -209,7 +213,10 @@ def test_neither_order_of_arrival_nor_threads_change_a_byte(
 
 def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_path: Path) -> None:
     twice = "2026-01-02T12:00:00Z,east,1\n"
-    late, early = minimal_dataset.create_lake(tmp_path / "late"), minimal_dataset.create_lake(tmp_path / "early")
+    late, early = (
+        minimal_dataset.create_table_store(tmp_path / "late"),
+        minimal_dataset.create_table_store(tmp_path / "early"),
+    )
     contents = {
         **raw_days(1, 2),
         "2026-01-03": minimal_dataset.raw_day(3) + twice,
@@ -223,34 +230,34 @@ def test_a_key_in_two_partitions_stays_in_the_earliest_whichever_came_first(tmp_
     write_raw_partitions(early, contents)
     ran = run_all_stages(early)
 
-    for lake in (late, early):
-        assert lake.scan(REJECTED).collect()["_failed_checks"].to_list() == [["unique(at, shop)"]]
-        assert list(lake.manifest(REJECTED).partitions) == day_names(3)
+    for table_store in (late, early):
+        assert table_store.scan(REJECTED).collect()["_failed_checks"].to_list() == [["unique(at, shop)"]]
+        assert list(table_store.manifest(REJECTED).partitions) == day_names(3)
     assert late.manifest(VALIDATED) == early.manifest(VALIDATED)
     assert sorted(ran[VALIDATED].computed) == day_names(1, 2, 3, 4)
 
 
 def test_a_partition_whose_earlier_twin_is_deleted_gets_its_row_back(tmp_path: Path) -> None:
-    lake = minimal_dataset.create_lake(tmp_path)
+    table_store = minimal_dataset.create_table_store(tmp_path)
     write_raw_partitions(
-        lake, {**raw_days(2), "2026-01-03": minimal_dataset.raw_day(3) + "2026-01-02T12:00:00Z,east,1\n"}
+        table_store, {**raw_days(2), "2026-01-03": minimal_dataset.raw_day(3) + "2026-01-02T12:00:00Z,east,1\n"}
     )
-    run_all_stages(lake)
-    write_raw_partitions(lake, {}, drop=("2026-01-02",))
+    run_all_stages(table_store)
+    write_raw_partitions(table_store, {}, drop=("2026-01-02",))
 
-    run_all_stages(lake)
+    run_all_stages(table_store)
 
-    assert lake.manifest(REJECTED).partitions == {}
-    assert lake.manifest(VALIDATED).partitions["2026-01-03"].rows == 3
+    assert table_store.manifest(REJECTED).partitions == {}
+    assert table_store.manifest(VALIDATED).partitions["2026-01-03"].rows == 3
 
 
-def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -> None:
+def test_a_kernel_that_breaks_its_declaration_is_told_which_column(table_store: TableStore) -> None:
     wrong = replace(minimal_dataset.FEATURES, features={"amount": pl.Float64()})
 
     with pytest.raises(
         HeadraceError, match=r"totals 2026-01-01: expected amount: Float64; its kernel returned .*amount: Int64"
     ):
-        run_all_stages(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+        run_all_stages(table_store, replace(minimal_dataset.DATASET, features=(wrong,)))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +268,7 @@ def test_a_kernel_that_breaks_its_declaration_is_told_which_column(lake: Lake) -
     ],
 )
 def test_a_feature_or_key_of_a_type_that_parquet_does_not_keep_is_refused_by_name(
-    lake: Lake, feature: pl.DataType, key: pl.DataType, message: str
+    table_store: TableStore, feature: pl.DataType, key: pl.DataType, message: str
 ) -> None:
     def kernel(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
         return minimal_dataset.totals(day, sales).cast({"amount": feature, "shop": key})
@@ -269,7 +276,7 @@ def test_a_feature_or_key_of_a_type_that_parquet_does_not_keep_is_refused_by_nam
     wrong = replace(minimal_dataset.FEATURES, transform=kernel, features={"amount": feature})
 
     with pytest.raises(HeadraceError, match=rf"totals 2026-01-01: {message}"):
-        run_all_stages(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+        run_all_stages(table_store, replace(minimal_dataset.DATASET, features=(wrong,)))
 
 
 def _a_day_late(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
@@ -303,63 +310,63 @@ def _numbered(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
     ],
 )
 def test_rows_that_retrieval_would_not_find_or_not_tell_apart_are_refused(
-    lake: Lake, kernel: Callable[..., pl.LazyFrame], message: str
+    table_store: TableStore, kernel: Callable[..., pl.LazyFrame], message: str
 ) -> None:
     wrong = replace(minimal_dataset.FEATURES, transform=kernel)
 
     with pytest.raises(HeadraceError, match=message):
-        run_all_stages(lake, replace(minimal_dataset.DATASET, features=(wrong,)))
+        run_all_stages(table_store, replace(minimal_dataset.DATASET, features=(wrong,)))
 
 
-def test_a_table_whose_first_input_is_one_partition_has_rows_of_any_time(lake: Lake) -> None:
+def test_a_table_whose_first_input_is_one_partition_has_rows_of_any_time(table_store: TableStore) -> None:
     def kernel(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
         assert day == "all"
         return minimal_dataset.totals("2026-01-02", sales)
 
-    write_raw_partitions(lake, {"all": minimal_dataset.raw_day(1)}, drop=tuple(lake.manifest(RAW).md5s))
+    write_raw_partitions(table_store, {"all": minimal_dataset.raw_day(1)}, drop=tuple(table_store.manifest(RAW).md5s))
     whole = replace(minimal_dataset.FEATURES, transform=kernel)
 
-    run_all_stages(lake, replace(minimal_dataset.DATASET, features=(whole,)))
+    run_all_stages(table_store, replace(minimal_dataset.DATASET, features=(whole,)))
 
-    assert lake.manifest(TOTALS).rows == 2
+    assert table_store.manifest(TOTALS).rows == 2
 
 
 @pytest.mark.parametrize(
     "name", ["2026-01", "2026-1-1", "backfill", "20260101", "2026-W01-1", "2026-01-01T05", "2026-02-30"]
 )
-def test_a_partition_that_is_no_day_is_named_before_anything_is_computed(lake: Lake, name: str) -> None:
-    write_raw_partitions(lake, {name: minimal_dataset.raw_day(9)})
+def test_a_partition_that_is_no_day_is_named_before_anything_is_computed(table_store: TableStore, name: str) -> None:
+    write_raw_partitions(table_store, {name: minimal_dataset.raw_day(9)})
 
     with pytest.raises(PartitionNameError, match=rf"{VALIDATED}: .* UTC days .* found 1 other: {name}"):
-        run_all_stages(lake)
+        run_all_stages(table_store)
 
-    assert name in lake.manifest(VALIDATED).md5s
+    assert name in table_store.manifest(VALIDATED).md5s
 
 
-def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(lake: Lake) -> None:
-    run_all_stages(lake)
+def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(table_store: TableStore) -> None:
+    run_all_stages(table_store)
     write_raw_partitions(
-        lake,
+        table_store,
         {"2026-01-02": minimal_dataset.raw_day(2, amount=7), "2026-01-04": minimal_dataset.raw_day(4, amount=7)},
         drop=("2026-01-05",),
     )
-    before = lake.manifest(VALIDATED).partitions
+    before = table_store.manifest(VALIDATED).partitions
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
 
-    ran = run_stage(stage, lake, Executor(Settings(workspace=lake.root)), "2026-01-02")
+    ran = run_stage(stage, table_store, Executor(Settings(workspace=table_store.root)), "2026-01-02")
 
-    after = lake.manifest(VALIDATED).partitions
+    after = table_store.manifest(VALIDATED).partitions
     assert (list(ran.computed), ran.removed) == (day_names(2), [])
     assert {name for name in before if after[name] != before[name]} == set(day_names(2))
-    assert list(run_all_stages(lake)[VALIDATED].computed) == day_names(4)
+    assert list(run_all_stages(table_store)[VALIDATED].computed) == day_names(4)
 
 
-def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> None:
-    other = minimal_dataset.create_lake(tmp_path / "other")
+def test_a_shuffled_plan_gives_the_same_manifest(table_store: TableStore, tmp_path: Path) -> None:
+    other = minimal_dataset.create_table_store(tmp_path / "other")
     write_raw_partitions(other, raw_days(1, 2, 3, 4, 5))
-    run_all_stages(lake)
+    run_all_stages(table_store)
 
-    def shuffled(made: Plan, where: Lake, done: Done) -> None:
+    def shuffled(made: Plan, where: TableStore, done: Done) -> None:
         items = list(made.stale)
         random.Random(7).shuffle(items)  # noqa: S311  an order, no secret
         Executor(Settings(workspace=other.root))(replace(made, stale=items), where, done)
@@ -367,4 +374,4 @@ def test_a_shuffled_plan_gives_the_same_manifest(lake: Lake, tmp_path: Path) -> 
     for stage in graph.dataset_stages(minimal_dataset.DATASET):
         run_stage(stage, other, shuffled)
 
-    assert other.manifest(TOTALS) == lake.manifest(TOTALS)
+    assert other.manifest(TOTALS) == table_store.manifest(TOTALS)

@@ -43,12 +43,12 @@ def test_every_feature_table_is_the_same_as_on_the_cpu_within_the_stated_toleran
     other.raw.add_days(*days(1, 5))
     execute = Executor(Settings(workspace=other.root, engine="gpu"))
 
-    ran = {stage.table: run_stage(stage, other.lake, execute) for stage in graph.dataset_stages(other.dataset)}
+    ran = {stage.table: run_stage(stage, other.table_store, execute) for stage in graph.dataset_stages(other.dataset)}
 
     for table, done in ran.items():
         if table.startswith("features/"):
             assert sum(done.engines.values()) == len(done.computed)
-            expected, seen = workspace.lake.scan(table).collect(), other.lake.scan(table).collect()
+            expected, seen = workspace.table_store.scan(table).collect(), other.table_store.scan(table).collect()
             assert_frame_equal(seen, expected, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
 
 
@@ -57,23 +57,23 @@ def test_a_query_that_rapids_cannot_do_falls_back_to_the_cpu_and_is_counted(tmp_
     def odd(day: str, sales: pl.LazyFrame) -> pl.LazyFrame:
         return minimal_dataset.totals(day, sales).with_columns(pl.col("amount").map_batches(lambda amounts: amounts))
 
-    lake = minimal_dataset.create_lake(tmp_path)
-    write_raw_partitions(lake, raw_days(1, 2))
+    table_store = minimal_dataset.create_table_store(tmp_path)
+    write_raw_partitions(table_store, raw_days(1, 2))
     dataset = replace(minimal_dataset.DATASET, features=(replace(minimal_dataset.FEATURES, transform=odd),))
     execute = Executor(Settings(workspace=tmp_path, engine="gpu"))
 
-    ran = [run_stage(stage, lake, execute) for stage in graph.dataset_stages(dataset)]
+    ran = [run_stage(stage, table_store, execute) for stage in graph.dataset_stages(dataset)]
 
     assert ran[-1].engines == {"cpu": 2}
 
 
 @pytest.mark.skipif(find_spec("cudf_polars") is not None, reason="RAPIDS is installed")
 def test_a_gpu_that_is_asked_for_without_rapids_is_an_error_that_says_what_to_install(tmp_path: Path) -> None:
-    lake = minimal_dataset.create_lake(tmp_path)
-    write_raw_partitions(lake, raw_days(1))
+    table_store = minimal_dataset.create_table_store(tmp_path)
+    write_raw_partitions(table_store, raw_days(1))
     execute = Executor(Settings(workspace=tmp_path, engine="gpu"))
     validate, transform = graph.dataset_stages(minimal_dataset.DATASET)
-    run_stage(validate, lake, execute)
+    run_stage(validate, table_store, execute)
 
     with pytest.raises(MissingExtraError, match=r"HEADRACE_ENGINE=gpu needs cudf-polars-cu13.*headrace\[gpu\]"):
-        run_stage(transform, lake, execute)
+        run_stage(transform, table_store, execute)

@@ -24,7 +24,7 @@ from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stag
 from headrace.project.executors import Executor
 from headrace.project_modules import ProjectLoader, watch_imports
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TABLE = "features/shop/totals"
 
@@ -81,16 +81,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return minimal_dataset.create_lake(tmp_path / "workspace")
+def table_store(tmp_path: Path) -> TableStore:
+    return minimal_dataset.create_table_store(tmp_path / "workspace")
 
 
-def run(stage: Stage, lake: Lake, threads: int = 2) -> None:
-    run_stage(stage, lake, Executor(Settings(workspace=lake.root, threads=threads)))
+def run(stage: Stage, table_store: TableStore, threads: int = 2) -> None:
+    run_stage(stage, table_store, Executor(Settings(workspace=table_store.root, threads=threads)))
 
 
-def totals(lake: Lake) -> list[int]:
-    return lake.scan(TABLE).collect()["total"].to_list()
+def totals(table_store: TableStore) -> list[int]:
+    return table_store.scan(TABLE).collect()["total"].to_list()
 
 
 def test_a_module_that_is_edited_after_its_import_is_hashed_as_it_was_imported(project: Project) -> None:
@@ -182,7 +182,7 @@ def test_modules_of_libraries_below_the_project_are_loaded_as_ever(
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_file_that_changes_during_a_run_stops_it_and_nothing_is_shown(
-    project: Project, lake: Lake, threads: int
+    project: Project, table_store: TableStore, threads: int
 ) -> None:
     path = project.write("features", "total = 1\n")
     project.load("features")
@@ -192,15 +192,17 @@ def test_a_file_that_changes_during_a_run_stops_it_and_nothing_is_shown(
             path.write_text("total = 2\n")
 
     with pytest.raises(CodeChangedError, match=r"features.py changed .*Run the same command again"):
-        run(project.stage("features", edit), lake, threads)
+        run(project.stage("features", edit), table_store, threads)
 
-    assert not lake.folder(TABLE).exists()
+    assert not table_store.folder(TABLE).exists()
     path.write_text("total = 1\n")
-    run(project.stage("features", str), lake)
-    assert totals(lake) == [1, 1, 1, 1]
+    run(project.stage("features", str), table_store)
+    assert totals(table_store) == [1, 1, 1, 1]
 
 
-def test_what_was_computed_before_the_change_is_kept_and_what_came_after_is_not(project: Project, lake: Lake) -> None:
+def test_what_was_computed_before_the_change_is_kept_and_what_came_after_is_not(
+    project: Project, table_store: TableStore
+) -> None:
     path = project.write("features", "total = 1\n")
     begun: list[str] = []
 
@@ -210,26 +212,26 @@ def test_what_was_computed_before_the_change_is_kept_and_what_came_after_is_not(
             path.write_text("total = 2\n")
 
     with pytest.raises(CodeChangedError):
-        run(project.stage("features", edit), lake, threads=1)
+        run(project.stage("features", edit), table_store, threads=1)
     path.write_text("total = 1\n")
     again: list[str] = []
-    run(project.stage("features", again.append), lake, threads=1)
+    run(project.stage("features", again.append), table_store, threads=1)
 
     assert len(begun) == 3, "the run stopped"
     assert set(again) == {"2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"} - set(begun[:2])
 
 
-def test_a_comment_that_changes_during_a_run_stops_nothing(project: Project, lake: Lake) -> None:
+def test_a_comment_that_changes_during_a_run_stops_nothing(project: Project, table_store: TableStore) -> None:
     path = project.write("features", "total = 1\n")
     project.load("features")
 
-    run(project.stage("features", lambda _day: path.write_text("total = 1  # euros\n")), lake, threads=1)
+    run(project.stage("features", lambda _day: path.write_text("total = 1  # euros\n")), table_store, threads=1)
 
-    assert totals(lake) == [1, 1, 1, 1]
+    assert totals(table_store) == [1, 1, 1, 1]
 
 
 def test_a_module_that_was_swapped_while_it_was_imported_stops_the_run_though_its_file_is_back(
-    project: Project, lake: Lake
+    project: Project, table_store: TableStore
 ) -> None:
     path = project.write("features", "total = 1\n")
 
@@ -239,10 +241,10 @@ def test_a_module_that_was_swapped_while_it_was_imported_stops_the_run_though_it
         path.write_text("total = 1\n")
 
     with pytest.raises(CodeChangedError, match=r"features.py"):
-        run(project.stage("features", swap), lake)
+        run(project.stage("features", swap), table_store)
 
 
-def test_a_declared_file_that_changes_during_a_run_stops_it(project: Project, lake: Lake) -> None:
+def test_a_declared_file_that_changes_during_a_run_stops_it(project: Project, table_store: TableStore) -> None:
     project.write("features", "total = 1\n")
     (project.root / "zones.csv").write_text("zone\n1\n")
 
@@ -250,23 +252,23 @@ def test_a_declared_file_that_changes_during_a_run_stops_it(project: Project, la
         (project.root / "zones.csv").write_text("zone\n2\n")
 
     with pytest.raises(CodeChangedError, match=r"zones\.csv"):
-        run(project.stage("features", edit, files=("zones.csv",)), lake)
+        run(project.stage("features", edit, files=("zones.csv",)), table_store)
 
 
-def test_a_file_that_is_gone_stops_the_run(project: Project, lake: Lake) -> None:
+def test_a_file_that_is_gone_stops_the_run(project: Project, table_store: TableStore) -> None:
     path = project.write("features", "total = 1\n")
     project.load("features")
 
     with pytest.raises(CodeChangedError, match=r"features.py"):
-        run(project.stage("features", lambda _day: path.unlink(missing_ok=True)), lake)
+        run(project.stage("features", lambda _day: path.unlink(missing_ok=True)), table_store)
 
 
-def test_the_fingerprint_of_a_loaded_stage_names_what_was_loaded(project: Project, lake: Lake) -> None:
+def test_the_fingerprint_of_a_loaded_stage_names_what_was_loaded(project: Project, table_store: TableStore) -> None:
     path = project.write("features", "total = 1\n")
     project.load("features")
     path.write_text("total = 2\n")
     stage = project.stage("features", str)
 
-    assert f"{project.package}/features.py" in stage_fingerprint(stage, lake.root).code
+    assert f"{project.package}/features.py" in stage_fingerprint(stage, table_store.root).code
     with pytest.raises(CodeChangedError, match=r"features.py"):
-        run(stage, lake)
+        run(stage, table_store)

@@ -23,7 +23,7 @@ from headrace.storage.manifest import HEAD_FILE, Manifest
 from headrace.storage.manifest_entries import FOLDER
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_interval
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 pytestmark = pytest.mark.slow
 
@@ -45,17 +45,17 @@ CALLS_PER_PARTITION = 30
 """Of Python and C functions, a table."""
 
 
-def record(lake: Lake, days: Sequence[str] = DAYS) -> None:
+def record(table_store: TableStore, days: Sequence[str] = DAYS) -> None:
     """Tables as they would be after ten years, or after other days."""
     for name in NAMES:
-        show(lake, Manifest(f"raw/tiny/{name}", ".csv", partitions={day: entry(name, day) for day in days}))
+        show(table_store, Manifest(f"raw/tiny/{name}", ".csv", partitions={day: entry(name, day) for day in days}))
     outs = []
     for stage in graph.dataset_stages(DATASET):
-        plan = plan_stage(stage, lake)
+        plan = plan_stage(stage, table_store)
         made = {item.partition: computed_entries(stage, item.partition, item.cache_key) for item in plan.stale}
-        show(lake, plan.manifest(made))
-        outs.append(lake.dvc_out(plan.manifest(made), {}))
-    write_lock(lake.root, {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}})
+        show(table_store, plan.manifest(made))
+        outs.append(table_store.dvc_out(plan.manifest(made), {}))
+    write_lock(table_store.root, {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}})
 
 
 def computed_entries(stage: Stage, day: str, cache_key: str) -> PartitionEntry:
@@ -68,8 +68,8 @@ def entry(table: str, day: str) -> PartitionEntry:
     return PartitionEntry(f"{table} {day}", f"{table} {day}", 100, 2, start=start, end=end)
 
 
-def show(lake: Lake, manifest: Manifest) -> None:
-    folder, files = lake.folder(manifest.table), manifest.to_files()
+def show(table_store: TableStore, manifest: Manifest) -> None:
+    folder, files = table_store.folder(manifest.table), manifest.to_files()
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for chunk in files.chunks:
         (folder / chunk.reference.path).write_bytes(chunk.content)
@@ -77,19 +77,19 @@ def show(lake: Lake, manifest: Manifest) -> None:
 
 
 def plans(root: Path) -> list[Plan]:
-    return plan_all(graph.dataset_stages(DATASET), minimal_dataset.create_lake(root))
+    return plan_all(graph.dataset_stages(DATASET), minimal_dataset.create_table_store(root))
 
 
-def change(lake: Lake, day: str) -> None:
+def change(table_store: TableStore, day: str) -> None:
     """The raw object of one day is another one."""
-    had = lake.manifest("raw/tiny/sales0")
-    show(lake, had.plus({day: PartitionEntry("other", "other", 100)}))
+    had = table_store.manifest("raw/tiny/sales0")
+    show(table_store, had.plus({day: PartitionEntry("other", "other", 100)}))
 
 
 def test_a_plan_reads_no_data_file(tmp_path: Path) -> None:
-    lake = minimal_dataset.create_lake(tmp_path)
-    record(lake)
-    change(lake, DAYS[100])
+    table_store = minimal_dataset.create_table_store(tmp_path)
+    record(table_store)
+    change(table_store, DAYS[100])
 
     stale = {plan.stage.table: [item.partition for item in plan.stale] for plan in plans(tmp_path) if plan.stale}
 
@@ -106,9 +106,9 @@ def test_the_work_of_a_plan_grows_with_the_partitions_and_no_faster(tmp_path: Pa
 def count_calls(root: Path, days: list[str]) -> int:
     """How many functions a plan calls when one raw object has changed: unlike a time, the same on any machine."""
     root.mkdir()
-    lake = minimal_dataset.create_lake(root)
-    record(lake, days)
-    change(lake, days[100])
+    table_store = minimal_dataset.create_table_store(root)
+    record(table_store, days)
+    change(table_store, days[100])
     profile = cProfile.Profile()
     with profile:
         plans(root)

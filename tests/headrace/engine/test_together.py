@@ -18,7 +18,7 @@ from headrace.engine.run import plan_stage, run_stage
 from headrace.project import graph
 from headrace.project.executors import Executor, group_partitions
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.validate.columns import TimeBounds, one_of, utc_time
 from headrace.validate.errors import SchemaChangedError
 from headrace.validate.validate_partition import validate_frame, validate_frames
@@ -140,14 +140,14 @@ def raw() -> dict[str, str]:
     return found
 
 
-def run_stages(root: Path, batch_size: int, threads: int) -> Lake:
-    """The lake after both stages."""
-    lake = minimal_dataset.create_lake(root)
-    write_raw_partitions(lake, raw())
+def run_stages(root: Path, batch_size: int, threads: int) -> TableStore:
+    """The table store after both stages."""
+    table_store = minimal_dataset.create_table_store(root)
+    write_raw_partitions(table_store, raw())
     execute = Executor(Settings(workspace=root, threads=threads))
     for stage in graph.dataset_stages(dataset(batch_size)):
-        run_stage(stage, lake, execute)
-    return lake
+        run_stage(stage, table_store, execute)
+    return table_store
 
 
 @pytest.mark.slow
@@ -168,13 +168,15 @@ def test_manifests_are_the_same_however_many_partitions_are_computed_together(
 def test_groups_are_as_large_as_the_stage_the_workers_and_the_memory_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake = minimal_dataset.create_lake(tmp_path)
-    write_raw_partitions(lake, raw())
+    table_store = minimal_dataset.create_table_store(tmp_path)
+    write_raw_partitions(table_store, raw())
     (stage, _) = graph.dataset_stages(dataset(4))
-    plan = plan_stage(stage, lake)
+    plan = plan_stage(stage, table_store)
 
-    assert [len(group) for group in group_partitions(plan, lake, workers=1)] == [4, 4, 2]
-    assert [len(group) for group in group_partitions(plan, lake, workers=5)] == [2, 2, 2, 2, 2]
+    assert [len(group) for group in group_partitions(plan, table_store, workers=1)] == [4, 4, 2]
+    assert [len(group) for group in group_partitions(plan, table_store, workers=5)] == [2, 2, 2, 2, 2]
     monkeypatch.setattr("headrace.project.executors.GROUP_BYTES", 100)
-    assert [len(group) for group in group_partitions(plan, lake, workers=1)] == [1] * 10
-    assert [item.partition for group in group_partitions(plan, lake, workers=1) for item in group] == sorted(raw())
+    assert [len(group) for group in group_partitions(plan, table_store, workers=1)] == [1] * 10
+    assert [item.partition for group in group_partitions(plan, table_store, workers=1) for item in group] == sorted(
+        raw()
+    )

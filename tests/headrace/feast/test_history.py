@@ -25,11 +25,11 @@ from feature_workspace import (
 from headrace.feast.definitions import DeploymentState, SlotState, dataset_objects
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.retrieve.errors import FeatureStoreError, InvalidRequestError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
+def table_store(tmp_path: Path) -> Iterator[TableStore]:
     made = feature_workspace.create_workspace(tmp_path / "workspace")
     write_all_tables(made)
     yield made
@@ -37,8 +37,8 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 
 
 @pytest.fixture
-def store(lake: Lake) -> FeatureStore:
-    made = open_workspace_store(lake)
+def store(table_store: TableStore) -> FeatureStore:
+    made = open_workspace_store(table_store)
     made.apply([*dataset_objects(DATASET, DeploymentState(SlotState("a"), SlotState("b")))])
     return made
 
@@ -62,18 +62,20 @@ def test_every_row_between_two_times_is_there_with_both_ends(store: FeatureStore
     ]
 
 
-def test_a_correction_is_a_row_of_its_own_at_the_time_it_was_known(lake: Lake, store: FeatureStore) -> None:
+def test_a_correction_is_a_row_of_its_own_at_the_time_it_was_known(
+    table_store: TableStore, store: FeatureStore
+) -> None:
     corrected = {"tailnum": "N2", "event_time": NOON - HOUR, "known_time": NOON + HOUR, "delay_min": 50.0}
-    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}, corrected])
+    write_table(table_store, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}, corrected])
 
     rows = between(store, NOON - 3 * HOUR, NOON + 3 * HOUR, "aircraft_history__a:delay_min")
 
     assert rows.rows() == [("N2", NOON - HOUR, 5.0), ("N2", NOON + HOUR, 50.0)]
 
 
-def test_a_row_known_after_the_end_is_not_there(lake: Lake, store: FeatureStore) -> None:
+def test_a_row_known_after_the_end_is_not_there(table_store: TableStore, store: FeatureStore) -> None:
     late = {"tailnum": "N2", "event_time": NOON - HOUR, "known_time": NOON + HOUR, "delay_min": 50.0}
-    write_table(lake, AIRCRAFT, [late])
+    write_table(table_store, AIRCRAFT, [late])
 
     assert between(store, NOON - 3 * HOUR, NOON, "aircraft_history__a:delay_min").is_empty()
 
@@ -124,10 +126,10 @@ def test_a_saved_dataset_gives_back_every_row_and_column_that_was_saved(store: F
 
 
 @pytest.mark.filterwarnings("ignore:.*experimental feature:RuntimeWarning")
-def test_a_saved_dataset_whose_file_is_gone_is_refused_by_path(lake: Lake, store: FeatureStore) -> None:
+def test_a_saved_dataset_whose_file_is_gone_is_refused_by_path(table_store: TableStore, store: FeatureStore) -> None:
     job = retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:sky")
     store.create_saved_dataset(job, "january", SavedDatasetFileStorage("january.parquet"))
-    (lake.root / "feature_repo" / "january.parquet").unlink()
+    (table_store.root / "feature_repo" / "january.parquet").unlink()
 
     with pytest.raises(FeatureStoreError, match=r"Expected the saved dataset in .*january\.parquet"):
         store.get_saved_dataset("january").to_df()

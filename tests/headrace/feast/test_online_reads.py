@@ -44,7 +44,7 @@ from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
 
 from headrace.feast.data_source import FeatureTableSource
 from headrace.feast.online_stores.response_builder import FastOnlineResponse
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 __all__ = ["new_store", "redis_port"]
 
@@ -125,15 +125,15 @@ class Reads:
 @pytest.fixture(params=STORE_TYPES)
 def reads(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore], tmp_path: Path) -> Iterator[Reads]:
     """Awkward values are live, one feature of one key is missing, and there are services of many kinds."""
-    lake = feature_workspace.create_workspace(tmp_path / "workspace")
+    table_store = feature_workspace.create_workspace(tmp_path / "workspace")
     store = new_store(request.param)
-    store.configure(lake.root)
-    write_all_tables(lake)
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
-    write_table(lake, WEATHER, AWKWARD)
-    assert publish_release(lake).slot == "b"
-    feast = open_workspace_store(lake)
-    delete_value(feast, store, lake)
+    store.configure(table_store.root)
+    write_all_tables(table_store)
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS)
+    write_table(table_store, WEATHER, AWKWARD)
+    assert publish_release(table_store).slot == "b"
+    feast = open_workspace_store(table_store)
+    delete_value(feast, store, table_store)
     weather, delays = (feast.get_feature_view(f"{table.name}__b") for table in (WEATHER, AIRCRAFT))
     nobodys = FeatureView(
         name="nobodys",
@@ -176,7 +176,7 @@ def felt_temperature(weather: FeatureView) -> Any:  # noqa: ANN401  Feast's deco
     return on_demand_feature_view(name="felt", sources=[weather], schema=schema)(twice)
 
 
-def delete_value(feast: FeatureStore, store: OnlineStore, lake: Lake) -> None:
+def delete_value(feast: FeatureStore, store: OnlineStore, table_store: TableStore) -> None:
     """Leave one value out, as where a feature is new and its values are not there yet; with the store's own client."""
     key = serialize_entity_key(EntityKey(join_keys=["tailnum"], entity_values=[Value(string_val="N3")]), 3)
     if store.kind == "redis":
@@ -186,7 +186,7 @@ def delete_value(feast: FeatureStore, store: OnlineStore, lake: Lake) -> None:
     table = f'"{feast.project}_aircraft_history__b"'
     update = f"UPDATE {table} SET flights_7d = NULL WHERE entity_key = "  # noqa: S608
     if store.kind == "sqlite":
-        feature_workspace.execute_on_sqlite(lake, f"{update} X'{key.hex()}'")
+        feature_workspace.execute_on_sqlite(table_store, f"{update} X'{key.hex()}'")
         return
     where = {"dbname" if name == "database" else name: value for name, value in store.options.items()}
     with psycopg.connect(**where, autocommit=True) as connection:

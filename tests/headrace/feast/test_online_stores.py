@@ -40,7 +40,7 @@ from headrace.publish.blue_green import Sides
 from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError, VerificationFailedError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 pytestmark = pytest.mark.slow
 
@@ -50,11 +50,11 @@ __all__ = ["new_store", "redis_port"]
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with tables and two releases; nothing is published."""
-    lake = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
-    write_all_tables(lake)
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
-    feature_workspace.tag_release(lake, 1)
-    return lake.root
+    table_store = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
+    write_all_tables(table_store)
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS)
+    feature_workspace.tag_release(table_store, 1)
+    return table_store.root
 
 
 @pytest.fixture(params=STORE_TYPES)
@@ -63,13 +63,13 @@ def store(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore
 
 
 @pytest.fixture
-def lake(template: Path, tmp_path: Path, store: OnlineStore) -> Lake:
+def table_store(template: Path, tmp_path: Path, store: OnlineStore) -> TableStore:
     """The workspace, with release 1 live on side `b`."""
     root = shutil.copytree(template, tmp_path / "workspace")
     store.configure(root)
-    lake = Lake.at(root)
-    publish_release(lake, "little/1")
-    return lake
+    table_store = TableStore.at(root)
+    publish_release(table_store, "little/1")
+    return table_store
 
 
 @pytest.fixture(autouse=True)
@@ -78,13 +78,15 @@ def _closed() -> Iterator[None]:
     feature_workspace.close_all()
 
 
-def online_table(lake: Lake, side: str) -> OnlineTable:
-    return OnlineTable.open(open_workspace_store(lake), DATASET, AIRCRAFT, side)
+def online_table(table_store: TableStore, side: str) -> OnlineTable:
+    return OnlineTable.open(open_workspace_store(table_store), DATASET, AIRCRAFT, side)
 
 
-def write_as_other_client(lake: Lake, side: str, rows: Sequence[dict[str, object]], delete: Sequence[str] = ()) -> None:
+def write_as_other_client(
+    table_store: TableStore, side: str, rows: Sequence[dict[str, object]], delete: Sequence[str] = ()
+) -> None:
     """Write and delete as somebody else would, whoever holds the lead."""
-    found = online_table(lake, side)
+    found = online_table(table_store, side)
     full = [{"known_time": row["event_time"], "flights_7d": None, **row} for row in rows]
     types = {"tailnum": pl.String(), "event_time": pl.Datetime("us", "UTC"), **AIRCRAFT.features}
     write = found.stamped(encode(pl.DataFrame(full, schema=types), AIRCRAFT))
@@ -93,23 +95,23 @@ def write_as_other_client(lake: Lake, side: str, rows: Sequence[dict[str, object
     found.online.change(found.view, write, keys[KEY], found.online.generation())
 
 
-def change_one_of_many(lake: Lake, many: Sequence[dict[str, object]]) -> None:
+def change_one_of_many(table_store: TableStore, many: Sequence[dict[str, object]]) -> None:
     """Publish release 2 (`many` more keys) and release 3 (another value of N2); tag release 4 (yet another)."""
-    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, *many])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    publish_release(lake, "little/1")
-    publish_release(lake, "little/2")
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *many])
-    publish_release(lake, feature_workspace.tag_release(lake, 3))
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *many])
-    feature_workspace.tag_release(lake, 4)
+    write_table(table_store, AIRCRAFT, [*AIRCRAFT_ROWS, *many])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    publish_release(table_store, "little/1")
+    publish_release(table_store, "little/2")
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *many])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 3))
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *many])
+    feature_workspace.tag_release(table_store, 4)
 
 
 # --- what is online ---
 
 
-def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> None:
-    feast = open_workspace_store(lake)
+def test_the_latest_value_of_each_key_is_online_in_its_own_type(table_store: TableStore) -> None:
+    feast = open_workspace_store(table_store)
     keys = [{"origin": origin, "tailnum": "N2", "carrier_id": LARGE_INT} for origin in ("EWR", "JFK", "LGA")]
 
     answer = feast.get_online_features(
@@ -132,12 +134,12 @@ AWKWARD: list[dict[str, object]] = [
 STAMPS = [NOON, NOON - timedelta(microseconds=1), NOON - timedelta(seconds=1), NOON - timedelta(microseconds=999_999)]
 
 
-def test_awkward_values_and_stamps_are_online_what_they_are_offline_bit_by_bit(lake: Lake) -> None:
+def test_awkward_values_and_stamps_are_online_what_they_are_offline_bit_by_bit(table_store: TableStore) -> None:
     origins = ["A", "B", "C", "D"]
     moments = [{"origin": origin, "event_time": time} for origin, time in zip(origins, STAMPS, strict=True)]
-    write_table(lake, WEATHER, [{**moment, **values} for moment, values in zip(moments, AWKWARD, strict=True)])
-    done = publish_release(lake, feature_workspace.tag_release(lake, 2))
-    feast = open_workspace_store(lake)
+    write_table(table_store, WEATHER, [{**moment, **values} for moment, values in zip(moments, AWKWARD, strict=True)])
+    done = publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    feast = open_workspace_store(table_store)
     asked = feature_workspace.weather_requests(origins, [done.as_of] * 4)
     names = [f"origin_weather__{done.slot}:{name}" for name in WEATHER.features]
 
@@ -154,62 +156,64 @@ def test_awkward_values_and_stamps_are_online_what_they_are_offline_bit_by_bit(l
 @pytest.mark.parametrize(
     "change", sorted(AIRCRAFT_CHANGES.keys() - {"older than its TTL", "late, and older than what was there"})
 )
-def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(lake: Lake, change: str) -> None:
+def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(
+    table_store: TableStore, change: str
+) -> None:
     rows, expected = AIRCRAFT_CHANGES[change]
-    write_table(lake, AIRCRAFT, rows)
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
-    publish_release(lake, feature_workspace.tag_release(lake, 3))
+    write_table(table_store, AIRCRAFT, rows)
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 3))
 
-    again = publish_release(lake, "little/2")
-    assert online_delays(lake, ["N2", "N3"]) == offline_delays(lake, ["N2", "N3"], again) == expected
-    back = publish_release(lake, "little/1")
-    assert online_delays(lake, ["N2", "N3"]) == offline_delays(lake, ["N2", "N3"], back) == [-4.0, 3.0]
-    assert online_delays(lake, ["N7"]) == [None]
+    again = publish_release(table_store, "little/2")
+    assert online_delays(table_store, ["N2", "N3"]) == offline_delays(table_store, ["N2", "N3"], again) == expected
+    back = publish_release(table_store, "little/1")
+    assert online_delays(table_store, ["N2", "N3"]) == offline_delays(table_store, ["N2", "N3"], back) == [-4.0, 3.0]
+    assert online_delays(table_store, ["N7"]) == [None]
 
 
-def test_what_has_not_changed_is_neither_read_nor_written(lake: Lake) -> None:
+def test_what_has_not_changed_is_neither_read_nor_written(table_store: TableStore) -> None:
     many = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(3000)]
-    change_one_of_many(lake, many)
+    change_one_of_many(table_store, many)
 
-    done = publish_release(lake, "little/4")
+    done = publish_release(table_store, "little/4")
 
     load = done.loads["aircraft_history"]
     proof = done.verifications[1]
     assert (load.written, load.deleted, load.unchanged) == (1, 0, 0)
     assert (proof.is_complete, proof.changed_keys, proof.key_checksum.count) == (False, 1, 3002)
     assert 1000 <= proof.compared_keys <= 1001
-    assert online_delays(lake, ["N2"]) == [6.0]
+    assert online_delays(table_store, ["N2"]) == [6.0]
 
 
-def test_a_value_that_grows_too_old_leaves_although_no_row_of_it_changed(lake: Lake) -> None:
+def test_a_value_that_grows_too_old_leaves_although_no_row_of_it_changed(table_store: TableStore) -> None:
     old = {"tailnum": "N8", "event_time": NOON - timedelta(days=6, hours=23), "delay_min": 8.0}
-    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, old])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    publish_release(lake, "little/1")
-    publish_release(lake, "little/2")
-    assert online_delays(lake, ["N8"]) == [8.0]
+    write_table(table_store, AIRCRAFT, [*AIRCRAFT_ROWS, old])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    publish_release(table_store, "little/1")
+    publish_release(table_store, "little/2")
+    assert online_delays(table_store, ["N8"]) == [8.0]
 
-    write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON + 6 * HOUR, "temp_c": 1.0}])
-    publish_release(lake, feature_workspace.tag_release(lake, 3))
-    write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON + 7 * HOUR, "temp_c": 2.0}])
-    second = publish_release(lake, feature_workspace.tag_release(lake, 4))
+    write_table(table_store, WEATHER, [{"origin": "EWR", "event_time": NOON + 6 * HOUR, "temp_c": 1.0}])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 3))
+    write_table(table_store, WEATHER, [{"origin": "EWR", "event_time": NOON + 7 * HOUR, "temp_c": 2.0}])
+    second = publish_release(table_store, feature_workspace.tag_release(table_store, 4))
 
-    assert online_delays(lake, ["N8"]) == offline_delays(lake, ["N8"], second) == [None]
+    assert online_delays(table_store, ["N8"]) == offline_delays(table_store, ["N8"], second) == [None]
     assert second.loads["aircraft_history"].deleted == 1
 
 
-def test_a_release_on_standby_is_put_back_by_the_switch_alone(lake: Lake) -> None:
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[1], "delay_min": 6.0}])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    generation = online_table(lake, "a").online.generation()
+def test_a_release_on_standby_is_put_back_by_the_switch_alone(table_store: TableStore) -> None:
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[1], "delay_min": 6.0}])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    generation = online_table(table_store, "a").online.generation()
 
-    done = publish_release(lake, "little/1")
+    done = publish_release(table_store, "little/1")
 
     assert done.switched
     assert {load.written + load.deleted for load in done.loads.values()} == {0}
-    assert online_table(lake, "a").online.generation() == generation
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_table(table_store, "a").online.generation() == generation
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
 
 
 # --- seeded faults: what the proof must catch ---
@@ -231,44 +235,48 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_what_is_put_back_refuses_the_switch_and_the_next_publish_repairs_it(lake: Lake, fault: str) -> None:
+def test_a_fault_in_what_is_put_back_refuses_the_switch_and_the_next_publish_repairs_it(
+    table_store: TableStore, fault: str
+) -> None:
     write, delete = FAULTS[fault]
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    write_as_other_client(lake, "b", write, delete)
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    write_as_other_client(table_store, "b", write, delete)
 
     with pytest.raises(
         VerificationFailedError, match=r"aircraft_history__b tailnum=[Nn]\d.* in the online store.*not switched"
     ):
-        publish_release(lake, "little/1")
+        publish_release(table_store, "little/1")
 
-    assert online_delays(lake, ["N7"]) == [-4.0]
-    done = publish(DATASET, lake, feature_workspace.settings(lake.root), "little/1", PublishOptions(verify_all=True))
+    assert online_delays(table_store, ["N7"]) == [-4.0]
+    done = publish(
+        DATASET, table_store, feature_workspace.settings(table_store.root), "little/1", PublishOptions(verify_all=True)
+    )
     assert done.switched
-    assert online_delays(lake, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
+    assert online_delays(table_store, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_what_is_live_is_found_by_publishing_again_and_repaired(lake: Lake, fault: str) -> None:
+def test_a_fault_in_what_is_live_is_found_by_publishing_again_and_repaired(table_store: TableStore, fault: str) -> None:
     write, delete = FAULTS[fault]
-    write_as_other_client(lake, "b", write, delete)
+    write_as_other_client(table_store, "b", write, delete)
 
-    done = publish_release(lake, "little/1")
+    done = publish_release(table_store, "little/1")
 
     assert (done.switched, done.slot) == (True, "a")
-    assert online_delays(lake, ["N2", "N3", "N9", "n3"]) == [-4.0, 3.0, None, None]
+    assert online_delays(table_store, ["N2", "N3", "N9", "n3"]) == [-4.0, 3.0, None, None]
 
 
-def test_bytes_of_the_wrong_type_are_caught(lake: Lake) -> None:
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    found = online_table(lake, "b")
+def test_bytes_of_the_wrong_type_are_caught(table_store: TableStore) -> None:
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    found = online_table(table_store, "b")
     rows = found.online.rows(found.view)
     texts = rows.with_columns(delay_min=pl.lit(b"\x12\x03ten"))
     found.online.change(found.view, texts, rows[KEY].clear(), found.online.generation())
 
     with pytest.raises(VerificationFailedError, match=r"tailnum=N[23]: delay_min is 'ten' in the online store"):
-        publish_release(lake, "little/1")
+        publish_release(table_store, "little/1")
 
 
 MANY = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(2500)]
@@ -287,14 +295,14 @@ FOREIGN_WRITES = {
 
 
 @pytest.fixture
-def large(lake: Lake) -> Lake:
+def large(table_store: TableStore) -> TableStore:
     """Release 3 is live and release 2 on standby; release 4 has another value of one key."""
-    change_one_of_many(lake, MANY)
-    return lake
+    change_one_of_many(table_store, MANY)
+    return table_store
 
 
 @pytest.mark.parametrize("fault", FOREIGN_WRITES)
-def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(large: Lake, fault: str) -> None:
+def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(large: TableStore, fault: str) -> None:
     write, delete, named = FOREIGN_WRITES[fault]
     standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
     write_as_other_client(large, standby, write, delete)
@@ -307,7 +315,7 @@ def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(la
     assert (done.switched, online_delays(large, ["N2", "M01234", "X1"])) == (True, [6.0, 1.0, None])
 
 
-def test_a_key_that_somebody_deleted_and_the_release_writes_anew_is_no_fault(large: Lake) -> None:
+def test_a_key_that_somebody_deleted_and_the_release_writes_anew_is_no_fault(large: TableStore) -> None:
     standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
     write_as_other_client(large, standby, [], ["N2"])
 
@@ -317,7 +325,7 @@ def test_a_key_that_somebody_deleted_and_the_release_writes_anew_is_no_fault(lar
     assert online_delays(large, ["N2"]) == [6.0]
 
 
-def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large: Lake) -> None:
+def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large: TableStore) -> None:
     standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
     write_as_other_client(large, standby, [{**MANY[1234], "delay_min": 2.0}])
 
@@ -330,13 +338,13 @@ def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large
 # --- who may write ---
 
 
-def test_a_publisher_that_was_overtaken_writes_nothing_any_more(lake: Lake) -> None:
-    snapshot = Snapshot.read(DATASET, lake, "little/1")
-    late = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
+def test_a_publisher_that_was_overtaken_writes_nothing_any_more(table_store: TableStore) -> None:
+    snapshot = Snapshot.read(DATASET, table_store, "little/1")
+    late = Sides.open(snapshot, table_store.root / "feature_repo", feature_workspace.settings(table_store.root))
     attempt = late.attempt()
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
-    held = online_table(lake, "b")
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    held = online_table(table_store, "b")
     wanted = encode(snapshot.latest[AIRCRAFT.name], AIRCRAFT).with_columns(pl.col(STAMP) + 1_000_000)
 
     with pytest.raises(PublisherFencedError, match=r"publish \d+ was fenced off .* by the later publish \d+"):
@@ -345,62 +353,66 @@ def test_a_publisher_that_was_overtaken_writes_nothing_any_more(lake: Lake) -> N
         attempt.switch({}, {})
 
     late.close()
-    assert online_delays(lake, ["N2"]) == [10.0]
+    assert online_delays(table_store, ["N2"]) == [10.0]
 
 
-def test_a_registry_that_was_lost_does_not_lock_publishers_out(lake: Lake) -> None:
-    publish_release(lake, "little/1")
-    for path in (lake.root / "feast").glob("registry.db*"):
+def test_a_registry_that_was_lost_does_not_lock_publishers_out(table_store: TableStore) -> None:
+    publish_release(table_store, "little/1")
+    for path in (table_store.root / "feast").glob("registry.db*"):
         path.unlink()
 
-    done = publish_release(lake, "little/1")
+    done = publish_release(table_store, "little/1")
 
     assert done.switched
-    assert online_delays(lake, ["N2"]) == [-4.0]
+    assert online_delays(table_store, ["N2"]) == [-4.0]
 
 
-def test_a_feature_of_another_type_is_written_anew_on_both_sides(lake: Lake) -> None:
+def test_a_feature_of_another_type_is_written_anew_on_both_sides(table_store: TableStore) -> None:
     whole = replace(AIRCRAFT, features={"delay_min": pl.Int64()})
     changed = replace(DATASET, features=(WEATHER, whole, DATASET.features[2]))
-    write_table(lake, whole, [{**AIRCRAFT_ROWS[0], "delay_min": 7}])
-    settings = feature_workspace.settings(lake.root)
+    write_table(table_store, whole, [{**AIRCRAFT_ROWS[0], "delay_min": 7}])
+    settings = feature_workspace.settings(table_store.root)
 
-    publish(changed, lake, settings, how=PublishOptions(allow_breaking_changes=True))
-    write_table(lake, whole, [{**AIRCRAFT_ROWS[0], "delay_min": 8}])
-    done = publish(changed, lake, settings)
+    publish(changed, table_store, settings, how=PublishOptions(allow_breaking_changes=True))
+    write_table(table_store, whole, [{**AIRCRAFT_ROWS[0], "delay_min": 8}])
+    done = publish(changed, table_store, settings)
 
-    found = OnlineTable.open(open_workspace_store(lake), DATASET, whole, done.slot)
-    assert online_delays(lake, ["N2"]) == [8]
+    found = OnlineTable.open(open_workspace_store(table_store), DATASET, whole, done.slot)
+    assert online_delays(table_store, ["N2"]) == [8]
     assert found.online.rows(found.view).columns == [KEY, STAMP, "delay_min"]
 
 
 @pytest.mark.parametrize("store", ["postgres", "redis"], indirect=True)
-def test_a_store_that_is_gone_is_named_and_what_was_live_stays(lake: Lake, store: OnlineStore) -> None:
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
+def test_a_store_that_is_gone_is_named_and_what_was_live_stays(table_store: TableStore, store: OnlineStore) -> None:
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
     wrong = {"connection_string": "127.0.0.1:1"} if store.kind == "redis" else {"port": 1}
-    OnlineStore(store.kind, {**store.options, **wrong}).configure(lake.root)
+    OnlineStore(store.kind, {**store.options, **wrong}).configure(table_store.root)
 
     with pytest.raises(FeatureStoreUnavailableError, match=r"The online store.*publish again"):
-        publish_release(lake)
+        publish_release(table_store)
 
-    store.configure(lake.root)
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    store.configure(table_store.root)
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
 
 
 @pytest.mark.parametrize("store", ["postgres", "redis"], indirect=True)
-def test_a_store_that_refuses_the_password_is_not_taken_for_one_that_is_gone(lake: Lake, store: OnlineStore) -> None:
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
+def test_a_store_that_refuses_the_password_is_not_taken_for_one_that_is_gone(
+    table_store: TableStore, store: OnlineStore
+) -> None:
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
     address = f"{store.options.get('connection_string')},password=wrong"
     wrong = {"connection_string": address} if store.kind == "redis" else {"password": "wrong"}
-    OnlineStore(store.kind, {**store.options, **wrong}).configure(lake.root)
+    OnlineStore(store.kind, {**store.options, **wrong}).configure(table_store.root)
 
     with pytest.raises(FeatureStoreError, match=r"The online store.*publish again") as refused:
-        publish_release(lake)
+        publish_release(table_store)
 
     assert not refused.value.is_transient
 
 
-def test_points_are_passed_in_the_order_of_the_promise(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_are_passed_in_the_order_of_the_promise(
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passed: list[str] = []
 
     def point(name: str, _half: object = None) -> AbstractContextManager[None]:
@@ -408,9 +420,9 @@ def test_points_are_passed_in_the_order_of_the_promise(lake: Lake, monkeypatch: 
         return nullcontext()
 
     monkeypatch.setattr(failpoints, "failpoint", point)
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
 
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
 
     order = ["claim of the standby", "online values", "tags of the proved side", "switch of the service"]
     assert [passed.index(name) for name in order] == sorted(passed.index(name) for name in order)

@@ -13,7 +13,7 @@ import pytest
 from feature_workspace import AIRCRAFT, AIRCRAFT_ROWS, publish_release, write_all_tables, write_table
 from servers import HOST, free_port, is_listening, run_server
 
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 FEAST = Path(sys.executable).with_name("feast")
 ENOUGH = 1_200
@@ -21,23 +21,23 @@ ENOUGH = 1_200
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    lake = feature_workspace.create_workspace(tmp_path / "workspace")
-    write_all_tables(lake)
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
-    publish_release(lake)
-    return lake
+def table_store(tmp_path: Path) -> TableStore:
+    table_store = feature_workspace.create_workspace(tmp_path / "workspace")
+    write_all_tables(table_store)
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS)
+    publish_release(table_store)
+    return table_store
 
 
 @pytest.fixture
-def ask(lake: Lake, tmp_path: Path) -> Iterator[Callable[[str], float | None]]:
+def ask(table_store: TableStore, tmp_path: Path) -> Iterator[Callable[[str], float | None]]:
     """Asks the server for the delay of an aircraft."""
     port = free_port()
-    command = [str(FEAST), "-c", str(lake.root / "feature_repo"), "serve", "-p", str(port), "--no-access-log"]
+    command = [str(FEAST), "-c", str(table_store.root / "feature_repo"), "serve", "-p", str(port), "--no-access-log"]
     command += ["--max-requests", "0", "--registry_ttl_sec", "1"]
     environment = {
-        "FEAST_REGISTRY_URL": f"sqlite:///{lake.root}/feast/registry.db",
-        "FEAST_ONLINE_STORE_PATH": f"{lake.root}/feast/online.db",
+        "FEAST_REGISTRY_URL": f"sqlite:///{table_store.root}/feast/registry.db",
+        "FEAST_ONLINE_STORE_PATH": f"{table_store.root}/feast/online.db",
         "PYTHONOPTIMIZE": "1",
         "FEAST_USAGE": "False",
         "PYTHONPATH": os.pathsep.join((str(feature_workspace.REPO), os.environ.get("PYTHONPATH", ""))),
@@ -66,7 +66,7 @@ def processes() -> set[int]:
 
 @pytest.mark.slow
 def test_feast_serve_answers_with_the_release_follows_the_switch_and_replaces_no_worker(
-    lake: Lake, ask: Callable[[str], float | None]
+    table_store: TableStore, ask: Callable[[str], float | None]
 ) -> None:
     assert (ask("N2"), ask("N3"), ask("nobody")) == (-4.0, 3.0, None)
 
@@ -75,8 +75,8 @@ def test_feast_serve_answers_with_the_release_follows_the_switch_and_replaces_no
     for _ in range(ENOUGH):
         assert ask("N2") == -4.0
     assert processes() == before, "replacing a worker stalls the requests to it"
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
-    publish_release(lake)
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
+    publish_release(table_store)
 
     until = time.monotonic() + 20
     while (ask("N2"), ask("N3")) != (10.0, None):

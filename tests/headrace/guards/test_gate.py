@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from minimal_dataset import create_lake
+from minimal_dataset import create_table_store
 from release_clones import Origin, dataset
 from run_clones import RunOfClone
 from typer.testing import CliRunner
@@ -16,14 +16,14 @@ from headrace.cli import app
 from headrace.guards.finding import Acceptance, FindingRecord, GuardFinding, record_file
 from headrace.guards.finding_log import DamagedFindingsError, FileLog, FindingLog, open_finding_log
 from headrace.guards.gate import FindingsError, UnknownFindingError, accept_finding, enforce
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TABLE = "raw/tiny/sales"
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return create_lake(tmp_path)
+def table_store(tmp_path: Path) -> TableStore:
+    return create_table_store(tmp_path)
 
 
 def finding(state_hash: str = "aaaaaaaaaaaa", **fields: str) -> GuardFinding:
@@ -31,23 +31,23 @@ def finding(state_hash: str = "aaaaaaaaaaaa", **fields: str) -> GuardFinding:
     return GuardFinding(state_hash=state_hash, **values)  # type: ignore[arg-type]
 
 
-def pass_gate(lake: Lake, *findings: GuardFinding, step: str = "ingest") -> list[Acceptance]:
+def pass_gate(table_store: TableStore, *findings: GuardFinding, step: str = "ingest") -> list[Acceptance]:
     kept = "The table stays as it was."
-    return enforce(findings, dataset="tiny", step=step, tables=[TABLE], lake=lake, consequence=kept)
+    return enforce(findings, dataset="tiny", step=step, tables=[TABLE], table_store=table_store, consequence=kept)
 
 
-def accept(lake: Lake, found: GuardFinding, reason: str = "moved", by: str = "ann") -> Acceptance:
-    return accept_finding(open_finding_log(lake, "tiny"), found.id, by=by, reason=reason).acceptance
+def accept(table_store: TableStore, found: GuardFinding, reason: str = "moved", by: str = "ann") -> Acceptance:
+    return accept_finding(open_finding_log(table_store, "tiny"), found.id, by=by, reason=reason).acceptance
 
 
-def test_a_step_without_findings_leaves_no_record(lake: Lake) -> None:
-    assert pass_gate(lake) == []
-    assert not record_file(lake.root, "tiny").exists()
+def test_a_step_without_findings_leaves_no_record(table_store: TableStore) -> None:
+    assert pass_gate(table_store) == []
+    assert not record_file(table_store.root, "tiny").exists()
 
 
-def test_a_refusal_names_what_was_found_and_the_command_that_accepts_it(lake: Lake) -> None:
+def test_a_refusal_names_what_was_found_and_the_command_that_accepts_it(table_store: TableStore) -> None:
     with pytest.raises(FindingsError) as refused:
-        pass_gate(lake, finding())
+        pass_gate(table_store, finding())
 
     assert str(refused.value) == (
         "29 of 30 partitions would vanish. The table stays as it was. Find out why. If it is intended, run `headrace"
@@ -55,110 +55,112 @@ def test_a_refusal_names_what_was_found_and_the_command_that_accepts_it(lake: La
     )
 
 
-def test_an_accepted_finding_passes_and_the_step_gets_who_accepted_it_when_and_why(lake: Lake) -> None:
+def test_an_accepted_finding_passes_and_the_step_gets_who_accepted_it_when_and_why(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding())
+        pass_gate(table_store, finding())
 
-    made = accept(lake, finding())
+    made = accept(table_store, finding())
 
-    assert pass_gate(lake, finding()) == [made]
+    assert pass_gate(table_store, finding()) == [made]
     assert (made.by, made.reason, made.text) == ("ann", "moved", "29 of 30 partitions would vanish")
     assert made.at.endswith("+00:00")
 
 
-def test_changed_bytes_are_another_finding(lake: Lake) -> None:
+def test_changed_bytes_are_another_finding(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding())
-    accept(lake, finding())
+        pass_gate(table_store, finding())
+    accept(table_store, finding())
 
     with pytest.raises(FindingsError, match="@bbbbbbbbbbbb"):
-        pass_gate(lake, finding("bbbbbbbbbbbb"))
+        pass_gate(table_store, finding("bbbbbbbbbbbb"))
 
 
-def test_the_id_of_earlier_bytes_is_refused_and_the_message_has_the_new_one(lake: Lake) -> None:
+def test_the_id_of_earlier_bytes_is_refused_and_the_message_has_the_new_one(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding("bbbbbbbbbbbb"))
+        pass_gate(table_store, finding("bbbbbbbbbbbb"))
 
     with pytest.raises(UnknownFindingError, match="sales@bbbbbbbbbbbb: the bytes have changed since"):
-        accept(lake, finding())
+        accept(table_store, finding())
 
 
-def test_an_unknown_finding_cannot_be_accepted(lake: Lake) -> None:
+def test_an_unknown_finding_cannot_be_accepted(table_store: TableStore) -> None:
     with pytest.raises(UnknownFindingError, match=r"expected a finding that a step was refused for, found none\."):
-        accept(lake, finding())
-    assert not record_file(lake.root, "tiny").exists()
+        accept(table_store, finding())
+    assert not record_file(table_store.root, "tiny").exists()
 
 
-def test_of_several_ids_none_is_accepted_if_one_is_unknown(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_ids_none_is_accepted_if_one_is_unknown(
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding())
-    (lake.root / "pipelines").mkdir()
+        pass_gate(table_store, finding())
+    (table_store.root / "pipelines").mkdir()
     for name in ("dvc.yaml", "pipelines/__init__.py"):
-        (lake.root / name).touch()
-    monkeypatch.setenv("HEADRACE_WORKSPACE", str(lake.root))
+        (table_store.root / name).touch()
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(table_store.root))
 
     ended = CliRunner().invoke(app, ["accept", "tiny", finding().id, "nonsense", "--reason", "moved"])
 
     assert isinstance(ended.exception, UnknownFindingError)
-    assert open_finding_log(lake, "tiny").read().acceptances == ()
+    assert open_finding_log(table_store, "tiny").read().acceptances == ()
 
 
-def test_the_first_of_two_acceptances_counts(lake: Lake) -> None:
+def test_the_first_of_two_acceptances_counts(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding())
+        pass_gate(table_store, finding())
 
-    first = accept(lake, finding())
+    first = accept(table_store, finding())
 
-    assert accept(lake, finding(), "another reason", "bob") == first
-    assert not accept_finding(open_finding_log(lake, "tiny"), finding().id, by="bob", reason="x").is_new
+    assert accept(table_store, finding(), "another reason", "bob") == first
+    assert not accept_finding(open_finding_log(table_store, "tiny"), finding().id, by="bob", reason="x").is_new
 
 
-def test_each_finding_of_a_step_needs_its_own_acceptance(lake: Lake) -> None:
+def test_each_finding_of_a_step_needs_its_own_acceptance(table_store: TableStore) -> None:
     other = finding(check="future", partition="2999-01-01")
     with pytest.raises(FindingsError, match=r"accept tiny vanished:\S+ future:raw/tiny/sales/2999-01-01@"):
-        pass_gate(lake, finding(), other)
-    accept(lake, finding())
+        pass_gate(table_store, finding(), other)
+    accept(table_store, finding())
 
     with pytest.raises(FindingsError) as refused:
-        pass_gate(lake, finding(), other)
+        pass_gate(table_store, finding(), other)
 
     assert refused.value.findings == (finding(check="future", partition="2999-01-01", step="ingest"),)
 
 
-def test_a_warning_does_not_refuse_and_is_recorded(lake: Lake) -> None:
+def test_a_warning_does_not_refuse_and_is_recorded(table_store: TableStore) -> None:
     warning = finding(level="warning")
 
-    assert pass_gate(lake, warning) == []
+    assert pass_gate(table_store, warning) == []
 
-    assert [each.level for each in open_finding_log(lake, "tiny").read().open] == ["warning"]
+    assert [each.level for each in open_finding_log(table_store, "tiny").read().open] == ["warning"]
 
 
-def test_a_finding_that_is_gone_is_no_longer_open(lake: Lake) -> None:
+def test_a_finding_that_is_gone_is_no_longer_open(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding())
+        pass_gate(table_store, finding())
 
-    pass_gate(lake)
+    pass_gate(table_store)
 
-    assert open_finding_log(lake, "tiny").read() == FindingRecord()
+    assert open_finding_log(table_store, "tiny").read() == FindingRecord()
 
 
-def test_a_step_replaces_its_own_findings_only(lake: Lake) -> None:
+def test_a_step_replaces_its_own_findings_only(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding(), step="release")
+        pass_gate(table_store, finding(), step="release")
 
-    pass_gate(lake, step="ingest")
+    pass_gate(table_store, step="ingest")
 
-    assert [each.step for each in open_finding_log(lake, "tiny").read().open] == ["release"]
+    assert [each.step for each in open_finding_log(table_store, "tiny").read().open] == ["release"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"findings": 3}', b"\xff"])
-def test_a_damaged_record_is_named_with_the_way_out(lake: Lake, content: bytes) -> None:
-    path = record_file(lake.root, "tiny")
+def test_a_damaged_record_is_named_with_the_way_out(table_store: TableStore, content: bytes) -> None:
+    path = record_file(table_store.root, "tiny")
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
 
     with pytest.raises(DamagedFindingsError, match=r"findings/tiny\.json: expected .* Delete it"):
-        pass_gate(lake)
+        pass_gate(table_store)
 
 
 def accept_at_once(log: FindingLog, people: int) -> set[Acceptance]:
@@ -167,32 +169,32 @@ def accept_at_once(log: FindingLog, people: int) -> set[Acceptance]:
     return {each.result().acceptance for each in done}
 
 
-def test_of_people_who_accept_at_once_in_a_workspace_one_is_recorded(lake: Lake) -> None:
+def test_of_people_who_accept_at_once_in_a_workspace_one_is_recorded(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding())
+        pass_gate(table_store, finding())
     script = (
-        "import sys; from pathlib import Path; from minimal_dataset import create_lake;"
+        "import sys; from pathlib import Path; from minimal_dataset import create_table_store;"
         "from headrace.guards.finding_log import FileLog; from headrace.guards.gate import accept_finding;"
-        "print(accept_finding(FileLog(create_lake(Path(sys.argv[1])), 'tiny'), sys.argv[2], by=sys.argv[3],"
+        "print(accept_finding(FileLog(create_table_store(Path(sys.argv[1])), 'tiny'), sys.argv[2], by=sys.argv[3],"
         " reason='r').acceptance.by)"
     )
-    command = [sys.executable, "-c", script, str(lake.root), finding().id]
+    command = [sys.executable, "-c", script, str(table_store.root), finding().id]
     people = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in ("ann", "bob")]
 
     printed = {person.communicate()[0].strip() for person in people}
 
     assert len(printed) == 1
-    assert {each.by for each in FileLog(lake, "tiny").read().acceptances} == printed
+    assert {each.by for each in FileLog(table_store, "tiny").read().acceptances} == printed
 
 
 def test_a_run_keeps_its_acceptances_in_git_for_every_machine(origin: Origin) -> None:
     here, there = (RunOfClone(origin.clone(name), dataset("tiny"), "nightly") for name in ("here", "there"))
     with pytest.raises(FindingsError):
-        pass_gate(here.open().lake, finding())
+        pass_gate(here.open().table_store, finding())
 
-    made = accept(there.open().lake, finding())
+    made = accept(there.open().table_store, finding())
 
-    assert pass_gate(here.open().lake, finding()) == [made]
+    assert pass_gate(here.open().table_store, finding()) == [made]
     assert here.state is not None
     assert here.state.findings
     assert here.state.tables == {}
@@ -200,30 +202,30 @@ def test_a_run_keeps_its_acceptances_in_git_for_every_machine(origin: Origin) ->
 
 def test_of_people_who_accept_at_once_in_a_run_one_is_recorded(origin: Origin) -> None:
     run = RunOfClone(origin.clone("here"), dataset("tiny"), "nightly")
-    lake = run.open().lake
+    table_store = run.open().table_store
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding())
+        pass_gate(table_store, finding())
 
-    assert len(accept_at_once(open_finding_log(lake, "tiny"), 3)) == 1
+    assert len(accept_at_once(open_finding_log(table_store, "tiny"), 3)) == 1
 
 
 def test_a_run_that_moves_to_a_newer_commit_keeps_its_acceptances(origin: Origin) -> None:
     run = RunOfClone(origin.clone("here"), dataset("tiny"), "nightly")
     with pytest.raises(FindingsError):
-        pass_gate(run.open().lake, finding())
-    made = accept(run.open().lake, finding())
+        pass_gate(run.open().table_store, finding())
+    made = accept(run.open().table_store, finding())
     origin.clone("there").push_file("README.md", "more")
 
     run.start()
 
-    assert pass_gate(run.open().lake, finding()) == [made]
+    assert pass_gate(run.open().table_store, finding()) == [made]
 
 
-def test_the_record_is_readable_json(lake: Lake) -> None:
+def test_the_record_is_readable_json(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
-        pass_gate(lake, finding())
-    accept(lake, finding())
+        pass_gate(table_store, finding())
+    accept(table_store, finding())
 
-    record = json.loads(record_file(lake.root, "tiny").read_bytes())
+    record = json.loads(record_file(table_store.root, "tiny").read_bytes())
 
     assert {name: len(items) for name, items in record.items()} == {"acceptances": 1, "findings": 1}

@@ -59,7 +59,7 @@ def test_an_upload_in_parts_is_read_once_it_is_complete(moto_trips: Trips, moto_
     parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
     moto_s3.client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload=parts)
     assert moto_trips.ingest().new == ("2026-01-02",)
-    assert moto_trips.lake.paths(TABLE)["2026-01-02"].read_bytes() == object_content(2)
+    assert moto_trips.table_store.paths(TABLE)["2026-01-02"].read_bytes() == object_content(2)
 
 
 def test_keys_that_differ_in_case_alone_are_two_partitions_and_a_key_below_another_is_reported(
@@ -70,7 +70,7 @@ def test_keys_that_differ_in_case_alone_are_two_partitions_and_a_key_below_anoth
 
     done = moto_trips.ingest(BY_NAME)
 
-    read = {name: path.read_bytes() for name, path in moto_trips.lake.paths(TABLE).items()}
+    read = {name: path.read_bytes() for name, path in moto_trips.table_store.paths(TABLE).items()}
     assert read == {"east": b"days/east.csv", "East": b"days/East.csv"}
     assert sorted(done.unmatched) == ["days/east.csv/more.csv", "days/ost\N{COMBINING DIAERESIS}.csv"]
 
@@ -82,7 +82,7 @@ def test_credentials_that_expire_in_a_run_fail_at_once_and_the_next_run_reads_th
     trips.relay.reply_instead(f"GET /{trips.bucket.name}/days/".encode(), answer, after=1)
 
     with pytest.raises(HeadraceError, match=r"refused with ExpiredToken.*Check AWS_ACCESS_KEY_ID"):
-        ingest(create_dataset(), trips.lake, Settings(threads=1))
+        ingest(create_dataset(), trips.table_store, Settings(threads=1))
 
     assert trips.reads <= 3, "no request is repeated"
     assert not trips.manifest.partitions

@@ -48,7 +48,7 @@ def test_all_tables_are_read_in_one_transaction(postgresql_weather: Weather) -> 
             postgresql_weather.run("DELETE FROM weather")
 
     both = create_dataset(weather=WEATHER, planes=PLANES)
-    done = ingest(both, postgresql_weather.lake, Settings(), progress=buy)
+    done = ingest(both, postgresql_weather.table_store, Settings(), progress=buy)
 
     assert [item.rows for item in done] == [18, 1]
 
@@ -87,7 +87,7 @@ def test_a_connection_cut_while_reading_is_an_error_with_the_progress_and_the_ta
     postgresql_weather: Weather,
 ) -> None:
     postgresql_weather.ingest()
-    before = postgresql_weather.lake.manifest(TABLE).to_files().head
+    before = postgresql_weather.table_store.manifest(TABLE).to_files().head
     grow(postgresql_weather)
     assert postgresql_weather.relay is not None
     postgresql_weather.relay.cut_connections(after=10_000_000)
@@ -100,7 +100,7 @@ def test_a_connection_cut_while_reading_is_an_error_with_the_progress_and_the_ta
     assert "rows of" in message
     assert "run the same command again" in message
     assert "canary" not in message
-    assert postgresql_weather.lake.manifest(TABLE).to_files().head == before
+    assert postgresql_weather.table_store.manifest(TABLE).to_files().head == before
     assert postgresql_weather.ingest().changed == ("2013-01-01", "2013-01-02", "2013-01-03")
 
 

@@ -11,7 +11,7 @@ from headrace.ingest.database.backend import DatabaseAccessDeniedError, NullPart
 from headrace.ingest.database.read_transaction import open_read_transaction
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 def test_a_parameter_with_a_space_reaches_the_server(postgres: PostgreSQL) -> None:
@@ -63,4 +63,4 @@ def test_a_row_before_christ_is_refused_by_its_day(
     monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(name))
 
     with pytest.raises(NullPartitionError, match=r"1 rows have no UTC day in at \(found 0044-03-15 BC"):
-        ingest(create_dataset(weather=WEATHER), Lake.at(tmp_path), Settings())
+        ingest(create_dataset(weather=WEATHER), TableStore.at(tmp_path), Settings())

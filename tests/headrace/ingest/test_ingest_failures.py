@@ -30,7 +30,7 @@ from headrace.storage.s3.errors import (
     to_storage_error,
 )
 from headrace.storage.s3.objects import BucketLocation, ObjectMeta
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 GET = b"GET /"
 
@@ -44,7 +44,7 @@ def test_a_partition_that_no_source_lists_is_an_error_that_names_it(trips: Trips
 
 def test_an_unknown_source_is_an_error_with_the_declared_names(trips: Trips) -> None:
     with pytest.raises(UnknownSourceError, match="trips: expected sources of days, found nights"):
-        ingest(create_dataset(), trips.lake, Settings(), sources=["nights"])
+        ingest(create_dataset(), trips.table_store, Settings(), sources=["nights"])
 
 
 def test_an_object_replaced_after_the_listing_is_looked_up_again_once(trips: Trips) -> None:
@@ -52,7 +52,7 @@ def test_an_object_replaced_after_the_listing_is_looked_up_again_once(trips: Tri
 
     trips.ingest(progress=lambda _source, done, _total: trips.put(1, text=b"newer") if not done else None)
 
-    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == b"newer"
+    assert trips.table_store.paths(TABLE)["2026-01-01"].read_bytes() == b"newer"
     assert trips.ingest().read == 0
 
 
@@ -92,7 +92,7 @@ def test_a_transfer_cut_half_way_is_read_again(trips: Trips) -> None:
     trips.ingest()
 
     assert trips.reads == 2
-    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == big
+    assert trips.table_store.paths(TABLE)["2026-01-01"].read_bytes() == big
 
 
 def test_a_transfer_that_is_cut_every_time_is_an_error_with_the_key_and_the_progress(trips: Trips) -> None:
@@ -155,11 +155,11 @@ def test_a_crash_before_the_manifest_leaves_the_old_table_and_the_next_run_reads
     trips.put(2, 3)
     reads = trips.reads
 
-    def crash(_lake: Lake, _manifest: Manifest) -> None:
+    def crash(_table_store: TableStore, _manifest: Manifest) -> None:
         raise RuntimeError("crash")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "checkout", crash)
+        patch.setattr(TableStore, "checkout", crash)
         with pytest.raises(RuntimeError, match="crash"):
             trips.ingest()
     assert list(trips.manifest.partitions) == ["2026-01-01"]
@@ -230,25 +230,25 @@ def test_a_table_that_another_run_writes_ends_the_command(trips: Trips) -> None:
     trips.put(1, 2)
     other = replace(create_dataset().sources[0], name="nights")
     dataset = replace(create_dataset(), sources=(*create_dataset().sources, other))
-    (trips.lake.root / ".headrace/locks").mkdir(parents=True)
+    (trips.table_store.root / ".headrace/locks").mkdir(parents=True)
 
-    with trips.lake.lock_table(TABLE), pytest.raises(TableLockedError, match=TABLE):
-        ingest(dataset, Lake.at(trips.lake.root), Settings())
+    with trips.table_store.lock_table(TABLE), pytest.raises(TableLockedError, match=TABLE):
+        ingest(dataset, TableStore.at(trips.table_store.root), Settings())
 
-    assert len(trips.lake.manifest("raw/trips/nights").partitions) == 0, "the other run makes it"
+    assert len(trips.table_store.manifest("raw/trips/nights").partitions) == 0, "the other run makes it"
 
 
 def test_a_source_that_fails_does_not_stop_the_others(trips: Trips, monkeypatch: pytest.MonkeyPatch) -> None:
     trips.put(1, 2)
     other = replace(create_dataset().sources[0], name="nights")
     dataset = replace(create_dataset(), sources=(*create_dataset().sources, other))
-    ingest(dataset, trips.lake, Settings())
+    ingest(dataset, trips.table_store, Settings())
 
     with monkeypatch.context() as patch:
         failing_download(patch, {object_key(1): ObjectArchivedError("archived")})
         trips.put(1, text=b"newer")
         with pytest.raises(TablesFailedError, match=f"{TABLE} 2026-01-01.*\n.*raw/trips/nights 2026-01-01"):
-            ingest(dataset, trips.lake, Settings())
+            ingest(dataset, trips.table_store, Settings())
 
 
 def test_a_bucket_that_does_not_answer_is_waited_for_once(trips: Trips, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_a_bucket_that_does_not_answer_is_waited_for_once(trips: Trips, monkeypa
     failing_download(monkeypatch, {object_key(1): StorageUnreachableError("s3://lake does not answer.")})
 
     with pytest.raises(StorageUnreachableError, match=r"^s3://lake does not answer\.$"):
-        ingest(dataset, trips.lake, Settings())
+        ingest(dataset, trips.table_store, Settings())
 
 
 def test_an_archived_object_is_said_to_be_archived() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import minimal_dataset
 import pytest
-from minimal_dataset import RAW, create_lake, raw_days
+from minimal_dataset import RAW, create_table_store, raw_days
 from servers import PostgreSQL
 
 from headrace.dataset import Dataset, Guards, ObjectSource, TableSource
@@ -16,7 +16,7 @@ from headrace.guards.finding_log import open_finding_log
 from headrace.guards.gate import FindingsError, accept_finding
 from headrace.ingest.ingest import IngestResult, SourceEmptyError, ingest
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 class Source:
@@ -25,7 +25,7 @@ class Source:
     def __init__(self, root: Path) -> None:
         self.folder = root / "source" / "sales"
         self.folder.mkdir(parents=True)
-        self.lake: Lake = create_lake(root)
+        self.table_store: TableStore = create_table_store(root)
         location = ObjectSource(
             "sales/", r"sales/(?P<partition>.+)\.csv", ".csv", bucket=f"file://{self.folder.parent}"
         )
@@ -41,15 +41,15 @@ class Source:
             (self.folder / f"{name}.csv").unlink()
 
     def ingest(self, *, allow_empty: bool = False) -> IngestResult:
-        return ingest(self.dataset, self.lake, Settings(), allow_empty=allow_empty)[0]
+        return ingest(self.dataset, self.table_store, Settings(), allow_empty=allow_empty)[0]
 
     def accept(self, refused: FindingsError) -> None:
         for finding in refused.findings:
-            accept_finding(open_finding_log(self.lake, "tiny"), finding.id, by="ann", reason="intended")
+            accept_finding(open_finding_log(self.table_store, "tiny"), finding.id, by="ann", reason="intended")
 
     @property
     def partitions(self) -> list[str]:
-        return sorted(self.lake.manifest(RAW).md5s)
+        return sorted(self.table_store.manifest(RAW).md5s)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_source_that_is_restored_needs_no_acceptance(source: Source) -> None:
     source.put("2026-01-01", "2026-01-02", "2026-01-05")
 
     assert source.ingest().deleted == ()
-    assert open_finding_log(source.lake, "tiny").read().open == []
+    assert open_finding_log(source.table_store, "tiny").read().open == []
 
 
 def test_a_partition_of_the_future_is_refused_by_name(source: Source) -> None:
@@ -187,7 +187,7 @@ def test_an_empty_source_that_an_option_allows_is_accepted_for_the_release_too(s
 
     source.ingest(allow_empty=True)
 
-    (accepted,) = open_finding_log(source.lake, "tiny").read().acceptances
+    (accepted,) = open_finding_log(source.table_store, "tiny").read().acceptances
     assert (accepted.finding.partition("@")[0], accepted.reason) == ("vanished:raw/tiny/sales", "--allow-empty")
 
 
@@ -202,24 +202,24 @@ def table_dataset(partition_by: str | None) -> Dataset:
 
 def test_rows_that_vanish_within_a_table_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_DATABASE", f"sqlite:///{tmp_path}/source.db")
-    lake, dataset = create_lake(tmp_path), table_dataset(None)
+    table_store, dataset = create_table_store(tmp_path), table_dataset(None)
     with closing(sqlite3.connect(tmp_path / "source.db")) as database, database:
         database.execute("CREATE TABLE sales (id INTEGER, changed INTEGER)")
         database.executemany("INSERT INTO sales VALUES (?, ?)", [(n, n) for n in range(30)])
-    ingest(dataset, lake, Settings())
+    ingest(dataset, table_store, Settings())
     with closing(sqlite3.connect(tmp_path / "source.db")) as database, database:
         database.execute("DELETE FROM sales WHERE id >= 3")
 
     with pytest.raises(FindingsError, match=r"27 of 30 rows would vanish \(all\)"):
-        ingest(dataset, lake, Settings())
+        ingest(dataset, table_store, Settings())
 
-    assert lake.manifest(RAW).rows == 30
+    assert table_store.manifest(RAW).rows == 30
 
 
 def test_rows_that_row_level_security_hides_are_refused(
     postgres: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake, dataset, name = create_lake(tmp_path), table_dataset("at"), postgres.new_database()
+    table_store, dataset, name = create_table_store(tmp_path), table_dataset("at"), postgres.new_database()
     reader, password = f"reader_{name}", secrets.token_hex(8)
     with postgres.connect(name) as database:
         for statement in (
@@ -231,12 +231,12 @@ def test_rows_that_row_level_security_hides_are_refused(
         ):
             database.execute(statement.encode())
     monkeypatch.setenv("TEST_DATABASE", replace(postgres, user=reader, password=password).address(name))
-    ingest(dataset, lake, Settings())
+    ingest(dataset, table_store, Settings())
     with postgres.connect(name) as database:
         database.execute("ALTER TABLE sales ENABLE ROW LEVEL SECURITY")
         database.execute(f"CREATE POLICY few ON sales TO {reader} USING (id < 3)".encode())
 
     with pytest.raises(FindingsError, match=r"raw/tiny/sales: 27 of 30 partitions and 27 of 30 rows would vanish"):
-        ingest(dataset, lake, Settings())
+        ingest(dataset, table_store, Settings())
 
-    assert lake.manifest(RAW).rows == 30
+    assert table_store.manifest(RAW).rows == 30

@@ -16,7 +16,7 @@ from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs, write_pointer
 from headrace.storage.dvc.push import push_objects
 from headrace.storage.partition_entry import SourceObject
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 def test_objects_become_partitions_with_the_same_bytes(trips: Trips) -> None:
@@ -27,8 +27,8 @@ def test_objects_become_partitions_with_the_same_bytes(trips: Trips) -> None:
     assert (done.new, done.changed, done.deleted, done.unmatched) == (("2026-01-01", "2026-01-02"), (), (), ())
     assert done.listed == done.read == 2
     assert done.size == len(object_content(1)) + len(object_content(2))
-    assert trips.lake.paths(TABLE)["2026-01-02"].read_bytes() == object_content(2)
-    assert (trips.lake.folder(TABLE) / "2026-01-01.csv.gz").read_bytes() == object_content(1)
+    assert trips.table_store.paths(TABLE)["2026-01-02"].read_bytes() == object_content(2)
+    assert (trips.table_store.folder(TABLE) / "2026-01-01.csv.gz").read_bytes() == object_content(1)
 
 
 def test_each_partition_records_the_version_of_its_object(trips: Trips) -> None:
@@ -51,9 +51,9 @@ def test_the_version_id_is_recorded_if_the_bucket_has_versions(
     set_environment(monkeypatch, bucket, moto_s3.port)
     written = bucket.write(object_key(1), object_content(1))
 
-    ingest(create_dataset(), Lake.at(tmp_path), Settings())
+    ingest(create_dataset(), TableStore.at(tmp_path), Settings())
 
-    entry = Lake.at(tmp_path).manifest(TABLE).partitions["2026-01-01"]
+    entry = TableStore.at(tmp_path).manifest(TABLE).partitions["2026-01-01"]
     assert written.version
     assert [item.version for item in entry.objects] == [written.version]
 
@@ -83,7 +83,7 @@ def test_only_new_changed_and_deleted_objects_cause_work(trips: Trips) -> None:
     assert (done.new, done.changed, done.deleted) == (("2026-01-04",), ("2026-01-02",), ("2026-01-03",))
     assert trips.reads - reads == 2
     assert sorted(trips.manifest.partitions) == ["2026-01-01", "2026-01-02", "2026-01-04"]
-    assert not (trips.lake.folder(TABLE) / "2026-01-03.csv.gz").exists()
+    assert not (trips.table_store.folder(TABLE) / "2026-01-03.csv.gz").exists()
 
 
 def test_a_correction_with_the_same_size_is_read(trips: Trips) -> None:
@@ -97,7 +97,7 @@ def test_a_correction_with_the_same_size_is_read(trips: Trips) -> None:
 def test_the_same_objects_give_the_same_manifest_in_another_workspace(trips: Trips, tmp_path: Path) -> None:
     trips.put(1, 2, 3)
     trips.ingest()
-    other = Lake.at(tmp_path / "other")
+    other = TableStore.at(tmp_path / "other")
 
     ingest(create_dataset(), other, Settings())
 
@@ -115,7 +115,7 @@ def test_a_checkout_without_data_appends_and_reads_no_object_that_is_recorded(tr
 
     assert (done.new, done.changed, done.deleted) == (("2026-01-03",), (), ())
     assert trips.reads - reads == 1
-    assert [path.read_bytes() for path in trips.lake.paths(TABLE).values()] == [
+    assert [path.read_bytes() for path in trips.table_store.paths(TABLE).values()] == [
         object_content(day) for day in (1, 2, 3)
     ]
 
@@ -138,7 +138,7 @@ def test_one_partition_can_be_selected_and_the_others_stay_as_they_are(trips: Tr
     done = trips.ingest(partition="2026-01-02")
 
     assert done.changed == ("2026-01-02",)
-    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == object_content(1)
+    assert trips.table_store.paths(TABLE)["2026-01-01"].read_bytes() == object_content(1)
 
 
 def test_keys_that_match_no_partition_are_reported_and_never_read(trips: Trips) -> None:
@@ -163,7 +163,7 @@ def test_a_key_with_unusual_characters_is_read_if_the_pattern_matches(trips: Tri
     trips.ingest(loose)
 
     assert [item.key for item in trips.manifest.partitions["2026-01-01"].objects] == [name]
-    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == b"odd"
+    assert trips.table_store.paths(TABLE)["2026-01-01"].read_bytes() == b"odd"
 
 
 @pytest.mark.parametrize("name", ["..", "a..b", "a/b", ".hidden", "x\ny", ""])
@@ -195,7 +195,7 @@ def test_a_source_of_one_object_becomes_the_partition_all(trips: Trips) -> None:
     done = trips.ingest(ObjectSource("days/", r"days/airports\.csv", ".csv"))
 
     assert done.new == ("all",)
-    assert (trips.lake.folder(TABLE) / "all.csv").read_bytes() == b"id\n1\n"
+    assert (trips.table_store.folder(TABLE) / "all.csv").read_bytes() == b"id\n1\n"
 
 
 def test_an_empty_object_is_stored_unchanged(trips: Trips) -> None:
@@ -206,7 +206,7 @@ def test_an_empty_object_is_stored_unchanged(trips: Trips) -> None:
     entry = trips.manifest.partitions["2026-01-01"]
     assert entry.size == 0
     assert entry.sha256 == hashlib.sha256(b"").hexdigest()
-    assert trips.lake.paths(TABLE)["2026-01-01"].read_bytes() == b""
+    assert trips.table_store.paths(TABLE)["2026-01-01"].read_bytes() == b""
 
 
 def test_progress_is_reported_for_every_partition(trips: Trips) -> None:
@@ -220,11 +220,11 @@ def test_progress_is_reported_for_every_partition(trips: Trips) -> None:
 
 def record_and_lose(trips: Trips) -> None:
     """Push the table to the DVC remote, and delete what git does not keep."""
-    root, bucket = trips.lake.root, trips.bucket
+    root, bucket = trips.table_store.root, trips.bucket
     keys = f"access_key_id = {bucket.access_key}\nsecret_access_key = {bucket.secret_key}"
     remote = f"['remote \"storage\"']\nurl = s3://{bucket.name}/dvc\nendpointurl = {bucket.endpoint}\n{keys}\n"
     (root / ".dvc/config").write_text(f"[core]\nremote = storage\n{remote}")
-    write_pointer(root, trips.lake.dvc_out(trips.manifest, {}))
-    push_objects(trips.lake.cache, recorded_outs(root).values(), (), {})
+    write_pointer(root, trips.table_store.dvc_out(trips.manifest, {}))
+    push_objects(trips.table_store.cache, recorded_outs(root).values(), (), {})
     for folder in (".dvc/cache", ".headrace", f"data/{TABLE}"):
         shutil.rmtree(root / folder)

@@ -17,7 +17,7 @@ from headrace.ingest import table_source
 from headrace.ingest.database.backend import DatabaseError
 from headrace.ingest.ingest import SourceEmptyError, ingest
 from headrace.settings import Settings
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 
 def test_rows_become_one_file_per_utc_day_sorted_by_key(weather: Weather) -> None:
@@ -40,7 +40,7 @@ def test_a_result_is_one_line(weather: Weather) -> None:
 def test_each_partition_records_its_query_and_statistics(weather: Weather) -> None:
     weather.ingest()
 
-    entry = weather.lake.manifest(TABLE).partitions["2013-01-02"]
+    entry = weather.table_store.manifest(TABLE).partitions["2013-01-02"]
 
     assert entry.rows == 6
     facts = entry.metadata["query"]
@@ -58,12 +58,12 @@ def test_a_timestamp_belongs_to_its_utc_day_whatever_its_offset(weather: Weather
 
 def test_a_second_run_reads_no_partition_and_leaves_the_same_manifest(weather: Weather) -> None:
     weather.ingest()
-    before = weather.lake.manifest(TABLE).to_files().head
+    before = weather.table_store.manifest(TABLE).to_files().head
 
     done = weather.ingest()
 
     assert (done.new, done.changed, done.deleted, done.read, done.rows) == ((), (), (), 0, 0)
-    assert weather.lake.manifest(TABLE).to_files().head == before
+    assert weather.table_store.manifest(TABLE).to_files().head == before
 
 
 def test_a_new_result_version_reads_every_partition_again(weather: Weather, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_equal_rows_give_equal_bytes_in_whatever_order_the_database_returns_them
     before = weather.hashes
     weather.run("DROP TABLE weather")
     create_weather_table(weather.run, "TIMESTAMP" if weather.relay is None else "timestamptz", backwards=True)
-    other = replace(weather, lake=Lake.at(tmp_path / "other"))
+    other = replace(weather, table_store=TableStore.at(tmp_path / "other"))
 
     other.ingest()
 
@@ -204,6 +204,6 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others_of_its_database(we
     dataset = create_dataset(first=missing, weather=WEATHER, last=missing)
 
     with pytest.raises(DatabaseError, match=r"no table nowhere"):
-        ingest(dataset, weather.lake, Settings())
+        ingest(dataset, weather.table_store, Settings())
 
-    assert len(weather.lake.manifest(TABLE).partitions) == 3
+    assert len(weather.table_store.manifest(TABLE).partitions) == 3

@@ -139,5 +139,5 @@ def test_a_watermark_of_bytes_that_are_no_text_is_kept_in_hexadecimal(sqlite_wea
     sqlite_weather.run(UPDATE + "x'8000' WHERE id = 1")
 
     assert sqlite_weather.ingest(MARKED).changed == ("all",)
-    (entry,) = sqlite_weather.lake.manifest(TABLE).partitions.values()
+    (entry,) = sqlite_weather.table_store.manifest(TABLE).partitions.values()
     assert entry.metadata["query"]["watermark"] == "8000"

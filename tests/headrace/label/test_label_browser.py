@@ -23,7 +23,7 @@ from headrace.stack.annotator import create_annotator
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from infra.demo import digits
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ class LabelingPage:
             self.page.get_by_label("Submit current annotation").click()
 
 
-def write_one_partition(lake: Lake, table: str, frame: pl.DataFrame) -> None:
+def write_one_partition(table_store: TableStore, table: str, frame: pl.DataFrame) -> None:
     """Have a table of one partition."""
-    stored = lake.cache.add(partial(parquet.write, frame))
-    lake.checkout(
+    stored = table_store.cache.add(partial(parquet.write, frame))
+    table_store.checkout(
         Manifest(table, partitions={"2013-01-10": PartitionEntry(stored.md5, stored.md5, stored.size, frame.height)})
     )
 
@@ -118,23 +118,25 @@ def write_one_partition(lake: Lake, table: str, frame: pl.DataFrame) -> None:
 def test_three_delays_that_a_person_explains_by_clicking_become_labels(
     page: "Page", label_studio: LabelServer, tmp_path: Path
 ) -> None:
-    lake, settings, dataset = Lake.at(tmp_path), label_studio.settings(), load_dataset("flights")
+    table_store, settings, dataset = TableStore.at(tmp_path), label_studio.settings(), load_dataset("flights")
     dataset = replace(dataset, labels=(replace(dataset.labels[0], title="What caused this delay? (browser)"),))
     for name in ("flights", "weather"):
         write_one_partition(
-            lake, f"validated/flights/{name}", real_flights.validated_rows(name, "2013-01-10", 1).collect()
+            table_store, f"validated/flights/{name}", real_flights.validated_rows(name, "2013-01-10", 1).collect()
         )
-    project = _sent(dataset, lake, settings, {"sample": ITEMS, "delayed_by_min": 60, "seed": 7})
+    project = _sent(dataset, table_store, settings, {"sample": ITEMS, "delayed_by_min": 60, "seed": 7})
     screen = LabelingPage.open(page, label_studio, project)
 
     page.get_by_text("Late at departure, min").wait_for()
     for choice in ("weather", "carrier", "late_aircraft"):
         screen.answer(choice)
-    collect_annotations(dataset, dataset.labels[0], lake, settings)
+    collect_annotations(dataset, dataset.labels[0], table_store, settings)
 
-    labels = lake.scan("labels/flights/delay_cause").collect()
+    labels = table_store.scan("labels/flights/delay_cause").collect()
     assert sorted(labels["label"]) == ["carrier", "late_aircraft", "weather"]
-    assert labels.join(lake.scan("validated/flights/flights").collect(), on=dataset.labels[0].keys).height == ITEMS
+    assert (
+        labels.join(table_store.scan("validated/flights/flights").collect(), on=dataset.labels[0].keys).height == ITEMS
+    )
 
 
 def test_three_pictures_that_a_person_sees_and_reads_become_labels(
@@ -153,11 +155,11 @@ def test_three_pictures_that_a_person_sees_and_reads_become_labels(
         screen.answer(by_picture.pop(address))
     campaign.collect()
 
-    labels = dict(campaign.lake.scan("labels/digits/digit").select("sample_id", "label").collect().iter_rows())
+    labels = dict(campaign.table_store.scan("labels/digits/digit").select("sample_id", "label").collect().iter_rows())
     assert labels == {item: truth[item] for item in campaign.tasks()}
 
 
-def _sent(dataset: Dataset, lake: Lake, settings: Settings, params: dict[str, int]) -> int:
+def _sent(dataset: Dataset, table_store: TableStore, settings: Settings, params: dict[str, int]) -> int:
     """Send the sample; the project's number."""
-    sent = send_tasks(dataset, dataset.labels[0], lake, settings, params)
+    sent = send_tasks(dataset, dataset.labels[0], table_store, settings, params)
     return int(sent.project_url.rpartition("/")[2])

@@ -40,7 +40,7 @@ def account(annotator: Annotator) -> int:
 def accept(campaign: Campaign, reviewer: str = "Grace", *, include_disputed: bool = False) -> ReviewResult:
     """Accept the answers that were not reviewed."""
     decision = ReviewDecision("accepted", reviewer, include_disputed=include_disputed)
-    return review_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings, decision)
+    return review_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings, decision)
 
 
 # Tasks
@@ -74,7 +74,7 @@ def test_a_task_that_somebody_imported_with_an_id_of_ours_never_takes_the_place_
     assert campaign.server.tasks(campaign.project)["ride-0"] == [ours["ride-0"], *foreign]
     assert campaign.labels() == {"ride-0": "weather"}
     assert (collected.unknown_tasks, set(collected.invalid_tasks)) == (1, set(foreign[1:]))
-    request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    request_more_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings)
 
 
 def test_an_edited_task_is_set_aside_by_its_number_and_its_answer_stays_with_the_true_item(
@@ -193,7 +193,7 @@ def test_labels_that_nobody_reviewed_are_held_unless_the_declaration_says_otherw
     first = ann.submit(tasks["ride-0"], "weather")
 
     collected = campaign.collect()
-    wanted = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    wanted = request_more_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings)
     by_nobody = accept(campaign, NOBODY)
     held = campaign.labels()
     accept(campaign)
@@ -225,7 +225,7 @@ def test_many_answers_never_disappear_at_once_until_a_person_accepts_it(
 
     assert campaign.md5s(ANNOTATIONS) == before
     [finding] = refused.value.findings
-    accept_finding(open_finding_log(campaign.lake, "rides"), finding.id, by="Grace", reason="a test")
+    accept_finding(open_finding_log(campaign.table_store, "rides"), finding.id, by="Grace", reason="a test")
     assert campaign.collect().events == {"deleted": 4}
 
 

@@ -31,7 +31,9 @@ def test_an_answer_becomes_a_label_that_joins_back_to_its_row(campaign: Campaign
         "votes": 1, "agreement": 1.0, "confidence": 1.0, "annotation_ids": [event["annotation_id"]],
     }  # fmt: skip
     assert (event["event"], event["choice"], event["lead_time_s"]) == ("created", "weather", 2.5)
-    joined = campaign.lake.scan("validated/rides/rides").join(campaign.lake.scan(LABELS), on=["started_at", "car"])
+    joined = campaign.table_store.scan("validated/rides/rides").join(
+        campaign.table_store.scan(LABELS), on=["started_at", "car"]
+    )
     assert joined.collect()["label"].to_list() == ["weather"]
 
 
@@ -57,12 +59,12 @@ def test_collecting_twice_changes_no_byte(campaign: Campaign, ann: Annotator) ->
     for task in campaign.tasks().values():
         ann.submit(task, "carrier")
     campaign.collect()
-    before = {path: path.read_bytes() for path in sorted((campaign.lake.root / "data").rglob("*.*"))}
+    before = {path: path.read_bytes() for path in sorted((campaign.table_store.root / "data").rglob("*.*"))}
 
     again = campaign.collect()
 
     assert (again.events, again.annotation_partitions, again.label_partitions) == ({}, (), ())
-    assert {path: path.read_bytes() for path in sorted((campaign.lake.root / "data").rglob("*.*"))} == before
+    assert {path: path.read_bytes() for path in sorted((campaign.table_store.root / "data").rglob("*.*"))} == before
 
 
 @pytest.mark.usefixtures("changes")
@@ -93,7 +95,7 @@ def test_a_skip_is_never_a_label_though_it_carries_an_answer(campaign: Campaign,
     collected = campaign.collect()
 
     assert (collected.events, collected.labels, collected.rejected) == ({"skipped": 1}, 0, 0)
-    [facts] = [entry.metadata for entry in campaign.lake.manifest(LABELS).partitions.values()]
+    [facts] = [entry.metadata for entry in campaign.table_store.manifest(LABELS).partitions.values()]
     assert (facts["rows_in"], facts["skipped"]) == (1, 1)
 
 
@@ -149,7 +151,7 @@ def test_a_project_that_lost_all_its_answers_removes_no_label(campaign: Campaign
 
 def send_from_elsewhere(campaign: Campaign) -> None:
     """Send the sample from a workspace that does not know of any answer."""
-    other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
+    other = Campaign(campaign.server, campaign.table_store.root / "elsewhere", campaign.labeling.title)
     other.write_rides(DAYS)
     other.send()
 
@@ -255,7 +257,7 @@ def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campai
     tasks = campaign.tasks()
     ann.submit(tasks["ride-0"], "weather")
     campaign.collect()
-    cursor = campaign.lake.manifest(ANNOTATIONS).partitions["2013-01-01"].metadata["last_task_change"]
+    cursor = campaign.table_store.manifest(ANNOTATIONS).partitions["2013-01-01"].metadata["last_task_change"]
 
     ann.submit(tasks["ride-3"], "weather")
     campaign.collect()
@@ -279,7 +281,7 @@ def test_a_history_rebuilt_from_nothing_gives_the_same_labels(
     campaign.collect()
     grown = campaign.md5s(LABELS)
 
-    other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
+    other = Campaign(campaign.server, campaign.table_store.root / "elsewhere", campaign.labeling.title)
     other.write_rides(DAYS)
     other.collect()
 

@@ -52,7 +52,7 @@ Campaign(LabelServer(url, token), Path(root), title).send(sample=int(tasks))
 def start_sending(campaign: Campaign, tasks: int) -> subprocess.Popen[bytes]:
     """A process of its own that sends."""
     server = campaign.server
-    where = (server.url, server.token, str(campaign.lake.root), campaign.labeling.title, str(tasks))
+    where = (server.url, server.token, str(campaign.table_store.root), campaign.labeling.title, str(tasks))
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}"}
     return subprocess.Popen([sys.executable, "-c", SEND, *where], env=environment)
 
@@ -81,7 +81,7 @@ def test_a_sender_killed_again_and_again_leaves_every_task_exactly_once(campaign
 
 def test_what_the_server_stored_after_the_client_timed_out_is_not_sent_again(campaign: Campaign) -> None:
     campaign.write_rides({"2013-01-01": 600})
-    rows = sample_tasks.draw_sample(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 600})
+    rows = sample_tasks.draw_sample(campaign.dataset, campaign.labeling, campaign.table_store, {"sample": 600})
     tasks = sample_tasks.task_data(campaign.dataset, campaign.labeling, rows)
     url, token = campaign.server.url, campaign.server.token
     with open_label_studio(url, token) as patient:

@@ -23,7 +23,7 @@ FLIGHT_LABELS, FLIGHT_ANNOTATIONS = "labels/flights/delay_cause", "annotations/f
 def decide(campaign: Campaign, value: DecisionValue, **more: str | bool | datetime) -> ReviewResult:
     """Apply a decision of a reviewer called Grace to the answers."""
     decision = ReviewDecision(value, "Grace", "a wrong manual", **more)  # type: ignore[arg-type]
-    return review_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings, decision)
+    return review_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings, decision)
 
 
 def collect_answer(campaign: Campaign, annotator: Annotator, choice: str, *rides: str) -> list[int]:
@@ -110,15 +110,18 @@ def test_a_label_that_a_rejection_changed_is_known_since_the_rejection(
 def test_the_same_decision_again_changes_no_byte(campaign: Campaign, ann: Annotator) -> None:
     collect_answer(campaign, ann, "weather", "ride-0")
     decide(campaign, "rejected")
-    before = campaign.lake.manifest(ANNOTATIONS).to_files().head, campaign.lake.manifest(LABELS).to_files().head
+    before = (
+        campaign.table_store.manifest(ANNOTATIONS).to_files().head,
+        campaign.table_store.manifest(LABELS).to_files().head,
+    )
 
     for include_reviewed in (False, True):
         again = decide(campaign, "rejected", include_reviewed=include_reviewed)
         assert (again.answers, again.annotation_partitions, again.label_partitions) == (0, (), ())
 
     assert before == (
-        campaign.lake.manifest(ANNOTATIONS).to_files().head,
-        campaign.lake.manifest(LABELS).to_files().head,
+        campaign.table_store.manifest(ANNOTATIONS).to_files().head,
+        campaign.table_store.manifest(LABELS).to_files().head,
     )
 
 
@@ -126,7 +129,7 @@ def test_one_more_answer_is_requested_for_a_rejected_one(campaign: Campaign, ann
     collect_answer(campaign, ann, "weather", "ride-0")
     decide(campaign, "rejected")
 
-    again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.lake, campaign.settings)
+    again = request_more_annotations(campaign.dataset, campaign.labeling, campaign.table_store, campaign.settings)
 
     bob.submit(campaign.tasks()["ride-0"], "carrier")
     campaign.collect()
@@ -138,11 +141,11 @@ def test_a_decision_on_a_report_is_about_the_answers_in_it_and_no_later_one(
     campaign: Campaign, ann: Annotator, bob: Annotator
 ) -> None:
     collect_answer(campaign, ann, "weather", "ride-0")
-    shown = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
+    shown = create_label_report(campaign.dataset, campaign.labeling, campaign.table_store, PARAMS)
     collect_answer(campaign, bob, "carrier", "ride-1")
 
     decide(campaign, "rejected", before=annotations.parse_timestamp(shown.before))
-    last = create_label_report(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
+    last = create_label_report(campaign.dataset, campaign.labeling, campaign.table_store, PARAMS)
 
     assert campaign.labels() == {"ride-1": "carrier"}
     assert (shown.unreviewed, shown.rejected, last.unreviewed, last.rejected) == (1, 0, 1, 1)
@@ -168,7 +171,7 @@ def test_every_release_leaves_out_the_rejected_answers_and_shows_why_without_a_n
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_PSEUDONYM_KEY", "a long random text")
-    write_annotations(built.lake, ANSWERS)
+    write_annotations(built.table_store, ANSWERS)
     built.refresh()
     built.command("headrace", "release", "flights")
 
@@ -180,8 +183,8 @@ def test_every_release_leaves_out_the_rejected_answers_and_shows_why_without_a_n
     other.dvc("pull")
     rejected = pl.read_parquet(other.root / "data/rejected/flights/delay_cause/*.parquet")
     assert rejected["reason"].str.contains("^rejected by [0-9a-f]{16} on .* UTC: wrong manual$").to_list() == [True] * 6
-    assert other.lake.manifest(FLIGHT_LABELS).rows == 0
-    assert built.lake.recorded_manifest(FLIGHT_LABELS, "flights/1").rows == 2  # type: ignore[union-attr]
+    assert other.table_store.manifest(FLIGHT_LABELS).rows == 0
+    assert built.table_store.recorded_manifest(FLIGHT_LABELS, "flights/1").rows == 2  # type: ignore[union-attr]
     assert not [path for path in (other.root / "data").rglob("*") if path.is_file() and b"Hopper" in path.read_bytes()]
-    history = other.lake.scan(FLIGHT_ANNOTATIONS).collect()
+    history = other.table_store.scan(FLIGHT_ANNOTATIONS).collect()
     assert sorted(history["event"]) == ["created"] * 6 + ["rejected"] * 6

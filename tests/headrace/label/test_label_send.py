@@ -44,7 +44,7 @@ def test_a_larger_sample_sends_only_the_rows_that_are_new(campaign: Campaign) ->
 
 
 def test_tasks_that_0_1_sent_are_recognised(campaign: Campaign, ann: Annotator) -> None:
-    rows = sample_tasks.draw_sample(campaign.dataset, campaign.labeling, campaign.lake, PARAMS)
+    rows = sample_tasks.draw_sample(campaign.dataset, campaign.labeling, campaign.table_store, PARAMS)
     data = sample_tasks.task_data(campaign.dataset, campaign.labeling, rows).values()
     title = {"title": campaign.labeling.title, "label_config": CONFIG}
     project = campaign.server.http.post("/api/projects", json=title).raise_for_status().json()["id"]
@@ -74,7 +74,7 @@ def test_imports_whose_answers_are_lost_are_looked_up_and_never_repeated(
 
 def test_a_send_that_died_half_way_is_finished_by_the_next_one(campaign: Campaign) -> None:
     campaign.write_rides({"2013-01-01": 300})
-    rows = sample_tasks.draw_sample(campaign.dataset, campaign.labeling, campaign.lake, {"sample": 300})
+    rows = sample_tasks.draw_sample(campaign.dataset, campaign.labeling, campaign.table_store, {"sample": 300})
     tasks = sample_tasks.task_data(campaign.dataset, campaign.labeling, rows)
     with (
         lossy_proxy(campaign.server.url, imports_to_lose=1, then_gone=True) as url,
@@ -142,7 +142,7 @@ def test_tasks_that_the_server_rejects_are_kept_with_the_reason_and_the_rest_of_
 
     assert (first.sent, second.existing, second.sent, len(campaign.tasks())) == (38, 38, 0, 38)
     assert set(first.rejected) == set(second.rejected) == {"ride-7", "ride-23"}
-    kept = json.loads((campaign.lake.root / first.rejected_path).read_text())
+    kept = json.loads((campaign.table_store.root / first.rejected_path).read_text())
     assert kept["ride-7"]["data"]["words"] == "no text"
     assert "Error at item 0" in kept["ride-7"]["reason"]
     campaign.labeling = replace(campaign.labeling, task=task_data)

@@ -71,14 +71,14 @@ def test_a_history_that_0_1_collected_is_continued(
     ann.skip(tasks["ride-1"], "carrier")
     campaign.collect()
     old_names = {new: old for old, new in annotation_log.WRITTEN_BY_0_1.items()}
-    manifest = campaign.lake.manifest(ANNOTATIONS)
+    manifest = campaign.table_store.manifest(ANNOTATIONS)
     entries = {}
     for day, entry in manifest.partitions.items():
-        rows = campaign.lake.scan(ANNOTATIONS, [day]).collect()
-        stored = campaign.lake.cache.add_bytes(memoryview(parquet.to_parquet_bytes(rows)))  # without field ids
+        rows = campaign.table_store.scan(ANNOTATIONS, [day]).collect()
+        stored = campaign.table_store.cache.add_bytes(memoryview(parquet.to_parquet_bytes(rows)))  # without field ids
         metadata = {old_names.get(name, name): value for name, value in entry.metadata.items()}
         entries[day] = PartitionEntry(stored.md5, stored.md5, stored.size, rows.height, metadata=metadata)
-    campaign.lake.checkout(manifest.with_partitions(entries))
+    campaign.table_store.checkout(manifest.with_partitions(entries))
     before = campaign.rows(ANNOTATIONS)
     bob.submit(tasks["ride-3"], "carrier")
 
@@ -90,7 +90,7 @@ def test_a_history_that_0_1_collected_is_continued(
     added = campaign.rows(ANNOTATIONS)
     assert [row for row in added if row in before] == before
     assert len(added) == len(before) + 1
-    schemas = [parquet.read_schema(path) for path in campaign.lake.paths(ANNOTATIONS).values()]
+    schemas = [parquet.read_schema(path) for path in campaign.table_store.paths(ANNOTATIONS).values()]
     assert all(field.id for schema in schemas for field in schema)
 
 
@@ -152,7 +152,7 @@ def test_many_events_are_written_a_bounded_number_at_a_time_with_the_same_outcom
     campaign.send()
     for task in campaign.tasks().values():
         ann.submit(task, "weather")
-    other = Campaign(campaign.server, campaign.lake.root / "elsewhere", campaign.labeling.title)
+    other = Campaign(campaign.server, campaign.table_store.root / "elsewhere", campaign.labeling.title)
     other.write_rides(DAYS)
     campaign.collect()
 

@@ -20,27 +20,27 @@ DATASET = load_dataset("flights")
 
 
 def test_labels_below_their_thresholds_are_in_no_release_until_they_are_better_or_rejected(built: Workspace) -> None:
-    submit_answers(built.lake, ["carrier", "unclear", "unclear", "security", "security"])
+    submit_answers(built.table_store, ["carrier", "unclear", "unclear", "security", "security"])
     built.refresh()
 
     with pytest.raises(QualityError, match=r"agreement: expected at least 0.3, found 0.000.*headrace label reject"):
-        create_release(DATASET, built.lake)
+        create_release(DATASET, built.table_store)
 
     assert git(built.root, "tag", "--list") == ""
-    submit_answers(built.lake)
+    submit_answers(built.table_store)
     built.refresh()
-    assert create_release(DATASET, built.lake).name == "flights/1"
+    assert create_release(DATASET, built.table_store).name == "flights/1"
 
 
 def test_labels_that_wait_for_answers_are_held_back_and_the_tables_go_out(built: Workspace) -> None:
-    submit_answers(built.lake, None)
+    submit_answers(built.table_store, None)
     built.refresh()
-    first = create_release(DATASET, built.lake)
-    unfinished = built.lake.manifest(LABELS)
-    submit_answers(built.lake)
+    first = create_release(DATASET, built.table_store)
+    unfinished = built.table_store.manifest(LABELS)
+    submit_answers(built.table_store)
     built.refresh()
-    second = create_release(DATASET, built.lake)
-    submit_answers(built.lake, None)
+    second = create_release(DATASET, built.table_store)
+    submit_answers(built.table_store, None)
     built.refresh()
 
     third = built.command("headrace", "release", "flights")
@@ -48,11 +48,11 @@ def test_labels_that_wait_for_answers_are_held_back_and_the_tables_go_out(built:
     assert (first.name, list(first.held)) == ("flights/1", [LABELS])
     assert "agreement: expected at least 0.3, found unknown. 5 items still wait for answers" in first.held[LABELS]
     assert unfinished.rows == FLIGHTS
-    assert built.lake.manifest(LABELS).entries == unfinished.entries, "the workspace keeps what it collected"
+    assert built.table_store.manifest(LABELS).entries == unfinished.entries, "the workspace keeps what it collected"
     assert (second.name, dict(second.held)) == ("flights/2", {})
     assert third.startswith("flights/2 unchanged since")
     assert f"{LABELS} is held back, as it was in the release before: " in third
-    rows = [built.lake.recorded_manifest(LABELS, name) for name in ("flights/1", "flights/2")]
+    rows = [built.table_store.recorded_manifest(LABELS, name) for name in ("flights/1", "flights/2")]
     assert [manifest.rows for manifest in rows if manifest] == [0, FLIGHTS]
     other = built.clone("other")
     other.dvc("pull")
@@ -60,13 +60,13 @@ def test_labels_that_wait_for_answers_are_held_back_and_the_tables_go_out(built:
 
 
 def test_the_report_command_prints_the_quality_and_fails_at_the_gate_below_the_thresholds(built: Workspace) -> None:
-    submit_answers(built.lake, ["carrier", "unclear", "unclear", "security", "security"])
+    submit_answers(built.table_store, ["carrier", "unclear", "unclear", "security", "security"])
     built.refresh()
     report = ("headrace", "label", "report", "flights")
     bad = built.command(*report)
     refused = built.command(*report, "--gate", fails=True)
 
-    submit_answers(built.lake)
+    submit_answers(built.table_store)
     built.refresh()
     good = built.command(*report, "--gate")
     content = json.loads(built.command(*report, "--table", "delay_cause", "--gate", "--json"))
@@ -85,16 +85,16 @@ def test_the_report_command_prints_the_quality_and_fails_at_the_gate_below_the_t
 def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_leads_to_its_annotations(
     built: Workspace,
 ) -> None:
-    flights = submit_answers(built.lake)
+    flights = submit_answers(built.table_store)
     built.refresh()
-    release = create_release(DATASET, built.lake).name
+    release = create_release(DATASET, built.table_store).name
 
-    labels = built.lake.scan("labels/flights/delay_cause").collect()
+    labels = built.table_store.scan("labels/flights/delay_cause").collect()
     requests = labels.join(flights.select(*KEYS, "tailnum"), on=KEYS).rename({"event_time": "event_timestamp"})
-    rows = retrieve_at_release(DATASET, built.lake, release, requests.drop("annotation_ids")).to_polars()
+    rows = retrieve_at_release(DATASET, built.table_store, release, requests.drop("annotation_ids")).to_polars()
 
     asked = rows.select("carrier", "origin", "tailnum", "event_timestamp")
-    plain = retrieve_at_release(DATASET, built.lake, release, asked).to_polars()
+    plain = retrieve_at_release(DATASET, built.table_store, release, asked).to_polars()
     row = f"sample_id={rows['sample_id'][0]}"
     told = built.command("headrace", "lineage", "flights", "--table", "labels/delay_cause", "--row", row)
     assert rows["sample_id"].to_list() == labels["sample_id"].to_list()
@@ -107,16 +107,16 @@ def test_each_label_gets_the_features_as_they_were_when_its_flight_left_and_lead
 
 
 def test_labels_join_by_the_items_key_as_features_do_from_when_they_are_known(built: Workspace) -> None:
-    submit_answers(built.lake)
+    submit_answers(built.table_store)
     built.refresh()
-    release = create_release(DATASET, built.lake).name
-    labels = built.lake.scan("labels/flights/delay_cause").collect()
+    release = create_release(DATASET, built.table_store).name
+    labels = built.table_store.scan("labels/flights/delay_cause").collect()
     known = labels["known_time"][0]
     items = labels.select(KEYS).head(1)
     asked = pl.concat([items.with_columns(event_timestamp=known + timedelta(seconds=late)) for late in (-1, 0)])
 
     answers = retrieve_at_release(
-        DATASET, built.lake, release, asked, ["delay_cause:label", "delay_cause:votes"]
+        DATASET, built.table_store, release, asked, ["delay_cause:label", "delay_cause:votes"]
     ).to_polars()
 
     assert answers["delay_cause__label"].to_list() == [None, labels["label"][0]]
@@ -124,10 +124,10 @@ def test_labels_join_by_the_items_key_as_features_do_from_when_they_are_known(bu
 
 
 def test_a_training_set_with_labels_is_locked_and_verified_as_any_other(built: Workspace) -> None:
-    submit_answers(built.lake)
+    submit_answers(built.table_store)
     built.refresh()
-    release = create_release(DATASET, built.lake).name
-    labels = built.lake.scan("labels/flights/delay_cause").collect()
+    release = create_release(DATASET, built.table_store).name
+    labels = built.table_store.scan("labels/flights/delay_cause").collect()
     labels.select(*KEYS, event_timestamp="known_time").write_parquet(built.root / "requests.parquet")
     asked = ("retrieve", "flights", "--requests", "requests.parquet", "--lock", "train.lock.json")
 

@@ -14,7 +14,7 @@ from two_releases import CARRIERS, CORRECTED, DELETED, RAW, VALIDATED, TwoReleas
 from headrace.lineage.diff import diff_tables
 from headrace.lineage.row_diff import RowDiff, compare_rows
 from headrace.storage.manifest import Manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 NAN = float("nan")
 
@@ -103,17 +103,25 @@ def test_a_diff_with_an_unknown_release_lists_the_known_ones(two_releases: TwoRe
 
 
 def test_a_diff_shows_changes_of_columns_and_of_the_fingerprint(tmp_path: Path) -> None:
-    lake = Lake.at(tmp_path)
+    table_store = TableStore.at(tmp_path)
     old = pl.DataFrame({"carrier": ["UA"], "late": [1], "gone": [True]})
     new = pl.DataFrame({"carrier": ["UA", "AA"], "late": [0.5, 0.25], "fresh": ["x", "y"]})
     before = Manifest(
-        "features/f/t", code={"k.py": "1"}, params={"p": 1}, result_version=1, partitions={"d": create_entry(lake, old)}
+        "features/f/t",
+        code={"k.py": "1"},
+        params={"p": 1},
+        result_version=1,
+        partitions={"d": create_entry(table_store, old)},
     )
     after = Manifest(
-        "features/f/t", code={"k.py": "2"}, params={"p": 1}, result_version=2, partitions={"d": create_entry(lake, new)}
+        "features/f/t",
+        code={"k.py": "2"},
+        params={"p": 1},
+        result_version=2,
+        partitions={"d": create_entry(table_store, new)},
     )
 
-    table = diff_tables(lake, before, after)
+    table = diff_tables(table_store, before, after)
 
     assert table.columns.added == {"fresh": "String"}
     assert table.columns.removed == {"gone": "Boolean"}

@@ -72,12 +72,12 @@ def test_a_partition_came_from_every_day_it_looks_back_on_each_with_the_md5_it_w
 ) -> None:
     traced = two_releases.lineage("features/carrier_delays", CORRECTED)
 
-    lake = two_releases.workspace.lake
+    table_store = two_releases.workspace.table_store
     places = {(node.table, node.partition): node for node in traced.node.walk()}
     assert set(places) == {(CARRIERS, CORRECTED), *((table, day) for table in (VALIDATED, RAW) for day in DAYS[:2])}
     for (table, partition), node in places.items():
         assert node.status == "current"
-        assert node.md5 == lake.manifest(table).partitions[partition].md5
+        assert node.md5 == table_store.manifest(table).partitions[partition].md5
 
 
 def test_a_correction_leads_from_the_old_release_to_the_old_object_and_from_the_new_one_to_the_new(
@@ -135,7 +135,7 @@ def test_in_a_workspace_that_is_ahead_inputs_are_marked_changed_and_the_old_byte
     clone.raw.edit_day(CORRECTED, lambda rows: rows.head(10))
     clone.raw.delete_day("2013-01-01")
 
-    traced = trace_lineage(DatasetRevision.open(clone.lake, "flights"), "features/carrier_delays", CORRECTED)
+    traced = trace_lineage(DatasetRevision.open(clone.table_store, "flights"), "features/carrier_delays", CORRECTED)
 
     changed, removed = _raw(traced, CORRECTED), _raw(traced, "2013-01-01")
     assert (changed.status, changed.release) == ("changed", "flights/2")
@@ -151,7 +151,7 @@ def test_bytes_that_no_release_has_are_reported_as_such(two_releases: TwoRelease
     clone.refresh()
     clone.raw.edit_day(CORRECTED, lambda rows: rows.head(50))
 
-    traced = trace_lineage(DatasetRevision.open(clone.lake, "flights"), "features/carrier_delays", CORRECTED)
+    traced = trace_lineage(DatasetRevision.open(clone.table_store, "flights"), "features/carrier_delays", CORRECTED)
 
     node = _raw(traced, CORRECTED)
     assert (node.status, node.release, node.entry, traced.releases) == ("changed", None, None, [])
@@ -161,19 +161,19 @@ def test_a_clone_without_data_reads_manifests_and_data_only_for_a_row(two_releas
     clone = two_releases.workspace.clone("bare")
     data = {
         entry.md5
-        for table in two_releases.workspace.lake.tables("flights")
-        for entry in two_releases.workspace.lake.manifest(table).partitions.values()
+        for table in two_releases.workspace.table_store.tables("flights")
+        for entry in two_releases.workspace.table_store.manifest(table).partitions.values()
     }
 
-    traced = trace_lineage(DatasetRevision.open(clone.lake, "flights"), "features/carrier_delays", CORRECTED)
-    cached = {md5 for md5 in data if clone.lake.cache.path(md5).exists()}
+    traced = trace_lineage(DatasetRevision.open(clone.table_store, "flights"), "features/carrier_delays", CORRECTED)
+    cached = {md5 for md5 in data if clone.table_store.cache.path(md5).exists()}
     trace_lineage(
-        DatasetRevision.open(clone.lake, "flights"),
+        DatasetRevision.open(clone.table_store, "flights"),
         "features/carrier_delays",
         None,
         {"carrier": "UA", "event_time": CORRECTED},
     )
-    fetched = {md5 for md5 in data if clone.lake.cache.path(md5).exists()}
+    fetched = {md5 for md5 in data if clone.table_store.cache.path(md5).exists()}
 
     assert traced.to_dict() == two_releases.lineage("features/carrier_delays", CORRECTED).to_dict()
     assert (cached, fetched) == (set(), {traced.node.md5})
@@ -215,7 +215,10 @@ def test_rows_of_a_database_lead_back_to_their_query(workspace: Workspace, sqlit
     sqlite_weather.ingest()
 
     traced = trace_lineage(
-        DatasetRevision.open(workspace.lake, "sky"), "weather", None, {"origin": "JFK", "at": "2013-01-02T12:30:00Z"}
+        DatasetRevision.open(workspace.table_store, "sky"),
+        "weather",
+        None,
+        {"origin": "JFK", "at": "2013-01-02T12:30:00Z"},
     )
 
     assert traced.node.partition == "2013-01-02"

@@ -63,7 +63,7 @@ def objects_of(clone: Clone, revision: str) -> set[str]:
 
 
 def collect(clone: Clone) -> ReferencedObjects:
-    return ReferencedObjects.collect(clone.lake, tagged_revisions(clone.lake))
+    return ReferencedObjects.collect(clone.table_store, tagged_revisions(clone.table_store))
 
 
 def all_objects(clone: Clone) -> set[str]:
@@ -71,24 +71,24 @@ def all_objects(clone: Clone) -> set[str]:
 
 
 def test_a_second_gc_or_doctor_reads_no_directory_object_and_no_manifest(place: Clone, reads: Counter[str]) -> None:
-    first = check_integrity(place.lake)
+    first = check_integrity(place.table_store)
     assert reads
 
     reads.clear()
-    collect_garbage(place.lake, min_age_hours=0, remote=True)
-    second = check_integrity(place.lake)
+    collect_garbage(place.table_store, min_age_hours=0, remote=True)
+    second = check_integrity(place.table_store)
 
     assert reads == {}
     assert second.objects == first.objects == len(all_objects(place))
 
 
 def test_after_a_release_only_what_it_brought_is_read(place: Clone, reads: Counter[str]) -> None:
-    check_integrity(place.lake)
+    check_integrity(place.table_store)
     before = all_objects(place)
     release(place, 4)
     reads.clear()
 
-    garbage = collect_garbage(place.lake, min_age_hours=0, remote=True)
+    garbage = collect_garbage(place.table_store, min_age_hours=0, remote=True)
 
     assert garbage.referenced == len(all_objects(place))
     replaced = {md5 for md5 in objects_of(place, "flights/3") if md5.endswith(".dir")}
@@ -103,7 +103,7 @@ def test_what_is_remembered_is_what_every_release_references_with_sizes_and_hash
     assert fresh.sizes.keys() == all_objects(place)
     for referenced in (fresh, remembered):
         assert referenced.released == all_objects(place)
-        assert all((place.lake.cache.path(md5).stat().st_size == size) for md5, size in referenced.sizes.items())
+        assert all((place.table_store.cache.path(md5).stat().st_size == size) for md5, size in referenced.sizes.items())
     assert (fresh.sizes, fresh.sha256s) == (remembered.sizes, remembered.sha256s)
     assert fresh.sha256s
 
@@ -143,7 +143,7 @@ def test_a_release_that_is_gone_costs_one_comparison_of_its_neighbors(place: Clo
 def test_what_could_not_be_read_is_not_remembered(place: Clone) -> None:
     before, there = objects_of(place, "flights/1"), objects_of(place, "flights/2")
     lost = next(md5 for md5 in sorted(there - before) if md5.endswith(".dir"))
-    cache, remote = place.lake.cache, place.lake.cache.remote
+    cache, remote = place.table_store.cache, place.table_store.cache.remote
     content = cache.path(lost).read_bytes()
     cache.path(lost).unlink()
     remote.bucket.delete(remote.key(lost))

@@ -16,12 +16,12 @@ from headrace.maintenance.damaged_files import (
     repair_file,
     repair_manifest,
 )
-from headrace.storage import table_store
+from headrace.storage import table_store as storage_module
 from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.files import DamagedFileError, read_config
 from headrace.storage.manifest import HEAD_FILE
 from headrace.storage.manifest_entries import FOLDER
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 MERGE = b"<<<<<<< HEAD\n"
 OUT = b"outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: sales\n"
@@ -104,9 +104,9 @@ def read_all(root: Path) -> None:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def table_store(tmp_path: Path) -> TableStore:
     """Tables of three days."""
-    made = minimal_dataset.create_lake(tmp_path)
+    made = minimal_dataset.create_table_store(tmp_path)
     write_raw_partitions(made, raw_days(1, 2, 3))
     run_all_stages(made)
     return made
@@ -114,14 +114,16 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\0" * 100])
 @pytest.mark.parametrize("file", ["head", "chunk"])
-def test_a_damaged_manifest_is_moved_away_and_computed_again(lake: Lake, content: bytes, file: str) -> None:
-    before = lake.manifest(VALIDATED)
-    folder = lake.folder(VALIDATED)
+def test_a_damaged_manifest_is_moved_away_and_computed_again(
+    table_store: TableStore, content: bytes, file: str
+) -> None:
+    before = table_store.manifest(VALIDATED)
+    folder = table_store.folder(VALIDATED)
     path = folder / HEAD_FILE if file == "head" else next((folder / FOLDER).glob("2026-01.*"))
     path.write_bytes(content)
-    for cached in (table_store._read, table_store._fetch, table_store._chunks):  # noqa: SLF001  as in a new process
+    for cached in (storage_module._read, storage_module._fetch, storage_module._chunks):  # noqa: SLF001  as in a new process
         cached.cache_clear()
-    again = minimal_dataset.create_lake(lake.root)
+    again = minimal_dataset.create_table_store(table_store.root)
 
     (damaged,) = find_damaged_manifests(again)
 
@@ -136,24 +138,24 @@ def test_a_damaged_manifest_is_moved_away_and_computed_again(lake: Lake, content
 
 
 @pytest.mark.parametrize("line", [b"{}", b"[1]", b"\xff\xfe", b'{"cache_key": 1}', b"null", b'{"cache_key": "a'])
-def test_a_damaged_line_of_the_journal_costs_its_partition_only(lake: Lake, line: bytes) -> None:
-    journal = lake.root / ".headrace/journal" / f"{TOTALS.replace('/', '.')}.jsonl"
-    write_raw_partitions(lake, raw_days(4))
+def test_a_damaged_line_of_the_journal_costs_its_partition_only(table_store: TableStore, line: bytes) -> None:
+    journal = table_store.root / ".headrace/journal" / f"{TOTALS.replace('/', '.')}.jsonl"
+    write_raw_partitions(table_store, raw_days(4))
     journal.write_bytes(line + b"\n")
 
-    assert list(run_all_stages(lake)[TOTALS].computed) == ["2026-01-04"]
+    assert list(run_all_stages(table_store)[TOTALS].computed) == ["2026-01-04"]
 
 
-def test_the_tables_of_other_datasets_are_not_read(lake: Lake) -> None:
-    assert {RAW, VALIDATED, TOTALS} <= {*lake.tables("tiny")}
-    assert find_damaged_manifests(lake) == []
+def test_the_tables_of_other_datasets_are_not_read(table_store: TableStore) -> None:
+    assert {RAW, VALIDATED, TOTALS} <= {*table_store.tables("tiny")}
+    assert find_damaged_manifests(table_store) == []
 
 
 @pytest.mark.slow
 def test_doctor_restores_what_was_damaged_and_never_fails_first(released: Workspace) -> None:
     table = "features/flights/carrier_delays"
     before = {name: (released.root / name).read_bytes() for name in ("dvc.lock", ".dvc/config")}
-    manifest = released.lake.manifest(table)
+    manifest = released.table_store.manifest(table)
     (released.root / "data" / table / HEAD_FILE).write_bytes(b"")
     (released.root / "dvc.lock").write_bytes(MERGE + before["dvc.lock"])
     (released.root / ".dvc/config").write_bytes(MERGE + before[".dvc/config"])
@@ -168,4 +170,4 @@ def test_doctor_restores_what_was_damaged_and_never_fails_first(released: Worksp
     assert "`headrace doctor --repair`" in status
     assert {"file dvc.lock", "file .dvc/config"} <= {check["name"] for check in repaired["checks"]}
     assert {name: (released.root / name).read_bytes() for name in before} == before
-    assert released.lake.manifest(table) == manifest
+    assert released.table_store.manifest(table) == manifest

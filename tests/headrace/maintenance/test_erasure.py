@@ -27,12 +27,12 @@ def test_a_row_that_is_deleted_pruned_and_collected_is_nowhere(tmp_path: Path, s
     assert len(holders(place)) > 2, "raw, validated and features hold it"
 
     place.release(FLIGHTS, 1)
-    prune(LAST_ONLY, place.lake, Settings(workspace=place.root), dry_run=False)
+    prune(LAST_ONLY, place.table_store, Settings(workspace=place.root), dry_run=False)
     # Until the source is listed again, the release that it was last listed after counts as referenced.
     place.run(FLIGHTS, {1: 1})
     other.git("pull", "--quiet", "--rebase")
     for clone in (place, other):
-        collect_garbage(clone.lake, min_age_hours=0, remote=True, dry_run=False)
+        collect_garbage(clone.table_store, min_age_hours=0, remote=True, dry_run=False)
 
     assert holders(place) == holders(other) == []
     assert "flights/1" not in origin.tags()
@@ -42,7 +42,7 @@ def test_a_row_that_is_deleted_pruned_and_collected_is_nowhere(tmp_path: Path, s
 
 def holders(clone: Clone) -> list[str]:
     """The objects, the files of the clone, and the history of git, that hold the value."""
-    bucket = clone.lake.cache.remote.bucket
+    bucket = clone.table_store.cache.remote.bucket
     contents = {found.key: bucket.read(found) for found in bucket.list("")}
     contents |= {str(path): path.read_bytes() for path in clone.root.rglob("*") if path.is_file()}
     contents["git"] = clone.git("log", "--all", "--patch", "--text").encode()

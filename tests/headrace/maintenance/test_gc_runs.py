@@ -11,7 +11,7 @@ from servers import S3
 
 from headrace.maintenance.doctor import check_integrity
 from headrace.maintenance.gc import GarbageReport, collect_garbage
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TINY = dataset("tiny")
 
@@ -22,9 +22,9 @@ def origin(tmp_path: Path, s3: S3) -> Origin:
     return Origin.begin(tmp_path, s3)
 
 
-def collect(lake: Lake, *, dry_run: bool = False) -> GarbageReport:
+def collect(table_store: TableStore, *, dry_run: bool = False) -> GarbageReport:
     """Collect garbage of any age, in the cache and on the remote."""
-    return collect_garbage(lake, min_age_hours=0, remote=True, dry_run=dry_run)
+    return collect_garbage(table_store, min_age_hours=0, remote=True, dry_run=dry_run)
 
 
 def days_ago(number: int) -> str:
@@ -36,8 +36,8 @@ def days_ago(number: int) -> str:
 def test_bytes_of_a_run_stay_until_it_ends(origin: Origin, monkeypatch: pytest.MonkeyPatch, is_pushed: bool) -> None:
     monkeypatch.setenv("HEADRACE_PUSH_RUNS", str(int(is_pushed)))
     run = RunOfClone(origin.first, TINY, "r1")
-    (object_of_run,) = run.ingest(days(1)).lake.manifest(RAW).md5s.values()
-    cleaned = origin.clone("janitor").lake if is_pushed else origin.first.lake
+    (object_of_run,) = run.ingest(days(1)).table_store.manifest(RAW).md5s.values()
+    cleaned = origin.clone("janitor").table_store if is_pushed else origin.first.table_store
 
     kept = collect(cleaned)
     run.compute("validate", "transform")
@@ -53,29 +53,29 @@ def test_a_run_below_branches_is_no_root_any_more_once_it_has_ended(
 ) -> None:
     monkeypatch.setenv("HEADRACE_RUN_REFS", "refs/heads/headrace-runs")
     run = RunOfClone(origin.first, TINY, "r1")
-    (object_of_run,) = run.ingest(days(1)).lake.manifest(RAW).md5s.values()
+    (object_of_run,) = run.ingest(days(1)).table_store.manifest(RAW).md5s.values()
     janitor = origin.clone("janitor")
     assert "headrace-runs" in janitor.git("branch", "--remotes")
 
-    assert collect(janitor.lake).remote == {}
+    assert collect(janitor.table_store).remote == {}
     run.end()
-    assert object_of_run in collect(janitor.lake).remote
+    assert object_of_run in collect(janitor.table_store).remote
 
 
 def test_a_run_that_has_written_nothing_for_14_days_is_ended(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     run, young = RunOfClone(origin.first, TINY, "forgotten"), RunOfClone(origin.first, TINY, "young")
     with monkeypatch.context() as patch:
         patch.setenv("GIT_COMMITTER_DATE", days_ago(15))
-        (object_of_run,) = run.ingest(days(1)).lake.manifest(RAW).md5s.values()
+        (object_of_run,) = run.ingest(days(1)).table_store.manifest(RAW).md5s.values()
         young.open()
         patch.setenv("GIT_COMMITTER_DATE", days_ago(13))
         young.ingest(days(2))
 
-    shown = collect(origin.first.lake, dry_run=True)
+    shown = collect(origin.first.table_store, dry_run=True)
     assert shown.ended_runs == ("tiny forgotten",)
     assert "tiny/forgotten/start" in run_refs(origin)
 
-    done = collect(origin.first.lake)
+    done = collect(origin.first.table_store)
 
     assert done.ended_runs == ("tiny forgotten",)
     assert object_of_run in done.cache
@@ -90,25 +90,25 @@ def test_a_task_in_progress_keeps_gc_from_deleting(origin: Origin) -> None:
 
     task = RunOfClone(origin.first, TINY, "r1").open()
 
-    with task.lake.lock_table(RAW), pytest.raises(TableLockedError, match=RAW):
-        collect(origin.first.lake)
+    with task.table_store.lock_table(RAW), pytest.raises(TableLockedError, match=RAW):
+        collect(origin.first.table_store)
 
 
 def test_doctor_misses_objects_of_a_run_on_the_remote_and_removes_worktrees_of_ended_runs(origin: Origin) -> None:
     here, there = origin.first, origin.clone("there")
     ours, theirs = RunOfClone(here, TINY, "r1"), RunOfClone(there, TINY, "r1")
-    lake = ours.ingest(days(1)).lake
-    (object_of_run,) = lake.manifest(RAW).md5s.values()
-    lake.cache.remote.bucket.delete(lake.cache.remote.key(object_of_run))
+    table_store = ours.ingest(days(1)).table_store
+    (object_of_run,) = table_store.manifest(RAW).md5s.values()
+    table_store.cache.remote.bucket.delete(table_store.cache.remote.key(object_of_run))
 
-    (found,) = check_integrity(there.lake).repairs
-    repaired = check_integrity(here.lake, repair=True)
+    (found,) = check_integrity(there.table_store).repairs
+    repaired = check_integrity(here.table_store, repair=True)
 
     assert (found.damage.md5, found.damage.remote) == (object_of_run, "missing")
     assert f"run tiny/r1/{RAW}" in found.damage.referenced_by
     assert repaired.ok
     theirs.end()
-    (stale,) = check_integrity(here.lake).cleanups
+    (stale,) = check_integrity(here.table_store).cleanups
     assert stale.stale_file.location == ".headrace/runs/tiny/r1"
-    assert check_integrity(here.lake, repair=True).ok
+    assert check_integrity(here.table_store, repair=True).ok
     assert not (here.root / ".headrace/runs/tiny/r1").exists()

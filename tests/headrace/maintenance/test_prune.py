@@ -52,7 +52,7 @@ def keeping(last: int, **pinned: str) -> Dataset:
 
 def prune(clone: Clone, flights: Dataset, *, dry_run: bool = False, registry: str | None = None) -> PruneResult:
     settings = Settings(workspace=clone.root, feast_registry_url=registry)
-    return prune_releases(flights, clone.lake, settings, dry_run=dry_run)
+    return prune_releases(flights, clone.table_store, settings, dry_run=dry_run)
 
 
 def release(clone: Clone, *amounts: int) -> None:
@@ -68,7 +68,7 @@ def write_lock(folder: Path, name: str, number: int) -> None:
 def test_a_dry_run_names_what_would_go_and_the_bytes_that_nothing_else_references(origin: Origin) -> None:
     place = origin.first
     release(place, 1, 2, 3)
-    only = place.lake.recorded_manifest(TOTALS, "flights/1")
+    only = place.table_store.recorded_manifest(TOTALS, "flights/1")
     before = origin.git("for-each-ref")
 
     done = prune(place, keeping(1), dry_run=True)
@@ -79,7 +79,7 @@ def test_a_dry_run_names_what_would_go_and_the_bytes_that_nothing_else_reference
     assert origin.git("for-each-ref") == before
     assert done.freed_bytes > sum(only.objects.values())
     prune(place, keeping(1))
-    garbage = collect_garbage(place.lake, min_age_hours=0, remote=True)
+    garbage = collect_garbage(place.table_store, min_age_hours=0, remote=True)
     assert (len(garbage.remote), sum(garbage.remote.values())) == (done.freed_objects, done.freed_bytes)
 
 
@@ -87,7 +87,7 @@ def test_a_pruned_release_leaves_a_tombstone_that_every_clone_sees_and_its_bytes
     place, other = origin.first, origin.clone("other")
     release(place, 1, 2, 3)
     other.git("fetch", "--quiet", "--tags")
-    was, tables = place.lake.recorded_manifest(TOTALS, "flights/1"), place.lake.tables("flights")
+    was, tables = place.table_store.recorded_manifest(TOTALS, "flights/1"), place.table_store.tables("flights")
     commit = origin.git("rev-parse", "flights/1^{commit}")
 
     done = prune(place, keeping(2))
@@ -105,15 +105,15 @@ def test_a_pruned_release_leaves_a_tombstone_that_every_clone_sees_and_its_bytes
     assert "keep_last=2" in tombstone.reason
     assert json.loads((place.root / "releases/flights/pruned.json").read_text()) == {"format": 1, "pruned": [[1, 1]]}
 
-    garbage = collect_garbage(place.lake, min_age_hours=0, remote=True, dry_run=False)
+    garbage = collect_garbage(place.table_store, min_age_hours=0, remote=True, dry_run=False)
     assert garbage.remote
-    assert check_integrity(place.lake, deep=True).ok
+    assert check_integrity(place.table_store, deep=True).ok
     for name in ("flights/2", "flights/3"):
-        assert read_manifest(place.lake, TOTALS, name).rows == 2
+        assert read_manifest(place.table_store, TOTALS, name).rows == 2
     other.git("pull", "--quiet", "--rebase")
     assert "flights/1" in other.git("tag").split(), "git never deletes a tag by itself"
-    assert list_releases(other.lake, "flights") == ["flights/2", "flights/3"]
-    assert check_integrity(other.lake).ok
+    assert list_releases(other.table_store, "flights") == ["flights/2", "flights/3"]
+    assert check_integrity(other.table_store).ok
 
 
 def test_whatever_asks_for_a_pruned_release_is_told_so_with_what_to_use(origin: Origin) -> None:
@@ -125,13 +125,13 @@ def test_whatever_asks_for_a_pruned_release_is_told_so_with_what_to_use(origin: 
 
     for clone in (place, other):
         for ask in (
-            lambda lake: read_manifest(lake, TOTALS, "flights/1"),
-            lambda lake: DatasetRevision.open(lake, "flights", "flights/1"),
-            lambda lake: diff_releases(lake, "flights/1", "flights/3"),
-            lambda lake: open_dataset("flights", release="flights/1", workspace=lake.root),
+            lambda table_store: read_manifest(table_store, TOTALS, "flights/1"),
+            lambda table_store: DatasetRevision.open(table_store, "flights", "flights/1"),
+            lambda table_store: diff_releases(table_store, "flights/1", "flights/3"),
+            lambda table_store: open_dataset("flights", release="flights/1", workspace=table_store.root),
         ):
             with pytest.raises(PrunedReleaseError, match=r"flights/1 was pruned on .* Use .*flights/2\."):
-                ask(clone.lake)
+                ask(clone.table_store)
 
 
 def test_a_lock_file_of_a_pruned_release_is_refused_with_its_name(origin: Origin) -> None:
@@ -142,7 +142,7 @@ def test_a_lock_file_of_a_pruned_release_is_refused_with_its_name(origin: Origin
     TrainingSet(TrainingSetSpec("flights", "flights/1", [], True, {}, {}), {}, {}, {}).write(path)
 
     with pytest.raises(PrunedReleaseError, match=r"model\.lock\.json: .*flights/1 was pruned .*Use .*flights/2"):
-        retrieve(FLIGHTS, place.lake, cannot_answer, path, place.root / "out", FeatureRequest(lock_file=path))
+        retrieve(FLIGHTS, place.table_store, cannot_answer, path, place.root / "out", FeatureRequest(lock_file=path))
 
 
 def cannot_answer(*_: object) -> NoReturn:
@@ -170,7 +170,7 @@ def test_the_commands_as_operations_shows_them(released: Workspace, monkeypatch:
     monkeypatch.setenv("FEAST_REGISTRY_URL", f"sqlite:///{released.root}/.headrace/registry.db")
     released.raw.edit_day("2013-01-01", lambda rows: rows.head(600))
     released.refresh()
-    create_release(released.dataset, released.lake)
+    create_release(released.dataset, released.table_store)
     declaration = released.root / "pipelines/flights/__init__.py"
     text, count = re.subn(r"retention=Retention\(.*?\)", "retention=Retention(keep_last=1)", declaration.read_text())
     declaration.write_text(text)
@@ -188,7 +188,7 @@ def test_the_commands_as_operations_shows_them(released: Workspace, monkeypatch:
     freed = json.loads(released.command("headrace", "gc", "--remote", "--no-dry-run", "--hours", "0", "--json"))
     assert freed["remote"]["objects"] > 0
     with pytest.raises(HeadraceError, match=r"flights/1 was pruned on"):
-        diff_releases(released.lake, "flights/1", "flights/2")
+        diff_releases(released.table_store, "flights/1", "flights/2")
 
 
 def test_what_is_online_locked_or_pinned_is_kept(origin: Origin, tmp_path: Path) -> None:
@@ -219,7 +219,9 @@ def test_what_is_online_locked_or_pinned_is_kept(origin: Origin, tmp_path: Path)
         "flights/5": ["pinned: figure 2"],
         "flights/7": ["latest", "keep_last"],
     }
-    listing = list_release_summaries(flights, place.lake, Settings(workspace=place.root, feast_registry_url=registry))
+    listing = list_release_summaries(
+        flights, place.table_store, Settings(workspace=place.root, feast_registry_url=registry)
+    )
     assert [each.point.name for each in listing.releases if each.is_online] == ["flights/4"]
     assert [each.release for each in listing.tombstones] == ["flights/6"]
     assert [each.size.rows for each in listing.releases] == [4] * 6
@@ -281,7 +283,7 @@ def test_a_tag_of_a_pruned_release_that_is_pushed_again_is_no_release_and_goes_w
     assert origin.tags() == ["flights/1", "flights/2"]
 
     place.git("fetch", "--quiet", "--tags")
-    assert list_releases(place.lake, "flights") == ["flights/2"]
+    assert list_releases(place.table_store, "flights") == ["flights/2"]
     assert prune(place, keeping(1)).pruned == []
 
     assert origin.tags() == ["flights/2"]
@@ -362,5 +364,5 @@ def test_releases_and_prunes_at_the_same_time_lose_no_release_and_give_no_number
     assert origin.tags() == names[3:]
     pruner.git("fetch", "--quiet")
     assert [*read_tombstones(pruner.root, "flights")] == names[:3]
-    assert collect_garbage(pruner.lake, min_age_hours=0, remote=True, dry_run=False).deleted
-    assert check_integrity(writer.lake, deep=True).ok
+    assert collect_garbage(pruner.table_store, min_age_hours=0, remote=True, dry_run=False).deleted
+    assert check_integrity(writer.table_store, deep=True).ok

@@ -27,12 +27,12 @@ def test_a_dvc_lock_of_dead_processes_is_removed_and_that_of_a_running_one_stays
     lock.parent.mkdir(exist_ok=True)
     lock.write_text(locked_by(dead.pid))
 
-    removed = check_integrity(released.lake, repair=True)
+    removed = check_integrity(released.table_store, repair=True)
     assert "is held by processes that no longer run" in removed.cleanups[0].stale_file.reason
     assert not lock.exists()
 
     lock.write_text(locked_by(os.getpid()))
-    kept = check_integrity(released.lake, repair=True)
+    kept = check_integrity(released.table_store, repair=True)
     assert kept.ok
     assert lock.exists()
 
@@ -43,7 +43,7 @@ def test_a_dvc_lock_whose_process_id_was_reused_is_removed(released: Workspace) 
     lock.write_text(locked_by(os.getpid()))
     os.utime(lock, (0, 0))
 
-    check_integrity(released.lake, repair=True)
+    check_integrity(released.table_store, repair=True)
 
     assert not lock.exists()
 
@@ -53,13 +53,13 @@ def test_a_git_lock_is_removed_once_no_git_can_hold_it(released: Workspace) -> N
     for path in (lock, ref):
         path.touch()
 
-    assert check_integrity(released.lake).cleanups == [], "too young: a library may hold it"
+    assert check_integrity(released.table_store).cleanups == [], "too young: a library may hold it"
     for path in (lock, ref):
         os.utime(path, (0, 0))
     with subprocess.Popen(["git", "cat-file", "--batch"], cwd=released.root, stdin=subprocess.PIPE) as running:
-        assert check_integrity(released.lake).cleanups == [], "git runs there"
+        assert check_integrity(released.table_store).cleanups == [], "git runs there"
         running.kill()
-    done = check_integrity(released.lake, repair=True)
+    done = check_integrity(released.table_store, repair=True)
 
     assert {item.stale_file.location for item in done.cleanups} == {str(lock), str(ref)}
     assert not lock.exists()
@@ -73,7 +73,7 @@ def test_a_release_waits_for_a_dead_git_lock_and_removes_it(built: Workspace, mo
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
-    assert create_release(built.dataset, built.lake).created
+    assert create_release(built.dataset, built.table_store).created
 
 
 def test_a_truncated_dvc_lock_that_stops_every_repro_is_removed(released: Workspace) -> None:
@@ -82,25 +82,29 @@ def test_a_truncated_dvc_lock_that_stops_every_repro_is_removed(released: Worksp
     lock.write_text('{"write": {"data/fea')
     assert "corrupted" in released.dvc("repro", STAGE, fails=True)
 
-    assert "not valid JSON" in check_integrity(released.lake, repair=True).cleanups[0].stale_file.reason
+    assert "not valid JSON" in check_integrity(released.table_store, repair=True).cleanups[0].stale_file.reason
 
     released.dvc("repro", STAGE)
 
 
 def test_temporary_files_are_removed_once_they_are_old_and_no_run_holds_a_table(released: Workspace) -> None:
-    lake = released.lake
-    old = [lake.folder(FEATURES) / ".x.parquet.1.tmp", released.root / ".dvc.lock.1.tmp", lake.cache.folder / "tmp/abc"]
-    young = lake.cache.folder / "tmp/def"
+    table_store = released.table_store
+    old = [
+        table_store.folder(FEATURES) / ".x.parquet.1.tmp",
+        released.root / ".dvc.lock.1.tmp",
+        table_store.cache.folder / "tmp/abc",
+    ]
+    young = table_store.cache.folder / "tmp/def"
     for path in (*old, young):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
     for path in old:
         os.utime(path, (time.time() - 7200,) * 2)
-    lake.append_to_journal(FEATURES, lake.manifest(FEATURES).partitions[DAY])
+    table_store.append_to_journal(FEATURES, table_store.manifest(FEATURES).partitions[DAY])
 
-    with lake.lock_table(VALIDATED):
-        held = check_integrity(lake, repair=True)
-    done = check_integrity(lake, repair=True)
+    with table_store.lock_table(VALIDATED):
+        held = check_integrity(table_store, repair=True)
+    done = check_integrity(table_store, repair=True)
 
     assert [item.error for item in held.cleanups if "being written by another run" not in item.error] == [""]
     assert {Path(item.stale_file.location).name for item in done.cleanups} == {path.name for path in old}
@@ -108,11 +112,11 @@ def test_temporary_files_are_removed_once_they_are_old_and_no_run_holds_a_table(
 
 
 def test_the_journal_of_an_unfinished_run_stays(released: Workspace) -> None:
-    lake = released.lake
-    entry = lake.manifest(FEATURES).partitions[DAY]
-    lake.append_to_journal(FEATURES, type(entry)("another cache key", entry.md5, entry.size))
+    table_store = released.table_store
+    entry = table_store.manifest(FEATURES).partitions[DAY]
+    table_store.append_to_journal(FEATURES, type(entry)("another cache key", entry.md5, entry.size))
 
-    assert check_integrity(lake, repair=True).cleanups == []
+    assert check_integrity(table_store, repair=True).cleanups == []
 
 
 def test_incomplete_uploads_are_found_once_they_are_old_and_aborted(moto_s3: S3) -> None:

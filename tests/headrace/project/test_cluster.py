@@ -28,7 +28,7 @@ from headrace.project.executors import Executor, SchedulerLostError, SchedulerUn
 from headrace.release.release import create_release
 from headrace.settings import Settings
 from headrace.storage.manifest_entries import FOLDER
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ class Cluster:
     def run(self, table: str) -> StageResult:
         """Run the stage of `table` there."""
         stage = graph.find_stage("flights", table)
-        return run_stage(stage, self.workspace.lake, Executor(self.settings))
+        return run_stage(stage, self.workspace.table_store, Executor(self.settings))
 
     @property
     def settings(self) -> Settings:
@@ -106,8 +106,8 @@ def test_a_cluster_gives_the_same_bytes_as_threads(cluster: Cluster) -> None:
     for stage in graph.dataset_stages(cluster.workspace.dataset):
         cluster.run(stage.table)
 
-    for table in elsewhere.lake.tables("flights"):
-        assert cluster.workspace.lake.manifest(table) == elsewhere.lake.manifest(table)
+    for table in elsewhere.table_store.tables("flights"):
+        assert cluster.workspace.table_store.manifest(table) == elsewhere.table_store.manifest(table)
 
 
 def test_a_worker_that_is_killed_costs_its_own_partition_only(cluster: Cluster) -> None:
@@ -121,7 +121,7 @@ def test_a_worker_that_is_killed_costs_its_own_partition_only(cluster: Cluster) 
 
     stage = graph.find_stage("flights", FLIGHTS)
 
-    ran = run_stage(stage, cluster.workspace.lake, Executor(cluster.settings, kill))
+    ran = run_stage(stage, cluster.workspace.table_store, Executor(cluster.settings, kill))
 
     assert killed.is_set()
     assert sorted(ran.computed) == DAYS
@@ -141,12 +141,12 @@ def test_a_scheduler_that_dies_is_unavailable_and_what_was_computed_by_then_is_r
     stage = graph.find_stage("flights", FLIGHTS)
 
     with pytest.raises(SchedulerUnavailableError, match=r"stopped answering.*run the same command again"):
-        run_stage(stage, cluster.workspace.lake, Executor(cluster.settings, kill))
+        run_stage(stage, cluster.workspace.table_store, Executor(cluster.settings, kill))
 
     here = Settings(workspace=cluster.workspace.root)
-    left = [item.partition for item in plan_stage(stage, cluster.workspace.lake).stale]
+    left = [item.partition for item in plan_stage(stage, cluster.workspace.table_store).stale]
     assert 0 < len(left) < len(DAYS)
-    assert sorted(run_stage(stage, cluster.workspace.lake, Executor(here)).computed) == sorted(left)
+    assert sorted(run_stage(stage, cluster.workspace.table_store, Executor(here)).computed) == sorted(left)
 
 
 def test_a_scheduler_that_dies_while_a_result_is_fetched_is_lost_and_nothing_waits_for_it(cluster: Cluster) -> None:
@@ -208,14 +208,14 @@ def test_two_runs_of_different_code_at_the_same_time_each_give_the_bytes_of_thei
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda workspace: workspace.command(*VALIDATE), (ours, theirs)))
-    made = [workspace.lake.manifest(FLIGHTS).objects for workspace in (ours, theirs)]
+    made = [workspace.table_store.manifest(FLIGHTS).objects for workspace in (ours, theirs)]
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
     for workspace in (ours, theirs):
         shutil.rmtree(workspace.root / "data" / FLIGHTS)
         shutil.rmtree(workspace.root / ".headrace", ignore_errors=True)
         workspace.command(*VALIDATE)
 
-    assert made == [workspace.lake.manifest(FLIGHTS).objects for workspace in (ours, theirs)]
+    assert made == [workspace.table_store.manifest(FLIGHTS).objects for workspace in (ours, theirs)]
     assert distances(theirs).equals(distances(ours) + 1)
 
 
@@ -242,7 +242,7 @@ def test_what_a_kernel_prints_is_in_the_log_of_the_worker_and_disturbs_nothing(c
 
     cluster.workspace.command(*VALIDATE)
 
-    assert sorted(cluster.workspace.lake.manifest(FLIGHTS).partitions) == DAYS
+    assert sorted(cluster.workspace.table_store.manifest(FLIGHTS).partitions) == DAYS
     assert "a kernel" * 20_000 in cluster.log.read_text()
 
 
@@ -254,7 +254,7 @@ def test_a_kernel_that_kills_its_process_once_is_run_again(cluster: Cluster, tmp
     cluster.workspace.command(*VALIDATE)
 
     assert marker.exists()
-    assert sorted(cluster.workspace.lake.manifest(FLIGHTS).partitions) == DAYS
+    assert sorted(cluster.workspace.table_store.manifest(FLIGHTS).partitions) == DAYS
 
 
 def test_a_partition_that_kills_every_process_is_named_and_all_others_are_computed(cluster: Cluster) -> None:
@@ -269,7 +269,7 @@ def test_a_partition_that_kills_every_process_is_named_and_all_others_are_comput
     assert [day for day in DAYS if f"{FLIGHTS} {day}" in said] == ["2013-01-03"]
     stage = graph.find_stage("flights", FLIGHTS)
     workspace.edit(SOURCE, die, "")
-    assert "2013-01-03" in {item.partition for item in plan_stage(stage, workspace.lake).stale}
+    assert "2013-01-03" in {item.partition for item in plan_stage(stage, workspace.table_store).stale}
     assert cluster.workers() == workers, "no worker died"
 
 
@@ -332,7 +332,7 @@ def test_a_worker_with_another_version_of_a_library_computes_nothing_and_the_ver
 
     assert f"polars: 9.9.9 there, {pl.__version__} here." in said
     assert "Start the workers with the engine and the libraries of the run's lock file" in said
-    assert not workspace.lake.manifest(FLIGHTS).partitions
+    assert not workspace.table_store.manifest(FLIGHTS).partitions
 
 
 def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_drivers_disk(cluster: Cluster) -> None:
@@ -340,40 +340,40 @@ def test_workers_commit_straight_to_the_remote_and_nothing_passes_through_the_dr
     elsewhere = workspace.clone("elsewhere")
     elsewhere.raw.add_days(*DAYS)
     elsewhere.refresh()
-    lake = remote_only_lake(workspace)
+    table_store = remote_only_table_store(workspace)
 
     for stage in graph.dataset_stages(workspace.dataset):
-        run_stage(stage, lake, Executor(cluster.settings))
-    create_release(workspace.dataset, lake)
+        run_stage(stage, table_store, Executor(cluster.settings))
+    create_release(workspace.dataset, table_store)
 
-    for table in lake.tables("flights"):
-        manifest = lake.manifest(table)
-        assert manifest == elsewhere.lake.manifest(table)
-        assert [path.name for path in lake.folder(table).iterdir()] == [FOLDER]
-        assert not any(lake.cache.path(entry.md5).exists() for entry in manifest.partitions.values())
+    for table in table_store.tables("flights"):
+        manifest = table_store.manifest(table)
+        assert manifest == elsewhere.table_store.manifest(table)
+        assert [path.name for path in table_store.folder(table).iterdir()] == [FOLDER]
+        assert not any(table_store.cache.path(entry.md5).exists() for entry in manifest.partitions.values())
 
 
 @pytest.mark.slow_lane
 def test_a_fresh_clone_pulls_what_workers_committed_and_dvc_finds_nothing_changed(cluster: Cluster) -> None:
-    lake = remote_only_lake(cluster.workspace)
+    table_store = remote_only_table_store(cluster.workspace)
     for stage in graph.dataset_stages(cluster.workspace.dataset):
-        run_stage(stage, lake, Executor(cluster.settings))
-    create_release(cluster.workspace.dataset, lake)
+        run_stage(stage, table_store, Executor(cluster.settings))
+    create_release(cluster.workspace.dataset, table_store)
     clone = cluster.workspace.clone("colleague")
 
     clone.dvc("pull")
 
     assert not clone.stale_stages()
     assert "Running stage" not in clone.dvc("repro", *clone.stages())
-    rows = clone.lake.scan("features/flights/carrier_delays").collect().height
-    assert rows == lake.manifest("features/flights/carrier_delays").rows > 0
+    rows = clone.table_store.scan("features/flights/carrier_delays").collect().height
+    assert rows == table_store.manifest("features/flights/carrier_delays").rows > 0
 
 
 def test_a_small_plan_asks_no_cluster(workspace: Workspace) -> None:
     workspace.raw.add_days(*days(1, 3))
     nobody = Settings(workspace=workspace.root, scheduler=f"tcp://{HOST}:{free_port()}")
 
-    ran = run_stage(graph.find_stage("flights", FLIGHTS), workspace.lake, Executor(nobody))
+    ran = run_stage(graph.find_stage("flights", FLIGHTS), workspace.table_store, Executor(nobody))
 
     assert len(ran.computed) == 3
 
@@ -388,7 +388,7 @@ def test_a_scheduler_that_does_not_answer_is_named_with_its_variable(
     with pytest.raises(SchedulerUnavailableError, match=rf"{address} \(DASK_SCHEDULER_ADDRESS\) within 0.5 s"):
         run_stage(
             graph.find_stage("flights", FLIGHTS),
-            workspace.lake,
+            workspace.table_store,
             Executor(Settings(workspace=workspace.root, scheduler=address)),
         )
 
@@ -398,12 +398,12 @@ def test_a_cluster_with_tls_and_no_certificate_here_names_the_variables(workspac
     settings = Settings(workspace=workspace.root, scheduler=f"tls://{HOST}:{free_port()}")
 
     with pytest.raises(NotConfiguredError, match=r"DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT"):
-        run_stage(graph.find_stage("flights", FLIGHTS), workspace.lake, Executor(settings))
+        run_stage(graph.find_stage("flights", FLIGHTS), workspace.table_store, Executor(settings))
 
 
 def distances(workspace: Workspace) -> pl.Series:
     """Distances of all validated flights, in the order of the table."""
-    return workspace.lake.scan(FLIGHTS).collect()["distance_miles"]
+    return workspace.table_store.scan(FLIGHTS).collect()["distance_miles"]
 
 
 def code_processes(cluster: Cluster) -> list[psutil.Process]:
@@ -428,13 +428,13 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> bool:
     return result
 
 
-def remote_only_lake(workspace: Workspace) -> Lake:
-    """A lake whose raw days are on the remote alone."""
+def remote_only_table_store(workspace: Workspace) -> TableStore:
+    """A table store whose raw days are on the remote alone."""
     shutil.rmtree(workspace.root / "data")
     shutil.rmtree(workspace.root / ".dvc/cache")
-    lake = Lake.at(workspace.root, is_remote_only=True)
-    RawPartitions(lake).add_days(*DAYS)
-    return lake
+    table_store = TableStore.at(workspace.root, is_remote_only=True)
+    RawPartitions(table_store).add_days(*DAYS)
+    return table_store
 
 
 def _workers(address: str) -> int:

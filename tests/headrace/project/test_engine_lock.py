@@ -21,7 +21,7 @@ from headrace.storage.files import dump_yaml, load_yaml
 from headrace.storage.manifest import parse_manifest
 from headrace.storage.manifest_entries import ChunkReference
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 VALIDATED = "validated/tiny/sales"
 
@@ -119,7 +119,7 @@ def test_a_library_of_another_version_stops_what_writes_with_the_command_that_in
 
     assert f"polars 1.36.0 expected, {polars} found" in said
     assert "pip install 'polars==1.36.0'" in said
-    assert not list(workspace.lake.tables("flights"))
+    assert not list(workspace.table_store.tables("flights"))
 
 
 def test_a_library_that_is_not_installed_stops_a_run(workspace: Workspace) -> None:
@@ -138,7 +138,7 @@ def test_an_engine_that_computes_other_results_stops_a_run_a_release_and_names_t
     with pytest.raises(EngineMismatchError, match=words):
         released.refresh()
     with pytest.raises(EngineMismatchError, match=words):
-        create_release(released.dataset, released.lake)
+        create_release(released.dataset, released.table_store)
 
 
 def test_an_engine_that_computes_the_same_leaves_plan_and_lock_as_they_are(
@@ -149,7 +149,7 @@ def test_an_engine_that_computes_the_same_leaves_plan_and_lock_as_they_are(
     files = dvc_stages.check_dvc_files(released.root)
 
     assert files.lock.engine == "0.2.0"
-    assert all(plan_stage(stage, released.lake).is_empty for stage in graph.dataset_stages(released.dataset))
+    assert all(plan_stage(stage, released.table_store).is_empty for stage in graph.dataset_stages(released.dataset))
 
 
 def test_dvc_sync_under_another_engine_accepts_it_and_dvc_and_plan_see_the_same_change(
@@ -166,7 +166,7 @@ def test_dvc_sync_under_another_engine_accepts_it_and_dvc_and_plan_see_the_same_
     planned = {
         dvc_stages.stage_name(stage)
         for stage in graph.dataset_stages(released.dataset)
-        if not plan_stage(stage, released.lake).is_empty
+        if not plan_stage(stage, released.table_store).is_empty
     }
     changed = {name for name, how in released.stale_stages().items() if "headrace.lock" in json.dumps(how)}
     assert changed == planned == {name for name in released.stages() if "-transform-" in name}
@@ -176,9 +176,9 @@ def test_dvc_sync_under_another_engine_accepts_it_and_dvc_and_plan_see_the_same_
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def table_store(tmp_path: Path) -> TableStore:
     """The small dataset, computed."""
-    made = minimal_dataset.create_lake(tmp_path)
+    made = minimal_dataset.create_table_store(tmp_path)
     minimal_dataset.write_raw_partitions(
         made, {**minimal_dataset.raw_days(1, 3), "2026-01-02": minimal_dataset.raw_day(2, amount=7)}
     )
@@ -187,57 +187,57 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def test_a_raised_result_version_makes_every_partition_stale_and_says_why(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raise_version(monkeypatch, "validate")
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
 
-    found = plan_stage(stage, lake)
+    found = plan_stage(stage, table_store)
 
     assert {item.reasons for item in found.stale} == {("engine changed: sums are exact",)}
     assert len(found.stale) == 3
 
 
 def test_a_change_that_affects_some_partitions_leaves_the_others_carried_over_also_in_the_next_run(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
-    before = lake.manifest(VALIDATED)
+    before = table_store.manifest(VALIDATED)
     touched = before.partitions["2026-01-02"].md5
     raise_version(monkeypatch, "validate", lambda entry: entry.md5 == touched)
 
-    assert [item.partition for item in plan_stage(stage, lake).stale] == ["2026-01-02"]
-    minimal_dataset.run_all_stages(lake)
+    assert [item.partition for item in plan_stage(stage, table_store).stale] == ["2026-01-02"]
+    minimal_dataset.run_all_stages(table_store)
 
-    after = lake.manifest(VALIDATED)
-    assert plan_stage(stage, lake).is_empty
+    after = table_store.manifest(VALIDATED)
+    assert plan_stage(stage, table_store).is_empty
     assert [name for name in before.md5s if after.entries.line(name) != before.entries.line(name)] == ["2026-01-02"]
 
 
 def test_an_unaffected_partition_is_computed_again_once_its_inputs_change(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raise_version(monkeypatch, "validate", lambda _entry: False)
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
-    assert plan_stage(stage, lake).is_empty
+    assert plan_stage(stage, table_store).is_empty
 
-    minimal_dataset.write_raw_partitions(lake, {"2026-01-03": minimal_dataset.raw_day(3, amount=9)})
+    minimal_dataset.write_raw_partitions(table_store, {"2026-01-03": minimal_dataset.raw_day(3, amount=9)})
 
-    assert [item.partition for item in plan_stage(stage, lake).stale] == ["2026-01-03"]
+    assert [item.partition for item in plan_stage(stage, table_store).stale] == ["2026-01-03"]
 
 
-def test_a_change_two_versions_back_still_counts(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_two_versions_back_still_counts(table_store: TableStore, monkeypatch: pytest.MonkeyPatch) -> None:
     last = CHANGES["validate"][-1].version
     first = ResultChange(last + 1, "first")
     second = ResultChange(last + 2, "second", affects=lambda _entry: False)
     monkeypatch.setitem(CHANGES, "validate", (*CHANGES["validate"], first, second))
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
 
-    assert len(plan_stage(stage, lake).stale) == 3
+    assert len(plan_stage(stage, table_store).stale) == 3
 
 
-def test_a_manifest_written_before_there_were_result_versions_is_read(lake: Lake) -> None:
-    lines = (entry_of_format_1(name, entry) for name, entry in lake.manifest(VALIDATED).partitions.items())
+def test_a_manifest_written_before_there_were_result_versions_is_read(table_store: TableStore) -> None:
+    lines = (entry_of_format_1(name, entry) for name, entry in table_store.manifest(VALIDATED).partitions.items())
     head = '{"table":"t","suffix":".parquet","code":{},"params":{},"libraries":{},"partitions":'
 
     found = parse_manifest(f"{head}{{{','.join(lines)}}}}}".encode(), no_chunks)

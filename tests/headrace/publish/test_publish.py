@@ -35,7 +35,7 @@ from feature_workspace import (
     write_table,
 )
 from msgspec import structs
-from published import lake, published
+from published import published, table_store
 from servers import PostgreSQL
 
 from headrace.feast.definitions import DeploymentState, dataset_objects
@@ -47,17 +47,17 @@ from headrace.project.loading import dataset_names, load_dataset
 from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot, latest_rows
 from headrace.retrieve.errors import BreakingChangeError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.transform.stage import time_span_metadata
 
-__all__ = ["lake", "published"]
+__all__ = ["published", "table_store"]
 
 
 # --- what is online ---
 
 
-def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> None:
-    store = open_workspace_store(lake)
+def test_the_latest_value_of_each_key_is_online_in_its_own_type(table_store: TableStore) -> None:
+    store = open_workspace_store(table_store)
     service = store.get_feature_service(DATASET.service)
     keys = [{"origin": origin, "tailnum": "N2", "carrier_id": 2**53 + 1} for origin in ("EWR", "JFK")]
 
@@ -70,24 +70,24 @@ def test_the_latest_value_of_each_key_is_online_in_its_own_type(lake: Lake) -> N
     assert answer["route_traffic__temp_c"] == [7.0, None]
 
 
-def test_a_value_older_than_its_ttl_is_not_online(lake: Lake) -> None:
-    store = open_workspace_store(lake)
+def test_a_value_older_than_its_ttl_is_not_online(table_store: TableStore) -> None:
+    store = open_workspace_store(table_store)
 
     answer = store.get_online_features(["origin_weather__b:temp_c"], [{"origin": "LGA"}]).to_dict()
 
     assert answer["temp_c"] == [None]
 
 
-def test_values_of_the_first_and_last_year_that_there_are_can_be_published(lake: Lake) -> None:
+def test_values_of_the_first_and_last_year_that_there_are_can_be_published(table_store: TableStore) -> None:
     first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)
     for at in (first, last):
-        write_table(lake, WEATHER, [{"origin": "EWR", "event_time": at, "temp_c": 1.5}])
-        write_table(lake, AIRCRAFT, [{"tailnum": "N1", "event_time": at}])
-        write_table(lake, ROUTES, [{"carrier_id": 1, "origin": "EWR", "event_time": at}])
+        write_table(table_store, WEATHER, [{"origin": "EWR", "event_time": at, "temp_c": 1.5}])
+        write_table(table_store, AIRCRAFT, [{"tailnum": "N1", "event_time": at}])
+        write_table(table_store, ROUTES, [{"carrier_id": 1, "origin": "EWR", "event_time": at}])
 
-        assert [proof.compared_keys for proof in publish_release(lake).verifications] == [1, 1, 1]
+        assert [proof.compared_keys for proof in publish_release(table_store).verifications] == [1, 1, 1]
 
-    store = open_workspace_store(lake)
+    store = open_workspace_store(table_store)
     rows = retrieval_job(store, weather_requests(["EWR"], [last]), "origin_weather__b:temp_c").to_polars()
     assert rows["temp_c"].to_list() == [1.5]
 
@@ -100,12 +100,12 @@ def test_a_ttl_that_no_time_can_be_compared_with_is_refused_where_it_is_declared
         replace(WEATHER, ttl=ttl)
 
 
-def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: Lake) -> None:
-    write_table(lake, WEATHER, [{"origin": "EWR", "event_time": NOON - timedelta(days=3), "temp_c": 1.0}])
+def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(table_store: TableStore) -> None:
+    write_table(table_store, WEATHER, [{"origin": "EWR", "event_time": NOON - timedelta(days=3), "temp_c": 1.0}])
 
-    done = publish_release(lake)
+    done = publish_release(table_store)
 
-    store = open_workspace_store(lake)
+    store = open_workspace_store(table_store)
     key = {"origin": "EWR", "tailnum": "N2", "carrier_id": 1}
     answer = store.get_online_features(
         store.get_feature_service(DATASET.service), [key], full_feature_names=True
@@ -114,8 +114,8 @@ def test_a_table_that_ended_days_ago_serves_nothing_and_the_others_go_on(lake: L
     assert [proof.compared_keys for proof in done.verifications] == [0, 2, 1]
 
 
-def test_the_proof_covers_every_key_and_value_of_every_view(lake: Lake) -> None:
-    done = publish_release(lake)
+def test_the_proof_covers_every_key_and_value_of_every_view(table_store: TableStore) -> None:
+    done = publish_release(table_store)
 
     assert [
         (proof.view, proof.compared_keys, proof.compared_values, proof.served_keys) for proof in done.verifications
@@ -127,14 +127,14 @@ def test_the_proof_covers_every_key_and_value_of_every_view(lake: Lake) -> None:
     assert not any(proof.mismatches for proof in done.verifications)
 
 
-def test_now_is_when_all_of_the_release_is_known_and_no_clock(lake: Lake) -> None:
+def test_now_is_when_all_of_the_release_is_known_and_no_clock(table_store: TableStore) -> None:
     late = {"tailnum": "N3", "event_time": NOON, "known_time": NOON + 2 * HOUR, "delay_min": 8.0}
-    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, late])
+    write_table(table_store, AIRCRAFT, [*AIRCRAFT_ROWS, late])
 
-    done = publish_release(lake)
+    done = publish_release(table_store)
 
     assert done.as_of == NOON + 2 * HOUR
-    assert online_delays(lake, ["N3"]) == [8.0]
+    assert online_delays(table_store, ["N3"]) == [8.0]
 
 
 def test_a_row_known_only_later_is_not_the_latest() -> None:
@@ -143,13 +143,13 @@ def test_a_row_known_only_later_is_not_the_latest() -> None:
     assert latest_rows(rows, AIRCRAFT, NOON)["event_time"].to_list() == [NOON - HOUR]
 
 
-def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -> None:
-    before = (lake.root / "feast" / "online.db").read_bytes()
+def test_published_again_it_proves_what_is_live_and_writes_nothing(table_store: TableStore) -> None:
+    before = (table_store.root / "feast" / "online.db").read_bytes()
 
-    done = publish_release(lake)
+    done = publish_release(table_store)
 
     assert (done.switched, done.loads, done.slot) == (False, {}, "b")
-    assert (lake.root / "feast" / "online.db").read_bytes() == before
+    assert (table_store.root / "feast" / "online.db").read_bytes() == before
 
 
 # --- what changes ---
@@ -157,53 +157,56 @@ def test_published_again_it_proves_what_is_live_and_writes_nothing(lake: Lake) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", AIRCRAFT_CHANGES)
-def test_after_the_next_publish_online_is_offline_for_a_row_that_was(lake: Lake, change: str) -> None:
+def test_after_the_next_publish_online_is_offline_for_a_row_that_was(table_store: TableStore, change: str) -> None:
     rows, expected = AIRCRAFT_CHANGES[change]
-    write_table(lake, AIRCRAFT, rows)
+    write_table(table_store, AIRCRAFT, rows)
 
-    done = publish_release(lake)
+    done = publish_release(table_store)
 
-    assert online_delays(lake, ["N2", "N3"]) == offline_delays(lake, ["N2", "N3"], done) == expected
+    assert online_delays(table_store, ["N2", "N3"]) == offline_delays(table_store, ["N2", "N3"], done) == expected
 
 
-def test_the_standby_is_brought_to_a_release_by_the_difference_alone(lake: Lake) -> None:
-    write_table(lake, AIRCRAFT, [*AIRCRAFT_ROWS, {"tailnum": "N4", "event_time": NOON - HOUR, "delay_min": 1.0}])
-    publish_release(lake)
+def test_the_standby_is_brought_to_a_release_by_the_difference_alone(table_store: TableStore) -> None:
+    write_table(table_store, AIRCRAFT, [*AIRCRAFT_ROWS, {"tailnum": "N4", "event_time": NOON - HOUR, "delay_min": 1.0}])
+    publish_release(table_store)
     # Side `b`, which is loaded now, holds N2 and N3 as they were first.
-    write_table(lake, AIRCRAFT, [AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "tailnum": "N5"}])
+    write_table(table_store, AIRCRAFT, [AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "tailnum": "N5"}])
 
-    done = publish_release(lake)
+    done = publish_release(table_store)
 
     assert done.loads["aircraft_history"].to_dict() == {"written": 1, "deleted": 1, "unchanged": 1}
     assert done.loads["origin_weather"].to_dict() == {"written": 0, "deleted": 0, "unchanged": 2}
-    assert online_delays(lake, ["N2", "N3", "N4", "N5"]) == [-4.0, None, None, 3.0]
+    assert online_delays(table_store, ["N2", "N3", "N4", "N5"]) == [-4.0, None, None, 3.0]
 
 
-def test_a_release_can_be_put_back_with_its_deletions_and_without_a_write(lake: Lake) -> None:
-    first = feature_workspace.tag_release(lake, 1)
-    publish_release(lake, first)
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[1], "delay_min": 6.0}])
-    publish_release(lake, feature_workspace.tag_release(lake, 2))
+def test_a_release_can_be_put_back_with_its_deletions_and_without_a_write(table_store: TableStore) -> None:
+    first = feature_workspace.tag_release(table_store, 1)
+    publish_release(table_store, first)
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[1], "delay_min": 6.0}])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
 
-    done = publish_release(lake, first)
+    done = publish_release(table_store, first)
 
     assert done.switched
     assert {load.written + load.deleted for load in done.loads.values()} == {0}
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
 
 
-def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> None:
+def test_features_that_come_and_go_are_switched_with_the_values(table_store: TableStore) -> None:
     grown = replace(WEATHER, features={"temp_c": pl.Float64(), "wind_kt": pl.Int64()})
     changed = replace(DATASET, features=(grown, *DATASET.features[1:]))
-    write_table(lake, grown, [{"origin": "EWR", "event_time": NOON, "temp_c": 4.0, "wind_kt": 12}])
+    write_table(table_store, grown, [{"origin": "EWR", "event_time": NOON, "temp_c": 4.0, "wind_kt": 12}])
 
     with pytest.raises(BreakingChangeError, match=r"- origin_weather.gusts Int64.*--allow-breaking-changes"):
-        publish_release(lake, dataset=changed)
+        publish_release(table_store, dataset=changed)
     done = publish(
-        changed, lake, feature_workspace.settings(lake.root), how=PublishOptions(allow_breaking_changes=True)
+        changed,
+        table_store,
+        feature_workspace.settings(table_store.root),
+        how=PublishOptions(allow_breaking_changes=True),
     )
 
-    store = open_workspace_store(lake)
+    store = open_workspace_store(table_store)
     service = store.get_feature_service(DATASET.service)
     keys = [{"origin": "EWR", "tailnum": "N2", "carrier_id": 1}]
     answer = store.get_online_features(service, keys, full_feature_names=True).to_dict()
@@ -211,28 +214,30 @@ def test_features_that_come_and_go_are_switched_with_the_values(lake: Lake) -> N
         "origin_weather__temp_c": [4.0],
         "origin_weather__wind_kt": [12],
     }
-    assert publish_release(lake, dataset=changed).switched is False
+    assert publish_release(table_store, dataset=changed).switched is False
     assert done.switched
 
 
-def test_the_release_is_recorded_on_the_service_and_on_each_side(lake: Lake) -> None:
-    publish_release(lake, feature_workspace.tag_release(lake, 1))
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
+def test_the_release_is_recorded_on_the_service_and_on_each_side(table_store: TableStore) -> None:
+    publish_release(table_store, feature_workspace.tag_release(table_store, 1))
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
 
-    done = publish_release(lake, feature_workspace.tag_release(lake, 2))
+    done = publish_release(table_store, feature_workspace.tag_release(table_store, 2))
 
-    deployment = DeploymentState.read(open_workspace_store(lake), DATASET)
+    deployment = DeploymentState.read(open_workspace_store(table_store), DATASET)
     assert (deployment.live.release, deployment.standby.release) == ("little/2", "little/1")
     assert (deployment.live.side, deployment.live.as_of) == (done.slot, done.as_of.isoformat())
 
 
 @pytest.mark.parametrize("was", [0.0, None])
-def test_a_zero_that_loses_its_sign_is_a_change(lake: Lake, was: float | None) -> None:
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": was}, AIRCRAFT_ROWS[1]])
-    before = Snapshot.read(DATASET, lake, feature_workspace.tag_release(lake, 1))
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": -0.0}, {**AIRCRAFT_ROWS[1], "delay_min": 3.0}])
+def test_a_zero_that_loses_its_sign_is_a_change(table_store: TableStore, was: float | None) -> None:
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": was}, AIRCRAFT_ROWS[1]])
+    before = Snapshot.read(DATASET, table_store, feature_workspace.tag_release(table_store, 1))
+    write_table(
+        table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": -0.0}, {**AIRCRAFT_ROWS[1], "delay_min": 3.0}]
+    )
 
-    affected = Snapshot.read(DATASET, lake, "").changed_keys(AIRCRAFT, before)
+    affected = Snapshot.read(DATASET, table_store, "").changed_keys(AIRCRAFT, before)
 
     assert affected["tailnum"].to_list() == ["N2"]
 
@@ -252,44 +257,48 @@ def test_a_set_of_keys_has_one_checksum_in_any_order_and_another_for_every_other
 
 
 def test_the_times_of_a_partition_are_in_its_manifest_entry_and_no_file_is_opened(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = {table.name: lake.manifest(f"features/little/{table.name}") for table in DATASET.features}
-    spans = Snapshot.read(DATASET, lake, "").spans
+    made = {table.name: table_store.manifest(f"features/little/{table.name}") for table in DATASET.features}
+    spans = Snapshot.read(DATASET, table_store, "").spans
     for manifest in made.values():
         with_spans = {
-            name: structs.replace(entry, metadata=time_span_metadata(pl.read_parquet(lake.cache.path(entry.md5))))
+            name: structs.replace(
+                entry, metadata=time_span_metadata(pl.read_parquet(table_store.cache.path(entry.md5)))
+            )
             for name, entry in manifest.partitions.items()
         }
-        lake.checkout(manifest.with_partitions(with_spans))
+        table_store.checkout(manifest.with_partitions(with_spans))
     monkeypatch.setattr("pyarrow.parquet.read_metadata", None)
 
-    assert Snapshot.read(DATASET, lake, "").spans == spans
+    assert Snapshot.read(DATASET, table_store, "").spans == spans
 
 
 # --- what a publish reports ---
 
 
-def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(lake: Lake) -> None:
-    done = publish_release(lake, feature_workspace.tag_release(lake, 1))
-    kept = json.loads((lake.root / "reports/little/online.json").read_text())
+def test_the_proof_of_the_switch_is_kept_beside_the_registry_and_in_a_file(table_store: TableStore) -> None:
+    done = publish_release(table_store, feature_workspace.tag_release(table_store, 1))
+    kept = json.loads((table_store.root / "reports/little/online.json").read_text())
 
-    publish_release(lake, "little/1")
+    publish_release(table_store, "little/1")
 
-    with closing(PublishLog.at(f"sqlite:///{lake.root}/feast/registry.db", "little")) as publish_log:
+    with closing(PublishLog.at(f"sqlite:///{table_store.root}/feast/registry.db", "little")) as publish_log:
         noted = publish_log.online()
     assert noted is not None
     assert noted.report == kept == done.report
-    assert json.loads((lake.root / "reports/little/online.json").read_text()) == kept
+    assert json.loads((table_store.root / "reports/little/online.json").read_text()) == kept
     assert (kept["release"], kept["digest"], kept["slot"]) == ("little/1", done.digest, done.slot)
     assert [view["compared_keys"] for view in kept["verifications"]] == [2, 2, 1]
     assert [view["mismatches"] for view in kept["verifications"]] == [[], [], []]
 
 
-def test_freshness_is_the_age_of_the_newest_value_of_each_table_and_what_is_not_online_yet(lake: Lake) -> None:
-    publish_release(lake, feature_workspace.tag_release(lake, 1))
+def test_freshness_is_the_age_of_the_newest_value_of_each_table_and_what_is_not_online_yet(
+    table_store: TableStore,
+) -> None:
+    publish_release(table_store, feature_workspace.tag_release(table_store, 1))
 
-    online = read_freshness(feature_workspace.settings(lake.root), "little", NOON + 3 * HOUR)
+    online = read_freshness(feature_workspace.settings(table_store.root), "little", NOON + 3 * HOUR)
 
     assert online is not None
     assert {table: found.age / HOUR for table, found in online.views.items()} == {
@@ -307,13 +316,15 @@ def test_before_the_first_publish_there_is_no_freshness_and_no_file_is_made(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_change_of_definitions_is_logged_before_it_is_made(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_of_definitions_is_logged_before_it_is_made(
+    table_store: TableStore, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", logger="headrace.publish")
     grown = replace(AIRCRAFT, features={**AIRCRAFT.features, "seats": pl.Int32()}, ttl=timedelta(days=9))
     changed = replace(DATASET, features=(WEATHER, grown, DATASET.features[2]))
-    write_table(lake, grown, AIRCRAFT_ROWS)
+    write_table(table_store, grown, AIRCRAFT_ROWS)
 
-    publish(changed, lake, feature_workspace.settings(lake.root))
+    publish(changed, table_store, feature_workspace.settings(table_store.root))
 
     assert caplog.messages == [
         "little_service: + aircraft_history.seats Int32",
@@ -346,31 +357,31 @@ def test_the_registry_holds_every_entity_view_and_service_that_the_datasets_decl
     assert all(columns[f"{table.name}__a"] == set(table.features) for table in tables)
 
 
-def test_definitions_applied_by_hand_switch_nothing(lake: Lake) -> None:
-    store = open_workspace_store(lake)
+def test_definitions_applied_by_hand_switch_nothing(table_store: TableStore) -> None:
+    store = open_workspace_store(table_store)
     deployment = DeploymentState.read(store, DATASET)
 
     store.apply([*dataset_objects(DATASET, deployment)])
 
     assert DeploymentState.read(store, DATASET) == deployment
-    assert (deployment.live.side, publish_release(lake).switched) == ("b", False)
-    assert online_delays(lake, ["N2"]) == [-4.0]
+    assert (deployment.live.side, publish_release(table_store).switched) == ("b", False)
+    assert online_delays(table_store, ["N2"]) == [-4.0]
 
 
-def test_a_registry_on_postgresql_holds_the_same(lake: Lake, postgres: PostgreSQL) -> None:
-    settings = feature_workspace.settings(lake.root).model_copy(
+def test_a_registry_on_postgresql_holds_the_same(table_store: TableStore, postgres: PostgreSQL) -> None:
+    settings = feature_workspace.settings(table_store.root).model_copy(
         update={"feast_registry_url": postgres.address(postgres.new_database())}
     )
-    publish(DATASET, lake, settings)
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
+    publish(DATASET, table_store, settings)
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
 
-    done = publish(DATASET, lake, settings)
+    done = publish(DATASET, table_store, settings)
 
-    store = open_store(lake.root / "feature_repo", settings)
+    store = open_store(table_store.root / "feature_repo", settings)
     deployment = DeploymentState.read(store, DATASET)
     close_store(store)
-    assert (deployment.live.side, deployment.live.digest) == (done.slot, Snapshot.read(DATASET, lake, "").digest)
-    assert (done.switched, publish(DATASET, lake, settings).switched) == (True, False)
+    assert (deployment.live.side, deployment.live.digest) == (done.slot, Snapshot.read(DATASET, table_store, "").digest)
+    assert (done.switched, publish(DATASET, table_store, settings).switched) == (True, False)
 
 
 def test_no_other_verb_pays_for_feast() -> None:

@@ -24,7 +24,7 @@ from feature_workspace import (
     publish_release,
     write_table,
 )
-from published import lake, published
+from published import published, table_store
 
 from headrace.errors import HeadraceError, TableLockedError
 from headrace.feast.definitions import DeploymentState, SlotState, dataset_objects, refuse_same_names
@@ -41,19 +41,21 @@ from headrace.retrieve.errors import (
     UnsupportedTypeError,
     VerificationFailedError,
 )
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
-__all__ = ["lake", "published"]
+__all__ = ["published", "table_store"]
 
 
 # --- what goes wrong ---
 
 
-def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lake) -> None:
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}, AIRCRAFT_ROWS[1]])
-    open_workspace_store(lake).apply([*dataset_objects(DATASET, DeploymentState(SlotState("b"), SlotState("a")))])
+def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(table_store: TableStore) -> None:
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}, AIRCRAFT_ROWS[1]])
+    open_workspace_store(table_store).apply(
+        [*dataset_objects(DATASET, DeploymentState(SlotState("b"), SlotState("a")))]
+    )
     execute_on_sqlite(
-        lake,
+        table_store,
         "CREATE TRIGGER fault AFTER INSERT ON headrace_aircraft_history__a"
         " BEGIN UPDATE headrace_aircraft_history__a SET delay_min = x'290000000000004940'"
         " WHERE entity_key = NEW.entity_key; END",
@@ -63,26 +65,28 @@ def test_a_wrong_online_value_is_named_and_the_service_is_not_switched(lake: Lak
         VerificationFailedError,
         match=r"aircraft_history__a tailnum=N2: delay_min is 50.0 in the online store, 10.0 offline.*was not switched",
     ):
-        publish_release(lake)
+        publish_release(table_store)
 
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
-    execute_on_sqlite(lake, "DROP TRIGGER fault")
-    assert publish_release(lake).switched
-    assert online_delays(lake, ["N2", "N3"]) == [10.0, 3.0]
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
+    execute_on_sqlite(table_store, "DROP TRIGGER fault")
+    assert publish_release(table_store).switched
+    assert online_delays(table_store, ["N2", "N3"]) == [10.0, 3.0]
 
 
-def test_a_key_deleted_and_another_added_behind_our_back_is_repaired_by_publishing_again(lake: Lake) -> None:
+def test_a_key_deleted_and_another_added_behind_our_back_is_repaired_by_publishing_again(
+    table_store: TableStore,
+) -> None:
     execute_on_sqlite(
-        lake,
+        table_store,
         "UPDATE headrace_aircraft_history__b SET entity_key = CAST(replace(CAST(entity_key AS TEXT),"
         " 'N2', 'N9') AS BLOB)",
     )
-    assert online_delays(lake, ["N2", "N9"]) == [None, -4.0]
+    assert online_delays(table_store, ["N2", "N9"]) == [None, -4.0]
 
-    done = publish_release(lake)
+    done = publish_release(table_store)
 
     assert done.switched
-    assert online_delays(lake, ["N2", "N9"]) == [-4.0, None]
+    assert online_delays(table_store, ["N2", "N9"]) == [-4.0, None]
 
 
 def test_differences_are_keys_and_values_and_never_nulls_or_nans_that_agree() -> None:
@@ -99,27 +103,27 @@ def test_differences_are_keys_and_values_and_never_nulls_or_nans_that_agree() ->
     ]
 
 
-def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(lake: Lake) -> None:
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
-    snapshot = Snapshot.read(DATASET, lake, "")
-    sides = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
+def test_a_publish_that_died_before_the_switch_is_finished_by_the_next(table_store: TableStore) -> None:
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
+    snapshot = Snapshot.read(DATASET, table_store, "")
+    sides = Sides.open(snapshot, table_store.root / "feature_repo", feature_workspace.settings(table_store.root))
     sides.attempt().load(sides.expected(None, {}))
     sides.close()
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
 
-    done = publish_release(lake)
+    done = publish_release(table_store)
 
     assert done.switched
     assert {load.written + load.deleted for load in done.loads.values()} == {0}
-    assert online_delays(lake, ["N2", "N3"]) == [10.0, None]
+    assert online_delays(table_store, ["N2", "N3"]) == [10.0, None]
 
 
-def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
-    snapshot = Snapshot.read(DATASET, lake, "")
-    stale = Sides.open(snapshot, lake.root / "feature_repo", feature_workspace.settings(lake.root))
+def test_a_publish_that_was_overtaken_does_not_switch(table_store: TableStore) -> None:
+    snapshot = Snapshot.read(DATASET, table_store, "")
+    stale = Sides.open(snapshot, table_store.root / "feature_repo", feature_workspace.settings(table_store.root))
     attempt, expected = stale.attempt(), stale.expected(None, {})
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
-    publish_release(lake)
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}])
+    publish_release(table_store)
 
     with pytest.raises(
         PublisherFencedError, match=r"publish 2 was fenced off .* by the later publish 3|a later publish \(3\)"
@@ -129,54 +133,56 @@ def test_a_publish_that_was_overtaken_does_not_switch(lake: Lake) -> None:
         attempt.switch({}, {})
 
     stale.close()
-    assert online_delays(lake, ["N2"]) == [10.0]
+    assert online_delays(table_store, ["N2"]) == [10.0]
 
 
-def test_two_publishes_at_once_are_refused(lake: Lake) -> None:
-    with lake.lock_table("online/little"), pytest.raises(TableLockedError):
-        publish_release(lake)
+def test_two_publishes_at_once_are_refused(table_store: TableStore) -> None:
+    with table_store.lock_table("online/little"), pytest.raises(TableLockedError):
+        publish_release(table_store)
 
 
-def test_a_release_that_does_not_exist_changes_nothing(lake: Lake) -> None:
-    feature_workspace.tag_release(lake, 1)
+def test_a_release_that_does_not_exist_changes_nothing(table_store: TableStore) -> None:
+    feature_workspace.tag_release(table_store, 1)
 
     with pytest.raises(UnknownReleaseError, match="no release little/7"):
-        publish_release(lake, "little/7")
+        publish_release(table_store, "little/7")
 
-    assert online_delays(lake, ["N2"]) == [-4.0]
+    assert online_delays(table_store, ["N2"]) == [-4.0]
 
 
-def test_a_table_without_a_partition_is_refused_with_the_command_that_makes_one(lake: Lake) -> None:
-    write_table(lake, AIRCRAFT, [])
+def test_a_table_without_a_partition_is_refused_with_the_command_that_makes_one(table_store: TableStore) -> None:
+    write_table(table_store, AIRCRAFT, [])
 
     with pytest.raises(NothingToPublishError, match=r"aircraft_history has no partition\. Run `headrace run little`"):
-        publish_release(lake)
+        publish_release(table_store)
 
 
-def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(lake: Lake) -> None:
+def test_a_stamp_from_the_future_that_ages_every_value_is_refused_with_the_time(table_store: TableStore) -> None:
     future = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + timedelta(days=900), "delay_min": 1.0}
-    write_table(lake, AIRCRAFT, [future])
-    write_table(lake, ROUTES, [{"carrier_id": None, "origin": "EWR", "event_time": NOON}])
+    write_table(table_store, AIRCRAFT, [future])
+    write_table(table_store, ROUTES, [{"carrier_id": None, "origin": "EWR", "event_time": NOON}])
 
     with pytest.raises(NothingToPublishError, match=r"2015-06-28T12:00.*a time in the future"):
-        publish_release(lake)
+        publish_release(table_store)
 
-    assert online_delays(lake, ["N2"]) == [-4.0]
+    assert online_delays(table_store, ["N2"]) == [-4.0]
 
 
-def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_time(lake: Lake) -> None:
-    table = lake.manifest("features/little/aircraft_history")
-    lake.checkout(table.with_partitions({"2013-01-08": table.partitions["2013-01-09"]}))
+def test_a_row_in_the_partition_of_another_day_is_refused_with_partition_and_time(table_store: TableStore) -> None:
+    table = table_store.manifest("features/little/aircraft_history")
+    table_store.checkout(table.with_partitions({"2013-01-08": table.partitions["2013-01-09"]}))
 
     with pytest.raises(MisplacedRowError, match=r"aircraft_history 2013-01-08: expected event times of that UTC day"):
-        publish_release(lake)
+        publish_release(table_store)
 
 
-def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switched(lake: Lake) -> None:
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
-    open_workspace_store(lake).apply([*dataset_objects(DATASET, DeploymentState(SlotState("b"), SlotState("a")))])
+def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switched(table_store: TableStore) -> None:
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
+    open_workspace_store(table_store).apply(
+        [*dataset_objects(DATASET, DeploymentState(SlotState("b"), SlotState("a")))]
+    )
     execute_on_sqlite(
-        lake,
+        table_store,
         'CREATE TRIGGER full BEFORE INSERT ON "headrace_aircraft_history__a"'
         " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
     )
@@ -184,15 +190,17 @@ def test_an_online_store_that_can_not_be_written_is_named_and_nothing_is_switche
     with pytest.raises(
         FeatureStoreError, match=r"online\.db.*aircraft_history__a.*disk is full.*publish again"
     ) as full:
-        publish_release(lake)
+        publish_release(table_store)
 
     assert not full.value.is_transient
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
 
 
-def test_a_registry_that_fails_at_the_switch_is_named_and_the_next_publish_completes_it(lake: Lake) -> None:
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS[:1])
-    registry = lake.root / "feast" / "registry.db"
+def test_a_registry_that_fails_at_the_switch_is_named_and_the_next_publish_completes_it(
+    table_store: TableStore,
+) -> None:
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
+    registry = table_store.root / "feast" / "registry.db"
     with closing(sqlite3.connect(registry)) as database:
         database.execute(
             "CREATE TRIGGER down BEFORE UPDATE ON feature_services BEGIN SELECT RAISE(ABORT, 'no space left'); END"
@@ -200,53 +208,63 @@ def test_a_registry_that_fails_at_the_switch_is_named_and_the_next_publish_compl
 
     named = r"little: the registry's database at .* refuses: .*no space left.* What was served"
     with pytest.raises(RegistryError, match=named) as full:
-        publish_release(lake)
+        publish_release(table_store)
 
     assert not full.value.is_transient
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
     with closing(sqlite3.connect(registry)) as database:
         database.execute("DROP TRIGGER down")
-    assert publish_release(lake).switched
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, None]
+    assert publish_release(table_store).switched
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, None]
 
 
 @pytest.mark.parametrize("damage", ["missing", "corrupt"])
-def test_a_partition_that_is_missing_or_corrupt_is_named_and_nothing_is_switched(lake: Lake, damage: str) -> None:
-    write_table(lake, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 12.0}])
-    path = lake.cache.path(lake.manifest("features/little/aircraft_history").partitions["2013-01-09"].md5)
+def test_a_partition_that_is_missing_or_corrupt_is_named_and_nothing_is_switched(
+    table_store: TableStore, damage: str
+) -> None:
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 12.0}])
+    path = table_store.cache.path(table_store.manifest("features/little/aircraft_history").partitions["2013-01-09"].md5)
     path.unlink()
     if damage == "corrupt":
         path.write_bytes(b"PAR1 but no more")
 
     with pytest.raises(HeadraceError, match=r"features/little/aircraft_history 2013-01-09|remote"):
-        publish_release(lake)
+        publish_release(table_store)
 
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
 
 
-def test_a_feature_whose_type_feast_would_change_is_refused(lake: Lake) -> None:
+def test_a_feature_whose_type_feast_would_change_is_refused(table_store: TableStore) -> None:
     timed = replace(WEATHER, features={"observed_at": pl.Datetime("us", "UTC")})
 
     with pytest.raises(UnsupportedTypeError, match=r"observed_at is declared as Datetime.*count of seconds"):
-        publish_release(lake, dataset=replace(DATASET, features=(timed,)))
+        publish_release(table_store, dataset=replace(DATASET, features=(timed,)))
 
 
-def test_a_dataset_without_features_has_nothing_to_publish(lake: Lake) -> None:
+def test_a_dataset_without_features_has_nothing_to_publish(table_store: TableStore) -> None:
     with pytest.raises(NothingToPublishError, match="little declares no features"):
-        publish_release(lake, dataset=replace(DATASET, features=()))
+        publish_release(table_store, dataset=replace(DATASET, features=()))
 
 
-def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_served_stays(lake: Lake) -> None:
+def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_served_stays(
+    table_store: TableStore,
+) -> None:
     other = replace(DATASET, name="other", service="other_service")
 
     with pytest.raises(
         NameConflictError, match=r"other names a feature table or service origin_weather, and so does lit"
     ):
         refuse_same_names([DATASET, other])
-    lake.checkout(replace(lake.manifest("features/little/origin_weather"), table="features/other/origin_weather"))
-    lake.checkout(replace(lake.manifest("features/little/aircraft_history"), table="features/other/aircraft_history"))
-    lake.checkout(replace(lake.manifest("features/little/route_traffic"), table="features/other/route_traffic"))
+    table_store.checkout(
+        replace(table_store.manifest("features/little/origin_weather"), table="features/other/origin_weather")
+    )
+    table_store.checkout(
+        replace(table_store.manifest("features/little/aircraft_history"), table="features/other/aircraft_history")
+    )
+    table_store.checkout(
+        replace(table_store.manifest("features/little/route_traffic"), table="features/other/route_traffic")
+    )
     with pytest.raises(NameConflictError, match=r"other_origin_weather"):
-        publish_release(lake, dataset=other)
+        publish_release(table_store, dataset=other)
 
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]

@@ -41,7 +41,7 @@ from headrace.feast.data_source import CLASS_PATH, CLASS_PATH_0_1
 from headrace.feast.definitions import DeploymentState, SlotState, feature_view
 from headrace.lineage.freshness import read_freshness
 from headrace.retrieve.errors import ReservedNameError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 pytestmark = pytest.mark.slow
 
@@ -65,54 +65,54 @@ def store(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two releases: in the second one N3's delay was corrected."""
-    lake = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
-    write_all_tables(lake)
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
-    feature_workspace.tag_release(lake, 1)
-    write_table(lake, AIRCRAFT, [AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "delay_min": 99.0}])
-    feature_workspace.tag_release(lake, 2)
-    return lake.root
+    table_store = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
+    write_all_tables(table_store)
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS)
+    feature_workspace.tag_release(table_store, 1)
+    write_table(table_store, AIRCRAFT, [AIRCRAFT_ROWS[0], {**AIRCRAFT_ROWS[1], "delay_min": 99.0}])
+    feature_workspace.tag_release(table_store, 2)
+    return table_store.root
 
 
 @pytest.fixture
-def lake(template: Path, tmp_path: Path, store: OnlineStore) -> Iterator[Lake]:
+def table_store(template: Path, tmp_path: Path, store: OnlineStore) -> Iterator[TableStore]:
     """A workspace with release 1 live, in the forms of 0.1 throughout."""
     root = tmp_path / "workspace"
-    lake = Lake.at(root)
+    table_store = TableStore.at(root)
     if store.kind == "sqlite":
         with tarfile.open(ARCHIVE) as archive:
             archive.extractall(root, filter="data")
         shutil.copytree(template / "feature_repo", root / "feature_repo")
     else:
         shutil.copytree(template, root)
-        _publish_as_0_1(lake, store)
-    yield lake
+        _publish_as_0_1(table_store, store)
+    yield table_store
     feature_workspace.close_all()
 
 
-def _publish_as_0_1(lake: Lake, store: OnlineStore) -> None:
-    store.configure(lake.root)
-    publish_release(lake, "little/2")
-    publish_release(lake, "little/1")
+def _publish_as_0_1(table_store: TableStore, store: OnlineStore) -> None:
+    store.configure(table_store.root)
+    publish_release(table_store, "little/2")
+    publish_release(table_store, "little/1")
     feature_workspace.close_all()
     for table in TABLES:
         for name, old in COLUMNS.items():
-            execute(store, lake, f'ALTER TABLE {table} RENAME COLUMN "{name}" TO "{old}"')
-    age_registry(lake.root)
+            execute(store, table_store, f'ALTER TABLE {table} RENAME COLUMN "{name}" TO "{old}"')
+    age_registry(table_store.root)
 
 
-def execute(store: OnlineStore, lake: Lake, statement: str) -> None:
+def execute(store: OnlineStore, table_store: TableStore, statement: str) -> None:
     if store.kind == "sqlite":
-        feature_workspace.execute_on_sqlite(lake, statement)
+        feature_workspace.execute_on_sqlite(table_store, statement)
         return
     where = {"dbname" if name == "database" else name: value for name, value in store.options.items()}
     with psycopg.connect(**where, autocommit=True) as connection:
         connection.execute(statement)
 
 
-def columns(store: OnlineStore, lake: Lake, table: str) -> list[str]:
+def columns(store: OnlineStore, table_store: TableStore, table: str) -> list[str]:
     if store.kind == "sqlite":
-        with closing(sqlite3.connect(lake.root / "feast" / "online.db")) as database:
+        with closing(sqlite3.connect(table_store.root / "feast" / "online.db")) as database:
             return [row[1] for row in database.execute(f"PRAGMA table_info({table})")][:2]
     where = {"dbname" if name == "database" else name: value for name, value in store.options.items()}
     with psycopg.connect(**where, autocommit=True) as connection:
@@ -165,46 +165,48 @@ def class_paths(root: Path) -> set[str]:
 
 
 def test_what_0_1_published_is_read_whole_and_publishing_it_again_brings_it_up_to_date(
-    lake: Lake, store: OnlineStore, caplog: pytest.LogCaptureFixture
+    table_store: TableStore, store: OnlineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert class_paths(lake.root) == {CLASS_PATH_0_1}
-    assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS.values())}
-    assert online_delays(lake, ["N2", "N3", "N9"]) == [-4.0, 3.0, None]
-    feast, row = open_workspace_store(lake), {"tailnum": "N3", "origin": "EWR", "carrier_id": 1}
+    assert class_paths(table_store.root) == {CLASS_PATH_0_1}
+    assert {tuple(columns(store, table_store, table)) for table in TABLES} == {tuple(COLUMNS.values())}
+    assert online_delays(table_store, ["N2", "N3", "N9"]) == [-4.0, 3.0, None]
+    feast, row = open_workspace_store(table_store), {"tailnum": "N3", "origin": "EWR", "carrier_id": 1}
     standby = DeploymentState.read(feast, DATASET).standby.side
     answer = feast.get_online_features([f"aircraft_history__{standby}:delay_min"], [row])
     timed = answer.to_dict(include_event_timestamps=True)
     assert (timed["delay_min"], timed["delay_min__ts"]) == ([99.0], [int((NOON - HOUR).timestamp())])
-    online = read_freshness(settings(lake.root), DATASET.name, NOON)
+    online = read_freshness(settings(table_store.root), DATASET.name, NOON)
     assert online is not None
     assert (online.release, online.slot) == ("little/1", DeploymentState.read(feast, DATASET).live.side)
     assert online.views["aircraft_history"].event_time == NOON - HOUR
 
     with caplog.at_level("INFO", logger="headrace"):
-        done = publish_release(lake, "little/1")
+        done = publish_release(table_store, "little/1")
     lines = [record.getMessage() for record in caplog.records]
 
     assert (done.switched, done.loads) == (False, {})
     assert not any(view.mismatches for view in done.verifications)
-    assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS)}
-    assert class_paths(lake.root) == {CLASS_PATH}
+    assert {tuple(columns(store, table_store, table)) for table in TABLES} == {tuple(COLUMNS)}
+    assert class_paths(table_store.root) == {CLASS_PATH}
     assert sum("columns of Headrace 0.1 were renamed" in line for line in lines) == len(TABLES)
     assert sum("registered by Headrace 0.1, now registered again" in line for line in lines) == 1
-    assert online_delays(lake, ["N2", "N3"]) == [-4.0, 3.0]
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
     caplog.clear()
     with caplog.at_level("INFO", logger="headrace"):
-        publish_release(lake, "little/1")
+        publish_release(table_store, "little/1")
     assert not [line for line in caplog.messages if "0.1" in line], "a second publish finds nothing of 0.1"
 
 
-def test_another_release_is_loaded_into_a_slot_of_0_1_by_the_difference(lake: Lake, store: OnlineStore) -> None:
-    done = publish_release(lake, "little/2")
+def test_another_release_is_loaded_into_a_slot_of_0_1_by_the_difference(
+    table_store: TableStore, store: OnlineStore
+) -> None:
+    done = publish_release(table_store, "little/2")
 
     assert done.switched
     assert sum(load.written + load.deleted for load in done.loads.values()) == 0, "the slot held it already"
-    assert online_delays(lake, ["N2", "N3"]) == offline_delays(lake, ["N2", "N3"], done) == [-4.0, 99.0]
-    assert {tuple(columns(store, lake, table)) for table in TABLES} == {tuple(COLUMNS)}
-    assert class_paths(lake.root) == {CLASS_PATH}
+    assert online_delays(table_store, ["N2", "N3"]) == offline_delays(table_store, ["N2", "N3"], done) == [-4.0, 99.0]
+    assert {tuple(columns(store, table_store, table)) for table in TABLES} == {tuple(COLUMNS)}
+    assert class_paths(table_store.root) == {CLASS_PATH}
 
 
 @pytest.mark.parametrize("name", COLUMNS)

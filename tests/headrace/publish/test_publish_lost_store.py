@@ -73,7 +73,7 @@ def test_whatever_is_published_next_finds_an_empty_store_and_writes_all_of_it(
     publishing: PublishWorkspace, redis: RestartableRedis, number: int
 ) -> None:
     redis.restart()
-    assert online_delays(publishing.lake, KEYS) == [None] * len(KEYS)
+    assert online_delays(publishing.table_store, KEYS) == [None] * len(KEYS)
 
     publishing.publish_and_verify(number)
     publishing.publish_and_verify(number % 3 + 1)
@@ -88,7 +88,7 @@ def test_a_store_that_came_back_as_it_was_a_while_ago_is_not_taken_for_what_was_
     publishing.publish_and_verify(3)
     publishing.publish_and_verify(1)
     redis.restart()
-    assert online_delays(publishing.lake, KEYS) == [2.0] * len(KEYS)
+    assert online_delays(publishing.table_store, KEYS) == [2.0] * len(KEYS)
 
     publishing.publish_and_verify(1)
 
@@ -98,14 +98,14 @@ def test_a_store_that_came_back_as_it_was_a_while_ago_is_not_taken_for_what_was_
 def test_another_dataset_of_the_same_store_finds_that_it_is_lost_when_it_is_published(
     publishing: PublishWorkspace, redis: RestartableRedis
 ) -> None:
-    lake, settings = publishing.lake, feature_workspace.settings(publishing.root)
-    other = add_second_dataset(lake)
-    before = publish(other, lake, settings)
+    table_store, settings = publishing.table_store, feature_workspace.settings(publishing.root)
+    other = add_second_dataset(table_store)
+    before = publish(other, table_store, settings)
     redis.restart()
 
     publishing.publish_and_verify(1)
 
-    after = publish(other, lake, settings)
+    after = publish(other, table_store, settings)
     assert (after.switched, after.digest) == (True, before.digest)
 
 

@@ -150,7 +150,7 @@ def test_a_store_that_is_away_while_the_service_is_switched_serves_the_new_relea
 
     remote.relay.come_up()
     assert done.switched
-    assert feature_workspace.online_delays(remote.publishing.lake, ["N2", "M00001"]) == [wanted, wanted]
+    assert feature_workspace.online_delays(remote.publishing.table_store, ["N2", "M00001"]) == [wanted, wanted]
     assert not remote.publishing.publish(wanted).switched
     remote.publishing.live = wanted
 
@@ -183,7 +183,7 @@ def test_a_connection_to_redis_has_limits_of_time_and_the_connection_string_may_
 
 def read_timeouts(remote: RemoteStore) -> tuple[float, float]:
     """Seconds that an answer and a connection are waited for."""
-    redis = online_of(open_workspace_store(remote.publishing.lake), feature_workspace.DATASET)
+    redis = online_of(open_workspace_store(remote.publishing.table_store), feature_workspace.DATASET)
     assert isinstance(redis, RedisWriter)
     options = redis.client.connection_pool.connection_kwargs
     return options["socket_timeout"], options["socket_connect_timeout"]
@@ -191,7 +191,7 @@ def read_timeouts(remote: RemoteStore) -> tuple[float, float]:
 
 def lock_tables(remote: RemoteStore, seconds: float, released: threading.Event | None = None) -> threading.Thread:
     """Lock both slots of a view in another transaction, until `released` is set or the seconds have passed."""
-    options = open_workspace_store(remote.publishing.lake).config.online_store
+    options = open_workspace_store(remote.publishing.table_store).config.online_store
     server, held = PostgreSQL(options.port, options.user, options.password), threading.Event()
 
     def hold() -> None:

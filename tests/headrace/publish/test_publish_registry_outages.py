@@ -94,7 +94,7 @@ def test_a_switch_that_nobody_could_be_told_of_serves_the_new_release_and_the_ne
             remote.publishing.publish(wanted)
 
     remote.relay.come_up()
-    assert online_delays(remote.publishing.lake, KEYS) == [wanted] * len(KEYS)
+    assert online_delays(remote.publishing.table_store, KEYS) == [wanted] * len(KEYS)
     done = remote.publishing.publish(wanted)
     assert (done.release, done.switched) == (f"little/{wanted}", False)
     remote.publishing.live = wanted

@@ -19,13 +19,15 @@ from outages import run_at_failpoint, run_before_call
 
 from headrace.publish.blue_green import PublishAttempt
 from headrace.publish.publish import PublishResult, publish
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 __all__ = ["new_store", "redis_port"]
 
 
 @pytest.fixture(params=STORE_TYPES)
-def lake(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore], tmp_path: Path) -> Iterator[Lake]:
+def table_store(
+    request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore], tmp_path: Path
+) -> Iterator[TableStore]:
     """A workspace with the tables of two datasets."""
     found = feature_workspace.create_workspace(tmp_path / "workspace")
     new_store(request.param).configure(found.root)
@@ -43,17 +45,17 @@ MOMENTS: dict[str, Callable[[pytest.MonkeyPatch, Callable[[], object]], None]] =
 @pytest.mark.slow
 @pytest.mark.parametrize("when", MOMENTS)
 def test_a_publish_goes_on_where_another_dataset_was_published_meanwhile(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch, when: str
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    other, meanwhile = add_second_dataset(lake), list[PublishResult]()
-    publish(DATASET, lake, settings(lake.root))
-    write_table(lake, AIRCRAFT, AIRCRAFT_ROWS)
+    other, meanwhile = add_second_dataset(table_store), list[PublishResult]()
+    publish(DATASET, table_store, settings(table_store.root))
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS)
     with monkeypatch.context() as patch:
-        MOMENTS[when](patch, lambda: meanwhile.append(publish(other, lake, settings(lake.root))))
+        MOMENTS[when](patch, lambda: meanwhile.append(publish(other, table_store, settings(table_store.root))))
 
-        mine = publish(DATASET, lake, settings(lake.root))
+        mine = publish(DATASET, table_store, settings(table_store.root))
 
     assert (mine.switched, [done.switched for done in meanwhile]) == (True, [True])
-    assert not publish(DATASET, lake, settings(lake.root)).switched
-    assert not publish(other, lake, settings(lake.root)).switched
-    assert feature_workspace.online_delays(lake, ["N2"]) == [-4.0]
+    assert not publish(DATASET, table_store, settings(table_store.root)).switched
+    assert not publish(other, table_store, settings(table_store.root)).switched
+    assert feature_workspace.online_delays(table_store, ["N2"]) == [-4.0]

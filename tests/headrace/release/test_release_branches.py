@@ -67,7 +67,7 @@ def test_releases_on_a_branch_of_their_own_have_the_last_release_and_the_code_as
     lock = origin.git("show", "releases:dvc.lock")
     assert "digits-transform-totals" in lock
     assert origin.first.git("rev-parse", "--abbrev-ref", "HEAD") == "main"
-    assert list_releases(origin.first.lake, "flights") == ["flights/1", "flights/2"]
+    assert list_releases(origin.first.table_store, "flights") == ["flights/1", "flights/2"]
     assert origin.first.release(FLIGHTS).commit == second.commit
 
 
@@ -124,7 +124,7 @@ def test_a_clone_that_lacks_objects_or_branches_releases_like_any_other(
     assert made.name == "flights/3"
     assert origin.git("rev-parse", "main") == made.commit
     assert origin.git("rev-list", "--count", "main") == "4"
-    assert list_releases(clone.lake, "flights") == ["flights/1", "flights/2", "flights/3"]
+    assert list_releases(clone.table_store, "flights") == ["flights/1", "flights/2", "flights/3"]
 
 
 def test_signatures_hooks_and_columns_of_the_user_do_not_matter(origin: Origin, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_signatures_hooks_and_columns_of_the_user_do_not_matter(origin: Origin, 
 
     names = [place.release(FLIGHTS, amount).name for amount in (1, 2)]
 
-    assert names == list_releases(place.lake, "flights") == ["flights/1", "flights/2"]
+    assert names == list_releases(place.table_store, "flights") == ["flights/1", "flights/2"]
     assert origin.tags() == names, "the user's own tag was not pushed"
     assert place.git("rev-parse", "HEAD") == origin.git("rev-parse", "main")
 
@@ -172,8 +172,8 @@ def test_only_numbered_tags_on_the_release_branch_are_releases(origin: Origin) -
     made = place.release(FLIGHTS, 2)
 
     assert made.name == "flights/8", "a number that nobody has"
-    assert list_releases(place.lake, "flights") == ["flights/1", "flights/8"]
-    assert latest_local_release(place.lake, "flights") == "flights/8"
+    assert list_releases(place.table_store, "flights") == ["flights/1", "flights/8"]
+    assert latest_local_release(place.table_store, "flights") == "flights/8"
 
 
 def test_a_release_whose_tag_moved_is_an_error_that_names_both_commits(origin: Origin) -> None:

@@ -13,7 +13,7 @@ def refused(workspace: Workspace) -> str:
     """What a release says that is refused for its code; nothing may have been pushed or left."""
     before = git(workspace.root, "ls-remote", "origin"), git(workspace.root, "rev-parse", "HEAD")
     with pytest.raises(UncommittedCodeError) as raised:
-        create_release(workspace.dataset, workspace.lake)
+        create_release(workspace.dataset, workspace.table_store)
     assert (git(workspace.root, "ls-remote", "origin"), git(workspace.root, "rev-parse", "HEAD")) == before
     assert git(workspace.root, "tag") == ""
     return str(raised.value)
@@ -42,7 +42,7 @@ def test_code_that_is_not_committed_or_not_in_git_or_not_pushed_is_refused_by_fi
     assert f"pipelines/flights/extra.py, {WEATHER}: committed, but not on main (`git push origin HEAD:main`" in said
 
     git(built.root, "push", "--quiet", "origin", "HEAD:main")
-    assert create_release(built.dataset, built.lake).name == "flights/1"
+    assert create_release(built.dataset, built.table_store).name == "flights/1"
 
 
 def test_code_that_was_changed_on_the_code_branch_meanwhile_is_refused_until_the_tables_are_made_with_it(
@@ -56,13 +56,13 @@ def test_code_that_was_changed_on_the_code_branch_meanwhile_is_refused_until_the
 
     assert f"{WEATHER}: changed on main since (`git pull --rebase origin main`, `headrace run flights`)" in said
     git(built.root, "pull", "--quiet", "--rebase", "origin", "main")
-    assert create_release(built.dataset, built.lake).name == "flights/1"
+    assert create_release(built.dataset, built.table_store).name == "flights/1"
 
 
 def test_a_detached_head_and_a_feature_branch_release_onto_the_branch_if_their_code_is_there(built: Workspace) -> None:
     git(built.root, "switch", "--quiet", "--detach")
 
-    made = create_release(built.dataset, built.lake)
+    made = create_release(built.dataset, built.table_store)
 
     assert git(built.root, "ls-remote", "origin", "main").split()[0] == made.commit
     assert "refs/heads/HEAD" not in git(built.root, "ls-remote", "origin")
@@ -71,7 +71,7 @@ def test_a_detached_head_and_a_feature_branch_release_onto_the_branch_if_their_c
     git(built.root, "commit", "--quiet", "--all", "--message", "Work in progress")
     built.raw.add_days("2013-01-04")
     built.refresh()
-    again = create_release(built.dataset, built.lake)
+    again = create_release(built.dataset, built.table_store)
     assert again.name == "flights/2"
     heads = git(built.root, "ls-remote", "--heads", "origin").split()
     assert heads == [again.commit, "refs/heads/main"]
@@ -95,5 +95,5 @@ def test_what_a_colleague_changes_for_another_dataset_in_a_shared_file_does_not_
     colleague.edit("headrace.lock", "tables:\n", "tables:\n  another:\n    validate:\n    - orders\n")
     colleague.publish_code("Declare another dataset")
 
-    assert create_release(built.dataset, built.lake).name == "flights/1"
+    assert create_release(built.dataset, built.table_store).name == "flights/1"
     assert git(built.root, "rev-parse", "HEAD") == git(built.root, "rev-parse", "origin/main")

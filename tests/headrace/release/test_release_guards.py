@@ -23,7 +23,7 @@ from headrace.release.guards import check_guards, read_acceptances
 from headrace.runs.task import save_task
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.manifest import Manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.transform.kernel import SPAN
 
 TINY = dataset("tiny")
@@ -43,8 +43,8 @@ def clone(origin: Origin) -> Clone:
     return origin.first
 
 
-def accept_all(lake: Lake, refused: FindingsError) -> list[Acceptance]:
-    log = open_finding_log(lake, "tiny")
+def accept_all(table_store: TableStore, refused: FindingsError) -> list[Acceptance]:
+    log = open_finding_log(table_store, "tiny")
     return [accept_finding(log, each.id, by="ann", reason="a\ntest").acceptance for each in refused.findings]
 
 
@@ -65,7 +65,7 @@ def test_the_release_records_who_accepted_what_when_and_why(clone: Clone, origin
     clone.run(TINY, {1: 1})
     with pytest.raises(FindingsError) as refused:
         clone.release(TINY)
-    accepted = accept_all(clone.lake, refused.value)
+    accepted = accept_all(clone.table_store, refused.value)
 
     made = clone.release(TINY)
 
@@ -79,7 +79,7 @@ def test_an_acceptance_does_not_outlive_its_release(clone: Clone) -> None:
     clone.run(TINY, {1: 1})
     with pytest.raises(FindingsError) as refused:
         clone.release(TINY)
-    accept_all(clone.lake, refused.value)
+    accept_all(clone.table_store, refused.value)
     clone.release(TINY)
     clone.run(TINY, MANY)
     clone.release(TINY)
@@ -95,40 +95,40 @@ def test_a_run_keeps_what_was_accepted_on_another_machine(origin: Origin) -> Non
     here.compute("validate", "transform")
     here.release()
     task = here.open()
-    raw = task.lake.manifest("raw/tiny/sales")
-    task.lake.checkout(raw.with_partitions({"2026-01-01": raw.partitions["2026-01-01"]}))
+    raw = task.table_store.manifest("raw/tiny/sales")
+    task.table_store.checkout(raw.with_partitions({"2026-01-01": raw.partitions["2026-01-01"]}))
     save_task(task)
     here.compute("validate", "transform")
     with pytest.raises(FindingsError) as refused:
         here.release()
 
-    accepted = accept_all(there.open().lake, refused.value)
+    accepted = accept_all(there.open().table_store, refused.value)
 
     assert list(here.release().accepted) == accepted
     assert origin.git("for-each-ref", "refs/headrace") == ""
 
 
 def test_code_that_drops_rows_is_a_finding_of_the_table_that_it_computes(clone: Clone) -> None:
-    features = clone.lake.manifest("features/tiny/totals")
+    features = clone.table_store.manifest("features/tiny/totals")
     few = {name: structs.replace(entry, rows=0, md5="0" * 32) for name, entry in features.partitions.items()}
 
-    findings = guard(clone.lake, replace(features, partitions=few))
+    findings = guard(clone.table_store, replace(features, partitions=few))
 
     assert [each.partition("@")[0] for each in findings] == ["vanished:features/tiny/totals"]
 
 
 def test_a_feature_row_of_the_future_is_found(clone: Clone) -> None:
-    features = clone.lake.manifest("features/tiny/totals")
+    features = clone.table_store.manifest("features/tiny/totals")
     entry = features.partitions["2026-01-03"]
     span = {**entry.metadata[SPAN], "known": 32_472_144_000_000_000}
     late = structs.replace(entry, md5="0" * 32, metadata={SPAN: span})
 
-    findings = guard(clone.lake, features.plus({"2026-01-03": late}))
+    findings = guard(clone.table_store, features.plus({"2026-01-03": late}))
 
     assert [each.partition("@")[0] for each in findings] == ["future:features/tiny/totals/2026-01-03"]
 
 
-class OtherFeatures(Lake):
+class OtherFeatures(TableStore):
     """Tables of which the feature table is another one."""
 
     features: ClassVar[Manifest]
@@ -137,10 +137,10 @@ class OtherFeatures(Lake):
         return self.features if table == self.features.table else super().manifest(table)
 
 
-def guard(lake: Lake, features: Manifest) -> list[str]:
+def guard(table_store: TableStore, features: Manifest) -> list[str]:
     """Ids of what the guards of a release find if the feature table is this one."""
     OtherFeatures.features = features
-    other, released = OtherFeatures(lake.root, lake.cache), recorded_outs(lake.root, "tiny/1")
+    other, released = OtherFeatures(table_store.root, table_store.cache), recorded_outs(table_store.root, "tiny/1")
     with pytest.raises(FindingsError) as refused:
         check_guards(TINY, other, "tiny/1", released, table_changes("tiny", other, released))
     return [each.id for each in refused.value.findings]

@@ -80,7 +80,7 @@ def test_annotations_that_two_clones_collected_are_merged_and_the_labels_are_mad
 
     assert made.name == "rides/2"
     assert Race(origin, [ours], []).annotation_ids("rides/2", "rides") == ["a", "b", "c"]
-    assert sorted(ours.lake.scan("labels/rides/state").collect()["sample_id"]) == ["a", "b", "c"]
+    assert sorted(ours.table_store.scan("labels/rides/state").collect()["sample_id"]) == ["a", "b", "c"]
     ours.collect(rides, "d")
     assert ours.release(rides).name == "rides/3"
 

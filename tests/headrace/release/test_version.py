@@ -40,8 +40,8 @@ def test_run_makes_the_release_too_where_it_is_told_to(
 
     said = json.loads(capsys.readouterr().out)
     assert {name for stage in said["stages"] for name in stage["computed"]} == {"2013-01-04"}
-    assert said["release"]["name"] == latest_local_release(released.lake, "flights") == "flights/2"
-    assert create_release(released.dataset, released.lake).created is False
+    assert said["release"]["name"] == latest_local_release(released.table_store, "flights") == "flights/2"
+    assert create_release(released.dataset, released.table_store).created is False
 
 
 def test_dvc_finds_nothing_changed_after_a_release(released: Workspace) -> None:
@@ -57,10 +57,10 @@ def test_a_fresh_clone_pulls_the_release_and_repro_does_nothing(released: Worksp
 
     assert "Running stage" not in said
     assert git(clone.root, "status", "--porcelain") == ""
-    for table in released.lake.tables("flights"):
-        assert clone.lake.manifest(table) == released.lake.manifest(table)
-        for path in clone.lake.folder(table).rglob("*.*"):
-            own = released.lake.folder(table) / path.relative_to(clone.lake.folder(table))
+    for table in released.table_store.tables("flights"):
+        assert clone.table_store.manifest(table) == released.table_store.manifest(table)
+        for path in clone.table_store.folder(table).rglob("*.*"):
+            own = released.table_store.folder(table) / path.relative_to(clone.table_store.folder(table))
             assert path.read_bytes() == own.read_bytes()
 
 
@@ -88,20 +88,20 @@ def test_what_repro_makes_after_a_change_is_what_the_command_line_makes(released
         released.command("headrace", verb, "flights")
 
     assert read_lock(clone.root) == read_lock(released.root)
-    assert clone.lake.manifest("rejected/flights/weather").rows == 1
+    assert clone.table_store.manifest("rejected/flights/weather").rows == 1
 
 
 @pytest.mark.slow_lane
 def test_repro_keeps_old_partitions_that_the_checkout_never_had_whole(released: Workspace) -> None:
     clone = released.clone("colleague")
     clone.dvc("pull")
-    before = clone.lake.manifest("features/flights/carrier_delays").partitions
+    before = clone.table_store.manifest("features/flights/carrier_delays").partitions
     clone.raw.add_days("2013-01-04")
     clone.dvc("commit", "--force", "data/raw/flights/flights.dvc", "data/raw/flights/weather.dvc")
 
     clone.dvc("repro", *clone.stages())
 
-    after = clone.lake.manifest("features/flights/carrier_delays").partitions
+    after = clone.table_store.manifest("features/flights/carrier_delays").partitions
     assert {name: after[name] for name in before} == dict(before)
     assert set(after) - set(before) == {"2013-01-04"}
 
@@ -112,10 +112,10 @@ def test_metrics_are_recorded_without_a_new_release_and_then_a_fresh_clone_has_n
 ) -> None:
     workspace.raw.add_days(*days(1, 6))
     workspace.refresh()
-    create_release(workspace.dataset, workspace.lake)
+    create_release(workspace.dataset, workspace.table_store)
     workspace.dvc("repro", "flights-train")
 
-    recorded = create_release(workspace.dataset, workspace.lake)
+    recorded = create_release(workspace.dataset, workspace.table_store)
 
     clone = workspace.clone("colleague")
     clone.dvc("pull")
@@ -129,7 +129,7 @@ def test_metrics_are_recorded_without_a_new_release_and_then_a_fresh_clone_has_n
 def test_a_second_run_releases_nothing(released: Workspace) -> None:
     head = git(released.root, "rev-parse", "HEAD")
 
-    again = create_release(released.dataset, released.lake)
+    again = create_release(released.dataset, released.table_store)
 
     assert (again.name, again.created, again.pushed.objects) == ("flights/1", False, 0)
     assert git(released.root, "rev-parse", "HEAD") == head
@@ -139,7 +139,7 @@ def test_the_next_release_says_which_partitions_changed_and_pushes_only_those(re
     released.raw.edit_day("2013-01-02", lambda rows: rows.head(600))
     released.refresh()
 
-    made = create_release(released.dataset, released.lake)
+    made = create_release(released.dataset, released.table_store)
 
     assert (made.name, made.created) == ("flights/2", True)
     assert str(made.changes["raw/flights/flights"]) == "+0 ~1 -0"
@@ -156,17 +156,17 @@ def test_an_audit_refuses_tables_that_are_behind_their_inputs(built: Workspace) 
     with pytest.raises(
         AuditError, match=r"validated/flights/flights: .* 1 that are not, 2013-01-04 .*headrace run flights"
     ):
-        create_release(built.dataset, built.lake)
+        create_release(built.dataset, built.table_store)
 
     assert not git(built.root, "tag")
 
 
 def test_a_table_that_is_being_written_is_not_released(built: Workspace) -> None:
     with (
-        built.lake.lock_table("raw/flights/weather"),
+        built.table_store.lock_table("raw/flights/weather"),
         pytest.raises(TableLockedError, match="raw/flights/weather is being"),
     ):
-        create_release(built.dataset, built.lake)
+        create_release(built.dataset, built.table_store)
 
     assert not git(built.root, "tag")
 
@@ -180,12 +180,12 @@ def test_a_crash_before_the_push_leaves_nothing_and_the_next_run_releases(
     with monkeypatch.context() as dying:
         dying.setattr("headrace.storage.git_remote.push", die)
         with pytest.raises(KeyboardInterrupt):
-            create_release(built.dataset, built.lake)
+            create_release(built.dataset, built.table_store)
     assert not git(built.root, "ls-remote", "--tags", "origin")
     assert not git(built.root, "tag")
     assert git(built.root, "rev-parse", "HEAD") == git(built.root, "rev-parse", "origin/main")
 
-    made = create_release(built.dataset, built.lake)
+    made = create_release(built.dataset, built.table_store)
 
     assert (made.name, made.created) == ("flights/1", True)
     assert made.commit == git(built.root, "ls-remote", "origin", "refs/heads/main").split()[0]
@@ -197,7 +197,7 @@ def test_git_names_nothing_while_an_object_is_not_on_the_remote(
     monkeypatch.setattr("headrace.storage.s3.bucket.Bucket.write", lambda *_: None)  # a server that forgets
 
     with pytest.raises(NotOnRemoteError, match=r"s3://.* expected .* bytes with md5"):
-        create_release(built.dataset, built.lake)
+        create_release(built.dataset, built.table_store)
 
     assert not git(built.root, "tag")
     assert not (built.root / "dvc.lock").exists()
@@ -208,9 +208,9 @@ def test_a_manifest_holds_no_clock_so_two_workspaces_record_the_same(built: Work
     other.raw.add_days(*reversed(DAYS))
     other.refresh()
 
-    create_release(built.dataset, built.lake)
+    create_release(built.dataset, built.table_store)
     git(other.root, "pull", "--quiet", "origin", "main")
-    create_release(other.dataset, other.lake)
+    create_release(other.dataset, other.table_store)
 
     assert recorded_outs(other.root) == recorded_outs(built.root)
 
@@ -225,9 +225,9 @@ def test_the_command_line_releases_and_answers_in_json(built: Workspace) -> None
 
 
 def test_a_manifest_is_the_last_file_of_a_table(built: Workspace) -> None:
-    folder = built.lake.folder("validated/flights/flights")
+    folder = built.table_store.folder("validated/flights/flights")
 
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
 
     assert max(times, key=lambda path: times[path]) == folder / HEAD_FILE
-    assert list_releases(built.lake, "flights") == []
+    assert list_releases(built.table_store, "flights") == []

@@ -10,21 +10,21 @@ from headrace.engine.compute import store_partition
 from headrace.retrieve.partition_reader import PartitionReader, microseconds
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest, parse_manifest
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TABLE = "features/tiny/totals"
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path, Cache(tmp_path / "cache", tmp_path))
+def table_store(tmp_path: Path) -> TableStore:
+    return TableStore(tmp_path, Cache(tmp_path / "cache", tmp_path))
 
 
-def quarter(lake: Lake, read: list[str]) -> Manifest:
+def quarter(table_store: TableStore, read: list[str]) -> Manifest:
     """A table with a partition per day of three months; `read` receives the names of the chunks that are read."""
     names = [str((START + timedelta(days=day)).date()) for day in range(90)]
-    entries = {name: store_partition(lake.cache, pl.DataFrame({"day": [name]}), name, name) for name in names}
+    entries = {name: store_partition(table_store.cache, pl.DataFrame({"day": [name]}), name, name) for name in names}
     files = Manifest(TABLE, partitions=entries).to_files()
     contents = {chunk.reference.md5: chunk.content for chunk in files.chunks}
     return parse_manifest(files.head, lambda ref: read.append(ref.name) or contents[ref.md5])  # type: ignore[func-returns-value]
@@ -40,26 +40,26 @@ def quarter(lake: Lake, read: list[str]) -> Manifest:
     ],
 )
 def test_only_the_chunks_of_the_window_are_read(
-    lake: Lake, since: datetime | None, until: datetime | None, chunks: list[str], days: int
+    table_store: TableStore, since: datetime | None, until: datetime | None, chunks: list[str], days: int
 ) -> None:
     read: list[str] = []
     first, last = (None if time is None else microseconds(time) for time in (since, until))
 
-    rows = PartitionReader.between(lake, quarter(lake, read), first, last).read(["day"])
+    rows = PartitionReader.between(table_store, quarter(table_store, read), first, last).read(["day"])
 
     assert (sorted(read), rows.height) == (chunks, days)
 
 
-def test_a_window_without_events_has_the_columns_of_the_table(lake: Lake) -> None:
+def test_a_window_without_events_has_the_columns_of_the_table(table_store: TableStore) -> None:
     read: list[str] = []
     far = microseconds(START + timedelta(days=4000))
 
-    rows = PartitionReader.between(lake, quarter(lake, read), far, far).read(["day"])
+    rows = PartitionReader.between(table_store, quarter(table_store, read), far, far).read(["day"])
 
     assert (read, rows.height, rows.schema) == (["2026-01"], 0, {"day": pl.String()})
 
 
-def test_a_window_that_no_date_can_hold_is_the_whole_table(lake: Lake) -> None:
-    reader = PartitionReader.between(lake, quarter(lake, []), -(2**62), 2**62)
+def test_a_window_that_no_date_can_hold_is_the_whole_table(table_store: TableStore) -> None:
+    reader = PartitionReader.between(table_store, quarter(table_store, []), -(2**62), 2**62)
 
     assert len(reader.partitions) == 90

@@ -15,7 +15,7 @@ import numpy as np
 import pit_oracle
 import polars as pl
 import pytest
-from applied import applied, lake, store
+from applied import applied, store, table_store
 from feast import FeatureStore, FeatureView
 from feature_workspace import (
     AIRCRAFT,
@@ -41,12 +41,12 @@ from headrace.feast.open import close_store, open_store
 from headrace.retrieve import join
 from headrace.retrieve.asof import Moments, newest
 from headrace.retrieve.requests import Requests
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 HOUR_NS = 3_600_000_000_000
 
 
-__all__ = ["applied", "lake", "store"]
+__all__ = ["applied", "store", "table_store"]
 
 
 moments = st.integers(-12 * 60, 12 * 60).map(lambda minutes: NOON + timedelta(minutes=30 * (minutes // 30)))
@@ -71,24 +71,24 @@ requests = st.lists(
 
 
 @pytest.fixture(scope="module")
-def shared(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lake, FeatureStore]]:
-    lake = Lake.at(shutil.copytree(applied, tmp_path_factory.mktemp("shared") / "workspace"))
-    store = open_store(lake.root / "feature_repo", feature_workspace.settings(lake.root))
-    yield lake, store
+def shared(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TableStore, FeatureStore]]:
+    table_store = TableStore.at(shutil.copytree(applied, tmp_path_factory.mktemp("shared") / "workspace"))
+    store = open_store(table_store.root / "feature_repo", feature_workspace.settings(table_store.root))
+    yield table_store, store
     close_store(store)
 
 
 @given(rows=table_rows, wanted=requests)
 @examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_request_gets_the_row_that_nested_loops_find(
-    shared: tuple[Lake, FeatureStore], rows: list[dict[str, Any]], wanted: list[tuple[str | None, datetime, int]]
+    shared: tuple[TableStore, FeatureStore], rows: list[dict[str, Any]], wanted: list[tuple[str | None, datetime, int]]
 ) -> None:
-    lake, store = shared
+    table_store, store = shared
     table = [
         {**row, "known_time": row["event_time"] + row["late"], "temp_c": float(number), "gusts": number}
         for number, row in enumerate(rows)
     ]
-    write_table(lake, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
+    write_table(table_store, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
     asked = [(origin, nanoseconds(time) + shift) for origin, time, shift in wanted]
     stamps = pl.Series([at for _, at in asked], dtype=pl.Int64).cast(pl.Datetime("ns", "UTC"))
     frame = pl.DataFrame({"origin": [origin for origin, _ in asked]}, schema={"origin": pl.String()})
@@ -131,7 +131,7 @@ routes = st.lists(
 )
 @examples(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory(  # noqa: PLR0913, PLR0917
-    shared: tuple[Lake, FeatureStore],
+    shared: tuple[TableStore, FeatureStore],
     rows: list[dict[str, Any]],
     several: list[tuple[int | None, str, datetime, int]],
     wanted: list[tuple[str | None, str | None, int | None, datetime]],
@@ -141,7 +141,7 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
     *,
     as_known: bool,
 ) -> None:
-    lake, _ = shared
+    table_store, _ = shared
     table = [
         {**row, "known_time": row["event_time"] + row["late"], "temp_c": float(number)}
         for number, row in enumerate(rows)
@@ -150,8 +150,8 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
         {"carrier_id": key, "origin": end, "event_time": at, "known_time": at + late * HOUR, "temp_c": float(number)}
         for number, (key, end, at, late) in enumerate(several)
     ]
-    write_table(lake, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
-    write_table(lake, ROUTES, other)
+    write_table(table_store, WEATHER, [{name: row[name] for name in row if name != "late"} for row in table])
+    write_table(table_store, ROUTES, other)
     schema = {"from": pl.String(), "to": pl.String(), "carrier_id": pl.Int64(), "event_timestamp": UTC_MICROSECONDS}
     frame = pl.DataFrame(wanted, schema=schema, orient="row")
     lookups = [
@@ -164,7 +164,7 @@ def test_several_keys_and_one_view_under_two_names_are_exact_within_any_memory( 
         patched.setattr(join, "ROW_GROUP", group)
         patched.setattr(join, "FEW", few)
         asked = Requests.read(frame)
-        answer = pl.concat(join.Join(lake, asked, lookups, as_known, memory=memory).checked().frames())
+        answer = pl.concat(join.Join(table_store, asked, lookups, as_known, memory=memory).checked().frames())
 
     assert answer.select(frame.columns).equals(frame)
     for (start, end, carrier, time), got in zip(wanted, answer.select("here", "there", "route").rows(), strict=True):
@@ -196,7 +196,7 @@ half_days = st.integers(0, 12)
 )
 @examples(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_few_requests_that_read_the_newest_days_first_get_what_nested_loops_find(  # noqa: PLR0913
-    shared: tuple[Lake, FeatureStore],
+    shared: tuple[TableStore, FeatureStore],
     rows: list[tuple[int, int, int]],
     wanted: list[tuple[int, int]],
     ttl: timedelta | None,
@@ -204,20 +204,20 @@ def test_a_few_requests_that_read_the_newest_days_first_get_what_nested_loops_fi
     *,
     as_known: bool,
 ) -> None:
-    lake, _ = shared
+    table_store, _ = shared
     at = [NOON + half * 12 * HOUR for half in range(22)]
     table = [
         {"carrier_id": key, "origin": "EWR", "event_time": at[half], "known_time": at[half + late], "temp_c": float(n)}
         for n, (key, half, late) in enumerate(rows)
     ]
-    write_table(lake, ROUTES, table)
+    write_table(table_store, ROUTES, table)
     asked = [{"carrier_id": key, "origin": "EWR", "event_timestamp": at[half]} for key, half in wanted]
     found = lookup(feature_view(DATASET, ROUTES, SlotState("a")), {"temp_c": "temp_c"})
     found = replace(found, ttl=None if ttl is None else ttl // timedelta(microseconds=1))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(join, "FEW", 0)
-        joined = join.Join(lake, Requests.read(pl.DataFrame(asked)), [found], as_known, memory=memory).checked()
+        joined = join.Join(table_store, Requests.read(pl.DataFrame(asked)), [found], as_known, memory=memory).checked()
         answer = pl.concat(joined.frames())
 
     for request, got in zip(asked, answer["temp_c"], strict=True):
@@ -283,9 +283,11 @@ def test_repeated_rows_unknown_keys_null_keys_and_rows_too_early_or_too_late_all
     assert answers["temp_c"].to_list() == [2.5, 2.5, None, None, None, None, 0.1 + 0.2]
 
 
-def test_few_requests_that_find_nothing_in_a_large_table_get_nulls(lake: Lake, store: FeatureStore) -> None:
+def test_few_requests_that_find_nothing_in_a_large_table_get_nulls(
+    table_store: TableStore, store: FeatureStore
+) -> None:
     expired = [NOON - 10 * HOUR + timedelta(seconds=number) for number in range(60)]
-    write_table(lake, WEATHER, [{"origin": "EWR", "event_time": time, "temp_c": 1.0} for time in expired])
+    write_table(table_store, WEATHER, [{"origin": "EWR", "event_time": time, "temp_c": 1.0} for time in expired])
 
     answers = retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
 
@@ -312,9 +314,9 @@ def test_times_of_any_unit_and_zone_are_the_same_moments(store: FeatureStore, un
     assert retrieval_job(store, frame, "origin_weather__a:sky").to_polars()["sky"].to_list() == ["clear"]
 
 
-def test_a_correction_is_hidden_until_it_was_known(lake: Lake, store: FeatureStore) -> None:
+def test_a_correction_is_hidden_until_it_was_known(table_store: TableStore, store: FeatureStore) -> None:
     corrected = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + 2 * HOUR, "delay_min": 50.0}
-    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}, corrected])
+    write_table(table_store, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}, corrected])
     times = [NOON, NOON + 2 * HOUR - timedelta(microseconds=1), NOON + 2 * HOUR]
     frame = pl.DataFrame({"tailnum": ["N2"] * 3, "event_timestamp": times})
 
@@ -323,20 +325,20 @@ def test_a_correction_is_hidden_until_it_was_known(lake: Lake, store: FeatureSto
     assert answers["delay_min"].to_list() == [5.0, 5.0, 50.0]
 
 
-def test_an_older_event_that_comes_late_does_not_hide_a_newer_one(lake: Lake, store: FeatureStore) -> None:
+def test_an_older_event_that_comes_late_does_not_hide_a_newer_one(table_store: TableStore, store: FeatureStore) -> None:
     late = {"tailnum": "N2", "event_time": NOON - 2 * HOUR, "known_time": NOON + HOUR, "delay_min": 50.0}
-    write_table(lake, AIRCRAFT, [late, {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}])
+    write_table(table_store, AIRCRAFT, [late, {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 5.0}])
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON + 2 * HOUR]})
 
     assert retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()["delay_min"].to_list() == [5.0]
 
 
-def test_one_switch_shows_what_came_in_later_and_feasts_own_flag_hides_it_again(lake: Lake) -> None:
+def test_one_switch_shows_what_came_in_later_and_feasts_own_flag_hides_it_again(table_store: TableStore) -> None:
     late = {"tailnum": "N2", "event_time": NOON, "known_time": NOON + HOUR, "delay_min": 50.0}
-    write_table(lake, AIRCRAFT, [late])
-    config = lake.root / "feature_repo" / "feature_store.yaml"
+    write_table(table_store, AIRCRAFT, [late])
+    config = table_store.root / "feature_repo" / "feature_store.yaml"
     config.write_text(config.read_text().replace("as_known: true", "as_known: false"))
-    store = open_workspace_store(lake)
+    store = open_workspace_store(table_store)
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
     shown = retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()

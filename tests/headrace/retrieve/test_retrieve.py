@@ -15,7 +15,7 @@ import feature_workspace
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pytest
-from applied import applied, lake, store
+from applied import applied, store, table_store
 from feast import FeatureStore
 from feature_workspace import (
     AIRCRAFT,
@@ -49,31 +49,33 @@ from headrace.retrieve.retrieve import FeatureRequest, retrieve
 from headrace.settings import Settings
 from headrace.storage.digests import Digests
 from headrace.storage.dvc.objects import md5_of
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
-__all__ = ["applied", "lake", "store"]
+__all__ = ["applied", "store", "table_store"]
 
 
 # --- what is read ---
 
 
-def test_only_partitions_within_the_requests_and_their_ttl_are_read(lake: Lake, store: FeatureStore) -> None:
+def test_only_partitions_within_the_requests_and_their_ttl_are_read(
+    table_store: TableStore, store: FeatureStore
+) -> None:
     days = [NOON + timedelta(days=day) for day in range(-9, 10)]
-    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
+    write_table(table_store, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
     needed = {str((NOON + timedelta(days=day)).date()) for day in range(-7, 1)}
-    for name, entry in lake.manifest("features/little/aircraft_history").partitions.items():
+    for name, entry in table_store.manifest("features/little/aircraft_history").partitions.items():
         if name not in needed:
-            lake.cache.path(entry.md5).unlink()
+            table_store.cache.path(entry.md5).unlink()
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
     assert retrieval_job(store, frame, "aircraft_history__a:delay_min").to_polars()["delay_min"].to_list() == [1.0]
 
 
 def test_a_flipped_bit_in_a_partition_is_refused_with_its_name_and_the_next_command(
-    lake: Lake, store: FeatureStore
+    table_store: TableStore, store: FeatureStore
 ) -> None:
-    entry = lake.manifest("features/little/origin_weather").partitions["2013-01-09"]
-    path = lake.cache.path(entry.md5)
+    entry = table_store.manifest("features/little/origin_weather").partitions["2013-01-09"]
+    path = table_store.cache.path(entry.md5)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.chmod(0o644)
@@ -130,12 +132,12 @@ def test_a_hash_cache_that_was_torn_or_cannot_be_written_costs_a_hash(tmp_path: 
 
 
 def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_column(
-    lake: Lake, store: FeatureStore
+    table_store: TableStore, store: FeatureStore
 ) -> None:
-    table = lake.manifest("features/little/origin_weather")
-    stored = lake.cache.add(lambda path: pl.DataFrame({"origin": ["EWR"]}).write_parquet(path))
+    table = table_store.manifest("features/little/origin_weather")
+    stored = table_store.cache.add(lambda path: pl.DataFrame({"origin": ["EWR"]}).write_parquet(path))
     day = table.partitions["2013-01-09"]
-    lake.checkout(table.with_partitions({"2013-01-09": structs.replace(day, md5=stored.md5, size=stored.size)}))
+    table_store.checkout(table.with_partitions({"2013-01-09": structs.replace(day, md5=stored.md5, size=stored.size)}))
 
     with pytest.raises(
         UnreadablePartitionError, match=r"origin_weather 2013-01-09: expected the columns origin, event"
@@ -143,21 +145,23 @@ def test_a_table_that_lacks_a_declared_feature_is_refused_with_partition_and_col
         retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:temp_c").to_polars()
 
 
-def test_a_table_of_one_partition_is_read_for_any_time(lake: Lake, store: FeatureStore) -> None:
-    table = lake.manifest("features/little/origin_weather")
-    lake.checkout(table.with_partitions({UNPARTITIONED: table.partitions["2013-01-09"]}))
+def test_a_table_of_one_partition_is_read_for_any_time(table_store: TableStore, store: FeatureStore) -> None:
+    table = table_store.manifest("features/little/origin_weather")
+    table_store.checkout(table.with_partitions({UNPARTITIONED: table.partitions["2013-01-09"]}))
 
     assert retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:sky").to_polars()[
         "sky"
     ].to_list() == ["clear"]
 
 
-def test_a_feature_comes_in_its_declared_type_whatever_the_file_holds(lake: Lake, store: FeatureStore) -> None:
-    table = lake.manifest("features/little/origin_weather")
+def test_a_feature_comes_in_its_declared_type_whatever_the_file_holds(
+    table_store: TableStore, store: FeatureStore
+) -> None:
+    table = table_store.manifest("features/little/origin_weather")
     day = table.partitions["2013-01-09"]
-    rows = pl.read_parquet(lake.cache.path(day.md5)).with_columns(gusts=pl.lit(3, pl.Int32))
-    stored = lake.cache.add(rows.write_parquet)
-    lake.checkout(table.with_partitions({"2013-01-09": structs.replace(day, md5=stored.md5, size=stored.size)}))
+    rows = pl.read_parquet(table_store.cache.path(day.md5)).with_columns(gusts=pl.lit(3, pl.Int32))
+    stored = table_store.cache.add(rows.write_parquet)
+    table_store.checkout(table.with_partitions({"2013-01-09": structs.replace(day, md5=stored.md5, size=stored.size)}))
 
     assert (
         retrieval_job(store, weather_requests(["EWR"], [NOON]), "origin_weather__a:gusts").to_polars().schema["gusts"]
@@ -172,9 +176,9 @@ def test_no_requests_are_answered_with_no_rows_and_every_column(store: FeatureSt
     assert answer.is_empty()
 
 
-def test_a_release_is_read_as_it_was_however_much_came_since(lake: Lake, store: FeatureStore) -> None:
-    first = feature_workspace.tag_release(lake, 1)
-    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
+def test_a_release_is_read_as_it_was_however_much_came_since(table_store: TableStore, store: FeatureStore) -> None:
+    first = feature_workspace.tag_release(table_store, 1)
+    write_table(table_store, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
     store.apply([feature_view(DATASET, AIRCRAFT, SlotState("b", first))])
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
@@ -184,8 +188,10 @@ def test_a_release_is_read_as_it_was_however_much_came_since(lake: Lake, store: 
     assert (now["delay_min"].item(), then["delay_min"].item()) == (77.0, -4.0)
 
 
-def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake, store: FeatureStore) -> None:
-    feature_workspace.tag_release(lake, 1)
+def test_a_release_that_does_not_exist_is_refused_with_where_to_look(
+    table_store: TableStore, store: FeatureStore
+) -> None:
+    feature_workspace.tag_release(table_store, 1)
     store.apply([feature_view(DATASET, AIRCRAFT, SlotState("b", "little/9"))])
     frame = pl.DataFrame({"tailnum": ["N2"], "event_timestamp": [NOON]})
 
@@ -194,7 +200,7 @@ def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake,
 
 
 def test_the_latest_rows_and_all_rows_of_a_range_are_there_for_feasts_own_materialize(
-    lake: Lake, store: FeatureStore
+    table_store: TableStore, store: FeatureStore
 ) -> None:
     source = feature_view(DATASET, WEATHER, SlotState("a")).batch_source
     assert source is not None
@@ -209,11 +215,11 @@ def test_the_latest_rows_and_all_rows_of_a_range_are_there_for_feasts_own_materi
 
     assert sorted(latest.select("origin", "temp_c").iter_rows()) == [("EWR", 2.5), ("JFK", 0.1 + 0.2)]
     assert sorted(every["temp_c"]) == [0.1 + 0.2, 1.5, 2.5]
-    assert lake.manifest("features/little/origin_weather").rows == 4
+    assert table_store.manifest("features/little/origin_weather").rows == 4
 
 
-def test_rows_can_not_be_written_past_the_pipeline(lake: Lake, store: FeatureStore) -> None:
-    rows = lake.scan("features/little/origin_weather").collect().to_pandas()
+def test_rows_can_not_be_written_past_the_pipeline(table_store: TableStore, store: FeatureStore) -> None:
+    rows = table_store.scan("features/little/origin_weather").collect().to_pandas()
 
     with pytest.raises(FeatureStoreError, match="headrace transform"):
         store.write_to_offline_store("origin_weather__a", rows, allow_registry_cache=False)
@@ -274,14 +280,18 @@ def test_a_query_in_sql_is_refused(store: FeatureStore) -> None:
 # --- the verb ---
 
 
-def test_retrieve_answers_a_file_with_a_file_and_says_what_was_found(lake: Lake, tmp_path: Path) -> None:
-    settings = feature_workspace.settings(lake.root)
-    publish(DATASET, lake, settings, feature_workspace.tag_release(lake, 1))
+def test_retrieve_answers_a_file_with_a_file_and_says_what_was_found(table_store: TableStore, tmp_path: Path) -> None:
+    settings = feature_workspace.settings(table_store.root)
+    publish(DATASET, table_store, settings, feature_workspace.tag_release(table_store, 1))
     given = requests_with_all_keys([NOON, NOON - timedelta(days=30), NOON])
     given.write_parquet(tmp_path / "requests.parquet")
 
     done = retrieve(
-        DATASET, lake, published_rows(lake, settings), tmp_path / "requests.parquet", tmp_path / "out.parquet"
+        DATASET,
+        table_store,
+        published_rows(table_store, settings),
+        tmp_path / "requests.parquet",
+        tmp_path / "out.parquet",
     )
 
     rows = pl.read_parquet(done.path)
@@ -292,30 +302,30 @@ def test_retrieve_answers_a_file_with_a_file_and_says_what_was_found(lake: Lake,
 
 
 def test_retrieve_at_a_release_needs_no_publish_and_gives_the_same_bytes_however_much_came_since(
-    lake: Lake, tmp_path: Path
+    table_store: TableStore, tmp_path: Path
 ) -> None:
-    first = feature_workspace.tag_release(lake, 1)
+    first = feature_workspace.tag_release(table_store, 1)
     requests_with_all_keys([NOON]).write_parquet(tmp_path / "requests.parquet")
     files = [tmp_path / "before.parquet", tmp_path / "after.parquet"]
 
     for out in files:
         done = retrieve(
             DATASET,
-            lake,
-            published_rows(lake, Settings()),
+            table_store,
+            published_rows(table_store, Settings()),
             tmp_path / "requests.parquet",
             out,
             FeatureRequest(release=first),
         )
-        write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
+        write_table(table_store, AIRCRAFT, [{"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}])
 
     assert done.release == first
     assert pl.read_parquet(files[0])["aircraft_history__delay_min"].to_list() == [-4.0]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_service_that_is_not_published_is_named_with_the_command_that_publishes(lake: Lake) -> None:
-    store = open_store(lake.root / "feature_repo", feature_workspace.settings(lake.root / "other"))
+def test_a_service_that_is_not_published_is_named_with_the_command_that_publishes(table_store: TableStore) -> None:
+    store = open_store(table_store.root / "feature_repo", feature_workspace.settings(table_store.root / "other"))
 
     with pytest.raises(FeatureStoreError, match=r"'little_service'.*Services there: none.*headrace publish little"):
         get_features(DATASET, store, requests_with_all_keys([NOON]))
@@ -337,14 +347,14 @@ def test_a_feature_that_does_not_exist_is_named_beside_those_like_it(store: Feat
         get_features(DATASET, store, requests_with_all_keys([NOON]), ["origin_weather:temp_f"])
 
 
-def test_requests_that_are_no_parquet_file_are_refused_by_name(lake: Lake, tmp_path: Path) -> None:
+def test_requests_that_are_no_parquet_file_are_refused_by_name(table_store: TableStore, tmp_path: Path) -> None:
     (tmp_path / "requests.parquet").write_text("origin,event_timestamp\n")
 
     with pytest.raises(InvalidRequestError, match=r"requests\.parquet: expected a Parquet file of requests"):
         retrieve(
             DATASET,
-            lake,
-            published_rows(lake, feature_workspace.settings(lake.root)),
+            table_store,
+            published_rows(table_store, feature_workspace.settings(table_store.root)),
             tmp_path / "requests.parquet",
             tmp_path / "out.parquet",
         )
@@ -353,16 +363,16 @@ def test_requests_that_are_no_parquet_file_are_refused_by_name(lake: Lake, tmp_p
 
 
 def test_an_unset_variable_of_the_configuration_is_named_with_the_file(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FEAST_REGISTRY_URL", raising=False)
     monkeypatch.delenv("FEAST_ONLINE_STORE_PATH", raising=False)
-    monkeypatch.chdir(lake.root)
+    monkeypatch.chdir(table_store.root)
 
     with pytest.raises(
         NotConfiguredError, match=r"feature_store\.yaml: FEAST_ONLINE_STORE_PATH and FEAST_REGISTRY_URL are not set"
     ):
-        open_store(lake.root / "feature_repo", Settings())
+        open_store(table_store.root / "feature_repo", Settings())
 
 
 NOTEBOOK = """
@@ -380,32 +390,35 @@ def run_notebook(folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow_lane
-def test_feast_alone_finds_the_settings_of_the_local_stack_in_a_notebook(lake: Lake) -> None:
-    (lake.root / ".headrace").mkdir(exist_ok=True)
-    lines = [f"FEAST_REGISTRY_URL=sqlite:///{lake.root}/registry.db", f"FEAST_ONLINE_STORE_PATH={lake.root}/online.db"]
-    stack_env = lake.root / ".headrace" / "stack.env"
-    (lake.root / "pipelines").mkdir(exist_ok=True)
+def test_feast_alone_finds_the_settings_of_the_local_stack_in_a_notebook(table_store: TableStore) -> None:
+    (table_store.root / ".headrace").mkdir(exist_ok=True)
+    lines = [
+        f"FEAST_REGISTRY_URL=sqlite:///{table_store.root}/registry.db",
+        f"FEAST_ONLINE_STORE_PATH={table_store.root}/online.db",
+    ]
+    stack_env = table_store.root / ".headrace" / "stack.env"
+    (table_store.root / "pipelines").mkdir(exist_ok=True)
     for marker in ("dvc.yaml", "pipelines/__init__.py"):
-        (lake.root / marker).touch()
+        (table_store.root / marker).touch()
 
-    without = run_notebook(lake.root)
+    without = run_notebook(table_store.root)
     stack_env.write_text("\n".join(lines))
-    found = run_notebook(lake.root)
+    found = run_notebook(table_store.root)
 
     assert (
         "FEAST_REGISTRY_URL is not set: expected it in the environment, or in .env or .headrace/stack.env"
         in without.stderr
     )
-    assert (found.stdout, found.returncode) == (f"[] {lake.root}/online.db\n", 0), found.stderr
+    assert (found.stdout, found.returncode) == (f"[] {table_store.root}/online.db\n", 0), found.stderr
 
 
-def test_a_registry_that_does_not_answer_is_named_without_its_password(lake: Lake) -> None:
+def test_a_registry_that_does_not_answer_is_named_without_its_password(table_store: TableStore) -> None:
     values = {
         "FEAST_REGISTRY_URL": "postgresql+psycopg://feast:hush@127.0.0.1:9/feast",
         "FEAST_ONLINE_STORE_PATH": "online.db",
     }
 
     with pytest.raises(FeatureStoreUnavailableError, match=r"feast:\*\*\*@127.0.0.1:9/feast does not answer") as raised:
-        open_store(lake.root / "feature_repo", Settings.model_validate(values))
+        open_store(table_store.root / "feature_repo", Settings.model_validate(values))
 
     assert "hush" not in str(raised.value)

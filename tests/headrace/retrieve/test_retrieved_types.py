@@ -10,7 +10,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow as pa
 import pytest
-from applied import applied, lake, store
+from applied import applied, store, table_store
 from feast import FeatureService, FeatureStore, FeatureView, Field
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
@@ -30,9 +30,9 @@ from feature_workspace import (
 from headrace.feast.definitions import SlotState, feature_view
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.retrieve.errors import InvalidRequestError, UnsupportedTypeError
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
-__all__ = ["applied", "lake", "store"]
+__all__ = ["applied", "store", "table_store"]
 
 
 def test_whole_numbers_beside_nulls_are_exact_in_polars_arrow_and_pandas(store: FeatureStore) -> None:
@@ -136,9 +136,11 @@ def test_requests_in_a_file_are_answered_without_being_read_whole(store: Feature
     assert answer.equals(retrieval_job(store, given, "origin_weather__a:gusts").to_polars())
 
 
-def test_not_a_number_stays_apart_from_null_and_float32_as_narrow_as_declared(lake: Lake, store: FeatureStore) -> None:
+def test_not_a_number_stays_apart_from_null_and_float32_as_narrow_as_declared(
+    table_store: TableStore, store: FeatureStore
+) -> None:
     hour = {"origin": "EWR", "event_time": NOON}
-    write_table(lake, WEATHER, [{**hour, "temp_c": math.nan, "humidity": 0.1}, {**hour, "origin": "JFK"}])
+    write_table(table_store, WEATHER, [{**hour, "temp_c": math.nan, "humidity": 0.1}, {**hour, "origin": "JFK"}])
 
     answer = retrieval_job(
         store, weather_requests(["EWR", "JFK"], [NOON] * 2), "origin_weather__a:temp_c", "origin_weather__a:humidity"

@@ -36,13 +36,13 @@ from headrace.retrieve.splits import KeySplit
 from headrace.retrieve.training_set import InvalidLockFileError, TrainingSet, TrainingSetMismatchError
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 LATE = {"tailnum": "N2", "event_time": NOON - HOUR, "delay_min": 77.0}
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
+def table_store(tmp_path: Path) -> Iterator[TableStore]:
     made = feature_workspace.create_workspace(tmp_path / "workspace")
     write_all_tables(made)
     requests_with_all_keys([NOON, NOON - timedelta(days=30)]).write_parquet(tmp_path / "requests.parquet")
@@ -51,25 +51,25 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 
 
 def create_set(
-    lake: Lake, asked: FeatureRequest, dataset: Dataset = DATASET, requests: str = "requests.parquet"
+    table_store: TableStore, asked: FeatureRequest, dataset: Dataset = DATASET, requests: str = "requests.parquet"
 ) -> Path:
-    folder = lake.root.parent
+    folder = table_store.root.parent
     return retrieve(
-        dataset, lake, published_rows(lake, Settings()), folder / requests, folder / "out.parquet", asked
+        dataset, table_store, published_rows(table_store, Settings()), folder / requests, folder / "out.parquet", asked
     ).path
 
 
 # --- at a release ---
 
 
-def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_between(lake: Lake) -> None:
-    first = feature_workspace.tag_release(lake, 1)
-    before = create_set(lake, FeatureRequest(release=first)).read_bytes()
-    write_table(lake, AIRCRAFT, [LATE])
-    second = feature_workspace.tag_release(lake, 2)
+def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_between(table_store: TableStore) -> None:
+    first = feature_workspace.tag_release(table_store, 1)
+    before = create_set(table_store, FeatureRequest(release=first)).read_bytes()
+    write_table(table_store, AIRCRAFT, [LATE])
+    second = feature_workspace.tag_release(table_store, 2)
 
-    after = create_set(lake, FeatureRequest(release=first)).read_bytes()
-    now = pl.read_parquet(create_set(lake, FeatureRequest(release=second)))
+    after = create_set(table_store, FeatureRequest(release=first)).read_bytes()
+    now = pl.read_parquet(create_set(table_store, FeatureRequest(release=second)))
 
     assert after == before
     assert now["aircraft_history__delay_min"].to_list() == [77.0, None]
@@ -77,14 +77,16 @@ def test_two_retrievals_at_one_release_are_the_same_bytes_however_much_came_in_b
 
 @pytest.mark.parametrize("names", [(), ("route_traffic:temp_c", "origin_weather:sky", "origin_weather:temp_c")])
 @pytest.mark.slow
-def test_a_release_answers_without_feast_what_feast_answers_for_it(lake: Lake, names: Sequence[str]) -> None:
+def test_a_release_answers_without_feast_what_feast_answers_for_it(
+    table_store: TableStore, names: Sequence[str]
+) -> None:
     asked = requests_with_all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
-    release = feature_workspace.tag_release(lake, 1)
-    feature_workspace.publish_release(lake, release)
-    published = get_features(DATASET, feature_workspace.open_workspace_store(lake), asked, names)
+    release = feature_workspace.tag_release(table_store, 1)
+    feature_workspace.publish_release(table_store, release)
+    published = get_features(DATASET, feature_workspace.open_workspace_store(table_store), asked, names)
     feature_workspace.close_all()
 
-    job = retrieve_at_release(DATASET, lake, release, asked, names)
+    job = retrieve_at_release(DATASET, table_store, release, asked, names)
 
     assert job.to_polars().equals(published)
     assert job.to_polars().schema == published.schema
@@ -102,41 +104,41 @@ def test_a_release_is_read_without_importing_feast() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_one_retrieval_reads_one_version_of_a_table_that_is_written_meanwhile(lake: Lake) -> None:
-    job = retrieve_at_release(DATASET, lake, "", requests_with_all_keys([NOON]), ["aircraft_history:delay_min"])
+def test_one_retrieval_reads_one_version_of_a_table_that_is_written_meanwhile(table_store: TableStore) -> None:
+    job = retrieve_at_release(DATASET, table_store, "", requests_with_all_keys([NOON]), ["aircraft_history:delay_min"])
     before = job.to_polars()
 
-    write_table(lake, AIRCRAFT, [LATE])
+    write_table(table_store, AIRCRAFT, [LATE])
 
     assert job.to_polars().equals(before)
     assert before["aircraft_history__delay_min"].to_list() == [-4.0]
 
 
 def test_a_clone_without_its_bytes_answers_from_the_remote_and_fetches_only_what_can_matter(
-    lake: Lake, s3: S3, tmp_path: Path
+    table_store: TableStore, s3: S3, tmp_path: Path
 ) -> None:
     days = [NOON + timedelta(days=day) for day in range(-9, 3)]
-    write_table(lake, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
-    release = feature_workspace.tag_release(lake, 1)
-    expected = retrieve_at_release(DATASET, lake, release, requests_with_all_keys([NOON])).to_polars()
-    clone = pushed_clone(lake, s3, tmp_path)
+    write_table(table_store, AIRCRAFT, [{"tailnum": "N2", "event_time": day, "delay_min": 1.0} for day in days])
+    release = feature_workspace.tag_release(table_store, 1)
+    expected = retrieve_at_release(DATASET, table_store, release, requests_with_all_keys([NOON])).to_polars()
+    clone = pushed_clone(table_store, s3, tmp_path)
 
     answer = retrieve_at_release(DATASET, clone, release, requests_with_all_keys([NOON])).to_polars()
 
     fetched = {
         day: clone.cache.has(entry.md5)
-        for day, entry in lake.manifest("features/little/aircraft_history").partitions.items()
+        for day, entry in table_store.manifest("features/little/aircraft_history").partitions.items()
     }
     assert answer.equals(expected)
     assert [day for day, there in fetched.items() if there] == [f"2013-01-{day:02}" for day in range(2, 10)]
 
 
 def test_a_release_whose_object_is_not_on_the_remote_is_refused_and_nothing_is_written(
-    lake: Lake, s3: S3, tmp_path: Path
+    table_store: TableStore, s3: S3, tmp_path: Path
 ) -> None:
-    release = feature_workspace.tag_release(lake, 1)
-    clone = pushed_clone(lake, s3, tmp_path)
-    lost = lake.manifest("features/little/origin_weather").partitions["2013-01-09"].md5
+    release = feature_workspace.tag_release(table_store, 1)
+    clone = pushed_clone(table_store, s3, tmp_path)
+    lost = table_store.manifest("features/little/origin_weather").partitions["2013-01-09"].md5
     clone.cache.remote.bucket.delete(clone.cache.remote.key(lost))
 
     with pytest.raises(MissingObjectError, match=lost[2:]):
@@ -152,23 +154,23 @@ def test_a_release_whose_object_is_not_on_the_remote_is_refused_and_nothing_is_w
     assert not (tmp_path / "o.parquet").exists()
 
 
-def test_a_release_that_does_not_exist_is_refused_with_where_to_look(lake: Lake) -> None:
-    feature_workspace.tag_release(lake, 1)
+def test_a_release_that_does_not_exist_is_refused_with_where_to_look(table_store: TableStore) -> None:
+    feature_workspace.tag_release(table_store, 1)
 
     with pytest.raises(UnknownReleaseError, match=r"no release little/9 .*git fetch --tags"):
-        create_set(lake, FeatureRequest(release="little/9"))
+        create_set(table_store, FeatureRequest(release="little/9"))
 
 
-def pushed_clone(lake: Lake, s3: S3, folder: Path) -> Lake:
+def pushed_clone(table_store: TableStore, s3: S3, folder: Path) -> TableStore:
     """The workspace as somebody else clones it: git's files, a remote with every object, and an empty cache."""
     bucket = s3.new_bucket()
     keys = f"access_key_id = {bucket.access_key}\nsecret_access_key = {bucket.secret_key}\nregion = us-east-1"
     config = f"[core]\nremote = storage\n['remote \"storage\"']\nurl = s3://{bucket.name}/dvc\n"
-    root = Path(shutil.copytree(lake.root, folder / "clone", ignore=shutil.ignore_patterns("data", ".dvc")))
+    root = Path(shutil.copytree(table_store.root, folder / "clone", ignore=shutil.ignore_patterns("data", ".dvc")))
     (root / ".dvc").mkdir()
     (root / ".dvc/config").write_text(f"{config}endpointurl = {bucket.endpoint}\n{keys}\n")
-    clone = Lake.at(root)
-    for path in (lake.root / ".dvc/cache/files/md5").glob("*/*"):
+    clone = TableStore.at(root)
+    for path in (table_store.root / ".dvc/cache/files/md5").glob("*/*"):
         clone.cache.remote.write(path.parent.name + path.name, path)
     assert recorded_outs(root)
     return clone
@@ -177,24 +179,24 @@ def pushed_clone(lake: Lake, s3: S3, folder: Path) -> Lake:
 # --- the lock ---
 
 
-def test_a_lock_is_written_once_and_then_the_rows_must_be_the_locked_ones(lake: Lake) -> None:
-    lock, release = lake.root / "train.lock.json", feature_workspace.tag_release(lake, 1)
+def test_a_lock_is_written_once_and_then_the_rows_must_be_the_locked_ones(table_store: TableStore) -> None:
+    lock, release = table_store.root / "train.lock.json", feature_workspace.tag_release(table_store, 1)
 
-    first = create_set(lake, FeatureRequest(release=release, lock_file=lock)).read_bytes()
+    first = create_set(table_store, FeatureRequest(release=release, lock_file=lock)).read_bytes()
     written = lock.read_bytes()
-    write_table(lake, AIRCRAFT, [LATE])
-    again = create_set(lake, FeatureRequest(lock_file=lock)).read_bytes()
+    write_table(table_store, AIRCRAFT, [LATE])
+    again = create_set(table_store, FeatureRequest(lock_file=lock)).read_bytes()
 
     assert again == first
     assert lock.read_bytes() == written
     assert TrainingSet.read(lock) is not None
 
 
-def test_a_lock_holds_specification_release_and_hashes_and_neither_paths_nor_clocks(lake: Lake) -> None:
-    lock, release = lake.root / "train.lock.json", feature_workspace.tag_release(lake, 1)
+def test_a_lock_holds_specification_release_and_hashes_and_neither_paths_nor_clocks(table_store: TableStore) -> None:
+    lock, release = table_store.root / "train.lock.json", feature_workspace.tag_release(table_store, 1)
 
     create_set(
-        lake,
+        table_store,
         FeatureRequest(["origin_weather:gusts"], release, KeySplit(["tailnum"], {"train": 0.5, "test": 0.5}), lock),
     )
 
@@ -206,19 +208,21 @@ def test_a_lock_holds_specification_release_and_hashes_and_neither_paths_nor_clo
     assert [*held["table_hashes"]] == ["origin_weather"]
     assert held["requests"]["rows"] == held["result"]["rows"] == 2
     assert [*held["result"]["columns"]] == [*held["requests"]["columns"], "origin_weather__gusts", "split"]
-    assert str(lake.root) not in lock.read_text()
+    assert str(table_store.root) not in lock.read_text()
     assert len(lock.read_bytes()) < 2_000
 
 
-def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -> None:
-    lock, folder = lake.root / "train.lock.json", lake.root.parent
-    create_set(lake, FeatureRequest(release=feature_workspace.tag_release(lake, 1), lock_file=lock)).unlink()
+def test_other_requests_are_named_by_column_and_nothing_is_written(table_store: TableStore) -> None:
+    lock, folder = table_store.root / "train.lock.json", table_store.root.parent
+    create_set(
+        table_store, FeatureRequest(release=feature_workspace.tag_release(table_store, 1), lock_file=lock)
+    ).unlink()
     requests_with_all_keys([NOON, NOON]).write_parquet(folder / "other.parquet")
 
     with pytest.raises(
         TrainingSetMismatchError, match=r"requests columns event_timestamp: locked \"\w{32}\", found"
     ) as no:
-        create_set(lake, FeatureRequest(lock_file=lock), requests="other.parquet")
+        create_set(table_store, FeatureRequest(lock_file=lock), requests="other.parquet")
 
     assert "origin_weather__temp_c" in str(no.value)
     assert "Nothing was written" in str(no.value)
@@ -232,29 +236,31 @@ def test_other_requests_are_named_by_column_and_nothing_is_written(lake: Lake) -
         (FeatureRequest(["origin_weather:sky"]), r"spec features: locked .*, found \[\"origin_weather:sky\"\]"),
     ],
 )
-def test_another_release_or_another_feature_is_named(lake: Lake, asked: FeatureRequest, message: str) -> None:
-    lock = lake.root / "train.lock.json"
-    create_set(lake, FeatureRequest(release=feature_workspace.tag_release(lake, 1), lock_file=lock))
-    feature_workspace.tag_release(lake, 2)
+def test_another_release_or_another_feature_is_named(
+    table_store: TableStore, asked: FeatureRequest, message: str
+) -> None:
+    lock = table_store.root / "train.lock.json"
+    create_set(table_store, FeatureRequest(release=feature_workspace.tag_release(table_store, 1), lock_file=lock))
+    feature_workspace.tag_release(table_store, 2)
 
     with pytest.raises(TrainingSetMismatchError, match=message):
-        create_set(lake, replace(asked, lock_file=lock))
+        create_set(table_store, replace(asked, lock_file=lock))
 
 
-def test_a_ttl_that_was_declared_otherwise_since_is_named(lake: Lake) -> None:
-    lock = lake.root / "train.lock.json"
-    create_set(lake, FeatureRequest(release=feature_workspace.tag_release(lake, 1), lock_file=lock))
+def test_a_ttl_that_was_declared_otherwise_since_is_named(table_store: TableStore) -> None:
+    lock = table_store.root / "train.lock.json"
+    create_set(table_store, FeatureRequest(release=feature_workspace.tag_release(table_store, 1), lock_file=lock))
     shorter = replace(DATASET, features=(replace(WEATHER, ttl=timedelta(minutes=5)), *DATASET.features[1:]))
 
     with pytest.raises(
         TrainingSetMismatchError, match=r"declarations origin_weather ttl_seconds: locked 21600.0, found 300.0"
     ):
-        create_set(lake, FeatureRequest(lock_file=lock), shorter)
+        create_set(table_store, FeatureRequest(lock_file=lock), shorter)
 
 
-def test_a_lock_needs_a_release(lake: Lake) -> None:
+def test_a_lock_needs_a_release(table_store: TableStore) -> None:
     with pytest.raises(HeadraceError, match=r"a lock file names a release.*Give --release"):
-        create_set(lake, FeatureRequest(release="", lock_file=lake.root / "train.lock.json"))
+        create_set(table_store, FeatureRequest(release="", lock_file=table_store.root / "train.lock.json"))
 
 
 @pytest.mark.parametrize(
@@ -265,14 +271,14 @@ def test_a_lock_needs_a_release(lake: Lake) -> None:
         (lambda text: text.replace('"format": 2', '"format": 3', 1), r"expected lock file format 2, found 3.*upgrade"),
     ],
 )
-def test_a_lock_that_is_torn_or_edited_is_refused(lake: Lake, change: object, message: str) -> None:
-    lock = lake.root / "train.lock.json"
-    create_set(lake, FeatureRequest(release=feature_workspace.tag_release(lake, 1), lock_file=lock))
+def test_a_lock_that_is_torn_or_edited_is_refused(table_store: TableStore, change: object, message: str) -> None:
+    lock = table_store.root / "train.lock.json"
+    create_set(table_store, FeatureRequest(release=feature_workspace.tag_release(table_store, 1), lock_file=lock))
     assert callable(change)
     lock.write_text(change(lock.read_text()))
 
     with pytest.raises(InvalidLockFileError, match=message):
-        create_set(lake, FeatureRequest(lock_file=lock))
+        create_set(table_store, FeatureRequest(lock_file=lock))
 
 
 WRITTEN_BY_0_1 = """{"id": "ecc0c0e54071a237", "question": {"dataset": "little", "release": "little/1",
@@ -303,15 +309,15 @@ def test_a_lock_that_0_1_wrote_and_somebody_edited_is_refused(tmp_path: Path) ->
         TrainingSet.read(lock)
 
 
-def test_rows_are_still_the_locked_ones_when_0_1_locked_them(lake: Lake) -> None:
-    lock, release = lake.root / "train.lock.json", feature_workspace.tag_release(lake, 1)
-    first = create_set(lake, FeatureRequest(release=release, lock_file=lock)).read_bytes()
+def test_rows_are_still_the_locked_ones_when_0_1_locked_them(table_store: TableStore) -> None:
+    lock, release = table_store.root / "train.lock.json", feature_workspace.tag_release(table_store, 1)
+    first = create_set(table_store, FeatureRequest(release=release, lock_file=lock)).read_bytes()
     new = json.loads(lock.read_text())
     question = {"declared" if name == "declarations" else name: value for name, value in new["spec"].items()}
     kept = {name: new[name] for name in ("id", "requests", "result")}
     lock.write_text(json.dumps({**kept, "question": question, "tables": new["table_hashes"]}))
 
-    assert create_set(lake, FeatureRequest(lock_file=lock)).read_bytes() == first
+    assert create_set(table_store, FeatureRequest(lock_file=lock)).read_bytes() == first
 
 
 def test_the_fingerprint_of_rows_does_not_depend_on_how_they_are_cut_and_sees_every_value() -> None:
@@ -347,15 +353,15 @@ def test_texts_that_run_together_alike_are_told_apart() -> None:
 
 
 def test_the_command_line_locks_a_release_and_splits_it(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from headrace.cli import app  # noqa: PLC0415
     from headrace.project import loading  # noqa: PLC0415
 
-    release, folder = feature_workspace.tag_release(lake, 1), lake.root.parent
+    release, folder = feature_workspace.tag_release(table_store, 1), table_store.root.parent
     monkeypatch.setattr(loading, "load_dataset", {"little": DATASET}.get)
-    mark_as_project(lake.root)
-    monkeypatch.chdir(lake.root)
+    mark_as_project(table_store.root)
+    monkeypatch.chdir(table_store.root)
     files = ["--requests", str(folder / "requests.parquet"), "--out", str(folder / "out.parquet")]
     split = ["--split", "train=0.8,test=0.2", "--split-by", "tailnum", "--lock", "train.lock.json"]
 

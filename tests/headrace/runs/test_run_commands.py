@@ -75,7 +75,7 @@ def test_a_stage_of_dvc_yaml_trains_on_the_release_and_the_release_branch_record
     assert clone.git("status", "--porcelain") == ""
     assert (clone.root / "metrics.json").read_text() == metrics, "the clone follows"
     outs = recorded_outs(clone.root, "origin/main")
-    referenced = ReferencedObjects.collect(clone.lake, {"main": clone.git("rev-parse", "origin/main")})
+    referenced = ReferencedObjects.collect(clone.table_store, {"main": clone.git("rev-parse", "origin/main")})
     assert outs[f"data/{TOTALS}"]["md5"] in referenced.released
     assert outs["metrics.json"]["md5"] not in referenced.released, "git has it, not the DVC remote"
 
@@ -90,10 +90,10 @@ def test_a_training_that_a_release_overtakes_is_tried_again_and_trains_on_that_r
     with pytest.raises(RunMovedError):
         run.release()
     task = run.open()
-    assert not (task.lake.root / "metrics.json").exists()
+    assert not (task.table_store.root / "metrics.json").exists()
     run_command(task, TINY, python(TRAIN_PY))
 
-    table = json.loads((task.lake.root / "metrics.json").read_text())["table"]
+    table = json.loads((task.table_store.root / "metrics.json").read_text())["table"]
     assert table == md5(writer.tables(TINY)[TOTALS])
 
 
@@ -106,8 +106,8 @@ def test_what_a_clone_has_changed_is_neither_used_nor_touched(released: Origin) 
     run_command(task := run.open(), TINY, python(TRAIN_PY))
     save_task(task)
 
-    table = json.loads((task.lake.root / "metrics.json").read_text())["table"]
-    assert table == md5(released.clone("reader").lake.manifest(TOTALS).to_files().head)
+    table = json.loads((task.table_store.root / "metrics.json").read_text())["table"]
+    assert table == md5(released.clone("reader").table_store.manifest(TOTALS).to_files().head)
     assert table != md5(mine[TOTALS])
     assert clone.tables(TINY) == mine
     assert (clone.root / "train.py").read_text() == "raise SystemExit('mine')\n"
@@ -122,8 +122,8 @@ def test_tables_that_a_command_writes_are_added_to_the_run(released: Origin) -> 
         "from pathlib import Path\n"
         "from run_clones import days, write_raw\n"
         "from release_clones import dataset\n"
-        "from headrace.storage.table_store import Lake\n"
-        "write_raw(Lake.at(Path()), dataset('tiny'), days(3))\n"
+        "from headrace.storage.table_store import TableStore\n"
+        "write_raw(TableStore.at(Path()), dataset('tiny'), days(3))\n"
     )
 
     run_command(task, TINY, python(code))
@@ -131,7 +131,7 @@ def test_tables_that_a_command_writes_are_added_to_the_run(released: Origin) -> 
 
     other = RunOfClone(released.clone("b"), TINY, "r1").open()
     assert run_refs(released) == [f"tiny/r1/{RAW}", "tiny/r1/start"]
-    assert sorted(other.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-03"]
+    assert sorted(other.table_store.manifest(RAW).partitions) == ["2026-01-01", "2026-01-03"]
 
 
 @pytest.mark.parametrize(
@@ -176,4 +176,4 @@ def test_the_worktree_stays_while_a_command_works_in_it(released: Origin) -> Non
     )
     run_command(task, TINY, python(code))
 
-    assert task.lake.root.exists()
+    assert task.table_store.root.exists()

@@ -28,9 +28,9 @@ def test_of_two_tasks_that_write_one_table_the_second_is_told_and_continues_from
     places = [origin.first, origin.clone("other") if mode == "pushed" else origin.first]
     ours, theirs = (RunOfClone(place, TINY, "r1") for place in places)
     first, second = ours.open(), theirs.open()
-    write_raw(first.lake, TINY, days(1))
+    write_raw(first.table_store, TINY, days(1))
     saved = save_task(first)
-    write_raw(second.lake, TINY, days(2))
+    write_raw(second.table_store, TINY, days(2))
 
     with pytest.raises(RunConflictError, match=RAW) as refused:
         save_task(second)
@@ -38,7 +38,7 @@ def test_of_two_tasks_that_write_one_table_the_second_is_told_and_continues_from
     assert refused.value.is_transient
     assert ours.state == saved
     again = theirs.ingest(days(2))
-    assert sorted(again.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02"]
+    assert sorted(again.table_store.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02"]
 
 
 def test_tasks_that_write_different_tables_do_not_meet(origin: Origin) -> None:
@@ -47,8 +47,8 @@ def test_tasks_that_write_different_tables_do_not_meet(origin: Origin) -> None:
     computing = theirs.open()
     ours.ingest(days(2))
 
-    write_annotations = computing.lake.manifest(RAW)
-    computing.lake.checkout(type(write_annotations)("annotations/tiny/people"))
+    write_annotations = computing.table_store.manifest(RAW)
+    computing.table_store.checkout(type(write_annotations)("annotations/tiny/people"))
     save_task(computing)
 
     assert run_refs(origin) == ["tiny/r1/annotations/tiny/people", f"tiny/r1/{RAW}", "tiny/r1/start"]
@@ -150,25 +150,25 @@ def test_a_host_that_refuses_run_refs_is_an_error_that_names_the_setting(origin:
 
 def test_a_worktree_of_which_a_part_is_there_is_created_again(origin: Origin) -> None:
     run = RunOfClone(origin.first, TINY, "r1")
-    root = run.ingest(days(1)).lake.root
+    root = run.ingest(days(1)).table_store.root
     for broken in (".git", ".headrace/run.json"):
         (root / broken).unlink()
         (root / "left over").touch()
 
         task = run.open()
 
-        assert task.lake.root == root
+        assert task.table_store.root == root
         assert not (root / "left over").exists()
-        assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01"]
+        assert sorted(task.table_store.manifest(RAW).partitions) == ["2026-01-01"]
     assert origin.first.git("worktree", "list").count("detached") == 1
 
 
 def test_what_a_killed_task_had_shown_is_kept_here_and_is_computed_again_elsewhere(origin: Origin) -> None:
     here, there = (RunOfClone(place, TINY, "r1") for place in (origin.first, origin.clone("other")))
     killed = here.open()
-    write_raw(killed.lake, TINY, days(1))  # and not saved
+    write_raw(killed.table_store, TINY, days(1))  # and not saved
 
-    assert sorted(here.open().lake.manifest(RAW).partitions) == ["2026-01-01"]
-    assert there.open().lake.manifest(RAW).partitions == {}
+    assert sorted(here.open().table_store.manifest(RAW).partitions) == ["2026-01-01"]
+    assert there.open().table_store.manifest(RAW).partitions == {}
     there.ingest(days(2))
-    assert sorted(here.open().lake.manifest(RAW).partitions) == ["2026-01-02"], "what the run has counts"
+    assert sorted(here.open().table_store.manifest(RAW).partitions) == ["2026-01-02"], "what the run has counts"

@@ -65,7 +65,7 @@ def test_the_state_of_a_run_is_one_ref_per_table_and_ends_with_the_release(origi
     assert len(clone.git("worktree", "list").splitlines()) == 1
     assert clone.git("rev-parse", "HEAD") == origin.git("rev-parse", "main"), "the clone follows"
     assert clone.git("status", "--porcelain") == ""
-    assert clone.lake.tables("tiny") == (), "the clone's own tables are not touched"
+    assert clone.table_store.tables("tiny") == (), "the clone's own tables are not touched"
 
 
 def test_nothing_that_is_pushed_or_edited_or_checked_out_changes_a_run(origin: Origin) -> None:
@@ -78,12 +78,12 @@ def test_nothing_that_is_pushed_or_edited_or_checked_out_changes_a_run(origin: O
     clone.git("checkout", "--quiet", "-b", "idea")
     (clone.root / "params.yaml").write_text("lookback: 3\n")
     (clone.root / "data").mkdir()
-    write_raw(clone.lake, TINY, days(7))
+    write_raw(clone.table_store, TINY, days(7))
     task = run.compute("validate", "transform")
 
     assert task.state.start == start
-    assert (task.lake.root / "params.yaml").read_text() == "lookback: 1\n"
-    assert sorted(task.lake.manifest("validated/tiny/sales").partitions) == ["2026-01-01"]
+    assert (task.table_store.root / "params.yaml").read_text() == "lookback: 1\n"
+    assert sorted(task.table_store.manifest("validated/tiny/sales").partitions) == ["2026-01-01"]
     assert run.release().created
     assert (clone.root / "params.yaml").read_text() == "lookback: 3\n"
     assert clone.git("branch", "--show-current") == "idea"
@@ -97,7 +97,7 @@ def test_a_run_continues_the_last_release_and_not_the_tables_of_its_clone(origin
     late.ingest(days(2))
     task = late.compute("validate", "transform")
 
-    assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02"]
+    assert sorted(task.table_store.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02"]
     late.release()
     assert origin.tags() == ["tiny/1", "tiny/2"]
 
@@ -118,7 +118,7 @@ def test_a_release_that_came_meanwhile_refuses_the_run_until_it_is_moved_there(o
     assert RAW not in moved.tables, "it continued what is not the latest release"
     run.ingest(days(2))
     task = run.compute("validate", "transform")
-    assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    assert sorted(task.table_store.manifest(RAW).partitions) == ["2026-01-01", "2026-01-02", "2026-01-03"]
     assert run.release().name == "tiny/3"
 
 
@@ -126,9 +126,9 @@ def test_a_release_of_tables_that_the_run_has_not_written_moves_it_by_itself(ori
     origin.first.release(TINY, 5)
     run = RunOfClone(origin.clone("late"), TINY, "r2")
     task = run.open()
-    stored = task.lake.cache.add_bytes(b"answers")
+    stored = task.table_store.cache.add_bytes(b"answers")
     answers = {"2026-01": PartitionEntry(stored.md5, stored.md5, stored.size)}
-    task.lake.checkout(Manifest("annotations/tiny/people", partitions=answers))
+    task.table_store.checkout(Manifest("annotations/tiny/people", partitions=answers))
     save_task(task)
     origin.first.run(TINY, {1: 5, 3: 7})
     origin.first.release(TINY)
@@ -139,8 +139,8 @@ def test_a_release_of_tables_that_the_run_has_not_written_moves_it_by_itself(ori
     assert run.release().name == "tiny/3"
 
     task = RunOfClone(origin.first, TINY, "r3").open()
-    assert task.lake.manifest("annotations/tiny/people").md5s == {"2026-01": stored.md5}
-    assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01", "2026-01-03"]
+    assert task.table_store.manifest("annotations/tiny/people").md5s == {"2026-01": stored.md5}
+    assert sorted(task.table_store.manifest(RAW).partitions) == ["2026-01-01", "2026-01-03"]
 
 
 def test_annotations_that_were_released_meanwhile_are_merged_into_the_release_of_a_run(origin: Origin) -> None:
@@ -156,7 +156,7 @@ def test_annotations_that_were_released_meanwhile_are_merged_into_the_release_of
     origin.first.git("fetch", "--quiet", "--tags")
 
     history = f"annotations/digits/{QUESTION.name}"
-    manifests = [origin.first.lake.recorded_manifest(history, tag) for tag in ("digits/2", made.name)]
+    manifests = [origin.first.table_store.recorded_manifest(history, tag) for tag in ("digits/2", made.name)]
     assert made.name == "digits/3"
     assert [manifest and manifest.rows for manifest in manifests] == [2, 2]
     assert run_refs(origin) == []
@@ -171,15 +171,15 @@ def test_a_run_that_is_started_again_moves_to_the_newest_code_and_keeps_its_tabl
     assert run.start() == run.state, "a second time changes nothing"
     task = run.compute("validate", "transform")
 
-    assert (task.lake.root / "params.yaml").read_text() == "lookback: 2\n"
-    assert sorted(task.lake.manifest(RAW).partitions) == ["2026-01-01"]
+    assert (task.table_store.root / "params.yaml").read_text() == "lookback: 2\n"
+    assert sorted(task.table_store.manifest(RAW).partitions) == ["2026-01-01"]
     assert run.release().created
 
 
 def test_a_task_of_the_run_as_it_was_before_it_moved_writes_nothing(origin: Origin) -> None:
     run = RunOfClone(origin.first, TINY, "r1")
     task = run.open()
-    write_raw(task.lake, TINY, days(1))
+    write_raw(task.table_store, TINY, days(1))
     origin.clone("writer").push_file("params.yaml", "lookback: 2\n")
     moved = RunOfClone(origin.clone("other"), TINY, "r1").start()
 
@@ -203,7 +203,7 @@ def test_a_table_that_was_made_from_an_earlier_start_does_not_count_and_ends_wit
 
     assert state
     assert (state.tables, state.outdated) == ({}, {RAW: orphan})
-    assert run.open().lake.manifest(RAW).partitions == {}
+    assert run.open().table_store.manifest(RAW).partitions == {}
     run.ingest(days(2))
     run.end()
     assert run_refs(origin) == []

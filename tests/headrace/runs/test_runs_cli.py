@@ -62,8 +62,8 @@ def test_a_run_may_be_named_by_the_environment_and_ended_without_a_release(
 def test_a_command_that_computes_and_releases_stays_in_one_worktree_of_the_clone(released: Workspace) -> None:
     code = (
         "from headrace.cli.output import dataset_tables, run_task\n"
-        "with dataset_tables('flights', 'r1') as (_, lake):\n    first = lake.root\n"
-        "with run_task('flights', 'r1') as task:\n    print(task.refs.root, first, task.lake.root)\n"
+        "with dataset_tables('flights', 'r1') as (_, table_store):\n    first = table_store.root\n"
+        "with run_task('flights', 'r1') as task:\n    print(task.refs.root, first, task.table_store.root)\n"
     )
 
     printed = released.command(sys.executable, "-c", code).splitlines()[-1]

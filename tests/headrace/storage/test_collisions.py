@@ -17,7 +17,7 @@ from headrace.storage.dvc.remote import Remote
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import DamagedManifestError, check_chunk
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 SHA256 = Digests.of_bytes(FIRST).sha256
 
@@ -85,14 +85,14 @@ def test_what_is_fetched_is_compared_with_the_sha256_of_its_manifest(tmp_path: P
 
 
 def test_a_stage_computes_nothing_from_a_raw_object_that_was_exchanged(tmp_path: Path, remote: Remote) -> None:
-    lake = Lake(tmp_path, Cache(tmp_path / "cache", tmp_path, remote_override=remote))
-    stored = lake.cache.add_bytes(FIRST)
+    table_store = TableStore(tmp_path, Cache(tmp_path / "cache", tmp_path, remote_override=remote))
+    stored = table_store.cache.add_bytes(FIRST)
     entry = PartitionEntry("key", stored.md5, stored.size, sha256=stored.sha256)
-    lake.checkout(Manifest(RAW, ".csv", partitions={"2026-01-01": entry}))
-    lake.cache.path(MD5).unlink()
+    table_store.checkout(Manifest(RAW, ".csv", partitions={"2026-01-01": entry}))
+    table_store.cache.path(MD5).unlink()
 
     with pytest.raises(MissingObjectError, match=f"and sha256 {SHA256}, found sha256"):
-        run_all_stages(lake)
+        run_all_stages(table_store)
 
 
 def test_a_file_that_is_read_for_training_is_compared_with_both_hashes(tmp_path: Path) -> None:

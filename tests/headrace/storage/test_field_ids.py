@@ -15,7 +15,7 @@ from headrace.storage.dvc.cache import Cache
 from headrace.storage.field_ids import MAX_FIELD_ID, assign_field_ids, schema_hash
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TABLE = "validated/tiny/sales"
 
@@ -87,20 +87,22 @@ def test_other_readers_see_the_rows_and_types_as_before(tmp_path: Path) -> None:
 
 
 def test_a_manifest_has_the_schema_of_every_partition(tmp_path: Path) -> None:
-    lake = Lake(tmp_path, Cache(tmp_path / "cache", tmp_path))
+    table_store = TableStore(tmp_path, Cache(tmp_path / "cache", tmp_path))
     one, two = pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [1], "b": ["x"]})
     frames = {"2013-01-01": one, "2013-01-02": two}
-    lake.checkout(Manifest(TABLE, partitions={name: stored(lake, name, frame) for name, frame in frames.items()}))
+    table_store.checkout(
+        Manifest(TABLE, partitions={name: stored(table_store, name, frame) for name, frame in frames.items()})
+    )
 
-    manifest = lake.manifest(TABLE)
+    manifest = table_store.manifest(TABLE)
 
     entries = manifest.partitions.items()
     columns = {name: [field.name for field in manifest.schemas[entry.schema or ""]] for name, entry in entries}
     assert columns == {"2013-01-01": ["a"], "2013-01-02": ["a", "b"]}
     assert all(schema_hash(schema) == name for name, schema in manifest.schemas.items())
-    lake.checkout(manifest.with_partitions(manifest.entries.select(["2013-01-02"])))
-    assert len(lake.manifest(TABLE).schemas) == 1
+    table_store.checkout(manifest.with_partitions(manifest.entries.select(["2013-01-02"])))
+    assert len(table_store.manifest(TABLE).schemas) == 1
 
 
-def stored(lake: Lake, name: str, frame: pl.DataFrame) -> PartitionEntry:
-    return store_partition(lake.cache, frame, name, "key")
+def stored(table_store: TableStore, name: str, frame: pl.DataFrame) -> PartitionEntry:
+    return store_partition(table_store.cache, frame, name, "key")

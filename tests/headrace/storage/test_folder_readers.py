@@ -24,10 +24,10 @@ READERS: dict[str, Callable[[Path], int]] = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a table with ten rows in five partitions."""
-    lake = minimal_dataset.create_lake(tmp_path_factory.mktemp("lake"))
-    write_raw_partitions(lake, raw_days(1, 2, 3, 4, 5))
-    run_all_stages(lake)
-    return lake.folder(VALIDATED)
+    table_store = minimal_dataset.create_table_store(tmp_path_factory.mktemp("tables"))
+    write_raw_partitions(table_store, raw_days(1, 2, 3, 4, 5))
+    run_all_stages(table_store)
+    return table_store.folder(VALIDATED)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from minimal_dataset import TOTALS, VALIDATED, create_lake, raw_days, run_all_stages, write_raw_partitions
+from minimal_dataset import TOTALS, VALIDATED, create_table_store, raw_days, run_all_stages, write_raw_partitions
 
 from headrace.errors import HeadraceError
 from headrace.storage.dvc.objects import md5_of
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 LARGE = "".join(f"2026-01-02T12:00:00.{number:06}Z,shop-{number * 7919 % 10**6},{number}\n" for number in range(20_000))
 LIMIT = 64 << 10
@@ -28,8 +28,8 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def files_of(lake: Lake) -> set[Path]:
-    return {path for path in lake.root.rglob("*") if path.is_file()}
+def files_of(table_store: TableStore) -> set[Path]:
+    return {path for path in table_store.root.rglob("*") if path.is_file()}
 
 
 def is_damaged_object(path: Path) -> bool:
@@ -39,27 +39,29 @@ def is_damaged_object(path: Path) -> bool:
 
 
 def test_an_object_that_cannot_be_written_to_its_end_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
-    lake = create_lake(tmp_path)
+    table_store = create_table_store(tmp_path)
 
     with files_of_at_most(LIMIT), pytest.raises(OSError, match="File too large"):
-        lake.cache.add(partial(Path.write_bytes, data=bytes(2 * LIMIT)))
+        table_store.cache.add(partial(Path.write_bytes, data=bytes(2 * LIMIT)))
 
-    assert files_of(lake) == set()
+    assert files_of(table_store) == set()
 
 
 def test_a_table_whose_bytes_have_no_room_stays_as_it_was_and_the_next_run_finishes_it(tmp_path: Path) -> None:
-    lake, other = create_lake(tmp_path / "full"), create_lake(tmp_path / "other")
-    write_raw_partitions(lake, raw_days(1))
-    run_all_stages(lake)
-    before = {table: lake.manifest(table) for table in (VALIDATED, TOTALS)}
-    for each in (lake, other):
+    table_store, other = create_table_store(tmp_path / "full"), create_table_store(tmp_path / "other")
+    write_raw_partitions(table_store, raw_days(1))
+    run_all_stages(table_store)
+    before = {table: table_store.manifest(table) for table in (VALIDATED, TOTALS)}
+    for each in (table_store, other):
         write_raw_partitions(each, {**raw_days(1, 3), "2026-01-02": LARGE})
 
     with files_of_at_most(LIMIT), pytest.raises(HeadraceError, match=r"2026-01-02.*\(EFBIG\)"):
-        run_all_stages(lake)
+        run_all_stages(table_store)
 
-    assert {table: lake.manifest(table) for table in before} == before
-    assert [path for path in files_of(lake) if is_damaged_object(path)] == []
-    run_all_stages(lake)
+    assert {table: table_store.manifest(table) for table in before} == before
+    assert [path for path in files_of(table_store) if is_damaged_object(path)] == []
+    run_all_stages(table_store)
     run_all_stages(other)
-    assert {table: lake.manifest(table) for table in before} == {table: other.manifest(table) for table in before}
+    assert {table: table_store.manifest(table) for table in before} == {
+        table: other.manifest(table) for table in before
+    }

@@ -25,7 +25,7 @@ from headrace.storage.manifest import (
 from headrace.storage.manifest_entries import FOLDER, Chunk, ChunkReference, DamagedManifestError, LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, SourceObject, decode_entry, encode_entry
 from headrace.storage.partition_names import PartitionNameError, partition_interval
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 
 TABLE = "validated/tiny/sales"
 DAYS = [str(date(2013, 1, 1) + timedelta(days=number)) for number in range(90)]
@@ -356,33 +356,33 @@ def test_fields_that_a_later_version_added_are_carried_over() -> None:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def table_store(tmp_path: Path) -> TableStore:
     """A table of three months whose files are there."""
-    lake = Lake(tmp_path, Cache(tmp_path / "cache", tmp_path))
+    table_store = TableStore(tmp_path, Cache(tmp_path / "cache", tmp_path))
     names = ["2013-01-01", "2013-02-01", "2013-03-01"]
-    lake.checkout(Manifest(TABLE, partitions={name: stored_day(lake, name) for name in names}))
-    return lake
+    table_store.checkout(Manifest(TABLE, partitions={name: stored_day(table_store, name) for name in names}))
+    return table_store
 
 
-def stored_day(lake: Lake, name: str) -> PartitionEntry:
-    return store_partition(lake.cache, pl.DataFrame({"day": [name], "amount": [1]}), name, "key")
+def stored_day(table_store: TableStore, name: str) -> PartitionEntry:
+    return store_partition(table_store.cache, pl.DataFrame({"day": [name], "amount": [1]}), name, "key")
 
 
-def test_a_folder_has_the_files_of_its_manifest_and_the_schemas_of_its_partitions(lake: Lake) -> None:
-    manifest = lake.manifest(TABLE)
+def test_a_folder_has_the_files_of_its_manifest_and_the_schemas_of_its_partitions(table_store: TableStore) -> None:
+    manifest = table_store.manifest(TABLE)
 
-    files = [path.relative_to(lake.folder(TABLE)).as_posix() for path in lake.folder(TABLE).rglob("*.*")]
+    files = [path.relative_to(table_store.folder(TABLE)).as_posix() for path in table_store.folder(TABLE).rglob("*.*")]
     assert sorted(files) == sorted([*manifest.files, *manifest.to_files().md5s])
     (schema,) = manifest.schemas.values()
     assert [(field.name, field.type) for field in schema] == [("day", "string"), ("amount", "int64")]
     assert {each.schema for each in manifest.partitions.values()} == set(manifest.schemas)
 
 
-def test_an_unchanged_chunk_is_the_same_file_after_a_new_day(lake: Lake) -> None:
-    folder = lake.folder(TABLE) / FOLDER
+def test_an_unchanged_chunk_is_the_same_file_after_a_new_day(table_store: TableStore) -> None:
+    folder = table_store.folder(TABLE) / FOLDER
     before = {path.name: path.stat().st_ino for path in folder.iterdir()}
 
-    lake.checkout(lake.manifest(TABLE).plus({"2013-03-02": stored_day(lake, "2013-03-02")}))
+    table_store.checkout(table_store.manifest(TABLE).plus({"2013-03-02": stored_day(table_store, "2013-03-02")}))
 
     after = {path.name: path.stat().st_ino for path in folder.iterdir()}
     assert len(before.items() & after.items()) == 2
@@ -390,45 +390,45 @@ def test_an_unchanged_chunk_is_the_same_file_after_a_new_day(lake: Lake) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b'{"format":2}', b"\xff\x00"])
-def test_a_head_that_is_damaged_is_named_with_the_next_command(lake: Lake, content: bytes) -> None:
-    head = lake.folder(TABLE) / HEAD_FILE
+def test_a_head_that_is_damaged_is_named_with_the_next_command(table_store: TableStore, content: bytes) -> None:
+    head = table_store.folder(TABLE) / HEAD_FILE
     head.write_bytes(content)
 
     with pytest.raises(DamagedManifestError, match=rf"{head} is damaged: .*`headrace doctor --repair`"):
-        lake.manifest(TABLE)
+        table_store.manifest(TABLE)
 
 
-def test_a_chunk_that_is_damaged_is_named_with_the_next_command(lake: Lake) -> None:
-    chunk = next((lake.folder(TABLE) / FOLDER).glob("2013-02.*"))
+def test_a_chunk_that_is_damaged_is_named_with_the_next_command(table_store: TableStore) -> None:
+    chunk = next((table_store.folder(TABLE) / FOLDER).glob("2013-02.*"))
     chunk.write_bytes(chunk.read_bytes()[:-20])
 
     with pytest.raises(DamagedManifestError, match=r"2013-02\..*\.json is damaged: expected [\d,]+ bytes with sha256"):
-        _ = lake.manifest(TABLE).md5s
+        _ = table_store.manifest(TABLE).md5s
 
 
-def test_a_reader_of_an_old_head_finds_the_chunks_that_it_names(lake: Lake) -> None:
-    old = lake.manifest(TABLE)
-    lake.checkout(old.plus({"2013-03-02": stored_day(lake, "2013-03-02")}))
+def test_a_reader_of_an_old_head_finds_the_chunks_that_it_names(table_store: TableStore) -> None:
+    old = table_store.manifest(TABLE)
+    table_store.checkout(old.plus({"2013-03-02": stored_day(table_store, "2013-03-02")}))
     for chunk in old.entries.chunks:
         chunk._content, chunk._columns = None, {}  # noqa: SLF001
 
     assert list(old.with_partitions(LazyEntries(old.entries.chunks)).md5s) == ["2013-01-01", "2013-02-01", "2013-03-01"]
 
 
-def test_a_manifest_of_format_1_is_replaced_by_the_next_commit(lake: Lake) -> None:
-    folder = lake.folder(TABLE)
+def test_a_manifest_of_format_1_is_replaced_by_the_next_commit(table_store: TableStore) -> None:
+    folder = table_store.folder(TABLE)
     for path in (folder / FOLDER).iterdir():
         path.unlink()
     line = '{"rows":1,"size":%d,"md5":"%s","memo":"key"}'
-    day = stored_day(lake, "2013-01-01")
+    day = stored_day(table_store, "2013-01-01")
     (folder / FORMAT_1_FILE).write_text(
         f'{{"table":"{TABLE}","suffix":".parquet","code":{{}},"params":{{}},"libraries":{{}},"result_version":1,'
         f'"partitions":{{\n"2013-01-01": {line % (day.size, day.md5)}\n}}}}\n'
     )
 
-    manifest = lake.manifest(TABLE)
-    lake.checkout(manifest)
+    manifest = table_store.manifest(TABLE)
+    table_store.checkout(manifest)
 
     assert manifest.cache_keys == {"2013-01-01": "key"}
-    assert lake.manifest(TABLE) == manifest
+    assert table_store.manifest(TABLE) == manifest
     assert not (folder / FORMAT_1_FILE).exists()

@@ -29,7 +29,7 @@ from headrace.dataset import Source, TableSource
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage import parquet
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.validate.readers import CsvDialect, read_csv, read_parquet
 from headrace.validate.validate_partition import validate_frame
 
@@ -197,9 +197,9 @@ def ingested(address: str, folder: Path) -> pl.DataFrame:
     """The raw rows of the table, as a workspace of its own ingests them."""
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(dir=folder) as workspace:
         patch.setenv("HEADRACE_DATABASE_URL", address)
-        lake = Lake.at(Path(workspace))
-        list(ingest(create_dataset(odd=TABLE), lake, Settings()))
-        return read_parquet(lake.paths("raw/sky/odd")["all"])
+        table_store = TableStore.at(Path(workspace))
+        list(ingest(create_dataset(odd=TABLE), table_store, Settings()))
+        return read_parquet(table_store.paths("raw/sky/odd")["all"])
 
 
 SQLITE_FLOATS = FLOATS.filter(lambda number: not isnan(number)).map(lambda number: number or 0.0)

@@ -14,7 +14,7 @@ from typing import Any
 import dataframely as dy
 import polars as pl
 import pytest
-from minimal_dataset import create_lake
+from minimal_dataset import create_table_store
 
 from headrace.dataset import UTC_MICROSECONDS, Dataset, Source, TableSource
 from headrace.engine.run import StageResult, run_stage
@@ -23,7 +23,7 @@ from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.table_store import Lake
+from headrace.storage.table_store import TableStore
 from headrace.validate.columns import TimeBounds, utc_time
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.readers import read_parquet
@@ -50,19 +50,19 @@ def source(key: tuple[str, ...] = ("id",), **columns: dy.Column) -> Source:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return create_lake(tmp_path)
+def table_store(tmp_path: Path) -> TableStore:
+    return create_table_store(tmp_path)
 
 
-def validate(lake: Lake, declared: Source, **partitions: pl.DataFrame) -> StageResult:
+def validate(table_store: TableStore, declared: Source, **partitions: pl.DataFrame) -> StageResult:
     """Ingest these partitions, as far as they are new, and validate the table."""
-    entries: dict[str, PartitionEntry] = dict(lake.manifest(RAW).partitions)
+    entries: dict[str, PartitionEntry] = dict(table_store.manifest(RAW).partitions)
     for name, frame in partitions.items():
-        stored = lake.cache.add_bytes(memoryview(parquet.to_parquet_bytes(frame)))
+        stored = table_store.cache.add_bytes(memoryview(parquet.to_parquet_bytes(frame)))
         entries[name] = PartitionEntry(stored.md5, stored.md5, stored.size, frame.height)
-    lake.checkout(Manifest(RAW, partitions=entries))
+    table_store.checkout(Manifest(RAW, partitions=entries))
     stage = validation_stage(Dataset(description="", owner="", sources=(declared,), name="shop"), declared)
-    return run_stage(stage, lake, Executor(Settings(workspace=lake.root)))
+    return run_stage(stage, table_store, Executor(Settings(workspace=table_store.root)))
 
 
 def times(*steps: int | None) -> pl.Series:
@@ -101,39 +101,39 @@ class UntilNewYork(dy.Schema):
 )
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_time_that_nothing_can_hold_is_rejected_by_column_and_value(
-    lake: Lake, step: int, shown: str, batch_size: int
+    table_store: TableStore, step: int, shown: str, batch_size: int
 ) -> None:
     declared = replace(source(id=dy.Int64()), contract=UntilNewYork, batch_size=batch_size)
     first = pl.DataFrame({"id": [1, 2], "v": times(step, JANUARY)})
     second = pl.DataFrame({"id": [3, 4], "v": times(None, JANUARY + 86_400_000_000)})
 
-    ran = validate(lake, declared, **{"2013-01-01": first, "2013-01-02": second})
+    ran = validate(table_store, declared, **{"2013-01-01": first, "2013-01-02": second})
 
     assert dict(ran.checks) == {"v|dtype": 1}
-    (bad,) = lake.scan(REJECTED).collect().rows(named=True)
+    (bad,) = table_store.scan(REJECTED).collect().rows(named=True)
     assert bad == {"_row": 1, "id": "1", "v": shown, "_failed_checks": ["v|dtype"]}
-    assert lake.scan(VALIDATED).collect()["v"].to_list() == [
+    assert table_store.scan(VALIDATED).collect()["v"].to_list() == [
         datetime(2013, 1, 1, tzinfo=UTC),
         None,
         datetime(2013, 1, 2, tzinfo=UTC),
     ]
 
 
-def test_a_bad_row_beside_such_a_time_has_its_text_too(lake: Lake) -> None:
+def test_a_bad_row_beside_such_a_time_has_its_text_too(table_store: TableStore) -> None:
     frame = pl.DataFrame({"id": [1, 2, 3], "v": times(INFINITY, None, JANUARY)})
 
-    validate(lake, source(id=dy.Int64(), v=utc_time()), all=frame)
+    validate(table_store, source(id=dy.Int64(), v=utc_time()), all=frame)
 
-    assert lake.scan(REJECTED).collect().select("v", "_failed_checks").rows() == [
+    assert table_store.scan(REJECTED).collect().select("v", "_failed_checks").rows() == [
         (str(INFINITY), ["v|dtype"]),
         (None, ["v|nullability"]),
     ]
 
 
-def test_a_column_of_nothing_but_such_times_is_not_called_another_type(lake: Lake) -> None:
+def test_a_column_of_nothing_but_such_times_is_not_called_another_type(table_store: TableStore) -> None:
     frame = pl.DataFrame({"id": [1, 2], "v": times(INFINITY, INFINITY)})
 
-    ran = validate(lake, source(id=dy.Int64(), v=utc_time(nullable=True)), all=frame)
+    ran = validate(table_store, source(id=dy.Int64(), v=utc_time(nullable=True)), all=frame)
 
     assert dict(ran.checks) == {"v|dtype": 2}
 
@@ -141,7 +141,7 @@ def test_a_column_of_nothing_but_such_times_is_not_called_another_type(lake: Lak
 # Columns of any name, values of any type
 
 
-def test_bytes_lists_and_structs_are_rejected_as_text(lake: Lake) -> None:
+def test_bytes_lists_and_structs_are_rejected_as_text(table_store: TableStore) -> None:
     frame = pl.DataFrame(
         {
             "id": [1, 1],
@@ -159,20 +159,20 @@ def test_bytes_lists_and_structs_are_rejected_as_text(lake: Lake) -> None:
         "span": dy.Int64(),
     }
 
-    validate(lake, source(("id",), **columns), all=frame)
+    validate(table_store, source(("id",), **columns), all=frame)
 
-    assert lake.scan(REJECTED).collect().rows() == [
+    assert table_store.scan(REJECTED).collect().rows() == [
         (2, "1", "ff3031", "[2,null]", '{"a":null}', "172800000000", ["unique(id)"])
     ]
 
 
-def test_columns_may_be_called_row_and_checks_as_0_1_called_its_own(lake: Lake) -> None:
+def test_columns_may_be_called_row_and_checks_as_0_1_called_its_own(table_store: TableStore) -> None:
     frame = pl.DataFrame({"row": [1, 2, 3], "checks": [-1, -2, 5]})
 
-    ran = validate(lake, source(("row",), row=dy.Int64(max=2), checks=dy.Int64(min=0)), all=frame)
+    ran = validate(table_store, source(("row",), row=dy.Int64(max=2), checks=dy.Int64(min=0)), all=frame)
 
     assert dict(ran.checks) == {"checks|min": 2, "row|max": 1}
-    assert lake.scan(REJECTED).collect().rows(named=True)[1] == {
+    assert table_store.scan(REJECTED).collect().rows(named=True)[1] == {
         "_row": 2,
         "row": "2",
         "checks": "-2",
@@ -196,33 +196,33 @@ KEY_TYPES: Mapping[str, tuple[dy.Column, list[Any]]] = {
 
 
 @pytest.mark.parametrize("kind", KEY_TYPES)
-def test_a_key_of_any_type_is_unique_over_the_table(lake: Lake, kind: str) -> None:
+def test_a_key_of_any_type_is_unique_over_the_table(table_store: TableStore, kind: str) -> None:
     column, (late, early) = KEY_TYPES[kind]
     declared = source(("k",), k=column, v=dy.Int64())
     frame = pl.DataFrame({"k": pl.Series([early, late], dtype=column.dtype), "v": [1, 2]})
 
-    ran = validate(lake, declared, a=frame, b=frame[1:])
+    ran = validate(table_store, declared, a=frame, b=frame[1:])
 
     assert dict(ran.checks) == {"unique(k)": 1}
-    assert lake.manifest(REJECTED).partitions.keys() == {"b"}
-    assert validate(lake, declared).computed == {}
+    assert table_store.manifest(REJECTED).partitions.keys() == {"b"}
+    assert validate(table_store, declared).computed == {}
 
 
-def test_a_key_with_a_null_is_unique_over_the_table_as_it_is_in_a_partition(lake: Lake) -> None:
+def test_a_key_with_a_null_is_unique_over_the_table_as_it_is_in_a_partition(table_store: TableStore) -> None:
     declared = source(("at", "shop"), at=dy.Int64(), shop=dy.String(nullable=True))
     schema = {"at": pl.Int64, "shop": pl.String}
     first = pl.DataFrame({"at": [1, 1, 2], "shop": [None, None, "a"]}, schema=schema)
     second = pl.DataFrame({"at": [1, 2], "shop": [None, "b"]}, schema=schema)
 
-    ran = validate(lake, declared, a=first, b=second)
+    ran = validate(table_store, declared, a=first, b=second)
 
     assert dict(ran.checks) == {"unique(at, shop)": 2}
-    assert lake.scan(VALIDATED).collect().sort("at", "shop").rows() == [(1, None), (2, "a"), (2, "b")]
+    assert table_store.scan(VALIDATED).collect().sort("at", "shop").rows() == [(1, None), (2, "a"), (2, "b")]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_leading_key_that_is_null_in_every_row_is_compared_with_the_partitions_that_hold_one(
-    lake: Lake, batch_size: int
+    table_store: TableStore, batch_size: int
 ) -> None:
     declared = replace(source(("region", "n"), region=dy.String(nullable=True), n=dy.Int64()), batch_size=batch_size)
     schema = {"region": pl.String, "n": pl.Int64}
@@ -234,12 +234,14 @@ def test_a_leading_key_that_is_null_in_every_row_is_compared_with_the_partitions
     }
 
     ran = validate(
-        lake, declared, **{name: pl.DataFrame(rows, schema=schema, orient="row") for name, rows in partitions.items()}
+        table_store,
+        declared,
+        **{name: pl.DataFrame(rows, schema=schema, orient="row") for name, rows in partitions.items()},
     )
 
     assert dict(ran.checks) == {"unique(region, n)": 1}
-    assert lake.manifest(REJECTED).partitions.keys() == {"c"}
-    assert validate(lake, declared).computed == {}
+    assert table_store.manifest(REJECTED).partitions.keys() == {"c"}
+    assert validate(table_store, declared).computed == {}
 
 
 # What `transform` gives
@@ -264,31 +266,33 @@ def adding(expression: pl.Expr) -> Callable[[pl.DataFrame], pl.DataFrame]:
 
 
 @pytest.mark.parametrize("kind", TRANSFORMS)
-def test_a_type_that_the_table_would_not_keep_is_refused_by_the_name_of_its_column(lake: Lake, kind: str) -> None:
+def test_a_type_that_the_table_would_not_keep_is_refused_by_the_name_of_its_column(
+    table_store: TableStore, kind: str
+) -> None:
     declared = replace(source(id=dy.Int64(), at=utc_time()), transform=adding(TRANSFORMS[kind]))
 
     with pytest.raises(InvalidContractError) as error:
-        validate(lake, declared, all=pl.DataFrame({"id": [1], "at": times(JANUARY)}))
+        validate(table_store, declared, all=pl.DataFrame({"id": [1], "at": times(JANUARY)}))
 
     assert f"the column 'added' as {kind}" in str(error.value)
     assert "rows all: `transform` (" in str(error.value)
 
 
-def test_an_object_of_python_is_refused_by_the_name_of_its_column(lake: Lake) -> None:
+def test_an_object_of_python_is_refused_by_the_name_of_its_column(table_store: TableStore) -> None:
     declared = replace(
         source(id=dy.Int64()),
         transform=lambda rows: rows.with_columns(pl.Series("added", [object()], dtype=pl.Object)),
     )
 
     with pytest.raises(InvalidContractError, match="the column 'added' as Object"):
-        validate(lake, declared, all=pl.DataFrame({"id": [1]}))
+        validate(table_store, declared, all=pl.DataFrame({"id": [1]}))
 
 
-def test_categories_are_kept_as_the_text_that_parquet_keeps_of_them(lake: Lake) -> None:
+def test_categories_are_kept_as_the_text_that_parquet_keeps_of_them(table_store: TableStore) -> None:
     frame = pl.DataFrame({"id": [1, 2], "kind": ["a", "c"], "free": ["x", "y"]})
 
-    ran = validate(lake, source(id=dy.Int64(), kind=dy.Enum(["b", "a"]), free=dy.Categorical()), all=frame)
+    ran = validate(table_store, source(id=dy.Int64(), kind=dy.Enum(["b", "a"]), free=dy.Categorical()), all=frame)
 
     assert dict(ran.checks) == {"kind|dtype": 1}
-    assert lake.scan(VALIDATED).collect().rows() == [(1, "a", "x")]
-    assert lake.scan(VALIDATED).collect_schema() == {"id": pl.Int64, "kind": pl.String, "free": pl.String}
+    assert table_store.scan(VALIDATED).collect().rows() == [(1, "a", "x")]
+    assert table_store.scan(VALIDATED).collect_schema() == {"id": pl.Int64, "kind": pl.String, "free": pl.String}
