@@ -84,8 +84,8 @@ class LabelServer:
 
     def close(self) -> None:
         """Close the connections of the administrator and of all annotators."""
-        for each in (self, *self.people.values()):
-            each.http.close()
+        for client in (self.http, *(person.http for person in self.people.values())):
+            client.close()
 
     def person(self, name: str) -> Annotator:
         """The annotator `name`, whose account is created on first use."""
