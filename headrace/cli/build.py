@@ -145,7 +145,7 @@ def _describe_release(
 ) -> tuple[dict[str, Any], list[str]]:
     head = f"{made.name} {'released' if made.created else 'unchanged since'} ({made.commit[:10]})"
     lines = [
-        f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
+        f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and found there by md5",
         *(f"  {table}: {change}" for table, change in made.changes.items()),
         *(f"  {acceptance}" for acceptance in made.accepted),
         *(f"  {table} is held back, as it was in the release before: {reason}" for table, reason in made.held.items()),

@@ -1,7 +1,7 @@
-"""tables → release: audit and guards, then bytes to the remote and read back, then one atomic push of commit and tag.
+"""tables → release: audit and guards, then bytes to the remote, then one atomic push of commit and tag.
 
-In that order, and each step can be repeated: no git ref points at data that is not on the remote, and a release that
-was killed is completed by running it again. A release that fails leaves neither commit nor tag.
+In that order, and each step can be repeated: no git ref points at data that was not found on the remote, by size and
+md5. A release that was killed is completed by running it again, and one that fails leaves neither commit nor tag.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
