@@ -190,5 +190,6 @@ def _describe_unknown(finding: str, record: FindingRecord) -> str:
     same_place = [each.id for each in record.open if place and each.id.startswith(f"{place}@")]
     if same_place:
         return f"{finding}: expected the finding as it is now, {same_place[0]}: the bytes have changed since."
-    found = ", ".join(each.id for each in record.open) or "none"
+    ids = [each.id for each in record.open]
+    found = f"{', '.join(ids[:SHOWN])}{' …' * (len(ids) > SHOWN)}" or "none"
     return f"{finding}: expected a finding that a step was refused for, found {found}."
