@@ -58,13 +58,6 @@ PARAMS: Mapping[str, Param] = {
         description="Also partitions whose watermark shows no change.",
         section="Ingest",
     ),
-    "allow_empty": Param(
-        default=False,
-        type="boolean",
-        title="Accept an empty source",
-        description="Otherwise a source that lists nothing at all counts as a failure.",
-        section="Ingest",
-    ),
 }
 
 
@@ -117,8 +110,7 @@ def refresh_dag(
             ingest = HeadraceOperator(
                 task_id="ingest",
                 task_display_name="Ingest",
-                command=f"headrace ingest {name} {RUN} --json"
-                "{{ ' --full-refresh' if params.full else '' }}{{ ' --allow-empty' if params.allow_empty else '' }}",
+                command=f"headrace ingest {name} {RUN} --json{{{{ ' --full-refresh' if params.full else '' }}}}",
             )
             chain(ingest, *(_command(f"{command} {name} {RUN}") for command in computed))
         with TaskGroup("release", tooltip="tables → release → online store") as out:

@@ -76,12 +76,7 @@ def import_dataset(name: str) -> Dataset:
     Raises:
         DatasetError: There is no such folder, or it cannot be imported.
     """
-    names = dataset_names()
-    if name not in names:
-        raise DatasetError(
-            f"There is no dataset {name!r} in {project_root() / PACKAGE}. Declared there: {', '.join(names) or 'none'}."
-            " `headrace new` adds one from a sample."
-        )
+    check_declared(name)
     if not DATASET_NAME.fullmatch(name):
         raise DatasetError(
             f"{PACKAGE}/{name}: expected a folder name of lower-case letters, digits and underscores that begins with a"
@@ -105,6 +100,20 @@ def import_dataset(name: str) -> Dataset:
             " the dataset: leave `name` out."
         )
     return replace(declared, name=name)
+
+
+def check_declared(name: str) -> None:
+    """Check that the project has a folder of that name; nothing is imported.
+
+    Raises:
+        DatasetError: It has none.
+    """
+    names = dataset_names()
+    if name not in names:
+        raise DatasetError(
+            f"There is no dataset {name!r} in {project_root() / PACKAGE}. Declared there: {', '.join(names) or 'none'}."
+            " `headrace new` adds one from a sample."
+        )
 
 
 def load_datasets() -> tuple[list[Dataset], dict[str, DatasetError]]:

@@ -75,7 +75,7 @@ class Step:
         self.task: Any = refresh_dag("tiny", {"validate": ["sales"], "transform": [], "label": []}).get_task(
             "tables.ingest"
         )
-        self.task.render_template_fields({"run_id": "r1", "params": {"full": False, "allow_empty": False}})
+        self.task.render_template_fields({"run_id": "r1", "params": {"full": False}})
         self.context: Any = {"outlet_events": {}, "task_instance": SimpleNamespace(id=uuid.uuid4())}
         self.questions: list[Any] = []
         comms = SimpleNamespace(send=lambda *, msg: self.questions.append(msg))
