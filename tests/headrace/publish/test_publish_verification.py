@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 import feature_workspace
 import polars as pl
 import pytest
-from headrace.feast.online_stores.response_builder import FastOnlineResponse
 from feature_workspace import (
     AIRCRAFT,
     AIRCRAFT_ROWS,
@@ -27,6 +26,7 @@ from feature_workspace import (
 from published import published, table_store
 
 from headrace.feast.definitions import SlotState
+from headrace.feast.online_stores.response_builder import FastOnlineResponse
 from headrace.feast.publish_log import PublishLog
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
 from headrace.publish.blue_green import Sides
