@@ -77,7 +77,7 @@ def _find_log(table_store: "TableStore", dataset: str, finding: str) -> "Finding
     try:
         check_known(log.read(), finding)
     except UnknownFindingError as error:
-        check_declared(dataset)
+        check_declared(dataset, table_store.root)
         shared = read_shared_records(table_store, dataset)
         places = [name for name, record in shared.items() if finding in {each.id for each in record.findings}]
         if PUBLISH in places:

@@ -194,7 +194,7 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
     if not (release or tables or unknown):
         from headrace.project.loading import check_declared  # noqa: PLC0415
 
-        check_declared(dataset)
+        check_declared(dataset, table_store.root)
     online = None
     try:
         online = _read_online(settings, dataset)
