@@ -51,7 +51,8 @@ def ask(context: Context, refused: RefusedStep, method_name: str) -> NoReturn:
         body=describe(refused),
         params={"reason": REASON.serialize()},
     )
-    timeout = response_timeout(getattr(context["task"].dag.schedule, "expression", ""), datetime.now(UTC))
+    schedule = getattr(context["task"].dag, "schedule", None)
+    timeout = response_timeout(getattr(schedule, "expression", ""), datetime.now(UTC))
     raise TaskAwaitingInput(method_name=method_name, kwargs={"refused": dict(refused)}, timeout=timeout)
 
 
