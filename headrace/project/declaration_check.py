@@ -14,6 +14,7 @@ from headrace.project.feature_check import feature_faults
 from headrace.project.findings import Finding
 from headrace.project.input_check import TableGraph
 from headrace.project.labeling_check import labeling_faults
+from headrace.project.params import param_faults, param_values
 from headrace.project.source_check import contract_place, module_file, source_faults
 from headrace.project.source_lines import class_line, line_of
 
@@ -27,17 +28,21 @@ def check_declaration(dataset: Dataset, root: Path) -> list[Finding]:
         dataset: The dataset.
         root: The project, which the files of findings are relative to.
     """
-    return sorted({locate(fault, dataset, root) for fault in _faults(dataset)})
+    return sorted({locate(fault, dataset, root) for fault in _faults(dataset, root)})
 
 
-def _faults(dataset: Dataset) -> Iterator[Fault]:
+def _faults(dataset: Dataset, root: Path) -> Iterator[Fault]:
     members = list(_member_faults(dataset))
     yield from members
     if members:
         return  # what is no source or no table cannot be looked into
     for source in dataset.sources:
-        yield from _guarded(source, source_faults(source))
+        if unknown := list(param_faults(dataset, source, root)):
+            yield from unknown
+        else:
+            yield from _guarded(source, source_faults(source, param_values(dataset, source, root)))
     for table in dataset.features:
+        yield from param_faults(dataset, table, root)
         yield from _guarded(table, feature_faults(table))
     for labeling in dataset.labels:
         yield from _guarded(labeling, labeling_faults(labeling))

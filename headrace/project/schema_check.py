@@ -30,7 +30,7 @@ def schema_faults(dataset: Dataset) -> Iterator[Fault]:
 
 def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
     try:
-        rows = apply_transform(source.name, source, source.contract.create_empty())
+        rows = apply_transform(source.name, source, source.schema.create_empty())
     except InvalidContractError as error:
         text = (
             str(error).removeprefix(f"{source.name}: ").removesuffix(" Correct it, then run `headrace validate` again.")
