@@ -105,8 +105,8 @@ class ParquetBatches:
             table = file.read_row_group(number, columns=None if self.columns is None else [*self.columns])
         except OSError as error:  # a page that is not as it was written, among others
             raise LoaderError(
-                f"{self.path}: row group {number} cannot be read: {str(error).splitlines()[0]}."
-                " Retrieve the file again."
+                f"{self.path}: row group {number} cannot be read: {str(error).splitlines()[0]}. Retrieve the file"
+                " again."
             ) from error
         rows = pl.DataFrame(table)
         return rows if self.seed is None else rows[self._draw(number).permutation(rows.height)]

@@ -97,10 +97,9 @@ class Run:
 def everything(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All mutants of the module."""
     path = tmp_path_factory.mktemp("report") / "report.md"
-    command = [sys.executable, mutants.__file__, "--root", shop, "--at", "shop/prices.py", "--jobs", "2"]
-    done = subprocess.run(
-        [*command, "--at-least", "0.99", "--report", path], check=False, capture_output=True, text=True
-    )
+    command = [sys.executable, mutants.__file__, "--root", str(shop), "--at", "shop/prices.py", "--jobs", "2"]
+    command += ["--at-least", "0.99", "--report", str(path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     return Run(done.returncode, path.read_text() if path.exists() else "", done.stdout, done.stderr)
 
 
@@ -190,9 +189,9 @@ def test_these_are_the_mistakes(line: str, mistakes: set[str]) -> None:
 
 
 def test_a_place_behind_letters_of_several_bytes_is_found() -> None:
-    [mutant] = mutators.find_mutants("m.py", 'x = "größer als ∞", a == b\n'.encode())
+    [mutant] = mutators.find_mutants("m.py", 'x = "größer ∞", a == b\n'.encode())
 
-    assert mutant.changed_lines == ('x = "größer als ∞", a == b', 'x = "größer als ∞", (a != b)')
+    assert mutant.changed_lines == ('x = "größer ∞", a == b', 'x = "größer ∞", (a != b)')
 
 
 def test_every_module_and_every_test_that_the_settings_name_is_there() -> None:

@@ -96,7 +96,8 @@ class Baseline:
         """
         lines = self.lines.get(mutant.file, {})
         wanted = [lines.get(line, frozenset()) for line in (mutant.lines if mutant.function else lines)]
-        selected, total = [], 0.0
+        selected: list[str] = []
+        total = 0.0
         for name in sorted(frozenset().union(*wanted) & self.seconds.keys(), key=lambda name: self.seconds[name]):
             total += self.seconds[name]
             if selected and total > budget_s:

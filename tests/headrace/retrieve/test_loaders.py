@@ -211,7 +211,7 @@ def test_a_pytorch_loader_goes_on_from_its_state_and_then_begins_the_next_epoch(
 @pytest.fixture
 def loader() -> Any:  # noqa: ANN401  torch has no types here
     """PyTorch's `DataLoader`."""
-    return pytest.importorskip("torch.utils.data", reason="skipped: no torch").DataLoader
+    return pytest.importorskip("torch.utils.data", reason="PyTorch is not installed").DataLoader
 
 
 def read_with_loader(loader: Any, feed: ParquetBatches, workers: int) -> list[int]:  # noqa: ANN401
