@@ -181,3 +181,16 @@ def test_a_header_alone_is_a_day_without_rows(tmp_path: Path) -> None:
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnreadableError, match="expected a Parquet file written by ingest"):
         read_parquet(write_file(tmp_path, content, "2013-01-09.parquet"))
+
+
+def test_a_quoted_field_may_hold_line_ends_where_the_dialect_says_so(tmp_path: Path) -> None:
+    path = write_file(tmp_path, b'id,note\n1,"two\nlines, and ""more"""\n2,plain\n')
+
+    assert read_csv(path, CsvDialect(multiline=True)).rows() == [("1", 'two\nlines, and "more"'), ("2", "plain")]
+    assert "unbalanced quote" in message_for(path)
+
+
+def test_a_field_too_few_is_refused_beside_quoted_line_ends_too(tmp_path: Path) -> None:
+    path = write_file(tmp_path, b'id,note\n1,"two\nlines"\n2\n')
+
+    assert "line 3 has not the 2 fields" in message_for(path, CsvDialect(multiline=True))

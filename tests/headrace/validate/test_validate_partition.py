@@ -93,6 +93,12 @@ def test_the_checks_are_counted_most_frequent_first() -> None:
     assert list(result.counts.items()) == [("place|check__one_of", 2), ("count|max", 1)]
 
 
+def test_checks_that_as_many_rows_failed_are_counted_in_the_order_of_their_names() -> None:
+    result = validate_frame(rows(("2013-01-09T01:00:00Z", "LGA", "12", "-1")), SOURCE, DAY)
+
+    assert list(result.counts.items()) == [("count|max", 1), ("place|check__one_of", 1), ("speed|min", 1)]
+
+
 def test_a_column_of_nothing_but_nulls_keeps_the_type_of_its_contract() -> None:
     result = validate_frame(rows((GOOD[0], "EWR", None, None)), SOURCE, DAY)
 
