@@ -62,6 +62,21 @@ def test_every_file_that_a_page_names_in_backticks_is_there(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_every_heading_that_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text("utf-8"))
+
+    assert [anchor for file, anchor in links if anchor not in anchors(page.parent / file if file else page)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
+    named = {name for code in code_of(page) for name in re.findall(r"^make ([a-z][a-z-]*)", code, re.MULTILINE)}
+    targets = re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+    assert sorted(named - {*targets}) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_every_option_of_a_command_on_a_page_is_one_of_that_command(page: Path) -> None:
     lines = [line for code in code_of(page) for line in code.replace("\\\n", " ").splitlines()]
     commands = [words(line) for line in lines if line.strip().startswith("headrace ")]
@@ -87,6 +102,12 @@ def test_every_new_name_of_the_upgrade_page_occurs_in_the_code() -> None:
 
     assert len(names) > 300
     assert sorted(names - words_of_the_code()) == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can name on a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", without_blocks(page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def code_of(page: Path) -> list[str]:
