@@ -94,14 +94,14 @@ def test_of_many_days_a_few_are_read_by_their_ranges(sqlite_weather: Weather) ->
         sqlite_weather.run(f"INSERT INTO weather VALUES ('EWR', '2013-01-{day:02} 00:30:00+00:00', 1, '{NEW}')")  # noqa: S608  of the test
     sqlite_weather.ingest()
     changed = [f"2013-01-{day:02}" for day in (1, 2, 4, 6, 7, 8, 10)]
-    for day in changed:
-        sqlite_weather.run(f"UPDATE weather SET temp = 99, updated_at = '2014{NEW[4:]}' WHERE at LIKE '{day}%'")  # noqa: S608
+    for name in changed:
+        sqlite_weather.run(f"UPDATE weather SET temp = 99, updated_at = '2014{NEW[4:]}' WHERE at LIKE '{name}%'")  # noqa: S608
 
     result = sqlite_weather.ingest()
 
     assert (list(result.changed), result.read) == (changed, 7)
-    for day in changed:
-        assert sqlite_weather.rows(day)["temp"].unique().to_list() == [99.0]
+    for name in changed:
+        assert sqlite_weather.rows(name)["temp"].unique().to_list() == [99.0]
 
 
 @pytest.mark.parametrize(
