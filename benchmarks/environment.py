@@ -78,8 +78,8 @@ def allow_new_databases(address: str, endpoints: Iterable["Endpoint"]) -> None:
 
     url = make_url(address)
     [superuser] = [endpoint for endpoint in endpoints if f":{url.port}" in endpoint.address]
-    login = {"user": superuser.user, "password": superuser.password}
-    with psycopg.connect(host=url.host, port=url.port, dbname="postgres", **login, autocommit=True) as connection:
+    server = psycopg.conninfo.make_conninfo(host=url.host, port=url.port, dbname="postgres")
+    with psycopg.connect(server, user=superuser.user, password=superuser.password, autocommit=True) as connection:
         connection.execute(f'ALTER ROLE "{url.username}" CREATEDB'.encode())
 
 
