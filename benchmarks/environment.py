@@ -73,15 +73,13 @@ def create_workspace(folder: Path, env: Mapping[str, str], name: str) -> Workspa
 
 def allow_new_databases(address: str, endpoints: Iterable["Endpoint"]) -> None:
     """Let the role of a database create databases of its own, which the stack lets only the superuser do."""
-    import psycopg.conninfo  # noqa: PLC0415
+    import psycopg  # noqa: PLC0415
     from sqlalchemy.engine import make_url  # noqa: PLC0415
 
     url = make_url(address)
     [superuser] = [endpoint for endpoint in endpoints if f":{url.port}" in endpoint.address]
-    server = psycopg.conninfo.make_conninfo(
-        host=url.host, port=url.port, dbname="postgres", user=superuser.user, password=superuser.password
-    )
-    with psycopg.connect(server, autocommit=True) as connection:
+    server = psycopg.conninfo.make_conninfo(host=url.host, port=url.port, dbname="postgres")
+    with psycopg.connect(server, user=superuser.user, password=superuser.password, autocommit=True) as connection:
         connection.execute(f'ALTER ROLE "{url.username}" CREATEDB'.encode())
 
 

@@ -63,7 +63,7 @@ def test_every_file_that_a_page_names_in_backticks_is_there(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_every_heading_that_a_page_links_to_is_there(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text("utf-8"))
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)\s]+)", page.read_text("utf-8"))
 
     assert [anchor for file, anchor in links if anchor not in anchors(page.parent / file if file else page)] == []
 

@@ -26,14 +26,14 @@ def test_the_table_is_locked_before_the_snapshot_of_the_database_is_taken(
     locked, open_transaction = list[bool](), read_transaction.open_read_transaction
 
     @contextmanager
-    def open_and_look(address: str) -> Iterator[ReadTransaction]:
+    def open_and_look(address: str, **options: float) -> Iterator[ReadTransaction]:
         other = TableStore.at(sqlite_weather.table_store.root)
         try:
             with other.lock_table(TABLE):
                 locked.append(False)
         except TableLockedError:
             locked.append(True)
-        with open_transaction(address) as transaction:
+        with open_transaction(address, **options) as transaction:
             yield transaction
 
     monkeypatch.setattr(read_transaction, "open_read_transaction", open_and_look)
