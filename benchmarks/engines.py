@@ -12,7 +12,7 @@ right. For every engine, Python's garbage collector runs as seldom as in the com
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ TTL_DAYS = 7
 TABLES = ("one", "two", "three")
 FIRST = datetime(2013, 1, 1, tzinfo=UTC)
 DAYS = 60
+RELEASE = "bench/1"
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -40,6 +41,7 @@ def prepare(folder: Path, *sizes: str) -> None:
         keys[name] = {"key": key, "type": str(rows.schema[key]), "features": rows.columns[3:]}
         write_table(folder, name, key, rows)
     (folder / "tables.json").write_text(json.dumps(keys))
+    tag_release(folder, list(tables))
 
 
 def synthetic_data(requests: int, rows: int, keys: int, features: int = 5) -> Any:  # noqa: ANN401  Polars is imported where it is used
@@ -54,9 +56,8 @@ def synthetic_data(requests: int, rows: int, keys: int, features: int = 5) -> An
         moments = draw.integers(0, span, count) + int(FIRST.timestamp()) * 1_000_000
         return pl.Series("event_time", moments).cast(pl.Datetime("us", "UTC"))
 
-    # One key column per table, with the same values, so that each table needs a join of its own.
     asked = pl.DataFrame({name: draw.integers(0, keys, requests) for name in ("a", "b", "c")})
-    asked = asked.with_columns(b=pl.col("a"), c=pl.col("a"), event_timestamp=times(requests))
+    asked = asked.with_columns(event_timestamp=times(requests))
     tables = {}
     for key, name in zip("abc", TABLES, strict=True):
         drawn = pl.DataFrame({key: draw.integers(0, keys, rows), "event_time": times(rows)})
@@ -121,6 +122,23 @@ def write_table(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: 
     table_store.checkout(Manifest(f"features/bench/{name}", partitions=entries))
 
 
+def tag_release(folder: Path, tables: Sequence[str]) -> None:
+    """Tag the tables as a release, with a `dvc.lock` as `headrace release` writes it."""
+    from environment import run_git  # noqa: PLC0415
+
+    from headrace.storage.files import dump_yaml  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
+
+    table_store = TableStore.at(folder)
+    outs = {name: table_store.dvc_out(table_store.manifest(f"features/bench/{name}"), {}) for name in tables}
+    stages = {f"bench-transform-{name}": {"cmd": "headrace", "outs": [out]} for name, out in outs.items()}
+    (folder / "dvc.lock").write_bytes(dump_yaml({"schema": "2.0", "stages": stages}))
+    run_git(folder, "init", "--quiet", "--initial-branch", "main")
+    run_git(folder, "add", "dvc.lock", "feature_repo")
+    run_git(folder, "commit", "--quiet", "--message", RELEASE)
+    run_git(folder, "tag", "--annotate", "--message", RELEASE, RELEASE)
+
+
 def create_dataset(folder: Path) -> Any:  # noqa: ANN401
     """The dataset of these tables."""
     import polars as pl  # noqa: PLC0415
@@ -181,7 +199,8 @@ def headrace_release(folder: Path, out: Path, most: int | None) -> None:
     from headrace.retrieve.retrieve import retrieve_at_release  # noqa: PLC0415
     from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    retrieve_at_release(create_dataset(folder), TableStore.at(folder), "", read_requests(folder, most)).to_parquet(out)
+    dataset, table_store = create_dataset(folder), TableStore.at(folder)
+    retrieve_at_release(dataset, table_store, RELEASE, read_requests(folder, most)).to_parquet(out)
 
 
 def duckdb(folder: Path, out: Path, _most: int | None) -> None:

@@ -22,13 +22,13 @@ DAYS = ("2013-01-10", "2013-02-10", "2013-11-03")
 """The longest delay of the year (21.7 h), the day after the snow, the day the clock goes back."""
 
 
-def computed(name: str, day: str, *, more: int = 0, **replaced: pl.LazyFrame) -> pl.DataFrame:
-    """The rows of a feature table on a real day; `more` days of lookback than declared, tables replaced."""
-    return TABLES[name].transform(day=day, **{**read_by(name, day, more=more), **replaced}).collect()
+def computed(name: str, day: str, **replaced: pl.LazyFrame) -> pl.DataFrame:
+    """The rows of a feature table on a real day, tables replaced."""
+    return TABLES[name].transform(day=day, **{**read_by(name, day), **replaced}).collect()
 
 
 def read_by(name: str, day: str, *, more: int = 0) -> dict[str, pl.LazyFrame]:
-    """Keyword → rows that a feature table reads for a day."""
+    """Keyword → rows that a feature table reads for a day; `more` days of lookback than declared."""
     return {
         keyword: real_flights.validated_rows(
             read.table.partition("/")[2], day, read.lookback + more if read.lookback else 0
@@ -152,7 +152,7 @@ def test_a_correction_of_the_register_a_year_later_is_in_no_row_of_before() -> N
 
 @pytest.mark.parametrize("name", TABLES)
 def test_reading_more_days_than_declared_changes_nothing(name: str) -> None:
-    assert computed(name, "2013-02-10", more=3).equals(computed(name, "2013-02-10"))
+    assert computed(name, "2013-02-10", **read_by(name, "2013-02-10", more=3)).equals(computed(name, "2013-02-10"))
 
 
 @pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
