@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 import psutil
@@ -268,14 +269,15 @@ def test_only_127_0_0_1_is_listened_on(home: Path) -> None:
     control.up(home, BASE)
 
     listening = [
-        connection.laddr.ip
+        connection.laddr
         for member in processes(state_of(home))
         for connection in member.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
 
-    assert set(listening) == {"127.0.0.1"}
-    assert len(listening) >= 2
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    endpoints = {urlsplit(endpoint.address).port for endpoint in state_of(home).endpoints}
+    assert {address.port for address in listening} == endpoints
 
 
 def test_no_secret_stands_on_a_command_line_or_in_a_file_that_others_can_read(home: Path) -> None:

@@ -1,6 +1,7 @@
 """bytes → rows of text: a file is read whole, exactly as declared, or refused with the line at fault."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -8,9 +9,11 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from minimal_dataset import SALES
 
 from headrace.validate import readers
 from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+from headrace.validate.validate_partition import read_raw
 
 DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"
 
@@ -80,7 +83,11 @@ def test_a_damaged_gzip_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_object_that_is_named_gz_and_is_none_is_refused(tmp_path: Path) -> None:
-    assert "expected gzip" in message_for(write_file(tmp_path, DAY, "2013-01-09.csv.gz"))
+    source = replace(SALES, location=replace(SALES.location, suffix=".csv.gz"))
+    cached = write_file(tmp_path, DAY, "5d41402abc4b2a76b9719d911017c592")  # objects of the cache have no suffix
+
+    with pytest.raises(UnreadableError, match=r"sales 2013-01-09: .*expected gzip by its suffix \.csv\.gz"):
+        read_raw(source, "2013-01-09", cached)
 
 
 def test_gzip_that_unpacks_to_more_than_allowed_is_refused(tmp_path: Path) -> None:
