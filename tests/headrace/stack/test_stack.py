@@ -28,15 +28,16 @@ from servers import (
     run_server,
     wait_until,
 )
+from stack_processes import listening_addresses, processes, state_of
 
 from headrace.settings import Settings
 from headrace.stack import control, launcher, probes
 from headrace.stack.config import load_config
 from headrace.stack.errors import StackError, StartFailedError
 from headrace.stack.paths import StackPaths, low_disk_note
-from headrace.stack.process import process_tree, still_running
+from headrace.stack.process import still_running
 from headrace.stack.servers import postgres
-from headrace.stack.state import Event, StackState, read_state
+from headrace.stack.state import Event
 
 pytestmark = pytest.mark.server
 
@@ -57,16 +58,6 @@ with control.running(Path(sys.argv[1]), sys.argv[2:]):
 def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
     control.down(tmp_path / "home")
-
-
-def state_of(home: Path) -> StackState:
-    state = read_state(StackPaths(home))
-    assert state is not None
-    return state
-
-
-def processes(state: StackState) -> list[psutil.Process]:
-    return process_tree([state.watchdog, *(server.process for server in state.servers)])
 
 
 @pytest.fixture
@@ -267,14 +258,9 @@ def test_a_failed_start_is_a_message_and_an_exit_code_not_a_stack_trace(home: Pa
 def test_only_127_0_0_1_is_listened_on(home: Path) -> None:
     control.up(home, BASE)
 
-    listening = [
-        connection.laddr.ip
-        for member in processes(state_of(home))
-        for connection in member.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = listening_addresses(home)
 
-    assert set(listening) == {"127.0.0.1"}
+    assert set(listening) == {HOST}
     assert len(listening) >= 2
 
 
