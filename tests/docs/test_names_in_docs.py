@@ -6,6 +6,7 @@ Modules are looked up in their source, so no page has to import Feast or Airflow
 import ast
 import re
 import shlex
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ def test_the_readme_links_to_every_page() -> None:
     linked = set(re.findall(r"\]\((\S+?\.md)\)", (REPOSITORY / "README.md").read_text("utf-8")))
 
     assert {by_name(page) for page in PAGES} - linked == {"README.md"}
+
+
+def test_the_readme_lists_the_extras_of_the_package() -> None:
+    section = (REPOSITORY / "README.md").read_text("utf-8").partition("## Install it")[2].partition("\n## ")[0]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+
+    assert {*re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)} == {*project["optional-dependencies"]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
