@@ -80,6 +80,14 @@ class PostgreSQLBackend:
     password: str
     dialect: Dialect
 
+    def split_name(self, name: str) -> tuple[str, str]:
+        schema, _, table = name.rpartition(".")
+        return schema, table
+
+    @property
+    def day_forms(self) -> str:
+        return "finite times or dates"
+
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
         """Columns of the table. Types that Arrow lacks (numeric, uuid, json, interval, …) are read as text.
 
