@@ -9,7 +9,9 @@ BIN := $(VENV)/bin
 LABEL_STUDIO := .venv-label-studio
 UV := $(VENV)/.uv/bin/uv
 HOME_DIR := .headrace
+PEERS := .venv-bench
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
@@ -51,14 +53,14 @@ up: install ## Start the stack and leave it running; prints every page with user
 down: ## Stop the stack; its data stays
 	@if [ -x $(BIN)/headrace ]; then $(BIN)/headrace stack down --home $(HOME_DIR); fi
 
-bench: install ## Measure against peers
-	@for script in $$(grep -l '^    main(' benchmarks/*.py); do echo "$$script" && $(BIN)/python "$$script" || exit 1; done
+bench: install $(PEERS)/.installed ## Measure against peers, in about 35 minutes; writes benchmarks/RESULTS.md
+	@$(BIN)/python benchmarks/results.py $(BENCH_ARGS)
 
 faults: install ## Kill, cut and corrupt things, and check that nothing is lost
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults $(PYTEST_ARGS)
 
 clean: down ## Stop the stack; remove its data and the environments
-	@rm -rf $(HOME_DIR) $(LABEL_STUDIO) $(VENV)
+	@rm -rf $(HOME_DIR) $(LABEL_STUDIO) $(PEERS) $(VENV)
 
 # The environments. A stamp that is newer than its inputs means that there is nothing to do.
 
@@ -96,6 +98,12 @@ $(LABEL_STUDIO)/headrace-lock.sha256: headrace/stack/label-studio.txt | $(VENV)/
 	@$(BIN)/headrace stack install
 	@touch $@
 
+$(PEERS)/.installed: requirements/bench.txt | $(VENV)/.installed
+	@echo 'installing the packages of requirements/bench.txt'
+	@$(uv) venv --clear --python $(BIN)/python $(PEERS)
+	@$(uv) $(sync) $(PEERS)/bin/python $<
+	@touch $@
+
 # The locks: by name, version and hash, for every supported Python and platform; no address in them.
 
 compile = pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -112,6 +120,8 @@ lock: $(UV) ## Bring requirements/*.txt up to date with pyproject.toml
 		--output-file requirements/gpu.txt >/dev/null
 	@$(uv) $(compile) requirements/kubernetes.in --constraints requirements/dev.txt \
 		--output-file requirements/kubernetes.txt >/dev/null
+	@$(uv) $(compile) requirements/bench.in --constraints requirements/dev.txt \
+		--output-file requirements/bench.txt >/dev/null
 	@$(uv) $(compile) headrace/stack/label-studio.in --output-file headrace/stack/label-studio.txt >/dev/null
 	@touch $(UV)
 

@@ -3,9 +3,14 @@
 Days of flights as gzipped CSV → typed rows that meet the contract's main conditions, sorted by key, as Parquet; and the
 hourly table of carriers: departures, delays and cancellations known in the last 3 h, 24 h and 7 days. `transform.py`
 checks that the results agree.
+
+`polars` and `duckdb` read all days at once and write one file per table; `polars-daily` and `duckdb-daily` read and
+write one file per day, and compute each day's features from that day and the nine days before it, as Headrace does.
 """
 
 import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -17,15 +22,18 @@ INTEGER_COLUMNS = ["year", "month", "day", "dep_time", "sched_dep_time", "dep_de
 INTEGER_COLUMNS += ["air_time", "distance", "hour", "minute"]
 TEXT_COLUMNS = ["carrier", "tailnum", "origin", "dest"]
 
-SQL = """
-CREATE TEMP TABLE typed AS
+LOOKBACK_DAYS = 9
+"""A window of 7 days, a delay or a day until a cancellation is known, and the hours between New York and UTC."""
+
+FLIGHTS_SQL = """
+CREATE OR REPLACE TEMP TABLE typed AS
 SELECT *, time_hour + to_minutes(minute) AS scheduled_at, time_hour + to_minutes(minute + dep_delay) AS departed_at
-FROM read_csv('{raw}/*.csv.gz', nullstr='NA', header=true, columns={{
+FROM read_csv('{raw}', nullstr='NA', header=true, columns={{
   'year': 'BIGINT', 'month': 'BIGINT', 'day': 'BIGINT', 'dep_time': 'BIGINT', 'sched_dep_time': 'BIGINT',
   'dep_delay': 'BIGINT', 'arr_time': 'BIGINT', 'sched_arr_time': 'BIGINT', 'arr_delay': 'BIGINT',
   'carrier': 'VARCHAR', 'flight': 'BIGINT', 'tailnum': 'VARCHAR', 'origin': 'VARCHAR', 'dest': 'VARCHAR',
   'air_time': 'BIGINT', 'distance': 'BIGINT', 'hour': 'BIGINT', 'minute': 'BIGINT', 'time_hour': 'TIMESTAMPTZ'}});
-CREATE TEMP TABLE good AS
+CREATE OR REPLACE TEMP TABLE good AS
 SELECT scheduled_at, carrier, flight, origin, dest, tailnum, departed_at, dep_delay, arr_delay,
   (arr_time // 100 * 60 + arr_time % 100) % 1440 AS arrival_clock_min, air_time, distance,
   dep_time IS NULL AS cancelled
@@ -38,16 +46,19 @@ WHERE sched_dep_time = hour * 100 + minute AND (dep_time IS NULL) = (dep_delay I
   AND coalesce(hour(departed_at) * 60 + minute(departed_at) = (dep_time // 100 * 60 + dep_time % 100) % 1440, true)
 QUALIFY row_number() OVER (PARTITION BY scheduled_at, carrier, flight, origin) = 1;
 COPY (SELECT * FROM good ORDER BY scheduled_at, carrier, flight, origin)
-  TO '{out}/validated.parquet' (FORMAT parquet, COMPRESSION zstd);
-CREATE TEMP TABLE facts AS
+  TO '{out}' (FORMAT parquet, COMPRESSION zstd);
+"""
+
+CARRIERS_SQL = """
+CREATE OR REPLACE TEMP TABLE facts AS
 SELECT carrier, departed_at AS known, 1 AS departed, (dep_delay >= 15)::INT AS late, dep_delay AS delay_min,
-  0 AS cancelled FROM good WHERE departed_at IS NOT NULL
-UNION ALL SELECT carrier, scheduled_at + INTERVAL 24 HOUR, 0, 0, 0, 1 FROM good WHERE cancelled;
-CREATE TEMP TABLE hourly AS
+  0 AS cancelled FROM {flights} WHERE departed_at IS NOT NULL
+UNION ALL SELECT carrier, scheduled_at + INTERVAL 24 HOUR, 0, 0, 0, 1 FROM {flights} WHERE cancelled;
+CREATE OR REPLACE TEMP TABLE hourly AS
 SELECT carrier, date_trunc('hour', known - INTERVAL 1 MICROSECOND) + INTERVAL 1 HOUR AS event_time, sum(departed) AS
   departed, sum(late) AS late, sum(delay_min) AS delay_min, sum(cancelled) AS cancelled, max(known) AS known
 FROM facts GROUP BY ALL;
-CREATE TEMP TABLE grid AS
+CREATE OR REPLACE TEMP TABLE grid AS
 SELECT carrier, event_time FROM (SELECT DISTINCT carrier FROM hourly),
   (SELECT unnest(generate_series((SELECT min(event_time) FROM hourly), TIMESTAMPTZ '{last} 23:00:00+00',
     INTERVAL 1 HOUR)) AS event_time);
@@ -67,21 +78,53 @@ COPY (
     WINDOW w3 AS (PARTITION BY carrier ORDER BY event_time ROWS 2 PRECEDING),
       w24 AS (PARTITION BY carrier ORDER BY event_time ROWS 23 PRECEDING),
       w168 AS (PARTITION BY carrier ORDER BY event_time ROWS 167 PRECEDING)
-  ) WHERE known_time IS NOT NULL ORDER BY carrier, event_time
-) TO '{out}/carriers.parquet' (FORMAT parquet, COMPRESSION zstd);
+  ) WHERE known_time IS NOT NULL AND event_time >= TIMESTAMPTZ '{first} 00:00:00+00' ORDER BY carrier, event_time
+) TO '{out}' (FORMAT parquet, COMPRESSION zstd);
 """
 
 
 def polars(raw: Path, out: Path, last: str) -> None:
     """One lazy query for the flights, one for the carriers."""
+    good = _polars_flights(f"{raw}/*.csv.gz")
+    _write_with_polars(good, out / "validated.parquet")
+    _write_with_polars(_polars_carriers(good, last), out / "carriers.parquet")
+
+
+def polars_daily(raw: Path, out: Path, _last: str) -> None:
+    """The same two queries for each day."""
+    import polars as pl  # noqa: PLC0415
+
+    for day, path, window in _daily(raw, out):
+        _write_with_polars(_polars_flights(str(path)), window[-1])
+        rows = _polars_carriers(pl.read_parquet(window), str(day))
+        start = pl.datetime(day.year, day.month, day.day, time_zone="UTC")
+        _write_with_polars(rows.filter(pl.col("event_time") >= start), out / f"carriers/{day}.parquet")
+
+
+def _daily(raw: Path, out: Path) -> Iterator[tuple[date, Path, list[Path]]]:
+    """Each day, its raw file, and the validated files of the days that its features are computed from, its own last."""
+    for name in ("validated", "carriers"):
+        (out / name).mkdir()
+    for path in sorted(raw.glob("*.csv.gz")):
+        day = date.fromisoformat(path.name.partition(".")[0])
+        names = (day - timedelta(days=back) for back in range(LOOKBACK_DAYS, 0, -1))
+        before = (out / f"validated/{name}.parquet" for name in names)
+        yield day, path, [*filter(Path.exists, before), out / f"validated/{day}.parquet"]
+
+
+def _write_with_polars(rows: Any, path: Path) -> None:  # noqa: ANN401
+    rows.write_parquet(path, compression="zstd", compression_level=1)
+
+
+def _polars_flights(raw: str) -> Any:  # noqa: ANN401
     import polars as pl  # noqa: PLC0415
 
     kinds = {**dict.fromkeys([*INTEGER_COLUMNS, "sched_arr_time"], pl.Int64), **dict.fromkeys(TEXT_COLUMNS, pl.String)}
     hour, clock = pl.col("time_hour"), pl.col("departed_at").dt.convert_time_zone("America/New_York")
     local = hour.dt.convert_time_zone("America/New_York")
     shown = pl.col("dep_time") // 100 * 60 + pl.col("dep_time") % 100
-    good = (
-        pl.scan_csv(f"{raw}/*.csv.gz", null_values="NA", schema_overrides={**kinds, "time_hour": pl.String})
+    return (
+        pl.scan_csv(raw, null_values="NA", schema_overrides={**kinds, "time_hour": pl.String})
         .with_columns(hour.str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us").dt.replace_time_zone("UTC"))
         .with_columns(
             scheduled_at=hour + pl.duration(minutes="minute"),
@@ -111,7 +154,11 @@ def polars(raw: Path, out: Path, last: str) -> None:
         .sort(KEY_COLUMNS)
         .collect()
     )  # fmt: skip
-    good.write_parquet(out / "validated.parquet", compression="zstd", compression_level=1)
+
+
+def _polars_carriers(good: Any, last: str) -> Any:  # noqa: ANN401
+    import polars as pl  # noqa: PLC0415
+
     one, none = pl.lit(1, pl.Int64), pl.lit(0, pl.Int64)
     left = good.lazy().filter(pl.col("departed_at").is_not_null())
     left = left.select("carrier", "dep_delay", known="departed_at", departed=one, cancelled=none)
@@ -143,7 +190,7 @@ def polars(raw: Path, out: Path, last: str) -> None:
         return pl.when(whole > 0).then(pl.col(part) / whole)
 
     ended = {p: pl.col(f"departed_{p}") + pl.col(f"cancelled_{p}") for p in WINDOW_HOURS}
-    rows.select(
+    return rows.select(
         "carrier",
         "event_time",
         "known_time",
@@ -151,16 +198,33 @@ def polars(raw: Path, out: Path, last: str) -> None:
         *(share(f"delay_min_{p}", pl.col(f"departed_{p}")).alias(f"dep_delay_mean_{p}_min") for p in WINDOW_HOURS),
         *(share(f"late_{p}", pl.col(f"departed_{p}")).alias(f"late_share_{p}") for p in WINDOW_HOURS),
         *(share(f"cancelled_{p}", ended[p]).alias(f"cancelled_share_{p}") for p in ("24h", "7d")),
-    ).collect().write_parquet(out / "carriers.parquet", compression="zstd", compression_level=1)
+    ).collect()
 
 
 def duckdb(raw: Path, out: Path, last: str) -> None:
     """One script of SQL."""
+    connection = _duckdb_connection(out)
+    connection.execute(FLIGHTS_SQL.format(raw=f"{raw}/*.csv.gz", out=out / "validated.parquet"))
+    facts = {"flights": "good", "first": "1900-01-01", "last": last}
+    connection.execute(CARRIERS_SQL.format(**facts, out=out / "carriers.parquet"))
+
+
+def duckdb_daily(raw: Path, out: Path, _last: str) -> None:
+    """The same script for each day."""
+    connection = _duckdb_connection(out)
+    for day, path, window in _daily(raw, out):
+        connection.execute(FLIGHTS_SQL.format(raw=path, out=window[-1]))
+        flights = f"read_parquet({list(map(str, window))})"
+        facts = {"flights": flights, "first": day, "last": day}
+        connection.execute(CARRIERS_SQL.format(**facts, out=out / f"carriers/{day}.parquet"))
+
+
+def _duckdb_connection(out: Path) -> Any:  # noqa: ANN401
     import duckdb as library  # noqa: PLC0415
 
     connection = library.connect(str(out / "scratch.db"))
     connection.execute("SET TimeZone = 'America/New_York'")
-    connection.execute(SQL.format(raw=raw, out=out, last=last))
+    return connection
 
 
 def pandas(raw: Path, out: Path, last: str) -> None:
@@ -271,6 +335,5 @@ def _carrier_features(hourly: Any, last: str) -> Any:  # noqa: ANN401
 
 
 if __name__ == "__main__":
-    {"polars": polars, "duckdb": duckdb, "pandas": pandas, "dask": dask}[sys.argv[1]](
-        Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-    )
+    function = globals()[sys.argv[1].replace("-", "_")]
+    function(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

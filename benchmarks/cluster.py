@@ -30,7 +30,7 @@ FULL_SIZES = (10_000, 100_000, 1_000_000)
 
 def main() -> None:
     """Measure and report."""
-    parser = create_parser(__doc__ or "")
+    parser = create_parser(__doc__ or "", large="a million partitions too")
     parser.add_argument("--do", nargs="+", help="(internal)")
     arguments = parser.parse_args()
     if arguments.do:
@@ -39,7 +39,7 @@ def main() -> None:
         return
     report = Report("cluster", as_json=arguments.json)
     measure_stages(report, arguments.repeats)
-    measure_planning(report, FULL_SIZES if arguments.full else SIZES, 1 if arguments.full else arguments.repeats)
+    measure_planning(report, FULL_SIZES if arguments.full else SIZES, arguments.repeats)
     report.end()
 
 
@@ -63,7 +63,7 @@ def measure_stages(report: Report, repeats: int) -> None:
             for who, workers in (("threads", 0), ("1 worker", 1), ("2 workers", 2))
         ]
         costs = run_interleaved(contenders, repeats)
-        report.table("336,776 flights in 365 days, servers included", costs, "threads")
+        report.table("336,776 flights in 365 days, scheduler and workers included", costs, "threads")
 
 
 def measure_planning(report: Report, sizes: tuple[int, ...], repeats: int) -> None:
@@ -75,11 +75,12 @@ def measure_planning(report: Report, sizes: tuple[int, ...], repeats: int) -> No
     report.table("plan, manifest and list of files, start-up included", costs, f"{sizes[0]:,} partitions")
     least, most = (costs[f"{size:,} partitions"] for size in (sizes[-2], sizes[-1]))
     times = sizes[-1] / sizes[-2]
-    report.target(f"CPU: t({sizes[-1]:,}) / t({sizes[-2]:,})", most.cpu_s / least.cpu_s, times * 1.2)
+    report.target(f"CPU: t({sizes[-1]:,}) / t({sizes[-2]:,})", most.total_s / least.total_s, times * 1.2)
     report.target("memory: the same", most.peak_mb / least.peak_mb, times * 1.2)
     each = (most.cpu_s - least.cpu_s) / (sizes[-1] - sizes[-2])
     memory = (most.peak_mb - least.peak_mb) / (sizes[-1] - sizes[-2])
-    report.note(f"each additional partition: {each * 1e6:.0f} µs of CPU, {memory * 1024:.1f} KiB of memory")
+    report.figure("each additional partition: CPU", each * 1e6, "µs")
+    report.figure("each additional partition: memory", memory * 1024, "KiB")
 
 
 def run_on_cluster(workers: str) -> None:

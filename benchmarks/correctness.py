@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
 from feast.types import Int64, String
-from measure import REPOSITORY, create_parser
+from measure import REPOSITORY, Report, create_parser
 
 sys.path.insert(0, str(REPOSITORY / "tests/support"))
 
@@ -32,6 +32,7 @@ from headrace.storage.table_store import TableStore
 NOON = datetime(2013, 1, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 TTL = 6 * HOUR
+RIGHT = "right"
 LARGE = 2**53 + 1
 
 Rows = Sequence[tuple[str | None, timedelta, timedelta, int]]
@@ -88,27 +89,27 @@ CASES = [
 def main() -> None:
     """Run every case on every store."""
     arguments = create_parser(__doc__ or "").parse_args()
+    report = Report("correctness", as_json=arguments.json)
     stores: dict[str, Callable[[Case, Path], Any]] = {
         "ours": query_headrace,
         "dask": query_feast("dask"),
         "duckdb": query_feast("duckdb"),
     }
-    width = max(len(case.name) for case in CASES)
-    found: dict[str, dict[str, str]] = {}
+    wrong = dict.fromkeys(stores, 0)
+    report.section("the answer to each case")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for case in CASES:
-            found[case.name] = {name: check_store(case, store) for name, store in stores.items()}
-            if not arguments.json:
-                print(
-                    f"{case.name:{width}}  "
-                    + "  ".join(f"{name}: {status}" for name, status in found[case.name].items())
-                )
-    if arguments.json:
-        import json  # noqa: PLC0415
-
-        print(json.dumps({"name": "cases", "cases": found}))
-    if any(status["ours"] != "right" for status in found.values()):
+            outcomes = {name: check_store(case, store) for name, store in stores.items()}
+            report.note(f"{case.name}: " + ", ".join(f"{name} {outcome}" for name, outcome in outcomes.items()))
+            for name, outcome in outcomes.items():
+                wrong[name] += outcome != RIGHT
+    report.section(f"wrong answers in {len(CASES)} cases")
+    report.target("wrong answers of ours", wrong.pop("ours"), 0)
+    for name, count in wrong.items():
+        report.figure(f"wrong answers of Feast on {name}", count)
+    report.end()
+    if not all(target.is_met for section in report.sections for target in section.targets):
         sys.exit(1)
 
 
@@ -124,7 +125,7 @@ def check_store(case: Case, store: Callable[[Case, Path], Any]) -> str:
         return f"{rows} rows for {len(expected)}"
     returned = list(zip(*(table[name].to_pylist() for name in feature_columns(case)), strict=True))
     if returned == expected and all(str(table[name].type) == "int64" for name in feature_columns(case)):
-        return "right"
+        return RIGHT
     if sorted(map(repr, returned)) == sorted(map(repr, expected)):
         return "order lost"
     some = [(mine, right) for mine, right in zip(returned, expected, strict=True) if repr(mine) != repr(right)]

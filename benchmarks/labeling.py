@@ -1,29 +1,23 @@
 """Labels: send and collect against the plain SDK loop, on one real Label Studio; collect again when 1 % changed.
 
 The peer does what the SDK's documentation shows: `projects.import_tasks` in batches, and one `exports.as_json` of the
-whole project. Both send the same tasks in the same batches to a project of their own, and both are timed in this
-process; CPU is the client's and the server's. On a shared machine wall times are long, so look at the ratios.
+whole project. Both send the same tasks in the same batches, each time to a project of their own, and take turns in this
+process; CPU is that of this process and of Label Studio. Neither counts the start of a process.
 
 A collect looks ten minutes back, and lists what changed in that time. Here all answers are younger than that: the
 overlap is set to one second, and one answer is given two seconds after the others, as if the others were older.
 
-The ratio of a collect when 1 % changed to a full one is printed twice: as it is, and without what a collect costs when
-nothing changed at all (looking up the project, one empty listing). Neither counts the start of a process.
-
-Memory is the peak of a process that only collects everything into an empty workspace, beside one that exports it.
-
-    python benchmarks/labeling.py [number of tasks | --full]
+The ratio of a collect when 1 % changed to a full one is given twice: as it is, and without what a collect costs when
+nothing changed at all (looking up the project, one empty listing). Memory is the peak of a process that only collects
+everything into an empty workspace, beside one that exports it.
 """
 
-import json
 import re
-import sys
-import tempfile
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from multiprocessing import get_context
@@ -33,23 +27,21 @@ from typing import Any
 import httpx
 import polars as pl
 import psutil
+from environment import run_servers
+from measure import Cost, Report, create_parser, measure_call, measure_interleaved, median_cost
 
 from headrace.dataset import Dataset, Input, LabelingTask
 from headrace.label import sync, tasks
 from headrace.label.collect import collect_annotations
 from headrace.label.send import send_tasks
 from headrace.settings import Settings
-from headrace.stack.control import running
-from headrace.stack.paths import StackPaths
-from headrace.stack.state import read_state
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.table_store import TableStore
 
 Json = dict[str, Any]
-TASKS, FULL, BATCH, DAYS = 2000, 25_000, 250, 20
-REPEATS = 3
+TASKS, FULL_TASKS, BATCH, DAYS = 2000, 25_000, 250, 20
 CONFIG = (
     '<View><Text name="text" value="$text"/><Choices name="cause" toName="text" choice="single-radio">'
     '<Choice value="carrier"/><Choice value="weather"/></Choices></View>'
@@ -75,52 +67,6 @@ LABELING = LabelingTask(
 )  # fmt: skip
 ANNOTATED = replace(LABELING, title="Already answered")
 DATASET = Dataset(name="rides", description="Rides.", owner="someone", sources=(), labels=(LABELING,))
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Wall time, CPU seconds of this process, and CPU seconds of the server."""
-
-    wall_s: float
-    cpu_s: float
-    server_s: float
-
-    @property
-    def all_s(self) -> float:
-        """CPU seconds of both."""
-        return self.cpu_s + self.server_s
-
-    def __str__(self) -> str:
-        return f"{self.wall_s:6.2f} s ({self.cpu_s:5.2f} CPU, server {self.server_s:5.2f})"
-
-
-@dataclass(frozen=True)
-class CostMeter:
-    """Measures the cost of a call.
-
-    Attributes:
-        server: The processes of the server.
-    """
-
-    server: list[psutil.Process]
-
-    def measure(self, work: Callable[[], object]) -> Cost:
-        """Run `work`; its cost."""
-        wall, cpu, server = time.perf_counter(), time.process_time(), self._server_s()
-        work()
-        return Cost(time.perf_counter() - wall, time.process_time() - cpu, self._server_s() - server)
-
-    def _server_s(self) -> float:
-        return sum(sum(one.cpu_times()[:2]) for one in self.server)
-
-
-@contextmanager
-def run_label_studio() -> Iterator[tuple[dict[str, str], CostMeter]]:
-    """Run a Label Studio; its environment variables, and a meter of its costs."""
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "home", only=("label-studio",)) as env:
-        state = read_state(StackPaths(Path(folder) / "home"))
-        heads = [psutil.Process(server.process.pid) for server in state.servers] if state else []
-        yield dict(env), CostMeter([one for head in heads for one in (head, *head.children(recursive=True))])
 
 
 def create_workspace(root: Path, size: int) -> TableStore:
@@ -152,57 +98,107 @@ def create_annotated_project(client: httpx.Client, title: str, bodies: list[Json
     return _task_numbers(client, title)
 
 
-def main(size: int) -> None:
-    """Measure and print."""
+def main() -> None:
+    """Measure and report."""
+    parser = create_parser(__doc__ or "", large=f"{FULL_TASKS:,} tasks instead of {TASKS:,}")
+    parser.add_argument("--tasks", type=int, help=f"number of tasks (default: {TASKS:,})")
+    arguments = parser.parse_args()
+    size = arguments.tasks or (FULL_TASKS if arguments.full else TASKS)
     sync.OVERLAP = timedelta(seconds=1)
-    with run_label_studio() as (env, clock), tempfile.TemporaryDirectory() as folder:
+    report = Report("labeling", as_json=arguments.json)
+    with run_servers("label-studio") as (folder, env):
         url, token = env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"]
         settings = Settings.model_validate(
             {"LABEL_STUDIO_URL": url, "LABEL_STUDIO_API_KEY": token, "HEADRACE_PSEUDONYM_KEY": "benchmark"}
         )
-        table_store, measure = create_workspace(Path(folder) / "ours", size), clock.measure
-        first = measure(lambda: send_tasks(DATASET, LABELING, table_store, settings, {"sample": size}))
-        again = measure(lambda: send_tasks(DATASET, LABELING, table_store, settings, {"sample": size}))
-        rows = tasks.draw_sample(DATASET, LABELING, table_store, {"sample": size})
-        bodies: list[Json] = [{"data": data} for data in tasks.task_data(DATASET, LABELING, rows).values()]
-        plain = _sdk(url, token)
-        peer = measure(lambda: _import_with_sdk(plain, bodies))
         with httpx.Client(base_url=url, headers={"Authorization": f"Token {token}"}, timeout=600) as client:
-            ours = create_annotated_project(client, ANNOTATED.title, bodies)
+            measurement = LabelingMeasurement(folder, size, settings, client, _sdk(url, token))
+            measurement.measure_send(report, arguments.repeats)
+            measurement.measure_collect(report, arguments.repeats)
             project = _project(client, ANNOTATED.title)
-            time.sleep(2 * sync.OVERLAP.total_seconds())
-            _change_answers(client, ours[-1:])
-            full = measure(lambda: collect_annotations(DATASET, ANNOTATED, table_store, settings))
-            peer_full = measure(lambda: plain.projects.exports.as_json(project))
-            memory = _peak_memory_mb(_collect_in_child, Path(folder) / "elsewhere", size, settings)
-            peer_memory = _peak_memory_mb(_export_in_child, url, token, project)
-            nothing = measure(lambda: collect_annotations(DATASET, ANNOTATED, table_store, settings))
-            changes = []
-            for turn in range(REPEATS):
-                time.sleep(2 * sync.OVERLAP.total_seconds())
-                _change_answers(client, ours[turn * size // 100 : (turn + 1) * size // 100])
-                changes.append(measure(lambda: collect_annotations(DATASET, ANNOTATED, table_store, settings)))
-            changed = sorted(changes, key=lambda cost: cost.wall_s)[REPEATS // 2]
-            peer_changed = measure(lambda: plain.projects.exports.as_json(project))
-            client.delete(f"/api/tasks/{ours[0]}/").raise_for_status()
-            gone = measure(lambda: collect_annotations(DATASET, ANNOTATED, table_store, settings))
-    lines = [
-        ("send", first, peer),
-        ("send again, nothing missing", again, None),
-        ("collect all", full, peer_full),
-        ("collect, nothing new", nothing, None),
-        ("collect, 1 % changed", changed, peer_changed),
-        ("collect, one task deleted", gone, None),
-    ]
-    print(f"{size} tasks, one answer each")
-    for name, mine, theirs in lines:
-        against = f"; plain SDK {theirs}, ratio {mine.wall_s / theirs.wall_s:.2f}" if theirs else ""
-        print(f"{name:28} {mine}, {size / mine.wall_s:8.0f} tasks/s{against}")
-    net = (changed.wall_s - nothing.wall_s) / full.wall_s
-    share, of_cpu = changed.wall_s / full.wall_s, changed.all_s / full.all_s
-    print(f"1 % changed costs {share:.1%} of a full collect, {of_cpu:.1%} of its CPU, {net:.1%} net; target 5 %")
-    print(f"peak memory: collect {memory:.0f} MB more than its imports, plain SDK {peer_memory:.0f} MB")
-    print(json.dumps({name: [mine.wall_s, theirs and theirs.wall_s] for name, mine, theirs in lines}))
+        memory = _peak_memory_mb(_collect_in_child, folder / "elsewhere", size, settings)
+        peer_memory = _peak_memory_mb(_export_in_child, url, token, project)
+    report.section(f"peak memory above the imports, {size:,} tasks")
+    report.figure("collect all", memory, "MB")
+    report.figure("the SDK's export", peer_memory, "MB")
+    report.end()
+
+
+class LabelingMeasurement:
+    """Measures on one Label Studio."""
+
+    def __init__(self, folder: Path, size: int, settings: Settings, client: httpx.Client, peer: Any) -> None:  # noqa: ANN401  the SDK's client
+        """Create the workspace, and the tasks that both send."""
+        self.folder, self.size, self.settings, self.client, self.peer = folder, size, settings, client, peer
+        self.table_store = create_workspace(folder / "ours", size)
+        rows = tasks.draw_sample(DATASET, LABELING, self.table_store, {"sample": size})
+        self.bodies: list[Json] = [{"data": data} for data in tasks.task_data(DATASET, LABELING, rows).values()]
+        self.projects = 0
+
+    def measure_send(self, report: Report, repeats: int) -> None:
+        """Measure sending all tasks, and sending them again."""
+        costs = measure_interleaved({"ours": self.send_new, "plain SDK": self.import_with_sdk}, repeats)
+        again = median_cost(measure_call(self.send) for _ in range(repeats))
+        report.table(f"{self.size:,} tasks sent", {**costs, "ours, nothing missing": again}, "ours")
+        report.target("send: ours / plain SDK", costs["ours"].total_s / costs["plain SDK"].total_s, 1.2)
+
+    def measure_collect(self, report: Report, repeats: int) -> None:
+        """Measure collecting all answers, and what changed."""
+        answered = create_annotated_project(self.client, ANNOTATED.title, self.bodies)
+        project = _project(self.client, ANNOTATED.title)
+        self.wait_for_overlap()
+        _change_answers(self.client, answered[-1:])
+        calls = {
+            "collect all": self.collect_into_new,
+            "all, by the SDK's export": lambda: measure_call(lambda: self.peer.projects.exports.as_json(project)),
+        }
+        costs = measure_interleaved(calls, repeats)
+        self.collect()
+        costs["nothing changed"] = median_cost(measure_call(self.collect) for _ in range(repeats))
+        changes, deletions = [], []
+        for turn in range(repeats):
+            self.wait_for_overlap()
+            _change_answers(self.client, answered[turn * self.size // 100 : (turn + 1) * self.size // 100])
+            changes.append(measure_call(self.collect))
+        for turn in range(repeats):
+            self.client.delete(f"/api/tasks/{answered[turn]}/").raise_for_status()
+            deletions.append(measure_call(self.collect))
+        costs |= {"1 % changed": median_cost(changes), "one task deleted": median_cost(deletions)}
+        full, peer = (costs[name].total_s for name in calls)
+        changed, nothing = costs["1 % changed"].total_s, costs["nothing changed"].total_s
+        report.table(f"{self.size:,} tasks with one answer each, collected", costs, "collect all")
+        report.target("collect all / the SDK's export", full / peer, 1.2)
+        report.target("1 % changed / collect all", changed / full, 0.05)
+        report.target("1 % changed less nothing changed / collect all", (changed - nothing) / full, 0.05)
+
+    def send_new(self) -> Cost:
+        """Cost of sending all tasks to a new project."""
+        self.projects += 1
+        return measure_call(self.send)
+
+    def send(self) -> None:
+        """Send the tasks that are missing to the newest project: another title means another project."""
+        labeling = replace(LABELING, title=f"{LABELING.title} {self.projects}")
+        send_tasks(DATASET, labeling, self.table_store, self.settings, {"sample": self.size})
+
+    def import_with_sdk(self) -> Cost:
+        """Cost of the plain loop over the SDK."""
+        return measure_call(lambda: _import_with_sdk(self.peer, self.bodies))
+
+    def collect(self) -> None:
+        """Collect what changed."""
+        collect_annotations(DATASET, ANNOTATED, self.table_store, self.settings)
+
+    def collect_into_new(self) -> Cost:
+        """Cost of collecting everything into a workspace without annotations."""
+        shutil.rmtree(self.folder / "new", ignore_errors=True)
+        table_store = create_workspace(self.folder / "new", self.size)
+        return measure_call(lambda: collect_annotations(DATASET, ANNOTATED, table_store, self.settings))
+
+    @staticmethod
+    def wait_for_overlap() -> None:
+        """Wait until what changed before is older than the time that a collect looks back."""
+        time.sleep(2 * sync.OVERLAP.total_seconds())
 
 
 def _peak_memory_mb(work: Callable[..., None], *args: object) -> float:
@@ -257,4 +253,4 @@ def _change_answers(client: httpx.Client, numbers: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(FULL if "--full" in sys.argv else int(sys.argv[1]) if len(sys.argv) > 1 else TASKS)
+    main()

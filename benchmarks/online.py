@@ -4,9 +4,9 @@ The same features are read by `get_online_features` on Headrace's store and on F
 the service from the registry's cache and read from the registry each time (Feast's default); and by hand: query the
 store for the bytes of the keys, and parse each value's message. The readers take turns of 30 calls, after one that is
 not counted: Feast caches a resolved service for one store per process, so two stores that alternate call by call would
-evict each other. CPU is the median of the calls; over HTTP it is the server's average. Over HTTP it is `feast serve`
-with one worker, configured as in `docs/serving.md`; then 1,500 sequential requests, of which the slowest is reported:
-by default, `feast serve` replaces its worker at about 1,000. Everything runs with `PYTHONOPTIMIZE=1`: without it, Feast
+evict each other. CPU is that of this process and of the store's server; over HTTP, also that of `feast serve`, with one
+worker, configured as in `docs/serving.md`. Then 1,500 sequential requests, of which the slowest is reported: by
+default, `feast serve` replaces its worker at about 1,000. Everything runs with `PYTHONOPTIMIZE=1`: without it, Feast
 checks the type of every argument of every call.
 """
 
@@ -22,12 +22,11 @@ from statistics import median, quantiles
 from typing import Any
 
 import httpx
-import psutil
 from feast import FeatureService, FeatureStore
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
-from measure import REPOSITORY, Cost, Report, create_parser
+from measure import REPOSITORY, Cost, Report, create_parser, median_cost, server_cpu_s, tree_cpu_s
 from publish import DATASET, FEATURES, PublishWorkspace, create_stock_store, materialize
 from stores import HOST, free_port, run_stores, wait_for_port
 
@@ -38,8 +37,10 @@ from headrace.feast.online_stores.writer import online_of
 from headrace.feast.open import close_store, open_store
 
 SIZES = (1, 10, 100)
-CALLS = 300
-CALLS_PER_TURN = 30
+TURNS, CALLS_PER_TURN = 4, 30
+CALLS = TURNS * CALLS_PER_TURN
+"""Calls of each reader in one repeat."""
+
 HEADRACE, FEAST = "ours", "Feast's own store"
 CACHED, UNCACHED = "cached", "uncached"
 HTTP_REQUESTS = 1500
@@ -64,12 +65,12 @@ def main() -> None:
             workspace.publish_release(1)  # the rows that Feast's store gets, too: none of the next day
             theirs = create_stock_store(workspace)
             materialize(theirs)
-            measure_in_process(report, workspace, theirs)
+            measure_in_process(report, workspace, theirs, arguments.repeats)
             measure_over_http(report, workspace)
     report.end()
 
 
-def measure_in_process(report: Report, workspace: PublishWorkspace, theirs: FeatureStore) -> None:
+def measure_in_process(report: Report, workspace: PublishWorkspace, theirs: FeatureStore, repeats: int) -> None:
     """Measure every reader in this process."""
     store = open_store(workspace.table_store.root / "feature_repo", workspace.settings)
     theirs.apply([FeatureService(name=DATASET.service, features=[theirs.get_feature_view("history")])])
@@ -80,64 +81,78 @@ def measure_in_process(report: Report, workspace: PublishWorkspace, theirs: Feat
     }
     readers["by hand"] = direct_reader(store)
     for size in SIZES:
-        measure_readers(
-            report, f"{workspace.kind}: {CALLS} calls for {size} keys", readers, choose_keys(workspace, size)
-        )
+        title = f"{workspace.kind}, {CALLS} calls for {size} {'key' if size == 1 else 'keys'}"
+        measure_readers(report, title, readers, choose_keys(workspace, size), repeats)
     close_store(store)
 
 
-def measure_readers(report: Report, title: str, readers: dict[str, FeatureReader], customers: Sequence[int]) -> None:
+def measure_readers(
+    report: Report, title: str, readers: dict[str, FeatureReader], customers: Sequence[int], repeats: int
+) -> None:
     """Measure the readers in turns; all must return the same features."""
     answers = [read(customers) for read in readers.values()]
     if any(answer != answers[0] for answer in answers):
         sys.exit(f"{title}: the readers return different features")
+    runs: dict[str, list[Cost]] = {name: [] for name in readers}
     times: dict[str, list[float]] = {name: [] for name in readers}
-    cpu: dict[str, list[float]] = {name: [] for name in readers}
-    for _ in range(CALLS // CALLS_PER_TURN):
-        for name, read in readers.items():
-            read(customers)
-            for _ in range(CALLS_PER_TURN):
-                wall, used = time.perf_counter(), time.process_time()
-                read(customers)
-                cpu[name].append((time.process_time() - used) * 1000)
-                times[name].append((time.perf_counter() - wall) * 1000)
-    costs = {name: Cost(sum(cpu[name]) / 1000, sum(found) / 1000, 0) for name, found in times.items()}
-    report.table(title, costs, "by hand")
+    for _ in range(repeats):
+        costs = {name: Cost(0, 0, 0) for name in readers}
+        for turn in range(TURNS):
+            for name in list(readers)[:: -1 if turn % 2 else 1]:
+                readers[name](customers)
+                cost, latencies = measure_turn(partial(readers[name], customers))
+                costs[name] = add_costs(costs[name], cost)
+                times[name] += latencies
+        for name, cost in costs.items():
+            runs[name].append(cost)
+    medians = {name: median_cost(found) for name, found in runs.items()}
+    report.table(title, medians, "by hand")
     for name, found in times.items():
-        report.note(f"{name}: {format_latency(found)}, {median(cpu[name]):.3f} ms of CPU")
+        report.figure(f"{name}: CPU of a call, client and server", medians[name].total_s / CALLS * 1000, "ms")
+        report.note(f"{name}: {format_latency(found)}")
     for how in (CACHED, UNCACHED):
-        ours, theirs = (median(cpu[f"{whose}, the service {how}"]) for whose in (HEADRACE, FEAST))
-        report.target(f"ours / Feast's, the service {how}", ours / theirs, 1.0)
+        ours, theirs = (medians[f"{whose}, the service {how}"] for whose in (HEADRACE, FEAST))
+        report.target(f"ours / Feast's, the service {how}", ours.total_s / theirs.total_s, 1.0)
+
+
+def measure_turn(read: Callable[[], object]) -> tuple[Cost, list[float]]:
+    """Cost of one turn of calls, and milliseconds of each call."""
+    server_s, cpu, latencies = server_cpu_s(), time.process_time(), []
+    for _ in range(CALLS_PER_TURN):
+        began = time.perf_counter()
+        read()
+        latencies.append((time.perf_counter() - began) * 1000)
+    cpu_s = time.process_time() - cpu
+    return Cost(cpu_s, sum(latencies) / 1000, 0, server_cpu_s() - server_s), latencies
+
+
+def add_costs(one: Cost, other: Cost) -> Cost:
+    """The sum of two costs."""
+    return Cost(one.cpu_s + other.cpu_s, one.wall_s + other.wall_s, 0, one.server_s + other.server_s)
 
 
 def measure_over_http(report: Report, workspace: PublishWorkspace) -> None:
     """Measure `feast serve` with our options and, on SQLite, with its defaults."""
-    with run_feast_server(workspace, *SERVE_OPTIONS) as (client, used):
+    report.section(f"{workspace.kind} over HTTP, {CALLS} requests")
+    with run_feast_server(workspace, *SERVE_OPTIONS) as (client, server_pid):
         for size in SIZES:
-            before = used()
+            before = tree_cpu_s(server_pid) + server_cpu_s()
             times = [request_ms(client, choose_keys(workspace, size)) for _ in range(CALLS)]
-            cpu = (used() - before) / CALLS * 1000
-            report.note(
-                f"{workspace.kind} over HTTP, {size} keys: {format_latency(times)}, {cpu:.2f} ms of the server's CPU"
-            )
+            cpu_s = tree_cpu_s(server_pid) + server_cpu_s() - before
+            report.figure(f"{size} keys: CPU of a request, `feast serve` and the store", cpu_s / CALLS * 1000, "ms")
+            report.note(f"{size} keys: {format_latency(times)}")
         times = [request_ms(client, [1]) for _ in range(HTTP_REQUESTS)]
-        report.note(
-            f"{workspace.kind} over HTTP: the slowest of {HTTP_REQUESTS:,} requests took {max(times) / 1000:.2f} s"
-        )
+        report.figure(f"the slowest of {HTTP_REQUESTS:,} requests", max(times) / 1000, "s")
     if workspace.kind == "sqlite":
         with run_feast_server(workspace) as (client, _):
             times = [request_ms(client, [1]) for _ in range(HTTP_REQUESTS)]
-            slowest_s = max(times) / 1000
-            report.note(
-                f"`feast serve` with its defaults: the slowest of {HTTP_REQUESTS:,} requests took {slowest_s:.2f} s"
-            )
+            what = f"the slowest of {HTTP_REQUESTS:,} requests, with the default options of `feast serve`"
+            report.figure(what, max(times) / 1000, "s")
 
 
 @contextmanager
-def run_feast_server(
-    workspace: PublishWorkspace, *arguments: str
-) -> Iterator[tuple[httpx.Client, Callable[[], float]]]:
-    """Run `feast serve` for the workspace; a client, and a function that returns the server's CPU seconds."""
+def run_feast_server(workspace: PublishWorkspace, *arguments: str) -> Iterator[tuple[httpx.Client, int]]:
+    """Run `feast serve` for the workspace; a client, and the server's process id."""
     port, settings = free_port(), workspace.settings
     feast = str(Path(sys.executable).with_name("feast"))
     command = [feast, "-c", str(workspace.table_store.root / "feature_repo"), "serve", "-p", str(port), *arguments]
@@ -154,17 +169,10 @@ def run_feast_server(
         wait_for_port(port)
         with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60) as client:
             request_ms(client, [1])
-            yield client, lambda: cpu_seconds(server.pid)
+            yield client, server.pid
     finally:
         server.terminate()
         server.wait(20)
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU seconds of a process and of its children."""
-    head = psutil.Process(pid)
-    times = [one.cpu_times() for one in (head, *head.children(recursive=True))]
-    return float(sum(one.user + one.system for one in times))
 
 
 def request_ms(client: httpx.Client, customers: Sequence[int]) -> float:

@@ -1,4 +1,4 @@
-"""What plans, manifests, listings, locks and git cost per partition, stage and release: the figures of docs/scale.md.
+"""What plans, manifests, listings, locks and git cost per partition, stage and release: the constants of docs/scale.md.
 
 Tables have manifests as the engine writes them, and no data behind them. Listings, git and its remote are real, on this
 machine.
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import process_time
 from typing import TYPE_CHECKING, Any
@@ -36,13 +37,20 @@ DATASET_STAGES = 10
 RELEASES = 200
 FULL_RELEASES = 2000
 TASKS = 2000
+APPEND_FIGURES = {
+    "head": "head of the manifest",
+    "entry": "an entry",
+    "chunk": "the largest chunk",
+    "list": "list of files",
+    "written": "written for one hour",
+}
 PLANS = {"nothing new": 0, "one in a thousand changed": 1000, "everything new": 1}
 """Plan → of how many partitions one is changed; none, or all of a table that does not exist yet."""
 
 
 def main() -> None:
     """Measure and report."""
-    parser = create_parser(__doc__ or "")
+    parser = create_parser(__doc__ or "", large="a million partitions and 2,000 releases too")
     parser.add_argument("--do", nargs="+", help="(internal)")
     arguments = parser.parse_args()
     if arguments.do:
@@ -60,11 +68,11 @@ def main() -> None:
         return
     report = Report("scale", as_json=arguments.json)
     measure_tables(report, FULL_SIZES if arguments.full else SIZES, arguments.repeats)
-    measure_listing(report)
-    measure_hashing(report)
+    measure_listing(report, arguments.repeats)
+    measure_hashing(report, arguments.repeats)
     measure_lock(report, arguments.repeats)
     measure_git(report, FULL_RELEASES if arguments.full else RELEASES, arguments.repeats)
-    measure_tasks(report)
+    measure_tasks(report, arguments.repeats)
     report.end()
 
 
@@ -78,6 +86,15 @@ def read_result(folder: Path) -> dict[str, float]:
     """What a subcommand measured."""
     found: dict[str, float] = json.loads((folder / "result.json").read_text())
     return found
+
+
+def median_results(contender: Contender, repeats: int) -> dict[str, float]:
+    """What a subcommand measures, the median of each figure."""
+    runs = []
+    for _ in range(repeats):
+        run_once(contender)
+        runs.append(read_result(contender.folder))
+    return {name: median(run[name] for run in runs) for name in runs[0]}
 
 
 def write_result(**figures: float) -> None:
@@ -97,25 +114,23 @@ def measure_tables(report: Report, sizes: tuple[int, ...], repeats: int) -> None
             run_once(subcommand("create", folder, "create", size))
         for plan in PLANS:
             contenders = [subcommand(f"{size:,} partitions", folder, "plan", plan) for size, folder in folders.items()]
-            costs = run_interleaved(contenders, 1 if sizes is FULL_SIZES else repeats)
+            costs = run_interleaved(contenders, repeats)
             report.table(f"plan, {plan}, start-up included", costs, contenders[0].name)
             low, high = (costs[f"{size:,} partitions"] for size in sizes[-2:])
             cpu, memory = high.cpu_s - low.cpu_s, high.peak_mb - low.peak_mb
             more = sizes[-1] - sizes[-2]
-            report.note(f"each partition: {cpu / more * 1e6:.1f} µs of CPU, {memory / more * 1e6:.0f} bytes of memory")
+            report.figure(f"plan, {plan}: CPU of a partition", cpu / more * 1e6, "µs")
+            report.figure(f"plan, {plan}: memory of a partition", memory / more * 1e6, "bytes")
             if sizes is FULL_SIZES:
                 report.target(f"{sizes[-1]:,} partitions: MB / the {MOST_MB:,} allowed", high.peak_mb / MOST_MB, 1.0)
         contenders = [subcommand(f"{size:,} partitions", folder, "append") for size, folder in folders.items()]
-        report.table(
-            "one hour appended and recorded, start-up included", run_interleaved(contenders, 1), contenders[0].name
-        )
+        costs = run_interleaved(contenders, repeats)
+        report.table("one hour appended and recorded, start-up included", costs, contenders[0].name)
         for size, folder in folders.items():
-            found = read_result(folder)
-            report.note(
-                f"{size:,} partitions, bytes: head {found['head']:,.0f}, entry {found['entry']:.0f}, largest chunk"
-                f" {found['chunk']:,.0f}, list of files {found['list']:,.0f},"
-                f" written for one hour {found['written']:,.0f}"
-            )
+            for what, value in read_result(folder).items():
+                report.figure(f"{size:,} partitions: {APPEND_FIGURES[what]}", value, "bytes")
+        last = read_result(folder)
+        report.figure("list of files: a partition", last["list"] / size, "bytes")
 
 
 def hours(count: int) -> list[str]:
@@ -228,16 +243,16 @@ def append_partition() -> None:
 # Listings
 
 
-def measure_listing(report: Report) -> None:
+def measure_listing(report: Report, repeats: int) -> None:
     """Measure listing a bucket."""
     with run_servers("s3") as (folder, env):
         place = create_workspace(folder, env, "listing")
         (place.bucket / "hours").mkdir()
         for name in hours(OBJECTS):
             (place.bucket / "hours" / f"{name}.csv").touch()
-        run_once(subcommand("list", place.root, "list", env=place.env))
-        found = read_result(place.root)
-        report.note(f"a listing of {found['objects']:,.0f} objects: {found['cpu_us']:.1f} µs of CPU for each")
+        found = median_results(subcommand("list", place.root, "list", env=place.env), repeats)
+    report.section(f"a listing of {OBJECTS:,} objects")
+    report.figure("listing: CPU of an object", found["cpu_us"], "µs")
 
 
 def list_objects() -> None:
@@ -251,11 +266,12 @@ def list_objects() -> None:
     write_result(objects=listed, cpu_us=(process_time() - started) / listed * 1e6)
 
 
-def measure_hashing(report: Report) -> None:
+def measure_hashing(report: Report, repeats: int) -> None:
     """Measure the two hashes of every object."""
     with TemporaryDirectory(prefix="headrace-bench-") as name:
-        run_once(subcommand("hash", Path(name), "hash"))
-        report.note(f"md5 and sha256: {read_result(Path(name))['gb_s']:.2f} CPU seconds per GB")
+        found = median_results(subcommand("hash", Path(name), "hash"), repeats)
+    report.section("md5 and sha256")
+    report.figure("hashing: CPU of a GB", found["gb_s"], "s")
 
 
 def hash_bytes() -> None:
@@ -314,10 +330,9 @@ def measure_lock(report: Report, repeats: int) -> None:
         costs = run_interleaved(contenders, repeats)
         report.table("dvc.lock read and written once, start-up included", costs, contenders[0].name)
         found = read_result(Path(name))
-        report.note(
-            f"each stage in dvc.lock: {found['bytes']:.0f} bytes, {found['read_ms']:.2f} ms to read,"
-            f" {found['write_ms']:.2f} ms to write"
-        )
+        report.figure("dvc.lock: size of a stage", found["bytes"], "bytes")
+        report.figure("dvc.lock: CPU to read a stage", found["read_ms"], "ms")
+        report.figure("dvc.lock: CPU to write a stage", found["write_ms"], "ms")
 
 
 def rewrite_lock(stages: str) -> None:
@@ -350,11 +365,7 @@ def measure_git(report: Report, releases: int, repeats: int) -> None:
         run_git(root, "gc", "--quiet", "--prune=now")
         packed = _size(root / ".git")
         run_git(root, "push", "--quiet", "--mirror", "origin")
-        report.note(
-            f"{releases:,} releases of {DATASET_STAGES} stages of {STAGES[0]}: {loose / releases:,.0f} bytes each"
-            f" as they are made, {packed / releases:,.0f} after `git gc`,"
-            f" {len(run_git(root, 'ls-remote', 'origin')) / releases:.0f} in the remote's list of refs"
-        )
+        refs = len(run_git(root, "ls-remote", "origin"))
         remote = [
             Contender("git ls-remote", ["git", "ls-remote", "--quiet", "origin"], root),
             Contender(
@@ -362,7 +373,11 @@ def measure_git(report: Report, releases: int, repeats: int) -> None:
             ),
             Contender("git fetch, nothing new", ["git", "fetch", "--quiet", "--tags", "origin"], root),
         ]
-        report.table(f"git, {releases:,} releases", run_interleaved(remote, repeats), "git ls-remote")
+        title = f"git, {releases:,} releases of {DATASET_STAGES} of {STAGES[0]} stages"
+        report.table(title, run_interleaved(remote, repeats), "git ls-remote")
+        report.figure("git: a release, as it is made", loose / releases, "bytes")
+        report.figure("git: a release, after `git gc`", packed / releases, "bytes")
+        report.figure("git: a release in the remote's list of refs", refs / releases, "bytes")
 
 
 def _size(folder: Path) -> int:
@@ -388,15 +403,13 @@ def make_releases(count: str, stages: str) -> None:
 # Dask
 
 
-def measure_tasks(report: Report) -> None:
+def measure_tasks(report: Report, repeats: int) -> None:
     """Measure what each task costs the process that waits for it."""
     with TemporaryDirectory(prefix="headrace-bench-") as name:
-        run_once(subcommand("tasks", Path(name), "tasks"))
-        found = read_result(Path(name))
-        report.note(
-            f"each of {TASKS:,} tasks on a cluster: {found['driver_ms']:.2f} ms of CPU of the driver,"
-            f" {found['wall_ms']:.2f} ms in all on one worker with one thread"
-        )
+        found = median_results(subcommand("tasks", Path(name), "tasks"), repeats)
+    report.section(f"{TASKS:,} tasks on a Dask cluster of one worker with one thread")
+    report.figure("Dask: CPU of the driver for a task", found["driver_ms"], "ms")
+    report.figure("Dask: wall time of a task", found["wall_ms"], "ms")
 
 
 def run_tasks() -> None:

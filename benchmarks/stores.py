@@ -1,4 +1,4 @@
-"""Online stores for the benchmarks: SQLite, and real PostgreSQL and Redis servers; their CPU is not counted."""
+"""Online stores for the benchmarks: SQLite, and real PostgreSQL and Redis servers, whose CPU is counted."""
 
 import socket
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from environment import run_servers
+from measure import counted_servers
 from sqlalchemy.engine import make_url
 
 HOST = "127.0.0.1"
@@ -52,7 +53,8 @@ def run_redis(folder: Path) -> Iterator[int]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_for_port(port)
-        yield port
+        with counted_servers([server.pid]):
+            yield port
     finally:
         server.terminate()
         server.wait(10)

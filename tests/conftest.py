@@ -1,6 +1,7 @@
 """Fixtures and markers of all tests: real servers on demand, and a clean environment."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = callspec.params.values() if callspec else ()
         if SERVER_FIXTURES & {*getattr(item, "fixturenames", ()), *(each for each in asked if isinstance(each, str))}:
             item.add_marker("server")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out because something is missing here, once for each reason."""
+    skipped = terminalreporter.getreports("skipped")
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped if report.longrepr)
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"not checked here: {reason} ({count} test{'s' * (count > 1)})")
 
 
 @pytest.fixture(autouse=True)

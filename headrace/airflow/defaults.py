@@ -18,7 +18,9 @@ NOT_AT_ONCE = timedelta()
 one all the same, if no more than a tenth of the interval has passed since (`CronTriggerTimetable._calc_first_run`)."""
 
 RUN_TYPES = ("scheduled", "manual", "asset_triggered", "asset_materialization", "operator_triggered")
-"""All but a backfill: it ignores `max_active_runs`, and each of its runs would take everything that has arrived."""
+"""All but a backfill, each of whose runs would take everything that has arrived. It cannot be made to queue: Airflow
+3.3 counts its runs apart from all others, and only against the `max_active_runs` that whoever creates it chose, by
+default 10 (`SchedulerJobRunner._start_queued_dagruns`)."""
 
 DAG_DEFAULTS: dict[str, Any] = {
     "catchup": False,  # a run takes everything that has arrived, so one run makes up for any number of missed ones

@@ -6,7 +6,7 @@ a run without findings never waits.
 
 import shlex
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from airflow.sdk import Context, Param
@@ -14,6 +14,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskA
 
 ACCEPT, REFUSE = "Accept", "Refuse"
 RESPONSE_TIMEOUT = timedelta(days=1)
+MIN_RESPONSE = timedelta(minutes=15)
+"""What a person has at least, on a schedule of many runs an hour or shortly before the next run."""
+
 SHOWN = 30
 """Findings that the question names."""
 
@@ -22,6 +25,8 @@ Find out why first. Where it is repaired at its source, or is no mistake of the 
 
 - **Accept**, if it is intended: your reason is kept with the release, and the step is run again.
 - **Refuse** otherwise: the run fails, and nothing was changed. The next run looks again.
+
+The question ends after a day, or when the next run of the schedule is due: that run looks again, and asks if it must.
 """
 REASON = Param(
     "", type="string", minLength=1, title="Why", description="It is recorded with the decision, in git: name nobody."
@@ -46,7 +51,24 @@ def ask(context: Context, refused: RefusedStep, method_name: str) -> NoReturn:
         body=describe(refused),
         params={"reason": REASON.serialize()},
     )
-    raise TaskAwaitingInput(method_name=method_name, kwargs={"refused": dict(refused)}, timeout=RESPONSE_TIMEOUT)
+    schedule = getattr(context["task"].dag, "schedule", None)
+    timeout = response_timeout(getattr(schedule, "expression", ""), datetime.now(UTC))
+    raise TaskAwaitingInput(method_name=method_name, kwargs={"refused": dict(refused)}, timeout=timeout)
+
+
+def response_timeout(schedule: str, now: datetime) -> timedelta:
+    """How long a question waits: until the next run is due, which the waiting one would hold up, or a day.
+
+    Args:
+        schedule: When the DAG runs: a cron expression in UTC; empty for never by itself.
+        now: The time.
+    """
+    if not schedule:
+        return RESPONSE_TIMEOUT
+    from croniter import croniter  # noqa: PLC0415  what Airflow reads the expression with; no DAG file pays for it
+
+    due: datetime = croniter(schedule, now).get_next(datetime)
+    return min(RESPONSE_TIMEOUT, max(MIN_RESPONSE, due - now))
 
 
 def describe(refused: RefusedStep) -> str:
@@ -71,8 +93,8 @@ def accept_command(command: str, refused: RefusedStep, answer: Mapping[str, Any]
         AirflowFailException: The findings are refused, or nobody answered.
     """
     if "error" in answer:
-        limit = f"{RESPONSE_TIMEOUT.total_seconds() / 3600:.0f} hours"
-        who = f"Nobody answered within {limit}" if answer.get("error_type") == "timeout" else str(answer["error"])
+        late = "Nobody answered within a day, or before the next run was due, which looks again"
+        who = late if answer.get("error_type") == "timeout" else str(answer["error"])
         raise AirflowFailException(f"{who}: the findings stay. {refused['message']}")
     person = (answer.get("responded_by_user") or {}).get("name") or "Airflow"
     reason = ((answer.get("params_input") or {}).get("reason") or "").strip()

@@ -19,7 +19,7 @@ A task is retried automatically if the cause may pass. Everything else fails at 
 |---|---|
 | start_run, update_run | git's `origin` refuses the run, or lacks the code branch: the log says which |
 | send, collect, request_more, collect_again | is the token valid? is the project in Label Studio as declared? |
-| collect, collect_again | most answers would vanish, and nobody accepted that (*Required Actions*) within a day |
+| collect, collect_again | most answers would vanish, and nobody accepted that (*Required Actions*) in time |
 | wait, wait_again | Label Studio refuses to show the project, or does not answer: the log says what to check |
 | measure | the labels are not good enough: the log names who disagrees; ask for more answers, or talk to people |
 | accept | Airflow lost the request: clear the task, and it asks again |

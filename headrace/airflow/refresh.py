@@ -9,15 +9,15 @@ not change them, and they leave no tables in the workspace. *Publish* works in t
 
 A task is retried automatically if the cause may pass: a server that does not answer, a table that another run holds, a
 machine that goes down. Where a guard finds that much would vanish, or times in the future, the task waits for a person
-(*Required Actions*), and the next run with it. Everything else fails at once:
+(*Required Actions*), at most until the next scheduled run is due, which looks again. Everything else fails at once:
 
 | when it fails | then |
 |---|---|
 | start_run | git's `origin` refuses the run, or lacks the code branch: the log says which |
 | declaration | the dataset cannot run: the log names the file and what to do; the other datasets are not affected |
 | ingest | bucket, database or credentials are wrong: the log names which |
-| ingest, release | findings that somebody refused, or nobody answered for a day: the log has the counts |
-| publish | findings that somebody refused, or nobody answered for a day: the log has the counts |
+| ingest, release | findings that somebody refused, or nobody answered in time: the log has the counts |
+| publish | findings that somebody refused, or nobody answered in time: the log has the counts |
 | validate | too many rows were rejected: the log names the check and the file with the rows |
 | transform | a bug in a feature table's code: fix it, push, clear the whole DAG run, which moves it to the fix |
 | release | the dataset's code or raw tables changed meanwhile: the log names them; clear the whole DAG run |
@@ -56,13 +56,6 @@ PARAMS: Mapping[str, Param] = {
         type="boolean",
         title="Read database tables in full",
         description="Also partitions whose watermark shows no change.",
-        section="Ingest",
-    ),
-    "allow_empty": Param(
-        default=False,
-        type="boolean",
-        title="Accept an empty source",
-        description="Otherwise a source that lists nothing at all counts as a failure.",
         section="Ingest",
     ),
 }
@@ -117,8 +110,7 @@ def refresh_dag(
             ingest = HeadraceOperator(
                 task_id="ingest",
                 task_display_name="Ingest",
-                command=f"headrace ingest {name} {RUN} --json"
-                "{{ ' --full-refresh' if params.full else '' }}{{ ' --allow-empty' if params.allow_empty else '' }}",
+                command=f"headrace ingest {name} {RUN} --json{{{{ ' --full-refresh' if params.full else '' }}}}",
             )
             chain(ingest, *(_command(f"{command} {name} {RUN}") for command in computed))
         with TaskGroup("release", tooltip="tables → release → online store") as out:

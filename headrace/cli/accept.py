@@ -58,15 +58,35 @@ def accept(  # noqa: PLR0913  each is an option of the command
 
 
 def _find_log(table_store: "TableStore", dataset: str, finding: str) -> "FindingLog":
-    """The record that has a finding: that of the run or the workspace, else of a publish."""
-    from headrace.guards.finding_log import open_finding_log, open_publish_log  # noqa: PLC0415
+    """The record that has a finding: that of the run or the workspace, else of a publish.
+
+    Raises:
+        DatasetError: There is no such dataset.
+        UnknownFindingError: None has it, or only that of another run, which the message names.
+    """
+    from headrace.guards.finding_log import (  # noqa: PLC0415
+        PUBLISH,
+        open_finding_log,
+        open_publish_log,
+        read_shared_records,
+    )
     from headrace.guards.gate import UnknownFindingError, check_known  # noqa: PLC0415
+    from headrace.project.loading import check_declared  # noqa: PLC0415
 
     log: FindingLog = open_finding_log(table_store, dataset)
     try:
         check_known(log.read(), finding)
-    except UnknownFindingError:
-        log = open_publish_log(table_store, dataset)
-        if not log.is_shared or finding not in {each.id for each in log.read().findings}:
-            raise
+    except UnknownFindingError as error:
+        check_declared(dataset, table_store.root)
+        shared = read_shared_records(table_store, dataset)
+        places = [name for name, record in shared.items() if finding in {each.id for each in record.findings}]
+        if PUBLISH in places:
+            return open_publish_log(table_store, dataset)
+        if places:
+            raise UnknownFindingError(
+                f"{finding} was found in {'the run' if len(places) == 1 else 'the runs'} {', '.join(places)}: type the"
+                f" command with `--run {places[-1]}`."
+            ) from None
+        error.add_note(f"`headrace status {dataset}` shows all findings of {dataset}.")
+        raise
     return log

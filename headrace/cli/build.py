@@ -21,6 +21,8 @@ from headrace.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headrace.engine.run import StageResult
     from headrace.ingest.ingest import IngestResult
     from headrace.release.release import ReleaseResult
@@ -46,17 +48,12 @@ def ingest(  # noqa: PLR0913  each is an option of the command
     full_refresh: Annotated[
         bool, typer.Option(help="Read every partition of database tables again, changed or not.")
     ] = False,
-    allow_empty: Annotated[
-        bool, typer.Option(help="Accept a source that lists nothing: its table becomes empty.")
-    ] = False,
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Source → raw: read new and changed objects and rows, and keep them unaltered."""
     with dataset_tables(dataset, run) as (settings, table_store):
-        found = _ingest(
-            dataset, settings, table_store, table, partition, full_refresh=full_refresh, allow_empty=allow_empty
-        )
+        found = _ingest(dataset, settings, table_store, table, partition, full_refresh=full_refresh)
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
 
@@ -144,16 +141,46 @@ def _describe_release(
     dataset: str, made: "ReleaseResult", table_store: "TableStore"
 ) -> tuple[dict[str, Any], list[str]]:
     head = f"{made.name} {'released' if made.created else 'unchanged since'} ({made.commit[:10]})"
+    pushed_to = _release_target(table_store.root) if made.created else None
     lines = [
-        f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and read back",
+        f"{head}; {made.pushed.objects} objects, {made.pushed.size:,} bytes pushed and found there by md5",
+        *([f"  on {pushed_to['branch']} of {pushed_to['remote']}"] if pushed_to else []),
         *(f"  {table}: {change}" for table, change in made.changes.items()),
         *(f"  {acceptance}" for acceptance in made.accepted),
         *(f"  {table} is held back, as it was in the release before: {reason}" for table, reason in made.held.items()),
     ]
+    if made.created and (stack := _own_stack(table_store.root)):
+        lines.append(
+            f"  not on {stack}, the origin of the stack that serves this clone: its runs make releases of their own."
+            f" `git pull --no-rebase --tags {stack} main` brings those here"
+        )
     content = {**vars(made), "pushed": vars(made.pushed), "accepted": [each.to_dict() for each in made.accepted]}
+    content["pushed_to"] = pushed_to
     content["changes"] = {table: vars(change) for table, change in made.changes.items()}
     content["rows"] = {table: table_store.manifest(table).rows for table in table_store.tables(dataset)}
     return content, lines
+
+
+def _release_target(root: "Path") -> dict[str, str]:
+    """The git remote that releases are pushed to, without credentials, and the branch there."""
+    from headrace.errors import hide_credentials  # noqa: PLC0415
+    from headrace.release.branches import Branches  # noqa: PLC0415
+    from headrace.storage import git  # noqa: PLC0415
+
+    remote = hide_credentials(git.config_value(root, f"remote.{git.REMOTE}.url"))
+    return {"remote": remote, "branch": Branches.configured(root).release}
+
+
+def _own_stack(root: "Path") -> "Path | None":
+    """The bare repository of the local stack that serves this clone; None if there is none."""
+    from pathlib import Path  # noqa: PLC0415
+
+    from headrace.stack.paths import HOME, StackPaths  # noqa: PLC0415
+    from headrace.storage import git  # noqa: PLC0415
+
+    repository = Path(git.git(root, "rev-parse", "--path-format=absolute", "--git-common-dir"))  # also of a worktree
+    origin = StackPaths(repository.parent / HOME).origin
+    return origin if origin.exists() else None
 
 
 def _ingest(  # noqa: PLR0913  each is an option of the command
@@ -164,7 +191,6 @@ def _ingest(  # noqa: PLR0913  each is an option of the command
     partition: str | None = None,
     *,
     full_refresh: bool = False,
-    allow_empty: bool = False,
 ) -> "list[IngestResult]":
     from headrace.ingest import ingest as verb  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
@@ -180,7 +206,6 @@ def _ingest(  # noqa: PLR0913  each is an option of the command
             sources=tables,
             partition=partition,
             full_refresh=full_refresh,
-            allow_empty=allow_empty,
             progress=tell,
         )
 

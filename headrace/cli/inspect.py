@@ -179,17 +179,22 @@ def _input_bytes(planned: "Plan", sizes: dict[str, dict[str, int]]) -> int:
 
 
 def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
-    """Show the tables of a dataset, what changed since the last release, and what is online.
+    """Show the tables of a dataset, what changed since the last release, what is online, and open findings.
 
     For each table: partitions, rows, bytes, and how many partitions were added (+), changed (~) and removed (-) since
-    the last release. A table that is not in the workspace is shown as git records it: `dvc pull` is not needed. What
-    cannot be asked, because a server does not answer, is named, and the rest is shown.
+    the last release. A table that is not in the workspace is shown as git records it: `dvc pull` is not needed.
+    Findings are those of this workspace, of every run that has not ended, and of the publish. What cannot be asked,
+    because a server does not answer, is named, and the rest is shown.
     """
     from headrace.release.branches import list_releases  # noqa: PLC0415
 
     settings, table_store = workspace()
     release = next(reversed(list_releases(table_store, dataset)), "")
     tables, unknown = _describe_tables(table_store, dataset, release)
+    if not (release or tables or unknown):
+        from headrace.project.loading import check_declared  # noqa: PLC0415
+
+        check_declared(dataset, table_store.root)
     online = None
     try:
         online = _read_online(settings, dataset)
@@ -197,13 +202,8 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
         unknown["online"] = error
     lines = [f"{dataset}: last release {release or 'none yet'}", *(_table_line(*item) for item in tables.items())]
     lines += online.format_lines(release) if online else []
-    findings: dict[str, Any] = {}
-    try:
-        findings, finding_lines = _findings(table_store, dataset, release)
-        lines += finding_lines
-    except HeadraceError as error:
-        unknown["findings"] = error
-    lines += _format_unknown(unknown)
+    findings = _read_findings(table_store, dataset, release, unknown)
+    lines += [*_format_findings(findings, release), *_format_unknown(unknown)]
     content = {
         "release": release,
         "tables": tables,
@@ -281,21 +281,44 @@ def _format_unknown(unknown: dict[str, HeadraceError]) -> Iterator[str]:
         yield f"not known: {some(names)}: {message}"
 
 
-def _findings(table_store: "TableStore", dataset: str, release: str) -> tuple[dict[str, Any], list[str]]:
-    """What guards found in this workspace, and what was accepted since and for the last release; as JSON and lines."""
-    from headrace.guards.finding_log import FileLog  # noqa: PLC0415
+def _read_findings(
+    table_store: "TableStore", dataset: str, release: str, unknown: dict[str, HeadraceError]
+) -> dict[str, list[dict[str, str]]]:
+    """What guards found, and what was accepted since and for the last release; `run` names the run that it is of.
+
+    What cannot be read is added to `unknown`.
+    """
+    from headrace.guards.finding_log import PUBLISH, read_record, read_shared_records  # noqa: PLC0415
     from headrace.release.guards import read_acceptances  # noqa: PLC0415
 
-    record = FileLog(table_store, dataset).read()
+    records = []
+    try:
+        records.append((PUBLISH, read_record(table_store.root, dataset)))
+    except HeadraceError as error:
+        unknown["findings"] = error
+    try:
+        records += read_shared_records(table_store, dataset).items()
+    except HeadraceError as error:
+        unknown["findings of runs and of the publish"] = error
     released = read_acceptances(table_store.root, dataset).get(release, []) if release else []
-    content = {
-        "findings": [finding.to_dict() for finding in record.open],
-        "accepted": [each.to_dict() for each in record.acceptances],
+    return {
+        "findings": [{**finding.to_dict(), "run": run} for run, record in records for finding in record.open],
+        "accepted": [{**each.to_dict(), "run": run} for run, record in records for each in record.acceptances],
         "accepted_in_release": [each.to_dict() for each in released],
     }
-    lines = [f"{each.step} found {each.id}: {each.text}" for each in record.open]
-    lines += [f"{each}" for each in record.acceptances]
-    return content, [*lines, *(f"{release}: {each}" for each in released)]
+
+
+def _format_findings(found: dict[str, list[dict[str, str]]], release: str) -> Iterator[str]:
+    from headrace.guards.finding import Acceptance  # noqa: PLC0415
+
+    def place(item: dict[str, str]) -> str:
+        return f"run {run}: " if (run := item.pop("run", "")) else ""
+
+    for each in map(dict, found["findings"]):
+        yield f"{place(each)}{each['step']} found {each['id']}: {each['text']}"
+    for each in map(dict, found["accepted"]):
+        yield f"{place(each)}{Acceptance(**each)}"
+    yield from (f"{release}: {Acceptance(**each)}" for each in found["accepted_in_release"])
 
 
 def dvc_sync(

@@ -86,13 +86,10 @@ def show_progress(dataset: DatasetArgument, table: TableOption = None, *, as_jso
 
 
 @app.command(epilog="Example: headrace label collect flights")
-def collect(  # noqa: PLR0913  options of the command
+def collect(
     dataset: DatasetArgument,
     table: TableOption = None,
     *,
-    allow_empty: Annotated[
-        bool, typer.Option(help="Accept that the Label Studio project has no answers any more.")
-    ] = False,
     full: Annotated[
         bool,
         typer.Option(help="Compare every task, whatever the clocks say about when it changed."),
@@ -105,7 +102,7 @@ def collect(  # noqa: PLR0913  options of the command
 
     with dataset_tables(dataset, run) as (settings, table_store):
         for declared, labeling in _labeling_tasks(dataset, table):
-            found = collect_annotations(declared, labeling, table_store, settings, allow_empty=allow_empty, full=full)
+            found = collect_annotations(declared, labeling, table_store, settings, full=full)
             events = ", ".join(f"{count} {event}" for event, count in found.events.items()) or "nothing new"
             labels = f"{pluralize(found.labels, 'label')}, {pluralize(found.rejected, 'answer')} rejected"
             invalid = [f"  task {task} was set aside: {why}" for task, why in sorted(found.invalid_tasks.items())]

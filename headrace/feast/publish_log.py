@@ -137,6 +137,15 @@ class PublishLog:
                 )
             yield database
 
+    @contextmanager
+    def pause_switches(self) -> Iterator[None]:
+        """Let nobody switch until the block ends; whoever is about to waits."""
+        with self.translated_errors():
+            self._make()
+            with self.engine.begin() as database:
+                self._generation(database, lock=True)
+                yield
+
     # no failpoint: in the transaction of the switch, which is a failpoint
     def record(self, database: Connection, proof: dict[str, Any]) -> None:
         """Record what is online, in the transaction of `hold_lead`."""

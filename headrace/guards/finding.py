@@ -101,9 +101,13 @@ class FindingRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
+RECORDS = Path(".headrace/findings")
+"""Folder of a workspace with a file of findings and acceptances per dataset."""
+
+
 def record_file(root: Path, dataset: str) -> Path:
     """The file of a workspace that holds the findings and acceptances of a dataset."""
-    return root / ".headrace" / "findings" / f"{dataset}.json"
+    return root / RECORDS / f"{dataset}.json"
 
 
 def hash_state(parts: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ compare-and-swap. A workspace keeps them in a file. What is found by a publish, 
 for all machines (`<namespace>-findings/<dataset>/publish`), if the workspace has a git remote.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ import msgspec
 from headrace import failpoints
 from headrace.errors import HeadraceError
 from headrace.guards.finding import FindingRecord, record_file
-from headrace.settings import load_settings
+from headrace.settings import Settings, load_settings
 from headrace.storage import git, git_commits
 from headrace.storage.files import atomic_write
 from headrace.storage.git_refs import LocalRefs, RefChange, RefMovedError, RefStore, RemoteRefs
@@ -24,6 +24,12 @@ from headrace.storage.partition_entry import ENCODER
 from headrace.storage.table_store import TableStore
 
 FILE = "findings.json"
+FINDINGS = "findings"
+"""The last part of the name of a run's ref."""
+
+PUBLISH = ""
+"""Stands for the record of the publish, which belongs to no run."""
+
 SWAPS = 20
 """Attempts to change a ref that others change at the same time."""
 
@@ -70,15 +76,8 @@ class FileLog:
         return record_file(self.table_store.root, self.dataset)
 
     def read(self) -> FindingRecord:
-        """What is recorded.
-
-        Raises:
-            DamagedFindingsError: The file is not what was written.
-        """
-        try:
-            return _parse(self.path.read_bytes(), str(self.path))
-        except FileNotFoundError:
-            return FindingRecord()
+        """What is recorded."""
+        return read_record(self.table_store.root, self.dataset)
 
     def update(self, change: Change) -> FindingRecord:
         """Change the record under a lock of the workspace."""
@@ -117,9 +116,8 @@ class RefLog:
         return self._read()[1]
 
     def _read(self) -> tuple[str, FindingRecord]:
-        commit = self.store.read(self.ref.rpartition("/")[0]).get(self.ref, "")
-        content = git.show(self.root, commit, FILE) if commit else None
-        return commit, _parse(content, self.ref) if content else FindingRecord()
+        commit = self.store.match(self.ref).get(self.ref, "")
+        return commit, _read_commit(self.root, commit, self.ref)
 
     def update(self, change: Change) -> FindingRecord:
         """Change the record by compare-and-swap.
@@ -146,6 +144,19 @@ class RefLog:
         raise AssertionError  # the last attempt returns or raises
 
 
+def read_record(root: Path, dataset: str) -> FindingRecord:
+    """What the file of a workspace records.
+
+    Raises:
+        DamagedFindingsError: The file is not what was written.
+    """
+    path = record_file(root, dataset)
+    try:
+        return _parse(path.read_bytes(), str(path), "`headrace doctor --repair` puts it aside")
+    except FileNotFoundError:
+        return FindingRecord()
+
+
 def open_finding_log(table_store: TableStore, dataset: str) -> FindingLog:
     """The record that a step on these tables uses: that of their run, else that of the workspace."""
     if table_store.findings_ref:
@@ -155,10 +166,45 @@ def open_finding_log(table_store: TableStore, dataset: str) -> FindingLog:
 
 def open_publish_log(table_store: TableStore, dataset: str) -> FindingLog:
     """The record that a publish uses: on the git remote, for every machine; in the workspace if it has no remote."""
-    if not git.config_value(table_store.root, f"remote.{git.REMOTE}.url"):
+    if not _has_remote(table_store.root):
         return FileLog(table_store, dataset)
-    namespace = load_settings(table_store.root).run_refs
-    return RefLog(table_store.root, _ref_store(table_store.root), f"{namespace}-findings/{dataset}/publish")
+    settings = load_settings(table_store.root)
+    return RefLog(table_store.root, _ref_store(table_store.root), _publish_ref(settings, dataset))
+
+
+def read_shared_records(table_store: TableStore, dataset: str) -> Mapping[str, FindingRecord]:
+    """What is recorded in git: name of a run → its record, and `PUBLISH` → that of the publish, which has no run.
+
+    One question to the git remote, where there is one.
+
+    Raises:
+        GitUnavailableError: The remote does not answer.
+    """
+    root, settings = table_store.root, load_settings(table_store.root)
+    if settings.push_runs and not _has_remote(root):
+        return {}
+    publish = _publish_ref(settings, dataset)
+    refs = _ref_store(root).match(f"{settings.run_refs}/{dataset}/*/{FINDINGS}", publish)
+    return {
+        PUBLISH if ref == publish else ref.split("/")[-2]: _read_commit(root, commit, ref)
+        for ref, commit in sorted(refs.items())
+    }
+
+
+def _read_commit(root: Path, commit: str, ref: str) -> FindingRecord:
+    content = git.show(root, commit, FILE) if commit else None
+    if content is None:
+        return FindingRecord()
+    delete = f"push {git.REMOTE} :{ref}" if load_settings(root).push_runs else f"update-ref -d {ref}"
+    return _parse(content, ref, f"Delete it: `git {delete}`")
+
+
+def _publish_ref(settings: Settings, dataset: str) -> str:
+    return f"{settings.run_refs}-findings/{dataset}/publish"
+
+
+def _has_remote(root: Path) -> bool:
+    return bool(git.config_value(root, f"remote.{git.REMOTE}.url"))
 
 
 def _ref_store(root: Path) -> RefStore:
@@ -169,12 +215,12 @@ def _encode(record: FindingRecord) -> bytes:
     return msgspec.json.format(ENCODER.encode(record), indent=1) + b"\n"
 
 
-def _parse(content: bytes, location: str) -> FindingRecord:
+def _parse(content: bytes, location: str, fix: str) -> FindingRecord:
     try:
         return _RECORD.decode(content)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise DamagedFindingsError(
-            f"{location}: expected the findings and acceptances of a dataset, found {error}. Delete it: the next run"
+            f"{location}: expected the findings and acceptances of a dataset, found {error}. {fix}. Then the next run"
             " finds again what there is, and what was accepted must be accepted again."
         ) from None
 

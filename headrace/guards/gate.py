@@ -159,21 +159,6 @@ def check_known(record: FindingRecord, finding: str) -> None:
         raise UnknownFindingError(_describe_unknown(finding, record))
 
 
-def accept_in_advance(finding: GuardFinding, *, dataset: str, step: str, table_store: TableStore, reason: str) -> None:
-    """Record a finding and its acceptance, which an option of the command gave before anything was found."""
-    from headrace.guards.finding_log import open_finding_log  # noqa: PLC0415
-
-    found, by = structs.replace(finding, step=step), accepting_person(table_store.root)
-
-    def accept(record: FindingRecord) -> FindingRecord:
-        if any(each.finding == found.id for each in record.acceptances):
-            return record
-        findings = (*(each for each in record.findings if each.id != found.id), found)
-        return FindingRecord(findings, (*record.acceptances, _acceptance(found, by, reason)))
-
-    open_finding_log(table_store, dataset).update(accept)
-
-
 def accepting_person(root: Path) -> str:
     """Who accepts in this process: the author that git names in the workspace; without one, the user."""
     name, address = (git.config_value(root, f"user.{part}") for part in ("name", "email"))
@@ -190,5 +175,6 @@ def _describe_unknown(finding: str, record: FindingRecord) -> str:
     same_place = [each.id for each in record.open if place and each.id.startswith(f"{place}@")]
     if same_place:
         return f"{finding}: expected the finding as it is now, {same_place[0]}: the bytes have changed since."
-    found = ", ".join(each.id for each in record.open) or "none"
+    ids = [each.id for each in record.open]
+    found = f"{', '.join(ids[:SHOWN])}{' …' * (len(ids) > SHOWN)}" or "none"
     return f"{finding}: expected a finding that a step was refused for, found {found}."

@@ -84,10 +84,13 @@ class TableLoss:
         more = "" if len(self.names) <= NAMED else ", …"
         names = f" ({', '.join(self.names[:NAMED])}{more})" if self.names else ""
         consequences = "".join(f", and with them {' and '.join(map(str, it.losses))} of {it.table}" for it in also)
-        text = (
+        return self.as_finding(
             f"{self.table}: {' and '.join(beyond)} would vanish{names} {since}; at most"
             f" {guards.max_vanished_share:.0%} may{consequences}{note}"
         )
+
+    def as_finding(self, text: str) -> GuardFinding:
+        """The loss as a finding, whatever the bound."""
         return GuardFinding(check=CHECK, table=self.table, state_hash=hash_state(self.state), text=text)
 
 

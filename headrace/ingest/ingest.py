@@ -26,7 +26,7 @@ from headrace.engine.plan import find_by_cache_key
 from headrace.engine.run import combine_table_errors
 from headrace.errors import ConcurrentRunError, HeadraceError, NotConfiguredError
 from headrace.guards.future import clock, future_findings, starts_of
-from headrace.guards.gate import accept_in_advance, enforce
+from headrace.guards.gate import enforce
 from headrace.guards.vanished import table_loss
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
@@ -45,10 +45,6 @@ Progress = Callable[[str, int, int], None]
 
 DEFAULT_THREADS = 16
 """Parallel downloads. Fewer threads wait for each other more, and cost more CPU per object."""
-
-
-class SourceEmptyError(HeadraceError):
-    """A source that had partitions lists none."""
 
 
 class NothingMatchesError(HeadraceError):
@@ -129,7 +125,6 @@ class IngestRun:
     table_store: TableStore
     partition: str | None
     full_refresh: bool
-    allow_empty: bool
     progress: Progress
     results: dict[str, IngestResult] = field(default_factory=dict)
     failed: dict[str, HeadraceError] = field(default_factory=dict)
@@ -157,7 +152,6 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
     sources: Iterable[str] | None = None,
     partition: str | None = None,
     full_refresh: bool = False,
-    allow_empty: bool = False,
     progress: Progress = lambda _source, _done, _total: None,
 ) -> list[IngestResult]:
     """Bring the raw tables up to date with their sources. All tables of one database are read in one transaction.
@@ -169,7 +163,6 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
         sources: Names of the sources; None for all.
         partition: Only this partition; the others stay as they are.
         full_refresh: Read unchanged partitions again.
-        allow_empty: Let a table lose its last partition.
         progress: Called after each partition.
 
     Raises:
@@ -178,7 +171,7 @@ def ingest(  # noqa: PLR0913  everything behind the star is an option
             could be read was read first, and is not read again.
     """
     selected = _select_sources(dataset, sources)
-    run = IngestRun(dataset, table_store, partition, full_refresh, allow_empty, progress)
+    run = IngestRun(dataset, table_store, partition, full_refresh, progress)
     _ingest_tables(run, selected, settings)
     _ingest_objects(run, selected, settings)
     if run.failed:
@@ -205,7 +198,9 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
                 # first, and this run would replace it with an earlier one.
                 for source, _ in waiting:
                     stack.enter_context(run.table_store.lock_table(raw_table(run.dataset.name, source.name)))
-                transaction = stack.enter_context(open_read_transaction(address))
+                transaction = stack.enter_context(
+                    open_read_transaction(address, statement_timeout_s=settings.statement_timeout_s)
+                )
                 is_open = True
                 while waiting:
                     source, location = waiting.pop(0)
@@ -245,15 +240,13 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     earlier = run.table_store.manifest(table)
     old = earlier.md5s
     check_some_match(source, listing)
-    _check_not_empty(run, table, listing, old)
-
     reused, missing = split_unchanged(run, listing, earlier)
     for skipped in skipped_keys((), listing.invalid):
         log.warning("%s: %s", table, skipped)
     read = _read_partitions(run, source, listing, missing)
 
     manifest = Manifest(table, raw_suffix(source), libraries=listing.libraries, partitions=reused | read)
-    _enforce_guards(run, earlier, manifest)
+    _enforce_guards(run, earlier, manifest, listing)
 
     # The journal is cleared after the manifest is written: a crash in between costs nothing but its deletion.
     run.table_store.checkout(manifest)
@@ -335,23 +328,18 @@ def check_some_match(source: Source, listing: SourceListing) -> None:
     )
 
 
-def _check_not_empty(run: IngestRun, table: str, listing: SourceListing, old: Mapping[str, str]) -> None:
-    if old and not listing.cache_keys and not run.allow_empty:
-        raise SourceEmptyError(
-            f"{table} has {len(old)} partitions, but {listing.description} lists none. The likely cause is a wrong"
-            " bucket, prefix or database, so the table was left as it is. If the source really is empty, run"
-            f" `headrace ingest {run.dataset.name} --allow-empty`."
-        )
+def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest, listing: SourceListing) -> None:
+    """Refuse a table that would lose too much, or that has partitions of the future, unless that was accepted.
 
-
-def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest) -> None:
-    """Refuse a table that would lose too much, or that has partitions of the future, unless that was accepted."""
+    A source that lists nothing is a finding whatever the bound: the likely cause is a mistake.
+    """
     table, old, new = manifest.table, earlier.md5s, manifest.md5s
-    guards = run.dataset.guards_of(table)
-    found = table_loss(earlier, manifest).finding(guards, "since the last ingest")
-    if found and run.allow_empty and not new:
-        accept_in_advance(
-            found, dataset=run.dataset.name, step="ingest", table_store=run.table_store, reason="--allow-empty"
+    guards, loss = run.dataset.guards_of(table), table_loss(earlier, manifest)
+    found = loss.finding(guards, "since the last ingest")
+    if old and not listing.cache_keys:
+        found = loss.as_finding(
+            f"{table} has {pluralize(len(old), 'partition')}, but {listing.description} lists none; the likely cause is"
+            " a wrong bucket, prefix or database"
         )
     changed = [name for name, md5 in new.items() if old.get(name) != md5]
     future = future_findings(table, starts_of(changed), new, guards, clock()) if changed else []

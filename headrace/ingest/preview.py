@@ -115,9 +115,7 @@ class SourcePreview:
 
 def preview_sources(dataset: Dataset, table_store: TableStore, settings: Settings) -> list[SourcePreview]:
     """List every source of the dataset, and say what an ingest would read."""
-    run = IngestRun(
-        dataset, table_store, None, full_refresh=False, allow_empty=True, progress=lambda _name, _done, _all: None
-    )
+    run = IngestRun(dataset, table_store, None, full_refresh=False, progress=lambda _name, _done, _all: None)
     listers = _Listers(table_store, settings, frozenset(sources_read_by_day(dataset)))
     with listers.opened:
         return [_preview(run, source, partial(listers.list_source, source)) for source in dataset.sources]
@@ -203,12 +201,21 @@ class _Listers:
             return ObjectListing.from_bucket(
                 self.table_store, self._store(location.bucket), location, threads, by_day=source.name in self.by_day
             )
-        from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415  half the import time of a run of objects
+        # Half the import time of a run of objects.
+        from headrace.ingest.database.backend import DatabaseError  # noqa: PLC0415
+        from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415
 
         transaction = self._transaction(database_address(location, self.settings))
-        return TableSnapshot.from_transaction(self.table_store, transaction, location)
+        try:
+            return TableSnapshot.from_transaction(self.table_store, transaction, location)
+        except DatabaseError:
+            if not transaction.backend.survives_errors:  # the next table needs another one
+                self._transaction.cache_clear()
+            raise
 
     def _open_transaction(self, address: str) -> "ReadTransaction":
         from headrace.ingest.database.read_transaction import open_read_transaction  # noqa: PLC0415
 
-        return self.opened.enter_context(open_read_transaction(address))
+        return self.opened.enter_context(
+            open_read_transaction(address, statement_timeout_s=self.settings.statement_timeout_s)
+        )

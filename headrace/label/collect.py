@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from headrace.dataset import Dataset, LabelingTask
-from headrace.guards.gate import accept_in_advance, enforce
+from headrace.guards.finding import GuardFinding
+from headrace.guards.gate import enforce
 from headrace.label import table_names
 from headrace.label.annotation_log import AnnotationLogWriter
 from headrace.label.connection import connect, find_project, pseudonym_key
@@ -50,13 +51,12 @@ class CollectResult:
     held: int
 
 
-def collect_annotations(  # noqa: PLR0913  what the command knows
+def collect_annotations(
     dataset: Dataset,
     labeling: LabelingTask,
     table_store: TableStore,
     settings: Settings,
     *,
-    allow_empty: bool = False,
     full: bool = False,
 ) -> CollectResult:
     """Append what people did since the last time to the annotations, and bring the labels up to date.
@@ -66,13 +66,11 @@ def collect_annotations(  # noqa: PLR0913  what the command knows
         labeling: The labeling task.
         table_store: The workspace.
         settings: Where Label Studio is, and the secret of pseudonyms.
-        allow_empty: Accept that answers are gone from the project.
         full: Compare every task, whatever the clocks say about when it changed.
 
     Raises:
-        FindingsError: Most answers would disappear, and nobody has accepted that (and not `allow_empty`).
-        LabelsWouldVanishError: There is no project, or it has no answers although some were collected (and not
-            `allow_empty`).
+        FindingsError: Most answers would disappear, and nobody has accepted that.
+        LabelsWouldVanishError: There is no project, although answers were collected from one.
         LabelStudioError: The server rejects the request, or does not answer.
         LabelConfigDriftError: The project has another label configuration.
     """
@@ -85,8 +83,8 @@ def collect_annotations(  # noqa: PLR0913  what the command knows
         reader = AnnotationReader(client, project, labeling, keys, secret)
         log = AnnotationLogWriter(before, table_store, keys)
         log.rewrite_without_field_ids()
-        synced = sync_annotations(log, reader, allow_empty=allow_empty, full=full)
-        _enforce_guards(dataset, table_store, synced, allow_empty=allow_empty)
+        synced = sync_annotations(log, reader, full=full)
+        _enforce_guards(dataset, table_store, synced)
         table_store.checkout(synced.manifest)
     stage = run_label_stage(dataset, labeling, table_store)
     return CollectResult(
@@ -102,18 +100,17 @@ def collect_annotations(  # noqa: PLR0913  what the command knows
     )
 
 
-def _enforce_guards(dataset: Dataset, table_store: TableStore, synced: SyncResult, *, allow_empty: bool) -> None:
+def _enforce_guards(dataset: Dataset, table_store: TableStore, synced: SyncResult) -> None:
     """Refuse to lose most answers at once, unless that was accepted."""
     table = synced.manifest.table
     note = (
         ". Ask in the project who deleted or changed so much, and compare LABEL_STUDIO_URL and HEADRACE_PSEUDONYM_KEY"
         " with those of the last collect: with another key each answer has another author"
     )
-    found = synced.loss.finding(dataset.guards_of(table), "since the last collect", note=note)
-    if found and allow_empty:
-        accept_in_advance(
-            found, dataset=dataset.name, step="label collect", table_store=table_store, reason="--allow-empty"
-        )
+    if synced.replaced:
+        found: GuardFinding | None = synced.loss.as_finding(f"{table}: {synced.replaced}")
+    else:
+        found = synced.loss.finding(dataset.guards_of(table), "since the last collect", note=note)
     enforce(
         [found] if found else [],
         dataset=dataset.name,

@@ -29,4 +29,4 @@ class NothingCollectedError(HeadraceError):
 
 
 class LabelsWouldVanishError(HeadraceError):
-    """The server holds none of the annotations that were collected from it."""
+    """The server has no project, although answers were collected from it."""

@@ -6,7 +6,7 @@ of tasks at a time, the tasks of that range are compared.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
@@ -28,7 +28,7 @@ from headrace.label.annotations import (
     parse_timestamp,
     partition_of,
 )
-from headrace.label.errors import InvalidTaskError, LabelsWouldVanishError
+from headrace.label.errors import InvalidTaskError
 from headrace.label.item_signature import NOT_SIGNED, is_signed
 from headrace.label.label_studio.client import LabelStudioClient, LabelStudioProject
 from headrace.label.label_studio.tasks import (
@@ -170,6 +170,7 @@ class SyncResult:
         invalid_tasks: Number → why a task was set aside: somebody has edited or imported it.
         disputed: Annotation id → the event that set an answer aside as perhaps not its author's.
         loss: What of the answers disappears.
+        replaced: What is wrong with a project that has nothing of what was collected; empty if it has some.
     """
 
     manifest: Manifest
@@ -179,6 +180,7 @@ class SyncResult:
     invalid_tasks: Mapping[int, str]
     disputed: Mapping[str, str]
     loss: TableLoss
+    replaced: str
 
 
 def count_annotations(manifest: Manifest) -> int:
@@ -186,23 +188,15 @@ def count_annotations(manifest: Manifest) -> int:
     return _totals(manifest, "skips").annotations
 
 
-def sync_annotations(
-    log: AnnotationLogWriter, reader: AnnotationReader, *, allow_empty: bool = False, full: bool = False
-) -> SyncResult:
+def sync_annotations(log: AnnotationLogWriter, reader: AnnotationReader, *, full: bool = False) -> SyncResult:
     """Append what happened since the last time; the bytes go into the cache, nothing is visible yet.
 
     Args:
         log: The table.
         reader: The project.
-        allow_empty: Accept that answers are gone.
         full: Compare every task, whatever the clocks say about when it changed.
-
-    Raises:
-        LabelsWouldVanishError: The project holds none of the annotations that the table holds, unless `allow_empty`.
     """
     before = log.manifest
-    if not allow_empty:
-        _check_not_emptied(before, reader)
     since = None if full else _cursor(before, reader)
     unknown = _sync_since(log, reader, since) if before.partitions else _sync_full(log, reader)
     if _totals(log.manifest, "skips") != reader.project.counts:
@@ -210,8 +204,9 @@ def sync_annotations(
         unknown = max(unknown, _sync_since(log, reader, _cursor(log.manifest, reader)))
         if _totals(log.manifest, "skipped_tasks") != reader.project_tasks.annotation_counts():
             _sync_deleted(log, reader)
-    if not allow_empty:
-        _check_not_replaced(before, log, reader)
+    loss = answer_loss(before.table, count_annotations(before), reader.lost)
+    if replaced := _describe_replaced(before, log, reader):
+        loss = replace(loss, state=[f"{name} {md5}" for name, md5 in before.md5s.items()])
     return SyncResult(
         manifest=log.manifest,
         events=dict(log.event_counts),
@@ -219,32 +214,29 @@ def sync_annotations(
         unknown_tasks=unknown,
         invalid_tasks=reader.set_aside,
         disputed=log.disputed,
-        loss=answer_loss(before.table, count_annotations(before), reader.lost),
+        loss=loss,
+        replaced=replaced,
     )
 
 
-def _check_not_emptied(manifest: Manifest, reader: AnnotationReader) -> None:
-    held = count_annotations(manifest)
-    if held and not reader.project.counts.annotations:
-        raise LabelsWouldVanishError(
-            f"Project {reader.project.title!r} on {reader.client.url} holds no answer, but {held:,} were collected from"
-            " it. Nothing was changed. Restore the server's data, or set LABEL_STUDIO_URL to the right server, then run"
-            " the same command again; with `--allow-empty` if they were deleted on purpose."
-        )
+def _describe_replaced(before: Manifest, log: AnnotationLogWriter, reader: AnnotationReader) -> str:
+    """What is wrong with a project that lost everything that was collected; empty if it has any of it.
 
-
-def _check_not_replaced(before: Manifest, log: AnnotationLogWriter, reader: AnnotationReader) -> None:
-    """Refuse a project that was created again: its answers are new, and each one that was collected before is gone."""
+    It was created again, its answers were deleted, or it is on another server. Few answers are guarded, too, whatever
+    the bound.
+    """
     totals = _totals(before, "skips")
-    held = totals.annotations + totals.skips
-    if held and log.event_counts["deleted"] >= held:
-        raise LabelsWouldVanishError(
-            f"Project {reader.project.title!r} on {reader.client.url} holds none of the {pluralize(held, 'answer')}"
-            " collected from it, only others: it is not the project that they came from. Nothing was changed. Restore"
-            " the server's data, or set LABEL_STUDIO_URL to the right server, then run the same command again; with"
-            " `--allow-empty` if they were deleted on purpose. If the server's data is lost, declare new questions as"
-            " another labeling task, and keep this one: its labels stay."
-        )
+    held, answers = totals.annotations + totals.skips, reader.project.counts.annotations
+    is_emptied = totals.annotations and not answers
+    if not is_emptied and (not held or log.event_counts["deleted"] < held):
+        return ""
+    others = ", only others: it is not the project that they came from" if answers else ""
+    return (
+        f"project {reader.project.title!r} on {reader.client.url} holds none of the {pluralize(held, 'answer')}"
+        f" collected from it{others}. Restore the server's data, or set LABEL_STUDIO_URL to the right server, then run"
+        " the same command again; if its data is lost, declare new questions as another labeling task, and keep this"
+        " one: its labels stay"
+    )
 
 
 def answer_loss(table: str, held: int, lost: Mapping[str, str]) -> TableLoss:

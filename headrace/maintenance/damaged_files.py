@@ -10,6 +10,8 @@ from pathlib import Path
 
 from headrace import failpoints
 from headrace.errors import HeadraceError
+from headrace.guards.finding import RECORDS
+from headrace.guards.finding_log import read_record
 from headrace.maintenance.repair import QUARANTINE
 from headrace.project.engine_lock import FILE as LOCK_FILE
 from headrace.storage import git
@@ -38,10 +40,14 @@ class DamagedFile:
 
 
 def find_damaged_files(root: Path) -> list[DamagedFile]:
-    """The damaged files that git keeps: DVC's configuration, `dvc.yaml`, `dvc.lock`, `.dvc` files, and our own two."""
+    """The damaged files that git keeps: DVC's configuration, `dvc.yaml`, `dvc.lock`, `.dvc` files, and our own two.
+
+    And the workspace's records of findings.
+    """
     names = [".dvc/config", "dvc.yaml", "dvc.lock", LOCK_FILE]
     names += [name for name in ("params.yaml",) if (root / name).exists()]  # a project needs none
-    names += sorted(path.relative_to(root).as_posix() for path in (root / "data").glob("*/*/*.dvc"))
+    for folder, pattern in (("data", "*/*/*.dvc"), (RECORDS, "*.json")):
+        names += sorted(path.relative_to(root).as_posix() for path in (root / folder).glob(pattern))
     damaged = []
     for name in names:
         try:
@@ -69,10 +75,13 @@ def find_damaged_manifests(table_store: TableStore) -> list[DamagedFile]:
 
 def repair_file(root: Path, damaged: DamagedFile) -> DamagedFile:
     """Write what the last commit has of the file. The damaged one is kept in quarantine."""
+    path = root / damaged.path
+    if path.parent == root / RECORDS:  # no command changes a record that it cannot read
+        _quarantine(root, path)
+        return replace(damaged, repaired=f"moved to {QUARANTINE}; the next run finds again what there is")
     committed = _committed(root, damaged.path)
     if committed is None:
         return damaged
-    path = root / damaged.path
     if path.is_file():
         _quarantine(root, path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +109,9 @@ def _check_file(root: Path, name: str) -> None:
         if committed is not None:
             raise damaged_file(path, "is missing, and the last commit has it")
         return
-    if name == ".dvc/config":
+    if path.parent == root / RECORDS:
+        read_record(root, path.stem)
+    elif name == ".dvc/config":
         read_config(root)
     elif name == "dvc.lock":
         _check_lock(path, committed)

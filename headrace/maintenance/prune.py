@@ -18,7 +18,7 @@ from headrace.engine.code_hash import source_code
 from headrace.errors import HeadraceError
 from headrace.maintenance.gc import find_revisions
 from headrace.maintenance.references import ReferencedObjects
-from headrace.maintenance.release_summaries import ReleaseNeeds, read_tables, release_points
+from headrace.maintenance.release_summaries import ReleaseNeeds, pause_switches, read_tables, release_points
 from headrace.release.branches import Branches, numbered_tags
 from headrace.release.build import BranchTips, retry_races
 from headrace.release.retention import ReleasePoint, apply_policy, declared_policy, describe_policy
@@ -172,7 +172,10 @@ def _prune_all(dataset: Dataset, table_store: TableStore, settings: Settings) ->
     names: list[str] = []
     with wait_for_lock(table_store, "release"):
         while True:
-            done, has_more, tip = retry_races(lambda: _prune_batch(dataset, table_store, settings), table_store.root)
+            with pause_switches(dataset, settings):
+                done, has_more, tip = retry_races(
+                    lambda: _prune_batch(dataset, table_store, settings), table_store.root
+                )
             names += done
             _delete_local_tags(table_store.root, dataset.name)
             if not has_more:

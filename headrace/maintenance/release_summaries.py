@@ -1,7 +1,7 @@
 """What releases hold and who needs them: sizes, rows, what is online, pins, lock files of training sets."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -156,7 +156,7 @@ def online_release(dataset: Dataset, settings: Settings) -> str:
         NotConfiguredError: The settings name no registry, so it is unknown.
         RegistryUnavailableError: The registry's database does not answer.
     """
-    if not (dataset.service and dataset.features):
+    if not _is_published(dataset):
         return ""
     if not settings.feast_registry_url:
         raise NotConfiguredError(
@@ -168,6 +168,26 @@ def online_release(dataset: Dataset, settings: Settings) -> str:
     with closing(PublishLog.at(settings.feast_registry_url, dataset.name)) as publish_log:
         online = publish_log.online()
     return str(online.report["release"]) if online else ""
+
+
+@contextmanager
+def pause_switches(dataset: Dataset, settings: Settings) -> Iterator[None]:
+    """What is online stays so until the block ends: a publish waits before its switch.
+
+    Raises:
+        RegistryUnavailableError: The registry's database does not answer.
+    """
+    if not (_is_published(dataset) and settings.feast_registry_url):
+        yield
+        return
+    from headrace.feast.publish_log import PublishLog  # noqa: PLC0415  most commands need no database
+
+    with closing(PublishLog.at(settings.feast_registry_url, dataset.name)) as log, log.pause_switches():
+        yield
+
+
+def _is_published(dataset: Dataset) -> bool:
+    return bool(dataset.service and dataset.features)
 
 
 def release_points(root: Path, dataset: str, releases: Iterable[str]) -> list[ReleasePoint]:

@@ -49,12 +49,14 @@ def project_root() -> Path:
     return folder.parent
 
 
-def dataset_names() -> tuple[str, ...]:
-    """Names of the project's datasets, sorted: every folder of `pipelines/` that has an `__init__.py`.
+def dataset_names(root: Path | None = None) -> tuple[str, ...]:
+    """Names of the datasets of a project (by default the one that this process imports), sorted.
+
+    They are the folders of `pipelines/` that have an `__init__.py`.
 
     Folders whose names begin with `_` or `.` hold shared code and are skipped.
     """
-    return tuple(sorted(path.parent.name for path in _dataset_files(project_root() / PACKAGE)))
+    return tuple(sorted(path.parent.name for path in _dataset_files((root or project_root()) / PACKAGE)))
 
 
 @cache
@@ -76,12 +78,7 @@ def import_dataset(name: str) -> Dataset:
     Raises:
         DatasetError: There is no such folder, or it cannot be imported.
     """
-    names = dataset_names()
-    if name not in names:
-        raise DatasetError(
-            f"There is no dataset {name!r} in {project_root() / PACKAGE}. Declared there: {', '.join(names) or 'none'}."
-            " `headrace new` adds one from a sample."
-        )
+    check_declared(name, project_root())
     if not DATASET_NAME.fullmatch(name):
         raise DatasetError(
             f"{PACKAGE}/{name}: expected a folder name of lower-case letters, digits and underscores that begins with a"
@@ -105,6 +102,20 @@ def import_dataset(name: str) -> Dataset:
             " the dataset: leave `name` out."
         )
     return replace(declared, name=name)
+
+
+def check_declared(name: str, root: Path) -> None:
+    """Check that the project in `root` has a folder of that name; nothing is imported.
+
+    Raises:
+        DatasetError: It has none.
+    """
+    names = dataset_names(root)
+    if name not in names:
+        raise DatasetError(
+            f"There is no dataset {name!r} in {root / PACKAGE}. Declared there: {', '.join(names) or 'none'}."
+            " `headrace new` adds one from a sample."
+        )
 
 
 def load_datasets() -> tuple[list[Dataset], dict[str, DatasetError]]:

@@ -33,6 +33,8 @@ from headrace.publish.schema_changes import is_other
 from headrace.publish.snapshot import Snapshot
 from headrace.publish.verification import Expected, VerificationResult, prove
 from headrace.settings import Settings
+from headrace.storage import git, git_remote
+from headrace.storage.pruned_releases import check_not_pruned
 
 log = logging.getLogger(__name__)
 
@@ -265,12 +267,14 @@ class PublishAttempt:
 
         Raises:
             PublisherFencedError: A later attempt has the lead.
+            PrunedReleaseError: The release was pruned meanwhile.
         """
         snapshot = self.sides.snapshot
         store = self.sides.store
         content = (snapshot.release, snapshot.digest, snapshot.now.isoformat(), to_tag(checksums))
         proved = SlotState(self.side, *content, str(self.sides.online.generation()))
         with self.sides.publish_log.hold_lead(self.generation) as database:
+            _refuse_pruned(snapshot)  # no prune can begin before the switch: it waits for the lead
             with written_only(store) as registry:
                 with failpoints.failpoint(
                     "tags of the proved side", lambda: _register(registry, store.project, self._views(proved)[:1])
@@ -327,6 +331,19 @@ class PublishAttempt:
 
     def _views(self, slot_state: SlotState) -> list[FeatureView]:
         return [feature_view(self.sides.snapshot.dataset, table, slot_state) for table in self.sides.tables]
+
+
+def _refuse_pruned(snapshot: Snapshot) -> None:
+    """Refuse a release that the git remote has no more; where that does not answer, what is known here decides."""
+    root = snapshot.table_store.root
+    if not snapshot.release:
+        return
+    if git.config_value(root, f"remote.{git.REMOTE}.url"):
+        try:
+            git_remote.fetch(root)
+        except git.GitUnavailableError as error:
+            log.warning("%s: not asked whether it was pruned meanwhile: %s", snapshot.release, error)
+    check_not_pruned(root, snapshot.release)
 
 
 def _registered_by_0_1(deployment: DeploymentState) -> list[FeatureTableSource]:

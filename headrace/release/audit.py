@@ -6,6 +6,7 @@ from typing import Any
 
 from headrace.dataset import Dataset
 from headrace.engine.fingerprint import check_code_unchanged, stage_code
+from headrace.engine.plan import Plan
 from headrace.engine.run import plan_stage
 from headrace.errors import HeadraceError, TransientError
 from headrace.project import engine_lock, graph
@@ -39,32 +40,47 @@ class UncommittedCodeError(AuditError):
         super().__init__(f"{expected} {found}. Nothing was released. Then run `headrace release {dataset}` again.")
 
 
-def audit(dataset: Dataset, table_store: TableStore) -> None:
+def audit(dataset: Dataset, table_store: TableStore) -> dict[str, TablesBehindError]:
     """Check that the tables are what today's code makes of today's inputs, and that every row is accounted for.
+
+    Returns:
+        Labels table → what its stage has to do: what only labels lack stops no table.
 
     Raises:
         TablesBehindError: A stage has work to do; the message names the command.
         CodeChangedError: A file of a stage is not what this process has loaded.
         AuditError: A partition's counts do not add up.
     """
+    behind: dict[str, TablesBehindError] = {}
     for stage in graph.dataset_stages(dataset):
         plan = plan_stage(stage, table_store)
         check_code_unchanged(stage, plan.fingerprint)
-        if not plan.is_empty:
-            pending = plan.pending_partitions
-            raise TablesBehindError(
-                f"{stage.table}: expected every partition to be up to date, found {len(pending)} that are not,"
-                f" {pending[0]} first. `headrace plan {dataset.name}` shows why; `headrace run {dataset.name}` brings"
-                " them up to date."
-            )
-        for table, planned in plan.kept_manifests().items():
-            if table_store.manifest(table).entries != planned.entries:
-                raise TablesBehindError(
-                    f"{table}: expected the partitions that were computed with {stage.table}, found others."
-                    f" `headrace run {dataset.name}` writes the table again."
-                )
+        try:
+            _check_up_to_date(plan, table_store)
+        except TablesBehindError as error:
+            if stage.verb != "label":
+                raise
+            behind[stage.table] = error
         if stage.verb == "validate":
             _check_counts(stage.table, plan.reused)
+    return behind
+
+
+def _check_up_to_date(plan: Plan, table_store: TableStore) -> None:
+    stage = plan.stage
+    command = f"`headrace {'label aggregate' if stage.verb == 'label' else 'run'} {stage.dataset}`"
+    if not plan.is_empty:
+        pending = plan.pending_partitions
+        raise TablesBehindError(
+            f"{stage.table}: expected every partition to be up to date, found {len(pending)} that are not,"
+            f" {pending[0]} first. `headrace plan {stage.dataset}` shows why; {command} brings them up to date."
+        )
+    for table, planned in plan.kept_manifests().items():
+        if table_store.manifest(table).entries != planned.entries:
+            raise TablesBehindError(
+                f"{table}: expected the partitions that were computed with {stage.table}, found others."
+                f" {command} writes the table again."
+            )
 
 
 def _check_counts(table: str, entries: LazyEntries) -> None:

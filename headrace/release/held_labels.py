@@ -1,8 +1,9 @@
 """Labels that are still being collected: they, and the answers they are made of, stay as the last release has them.
 
 A release of tables does not wait for people. Labels are held back while they do not reach their thresholds and answers
-are missing. Where all answers are there, the labels are bad, and a person has to decide: the release stops. So does the
-release of the run that collected the answers, because it was made to release them.
+are missing, and while their stage has work to do, because its code has changed: no refresh aggregates labels. Where all
+answers are there, the labels are bad, and a person has to decide: the release stops. So does the release of the run
+that collected the answers, because it was made to release them.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from headrace.dataset import Dataset, LabelingTask
 from headrace.label import table_names
+from headrace.release.audit import TablesBehindError
 from headrace.release.changes import PartitionDiff
 from headrace.storage.manifest import HEAD_FILE, Manifest
 from headrace.storage.table_store import TableStore
@@ -41,6 +43,7 @@ def hold_unfinished_labels(
     table_store: TableStore,
     changes: Mapping[str, PartitionDiff],
     released: Mapping[str, dict[str, Any]],
+    behind: Mapping[str, TablesBehindError],
 ) -> HeldLabels:
     """Hold labels that would be new in the release against their thresholds.
 
@@ -49,15 +52,17 @@ def hold_unfinished_labels(
         table_store: Its tables.
         changes: Table → what changed since the last release.
         released: Output entries of the last release.
+        behind: Labels table → what its stage has to do.
 
     Raises:
         QualityError: They do not reach them, and every answer is there, or the run that is released collected them.
+        TablesBehindError: Their stage has work to do, and the run that is released collected them.
     """
     reasons: dict[str, str] = {}
     outs: dict[str, dict[str, Any]] = {}
     heads: dict[str, bytes] = {}
     for labeling in dataset.labels:
-        if reason := _find_reason(dataset, labeling, table_store, changes):
+        if reason := _find_reason(dataset, labeling, table_store, changes, behind):
             reasons[table_names.labels_table(dataset, labeling)] = reason
             for table in table_names.all_tables(dataset, labeling):
                 path = f"data/{table}"
@@ -70,17 +75,27 @@ def hold_unfinished_labels(
 
 
 def _find_reason(
-    dataset: Dataset, labeling: LabelingTask, table_store: TableStore, changes: Mapping[str, PartitionDiff]
+    dataset: Dataset,
+    labeling: LabelingTask,
+    table_store: TableStore,
+    changes: Mapping[str, PartitionDiff],
+    behind: Mapping[str, TablesBehindError],
 ) -> str | None:
-    if table_names.labels_table(dataset, labeling) not in changes:
+    labels = table_names.labels_table(dataset, labeling)
+    is_collected_by_run = f"data/{table_names.annotations_table(dataset, labeling)}" in (table_store.run_outs or {})
+    if error := behind.get(labels):
+        if is_collected_by_run:
+            raise error
+        return str(error)
+    if labels not in changes:
         return None
     from headrace.label.quality import UnfinishedLabelsError  # noqa: PLC0415  only new labels need be measured
     from headrace.label.report import enforce_thresholds  # noqa: PLC0415
 
     try:
         enforce_thresholds(dataset, labeling, table_store)
-    except UnfinishedLabelsError as error:
-        if f"data/{table_names.annotations_table(dataset, labeling)}" in (table_store.run_outs or {}):
+    except UnfinishedLabelsError as unfinished:
+        if is_collected_by_run:
             raise
-        return str(error)
+        return str(unfinished)
     return None

@@ -20,6 +20,7 @@ from headrace.project.dvc_stages import is_generated, replace_stages, stage_data
 from headrace.storage import git
 from headrace.storage.dvc.lock import pointer_file
 from headrace.storage.files import dump_yaml, parse_yaml
+from headrace.storage.manifest import HEAD_FILE
 from headrace.storage.table_store import TableStore
 
 LOCK, STAGES = "dvc.lock", "dvc.yaml"
@@ -162,6 +163,7 @@ class DatasetRecords:
         table_store: TableStore,
         outs: Mapping[str, dict[str, Any]],
         heads: Mapping[str, bytes] = MappingProxyType({}),
+        earlier: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     ) -> "DatasetRecords":
         """The records of the tables that were audited.
 
@@ -170,13 +172,17 @@ class DatasetRecords:
             table_store: Its tables.
             outs: Path → their output entries.
             heads: Path → bytes of the manifests that are recorded otherwise than the workspace has them.
+            earlier: Stage → entry of `dvc.lock` in the last release, which stays for the stages of these manifests:
+                their tables were not made with the code and parameters of today.
         """
         stages = graph.dataset_stages(dataset)
         computed = dvc_stages.tracked_by_stage(dataset)
+        held = {dvc_stages.stage_name(stage) for stage in stages if f"data/{stage.table}/{HEAD_FILE}" in heads}
+        kept = {name: entry for name, entry in earlier.items() if name in held}
         return cls(
             dataset.name,
             {dvc_stages.stage_name(stage): dvc_stages.dvc_stage(stage, table_store.root) for stage in stages},
-            dvc_stages.lock_entries(stages, table_store, outs, heads),
+            {**dvc_stages.lock_entries(stages, table_store, outs, heads), **kept},
             dict(pointer_file(out) for path, out in outs.items() if path.removeprefix("data/") not in computed),
             Records.in_workspace(table_store.root).hand_written(dataset.name),
         )

@@ -1,13 +1,14 @@
-"""tables → release: audit and guards, then bytes to the remote and read back, then one atomic push of commit and tag.
+"""tables → release: audit and guards, then bytes to the remote, then one atomic push of commit and tag.
 
-In that order, and each step can be repeated: no git ref points at data that is not on the remote, and a release that
-was killed is completed by running it again. A release that fails leaves neither commit nor tag.
+In that order, and each step can be repeated: no git ref points at data that was not found on the remote, by size and
+md5. A release that was killed is completed by running it again, and one that fails leaves neither commit nor tag.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from headrace import failpoints
@@ -24,7 +25,7 @@ from headrace.release.changes import PartitionDiff, summarize, table_changes
 from headrace.release.guards import check_guards, forget_released, note_lines
 from headrace.release.held_labels import hold_unfinished_labels
 from headrace.release.histories import merge_histories
-from headrace.release.records import DatasetRecords
+from headrace.release.records import DatasetRecords, Records
 from headrace.release.workspace import follow_release, starting_point
 from headrace.storage import git, git_commits, git_remote
 from headrace.storage.dvc.lock import recorded_outs
@@ -97,6 +98,10 @@ class ReleaseState:
     released: Mapping[str, dict[str, Any]]
     changes: Mapping[str, PartitionDiff]
 
+    def locked(self, root: Path) -> Mapping[str, dict[str, Any]]:
+        """Stage → entry of `dvc.lock` in the latest release."""
+        return Records.at_commit(root, self.remote_refs[f"refs/tags/{self.last}"]).locked if self.last else {}
+
 
 class RunChangedError(TransientError):
     """A task wrote a table of the run while the run was released."""
@@ -148,9 +153,9 @@ def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str
     tables = list_tables(dataset, table_store)
     with lock_tables(table_store, (f"release/{dataset.name}", *tables)):
         show_tables(tables, table_store)
-        audit(dataset, table_store)
+        behind = audit(dataset, table_store)
         state = retry_races(partial(_fetch_state, target), table_store.root)
-        held = hold_unfinished_labels(dataset, table_store, state.changes, state.released)
+        held = hold_unfinished_labels(dataset, table_store, state.changes, state.released, behind)
         target = replace(target, held=held.tables)
         state = replace(state, changes=_without(state.changes, held.tables))
         recorded = recorded_outs(table_store.root)
@@ -160,7 +165,8 @@ def _release(target: ReleaseTarget, merged: Sequence[str], follow: Callable[[str
         pushed = push_objects(
             table_store.cache, outs.values(), state.released.values(), _new_sizes(own_tables, state, table_store)
         )
-        own = DatasetRecords.of_workspace(dataset, table_store, outs, held.heads)
+        earlier = state.locked(table_store.root) if held.tables else {}
+        own = DatasetRecords.of_workspace(dataset, table_store, outs, held.heads, earlier)
         start = starting_point(table_store.root, dataset.name, merged)
         push = partial(_build_and_push, target, state, own, start)
         # Releases of one workspace would only make each other build again: they come one after the other.

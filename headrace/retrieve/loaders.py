@@ -27,7 +27,7 @@ class ParquetBatches:
     """The rows of a Parquet file in batches, sharded over several processes.
 
     Together the processes see every row once per epoch. With the same arguments a process sees the same rows in the
-    same order. Memory holds one row group and one batch.
+    same order. Memory holds one row group and one batch. Pages with a checksum are read against it.
 
     Attributes:
         path: The file.
@@ -75,7 +75,7 @@ class ParquetBatches:
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         """The batches, from `skip_batches` on."""
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
             held, group = pl.DataFrame(), -1
             for wanted, offset, length in self._mine(file):
                 if wanted != group:
@@ -101,7 +101,14 @@ class ParquetBatches:
         return every[self.rank :: self.world_size][self.skip_batches :]
 
     def _group(self, file: pq.ParquetFile, number: int) -> pl.DataFrame:
-        rows = pl.DataFrame(file.read_row_group(number, columns=None if self.columns is None else [*self.columns]))
+        try:
+            table = file.read_row_group(number, columns=None if self.columns is None else [*self.columns])
+        except OSError as error:  # a page that is not as it was written, among others
+            raise LoaderError(
+                f"{self.path}: row group {number} cannot be read: {str(error).splitlines()[0]}. Retrieve the file"
+                " again."
+            ) from error
+        rows = pl.DataFrame(table)
         return rows if self.seed is None else rows[self._draw(number).permutation(rows.height)]
 
     def _draw(self, *more: int) -> np.random.Generator:

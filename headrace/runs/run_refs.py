@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from headrace.guards.finding_log import FINDINGS
 from headrace.settings import Settings
 from headrace.storage import git, git_commits
 from headrace.storage.dvc.lock import pointer_file, recorded_outs
 from headrace.storage.git_refs import LocalRefs, RefChange, RefStore, RemoteRefs
 
-START, FINDINGS = "start", "findings"
+START = "start"
 REF = re.compile(r"(?P<dataset>[^/]+)/(?P<run>[^/]+)/(?P<what>.+)")
 
 

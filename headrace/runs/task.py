@@ -8,12 +8,13 @@ from pathlib import Path
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError, TableLockedError, TransientError
+from headrace.guards.finding_log import FINDINGS
 from headrace.release.audit import UncommittedCodeError
 from headrace.release.branches import Branches
 from headrace.release.build import ReleasedMeanwhileError
 from headrace.release.release import ReleaseResult, create_release
 from headrace.release.workspace import follow_branch
-from headrace.runs.run_refs import FINDINGS, RunRefs, RunState
+from headrace.runs.run_refs import RunRefs, RunState
 from headrace.runs.start import start_run
 from headrace.runs.worktree import list_worktrees, open_worktree, remove_worktree, worktree_path, write_state
 from headrace.settings import Settings

@@ -10,6 +10,8 @@ from headrace.stack.config import HOST
 
 TIMEOUT_S = 30.0
 POSTGRES_SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+POSTGRES_STARTUP = b"\x00\x00\x00\x17\x00\x03\x00\x00user\x00headrace\x00\x00"
+"""Length, version 3.0, the user: https://www.postgresql.org/docs/18/protocol-message-formats.html, StartupMessage."""
 
 
 async def http_get(url: str, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
@@ -54,13 +56,16 @@ async def returns_ok(url: str) -> bool:
 
 
 async def speaks_postgres(port: int) -> bool:
-    """Whether a PostgreSQL server answers the SSL request that may open a connection."""
+    """Whether a PostgreSQL server asks who connects: one that is starting up listens already, and refuses everybody."""
     try:
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_connection(HOST, port)
             try:
                 writer.write(POSTGRES_SSL_REQUEST)
-                return await reader.read(1) in (b"N", b"S")
+                if await reader.read(1) != b"N":
+                    return False
+                writer.write(POSTGRES_STARTUP)
+                return await reader.read(1) == b"R"  # a request for a password; a refusal is an E
             finally:
                 writer.close()
     except (OSError, TimeoutError):

@@ -44,6 +44,9 @@ class RefStore(Protocol):
     def read(self, below: str) -> dict[str, str]:
         """Full name → commit of the refs below a prefix; the commits are in the clone afterwards."""
 
+    def match(self, *patterns: str) -> dict[str, str]:
+        """The same of the refs that match; `*` stands for any text without a slash."""
+
     def swap(self, changes: Mapping[str, RefChange]) -> None:
         """Change refs: all of them, or none.
 
@@ -68,9 +71,18 @@ class RemoteRefs:
         Raises:
             GitUnavailableError: The remote does not answer, or the refs change again and again.
         """
-        error: git.GitError = git.GitUnavailableError(f"{self.root}: refs below {below} of {git.REMOTE} keep moving")
+        return self.match(f"{below}/*")
+
+    def match(self, *patterns: str) -> dict[str, str]:
+        """The same of the refs that match.
+
+        Raises:
+            GitUnavailableError: As `read`.
+        """
+        shown = ", ".join(patterns)
+        error: git.GitError = git.GitUnavailableError(f"{self.root}: the refs {shown} of {git.REMOTE} keep moving")
         for _ in range(READ_ATTEMPTS):
-            there = git_remote.remote_refs(self.root, f"{below}/*")
+            there = git_remote.remote_refs(self.root, *patterns)
             missing = self._missing(there)
             if not missing:
                 return there
@@ -127,7 +139,11 @@ class LocalRefs:
 
     def read(self, below: str) -> dict[str, str]:
         """Full name → commit of the refs below a prefix."""
-        return git.refs(self.root, below)
+        return self.match(below)
+
+    def match(self, *patterns: str) -> dict[str, str]:
+        """The same of the refs that match."""
+        return git.refs(self.root, *patterns)
 
     def swap(self, changes: Mapping[str, RefChange]) -> None:
         """Change refs in one transaction.

@@ -129,14 +129,3 @@ def _groups(frames: Iterator[pl.DataFrame]) -> "Iterator[pa.Table]":
             yield arrow_table(rest[:whole])
         rest = pl.concat([rest[whole:], frame])
     yield arrow_table(rest)
-
-
-def verify(path: Path) -> int:
-    """Rows of `path`, after every page has been read against its checksum.
-
-    Raises:
-        OSError: A page does not match its checksum.
-    """
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    return sum(batch.num_rows for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches())

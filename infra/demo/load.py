@@ -19,7 +19,7 @@ from headrace.cli import logs
 from headrace.cli.output import JsonOption, Progress, error_text, progress, result
 from headrace.errors import HeadraceError
 from infra.demo import digits
-from infra.demo.data import FlightYear
+from infra.demo.data import FlightYear, csv_object
 from infra.demo.errors import DemoError
 from infra.demo.seed_sources import AIRPORTS_KEY, SourceSystems, flights_key
 
@@ -58,9 +58,9 @@ def load(sources: SourceSystems, days: int, show: Progress) -> Loaded:
         uploads = Uploads(sources)
         uploads.put(AIRPORTS_KEY, sources.year.airports())
         for number, day in enumerate(wanted, 1):
-            flights = sources.year.day(day)
-            uploads.put(flights_key(day), flights.to_bytes())
-            loaded.flights += len(flights.rows)
+            flights = sources.year.flights[day]
+            uploads.put(flights_key(day), csv_object(flights))
+            loaded.flights += flights.height
             show("flights", number, len(wanted))
         loaded.rows["weather"] = sources.add_weather(wanted)
         images = digits.digit_images()[:IMAGES]

@@ -1,16 +1,17 @@
 """Puts raw data where a pipeline finds it: objects into a bucket, rows into a database, day by day as it happened."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import boto3
+import polars as pl
 import psycopg
 from botocore.config import Config
 from psycopg import sql
 
-from infra.demo.data import FlightYear
+from infra.demo.data import FlightYear, csv_object, with_correction
 
 WEATHER = {
     "origin": "text", "year": "bigint", "month": "bigint", "day": "bigint", "hour": "bigint",
@@ -67,24 +68,23 @@ class SourceSystems:
         with psycopg.connect(self.database) as connection:
             create_table(connection, "weather", WEATHER, ("origin", "time_hour"))
             create_table(connection, "planes", PLANES, ("tailnum",))
-            return {"planes": _insert_rows(connection, "planes", PLANES, self.year.planes())}
+            return {"planes": _insert_rows(connection, "planes", PLANES, self.year.planes)}
 
     def add_days(self, days: Sequence[date]) -> int:
         """Add flights and weather of `days`; the number of flights."""
-        flights = {day: self.year.day(day) for day in days}
-        for day, content in flights.items():
-            self.put(flights_key(day), content.to_bytes())
+        for day in days:
+            self.put(flights_key(day), csv_object(self.year.flights[day]))
         self.add_weather(days)
-        return sum(len(content.rows) for content in flights.values())
+        return sum(self.year.flights[day].height for day in days)
 
     def add_weather(self, days: Sequence[date]) -> RowCounts:
         """Add the weather of `days`; what was inserted."""
         with psycopg.connect(self.database) as connection:
-            return _insert_rows(connection, "weather", WEATHER, self.year.weather(frozenset(days)))
+            return _insert_rows(connection, "weather", WEATHER, self.year.weather_on(days))
 
     def correct_day(self, day: date) -> None:
         """Replace the object of a day by a late correction."""
-        self.put(flights_key(day), self.year.day(day).corrected().to_bytes())
+        self.put(flights_key(day), csv_object(with_correction(self.year.flights[day])))
 
     def delete_day(self, day: date) -> None:
         """Delete the object of a day."""
@@ -119,7 +119,7 @@ def _insert_rows(
     connection: "psycopg.Connection[Any]",
     table: str,
     columns: Mapping[str, str],
-    rows: Iterable[Mapping[str, str | None]],
+    rows: pl.DataFrame,
 ) -> RowCounts:
     """Insert the rows whose keys do not exist yet; how many were `new` and how many `unchanged`."""
     values = sql.SQL(", ").join(
@@ -130,6 +130,5 @@ def _insert_rows(
         sql.Identifier(table), names, values
     )
     with connection.cursor() as cursor:
-        given = list(rows)
-        cursor.executemany(statement, given)
-        return {"new": cursor.rowcount, "unchanged": len(given) - cursor.rowcount}
+        cursor.executemany(statement, rows.to_dicts())
+        return {"new": cursor.rowcount, "unchanged": rows.height - cursor.rowcount}

@@ -168,3 +168,24 @@ def test_a_word_on_answers_that_dies_anywhere_is_said_again_and_noted_once(
     undisturbed, *_ = inject_crashes(tmp_path, "crash_decisions", {"decision": decision}, count=count)
 
     assert {"object into the cache", "rename head.json", "end of the journal"} <= set(undisturbed["failpoints"])
+
+
+FINDING_STEPS = ("refuse", "accept", "forget", "repair")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        pytest.param(step, place, marks=[] if (step, place) == ("accept", "git") else [pytest.mark.faults])
+        for step in FINDING_STEPS
+        for place in ("workspace", "git")
+        if (step, place) != ("repair", "git")  # its message has the command
+    ],
+)
+def test_a_record_of_findings_that_a_death_interrupts_is_the_old_or_the_new_one(
+    tmp_path: Path, step: str, place: str
+) -> None:
+    undisturbed, *_ = inject_crashes(tmp_path, "crash_findings", {"step": step, "place": place})
+
+    assert undisturbed["failpoints"]

@@ -7,10 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -25,7 +26,7 @@ from headrace.stack.paths import StackPaths
 from headrace.stack.state import read_state
 from headrace.validate.validate_partition import validate_frame
 from infra.demo.airflow_client import AirflowClient
-from infra.demo.data import FlightYear
+from infra.demo.data import FlightYear, csv_object, with_correction
 from infra.demo.seed_sources import SourceSystems, flights_key
 from pipelines.flights.sources import flights
 
@@ -42,35 +43,45 @@ def year() -> FlightYear:
 
 @pytest.mark.slow
 def test_a_day_is_the_same_bytes_every_time_with_the_text_of_the_original(year: FlightYear) -> None:
-    content = year.day(DAY).to_bytes()
+    content = csv_object(year.flights[DAY])
 
     lines = gzip.decompress(content).decode().splitlines()
 
-    assert content == FlightYear.installed().day(DAY).to_bytes()
+    with zipfile.ZipFile(year.folder / "flights.csv.zip") as archive:
+        columns, *rows = archive.read("flights.csv").decode().splitlines()
+    assert content == csv_object(FlightYear(year.folder).flights[DAY])
+    assert lines == [columns, *(row for row in rows if row.startswith("2013,1,9,"))]
     assert len(lines) == 1 + 902
-    assert lines[1].startswith("2013,1,9,")
 
 
 @pytest.mark.slow
 def test_a_correction_changes_five_flights_and_all_rows_still_keep_the_contract(
     year: FlightYear, tmp_path: Path
 ) -> None:
-    before, after = year.day(DAY), year.day(DAY).corrected()
-    (tmp_path / "day.csv.gz").write_bytes(after.to_bytes())
+    before, after = year.flights[DAY], with_correction(year.flights[DAY])
+    (tmp_path / "day.csv.gz").write_bytes(csv_object(after))
 
     result = validate_frame(flights.read(tmp_path / "day.csv.gz"), flights.SOURCE, DAY.isoformat())
 
-    assert sum(old != new for old, new in zip(before.rows, after.rows, strict=True)) == 5
+    assert sum(old != new for old, new in zip(before.rows(), after.rows(), strict=True)) == 5
     assert result.rejected.height == 0
 
 
 def test_the_weather_of_a_day_comes_with_the_day_and_was_written_down_an_hour_later(year: FlightYear) -> None:
-    rows = list(year.weather(frozenset([DAY])))
+    rows = year.weather_on([DAY])
 
-    assert {(row["month"], row["day"]) for row in rows} == {("1", "9")}
-    assert {
-        datetime.fromisoformat(row["updated_at"] or "") - datetime.fromisoformat(row["time_hour"] or "") for row in rows
-    } == {timedelta(hours=1)}
+    assert set(rows.select("month", "day").rows()) == {(1, 9)}
+    assert set(rows["updated_at"] - rows["time_hour"]) == {timedelta(hours=1)}
+
+
+def test_no_aircraft_is_in_the_register_before_it_was_built(year: FlightYear) -> None:
+    built = pl.datetime(pl.col("year"), 1, 1, time_unit="us", time_zone="UTC")
+
+    assert year.planes["tailnum"].n_unique() == year.planes.height == 3322
+    assert year.planes.filter(pl.col("updated_at") < built).is_empty()
+    entered = year.planes.filter(pl.col("year") == 2013)["updated_at"]
+    assert (entered.len(), entered.min()) == (92, datetime(2013, 1, 18, tzinfo=UTC))
+    assert set(year.planes.filter(pl.col("year").ne_missing(2013))["updated_at"]) == {datetime(2013, 1, 1, tzinfo=UTC)}
 
 
 def test_days_arrive_once_and_can_be_corrected_and_taken_back(year: FlightYear, s3: S3, postgres: PostgreSQL) -> None:

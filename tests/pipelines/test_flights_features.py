@@ -3,12 +3,13 @@
 Every table is computed a second time here, by plain loops over the flights, and must agree to the last bit.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 import real_flights
-from flights_oracle import EXPECTED, HOUR, TABLES, lookback_flights
+from flights_oracle import EXPECTED, HOUR, TABLES, changing_register, lookback_flights, noon
 from polars.testing import assert_frame_equal
 from real_flights import SOURCES, validate_partition
 
@@ -21,23 +22,27 @@ DAYS = ("2013-01-10", "2013-02-10", "2013-11-03")
 """The longest delay of the year (21.7 h), the day after the snow, the day the clock goes back."""
 
 
-def computed(name: str, day: str, *, more: int = 0, **replaced: pl.LazyFrame) -> pl.DataFrame:
-    """The rows of a feature table on a real day; `more` days of lookback than declared, tables replaced."""
-    table = TABLES[name]
-    frames = {
+def computed(name: str, day: str, **replaced: pl.LazyFrame) -> pl.DataFrame:
+    """The rows of a feature table on a real day, tables replaced."""
+    return TABLES[name].transform(day=day, **{**read_by(name, day), **replaced}).collect()
+
+
+def read_by(name: str, day: str, *, more: int = 0) -> dict[str, pl.LazyFrame]:
+    """Keyword → rows that a feature table reads for a day; `more` days of lookback than declared."""
+    return {
         keyword: real_flights.validated_rows(
             read.table.partition("/")[2], day, read.lookback + more if read.lookback else 0
         )
-        for keyword, read in table.inputs.items()
+        for keyword, read in TABLES[name].inputs.items()
     }
-    return table.transform(day=day, **{**frames, **replaced}).collect()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("day", DAYS)
 @pytest.mark.parametrize("name", TABLES)
 def test_every_value_is_what_a_plain_loop_over_the_facts_gives(name: str, day: str) -> None:
-    rows = computed(name, day)
+    planes = {"planes": changing_register(noon(day)).lazy()} if "planes" in TABLES[name].inputs else {}
+    rows = computed(name, day, **planes)
 
     keys = [*TABLES[name].keys, "event_time"]
     expected = pl.DataFrame(EXPECTED[name](day), infer_schema_length=None).select(
@@ -45,6 +50,13 @@ def test_every_value_is_what_a_plain_loop_over_the_facts_gives(name: str, day: s
     )
     assert_frame_equal(rows.sort(keys), expected.sort(keys), check_exact=True)
     assert rows.height > 50
+
+
+def test_the_register_of_the_loops_changes_in_the_course_of_the_day() -> None:
+    rows = computed("aircraft_history", DAYS[1], planes=changing_register(noon(DAYS[1])).lazy())
+
+    facts = rows.group_by("tailnum").agg(pl.col("seats").n_unique())
+    assert facts.filter(pl.col("seats") > 1).height > 50
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -59,15 +71,20 @@ def test_a_table_holds_its_declared_columns_and_one_row_a_key_and_time_of_its_da
     assert rows.select(pl.any_horizontal(pl.col(*table.keys, "known_time").is_null()).any()).item() is False
 
 
-@pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
-def test_nothing_is_used_before_it_was_known(name: str) -> None:
+@pytest.mark.parametrize("name", HOURLY)
+def test_the_latest_fact_of_an_hour_was_known_by_then(name: str) -> None:
     rows = computed(name, "2013-02-10")
 
     assert (rows["known_time"] <= rows["event_time"]).all()
 
 
-def rewritten_after(flights: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """The same flights up to `now`, and another course of everything that became known later."""
+def rewritten_after(frames: Mapping[str, pl.LazyFrame], now: datetime) -> dict[str, pl.LazyFrame]:
+    """The same facts up to `now`, and another course of everything that became known later."""
+    rewrite = {"flights": rewritten_flights, "weather": rewritten_weather, "planes": rewritten_register}
+    return {name: rewrite[name](frame.collect(), now).lazy() for name, frame in frames.items() if name in rewrite}
+
+
+def rewritten_flights(flights: pl.DataFrame, now: datetime) -> pl.DataFrame:
     unknown = pl.col("departed_at").fill_null(pl.col("scheduled_at") + 24 * HOUR) > now
     later = pl.max_horizontal(pl.lit(now).cast(UTC_MICROSECONDS), "scheduled_at") + pl.duration(minutes=7)
     cancelled_now = unknown & ~pl.col("cancelled") & (pl.col("flight") % 3 == 0)
@@ -83,23 +100,59 @@ def rewritten_after(flights: pl.DataFrame, now: datetime) -> pl.DataFrame:
     )
 
 
+def rewritten_weather(weather: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    unknown = pl.col("updated_at") > now
+    return weather.with_columns(
+        wind_speed_mph=pl.when(unknown).then(99.0).otherwise("wind_speed_mph"),
+        visibility_miles=pl.when(unknown).then(0.0).otherwise("visibility_miles"),
+    )
+
+
+def rewritten_register(planes: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Entries after `now` are corrected, and each aircraft gets one more."""
+    unknown = pl.col("updated_at") > now
+    corrected = planes.with_columns(
+        pl.when(unknown).then(777).otherwise(name).alias(name) for name in ("seats", "engines")
+    )
+    more = planes.unique("tailnum").with_columns(
+        seats=pl.lit(888, pl.Int64), updated_at=pl.lit(now + timedelta(minutes=1)).cast(UTC_MICROSECONDS)
+    )
+    return pl.concat([corrected, more])
+
+
 @pytest.mark.parametrize("hour", [0, 6, 13, 21])
-@pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
+@pytest.mark.parametrize("name", TABLES)
 def test_what_becomes_known_later_changes_no_row(name: str, hour: int) -> None:
     now = datetime(2013, 2, 10, hour, tzinfo=UTC)
-    flights = lookback_flights(name, "2013-02-10")
-    other = rewritten_after(flights, now)
+    frames = read_by(name, "2013-02-10")
+    if "planes" in frames:
+        frames["planes"] = changing_register(now).lazy()
+    other = rewritten_after(frames, now)
 
-    before, after = (computed(name, "2013-02-10", flights=f.lazy()) for f in (flights, other))
+    before, after = computed(name, "2013-02-10", **frames), computed(name, "2013-02-10", **other)
 
-    assert not other.equals(flights)
-    assert before.filter(pl.col("event_time") <= now).equals(after.filter(pl.col("event_time") <= now))
+    by_now = pl.max_horizontal("event_time", "known_time") <= now
+    assert before.filter(by_now).equals(after.filter(by_now))
     assert not before.equals(after)
+    for keyword, frame in other.items():
+        assert not computed(name, "2013-02-10", **{**frames, keyword: frame}).equals(before), keyword
+
+
+def test_a_correction_of_the_register_a_year_later_is_in_no_row_of_before() -> None:
+    planes = validate_partition("planes", UNPARTITIONED).accepted
+    corrected = planes.with_columns(
+        seats=pl.lit(999, pl.Int64), updated_at=pl.lit(datetime(2014, 6, 1, tzinfo=UTC)).cast(UTC_MICROSECONDS)
+    )
+
+    rows = computed("aircraft_history", "2013-01-10", planes=corrected.lazy())
+
+    assert (rows["known_time"] < datetime(2013, 1, 11, tzinfo=UTC)).all()
+    assert rows["seats"].null_count() == rows.height > 100
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_reading_more_days_than_declared_changes_nothing(name: str) -> None:
-    assert computed(name, "2013-02-10", more=3).equals(computed(name, "2013-02-10"))
+    assert computed(name, "2013-02-10", **read_by(name, "2013-02-10", more=3)).equals(computed(name, "2013-02-10"))
 
 
 @pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
@@ -146,14 +199,8 @@ def _asked(name: str, day: str, extreme: str | None) -> pl.LazyFrame:
 @pytest.mark.parametrize("name", TABLES)
 def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> None:
     table, days = TABLES[name], ["2013-03-08", "2013-03-09", "2013-03-10", "2013-03-11"]
-    frames = {
-        keyword: real_flights.validated_rows(
-            read.table.partition("/")[2], days[-1], read.lookback + 3 if read.lookback else 0
-        )
-        for keyword, read in table.inputs.items()
-    }
 
-    together = table.transform(day=days[0], end_day=days[-1], **frames).collect()
+    together = table.transform(day=days[0], end_day=days[-1], **read_by(name, days[-1], more=3)).collect()
 
     assert table.batch_size > 1
     for day, rows in kernel.split_days(together, days).items():
@@ -163,11 +210,10 @@ def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> N
 @pytest.mark.parametrize("name", TABLES)
 def test_neither_the_order_of_rows_nor_the_engine_changes_a_bit(name: str) -> None:
     table, day = TABLES[name], "2013-02-10"
-    frames = {
-        keyword: real_flights.validated_rows(read.table.partition("/")[2], day, read.lookback).collect()
-        for keyword, read in table.inputs.items()
+    shuffled = {
+        keyword: frame.collect().sample(fraction=1, shuffle=True, seed=5).lazy()
+        for keyword, frame in read_by(name, day).items()
     }
-    shuffled = {name: frame.sample(fraction=1, shuffle=True, seed=5).lazy() for name, frame in frames.items()}
 
     rows = computed(name, day)
 

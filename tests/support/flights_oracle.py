@@ -135,12 +135,44 @@ def arrival_known_time(flight: Row, zones: Mapping[str, str | None]) -> datetime
     return latest
 
 
+def entry_known_by(entries: Iterable[Row], now: datetime) -> Row:
+    """What the register had of an aircraft at a time: the latest of the entries that had been made; or nothing."""
+    known: Row = {}
+    for entry in entries:
+        if entry["updated_at"] <= now and (not known or entry["updated_at"] > known["updated_at"]):
+            known = entry
+    return known
+
+
+def noon(day: str) -> datetime:
+    """The middle of New York's day, roughly: as many flights before as after."""
+    return datetime.fromisoformat(day).replace(tzinfo=UTC) + 16 * HOUR
+
+
+def changing_register(moment: datetime) -> pl.DataFrame:
+    """The register with entries before, at and after a moment: of some aircraft two, of others only a later one."""
+    planes = []
+    for number, entry in enumerate(
+        validate_partition("planes", UNPARTITIONED).accepted.sort("tailnum").rows(named=True)
+    ):
+        match number % 4:
+            case 0:
+                planes.append(entry)
+            case 1:
+                planes.append({**entry, "updated_at": moment})
+            case 2:
+                planes.append({**entry, "updated_at": moment + 2 * HOUR})
+            case _:
+                planes += [{**entry, "seats": entry["seats"] + 1, "updated_at": moment + HOUR}, entry]
+    return pl.DataFrame(planes, schema=validate_partition("planes", UNPARTITIONED).accepted.schema)
+
+
 def expected_aircraft_history(day: str) -> list[Row]:
-    """By loops: what was known of each aircraft each time it left or arrived."""
+    """By loops: what was known of each aircraft each time it left or arrived, with a register that changes at noon."""
     zones = dict(validate_partition("airports", UNPARTITIONED).accepted.select("airport", "zone").iter_rows())
-    planes = {
-        plane["tailnum"]: plane for plane in validate_partition("planes", UNPARTITIONED).accepted.rows(named=True)
-    }
+    entries: dict[str, list[Row]] = defaultdict(list)
+    for entry in changing_register(noon(day)).rows(named=True):
+        entries[entry["tailnum"]].append(entry)
     left: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     arrived: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     for flight in lookback_flights("aircraft_history", day).rows(named=True):
@@ -151,7 +183,7 @@ def expected_aircraft_history(day: str) -> list[Row]:
     rows = []
     for tailnum, departures in left.items():
         for now in sorted({time for time, _ in (*departures, *arrived[tailnum]) if f"{time:%Y-%m-%d}" == day}):
-            plane = planes.get(tailnum, {})
+            plane = entry_known_by(entries[tailnum], now)
             row: Row = {"tailnum": tailnum, "event_time": now, "known_time": now}
             row |= {name: plane.get(name) for name in ("built_year", "seats", "engines", "manufacturer", "engine")}
             for word, short, facts in (("departed", "dep", departures), ("arrived", "arr", arrived[tailnum])):

@@ -11,6 +11,8 @@ import polars as pl
 
 from headrace.dataset import Dataset, Input, LabelingTask
 from headrace.errors import HeadraceError
+from headrace.guards.finding_log import open_finding_log
+from headrace.guards.gate import FindingsError, accept_finding
 from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.manifest import Manifest
@@ -74,13 +76,17 @@ class LabelingCampaign:
         merged = {**self.params, **params}
         return send_tasks(self.dataset, self.labeling, self.table_store, settings or self.settings, merged)
 
-    def collect(self, *, allow_empty: bool = False) -> "CollectResult":
+    def collect(self) -> "CollectResult":
         """Collect into the workspace."""
         from headrace.label.collect import collect_annotations  # noqa: PLC0415
 
-        return collect_annotations(
-            self.dataset, self.labeling, self.table_store, self.settings, allow_empty=allow_empty
-        )
+        return collect_annotations(self.dataset, self.labeling, self.table_store, self.settings)
+
+    def accept(self, refused: FindingsError) -> None:
+        """Accept what a collect was refused for."""
+        log = open_finding_log(self.table_store, self.dataset.name)
+        for finding in refused.findings:
+            accept_finding(log, finding.id, by="ann", reason="intended")
 
     @property
     def project(self) -> int:

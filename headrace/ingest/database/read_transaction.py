@@ -231,15 +231,22 @@ class ReadTransaction:
 
 
 @contextmanager
-def open_read_transaction(address: str, *, retry_timeout_s: float = 30.0) -> Iterator[ReadTransaction]:
+def open_read_transaction(
+    address: str, *, retry_timeout_s: float = 30.0, statement_timeout_s: float = 0.0
+) -> Iterator[ReadTransaction]:
     """Connect to the database at the SQLAlchemy `address` and begin a read-only transaction.
+
+    Args:
+        address: The address.
+        retry_timeout_s: How long to wait for a server that does not answer.
+        statement_timeout_s: How long a statement may take in PostgreSQL, until its last row is read; 0 for no limit.
 
     Raises:
         NotConfiguredError: The address cannot be used.
         DatabaseUnreachableError: The server was unavailable for `retry_timeout_s` seconds.
         DatabaseAccessDeniedError: There is no such database, or it denies access.
     """
-    with _open_backend(_parse_address(address), retry_timeout_s) as backend:
+    with _open_backend(_parse_address(address), retry_timeout_s, statement_timeout_s) as backend:
         yield ReadTransaction(backend)
 
 
@@ -254,13 +261,15 @@ def _parse_address(address: str) -> URL:
         ) from None
 
 
-def _open_backend(url: URL, retry_timeout_s: float) -> AbstractContextManager[DatabaseBackend]:
+def _open_backend(
+    url: URL, retry_timeout_s: float, statement_timeout_s: float
+) -> AbstractContextManager[DatabaseBackend]:
     name = url.get_backend_name()
     if name == "postgresql":
         require_extra("postgres", "A source in PostgreSQL")
         from headrace.ingest.database import postgresql  # noqa: PLC0415  only the driver in use is loaded
 
-        return postgresql.open_transaction(url, retry_timeout_s)
+        return postgresql.open_transaction(url, retry_timeout_s, statement_timeout_s)
     if name == "sqlite":
         from headrace.ingest.database import sqlite  # noqa: PLC0415
 

@@ -1,8 +1,8 @@
 """validated → features: what an aircraft has been through, one row each time something became known of it.
 
-An aircraft gets a row when it has left and when it has arrived (see `known`); two things known in the same minute
-make one row. Facts of the aircraft come from the register and are null where it is not registered. A cancelled
-flight says nothing of an aircraft.
+An aircraft gets a row when it has left and when it has arrived (see `availability`); two things known in the same
+minute make one row. Facts of the aircraft are those that the register had by then (`updated_at`): they are null where
+it has no entry for the aircraft, or only a later one. A cancelled flight says nothing of an aircraft.
 """
 
 from datetime import timedelta
@@ -20,6 +20,15 @@ from the start of a day in UTC to the last departure of New York's day."""
 KNOWN_WITHIN = timedelta(days=2)
 """After its schedule, a flight has left and arrived, if it does: less than 24 h late and less than 24 h on its way."""
 
+REGISTERED: dict[str, pl.DataType] = {
+    "built_year": pl.Int64(),
+    "seats": pl.Int64(),
+    "engines": pl.Int64(),
+    "manufacturer": pl.String(),
+    "engine": pl.String(),
+}
+"""What the register says of an aircraft."""
+
 FEATURES: dict[str, pl.DataType] = {
     "last_dep_delay_min": pl.Int64(),
     "last_arr_delay_min": pl.Int64(),
@@ -27,11 +36,7 @@ FEATURES: dict[str, pl.DataType] = {
     **{f"arrived_{period}": pl.Int64() for period in PERIODS},
     **{f"dep_delay_mean_{period}_min": pl.Float64() for period in PERIODS},
     **{f"arr_delay_mean_{period}_min": pl.Float64() for period in PERIODS},
-    "built_year": pl.Int64(),
-    "seats": pl.Int64(),
-    "engines": pl.Int64(),
-    "manufacturer": pl.String(),
-    "engine": pl.String(),
+    **REGISTERED,
 }
 
 
@@ -42,21 +47,25 @@ def kernel(
     days = Days.of(day, end_day)
     facts = _facts(_in_use(flights, days), airports)
     rows = trailing(facts, "tailnum", days, PERIODS, _values())
-    registered = planes.select("tailnum", "built_year", "seats", "engines", "manufacturer", "engine")
     longest = PERIODS[-1]
     dep = [share(f"dep_delay_min_{p}", f"departed_{p}").alias(f"dep_delay_mean_{p}_min") for p in PERIODS]
     arr = [share(f"arr_delay_min_{p}", f"arrived_{p}").alias(f"arr_delay_mean_{p}_min") for p in PERIODS]
-    return (
-        rows.with_columns(
-            *dep,
-            *arr,
-            known_time="event_time",
-            last_dep_delay_min=f"last_dep_{longest}",
-            last_arr_delay_min=f"last_arr_{longest}",
-        )
-        .join(registered, on="tailnum", how="left")
-        .select("tailnum", "event_time", "known_time", *FEATURES)
-        .sort("tailnum", "event_time")
+    history = rows.with_columns(
+        *dep,
+        *arr,
+        known_time="event_time",
+        last_dep_delay_min=f"last_dep_{longest}",
+        last_arr_delay_min=f"last_arr_{longest}",
+    )
+    return _with_register(history, planes).select("tailnum", "event_time", "known_time", *FEATURES)
+
+
+def _with_register(rows: pl.LazyFrame, planes: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows, sorted by aircraft and time, with the register's latest entry of their time."""
+    entries = planes.select("tailnum", *REGISTERED, event_time="updated_at").sort("tailnum", "event_time")
+    # Both sides are sorted above; Polars cannot check that within groups, and says so in a warning.
+    return rows.sort("tailnum", "event_time").join_asof(
+        entries, on="event_time", by="tailnum", strategy="backward", check_sortedness=False
     )
 
 

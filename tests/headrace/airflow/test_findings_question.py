@@ -6,6 +6,7 @@ import json
 import subprocess
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,8 +76,8 @@ class Step:
         self.task: Any = refresh_dag("tiny", {"validate": ["sales"], "transform": [], "label": []}).get_task(
             "tables.ingest"
         )
-        self.task.render_template_fields({"run_id": "r1", "params": {"full": False, "allow_empty": False}})
-        self.context: Any = {"outlet_events": {}, "task_instance": SimpleNamespace(id=uuid.uuid4())}
+        self.task.render_template_fields({"run_id": "r1", "params": {"full": False}})
+        self.context: Any = {"outlet_events": {}, "task": self.task, "task_instance": SimpleNamespace(id=uuid.uuid4())}
         self.questions: list[Any] = []
         comms = SimpleNamespace(send=lambda *, msg: self.questions.append(msg))
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
@@ -136,7 +137,7 @@ def test_an_accepted_finding_is_recorded_in_the_run_and_the_step_is_run_again(so
     assert question.options == ["Accept", "Refuse"]
     assert question.defaults is None, "a day without an answer accepts nothing"
     assert list(question.params) == ["reason"]
-    assert waits.timeout.total_seconds() == 24 * 3600
+    assert timedelta(minutes=15) <= waits.timeout <= timedelta(days=1)
     assert done["ingested"][0]["deleted"][:2] == DAYS[1:3]
     record = json.loads(git.git(source.root, "show", "refs/headrace/runs/tiny/r1/findings:findings.json"))
     (accepted,) = record["acceptances"]
@@ -148,7 +149,10 @@ def test_an_accepted_finding_is_recorded_in_the_run_and_the_step_is_run_again(so
     [
         (reply("Refuse"), r"Ann O'Neil refused the findings \(moved -- it's so\)\. .*29 of 30 .* headrace accept tiny"),
         (reply("Refuse", reason=None), r"Ann O'Neil refused the findings\. .*29 of 30 "),
-        ({"error": "The timeout has passed.", "error_type": "timeout"}, r"Nobody answered within 24 hours.*29 of 30 "),
+        (
+            {"error": "The timeout has passed.", "error_type": "timeout"},
+            r"Nobody answered within a day, or before the next run.*29 of 30 ",
+        ),
     ],
 )
 def test_refused_or_not_answered_the_run_fails_for_good_with_the_message(event: Any, message: str) -> None:  # noqa: ANN401
@@ -160,6 +164,26 @@ def test_refused_or_not_answered_the_run_fails_for_good_with_the_message(event: 
 
     with pytest.raises(AirflowFailException, match=message):
         accept_command("headrace ingest tiny --json", refused, event)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "asked_at", "ends"),
+    [
+        ("0 6 * * *", "2026-01-01T06:05", "2026-01-02T06:00"),
+        ("0 6 * * *", "2026-01-01T05:00", "2026-01-01T06:00"),
+        ("0 6 * * *", "2026-01-01T05:59", "2026-01-01T06:14"),
+        ("0 * * * *", "2026-01-01T06:05", "2026-01-01T07:00"),
+        ("* * * * *", "2026-01-01T06:05", "2026-01-01T06:20"),
+        ("0 7 * * MON", "2026-01-01T06:05", "2026-01-02T06:05"),
+        ("", "2026-01-01T06:05", "2026-01-02T06:05"),
+    ],
+)
+def test_a_question_ends_when_the_next_run_is_due_or_after_a_day(schedule: str, asked_at: str, ends: str) -> None:
+    from headrace.airflow.findings_question import response_timeout
+
+    now = datetime.fromisoformat(asked_at).replace(tzinfo=UTC)
+
+    assert now + response_timeout(schedule, now) == datetime.fromisoformat(ends).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("reason", [None, "", "  "])

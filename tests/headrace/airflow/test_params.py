@@ -14,7 +14,7 @@ from headrace.airflow import labels, refresh
     [
         (refresh.PARAMS, "full", "maybe"),
         (refresh.PARAMS, "full", None),
-        (refresh.PARAMS, "allow_empty", "; rm -rf /"),
+        (refresh.PARAMS, "full", "; rm -rf /"),
         (labels.PARAMS, "share", 1.5),
         (labels.PARAMS, "share", "half"),
         (labels.PARAMS, "hours", 0),

@@ -1,6 +1,7 @@
 """The gate: a finding refuses its step until a person accepts it; acceptances are for these bytes and are kept once."""
 
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +11,24 @@ import pytest
 from minimal_dataset import create_table_store
 from release_clones import Origin, dataset
 from run_clones import RunOfClone
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
+from workspaces import mark_as_project
 
 from headrace.cli import app
+from headrace.errors import HeadraceError
 from headrace.guards.finding import Acceptance, FindingRecord, GuardFinding, record_file
-from headrace.guards.finding_log import DamagedFindingsError, FileLog, FindingLog, open_finding_log
+from headrace.guards.finding_log import (
+    DamagedFindingsError,
+    FileLog,
+    FindingLog,
+    open_finding_log,
+    open_publish_log,
+)
 from headrace.guards.gate import FindingsError, UnknownFindingError, accept_finding, enforce
+from headrace.maintenance.damaged_files import find_damaged_files, repair_file
+from headrace.maintenance.repair import QUARANTINE
+from headrace.storage import git, git_commits
+from headrace.storage.git_refs import RefChange, RemoteRefs
 from headrace.storage.table_store import TableStore
 
 TABLE = "raw/tiny/sales"
@@ -94,8 +107,8 @@ def test_of_several_ids_none_is_accepted_if_one_is_unknown(
 ) -> None:
     with pytest.raises(FindingsError):
         pass_gate(table_store, finding())
-    (table_store.root / "pipelines").mkdir()
-    for name in ("dvc.yaml", "pipelines/__init__.py"):
+    for name in ("dvc.yaml", "pipelines/__init__.py", "pipelines/tiny/__init__.py"):
+        (table_store.root / name).parent.mkdir(exist_ok=True)
         (table_store.root / name).touch()
     monkeypatch.setenv("HEADRACE_WORKSPACE", str(table_store.root))
 
@@ -153,14 +166,37 @@ def test_a_step_replaces_its_own_findings_only(table_store: TableStore) -> None:
     assert [each.step for each in open_finding_log(table_store, "tiny").read().open] == ["release"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"findings": 3}', b"\xff"])
-def test_a_damaged_record_is_named_with_the_way_out(table_store: TableStore, content: bytes) -> None:
+DAMAGES = (b"", b"{", b"[1,2]", b"null", b'{"findings": 3}', b'{"findings": [1]}', b"\xff", b'{"x":' + b"[" * 9999)
+
+
+@pytest.mark.parametrize("content", DAMAGES)
+def test_a_damaged_record_is_named_and_the_doctor_puts_it_aside(table_store: TableStore, content: bytes) -> None:
     path = record_file(table_store.root, "tiny")
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
 
-    with pytest.raises(DamagedFindingsError, match=r"findings/tiny\.json: expected .* Delete it"):
+    with pytest.raises(DamagedFindingsError, match=r"findings/tiny\.json: expected .*`headrace doctor --repair` puts"):
         pass_gate(table_store)
+    (damaged,) = (each for each in find_damaged_files(table_store.root) if "findings" in each.path)
+    assert "expected the findings" in damaged.reason
+    assert repair_file(table_store.root, damaged).repaired
+
+    assert pass_gate(table_store) == []
+    assert (table_store.root / QUARANTINE / damaged.path).read_bytes() == content
+
+
+def test_a_damaged_record_of_a_run_is_named_with_the_command_that_deletes_it(origin: Origin) -> None:
+    table_store = RunOfClone(origin.clone("here"), dataset("tiny"), "nightly").open().table_store
+    commit = git_commits.build_commit(table_store.root, [], "", {"findings.json": b"[1,2]"}, "Damage")
+    RemoteRefs(table_store.root).swap({table_store.findings_ref: RefChange("", commit)})
+
+    with pytest.raises(DamagedFindingsError, match="found Expected `object`, got `array`") as damaged:
+        open_finding_log(table_store, "tiny").read()
+
+    command = re.search(r"Delete it: `git (.*?)`", str(damaged.value))
+    assert command
+    git.git(table_store.root, *command[1].split())
+    assert open_finding_log(table_store, "tiny").read() == FindingRecord()
 
 
 def accept_at_once(log: FindingLog, people: int) -> set[Acceptance]:
@@ -198,6 +234,82 @@ def test_a_run_keeps_its_acceptances_in_git_for_every_machine(origin: Origin) ->
     assert here.state is not None
     assert here.state.findings
     assert here.state.tables == {}
+
+
+@pytest.mark.parametrize("push_runs", [True, False])
+def test_status_shows_the_findings_of_runs_and_of_the_publish_and_accept_names_the_run(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch, push_runs: bool
+) -> None:
+    monkeypatch.setenv("HEADRACE_PUSH_RUNS", str(int(push_runs)))
+    here = origin.clone("here")
+    table_store = RunOfClone(here, dataset("tiny"), "nightly").open().table_store
+    online = finding("cccccccccccc", table="online/tiny/totals")
+    with pytest.raises(FindingsError):
+        pass_gate(table_store, finding())
+    with pytest.raises(FindingsError):
+        enforce(
+            [online],
+            dataset="tiny",
+            step="publish",
+            tables=[online.table],
+            table_store=here.table_store,
+            consequence="",
+            log=open_publish_log(here.table_store, "tiny"),
+        )
+    there = origin.clone("there") if push_runs else here
+    mark_as_project(there.root)
+    (there.root / "pipelines/tiny").mkdir()
+    (there.root / "pipelines/tiny/__init__.py").touch()
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(there.root))
+
+    def typed(*words: str) -> Result:
+        return CliRunner().invoke(app, words)
+
+    shown = json.loads(typed("status", "tiny", "--json").stdout)
+    assert [(each["id"], each["run"]) for each in shown["findings"]] == [(online.id, ""), (finding().id, "nightly")]
+    assert f"run nightly: ingest found {finding().id}: 29 of 30" in typed("status", "tiny").stdout
+
+    refused = typed("accept", "tiny", finding().id, "--reason", "moved").exception
+    assert f"{finding().id} was found in the run nightly: type the command with `--run nightly`" in str(refused)
+    assert typed("accept", "tiny", online.id, "--reason", "moved").exit_code == 0
+    accept(RunOfClone(there, dataset("tiny"), "nightly").open().table_store, finding())
+
+    shown = json.loads(typed("status", "tiny", "--json").stdout)
+    assert shown["findings"] == []
+    assert [(each["finding"], each["run"]) for each in shown["accepted"]] == [
+        (online.id, ""),
+        (finding().id, "nightly"),
+    ]
+
+
+def test_status_shows_findings_of_the_workspace_while_the_git_remote_does_not_answer(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = origin.clone("here")
+    with pytest.raises(FindingsError):
+        pass_gate(here.table_store, finding())
+    here.git("remote", "set-url", "origin", "git://127.0.0.1:9/none")
+    mark_as_project(here.root)
+    (here.root / "pipelines/tiny").mkdir()
+    (here.root / "pipelines/tiny/__init__.py").touch()
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(here.root))
+
+    shown = json.loads(CliRunner().invoke(app, ["status", "tiny", "--json"]).stdout)
+
+    assert [each["id"] for each in shown["findings"]] == [finding().id]
+    assert shown["unknown"]["findings of runs and of the publish"]["transient"]
+
+
+@pytest.mark.parametrize("command", [("accept", "nope", "future:x@0", "--reason", "x"), ("status", "nope")])
+def test_a_dataset_that_is_not_declared_is_named(
+    table_store: TableStore, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    git.git(table_store.root, "init", "--quiet")
+    mark_as_project(table_store.root)
+    monkeypatch.setenv("HEADRACE_WORKSPACE", str(table_store.root))
+
+    with pytest.raises(HeadraceError, match="There is no dataset 'nope' in "):
+        app(command, standalone_mode=False)
 
 
 def test_of_people_who_accept_at_once_in_a_run_one_is_recorded(origin: Origin) -> None:

@@ -24,6 +24,7 @@ from headrace.ingest.database.backend import (
     DatabaseUnreachableError,
     NaiveTimestampError,
     NullPartitionError,
+    StatementTimeoutError,
 )
 from headrace.ingest.database.postgresql import redact
 from headrace.ingest.database.read_transaction import open_read_transaction
@@ -530,3 +531,31 @@ def test_a_value_of_sqlite_that_is_no_day_is_shown_with_the_forms_that_are(
         NullPartitionError, match=rf"t: 1 row has no UTC day in at \(found {found}; expected the text 2013-01-09"
     ):
         sqlite_rows(tmp_path, source, *statements)
+
+
+SLOW = "CREATE VIEW slow AS SELECT weather.*, pg_sleep(0.2)::text AS nap FROM weather"
+
+
+def test_a_statement_that_takes_too_long_is_given_up_and_named_with_the_setting(postgresql_weather: Weather) -> None:
+    postgresql_weather.run(SLOW)
+    slow = create_dataset(weather=replace(WEATHER, table="slow", watermark="nap"), other=WEATHER)
+
+    with pytest.raises(
+        StatementTimeoutError, match=r"slow took longer than HEADRACE_STATEMENT_TIMEOUT_S \(0\.1 s\)"
+    ) as e:
+        ingest(slow, postgresql_weather.table_store, Settings(statement_timeout_s=0.1))
+
+    assert e.value.is_transient
+    assert postgresql_weather.table_store.manifest("raw/sky/other").rows == 18, "the next table is read"
+
+
+@pytest.mark.parametrize(("own", "limit_s", "counts"), [("3min", 60, "1min"), ("20s", 60, "20s"), ("20s", 0, "20s")])
+def test_a_shorter_limit_of_the_address_stays(
+    postgresql_weather: Weather, own: str, limit_s: float, counts: str
+) -> None:
+    address = f"{postgresql_weather.address}?options=-c%20statement_timeout%3D{own}"
+
+    with open_read_transaction(address, statement_timeout_s=limit_s) as transaction:
+        found = transaction.backend.fetch_all("SELECT current_setting('statement_timeout')", "none")
+
+    assert found == [(counts,)]

@@ -15,7 +15,9 @@ from headrace.dataset import ObjectSource
 from headrace.engine.partition_errors import PartitionsRefusedError
 from headrace.engine.run import TablesFailedError
 from headrace.errors import TableLockedError
-from headrace.ingest.ingest import SourceEmptyError, UnknownSourceError, ingest
+from headrace.guards.finding_log import open_finding_log
+from headrace.guards.gate import FindingsError, accept_finding
+from headrace.ingest.ingest import UnknownSourceError, ingest
 from headrace.ingest.object_source import DuplicatePartitionError
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
@@ -134,16 +136,18 @@ def test_a_missing_bucket_is_an_error_that_names_it_and_the_setting(
         trips.ingest()
 
 
-def test_an_empty_listing_does_not_empty_the_table_unless_allowed(trips: Trips) -> None:
+def test_an_empty_listing_does_not_empty_the_table_until_that_is_accepted(trips: Trips) -> None:
     trips.put(1)
     trips.ingest()
     trips.bucket.delete(object_key(1))
 
-    with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 1 partitions, but s3://.*/days/ lists none.*allow-empty"):
+    with pytest.raises(FindingsError, match=rf"{TABLE} has 1 partition, but s3://.*/days/ lists none.*accept") as found:
         trips.ingest()
 
     assert list(trips.manifest.partitions) == ["2026-01-01"]
-    assert trips.ingest(allow_empty=True).deleted == ("2026-01-01",)
+    for finding in found.value.findings:
+        accept_finding(open_finding_log(trips.table_store, finding.table.split("/")[1]), finding.id, by="a", reason="b")
+    assert trips.ingest().deleted == ("2026-01-01",)
     assert not trips.manifest.partitions
 
 

@@ -14,7 +14,8 @@ from servers import PostgreSQL
 from headrace.dataset import Dataset, Guards, ObjectSource, TableSource
 from headrace.guards.finding_log import open_finding_log
 from headrace.guards.gate import FindingsError, accept_finding
-from headrace.ingest.ingest import IngestResult, SourceEmptyError, ingest
+from headrace.guards.vanished import table_loss
+from headrace.ingest.ingest import IngestResult, ingest
 from headrace.settings import Settings
 from headrace.storage.table_store import TableStore
 
@@ -40,8 +41,8 @@ class Source:
         for name in names:
             (self.folder / f"{name}.csv").unlink()
 
-    def ingest(self, *, allow_empty: bool = False) -> IngestResult:
-        return ingest(self.dataset, self.table_store, Settings(), allow_empty=allow_empty)[0]
+    def ingest(self) -> IngestResult:
+        return ingest(self.dataset, self.table_store, Settings())[0]
 
     def accept(self, refused: FindingsError) -> None:
         for finding in refused.findings:
@@ -178,17 +179,22 @@ def test_the_guards_of_a_source_win_over_those_of_its_dataset(source: Source) ->
     assert source.ingest().deleted == ("2026-01-01", "2026-01-02", "2026-01-03")
 
 
-def test_an_empty_source_that_an_option_allows_is_accepted_for_the_release_too(source: Source) -> None:
+@pytest.mark.parametrize("guards", [Guards(), Guards(max_vanished_share=1)])
+def test_an_empty_source_that_is_accepted_is_accepted_for_the_release_too(source: Source, guards: Guards) -> None:
+    source.dataset = replace(source.dataset, guards=guards)
     source.put("2026-01-01")
     source.ingest()
+    before = source.table_store.manifest(RAW)
     source.delete("2026-01-01")
-    with pytest.raises(SourceEmptyError):
+    with pytest.raises(FindingsError, match=r"raw/tiny/sales has 1 partition, but .* lists none") as refused:
         source.ingest()
 
-    source.ingest(allow_empty=True)
+    source.accept(refused.value)
+    source.ingest()
 
-    (accepted,) = open_finding_log(source.table_store, "tiny").read().acceptances
-    assert (accepted.finding.partition("@")[0], accepted.reason) == ("vanished:raw/tiny/sales", "--allow-empty")
+    at_release = table_loss(before, source.table_store.manifest(RAW)).finding(Guards(), "since tiny/1")
+    assert at_release
+    assert [each.id for each in refused.value.findings] == [at_release.id]
 
 
 # --- databases ---

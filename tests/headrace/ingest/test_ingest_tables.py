@@ -13,9 +13,11 @@ import pytest
 from weather import INSERT, NEW, OLD, TABLE, WEATHER, Weather, create_dataset, create_weather_table
 
 from headrace.engine.result_versions import result_version
+from headrace.guards.finding_log import open_finding_log
+from headrace.guards.gate import FindingsError, accept_finding
 from headrace.ingest import table_source
 from headrace.ingest.database.backend import DatabaseError
-from headrace.ingest.ingest import SourceEmptyError, ingest
+from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage.table_store import TableStore
 
@@ -180,14 +182,16 @@ def test_a_table_without_partitions_is_the_partition_all(weather: Weather) -> No
     assert weather.rows("all").height == 18
 
 
-def test_an_empty_table_does_not_empty_ours_unless_allowed(weather: Weather) -> None:
+def test_an_empty_table_does_not_empty_ours_until_that_is_accepted(weather: Weather) -> None:
     weather.ingest()
     weather.run("DELETE FROM weather")
 
-    with pytest.raises(SourceEmptyError, match=rf"{TABLE} has 3 partitions, but the table weather .* lists none"):
+    with pytest.raises(FindingsError, match=rf"{TABLE} has 3 partitions, but the table weather .* lists none") as found:
         weather.ingest()
 
-    assert weather.ingest(allow_empty=True).deleted == ("2013-01-01", "2013-01-02", "2013-01-03")
+    for finding in found.value.findings:
+        accept_finding(open_finding_log(weather.table_store, "sky"), finding.id, by="ann", reason="intended")
+    assert weather.ingest().deleted == ("2013-01-01", "2013-01-02", "2013-01-03")
 
 
 def test_a_value_that_cannot_be_read_does_not_stop_the_other_days(sqlite_weather: Weather) -> None:

@@ -1,5 +1,6 @@
 """annotations → labels: the majority of people's newest answers, and nothing that nobody answered."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import polars as pl
@@ -15,9 +16,9 @@ from headrace.label.review import with_decisions
 CHOICES = ("carrier", "weather")
 
 
-def aggregate(*events: Event) -> AggregationResult:
+def aggregate(*events: Event, choices: Sequence[str] = CHOICES) -> AggregationResult:
     frame = pl.DataFrame([event.row() for event in events], schema=SCHEMA)
-    return aggregation.aggregate_annotations(frame, ("car",), CHOICES)
+    return aggregation.aggregate_annotations(frame, ("car",), choices)
 
 
 def label(result: AggregationResult) -> tuple[str, int, float]:
@@ -43,6 +44,24 @@ def test_without_a_majority_there_is_no_label_and_every_answer_is_rejected() -> 
     assert result.labels.is_empty()
     assert result.rejected["reason"].to_list() == ["no majority: as many people chose another answer"] * 2
     assert result.counts["rejected"] == 2
+
+
+def test_a_tie_of_some_items_or_for_the_second_place_undecides_no_other() -> None:
+    people = ("ann", "bob", "eve", "joe", "sue")
+    tied = [Event(1, who, choice) for who, choice in zip(people, ("weather", "carrier"), strict=False)]
+    led = [
+        Event(1, who, choice, item="ride-2")
+        for who, choice in zip(people, ("weather", "carrier", "weather", "security"), strict=False)
+    ]
+    three = [
+        Event(1, who, choice, item="ride-3")
+        for who, choice in zip(people, ("weather", "carrier", "security"), strict=False)
+    ]
+
+    result = aggregate(*tied, *led, *three, choices=(*CHOICES, "security"))
+
+    assert result.labels.select("sample_id", "label", "votes", "confidence").rows() == [("ride-2", "weather", 4, 0.5)]
+    assert sorted(result.rejected["sample_id"]) == ["ride-1"] * 2 + ["ride-3"] * 3
 
 
 def test_of_one_persons_answers_to_an_item_the_newest_counts() -> None:

@@ -11,7 +11,9 @@ import pytest
 from label_campaign import ANNOTATIONS, DAYS, LABELS, REJECTED, Campaign, simulate_kill
 from label_server import Annotator
 
+from headrace.dataset import Guards
 from headrace.errors import HeadraceError, NotConfiguredError
+from headrace.guards.gate import FindingsError
 from headrace.label.errors import LabelsWouldVanishError
 
 pytestmark = pytest.mark.slow
@@ -141,11 +143,12 @@ def test_a_project_that_lost_all_its_answers_removes_no_label(campaign: Campaign
     with pytest.raises(LabelsWouldVanishError, match="6 answers were collected"):
         campaign.collect()
     send_from_elsewhere(campaign)
-    with pytest.raises(LabelsWouldVanishError, match=r"holds no answer, but 6 were collected.*Restore"):
+    with pytest.raises(FindingsError, match=r"holds none of the 6 answers collected.*Restore") as refused:
         campaign.collect()
     assert len(campaign.labels()) == 6
 
-    assert campaign.collect(allow_empty=True).events == {"deleted": 6}
+    campaign.accept(refused.value)
+    assert campaign.collect().events == {"deleted": 6}
     assert campaign.labels() == {}
 
 
@@ -168,13 +171,30 @@ def test_a_project_that_was_created_again_removes_no_label_once_somebody_has_ans
     campaign.server.http.delete(f"/api/projects/{campaign.project}/").raise_for_status()
     send_from_elsewhere(campaign)
     ann.submit(campaign.tasks()["ride-0"], "weather")
-    with pytest.raises(LabelsWouldVanishError, match=r"none of the 6 answers.*only others.*another labeling task"):
+    with pytest.raises(FindingsError, match=r"none of the 6 answers.*only others.*another labeling task") as refused:
         campaign.collect()
 
     assert campaign.md5s(ANNOTATIONS) == before
     assert set(campaign.labels().values()) == {"carrier"}
-    assert campaign.collect(allow_empty=True).events == {"created": 1, "deleted": 6}
-    assert campaign.labels() == {"ride-0": "weather"}
+    campaign.accept(refused.value)
+    ann.submit(campaign.tasks()["ride-1"], "weather")  # people go on answering while somebody decides
+    assert campaign.collect().events == {"created": 2, "deleted": 6}
+    assert campaign.labels() == {"ride-0": "weather", "ride-1": "weather"}
+
+
+def test_the_last_answer_of_a_project_is_guarded_whatever_the_bound(campaign: Campaign, ann: Annotator) -> None:
+    campaign.dataset = replace(campaign.dataset, guards=Guards(max_vanished_share=1))
+    campaign.send()
+    given = ann.submit(campaign.tasks()["ride-0"], "carrier")
+    campaign.collect()
+    ann.delete(given)
+
+    with pytest.raises(FindingsError, match="holds none of the 1 answer collected from it") as refused:
+        campaign.collect()
+
+    assert campaign.labels() == {"ride-0": "carrier"}
+    campaign.accept(refused.value)
+    assert campaign.collect().events == {"deleted": 1}
 
 
 def test_an_answer_that_the_question_does_not_offer_is_rejected_with_the_reason(

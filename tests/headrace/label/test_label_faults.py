@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -143,9 +143,8 @@ def run_label_studio(home: Path) -> Iterator[LabelServer]:
     """A Label Studio that stays when the block ends."""
     control.up(home, only=("label-studio",))
     env = control.read_env(StackPaths(home))
-    server = LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])
-    yield server
-    server.http.close()
+    with closing(LabelServer(env["LABEL_STUDIO_URL"], env["LABEL_STUDIO_API_KEY"])) as server:
+        yield server
 
 
 def send_and_catch(campaign: Campaign, failed: list[HeadraceError]) -> None:
@@ -224,9 +223,12 @@ def server_that_calls_this_machine(tmp_path: Path) -> Iterator[LabelServer]:
             return server.http.get("/health").is_success
         return False
 
-    with run_server(list(started.command), home / "unprotected.log", is_healthy, environment=unprotected):
+    command, log = list(started.command), home / "unprotected.log"
+    with (
+        closing(server),
+        run_server(command, log, is_healthy, environment=unprotected, start_timeout_s=started.start_timeout_s),
+    ):
         yield server
-    server.http.close()
 
 
 @pytest.mark.slow_lane

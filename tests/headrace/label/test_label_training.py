@@ -59,6 +59,41 @@ def test_labels_that_wait_for_answers_are_held_back_and_the_tables_go_out(built:
     assert other.stale_stages() == {}
 
 
+@pytest.mark.slow_lane
+def test_labels_whose_code_has_changed_stop_no_release_and_are_recorded_with_the_code_that_made_them(
+    built: Workspace,
+) -> None:
+    code = built.root / "pipelines/flights/labels/delay_cause.py"
+    submit_answers(built.table_store)
+    built.refresh()
+    built.command("headrace", "release", "flights")
+    code.write_text(code.read_text() + "\nUNUSED = 1\n")
+    built.publish_code("Change the labels")
+    submit_answers(built.table_store, None)
+
+    behind = built.command("headrace", "release", "flights")
+    built.command("headrace", "label", "aggregate", "flights")
+    unfinished = built.command("headrace", "release", "flights")
+    other = built.clone("other")
+    other.dvc("pull")
+    stale = other.stale_stages()
+    elsewhere = other.command("headrace", "release", "flights")
+    submit_answers(built.table_store)
+    built.command("headrace", "label", "aggregate", "flights")
+    finished = built.command("headrace", "release", "flights")
+
+    assert f"{LABELS} is held back, as it was in the release before: {LABELS}: expected every partition" in behind
+    assert "`headrace label aggregate flights` brings them up to date" in behind
+    assert "5 items still wait for answers" in unfinished
+    assert list(stale) == ["flights-label-delay_cause"], "git does not say that the new code made the old labels"
+    assert f"{LABELS} is held back" in elsewhere
+    assert finished.startswith("flights/")
+    assert "held back" not in finished
+    git(other.root, "pull", "--quiet", "origin", "main")
+    other.dvc("pull")
+    assert other.stale_stages() == {}
+
+
 def test_the_report_command_prints_the_quality_and_fails_at_the_gate_below_the_thresholds(built: Workspace) -> None:
     submit_answers(built.table_store, ["carrier", "unclear", "unclear", "security", "security"])
     built.refresh()

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -225,6 +226,30 @@ def test_what_is_online_locked_or_pinned_is_kept(origin: Origin, tmp_path: Path)
     assert [each.point.name for each in listing.releases if each.is_online] == ["flights/4"]
     assert [each.release for each in listing.tombstones] == ["flights/6"]
     assert [each.size.rows for each in listing.releases] == [4] * 6
+
+
+def test_a_release_that_goes_online_during_the_prune_is_kept(origin: Origin, tmp_path: Path) -> None:
+    release(origin.first, 1, 2, 3)
+    registry = f"sqlite:///{tmp_path}/registry.db"
+    serve(registry, "flights/3")
+    flights = replace(keeping(1), service="totals")
+    decided = threading.Event()
+
+    def prune_and_tell() -> PruneResult:
+        decided.wait(30)
+        return prune(origin.first, flights, registry=registry)
+
+    with ThreadPoolExecutor(1) as pool, closing(PublishLog.at(registry, "flights")) as publish_log:
+        pruned = pool.submit(prune_and_tell)
+        with publish_log.hold_lead(publish_log.take_lead()) as switch:
+            decided.set()
+            with pytest.raises(TimeoutError):
+                pruned.result(3)
+            publish_log.record(switch, {"release": "flights/1"})
+        done = pruned.result(60)
+
+    assert done.pruned == ["flights/2"]
+    assert origin.tags() == ["flights/1", "flights/3"]
 
 
 def serve(registry: str, name: str) -> None:

@@ -37,6 +37,7 @@ from feature_workspace import (
 from msgspec import structs
 from published import published, table_store
 from servers import PostgreSQL
+from workspaces import git
 
 from headrace.feast.definitions import DeploymentState, dataset_objects
 from headrace.feast.key_checksum import KeyChecksum, from_tag, to_tag
@@ -47,6 +48,7 @@ from headrace.project.loading import dataset_names, load_dataset
 from headrace.publish.publish import PublishOptions, publish
 from headrace.publish.snapshot import Snapshot, latest_rows
 from headrace.retrieve.errors import BreakingChangeError
+from headrace.storage.pruned_releases import PrunedReleaseError, Tombstone, tombstone_files
 from headrace.storage.table_store import TableStore
 from headrace.transform.stage import time_span_metadata
 
@@ -227,6 +229,40 @@ def test_the_release_is_recorded_on_the_service_and_on_each_side(table_store: Ta
     deployment = DeploymentState.read(open_workspace_store(table_store), DATASET)
     assert (deployment.live.release, deployment.standby.release) == ("little/2", "little/1")
     assert (deployment.live.side, deployment.live.as_of) == (done.slot, done.as_of.isoformat())
+
+
+def test_a_release_that_a_colleague_has_pruned_does_not_go_online_and_what_is_live_stays(
+    table_store: TableStore, tmp_path: Path
+) -> None:
+    live = publish_release(table_store, feature_workspace.tag_release(table_store, 1))
+    write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
+    pruned = feature_workspace.tag_release(table_store, 2)
+    origin, colleague = tmp_path / "origin.git", tmp_path / "colleague"
+    git(tmp_path, "clone", "--quiet", "--bare", str(table_store.root), str(origin))
+    git(table_store.root, "remote", "add", "origin", str(origin))
+    git(tmp_path, "clone", "--quiet", str(origin), str(colleague))
+    branch = git(colleague, "branch", "--show-current")
+    tombstone = Tombstone(
+        release=pruned,
+        commit=git(colleague, "rev-parse", pruned),
+        released_at="2026-01-01T00:00:00+00:00",
+        tables={},
+        reason="keep_last=1",
+        pruned_by="a colleague",
+        pruned_at="2026-02-01T00:00:00+00:00",
+    )
+    for path, content in tombstone_files(colleague, "HEAD", "little", [tombstone]).items():
+        (colleague / path).parent.mkdir(parents=True, exist_ok=True)
+        (colleague / path).write_bytes(content)
+    git(colleague, "add", "releases")
+    git(colleague, "commit", "--quiet", "--message", "Prune")
+    git(colleague, "push", "--quiet", "--atomic", "origin", f"{branch}:main", f":refs/tags/{pruned}")
+
+    with pytest.raises(PrunedReleaseError, match=r"little/2 was pruned on 2026-02-01 by a colleague: keep_last=1"):
+        publish_release(table_store, pruned)
+
+    deployment = DeploymentState.read(open_workspace_store(table_store), DATASET)
+    assert (deployment.live.release, deployment.live.side) == ("little/1", live.slot)
 
 
 @pytest.mark.parametrize("was", [0.0, None])

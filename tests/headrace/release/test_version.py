@@ -216,12 +216,25 @@ def test_a_manifest_holds_no_clock_so_two_workspaces_record_the_same(built: Work
 
 
 def test_the_command_line_releases_and_answers_in_json(built: Workspace) -> None:
+    origin = git(built.root, "config", "remote.origin.url")
+
     said = json.loads(built.command("headrace", "release", "flights", "--json"))
 
     assert said["name"] == "flights/1"
+    assert said["pushed_to"] == {"remote": origin, "branch": "main"}
     assert len(said["changes"]["raw/flights/flights"]["added"]) == len(DAYS)
     shown = subprocess.run(["git", "show", "flights/1"], cwd=built.root, capture_output=True, text=True, check=True)
     assert "features/flights/carrier_delays: +3 ~0 -0" in shown.stdout
+
+
+def test_a_release_says_where_it_is_and_that_the_stack_of_the_clone_has_an_origin_of_its_own(built: Workspace) -> None:
+    (built.root / ".headrace/origin.git").mkdir(parents=True)
+
+    head, *lines = built.command("headrace", "release", "flights").splitlines()
+
+    assert head.startswith("flights/1 released")
+    assert lines[0] == f"  on main of {git(built.root, 'config', 'remote.origin.url')}"
+    assert lines[-1].startswith(f"  not on {built.root.resolve()}/.headrace/origin.git, the origin of the stack")
 
 
 def test_a_manifest_is_the_last_file_of_a_table(built: Workspace) -> None:

@@ -32,6 +32,21 @@ def read_ids(feed: ParquetBatches) -> list[int]:
     return [number for batch in feed for number in batch["n"]]
 
 
+def test_a_file_that_lost_a_bit_is_refused_with_the_row_group(path: Path) -> None:
+    values = np.random.default_rng(1).random(25)  # nothing that compression shortens
+    parquet.write_all(iter([pl.DataFrame({"n": range(25), "x": values})]), path)
+    content = bytearray(path.read_bytes())
+    middle = np.sort(values[10:20])[5]  # statistics hold the least and the greatest
+    content[content.index(middle.tobytes())] ^= 1
+    path.write_bytes(content)
+    assert pl.read_parquet(path)["x"].to_list() != values.tolist(), "who looks at no checksum sees another value"
+
+    with pytest.raises(LoaderError, match=r"rows\.parquet: row group 1 cannot be read: .*CRC"):
+        read_ids(ParquetBatches(path))
+
+    assert read_ids(ParquetBatches(path, columns=["n"])) == [*range(25)]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
 @pytest.mark.parametrize("seed", [None, 0, 5])
 def test_the_processes_see_every_row_once(path: Path, count: int, seed: int | None) -> None:
@@ -196,7 +211,7 @@ def test_a_pytorch_loader_goes_on_from_its_state_and_then_begins_the_next_epoch(
 @pytest.fixture
 def loader() -> Any:  # noqa: ANN401  torch has no types here
     """PyTorch's `DataLoader`."""
-    return pytest.importorskip("torch.utils.data", reason="skipped: no torch").DataLoader
+    return pytest.importorskip("torch.utils.data", reason="PyTorch is not installed").DataLoader
 
 
 def read_with_loader(loader: Any, feed: ParquetBatches, workers: int) -> list[int]:  # noqa: ANN401

@@ -254,6 +254,47 @@ def test_the_search_is_exact_for_any_span_of_time_and_ttl(
         assert got == (None if best is None else best["n"])
 
 
+@pytest.mark.parametrize("last", [1, 1 << 40])
+def test_a_null_is_no_key_and_above_all_not_key_0(last: int) -> None:
+    """Whole numbers that lie close together are their own codes; with `last` far away they are not."""
+    rows = pl.DataFrame({"k": [0, None, last], "event_time": [1, 2, 1], "known_time": [1, 2, 1]})
+    requests = pl.DataFrame({"k": [None, 0, last, last - 1]})
+    times = np.full(4, 3)
+
+    found = newest(rows, requests, Moments(times, times), {"k": "k"})
+
+    assert found.to_list() == [None, 0, 2, 0 if last == 1 else None]
+
+
+def test_a_row_without_an_event_time_or_a_known_time_is_never_found() -> None:
+    rows = pl.DataFrame({"k": [1, 1, 1, 2], "event_time": [5, None, 7, None], "known_time": [5, 6, None, None]})
+    requests = pl.DataFrame({"k": [1, 2]})
+    times = np.full(2, 9)
+
+    for as_known in (True, False):
+        found = newest(rows, requests, Moments(times, times), {"k": "k"}, as_known=as_known)
+        assert found.to_list() == [0, None]
+
+
+def test_of_rows_with_equal_times_the_last_in_the_table_is_found_whatever_order_the_keys_have() -> None:
+    rows = pl.DataFrame({"k": [2, 1, 2, 1, 2], "event_time": [4, 4, 4, 4, 3], "known_time": [4, 5, 4, 4, 9]})
+    times = np.full(2, 9)
+
+    found = newest(rows, pl.DataFrame({"k": [1, 2]}), Moments(times, times), {"k": "k"})
+
+    assert found.to_list() == [1, 2], "the newest known of equal events, then the last of equal ones"
+
+
+def test_times_of_every_unit_are_taken_down_and_up_to_whole_microseconds() -> None:
+    def moments_of(ticks: list[int], unit: Any) -> tuple[list[int], list[int], bool]:  # noqa: ANN401
+        taken = Moments.from_series(pl.Series(ticks, dtype=pl.Int64).cast(pl.Datetime(unit, "UTC")))
+        return taken.floor.tolist(), taken.ceiling.tolist(), taken.is_whole
+
+    assert moments_of([-1, 0, 2], "ms") == ([-1000, 0, 2000], [-1000, 0, 2000], True)
+    assert moments_of([-1, 0, 2], "us") == ([-1, 0, 2], [-1, 0, 2], True)
+    assert moments_of([-1, 0, 1000, 1001], "ns") == ([-1, 0, 1, 1], [0, 0, 1, 2], False)
+
+
 @pytest.mark.parametrize("keys", [1 << 16, (1 << 16) + 1, 200_000])
 def test_any_number_of_keys_is_told_apart(keys: int) -> None:
     draw = np.random.default_rng(keys)

@@ -116,6 +116,32 @@ def test_a_file_is_hashed_once_and_again_when_it_was_touched(tmp_path: Path, mon
     assert hashed == [path] * 3
 
 
+def test_a_file_that_was_touched_within_a_second_is_hashed_again_as_its_clock_may_not_have_ticked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(b"as it was")
+    md5, changed_ns = md5_of(path), path.stat().st_ctime_ns
+    hashes = HashCache.load(tmp_path)
+
+    monkeypatch.setattr(time, "time_ns", lambda: changed_ns + 1_000_000_000)
+    assert hashes.matches(path, md5)
+    assert not hashes.is_unchanged(path, md5)
+    monkeypatch.setattr(time, "time_ns", lambda: changed_ns + 1_000_000_001)
+    assert hashes.matches(path, md5)
+    assert hashes.is_unchanged(path, md5)
+
+
+def test_a_file_that_is_gone_is_not_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(b"as it was")
+    hashes = HashCache(tmp_path / "verified", {md5_of(path): "any"})
+    md5 = md5_of(path)
+    path.unlink()
+
+    assert not hashes.is_unchanged(path, md5)
+
+
 def test_a_hash_cache_that_was_torn_or_cannot_be_written_costs_a_hash(tmp_path: Path) -> None:
     path = tmp_path / "object"
     path.write_bytes(b"as it was")

@@ -3,6 +3,7 @@
 Real servers throughout; most tests need no more than S3 and PostgreSQL, which are up within a second.
 """
 
+import asyncio
 import errno
 import json
 import os
@@ -18,10 +19,18 @@ import boto3
 import psutil
 import psycopg
 import pytest
-from servers import wait_until
+from servers import (
+    HOST,
+    POSTGRESQL_ACCOUNT,
+    create_postgresql_data,
+    is_listening,
+    postgresql_program,
+    run_server,
+    wait_until,
+)
 
 from headrace.settings import Settings
-from headrace.stack import control, launcher
+from headrace.stack import control, launcher, probes
 from headrace.stack.config import load_config
 from headrace.stack.errors import StackError, StartFailedError
 from headrace.stack.paths import StackPaths, low_disk_note
@@ -338,6 +347,18 @@ def test_only_the_owner_can_enter_the_home_also_one_that_an_earlier_version_crea
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_postgresql_is_not_ready_while_it_refuses_everybody_because_it_is_starting_up() -> None:
+    with create_postgresql_data() as (server, folder):
+        (folder / "data/standby.signal").touch()  # without a primary, it starts up for ever
+        command = [postgresql_program("postgres"), "-D", str(folder / "data"), "-h", HOST, "-p", str(server.port)]
+        command += ["-k", "", "-c", "hot_standby=off"]
+        log = folder / "log"
+        with run_server(command, log, lambda: is_listening(server.port), account=POSTGRESQL_ACCOUNT):
+            ready = asyncio.run(probes.speaks_postgres(server.port))
+
+    assert not ready
+
+
 def test_postgresql_runs_as_nobody_special_without_capabilities(home: Path) -> None:
     control.up(home, ["postgres"])
     (server,) = state_of(home).servers

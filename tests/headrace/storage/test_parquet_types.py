@@ -49,3 +49,23 @@ def test_a_type_counts_as_kept_exactly_where_a_reader_gets_it_back(dtype: pl.Dat
         is_kept = read.equals(frame) and read.schema == frame.schema
 
     assert parquet.keeps_type(dtype) is is_kept
+
+
+def test_rows_of_equal_keys_are_in_one_order_however_they_came() -> None:
+    rows = pl.DataFrame(
+        {"k": [2, 1, 1, None, 1], "a": ["x", "b", "a", "y", None], "n": [[1], [2], [3], [4], [5]]},
+    )
+
+    ordered = parquet.canonical(rows, ["k"])
+
+    assert ordered.select("k", "a").rows() == [(None, "y"), (1, None), (1, "a"), (1, "b"), (2, "x")]
+    assert parquet.canonical(rows[::-1], ["k"]).equals(ordered)
+    assert (
+        parquet.canonical(rows.filter(pl.col("n").list.first() != 3), ["k"], is_unique=True)["k"].to_list()[0] is None
+    )
+
+
+def test_rows_that_differ_only_in_a_nested_column_stay_as_they_came() -> None:
+    rows = pl.DataFrame({"k": [1] * 100, "n": [[number] for number in range(100)]})
+
+    assert parquet.canonical(rows, ["k"]).equals(rows)

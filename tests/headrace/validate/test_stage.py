@@ -18,6 +18,7 @@ from minimal_dataset import create_table_store
 
 from headrace.dataset import UTC_MICROSECONDS, Dataset, Source, TableSource
 from headrace.engine.run import StageResult, run_stage
+from headrace.errors import HeadraceError
 from headrace.project.executors import Executor
 from headrace.settings import Settings
 from headrace.storage import parquet
@@ -296,3 +297,24 @@ def test_categories_are_kept_as_the_text_that_parquet_keeps_of_them(table_store:
     assert dict(ran.checks) == {"kind|dtype": 1}
     assert table_store.scan(VALIDATED).collect().rows() == [(1, "a", "x")]
     assert table_store.scan(VALIDATED).collect_schema() == {"id": pl.Int64, "kind": pl.String, "free": pl.String}
+
+
+# How many rows may be rejected
+
+
+@pytest.mark.parametrize("share", [0.01, 0.07, 0.29, 0.57, 1.0])
+def test_as_many_rows_as_are_tolerated_may_be_rejected_and_not_one_more(table_store: TableStore, share: float) -> None:
+    declared = replace(source(id=dy.Int64(nullable=False), n=dy.Int64(min=0)), max_rejected_share=share)
+    tolerated = round(share * 100)
+
+    def rows(rejected: int) -> pl.DataFrame:
+        return pl.DataFrame({"id": range(100), "n": [-1] * rejected + [1] * (100 - rejected)})
+
+    validated = validate(table_store, declared, one=rows(tolerated))
+
+    assert validated.manifest.partitions["one"].rows == 100 - tolerated
+    if tolerated < 100:
+        with pytest.raises(HeadraceError, match=rf"{tolerated + 1}.0% of 100 rows rejected, {tolerated}.0% tolerated"):
+            validate(table_store, declared, two=rows(tolerated + 1))
+    empty = validate(table_store, declared, two=rows(0).clear())
+    assert empty.manifest.partitions["two"].rows == 0
