@@ -23,7 +23,7 @@ from headrace.validate.readers import (
     refused,
     unpacked,
 )
-from headrace.validate.reserved_names import FAULT, MARK, NUMBER, RECORD
+from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, MARK, NUMBER, RECORD
 
 MAX_RECORD_BYTES = 16 << 20
 """Most bytes of a record: its values as Python objects take up to fifty times their text."""
@@ -199,7 +199,9 @@ def _frame(batch: Iterable[_Record]) -> pl.DataFrame:
     faults = pl.Series(FAULT, [record.fault for record in batch], dtype=pl.String)
     names = dict.fromkeys(name for record in batch for name in record.values)
     columns = [_column(name, [record.values.get(name) for record in batch], faults) for name in names]
-    return pl.DataFrame([numbers, texts, faults, *columns])
+    frame = pl.DataFrame([numbers, texts, faults, *(each.alias(str(place)) for place, each in enumerate(columns))])
+    frame.columns = [*JSON_COLUMNS, *names]  # Polars would give a name to a column without one
+    return frame
 
 
 def _column(name: str, values: list[Any], faults: pl.Series) -> pl.Series:

@@ -8,7 +8,7 @@ import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS
 from headrace.validate.as_text import as_text
-from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract, RowCheck
+from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract, RowCheck, query_reason
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.parsing import holds_times, is_naive_time, parse
@@ -171,5 +171,5 @@ def _apply(frame: pl.DataFrame, check: RowCheck, failed: pl.Expr) -> pl.Series:
     try:
         return frame.select(failed).to_series()
     except QUERY_ERRORS as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = query_reason(error)
         raise InvalidContractError(f"the check {check.name!r} cannot be applied to these rows: {reason}") from None

@@ -9,15 +9,19 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.errors import HeadraceError
 from headrace.unexpected_errors import describe_error, is_known_os_error
 from headrace.validate.clock_times import times_outside_the_day
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GZIP = b"\x1f\x8b"
 MAGIC = {".gz": GZIP, ".bz2": b"BZh", ".zst": b"\x28\xb5\x2f\xfd", ".xz": b"\xfd7zXZ", ".parquet": b"PAR1"}
@@ -38,6 +42,9 @@ LONGEST_NAME = 10_000
 
 BLOCK = 16 << 20
 """Bytes that are looked at together, where looking takes several times their memory."""
+
+MOST_DIGITS = 38
+"""Digits that a decimal of Polars has at most."""
 
 CHUNK = 32 << 10
 """Bytes of gzip that are unpacked together: what is left of them after each member of the file is copied."""
@@ -118,6 +125,8 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
         [('007', '1,50'), ('8', None)]
     """
     content = _in_utf_8(path, unpacked(path, dialect.max_bytes), dialect.encoding)
+    if not content.rstrip(b"\r\n"):
+        raise refused(path, "it holds nothing but line ends and byte order marks, where a header line was expected")
     if not dialect.final_newline and not content.endswith(b"\n"):
         content += b"\n"
     _check_extent(path, content, dialect)
@@ -162,6 +171,12 @@ def read_parquet(
         check_limit(path, "unpacked bytes", sum(group.total_byte_size for group in groups), max_bytes)
         values = (group.column(number).num_values for group in groups for number in range(group.num_columns))
         check_limit(path, "fields", sum(values), max_fields)
+        if wide := wide_decimals(facts.schema.to_arrow_schema()):
+            raise refused(
+                path,
+                f"the column {wide[0].name} holds {wide[0].type}: a decimal has {MOST_DIGITS} digits at most. Have the"
+                " producer write it as text or as a smaller decimal",
+            )
         rows = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
         if is_known_os_error(error):  # the machine is at fault, not the file
@@ -172,6 +187,18 @@ def read_parquet(
             path, f"the column {column} holds the time {time}, which is outside of the day: Polars has no such"
         )
     return rows
+
+
+def wide_decimals(fields: "Iterable[pa.Field]") -> "list[pa.Field]":
+    """Columns that hold decimals of more digits than Polars has, however deep."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    def is_wide(kind: pa.DataType) -> bool:
+        if pa.types.is_decimal(kind):
+            return bool(kind.precision > MOST_DIGITS)
+        return any(is_wide(kind.field(number).type) for number in range(kind.num_fields))
+
+    return [field for field in fields if is_wide(field.type)]
 
 
 def refused(path: Path, reason: str) -> UnreadableError:

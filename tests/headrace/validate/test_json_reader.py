@@ -142,6 +142,10 @@ def test_a_file_without_records_has_no_rows(tmp_path: Path) -> None:
     assert validate(tmp_path, b" [ ]\n", "array").rows_in == 0
 
 
+def test_a_key_may_be_empty(tmp_path: Path) -> None:
+    assert read(tmp_path, b'{"column_4":1,"":2,"0":3}').columns[3:] == ["column_4", "", "0"]
+
+
 def test_an_unknown_key_is_reported_as_a_new_column(tmp_path: Path) -> None:
     with pytest.raises(SchemaChangedError, match="new price"):
         validate(tmp_path, b'{"id":1}\n{"id":2,"price":3}\n')
