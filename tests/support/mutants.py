@@ -353,7 +353,7 @@ def share_killed(outcomes: Sequence[Outcome]) -> float:
 
 def _survivor(outcome: Outcome) -> list[str]:
     mutant = outcome.mutant
-    tests = f"{outcome.tests} tests pass" if outcome.tests else "no related test runs this line"
+    tests = f"related tests: {outcome.tests}, all pass" if outcome.tests else "no related test runs this line"
     title = f"`{mutant.file}:{mutant.line}` in `{mutant.function or 'the module'}`: {mutant.kind}; {tests}"
     before, after = mutant.changed_lines
     diff = [*difflib.ndiff([before], [after])] if "\n" not in before + after else [f"- {before}", f"+ {after}"]
