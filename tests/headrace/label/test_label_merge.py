@@ -81,8 +81,7 @@ def test_logs_of_two_places_are_merged_by_day_and_equal_days_are_kept(tmp_path: 
         writer.flush()
         return writer.manifest
 
-    tomorrow = {"event_time": datetime(2026, 1, 2, 12, tzinfo=UTC)}
-    same = annotation("same", **tomorrow)
+    same = annotation("same", event_time=datetime(2026, 1, 2, 12, tzinfo=UTC))
     released, own = log_of(CREATED, same), log_of(annotation("b"), same)
 
     merged = merge_logs(table_store, released, own)
