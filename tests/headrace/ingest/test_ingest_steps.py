@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 
+import polars as pl
 import pytest
 from weather import NEW, TABLE, WEATHER, Weather, create_dataset
 
@@ -118,3 +119,14 @@ def test_consecutive_days_are_one_range(days: list[int], ranges: list[tuple[int,
     found = read_transaction._day_ranges([f"2013-01-{day:02}" for day in days])  # noqa: SLF001  a rule of its own
 
     assert found == [(date(2013, 1, first), date(2013, 1, last)) for first, last in ranges]
+
+
+def test_a_sample_of_a_table_has_the_first_rows_in_the_types_of_an_ingest(sqlite_weather: Weather) -> None:
+    sqlite_weather.ingest()
+
+    with read_transaction.open_read_transaction(sqlite_weather.address) as transaction:
+        sample = transaction.read_sample("weather", 2)
+
+    assert sample.rows.num_rows == 2
+    assert sample.rows.column("origin").to_pylist() == ["EWR", "JFK"]
+    assert set(pl.DataFrame(sample.rows).rows()) <= set(sqlite_weather.rows().rows())
