@@ -188,7 +188,7 @@ def test_nested_lists_and_structs_are_parsed_to_their_leaves(tmp_path: Path) -> 
         (b'[{"id":1},{"id":', "array", "its array has no end: the file was cut"),
         (b'[{"id":1}],', "array", "more text follows its array"),
         (b'[{"id":1},]', "array", "item 2 of its array is no JSON"),
-        (b'[{"id":1},{"id":tr}]', "array", "item 2 of its array is no JSON: '{\"id\":tr}'"),
+        (b'[{"id":1},{"id":yes}]', "array", "item 2 of its array is no JSON: '{\"id\":yes}'"),
         (b"[,]", "array", "item 1 of its array is no JSON"),
         (b'{"\\u001ffault":1}', "lines", "cannot be the name of a column"),
     ],
