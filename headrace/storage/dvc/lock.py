@@ -1,5 +1,6 @@
 """What a workspace or a git revision records: `dvc.lock`, and the `.dvc` pointers of tracked folders."""
 
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 
 from headrace.storage import git
 from headrace.storage.files import atomic_write, damaged_file, dump_yaml, parse_mapping
+
+GIT_WRITES = (0.01, 0.02, 0.05, 0.1, 0.3)
+"""Seconds to wait for git to fill a file that it has created."""
 
 
 def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str, Any]]:
@@ -101,10 +105,28 @@ def _pointer_out(out: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {field: out[field] for field in ("md5", "size", "nfiles", "hash")} | {"path": name}
 
 
+def _read_pointer(path: Path) -> bytes | None:
+    """The content of a `.dvc` file; None if it is gone.
+
+    Git replaces a file in steps: it removes it, creates it empty, and fills it. A moment's look may see any of them.
+    """
+    text: bytes | None = None
+    for pause_s in (*GIT_WRITES, 0):
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            text = None
+        if text:
+            break
+        time.sleep(pause_s)
+    return text
+
+
 def _pointers(root: Path, revision: str | None) -> Iterator[tuple[str, bytes]]:
     if revision is None:
         for path in sorted((root / "data").glob("*/*/*.dvc")):
-            yield path.relative_to(root).as_posix(), path.read_bytes()
+            if (text := _read_pointer(path)) is not None:
+                yield path.relative_to(root).as_posix(), text
         return
     blobs = {name: blob for name, blob in git.tree(root, revision, "data").items() if name.endswith(".dvc")}
     texts = dict(git.blobs(root, blobs.values()))
