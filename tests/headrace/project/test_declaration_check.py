@@ -526,7 +526,7 @@ def test_options_of_a_dataset_that_are_of_no_use_are_named(changes: dict[str, An
 
 
 @pytest.mark.parametrize(("value", "gives"), [(None, "nothing: is a `return` missing?"), ([], "a list"), (7, "a int")])
-def test_a_kernel_that_returns_no_frame_is_an_error(value: object, gives: str) -> None:
+def test_a_kernel_that_returns_no_frame_is_an_error(value: Any, gives: str) -> None:  # noqa: ANN401
     table = replace(minimal_dataset.FEATURES, transform=lambda **_inputs: value)
 
     (fault,) = schema_faults(replace(minimal_dataset.DATASET, features=(table,)))
@@ -537,7 +537,7 @@ def test_a_kernel_that_returns_no_frame_is_an_error(value: object, gives: str) -
 
 
 @pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), ([], "list")])
-def test_a_transform_that_returns_no_frame_is_an_error(value: object, kind: str) -> None:
+def test_a_transform_that_returns_no_frame_is_an_error(value: Any, kind: str) -> None:  # noqa: ANN401
     source = replace(minimal_dataset.DATASET.sources[0], transform=lambda _rows: value)
 
     (fault,) = schema_faults(replace(minimal_dataset.DATASET, sources=(source,), features=()))
