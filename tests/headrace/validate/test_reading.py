@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minimal_dataset import SALES
 
+from headrace.dataset import ObjectSource
 from headrace.validate import readers
 from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
 from headrace.validate.validate_partition import read_raw
@@ -83,7 +84,7 @@ def test_a_damaged_gzip_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_object_that_is_named_gz_and_is_none_is_refused(tmp_path: Path) -> None:
-    source = replace(SALES, location=replace(SALES.location, suffix=".csv.gz"))
+    source = replace(SALES, location=ObjectSource("sales/", r"sales/(?P<partition>.+)\.csv\.gz", ".csv.gz"))
     cached = write_file(tmp_path, DAY, "5d41402abc4b2a76b9719d911017c592")  # objects of the cache have no suffix
 
     with pytest.raises(UnreadableError, match=r"sales 2013-01-09: .*expected gzip by its suffix \.csv\.gz"):
