@@ -19,7 +19,8 @@ import polars as pl
 import psutil
 import psycopg
 import pytest
-from servers import S3, PostgreSQL
+from servers import HOST, S3, PostgreSQL
+from stack_processes import listening_addresses
 from workspaces import git
 
 from headrace.stack import control
@@ -287,6 +288,7 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
             airflow.wait_for_dags(["flights_refresh"])
             refresh = airflow.trigger("flights_refresh")
             airflow.follow(refresh, lambda _tasks: None)
+            listening = listening_addresses(home)  # of every system, and after a task has run
             tasks = ("tables.validate", "tables.transform", "release.release")
             found = {task: airflow.task_result(refresh, task) for task in tasks}
 
@@ -295,6 +297,7 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
         assert [stage["table"] for stage in found[task]["stages"] if stage["computed"] or stage["removed"]] == []
     assert found["release.release"]["name"] == "flights/4"
     assert found["release.release"]["pushed"]["objects"] == 0, "the researcher's bytes were there already"
+    assert set(listening) == {HOST}
 
 
 def clone_as_colleague(home: Path, folder: Path) -> Path:

@@ -14,10 +14,8 @@ MODULE = '''"""Prices."""
 LIMIT = 3
 
 
-def total(prices: list[int], discount: int = 0) -> int:
+def total(prices: list[int], discount: int) -> int:
     """The sum."""
-    if discount < 0:
-        raise ValueError(f"expected no negative discount, found {discount}")
     return sum(prices) - discount
 
 
@@ -32,17 +30,11 @@ def unused(prices: list[int]) -> int:
 '''
 TESTS = '''"""What prices promise."""
 
-import pytest
 from shop.prices import is_large, total
 
 
 def test_the_total_is_less_the_discount():
     assert total([1, 2], 1) == 2
-
-
-def test_a_discount_is_not_negative():
-    with pytest.raises(ValueError):
-        total([1], -1)
 
 
 def test_many_prices_are_large():
@@ -51,7 +43,7 @@ def test_many_prices_are_large():
 
 
 def test_that_fails_without_a_mutation():
-    assert total([1]) == 2
+    assert total([1], 0) == 2
 '''
 SETTINGS = """
 [groups.shop]
@@ -116,7 +108,6 @@ def test_a_mistake_that_a_test_notices_is_killed_and_another_one_survives(everyt
     outcomes = {line.split("`")[3]: line.split()[0] for line in everything.printed.splitlines() if "`" in line}
 
     assert outcomes["return (sum(prices) + discount)"] == "killed"
-    assert outcomes["if (discount <= 0):"] == "survived"
     assert outcomes["return (len(prices) >= LIMIT)"] == "survived"
     assert outcomes["LIMIT = 4"] == "survived"
     assert outcomes["return (len(prices) - 1)"] == "survived"
@@ -129,7 +120,7 @@ def test_the_report_has_the_shares_and_each_survivor_with_place_diff_and_reason(
 
     assert "Target: 90% killed, missed." in head
     assert "- `tests/test_prices.py::test_that_fails_without_a_mutation`" in head
-    assert "`shop/prices.py:14` in `is_large`: comparison; 1 tests pass" in survivors
+    assert "`shop/prices.py:13` in `is_large`: comparison; related tests: 1, all pass" in survivors
     assert "- return len(prices) > LIMIT\n+ return (len(prices) >= LIMIT)" in survivors
     assert "in `unused`: changed return; no related test runs this line" in survivors
     assert "Accepted: nobody asks for it" in accepted
@@ -209,7 +200,7 @@ def test_every_module_and_every_test_that_the_settings_name_is_there() -> None:
 
     for group in groups:
         assert all(list(root.glob(pattern)) for pattern in group.modules), group.name
-        assert all((root / name).exists() for name in group.tests), group.name
+        assert all((root / name.partition("::")[0]).exists() for name in group.tests), group.name
     assert mutants.stale(root, accepted) == []
     assert all(each.reason for each in accepted)
 

@@ -139,6 +139,10 @@ class Copy:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             copyfile(root / name, target)
+        # A repository, as some tests ask for what is tracked.
+        git = ["git", "-C", str(folder), "-c", "user.name=mutants", "-c", "user.email=mutants@localhost"]
+        for arguments in (("init",), ("add", "--force", "."), ("commit", "--no-verify", "--message", "As it is")):
+            subprocess.run([*git, *arguments], check=True, capture_output=True)
 
     def pytest(self, arguments: Sequence[str], limit_s: float, **environment: str) -> int | None:
         """The exit status of pytest in the copy; None if it took too long."""
@@ -327,7 +331,7 @@ def report(outcomes: Mapping[Group, Sequence[Outcome]], failing: Sequence[str], 
         f"Target: {TARGET:.0%} killed, {'met' if share_killed(every) >= TARGET else 'missed'}.",
     ]
     if failing:
-        lines += ["", "Left out, as they fail without a mutation:", "", *(f"- `{name}`" for name in failing)]
+        lines += ["", "Left out, as they do not pass without a mutation:", "", *(f"- `{name}`" for name in failing)]
     for title, is_wanted in (("Survivors", False), ("Accepted survivors", True)):
         survivors = [each for each in every if not each.is_killed and bool(each.reason) == is_wanted]
         if survivors:
@@ -349,7 +353,7 @@ def share_killed(outcomes: Sequence[Outcome]) -> float:
 
 def _survivor(outcome: Outcome) -> list[str]:
     mutant = outcome.mutant
-    tests = f"{outcome.tests} tests pass" if outcome.tests else "no related test runs this line"
+    tests = f"related tests: {outcome.tests}, all pass" if outcome.tests else "no related test runs this line"
     title = f"`{mutant.file}:{mutant.line}` in `{mutant.function or 'the module'}`: {mutant.kind}; {tests}"
     before, after = mutant.changed_lines
     diff = [*difflib.ndiff([before], [after])] if "\n" not in before + after else [f"- {before}", f"+ {after}"]

@@ -222,7 +222,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name = _name(node.func)
-        if name == "cast":
+        if name == "cast" and isinstance(node.func, ast.Name):
             self.visit(node.args[1])
             return
         if len(node.args) > 1 and name != "isinstance" and not any(isinstance(each, ast.Starred) for each in node.args):

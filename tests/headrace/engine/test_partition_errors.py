@@ -17,7 +17,12 @@ from minimal_dataset import RAW, TOTALS, VALIDATED, raw_days, run_all_stages, wr
 from msgspec import structs
 
 from headrace.dataset import Dataset, Input, ObjectSource
-from headrace.engine.partition_errors import PartitionFailedError, PartitionsRefusedError
+from headrace.engine.partition_errors import (
+    PartitionFailedError,
+    PartitionsRefusedError,
+    to_known_error,
+    to_partition_error,
+)
 from headrace.engine.run import TablesFailedError, combine_table_errors, run_stages
 from headrace.errors import HeadraceError, TransientError
 from headrace.project import graph
@@ -389,3 +394,31 @@ def test_the_errors_of_several_tables_are_told_together_and_equal_ones_once(tabl
     with pytest.raises(TablesFailedError, match=f"tiny/sales {BAD_DAY}.*\n.*tiny/visits {BAD_DAY}"):
         run_stages(graph.dataset_stages(dataset), table_store, Executor(Settings(workspace=table_store.root)))
     assert str(combine_table_errors([HeadraceError("a"), HeadraceError("a"), HeadraceError("b")])) == "a\nb"
+
+
+class StatefulError(HeadraceError):
+    """An error of a project that cannot be made again from its message."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def test_an_error_of_the_project_is_sent_as_it_is_if_another_process_can_receive_it() -> None:
+    declared = graph.dataset_stages(minimal_dataset.DATASET)[0]
+    away, stateful = AwayError("the server is away"), StatefulError("this", "that")
+
+    assert to_partition_error(away, declared) is away
+    told = to_partition_error(stateful, declared)
+    assert isinstance(told, PartitionFailedError)
+    assert "this and that" in str(told)
+
+
+def test_what_fails_outside_of_a_projects_code_is_a_known_error() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    known = HeadraceError("known")
+
+    assert to_known_error(known) is known
+    assert isinstance(to_known_error(full), FileSystemError)
+    odd = to_known_error(OSError(errno.EINVAL, "Invalid argument"))
+    assert isinstance(odd, PartitionFailedError)
+    assert "Run the same command again; with `--debug`" in str(odd)

@@ -228,3 +228,19 @@ def record_and_lose(trips: Trips) -> None:
     push_objects(trips.table_store.cache, recorded_outs(root).values(), (), {})
     for folder in (".dvc/cache", ".headrace", f"data/{TABLE}"):
         shutil.rmtree(root / folder)
+
+
+def test_objects_that_wait_to_be_read_are_not_read_once_the_run_is_stopped(
+    trips: Trips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.ingest.ingest.DEFAULT_THREADS", 1)
+    trips.put(*range(1, 29))
+
+    def stop(_source: str, done: int, _total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trips.ingest(progress=stop)
+
+    assert trips.reads < 28

@@ -141,3 +141,12 @@ def test_a_watermark_of_bytes_that_are_no_text_is_kept_in_hexadecimal(sqlite_wea
     assert sqlite_weather.ingest(MARKED).changed == ("all",)
     (entry,) = sqlite_weather.table_store.manifest(TABLE).partitions.values()
     assert entry.metadata["query"]["watermark"] == "8000"
+
+
+def test_the_newest_watermark_of_a_partition_is_recorded(weather: Weather) -> None:
+    create_marked(weather.run, "INTEGER", ["5", "12", "9"])
+    weather.ingest(MARKED)
+
+    [entry] = weather.table_store.manifest(TABLE).partitions.values()
+
+    assert entry.metadata["query"]["watermark"] in {"12", 12}

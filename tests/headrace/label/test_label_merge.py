@@ -1,11 +1,16 @@
 """Annotations that were collected in two places: the merged history has every event once, whichever comes first."""
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import polars as pl
 import pytest
+from minimal_dataset import create_table_store
 from release_clones import annotation
 
-from headrace.label.annotation_log import merge_events
+from headrace.label.annotation_log import AnnotationLogWriter, merge_events, merge_logs
 from headrace.label.annotations import annotation_schema
+from headrace.storage.manifest import Manifest
 
 
 def history(*events: dict[str, object]) -> pl.DataFrame:
@@ -65,3 +70,25 @@ def test_merging_again_changes_nothing() -> None:
 
     assert merge_events(once, history(annotation("b"))).equals(once)
     assert merge_events(history(CREATED), once).sort("annotation_id").equals(once.sort("annotation_id"))
+
+
+def test_logs_of_two_places_are_merged_by_day_and_equal_days_are_kept(tmp_path: Path) -> None:
+    table_store = create_table_store(tmp_path)
+
+    def log_of(*rows: dict[str, object]) -> Manifest:
+        writer = AnnotationLogWriter(Manifest("annotations/shops/state"), table_store, {"shop": pl.String()})
+        writer.append(rows)
+        writer.flush()
+        return writer.manifest
+
+    same = annotation("same", event_time=datetime(2026, 1, 2, 12, tzinfo=UTC))
+    released, own = log_of(CREATED, same), log_of(annotation("b"), same)
+
+    merged = merge_logs(table_store, released, own)
+
+    def ids(day: str) -> list[str]:
+        entry = merged.partitions[day]
+        return pl.read_parquet(table_store.cache.fetch(entry.md5, entry.sha256))["annotation_id"].to_list()
+
+    assert {day: ids(day) for day in merged.partitions} == {"2026-01-01": ["a", "b"], "2026-01-02": ["same"]}
+    assert merged.partitions["2026-01-02"].md5 == own.partitions["2026-01-02"].md5

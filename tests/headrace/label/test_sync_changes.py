@@ -182,7 +182,7 @@ def test_of_tasks_that_are_deleted_only_their_range_is_compared(
 
     result = project.collect(minute=2)
 
-    assert result.events == {"deleted": 2}
+    assert (result.events, result.invalid_tasks) == ({"deleted": 2}, {})
     assert project.requests.count("list_range") == 1
     assert {shop: choices for shop, choices in project.collected().items() if choices != ["fine"]} == {
         "shop-5": ["fine", "skip", "-", "-"]

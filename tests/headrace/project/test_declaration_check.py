@@ -551,3 +551,42 @@ def test_nothing_of_a_declaration_is_found_on_another_machine_s_path() -> None:
 
     assert [finding.file for finding in found] == ["tests/support/minimal_dataset.py"]
     assert os.sep not in found[0].file[:1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"service": "a/b"}, "found 'a/b': rename it"),
+        ({"service": None}, "found None: rename it"),
+        ({"owner": None}, "expected a text that is not empty, found None"),
+        ({"owner": " "}, "expected a text that is not empty, found ' '"),
+        ({"description": 7}, "expected a text that is not empty, found 7"),
+        ({"schedule": None}, "expected a cron expression, or '' for none, found None"),
+        ({"tags": {"team": 7}}, "expected name → text, found {'team': 7}"),
+    ],
+)
+def test_options_of_a_dataset_that_are_of_no_use_are_named(changes: dict[str, Any], problem: str) -> None:
+    (finding,) = check_declaration(replace(minimal_dataset.DATASET, **changes), ROOT)
+
+    assert problem in str(finding)
+
+
+@pytest.mark.parametrize(("value", "gives"), [(None, "nothing: is a `return` missing?"), ([], "a list"), (7, "a int")])
+def test_a_kernel_that_returns_no_frame_is_an_error(value: Any, gives: str) -> None:  # noqa: ANN401  no frame, on purpose
+    table = replace(minimal_dataset.FEATURES, transform=lambda **_inputs: value)
+
+    (fault,) = schema_faults(replace(minimal_dataset.DATASET, features=(table,)))
+
+    assert (fault.level, fault.path) == ("error", ("transform",))
+    assert fault.text.startswith("expected a polars LazyFrame")
+    assert fault.text.endswith(gives)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), ([], "list")])
+def test_a_transform_that_returns_no_frame_is_an_error(value: Any, kind: str) -> None:  # noqa: ANN401  no frame, on purpose
+    source = replace(minimal_dataset.DATASET.sources[0], transform=lambda _rows: value)
+
+    (fault,) = schema_faults(replace(minimal_dataset.DATASET, sources=(source,), features=()))
+
+    assert fault.level == "error"
+    assert f"expected a polars DataFrame, but `transform` ({__name__}) returned {kind}" in fault.text

@@ -8,11 +8,14 @@ from typing import Any
 import feature_workspace
 import pytest
 from feature_workspace import NOON, WEATHER, open_workspace_store, tag_release, write_table
+from msgspec import structs
 from published import published, table_store
 
 from headrace.dataset import Dataset, Guards
+from headrace.guards.finding import FindingRecord
 from headrace.guards.finding_log import open_publish_log
 from headrace.guards.gate import FindingsError, accept_finding
+from headrace.publish import guards
 from headrace.publish.publish import PublishOptions, PublishResult, publish
 from headrace.retrieve.errors import NothingToPublishError
 from headrace.storage.table_store import TableStore
@@ -177,3 +180,33 @@ def test_releases_are_compared_by_the_partitions_that_differ(abc: TableStore) ->
         publish(DATASET, abc, feature_workspace.settings(abc.root), release)
 
     assert online(abc, "a", "b", "c") == [1.0, 1.0, 1.0]
+
+
+def test_what_a_publish_has_reported_leaves_the_log_and_findings_of_other_steps_stay(abc: TableStore) -> None:
+    rows = [*ABC, {"origin": "d", "event_time": FUTURE, "temp_c": 9.0}]
+    with pytest.raises(FindingsError) as refused:
+        publish_rows(abc, rows)
+    accept_all(abc, refused.value)
+    log = open_publish_log(abc, "little")
+    [first, *_] = log.read().findings
+    other = structs.replace(first, step="ingest")
+    log.update(lambda record: FindingRecord((*record.findings, other), record.acceptances))
+
+    publish_rows(abc, rows)
+
+    assert [each.step for each in log.read().findings] == ["ingest"]
+
+
+@pytest.mark.parametrize(("beyond", "is_found"), [(timedelta(0), False), (timedelta(microseconds=1), True)])
+def test_a_release_may_be_as_far_ahead_as_the_guard_says(
+    abc: TableStore, monkeypatch: pytest.MonkeyPatch, *, beyond: timedelta, is_found: bool
+) -> None:
+    dataset = replace(DATASET, guards=Guards(max_future=timedelta(days=1), max_vanished_share=1))
+    monkeypatch.setattr(guards, "clock", lambda: NOON + timedelta(hours=1) - beyond)
+    row = {"origin": "d", "event_time": NOON + timedelta(days=1, hours=1), "temp_c": 9.0}
+
+    if is_found:
+        with pytest.raises(FindingsError, match="beyond"):
+            publish_rows(abc, [*ABC, row], dataset)
+    else:
+        assert publish_rows(abc, [*ABC, row], dataset).switched

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import feature_workspace
 import polars as pl
@@ -192,3 +192,31 @@ def change_note(table_store: TableStore, assignment: str) -> None:
     """Change what the last publish recorded."""
     with open_publish_log(table_store) as publish_log, publish_log.engine.begin() as database:
         database.exec_driver_sql(f"UPDATE headrace_publications SET {assignment}")  # noqa: S608  of the test
+
+
+# --- what is compared ---
+
+
+def test_a_sample_has_so_many_keys_of_many_and_all_of_a_few_and_is_always_the_same(table_store: TableStore) -> None:
+    rows = [
+        {"tailnum": f"M{number:03}", "event_time": NOON - day * timedelta(days=1), "delay_min": 1.0}
+        for day in range(3)
+        for number in range(day * 50, day * 50 + 60)
+    ]
+    write_table(table_store, AIRCRAFT, rows)
+    snapshot = Snapshot.read(DATASET, table_store, "")
+
+    few, all_of_them = snapshot.sample(AIRCRAFT, 20)["tailnum"], snapshot.sample(AIRCRAFT, 1000)["tailnum"]
+
+    assert (few.len(), few.n_unique()) == (20, 20)
+    assert max(few) > f"M{int(min(few)[1:]) + 30:03}", "spread over its partition, not the first ones of it"
+    assert sorted(all_of_them) == [f"M{number:03}" for number in range(160)]
+    assert Snapshot.read(DATASET, table_store, "").sample(AIRCRAFT, 20)["tailnum"].equals(few)
+
+
+def test_the_newest_event_and_the_newest_knowledge_of_a_table_are_told_apart(table_store: TableStore) -> None:
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "known_time": NOON + HOUR}, AIRCRAFT_ROWS[1]])
+
+    span = Snapshot.read(DATASET, table_store, "").spans[AIRCRAFT.name]
+
+    assert (span.event, span.known) == (NOON - HOUR, NOON + HOUR)

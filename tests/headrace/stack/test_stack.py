@@ -29,15 +29,16 @@ from servers import (
     run_server,
     wait_until,
 )
+from stack_processes import processes, state_of
 
 from headrace.settings import Settings
 from headrace.stack import control, launcher, probes
 from headrace.stack.config import load_config
 from headrace.stack.errors import StackError, StartFailedError
 from headrace.stack.paths import StackPaths, low_disk_note
-from headrace.stack.process import process_tree, still_running
+from headrace.stack.process import still_running
 from headrace.stack.servers import postgres
-from headrace.stack.state import Event, StackState, read_state
+from headrace.stack.state import Event
 
 pytestmark = pytest.mark.server
 
@@ -58,16 +59,6 @@ with control.running(Path(sys.argv[1]), sys.argv[2:]):
 def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
     control.down(tmp_path / "home")
-
-
-def state_of(home: Path) -> StackState:
-    state = read_state(StackPaths(home))
-    assert state is not None
-    return state
-
-
-def processes(state: StackState) -> list[psutil.Process]:
-    return process_tree([state.watchdog, *(server.process for server in state.servers)])
 
 
 @pytest.fixture

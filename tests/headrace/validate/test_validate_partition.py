@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import dataframely as dy
 import polars as pl
@@ -21,15 +22,19 @@ from headrace.validate.errors import (
     NaiveTimeError,
     SchemaChangedError,
 )
-from headrace.validate.readers import CsvDialect, read_csv
+from headrace.validate.readers import CsvDialect, UnreadableError, read_csv
 from headrace.validate.uniqueness import is_known_key, unique_check
-from headrace.validate.validate_partition import validate_frame, validate_frames
+from headrace.validate.validate_partition import read_raw, validate_frame, validate_frames
 
 DAY = "2013-01-09"
 
 
 def read_nothing(_path: Path) -> pl.DataFrame:
     raise NotImplementedError
+
+
+def read_text(path: Path) -> Any:  # noqa: ANN401  not the frame that is expected
+    return path.read_text()
 
 
 def keep_rows(rows: pl.DataFrame) -> pl.DataFrame:
@@ -91,6 +96,23 @@ def test_the_checks_are_counted_most_frequent_first() -> None:
     )
 
     assert list(result.counts.items()) == [("place|check__one_of", 2), ("count|max", 1)]
+
+
+def test_checks_that_as_many_rows_failed_are_counted_in_the_order_of_their_names() -> None:
+    result = validate_frame(rows(("2013-01-09T01:00:00Z", "LGA", "12", "-1")), SOURCE, DAY)
+
+    assert list(result.counts.items()) == [("count|max", 1), ("place|check__one_of", 1), ("speed|min", 1)]
+
+
+def test_bytes_that_cannot_be_read_are_named_with_the_partition_and_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "2013-01-09.csv"
+    path.write_bytes(b"at,place\n2013-01-09T05:00:00Z,EW")
+    declared = replace(SOURCE, read=lambda file: read_csv(file, CsvDialect()))
+
+    with pytest.raises(UnreadableError, match=r"2013-01-09: the last line.*kept as they came in .*`headrace ingest`"):
+        read_raw(declared, DAY, path)
+    with pytest.raises(InvalidContractError, match="expected a polars DataFrame"):
+        read_raw(replace(SOURCE, read=read_text), DAY, path)
 
 
 def test_a_column_of_nothing_but_nulls_keeps_the_type_of_its_contract() -> None:
