@@ -148,8 +148,10 @@ def test_a_dvc_that_another_one_keeps_waiting_is_tried_again_and_a_stage_that_fa
         task.render_template_fields({"run_id": f"exit-{code}"})
         return task
 
+    params = (workspace.root / "params.yaml").read_text()
+
     def exits(code: int) -> bool:
-        (workspace.root / "params.yaml").write_text(f"code: {code}\n")
+        (workspace.root / "params.yaml").write_text(f"{params}code: {code}\n")
         workspace.publish_code(f"Exit with {code}")
         return is_retried(train(code))
 
