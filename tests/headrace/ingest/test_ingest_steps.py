@@ -6,6 +6,7 @@ The database is a file, so that what happens between two steps is seen in this p
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from typing import Any
 
 import polars as pl
 import pytest
@@ -27,14 +28,14 @@ def test_the_table_is_locked_before_the_snapshot_of_the_database_is_taken(
     locked, open_transaction = list[bool](), read_transaction.open_read_transaction
 
     @contextmanager
-    def open_and_look(address: str) -> Iterator[ReadTransaction]:
+    def open_and_look(address: str, **options: Any) -> Iterator[ReadTransaction]:  # noqa: ANN401  what it takes
         other = TableStore.at(sqlite_weather.table_store.root)
         try:
             with other.lock_table(TABLE):
                 locked.append(False)
         except TableLockedError:
             locked.append(True)
-        with open_transaction(address) as transaction:
+        with open_transaction(address, **options) as transaction:
             yield transaction
 
     monkeypatch.setattr(read_transaction, "open_read_transaction", open_and_look)
@@ -91,10 +92,10 @@ def test_a_partition_that_neither_the_source_nor_the_table_has_is_unknown(sqlite
 
 
 def test_of_many_days_a_few_are_read_by_their_ranges(sqlite_weather: Weather) -> None:
-    for day in range(4, 11):
-        sqlite_weather.run(f"INSERT INTO weather VALUES ('EWR', '2013-01-{day:02} 00:30:00+00:00', 1, '{NEW}')")  # noqa: S608  of the test
+    for number in range(4, 11):
+        sqlite_weather.run(f"INSERT INTO weather VALUES ('EWR', '2013-01-{number:02} 00:30:00+00:00', 1, '{NEW}')")  # noqa: S608  of the test
     sqlite_weather.ingest()
-    changed = [f"2013-01-{day:02}" for day in (1, 2, 4, 6, 7, 8, 10)]
+    changed = [f"2013-01-{number:02}" for number in (1, 2, 4, 6, 7, 8, 10)]
     for day in changed:
         sqlite_weather.run(f"UPDATE weather SET temp = 99, updated_at = '2014{NEW[4:]}' WHERE at LIKE '{day}%'")  # noqa: S608
 
