@@ -4,13 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from measure import REPOSITORY, Contender, counted_servers
+
+if TYPE_CHECKING:
+    from headrace.stack.server import Endpoint
 
 ENVIRONMENT_PREFIXES = ("AIRFLOW", "AWS_", "DASK_", "FEAST_", "HEADRACE_", "LABEL_STUDIO_")
 
@@ -45,6 +49,8 @@ def run_servers(*names: str) -> Iterator[tuple[Path, Mapping[str, str]]]:
         home = Path(folder) / "home"
         with running(home, names) as env:
             state = read_state(StackPaths(home))
+            if "HEADRACE_DATABASE_URL" in env and state:
+                allow_new_databases(env["HEADRACE_DATABASE_URL"], state.endpoints)
             with counted_servers(server.process.pid for server in (state.servers if state else ())):
                 yield Path(folder), env
 
@@ -63,6 +69,18 @@ def create_workspace(folder: Path, env: Mapping[str, str], name: str) -> Workspa
     if "HEADRACE_DATABASE_URL" in env:
         own["HEADRACE_DATABASE_URL"] = new_database(env["HEADRACE_DATABASE_URL"], name)
     return Workspace(root, own, bucket)
+
+
+def allow_new_databases(address: str, endpoints: Iterable["Endpoint"]) -> None:
+    """Let the role of a database create databases of its own, which the stack lets only the superuser do."""
+    import psycopg  # noqa: PLC0415
+    from sqlalchemy.engine import make_url  # noqa: PLC0415
+
+    url = make_url(address)
+    [superuser] = [endpoint for endpoint in endpoints if f":{url.port}" in endpoint.address]
+    server = psycopg.conninfo.make_conninfo(host=url.host, port=url.port, dbname="postgres")
+    with psycopg.connect(server, user=superuser.user, password=superuser.password, autocommit=True) as connection:
+        connection.execute(f'ALTER ROLE "{url.username}" CREATEDB'.encode())
 
 
 def new_database(address: str, name: str) -> str:

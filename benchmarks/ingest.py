@@ -21,6 +21,16 @@ FULL_OBJECTS = {"small": (2000, 100_000), "large": (10, 100_000_000)}
 ROWS, FULL_ROWS, DAYS = 1_000_000, 5_000_000, 30
 THREADS = 8
 S5CMD, PEERS_PYTHON = PEERS / "bin/s5cmd", PEERS / "bin/python"
+CONNECTORX = """
+import os
+import polars as pl
+
+address = os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")
+rows = pl.read_database_uri("SELECT * FROM events", address, engine="connectorx")
+rows.write_parquet("out/all.parquet", compression="zstd", compression_level=1)
+"""
+"""The same as `adbc_polars`, for an environment that has nothing of Headrace."""
+
 NOT_INSTALLED = "not installed; `make bench` installs it"
 
 
@@ -85,9 +95,8 @@ def compare_tables(report: Report, place: Workspace, rows: int, repeats: int) ->
     run_once(contender(place, "fill_table", rows))
     contenders = [contender(place, "ours", "rows"), contender(place, "pandas_sql"), contender(place, "adbc_polars")]
     if PEERS_PYTHON.exists():
-        own = contender(place, "connectorx_polars")
-        command = [str(PEERS_PYTHON), *own.command[1:]]
-        contenders.append(Contender(own.name, command, place.root, own.env, own.setup))
+        command = [str(PEERS_PYTHON), "-c", CONNECTORX]
+        contenders.append(Contender("connectorx_polars", command, place.root, place.env, partial(clear, place.root)))
     else:
         report.leave_out("ingest against ConnectorX", NOT_INSTALLED)
     costs = run_interleaved(contenders, repeats)
@@ -187,15 +196,6 @@ def adbc_polars() -> None:
 
     address = os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")
     rows = pl.read_database_uri("SELECT * FROM events", address, engine="adbc")
-    rows.write_parquet("out/all.parquet", compression="zstd", compression_level=1)
-
-
-def connectorx_polars() -> None:
-    """`polars.read_database_uri` over ConnectorX, one file."""
-    import polars as pl  # noqa: PLC0415
-
-    address = os.environ["HEADRACE_DATABASE_URL"].replace("+psycopg", "")
-    rows = pl.read_database_uri("SELECT * FROM events", address, engine="connectorx")
     rows.write_parquet("out/all.parquet", compression="zstd", compression_level=1)
 
 

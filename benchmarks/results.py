@@ -39,6 +39,8 @@ PAGE = REPOSITORY / "benchmarks/RESULTS.md"
 LIBRARIES = ("polars", "duckdb", "pandas", "dask", "dvc", "boto3", "obstore", "s3fs", "feast", "label-studio-sdk")
 PEER_LIBRARIES = ("s5cmd", "connectorx")
 
+NOT_RUN = "not run at this commit, or it failed"
+
 Json = dict[str, Any]
 
 
@@ -131,13 +133,17 @@ def render(machine: Mapping[str, str], reports: Mapping[str, Json]) -> str:
         "",
         "`make bench` writes this page; do not edit it. [Benchmarks](README.md) says what each script measures.",
         "CPU seconds are those of the client with all its descendants + those of the servers; ratios are of their sum.",
-        "A figure is the median of several runs, in which the contenders take turns.",
+        "A figure is the median of several runs, in which the contenders take turns. No peak memory is given where it",
+        "is below that of the process that starts the contenders.",
         "",
         *table(("", ""), machine.items()),
         *render_targets(reports),
         *render_not_checked(reports),
     ]
-    for name, report in reports.items():
+    for name in SCRIPTS:
+        if (report := reports.get(name)) is None:
+            lines += [f"## {name}", "", NOT_RUN.capitalize() + ".", ""]
+            continue
         repeats = report["options"][report["options"].index("--repeats") + 1]
         lines += [f"## {name}", "", f"`benchmarks/{name}.py {' '.join(report['options'])}`: {runs(repeats)}.", ""]
         for section in report["sections"]:
@@ -169,7 +175,7 @@ def render_targets(reports: Mapping[str, Json]) -> Iterator[str]:
 
 def render_not_checked(reports: Mapping[str, Json]) -> Iterator[str]:
     """What was not measured, and why."""
-    reasons = {f"`{name}.py`": "not run at this commit, or it failed" for name in SCRIPTS if name not in reports}
+    reasons = {f"`{name}.py`": NOT_RUN for name in SCRIPTS if name not in reports}
     for name, report in reports.items():
         reasons |= report["not_checked"]
         if name != "correctness" and "--full" not in report["options"]:

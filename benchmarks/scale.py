@@ -30,6 +30,7 @@ FULL_SIZES = (10_000, 100_000, 1_000_000)
 MOST_MB = 1500
 """Memory in which a million partitions are planned."""
 
+HOURS_PER_MONTH = 365.25 * 24 / 12
 OBJECTS = 20_000
 STAGES = (100, 1000)
 DATASET_STAGES = 10
@@ -129,8 +130,9 @@ def measure_tables(report: Report, sizes: tuple[int, ...], repeats: int) -> None
         for size, folder in folders.items():
             for what, value in read_result(folder).items():
                 report.figure(f"{size:,} partitions: {APPEND_FIGURES[what]}", value, "bytes")
-        last = read_result(folder)
-        report.figure("list of files: a partition", last["list"] / size, "bytes")
+        last = read_result(folders[sizes[-1]])
+        report.figure("list of files: a partition", last["list"] / sizes[-1], "bytes")
+        report.figure("manifest: a month in the head", last["head"] / (sizes[-1] / HOURS_PER_MONTH), "bytes")
 
 
 def hours(count: int) -> list[str]:

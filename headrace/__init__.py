@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from headrace.retrieve.splits import InvalidSplitError, KeySplit, SplitLeakage, TimeSplit, measure_leakage
     from headrace.storage.pruned_releases import PrunedReleaseError
     from headrace.validate.columns import TimeBounds, one_of, utc_time
+    from headrace.validate.json_reader import JsonDialect, read_json
     from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "InvalidRequestError",
     "InvalidSplitError",
     "ItemFeatures",
+    "JsonDialect",
     "KeySplit",
     "LabelingFunction",
     "LabelingTask",
@@ -102,6 +104,7 @@ __all__ = [
     "open",
     "open_feature_store",
     "read_csv",
+    "read_json",
     "read_parquet",
     "sample_rows",
     "to_dask",
@@ -148,6 +151,7 @@ _MODULES = {
     "headrace.retrieve.splits": ("InvalidSplitError", "KeySplit", "SplitLeakage", "TimeSplit", "measure_leakage"),
     "headrace.storage.pruned_releases": ("PrunedReleaseError",),
     "headrace.validate.columns": ("TimeBounds", "one_of", "utc_time"),
+    "headrace.validate.json_reader": ("JsonDialect", "read_json"),
     "headrace.validate.readers": ("CsvDialect", "UnreadableError", "read_csv", "read_parquet"),
 }
 """Module → the public names that it defines."""

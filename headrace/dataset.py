@@ -3,10 +3,12 @@
 A declaration has no behavior beyond plain functions on Polars frames; every command reads it.
 """
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import lru_cache, partial, update_wrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -72,6 +74,16 @@ def declared_in() -> Any:  # noqa: ANN401  as `dataclasses.field`
 def declared_at() -> Any:  # noqa: ANN401  as `dataclasses.field`
     """Field of a declaration: file and line of it, for messages."""
     return field(default_factory=_declaring_place, repr=False, compare=False)
+
+
+def _with_params(function: Callable[..., Any], params: Mapping[str, Any]) -> Callable[..., Any]:
+    return update_wrapper(partial(function, params=params), function)
+
+
+@lru_cache
+def _contract(function: Callable[..., type[dy.Schema]], params: str) -> type[dy.Schema]:
+    """One class for equal parameters, so that it is compiled once for all partitions."""
+    return function(params=json.loads(params))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +161,10 @@ class Source:
         read: Raw partition file → frame, columns as they are in the file. Raises `UnreadableError` for bytes that it
             cannot read.
         contract: The type of each raw column and the checks of each row, as a `dataframely.Schema`: see
-            `docs/contracts.md`; `headrace.validate.columns` has more columns and checks.
+            `docs/contracts.md`; `headrace.validate.columns` has more columns and checks. With `params`, it may be a
+            function `contract(params=...)` that returns one.
         transform: Accepted rows, typed → the same rows, in the same order, as the validated table has them; times in
-            UTC microseconds.
+            UTC microseconds. With `params`, it also takes `params=...`.
         key: Columns of the validated rows that are unique over the *whole* table; the one that orders it in time
             comes first.
         max_rejected_share: Share of a partition's rows that may be rejected before the partition is refused.
@@ -162,6 +175,7 @@ class Source:
         batch_size: Most partitions that one query validates. Above 1 this promises that `transform` and the checks look
             at each row by itself, so that a row's result does not depend on the other partitions.
         files: Data files that `read`, the checks or `transform` open, as paths below the project's root.
+        params: Parameters that the checks or `transform` receive: names in `params.yaml` below `<dataset>`.
         guards: Bounds of its raw and its validated table; by default those of the dataset.
         modules: Modules that declare it; found automatically.
         place: File and line of the declaration; found automatically.
@@ -170,17 +184,32 @@ class Source:
     name: str
     location: ObjectSource | TableSource
     read: Callable[[Path], pl.DataFrame]
-    contract: type[dy.Schema]
-    transform: Callable[[pl.DataFrame], pl.DataFrame]
+    contract: type[dy.Schema] | Callable[..., type[dy.Schema]]
+    transform: Callable[..., pl.DataFrame]
     key: tuple[str, ...]
     max_rejected_share: float = 0.01
     extra_columns: Literal["refuse", "drop"] = "refuse"
     pii_columns: tuple[str, ...] = ()
     batch_size: int = 1
     files: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
     guards: Guards | None = None
     modules: tuple[str, ...] = declared_in()
     place: tuple[str, int] = declared_at()
+
+    @property
+    def schema(self) -> type[dy.Schema]:
+        """The contract; one that is a function of parameters has to have received them (`with_params`)."""
+        if not isinstance(self.contract, type):
+            raise TypeError(f"the contract of {self.name} is a function of its parameters")
+        return self.contract
+
+    def with_params(self, params: Mapping[str, Any]) -> "Source":
+        """The same source with these values of its parameters."""
+        if not self.params:
+            return self
+        contract = self.contract if isinstance(self.contract, type) else _contract(self.contract, json.dumps(params))
+        return replace(self, contract=contract, transform=_with_params(self.transform, params), params=())
 
 
 @dataclass(frozen=True)
@@ -213,6 +242,8 @@ class FeatureTable:
         batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `end_day`,
             the last of them, and promises that the rows of a day are the same whatever days are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
+        params: Parameters that the kernel also takes, as `params={"late_min": 15}`: names in `params.yaml` below
+            `<dataset>`.
         modules: Modules that declare it; found automatically.
         place: File and line of the declaration; found automatically.
 
@@ -230,8 +261,15 @@ class FeatureTable:
     description: str = ""
     batch_size: int = 1
     files: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
     modules: tuple[str, ...] = declared_in()
     place: tuple[str, int] = declared_at()
+
+    def with_params(self, params: Mapping[str, Any]) -> "FeatureTable":
+        """The same feature table with these values of its parameters."""
+        if not self.params:
+            return self
+        return replace(self, transform=_with_params(self.transform, params), params=())
 
     def __post_init__(self) -> None:
         """Refuse a TTL that times cannot be compared with."""

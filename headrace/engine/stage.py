@@ -46,6 +46,11 @@ class PartitionOutput:
     is_unique: bool = False
 
 
+def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters under the names that a declaration has for them: without the dataset."""
+    return {name.partition(".")[2]: value for name, value in params.items()}
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of the graph.

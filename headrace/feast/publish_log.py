@@ -180,23 +180,35 @@ class PublishLog:
             # An update that changes nothing locks the row on every database, and on SQLite the file.
             database.execute(update(TABLE).where(self._mine).values(dataset=self.dataset))
         found = database.execute(select(TABLE.c.generation).where(self._mine)).scalar()
-        return int(found or 0)
+        if found is None:
+            raise RegistryError(
+                f"{self.dataset}: the registry's database has lost who publishes it: expected a row in {TABLE.name},"
+                f" found none. Nothing was switched. Run `headrace publish {self.dataset}` again."
+            )
+        return int(found)
+
+    def _make(self) -> None:
+        """The table and the row; of two publishers that make them at once, the slower one finds them made."""
+        try:
+            with failpoints.failpoint("table of the publishers"):
+                TABLE.metadata.create_all(self.engine)
+        except DBAPIError:
+            if not inspect(self.engine).has_table(TABLE.name):
+                raise
+        if self._has_row():
+            return
+        new = {"dataset": self.dataset, "generation": 0, "switched_at": "", "proof": ""}
+        try:
+            with self.engine.begin() as database, failpoints.failpoint("row of the publisher"):
+                database.execute(insert(TABLE).values(**new))
+        except IntegrityError:
+            if not self._has_row():
+                raise
 
     # no failpoint: what it makes is a temporary table of its own connection
-    def _make(self) -> None:
-        """The table and the row; two that make them at once both find them made."""
-        for _ in range(2):
-            try:
-                with failpoints.failpoint("table of the publishers"):
-                    TABLE.metadata.create_all(self.engine)
-                with self.engine.begin() as database:
-                    if database.execute(select(TABLE.c.dataset).where(self._mine)).first():
-                        return
-                    new = {"dataset": self.dataset, "generation": 0, "switched_at": "", "proof": ""}
-                    with failpoints.failpoint("row of the publisher"):
-                        database.execute(insert(TABLE).values(**new))
-            except (IntegrityError, DBAPIError):
-                continue
+    def _has_row(self) -> bool:
+        with self.engine.connect() as database:
+            return database.execute(select(TABLE.c.dataset).where(self._mine)).first() is not None
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:

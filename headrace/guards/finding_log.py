@@ -183,11 +183,13 @@ def read_shared_records(table_store: TableStore, dataset: str) -> Mapping[str, F
     root, settings = table_store.root, load_settings(table_store.root)
     if settings.push_runs and not _has_remote(root):
         return {}
-    publish = _publish_ref(settings, dataset)
-    refs = _ref_store(root).match(f"{settings.run_refs}/{dataset}/*/{FINDINGS}", publish)
+    publish, runs = _publish_ref(settings, dataset), f"{settings.run_refs}/{dataset}"
+    refs = _ref_store(root).match(publish, f"{runs}/*/{FINDINGS}")
+    names = {ref: ref.removeprefix(f"{runs}/").removesuffix(f"/{FINDINGS}") for ref in sorted(refs)}
     return {
-        PUBLISH if ref == publish else ref.split("/")[-2]: _read_commit(root, commit, ref)
-        for ref, commit in sorted(refs.items())
+        PUBLISH if ref == publish else name: _read_commit(root, refs[ref], ref)
+        for ref, name in names.items()
+        if ref == publish or "/" not in name  # else it is a table of that name
     }
 
 

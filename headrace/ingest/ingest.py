@@ -96,10 +96,14 @@ class IngestResult:
 def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterator[str]:
     """Lines about the keys of a source that are not read."""
     if unmatched:
-        yield f"{len(unmatched)} keys match no partition and were not read, e.g. {unmatched[0]!a}"
+        verbs = ("matches", "was") if len(unmatched) == 1 else ("match", "were")
+        count = pluralize(len(unmatched), "key")
+        yield f"{count} {verbs[0]} no partition and {verbs[1]} not read, e.g. {unmatched[0]!a}"
     if invalid:
         key, reason = next(iter(invalid.items()))
-        yield f"{len(invalid)} keys have no valid partition name and were not read, e.g. {key!a}: {reason}"
+        verbs = ("has", "was") if len(invalid) == 1 else ("have", "were")
+        name = f"{pluralize(len(invalid), 'key')} {verbs[0]} no valid partition name and {verbs[1]} not read"
+        yield f"{name}, e.g. {key!a}: {reason}"
 
 
 def sources_read_by_day(dataset: Dataset) -> dict[str, str]:

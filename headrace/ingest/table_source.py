@@ -141,9 +141,11 @@ class TableSnapshot:
 
 
 def _to_frame(rows: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(_with_midnight_as_text(rows))
+    numbered = _with_midnight_as_text(rows).rename_columns([str(number) for number in range(rows.num_columns)])
+    frame = pl.from_arrow(numbered)  # Polars would call a column without a name `column_1`
     if isinstance(frame, pl.Series):  # what Polars makes of an Arrow array
         raise TypeError(frame)
+    frame.columns = rows.column_names
     return frame
 
 

@@ -10,6 +10,7 @@ from headrace.project.declaration_check import check_declaration, locate
 from headrace.project.faults import Declaration, Fault
 from headrace.project.findings import Finding, errors
 from headrace.project.loading import DatasetError, import_dataset, project_root
+from headrace.project.params import with_param_values
 from headrace.project.schema_check import schema_faults
 
 
@@ -60,7 +61,7 @@ def check_loaded(dataset: Dataset, root: Path) -> list[Finding]:
     declared = check_declaration(dataset, root)
     if errors(declared):
         return declared  # what cannot be declared so cannot be looked into
-    schemas = {locate(fault, dataset, root) for fault in schema_faults(dataset)}
+    schemas = {locate(fault, dataset, root) for fault in schema_faults(with_param_values(dataset, root))}
     files = {locate(fault, dataset, root) for fault in _file_faults(dataset, root)}
     return sorted({*declared, *schemas, *(files or check_dataset(dataset))})
 

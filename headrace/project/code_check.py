@@ -14,7 +14,10 @@ from headrace.engine.code_hash import project_folder
 from headrace.engine.fingerprint import stage_code
 from headrace.project import graph
 from headrace.project.findings import Finding
+from headrace.validate.json_reader import JsonDialect
 from headrace.validate.readers import CsvDialect
+
+DIALECTS: dict[str, type[CsvDialect | JsonDialect]] = {each.__name__: each for each in (CsvDialect, JsonDialect)}
 
 DYNAMIC_IMPORTS = frozenset(
     ("__import__", "exec", "eval", "import_module", "importlib.import_module", "runpy.run_path", "runpy.run_module")
@@ -49,7 +52,8 @@ def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Fin
                 f"`{function}` loads code that no fingerprint follows: tables stay as they are when it changes. Use an"
                 " `import` statement.",
             )
-        if function.rpartition(".")[2] == "CsvDialect" and (fault := _dialect_fault(call)):
+        dialect = DIALECTS.get(function.rpartition(".")[2])
+        if dialect and (fault := _dialect_fault(call, dialect)):
             yield Finding(name, call.lineno, fault)
         opened = _opened(call, function, imported)
         if opened is None or _is_given(opened, parameters):
@@ -71,13 +75,13 @@ def check_file(root: Path, name: str, declared: tuple[str, ...]) -> Iterator[Fin
             )
 
 
-def _dialect_fault(call: ast.Call) -> str:
+def _dialect_fault(call: ast.Call, dialect: type[CsvDialect | JsonDialect]) -> str:
     """Why no file can be read by a dialect of constants; empty if some can, or if only a run knows its arguments."""
     try:
         arguments = [ast.literal_eval(argument) for argument in call.args]
-        CsvDialect(*arguments, **{word.arg or "": ast.literal_eval(word.value) for word in call.keywords})
+        dialect(*arguments, **{word.arg or "": ast.literal_eval(word.value) for word in call.keywords})
     except (TypeError, ValueError) as error:
-        return f"{error}. Correct it." if str(error).startswith(CsvDialect.__name__) else ""
+        return f"{error}. Correct it." if str(error).startswith(dialect.__name__) else ""
     return ""
 
 

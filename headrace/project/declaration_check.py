@@ -4,7 +4,8 @@ Every command runs it when it loads a dataset, so a dataset with a finding of le
 at the declaration alone: no source is asked, and of the project's functions only the contract's checks are called.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 
@@ -14,8 +15,12 @@ from headrace.project.feature_check import feature_faults
 from headrace.project.findings import Finding
 from headrace.project.input_check import TableGraph
 from headrace.project.labeling_check import labeling_faults
+from headrace.project.params import param_faults, param_values
 from headrace.project.source_check import contract_place, module_file, source_faults
 from headrace.project.source_lines import class_line, line_of
+
+SERVICE_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)?")
+"""A service is a name in Feast's registry and in the paths of its server."""
 
 KINDS = {Source: "source", FeatureTable: "feature table", LabelingTask: "labeling task"}
 
@@ -27,17 +32,21 @@ def check_declaration(dataset: Dataset, root: Path) -> list[Finding]:
         dataset: The dataset.
         root: The project, which the files of findings are relative to.
     """
-    return sorted({locate(fault, dataset, root) for fault in _faults(dataset)})
+    return sorted({locate(fault, dataset, root) for fault in _faults(dataset, root)})
 
 
-def _faults(dataset: Dataset) -> Iterator[Fault]:
+def _faults(dataset: Dataset, root: Path) -> Iterator[Fault]:
     members = list(_member_faults(dataset))
     yield from members
     if members:
         return  # what is no source or no table cannot be looked into
     for source in dataset.sources:
-        yield from _guarded(source, source_faults(source))
+        if unknown := list(param_faults(dataset, source, root)):
+            yield from unknown
+        else:
+            yield from _guarded(source, source_faults(source, param_values(dataset, source, root)))
     for table in dataset.features:
+        yield from param_faults(dataset, table, root)
         yield from _guarded(table, feature_faults(table))
     for labeling in dataset.labels:
         yield from _guarded(labeling, labeling_faults(labeling))
@@ -82,6 +91,19 @@ def _option_faults(dataset: Dataset) -> Iterator[Fault]:
     for declared in members:
         if not isinstance(guards := argument(declared, "guards"), Guards | NoneType):
             yield Fault(declared, ("guards",), f"expected `Guards(…)`, found {guards!r}")
+    for field in ("description", "owner"):
+        if not (isinstance(text := argument(dataset, field), str) and text.strip()):
+            yield Fault(dataset, (field,), f"expected a text that is not empty, found {text!r}")
+    service = argument(dataset, "service")
+    if not (isinstance(service, str) and SERVICE_NAME.fullmatch(service)):
+        text = f"expected a name of letters, digits, '_', '-' and '.', or '' for none, found {service!r}: rename it"
+        yield Fault(dataset, ("service",), text)
+    schedule = argument(dataset, "schedule")
+    if not isinstance(schedule, str):
+        yield Fault(dataset, ("schedule",), f"expected a cron expression, or '' for none, found {schedule!r}")
+    tags = argument(dataset, "tags")
+    if not (isinstance(tags, Mapping) and all(isinstance(part, str) for pair in tags.items() for part in pair)):
+        yield Fault(dataset, ("tags",), f"expected name → text, found {tags!r}")
     if not isinstance(retention := argument(dataset, "retention"), Retention | NoneType):
         yield Fault(dataset, ("retention",), f"expected `Retention(…)`, found {retention!r}")
 

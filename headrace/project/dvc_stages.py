@@ -163,9 +163,10 @@ def _lock_entry(
 ) -> dict[str, Any]:
     declared = dvc_stage(stage, table_store.root)
     *_, engine = declared["params"]
-    params: dict[str, Any] = {engine_lock.FILE: engine_lock.param_values(lock, engine[engine_lock.FILE])}
-    if stage.params:
-        params["params.yaml"] = {name: parameter(table_store.root, name) for name in sorted(stage.params)}
+    # DVC writes the parameters of its default file first.
+    own = {name: parameter(table_store.root, name) for name in sorted(stage.params)}
+    params: dict[str, Any] = {"params.yaml": own} if own else {}
+    params[engine_lock.FILE] = engine_lock.param_values(lock, engine[engine_lock.FILE])
     return {
         "cmd": declared["cmd"],
         "deps": [{**dep(path)} for path in declared["deps"]],

@@ -94,14 +94,14 @@ def number_faults(
     yield Fault(declared, (field,), f"expected {kind} {bounds}, found {found!r}")
 
 
-def function_faults(declared: Declaration, field: str, *keywords: str) -> Iterator[Fault]:
-    """A function that is called with these keywords; without any, only that it can be called."""
+def function_faults(declared: Declaration, field: str, *keywords: str, positional: int = 0) -> Iterator[Fault]:
+    """A function that is called with these keywords, after `positional` arguments; without any, only that it is one."""
     function = argument(declared, field)
     if not callable(function):
         yield Fault(declared, (field,), f"expected a function, found {function!r}")
         return
     try:
-        parameters = inspect.signature(function).parameters.values() if keywords else ()
+        parameters = list(inspect.signature(function).parameters.values())[positional:] if keywords else []
     except (TypeError, ValueError):  # a function written in C tells nothing
         return
     by_name = [it for it in parameters if it.kind in (it.POSITIONAL_OR_KEYWORD, it.KEYWORD_ONLY)]

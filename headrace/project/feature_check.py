@@ -37,11 +37,12 @@ ONLINE_TYPES: tuple[pl.DataType, ...] = (*KEY_TYPES, pl.Float64(), pl.Float32(),
 def feature_faults(table: FeatureTable) -> Iterator[Fault]:
     """The faults of one feature table, but for its inputs."""
     yield from name_faults(table)
-    yield from text_tuple_faults(table, "keys", "files")
+    yield from text_tuple_faults(table, "keys", "files", "params")
     yield from number_faults(table, "batch_size", 1, whole=True)
     inputs = [str(name) for name in table.inputs] if isinstance(table.inputs, Mapping) else []
     days = ("day", "end_day") if table.batch_size != 1 else ("day",)
-    yield from function_faults(table, "transform", *days, *inputs)
+    params = ("params",) if table.params else ()
+    yield from function_faults(table, "transform", *days, *params, *inputs)
     yield from key_faults(table)
     yield from _column_faults(table)
 

@@ -30,7 +30,7 @@ def schema_faults(dataset: Dataset) -> Iterator[Fault]:
 
 def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
     try:
-        rows = apply_transform(source.name, source, source.contract.create_empty())
+        rows = apply_transform(source.name, source, source.schema.create_empty())
     except InvalidContractError as error:
         text = (
             str(error).removeprefix(f"{source.name}: ").removesuffix(" Correct it, then run `headrace validate` again.")
@@ -53,7 +53,11 @@ def _feature_faults(table: FeatureTable, schemas: dict[str, pl.Schema]) -> Itera
     days = {"day": SOME_DAY, "end_day": SOME_DAY} if table.batch_size > 1 else {"day": SOME_DAY}
     where = function_name(table.transform)
     try:
-        frame = table.transform(**days, **frames)
+        frame: object = table.transform(**days, **frames)
+        if not isinstance(frame, pl.LazyFrame | pl.DataFrame):
+            gives = "nothing: is a `return` missing?" if frame is None else f"a {type(frame).__name__}"
+            yield Fault(table, ("transform",), f"expected a polars LazyFrame, but {where} returns {gives}")
+            return
         found = frame.collect_schema()
     except BaseException as error:  # whatever the team's function raises; a panic of Polars is no `Exception`
         if not is_failure(error):

@@ -2,12 +2,22 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from typing import Any
 
 from headrace.dataset import ObjectSource, Source, TableSource
-from headrace.project.faults import Fault, argument, function_faults, name_faults, number_faults, text_tuple_faults
+from headrace.project.faults import (
+    Fault,
+    argument,
+    function_faults,
+    function_name,
+    name_faults,
+    number_faults,
+    text_tuple_faults,
+)
 from headrace.storage.s3.objects import FOLDER_SCHEME
+from headrace.unexpected_errors import describe_error, is_failure
 from headrace.validate.columns import bounds_of
 from headrace.validate.compile_contract import contract_of
 from headrace.validate.errors import InvalidContractError
@@ -19,10 +29,10 @@ SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|()]")
 NAMED_ATTRIBUTE = re.compile(r"(?:column|check) '([^']+)'")
 
 
-def source_faults(source: Source) -> Iterator[Fault]:
-    """The faults of one source."""
+def source_faults(source: Source, params: Mapping[str, Any]) -> Iterator[Fault]:
+    """The faults of one source, with these values of its parameters."""
     yield from name_faults(source)
-    yield from text_tuple_faults(source, "key", "pii_columns", "files")
+    yield from text_tuple_faults(source, "key", "pii_columns", "files", "params")
     if not source.key:
         yield Fault(source, ("key",), "expected at least one column that identifies a row, found none: name it")
     yield from number_faults(source, "max_rejected_share", 0, 1)
@@ -31,8 +41,8 @@ def source_faults(source: Source) -> Iterator[Fault]:
         yield Fault(
             source, ("extra_columns",), f"expected extra_columns 'refuse' or 'drop', found {source.extra_columns!r}"
         )
-    for field in ("read", "transform"):
-        yield from function_faults(source, field)
+    yield from function_faults(source, "read")
+    yield from function_faults(source, "transform", *(["params"] if source.params else []), positional=1)
     location = argument(source, "location")
     if isinstance(location, ObjectSource):
         yield from _object_faults(source, location)
@@ -40,7 +50,7 @@ def source_faults(source: Source) -> Iterator[Fault]:
         yield from _table_faults(source, location)
     else:
         yield Fault(source, ("location",), f"expected an ObjectSource or a TableSource, found {location!r}")
-    yield from _contract_faults(source)
+    yield from _contract_faults(source, params)
 
 
 def contract_place(source: Source, message: str) -> tuple[str, str, str]:
@@ -56,7 +66,16 @@ def module_file(module: str) -> str:
     return getattr(sys.modules.get(module), "__file__", None) or ""
 
 
-def _contract_faults(source: Source) -> Iterator[Fault]:
+def _contract_faults(source: Source, params: Mapping[str, Any]) -> Iterator[Fault]:
+    try:
+        source = source.with_params(params)
+    except BaseException as error:  # whatever the team's function raises
+        if not is_failure(error):
+            raise
+        yield Fault(
+            source, ("contract",), f"{function_name(source.contract)} raised {describe_error(error)}: correct it"
+        )
+        return
     try:
         contract_of(source)
     except InvalidContractError as error:
@@ -72,7 +91,7 @@ def _bound_faults(source: Source) -> Iterator[Fault]:
         has_days = "(?P<partition>" in str(location.partition)
     else:
         has_days = not isinstance(location, TableSource) or location.partition_by is not None
-    for name, column in source.contract.columns().items():
+    for name, column in source.schema.columns().items():
         bounds = bounds_of(column)
         if bounds and not has_days and timedelta in (type(bounds.first), type(bounds.last)):
             text = (

@@ -134,7 +134,7 @@ def _rows(given: object) -> pl.LazyFrame:
         return _from_pandas(given).lazy()
     if isinstance(given, pa.Table):
         _check_names(given.column_names)
-        return pl.DataFrame(given).lazy()
+        return _from_arrow(given).lazy()
     if isinstance(given, str | Path) and str(given).endswith(".parquet"):
         return pl.scan_parquet(given, glob=False)
     raise InvalidRequestError(
@@ -142,6 +142,21 @@ def _rows(given: object) -> pl.LazyFrame:
         f" {type(given).__name__}. SQL is not supported. Without requests, start_date and end_date give every row"
         " between two times."
     )
+
+
+def _from_arrow(given: pa.Table) -> pl.DataFrame:
+    for name, kind in zip(given.column_names, given.schema.types, strict=True):
+        if pa.types.is_timestamp(kind) and kind.unit == "s":  # Polars multiplies by 1,000 and lets it overflow
+            try:
+                given[name].cast(pa.timestamp("ms", kind.tz))
+            except pa.ArrowInvalid as error:
+                raise InvalidRequestError(
+                    f"Column {name} of the requests: expected times of the years 1 to 9999, found others. Correct them."
+                ) from error
+    try:
+        return pl.DataFrame(given)
+    except CONVERSION_ERRORS as error:
+        raise InvalidRequestError(f"The requests cannot be read: {_reason(error)}") from error
 
 
 def _check_names(names: Sequence[object]) -> None:

@@ -6,12 +6,14 @@ is removed.
 """
 
 import logging
+import math
 import os
 import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -158,7 +160,8 @@ def run(
         except subprocess.TimeoutExpired:
             _kill_with_children(process.pid)
             process.communicate()
-            stdout, stderr = b"", f"operation timed out after {limit_s:g} s (HEADRACE_GIT_TIMEOUT_S)".encode()
+            setting = " (HEADRACE_GIT_TIMEOUT_S)" if _longest_wait_s.get() == math.inf else ""
+            stdout, stderr = b"", f"operation timed out after {limit_s:g} s{setting}".encode()
         except BaseException:
             process.kill()
             raise
@@ -171,7 +174,20 @@ def _time_limit(arguments: Sequence[str]) -> float | None:
         return None
     from headrace.settings import Settings  # noqa: PLC0415  DAG files import this module
 
-    return Settings().git_timeout_s
+    return min(Settings().git_timeout_s, _longest_wait_s.get())
+
+
+@contextmanager
+def wait_at_most(seconds: float) -> Iterator[None]:
+    """Give up a remote that does not answer earlier than the setting says, where there is more to show."""
+    before = _longest_wait_s.set(seconds)
+    try:
+        yield
+    finally:
+        _longest_wait_s.reset(before)
+
+
+_longest_wait_s = ContextVar("longest wait for the remote, in seconds", default=math.inf)
 
 
 def _kill_with_children(pid: int) -> None:

@@ -45,7 +45,7 @@ class RefStore(Protocol):
         """Full name → commit of the refs below a prefix; the commits are in the clone afterwards."""
 
     def match(self, *patterns: str) -> dict[str, str]:
-        """The same of the refs that match; `*` stands for any text without a slash."""
+        """The same of the refs that match; `*` stands for any text, with slashes or without as the store has it."""
 
     def swap(self, changes: Mapping[str, RefChange]) -> None:
         """Change refs: all of them, or none.

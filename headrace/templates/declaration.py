@@ -26,7 +26,7 @@ from headrace.templates.python_code import (
     wrap_prose,
 )
 from headrace.validate.readers import CsvDialect
-from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW
+from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW, ROW_TEXT
 
 USED_NAMES = frozenset({"datetime", "dy", "one_of", "pl", "timedelta", "utc_time"})
 """Names that the body of a contract uses: an attribute would hide them from the lines below it."""
@@ -95,7 +95,7 @@ def _unused(name: str, used: Iterable[str]) -> str:
 
 def _is_reserved(name: str) -> bool:
     """Whether a contract cannot have a column of this name, so that `read` must give it another."""
-    return not name or is_pattern(name) or name in {ROW, FAILED_CHECKS} or name.startswith(MARK)
+    return not name or is_pattern(name) or name in {ROW, ROW_TEXT, FAILED_CHECKS} or name.startswith(MARK)
 
 
 def _is_taken(name: str) -> bool:

@@ -19,6 +19,7 @@ from headrace.project.check import check_loaded
 from headrace.project.code_check import check_dataset
 from headrace.project.findings import errors
 from headrace.project.loading import dataset_names, load_dataset
+from headrace.project.params import with_param_values
 from headrace.retrieve.joinable_tables import joinable_tables
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.compile_contract import contract_of
@@ -81,22 +82,25 @@ class ProjectTests:
             assert source.key, source.name
             assert 0 <= source.max_rejected_share < MAX_REJECTED_SHARE, source.name
 
-    def test_every_contract_compiles_and_its_times_are_utc(self, dataset: Dataset) -> None:
+    def test_every_contract_compiles_and_its_times_are_utc(self, dataset: Dataset, project: Path) -> None:
         """What can only fail is found before there is data."""
-        for source in dataset.sources:
+        for source in with_param_values(dataset, project).sources:
             kinds = contract_of(source).columns.values()
             assert {kind for kind in kinds if isinstance(kind, pl.Datetime)} <= {UTC_MICROSECONDS}, source.name
 
     def test_the_contract_and_the_transform_of_a_source_fit_together(self, dataset: Dataset) -> None:
         """The transform takes the contract's columns, and gives those that the key and `pii_columns` name."""
         for source in dataset.sources:
-            rows = apply_transform(source.name, source, source.contract.create_empty())
+            rows = apply_transform(source.name, source, source.schema.create_empty())
             assert {*source.key, *source.pii_columns} <= set(rows.columns), source.name
 
-    def test_a_feature_table_computed_from_no_rows_has_its_declared_columns(self, dataset: Dataset) -> None:
+    def test_a_feature_table_computed_from_no_rows_has_its_declared_columns(
+        self, dataset: Dataset, project: Path
+    ) -> None:
         """Its transform names columns that its inputs have, and gives keys, times and features of their types."""
+        dataset = with_param_values(dataset, project)
         tables = {
-            f"validated/{source.name}": apply_transform(source.name, source, source.contract.create_empty())
+            f"validated/{source.name}": apply_transform(source.name, source, source.schema.create_empty())
             for source in dataset.sources
         }
         for table in dataset.features:

@@ -103,9 +103,10 @@ def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str |
             f"{where}: expected a value of {', '.join(nulls)} in every row, found null in {', '.join(nulls.values())}"
             f" of {rows.height:,}: such a row could never be retrieved. {fix}"
         )
-    for column in (EVENT_TIME, KNOWN_TIME):
-        time = rows[column].to_physical()
-        if far := rows.height - int(time.is_between(FIRST_US, END_US, closed="left").sum()):
+    for column, step in ((name, _microseconds(kind)) for name, kind in rows.schema.items()):
+        if step and (
+            far := int((~rows[column].to_physical().is_between(FIRST_US // step, END_US // step, "left")).sum())
+        ):
             raise UndeclaredFeatureError(
                 f"{where}: expected times of the years 1 to 9999 in {column}, found {far:,} others. {fix}"
             )
@@ -121,6 +122,13 @@ def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str |
             f"{where}: expected one row per key and event time, found {twice.height:,} that share theirs,"
             f" {twice.select(*table.keys, EVENT_TIME).row(0)} first. {fix}"
         )
+
+
+def _microseconds(kind: pl.DataType) -> int:
+    """Microseconds of one unit of a time that may be out of range; 0 for other types."""
+    if isinstance(kind, pl.Datetime):
+        return {"ms": 1_000, "us": 1, "ns": 0}[kind.time_unit]
+    return 86_400_000_000 if kind == pl.Date else 0
 
 
 def split_days(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:

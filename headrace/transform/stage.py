@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable, Input
-from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage
+from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_names import PartitionNameError, is_day
 from headrace.text import pluralize
@@ -29,6 +29,7 @@ def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
         reads=tuple(reads),
         modules=(*table.modules, table.transform.__module__),
         files=table.files,
+        params=tuple(f"{dataset.name}.{name}" for name in table.params),
         partitions=partial(partitions, reads),
         compute=partial(compute, table, names),
         batch_size=table.batch_size,
@@ -55,9 +56,10 @@ def partitions(
 
 
 def compute(
-    table: FeatureTable, names: Mapping[str, str], day: str, files: InputPaths, _params: Mapping[str, Any]
+    table: FeatureTable, names: Mapping[str, str], day: str, files: InputPaths, params: Mapping[str, Any]
 ) -> PartitionOutput:
     """The rows of one day; `names` maps the kernel's keywords to tables."""
+    table = table.with_params(own_params(params))
     frame = kernel.compute_features(table, day, {name: files[read] for name, read in names.items()})
     return PartitionOutput(
         frame,
@@ -69,13 +71,14 @@ def compute(
 
 
 def compute_batch(
-    table: FeatureTable, names: Mapping[str, str], files: Mapping[str, InputPaths], _params: Mapping[str, Any]
+    table: FeatureTable, names: Mapping[str, str], files: Mapping[str, InputPaths], params: Mapping[str, Any]
 ) -> dict[str, PartitionOutput]:
     """The rows of many days; one call of the kernel computes consecutive days.
 
     Raises:
         UndeclaredFeatureError: Rows of some day are not what is declared.
     """
+    table = table.with_params(own_params(params))
     outcomes: dict[str, PartitionOutput] = {}
     for days in _runs(sorted(files)):
         read = {name: {part: path for day in days for part, path in files[day][names[name]].items()} for name in names}

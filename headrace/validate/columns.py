@@ -86,12 +86,17 @@ def utc_time(
 def one_of(*values: str) -> Check:
     """The check that a text is one of these; a text that is not fails `<column>|check__one_of`.
 
+    Raises:
+        ValueError: There are no values, or one is no text.
+
     Examples:
         >>> is_status = headrace.one_of("open", "paid")
         >>> rows = pl.DataFrame({"status": ["open", "lost", None]})
         >>> rows.select(is_status(pl.col("status"))).to_series().to_list()
         [True, False, None]
     """
+    if not values or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"one_of: expected at least one text, found {', '.join(map(repr, values)) or 'none'}")
 
     def is_one_of(column: pl.Expr) -> pl.Expr:
         return column.is_in(values)

@@ -1,6 +1,6 @@
 """dataframely schema → what one Polars query needs of it. What can only fail is refused here, before there is data."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -39,7 +39,9 @@ def contract_of(source: Source) -> CompiledContract:
 
 
 @cache
-def compile_contract(schema: type[dy.Schema], *, is_batched: bool = False) -> CompiledContract:
+def compile_contract(
+    schema: type[dy.Schema] | Callable[..., type[dy.Schema]], *, is_batched: bool = False
+) -> CompiledContract:
     """Compile a contract.
 
     Args:

@@ -9,6 +9,13 @@ QUERY_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """What a query raises. A panic of Polars is not an `Exception`, so whoever catches only those lets it through."""
 
 
+def query_reason(error: BaseException) -> str:
+    """Why a query failed, in one line: the first one, and where it only says that a pattern is wrong, what is wrong."""
+    lines = str(error).strip().splitlines()
+    causes = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return " ".join([lines[0], *causes]) if lines else type(error).__name__
+
+
 @dataclass(frozen=True)
 class RowCheck:
     """One check of each row.

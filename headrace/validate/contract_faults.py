@@ -8,8 +8,8 @@ import polars as pl
 from headrace.dataset import UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type
 from headrace.validate.columns import WITHIN, TimeBounds
-from headrace.validate.compiled_contract import QUERY_ERRORS, RowCheck
-from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW, START
+from headrace.validate.compiled_contract import QUERY_ERRORS, RowCheck, query_reason
+from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW, ROW_TEXT, START
 
 SCHEMA_METHODS = frozenset(name for name in dir(dy.Schema) if not name.startswith("_"))
 
@@ -31,7 +31,7 @@ def column_faults(schema: type[dy.Schema]) -> Iterator[str]:
         yield "it declares no column"
     for name, column in schema.columns().items():
         fault, within = _type_fault(column.dtype), (column.metadata or {}).get(WITHIN)
-        if name in (ROW, FAILED_CHECKS) or name.startswith(MARK):
+        if name in (ROW, ROW_TEXT, FAILED_CHECKS) or name.startswith(MARK):
             fault = "the name is reserved for tables of rejected rows; rename the column in `read`"
         elif name == "*" or (name.startswith("^") and name.endswith("$")):
             fault = "Polars takes the name for a pattern; rename the column in `read`"
@@ -89,7 +89,7 @@ def _check_fault(nulls: pl.LazyFrame, check: RowCheck) -> str:
     try:
         answers = nulls.select(check.passes).collect().to_series()
     except QUERY_ERRORS as error:
-        return str(error).strip().splitlines()[0]
+        return query_reason(error)
     if answers.dtype != pl.Boolean:
         return f"expected True or False for each row, found {answers.dtype}"
     return "" if len(answers) == 2 else "expected an answer for each row, found one for all"  # noqa: PLR2004

@@ -5,14 +5,18 @@ Polars' own `cast(strict=False)` rounds, truncates and wraps: "1.239" becomes th
 of its type, and a typed value is converted only if the way back gives the same value.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import polars as pl
 
 from headrace.dataset import END_US, FIRST_US, UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type, items
+from headrace.validate.json_values import IS_STRING, JSON_VALUE, TEXT, decode_array, decode_object, plain_number
 
 TimeUnit = Literal["ns", "us", "ms"]
+
+IS_LOST = "is_lost"
 
 FIRST_DAY, END_DAY = -719_162, 2_932_897
 """`FIRST_US` and `END_US` in days since 1970."""
@@ -42,7 +46,10 @@ def parse(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | N
         return column.cast(wanted)
     parsed: pl.Expr | None = column
     if raw != wanted:
-        parsed = _from_text(column, wanted) if raw == pl.String else _from_typed(column, raw, wanted)
+        if raw == JSON_VALUE:
+            parsed = _from_json(column, wanted)
+        else:
+            parsed = _from_text(column, wanted) if raw == pl.String else _from_typed(column, raw, wanted)
     return None if parsed is None else in_range(parsed, wanted)
 
 
@@ -123,6 +130,63 @@ def _utc_time(text: pl.Expr, separator: str) -> pl.Expr:
 
 def _if_shaped(text: pl.Expr, pattern: str, parsed: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(pattern)).then(parsed)
+
+
+def _from_json(column: pl.Expr, wanted: pl.DataType) -> pl.Expr | None:
+    text, is_string = column.struct.field(TEXT), column.struct.field(IS_STRING)
+    if isinstance(wanted, pl.List | pl.Array | pl.Struct):
+        return _nested_from_json(pl.when(~is_string).then(text), wanted)
+    if wanted == pl.String:
+        return text
+    if wanted.is_integer() or wanted.is_decimal():
+        text = pl.when(is_string).then(text).otherwise(plain_number(text))
+    return _from_text(text, wanted)
+
+
+def _nested_from_json(text: pl.Expr, wanted: pl.List | pl.Array | pl.Struct) -> pl.Expr | None:
+    """Arrays and objects of which every part is exactly a value of its type, null for any other text.
+
+    The parts are parsed as columns of their own: Polars panics at functions of Python within `list.eval`.
+    """
+    inner = field_types(wanted) if isinstance(wanted, pl.Struct) else {"item": item_type(wanted)}
+    if any(parse(pl.col(name), JSON_VALUE, dtype) is None for name, dtype in inner.items()):
+        return None
+    convert = _structs if isinstance(wanted, pl.Struct) else _lists
+    return text.map_batches(lambda texts: convert(texts, inner).cast(wanted), return_dtype=wanted)
+
+
+def _lists(texts: pl.Series, inner: Mapping[str, pl.DataType]) -> pl.Series:
+    ((name, dtype),) = inner.items()
+    arrays = [decode_array(text) for text in texts]
+    places = [place for place, array in enumerate(arrays) for _ in array or ()]
+    items = pl.Series(name, [item for array in arrays for item in array or ()], JSON_VALUE)
+    parsed, is_lost = _parsed(items, dtype)
+    grouped = pl.DataFrame([pl.Series("place", places, pl.Int64), parsed, is_lost]).group_by("place").agg(name, IS_LOST)
+    is_array = pl.Series("is_array", [array is not None for array in arrays], pl.Boolean)
+    rows = is_array.to_frame().with_row_index("place").cast({"place": pl.Int64})
+    found = rows.join(grouped, on="place", how="left", maintain_order="left")
+    lists = pl.col(name).fill_null(pl.lit([], pl.List(dtype)))
+    is_whole = pl.col("is_array") & ~pl.col(IS_LOST).list.any().fill_null(value=False)
+    return found.select(pl.when(is_whole).then(lists).alias(texts.name)).to_series()
+
+
+def _structs(texts: pl.Series, inner: Mapping[str, pl.DataType]) -> pl.Series:
+    objects = [decode_object(text, inner) for text in texts]
+    is_whole = pl.Series("is_whole", [fields is not None for fields in objects], pl.Boolean)
+    columns = []
+    for name, dtype in inner.items():
+        cells = pl.Series(name, [fields and fields[name] for fields in objects], JSON_VALUE)
+        parsed, is_lost = _parsed(cells, dtype)
+        columns.append(parsed)
+        is_whole &= ~is_lost
+    rows = pl.DataFrame(columns, schema=dict(inner)).to_struct(texts.name)
+    return rows.to_frame().select(pl.when(is_whole).then(pl.first()).alias(texts.name)).to_series()
+
+
+def _parsed(cells: pl.Series, wanted: pl.DataType) -> tuple[pl.Series, pl.Series]:
+    """The values of cells, and whether each is lost: not exactly a value of the type."""
+    parsed = cells.to_frame().select(parse(pl.col(cells.name), JSON_VALUE, wanted)).to_series().alias(cells.name)
+    return parsed, (cells.is_not_null() & parsed.is_null()).alias(IS_LOST)
 
 
 def _from_typed(column: pl.Expr, raw: pl.DataType, wanted: pl.DataType) -> pl.Expr | None:

@@ -7,8 +7,10 @@ from functools import cache, cached_property
 import polars as pl
 
 from headrace.dataset import UTC_MICROSECONDS
-from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract, RowCheck
+from headrace.validate.as_text import as_text
+from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract, RowCheck, query_reason
 from headrace.validate.errors import InvalidContractError
+from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.parsing import holds_times, is_naive_time, parse
 from headrace.validate.reserved_names import MARK, START
 
@@ -128,8 +130,9 @@ class RowQuery:
             if self._can_fail(name):
                 raw = pl.col(RAW + name)
                 failed = raw.is_not_null() & pl.col(name).is_null()
-                if self.schema[name] == pl.String and dtype == UTC_MICROSECONDS:
-                    naive = is_naive_time(pl.when(failed).then(raw)).fill_null(value=False)
+                if self.schema[name] in (pl.String, JSON_VALUE) and dtype == UTC_MICROSECONDS:
+                    text = as_text(raw, self.schema[name])
+                    naive = is_naive_time(pl.when(failed).then(text)).fill_null(value=False)
                     failures[f"{MARK}{name}|zone"] = naive
                     failed &= ~naive
                 failures[f"{MARK}{name}|dtype"] = failed
@@ -168,5 +171,5 @@ def _apply(frame: pl.DataFrame, check: RowCheck, failed: pl.Expr) -> pl.Series:
     try:
         return frame.select(failed).to_series()
     except QUERY_ERRORS as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = query_reason(error)
         raise InvalidContractError(f"the check {check.name!r} cannot be applied to these rows: {reason}") from None

@@ -9,15 +9,19 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.errors import HeadraceError
 from headrace.unexpected_errors import describe_error, is_known_os_error
 from headrace.validate.clock_times import times_outside_the_day
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GZIP = b"\x1f\x8b"
 MAGIC = {".gz": GZIP, ".bz2": b"BZh", ".zst": b"\x28\xb5\x2f\xfd", ".xz": b"\xfd7zXZ", ".parquet": b"PAR1"}
@@ -38,6 +42,9 @@ LONGEST_NAME = 10_000
 
 BLOCK = 16 << 20
 """Bytes that are looked at together, where looking takes several times their memory."""
+
+MOST_DIGITS = 38
+"""Digits that a decimal of Polars has at most."""
 
 CHUNK = 32 << 10
 """Bytes of gzip that are unpacked together: what is left of them after each member of the file is copied."""
@@ -117,7 +124,9 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
         >>> headrace.read_csv(orders, headrace.CsvDialect(separator=";")).rows()
         [('007', '1,50'), ('8', None)]
     """
-    content = _in_utf_8(path, _unpacked(path, dialect.max_bytes), dialect.encoding)
+    content = _in_utf_8(path, unpacked(path, dialect.max_bytes), dialect.encoding)
+    if not content.rstrip(b"\r\n"):
+        raise refused(path, "it holds nothing but line ends and byte order marks, where a header line was expected")
     if not dialect.final_newline and not content.endswith(b"\n"):
         content += b"\n"
     _check_extent(path, content, dialect)
@@ -157,11 +166,17 @@ def read_parquet(
 
     try:
         facts = pq.read_metadata(path)
-        _check_limit(path, "columns", facts.num_columns, max_columns)
+        check_limit(path, "columns", facts.num_columns, max_columns)
         groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
-        _check_limit(path, "unpacked bytes", sum(group.total_byte_size for group in groups), max_bytes)
+        check_limit(path, "unpacked bytes", sum(group.total_byte_size for group in groups), max_bytes)
         values = (group.column(number).num_values for group in groups for number in range(group.num_columns))
-        _check_limit(path, "fields", sum(values), max_fields)
+        check_limit(path, "fields", sum(values), max_fields)
+        if wide := wide_decimals(facts.schema.to_arrow_schema()):
+            raise refused(
+                path,
+                f"the column {wide[0].name} holds {wide[0].type}: a decimal has {MOST_DIGITS} digits at most. Have the"
+                " producer write it as text or as a smaller decimal",
+            )
         rows = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
         if is_known_os_error(error):  # the machine is at fault, not the file
@@ -172,6 +187,18 @@ def read_parquet(
             path, f"the column {column} holds the time {time}, which is outside of the day: Polars has no such"
         )
     return rows
+
+
+def wide_decimals(fields: "Iterable[pa.Field]") -> "list[pa.Field]":
+    """Columns that hold decimals of more digits than Polars has, however deep."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    def is_wide(kind: pa.DataType) -> bool:
+        if pa.types.is_decimal(kind):
+            return bool(kind.precision > MOST_DIGITS)
+        return any(is_wide(kind.field(number).type) for number in range(kind.num_fields))
+
+    return [field for field in fields if is_wide(field.type)]
 
 
 def refused(path: Path, reason: str) -> UnreadableError:
@@ -198,12 +225,13 @@ def check_suffix(path: Path, suffix: str) -> None:
             raise refused(path, f"expected {KINDS[name]} by its suffix {suffix}, but it begins with the bytes {seen}")
 
 
-def _unpacked(path: Path, max_bytes: int) -> bytes:
+def unpacked(path: Path, max_bytes: int, expected: str = "a header line at least") -> bytes:
+    """The bytes of a plain file or of one that gzip packed; there are some, and no more than allowed."""
     size = path.stat().st_size
     if not size:
-        raise refused(path, "it is empty: 0 bytes, where a header line at least was expected")
+        raise refused(path, f"it is empty: 0 bytes, where {expected} was expected")
     check_suffix(path, path.suffix)
-    _check_limit(path, "bytes", size, max_bytes)
+    check_limit(path, "bytes", size, max_bytes)
     packed = path.read_bytes()
     if not packed.startswith(GZIP):
         return packed
@@ -214,7 +242,7 @@ def _unpacked(path: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise refused(path, f"{len(packed):,} bytes of gzip unpack to more than the {max_bytes:,} allowed")
     if not content:
-        raise refused(path, "it is gzip of 0 bytes, where a header line at least was expected")
+        raise refused(path, f"it is gzip of 0 bytes, where {expected} was expected")
     return content
 
 
@@ -237,7 +265,8 @@ def _gunzipped(packed: bytes, most: int) -> bytes:
     return b"".join(parts)
 
 
-def _check_limit(path: Path, what: str, found: int, most: int) -> None:
+def check_limit(path: Path, what: str, found: int, most: int) -> None:
+    """Refuse a file that has more of something than is allowed."""
     if found > most:
         raise refused(path, f"it has {found:,} {what}, more than the {most:,} allowed")
 
@@ -273,9 +302,9 @@ def _check_extent(path: Path, content: bytes, dialect: CsvDialect) -> None:
     """Columns and fields, before there are any: separators within quotes are counted, too, in the header alone."""
     header = content[: content.find(b"\n") + 1 or len(content)]
     columns = header.count(dialect.separator.encode()) + 1
-    _check_limit(path, "columns", columns, dialect.max_columns)
+    check_limit(path, "columns", columns, dialect.max_columns)
     if len(content) > dialect.max_fields:  # a field and its end take a byte at least
-        _check_limit(path, "fields", content.count(b"\n") * columns, dialect.max_fields)
+        check_limit(path, "fields", content.count(b"\n") * columns, dialect.max_fields)
 
 
 def _is_even(content: bytes, separator: bytes) -> bool:

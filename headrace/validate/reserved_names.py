@@ -6,8 +6,15 @@ ROW = "_row"
 FAILED_CHECKS = "_failed_checks"
 """In a table of rejected rows: the names of the checks that the row failed. Tables written by 0.1 call it `checks`."""
 
+ROW_TEXT = "_row_text"
+"""In a table of rejected rows of JSON: the text of a row that cannot be read."""
+
 MARK = "\x1f"
 """What every column begins with that only a query has: the separator of units in ASCII, which no name of data holds."""
 
 START = f"{MARK}start"
 """Start of the row's partition, in UTC."""
+
+JSON_COLUMNS = NUMBER, RECORD, FAULT = f"{MARK}number", f"{MARK}text", f"{MARK}fault"
+"""Columns that `read_json` gives: the number of the row in its source, and of one that cannot be read its text
+and the name of the check that it fails."""

@@ -8,7 +8,7 @@ import polars as pl
 
 from headrace.validate.as_text import as_text
 from headrace.validate.query import CheckedRows
-from headrace.validate.reserved_names import FAILED_CHECKS, ROW
+from headrace.validate.reserved_names import FAILED_CHECKS, FAULT, JSON_COLUMNS, NUMBER, RECORD, ROW, ROW_TEXT
 from headrace.validate.uniqueness import Span, key_span
 
 
@@ -18,9 +18,10 @@ class ValidationResult:
 
     Attributes:
         accepted: The rows that meet the contract, transformed, in the order of the source.
-        rejected: The others: `_row`, every raw column as text, and `_failed_checks`, names of checks.
-        raw: All rows as they came.
-        row_numbers: The number in the source, from 1 on, of each accepted row.
+        rejected: The others: `_row`, every raw column as text, and `_failed_checks`, names of checks. Of JSON also
+            `_row_text`, of rows that cannot be read.
+        raw: All rows that can be read, as they came.
+        row_numbers: The place in `raw`, from 1 on, of each accepted row.
         key_span: Span of the leading key column of all rows that meet the contract, whatever other partitions hold.
     """
 
@@ -38,7 +39,7 @@ class ValidationResult:
         span = key_span(accepted.get_column(key[0]))
         numbers = pl.int_range(1, raw.height + 1, dtype=pl.UInt32, eager=True)
         if not checked.is_bad.any():
-            return cls(accepted, _no_rejected_rows(tuple(raw.columns)), raw, numbers, span)
+            return cls(accepted, _no_rejected_rows(tuple(_text_columns(raw))), raw, numbers, span)
         rejected = rejected_rows(raw, numbers.filter(checked.is_bad), checked.failed_checks())
         return cls(accepted, rejected, raw, numbers.filter(~checked.is_bad), span)
 
@@ -58,6 +59,16 @@ class ValidationResult:
     def accepted_raw(self) -> pl.DataFrame:
         """The accepted rows as they came: `_row` and raw columns as text, in the order of `accepted`."""
         return rows_as_text(self.raw, self.row_numbers)
+
+    def with_unreadable_rows(self, raw: pl.DataFrame) -> "ValidationResult":
+        """The result with the rows of a source that cannot be read as rejected ones; only JSON has such rows."""
+        if FAULT not in raw.columns or raw.get_column(FAULT).null_count() == raw.height:
+            return self
+        unreadable = raw.filter(pl.col(FAULT).is_not_null())
+        failed = unreadable.get_column(FAULT).reshape((-1, 1)).cast(pl.List(pl.String))
+        places = pl.int_range(1, unreadable.height + 1, dtype=pl.UInt32, eager=True)
+        rejected = rejected_rows(unreadable, places, failed)
+        return replace(self, rejected=pl.concat([self.rejected, rejected]).sort(ROW))
 
     def reject(self, failed: pl.Series, check: str) -> "ValidationResult":
         """The result after the accepted rows where `failed` is true have failed `check` too."""
@@ -79,9 +90,22 @@ def rejected_rows(raw: pl.DataFrame, row_numbers: pl.Series, failed_checks: pl.S
 
 
 def rows_as_text(raw: pl.DataFrame, row_numbers: pl.Series) -> pl.DataFrame:
-    """The rows of these numbers: `_row`, and every column as text."""
-    text = [as_text(pl.col(name), dtype).alias(name) for name, dtype in raw.schema.items()]
-    return raw[row_numbers - 1].select(row_numbers.alias(ROW), *text)
+    """The rows at these places: `_row`, and every column as text."""
+    rows = raw[row_numbers - 1]
+    numbers = rows.get_column(NUMBER) if NUMBER in raw.columns else row_numbers
+    return rows.select(numbers.alias(ROW), *_text_columns(raw).values())
+
+
+def _text_columns(raw: pl.DataFrame) -> dict[str, pl.Expr]:
+    """Column of a table of rejected rows → how it is computed, but for `_row` and `_failed_checks`."""
+    own = {name: as_text(pl.col(name), dtype) for name, dtype in raw.schema.items() if name not in JSON_COLUMNS}
+    of_json = {ROW_TEXT: pl.col(RECORD)} if RECORD in raw.columns else {}
+    return {name: text.alias(name) for name, text in (own | of_json).items()}
+
+
+def readable_rows(raw: pl.DataFrame) -> pl.DataFrame:
+    """The rows that can be read: all but those of JSON that are no objects."""
+    return raw.filter(pl.col(FAULT).is_null()) if FAULT in raw.columns else raw
 
 
 @cache

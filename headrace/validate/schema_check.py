@@ -9,6 +9,7 @@ from headrace.errors import HeadraceError
 from headrace.validate.as_text import as_text
 from headrace.validate.compiled_contract import CompiledContract
 from headrace.validate.errors import ColumnTypeChangedError, NaiveTimeError, SchemaChangedError
+from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.query import CheckedRows, RowQuery
 
 EXAMPLES = 3
@@ -62,12 +63,12 @@ def _count(failed: pl.DataFrame, check: str) -> int:
 
 
 def _retyped(where: str, column: pl.Series, wanted: pl.DataType) -> ColumnTypeChangedError:
-    is_text = column.dtype == pl.String
+    is_text = column.dtype in (pl.String, JSON_VALUE)
     advice = "declare it as dy.String and parse it in `transform`" if is_text else "correct its contract"
     return ColumnTypeChangedError(
         f"{where}: the column {column.name} was retyped: expected {_type_name(wanted)}, but none of its"
-        f" {column.count():,} values is; found {column.dtype}: {_examples(column)}. Nothing of this partition"
-        f" was accepted. Fix the source, or {advice}, then run `headrace validate` again."
+        f" {column.count():,} values is; found {_type_name(column.dtype)}: {_examples(column)}. Nothing of this"
+        f" partition was accepted. Fix the source, or {advice}, then run `headrace validate` again."
     )
 
 
@@ -80,7 +81,7 @@ def _naive(where: str, column: pl.Series, _wanted: pl.DataType) -> NaiveTimeErro
 
 
 def _type_name(wanted: pl.DataType) -> str:
-    return "time in UTC" if wanted == UTC_MICROSECONDS else str(wanted)
+    return {UTC_MICROSECONDS: "time in UTC", JSON_VALUE: "JSON"}.get(wanted) or str(wanted)
 
 
 def _examples(column: pl.Series) -> str:

@@ -4,14 +4,14 @@ For every partition: rows in = rows accepted + rows rejected. A key is unique in
 earliest partition that holds it keeps it, the others reject their row.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import polars as pl
 
 from headrace.dataset import Dataset, Source, raw_table
-from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage
+from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Manifest
 from headrace.text import pluralize
@@ -34,20 +34,21 @@ class TooManyRejectedError(HeadraceError):
 
 def validation_stage(dataset: Dataset, source: Source) -> Stage:
     """The stage that validates `source`."""
-    raw, rejected = raw_table(dataset.name, source.name), f"rejected/{dataset.name}/{source.name}"
+    raw = raw_table(dataset.name, source.name)
     return Stage(
         verb="validate",
         dataset=dataset.name,
         table=f"validated/{dataset.name}/{source.name}",
-        companion_tables=(rejected,),
+        companion_tables=(rejected_table(dataset.name, source),),
         reads=(raw,),
         modules=(*source.modules, source.read.__module__, source.transform.__module__),
         files=source.files,
+        params=tuple(f"{dataset.name}.{name}" for name in source.params),
         libraries=("polars", "pyarrow", "dataframely"),
         partitions=partial(partitions, raw),
-        compute=partial(compute, source, dataset.name, rejected),
+        compute=partial(compute, source, dataset.name),
         batch_size=source.batch_size,
-        compute_batch=partial(compute_batch, source, dataset.name, rejected),
+        compute_batch=partial(compute_batch, source, dataset.name),
         is_single_pass=False,
     )
 
@@ -61,22 +62,22 @@ def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Itera
         yield name, {raw: {part: md5s[part] for part in (*shared, name)}}
 
 
-def compute(
-    source: Source, dataset: str, rejected: str, name: str, files: InputPaths, _params: Mapping[str, Any]
-) -> PartitionOutput:
+def compute(source: Source, dataset: str, name: str, files: InputPaths, params: Mapping[str, Any]) -> PartitionOutput:
     """Validate one partition, given the raw files of it and of the earlier ones that may hold its keys."""
+    source = source.with_params(own_params(params))
     (paths,) = files.values()
     result = validate_partition(source, name, paths)
-    return _outcome(result, source, rejected, partial(too_many_rejected, source, dataset, name))
+    return _outcome(result, source, dataset, name)
 
 
 def compute_batch(
-    source: Source, dataset: str, rejected: str, files: Mapping[str, InputPaths], _params: Mapping[str, Any]
+    source: Source, dataset: str, files: Mapping[str, InputPaths], params: Mapping[str, Any]
 ) -> dict[str, PartitionOutput]:
     """Validate the partitions whose keys are in no other one, in one query.
 
     Those that are refused are left out, and those that would take more memory together than `GROUP_BYTES`.
     """
+    source = source.with_params(own_params(params))
     own = {name: paths[name] for name, tables in files.items() for paths in tables.values() if len(paths) == 1}
     frames: dict[str, pl.DataFrame] = {}
     size: float = 0
@@ -87,18 +88,16 @@ def compute_batch(
             break
         frames[name] = frame
     results = validate_frames(frames, source)
-    return {
-        name: _outcome(result, source, rejected, partial(too_many_rejected, source, dataset, name))
-        for name, result in results.items()
-    }
+    return {name: _outcome(result, source, dataset, name) for name, result in results.items()}
 
 
-def _outcome(
-    result: ValidationResult,
-    source: Source,
-    rejected: str,
-    refuse: Callable[[ValidationResult, str], HeadraceError],
-) -> PartitionOutput:
+def rejected_table(dataset: str, source: Source) -> str:
+    """Name of the table of a source's rejected rows."""
+    return f"rejected/{dataset}/{source.name}"
+
+
+def _outcome(result: ValidationResult, source: Source, dataset: str, name: str) -> PartitionOutput:
+    refuse = partial(too_many_rejected, source, dataset, name, result)
     return PartitionOutput(
         result.accepted,
         source.key,
@@ -108,9 +107,9 @@ def _outcome(
             "checks": result.counts,
             KEYS: result.key_span,
         },
-        companions={rejected: result.rejected} if result.rejected.height else {},
+        companions={rejected_table(dataset, source): result.rejected} if result.rejected.height else {},
         is_unique=True,
-        rejection_error=partial(refuse, result) if _has_too_many(result, source) else None,
+        rejection_error=refuse if _has_too_many(result, source) else None,
     )
 
 

@@ -15,12 +15,13 @@ from headrace.errors import HeadraceError
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.columns import partition_start
 from headrace.validate.compile_contract import contract_of
-from headrace.validate.compiled_contract import QUERY_ERRORS
+from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
 from headrace.validate.errors import InvalidContractError
+from headrace.validate.json_values import JSON_VALUE
 from headrace.validate.query import CheckedRows, RowQuery, row_query
 from headrace.validate.readers import UnreadableError, check_suffix
-from headrace.validate.reserved_names import START
-from headrace.validate.result import ValidationResult
+from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, START
+from headrace.validate.result import ValidationResult, readable_rows
 from headrace.validate.schema_check import check_columns, column_refusal, value_refusal
 from headrace.validate.uniqueness import is_first_of_key, is_known_key, unique_check
 
@@ -105,19 +106,28 @@ def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, R
     contract = contract_of(source)
     by_type: dict[tuple[pl.DataType, ...], dict[str, pl.DataFrame]] = {}
     for name, frame in frames.items():
-        check_columns(_where(source, name), frame.columns, contract, source)
-        raw = frame[list(contract.columns)]
+        rows, added = (frame, []) if FAULT not in frame.columns else (_with_every_key(frame, contract), [*JSON_COLUMNS])
+        check_columns(_where(source, name), [each for each in rows.columns if each not in added], contract, source)
+        raw = rows[[*contract.columns, *added]]
         by_type.setdefault(tuple(raw.dtypes), {})[name] = raw
     outcomes: dict[str, ResultOrRefusal] = {}
     for types, raws in by_type.items():
-        outcomes |= _validate_same_types(raws, source, row_query(contract, types))
+        query = row_query(contract, types[: len(contract.columns)])
+        outcomes |= _validate_same_types(raws, source, query)
     return outcomes
+
+
+def _with_every_key(frame: pl.DataFrame, contract: CompiledContract) -> pl.DataFrame:
+    """Rows of objects: a key that occurs in none of them is null in all."""
+    missing = [name for name in contract.columns if name not in frame.columns]
+    return pl.concat([frame, pl.DataFrame(schema=dict.fromkeys(missing, JSON_VALUE))], how="diagonal")
 
 
 def _validate_same_types(
     raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery
 ) -> dict[str, ResultOrRefusal]:
     """Validate partitions whose columns have the same types, in one query."""
+    every, raws = raws, {name: readable_rows(raw) for name, raw in raws.items()}
     outcomes: dict[str, ResultOrRefusal] = {}
     for name, raw in raws.items():
         if error := column_refusal(_where(source, name), raw, query):
@@ -129,7 +139,7 @@ def _validate_same_types(
         checked = query.run(rows)
     except QUERY_ERRORS:  # each partition by itself, so that its result is its own; then each check by itself
         if len(raws) > 1:
-            alone = (_validate_same_types({name: raw}, source, query) for name, raw in raws.items())
+            alone = (_validate_same_types({name: raw}, source, query) for name, raw in every.items())
             return {name: outcome for each in alone for name, outcome in each.items()}
         checked = _run_apart(query, rows, _where(source, *raws))
     parts: dict[str, CheckedRows] = {}
@@ -138,7 +148,8 @@ def _validate_same_types(
             outcomes[name] = error
         else:
             parts[name] = part
-    return outcomes | _results(raws, parts, source)
+    results = _results(raws, parts, source)
+    return outcomes | {name: result.with_unreadable_rows(every[name]) for name, result in results.items()}
 
 
 def _results(
@@ -161,7 +172,7 @@ def _results(
 
 def _concatenate(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> pl.DataFrame:
     """The rows of all partitions, with the start of each where the contract needs it."""
-    rows = pl.concat(raws.values(), rechunk=True)
+    rows = pl.concat(raws.values()).rechunk()  # Polars panics at a mask over structs in several chunks
     if not query.contract.needs_start:
         return rows
     starts = pl.Series(START, [_start(source, name) for name in raws], dtype=UTC_MICROSECONDS)

@@ -149,10 +149,13 @@ class AirflowClient:
         path = f"dags/{run.dag}/dagRuns/{run.id}/taskInstances/{task}/xcomEntries/return_value"
         return self._get(path, deserialize=True)["value"]
 
-    def approve(self, run: DagRun, task: str) -> None:
+    def question(self, run: DagRun, task: str) -> Json:
+        """What a run asks a person."""
+        return self._get(_question_path(run, task))
+
+    def approve(self, run: DagRun, task: str, **answers: str) -> None:
         """Accept where a run asks a person."""
-        path = f"dags/{run.dag}/dagRuns/{run.id}/taskInstances/{task}/-1/hitlDetails"
-        self._request("PATCH", path, {"chosen_options": ["Accept"], "params_input": {}})
+        self._request("PATCH", _question_path(run, task), {"chosen_options": ["Accept"], "params_input": answers})
 
     def asset_events(self) -> list[Json]:
         """Events of all assets, oldest first."""
@@ -181,6 +184,10 @@ class AirflowClient:
             )
         content: Json = response.json()
         return content
+
+
+def _question_path(run: DagRun, task: str) -> str:
+    return f"dags/{run.dag}/dagRuns/{run.id}/taskInstances/{task}/-1/hitlDetails"
 
 
 def _log_lines(entry: Json) -> list[str]:

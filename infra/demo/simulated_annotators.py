@@ -1,22 +1,29 @@
-"""Simulated annotators: real accounts that answer through Label Studio's API, and err as often as stated."""
+"""Simulated annotators: real accounts that answer through Label Studio's API, and err as often as stated.
+
+Each errs by itself: whether an annotator is wrong about an item, and with which answer, does not depend on the others.
+"""
 
 import secrets
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 
 from headrace.stack.annotator import create_annotator
 from infra.demo.errors import DemoError
+from pipelines.flights.local_time import NEW_YORK
 
 ERROR_RATES = {"careful": 0.05, "usual": 0.15, "hasty": 0.3}
 """Simulated annotator → share of wrong answers; the careful one skips some items."""
 SKIP_EVERY = 12
 STRONG_WIND_MPH, LOW_VISIBILITY_MILES, WET_IN = 20.0, 3.0, 0.05
+AFTERNOON, PASSED_ON_MIN = 15, 150
 
 Json = dict[str, Any]
 Truth = Callable[[Mapping[str, Any]], str]
@@ -78,7 +85,7 @@ class SimulatedAnnotator:
             self.forms[number] = self._read_form(number)
         control, shown, choices = self.forms[number]
         data: Json = task["data"]
-        answer = self._choose(data["sample_id"], truth(data), choices)
+        answer = choose_answer(self.name, data["sample_id"], truth(data), choices)
         result = {"from_name": control, "to_name": shown, "type": "choices", "value": {"choices": [answer]}}
         annotation = {
             "result": [result] if answer else [],
@@ -88,13 +95,6 @@ class SimulatedAnnotator:
         }
         self._request("POST", f"/api/tasks/{task['id']}/annotations/", annotation)
         return data
-
-    def _choose(self, item: str, right: str, choices: list[str]) -> str | None:
-        """The right answer or a wrong one, pseudorandom and the same every time; None skips the task."""
-        wrong = [choice for choice in choices if choice != right]
-        if self.name == "careful" and _hash_number(f"skip {item}") % SKIP_EVERY == 0:
-            return None
-        return wrong[_hash_number(item) % len(wrong)] if _errs(self.name, item) else right
 
     def _read_form(self, project: str) -> tuple[str, str, list[str]]:
         """The control that takes the answer, the object that it is about, and the choices."""
@@ -118,12 +118,26 @@ class SimulatedAnnotator:
 
 
 def true_cause(record: Mapping[str, Any]) -> str:
-    """The rule: bad weather if there was any, else the aircraft if it was late already, else the airline."""
+    """The rule: the weather if it was bad; else the aircraft if it can have been late already; else the airline.
+
+    Delays add up while an aircraft flies through the day, so one of less than 2 h 30 min in the afternoon or evening,
+    from 15:00 in New York on, counts as passed on by an earlier flight. A longer one began here.
+    """
     is_windy = (record.get("wind_speed_mph") or 0) >= STRONG_WIND_MPH
     is_foggy = (record.get("visibility_miles") or 10) < LOW_VISIBILITY_MILES
     if is_windy or is_foggy or (record.get("precipitation_in") or 0) >= WET_IN:
         return "weather"
-    return "late_aircraft" if record["dep_delay_min"] % 2 else "carrier"
+    scheduled_at = datetime.fromisoformat(record["scheduled_at"]).replace(tzinfo=UTC)
+    is_afternoon = scheduled_at.astimezone(ZoneInfo(NEW_YORK)).hour >= AFTERNOON
+    return "late_aircraft" if is_afternoon and record["dep_delay_min"] < PASSED_ON_MIN else "carrier"
+
+
+def choose_answer(name: str, item: str, right: str, choices: Sequence[str]) -> str | None:
+    """An annotator's answer: right or wrong, pseudorandom and the same every time; None skips the task."""
+    wrong = [choice for choice in choices if choice != right]
+    if name == "careful" and _hash_number(f"skip {item}") % SKIP_EVERY == 0:
+        return None
+    return wrong[_hash_number(f"{name} answers {item}") % len(wrong)] if _errs(name, item) else right
 
 
 def _errs(name: str, item: str) -> bool:

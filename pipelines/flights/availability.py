@@ -13,18 +13,16 @@ import polars as pl
 from pipelines.flights.time_zones import ZONES
 
 CANCELLED_AFTER = timedelta(hours=24)
-LATE_MIN = 15
 LONGEST_TAXI_MIN = 300
 DAY_MIN = 24 * 60
 
 
 def departures(flights: pl.LazyFrame, *keys: str) -> pl.LazyFrame:
-    """Flights that left: `keys`, `known_time`, `departed` (1), `late` (0 or 1), `delay_min`, `cancelled` (0)."""
+    """Flights that left: `keys`, `known_time`, `departed` (1), `delay_min`, `cancelled` (0)."""
     return flights.filter(pl.col("departed_at").is_not_null()).select(
         *keys,
         known_time="departed_at",
         departed=pl.lit(1, pl.Int64),
-        late=(pl.col("dep_delay_min") >= LATE_MIN).cast(pl.Int64),
         delay_min="dep_delay_min",
         cancelled=pl.lit(0, pl.Int64),
     )
@@ -36,10 +34,14 @@ def cancellations(flights: pl.LazyFrame, *keys: str) -> pl.LazyFrame:
         *keys,
         known_time=pl.col("scheduled_at") + CANCELLED_AFTER,
         departed=pl.lit(0, pl.Int64),
-        late=pl.lit(0, pl.Int64),
         delay_min=pl.lit(0, pl.Int64),
         cancelled=pl.lit(1, pl.Int64),
     )
+
+
+def is_late(late_min: int) -> pl.Expr:
+    """1 for a departure so many minutes late or more, else 0; a cancelled flight is not late."""
+    return ((pl.col("departed") == 1) & (pl.col("delay_min") >= late_min)).cast(pl.Int64)
 
 
 def arrivals(flights: pl.LazyFrame, airports: pl.LazyFrame) -> pl.LazyFrame:

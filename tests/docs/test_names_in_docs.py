@@ -6,6 +6,7 @@ Modules are looked up in their source, so no page has to import Feast or Airflow
 import ast
 import re
 import shlex
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ def test_the_readme_links_to_every_page() -> None:
     assert {by_name(page) for page in PAGES} - linked == {"README.md"}
 
 
+def test_the_readme_lists_the_extras_of_the_package() -> None:
+    section = (REPOSITORY / "README.md").read_text("utf-8").partition("## Install it")[2].partition("\n## ")[0]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+
+    assert {*re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)} == {*project["optional-dependencies"]}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_every_name_of_the_package_that_a_page_gives_is_defined(page: Path) -> None:
     named = {name for code in code_of(page) for name in re.findall(r"(?<![\w./-])headrace(?:\.[A-Za-z_]\w*)+", code)}
@@ -59,6 +67,21 @@ def test_every_file_that_a_page_names_in_backticks_is_there(page: Path) -> None:
     spans = set(re.findall(rf"`((?:{FOLDERS})/[\w/-]+(?:\.\w+)*/?)`", page.read_text("utf-8")))
 
     assert sorted(path for path in spans if not (REPOSITORY / path).exists()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_every_heading_that_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)\s]+)", page.read_text("utf-8"))
+
+    assert [anchor for file, anchor in links if anchor not in anchors(page.parent / file if file else page)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
+    named = {name for code in code_of(page) for name in re.findall(r"^make ([a-z][a-z-]*)", code, re.MULTILINE)}
+    targets = re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+    assert sorted(named - {*targets}) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
@@ -87,6 +110,12 @@ def test_every_new_name_of_the_upgrade_page_occurs_in_the_code() -> None:
 
     assert len(names) > 300
     assert sorted(names - words_of_the_code()) == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can name on a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", without_blocks(page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def code_of(page: Path) -> list[str]:

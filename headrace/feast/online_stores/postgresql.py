@@ -46,6 +46,9 @@ OPTIONS = ("sslmode", "sslkey", "sslcert", "sslrootcert")
 LOCK_S = 60
 """Seconds that a statement waits for somebody else's transaction, at most."""
 
+LIMIT_EXCEEDED = "54"
+"""Class of the SQLSTATE of what does not fit: a row, for example, that is larger than a page."""
+
 
 class HeadracePostgreSQLOnlineStoreConfig(PostgreSQLConfig):
     """The `online_store` of `feature_store.yaml`: Feast's own options of `postgres`."""
@@ -59,6 +62,8 @@ class HeadracePostgreSQLOnlineStoreConfig(PostgreSQLConfig):
 
 class HeadracePostgreSQLOnlineStore(TableOnlineStore):
     """Serves what was published to a PostgreSQL schema, over one connection or, with `conn_type: pool`, several."""
+
+    max_features = 1598  # MaxHeapAttributeNumber is 1,600; two columns are the key and the time
 
     def __init__(self) -> None:
         self._connection: Any = None
@@ -269,10 +274,12 @@ class PostgreSQLWriter:
             self._drop_connection()
             where = self.address.set(query={}).render_as_string(hide_password=True)
             table = f", table {self._table(view)}" if view else ""
+            advice = "Check that it runs and that this user may write, then publish again: it writes what is missing."
+            if str(error.sqlstate or "").startswith(LIMIT_EXCEEDED):
+                advice = "Divide the feature table into several with fewer features, release and publish again."
             raise _kind(error)(
                 f"The online store {where}{table}: {redact(str(error), str(self.address.password or ''))}."
-                " The slot that was being loaded is not served. Check that it runs and that this user may write, then"
-                " publish again: it writes what is missing."
+                f" The slot that was being loaded is not served. {advice}"
             ) from None
 
     def _drop_connection(self) -> None:

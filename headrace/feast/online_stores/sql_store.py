@@ -30,6 +30,8 @@ Answer = tuple[datetime | None, dict[str, Value] | None]
 class ReadOnlyOnlineStore(DirectOnlineStore):
     """What every online store of ours has in common."""
 
+    max_features: int | None = None
+
     def online_write_batch(self, *_args: object, **_options: object) -> None:
         """Refused.
 

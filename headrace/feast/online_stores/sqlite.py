@@ -66,6 +66,8 @@ class HeadraceSQLiteOnlineStoreConfig(FeastConfigBaseModel):
 class HeadraceSQLiteOnlineStore(TableOnlineStore):
     """Serves what was published to an SQLite file."""
 
+    max_features = 1998  # SQLITE_MAX_COLUMN is 2,000; two columns are the key and the time
+
     def __init__(self) -> None:
         self._connection: sqlite3.Connection | None = None
         self._writers: dict[Path, sqlite3.Connection] = {}

@@ -162,7 +162,13 @@ class OnlineTable:
 
 @runtime_checkable
 class Publishable(Protocol):
-    """An online store of Feast's that a publish can write."""
+    """An online store of Feast's that a publish can write.
+
+    Attributes:
+        max_features: Features that a table of it has at most; None where nothing limits them.
+    """
+
+    max_features: int | None
 
     def publisher(self, store: FeatureStore, dataset: str) -> OnlineStoreWriter:
         """How that dataset writes it."""
@@ -172,7 +178,7 @@ def online_of(store: FeatureStore, dataset: Dataset) -> OnlineStoreWriter:
     """How the dataset writes the online store of `feature_store.yaml`.
 
     Raises:
-        FeatureStoreError: It is not one of ours.
+        FeatureStoreError: It is not one of ours, or a feature table has more features than it can hold.
     """
     found = store.provider.online_store
     if not isinstance(found, Publishable):
@@ -182,6 +188,14 @@ def online_of(store: FeatureStore, dataset: Dataset) -> OnlineStoreWriter:
             " online_stores.redis.HeadraceRedisOnlineStore of headrace.feast. Set one in"
             " feature_repo/feature_store.yaml, or write one beside them."
         )
+    for table in dataset.features:
+        if found.max_features is not None and len(table.features) > found.max_features:
+            raise FeatureStoreError(
+                f"{dataset.name}: the feature table {table.name} has {len(table.features):,} features, and the online"
+                f" store {store.config.online_store.type} holds at most {found.max_features:,} per table. Nothing was"
+                f" changed. Divide it into several feature tables in pipelines/{dataset.name}/, then run"
+                f" `headrace run {dataset.name}`, release and publish again."
+            )
     return found.publisher(store, dataset.name)
 
 

@@ -44,6 +44,13 @@ class DatabaseBackend(Protocol):
     def dialect(self) -> Dialect:
         """SQLAlchemy dialect that statements are compiled for."""
 
+    def split_name(self, name: str) -> tuple[str, str]:
+        """Schema, empty if none is named, and name of a table."""
+
+    @property
+    def day_forms(self) -> str:
+        """The values that have a UTC day, for a message."""
+
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
         """Columns of the table. Columns whose type Arrow lacks are strings."""
 

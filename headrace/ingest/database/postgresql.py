@@ -88,6 +88,14 @@ class PostgreSQLBackend:
     dialect: Dialect
     statement_timeout_s: float
 
+    def split_name(self, name: str) -> tuple[str, str]:
+        schema, _, table = name.rpartition(".")
+        return schema, table
+
+    @property
+    def day_forms(self) -> str:
+        return "finite times or dates"
+
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
         """Columns of the table. Types that Arrow lacks (numeric, uuid, json, interval, …) are read as text.
 

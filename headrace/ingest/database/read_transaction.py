@@ -14,7 +14,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Select, func, literal_column, make_url, or_, select, table
+from sqlalchemy import Select, Text, cast, func, literal_column, make_url, or_, select, table
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import ColumnElement, quoted_name
@@ -31,6 +31,7 @@ from headrace.ingest.database.backend import (
     NullPartitionError,
     quote_column,
 )
+from headrace.text import pluralize
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -96,11 +97,13 @@ class ReadTransaction:
             self._stats_statement(source, schema), source.table
         ):
             # `infinity` and years beyond 9999 are timestamps in PostgreSQL and have no date that Arrow or Python holds.
-            if rows and source.partition_by and not DAY.fullmatch(day or ""):
+            if rows and source.partition_by and not _is_day(day):
+                found = day or self._value_without_day(source, schema.field(source.partition_by))
+                verb = "has" if rows == 1 else "have"
                 raise NullPartitionError(
-                    f"{source.table}: {rows} rows have no UTC day in {source.partition_by} (found {day}: null, infinite"
-                    " or outside of the years 1 to 9999), so they belong to no partition. Correct them, or declare a"
-                    " view that excludes them."
+                    f"{source.table}: {pluralize(rows, 'row')} {verb} no UTC day in {source.partition_by} (found"
+                    f" {found}; expected {self.backend.day_forms} of the years 1 to 9999), so they belong to no"
+                    " partition. Correct them, or declare a view that excludes them."
                 )
             _check_unchanged(source, day, dict(zip(checked, changed, strict=True)))
             if rows:  # without GROUP BY, an aggregate of an empty table is one row, too
@@ -146,7 +149,7 @@ class ReadTransaction:
             DatabaseError: There is no such table.
             NaiveTimestampError: A column of the table is a timestamp without a time zone.
         """
-        schema, clause = self._read_typed_schema(table), _table_clause(table)
+        schema, clause = self._read_typed_schema(table), self._clause(table)
         statement = select(*(self.backend.select_expr(field) for field in schema)).select_from(clause).limit(limit)
         batches = self.backend.fetch_batches(self._compile(statement), schema, table)
         rows = pa.Table.from_batches(batches, schema=schema.remove_metadata())
@@ -165,7 +168,7 @@ class ReadTransaction:
         return schema
 
     def _read_typed_schema(self, table: str) -> pa.Schema:
-        schema = self.backend.read_schema(_table_clause(table), table)
+        schema = self.backend.read_schema(self._clause(table), table)
         naive = [field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.tz is None]
         if naive:
             raise NaiveTimestampError(
@@ -174,6 +177,19 @@ class ReadTransaction:
                 f" `{naive[0]} AT TIME ZONE 'UTC' AS {naive[0]}`."
             )
         return schema
+
+    def _value_without_day(self, source: TableSource, field: pa.Field) -> str:
+        """One of the values that have no day, for a message."""
+        value = cast(quote_column(field.name), Text)
+        statement = select(value).where(self.backend.day_expr(field).is_(None)).limit(1)
+        ((text,),) = self.backend.fetch_all(
+            self._compile(statement.select_from(self._clause(source.table))), source.table
+        )
+        return "NULL" if text is None else repr(text)
+
+    def _clause(self, name: str) -> TableClause:
+        schema, table_name = self.backend.split_name(name)
+        return table(quoted_name(table_name, quote=True), schema=quoted_name(schema, quote=True) if schema else None)
 
     def _changed_by_arrow(self, schema: pa.Schema) -> dict[str, ColumnElement[Any]]:
         """Column → number of values that Arrow would hold as something else, for the types that have such values."""
@@ -192,15 +208,15 @@ class ReadTransaction:
         )
         if source.partition_by is None:
             return self._compile(
-                select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(_table_clause(source.table))
+                select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(self._clause(source.table))
             )
         day = self.backend.day_expr(schema.field(source.partition_by)).label("day")
         # By position: a column of the table may be called `day`, too, and PostgreSQL would group by that one.
-        return self._compile(select(day, *stats).select_from(_table_clause(source.table)).group_by(literal_column("1")))
+        return self._compile(select(day, *stats).select_from(self._clause(source.table)).group_by(literal_column("1")))
 
     def _rows_statement(self, source: TableSource, schema: pa.Schema, listing: TableListing, wanted: list[str]) -> str:
         columns = [self.backend.select_expr(field) for field in schema]
-        statement = select(*columns).select_from(_table_clause(source.table))
+        statement = select(*columns).select_from(self._clause(source.table))
         if source.partition_by is None:
             return self._compile(statement)
         time_field = schema.field(source.partition_by)
@@ -263,9 +279,14 @@ def _open_backend(
     )
 
 
-def _table_clause(name: str) -> TableClause:
-    schema, _, name = name.rpartition(".")
-    return table(quoted_name(name, quote=True), schema=quoted_name(schema, quote=True) if schema else None)
+def _is_day(text: str | None) -> bool:
+    if not DAY.fullmatch(text or ""):
+        return False
+    try:
+        date.fromisoformat(text or "")
+    except ValueError:  # SQLite takes 2013-02-30
+        return False
+    return True
 
 
 def _day_ranges(days: list[str]) -> list[tuple[date, date]]:

@@ -54,6 +54,16 @@ class SQLiteBackend:
     path: Path
     dialect: Dialect = field(default_factory=sqlite.dialect)
 
+    def split_name(self, name: str) -> tuple[str, str]:
+        """A name with a dot is that of a table, if there is one, or of a database and a table of it."""
+        is_table = self._execute("SELECT 1 FROM sqlite_master WHERE name = ?", name, (name,)).fetchone()
+        schema, _, table = ("", "", name) if is_table else name.rpartition(".")
+        return schema, table
+
+    @property
+    def day_forms(self) -> str:
+        return "the text 2013-01-09, or 2013-01-09T05:00:00Z in a TIMESTAMP,"
+
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
         # Hidden are 1 (a column of a virtual table), 2 and 3 (generated columns), which `SELECT *` shows.
         columns = self._execute(

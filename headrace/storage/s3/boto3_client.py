@@ -102,11 +102,11 @@ class Boto3Client:
                 region_name=place.region,
                 config=config,
             )
-        except ValueError as error:
+        except ValueError:
             raise NotConfiguredError(
-                f"s3://{place.bucket}: expected an address such as http://127.0.0.1:9000, seen {place.own_endpoint!r}"
-                " (AWS_ENDPOINT_URL)."
-            ) from error
+                f"s3://{place.bucket}: expected an address such as http://127.0.0.1:9000, found another, which is not"
+                " shown because it may hold credentials. Correct AWS_ENDPOINT_URL."
+            ) from None
         client.meta.events.register("before-parse.s3.ListObjectsV2", parse_contents)
         return client
 

@@ -1,15 +1,20 @@
 """What both clients speak of: objects, what an answer says, and where they are."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from headrace.errors import NotConfiguredError
+
 CONNECT_SECONDS = 5
 READ_SECONDS = 20
 WRITE_SECONDS = 600
 """How long a large body may take: its whole way there counts as waiting for the answer."""
+ADDRESS = re.compile(r"https?://([^/@\s]*@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/\S*)?")
+
 FOLDER_SCHEME = "file:"
 """Before the path of a folder that stands in for a bucket."""
 
@@ -64,8 +69,18 @@ class BucketLocation:
 
     @property
     def own_endpoint(self) -> str | None:
-        """Address of a server that is not AWS."""
-        return self.asked or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        """Address of a server that is not AWS.
+
+        Raises:
+            NotConfiguredError: It is no address. Clients would panic at it, or show it with its credentials.
+        """
+        address = self.asked or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if address and not ADDRESS.fullmatch(address):
+            raise NotConfiguredError(
+                f"s3://{self.bucket}: expected an address such as http://127.0.0.1:9000 as endpoint, found something"
+                " else, which is not shown because it may hold credentials. Correct AWS_ENDPOINT_URL."
+            )
+        return address
 
     @property
     def endpoint(self) -> str:

@@ -1,15 +1,16 @@
 """validated → features: how late each carrier has been, at each full hour.
 
-A row at 14:00 counts the departures and cancellations that were known by 14:00 (see `known`), and nothing else.
+A row at 14:00 counts the departures and cancellations that were known by 14:00 (see `availability`), and nothing else.
 A carrier of which nothing was known for 7 days has no row.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import polars as pl
 
 from headrace.dataset import FeatureTable, Input
-from pipelines.flights.availability import cancellations, departures
+from pipelines.flights.availability import cancellations, departures, is_late
 from pipelines.flights.windows import DAYS_AT_ONCE, Days, hourly, share
 
 PERIODS = ("3h", "24h", "7d")
@@ -26,9 +27,10 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, flights: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:
+def kernel(*, day: str, params: Mapping[str, int], flights: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:
     """The rows of a UTC day, or of the days from it to `end_day`."""
     facts = pl.concat([departures(flights, "carrier"), cancellations(flights, "carrier")])
+    facts = facts.with_columns(late=is_late(params["late_min"]))
     rows = hourly(facts, "carrier", Days.of(day, end_day), PERIODS, TOTALS)
     ended = [(pl.col(f"departed_{p}") + pl.col(f"cancelled_{p}")).alias(f"ended_{p}") for p in PERIODS]
     means = [share(f"delay_min_{p}", f"departed_{p}").alias(f"dep_delay_mean_{p}_min") for p in PERIODS]
@@ -47,6 +49,7 @@ TABLE = FeatureTable(
     keys=("carrier",),
     inputs={"flights": Input("validated/flights", lookback=LOOKBACK)},
     transform=kernel,
+    params=("late_min",),
     batch_size=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(days=2),

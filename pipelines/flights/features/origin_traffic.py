@@ -1,16 +1,18 @@
 """validated → features: how busy and how late each airport is, at each full hour.
 
-A row at 14:00 counts flights scheduled by 14:00 and the departures and cancellations known by 14:00 (see `known`).
+A row at 14:00 counts flights scheduled by 14:00 and the departures and cancellations known by 14:00 (see
+`availability`).
 `waiting` is the flights scheduled within the last 24 h that had not left: some of them never will, which nobody
 knows yet.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import polars as pl
 
 from headrace.dataset import FeatureTable, Input
-from pipelines.flights.availability import CANCELLED_AFTER, cancellations, departures
+from pipelines.flights.availability import CANCELLED_AFTER, cancellations, departures, is_late
 from pipelines.flights.windows import DAYS_AT_ONCE, Days, every_hour, full_hour_after, hourly, share
 
 PERIODS = ("3h", "24h")
@@ -30,12 +32,12 @@ FEATURES: dict[str, pl.DataType] = {
 }
 
 
-def kernel(*, day: str, flights: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:
+def kernel(*, day: str, params: Mapping[str, int], flights: pl.LazyFrame, end_day: str | None = None) -> pl.LazyFrame:
     """The rows of a UTC day, or of the days from it to `end_day`."""
     days = Days.of(day, end_day)
     scheduled = flights.select("origin", known_time="scheduled_at", scheduled=pl.lit(1, pl.Int64))
-    ended = [departures(flights, "origin"), cancellations(flights, "origin")]
-    facts = pl.concat([scheduled, *ended], how="diagonal")
+    ended = pl.concat([departures(flights, "origin"), cancellations(flights, "origin")])
+    facts = pl.concat([scheduled, ended.with_columns(late=is_late(params["late_min"]))], how="diagonal")
     means = [share(f"delay_min_{p}", f"departed_{p}").alias(f"dep_delay_mean_{p}_min") for p in PERIODS]
     late = [share(f"late_{p}", f"departed_{p}").alias(f"late_share_{p}") for p in PERIODS]
     return (
@@ -67,6 +69,7 @@ TABLE = FeatureTable(
     keys=("origin",),
     inputs={"flights": Input("validated/flights", lookback=LOOKBACK)},
     transform=kernel,
+    params=("late_min",),
     batch_size=DAYS_AT_ONCE,
     features=FEATURES,
     ttl=timedelta(days=1),

@@ -140,7 +140,7 @@ def test_a_sound_dataset_is_checked_with_its_sources(project: Project) -> None:
 
     found = project.headrace("check", "tiny", "--sources")
 
-    assert "warning: source sales: 1 keys have no valid partition name and were not read" in found
+    assert "warning: source sales: 1 key has no valid partition name and was not read" in found
     assert "1 dataset checked, 0 errors, 1 warning" in found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import feature_workspace
 import polars as pl
 import pytest
+from feast import FeatureView
 from feature_workspace import (
     AIRCRAFT,
     AIRCRAFT_CHANGES,
@@ -32,6 +33,8 @@ from feature_workspace import (
 from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
 
 from headrace import failpoints
+from headrace.dataset import FeatureTable
+from headrace.feast.definitions import SlotState, feature_view
 from headrace.feast.encoding import encode
 from headrace.feast.online_stores.writer import OnlineTable
 from headrace.feast.publish_log import PublisherFencedError
@@ -408,6 +411,43 @@ def test_a_store_that_refuses_the_password_is_not_taken_for_one_that_is_gone(
         publish_release(table_store)
 
     assert not refused.value.is_transient
+
+
+@pytest.mark.parametrize(("store", "most"), [("sqlite", 1998), ("postgres", 1598)], indirect=["store"])
+def test_a_table_of_more_features_than_the_store_has_columns_is_refused_before_anything_is_changed(
+    table_store: TableStore, most: int
+) -> None:
+    with pytest.raises(FeatureStoreError, match=rf"wide has {most + 1:,} features.*at most {most:,} per table.*Divide"):
+        publish_wide_table(table_store, most + 1)
+
+    feast = open_workspace_store(table_store)
+    feast.provider.online_store.update(feast.config, [], [wide_view(most)], [], [], partial=False)
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+def test_a_row_that_is_larger_than_a_page_of_postgresql_is_refused_with_what_to_do(table_store: TableStore) -> None:
+    with pytest.raises(FeatureStoreError, match=r"row is too big.*Divide the feature table") as refused:
+        publish_wide_table(table_store, 850)
+
+    assert not refused.value.is_transient
+    assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+def wide_table(features: int) -> FeatureTable:
+    return replace(AIRCRAFT, name="wide", features={f"f{number}": pl.Float64() for number in range(features)})
+
+
+def wide_view(features: int) -> FeatureView:
+    return feature_view(DATASET, wide_table(features), SlotState("a"))
+
+
+def publish_wide_table(table_store: TableStore, features: int) -> None:
+    """Publish a table with one row of as many floats, besides the others."""
+    wide = wide_table(features)
+    write_table(table_store, wide, [{**AIRCRAFT_ROWS[0], **dict.fromkeys(wide.features, 0.1)}])
+    dataset = replace(DATASET, features=(*DATASET.features, wide))
+    publish(dataset, table_store, feature_workspace.settings(table_store.root))
 
 
 def test_points_are_passed_in_the_order_of_the_promise(

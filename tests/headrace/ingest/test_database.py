@@ -4,6 +4,9 @@ No message contains a password.
 """
 
 import re
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -27,6 +30,7 @@ from headrace.ingest.database.postgresql import redact
 from headrace.ingest.database.read_transaction import open_read_transaction
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
+from headrace.storage.table_store import TableStore
 
 INSERT_ODD = "INSERT INTO odd VALUES "
 
@@ -211,7 +215,7 @@ def test_a_missing_column_is_an_error_with_those_there_are(weather: Weather) -> 
 def test_rows_without_a_day_are_an_error_that_counts_them(weather: Weather) -> None:
     weather.run(INSERT + f"('LGA', NULL, 1, '{OLD}')")
 
-    with pytest.raises(NullPartitionError, match="weather: 1 rows have no UTC day in at"):
+    with pytest.raises(NullPartitionError, match="weather: 1 row has no UTC day in at"):
         weather.ingest()
 
 
@@ -219,7 +223,7 @@ def test_rows_without_a_day_are_an_error_that_counts_them(weather: Weather) -> N
 def test_a_timestamp_out_of_range_belongs_to_no_partition(postgresql_weather: Weather, at: str) -> None:
     postgresql_weather.run(INSERT + f"('LGA', '{at}', 1, '{OLD}')")
 
-    with pytest.raises(NullPartitionError, match="1 rows have no UTC day"):
+    with pytest.raises(NullPartitionError, match="1 row has no UTC day"):
         postgresql_weather.ingest()
 
 
@@ -471,6 +475,62 @@ def test_generated_columns_of_sqlite_are_read(sqlite_weather: Weather) -> None:
     sqlite_weather.ingest(TableSource("odd", ("id",), "id"))
 
     assert sqlite_weather.rows("all").rows() == [(5, 10, 15)]
+
+
+def sqlite_rows(folder: Path, source: TableSource, *statements: str) -> Mapping[str, pl.DataFrame]:
+    """The raw partitions of a table of SQLite."""
+    with pytest.MonkeyPatch.context() as patch, closing(sqlite3.connect(folder / "source.db")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+        patch.setenv("HEADRACE_DATABASE_URL", f"sqlite:///{folder / 'source.db'}")
+        table_store = TableStore.at(folder / "tables")
+        list(ingest(create_dataset(odd=source), table_store, Settings()))
+    return {name: pl.read_parquet(path) for name, path in table_store.paths("raw/sky/odd").items()}
+
+
+@pytest.mark.parametrize(("table", "name"), [('"a.b"', "a.b"), ("b", "main.b"), ('"main.b"', "main.b"), ("b", "b")])
+def test_tables_of_sqlite_may_have_a_dot_in_their_name_or_a_database_before_it(
+    tmp_path: Path, table: str, name: str
+) -> None:
+    source = TableSource(name, ("id",), "id")
+
+    rows = sqlite_rows(tmp_path, source, f"CREATE TABLE {table} (id INTEGER)", f"INSERT INTO {table} VALUES (7)")  # noqa: S608
+
+    assert rows["all"].rows() == [(7,)]
+
+
+def test_a_column_may_have_no_name(tmp_path: Path) -> None:
+    statements = ('CREATE TABLE t (id INTEGER, "" INTEGER, column_1 INTEGER)', "INSERT INTO t VALUES (1, 2, 3)")
+
+    rows = sqlite_rows(tmp_path, TableSource("t", ("id",), "id"), *statements)
+
+    assert rows["all"].to_dicts() == [{"id": 1, "": 2, "column_1": 3}]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("'2013-1-9'", "'2013-1-9'"),
+        ("'20130109'", "'20130109'"),
+        ("'2013-02-30'", "2013-02-30"),
+        ("'10000-01-01'", "'10000-01-01'"),
+        ("1357707600", "'1357707600'"),
+        ("''", "''"),
+        ("NULL", "NULL"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "DATE"])
+def test_a_value_of_sqlite_that_is_no_day_is_shown_with_the_forms_that_are(
+    tmp_path: Path, value: str, found: str, kind: str
+) -> None:
+    source = TableSource("t", ("id",), "id", partition_by="at")
+    statements = (f"CREATE TABLE t (id INTEGER, at {kind})", f"INSERT INTO t VALUES (1, {value})")  # noqa: S608
+
+    with pytest.raises(
+        NullPartitionError, match=rf"t: 1 row has no UTC day in at \(found {found}; expected the text 2013-01-09"
+    ):
+        sqlite_rows(tmp_path, source, *statements)
 
 
 SLOW = "CREATE VIEW slow AS SELECT weather.*, pg_sleep(0.2)::text AS nap FROM weather"

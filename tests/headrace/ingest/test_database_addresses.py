@@ -62,5 +62,5 @@ def test_a_row_before_christ_is_refused_by_its_day(
         )
     monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(name))
 
-    with pytest.raises(NullPartitionError, match=r"1 rows have no UTC day in at \(found 0044-03-15 BC"):
+    with pytest.raises(NullPartitionError, match=r"1 row has no UTC day in at \(found 0044-03-15 BC"):
         ingest(create_dataset(weather=WEATHER), TableStore.at(tmp_path), Settings())

@@ -6,7 +6,6 @@ The database is a file, so that what happens between two steps is seen in this p
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from typing import Any
 
 import polars as pl
 import pytest
@@ -28,7 +27,7 @@ def test_the_table_is_locked_before_the_snapshot_of_the_database_is_taken(
     locked, open_transaction = list[bool](), read_transaction.open_read_transaction
 
     @contextmanager
-    def open_and_look(address: str, **options: Any) -> Iterator[ReadTransaction]:  # noqa: ANN401  what it takes
+    def open_and_look(address: str, **options: float) -> Iterator[ReadTransaction]:
         other = TableStore.at(sqlite_weather.table_store.root)
         try:
             with other.lock_table(TABLE):
@@ -92,18 +91,18 @@ def test_a_partition_that_neither_the_source_nor_the_table_has_is_unknown(sqlite
 
 
 def test_of_many_days_a_few_are_read_by_their_ranges(sqlite_weather: Weather) -> None:
-    for number in range(4, 11):
-        sqlite_weather.run(f"INSERT INTO weather VALUES ('EWR', '2013-01-{number:02} 00:30:00+00:00', 1, '{NEW}')")  # noqa: S608  of the test
+    for day in range(4, 11):
+        sqlite_weather.run(f"INSERT INTO weather VALUES ('EWR', '2013-01-{day:02} 00:30:00+00:00', 1, '{NEW}')")  # noqa: S608  of the test
     sqlite_weather.ingest()
-    changed = [f"2013-01-{number:02}" for number in (1, 2, 4, 6, 7, 8, 10)]
-    for day in changed:
-        sqlite_weather.run(f"UPDATE weather SET temp = 99, updated_at = '2014{NEW[4:]}' WHERE at LIKE '{day}%'")  # noqa: S608
+    changed = [f"2013-01-{day:02}" for day in (1, 2, 4, 6, 7, 8, 10)]
+    for name in changed:
+        sqlite_weather.run(f"UPDATE weather SET temp = 99, updated_at = '2014{NEW[4:]}' WHERE at LIKE '{name}%'")  # noqa: S608
 
     result = sqlite_weather.ingest()
 
     assert (list(result.changed), result.read) == (changed, 7)
-    for day in changed:
-        assert sqlite_weather.rows(day)["temp"].unique().to_list() == [99.0]
+    for name in changed:
+        assert sqlite_weather.rows(name)["temp"].unique().to_list() == [99.0]
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_a_key_that_names_no_day_is_reported_and_the_others_are_read(
     assert done.invalid == found.invalid
     assert list(done.invalid) == [f"sales/{name}.csv"]
     assert (
-        f"1 keys have no valid partition name and were not read, e.g. 'sales/{name}.csv': '{name}' is no UTC day"
+        f"1 key has no valid partition name and was not read, e.g. 'sales/{name}.csv': '{name}' is no UTC day"
         in str(done)
     )
     assert f"'{name}' is no UTC day" in caplog.text
@@ -211,7 +211,7 @@ def test_a_pattern_that_stops_matching_leaves_the_table_as_it_was(table_store: T
     ingest(declare(OBJECTS), table_store, settings(table_store))
     source = replace(OBJECTS, location=replace(FOLDER, partition=r"sales/(?P<partition>.+)\.txt"))
 
-    with pytest.raises(NothingMatchesError, match="1 keys match no partition"):
+    with pytest.raises(NothingMatchesError, match="1 key matches no partition"):
         ingest(declare(source), table_store, settings(table_store))
 
     assert set(table_store.manifest(minimal_dataset.RAW).md5s) == {"2026-01-01"}

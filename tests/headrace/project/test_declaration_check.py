@@ -27,6 +27,7 @@ from headrace.feast.types import KINDS
 from headrace.project import feature_check
 from headrace.project.declaration_check import check_declaration
 from headrace.project.loading import dataset_names, import_dataset, project_root
+from headrace.project.params import with_param_values
 from headrace.project.schema_check import schema_faults
 from headrace.validate.columns import TimeBounds, utc_time
 
@@ -98,7 +99,7 @@ def test_the_datasets_of_this_project_have_no_findings(name: str) -> None:
     declared = import_dataset(name)
 
     assert check_declaration(declared, project_root()) == []
-    assert list(schema_faults(declared)) == []
+    assert list(schema_faults(with_param_values(declared, project_root()))) == []
 
 
 @pytest.mark.parametrize(
@@ -382,6 +383,47 @@ def test_choices_that_each_task_brings_are_not_compared() -> None:
     assert check_declaration(with_labels(config=config, choices=("any",)), ROOT) == []
 
 
+def contract_without_params() -> None:
+    """A function that cannot receive them."""
+
+
+def test_a_parameter_that_params_yaml_lacks_is_named_with_one_that_is_like_it(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("tiny:\n  factor: 2\n")
+    wrong = dataset(
+        sources=(replace(minimal_dataset.SALES, params=("factr",)),),
+        features=(replace(minimal_dataset.FEATURES, params=("factor",)),),
+    )
+
+    problems = [finding.problem for finding in check_declaration(wrong, tmp_path)]
+
+    unknown, kernel = problems
+    assert kernel.startswith(
+        "feature table totals: minimal_dataset.totals is called with params=, but takes day, sales:"
+    )
+    assert unknown.startswith("source sales: there is no parameter tiny.factr in params.yaml (did you mean 'factor'?):")
+
+
+@pytest.mark.parametrize(
+    ("declared", "problem"),
+    [
+        (with_source(params="factor"), "expected a tuple of texts, found the text 'factor'"),
+        (with_features(params=("factor", "factor")), "'factor' is named more than once"),
+        (with_source(params=("factor",)), "keep_rows is called with params=, but takes nothing"),
+        (
+            with_source(params=("factor",), contract=contract_without_params),
+            "contract_without_params raised TypeError",
+        ),
+        (with_source(contract=contract_without_params), "expected a contract that is a subclass of dataframely.Schema"),
+    ],
+)
+def test_a_declaration_that_cannot_receive_its_parameters_is_named(
+    declared: Dataset, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text("tiny:\n  factor: 2\n")
+
+    assert problem in "\n".join(finding.problem for finding in check_declaration(declared, tmp_path))
+
+
 MODULE = """
 from dataclasses import replace
 import minimal_dataset as it
@@ -412,7 +454,10 @@ TOTALS = FeatureTable(
     name="totals",
     keys=KEYS,
     inputs=INPUTS,
-    transform=lambda day, sales, more: sales,
+    transform=lambda day, params, sales, more: sales,
+    params=(
+        "factor",
+    ),
     features={"amount": it.pl.Int64(),
               "text": "str"},
     ttl=it.timedelta(1),
@@ -448,6 +493,7 @@ def test_each_finding_has_the_line_of_what_it_is_about(declared_in_a_file: Datas
         'partition="sales/(",',
         "batch_size=0,",
         '"text": "str"},',
+        '"factor",',
     }
     assert {file for file, _ in found.values()} == {"declared_module.py"}
 
@@ -505,3 +551,42 @@ def test_nothing_of_a_declaration_is_found_on_another_machine_s_path() -> None:
 
     assert [finding.file for finding in found] == ["tests/support/minimal_dataset.py"]
     assert os.sep not in found[0].file[:1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"service": "a/b"}, "found 'a/b': rename it"),
+        ({"service": None}, "found None: rename it"),
+        ({"owner": None}, "expected a text that is not empty, found None"),
+        ({"owner": " "}, "expected a text that is not empty, found ' '"),
+        ({"description": 7}, "expected a text that is not empty, found 7"),
+        ({"schedule": None}, "expected a cron expression, or '' for none, found None"),
+        ({"tags": {"team": 7}}, "expected name → text, found {'team': 7}"),
+    ],
+)
+def test_options_of_a_dataset_that_are_of_no_use_are_named(changes: dict[str, Any], problem: str) -> None:
+    (finding,) = check_declaration(replace(minimal_dataset.DATASET, **changes), ROOT)
+
+    assert problem in str(finding)
+
+
+@pytest.mark.parametrize(("value", "gives"), [(None, "nothing: is a `return` missing?"), ([], "a list"), (7, "a int")])
+def test_a_kernel_that_returns_no_frame_is_an_error(value: Any, gives: str) -> None:  # noqa: ANN401  no frame, on purpose
+    table = replace(minimal_dataset.FEATURES, transform=lambda **_inputs: value)
+
+    (fault,) = schema_faults(replace(minimal_dataset.DATASET, features=(table,)))
+
+    assert (fault.level, fault.path) == ("error", ("transform",))
+    assert fault.text.startswith("expected a polars LazyFrame")
+    assert fault.text.endswith(gives)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), ([], "list")])
+def test_a_transform_that_returns_no_frame_is_an_error(value: Any, kind: str) -> None:  # noqa: ANN401  no frame, on purpose
+    source = replace(minimal_dataset.DATASET.sources[0], transform=lambda _rows: value)
+
+    (fault,) = schema_faults(replace(minimal_dataset.DATASET, sources=(source,), features=()))
+
+    assert fault.level == "error"
+    assert f"expected a polars DataFrame, but `transform` ({__name__}) returned {kind}" in fault.text

@@ -4,9 +4,11 @@ Faults are made in the real files and databases, by triggers and by hand.
 """
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import feature_workspace
 import polars as pl
@@ -28,7 +30,7 @@ from published import published, table_store
 
 from headrace.errors import HeadraceError, TableLockedError
 from headrace.feast.definitions import DeploymentState, SlotState, dataset_objects, refuse_same_names
-from headrace.feast.publish_log import PublisherFencedError, RegistryError
+from headrace.feast.publish_log import PublisherFencedError, PublishLog, RegistryError
 from headrace.publish.blue_green import Sides
 from headrace.publish.snapshot import Snapshot
 from headrace.publish.verification import differences
@@ -268,3 +270,37 @@ def test_two_datasets_with_a_feature_table_of_one_name_are_refused_and_what_is_s
         publish_release(table_store, dataset=other)
 
     assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
+
+
+def test_a_registry_that_refuses_the_publishers_row_is_named_with_its_reason(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.db"
+    with closing(sqlite3.connect(f"{registry}.headrace")) as database:
+        database.execute(
+            "CREATE TABLE headrace_publications (dataset TEXT PRIMARY KEY, generation INTEGER CHECK (generation > 0),"
+            " switched_at TEXT, proof TEXT)"
+        )
+
+    refused = pytest.raises(RegistryError, match=r"little: the registry.*refuses.*CHECK constraint failed")
+    with closing(PublishLog.at(f"sqlite:///{registry}", "little")) as publish_log, refused:
+        publish_log.take_lead()
+
+
+def test_a_publisher_whose_row_is_gone_does_not_take_it_for_a_later_publish(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.db"
+    with closing(PublishLog.at(f"sqlite:///{registry}", "little")) as publish_log:
+        generation = publish_log.take_lead()
+        with closing(sqlite3.connect(f"{registry}.headrace", isolation_level=None)) as database:
+            database.execute("DELETE FROM headrace_publications")
+
+        lost = pytest.raises(RegistryError, match=r"has lost who publishes it.*headrace publish little")
+        with lost, publish_log.hold_lead(generation):
+            pytest.fail("nobody holds the lead")
+
+
+def test_publishers_that_make_their_row_at_once_get_generations_of_their_own(tmp_path: Path) -> None:
+    def take_lead(_number: int) -> int:
+        with closing(PublishLog.at(f"sqlite:///{tmp_path}/registry.db", "little")) as publish_log:
+            return publish_log.take_lead()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(take_lead, range(8))) == list(range(1, 9))

@@ -5,6 +5,7 @@
 
 import json
 import subprocess
+from typing import Any
 
 import pytest
 from raw_data import days
@@ -18,6 +19,8 @@ from headrace.release.release import create_release
 from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.dvc.remote import NotOnRemoteError
 from headrace.storage.manifest import HEAD_FILE
+from headrace.storage.s3.bucket import Bucket
+from headrace.storage.s3.objects import ObjectMeta
 
 
 def test_the_lock_is_what_dvc_itself_would_write(released: Workspace) -> None:
@@ -194,7 +197,15 @@ def test_a_crash_before_the_push_leaves_nothing_and_the_next_run_releases(
 def test_git_names_nothing_while_an_object_is_not_on_the_remote(
     built: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.storage.s3.bucket.Bucket.write", lambda *_: None)  # a server that forgets
+    write = Bucket.write
+
+    def write_and_lose(bucket: Bucket, key: str, *content: Any) -> ObjectMeta:  # noqa: ANN401  as `Bucket.write`
+        """A server that accepts an object and loses it."""
+        accepted = write(bucket, key, *content)
+        bucket.delete(key)
+        return accepted
+
+    monkeypatch.setattr(Bucket, "write", write_and_lose)
 
     with pytest.raises(NotOnRemoteError, match=r"s3://.* expected .* bytes with md5"):
         create_release(built.dataset, built.table_store)

@@ -114,6 +114,18 @@ def test_dask_gets_the_rows_with_whole_numbers_whole_beside_nulls(tmp_path: Path
     assert frame["n"].isna().tolist() == [False, True, False]
 
 
+def test_hugging_face_gets_the_rows_with_whole_numbers_whole_beside_nulls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="Hugging Face's datasets is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = {"n": [LARGE, None, 3], "x": [0.5, None, 1.0], "s": ["a", None, ""]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "rows.parquet")
+
+    assert to_hugging_face(tmp_path / "rows.parquet")[:] == rows
+    assert to_hugging_face(tmp_path / "rows.parquet", ["n"])[:] == {"n": rows["n"]}
+
+
 def test_only_what_is_asked_for_is_imported() -> None:
     heavy = "{'torch', 'datasets', 'dask', 'pandas', 'feast', 'duckdb', 'sklearn'} & sys.modules.keys()"
     found = subprocess.run(

@@ -67,6 +67,10 @@ FRAMES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: pl.DataFrame({"event_timestamp": pl.Series([0, 2**63 - 1]).cast(UTC_MICROSECONDS)}),
         "event_timestamp of the requests: expected times of the years 1 to 9999",
     ),
+    "such a time in seconds": (
+        lambda: pa.table({"event_timestamp": pa.array([0, 2**62]).cast(pa.timestamp("s", "UTC"))}),
+        "event_timestamp of the requests: expected times of the years 1 to 9999",
+    ),
     "such a time in milliseconds": (
         lambda: pl.DataFrame({"event_timestamp": pl.Series([-(2**62)]).cast(pl.Datetime("ms", "UTC"))}),
         "event_timestamp of the requests: expected times of the years 1 to 9999",

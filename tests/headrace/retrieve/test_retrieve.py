@@ -97,23 +97,32 @@ def test_a_file_is_hashed_once_and_again_when_it_was_touched(tmp_path: Path, mon
         return Digests.of_bytes(file.read_bytes())
 
     monkeypatch.setattr("headrace.storage.digests.Digests.of_file", counted)
-    monkeypatch.setattr("headrace.retrieve.hash_cache.SETTLED_NS", 0)
-    time.sleep(0.05)
-    first = HashCache.load(tmp_path)
-    assert first.matches(path, md5)
-    first.append_unsaved()
-    later = HashCache.load(tmp_path)
-    assert later.matches(path, md5)
-    assert hashed == [path]
 
+    def hash_later(seconds: float) -> bool:
+        """Look at the file as a process that runs so long after its last change."""
+        later_ns = path.stat().st_ctime_ns + int(seconds * 1e9)
+        monkeypatch.setattr("headrace.retrieve.hash_cache.time.time_ns", lambda: later_ns)
+        cache = HashCache.load(tmp_path)
+        matches = cache.matches(path, md5)
+        cache.append_unsaved()
+        return matches
+
+    assert hash_later(0.9)
+    assert hash_later(1.1)
+    assert hashed == [path] * 2, "a file that was just written may be written again within a tick of its clock"
+    assert hash_later(1.2)
+    assert hashed == [path] * 2
+
+    time.sleep(0.02)  # a tick of the file system's clock
     os.utime(path)
-    time.sleep(0.05)
-    assert HashCache.load(tmp_path).matches(path, md5)
+    assert hash_later(1.1)
+    assert hashed == [path] * 3
     before = path.stat()
+    time.sleep(0.02)
     path.write_bytes(b"as it Was")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert not HashCache.load(tmp_path).matches(path, md5)
-    assert hashed == [path] * 3
+    assert not hash_later(1.1)
+    assert hashed == [path] * 4
 
 
 def test_a_file_that_was_touched_within_a_second_is_hashed_again_as_its_clock_may_not_have_ticked(

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 import psutil
@@ -28,15 +29,16 @@ from servers import (
     run_server,
     wait_until,
 )
+from stack_processes import processes, state_of
 
 from headrace.settings import Settings
 from headrace.stack import control, launcher, probes
 from headrace.stack.config import load_config
 from headrace.stack.errors import StackError, StartFailedError
 from headrace.stack.paths import StackPaths, low_disk_note
-from headrace.stack.process import process_tree, still_running
+from headrace.stack.process import still_running
 from headrace.stack.servers import postgres
-from headrace.stack.state import Event, StackState, read_state
+from headrace.stack.state import Event
 
 pytestmark = pytest.mark.server
 
@@ -57,16 +59,6 @@ with control.running(Path(sys.argv[1]), sys.argv[2:]):
 def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
     control.down(tmp_path / "home")
-
-
-def state_of(home: Path) -> StackState:
-    state = read_state(StackPaths(home))
-    assert state is not None
-    return state
-
-
-def processes(state: StackState) -> list[psutil.Process]:
-    return process_tree([state.watchdog, *(server.process for server in state.servers)])
 
 
 @pytest.fixture
@@ -268,14 +260,15 @@ def test_only_127_0_0_1_is_listened_on(home: Path) -> None:
     control.up(home, BASE)
 
     listening = [
-        connection.laddr.ip
+        connection.laddr
         for member in processes(state_of(home))
         for connection in member.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
 
-    assert set(listening) == {"127.0.0.1"}
-    assert len(listening) >= 2
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    endpoints = {urlsplit(endpoint.address).port for endpoint in state_of(home).endpoints}
+    assert {address.port for address in listening} == endpoints
 
 
 def test_no_secret_stands_on_a_command_line_or_in_a_file_that_others_can_read(home: Path) -> None:

@@ -14,7 +14,8 @@ import httpx
 import pytest
 from distributed.core import rpc
 from distributed.security import Security
-from servers import wait_until
+from servers import HOST, wait_until
+from stack_processes import listening_addresses
 
 from headrace.stack import control, environment
 from headrace.stack.annotator import create_annotator
@@ -298,6 +299,7 @@ def test_only_who_holds_the_key_of_the_stack_can_run_code_on_its_dask_cluster(ho
             tls_client_key=env["DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"],
         )
         user, *workers = run_client(env)
+        listening = listening_addresses(home)
         admitted = [connect(server, holder) for server in (address, *workers)]
         for worker in workers:
             refused[worker] = connect(worker, Security())
@@ -306,6 +308,7 @@ def test_only_who_holds_the_key_of_the_stack_can_run_code_on_its_dask_cluster(ho
     assert [worker.partition("://")[0] for worker in workers] == ["tls", "tls"]
     assert admitted == [True, True, True]
     assert refused == dict.fromkeys(refused, False)
+    assert set(listening) == {HOST}, "nothing of the scheduler and the workers is on another address"
 
 
 @pytest.mark.slow_lane
@@ -359,10 +362,12 @@ def test_label_studio_is_closed_to_strangers_and_gives_an_annotator_an_account_o
             browser.get("/user/signup/")
             form = stranger | {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
             refused = browser.post("/user/signup/", data=form)
+        listening = listening_addresses(home)
 
     assert token == again
     assert person["email"] == "ann@example.com"
     assert refused.status_code == 403
+    assert set(listening) == {HOST}
 
 
 def test_a_shell_whose_input_is_a_socket_still_finds_our_python_first(

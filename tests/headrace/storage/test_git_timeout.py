@@ -37,6 +37,14 @@ def test_a_remote_that_never_answers_is_given_up(
     assert not [name for name in left if name.startswith("git")]
 
 
+def test_who_has_more_to_show_waits_a_shorter_time(tmp_path: Path, silent_port: int) -> None:
+    run_git(tmp_path, "init", "--quiet")
+    run_git(tmp_path, "remote", "add", "origin", f"git://127.0.0.1:{silent_port}/project.git")
+
+    with git.wait_at_most(0.2), pytest.raises(git.GitUnavailableError, match=r"timed out after 0\.2 s$"):
+        git_remote.remote_refs(tmp_path)
+
+
 def test_a_command_in_the_repository_has_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_GIT_TIMEOUT_S", "0.000001")
     run_git(tmp_path, "init", "--quiet")

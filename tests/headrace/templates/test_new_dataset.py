@@ -47,7 +47,7 @@ class Declared:
     @property
     def columns(self) -> dict[str, dy.Column]:
         """Raw column → its declaration."""
-        return self.source.contract.columns()
+        return self.source.schema.columns()
 
     def assumption(self, subject: str) -> Assumption:
         """What was assumed about something."""

@@ -42,6 +42,8 @@ NOON_US = int(NOON.timestamp()) * 1_000_000
         ({"known_time": steps(NOON_US, 2**63 - 1)}, "years 1 to 9999 in known_time, found 1 others"),
         ({"known_time": steps(NOON_US, END_US)}, "years 1 to 9999 in known_time, found 1 others"),
         ({"event_time": steps(FIRST_US - 1, NOON_US)}, "years 1 to 9999 in event_time, found 1 others"),
+        ({"due": steps(None, END_US)}, "years 1 to 9999 in due, found 1 others"),
+        ({"due": pl.Series([0, 2_932_897], dtype=pl.Int32).cast(pl.Date)}, "years 1 to 9999 in due, found 1 others"),
         ({"event_time": steps(NOON_US, NOON_US + 86_400_000_000)}, "event times of that UTC day, found 1 others"),
         ({"shop": pl.Series(["east", "east"])}, "one row per key and event time, found 2 that share theirs"),
     ],

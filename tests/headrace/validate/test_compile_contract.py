@@ -273,3 +273,20 @@ def test_loading_a_dataset_names_its_folder_source_contract_and_check(tmp_path: 
         "The dataset shop_orders (pipelines/shop_orders) cannot be loaded: source orders: the contract Orders"
         " (pipelines.shop_orders): check 'is_paid': it reads 'paid_at', which the contract does not declare. Fix it"
     )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [("(ab", "unclosed group"), ("[z-a]", "invalid character class range"), ("(?<=x)y", "look-around")],
+)
+def test_the_reason_for_which_a_pattern_is_none_is_in_the_message(pattern: str, reason: str) -> None:
+    schema = type("Patterns", (dy.Schema,), {"name": dy.String(regex=pattern)})
+
+    with pytest.raises(InvalidContractError, match=rf"check 'name\|regex': regex error: .*{reason}"):
+        compile_contract(schema)
+
+
+@pytest.mark.parametrize("values", [(), ("open", 3), (None,)])
+def test_one_of_takes_one_text_at_least(values: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="one_of: expected at least one text"):
+        one_of(*values)

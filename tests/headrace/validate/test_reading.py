@@ -1,16 +1,23 @@
 """bytes → rows of text: a file is read whole, exactly as declared, or refused with the line at fault."""
 
 import gzip
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from minimal_dataset import SALES
 
+from headrace.dataset import ObjectSource
 from headrace.validate import readers
 from headrace.validate.readers import CsvDialect, UnreadableError, read_csv, read_parquet
+from headrace.validate.validate_partition import read_raw
 
 DAY = b"carrier,flight,note\nUA,0017,\nDL,NA,caf\xc3\xa9\n"
 
@@ -80,7 +87,12 @@ def test_a_damaged_gzip_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_object_that_is_named_gz_and_is_none_is_refused(tmp_path: Path) -> None:
-    assert "expected gzip" in message_for(write_file(tmp_path, DAY, "2013-01-09.csv.gz"))
+    assert isinstance(SALES.location, ObjectSource)
+    source = replace(SALES, location=replace(SALES.location, suffix=".csv.gz"))
+    cached = write_file(tmp_path, DAY, "5d41402abc4b2a76b9719d911017c592")  # objects of the cache have no suffix
+
+    with pytest.raises(UnreadableError, match=r"sales 2013-01-09: .*expected gzip by its suffix \.csv\.gz"):
+        read_raw(source, "2013-01-09", cached)
 
 
 def test_gzip_that_unpacks_to_more_than_allowed_is_refused(tmp_path: Path) -> None:
@@ -194,3 +206,30 @@ def test_a_field_too_few_is_refused_beside_quoted_line_ends_too(tmp_path: Path) 
     path = write_file(tmp_path, b'id,note\n1,"two\nlines"\n2\n')
 
     assert "line 3 has not the 2 fields" in message_for(path, CsvDialect(multiline=True))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\n", b"\n", b"\r\n\r\n", gzip.compress(b"\xef\xbb\xbf\r\n")]
+)
+def test_a_file_of_nothing_but_marks_and_line_ends_says_so(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UnreadableError, match="nothing but line ends and byte order marks, where a header line"):
+        read_csv(write_file(tmp_path, content), CsvDialect())
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.decimal256(50, 2), pa.list_(pa.decimal256(39, 0)), pa.struct({"x": pa.decimal256(76, 0)})]
+)
+def test_a_decimal_of_too_many_digits_is_refused_by_column(tmp_path: Path, kind: pa.DataType) -> None:
+    pq.write_table(pa.table({"id": [1], "price": pa.array([None], kind)}), tmp_path / "all.parquet")
+
+    with pytest.raises(UnreadableError, match=r"the column price holds .*decimal256\(.*38 digits at most"):
+        read_parquet(tmp_path / "all.parquet")
+
+
+@pytest.mark.parametrize("year", [1500, 2262, 2263, 9999])
+def test_times_in_96_bits_are_those_of_any_year(tmp_path: Path, year: int) -> None:
+    at = datetime(year, 6, 1, 12, 30, 15, 123456, UTC)
+    times = pa.table({"at": pa.array([at], pa.timestamp("us", "UTC"))})
+    pq.write_table(times, tmp_path / "all.parquet", use_deprecated_int96_timestamps=True)
+
+    assert read_parquet(tmp_path / "all.parquet")["at"].to_list() == [at]

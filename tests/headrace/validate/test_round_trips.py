@@ -4,12 +4,13 @@ The oracle is Python: what was written is what is read back, by its type and to 
 """
 
 import csv
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +31,7 @@ from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage import parquet
 from headrace.storage.table_store import TableStore
+from headrace.validate.json_reader import JsonDialect, Layout, read_json
 from headrace.validate.readers import CsvDialect, read_csv, read_parquet
 from headrace.validate.validate_partition import validate_frame
 
@@ -98,6 +100,8 @@ def shown(rows: Sequence[Sequence[Any]]) -> list[list[str]]:
     def show(value: Any) -> str:  # noqa: ANN401  a value of any type
         if isinstance(value, list | tuple):
             return str([show(item) for item in value])
+        if isinstance(value, dict):
+            return str({name: show(item) for name, item in value.items()})
         if isinstance(value, datetime | time):
             return value.isoformat()
         return repr(value.normalize()) if isinstance(value, Decimal) else repr(value)
@@ -136,6 +140,62 @@ def test_any_value_of_csv_arrives_exactly(tmp_path: Path, rows: list[tuple[Any, 
     frame = read_csv(path, CsvDialect())
 
     assert shown(arrived(frame, CSV_COLUMNS, tmp_path)) == shown(rows)
+
+
+# JSON
+
+
+def quoted(value: Any) -> str:  # noqa: ANN401  a value of any type
+    return json.dumps(str(value))
+
+
+JSON_COLUMNS = {
+    "text": Column("String", TEXT, written=json.dumps),
+    "whole": Column("Int64", INTEGERS, written=str),
+    "large": Column("UInt64", st.integers(0, 2**64 - 1), written=str),
+    "number": Column("Float64", FLOATS.filter(isfinite), written=repr),
+    "amount": Column("Decimal(10, 2)", DECIMALS, written=str),
+    "exponent": Column("Decimal(10, 2)", DECIMALS, written=lambda value: f"{value:E}"),
+    "flag": Column("Bool", st.booleans(), written=json.dumps),
+    "day": Column("Date", DATES, written=quoted),
+    "clock": Column("Time", TIMES_OF_DAY, written=quoted),
+    "at": Column("utc_time", TIMES, written=lambda value: quoted(value.isoformat())),
+    "kind": Column("Enum([a, b])", st.sampled_from(["a", "b"]), written=quoted),
+    "list": Column("List(Int64)", st.lists(st.none() | INTEGERS, max_size=3), written=json.dumps),
+    "texts": Column("List(String)", st.lists(st.none() | TEXT, max_size=3), written=json.dumps),
+    "times": Column(
+        "List(utc_time)",
+        st.lists(st.none() | TIMES, max_size=3),
+        written=lambda times: json.dumps([time and time.isoformat() for time in times]),
+    ),
+    "record": Column(
+        "Struct(at: utc_time)",
+        st.fixed_dictionaries({"at": TIMES}),
+        written=lambda record: json.dumps({"at": record["at"].isoformat()}),
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", ["lines", "array"])
+@settings(max_examples=15, **QUICK)
+@given(rows=rows_of(JSON_COLUMNS), are_nulls_left_out=st.booleans())
+def test_any_value_of_json_arrives_exactly(
+    tmp_path: Path, layout: Layout, rows: list[tuple[Any, ...]], *, are_nulls_left_out: bool
+) -> None:
+    records = []
+    for number, row in enumerate(rows):
+        fields = {
+            name: "null" if value is None else column.written(value)
+            for (name, column), value in zip(JSON_COLUMNS.items(), row, strict=True)
+            if value is not None or not are_nulls_left_out
+        }
+        records.append(f'{{"id": {number}{"".join(f", {quoted(name)}: {text}" for name, text in fields.items())}}}')
+    path = tmp_path / "all.json"
+    path.write_text("\n".join(records) or "\n" if layout == "lines" else f"[{', '.join(records)}]", "utf-8")
+
+    frame = read_json(path, JsonDialect(layout=layout))
+
+    assert shown(arrived(frame, JSON_COLUMNS, tmp_path)) == shown(rows)
 
 
 # Parquet

@@ -1,0 +1,61 @@
+"""The parameters that declarations name, and their values in `params.yaml`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headrace.dataset import Dataset, FeatureTable, Source
+from headrace.engine.fingerprint import parameter
+from headrace.errors import HeadraceError
+from headrace.project.faults import Fault, is_text_sequence
+from headrace.storage.files import DamagedFileError
+from headrace.text import closest
+
+
+def param_values(dataset: Dataset, declared: Source | FeatureTable, root: Path) -> dict[str, Any]:
+    """Parameter → value, as the declaration's functions receive them.
+
+    Raises:
+        HeadraceError: `params.yaml` of the project `root` lacks one, or cannot be parsed.
+    """
+    return {name: parameter(root, f"{dataset.name}.{name}") for name in _names(declared)}
+
+
+def with_param_values(dataset: Dataset, root: Path) -> Dataset:
+    """The same dataset, whose functions have received their parameters.
+
+    Raises:
+        HeadraceError: As for `param_values`.
+    """
+    return replace(
+        dataset,
+        sources=tuple(source.with_params(param_values(dataset, source, root)) for source in dataset.sources),
+        features=tuple(table.with_params(param_values(dataset, table, root)) for table in dataset.features),
+    )
+
+
+def param_faults(dataset: Dataset, declared: Source | FeatureTable, root: Path) -> Iterator[Fault]:
+    """Parameters that a source or a feature table names and `params.yaml` does not have."""
+    for name in _names(declared):
+        try:
+            parameter(root, f"{dataset.name}.{name}")
+        except DamagedFileError as error:
+            yield Fault(declared, ("params", name), str(error))
+        except HeadraceError:
+            near = closest(name, _section(dataset, root))
+            text = f"there is no parameter {dataset.name}.{name} in params.yaml{near}: add it, or correct the name"
+            yield Fault(declared, ("params", name), text)
+
+
+def _names(declared: Source | FeatureTable) -> tuple[str, ...]:
+    """Its parameters; none if it declares something else, which is a fault of its own."""
+    return declared.params if is_text_sequence(declared.params) else ()
+
+
+def _section(dataset: Dataset, root: Path) -> dict[str, Any]:
+    try:
+        section = parameter(root, dataset.name)
+    except HeadraceError:
+        return {}
+    return section if isinstance(section, dict) else {}

@@ -1,0 +1,213 @@
+"""JSON Lines, or an array of records → rows of JSON values, read to the last digit.
+
+A line that is no object is a row that cannot be read: it is rejected with its text, and the others go on.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import polars as pl
+
+from headrace.validate.json_values import IS_STRING, TEXT, InvalidJsonError, cell_text, decode_json
+from headrace.validate.readers import (
+    LONGEST_NAME,
+    MAX_BYTES,
+    MAX_COLUMNS,
+    MAX_FIELDS,
+    UnreadableError,
+    check_limit,
+    refused,
+    unpacked,
+)
+from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, MARK, NUMBER, RECORD
+
+MAX_RECORD_BYTES = 16 << 20
+"""Most bytes of a record: its values as Python objects take up to fifty times their text."""
+
+BATCH_BYTES = 1 << 20
+"""Bytes of records that are Python objects at the same time."""
+
+TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+"""What decides where a record ends: brackets and commas that are in no string."""
+
+OPENING, CLOSING = (b"[", b"{"), (b"]", b"}")
+
+NO_OBJECT, SYNTAX = "json(no object)", "json(syntax)"
+
+BLANK = b" \t\r\n"
+
+Layout = Literal["lines", "array"]
+
+
+@dataclass(frozen=True)
+class JsonDialect:
+    """How a file of JSON objects is written, and how large it may be. What is larger is refused.
+
+    Attributes:
+        layout: One object per line (`lines`: JSON Lines, NDJSON), or one array of objects (`array`).
+        max_bytes: Most bytes that a file may have once unpacked.
+        max_columns: Most different keys of a file.
+        max_fields: Most values of a file, in all columns together, those of missing keys included.
+        max_record_bytes: Most bytes of an object.
+
+    Raises:
+        ValueError: No file can be read so.
+    """
+
+    layout: Layout = "lines"
+    max_bytes: int = MAX_BYTES
+    max_columns: int = MAX_COLUMNS
+    max_fields: int = MAX_FIELDS
+    max_record_bytes: int = MAX_RECORD_BYTES
+
+    def __post_init__(self) -> None:
+        """Refuse what no file can be read with."""
+        if self.layout not in get_args(Layout):
+            raise ValueError(f"JsonDialect: expected 'lines' or 'array' as `layout`, found {self.layout!r}")
+        for name in ("max_bytes", "max_columns", "max_fields", "max_record_bytes"):
+            value: object = getattr(self, name)
+            if not (isinstance(value, int) and value > 0):
+                raise ValueError(f"JsonDialect: expected a number above 0 as `{name}`, found {value!r}")
+
+
+class _Record(NamedTuple):
+    """A line or an item of the array: its values, or its text and why it cannot be read."""
+
+    number: int
+    values: dict[str, Any]
+    text: str = ""
+    fault: str | None = None
+
+
+def read_json(path: Path, dialect: JsonDialect) -> pl.DataFrame:
+    r"""The rows of a file of JSON objects (plain or gzip): each value as its text, with whether it was a string.
+
+    A column for each key, in the order in which keys occur; null where an object has no such key. Three columns more
+    say which line a row is, and of a line that is no object its text and why: keep them, `validate` needs them.
+
+    Raises:
+        UnreadableError: Empty, truncated, too large, or an array that is no JSON.
+
+    Examples:
+        >>> orders = Path("orders.jsonl")
+        >>> _ = orders.write_text('{"order_id": "007", "amount": 1.10}\n{"order_id": "8"}\n')
+        >>> rows = headrace.read_json(orders, headrace.JsonDialect())
+        >>> rows.select(pl.col("order_id", "amount").struct.field("json_text").name.keep()).rows()
+        [('007', '1.10'), ('8', None)]
+    """
+    content = unpacked(path, dialect.max_bytes, expected="an object").removeprefix(codecs.BOM_UTF8)
+    if not content:
+        raise refused(path, "it holds a byte order mark and nothing else, where an object was expected")
+    records = _lines(path, content, dialect) if dialect.layout == "lines" else _items(path, content, dialect)
+    frames = [_frame(())]
+    rows, columns = 0, dict[str, None]()
+    for batch in _batches(records):
+        rows += len(batch)
+        columns |= dict.fromkeys(name for record in batch for name in record.values)
+        check_limit(path, "columns", len(columns), dialect.max_columns)
+        check_limit(path, "fields", rows * max(len(columns), 1), dialect.max_fields)
+        if name := next((name for name in columns if len(name) > LONGEST_NAME or name.startswith(MARK)), ""):
+            raise refused(path, f"the key {name[:80]!r} cannot be the name of a column")
+        frames.append(_frame(batch))
+    return pl.concat(frames, how="diagonal")
+
+
+def _lines(path: Path, content: bytes, dialect: JsonDialect) -> Iterator[tuple[int, _Record]]:
+    """The lines, by their numbers; blank ones are none."""
+    check_limit(path, "lines", content.count(b"\n"), dialect.max_fields)
+    start = number = 0
+    while start < len(content):
+        end = content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        number += 1
+        if end - start > dialect.max_record_bytes:
+            raise _too_long(path, f"line {number}", end - start, dialect)
+        if line := content[start:end].strip(BLANK):
+            yield len(line), _record(number, line)
+        start = end + 1
+
+
+def _items(path: Path, content: bytes, dialect: JsonDialect) -> Iterator[tuple[int, _Record]]:
+    """The items of an array."""
+    content = content.strip(BLANK)
+    if not content.startswith(b"["):
+        raise refused(path, f"expected an array of objects, but it begins with {content[:20]!r}")
+    number, start = 0, 1
+    for end in _item_ends(path, content):
+        item = content[start:end].strip(BLANK)
+        start, number = end + 1, number + 1
+        if len(item) > dialect.max_record_bytes:
+            raise _too_long(path, f"item {number} of its array", len(item), dialect)
+        record = _record(number, item)
+        if record.fault == SYNTAX:
+            raise refused(path, f"item {number} of its array is no JSON: {record.text[:80]!r}")
+        yield len(item), record
+
+
+def _item_ends(path: Path, content: bytes) -> Iterator[int]:
+    """Where the items of an array end: at the commas that are in no item, and at its last bracket."""
+    depth = 0
+    for token in TOKEN.finditer(content):
+        mark, place = token[0], token.start()
+        depth += (mark in OPENING) - (mark in CLOSING)
+        if mark == b"," and depth == 1:
+            yield place
+        elif not depth:
+            if place + 1 < len(content):
+                raise refused(path, "more text follows its array")
+            if content[1:place].strip(BLANK):
+                yield place
+            return
+    raise refused(path, "its array has no end: the file was cut")
+
+
+def _too_long(path: Path, where: str, size: int, dialect: JsonDialect) -> UnreadableError:
+    return refused(path, f"{where} has {size:,} bytes, more than the {dialect.max_record_bytes:,} allowed")
+
+
+def _record(number: int, content: bytes) -> _Record:
+    try:
+        values, fault = decode_json(content.decode(errors="surrogateescape")), NO_OBJECT
+    except InvalidJsonError as error:
+        values, fault = None, f"json({error})"
+    if isinstance(values, dict):
+        return _Record(number, values)
+    return _Record(number, {}, content.decode(errors="backslashreplace"), fault)
+
+
+def _batches(records: Iterable[tuple[int, _Record]]) -> Iterator[list[_Record]]:
+    batch: list[_Record] = []
+    total = 0
+    for size, record in records:
+        batch.append(record)
+        total += size
+        if total >= BATCH_BYTES:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def _frame(batch: Iterable[_Record]) -> pl.DataFrame:
+    batch = list(batch)
+    numbers = pl.Series(NUMBER, [record.number for record in batch], dtype=pl.UInt32)
+    texts = pl.Series(RECORD, [record.text if record.fault else None for record in batch], dtype=pl.String)
+    faults = pl.Series(FAULT, [record.fault for record in batch], dtype=pl.String)
+    names = dict.fromkeys(name for record in batch for name in record.values)
+    columns = [_column(name, [record.values.get(name) for record in batch], faults) for name in names]
+    frame = pl.DataFrame([numbers, texts, faults, *(each.alias(str(place)) for place, each in enumerate(columns))])
+    frame.columns = [*JSON_COLUMNS, *names]  # Polars would give a name to a column without one
+    return frame
+
+
+def _column(name: str, values: list[Any], faults: pl.Series) -> pl.Series:
+    """The cells of a column: null where there is no value, of null fields where the record cannot be read."""
+    texts = pl.Series(TEXT, [cell_text(value) for value in values], dtype=pl.String)
+    is_string = [None if value is None else type(value) is str for value in values]
+    fields = pl.DataFrame([texts, pl.Series(IS_STRING, is_string, dtype=pl.Boolean), faults])
+    is_there = pl.col(TEXT).is_not_null() | pl.col(FAULT).is_not_null()
+    return fields.select(pl.when(is_there).then(pl.struct(TEXT, IS_STRING)).alias(name)).to_series()
