@@ -84,13 +84,13 @@ class ProjectInMemory:
         shown["annotations"] = [each for each in shown["annotations"] if each["completed_by"] != by]
         shown["updated_at"] = at(minute)
 
-    def collect(self, *, minute: int, **how: bool) -> SyncResult:
+    def collect(self, *, minute: int, full: bool = False) -> SyncResult:
         """Collect at that time."""
         client = cast("LabelStudioClient", self)
         project = LabelStudioProject(1, "State of the shop", counts=self.counts)
         now = NOON + timedelta(minutes=minute)
         reader = AnnotationReader(client, project, QUESTION, KEYS, SECRET, started_at=now)
-        result = sync_annotations(AnnotationLogWriter(self.manifest, self.table_store, KEYS), reader, **how)
+        result = sync_annotations(AnnotationLogWriter(self.manifest, self.table_store, KEYS), reader, full=full)
         self.manifest = result.manifest
         return result
 

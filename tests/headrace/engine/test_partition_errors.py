@@ -399,6 +399,8 @@ def test_the_errors_of_several_tables_are_told_together_and_equal_ones_once(tabl
 class StatefulError(HeadraceError):
     """An error of a project that cannot be made again from its message."""
 
+    __module__ = "pipelines.errors"
+
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} and {two}")
 

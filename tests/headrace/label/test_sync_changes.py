@@ -10,7 +10,6 @@ import pytest
 from project_in_memory import ProjectInMemory
 
 from headrace.label import sync
-from headrace.label.errors import LabelsWouldVanishError
 from headrace.storage.table_store import TableStore
 
 
@@ -214,28 +213,36 @@ def test_a_deleted_task_and_a_new_answer_that_keep_the_total_are_both_found_in_t
     assert (project.collected()["shop-1"], project.collected()["shop-4"]) == (["fine", "-"], ["fine"])
 
 
-def test_a_project_that_holds_none_of_the_collected_answers_is_refused_unless_that_is_wanted(
-    project: ProjectInMemory,
-) -> None:
-    project.collect(minute=1)
+def test_a_project_that_holds_none_of_the_collected_answers_is_said_to_be_replaced(project: ProjectInMemory) -> None:
+    assert project.collect(minute=1).replaced == ""
     for task in (1, 2, 3):
         project.withdraw(task, minute=2)
 
-    with pytest.raises(LabelsWouldVanishError, match="holds no answer, but 3 were collected"):
-        project.collect(minute=3)
-    assert project.collect(minute=3, allow_empty=True).events == {"deleted": 3}
+    result = project.collect(minute=3)
+
+    assert result.events == {"deleted": 3}
+    assert "holds none of the 3 answers collected from it. Restore" in result.replaced
 
 
-def test_a_project_that_was_created_again_is_refused_unless_that_is_wanted(project: ProjectInMemory) -> None:
+def test_a_project_that_was_created_again_is_said_to_be_replaced(project: ProjectInMemory) -> None:
     project.answer(3, minute=0, is_skip=True)
     project.collect(minute=1)
     project.tasks.clear()
     project.send(11)
     project.answer(11, minute=2)
 
-    with pytest.raises(LabelsWouldVanishError, match="none of the 3 answers"):
-        project.collect(minute=3)
-    assert project.collect(minute=3, allow_empty=True).events == {"created": 1, "deleted": 3}
+    result = project.collect(minute=3)
+
+    assert result.events == {"created": 1, "deleted": 3}
+    assert "holds none of the 3 answers collected from it, only others: it is not the project" in result.replaced
+
+
+def test_a_project_that_kept_one_of_its_answers_is_not_replaced(project: ProjectInMemory) -> None:
+    project.collect(minute=1)
+    for task in (1, 2):
+        project.withdraw(task, minute=2)
+
+    assert project.collect(minute=3).replaced == ""
 
 
 def test_tasks_of_others_are_counted_and_not_read(project: ProjectInMemory) -> None:

@@ -18,14 +18,16 @@ from feature_workspace import (
     DATASET,
     HOUR,
     NOON,
+    execute_on_sqlite,
     online_delays,
+    open_workspace_store,
     publish_release,
     tag_release,
     write_table,
 )
 from published import published, table_store
 
-from headrace.feast.definitions import SlotState
+from headrace.feast.definitions import DeploymentState, SlotState, dataset_objects
 from headrace.feast.online_stores.response_builder import FastOnlineResponse
 from headrace.feast.publish_log import PublishLog
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
@@ -220,3 +222,23 @@ def test_the_newest_event_and_the_newest_knowledge_of_a_table_are_told_apart(tab
     span = Snapshot.read(DATASET, table_store, "").spans[AIRCRAFT.name]
 
     assert (span.event, span.known) == (NOON - HOUR, NOON + HOUR)
+
+
+def test_a_key_that_is_stored_as_another_is_missing_and_superfluous_and_is_not_switched_to(
+    table_store: TableStore,
+) -> None:
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 10.0}, AIRCRAFT_ROWS[1]])
+    open_workspace_store(table_store).apply(
+        [*dataset_objects(DATASET, DeploymentState(SlotState("b"), SlotState("a")))]
+    )
+    execute_on_sqlite(
+        table_store,
+        "CREATE TRIGGER fault AFTER INSERT ON headrace_aircraft_history__a BEGIN UPDATE headrace_aircraft_history__a"
+        " SET entity_key = CAST(replace(CAST(entity_key AS TEXT), 'N3', 'N9') AS BLOB); END",
+    )
+
+    with pytest.raises(VerificationFailedError) as refused:
+        publish_release(table_store)
+
+    assert "tailnum=N3 is 'missing' in the online store, 'there' offline" in str(refused.value)
+    assert "tailnum=N9 is 'there' in the online store, 'missing' offline" in str(refused.value)

@@ -267,13 +267,15 @@ def test_a_null_is_no_key_and_above_all_not_key_0(last: int) -> None:
 
 
 def test_a_row_without_an_event_time_or_a_known_time_is_never_found() -> None:
-    rows = pl.DataFrame({"k": [1, 1, 1, 2], "event_time": [5, None, 7, None], "known_time": [5, 6, None, None]})
-    requests = pl.DataFrame({"k": [1, 2]})
-    times = np.full(2, 9)
+    rows = pl.DataFrame(
+        {"k": [1, 1, 1, 2, 3], "event_time": [5, None, 7, None, 4], "known_time": [5, 6, None, 3, None]}
+    )
+    requests = pl.DataFrame({"k": [1, 2, 3]})
+    times = np.full(3, 9)
 
     for as_known in (True, False):
         found = newest(rows, requests, Moments(times, times), {"k": "k"}, as_known=as_known)
-        assert found.to_list() == [0, None]
+        assert found.to_list() == [0, None, None]
 
 
 def test_of_rows_with_equal_times_the_last_in_the_table_is_found_whatever_order_the_keys_have() -> None:
