@@ -44,7 +44,6 @@ quick: install ## The tests that need no server, for the inner loop
 
 test-slow: install lock-check ## The tests that need an environment of their own, or more than a minute
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow_lane and not faults' $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory mutants
 
 docs: install ## Run the commands that the docs show, and check their links
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/docs $(PYTEST_ARGS)
