@@ -62,8 +62,8 @@ class TableSnapshot:
 
     @property
     def errors(self) -> Mapping[str, HeadraceError]:
-        """None: what cannot be read is found when it is read."""
-        return {}
+        """Values that Arrow would change; what else cannot be read is found when it is read."""
+        return self.listing.errors
 
     def address(self, partition: str) -> str:  # noqa: ARG002  the interface's
         return f"table {self.source.table}"
@@ -94,26 +94,29 @@ class TableSnapshot:
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:
         """Read partitions, sorted by key, so that equal rows give equal bytes whatever order the database returns.
 
-        One statement reads all of them. If it fails, those that are missing are read by a statement each.
+        One statement reads all of them. If it fails, those that are missing are read by a statement each. Those whose
+        error is known are left out.
 
         Raises:
-            DatabaseError: The transaction cannot be used any more.
+            DatabaseUnreachableError: The connection was cut.
         """
-        missing = set(partitions)
+        missing = set(partitions) - self.errors.keys()
         try:
             for partition, rows in self.transaction.read_partitions(self.source, self.listing, missing):
                 missing.discard(partition)
                 yield partition, self._store(partition, rows)
         except DatabaseError as error:
-            if error.is_transient or not self.transaction.backend.survives_errors:
+            if error.is_transient:
                 raise
             for partition in sorted(missing):
                 yield partition, self._read_alone(partition)
 
     def _read_alone(self, partition: str) -> PartitionEntry | HeadraceError:
         try:
-            ((_, rows),) = self.transaction.read_partitions(self.source, self.listing, [partition])
+            rows = self.transaction.read_alone(self.source, self.listing, partition)
         except DatabaseError as error:
+            if error.is_transient:
+                raise
             return error
         return self._store(partition, rows)
 

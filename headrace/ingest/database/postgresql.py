@@ -179,8 +179,21 @@ class PostgreSQLBackend:
 
     @property
     def survives_errors(self) -> bool:
-        """No: PostgreSQL refuses every other one, and ADBC offers no savepoints."""
+        """No: PostgreSQL refuses every other one, and ADBC lets nobody roll back to a savepoint."""
         return False
+
+    def begin_again(self) -> None:
+        with suppress(Error):
+            self.connection.rollback()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin the transaction: READ COMMITTED, the default, would give each statement a snapshot of its own."""
+        limit_ms = max(1, int(self.statement_timeout_s * 1000))
+        limits = [STATEMENT_TIMEOUT.format(limit_ms=limit_ms)] if self.statement_timeout_s else []
+        for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", *TEXT_SETTINGS, *limits):
+            with self._execute(statement, self.address):
+                pass
 
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         with self._execute(statement, name) as reader:
@@ -273,13 +286,9 @@ def open_transaction(url: URL, retry_timeout_s: float, statement_timeout_s: floa
     # With the default paramstyle, pyformat, SQLAlchemy doubles every `%` in a name, which only a DBAPI driver undoes.
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
     backend = PostgreSQLBackend(connection, shown, password, dialect, statement_timeout_s)
-    limits = [STATEMENT_TIMEOUT.format(limit_ms=max(1, int(statement_timeout_s * 1000)))] if statement_timeout_s else []
     try:
         connection.set_autocommit(False)
-        # READ COMMITTED, the default, would give each statement a snapshot of its own.
-        for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", *TEXT_SETTINGS, *limits):
-            with backend._execute(statement, shown):  # noqa: SLF001
-                pass
+        backend.begin()
         yield backend
     finally:
         with suppress(Error):

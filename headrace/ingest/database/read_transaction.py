@@ -55,10 +55,17 @@ class PartitionStats:
 
 @dataclass(frozen=True)
 class TableListing:
-    """A table's columns (name, type), and partition → statistics."""
+    """What a table holds.
+
+    Attributes:
+        columns: Name and type of each column.
+        partitions: Partition → statistics.
+        errors: Partition → why it cannot be read as it is, as far as the statistics tell.
+    """
 
     columns: tuple[tuple[str, str], ...]
     partitions: Mapping[str, PartitionStats]
+    errors: Mapping[str, DatabaseError]
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,12 @@ class ReadTransaction:
         """Columns and partitions of the table, by one aggregate query.
 
         Raises:
-            DatabaseError: There is no such table, it lacks a declared column, or a value cannot be read as it is.
+            DatabaseError: There is no such table, or it lacks a declared column.
             NaiveTimestampError: Any column of the table is a timestamp without a time zone.
             NullPartitionError: Rows have no day.
         """
         schema = self._read_schema(source)
-        partitions = {}
+        partitions, errors = dict[str, PartitionStats](), dict[str, DatabaseError]()
         checked = self._changed_by_arrow(schema)
         for day, rows, watermark, digest, without, *changed in self.backend.fetch_all(
             self._stats_statement(source, schema), source.table
@@ -105,10 +112,11 @@ class ReadTransaction:
                     f" {found}; expected {self.backend.day_forms} of the years 1 to 9999), so they belong to no"
                     " partition. Correct them, or declare a view that excludes them."
                 )
-            _check_unchanged(source, day, dict(zip(checked, changed, strict=True)))
             if rows:  # without GROUP BY, an aggregate of an empty table is one row, too
                 partitions[day] = PartitionStats(rows, watermark, digest, without)
-        return TableListing(tuple((field.name, str(field.type)) for field in schema), partitions)
+            if error := _changed_by_arrow_error(source, day, dict(zip(checked, changed, strict=True))):
+                errors[day] = error
+        return TableListing(tuple((field.name, str(field.type)) for field in schema), partitions, errors)
 
     def read_partitions(
         self, source: TableSource, listing: TableListing, names: Iterable[str]
@@ -141,6 +149,24 @@ class ReadTransaction:
                 f" {len(done)} complete partitions ({len(wanted)} to read): {error} The table was left as it is; run"
                 " the same command again."
             ) from error
+
+    def read_alone(self, source: TableSource, listing: TableListing, name: str) -> pa.Table:
+        """The rows of one partition, after an error, in a transaction of its own where the database needs one.
+
+        Raises:
+            DatabaseError: The partition cannot be read, or is not as it was listed.
+        """
+        if not self.backend.survives_errors:
+            self.backend.begin_again()
+            schema = self._read_schema(source)
+            statement = self._stats_statement(source, schema, name)
+            found = [PartitionStats(*row[1:5]) for row in self.backend.fetch_all(statement, source.table)]
+            if found != [listing.partitions[name]]:
+                raise DatabaseError(
+                    f"{source.table} {name}: its rows changed while the table was read. Run the same command again."
+                )
+        ((_, rows),) = self.read_partitions(source, listing, [name])
+        return rows
 
     def read_sample(self, table: str, limit: int) -> SampledTable:
         """The first `limit` rows that the database returns, with the types in which ingest reads them.
@@ -196,7 +222,7 @@ class ReadTransaction:
         found = ((field.name, self.backend.changed_by_arrow_expr(field)) for field in schema)
         return {name: count for name, count in found if count is not None}
 
-    def _stats_statement(self, source: TableSource, schema: pa.Schema) -> str:
+    def _stats_statement(self, source: TableSource, schema: pa.Schema, only: str | None = None) -> str:
         watermark = schema.field(source.watermark)
         without = func.count() - func.count(quote_column(watermark.name))
         stats = (
@@ -212,7 +238,11 @@ class ReadTransaction:
             )
         day = self.backend.day_expr(schema.field(source.partition_by)).label("day")
         # By position: a column of the table may be called `day`, too, and PostgreSQL would group by that one.
-        return self._compile(select(day, *stats).select_from(self._clause(source.table)).group_by(literal_column("1")))
+        statement = select(day, *stats).select_from(self._clause(source.table)).group_by(literal_column("1"))
+        if only is not None:
+            (ends,) = _day_ranges([only])
+            statement = statement.where(self.backend.between_days(schema.field(source.partition_by), *ends))
+        return self._compile(statement)
 
     def _rows_statement(self, source: TableSource, schema: pa.Schema, listing: TableListing, wanted: list[str]) -> str:
         columns = [self.backend.select_expr(field) for field in schema]
@@ -324,13 +354,14 @@ def _split_by_day(batches: Iterator[pa.RecordBatch], time_column: str) -> Iterat
         yield str(current), pa.Table.from_batches(slices)
 
 
-def _check_unchanged(source: TableSource, partition: str, counts: Mapping[str, int]) -> None:
+def _changed_by_arrow_error(source: TableSource, partition: str, counts: Mapping[str, int]) -> DatabaseError | None:
     for column, count in counts.items():
         if count:
-            raise DatabaseError(
+            return DatabaseError(
                 f"{source.table} {partition}: expected arrays of one dimension that count from 1, found {count} others"
                 f" in {column}. Declare a view that gives their text: `{column}::text AS {column}`."
             )
+    return None
 
 
 def _check_row_count(source: TableSource, partition: str, listed: int, read: int) -> None:

@@ -119,6 +119,9 @@ class SQLiteBackend:
         """Yes: only that statement is undone."""
         return True
 
+    def begin_again(self) -> None:
+        """Never needed."""
+
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         cursor = self._execute(statement, name)
         while rows := self._fetch(cursor, name):

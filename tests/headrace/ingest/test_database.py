@@ -17,7 +17,7 @@ from servers import PostgreSQL, free_port
 from weather import INSERT, OLD, PLANES, TABLE, WEATHER, Weather, create_dataset
 
 from headrace.dataset import TableSource
-from headrace.errors import NotConfiguredError
+from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.ingest.database.backend import (
     DatabaseAccessDeniedError,
     DatabaseError,
@@ -26,7 +26,7 @@ from headrace.ingest.database.backend import (
     NullPartitionError,
     StatementTimeoutError,
 )
-from headrace.ingest.database.postgresql import redact
+from headrace.ingest.database.postgresql import PostgreSQLBackend, redact
 from headrace.ingest.database.read_transaction import open_read_transaction
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
@@ -395,6 +395,64 @@ def test_text_that_is_not_utf_8_is_an_error_with_a_way_out(
 
     with pytest.raises(DatabaseError, match=r"odd holds text that is not UTF-8: .*0xe9.*convert_from"):
         postgresql_weather.ingest(TableSource("odd", ("id",), "id"))
+
+
+DAYS_OF_ODD = """
+CREATE TABLE odd AS SELECT id, timestamptz '2013-01-01 12:00Z' + id * interval '1 day' AS at, {value} AS v
+FROM generate_series(0, 4) AS id
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param("CASE WHEN id % 2 = 1 THEN E'caf\\xe9' ELSE 'tea' END", "not UTF-8", id="when it is read"),
+        pytest.param("CASE WHEN id % 2 = 1 THEN '{{1},{2}}' ELSE '{1}' END::int[]", "::text AS v", id="when counted"),
+    ],
+)
+def test_days_that_cannot_be_read_do_not_stop_the_others_of_their_table(
+    postgres: PostgreSQL, postgresql_weather: Weather, monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    database = postgres.new_database("SQL_ASCII")
+    with postgres.connect(database) as connection:
+        connection.execute(DAYS_OF_ODD.format(value=value).encode())
+    monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(database))
+    odd = TableSource("odd", ("id",), "id", "at")
+
+    with pytest.raises(HeadraceError) as failed:
+        postgresql_weather.ingest(odd)
+    with postgres.connect(database) as connection:
+        connection.execute(b"UPDATE odd SET v = (SELECT v FROM odd WHERE id = 0), id = id + 10 WHERE id % 2 = 1")
+    result = postgresql_weather.ingest(odd)
+
+    assert [day for day in range(1, 6) if f"2013-01-{day:02}" in str(failed.value)] == [2, 4]
+    assert message in str(failed.value)
+    assert result.read == 2, "the others were remembered"
+    assert sorted(postgresql_weather.hashes) == [f"2013-01-{day:02}" for day in range(1, 6)]
+
+
+def test_a_day_that_changed_after_an_error_of_another_is_not_taken_for_the_one_that_was_listed(
+    postgres: PostgreSQL, postgresql_weather: Weather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = postgres.new_database("SQL_ASCII")
+    with postgres.connect(database) as connection:
+        connection.execute(DAYS_OF_ODD.format(value="CASE id WHEN 0 THEN E'caf\\xe9' ELSE 'tea' END").encode())
+    monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(database))
+    begin_again = PostgreSQLBackend.begin_again
+
+    def change_and_begin_again(self: PostgreSQLBackend) -> None:
+        with postgres.connect(database) as connection:
+            connection.execute(b"UPDATE odd SET v = 'milk', id = 13 WHERE id IN (3, 13)")
+        begin_again(self)
+
+    monkeypatch.setattr(PostgreSQLBackend, "begin_again", change_and_begin_again)
+
+    with pytest.raises(HeadraceError) as failed:
+        postgresql_weather.ingest(TableSource("odd", ("id",), "id", "at"))
+
+    assert "2013-01-04" in str(failed.value)
+    assert "its rows changed while the table was read. Run the same command again." in str(failed.value)
+    assert "2013-01-02" not in str(failed.value)
 
 
 def test_beside_midnight_at_the_end_of_a_day_other_times_are_text_too(postgresql_weather: Weather) -> None:
