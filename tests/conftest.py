@@ -18,8 +18,18 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SUPPORT), os.enviro
 """Projects of the tests import their support, in the commands that they start as well."""
 
 
+LONGEST = (
+    "test_demo.py", "test_first_hour.py", "test_celery.py", "test_restore.py", "test_online_stores.py",
+    "test_cluster.py", "test_crashes.py", "test_doctor.py", "test_label_collect.py", "test_infra_scripts.py",
+    "test_train_delay.py", "test_version.py",
+)  # fmt: skip
+"""Files that take a minute or more: they begin first, so that none is left to one worker at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need a server, which `make quick` leaves out."""
+    """Put the longest files first, and mark tests that need a server, which `make quick` leaves out."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
     for item in items:
         callspec = getattr(item, "callspec", None)
         asked = callspec.params.values() if callspec else ()

@@ -12,6 +12,9 @@ CHECK = "vanished"
 FEW = 3
 """What fewer than these lose is no mass: a table of two rows may lose one, or hold two others. Losing all is."""
 
+ROUNDING = 0.01
+"""How much larger than its input's share the loss of a table may be, and still follow from it: rows are not keys."""
+
 NAMED = 3
 """Names that a text gives of what would vanish."""
 
@@ -55,17 +58,27 @@ class TableLoss:
         losses: One per thing that is counted.
         names: First names of what would vanish.
         state: What identifies it: partition and the md5 that it would have, or nothing.
+        gone: Partitions that would vanish whole.
     """
 
     table: str
     losses: Sequence[Loss]
     names: Sequence[str] = ()
     state: Sequence[str] = field(default=(), repr=False)
+    gone: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def share(self) -> float:
         """The largest share."""
         return max((loss.share for loss in self.losses), default=0.0)
+
+    def follows_from(self, cause: "TableLoss") -> bool:
+        """Whether the loss of a table that this one is computed from explains it.
+
+        It does if nothing vanishes but in partitions that vanish there whole, or if no larger share does.
+        """
+        same_partitions = bool(self.names) and cause.gone.issuperset(self.names)
+        return same_partitions or cause.share + ROUNDING >= self.share
 
     def finding(
         self, guards: Guards, since: str, also: Sequence["TableLoss"] = (), note: str = ""
@@ -112,7 +125,7 @@ def table_loss(before: Manifest | None, after: Manifest) -> TableLoss:
     ]
     lost = sorted({*gone, *fewer})
     state = [f"{name} {new.get(name, '')}" for name in lost]
-    return TableLoss(after.table, [loss for loss in losses if loss.lost], lost, state)
+    return TableLoss(after.table, [loss for loss in losses if loss.lost], lost, state, frozenset(gone))
 
 
 def _lost_rows(had: LazyEntries, has: LazyEntries, gone: Sequence[str], changed: Sequence[str]) -> Mapping[str, int]:

@@ -22,9 +22,6 @@ from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import TableStore
 from headrace.transform.kernel import SPAN
 
-ROUNDING = 0.01
-"""How much larger than its input's share the loss of a table may be, and still follow from it: rows are not keys."""
-
 NOTE = "accepted: "
 """What the line of a tag's message begins with that holds an acceptance, as JSON."""
 
@@ -88,7 +85,7 @@ def _vanished(
     """A finding per table that loses too much, less what follows from the loss of a table that it is computed from."""
     cause: dict[str, str] = {}
     for table, loss in losses.items():
-        causes = (read for read in inputs[table] if read in losses and losses[read].share + ROUNDING >= loss.share)
+        causes = (read for read in inputs[table] if read in losses and loss.follows_from(losses[read]))
         cause[table] = cause.get(found, found) if (found := next(causes, "")) else table
     for table, loss in losses.items():
         if cause[table] == table:

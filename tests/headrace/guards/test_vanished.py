@@ -53,6 +53,22 @@ def test_a_loss_beyond_half_is_found_with_counts_and_first_names(before: Manifes
 
 
 @pytest.mark.parametrize(
+    ("after", "explained"),
+    [
+        pytest.param(table(a=1, b=1), True, id="the same days, with more of the rows"),
+        pytest.param(table(a=1), False, id="one more day"),
+        pytest.param(table(a=1, b=0), False, id="rows of a day that stays, too"),
+        pytest.param(table(a=1, b=1, c=9), True, id="fewer days"),
+    ],
+)
+def test_what_vanishes_in_days_that_vanish_in_an_input_follows_from_that(after: Manifest, explained: bool) -> None:
+    cause = table_loss(table(a=None, b=None, c=None, d=None), table(a=None, b=None))
+    loss = table_loss(table(a=1, b=1, c=9, d=9), after)
+
+    assert loss.follows_from(cause) == explained
+
+
+@pytest.mark.parametrize(
     ("before", "after"),
     [
         (Manifest(TABLE), days(3)),

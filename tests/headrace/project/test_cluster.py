@@ -18,7 +18,7 @@ import psutil
 import pytest
 from distributed import Client, KilledWorker
 from raw_data import RawPartitions, days, flights
-from servers import HOST, free_port, is_listening, run_server
+from servers import HOST, S3, free_port, is_listening, run_server
 from workspaces import Workspace
 
 from headrace.engine.run import StageResult, plan_stage, run_stage
@@ -42,12 +42,24 @@ READ = '''    """One day's object as text; `NA` and nothing are null."""
 
 
 @dataclass(frozen=True)
-class Cluster:
+class DaskServers:
     """A scheduler and two worker processes that know no project."""
 
     address: str
-    workspace: Workspace
     log: Path
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Servers, and a workspace whose commands run there."""
+
+    servers: DaskServers
+    workspace: Workspace
+
+    @property
+    def address(self) -> str:
+        """Of the scheduler."""
+        return self.servers.address
 
     def run(self, table: str) -> StageResult:
         """Run the stage of `table` there."""
@@ -66,18 +78,35 @@ class Cluster:
         return found
 
 
-@pytest.fixture
-def cluster(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A cluster, and a workspace with six raw days whose commands run on it."""
-    with run_cluster(workspace, tmp_path) as started:
-        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", started.address)
+@pytest.fixture(scope="module")
+def dask(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskServers]:
+    """Servers for the tests that leave every process of them alone."""
+    with run_dask(s3, tmp_path_factory.mktemp("dask")) as started:
         yield started
 
 
-@contextmanager
-def run_cluster(workspace: Workspace, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
-    """Run a cluster whose workers have credentials of the remote, and a workspace with six raw days beside it."""
+@pytest.fixture
+def cluster(workspace: Workspace, dask: DaskServers, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A cluster, and a workspace with six raw days whose commands run on it."""
+    return _join(workspace, dask, monkeypatch)
+
+
+@pytest.fixture
+def own_cluster(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The same with a scheduler and workers that the test may kill."""
+    with run_dask(workspace.remote, tmp_path) as started:
+        yield _join(workspace, started, monkeypatch)
+
+
+def _join(workspace: Workspace, dask: DaskServers, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     workspace.raw.add_days(*DAYS)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", dask.address)
+    return Cluster(dask, workspace)
+
+
+@contextmanager
+def run_dask(remote: S3, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[DaskServers]:
+    """Run a scheduler, and workers that have credentials of the remote."""
     port = free_port()
     address = f"tcp://{HOST}:{port}"
     program = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
@@ -85,8 +114,8 @@ def run_cluster(workspace: Workspace, folder: Path, environment: Mapping[str, st
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--host", HOST, "--nworkers", "2"]
     worker += ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / "dask")]
     keys = {
-        "AWS_ACCESS_KEY_ID": workspace.remote.access_key,
-        "AWS_SECRET_ACCESS_KEY": workspace.remote.secret_key,
+        "AWS_ACCESS_KEY_ID": remote.access_key,
+        "AWS_SECRET_ACCESS_KEY": remote.secret_key,
         "AWS_DEFAULT_REGION": "us-east-1",
         **(environment or {}),
     }
@@ -95,7 +124,7 @@ def run_cluster(workspace: Workspace, folder: Path, environment: Mapping[str, st
         run_server(scheduler, folder / "scheduler.log", lambda: is_listening(port)),
         run_server(worker, log, lambda: _workers(address) == 2, environment=keys),
     ):
-        yield Cluster(address, workspace, log)
+        yield DaskServers(address, log)
 
 
 def test_a_cluster_gives_the_same_bytes_as_threads(cluster: Cluster) -> None:
@@ -110,8 +139,8 @@ def test_a_cluster_gives_the_same_bytes_as_threads(cluster: Cluster) -> None:
         assert cluster.workspace.table_store.manifest(table) == elsewhere.table_store.manifest(table)
 
 
-def test_a_worker_that_is_killed_costs_its_own_partition_only(cluster: Cluster) -> None:
-    victim = next(iter(cluster.workers().values()))
+def test_a_worker_that_is_killed_costs_its_own_partition_only(own_cluster: Cluster) -> None:
+    victim = next(iter(own_cluster.workers().values()))
     killed = threading.Event()
 
     def kill(_table: str, done: int, _total: int) -> None:
@@ -121,15 +150,15 @@ def test_a_worker_that_is_killed_costs_its_own_partition_only(cluster: Cluster) 
 
     stage = graph.find_stage("flights", FLIGHTS)
 
-    ran = run_stage(stage, cluster.workspace.table_store, Executor(cluster.settings, kill))
+    ran = run_stage(stage, own_cluster.workspace.table_store, Executor(own_cluster.settings, kill))
 
     assert killed.is_set()
     assert sorted(ran.computed) == DAYS
     assert ran.manifest.rows == sum(flights(day).height for day in DAYS)
 
 
-def test_a_scheduler_that_dies_is_unavailable_and_what_was_computed_by_then_is_remembered(cluster: Cluster) -> None:
-    with Client(cluster.address, set_as_default=False) as client:
+def test_a_scheduler_that_dies_is_unavailable_and_what_was_computed_by_then_is_remembered(own_cluster: Cluster) -> None:
+    with Client(own_cluster.address, set_as_default=False) as client:
         scheduler: int = client.run_on_scheduler(os.getpid)
     killed = threading.Event()
 
@@ -141,16 +170,16 @@ def test_a_scheduler_that_dies_is_unavailable_and_what_was_computed_by_then_is_r
     stage = graph.find_stage("flights", FLIGHTS)
 
     with pytest.raises(SchedulerUnavailableError, match=r"stopped answering.*run the same command again"):
-        run_stage(stage, cluster.workspace.table_store, Executor(cluster.settings, kill))
+        run_stage(stage, own_cluster.workspace.table_store, Executor(own_cluster.settings, kill))
 
-    here = Settings(workspace=cluster.workspace.root)
-    left = [item.partition for item in plan_stage(stage, cluster.workspace.table_store).stale]
+    here = Settings(workspace=own_cluster.workspace.root)
+    left = [item.partition for item in plan_stage(stage, own_cluster.workspace.table_store).stale]
     assert 0 < len(left) < len(DAYS)
-    assert sorted(run_stage(stage, cluster.workspace.table_store, Executor(here)).computed) == sorted(left)
+    assert sorted(run_stage(stage, own_cluster.workspace.table_store, Executor(here)).computed) == sorted(left)
 
 
-def test_a_scheduler_that_dies_while_a_result_is_fetched_is_lost_and_nothing_waits_for_it(cluster: Cluster) -> None:
-    with Client(cluster.address, set_as_default=False) as client:
+def test_a_scheduler_that_dies_while_a_result_is_fetched_is_lost_and_nothing_waits_for_it(own_cluster: Cluster) -> None:
+    with Client(own_cluster.address, set_as_default=False) as client:
         scheduler: int = client.run_on_scheduler(os.getpid)
 
         class KillsScheduler:
@@ -174,8 +203,8 @@ def test_an_error_of_a_task_that_looks_like_one_of_the_connection_is_raised_as_i
         list(results_as_completed(client, [client.submit(fill_disk, pure=False)]))
 
 
-def test_a_task_whose_workers_all_die_has_an_error_for_a_result_so_that_the_others_go_on(cluster: Cluster) -> None:
-    with Client(cluster.address, set_as_default=False) as client:
+def test_a_task_whose_workers_all_die_has_an_error_for_a_result_so_that_the_others_go_on(own_cluster: Cluster) -> None:
+    with Client(own_cluster.address, set_as_default=False) as client:
         killing = client.submit(lambda: os.kill(os.getpid(), signal.SIGKILL), pure=False)
         results = dict(results_as_completed(client, [killing, client.submit(int, pure=False)]))
 
@@ -237,13 +266,13 @@ def test_a_declared_file_and_a_module_at_the_root_travel_with_the_code(cluster: 
     assert distances(workspace).equals(before + 7)
 
 
-def test_what_a_kernel_prints_is_in_the_log_of_the_worker_and_disturbs_nothing(cluster: Cluster) -> None:
-    cluster.workspace.edit(SOURCE, READ, f"{READ}    print('a kernel' * 20_000, flush=True)\n")
+def test_what_a_kernel_prints_is_in_the_log_of_the_worker_and_disturbs_nothing(own_cluster: Cluster) -> None:
+    own_cluster.workspace.edit(SOURCE, READ, f"{READ}    print('a kernel' * 20_000, flush=True)\n")
 
-    cluster.workspace.command(*VALIDATE)
+    own_cluster.workspace.command(*VALIDATE)
 
-    assert sorted(cluster.workspace.table_store.manifest(FLIGHTS).partitions) == DAYS
-    assert "a kernel" * 20_000 in cluster.log.read_text()
+    assert sorted(own_cluster.workspace.table_store.manifest(FLIGHTS).partitions) == DAYS
+    assert "a kernel" * 20_000 in own_cluster.servers.log.read_text()
 
 
 def test_a_kernel_that_kills_its_process_once_is_run_again(cluster: Cluster, tmp_path: Path) -> None:
@@ -294,10 +323,10 @@ def test_what_a_reader_raises_on_a_worker_is_an_error_of_its_partition(cluster: 
     assert len(journal.splitlines()) == len(DAYS) - 1
 
 
-def test_a_worker_that_is_killed_leaves_no_process_behind_idle_or_busy(cluster: Cluster, tmp_path: Path) -> None:
-    workspace, workers = cluster.workspace, cluster.workers().values()
+def test_a_worker_that_is_killed_leaves_no_process_behind_idle_or_busy(own_cluster: Cluster, tmp_path: Path) -> None:
+    workspace, workers = own_cluster.workspace, own_cluster.workers().values()
     workspace.command(*VALIDATE)
-    idle = code_processes(cluster)
+    idle = code_processes(own_cluster)
     busy = tmp_path / "busy"
     wait = f"    Path({str(busy)!r}).write_text(str(__import__('os').getpid()))\n    __import__('time').sleep(600)\n"
     workspace.edit(SOURCE, READ, READ + wait)
@@ -305,9 +334,9 @@ def test_a_worker_that_is_killed_leaves_no_process_behind_idle_or_busy(cluster: 
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(workspace.command, *VALIDATE, fails=True)
         assert wait_until(lambda: busy.exists() and busy.read_text() != "")
-        processes = [*idle, *code_processes(cluster)]
+        processes = [*idle, *code_processes(own_cluster)]
         assert psutil.Process(int(busy.read_text())) in processes
-        with Client(cluster.address, set_as_default=False) as client:
+        with Client(own_cluster.address, set_as_default=False) as client:
             scheduler: int = client.run_on_scheduler(os.getpid)
         os.kill(scheduler, signal.SIGKILL)  # so that the run ends, and no worker begins it again
         for worker in workers:
@@ -326,8 +355,9 @@ def test_a_worker_with_another_version_of_a_library_computes_nothing_and_the_ver
     installed.write_text("Metadata-Version: 2.1\nName: polars\nVersion: 9.9.9\n")
     paths = os.pathsep.join((str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])))
 
-    with run_cluster(workspace, tmp_path, {"PYTHONPATH": paths}) as cluster:
-        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.address)
+    workspace.raw.add_days(*DAYS)
+    with run_dask(workspace.remote, tmp_path, {"PYTHONPATH": paths}) as dask:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", dask.address)
         said = workspace.command(*VALIDATE, fails=True)
 
     assert f"polars: 9.9.9 there, {pl.__version__} here." in said
