@@ -32,7 +32,7 @@ lint: install ## Style, spelling, types, layers, and the generated files
 	@$(BIN)/python tests/support/name_shares.py
 	@echo 'mypy' && $(BIN)/mypy --no-error-summary
 
-test: lint ## Lint, types, every test on real servers
+test: lint ## Lint, types, and the tests, on real servers where there are any
 	@echo 'pytest' && $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=84 $(PYTEST_ARGS)
 
 # Their imports alone take seconds.

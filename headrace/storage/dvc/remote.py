@@ -121,7 +121,7 @@ class Remote:
         if not self.matches(md5, size, found):
             seen = f"{found.size:,} bytes with ETag {found.etag}" if found else "nothing"
             raise NotOnRemoteError(
-                f"{self.where(md5)}: expected {size:,} bytes with md5 {md5} after writing them, seen {seen}."
+                f"{self.where(md5)}: expected {size:,} bytes with md5 {md5} after writing them, found {seen}."
                 " Nothing was released. Check the server, then run the same command again."
             )
 
