@@ -33,8 +33,9 @@ def test_passwords_in_parameters_are_hidden(secret: str) -> None:
     for name in ("password", "sslpassword", "PGPASSWORD", "token", "X-Amz-Signature", "client_secret", "auth_token"):
         for text in (f"postgresql://host/db?sslmode=require&{name}={quote(secret, safe='')}&a=b", f"{name}='{secret}'"):
             shown = message(text)
-            assert secret not in shown
-            assert quote(secret, safe="") not in shown
+            values = shown.replace(name, "")  # the name may hold the secret's letters
+            assert secret not in values
+            assert quote(secret, safe="") not in values
             assert "is not there. Try again." in shown
 
 
