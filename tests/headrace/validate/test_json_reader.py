@@ -235,6 +235,7 @@ for path in map(Path, sys.argv[2:]):
 """
 
 
+@pytest.mark.slow
 def test_hostile_files_are_refused_within_the_memory_of_a_worker(tmp_path: Path) -> None:
     files = {
         "keys.jsonl": b"".join(b'{"k%d":1}\n' % number for number in range(20_000)),

@@ -74,6 +74,7 @@ def write_constant_parquet(path: Path, rows: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_hostile_files_are_refused_within_the_memory_of_a_worker(tmp_path: Path) -> None:
     names = ",".join(f"column_{number}" for number in range(40_000)).encode()
     files = {
