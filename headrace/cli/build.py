@@ -149,10 +149,10 @@ def _describe_release(
         *(f"  {acceptance}" for acceptance in made.accepted),
         *(f"  {table} is held back, as it was in the release before: {reason}" for table, reason in made.held.items()),
     ]
-    if made.created and (stack := _own_stack(table_store.root)):
+    if pushed_to and (stack := _own_stack(table_store.root)):
         lines.append(
             f"  not on {stack}, the origin of the stack that serves this clone: its runs make releases of their own."
-            f" `git pull --no-rebase --tags {stack} main` brings those here"
+            f" `git pull --no-rebase --tags {stack} {pushed_to['branch']}` brings those here"
         )
     content = {**vars(made), "pushed": vars(made.pushed), "accepted": [each.to_dict() for each in made.accepted]}
     content["pushed_to"] = pushed_to

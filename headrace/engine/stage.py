@@ -46,6 +46,11 @@ class PartitionOutput:
     is_unique: bool = False
 
 
+def param_key(dataset: str, name: str) -> str:
+    """What `params.yaml` calls a parameter that a declaration of the dataset names."""
+    return f"{dataset}.{name}"
+
+
 def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters under the names that a declaration has for them: without the dataset."""
     return {name.partition(".")[2]: value for name, value in params.items()}

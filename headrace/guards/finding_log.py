@@ -166,7 +166,7 @@ def open_finding_log(table_store: TableStore, dataset: str) -> FindingLog:
 
 def open_publish_log(table_store: TableStore, dataset: str) -> FindingLog:
     """The record that a publish uses: on the git remote, for every machine; in the workspace if it has no remote."""
-    if not _has_remote(table_store.root):
+    if not git.has_remote(table_store.root):
         return FileLog(table_store, dataset)
     settings = load_settings(table_store.root)
     return RefLog(table_store.root, _ref_store(table_store.root), _publish_ref(settings, dataset))
@@ -181,7 +181,7 @@ def read_shared_records(table_store: TableStore, dataset: str) -> Mapping[str, F
         GitUnavailableError: The remote does not answer.
     """
     root, settings = table_store.root, load_settings(table_store.root)
-    if settings.push_runs and not _has_remote(root):
+    if settings.push_runs and not git.has_remote(root):
         return {}
     publish, runs = _publish_ref(settings, dataset), f"{settings.run_refs}/{dataset}"
     refs = _ref_store(root).match(publish, f"{runs}/*/{FINDINGS}")
@@ -203,10 +203,6 @@ def _read_commit(root: Path, commit: str, ref: str) -> FindingRecord:
 
 def _publish_ref(settings: Settings, dataset: str) -> str:
     return f"{settings.run_refs}-findings/{dataset}/publish"
-
-
-def _has_remote(root: Path) -> bool:
-    return bool(git.config_value(root, f"remote.{git.REMOTE}.url"))
 
 
 def _ref_store(root: Path) -> RefStore:

@@ -50,11 +50,10 @@ def project_root() -> Path:
 
 
 def dataset_names(root: Path | None = None) -> tuple[str, ...]:
-    """Names of the datasets of a project (by default the one that this process imports), sorted.
+    """Names of a project's datasets, sorted: every folder of `pipelines/` that has an `__init__.py`.
 
-    They are the folders of `pipelines/` that have an `__init__.py`.
-
-    Folders whose names begin with `_` or `.` hold shared code and are skipped.
+    Folders whose names begin with `_` or `.` hold shared code and are skipped. Without `root`, the project is the one
+    that this process imports.
     """
     return tuple(sorted(path.parent.name for path in _dataset_files((root or project_root()) / PACKAGE)))
 

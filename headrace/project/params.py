@@ -7,6 +7,7 @@ from typing import Any
 
 from headrace.dataset import Dataset, FeatureTable, Source
 from headrace.engine.fingerprint import parameter
+from headrace.engine.stage import param_key
 from headrace.errors import HeadraceError
 from headrace.project.faults import Fault, is_text_sequence
 from headrace.storage.files import DamagedFileError
@@ -19,7 +20,7 @@ def param_values(dataset: Dataset, declared: Source | FeatureTable, root: Path) 
     Raises:
         HeadraceError: `params.yaml` of the project `root` lacks one, or cannot be parsed.
     """
-    return {name: parameter(root, f"{dataset.name}.{name}") for name in _names(declared)}
+    return {name: parameter(root, param_key(dataset.name, name)) for name in _names(declared)}
 
 
 def with_param_values(dataset: Dataset, root: Path) -> Dataset:
@@ -38,13 +39,14 @@ def with_param_values(dataset: Dataset, root: Path) -> Dataset:
 def param_faults(dataset: Dataset, declared: Source | FeatureTable, root: Path) -> Iterator[Fault]:
     """Parameters that a source or a feature table names and `params.yaml` does not have."""
     for name in _names(declared):
+        key = param_key(dataset.name, name)
         try:
-            parameter(root, f"{dataset.name}.{name}")
+            parameter(root, key)
         except DamagedFileError as error:
             yield Fault(declared, ("params", name), str(error))
         except HeadraceError:
             near = closest(name, _section(dataset, root))
-            text = f"there is no parameter {dataset.name}.{name} in params.yaml{near}: add it, or correct the name"
+            text = f"there is no parameter {key} in params.yaml{near}: add it, or correct the name"
             yield Fault(declared, ("params", name), text)
 
 

@@ -338,7 +338,7 @@ def _refuse_pruned(snapshot: Snapshot) -> None:
     root = snapshot.table_store.root
     if not snapshot.release:
         return
-    if git.config_value(root, f"remote.{git.REMOTE}.url"):
+    if git.has_remote(root):
         try:
             git_remote.fetch(root)
         except git.GitUnavailableError as error:

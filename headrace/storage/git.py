@@ -319,6 +319,11 @@ def config_value(root: Path, name: str) -> str:
     return _run(root, ("config", name)).stdout.strip()
 
 
+def has_remote(root: Path) -> bool:
+    """Whether the repository has the remote that releases are pushed to."""
+    return bool(config_value(root, f"remote.{REMOTE}.url"))
+
+
 def uncommitted_files(root: Path) -> tuple[str, ...]:
     """Paths of the files that differ from the last commit or are not in it, less those that git ignores."""
     fields = _run(root, ("status", "--porcelain", "--no-renames", "-z")).stdout.split("\0")

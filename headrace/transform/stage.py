@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable, Input
-from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params
+from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params, param_key
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_names import PartitionNameError, is_day
 from headrace.text import pluralize
@@ -29,7 +29,7 @@ def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
         reads=tuple(reads),
         modules=(*table.modules, table.transform.__module__),
         files=table.files,
-        params=tuple(f"{dataset.name}.{name}" for name in table.params),
+        params=tuple(param_key(dataset.name, name) for name in table.params),
         partitions=partial(partitions, reads),
         compute=partial(compute, table, names),
         batch_size=table.batch_size,

@@ -20,8 +20,8 @@ from headrace.validate.readers import (
     MAX_FIELDS,
     UnreadableError,
     check_limit,
+    read_unpacked,
     refused,
-    unpacked,
 )
 from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, MARK, NUMBER, RECORD
 
@@ -99,7 +99,7 @@ def read_json(path: Path, dialect: JsonDialect) -> pl.DataFrame:
         >>> rows.select(pl.col("order_id", "amount").struct.field("json_text").name.keep()).rows()
         [('007', '1.10'), ('8', None)]
     """
-    content = unpacked(path, dialect.max_bytes, expected="an object").removeprefix(codecs.BOM_UTF8)
+    content = read_unpacked(path, dialect.max_bytes, expected="an object").removeprefix(codecs.BOM_UTF8)
     if not content:
         raise refused(path, "it holds a byte order mark and nothing else, where an object was expected")
     records = _lines(path, content, dialect) if dialect.layout == "lines" else _items(path, content, dialect)

@@ -19,7 +19,7 @@ JSON_VALUE = pl.Struct({TEXT: pl.String, IS_STRING: pl.Boolean})
 MAX_DEPTH = 64
 """Deepest nesting of a record. Python's own bound depends on how deep the call is that reads it."""
 
-MOST_DIGITS = 400
+MOST_WRITTEN_DIGITS = 400
 """Digits to which a number with an exponent is written out, which is more than any type holds."""
 
 
@@ -54,7 +54,7 @@ def decode_json(text: str) -> Any:  # noqa: ANN401  any value
     return value
 
 
-def encode_json(value: Any, depth: int = 0) -> str:  # noqa: ANN401  any value
+def format_json(value: Any, depth: int = 0) -> str:  # noqa: ANN401  any value
     """The text of a value that `decode_json` gave, without white space.
 
     Raises:
@@ -65,9 +65,9 @@ def encode_json(value: Any, depth: int = 0) -> str:  # noqa: ANN401  any value
     if isinstance(value, JsonNumber):
         return value
     if isinstance(value, list):
-        return f"[{','.join(encode_json(item, depth + 1) for item in value)}]"
+        return f"[{','.join(format_json(item, depth + 1) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{_quoted(name)}:{encode_json(item, depth + 1)}' for name, item in value.items())}}}"
+        return f"{{{','.join(f'{_quoted(name)}:{format_json(item, depth + 1)}' for name, item in value.items())}}}"
     return _quoted(value)
 
 
@@ -87,7 +87,7 @@ def _refuse_constant(_token: str) -> NoReturn:
 
 def _check_value(value: Any) -> None:  # noqa: ANN401  any value
     try:
-        encode_json(value).encode()
+        format_json(value).encode()
     except UnicodeEncodeError as error:
         raise InvalidJsonError("lone surrogate") from error
 
@@ -97,14 +97,14 @@ DECODER = json.JSONDecoder(
 )
 
 
-def cell(value: Any) -> dict[str, Any] | None:  # noqa: ANN401  any value
+def json_cell(value: Any) -> dict[str, Any] | None:  # noqa: ANN401  any value
     """A value as a cell of type `JSON_VALUE`."""
     return None if value is None else {TEXT: cell_text(value), IS_STRING: type(value) is str}
 
 
 def cell_text(value: Any) -> str | None:  # noqa: ANN401  any value
     """The text of a cell: a string itself, of any other value its JSON."""
-    return value if value is None or isinstance(value, str) else encode_json(value)
+    return value if value is None or isinstance(value, str) else format_json(value)
 
 
 def plain_number(text: pl.Expr) -> pl.Expr:
@@ -119,13 +119,13 @@ def _without_exponent(text: str) -> str | None:
         number = Decimal(text)
     except ArithmeticError:  # an exponent beyond all bounds
         return None
-    return f"{number:f}" if abs(number.adjusted()) < MOST_DIGITS else None
+    return f"{number:f}" if abs(number.adjusted()) < MOST_WRITTEN_DIGITS else None
 
 
 def decode_array(text: str | None) -> list[dict[str, Any] | None] | None:
     """The items of an array as cells, None for any other value."""
     value = None if text is None else decode_json(text)
-    return [*map(cell, value)] if isinstance(value, list) else None
+    return [*map(json_cell, value)] if isinstance(value, list) else None
 
 
 def decode_object(text: str | None, names: Iterable[str]) -> dict[str, dict[str, Any] | None] | None:
@@ -134,4 +134,4 @@ def decode_object(text: str | None, names: Iterable[str]) -> dict[str, dict[str,
     fields = dict.fromkeys(names)
     if not isinstance(value, dict) or not value.keys() <= fields.keys():
         return None
-    return {name: cell(value.get(name)) for name in fields}
+    return {name: json_cell(value.get(name)) for name in fields}

@@ -124,7 +124,7 @@ def read_csv(path: Path, dialect: CsvDialect) -> pl.DataFrame:
         >>> headrace.read_csv(orders, headrace.CsvDialect(separator=";")).rows()
         [('007', '1,50'), ('8', None)]
     """
-    content = _in_utf_8(path, unpacked(path, dialect.max_bytes), dialect.encoding)
+    content = _in_utf_8(path, read_unpacked(path, dialect.max_bytes), dialect.encoding)
     if not content.rstrip(b"\r\n"):
         raise refused(path, "it holds nothing but line ends and byte order marks, where a header line was expected")
     if not dialect.final_newline and not content.endswith(b"\n"):
@@ -225,7 +225,7 @@ def check_suffix(path: Path, suffix: str) -> None:
             raise refused(path, f"expected {KINDS[name]} by its suffix {suffix}, but it begins with the bytes {seen}")
 
 
-def unpacked(path: Path, max_bytes: int, expected: str = "a header line at least") -> bytes:
+def read_unpacked(path: Path, max_bytes: int, expected: str = "a header line at least") -> bytes:
     """The bytes of a plain file or of one that gzip packed; there are some, and no more than allowed."""
     size = path.stat().st_size
     if not size:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from headrace.dataset import Dataset, Source, raw_table
-from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params
+from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params, param_key
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Manifest
 from headrace.text import pluralize
@@ -43,7 +43,7 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
         reads=(raw,),
         modules=(*source.modules, source.read.__module__, source.transform.__module__),
         files=source.files,
-        params=tuple(f"{dataset.name}.{name}" for name in source.params),
+        params=tuple(param_key(dataset.name, name) for name in source.params),
         libraries=("polars", "pyarrow", "dataframely"),
         partitions=partial(partitions, raw),
         compute=partial(compute, source, dataset.name),

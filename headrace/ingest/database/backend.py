@@ -88,7 +88,7 @@ class DatabaseBackend(Protocol):
     def survives_errors(self) -> bool:
         """Whether the transaction can be used after a statement that failed."""
 
-    def begin_again(self) -> None:
+    def restart_transaction(self) -> None:
         """Begin another transaction, which sees what was committed meanwhile."""
 
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:

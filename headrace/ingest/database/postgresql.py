@@ -182,12 +182,12 @@ class PostgreSQLBackend:
         """No: PostgreSQL refuses every other one, and ADBC lets nobody roll back to a savepoint."""
         return False
 
-    def begin_again(self) -> None:
+    def restart_transaction(self) -> None:
         with suppress(Error):
             self.connection.rollback()
-        self.begin()
+        self.begin_transaction()
 
-    def begin(self) -> None:
+    def begin_transaction(self) -> None:
         """Begin the transaction: READ COMMITTED, the default, would give each statement a snapshot of its own."""
         limit_ms = max(1, int(self.statement_timeout_s * 1000))
         limits = [STATEMENT_TIMEOUT.format(limit_ms=limit_ms)] if self.statement_timeout_s else []
@@ -288,7 +288,7 @@ def open_transaction(url: URL, retry_timeout_s: float, statement_timeout_s: floa
     backend = PostgreSQLBackend(connection, shown, password, dialect, statement_timeout_s)
     try:
         connection.set_autocommit(False)
-        backend.begin()
+        backend.begin_transaction()
         yield backend
     finally:
         with suppress(Error):

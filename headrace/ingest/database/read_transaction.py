@@ -157,7 +157,7 @@ class ReadTransaction:
             DatabaseError: The partition cannot be read, or is not as it was listed.
         """
         if not self.backend.survives_errors:
-            self.backend.begin_again()
+            self.backend.restart_transaction()
             schema = self._read_schema(source)
             statement = self._stats_statement(source, schema, name)
             found = [PartitionStats(*row[1:5]) for row in self.backend.fetch_all(statement, source.table)]

@@ -119,7 +119,7 @@ class SQLiteBackend:
         """Yes: only that statement is undone."""
         return True
 
-    def begin_again(self) -> None:
+    def restart_transaction(self) -> None:
         """Never needed."""
 
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,6 @@ from xml.etree import ElementTree as ET
 
 import orjson
 
-from headrace.errors import NotConfiguredError
 from headrace.storage.s3.errors import (
     ConnectionFailedError,
     NoCredentialsError,
@@ -103,10 +102,7 @@ class Boto3Client:
                 config=config,
             )
         except ValueError:
-            raise NotConfiguredError(
-                f"s3://{place.bucket}: expected an address such as http://127.0.0.1:9000, found another, which is not"
-                " shown because it may hold credentials. Correct AWS_ENDPOINT_URL."
-            ) from None
+            raise place.endpoint_error() from None
         client.meta.events.register("before-parse.s3.ListObjectsV2", parse_contents)
         return client
 

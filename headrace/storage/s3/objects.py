@@ -76,11 +76,15 @@ class BucketLocation:
         """
         address = self.asked or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if address and not ADDRESS.fullmatch(address):
-            raise NotConfiguredError(
-                f"s3://{self.bucket}: expected an address such as http://127.0.0.1:9000 as endpoint, found something"
-                " else, which is not shown because it may hold credentials. Correct AWS_ENDPOINT_URL."
-            )
+            raise self.endpoint_error()
         return address
+
+    def endpoint_error(self) -> NotConfiguredError:
+        """The error for an endpoint that no client takes."""
+        return NotConfiguredError(
+            f"s3://{self.bucket}: expected an address such as http://127.0.0.1:9000 as endpoint, found something else,"
+            " which is not shown because it may hold credentials. Correct AWS_ENDPOINT_URL."
+        )
 
     @property
     def endpoint(self) -> str:

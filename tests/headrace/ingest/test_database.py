@@ -438,14 +438,14 @@ def test_a_day_that_changed_after_an_error_of_another_is_not_taken_for_the_one_t
     with postgres.connect(database) as connection:
         connection.execute(DAYS_OF_ODD.format(value="CASE id WHEN 0 THEN E'caf\\xe9' ELSE 'tea' END").encode())
     monkeypatch.setenv("HEADRACE_DATABASE_URL", postgres.address(database))
-    begin_again = PostgreSQLBackend.begin_again
+    restart_transaction = PostgreSQLBackend.restart_transaction
 
-    def change_and_begin_again(self: PostgreSQLBackend) -> None:
+    def change_and_restart(self: PostgreSQLBackend) -> None:
         with postgres.connect(database) as connection:
             connection.execute(b"UPDATE odd SET v = 'milk', id = 13 WHERE id IN (3, 13)")
-        begin_again(self)
+        restart_transaction(self)
 
-    monkeypatch.setattr(PostgreSQLBackend, "begin_again", change_and_begin_again)
+    monkeypatch.setattr(PostgreSQLBackend, "restart_transaction", change_and_restart)
 
     with pytest.raises(HeadraceError) as failed:
         postgresql_weather.ingest(TableSource("odd", ("id",), "id", "at"))
