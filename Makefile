@@ -57,8 +57,9 @@ down: ## Stop the stack; its data stays
 bench: install $(PEERS)/.installed ## Measure against peers, in about 35 minutes; writes benchmarks/RESULTS.md
 	@$(BIN)/python benchmarks/results.py $(BENCH_ARGS)
 
-faults: install ## Kill, cut and corrupt things, and check that nothing is lost
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults $(PYTEST_ARGS)
+faults: install ## Kill, cut and corrupt things, and try new random values: nothing is lost
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'faults or (hypothesis and not slow_lane)' \
+		--hypothesis-profile explore $(PYTEST_ARGS)
 
 # The target is 90 %. A sample of 63 that falls short of 80 % is no chance any more.
 mutants: install ## Make small mistakes in a copy of the code, and see whether the tests notice (MUTANTS_ARGS=--help)

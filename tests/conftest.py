@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["servers", "label_server", "workspaces"]
@@ -17,6 +18,10 @@ SUPPORT = Path(__file__).parent / "support"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
 """Projects of the tests import their support, in the commands that they start as well."""
 
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=300, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("same")
+"""The same examples on every machine, so that a run judges the change alone; `make faults` looks for new ones."""
 
 LONGEST = (
     "test_demo.py", "test_first_hour.py", "test_celery.py", "test_restore.py", "test_online_stores.py",

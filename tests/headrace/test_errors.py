@@ -24,19 +24,16 @@ def message(text: str) -> str:
 def test_passwords_before_the_host_are_hidden(secret: str, encode: "type[str]") -> None:
     for scheme in ("postgresql+psycopg", "https", "s3", "redis", "ssh", "tls"):
         text = message(f"{scheme}://user:{encode(secret)}@host:5432/db")
-        assert encode(secret) not in text.replace("password", "")
-        assert "host:5432/db is not there. Try again." in text
+        assert text == message(f"{scheme}://user:***@host:5432/db")
+        assert "***@host:5432/db is not there. Try again." in text
 
 
 @given(SECRETS)
 def test_passwords_in_parameters_are_hidden(secret: str) -> None:
     for name in ("password", "sslpassword", "PGPASSWORD", "token", "X-Amz-Signature", "client_secret", "auth_token"):
-        for text in (f"postgresql://host/db?sslmode=require&{name}={quote(secret, safe='')}&a=b", f"{name}='{secret}'"):
-            shown = message(text)
-            values = shown.replace(name, "")  # the name may hold the secret's letters
-            assert secret not in values
-            assert quote(secret, safe="") not in values
-            assert "is not there. Try again." in shown
+        in_url, alone = f"postgresql://host/db?sslmode=require&{name}={{}}&a=b", f"{name}={{}}"
+        assert message(in_url.format(quote(secret, safe=""))) == f"It failed: {in_url.format('***')} is not there. Try again."
+        assert message(alone.format(f"'{secret}'")) == f"It failed: {alone.format('***')} is not there. Try again."
 
 
 @pytest.mark.parametrize(
