@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 """Called with the source, the number of partitions read, and the number to read."""
 
 DEFAULT_THREADS = 16
-"""Parallel downloads. Fewer threads wait for each other more, and cost more CPU per object."""
+"""Parallel downloads."""
 
 
 class NothingMatchesError(HeadraceError):

@@ -125,7 +125,7 @@ class LabelStudioEnvironment:
         self._run(*pip, "--no-build-isolation", "--requirement", str(self.lock))
 
     def _create_template(self) -> None:
-        """Migrate an empty database once, which saves every new server 12 s of CPU."""
+        """Migrate an empty database once, of which every new server gets a copy."""
         draft = self.folder / "template.new"
         settings = {**environment.base_environment(), **NO_OUTGOING_CALLS, "LABEL_STUDIO_BASE_DATA_DIR": str(draft)}
         self._run(str(self.program), "init", "-q", env=settings)
