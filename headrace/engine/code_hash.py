@@ -115,7 +115,7 @@ def fingerprint(files: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()).hexdigest()[:32]
 
 
-@cache  # a distribution's metadata are parsed as an email: a millisecond each time
+@cache  # a distribution's metadata are parsed as an email each time
 def library_version(name: str) -> str:
     """Version of an installed distribution, as a cache key and a lock file hold it."""
     return distribution(name).version

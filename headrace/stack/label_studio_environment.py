@@ -98,7 +98,7 @@ class LabelStudioEnvironment:
             report(f"creating the environment {self.folder}")
             self._create()
             count = len(re.findall(r"^[\w.-]+==", self.lock.read_text(), re.MULTILINE))
-            report(f"installing {count} packages, which takes some minutes the first time")
+            report(f"installing {count} packages (the first time only)")
             self._install_packages()
             report("creating its empty database")
             self._create_template()
