@@ -19,7 +19,7 @@ import polars as pl
 import psutil
 import psycopg
 import pytest
-from servers import HOST, S3, PostgreSQL
+from servers import HOST, S3, PostgreSQL, wait_until
 from stack_processes import listening_addresses
 from workspaces import git
 
@@ -325,7 +325,7 @@ def test_an_interrupted_demo_leaves_nothing_running(repository: Path) -> None:
     with demo(repository) as process:
         for line in process.stdout or ():
             if "postgres" in line:
-                assert left_running(repository) != []
+                assert wait_until(lambda: any("postgres" in each for each in left_running(repository)))
                 process.send_signal(signal.SIGINT)
                 break
         output, _ = process.communicate()
