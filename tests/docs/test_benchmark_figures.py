@@ -1,4 +1,4 @@
-"""Figures of benchmarks stand in `benchmarks/RESULTS.md` alone: documentation and code cite it, and none contradicts it."""
+"""Figures of benchmarks stand in `benchmarks/RESULTS.md` alone; documentation cites it, and none contradicts it."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,8 @@ CITING = [page for page in PAGES if page.name not in {"CHANGELOG.md", RESULTS.na
 CITATION = re.compile(r'\[([^\]]*)\]\(\S*RESULTS\.md#(\w+) "([^"]+)"\)')
 BARE = re.compile(
     r"(?:\d[\d.,]*|\b(?:two|three|four|five|eight|ten|many|several)) ?"
-    r"(?:CPU s\b|CPU seconds|(?:µs|ms|s|seconds?) of CPU|times (?:the (?:CPU|memory|time)|as (?:long|fast|much)|faster|slower))"
+    r"(?:CPU s\b|CPU seconds|(?:µs|ms|s|seconds?) of CPU|"
+    r"times (?:the (?:CPU|memory|time)|as (?:long|fast|much)|faster|slower))"
 )
 CODE = ("headrace", "pipelines", "dags", "feature_repo", "infra", "examples")
 UNIT_BYTES = {"KB": 1e3, "MB": 1e6, "bytes": 1.0}

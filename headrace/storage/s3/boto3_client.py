@@ -134,7 +134,7 @@ def create_model_loader(data_path: str | None) -> Any:  # noqa: ANN401  boto3 is
 
 
 def parse_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_event: object) -> None:
-    """Parse the objects of a listing; the rest is left to botocore, whose parser walks the shapes of its model for each field.
+    """Parse the objects of a listing; the rest is left to botocore, whose parser walks its model for each field.
 
     Args:
         response_dict: The answer as it came, which botocore parses next.
