@@ -54,7 +54,7 @@ up: install ## Start the stack and leave it running; prints every page with user
 down: ## Stop the stack; its data stays
 	@if [ -x $(BIN)/headrace ]; then $(BIN)/headrace stack down --home $(HOME_DIR); fi
 
-bench: install $(PEERS)/.installed ## Measure against peers, in about 35 minutes; writes benchmarks/RESULTS.md
+bench: install $(PEERS)/.installed ## Measure against peers; writes benchmarks/RESULTS.md
 	@$(BIN)/python benchmarks/results.py $(BENCH_ARGS)
 
 faults: install ## Kill, cut and corrupt things, and try new random values: nothing is lost

@@ -285,7 +285,7 @@ def measure_bulk_push(report: Report, place: Workspace, number: int, size: int, 
 
 def write_table(number: int, size: int) -> None:
     """Write a table of `number` partitions to the workspace and the cache, and record it."""
-    from headrace.storage.dvc.lock import write_pointer  # noqa: PLC0415
+    from headrace.storage.dvc.lock import pointer_file  # noqa: PLC0415
     from headrace.storage.manifest import Manifest  # noqa: PLC0415
     from headrace.storage.partition_entry import PartitionEntry  # noqa: PLC0415
     from headrace.storage.table_store import TableStore  # noqa: PLC0415
@@ -296,7 +296,8 @@ def write_table(number: int, size: int) -> None:
         entries[f"{name:06}"] = PartitionEntry(stored.md5, stored.md5, stored.size)
     manifest = Manifest(TABLE, ".bin", partitions=entries)
     table_store.checkout(manifest)
-    write_pointer(table_store.root, table_store.dvc_out(manifest, {}))
+    path, content = pointer_file(table_store.dvc_out(manifest, {}))
+    (table_store.root / path).write_bytes(content)
 
 
 def push_table() -> None:

@@ -1,6 +1,6 @@
 """Run the benchmarks, and write `RESULTS.md` from what they report: the page that the documentation refers to.
 
-`make bench` runs all of them in about 35 minutes on two cores. Each report is kept as JSON in `.headrace/bench/`;
+`make bench` runs all of them. Each report is kept as JSON in `.headrace/bench/`;
 `python benchmarks/results.py retrieval online` runs two again and writes the page from all reports, and
 `python benchmarks/results.py --no-run` only writes the page. A report is used as long as nothing that it measured has
 changed since: the code, the packages, and the benchmark itself.

@@ -6,7 +6,7 @@ import os
 
 
 def tune_gc() -> None:
-    """Run the garbage collector seldom, and not at exit: it costs a sixth of a command, which keeps what it loads."""
+    """Run the garbage collector seldom, and not at exit: a command keeps what it loads."""
     gc.set_threshold(200_000, 20, 100)
     atexit.register(gc.freeze)
 

@@ -48,7 +48,7 @@ def _declaring_modules() -> tuple[str, ...]:
     If a helper function builds declarations, the module that calls it counts, too: its arguments decide results.
     """
     modules: dict[str, None] = {}
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  documented; `inspect` reads source lines, which costs milliseconds each
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  documented; `inspect` reads the source lines of every frame
     while frame is not None and not frame.f_code.co_filename.startswith("<") and SITE not in frame.f_code.co_filename:
         modules[frame.f_globals.get("__name__", "")] = None
         if frame.f_code.co_name == "<module>":

@@ -135,7 +135,7 @@ async def count_tasks(project_url: str) -> dict[str, int]:
 
 
 def _count_tasks(project_url: str) -> dict[str, int]:
-    # The SDK takes a second to import, and DAG files load this module, too.
+    # The SDK is slow to import, and DAG files load this module, too.
     from headrace.label.label_studio.client import LabelStudioProject, open_label_studio  # noqa: PLC0415
     from headrace.label.label_studio.errors import LabelStudioError  # noqa: PLC0415
     from headrace.label.label_studio.finished import count_finished  # noqa: PLC0415

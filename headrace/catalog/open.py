@@ -113,7 +113,7 @@ def open_feature_store(*, workspace: Path | None = None) -> "Iterator[FeatureSto
         headrace
     """
     require_extra("feast", "headrace.open_feature_store()")
-    from headrace.feast.open import feature_store  # noqa: PLC0415  Feast takes more than a second to import
+    from headrace.feast.open import feature_store  # noqa: PLC0415  Feast is slow to import
 
     settings = load_settings(current_workspace(workspace))
     with feature_store(settings.workspace / "feature_repo", settings) as store:

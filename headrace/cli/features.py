@@ -116,7 +116,7 @@ def retrieve(  # noqa: PLR0913, PLR0917  a command's options
 
 
 def _published(table_store: "TableStore", settings: "Settings") -> "Published":
-    """Retrieves from the published release. Only this imports Feast, which takes more than a second."""
+    """Retrieves from the published release. Only this imports Feast, which is slow."""
 
     def answer(dataset: "Dataset", requests: Path, names: "Sequence[str]") -> "tuple[RetrievalResult, str]":
         from headrace.extras import require_extra  # noqa: PLC0415

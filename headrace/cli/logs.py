@@ -54,7 +54,7 @@ class StderrHandler(logging.Handler):
 
 
 class TerminalHandler(StderrHandler):
-    """Shows records through Rich, above the progress bars. Its import costs 50 ms, and most commands log nothing."""
+    """Shows records through Rich, above the progress bars. Imported late: most commands log nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _rich_handler().emit(record)

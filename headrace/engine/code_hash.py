@@ -82,7 +82,7 @@ def source_code(modules: Iterable[str], root: Path | None = None) -> SourceCode:
             continue
         own = files if in_project else packages
         source = loaded_source(path)
-        hashed, imported = _read(path.read_bytes() if source is None else source, path.relative_to(folder))
+        hashed, imported = read_code(path.read_bytes() if source is None else source, path.relative_to(folder))
         own[path.relative_to(folder).as_posix()] = hashed
         waiting += imported
     return SourceCode(dict(sorted(files.items())), dict(sorted(packages.items())), dict(sorted(libraries.items())))
@@ -105,9 +105,9 @@ def current_hashes(name: str, root: Path) -> set[str]:
     path = root / name
     if not path.is_file():
         path = (import_folder(_top(name.removesuffix(".py").replace("/", "."))) or root) / name
-    lies_there = _read(path.read_bytes(), Path(name))[0] if path.is_file() else ""
+    lies_there = read_code(path.read_bytes(), Path(name))[0] if path.is_file() else ""
     loaded = loaded_source(path)
-    return {lies_there} if loaded is None else {lies_there, _read(loaded, Path(name))[0]}
+    return {lies_there} if loaded is None else {lies_there, read_code(loaded, Path(name))[0]}
 
 
 def fingerprint(files: Mapping[str, str]) -> str:
@@ -115,12 +115,7 @@ def fingerprint(files: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()).hexdigest()[:32]
 
 
-def code_hash(text: str) -> str:
-    """Hash of what Python would run of `text`."""
-    return _hash(text, ast.parse(text))
-
-
-@cache  # a distribution's metadata are parsed as an email: a millisecond each time
+@cache  # a distribution's metadata are parsed as an email each time
 def library_version(name: str) -> str:
     """Version of an installed distribution, as a cache key and a lock file hold it."""
     return distribution(name).version
@@ -205,7 +200,8 @@ def _file(module: str, folder: Path) -> Path | None:
 
 
 @lru_cache(maxsize=1024)
-def _read(source: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
+def read_code(source: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
+    """Hash of what Python would run of a file, and the modules that it imports."""
     with PARSING:
         tree = ast.parse(source)
     return _hash(decode_source(source), tree), tuple(_imports(tree, path))

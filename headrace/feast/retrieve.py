@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
 from feast import FeatureStore
 from feast.errors import FeastObjectNotFoundException
 
@@ -27,17 +26,12 @@ def published_rows(table_store: TableStore, settings: Settings) -> Published:
     return answer
 
 
-def get_features(
-    dataset: Dataset, store: FeatureStore, requests: pl.DataFrame, names: Sequence[str] = ()
-) -> pl.DataFrame:
-    """The requests with the features `names` (`<table>:<feature>`), or with all of the dataset's service."""
-    return feast_retrieval(dataset, store, requests, names).to_polars()
-
-
 def feast_retrieval(
     dataset: Dataset, store: FeatureStore, requests: object, names: Sequence[str] = ()
 ) -> HeadraceRetrievalJob:
-    """The same, computed when its rows are asked for: as Polars, pandas, Arrow batches or a Parquet file.
+    """The requests with the features `names` (`<table>:<feature>`), or with all of the dataset's service.
+
+    Computed when the rows are asked for: as Polars, pandas, Arrow batches or a Parquet file.
 
     Raises:
         FeatureStoreError: The service is not published, or has no such feature.

@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 """Called with the source, the number of partitions read, and the number to read."""
 
 DEFAULT_THREADS = 16
-"""Parallel downloads. Fewer threads wait for each other more, and cost more CPU per object."""
+"""Parallel downloads."""
 
 
 class NothingMatchesError(HeadraceError):
@@ -184,7 +184,7 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
     databases = _group_by_database(run, sources, settings)
     if not databases:
         return
-    # Half the import time of a run that has only objects to read.
+    # Not needed in a run that has only objects to read, and slow to import.
     from headrace.ingest.database.read_transaction import open_read_transaction  # noqa: PLC0415
     from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415
 

@@ -201,7 +201,7 @@ class _Listers:
             return ObjectListing.from_bucket(
                 self.table_store, self._store(location.bucket), location, threads, by_day=source.name in self.by_day
             )
-        # Half the import time of a run of objects.
+        # Not needed in a run of objects, and slow to import.
         from headrace.ingest.database.backend import DatabaseError  # noqa: PLC0415
         from headrace.ingest.table_source import TableSnapshot  # noqa: PLC0415
 

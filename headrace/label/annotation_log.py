@@ -31,7 +31,7 @@ class KnownItems(NamedTuple):
 
 
 BUFFERED_EVENTS = 20_000
-"""Events kept in memory before they are written: some 40 MB."""
+"""Events kept in memory before they are written."""
 
 
 @dataclass

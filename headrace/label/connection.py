@@ -23,7 +23,7 @@ def connect(settings: Settings) -> "AbstractContextManager[LabelStudioClient]":
     Raises:
         NotConfiguredError: It names none, or no token.
     """
-    from headrace.label.label_studio.client import open_label_studio  # noqa: PLC0415  the SDK takes a second to import
+    from headrace.label.label_studio.client import open_label_studio  # noqa: PLC0415  the SDK is slow to import
 
     if not settings.label_studio_url or not settings.label_studio_token:
         raise NotConfiguredError(

@@ -1,7 +1,7 @@
 """answers → labels: annotators weighed against each other and against a model of the items.
 
 Method: CROWDLAB (Goh, Tkachenko, Mueller, 2022). The model is fitted to the majority votes, and asked only about items
-that it was not fitted to. cleanlab computes the weights; it takes a second to import, so it is imported in the
+that it was not fitted to. cleanlab computes the weights; it is slow to import, so it is imported in the
 functions that need it.
 """
 
@@ -50,7 +50,7 @@ def label_issues(labels: Mapping[str, str], items: item_model.FeatureVectors, ch
         choices: The answers there may be.
     """
     require_extra("labeling", "Finding label issues")
-    from cleanlab.filter import find_label_issues  # noqa: PLC0415  takes a second
+    from cleanlab.filter import find_label_issues  # noqa: PLC0415  slow to import
 
     names = sorted(labels.keys() & items.keys())
     if len({labels[name] for name in names}) < 2:  # noqa: PLR2004  a classifier needs two classes
@@ -65,7 +65,7 @@ def label_issues(labels: Mapping[str, str], items: item_model.FeatureVectors, ch
 
 def _weigh(answers: pl.DataFrame, predicted: item_model.Numbers, choices: Sequence[str]) -> pl.DataFrame:
     require_extra("labeling", "The consensus of CROWDLAB")
-    from cleanlab.multiannotator import get_label_quality_multiannotator  # noqa: PLC0415  takes a second
+    from cleanlab.multiannotator import get_label_quality_multiannotator  # noqa: PLC0415  slow to import
 
     index = pl.col("choice").replace_strict(list(choices), list(range(len(choices))), return_dtype=pl.Float64)
     table = answers.with_columns(index).pivot("annotator", index="sample_id", values="choice", sort_columns=True)

@@ -276,7 +276,7 @@ def results_as_completed(client: "Client", futures: Sequence["Future[Any]"]) -> 
     """The futures, each with its result as soon as it is there, or with the error that says that its workers died.
 
     Not `as_completed(with_results=True)`: where the scheduler dies while a result is fetched, that waits forever
-    (distributed 2026.8). Fetching them one after the other costs 2 ms for each.
+    (distributed 2026.8).
 
     Raises:
         SchedulerLostError: The connection to the scheduler broke.

@@ -149,7 +149,7 @@ class Sides:
         if before is None or checksum is None:
             return Expected.whole(self.snapshot, table)
         changed = self.snapshot.changed_keys(table, before)
-        # To look up most of the keys costs twice as much as to read them all.
+        # To look up most of the keys costs more than to read them all.
         most = changed.height > checksum.count // 2
         return Expected.whole(self.snapshot, table) if most else Expected.difference(self.snapshot, table, changed)
 

@@ -135,7 +135,7 @@ def publish(
             f" see pipelines/{dataset.name}/__init__.py."
         )
     require_extra("feast", "headrace publish")
-    from headrace.publish.blue_green import Sides  # noqa: PLC0415  Feast takes more than a second to import
+    from headrace.publish.blue_green import Sides  # noqa: PLC0415  Feast is slow to import
 
     how = how or PublishOptions()
     with table_store.lock_table(f"online/{dataset.name}"):

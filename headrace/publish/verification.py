@@ -28,7 +28,7 @@ from headrace.publish.snapshot import Snapshot
 from headrace.retrieve.requests import TIME
 
 SERVED = 64
-"""Keys of each view that are read through `get_online_features`, which costs a hundred times a plain read."""
+"""Keys of each view that are read through `get_online_features`, which costs far more than a plain read."""
 
 SAMPLE = 1000
 """Keys of each view whose values are compared although nothing says that they changed."""

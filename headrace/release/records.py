@@ -190,7 +190,7 @@ class DatasetRecords:
 
 @lru_cache(maxsize=4)
 def _parse_records(root: Path, blobs: tuple[tuple[str, str], ...]) -> Records:
-    """Parsed once, however many commits have the same files: a lock of 1,000 stages takes a second."""
+    """Parsed once, however many commits have the same files."""
     record_files = {path: blob for path, blob in blobs if path in (STAGES, LOCK) or path.endswith(".dvc")}
     return Records.parse(_read_blobs(root, record_files))
 

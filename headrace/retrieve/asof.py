@@ -134,7 +134,7 @@ class Codes:
 class Questions:
     """Requests by one set of keys: the same for every table that is joined by it.
 
-    They are nearly sorted by key, so that the search reads memory in order, which takes a fifth of the time.
+    They are nearly sorted by key, so that the search reads memory in order.
 
     Attributes:
         order: Place here → place among the requests.

@@ -310,7 +310,7 @@ def _answer(lookup: Lookup, values: pl.DataFrame | None, found: Bools) -> pl.Dat
     """The features of each request, from the values of those that were found, and any others where not."""
     if values is None:
         return pl.DataFrame({name: pl.Series([None] * found.size, dtype=kind) for name, kind in lookup.schema.items()})
-    # Gathering by an index without nulls, and taking away what was not found, costs half of one with nulls.
+    # Gathering by an index without nulls, and taking away what was not found, costs less than by one with nulls.
     shown = values.select(pl.when(pl.Series(found)).then(pl.all()))
     return shown.rename(dict(lookup.features)).cast(lookup.schema)  # type: ignore[arg-type]  # Polars wants a wider mapping
 

@@ -182,7 +182,7 @@ def retrieve_at_release(
 ) -> "RetrievalResult":
     """Training rows at a release, computed when they are asked for.
 
-    The join is the one that Feast's calls make, but Feast, which takes more than a second to import, is not needed.
+    The join is the one that Feast's calls make, but Feast, which is slow to import, is not needed.
 
     Args:
         dataset: The dataset whose features are retrieved.

@@ -62,7 +62,7 @@ def up(
 ) -> None:
     """Start the servers that are not running; print each address with user and password.
 
-    The first time, Label Studio is installed (`headrace stack install`), which takes some minutes.
+    The first time, Label Studio is installed (`headrace stack install`).
     """
     _require_extra()
     from headrace.stack import console, control  # noqa: PLC0415

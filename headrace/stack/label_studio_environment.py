@@ -98,7 +98,7 @@ class LabelStudioEnvironment:
             report(f"creating the environment {self.folder}")
             self._create()
             count = len(re.findall(r"^[\w.-]+==", self.lock.read_text(), re.MULTILINE))
-            report(f"installing {count} packages, which takes some minutes the first time")
+            report(f"installing {count} packages (the first time only)")
             self._install_packages()
             report("creating its empty database")
             self._create_template()
@@ -125,7 +125,7 @@ class LabelStudioEnvironment:
         self._run(*pip, "--no-build-isolation", "--requirement", str(self.lock))
 
     def _create_template(self) -> None:
-        """Migrate an empty database once, which saves every new server 12 s of CPU."""
+        """Migrate an empty database once, of which every new server gets a copy."""
         draft = self.folder / "template.new"
         settings = {**environment.base_environment(), **NO_OUTGOING_CALLS, "LABEL_STUDIO_BASE_DATA_DIR": str(draft)}
         self._run(str(self.program), "init", "-q", env=settings)

@@ -49,7 +49,7 @@ def write_tables(tables: "Iterator[pa.Table]", sink: "Path | pa.NativeFile") -> 
 def _writer_options(table: "pa.Table") -> dict[str, Any]:
     """How each column is written: text with a dictionary, whole numbers and times as differences.
 
-    Numbers gain little from a dictionary, and writing it takes much of the time.
+    Numbers seldom repeat enough to gain from a dictionary, which would have to be built first.
     """
     import pyarrow as pa  # noqa: PLC0415
 

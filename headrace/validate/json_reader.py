@@ -26,7 +26,7 @@ from headrace.validate.readers import (
 from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, MARK, NUMBER, RECORD
 
 MAX_RECORD_BYTES = 16 << 20
-"""Most bytes of a record: its values as Python objects take up to fifty times their text."""
+"""Most bytes of a record: its values as Python objects take many times their text."""
 
 BATCH_BYTES = 1 << 20
 """Bytes of records that are Python objects at the same time."""

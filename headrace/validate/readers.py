@@ -35,7 +35,7 @@ LARGE = 16 << 20
 
 
 MAX_BYTES, MAX_COLUMNS, MAX_FIELDS = 1 << 29, 10_000, 50_000_000
-"""Most unpacked bytes, columns and fields of a file. Reading one takes up to eight times its unpacked size."""
+"""Most unpacked bytes, columns and fields of a file. Reading one takes several times its unpacked size."""
 
 LONGEST_NAME = 10_000
 """Characters that the name of a column may have."""

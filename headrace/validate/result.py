@@ -55,11 +55,6 @@ class ValidationResult:
         counted = checks.value_counts(name="rows").sort(["rows", FAILED_CHECKS], descending=[True, False])
         return dict(counted.iter_rows())
 
-    @property
-    def accepted_raw(self) -> pl.DataFrame:
-        """The accepted rows as they came: `_row` and raw columns as text, in the order of `accepted`."""
-        return rows_as_text(self.raw, self.row_numbers)
-
     def with_unreadable_rows(self, raw: pl.DataFrame) -> "ValidationResult":
         """The result with the rows of a source that cannot be read as rejected ones; only JSON has such rows."""
         if FAULT not in raw.columns or raw.get_column(FAULT).null_count() == raw.height:

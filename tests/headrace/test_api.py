@@ -38,6 +38,7 @@ def test_a_name_that_is_not_public_is_no_attribute() -> None:
     assert not hasattr(headrace, "open_dataset")
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_library_and_no_other_module_of_it() -> None:
     code = "import sys, headrace; print(headrace.__version__, *sorted(sys.modules))"
 
@@ -50,6 +51,7 @@ def test_importing_the_package_loads_no_library_and_no_other_module_of_it() -> N
     assert not {name.partition(".")[0] for name in modules} & {*HEAVY}
 
 
+@pytest.mark.slow
 def test_a_declaration_loads_polars_and_neither_arrow_nor_feast() -> None:
     code = "import sys; from headrace import Dataset, FeatureTable, Input, Source; print(*sorted(sys.modules))"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import real_flights
+from accepted_rows import accepted_raw
 from real_flights import SOURCES, validate_partition
 
 from headrace.dataset import UNPARTITIONED, ObjectSource
@@ -115,7 +116,7 @@ def test_2400_is_midnight_of_the_day_that_the_delay_says() -> None:
     day = next(day for day, rows in real_flights.flights().items() if "2400" in rows["dep_time"])
     result = validate_partition("flights", day)
 
-    at_midnight = result.accepted.filter(result.accepted_raw["dep_time"] == "2400")
+    at_midnight = result.accepted.filter(accepted_raw(result)["dep_time"] == "2400")
     local = at_midnight["departed_at"].dt.convert_time_zone("America/New_York")
     assert local.dt.hour().to_list() == [0] * at_midnight.height
     assert (at_midnight["departed_at"] > at_midnight["scheduled_at"]).all()
@@ -137,7 +138,7 @@ def test_scheduled_times_follow_the_change_of_the_clock(day: str, offset: int) -
 
     minutes = pl.col("hour").cast(pl.Int64) * 60 + pl.col("minute").cast(pl.Int64) + offset * 60
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)
-    expected = result.accepted_raw.select(pl.lit(start) + pl.duration(minutes=minutes)).to_series()
+    expected = accepted_raw(result).select(pl.lit(start) + pl.duration(minutes=minutes)).to_series()
     assert (result.accepted["scheduled_at"] == expected).all()
 
 

@@ -1,5 +1,7 @@
 """What the crash scenarios read from a workspace and do to it, whatever runs in it."""
 
+import fcntl
+import json
 import shutil
 from collections.abc import Iterable
 from hashlib import sha256
@@ -12,6 +14,8 @@ from headrace.storage.table_store import TableStore
 
 VISIBLE_FOLDERS = ("data", ".headrace/journal")
 """What a run leaves: the tables, and a journal for the next run, which is empty after a run that ended well."""
+
+LOST_LOCKS = ".headrace/lost-locks.json"
 
 
 def read_intact_tables(table_store: TableStore, tables: Iterable[str]) -> State:
@@ -41,9 +45,26 @@ def assert_files_match_manifest(table_store: TableStore, table: str) -> None:
 
 
 def remove_locks(root: Path) -> None:
-    """Delete the locks, as somebody does who takes a paused run for dead."""
-    for lock in (root / ".headrace/locks").iterdir():
+    """Delete the locks, as somebody does who takes a paused run for dead; `lost_locks` names those that it held."""
+    locks = list((root / ".headrace/locks").iterdir())
+    (root / LOST_LOCKS).write_text(json.dumps([lock.stem.replace(".", "/") for lock in locks if _is_held(lock)]))
+    for lock in locks:
         lock.unlink()
+
+
+def lost_locks(root: Path) -> list[str]:
+    """The tables whose locks `remove_locks` took away from a run."""
+    tables: list[str] = json.loads((root / LOST_LOCKS).read_text())
+    return tables
+
+
+def _is_held(lock: Path) -> bool:
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def copy_workspace(root: Path, name: str) -> Path:

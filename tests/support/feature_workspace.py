@@ -17,7 +17,7 @@ from feast import FeatureStore
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Guards, Input
 from headrace.feast.open import close_store, open_store
 from headrace.feast.retrieval_job import HeadraceRetrievalJob
-from headrace.feast.retrieve import get_features
+from headrace.feast.retrieve import feast_retrieval
 from headrace.publish.publish import PublishResult, publish
 from headrace.settings import Settings
 from headrace.storage import parquet
@@ -244,7 +244,8 @@ def offline_delays(table_store: TableStore, tailnums: Sequence[str], at: Publish
     asked = pl.DataFrame({"tailnum": tailnums}).with_columns(
         origin=pl.lit("EWR"), carrier_id=pl.lit(1, pl.Int64), event_timestamp=pl.lit(at.as_of)
     )
-    return get_features(DATASET, open_workspace_store(table_store), asked)["aircraft_history__delay_min"].to_list()
+    answer = feast_retrieval(DATASET, open_workspace_store(table_store), asked).to_polars()
+    return answer["aircraft_history__delay_min"].to_list()
 
 
 def execute_on_sqlite(table_store: TableStore, statement: str) -> None:

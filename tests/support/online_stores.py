@@ -1,17 +1,21 @@
 """Real online stores for the tests: SQLite, PostgreSQL and Redis, each behind the same small workspace."""
 
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 import pytest
 import yaml
 from servers import HOST, PostgreSQL, free_port, is_listening, run_server
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 FEAST_PACKAGE = "headrace.feast"
 STORE_TYPES = {
@@ -40,6 +44,43 @@ class OnlineStore:
         if self.options:
             config["online_store"] = {"type": STORE_TYPES[self.kind], **self.options}
         path.write_text(yaml.safe_dump(config))
+
+
+@dataclass(frozen=True)
+class StoreImage:
+    """What an online store held at a moment. SQLite's file is a part of the workspace, and copied with it.
+
+    Attributes:
+        store: The store; nothing of PostgreSQL's may change, and nobody may be connected to it.
+        hashes: Key of Redis → value, as `DUMP` gives it.
+    """
+
+    store: OnlineStore
+    hashes: Mapping[bytes, bytes]
+
+    @classmethod
+    def take(cls, store: OnlineStore) -> Self:
+        """What the store holds now."""
+        if store.kind != "redis":
+            return cls(store, {})
+        with redis_client(store) as client:
+            keys = list(client.scan_iter())
+            with client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.dump(key)
+                return cls(store, dict(zip(keys, pipeline.execute(), strict=True)))
+
+    def copy(self) -> OnlineStore:
+        """A store that holds the same: another database of PostgreSQL, and the only content of Redis."""
+        if self.store.kind == "postgres":
+            return OnlineStore("postgres", {**self.store.options, "database": copy_database(self.store.options)})
+        if self.store.kind == "redis":
+            with redis_client(self.store) as client, client.pipeline(transaction=False) as pipeline:
+                pipeline.flushall()
+                for key, value in self.hashes.items():
+                    pipeline.restore(key, 0, value)
+                pipeline.execute()
+        return self.store
 
 
 @pytest.fixture(scope="session")
@@ -96,9 +137,27 @@ def flush_redis(port: int) -> None:
         client.flushall()
 
 
+def redis_client(store: OnlineStore) -> "Redis":
+    """A client of the store's server."""
+    from redis import Redis  # noqa: PLC0415  an extra
+
+    return Redis(HOST, int(store.options["connection_string"].rpartition(":")[2]))
+
+
+def copy_database(options: Mapping[str, Any]) -> str:
+    """Copy a store's PostgreSQL database on its server; the name of the copy."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(**_connection_options({**options, "database": "postgres"}), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {options['database']}".encode())
+    return name
+
+
 def reset_postgresql(options: Mapping[str, Any]) -> None:
     """Delete all tables of a store's PostgreSQL database."""
-    where = {"dbname" if name == "database" else name: value for name, value in options.items()}
-    with psycopg.connect(**where, autocommit=True) as connection:
+    with psycopg.connect(**_connection_options(options), autocommit=True) as connection:
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
+
+
+def _connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"dbname" if name == "database" else name: value for name, value in options.items()}

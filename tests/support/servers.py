@@ -260,13 +260,18 @@ def relay() -> Iterator[Callable[[int], Relay]]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """`rclone serve s3`: signatures are checked; no versions, and `If-Match` is ignored."""
-    folder, port = tmp_path_factory.mktemp("s3"), free_port()
-    server = S3(port, "headrace", secrets.token_hex(12), folder)
+    with rclone_s3(tmp_path_factory.mktemp("s3"), tmp_path_factory.mktemp("s3-log") / "log") as server:
+        yield server
+
+
+@contextmanager
+def rclone_s3(folder: Path, log: Path, *options: str) -> Iterator[S3]:
+    """Serve the buckets in a folder until the block ends."""
+    server = S3(free_port(), "headrace", secrets.token_hex(12), folder)
     keys = f'"{server.access_key},{server.secret_key}"'
     program = str(Path(sys.executable).with_name("rclone"))
-    command = [program, "serve", "s3", str(folder), "--addr", f"{HOST}:{port}", "--config", os.devnull]
-    log = tmp_path_factory.mktemp("s3-log") / "log"
-    with run_server(command, log, lambda: is_listening(port), environment={"RCLONE_AUTH_KEY": keys}):
+    command = [program, "serve", "s3", str(folder), "--addr", f"{HOST}:{server.port}", "--config", os.devnull, *options]
+    with run_server(command, log, lambda: is_listening(server.port), environment={"RCLONE_AUTH_KEY": keys}):
         yield server
 
 

@@ -1,4 +1,4 @@
-"""Feast's `get_online_features`, for requests as serving code makes them: the same answer at a fraction of the cost.
+"""Feast's `get_online_features`, for requests as serving code makes them: the same answer for less work.
 
 Feast makes several objects for every key and every value. Here a request becomes the bytes of its keys, and the bytes
 that the store keeps become the answer. What is asked for is Feast's to say, by its copy of the registry: which views

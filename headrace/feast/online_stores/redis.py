@@ -36,7 +36,7 @@ from headrace.feast.variables import expand_options
 from headrace.retrieve.errors import FeatureStoreError, FeatureStoreUnavailableError
 
 BATCH = 500
-"""Keys a script: Redis serves nobody else while one runs, about a millisecond."""
+"""Keys a script: Redis serves nobody else while one runs."""
 
 PAGE = 500
 """Keys that a script looks at when all are listed."""

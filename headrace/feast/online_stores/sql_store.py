@@ -1,8 +1,8 @@
 """Feast's online store over our own tables: one row per key, one column per feature. Only a publish writes it.
 
-Feast's own stores keep one row per value, with the feature's name in it: five times the rows to write, verify and read.
-The
-cells are Feast's bytes all the same, and its calls (`get_online_features`, `feast serve`) are what serving code sees.
+Feast's own stores keep one row per value, with the feature's name in it: with five features, five times the rows to
+write, verify and read. The cells are Feast's bytes all the same, and its calls (`get_online_features`, `feast serve`)
+are what serving code sees.
 """
 
 from abc import abstractmethod
@@ -44,7 +44,7 @@ class ReadOnlyOnlineStore(DirectOnlineStore):
         )
 
     def _is_versioned_read_supported(self) -> bool:
-        """No. To find that out, Feast imports the drivers of every store there is: half a second of CPU."""
+        """No. To find that out, Feast imports the drivers of every store there is."""
         return False
 
 

@@ -154,7 +154,7 @@ class SQLiteWriter:
             count = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  our own names
             size = view.key_size
             if size and 0 < count * size <= LARGEST:
-                # All keys as one value: half of what an object for each costs.
+                # All keys as one value, not an object for each.
                 joined = database.execute(f"SELECT CAST(group_concat({key}, '') AS BLOB) FROM {table}").fetchone()[0]  # noqa: S608
                 if len(joined) == count * size:
                     return cut(joined, np.full(count, size))

@@ -14,7 +14,7 @@ from headrace.label.label_studio.errors import LabelStudioError, LabelStudioHttp
 from headrace.label.label_studio.tasks import Json, TaskSummary
 
 IMPORT_BATCH = 250
-"""Tasks per request: one transaction of well under a second on the server, so an unknown outcome concerns few."""
+"""Tasks per request: one transaction on the server, so an unknown outcome concerns few."""
 DUPLICATES_BATCH = 100
 """Duplicates that are checked, then deleted, at once: nobody should begin to annotate one in between."""
 IMPORT_ATTEMPTS = 4

@@ -28,7 +28,7 @@ def airflow_system(config: StackConfig) -> System:
         return await probes.returns_ok(f"{api}/api/v2/monitor/health")
 
     async def warm_up(_run: CommandRunner) -> None:
-        await probes.http_get(f"{api}/execution/health", timeout_s=120)  # built at its first request: 4 s of CPU
+        await probes.http_get(f"{api}/execution/health", timeout_s=120)  # built at its first request
 
     servers = (
         Server(name="airflow-database", prepare=migrate, depends_on=("postgres", "workspace")),

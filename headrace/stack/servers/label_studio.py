@@ -78,7 +78,7 @@ def server_environment(config: StackConfig, installed: LabelStudioEnvironment) -
 def copy_template(template: Path, data: Path) -> None:
     """Copy the migrated tables, atomically, but not `.env`: the key that signs sessions is generated per home.
 
-    Without a template the server migrates at its first start, which takes a minute.
+    Without a template the server migrates at its first start.
     """
     if data.exists() or not template.exists():
         return

@@ -164,7 +164,7 @@ class Cache:
     def has(self, md5: str, size: int | None = None) -> bool:
         """Whether the object is in the cache, with that size if one is given."""
         try:
-            # A third of the time of a `Path`, for each chunk of each manifest.
+            # Without a `Path`: it is asked for each chunk of each manifest.
             found = os.stat(f"{self.folder}/{object_key(md5)}").st_size  # noqa: PTH116
         except FileNotFoundError:
             return False

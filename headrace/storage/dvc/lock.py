@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.storage import git
-from headrace.storage.files import atomic_write, damaged_file, dump_yaml, parse_mapping
+from headrace.storage.files import damaged_file, dump_yaml, parse_mapping
 
 GIT_WRITES = (0.01, 0.02, 0.05, 0.1, 0.3)
 """Seconds to wait for git to fill a file that it has created."""
@@ -83,22 +83,10 @@ def _lock_bytes(root: Path, revision: str | None) -> bytes:
     return (root / "dvc.lock").read_bytes() if (root / "dvc.lock").exists() else b""
 
 
-def write_lock(root: Path, lock: Mapping[str, Any]) -> None:
-    """Write `dvc.lock`, whole or not at all."""
-    atomic_write(root / "dvc.lock", dump_yaml(lock))
-
-
 def pointer_file(out: Mapping[str, Any]) -> tuple[str, bytes]:
     """Path and content of the `.dvc` file of a tracked folder, whose output entry has its path from the root."""
     folder, _, name = str(out["path"]).rpartition("/")
     return f"{folder}/{name}.dvc", dump_yaml({"outs": [_pointer_out(out, name)]})
-
-
-def write_pointer(root: Path, out: Mapping[str, Any]) -> str:
-    """Write the `.dvc` file of a tracked folder; returns its path."""
-    path, content = pointer_file(out)
-    atomic_write(root / path, content)
-    return path
 
 
 def _pointer_out(out: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Boto3Client:
 
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401
-        import boto3.session  # noqa: PLC0415  a quarter of a second of CPU
+        import boto3.session  # noqa: PLC0415  slow to import
         import botocore.session  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
 
@@ -108,7 +108,7 @@ class Boto3Client:
 
 
 def create_model_loader(data_path: str | None) -> Any:  # noqa: ANN401  boto3 is imported late
-    """Loads botocore's descriptions of services, in less than half of the CPU that its own loader takes for S3's.
+    """Loads botocore's descriptions of services, with less work than its own loader.
 
     That one looks for the versions of all 400 services before it loads one, and parses with the json module.
 
@@ -134,7 +134,7 @@ def create_model_loader(data_path: str | None) -> Any:  # noqa: ANN401  boto3 is
 
 
 def parse_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_event: object) -> None:
-    """Parse the objects of a listing; the rest is left to botocore, whose parser takes three times as long.
+    """Parse the objects of a listing; the rest is left to botocore, whose parser walks its model for each field.
 
     Args:
         response_dict: The answer as it came, which botocore parses next.
@@ -162,7 +162,7 @@ def _parse_fields(item: ET.Element, tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _time(text: str) -> datetime:
-    """A time of an answer. Those of a listing are ISO 8601, and botocore's own parser takes a third of its CPU."""
+    """A time of an answer. Those of a listing are ISO 8601; botocore's parser tries other forms first."""
     from botocore.utils import parse_timestamp  # noqa: PLC0415
 
     try:

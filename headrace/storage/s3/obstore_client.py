@@ -1,4 +1,4 @@
-"""The bytes of objects by obstore: less CPU than boto3 for small ones, and a faster import."""
+"""The bytes of objects by obstore, which takes less CPU than boto3 for small ones (`benchmarks/ingest.py`)."""
 
 import mmap
 import os
@@ -128,7 +128,7 @@ def _address(place: BucketLocation) -> "S3Config":
     where: S3Config = {"region": place.region, "virtual_hosted_style_request": not place.own_endpoint}
     if place.own_endpoint:
         where["endpoint"] = place.own_endpoint
-    # One more hash of each body would cost more than sending it.
+    # Otherwise each body is hashed once more.
     return {**where, "unsigned_payload": True}
 
 
@@ -144,7 +144,7 @@ def _chain(place: BucketLocation) -> dict[str, Any]:
     """Boto3's chain of credentials, where neither we nor the environment, which obstore reads, have any."""
     if place.access_key or os.environ.get("AWS_ACCESS_KEY_ID"):
         return {}
-    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415  a quarter of a second that few need
+    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415  few need it, and it imports boto3
 
     try:
         return {"credential_provider": Boto3CredentialProvider()}

@@ -133,6 +133,7 @@ def test_what_libraries_print_is_not_among_the_results_in_json() -> None:
     assert list(json.loads(done.stdout)) == ["sources", "stages"]
 
 
+@pytest.mark.slow
 def test_help_loads_no_data_library() -> None:
     script = f"""if True:
         import sys

@@ -14,9 +14,13 @@ import minimal_dataset
 import pytest
 
 from headrace.engine import code_hash as code_hash_module
-from headrace.engine.code_hash import STRING_OR_COMMENT, SourceCode, code_hash, fingerprint, source_code
+from headrace.engine.code_hash import STRING_OR_COMMENT, SourceCode, fingerprint, read_code, source_code
 
 PLAIN = 'import os\n\n\ndef f(x: int) -> str:\n    return f"{x} # no comment"\n'
+
+
+def code_hash(text: str) -> str:
+    return read_code(text.encode(), Path("module.py"))[0]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 
 import headrace
 from headrace import project_modules
-from headrace.engine.code_hash import code_hash, source_code
+from headrace.engine.code_hash import read_code, source_code
 from headrace.engine.fingerprint import CodeChangedError, stage_fingerprint
 from headrace.engine.run import run_stage
 from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage
@@ -91,6 +91,10 @@ def run(stage: Stage, table_store: TableStore, threads: int = 2) -> None:
 
 def totals(table_store: TableStore) -> list[int]:
     return table_store.scan(TABLE).collect()["total"].to_list()
+
+
+def code_hash(text: str) -> str:
+    return read_code(text.encode(), Path("module.py"))[0]
 
 
 def test_a_module_that_is_edited_after_its_import_is_hashed_as_it_was_imported(project: Project) -> None:

@@ -18,7 +18,7 @@ from headrace.engine.plan import Plan
 from headrace.engine.run import plan_all, plan_stage
 from headrace.engine.stage import Stage
 from headrace.project import graph
-from headrace.storage.dvc.lock import write_lock
+from headrace.storage.files import dump_yaml
 from headrace.storage.manifest import HEAD_FILE, Manifest
 from headrace.storage.manifest_entries import FOLDER
 from headrace.storage.partition_entry import PartitionEntry
@@ -55,7 +55,8 @@ def record(table_store: TableStore, days: Sequence[str] = DAYS) -> None:
         made = {item.partition: computed_entries(stage, item.partition, item.cache_key) for item in plan.stale}
         show(table_store, plan.manifest(made))
         outs.append(table_store.dvc_out(plan.manifest(made), {}))
-    write_lock(table_store.root, {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}})
+    lock = {"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}}
+    (table_store.root / "dvc.lock").write_bytes(dump_yaml(lock))
 
 
 def computed_entries(stage: Stage, day: str, cache_key: str) -> PartitionEntry:

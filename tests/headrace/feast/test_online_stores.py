@@ -6,7 +6,7 @@ Real servers. What readers see is read with Feast's own call; faults are made wi
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,11 +30,11 @@ from feature_workspace import (
     write_all_tables,
     write_table,
 )
-from online_stores import STORE_TYPES, OnlineStore, new_store, redis_port
+from online_stores import STORE_TYPES, OnlineStore, StoreImage, new_store, redis_port
 
 from headrace import failpoints
 from headrace.dataset import FeatureTable
-from headrace.feast.definitions import SlotState, feature_view
+from headrace.feast.definitions import DeploymentState, SlotState, feature_view
 from headrace.feast.encoding import encode
 from headrace.feast.online_stores.writer import OnlineTable
 from headrace.feast.publish_log import PublisherFencedError
@@ -50,9 +50,21 @@ pytestmark = pytest.mark.slow
 __all__ = ["new_store", "redis_port"]
 
 
+State = Callable[[TableStore], object]
+"""Brings a workspace that has published nothing into a state."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A workspace in some state, and what its online store held then."""
+
+    root: Path
+    image: StoreImage
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with tables and two releases; nothing is published."""
+    """A workspace with tables and a release; nothing is published."""
     table_store = feature_workspace.create_workspace(tmp_path_factory.mktemp("template"))
     write_all_tables(table_store)
     write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS)
@@ -61,28 +73,104 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=STORE_TYPES)
-def store(request: pytest.FixtureRequest, new_store: Callable[[str], OnlineStore]) -> OnlineStore:
-    return new_store(request.param)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def prepared() -> dict[tuple[str, State], Prepared]:
+    """Kind of store and state → the workspace, made by the first test that begins there."""
+    return {}
 
 
 @pytest.fixture
-def table_store(template: Path, tmp_path: Path, store: OnlineStore) -> TableStore:
-    """The workspace, with release 1 live on side `b`."""
-    root = shutil.copytree(template, tmp_path / "workspace")
-    store.configure(root)
-    table_store = TableStore.at(root)
-    publish_release(table_store, "little/1")
-    return table_store
+def begin(
+    template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+    new_store: Callable[[str], OnlineStore],
+    prepared: dict[tuple[str, State], Prepared],
+) -> Iterator[Callable[[State], tuple[TableStore, OnlineStore]]]:
+    """A workspace of the test's own in that state, and its online store; whatever the test opens is closed."""
 
+    def copy(root: Path, store: OnlineStore) -> TableStore:
+        copied = shutil.copytree(root, tmp_path_factory.mktemp(kind) / "workspace")
+        store.configure(copied)
+        return TableStore.at(copied)
 
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
+    def start(state: State) -> tuple[TableStore, OnlineStore]:
+        if (kind, state) not in prepared:
+            store = new_store(kind)
+            table_store = copy(template, store)
+            state(table_store)
+            feature_workspace.close_all()
+            prepared[kind, state] = Prepared(table_store.root, StoreImage.take(store))
+        found = prepared[kind, state]
+        store = found.image.copy()
+        return copy(found.root, store), store
+
+    yield start
     feature_workspace.close_all()
+
+
+def release_1_is_live(table_store: TableStore) -> None:
+    """On slot `b`."""
+    publish_release(table_store, "little/1")
+
+
+def release_2_is_live(table_store: TableStore) -> None:
+    """It has one aircraft, N7; release 1 is on standby, on slot `b`."""
+    release_1_is_live(table_store)
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+
+
+MANY = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(2500)]
+"""More aircraft than are sampled; no release changes them."""
+
+
+def release_3_of_many_is_live(table_store: TableStore) -> None:
+    """Release 2, with `MANY` more keys, is on standby; release 3 has another value of N2, release 4 yet another."""
+    release_1_is_live(table_store)
+    write_table(table_store, AIRCRAFT, [*AIRCRAFT_ROWS, *MANY])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
+    publish_release(table_store, "little/1")
+    publish_release(table_store, "little/2")
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *MANY])
+    publish_release(table_store, feature_workspace.tag_release(table_store, 3))
+    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *MANY])
+    feature_workspace.tag_release(table_store, 4)
+
+
+@pytest.fixture
+def live(begin: Callable[[State], tuple[TableStore, OnlineStore]]) -> tuple[TableStore, OnlineStore]:
+    """A workspace with release 1 live, and its online store."""
+    return begin(release_1_is_live)
+
+
+@pytest.fixture
+def table_store(live: tuple[TableStore, OnlineStore]) -> TableStore:
+    return live[0]
+
+
+@pytest.fixture
+def replaced(begin: Callable[[State], tuple[TableStore, OnlineStore]]) -> TableStore:
+    """A workspace with release 2 live and release 1 on standby."""
+    return begin(release_2_is_live)[0]
+
+
+@pytest.fixture
+def large(begin: Callable[[State], tuple[TableStore, OnlineStore]]) -> TableStore:
+    """A workspace with many keys, release 3 live and release 2 on standby."""
+    return begin(release_3_of_many_is_live)[0]
 
 
 def online_table(table_store: TableStore, side: str) -> OnlineTable:
     return OnlineTable.open(open_workspace_store(table_store), DATASET, AIRCRAFT, side)
+
+
+def standby_of(table_store: TableStore) -> str:
+    return DeploymentState.read(open_workspace_store(table_store), DATASET).standby.side
 
 
 def write_as_other_client(
@@ -96,18 +184,6 @@ def write_as_other_client(
     gone = pl.DataFrame({"tailnum": list(delete), "event_time": [NOON] * len(delete)}, schema_overrides=types)
     keys = encode(gone.with_columns(delay_min=pl.lit(None, pl.Float64), flights_7d=pl.lit(None, pl.Int32)), AIRCRAFT)
     found.online.change(found.view, write, keys[KEY], found.online.generation())
-
-
-def change_one_of_many(table_store: TableStore, many: Sequence[dict[str, object]]) -> None:
-    """Publish release 2 (`many` more keys) and release 3 (another value of N2); tag release 4 (yet another)."""
-    write_table(table_store, AIRCRAFT, [*AIRCRAFT_ROWS, *many])
-    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
-    publish_release(table_store, "little/1")
-    publish_release(table_store, "little/2")
-    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 5.0}, AIRCRAFT_ROWS[1], *many])
-    publish_release(table_store, feature_workspace.tag_release(table_store, 3))
-    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "delay_min": 6.0}, AIRCRAFT_ROWS[1], *many])
-    feature_workspace.tag_release(table_store, 4)
 
 
 # --- what is online ---
@@ -175,18 +251,15 @@ def test_a_release_goes_online_by_the_difference_and_comes_back_the_same_way(
     assert online_delays(table_store, ["N7"]) == [None]
 
 
-def test_what_has_not_changed_is_neither_read_nor_written(table_store: TableStore) -> None:
-    many = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(3000)]
-    change_one_of_many(table_store, many)
-
-    done = publish_release(table_store, "little/4")
+def test_what_has_not_changed_is_neither_read_nor_written(large: TableStore) -> None:
+    done = publish_release(large, "little/4")
 
     load = done.loads["aircraft_history"]
     proof = done.verifications[1]
     assert (load.written, load.deleted, load.unchanged) == (1, 0, 0)
-    assert (proof.is_complete, proof.changed_keys, proof.key_checksum.count) == (False, 1, 3002)
+    assert (proof.is_complete, proof.changed_keys, proof.key_checksum.count) == (False, 1, 2502)
     assert 1000 <= proof.compared_keys <= 1001
-    assert online_delays(table_store, ["N2"]) == [6.0]
+    assert online_delays(large, ["N2"]) == [6.0]
 
 
 def test_a_value_that_grows_too_old_leaves_although_no_row_of_it_changed(table_store: TableStore) -> None:
@@ -239,24 +312,22 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_what_is_put_back_refuses_the_switch_and_the_next_publish_repairs_it(
-    table_store: TableStore, fault: str
+    replaced: TableStore, fault: str
 ) -> None:
     write, delete = FAULTS[fault]
-    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
-    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
-    write_as_other_client(table_store, "b", write, delete)
+    write_as_other_client(replaced, "b", write, delete)
 
     with pytest.raises(
         VerificationFailedError, match=r"aircraft_history__b tailnum=[Nn]\d.* in the online store.*not switched"
     ):
-        publish_release(table_store, "little/1")
+        publish_release(replaced, "little/1")
 
-    assert online_delays(table_store, ["N7"]) == [-4.0]
+    assert online_delays(replaced, ["N7"]) == [-4.0]
     done = publish(
-        DATASET, table_store, feature_workspace.settings(table_store.root), "little/1", PublishOptions(verify_all=True)
+        DATASET, replaced, feature_workspace.settings(replaced.root), "little/1", PublishOptions(verify_all=True)
     )
     assert done.switched
-    assert online_delays(table_store, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
+    assert online_delays(replaced, ["N2", "N3", "N7"]) == [-4.0, 3.0, None]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -270,20 +341,15 @@ def test_a_fault_in_what_is_live_is_found_by_publishing_again_and_repaired(table
     assert online_delays(table_store, ["N2", "N3", "N9", "n3"]) == [-4.0, 3.0, None, None]
 
 
-def test_bytes_of_the_wrong_type_are_caught(table_store: TableStore) -> None:
-    write_table(table_store, AIRCRAFT, [{**AIRCRAFT_ROWS[0], "tailnum": "N7"}])
-    publish_release(table_store, feature_workspace.tag_release(table_store, 2))
-    found = online_table(table_store, "b")
+def test_bytes_of_the_wrong_type_are_caught(replaced: TableStore) -> None:
+    found = online_table(replaced, "b")
     rows = found.online.rows(found.view)
     texts = rows.with_columns(delay_min=pl.lit(b"\x12\x03ten"))
     found.online.change(found.view, texts, rows[KEY].clear(), found.online.generation())
 
     with pytest.raises(VerificationFailedError, match=r"tailnum=N[23]: delay_min is 'ten' in the online store"):
-        publish_release(table_store, "little/1")
+        publish_release(replaced, "little/1")
 
-
-MANY = [{"tailnum": f"M{number:05}", "event_time": NOON - 26 * HOUR, "delay_min": 1.0} for number in range(2500)]
-"""More aircraft than are sampled; no release changes them."""
 
 FOREIGN_WRITES = {
     "a key deleted": ([], ["M01234"], r"tailnum=M01234 is 'missing' in the online store, 'there' offline"),
@@ -297,18 +363,10 @@ FOREIGN_WRITES = {
 }
 
 
-@pytest.fixture
-def large(table_store: TableStore) -> TableStore:
-    """Release 3 is live and release 2 on standby; release 4 has another value of one key."""
-    change_one_of_many(table_store, MANY)
-    return table_store
-
-
 @pytest.mark.parametrize("fault", FOREIGN_WRITES)
 def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(large: TableStore, fault: str) -> None:
     write, delete, named = FOREIGN_WRITES[fault]
-    standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
-    write_as_other_client(large, standby, write, delete)
+    write_as_other_client(large, standby_of(large), write, delete)
 
     with pytest.raises(VerificationFailedError, match=rf"{named}.*not switched"):
         publish_release(large, "little/4")
@@ -319,8 +377,7 @@ def test_keys_that_no_release_changed_and_somebody_else_did_refuse_the_switch(la
 
 
 def test_a_key_that_somebody_deleted_and_the_release_writes_anew_is_no_fault(large: TableStore) -> None:
-    standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
-    write_as_other_client(large, standby, [], ["N2"])
+    write_as_other_client(large, standby_of(large), [], ["N2"])
 
     done = publish_release(large, "little/4")
 
@@ -329,8 +386,7 @@ def test_a_key_that_somebody_deleted_and_the_release_writes_anew_is_no_fault(lar
 
 
 def test_a_value_that_no_release_changed_is_caught_by_comparing_everything(large: TableStore) -> None:
-    standby = "b" if publish_release(large, "little/3").slot == "a" else "a"
-    write_as_other_client(large, standby, [{**MANY[1234], "delay_min": 2.0}])
+    write_as_other_client(large, standby_of(large), [{**MANY[1234], "delay_min": 2.0}])
 
     done = publish(DATASET, large, feature_workspace.settings(large.root), "little/4", PublishOptions(verify_all=True))
 
@@ -385,8 +441,9 @@ def test_a_feature_of_another_type_is_written_anew_on_both_sides(table_store: Ta
     assert found.online.rows(found.view).columns == [KEY, STAMP, "delay_min"]
 
 
-@pytest.mark.parametrize("store", ["postgres", "redis"], indirect=True)
-def test_a_store_that_is_gone_is_named_and_what_was_live_stays(table_store: TableStore, store: OnlineStore) -> None:
+@pytest.mark.parametrize("kind", ["postgres", "redis"], indirect=True)
+def test_a_store_that_is_gone_is_named_and_what_was_live_stays(live: tuple[TableStore, OnlineStore]) -> None:
+    table_store, store = live
     write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
     wrong = {"connection_string": "127.0.0.1:1"} if store.kind == "redis" else {"port": 1}
     OnlineStore(store.kind, {**store.options, **wrong}).configure(table_store.root)
@@ -398,10 +455,11 @@ def test_a_store_that_is_gone_is_named_and_what_was_live_stays(table_store: Tabl
     assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
 
 
-@pytest.mark.parametrize("store", ["postgres", "redis"], indirect=True)
+@pytest.mark.parametrize("kind", ["postgres", "redis"], indirect=True)
 def test_a_store_that_refuses_the_password_is_not_taken_for_one_that_is_gone(
-    table_store: TableStore, store: OnlineStore
+    live: tuple[TableStore, OnlineStore],
 ) -> None:
+    table_store, store = live
     write_table(table_store, AIRCRAFT, AIRCRAFT_ROWS[:1])
     address = f"{store.options.get('connection_string')},password=wrong"
     wrong = {"connection_string": address} if store.kind == "redis" else {"password": "wrong"}
@@ -413,7 +471,7 @@ def test_a_store_that_refuses_the_password_is_not_taken_for_one_that_is_gone(
     assert not refused.value.is_transient
 
 
-@pytest.mark.parametrize(("store", "most"), [("sqlite", 1998), ("postgres", 1598)], indirect=["store"])
+@pytest.mark.parametrize(("kind", "most"), [("sqlite", 1998), ("postgres", 1598)], indirect=["kind"])
 def test_a_table_of_more_features_than_the_store_has_columns_is_refused_before_anything_is_changed(
     table_store: TableStore, most: int
 ) -> None:
@@ -425,7 +483,7 @@ def test_a_table_of_more_features_than_the_store_has_columns_is_refused_before_a
     assert online_delays(table_store, ["N2", "N3"]) == [-4.0, 3.0]
 
 
-@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+@pytest.mark.parametrize("kind", ["postgres"], indirect=True)
 def test_a_row_that_is_larger_than_a_page_of_postgresql_is_refused_with_what_to_do(table_store: TableStore) -> None:
     with pytest.raises(FeatureStoreError, match=r"row is too big.*Divide the feature table") as refused:
         publish_wide_table(table_store, 850)

@@ -205,6 +205,7 @@ def accept_at_once(log: FindingLog, people: int) -> set[Acceptance]:
     return {each.result().acceptance for each in done}
 
 
+@pytest.mark.slow
 def test_of_people_who_accept_at_once_in_a_workspace_one_is_recorded(table_store: TableStore) -> None:
     with pytest.raises(FindingsError):
         pass_gate(table_store, finding())

@@ -13,7 +13,7 @@ from headrace.dataset import ObjectSource
 from headrace.ingest.ingest import ingest
 from headrace.ingest.object_source import DuplicatePartitionError
 from headrace.settings import Settings
-from headrace.storage.dvc.lock import recorded_outs, write_pointer
+from headrace.storage.dvc.lock import pointer_file, recorded_outs
 from headrace.storage.dvc.push import push_objects
 from headrace.storage.partition_entry import SourceObject
 from headrace.storage.table_store import TableStore
@@ -224,7 +224,8 @@ def record_and_lose(trips: Trips) -> None:
     keys = f"access_key_id = {bucket.access_key}\nsecret_access_key = {bucket.secret_key}"
     remote = f"['remote \"storage\"']\nurl = s3://{bucket.name}/dvc\nendpointurl = {bucket.endpoint}\n{keys}\n"
     (root / ".dvc/config").write_text(f"[core]\nremote = storage\n{remote}")
-    write_pointer(root, trips.table_store.dvc_out(trips.manifest, {}))
+    path, content = pointer_file(trips.table_store.dvc_out(trips.manifest, {}))
+    (root / path).write_bytes(content)
     push_objects(trips.table_store.cache, recorded_outs(root).values(), (), {})
     for folder in (".dvc/cache", ".headrace", f"data/{TABLE}"):
         shutil.rmtree(root / folder)

@@ -15,6 +15,7 @@ from headrace.dataset import Guards
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.guards.gate import FindingsError
 from headrace.label.errors import LabelsWouldVanishError
+from headrace.label.label_studio.tasks import Json, ProjectTasks
 
 pytestmark = pytest.mark.slow
 
@@ -272,18 +273,35 @@ def test_the_answers_of_accounts_that_were_deleted_count_as_before(campaign: Cam
         assert (label["label"], label["votes"]) == ("weather", 3)
 
 
-def test_an_answer_given_while_others_are_collected_is_not_lost(campaign: Campaign, ann: Annotator) -> None:
+@pytest.mark.parametrize("act", ["give", "change"])
+def test_an_answer_given_or_changed_while_others_are_collected_is_collected_once(
+    campaign: Campaign, ann: Annotator, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
     campaign.send()
     tasks = campaign.tasks()
-    ann.submit(tasks["ride-0"], "weather")
+    given = ann.submit(tasks["ride-0"], "weather")
     campaign.collect()
-    cursor = campaign.table_store.manifest(ANNOTATIONS).partitions["2013-01-01"].metadata["last_task_change"]
+    read_changed = ProjectTasks.read_changed_inline
 
+    def read_before_somebody_acts(self: ProjectTasks, since: datetime | None) -> list[Json] | None:
+        changed = read_changed(self, since)
+        monkeypatch.setattr(ProjectTasks, "read_changed_inline", read_changed)
+        if act == "give":
+            ann.submit(tasks["ride-4"], "carrier")
+        else:
+            ann.edit(given, "carrier")  # no total tells of it
+        return changed
+
+    monkeypatch.setattr(ProjectTasks, "read_changed_inline", read_before_somebody_acts)
     ann.submit(tasks["ride-3"], "weather")
-    campaign.collect()
+    for _ in range(2):
+        campaign.collect()
 
-    assert campaign.rows(ANNOTATIONS)[0]["task_changed_at"] == datetime.fromisoformat(cursor)
-    assert sorted(campaign.labels()) == ["ride-0", "ride-3"]
+    history = sorted((row["sample_id"], row["event"], row["choice"]) for row in campaign.rows(ANNOTATIONS))
+    others = [("ride-0", "created", "weather"), ("ride-3", "created", "weather")]
+    acted = ("ride-4", "created", "carrier") if act == "give" else ("ride-0", "changed", "carrier")
+    assert history == sorted([*others, acted])
+    assert campaign.labels()[acted[0]] == "carrier"
 
 
 @pytest.mark.usefixtures("changes")

@@ -167,6 +167,20 @@ def test_tasks_that_several_people_skipped_make_no_collect_compare_ranges(projec
     assert not {"list_range", "annotation_counts"} & {*project.requests}
 
 
+def test_among_tasks_of_others_too_a_collect_after_several_skips_of_one_task_compares_no_ranges(
+    project: ProjectInMemory,
+) -> None:
+    project.send(7, is_signed=False, sample_id="", item=None)
+    project.answer(7, minute=0)
+    project.answer(1, minute=0, by=2, is_skip=True)
+    project.answer(1, minute=0, by=3, is_skip=True)
+    project.collect(minute=1)
+    project.requests.clear()
+
+    assert project.collect(minute=2).events == {}
+    assert project.requests.count("annotation_counts") == 1, "of all tasks that we sent, and of no range"
+
+
 def test_of_tasks_that_are_deleted_only_their_range_is_compared(
     project: ProjectInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from raw_data import days
+from servers import rclone_s3
 from workspaces import Workspace
 
 from headrace.maintenance.doctor import check_integrity
@@ -116,14 +117,21 @@ def test_a_flipped_bit_in_the_cache_is_found_by_a_deep_check_only(released: Work
     assert not check_integrity(released.table_store, deep=True).ok
 
 
-def test_a_flipped_bit_on_a_server_whose_etags_are_not_md5s_is_found_by_a_deep_check_only(
-    released: Workspace, monkeypatch: pytest.MonkeyPatch
+def test_a_flipped_bit_on_a_server_whose_etags_look_like_md5s_and_are_not_is_found_by_a_deep_check_only(
+    released: Workspace, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("headrace.maintenance.integrity._with_other_etags", lambda _listed: set())
-    break_remote(released, md5_of_partition(released, FEATURES), "flipped")
+    md5 = md5_of_partition(released, FEATURES)
+    break_remote(released, md5, "flipped")
+    assert not check_integrity(released.table_store).ok, "here, where they are md5s"
 
-    assert check_integrity(released.table_store).ok
-    assert [item.damage.remote[:4] for item in check_integrity(released.table_store, deep=True).repairs] == ["md5 "]
+    with rclone_s3(released.remote.folder, tmp_path / "log", "--etag-hash", "xxh128") as other:
+        replace(released, remote=other).configure()
+        etags = {item.etag for item in released.table_store.cache.remote.bucket.list("")}
+        assert {len(etag) for etag in etags} == {32}
+        assert check_integrity(released.table_store).ok
+        (item,) = check_integrity(released.table_store, deep=True).repairs
+
+    assert (item.damage.md5, item.damage.remote[:4]) == (md5, "md5 ")
 
 
 def test_an_object_that_is_missing_in_the_cache_is_no_damage_while_the_remote_has_it(released: Workspace) -> None:

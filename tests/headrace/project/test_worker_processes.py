@@ -12,6 +12,8 @@ import pytest
 from headrace.project.code_bundle import CodeBundle
 from headrace.project.worker_processes import ComputationFailedError, ProcessPool
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW, NEWER = (CodeBundle({"pipelines/__init__.py": f"version = {number}\n".encode()}) for number in (1, 2, 3))
 
 

@@ -41,6 +41,7 @@ def run(script: Path, folder: Path, **settings: object) -> str:
     return (done.stdout or done.stderr).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("below", [".", "examples"])
 def test_a_script_loads_the_project_of_the_current_folder(tmp_path: Path, below: str) -> None:
     project = new_project(tmp_path, "orders")
@@ -48,6 +49,7 @@ def test_a_script_loads_the_project_of_the_current_folder(tmp_path: Path, below:
     assert run(project / "examples/script.py", project / below) == f"{project} orders {headrace.__file__}"
 
 
+@pytest.mark.slow
 def test_a_script_loads_the_workspace_that_the_environment_names(tmp_path: Path) -> None:
     here, there = new_project(tmp_path / "here", "orders"), new_project(tmp_path / "there", "rides")
 

@@ -126,6 +126,7 @@ def test_hugging_face_gets_the_rows_with_whole_numbers_whole_beside_nulls(
     assert to_hugging_face(tmp_path / "rows.parquet", ["n"])[:] == {"n": rows["n"]}
 
 
+@pytest.mark.slow
 def test_only_what_is_asked_for_is_imported() -> None:
     heavy = "{'torch', 'datasets', 'dask', 'pandas', 'feast', 'duckdb', 'sklearn'} & sys.modules.keys()"
     found = subprocess.run(

@@ -35,7 +35,7 @@ from headrace.errors import NotConfiguredError
 from headrace.feast.definitions import SlotState, feature_view
 from headrace.feast.offline_store import HeadraceOfflineStore
 from headrace.feast.open import close_store, open_store
-from headrace.feast.retrieve import get_features, published_rows
+from headrace.feast.retrieve import feast_retrieval, published_rows
 from headrace.publish.publish import publish
 from headrace.retrieve.errors import (
     FeatureStoreError,
@@ -363,7 +363,7 @@ def test_a_service_that_is_not_published_is_named_with_the_command_that_publishe
     store = open_store(table_store.root / "feature_repo", feature_workspace.settings(table_store.root / "other"))
 
     with pytest.raises(FeatureStoreError, match=r"'little_service'.*Services there: none.*headrace publish little"):
-        get_features(DATASET, store, requests_with_all_keys([NOON]))
+        feast_retrieval(DATASET, store, requests_with_all_keys([NOON]))
 
     close_store(store)
 
@@ -371,7 +371,7 @@ def test_a_service_that_is_not_published_is_named_with_the_command_that_publishe
 def test_chosen_features_come_alone_under_the_names_of_their_tables(store: FeatureStore) -> None:
     names = ["route_traffic:temp_c", "origin_weather:sky"]
 
-    rows = get_features(DATASET, store, requests_with_all_keys([NOON]), names)
+    rows = feast_retrieval(DATASET, store, requests_with_all_keys([NOON]), names).to_polars()
 
     assert rows.columns == [*requests_with_all_keys([]).columns, "route_traffic__temp_c", "origin_weather__sky"]
     assert rows.row(0)[-2:] == (7.0, "clear")
@@ -379,7 +379,7 @@ def test_chosen_features_come_alone_under_the_names_of_their_tables(store: Featu
 
 def test_a_feature_that_does_not_exist_is_named_beside_those_like_it(store: FeatureStore) -> None:
     with pytest.raises(FeatureStoreError, match=r"no feature origin_weather:temp_f; there is origin_weather:temp_c"):
-        get_features(DATASET, store, requests_with_all_keys([NOON]), ["origin_weather:temp_f"])
+        feast_retrieval(DATASET, store, requests_with_all_keys([NOON]), ["origin_weather:temp_f"])
 
 
 def test_requests_that_are_no_parquet_file_are_refused_by_name(table_store: TableStore, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from workspaces import mark_as_project
 
 from headrace.dataset import Dataset
 from headrace.errors import HeadraceError, MissingObjectError
-from headrace.feast.retrieve import get_features, published_rows
+from headrace.feast.retrieve import feast_retrieval, published_rows
 from headrace.retrieve.errors import UnknownReleaseError
 from headrace.retrieve.retrieve import FeatureRequest, retrieve, retrieve_at_release
 from headrace.retrieve.row_hash import RowHasher
@@ -83,7 +83,7 @@ def test_a_release_answers_without_feast_what_feast_answers_for_it(
     asked = requests_with_all_keys([NOON, NOON - HOUR, NOON + timedelta(days=30)])
     release = feature_workspace.tag_release(table_store, 1)
     feature_workspace.publish_release(table_store, release)
-    published = get_features(DATASET, feature_workspace.open_workspace_store(table_store), asked, names)
+    published = feast_retrieval(DATASET, feature_workspace.open_workspace_store(table_store), asked, names).to_polars()
     feature_workspace.close_all()
 
     job = retrieve_at_release(DATASET, table_store, release, asked, names)

@@ -22,6 +22,7 @@ def test_the_writer_of_the_lock_file_gives_the_golden_bytes() -> None:
     assert golden.golden_hash() == golden.recorded()["sha256"]
 
 
+@pytest.mark.slow
 def test_another_process_with_other_threads_gives_them_too() -> None:
     script = "from headrace.storage.golden import golden_hash; print(golden_hash())"
 

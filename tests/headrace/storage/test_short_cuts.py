@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.release.changes import PartitionDiff
 from headrace.storage.dvc.cache import Cache, find_in_directory, new_in_directory, read_directory
-from headrace.storage.dvc.lock import recorded_outs, write_pointer
+from headrace.storage.dvc.lock import pointer_file, recorded_outs
 from headrace.storage.dvc.objects import directory_bytes
 from headrace.storage.manifest import Manifest, parse_manifest
 from headrace.storage.manifest_entries import ChunkReference, LazyEntries
@@ -135,6 +135,7 @@ def test_an_output_is_recorded_under_its_whole_path_by_which_a_push_finds_the_ea
     out = {"path": "data/raw/flights/days", "hash": "md5", "md5": "a" * 32 + ".dir", "size": 1, "nfiles": 1}
     (tmp_path / "data/raw/flights").mkdir(parents=True)
 
-    write_pointer(tmp_path, out)
+    path, content = pointer_file(out)
+    (tmp_path / path).write_bytes(content)
 
     assert recorded_outs(tmp_path) == {out["path"]: out}

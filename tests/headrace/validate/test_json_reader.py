@@ -8,6 +8,7 @@ from pathlib import Path
 import dataframely as dy
 import polars as pl
 import pytest
+from accepted_rows import accepted_raw
 
 from headrace.dataset import ObjectSource, Source
 from headrace.validate.errors import ColumnTypeChangedError, NaiveTimeError, SchemaChangedError
@@ -117,7 +118,7 @@ def test_rejected_rows_have_the_numbers_of_their_lines(tmp_path: Path) -> None:
     checks = dict(result.rejected.select("_row", "_failed_checks").rows())
     assert checks == {3: ["json(syntax)"], 4: ["id|dtype"], 6: ["unique(id)"], 7: ["amount|dtype"]}
     assert result.rejected.filter(pl.col("_row") == 7)["amount"].to_list() == ["1.239"]
-    assert result.accepted_raw["_row"].to_list() == [2]
+    assert accepted_raw(result)["_row"].to_list() == [2]
 
 
 def test_partitions_validated_together_keep_their_unreadable_rows(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import dataframely as dy
 import polars as pl
 import pytest
+from accepted_rows import accepted_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -156,7 +157,7 @@ def test_no_row_is_lost_and_none_counts_twice(values: list[tuple[str | None, ...
     result = validate_frame(frame, SOURCE, DAY)
 
     assert result.rows_in == frame.height
-    together = pl.concat([result.accepted_raw, result.rejected.drop("_failed_checks")]).sort("_row")
+    together = pl.concat([accepted_raw(result), result.rejected.drop("_failed_checks")]).sort("_row")
     assert together["_row"].to_list() == list(range(1, frame.height + 1))
     assert together.drop("_row").equals(frame)
     assert all(len(checks) for checks in result.rejected["_failed_checks"])
@@ -181,7 +182,7 @@ def test_of_two_rows_with_one_key_the_first_in_the_file_stays() -> None:
 def test_a_row_rejected_for_another_reason_takes_no_key() -> None:
     result = validate_frame(rows(("2013-01-09T05:00:00Z", "EWR", "99", None), GOOD), SOURCE, DAY)
 
-    assert result.accepted_raw["_row"].to_list() == [2]
+    assert accepted_raw(result)["_row"].to_list() == [2]
 
 
 def test_a_key_that_stands_in_another_partition_is_rejected_like_any_other() -> None:
