@@ -8,7 +8,7 @@ with the object's hash.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from headrace.retrieve.partition_reader import PartitionReader, partition_hashes
 from headrace.retrieve.row_hash import hash_lines
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import Interval
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 
@@ -39,7 +40,7 @@ BATCH_ROWS = 1_000_000
 """Approximate number of rows that a lazy frame reads at a time: enough for all cores, little memory for a laptop."""
 
 BY_EVENT_TIME = ("features", "labels")
-"""States whose partitions are the UTC days of `event_time`, as retrieval relies on too."""
+"""States whose partitions are intervals of `event_time`, as retrieval relies on too."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,9 @@ class DatasetTable:
         """The partitions without those that cannot have a row for which the predicate holds."""
         if predicate is None or rows is not None or self.name.partition("/")[0] not in BY_EVENT_TIME:
             return self.reader
-        kept = may_hold(predicate, self.schema, self.partitions)
+        starts, ends = (self.reader.manifest.entries.pick(end, self.partitions) for end in ("start", "end"))
+        intervals = {name: (starts[name], ends[name]) for name in self.partitions}
+        kept = may_hold(predicate, self.schema, intervals)
         return replace(self.reader, partitions=tuple(kept))
 
 
@@ -334,26 +337,24 @@ class DatasetTables(Mapping[str, DatasetTable]):
         return self.table_store.recorded_manifest(table, _revision(self.release)) or Manifest(table)
 
 
-def may_hold(predicate: pl.Expr, schema: Mapping[str, Any], partitions: Sequence[str]) -> list[str]:
-    """The partitions, named by the UTC day of their `event_time`, that may have a row for which the predicate holds."""
+def may_hold(predicate: pl.Expr, schema: Mapping[str, Any], intervals: Mapping[str, Interval]) -> list[str]:
+    """The partitions that may have a row for which the predicate holds.
+
+    Args:
+        predicate: The predicate.
+        schema: Column → type.
+        intervals: Partition → start and end (exclusive) of its `event_time`, None where it is any.
+    """
     skips = predicate._skip_batch_predicate(dict(schema))  # noqa: SLF001  what its own Parquet reader asks
     if skips is None or EVENT_TIME not in schema:
-        return list(partitions)
+        return list(intervals)
     first, last = f"{EVENT_TIME}_min", f"{EVENT_TIME}_max"
-    days = [_day(name) or (None, None) for name in partitions]
-    known = pl.DataFrame(days, schema=dict.fromkeys((first, last), schema[EVENT_TIME]), orient="row")
+    moment = timedelta(microseconds=1)
+    bounds = [(start, end - moment if end else None) for start, end in intervals.values()]
+    known = pl.DataFrame(bounds, schema=dict.fromkeys((first, last), schema[EVENT_TIME]), orient="row")
     unknown = {f"{name}_{what}" for name in schema for what in ("min", "max", "nc")} - {first, last}
     skipped = known.with_columns(pl.lit(None).alias(name) for name in (*unknown, "len")).select(skips).to_series()
-    return [name for name, skip in zip(partitions, skipped, strict=True) if not skip]
-
-
-def _day(partition: str) -> tuple[datetime, datetime] | None:
-    """The first and the last microsecond of a partition that is a day."""
-    try:
-        first = datetime.combine(date.fromisoformat(partition), datetime.min.time(), UTC)
-    except ValueError:
-        return None
-    return first, first + timedelta(days=1, microseconds=-1)
+    return [name for name, skip in zip(intervals, skipped, strict=True) if not skip]
 
 
 def _groups(reader: PartitionReader, rows: int) -> Iterator[PartitionReader]:

@@ -19,7 +19,7 @@ from headrace.extras import require_extra
 from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.partition_names import Interval, partition_interval
 from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
@@ -117,11 +117,15 @@ def _store_output(
     outcome.check(rows)
     companions = {
         table: _store_rows(
-            cache, parquet.canonical(more, [name for name in outcome.keys if name in more.columns]), item
+            cache,
+            parquet.canonical(more, [name for name in outcome.keys if name in more.columns]),
+            item,
+            outcome.interval,
         )
         for table, more in outcome.companions.items()
     }
-    own = _store_rows(cache, parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique), item)
+    ordered = parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique)
+    own = _store_rows(cache, ordered, item, outcome.interval)
     by = {"collected_by": collected_by} if engine == "gpu" else {}
     metadata = {**outcome.metadata, **outcome.computed_metadata(rows), **by}
     return replace(own, inputs=item.inputs, metadata=metadata, companions=companions)
@@ -164,15 +168,20 @@ def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.Data
         return frame.collect(), "cpu"  # counted: an entry says who collected it
 
 
-def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition) -> PartitionEntry:
-    return store_partition(cache, ordered, item.partition, item.cache_key)
+def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition, interval: Interval | None) -> PartitionEntry:
+    return store_partition(cache, ordered, item.partition, item.cache_key, interval)
 
 
-def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str) -> PartitionEntry:
-    """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file."""
+def store_partition(
+    cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str, interval: Interval | None = None
+) -> PartitionEntry:
+    """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file.
+
+    Its interval is by default the one that its name writes.
+    """
     encoded = parquet.encode_partition(ordered)
     stored = cache.add_bytes(memoryview(encoded.content), keep_local=False)
-    start, end = partition_interval(partition)
+    start, end = interval or partition_interval(partition)
     return PartitionEntry(
         cache_key,
         stored.md5,

@@ -1,7 +1,7 @@
 """Plans: which partitions of a stage are stale, and why. Pure functions over manifests; no data file is touched."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from headrace.engine.stage import InputHashes, Stage
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, encode_entry
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.partition_names import Interval, partition_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,24 +143,33 @@ def _reusable(
         table = table.plus(reusable)
 
 
-def find_by_cache_key(known: Sequence[Manifest], wanted: Mapping[str, str]) -> LazyEntries:
-    """Those of the wanted partitions (name → cache key) that a manifest has; the first one's where several have it."""
+def find_by_cache_key(
+    known: Sequence[Manifest],
+    wanted: Mapping[str, str],
+    interval_of: Callable[[str], Interval] = partition_interval,
+) -> LazyEntries:
+    """Those of the wanted partitions (name → cache key) that a manifest has; the first one's where several have it.
+
+    `interval_of` gives the interval of a partition, for an entry that had another name.
+    """
     missing: dict[str, list[str]] = {}
     for name, key in wanted.items():
         missing.setdefault(key, []).append(name)
     found = LazyEntries()
     for manifest in known if missing else ():
         names = [(name, key) for name, key in manifest.cache_keys.items() if key in missing]
-        lines = {own: _entry_for(own, name, manifest) for name, key in names for own in missing.pop(key, ())}
+        lines = {
+            own: _entry_for(own, name, manifest, interval_of) for name, key in names for own in missing.pop(key, ())
+        }
         found = found.with_lines(lines, manifest.schemas)
     return found
 
 
-def _entry_for(own: str, name: str, manifest: Manifest) -> Raw:
+def _entry_for(own: str, name: str, manifest: Manifest, interval_of: Callable[[str], Interval]) -> Raw:
     """The entry of the partition `name`, as that of the partition `own`, whose interval may be another."""
     entry = manifest.entries[name]
-    start, end = partition_interval(own)
-    if (start, end) != (entry.start, entry.end):
+    if own != name or entry.start is None:
+        start, end = interval_of(own)
         entry = structs.replace(entry, start=start, end=end)
     return Raw(encode_entry(entry))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import Interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,6 +30,7 @@ class PartitionOutput:
         rows: The rows of the stage's own table.
         keys: Columns that the rows are sorted by.
         is_unique: Whether no two rows can share their keys.
+        interval: Start and end of the partition, if its name does not say them: of a day in a time zone.
         metadata: What is known about the partition beyond its rows, for the manifest.
         check: Raises a known error if the rows, once computed, are not what they must be.
         computed_metadata: More of it, from the rows once they are computed.
@@ -44,6 +46,7 @@ class PartitionOutput:
     companions: "Mapping[str, pl.DataFrame]" = field(default_factory=dict)
     rejection_error: Callable[[str], HeadraceError] | None = None
     is_unique: bool = False
+    interval: Interval | None = None
 
 
 def param_key(dataset: str, name: str) -> str:

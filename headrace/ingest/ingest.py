@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 
-from headrace.dataset import DATABASE_URL, Dataset, ObjectSource, Source, TableSource, raw_table
+from headrace.dataset import DATABASE_URL, SOURCE_STATES, Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.partition_errors import combine_partition_errors
 from headrace.engine.plan import find_by_cache_key
 from headrace.engine.run import combine_table_errors
@@ -30,10 +30,12 @@ from headrace.guards.gate import enforce
 from headrace.guards.vanished import table_loss
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
+from headrace.partitions import Partitions
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.partition_names import recorded_interval
 from headrace.storage.s3.errors import StorageUnreachableError
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
@@ -106,15 +108,15 @@ def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterat
         yield f"{name}, e.g. {key!a}: {reason}"
 
 
-def sources_read_by_day(dataset: Dataset) -> dict[str, str]:
-    """Source → a feature table that reads it, so that its partitions must be UTC days or the whole table."""
-    found: dict[str, str] = {}
-    for table in dataset.features:
-        for read in table.inputs.values():
-            state, _, name = read.table.partition("/")
-            if state in ("raw", "validated", "rejected"):
-                found.setdefault(name, table.name)
-    return found
+def required_partitions(dataset: Dataset) -> dict[str, Partitions]:
+    """Source → the partitions that its keys have to name: those that it declares, or that a feature table relies on."""
+    read = {read.table.partition("/") for table in dataset.features for read in table.inputs.values()}
+    names = {name for state, _, name in read if state in SOURCE_STATES}
+    return {
+        source.name: source.partitioning
+        for source in dataset.sources
+        if source.partitions is not None or source.name in names
+    }
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,9 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
                 while waiting:
                     source, location = waiting.pop(0)
                     with run.note_failure(source.name):
-                        snapshot = TableSnapshot.from_transaction(run.table_store, transaction, location)
+                        snapshot = TableSnapshot.from_transaction(
+                            run.table_store, transaction, location, source.partitioning
+                        )
                         run.results[source.name] = _sync_table(run, source, snapshot)
                     if source.name in run.failed and not transaction.backend.survives_errors:
                         break
@@ -216,7 +220,7 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
     open_store = cache(
         partial(open_object_store, settings=settings, root=run.table_store.root)
     )  # one connection per bucket
-    by_day = sources_read_by_day(run.dataset)
+    required = required_partitions(run.dataset)
     unreachable: dict[str, HeadraceError] = {}
     for source in sources:
         if not isinstance(source.location, ObjectSource):
@@ -227,7 +231,7 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
         with run.note_failure(source.name), run.table_store.lock_table(raw_table(run.dataset.name, source.name)):
             store = open_store(source.location.bucket)
             listing = ObjectListing.from_bucket(
-                run.table_store, store, source.location, threads, by_day=source.name in by_day
+                run.table_store, store, source.location, threads, required.get(source.name)
             )
             run.results[source.name] = _sync_table(run, source, listing)
         if isinstance(failure := run.failed.get(source.name), StorageUnreachableError):
@@ -240,7 +244,7 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     earlier = run.table_store.manifest(table)
     old = earlier.md5s
     check_some_match(source, listing)
-    reused, missing = split_unchanged(run, listing, earlier)
+    reused, missing = split_unchanged(run, source, listing, earlier)
     for skipped in skipped_keys((), listing.invalid):
         log.warning("%s: %s", table, skipped)
     read = _read_partitions(run, source, listing, missing)
@@ -292,15 +296,17 @@ def _read_partitions(
     return read
 
 
-def split_unchanged(run: IngestRun, listing: SourceListing, earlier: Manifest) -> tuple[LazyEntries, list[str]]:
+def split_unchanged(
+    run: IngestRun, source: Source, listing: SourceListing, earlier: Manifest
+) -> tuple[LazyEntries, list[str]]:
     """The entries that need no read, and the names of the partitions to read, sorted."""
     cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
     comparable = {name: key for name, key in cache_keys.items() if name not in listing.always_read}
-    reused = _reusable_entries(run, earlier, comparable)
+    reused = _reusable_entries(run, source, earlier, comparable)
     return reused, sorted(cache_keys.keys() - reused.md5s.keys())
 
 
-def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str, str]) -> LazyEntries:
+def _reusable_entries(run: IngestRun, source: Source, earlier: Manifest, cache_keys: Mapping[str, str]) -> LazyEntries:
     """Entries that need no read: partitions outside of the run, and those that were read before under the same key."""
     outside = [name for name in earlier.md5s if not run.includes(name)]
     if run.full_refresh:
@@ -309,7 +315,8 @@ def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str
     own = known[0]
     same = [name for name, key in cache_keys.items() if own.cache_keys.get(name) == key]
     others = {name: key for name, key in cache_keys.items() if own.cache_keys.get(name) != key}
-    return own.entries.select(same) | earlier.entries.select(outside) | find_by_cache_key(known, others)
+    moved = find_by_cache_key(known, others, partial(recorded_interval, source.partitioning))
+    return own.entries.select(same) | earlier.entries.select(outside) | moved
 
 
 def check_some_match(source: Source, listing: SourceListing) -> None:
@@ -342,7 +349,7 @@ def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest, listi
             " a wrong bucket, prefix or database"
         )
     changed = [name for name, md5 in new.items() if old.get(name) != md5]
-    future = future_findings(table, starts_of(changed), new, guards, clock()) if changed else []
+    future = future_findings(table, starts_of(manifest, changed), new, guards, clock()) if changed else []
     enforce(
         [*([found] if found else []), *future],
         dataset=run.dataset.name,

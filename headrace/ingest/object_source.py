@@ -12,12 +12,13 @@ from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.engine.partition_errors import to_known_error
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import compute_cache_key
+from headrace.partitions import UTC_DAYS, UTC_ZONE, Partitions
 from headrace.settings import Settings
 from headrace.storage.digests import Digests
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.manifest import FORMAT_1_FILE
 from headrace.storage.partition_entry import PartitionEntry, SourceObject
-from headrace.storage.partition_names import MAX_NAME_BYTES, is_day, is_impossible_interval, partition_interval
+from headrace.storage.partition_names import MAX_NAME_BYTES, is_impossible_interval, recorded_interval
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError, ObjectUnreadableError, StorageUnreachableError
 from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta, object_address
@@ -28,7 +29,7 @@ PARTITION_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*")
 """Valid partition names. A name becomes a file name, so a key such as `../x` must not match."""
 
 
-NO_DAY = "{!a} is no UTC day, and feature tables read this source by day (2013-01-09) or as a whole (all)"
+OTHER_NAME = "{!a} is no {}, such as {}: correct the pattern or the key, or declare the source's `partitions`"
 
 
 class DuplicatePartitionError(HeadraceError):
@@ -79,6 +80,7 @@ class ObjectListing:
         invalid: Key → why what it names cannot be a partition.
         errors: Partition → why it cannot be read.
         threads: Number of objects that are downloaded at the same time.
+        partitions: How the source is cut.
     """
 
     table_store: TableStore
@@ -89,10 +91,16 @@ class ObjectListing:
     invalid: Mapping[str, str]
     errors: Mapping[str, HeadraceError]
     threads: int
+    partitions: Partitions = UTC_DAYS
 
     @classmethod
     def from_bucket(
-        cls, table_store: TableStore, bucket: ObjectStore, source: ObjectSource, threads: int, *, by_day: bool = False
+        cls,
+        table_store: TableStore,
+        bucket: ObjectStore,
+        source: ObjectSource,
+        threads: int,
+        partitions: Partitions | None = None,
     ) -> "ObjectListing":
         """List the source's prefix once.
 
@@ -101,12 +109,12 @@ class ObjectListing:
             bucket: The bucket, or the folder in its place.
             source: What is listed.
             threads: Number of objects that are downloaded at the same time.
-            by_day: Whether a table reads the source by UTC day: then keys of other partitions are invalid.
+            partitions: What keys have to name, but for the whole table; None if any name will do.
         """
         address = object_address(bucket.name, source.prefix)
         matched = match_partitions(source, bucket.list(source.prefix), address)
-        for name in [name for name in matched.objects if by_day and name != UNPARTITIONED and not is_day(name)]:
-            matched.invalid[matched.objects.pop(name).key] = NO_DAY.format(name)
+        for name in [it for it in matched.objects if _form_fault(partitions, it)]:
+            matched.invalid[matched.objects.pop(name).key] = _form_fault(partitions, name)
             matched.errors.pop(name, None)
         return cls(
             table_store,
@@ -117,6 +125,7 @@ class ObjectListing:
             matched.invalid,
             matched.errors,
             threads,
+            partitions or UTC_DAYS,
         )
 
     @property
@@ -180,7 +189,7 @@ class ObjectListing:
             current = self.bucket.head(listed.key)
             return self._download(partition, current, retry=False) if current else None
         source = SourceObject(self.bucket.name, listed.key, listed.etag, stored.sha256, downloads[0].object.version)
-        start, end = partition_interval(partition)
+        start, end = recorded_interval(self.partitions, partition)
         return PartitionEntry(
             self._cache_key(listed),
             stored.md5,
@@ -193,7 +202,8 @@ class ObjectListing:
 
     def _cache_key(self, listed: ObjectMeta) -> str:
         # `ListObjectsV2` returns no version ids, so the ETag and the size stand for the version.
-        return compute_cache_key([self.bucket.name, listed.key, listed.etag, listed.size])
+        zone = [] if self.partitions.timezone == UTC_ZONE else [self.partitions.timezone]  # it decides the interval
+        return compute_cache_key([self.bucket.name, listed.key, listed.etag, listed.size, *zone])
 
 
 def _result(future: Future[PartitionEntry | None]) -> PartitionEntry | HeadraceError | None:
@@ -254,6 +264,13 @@ def _partition_name(pattern: re.Pattern[str], key: str) -> str | None:
         return None
     name = match["partition"] if "partition" in pattern.groupindex else UNPARTITIONED
     return name if name and PARTITION_NAME.fullmatch(name) else None
+
+
+def _form_fault(partitions: Partitions | None, name: str) -> str:
+    """Why a name is none of these partitions; empty if it is one."""
+    if partitions is None or name == UNPARTITIONED or partitions.is_valid(name):
+        return ""
+    return OTHER_NAME.format(name, partitions.label, partitions.example)
 
 
 def _name_fault(partition: str, suffix: str) -> str:

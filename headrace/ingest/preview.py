@@ -19,15 +19,16 @@ from headrace.ingest.ingest import (
     check_some_match,
     database_address,
     raw_suffix,
-    sources_read_by_day,
+    required_partitions,
     split_unchanged,
 )
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
+from headrace.partitions import Partitions
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.partition_names import recorded_interval
 from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.storage.table_store import TableStore
 
@@ -116,7 +117,7 @@ class SourcePreview:
 def preview_sources(dataset: Dataset, table_store: TableStore, settings: Settings) -> list[SourcePreview]:
     """List every source of the dataset, and say what an ingest would read."""
     run = IngestRun(dataset, table_store, None, full_refresh=False, progress=lambda _name, _done, _all: None)
-    listers = _Listers(table_store, settings, frozenset(sources_read_by_day(dataset)))
+    listers = _Listers(table_store, settings, required_partitions(dataset))
     with listers.opened:
         return [_preview(run, source, partial(listers.list_source, source)) for source in dataset.sources]
 
@@ -129,7 +130,7 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
     except HeadraceError as error:
         return SourcePreview(source.name, table, error=error)
     earlier = run.table_store.manifest(table)
-    reused, missing = split_unchanged(run, listing, earlier)
+    reused, missing = split_unchanged(run, source, listing, earlier)
     amount = listing.amount_to_read(missing)
     is_object = isinstance(source.location, ObjectSource)
     return SourcePreview(
@@ -148,14 +149,14 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
         rows=None if is_object else amount,
         columns=listing.columns,
         cost=_cost(source, listing, time.monotonic() - started),
-        manifest=Manifest(table, raw_suffix(source), partitions=reused | dict(_stand_ins(listing, missing))),
+        manifest=Manifest(table, raw_suffix(source), partitions=reused | dict(_stand_ins(source, listing, missing))),
     )
 
 
-def _stand_ins(listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[str, PartitionEntry]]:
+def _stand_ins(source: Source, listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[str, PartitionEntry]]:
     """Entries of partitions that are not read yet: they differ from any that a table was computed from."""
     for name in names:
-        start, end = partition_interval(name)
+        start, end = recorded_interval(source.partitioning, name)
         key = listing.cache_keys[name]
         size = 0 if listing.columns else listing.amount_to_read([name])
         yield name, PartitionEntry(key, f"to be read as {key}", size, start=start, end=end)
@@ -172,8 +173,8 @@ def _cost(source: Source, listing: SourceListing, seconds: float) -> ListingCost
 class _Listers:
     """Opens each bucket and each database once, and keeps them open while sources are listed."""
 
-    def __init__(self, table_store: TableStore, settings: Settings, by_day: frozenset[str]) -> None:
-        self.table_store, self.settings, self.by_day, self.opened = table_store, settings, by_day, ExitStack()
+    def __init__(self, table_store: TableStore, settings: Settings, required: Mapping[str, Partitions]) -> None:
+        self.table_store, self.settings, self.required, self.opened = table_store, settings, required, ExitStack()
         self._store = cache(partial(open_object_store, settings=settings, root=table_store.root))
         self._transaction = cache(self._open_transaction)
         self._unavailable: dict[str, TransientError] = {}
@@ -199,7 +200,7 @@ class _Listers:
         if isinstance(location, ObjectSource):
             threads = self.settings.threads or DEFAULT_THREADS
             return ObjectListing.from_bucket(
-                self.table_store, self._store(location.bucket), location, threads, by_day=source.name in self.by_day
+                self.table_store, self._store(location.bucket), location, threads, self.required.get(source.name)
             )
         # Half the import time of a run of objects.
         from headrace.ingest.database.backend import DatabaseError  # noqa: PLC0415
@@ -207,7 +208,7 @@ class _Listers:
 
         transaction = self._transaction(database_address(location, self.settings))
         try:
-            return TableSnapshot.from_transaction(self.table_store, transaction, location)
+            return TableSnapshot.from_transaction(self.table_store, transaction, location, source.partitioning)
         except DatabaseError:
             if not transaction.backend.survives_errors:  # the next table needs another one
                 self._transaction.cache_clear()

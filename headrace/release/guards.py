@@ -121,7 +121,7 @@ def newest_times(manifest: Manifest, partitions: Iterable[str]) -> dict[str, dat
     names = list(partitions)
     spans = {name: facts.get(SPAN) for name, facts in manifest.entries.pick("metadata", names).items()}
     newest = {name: moment_of(max(span["last"], span["known"])) for name, span in spans.items() if span}
-    return starts_of(names) | newest
+    return starts_of(manifest, names) | newest
 
 
 def forget_released(accepted: Sequence[Acceptance], dataset: Dataset, table_store: TableStore) -> None:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from headrace.errors import HeadraceError
+from headrace.partitions import UTC_ZONE, Partitions
 
 MAX_NAME_BYTES = 200
 """File systems allow 255 bytes; suffix, leading dot and process id of a temporary file need the rest."""
@@ -50,6 +51,7 @@ def is_impossible_interval(name: str) -> bool:
     return match is not None and _start(match) is None
 
 
+@lru_cache(maxsize=1 << 16)  # readers of a table ask for each name
 def partition_interval(name: str) -> Interval:
     """Start and end (exclusive, UTC) of the hour, day, month or year that `name` writes in ISO 8601.
 
@@ -72,13 +74,11 @@ def partition_interval(name: str) -> Interval:
         return None, None
 
 
-@lru_cache(maxsize=1 << 16)  # every plan asks for each name
-def is_day(name: str) -> bool:
-    """Whether a partition is a UTC day, as `2013-01-09`."""
-    try:
-        return date.fromisoformat(name).isoformat() == name  # it reads 20130109 and 2013-W02-3, too
-    except ValueError:
-        return False
+def recorded_interval(partitions: Partitions, name: str) -> Interval:
+    """Start and end (exclusive, UTC) of a partition, as a manifest records them; None and None for a static name."""
+    if partitions.timezone == UTC_ZONE or not partitions.is_valid(name):
+        return partition_interval(name)
+    return partitions.interval(name)
 
 
 def _start(match: re.Match[str]) -> datetime | None:

@@ -14,8 +14,10 @@ from headrace.dataset import Dataset, Source, raw_table
 from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params, param_key
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import recorded_interval
 from headrace.text import pluralize
 from headrace.validate.compile_contract import contract_of
+from headrace.validate.partition_check import CHECK, describe_partition
 from headrace.validate.result import ValidationResult
 from headrace.validate.uniqueness import Span, partitions_with_shared_keys
 from headrace.validate.validate_partition import read_raw, validate_frames, validate_partition
@@ -109,6 +111,7 @@ def _outcome(result: ValidationResult, source: Source, dataset: str, name: str) 
         },
         companions={rejected_table(dataset, source): result.rejected} if result.rejected.height else {},
         is_unique=True,
+        interval=recorded_interval(source.partitioning, name),
         rejection_error=refuse if _has_too_many(result, source) else None,
     )
 
@@ -119,10 +122,13 @@ def too_many_rejected(
     """The error for a partition of which the source tolerates fewer rejected rows."""
     share = result.rejected.height / result.rows_in
     check, rows = next(iter(result.counts.items()))
+    described = contract_of(source).describe(check)
+    if check.endswith(f"|{CHECK}") and (interval := describe_partition(source, name)):
+        described = f"{check} ({interval})"
     return TooManyRejectedError(
         f"{source.name} {name}: {share:.1%} of {result.rows_in:,} rows rejected,"
         f" {source.max_rejected_share:.1%} tolerated."
-        f" Most often: {contract_of(source).describe(check)}, {pluralize(rows, 'row')}. The rejected rows are in"
+        f" Most often: {described}, {pluralize(rows, 'row')}. The rejected rows are in"
         f" {evidence}; fix the source or the contract, then run `headrace validate {dataset} --table {source.name}`."
     )
 

@@ -4,6 +4,7 @@ A pure function of the raw files, the contract and the names of the partitions: 
 validated together get the results that each gets alone; only the cost differs.
 """
 
+import itertools
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from headrace.validate.compile_contract import contract_of
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.json_values import JSON_VALUE
+from headrace.validate.partition_check import reject_rows_of_other_partitions
 from headrace.validate.query import CheckedRows, RowQuery, row_query
 from headrace.validate.readers import UnreadableError, check_suffix
 from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, START
@@ -160,14 +162,22 @@ def _results(
         return {}
     good = [part.good_rows() for part in parts.values()]
     rows = apply_transform(_where(source, *parts), source, pl.concat(good, rechunk=True))
-    is_first = is_first_of_key(rows, source.key, [frame.height for frame in good])
     results: dict[str, ValidationResult] = {}
     start = 0
     for (name, part), frame in zip(parts.items(), good, strict=True):
-        result = ValidationResult.before_key_check(raws[name], part, rows.slice(start, frame.height), source.key)
-        results[name] = result.reject(~is_first.slice(start, frame.height), unique_check(source.key))
+        own = rows.slice(start, frame.height)
+        results[name] = ValidationResult.before_key_check(raws[name], part, own, source.key)
         start += frame.height
-    return results
+    if source.partitions is not None:
+        results = {name: reject_rows_of_other_partitions(it, source, name) for name, it in results.items()}
+        rows = pl.concat(result.accepted for result in results.values())
+    heights = [result.accepted.height for result in results.values()]
+    is_repeated = ~is_first_of_key(rows, source.key, heights)
+    ends = itertools.accumulate(heights)
+    return {
+        name: result.reject(is_repeated.slice(end - height, height), unique_check(source.key))
+        for (name, result), height, end in zip(results.items(), heights, ends, strict=True)
+    }
 
 
 def _concatenate(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> pl.DataFrame:
@@ -182,8 +192,9 @@ def _concatenate(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQue
 
 def _start(source: Source, partition: str) -> datetime:
     try:
-        return partition_start(partition)
-    except InvalidContractError as error:
+        declared = source.partitions
+        return partition_start(partition) if declared is None else declared.interval(partition).start
+    except (InvalidContractError, ValueError) as error:
         raise InvalidContractError(f"{_where(source, partition)}: {error}") from None
 
 
