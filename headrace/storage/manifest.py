@@ -92,6 +92,11 @@ class Manifest:
         return self.entries.schemas
 
     @property
+    def has_mixed_columns(self) -> bool:
+        """Whether partitions differ in their columns, as those of rejected rows do: `_object` is in some of them."""
+        return self.table.startswith("rejected/") and len(self.schemas) > 1
+
+    @property
     def md5s(self) -> dict[str, str]:
         """Partition → hash of its bytes."""
         return self.entries.md5s

@@ -60,6 +60,11 @@ class ValidationResult:
         """The accepted rows as they came: `_row` and raw columns as text, in the order of `accepted`."""
         return rows_as_text(self.raw, self.row_numbers)
 
+    def origins(self, chosen: pl.Series) -> list[tuple[str, int]]:
+        """Key of the object, empty if it is the only one, and number in it of each chosen accepted row."""
+        rows = rows_as_text(self.raw, self.row_numbers.filter(chosen))
+        return [("", number) for number in rows.get_column(ROW)]
+
     def with_unreadable_rows(self, raw: pl.DataFrame) -> "ValidationResult":
         """The result with the rows of a source that cannot be read as rejected ones; only JSON has such rows."""
         rejected = unreadable_rows(raw)

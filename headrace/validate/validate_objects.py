@@ -99,6 +99,11 @@ class ObjectsResult(ValidationResult):
         objects = self._read_again(everything)
         return pl.concat([none, *(_named(key, rows_as_text(raw, numbers)) for key, raw, numbers in objects)])
 
+    def origins(self, chosen: pl.Series) -> list[tuple[str, int]]:
+        """Key of the object, and number in it, of each chosen accepted row."""
+        objects = self._read_again(chosen)
+        return [(key, number) for key, raw, rows in objects for number in rows_as_text(raw, rows).get_column(ROW)]
+
     def reject(self, failed: pl.Series, check: str) -> "ObjectsResult":
         """The result after the accepted rows where `failed` is true have failed `check` too."""
         if not failed.any():
