@@ -51,8 +51,8 @@ def lineage(  # noqa: PLR0913  each is an option of the command
     """Show where a partition, row or object came from, and which tables and releases use it.
 
     Back to the object, the query or the annotations; forward to the tables computed from exactly these bytes, and the
-    releases that contain them. Reads manifests; `--row` reads the partition that has the row. Of a validated row it also validates that partition
-    once more, to name the object and the row in it.
+    releases that contain them. Reads manifests; `--row` reads the partition that has the row, and validates it once
+    more if the table is a validated one, to name the row of the object.
     """
     from headrace.lineage.history import DatasetRevision  # noqa: PLC0415
     from headrace.lineage.lineage import trace_lineage  # noqa: PLC0415

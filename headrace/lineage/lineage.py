@@ -13,7 +13,6 @@ from msgspec import to_builtins
 
 from headrace.lineage.history import DatasetRevision, ReleaseHistory, UnknownTableError, format_names
 from headrace.lineage.row_lookup import RowMatch
-from headrace.lineage.row_origin import find_origins
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
 from headrace.storage.partition_names import partition_of
@@ -118,7 +117,8 @@ class PartitionLineage:
             "fingerprint": fingerprint | {"result_version": self.fingerprint.result_version},
             "releases": list(self.releases),
             "used_by": {table: list(names) for table, names in self.used_by.items()},
-            **({"rows": match.rows, "annotations": match.annotations, "origins": match.origins} if match else {}),
+            **({"rows": match.rows, "annotations": match.annotations} if match else {}),
+            **({"origins": match.origins} if match and match.origins else {}),
         }
 
 
@@ -157,9 +157,21 @@ def trace_lineage(
         annotation_md5s = [item.md5 for item in node.walk() if item.table.startswith("annotations/")]
         match = match.with_annotations(tables.table_store.cache, annotation_md5s)
         if table.startswith("validated/"):
-            match = replace(match, origins=find_origins(tables.table_store, tables.dataset, node, match.rows))
+            match = replace(match, origins=_find_origins(tables, node, match.rows))
     releases = list(history.releases_with(table, partition, node.md5))[::-1]
     return PartitionLineage(tables, node, manifest.with_partitions({}), releases, find_dependents(tables, node), match)
+
+
+def _find_origins(
+    tables: DatasetRevision, node: LineageNode, rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    from headrace.lineage.row_origin import find_origins  # noqa: PLC0415  most lineages validate nothing
+
+    own = [item for item in node.inputs if partition_of(item.partition) == node.partition]
+    raw = {item.partition: item.entry for item in own if item.entry}
+    if node.entry is None or len(raw) < len(own):
+        return []
+    return find_origins(tables.table_store, node.table, node.partition, node.entry, raw, rows)
 
 
 @dataclass(frozen=True)
