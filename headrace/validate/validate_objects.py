@@ -19,7 +19,7 @@ from headrace.validate.compile_contract import contract_of
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
 from headrace.validate.contract_faults import are_rowwise
 from headrace.validate.query import CheckedRows, row_query
-from headrace.validate.reserved_names import OBJECT, ROW, START
+from headrace.validate.reserved_names import FAILED_CHECKS, OBJECT, ROW, ROW_TEXT, START
 from headrace.validate.result import (
     ValidationResult,
     no_rejected_rows,
@@ -97,7 +97,7 @@ class ObjectsResult(ValidationResult):
         everything = pl.repeat(value=True, n=self.accepted.height, dtype=pl.Boolean, eager=True)
         none = _named("", rows_as_text(self.raw, self.row_numbers.clear()))
         objects = self._read_again(everything)
-        return pl.concat([none, *(_named(key, rows_as_text(raw, numbers)) for key, raw, numbers in objects)])
+        return pl.concat([none, *(_named(key, rows_as_text(raw, numbers)) for key, raw, numbers in objects)], how="diagonal")
 
     def origins(self, chosen: pl.Series) -> list[tuple[str, int]]:
         """Key of the object, and number in it, of each chosen accepted row."""
@@ -115,7 +115,7 @@ class ObjectsResult(ValidationResult):
         return replace(
             self,
             accepted=self.accepted.filter(~failed),
-            rejected=pl.concat([self.rejected, *more]).sort(OBJECT, ROW),
+            rejected=_together([self.rejected, *more]),
             row_numbers=self.row_numbers.filter(~failed),
             object_numbers=self.object_numbers.filter(~failed),
         )
@@ -151,7 +151,7 @@ def validate_objects(source: Source, partition: str, objects: Mapping[str, Path]
     places = pl.concat(checked.places)
     result = ObjectsResult(
         rows,
-        pl.concat(checked.rejected).sort(OBJECT, ROW),
+        _together(checked.rejected),
         checked.columns,
         places.get_column(ROW),
         key_span(rows.get_column(source.key[0])),
@@ -178,7 +178,10 @@ class _CheckedObjects:
         """Check the rows of some objects, given by the places of their keys."""
         parts: dict[int, CheckedRows] = {}
         readable = {number: readable_rows(raw) for number, raw in batch.items()}
-        for raws in _group_by_types(readable).values():
+        by_schema: dict[tuple[tuple[str, pl.DataType], ...], dict[int, pl.DataFrame]] = {}
+        for number, raw in readable.items():
+            by_schema.setdefault(tuple(raw.schema.items()), {})[number] = raw
+        for raws in by_schema.values():
             parts |= self._check(raws)
         self.columns = readable[min(readable)].clear()
         good, places, rejected = [], [], [_named("", no_rejected_rows(self.columns))]
@@ -194,7 +197,7 @@ class _CheckedObjects:
             places.append(pl.DataFrame({OBJECT: pl.repeat(number, len(rows), dtype=pl.UInt32, eager=True), ROW: rows}))
         self.good.append(pl.concat(good, rechunk=True))
         self.places.append(pl.concat(places, rechunk=True))
-        self.rejected.append(pl.concat(rejected, rechunk=True))
+        self.rejected.append(pl.concat(rejected, how="diagonal"))
 
     def refuse_retyped_columns(self) -> None:
         """Refuse the partition if a column has values in it, and none of its type.
@@ -270,11 +273,10 @@ def _read_object(
     return select_columns(f"{source.name} {partition} ({key})", frame, contract_of(source), source)
 
 
-def _group_by_types(raws: Mapping[int, pl.DataFrame]) -> dict[tuple[pl.DataType, ...], dict[int, pl.DataFrame]]:
-    groups: dict[tuple[pl.DataType, ...], dict[int, pl.DataFrame]] = {}
-    for number, raw in raws.items():
-        groups.setdefault(tuple(raw.dtypes), {})[number] = raw
-    return groups
+def _together(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Rejected rows of objects in the order of keys and rows. A column that a reader gives of some objects comes last."""
+    rows = pl.concat(parts, how="diagonal").sort(OBJECT, ROW)
+    return rows.select(pl.exclude(ROW_TEXT, FAILED_CHECKS), *(name for name in (ROW_TEXT, FAILED_CHECKS) if name in rows.columns))
 
 
 def _named(key: str, rows: pl.DataFrame) -> pl.DataFrame:
