@@ -40,7 +40,8 @@ def lineage(  # noqa: PLR0913  each is an option of the command
         ),
     ] = None,
     object_key: Annotated[
-        str | None, typer.Option("--object", help="Key of an object of a raw table, for example flights/2013-01-09.csv.")
+        str | None,
+        typer.Option("--object", help="Key of an object of a raw table, for example flights/2013-01-09.csv."),
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="A release or any git revision; by default the workspace as it is.")

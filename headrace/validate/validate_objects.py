@@ -97,7 +97,9 @@ class ObjectsResult(ValidationResult):
         everything = pl.repeat(value=True, n=self.accepted.height, dtype=pl.Boolean, eager=True)
         none = _named("", rows_as_text(self.raw, self.row_numbers.clear()))
         objects = self._read_again(everything)
-        return pl.concat([none, *(_named(key, rows_as_text(raw, numbers)) for key, raw, numbers in objects)], how="diagonal")
+        return pl.concat(
+            [none, *(_named(key, rows_as_text(raw, numbers)) for key, raw, numbers in objects)], how="diagonal"
+        )
 
     def origins(self, chosen: pl.Series) -> list[tuple[str, int]]:
         """Key of the object, and number in it, of each chosen accepted row."""
@@ -276,7 +278,9 @@ def _read_object(
 def _together(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Rejected rows of objects in the order of keys and rows. A column that a reader gives of some objects comes last."""
     rows = pl.concat(parts, how="diagonal").sort(OBJECT, ROW)
-    return rows.select(pl.exclude(ROW_TEXT, FAILED_CHECKS), *(name for name in (ROW_TEXT, FAILED_CHECKS) if name in rows.columns))
+    return rows.select(
+        pl.exclude(ROW_TEXT, FAILED_CHECKS), *(name for name in (ROW_TEXT, FAILED_CHECKS) if name in rows.columns)
+    )
 
 
 def _named(key: str, rows: pl.DataFrame) -> pl.DataFrame:

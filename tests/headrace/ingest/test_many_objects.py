@@ -143,7 +143,9 @@ def test_what_was_before_is_found_again_by_its_hash(many: ManyObjects) -> None:
     assert many.manifest.to_files().head == before
 
 
-def test_two_keys_whose_hashes_begin_alike_have_longer_names(many: ManyObjects, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_keys_whose_hashes_begin_alike_have_longer_names(
+    many: ManyObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(partition_names, "KEY_HASH", 1)
     many.put_days([FIRST], "abcdefghijklmnopqrst")
 

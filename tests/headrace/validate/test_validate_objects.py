@@ -64,12 +64,16 @@ def write(folder: Path, *objects: Sequence[Row], columns: str = "id,amount") -> 
     files = {}
     for key, rows in zip("abcdefghij", objects, strict=False):
         files[key] = folder / f"{key}.csv"
-        files[key].write_text("".join(",".join(value or "" for value in row) + "\n" for row in [columns.split(","), *rows]))
+        files[key].write_text(
+            "".join(",".join(value or "" for value in row) + "\n" for row in [columns.split(","), *rows])
+        )
     return files
 
 
 def as_one(objects: Sequence[Sequence[Row]]) -> pl.DataFrame:
-    return pl.DataFrame([row for rows in objects for row in rows], dict.fromkeys(("id", "amount"), pl.String), orient="row")
+    return pl.DataFrame(
+        [row for rows in objects for row in rows], dict.fromkeys(("id", "amount"), pl.String), orient="row"
+    )
 
 
 VALUES = st.sampled_from(["1", "2", "3", "7", "50", "-1", "100", "x", None])
@@ -92,7 +96,9 @@ def test_objects_give_what_one_object_with_their_rows_gives(
                 validate_objects(declared, DAY, write(Path(folder), *objects))
             return
         many = validate_objects(declared, DAY, write(Path(folder), *objects))
-        places = [(key, place) for key, rows in zip("abcdefghij", objects, strict=False) for place, _ in enumerate(rows, 1)]
+        places = [
+            (key, place) for key, rows in zip("abcdefghij", objects, strict=False) for place, _ in enumerate(rows, 1)
+        ]
 
         assert many.accepted.equals(one.accepted)
         assert many.key_span == one.key_span
@@ -100,7 +106,9 @@ def test_objects_give_what_one_object_with_their_rows_gives(
         assert many.rejected.drop("_object", "_row").equals(one.rejected.drop("_row"))
         assert many.rejected.select("_object", "_row").rows() == [places[row - 1] for row in one.rejected["_row"]]
         assert many.accepted_raw.drop("_object", "_row").equals(one.accepted_raw.drop("_row"))
-        assert many.accepted_raw.select("_object", "_row").rows() == [places[row - 1] for row in one.accepted_raw["_row"]]
+        assert many.accepted_raw.select("_object", "_row").rows() == [
+            places[row - 1] for row in one.accepted_raw["_row"]
+        ]
 
 
 def test_a_rejected_row_names_its_object_and_its_line_there(tmp_path: Path) -> None:
@@ -128,10 +136,14 @@ def test_a_key_of_an_earlier_partition_is_rejected_whatever_the_objects_of_eithe
     (tmp_path / "x").mkdir()
     own = write(tmp_path, [("1", "5")], [("2", "6"), ("4", "6")])
     before = write(tmp_path / "x", [("4", "1")], [("9", "1")])
-    files = {f"{DAY}+{key}": path for key, path in own.items()} | {f"{EARLIER}+{key}": path for key, path in before.items()}
+    files = {f"{DAY}+{key}": path for key, path in own.items()} | {
+        f"{EARLIER}+{key}": path for key, path in before.items()
+    }
 
     result = validate_entries(SOURCE, DAY, files, {entry: entry[-1] for entry in files})
-    alone = validate_entries(SOURCE, DAY, {DAY: own["b"]} | {entry: files[entry] for entry in (f"{EARLIER}+a", f"{EARLIER}+b")}, {})
+    alone = validate_entries(
+        SOURCE, DAY, {DAY: own["b"]} | {entry: files[entry] for entry in (f"{EARLIER}+a", f"{EARLIER}+b")}, {}
+    )
 
     assert result.rejected.select("_object", "_row", "id").rows() == [("b", 2, "4")]
     assert alone.rejected.select("_row", "id").rows() == [(2, "4")]
