@@ -39,14 +39,14 @@ def lineage(  # noqa: PLR0913  each is an option of the command
             " select the feature row that it received.",
         ),
     ] = None,
-    object_key: Annotated[
-        str | None,
-        typer.Option("--object", help="Key of an object of a raw table, for example flights/2013-01-09.csv."),
-    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="A release or any git revision; by default the workspace as it is.")
     ] = None,
     *,
+    object_key: Annotated[
+        str | None,
+        typer.Option("--object", help="Key of an object of a raw table, for example flights/2013-01-09.csv."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show where a partition, row or object came from, and which tables and releases use it.

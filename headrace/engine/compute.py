@@ -51,8 +51,9 @@ def with_input_files(
     for (table, name), entry in entries.items():
         if OBJECT_SEPARATOR in name and entry and entry.objects:
             object_keys.setdefault(table, {})[name] = entry.objects[0].key
-    known = {"sha256s": sha256s, "schema_files": schema_files, "object_keys": object_keys}
-    return [dataclasses.replace(item, **known) for item in items]
+    return [
+        dataclasses.replace(item, sha256s=sha256s, schema_files=schema_files, object_keys=object_keys) for item in items
+    ]
 
 
 def compute_partition(

@@ -1,7 +1,7 @@
 """What a source offers: its partitions with their cache keys, and how to read them into the cache."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ class SourceListing(Protocol):
         """Key in the source → why what it names cannot be a partition. They are reported and never read."""
 
     @property
-    def waiting(self) -> Collection[str]:
+    def waiting(self) -> tuple[str, ...]:
         """Partitions that the source has not completed. They are reported, and the table keeps what it has of them."""
 
     @property

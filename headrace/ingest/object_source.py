@@ -254,8 +254,8 @@ def match_partitions(source: ObjectSource, listed: Iterable[ObjectMeta], *, by_d
     unmatched: list[str] = []
     invalid: dict[str, str] = {}
     complete: set[str] = set()
-    count = 0
-    for count, item in enumerate(listed, start=1):
+    items = list(listed)
+    for item in items:
         if source.marker and _file_name(item.key) == source.marker:
             complete.add(_folder(item.key))
         elif (partition := _partition_name(pattern, item.key)) is None:
@@ -266,15 +266,15 @@ def match_partitions(source: ObjectSource, listed: Iterable[ObjectMeta], *, by_d
             partitions.setdefault(partition, []).append(item)
     objects: dict[str, ObjectMeta] = {}
     waiting: list[str] = []
-    for partition, items in partitions.items():
-        by_key = {item.key: item for item in items}
+    for partition, members in partitions.items():
+        by_key = {item.key: item for item in members}
         if source.marker and not complete.issuperset(map(_folder, by_key)):
             waiting.append(partition)
         elif len(by_key) > 1 and len(partition) > MAX_SHARED_NAME:
             invalid |= dict.fromkeys(by_key, LONG_NAME.format(len(partition), MAX_SHARED_NAME))
         else:
             objects |= {entry: by_key[key] for entry, key in object_entries(partition, by_key).items()}
-    return MatchedObjects(objects, tuple(unmatched), invalid, tuple(sorted(waiting)), count)
+    return MatchedObjects(objects, tuple(unmatched), invalid, tuple(sorted(waiting)), len(items))
 
 
 def _folder(key: str) -> str:

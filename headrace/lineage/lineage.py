@@ -171,7 +171,7 @@ def _find_origins(
     raw = {item.partition: item.entry for item in own if item.entry}
     if node.entry is None or len(raw) < len(own):
         return []
-    return find_origins(tables.table_store, node.table, node.partition, node.entry, raw, rows)
+    return find_origins(tables.table_store, (node.table, node.partition), rows, validated=node.entry, raw=raw)
 
 
 @dataclass(frozen=True)

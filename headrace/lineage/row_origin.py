@@ -17,11 +17,11 @@ from headrace.validate.validate_objects import validate_entries
 
 def find_origins(
     table_store: TableStore,
-    table: str,
-    partition: str,
+    place: tuple[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
     validated: PartitionEntry,
     raw: Mapping[str, PartitionEntry],
-    rows: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Bucket, key and row number of what rows of a validated table were read from; none if that is not known.
 
@@ -29,15 +29,15 @@ def find_origins(
 
     Args:
         table_store: The workspace's tables.
-        table: The validated table.
-        partition: The partition of the rows.
-        validated: Its entry.
-        raw: Entries of the raw partition.
+        place: The validated table and the partition of the rows.
         rows: The rows.
+        validated: Entry of the partition.
+        raw: Entries of the raw partition.
 
     Raises:
         MissingObjectError: An object is neither in the cache nor on the remote.
     """
+    table, partition = place
     _, dataset, name = table.split("/")
     declared = load_dataset(dataset)
     stage = next((each for each in graph.dataset_stages(declared) if each.table == table), None)

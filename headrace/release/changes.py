@@ -12,7 +12,7 @@ from headrace.storage.table_store import TableStore
 
 @dataclass(frozen=True)
 class PartitionDiff:
-    """Partitions of a table that were added, changed and removed; one of several objects is changed if one of them is."""
+    """Partitions of a table that were added, changed and removed; a change of one object changes its partition."""
 
     added: Sequence[str]
     changed: Sequence[str]

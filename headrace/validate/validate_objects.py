@@ -1,7 +1,7 @@
 """A raw partition of several objects → accepted and rejected rows, as if one object held the rows of all of them.
 
-The objects are taken in the order of their keys, in batches of limited memory: beyond the accepted rows, memory does not
-grow with the number of objects or with their size. Each rejected row names its object, and its line in that object.
+The objects are taken in the order of their keys, in batches of limited memory: what grows with their number are the
+accepted rows alone. Each rejected row names its object, and its number in that object.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,7 +143,7 @@ def validate_objects(source: Source, partition: str, objects: Mapping[str, Path]
     """
     keys = sorted(objects)
     read = partial(_read_object, source, partition, keys, objects)
-    checked = _CheckedObjects(source, partition, keys)
+    checked = CheckedObjects(source, partition, keys)
     for batch in _batches(read, len(keys), contract_of(source)):
         checked.add(batch)
     checked.refuse_retyped_columns()
@@ -164,7 +164,7 @@ def validate_objects(source: Source, partition: str, objects: Mapping[str, Path]
     return result.reject(~is_first_of_key(rows, source.key, [rows.height]), unique_check(source.key))
 
 
-class _CheckedObjects:
+class CheckedObjects:
     """The rows of objects, as far as they are checked."""
 
     def __init__(self, source: Source, partition: str, keys: Sequence[str]) -> None:
@@ -276,11 +276,10 @@ def _read_object(
 
 
 def _together(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Rejected rows of objects in the order of keys and rows. A column that a reader gives of some objects comes last."""
+    """Rejected rows of objects, in the order of keys and rows. Columns that readers give of some objects come late."""
     rows = pl.concat(parts, how="diagonal").sort(OBJECT, ROW)
-    return rows.select(
-        pl.exclude(ROW_TEXT, FAILED_CHECKS), *(name for name in (ROW_TEXT, FAILED_CHECKS) if name in rows.columns)
-    )
+    late = [name for name in (ROW_TEXT, FAILED_CHECKS) if name in rows.columns]
+    return rows.select(pl.exclude(late), *late)
 
 
 def _named(key: str, rows: pl.DataFrame) -> pl.DataFrame:

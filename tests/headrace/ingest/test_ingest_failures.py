@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from trips import DAYS, TABLE, Trips, create_dataset, object_key
+from trips import TABLE, Trips, create_dataset, object_key
 
 from headrace.dataset import ObjectSource
 from headrace.engine.partition_errors import PartitionsRefusedError

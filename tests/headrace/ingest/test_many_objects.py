@@ -10,17 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from many_objects import FIRST, MARKED, SECOND, ManyObjects
+from many_objects import FIRST, FOLDERS, MARKED, SECOND, ManyObjects
 from minimal_dataset import RAW, VALIDATED, run_all_stages
 
 from headrace.engine.run import plan_all
 from headrace.guards.gate import FindingsError
-from headrace.ingest.ingest import UnknownSourceError
+from headrace.ingest.ingest import UnknownSourceError, ingest
 from headrace.ingest.preview import preview_sources
 from headrace.project import graph
 from headrace.settings import Settings
 from headrace.storage import partition_names
 from headrace.storage.local_folder import LocalFolder
+from headrace.storage.s3.bucket import Download
+from headrace.storage.s3.objects import ObjectMeta
 
 
 @pytest.fixture
@@ -33,9 +35,12 @@ def read_keys(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keys of the objects that are read, in order."""
     keys: list[str] = []
     download = LocalFolder.download
-    monkeypatch.setattr(
-        LocalFolder, "download", lambda self, listed, path: keys.append(listed.key) or download(self, listed, path)
-    )
+
+    def note_key(self: LocalFolder, listed: ObjectMeta, path: Path) -> Download:
+        keys.append(listed.key)
+        return download(self, listed, path)
+
+    monkeypatch.setattr(LocalFolder, "download", note_key)
     return keys
 
 
@@ -162,7 +167,7 @@ def test_a_partition_covers_all_its_objects(many: ManyObjects) -> None:
     done = many.ingest(partition=SECOND)
 
     assert (done.new, done.listed, done.read) == ((SECOND,), 1, 3)
-    with pytest.raises(UnknownSourceError, match="no source lists the partition 2026-01-01[+]"):
+    with pytest.raises(UnknownSourceError, match=r"no source lists the partition 2026-01-01[+]"):
         many.ingest(partition=entry_name(f"sales/{FIRST}/a.csv"))
     assert many.ingest(partition=SECOND, full_refresh=True).read == 3
 
@@ -174,7 +179,7 @@ def test_an_object_that_cannot_be_read_is_named_and_the_others_are_not_read_agai
     with monkeypatch.context() as patch:
         download = LocalFolder.download
 
-        def fail_for_b(self: LocalFolder, listed, path):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def fail_for_b(self: LocalFolder, listed: ObjectMeta, path: Path) -> Download:
             if listed.key.endswith("b.csv"):
                 raise PermissionError(13, "Permission denied", listed.key)
             return download(self, listed, path)
@@ -192,11 +197,11 @@ def test_an_object_that_cannot_be_read_is_named_and_the_others_are_not_read_agai
 
 def test_a_name_too_long_for_several_objects_is_reported(many: ManyObjects) -> None:
     long = "x" * 190
-    location = replace(many.source.location, partition=r"sales/(?P<partition>[^/]+)/.+\.csv")  # type: ignore[type-var]
+    location = replace(FOLDERS, partition=r"sales/(?P<partition>[^/]+)/.+\.csv")
     many.source = replace(many.source, location=location)
     many.put_days([long, FIRST], "ab")
 
-    done = many.ingest()
+    (done,) = ingest(replace(many.dataset, features=()), many.table_store, Settings(workspace=many.root))
 
     assert done.new == (FIRST,)
     assert "190 characters, more than the 167 allowed" in str(done)

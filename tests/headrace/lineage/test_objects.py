@@ -1,6 +1,5 @@
 """Partitions of several objects: from a row to the object and the row in it, from an object to what was made of it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -54,13 +53,13 @@ def test_a_validated_row_of_a_single_object_leads_to_it_too(many: ManyObjects) -
     assert traced.row_match.origins == [{"bucket": "file:bucket", "key": f"sales/{SECOND}/a.csv", "row": 2}]
 
 
-def test_no_row_is_named_where_other_code_validated_it(many: ManyObjects) -> None:
-    many.source = replace(many.source, params=("late",))
+def test_no_row_is_named_where_other_code_validated_it(many: ManyObjects, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.lineage.row_origin.partition_cache_key", lambda *_: "of other code")
 
     traced = trace(many, VALIDATED, at=f"{FIRST}T15:00:00Z", shop="c")
 
     assert traced.row_match
-    assert traced.row_match.origins == ()
+    assert not traced.row_match.origins
 
 
 def test_an_object_leads_to_the_partitions_that_were_computed_from_it(many: ManyObjects) -> None:
@@ -79,9 +78,9 @@ def test_a_partition_leads_back_to_each_of_its_objects(many: ManyObjects) -> Non
 def test_one_of_several_objects_has_to_be_chosen(many: ManyObjects) -> None:
     with pytest.raises(UnknownTableError, match=rf"{RAW} {FIRST} has 3 objects\. Choose one with `--object`"):
         trace(many, RAW, FIRST)
-    with pytest.raises(UnknownTableError, match=f"{RAW} has {FIRST}, {SECOND}"):
+    with pytest.raises(UnknownTableError, match=rf"{RAW} has {FIRST}, {SECOND}\."):
         trace(many, RAW)
-    with pytest.raises(UnknownTableError, match="'sales/none.csv', which none of its 4 objects has"):
+    with pytest.raises(UnknownTableError, match=r"'sales/none\.csv', which none of its 4 objects has"):
         trace(many, RAW, object_key="sales/none.csv")
 
 
@@ -102,7 +101,7 @@ def test_rejected_rows_of_one_object_and_of_several_are_read_as_one_table(many: 
     assert table.polars().select(columns).collect().rows() == expected
     assert table.polars().filter(pl.col("_object").is_null()).collect().height == 1
     assert table.select(columns=columns).polars().collect().rows() == expected
-    assert table.select(partitions=[SECOND]).polars().collect()["_object"].to_list() == [None]
+    assert table.select(partitions=[SECOND]).polars().collect()["amount"].to_list() == ["-1"]
     assert table.arrow().num_rows == table.duckdb().count("*").fetchall()[0][0] == 2
     assert table.schema == table.polars().collect().schema
     assert FIRST in format_result(tables, "SELECT _object FROM rejected.sales WHERE _row = 2")

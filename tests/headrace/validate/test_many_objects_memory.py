@@ -57,23 +57,23 @@ def test_ten_thousand_objects_take_no_more_memory_than_one_with_the_same_rows(tm
     many, of_many = measure(tmp_path / "many", 1, 10_000, ROWS)
     days, of_days = measure(tmp_path / "days", 24, 417, ROWS)
 
-    print(f"peak memory: one object {one} MiB, 10,000 objects {many} MiB, 24 days of 417 objects {days} MiB")
+    figures = f"peak memory: one object {one} MiB, 10,000 objects {many} MiB, 24 days of 417 objects {days} MiB"
     assert (of_one, of_many, of_days) == (10_000 * ROWS, 10_000 * ROWS, 24 * 417 * ROWS)
-    assert many <= 1.1 * one
-    assert days <= one
+    assert many <= 1.1 * one, figures
+    assert days <= one, figures
 
 
 def test_raw_rows_of_few_objects_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate_objects, "BATCH_BYTES", most := 5_000)
     write_objects(tmp_path, 1, 100, 10)
     many, sizes = ManyObjects(tmp_path), list[int]()
-    add = validate_objects._CheckedObjects.add
+    add = validate_objects.CheckedObjects.add
 
-    def note_size(self: validate_objects._CheckedObjects, batch: Mapping[int, pl.DataFrame]) -> None:
+    def note_size(self: validate_objects.CheckedObjects, batch: Mapping[int, pl.DataFrame]) -> None:
         sizes.append(int(sum(frame.estimated_size() for frame in batch.values())))
         add(self, batch)
 
-    monkeypatch.setattr(validate_objects._CheckedObjects, "add", note_size)
+    monkeypatch.setattr(validate_objects.CheckedObjects, "add", note_size)
     many.ingest()
 
     done = run_all_stages(many.table_store, many.dataset)[VALIDATED]
