@@ -115,21 +115,26 @@ class Guards:
 
 @dataclass(frozen=True)
 class ObjectSource:
-    """A source that arrives as objects below a prefix of the bucket.
+    """A source that arrives as objects below a prefix of the bucket, one or several for a partition.
 
     Attributes:
         prefix: What every key begins with, for example `flights/`.
-        partition: Regular expression over the whole key with a group `partition`; a source of one object needs
-            no group and becomes the partition `all`. A key that does not match is reported, never read.
+        partition: Regular expression over the whole key with a group `partition`; without that group, all rows are the
+            partition `all`. Several keys may match one partition: its rows are those of all these objects, in the order
+            of their keys. A key that does not match is reported, never read.
         suffix: File name ending that the raw partition keeps, for example `.csv.gz`.
         bucket: Name of the bucket; by default the one of HEADRACE_BUCKET. A folder can stand in for a bucket:
             `file:pipelines/bikes/sample`, relative to the project, or `file:///srv/samples`.
+        marker: File name of an object that says that its folder is complete, for example `_SUCCESS`; empty for none.
+            With it, a partition is read once every folder that holds objects of it has a marker. Until then it waits:
+            what its raw table has of it stays.
     """
 
     prefix: str
     partition: str
     suffix: str
     bucket: str = ""
+    marker: str = ""
 
 
 @dataclass(frozen=True)

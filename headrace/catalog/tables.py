@@ -24,6 +24,7 @@ from headrace.retrieve.partition_reader import PartitionReader, partition_hashes
 from headrace.retrieve.row_hash import hash_lines
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.manifest import Manifest
+from headrace.storage.parquet import scan_together
 from headrace.storage.partition_names import Interval
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
@@ -80,7 +81,10 @@ class DatasetTable:
         self.check_rows()
         cache, md5s = self.reader.table_store.cache, self.reader.manifest.md5s
         some = next((name for name in self.partitions if cache.has(md5s[name])), self.partitions[0])
-        found = pl.read_parquet_schema(replace(self.reader, partitions=(some,)).paths()[0])
+        if self.reader.manifest.has_mixed_columns:
+            found = scan_together(self.reader.paths()).collect_schema()
+        else:
+            found = pl.Schema(pl.read_parquet_schema(replace(self.reader, partitions=(some,)).paths()[0]))
         return pl.Schema({name: found[name] for name in self.columns or found})
 
     def select(self, *, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> Self:
@@ -135,7 +139,7 @@ class DatasetTable:
         from headrace.retrieve.result import arrow  # noqa: PLC0415  Arrow is slow to import
 
         self.check_rows()
-        scan = pl.scan_parquet(self.reader.paths(), glob=False)
+        scan = self._scan(self.reader)
         return arrow((scan if self.columns is None else scan.select(self.columns)).collect())
 
     def pandas(self) -> "pd.DataFrame":
@@ -159,7 +163,11 @@ class DatasetTable:
 
         self.check_rows()
         paths = [str(path) for path in self.paths().values()]
-        relation = duckdb.read_parquet(paths, connection=connection or duckdb.default_connection())
+        relation = duckdb.read_parquet(
+            paths,
+            connection=connection or duckdb.default_connection(),
+            union_by_name=self.reader.manifest.has_mixed_columns,
+        )
         return relation if self.columns is None else relation.select(*map(duckdb.ColumnExpression, self.columns))
 
     def __repr__(self) -> str:
@@ -193,7 +201,7 @@ class DatasetTable:
         """The columns of the first `rows` rows for which the predicate holds; called by Polars."""
         wanted = columns or self.columns
         for part in _groups(self._pruned(predicate, rows), BATCH_ROWS if rows is None else min(rows, BATCH_ROWS)):
-            scan = pl.scan_parquet(part.paths(), glob=False)
+            scan = self._scan(part)
             if rows is not None:  # Polars counts these before it filters
                 scan, rows = scan.head(rows), max(0, rows - part.height)
             if predicate is not None:
@@ -201,6 +209,12 @@ class DatasetTable:
             yield (scan if wanted is None else scan.select(wanted)).collect()
             if rows == 0:
                 return
+
+    def _scan(self, part: PartitionReader) -> pl.LazyFrame:
+        """The rows of some partitions, in columns that all of the table's have."""
+        if not part.manifest.has_mixed_columns:
+            return pl.scan_parquet(part.paths(), glob=False)
+        return pl.concat([pl.LazyFrame(schema=self.schema), scan_together(part.paths())], how="diagonal")
 
     def _pruned(self, predicate: pl.Expr | None, rows: int | None) -> PartitionReader:
         """The partitions without those that cannot have a row for which the predicate holds."""

@@ -10,11 +10,11 @@ from msgspec import Raw, structs
 
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.result_versions import CHANGES, still_valid
-from headrace.engine.stage import InputHashes, Stage
+from headrace.engine.stage import InputHashes, ObjectKeys, Stage
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, encode_entry
-from headrace.storage.partition_names import Interval, partition_interval
+from headrace.storage.partition_names import Interval, hashes_by_partition, partition_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class StalePartition:
         reasons: Why, for people.
         sha256s: md5 → sha256 of its inputs, where that is known: inputs that are fetched are compared with it.
         schema_files: Table that it reads no partition of → md5 of some file of that table, which has its columns.
+        object_keys: Table → entry → key of the object, of partitions that have several.
     """
 
     partition: str
@@ -36,6 +37,7 @@ class StalePartition:
     reasons: tuple[str, ...]
     sha256s: Mapping[str, str] = field(default_factory=dict)
     schema_files: Mapping[str, str] = field(default_factory=dict)
+    object_keys: ObjectKeys = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def _fingerprint_reasons(stage: Stage, own: Manifest, now: Fingerprint) -> tuple
 
 def _input_reasons(had: InputHashes, wanted: InputHashes) -> Iterator[str]:
     for table in sorted(had.keys() | wanted.keys()):
-        before, now = had.get(table, {}), wanted.get(table, {})
+        before, now = hashes_by_partition(had.get(table, {})), hashes_by_partition(wanted.get(table, {}))
         for name in _changed_keys(before, now):
             word = "gone" if name not in now else "changed" if name in before else "new"
             yield f"input {word}: {table}/{name}"

@@ -13,13 +13,28 @@ if TYPE_CHECKING:
     import polars as pl
 
 InputHashes = Mapping[str, Mapping[str, str]]
-"""Table → partition → md5 of its bytes."""
+"""Table → entry → md5 of its bytes. A partition is one entry, but for a raw one of several objects."""
+
+ObjectKeys = Mapping[str, Mapping[str, str]]
+"""Table → entry → key of its object."""
 
 InputPaths = Mapping[str, Mapping[str, Path]]
-"""Table → partition → file with its bytes; of a table without partitions, `SCHEMA_ONLY` → a file with its columns."""
+"""Table → entry → file with its bytes; of a table without partitions, `SCHEMA_ONLY` → a file with its columns."""
 
 SCHEMA_ONLY = ""
 """In place of a partition: the rows of the file are not an input, only its columns are."""
+
+
+class ObjectPaths(dict[str, Path]):
+    """Entry → file, for a table with partitions of several objects.
+
+    Attributes:
+        object_keys: Entry → key of its object.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], object_keys: Mapping[str, str]) -> None:
+        super().__init__(paths)
+        self.object_keys = object_keys
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ How changes are detected, and which are missed:
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -35,7 +35,7 @@ from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.partition_names import recorded_interval
+from headrace.storage.partition_names import entries_by_partition, partition_of, recorded_interval
 from headrace.storage.s3.errors import StorageUnreachableError
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
@@ -65,12 +65,14 @@ class IngestResult:
         source: Name of the source.
         table: The raw table.
         listed: Number of partitions in the source.
+        objects: Number of objects that were listed for them; of a database, the number of partitions.
         new: Partitions that the table did not have.
         changed: Partitions with different bytes.
         deleted: Partitions that the source no longer has.
         unmatched: Keys below the prefix that match no partition. They were not read.
         invalid: Key → why what it names cannot be a partition. They were not read.
-        read: Number of partitions read.
+        waiting: Partitions that the source has not completed. The table keeps what it has of them.
+        read: Number of objects read, or of partitions of a database.
         rows: Rows read; None for objects, which are not parsed here.
         size: Bytes stored.
     """
@@ -78,11 +80,13 @@ class IngestResult:
     source: str
     table: str
     listed: int
+    objects: int
     new: tuple[str, ...]
     changed: tuple[str, ...]
     deleted: tuple[str, ...]
     unmatched: tuple[str, ...]
     invalid: Mapping[str, str]
+    waiting: tuple[str, ...]
     read: int
     rows: int | None
     size: int
@@ -91,12 +95,13 @@ class IngestResult:
         counts = ((len(getattr(self, kind)), kind) for kind in ("new", "changed", "deleted"))
         changes = ", ".join(f"{count} {kind}" for count, kind in counts if count) or "nothing new"
         rows = "" if self.rows is None else f", {self.rows:,} rows"
-        line = f"{self.table}: {self.listed} listed, {changes}; read {self.read}{rows}, {self.size:,} bytes"
-        return "\n  ".join([line, *skipped_keys(self.unmatched, self.invalid)])
+        objects = f" ({pluralize(self.objects, 'object')})" if self.objects > self.listed else ""
+        line = f"{self.table}: {self.listed} listed{objects}, {changes}; read {self.read}{rows}, {self.size:,} bytes"
+        return "\n  ".join([line, *skipped_keys(self.unmatched, self.invalid, self.waiting)])
 
 
-def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterator[str]:
-    """Lines about the keys of a source that are not read."""
+def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str], waiting: Sequence[str] = ()) -> Iterator[str]:
+    """Lines about the keys and partitions of a source that are not read."""
     if unmatched:
         verbs = ("matches", "was") if len(unmatched) == 1 else ("match", "were")
         count = pluralize(len(unmatched), "key")
@@ -106,6 +111,10 @@ def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterat
         verbs = ("has", "was") if len(invalid) == 1 else ("have", "were")
         name = f"{pluralize(len(invalid), 'key')} {verbs[0]} no valid partition name and {verbs[1]} not read"
         yield f"{name}, e.g. {key!a}: {reason}"
+    if waiting:
+        verbs = ("waits", "was") if len(waiting) == 1 else ("wait", "were")
+        count = pluralize(len(waiting), "partition")
+        yield f"{count} {verbs[0]} for the marker of a folder and {verbs[1]} not read, e.g. {waiting[0]}"
 
 
 def required_partitions(dataset: Dataset) -> dict[str, Partitions]:
@@ -141,9 +150,9 @@ class IngestRun:
         except HeadraceError as error:
             self.failed.update(dict.fromkeys(sources, error))
 
-    def includes(self, partition: str) -> bool:
-        """Whether the run covers this partition."""
-        return self.partition in (None, partition)
+    def includes(self, entry: str) -> bool:
+        """Whether the run covers the partition that an entry belongs to."""
+        return self.partition in (None, partition_of(entry))
 
 
 def ingest(  # noqa: PLR0913  everything behind the star is an option
@@ -242,10 +251,9 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     """Read the partitions that the table lacks, then write its manifest."""
     table = raw_table(run.dataset.name, source.name)
     earlier = run.table_store.manifest(table)
-    old = earlier.md5s
     check_some_match(source, listing)
     reused, missing = split_unchanged(run, source, listing, earlier)
-    for skipped in skipped_keys((), listing.invalid):
+    for skipped in skipped_keys((), listing.invalid, listing.waiting):
         log.warning("%s: %s", table, skipped)
     read = _read_partitions(run, source, listing, missing)
 
@@ -256,16 +264,20 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     run.table_store.checkout(manifest)
     run.table_store.clear_journal(table)
 
-    new = manifest.md5s
+    old, new = earlier.partition_md5s, manifest.partition_md5s
+    objects = [name for name in listing.cache_keys if run.includes(name)]
+    waiting = tuple(filter(run.includes, listing.waiting))
     return IngestResult(
         source=source.name,
         table=table,
-        listed=sum(map(run.includes, listing.cache_keys)),
+        listed=len(entries_by_partition(objects)) + len(waiting),
+        objects=len(objects),
         new=tuple(sorted(new.keys() - old.keys())),
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
         deleted=tuple(sorted(old.keys() - new.keys())),
         unmatched=listing.unmatched,
         invalid=listing.invalid,
+        waiting=waiting,
         read=len(read),
         rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.location, TableSource) else None,
         size=sum(entry.size for entry in read.values()),
@@ -299,16 +311,21 @@ def _read_partitions(
 def split_unchanged(
     run: IngestRun, source: Source, listing: SourceListing, earlier: Manifest
 ) -> tuple[LazyEntries, list[str]]:
-    """The entries that need no read, and the names of the partitions to read, sorted."""
+    """The entries that need no read, and the names of those to read, sorted."""
     cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
     comparable = {name: key for name, key in cache_keys.items() if name not in listing.always_read}
-    reused = _reusable_entries(run, source, earlier, comparable)
+    reused = _reusable_entries(run, source, earlier, comparable, frozenset(listing.waiting))
     return reused, sorted(cache_keys.keys() - reused.md5s.keys())
 
 
-def _reusable_entries(run: IngestRun, source: Source, earlier: Manifest, cache_keys: Mapping[str, str]) -> LazyEntries:
-    """Entries that need no read: partitions outside of the run, and those that were read before under the same key."""
-    outside = [name for name in earlier.md5s if not run.includes(name)]
+def _reusable_entries(
+    run: IngestRun, source: Source, earlier: Manifest, cache_keys: Mapping[str, str], waiting: Collection[str]
+) -> LazyEntries:
+    """Entries that need no read: partitions outside of the run, and those that were read before under the same key.
+
+    What an object was read as is found by its key, also where its entry has another name now.
+    """
+    outside = [name for name in earlier.md5s if not run.includes(name) or partition_of(name) in waiting]
     if run.full_refresh:
         return earlier.entries.select(outside)
     known = run.table_store.candidate_manifests(earlier.table)
@@ -325,7 +342,7 @@ def check_some_match(source: Source, listing: SourceListing) -> None:
     Raises:
         NothingMatchesError: None is.
     """
-    if listing.cache_keys or not (listing.unmatched or listing.invalid):
+    if listing.cache_keys or listing.waiting or not (listing.unmatched or listing.invalid):
         return
     pattern = f" Its pattern is {source.location.partition!r}." if isinstance(source.location, ObjectSource) else ""
     raise NothingMatchesError(
@@ -340,10 +357,10 @@ def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest, listi
 
     A source that lists nothing is a finding whatever the bound: the likely cause is a mistake.
     """
-    table, old, new = manifest.table, earlier.md5s, manifest.md5s
+    table, old, new = manifest.table, earlier.partition_md5s, manifest.partition_md5s
     guards, loss = run.dataset.guards_of(table), table_loss(earlier, manifest)
     found = loss.finding(guards, "since the last ingest")
-    if old and not listing.cache_keys:
+    if old and not (listing.cache_keys or listing.waiting):
         found = loss.as_finding(
             f"{table} has {pluralize(len(old), 'partition')}, but {listing.description} lists none; the likely cause is"
             " a wrong bucket, prefix or database"

@@ -68,6 +68,11 @@ class TableSnapshot:
         return {}
 
     @property
+    def waiting(self) -> tuple[str, ...]:
+        """None: a transaction sees whole partitions."""
+        return ()
+
+    @property
     def errors(self) -> Mapping[str, HeadraceError]:
         """Values that Arrow would change; what else cannot be read is found when it is read."""
         return self.listing.errors

@@ -36,11 +36,13 @@ class RowMatch:
         partition: Their partition.
         rows: Column → value of each row.
         annotations: The last event of each annotation that the rows name.
+        origins: Bucket, key and row number of the object that each was read from, of validated rows.
     """
 
     partition: str
     rows: Sequence[dict[str, Any]]
     annotations: Sequence[dict[str, Any]] = ()
+    origins: Sequence[dict[str, Any]] = ()
 
     @classmethod
     def find(cls, cache: Cache, manifest: Manifest, partition: str | None, values: Mapping[str, str]) -> "RowMatch":

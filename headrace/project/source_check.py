@@ -122,7 +122,7 @@ def _bound_faults(source: Source) -> Iterator[Fault]:
 
 def _object_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
     at = ("location",)
-    for field in ("prefix", "partition", "suffix", "bucket"):
+    for field in ("prefix", "partition", "suffix", "bucket", "marker"):
         if not isinstance(getattr(location, field), str):
             yield Fault(source, (*at, field), f"expected a text, found {getattr(location, field)!r}")
             return
@@ -137,6 +137,12 @@ def _object_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
     if not location.suffix.startswith(".") or "/" in location.suffix:
         yield Fault(
             source, (*at, "suffix"), f"expected a file name ending such as '.csv.gz', found {location.suffix!r}"
+        )
+    if "/" in location.marker:
+        yield Fault(
+            source,
+            (*at, "marker"),
+            f"expected the name of a file in the folder of the objects, such as '_SUCCESS', found {location.marker!r}",
         )
     if location.prefix.startswith("/"):
         yield Fault(
@@ -160,8 +166,8 @@ def _pattern_faults(source: Source, location: ObjectSource, pattern: re.Pattern[
         yield Fault(
             source,
             path,
-            f"{location.partition!r} has no group named `partition`{named}, so every object would be the partition"
-            " `all`, and two of them are refused: write (?P<partition>…), or (?:…) for a group that names nothing",
+            f"{location.partition!r} has no group named `partition`{named}, so every object would belong to the"
+            " partition `all`: write (?P<partition>…), or (?:…) for a group that names nothing",
             "error" if pattern.groupindex else "warning",
         )
     begins = _literal_start(location.partition)

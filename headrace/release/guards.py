@@ -108,7 +108,7 @@ def _future(
         own = {name: time for name, time in times.items() if not (name in known and is_explained(name, time))}
         beyond = {name for name, time in times.items() if time > moment}
         explained[table] = beyond | known
-        yield from future_findings(table, own, manifest.md5s, guards, moment)
+        yield from future_findings(table, own, manifest.partition_md5s, guards, moment)
 
 
 def _is_within(partition: str, time: datetime, tolerance: timedelta) -> bool:

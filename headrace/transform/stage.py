@@ -19,7 +19,7 @@ from headrace.partitions import (
     look_back,
 )
 from headrace.storage.manifest import Manifest
-from headrace.storage.partition_names import PartitionNameError, recorded_interval
+from headrace.storage.partition_names import PartitionNameError, partition_of, recorded_interval
 from headrace.text import pluralize
 from headrace.transform import kernel
 
@@ -174,7 +174,7 @@ def _intervals(table: str, declared: Partitions, entries: Iterable[str]) -> dict
     strange: list[str] = []
     for entry in sorted(entries):
         try:
-            intervals[entry] = interval_of(declared, _partition(entry))
+            intervals[entry] = interval_of(declared, partition_of(entry))
         except ValueError:
             strange.append(entry)
     if strange:
@@ -189,15 +189,10 @@ def _intervals(table: str, declared: Partitions, entries: Iterable[str]) -> dict
     return intervals
 
 
-def _partition(entry: str) -> str:
-    """The partition of an entry of a raw table, which may be one of several objects of it."""
-    return entry.partition("+")[0]
-
-
 def _own_intervals(own: Partitions, driving: Partitions, driven_by: Mapping[str, Interval]) -> dict[str, Interval]:
     """Partition of a feature table → interval, in order, given the entries of its first input."""
     if own == driving or UNPARTITIONED in driven_by:
-        return {_partition(entry): interval for entry, interval in driven_by.items()}
+        return {partition_of(entry): interval for entry, interval in driven_by.items()}
     if not isinstance(own, TimePartitions):
         return {Unpartitioned.NAME: ALL_TIME} if driven_by else {}
     names: dict[str, Interval] = {}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
+from typing import TypeVar
 
 import polars as pl
 
@@ -13,8 +14,10 @@ from headrace.validate.uniqueness import key_span
 
 CHECK = "partition"
 
+R = TypeVar("R", bound=ValidationResult)
 
-def reject_rows_of_other_partitions(result: ValidationResult, source: Source, partition: str) -> ValidationResult:
+
+def reject_rows_of_other_partitions(result: R, source: Source, partition: str) -> R:
     """The result after the accepted rows outside of the partition's interval have failed `<column>|partition`.
 
     The column is the leading one of the key, else `event_time`, if it holds times. Null passes.

@@ -108,15 +108,24 @@ def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, R
     contract = contract_of(source)
     by_type: dict[tuple[pl.DataType, ...], dict[str, pl.DataFrame]] = {}
     for name, frame in frames.items():
-        rows, added = (frame, []) if FAULT not in frame.columns else (_with_every_key(frame, contract), [*JSON_COLUMNS])
-        check_columns(_where(source, name), [each for each in rows.columns if each not in added], contract, source)
-        raw = rows[[*contract.columns, *added]]
+        raw = select_columns(_where(source, name), frame, contract, source)
         by_type.setdefault(tuple(raw.dtypes), {})[name] = raw
     outcomes: dict[str, ResultOrRefusal] = {}
     for types, raws in by_type.items():
         query = row_query(contract, types[: len(contract.columns)])
         outcomes |= _validate_same_types(raws, source, query)
     return outcomes
+
+
+def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, source: Source) -> pl.DataFrame:
+    """The columns that the contract names, and those that `read_json` adds.
+
+    Raises:
+        SchemaChangedError: A column is missing, renamed or added.
+    """
+    rows, added = (frame, []) if FAULT not in frame.columns else (_with_every_key(frame, contract), [*JSON_COLUMNS])
+    check_columns(where, [each for each in rows.columns if each not in added], contract, source)
+    return rows[[*contract.columns, *added]]
 
 
 def _with_every_key(frame: pl.DataFrame, contract: CompiledContract) -> pl.DataFrame:
@@ -143,7 +152,7 @@ def _validate_same_types(
         if len(raws) > 1:
             alone = (_validate_same_types({name: raw}, source, query) for name, raw in every.items())
             return {name: outcome for each in alone for name, outcome in each.items()}
-        checked = _run_apart(query, rows, _where(source, *raws))
+        checked = run_apart(query, rows, _where(source, *raws))
     parts: dict[str, CheckedRows] = {}
     for name, part in zip(raws, checked.split([raw.height for raw in raws.values()]), strict=True):
         if error := value_refusal(_where(source, name), raws[name], part, query.contract):
@@ -185,12 +194,17 @@ def _concatenate(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQue
     rows = pl.concat(raws.values()).rechunk()  # Polars panics at a mask over structs in several chunks
     if not query.contract.needs_start:
         return rows
-    starts = pl.Series(START, [_start(source, name) for name in raws], dtype=UTC_MICROSECONDS)
+    starts = pl.Series(START, [start_of(source, name) for name in raws], dtype=UTC_MICROSECONDS)
     heights = pl.Series([raw.height for raw in raws.values()], dtype=pl.UInt32)
     return rows.hstack([starts.repeat_by(heights).explode(empty_as_null=False)])
 
 
-def _start(source: Source, partition: str) -> datetime:
+def start_of(source: Source, partition: str) -> datetime:
+    """Start of the partition.
+
+    Raises:
+        InvalidContractError: Its name stands for no interval.
+    """
     try:
         declared = source.partitions
         return partition_start(partition) if declared is None else declared.interval(partition).start
@@ -198,7 +212,12 @@ def _start(source: Source, partition: str) -> datetime:
         raise InvalidContractError(f"{_where(source, partition)}: {error}") from None
 
 
-def _run_apart(query: RowQuery, rows: pl.DataFrame, where: str) -> CheckedRows:
+def run_apart(query: RowQuery, rows: pl.DataFrame, where: str) -> CheckedRows:
+    """The rows checked one check after the other, where that cannot be done at once.
+
+    Raises:
+        InvalidContractError: A check cannot be applied to a value that its column's checks let pass.
+    """
     try:
         return query.run_apart(rows)
     except InvalidContractError as error:

@@ -45,6 +45,7 @@ from headrace.validate.stage import TooManyRejectedError
 NEW_YORK, AUCKLAND = "America/New_York", "Pacific/Auckland"
 HOUR = timedelta(hours=1)
 FIRST, LAST = datetime(2013, 10, 29, tzinfo=UTC), datetime(2013, 11, 7, tzinfo=UTC)
+FOLDER = ObjectSource("sales/", r"sales/(?P<partition>.+)\.csv", ".csv", "file:bucket")
 FORMS = {Hourly: "%Y-%m-%dT%H", Daily: "%Y-%m-%d", Monthly: "%Y-%m", Yearly: "%Y"}
 RAW, VALIDATED, REJECTED, WEEKS = (
     "raw/tiny/sales",
@@ -200,7 +201,7 @@ def declare(
     batch_size: int = 1,
 ) -> Dataset:
     pattern = r"sales/.*\.csv" if cut == Unpartitioned() else r"sales/(?P<partition>.+)\.csv"
-    location = ObjectSource("sales/", pattern, ".csv", "file:bucket")
+    location = replace(FOLDER, partition=pattern)
     source = replace(minimal_dataset.SALES, location=location, partitions=cut, max_rejected_share=0.9, batch_size=64)
     table = replace(
         minimal_dataset.FEATURES,
@@ -359,6 +360,23 @@ def test_a_row_outside_of_its_partition_is_rejected_by_name_and_takes_no_key(tmp
     assert all(hour in accepted["at"].to_list() for hour in strays), "the partition that has the hour keeps its row"
 
 
+def test_of_several_objects_of_a_local_day_only_the_rows_outside_are_rejected(tmp_path: Path) -> None:
+    declared = declare(Daily(NEW_YORK))
+    location = replace(FOLDER, partition=r"sales/(?P<partition>[^_]+)(?:_.*)?\.csv")
+    source = replace(declared.sources[0], location=location)
+    shop = open_shop(tmp_path, replace(declared, sources=(source,)))
+    stray = datetime(2013, 11, 4, 5, tzinfo=UTC)
+    shop.write("2013-11-03_late", [datetime(2013, 11, 4, 4, 30, tzinfo=UTC), stray])
+
+    shop.run()
+
+    rejected = shop.table_store.scan(REJECTED).collect()
+    assert rejected["_object"].unique().to_list() == ["sales/2013-11-03_late.csv"]
+    assert (rejected["_row"].to_list(), rejected["_failed_checks"].to_list()) == ([3, 4], [["at|partition"]] * 2)
+    assert shop.table_store.scan(VALIDATED, ["2013-11-03"]).collect().height == 2 * 26
+    assert stray in shop.table_store.scan(VALIDATED, ["2013-11-04"]).collect()["at"].to_list()
+
+
 def test_rows_outside_of_their_partition_stay_where_no_partitions_are_declared(tmp_path: Path) -> None:
     shop = open_shop(tmp_path, declare(None))
     shop.write("2013-11-03", [datetime(2013, 12, 24, tzinfo=UTC)])
@@ -496,7 +514,7 @@ def test_partitions_that_can_only_fail_are_named(declared: Dataset, problem: str
     ],
 )
 def test_a_pattern_and_partitions_have_to_fit(pattern: str, cut: Partitions, problem: str) -> None:
-    location = ObjectSource("sales/", pattern, ".csv", "file:bucket")
+    location = replace(FOLDER, partition=pattern)
     source = replace(declare(cut).sources[0], location=location)
 
     assert any(problem in found for found in check(replace(declare(None), sources=(source,), features=())))
