@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from headrace.dataset import Guards
 from headrace.guards.finding import GuardFinding, hash_state
 from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import entries_by_partition
 
 CHECK = "future"
 LISTED = 20
@@ -75,6 +76,10 @@ def starts_of(manifest: Manifest, partitions: Iterable[str]) -> dict[str, dateti
 
     A partition without rows holds nothing of the future: the last days of the current month, for example.
     """
-    rows = manifest.entries.pick("rows", partitions)
-    starts = manifest.entries.pick("start", (name for name, count in rows.items() if count != 0))
-    return {name: start for name, start in starts.items() if start is not None}
+    names = list(partitions)
+    is_complete = all(name in manifest.entries for name in names)
+    objects = {} if is_complete else entries_by_partition(manifest.md5s)  # one entry per object of a partition
+    entries = {objects.get(name, [name])[0]: name for name in names}
+    rows = manifest.entries.pick("rows", entries)
+    starts = manifest.entries.pick("start", (entry for entry, count in rows.items() if count != 0))
+    return {entries[entry]: start for entry, start in starts.items() if start is not None}
