@@ -16,8 +16,9 @@ from typing import Any, Literal
 import polars as pl
 
 from headrace.dataframely_import import dataframely as dy
+from headrace.partitions import Daily, Lookback, Partitions, Unpartitioned
 
-UNPARTITIONED = "all"
+UNPARTITIONED = Unpartitioned.NAME
 """Name of the partition of a table that has only one."""
 
 UTC_MICROSECONDS = pl.Datetime("us", "UTC")
@@ -114,21 +115,26 @@ class Guards:
 
 @dataclass(frozen=True)
 class ObjectSource:
-    """A source that arrives as objects below a prefix of the bucket.
+    """A source that arrives as objects below a prefix of the bucket, one or several for a partition.
 
     Attributes:
         prefix: What every key begins with, for example `flights/`.
-        partition: Regular expression over the whole key with a group `partition`; a source of one object needs
-            no group and becomes the partition `all`. A key that does not match is reported, never read.
+        partition: Regular expression over the whole key with a group `partition`; without that group, all rows are the
+            partition `all`. Several keys may match one partition: its rows are those of all these objects, in the order
+            of their keys. A key that does not match is reported, never read.
         suffix: File name ending that the raw partition keeps, for example `.csv.gz`.
         bucket: Name of the bucket; by default the one of HEADRACE_BUCKET. A folder can stand in for a bucket:
             `file:pipelines/bikes/sample`, relative to the project, or `file:///srv/samples`.
+        marker: File name of an object that says that its folder is complete, for example `_SUCCESS`; empty for none.
+            With it, a partition is read once every folder that holds objects of it has a marker. Until then it waits:
+            what its raw table has of it stays.
     """
 
     prefix: str
     partition: str
     suffix: str
     bucket: str = ""
+    marker: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,8 @@ class TableSource:
         key: Columns that identify a row.
         watermark: Column whose value changes when a row does, of any type; a partition where it has changed is read
             again, and one where it is NULL in a row every time.
-        partition_by: Date or time column whose UTC day is the partition; None puts all rows into `all`.
+        partition_by: Date or time column that decides the partition, by default its UTC day; None puts all rows into
+            `all`. Other partitions than days are declared with `Source(partitions=…)`.
         database: Name of the environment variable with the SQLAlchemy URL.
     """
 
@@ -158,6 +165,11 @@ class Source:
     Attributes:
         name: The table's name in `raw/` and `validated/`.
         location: Where it comes from.
+        partitions: How it is cut: `Hourly()`, `Daily(timezone=…)`, `Monthly()`, `Yearly()`, `Static(…)` or
+            `Unpartitioned()`. By default UTC days, or `Unpartitioned()` where the pattern has no group `partition` or
+            the table no `partition_by`. If it is given, a key that names none of these partitions is reported and not
+            read, and a row outside of its partition's interval fails `<column>|partition`: the leading key column, or
+            else `event_time`, where it holds times.
         read: Raw partition file → frame, columns as they are in the file. Raises `UnreadableError` for bytes that it
             cannot read.
         contract: The type of each raw column and the checks of each row, as a `dataframely.Schema`: see
@@ -194,6 +206,7 @@ class Source:
     files: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
     guards: Guards | None = None
+    partitions: Partitions | None = None
     modules: tuple[str, ...] = declared_in()
     place: tuple[str, int] = declared_at()
 
@@ -211,6 +224,15 @@ class Source:
         contract = self.contract if isinstance(self.contract, type) else _contract(self.contract, json.dumps(params))
         return replace(self, contract=contract, transform=_with_params(self.transform, params), params=())
 
+    @property
+    def partitioning(self) -> Partitions:
+        """Its partitions: as declared, else the default."""
+        if self.partitions is not None:
+            return self.partitions
+        if isinstance(self.location, ObjectSource):
+            return Daily() if "(?P<partition>" in self.location.partition else Unpartitioned()
+        return Unpartitioned() if self.location.partition_by is None else Daily()
+
 
 @dataclass(frozen=True)
 class Input:
@@ -218,11 +240,14 @@ class Input:
 
     Attributes:
         table: State and name below the dataset, for example `validated/flights`.
-        lookback: Days before the partition that are read too. A table with only one partition is read completely.
+        lookback: How far before the partition it is read, too: `timedelta(hours=168)` is elapsed time, `Days(7)` are
+            calendar days in the time zone of the table's partitions, and 7 is short for `Days(7)`. Read are all
+            partitions whose interval overlaps the partition's own, extended by it. A table that is not cut by time is
+            read completely.
     """
 
     table: str
-    lookback: int = 0
+    lookback: Lookback = 0
 
 
 @dataclass(frozen=True)
@@ -232,18 +257,23 @@ class FeatureTable:
     Attributes:
         name: Name of the table in `features/`, and of its Feast view.
         keys: Join keys of the entity, for example `("carrier",)`.
-        inputs: Keyword of `transform` → table. The first one decides which partitions there are.
+        inputs: Keyword of `transform` → table. The first one decides which partitions there are: its own, or, where
+            `partitions` is given, those that overlap one of its own.
         transform: `transform(day=..., <keyword>=LazyFrame, ...)` → LazyFrame with the keys, `event_time`, `known_time`
             and the features: the kernel. A pure function: no clock, no file, no environment.
+            In place of `day`, the UTC day as `2013-01-09`, it may take `interval`, an `Interval` with `start` and
+            `end`; it has to where the partitions are not UTC days.
         features: Feature → Polars type. Other columns of the kernel's frame are dropped.
         ttl: How old a value may be and still be served or joined, up to `MAX_TTL`; 0 means no limit.
         key_types: Key → Polars type, for keys that are not strings.
         description: What readers of Feast's registry and of Airflow see.
-        batch_size: Most consecutive days that one call of the kernel computes. Above 1 the kernel also takes `end_day`,
-            the last of them, and promises that the rows of a day are the same whatever days are computed with it.
+        batch_size: Most consecutive partitions that one call of the kernel computes. Above 1 a kernel that takes `day`
+            also takes `end_day`, the last of them; an `interval` spans all of them. The kernel promises that the rows
+            of a partition are the same whatever partitions are computed with it.
         files: Data files that the kernel opens, as paths below the project's root.
         params: Parameters that the kernel also takes, as `params={"late_min": 15}`: names in `params.yaml` below
             `<dataset>`.
+        partitions: How it is cut; by default as its first input.
         modules: Modules that declare it; found automatically.
         place: File and line of the declaration; found automatically.
 
@@ -262,6 +292,7 @@ class FeatureTable:
     batch_size: int = 1
     files: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
+    partitions: Partitions | None = None
     modules: tuple[str, ...] = declared_in()
     place: tuple[str, int] = declared_at()
 
@@ -436,6 +467,22 @@ class Dataset:
         state, _, name = table.split("/")
         own = (source.guards for source in self.sources if source.name == name and state in SOURCE_STATES)
         return next(filter(None, own), self.guards)
+
+    def partitions_of(self, table: str) -> Partitions:
+        """The partitions of a table `<state>/<name>`. Annotations and labels have UTC days."""
+        passed = set[str]()
+        while table not in passed:
+            passed.add(table)
+            state, _, name = table.partition("/")
+            if state in SOURCE_STATES:
+                return next((source.partitioning for source in self.sources if source.name == name), Daily())
+            found = next((one for one in self.features if state == "features" and one.name == name), None)
+            if found is None or not found.inputs:
+                break
+            if found.partitions is not None:
+                return found.partitions
+            table = next(iter(found.inputs.values())).table
+        return Daily()
 
 
 def raw_table(dataset: str, source: str) -> str:

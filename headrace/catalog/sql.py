@@ -40,7 +40,8 @@ def connect(tables: DatasetTables, statement: str) -> duckdb.DuckDBPyConnection:
             tables[name].check_rows()
             files = ", ".join(_literal(path) for path in tables[name].paths().values())
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{state}"')
-            connection.execute(f'CREATE VIEW "{state}"."{table}" AS FROM read_parquet([{files}])')
+            option = ", union_by_name = true" * tables[name].reader.manifest.has_mixed_columns
+            connection.execute(f'CREATE VIEW "{state}"."{table}" AS FROM read_parquet([{files}]{option})')
     return connection
 
 

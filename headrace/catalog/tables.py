@@ -8,7 +8,7 @@ with the object's hash.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ from headrace.retrieve.partition_reader import PartitionReader, partition_hashes
 from headrace.retrieve.row_hash import hash_lines
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.manifest import Manifest
+from headrace.storage.parquet import scan_together
+from headrace.storage.partition_names import Interval
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 
@@ -39,7 +41,7 @@ BATCH_ROWS = 1_000_000
 """Approximate number of rows that a lazy frame reads at a time: enough for all cores, little memory for a laptop."""
 
 BY_EVENT_TIME = ("features", "labels")
-"""States whose partitions are the UTC days of `event_time`, as retrieval relies on too."""
+"""States whose partitions are intervals of `event_time`, as retrieval relies on too."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,10 @@ class DatasetTable:
         self.check_rows()
         cache, md5s = self.reader.table_store.cache, self.reader.manifest.md5s
         some = next((name for name in self.partitions if cache.has(md5s[name])), self.partitions[0])
-        found = pl.read_parquet_schema(replace(self.reader, partitions=(some,)).paths()[0])
+        if self.reader.manifest.has_mixed_columns:
+            found = scan_together(self.reader.paths()).collect_schema()
+        else:
+            found = pl.Schema(pl.read_parquet_schema(replace(self.reader, partitions=(some,)).paths()[0]))
         return pl.Schema({name: found[name] for name in self.columns or found})
 
     def select(self, *, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> Self:
@@ -134,7 +139,7 @@ class DatasetTable:
         from headrace.retrieve.result import arrow  # noqa: PLC0415  Arrow is slow to import
 
         self.check_rows()
-        scan = pl.scan_parquet(self.reader.paths(), glob=False)
+        scan = self._scan(self.reader)
         return arrow((scan if self.columns is None else scan.select(self.columns)).collect())
 
     def pandas(self) -> "pd.DataFrame":
@@ -158,7 +163,11 @@ class DatasetTable:
 
         self.check_rows()
         paths = [str(path) for path in self.paths().values()]
-        relation = duckdb.read_parquet(paths, connection=connection or duckdb.default_connection())
+        relation = duckdb.read_parquet(
+            paths,
+            connection=connection or duckdb.default_connection(),
+            union_by_name=self.reader.manifest.has_mixed_columns,
+        )
         return relation if self.columns is None else relation.select(*map(duckdb.ColumnExpression, self.columns))
 
     def __repr__(self) -> str:
@@ -192,7 +201,7 @@ class DatasetTable:
         """The columns of the first `rows` rows for which the predicate holds; called by Polars."""
         wanted = columns or self.columns
         for part in _groups(self._pruned(predicate, rows), BATCH_ROWS if rows is None else min(rows, BATCH_ROWS)):
-            scan = pl.scan_parquet(part.paths(), glob=False)
+            scan = self._scan(part)
             if rows is not None:  # Polars counts these before it filters
                 scan, rows = scan.head(rows), max(0, rows - part.height)
             if predicate is not None:
@@ -201,11 +210,19 @@ class DatasetTable:
             if rows == 0:
                 return
 
+    def _scan(self, part: PartitionReader) -> pl.LazyFrame:
+        """The rows of some partitions, in columns that all of the table's have."""
+        if not part.manifest.has_mixed_columns:
+            return pl.scan_parquet(part.paths(), glob=False)
+        return pl.concat([pl.LazyFrame(schema=self.schema), scan_together(part.paths())], how="diagonal")
+
     def _pruned(self, predicate: pl.Expr | None, rows: int | None) -> PartitionReader:
         """The partitions without those that cannot have a row for which the predicate holds."""
         if predicate is None or rows is not None or self.name.partition("/")[0] not in BY_EVENT_TIME:
             return self.reader
-        kept = may_hold(predicate, self.schema, self.partitions)
+        starts, ends = (self.reader.manifest.entries.pick(end, self.partitions) for end in ("start", "end"))
+        intervals = {name: (starts[name], ends[name]) for name in self.partitions}
+        kept = may_hold(predicate, self.schema, intervals)
         return replace(self.reader, partitions=tuple(kept))
 
 
@@ -334,26 +351,24 @@ class DatasetTables(Mapping[str, DatasetTable]):
         return self.table_store.recorded_manifest(table, _revision(self.release)) or Manifest(table)
 
 
-def may_hold(predicate: pl.Expr, schema: Mapping[str, Any], partitions: Sequence[str]) -> list[str]:
-    """The partitions, named by the UTC day of their `event_time`, that may have a row for which the predicate holds."""
+def may_hold(predicate: pl.Expr, schema: Mapping[str, Any], intervals: Mapping[str, Interval]) -> list[str]:
+    """The partitions that may have a row for which the predicate holds.
+
+    Args:
+        predicate: The predicate.
+        schema: Column → type.
+        intervals: Partition → start and end (exclusive) of its `event_time`, None where it is any.
+    """
     skips = predicate._skip_batch_predicate(dict(schema))  # noqa: SLF001  what its own Parquet reader asks
     if skips is None or EVENT_TIME not in schema:
-        return list(partitions)
+        return list(intervals)
     first, last = f"{EVENT_TIME}_min", f"{EVENT_TIME}_max"
-    days = [_day(name) or (None, None) for name in partitions]
-    known = pl.DataFrame(days, schema=dict.fromkeys((first, last), schema[EVENT_TIME]), orient="row")
+    moment = timedelta(microseconds=1)
+    bounds = [(start, end - moment if end else None) for start, end in intervals.values()]
+    known = pl.DataFrame(bounds, schema=dict.fromkeys((first, last), schema[EVENT_TIME]), orient="row")
     unknown = {f"{name}_{what}" for name in schema for what in ("min", "max", "nc")} - {first, last}
     skipped = known.with_columns(pl.lit(None).alias(name) for name in (*unknown, "len")).select(skips).to_series()
-    return [name for name, skip in zip(partitions, skipped, strict=True) if not skip]
-
-
-def _day(partition: str) -> tuple[datetime, datetime] | None:
-    """The first and the last microsecond of a partition that is a day."""
-    try:
-        first = datetime.combine(date.fromisoformat(partition), datetime.min.time(), UTC)
-    except ValueError:
-        return None
-    return first, first + timedelta(days=1, microseconds=-1)
+    return [name for name, skip in zip(intervals, skipped, strict=True) if not skip]
 
 
 def _groups(reader: PartitionReader, rows: int) -> Iterator[PartitionReader]:

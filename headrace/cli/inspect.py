@@ -82,6 +82,7 @@ def _preview_content(preview: "SourcePreview") -> dict[str, Any]:
         "always_read",
         "unmatched",
         "invalid",
+        "waiting",
         "unreadable",
         "rows",
     )
@@ -112,7 +113,7 @@ def _format_previews(previews: "Sequence[SourcePreview]") -> Iterator[str]:
             yield f"  {some(preview.to_read)}"
         if preview.deleted:
             yield f"  gone: {some(preview.deleted)}"
-        yield from (f"  {line}" for line in skipped_keys(preview.unmatched, preview.invalid))
+        yield from (f"  {line}" for line in skipped_keys(preview.unmatched, preview.invalid, preview.waiting))
         yield from (f"  {name} cannot be read: {reason}" for name, reason in preview.unreadable.items())
     yield from _format_unavailable(previews)
 
@@ -250,9 +251,10 @@ def _describe_tables(
 def _describe_table(manifest: "Manifest", released: "Manifest | None") -> dict[str, Any]:
     from headrace.release.changes import PartitionDiff  # noqa: PLC0415
 
-    names, unreleased = sorted(manifest.md5s), PartitionDiff.between(released, manifest)
+    names, unreleased = sorted(manifest.partition_md5s), PartitionDiff.between(released, manifest)
     return {
         "partitions": len(names),
+        "files": len(manifest.md5s),
         "first": next(iter(names), None),
         "last": next(reversed(names), None),
         "rows": manifest.rows,
@@ -264,8 +266,10 @@ def _describe_table(manifest: "Manifest", released: "Manifest | None") -> dict[s
 def _table_line(table: str, found: dict[str, Any]) -> str:
     unreleased = f", unreleased: {found['since_release']}" if found["since_release"] else ""
     days = f" ({found['first']} … {found['last']})" if found["partitions"] else ""
+    objects = f" of {found['files']:,} objects" if found["files"] > found["partitions"] else ""
     return (
-        f"{table}: {found['partitions']} partitions{days}, {found['rows']:,} rows, {found['bytes']:,} bytes{unreleased}"
+        f"{table}: {found['partitions']} partitions{objects}{days}, {found['rows']:,} rows, {found['bytes']:,} bytes"
+        f"{unreleased}"
     )
 
 

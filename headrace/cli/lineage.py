@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from headrace.lineage.lineage import LineageNode, PartitionLineage
     from headrace.lineage.row_lookup import RowMatch
 
+MAX_INPUTS = 50
+"""Inputs of a partition that are printed; `--json` prints all of them."""
+
 MAX_ROWS = 3
 """Rows that are printed; `--json` prints all of them."""
 
@@ -40,12 +43,17 @@ def lineage(  # noqa: PLR0913  each is an option of the command
         str | None, typer.Option(help="A release or any git revision; by default the workspace as it is.")
     ] = None,
     *,
+    object_key: Annotated[
+        str | None,
+        typer.Option("--object", help="Key of an object of a raw table, for example flights/2013-01-09.csv."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a partition or row came from, and which tables and releases use it.
+    """Show where a partition, row or object came from, and which tables and releases use it.
 
     Back to the object, the query or the annotations; forward to the tables computed from exactly these bytes, and the
-    releases that contain them. Reads manifests; `--row` reads the one partition that has the row.
+    releases that contain them. Reads manifests; `--row` reads the partition that has the row, and validates it once
+    more if the table is a validated one, to name the row of the object.
     """
     from headrace.lineage.history import DatasetRevision  # noqa: PLC0415
     from headrace.lineage.lineage import trace_lineage  # noqa: PLC0415
@@ -54,7 +62,7 @@ def lineage(  # noqa: PLR0913  each is an option of the command
 
     values = dict(_parse_pair(text) for text in row or ())
     tables = DatasetRevision.open(TableStore.at(load_settings().workspace), dataset, revision)
-    traced = trace_lineage(tables, table, partition, values)
+    traced = trace_lineage(tables, table, partition, values, object_key)
     result(traced.to_dict(), list(_format_lineage(traced)), as_json=as_json)
 
 
@@ -88,7 +96,9 @@ def _format_tree(node: "LineageNode", printed: set[str]) -> Iterator[str]:
     printed.add(node.id)
     yield _format_title(node) + ("  (see above)" if repeated else "")
     branches: list[Iterable[str]] = [] if repeated else [[line] for line in _format_details(node)]
-    branches += [] if repeated else [_format_tree(item, printed) for item in node.inputs]
+    branches += [] if repeated else [_format_tree(item, printed) for item in node.inputs[:MAX_INPUTS]]
+    if not repeated and len(node.inputs) > MAX_INPUTS:
+        branches.append([f"… {len(node.inputs) - MAX_INPUTS:,} more inputs: `--json` has all"])
     for number, lines in enumerate(branches, start=1):
         first, rest = ("└── ", "    ") if number == len(branches) else ("├── ", "│   ")
         for index, line in enumerate(lines):
@@ -132,6 +142,8 @@ def _format_rows(match: "RowMatch") -> Iterator[str]:
         yield "" if number else f"{pluralize(len(match.rows), 'row')} of {match.partition}{more}"
         width = max(map(len, row))
         yield from (f"  {name:{width}}  {value}" for name, value in row.items())
+    for origin in match.origins[:MAX_ROWS]:
+        yield f"  read from row {origin['row']} of {object_address(origin['bucket'], origin['key'])}"
     for event in match.annotations:
         what = f"{event['choice']!r} by {event['annotator']} at {event['updated_at']} ({event['event']})"
         yield f"  annotation {event['annotation_id']}: {what}"

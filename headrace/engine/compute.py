@@ -13,13 +13,14 @@ from headrace import failpoints
 from headrace.engine.fingerprint import Fingerprint, check_code_unchanged
 from headrace.engine.partition_errors import to_partition_error
 from headrace.engine.plan import StalePartition
-from headrace.engine.stage import SCHEMA_ONLY, InputPaths, PartitionOutput, Stage
+from headrace.engine.stage import SCHEMA_ONLY, InputPaths, ObjectPaths, PartitionOutput, Stage
 from headrace.errors import HeadraceError, NotConfiguredError
 from headrace.extras import require_extra
 from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
+from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.partition_names import OBJECT_SEPARATOR, Interval, partition_interval
 from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
@@ -28,16 +29,31 @@ PartitionResult = PartitionEntry | HeadraceError
 """A partition, or why it was refused."""
 
 
-def with_input_files(items: Sequence[StalePartition], table_store: TableStore) -> list[StalePartition]:
-    """The same partitions, with what the manifests in `table_store` know of the files that they read."""
+def with_input_files(
+    items: Sequence[StalePartition], table_store: TableStore, read_manifest: Callable[[str], Manifest] | None = None
+) -> list[StalePartition]:
+    """The same partitions, with what manifests know of the files that they read.
+
+    Args:
+        items: The partitions.
+        table_store: The tables.
+        read_manifest: Gives the manifest of a table; by default as it is in `table_store`.
+    """
     names = {(table, name) for item in items for table, md5s in item.inputs.items() for name in md5s}
     empty = {table for item in items for table, md5s in item.inputs.items() if not md5s}
-    manifests = {table: table_store.manifest(table) for table in {*empty, *(table for table, _ in names)}}
-    entries = [manifests[table].partitions.get(name) for table, name in names]
+    read_manifest = read_manifest or table_store.manifest
+    manifests = {table: read_manifest(table) for table in {*empty, *(table for table, _ in names)}}
+    entries = {(table, name): manifests[table].partitions.get(name) for table, name in names}
     samples = {table: next(iter(manifests[table].partitions.values()), None) for table in empty}
-    sha256s = {entry.md5: entry.sha256 for entry in (*entries, *samples.values()) if entry and entry.sha256}
+    sha256s = {entry.md5: entry.sha256 for entry in (*entries.values(), *samples.values()) if entry and entry.sha256}
     schema_files = {table: entry.md5 for table, entry in samples.items() if entry}
-    return [dataclasses.replace(item, sha256s=sha256s, schema_files=schema_files) for item in items]
+    object_keys: dict[str, dict[str, str]] = {}
+    for (table, name), entry in entries.items():
+        if OBJECT_SEPARATOR in name and entry and entry.objects:
+            object_keys.setdefault(table, {})[name] = entry.objects[0].key
+    return [
+        dataclasses.replace(item, sha256s=sha256s, schema_files=schema_files, object_keys=object_keys) for item in items
+    ]
 
 
 def compute_partition(
@@ -117,25 +133,32 @@ def _store_output(
     outcome.check(rows)
     companions = {
         table: _store_rows(
-            cache, parquet.canonical(more, [name for name in outcome.keys if name in more.columns]), item
+            cache,
+            parquet.canonical(more, [name for name in outcome.keys if name in more.columns]),
+            item,
+            outcome.interval,
         )
         for table, more in outcome.companions.items()
     }
-    own = _store_rows(cache, parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique), item)
+    ordered = parquet.canonical(rows, outcome.keys, is_unique=outcome.is_unique)
+    own = _store_rows(cache, ordered, item, outcome.interval)
     by = {"collected_by": collected_by} if engine == "gpu" else {}
     metadata = {**outcome.metadata, **outcome.computed_metadata(rows), **by}
     return replace(own, inputs=item.inputs, metadata=metadata, companions=companions)
 
 
 def _fetch_inputs(item: StalePartition, fetch: Callable[[str, str | None], Path]) -> InputPaths:
-    return {
-        table: {name: fetch(md5, item.sha256s.get(md5)) for name, md5 in sorted(_files(item, table).items())}
-        for table in item.inputs
-    }
+    return {table: _fetch_table(item, table, fetch) for table in item.inputs}
+
+
+def _fetch_table(item: StalePartition, table: str, fetch: Callable[[str, str | None], Path]) -> Mapping[str, Path]:
+    paths = {name: fetch(md5, item.sha256s.get(md5)) for name, md5 in sorted(_files(item, table).items())}
+    keys = item.object_keys.get(table)
+    return ObjectPaths(paths, keys) if keys else paths
 
 
 def _files(item: StalePartition, table: str) -> Mapping[str, str]:
-    """Partition → md5 of the input `table`; where there is none, a file with the table's columns."""
+    """Entry → md5 of the input `table`; where there is none, a file with the table's columns."""
     schema = item.schema_files.get(table)
     return item.inputs[table] or ({SCHEMA_ONLY: schema} if schema else {})
 
@@ -164,15 +187,20 @@ def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.Data
         return frame.collect(), "cpu"  # counted: an entry says who collected it
 
 
-def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition) -> PartitionEntry:
-    return store_partition(cache, ordered, item.partition, item.cache_key)
+def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition, interval: Interval | None) -> PartitionEntry:
+    return store_partition(cache, ordered, item.partition, item.cache_key, interval)
 
 
-def store_partition(cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str) -> PartitionEntry:
-    """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file."""
+def store_partition(
+    cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str, interval: Interval | None = None
+) -> PartitionEntry:
+    """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file.
+
+    Its interval is by default the one that its name writes.
+    """
     encoded = parquet.encode_partition(ordered)
     stored = cache.add_bytes(memoryview(encoded.content), keep_local=False)
-    start, end = partition_interval(partition)
+    start, end = interval or partition_interval(partition)
     return PartitionEntry(
         cache_key,
         stored.md5,

@@ -9,6 +9,7 @@ from functools import partial
 from headrace.engine.plan import Plan
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError, TransientError
+from headrace.storage.partition_names import partition_of
 from headrace.storage.s3.objects import object_address
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
@@ -120,9 +121,11 @@ def _find_source(table_store: TableStore, reads: Sequence[str], partition: str) 
 
 def _source(table_store: TableStore, table: str, partition: str) -> str:
     """Address of what a partition was read from, found through the tables that it was computed from."""
-    entry = table_store.manifest(table).partitions.get(partition)
+    entries = table_store.manifest(table).partitions
+    entry = entries.get(partition)
     if entry is None:
-        return ""
+        objects = [name for name in entries if partition_of(name) == partition]
+        return pluralize(len(objects), "object") if objects else ""
     if entry.objects:
         return object_address(entry.objects[0].bucket, entry.objects[0].key)
     if query := entry.metadata.get("query"):

@@ -1,7 +1,7 @@
 """Plans: which partitions of a stage are stale, and why. Pure functions over manifests; no data file is touched."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,11 +10,11 @@ from msgspec import Raw, structs
 
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.result_versions import CHANGES, still_valid
-from headrace.engine.stage import InputHashes, Stage
+from headrace.engine.stage import InputHashes, ObjectKeys, Stage
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, encode_entry
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.partition_names import Interval, hashes_by_partition, partition_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class StalePartition:
         reasons: Why, for people.
         sha256s: md5 → sha256 of its inputs, where that is known: inputs that are fetched are compared with it.
         schema_files: Table that it reads no partition of → md5 of some file of that table, which has its columns.
+        object_keys: Table → entry → key of the object, of partitions that have several.
     """
 
     partition: str
@@ -36,6 +37,7 @@ class StalePartition:
     reasons: tuple[str, ...]
     sha256s: Mapping[str, str] = field(default_factory=dict)
     schema_files: Mapping[str, str] = field(default_factory=dict)
+    object_keys: ObjectKeys = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,24 +145,33 @@ def _reusable(
         table = table.plus(reusable)
 
 
-def find_by_cache_key(known: Sequence[Manifest], wanted: Mapping[str, str]) -> LazyEntries:
-    """Those of the wanted partitions (name → cache key) that a manifest has; the first one's where several have it."""
+def find_by_cache_key(
+    known: Sequence[Manifest],
+    wanted: Mapping[str, str],
+    interval_of: Callable[[str], Interval] = partition_interval,
+) -> LazyEntries:
+    """Those of the wanted partitions (name → cache key) that a manifest has; the first one's where several have it.
+
+    `interval_of` gives the interval of a partition, for an entry that had another name.
+    """
     missing: dict[str, list[str]] = {}
     for name, key in wanted.items():
         missing.setdefault(key, []).append(name)
     found = LazyEntries()
     for manifest in known if missing else ():
         names = [(name, key) for name, key in manifest.cache_keys.items() if key in missing]
-        lines = {own: _entry_for(own, name, manifest) for name, key in names for own in missing.pop(key, ())}
+        lines = {
+            own: _entry_for(own, name, manifest, interval_of) for name, key in names for own in missing.pop(key, ())
+        }
         found = found.with_lines(lines, manifest.schemas)
     return found
 
 
-def _entry_for(own: str, name: str, manifest: Manifest) -> Raw:
+def _entry_for(own: str, name: str, manifest: Manifest, interval_of: Callable[[str], Interval]) -> Raw:
     """The entry of the partition `name`, as that of the partition `own`, whose interval may be another."""
     entry = manifest.entries[name]
-    start, end = partition_interval(own)
-    if (start, end) != (entry.start, entry.end):
+    if own != name or entry.start is None:
+        start, end = interval_of(own)
         entry = structs.replace(entry, start=start, end=end)
     return Raw(encode_entry(entry))
 
@@ -218,7 +229,7 @@ def _fingerprint_reasons(stage: Stage, own: Manifest, now: Fingerprint) -> tuple
 
 def _input_reasons(had: InputHashes, wanted: InputHashes) -> Iterator[str]:
     for table in sorted(had.keys() | wanted.keys()):
-        before, now = had.get(table, {}), wanted.get(table, {})
+        before, now = hashes_by_partition(had.get(table, {})), hashes_by_partition(wanted.get(table, {}))
         for name in _changed_keys(before, now):
             word = "gone" if name not in now else "changed" if name in before else "new"
             yield f"input {word}: {table}/{name}"

@@ -7,18 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import Interval
 
 if TYPE_CHECKING:
     import polars as pl
 
 InputHashes = Mapping[str, Mapping[str, str]]
-"""Table → partition → md5 of its bytes."""
+"""Table → entry → md5 of its bytes. A partition is one entry, but for a raw one of several objects."""
+
+ObjectKeys = Mapping[str, Mapping[str, str]]
+"""Table → entry → key of its object."""
 
 InputPaths = Mapping[str, Mapping[str, Path]]
-"""Table → partition → file with its bytes; of a table without partitions, `SCHEMA_ONLY` → a file with its columns."""
+"""Table → entry → file with its bytes; of a table without partitions, `SCHEMA_ONLY` → a file with its columns."""
 
 SCHEMA_ONLY = ""
 """In place of a partition: the rows of the file are not an input, only its columns are."""
+
+
+class ObjectPaths(dict[str, Path]):
+    """Entry → file, for a table with partitions of several objects.
+
+    Attributes:
+        object_keys: Entry → key of its object.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], object_keys: Mapping[str, str]) -> None:
+        super().__init__(paths)
+        self.object_keys = object_keys
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class PartitionOutput:
         rows: The rows of the stage's own table.
         keys: Columns that the rows are sorted by.
         is_unique: Whether no two rows can share their keys.
+        interval: Start and end of the partition, if its name does not say them: of a day in a time zone.
         metadata: What is known about the partition beyond its rows, for the manifest.
         check: Raises a known error if the rows, once computed, are not what they must be.
         computed_metadata: More of it, from the rows once they are computed.
@@ -44,6 +61,7 @@ class PartitionOutput:
     companions: "Mapping[str, pl.DataFrame]" = field(default_factory=dict)
     rejection_error: Callable[[str], HeadraceError] | None = None
     is_unique: bool = False
+    interval: Interval | None = None
 
 
 def param_key(dataset: str, name: str) -> str:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from headrace.dataset import Guards
 from headrace.guards.finding import GuardFinding, hash_state
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import entries_by_partition
 
 CHECK = "future"
 LISTED = 20
@@ -70,7 +71,15 @@ def _hash(partitions: Iterable[str], md5s: Mapping[str, str]) -> str:
     return hash_state(f"{name} {md5s[name]}" for name in partitions)
 
 
-def starts_of(partitions: Iterable[str]) -> dict[str, datetime]:
-    """Partition → start of the interval that its name stands for, of those that stand for one."""
-    starts = {name: partition_interval(name)[0] for name in partitions}
-    return {name: start for name, start in starts.items() if start is not None}
+def starts_of(manifest: Manifest, partitions: Iterable[str]) -> dict[str, datetime]:
+    """Partition → start of its interval, of those of these partitions that have one.
+
+    A partition without rows holds nothing of the future: the last days of the current month, for example.
+    """
+    names = list(partitions)
+    is_complete = all(name in manifest.entries for name in names)
+    objects = {} if is_complete else entries_by_partition(manifest.md5s)  # one entry per object of a partition
+    entries = {objects.get(name, [name])[0]: name for name in names}
+    rows = manifest.entries.pick("rows", entries)
+    starts = manifest.entries.pick("start", (entry for entry, count in rows.items() if count != 0))
+    return {entries[entry]: start for entry, start in starts.items() if start is not None}

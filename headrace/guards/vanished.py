@@ -7,6 +7,7 @@ from headrace.dataset import Guards
 from headrace.guards.finding import GuardFinding, hash_state
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
+from headrace.storage.partition_names import hashes_by_partition
 
 CHECK = "vanished"
 FEW = 3
@@ -115,12 +116,12 @@ def table_loss(before: Manifest | None, after: Manifest) -> TableLoss:
     if before is None:
         return TableLoss(after.table, ())
     had, has = before.entries.without_shared_chunks(after.entries)
-    old, new = had.md5s, has.md5s
+    old, new = hashes_by_partition(had.md5s), hashes_by_partition(has.md5s)
     gone = sorted(old.keys() - new.keys())
     changed = [name for name in old.keys() & new.keys() if old[name] != new[name]]
     fewer = _lost_rows(had, has, gone, changed)
     losses = [
-        Loss("partition", len(gone), len(before.md5s), len(after.md5s)),
+        Loss("partition", len(gone), len(before.partition_md5s), len(after.partition_md5s)),
         Loss("row", sum(fewer.values()), before.rows, after.rows),
     ]
     lost = sorted({*gone, *fewer})

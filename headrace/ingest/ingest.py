@@ -15,12 +15,12 @@ How changes are detected, and which are missed:
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 
-from headrace.dataset import DATABASE_URL, Dataset, ObjectSource, Source, TableSource, raw_table
+from headrace.dataset import DATABASE_URL, SOURCE_STATES, Dataset, ObjectSource, Source, TableSource, raw_table
 from headrace.engine.partition_errors import combine_partition_errors
 from headrace.engine.plan import find_by_cache_key
 from headrace.engine.run import combine_table_errors
@@ -30,10 +30,12 @@ from headrace.guards.gate import enforce
 from headrace.guards.vanished import table_loss
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
+from headrace.partitions import Partitions
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.partition_names import entries_by_partition, partition_of, recorded_interval
 from headrace.storage.s3.errors import StorageUnreachableError
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
@@ -63,12 +65,14 @@ class IngestResult:
         source: Name of the source.
         table: The raw table.
         listed: Number of partitions in the source.
+        objects: Number of objects that were listed for them; of a database, the number of partitions.
         new: Partitions that the table did not have.
         changed: Partitions with different bytes.
         deleted: Partitions that the source no longer has.
         unmatched: Keys below the prefix that match no partition. They were not read.
         invalid: Key → why what it names cannot be a partition. They were not read.
-        read: Number of partitions read.
+        waiting: Partitions that the source has not completed. The table keeps what it has of them.
+        read: Number of objects read, or of partitions of a database.
         rows: Rows read; None for objects, which are not parsed here.
         size: Bytes stored.
     """
@@ -76,11 +80,13 @@ class IngestResult:
     source: str
     table: str
     listed: int
+    objects: int
     new: tuple[str, ...]
     changed: tuple[str, ...]
     deleted: tuple[str, ...]
     unmatched: tuple[str, ...]
     invalid: Mapping[str, str]
+    waiting: tuple[str, ...]
     read: int
     rows: int | None
     size: int
@@ -89,12 +95,13 @@ class IngestResult:
         counts = ((len(getattr(self, kind)), kind) for kind in ("new", "changed", "deleted"))
         changes = ", ".join(f"{count} {kind}" for count, kind in counts if count) or "nothing new"
         rows = "" if self.rows is None else f", {self.rows:,} rows"
-        line = f"{self.table}: {self.listed} listed, {changes}; read {self.read}{rows}, {self.size:,} bytes"
-        return "\n  ".join([line, *skipped_keys(self.unmatched, self.invalid)])
+        objects = f" ({pluralize(self.objects, 'object')})" if self.objects > self.listed else ""
+        line = f"{self.table}: {self.listed} listed{objects}, {changes}; read {self.read}{rows}, {self.size:,} bytes"
+        return "\n  ".join([line, *skipped_keys(self.unmatched, self.invalid, self.waiting)])
 
 
-def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterator[str]:
-    """Lines about the keys of a source that are not read."""
+def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str], waiting: Sequence[str] = ()) -> Iterator[str]:
+    """Lines about the keys and partitions of a source that are not read."""
     if unmatched:
         verbs = ("matches", "was") if len(unmatched) == 1 else ("match", "were")
         count = pluralize(len(unmatched), "key")
@@ -104,17 +111,21 @@ def skipped_keys(unmatched: Sequence[str], invalid: Mapping[str, str]) -> Iterat
         verbs = ("has", "was") if len(invalid) == 1 else ("have", "were")
         name = f"{pluralize(len(invalid), 'key')} {verbs[0]} no valid partition name and {verbs[1]} not read"
         yield f"{name}, e.g. {key!a}: {reason}"
+    if waiting:
+        verbs = ("waits", "was") if len(waiting) == 1 else ("wait", "were")
+        count = pluralize(len(waiting), "partition")
+        yield f"{count} {verbs[0]} for the marker of a folder and {verbs[1]} not read, e.g. {waiting[0]}"
 
 
-def sources_read_by_day(dataset: Dataset) -> dict[str, str]:
-    """Source → a feature table that reads it, so that its partitions must be UTC days or the whole table."""
-    found: dict[str, str] = {}
-    for table in dataset.features:
-        for read in table.inputs.values():
-            state, _, name = read.table.partition("/")
-            if state in ("raw", "validated", "rejected"):
-                found.setdefault(name, table.name)
-    return found
+def required_partitions(dataset: Dataset) -> dict[str, Partitions]:
+    """Source → the partitions that its keys have to name: those that it declares, or that a feature table relies on."""
+    read = {read.table.partition("/") for table in dataset.features for read in table.inputs.values()}
+    names = {name for state, _, name in read if state in SOURCE_STATES}
+    return {
+        source.name: source.partitioning
+        for source in dataset.sources
+        if source.partitions is not None or source.name in names
+    }
 
 
 @dataclass(frozen=True)
@@ -139,9 +150,9 @@ class IngestRun:
         except HeadraceError as error:
             self.failed.update(dict.fromkeys(sources, error))
 
-    def includes(self, partition: str) -> bool:
-        """Whether the run covers this partition."""
-        return self.partition in (None, partition)
+    def includes(self, entry: str) -> bool:
+        """Whether the run covers the partition that an entry belongs to."""
+        return self.partition in (None, partition_of(entry))
 
 
 def ingest(  # noqa: PLR0913  everything behind the star is an option
@@ -205,7 +216,9 @@ def _ingest_tables(run: IngestRun, sources: Iterable[Source], settings: Settings
                 while waiting:
                     source, location = waiting.pop(0)
                     with run.note_failure(source.name):
-                        snapshot = TableSnapshot.from_transaction(run.table_store, transaction, location)
+                        snapshot = TableSnapshot.from_transaction(
+                            run.table_store, transaction, location, source.partitioning
+                        )
                         run.results[source.name] = _sync_table(run, source, snapshot)
                     if source.name in run.failed and not transaction.backend.survives_errors:
                         break
@@ -216,7 +229,7 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
     open_store = cache(
         partial(open_object_store, settings=settings, root=run.table_store.root)
     )  # one connection per bucket
-    by_day = sources_read_by_day(run.dataset)
+    required = required_partitions(run.dataset)
     unreachable: dict[str, HeadraceError] = {}
     for source in sources:
         if not isinstance(source.location, ObjectSource):
@@ -227,7 +240,7 @@ def _ingest_objects(run: IngestRun, sources: Iterable[Source], settings: Setting
         with run.note_failure(source.name), run.table_store.lock_table(raw_table(run.dataset.name, source.name)):
             store = open_store(source.location.bucket)
             listing = ObjectListing.from_bucket(
-                run.table_store, store, source.location, threads, by_day=source.name in by_day
+                run.table_store, store, source.location, threads, required.get(source.name)
             )
             run.results[source.name] = _sync_table(run, source, listing)
         if isinstance(failure := run.failed.get(source.name), StorageUnreachableError):
@@ -238,10 +251,9 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     """Read the partitions that the table lacks, then write its manifest."""
     table = raw_table(run.dataset.name, source.name)
     earlier = run.table_store.manifest(table)
-    old = earlier.md5s
     check_some_match(source, listing)
-    reused, missing = split_unchanged(run, listing, earlier)
-    for skipped in skipped_keys((), listing.invalid):
+    reused, missing = split_unchanged(run, source, listing, earlier)
+    for skipped in skipped_keys((), listing.invalid, listing.waiting):
         log.warning("%s: %s", table, skipped)
     read = _read_partitions(run, source, listing, missing)
 
@@ -252,16 +264,20 @@ def _sync_table(run: IngestRun, source: Source, listing: SourceListing) -> Inges
     run.table_store.checkout(manifest)
     run.table_store.clear_journal(table)
 
-    new = manifest.md5s
+    old, new = earlier.partition_md5s, manifest.partition_md5s
+    objects = [name for name in listing.cache_keys if run.includes(name)]
+    waiting = tuple(filter(run.includes, listing.waiting))
     return IngestResult(
         source=source.name,
         table=table,
-        listed=sum(map(run.includes, listing.cache_keys)),
+        listed=len(entries_by_partition(objects)) + len(waiting),
+        objects=len(objects),
         new=tuple(sorted(new.keys() - old.keys())),
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
         deleted=tuple(sorted(old.keys() - new.keys())),
         unmatched=listing.unmatched,
         invalid=listing.invalid,
+        waiting=waiting,
         read=len(read),
         rows=sum(entry.rows or 0 for entry in read.values()) if isinstance(source.location, TableSource) else None,
         size=sum(entry.size for entry in read.values()),
@@ -292,24 +308,32 @@ def _read_partitions(
     return read
 
 
-def split_unchanged(run: IngestRun, listing: SourceListing, earlier: Manifest) -> tuple[LazyEntries, list[str]]:
-    """The entries that need no read, and the names of the partitions to read, sorted."""
+def split_unchanged(
+    run: IngestRun, source: Source, listing: SourceListing, earlier: Manifest
+) -> tuple[LazyEntries, list[str]]:
+    """The entries that need no read, and the names of those to read, sorted."""
     cache_keys = {name: key for name, key in listing.cache_keys.items() if run.includes(name)}
     comparable = {name: key for name, key in cache_keys.items() if name not in listing.always_read}
-    reused = _reusable_entries(run, earlier, comparable)
+    reused = _reusable_entries(run, source, earlier, comparable, frozenset(listing.waiting))
     return reused, sorted(cache_keys.keys() - reused.md5s.keys())
 
 
-def _reusable_entries(run: IngestRun, earlier: Manifest, cache_keys: Mapping[str, str]) -> LazyEntries:
-    """Entries that need no read: partitions outside of the run, and those that were read before under the same key."""
-    outside = [name for name in earlier.md5s if not run.includes(name)]
+def _reusable_entries(
+    run: IngestRun, source: Source, earlier: Manifest, cache_keys: Mapping[str, str], waiting: Collection[str]
+) -> LazyEntries:
+    """Entries that need no read: partitions outside of the run, and those that were read before under the same key.
+
+    What an object was read as is found by its key, also where its entry has another name now.
+    """
+    outside = [name for name in earlier.md5s if not run.includes(name) or partition_of(name) in waiting]
     if run.full_refresh:
         return earlier.entries.select(outside)
     known = run.table_store.candidate_manifests(earlier.table)
     own = known[0]
     same = [name for name, key in cache_keys.items() if own.cache_keys.get(name) == key]
     others = {name: key for name, key in cache_keys.items() if own.cache_keys.get(name) != key}
-    return own.entries.select(same) | earlier.entries.select(outside) | find_by_cache_key(known, others)
+    moved = find_by_cache_key(known, others, partial(recorded_interval, source.partitioning))
+    return own.entries.select(same) | earlier.entries.select(outside) | moved
 
 
 def check_some_match(source: Source, listing: SourceListing) -> None:
@@ -318,7 +342,7 @@ def check_some_match(source: Source, listing: SourceListing) -> None:
     Raises:
         NothingMatchesError: None is.
     """
-    if listing.cache_keys or not (listing.unmatched or listing.invalid):
+    if listing.cache_keys or listing.waiting or not (listing.unmatched or listing.invalid):
         return
     pattern = f" Its pattern is {source.location.partition!r}." if isinstance(source.location, ObjectSource) else ""
     raise NothingMatchesError(
@@ -333,16 +357,16 @@ def _enforce_guards(run: IngestRun, earlier: Manifest, manifest: Manifest, listi
 
     A source that lists nothing is a finding whatever the bound: the likely cause is a mistake.
     """
-    table, old, new = manifest.table, earlier.md5s, manifest.md5s
+    table, old, new = manifest.table, earlier.partition_md5s, manifest.partition_md5s
     guards, loss = run.dataset.guards_of(table), table_loss(earlier, manifest)
     found = loss.finding(guards, "since the last ingest")
-    if old and not listing.cache_keys:
+    if old and not (listing.cache_keys or listing.waiting):
         found = loss.as_finding(
             f"{table} has {pluralize(len(old), 'partition')}, but {listing.description} lists none; the likely cause is"
             " a wrong bucket, prefix or database"
         )
     changed = [name for name, md5 in new.items() if old.get(name) != md5]
-    future = future_findings(table, starts_of(changed), new, guards, clock()) if changed else []
+    future = future_findings(table, starts_of(manifest, changed), new, guards, clock()) if changed else []
     enforce(
         [*([found] if found else []), *future],
         dataset=run.dataset.name,

@@ -10,11 +10,14 @@ from headrace.storage.partition_entry import PartitionEntry
 
 
 class SourceListing(Protocol):
-    """The partitions of a source, as one listing found them."""
+    """The partitions of a source, as one listing found them.
+
+    A partition of several objects is listed by the entries that it has in the manifest, one per object.
+    """
 
     @property
     def cache_keys(self) -> Mapping[str, str]:
-        """Partition → cache key of its content in the source."""
+        """Entry → cache key of its content in the source."""
 
     @property
     def unmatched(self) -> tuple[str, ...]:
@@ -25,12 +28,16 @@ class SourceListing(Protocol):
         """Key in the source → why what it names cannot be a partition. They are reported and never read."""
 
     @property
+    def waiting(self) -> tuple[str, ...]:
+        """Partitions that the source has not completed. They are reported, and the table keeps what it has of them."""
+
+    @property
     def errors(self) -> Mapping[str, HeadraceError]:
-        """Partition → why it cannot be read. The others can."""
+        """Entry → why it cannot be read. The others can."""
 
     @property
     def always_read(self) -> frozenset[str]:
-        """Partitions that may have changed under the same cache key: every run reads them."""
+        """Entries that may have changed under the same cache key: every run reads them."""
 
     @property
     def description(self) -> str:
@@ -45,10 +52,10 @@ class SourceListing(Protocol):
         """Distribution → version, for the libraries that decide the bytes of a partition."""
 
     def amount_to_read(self, partitions: Iterable[str]) -> int:
-        """Bytes of partitions where the listing shows them, else rows."""
+        """Bytes of entries where the listing shows them, else rows."""
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:
-        """Read partitions into the cache, in any order; each with its entry, or with the error that it met.
+        """Read entries into the cache, in any order; each as the manifest holds it, or with the error that it met.
 
         The entry is None if the partition no longer exists.
 

@@ -1,9 +1,9 @@
-"""Objects below a prefix as a source: one listing, one partition per key, bytes stored unchanged."""
+"""Objects below a prefix as a source: one listing, an entry of the raw table per object, bytes stored unchanged."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +12,20 @@ from headrace.dataset import UNPARTITIONED, ObjectSource
 from headrace.engine.partition_errors import to_known_error
 from headrace.errors import HeadraceError
 from headrace.ingest.listing import compute_cache_key
+from headrace.partitions import UTC_DAYS, UTC_ZONE, Partitions
 from headrace.settings import Settings
 from headrace.storage.digests import Digests
 from headrace.storage.local_folder import LocalFolder
 from headrace.storage.manifest import FORMAT_1_FILE
 from headrace.storage.partition_entry import PartitionEntry, SourceObject
-from headrace.storage.partition_names import MAX_NAME_BYTES, is_day, is_impossible_interval, partition_interval
+from headrace.storage.partition_names import (
+    LONG_KEY_HASH,
+    MAX_NAME_BYTES,
+    OBJECT_SEPARATOR,
+    is_impossible_interval,
+    object_entries,
+    recorded_interval,
+)
 from headrace.storage.s3.bucket import Bucket, Download
 from headrace.storage.s3.errors import ObjectChangedError, ObjectUnreadableError, StorageUnreachableError
 from headrace.storage.s3.objects import FOLDER_SCHEME, ObjectMeta, object_address
@@ -25,14 +33,14 @@ from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
 PARTITION_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._=-]*")
-"""Valid partition names. A name becomes a file name, so a key such as `../x` must not match."""
+"""Valid partition names. A name becomes a file name, so a key such as `../x` must not match. None holds a `+`: see
+`partition_names`."""
 
+MAX_SHARED_NAME = MAX_NAME_BYTES - len(OBJECT_SEPARATOR) - LONG_KEY_HASH
+"""Most characters of a partition's name where it has several objects: each entry has a hash, too."""
 
-NO_DAY = "{!a} is no UTC day, and feature tables read this source by day (2013-01-09) or as a whole (all)"
-
-
-class DuplicatePartitionError(HeadraceError):
-    """Two objects match the same partition."""
+OTHER_NAME = "{!a} is no {}, such as {}: correct the pattern or the key, or declare the source's `partitions`"
+LONG_NAME = "its partition name has {:,} characters, more than the {:,} allowed"
 
 
 class ObjectStore(Protocol):
@@ -74,25 +82,26 @@ class ObjectListing:
         table_store: The workspace's tables.
         bucket: The bucket that was listed, or the folder in its place.
         description: Address of the prefix.
-        objects: Partition → object.
-        unmatched: Keys below the prefix that match no partition.
-        invalid: Key → why what it names cannot be a partition.
-        errors: Partition → why it cannot be read.
+        matched: The objects, by what their keys name.
         threads: Number of objects that are downloaded at the same time.
+        partitions: How the source is cut.
     """
 
     table_store: TableStore
     bucket: ObjectStore
     description: str
-    objects: Mapping[str, ObjectMeta]
-    unmatched: tuple[str, ...]
-    invalid: Mapping[str, str]
-    errors: Mapping[str, HeadraceError]
+    matched: "MatchedObjects"
     threads: int
+    partitions: Partitions = UTC_DAYS
 
     @classmethod
     def from_bucket(
-        cls, table_store: TableStore, bucket: ObjectStore, source: ObjectSource, threads: int, *, by_day: bool = False
+        cls,
+        table_store: TableStore,
+        bucket: ObjectStore,
+        source: ObjectSource,
+        threads: int,
+        partitions: Partitions | None = None,
     ) -> "ObjectListing":
         """List the source's prefix once.
 
@@ -101,23 +110,33 @@ class ObjectListing:
             bucket: The bucket, or the folder in its place.
             source: What is listed.
             threads: Number of objects that are downloaded at the same time.
-            by_day: Whether a table reads the source by UTC day: then keys of other partitions are invalid.
+            partitions: What keys have to name, but for the whole table; None if any name will do.
         """
+        matched = match_partitions(source, bucket.list(source.prefix), partitions)
         address = object_address(bucket.name, source.prefix)
-        matched = match_partitions(source, bucket.list(source.prefix), address)
-        for name in [name for name in matched.objects if by_day and name != UNPARTITIONED and not is_day(name)]:
-            matched.invalid[matched.objects.pop(name).key] = NO_DAY.format(name)
-            matched.errors.pop(name, None)
-        return cls(
-            table_store,
-            bucket,
-            address,
-            matched.objects,
-            tuple(matched.unmatched),
-            matched.invalid,
-            matched.errors,
-            threads,
-        )
+        return cls(table_store, bucket, address, matched, threads, partitions or UTC_DAYS)
+
+    @property
+    def objects(self) -> Mapping[str, ObjectMeta]:
+        """Entry → object."""
+        return self.matched.objects
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        return self.matched.unmatched
+
+    @property
+    def invalid(self) -> Mapping[str, str]:
+        return self.matched.invalid
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        return self.matched.waiting
+
+    @property
+    def errors(self) -> Mapping[str, HeadraceError]:
+        """None: what cannot be read is found when it is read."""
+        return {}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -136,7 +155,7 @@ class ObjectListing:
 
     @cached_property
     def cache_keys(self) -> Mapping[str, str]:
-        return {partition: self._cache_key(listed) for partition, listed in self.objects.items()}
+        return {entry: self._cache_key(listed) for entry, listed in self.objects.items()}
 
     def amount_to_read(self, partitions: Iterable[str]) -> int:
         """Bytes of the objects."""
@@ -146,7 +165,7 @@ class ObjectListing:
         return object_address(self.bucket.name, self.objects[partition].key) if partition in self.objects else ""
 
     def read(self, partitions: Iterable[str]) -> Iterator[tuple[str, PartitionEntry | HeadraceError | None]]:
-        """Download partitions in parallel threads. Yields in the order of completion.
+        """Download objects in parallel threads. Yields in the order of completion.
 
         Raises:
             StorageUnreachableError: The server does not answer. The other downloads would wait as long for it.
@@ -180,7 +199,7 @@ class ObjectListing:
             current = self.bucket.head(listed.key)
             return self._download(partition, current, retry=False) if current else None
         source = SourceObject(self.bucket.name, listed.key, listed.etag, stored.sha256, downloads[0].object.version)
-        start, end = partition_interval(partition)
+        start, end = recorded_interval(self.partitions, partition)
         return PartitionEntry(
             self._cache_key(listed),
             stored.md5,
@@ -193,7 +212,8 @@ class ObjectListing:
 
     def _cache_key(self, listed: ObjectMeta) -> str:
         # `ListObjectsV2` returns no version ids, so the ETag and the size stand for the version.
-        return compute_cache_key([self.bucket.name, listed.key, listed.etag, listed.size])
+        zone = [] if self.partitions.timezone == UTC_ZONE else [self.partitions.timezone]  # it decides the interval
+        return compute_cache_key([self.bucket.name, listed.key, listed.etag, listed.size, *zone])
 
 
 def _result(future: Future[PartitionEntry | None]) -> PartitionEntry | HeadraceError | None:
@@ -216,36 +236,64 @@ class MatchedObjects:
     """The objects below a prefix, by what their keys name.
 
     Attributes:
-        objects: Partition → object.
+        objects: Entry of the raw table → object.
         unmatched: Keys that do not match the source's pattern.
         invalid: Key → why what it names cannot be a partition.
-        errors: Partition → why it cannot be read: two keys match it.
+        waiting: Partitions of which a folder has no marker.
+        listed: Number of keys, markers included.
     """
 
-    objects: dict[str, ObjectMeta] = field(default_factory=dict)
-    unmatched: list[str] = field(default_factory=list)
-    invalid: dict[str, str] = field(default_factory=dict)
-    errors: dict[str, HeadraceError] = field(default_factory=dict)
+    objects: Mapping[str, ObjectMeta]
+    unmatched: tuple[str, ...]
+    invalid: Mapping[str, str]
+    waiting: tuple[str, ...]
+    listed: int
 
 
-def match_partitions(source: ObjectSource, listed: Iterable[ObjectMeta], address: str) -> MatchedObjects:
-    """The partitions of listed objects."""
+def match_partitions(
+    source: ObjectSource, listed: Iterable[ObjectMeta], partitions: Partitions | None = None
+) -> MatchedObjects:
+    """The partitions of listed objects.
+
+    Args:
+        source: Their source.
+        listed: The objects below its prefix.
+        partitions: What keys have to name, but for the whole table; None if any name will do.
+    """
     pattern = re.compile(source.partition)
-    matched = MatchedObjects()
-    for item in listed:
-        partition = _partition_name(pattern, item.key)
-        if partition is None:
-            matched.unmatched.append(item.key)
-        elif reason := _name_fault(partition, source.suffix):
-            matched.invalid[item.key] = reason
-        elif partition in matched.objects:
-            matched.errors[partition] = DuplicatePartitionError(
-                f"{address}: {matched.objects[partition].key} and {item.key} both match the partition {partition}."
-                f" Delete one of them, or change the source's pattern so that it distinguishes them: {source.partition}"
-            )
+    found: dict[str, list[ObjectMeta]] = {}
+    unmatched: list[str] = []
+    invalid: dict[str, str] = {}
+    complete: set[str] = set()
+    items = list(listed)
+    for item in items:
+        if source.marker and _file_name(item.key) == source.marker:
+            complete.add(_folder(item.key))
+        elif (partition := _partition_name(pattern, item.key)) is None:
+            unmatched.append(item.key)
+        elif reason := _name_fault(partition, source.suffix, partitions):
+            invalid[item.key] = reason
         else:
-            matched.objects[partition] = item
-    return matched
+            found.setdefault(partition, []).append(item)
+    objects: dict[str, ObjectMeta] = {}
+    waiting: list[str] = []
+    for partition, members in found.items():
+        by_key = {item.key: item for item in members}
+        if source.marker and not complete.issuperset(map(_folder, by_key)):
+            waiting.append(partition)
+        elif len(by_key) > 1 and len(partition) > MAX_SHARED_NAME:
+            invalid |= dict.fromkeys(by_key, LONG_NAME.format(len(partition), MAX_SHARED_NAME))
+        else:
+            objects |= {entry: by_key[key] for entry, key in object_entries(partition, by_key).items()}
+    return MatchedObjects(objects, tuple(unmatched), invalid, tuple(sorted(waiting)), len(items))
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+def _file_name(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 def _partition_name(pattern: re.Pattern[str], key: str) -> str | None:
@@ -256,12 +304,21 @@ def _partition_name(pattern: re.Pattern[str], key: str) -> str | None:
     return name if name and PARTITION_NAME.fullmatch(name) else None
 
 
-def _name_fault(partition: str, suffix: str) -> str:
+def _form_fault(partitions: Partitions | None, name: str) -> str:
+    """Why a name is none of these partitions; empty if it is one."""
+    if partitions is None or name == UNPARTITIONED or partitions.is_valid(name):
+        return ""
+    return OTHER_NAME.format(name, partitions.label, partitions.example)
+
+
+def _name_fault(partition: str, suffix: str, partitions: Partitions | None) -> str:
     """Why a name cannot be that of a partition; empty if it can."""
     if is_impossible_interval(partition):
         return f"{partition} is not in the calendar"
+    if fault := _form_fault(partitions, partition):
+        return fault
     if len(partition) > MAX_NAME_BYTES:
-        return f"its partition name has {len(partition)} characters, more than the {MAX_NAME_BYTES} allowed"
+        return LONG_NAME.format(len(partition), MAX_NAME_BYTES)
     if partition + suffix == FORMAT_1_FILE:
         return f"a table's manifest was called {FORMAT_1_FILE} until version 0.2"
     return ""

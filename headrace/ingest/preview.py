@@ -19,15 +19,16 @@ from headrace.ingest.ingest import (
     check_some_match,
     database_address,
     raw_suffix,
-    sources_read_by_day,
+    required_partitions,
     split_unchanged,
 )
 from headrace.ingest.listing import SourceListing
 from headrace.ingest.object_source import ObjectListing, open_object_store
+from headrace.partitions import Partitions
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.partition_names import entries_by_partition, recorded_interval
 from headrace.storage.s3.objects import FOLDER_SCHEME
 from headrace.storage.table_store import TableStore
 
@@ -80,6 +81,7 @@ class SourcePreview:
         always_read: Partitions that every run reads, because no change of theirs would be seen.
         unmatched: Keys below the prefix that match no partition.
         invalid: Key → why what it names cannot be a partition.
+        waiting: Partitions that the source has not completed.
         unreadable: Partition → why it cannot be read.
         size: Bytes to read; None for a database.
         rows: Rows to read; None for objects.
@@ -99,6 +101,7 @@ class SourcePreview:
     always_read: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     invalid: Mapping[str, str] = field(default_factory=dict)
+    waiting: tuple[str, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     rows: int | None = None
@@ -116,7 +119,7 @@ class SourcePreview:
 def preview_sources(dataset: Dataset, table_store: TableStore, settings: Settings) -> list[SourcePreview]:
     """List every source of the dataset, and say what an ingest would read."""
     run = IngestRun(dataset, table_store, None, full_refresh=False, progress=lambda _name, _done, _all: None)
-    listers = _Listers(table_store, settings, frozenset(sources_read_by_day(dataset)))
+    listers = _Listers(table_store, settings, required_partitions(dataset))
     with listers.opened:
         return [_preview(run, source, partial(listers.list_source, source)) for source in dataset.sources]
 
@@ -129,42 +132,46 @@ def _preview(run: IngestRun, source: Source, list_source: Callable[[], SourceLis
     except HeadraceError as error:
         return SourcePreview(source.name, table, error=error)
     earlier = run.table_store.manifest(table)
-    reused, missing = split_unchanged(run, listing, earlier)
+    reused, missing = split_unchanged(run, source, listing, earlier)
     amount = listing.amount_to_read(missing)
+    manifest = Manifest(table, raw_suffix(source), partitions=reused | dict(_stand_ins(source, listing, missing)))
+    had, has = earlier.partition_md5s, manifest.partition_md5s
+    changed = sorted(name for name in had.keys() & has.keys() if had[name] != has[name])
     is_object = isinstance(source.location, ObjectSource)
     return SourcePreview(
         source.name,
         table,
         listing.description,
-        listed=len(listing.cache_keys),
-        new=tuple(name for name in missing if name not in earlier.md5s),
-        changed=tuple(name for name in missing if name in earlier.md5s and name not in listing.always_read),
-        deleted=tuple(sorted(earlier.md5s.keys() - listing.cache_keys.keys())),
-        always_read=tuple(name for name in missing if name in earlier.md5s and name in listing.always_read),
+        listed=len(entries_by_partition(listing.cache_keys)) + len(listing.waiting),
+        new=tuple(sorted(has.keys() - had.keys())),
+        changed=tuple(name for name in changed if name not in listing.always_read),
+        deleted=tuple(sorted(had.keys() - has.keys())),
+        always_read=tuple(name for name in changed if name in listing.always_read),
         unmatched=listing.unmatched,
         invalid=listing.invalid,
+        waiting=tuple(listing.waiting),
         unreadable={name: str(error) for name, error in listing.errors.items()},
         size=amount if is_object else None,
         rows=None if is_object else amount,
         columns=listing.columns,
-        cost=_cost(source, listing, time.monotonic() - started),
-        manifest=Manifest(table, raw_suffix(source), partitions=reused | dict(_stand_ins(listing, missing))),
+        cost=_cost(listing, time.monotonic() - started),
+        manifest=manifest,
     )
 
 
-def _stand_ins(listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[str, PartitionEntry]]:
-    """Entries of partitions that are not read yet: they differ from any that a table was computed from."""
+def _stand_ins(source: Source, listing: SourceListing, names: Sequence[str]) -> Iterator[tuple[str, PartitionEntry]]:
+    """What stands in for entries that are not read yet: they differ from any that a table was computed from."""
     for name in names:
-        start, end = partition_interval(name)
+        start, end = recorded_interval(source.partitioning, name)
         key = listing.cache_keys[name]
         size = 0 if listing.columns else listing.amount_to_read([name])
         yield name, PartitionEntry(key, f"to be read as {key}", size, start=start, end=end)
 
 
-def _cost(source: Source, listing: SourceListing, seconds: float) -> ListingCost:
-    if not isinstance(source.location, ObjectSource):
+def _cost(listing: SourceListing, seconds: float) -> ListingCost:
+    if not isinstance(listing, ObjectListing):
         return ListingCost(None, 0, QUERIES_PER_TABLE, seconds)
-    objects = len(listing.cache_keys) + len(listing.unmatched) + len(listing.invalid)
+    objects = listing.matched.listed
     is_folder = listing.description.startswith(FOLDER_SCHEME)
     return ListingCost(objects, 0 if is_folder else max(1, math.ceil(objects / KEYS_PER_REQUEST)), 0, seconds)
 
@@ -172,8 +179,8 @@ def _cost(source: Source, listing: SourceListing, seconds: float) -> ListingCost
 class _Listers:
     """Opens each bucket and each database once, and keeps them open while sources are listed."""
 
-    def __init__(self, table_store: TableStore, settings: Settings, by_day: frozenset[str]) -> None:
-        self.table_store, self.settings, self.by_day, self.opened = table_store, settings, by_day, ExitStack()
+    def __init__(self, table_store: TableStore, settings: Settings, required: Mapping[str, Partitions]) -> None:
+        self.table_store, self.settings, self.required, self.opened = table_store, settings, required, ExitStack()
         self._store = cache(partial(open_object_store, settings=settings, root=table_store.root))
         self._transaction = cache(self._open_transaction)
         self._unavailable: dict[str, TransientError] = {}
@@ -199,7 +206,7 @@ class _Listers:
         if isinstance(location, ObjectSource):
             threads = self.settings.threads or DEFAULT_THREADS
             return ObjectListing.from_bucket(
-                self.table_store, self._store(location.bucket), location, threads, by_day=source.name in self.by_day
+                self.table_store, self._store(location.bucket), location, threads, self.required.get(source.name)
             )
         # Not needed in a run of objects, and slow to import.
         from headrace.ingest.database.backend import DatabaseError  # noqa: PLC0415
@@ -207,7 +214,7 @@ class _Listers:
 
         transaction = self._transaction(database_address(location, self.settings))
         try:
-            return TableSnapshot.from_transaction(self.table_store, transaction, location)
+            return TableSnapshot.from_transaction(self.table_store, transaction, location, source.partitioning)
         except DatabaseError:
             if not transaction.backend.survives_errors:  # the next table needs another one
                 self._transaction.cache_clear()

@@ -18,8 +18,10 @@ from headrace.errors import HeadraceError
 from headrace.ingest.database.backend import DatabaseError
 from headrace.ingest.database.read_transaction import ReadTransaction, TableListing
 from headrace.ingest.listing import encode_json, hash_json
+from headrace.partitions import UTC_DAYS, Partitions, TimePartitions
 from headrace.storage import parquet
 from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.partition_names import recorded_interval
 from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
@@ -37,14 +39,19 @@ class TableSnapshot:
 
     @classmethod
     def from_transaction(
-        cls, table_store: TableStore, transaction: ReadTransaction, source: TableSource
+        cls,
+        table_store: TableStore,
+        transaction: ReadTransaction,
+        source: TableSource,
+        partitions: Partitions = UTC_DAYS,
     ) -> "TableSnapshot":
-        """List the table's partitions; reads no rows.
+        """List the table's partitions, which are cut like this; reads no rows.
 
         Raises:
             DatabaseError: The table cannot be read, or does not have the declared columns.
         """
-        return cls(table_store, transaction, source, transaction.list_partitions(source))
+        grain = partitions if isinstance(partitions, TimePartitions) else UTC_DAYS
+        return cls(table_store, transaction, source, transaction.list_partitions(source, grain))
 
     @property
     def description(self) -> str:
@@ -57,8 +64,13 @@ class TableSnapshot:
 
     @property
     def invalid(self) -> Mapping[str, str]:
-        """None: a day is a valid name."""
+        """None: every interval has a valid name."""
         return {}
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """None: a transaction sees whole partitions."""
+        return ()
 
     @property
     def errors(self) -> Mapping[str, HeadraceError]:
@@ -123,7 +135,9 @@ class TableSnapshot:
     def _store(self, partition: str, rows: pa.Table) -> PartitionEntry | HeadraceError:
         try:
             frame = parquet.canonical(_to_frame(rows), self.source.key)
-            entry = store_partition(self.table_store.cache, frame, partition, self.cache_keys[partition])
+            interval = recorded_interval(self.listing.partitioning, partition)
+            key = self.cache_keys[partition]
+            entry = store_partition(self.table_store.cache, frame, partition, key, interval)
         except BaseException as error:  # a panic of Polars is no `Exception`
             if not is_failure(error):
                 raise
@@ -132,11 +146,11 @@ class TableSnapshot:
 
     def _provenance(self, partition: str) -> dict[str, Any]:
         """The query of a partition and its statistics, as the manifest and the cache key hold them."""
-        day_column = self.source.partition_by
+        time_column = self.source.partition_by
         stats = self.listing.partitions[partition]
         return {
             "table": self.source.table,
-            "where": f"UTC day of {day_column} = {partition}" if day_column else "",
+            "where": f"{self.listing.partitioning.label} of {time_column} = {partition}" if time_column else "",
             "rows": stats.rows,
             "watermark": stats.watermark,
             "digest": stats.digest,

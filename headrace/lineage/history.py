@@ -11,6 +11,7 @@ from headrace.storage.dvc.cache import read_directory
 from headrace.storage.dvc.lock import read_lock, recorded_outs
 from headrace.storage.files import parse_yaml
 from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import OBJECT_SEPARATOR, partition_of
 from headrace.storage.pruned_releases import check_not_pruned
 from headrace.storage.table_store import TableStore
 
@@ -129,9 +130,13 @@ class ReleaseHistory:
         return list_releases(self.table_store, self.dataset)
 
     def releases_with(self, table: str, partition: str, md5: str | None = None) -> Iterator[str]:
-        """The releases, newest first, that have the partition; with `md5`, those that have it with these bytes."""
+        """The releases, newest first, that have the partition; with `md5`, those that have it with these bytes.
+
+        An object of a partition counts under whatever name its entry has there.
+        """
+        names = tuple(f"{partition_of(partition)}{end}" for end in (".", OBJECT_SEPARATOR))
         for release in reversed(self.releases):
-            md5s = (found for name, found in self._files(release, table).items() if name.startswith(f"{partition}."))
+            md5s = (found for name, found in self._files(release, table).items() if name.startswith(names))
             if any(md5 in (None, found) for found in md5s):
                 yield release
 

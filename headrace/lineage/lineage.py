@@ -15,6 +15,7 @@ from headrace.lineage.history import DatasetRevision, ReleaseHistory, UnknownTab
 from headrace.lineage.row_lookup import RowMatch
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.partition_names import partition_of
 
 QUERY = "query"
 """Metadata of a raw partition that identifies its source."""
@@ -28,7 +29,7 @@ class LineageNode:
 
     Attributes:
         table: The table.
-        partition: The partition.
+        partition: The partition; of several objects, the entry of one.
         md5: Hash of the bytes that were read.
         status: `current`, or `changed` or `removed` in its table since it was read.
         release: The release that the entry was taken from, if the status is not `current`.
@@ -117,28 +118,36 @@ class PartitionLineage:
             "releases": list(self.releases),
             "used_by": {table: list(names) for table, names in self.used_by.items()},
             **({"rows": match.rows, "annotations": match.annotations} if match else {}),
+            **({"origins": match.origins} if match and match.origins else {}),
         }
 
 
 def trace_lineage(
-    tables: DatasetRevision, table_name: str, partition: str | None = None, row: Mapping[str, str] | None = None
+    tables: DatasetRevision,
+    table_name: str,
+    partition: str | None = None,
+    row: Mapping[str, str] | None = None,
+    object_key: str | None = None,
 ) -> PartitionLineage:
-    """Trace a partition, or the partition of a row, in both directions.
+    """Trace a partition, the partition of a row, or an object, in both directions.
 
     Args:
         tables: The tables of the workspace or of a revision.
         table_name: The table, as `DatasetRevision.resolve_table` takes it.
         partition: The partition; None if the row identifies it, or if there is only one.
         row: Column → value, as text, of the row that is asked for.
+        object_key: Key of the object of a raw table that is asked for.
 
     Raises:
-        UnknownTableError: There is no such table or partition.
+        UnknownTableError: There is no such table, partition or object.
         UnknownRowError: There is no such row, or several partitions have one.
         MissingObjectError: A manifest, or the bytes of the row, are neither in the cache nor on the remote.
     """
     table, history = tables.resolve_table(table_name), ReleaseHistory(tables.table_store, tables.dataset)
     manifest = tables.manifest(table)
-    if partition is not None or not row:
+    if object_key is not None:
+        partition = _find_object(tables, table, object_key)
+    elif partition is not None or not row:
         partition = _resolve_partition(tables, history, table, partition)
     match = RowMatch.find(tables.table_store.cache, manifest, partition, row) if row else None
     partition = match.partition if match else str(partition)
@@ -147,8 +156,22 @@ def trace_lineage(
     if match:
         annotation_md5s = [item.md5 for item in node.walk() if item.table.startswith("annotations/")]
         match = match.with_annotations(tables.table_store.cache, annotation_md5s)
+        if table.startswith("validated/"):
+            match = replace(match, origins=_find_origins(tables, node, match.rows))
     releases = list(history.releases_with(table, partition, node.md5))[::-1]
     return PartitionLineage(tables, node, manifest.with_partitions({}), releases, find_dependents(tables, node), match)
+
+
+def _find_origins(
+    tables: DatasetRevision, node: LineageNode, rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    from headrace.lineage.row_origin import find_origins  # noqa: PLC0415  most lineages validate nothing
+
+    own = [item for item in node.inputs if partition_of(item.partition) == node.partition]
+    raw = {item.partition: item.entry for item in own if item.entry}
+    if node.entry is None or len(raw) < len(own):
+        return []
+    return find_origins(tables.table_store, (node.table, node.partition), rows, validated=node.entry, raw=raw)
 
 
 @dataclass(frozen=True)
@@ -175,7 +198,9 @@ class LineageBuilder:
         if release is None:
             return LineageNode(table, partition, md5, status, None, None)
         released = DatasetRevision(self.tables.table_store, self.tables.dataset, release)
-        entry = released.manifest(table).partitions[partition]
+        entries = released.manifest(table).partitions
+        names = [name for name in entries if partition_of(name) == partition_of(partition)]
+        entry = next(entries[name] for name in names if entries[name].md5 == md5)
         return self._with_inputs(LineageNode(table, partition, md5, status, release, entry), released)
 
     def _with_inputs(self, node: LineageNode, tables: DatasetRevision) -> LineageNode:
@@ -231,16 +256,42 @@ def _resolve_partition(tables: DatasetRevision, history: ReleaseHistory, table: 
     """`partition`, or the only one that the table has.
 
     Raises:
-        UnknownTableError: The table does not have it, or no name was given and there are several.
+        UnknownTableError: The table does not have it, it has several objects, or no name was given and there are
+            several partitions.
     """
-    names = sorted(tables.manifest(table).partitions)
+    entries = tables.manifest(table).partitions
+    names = sorted(entries)
     if partition is None and len(names) == 1:
         return names[0]
     if partition in names:
         return str(partition)
-    where = f"{tables.label}: {table} has {format_names(names, 'no partition')}"
+    partitions = sorted({*map(partition_of, names)})
+    chosen = partitions[0] if partition is None and len(partitions) == 1 else partition
+    if objects := [name for name in names if partition_of(name) == chosen]:
+        example = entries[objects[0]].objects[0].key
+        raise UnknownTableError(
+            f"{tables.label}: {table} {chosen} has {len(objects):,} objects. Choose one with `--object`, for example"
+            f" `--object {example}`."
+        )
+    where = f"{tables.label}: {table} has {format_names(partitions, 'no partition')}"
     if partition is None:
         raise UnknownTableError(f"{where}. Choose one with `--partition`, or a row with `--row column=value`.")
     release = next(history.releases_with(table, partition), None)
     hint = f" {release} has it: add `--revision {release}`." if release else " No fetched release has it either."
     raise UnknownTableError(f"{where}; {partition} is not among them.{hint}")
+
+
+def _find_object(tables: DatasetRevision, table: str, key: str) -> str:
+    """The entry of a raw table that was read from the object.
+
+    Raises:
+        UnknownTableError: None was.
+    """
+    entries = tables.manifest(table).partitions
+    for name, entry in entries.items():
+        if any(item.key == key for item in entry.objects):
+            return name
+    raise UnknownTableError(
+        f"{tables.label}: expected the key of an object that {table} was read from, found {key!a}, which none of its"
+        f" {len(entries):,} objects has. `headrace lineage --table {table} --revision RELEASE` looks in a release."
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, UTC_MICROSECONDS
+from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS
 from headrace.errors import HeadraceError
 from headrace.label import aggregation
 from headrace.storage.dvc.cache import Cache
@@ -36,11 +36,13 @@ class RowMatch:
         partition: Their partition.
         rows: Column → value of each row.
         annotations: The last event of each annotation that the rows name.
+        origins: Bucket, key and row number of the object that each was read from, of validated rows.
     """
 
     partition: str
     rows: Sequence[dict[str, Any]]
     annotations: Sequence[dict[str, Any]] = ()
+    origins: Sequence[dict[str, Any]] = ()
 
     @classmethod
     def find(cls, cache: Cache, manifest: Manifest, partition: str | None, values: Mapping[str, str]) -> "RowMatch":
@@ -74,9 +76,8 @@ class RowMatch:
             raise UnknownRowError(
                 f"{manifest.table}: {REQUEST_TIME} alone identifies no row. Add its keys, such as `--row carrier=UA`."
             )
-        # Partitions are days of the event time, so the search begins with the day of the request and goes back.
-        day = request_time.date().isoformat()
-        earlier = [name for name in manifest.partitions if name == UNPARTITIONED or name <= day]
+        # Partitions are intervals of the event time, so the search begins with that of the request and goes back.
+        earlier = manifest.entries.overlapping(None, request_time)
         for name in sorted([partition] if partition else earlier, reverse=True):
             rows = _filter_rows(_fetch(cache, manifest, name), manifest.table, keys)
             if not {EVENT_TIME, KNOWN_TIME} <= set(rows.columns):
@@ -121,11 +122,11 @@ def _describe_matches(matches: Sequence[RowMatch], names: Sequence[str]) -> str:
 
 
 def _candidate_partitions(manifest: Manifest, values: Mapping[str, str]) -> list[str]:
-    """The partition of the event time's day, if the values have one and the table has it; else all partitions."""
+    """The partition of the event time, if the values have one and the table has it; else all partitions."""
     if EVENT_TIME in values:
-        day = _parse_value(manifest.table, EVENT_TIME, values[EVENT_TIME], UTC_MICROSECONDS).date().isoformat()
-        if day in manifest.partitions:
-            return [day]
+        time = _parse_value(manifest.table, EVENT_TIME, values[EVENT_TIME], UTC_MICROSECONDS)
+        if found := manifest.entries.overlapping(time, time):
+            return found
     return sorted(manifest.partitions)
 
 

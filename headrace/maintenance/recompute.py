@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from headrace.engine.compute import compute_partition, with_input_files
 from headrace.engine.fingerprint import stage_fingerprint
@@ -12,8 +13,9 @@ from headrace.maintenance.integrity import ObjectDamage
 from headrace.maintenance.references import WORKSPACE, ObjectReference
 from headrace.project import graph
 from headrace.project.loading import dataset_names, load_dataset
-from headrace.storage.manifest import is_manifest_file
+from headrace.storage.manifest import Manifest, is_manifest_file
 from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.partition_names import partition_of
 from headrace.storage.table_store import TableStore
 
 
@@ -23,9 +25,13 @@ class ObjectLostError(HeadraceError):
 
 @dataclass(frozen=True)
 class ObjectProvenance:
-    """The computation of an object: `entry` is the output of `stage` for `partition`, recorded in `revision`."""
+    """The computation of an object: `entry` is the output of `stage` for `partition`, recorded in `revision`.
+
+    `commit` is that of the revision; None for the workspace.
+    """
 
     revision: str
+    commit: str | None
     stage: Stage
     partition: str
     entry: PartitionEntry
@@ -45,7 +51,9 @@ def recompute_object(table_store: TableStore, damage: ObjectDamage) -> str:
         # Only a computation with the recorded cache key can give the recorded bytes.
         if partition_cache_key(fingerprint.key, computation.partition, entry.inputs) == entry.cache_key:
             [stale] = with_input_files(
-                [StalePartition(computation.partition, entry.cache_key, entry.inputs, ("lost",))], table_store
+                [StalePartition(computation.partition, entry.cache_key, entry.inputs, ("lost",))],
+                table_store,
+                partial(_read_manifest, table_store, computation.commit),
             )
             return _check_recomputed(
                 computation, compute_partition(computation.stage, stale, fingerprint, table_store), damage
@@ -86,13 +94,16 @@ def _find_provenance(table_store: TableStore, damage: ObjectDamage) -> Iterator[
 def _find_entries(
     table_store: TableStore, stage: Stage, reference: ObjectReference, md5: str
 ) -> Iterator[ObjectProvenance]:
-    is_here = reference.revision == WORKSPACE
-    manifest = (
-        table_store.manifest(stage.table) if is_here else table_store.recorded_manifest(stage.table, reference.commit)
-    )
-    for partition, entry in manifest.partitions.items() if manifest else ():
+    commit = None if reference.revision == WORKSPACE else reference.commit
+    for partition, entry in _read_manifest(table_store, commit, stage.table).partitions.items():
         if md5 in {file.md5 for file in entry.files}:
-            yield ObjectProvenance(reference.revision, stage, partition, entry)
+            yield ObjectProvenance(reference.revision, commit, stage, partition, entry)
+
+
+def _read_manifest(table_store: TableStore, commit: str | None, table: str) -> Manifest:
+    """The manifest of a table as a commit records it; None for the workspace."""
+    recorded = table_store.recorded_manifest(table, commit) if commit else table_store.manifest(table)
+    return recorded or Manifest(table)
 
 
 def _is_manifest(parts: list[str]) -> bool:
@@ -108,7 +119,7 @@ def _advise(damage: ObjectDamage) -> str:
     path = damage.paths[0]
     parts = path.split("/")
     if parts[:2] == ["data", "raw"] and len(parts) == 5 and not _is_manifest(parts):  # noqa: PLR2004
-        partition = parts[4].split(".")[0]
+        partition = partition_of(parts[4].split(".")[0])
         return (
             f"{path} is raw data: if the source still has it, `headrace ingest {parts[2]} --table {parts[3]}"
             f" --partition {partition} --full-refresh` reads it again; then run `headrace doctor --repair`."

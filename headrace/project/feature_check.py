@@ -18,6 +18,7 @@ from headrace.project.faults import (
 )
 from headrace.project.findings import Level
 from headrace.storage.parquet import keeps_type
+from headrace.transform.kernel import takes_interval
 
 RESERVED = {
     EVENT_TIME: "the time of each row",
@@ -40,9 +41,9 @@ def feature_faults(table: FeatureTable) -> Iterator[Fault]:
     yield from text_tuple_faults(table, "keys", "files", "params")
     yield from number_faults(table, "batch_size", 1, whole=True)
     inputs = [str(name) for name in table.inputs] if isinstance(table.inputs, Mapping) else []
-    days = ("day", "end_day") if table.batch_size != 1 else ("day",)
+    times = ("interval",) if takes_interval(table) else ("day", "end_day") if table.batch_size != 1 else ("day",)
     params = ("params",) if table.params else ()
-    yield from function_faults(table, "transform", *days, *params, *inputs)
+    yield from function_faults(table, "transform", *times, *params, *inputs)
     yield from key_faults(table)
     yield from _column_faults(table)
 

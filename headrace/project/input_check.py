@@ -1,11 +1,16 @@
 """The tables that a dataset's tables read: unknown ones, those of another dataset, cycles, and the order."""
 
+import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from headrace.dataset import Dataset, FeatureTable, Input, LabelingTask, ObjectSource, Source
-from headrace.project.faults import Fault, function_name
+from headrace.partitions import UTC_DAYS, UTC_ZONE, Days, Partitions, Static, TimePartitions
+from headrace.project.faults import Fault, argument, function_name
+from headrace.project.source_lines import written_call
 from headrace.text import closest
+from headrace.transform.kernel import takes_interval
 
 MAX_LOOKBACK_DAYS = 36_525
 """A century: more is a number of another unit."""
@@ -36,8 +41,8 @@ class TableGraph:
     def faults(self) -> Iterator[Fault]:
         """What is wrong with the inputs of feature tables and labeling tasks."""
         for table in self.dataset.features:
-            yield from self._input_faults(table, table.inputs, "transform")
-            yield from self._order_faults(table)
+            faults = [*self._input_faults(table, table.inputs, "transform"), *self._order_faults(table)]
+            yield from faults or self._partition_faults(table)
         for labeling in self.dataset.labels:
             inputs = dict(labeling.inputs) if isinstance(labeling.inputs, Mapping) else labeling.inputs
             yield from self._input_faults(labeling, inputs, "sample")
@@ -70,10 +75,8 @@ class TableGraph:
     def _table_faults(
         self, declared: FeatureTable | LabelingTask, path: tuple[str, ...], read: Input
     ) -> Iterator[Fault]:
-        if type(read.lookback) is not int or not 0 <= read.lookback <= MAX_LOOKBACK_DAYS:
-            yield Fault(
-                declared, path, f"expected a lookback of 0 to {MAX_LOOKBACK_DAYS:,} whole days, found {read.lookback!r}"
-            )
+        if fault := _lookback_fault(read.lookback):
+            yield Fault(declared, path, fault)
         maker = self.makers.get(read.table)
         if maker is None:
             yield Fault(declared, path, self._unknown(read.table))
@@ -131,6 +134,53 @@ class TableGraph:
                     f"it reads {name!r}, and labels are made after the features: join them in the training request",
                 )
 
+    def _partition_faults(self, table: FeatureTable) -> Iterator[Fault]:
+        """Partitions that a feature table cannot have, and lookbacks that do not fit those of an input."""
+        declared, driver = argument(table, "partitions"), next(iter(table.inputs.values()))
+        driving = self.dataset.partitions_of(driver.table)
+        own = driving if declared is None else declared
+        if not isinstance(own, Partitions):
+            yield Fault(table, ("partitions",), f"expected partitions such as Daily(), found {own!r}")
+        elif isinstance(own, Static):
+            yield Fault(
+                table,
+                ("partitions",),
+                f"its partitions are the static names {', '.join(own.names)}, and features are looked up by their time:"
+                " declare `partitions=Unpartitioned()`, or put an input that is cut by time first",
+            )
+        elif isinstance(own, TimePartitions) and not isinstance(driving, TimePartitions):
+            yield Fault(
+                table,
+                ("partitions",),
+                f"{driver.table!r}, its first input, has no intervals of time ({driving.label}), so which"
+                " partitions there are is not known: put an input that is cut by time first",
+            )
+        elif isinstance(own, TimePartitions) and own != UTC_DAYS and not takes_interval(table):
+            yield Fault(
+                table,
+                ("transform",),
+                f"{function_name(table.transform)} takes `day`, a UTC day, and each partition is a {own.label}: take"
+                " `interval` in its place, with `interval.start` and `interval.end`",
+            )
+        for keyword, read in table.inputs.items():
+            yield from self._zone_faults(table, keyword, read)
+
+    def _zone_faults(self, table: FeatureTable, keyword: str, read: Input) -> Iterator[Fault]:
+        """Whole days of elapsed time on a table that is cut by local days, which may have 23 or 25 hours."""
+        zone, lookback = self.dataset.partitions_of(read.table).timezone, read.lookback
+        if zone == UTC_ZONE or not isinstance(lookback, timedelta) or not lookback or lookback % timedelta(days=1):
+            return
+        path = ("inputs", str(keyword), "lookback")
+        if _is_written_in_hours(written_call(*table.place, path)):
+            return
+        yield Fault(
+            table,
+            path,
+            f"{read.table!r} is cut by days in {zone}, which have 23 to 25 hours, so `timedelta(days={lookback.days})`"
+            f" may mean either: write `timedelta(hours={lookback.days * 24})` for elapsed time, or"
+            f" `Days({lookback.days})` for calendar days",
+        )
+
     def _path(self, start: str, end: str) -> list[str]:
         """Feature tables from `start`, each reading the next one, to `end`; empty if there is no such path."""
         reads = {
@@ -148,6 +198,29 @@ class TableGraph:
                     seen.add(name)
                     paths.append([*path, name])
         return []
+
+
+def _lookback_fault(lookback: object) -> str:
+    """What is wrong with a lookback; empty if nothing is."""
+    days: float = -1
+    if isinstance(lookback, timedelta):
+        days = lookback / timedelta(days=1)
+    elif isinstance(lookback, Days):
+        days = lookback.count
+    elif isinstance(lookback, int) and not isinstance(lookback, bool):
+        days = lookback
+    if 0 <= days <= MAX_LOOKBACK_DAYS:
+        return ""
+    return (
+        f"expected a lookback of 0 to {MAX_LOOKBACK_DAYS:,} whole days, `Days(…)` or a timedelta of at most as long,"
+        f" found {lookback!r}"
+    )
+
+
+def _is_written_in_hours(call: ast.Call | None) -> bool:
+    """Whether a duration is written as `timedelta(hours=…)` or in smaller units, without days or weeks."""
+    units = [word.arg for word in call.keywords] if call else []
+    return bool(units) and not (call and call.args) and not {"days", "weeks", None} & set(units)
 
 
 def _is_parquet(source: Source) -> bool:

@@ -11,6 +11,7 @@ import polars as pl
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UTC_MICROSECONDS, Dataset, FeatureTable, Source
 from headrace.project.faults import Fault, data_type, function_name, type_of_key
 from headrace.text import closest
+from headrace.transform.kernel import time_arguments
 from headrace.unexpected_errors import describe_error, is_failure
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.errors import InvalidContractError
@@ -50,10 +51,10 @@ def _source_faults(source: Source, schemas: dict[str, pl.Schema]) -> Iterator[Fa
 
 def _feature_faults(table: FeatureTable, schemas: dict[str, pl.Schema]) -> Iterator[Fault]:
     frames = {name: pl.LazyFrame(schema=schemas[read.table]) for name, read in table.inputs.items()}
-    days = {"day": SOME_DAY, "end_day": SOME_DAY} if table.batch_size > 1 else {"day": SOME_DAY}
+    times = time_arguments(table, SOME_DAY, SOME_DAY if table.batch_size > 1 else None)
     where = function_name(table.transform)
     try:
-        frame: object = table.transform(**days, **frames)
+        frame: object = table.transform(**times, **frames)
         if not isinstance(frame, pl.LazyFrame | pl.DataFrame):
             gives = "nothing: is a `return` missing?" if frame is None else f"a {type(frame).__name__}"
             yield Fault(table, ("transform",), f"expected a polars LazyFrame, but {where} returns {gives}")

@@ -3,10 +3,12 @@
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from headrace.dataset import ObjectSource, Source, TableSource
+from headrace.partitions import Partitions, Static, TimePartitions, Unpartitioned
 from headrace.project.faults import (
     Fault,
     argument,
@@ -50,7 +52,28 @@ def source_faults(source: Source, params: Mapping[str, Any]) -> Iterator[Fault]:
         yield from _table_faults(source, location)
     else:
         yield Fault(source, ("location",), f"expected an ObjectSource or a TableSource, found {location!r}")
+    yield from _partition_faults(source, location)
     yield from _contract_faults(source, params)
+
+
+def _partition_faults(source: Source, location: ObjectSource | TableSource) -> Iterator[Fault]:
+    """Partitions that do not fit where the source comes from."""
+    declared, at = argument(source, "partitions"), ("partitions",)
+    if declared is None:
+        return
+    if not isinstance(declared, Partitions):
+        yield Fault(source, at, f"expected partitions such as Daily(), found {declared!r}")
+        return
+    is_object = isinstance(location, ObjectSource)
+    is_cut = not isinstance(replace(source, partitions=None).partitioning, Unpartitioned)
+    if isinstance(declared, Unpartitioned) and is_cut:
+        what = "its pattern has a group `partition`" if is_object else "it has a `partition_by`"
+        yield Fault(source, at, f"it is declared as Unpartitioned(), but {what}: leave one of them out")
+    elif isinstance(declared, Static) and not is_object:
+        yield Fault(source, at, "a database table is cut by time or not at all, found Static(…): declare one of those")
+    elif not isinstance(declared, Unpartitioned) and not is_cut:
+        what = "its pattern has no group `partition`" if is_object else "no `partition_by` says by which column"
+        yield Fault(source, at, f"each partition is declared as a {declared.label}, but {what}: add it")
 
 
 def contract_place(source: Source, message: str) -> tuple[str, str, str]:
@@ -85,25 +108,21 @@ def _contract_faults(source: Source, params: Mapping[str, Any]) -> Iterator[Faul
 
 
 def _bound_faults(source: Source) -> Iterator[Fault]:
-    """Bounds that count from the partition's day, on a source that is not partitioned."""
-    location = argument(source, "location")
-    if isinstance(location, ObjectSource):
-        has_days = "(?P<partition>" in str(location.partition)
-    else:
-        has_days = not isinstance(location, TableSource) or location.partition_by is not None
+    """Bounds that count from the start of the partition, on a source that is not cut by time."""
+    has_start = isinstance(source.partitioning, TimePartitions)
     for name, column in source.schema.columns().items():
         bounds = bounds_of(column)
-        if bounds and not has_days and timedelta in (type(bounds.first), type(bounds.last)):
+        if bounds and not has_start and timedelta in (type(bounds.first), type(bounds.last)):
             text = (
-                f"column {name!r}: its bounds count from the partition's day, and the source is one partition, `all`:"
-                " give `TimeBounds` fixed times, or partition the source"
+                f"column {name!r}: its bounds count from the start of the partition, and the source is not cut by time"
+                f" ({source.partitioning.label}): give `TimeBounds` fixed times, or partition the source"
             )
             yield Fault(source, ("contract",), text)
 
 
 def _object_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
     at = ("location",)
-    for field in ("prefix", "partition", "suffix", "bucket"):
+    for field in ("prefix", "partition", "suffix", "bucket", "marker"):
         if not isinstance(getattr(location, field), str):
             yield Fault(source, (*at, field), f"expected a text, found {getattr(location, field)!r}")
             return
@@ -118,6 +137,12 @@ def _object_faults(source: Source, location: ObjectSource) -> Iterator[Fault]:
     if not location.suffix.startswith(".") or "/" in location.suffix:
         yield Fault(
             source, (*at, "suffix"), f"expected a file name ending such as '.csv.gz', found {location.suffix!r}"
+        )
+    if "/" in location.marker:
+        yield Fault(
+            source,
+            (*at, "marker"),
+            f"expected the name of a file in the folder of the objects, such as '_SUCCESS', found {location.marker!r}",
         )
     if location.prefix.startswith("/"):
         yield Fault(
@@ -141,8 +166,8 @@ def _pattern_faults(source: Source, location: ObjectSource, pattern: re.Pattern[
         yield Fault(
             source,
             path,
-            f"{location.partition!r} has no group named `partition`{named}, so every object would be the partition"
-            " `all`, and two of them are refused: write (?P<partition>…), or (?:…) for a group that names nothing",
+            f"{location.partition!r} has no group named `partition`{named}, so every object would belong to the"
+            " partition `all`: write (?P<partition>…), or (?:…) for a group that names nothing",
             "error" if pattern.groupindex else "warning",
         )
     begins = _literal_start(location.partition)

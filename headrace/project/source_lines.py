@@ -5,7 +5,7 @@ is something to report.
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,21 +19,40 @@ def line_of(file: str, line: int, path: Sequence[str]) -> int:
         path: Keyword of the constructor, then keywords, keys or items inside of its value: `("inputs", "sales")`.
             Where the text does not show one, the line of what is around it counts.
     """
+    found = line
+    for node in _parts(file, line, path):
+        found = getattr(node, "lineno", found)
+    return found
+
+
+def written_call(file: str, line: int, path: Sequence[str]) -> ast.Call | None:
+    """The call that an argument is written as, itself or by the name of a constant; None if its text is something else.
+
+    The arguments are those of `line_of`.
+    """
+    parts = list(_parts(file, line, path))
+    module = _parse(file)
+    if module is None or len(parts) < len(path):
+        return None
+    value = _value(parts[-1], module)
+    return value if isinstance(value, ast.Call) else None
+
+
+def _parts(file: str, line: int, path: Sequence[str]) -> Iterator[ast.AST]:
+    """What the text has at each name of a path, as far as it shows them."""
     module = _parse(file)
     if module is None:
-        return line
+        return
     calls = (node for node in ast.walk(module) if isinstance(node, ast.Call) and node.lineno == line)
     # The outermost call that begins there and has the keyword: `Source(location=ObjectSource(` may be one line.
     node: ast.AST | None = next(
         (call for call in calls if not path or any(word.arg == path[0] for word in call.keywords)), None
     )
-    found = line
     for name in path:
         node = _part(node, name, module)
         if node is None:
-            break
-        found = getattr(node, "lineno", found)
-    return found
+            return
+        yield node
 
 
 def class_line(file: str, name: str, attribute: str = "") -> int:

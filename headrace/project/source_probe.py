@@ -49,7 +49,7 @@ def _faults(source: Source, preview: SourcePreview) -> Iterator[Fault]:
             f"{preview.description} lists nothing: correct the location, or wait for data",
             "warning",
         )
-    for text in skipped_keys(preview.unmatched, preview.invalid):
+    for text in skipped_keys(preview.unmatched, preview.invalid, preview.waiting):
         yield Fault(source, ("location", "partition"), text, "warning")
     for text in preview.unreadable.values():
         yield Fault(source, ("location", "partition"), text)

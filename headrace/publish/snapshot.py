@@ -13,7 +13,7 @@ import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.dataset import EVENT_TIME, FIRST_US, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable
+from headrace.dataset import EVENT_TIME, FIRST_US, KNOWN_TIME, Dataset, FeatureTable
 from headrace.retrieve.errors import MisplacedRowError, NothingToPublishError, UnreadablePartitionError
 from headrace.retrieve.partition_reader import (
     PartitionReader,
@@ -87,7 +87,8 @@ class Snapshot:
         """Feature table → its newest times; a table without rows has none.
 
         Raises:
-            MisplacedRowError: A row's event time is not in the day of its partition, where nobody would look for it.
+            MisplacedRowError: A row's event time is not in the interval of its partition, so nobody would look for it
+                there.
         """
         found = {}
         for table in self.dataset.features:
@@ -113,7 +114,7 @@ class Snapshot:
         if not times:
             return None
         first, last, known = (to_utc_datetime(times[which]) for which in ("first", "last", "known"))
-        _check_day(made.table, name, first, last)
+        _check_interval(made, name, first, last)
         return Span(last, known)
 
     def _footer(self, made: Manifest, name: str) -> dict[str, int]:
@@ -276,12 +277,14 @@ def _md5(made: Manifest, name: str) -> str:
     return made.partitions[name].md5 if name in made.partitions else ""
 
 
-def _check_day(table: str, name: str, *times: datetime) -> None:
+def _check_interval(made: Manifest, name: str, *times: datetime) -> None:
+    start, end = made.partitions[name].interval(name)
     for time in times:
-        if name not in {UNPARTITIONED, str(time.date())}:
+        if start is not None and end is not None and not start <= time < end:
             raise MisplacedRowError(
-                f"{table} {name}: expected event times of that UTC day, found {time.isoformat()}. Retrieval would"
-                f" not find the row there. Fix the kernel, then run `headrace transform {table.split('/')[1]}`."
+                f"{made.table} {name}: expected event times from {start.isoformat()} up to {end.isoformat()}, found"
+                f" {time.isoformat()}. Retrieval would not find the row there. Fix the kernel, then run"
+                f" `headrace transform {made.table.split('/')[1]}`."
             )
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
+from headrace.storage.partition_names import hashes_by_partition
 from headrace.storage.table_store import TableStore
 
 
 @dataclass(frozen=True)
 class PartitionDiff:
-    """Partitions of a table that were added, changed and removed."""
+    """Partitions of a table that were added, changed and removed; a change of one object changes its partition."""
 
     added: Sequence[str]
     changed: Sequence[str]
@@ -22,7 +23,7 @@ class PartitionDiff:
         """The difference between two versions of a table; None for a table that does not exist."""
         earlier, later = (table.entries if table else LazyEntries() for table in (before, after))
         earlier, later = earlier.without_shared_chunks(later)
-        had, has = earlier.md5s, later.md5s
+        had, has = hashes_by_partition(earlier.md5s), hashes_by_partition(later.md5s)
         return cls(
             sorted(has.keys() - had.keys()),
             sorted(name for name in has.keys() & had.keys() if has[name] != had[name]),

@@ -108,7 +108,7 @@ def _future(
         own = {name: time for name, time in times.items() if not (name in known and is_explained(name, time))}
         beyond = {name for name, time in times.items() if time > moment}
         explained[table] = beyond | known
-        yield from future_findings(table, own, manifest.md5s, guards, moment)
+        yield from future_findings(table, own, manifest.partition_md5s, guards, moment)
 
 
 def _is_within(partition: str, time: datetime, tolerance: timedelta) -> bool:
@@ -121,7 +121,7 @@ def newest_times(manifest: Manifest, partitions: Iterable[str]) -> dict[str, dat
     names = list(partitions)
     spans = {name: facts.get(SPAN) for name, facts in manifest.entries.pick("metadata", names).items()}
     newest = {name: moment_of(max(span["last"], span["known"])) for name, span in spans.items() if span}
-    return starts_of(names) | newest
+    return starts_of(manifest, names) | newest
 
 
 def forget_released(accepted: Sequence[Acceptance], dataset: Dataset, table_store: TableStore) -> None:

@@ -12,7 +12,7 @@ class UnreadablePartitionError(HeadraceError):
 
 
 class MisplacedRowError(HeadraceError):
-    """The event time of a row is not in the day of its partition."""
+    """The event time of a row is not in the interval of its partition."""
 
 
 class UnknownReleaseError(HeadraceError):

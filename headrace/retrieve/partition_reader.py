@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from headrace.dataset import UNPARTITIONED, UTC_MICROSECONDS, Dataset, FeatureTable
+from headrace.dataset import UTC_MICROSECONDS, Dataset, FeatureTable
+from headrace.partitions import ALL_TIME
 from headrace.retrieve.asof import Bools, Int64s
 from headrace.retrieve.errors import UnknownReleaseError, UnreadablePartitionError
 from headrace.retrieve.hash_cache import hash_cache_of
@@ -27,8 +28,6 @@ from headrace.storage.table_store import TableStore
 WORKSPACE = ""
 """In place of a release: the tables as the workspace has them now."""
 
-DAY = 86_400_000_000
-_EPOCH = date(1970, 1, 1).toordinal()
 
 ROW = "row"
 """Column of numbered rows: from 0 through all partitions that are read."""
@@ -103,11 +102,8 @@ class PartitionReader:
         cls, table_store: TableStore, manifest: Manifest, since: int | None, until: int | None, *, verify: bool = True
     ) -> Self:
         """The partitions that may hold events from `since` to `until` (microseconds, both included, None for any)."""
-        first = None if since is None else _day(since)
-        last = None if until is None else _day(until)
-        entries = manifest.entries.starting_between(_to_date(first), _to_date(last))
-        names = (name for name in sorted(entries) if _overlaps(name, first, last))
-        return cls(table_store, manifest, tuple(names), verify)
+        first, last = (None if time is None else _nearest_datetime(time) for time in (since, until))
+        return cls(table_store, manifest, tuple(manifest.entries.overlapping(first, last)), verify)
 
     @cached_property
     def height(self) -> int:
@@ -152,7 +148,7 @@ class PartitionReader:
     def newest_first(self, most: float = inf) -> Iterator[Self]:
         """The partitions from the newest on: one, then the two before it, the four before those.
 
-        A partition holds the events of a day: what is found in one is newer than all that older ones hold.
+        A partition holds the events of an interval: what is found in one is newer than all that older ones hold.
 
         Args:
             most: Rows that are given at a time, unless one partition alone has more.
@@ -237,17 +233,9 @@ def utc_literal(microseconds: int) -> pl.Expr:
     return pl.lit(microseconds, dtype=pl.Int64).cast(UTC_MICROSECONDS)
 
 
-def _day(time: int) -> int:
-    return time // DAY
-
-
-def _to_date(day: int | None) -> date | None:
-    """The date of a day since 1970, or the first or last one that there is."""
-    return None if day is None else date.fromordinal(min(max(day + _EPOCH, 1), date.max.toordinal()))
-
-
-def _overlaps(name: str, first: int | None, last: int | None) -> bool:
-    if name == UNPARTITIONED:
-        return True
-    day = date.fromisoformat(name).toordinal() - _EPOCH
-    return (first is None or day >= first) and (last is None or day <= last)
+def _nearest_datetime(microseconds: int) -> datetime:
+    """The time that many microseconds after 1970, or the first or last one that there is."""
+    try:
+        return to_utc_datetime(microseconds)
+    except OverflowError:
+        return (ALL_TIME.start, ALL_TIME.end)[microseconds > 0]

@@ -32,7 +32,7 @@ from headrace.storage.manifest_entries import (
     damaged_manifest,
 )
 from headrace.storage.partition_entry import ENCODER, EntryFormat1, PartitionEntry
-from headrace.storage.partition_names import check_partition_names
+from headrace.storage.partition_names import check_partition_names, hashes_by_partition
 
 FORMAT = 2
 HEAD_FILE = f"{FOLDER}/head.json"
@@ -69,7 +69,8 @@ class Manifest:
         params: The parameters the stage reads.
         libraries: Library → version, for those that shape bytes.
         result_version: That of the engine's stage kind; 0 for tables made before there was one.
-        partitions: Partition → entry.
+        partitions: Partition → entry; a raw partition of several objects has an entry for each, named
+            `<partition>+<hash of the key>`.
     """
 
     table: str
@@ -91,9 +92,19 @@ class Manifest:
         return self.entries.schemas
 
     @property
+    def has_mixed_columns(self) -> bool:
+        """Whether partitions differ in their columns, as those of rejected rows do: `_object` is in some of them."""
+        return self.table.startswith("rejected/") and len(self.schemas) > 1
+
+    @property
     def md5s(self) -> dict[str, str]:
         """Partition → hash of its bytes."""
         return self.entries.md5s
+
+    @cached_property
+    def partition_md5s(self) -> Mapping[str, str]:
+        """The same, with the objects of a raw partition as one: it has changed if one of them has."""
+        return hashes_by_partition(self.md5s)
 
     @property
     def cache_keys(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import date
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -13,9 +13,11 @@ from msgspec import Raw
 from headrace.errors import HeadraceError
 from headrace.storage.field_ids import Schema
 from headrace.storage.partition_entry import PartitionEntry, decode_entry, encode_entry
-from headrace.storage.partition_names import STATIC, check_partition_names, chunk_name
+from headrace.storage.partition_names import STATIC, check_partition_names, chunk_name, partition_interval
 
 T = TypeVar("T")
+
+YEAR_LENGTH = len("2013")
 
 FOLDER = "_manifest"
 
@@ -282,19 +284,51 @@ class LazyEntries(Mapping[str, PartitionEntry]):
             own = [*stored, *(_FILE.decode(line) for line in self.added.values())]
         return [*chunks, *own]
 
+    def overlapping(self, first: datetime | None, last: datetime | None) -> list[str]:
+        """The partitions that may hold a time from `first` to `last` (both included, None for any), in order.
+
+        Those without an interval are among them. The chunks of other months are not read.
+        """
+        near = self.starting_between(first, last)
+        if not near.follows_utc():  # a local day begins up to 14 hours before the UTC day of its name, or 12 after it
+            near = self.starting_between(_shift(first, -1), _shift(last, 1))
+            intervals = {name: entry.interval(name) for name, entry in near.items()}
+        else:
+            intervals = {name: partition_interval(name) for name in near}
+        return sorted(
+            name
+            for name, (start, end) in intervals.items()
+            if start is None or end is None or ((last is None or start <= last) and (first is None or first < end))
+        )
+
+    def follows_utc(self) -> bool:
+        """Whether the intervals of the partitions are those that their names write, in UTC; False if there are none."""
+        name = next((name for name in self if partition_interval(name)[0] is not None), None)
+        return name is not None and self[name].interval(name) == partition_interval(name)
+
     def starting_between(self, first: date | None, last: date | None) -> "LazyEntries":
-        """The partitions that start in the months from `first` to `last` (None for any), and static ones.
+        """The partitions that start in the months from `first` to `last` (None for any), static ones, and years.
 
         The chunks of other months are not read.
         """
         low, high = (day.isoformat()[:7] if day else None for day in (first, last))
 
-        def is_within(name: str) -> bool:
-            return name == STATIC or ((low is None or low <= name) and (high is None or name <= high))
+        def is_within(name: str, *, may_be_year: bool) -> bool:
+            least = f"{low[:4]}-01" if low and may_be_year else low  # a year is in the chunk of its January, alone
+            return name == STATIC or ((least is None or least <= name) and (high is None or name <= high))
 
-        chunks = [chunk for chunk in self.chunks if is_within(chunk.reference.name)]
-        removed = [name for name in self.removed if is_within(chunk_name(name))]
-        added = {name: line for name, line in self.added.items() if is_within(chunk_name(name))}
+        chunks = [
+            chunk
+            for chunk in self.chunks
+            if is_within(chunk.reference.name, may_be_year=chunk.reference.partitions == 1)
+        ]
+        kept = {chunk.reference.name for chunk in chunks}
+        removed = [name for name in self.removed if chunk_name(name) in kept]
+        added = {
+            name: line
+            for name, line in self.added.items()
+            if is_within(chunk_name(name), may_be_year=len(name) == YEAR_LENGTH)
+        }
         return LazyEntries(chunks, removed, added, self.schemas)
 
     def changed_since(self, other: "LazyEntries") -> list[str]:
@@ -411,6 +445,14 @@ class LazyEntries(Mapping[str, PartitionEntry]):
         )
 
 
+def _shift(time: datetime | None, days: int) -> datetime | None:
+    """So many days later, or the last or first time that there is."""
+    try:
+        return None if time is None else time + timedelta(days=days)
+    except OverflowError:
+        return time
+
+
 def check_chunk(reference: ChunkReference, content: bytes, location: str) -> bytes:
     """The bytes of a chunk, if they are those that the head names.
 
@@ -461,6 +503,6 @@ _SUMMARY = msgspec.json.Decoder(_Summary)
 _FILE = msgspec.json.Decoder(StoredFile)
 _FILES = msgspec.json.Decoder(dict[str, StoredFile])
 _KEYS = msgspec.json.Decoder(dict[str, _Keys])
-_READ_COLUMNS = ("md5", "cache_key", "size", "rows", "metadata", "companions")
+_READ_COLUMNS = ("md5", "cache_key", "size", "rows", "start", "end", "metadata", "companions")
 _FIELDS = {name: msgspec.json.Decoder(_field_type(name)) for name in _READ_COLUMNS}
 _COLUMNS = {name: msgspec.json.Decoder(dict[str, _field_type(name)]) for name in _READ_COLUMNS}  # type: ignore[misc]

@@ -7,6 +7,7 @@ schema. Only another version of pyarrow may write other bytes, so its version is
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -93,6 +94,12 @@ def encode_partition(frame: pl.DataFrame) -> PartitionBytes:
     check_writer()
     table = numbered_table(frame)
     return PartitionBytes(encode(table), hash_of_arrow_schema(table.schema))
+
+
+def scan_together(paths: Sequence[Path]) -> pl.LazyFrame:
+    """The rows of Parquet files, one after the other; null where a file lacks a column that another one has."""
+    groups = groupby(paths, lambda path: list(pl.read_parquet_schema(path).items()))
+    return pl.concat([pl.scan_parquet(list(files), glob=False) for _, files in groups], how="diagonal")
 
 
 def read_schema(path: Path) -> Schema:

@@ -1,12 +1,15 @@
 """The entry of one partition in a manifest: what it was computed from, its files and its hashes."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from headrace.storage.partition_names import partition_interval
+from headrace.storage.partition_names import Interval, partition_interval
+
+MAX_UTC_OFFSET = timedelta(hours=16)
+"""More than any time zone ever had; midnights of successive days are 23 hours apart at least."""
 
 
 class SourceObject(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +62,16 @@ class PartitionEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: Mapping[str, Mapping[str, str]] = {}
     metadata: Mapping[str, Any] = {}
     companions: "Mapping[str, PartitionEntry]" = {}
+
+    def interval(self, name: str) -> Interval:
+        """Start and end (exclusive, UTC) of the time interval of this entry as the partition `name`.
+
+        The recorded one, if it is that of the name in some time zone; else the one that the name writes in UTC.
+        """
+        written = partition_interval(name)
+        if self.start is None or written[0] is None or abs(self.start - written[0]) > MAX_UTC_OFFSET:
+            return written
+        return self.start, self.end
 
     @property
     def files(self) -> tuple["PartitionEntry", ...]:

@@ -1,14 +1,27 @@
-"""Partition names: which are valid, and the time interval that a name stands for."""
+"""Partition names: which are valid, and the time interval that a name stands for.
 
+A raw partition of several objects has an entry in the manifest for each: `<partition>+<hash of the object's key>`. No
+partition name holds a `+`.
+"""
+
+import hashlib
 import re
-from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from headrace.errors import HeadraceError
+from headrace.partitions import UTC_ZONE, Partitions
 
 MAX_NAME_BYTES = 200
 """File systems allow 255 bytes; suffix, leading dot and process id of a temporary file need the rest."""
+
+OBJECT_SEPARATOR = "+"
+"""In the name of an entry: between the partition and the hash of the object's key."""
+
+KEY_HASH, LONG_KEY_HASH = 8, 32
+"""Hexadecimal digits of that hash; the long one where two keys of one partition share the short one."""
 
 STATIC = "static"
 """Chunk of the partitions that stand for no time interval."""
@@ -44,18 +57,57 @@ def check_partition_names(names: Iterable[str], table: str) -> None:
             )
 
 
+def partition_of(entry: str) -> str:
+    """The partition that an entry of a manifest belongs to."""
+    return entry.partition(OBJECT_SEPARATOR)[0]
+
+
+def object_entries(partition: str, keys: Iterable[str]) -> dict[str, str]:
+    """Entry → key, for the objects of a partition. One that is alone has the name of the partition."""
+    keys = list(keys)
+    if len(keys) == 1:
+        return {partition: keys[0]}
+    hashes = {key: hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() for key in keys}
+    counts = Counter(each[:KEY_HASH] for each in hashes.values())
+    digits = {key: KEY_HASH if counts[each[:KEY_HASH]] == 1 else LONG_KEY_HASH for key, each in hashes.items()}
+    return {f"{partition}{OBJECT_SEPARATOR}{each[: digits[key]]}": key for key, each in hashes.items()}
+
+
+def entries_by_partition(entries: Iterable[str]) -> dict[str, list[str]]:
+    """Partition → its entries, in the order given."""
+    grouped: dict[str, list[str]] = {}
+    for name in entries:
+        grouped.setdefault(partition_of(name), []).append(name)
+    return grouped
+
+
+def hashes_by_partition(md5s: Mapping[str, str]) -> Mapping[str, str]:
+    """Partition → md5 of its bytes; of several objects, a hash over the names and md5s of their entries."""
+    if not any(OBJECT_SEPARATOR in name for name in md5s):
+        return md5s
+    return {
+        partition: md5s[partition] if names == [partition] else _hash_lines(f"{name} {md5s[name]}" for name in names)
+        for partition, names in entries_by_partition(sorted(md5s)).items()
+    }
+
+
+def _hash_lines(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
 def is_impossible_interval(name: str) -> bool:
     """Whether `name` is written as an hour, day, month or year that no calendar has, such as 2013-02-30."""
     match = _INTERVAL.fullmatch(name)
     return match is not None and _start(match) is None
 
 
+@lru_cache(maxsize=1 << 16)  # readers of a table ask for each name
 def partition_interval(name: str) -> Interval:
-    """Start and end (exclusive, UTC) of the hour, day, month or year that `name` writes in ISO 8601.
+    """Start and end (exclusive, UTC) of the hour, day, month or year that a partition or an entry writes in ISO 8601.
 
     None and None for a static name, and for an interval that `datetime` cannot hold.
     """
-    match = _INTERVAL.fullmatch(name)
+    match = _INTERVAL.fullmatch(partition_of(name))
     start = _start(match) if match else None
     if match is None or start is None:
         return None, None
@@ -72,13 +124,12 @@ def partition_interval(name: str) -> Interval:
         return None, None
 
 
-@lru_cache(maxsize=1 << 16)  # every plan asks for each name
-def is_day(name: str) -> bool:
-    """Whether a partition is a UTC day, as `2013-01-09`."""
-    try:
-        return date.fromisoformat(name).isoformat() == name  # it reads 20130109 and 2013-W02-3, too
-    except ValueError:
-        return False
+def recorded_interval(partitions: Partitions, name: str) -> Interval:
+    """Start and end (exclusive, UTC) of a partition, as a manifest records them; None and None for a static name."""
+    partition = partition_of(name)
+    if partitions.timezone == UTC_ZONE or not partitions.is_valid(partition):
+        return partition_interval(partition)
+    return partitions.interval(partition)
 
 
 def _start(match: re.Match[str]) -> datetime | None:
@@ -93,4 +144,4 @@ def _start(match: re.Match[str]) -> datetime | None:
 def chunk_name(partition: str) -> str:
     """Chunk of the manifest that holds a partition: the month in which its interval starts, else `static`."""
     start, _ = partition_interval(partition)
-    return STATIC if start is None else f"{partition}-01"[:7]
+    return STATIC if start is None else f"{partition_of(partition)}-01"[:7]

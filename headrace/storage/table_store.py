@@ -189,6 +189,10 @@ class TableStore:
         paths = list(self.paths(table, partitions).values())
         if not paths:
             raise MissingObjectError(f"{table} has no partition: `headrace run {table.split('/')[1]}` makes them.")
+        if self.manifest(table).has_mixed_columns:
+            from headrace.storage.parquet import scan_together  # noqa: PLC0415  as above
+
+            return scan_together(paths)
         return pl.scan_parquet(paths)
 
     def checkout(self, manifest: Manifest) -> None:

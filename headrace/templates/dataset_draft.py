@@ -120,8 +120,8 @@ def _object_assumptions(draft: SourceDraft, sample: ObjectSample) -> Iterator[As
     )
     edit = {
         "all": "one object is one partition, computed again as a whole when it changes",
-        "name": "feature tables need one partition per day",
-        "month": "feature tables need one partition per day",
+        "name": "feature tables need partitions of time, or the declaration `partitions=Static(…)`",
+        "month": "declare `partitions=Monthly()` to compute features from it",
         "compact day": "feature tables need days written as 2026-01-09",
     }.get(pattern.grain, "")
     unmatched = (

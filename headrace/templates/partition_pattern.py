@@ -51,7 +51,7 @@ def infer_pattern(keys: Sequence[str], prefix: str, where: str) -> PartitionPatt
     """The pattern of the objects below a prefix.
 
     Raises:
-        SampleError: There is none that gives each object a partition of its own.
+        SampleError: There is none.
     """
     suffixes = Counter(found[0] for key in keys if (found := FILES.search(key)))
     if not suffixes:
@@ -121,21 +121,10 @@ def _checked(found: PartitionPattern, keys: Sequence[str], where: str) -> Partit
     """The pattern with the partition of each key.
 
     Raises:
-        SampleError: Two keys have one partition, or no key has any.
+        SampleError: No key has one.
     """
-    pattern, partitions, first = re.compile(found.pattern), dict[str, str](), dict[str, str]()
-    for key in sorted(keys):
-        hit = pattern.fullmatch(key)
-        if hit is None:
-            continue
-        name = hit["partition"]
-        if name in first:
-            raise SampleError(
-                f"{where}: {first[name]} and {key} both are of {name}, and a partition is one object. Join them into"
-                " one file, or name a narrower prefix."
-            )
-        first[name] = key
-        partitions[key] = name
+    hits = ((key, re.fullmatch(found.pattern, key)) for key in sorted(keys))
+    partitions = {key: hit["partition"] for key, hit in hits if hit}
     if not partitions:
         raise SampleError(
             f"{where}: the names of the {len(keys)} files, such as {keys[0]!a}, cannot be partitions: expected a date"

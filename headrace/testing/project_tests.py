@@ -21,6 +21,7 @@ from headrace.project.findings import errors
 from headrace.project.loading import dataset_names, load_dataset
 from headrace.project.params import with_param_values
 from headrace.retrieve.joinable_tables import joinable_tables
+from headrace.transform.kernel import time_arguments
 from headrace.validate.apply_transform import apply_transform
 from headrace.validate.compile_contract import contract_of
 from headrace.workspace import DATASET_NAME, PACKAGE, find_workspace, use_project
@@ -107,7 +108,7 @@ class ProjectTests:
             if not all(one.table in tables for one in table.inputs.values()):
                 continue  # it reads labels or annotations
             frames = {name: tables[one.table].lazy() for name, one in table.inputs.items()}
-            found = table.transform(day=SOME_DAY, **frames).collect_schema()
+            found = table.transform(**time_arguments(table, SOME_DAY), **frames).collect_schema()
             wanted = {EVENT_TIME: UTC_MICROSECONDS, KNOWN_TIME: UTC_MICROSECONDS, **table.features}
             assert {name: found.get(name) for name in wanted} == wanted, table.name
             assert set(table.keys) <= set(found), table.name

@@ -1,8 +1,9 @@
 """Call a feature table's kernel and check its rows against the declaration. Pure functions."""
 
-from collections.abc import Mapping, Sequence
-from datetime import date
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -17,10 +18,14 @@ from headrace.dataset import (
 )
 from headrace.engine.stage import SCHEMA_ONLY
 from headrace.errors import HeadraceError
+from headrace.partitions import UTC_DAYS, Interval, Partitions, interval_of
 from headrace.storage.parquet import keeps_type
 
 SPAN = "span"
 """Metadata of a partition: `first` and `last` event time and newest `known` time, in microseconds."""
+
+PARTITION = "__headrace_partition"
+"""Column with the number of each row's partition, while the rows of several are split."""
 
 
 class UndeclaredFeatureError(HeadraceError):
@@ -31,26 +36,55 @@ class InputMissingError(HeadraceError):
     """A table that a kernel reads has no partition."""
 
 
+def time_arguments(
+    table: FeatureTable, first: str, last: str | None = None, partitions: Partitions = UTC_DAYS
+) -> dict[str, Any]:
+    """What the kernel receives about its partition, or about consecutive ones up to `last`: days, or an interval."""
+    if takes_interval(table):
+        return {"interval": _interval(partitions, first, last)}
+    return {"day": first} if last is None else {"day": first, "end_day": last}
+
+
+def takes_interval(table: FeatureTable) -> bool:
+    """Whether the kernel takes an `interval` in place of a `day`."""
+    return "interval" in _parameters(table.transform) and "interval" not in table.inputs
+
+
+def _parameters(function: Callable[..., Any]) -> Sequence[str]:
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # a function written in C tells nothing
+        return ()
+
+
+def _interval(partitions: Partitions, first: str, last: str | None) -> Interval:
+    return Interval(interval_of(partitions, first).start, interval_of(partitions, last or first).end)
+
+
 def compute_features(
-    table: FeatureTable, day: str, files: Mapping[str, Mapping[str, Path]], end_day: str | None = None
+    table: FeatureTable,
+    day: str,
+    files: Mapping[str, Mapping[str, Path]],
+    end_day: str | None = None,
+    partitions: Partitions = UTC_DAYS,
 ) -> pl.LazyFrame:
-    """The rows of `table` for the UTC day `day`: keys, event time, known time and the declared features, in that order.
+    """The rows of one partition of `table`: keys, event time, known time and the declared features, in that order.
 
     Args:
         table: The declaration.
-        day: `2013-01-09`.
+        day: The partition: `2013-01-09`.
         files: Keyword of the kernel → Parquet files in partition order; with `SCHEMA_ONLY` for its partition, a file
             whose columns the input has, without rows.
-        end_day: The last of several days, for a kernel with `batch_size` above 1.
+        end_day: The last of several partitions, for a kernel with `batch_size` above 1.
+        partitions: How the table is cut.
 
     Raises:
         InputMissingError: An input has no partition at all, so its columns are not known.
         UndeclaredFeatureError: The kernel's frame lacks a key or a declared column, or has one of another type, or of a
             type that Parquet does not keep.
     """
-    last = {} if end_day is None else {"end_day": end_day}
     inputs = {name: _scan(table, day, name, paths) for name, paths in files.items()}
-    frame = table.transform(day=day, **last, **inputs)
+    frame = table.transform(**time_arguments(table, day, end_day, partitions), **inputs)
     if not isinstance(frame, pl.LazyFrame):
         raise UndeclaredFeatureError(
             f"features {table.name} {day}: expected a LazyFrame, but its kernel returned {type(frame).__name__}."
@@ -89,12 +123,18 @@ def _scan(table: FeatureTable, day: str, name: str, paths: Mapping[str, Path]) -
     return pl.scan_parquet([path for partition, path in paths.items() if partition != SCHEMA_ONLY])
 
 
-def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str | None = None) -> None:
-    """Check what retrieval relies on, in the rows of one day or of the days up to `end_day`.
+def check_rows(
+    table: FeatureTable,
+    day: str,
+    rows: pl.DataFrame,
+    end_day: str | None = None,
+    partitions: Partitions = UTC_DAYS,
+) -> None:
+    """Check what retrieval relies on, in the rows of one partition or of those up to `end_day`.
 
     Raises:
         UndeclaredFeatureError: A row could never be retrieved, since a key or a time is null or out of range; an event
-            time is not in these UTC days; or a key has two rows with the same one.
+            time is not in these partitions; or a key has two rows with the same one.
     """
     where, fix = f"features {table.name} {day}", f"Fix the kernel in {table.transform.__module__}."
     counts = {column: rows[column].null_count() for column in (*table.keys, EVENT_TIME, KNOWN_TIME)}
@@ -110,12 +150,12 @@ def check_rows(table: FeatureTable, day: str, rows: pl.DataFrame, end_day: str |
             raise UndeclaredFeatureError(
                 f"{where}: expected times of the years 1 to 9999 in {column}, found {far:,} others. {fix}"
             )
-    stray = _stray(rows, day, end_day or day)
+    stray = _stray(rows, day, _interval(partitions, day, end_day))
     twice = rows.filter(pl.struct(*table.keys, EVENT_TIME).is_duplicated())
     if stray.height:
         raise UndeclaredFeatureError(
-            f"{where}: expected event times of that UTC day, found {stray.height:,} others, {stray[EVENT_TIME][0]}"
-            f" first. {fix}"
+            f"{where}: expected event times of that {partitions.label}, found {stray.height:,} others,"
+            f" {stray[EVENT_TIME][0]} first. {fix}"
         )
     if twice.height:
         raise UndeclaredFeatureError(
@@ -131,17 +171,21 @@ def _microseconds(kind: pl.DataType) -> int:
     return 86_400_000_000 if kind == pl.Date else 0
 
 
-def split_days(rows: pl.DataFrame, days: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """Day → its rows, for each of these days; `rows` has no others."""
-    dated = rows.with_columns(day=pl.col(EVENT_TIME).dt.date())
-    parts = dated.partition_by("day", as_dict=True, include_key=False, maintain_order=True)
-    found = {str(day): part for (day,), part in parts.items()}
-    return {day: found.get(day, rows.clear()) for day in days}
+def split_partitions(
+    rows: pl.DataFrame, names: Sequence[str], partitions: Partitions = UTC_DAYS
+) -> dict[str, pl.DataFrame]:
+    """Partition → its rows, for each of these consecutive partitions; `rows` has no others."""
+    starts = pl.Series([interval_of(partitions, name).start for name in names], dtype=UTC_MICROSECONDS).to_physical()
+    numbers = starts.search_sorted(rows[EVENT_TIME].to_physical(), side="right")
+    parts = rows.with_columns(numbers.alias(PARTITION)).partition_by(
+        PARTITION, as_dict=True, include_key=False, maintain_order=True
+    )
+    return {name: parts.get((number,), rows.clear()) for number, name in enumerate(names, start=1)}
 
 
-def _stray(rows: pl.DataFrame, day: str, end_day: str) -> pl.DataFrame:
-    """Rows with an event time of another day."""
-    if day == UNPARTITIONED:
+def _stray(rows: pl.DataFrame, name: str, interval: Interval) -> pl.DataFrame:
+    """Rows with an event time of another partition."""
+    if name == UNPARTITIONED:
         return rows.clear()
-    first, last = (date.fromisoformat(name) for name in (day, end_day))
-    return rows.filter(~pl.col(EVENT_TIME).dt.date().is_between(first, last))
+    start, end = (pl.lit(time, UTC_MICROSECONDS) for time in interval)
+    return rows.filter(~pl.col(EVENT_TIME).is_between(start, end, closed="left"))

@@ -1,16 +1,25 @@
-"""validated → features: the kernel of each feature table, run only for days whose inputs or code changed."""
+"""validated → features: the kernel of each feature table, run only for partitions whose inputs or code changed."""
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, timedelta
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from headrace.dataset import EVENT_TIME, KNOWN_TIME, UNPARTITIONED, Dataset, FeatureTable, Input
 from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params, param_key
+from headrace.partitions import (
+    ALL_TIME,
+    Interval,
+    Lookback,
+    Partitions,
+    TimePartitions,
+    Unpartitioned,
+    interval_of,
+    look_back,
+)
 from headrace.storage.manifest import Manifest
-from headrace.storage.partition_names import PartitionNameError, is_day
+from headrace.storage.partition_names import PartitionNameError, partition_of, recorded_interval
 from headrace.text import pluralize
 from headrace.transform import kernel
 
@@ -18,10 +27,39 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+@dataclass(frozen=True)
+class ReadTable:
+    """A table that a feature table reads.
+
+    Attributes:
+        partitions: How it is cut.
+        lookback: How far before a partition it is read, too.
+    """
+
+    partitions: Partitions
+    lookback: Lookback = 0
+
+
+@dataclass(frozen=True)
+class ComputedTable:
+    """A feature table, as its rows are computed.
+
+    Attributes:
+        declared: The declaration.
+        partitions: How it is cut.
+        keywords: Keyword of the kernel → table that it reads.
+    """
+
+    declared: FeatureTable
+    partitions: Partitions
+    keywords: Mapping[str, str]
+
+
 def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
     """The stage that computes a feature table."""
     reads = {f"{read.table.replace('/', f'/{dataset.name}/', 1)}": read for read in table.inputs.values()}
-    names = dict(zip(table.inputs, reads, strict=True))
+    own = dataset.partitions_of(f"features/{table.name}")
+    computed = ComputedTable(table, own, dict(zip(table.inputs, reads, strict=True)))
     return Stage(
         verb="transform",
         dataset=dataset.name,
@@ -30,63 +68,79 @@ def feature_stage(dataset: Dataset, table: FeatureTable) -> Stage:
         modules=(*table.modules, table.transform.__module__),
         files=table.files,
         params=tuple(param_key(dataset.name, name) for name in table.params),
-        partitions=partial(partitions, reads),
-        compute=partial(compute, table, names),
+        partitions=partial(partitions, own, {name: _read_table(dataset, read) for name, read in reads.items()}),
+        compute=partial(compute, computed),
         batch_size=table.batch_size,
-        compute_batch=partial(compute_batch, table, names),
+        compute_batch=partial(compute_batch, computed),
     )
 
 
+def _read_table(dataset: Dataset, read: Input) -> ReadTable:
+    return ReadTable(dataset.partitions_of(read.table), read.lookback)
+
+
 def partitions(
-    reads: Mapping[str, Input], inputs: Mapping[str, Manifest], _own: Manifest
+    own: Partitions, reads: Mapping[str, ReadTable], inputs: Mapping[str, Manifest], _own: Manifest
 ) -> Iterator[tuple[str, InputHashes]]:
-    """Every partition of the first input, with the partitions of each input within its lookback.
+    """Every partition of a feature table, with the partitions of each input that overlap it and its lookback.
+
+    Args:
+        own: How the feature table is cut.
+        reads: Table → how it is read. The first one decides which partitions there are.
+        inputs: Table → its manifest.
 
     Raises:
-        PartitionNameError: An input has a partition that is neither a UTC day nor the whole table.
+        PartitionNameError: An input has a partition that is none of those it is cut into.
     """
-    for table in reads:
-        _check_days(table, inputs[table].md5s)
-    driver = next(iter(reads))
-    days = sorted(inputs[driver].md5s)
-    windows = (_windows(inputs[table].md5s, read.lookback, days) for table, read in reads.items())
+    intervals = {table: _intervals(table, read.partitions, inputs[table].md5s) for table, read in reads.items()}
+    driver, read = next(iter(reads.items()))
+    spans = _own_intervals(own, read.partitions, intervals[driver])
+    windows = (_windows(inputs[table].md5s, intervals[table], read, spans) for table, read in reads.items())
     tables = tuple(reads)
-    for partition, *parts in zip(days, *windows, strict=True):
-        yield partition, dict(zip(tables, parts, strict=True))
+    for name, *parts in zip(spans, *windows, strict=True):
+        yield name, dict(zip(tables, parts, strict=True))
 
 
-def compute(
-    table: FeatureTable, names: Mapping[str, str], day: str, files: InputPaths, params: Mapping[str, Any]
-) -> PartitionOutput:
-    """The rows of one day; `names` maps the kernel's keywords to tables."""
-    table = table.with_params(own_params(params))
-    frame = kernel.compute_features(table, day, {name: files[read] for name, read in names.items()})
+def compute(computed: ComputedTable, partition: str, files: InputPaths, params: Mapping[str, Any]) -> PartitionOutput:
+    """The rows of one partition."""
+    table, own = computed.declared.with_params(own_params(params)), computed.partitions
+    read = {keyword: files[source] for keyword, source in computed.keywords.items()}
     return PartitionOutput(
-        frame,
+        kernel.compute_features(table, partition, read, partitions=own),
         _keys(table),
-        check=partial(kernel.check_rows, table, day),
+        check=partial(kernel.check_rows, table, partition, partitions=own),
         computed_metadata=time_span_metadata,
         is_unique=True,
+        interval=recorded_interval(own, partition),
     )
 
 
 def compute_batch(
-    table: FeatureTable, names: Mapping[str, str], files: Mapping[str, InputPaths], params: Mapping[str, Any]
+    computed: ComputedTable, files: Mapping[str, InputPaths], params: Mapping[str, Any]
 ) -> dict[str, PartitionOutput]:
-    """The rows of many days; one call of the kernel computes consecutive days.
+    """The rows of many partitions; one call of the kernel computes consecutive ones.
 
     Raises:
-        UndeclaredFeatureError: Rows of some day are not what is declared.
+        UndeclaredFeatureError: Rows of some partition are not what is declared.
     """
-    table = table.with_params(own_params(params))
+    table, own = computed.declared.with_params(own_params(params)), computed.partitions
     outcomes: dict[str, PartitionOutput] = {}
-    for days in _runs(sorted(files)):
-        read = {name: {part: path for day in days for part, path in files[day][names[name]].items()} for name in names}
-        rows = kernel.compute_features(table, days[0], read, days[-1]).collect()
-        kernel.check_rows(table, days[0], rows, days[-1])
+    for run in _runs(own, sorted(files)):
+        read = {
+            keyword: {part: path for partition in run for part, path in files[partition][source].items()}
+            for keyword, source in computed.keywords.items()
+        }
+        rows = kernel.compute_features(table, run[0], read, run[-1], partitions=own).collect()
+        kernel.check_rows(table, run[0], rows, run[-1], partitions=own)
         outcomes |= {
-            day: PartitionOutput(cut, _keys(table), computed_metadata=time_span_metadata, is_unique=True)
-            for day, cut in kernel.split_days(rows, days).items()
+            name: PartitionOutput(
+                cut,
+                _keys(table),
+                computed_metadata=time_span_metadata,
+                is_unique=True,
+                interval=recorded_interval(own, name),
+            )
+            for name, cut in kernel.split_partitions(rows, run, own).items()
         }
     return outcomes
 
@@ -99,14 +153,14 @@ def time_span_metadata(rows: "pl.DataFrame") -> dict[str, dict[str, int]]:
     return {kernel.SPAN: {"first": event.min(), "last": event.max(), "known": known.max()}}  # type: ignore[dict-item]
 
 
-def _runs(days: Sequence[str]) -> list[list[str]]:
-    """Groups of consecutive days."""
+def _runs(own: Partitions, names: Sequence[str]) -> list[list[str]]:
+    """Groups of consecutive partitions."""
     runs: list[list[str]] = []
-    for day in days:
-        if runs and date.fromisoformat(day) - date.fromisoformat(runs[-1][-1]) == timedelta(days=1):
-            runs[-1].append(day)
+    for name in names:
+        if runs and interval_of(own, runs[-1][-1]).end == interval_of(own, name).start:
+            runs[-1].append(name)
         else:
-            runs.append([day])
+            runs.append([name])
     return runs
 
 
@@ -114,35 +168,58 @@ def _keys(table: FeatureTable) -> tuple[str, ...]:
     return (*table.keys, EVENT_TIME, KNOWN_TIME)
 
 
-def _check_days(table: str, names: Iterable[str]) -> None:
-    strange = [name for name in names if name != UNPARTITIONED and not is_day(name)]
+def _intervals(table: str, declared: Partitions, entries: Iterable[str]) -> dict[str, Interval]:
+    """Entry → interval of its partition, in order."""
+    intervals: dict[str, Interval] = {}
+    strange: list[str] = []
+    for entry in sorted(entries):
+        try:
+            intervals[entry] = interval_of(declared, partition_of(entry))
+        except ValueError:
+            strange.append(entry)
     if strange:
         dataset, source = table.split("/")[1:]
+        expected = declared.label.replace(declared.unit, f"{declared.unit}s")
         raise PartitionNameError(
-            f"{table}: feature tables read partitions that are UTC days (2013-01-09) or the whole table"
-            f" ({UNPARTITIONED}), found {pluralize(len(strange), 'other')}: {', '.join(sorted(strange)[:3])}. Correct"
-            f" the pattern of the source {source} or the keys of its objects, then run `headrace run {dataset}`."
+            f"{table}: feature tables read partitions that are {expected} ({declared.example}) or the whole table"
+            f" ({UNPARTITIONED}), found {pluralize(len(strange), 'other')}: {', '.join(strange[:3])}. Correct"
+            f" the pattern of the source {source}, the keys of its objects, or its `partitions`, then run"
+            f" `headrace run {dataset}`."
         )
+    return intervals
 
 
-def _windows(md5s: Mapping[str, str], lookback: int, days: Sequence[str]) -> Iterator[Mapping[str, str]]:
-    """The partitions of an input that each of the days reads; `days` are sorted."""
+def _own_intervals(own: Partitions, driving: Partitions, driven_by: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Partition of a feature table → interval, in order, given the entries of its first input."""
+    if own == driving or UNPARTITIONED in driven_by:
+        return {partition_of(entry): interval for entry, interval in driven_by.items()}
+    if not isinstance(own, TimePartitions):
+        return {Unpartitioned.NAME: ALL_TIME} if driven_by else {}
+    names: dict[str, Interval] = {}
+    last = ""
+    for interval in driven_by.values():
+        for name in own.names_between(interval):
+            if name > last:  # names sort as their intervals do
+                names[name], last = own.interval(name), name
+    return names
+
+
+def _windows(
+    md5s: Mapping[str, str], intervals: Mapping[str, Interval], read: ReadTable, spans: Mapping[str, Interval]
+) -> Iterator[Mapping[str, str]]:
+    """The partitions of an input that each partition reads: those that overlap it, extended by the lookback."""
     if UNPARTITIONED in md5s:
-        yield from repeat({UNPARTITIONED: md5s[UNPARTITIONED]}, len(days))
+        yield from repeat({UNPARTITIONED: md5s[UNPARTITIONED]}, len(spans))
         return
-    items = sorted(md5s.items())
-    ordinals = [_ordinal(name) for name, _ in items]
-    first = end = 0
-    for day in days:
-        if day == UNPARTITIONED:
-            yield dict(items)
-            continue
-        last = _ordinal(day)
-        first = bisect_left(ordinals, last - lookback, first)
-        end = bisect_right(ordinals, last, end)
-        yield dict(items[first:end])
-
-
-@lru_cache(maxsize=1 << 14)
-def _ordinal(day: str) -> int:
-    return date.fromisoformat(day).toordinal()
+    items = [(entry, md5s[entry]) for entry in intervals]
+    starts = [*(start for start, _ in intervals.values()), ALL_TIME.end]
+    ends = [*(end for _, end in intervals.values()), ALL_TIME.end]
+    lookback, timezone = read.lookback, read.partitions.timezone
+    first = last = 0
+    for start, end in spans.values():  # in order, so that both ends of the window only go forward
+        since = look_back(start, lookback, timezone)
+        while ends[first] <= since:
+            first += 1
+        while starts[last] < end:
+            last += 1
+        yield dict(items[first:last])

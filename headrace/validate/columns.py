@@ -28,7 +28,8 @@ class TimeBounds:
     """The times that a column may hold: from `first`, up to and without `last`.
 
     Attributes:
-        first: A duration from the start (UTC) of the partition's day, or a time with its zone.
+        first: A duration from the start of the partition, or a time with its zone. A source that does not declare its
+            partitions needs names of UTC days for durations.
         last: The same.
 
     Raises:

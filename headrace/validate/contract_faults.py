@@ -9,7 +9,7 @@ from headrace.dataset import UTC_MICROSECONDS
 from headrace.storage.nested import field_types, item_type
 from headrace.validate.columns import WITHIN, TimeBounds
 from headrace.validate.compiled_contract import QUERY_ERRORS, RowCheck, query_reason
-from headrace.validate.reserved_names import FAILED_CHECKS, MARK, ROW, ROW_TEXT, START
+from headrace.validate.reserved_names import FAILED_CHECKS, MARK, OBJECT, ROW, ROW_TEXT, START
 
 SCHEMA_METHODS = frozenset(name for name in dir(dy.Schema) if not name.startswith("_"))
 
@@ -31,7 +31,7 @@ def column_faults(schema: type[dy.Schema]) -> Iterator[str]:
         yield "it declares no column"
     for name, column in schema.columns().items():
         fault, within = _type_fault(column.dtype), (column.metadata or {}).get(WITHIN)
-        if name in (ROW, ROW_TEXT, FAILED_CHECKS) or name.startswith(MARK):
+        if name in (OBJECT, ROW, ROW_TEXT, FAILED_CHECKS) or name.startswith(MARK):
             fault = "the name is reserved for tables of rejected rows; rename the column in `read`"
         elif name == "*" or (name.startswith("^") and name.endswith("$")):
             fault = "Polars takes the name for a pattern; rename the column in `read`"
@@ -63,14 +63,23 @@ def check_faults(columns: Mapping[str, pl.DataType], checks: Sequence[RowCheck],
         checks: The checks.
         is_batched: Whether rows of several partitions are checked by one query, so that a check must not compare rows.
     """
-    types = {**columns, START: UTC_MICROSECONDS}
-    nulls = pl.LazyFrame({name: [None, None] for name in types}, schema=types)
+    nulls = _two_rows(columns)
     if not _are_applicable(nulls, checks):
         found = ((check, _check_fault(nulls, check)) for check in checks)
         yield from (f"check {check.name!r}: {fault}" for check, fault in found if fault)
     elif is_batched and checks and not _is_rowwise(nulls, checks):
         beyond = (check.name for check in checks if not _is_rowwise(nulls, [check]))
         yield from (f"check {name!r} compares rows, so the source needs `batch_size=1`" for name in beyond)
+
+
+def are_rowwise(columns: Mapping[str, pl.DataType], checks: Sequence[RowCheck]) -> bool:
+    """Whether no check compares rows, so that rows can be checked in parts."""
+    return not checks or _is_rowwise(_two_rows(columns), checks)
+
+
+def _two_rows(columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    types = {**columns, START: UTC_MICROSECONDS}
+    return pl.LazyFrame({name: [None, None] for name in types}, schema=types)
 
 
 def _are_applicable(nulls: pl.LazyFrame, checks: Sequence[RowCheck]) -> bool:

@@ -1,7 +1,11 @@
 """Names of columns that Headrace adds to those of a source."""
 
+OBJECT = "_object"
+"""In a table of rejected rows, of partitions of several objects: the key of the object that the row is from."""
+
 ROW = "_row"
-"""In a table of rejected rows: the number of the row in its source, from 1 on. Tables written by 0.1 call it `row`."""
+"""In a table of rejected rows: the number of the row in its source, from 1 on, of several objects in its own.
+Tables written by 0.1 call it `row`."""
 
 FAILED_CHECKS = "_failed_checks"
 """In a table of rejected rows: the names of the checks that the row failed. Tables written by 0.1 call it `checks`."""

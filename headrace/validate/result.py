@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import Self
 
 import polars as pl
 
@@ -39,7 +40,7 @@ class ValidationResult:
         span = key_span(accepted.get_column(key[0]))
         numbers = pl.int_range(1, raw.height + 1, dtype=pl.UInt32, eager=True)
         if not checked.is_bad.any():
-            return cls(accepted, _no_rejected_rows(tuple(_text_columns(raw))), raw, numbers, span)
+            return cls(accepted, no_rejected_rows(raw), raw, numbers, span)
         rejected = rejected_rows(raw, numbers.filter(checked.is_bad), checked.failed_checks())
         return cls(accepted, rejected, raw, numbers.filter(~checked.is_bad), span)
 
@@ -55,17 +56,17 @@ class ValidationResult:
         counted = checks.value_counts(name="rows").sort(["rows", FAILED_CHECKS], descending=[True, False])
         return dict(counted.iter_rows())
 
+    def origins(self, chosen: pl.Series) -> list[tuple[str, int]]:
+        """Key of the object, empty if it is the only one, and number in it of each chosen accepted row."""
+        rows = rows_as_text(self.raw, self.row_numbers.filter(chosen))
+        return [("", number) for number in rows.get_column(ROW)]
+
     def with_unreadable_rows(self, raw: pl.DataFrame) -> "ValidationResult":
         """The result with the rows of a source that cannot be read as rejected ones; only JSON has such rows."""
-        if FAULT not in raw.columns or raw.get_column(FAULT).null_count() == raw.height:
-            return self
-        unreadable = raw.filter(pl.col(FAULT).is_not_null())
-        failed = unreadable.get_column(FAULT).reshape((-1, 1)).cast(pl.List(pl.String))
-        places = pl.int_range(1, unreadable.height + 1, dtype=pl.UInt32, eager=True)
-        rejected = rejected_rows(unreadable, places, failed)
-        return replace(self, rejected=pl.concat([self.rejected, rejected]).sort(ROW))
+        rejected = unreadable_rows(raw)
+        return self if rejected is None else replace(self, rejected=pl.concat([self.rejected, rejected]).sort(ROW))
 
-    def reject(self, failed: pl.Series, check: str) -> "ValidationResult":
+    def reject(self, failed: pl.Series, check: str) -> Self:
         """The result after the accepted rows where `failed` is true have failed `check` too."""
         if not failed.any():
             return self
@@ -77,6 +78,15 @@ class ValidationResult:
             rejected=pl.concat([self.rejected, more]).sort(ROW),
             row_numbers=self.row_numbers.filter(~failed),
         )
+
+
+def unreadable_rows(raw: pl.DataFrame) -> pl.DataFrame | None:
+    """The rows that cannot be read, as the table of rejected rows holds them; None if there are none."""
+    if FAULT not in raw.columns or raw.get_column(FAULT).null_count() == raw.height:
+        return None
+    unreadable = raw.filter(pl.col(FAULT).is_not_null())
+    failed = unreadable.get_column(FAULT).reshape((-1, 1)).cast(pl.List(pl.String))
+    return rejected_rows(unreadable, pl.int_range(1, unreadable.height + 1, dtype=pl.UInt32, eager=True), failed)
 
 
 def rejected_rows(raw: pl.DataFrame, row_numbers: pl.Series, failed_checks: pl.Series) -> pl.DataFrame:
@@ -101,6 +111,11 @@ def _text_columns(raw: pl.DataFrame) -> dict[str, pl.Expr]:
 def readable_rows(raw: pl.DataFrame) -> pl.DataFrame:
     """The rows that can be read: all but those of JSON that are no objects."""
     return raw.filter(pl.col(FAULT).is_null()) if FAULT in raw.columns else raw
+
+
+def no_rejected_rows(raw: pl.DataFrame) -> pl.DataFrame:
+    """A table of rejected rows without a row."""
+    return _no_rejected_rows(tuple(_text_columns(raw)))
 
 
 @cache

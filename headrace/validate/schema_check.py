@@ -47,15 +47,23 @@ def value_refusal(
     where: str, raw: pl.DataFrame, checked: CheckedRows, contract: CompiledContract
 ) -> HeadraceError | None:
     """Why a partition is refused of which a column has values and none of them is of its type: it is another column."""
+    return next(iter(value_refusals(where, raw, checked, contract).values()), None)
+
+
+def value_refusals(
+    where: str, raw: pl.DataFrame, checked: CheckedRows, contract: CompiledContract
+) -> dict[str, HeadraceError]:
+    """Column that has values and none of its type → why rows are refused that have no others, in order."""
     if not checked.is_bad.any():
-        return None
+        return {}
+    refusals: dict[str, HeadraceError] = {}
     for name, wanted in contract.columns.items():
         if raw.schema[name] == wanted:  # a time out of range has its type
             continue
         unparsed, naive = (_count(checked.failed, f"{name}|{rule}") for rule in ("dtype", "zone"))
         if unparsed + naive and unparsed + naive == raw.get_column(name).count():
-            return (_retyped if unparsed else _naive)(where, raw.get_column(name), wanted)
-    return None
+            refusals[name] = (_retyped if unparsed else _naive)(where, raw.get_column(name), wanted)
+    return refusals
 
 
 def _count(failed: pl.DataFrame, check: str) -> int:

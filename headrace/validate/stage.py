@@ -11,14 +11,17 @@ from typing import Any
 import polars as pl
 
 from headrace.dataset import Dataset, Source, raw_table
-from headrace.engine.stage import InputHashes, InputPaths, PartitionOutput, Stage, own_params, param_key
+from headrace.engine.stage import InputHashes, InputPaths, ObjectPaths, PartitionOutput, Stage, own_params, param_key
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Manifest
+from headrace.storage.partition_names import entries_by_partition, recorded_interval
 from headrace.text import pluralize
 from headrace.validate.compile_contract import contract_of
+from headrace.validate.partition_check import CHECK, describe_partition
 from headrace.validate.result import ValidationResult
 from headrace.validate.uniqueness import Span, partitions_with_shared_keys
-from headrace.validate.validate_partition import read_raw, validate_frames, validate_partition
+from headrace.validate.validate_objects import validate_entries
+from headrace.validate.validate_partition import read_raw, validate_frames
 
 KEYS = "keys"
 """Metadata of a partition: the first and the last value of the leading key column."""
@@ -56,17 +59,19 @@ def validation_stage(dataset: Dataset, source: Source) -> Stage:
 def partitions(raw: str, inputs: Mapping[str, Manifest], own: Manifest) -> Iterator[tuple[str, InputHashes]]:
     """Every raw partition, read with the earlier ones whose keys may be its own, as far as they are known."""
     md5s = inputs[raw].md5s
+    entries = entries_by_partition(md5s)
     metadata = own.entries.column("metadata")
-    spans: dict[str, Span | None] = {name: metadata.get(name, {}).get(KEYS) for name in md5s}
+    spans: dict[str, Span | None] = {name: metadata.get(name, {}).get(KEYS) for name in entries}
     for name, shared in partitions_with_shared_keys(spans):
-        yield name, {raw: {part: md5s[part] for part in (*shared, name)}}
+        yield name, {raw: {entry: md5s[entry] for part in (*shared, name) for entry in entries[part]}}
 
 
 def compute(source: Source, dataset: str, name: str, files: InputPaths, params: Mapping[str, Any]) -> PartitionOutput:
     """Validate one partition, given the raw files of it and of the earlier ones that may hold its keys."""
     source = source.with_params(own_params(params))
     (paths,) = files.values()
-    result = validate_partition(source, name, paths)
+    keys = paths.object_keys if isinstance(paths, ObjectPaths) else {}
+    result = validate_entries(source, name, paths, keys)
     return _outcome(result, source, dataset, name)
 
 
@@ -75,10 +80,11 @@ def compute_batch(
 ) -> dict[str, PartitionOutput]:
     """Validate the partitions whose keys are in no other one, in one query.
 
-    Those that are refused are left out, and those that would take more memory together than `GROUP_BYTES`.
+    Those that are refused are left out, those of several objects, and those that would take more memory together than
+    `GROUP_BYTES`.
     """
     source = source.with_params(own_params(params))
-    own = {name: paths[name] for name, tables in files.items() for paths in tables.values() if len(paths) == 1}
+    own = {name: paths[name] for name, tables in files.items() for paths in tables.values() if [*paths] == [name]}
     frames: dict[str, pl.DataFrame] = {}
     size: float = 0
     for name, path in own.items():
@@ -109,6 +115,7 @@ def _outcome(result: ValidationResult, source: Source, dataset: str, name: str) 
         },
         companions={rejected_table(dataset, source): result.rejected} if result.rejected.height else {},
         is_unique=True,
+        interval=recorded_interval(source.partitioning, name),
         rejection_error=refuse if _has_too_many(result, source) else None,
     )
 
@@ -119,10 +126,13 @@ def too_many_rejected(
     """The error for a partition of which the source tolerates fewer rejected rows."""
     share = result.rejected.height / result.rows_in
     check, rows = next(iter(result.counts.items()))
+    described = contract_of(source).describe(check)
+    if check.endswith(f"|{CHECK}") and (interval := describe_partition(source, name)):
+        described = f"{check} ({interval})"
     return TooManyRejectedError(
         f"{source.name} {name}: {share:.1%} of {result.rows_in:,} rows rejected,"
         f" {source.max_rejected_share:.1%} tolerated."
-        f" Most often: {contract_of(source).describe(check)}, {pluralize(rows, 'row')}. The rejected rows are in"
+        f" Most often: {described}, {pluralize(rows, 'row')}. The rejected rows are in"
         f" {evidence}; fix the source or the contract, then run `headrace validate {dataset} --table {source.name}`."
     )
 

@@ -4,6 +4,7 @@ A pure function of the raw files, the contract and the names of the partitions: 
 validated together get the results that each gets alone; only the cost differs.
 """
 
+import itertools
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from headrace.validate.compile_contract import contract_of
 from headrace.validate.compiled_contract import QUERY_ERRORS, CompiledContract
 from headrace.validate.errors import InvalidContractError
 from headrace.validate.json_values import JSON_VALUE
+from headrace.validate.partition_check import reject_rows_of_other_partitions
 from headrace.validate.query import CheckedRows, RowQuery, row_query
 from headrace.validate.readers import UnreadableError, check_suffix
 from headrace.validate.reserved_names import FAULT, JSON_COLUMNS, START
@@ -106,15 +108,24 @@ def _validate(frames: Mapping[str, pl.DataFrame], source: Source) -> dict[str, R
     contract = contract_of(source)
     by_type: dict[tuple[pl.DataType, ...], dict[str, pl.DataFrame]] = {}
     for name, frame in frames.items():
-        rows, added = (frame, []) if FAULT not in frame.columns else (_with_every_key(frame, contract), [*JSON_COLUMNS])
-        check_columns(_where(source, name), [each for each in rows.columns if each not in added], contract, source)
-        raw = rows[[*contract.columns, *added]]
+        raw = select_columns(_where(source, name), frame, contract, source)
         by_type.setdefault(tuple(raw.dtypes), {})[name] = raw
     outcomes: dict[str, ResultOrRefusal] = {}
     for types, raws in by_type.items():
         query = row_query(contract, types[: len(contract.columns)])
         outcomes |= _validate_same_types(raws, source, query)
     return outcomes
+
+
+def select_columns(where: str, frame: pl.DataFrame, contract: CompiledContract, source: Source) -> pl.DataFrame:
+    """The columns that the contract names, and those that `read_json` adds.
+
+    Raises:
+        SchemaChangedError: A column is missing, renamed or added.
+    """
+    rows, added = (frame, []) if FAULT not in frame.columns else (_with_every_key(frame, contract), [*JSON_COLUMNS])
+    check_columns(where, [each for each in rows.columns if each not in added], contract, source)
+    return rows[[*contract.columns, *added]]
 
 
 def _with_every_key(frame: pl.DataFrame, contract: CompiledContract) -> pl.DataFrame:
@@ -141,7 +152,7 @@ def _validate_same_types(
         if len(raws) > 1:
             alone = (_validate_same_types({name: raw}, source, query) for name, raw in every.items())
             return {name: outcome for each in alone for name, outcome in each.items()}
-        checked = _run_apart(query, rows, _where(source, *raws))
+        checked = run_apart(query, rows, _where(source, *raws))
     parts: dict[str, CheckedRows] = {}
     for name, part in zip(raws, checked.split([raw.height for raw in raws.values()]), strict=True):
         if error := value_refusal(_where(source, name), raws[name], part, query.contract):
@@ -160,14 +171,22 @@ def _results(
         return {}
     good = [part.good_rows() for part in parts.values()]
     rows = apply_transform(_where(source, *parts), source, pl.concat(good, rechunk=True))
-    is_first = is_first_of_key(rows, source.key, [frame.height for frame in good])
     results: dict[str, ValidationResult] = {}
     start = 0
     for (name, part), frame in zip(parts.items(), good, strict=True):
-        result = ValidationResult.before_key_check(raws[name], part, rows.slice(start, frame.height), source.key)
-        results[name] = result.reject(~is_first.slice(start, frame.height), unique_check(source.key))
+        own = rows.slice(start, frame.height)
+        results[name] = ValidationResult.before_key_check(raws[name], part, own, source.key)
         start += frame.height
-    return results
+    if source.partitions is not None:
+        results = {name: reject_rows_of_other_partitions(it, source, name) for name, it in results.items()}
+        rows = pl.concat(result.accepted for result in results.values())
+    heights = [result.accepted.height for result in results.values()]
+    is_repeated = ~is_first_of_key(rows, source.key, heights)
+    ends = itertools.accumulate(heights)
+    return {
+        name: result.reject(is_repeated.slice(end - height, height), unique_check(source.key))
+        for (name, result), height, end in zip(results.items(), heights, ends, strict=True)
+    }
 
 
 def _concatenate(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQuery) -> pl.DataFrame:
@@ -175,19 +194,30 @@ def _concatenate(raws: Mapping[str, pl.DataFrame], source: Source, query: RowQue
     rows = pl.concat(raws.values()).rechunk()  # Polars panics at a mask over structs in several chunks
     if not query.contract.needs_start:
         return rows
-    starts = pl.Series(START, [_start(source, name) for name in raws], dtype=UTC_MICROSECONDS)
+    starts = pl.Series(START, [start_of(source, name) for name in raws], dtype=UTC_MICROSECONDS)
     heights = pl.Series([raw.height for raw in raws.values()], dtype=pl.UInt32)
     return rows.hstack([starts.repeat_by(heights).explode(empty_as_null=False)])
 
 
-def _start(source: Source, partition: str) -> datetime:
+def start_of(source: Source, partition: str) -> datetime:
+    """Start of the partition.
+
+    Raises:
+        InvalidContractError: Its name stands for no interval.
+    """
     try:
-        return partition_start(partition)
-    except InvalidContractError as error:
+        declared = source.partitions
+        return partition_start(partition) if declared is None else declared.interval(partition).start
+    except (InvalidContractError, ValueError) as error:
         raise InvalidContractError(f"{_where(source, partition)}: {error}") from None
 
 
-def _run_apart(query: RowQuery, rows: pl.DataFrame, where: str) -> CheckedRows:
+def run_apart(query: RowQuery, rows: pl.DataFrame, where: str) -> CheckedRows:
+    """The rows checked one check after the other, where that cannot be done at once.
+
+    Raises:
+        InvalidContractError: A check cannot be applied to a value that its column's checks let pass.
+    """
     try:
         return query.run_apart(rows)
     except InvalidContractError as error:

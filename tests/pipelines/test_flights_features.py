@@ -31,7 +31,7 @@ def read_by(name: str, day: str, *, more: int = 0) -> dict[str, pl.LazyFrame]:
     """Keyword → rows that a feature table reads for a day; `more` days of lookback than declared."""
     return {
         keyword: real_flights.validated_rows(
-            read.table.partition("/")[2], day, read.lookback + more if read.lookback else 0
+            read.table.partition("/")[2], day, real_flights.lookback_days(read) + more if read.lookback else 0
         )
         for keyword, read in TABLES[name].inputs.items()
     }
@@ -179,7 +179,7 @@ def latest_flight(day: str) -> pl.LazyFrame:
 @pytest.mark.parametrize("name", [*HOURLY, "aircraft_history"])
 def test_the_lookback_is_as_long_as_the_latest_fact_needs_and_no_longer(name: str) -> None:
     day = "2013-02-10"
-    lookback = TABLES[name].inputs["flights"].lookback
+    lookback = real_flights.lookback_days(TABLES[name].inputs["flights"])
     days = real_flights.days_before(day, lookback + 1)
 
     first_unread, first_read = (computed(name, day, flights=_asked(name, day, days[i])) for i in (0, 1))
@@ -203,7 +203,7 @@ def test_days_computed_together_are_the_days_computed_one_by_one(name: str) -> N
     together = table.transform(day=days[0], end_day=days[-1], **read_by(name, days[-1], more=3)).collect()
 
     assert table.batch_size > 1
-    for day, rows in kernel.split_days(together, days).items():
+    for day, rows in kernel.split_partitions(together, days).items():
         assert rows.equals(computed(name, day)), day
 
 

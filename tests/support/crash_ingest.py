@@ -22,7 +22,7 @@ from crash_state import (
     remove_locks,
 )
 
-from headrace.dataset import Source, TableSource
+from headrace.dataset import ObjectSource, Source, TableSource
 from headrace.ingest.ingest import ingest
 from headrace.settings import Settings
 from headrace.storage.s3.bucket import Bucket
@@ -37,15 +37,21 @@ VISITS = Source(
     minimal_dataset.keep_rows,
     ("shop",),
 )
-DATASET = replace(minimal_dataset.DATASET, sources=(minimal_dataset.SALES, VISITS), features=())
-FIRST_DAY = "2026-01-01"
+SALES = replace(
+    minimal_dataset.SALES,
+    location=ObjectSource("sales/", r"sales/(?P<partition>\d{4}-\d\d-\d\d)(/\w+)?\.csv", ".csv"),
+)
+DATASET = replace(minimal_dataset.DATASET, sources=(SALES, VISITS), features=())
+FIRST_DAY, LATE = "2026-01-01", "2026-01-03/late"
 CURRENT_OBJECTS = {
-    f"2026-01-{day:02}": minimal_dataset.raw_day(day, amount).encode() for day, amount in ((2, 7), (3, 1), (4, 1))
+    **{f"2026-01-{day:02}": minimal_dataset.raw_day(day, amount).encode() for day, amount in ((2, 7), (3, 1), (4, 1))},
+    LATE: b"late",
 }
 LATER_OBJECTS = {
-    f"2026-01-{day:02}": minimal_dataset.raw_day(day, amount).encode() for day, amount in ((2, 9), (3, 1), (5, 1))
+    **{f"2026-01-{day:02}": minimal_dataset.raw_day(day, amount).encode() for day, amount in ((2, 9), (3, 1), (5, 1))},
+    LATE: b"later",
 }
-"""Partition → object in the source, when the run starts and when the concurrent writer starts."""
+"""Name → object in the source, when the run starts and when the concurrent writer starts."""
 
 TABLES = ("raw/tiny/sales", "raw/tiny/visits")
 
@@ -79,7 +85,11 @@ class IngestCase:
         """
         assert concurrent_succeeded
         sales, _ = TABLES
-        contents = {name: path.read_bytes() for name, path in self.table_store.paths(sales).items()}
+        entries = self.table_store.manifest(sales).partitions
+        contents = {
+            entries[name].objects[0].key.removeprefix("sales/").removesuffix(".csv"): path.read_bytes()
+            for name, path in self.table_store.paths(sales).items()
+        }
         lists_them_later = paused_succeeded and sales not in lost_locks(self.root)
         assert contents in [LATER_OBJECTS] + [CURRENT_OBJECTS] * lists_them_later
         for table in TABLES:
@@ -94,7 +104,10 @@ class IngestCase:
 
 @dataclass(frozen=True)
 class IngestScenario:
-    """Three days are ingested; then one object and one day of rows is corrected, one is added, one is deleted."""
+    """Three days are ingested; then one object and one day of rows is corrected, one is added, one is deleted.
+
+    Another day has a second object by then, so the entry of its first one has another name.
+    """
 
     template: IngestCase
 

@@ -22,7 +22,9 @@ Row = dict[str, Any]
 
 def lookback_flights(name: str, day: str) -> pl.DataFrame:
     """The flights that a feature table reads for a day."""
-    return real_flights.validated_rows("flights", day, TABLES[name].inputs["flights"].lookback).collect()
+    return real_flights.validated_rows(
+        "flights", day, real_flights.lookback_days(TABLES[name].inputs["flights"])
+    ).collect()
 
 
 def hours_in_day(day: str) -> list[datetime]:

@@ -5,7 +5,7 @@ from functools import cache
 
 import polars as pl
 
-from headrace.dataset import UNPARTITIONED
+from headrace.dataset import UNPARTITIONED, Input
 from headrace.project.loading import load_dataset
 from headrace.validate.result import ValidationResult
 from headrace.validate.validate_partition import validate_frame
@@ -55,6 +55,12 @@ def days_before(day: str, lookback: int) -> list[str]:
     """The days from `lookback` before a day up to itself."""
     last = date.fromisoformat(day)
     return [str(last - timedelta(days=back)) for back in range(lookback, -1, -1)]
+
+
+def lookback_days(read: Input) -> int:
+    """How many days an input is read back."""
+    assert isinstance(read.lookback, int)
+    return read.lookback
 
 
 def validated_rows(table: str, day: str, lookback: int = 0) -> pl.LazyFrame:

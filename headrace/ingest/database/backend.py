@@ -1,7 +1,6 @@
 """The interface of a database backend, and the errors that backends raise."""
 
 from collections.abc import Iterator
-from datetime import date
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ from sqlalchemy.sql import ColumnElement, quoted_name
 from sqlalchemy.sql.expression import TableClause
 
 from headrace.errors import HeadraceError, TransientError
+from headrace.partitions import Hourly, Interval, TimePartitions
 
 
 class DatabaseError(HeadraceError):
@@ -34,7 +34,7 @@ class NaiveTimestampError(DatabaseError):
 
 
 class NullPartitionError(DatabaseError):
-    """Rows have no day, so they belong to no partition."""
+    """Rows have no time of a partition."""
 
 
 class DatabaseBackend(Protocol):
@@ -48,8 +48,8 @@ class DatabaseBackend(Protocol):
         """Schema, empty if none is named, and name of a table."""
 
     @property
-    def day_forms(self) -> str:
-        """The values that have a UTC day, for a message."""
+    def time_forms(self) -> str:
+        """The values that belong to a partition, for a message."""
 
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
         """Columns of the table. Columns whose type Arrow lacks are strings."""
@@ -63,11 +63,11 @@ class DatabaseBackend(Protocol):
     def native_type(self, field: pa.Field) -> str:
         """The database's own name for the type of a column."""
 
-    def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """UTC day of the column as `YYYY-MM-DD`; NULL if it has none."""
+    def name_expr(self, field: pa.Field, partitions: TimePartitions) -> ColumnElement[Any]:
+        """Name of the partition that a value of the column belongs to; NULL if it has none."""
 
-    def order_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """Expression that sorts rows by the UTC day of the column."""
+    def order_expr(self, field: pa.Field, partitions: TimePartitions) -> ColumnElement[Any]:
+        """Expression that sorts rows by the partition of the column."""
 
     def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
         """Maximum of the column, as text; of times, the latest that is finite."""
@@ -78,8 +78,8 @@ class DatabaseBackend(Protocol):
     def changed_by_arrow_expr(self, field: pa.Field) -> ColumnElement[Any] | None:
         """Number of values of the column that Arrow would hold as something else; None for a type without any."""
 
-    def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
-        """Whether the column's UTC day is between `first` and `last`, both included."""
+    def is_within(self, field: pa.Field, partitions: TimePartitions, interval: Interval) -> ColumnElement[bool]:
+        """Whether a value of the column is in an interval that partitions make up."""
 
     def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
         """All rows of a small result. `name` is the table that errors name."""
@@ -93,6 +93,19 @@ class DatabaseBackend(Protocol):
 
     def fetch_batches(self, statement: str, schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
         """The rows of a large result, streamed."""
+
+
+def check_date_has_partition(field: pa.Field, partitions: TimePartitions) -> None:
+    """Check that a column tells the partition: a date has no hour.
+
+    Raises:
+        DatabaseError: It is a column of dates, and partitions are hours.
+    """
+    if pa.types.is_date(field.type) and isinstance(partitions, Hourly):
+        raise DatabaseError(
+            f"partition_by {field.name}: expected a column of times, since partitions are hours, found dates. Name"
+            " another column, or declare the source's `partitions` as Daily()."
+        )
 
 
 def quote_column(name: str) -> ColumnElement[Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +20,14 @@ from headrace.ingest.database.backend import (
     DatabaseError,
     DatabaseUnreachableError,
     StatementTimeoutError,
+    check_date_has_partition,
     quote_column,
 )
+from headrace.partitions import ALL_TIME, Interval, TimePartitions
 from headrace.storage.sql_errors import is_transient_sql_error
+
+NAME_FORMS = {"hour": 'YYYY-MM-DD"T"HH24', "day": "YYYY-MM-DD", "month": "YYYY-MM", "year": "YYYY"}
+"""Unit of partitions → format of their names."""
 
 POSTGRESQL_TYPE = b"POSTGRESQL:type"
 """Field metadata in which ADBC names the column's type."""
@@ -93,7 +97,7 @@ class PostgreSQLBackend:
         return schema, table
 
     @property
-    def day_forms(self) -> str:
+    def time_forms(self) -> str:
         return "finite times or dates"
 
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
@@ -130,15 +134,17 @@ class PostgreSQLBackend:
     def native_type(self, field: pa.Field) -> str:
         return _type_name(field)
 
-    def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
+    def name_expr(self, field: pa.Field, partitions: TimePartitions) -> ColumnElement[Any]:
+        check_date_has_partition(field, partitions)
+        form = NAME_FORMS[partitions.unit]
         if pa.types.is_timestamp(field.type):
-            return _day_text(func.timezone(_literal("UTC"), quote_column(field.name)))
+            return _name_text(func.timezone(_literal(partitions.timezone), quote_column(field.name)), form)
         if pa.types.is_date(field.type):
-            return _day_text(quote_column(field.name))
+            return _name_text(quote_column(field.name), form)
         raise DatabaseError(f"partition_by {field.name}: expected a timestamptz or a date, found {_type_name(field)}.")
 
-    def order_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """The bare column, so that an index on it can be used. Instants sort like their UTC days."""
+    def order_expr(self, field: pa.Field, partitions: TimePartitions) -> ColumnElement[Any]:  # noqa: ARG002  any sorts so
+        """The bare column, so that an index on it can be used. Instants sort like their partitions."""
         return quote_column(field.name)
 
     def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
@@ -163,14 +169,11 @@ class PostgreSQLBackend:
         dimensions, first = func.array_ndims(column), func.array_lower(column, literal_column("1"))
         return func.count().filter(or_(dimensions > literal_column("1"), first != literal_column("1")))
 
-    def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
+    def is_within(self, field: pa.Field, partitions: TimePartitions, interval: Interval) -> ColumnElement[bool]:
         """A range of the bare column, so that an index on it can be used."""
-        ends = (first, last + timedelta(days=1))
-        if pa.types.is_timestamp(field.type):
-            low, high = (_literal(datetime.combine(day, time(), UTC).isoformat()) for day in ends)
-        else:
-            low, high = (_literal(day.isoformat()) for day in ends)
-        return and_(quote_column(field.name) >= low, quote_column(field.name) < high)
+        is_time, column = pa.types.is_timestamp(field.type), quote_column(field.name)
+        low, high = (_literal((end if is_time else partitions.local_date(end)).isoformat()) for end in interval)
+        return column >= low if interval.end == ALL_TIME.end else and_(column >= low, column < high)
 
     def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
         with self._execute(statement, name) as reader:
@@ -320,12 +323,10 @@ def redact(text: str, password: str) -> str:
     return line.replace(password, "***") if password else line
 
 
-def _day_text(time: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The day; of a year before Christ with that said, which YYYY alone does not: 44 BC would be the year 44."""
+def _name_text(time: ColumnElement[Any], form: str) -> ColumnElement[Any]:
+    """The name; of a year before Christ with that said, which YYYY alone does not: 44 BC would be the year 44."""
     is_bc = time < _literal("0001-01-01")
-    return case(
-        (is_bc, func.to_char(time, _literal("YYYY-MM-DD BC"))), else_=func.to_char(time, _literal("YYYY-MM-DD"))
-    )
+    return case((is_bc, func.to_char(time, _literal(f"{form} BC"))), else_=func.to_char(time, _literal(form)))
 
 
 def _literal(value: str) -> ColumnElement[Any]:

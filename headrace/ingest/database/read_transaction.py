@@ -6,11 +6,10 @@ straight to Arrow), Python's own driver for SQLite, whose column types do not co
 checked here. No message contains a password.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -31,9 +30,8 @@ from headrace.ingest.database.backend import (
     NullPartitionError,
     quote_column,
 )
+from headrace.partitions import UTC_DAYS, Interval, TimePartitions
 from headrace.text import pluralize
-
-DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,13 @@ class TableListing:
         columns: Name and type of each column.
         partitions: Partition → statistics.
         errors: Partition → why it cannot be read as it is, as far as the statistics tell.
+        partitioning: How it is cut, if the source has a `partition_by`.
     """
 
     columns: tuple[tuple[str, str], ...]
     partitions: Mapping[str, PartitionStats]
     errors: Mapping[str, DatabaseError]
+    partitioning: TimePartitions = UTC_DAYS
 
 
 @dataclass(frozen=True)
@@ -89,39 +89,44 @@ class ReadTransaction:
 
     backend: DatabaseBackend
 
-    def list_partitions(self, source: TableSource) -> TableListing:
+    def list_partitions(self, source: TableSource, partitioning: TimePartitions = UTC_DAYS) -> TableListing:
         """Columns and partitions of the table, by one aggregate query.
+
+        Args:
+            source: The table.
+            partitioning: How it is cut, if the source has a `partition_by`.
 
         Raises:
             DatabaseError: There is no such table, or it lacks a declared column.
             NaiveTimestampError: Any column of the table is a timestamp without a time zone.
-            NullPartitionError: Rows have no day.
+            NullPartitionError: Rows belong to no partition.
         """
         schema = self._read_schema(source)
         partitions, errors = dict[str, PartitionStats](), dict[str, DatabaseError]()
         checked = self._changed_by_arrow(schema)
-        for day, rows, watermark, digest, without, *changed in self.backend.fetch_all(
-            self._stats_statement(source, schema), source.table
+        for name, rows, watermark, digest, without, *changed in self.backend.fetch_all(
+            self._stats_statement(source, schema, partitioning), source.table
         ):
             # `infinity` and years beyond 9999 are timestamps in PostgreSQL and have no date that Arrow or Python holds.
-            if rows and source.partition_by and not _is_day(day):
-                found = day or self._value_without_day(source, schema.field(source.partition_by))
+            if rows and source.partition_by and not partitioning.is_valid(name or ""):
+                found = name or self._value_without_partition(source, schema, partitioning)
                 verb = "has" if rows == 1 else "have"
                 raise NullPartitionError(
-                    f"{source.table}: {pluralize(rows, 'row')} {verb} no UTC day in {source.partition_by} (found"
-                    f" {found}; expected {self.backend.day_forms} of the years 1 to 9999), so they belong to no"
+                    f"{source.table}: {pluralize(rows, 'row')} {verb} no {partitioning.label} in {source.partition_by}"
+                    f" (found {found}; expected {self.backend.time_forms} of the years 1 to 9999), so they belong to no"
                     " partition. Correct them, or declare a view that excludes them."
                 )
             if rows:  # without GROUP BY, an aggregate of an empty table is one row, too
-                partitions[day] = PartitionStats(rows, watermark, digest, without)
-            if error := _changed_by_arrow_error(source, day, dict(zip(checked, changed, strict=True))):
-                errors[day] = error
-        return TableListing(tuple((field.name, str(field.type)) for field in schema), partitions, errors)
+                partitions[name] = PartitionStats(rows, watermark, digest, without)
+            if error := _changed_by_arrow_error(source, name, dict(zip(checked, changed, strict=True))):
+                errors[name] = error
+        columns = tuple((field.name, str(field.type)) for field in schema)
+        return TableListing(columns, partitions, errors, partitioning)
 
     def read_partitions(
         self, source: TableSource, listing: TableListing, names: Iterable[str]
     ) -> Iterator[tuple[str, pa.Table]]:
-        """The rows of the partitions `names`, one partition at a time, in order of the day.
+        """The rows of the partitions `names`, one partition at a time, in order.
 
         One statement reads all of them, so the server scans the table once. Memory holds one partition and one batch
         (16 MiB of PostgreSQL, 20,000 rows of SQLite); a table without partitions is held completely.
@@ -137,13 +142,17 @@ class ReadTransaction:
         done: list[str] = []
         batches = self.backend.fetch_batches(statement, schema, source.table)
         try:
-            for day, rows in _split_by_day(batches, source.partition_by) if source.partition_by else _as_one(batches):
-                _check_row_count(source, day, listing.partitions[day].rows, rows.num_rows)
-                done.append(day)
-                yield day, rows
+            for name, rows in (
+                _split(batches, source.partition_by, wanted, listing.partitioning)
+                if source.partition_by
+                else _as_one(batches)
+            ):
+                _check_row_count(source, name, listing.partitions[name].rows, rows.num_rows)
+                done.append(name)
+                yield name, rows
         except DatabaseUnreachableError as error:
             current = wanted[len(done)] if len(done) < len(wanted) else wanted[-1]
-            rows_read = sum(listing.partitions[day].rows for day in done)
+            rows_read = sum(listing.partitions[name].rows for name in done)
             raise DatabaseUnreachableError(
                 f"{source.table}: connection cut while reading partition {current}, after {rows_read} rows of"
                 f" {len(done)} complete partitions ({len(wanted)} to read): {error} The table was left as it is; run"
@@ -159,7 +168,7 @@ class ReadTransaction:
         if not self.backend.survives_errors:
             self.backend.restart_transaction()
             schema = self._read_schema(source)
-            statement = self._stats_statement(source, schema, name)
+            statement = self._stats_statement(source, schema, listing.partitioning, name)
             found = [PartitionStats(*row[1:5]) for row in self.backend.fetch_all(statement, source.table)]
             if found != [listing.partitions[name]]:
                 raise DatabaseError(
@@ -204,10 +213,11 @@ class ReadTransaction:
             )
         return schema
 
-    def _value_without_day(self, source: TableSource, field: pa.Field) -> str:
-        """One of the values that have no day, for a message."""
+    def _value_without_partition(self, source: TableSource, schema: pa.Schema, partitioning: TimePartitions) -> str:
+        """One of the values that belong to no partition, for a message."""
+        field = schema.field(source.partition_by)
         value = cast(quote_column(field.name), Text)
-        statement = select(value).where(self.backend.day_expr(field).is_(None)).limit(1)
+        statement = select(value).where(self.backend.name_expr(field, partitioning).is_(None)).limit(1)
         ((text,),) = self.backend.fetch_all(
             self._compile(statement.select_from(self._clause(source.table))), source.table
         )
@@ -222,7 +232,9 @@ class ReadTransaction:
         found = ((field.name, self.backend.changed_by_arrow_expr(field)) for field in schema)
         return {name: count for name, count in found if count is not None}
 
-    def _stats_statement(self, source: TableSource, schema: pa.Schema, only: str | None = None) -> str:
+    def _stats_statement(
+        self, source: TableSource, schema: pa.Schema, partitioning: TimePartitions, only: str | None = None
+    ) -> str:
         watermark = schema.field(source.watermark)
         without = func.count() - func.count(quote_column(watermark.name))
         stats = (
@@ -236,12 +248,13 @@ class ReadTransaction:
             return self._compile(
                 select(literal_column(f"'{UNPARTITIONED}'"), *stats).select_from(self._clause(source.table))
             )
-        day = self.backend.day_expr(schema.field(source.partition_by)).label("day")
+        time_field = schema.field(source.partition_by)
+        name = self.backend.name_expr(time_field, partitioning).label("day")
         # By position: a column of the table may be called `day`, too, and PostgreSQL would group by that one.
-        statement = select(day, *stats).select_from(self._clause(source.table)).group_by(literal_column("1"))
+        statement = select(name, *stats).select_from(self._clause(source.table)).group_by(literal_column("1"))
         if only is not None:
-            (ends,) = _day_ranges([only])
-            statement = statement.where(self.backend.between_days(schema.field(source.partition_by), *ends))
+            (interval,) = _ranges([only], partitioning)
+            statement = statement.where(self.backend.is_within(time_field, partitioning, interval))
         return self._compile(statement)
 
     def _rows_statement(self, source: TableSource, schema: pa.Schema, listing: TableListing, wanted: list[str]) -> str:
@@ -249,11 +262,12 @@ class ReadTransaction:
         statement = select(*columns).select_from(self._clause(source.table))
         if source.partition_by is None:
             return self._compile(statement)
+        cut = listing.partitioning
         time_field = schema.field(source.partition_by)
         if len(wanted) < len(listing.partitions):
-            ranges = (self.backend.between_days(time_field, *ends) for ends in _day_ranges(wanted))
+            ranges = (self.backend.is_within(time_field, cut, interval) for interval in _ranges(wanted, cut))
             statement = statement.where(or_(*ranges))
-        return self._compile(statement.order_by(self.backend.order_expr(time_field)))
+        return self._compile(statement.order_by(self.backend.order_expr(time_field, cut)))
 
     def _compile(self, statement: Select[Any]) -> str:
         # Literals are rendered because `COPY`, by which ADBC reads PostgreSQL, accepts no parameters.
@@ -309,24 +323,14 @@ def _open_backend(
     )
 
 
-def _is_day(text: str | None) -> bool:
-    if not DAY.fullmatch(text or ""):
-        return False
-    try:
-        date.fromisoformat(text or "")
-    except ValueError:  # SQLite takes 2013-02-30
-        return False
-    return True
-
-
-def _day_ranges(days: list[str]) -> list[tuple[date, date]]:
-    """Sorted days as ranges of consecutive days: (first, last)."""
-    ranges: list[tuple[date, date]] = []
-    for day in map(date.fromisoformat, days):
-        if ranges and day - ranges[-1][1] == timedelta(days=1):
-            ranges[-1] = (ranges[-1][0], day)
+def _ranges(names: list[str], partitioning: TimePartitions) -> list[Interval]:
+    """The intervals of sorted partitions, those of consecutive ones as one."""
+    ranges: list[Interval] = []
+    for start, end in map(partitioning.interval, names):
+        if ranges and ranges[-1].end == start:
+            ranges[-1] = Interval(ranges[-1].start, end)
         else:
-            ranges.append((day, day))
+            ranges.append(Interval(start, end))
     return ranges
 
 
@@ -334,24 +338,41 @@ def _as_one(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.Table]]
     yield UNPARTITIONED, pa.Table.from_batches(batches)
 
 
-def _split_by_day(batches: Iterator[pa.RecordBatch], time_column: str) -> Iterator[tuple[str, pa.Table]]:
-    """Batches that are sorted by the UTC day of `time_column` → each day with all of its rows."""
-    import pyarrow.compute as pc  # noqa: PLC0415  a run that reads no rows does not import it
+def _split(
+    batches: Iterator[pa.RecordBatch], time_column: str, names: list[str], partitioning: TimePartitions
+) -> Iterator[tuple[str, pa.Table]]:
+    """Batches of the partitions `names`, in their order → each partition with all of its rows."""
+    import numpy as np  # noqa: PLC0415  a run that reads no rows does not import them
+    import pyarrow.compute as pc  # noqa: PLC0415
 
-    current, slices = None, list[pa.RecordBatch]()
+    starts: Any = None
+    current, slices = "", list[pa.RecordBatch]()
     for batch in batches:
-        # A batch can hold several days, and a day can span batches. Run-end encoding gives the borders of the days
+        times = batch.column(time_column)
+        if starts is None:
+            starts = np.array([_start(partitioning, name, times.type) for name in names])
+        physical = times.cast(pa.int32() if pa.types.is_date(times.type) else pa.int64())
+        numbers = np.searchsorted(starts, physical.to_numpy(), side="right") - 1
+        # A batch can hold several partitions, and a partition can span batches. Run-end encoding gives their borders
         # without a loop over the rows.
-        runs, start = pc.run_end_encode(pc.cast(batch.column(time_column), pa.date32())), 0
-        for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-            if slices and day != current:
-                yield str(current), pa.Table.from_batches(slices)
+        runs, start = pc.run_end_encode(pa.array(numbers)), 0
+        for number, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            if slices and names[number] != current:
+                yield current, pa.Table.from_batches(slices)
                 slices = []
-            current = day
+            current = names[number]
             slices.append(batch.slice(start, end - start))
             start = end
     if slices:
-        yield str(current), pa.Table.from_batches(slices)
+        yield current, pa.Table.from_batches(slices)
+
+
+def _start(partitioning: TimePartitions, name: str, kind: pa.DataType) -> int:
+    """Where a partition begins, as a number of a column: days or microseconds since 1970."""
+    start = partitioning.interval(name).start
+    if pa.types.is_date(kind):
+        return (partitioning.local_date(start) - date(1970, 1, 1)).days
+    return (start - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _changed_by_arrow_error(source: TableSource, partition: str, counts: Mapping[str, int]) -> DatabaseError | None:

@@ -22,11 +22,17 @@ from headrace.ingest.database.backend import (
     DatabaseError,
     DatabaseUnreachableError,
     NaiveTimestampError,
+    check_date_has_partition,
     quote_column,
 )
+from headrace.partitions import ALL_TIME, UTC_ZONE, Daily, Interval, Monthly, TimePartitions, Yearly
 from headrace.storage.sql_errors import is_transient_sql_error
 
-DAY = "%Y-%m-%d"
+NAME_FORMS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
+"""Unit of partitions → format of their names."""
+
+LOCAL_NAME = "headrace_local_partition"
+LOCAL_PARTITIONS = {"day": Daily, "month": Monthly, "year": Yearly}
 BATCH_ROWS = 20_000
 DIGEST = "headrace_digest"
 CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -61,7 +67,7 @@ class SQLiteBackend:
         return schema, table
 
     @property
-    def day_forms(self) -> str:
+    def time_forms(self) -> str:
         return "the text 2013-01-09, or 2013-01-09T05:00:00Z in a TIMESTAMP,"
 
     def read_schema(self, source: TableClause, name: str) -> pa.Schema:
@@ -85,14 +91,19 @@ class SQLiteBackend:
     def native_type(self, field: pa.Field) -> str:
         return str(field.type)
 
-    def day_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        if not (pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)):
+    def name_expr(self, field: pa.Field, partitions: TimePartitions) -> ColumnElement[Any]:
+        is_date = pa.types.is_date(field.type)
+        if not (pa.types.is_timestamp(field.type) or is_date):
             raise DatabaseError(f"partition_by {field.name}: expected a TIMESTAMP or a DATE, found {field.type}.")
-        return func.strftime(DAY, quote_column(field.name))
+        check_date_has_partition(field, partitions)
+        if is_date or partitions.timezone == UTC_ZONE:
+            return func.strftime(NAME_FORMS[partitions.unit], quote_column(field.name))
+        # SQLite knows no time zones; the function runs in this process.
+        return Function(LOCAL_NAME, quote_column(field.name), literal(partitions.unit), literal(partitions.timezone))
 
-    def order_expr(self, field: pa.Field) -> ColumnElement[Any]:
-        """The day, not the column: SQLite stores timestamps as text, and text with mixed UTC offsets sorts wrongly."""
-        return self.day_expr(field)
+    def order_expr(self, field: pa.Field, partitions: TimePartitions) -> ColumnElement[Any]:
+        """The name, not the column: SQLite stores timestamps as text, and text with mixed UTC offsets sorts wrongly."""
+        return self.name_expr(field, partitions)
 
     def max_expr(self, field: pa.Field) -> ColumnElement[Any]:
         """The maximum as text, of bytes in hexadecimal. Of timestamps it is the latest if all have the same format."""
@@ -107,9 +118,12 @@ class SQLiteBackend:
         """None: every value is checked when it is read."""
         return None
 
-    def between_days(self, field: pa.Field, first: date, last: date) -> ColumnElement[bool]:
-        day = self.day_expr(field)
-        return and_(day >= literal(first.isoformat()), day <= literal(last.isoformat()))
+    def is_within(self, field: pa.Field, partitions: TimePartitions, interval: Interval) -> ColumnElement[bool]:
+        name = self.name_expr(field, partitions)
+        is_from = name >= literal(partitions.name_at(interval.start))
+        if interval.end == ALL_TIME.end:
+            return is_from
+        return and_(is_from, name < literal(partitions.name_at(interval.end)))
 
     def fetch_all(self, statement: str, name: str) -> list[tuple[Any, ...]]:
         return self._fetch(self._execute(statement, name), name, -1)
@@ -179,6 +193,7 @@ def open_transaction(url: URL) -> Iterator[SQLiteBackend]:
     connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=LOCK_TIMEOUT_S)
     try:
         connection.create_aggregate(DIGEST, 1, _Digest)  # type: ignore[arg-type]  # typeshed wants `step(*values: int)`
+        connection.create_function(LOCAL_NAME, 3, _local_partition, deterministic=True)
         backend = SQLiteBackend(connection, path)
         # BEGIN is deferred: the snapshot is taken by the first statement that reads (lang_transaction.html).
         backend._execute("BEGIN", "the file")  # noqa: SLF001
@@ -200,6 +215,14 @@ class _Digest:
 
     def finalize(self) -> str:
         return str(self.total)
+
+
+def _local_partition(value: object, unit: str, timezone: str) -> str | None:
+    """The partition of a timestamp in a time zone; None if it is not a time that has one."""
+    try:
+        return LOCAL_PARTITIONS[unit](timezone).name_at(_parse_timestamp(_only(str)(value)))
+    except (TypeError, ValueError, OverflowError, NaiveTimestampError):
+        return None
 
 
 def _to_array(values: tuple[Any, ...], field: pa.Field, name: str) -> pa.Array:

@@ -12,6 +12,7 @@ from headrace.guards.future import LISTED, future_findings, starts_of
 from headrace.guards.vanished import Loss, table_loss
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
+from headrace.storage.partition_names import partition_interval
 
 TABLE = "raw/tiny/sales"
 MORE = "2026-01-03, 2026-01-04, …"
@@ -140,8 +141,10 @@ def test_a_share_is_of_all_that_there_was() -> None:
 
 
 def future(partitions: list[str], guards: Guards | None = None) -> list[GuardFinding]:
-    md5s = dict.fromkeys(partitions, "0" * 32)
-    return future_findings(TABLE, starts_of(partitions), md5s, guards or Guards(), NOON)
+    intervals = {name: partition_interval(name) for name in partitions}
+    entries = {name: PartitionEntry("", "0" * 32, 1, start=start, end=end) for name, (start, end) in intervals.items()}
+    manifest = Manifest(TABLE, partitions=entries)
+    return future_findings(TABLE, starts_of(manifest, partitions), manifest.md5s, guards or Guards(), NOON)
 
 
 def test_a_partition_beyond_the_moment_is_found_by_name_with_both_times() -> None:
@@ -173,6 +176,13 @@ def test_the_tolerance_is_declared_or_switched_off() -> None:
     assert future(["2026-03-01"], Guards(max_future=timedelta(days=100))) == []
     assert future(["2999-01-01"], Guards(max_future=None)) == []
     assert future(["2026-01-10"], Guards(max_future=timedelta(0)))
+
+
+def test_a_partition_without_rows_holds_nothing_of_the_future() -> None:
+    start, end = partition_interval("2026-03-01")
+    entries = {str(rows): PartitionEntry("", "0" * 32, 1, rows, start=start, end=end) for rows in (0, 1)}
+
+    assert list(starts_of(Manifest(TABLE, partitions=entries), ["0", "1"])) == ["1"]
 
 
 def test_many_partitions_of_the_future_are_one_finding_of_the_table() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from trips import DAYS, TABLE, Trips, create_dataset, object_key
+from trips import TABLE, Trips, create_dataset, object_key
 
 from headrace.dataset import ObjectSource
 from headrace.engine.partition_errors import PartitionsRefusedError
@@ -19,7 +19,6 @@ from headrace.errors import TableLockedError
 from headrace.guards.finding_log import open_finding_log
 from headrace.guards.gate import FindingsError, accept_finding
 from headrace.ingest.ingest import UnknownSourceError, ingest
-from headrace.ingest.object_source import DuplicatePartitionError
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.s3.bucket import Bucket
@@ -298,15 +297,3 @@ def test_a_name_that_no_partition_can_have_is_reported_and_the_others_are_read(
     assert all(reason in each for each in done.invalid.values())
     counted = "1 key has" if len(names) == 1 else f"{len(names)} keys have"
     assert re.search(rf"{counted} no valid partition name and (was|were) not read, e\.g\. 'days/", str(done))
-
-
-def test_two_keys_of_one_partition_do_not_stop_the_others(trips: Trips) -> None:
-    for name in ("a/2026-01-01", "b/2026-01-01", "a/2026-01-02"):
-        trips.bucket.write(f"days/{name}.csv.gz", b"x")
-    loose = replace(DAYS, partition=r"days/./(?P<partition>[\d-]+)\.csv\.gz")
-
-    with pytest.raises(DuplicatePartitionError, match=f"{TABLE} 2026-01-01 .*days/a/.*days/b/.*Delete one"):
-        trips.ingest(loose)
-    trips.bucket.delete("days/b/2026-01-01.csv.gz")
-
-    assert trips.ingest(loose).read == 0, "both were read before"

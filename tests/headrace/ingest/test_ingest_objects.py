@@ -11,7 +11,6 @@ from trips import DAYS, TABLE, Trips, create_dataset, object_content, object_key
 
 from headrace.dataset import ObjectSource
 from headrace.ingest.ingest import ingest
-from headrace.ingest.object_source import DuplicatePartitionError
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import pointer_file, recorded_outs
 from headrace.storage.dvc.push import push_objects
@@ -178,15 +177,18 @@ def test_a_key_that_would_leave_the_table_s_folder_matches_no_partition(trips: T
     assert done.unmatched == (f"days/_{name}_",)
 
 
-def test_two_keys_that_match_one_partition_are_an_error_that_names_both(trips: Trips) -> None:
-    trips.bucket.write("days/a/2026-01-01.csv.gz", b"x")
-    trips.bucket.write("days/b/2026-01-01.csv.gz", b"x")
+def test_keys_that_match_one_partition_are_its_objects(trips: Trips) -> None:
+    keys = [f"days/{folder}/2026-01-01.csv.gz" for folder in "ab"]
     loose = replace(DAYS, partition=r"days/./(?P<partition>[\d-]+)\.csv\.gz")
+    trips.bucket.write(keys[0], b"x")
+    trips.ingest(loose)
+    trips.bucket.write(keys[1], b"y")
 
-    with pytest.raises(
-        DuplicatePartitionError, match=r"days/a/2026-01-01\.csv\.gz and days/b/2026-01-01\.csv\.gz both match"
-    ):
-        trips.ingest(loose)
+    done = trips.ingest(loose)
+
+    assert (done.changed, done.listed, done.objects, done.read) == (("2026-01-01",), 1, 2, 1)
+    assert trips.reads == 2
+    assert sorted(item.key for entry in trips.manifest.partitions.values() for item in entry.objects) == keys
 
 
 def test_a_source_of_one_object_becomes_the_partition_all(trips: Trips) -> None:

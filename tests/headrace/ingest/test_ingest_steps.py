@@ -5,7 +5,7 @@ The database is a file, so that what happens between two steps is seen in this p
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import timedelta
 
 import polars as pl
 import pytest
@@ -15,6 +15,7 @@ from headrace.errors import TableLockedError
 from headrace.ingest.database import read_transaction
 from headrace.ingest.database.read_transaction import ReadTransaction
 from headrace.ingest.ingest import IngestResult, UnknownSourceError, ingest
+from headrace.partitions import UTC_DAYS
 from headrace.settings import Settings
 from headrace.storage.manifest import Manifest
 from headrace.storage.table_store import TableStore
@@ -116,9 +117,9 @@ def test_of_many_days_a_few_are_read_by_their_ranges(sqlite_weather: Weather) ->
     ],
 )
 def test_consecutive_days_are_one_range(days: list[int], ranges: list[tuple[int, int]]) -> None:
-    found = read_transaction._day_ranges([f"2013-01-{day:02}" for day in days])  # noqa: SLF001  a rule of its own
+    found = read_transaction._ranges([f"2013-01-{day:02}" for day in days], UTC_DAYS)  # noqa: SLF001  a rule of its own
 
-    assert found == [(date(2013, 1, first), date(2013, 1, last)) for first, last in ranges]
+    assert [(start.day, (end - timedelta(days=1)).day) for start, end in found] == ranges
 
 
 def test_a_sample_of_a_table_has_the_first_rows_in_the_types_of_an_ingest(sqlite_weather: Weather) -> None:

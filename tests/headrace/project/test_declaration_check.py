@@ -199,7 +199,7 @@ class FromTheDay(dy.Schema):
         (with_source(contract=BadExpression), "check 'shop|regex': regex", "shop = dy.String(regex"),
         (
             with_source(contract=FromTheDay, location=ObjectSource("sales/", r"sales/all\.csv", ".csv")),
-            "column 'at': its bounds count from the partition's day, and the source is one partition",
+            "its bounds count from the start of the partition, and the source is not cut by time (whole table)",
             "at = utc_time(within",
         ),
     ],

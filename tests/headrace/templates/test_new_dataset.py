@@ -337,12 +337,15 @@ def test_the_pattern_follows_the_names_of_the_files(
     assert list(found.files) == partitions
 
 
-def test_two_files_of_one_day_have_no_pattern(folder: Path, written: Path) -> None:
-    for name in ("2026-01-01-a.csv", "2026-01-01-b.csv"):
-        write(folder / "in", orders(order_id=["1"]), name)
+def test_files_of_one_day_are_one_partition(folder: Path, written: Path) -> None:
+    for name, ids in (("2026-01-01-a.csv", ["1", "2"]), ("2026-01-01-b.csv", ["3"]), ("2026-01-02-a.csv", ["4"])):
+        write(folder / "in", orders(order_id=ids), name)
 
-    with pytest.raises(SampleError, match=r"2026-01-01-a.csv and in/2026-01-01-b.csv both are of 2026-01-01"):
-        declare(folder / "in", folder, written)
+    found = declare(folder / "in", folder, written)
+
+    assert isinstance(found.source.location, ObjectSource)
+    assert found.source.location.partition == rf"in/{DAY}[^/]*\.csv"
+    assert list(found.files) == ["2026-01-01", "2026-01-02"]
 
 
 def test_files_that_are_no_partition_are_named(folder: Path, written: Path) -> None:
