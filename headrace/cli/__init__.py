@@ -17,6 +17,7 @@ from headrace.cli import (
     features,
     inspect,
     label,
+    life_cycle,
     lineage,
     logs,
     maintenance,
@@ -49,6 +50,8 @@ ORDER = (
     "diff",
     "sql",
     "doctor",
+    "rename",
+    "drop",
     "prune",
     "gc",
     "check",
@@ -103,6 +106,7 @@ inspect.add_to(app)
 check.add_to(app)
 lineage.add_to(app)
 sql.add_to(app)
+life_cycle.add_to(app)
 maintenance.add_to(app)
 logs.accept_log_options(app)
 

@@ -1,11 +1,16 @@
 """`headrace check`: what is wrong with a project, found without its data."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.output import JsonOption, result
 from headrace.text import pluralize
+
+if TYPE_CHECKING:
+    from headrace.dataset import Dataset
+    from headrace.project.findings import Finding
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,6 +28,8 @@ def check(
 ) -> None:
     """Check declarations and code: what can only fail, and what no fingerprint follows. No data is read.
 
+    Also tables on record that nothing declares any more, with the command that drops or renames them.
+
     Each finding has file and line, and says what to do. Exit code 1 if one of them is an error.
 
     Unknown inputs, cycles, the order of tables, key and feature types, reserved names, contracts, patterns, label
@@ -33,6 +40,7 @@ def check(
     from headrace.project.loading import dataset_names  # noqa: PLC0415
 
     found = check_datasets(tuple(datasets or dataset_names()))
+    found.findings += _undeclared(found.loaded, every=not datasets and not found.broken)
     if sources:
         from headrace.cli.output import workspace  # noqa: PLC0415  who asks no source reads no settings
         from headrace.project.source_probe import probe_sources  # noqa: PLC0415
@@ -51,3 +59,14 @@ def check(
     result(content, lines, as_json=as_json)
     if found.errors:
         raise typer.Exit(1)
+
+
+def _undeclared(datasets: "Iterable[Dataset]", *, every: bool) -> "list[Finding]":
+    """Tables on record that nothing declares, and those that are retired and declared again."""
+    from headrace.project.declared_tables import find_undeclared  # noqa: PLC0415
+    from headrace.project.loading import project_root  # noqa: PLC0415
+    from headrace.release.retired_tables import find_declared_again  # noqa: PLC0415
+    from headrace.storage.table_store import TableStore  # noqa: PLC0415
+
+    loaded, root = list(datasets), project_root()
+    return [*find_undeclared(loaded, TableStore.at(root), every=every), *find_declared_again(loaded, root)]

@@ -187,6 +187,7 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
 
     For each table: partitions, rows, bytes, and how many partitions were added (+), changed (~) and removed (-) since
     the last release. A table that is not in the workspace is shown as git records it: `dvc pull` is not needed.
+    A table that nothing declares any more is named with the command that drops or renames it.
     Findings are those of this workspace, of every run that has not ended, and of the publish. What cannot be asked,
     because a server does not answer, is named, and the rest is shown.
     """
@@ -199,23 +200,41 @@ def status(dataset: DatasetArgument, *, as_json: JsonOption = False) -> None:
         from headrace.project.loading import check_declared  # noqa: PLC0415
 
         check_declared(dataset, table_store.root)
+    undeclared = _find_undeclared(table_store, dataset)
     online = None
     try:
         online = _read_online(settings, dataset)
     except HeadraceError as error:
         unknown["online"] = error
     lines = [f"{dataset}: last release {release or 'none yet'}", *(_table_line(*item) for item in tables.items())]
+    lines += [f"{table}: nothing declares it: {next_step}" for table, next_step in undeclared.items()]
     lines += online.format_lines(release) if online else []
     findings = _read_findings(table_store, dataset, release, unknown)
     lines += [*_format_findings(findings, release), *_format_unknown(unknown)]
     content = {
         "release": release,
         "tables": tables,
+        "undeclared": undeclared,
         "online": online.to_dict() if online else None,
         "unknown": {what: _error_content(error) for what, error in unknown.items()},
         **findings,
     }
     result(content, lines, as_json=as_json)
+
+
+def _find_undeclared(table_store: "TableStore", dataset: str) -> dict[str, str]:
+    """Table on record that nothing declares → the commands to run; of a declaration that cannot be loaded, none."""
+    from headrace.project.declared_tables import next_command, undeclared_tables  # noqa: PLC0415
+    from headrace.project.loading import DatasetError, dataset_names, load_dataset  # noqa: PLC0415
+
+    if dataset not in dataset_names(table_store.root):
+        step = f"`headrace drop {dataset}` or, under a new name, `headrace rename {dataset} NEW`"
+        return dict.fromkeys(table_store.known_tables(dataset), step)
+    try:
+        declared = load_dataset(dataset)
+    except DatasetError:
+        return {}
+    return {table: next_command(dataset, [table]) for table in undeclared_tables(declared, table_store)}
 
 
 def _describe_tables(

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    delete,
     insert,
     inspect,
     select,
@@ -165,6 +166,16 @@ class PublishLog:
         if not (row and row.proof):
             return None
         return PublishRecord(datetime.fromisoformat(row.switched_at), _current(json.loads(row.proof)))
+
+    def forget(self) -> None:
+        """Delete the row: the dataset is not published any more."""
+        file = self.engine.url.database or ""
+        if self.engine.dialect.name == "sqlite" and not Path(file).exists():
+            return
+        with self.translated_errors(), self.engine.begin() as database:
+            if inspect(database).has_table(TABLE.name):
+                with failpoints.failpoint("row of a publisher that is gone"):
+                    database.execute(delete(TABLE).where(self._mine))
 
     def close(self) -> None:
         """Close the connections."""

@@ -20,6 +20,9 @@ from headrace.dataset import LabelingTask
 FIELD = "item_signature"
 """Name of the signature in the data of a task."""
 
+MARK_START = "[headrace "
+"""How the mark of any project of ours begins."""
+
 NOT_SIGNED = (
     "it has no signature, unlike the tasks before it: somebody imported it, or has removed its `item_signature`"
 )
@@ -65,7 +68,7 @@ def project_mark(labeling: LabelingTask) -> str:
 
     A declaration with another title has another project.
     """
-    return f"[headrace {labeling.name} {hashlib.sha256(labeling.title.encode()).hexdigest()[:12]}]"
+    return f"{MARK_START}{labeling.name} {hashlib.sha256(labeling.title.encode()).hexdigest()[:12]}]"
 
 
 def is_signed(data: Mapping[str, Any]) -> bool:

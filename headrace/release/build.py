@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from headrace.errors import HeadraceError, TransientError
 from headrace.release.branches import Branches
 from headrace.release.records import DatasetRecords, Records
+from headrace.release.retired_tables import retired_datasets
 from headrace.storage import git, git_commits, git_remote, pruned_releases
 
 T = TypeVar("T")
@@ -121,6 +122,7 @@ def build_release(root: Path, tips: BranchTips, own: DatasetRecords, start: Star
     merged = merge_hand_written(own, last, start.head)
     check_input_tables(own, last, start, tips.release)
     on_code = code if tips.code == tips.release else code.with_stages_of(last)
+    on_code = on_code.without(retired_datasets(root, tips.code))
     wanted = on_code.with_dataset(merged)
     if tips.release and not wanted.changed_files(last):
         return tips.release

@@ -1,6 +1,6 @@
 """What a release changes: partitions of each table that were added, changed and removed since the one before it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,16 +40,28 @@ class PartitionDiff:
 
 
 def table_changes(
-    dataset: str, table_store: TableStore, released: Mapping[str, dict[str, Any]]
+    dataset: str,
+    table_store: TableStore,
+    released: Mapping[str, dict[str, Any]],
+    recorded: Collection[str] | None = None,
 ) -> dict[str, PartitionDiff]:
-    """Table → what changed since the release whose output entries are `released`; unchanged tables are left out."""
+    """Table → what changed since the release whose output entries are `released`; unchanged tables are left out.
+
+    Args:
+        dataset: Name of the dataset.
+        table_store: Its tables.
+        released: Path → output entry of the last release.
+        recorded: Tables that the next release has; by default every one that the workspace knows.
+    """
     folders = {path.removeprefix("data/"): out["md5"] for path, out in released.items()}
     tables = {table for table in folders if table.split("/")[1:2] == [dataset]}
+    here = table_store.tables(dataset) if recorded is None else recorded
     changes = {
         table: PartitionDiff.between(
-            table_store.manifest_of_directory(folders[table]) if table in folders else None, table_store.manifest(table)
+            table_store.manifest_of_directory(folders[table]) if table in folders else None,
+            table_store.manifest(table) if recorded is None or table in recorded else None,
         )
-        for table in sorted({*tables, *table_store.tables(dataset)})
+        for table in sorted({*tables, *here})
     }
     return {table: change for table, change in changes.items() if change}
 

@@ -1,6 +1,6 @@
 """The guards of a release: what every table would lose since the last release, and which times lie in the future."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,13 @@ from headrace.guards.gate import enforce
 from headrace.guards.vanished import TableLoss, table_loss
 from headrace.project import graph
 from headrace.release.changes import PartitionDiff
+from headrace.release.retired_tables import read_retired_tables
 from headrace.storage import git
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import ENCODER
 from headrace.storage.partition_names import partition_interval
 from headrace.storage.table_store import TableStore
+from headrace.text import pluralize
 from headrace.transform.kernel import SPAN
 
 NOTE = "accepted: "
@@ -55,6 +57,7 @@ def check_guards(
     losing = [table for table in changed if changes[table].changed or changes[table].removed]
     losses = {table: table_loss(manifest_before(table), table_store.manifest(table)) for table in losing}
     findings = [
+        *_undeclared(dataset, table_store, changes, manifest_before, last),
         *_vanished(dataset, losses, inputs, f"since {last}"),
         *_future(dataset, table_store, {table: changes[table] for table in changed}, inputs),
     ]
@@ -62,7 +65,7 @@ def check_guards(
         findings,
         dataset=dataset.name,
         step="release",
-        tables=list(inputs),
+        tables={*inputs, *changes},
         table_store=table_store,
         consequence="Nothing was released.",
     )
@@ -92,6 +95,29 @@ def _vanished(
             also = [losses[other] for other, root in cause.items() if root == table != other and losses[other].losses]
             if finding := loss.finding(dataset.guards_of(table), since, also):
                 yield finding
+
+
+def _undeclared(
+    dataset: Dataset,
+    table_store: TableStore,
+    changes: Mapping[str, PartitionDiff],
+    manifest_before: Callable[[str], Manifest | None],
+    last: str,
+) -> Iterator[GuardFinding]:
+    """A finding per table of the last release that is neither declared nor retired, whatever the bound."""
+    stages = graph.dataset_stages(dataset)
+    declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.companion_tables)}
+    retired = read_retired_tables(table_store.root)
+    for table in sorted(changes.keys() - declared):
+        before = manifest_before(table)
+        if before is None or len(changes[table].removed) < len(before.md5s) or table in retired:
+            continue
+        name = table.rsplit("/", 1)[1]
+        found = (
+            f"{table}: all {pluralize(len(before.md5s), 'partition')} would vanish since {last}: nothing declares it"
+        )
+        commands = f"`headrace drop {dataset.name} {name}` or `headrace rename {dataset.name} {name} NEW`"
+        yield table_loss(before, Manifest(table)).as_finding(f"{found}. {commands} records why")
 
 
 def _future(

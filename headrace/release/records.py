@@ -7,7 +7,7 @@ stages would be called `pipelines/flights/dvc.yaml:validate`; older releases wou
 and `dvc pull` fails over a stage that no lock has all the same.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -82,7 +82,7 @@ class Records:
         return {
             path.removeprefix("data/").removesuffix(".dvc"): _pointer_md5(text)
             for path, text in self.files.items()
-            if path.endswith(".dvc") and _is_table(path, dataset)
+            if _is_pointer(path, dataset)
         }
 
     def hand_written(self, dataset: str) -> dict[str, Any]:
@@ -98,6 +98,18 @@ class Records:
         stages = {**self.stages, "stages": replace_stages(self.declared, generated, is_generated)}
         return replace(self, stages=stages, lock=earlier.lock, files={**self.files, **earlier.files})
 
+    def without(self, datasets: Collection[str]) -> "Records":
+        """These, less the generated stages, the locks and the `.dvc` files of some datasets."""
+        if not datasets:
+            return self
+
+        def is_of(entry: dict[str, Any]) -> bool:
+            return is_generated(entry) and not stage_datasets(entry).isdisjoint(datasets)
+
+        declared, locked = (replace_stages(stages, {}, is_of) for stages in (self.declared, self.locked))
+        kept = {path: text for path, text in self.files.items() if not any(_is_pointer(path, one) for one in datasets)}
+        return Records({**self.stages, "stages": declared}, {**self.lock, "stages": locked}, kept)
+
     def with_dataset(self, own: "DatasetRecords") -> "Records":
         """These, with the records of one dataset instead of those that it had."""
 
@@ -106,11 +118,7 @@ class Records:
 
         locked = replace_stages(self.locked, own.locked, is_replaced)
         by_hand = {name: entry for name, entry in own.hand_written.items() if name in self.declared}
-        kept = {
-            path: text
-            for path, text in self.files.items()
-            if not (path.endswith(".dvc") and _is_table(path, own.dataset))
-        }
+        kept = {path: text for path, text in self.files.items() if not _is_pointer(path, own.dataset)}
         in_git = dvc_stages.kept_in_git(self.declared)
         metrics = {path: text for path, text in own.hand_written.items() if path in in_git}
         return Records(
@@ -210,8 +218,9 @@ def _is_contained(here: Mapping[str, Any], before: Mapping[str, Any], records: M
     return all(entry in (before.get(name), records.get(name)) for name, entry in here.items())
 
 
-def _is_table(path: str, dataset: str) -> bool:
-    return path.startswith("data/") and path.split("/")[dvc_stages.DATASET_PART] == dataset
+def _is_pointer(path: str, dataset: str) -> bool:
+    parts = path.split("/")
+    return path.endswith(".dvc") and parts[0] == "data" and parts[dvc_stages.DATASET_PART] == dataset
 
 
 def _is_hand_written(entry: Mapping[str, Any], dataset: str) -> bool:

@@ -26,6 +26,7 @@ from headrace.release.guards import check_guards, forget_released, note_lines
 from headrace.release.held_labels import hold_unfinished_labels
 from headrace.release.histories import merge_histories
 from headrace.release.records import DatasetRecords, Records
+from headrace.release.retired_tables import RetiredTable, read_retired_tables
 from headrace.release.workspace import follow_release, starting_point
 from headrace.storage import git, git_commits, git_remote
 from headrace.storage.dvc.lock import recorded_outs
@@ -101,6 +102,11 @@ class ReleaseState:
     def locked(self, root: Path) -> Mapping[str, dict[str, Any]]:
         """Stage → entry of `dvc.lock` in the latest release."""
         return Records.at_commit(root, self.remote_refs[f"refs/tags/{self.last}"]).locked if self.last else {}
+
+    def retired(self, root: Path) -> Mapping[str, RetiredTable]:
+        """Table of the latest release that the next one leaves out → why."""
+        retired = read_retired_tables(root) if self.last else {}
+        return {table: retired[table] for table in self.changes if table in retired}
 
 
 class RunChangedError(TransientError):
@@ -189,7 +195,8 @@ def _fetch_state(target: ReleaseTarget, before: ReleaseState | None = None) -> R
     if before and before.last == last:
         return replace(before, remote_refs=remote_refs, tips=tips)
     released = recorded_outs(root, remote_refs[f"refs/tags/{last}"]) if last else {}
-    changes = _without(table_changes(dataset.name, table_store, released), target.held)
+    recorded = list_tables(dataset, table_store)
+    changes = _without(table_changes(dataset.name, table_store, released, recorded), target.held)
     return ReleaseState(remote_refs, tips, last, released, changes)
 
 
@@ -212,7 +219,7 @@ def _build_and_push(
         return ReleaseResult(name, state.remote_refs[f"refs/tags/{name}"], created=False), commit
     # Not earlier: what a release of others has, and this one lacks, was read or merged above.
     accepted = check_guards(target.dataset, target.table_store, state.last, state.released, state.changes)
-    tag = git_commits.build_tag(root, name, commit, _notes(name, state, accepted))
+    tag = git_commits.build_tag(root, name, commit, _notes(root, name, state, accepted))
     _push(target, commit, state.tips.release, {name: tag})
     # A fetch that brings the tag at this moment holds its lock.
     with failpoints.failpoint("git update-ref"), suppress(git.RefLockedError):
@@ -240,12 +247,13 @@ def _push(target: ReleaseTarget, commit: str, tip: str, tags: Mapping[str, str] 
 
 
 def list_tables(dataset: Dataset, table_store: TableStore) -> list[str]:
-    """Every table of the dataset: those in the workspace, those that a `.dvc` file records, those of its stages."""
+    """Every table of the dataset: those of its stages, and, unless retired, what is shown or in a `.dvc` file."""
     stages = graph.dataset_stages(dataset)
     declared = {table for stage in stages for table in (*stage.reads, stage.table, *stage.companion_tables)}
     data = table_store.root / "data"
     recorded = {path.relative_to(data).with_suffix("").as_posix() for path in data.glob(f"*/{dataset.name}/*.dvc")}
-    return sorted({*declared, *recorded, *table_store.tables(dataset.name)})
+    others = {*recorded, *table_store.tables(dataset.name)} - declared
+    return sorted(declared | (others - read_retired_tables(table_store.root).keys() if others else others))
 
 
 def show_tables(tables: Sequence[str], table_store: TableStore) -> None:
@@ -267,7 +275,8 @@ def _new_sizes(tables: Sequence[str], state: ReleaseState, table_store: TableSto
     return sizes
 
 
-def _notes(name: str, state: ReleaseState, accepted: Sequence[Acceptance]) -> str:
-    """The message of the tag: the committed code, what changed in each table, and what was accepted."""
+def _notes(root: Path, name: str, state: ReleaseState, accepted: Sequence[Acceptance]) -> str:
+    """The message of the tag: the committed code, what changed in each table, what is retired, and was accepted."""
     changes = (f"{table}: {change}" for table, change in state.changes.items())
-    return "\n".join((name, "", f"code: {state.tips.code}", *changes, *note_lines(accepted)))
+    retired = (f"{table}: {retired}" for table, retired in state.retired(root).items())
+    return "\n".join((name, "", f"code: {state.tips.code}", *changes, *retired, *note_lines(accepted)))

@@ -138,6 +138,35 @@ def test_a_prune_that_dies_anywhere_deletes_tags_with_their_tombstones_and_is_fi
     assert {"git commit-tree", "git push", "git update-ref", "git read-tree"} <= set(undisturbed["failpoints"])
 
 
+@pytest.mark.parametrize("count", every_nth(23))
+def test_a_rename_that_dies_anywhere_loses_no_table_and_is_finished_by_the_next(
+    tmp_path: Path, s3: S3, count: int
+) -> None:
+    undisturbed, *_ = inject_crashes(
+        tmp_path, "crash_maintenance", {"remote": dvc_remote(s3), "verb": "rename"}, count=count
+    )
+
+    names = set(undisturbed["failpoints"])
+    assert {"rename head.json", "rename retired_tables.yaml", "rename dvc.lock", "folder of a dropped table"} <= names
+
+
+@pytest.mark.parametrize("count", every_nth(7))
+def test_a_drop_that_dies_anywhere_leaves_the_other_tables_and_is_finished_by_the_next(
+    tmp_path: Path, s3: S3, count: int
+) -> None:
+    undisturbed, *_ = inject_crashes(
+        tmp_path, "crash_maintenance", {"remote": dvc_remote(s3), "verb": "drop"}, count=count
+    )
+
+    names = set(undisturbed["failpoints"])
+    assert {
+        "rename dvc.lock",
+        "manifest of a dropped table",
+        "folder of a dropped table",
+        "end of the journal",
+    } <= names
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 def test_a_collect_of_labels_that_dies_anywhere_adds_each_answer_once(

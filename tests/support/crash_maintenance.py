@@ -1,4 +1,4 @@
-"""Crash cases: `doctor --repair` on a damaged workspace, `gc` on one with unreleased objects, `prune` of releases."""
+"""Crash cases: `doctor --repair` on a damaged workspace, `gc` with unreleased objects, `prune`, `rename`, `drop`."""
 
 import json
 import os
@@ -9,16 +9,21 @@ from pathlib import Path
 import minimal_dataset
 from crash_harness import State
 from crash_release import TABLES, CopiedWorkspaceScenario, GitWorkspace, assert_tagged_objects_on_remote, run_stages
-from crash_state import hash_files
+from crash_state import VISIBLE_FOLDERS, hash_files, read_intact_tables
 from minimal_dataset import raw_days, write_raw_partitions
 from workspaces import git
 
-from headrace.dataset import Retention
+from headrace.dataset import Input, Retention
+from headrace.engine.run import plan_stage
 from headrace.maintenance.doctor import check_integrity
+from headrace.maintenance.drop import drop_tables, find_dropped
 from headrace.maintenance.gc import collect_garbage
 from headrace.maintenance.integrity import list_objects
 from headrace.maintenance.prune import prune
+from headrace.maintenance.rename import find_renaming, rename_tables
 from headrace.maintenance.stale_files import RWLOCK
+from headrace.project import graph
+from headrace.release.retired_tables import read_retired_tables
 from headrace.settings import Settings
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.dvc.objects import md5_of
@@ -97,6 +102,67 @@ class PruneCase(GitWorkspace):
         return {**self.read_visible_state(), "here": (*here, str(followed))}
 
 
+RENAMED = replace(
+    minimal_dataset.DATASET,
+    sources=(replace(minimal_dataset.SALES, name="orders"),),
+    features=(replace(minimal_dataset.FEATURES, inputs={"sales": Input("validated/orders", lookback=2)}),),
+)
+NEW_NAMES = {f"{state}/tiny/sales": f"{state}/tiny/orders" for state in ("raw", "validated", "rejected")}
+
+
+@dataclass(frozen=True)
+class RenameCase(GitWorkspace):
+    """A workspace in which a source is renamed."""
+
+    def run(self) -> None:
+        renaming = find_renaming(RENAMED, "sales", "orders", self.table_store)
+        rename_tables(RENAMED, renaming, self.table_store, reason="a test", dry_run=False)
+
+    def read_visible_state(self) -> State:
+        """Each table is whole under one of its names, at least."""
+        pairs = [*NEW_NAMES.items(), (minimal_dataset.TOTALS, minimal_dataset.TOTALS)]
+        for old, new in pairs:
+            shown = [table for table in (old, new) if self.table_store.manifest(table).md5s]
+            assert shown, f"{old} is gone"
+            read_intact_tables(self.table_store, shown[-1:])
+        return read_heads(self, *NEW_NAMES, *NEW_NAMES.values(), minimal_dataset.TOTALS)
+
+    def read_final_state(self) -> State:
+        assert all(plan_stage(stage, self.table_store).is_empty for stage in graph.dataset_stages(RENAMED))
+        return life_cycle_state(self)
+
+
+@dataclass(frozen=True)
+class DropCase(GitWorkspace):
+    """A workspace in which the feature table is dropped."""
+
+    def run(self) -> None:
+        without = replace(minimal_dataset.DATASET, features=())
+        tables = find_dropped(without, "totals", self.table_store)
+        drop_tables("tiny", tables, self.table_store, reason="a test", dry_run=False)
+
+    def read_visible_state(self) -> State:
+        """The other tables are whole."""
+        read_intact_tables(self.table_store, [minimal_dataset.RAW, minimal_dataset.VALIDATED])
+        return read_heads(self, minimal_dataset.RAW, *TABLES)
+
+    def read_final_state(self) -> State:
+        return life_cycle_state(self)
+
+
+def read_heads(workspace: GitWorkspace, *tables: str) -> State:
+    """Table → its manifest; empty if it has no partition."""
+    manifests = {table: workspace.table_store.manifest(table) for table in tables}
+    return {table: manifest.to_files().head if manifest.md5s else b"" for table, manifest in manifests.items()}
+
+
+def life_cycle_state(workspace: GitWorkspace) -> State:
+    """Every file that a drop or a rename may leave, but for the time in its record."""
+    retired = {table: (it.renamed_to, it.reason) for table, it in read_retired_tables(workspace.root).items()}
+    lock = (workspace.root / "dvc.lock").read_bytes()
+    return {**hash_files(workspace.root, *VISIBLE_FOLDERS), "retired": retired, "lock": lock}
+
+
 def hash_objects(workspace: GitWorkspace) -> State:
     """Object of the cache and of the remote → hash of its bytes."""
     cache, remote = workspace.table_store.cache, workspace.table_store.cache.remote
@@ -144,6 +210,19 @@ class CollectionScenario(CopiedWorkspaceScenario):
         workspace.build_and_release()
 
 
+class LifeCycleScenario(CopiedWorkspaceScenario):
+    """A release of three days, one with a rejected row, and a run that has left its journal."""
+
+    def prepare(self) -> None:
+        self.template.create()
+        rejected = {"2026-01-03": f"{minimal_dataset.raw_day(3)}2026-01-03T13:00:00Z,east,-5\n"}
+        write_raw_partitions(self.template.table_store, raw_days(1, 2) | rejected)
+        self.template.build_and_release()
+        table_store = self.template.table_store
+        for table in (minimal_dataset.VALIDATED, minimal_dataset.TOTALS):
+            table_store.append_to_journal(table, table_store.manifest(table).partitions["2026-01-01"])
+
+
 class PruneScenario(CopiedWorkspaceScenario):
     """Four releases of one day, each with another amount."""
 
@@ -188,8 +267,10 @@ def _write_stale_files(root: Path, table_store: TableStore) -> None:
 
 
 def scenario(folder: Path, remote: dict[str, str], verb: str) -> CopiedWorkspaceScenario:
-    """The scenario of `doctor --repair`, of `gc` or of `prune`."""
+    """The scenario of `doctor --repair`, of `gc`, of `prune`, of `rename` or of `drop`."""
     template = folder / "template"
+    if verb in ("rename", "drop"):
+        return LifeCycleScenario((RenameCase if verb == "rename" else DropCase)(template, remote))
     if verb == "prune":
         return PruneScenario(PruneCase(template, remote))
     return (

@@ -180,14 +180,7 @@ def online_of(store: FeatureStore, dataset: Dataset) -> OnlineStoreWriter:
     Raises:
         FeatureStoreError: It is not one of ours, or a feature table has more features than it can hold.
     """
-    found = store.provider.online_store
-    if not isinstance(found, Publishable):
-        raise FeatureStoreError(
-            f"Headrace cannot publish to an online store of type {store.config.online_store.type!r}: expected"
-            " online_stores.sqlite.HeadraceSQLiteOnlineStore, online_stores.postgresql.HeadracePostgreSQLOnlineStore or"
-            " online_stores.redis.HeadraceRedisOnlineStore of headrace.feast. Set one in"
-            " feature_repo/feature_store.yaml, or write one beside them."
-        )
+    found = _publishable(store)
     for table in dataset.features:
         if found.max_features is not None and len(table.features) > found.max_features:
             raise FeatureStoreError(
@@ -197,6 +190,23 @@ def online_of(store: FeatureStore, dataset: Dataset) -> OnlineStoreWriter:
                 f" `headrace run {dataset.name}`, release and publish again."
             )
     return found.publisher(store, dataset.name)
+
+
+def publisher_of(store: FeatureStore, dataset: str) -> OnlineStoreWriter:
+    """The same for a dataset that may not be declared any more."""
+    return _publishable(store).publisher(store, dataset)
+
+
+def _publishable(store: FeatureStore) -> Publishable:
+    found = store.provider.online_store
+    if not isinstance(found, Publishable):
+        raise FeatureStoreError(
+            f"Headrace cannot publish to an online store of type {store.config.online_store.type!r}: expected"
+            " online_stores.sqlite.HeadraceSQLiteOnlineStore, online_stores.postgresql.HeadracePostgreSQLOnlineStore or"
+            " online_stores.redis.HeadraceRedisOnlineStore of headrace.feast. Set one in"
+            " feature_repo/feature_store.yaml, or write one beside them."
+        )
+    return found
 
 
 def fenced_error(dataset: str, generation: int, seen: int) -> HeadraceError:

@@ -14,6 +14,7 @@ from label_studio_sdk import AllRolesProjectList, LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 from label_studio_sdk.core.pagination import SyncPager
 
+from headrace.label.item_signature import MARK_START
 from headrace.label.label_studio.api import LabelStudioApi
 from headrace.label.label_studio.errors import LabelConfigDriftError, LabelStudioError
 from headrace.label.label_studio.tasks import NO_ANNOTATIONS, AnnotationCounts, ProjectTasks, TaskSummary
@@ -21,9 +22,6 @@ from headrace.label.label_studio.tasks import NO_ANNOTATIONS, AnnotationCounts, 
 Page = SyncPager[AllRolesProjectList, Any]
 COUNTS = "task_number,total_annotations_number,skipped_annotations_number"
 FIELDS = f"id,title,description,label_config,maximum_annotations,model_version,{COUNTS}"
-MARK_START = "[headrace "
-"""How the mark of any project of ours begins."""
-
 REMOVED = "Deleted"
 """What the server shows as the address of an account that was removed from the organization."""
 
@@ -163,6 +161,16 @@ class LabelStudioClient(LabelStudioApi):
         if not project.is_marked:
             description = self.call_with_retries(self.sdk.projects.get, project.id).description or ""
             self.call_once(self.sdk.projects.update, project.id, description=f"{description}\n\n{mark}".strip())
+
+    def find_marked(self, start: str) -> list[LabelStudioProject]:
+        """Projects with a mark in their description that begins with `start`, whatever their label configuration."""
+        found = [project for project in self._list_projects() if start in (project.description or "")]
+        return [LabelStudioProject(it.id or 0, it.title or "", tasks=int(it.task_number or 0)) for it in found]
+
+    def replace_mark(self, project: LabelStudioProject, old: str, new: str) -> None:
+        """Put another mark of ours in the place of one."""
+        description = self.call_with_retries(self.sdk.projects.get, project.id).description or ""
+        self.call_once(self.sdk.projects.update, project.id, description=description.replace(old, new))
 
     def set_annotators_per_item(self, project: LabelStudioProject, number: int) -> None:
         """Have `number` people annotate each task.

@@ -169,6 +169,10 @@ class ProjectTasks:
         page = self._page([], size=len(task_ids), annotations=True, selectedItems=_only(task_ids))
         return [task["id"] for task in page["tasks"] if not (task["annotations"] or task["draft_exists"])]
 
+    def replace_data(self, task: int, data: Json) -> None:
+        """Write the data of a task; its annotations stay."""
+        self.api.call_once(self.api.sdk.tasks.update, str(task), data=data)
+
     def delete_tasks(self, task_ids: Sequence[int]) -> None:
         """Delete tasks with all that is in them."""
         selected = CreateActionsRequestSelectedItemsIncluded(included=list(task_ids))
