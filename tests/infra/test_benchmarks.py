@@ -157,7 +157,9 @@ transform.run("run")
 
 def test_what_transform_measures_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
     path = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "benchmarks")))
-    subprocess.run([sys.executable, "-c", SMALL_TRANSFORM], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", SMALL_TRANSFORM], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True
+    )
     assert len(list((tmp_path / "run/data/features/flights/carrier_delays").glob("*.parquet"))) == 2
 
 
