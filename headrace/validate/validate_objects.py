@@ -93,16 +93,6 @@ class ObjectsResult(ValidationResult):
     keys: Sequence[str] = ()
     read_object: Callable[[int], pl.DataFrame] = lambda _number: pl.DataFrame()
 
-    @property
-    def accepted_raw(self) -> pl.DataFrame:
-        """The accepted rows as they came: `_object`, `_row` and raw columns as text, in the order of `accepted`."""
-        everything = pl.repeat(value=True, n=self.accepted.height, dtype=pl.Boolean, eager=True)
-        none = _named("", rows_as_text(self.raw, self.row_numbers.clear()))
-        objects = self._read_again(everything)
-        return pl.concat(
-            [none, *(_named(key, rows_as_text(raw, numbers)) for key, raw, numbers in objects)], how="diagonal"
-        )
-
     def origins(self, chosen: pl.Series) -> list[tuple[str, int]]:
         """Key of the object, and number in it, of each chosen accepted row."""
         objects = self._read_again(chosen)

@@ -3,8 +3,17 @@
 import polars as pl
 
 from headrace.validate.result import ValidationResult, rows_as_text
+from headrace.validate.validate_objects import ObjectsResult
 
 
 def accepted_raw(result: ValidationResult) -> pl.DataFrame:
-    """`_row` and the raw columns as text, in the order of `accepted`."""
-    return rows_as_text(result.raw, result.row_numbers)
+    """`_row` and the raw columns as text, in the order of `accepted`; of several objects, after the key as `_object`."""
+    if not isinstance(result, ObjectsResult):
+        return rows_as_text(result.raw, result.row_numbers)
+    parts = [
+        rows_as_text(result.read_object(number), result.row_numbers.filter(result.object_numbers == number)).select(
+            pl.lit(key).alias("_object"), pl.all()
+        )
+        for number, key in enumerate(result.keys)
+    ]
+    return pl.concat(parts, how="diagonal")

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import dataframely as dy
 import polars as pl
 import pytest
+from accepted_rows import accepted_raw
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,9 +106,9 @@ def test_objects_give_what_one_object_with_their_rows_gives(
         assert (many.rows_in, many.counts) == (one.rows_in, one.counts)
         assert many.rejected.drop("_object", "_row").equals(one.rejected.drop("_row"))
         assert many.rejected.select("_object", "_row").rows() == [places[row - 1] for row in one.rejected["_row"]]
-        assert many.accepted_raw.drop("_object", "_row").equals(one.accepted_raw.drop("_row"))
-        assert many.accepted_raw.select("_object", "_row").rows() == [
-            places[row - 1] for row in one.accepted_raw["_row"]
+        assert accepted_raw(many).drop("_object", "_row").equals(accepted_raw(one).drop("_row"))
+        assert accepted_raw(many).select("_object", "_row").rows() == [
+            places[row - 1] for row in accepted_raw(one)["_row"]
         ]
 
 
