@@ -9,10 +9,9 @@ variable: then the tables are computed again, as after any change of code.
 import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import decode_source
 from pathlib import Path
 
-from headrace.engine.code_hash import code_hash
+from headrace.engine.code_hash import read_code
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.stage import own_params
 from headrace.storage import git
@@ -109,7 +108,7 @@ def _module(path: str) -> str:
 
 def _text_with_hash(root: Path, path: str, wanted: str, revisions: Iterable[str]) -> bytes | None:
     """The text of a file that has the hash; None if git has none."""
-    return next((text for text in _versions(root, path, revisions) if _hash(text) == wanted), None)
+    return next((text for text in _versions(root, path, revisions) if _hash(text, path) == wanted), None)
 
 
 def _versions(root: Path, path: str, revisions: Iterable[str]) -> Iterator[bytes]:
@@ -121,9 +120,9 @@ def _versions(root: Path, path: str, revisions: Iterable[str]) -> Iterator[bytes
             yield text
 
 
-def _hash(text: bytes) -> str:
+def _hash(text: bytes, path: str) -> str:
     try:
-        return code_hash(decode_source(text))
+        return read_code(text, Path(path))[0]
     except (SyntaxError, ValueError):
         return ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.storage import git
-from headrace.storage.files import damaged_file, dump_yaml, parse_mapping
+from headrace.storage.files import atomic_write, damaged_file, dump_yaml, parse_mapping
 
 GIT_WRITES = (0.01, 0.02, 0.05, 0.1, 0.3)
 """Seconds to wait for git to fill a file that it has created."""
@@ -81,6 +81,11 @@ def _lock_bytes(root: Path, revision: str | None) -> bytes:
     if revision is not None:
         return git.show(root, revision, "dvc.lock") or b""
     return (root / "dvc.lock").read_bytes() if (root / "dvc.lock").exists() else b""
+
+
+def write_lock(root: Path, lock: Mapping[str, Any]) -> None:
+    """Write `dvc.lock`, whole or not at all."""
+    atomic_write(root / "dvc.lock", dump_yaml(lock))
 
 
 def pointer_file(out: Mapping[str, Any]) -> tuple[str, bytes]:

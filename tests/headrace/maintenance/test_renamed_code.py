@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 from workspaces import git
 
-from headrace.engine.code_hash import code_hash
+from headrace.engine.code_hash import read_code
 from headrace.engine.fingerprint import Fingerprint
 from headrace.maintenance.renamed_code import Renaming, find_difference
 from headrace.storage.manifest import Manifest
@@ -45,7 +45,7 @@ def write(root: Path, files: Mapping[str, str]) -> dict[str, str]:
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
-    return {path: code_hash(text) for path, text in files.items()}
+    return {path: read_code(text.encode(), Path(path))[0] for path, text in files.items()}
 
 
 def commit(root: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_table_that_is_renamed_the_other_way_round_is_told(root: Path) -> None
 
 def test_a_text_that_git_does_not_have_is_not_taken_for_the_same(root: Path) -> None:
     commit(root)
-    code = {f"{FOLDER}/delays.py": code_hash(DELAYS)}
+    code = {f"{FOLDER}/delays.py": read_code(DELAYS.encode(), Path("delays.py"))[0]}
 
     now = write(root, {f"{FOLDER}/delays.py": DELAYS.replace('"delays"', '"punctuality"', 1)})
 
