@@ -20,6 +20,7 @@ from headrace.cli import (
     lineage,
     logs,
     maintenance,
+    preview,
     project,
     runs,
     sql,
@@ -43,6 +44,7 @@ ORDER = (
     "accept",
     "runs",
     "plan",
+    "preview",
     "status",
     "releases",
     "lineage",
@@ -100,6 +102,7 @@ app.add_typer(demo.app, name="demo")
 features.add_to(app)
 accept.add_to(app)
 inspect.add_to(app)
+preview.add_to(app)
 check.add_to(app)
 lineage.add_to(app)
 sql.add_to(app)
