@@ -168,6 +168,7 @@ class _ComputedTables:
         params: Full name of a parameter → value, in place of that in `params.yaml`.
         manifests: Table → manifest, with stand-ins for what is not computed yet.
         pending: Table → partition → what stands in.
+        computed: Table → partition → entry of what was computed for others.
         paths: Table and partition → file that was computed.
     """
 
@@ -178,6 +179,7 @@ class _ComputedTables:
     params: Mapping[str, Any]
     manifests: dict[str, Manifest] = field(default_factory=dict)
     pending: dict[str, dict[str, StalePartition]] = field(default_factory=dict)
+    computed: dict[str, dict[str, PartitionEntry]] = field(default_factory=dict)
     paths: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -197,11 +199,7 @@ class _ComputedTables:
 
     def list_computed(self) -> dict[str, list[str]]:
         """Table → partitions that were computed because another one reads them."""
-        computed: dict[str, list[str]] = {}
-        for table, name in sorted(self.paths):
-            if table == self._stages[table].table:
-                computed.setdefault(table, []).append(name)
-        return computed
+        return {table: sorted(entries) for table, entries in self.computed.items()}
 
     def compute(self, stage: Stage, partition: str) -> _ComputedPartition:
         """Compute a partition, once its inputs are computed; as often as its result changes which inputs it has.
@@ -217,7 +215,9 @@ class _ComputedTables:
             computed = self._compute_once(stage, item, planned.fingerprint, reasons)
             if stage.is_single_pass or computed.refused:
                 return computed
-            own = self.table_store.manifest(stage.table).plus({partition: computed.entry})
+            own = self.table_store.manifest(stage.table).plus(
+                {**self.computed.get(stage.table, {}), partition: computed.entry}
+            )
             again = self._plan_computed_inputs(stage, partition, own)
             if not again.stale:
                 return computed
@@ -285,7 +285,8 @@ class _ComputedTables:
         if len(missing) <= MOST_INPUTS:
             return
         counts = Counter(table for table, _ in missing)
-        first = next(each for each in graph.dataset_stages(self.dataset) if each.table in counts)
+        stale = {self._stages[table].table for table in counts}
+        first = next(each for each in graph.dataset_stages(self.dataset) if each.table in stale)
         listed = ", ".join(f"{count:,} of {table}" for table, count in counts.items())
         raise PreviewError(
             f"{stage.table} {partition}: {pluralize(len(missing), 'input')} would have to be computed first ({listed}),"
@@ -293,10 +294,12 @@ class _ComputedTables:
             " again."
         )
 
+    # no failpoint: a temporary folder, which nobody else reads
     def _compute_input(self, stage: Stage, partition: str) -> None:
         computed = self.compute(stage, partition)
         if computed.refused:
             raise PreviewError(computed.refused)
+        self.computed.setdefault(stage.table, {})[partition] = computed.entry
         for table in (stage.table, *stage.companion_tables):
             self.pending[table].pop(partition, None)
             content = computed.contents.get(table)
@@ -371,7 +374,6 @@ class _ComputedTables:
         return f"`headrace plan {name}` shows what waits in the sources, `headrace ingest {name}` reads it."
 
 
-# no failpoint: bytes in memory
 def _encode(stage: Stage, output: PartitionOutput, rows: pl.DataFrame) -> dict[str, bytes]:
     """Table → canonical Parquet file, as a run would write it."""
     frames = {stage.table: parquet.canonical(rows, output.keys, is_unique=output.is_unique)}
