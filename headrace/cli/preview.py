@@ -52,8 +52,8 @@ def preview(  # noqa: PLR0913  each is an option of the command
     rows, the schema, the time it took, rejected rows with the checks that they failed, and the difference from what
     the table has: rows that are added, changed and removed by key, and the columns that differ.
 
-    Raw data must have been ingested; what lies between it and the table is computed on the way if it is stale. No table,
-    manifest or lock is touched, so a run may be at work meanwhile. Exit code 1 if a run would refuse the partition.
+    Raw data must have been ingested; what lies between it and the table is computed on the way if it is stale. No
+    table, manifest or lock is touched, so a run may be at work meanwhile. Exit code 1 if a run would refuse it.
     """
     from headrace.lineage.partition_preview import preview_partition  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
@@ -75,7 +75,8 @@ def _parse_param(text: str) -> tuple[str, Any]:
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise typer.BadParameter(f"{name}: expected a YAML value, found {value!r}: {error}", param_hint="--params") from None
+        message = f"{name}: expected a YAML value, found {value!r}: {error}"
+        raise typer.BadParameter(message, param_hint="--params") from None
 
 
 def _content(found: "PartitionPreview", rows: int) -> dict[str, Any]:
@@ -107,7 +108,10 @@ def _difference_content(found: "TablePreview", rows: int) -> dict[str, Any] | No
     if found.changes is None:
         return None
     changed = [
-        {"key": _plain(key), "columns": {name: {"before": _plain(old), "after": _plain(new)} for name, (old, new) in it}}
+        {
+            "key": _plain(key),
+            "columns": {name: {"before": _plain(old), "after": _plain(new)} for name, (old, new) in it},
+        }
         for key, it in ((key, pairs.items()) for key, pairs in found.changes.first(rows))
     ]
     return {

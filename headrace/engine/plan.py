@@ -16,7 +16,6 @@ from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, encode_entry
 from headrace.storage.partition_names import partition_interval
 
-
 NEVER_BUILT = "never built"
 INPUT = "input "
 """Reasons, or how they begin, that no change of code, parameters or libraries gives."""

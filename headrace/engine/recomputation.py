@@ -62,7 +62,11 @@ class Recomputation:
         tables = list(self.partitions)
         of = ", ".join(tables) if len(tables) <= MOST_NAMES else f"{len(tables)} tables"
         count = f"{'up to ' * self.is_upper_bound}{pluralize(self.total, 'partition')}"
-        cost = f"about {format_duration(self.seconds)}" if self.seconds is not None else "for a time not known here yet"
+        cost = (
+            f"about {format_duration(self.seconds)}"
+            if self.seconds is not None
+            else "how long they take is not known here"
+        )
         return f"{' and '.join(causes)} {'makes' if len(causes) == 1 else 'make'} {count} of {of} stale, {cost}"
 
 

@@ -73,7 +73,9 @@ class StageResult:
         return dict(Counter(entry.metadata["collected_by"] for entry in entries if "collected_by" in entry.metadata))
 
 
-def run_stage(stage: Stage, table_store: TableStore, execute: Execute, only: Container[str] | None = None) -> StageResult:
+def run_stage(
+    stage: Stage, table_store: TableStore, execute: Execute, only: Container[str] | None = None
+) -> StageResult:
     """Bring the stage's tables, or `only` these partitions of them, up to date and show them.
 
     Raises:
@@ -213,9 +215,7 @@ def plan_all(
     plans = []
     for stage in stages:
         inputs = {table: coming.get(table) or table_store.manifest(table) for table in stage.reads}
-        made = plan_from_inputs(
-            stage, inputs, table_store.candidate_manifests(stage.table), table_store, only=only
-        )
+        made = plan_from_inputs(stage, inputs, table_store.candidate_manifests(stage.table), table_store, only=only)
         coming[stage.table] = made.manifest(made.reused | stand_ins(made))
         plans.append(made)
     return plans

@@ -247,9 +247,7 @@ class _ComputedTables:
     def _plan(self, stage: Stage, shown: Manifest | None = None, only: Sequence[str] | None = None) -> Plan:
         known = [shown] if shown else self.table_store.candidate_manifests(stage.table)
         fingerprint = self._fingerprint(stage)
-        return plan_from_inputs(
-            stage, self._inputs(stage), known, self.table_store, fingerprint=fingerprint, only=only
-        )
+        return plan_from_inputs(stage, self._inputs(stage), known, self.table_store, fingerprint=fingerprint, only=only)
 
     def _fingerprint(self, stage: Stage) -> Fingerprint:
         fingerprint = stage_fingerprint(stage, self.table_store.root)
@@ -353,9 +351,7 @@ class _ComputedTables:
         entries = {table: _entry(item, content) for table, content in contents.items()}
         own = entries.pop(stage.table)
         metadata = {**output.metadata, **output.computed_metadata(rows)}
-        entry = structs.replace(
-            own, rows=rows.height, inputs=item.inputs, metadata=metadata, companions=entries
-        )
+        entry = structs.replace(own, rows=rows.height, inputs=item.inputs, metadata=metadata, companions=entries)
         return _ComputedPartition(item, reasons, entry, contents, _refusal(stage, item, output), seconds)
 
     def _no_partition(self, stage: Stage, partition: str) -> PreviewError:
@@ -430,7 +426,9 @@ def _compare_table(  # noqa: PLR0913  as above
     before = before if before is not None else after.clear()
     columns = SchemaDiff.between(_types(before), _types(after))
     changes = find_changed_rows(before, after, declared_key(dataset, table))
-    same = old is not None and content is not None and old.md5 == hashlib.md5(content, usedforsecurity=False).hexdigest()
+    same = (
+        old is not None and content is not None and old.md5 == hashlib.md5(content, usedforsecurity=False).hexdigest()
+    )
     return TablePreview(table, after, is_new=False, differs=not same, changes=changes, columns=columns)
 
 

@@ -32,7 +32,10 @@ def test_passwords_before_the_host_are_hidden(secret: str, encode: "type[str]") 
 def test_passwords_in_parameters_are_hidden(secret: str) -> None:
     for name in ("password", "sslpassword", "PGPASSWORD", "token", "X-Amz-Signature", "client_secret", "auth_token"):
         in_url, alone = f"postgresql://host/db?sslmode=require&{name}={{}}&a=b", f"{name}={{}}"
-        assert message(in_url.format(quote(secret, safe=""))) == f"It failed: {in_url.format('***')} is not there. Try again."
+        assert (
+            message(in_url.format(quote(secret, safe="")))
+            == f"It failed: {in_url.format('***')} is not there. Try again."
+        )
         assert message(alone.format(f"'{secret}'")) == f"It failed: {alone.format('***')} is not there. Try again."
 
 
