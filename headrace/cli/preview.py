@@ -22,6 +22,9 @@ SHOWN_CHANGES = 3
 WIDTH = 160
 """Characters of a line where standard output is not a terminal."""
 
+MOST_CHARACTERS = 10_000
+"""Of a line of a table, before it is compared with the width."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -178,20 +181,30 @@ def _format_difference(found: "TablePreview") -> Iterator[str]:
         yield f"  changed columns: {', '.join(f'{name} ({count:,})' for name, count in columns.items())}"
     for key, pairs in found.changes.first(SHOWN_CHANGES):
         row = ", ".join(f"{name}={value}" for name, value in key.items())
-        yield f"  {row}: {', '.join(f'{name} {old} → {new}' for name, (old, new) in pairs.items())}"
+        yield f"  {row}: {', '.join(f'{name} {_change(*values)}' for name, values in pairs.items())}"
+
+
+def _change(old: Any, new: Any) -> str:  # noqa: ANN401  any values of a column
+    """`0.4 → 0.2`, with all digits only where few would be equal."""
+    before, after = (f"{value:.6g}" if isinstance(value, float) else str(value) for value in (old, new))
+    return f"{before} → {after}" if before != after else f"{old!r} → {new!r}"
 
 
 def _draw(frame: "pl.DataFrame") -> str:
-    """The rows as a table, as wide as the terminal."""
+    """The rows as a table if the terminal is wide enough, else a column on each line."""
     import polars as pl  # noqa: PLC0415  the help needs none
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     with pl.Config(
         tbl_rows=-1,
         tbl_cols=-1,
-        tbl_width_chars=width,
+        tbl_width_chars=MOST_CHARACTERS,
         tbl_hide_dataframe_shape=True,
         tbl_hide_column_data_types=True,
         fmt_str_lengths=40,
     ):
-        return str(frame)
+        table = str(frame)
+    if len(table.partition("\n")[0]) <= width:
+        return table
+    lines = str(frame.glimpse(max_items_per_column=frame.height, return_type="string")).splitlines()
+    return "\n".join(line[:width] for line in lines if line.startswith("$"))
