@@ -2,7 +2,8 @@
 
 `make bench` runs all of them in about 35 minutes on two cores. Each report is kept as JSON in `.headrace/bench/`;
 `python benchmarks/results.py retrieval online` runs two again and writes the page from all reports, and
-`python benchmarks/results.py --no-run` only writes the page. Reports of another commit are not used.
+`python benchmarks/results.py --no-run` only writes the page. A report is used as long as nothing that it measured has
+changed since: the code, the packages, and the benchmark itself.
 """
 
 import argparse
@@ -36,10 +37,12 @@ SCRIPTS = (
 )
 REPORTS = REPOSITORY / ".headrace/bench"
 PAGE = REPOSITORY / "benchmarks/RESULTS.md"
+MEASURED = ("headrace", "pipelines", "infra/demo", "feature_repo", "params.yaml", "requirements")
+"""What every benchmark measures, or makes its data with."""
 LIBRARIES = ("polars", "duckdb", "pandas", "dask", "dvc", "boto3", "obstore", "s3fs", "feast", "label-studio-sdk")
 PEER_LIBRARIES = ("s5cmd", "connectorx")
 
-NOT_RUN = "not run at this commit, or it failed"
+NOT_RUN = "not run since the code changed, or it failed"
 
 Json = dict[str, Any]
 
@@ -78,9 +81,18 @@ def run(name: str, options: Sequence[str]) -> bool:
 
 
 def read_reports() -> dict[str, Json]:
-    """Name → report, of those that were made at this commit."""
+    """Name → report, of those that still hold."""
     found = {path.stem: json.loads(path.read_text()) for path in REPORTS.glob("*.json")}
-    return {name: found[name] for name in SCRIPTS if name in found and found[name]["commit"] == read_commit()}
+    return {name: found[name] for name in SCRIPTS if name in found and still_holds(name, found[name]["commit"])}
+
+
+def still_holds(name: str, commit: str) -> bool:
+    """Whether nothing that a benchmark measures has changed since a commit."""
+    benchmarks = [path.name for path in Path(__file__).parent.glob("*.py")]
+    others = {f"{other}.py" for other in SCRIPTS if other != name} | {Path(__file__).name}
+    paths = [*MEASURED, *(f"benchmarks/{each}" for each in benchmarks if each not in others)]
+    command = ["git", "-C", str(REPOSITORY), "diff", "--quiet", commit, "--", *paths]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def read_commit() -> str:

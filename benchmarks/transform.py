@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measure import Contender, Cost, Report, create_parser, run_interleaved, run_once
+from measure import REPOSITORY, Contender, Cost, Report, create_parser, run_interleaved, run_once
 
 YEARLY_PEERS = ("polars", "duckdb", "pandas", "dask")
 DAILY_PEERS = ("polars-daily", "duckdb-daily")
@@ -137,6 +137,8 @@ def prepare(size: str) -> None:
     from headrace.storage.table_store import TableStore  # noqa: PLC0415
 
     root = Path("prepared").resolve()
+    root.mkdir(exist_ok=True)
+    shutil.copy(REPOSITORY / "params.yaml", root)
     table_store = TableStore(root, Cache(root / ".dvc/cache", root))
     copies, years = map(int, size.split())
     entries = dict(table_store.manifest(RAW).partitions)

@@ -1,6 +1,7 @@
 """The harness of the benchmarks: what a figure contains, and what the page of results says of it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,7 +111,7 @@ def test_the_page_says_in_words_which_targets_are_met_and_what_was_not_checked(
     assert "| peer | 3.00 | 3.00 to 3.00 | 4.00 | 50 | 2.00 |" in page
     assert "| CPU of a row | 12.3 µs |" in page
     assert "- not checked here: a peer: not installed" in page
-    assert "- not checked here: `publish.py`: not run at this commit, or it failed" in page
+    assert "- not checked here: `publish.py`: not run since the code changed, or it failed" in page
 
 
 def test_the_page_names_no_host_and_no_folder() -> None:
@@ -119,6 +120,45 @@ def test_the_page_names_no_host_and_no_folder() -> None:
     text = " ".join(results.read_machine().values())
     assert platform.node() not in text
     assert str(REPOSITORY) not in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "holds"),
+    [
+        ("headrace/storage/files.py", False), ("requirements/dev.txt", False), ("benchmarks/measure.py", False),
+        ("benchmarks/ingest.py", False), ("benchmarks/publish.py", True), ("benchmarks/results.py", True),
+        ("docs/why.md", True), ("tests/conftest.py", True),
+    ],
+)  # fmt: skip
+def test_a_report_is_used_until_what_it_measured_changes(
+    changed: str, holds: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "REPOSITORY", tmp_path)
+    (tmp_path / changed).parent.mkdir(parents=True)
+    (tmp_path / changed).touch()
+    results.run_git("init", "--quiet")
+    results.run_git("add", ".")
+    results.run_git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "one")
+    head = results.run_git("rev-parse", "--short=12", "HEAD")
+    assert results.still_holds("ingest", head)
+    (tmp_path / changed).write_text("other")
+    assert results.still_holds("ingest", head) == holds
+    assert not results.still_holds("ingest", f"{head} with changes")
+
+
+SMALL_TRANSFORM = """
+import os, transform
+transform.DAYS = 2
+transform.prepare("1 1")
+os.rename("prepared", "run")
+transform.run("run")
+"""
+
+
+def test_what_transform_measures_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    path = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "benchmarks")))
+    subprocess.run([sys.executable, "-c", SMALL_TRANSFORM], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True)
+    assert len(list((tmp_path / "run/data/features/flights/carrier_delays").glob("*.parquet"))) == 2
 
 
 def test_every_script_of_the_folder_is_run() -> None:
