@@ -64,6 +64,8 @@ def _values(fingerprint: Fingerprint) -> tuple[object, ...]:
 def _releases_with_code(root: Path, dataset: str, code: Mapping[str, str]) -> list[str]:
     """The releases whose commits have this code (file → hash), newest first, one for each state of `VALUES`."""
     releases = kept_releases(root, dataset)[::-1]
+    if not releases:
+        return []
     names = [name for name in code if (root / name).is_file()]  # not those of packages elsewhere
     blobs = dict(zip(releases, _blobs(root, releases, [*names, *VALUES]), strict=True))
     same = {name: _blobs_with_hash(root, name, {found[name] for found in blobs.values()}, code[name]) for name in names}
@@ -76,8 +78,6 @@ def _releases_with_code(root: Path, dataset: str, code: Mapping[str, str]) -> li
 
 def _blobs(root: Path, revisions: Sequence[str], paths: Sequence[str]) -> Iterator[dict[str, str]]:
     """Path → blob at each of the revisions; empty where a file is not there. One process of git."""
-    if not revisions:
-        return
     wanted = "".join(f"refs/tags/{revision}:{path}\n" for revision in revisions for path in paths)
     lines = git.git(root, "cat-file", "--batch-check=%(objectname)", given=wanted).splitlines()
     names = ["" if line.endswith(" missing") else line for line in lines]
