@@ -21,6 +21,7 @@ from headrace.cli import (
     lineage,
     logs,
     maintenance,
+    preview,
     project,
     runs,
     sql,
@@ -44,6 +45,7 @@ ORDER = (
     "accept",
     "runs",
     "plan",
+    "preview",
     "status",
     "releases",
     "lineage",
@@ -103,6 +105,7 @@ app.add_typer(demo.app, name="demo")
 features.add_to(app)
 accept.add_to(app)
 inspect.add_to(app)
+preview.add_to(app)
 check.add_to(app)
 lineage.add_to(app)
 sql.add_to(app)

@@ -1,5 +1,6 @@
 """The commands that compute tables and releases: ingest, validate, transform, release; `run` is the first three."""
 
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,11 +20,19 @@ from headrace.cli.output import (
     stages,
     writable_workspace,
 )
+from headrace.cli.recomputation import (
+    FromOption,
+    ToOption,
+    YesOption,
+    chosen_partitions,
+    confirm_recomputation,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.engine.run import StageResult
+    from headrace.engine.stage import Stage
     from headrace.ingest.ingest import IngestResult
     from headrace.release.release import ReleaseResult
     from headrace.runs.task import RunTask
@@ -57,48 +66,66 @@ def ingest(  # noqa: PLR0913  each is an option of the command
     result({"ingested": [vars(item) for item in found]}, [str(item) for item in found], as_json=as_json)
 
 
-def validate(
+def validate(  # noqa: PLR0913  each is an option of the command
     dataset: DatasetArgument,
     table: TableOption = None,
     partition: PartitionOption = None,
     *,
+    first: FromOption = None,
+    last: ToOption = None,
+    yes: YesOption = False,
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raw → validated: check rows against their contract; keep rejected rows with the checks that they failed."""
+    chosen = chosen_partitions(partition, first, last)
     with dataset_tables(dataset, run) as (settings, table_store):
-        ran = _run(dataset, settings, table_store, "validate", table, partition)
+        steps = _command_stages(dataset, "validate", table)
+        confirm_recomputation(steps, table_store, chosen, yes=yes or as_json)
+        ran = _run(settings, table_store, steps, chosen)
     report(ran, as_json=as_json)
 
 
-def transform(
+def transform(  # noqa: PLR0913  each is an option of the command
     dataset: DatasetArgument,
     table: TableOption = None,
     partition: PartitionOption = None,
     *,
+    first: FromOption = None,
+    last: ToOption = None,
+    yes: YesOption = False,
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Validated → features: compute the partitions whose inputs or code changed."""
+    chosen = chosen_partitions(partition, first, last)
     with dataset_tables(dataset, run) as (settings, table_store):
-        ran = _run(dataset, settings, table_store, "transform", table, partition)
+        steps = _command_stages(dataset, "transform", table)
+        confirm_recomputation(steps, table_store, chosen, yes=yes or as_json)
+        ran = _run(settings, table_store, steps, chosen)
     report(ran, as_json=as_json)
 
 
-def run(
+def run(  # noqa: PLR0913  each is an option of the command
     dataset: DatasetArgument,
     *,
     release: Annotated[bool, typer.Option(help="Make a release afterwards, as `headrace release` does.")] = False,
+    first: FromOption = None,
+    last: ToOption = None,
+    yes: YesOption = False,
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Source → features: ingest, validate and transform in one process, as the nightly run does."""
+    chosen = chosen_partitions(None, first, last)
     run = named_run(run) if run else None
     with dataset_tables(dataset, run) as (settings, table_store):
         found = _ingest(dataset, settings, table_store)
         if not as_json:
             typer.echo("\n".join(str(item) for item in found))
-        ran = [*_run(dataset, settings, table_store, "validate"), *_run(dataset, settings, table_store, "transform")]
+        validations, transforms = _command_stages(dataset, "validate"), _command_stages(dataset, "transform")
+        confirm_recomputation([*validations, *transforms], table_store, chosen, yes=yes or as_json)
+        ran = [*_run(settings, table_store, validations, chosen), *_run(settings, table_store, transforms, chosen)]
     if not (release and as_json):
         report(ran, as_json=as_json)
     if release:
@@ -210,20 +237,21 @@ def _ingest(  # noqa: PLR0913  each is an option of the command
         )
 
 
-def _run(  # noqa: PLR0913, PLR0917  where, and options of the command
-    dataset: str,
-    settings: "Settings",
-    table_store: "TableStore",
-    verb: str,
-    tables: list[str] | None = None,
-    partition: str | None = None,
-) -> "list[StageResult]":
-    from headrace.engine.run import run_stages  # noqa: PLC0415
+def _command_stages(dataset: str, verb: str, tables: list[str] | None = None) -> "tuple[Stage, ...]":
     from headrace.project import graph  # noqa: PLC0415
-    from headrace.project.executors import Executor  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
 
+    return graph.command_stages(load_dataset(dataset), verb, tables or ())
+
+
+def _run(
+    settings: "Settings",
+    table_store: "TableStore",
+    steps: "Sequence[Stage]",
+    chosen: Container[str] | None,
+) -> "list[StageResult]":
+    from headrace.engine.run import run_stages  # noqa: PLC0415
+    from headrace.project.executors import Executor  # noqa: PLC0415
+
     with progress() as tell:
-        execute = Executor(settings, tell)
-        stages = graph.command_stages(load_dataset(dataset), verb, tables or ())
-        return run_stages(stages, table_store, execute, partition)
+        return run_stages(steps, table_store, Executor(settings, tell), chosen)

@@ -47,6 +47,7 @@ def plan(
     The sources are listed, which costs what the output says; nothing is read. A source that cannot be listed is
     reported, and its tables are planned as they are.
     """
+    from headrace.engine.recomputation import find_recomputation  # noqa: PLC0415
     from headrace.engine.run import plan_all  # noqa: PLC0415
     from headrace.project import graph  # noqa: PLC0415
     from headrace.project.loading import load_dataset  # noqa: PLC0415
@@ -57,11 +58,14 @@ def plan(
         plans = plan_all(graph.dataset_stages(load_dataset(dataset)), table_store, raw)
         reads = {table for planned in plans for table in planned.stage.reads}
         sizes = {table: (raw.get(table) or table_store.manifest(table)).sizes for table in reads}
+        recomputation = find_recomputation(plans, table_store)
     content = {
         "sources": [_preview_content(preview) for preview in previews],
         "stages": [_plan_content(planned, sizes) for planned in plans],
+        "recomputation": recomputation.to_dict() if recomputation else None,
     }
     lines = [*_format_previews(previews), *(line for planned in plans for line in _format_plan(planned, sizes))]
+    lines += [str(recomputation)] if recomputation and recomputation.is_large else []
     result(content, lines, as_json=as_json)
 
 

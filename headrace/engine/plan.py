@@ -1,7 +1,7 @@
 """Plans: which partitions of a stage are stale, and why. Pure functions over manifests; no data file is touched."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,10 @@ from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, encode_entry
 from headrace.storage.partition_names import Interval, hashes_by_partition, partition_interval
+
+NEVER_BUILT = "never built"
+INPUT = "input "
+"""Reasons, or how they begin, that no change of code, parameters or libraries gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class StalePartition:
     sha256s: Mapping[str, str] = field(default_factory=dict)
     schema_files: Mapping[str, str] = field(default_factory=dict)
     object_keys: ObjectKeys = field(default_factory=dict)
+
+    @property
+    def is_recomputation(self) -> bool:
+        """Whether the table has the partition, made with another fingerprint."""
+        return not all(reason.startswith((NEVER_BUILT, INPUT)) for reason in self.reasons)
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ def plan(
     inputs: Mapping[str, Manifest],
     known: Sequence[Manifest],
     fingerprint: Fingerprint,
-    only: str | None = None,
+    only: Container[str] | None = None,
 ) -> Plan:
     """Decide what is stale.
 
@@ -107,7 +116,7 @@ def plan(
         inputs: Manifest of every table the stage reads.
         known: Manifests of the stage's own table, the one that readers see first; any may lend an entry.
         fingerprint: The fingerprint that would be used.
-        only: The one partition that is asked for; the others stay as they are, stale or not.
+        only: The partitions that are asked for; the others stay as they are, stale or not.
     """
     own = known[0] if known else Manifest(stage.table)
     keep, missing = _reusable(stage, inputs, own, known, fingerprint)
@@ -115,12 +124,12 @@ def plan(
     stale = [
         StalePartition(name, key, wanted, _reasons(name, wanted, own, otherwise))
         for name, (key, wanted) in missing.items()
-        if only in (None, name)
+        if only is None or name in only
     ]
     gone = sorted(own.md5s.keys() - keep.md5s.keys() - {item.partition for item in stale})
     if only is not None:
-        keep |= own.entries.select([name for name in gone if name != only])
-        gone = [name for name in gone if name == only]
+        keep |= own.entries.select([name for name in gone if name not in only])
+        gone = [name for name in gone if name in only]
     return Plan(stage, fingerprint, keep, stale, gone, sorted(keep.changed_since(own.entries)))
 
 
@@ -199,7 +208,7 @@ def _split_unchanged(
 def _reasons(partition: str, wanted: InputHashes, own: Manifest, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Why a partition is stale, for people."""
     if partition not in own.md5s:
-        return ("never built",)
+        return (NEVER_BUILT,)
     return (*otherwise, *_input_reasons(own.entries[partition].inputs, wanted)) or ("another fingerprint",)
 
 
@@ -232,7 +241,7 @@ def _input_reasons(had: InputHashes, wanted: InputHashes) -> Iterator[str]:
         before, now = hashes_by_partition(had.get(table, {})), hashes_by_partition(wanted.get(table, {}))
         for name in _changed_keys(before, now):
             word = "gone" if name not in now else "changed" if name in before else "new"
-            yield f"input {word}: {table}/{name}"
+            yield f"{INPUT}{word}: {table}/{name}"
 
 
 def _changed_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

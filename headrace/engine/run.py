@@ -5,12 +5,16 @@ carried over by its md5, whether its bytes lie in the workspace, in the cache or
 """
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.engine.fingerprint import check_code_unchanged, stage_fingerprint
+from headrace.engine.durations import StageDuration, record_duration
+from headrace.engine.earlier_releases import find_earlier_manifests
+from headrace.engine.fingerprint import Fingerprint, check_code_unchanged, stage_fingerprint
 from headrace.engine.plan import Plan, plan
+from headrace.engine.recomputation import warn_if_large
 from headrace.engine.stage import Stage
 from headrace.errors import ConcurrentRunError, HeadraceError, TransientError
 from headrace.storage.manifest import Manifest
@@ -69,8 +73,10 @@ class StageResult:
         return dict(Counter(entry.metadata["collected_by"] for entry in entries if "collected_by" in entry.metadata))
 
 
-def run_stage(stage: Stage, table_store: TableStore, execute: Execute, only: str | None = None) -> StageResult:
-    """Bring the stage's tables, or `only` one partition of them, up to date and show them.
+def run_stage(
+    stage: Stage, table_store: TableStore, execute: Execute, only: Container[str] | None = None
+) -> StageResult:
+    """Bring the stage's tables, or `only` these partitions of them, up to date and show them.
 
     Raises:
         TableLockedError: Another run holds the table.
@@ -81,6 +87,7 @@ def run_stage(stage: Stage, table_store: TableStore, execute: Execute, only: str
         first = current = plan_stage(stage, table_store, only=only)
         built: dict[str, tuple[str, ...]] = {}
         _log_plan(current)
+        warn_if_large(current, table_store)
         while current.stale:
             built = {item.partition: item.reasons for item in current.stale} | built
             after = current.manifest(current.reused | _compute(current, table_store, execute))
@@ -93,7 +100,7 @@ def run_stage(stage: Stage, table_store: TableStore, execute: Execute, only: str
 
 
 def run_stages(
-    stages: Iterable[Stage], table_store: TableStore, execute: Execute, only: str | None = None
+    stages: Iterable[Stage], table_store: TableStore, execute: Execute, only: Container[str] | None = None
 ) -> list[StageResult]:
     """Bring the tables of several stages up to date, in this order. One that fails does not stop the others.
 
@@ -147,38 +154,76 @@ def _compute(stale: Plan, table_store: TableStore, execute: Execute) -> dict[str
         table_store.append_to_journal(stale.stage.table, entry)
         made[partition] = entry
 
+    started = time.monotonic()
     execute(stale, table_store, done)
+    record_duration(table_store, stale.stage.table, StageDuration(len(made), time.monotonic() - started))
     return made
 
 
-def plan_stage(stage: Stage, table_store: TableStore, shown: Manifest | None = None, only: str | None = None) -> Plan:
-    """The plan of `stage`, or of `only` one partition, as the workspace is, or as if it showed the table `shown`."""
+def plan_stage(
+    stage: Stage, table_store: TableStore, shown: Manifest | None = None, only: Container[str] | None = None
+) -> Plan:
+    """The plan of `stage`, or of `only` these partitions, as the workspace is, or as if it showed the table `shown`."""
     inputs = {table: table_store.manifest(table) for table in stage.reads}
     known = [shown] if shown else table_store.candidate_manifests(stage.table)
-    return plan(stage, inputs, known, stage_fingerprint(stage, table_store.root), only)
+    return plan_from_inputs(stage, inputs, known, table_store, only=only)
 
 
-def plan_all(stages: Iterable[Stage], table_store: TableStore, raw: Mapping[str, Manifest] | None = None) -> list[Plan]:
+def plan_from_inputs(  # noqa: PLR0913  what decides a plan
+    stage: Stage,
+    inputs: Mapping[str, Manifest],
+    known: Sequence[Manifest],
+    table_store: TableStore,
+    *,
+    fingerprint: Fingerprint | None = None,
+    only: Container[str] | None = None,
+) -> Plan:
+    """The plan of `stage` as if it read these inputs.
+
+    Args:
+        stage: The stage.
+        inputs: Manifest of every table that it reads.
+        known: Manifests of its own table, the one that readers see first.
+        table_store: The workspace's tables, of which earlier releases are looked at where others know too little.
+        fingerprint: By default that of the code and the parameters here.
+        only: The partitions that are asked for.
+    """
+    fingerprint = fingerprint or stage_fingerprint(stage, table_store.root)
+    made = plan(stage, inputs, known, fingerprint, only)
+    if any(item.is_recomputation for item in made.stale) and (
+        earlier := find_earlier_manifests(stage, table_store, fingerprint)
+    ):
+        return plan(stage, inputs, [*known, *earlier], fingerprint, only)
+    return made
+
+
+def plan_all(
+    stages: Iterable[Stage],
+    table_store: TableStore,
+    raw: Mapping[str, Manifest] | None = None,
+    only: Container[str] | None = None,
+) -> list[Plan]:
     """The plans of `stages` in order, each as if those before it had run: what they would make counts as changed.
 
     Args:
         stages: The stages.
         table_store: The workspace's tables.
         raw: Raw table → its manifest after the next ingest; without one, the table as it is.
+        only: The partitions that are asked for.
     """
     coming = dict(raw or {})
     plans = []
     for stage in stages:
         inputs = {table: coming.get(table) or table_store.manifest(table) for table in stage.reads}
-        made = plan(
-            stage, inputs, table_store.candidate_manifests(stage.table), stage_fingerprint(stage, table_store.root)
-        )
-        unknown = {
-            item.partition: PartitionEntry(item.cache_key, f"made by {item.cache_key}", 0) for item in made.stale
-        }
-        coming[stage.table] = made.manifest(made.reused | unknown)
+        made = plan_from_inputs(stage, inputs, table_store.candidate_manifests(stage.table), table_store, only=only)
+        coming[stage.table] = made.manifest(made.reused | stand_ins(made))
         plans.append(made)
     return plans
+
+
+def stand_ins(planned: Plan) -> dict[str, PartitionEntry]:
+    """Entries of what is to be computed: they differ from any that a table was computed from."""
+    return {item.partition: PartitionEntry(item.cache_key, f"made by {item.cache_key}", 0) for item in planned.stale}
 
 
 def _write_tables(done: Plan, table_store: TableStore) -> None:

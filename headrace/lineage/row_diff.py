@@ -1,10 +1,11 @@
-"""Counts the rows that were added, changed and removed between two versions of a table, by its declared key.
+"""Finds the rows that were added, changed and removed between two versions of a table, by its declared key.
 
 Reads the partitions that differ, one at a time, in both versions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -69,18 +70,54 @@ def diff_rows(table_store: TableStore, before: Manifest, after: Manifest, key: S
 
 def compare_rows(old: pl.DataFrame, new: pl.DataFrame, key: Sequence[str]) -> RowDiff:
     """Compare two frames. Without a key, a row with another value is another row."""
+    return find_changed_rows(old, new, key).counts
+
+
+@dataclass(frozen=True)
+class ChangedRows:
+    """The rows that differ between two frames.
+
+    Attributes:
+        counts: How many were added, changed and removed.
+        columns: Column of both frames → number of changed rows in which it has another value.
+        key: Columns that the rows were matched by.
+        changed: The changed rows, with the new values of the columns that both frames have, and the old ones.
+    """
+
+    counts: RowDiff
+    columns: Mapping[str, int]
+    key: Sequence[str]
+    changed: pl.DataFrame
+
+    def first(self, number: int) -> Iterator[tuple[dict[str, Any], dict[str, tuple[Any, Any]]]]:
+        """Of the first changed rows: the key, and column → old and new value where they differ."""
+        for row in self.changed.head(number).iter_rows(named=True):
+            pairs = {name: (row[BEFORE + name], row[name]) for name in self.columns}
+            yield {name: row[name] for name in self.key}, {name: it for name, it in pairs.items() if not _is_equal(*it)}
+
+
+def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame, key: Sequence[str]) -> ChangedRows:
+    """Compare two frames, and keep the rows that changed. Without a key, a row with another value is another row."""
     shared = [name for name in new.columns if old.schema.get(name) == new.schema[name]]
     if not shared:
-        return RowDiff(added=new.height, removed=old.height)
+        return ChangedRows(RowDiff(added=new.height, removed=old.height), {}, (), new.clear())
     by = [*(key if key and set(key) <= set(shared) else shared), NTH]
     same_schema = len(shared) == len(old.columns) == len(new.columns)
     old, new = (frame.with_columns(pl.int_range(pl.len()).over(by[:-1]).alias(NTH)) for frame in (old, new))
 
     # In Polars NaN equals NaN, but null equals null only with `nulls_equal` and `eq_missing`.
     both = new.join(old.rename(lambda name: name if name in by else BEFORE + name), on=by, nulls_equal=True)
-    same = pl.all_horizontal(pl.lit(same_schema), *(_is_same(name) for name in shared if name not in by))
-    return RowDiff(new.height - both.height, both.filter(~same).height, old.height - both.height)
+    values = [name for name in shared if name not in by]
+    changed = both.filter(~pl.all_horizontal(pl.lit(same_schema), *map(_is_same, values)))
+    differing = changed.select((~_is_same(name)).sum().alias(name) for name in values).rows(named=True)
+    columns = {name: count for name, count in (differing[0] if differing else {}).items() if count}
+    counts = RowDiff(new.height - both.height, changed.height, old.height - both.height)
+    return ChangedRows(counts, columns, by[:-1], changed)
 
 
 def _is_same(name: str) -> pl.Expr:
     return pl.col(name).eq_missing(pl.col(BEFORE + name))
+
+
+def _is_equal(one: Any, other: Any) -> bool:  # noqa: ANN401  any values
+    return bool(one == other) or (one != one and other != other)  # noqa: PLR0124  NaN, as Polars compares it

@@ -19,14 +19,20 @@ from headrace.errors import HeadraceError
 from headrace.maintenance.gc import find_revisions
 from headrace.maintenance.references import ReferencedObjects
 from headrace.maintenance.release_summaries import ReleaseNeeds, pause_switches, read_tables, release_points
-from headrace.release.branches import Branches, numbered_tags
+from headrace.release.branches import Branches
 from headrace.release.build import BranchTips, retry_races
 from headrace.release.retention import ReleasePoint, apply_policy, declared_policy, describe_policy
 from headrace.release.workspace import follow_branch
 from headrace.settings import Settings
 from headrace.storage import git, git_commits, git_remote
 from headrace.storage.locks import wait_for_lock
-from headrace.storage.pruned_releases import Tombstone, read_pruned_numbers, release_number, tombstone_files
+from headrace.storage.pruned_releases import (
+    Tombstone,
+    numbered_tags,
+    read_pruned_numbers,
+    release_number,
+    tombstone_files,
+)
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 from headrace.workspace import PACKAGE

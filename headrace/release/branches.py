@@ -1,6 +1,5 @@
 """The branches of the git remote that releases are made from and pushed to, and the tags there that are releases."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from headrace.errors import HeadraceError
 from headrace.settings import load_settings
 from headrace.storage import git
-from headrace.storage.pruned_releases import read_pruned_numbers, release_branch_tip, release_number
+from headrace.storage.pruned_releases import kept_releases, numbered_tags, read_pruned_numbers, release_number
 from headrace.storage.table_store import TableStore
 
 
@@ -32,16 +31,8 @@ class Branches:
 
 
 def list_releases(table_store: TableStore, dataset: str) -> list[str]:
-    """The releases of `dataset` that the workspace has fetched, oldest first.
-
-    A tag is a release if its name is `<dataset>/<number>`, its commit is on the release branch, and it was not pruned.
-    """
-    branch = release_branch_tip(table_store.root)
-    if not branch:
-        return []
-    pruned = read_pruned_numbers(table_store.root, dataset, branch)
-    tags = numbered_tags(git.tags(table_store.root, f"{dataset}/", branch), dataset)
-    return [name for name in tags if release_number(name) not in pruned]
+    """The releases of `dataset` that the workspace has fetched and that were not pruned, oldest first."""
+    return kept_releases(table_store.root, dataset)
 
 
 def latest_local_release(table_store: TableStore, dataset: str) -> str:
@@ -73,11 +64,6 @@ def next_release(root: Path, dataset: str, remote_refs: Mapping[str, str], branc
     tags = numbered_tags(_tag_names(remote_refs), dataset)
     taken = {0, *map(release_number, tags), *read_pruned_numbers(root, dataset, branch_tip)}
     return f"{dataset}/{max(taken) + 1}"
-
-
-def numbered_tags(names: Iterable[str], dataset: str) -> list[str]:
-    """Those of the tags that are called `<dataset>/<number>`, by number."""
-    return sorted((name for name in names if re.fullmatch(rf"{dataset}/[1-9][0-9]*", name)), key=release_number)
 
 
 def _tag_names(remote_refs: Iterable[str]) -> list[str]:

@@ -101,6 +101,24 @@ def release_branch_tip(root: Path) -> str:
     return git.resolve(root, f"refs/remotes/{git.REMOTE}/{branch}") or git.resolve(root, "HEAD")
 
 
+def kept_releases(root: Path, dataset: str) -> list[str]:
+    """The releases of `dataset` that the workspace has fetched, oldest first.
+
+    A tag is a release if its name is `<dataset>/<number>`, its commit is on the release branch, and it was not pruned.
+    """
+    branch = release_branch_tip(root)
+    if not branch:
+        return []
+    pruned = read_pruned_numbers(root, dataset, branch)
+    tags = numbered_tags(git.tags(root, f"{dataset}/", branch), dataset)
+    return [name for name in tags if release_number(name) not in pruned]
+
+
+def numbered_tags(names: Iterable[str], dataset: str) -> list[str]:
+    """Those of the tags that are called `<dataset>/<number>`, by number."""
+    return sorted((name for name in names if re.fullmatch(rf"{dataset}/[1-9][0-9]*", name)), key=release_number)
+
+
 def read_pruned_numbers(root: Path, dataset: str, commit: str | None = None) -> set[int]:
     """Numbers of the pruned releases of a dataset.
 

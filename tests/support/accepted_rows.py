@@ -7,7 +7,7 @@ from headrace.validate.validate_objects import ObjectsResult
 
 
 def accepted_raw(result: ValidationResult) -> pl.DataFrame:
-    """`_row` and the raw columns as text, as `accepted` is ordered; of several objects, `_object` with the key first."""
+    """`_row` and the raw columns as text, as `accepted` is ordered; of several objects, `_object` (the key) first."""
     if not isinstance(result, ObjectsResult):
         return rows_as_text(result.raw, result.row_numbers)
     parts = [

@@ -17,6 +17,7 @@ IGNORED_PATHS = {
     r"/\.headrace/locks/": "a lock: the kernel holds it, and the file only names its owner",
     r"/\.headrace/(verified|hashed-directories)$": "a cache of hashes: without an intact line, a file is hashed again",
     r"/\.headrace/(references|release-summaries)/": "a cache: a record that is not intact is computed again",
+    r"/\.dvc/cache/durations/": "how long runs took, for a message",
     r"/\.dvc/tmp/(lock|rwlock\.lock)$": "DVC's own lock, held by the kernel too",
     r"^/(var/)?tmp/[a-z0-9_]{8}$": "Python tests where it can write temporary files",
     r"/__pycache__/": "Python's cache of its own code",

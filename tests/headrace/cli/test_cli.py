@@ -36,6 +36,7 @@ COMMANDS = (
     "retrieve",
     "run",
     "plan",
+    "preview",
     "status",
     "lineage",
     "diff",
@@ -130,7 +131,7 @@ def test_every_command_accepts_the_log_options_after_its_name(path: tuple[str, .
 def test_what_libraries_print_is_not_among_the_results_in_json() -> None:
     done = run(REPOSITORY, "plan", "flights", "--json")
 
-    assert list(json.loads(done.stdout)) == ["sources", "stages"]
+    assert list(json.loads(done.stdout)) == ["sources", "stages", "recomputation"]
 
 
 @pytest.mark.slow

@@ -426,7 +426,7 @@ def test_one_partition_can_be_asked_for_and_the_others_stay_as_they_are(table_st
     before = table_store.manifest(VALIDATED).partitions
     stage = graph.dataset_stages(minimal_dataset.DATASET)[0]
 
-    ran = run_stage(stage, table_store, Executor(Settings(workspace=table_store.root)), "2026-01-02")
+    ran = run_stage(stage, table_store, Executor(Settings(workspace=table_store.root)), day_names(2))
 
     after = table_store.manifest(VALIDATED).partitions
     assert (list(ran.computed), ran.removed) == (day_names(2), [])
