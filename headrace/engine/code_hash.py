@@ -199,6 +199,14 @@ def _file(module: str, folder: Path) -> Path | None:
 # What a file imports, and what of it is code
 
 
+def hash_or_nothing(source: bytes, path: Path) -> str:
+    """Hash of what Python would run of a file; empty for what is no Python, with which nothing was ever computed."""
+    try:
+        return read_code(source, path)[0]
+    except (SyntaxError, ValueError):
+        return ""
+
+
 @lru_cache(maxsize=1024)
 def read_code(source: bytes, path: Path) -> tuple[str, tuple[str, ...]]:
     """Hash of what Python would run of a file, and the modules that it imports."""

@@ -11,11 +11,10 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import decode_source
 from itertools import groupby
 from pathlib import Path
 
-from headrace.engine.code_hash import code_hash
+from headrace.engine.code_hash import hash_or_nothing
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.stage import Stage
 from headrace.errors import HeadraceError
@@ -95,10 +94,7 @@ def _hash(name: str, content: bytes) -> str:
     """What a fingerprint holds of a source file, or of a data file."""
     if not name.endswith(".py"):
         return hashlib.sha256(content).hexdigest()[:32]
-    try:
-        return code_hash(decode_source(content))
-    except (SyntaxError, ValueError):  # so no table was computed with it
-        return ""
+    return hash_or_nothing(content, Path(name))
 
 
 def _with_stored_partitions(manifest: Manifest, cache: Cache) -> Manifest:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.engine.code_hash import read_code
+from headrace.engine.code_hash import hash_or_nothing
 from headrace.engine.fingerprint import Fingerprint
 from headrace.engine.stage import own_params
 from headrace.storage import git
@@ -108,7 +108,9 @@ def _module(path: str) -> str:
 
 def _text_with_hash(root: Path, path: str, wanted: str, revisions: Iterable[str]) -> bytes | None:
     """The text of a file that has the hash; None if git has none."""
-    return next((text for text in _versions(root, path, revisions) if _hash(text, path) == wanted), None)
+    return next(
+        (text for text in _versions(root, path, revisions) if hash_or_nothing(text, Path(path)) == wanted), None
+    )
 
 
 def _versions(root: Path, path: str, revisions: Iterable[str]) -> Iterator[bytes]:
@@ -118,13 +120,6 @@ def _versions(root: Path, path: str, revisions: Iterable[str]) -> Iterator[bytes
         text = git.show(root, commit, path) or git.show(root, f"{commit}^", path)  # where it was deleted: before that
         if text is not None:
             yield text
-
-
-def _hash(text: bytes, path: str) -> str:
-    try:
-        return read_code(text, Path(path))[0]
-    except (SyntaxError, ValueError):
-        return ""
 
 
 def _is_same(old: bytes, new: bytes, renaming: Renaming, modules: Mapping[str, str]) -> bool:
