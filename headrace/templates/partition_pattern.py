@@ -67,7 +67,8 @@ def infer_pattern(keys: Sequence[str], prefix: str, where: str) -> PartitionPatt
         return single_object_pattern(wanted[0])
     before, _, after = zip(*cuts, strict=True)
     group = f"(?P<partition>{GRAINS.get(grain, PARTITION_NAME.pattern)})"
-    pattern = f"{_generalized(before)}{group}{_generalized(after)}"
+    rest = _generalized(text.removesuffix(suffix) for text in after)
+    pattern = f"{_generalized(before)}{group}{rest}{_escaped(suffix)}"
     return _checked(PartitionPattern(prefix, pattern, suffix, grain, {}), keys, where)
 
 
