@@ -156,7 +156,7 @@ def test_an_address_in_place_of_a_variable_is_not_shown() -> None:
 def test_a_pattern_with_a_group_that_names_nothing_is_a_warning() -> None:
     (found,) = problems(with_objects(partition=r"sales/(\d+)\.csv"), "warning")
 
-    assert "has no group named `partition`, so every object would be the partition `all`" in found
+    assert "has no group named `partition`, so every object would belong to the partition `all`" in found
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from minimal_dataset import TOTALS, VALIDATED, create_table_store, raw_days, run_all_stages, write_raw_partitions
 
+from headrace.engine import durations
 from headrace.errors import HeadraceError
 from headrace.storage.dvc.objects import md5_of
 from headrace.storage.table_store import TableStore
@@ -33,8 +34,8 @@ def files_of(table_store: TableStore) -> set[Path]:
 
 
 def is_damaged_object(path: Path) -> bool:
-    """Whether a file of the cache is a temporary one, or has other bytes than its name says."""
-    is_cached = ".dvc" in path.parts
+    """Whether a file of the cache is a temporary one, or an object with other bytes than its name says."""
+    is_cached = ".dvc" in path.parts and path.parent.name != durations.FOLDER
     return is_cached and md5_of(path) != path.parent.name + path.name
 
 
