@@ -18,12 +18,12 @@ import polars as pl
 from msgspec import structs
 
 from headrace.dataset import Dataset
-from headrace.engine.compute import collect
+from headrace.engine.compute import collect, with_input_files
 from headrace.engine.fingerprint import Fingerprint, stage_fingerprint
 from headrace.engine.partition_errors import combine_partition_errors, to_partition_error
 from headrace.engine.plan import Plan, StalePartition
 from headrace.engine.run import plan_from_inputs, stand_ins
-from headrace.engine.stage import SCHEMA_ONLY, InputPaths, PartitionOutput, Stage, param_key
+from headrace.engine.stage import SCHEMA_ONLY, InputPaths, ObjectPaths, PartitionOutput, Stage, param_key
 from headrace.errors import HeadraceError
 from headrace.lineage.diff import SchemaDiff
 from headrace.lineage.row_diff import ChangedRows, declared_key, find_changed_rows
@@ -313,11 +313,14 @@ class _ComputedTables:
             self.paths[table, partition] = path
 
     def _files(self, item: StalePartition) -> InputPaths:
-        return {table: self._files_of_input(table, names) for table, names in item.inputs.items()}
+        [known] = with_input_files([item], self.table_store, self.manifest)
+        return {table: self._files_of_input(known, table) for table in known.inputs}
 
-    def _files_of_input(self, table: str, names: Mapping[str, str]) -> dict[str, Path]:
-        if names:
-            return {name: self._path(table, name) for name in sorted(names)}
+    def _files_of_input(self, item: StalePartition, table: str) -> Mapping[str, Path]:
+        if names := item.inputs[table]:
+            paths = {name: self._path(table, name) for name in sorted(names)}
+            keys = item.object_keys.get(table)
+            return ObjectPaths(paths, keys) if keys else paths
         first = self.manifest(table).entries.first
         return {SCHEMA_ONLY: self._path(table, first)} if first else {}
 
@@ -348,7 +351,7 @@ class _ComputedTables:
             raise combine_partition_errors(stage.table, known, lambda _partition: "") from error
         seconds = time.perf_counter() - started
         contents = _encode(stage, output, rows)
-        entries = {table: _entry(item, content) for table, content in contents.items()}
+        entries = {table: _entry(item, output, content) for table, content in contents.items()}
         own = entries.pop(stage.table)
         metadata = {**output.metadata, **output.computed_metadata(rows)}
         entry = structs.replace(own, rows=rows.height, inputs=item.inputs, metadata=metadata, companions=entries)
@@ -378,9 +381,9 @@ def _encode(stage: Stage, output: PartitionOutput, rows: pl.DataFrame) -> dict[s
     return {table: bytes(memoryview(parquet.encode_partition(frame).content)) for table, frame in frames.items()}
 
 
-def _entry(item: StalePartition, content: bytes) -> PartitionEntry:
+def _entry(item: StalePartition, output: PartitionOutput, content: bytes) -> PartitionEntry:
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    start, end = partition_interval(item.partition)
+    start, end = output.interval or partition_interval(item.partition)
     return PartitionEntry(item.cache_key, md5, len(content), start=start, end=end)
 
 

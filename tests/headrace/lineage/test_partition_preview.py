@@ -7,6 +7,7 @@ from pathlib import Path
 import minimal_dataset
 import polars as pl
 import pytest
+from many_objects import FIRST, ManyObjects
 from minimal_dataset import RAW, REJECTED, TOTALS, VALIDATED, day_names, raw_days, run_all_stages, write_raw_partitions
 
 from headrace.dataset import Dataset
@@ -53,6 +54,22 @@ def test_a_preview_has_the_rows_that_a_run_then_writes(table_store: TableStore, 
     assert found.tables[0].rows.equals(stored)
     assert found.tables[0].rows.schema == stored.schema
     assert (found.reasons, found.tables[0].is_new, found.refused) == (("never built",), True, "")
+
+
+def test_rejected_rows_of_several_objects_name_the_object_as_after_a_run(tmp_path: Path) -> None:
+    many = ManyObjects(tmp_path)
+    many.put(f"{FIRST}/a.csv", f"{FIRST}T12:00:00Z,a,1")
+    many.put(f"{FIRST}/b.csv", f"{FIRST}T12:00:00Z,b,1", f"{FIRST}T13:00:00Z,b,-5")
+    many.ingest()
+
+    found = tables(preview(many.table_store, "validated/sales", FIRST, many.dataset))
+
+    run_all_stages(many.table_store, many.dataset)
+    stored = pl.read_parquet(many.table_store.folder(REJECTED) / f"{FIRST}.parquet")
+    assert found[REJECTED].rows.equals(stored)
+    assert stored["_object"].to_list() == [f"sales/{FIRST}/b.csv"]
+    again = preview(many.table_store, "validated/sales", FIRST, many.dataset)
+    assert [each.differs for each in again.tables] == [False, False]
 
 
 def test_inputs_that_a_run_would_compute_first_are_computed_on_the_way(table_store: TableStore) -> None:
