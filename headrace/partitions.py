@@ -156,7 +156,7 @@ class TimePartitions(Partitions):
     def _neighbour(self, name: str, step: int) -> str:
         wall = _wall_start(self.name_length, name)
         while True:
-            wall = _next_start(self.name_length, wall) if step > 0 else _previous_start(self.name_length, wall)
+            wall = _move(self.name_length, wall, step)
             if self.is_valid(found := wall.isoformat()[: self.name_length]):
                 return found
 
@@ -349,7 +349,7 @@ def _interval(name_length: int, timezone: str, name: str) -> Interval:
     except OverflowError:
         raise ValueError("it begins before the year 1") from None
     try:
-        end = _to_utc(_next_start(name_length, wall), timezone)
+        end = _to_utc(_move(name_length, wall, 1), timezone)
     except (OverflowError, ValueError):
         end = ALL_TIME.end
     if start >= end:
@@ -371,20 +371,17 @@ def _wall_start(name_length: int, name: str) -> datetime:
     return wall
 
 
-def _next_start(name_length: int, wall: datetime) -> datetime:
-    if name_length == Yearly.name_length:
-        return wall.replace(year=wall.year + 1)
-    if name_length == Monthly.name_length:
-        return (wall + timedelta(days=31)).replace(day=1)
-    return wall + (timedelta(days=1) if name_length == Daily.name_length else timedelta(hours=1))
+def _move(name_length: int, wall: datetime, steps: int) -> datetime:
+    """The first moment of the partition so many partitions later, on the same clocks.
 
-
-def _previous_start(name_length: int, wall: datetime) -> datetime:
-    if name_length == Yearly.name_length:
-        return wall.replace(year=wall.year - 1)
-    if name_length == Monthly.name_length:
-        return (wall - timedelta(days=1)).replace(day=1)
-    return wall - (timedelta(days=1) if name_length == Daily.name_length else timedelta(hours=1))
+    Raises:
+        ValueError: It would be a month or year beyond those from 1 to 9999.
+        OverflowError: The same, of a day or an hour.
+    """
+    if name_length > Monthly.name_length:
+        return wall + steps * (timedelta(days=1) if name_length == Daily.name_length else timedelta(hours=1))
+    months = wall.year * 12 + wall.month - 1 + steps * (12 if name_length == Yearly.name_length else 1)
+    return wall.replace(year=months // 12, month=months % 12 + 1)
 
 
 def _to_utc(wall: datetime, timezone: str) -> datetime:

@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-pytest_plugins = ["servers", "label_server", "workspaces"]
+pytest_plugins = ["servers", "label_server", "workspaces", "release_clones"]
 
 SERVER_FIXTURES = frozenset(("s3", "moto_s3", "postgres", "redis", "label_studio", "postgresql_weather"))
 """Fixtures that start a server, and parameters that request one."""

@@ -25,7 +25,7 @@ from headrace.retrieve.row_hash import hash_lines
 from headrace.storage.dvc.lock import recorded_outs
 from headrace.storage.manifest import Manifest
 from headrace.storage.parquet import scan_together
-from headrace.storage.partition_names import Interval
+from headrace.storage.partition_names import RecordedInterval
 from headrace.storage.table_store import TableStore
 from headrace.text import pluralize
 
@@ -351,7 +351,7 @@ class DatasetTables(Mapping[str, DatasetTable]):
         return self.table_store.recorded_manifest(table, _revision(self.release)) or Manifest(table)
 
 
-def may_hold(predicate: pl.Expr, schema: Mapping[str, Any], intervals: Mapping[str, Interval]) -> list[str]:
+def may_hold(predicate: pl.Expr, schema: Mapping[str, Any], intervals: Mapping[str, RecordedInterval]) -> list[str]:
     """The partitions that may have a row for which the predicate holds.
 
     Args:

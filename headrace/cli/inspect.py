@@ -232,8 +232,7 @@ def _find_undeclared(table_store: "TableStore", dataset: str) -> dict[str, str]:
     from headrace.project.loading import DatasetError, dataset_names, load_dataset  # noqa: PLC0415
 
     if dataset not in dataset_names(table_store.root):
-        step = f"`headrace drop {dataset}` or, under a new name, `headrace rename {dataset} NEW`"
-        return dict.fromkeys(table_store.known_tables(dataset), step)
+        return dict.fromkeys(table_store.known_tables(dataset), next_command(dataset))
     try:
         declared = load_dataset(dataset)
     except DatasetError:

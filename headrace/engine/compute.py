@@ -20,7 +20,7 @@ from headrace.storage import parquet
 from headrace.storage.dvc.cache import Cache
 from headrace.storage.manifest import Manifest
 from headrace.storage.partition_entry import PartitionEntry
-from headrace.storage.partition_names import OBJECT_SEPARATOR, Interval, partition_interval
+from headrace.storage.partition_names import OBJECT_SEPARATOR, RecordedInterval, partition_interval
 from headrace.storage.table_store import TableStore
 from headrace.unexpected_errors import is_failure
 
@@ -187,12 +187,14 @@ def collect(frame: pl.LazyFrame | pl.DataFrame, engine: Engine) -> tuple[pl.Data
         return frame.collect(), "cpu"  # counted: an entry says who collected it
 
 
-def _store_rows(cache: Cache, ordered: pl.DataFrame, item: StalePartition, interval: Interval | None) -> PartitionEntry:
+def _store_rows(
+    cache: Cache, ordered: pl.DataFrame, item: StalePartition, interval: RecordedInterval | None
+) -> PartitionEntry:
     return store_partition(cache, ordered, item.partition, item.cache_key, interval)
 
 
 def store_partition(
-    cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str, interval: Interval | None = None
+    cache: Cache, ordered: pl.DataFrame, partition: str, cache_key: str, interval: RecordedInterval | None = None
 ) -> PartitionEntry:
     """Write the rows of a partition, as they are ordered, into the cache; returns the entry of the file.
 

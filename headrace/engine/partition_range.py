@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from headrace.errors import HeadraceError
-from headrace.storage.partition_names import Interval, is_impossible_interval, partition_interval
+from headrace.storage.partition_names import RecordedInterval, is_impossible_interval, partition_interval
 
 
 class PartitionRangeError(HeadraceError):
@@ -37,7 +37,7 @@ class PartitionRange:
             raise PartitionRangeError(f"--from and --to: {self.last} ends before {self.first} begins.")
 
     @property
-    def _interval(self) -> Interval:
+    def _interval(self) -> RecordedInterval:
         return (
             partition_interval(self.first)[0] if self.first else None,
             partition_interval(self.last)[1] if self.last else None,

@@ -14,7 +14,7 @@ from headrace.engine.stage import InputHashes, ObjectKeys, Stage
 from headrace.storage.manifest import Manifest
 from headrace.storage.manifest_entries import LazyEntries
 from headrace.storage.partition_entry import PartitionEntry, encode_entry
-from headrace.storage.partition_names import Interval, hashes_by_partition, partition_interval
+from headrace.storage.partition_names import RecordedInterval, hashes_by_partition, partition_interval
 
 NEVER_BUILT = "never built"
 INPUT = "input "
@@ -157,7 +157,7 @@ def _reusable(
 def find_by_cache_key(
     known: Sequence[Manifest],
     wanted: Mapping[str, str],
-    interval_of: Callable[[str], Interval] = partition_interval,
+    interval_of: Callable[[str], RecordedInterval] = partition_interval,
 ) -> LazyEntries:
     """Those of the wanted partitions (name → cache key) that a manifest has; the first one's where several have it.
 
@@ -176,7 +176,7 @@ def find_by_cache_key(
     return found
 
 
-def _entry_for(own: str, name: str, manifest: Manifest, interval_of: Callable[[str], Interval]) -> Raw:
+def _entry_for(own: str, name: str, manifest: Manifest, interval_of: Callable[[str], RecordedInterval]) -> Raw:
     """The entry of the partition `name`, as that of the partition `own`, whose interval may be another."""
     entry = manifest.entries[name]
     if own != name or entry.start is None:

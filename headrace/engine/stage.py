@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import HeadraceError
 from headrace.storage.manifest import Manifest
-from headrace.storage.partition_names import Interval
+from headrace.storage.partition_names import RecordedInterval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,7 +61,7 @@ class PartitionOutput:
     companions: "Mapping[str, pl.DataFrame]" = field(default_factory=dict)
     rejection_error: Callable[[str], HeadraceError] | None = None
     is_unique: bool = False
-    interval: Interval | None = None
+    interval: RecordedInterval | None = None
 
 
 def param_key(dataset: str, name: str) -> str:

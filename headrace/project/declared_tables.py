@@ -39,11 +39,11 @@ def table_names(tables: Iterable[str]) -> list[str]:
     return sorted({table.rsplit("/", 1)[1] for table in tables})
 
 
-def next_command(dataset: str, tables: Iterable[str]) -> str:
-    """What to run about tables that are on record and not declared."""
-    names = table_names(tables)
-    drop = " and ".join(f"`headrace drop {dataset} {name}`" for name in names)
-    return f"{drop} or, under a new name, `headrace rename {dataset} {names[0]} NEW`"
+def next_command(dataset: str, tables: Iterable[str] = ()) -> str:
+    """What to run about these tables that are on record and not declared, or about a whole dataset that is not."""
+    names = [f" {name}" for name in table_names(tables)] or [""]
+    drop = " and ".join(f"`headrace drop {dataset}{name}`" for name in names)
+    return f"{drop} or, under a new name, `headrace rename {dataset}{names[0]} NEW`"
 
 
 def find_undeclared(datasets: Iterable[Dataset], table_store: TableStore, *, every: bool) -> Iterator[Finding]:
@@ -60,8 +60,8 @@ def find_undeclared(datasets: Iterable[Dataset], table_store: TableStore, *, eve
             text = f"nothing declares {', '.join(tables)}, on record here: {next_command(dataset.name, tables)}."
             yield Finding(_relative(dataset.place[0], root), dataset.place[1], text, "warning", dataset.name)
     for name in undeclared_datasets(table_store) if every else ():
-        text = f"no folder declares the dataset {name}, whose tables are on record: `headrace drop {name}` or, under a"
-        yield Finding(f"{PACKAGE}/{name}", 0, f"{text} new name, `headrace rename {name} NEW`.", "warning", name)
+        text = f"no folder declares the dataset {name}, whose tables are on record: {next_command(name)}."
+        yield Finding(f"{PACKAGE}/{name}", 0, text, "warning", name)
 
 
 def place_of(declared: Declared, root: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.storage.partition_names import Interval, partition_interval
+from headrace.storage.partition_names import RecordedInterval, partition_interval
 
 MAX_UTC_OFFSET = timedelta(hours=16)
 """More than any time zone ever had; midnights of successive days are 23 hours apart at least."""
@@ -63,7 +63,7 @@ class PartitionEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: Mapping[str, Any] = {}
     companions: "Mapping[str, PartitionEntry]" = {}
 
-    def interval(self, name: str) -> Interval:
+    def interval(self, name: str) -> RecordedInterval:
         """Start and end (exclusive, UTC) of the time interval of this entry as the partition `name`.
 
         The recorded one, if it is that of the name in some time zone; else the one that the name writes in UTC.

@@ -30,7 +30,8 @@ STATIC = "static"
 _INVALID = re.compile(r"^(?:$|[._])|[/\\\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]|\.\.", re.MULTILINE)
 _INTERVAL = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d))?)?)?", re.ASCII)
 
-Interval = tuple[datetime | None, datetime | None]
+RecordedInterval = tuple[datetime | None, datetime | None]
+"""Start and end (exclusive, UTC) as a manifest has them; None and None for a static name."""
 
 
 class PartitionNameError(HeadraceError):
@@ -102,7 +103,7 @@ def is_impossible_interval(name: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 16)  # readers of a table ask for each name
-def partition_interval(name: str) -> Interval:
+def partition_interval(name: str) -> RecordedInterval:
     """Start and end (exclusive, UTC) of the hour, day, month or year that a partition or an entry writes in ISO 8601.
 
     None and None for a static name, and for an interval that `datetime` cannot hold.
@@ -124,7 +125,7 @@ def partition_interval(name: str) -> Interval:
         return None, None
 
 
-def recorded_interval(partitions: Partitions, name: str) -> Interval:
+def recorded_interval(partitions: Partitions, name: str) -> RecordedInterval:
     """Start and end (exclusive, UTC) of a partition, as a manifest records them; None and None for a static name."""
     partition = partition_of(name)
     if partitions.timezone == UTC_ZONE or not partitions.is_valid(partition):

@@ -1,4 +1,4 @@
-"""Clones of one git remote in which small datasets are released; their raw rows tell the datasets and rounds apart."""
+"""Clones of one git remote that release small datasets, told apart by their raw rows; a pytest plug-in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import minimal_dataset
 import polars as pl
+import pytest
 from crash_release import ReleaseCase
 from servers import S3
 from workspaces import git
@@ -174,3 +175,9 @@ QUESTION = LabelingTask(
     task=dict,
     unreviewed="accept",
 )
+
+
+@pytest.fixture
+def origin(tmp_path: Path, s3: S3) -> Origin:
+    """A repository with one commit, and no release."""
+    return Origin.begin(tmp_path, s3)

@@ -1,13 +1,11 @@
 """A drop removes what nothing declares from the workspace and from further releases; earlier releases keep it."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import minimal_dataset
 import pytest
 from minimal_dataset import FEATURES
 from release_clones import QUESTION, Clone, Origin, dataset
-from servers import S3
 from workspaces import git
 
 from headrace.catalog.open import open_dataset
@@ -32,11 +30,6 @@ TINY = dataset("tiny")
 MANY = dict.fromkeys(range(1, 4), 1)
 TOTALS = "features/tiny/totals"
 WITHOUT = replace(TINY, features=())
-
-
-@pytest.fixture
-def origin(tmp_path: Path, s3: S3) -> Origin:
-    return Origin.begin(tmp_path, s3)
 
 
 @pytest.fixture

@@ -1,25 +1,17 @@
 """Runs that have not ended are roots of `gc` and of `doctor`; those that nobody will finish are ended by `gc`."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from minimal_dataset import RAW
 from release_clones import Origin, dataset
 from run_clones import RunOfClone, days, run_refs
-from servers import S3
 
 from headrace.maintenance.doctor import check_integrity
 from headrace.maintenance.gc import GarbageReport, collect_garbage
 from headrace.storage.table_store import TableStore
 
 TINY = dataset("tiny")
-
-
-@pytest.fixture
-def origin(tmp_path: Path, s3: S3) -> Origin:
-    """A repository with one commit, and no release."""
-    return Origin.begin(tmp_path, s3)
 
 
 def collect(table_store: TableStore, *, dry_run: bool = False) -> GarbageReport:

@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import pytest
 from release_clones import Clone, Origin, dataset
-from servers import S3
 from workspaces import Workspace, git
 
 from headrace.catalog.open import open_dataset
@@ -37,12 +36,6 @@ from headrace.storage.pruned_releases import PrunedReleaseError, find_tombstone,
 
 FLIGHTS = dataset("flights")
 TOTALS = "features/flights/totals"
-
-
-@pytest.fixture
-def origin(tmp_path: Path, s3: S3) -> Origin:
-    """A repository with one commit, and no release."""
-    return Origin.begin(tmp_path, s3)
 
 
 def keeping(last: int, **pinned: str) -> Dataset:

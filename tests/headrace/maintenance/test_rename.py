@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import minimal_dataset
 import pytest
 from minimal_dataset import FEATURES, SALES, day_names, raw_day, write_raw_partitions
 from release_clones import QUESTION, Clone, Origin, collect_annotations, dataset
-from servers import S3
 
 from headrace.dataset import Dataset, Input
 from headrace.engine.run import plan_stage
@@ -41,11 +39,6 @@ RENAMED = {
     "validated/tiny/sales": "validated/tiny/orders",
     "rejected/tiny/sales": "rejected/tiny/orders",
 }
-
-
-@pytest.fixture
-def origin(tmp_path: Path, s3: S3) -> Origin:
-    return Origin.begin(tmp_path, s3)
 
 
 @pytest.fixture

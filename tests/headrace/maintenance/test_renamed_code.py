@@ -1,4 +1,4 @@
-"""Code that differs in names of tables alone is told from code that computes something else."""
+"""A change that only renames tables is recognized; any other change of the code is not taken for one."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from release_clones import Clone, Origin, dataset
-from servers import S3
 
 from headrace.release.branches import latest_local_release, list_releases
 from headrace.storage import git_remote
@@ -16,12 +15,6 @@ from headrace.storage.git import GitError
 from headrace.storage.git_remote import MovedTagError
 
 FLIGHTS = dataset("flights")
-
-
-@pytest.fixture
-def origin(tmp_path: Path, s3: S3) -> Origin:
-    """A repository with one commit, and no release."""
-    return Origin.begin(tmp_path, s3)
 
 
 def protect_main(origin: Origin) -> None:

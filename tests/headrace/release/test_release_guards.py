@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -10,7 +9,6 @@ import typer
 from msgspec import structs
 from release_clones import Clone, Origin, dataset
 from run_clones import RunOfClone, days
-from servers import S3
 from workspaces import mark_as_project
 
 from headrace.cli.accept import accept
@@ -28,11 +26,6 @@ from headrace.transform.kernel import SPAN
 
 TINY = dataset("tiny")
 MANY = dict.fromkeys(range(1, 11), 1)
-
-
-@pytest.fixture
-def origin(tmp_path: Path, s3: S3) -> Origin:
-    return Origin.begin(tmp_path, s3)
 
 
 @pytest.fixture

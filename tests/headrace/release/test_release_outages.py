@@ -1,11 +1,10 @@
 """Releases while the bucket is away, and after somebody rewrote the release branch: nothing is recorded or lost."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from release_clones import Origin, dataset
-from servers import S3, free_port
+from servers import free_port
 
 from headrace.maintenance.doctor import check_integrity
 from headrace.maintenance.gc import collect_garbage
@@ -16,12 +15,6 @@ from headrace.storage.table_store import TableStore
 
 FLIGHTS = dataset("flights")
 TOTALS = "features/flights/totals"
-
-
-@pytest.fixture
-def origin(tmp_path: Path, s3: S3) -> Origin:
-    """A repository with one commit, and no release."""
-    return Origin.begin(tmp_path, s3)
 
 
 def without_bucket(table_store: TableStore) -> TableStore:
