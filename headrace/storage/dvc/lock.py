@@ -9,8 +9,8 @@ from typing import Any
 from headrace.storage import git
 from headrace.storage.files import atomic_write, damaged_file, dump_yaml, parse_mapping
 
-GIT_WRITES = (0.01, 0.02, 0.05, 0.1, 0.3)
-"""Seconds to wait for git to fill a file that it has created."""
+GIT_WRITES = (0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 1.0)
+"""Seconds between looks at a file that git may be about to fill, while nothing about it changes."""
 
 
 def recorded_outs(root: Path, revision: str | None = None) -> dict[str, dict[str, Any]]:
@@ -101,18 +101,32 @@ def _pointer_out(out: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _read_pointer(path: Path) -> bytes | None:
     """The content of a `.dvc` file; None if it is gone.
 
-    Git replaces a file in steps: it removes it, creates it empty, and fills it. A moment's look may see any of them.
+    Git replaces a file in steps: it removes it, creates it empty, and fills it. A moment's look may see any of them. A
+    file that changes between two looks is being replaced, so the waiting starts again.
     """
-    text: bytes | None = None
-    for pause_s in (*GIT_WRITES, 0):
-        try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            text = None
-        if text:
+    last_change, pauses = None, iter(GIT_WRITES)
+    while not (text := _read_if_there(path)):
+        if (change := _last_change(path)) != last_change:
+            last_change, pauses = change, iter(GIT_WRITES)
+        if (pause_s := next(pauses, None)) is None:
             break
         time.sleep(pause_s)
     return text
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _last_change(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_ctime_ns
 
 
 def _pointers(root: Path, revision: str | None) -> Iterator[tuple[str, bytes]]:
