@@ -26,6 +26,7 @@ SCRIPTS = (
     "scale",
     "transform",
     "ingest",
+    "shapes",
     "commit",
     "cluster",
     "labeling",
