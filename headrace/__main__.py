@@ -18,8 +18,10 @@ def main() -> None:
     )  # else pydantic reads the entry points of every installed package
     tune_gc()
     from headrace.cli import run  # noqa: PLC0415  after the settings above
+    from headrace.feast_import import import_feast_unchecked  # noqa: PLC0415
     from headrace.workspace import enter_workspace  # noqa: PLC0415
 
+    import_feast_unchecked()
     enter_workspace()
     run()
 
